@@ -1,0 +1,177 @@
+"""What can be driven and read, forwards only: the seam that everything goes through.
+
+A Device never tells whether hardware, a twin or a recording answers, except by `spec.provenance`. Tensors at this seam are
+float32, carry the unit of their Port, and never require grad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from hil.errors import ContractError, OutOfRange
+
+Provenance = Literal["real", "twin", "replay"]
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A named bundle of channels.
+
+    Args:
+        name: how messages call it, for example ``"awg channel 1"``.
+        low, high: limits, inclusive, in `unit`. Limits are written here once; a config may narrow, never widen.
+        unit: SI, ``"V"``, ``"W"``, ``"1"``.
+        size: number of channels, or None for any width (one node shared in time by all neurons).
+    """
+
+    name: str
+    low: float
+    high: float
+    unit: str = "1"
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:  # also catches NaN
+            raise ContractError(
+                "limits are the wrong way round", where=f"port {self.name}", got=f"low {self.low}, high {self.high}"
+            )
+
+    def check(self, values: Tensor) -> Tensor:
+        """Return `values` (..., size) unchanged, or raise OutOfRange. NaN is out of range.
+
+        Raises:
+            OutOfRange: a value below `low`, above `high`, or NaN; or the last dimension is not `size`.
+        """
+        if self.size is not None and (values.ndim == 0 or values.shape[-1] != self.size):
+            raise OutOfRange(
+                "wrong number of channels",
+                where=f"port {self.name}",
+                got=f"shape {tuple(values.shape)}",
+                allowed=f"(..., {self.size})",
+                outputs="unchanged; nothing was sent",
+                todo="make the layer as wide as the device",
+            )
+        if values.numel() == 0:
+            return values
+        low, high = (v.item() for v in torch.aminmax(values.detach()))  # aminmax propagates NaN
+        if not (low >= self.low and high <= self.high):
+            raise self._refusal(values.detach(), low, high)
+        return values
+
+    def _refusal(self, values: Tensor, low: float, high: float) -> OutOfRange:
+        bad = int((~((values >= self.low) & (values <= self.high))).sum())
+        nans = int(torch.isnan(values).sum())
+        seen = f"{nans} NaN" if nans else f"{low:.6g} to {high:.6g} {self.unit}"
+        return OutOfRange(
+            f"{bad} of {values.numel()} values out of range",
+            where=f"port {self.name}",
+            got=seen,
+            allowed=f"{self.low:g} to {self.high:g} {self.unit}, NaN never",
+            outputs="unchanged; nothing was sent",
+            todo=(
+                "the weights or the data hold NaN: lower the learning rate, or resume from an earlier checkpoint"
+                if nans
+                else "lower the layer's gain, or choose overflow = 'clip' or 'fold' in its encoding"
+            ),
+        )
+
+    def narrowed(self, low: float, high: float) -> Port:
+        """The same port with tighter limits.
+
+        Raises:
+            OutOfRange: the new limits would widen the old ones.
+        """
+        if not (self.low <= low <= high <= self.high):
+            raise OutOfRange(
+                "limits may be narrowed, never widened",
+                where=f"port {self.name}",
+                got=f"{low:g} to {high:g} {self.unit}",
+                allowed=f"inside {self.low:g} to {self.high:g} {self.unit}",
+                outputs="unchanged; nothing was sent",
+                todo="change the bench file",
+            )
+        return Port(self.name, low, high, self.unit, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a Device is, as data.
+
+    Args:
+        inputs, outputs: the ports.
+        params: what can be programmed on the device; None for a fixed node.
+        temporal: x is (time, batch, n), and state lives in the device until `reset()`.
+        provenance: who answers. Every result carries it.
+    """
+
+    inputs: Port
+    outputs: Port
+    params: Port | None = None
+    temporal: bool = False
+    provenance: Provenance = "real"
+
+
+class Device(Protocol):
+    """Something driven and read, forwards only."""
+
+    @property
+    def spec(self) -> Spec: ...
+
+    def program(self, params: Tensor) -> None:
+        """Set `spec.params` (size,). Refused with ContractError by a fixed node."""
+
+    def reset(self) -> None:
+        """Forget temporal state. A static device does nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, n_in) -> (batch, n_out); temporal: (time, batch, n_in) -> (time, batch, n_out).
+
+        Raises:
+            OutOfRange: before anything is sent.
+            LinkError, InstrumentError, MeasurementError: no data came back; there is never half a batch.
+        """
+
+    def close(self) -> None:
+        """Leave the outputs safe. May be called twice."""
+
+
+@runtime_checkable
+class Streaming(Device, Protocol):
+    """A device that can overlap sending, running and reading. Answers come in the order of submission."""
+
+    def submit(self, x: Tensor) -> Future[Tensor]: ...
+
+
+@runtime_checkable
+class Restorable(Protocol):
+    """A plant whose hidden state (drift clock, noise counter, membrane) can be saved, so that a resume is exact.
+
+    The mapping holds JSON values only: numbers, strings, lists, mappings. Real hardware is not Restorable.
+    """
+
+    def snapshot(self) -> Mapping[str, object]: ...
+
+    def restore(self, state: Mapping[str, object]) -> None: ...
+
+
+def plain(answer: Tensor, device: str) -> Tensor:
+    """The answer of a device, checked to be a plain measurement.
+
+    Raises:
+        ContractError: the tensor requires grad. Nothing may differentiate a Device.
+    """
+    if answer.requires_grad:
+        raise ContractError(
+            "a Device returned a tensor that requires grad",
+            where=device,
+            got="an autograd graph through a black box",
+            allowed="a detached measurement",
+            todo="detach the answer; to differentiate a model of the device use the PAT or backprop learner",
+        )
+    return answer

@@ -1,0 +1,155 @@
+"""The whole error tree. Read it as a table of contents of what can go wrong.
+
+    HilError
+    ├── Refused                      you asked for something that cannot be; nothing was sent
+    │   ├── ConfigError              an experiment, bench or command line that makes no sense
+    │   ├── DataError                a data set that is missing, damaged or of the wrong shape
+    │   ├── OutOfRange               a value outside its Port's limits; NaN always is
+    │   └── ContractError            an object that does not keep Device, Twin, Learner or Link
+    ├── LinkError                    the wire
+    │   ├── OpenFailed               nobody answers at this address
+    │   ├── LinkTimeout              no answer, or no progress, before the deadline
+    │   ├── Disconnected             the other end went away
+    │   ├── Desync                   bytes that are not the reply that was due
+    │   │   └── BadBlock             a binary block that breaks IEEE 488.2
+    │   └── DirtySession             used after a fault, before it was re-identified
+    ├── InstrumentError              the box answered, and complains
+    │   ├── CommandRefused           its error queue holds errors
+    │   └── WrongInstrument          another maker, model or serial number than the bench file says
+    ├── MeasurementError             the answer arrived and is not data
+    │   ├── Saturated                the converter sat at a rail
+    │   ├── NotAReading              sentinel (9.9E37), hole, NaN
+    │   ├── Misaligned               the marker is not where it must be
+    │   └── MissedTrigger            nothing was acquired
+    ├── RunError                     a run folder that is missing, damaged or in use
+    ├── Interrupted                  the user asked to stop; the run is resumable
+    └── UnsafeOutputs                outputs could not be verified safe: the loudest one
+
+A message answers five questions, each a keyword of the constructor: *where*, what was *got*, what is *allowed*, in which
+state the *outputs* are, and what to do (*todo*). Foreign exceptions become one of these in the two Link files and
+nowhere else.
+"""
+
+from __future__ import annotations
+
+
+class HilError(Exception):
+    """Something hil knows how to explain.
+
+    Args:
+        what: one sentence, no full stop.
+        where: file, key, instrument, port or channel.
+        got: what was found.
+        allowed: what would have been accepted.
+        outputs: the state of the hardware outputs, when it is known here.
+        todo: the next step for the user.
+    """
+
+    def __init__(
+        self, what: str, *, where: str = "", got: str = "", allowed: str = "", outputs: str = "", todo: str = ""
+    ) -> None:
+        self.what, self.where, self.got = what, where, got
+        self.allowed, self.outputs, self.todo = allowed, outputs, todo
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        facts = [f"got {self.got}" if self.got else "", f"allowed: {self.allowed}" if self.allowed else ""]
+        lines = [head + "".join(f"; {fact}" for fact in facts if fact) + "."]
+        if self.outputs:
+            lines.append(f"Outputs: {self.outputs}.")
+        if self.todo:
+            lines.append(f"Next: {self.todo}.")
+        return "\n".join(lines)
+
+
+class Refused(HilError):
+    """Nothing was sent."""
+
+
+class ConfigError(Refused):
+    pass
+
+
+class DataError(Refused):
+    pass
+
+
+class OutOfRange(Refused):
+    pass
+
+
+class ContractError(Refused):
+    pass
+
+
+class LinkError(HilError):
+    pass
+
+
+class OpenFailed(LinkError):
+    pass
+
+
+class LinkTimeout(LinkError):
+    pass
+
+
+class Disconnected(LinkError):
+    pass
+
+
+class Desync(LinkError):
+    pass
+
+
+class BadBlock(Desync):
+    pass
+
+
+class DirtySession(LinkError):
+    pass
+
+
+class InstrumentError(HilError):
+    pass
+
+
+class CommandRefused(InstrumentError):
+    pass
+
+
+class WrongInstrument(InstrumentError):
+    pass
+
+
+class MeasurementError(HilError):
+    pass
+
+
+class Saturated(MeasurementError):
+    pass
+
+
+class NotAReading(MeasurementError):
+    pass
+
+
+class Misaligned(MeasurementError):
+    pass
+
+
+class MissedTrigger(MeasurementError):
+    pass
+
+
+class RunError(HilError):
+    pass
+
+
+class Interrupted(HilError):
+    pass
+
+
+class UnsafeOutputs(HilError):
+    pass

@@ -1,0 +1,195 @@
+"""Layers in a row, each a synapse on the host followed by a black box; a pass through them gives a Trace.
+
+    pre_l    = synapse_l( out_{l-1} )                    the host knows it exactly, and may differentiate it
+    out_l    = decode_l( device_l( encode_l( pre_l ) ) )  measured; nothing differentiates it
+
+The last layer has no device: it is the digital readout, and its output is its pre-activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hil.device import Device, Streaming, plain
+from hil.encoding import Decode, Encode
+from hil.errors import ContractError
+
+
+class Trace(NamedTuple):
+    """What one pass left behind, a tensor per layer; temporal nets have a leading time axis.
+
+    inputs: into the synapse. pre: the pre-activation that the host knows. outputs: what was measured, decoded.
+    """
+
+    inputs: tuple[Tensor, ...]
+    pre: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+class Layer(nn.Module):
+    """A synapse followed by a Device.
+
+    Args:
+        synapse: any differentiable module on the host, (batch, n_in) -> (batch, n_out).
+        device: the black box, or None for a digital readout.
+        encode, decode: between the host's numbers and the device's units; needed exactly if there is a device.
+    """
+
+    def __init__(
+        self, synapse: nn.Module, device: Device | None = None, encode: Encode | None = None, decode: Decode | None = None
+    ) -> None:
+        super().__init__()
+        if device is not None and encode is None:
+            raise ContractError("a layer with a device needs an encoding", where="network", todo="give Encode.onto(port)")
+        self.synapse = synapse
+        self.device, self.encode, self.decode = device, encode, decode or Decode()
+
+    def measure(self, pre: Tensor) -> Tensor:
+        """(…, n) pre-activations -> (…, n) outputs, through the device; or `pre` itself without one."""
+        if self.device is None or self.encode is None:
+            return pre
+        answer = plain(self.device.forward(self.encode(pre)), self.device.spec.outputs.name)
+        return self.decode(answer)
+
+    def through(self, model: Callable[[Tensor], Tensor], pre: Tensor) -> Tensor:
+        """What a differentiable `model` of the device (drive -> reading) would give in the device's place."""
+        return pre if self.encode is None else self.decode(model(self.encode(pre)))
+
+
+class Network(nn.Module):
+    """A tuple of layers, plus an optional feedback synapse from the last hidden layer to the first.
+
+    Args:
+        layers: at least one; devices only in hidden layers, and either all temporal or none.
+        feedback: synapse that closes the loop of a recurrent net; used by the learners that need it.
+        pieces: a batch is cut into this many pieces when every device is Streaming, so that the bench works on one piece
+            while the host computes the next. 1 never cuts.
+    """
+
+    def __init__(self, layers: Sequence[Layer], feedback: nn.Module | None = None, pieces: int = 1) -> None:
+        super().__init__()
+        if not layers:
+            raise ContractError("a network needs at least one layer", where="network")
+        kinds = {layer.device.spec.temporal for layer in layers if layer.device is not None}
+        if len(kinds) > 1:
+            raise ContractError("static and temporal devices cannot be mixed in one network", where="network")
+        self.layers = nn.ModuleList(layers)
+        self.feedback = feedback
+        self.pieces = pieces
+        self.temporal = kinds == {True}
+
+    @property
+    def stack(self) -> tuple[Layer, ...]:
+        """The layers, typed."""
+        return tuple(layer for layer in self.layers if isinstance(layer, Layer))
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """The distinct devices, in the order of their first layer."""
+        seen: dict[int, Device] = {id(la.device): la.device for la in self.stack if la.device is not None}
+        return tuple(seen.values())
+
+    def reset(self) -> None:
+        """Forget the temporal state of every device."""
+        for device in self.devices:
+            device.reset()
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Trace:
+        """One pass of static nodes, x (batch, features). Each device is asked once per layer, and per piece if streaming."""
+        if self.temporal:
+            raise ContractError("a temporal network runs in steps()", where="network")
+        streams = bool(self.devices) and all(isinstance(device, Streaming) for device in self.devices)
+        if streams and self.pieces > 1 and len(x) >= self.pieces:
+            return self._streamed(x)
+        return self._pass(x)
+
+    def _pass(self, x: Tensor) -> Trace:
+        inputs, pre, outputs = [], [], []
+        h = x
+        for layer in self.stack:
+            inputs.append(h)
+            a = layer.synapse(h)
+            h = layer.measure(a)
+            pre.append(a)
+            outputs.append(h)
+        return Trace(tuple(inputs), tuple(pre), tuple(outputs))
+
+    def _streamed(self, x: Tensor) -> Trace:
+        """Pieces move through the layers in lockstep: while the bench has piece k, the host prepares piece k + 1."""
+        hs = list(x.chunk(self.pieces))
+        inputs, pre, outputs = [], [], []
+        for layer in self.stack:
+            device, encode = layer.device, layer.encode
+            inputs.append(torch.cat(hs))
+            if device is None or encode is None or not isinstance(device, Streaming):
+                hs = [layer.synapse(h) for h in hs]
+                pre.append(torch.cat(hs))
+                outputs.append(pre[-1])
+                continue
+            a, waiting = [], []
+            for h in hs:
+                a.append(layer.synapse(h))
+                waiting.append(device.submit(encode(a[-1])))
+            hs = [layer.decode(plain(answer.result(), device.spec.outputs.name)) for answer in waiting]
+            pre.append(torch.cat(a))
+            outputs.append(torch.cat(hs))
+        return Trace(tuple(inputs), tuple(pre), tuple(outputs))
+
+    @torch.no_grad()
+    def steps(self, x: Tensor, chunk: int = 1) -> Iterator[Trace]:
+        """Temporal nodes: a Trace per chunk of time, so that a learner accumulates and memory stays flat in time.
+
+        Args:
+            x: (time, batch, features). chunk: time steps per Trace; the last may be shorter.
+        Yields:
+            Traces whose tensors are (chunk, batch, n). State is kept in the devices; call `reset()` before a new sequence.
+        """
+        if x.ndim < 3:
+            raise ContractError(
+                "a temporal network needs a time axis", where="network", got=f"shape {tuple(x.shape)}",
+                allowed="(time, batch, features)",
+            )  # fmt: skip
+        for start in range(0, len(x), chunk):
+            yield self._pass(x[start : start + chunk])
+
+    def overflow(self, trace: Trace) -> float:
+        """Share of pre-activations in `trace` outside the range of their devices, 0 to 1."""
+        over = total = 0
+        for layer, pre in zip(self.stack, trace.pre, strict=True):
+            if layer.encode is not None:
+                over += layer.encode.overflowing(pre)
+                total += pre.numel()
+        return over / total if total else 0.0
+
+
+def accumulate(synapse: nn.Module, inputs: Tensor, delta: Tensor) -> None:
+    """Add to `.grad` the exact gradient of the synapse alone: the vector-Jacobian product of `synapse(inputs)` with `delta`.
+
+    Args:
+        inputs: (batch, n_in) or (time, batch, n_in). delta: dLoss/dpre, the shape of `synapse(inputs)`.
+    """
+    if type(synapse) is nn.Linear:  # the case that matters for speed, without a graph
+        flat_delta, flat_inputs = delta.flatten(0, -2), inputs.flatten(0, -2)
+        _add(synapse.weight, flat_delta.t() @ flat_inputs)
+        if synapse.bias is not None:
+            _add(synapse.bias, flat_delta.sum(0))
+        return
+    params = [p for p in synapse.parameters() if p.requires_grad]
+    if not params:
+        return
+    with torch.enable_grad():
+        answer = synapse(inputs.detach())
+    for param, grad in zip(params, torch.autograd.grad(answer, params, delta, allow_unused=True), strict=True):
+        if grad is not None:
+            _add(param, grad)
+
+
+def _add(param: Tensor, grad: Tensor) -> None:
+    if not param.requires_grad:
+        return
+    param.grad = grad if param.grad is None else param.grad.add_(grad)
