@@ -1,0 +1,73 @@
+"""A Twin as a Device: what the learner drives when there is no bench.
+
+Noise of call k comes from the generator (seed, k, "noise"), so a saved and restored device goes on with the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from hil.chance import generator
+from hil.device import Spec
+from hil.errors import ContractError
+from sim_devices.twin import State, Twin
+
+
+class Simulated:
+    """Args: twin: the physics. seed: of its noise and drift."""
+
+    def __init__(self, twin: Twin, seed: int = 0) -> None:
+        self._twin, self._seed = twin, seed
+        self._calls = 0
+        self._params: Tensor | None = None
+        self._state: State | None = None
+
+    @property
+    def spec(self) -> Spec:
+        return self._twin.spec
+
+    @property
+    def twin(self) -> Twin:
+        return self._twin
+
+    def program(self, params: Tensor) -> None:
+        port = self.spec.params
+        if port is None:
+            raise ContractError("this node is fixed", where=self.spec.inputs.name, got="program()", allowed="drive it only")
+        self._params = port.check(params).detach().clone()
+
+    def reset(self) -> None:
+        """Forget temporal state. A static node's slow state (drift) is not the learner's to reset."""
+        if self.spec.temporal:
+            self._state = None
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        self.spec.inputs.check(x)
+        rng = generator(self._seed, self._calls, "noise", x.device)
+        if self._state is None:
+            self._state = self._twin.rest(x.shape[-2], generator(self._seed, self._calls, "rest", x.device))
+        answer, self._state = self._twin.respond(self._state, self._params, x, rng)
+        self._calls += 1
+        return answer
+
+    def close(self) -> None:
+        """Nothing to make safe."""
+
+    def snapshot(self) -> Mapping[str, object]:
+        state = None if self._state is None else [{"dtype": str(t.dtype), "values": t.tolist()} for t in self._state]
+        return {"calls": self._calls, "state": state, "params": None if self._params is None else self._params.tolist()}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        calls, saved, params = state["calls"], state["state"], state["params"]
+        if not isinstance(calls, int) or not (saved is None or isinstance(saved, list)):
+            raise ContractError("not a snapshot of a simulated device", where=self.spec.inputs.name, got=str(state)[:80])
+        self._calls = calls
+        self._state = None if saved is None else tuple(torch.tensor(t["values"], dtype=DTYPES[t["dtype"]]) for t in saved)
+        self._params = None if params is None else torch.tensor(params)
+
+
+DTYPES = {str(d): d for d in (torch.float32, torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.bool)}
