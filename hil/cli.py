@@ -1,0 +1,207 @@
+"""The command line. Exit codes: 0 done · 2 bad arguments or configuration · 3 fault, outputs safe, run resumable ·
+4 outputs not known to be safe · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import cyclopts
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from hil.errors import ConfigError, HilError, Interrupted, Refused, RunError, UnsafeOutputs
+
+app = cyclopts.App(
+    name="hil",
+    help="Train physical neural networks with the hardware in the loop.",
+    version_flags=["--version"],
+)
+out = Console(highlight=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit with its code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code; every expected error is printed, none is a traceback."""
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except cyclopts.CycloptsError as error:
+        errors.print(f"hil: {error}\nNothing was opened; no output was touched. See: hil --help", markup=False)
+        return 2
+    except HilError as error:
+        errors.print(str(error), markup=False)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        errors.print("stopped at once; outputs were made safe. The last committed step can be resumed: hil list runs")
+        return 130
+    return 0
+
+
+def exit_code(error: HilError) -> int:
+    """What the shell gets for `error`."""
+    if isinstance(error, UnsafeOutputs):
+        return 4
+    if isinstance(error, Interrupted):
+        return 130
+    # A refusal of the user's words is his to correct; a value refused at a port stops a run that can be resumed.
+    return 2 if isinstance(error, Refused) and type(error).__name__ != "OutOfRange" else 3
+
+
+@app.command
+def train(
+    experiment: Path,
+    *,
+    set: Annotated[tuple[str, ...], Parameter(name="--set", consume_multiple=True, negative=())] = (),
+    run: Annotated[Path | None, Parameter(name="--run")] = None,
+) -> None:
+    """Train what EXPERIMENT.toml describes.
+
+    Parameters
+    ----------
+    experiment: the experiment file.
+    set: section.key=value, over what the file says.
+    run: the run folder; a new one under runs/ by default.
+    """
+    from hil.config import dump, find, read_experiment
+    from hil.run.folder import RunFolder
+
+    chosen = read_experiment(experiment, set)
+    folder = RunFolder.create(run or _fresh(chosen.name or experiment.stem))
+    if chosen.device.bench is not None:
+        shutil.copy(find(chosen.device.bench, experiment), folder.path / "bench.toml")
+    folder.config.write_text(dump(chosen))
+    try:
+        _execute(folder, experiment, None)
+    except Refused:
+        if not any(folder.checkpoints.iterdir()):
+            shutil.rmtree(folder.path)  # nothing ran: leave no empty folder behind
+        raise
+
+
+@app.command
+def resume(run: Path, *, from_: Annotated[Path | None, Parameter(name="--from")] = None) -> None:
+    """Go on with an interrupted run, from its newest checkpoint.
+
+    Parameters
+    ----------
+    run: the run folder.
+    from_: another checkpoint of that run (its .json file).
+    """
+    from hil.run import checkpoint
+    from hil.run.folder import RunFolder
+
+    folder = RunFolder.open(run)
+    if folder.read_json("summary.json").get("status") == "done":
+        raise RunError("this run is finished", where=str(run), todo=f"look at it: hil report {run}")
+    _execute(folder, folder.config, from_ or checkpoint.latest(folder.checkpoints))
+
+
+def _execute(folder: Any, origin: Path, start: Path | None) -> None:
+    """Build what the folder's config.toml says, restore `start` if given, train, report."""
+    from hil.config import dump, read_experiment
+    from hil.experiment import built
+    from hil.report import render
+    from hil.run import checkpoint, diagnostics, session
+    from hil.run.live import Live
+    from hil.run.stopping import Stopping
+
+    saved = checkpoint.load(start) if start else None  # read before anything is opened
+    experiment = read_experiment(folder.config)
+    bench = folder.path / "bench.toml"
+    with Stopping() as stopping, built(experiment, origin, bench if bench.exists() else None) as made:
+        training = made.training
+        if saved is not None:
+            training.restore(saved)
+            folder.forget_metrics_after(training.step)
+            folder.note("resume", step=training.step, checkpoint=str(start))
+        else:
+            folder.config.write_text(dump(made.experiment))
+            folder.note("start", provenance=made.labels.provenance, node=made.labels.node)
+            if made.transfer is not None:
+                folder.write_json("diagnostics.json", {"transfer": made.transfer_table()})
+        for line in made.introduction():
+            out.print(line)
+        with Live(training, out) as live:
+            summary = session.run(training, folder, stopping, made.labels, experiment.train.checkpoint_every, live)
+        diagnostics.write(folder, training, made.model, summary["wall_s"])
+    page = render(folder.path)
+    out.print(
+        f"done in {summary['wall_s']:.0f} s. test {summary['test_accuracy']:.1%} "
+        f"({summary['provenance']}, seed {summary['seed']}, weights of epoch {summary['best_epoch']} by validation). "
+        f"{summary['device_passes']:,} node evaluations."
+    )
+    out.print(f"run     {folder.path}\nreport  {page}", soft_wrap=True)
+
+
+@app.command
+def report(*runs: Path) -> None:
+    """Write report.html into each run folder, from what is in it."""
+    from hil.report import render
+    from hil.run.folder import RunFolder
+
+    if not runs:
+        raise ConfigError("which run?", where="hil report", got="no folder", todo="hil report RUN; hil list runs shows them")
+    for path in runs:
+        out.print(f"report  {render(RunFolder.open(path).path)}", soft_wrap=True)
+
+
+@app.command
+def serve(bench: Path) -> None:
+    """Serve the virtual bench of BENCH.toml until Ctrl-C; any VISA client can open the resources that it prints."""
+    from hil.bench import serve_bench
+    from hil.config import read_bench
+
+    serve_bench(read_bench(bench), str(bench), out)
+
+
+@app.command(name="list")
+def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] | None = None) -> None:
+    """What there is: devices, learners, data sets, VISA resources, runs."""
+    from hil import listing
+
+    kinds = [what] if what else ["devices", "learners", "datasets", "runs"]
+    for kind in kinds:
+        table = Table(title=kind, title_justify="left", box=None, header_style="dim")
+        rows = listing.rows(kind)
+        for column in rows[0]:
+            table.add_column(column)
+        for row in rows[1:]:
+            table.add_row(*row)
+        out.print(table)
+        out.print()
+
+
+@app.command
+def describe(name: str) -> None:
+    """What module:Class (or one of our short names) is, and its settings with units and defaults."""
+    from hil.config import resolve
+    from hil.experiment import LEARNERS, TWINS
+
+    target = resolve(name, f"hil describe {name}", {**LEARNERS, **TWINS})
+    out.print(f"{target.__module__}:{target.__name__}\n", style="bold")
+    module = inspect.getmodule(target)
+    for text in (inspect.getdoc(module), inspect.getdoc(target)):
+        out.print(f"{text or ''}\n", markup=False)
+    settings = vars(target).get("Settings", target)
+    for parameter in inspect.signature(settings).parameters.values():
+        default = "required" if parameter.default is parameter.empty else f"default {parameter.default!r}"
+        out.print(f"  {parameter.name:<24} {default}", markup=False)
+
+
+def _fresh(name: str) -> Path:
+    """A run folder that does not exist yet."""
+    stem = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    tries = (stem if n == 0 else stem.with_name(f"{stem.name}-{n}") for n in range(1000))
+    return next(path for path in tries if not path.exists())

@@ -1,0 +1,331 @@
+"""Experiment and bench files: TOML in, checked values out. An unknown key is an error that names the nearest one.
+
+seed = 0
+[data]       use = "digits"
+[network]    widths = [64, 100, 100, 10]
+[device]     bench = "benches/mzm_awg_scope.toml"      or  use = "module:Class" and its settings, units allowed
+[encode]     gain = "1.1 V", overflow = "fold", period = "7 V"
+[decode]     zero, scale; left out: taken from the transfer curve that every run measures first
+[learner]    use = "adfa" or "module:Class", and its settings
+[optimizer]  use = "Adam", lr = 1e-3
+[train]      epochs = 5, batch = 128
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field
+
+from hil.errors import ConfigError
+from hil.units import quantity, suffix_of
+
+M = TypeVar("M", bound=BaseModel)
+UNTOUCHED = "untouched; nothing was opened"
+
+
+class Section(BaseModel):
+    """A table of a file; keys that it does not know are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Using(BaseModel):
+    """A table whose `use` names a class; the other keys are that class's settings, checked when it is built."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    use: str
+
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Data(Section):
+    use: str = "digits"
+    dir: str | None = None
+    train_examples: Annotated[int, Field(gt=0)] | None = None
+
+
+class NetworkTable(Section):
+    widths: Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=2)]
+    bias: bool = True
+    pieces: Annotated[int, Field(ge=1)] = 1
+
+
+class DeviceTable(BaseModel):
+    """Either a bench file, or a class; a network without it is refused."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    bench: str | None = None
+    use: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class EncodeTable(Section):
+    gain: float | str = 1.0
+    offset: float | str = 0.0
+    overflow: Literal["refuse", "clip", "fold"] = "refuse"
+    period: float | str | None = None
+
+
+class DecodeTable(Section):
+    zero: float | str
+    scale: float | str
+
+
+class OptimizerTable(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+    use: str = "Adam"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class TrainTable(Section):
+    epochs: Annotated[int, Field(gt=0)] = 5
+    batch: Annotated[int, Field(gt=0)] = 128
+    schedule: Literal["constant", "cosine"] = "constant"
+    checkpoint_every: Annotated[int, Field(gt=0)] | None = None
+    threads: Annotated[int, Field(gt=0)] | None = None
+
+
+class Experiment(Section):
+    """A whole experiment file."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    name: str = ""
+    data: Data = Data()
+    network: NetworkTable
+    device: DeviceTable
+    encode: EncodeTable = EncodeTable()
+    decode: DecodeTable | None = None
+    learner: Using
+    optimizer: OptimizerTable = OptimizerTable()
+    train: TrainTable = TrainTable()
+
+
+class InstrumentTable(Using):
+    """An instrument of a bench: its driver in `use`, its address, who it must be; the rest are the driver's settings."""
+
+    resource: str | None = None
+    maker: str | None = None
+    model: str | None = None
+    serial: str | None = None
+
+
+class VirtualTable(Section):
+    """The simulated side of a bench: which boxes, which node, how they are served."""
+
+    seed: int = 0
+    transport: Literal["hislip", "socket"] = "hislip"
+    awg: Using
+    scope: Using
+    node: Using
+    cable: dict[str, Any] = {}
+
+
+class BenchFile(Section):
+    """A bench of the waveform shape: AWG -> node -> scope."""
+
+    name: str
+    shape: Literal["waveform"] = "waveform"
+    awg: InstrumentTable
+    scope: InstrumentTable
+    waveform: dict[str, Any]
+    twin: Using | None = None
+    virtual: VirtualTable | None = None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Raises: ConfigError: no such file, or not TOML; the message gives the line."""
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        near = difflib.get_close_matches(
+            path.name, [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else [], 1
+        )
+        hint = f'did you mean "{path.parent / near[0]}"?' if near else "give the path of a TOML file"
+        raise ConfigError("no such file", where=str(path), outputs=UNTOUCHED, todo=hint) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            "not a TOML file", where=str(path), got=str(error), outputs=UNTOUCHED, todo="mend that line"
+        ) from error
+
+
+def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment in `path`, with `section.key=value` overrides applied.
+
+    Raises:
+        ConfigError: names file, section, key, what was found and what is allowed.
+    """
+    table = read_toml(path)
+    for text in overrides:
+        _override(table, text)
+    return _checked(Experiment, table, str(path))
+
+
+def read_bench(path: Path) -> BenchFile:
+    """Raises: ConfigError."""
+    return _checked(BenchFile, read_toml(path), str(path))
+
+
+def dump(model: BaseModel) -> str:
+    """TOML text that reads back to the same values; None is left out, as TOML has no such value."""
+    return tomli_w.dumps(_without_none(model.model_dump()))
+
+
+def find(name: str, near: Path) -> Path:
+    """A file named in an experiment: as given, or beside the experiment or one of the folders above it.
+
+    Raises:
+        ConfigError: it is in none of them.
+    """
+    places = [Path(name)] if Path(name).is_absolute() else [folder / name for folder in (Path.cwd(), *near.resolve().parents)]
+    for place in places:
+        if place.is_file():
+            return place
+    raise ConfigError(
+        f'file "{name}" not found', where=str(near), got=f"nothing at {places[0]}", outputs=UNTOUCHED,
+        todo="give a path relative to the experiment file or to the folder you are in",
+    )  # fmt: skip
+
+
+def resolve(use: str, where: str, short: Mapping[str, str] = {}) -> Any:
+    """The object that `use` names: "module:Class", or one of our short names.
+
+    Raises:
+        ConfigError: no such module or name; the nearest short name is offered.
+    """
+    path = short.get(use, use)
+    module, colon, name = path.partition(":")
+    if not colon:
+        hint = nearest(use, short)
+        raise ConfigError(
+            f'"{use}" is not known', where=where, allowed=", ".join(short) + " or module:Class", outputs=UNTOUCHED,
+            todo=f'did you mean "{hint}"?' if hint else "choose one of these",
+        )  # fmt: skip
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f'cannot import "{path}"', where=where, got=str(error), allowed="module:Class, importable from here",
+            outputs=UNTOUCHED, todo="check the spelling, and that the package is installed",
+        ) from error  # fmt: skip
+
+
+def arguments(target: Any, table: Mapping[str, Any], where: str, skip: Sequence[str] = ()) -> dict[str, Any]:
+    """`table` as keyword arguments of `target`: names checked, texts with units parsed by the unit in the parameter's name.
+
+    A parameter `v_pi_v` may be written `v_pi = "3.5 V"` or `v_pi_v = 3.5`.
+
+    Raises:
+        ConfigError: an unknown key (the nearest is named), a value of the wrong kind, or a missing one.
+    """
+    known = {n: p for n, p in inspect.signature(target).parameters.items() if n not in skip and n != "self"}
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        place = f"{where} {key}"
+        if key in known:
+            unit = next((u for i in range(1, len(key)) if key[i] == "_" and (u := suffix_of(key, key[:i]))), None)
+            found[key] = quantity(value, unit, place) if unit and isinstance(value, str) else value
+            continue
+        full = next((name for name in known if suffix_of(name, key)), None)
+        if full is None:
+            raise _unknown(place.rsplit(" ", 1)[0], key, value, [*known, *(n.rsplit("_", 1)[0] for n in known)])
+        found[full] = quantity(value, suffix_of(full, key) or "", place)
+    missing = [n for n, p in known.items() if p.default is p.empty and p.kind is p.KEYWORD_ONLY and n not in found]
+    if missing:
+        raise ConfigError(
+            "settings are missing", where=where, got="no " + ", ".join(missing), outputs=UNTOUCHED, todo="add them"
+        )
+    return found
+
+
+def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    """The known name closest to `name`, or ""."""
+    return next(iter(difflib.get_close_matches(name, list(known), 1, 0.5)), "")
+
+
+def _unknown(where: str, key: str, value: object, known: Sequence[str]) -> ConfigError:
+    hint = nearest(key, known)
+    return ConfigError(
+        f"{key} = {_short(value)}: unknown key" + (f'. Did you mean "{hint}"?' if hint else ""),
+        where=where, allowed=", ".join(dict.fromkeys(known)), outputs=UNTOUCHED, todo="correct or remove the key",
+    )  # fmt: skip
+
+
+def _short(value: object) -> str:
+    text = f'"{value}"' if isinstance(value, str) else str(value)
+    return text if len(text) < 60 else text[:57] + "..."
+
+
+def _override(table: dict[str, Any], text: str) -> None:
+    path, equals, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError("not an override", where=f"--set {text}", allowed="section.key=value", outputs=UNTOUCHED)
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()  # a bare word is a string: --set learner.use=dfa
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{key} is a value, not a section", where=f"--set {text}", outputs=UNTOUCHED)
+    table[keys[-1]] = parsed
+
+
+def _checked(model: type[M], table: Mapping[str, Any], where: str) -> M:
+    try:
+        return model.model_validate(table)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _explained(model, first, where, error.error_count()) from None
+
+
+def _explained(model: type[BaseModel], fault: Any, where: str, count: int) -> ConfigError:
+    path = [str(part) for part in fault["loc"]]
+    section = f"{where}: [{'.'.join(path[:-1])}]" if len(path) > 1 else where
+    if fault["type"] == "extra_forbidden":
+        return _unknown(section, path[-1], fault["input"], _fields(model, path[:-1]))
+    more = f" ({count - 1} more after this one)" if count > 1 else ""
+    if fault["type"] == "missing":
+        return ConfigError(
+            f"{path[-1]} is missing{more}", where=section, outputs=UNTOUCHED, todo=f"add {path[-1]} to the file",
+        )  # fmt: skip
+    return ConfigError(
+        f"{path[-1]} = {_short(fault['input'])}: wrong value{more}", where=section, allowed=fault["msg"],
+        outputs=UNTOUCHED, todo="correct the value",
+    )  # fmt: skip
+
+
+def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """The keys allowed in the section `path` of `model`."""
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), model)
+    return list(model.model_fields)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return [_without_none(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def default_threads(served: bool) -> int:
+    """One torch thread beside a served bench: two processes with two threads each thrash on two cores. Else all cores."""
+    return 1 if served else max(1, os.cpu_count() or 1)

@@ -1,0 +1,95 @@
+"""diagnostics.json: what the report draws besides curves; measured at the end of a run, on validation examples.
+
+transfer   the node's curve as measured at the start, its spread, and the twin's
+pre        per hidden layer, a histogram of the drive that the network really uses, over the node's port
+feedback   per hidden layer, g and the twin's slope over the visited pre-activations, and their correlation
+time       where the time went, in seconds
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hil.feedback import correlation
+from hil.learners.adfa import ADFA
+from hil.network import Layer, Trace
+from hil.run.folder import RunFolder
+from hil.run.loop import Training
+from hil.run.transfer import Transfer
+
+EXAMPLES = 256
+BINS = 80
+GRID = 200
+
+Model = Callable[[Tensor], Tensor]
+
+
+def transfer_table(transfer: Transfer, model: Model | None, drive_unit: str, reading_unit: str) -> dict[str, Any]:
+    """The measured curve beside the twin's, as lists."""
+    return {
+        "drive": transfer.drive.tolist(),
+        "measured": transfer.mean.tolist(),
+        "spread": transfer.spread.tolist(),
+        "twin": None if model is None else model(transfer.drive).detach().tolist(),
+        "drive_unit": drive_unit,
+        "reading_unit": reading_unit,
+    }
+
+
+def write(folder: RunFolder, training: Training, model: Model | None, wall_s: float) -> None:
+    """Add pre, feedback and time to the run's diagnostics.json; costs one more pass of EXAMPLES examples."""
+    trace = training.net(training.data.validation.x[:EXAMPLES])
+    hidden = [(layer, pre) for layer, pre in zip(training.net.stack, trace.pre, strict=True) if layer.encode is not None]
+    found = folder.read_json("diagnostics.json")
+    found["pre"] = [_histogram(layer, pre) for layer, pre in hidden]
+    found["feedback"] = [_feedback(training, layer, pre, model) for layer, pre in hidden]
+    found["time"] = times(training, wall_s)
+    folder.write_json("diagnostics.json", found)
+
+
+def times(training: Training, wall_s: float) -> dict[str, float]:
+    """Seconds by activity. What the device does while the host computes is host time: only waiting counts as device."""
+    spent = dict(training.seconds)
+    device = min(training.device_s, wall_s)
+    host = max(spent["learner_s"] + spent["evaluate_s"] - device, 0.0)
+    shown = {"device_s": device, "host_s": host, "optimizer_s": spent["optimizer_s"], "data_s": spent["data_s"]}
+    return {**shown, "other_s": max(wall_s - sum(shown.values()), 0.0)}
+
+
+def slope(layer: Layer, model: Model, pre: Tensor) -> Tensor:
+    """The derivative of the layer's output by its pre-activation, through the model, at each element of `pre`."""
+    point = pre.detach().requires_grad_(True)
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(layer.through(model, point).sum(), point)
+    return gradient
+
+
+def correlations(training: Training, trace: Trace, model: Model | None) -> list[float]:
+    """Per hidden layer, the centred correlation of g with the twin's slope over what `trace` visited; empty if unknown."""
+    if model is None or not isinstance(training.learner, ADFA):
+        return []
+    g = training.learner.feedback.g
+    pairs = [(la, pre) for la, pre in zip(training.net.stack, trace.pre, strict=True) if la.encode is not None]
+    return [correlation(g(pre), slope(layer, model, pre)).centred for layer, pre in pairs]
+
+
+def _histogram(layer: Layer, pre: Tensor) -> dict[str, list[float]]:
+    encode = layer.encode
+    assert encode is not None  # the caller chose layers with a device
+    counts = torch.histc(encode(pre), BINS, encode.low, encode.high)
+    return {"edges": torch.linspace(encode.low, encode.high, BINS + 1).tolist(), "counts": counts.tolist()}
+
+
+def _feedback(training: Training, layer: Layer, pre: Tensor, model: Model | None) -> dict[str, Any]:
+    grid = torch.linspace(float(pre.min()), float(pre.max()), GRID)
+    steep = None if model is None else slope(layer, model, grid).tolist()
+    learner = training.learner
+    if not isinstance(learner, ADFA):
+        return {"pre": grid.tolist(), "g": None, "slope": steep, "correlation": None}
+    g = learner.feedback.g
+    corr = None if model is None else correlation(g(pre), slope(layer, model, pre)).centred
+    return {"pre": grid.tolist(), "g": g(grid).tolist(), "slope": steep, "correlation": corr}

@@ -1,0 +1,155 @@
+"""A run is a folder on disk; this file knows its names and how to write them without ever leaving half a file.
+
+    config.toml  metrics.jsonl  journal.jsonl  summary.json  diagnostics.json  checkpoints/  report.html
+
+Whole files are written to a temporary name, fsynced, renamed, and their folder fsynced. Lines are appended in one write each,
+so a killed process leaves at most one torn last line, which readers report and skip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hil.errors import RunError
+
+
+def write_atomic(path: Path, payload: bytes) -> None:
+    """Put `payload` at `path` wholly or not at all, and durably.
+
+    Raises:
+        RunError: the disk is full or the folder is not writable; what stood at `path` is unharmed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise RunError(
+            f"cannot write: {error.strerror or error}",
+            where=str(path),
+            allowed="a writable folder with free space",
+            todo="free space or choose another --run folder, then hil resume",
+        ) from error
+
+
+class RunFolder:
+    """Args: path: of the folder; made by `create`, checked by `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """A new, empty run folder.
+
+        Raises:
+            RunError: something is there already.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(
+                "a run folder must be new or empty",
+                where=str(path),
+                got="a folder with files in it" if path.is_dir() else "a file",
+                todo=f"choose another --run folder, or continue that one with: hil resume {path}",
+            )
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"cannot make the run folder: {error.strerror}", where=str(path), todo="choose another --run"
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run folder.
+
+        Raises:
+            RunError: it is not one.
+        """
+        if not (path / "config.toml").is_file():
+            raise RunError(
+                "not a run folder",
+                where=str(path),
+                got="no such folder" if not path.exists() else "no config.toml in it",
+                todo="name a folder that hil train made; hil list runs shows them",
+            )
+        return cls(path)
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        write_atomic(self.path / name, (json.dumps(value, indent=1, allow_nan=True) + "\n").encode())
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The mapping in `name`, empty if there is no such file.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.path / name
+        if not path.exists():
+            return {}
+        try:
+            value = json.loads(path.read_text())
+        except (ValueError, OSError) as error:
+            raise RunError("a damaged file", where=str(path), got=str(error), todo="restore it, or start a new run") from error
+        if not isinstance(value, dict):
+            raise RunError("a damaged file", where=str(path), got=type(value).__name__, allowed="a JSON object")
+        return value
+
+    def note(self, kind: str, **facts: object) -> None:
+        """One line in the journal: what happened, when."""
+        self._append("journal.jsonl", {"t": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind, **facts})
+
+    def measure(self, line: Mapping[str, object]) -> None:
+        """One line in metrics.jsonl."""
+        self._append("metrics.jsonl", line)
+
+    def _append(self, name: str, line: Mapping[str, object]) -> None:
+        try:
+            with (self.path / name).open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise RunError(
+                f"cannot write: {error.strerror}", where=str(self.path / name), todo="free space, then hil resume"
+            ) from error
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drop metric lines of steps that the resumed checkpoint does not contain: they will be made again."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text().splitlines():
+            with contextlib.suppress(ValueError):  # a torn last line of a killed run is dropped too
+                if json.loads(line).get("step", 0) <= step:
+                    kept.append(line)
+        write_atomic(path, "".join(f"{line}\n" for line in kept).encode())

@@ -1,0 +1,85 @@
+"""What a tired physicist sees while it trains: one bar an epoch, and the numbers that tell whether to go on watching.
+
+Without a terminal (a log file, a test) one line an epoch is printed instead.
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hil.run.loop import Epoch, Step, Training
+
+
+class Live:
+    """A context; call it with every point of the loop.
+
+    Args:
+        training: read for totals, device time and counters. console: where to print.
+    """
+
+    def __init__(self, training: Training, console: Console) -> None:
+        self._training, self._console = training, console
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+            refresh_per_second=4,
+        )
+        self._task = self._bar.add_task(
+            "", total=training.batches_per_epoch, completed=training.batch,
+            epoch=training.epoch + 1, epochs=training.plan.epochs, text="",
+        )  # fmt: skip
+        self._mark, self._device_s, self._seen, self._loss = time.perf_counter(), training.device_s, 0, 0.0
+        self._shown = 0.0
+        self._over = 0.0
+
+    def __enter__(self) -> Live:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def __call__(self, point: Step | Epoch) -> None:
+        if isinstance(point, Epoch):
+            self._epoch_done(point)
+            return
+        self._seen += point.examples
+        self._loss += 0.05 * (point.metrics["loss"] - self._loss) if self._loss else point.metrics["loss"]
+        self._over = point.metrics.get("overflow", 0.0)
+        now = time.perf_counter()
+        if self._console.is_terminal and now - self._shown > 0.1:
+            self._shown = now
+            self._bar.update(
+                self._task, completed=self._training.batch, epoch=point.epoch,
+                text=self._text(now - self._mark, self._loss, self._over, self._seen),
+            )  # fmt: skip
+
+    def _text(self, wall_s: float, loss: float, overflow: float, seen: int) -> str:
+        busy = (self._training.device_s - self._device_s) / wall_s if wall_s else 0.0
+        best = self._training.best
+        validation = f"validation {best.accuracy:.1%} (epoch {best.epoch})" if best.epoch else "validation -"
+        return (
+            f"{seen / wall_s:,.0f} samples/s · device {busy:.0%} · loss {loss:.3f} · {validation} · "
+            f"clipped {overflow:.1%} · faults 0"
+        )
+
+    def _epoch_done(self, point: Epoch) -> None:
+        device = point.device_s / point.wall_s if point.wall_s else 0.0
+        self._console.print(
+            f" epoch {point.epoch:>2}/{self._training.plan.epochs}  {point.samples_per_s:>7,.0f} samples/s   "
+            f"device {device:>4.0%}   loss {point.train['loss']:.3f}   train {point.train.get('accuracy', float('nan')):.1%}   "
+            f"validation {point.validation['accuracy']:.1%}{' *' if point.best else '  '}   "
+            f"clipped {point.train.get('overflow', 0.0):.1%}   faults 0",
+            highlight=False,
+        )
+        self._mark, self._device_s, self._seen = time.perf_counter(), self._training.device_s, 0
+        self._bar.update(self._task, completed=0, epoch=min(point.epoch + 1, self._training.plan.epochs))

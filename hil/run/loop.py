@@ -1,0 +1,243 @@
+"""The training loop is a generator: `for point in train(training)`. The caller saves, plots, recalibrates, stops.
+
+Between two points nothing is half done: the network, the learner, the optimiser and the counters in `Training` belong to the
+same committed step, and `Training.checkpoint()` holds all of it. Random numbers come from (seed, step, stream), the order of
+examples from (seed, epoch), so a resumed run goes on with the numbers of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from hil.chance import generator
+from hil.data import Dataset, Split, batches
+from hil.errors import RunError
+from hil.learner import Learner
+from hil.network import Network
+from hil.run.checkpoint import Checkpoint, optimizer_state, restore_optimizer, under
+from hil.run.meter import Metered
+
+EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Plan:
+    """seed: of everything. schedule: "constant", or "cosine" down to zero at the last step."""
+
+    seed: int
+    epochs: int
+    batch: int
+    schedule: str = "constant"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One committed step: its place, and what the learner said about it."""
+
+    epoch: int
+    step: int
+    examples: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One finished epoch: means over its training steps, and the score on the validation split. Times in s."""
+
+    epoch: int
+    step: int
+    train: Mapping[str, float]
+    validation: Mapping[str, float]
+    best: bool
+    wall_s: float
+    device_s: float
+    samples_per_s: float
+
+
+@dataclass
+class Best:
+    """The best weights so far, by validation accuracy; the earlier wins a tie."""
+
+    accuracy: float = -1.0
+    epoch: int = 0
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Training:
+    """All that changes while a network is trained.
+
+    Args:
+        net, learner, optimizer: as built for step 0. data: the splits. plan: how long, in which order.
+        device: the metered node, or None for a purely digital network.
+    """
+
+    def __init__(
+        self, net: Network, learner: Learner, optimizer: Optimizer, data: Dataset, plan: Plan, devices: tuple[Metered, ...]
+    ) -> None:
+        self.net, self.learner, self.optimizer = net, learner, optimizer
+        self.data, self.plan, self.devices = data, plan, devices
+        self.rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self.epoch = self.batch = self.step = 0
+        self.best = Best()
+        self.sums: dict[str, float] = {}
+        self.seconds = dict.fromkeys(("data_s", "learner_s", "optimizer_s", "evaluate_s"), 0.0)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return math.ceil(len(self.data.train.y) / self.plan.batch)
+
+    @property
+    def device_s(self) -> float:
+        return sum(device.count.busy_s for device in self.devices)
+
+    @property
+    def device_passes(self) -> int:
+        return sum(device.count.passes for device in self.devices)
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything needed to go on exactly here."""
+        slots, optimizer = optimizer_state(self.optimizer)
+        tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
+        tensors |= {f"learner.{k}": v for k, v in self.learner.state_dict().items()}
+        tensors |= {f"optimizer.{k}": v for k, v in slots.items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.tensors.items()}
+        facts: dict[str, Any] = {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "sums": self.sums,
+            "seconds": self.seconds,
+            "best": {"accuracy": self.best.accuracy, "epoch": self.best.epoch},
+            "optimizer": optimizer,
+            "devices": [
+                {"snapshot": d.snapshot(), "calls": d.count.calls, "passes": d.count.passes, "busy_s": d.count.busy_s}
+                for d in self.devices
+            ],
+        }
+        return Checkpoint(tensors, facts)
+
+    def restore(self, point: Checkpoint) -> None:
+        """Go back to where `point` was taken.
+
+        Raises:
+            RunError: it belongs to another network, learner or number of devices.
+        """
+        facts = point.facts
+        try:
+            self.net.load_state_dict(under("net", point.tensors))
+            self.learner.load_state_dict(under("learner", point.tensors))
+            restore_optimizer(self.optimizer, under("optimizer", point.tensors), facts["optimizer"])
+            self.epoch, self.batch, self.step = facts["epoch"], facts["batch"], facts["step"]
+            self.sums, self.seconds = dict(facts["sums"]), dict(facts["seconds"])
+            self.best = Best(facts["best"]["accuracy"], facts["best"]["epoch"], under("best", point.tensors))
+            for device, saved in zip(self.devices, facts["devices"], strict=True):
+                device.restore(saved["snapshot"])
+                device.count.calls, device.count.passes = saved["calls"], saved["passes"]
+                device.count.busy_s = saved["busy_s"]
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise RunError(
+                "this checkpoint does not fit the experiment",
+                where="checkpoint",
+                got=str(error).splitlines()[0],
+                outputs="untouched",
+                todo="resume with the config.toml of the same run folder",
+            ) from error
+
+
+def train(training: Training) -> Iterator[Step | Epoch]:
+    """Go on from where `training` is; yields after every committed step, and after every epoch's validation."""
+    while training.epoch < training.plan.epochs:
+        begin, device_s, before = time.perf_counter(), training.device_s, training.sums.get("examples", 0.0)
+        yield from _one_epoch(training)
+        examples = training.sums.get("examples", 0.0) - before
+        yield _validated(training, begin, device_s, examples / (time.perf_counter() - begin))
+
+
+def _one_epoch(training: Training) -> Iterator[Step]:
+    plan, seconds = training.plan, training.seconds
+    mark = time.perf_counter()
+    order = batches(training.data.train, plan.batch, plan.seed, training.epoch)
+    for x, label, _ in islice(order, training.batch, None):
+        mark = _spent(seconds, "data_s", mark)
+        training.optimizer.zero_grad(set_to_none=True)
+        metrics = training.learner.step(training.net, x, label, generator(plan.seed, training.step, "learner"))
+        mark = _spent(seconds, "learner_s", mark)
+        if not math.isfinite(metrics["loss"]):
+            raise _diverged(training.step, metrics["loss"])
+        _set_rates(training)
+        training.optimizer.step()
+        mark = _spent(seconds, "optimizer_s", mark)
+        training.batch += 1
+        training.step += 1
+        for key, value in metrics.items():
+            training.sums[key] = training.sums.get(key, 0.0) + value * len(label)
+        training.sums["examples"] = training.sums.get("examples", 0.0) + len(label)
+        yield Step(training.epoch + 1, training.step, len(label), metrics)
+        mark = time.perf_counter()
+
+
+def _spent(seconds: dict[str, float], name: str, since: float) -> float:
+    now = time.perf_counter()
+    seconds[name] += now - since
+    return now
+
+
+def _diverged(step: int, loss: float) -> RunError:
+    return RunError(
+        "the training loss is not a finite number",
+        where=f"step {step + 1}",
+        got=str(loss),
+        outputs="as after the last shot; they are made safe now",
+        todo="lower [optimizer] lr or the feedback scale, and resume from the last checkpoint",
+    )
+
+
+def _set_rates(training: Training) -> None:
+    if training.plan.schedule == "cosine":
+        total = training.plan.epochs * training.batches_per_epoch
+        factor = 0.5 * (1 + math.cos(math.pi * training.step / total))
+        for group, rate in zip(training.optimizer.param_groups, training.rates, strict=True):
+            group["lr"] = rate * factor
+
+
+def _validated(training: Training, begin: float, device_s: float, samples_per_s: float) -> Epoch:
+    mark = time.perf_counter()
+    score, _ = evaluate(training.net, training.learner, training.data.validation)
+    _spent(training.seconds, "evaluate_s", mark)
+    examples = training.sums.pop("examples", 1.0)
+    means = {key: total / examples for key, total in training.sums.items()}
+    training.sums = {}
+    training.epoch += 1
+    training.batch = 0
+    best = score["accuracy"] > training.best.accuracy
+    if best:
+        weights = {key: value.detach().clone() for key, value in training.net.state_dict().items()}
+        training.best = Best(score["accuracy"], training.epoch, weights)
+    return Epoch(
+        epoch=training.epoch,
+        step=training.step,
+        train=means,
+        validation=score,
+        best=best,
+        wall_s=time.perf_counter() - begin,
+        device_s=training.device_s - device_s,
+        samples_per_s=samples_per_s,
+    )
+
+
+@torch.no_grad()
+def evaluate(net: Network, learner: Learner, split: Split) -> tuple[dict[str, float], Tensor]:
+    """Score through the device: {"loss", "accuracy"} and the predicted classes (examples,)."""
+    scores = torch.cat([learner.predict(net, x) for x in split.x.split(EVALUATION_BATCH)])
+    loss = torch.nn.functional.cross_entropy(scores, split.y)
+    predicted = scores.argmax(1)
+    return {"loss": float(loss), "accuracy": float((predicted == split.y).float().mean())}, predicted

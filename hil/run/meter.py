@@ -1,0 +1,94 @@
+"""A Device that counts: calls, node evaluations, and the time during which the device had work.
+
+With a streaming device the host works meanwhile, so busy time and host time may add up to more than the wall time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from hil.device import Device, Restorable, Spec, Streaming
+
+
+@dataclass
+class Count:
+    """calls: shots asked for. passes: node evaluations (values sent). busy_s: time with at least one call in progress."""
+
+    calls: int = 0
+    passes: int = 0
+    busy_s: float = 0.0
+
+
+class Metered:
+    """Counts what goes through `inner`."""
+
+    def __init__(self, inner: Device) -> None:
+        self._inner = inner
+        self.count = Count()
+
+    @property
+    def spec(self) -> Spec:
+        return self._inner.spec
+
+    @property
+    def inner(self) -> Device:
+        return self._inner
+
+    def program(self, params: Tensor) -> None:
+        self._inner.program(params)
+
+    def reset(self) -> None:
+        self._inner.reset()
+
+    def forward(self, x: Tensor) -> Tensor:
+        begin = time.perf_counter()
+        answer = self._inner.forward(x)
+        self.count.busy_s += time.perf_counter() - begin
+        self.count.calls += 1
+        self.count.passes += x.numel()
+        return answer
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def snapshot(self) -> Mapping[str, object]:
+        return self._inner.snapshot() if isinstance(self._inner, Restorable) else {}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        if isinstance(self._inner, Restorable) and state:
+            self._inner.restore(state)
+
+
+class MeteredStream(Metered):
+    """The same around a Streaming device."""
+
+    def __init__(self, inner: Streaming) -> None:
+        super().__init__(inner)
+        self._stream = inner
+        self._lock = threading.Lock()
+        self._idle_since = 0.0
+
+    def submit(self, x: Tensor) -> Future[Tensor]:
+        begin = time.perf_counter()
+        answer = self._stream.submit(x)
+        answer.add_done_callback(lambda _: self._finished(begin, x.numel()))
+        return answer
+
+    def _finished(self, begin: float, values: int) -> None:
+        now = time.perf_counter()
+        with self._lock:  # answers come in order, so busy time is what lies after the previous answer
+            self.count.busy_s += now - max(begin, self._idle_since)
+            self._idle_since = now
+            self.count.calls += 1
+            self.count.passes += values
+
+
+def metered(device: Device) -> Metered:
+    """`device`, counted; still Streaming if it was."""
+    return MeteredStream(device) if isinstance(device, Streaming) else Metered(device)

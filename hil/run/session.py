@@ -1,0 +1,148 @@
+"""From a built Training to a run folder: drives the loop, commits what it yields, and ends in one of four ways.
+
+    done          test split read once with the best weights, summary.json, diagnostics.json, report.html
+    interrupted   checkpoint, summary.json with status "interrupted"; raises Interrupted
+    fault         checkpoint of the last committed step; the error goes on to the caller
+    diverged      as a fault
+
+A step counts when it is in a checkpoint. Between checkpoints a crash costs the steps since the last one, and a resume makes
+them again with the same numbers.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from hil.errors import HilError, Interrupted
+from hil.run import checkpoint
+from hil.run.folder import RunFolder
+from hil.run.loop import Epoch, Step, Training, evaluate, train
+from hil.run.stopping import Stopping
+
+Point = Step | Epoch
+KEPT_CHECKPOINTS = 3
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a result must say about itself. node: name and parameters. resources: instrument -> identity."""
+
+    name: str
+    provenance: str
+    node: Mapping[str, Any]
+    resources: Mapping[str, str]
+
+
+def run(
+    training: Training, folder: RunFolder, stopping: Stopping, labels: Labels, every: int | None, show: Callable[[Point], None]
+) -> dict[str, Any]:
+    """Train to the end and return the summary.
+
+    Args:
+        every: checkpoint after so many steps, besides every epoch's end; None: epochs only.
+        show: called with every point, for the live display.
+    Raises:
+        Interrupted: asked to stop; the run is committed and resumable.
+        HilError: a fault; the run is committed up to the last step before it.
+    """
+    begin = time.perf_counter()
+    before = float(folder.read_json("summary.json").get("wall_s", 0.0))
+    try:
+        for point in train(training):
+            show(point)
+            if isinstance(point, Epoch):
+                _record(folder, point, training)
+            if isinstance(point, Epoch) or (every and point.step % every == 0):
+                commit(training, folder)
+            if stopping.asked:
+                commit(training, folder)
+                raise _interrupted(stopping.asked, folder, training)
+    except HilError as error:
+        _conclude(training, folder, labels, before + time.perf_counter() - begin, _status_of(error), {})
+        if not isinstance(error, Interrupted):
+            commit(training, folder)
+            folder.note("fault", step=training.step, error=type(error).__name__, message=str(error))
+        raise
+    best = {key: value.clone() for key, value in training.best.tensors.items()}
+    checkpoint.save(folder.checkpoints, "best", checkpoint.Checkpoint(best, {"epoch": training.best.epoch}))
+    training.net.load_state_dict(best)
+    score, predicted = evaluate(training.net, training.learner, training.data.test)
+    _confusion(folder, training, predicted)
+    final = {"test_accuracy": score["accuracy"], "test_loss": score["loss"]}
+    summary = _conclude(training, folder, labels, before + time.perf_counter() - begin, "done", final)
+    folder.note("end", step=training.step, test_accuracy=score["accuracy"])
+    return summary
+
+
+def commit(training: Training, folder: RunFolder) -> None:
+    """Make everything up to the last step durable."""
+    checkpoint.save(folder.checkpoints, f"step-{training.step:08d}", training.checkpoint())
+    checkpoint.prune(folder.checkpoints, KEPT_CHECKPOINTS)
+    folder.note("step", step=training.step, epoch=training.epoch, batch=training.batch)
+
+
+def _interrupted(why: str, folder: RunFolder, training: Training) -> Interrupted:
+    folder.note("interrupt", step=training.step, signal=why)
+    return Interrupted(
+        f"stopped by {why} after step {training.step}, which is committed",
+        where=str(folder.path),
+        todo=f"hil resume {folder.path}",
+    )
+
+
+def _status_of(error: HilError) -> str:
+    return "interrupted" if isinstance(error, Interrupted) else "fault"
+
+
+def _record(folder: RunFolder, point: Epoch, training: Training) -> None:
+    place = {"epoch": point.epoch, "step": point.step}
+    times = {
+        "wall_s": point.wall_s,
+        "device_s": point.device_s,
+        "host_s": max(0.0, point.wall_s - point.device_s),
+        "samples_per_s": point.samples_per_s,
+    }
+    folder.measure({**place, "split": "train", **point.train, **times, "device_passes": training.device_passes})
+    folder.measure({**place, "split": "validation", **point.validation})
+
+
+def _conclude(
+    training: Training, folder: RunFolder, labels: Labels, wall_s: float, status: str, final: Mapping[str, float]
+) -> dict[str, Any]:
+    summary = {
+        "status": status,
+        "name": labels.name,
+        "provenance": labels.provenance,
+        **final,
+        "validation_accuracy": max(training.best.accuracy, 0.0),
+        "best_epoch": training.best.epoch,
+        "seed": training.plan.seed,
+        "wall_s": wall_s,
+        "device_s": training.device_s,
+        "device_passes": training.device_passes,
+        "faults_recovered": 0,
+        "steps": training.step,
+        "node": dict(labels.node),
+        "resources": dict(labels.resources),
+        "versions": {
+            "hil": version("hil"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "threads": torch.get_num_threads(),
+        },
+    }
+    folder.write_json("summary.json", summary)
+    return summary
+
+
+def _confusion(folder: RunFolder, training: Training, predicted: torch.Tensor) -> None:
+    classes, label = len(training.data.classes), training.data.test.y
+    table = torch.bincount(label * classes + predicted, minlength=classes**2).view(classes, classes)
+    folder.write_json("diagnostics.json", {**folder.read_json("diagnostics.json"), "confusion": table.tolist()})

@@ -1,0 +1,56 @@
+"""The transfer curve of a static node, measured: the first thing to look at, and what sets an output's zero and scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hil.device import Device
+from hil.encoding import Decode
+from hil.errors import MeasurementError
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """drive (points,) in the unit of the input port; mean, spread (points,) of the reading in the unit of the output port.
+
+    `spread` is the standard deviation over repeats (and over channels, where the device has several).
+    """
+
+    drive: Tensor
+    mean: Tensor
+    spread: Tensor
+
+    def decode(self) -> Decode:
+        """Zero in the middle of the measured range, scale half of it: outputs fill -1 to 1.
+
+        Raises:
+            MeasurementError: the reading hardly moves, so it carries no signal.
+        """
+        low, high = float(self.mean.min()), float(self.mean.max())
+        noise = float(self.spread.mean())
+        if not high - low > 4 * noise or high == low:
+            raise MeasurementError(
+                "the node does not answer to its drive",
+                where="transfer curve",
+                got=f"readings from {low:.4g} to {high:.4g} with noise {noise:.2g}",
+                allowed="a swing of more than four times the noise",
+                outputs="as after the sweep: the last drive is held",
+                todo="check that the output is on, the cable, the laser, the scope's channel and range",
+            )
+        return Decode(zero=(high + low) / 2, scale=(high - low) / 2)
+
+
+def measure(device: Device, points: int = 201, repeats: int = 8) -> Transfer:
+    """Sweep a static device over its whole input port, `repeats` times up."""
+    port = device.spec.inputs
+    drive = torch.linspace(port.low, port.high, points).clamp(port.low, port.high)
+    if port.size is None:
+        answers = device.forward(drive.repeat(repeats, 1))  # (repeats, points): one node, shared in time
+    else:
+        answers = device.forward(drive.repeat(repeats).unsqueeze(1).expand(-1, port.size).contiguous())
+        answers = answers.view(repeats, points, -1).movedim(1, 2).reshape(-1, points)
+    spread = answers.std(0) if len(answers) > 1 else torch.zeros(points)
+    return Transfer(drive, answers.mean(0), spread)
