@@ -291,7 +291,8 @@ def _checked(model: type[M], table: Mapping[str, Any], where: str) -> M:
     try:
         return model.model_validate(table)
     except pydantic.ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        faults = error.errors(include_url=False)
+        first = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])  # a misspelt key explains a missing one
         raise _explained(model, first, where, error.error_count()) from None
 
 

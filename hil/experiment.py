@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def network(experiment: Experiment, device: Metered, encode: Encode, decode: Dec
         )
     with torch.random.fork_rng(devices=[]):  # torch initialises modules from its global generator: keyed, then given back
         torch.manual_seed(key(experiment.seed, 0, "weights"))
-        synapses = [nn.Linear(a, b, bias=experiment.network.bias) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+        synapses = [nn.Linear(a, b, bias=experiment.network.bias) for a, b in pairwise(widths)]
     hidden = [Layer(synapse, device, encode, decode) for synapse in synapses[:-1]]
     return Network([*hidden, Layer(synapses[-1])], pieces=experiment.network.pieces)
 
@@ -194,9 +195,8 @@ def _open(experiment: Experiment, where: Path, bench_copy: Path | None, stack: E
     path = bench_copy or find(str(table.bench), where)
     bench = read_bench(path)
     opened = stack.enter_context(open_bench(bench, str(path)))
-    belief = bench.twin
-    twin = twin_of(belief.use, belief.settings(), f"{path}: [twin]") if belief else None
-    return Node(opened.device, twin, opened.facts, opened.resources)
+    belief = twin_of(bench.twin.use, bench.twin.settings(), f"{path}: [twin]") if bench.twin else None
+    return Node(opened.device, belief, opened.facts, opened.resources)
 
 
 def _encode(experiment: Experiment, port: Port, where: str) -> Encode:

@@ -237,7 +237,7 @@ def _validated(training: Training, begin: float, device_s: float, samples_per_s:
 @torch.no_grad()
 def evaluate(net: Network, learner: Learner, split: Split) -> tuple[dict[str, float], Tensor]:
     """Score through the device: {"loss", "accuracy"} and the predicted classes (examples,)."""
-    scores = torch.cat([learner.predict(net, x) for x in split.x.split(EVALUATION_BATCH)])
+    scores = torch.cat([learner.predict(net, x) for x in torch.split(split.x, EVALUATION_BATCH)])
     loss = torch.nn.functional.cross_entropy(scores, split.y)
     predicted = scores.argmax(1)
     return {"loss": float(loss), "accuracy": float((predicted == split.y).float().mean())}, predicted
