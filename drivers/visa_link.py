@@ -1,0 +1,349 @@
+"""A Link through PyVISA: NI-VISA where it is installed, else PyVISA-py.
+
+    TCPIP::host::hislip0[,port]::INSTR     HiSLIP, to be preferred: replies carry the id of their question
+    TCPIP::host[,port]::inst0::INSTR       VXI-11
+    TCPIP::host::5025::SOCKET              bytes and nothing else; some instruments speak nothing better
+    USB::0x0957::0x2A07::MY123::INSTR      USBTMC
+
+Which bytes mark the end of a message depends on the wire, so each kind has its own file: stream.py, hislip.py, viread.py. This
+file opens, chooses, guards and translates: every exception of PyVISA, PyVISA-py and the sockets becomes one of hil.errors here.
+With PyVISA-py the session's own socket is used, because its SOCKET session (0.8.1) reports an end of file as silence, waits for
+ever in a write that nobody takes, cannot switch Nagle's algorithm off, and reads blocks a hundred times slower than the socket.
+
+Source: VPP-4.3 (VISA), VPP-4.3.3 (completion and error codes); pyvisa_py/tcpip.py, version 0.8.1.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, Protocol
+
+import pyvisa
+from pyvisa.constants import ResourceAttribute, StatusCode
+from pyvisa.errors import VisaIOError
+from pyvisa.resources import MessageBasedResource
+from pyvisa.rname import InvalidResourceName, ResourceName, TCPIPSocket
+from pyvisa_py.highlevel import PyVisaLibrary
+from pyvisa_py.protocols.rpc import RPCError
+from pyvisa_py.tcpip import TCPIPInstrHiSLIP, TCPIPInstrVxi11, TCPIPSocketSession
+
+from drivers.block import Reply, read_block
+from drivers.hislip import HislipWire
+from drivers.link import Trust, checked_timeout
+from drivers.stream import SocketStream, gone, keep_awake, out_of_step, timed_out
+from drivers.viread import VisaBytes, VisaCalls, VisaMessages
+from hil.errors import ConfigError, ContractError, LinkError, OpenFailed
+
+FOREIGN = (
+    pyvisa.errors.Error,
+    OSError,  # sockets; ConnectionError and TimeoutError among them
+    EOFError,
+    RuntimeError,  # PyVISA-py's HiSLIP: "Connection was dropped by server", protocol errors
+    RPCError,
+    ValueError,  # UnicodeDecodeError among them
+    AssertionError,  # PyVISA-py's HiSLIP checks headers with assert
+    NotImplementedError,
+    struct.error,
+)
+TIMED_OUT = {StatusCode.error_timeout}
+LOST = {
+    StatusCode.error_connection_lost,
+    StatusCode.error_io,
+    StatusCode.error_system_error,
+    StatusCode.error_invalid_object,
+    StatusCode.error_no_listeners,
+}
+ENDED = {StatusCode.success, StatusCode.success_termination_character_read}
+
+
+class Wire(Reply, Protocol):
+    """One kind of wire: sends messages and is the Reply that comes back."""
+
+    timeout_s: float
+
+    def send(self, parts: Sequence[memoryview]) -> None: ...
+
+    def line(self) -> bytes: ...
+
+
+class EofSocket(socket.socket):
+    """A socket whose `recv` raises at the end of the connection, for a reader that takes b"" for patience."""
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        data = super().recv(bufsize, flags)
+        if bufsize and not data:
+            raise ConnectionResetError("the other end closed the connection")
+        return data
+
+
+class VisaLink:
+    """A VISA resource as a Link.
+
+    Args:
+        resource: a VISA resource string.
+        timeout_s: longest silence while reading or writing; a large block may take its time beyond it.
+        open_timeout_s: longest wait for the connection.
+        backend: "" for NI-VISA when present and PyVISA-py otherwise, "@py" to force the latter.
+        terminator: what ends a message on a SOCKET resource. Other resources mark the end themselves.
+
+    Raises:
+        ConfigError: not a VISA resource string, or a serial port (SerialLink is for those).
+        OpenFailed: nobody answers at this address.
+    """
+
+    def __init__(
+        self,
+        resource: str,
+        *,
+        timeout_s: float = 5.0,
+        open_timeout_s: float = 3.0,
+        backend: str = "",
+        terminator: bytes = b"\n",
+    ) -> None:
+        self._name = _checked_resource(resource)
+        self._timeout_s = checked_timeout(timeout_s, resource)
+        self._open_timeout_s = checked_timeout(open_timeout_s, resource)
+        self._backend, self._terminator = backend, terminator
+        self._trust = Trust(resource)
+        self._resource: MessageBasedResource | None = None
+        self._wire: Wire | None = None
+        self._open()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def timeout_s(self) -> float:
+        return self._timeout_s
+
+    @timeout_s.setter
+    def timeout_s(self, seconds: float) -> None:
+        with self._trust.transaction():
+            self._timeout_s = checked_timeout(seconds, self._name)
+            if self._wire is not None and self._resource is not None:
+                self._wire.timeout_s = self._timeout_s
+                self._resource.timeout = _milliseconds(self._timeout_s)
+
+    @property
+    def dirty(self) -> bool:
+        return self._trust.dirty
+
+    def transaction(self) -> AbstractContextManager[None]:
+        return self._trust.transaction()
+
+    def distrust(self, reason: str) -> None:
+        self._trust.lose(reason)
+
+    def reidentifying(self) -> AbstractContextManager[None]:
+        return self._trust.reidentifying()
+
+    def write(self, *parts: bytes | memoryview) -> None:
+        views = [_flat(part, self._name) for part in parts]
+        with self._guarded("write") as wire:
+            wire.send(views)
+
+    def read_text(self) -> str:
+        with self._guarded("read") as wire:
+            line = wire.line()
+            try:
+                return line.decode("ascii")
+            except UnicodeDecodeError as error:
+                raise out_of_step("the reply is not ASCII text", self._name, line, "ASCII") from error
+
+    def read_block(self, item_bytes: int, limit_bytes: int) -> memoryview:
+        with self._guarded("read") as wire:
+            return read_block(wire, item_bytes, limit_bytes, self._name)
+
+    def clear(self) -> None:
+        """Device clear where the wire has one; a SOCKET is opened anew, so that a late reply dies with the old connection."""
+        with self._trust.transaction():
+            self._trust.lose("cleared")
+            if not isinstance(self._wire, HislipWire | VisaMessages):
+                self.reopen()
+                return
+            with self._translated("clear"):
+                self._wire.clear()
+            self._trust.emptied("cleared")
+
+    def reopen(self) -> None:
+        with self._trust.transaction():
+            self.close()
+            self._open()
+            self._trust.emptied("reopened")
+
+    def close(self) -> None:
+        with self._trust.transaction():
+            resource, self._resource, self._wire = self._resource, None, None
+            if resource is not None:
+                with suppress(*FOREIGN):  # a dead wire cannot be closed politely, and is closed all the same
+                    resource.close()
+
+    def _open(self) -> None:
+        def connect() -> MessageBasedResource:
+            resource_manager = pyvisa.ResourceManager(self._backend)  # shared by the process, and never closed here
+            opened = resource_manager.open_resource(self._name, open_timeout=_milliseconds(self._open_timeout_s))
+            if not isinstance(opened, MessageBasedResource):
+                opened.close()
+                raise TypeError(f"{type(opened).__name__} does not carry messages")
+            return opened
+
+        resource = _within(self._open_timeout_s, connect, self._name)
+        try:
+            resource.timeout = _milliseconds(self._timeout_s)
+            wire = self._wire_of(resource)
+        except FOREIGN as error:
+            with suppress(*FOREIGN):
+                resource.close()
+            raise _open_failed(self._name, str(error)) from error
+        self._resource, self._wire = resource, wire
+
+    def _wire_of(self, resource: MessageBasedResource) -> Wire:
+        session = _python_session(resource)
+        if isinstance(session, TCPIPSocketSession) and isinstance(session.interface, socket.socket):
+            session.interface.getpeername()  # PyVISA-py takes a refused connection for an open one
+            return SocketStream(session.interface, self._terminator, self._name, self._timeout_s)
+        if isinstance(session, TCPIPInstrHiSLIP):
+            channel = vars(session.interface).get("_sync")
+            if isinstance(channel, socket.socket):
+                return HislipWire(session.interface, channel, self._name, self._timeout_s)
+        if isinstance(session, TCPIPInstrVxi11) and isinstance(session.interface.sock, socket.socket):
+            session.interface.sock = EofSocket(fileno=session.interface.sock.detach())
+            keep_awake(session.interface.sock)
+        calls = _calls(resource)
+        if isinstance(ResourceName.from_string(self._name), TCPIPSocket):
+            resource.set_visa_attribute(ResourceAttribute.termchar, self._terminator[-1])
+            return VisaBytes(calls, self._terminator, self._name, self._timeout_s)
+        return VisaMessages(calls, self._name, self._timeout_s)
+
+    @contextmanager
+    def _guarded(self, doing: str) -> Iterator[Wire]:
+        with self._trust.use(), self._translated(doing):
+            if self._wire is None:
+                raise gone(self._name, "a closed link")
+            yield self._wire
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except FOREIGN as error:
+            raise _translation(error, self._name, doing, self._timeout_s) from error
+
+
+def _checked_resource(resource: str) -> str:
+    try:
+        parsed = ResourceName.from_string(resource)
+    except InvalidResourceName as error:
+        raise ConfigError(
+            "this is not a VISA resource string",
+            where=resource,
+            got=str(error),
+            allowed="TCPIP::host::hislip0::INSTR, TCPIP::host::5025::SOCKET, USB::…::INSTR",
+            outputs="unchanged; nothing was opened",
+        ) from error
+    if parsed.interface_type == "ASRL":
+        raise ConfigError(
+            "serial ports are not opened through VISA",
+            where=resource,
+            allowed="SerialLink with the name of the port",
+            outputs="unchanged; nothing was opened",
+        )
+    return resource
+
+
+def _within(seconds: float, connect: Callable[[], MessageBasedResource], name: str) -> MessageBasedResource:
+    """`connect()`, or OpenFailed when it takes longer: no backend keeps its open timeout in every case.
+
+    The attempt goes on in its thread; should it succeed after all, it closes what it opened.
+    """
+    outcome: Future[MessageBasedResource] = Future()
+
+    def attempt() -> None:
+        try:
+            resource = connect()
+        except Exception as error:  # noqa: BLE001 - handed over whole to the thread that waits
+            if outcome.set_running_or_notify_cancel():
+                outcome.set_exception(error)
+            return
+        if outcome.set_running_or_notify_cancel():
+            outcome.set_result(resource)
+        else:
+            resource.close()
+
+    threading.Thread(target=attempt, name=f"open {name}", daemon=True).start()
+    try:
+        wait([outcome], seconds)
+    finally:
+        abandoned = outcome.cancel()  # False when the attempt is over
+    if abandoned:
+        raise _open_failed(name, f"no connection within {seconds:g} s")
+    try:
+        return outcome.result()
+    except Exception as error:
+        raise _open_failed(name, str(error.__cause__ or error) or type(error).__name__) from error
+
+
+def _open_failed(name: str, got: str) -> OpenFailed:
+    return OpenFailed(
+        "nobody answers at this address",
+        where=name,
+        got=got,
+        outputs="unknown: the instrument was not reached",
+        todo="check power, cable and address; is another program connected, or is the virtual bench not being served?",
+    )
+
+
+def _translation(error: Exception, name: str, doing: str, timeout_s: float) -> LinkError:
+    """A foreign exception in our words. Everything that is not a timeout or a loss means: out of step."""
+    said = f"{type(error).__name__} in a {doing}: {error}"
+    if isinstance(error, VisaIOError):
+        if error.error_code in TIMED_OUT:
+            return timed_out(name, said, timeout_s)
+        if error.error_code in LOST:
+            return gone(name, said)
+    elif isinstance(error, TimeoutError):
+        return timed_out(name, said, timeout_s)
+    elif isinstance(error, OSError | EOFError | RPCError) or "dropped" in str(error):
+        return gone(name, said)
+    return out_of_step(said, name, b"", "an answer that keeps the protocol")
+
+
+def _python_session(resource: MessageBasedResource) -> object:
+    """PyVISA-py's session object behind a resource, or None with another backend."""
+    library = resource.visalib
+    return library.sessions[resource.session] if isinstance(library, PyVisaLibrary) else None
+
+
+def _calls(resource: MessageBasedResource) -> VisaCalls:
+    library: Any = resource.visalib
+
+    def read(count: int) -> tuple[bytes, bool]:
+        with resource.ignore_warning(StatusCode.success_device_not_present, StatusCode.success_max_count_read):
+            data, status = library.read(resource.session, count)
+        return bytes(data), status in ENDED
+
+    def write(message: bytes) -> int:
+        taken, _status = library.write(resource.session, message)
+        return int(taken)
+
+    def terminate_reads(on: bool) -> None:
+        resource.set_visa_attribute(ResourceAttribute.termchar_enabled, on)
+
+    return VisaCalls(read, write, resource.clear, terminate_reads)
+
+
+def _flat(part: bytes | memoryview, where: str) -> memoryview:
+    view = memoryview(part)
+    if not view.c_contiguous:
+        raise ContractError("a part of a message must be contiguous", where=where, got=f"strides {view.strides}")
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))
