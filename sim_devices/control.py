@@ -1,0 +1,272 @@
+"""The control port of a virtual bench: set and read what no instrument port would show.
+
+A line of JSON each way, newline-delimited, over TCP on the loopback interface:
+
+    {"id": 7, "do": "set", "path": "node.phase_rad", "value": 0.5}   ->   {"id": 7, "ok": null}
+    {"id": 8, "do": "get", "path": "nod"}   ->   {"id": 8, "error": {"kind": "ConfigError", "what": ..., "allowed": ...}}
+
+    do           with          answers
+    get          path          the value of the plant's state at `path`
+    set          path value
+    snapshot                   all of the state, plant and boxes: restoring it makes the bench go on with the same numbers
+    restore      state
+    log                        what happened on the wires, oldest first
+    outputs                    for each box: its output channels, on or off, and their level in V
+    reboot       box           power off and on
+    stop                       end the bench
+
+It is never the port of an instrument: a client that speaks SCPI cannot reach the plant by accident.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+from hil.errors import ConfigError, ContractError, Desync, Disconnected, HilError, LinkTimeout, OpenFailed
+from sim_devices.instruments.box import Box
+from sim_devices.transports.listener import Listener
+
+FACTS = ("what", "where", "got", "allowed", "outputs", "todo")
+LINE_CAP = 1 << 28  # bytes
+
+
+class Adjustable(Protocol):
+    """The side of a plant that the control port shows. Values are JSON values."""
+
+    def get(self, path: str) -> object: ...
+
+    def set(self, path: str, value: object) -> None: ...
+
+    def snapshot(self) -> Mapping[str, object]: ...
+
+    def restore(self, state: Mapping[str, object]) -> None: ...
+
+    def log(self) -> list[dict[str, object]]: ...
+
+
+class ControlServer:
+    """Args: plant: physics and wires. boxes: the simulated instruments by their name on the bench."""
+
+    def __init__(self, plant: Adjustable, boxes: Mapping[str, Box], host: str = "127.0.0.1", port: int = 0) -> None:
+        self._plant, self._boxes = plant, dict(boxes)
+        self._listener = Listener(self._serve, host, port, "control port")
+        self.stopped = threading.Event()  # set by a client that asks the bench to end
+        self._answers: dict[str, Callable[[Mapping[str, object]], object]] = {
+            "get": lambda asked: plant.get(_text(asked, "path")),
+            "set": lambda asked: plant.set(_text(asked, "path"), asked.get("value")),
+            "snapshot": lambda asked: self.snapshot(),
+            "restore": lambda asked: self.restore(_mapping(asked.get("state"))),
+            "log": lambda asked: plant.log(),
+            "outputs": lambda asked: self.outputs(),
+            "reboot": lambda asked: self._box(_text(asked, "box")).reboot(),
+            "stop": lambda asked: self.stopped.set(),
+        }
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self._listener.host, self._listener.port
+
+    def start(self) -> None:
+        self._listener.start()
+
+    def close(self) -> None:
+        """Drop every client. May be called twice."""
+        self._listener.close()
+
+    def snapshot(self) -> dict[str, object]:
+        return {
+            "plant": dict(self._plant.snapshot()),
+            "boxes": {name: box.snapshot() for name, box in self._boxes.items()},
+        }
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Raises: ContractError: a snapshot of another bench; nothing was changed."""
+        boxes = _mapping(state.get("boxes"))
+        plant = _mapping(state.get("plant"))
+        if set(boxes) != set(self._boxes):
+            raise ContractError(
+                "a snapshot of another bench",
+                where="control port",
+                got=f"boxes {sorted(boxes)}",
+                allowed=f"{sorted(self._boxes)}",
+            )
+        for name, box in self._boxes.items():
+            box.restore(_mapping(boxes[name]))
+        self._plant.restore(plant)
+
+    def outputs(self) -> dict[str, object]:
+        return {name: box.outputs() for name, box in self._boxes.items()}
+
+    def _box(self, name: str) -> Box:
+        if name not in self._boxes:
+            raise ConfigError("no such box", where="control port", got=f'"{name}"', allowed=", ".join(sorted(self._boxes)))
+        return self._boxes[name]
+
+    def _serve(self, client: socket.socket) -> None:
+        with client.makefile("rb") as lines:
+            while line := lines.readline(LINE_CAP):
+                client.sendall(json.dumps(self._answer(line)).encode() + b"\n")
+
+    def _answer(self, line: bytes) -> dict[str, object]:
+        number: object = None
+        try:
+            asked = _request(line)
+            number = asked.get("id")
+            what = self._answers.get(_text(asked, "do"))
+            if what is None:
+                raise ConfigError(
+                    "no such request", where="control port", got=f'"{asked["do"]}"', allowed=", ".join(self._answers)
+                )
+            return {"id": number, "ok": what(asked)}
+        except HilError as error:
+            facts = (error.what, error.where, error.got, error.allowed, error.outputs, error.todo)
+            return {"id": number, "error": {"kind": type(error).__name__, **dict(zip(FACTS, facts, strict=True))}}
+
+
+class ControlClient:
+    """The other end: a `hil.device.Restorable` whose state is that of the whole bench.
+
+    A request that fails half-way closes the connection; a late answer is never taken for the next one.
+
+    Raises:
+        OpenFailed: nobody listens there.
+        LinkTimeout, Disconnected, Desync: by every method.
+        ConfigError, ContractError, ...: what the bench refused, as it was raised there.
+    """
+
+    def __init__(self, host: str, port: int, timeout_s: float = 10.0) -> None:
+        self.address = host, port
+        self._where = f"control port {host}:{port}"
+        try:
+            self._socket = socket.create_connection((host, port), timeout_s)
+        except OSError as error:
+            raise OpenFailed(
+                "nobody answers", where=self._where, got=str(error), todo="start the virtual bench: hil serve BENCH.toml"
+            ) from error
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._lines = self._socket.makefile("rb")
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._number = 0
+        self._open = True
+
+    def get(self, path: str) -> object:
+        return self._ask({"do": "get", "path": path})
+
+    def set(self, path: str, value: object) -> None:
+        self._ask({"do": "set", "path": path, "value": value})
+
+    def snapshot(self) -> Mapping[str, object]:
+        return _mapping(self._ask({"do": "snapshot"}))
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        self._ask({"do": "restore", "state": dict(state)})
+
+    def log(self) -> list[dict[str, object]]:
+        """What happened on the wires, oldest first."""
+        entries = self._ask({"do": "log"})
+        if not isinstance(entries, list):
+            raise ContractError("not a log", where=self._where, got=str(entries)[:80], allowed="a list")
+        return [dict(_mapping(entry)) for entry in entries]
+
+    def outputs(self) -> dict[str, object]:
+        """For each box: its output channels."""
+        return dict(_mapping(self._ask({"do": "outputs"})))
+
+    def reboot(self, box: str) -> None:
+        """Power the box off and on."""
+        self._ask({"do": "reboot", "box": box})
+
+    def stop(self) -> None:
+        """End the bench. It answers before it ends."""
+        self._ask({"do": "stop"})
+
+    def close(self) -> None:
+        """May be called twice. The bench goes on."""
+        self._open = False
+        self._lines.close()
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _ask(self, request: Mapping[str, object]) -> object:
+        with self._lock:
+            if not self._open:
+                raise Disconnected("used after it was closed or lost", where=self._where, todo="open a new ControlClient")
+            self._number += 1
+            line = json.dumps({"id": self._number, **request}).encode() + b"\n"
+            try:
+                answer = self._exchange(line)
+            except BaseException:  # an interrupted exchange too leaves half an answer on the wire
+                self.close()
+                raise
+        if "error" in answer:
+            raise _error(_mapping(answer["error"]), self._where)
+        return answer.get("ok")
+
+    def _exchange(self, line: bytes) -> Mapping[str, object]:
+        try:
+            self._socket.sendall(line)
+            reply = self._lines.readline(LINE_CAP)
+        except TimeoutError as error:
+            raise LinkTimeout("no answer", where=self._where, got=f"silence for {self._timeout_s:g} s") from error
+        except OSError as error:
+            raise Disconnected("the virtual bench went away", where=self._where, got=str(error)) from error
+        if not reply.endswith(b"\n"):
+            raise Disconnected("the virtual bench went away", where=self._where, got="end of file")
+        try:
+            answer = _mapping(json.loads(reply))
+        except (ValueError, ContractError) as error:
+            raise Desync("not an answer of a control port", where=self._where, got=repr(reply[:60])) from error
+        if answer.get("id") != self._number:
+            raise Desync("answer to another request", where=self._where, got=f"{answer.get('id')}", allowed=f"{self._number}")
+        return answer
+
+
+def _request(line: bytes) -> Mapping[str, object]:
+    try:
+        asked = json.loads(line)
+    except ValueError as error:
+        raise ConfigError("not JSON", where="control port", got=repr(line[:60]), allowed="a JSON object on one line") from error
+    return _mapping(asked)
+
+
+def _text(asked: Mapping[str, object], key: str) -> str:
+    value = asked.get(key)
+    if not isinstance(value, str):
+        raise ConfigError(f'"{key}" is missing or not text', where="control port", got=f"{value!r}", allowed="a string")
+    return value
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise ContractError("not a JSON object", where="control port", got=str(value)[:80], allowed="an object with text keys")
+    return value
+
+
+def _error(facts: Mapping[str, object], where: str) -> HilError:
+    """What was raised at the other end, again."""
+    kind = _kinds().get(str(facts.get("kind")))
+    text = {name: str(facts.get(name, "")) for name in FACTS}
+    if kind is None:
+        return Desync("an error of an unknown kind", where=where, got=str(facts)[:200])
+    return kind(
+        text["what"], where=text["where"], got=text["got"], allowed=text["allowed"], outputs=text["outputs"], todo=text["todo"]
+    )
+
+
+def _kinds(root: type[HilError] = HilError) -> dict[str, type[HilError]]:
+    """The error tree by name."""
+    found = {root.__name__: root}
+    for child in root.__subclasses__():
+        found |= _kinds(child)
+    return found
