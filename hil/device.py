@@ -59,13 +59,22 @@ class Port:
             )
         if values.numel() == 0:
             return values
-        low, high = (v.item() for v in torch.aminmax(values.detach()))  # aminmax propagates NaN
-        if not (low >= self.low and high <= self.high):
+        low, high = torch.stack(torch.aminmax(values.detach())).tolist()  # aminmax propagates NaN
+        least, most = self._limits(values.dtype)
+        if not (low >= least and high <= most):
             raise self._refusal(values.detach(), low, high)
         return values
 
+    def _limits(self, dtype: torch.dtype) -> tuple[float, float]:
+        """As `dtype` can hold them: 0.1 in float32 lies 1.5e-9 above 0.1, and is meant to be inside [0, 0.1]."""
+        if not dtype.is_floating_point:
+            return self.low, self.high
+        least, most = torch.tensor([self.low, self.high], dtype=dtype).tolist()
+        return least, most
+
     def _refusal(self, values: Tensor, low: float, high: float) -> OutOfRange:
-        bad = int((~((values >= self.low) & (values <= self.high))).sum())
+        least, most = self._limits(values.dtype)
+        bad = int((~((values >= least) & (values <= most))).sum())
         nans = int(torch.isnan(values).sum())
         seen = f"{nans} NaN" if nans else f"{low:.6g} to {high:.6g} {self.unit}"
         return OutOfRange(

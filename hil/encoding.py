@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from hil.device import Port
@@ -75,6 +76,11 @@ class Encode:
         if self.gain == 0.0:
             return 0
         edges = sorted(((self.low - self.offset) / self.gain, (self.high - self.offset) / self.gain))
+        if pre.numel() == 0:
+            return 0
+        low, high = torch.stack(torch.aminmax(pre)).tolist()
+        if low >= edges[0] and high <= edges[1]:
+            return 0  # the usual case, in one pass and one transfer
         return int(((pre < edges[0]) | (pre > edges[1])).sum())
 
 

@@ -19,7 +19,7 @@ from hil.network import Network
 
 class Learner(Protocol):
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """One batch: fill `.grad` of every trained parameter.
+        """One batch: fill `.grad` of every trained parameter; what stood there before is overwritten.
 
         Args:
             x: (batch, features). label: (batch,), int64.

@@ -8,7 +8,7 @@ The last layer has no device: it is the digital readout, and its output is its p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -167,6 +167,17 @@ class Network(nn.Module):
         return over / total if total else 0.0
 
 
+def fill(net: Network, trace: Trace, deltas: Iterable[Tensor]) -> None:
+    """Overwrite `.grad` of every synapse: the end of a learner's step, from its own dLoss/dpre of every layer.
+
+    Args:
+        trace: of the pass that the deltas belong to. deltas: one per layer, each the shape of the layer's pre-activation.
+    """
+    net.zero_grad(set_to_none=True)
+    for layer, inputs, delta in zip(net.stack, trace.inputs, deltas, strict=True):
+        accumulate(layer.synapse, inputs, delta)
+
+
 def accumulate(synapse: nn.Module, inputs: Tensor, delta: Tensor) -> None:
     """Add to `.grad` the exact gradient of the synapse alone: the vector-Jacobian product of `synapse(inputs)` with `delta`.
 
@@ -175,7 +186,10 @@ def accumulate(synapse: nn.Module, inputs: Tensor, delta: Tensor) -> None:
     """
     if type(synapse) is nn.Linear:  # the case that matters for speed, without a graph
         flat_delta, flat_inputs = delta.flatten(0, -2), inputs.flatten(0, -2)
-        _add(synapse.weight, flat_delta.t() @ flat_inputs)
+        if synapse.weight.requires_grad and synapse.weight.grad is not None:
+            synapse.weight.grad.addmm_(flat_delta.t(), flat_inputs)
+        else:
+            _add(synapse.weight, flat_delta.t() @ flat_inputs)
         if synapse.bias is not None:
             _add(synapse.bias, flat_delta.sum(0))
         return

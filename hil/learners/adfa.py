@@ -1,0 +1,132 @@
+"""Augmented direct feedback alignment: no derivative of the node, no transport of weights, one forward pass.
+
+    e        = dL/do                              at the digital readout
+    delta_l  = ( e B_l^T ) * g( pre_l )           B_l fixed and random, g almost any function
+    dW_l     = delta_l^T input_l                  the exact vector-Jacobian product of the synapse alone
+    dW_L     = e^T input_L                        exact
+
+Source: Nakajima et al., Nat. Commun. 13, 7847 (2022); spiking version Zhang et al., arXiv:2409.07776 (2024).
+A hidden layer without a device has the known derivative 1, and no g. The device is asked once per layer and step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hil.errors import ConfigError
+from hil.feedback import Correlation, Feedback, Function, correlation
+from hil.learners.loss import Loss, LossName, check_scores
+from hil.learners.projection import Projection, check_shape, hidden_shapes
+from hil.network import Layer, Network, Trace, fill
+
+Model = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ADFASettings:
+    """[learner] of an experiment.
+
+    Args:
+        feedback: a table as Feedback.from_table takes it, or the path of a file that Feedback.save wrote.
+        loss: "cross_entropy" or "mse".
+        sample_shape: of one example; needed if a hidden synapse is not an nn.Linear.
+    """
+
+    feedback: Mapping[str, object] | str = field(default_factory=lambda: {"g": {"family": "sine", "phase": 0.6}})
+    loss: LossName = "cross_entropy"
+    sample_shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        Loss(self.loss)
+        read_feedback(self.feedback)
+        check_shape(self.sample_shape)
+
+
+class ADFA(nn.Module):
+    """Args: feedback: g and how B is drawn. shapes: of each hidden layer, one example, or its width. rng: draws B.
+
+    The matrices are the buffers `projection.B0`, ... of the state; g is a setting and is not.
+    """
+
+    Settings: ClassVar[type[ADFASettings]] = ADFASettings
+
+    def __init__(
+        self,
+        feedback: Feedback,
+        shapes: Sequence[int | tuple[int, ...]],
+        classes: int,
+        rng: torch.Generator,
+        loss: LossName = "cross_entropy",
+    ) -> None:
+        super().__init__()
+        self.feedback, self.loss = feedback, Loss(loss)
+        wide = [(shape,) if isinstance(shape, int) else shape for shape in shapes]
+        self.projection = Projection(feedback, wide, classes, rng)
+
+    @classmethod
+    def build(
+        cls, net: Network, settings: ADFASettings, classes: int, rng: torch.Generator, model: Model | None = None
+    ) -> ADFA:
+        """For `net`, from settings; needs no model of the node."""
+        del model
+        shapes = hidden_shapes(net, settings.sample_shape)
+        return cls(read_feedback(settings.feedback), shapes.pre, classes, rng, settings.loss)
+
+    @torch.no_grad()
+    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
+        """One pass, then every `.grad`, overwritten; "loss", "accuracy", "overflow"."""
+        del rng  # nothing random
+        trace = net.forward(x)
+        check_scores(trace.outputs[-1], self.projection.classes)
+        error, metrics = self.loss.judge(trace.outputs[-1], label)
+        fill(net, trace, [*(self._delta(number, layer, trace, error) for number, layer in enumerate(net.stack[:-1])), error])
+        metrics["overflow"] = net.overflow(trace)
+        return metrics
+
+    def _delta(self, number: int, layer: Layer, trace: Trace, error: Tensor) -> Tensor:
+        delta = self.projection.onto(number, error)
+        return delta if layer.device is None else delta.mul_(self.feedback.g(trace.pre[number]))
+
+    @torch.no_grad()
+    def predict(self, net: Network, x: Tensor) -> Tensor:
+        """(batch, classes): the readout of one pass."""
+        return net.forward(x).outputs[-1]
+
+
+def correlations(net: Network, trace: Trace, g: Function, model: Model) -> tuple[Correlation | None, ...]:
+    """Per layer, how alike g and the model's true derivative are over the pre-activations visited in `trace`.
+
+    Args:
+        model: drive -> reading, differentiable, each value for itself; normally the Twin's `ideal`.
+    Returns:
+        None for a layer without a device.
+    """
+    pairs = zip(net.stack, trace.pre, strict=True)
+    return tuple(None if la.device is None else correlation(g(pre), slope(la, model, pre)) for la, pre in pairs)
+
+
+def slope(layer: Layer, model: Model, pre: Tensor) -> Tensor:
+    """d output / d pre-activation at `pre`, same shape, for a model that maps each value for itself."""
+    point = pre.detach().requires_grad_(True)
+    with torch.enable_grad():
+        (found,) = torch.autograd.grad(layer.through(model, point).sum(), point)
+    return found
+
+
+def read_feedback(feedback: Mapping[str, object] | str) -> Feedback:
+    """A Feedback from its table, or from the file of that name.
+
+    Raises:
+        ConfigError: neither, or a wrong one.
+    """
+    if isinstance(feedback, str):
+        return Feedback.load(Path(feedback))
+    if not isinstance(feedback, Mapping):
+        raise ConfigError("not a feedback", where="[learner] feedback", got=repr(feedback), allowed="a table, or a file name")
+    return Feedback.from_table(feedback, where="[learner] feedback")

@@ -1,0 +1,95 @@
+"""Backpropagation through a model of the node: the upper reference.
+
+    out_l = decode( model( encode( pre_l ) ) )       forward and backward, both through the model
+    dW    = dL/dW                                    by automatic differentiation of the whole chain
+
+A step never asks the device: it trains the network that the model (normally the Twin's `ideal`, without noise or drift)
+believes in. `predict` goes through the device. The gap between training loss and validation score is therefore the price of
+the model's errors, which is what this reference is there to show. A drive that the device would refuse is refused here too.
+
+Source: Rumelhart, Hinton & Williams, Nature 323, 533 (1986); in-silico training as in Wright et al., Nature 601, 549 (2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hil.learners.dfa import needed
+from hil.learners.loss import Loss, LossName, check_scores
+from hil.network import Layer, Network, Trace
+
+Model = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class BackpropSettings:
+    """[learner] of an experiment: loss is "cross_entropy" or "mse"."""
+
+    loss: LossName = "cross_entropy"
+
+    def __post_init__(self) -> None:
+        Loss(self.loss)
+
+
+class Backprop(nn.Module):
+    """Args: model: drive -> reading of the node, differentiable. It has no state of its own."""
+
+    Settings: ClassVar[type[BackpropSettings]] = BackpropSettings
+
+    def __init__(self, model: Model, classes: int, loss: LossName = "cross_entropy") -> None:
+        super().__init__()
+        self.model, self.classes, self.loss = model, classes, Loss(loss)
+
+    @classmethod
+    def build(
+        cls, net: Network, settings: BackpropSettings, classes: int, rng: torch.Generator, model: Model | None = None
+    ) -> Backprop:
+        """From settings.
+
+        Raises:
+            ConfigError: there is no model of the node.
+        """
+        del net, rng
+        return cls(needed(model, "backprop"), classes, settings.loss)
+
+    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
+        """One pass of the model and back, then every `.grad`, overwritten; "loss", "accuracy", "overflow"."""
+        del rng  # nothing random
+        with torch.enable_grad():
+            trace = self.modelled(net, x)
+            scores = trace.outputs[-1]
+            check_scores(scores, self.classes)
+            loss = self.loss.of(scores, label)
+        params = [p for p in net.parameters() if p.requires_grad]
+        net.zero_grad(set_to_none=True)
+        for param, grad in zip(params, torch.autograd.grad(loss, params, allow_unused=True), strict=True):
+            param.grad = grad
+        metrics = self.loss.judge(scores.detach(), label).metrics
+        return {**metrics, "overflow": net.overflow(trace)}
+
+    def modelled(self, net: Network, x: Tensor) -> Trace:
+        """The pass that the model predicts, as a graph."""
+        inputs, pre, outputs = [], [], []
+        h = x
+        for layer in net.stack:
+            inputs.append(h)
+            pre.append(layer.synapse(h))
+            _refuse(layer, pre[-1])
+            h = layer.through(self.model, pre[-1])
+            outputs.append(h)
+        return Trace(tuple(inputs), tuple(pre), tuple(outputs))
+
+    @torch.no_grad()
+    def predict(self, net: Network, x: Tensor) -> Tensor:
+        """(batch, classes): the readout of one pass through the device."""
+        return net.forward(x).outputs[-1]
+
+
+def _refuse(layer: Layer, pre: Tensor) -> None:
+    if layer.device is not None and layer.encode is not None:
+        layer.device.spec.inputs.check(layer.encode(pre.detach()))

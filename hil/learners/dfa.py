@@ -1,0 +1,129 @@
+"""Direct feedback alignment with the true derivative of a model of the node: a reference for aDFA.
+
+    delta_l = J_l^T ( e B_l^T )       J_l = d out_l / d pre_l of the model, at the pre-activations really visited
+
+The forward pass is measured, through the device; only the backward factor comes from the model (normally the Twin's `ideal`,
+without noise or drift). J_l^T is applied by automatic differentiation of the model, encoding and decoding included, so a
+clipped value has the derivative 0, and a node that mixes its inputs is treated exactly. Readout and synapses as in aDFA.
+
+Source: Nokland, arXiv:1609.01596 (2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hil.errors import ConfigError
+from hil.feedback import Constant, Distribution, Feedback
+from hil.learners.loss import Loss, LossName, check_scores
+from hil.learners.projection import Projection, check_shape, hidden_shapes
+from hil.network import Layer, Network, Trace, fill
+
+Model = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class DFASettings:
+    """[learner] of an experiment.
+
+    Args:
+        distribution, scale, rank, sparsity: of B, as in Feedback. loss, sample_shape: as in ADFASettings.
+    """
+
+    distribution: Distribution = "uniform"
+    scale: float | tuple[float, ...] = 0.1
+    rank: int | None = None
+    sparsity: float = 0.0
+    loss: LossName = "cross_entropy"
+    sample_shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        Loss(self.loss)
+        self.feedback()
+        check_shape(self.sample_shape)
+
+    def feedback(self) -> Feedback:
+        """The matrices as a Feedback whose g is 1."""
+        table = {"distribution": self.distribution, "scale": self.scale, "sparsity": self.sparsity}
+        rank = {} if self.rank is None else {"rank": self.rank}
+        return Feedback.from_table({**table, **rank, "g": {"family": "constant"}}, where="[learner]")
+
+
+class DFA(nn.Module):
+    """The matrices are the buffers `projection.B0`, ... of the state.
+
+    Args:
+        model: drive -> reading of the node, differentiable. shapes: of one example of each hidden layer's output, or its width.
+        rng: draws B. feedback: how; its g is not used.
+    """
+
+    Settings: ClassVar[type[DFASettings]] = DFASettings
+
+    def __init__(
+        self,
+        model: Model,
+        shapes: Sequence[int | tuple[int, ...]],
+        classes: int,
+        rng: torch.Generator,
+        feedback: Feedback | None = None,
+        loss: LossName = "cross_entropy",
+    ) -> None:
+        super().__init__()
+        self.model, self.loss = model, Loss(loss)
+        wide = [(shape,) if isinstance(shape, int) else shape for shape in shapes]
+        self.projection = Projection(feedback or Feedback(Constant()), wide, classes, rng)
+
+    @classmethod
+    def build(cls, net: Network, settings: DFASettings, classes: int, rng: torch.Generator, model: Model | None = None) -> DFA:
+        """For `net`, from settings.
+
+        Raises:
+            ConfigError: there is no model of the node.
+        """
+        shapes = hidden_shapes(net, settings.sample_shape)
+        return cls(needed(model, "dfa"), shapes.outputs, classes, rng, settings.feedback(), settings.loss)
+
+    @torch.no_grad()
+    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
+        """One measured pass, then every `.grad`, overwritten; "loss", "accuracy", "overflow"."""
+        del rng  # nothing random
+        trace = net.forward(x)
+        check_scores(trace.outputs[-1], self.projection.classes)
+        error, metrics = self.loss.judge(trace.outputs[-1], label)
+        fill(net, trace, [*(self._delta(number, layer, trace, error) for number, layer in enumerate(net.stack[:-1])), error])
+        metrics["overflow"] = net.overflow(trace)
+        return metrics
+
+    def _delta(self, number: int, layer: Layer, trace: Trace, error: Tensor) -> Tensor:
+        projected = self.projection.onto(number, error)
+        if layer.device is None:
+            return projected
+        pre = trace.pre[number].detach().requires_grad_(True)
+        with torch.enable_grad():
+            modelled = layer.through(self.model, pre)
+        (delta,) = torch.autograd.grad(modelled, pre, projected)
+        return delta
+
+    @torch.no_grad()
+    def predict(self, net: Network, x: Tensor) -> Tensor:
+        """(batch, classes): the readout of one pass through the device."""
+        return net.forward(x).outputs[-1]
+
+
+def needed(model: Model | None, learner: str) -> Model:
+    """The model, or ConfigError if there is none."""
+    if model is None:
+        raise ConfigError(
+            "this learner differentiates a model of the node, and there is none",
+            where="[learner] use",
+            got=learner,
+            allowed="a bench with a [twin], or a simulated device",
+            outputs="untouched",
+            todo='add the table [twin] to the bench file, or use = "adfa", which needs no model',
+        )
+    return model
