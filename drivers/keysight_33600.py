@@ -1,0 +1,340 @@
+"""Keysight 33500B and 33600A waveform generators: one channel, arbitrary records, triggered by the bus.
+
+    [SOURce<n>:]DATA:VOLatile:CLEar                        volatile memory; a name cannot be used twice without it
+    FORMat:BORDer SWAPped                                  little-endian int16
+    [SOURce<n>:]DATA:ARBitrary:DAC <name>,#<d><bytes><int16...>     -32767 .. +32767
+    [SOURce<n>:]FUNCtion:ARBitrary <name>                  then FUNCtion ARB, FUNCtion:ARBitrary:SRATe, :FILTer OFF
+
+    volts = offset + code / 32767 * amplitude / 2          amplitude (Vpp) and offset are set once, never per record
+
+Source: Keysight 33500B/33600A Series Operating and Service Guide, "DATA Subsystem", "FUNCtion Subsystem". The voltage between
+load and ground is bounded by 5 V into 50 ohm, 10 V into an open circuit, and follows the divider 50 + R in between.
+FILTer NORMal would smooth the samples, so it is OFF, which bounds the rate (data sheets 5991-0692EN, 5991-3272EN). A wrong
+OUTPut:LOAD is a factor of up to 2 in volts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivers.block import header
+from drivers.link import Link
+from drivers.record import Codes, Memory
+from drivers.scpi import Identity, Scpi
+from hil.device import Port
+from hil.errors import CommandRefused, ConfigError, HilError, OutOfRange, UnsafeOutputs, WrongInstrument
+
+FULL_SCALE = 32767  # codes; the converter is symmetric, -32768 does not exist
+OPEN_CIRCUIT_V = 10.0  # largest voltage without a load
+LEAST_AMPLITUDE_VPP = 1e-3  # into 50 ohm
+SOURCE_OHM = 50.0
+NAME = "HIL"
+NO_ERROR = re.compile(r"[+-]?0\s*,")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What the data sheet says of a model: samples/s with the filter off, record length without the memory option."""
+
+    rate_hz: float
+    memory: Memory
+
+
+B = Model(62.5e6, Memory(8, 1_048_576))
+A = Model(250e6, Memory(32, 4_194_304))
+MODELS = {"33511B": B, "33512B": B, "33521B": B, "33522B": B, "33611A": A, "33612A": A, "33621A": A, "33622A": A}
+
+
+class Keysight33600:
+    """One channel of the generator. The constructor resets it: output off, volatile memory empty.
+
+    Args:
+        scpi: an open conversation with the instrument, or a Link. This object owns and closes it.
+        channel: 1 or 2. load_ohm: what is connected, math.inf for high impedance.
+        low_v, high_v: narrower limits of the drive, V. They also set amplitude and offset, so all codes are used.
+        dac_bits: round codes to so many bits; None leaves the rounding to the instrument.
+        memory_samples: a smaller memory than the model's, or the larger one of the memory option.
+
+    Raises:
+        WrongInstrument: not one of MODELS. OutOfRange: limits wider than the instrument's.
+    """
+
+    def __init__(
+        self,
+        scpi: Scpi | Link,
+        *,
+        channel: int = 1,
+        load_ohm: float = 50.0,
+        low_v: float | None = None,
+        high_v: float | None = None,
+        dac_bits: int | None = None,
+        memory_samples: int | None = None,
+    ) -> None:
+        self._scpi = scpi if isinstance(scpi, Scpi) else Scpi(scpi)
+        self._channel, self._source, self._output = channel, f":SOUR{channel}", f":OUTP{channel}"
+        self._name = f"generator channel {channel}"
+        self._load_ohm = load_ohm
+        self._port = _port(self._name, load_ohm, low_v, high_v)
+        self._amplitude_vpp, self._offset_v = _full_scale(self._port, load_ohm)
+        self._dac_bits = _checked_bits(dac_bits)
+        self.identity = self._scpi.identify()
+        model = _model(self.identity)
+        self.memory = model.memory if memory_samples is None else Memory(model.memory.least, memory_samples)
+        self.highest_rate_hz = model.rate_hz
+        self._settings: dict[str, float | str] = {}
+        self._on: bool | None = None  # the output; None: not known
+        self._closed = False
+        self._scpi.send("*RST", "*CLS")
+
+    @property
+    def drive(self) -> Port:
+        """Limits of what may be driven, V."""
+        return self._port
+
+    def settings(self) -> dict[str, float | str]:
+        """What the instrument was told, as a copy; empty when it is not known."""
+        return dict(self._settings)
+
+    def forget(self) -> None:
+        """The instrument may have lost its settings (power, fault): send them all again next time."""
+        self._settings = {}
+        self._on = None
+
+    def recover(self) -> None:
+        """After a LinkError: the same instrument must answer again. Settings are taken for lost, outputs for unknown.
+
+        Raises:
+            WrongInstrument: another one answers. LinkError: nobody does.
+        """
+        self.forget()
+        self._scpi.recover()
+
+    def prepare(self, sample_rate_hz: float) -> None:
+        """Set everything but the record, output off; sends nothing if it is set already.
+
+        Raises:
+            ConfigError: a sample rate that the model does not have. CommandRefused: the instrument complains.
+        """
+        if not 1e-6 <= sample_rate_hz <= self.highest_rate_hz:
+            raise ConfigError(
+                "the generator has no such sample rate",
+                where=self._name,
+                got=f"{sample_rate_hz:g} Sa/s",
+                allowed=f"up to {self.highest_rate_hz:g} Sa/s ({self.identity.model})",
+                todo="lower the symbol rate or the samples per symbol",
+            )
+        wanted: dict[str, float | str] = {
+            "sample_rate_hz": sample_rate_hz,
+            "amplitude_vpp": self._amplitude_vpp,
+            "offset_v": self._offset_v,
+            "load_ohm": self._load_ohm,
+            "trigger": "BUS",
+        }
+        if self._settings == wanted:
+            return
+        self.forget()
+        self._scpi.send(f"{self._output} 0", *self._levels(), *self._play_once(sample_rate_hz))
+        self._scpi.check(f"setting up {self._name}", outputs="off")
+        self._verify(sample_rate_hz)
+        self._settings, self._on = wanted, False
+
+    def _levels(self) -> tuple[str, ...]:
+        """Each step is legal whatever was set before: no limit while the levels move, no offset while the amplitude does."""
+        volts, half = f"{self._source}:VOLT", 0.5 * self._amplitude_vpp
+        return (
+            f"{self._output}:LOAD {'INF' if math.isinf(self._load_ohm) else f'{self._load_ohm:.6g}'}",
+            f"{volts}:LIM:STAT 0",
+            f"{volts}:UNIT VPP",
+            f"{volts}:OFFS 0",
+            f"{volts} {self._amplitude_vpp:.9g}",
+            f"{volts}:OFFS {self._offset_v:.9g}",
+            f"{volts}:LIM:HIGH {self._offset_v + half:.9g}",
+            f"{volts}:LIM:LOW {self._offset_v - half:.9g}",
+            f"{volts}:LIM:STAT 1",
+        )
+
+    def _play_once(self, sample_rate_hz: float) -> tuple[str, ...]:
+        """An arbitrary record, once for each *TRG, with a SYNC pulse for the scope."""
+        source = self._source
+        return (
+            ":FORM:BORD SWAP",
+            f"{source}:FUNC ARB",
+            f"{source}:FUNC:ARB:FILT OFF",
+            f"{source}:FUNC:ARB:SRAT {sample_rate_hz:.12g}",
+            f"{source}:BURS:MODE TRIG",
+            f"{source}:BURS:NCYC 1",
+            f"{source}:BURS:STAT 1",
+            f":TRIG{self._channel}:SOUR BUS",
+            f":OUTP:SYNC:SOUR CH{self._channel}",
+            ":OUTP:SYNC 1",
+        )
+
+    def _verify(self, sample_rate_hz: float) -> None:
+        """Volts and timing rest on these: a value that was rounded or ignored must not pass."""
+        source = self._source
+        for query, wanted, unit in (
+            (f"{source}:VOLT?", self._amplitude_vpp, "Vpp"),
+            (f"{source}:VOLT:OFFS?", self._offset_v, "V"),
+            (f"{source}:FUNC:ARB:SRAT?", sample_rate_hz, "Sa/s"),
+        ):
+            found = self._scpi.ask_float(query)
+            if not math.isclose(found, wanted, rel_tol=1e-6, abs_tol=1e-6):
+                raise CommandRefused(
+                    f"the generator did not take a setting ({query})",
+                    where=self._name,
+                    got=f"{found:g} {unit}",
+                    allowed=f"{wanted:g} {unit}",
+                    outputs="off",
+                    todo="choose limits and a rate that the instrument can represent",
+                )
+
+    def encode(self, volts: NDArray[np.float32]) -> Codes:
+        """Volts of any shape -> codes of the same shape. The caller has checked them against `drive`."""
+        shift = 0 if self._dac_bits is None else 16 - self._dac_bits
+        per_volt = FULL_SCALE / (0.5 * self._amplitude_vpp) / (1 << shift)
+        scaled = np.multiply(volts, np.float32(per_volt), dtype=np.float32)
+        if self._offset_v:
+            scaled -= np.float32(self._offset_v * per_volt)
+        np.rint(scaled, out=scaled)
+        top = FULL_SCALE >> shift  # with fewer bits the topmost step is the last whole one below full scale
+        np.clip(scaled, -top, top, out=scaled)
+        codes = scaled.astype(np.int16)
+        return codes if shift == 0 else np.left_shift(codes, shift, out=codes)
+
+    def upload(self, codes: Codes) -> None:
+        """Replace the record (n,) in volatile memory. Nothing is played until `trigger()`.
+
+        Raises:
+            ConfigError: a record that does not fit the memory; nothing was sent.
+        """
+        if not self.memory.least <= len(codes) <= self.memory.most:
+            raise ConfigError(
+                "the record does not fit the generator",
+                where=self._name,
+                got=f"{len(codes)} samples",
+                allowed=f"{self.memory.least} to {self.memory.most}",
+                outputs="unchanged; nothing was sent",
+            )
+        source, link = self._source, self._scpi.link
+        with link.transaction():  # one round trip: the answer to the question comes after all that stands before it
+            lead = f"{source}:DATA:VOL:CLE;:{source[1:]}:DATA:ARB:DAC {NAME},".encode()
+            link.write(lead, header(codes.nbytes), np.ascontiguousarray(codes, dtype="<i2").data)
+            reply = self._scpi.ask(f"{source}:FUNC:ARB {NAME};{source}:FUNC ARB;:SYST:ERR?")
+        if not NO_ERROR.match(reply):
+            self.forget()
+            raise CommandRefused(
+                "the generator did not take the record",
+                where=f"{self._name}, {self.identity.model} {self.identity.serial}",
+                got="; ".join((reply, *self._scpi.errors())),
+                outputs=f"at rest, inside {self._port.low:g} to {self._port.high:g} V",
+                todo="see that memory_samples is not above what the instrument has",
+            )
+
+    def trigger(self) -> None:
+        """Play the record once. Does not wait for its end."""
+        self._scpi.link.write(b"*TRG")
+
+    def check(self, doing: str) -> None:
+        """Raise CommandRefused if the error queue holds errors."""
+        self._scpi.check(doing)
+
+    def output(self, on: bool) -> None:
+        """Switch the output, and read back that it did; sends nothing if it is so already.
+
+        Raises:
+            CommandRefused: it did not switch.
+        """
+        if self._on is not on:
+            self._switch(on)
+
+    def _switch(self, on: bool) -> None:
+        self._on = None
+        if self._scpi.ask_bool(f"{self._output} {int(on)};{self._output}?") is not on:
+            raise CommandRefused(
+                f"the output did not switch {'on' if on else 'off'}", where=self._name, outputs="unknown", todo="look at it"
+            )
+        self._on = on
+
+    def safe(self) -> None:
+        """Output off, read back. A link that had a fault is emptied and identified again first.
+
+        Raises:
+            UnsafeOutputs: it could not be switched off, or not be verified.
+        """
+        try:
+            if self._scpi.link.dirty:
+                self._scpi.recover(attempts=2)
+            self._switch(False)
+        except HilError as reason:
+            raise UnsafeOutputs(
+                "the output could not be verified to be off",
+                where=f"{self._name}, {self.identity.model} {self.identity.serial}",
+                got=str(reason).splitlines()[0],
+                outputs=f"unknown; if the instrument still runs, between {self._port.low:g} and {self._port.high:g} V",
+                todo="switch the output off at the instrument, then look at its power and cable",
+            ) from reason
+
+    def close(self) -> None:
+        """Output off, verified, and the link closed; the second call does nothing.
+
+        Raises:
+            UnsafeOutputs: the link is closed all the same.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.safe()
+        finally:
+            self._scpi.close()
+
+
+def _port(name: str, load_ohm: float, low_v: float | None, high_v: float | None) -> Port:
+    if not load_ohm >= 1.0:
+        raise ConfigError("the load must be at least 1 ohm", where=name, got=f"{load_ohm}", allowed="1 to 10000, or inf")
+    limit = _limit_v(load_ohm)
+    widest = Port(name, -limit, limit, "V")
+    return widest.narrowed(-limit if low_v is None else low_v, limit if high_v is None else high_v)
+
+
+def _limit_v(load_ohm: float) -> float:
+    return OPEN_CIRCUIT_V if math.isinf(load_ohm) else OPEN_CIRCUIT_V * load_ohm / (load_ohm + SOURCE_OHM)
+
+
+def _full_scale(port: Port, load_ohm: float) -> tuple[float, float]:
+    """Amplitude (Vpp) and offset (V) so that the port's limits are the ends of the converter."""
+    amplitude = port.high - port.low
+    least = LEAST_AMPLITUDE_VPP * _limit_v(load_ohm) / _limit_v(50.0)
+    if amplitude < least:
+        raise OutOfRange(
+            "the range is narrower than the smallest amplitude",
+            where=f"port {port.name}",
+            got=f"{amplitude:g} Vpp",
+            allowed=f"at least {least:g} Vpp",
+            outputs="unchanged; nothing was sent",
+        )
+    return amplitude, 0.5 * (port.low + port.high)
+
+
+def _checked_bits(bits: int | None) -> int | None:
+    if bits is not None and not 2 <= bits <= 16:
+        raise ConfigError("dac_bits makes no sense", where="generator", got=f"{bits}", allowed="2 to 16")
+    return bits
+
+
+def _model(identity: Identity) -> Model:
+    if identity.model in MODELS:
+        return MODELS[identity.model]
+    raise WrongInstrument(
+        "this is not a generator that the driver knows",
+        where="generator",
+        got=f"{identity.maker} {identity.model}",
+        allowed=", ".join(MODELS),
+        outputs="unchanged",
+        todo="correct the address in the bench file",
+    )

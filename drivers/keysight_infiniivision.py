@@ -1,0 +1,289 @@
+"""Keysight InfiniiVision oscilloscopes (2000X, 3000T, 4000X, 1200): one channel, triggered from outside, read as raw words.
+
+    :WAVeform:FORMat WORD; BYTeorder LSBFirst; UNSigned 1; POINts:MODE RAW; POINts <n>
+    :WAVeform:PREamble?  format,type,points,count,xincrement,xorigin,xreference,yincrement,yorigin,yreference
+    :WAVeform:DATA?      #8<8 digits><uint16...>
+
+    volts = (word - yreference) yincrement + yorigin        seconds after the trigger = (i - xreference) xincrement + xorigin
+
+Words with a meaning of their own: 0 a hole (nothing was acquired), 1 clipped low, 0xFFFF clipped high. Preamble numbers of
+9.9E37 mean that there is no measurement.
+
+Source: Keysight InfiniiVision 4000 X-Series Programmer's Guide, ":WAVeform Commands", ":ACQuire Commands", ":AER", and
+"Synchronizing Acquisitions" (SINGle, wait for AER 1, trigger, wait until the Run bit of OPERegister:CONDition falls).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from drivers.link import Link
+from drivers.record import Axis, Memory, Record, Scale, Words
+from drivers.scpi import Identity, Scpi
+from hil.device import Port
+from hil.errors import ConfigError, HilError, InstrumentError, MissedTrigger, NotAReading, Saturated, WrongInstrument
+
+HOLE, CLIPPED_LOW, CLIPPED_HIGH = 0, 1, 0xFFFF
+SENTINEL = 9.8e37  # anything at least this large stands for "no measurement"
+RUNNING = 1 << 3  # of OPERegister:CONDition
+DIVISIONS_V, DIVISIONS_S = 8, 10
+VERIFY_EVERY = 256  # records between two looks at the preamble: somebody may turn a knob
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Samples/s with one channel on, and the longest record that can be read."""
+
+    rate_hz: float
+    memory: Memory
+
+
+MODELS = {
+    "DSOX1": Model(2e9, Memory(100, 1_000_000)),
+    "DSOX2": Model(2e9, Memory(100, 1_000_000)),
+    "DSOX3": Model(5e9, Memory(100, 4_000_000)),
+    "DSOX4": Model(5e9, Memory(100, 4_000_000)),
+    "MSOX2": Model(2e9, Memory(100, 1_000_000)),
+    "MSOX3": Model(5e9, Memory(100, 4_000_000)),
+    "MSOX4": Model(5e9, Memory(100, 4_000_000)),
+}
+
+
+class InfiniiVision:
+    """One channel of the scope. The constructor resets it.
+
+    Args:
+        scpi: an open conversation with the instrument, or a Link. This object owns and closes it.
+        channel: 1 to 4. range_v: full scale, all eight divisions. offset_v: voltage at the middle of the screen.
+        input_ohm: 50 or 1e6. trigger_v: level of the external trigger.
+        clock: seconds from any origin; deadlines are measured by it.
+
+    Raises:
+        WrongInstrument: not one of MODELS.
+    """
+
+    def __init__(
+        self,
+        scpi: Scpi | Link,
+        *,
+        channel: int = 1,
+        range_v: float = 1.0,
+        offset_v: float = 0.0,
+        input_ohm: float = 1e6,
+        trigger_v: float = 0.5,
+        memory_samples: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._scpi = scpi if isinstance(scpi, Scpi) else Scpi(scpi)
+        self._channel, self._name = f":CHAN{channel}", f"scope channel {channel}"
+        self._port = Port(self._name, offset_v - 0.5 * range_v, offset_v + 0.5 * range_v, "V")
+        self._range_v, self._offset_v, self._trigger_v = range_v, offset_v, trigger_v
+        self._input = "FIFT" if input_ohm == 50 else "ONEM"
+        self._clock = clock
+        self.identity = self._scpi.identify()
+        model = _model(self.identity)
+        self.memory = model.memory if memory_samples is None else Memory(model.memory.least, memory_samples)
+        self.highest_rate_hz = model.rate_hz
+        self._shape: tuple[int, float, float] | None = None  # what the instrument is configured for, if that is known
+        self._preamble: str | None = None
+        self._scale, self._axis = Scale(1.0, 0.0, 0.0), Axis(0.0, 1.0)
+        self._until_verified = 0
+        self._closed = False
+        self._scpi.send("*RST", "*CLS")
+
+    @property
+    def reading(self) -> Port:
+        """The screen: what can be read without clipping, V."""
+        return self._port
+
+    def forget(self) -> None:
+        """The instrument may have lost its settings (power, fault): send them all again next time."""
+        self._shape = self._preamble = None
+
+    def recover(self) -> None:
+        """After a LinkError: the same instrument must answer again. Settings are taken for lost.
+
+        Raises:
+            WrongInstrument: another one answers. LinkError: nobody does.
+        """
+        self.forget()
+        self._scpi.recover()
+
+    def configure(self, samples: int, rate_hz: float, start_s: float) -> None:
+        """Record `samples` at `rate_hz`, the first `start_s` after the trigger; sends nothing if it is set already.
+
+        Raises:
+            ConfigError: more samples, or faster ones, than the model has. CommandRefused: the instrument complains.
+        """
+        if self._shape == (samples, rate_hz, start_s):
+            return
+        if samples > self.memory.most or not 0 < rate_hz <= self.highest_rate_hz:
+            raise ConfigError(
+                "the scope cannot record this",
+                where=self._name,
+                got=f"{samples} samples at {rate_hz:g} Sa/s",
+                allowed=f"up to {self.memory.most} at up to {self.highest_rate_hz:g} Sa/s ({self.identity.model})",
+                todo="lower the symbol rate or the samples per symbol",
+            )
+        known, self._shape, self._preamble = self._shape is not None, None, None
+        if not known:
+            self._set_up()
+        self._set_time(samples, rate_hz, start_s)
+        self._scpi.check(f"setting up {self._name}")
+        self._shape = (samples, rate_hz, start_s)
+
+    def _set_up(self) -> None:
+        """What stays the same between records."""
+        channel, source = self._channel, f"CHAN{self._channel[-1]}"
+        self._scpi.send(":STOP", f"{channel}:DISP 1", f"{channel}:COUP DC", f"{channel}:IMP {self._input}", f"{channel}:PROB 1",
+                        f"{channel}:RANG {self._range_v:.6g}", f"{channel}:OFFS {self._offset_v:.6g}")  # fmt: skip
+        self._scpi.send(":TRIG:MODE EDGE", ":TRIG:EDGE:SOUR EXT", f":TRIG:EDGE:LEV {self._trigger_v:.6g}",
+                        ":TRIG:EDGE:SLOP POS", ":TRIG:SWE NORM", ":ACQ:TYPE NORM")  # fmt: skip
+        self._scpi.send(f":WAV:SOUR {source}", ":WAV:FORM WORD", ":WAV:BYT LSBF", ":WAV:UNS 1", ":WAV:POIN:MODE RAW")
+
+    def _set_time(self, samples: int, rate_hz: float, start_s: float) -> None:
+        """The record fills the screen; the position is the time of the middle of the screen after the trigger."""
+        span_s = samples / rate_hz
+        middle_s = start_s + 0.5 * span_s
+        self._scpi.send(":TIM:MODE MAIN", ":TIM:REF CENT", f":TIM:RANG {span_s:.12g}", f":TIM:POS {middle_s:.12g}",
+                        f":WAV:POIN {samples}")  # fmt: skip
+
+    def arm(self) -> None:
+        """Wait for one trigger. Returns when the scope is ready for it, so that no trigger can come too early.
+
+        Raises:
+            InstrumentError: it does not get ready within a second.
+        """
+        armed = self._scpi.ask_int(":SING;:AER?")
+        deadline = self._clock() + 1.0
+        while not armed:
+            if self._clock() > deadline:
+                raise InstrumentError("the scope did not arm within 1 s", where=self._name, got="arm event register 0")
+            armed = self._scpi.ask_int(":AER?")
+
+    def wait(self, timeout_s: float) -> None:
+        """Until the record is complete.
+
+        Raises:
+            MissedTrigger: it is not after `timeout_s`; the scope was stopped.
+        """
+        deadline = self._clock() + timeout_s
+        while self._scpi.ask_int(":OPER:COND?") & RUNNING:
+            if self._clock() > deadline:
+                self._scpi.send(":STOP")
+                raise MissedTrigger(
+                    "no trigger arrived",
+                    where=self._name,
+                    got=f"still waiting after {timeout_s:g} s",
+                    allowed="a rising edge at the external trigger input",
+                    outputs="inside their limits",
+                    todo="connect the generator's SYNC output to the scope's EXT TRIG, or look at the trigger level",
+                )
+
+    def read(self) -> Record:
+        """The record that was acquired, checked.
+
+        Raises:
+            NotAReading: holes, or 9.9E37 in the preamble. Saturated: words at a rail.
+            InstrumentError: the record has another shape than configured, or a setting was changed by somebody.
+        """
+        if self._shape is None:
+            raise InstrumentError("read before configure", where=self._name)
+        if self._preamble is None or self._until_verified == 0:
+            self._read_preamble(self._shape)
+        self._until_verified -= 1
+        words: Words = self._scpi.ask_block(":WAV:DATA?", "<u2", self._shape[0])
+        self._check(words)
+        return Record(words, self._scale, self._axis)
+
+    def _read_preamble(self, shape: tuple[int, float, float]) -> None:
+        text = self._scpi.ask(":WAV:PRE?")
+        if self._preamble is not None and text != self._preamble:
+            self.forget()
+            raise InstrumentError(
+                "the settings of the scope changed during the measurement",
+                where=self._name,
+                got=text,
+                allowed=str(self._preamble),
+                todo="leave the front panel alone, then repeat; the settings will be sent again",
+            )
+        self._scale, self._axis = _parse(text, shape, self._name)
+        self._preamble, self._until_verified = text, VERIFY_EVERY
+
+    def _check(self, words: Words) -> None:
+        low, high = int(words.min()), int(words.max())
+        if low == HOLE:
+            raise NotAReading(
+                "the record has holes",
+                where=self._name,
+                got=f"{int((words == HOLE).sum())} of {len(words)} samples not acquired",
+                allowed="none",
+                outputs="inside their limits",
+                todo="repeat the shot",
+            )
+        if low <= CLIPPED_LOW or high >= CLIPPED_HIGH:
+            clipped = int((words <= CLIPPED_LOW).sum() + (words >= CLIPPED_HIGH).sum())
+            raise Saturated(
+                "the input was beyond the screen",
+                where=self._name,
+                got=f"{clipped} of {len(words)} samples clipped",
+                allowed=f"{self._port.low:g} to {self._port.high:g} V",
+                outputs="inside their limits",
+                todo="increase range_v, or move offset_v",
+            )
+
+    def check(self, doing: str) -> None:
+        """Raise CommandRefused if the error queue holds errors."""
+        self._scpi.check(doing)
+
+    def close(self) -> None:
+        """Stop, and close the link; the second call does nothing. A scope drives nothing, so a dead link is no danger."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._scpi.send(":STOP")
+        except HilError:
+            self._shape = None
+        finally:
+            self._scpi.close()
+
+
+def _parse(preamble: str, shape: tuple[int, float, float], where: str) -> tuple[Scale, Axis]:
+    """Scale and axis of a preamble, if it describes the record that was asked for."""
+    samples, rate_hz, _ = shape
+    try:
+        fields = [float(field) for field in preamble.split(",")]
+    except ValueError:
+        fields = []
+    if len(fields) != 10:
+        raise InstrumentError("not a waveform preamble", where=where, got=preamble[:120], allowed="ten numbers")
+    if not all(math.isfinite(field) and abs(field) < SENTINEL for field in fields):
+        raise NotAReading("the preamble says that there is no measurement", where=where, got=preamble[:120])
+    form, _, points, _, step_s, origin_s, reference, volts, origin_v, zero = fields
+    if form != 1 or round(points) != samples or not math.isclose(step_s * rate_hz, 1.0, rel_tol=1e-6):
+        raise InstrumentError(
+            "the scope recorded something else than it was asked for",
+            where=where,
+            got=f"format {form:g}, {points:g} samples, {step_s:g} s apart",
+            allowed=f"format 1 (WORD), {samples} samples, {1 / rate_hz:g} s apart",
+            todo="choose a sample rate and a record length that this model has",
+        )
+    return Scale(volts, origin_v, zero), Axis(origin_s - reference * step_s, step_s)
+
+
+def _model(identity: Identity) -> Model:
+    for prefix, model in MODELS.items():
+        if identity.model.replace("-", "").replace(" ", "").startswith(prefix):
+            return model
+    raise WrongInstrument(
+        "this is not a scope that the driver knows",
+        where="scope",
+        got=f"{identity.maker} {identity.model}",
+        allowed=", ".join(f"{prefix}…" for prefix in MODELS),
+        outputs="unchanged",
+        todo="correct the address in the bench file",
+    )

@@ -1,0 +1,442 @@
+"""A node between a waveform generator and a digitizer, shared in time by all neurons of a layer.
+
+    batch (batch, n) in V
+      -> plan      one or more equal records that fit both memories            drivers/record.py
+      -> encode    volts to codes, between two markers
+      -> exchange  upload, arm, trigger, wait, read                            the two instruments, on one worker thread
+      -> align     find both markers in what came back
+      -> decode    settled samples of each symbol, averaged, in V
+    answer (batch, n) in V
+
+Nothing is sent before the whole batch was checked against the generator's limits. A batch is answered whole or not at all.
+
+The delay from trigger to record is measured once, when the device opens, with a finely sampled marker; from then on each
+symbol is sampled at a chosen phase, and each record must show its two markers where they are due.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from drivers.record import (
+    BARKER,
+    GUARD,
+    LEAD,
+    Codes,
+    Memory,
+    Peak,
+    Plan,
+    Record,
+    Window,
+    accepted,
+    blank,
+    cut,
+    fill,
+    find,
+    window,
+)  # fmt: skip
+from hil.device import Port, Provenance, Spec
+from hil.errors import ConfigError, ContractError, HilError, Misaligned
+
+REACH = 4  # symbols either way in which a marker may be found
+FINE = 8  # samples a symbol when the delay is measured
+FADED = 0.25  # of the marker's contrast when the device was opened: less than this is another signal
+
+
+class Generator(Protocol):
+    """What plays records. See drivers/keysight_33600.py for the meaning of each."""
+
+    @property
+    def drive(self) -> Port: ...
+    @property
+    def memory(self) -> Memory: ...
+    def prepare(self, sample_rate_hz: float) -> None: ...
+    def encode(self, volts: NDArray[np.float32]) -> Codes: ...
+    def upload(self, codes: Codes) -> None: ...
+    def output(self, on: bool) -> None: ...
+    def trigger(self) -> None: ...
+    def forget(self) -> None: ...
+    def recover(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Digitizer(Protocol):
+    """What takes records. See drivers/keysight_infiniivision.py for the meaning of each."""
+
+    @property
+    def reading(self) -> Port: ...
+    @property
+    def memory(self) -> Memory: ...
+    @property
+    def highest_rate_hz(self) -> float: ...
+    def configure(self, samples: int, rate_hz: float, start_s: float) -> None: ...
+    def arm(self) -> None: ...
+    def wait(self, timeout_s: float) -> None: ...
+    def read(self) -> Record: ...
+    def forget(self) -> None: ...
+    def recover(self) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WaveformSettings:
+    """How values become a waveform.
+
+    Args:
+        symbol_rate_hz: values a second. samples_per_symbol: of the generator. reads_per_symbol: of the digitizer.
+        sample_phase: where a sample lies within its share of the symbol, 0 to 1.
+        settle: fraction of each symbol that is discarded; what is left is averaged.
+        averages: each record is played and read so many times, and averaged.
+        rest_v: level between records; None: 0 V, or the limit nearest to it.
+        marker_low_v, marker_high_v: levels of the marker; None: a quarter and three quarters of the drive's range.
+        marker_threshold: least correlation of a marker. marker_ambiguous: largest share of it that a second match may have.
+        longest_delay_s: the delay is looked for up to this. trigger_timeout_s: how long a trigger is waited for.
+        width: neurons of the layer; None takes any.
+    """
+
+    symbol_rate_hz: float = 100e6
+    samples_per_symbol: int = 1
+    reads_per_symbol: int = 1
+    sample_phase: float = 0.75
+    settle: float = 0.5
+    averages: int = 1
+    rest_v: float | None = None
+    marker_low_v: float | None = None
+    marker_high_v: float | None = None
+    marker_threshold: float = 0.8
+    marker_ambiguous: float = 0.8
+    longest_delay_s: float = 2e-6
+    trigger_timeout_s: float = 2.0
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        whole = {
+            "samples_per_symbol": self.samples_per_symbol,
+            "reads_per_symbol": self.reads_per_symbol,
+            "averages": self.averages,
+        }
+        for name, count in whole.items():
+            if count < 1:
+                raise ConfigError(f"{name} must be at least 1", where="waveform", got=f"{count}")
+        for name, share in ("settle", self.settle), ("sample_phase", self.sample_phase):
+            if not 0 <= share < 1:
+                raise ConfigError(f"{name} must be a fraction", where="waveform", got=f"{share}", allowed="0 to below 1")
+        if not (self.symbol_rate_hz > 0 and self.longest_delay_s >= 0 and self.trigger_timeout_s > 0):
+            raise ConfigError("rates and times must be positive", where="waveform", got=repr(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What was done since the device opened. Times in s; host_s is encoding and decoding, the rest is the bench."""
+
+    shots: int = 0
+    records: int = 0
+    symbols: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    realigned: int = 0
+    upload_s: float = 0.0
+    wait_s: float = 0.0
+    read_s: float = 0.0
+    host_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Volts of the record outside of its data."""
+
+    rest_v: float
+    low_v: float
+    high_v: float
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A plan with what is reused by every batch of its size: the record without data, and the code of the rest level."""
+
+    plan: Plan
+    empty: Codes
+    rest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """From trigger to the start of a record as the digitizer sees it, s; and the marker's contrast, in words."""
+
+    delay_s: float
+    contrast: float
+
+
+class Waveform:
+    """A Device and Streaming. Owns both instruments; `close()` leaves the generator's output off.
+
+    Args:
+        generator, digitizer: opened drivers. settings: see WaveformSettings.
+        provenance: who really answers: "real", or "twin" when the bench is virtual.
+        clock: seconds from any origin, for `stats`.
+
+    Raises:
+        OutOfRange: rest or marker levels outside the generator's limits; nothing was sent.
+        Misaligned: the marker does not come back. Whatever else the instruments raise; the output is off then.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        digitizer: Digitizer,
+        settings: WaveformSettings | None = None,
+        provenance: Provenance = "real",
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._generator, self._digitizer, self._clock = generator, digitizer, clock
+        self._settings = settings or WaveformSettings()
+        width = self._settings.width
+        drive, reading = replace(generator.drive, size=width), replace(digitizer.reading, size=width)
+        self._spec = Spec(inputs=drive, outputs=reading, provenance=provenance)
+        self._layouts: dict[int, Layout] = {}
+        self._stats = Stats()
+        self._closed = False
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="waveform")
+        try:
+            self._levels = _levels(self._settings, generator.drive)
+            self._delay = self._worker.submit(self._open).result()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def spec(self) -> Spec:
+        return self._spec
+
+    @property
+    def stats(self) -> Stats:
+        return self._stats
+
+    @property
+    def delay_s(self) -> float:
+        """From trigger to the start of a record, as measured when the device opened, s."""
+        return self._delay.delay_s
+
+    def program(self, params: Tensor) -> None:
+        raise ContractError("this node is fixed", where=self._spec.inputs.name, got="program()", allowed="drive it only")
+
+    def reset(self) -> None:
+        """Nothing to forget: the node is static."""
+
+    # The way of the data, from here to `_decode`.
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, n) in V -> (batch, n) in V."""
+        return self.submit(x).result()
+
+    def submit(self, x: Tensor) -> Future[Tensor]:
+        """Check and encode here, so that a refusal is raised at once; the exchange runs on the worker."""
+        if self._closed:
+            raise ContractError("the device is closed", where=self._spec.inputs.name, outputs="off")
+        values = _volts(self._spec.inputs.check(x))
+        if not len(values):
+            return _done(torch.empty(x.shape))
+        started = self._clock()
+        layout = self._layout(len(values))
+        records = fill(layout.plan, layout.empty, layout.rest, self._generator.encode(values))
+        return self._worker.submit(self._shot, layout.plan, records, len(values), x.shape, self._clock() - started)
+
+    def _shot(self, plan: Plan, records: Codes, count: int, shape: torch.Size, encode_s: float) -> Tensor:
+        """All records of a batch, or none."""
+        answer = np.empty(plan.records * plan.symbols, dtype=np.float32)
+        tally = replace(self._stats, host_s=self._stats.host_s + encode_s)
+        try:
+            self._ready(plan)
+            for k, record in enumerate(records):
+                part = answer[k * plan.symbols : (k + 1) * plan.symbols]
+                tally = self._exchange(plan, record, part, tally)
+        except HilError:
+            self._forget()
+            raise
+        self._stats = replace(tally, shots=tally.shots + 1, symbols=tally.symbols + count)
+        return torch.from_numpy(answer[:count]).view(shape)
+
+    def _ready(self, plan: Plan) -> None:
+        """Settings of both instruments for this plan; sends nothing if they are there already."""
+        s, symbol_s = self._settings, 1 / self._settings.symbol_rate_hz
+        reads = s.reads_per_symbol
+        span = plan.tail + len(BARKER) - plan.head + 2 * REACH
+        start_s = self._delay.delay_s + (plan.head - REACH + s.sample_phase / reads) * symbol_s
+        self._generator.prepare(s.symbol_rate_hz * s.samples_per_symbol)
+        self._digitizer.configure(span * reads, s.symbol_rate_hz * reads, start_s)
+
+    def _exchange(self, plan: Plan, record: Codes, answer: NDArray[np.float32], tally: Stats) -> Stats:
+        """One record out, `averages` records back, decoded into `answer` (symbols,)."""
+        t0 = self._clock()
+        self._generator.upload(record)
+        self._generator.output(True)
+        tally = replace(tally, upload_s=tally.upload_s + self._clock() - t0, bytes_up=tally.bytes_up + record.nbytes)
+        answer[:] = 0.0
+        for _ in range(self._settings.averages):
+            t1 = self._clock()
+            self._digitizer.arm()
+            self._generator.trigger()
+            self._digitizer.wait(self._settings.trigger_timeout_s)
+            t2 = self._clock()
+            measured = self._digitizer.read()
+            t3 = self._clock()
+            place, lag = self._align(plan, measured)
+            self._decode(plan, measured, place, lag, answer)
+            tally = replace(
+                tally,
+                records=tally.records + 1,
+                bytes_down=tally.bytes_down + measured.words.nbytes,
+                realigned=tally.realigned + (lag != 0),
+                wait_s=tally.wait_s + t2 - t1,
+                read_s=tally.read_s + t3 - t2,
+                host_s=tally.host_s + self._clock() - t3,
+            )
+        return tally
+
+    def _align(self, plan: Plan, measured: Record) -> tuple[Window, int]:
+        """Where the symbols lie, and by how many samples the whole record came late. Both markers must agree."""
+        s = self._settings
+        place = window(measured.axis, 1 / s.symbol_rate_hz, self._delay.delay_s, s.settle, self._spec.outputs.name)
+        head, tail = (
+            self._checked(find(measured.words, place.first(start), place.period, REACH * place.period), name)
+            for start, name in ((plan.head, "head marker"), (plan.tail, "tail marker"))
+        )
+        if head.lag != tail.lag:
+            raise Misaligned(
+                "the two markers of a record are not where they belong to each other",
+                where=self._spec.outputs.name,
+                got=f"head {head.lag:+d}, tail {tail.lag:+d} samples",
+                allowed="the same",
+                outputs="inside their limits",
+                todo="give both instruments one 10 MHz reference, or use shorter records (memory_samples)",
+            )
+        return place, head.lag
+
+    def _decode(self, plan: Plan, measured: Record, place: Window, lag: int, answer: NDArray[np.float32]) -> None:
+        """Add the mean of the settled samples of each symbol, in V, divided by the number of averages."""
+        first = place.first(plan.data) + lag
+        symbols = measured.words[first : first + plan.symbols * place.period].reshape(plan.symbols, place.period)
+        settled = symbols[:, place.skip :]
+        words = settled[:, 0] if place.keep == 1 else settled.sum(axis=1, dtype=np.uint32)
+        averages, scale = self._settings.averages, measured.scale
+        volts = np.multiply(words, np.float32(scale.volts_per_word / (place.keep * averages)), dtype=np.float32)
+        volts += np.float32(scale.zero_v / averages)
+        answer += volts
+
+    # Opening, recovering and closing.
+
+    def _open(self) -> Delay:
+        """Set up the generator, then send a marker alone and see when it comes back, sampled finely."""
+        s, symbol_s = self._settings, 1 / self._settings.symbol_rate_hz
+        longest = math.ceil(s.longest_delay_s * s.symbol_rate_hz) + 1
+        layout = self._layout(longest)
+        seen = LEAD + len(BARKER) + GUARD + longest  # symbols; the tail marker begins after them
+        fine = min(FINE, int(self._digitizer.highest_rate_hz / s.symbol_rate_hz), self._digitizer.memory.most // seen)
+        if fine < 1 or layout.plan.records > 1:
+            raise ConfigError(
+                "the memories are too short to look for the longest delay", where="waveform", got=f"{seen} symbols",
+                allowed=f"{self._digitizer.memory.most} samples in, {self._generator.memory.most} out",
+                todo="lower longest_delay_s, or raise the memory",
+            )  # fmt: skip
+        self._generator.prepare(s.symbol_rate_hz * s.samples_per_symbol)
+        self._generator.upload(layout.empty)
+        self._generator.output(True)
+        self._digitizer.configure(seen * fine, s.symbol_rate_hz * fine, 0.0)
+        self._digitizer.arm()
+        self._generator.trigger()
+        self._digitizer.wait(s.trigger_timeout_s)
+        measured = self._digitizer.read()
+        peak = find(measured.words, LEAD * fine, fine, longest * fine)
+        accepted(peak, s.marker_threshold, s.marker_ambiguous, f"{self._spec.outputs.name}, measuring the delay")
+        # the first sample of a symbol comes between 0 and 1 samples after its edge: half a sample on average
+        late_s = (LEAD * fine + peak.lag + peak.fraction - 0.5) * measured.axis.step_s
+        return Delay(measured.axis.start_s + late_s - LEAD * symbol_s, peak.contrast)
+
+    def _checked(self, peak: Peak, what: str) -> Peak:
+        s, where = self._settings, f"{self._spec.outputs.name}, {what}"
+        accepted(peak, s.marker_threshold, s.marker_ambiguous, where)
+        if not peak.contrast / self._delay.contrast > FADED:  # a sign that flipped is another signal too
+            raise Misaligned(
+                "the marker has faded",
+                where=where,
+                got=f"a contrast of {peak.contrast:.0f} words",
+                allowed=f"more than {FADED:g} of the {self._delay.contrast:.0f} when the device was opened",
+                outputs="inside their limits",
+                todo="look at light and bias: the node has drifted; open the device again after calibrating",
+            )
+        return peak
+
+    def _layout(self, values: int) -> Layout:
+        if values not in self._layouts:
+            s = self._settings
+            plan = cut(values, self._generator.memory, self._digitizer.memory, s.samples_per_symbol, s.reads_per_symbol)
+            levels = np.array([self._levels.rest_v, self._levels.low_v, self._levels.high_v], dtype=np.float32)
+            rest, low, high = (int(code) for code in self._generator.encode(levels))
+            self._layouts[values] = Layout(plan, blank(plan, rest, low, high), rest)
+        return self._layouts[values]
+
+    def _forget(self) -> None:
+        """After a fault nothing is known of the settings."""
+        self._generator.forget()
+        self._digitizer.forget()
+
+    def recover(self) -> None:
+        """After a LinkError: empty both wires, identify both instruments again, set them up and measure the delay.
+
+        Raises:
+            WrongInstrument: another one answers. LinkError: it does not answer yet.
+        """
+        self._delay = self._worker.submit(self._recover).result()
+
+    def _recover(self) -> Delay:
+        self._forget()
+        self._generator.recover()
+        self._digitizer.recover()
+        return self._open()
+
+    def close(self) -> None:
+        """Finish the shot that runs, drop those that wait, switch the output off, close both links. Twice is fine.
+
+        Raises:
+            UnsafeOutputs: the generator's output could not be verified to be off.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._worker.shutdown(wait=True, cancel_futures=True)
+        try:
+            self._generator.close()
+        finally:
+            self._digitizer.close()
+
+
+def _levels(settings: WaveformSettings, port: Port) -> Levels:
+    """Rest and marker levels, checked against the port like any other drive."""
+    span = port.high - port.low
+    rest = min(max(0.0, port.low), port.high) if settings.rest_v is None else settings.rest_v
+    low = port.low + 0.25 * span if settings.marker_low_v is None else settings.marker_low_v
+    high = port.low + 0.75 * span if settings.marker_high_v is None else settings.marker_high_v
+    port.check(torch.tensor([rest, low, high], dtype=torch.float64))
+    return Levels(rest, low, high)
+
+
+def _done(answer: Tensor) -> Future[Tensor]:
+    future: Future[Tensor] = Future()
+    future.set_result(answer)
+    return future
+
+
+def _volts(x: Tensor) -> NDArray[np.float32]:
+    """(batch, n) -> (batch * n,), row by row."""
+    flat: NDArray[np.float32] = x.detach().to("cpu", torch.float32).reshape(-1).numpy()
+    return flat

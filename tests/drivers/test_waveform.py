@@ -1,0 +1,346 @@
+"""The waveform Device on instruments made of arrays: planning, alignment, decoding, and every way in which it must refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from drivers.record import OVERHEAD, Axis, Codes, Memory, Record, Scale
+from drivers.waveform import Waveform, WaveformSettings
+from hil.device import Port, Streaming
+from hil.errors import ConfigError, ContractError, Disconnected, Misaligned, MissedTrigger, OutOfRange, UnsafeOutputs
+
+Node = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+STEP_V = 1e-4  # of the array digitizer
+
+
+class ArrayGenerator:
+    """Plays codes as volts: 1 V full scale. Counts what it was sent."""
+
+    def __init__(self, most: int = 4_000_000) -> None:
+        self.drive, self.memory = Port("array generator", -1.0, 1.0, "V"), Memory(32, most)
+        self.uploads: list[Codes] = []
+        self.playing = np.zeros(0)
+        self.rate_hz, self.on, self.plays, self.closed = 0.0, False, 0, 0
+        self.broken: Exception | None = None
+
+    def prepare(self, sample_rate_hz: float) -> None:
+        self.rate_hz = sample_rate_hz
+
+    def encode(self, volts: NDArray[np.float32]) -> Codes:
+        return np.rint(volts * np.float32(32767)).astype(np.int16)
+
+    def upload(self, codes: Codes) -> None:
+        if self.broken:
+            raise self.broken
+        assert self.memory.least <= len(codes) <= self.memory.most
+        self.uploads.append(codes.copy())
+        self.playing = codes / 32767
+
+    def output(self, on: bool) -> None:
+        self.on = on
+
+    def trigger(self) -> None:
+        self.plays += 1
+
+    def forget(self) -> None:
+        self.rate_hz = 0.0
+
+    def recover(self) -> None:
+        self.broken = None
+
+    def close(self) -> None:
+        self.closed += 1
+        if self.broken:
+            raise UnsafeOutputs("cannot reach it") from self.broken
+        self.on = False
+
+
+class ArrayDigitizer:
+    """Samples what the generator holds, `delay_s` late, through a node."""
+
+    def __init__(
+        self, generator: ArrayGenerator, node: Node = lambda v: v, delay_s: float = 37.3e-9, most: int = 4_000_000
+    ) -> None:
+        self.reading, self.memory, self.highest_rate_hz = Port("array scope", -2.0, 2.0, "V"), Memory(1, most), 1e9
+        self.generator, self.node, self.delay_s = generator, node, delay_s
+        self.shape = (0, 1.0, 0.0)
+        self.configured = self.closed = 0
+        self.armed_after = -1
+        self.stretch = 1.0
+        self.missing = False
+
+    def configure(self, samples: int, rate_hz: float, start_s: float) -> None:
+        self.configured += self.shape != (samples, rate_hz, start_s)
+        self.shape = (samples, rate_hz, start_s)
+        assert samples <= self.memory.most
+
+    def arm(self) -> None:
+        self.armed_after = self.generator.plays
+
+    def wait(self, timeout_s: float) -> None:
+        if self.missing or self.generator.plays == self.armed_after:
+            raise MissedTrigger("no trigger", where="array scope")
+
+    def read(self) -> Record:
+        assert self.generator.on
+        samples, rate_hz, start_s = self.shape
+        t = start_s + np.arange(samples) / rate_hz - self.delay_s
+        played = self.generator.playing
+        index = np.floor(t * self.stretch * self.generator.rate_hz + 1e-6).astype(int)
+        volts = self.node(np.where((index >= 0) & (index < len(played)), played[np.clip(index, 0, len(played) - 1)], played[0]))
+        words = np.clip(np.rint(volts / STEP_V) + 32768, 1, 65535).astype(np.uint16)
+        return Record(words, Scale(STEP_V, 0.0, 32768.0), Axis(start_s, 1 / rate_hz))
+
+    def forget(self) -> None:
+        self.shape = (0, 1.0, 0.0)
+
+    def recover(self) -> None:
+        self.missing = False
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def bench(settings: WaveformSettings | None = None, **scope: object) -> tuple[Waveform, ArrayGenerator, ArrayDigitizer]:
+    generator = ArrayGenerator()
+    digitizer = ArrayDigitizer(generator, **scope)  # type: ignore[arg-type]
+    return Waveform(generator, digitizer, settings), generator, digitizer
+
+
+def drive(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+@pytest.mark.parametrize("reads", [1, 2, 5])
+@pytest.mark.parametrize("per_symbol", [1, 4])
+@pytest.mark.parametrize("delay_s", [0.0, 37.3e-9, 1.99e-6])
+def test_every_value_comes_back_in_its_place(reads: int, per_symbol: int, delay_s: float) -> None:
+    settings = WaveformSettings(reads_per_symbol=reads, samples_per_symbol=per_symbol)
+    device, _, _ = bench(settings, node=lambda v: 0.5 * np.sin(3 * v), delay_s=delay_s)
+    x = drive(7, 30)
+    torch.testing.assert_close(device.forward(x), 0.5 * torch.sin(3 * x), atol=1.5 * STEP_V, rtol=0)
+    assert device.delay_s == pytest.approx(delay_s, abs=1e-9)
+    device.close()
+
+
+def test_a_batch_that_needs_many_records() -> None:
+    generator = ArrayGenerator(most=OVERHEAD + 300)
+    device = Waveform(generator, ArrayDigitizer(generator), WaveformSettings(longest_delay_s=1e-6))
+    x = drive(11, 101)
+    torch.testing.assert_close(device.forward(x), x, atol=STEP_V, rtol=0)
+    assert device.stats.records == -(-11 * 101 // 300)
+    assert len({len(record) for record in generator.uploads[1:]}) == 1
+    device.close()
+
+
+def test_settling_is_discarded_and_the_rest_averaged() -> None:
+    """A node that needs half a symbol: of 4 samples the first two are still on their way."""
+    device, _, digitizer = bench(WaveformSettings(reads_per_symbol=4, settle=0.5), delay_s=0.0)
+
+    def slow(v: NDArray[np.float64]) -> NDArray[np.float64]:
+        early = np.arange(len(v)) % 4 < 2
+        return np.where(early, 0.5 * (v + np.roll(v, 2)), v)
+
+    digitizer.node = slow
+    x = drive(3, 33)
+    torch.testing.assert_close(device.forward(x), x, atol=STEP_V, rtol=0)
+    device.close()
+
+
+def test_averages_play_the_record_again_and_lower_the_noise() -> None:
+    rng = np.random.default_rng(0)
+    x = drive(20, 50)
+    spread = []
+    for averages in (1, 16):
+        device, generator, _ = bench(
+            WaveformSettings(averages=averages), node=lambda v: v + rng.normal(scale=0.02, size=v.shape)
+        )
+        spread.append(float((device.forward(x) - x).std()))
+        assert (device.stats.records, len(generator.uploads)) == (averages, 2)
+        device.close()
+    assert spread[1] == pytest.approx(spread[0] / 4, rel=0.15)
+
+
+@pytest.mark.parametrize("bad", [1.001, -1.001, float("nan"), float("inf")])
+def test_a_value_out_of_limits_sends_nothing(bad: float) -> None:
+    device, generator, digitizer = bench()
+    before = (len(generator.uploads), generator.plays, digitizer.configured)
+    x = drive(4, 5)
+    x[2, 3] = bad
+    with pytest.raises(OutOfRange, match="nothing was sent"):
+        device.forward(x)
+    assert (len(generator.uploads), generator.plays, digitizer.configured) == before
+    device.close()
+
+
+def test_a_wrong_width_sends_nothing() -> None:
+    device, generator, _ = bench(WaveformSettings(width=5))
+    plays = generator.plays
+    with pytest.raises(OutOfRange, match="wrong number of channels"):
+        device.forward(drive(4, 6))
+    assert generator.plays == plays
+    assert device.forward(drive(4, 5)).shape == (4, 5)
+    device.close()
+
+
+def test_settings_are_sent_once_for_batches_of_one_size() -> None:
+    device, _, digitizer = bench()
+    device.forward(drive(4, 5))
+    before = digitizer.configured
+    for seed in range(3):
+        device.forward(drive(4, 5, seed=seed))
+    assert digitizer.configured == before
+    device.close()
+
+
+def test_an_empty_batch_is_answered_without_a_shot() -> None:
+    device, generator, _ = bench()
+    plays = generator.plays
+    assert device.forward(torch.empty(0, 5)).shape == (0, 5)
+    assert generator.plays == plays
+    device.close()
+
+
+def test_answers_come_in_the_order_of_submission() -> None:
+    device, _, _ = bench()
+    assert isinstance(device, Streaming)
+    xs = [drive(6, 7, seed=k) for k in range(5)]
+    for x, answer in zip(xs, [device.submit(x) for x in xs], strict=True):
+        torch.testing.assert_close(answer.result(), x, atol=STEP_V, rtol=0)
+    device.close()
+
+
+def test_a_batch_changed_after_submission_is_answered_as_submitted() -> None:
+    device, _, _ = bench()
+    x = drive(6, 7)
+    kept, answer = x.clone(), device.submit(x)
+    x.zero_()
+    torch.testing.assert_close(answer.result(), kept, atol=STEP_V, rtol=0)
+    device.close()
+
+
+def test_a_trigger_that_moved_by_whole_samples_is_followed_and_counted() -> None:
+    device, _, digitizer = bench()
+    digitizer.delay_s += 20e-9
+    x = drive(6, 7)
+    torch.testing.assert_close(device.forward(x), x, atol=STEP_V, rtol=0)
+    assert device.stats.realigned == 1
+    device.close()
+
+
+def test_a_trigger_that_moved_too_far_is_misaligned() -> None:
+    device, _, digitizer = bench()
+    digitizer.delay_s += 150e-9
+    with pytest.raises(Misaligned):
+        device.forward(drive(6, 7))
+    device.close()
+
+
+def test_clocks_that_drift_apart_are_misaligned() -> None:
+    device, _, digitizer = bench()
+    digitizer.stretch = 1 + 1.5 / 4000
+    with pytest.raises(Misaligned, match="belong to each other"):
+        device.forward(drive(40, 100))
+    device.close()
+
+
+@pytest.mark.parametrize("node", [lambda v: 0.1 * v, lambda v: -v])
+def test_a_marker_that_faded_or_flipped_is_misaligned(node: Node) -> None:
+    device, _, digitizer = bench()
+    digitizer.node = node
+    with pytest.raises(Misaligned, match="faded"):
+        device.forward(drive(6, 7))
+    device.close()
+
+
+def test_a_dead_node_is_refused_at_open_and_leaves_the_output_off() -> None:
+    generator = ArrayGenerator()
+    digitizer = ArrayDigitizer(generator, node=lambda v: 0 * v)
+    with pytest.raises(Misaligned, match="marker"):
+        Waveform(generator, digitizer)
+    assert (generator.on, generator.closed, digitizer.closed) == (False, 1, 1)
+
+
+def test_a_missed_trigger_answers_nothing_and_the_next_shot_is_set_up_anew() -> None:
+    device, _, digitizer = bench()
+    x = drive(6, 7)
+    device.forward(x)
+    before, shots = digitizer.configured, device.stats.shots
+    digitizer.missing = True
+    with pytest.raises(MissedTrigger):
+        device.forward(x)
+    assert device.stats.shots == shots
+    digitizer.missing = False
+    torch.testing.assert_close(device.forward(x), x, atol=STEP_V, rtol=0)
+    assert digitizer.configured == before + 1
+    device.close()
+
+
+def test_recover_sets_up_again_after_a_fault() -> None:
+    device, generator, _ = bench()
+    generator.broken = Disconnected("gone", where="array generator")
+    with pytest.raises(Disconnected):
+        device.forward(drive(6, 7))
+    device.recover()
+    x = drive(6, 7)
+    torch.testing.assert_close(device.forward(x), x, atol=STEP_V, rtol=0)
+    device.close()
+
+
+def test_close_is_safe_twice_and_refuses_work_afterwards() -> None:
+    device, generator, digitizer = bench()
+    device.forward(drive(2, 2))
+    device.close()
+    device.close()
+    assert (generator.on, generator.closed, digitizer.closed) == (False, 1, 1)
+    with pytest.raises(ContractError, match="closed"):
+        device.forward(drive(2, 2))
+
+
+def test_close_does_not_claim_safety_that_it_cannot_verify() -> None:
+    device, generator, digitizer = bench()
+    generator.broken = Disconnected("gone", where="array generator")
+    with pytest.raises(UnsafeOutputs):
+        device.close()
+    assert digitizer.closed == 1
+
+
+@pytest.mark.parametrize("levels", [{"marker_high_v": 1.2}, {"rest_v": -3.0}, {"marker_low_v": float("nan")}])
+def test_marker_and_rest_keep_the_limits(levels: dict[str, float]) -> None:
+    generator = ArrayGenerator()
+    with pytest.raises(OutOfRange):
+        Waveform(generator, ArrayDigitizer(generator), WaveformSettings(**levels))  # type: ignore[arg-type]
+    assert (generator.uploads, generator.plays) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"averages": 0}, {"settle": 1.0}, {"symbol_rate_hz": 0.0}, {"reads_per_symbol": 0}, {"sample_phase": -0.1}]
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        WaveformSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_stats_are_a_snapshot_that_adds_up() -> None:
+    device, _, _ = bench()
+    before = device.stats
+    device.forward(drive(10, 10))
+    after = device.stats
+    assert (before.shots, before.symbols) == (0, 0)
+    assert (after.shots, after.records, after.symbols) == (1, 1, 100)
+    assert after.bytes_up == 2 * (100 + OVERHEAD)
+    assert after.bytes_down > 200
+    assert after.host_s > 0
+    device.close()
+
+
+def test_program_is_refused_by_a_fixed_node() -> None:
+    device, _, _ = bench()
+    with pytest.raises(ContractError):
+        device.program(torch.zeros(1))
+    device.close()
