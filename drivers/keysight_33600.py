@@ -54,7 +54,7 @@ class Keysight33600:
     """One channel of the generator. The constructor resets it: output off, volatile memory empty.
 
     Args:
-        scpi: an open conversation with the instrument, or a Link. This object owns and closes it.
+        scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
         channel: 1 or 2. load_ohm: what is connected, math.inf for high impedance.
         low_v, high_v: narrower limits of the drive, V. They also set amplitude and offset, so all codes are used.
         dac_bits: round codes to so many bits; None leaves the rounding to the instrument.
@@ -82,14 +82,18 @@ class Keysight33600:
         self._port = _port(self._name, load_ohm, low_v, high_v)
         self._amplitude_vpp, self._offset_v = _full_scale(self._port, load_ohm)
         self._dac_bits = _checked_bits(dac_bits)
-        self.identity = self._scpi.identify()
-        model = _model(self.identity)
-        self.memory = model.memory if memory_samples is None else Memory(model.memory.least, memory_samples)
-        self.highest_rate_hz = model.rate_hz
         self._settings: dict[str, float | str] = {}
         self._on: bool | None = None  # the output; None: not known
         self._closed = False
-        self._scpi.send("*RST", "*CLS")
+        try:
+            self.identity = self._scpi.identify()
+            model = _model(self.identity)
+            self._scpi.send("*RST", "*CLS")
+        except HilError:
+            self._scpi.close()
+            raise
+        self.memory = model.memory if memory_samples is None else Memory(model.memory.least, memory_samples)
+        self.highest_rate_hz = model.rate_hz
 
     @property
     def drive(self) -> Port:

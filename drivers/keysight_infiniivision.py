@@ -56,7 +56,7 @@ class InfiniiVision:
     """One channel of the scope. The constructor resets it.
 
     Args:
-        scpi: an open conversation with the instrument, or a Link. This object owns and closes it.
+        scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
         channel: 1 to 4. range_v: full scale, all eight divisions. offset_v: voltage at the middle of the screen.
         input_ohm: 50 or 1e6. trigger_v: level of the external trigger.
         clock: seconds from any origin; deadlines are measured by it.
@@ -83,16 +83,20 @@ class InfiniiVision:
         self._range_v, self._offset_v, self._trigger_v = range_v, offset_v, trigger_v
         self._input = "FIFT" if input_ohm == 50 else "ONEM"
         self._clock = clock
-        self.identity = self._scpi.identify()
-        model = _model(self.identity)
-        self.memory = model.memory if memory_samples is None else Memory(model.memory.least, memory_samples)
-        self.highest_rate_hz = model.rate_hz
         self._shape: tuple[int, float, float] | None = None  # what the instrument is configured for, if that is known
         self._preamble: str | None = None
         self._scale, self._axis = Scale(1.0, 0.0, 0.0), Axis(0.0, 1.0)
         self._until_verified = 0
         self._closed = False
-        self._scpi.send("*RST", "*CLS")
+        try:
+            self.identity = self._scpi.identify()
+            model = _model(self.identity)
+            self._scpi.send("*RST", "*CLS")
+        except HilError:
+            self._scpi.close()
+            raise
+        self.memory = model.memory if memory_samples is None else Memory(model.memory.least, memory_samples)
+        self.highest_rate_hz = model.rate_hz
 
     @property
     def reading(self) -> Port:
