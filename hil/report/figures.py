@@ -1,0 +1,239 @@
+"""Figures as inline SVG. Colours are written as stand-ins and replaced by variables of the page's style sheet, so that one
+drawing serves light and dark; text stays text.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from hil.report.findings import Curve, Event, Feedback, Histogram, Timeline, Transfer
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, GRID, SURFACE = "#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04"
+BAD, GOOD = "#0a0a05", "#0a0a06"
+SERIES = ("#0a0a11", "#0a0a12", "#0a0a13", "#0a0a14")
+VARIABLES = {
+    INK: "--ink", MUTED: "--muted", GRID: "--grid", SURFACE: "--surface", BAD: "--bad", GOOD: "--good",
+    **{colour: f"--series-{k}" for k, colour in enumerate(SERIES, 1)},
+}  # fmt: skip
+EVENT_COLOURS = {"fault": BAD, "recovery": GOOD, "calibration": SERIES[3], "interrupt": SERIES[1], "resume": SERIES[0]}
+STYLE: Mapping[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 10.5,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "text.color": INK,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 10.5,
+    "text.parse_math": False,
+}
+WIDTH_IN = 5.6
+
+
+def accuracy(curves: Mapping[str, Curve], best_epoch: float | None, test: float | None) -> str:
+    """Accuracy in per cent over the epochs, the chosen epoch ringed, the test accuracy as a level."""
+    fig, axes = _figure(3.3)
+    for (name, line), colour in zip(curves.items(), SERIES, strict=False):
+        _line(axes, line.epochs, [100 * v for v in line.values], colour, name)
+    held = curves.get("validation")
+    if held is not None and best_epoch is not None and best_epoch in held.epochs:
+        at = held.epochs.index(best_epoch)
+        axes.plot(held.epochs[at], 100 * held.values[at], "o", ms=11, mfc="none", mec=SERIES[1], mew=1.5, label="chosen epoch")
+    if test is not None:
+        axes.axhline(100 * test, color=INK, lw=1.1, ls=(0, (4, 3)), label="test")
+    axes.set_ylabel("accuracy (%)")
+    _epochs(axes)
+    _legend(axes)
+    ends = ", ".join(f"{name} ends at {100 * line.values[-1]:.1f} %" for name, line in curves.items() if line.values)
+    return _svg(fig, f"Accuracy over epochs: {ends}.")
+
+
+def loss(curves: Mapping[str, Curve]) -> str:
+    """Loss over the epochs; logarithmic where it spans more than a factor of 20."""
+    fig, axes = _figure(3.3)
+    for (name, line), colour in zip(curves.items(), SERIES, strict=False):
+        _line(axes, line.epochs, line.values, colour, name)
+    finite = [v for line in curves.values() for v in line.values if math.isfinite(v)]
+    if finite and min(finite) > 0 and max(finite) > 20 * min(finite):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0 if finite and min(finite) >= 0 else None)
+    axes.set_ylabel("loss")
+    _epochs(axes)
+    _legend(axes)
+    ends = ", ".join(f"{name} ends at {line.values[-1]:.3g}" for name, line in curves.items() if line.values)
+    return _svg(fig, f"Loss over epochs: {ends}.")
+
+
+def transfer(curve: Transfer | None, used: Sequence[Histogram]) -> str:
+    """The measured transfer curve over the Twin's, and beneath it, on the same axis, the drives that the network uses."""
+    rows = [ratio for ratio, there in ((3.0, curve is not None), (1.25, bool(used))) if there]
+    fig = _blank(1.0 + 0.78 * sum(rows))
+    grid = fig.add_gridspec(len(rows), 1, height_ratios=rows, hspace=0.09)
+    parts = [fig.add_subplot(grid[0])]
+    parts += [fig.add_subplot(grid[k], sharex=parts[0]) for k in range(1, len(rows))]
+    told = []
+    unit = curve.drive_unit if curve is not None else ""
+    if curve is not None:
+        _transfer(parts[0], curve)
+        told.append(f"Reading over drive at {len(curve.drive)} points" + (", with the twin's curve." if curve.twin else "."))
+    if used:
+        _used(parts[-1], used)
+        told.append(f"Beneath it, how often {len(used)} layers use each drive.")
+    for upper in parts[:-1]:
+        upper.tick_params(labelbottom=False, bottom=False)
+    parts[-1].set_xlabel(f"drive ({unit})" if unit else "drive")
+    fig.align_ylabels(parts)
+    return _svg(fig, " ".join(told))
+
+
+def _transfer(axes: Axes, curve: Transfer) -> None:
+    if curve.twin:
+        axes.plot(curve.drive, curve.twin, color=SERIES[1], lw=2.4, label="twin")
+    if curve.spread:
+        low, high = ([m + sign * s for m, s in zip(curve.measured, curve.spread, strict=True)] for sign in (-1, 1))
+        axes.fill_between(curve.drive, low, high, color=SERIES[0], alpha=0.22, lw=0)
+    step = max(1, len(curve.drive) // 60)  # enough dots to see the line beneath them
+    label = "measured ± spread" if curve.spread else "measured"
+    axes.plot(curve.drive[::step], curve.measured[::step], "o", ms=3.6, color=SERIES[0], mec=SURFACE, mew=0.4, label=label)
+    axes.set_ylabel(f"reading ({curve.reading_unit})")
+    _legend(axes)
+
+
+def _used(axes: Axes, used: Sequence[Histogram]) -> None:
+    for layer, (bins, colour) in enumerate(zip(used, itertools.cycle(SERIES[::-1])), 1):
+        shares = [100 * share for share in bins.shares]
+        axes.stairs(shares, bins.edges, fill=True, color=colour, alpha=0.18, lw=0)
+        axes.stairs(shares, bins.edges, color=colour, lw=1.3, baseline=None, label=f"layer {layer}")
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("used (%)")
+    axes.legend(
+        loc="upper right", ncols=min(len(used), 4), borderaxespad=0.1, handlelength=1.1, columnspacing=1.0, fontsize=9.5
+    )
+    axes.margins(x=0.02)
+
+
+def feedback(layer: int, part: Feedback) -> str:
+    """g over the true derivative of one layer, each divided by its largest magnitude."""
+    fig, axes = _figure(2.9)
+    axes.axhline(0, color=MUTED, lw=0.7)
+    if part.slope:
+        axes.plot(part.pre, _scaled(part.slope), color=SERIES[1], lw=2.4, label="true derivative (twin)")
+    axes.plot(part.pre, _scaled(part.g), color=SERIES[0], lw=1.8, label="g")
+    axes.set_xlabel("pre-activation")
+    axes.set_ylabel("relative to largest")
+    _legend(axes)
+    r = "unknown" if part.correlation is None else f"{part.correlation:+.3f}"
+    return _svg(fig, f"Layer {layer}: g and the true derivative over the pre-activation; correlation {r}.")
+
+
+def timeline(line: Timeline) -> str:
+    """Committed steps over the time since the start, with faults and other events on the axis."""
+    fig, axes = _figure(3.0)
+    scale, unit = next(
+        (s, u) for limit, s, u in ((180, 1, "s"), (7200, 60, "min"), (math.inf, 3600, "h")) if line.length_s < limit
+    )
+    keep = max(1, len(line.since_s) // 600)
+    since, steps = [t / scale for t in line.since_s], line.steps
+    axes.step([*since[::keep], *since[-1:]], [*steps[::keep], *steps[-1:]], where="post", color=MUTED, lw=1.4)
+    seen: set[str] = set()
+    for event in line.events:
+        _event(axes, event, scale, seen)
+    axes.set_xlim(0, max(line.length_s / scale, 1e-9))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel(f"time since the start ({unit})")
+    axes.set_ylabel("committed step")
+    if seen:
+        _legend(axes)
+    faults = sum(event.kind == "fault" for event in line.events)
+    return _svg(fig, f"Committed steps over time, with {faults} faults and {len(line.events) - faults} other events.")
+
+
+def _event(axes: Axes, event: Event, scale: float, seen: set[str]) -> None:
+    colour = EVENT_COLOURS.get(event.kind)
+    if colour is None or event.since_s is None:
+        return
+    label = None if event.kind in seen else event.kind
+    seen.add(event.kind)
+    at = event.since_s / scale
+    axes.axvline(at, color=colour, lw=1.1)
+    axes.plot([at], [0.965], "v", color=colour, ms=7, mew=0, transform=axes.get_xaxis_transform(), label=label)
+
+
+def _figure(height_in: float) -> tuple[Figure, Axes]:
+    fig = _blank(height_in)
+    return fig, fig.add_subplot()
+
+
+def _blank(height_in: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+
+
+def _line(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, name: str) -> None:
+    axes.plot(x, y, color=colour, marker="o" if len(x) <= 25 else "", ms=4, mec=SURFACE, mew=0.6, label=name)
+
+
+def _epochs(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, borderaxespad=0.2, handlelength=1.4, columnspacing=1.3)
+
+
+def _scaled(values: Sequence[float]) -> list[float]:
+    largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0) or 1.0
+    return [v / largest for v in values]
+
+
+def _svg(fig: Figure, told: str) -> str:
+    """The figure as an SVG element for HTML: no prologue, no metadata, no names that could clash with another figure's."""
+    drawn = io.StringIO()
+    fig.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = drawn.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    view = re.search(r'viewBox="[^"]*"', text)
+    body = text[text.index(">") + 1 :]
+    body = re.sub(r"<!--.*?-->", "", body, flags=re.S)
+    body = re.sub(r'<g id="[^"]*">', "<g>", body)
+    body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
+    for stand_in, variable in VARIABLES.items():
+        body = body.replace(stand_in, f"var({variable})")
+    head = f'<svg {view.group(0) if view else ""} role="img" aria-label="{escape(told)}">'
+    return re.sub(r"\n\s*", "\n", f"{head}<title>{escape(told)}</title>{body}")
+
+
+def style(salt: str) -> Any:
+    """A context in which the figures have the page's style; `salt` makes the names inside the SVG repeatable."""
+    import matplotlib
+
+    return matplotlib.rc_context({**STYLE, "svg.hashsalt": salt})

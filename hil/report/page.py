@@ -1,0 +1,103 @@
+"""A run folder -> report.html, top to bottom: verdict, learning, the node, feedback, time, faults, confusion, settings, origin.
+
+Every number comes from a file of the run folder; what is missing or damaged is said on the page, and nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from hil.errors import DataError
+from hil.report import figures, findings, tables
+from hil.report.findings import Confusion, Feedback, Histogram, Timeline, Transfer, number
+from hil.report.record import Facts, Record, read
+from hil.report.verdict import percent, verdict
+from hil.run.folder import write_atomic
+
+T = TypeVar("T")
+
+
+def render(run: Path) -> Path:
+    """Write report.html in the run folder, and return its path.
+
+    Raises:
+        RunError: this is no run folder, or it cannot be written.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    page = Environment(
+        loader=PackageLoader("hil.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page.filters["percent"] = percent
+    target = run / "report.html"
+    write_atomic(target, page.get_template("report.html").render(contents(read(run))).encode())
+    return target
+
+
+def contents(record: Record) -> dict[str, object]:
+    """What the template shows, by name. Figures are SVG text made here; everything else is text to be escaped."""
+    notes = list(record.notes)
+    made = record.diagnostics
+    table: Confusion = _checked(findings.confusion, made, (), notes)
+    curve: Transfer | None = _checked(findings.transfer, made, None, notes)
+    used: tuple[Histogram, ...] = _checked(findings.histograms, made, (), notes)
+    layers: tuple[Feedback, ...] = _checked(findings.feedback, made, (), notes)
+    seconds: dict[str, float] = _checked(findings.seconds, made, {}, notes)
+    journal = findings.timeline(record.journal)
+    names = tables.class_names(made, table)
+    with figures.style(record.name):
+        return {
+            "name": record.name,
+            "notes": notes,
+            "verdict": verdict(record, table),
+            "learning": _learning(record),
+            "epochs": tables.epochs(record.metrics),
+            "node": figures.transfer(curve, used) if curve is not None or used else "",
+            "curve": curve,
+            "used": used,
+            "feedback": [(n, part, figures.feedback(n, part)) for n, part in enumerate(layers, 1)],
+            "times": tables.shares(seconds),
+            "timeline": _timeline(journal),
+            "events": tables.events(journal.events),
+            "event_count": len(journal.events),
+            "faults": sum(event.kind == "fault" for event in journal.events),
+            "classes": names,
+            "matrix": tables.matrix(table),
+            "confused": tables.confused(table, names),
+            "settings": tables.settings(record.config),
+            "config_text": record.config_text,
+            "origin": tables.origin(record.summary),
+        }
+
+
+def _checked(find: Callable[[Facts], T], diagnostics: Facts, otherwise: T, notes: list[str]) -> T:
+    """What `find` finds, or a note about why it makes no sense."""
+    try:
+        return find(diagnostics)
+    except DataError as error:
+        notes.append(str(error))
+        return otherwise
+
+
+def _learning(record: Record) -> list[tuple[str, str]]:
+    """(title, figure) of accuracy and loss, as far as they were recorded."""
+    drawn = []
+    splits = ("train", "validation")
+    curves = {key: {s: findings.curve(record.metrics, s, key) for s in splits} for key in ("accuracy", "loss")}
+    accuracy, loss = ({s: line for s, line in found.items() if line.epochs} for found in curves.values())
+    if accuracy:
+        best, test = number(record.summary, "best_epoch"), number(record.summary, "test_accuracy")
+        drawn.append(("Accuracy", figures.accuracy(accuracy, best, test)))
+    if loss:
+        drawn.append(("Loss", figures.loss(loss)))
+    return drawn
+
+
+def _timeline(journal: Timeline) -> str:
+    return figures.timeline(journal) if len(journal.since_s) > 1 and journal.length_s > 0 else ""

@@ -1,0 +1,117 @@
+"""What a run folder holds, as far as it can be read; whatever cannot is a note, never a failure.
+
+*.json    one object                      *.jsonl   an object a line, UTF-8; a killed process may tear the last line
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hil.errors import RunError
+
+FILES = ("config.toml", "summary.json", "metrics.jsonl", "journal.jsonl", "diagnostics.json")
+NOTES_PER_FILE = 5
+
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """config, summary, diagnostics: empty if there is no such file. notes: what is missing or damaged, a sentence each."""
+
+    name: str
+    config: Facts
+    config_text: str
+    summary: Facts
+    metrics: tuple[Facts, ...]
+    journal: tuple[Facts, ...]
+    diagnostics: Facts
+    notes: tuple[str, ...]
+
+
+def read(run: Path) -> Record:
+    """Read a run folder.
+
+    Raises:
+        RunError: there is no such folder, or none of its files is there.
+    """
+    if not any((run / name).is_file() for name in FILES):
+        raise RunError(
+            "not a run folder",
+            where=str(run),
+            got="none of its files" if run.is_dir() else "no such folder",
+            allowed="a folder with " + ", ".join(FILES),
+            todo="name a folder that hil train has written",
+        )
+    notes: list[str] = []
+    text = _text(run / "config.toml", notes)
+    return Record(
+        name=run.resolve().name,
+        config=_config(text, notes),
+        config_text=text,
+        summary=_object(run / "summary.json", notes),
+        metrics=_lines(run / "metrics.jsonl", notes),
+        journal=_lines(run / "journal.jsonl", notes),
+        diagnostics=_object(run / "diagnostics.json", notes),
+        notes=tuple(notes),
+    )
+
+
+def _text(path: Path, notes: list[str]) -> str:
+    if not path.is_file():
+        notes.append(f"{path.name} is missing.")
+        return ""
+    try:
+        return path.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        notes.append(f"{path.name} cannot be read: {error.strerror}.")
+        return ""
+
+
+def _config(text: str, notes: list[str]) -> Facts:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        notes.append(f"config.toml is not TOML: {error}.")
+        return {}
+
+
+def _object(path: Path, notes: list[str]) -> Facts:
+    text = _text(path, notes)
+    if not text:
+        return {}
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        notes.append(f"{path.name} is damaged, and left out: {error}.")
+        return {}
+    if not isinstance(value, dict):
+        notes.append(f"{path.name} is left out: it holds a {type(value).__name__}, not an object.")
+        return {}
+    return value
+
+
+def _lines(path: Path, notes: list[str]) -> tuple[Facts, ...]:
+    good: list[Facts] = []
+    bad: list[str] = []
+    for number, line in enumerate(_text(path, notes).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            bad.append(f"{path.name} line {number} is damaged, and left out: {error}.")
+            continue
+        if isinstance(value, dict):
+            good.append(value)
+        else:
+            bad.append(f"{path.name} line {number} is left out: it holds a {type(value).__name__}, not an object.")
+    notes.extend(bad[:NOTES_PER_FILE])
+    if len(bad) > NOTES_PER_FILE:
+        notes.append(f"{path.name}: {len(bad) - NOTES_PER_FILE} more damaged lines are left out.")
+    return tuple(good)

@@ -1,0 +1,159 @@
+"""The tables of the report: epochs, times, events, confusion, settings, origin; text only, to be escaped by the template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from hil.report.findings import Confusion, Event, by_epoch, number
+from hil.report.record import Facts
+from hil.report.verdict import duration
+
+TIMES = {
+    "upload": ("sending to the bench", "bench"),
+    "wait": ("waiting for the bench", "bench"),
+    "read": ("reading back", "bench"),
+    "device": ("the node", "bench"),
+    "host": ("drivers on the host", "host"),
+    "learner": ("learner", "host"),
+    "optimizer": ("optimiser", "host"),
+    "data": ("data", "host"),
+    "evaluate": ("evaluation", "host"),
+}
+EPOCH_COLUMNS = (
+    ("loss", "train", "loss", "{:.4f}"),
+    ("accuracy", "train", "accuracy", "{:.1%}"),
+    ("val. loss", "validation", "loss", "{:.4f}"),
+    ("val. accuracy", "validation", "accuracy", "{:.1%}"),
+    ("clipped", "train", "overflow", "{:.2%}"),
+    ("samples/s", "train", "samples_per_s", "{:,.0f}"),
+    ("device s", "train", "device_s", "{:,.1f}"),
+    ("wall s", "train", "wall_s", "{:,.1f}"),
+)
+SHOWN_EVENTS = 100
+DEEPEST = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of the wall time; family: "bench", "host" or "rest"; tint 0, 1, … within it."""
+
+    name: str
+    text: str
+    share: float
+    family: str
+    tint: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A count of the confusion matrix, and its share of its row, 0 to 1."""
+
+    count: int
+    share: float
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def epochs(metrics: Sequence[Facts]) -> Table:
+    """A row an epoch; a column for every quantity that was recorded at all."""
+    lines = by_epoch(metrics)
+    columns = [c for c in EPOCH_COLUMNS if any(split == c[1] and c[2] in line for (_, split), line in lines.items())]
+    layers = max((len(_list(line, "correlation")) for line in lines.values()), default=0)
+    rows = []
+    for epoch in sorted({epoch for epoch, _ in lines}):
+        cells = [_cell(lines.get((epoch, split), {}), key, form) for _, split, key, form in columns]
+        found = next((r for s in ("train", "validation") if (r := _list(lines.get((epoch, s), {}), "correlation"))), [])
+        cells += [f"{r:+.3f}" if isinstance(r, int | float) else "-" for r in [*found, *[None] * (layers - len(found))]]
+        rows.append((str(epoch), *cells))
+    return Table(("epoch", *(c[0] for c in columns), *(f"r, layer {n}" for n in range(1, layers + 1))), tuple(rows))
+
+
+def shares(seconds: Mapping[str, float]) -> tuple[Share, ...]:
+    """Parts of the wall time, the bench first, the rest last."""
+    total = sum(seconds.values()) or 1.0
+    tints = {"bench": 0, "host": 0, "rest": 0}
+    found = []
+    named = [(*TIMES.get(key, ("everything else" if key == "other" else key, "rest")), value) for key, value in seconds.items()]
+    for name, family, value in sorted(named, key=lambda part: list(tints).index(part[1])):
+        found.append(Share(name, duration(value), value / total, family, tints[family]))
+        tints[family] += 1
+    return tuple(found)
+
+
+def events(listed: Sequence[Event]) -> tuple[tuple[str, str, str], ...]:
+    """(time since the start, kind, text) of the first events."""
+    return tuple(("" if e.since_s is None else duration(e.since_s), e.kind, e.text) for e in listed[:SHOWN_EVENTS])
+
+
+def matrix(table: Confusion) -> tuple[tuple[Cell, ...], ...]:
+    """Counts with their share of the row, which is the true class."""
+    rows = []
+    for true, row in enumerate(table):
+        total = sum(row) or 1
+        rows.append(tuple(Cell(n, n / total, true == predicted) for predicted, n in enumerate(row)))
+    return tuple(rows)
+
+
+def confused(table: Confusion, classes: Sequence[str], most: int = 5) -> tuple[str, ...]:
+    """The commonest mistakes, worst first."""
+    wrong = [(n, t, p) for t, row in enumerate(table) for p, n in enumerate(row) if n and t != p]
+    wrong.sort(key=lambda pair: (-pair[0], pair[1:]))
+    return tuple(f"{classes[true]} taken for {classes[predicted]}: {n:,}" for n, true, predicted in wrong[:most])
+
+
+def class_names(diagnostics: Facts, table: Confusion) -> tuple[str, ...]:
+    """Names from `classes` in the diagnostics where they fit, numbers otherwise."""
+    names = _list(diagnostics, "classes")
+    return tuple(map(str, names if len(names) == len(table) else range(len(table))))
+
+
+def settings(config: Facts) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
+    """(section, ((key, value), ...)) of the configuration; what stands outside any section comes first, as "run"."""
+    loose = tuple((key, plain(value)) for key, value in config.items() if not isinstance(value, Mapping))
+    found = [("run", loose)] if loose else []
+    found += [(name, tuple(_flat(value))) for name, value in config.items() if isinstance(value, Mapping)]
+    return tuple(found)
+
+
+def origin(summary: Facts) -> tuple[tuple[str, str], ...]:
+    """Everything that the summary says, flat: node, instruments with serial numbers, versions, and the rest."""
+    first = ("provenance", "node", "resources", "versions")
+    ordered = {key: summary[key] for key in (*first, *(k for k in summary if k not in first)) if key in summary}
+    return tuple(_flat(ordered))
+
+
+def plain(value: object) -> str:
+    """A value as a person would write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(map(plain, value))
+    return "-" if value is None else str(value)
+
+
+def _flat(facts: Facts, depth: int = 0) -> Iterator[tuple[str, str]]:
+    for key, value in facts.items():
+        if isinstance(value, Mapping) and value and depth < DEEPEST:
+            yield from ((f"{key} · {inner}", text) for inner, text in _flat(value, depth + 1))
+        else:
+            yield str(key), plain(value)
+
+
+def _cell(line: Facts, key: str, form: str) -> str:
+    value = number(line, key)
+    if value is None:
+        return "-" if line.get(key) is None else str(line[key])
+    return form.format(value).replace("%", " %")
+
+
+def _list(facts: Facts, key: str) -> list[object]:
+    value = facts.get(key)
+    return value if isinstance(value, list) else []
