@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import statistics
 import time
@@ -35,7 +36,7 @@ Step = Callable[[Tensor, Tensor], float]
 
 def synapses() -> list[nn.Linear]:
     torch.manual_seed(SEED)
-    return [nn.Linear(a, b) for a, b in zip(WIDTHS[:-1], WIDTHS[1:], strict=True)]
+    return [nn.Linear(a, b) for a, b in itertools.pairwise(WIDTHS)]
 
 
 def ours(layers: list[nn.Linear]) -> tuple[Step, ADFA]:
@@ -123,7 +124,9 @@ def main() -> None:
         times = {first: spent_s(first, data), second: spent_s(second, data)}
         pairs.append((times[framework], times[by_hand]))
     ratios = sorted(mine / hand for mine, hand in pairs)
-    print(f"aDFA step, {'-'.join(map(str, WIDTHS))}, batch {BATCH}, {rounds} rounds of {steps} steps, torch {torch.__version__}")
+    print(
+        f"aDFA step, {'-'.join(map(str, WIDTHS))}, batch {BATCH}, {rounds} rounds of {steps} steps, torch {torch.__version__}"
+    )
     result = {
         "step_vs_bare": round(statistics.median(ratios), 4),
         "step_vs_bare_quartiles": [round(ratios[rounds // 4], 4), round(ratios[-1 - rounds // 4], 4)],
