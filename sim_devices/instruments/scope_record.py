@@ -1,0 +1,86 @@
+"""One channel's record: words, and what is needed to read them.
+
+    format,type,points,count,xincrement,xorigin,xreference,yincrement,yorigin,yreference
+    volts = (word - yreference) yincrement + yorigin               seconds = (i - xreference) xincrement + xorigin
+
+Source: Keysight InfiniiVision 3000 X-Series Programmer's Guide, ":WAVeform:PREamble", ":WAVeform:DATA".
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from sim_devices.instruments import converter
+from sim_devices.instruments.converter import Words
+from sim_devices.instruments.sampling import Window
+
+FORMATS, TYPES = {"BYTE": 0, "WORD": 1, "ASC": 4}, {"NORM": 0, "AVER": 2, "HRES": 3}
+NR3 = "+.8E"
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How a record is put on the wire: FORMat, BYTeorder LSBFirst, UNSigned."""
+
+    form: str
+    swapped: bool
+    unsigned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Args: words: (n,) signed, see converter.py. range_v, offset_v: of the channel when it was taken. kind: ACQuire:TYPE.
+    averaged: how many records it is the mean of."""
+
+    words: Words
+    window: Window
+    range_v: float
+    offset_v: float
+    kind: str
+    averaged: int = 1
+
+    def thinned(self, limit: float) -> Record:
+        """Every d-th point, d the smallest number that leaves at most `limit`."""
+        every = max(1, -(-len(self.words) // int(min(limit, 1e9))))
+        if every == 1:
+            return self
+        words = self.words[::every]
+        return replace(self, words=words, window=Window(self.window.start_s, self.window.rate_hz / every, len(words)))
+
+    def preamble(self, wire: Wire) -> str:
+        codes = 65536 if wire.form == "WORD" else 256
+        reference = codes // 2 if wire.unsigned else 0
+        what = f"{FORMATS[wire.form]:+d},{TYPES[self.kind]:+d},{len(self.words):+d},{self.averaged:+d}"
+        axis = f"{1 / self.window.rate_hz:{NR3}},{self.window.start_s:{NR3}},+0"
+        return f"{what},{axis},{self.range_v / codes:{NR3}},{self.offset_v:{NR3}},{reference:+d}"
+
+    def data(self, wire: Wire) -> bytes:
+        if wire.form == "ASC":
+            volts = self.words * (self.range_v / 65536) + self.offset_v
+            text = ",".join(f"{v:{NR3}}" for v in volts).encode()
+            return b"#8%08d" % len(text) + text
+        return converter.block(self.words, wide=wire.form == "WORD", swapped=wire.swapped, unsigned=wire.unsigned)
+
+    def snapshot(self) -> dict[str, object]:
+        words = base64.b64encode(self.words.astype("<i2").tobytes()).decode()
+        return {
+            "words": words,
+            "window": asdict(self.window),
+            "range_v": self.range_v,
+            "offset_v": self.offset_v,
+            "kind": self.kind,
+            "averaged": self.averaged,
+        }
+
+    @classmethod
+    def restored(cls, state: Mapping[str, object]) -> Record:
+        words = np.frombuffer(base64.b64decode(str(state["words"])), "<i2").astype(np.int16)
+        window = state["window"]
+        if not isinstance(window, dict):
+            raise TypeError("window")
+        numbers = float(str(state["range_v"])), float(str(state["offset_v"]))
+        return cls(words, Window(**window), *numbers, str(state["kind"]), int(str(state["averaged"])))
