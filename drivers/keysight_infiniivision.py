@@ -29,7 +29,7 @@ from hil.errors import ConfigError, HilError, InstrumentError, MissedTrigger, No
 HOLE, CLIPPED_LOW, CLIPPED_HIGH = 0, 1, 0xFFFF
 SENTINEL = 9.8e37  # anything at least this large stands for "no measurement"
 RUNNING = 1 << 3  # of OPERegister:CONDition
-DIVISIONS_V, DIVISIONS_S = 8, 10
+WORD = 1  # format in the preamble
 VERIFY_EVERY = 256  # records between two looks at the preamble: somebody may turn a knob
 
 
@@ -85,7 +85,7 @@ class InfiniiVision:
         self._clock = clock
         self._shape: tuple[int, float, float] | None = None  # what the instrument is configured for, if that is known
         self._preamble: str | None = None
-        self._scale, self._axis = Scale(1.0, 0.0, 0.0), Axis(0.0, 1.0)
+        self._points, self._scale, self._axis = 0, Scale(1.0, 0.0, 0.0), Axis(0.0, 1.0)
         self._until_verified = 0
         self._closed = False
         try:
@@ -103,6 +103,11 @@ class InfiniiVision:
         """The screen: what can be read without clipping, V."""
         return self._port
 
+    def finer(self, rate_hz: float, most: int) -> int:
+        """The largest multiple of `rate_hz`, up to `most`, that the sampling clock divides down to; 1 if there is none."""
+        ratios = ((multiple, self.highest_rate_hz / (rate_hz * multiple)) for multiple in range(most, 0, -1))
+        return next((multiple for multiple, ratio in ratios if ratio >= 1 and math.isclose(ratio, round(ratio))), 1)
+
     def forget(self) -> None:
         """The instrument may have lost its settings (power, fault): send them all again next time."""
         self._shape = self._preamble = None
@@ -118,6 +123,8 @@ class InfiniiVision:
 
     def configure(self, samples: int, rate_hz: float, start_s: float) -> None:
         """Record `samples` at `rate_hz`, the first `start_s` after the trigger; sends nothing if it is set already.
+
+        A scope that has not this rate takes a higher one: the record's own axis says which.
 
         Raises:
             ConfigError: more samples, or faster ones, than the model has. CommandRefused: the instrument complains.
@@ -199,22 +206,23 @@ class InfiniiVision:
         if self._preamble is None or self._until_verified == 0:
             self._read_preamble(self._shape)
         self._until_verified -= 1
-        words: Words = self._scpi.ask_block(":WAV:DATA?", "<u2", self._shape[0])
+        words: Words = self._scpi.ask_block(":WAV:DATA?", "<u2", self._points)
         self._check(words)
         return Record(words, self._scale, self._axis)
 
     def _read_preamble(self, shape: tuple[int, float, float]) -> None:
         text = self._scpi.ask(":WAV:PRE?")
         if self._preamble is not None and text != self._preamble:
+            before = self._preamble
             self.forget()
             raise InstrumentError(
                 "the settings of the scope changed during the measurement",
                 where=self._name,
                 got=text,
-                allowed=str(self._preamble),
+                allowed=before,
                 todo="leave the front panel alone, then repeat; the settings will be sent again",
             )
-        self._scale, self._axis = _parse(text, shape, self._name)
+        self._points, self._scale, self._axis = _parse(text, shape, self._name)
         self._preamble, self._until_verified = text, VERIFY_EVERY
 
     def _check(self, words: Words) -> None:
@@ -256,9 +264,9 @@ class InfiniiVision:
             self._scpi.close()
 
 
-def _parse(preamble: str, shape: tuple[int, float, float], where: str) -> tuple[Scale, Axis]:
-    """Scale and axis of a preamble, if it describes the record that was asked for."""
-    samples, rate_hz, _ = shape
+def _parse(preamble: str, shape: tuple[int, float, float], where: str) -> tuple[int, Scale, Axis]:
+    """Points, scale and axis of a preamble, if the record holds what was asked for."""
+    samples, rate_hz, start_s = shape
     try:
         fields = [float(field) for field in preamble.split(",")]
     except ValueError:
@@ -268,15 +276,18 @@ def _parse(preamble: str, shape: tuple[int, float, float], where: str) -> tuple[
     if not all(math.isfinite(field) and abs(field) < SENTINEL for field in fields):
         raise NotAReading("the preamble says that there is no measurement", where=where, got=preamble[:120])
     form, _, points, _, step_s, origin_s, reference, volts, origin_v, zero = fields
-    if form != 1 or round(points) != samples or not math.isclose(step_s * rate_hz, 1.0, rel_tol=1e-6):
+    axis = Axis(origin_s - reference * step_s, step_s)
+    late_s = axis.start_s - start_s
+    short_s = (samples - 1) / rate_hz - late_s - (points - 1) * step_s
+    if form != WORD or not 0 < step_s * rate_hz < 1 + 1e-6 or late_s > step_s or short_s > step_s:
         raise InstrumentError(
             "the scope recorded something else than it was asked for",
             where=where,
-            got=f"format {form:g}, {points:g} samples, {step_s:g} s apart",
-            allowed=f"format 1 (WORD), {samples} samples, {1 / rate_hz:g} s apart",
-            todo="choose a sample rate and a record length that this model has",
+            got=f"format {form:g}, {points:g} samples, {step_s:g} s apart, from {axis.start_s:g} s",
+            allowed=f"format {WORD} (WORD), {samples} samples, {1 / rate_hz:g} s apart or closer, from {start_s:g} s",
+            todo="choose a symbol rate that divides the sampling clock, or a shorter record",
         )
-    return Scale(volts, origin_v, zero), Axis(origin_s - reference * step_s, step_s)
+    return round(points), Scale(volts, origin_v, zero), axis
 
 
 def _model(identity: Identity) -> Model:

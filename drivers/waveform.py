@@ -49,7 +49,7 @@ from hil.device import Port, Provenance, Spec
 from hil.errors import ConfigError, ContractError, HilError, Misaligned
 
 REACH = 4  # symbols either way in which a marker may be found
-FINE = 8  # samples a symbol when the delay is measured
+FINE = 10  # samples a symbol, at most, when the delay is measured
 FADED = 0.25  # of the marker's contrast when the device was opened: less than this is another signal
 
 
@@ -77,8 +77,7 @@ class Digitizer(Protocol):
     def reading(self) -> Port: ...
     @property
     def memory(self) -> Memory: ...
-    @property
-    def highest_rate_hz(self) -> float: ...
+    def finer(self, rate_hz: float, most: int) -> int: ...
     def configure(self, samples: int, rate_hz: float, start_s: float) -> None: ...
     def arm(self) -> None: ...
     def wait(self, timeout_s: float) -> None: ...
@@ -341,13 +340,14 @@ class Waveform:
         longest = math.ceil(s.longest_delay_s * s.symbol_rate_hz) + 1
         layout = self._layout(longest)
         seen = LEAD + len(BARKER) + GUARD + longest  # symbols; the tail marker begins after them
-        fine = min(FINE, int(self._digitizer.highest_rate_hz / s.symbol_rate_hz), self._digitizer.memory.most // seen)
-        if fine < 1 or layout.plan.records > 1:
+        most = min(FINE, self._digitizer.memory.most // seen)
+        if most < 1 or layout.plan.records > 1:
             raise ConfigError(
                 "the memories are too short to look for the longest delay", where="waveform", got=f"{seen} symbols",
                 allowed=f"{self._digitizer.memory.most} samples in, {self._generator.memory.most} out",
                 todo="lower longest_delay_s, or raise the memory",
             )  # fmt: skip
+        fine = self._digitizer.finer(s.symbol_rate_hz, most)
         self._generator.prepare(s.symbol_rate_hz * s.samples_per_symbol)
         self._generator.upload(layout.empty)
         self._generator.output(True)
@@ -355,12 +355,14 @@ class Waveform:
         self._digitizer.arm()
         self._generator.trigger()
         self._digitizer.wait(s.trigger_timeout_s)
-        measured = self._digitizer.read()
-        peak = find(measured.words, LEAD * fine, fine, longest * fine)
-        accepted(peak, s.marker_threshold, s.marker_ambiguous, f"{self._spec.outputs.name}, measuring the delay")
+        measured, where = self._digitizer.read(), f"{self._spec.outputs.name}, measuring the delay"
+        undelayed = window(measured.axis, symbol_s, 0.0, 0.0, where)
+        expected, period = undelayed.first(LEAD), undelayed.period
+        peak = find(measured.words, expected, period, longest * period)
+        accepted(peak, s.marker_threshold, s.marker_ambiguous, where)
         # the first sample of a symbol comes between 0 and 1 samples after its edge: half a sample on average
-        late_s = (LEAD * fine + peak.lag + peak.fraction - 0.5) * measured.axis.step_s
-        return Delay(measured.axis.start_s + late_s - LEAD * symbol_s, peak.contrast)
+        late = expected + peak.lag + peak.fraction - 0.5
+        return Delay(measured.axis.start_s + late * measured.axis.step_s - LEAD * symbol_s, peak.contrast)
 
     def _checked(self, peak: Peak, what: str) -> Peak:
         s, where = self._settings, f"{self._spec.outputs.name}, {what}"

@@ -66,13 +66,16 @@ class ArrayDigitizer:
     def __init__(
         self, generator: ArrayGenerator, node: Node = lambda v: v, delay_s: float = 37.3e-9, most: int = 4_000_000
     ) -> None:
-        self.reading, self.memory, self.highest_rate_hz = Port("array scope", -2.0, 2.0, "V"), Memory(1, most), 1e9
+        self.reading, self.memory = Port("array scope", -2.0, 2.0, "V"), Memory(1, most)
         self.generator, self.node, self.delay_s = generator, node, delay_s
         self.shape = (0, 1.0, 0.0)
         self.configured = self.closed = 0
         self.armed_after = -1
         self.stretch = 1.0
         self.missing = False
+
+    def finer(self, rate_hz: float, most: int) -> int:
+        return min(8, most)
 
     def configure(self, samples: int, rate_hz: float, start_s: float) -> None:
         self.configured += self.shape != (samples, rate_hz, start_s)
