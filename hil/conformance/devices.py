@@ -1,0 +1,202 @@
+"""Does an object keep the contract of a Device (hil/device.py)?"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hil.chance import generator
+from hil.conformance.report import Broken, Checklist, NotApplicable, Report, need
+from hil.device import Device, Port, Restorable, Spec, Streaming
+from hil.errors import ContractError, OutOfRange
+
+ANY_WIDTH = 5  # channels tried where the port takes any
+BATCHES = (1, 3, 8)
+STEPS = 4  # of time, for a temporal device
+
+Sent = Callable[[Device], int]
+
+
+def check_device(make: Callable[[], Device], sent: Sent | None = None) -> Report:
+    """Try fresh devices from `make`; they are all closed again.
+
+    Args:
+        make: builds the device, each time in the same state; for a real one, opens it.
+        sent: how many messages a device has sent so far, to see that a refusal sends nothing. A twin that saves its state
+            needs none.
+    Raises:
+        ContractError: with the list of what failed.
+    """
+    first = make()
+    checks = Checklist(f"device {type(first).__name__}")
+    with checks("spec is truthful", "poor"):
+        _spec(first)
+    for batch in BATCHES:
+        with checks(f"a batch of {batch} gives as many readings", "wrong"):
+            _answers(first, batch)
+    with checks("a reading stays what it was", "wrong"):
+        _keeps(first)
+    with checks("no graph goes through", "wrong"):
+        need(not first.forward(_drive(first, 2).requires_grad_(True)).requires_grad, "the reading requires grad")
+    for name, bad in _forbidden(first):
+        with checks(f"refuses {name}, sending nothing", "unsafe"):
+            _refuses(first, bad, sent)
+    with checks("programming is refused where it must be", "unsafe"):
+        _programs(first, sent)
+    with checks("reset may come at any time", "poor"):
+        first.reset()
+        first.reset()
+        first.forward(_drive(first, 2))
+    with checks("close may come twice", "unsafe"):
+        first.close()
+        first.close()
+    with checks("two made alike answer alike", "wrong"):
+        _alike(make)
+    with checks("a saved state goes on with the same readings", "wrong"):
+        _restores(make)
+    with checks("submitted drives are answered in order", "wrong"):
+        _streams(make)
+    return checks.report()
+
+
+def _spec(device: Device) -> None:
+    spec = device.spec
+    need(isinstance(spec, Spec), f"spec is a {type(spec).__name__}")
+    need(spec == device.spec, "two readings of spec differ")
+    need(math.isfinite(spec.inputs.low) and math.isfinite(spec.inputs.high), "the limits of the drive are not finite")
+
+
+def _width(port: Port) -> int:
+    return ANY_WIDTH if port.size is None else port.size
+
+
+def _drive(device: Device, batch: int, stream: str = "drive") -> Tensor:
+    """Values anywhere inside the limits, (batch, n) or (time, batch, n)."""
+    port = device.spec.inputs
+    shape = (batch, _width(port))
+    rng = generator(0, batch, stream)
+    share = torch.rand((STEPS, *shape) if device.spec.temporal else shape, generator=rng)
+    return (port.low + (port.high - port.low) * share).clamp(port.low, port.high)
+
+
+def _answers(device: Device, batch: int) -> None:
+    x = _drive(device, batch)
+    before = x.clone()
+    reading = device.forward(x)
+    port = device.spec.outputs
+    wanted = (*x.shape[:-1], x.shape[-1] if port.size is None else port.size)
+    need(tuple(reading.shape) == wanted, f"shape {tuple(reading.shape)} for a drive {tuple(x.shape)}, not {wanted}")
+    need(reading.dtype == torch.float32, f"dtype {reading.dtype}, not torch.float32")
+    need(torch.equal(x, before), "the caller's tensor was changed")
+    try:
+        port.check(reading)
+    except OutOfRange as error:
+        raise Broken(f"a reading outside its own port: {error}") from error
+
+
+def _keeps(device: Device) -> None:
+    reading = device.forward(_drive(device, 3))
+    before = reading.clone()
+    device.forward(_drive(device, 3, "another"))
+    need(torch.equal(reading, before), "the next call overwrote the tensor of this one")
+
+
+def _forbidden(device: Device) -> list[tuple[str, Tensor]]:
+    port = device.spec.inputs
+    reach = max(1.0, port.high - port.low)
+    values = {"NaN": math.nan, "infinity": math.inf, "above the limit": port.high + reach, "below the limit": port.low - reach}
+    found = []
+    for name, value in values.items():
+        bad = _drive(device, 3)
+        bad.view(-1)[-1] = value  # the last one: whatever checks as it sends has sent the others
+        found.append((name, bad))
+    if port.size is not None:
+        wide = _drive(device, 3)
+        found.append(("too many channels", torch.cat([wide, wide[..., :1]], -1)))
+    return found
+
+
+def _refuses(device: Device, bad: Tensor, sent: Sent | None) -> None:
+    before = _trail(device, sent)
+    try:
+        device.forward(bad)
+    except OutOfRange:
+        need(_trail(device, sent) == before, "refused, but something was sent before")
+    else:
+        raise Broken("it was taken")
+
+
+def _trail(device: Device, sent: Sent | None) -> object:
+    """Anything that a transmission would change."""
+    if sent is not None:
+        return sent(device)
+    return json.dumps(device.snapshot()) if isinstance(device, Restorable) else None
+
+
+def _programs(device: Device, sent: Sent | None) -> None:
+    port = device.spec.params
+    if port is None:
+        try:
+            device.program(torch.zeros(1))
+        except ContractError:
+            return
+        raise Broken("a fixed node took a program")
+    size = _width(port)
+    before = _trail(device, sent)
+    try:
+        device.program(torch.full((size,), math.nan))
+    except OutOfRange:
+        need(_trail(device, sent) == before, "refused, but something was sent before")
+    else:
+        raise Broken("NaN was programmed")
+    device.program(torch.full((size,), 0.5 * (port.low + port.high)))
+
+
+def _alike(make: Callable[[], Device]) -> None:
+    one, other = make(), make()
+    try:
+        if one.spec.provenance == "real":
+            raise NotApplicable("hardware has noise of its own")
+        same = all(torch.equal(one.forward(x), other.forward(x)) for x in (_drive(one, 3), _drive(one, 8)))
+        need(same, "they differ: chance does not come from arguments alone")
+    finally:
+        one.close()
+        other.close()
+
+
+def _restores(make: Callable[[], Device]) -> None:
+    one, other = make(), make()
+    try:
+        if one.spec.provenance == "real" or not (isinstance(one, Restorable) and isinstance(other, Restorable)):
+            raise NotApplicable("its state is not the computer's to save")
+        one.forward(_drive(one, 3))
+        saved = json.loads(json.dumps(one.snapshot()))
+        wanted = [one.forward(_drive(one, n)) for n in (2, 3)]
+        other.restore(saved)
+        found = [other.forward(_drive(other, n)) for n in (2, 3)]
+        need(all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True)), "the readings after a restore differ")
+    finally:
+        one.close()
+        other.close()
+
+
+def _streams(make: Callable[[], Device]) -> None:
+    one, other = make(), make()
+    try:
+        if not isinstance(one, Streaming):
+            raise NotApplicable("it does not stream")
+        drives = [_drive(one, n) for n in (3, 1, 8)]
+        answers = [one.submit(x) for x in drives]
+        readings = [answer.result() for answer in answers]
+        wrong = [n for n, (x, y) in enumerate(zip(drives, readings, strict=True)) if y.shape[:-1] != x.shape[:-1]]
+        need(not wrong, f"answers {wrong} have the shape of other drives")
+        if one.spec.provenance != "real":
+            calm = [other.forward(x) for x in drives]
+            need(all(torch.equal(a, b) for a, b in zip(calm, readings, strict=True)), "submitted and asked differ")
+    finally:
+        one.close()
+        other.close()
