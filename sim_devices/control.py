@@ -10,7 +10,7 @@ A line of JSON each way, newline-delimited, over TCP on the loopback interface:
     set          path value
     snapshot                   all of the state, plant and boxes: restoring it makes the bench go on with the same numbers
     restore      state
-    log                        what happened on the wires, oldest first
+    log                        outputs that went on or off, oldest first
     outputs                    for each box: its output channels, on or off, and their level in V
     reboot       box           power off and on
     stop                       end the bench
@@ -23,9 +23,10 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from hil.errors import ConfigError, ContractError, Desync, Disconnected, HilError, LinkTimeout, OpenFailed
 from sim_devices.instruments.box import Box
@@ -46,7 +47,9 @@ class Adjustable(Protocol):
 
     def restore(self, state: Mapping[str, object]) -> None: ...
 
-    def log(self) -> list[dict[str, object]]: ...
+    @property
+    def log(self) -> Sequence[Any]:
+        """Dataclasses, oldest first."""
 
 
 class ControlServer:
@@ -61,7 +64,7 @@ class ControlServer:
             "set": lambda asked: plant.set(_text(asked, "path"), asked.get("value")),
             "snapshot": lambda asked: self.snapshot(),
             "restore": lambda asked: self.restore(_mapping(asked.get("state"))),
-            "log": lambda asked: plant.log(),
+            "log": lambda asked: [asdict(entry) for entry in plant.log],
             "outputs": lambda asked: self.outputs(),
             "reboot": lambda asked: self._box(_text(asked, "box")).reboot(),
             "stop": lambda asked: self.stopped.set(),
@@ -124,8 +127,7 @@ class ControlServer:
                 )
             return {"id": number, "ok": what(asked)}
         except HilError as error:
-            facts = (error.what, error.where, error.got, error.allowed, error.outputs, error.todo)
-            return {"id": number, "error": {"kind": type(error).__name__, **dict(zip(FACTS, facts, strict=True))}}
+            return {"id": number, "error": refusal(error)}
 
 
 class ControlClient:
@@ -168,7 +170,7 @@ class ControlClient:
         self._ask({"do": "restore", "state": dict(state)})
 
     def log(self) -> list[dict[str, object]]:
-        """What happened on the wires, oldest first."""
+        """Outputs that went on or off, oldest first."""
         entries = self._ask({"do": "log"})
         if not isinstance(entries, list):
             raise ContractError("not a log", where=self._where, got=str(entries)[:80], allowed="a list")
@@ -210,7 +212,7 @@ class ControlClient:
                 self.close()
                 raise
         if "error" in answer:
-            raise _error(_mapping(answer["error"]), self._where)
+            raise refused(answer["error"], self._where)
         return answer.get("ok")
 
     def _exchange(self, line: bytes) -> Mapping[str, object]:
@@ -253,8 +255,15 @@ def _mapping(value: object) -> Mapping[str, object]:
     return value
 
 
-def _error(facts: Mapping[str, object], where: str) -> HilError:
-    """What was raised at the other end, again."""
+def refusal(error: HilError) -> dict[str, str]:
+    """An error as JSON values."""
+    facts = (error.what, error.where, error.got, error.allowed, error.outputs, error.todo)
+    return {"kind": type(error).__name__, **dict(zip(FACTS, facts, strict=True))}
+
+
+def refused(sent: object, where: str) -> HilError:
+    """The error that another process sent as a `refusal`; Desync if it is none."""
+    facts = _mapping(sent)
     kind = _kinds().get(str(facts.get("kind")))
     text = {name: str(facts.get(name, "")) for name in FACTS}
     if kind is None:

@@ -11,14 +11,14 @@ from sim_devices.instruments.box import Message
 class MemoryBox:
     """`*IDN?`, `PUT <anything>`, `GET?`, `WAIT?` (until a trigger or a clear), `FAIL`; all else is only remembered."""
 
-    def __init__(self, name: str = "memory", seed: int = 0, level_v: float = 0.0) -> None:
-        self.name, self.seed, self.level_v = name, seed, level_v
+    def __init__(self, name: str = "memory", level_v: float = 0.0, lock: threading.Condition | None = None) -> None:
+        self.name, self.level_v = name, level_v
         self.messages: list[bytes] = []
         self.query_errors: list[int] = []
         self.held = b""
         self.status = 0
         self.waits = self.clears = self.triggers = 0
-        self._go = threading.Condition()
+        self._go = lock or threading.Condition()
 
     def execute(self, message: Message) -> bytes | None:
         text = bytes(message)

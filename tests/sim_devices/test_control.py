@@ -7,6 +7,7 @@ import math
 import socket
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import pytest
 from memory_box import MemoryBox
@@ -14,6 +15,11 @@ from memory_box import MemoryBox
 from hil.device import Restorable
 from hil.errors import ConfigError, ContractError, Desync, Disconnected, LinkTimeout, OpenFailed, OutOfRange
 from sim_devices.control import ControlClient, ControlServer
+
+
+@dataclass(frozen=True)
+class Event:
+    what: str
 
 
 class MappingPlant:
@@ -37,8 +43,9 @@ class MappingPlant:
     def restore(self, state: Mapping[str, object]) -> None:
         self.values = dict(state)
 
-    def log(self) -> list[dict[str, object]]:
-        return [{"event": "trigger"}]
+    @property
+    def log(self) -> tuple[Event, ...]:
+        return (Event("on"),)
 
 
 @pytest.fixture
@@ -88,7 +95,7 @@ def test_snapshot_of_another_bench_is_refused_and_changes_nothing(client: Contro
 
 
 def test_log_and_outputs(client: ControlClient) -> None:
-    assert client.log() == [{"event": "trigger"}]
+    assert client.log() == [{"what": "on"}]
     assert client.outputs() == {"awg": {"1": {"on": True, "level_v": 0.25}}}
 
 
