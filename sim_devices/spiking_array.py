@@ -1,0 +1,156 @@
+"""An array of spiking neurons as a Device, and the chip that arrays are cut from.
+
+    forward(x)   currents (time, batch, size) -> spikes; goes on from the state that the last call left, until reset()
+    monitor()    the membranes v[t], before the reset, of the last call
+
+Noise of time step k, counted over the life of the array, comes from the generator (seed, k, "noise"): one call over T steps and
+T calls over one step give the same bits, also after a resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from hil.chance import generator, key
+from hil.device import Spec
+from hil.errors import ContractError
+from sim_devices.lif_array import LifArray, Neuron
+from sim_devices.simulated import DTYPES
+from sim_devices.twin import State
+
+
+class SpikingArray:
+    """Args: twin: the neurons. seed: of the membrane noise."""
+
+    def __init__(self, twin: LifArray, seed: int = 0) -> None:
+        self._twin, self._seed = twin, seed
+        self._steps = 0
+        self._params: Tensor | None = None
+        self._state: State | None = None
+        self._membranes: Tensor | None = None
+
+    @property
+    def spec(self) -> Spec:
+        return self._twin.spec
+
+    @property
+    def twin(self) -> LifArray:
+        return self._twin
+
+    def program(self, params: Tensor) -> None:
+        """Thresholds (size,), as designed; mismatch is on top."""
+        port = self.spec.params
+        assert port is not None  # a spiking array always has thresholds
+        self._params = port.check(params).detach().clone()
+
+    def reset(self) -> None:
+        self._state = None
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Raises:
+        OutOfRange: a current beyond the limit.
+        ContractError: not (time, batch, size), or another batch size than since the last reset.
+        """
+        self.spec.inputs.check(x)
+        if x.ndim != 3:
+            raise ContractError(
+                "a spiking array needs a time axis", where="spiking array", got=f"shape {tuple(x.shape)}",
+                allowed="(time, batch, size)", outputs="unchanged; nothing was sent",
+            )  # fmt: skip
+        state = self._state
+        if state is None:
+            state = self._twin.rest(x.shape[1], torch.Generator(x.device))
+        self._membranes = None  # given back before as much is taken again
+        spikes, self._membranes, self._state = run_keyed(self._twin, state, self._params, x, self._seed, self._steps)
+        self._steps += len(x)
+        return spikes
+
+    def monitor(self) -> Tensor:
+        """Membranes (time, batch, size) of the last `forward`, before the reset; still there after reset().
+
+        Raises:
+            ContractError: nothing was run yet.
+        """
+        if self._membranes is None:
+            raise ContractError("no membranes yet", where="spiking array", got="monitor()", allowed="after forward()")
+        return self._membranes
+
+    def close(self) -> None:
+        """Nothing to make safe."""
+
+    def snapshot(self) -> Mapping[str, object]:
+        state = None if self._state is None else [{"dtype": str(t.dtype), "values": t.tolist()} for t in self._state]
+        return {"steps": self._steps, "state": state, "params": None if self._params is None else self._params.tolist()}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        steps, saved, params = state["steps"], state["state"], state["params"]
+        if not isinstance(steps, int) or not (saved is None or isinstance(saved, list)):
+            raise ContractError("not a snapshot of a spiking array", where="spiking array", got=str(state)[:80])
+        self._steps = steps
+        self._state = None if saved is None else tuple(torch.tensor(t["values"], dtype=DTYPES[t["dtype"]]) for t in saved)
+        self._params = None if params is None else torch.tensor(params)
+
+
+def run_keyed(
+    twin: LifArray, state: State, params: Tensor | None, x: Tensor, seed: int, first_step: int, stream: str = "noise"
+) -> tuple[Tensor, Tensor, State]:
+    """`twin.run`, with the noise of each step from its own key (seed, step, stream)."""
+    if not twin.neuron.noise or not len(x):
+        return twin.run(state, params, x, torch.Generator(x.device))
+    spikes, membranes = [], []
+    for step, current in enumerate(torch.split(x, 1), first_step):
+        s, v, state = twin.run(state, params, current, generator(seed, step, stream, x.device))
+        spikes.append(s)
+        membranes.append(v)
+    return torch.cat(spikes), torch.cat(membranes), state
+
+
+class TwinChip:
+    """A source of arrays: every layer of a network needs neurons of its own.
+
+    The same (neuron, seed) and the same order of requests give the same neurons, mismatch included.
+
+    Args:
+        neuron: the design of the chip, and its spread. seed: of fabrication and noise.
+    """
+
+    def __init__(self, neuron: Neuron | None = None, seed: int = 0) -> None:
+        self.neuron, self.seed = neuron or Neuron(), seed
+        self._cut = 0
+
+    def array(
+        self,
+        size: int,
+        couples: bool = False,
+        *,
+        v_th: float | None = None,
+        v_rest: float | None = None,
+        leak: float | None = None,
+    ) -> SpikingArray:
+        """The next array. v_th, v_rest, leak: other than the chip's design.
+
+        Raises:
+            ConfigError: settings that make no neuron.
+        """
+        neuron = replace(
+            self.neuron,
+            v_th=self.neuron.v_th if v_th is None else v_th,
+            v_rest=self.neuron.v_rest if v_rest is None else v_rest,
+            leak=self.neuron.leak if leak is None else leak,
+        )
+        return self.cut(size, neuron, couples)
+
+    def cut(self, size: int, neuron: Neuron, couples: bool = False) -> SpikingArray:
+        """The next array, of a design of its own."""
+        seed = key(self.seed, self._cut, "array")
+        array = SpikingArray(LifArray(size, neuron, couples=couples, seed=seed), seed)
+        self._cut += 1
+        return array
+
+    def close(self) -> None:
+        """Nothing to make safe."""
