@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from drivers.link import Deadline
-from drivers.stream import LINE_LIMIT_BYTES, gone, keep_awake, out_of_step, timed_out
+from drivers.stream import LINE_LIMIT_BYTES, BenchSocket, gone, out_of_step
 
 HEADER = struct.Struct("!2sBBIQ")
 FATAL_ERROR, ERROR, DATA, DATA_END = 2, 3, 6, 7
@@ -34,6 +34,7 @@ class Client(Protocol):
 
     last_message_id: int | None
     _rmt: int
+    _sync: socket.socket
 
     def send(self, data: bytes) -> int: ...
 
@@ -42,25 +43,24 @@ class Client(Protocol):
 
 class HislipWire:
     """Args:
-    client: PyVISA-py's protocol object, open.
-    sock: its synchronous channel.
+    client: PyVISA-py's protocol object, open. Its synchronous channel is taken over.
     where: for messages.
     timeout_s: longest silence.
     """
 
     endings = frozenset({b"", b"\n", b"\r\n"})
 
-    def __init__(self, client: Client, sock: socket.socket, where: str, timeout_s: float) -> None:
-        self._client, self._sock, self._where = client, sock, where
+    def __init__(self, client: Client, where: str, timeout_s: float) -> None:
+        self._client, self._where = client, where
+        self._sock = client._sync = BenchSocket.adopt(client._sync)
         self.timeout_s = timeout_s
         self._left = 0  # payload bytes of the current message that were not read
         self._last = False  # the current message is a DataEnd
-        keep_awake(sock)
 
     def send(self, parts: Sequence[memoryview]) -> None:
         data = b"".join(parts)
         self._left, self._last = 0, False
-        self._sock.settimeout(Deadline.after(self.timeout_s, len(data)).left_s())
+        self._sock.settimeout(self.timeout_s)
         self._client.send(data)
 
     def clear(self) -> None:
@@ -91,10 +91,9 @@ class HislipWire:
         return payload, ending
 
     def glimpse(self, count: int) -> bytes:
-        self._sock.setblocking(False)
         try:
-            return self._sock.recv(max(min(count, self._left), 0), socket.MSG_PEEK)
-        except BlockingIOError:
+            return self._sock.glimpse(max(min(count, self._left), 0)) or b""
+        except ConnectionError:
             return b""
 
     def _some(self, count: int, deadline: Deadline) -> bytes:
@@ -150,13 +149,4 @@ class HislipWire:
             size -= len(piece)
 
     def _fill(self, view: memoryview, deadline: Deadline) -> None:
-        got = 0
-        while got < len(view):
-            try:
-                self._sock.settimeout(min(deadline.left_s(), self.timeout_s))
-                arrived = self._sock.recv_into(view[got:])
-            except TimeoutError as late:
-                raise timed_out(self._where, f"{got} of {len(view)} bytes", self.timeout_s) from late
-            if not arrived:
-                raise gone(self._where, f"{got} of {len(view)} bytes, then the end of the connection")
-            got += arrived
+        self._sock.fill(view, self.timeout_s, deadline, self._where)

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Sequence
 
 import numpy as np
+from typing_extensions import Buffer
 
 from drivers.link import Deadline
 from hil.errors import Desync, Disconnected, LinkTimeout
@@ -24,18 +25,86 @@ JOIN_BYTES = 64 << 10
 SHOWN_BYTES = 32
 
 
+class BenchSocket(socket.socket):
+    """A connected TCP socket with the manners that a bench needs, for any code that uses sockets.
+
+    `sendall` fails after its timeout without progress, however large the message (the usual one counts the whole message), and
+    `recv` raises at the end of the connection (PyVISA-py takes b"" for patience). Nagle's algorithm is off; keep-alive probes
+    find a peer that lost its power in about half a minute of silence.
+    """
+
+    @classmethod
+    def adopt(cls, sock: socket.socket) -> BenchSocket:
+        """Take over the connection of `sock`, which is closed to its former owner."""
+        timeout_s = sock.gettimeout()
+        own = cls(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        own.settimeout(timeout_s)
+        own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+            option = getattr(socket, name, None)  # not every system has them all
+            if option is not None:
+                own.setsockopt(socket.IPPROTO_TCP, option, value)
+        return own
+
+    def sendall(self, data: Buffer, flags: int = 0, /) -> None:
+        view = memoryview(data).cast("B")
+        silence_s = self.gettimeout()
+        deadline = None if silence_s is None else Deadline.after(silence_s, len(view))
+        sent = 0
+        while sent < len(view):
+            if deadline is not None:
+                deadline.left_s()
+            sent += self.send(view[sent:], flags)
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        data = super().recv(bufsize, flags)
+        if bufsize and not data:
+            raise ConnectionResetError("the end of the connection")
+        return data
+
+    def fill(self, view: memoryview, silence_s: float, deadline: Deadline, where: str) -> None:
+        """Receive exactly `view`.
+
+        Raises:
+            LinkTimeout: nothing for `silence_s`, or not all of it before the deadline.
+            Disconnected: the end of the connection.
+        """
+        got = 0
+        while got < len(view):
+            try:
+                self.settimeout(min(deadline.left_s(), silence_s))
+                arrived = self.recv_into(view[got:])
+            except TimeoutError as late:
+                raise timed_out(where, f"{got} of {len(view)} bytes", silence_s) from late
+            if not arrived:
+                raise gone(where, f"{got} of {len(view)} bytes, then the end of the connection")
+            got += arrived
+
+    def glimpse(self, count: int) -> bytes | None:
+        """What is here already, left where it is; None for nothing.
+
+        Raises:
+            ConnectionError: the end of the connection.
+        """
+        self.setblocking(False)
+        try:
+            return self.recv(count, socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+
+
 class SocketStream:
     """Args:
-    sock: connected; this object is the only one that reads or writes it.
+    sock: this object is the only one that reads or writes it.
     terminator: ends every message, both ways.
     where: for messages.
     timeout_s: longest silence.
     """
 
-    def __init__(self, sock: socket.socket, terminator: bytes, where: str, timeout_s: float) -> None:
+    def __init__(self, sock: BenchSocket, terminator: bytes, where: str, timeout_s: float) -> None:
         self._sock, self._terminator, self._where = sock, terminator, where
         self.timeout_s = timeout_s
-        keep_awake(sock)
 
     @property
     def endings(self) -> frozenset[bytes]:
@@ -47,10 +116,9 @@ class SocketStream:
         size = sum(len(piece) for piece in pieces)
         if size <= JOIN_BYTES:
             pieces = [memoryview(b"".join(pieces))]
-        deadline = Deadline.after(self.timeout_s, size)
+        self._sock.settimeout(self.timeout_s)
         for piece in pieces:
-            self._sock.settimeout(deadline.left_s())
-            self._sock.sendall(piece)  # its timeout is for the whole call, not for each chunk
+            self._sock.sendall(piece)
 
     def line(self) -> bytes:
         """One reply without its terminator."""
@@ -61,7 +129,7 @@ class SocketStream:
             if len(reply) > LINE_LIMIT_BYTES:
                 raise self._desync("the text reply does not end", bytes(reply[:SHOWN_BYTES]), f"{LINE_LIMIT_BYTES} bytes")
             scanned = max(0, len(reply) - len(self._terminator) + 1)
-            reply += self._recv(CHUNK_BYTES, deadline, f"{len(reply)} bytes of a text reply")
+            reply += self._recv(deadline, len(reply))
         rest = bytes(reply[end + len(self._terminator) :])
         if rest:
             raise self._desync("bytes follow the reply", rest[:SHOWN_BYTES], "one reply to one question")
@@ -69,7 +137,7 @@ class SocketStream:
 
     def take(self, count: int) -> memoryview:
         view = np.empty(count, np.uint8).data  # empty, not bytearray: zeroing a megabyte is no small part of receiving it
-        self._fill(view, f"of {count} bytes")
+        self._sock.fill(view, self.timeout_s, Deadline.after(self.timeout_s, count), self._where)
         return view
 
     def take_rest(self, count: int) -> tuple[memoryview, bytes]:
@@ -78,65 +146,25 @@ class SocketStream:
 
     def glimpse(self, count: int) -> bytes:
         try:
-            return self._peek(max(count, 0))
-        except (BlockingIOError, ConnectionError):  # a lost peer shows at the next use; what has come is still good
+            return self._sock.glimpse(max(count, 0)) or b""
+        except ConnectionError:  # a lost peer shows at the next use; what has come is still good
             return b""
 
-    def _fill(self, view: memoryview, wanted: str) -> None:
-        deadline = Deadline.after(self.timeout_s, len(view))
-        got = 0
-        while got < len(view):
-            try:
-                self._sock.settimeout(min(deadline.left_s(), self.timeout_s))
-                arrived = self._sock.recv_into(view[got:])
-            except TimeoutError as late:
-                raise self._late(f"{got} {wanted}") from late
-            if not arrived:
-                raise self._gone(f"{got} {wanted}, then the end of the connection")
-            got += arrived
-
-    def _recv(self, count: int, deadline: Deadline, so_far: str) -> bytes:
+    def _recv(self, deadline: Deadline, so_far: int) -> bytes:
         try:
             self._sock.settimeout(deadline.left_s())
-            data = self._sock.recv(count)
+            return self._sock.recv(CHUNK_BYTES)
         except TimeoutError as late:
-            raise self._late(so_far) from late
-        if not data:
-            raise self._gone(f"{so_far}, then the end of the connection")
-        return data
-
-    def _peek(self, count: int) -> bytes:
-        self._sock.setblocking(False)
-        return self._sock.recv(count, socket.MSG_PEEK)
+            raise timed_out(self._where, f"{so_far} bytes of a text reply", self.timeout_s) from late
 
     def _refuse_unread(self) -> None:
         """Before a question: the other end must be there, and must have nothing left to say."""
-        try:
-            unread = self._peek(SHOWN_BYTES)
-        except BlockingIOError:
-            return
-        if not unread:
-            raise self._gone("the end of the connection")
-        raise self._desync("a reply that nobody asked for is waiting", unread, "nothing unread before a message")
-
-    def _late(self, got: str) -> LinkTimeout:
-        return timed_out(self._where, got, self.timeout_s)
-
-    def _gone(self, got: str) -> Disconnected:
-        return gone(self._where, got)
+        unread = self._sock.glimpse(SHOWN_BYTES)
+        if unread:
+            raise self._desync("a reply that nobody asked for is waiting", unread, "nothing unread before a message")
 
     def _desync(self, what: str, seen: bytes, allowed: str) -> Desync:
         return out_of_step(what, self._where, seen, allowed)
-
-
-def keep_awake(sock: socket.socket) -> None:
-    """No Nagle delay, and keep-alive probes: a peer that lost its power is noticed in about half a minute of silence."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
-        option = getattr(socket, name, None)  # not every system has them all
-        if option is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def timed_out(where: str, got: str, timeout_s: float) -> LinkTimeout:

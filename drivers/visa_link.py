@@ -35,7 +35,7 @@ from pyvisa_py.tcpip import TCPIPInstrHiSLIP, TCPIPInstrVxi11, TCPIPSocketSessio
 from drivers.block import Reply, read_block
 from drivers.hislip import HislipWire
 from drivers.link import Trust, checked_timeout
-from drivers.stream import SocketStream, gone, keep_awake, out_of_step, timed_out
+from drivers.stream import BenchSocket, SocketStream, gone, out_of_step, timed_out
 from drivers.viread import VisaBytes, VisaCalls, VisaMessages
 from hil.errors import ConfigError, ContractError, LinkError, OpenFailed
 
@@ -69,16 +69,6 @@ class Wire(Reply, Protocol):
     def send(self, parts: Sequence[memoryview]) -> None: ...
 
     def line(self) -> bytes: ...
-
-
-class EofSocket(socket.socket):
-    """A socket whose `recv` raises at the end of the connection, for a reader that takes b"" for patience."""
-
-    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        data = super().recv(bufsize, flags)
-        if bufsize and not data:
-            raise ConnectionResetError("the other end closed the connection")
-        return data
 
 
 class VisaLink:
@@ -200,21 +190,19 @@ class VisaLink:
         except FOREIGN as error:
             with suppress(*FOREIGN):
                 resource.close()
-            raise _open_failed(self._name, str(error)) from error
+            raise _open_failed(self._name, _first_cause(error)) from error
         self._resource, self._wire = resource, wire
 
     def _wire_of(self, resource: MessageBasedResource) -> Wire:
         session = _python_session(resource)
         if isinstance(session, TCPIPSocketSession) and isinstance(session.interface, socket.socket):
             session.interface.getpeername()  # PyVISA-py takes a refused connection for an open one
+            session.interface = BenchSocket.adopt(session.interface)
             return SocketStream(session.interface, self._terminator, self._name, self._timeout_s)
-        if isinstance(session, TCPIPInstrHiSLIP):
-            channel = vars(session.interface).get("_sync")
-            if isinstance(channel, socket.socket):
-                return HislipWire(session.interface, channel, self._name, self._timeout_s)
+        if isinstance(session, TCPIPInstrHiSLIP) and isinstance(vars(session.interface).get("_sync"), socket.socket):
+            return HislipWire(session.interface, self._name, self._timeout_s)
         if isinstance(session, TCPIPInstrVxi11) and isinstance(session.interface.sock, socket.socket):
-            session.interface.sock = EofSocket(fileno=session.interface.sock.detach())
-            keep_awake(session.interface.sock)
+            session.interface.sock = BenchSocket.adopt(session.interface.sock)
         calls = _calls(resource)
         if isinstance(ResourceName.from_string(self._name), TCPIPSocket):
             resource.set_visa_attribute(ResourceAttribute.termchar, self._terminator[-1])
@@ -286,7 +274,14 @@ def _within(seconds: float, connect: Callable[[], MessageBasedResource], name: s
     try:
         return outcome.result()
     except Exception as error:
-        raise _open_failed(name, str(error.__cause__ or error) or type(error).__name__) from error
+        raise _open_failed(name, _first_cause(error)) from error
+
+
+def _first_cause(error: BaseException) -> str:
+    """What the system said: PyVISA-py wraps a refused connection into "resource not present"."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return f"{type(error).__name__}: {error}"
 
 
 def _open_failed(name: str, got: str) -> OpenFailed:

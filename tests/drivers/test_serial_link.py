@@ -1,0 +1,203 @@
+"""SerialLink on a pseudo-terminal in raw mode, with a thread at the other end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import tty
+from collections.abc import Callable, Iterator
+
+import pytest
+from link_server import IDN, block
+
+from drivers.scpi import Scpi
+from drivers.serial_link import SerialLink
+from hil.errors import BadBlock, ConfigError, DirtySession, Disconnected, LinkTimeout, OpenFailed
+
+
+class Firmware:
+    """The far end of a serial line: answers each line that `answer` knows."""
+
+    def __init__(self, answer: Callable[[bytes], bytes | None]) -> None:
+        self.master, self._slave = os.openpty()
+        tty.setraw(self.master)
+        tty.setraw(self._slave)
+        self.port = os.ttyname(self._slave)
+        self._answer = answer
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        line = b""
+        with contextlib.suppress(OSError):
+            while data := os.read(self.master, 4096):
+                line += data
+                while b"\n" in line:
+                    message, line = line.split(b"\n", 1)
+                    if message == b"UNPLUG":  # closed by the thread that reads: a blocked read would keep it open
+                        os.close(self.master)
+                        return
+                    reply = self._answer(message)
+                    if reply is not None:
+                        self.say(reply)
+
+    def say(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self.master, data) :]
+
+    def unplug(self) -> None:
+        os.close(self._slave)
+        with contextlib.suppress(OSError):  # the test may have pulled the plug already
+            os.close(self.master)
+
+
+@contextlib.contextmanager
+def firmware(answer: Callable[[bytes], bytes | None]) -> Iterator[Firmware]:
+    board = Firmware(answer)
+    try:
+        yield board
+    finally:
+        board.unplug()
+
+
+def polite(message: bytes) -> bytes | None:
+    name, _, rest = message.partition(b" ")
+    if name == b"*IDN?":
+        return IDN + b"\r\n"
+    if name == b"ECHO?":
+        return rest + b"\r\n"
+    if name == b"BYTES?":
+        return bytes(range(256)) * int(rest)
+    if name == b"BLOCK?":
+        return block(b"\n" * int(rest)) + b"\n"
+    if name == b"LATE?":
+        time.sleep(float(rest))
+        return b"late\n"
+    return None
+
+
+def test_lines_and_exact_bytes() -> None:
+    with firmware(polite) as board:
+        link = SerialLink(board.port, timeout_s=1.0)
+        assert link.name == board.port
+        link.write(b"ECHO? ", memoryview(b"hello"), b"\n")
+        assert link.read_text() == "hello"
+        link.write(b"BYTES? 40\n")
+        assert link.read_exact(256 * 39) == bytes(range(256)) * 39
+        assert link.read_exact(256) == bytes(range(256))
+        assert link.read_exact(0) == b""
+        link.close()
+        link.close()
+
+
+def test_text_may_come_in_one_piece_with_what_follows() -> None:
+    with firmware(lambda m: b"one\ntwo\r\n\x01\x02") as board:
+        link = SerialLink(board.port)
+        link.write(b"?\n")
+        assert (link.read_text(), link.read_text()) == ("one", "two")
+        assert link.read_exact(2) == b"\x01\x02"
+        link.close()
+
+
+def test_a_terminator_makes_it_speak_scpi() -> None:
+    with firmware(polite) as board:
+        session = Scpi(SerialLink(board.port, terminator=b"\n"))
+        assert session.identify().serial == "SN-1"
+        assert session.ask_block("BLOCK? 5000", "u1", 5000).tobytes() == b"\n" * 5000
+        assert session.ask("ECHO? again") == "again"
+        session.close()
+
+
+def test_bytes_after_a_block_are_refused() -> None:
+    with firmware(lambda m: block(b"abc") + b"\nlate\n") as board:
+        link = SerialLink(board.port, terminator=b"\n", timeout_s=0.2)
+        link.write(b"CURVE?")
+        time.sleep(0.05)
+        with pytest.raises(BadBlock):
+            link.read_block(1, 10)
+        assert link.dirty
+        link.close()
+
+
+def test_silence_is_a_timeout_and_the_late_reply_goes_nowhere() -> None:
+    with firmware(polite) as board:
+        session = Scpi(SerialLink(board.port, timeout_s=0.1, terminator=b"\n"))
+        session.identify()
+        with pytest.raises(LinkTimeout, match="0 bytes"):
+            session.ask("LATE? 0.15")
+        with pytest.raises(DirtySession):
+            session.ask("ECHO? next")
+        time.sleep(0.1)
+        session.recover()
+        assert session.ask("ECHO? next") == "next"
+        session.close()
+
+
+def test_a_short_reply_says_how_short() -> None:
+    with firmware(lambda m: b"abc") as board:
+        link = SerialLink(board.port, timeout_s=0.1)
+        link.write(b"?\n")
+        with pytest.raises(LinkTimeout, match="3 of 10 bytes"):
+            link.read_exact(10)
+        link.close()
+
+
+def test_drain_takes_a_banner_off_the_line() -> None:
+    with firmware(polite) as board:
+        link = SerialLink(board.port)
+        board.say(b"boot 1.2\r\nready\r\n")
+        assert link.drain() == b"boot 1.2\r\nready\r\n"
+        assert link.drain() == b""
+        link.write(b"ECHO? x\n")
+        assert link.read_text() == "x"
+        link.close()
+
+
+def test_an_unplugged_board_is_noticed_at_once() -> None:
+    with firmware(polite) as board:
+        link = SerialLink(board.port, timeout_s=5.0)
+        link.write(b"ECHO? x\n")
+        assert link.read_text() == "x"
+        link.write(b"UNPLUG\n")
+        start = time.monotonic()
+        with pytest.raises(Disconnected, match="cable"):
+            link.read_exact(1)
+        assert time.monotonic() - start < 1.0
+        with pytest.raises(DirtySession):
+            link.write(b"x")
+        link.close()
+
+
+def test_a_board_that_does_not_read_is_a_timeout() -> None:
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    link = SerialLink(os.ttyname(slave), timeout_s=0.2)
+    start = time.monotonic()
+    with pytest.raises(LinkTimeout):
+        link.write(bytes(1 << 20))
+    assert time.monotonic() - start < 2.0
+    link.close()
+    os.close(master)
+    os.close(slave)
+
+
+def test_reopen_asks_for_identification() -> None:
+    with firmware(polite) as board:
+        link = SerialLink(board.port, terminator=b"\n")
+        link.reopen()
+        with pytest.raises(DirtySession):
+            link.write(b"*IDN?")
+        Scpi(link).identify()
+        assert not link.dirty
+        link.close()
+        with pytest.raises(Disconnected):
+            link.write(b"*IDN?")
+
+
+def test_no_such_port() -> None:
+    with pytest.raises(OpenFailed, match="another program"):
+        SerialLink("/dev/no-such-port")
+    with pytest.raises(ConfigError):
+        SerialLink("/dev/null", timeout_s=0)
