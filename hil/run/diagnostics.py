@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from hil.feedback import correlation
-from hil.learners.adfa import ADFA
-from hil.network import Layer, Trace
+from hil.learners.adfa import ADFA, slope
+from hil.network import Layer
 from hil.run.folder import RunFolder
 from hil.run.loop import Training
 from hil.run.transfer import Transfer
@@ -58,23 +58,6 @@ def times(training: Training, wall_s: float) -> dict[str, float]:
     host = max(spent["learner_s"] + spent["evaluate_s"] - device, 0.0)
     shown = {"device_s": device, "host_s": host, "optimizer_s": spent["optimizer_s"], "data_s": spent["data_s"]}
     return {**shown, "other_s": max(wall_s - sum(shown.values()), 0.0)}
-
-
-def slope(layer: Layer, model: Model, pre: Tensor) -> Tensor:
-    """The derivative of the layer's output by its pre-activation, through the model, at each element of `pre`."""
-    point = pre.detach().requires_grad_(True)
-    with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(layer.through(model, point).sum(), point)
-    return gradient
-
-
-def correlations(training: Training, trace: Trace, model: Model | None) -> list[float]:
-    """Per hidden layer, the centred correlation of g with the twin's slope over what `trace` visited; empty if unknown."""
-    if model is None or not isinstance(training.learner, ADFA):
-        return []
-    g = training.learner.feedback.g
-    pairs = [(la, pre) for la, pre in zip(training.net.stack, trace.pre, strict=True) if la.encode is not None]
-    return [correlation(g(pre), slope(layer, model, pre)).centred for layer, pre in pairs]
 
 
 def _histogram(layer: Layer, pre: Tensor) -> dict[str, list[float]]:

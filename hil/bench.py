@@ -1,0 +1,158 @@
+"""A bench file becomes an opened Device: real instruments at their addresses, or a virtual bench served for the occasion.
+
+Both go through the same drivers and the same wire; real or virtual is only which addresses are opened. A virtual bench runs in
+a process of its own, so the trainer talks to it as to boxes on a table, and its plant can be saved and restored for a resume.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.console import Console
+from torch import Tensor
+
+from drivers.scpi import Expect, Scpi
+from drivers.visa_link import VisaLink
+from drivers.waveform import Waveform, WaveformSettings
+from hil.config import BenchFile, InstrumentTable, VirtualTable, arguments, resolve
+from hil.device import Device, Spec
+from hil.errors import ConfigError
+from sim_devices.bench import ServedBench, build, spawn
+from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox
+from sim_devices.wiring import Cable
+
+AWG, SCOPE = "awg", "scope"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """device: ready to drive. facts: of the node, for results. resources: instrument -> who answered, and where."""
+
+    device: Device
+    facts: dict[str, Any]
+    resources: dict[str, str]
+
+
+class OnPlant:
+    """The device of a virtual bench: driven over the wire like a real one, its plant's state saved over the control port."""
+
+    def __init__(self, inner: Waveform, bench: ServedBench) -> None:
+        self._inner, self._bench = inner, bench
+
+    @property
+    def spec(self) -> Spec:
+        return self._inner.spec
+
+    def program(self, params: Tensor) -> None:
+        self._inner.program(params)
+
+    def reset(self) -> None:
+        self._inner.reset()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._inner.forward(x)
+
+    def submit(self, x: Tensor) -> Future[Tensor]:
+        return self._inner.submit(x)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def snapshot(self) -> Mapping[str, object]:
+        """Of the plant only: what the instruments hold is set up again by their drivers."""
+        if not self._bench.running:
+            return {}  # it died with its state; a resume then starts its noise and drift afresh, and says so
+        return {"plant": self._bench.control.snapshot()["plant"]}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        self._bench.control.restore(state)
+
+
+@contextmanager
+def open_bench(bench: BenchFile, where: str) -> Iterator[Opened]:
+    """Open the instruments of `bench`; a [virtual] bench is started first and stopped last.
+
+    Raises:
+        ConfigError: before anything is opened. OpenFailed, WrongInstrument, CommandRefused, MeasurementError.
+    """
+    settings = WaveformSettings(**arguments(WaveformSettings, bench.waveform, f"{where}: [waveform]"))
+    for name, table in ((AWG, bench.awg), (SCOPE, bench.scope)):
+        _driver(table, f"{where}: [{name}]")
+        if bench.virtual is None and table.resource is None:
+            raise ConfigError(
+                "no address", where=f"{where}: [{name}]", got="no resource, and no [virtual] tables in the file",
+                outputs="untouched; nothing was opened", todo='add resource = "TCPIP::…"; see hil list resources',
+            )  # fmt: skip
+    with ExitStack() as stack:
+        served = stack.enter_context(spawn(description(bench, where))) if bench.virtual else None
+        addresses = served.resources if served else {AWG: str(bench.awg.resource), SCOPE: str(bench.scope.resource)}
+        generator, awg_line = _instrument(bench.awg, addresses[AWG], f"{where}: [awg]", stack)
+        digitizer, scope_line = _instrument(bench.scope, addresses[SCOPE], f"{where}: [scope]", stack)
+        waveform = Waveform(generator, digitizer, settings, "twin" if served else "real")
+        device: Device = OnPlant(waveform, served) if served else waveform
+        facts = {
+            "bench": bench.name,
+            **({"use": bench.virtual.node.use, **bench.virtual.node.settings()} if bench.virtual else {}),
+        }
+        yield Opened(device, facts, {AWG: awg_line, SCOPE: scope_line})
+
+
+def _driver(table: InstrumentTable, where: str) -> tuple[Any, dict[str, Any]]:
+    driver = resolve(table.use, where)
+    return driver, arguments(driver, table.settings(), where, skip=("scpi",))
+
+
+def _instrument(table: InstrumentTable, address: str, where: str, stack: ExitStack) -> tuple[Any, str]:
+    """An opened, identified driver, and a line that says who answered."""
+    driver, settings = _driver(table, where)
+    link = VisaLink(address)
+    stack.callback(link.close)  # the driver closes it too; this is for what happens before there is a driver
+    scpi = Scpi(link, expect=Expect(table.maker or "", table.model or "", table.serial or ""))
+    who = scpi.identify()
+    return driver(scpi, **settings), f"{who.maker} {who.model}   {address}   SN {who.serial}   fw {who.firmware}"
+
+
+def description(bench: BenchFile, where: str) -> VirtualBench:
+    """The simulated side of `bench`.
+
+    Raises:
+        ConfigError: the file has none, or its settings are wrong.
+    """
+    table = bench.virtual
+    if table is None:
+        raise ConfigError(
+            "this bench is real", where=where, got="no [virtual] tables", outputs="untouched; nothing was opened",
+            todo="a virtual bench has [virtual.awg], [virtual.scope] and [virtual.node]",
+        )  # fmt: skip
+    boxes = tuple(_box(name, use, f"{where}: [virtual.{name}]") for name, use in ((AWG, table.awg), (SCOPE, table.scope)))
+    node = resolve(table.node.use, f"{where}: [virtual.node]")
+    part = Part(table.node.use, arguments(node, table.node.settings(), f"{where}: [virtual.node]"))
+    return VirtualBench(boxes, part, _cable(table, where), table.transport, table.seed)
+
+
+def _box(name: str, table: Any, where: str) -> VirtualBox:
+    made = resolve(table.use, where)
+    return VirtualBox(name, table.use, arguments(made, table.settings(), where, skip=("lock",)))
+
+
+def _cable(table: VirtualTable, where: str) -> dict[str, Any]:
+    return arguments(Cable, table.cable, f"{where}: [virtual.cable]")
+
+
+def serve_bench(bench: BenchFile, where: str, out: Console) -> None:
+    """Serve the virtual side of `bench` from this process until Ctrl-C."""
+    with build(replace(description(bench, where), transport="both")) as running:
+        host, port = running.control.address
+        for name, resource in running.resources.items():
+            out.print(f"{name:<8} {resource}      {running.sockets[name]}", soft_wrap=True)
+        out.print(f"{'control':<8} {host}:{port}      newline-separated JSON; see docs/virtual_bench.md", soft_wrap=True)
+        out.print("open them with any VISA client; Ctrl-C ends the bench")
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            out.print("bench ended; its outputs are off with it")
