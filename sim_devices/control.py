@@ -8,8 +8,9 @@ A line of JSON each way, newline-delimited, over TCP on the loopback interface:
     do           with          answers
     get          path          the value of the plant's state at `path`
     set          path value
-    snapshot                   all of the state, plant and boxes: restoring it makes the bench go on with the same numbers
-    restore      state
+    snapshot     boxes         the state of the plant, and of the boxes too unless "boxes" is false: restoring it makes the
+                               bench go on with the same numbers
+    restore      state         what a snapshot gave; what it leaves out stays as it is
     log                        outputs that went on or off, oldest first
     outputs                    for each box: its output channels, on or off, and their level in V
     reboot       box           power off and on
@@ -62,7 +63,7 @@ class ControlServer:
         self._answers: dict[str, Callable[[Mapping[str, object]], object]] = {
             "get": lambda asked: plant.get(_text(asked, "path")),
             "set": lambda asked: plant.set(_text(asked, "path"), asked.get("value")),
-            "snapshot": lambda asked: self.snapshot(),
+            "snapshot": lambda asked: self.snapshot(asked.get("boxes") is not False),
             "restore": lambda asked: self.restore(_mapping(asked.get("state"))),
             "log": lambda asked: [asdict(entry) for entry in plant.log],
             "outputs": lambda asked: self.outputs(),
@@ -81,26 +82,25 @@ class ControlServer:
         """Drop every client. May be called twice."""
         self._listener.close()
 
-    def snapshot(self) -> dict[str, object]:
-        return {
-            "plant": dict(self._plant.snapshot()),
-            "boxes": {name: box.snapshot() for name, box in self._boxes.items()},
-        }
+    def snapshot(self, boxes: bool = True) -> dict[str, object]:
+        state: dict[str, object] = {"plant": dict(self._plant.snapshot())}
+        if boxes:
+            state["boxes"] = {name: box.snapshot() for name, box in self._boxes.items()}
+        return state
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Raises: ContractError: a snapshot of another bench; nothing was changed."""
-        boxes = _mapping(state.get("boxes"))
-        plant = _mapping(state.get("plant"))
-        if set(boxes) != set(self._boxes):
+        boxes = _mapping(state.get("boxes", dict.fromkeys(self._boxes)))
+        if not state or not set(state) <= {"plant", "boxes"} or set(boxes) != set(self._boxes):
             raise ContractError(
-                "a snapshot of another bench",
-                where="control port",
-                got=f"boxes {sorted(boxes)}",
-                allowed=f"{sorted(self._boxes)}",
-            )
-        for name, box in self._boxes.items():
-            box.restore(_mapping(boxes[name]))
-        self._plant.restore(plant)
+                "a snapshot of another bench", where="control port", got=f"{sorted(state)}, boxes {sorted(boxes)}",
+                allowed=f"plant, boxes {sorted(self._boxes)}",
+            )  # fmt: skip
+        if "boxes" in state:
+            for name, box in self._boxes.items():
+                box.restore(_mapping(boxes[name]))
+        if "plant" in state:
+            self._plant.restore(_mapping(state["plant"]))
 
     def outputs(self) -> dict[str, object]:
         return {name: box.outputs() for name, box in self._boxes.items()}
@@ -163,10 +163,12 @@ class ControlClient:
     def set(self, path: str, value: object) -> None:
         self._ask({"do": "set", "path": path, "value": value})
 
-    def snapshot(self) -> Mapping[str, object]:
-        return _mapping(self._ask({"do": "snapshot"}))
+    def snapshot(self, boxes: bool = True) -> Mapping[str, object]:
+        """Of the plant and the boxes; `boxes=False` leaves their memories out, which may be many megabytes."""
+        return _mapping(self._ask({"do": "snapshot", "boxes": boxes}))
 
     def restore(self, state: Mapping[str, object]) -> None:
+        """What a snapshot holds; what it leaves out stays as it is."""
         self._ask({"do": "restore", "state": dict(state)})
 
     def log(self) -> list[dict[str, object]]:

@@ -86,11 +86,23 @@ def test_snapshot_holds_plant_and_boxes_and_restores_both(client: ControlClient,
     assert box.held == b"\x00\n\xff"
 
 
+def test_plant_alone(client: ControlClient, box: MemoryBox) -> None:
+    state = client.snapshot(boxes=False)
+    assert state == {"plant": {"node.phase_rad": 0.1, "node.noise": 1.0}}
+    box.held = b"kept"
+    client.set("node.phase_rad", 2.0)
+    client.restore(state)
+    assert (client.get("node.phase_rad"), box.held) == (0.1, b"kept")
+
+
 def test_snapshot_of_another_bench_is_refused_and_changes_nothing(client: ControlClient) -> None:
     with pytest.raises(ContractError, match="another bench"):
         client.restore({"plant": {"node.phase_rad": 9.0}, "boxes": {"scope": {}}})
     with pytest.raises(ContractError):
         client.restore({"plant": 3})
+    for other in ({}, {"node.phase_rad": 9.0}):
+        with pytest.raises(ContractError, match="another bench"):
+            client.restore(other)
     assert client.get("node.phase_rad") == 0.1
 
 
