@@ -1,6 +1,6 @@
 """What a generator channel does at its connector, in volts at the real load: the only thing the wiring sees of a generator.
 
-    v(t) = level[ floor((t - delay) f) ]     inside the record, `cycles` times over
+    v(t) = level[ floor(t f) ]               inside the record, `cycles` times over
     v(t) = level[0]                          before and after: a burst rests at its first point (start phase 0)
     v(t) = 0                                 output off
 
@@ -26,13 +26,12 @@ FULL_SCALE = 32767
 @dataclass(frozen=True, slots=True)
 class Drive:
     """Args: levels: (n + 1,) float32, V; the last entry is the resting level. cycles: how often the record is played, inf:
-    without end. on: the output relay. sync: a SYNC pulse leaves the box at the start of the record."""
+    without end. on: the output relay. delay_s: from the trigger to the SYNC pulse, from which t is counted."""
 
     levels: Levels
     sample_rate_hz: float
     cycles: float
     on: bool
-    sync: bool
     delay_s: float = 0.0
 
     @property

@@ -177,6 +177,10 @@ class Keysight33600:
 
     # -- Cables -------------------------------------------------------------------------------------------------------
 
+    @property
+    def lock(self) -> threading.Condition:
+        return self._lock
+
     def connect(self, downstream: Downstream) -> None:
         self._downstream = downstream
 
@@ -194,8 +198,12 @@ class Keysight33600:
         gain, offset_v = output_stage.at_load(s, load_ohm)
         levels = played(codes, self._bits, gain / FULL_SCALE, offset_v, s.text("filter") if shape == "ARB" else "OFF")
         triggered = s.flag("burst") and s.text("burst_mode") == "TRIG" and s.number("cycles") < 0.99 * INFINITY
-        sync = self._box.flag("sync") and self._box.text("sync_source") == f"CH{channel}"
-        return Drive(levels, rate_hz, s.number("cycles") if triggered else math.inf, s.flag("output"), sync, s.number("delay"))
+        cycles = s.number("cycles") if triggered else math.inf
+        return Drive(levels, rate_hz, cycles, s.flag("output"), s.number("delay"))
+
+    def sync(self, channel: int) -> bool:
+        """Does a pulse leave the SYNC connector at the start of this channel's record?"""
+        return self._box.flag("sync") and self._box.text("sync_source") == f"CH{channel}"
 
     def free_running(self, channel: int) -> bool:
         """Does the channel play without being triggered?"""

@@ -200,6 +200,14 @@ class InfiniiVision:
 
     # -- Cables -------------------------------------------------------------------------------------------------------
 
+    @property
+    def lock(self) -> threading.Condition:
+        return self._lock
+
+    @property
+    def mode(self) -> Mode:
+        return self._mode
+
     def connect(self, upstream: Upstream) -> None:
         self._upstream = upstream
 
