@@ -68,7 +68,7 @@ def accuracy(curves: Mapping[str, Curve], best_epoch: float | None, test: float 
     _epochs(axes)
     _legend(axes)
     ends = ", ".join(f"{name} ends at {100 * line.values[-1]:.1f} %" for name, line in curves.items() if line.values)
-    return _svg(fig, f"Accuracy over epochs: {ends}.")
+    return _svg(fig, "accuracy", f"Accuracy over epochs: {ends}.")
 
 
 def loss(curves: Mapping[str, Curve]) -> str:
@@ -85,7 +85,7 @@ def loss(curves: Mapping[str, Curve]) -> str:
     _epochs(axes)
     _legend(axes)
     ends = ", ".join(f"{name} ends at {line.values[-1]:.3g}" for name, line in curves.items() if line.values)
-    return _svg(fig, f"Loss over epochs: {ends}.")
+    return _svg(fig, "loss", f"Loss over epochs: {ends}.")
 
 
 def transfer(curve: Transfer | None, used: Sequence[Histogram]) -> str:
@@ -107,7 +107,7 @@ def transfer(curve: Transfer | None, used: Sequence[Histogram]) -> str:
         upper.tick_params(labelbottom=False, bottom=False)
     parts[-1].set_xlabel(f"drive ({unit})" if unit else "drive")
     fig.align_ylabels(parts)
-    return _svg(fig, " ".join(told))
+    return _svg(fig, "node", " ".join(told))
 
 
 def _transfer(axes: Axes, curve: Transfer) -> None:
@@ -136,18 +136,21 @@ def _used(axes: Axes, used: Sequence[Histogram]) -> None:
     axes.margins(x=0.02)
 
 
-def feedback(layer: int, part: Feedback) -> str:
+def feedback(part: Feedback) -> str:
     """g over the true derivative of one layer, each divided by its largest magnitude."""
     fig, axes = _figure(2.9)
     axes.axhline(0, color=MUTED, lw=0.7)
     if part.slope:
         axes.plot(part.pre, _scaled(part.slope), color=SERIES[1], lw=2.4, label="true derivative (twin)")
-    axes.plot(part.pre, _scaled(part.g), color=SERIES[0], lw=1.8, label="g")
+    if part.g:
+        axes.plot(part.pre, _scaled(part.g), color=SERIES[0], lw=1.8, label="g")
     axes.set_xlabel("pre-activation")
     axes.set_ylabel("relative to largest")
     _legend(axes)
     r = "unknown" if part.correlation is None else f"{part.correlation:+.3f}"
-    return _svg(fig, f"Layer {layer}: g and the true derivative over the pre-activation; correlation {r}.")
+    return _svg(
+        fig, f"layer-{part.layer}", f"Layer {part.layer}: g and the true derivative over the pre-activation; correlation {r}."
+    )
 
 
 def timeline(line: Timeline) -> str:
@@ -167,9 +170,11 @@ def timeline(line: Timeline) -> str:
     axes.set_xlabel(f"time since the start ({unit})")
     axes.set_ylabel("committed step")
     if seen:
-        _legend(axes)
+        _legend(axes, 5)
     faults = sum(event.kind == "fault" for event in line.events)
-    return _svg(fig, f"Committed steps over time, with {faults} faults and {len(line.events) - faults} other events.")
+    return _svg(
+        fig, "timeline", f"Committed steps over time, with {faults} faults and {len(line.events) - faults} other events."
+    )
 
 
 def _event(axes: Axes, event: Event, scale: float, seen: set[str]) -> None:
@@ -205,8 +210,18 @@ def _epochs(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, borderaxespad=0.2, handlelength=1.4, columnspacing=1.3)
+def _legend(axes: Axes, columns: int = 4) -> None:
+    """Above the axes, in one row."""
+    narrow = columns > 4
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=columns,
+        borderaxespad=0.2,
+        handlelength=0.8 if narrow else 1.4,
+        columnspacing=0.9 if narrow else 1.3,
+        handletextpad=0.4 if narrow else 0.8,
+    )
 
 
 def _scaled(values: Sequence[float]) -> list[float]:
@@ -214,8 +229,8 @@ def _scaled(values: Sequence[float]) -> list[float]:
     return [v / largest for v in values]
 
 
-def _svg(fig: Figure, told: str) -> str:
-    """The figure as an SVG element for HTML: no prologue, no metadata, no names that could clash with another figure's."""
+def _svg(fig: Figure, name: str, told: str) -> str:
+    """The figure as an SVG element for HTML: no prologue, no metadata, and ids that begin with `name`, unique on the page."""
     drawn = io.StringIO()
     fig.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = drawn.getvalue()
@@ -225,6 +240,7 @@ def _svg(fig: Figure, told: str) -> str:
     body = text[text.index(">") + 1 :]
     body = re.sub(r"<!--.*?-->", "", body, flags=re.S)
     body = re.sub(r'<g id="[^"]*">', "<g>", body)
+    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", body)
     body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
     for stand_in, variable in VARIABLES.items():
         body = body.replace(stand_in, f"var({variable})")
@@ -232,8 +248,8 @@ def _svg(fig: Figure, told: str) -> str:
     return re.sub(r"\n\s*", "\n", f"{head}<title>{escape(told)}</title>{body}")
 
 
-def style(salt: str) -> Any:
-    """A context in which the figures have the page's style; `salt` makes the names inside the SVG repeatable."""
+def style() -> Any:
+    """A context in which the figures have the page's style, and the same names inside the SVG every time."""
     import matplotlib
 
-    return matplotlib.rc_context({**STYLE, "svg.hashsalt": salt})
+    return matplotlib.rc_context({**STYLE, "svg.hashsalt": "hil"})

@@ -64,8 +64,9 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """g and the twin's true derivative (slope, may be empty) over the pre-activations of one layer, in ascending order."""
+    """g and the twin's true derivative over the pre-activations of one layer, in ascending order; either may be empty."""
 
+    layer: int
     pre: Numbers
     g: Numbers
     slope: Numbers
@@ -165,12 +166,14 @@ def feedback(diagnostics: Facts) -> tuple[Feedback, ...]:
     """
     found = []
     for layer, facts in enumerate(_list(diagnostics, "feedback"), 1):
-        pre, g = _numbers(facts, f"feedback[{layer}].pre"), _numbers(facts, f"feedback[{layer}].g")
-        slope = _optional(facts, f"feedback[{layer}].slope")
-        _same_length(f"feedback[{layer}]", pre, g, *([slope] if slope else []))
+        pre = _numbers(facts, f"feedback[{layer}].pre")
+        g, slope = _optional(facts, f"feedback[{layer}].g"), _optional(facts, f"feedback[{layer}].slope")
+        if not g and not slope:
+            continue
+        _same_length(f"feedback[{layer}]", pre, *(part for part in (g, slope) if part))
         order = sorted(range(len(pre)), key=pre.__getitem__)
         pre, g, slope = (_reordered(part, order) for part in (pre, g, slope))
-        found.append(Feedback(pre, g, slope, number(facts, "correlation")))
+        found.append(Feedback(layer, pre, g, slope, number(facts, "correlation")))
     return tuple(found)
 
 
@@ -243,8 +246,14 @@ def _moment(text: object) -> datetime | None:
 def _said(line: Facts) -> str:
     """What a journal line says besides its time and kind: the message first, then the facts."""
     told = [str(line[key]) for key in ("message", "what") if key in line]
-    rest = [f"{key} {value}" for key, value in line.items() if key not in {"t", "kind", "message", "what"}]
+    rest = [f"{key} {_short(value)}" for key, value in line.items() if key not in {"t", "kind", "message", "what"}]
     return "\n".join([*told, ", ".join(rest)]).strip()
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "(" + ", ".join(f"{key} {_short(inner)}" for key, inner in value.items()) + ")"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _mapping(facts: Facts, key: str) -> Facts | None:

@@ -13,7 +13,7 @@ from hil.errors import DataError
 from hil.report import figures, findings, tables
 from hil.report.findings import Confusion, Feedback, Histogram, Timeline, Transfer, number
 from hil.report.record import Facts, Record, read
-from hil.report.verdict import percent, verdict
+from hil.report.verdict import percent, quantity, verdict
 from hil.run.folder import write_atomic
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ def render(run: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page.filters["percent"] = percent
+    page.filters |= {"percent": percent, "quantity": quantity}
     target = run / "report.html"
     write_atomic(target, page.get_template("report.html").render(contents(read(run))).encode())
     return target
@@ -51,7 +51,7 @@ def contents(record: Record) -> dict[str, object]:
     seconds: dict[str, float] = _checked(findings.seconds, made, {}, notes)
     journal = findings.timeline(record.journal)
     names = tables.class_names(made, table)
-    with figures.style(record.name):
+    with figures.style():
         return {
             "name": record.name,
             "notes": notes,
@@ -61,7 +61,7 @@ def contents(record: Record) -> dict[str, object]:
             "node": figures.transfer(curve, used) if curve is not None or used else "",
             "curve": curve,
             "used": used,
-            "feedback": [(n, part, figures.feedback(n, part)) for n, part in enumerate(layers, 1)],
+            "feedback": [(part, figures.feedback(part)) for part in layers],
             "times": tables.shares(seconds),
             "timeline": _timeline(journal),
             "events": tables.events(journal.events),

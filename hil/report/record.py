@@ -22,9 +22,15 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """config, summary, diagnostics: empty if there is no such file. notes: what is missing or damaged, a sentence each."""
+    """A run folder, read.
+
+    Args:
+        place: the folder as the user named it. config, summary, diagnostics: empty if there is no such file.
+        notes: what is missing or damaged, a sentence each.
+    """
 
     name: str
+    place: str
     config: Facts
     config_text: str
     summary: Facts
@@ -52,6 +58,7 @@ def read(run: Path) -> Record:
     text = _text(run / "config.toml", notes)
     return Record(
         name=run.resolve().name,
+        place=str(run),
         config=_config(text, notes),
         config_text=text,
         summary=_object(run / "summary.json", notes),

@@ -13,8 +13,8 @@ TIMES = {
     "upload": ("sending to the bench", "bench"),
     "wait": ("waiting for the bench", "bench"),
     "read": ("reading back", "bench"),
-    "device": ("the node", "bench"),
-    "host": ("drivers on the host", "host"),
+    "device": ("waiting for the node", "bench"),
+    "host": ("learning and evaluation", "host"),
     "learner": ("learner", "host"),
     "optimizer": ("optimiser", "host"),
     "data": ("data", "host"),
@@ -77,9 +77,10 @@ def epochs(metrics: Sequence[Facts]) -> Table:
 def shares(seconds: Mapping[str, float]) -> tuple[Share, ...]:
     """Parts of the wall time, the bench first, the rest last."""
     total = sum(seconds.values()) or 1.0
+    names = TIMES if "learner" not in seconds else {**TIMES, "host": ("drivers on the host", "host")}
     tints = {"bench": 0, "host": 0, "rest": 0}
     found = []
-    named = [(*TIMES.get(key, ("everything else" if key == "other" else key, "rest")), value) for key, value in seconds.items()]
+    named = [(*names.get(key, ("everything else" if key == "other" else key, "rest")), value) for key, value in seconds.items()]
     for name, family, value in sorted(named, key=lambda part: list(tints).index(part[1])):
         found.append(Share(name, duration(value), value / total, family, tints[family]))
         tints[family] += 1
@@ -130,13 +131,15 @@ def origin(summary: Facts) -> tuple[tuple[str, str], ...]:
 
 def plain(value: object) -> str:
     """A value as a person would write it."""
+    if value is None or value == "" or value == [] or value == {}:
+        return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
         return ", ".join(map(plain, value))
-    return "-" if value is None else str(value)
+    return str(value)
 
 
 def _flat(facts: Facts, depth: int = 0) -> Iterator[tuple[str, str]]:

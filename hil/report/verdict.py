@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -57,12 +58,28 @@ def verdict(record: Record, table: Confusion) -> Verdict:
 
 
 def percent(share: float) -> str:
-    """0.9534 -> "95.3 %"."""
-    return f"{100 * share:.1f} %"
+    """0.9534 -> "95.3 %", with a space that does not break."""
+    return f"{100 * share:.1f}\u00a0%"
+
+
+def quantity(value: float, unit: str) -> str:
+    """Three figures with the SI prefix that suits them.
+
+    >>> quantity(0.000148, "V"), quantity(-3.5, "V"), quantity(0.25, "1")
+    ('148 µV', '-3.5 V', '0.25')
+    """
+    if unit == "1":
+        return f"{value:.3g}"
+    if not value or not math.isfinite(value):
+        return f"{value:g} {unit}"
+    power = min(max(math.floor(math.log10(abs(value)) / 3 + 1e-9), -4), 3)
+    return f"{value / 1000.0**power:.3g} {('p', 'n', 'µ', 'm', '', 'k', 'M', 'G')[power + 4]}{unit}"
 
 
 def duration(seconds: float) -> str:
     """Three figures or so, in the unit that a person would use."""
+    if seconds < 1:
+        return quantity(seconds, "s")
     if seconds < 120:
         return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:.0f} s"
     if seconds < 7200:
@@ -85,11 +102,11 @@ def _state(record: Record) -> str:
     status = record.summary.get("status")
     if status == "done":
         return ""
-    again = f"It goes on with: hil resume {record.name}"
+    again = f"It goes on with: hil resume {record.place}"
     if status == "interrupted":
         return f"This run was interrupted before its end. {again}"
     if status == "fault":
-        return f"This run stopped at a fault, told below. When that is put right: hil resume {record.name}"
+        return f"This run stopped at a fault, told below. When that is put right: hil resume {record.place}"
     if status is None:
         return f"This run has no summary: it is still going on, or was killed. {again}"
     return f"This run says of itself: {status}."
@@ -100,7 +117,7 @@ def _test(record: Record, table: Confusion) -> Tile | None:
     if test is None or examples is None:
         return None
     low, high = wilson(test, examples)
-    note = f"{100 * low:.1f} to {100 * high:.1f} % at 95 % confidence"
+    note = f"{100 * low:.1f} to {percent(high)} with 95\u00a0% confidence"
     return Tile("test examples right", f"{round(test * examples):,} of {examples:,}", note)
 
 
@@ -108,7 +125,7 @@ def _validation(summary: Facts) -> Tile | None:
     validation, epoch = number(summary, "validation_accuracy"), number(summary, "best_epoch")
     if validation is None or not epoch:
         return None
-    return Tile("validation accuracy", percent(validation), f"at epoch {epoch:.0f}, which it chose")
+    return Tile("validation accuracy", percent(validation), f"at epoch {epoch:.0f}, the best one")
 
 
 def _seeds(summary: Facts) -> Tile | None:
