@@ -24,7 +24,7 @@ app = cyclopts.App(
     help="Train physical neural networks with the hardware in the loop.",
     version_flags=["--version"],
 )
-out = Console(highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -132,7 +132,7 @@ def _execute(folder: Any, origin: Path, start: Path | None) -> None:
             if made.transfer is not None:
                 folder.write_json("diagnostics.json", {"transfer": made.transfer_table()})
         for line in made.introduction():
-            out.print(line)
+            out.print(line, markup=False, soft_wrap=True)
         with Live(training, out) as live:
             summary = session.run(training, folder, stopping, made.labels, experiment.train.checkpoint_every, live)
         diagnostics.write(folder, training, made.model, summary["wall_s"])

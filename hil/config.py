@@ -19,6 +19,7 @@ import inspect
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -327,6 +328,11 @@ def _without_none(value: Any) -> Any:
     return [_without_none(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def default_threads(served: bool) -> int:
-    """One torch thread beside a served bench: two processes with two threads each thrash on two cores. Else all cores."""
-    return 1 if served else max(1, os.cpu_count() or 1)
+SMALL = 4_000_000  # multiplications a layer and batch, below which a second thread costs more than it brings
+
+
+def default_threads(served: bool, widths: Sequence[int], batch: int) -> int:
+    """One torch thread beside a served bench (two processes with two threads each thrash on two cores) and for small networks;
+    else every core."""
+    largest = max(a * b for a, b in pairwise(widths)) * batch
+    return 1 if served or largest < SMALL else max(1, os.cpu_count() or 1)

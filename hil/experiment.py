@@ -121,7 +121,9 @@ def built(experiment: Experiment, where: Path, bench_copy: Path | None = None) -
     data = dataset(experiment, str(where))
     learner_class, settings = _learner(experiment, str(where))
     _optimizer([nn.Parameter(torch.zeros(1))], experiment, str(where))
-    torch.set_num_threads(experiment.train.threads or default_threads(experiment.device.bench is not None))
+    served = experiment.device.bench is not None
+    threads = experiment.train.threads or default_threads(served, experiment.network.widths, experiment.train.batch)
+    torch.set_num_threads(threads)
     with ExitStack() as stack:
         node = _open(experiment, where, bench_copy, stack)
         device = metered(node.device)

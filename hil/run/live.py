@@ -80,6 +80,7 @@ class Live:
             f"validation {point.validation['accuracy']:.1%}{' *' if point.best else '  '}   "
             f"clipped {point.train.get('overflow', 0.0):.1%}   faults 0",
             highlight=False,
+            soft_wrap=True,
         )
         self._mark, self._device_s, self._seen = time.perf_counter(), self._training.device_s, 0
         self._bar.update(self._task, completed=0, epoch=min(point.epoch + 1, self._training.plan.epochs))

@@ -1,0 +1,24 @@
+"""A figure counts when RESULTS.md says how it was made: command, date, versions, machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+def record(title: str, lines: Sequence[str]) -> None:
+    """Append a section to RESULTS.md."""
+    command = " ".join(["python", os.path.relpath(sys.argv[0], RESULTS.parent.parent), *sys.argv[1:]])
+    made = (
+        f"{datetime.now(UTC):%Y-%m-%d} · `{command}` · hil {version('hil')}, torch {version('torch')}, numpy {version('numpy')}, "
+        f"pyvisa-py {version('pyvisa-py')}, Python {platform.python_version()} · {os.cpu_count()} cores, {platform.machine()}"
+    )
+    with RESULTS.open("a") as file:
+        file.write(f"\n## {title}\n\n{made}\n\n" + "\n".join(lines) + "\n")
