@@ -28,29 +28,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivers.record import (
-    BARKER,
-    GUARD,
-    LEAD,
-    Codes,
-    Memory,
-    Peak,
-    Plan,
-    Record,
-    Window,
-    accepted,
-    blank,
-    cut,
-    fill,
-    find,
-    window,
-)  # fmt: skip
+from drivers.alignment import REACH, USUAL, Acceptance, Delay, Window, lag_of, measured_delay, window
+from drivers.record import BARKER, GUARD, LEAD, Codes, Memory, Plan, Record, blank, cut, fill
 from hil.device import Port, Provenance, Spec
-from hil.errors import ConfigError, ContractError, HilError, Misaligned
+from hil.errors import ConfigError, ContractError, HilError
 
-REACH = 4  # symbols either way in which a marker may be found
+LAYOUTS = 8  # sizes of batches that are remembered
 FINE = 10  # samples a symbol, at most, when the delay is measured
-FADED = 0.25  # of the marker's contrast when the device was opened: less than this is another signal
 
 
 class Generator(Protocol):
@@ -98,7 +82,7 @@ class WaveformSettings:
         averages: each record is played and read so many times, and averaged.
         rest_v: level between records; None: 0 V, or the limit nearest to it.
         marker_low_v, marker_high_v: levels of the marker; None: a quarter and three quarters of the drive's range.
-        marker_threshold: least correlation of a marker. marker_ambiguous: largest share of it that a second match may have.
+        marker: when a marker is believed.
         longest_delay_s: the delay is looked for up to this. trigger_timeout_s: how long a trigger is waited for.
         width: neurons of the layer; None takes any.
     """
@@ -112,8 +96,7 @@ class WaveformSettings:
     rest_v: float | None = None
     marker_low_v: float | None = None
     marker_high_v: float | None = None
-    marker_threshold: float = 0.8
-    marker_ambiguous: float = 0.8
+    marker: Acceptance = USUAL
     longest_delay_s: float = 2e-6
     trigger_timeout_s: float = 2.0
     width: int | None = None
@@ -166,14 +149,6 @@ class Layout:
     plan: Plan
     empty: Codes
     rest: int
-
-
-@dataclass(frozen=True, slots=True)
-class Delay:
-    """From trigger to the start of a record as the digitizer sees it, s; and the marker's contrast, in words."""
-
-    delay_s: float
-    contrast: float
 
 
 class Waveform:
@@ -269,10 +244,9 @@ class Waveform:
         """Settings of both instruments for this plan; sends nothing if they are there already."""
         s, symbol_s = self._settings, 1 / self._settings.symbol_rate_hz
         reads = s.reads_per_symbol
-        span = plan.tail + len(BARKER) - plan.head + 2 * REACH
         start_s = self._delay.delay_s + (plan.head - REACH + s.sample_phase / reads) * symbol_s
         self._generator.prepare(s.symbol_rate_hz * s.samples_per_symbol)
-        self._digitizer.configure(span * reads, s.symbol_rate_hz * reads, start_s)
+        self._digitizer.configure((plan.span + 2 * REACH) * reads, s.symbol_rate_hz * reads, start_s)
 
     def _exchange(self, plan: Plan, record: Codes, answer: NDArray[np.float32], tally: Stats) -> Stats:
         """One record out, `averages` records back, decoded into `answer` (symbols,)."""
@@ -303,23 +277,10 @@ class Waveform:
         return tally
 
     def _align(self, plan: Plan, measured: Record) -> tuple[Window, int]:
-        """Where the symbols lie, and by how many samples the whole record came late. Both markers must agree."""
-        s = self._settings
-        place = window(measured.axis, 1 / s.symbol_rate_hz, self._delay.delay_s, s.settle, self._spec.outputs.name)
-        head, tail = (
-            self._checked(find(measured.words, place.first(start), place.period, REACH * place.period), name)
-            for start, name in ((plan.head, "head marker"), (plan.tail, "tail marker"))
-        )
-        if head.lag != tail.lag:
-            raise Misaligned(
-                "the two markers of a record are not where they belong to each other",
-                where=self._spec.outputs.name,
-                got=f"head {head.lag:+d}, tail {tail.lag:+d} samples",
-                allowed="the same",
-                outputs="inside their limits",
-                todo="give both instruments one 10 MHz reference, or use shorter records (memory_samples)",
-            )
-        return place, head.lag
+        """Where the symbols lie, and by how many samples the whole record came late."""
+        s, where = self._settings, self._spec.outputs.name
+        place = window(measured.axis, 1 / s.symbol_rate_hz, self._delay.delay_s, s.settle, where)
+        return place, lag_of(measured, plan, place, self._delay, s.marker, where)
 
     def _decode(self, plan: Plan, measured: Record, place: Window, lag: int, answer: NDArray[np.float32]) -> None:
         """Add the mean of the settled samples of each symbol, in V, divided by the number of averages."""
@@ -355,31 +316,13 @@ class Waveform:
         self._digitizer.arm()
         self._generator.trigger()
         self._digitizer.wait(s.trigger_timeout_s)
-        measured, where = self._digitizer.read(), f"{self._spec.outputs.name}, measuring the delay"
-        undelayed = window(measured.axis, symbol_s, 0.0, 0.0, where)
-        expected, period = undelayed.first(LEAD), undelayed.period
-        peak = find(measured.words, expected, period, longest * period)
-        accepted(peak, s.marker_threshold, s.marker_ambiguous, where)
-        # the first sample of a symbol comes between 0 and 1 samples after its edge: half a sample on average
-        late = expected + peak.lag + peak.fraction - 0.5
-        return Delay(measured.axis.start_s + late * measured.axis.step_s - LEAD * symbol_s, peak.contrast)
-
-    def _checked(self, peak: Peak, what: str) -> Peak:
-        s, where = self._settings, f"{self._spec.outputs.name}, {what}"
-        accepted(peak, s.marker_threshold, s.marker_ambiguous, where)
-        if not peak.contrast / self._delay.contrast > FADED:  # a sign that flipped is another signal too
-            raise Misaligned(
-                "the marker has faded",
-                where=where,
-                got=f"a contrast of {peak.contrast:.0f} words",
-                allowed=f"more than {FADED:g} of the {self._delay.contrast:.0f} when the device was opened",
-                outputs="inside their limits",
-                todo="look at light and bias: the node has drifted; open the device again after calibrating",
-            )
-        return peak
+        measured = self._digitizer.read()
+        return measured_delay(measured, symbol_s, longest, s.marker, f"{self._spec.outputs.name}, measuring the delay")
 
     def _layout(self, values: int) -> Layout:
         if values not in self._layouts:
+            if len(self._layouts) == LAYOUTS:
+                self._layouts.clear()
             s = self._settings
             plan = cut(values, self._generator.memory, self._digitizer.memory, s.samples_per_symbol, s.reads_per_symbol)
             levels = np.array([self._levels.rest_v, self._levels.low_v, self._levels.high_v], dtype=np.float32)
