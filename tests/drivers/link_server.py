@@ -197,3 +197,53 @@ def hislip_instrument(
         yield f"TCPIP::127.0.0.1::hislip0,{server.port}::INSTR", server
     finally:
         server.kill()
+
+
+class Vxi11Server(Served):
+    """VXI-11 core channel (RFC 1057 calls: create_link, device_write, device_read, device_clear, destroy_link)."""
+
+    def __init__(self, answer: Answer = polite, newline: bytes = b"\n", most: int = 100_000) -> None:
+        self._answer, self._newline, self._most = answer, newline, most
+        self._message, self._reply = b"", b""
+        super().__init__(self._channel)
+
+    def _channel(self, sock: socket.socket) -> None:
+        while True:
+            call = _exactly(sock, struct.unpack("!I", _exactly(sock, 4))[0] & 0x7FFF_FFFF)
+            xid, _, _, _, _, procedure = struct.unpack_from("!6I", call)
+            try:
+                results = self._call(procedure, call[40:])  # after two empty credentials
+            except Gone:
+                return
+            reply = struct.pack("!6I", xid, 1, 0, 0, 0, 0) + results
+            sock.sendall(struct.pack("!I", 0x8000_0000 | len(reply)) + reply)
+
+    def _call(self, procedure: int, arguments: bytes) -> bytes:
+        if procedure == 10:
+            return struct.pack("!4I", 0, 1, 0, self._most)
+        if procedure == 11:
+            flags, size = struct.unpack_from("!12xII", arguments)
+            self._message += arguments[20 : 20 + size]
+            if flags & 8:
+                message, self._message = self._message, b""
+                reply = self._answer(message)
+                self._reply = b"" if reply is None else reply + self._newline
+            return struct.pack("!II", 0, size)
+        if procedure == 12:
+            if not self._reply:
+                return struct.pack("!III", 15, 0, 0)
+            wanted = struct.unpack_from("!4xI", arguments)[0]
+            data, self._reply = self._reply[:wanted], self._reply[wanted:]
+            reason = (1 if len(data) == wanted else 0) | (0 if self._reply else 4)
+            return struct.pack("!III", 0, reason, len(data)) + data + bytes(-len(data) % 4)
+        self._reply = b""
+        return struct.pack("!I", 0)
+
+
+@contextlib.contextmanager
+def vxi11_instrument(answer: Answer = polite, newline: bytes = b"\n") -> Iterator[tuple[str, Served]]:
+    server = Vxi11Server(answer, newline)
+    try:
+        yield f"TCPIP::127.0.0.1,{server.port}::inst0::INSTR", server
+    finally:
+        server.kill()
