@@ -6,7 +6,8 @@ A line of JSON each way, newline-delimited, over TCP on the loopback interface:
     {"id": 8, "do": "get", "path": "nod"}   ->   {"id": 8, "error": {"kind": "ConfigError", "what": ..., "allowed": ...}}
 
     do           with          answers
-    get          path          the value of the plant's state at `path`
+    paths                      all that get and set know
+    get          path          a parameter of the plant, a number
     set          path value
     snapshot     boxes         the state of the plant, and of the boxes too unless "boxes" is false: restoring it makes the
                                bench go on with the same numbers
@@ -38,11 +39,13 @@ LINE_CAP = 1 << 28  # bytes
 
 
 class Adjustable(Protocol):
-    """The side of a plant that the control port shows. Values are JSON values."""
+    """The side of a plant that the control port shows."""
 
-    def get(self, path: str) -> object: ...
+    def paths(self) -> Sequence[str]: ...
 
-    def set(self, path: str, value: object) -> None: ...
+    def get(self, path: str) -> float: ...
+
+    def set(self, path: str, value: float) -> None: ...
 
     def snapshot(self) -> Mapping[str, object]: ...
 
@@ -61,8 +64,9 @@ class ControlServer:
         self._listener = Listener(self._serve, host, port, "control port")
         self.stopped = threading.Event()  # set by a client that asks the bench to end
         self._answers: dict[str, Callable[[Mapping[str, object]], object]] = {
+            "paths": lambda asked: list(plant.paths()),
             "get": lambda asked: plant.get(_text(asked, "path")),
-            "set": lambda asked: plant.set(_text(asked, "path"), asked.get("value")),
+            "set": lambda asked: plant.set(_text(asked, "path"), _number(asked, "value")),
             "snapshot": lambda asked: self.snapshot(asked.get("boxes") is not False),
             "restore": lambda asked: self.restore(_mapping(asked.get("state"))),
             "log": lambda asked: [asdict(entry) for entry in plant.log],
@@ -157,10 +161,15 @@ class ControlClient:
         self._number = 0
         self._open = True
 
-    def get(self, path: str) -> object:
-        return self._ask({"do": "get", "path": path})
+    def paths(self) -> list[str]:
+        """All that `get` and `set` know."""
+        return [str(path) for path in _list(self._ask({"do": "paths"}))]
 
-    def set(self, path: str, value: object) -> None:
+    def get(self, path: str) -> float:
+        """A parameter of the plant, "node.phase_rad"; "state.0" is where it has drifted to."""
+        return _number({"answer": self._ask({"do": "get", "path": path})}, "answer")
+
+    def set(self, path: str, value: float) -> None:
         self._ask({"do": "set", "path": path, "value": value})
 
     def snapshot(self, boxes: bool = True) -> Mapping[str, object]:
@@ -173,10 +182,7 @@ class ControlClient:
 
     def log(self) -> list[dict[str, object]]:
         """Outputs that went on or off, oldest first."""
-        entries = self._ask({"do": "log"})
-        if not isinstance(entries, list):
-            raise ContractError("not a log", where=self._where, got=str(entries)[:80], allowed="a list")
-        return [dict(_mapping(entry)) for entry in entries]
+        return [dict(_mapping(entry)) for entry in _list(self._ask({"do": "log"}))]
 
     def outputs(self) -> dict[str, object]:
         """For each box: its output channels."""
@@ -248,6 +254,19 @@ def _text(asked: Mapping[str, object], key: str) -> str:
     value = asked.get(key)
     if not isinstance(value, str):
         raise ConfigError(f'"{key}" is missing or not text', where="control port", got=f"{value!r}", allowed="a string")
+    return value
+
+
+def _number(asked: Mapping[str, object], key: str) -> float:
+    value = asked.get(key)
+    if not isinstance(value, int | float):
+        raise ConfigError(f'"{key}" is missing or not a number', where="control port", got=f"{value!r}", allowed="a number")
+    return float(value)
+
+
+def _list(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise ContractError("not a JSON list", where="control port", got=str(value)[:80], allowed="a list")
     return value
 
 

@@ -123,10 +123,13 @@ class VirtualBench:
 class Unwired:
     """The plant of a bench without wires: it has no state."""
 
-    def get(self, path: str) -> object:
+    def paths(self) -> tuple[str, ...]:
+        return ()
+
+    def get(self, path: str) -> float:
         raise ConfigError("this bench has no wires", where="plant", got=path, todo="give the bench a wire and a node")
 
-    def set(self, path: str, value: object) -> None:
+    def set(self, path: str, value: float) -> None:
         self.get(path)
 
     def snapshot(self) -> Mapping[str, object]:
