@@ -22,8 +22,10 @@ from hil.learners.dfa import DFA, DFASettings
 from hil.learners.loss import Loss
 from hil.network import Network, Trace, fill
 from hil.wrappers import Averaged, Guarded
+from sim_devices.lif_array import LifArray, Neuron
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
+from sim_devices.spiking_array import SpikingArray
 
 VOLTS = Calibration(2.0, 0.5, 0.1, 0.25, 0.0, "V", "V", "twin", "2026-11-22T01:45:12+00:00")
 
@@ -38,6 +40,8 @@ DEVICES: dict[str, Callable[[], Device]] = {
     "guarded": lambda: Guarded(Simulated(MachZehnder(), seed=1), -2.0, 3.0, max_step=5.0),
     "averaged": lambda: Averaged(Simulated(MachZehnder(), seed=1), 3),
     "calibrated": lambda: Calibrated(Simulated(MachZehnder(), seed=1), VOLTS),
+    "spiking array": lambda: SpikingArray(LifArray(4, NEURON), seed=1),
+    "spiking array of couples": lambda: SpikingArray(LifArray(4, couples=True), seed=1),
     "all at once": lambda: Guarded(Averaged(Calibrated(Simulated(drifting(), seed=1), VOLTS), 2), -1.0, 1.0),
 }
 TWINS: dict[str, tuple[Callable[[], MachZehnder], bool]] = {
@@ -45,6 +49,13 @@ TWINS: dict[str, tuple[Callable[[], MachZehnder], bool]] = {
     "mach-zehnder without noise": (lambda: MachZehnder(noise=0.0), True),
     "mach-zehnder with a slow receiver": (lambda: MachZehnder(noise=0.0, bandwidth_hz=2e7), False),
     "mach-zehnder that drifts": (drifting, False),
+}
+NEURON = Neuron(noise=0.1, threshold_mismatch=0.05, refractory=1)
+SPIKING: dict[str, Callable[[], LifArray]] = {
+    "spiking neurons": lambda: LifArray(4),
+    "spiking neurons with hard reset": lambda: LifArray(4, Neuron(reset="hard")),
+    "spiking neurons as fabricated": lambda: LifArray(4, NEURON),
+    "ternary couples": lambda: LifArray(4, couples=True),
 }
 Make = Callable[[Network, int, torch.Generator, Callable[[Tensor], Tensor]], Learner]
 LEARNERS: dict[str, Make] = {
@@ -64,6 +75,11 @@ def test_device(make: Callable[[], Device]) -> None:
 @pytest.mark.parametrize(("make", "rows_are_alone"), TWINS.values(), ids=list(TWINS))
 def test_twin(make: Callable[[], MachZehnder], rows_are_alone: bool) -> None:
     assert check_twin(make, rows_are_alone).passed
+
+
+@pytest.mark.parametrize("make", SPIKING.values(), ids=list(SPIKING))
+def test_spiking_twin(make: Callable[[], LifArray]) -> None:
+    assert check_twin(make, exact_slope=False).passed
 
 
 @pytest.mark.parametrize("make", LEARNERS.values(), ids=list(LEARNERS))

@@ -41,7 +41,7 @@ def check_device(make: Callable[[], Device], sent: Sent | None = None) -> Report
     with checks("a reading stays what it was", "wrong"):
         _keeps(first)
     with checks("no graph goes through", "wrong"):
-        need(not first.forward(_drive(first, 2).requires_grad_(True)).requires_grad, "the reading requires grad")
+        need(not _ask(first, _drive(first, 2).requires_grad_(True)).requires_grad, "the reading requires grad")
     for name, bad in _forbidden(first):
         with checks(f"refuses {name}, sending nothing", "unsafe"):
             _refuses(first, bad, sent)
@@ -83,10 +83,17 @@ def _drive(device: Device, batch: int, stream: str = "drive") -> Tensor:
     return (port.low + (port.high - port.low) * share).clamp(port.low, port.high)
 
 
+def _ask(device: Device, x: Tensor) -> Tensor:
+    """A whole answer of its own: a temporal device starts from rest, and may not change its batch on the way."""
+    if device.spec.temporal:
+        device.reset()
+    return device.forward(x)
+
+
 def _answers(device: Device, batch: int) -> None:
     x = _drive(device, batch)
     before = x.clone()
-    reading = device.forward(x)
+    reading = _ask(device, x)
     port = device.spec.outputs
     wanted = (*x.shape[:-1], x.shape[-1] if port.size is None else port.size)
     need(tuple(reading.shape) == wanted, f"shape {tuple(reading.shape)} for a drive {tuple(x.shape)}, not {wanted}")
@@ -99,7 +106,7 @@ def _answers(device: Device, batch: int) -> None:
 
 
 def _keeps(device: Device) -> None:
-    reading = device.forward(_drive(device, 3))
+    reading = _ask(device, _drive(device, 3))
     before = reading.clone()
     device.forward(_drive(device, 3, "another"))
     need(torch.equal(reading, before), "the next call overwrote the tensor of this one")
@@ -161,7 +168,7 @@ def _alike(make: Callable[[], Device]) -> None:
     try:
         if one.spec.provenance == "real":
             raise NotApplicable("hardware has noise of its own")
-        same = all(torch.equal(one.forward(x), other.forward(x)) for x in (_drive(one, 3), _drive(one, 8)))
+        same = all(torch.equal(_ask(one, x), _ask(other, x)) for x in (_drive(one, 3), _drive(one, 8)))
         need(same, "they differ: chance does not come from arguments alone")
     finally:
         one.close()
@@ -173,11 +180,12 @@ def _restores(make: Callable[[], Device]) -> None:
     try:
         if one.spec.provenance == "real" or not (isinstance(one, Restorable) and isinstance(other, Restorable)):
             raise NotApplicable("its state is not the computer's to save")
-        one.forward(_drive(one, 3))
+        drives = [_drive(one, 3, stream) for stream in ("before", "after", "later")]
+        one.forward(drives[0])
         saved = json.loads(json.dumps(one.snapshot()))
-        wanted = [one.forward(_drive(one, n)) for n in (2, 3)]
+        wanted = [one.forward(x) for x in drives[1:]]
         other.restore(saved)
-        found = [other.forward(_drive(other, n)) for n in (2, 3)]
+        found = [other.forward(x) for x in drives[1:]]
         need(all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True)), "the readings after a restore differ")
     finally:
         one.close()
@@ -189,7 +197,7 @@ def _streams(make: Callable[[], Device]) -> None:
     try:
         if not isinstance(one, Streaming):
             raise NotApplicable("it does not stream")
-        drives = [_drive(one, n) for n in (3, 1, 8)]
+        drives = [_drive(one, 3 if one.spec.temporal else n, f"{n} rows") for n in (3, 1, 8)]
         answers = [one.submit(x) for x in drives]
         readings = [answer.result() for answer in answers]
         wrong = [n for n, (x, y) in enumerate(zip(drives, readings, strict=True)) if y.shape[:-1] != x.shape[:-1]]
