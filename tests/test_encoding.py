@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hil.device import Port
+from hil.encoding import Decode, Encode
+from hil.errors import ContractError, OutOfRange
+
+PORT = Port("modulator", -3.0, 5.0, "V")
+PRE = torch.tensor([[-4.0, -1.0, 0.0, 1.0, 3.0]])
+
+
+def test_gain_and_offset() -> None:
+    assert Encode.onto(PORT, 0.5, 1.0)(PRE).tolist() == [[-1.0, 0.5, 1.0, 1.5, 2.5]]
+    assert Encode.onto(PORT)(PRE).equal(PRE)
+
+
+def test_limits_are_those_of_the_port() -> None:
+    encode = Encode.onto(PORT)
+    assert (encode.low, encode.high) == (-3.0, 5.0)
+
+
+def test_refuse_leaves_the_refusal_to_the_port() -> None:
+    drive = Encode.onto(PORT, 2.0)(PRE)
+    assert drive.tolist() == [[-8.0, -2.0, 0.0, 2.0, 6.0]]
+    with pytest.raises(OutOfRange, match="overflow = 'clip' or 'fold'"):
+        PORT.check(drive)
+
+
+def test_clip_saturates_at_the_limits() -> None:
+    assert Encode.onto(PORT, 2.0, 0.0, "clip")(PRE).tolist() == [[-3.0, -2.0, 0.0, 2.0, 5.0]]
+
+
+@pytest.mark.parametrize("overflow", ["refuse", "clip", "fold"])
+def test_nan_is_not_hidden(overflow: str) -> None:
+    encode = Encode.onto(PORT, overflow=overflow, period=7.0)  # type: ignore[arg-type]
+    with pytest.raises(OutOfRange, match="NaN"):
+        PORT.check(encode(torch.tensor([math.nan])))
+
+
+@given(
+    low=st.floats(-10, 9),
+    span=st.floats(0.01, 20),
+    share=st.floats(0.05, 1),
+    pre=st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=20),
+    overflow=st.sampled_from(["clip", "fold"]),
+)
+def test_what_was_clipped_or_folded_is_never_refused(
+    low: float, span: float, share: float, pre: list[float], overflow: str
+) -> None:
+    port = Port("p", low, low + span)
+    encode = Encode.onto(port, overflow=overflow, period=share * (port.high - port.low))  # type: ignore[arg-type]
+    port.check(encode(torch.tensor(pre)))
+
+
+@given(pre=st.floats(-200, 200, width=32))
+def test_folding_changes_nothing_for_a_periodic_node(pre: float) -> None:
+    folded = Encode.onto(PORT, 1.0, 0.3, "fold", 7.0)(torch.tensor([pre], dtype=torch.float64))
+    turns = (float(folded) - (pre + 0.3)) / 7.0
+    assert turns == pytest.approx(round(turns), abs=1e-6)
+    assert abs(float(folded) - 1.0) <= 3.5 + 1e-9  # one period around the middle
+
+
+def test_folding_leaves_the_middle_period_alone() -> None:
+    inside = torch.linspace(-2.49, 4.49, 50, dtype=torch.float64)
+    assert torch.allclose(Encode.onto(PORT, overflow="fold", period=7.0)(inside), inside)
+
+
+@pytest.mark.parametrize("period", [None, 0.0, -1.0, 8.1, math.nan])
+def test_a_period_must_fit(period: float | None) -> None:
+    with pytest.raises(ContractError, match="period"):
+        Encode.onto(PORT, overflow="fold", period=period)
+
+
+def test_limits_must_be_limits() -> None:
+    with pytest.raises(ContractError):
+        Encode(1.0, 0.0)
+    with pytest.raises(ContractError):
+        Encode(math.nan, 0.0)
+
+
+@pytest.mark.parametrize("gain", [2.0, -2.0, 0.1])
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_overflow_is_counted_before_the_policy(gain: float, offset: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    pre = torch.randn(40, 5, generator=rng) * 3
+    drive = pre * gain + offset
+    wanted = int(((drive < -3) | (drive > 5)).sum())
+    assert Encode.onto(PORT, gain, offset, "clip").overflowing(pre) == wanted
+
+
+def test_nothing_overflows_where_nothing_can() -> None:
+    assert Encode.onto(PORT, 1.0).overflowing(torch.tensor([-3.0, 5.0])) == 0
+    assert Encode.onto(PORT, 0.0).overflowing(PRE * 100) == 0
+    assert Encode.onto(PORT).overflowing(torch.zeros(0)) == 0
+
+
+def test_encoding_is_differentiable_and_clipping_stops_the_slope() -> None:
+    pre = torch.tensor([0.0, 100.0], requires_grad=True)
+    Encode.onto(PORT, 2.0, 0.1, "clip")(pre).sum().backward()
+    assert pre.grad is not None
+    assert pre.grad.tolist() == [2.0, 0.0]
+
+
+def test_decoding() -> None:
+    reading = torch.tensor([0.1, 0.35, -0.15])
+    assert torch.allclose(Decode(0.1, 0.25)(reading), torch.tensor([0.0, 1.0, -1.0]))
+    assert Decode()(reading) is reading
+    for scale in (0.0, math.nan):
+        with pytest.raises(ContractError, match="scale"):
+            Decode(0.0, scale)
