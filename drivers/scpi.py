@@ -213,11 +213,19 @@ class Scpi:
         """Send commands as one message and wait until the instrument has done them all.
 
         Raises:
-            ContractError: a question among the commands; its reply would shift all later ones. Nothing was sent.
+            ContractError: a question among the commands (its reply would shift all later ones), or an empty command. Nothing
+                was sent.
         """
         for command in commands:
-            if command.split(maxsplit=1)[0].endswith("?"):
-                raise ContractError("a question cannot be sent as a command", where=self._link.name, got=command)
+            heads = [part.strip().partition(" ")[0] for part in command.split(";")]
+            if not command.strip() or any(head.endswith("?") for head in heads):
+                raise ContractError(
+                    "only commands can be sent; a question would leave its reply unread",
+                    where=self._link.name,
+                    got=repr(command),
+                    outputs="unchanged; nothing was sent",
+                    todo="use ask() for questions",
+                )
         message = _message(";".join(_from_root(command) for command in commands))
         with self._link.transaction():
             if message:
