@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -41,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
         errors.print(f"hil: {error}\nNothing was opened; no output was touched. See: hil --help", markup=False)
         return 2
     except HilError as error:
-        errors.print(str(error), markup=False)
+        errors.print("\nBecause: ".join(str(e) for e in chain(error)), markup=False)
         return exit_code(error)
     except KeyboardInterrupt:
         errors.print("stopped at once; outputs were made safe. The last committed step can be resumed: hil list runs")
@@ -55,8 +55,16 @@ def exit_code(error: HilError) -> int:
         return 4
     if isinstance(error, Interrupted):
         return 130
-    # A refusal of the user's words is his to correct; a value refused at a port stops a run that can be resumed.
-    return 2 if isinstance(error, Refused) and type(error).__name__ != "OutOfRange" else 3
+    return 2 if isinstance(error, Refused) else 3
+
+
+def chain(error: HilError) -> Iterator[HilError]:
+    """`error` and what led to it, our own errors only, the effect first."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, HilError):
+            yield found
+        found = found.__cause__ or found.__context__
 
 
 @app.command

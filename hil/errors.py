@@ -5,7 +5,8 @@
     │   ├── ConfigError              an experiment, bench or command line that makes no sense
     │   ├── DataError                a data set that is missing, damaged or of the wrong shape
     │   ├── OutOfRange               a value outside its Port's limits; NaN always is
-    │   └── ContractError            an object that does not keep Device, Twin, Learner or Link
+    │   ├── ContractError            an object that does not keep Device, Twin, Learner or Link
+    │   └── RunError                 a run folder that is missing, damaged, full or in use
     ├── LinkError                    the wire
     │   ├── OpenFailed               nobody answers at this address
     │   ├── LinkTimeout              no answer, or no progress, before the deadline
@@ -21,7 +22,7 @@
     │   ├── NotAReading              sentinel (9.9E37), hole, NaN
     │   ├── Misaligned               the marker is not where it must be
     │   └── MissedTrigger            nothing was acquired
-    ├── RunError                     a run folder that is missing, damaged or in use
+    ├── Stopped                      a fault ended the run; it is committed and resumable; the cause is chained
     ├── Interrupted                  the user asked to stop; the run is resumable
     └── UnsafeOutputs                outputs could not be verified safe: the loudest one
 
@@ -80,6 +81,10 @@ class OutOfRange(Refused):
 
 
 class ContractError(Refused):
+    pass
+
+
+class RunError(Refused):
     pass
 
 
@@ -143,7 +148,7 @@ class MissedTrigger(MeasurementError):
     pass
 
 
-class RunError(HilError):
+class Stopped(HilError):
     pass
 
 

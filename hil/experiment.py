@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hil.bench import open_bench
 from hil.chance import generator, key
 from hil.config import Experiment, arguments, default_threads, find, read_bench, resolve
 from hil.data import Dataset, load, subset
@@ -194,6 +193,8 @@ def _open(experiment: Experiment, where: Path, bench_copy: Path | None, stack: E
         twin = twin_of(table.use, table.settings(), f"{where}: [device]")
         device = Simulated(twin, experiment.seed)
         return Node(device, twin, {"use": table.use, **table.settings()}, {})
+    from hil.bench import open_bench  # the drivers and VISA are slow to import, and a twin needs neither
+
     path = bench_copy or find(str(table.bench), where)
     bench = read_bench(path)
     opened = stack.enter_context(open_bench(bench, str(path)))

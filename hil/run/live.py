@@ -38,6 +38,7 @@ class Live:
         )  # fmt: skip
         self._mark, self._device_s, self._seen, self._loss = time.perf_counter(), training.device_s, 0, 0.0
         self._shown = 0.0
+        self._beyond = {"refuse": "refused", "clip": "clipped", "fold": "folded"}[_policy(training)]
         self._over = 0.0
 
     def __enter__(self) -> Live:
@@ -69,7 +70,7 @@ class Live:
         validation = f"validation {best.accuracy:.1%} (epoch {best.epoch})" if best.epoch else "validation -"
         return (
             f"{seen / wall_s:,.0f} samples/s · device {busy:.0%} · loss {loss:.3f} · {validation} · "
-            f"clipped {overflow:.1%} · faults 0"
+            f"{self._beyond} {overflow:.1%} · faults 0"
         )
 
     def _epoch_done(self, point: Epoch) -> None:
@@ -78,9 +79,14 @@ class Live:
             f" epoch {point.epoch:>2}/{self._training.plan.epochs}  {point.samples_per_s:>7,.0f} samples/s   "
             f"device {device:>4.0%}   loss {point.train['loss']:.3f}   train {point.train.get('accuracy', float('nan')):.1%}   "
             f"validation {point.validation['accuracy']:.1%}{' *' if point.best else '  '}   "
-            f"clipped {point.train.get('overflow', 0.0):.1%}   faults 0",
+            f"{self._beyond} {point.train.get('overflow', 0.0):.1%}   faults 0",
             highlight=False,
             soft_wrap=True,
         )
         self._mark, self._device_s, self._seen = time.perf_counter(), self._training.device_s, 0
         self._bar.update(self._task, completed=0, epoch=min(point.epoch + 1, self._training.plan.epochs))
+
+
+def _policy(training: Training) -> str:
+    """What happens to pre-activations beyond the range of the nodes."""
+    return next((layer.encode.overflow for layer in training.net.stack if layer.encode is not None), "refuse")

@@ -1,9 +1,8 @@
-"""From a built Training to a run folder: drives the loop, commits what it yields, and ends in one of four ways.
+"""From a built Training to a run folder: drives the loop, commits what it yields, and ends in one of three ways.
 
     done          test split read once with the best weights, summary.json, diagnostics.json, report.html
     interrupted   checkpoint, summary.json with status "interrupted"; raises Interrupted
-    fault         checkpoint of the last committed step; the error goes on to the caller
-    diverged      as a fault
+    fault         checkpoint of the last committed step; raises Stopped from the fault
 
 A step counts when it is in a checkpoint. Between checkpoints a crash costs the steps since the last one, and a resume makes
 them again with the same numbers.
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 
-from hil.errors import HilError, Interrupted
+from hil.errors import HilError, Interrupted, Stopped
 from hil.run import checkpoint
 from hil.run.folder import RunFolder
 from hil.run.loop import Epoch, Step, Training, evaluate, train
@@ -39,6 +38,11 @@ class Labels:
     node: Mapping[str, Any]
     resources: Mapping[str, str]
 
+    @property
+    def outputs_after(self) -> str:
+        """Their state once everything was closed; whoever closes raises UnsafeOutputs if this does not hold."""
+        return "off, read back" if self.resources else "none; the node is a twin in this process"
+
 
 def run(
     training: Training, folder: RunFolder, stopping: Stopping, labels: Labels, every: int | None, show: Callable[[Point], None]
@@ -50,7 +54,7 @@ def run(
         show: called with every point, for the live display.
     Raises:
         Interrupted: asked to stop; the run is committed and resumable.
-        HilError: a fault; the run is committed up to the last step before it.
+        Stopped: a fault, chained as the cause; the run is committed up to the last step before it.
     """
     begin = time.perf_counter()
     before = float(folder.read_json("summary.json").get("wall_s", 0.0))
@@ -63,13 +67,15 @@ def run(
                 commit(training, folder)
             if stopping.asked:
                 commit(training, folder)
-                raise _interrupted(stopping.asked, folder, training)
-    except HilError as error:
-        _conclude(training, folder, labels, before + time.perf_counter() - begin, _status_of(error), {})
-        if not isinstance(error, Interrupted):
-            commit(training, folder)
-            folder.note("fault", step=training.step, error=type(error).__name__, message=str(error))
+                raise _interrupted(stopping.asked, folder, training, labels)
+    except Interrupted:
+        _conclude(training, folder, labels, before + time.perf_counter() - begin, "interrupted", {})
         raise
+    except HilError as error:
+        commit(training, folder)
+        folder.note("fault", step=training.step, error=type(error).__name__, message=str(error))
+        _conclude(training, folder, labels, before + time.perf_counter() - begin, "fault", {})
+        raise _stopped(folder, training, labels) from error
     best = {key: value.clone() for key, value in training.best.tensors.items()}
     checkpoint.save(folder.checkpoints, "best", checkpoint.Checkpoint(best, {"epoch": training.best.epoch}))
     training.net.load_state_dict(best)
@@ -88,17 +94,23 @@ def commit(training: Training, folder: RunFolder) -> None:
     folder.note("step", step=training.step, epoch=training.epoch, batch=training.batch)
 
 
-def _interrupted(why: str, folder: RunFolder, training: Training) -> Interrupted:
+def _interrupted(why: str, folder: RunFolder, training: Training, labels: Labels) -> Interrupted:
     folder.note("interrupt", step=training.step, signal=why)
     return Interrupted(
-        f"stopped by {why} after step {training.step}, which is committed",
+        f"stopped by {why} after step {training.step:,}, which is committed",
         where=str(folder.path),
+        outputs=labels.outputs_after,
         todo=f"hil resume {folder.path}",
     )
 
 
-def _status_of(error: HilError) -> str:
-    return "interrupted" if isinstance(error, Interrupted) else "fault"
+def _stopped(folder: RunFolder, training: Training, labels: Labels) -> Stopped:
+    return Stopped(
+        f"a fault ended the run after step {training.step:,}, which is committed",
+        where=str(folder.path),
+        outputs=labels.outputs_after,
+        todo=f"remove the cause, then: hil resume {folder.path}",
+    )
 
 
 def _record(folder: RunFolder, point: Epoch, training: Training) -> None:
