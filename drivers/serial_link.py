@@ -165,7 +165,7 @@ class SerialLink:
                 where=self._name,
                 got=str(error),
                 outputs="unknown: the instrument was not reached",
-                todo="check the cable and the port's name; is another program using it?",
+                todo="check the cable, the port's name, and that no other program holds it",
             ) from error
         self._port = port
 

@@ -15,6 +15,7 @@ Source: VPP-4.3 (VISA), VPP-4.3.3 (completion and error codes); pyvisa_py/tcpip.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import threading
@@ -196,7 +197,7 @@ class VisaLink:
     def _wire_of(self, resource: MessageBasedResource) -> Wire:
         session = _python_session(resource)
         if isinstance(session, TCPIPSocketSession) and isinstance(session.interface, socket.socket):
-            session.interface.getpeername()  # PyVISA-py takes a refused connection for an open one
+            _refuse_unconnected(session.interface)
             session.interface = BenchSocket.adopt(session.interface)
             return SocketStream(session.interface, self._terminator, self._name, self._timeout_s)
         if isinstance(session, TCPIPInstrHiSLIP) and isinstance(vars(session.interface).get("_sync"), socket.socket):
@@ -222,6 +223,18 @@ class VisaLink:
             yield
         except FOREIGN as error:
             raise _translation(error, self._name, doing, self._timeout_s) from error
+
+
+def list_resources(backend: str = "") -> tuple[str, ...]:
+    """Resource strings of the instruments that VISA finds by itself: USB, and what answers to discovery on the network.
+
+    Raises:
+        OpenFailed: no VISA library works here.
+    """
+    try:
+        return tuple(sorted(pyvisa.ResourceManager(backend).list_resources()))
+    except FOREIGN as error:
+        raise _open_failed("VISA", _first_cause(error)) from error
 
 
 def _checked_resource(resource: str) -> str:
@@ -277,6 +290,14 @@ def _within(seconds: float, connect: Callable[[], MessageBasedResource], name: s
         raise _open_failed(name, _first_cause(error)) from error
 
 
+def _refuse_unconnected(sock: socket.socket) -> None:
+    """PyVISA-py takes a refused connection for an open one."""
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+    sock.getpeername()  # fails too when the error has been asked for before
+
+
 def _first_cause(error: BaseException) -> str:
     """What the system said: PyVISA-py wraps a refused connection into "resource not present"."""
     while (before := error.__cause__ or error.__context__) is not None:
@@ -290,7 +311,7 @@ def _open_failed(name: str, got: str) -> OpenFailed:
         where=name,
         got=got,
         outputs="unknown: the instrument was not reached",
-        todo="check power, cable and address; is another program connected, or is the virtual bench not being served?",
+        todo="check power, cable and address, that no other program is connected, and that a virtual bench is being served",
     )
 
 

@@ -197,7 +197,7 @@ def test_reopen_asks_for_identification() -> None:
 
 
 def test_no_such_port() -> None:
-    with pytest.raises(OpenFailed, match="another program"):
+    with pytest.raises(OpenFailed, match="no other program"):
         SerialLink("/dev/no-such-port")
     with pytest.raises(ConfigError):
         SerialLink("/dev/null", timeout_s=0)
