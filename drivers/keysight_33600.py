@@ -27,7 +27,7 @@ from drivers.link import Link
 from drivers.record import Codes, Memory
 from drivers.scpi import Identity, Scpi
 from hil.device import Port
-from hil.errors import CommandRefused, ConfigError, HilError, OutOfRange, UnsafeOutputs, WrongInstrument
+from hil.errors import CommandRefused, ConfigError, HilError, LinkError, OutOfRange, UnsafeOutputs, WrongInstrument
 
 FULL_SCALE = 32767  # codes; the converter is symmetric, -32768 does not exist
 OPEN_CIRCUIT_V = 10.0  # largest voltage without a load
@@ -142,7 +142,7 @@ class Keysight33600:
         if self._settings == wanted:
             return
         self.forget()
-        self._scpi.send(f"{self._output} 0", *self._levels(), *self._play_once(sample_rate_hz))
+        self._scpi.send("*CLS", f"{self._output} 0", *self._levels(), *self._play_once(sample_rate_hz))
         self._scpi.check(f"setting up {self._name}", outputs="off")
         self._verify(sample_rate_hz)
         self._settings, self._on = wanted, False
@@ -265,20 +265,22 @@ class Keysight33600:
         self._on = on
 
     def safe(self) -> None:
-        """Output off, read back. A link that had a fault is emptied and identified again first.
+        """Output off, read back. After a fault of the link once more on an emptied and identified one.
 
         Raises:
             UnsafeOutputs: it could not be switched off, or not be verified.
         """
         try:
-            if self._scpi.link.dirty:
+            try:
+                self._switch(False)
+            except LinkError:
                 self._scpi.recover(attempts=2)
-            self._switch(False)
+                self._switch(False)
         except HilError as reason:
             raise UnsafeOutputs(
                 "the output could not be verified to be off",
                 where=f"{self._name}, {self.identity.model} {self.identity.serial}",
-                got=str(reason).splitlines()[0],
+                got=str(reason).splitlines()[0].rstrip("."),
                 outputs=f"unknown; if the instrument still runs, between {self._port.low:g} and {self._port.high:g} V",
                 todo="switch the output off at the instrument, then look at its power and cable",
             ) from reason

@@ -149,7 +149,8 @@ class InfiniiVision:
     def _set_up(self) -> None:
         """What stays the same between records."""
         channel, source = self._channel, f"CHAN{self._channel[-1]}"
-        self._scpi.send(":STOP", f"{channel}:DISP 1", f"{channel}:COUP DC", f"{channel}:IMP {self._input}", f"{channel}:PROB 1",
+        self._scpi.send("*CLS", ":STOP")
+        self._scpi.send(f"{channel}:DISP 1", f"{channel}:COUP DC", f"{channel}:IMP {self._input}", f"{channel}:PROB 1",
                         f"{channel}:RANG {self._range_v:.6g}", f"{channel}:OFFS {self._offset_v:.6g}")  # fmt: skip
         self._scpi.send(":TRIG:MODE EDGE", ":TRIG:EDGE:SOUR EXT", f":TRIG:EDGE:LEV {self._trigger_v:.6g}",
                         ":TRIG:EDGE:SLOP POS", ":TRIG:SWE NORM", ":ACQ:TYPE NORM")  # fmt: skip

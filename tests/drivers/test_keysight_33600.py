@@ -88,7 +88,7 @@ def test_codes_become_volts_at_the_connector() -> None:
     assert np.abs(played.record - volts).max() <= 1.01 * lsb
     assert played.sample_rate_hz == 100e6
     assert played.cycles == 1
-    assert played.sync
+    assert box.execute(b"OUTP:SYNC?;:OUTP:SYNC:SOUR?") == b"1;CH1"
 
 
 @pytest.mark.parametrize(("load_ohm", "limit"), [(50.0, 5.0), (math.inf, 10.0), (200.0, 8.0)])

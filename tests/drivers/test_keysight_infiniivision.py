@@ -21,7 +21,9 @@ from hil.errors import (
 OPENING = (("*IDN?", "KEYSIGHT TECHNOLOGIES,DSO-X 3024T,MY1,07.50"), ("*RST;*CLS", None), ("*OPC?", "1"))
 NO_ERROR = (":SYST:ERR?", '+0,"No error"')
 ONCE = (
-    (":STOP;:CHAN2:DISP 1;:CHAN2:COUP DC;:CHAN2:IMP FIFT;:CHAN2:PROB 1;:CHAN2:RANG 0.8;:CHAN2:OFFS 0.1", None),
+    ("*CLS;:STOP", None),
+    ("*OPC?", "1"),
+    (":CHAN2:DISP 1;:CHAN2:COUP DC;:CHAN2:IMP FIFT;:CHAN2:PROB 1;:CHAN2:RANG 0.8;:CHAN2:OFFS 0.1", None),
     ("*OPC?", "1"),
     (":TRIG:MODE EDGE;:TRIG:EDGE:SOUR EXT;:TRIG:EDGE:LEV 0.5;:TRIG:EDGE:SLOP POS;:TRIG:SWE NORM;:ACQ:TYPE NORM", None),
     ("*OPC?", "1"),
