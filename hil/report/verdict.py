@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hil.report.findings import Confusion, number, tested, wilson
+from hil.report.findings import Confusion, curve, number, tested, wilson
 from hil.report.record import Facts, Record
 
 PROVENANCE = {
@@ -41,7 +41,7 @@ class Verdict:
 
 def verdict(record: Record, table: Confusion) -> Verdict:
     """What the summary says, in plain words."""
-    kind = str(record.summary.get("provenance", "unknown"))
+    kind = _provenance(record)
     badge, origin = PROVENANCE.get(kind, UNKNOWN)
     figure, sentence = _accuracy(record)
     tiles = [_test(record, table), _validation(record.summary), _seeds(record.summary), _passes(record.summary)]
@@ -55,6 +55,14 @@ def verdict(record: Record, table: Confusion) -> Verdict:
         state=_state(record),
         tiles=tuple(tile for tile in tiles if tile is not None),
     )
+
+
+def _provenance(record: Record) -> str:
+    """As the summary has it; a run without one said at its start, or at its last resume, what was going to answer."""
+    if record.summary:
+        return str(record.summary.get("provenance"))
+    said = [line["provenance"] for line in record.journal if "provenance" in line]
+    return str(said[-1]) if said else "unknown"
 
 
 def percent(share: float) -> str:
@@ -93,7 +101,10 @@ def _accuracy(record: Record) -> tuple[str, str]:
     test, validation = number(record.summary, "test_accuracy"), number(record.summary, "validation_accuracy")
     if test is not None:
         return percent(test), f"test accuracy{of}"
-    if validation is not None and number(record.summary, "best_epoch"):
+    if validation is None or not number(record.summary, "best_epoch"):
+        seen = [v for v in curve(record.metrics, "validation", "accuracy").values if math.isfinite(v)]
+        validation = max(seen, default=None)
+    if validation is not None:
         return percent(validation), f"validation accuracy{of} so far; the test split has not been read"
     return "No result", f"yet{of}: neither the test nor the validation split has been scored"
 

@@ -248,6 +248,14 @@ def test_a_lone_config_still_makes_a_page(tmp_path: Path) -> None:
     assert "No result yet on digits" in text
     assert "No epoch has been finished" in text
     assert "still going on, or was killed" in text
+    assert "origin unknown" in text
+
+
+def test_a_killed_run_shows_the_best_so_far_and_what_its_journal_says_of_its_origin(tmp_path: Path) -> None:
+    begun = [{**journal()[0], "provenance": "twin"}, *journal()[1:]]
+    text = opened(write(tmp_path / "run", summary=None, journal=begun)).text
+    assert "85.0 % validation accuracy on digits so far; the test split has not been read twin" in text
+    assert "no hardware took part" in text
 
 
 def test_an_interrupted_run_says_so_and_how_to_go_on(tmp_path: Path) -> None:
@@ -307,6 +315,8 @@ def test_diagnostics_that_make_no_sense_are_left_out_and_named(tmp_path: Path, k
 def test_nan_is_shown_as_it_is_and_leaves_a_gap(tmp_path: Path) -> None:
     lines = metrics()
     lines[-2]["loss"] = math.nan
+    for line in lines:
+        line["accuracy"] = math.nan
     page = opened(write(tmp_path / "run", metrics=lines, summary=summary(test_accuracy=math.nan, validation_accuracy=math.nan)))
     assert "nan" in page.text
     assert "No result" in page.text
