@@ -79,6 +79,7 @@ def bare(layers: list[nn.Linear], matrices: list[Tensor]) -> Step:
         logp = layers[-1](h).log_softmax(1)
         loss = functional.nll_loss(logp, label)
         error = (logp.exp() - functional.one_hot(label, WIDTHS[-1])) / len(label)
+        optimizer.zero_grad()
         deltas = [(error @ b.t()) * (a + PHASE).sin() for a, b in zip(pre, matrices, strict=True)] + [error]
         for layer, source, delta in zip(layers, inputs, deltas, strict=True):
             layer.weight.grad = delta.t() @ source
