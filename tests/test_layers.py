@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTRACTS = {"device", "errors", "network", "encoding", "learner", "feedback", "chance", "wrappers", "conformance"}
+CONTRACTS = {"device", "errors", "network", "encoding", "learner", "feedback", "synapses", "chance", "wrappers", "conformance"}
 COMPOSITION = {"cli", "config", "bench", "experiment", "listing", "__main__", "__init__"}
 COLUMNS = {"drivers", "sim_devices", "calibration"}
 ONLY_IN = {

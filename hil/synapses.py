@@ -1,0 +1,264 @@
+"""Synapses: what the host computes between two devices, (batch, n_in) -> (batch, n_out), always flat at both ends.
+
+    scaled weight standardisation    w_ij = gain_i ( v_ij - mean_j v_ij ) / sqrt( fan_in var_j v_ij + eps )
+    length normalisation             y = x / sqrt( mean_j x_j^2 + eps )
+    quantised clipped rectifier      y = round( levels clip( x / threshold, 0, 1 ) )      in quanta, 0 to levels
+
+Sources: Brock et al., ICLR 2021, arXiv:2101.08692 (standardisation); Hinton, arXiv:2212.13345 (length); Bu et al., ICLR 2022,
+and Xu et al., arXiv:2507.23643 (rectifier: rounding has the derivative 1, clipping its own, the threshold is learned).
+
+Batch normalisation keeps running statistics, frozen whenever a module is in eval(); learners set train() and eval().
+`dense` and `conv` give the list of synapses of a whole network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hil.errors import ConfigError
+
+Weights = Literal["plain", "standardised"]
+Norm = Literal["none", "batch", "sample"]
+Pool = Literal["none", "average", "max"]
+EPS = 1e-4
+WHERE = "[network]"
+
+
+class StandardisedLinear(nn.Linear):
+    """nn.Linear whose rows are standardised before use. gain: initial factor; it is trained, one a row."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, gain: float = 1.0) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.gain = nn.Parameter(torch.full((out_features,), gain))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, in_features) -> (batch, out_features)."""
+        return functional.linear(x, standardised(self.weight, self.gain), self.bias)
+
+
+class StandardisedConv2d(nn.Conv2d):
+    """nn.Conv2d, zero-padded, whose kernels are standardised before use. gain: initial factor; trained, one a channel."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True,
+        gain: float = 1.0,
+    ) -> None:  # fmt: skip
+        super().__init__(in_channels, out_channels, kernel, stride, padding, bias=bias)
+        self.gain = nn.Parameter(torch.full((out_channels,), gain))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, height, width)."""
+        return functional.conv2d(x, standardised(self.weight, self.gain), self.bias, self.stride, self.padding)
+
+
+def standardised(weight: Tensor, gain: Tensor) -> Tensor:
+    """Every weight[i] with mean 0 and sum of squares gain[i]^2."""
+    flat = weight.flatten(1)
+    centred = flat - flat.mean(1, keepdim=True)
+    spread = (centred.square().mean(1, keepdim=True) * flat.shape[1] + EPS).rsqrt()
+    return (centred * (spread * gain.unsqueeze(1))).view_as(weight)
+
+
+class LengthNorm(nn.Module):
+    """Divides every example by its root mean square: only the direction goes on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return length_normalised(x)
+
+
+def length_normalised(x: Tensor) -> Tensor:
+    """(batch, n) -> (batch, n), root mean square 1; an example that is 0 stays 0."""
+    return x * (x.square().mean(-1, keepdim=True) + 1e-8).rsqrt()
+
+
+class QuantisedReLU(nn.Module):
+    """Activity in whole quanta, 0 to `levels`: what a neuron that resets by one quantum can answer with as many spikes.
+
+    Args: levels: largest answer. threshold: input that gives it, at the start; one for the layer, trained.
+    """
+
+    def __init__(self, levels: int = 8, threshold: float = 2.0) -> None:
+        super().__init__()
+        _positive(levels=levels, threshold=threshold)
+        self.levels = levels
+        self.threshold = nn.Parameter(torch.tensor(float(threshold)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        exact = (x / self.threshold).clamp(0, 1) * self.levels
+        return exact + (torch.floor(exact + 0.5) - exact).detach()
+
+
+def dense(
+    widths: Sequence[int], bias: bool = True, weights: Weights = "plain", norm: Norm = "none", levels: int = 0,
+    threshold: float = 2.0, readout: bool = True, gain: float = 1.0,
+) -> list[nn.Module]:  # fmt: skip
+    """Fully connected synapses, one fewer than `widths`.
+
+    Args:
+        weights: "plain" or "standardised" (of that `gain`). norm: "none" or "batch", behind every synapse but a readout.
+        levels: of a QuantisedReLU of that `threshold` behind the norm; 0: none.
+        readout: the last synapse is a plain nn.Linear, for scores.
+    Raises:
+        ConfigError.
+    """
+    _sizes("widths", widths, 2)
+    _choices(weights=(weights, Weights), norm=(norm, Norm))
+    if norm == "sample":
+        raise ConfigError("a dense layer has nothing to normalise per sample", where=f"{WHERE} norm", allowed="none, batch")
+    synapses: list[nn.Module] = []
+    for number, (n_in, n_out) in enumerate(pairwise(widths)):
+        if readout and number == len(widths) - 2:
+            synapses.append(nn.Linear(n_in, n_out, bias))
+            continue
+        linear = nn.Linear(n_in, n_out, bias) if weights == "plain" else StandardisedLinear(n_in, n_out, bias, gain)
+        more = [nn.BatchNorm1d(n_out)] if norm == "batch" else []
+        synapses.append(_chain([linear, *more, *_rectifier(levels, threshold)]))
+    return synapses
+
+
+def conv(
+    shape: Sequence[int], channels: Sequence[int], kernels: Sequence[int] | int = 3, strides: Sequence[int] | int = 1,
+    pool: Pool = "none", weights: Weights = "plain", norm: Norm = "none", levels: int = 0, threshold: float = 2.0,
+    bias: bool = True, readout: int = 0, gain: float = 1.0,
+) -> list[nn.Module]:  # fmt: skip
+    """Convolutional synapses, one for each of `channels`; zero-padded by half a kernel.
+
+    Args:
+        shape: (channels, height, width) of an example. kernels, strides: one for all, or one for each.
+        pool: "average" or "max" takes the stride over by pooling behind a convolution of stride 1; "none" strides.
+        weights, norm, levels, threshold, gain: as in `dense`; "sample" normalises each map of each example by itself.
+        readout: width of a last, plain nn.Linear for scores; 0: none.
+    Raises:
+        ConfigError.
+    """
+    _sizes("shape", shape, 3, 3)
+    _sizes("channels", channels, 1)
+    _choices(pool=(pool, Pool), weights=(weights, Weights), norm=(norm, Norm))
+    sizes = (_each("kernels", kernels, len(channels)), _each("strides", strides, len(channels)))
+    synapses: list[nn.Module] = []
+    here = tuple(shape)
+    for n_out, kernel, stride in zip(channels, *sizes, strict=True):
+        step = stride if pool == "none" else 1
+        filters = _filters(here[0], n_out, kernel, step, weights, bias, gain)
+        behind = [*_pooling(pool, stride), *_map_norm(norm, n_out), *_rectifier(levels, threshold)]
+        parts = [nn.Unflatten(1, here), filters, *behind]
+        synapses.append(_chain([*parts, nn.Flatten(1)]))
+        here = (n_out, *(_reduced(side, kernel, step, pool, stride) for side in here[1:]))
+        _sizes("the map behind a layer", here, 3, 3)
+    if readout:
+        synapses.append(nn.Linear(math.prod(here), readout, bias))
+    return synapses
+
+
+def behind_devices(widths: Sequence[int], concatenate: bool = True, bias: bool = True) -> list[nn.Module]:
+    """Linear synapses that each follow a device: x goes to the first device as it is, and no synapse is without a device before.
+
+    Args:
+        widths: of the example and of every synapse's answer. concatenate: a synapse reads [ P(h); h ], not P(h) alone.
+    """
+    _sizes("widths", widths, 2)
+    factor = 2 if concatenate else 1
+    return [nn.Identity(), *(nn.Linear(factor * n_in, n_out, bias) for n_in, n_out in pairwise(widths))]
+
+
+@torch.no_grad()
+def flat_widths(synapses: Sequence[nn.Module], features: int) -> list[int]:
+    """Width of an example before, between and behind `synapses`, which are left as they were.
+
+    Raises:
+        ConfigError: a synapse does not take what the one before gives.
+    """
+    widths = [features]
+    for number, synapse in enumerate(synapses):
+        training = synapse.training
+        synapse.eval()
+        try:
+            widths.append(int(synapse(torch.zeros(1, widths[-1])).shape[1]))
+        except RuntimeError as error:
+            raise ConfigError(
+                f"synapse {number} does not take {widths[-1]} values", where=WHERE, got=str(error).splitlines()[0],
+                outputs="untouched; nothing was opened", todo="make the first width or the shape that of the data",
+            ) from error  # fmt: skip
+        finally:
+            synapse.train(training)
+    return widths
+
+
+def channels_of(synapse: nn.Module) -> int:
+    """How many channels a synapse gives: those of its last Linear or Conv2d. 0 if it has none."""
+    found = 0
+    for module in synapse.modules():
+        if isinstance(module, nn.Linear):
+            found = module.out_features
+        elif isinstance(module, nn.Conv2d):
+            found = module.out_channels
+    return found
+
+
+def _filters(n_in: int, n_out: int, kernel: int, stride: int, weights: Weights, bias: bool, gain: float) -> nn.Module:
+    if weights == "plain":
+        return nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=bias)
+    return StandardisedConv2d(n_in, n_out, kernel, stride, kernel // 2, bias, gain)
+
+
+def _pooling(pool: Pool, stride: int) -> list[nn.Module]:
+    if pool == "none" or stride == 1:
+        return []
+    made: dict[str, Callable[[], nn.Module]] = {"average": lambda: nn.AvgPool2d(stride), "max": lambda: nn.MaxPool2d(stride)}
+    return [made[pool]()]
+
+
+def _map_norm(norm: Norm, channels: int) -> list[nn.Module]:
+    made: dict[str, Callable[[], nn.Module]] = {
+        "batch": lambda: nn.BatchNorm2d(channels),
+        "sample": lambda: nn.InstanceNorm2d(channels),
+    }
+    return [] if norm == "none" else [made[norm]()]
+
+
+def _reduced(side: int, kernel: int, step: int, pool: Pool, stride: int) -> int:
+    convolved = (side + 2 * (kernel // 2) - kernel) // step + 1
+    return convolved if pool == "none" else convolved // stride
+
+
+def _rectifier(levels: int, threshold: float) -> list[nn.Module]:
+    return [QuantisedReLU(levels, threshold)] if levels else []
+
+
+def _chain(parts: Sequence[nn.Module]) -> nn.Module:
+    return parts[0] if len(parts) == 1 else nn.Sequential(*parts)
+
+
+def _each(name: str, value: Sequence[int] | int, count: int) -> list[int]:
+    values = [value] * count if isinstance(value, int) else list(value)
+    _sizes(name, values, count, count)
+    return values
+
+
+def _sizes(name: str, values: Sequence[int], least: int, most: int | None = None) -> None:
+    whole = isinstance(values, list | tuple) and all(isinstance(n, int) and n > 0 for n in values)
+    if not whole or len(values) < least or (most is not None and len(values) > most):
+        count = f"{least}" if most == least else f"at least {least}"
+        raise ConfigError(f"{name} makes no sense", where=WHERE, got=repr(values), allowed=f"{count} positive whole numbers")
+
+
+def _choices(**chosen: tuple[str, object]) -> None:
+    for name, (value, literal) in chosen.items():
+        if value not in get_args(literal):
+            raise ConfigError(
+                f'{name} = "{value}" is not known', where=WHERE, allowed=", ".join(get_args(literal)),
+                outputs="untouched; nothing was opened",
+            )  # fmt: skip
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ConfigError(f"{name} must be positive", where=WHERE, got=str(value))
