@@ -33,9 +33,6 @@ class Acceptance:
     ambiguous: float = 0.8
 
 
-USUAL = Acceptance()
-
-
 @dataclass(frozen=True, slots=True)
 class Delay:
     """From trigger to the start of a record as the digitizer sees it, s; and the marker's contrast, in words."""

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivers.alignment import REACH, USUAL, Acceptance, Delay, Window, lag_of, measured_delay, window
+from drivers.alignment import REACH, Acceptance, Delay, Window, lag_of, measured_delay, window
 from drivers.record import BARKER, GUARD, LEAD, Codes, Memory, Plan, Record, blank, cut, fill
 from hil.device import Port, Provenance, Spec
 from hil.errors import ConfigError, ContractError, HilError
@@ -82,7 +82,7 @@ class WaveformSettings:
         averages: each record is played and read so many times, and averaged.
         rest_v: level between records; None: 0 V, or the limit nearest to it.
         marker_low_v, marker_high_v: levels of the marker; None: a quarter and three quarters of the drive's range.
-        marker: when a marker is believed.
+        marker_threshold: least correlation of a marker. marker_ambiguous: largest share of it that a second match may have.
         longest_delay_s: the delay is looked for up to this. trigger_timeout_s: how long a trigger is waited for.
         width: neurons of the layer; None takes any.
     """
@@ -96,7 +96,8 @@ class WaveformSettings:
     rest_v: float | None = None
     marker_low_v: float | None = None
     marker_high_v: float | None = None
-    marker: Acceptance = USUAL
+    marker_threshold: float = 0.8
+    marker_ambiguous: float = 0.8
     longest_delay_s: float = 2e-6
     trigger_timeout_s: float = 2.0
     width: int | None = None
@@ -115,6 +116,10 @@ class WaveformSettings:
                 raise ConfigError(f"{name} must be a fraction", where="waveform", got=f"{share}", allowed="0 to below 1")
         if not (self.symbol_rate_hz > 0 and self.longest_delay_s >= 0 and self.trigger_timeout_s > 0):
             raise ConfigError("rates and times must be positive", where="waveform", got=repr(self))
+
+    @property
+    def acceptance(self) -> Acceptance:
+        return Acceptance(self.marker_threshold, self.marker_ambiguous)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +285,7 @@ class Waveform:
         """Where the symbols lie, and by how many samples the whole record came late."""
         s, where = self._settings, self._spec.outputs.name
         place = window(measured.axis, 1 / s.symbol_rate_hz, self._delay.delay_s, s.settle, where)
-        return place, lag_of(measured, plan, place, self._delay, s.marker, where)
+        return place, lag_of(measured, plan, place, self._delay, s.acceptance, where)
 
     def _decode(self, plan: Plan, measured: Record, place: Window, lag: int, answer: NDArray[np.float32]) -> None:
         """Add the mean of the settled samples of each symbol, in V, divided by the number of averages."""
@@ -317,7 +322,7 @@ class Waveform:
         self._generator.trigger()
         self._digitizer.wait(s.trigger_timeout_s)
         measured = self._digitizer.read()
-        return measured_delay(measured, symbol_s, longest, s.marker, f"{self._spec.outputs.name}, measuring the delay")
+        return measured_delay(measured, symbol_s, longest, s.acceptance, f"{self._spec.outputs.name}, measuring the delay")
 
     def _layout(self, values: int) -> Layout:
         if values not in self._layouts:

@@ -7,19 +7,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import cast
 
 import pytest
 import torch
+from scripted_link import MessageLink
 
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
 from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
+from hil.conformance import check_device
 from hil.errors import Disconnected, InstrumentError, LinkError, MeasurementError, OutOfRange, Saturated, UnsafeOutputs
 from sim_devices.bench import ServedBench, spawn
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
-from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire, assemble
 
 RANGE_V, OFFSET_V, ADC_BITS, DAC_BITS = 0.5, 0.18, 10, 12
 STEP_V = RANGE_V / (1 << ADC_BITS)
@@ -157,6 +160,19 @@ def test_a_rebooted_box_is_noticed_and_set_up_again(bench: ServedBench, box: str
             device.forward(x)
         device.recover()
         agree(device, x)
+
+
+def in_process() -> Waveform:
+    """The same bench without a wire: messages go straight into the boxes."""
+    boxes = assemble(description()).boxes
+    generator = Keysight33600(MessageLink(boxes["awg"]), low_v=-DRIVE_V, high_v=DRIVE_V)
+    return Waveform(
+        generator, InfiniiVision(MessageLink(boxes["scope"]), range_v=RANGE_V, offset_v=OFFSET_V), provenance="twin"
+    )
+
+
+def test_it_keeps_the_contract_of_a_device() -> None:
+    assert check_device(in_process, sent=lambda device: cast(Waveform, device).stats.records).passed
 
 
 def test_a_killed_bench_is_disconnected_and_its_outputs_are_not_called_safe() -> None:
