@@ -11,7 +11,7 @@ from hil.chance import generator
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError, ContractError, OutOfRange
 from hil.feedback import Constant, Feedback, Sine
-from hil.learners.adfa import ADFA, ADFASettings, correlations
+from hil.learners.adfa import ADFA, ADFASettings, correlations, read_feedback
 from hil.network import Layer, Network
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
@@ -178,7 +178,9 @@ def test_build_reads_a_feedback_file(tmp_path: Path) -> None:
 
 
 def test_default_settings_build() -> None:
-    assert ADFA.build(linear(), ADFA.Settings(), 3, generator(0, 0, "learner")).feedback.g == Sine(phase=0.6)
+    rule = ADFA.build(linear(), ADFA.Settings(), 3, generator(0, 0, "learner"))
+    assert rule.feedback == read_feedback(ADFA.Settings().feedback)
+    assert isinstance(rule.feedback.g, Sine)
 
 
 @pytest.mark.parametrize(
