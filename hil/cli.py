@@ -127,8 +127,8 @@ def _execute(folder: Any, origin: Path, start: Path | None) -> None:
 
     saved = checkpoint.load(start) if start else None  # read before anything is opened
     experiment = read_experiment(folder.config)
-    bench = folder.path / "bench.toml"
-    with Stopping() as stopping, built(experiment, origin, bench if bench.exists() else None) as made:
+    bench = folder.path / "bench.toml" if start and experiment.device.bench is not None else None  # the copy of a resumed run
+    with Stopping() as stopping, built(experiment, origin, bench) as made:
         training = made.training
         if saved is not None:
             training.restore(saved)

@@ -38,7 +38,7 @@ class ADFASettings:
         sample_shape: of one example; needed if a hidden synapse is not an nn.Linear.
     """
 
-    feedback: Mapping[str, object] | str = field(default_factory=lambda: {"g": {"family": "sine", "phase": 0.6}})
+    feedback: Mapping[str, object] | str = field(default_factory=lambda: {"g": {"family": "sine", "phase": 1.2}})
     loss: LossName = "cross_entropy"
     sample_shape: tuple[int, ...] = ()
 

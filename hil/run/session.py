@@ -156,5 +156,8 @@ def _conclude(
 
 def _confusion(folder: RunFolder, training: Training, predicted: torch.Tensor) -> None:
     classes, label = len(training.data.classes), training.data.test.y
+    names = list(training.data.classes)
     table = torch.bincount(label * classes + predicted, minlength=classes**2).view(classes, classes)
-    folder.write_json("diagnostics.json", {**folder.read_json("diagnostics.json"), "confusion": table.tolist()})
+    folder.write_json(
+        "diagnostics.json", {**folder.read_json("diagnostics.json"), "confusion": table.tolist(), "classes": names}
+    )
