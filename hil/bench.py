@@ -23,7 +23,7 @@ from hil.config import BenchFile, InstrumentTable, VirtualTable, arguments, reso
 from hil.device import Device, Spec
 from hil.errors import ConfigError
 from sim_devices.bench import ServedBench, build, spawn
-from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox
+from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
 from sim_devices.wiring import Cable
 
 AWG, SCOPE = "awg", "scope"
@@ -64,10 +64,12 @@ class OnPlant:
         self._inner.close()
 
     def snapshot(self) -> Mapping[str, object]:
-        """Of the plant only: what the instruments hold is set up again by their drivers."""
-        if not self._bench.running:
-            return {}  # it died with its state; a resume then starts its noise and drift afresh, and says so
-        return {"plant": self._bench.control.snapshot()["plant"]}
+        """Of the plant only: what the instruments hold is set up again by their drivers.
+
+        Raises:
+            LinkError: the bench is gone, and its plant's state with it.
+        """
+        return self._bench.control.snapshot(boxes=False)
 
     def restore(self, state: Mapping[str, object]) -> None:
         self._bench.control.restore(state)
@@ -132,7 +134,8 @@ def description(bench: BenchFile, where: str) -> VirtualBench:
     boxes = tuple(_box(name, use, f"{where}: [virtual.{name}]") for name, use in ((AWG, table.awg), (SCOPE, table.scope)))
     node = resolve(table.node.use, f"{where}: [virtual.node]")
     part = Part(table.node.use, arguments(node, table.node.settings(), f"{where}: [virtual.node]"))
-    return VirtualBench(boxes, part, _cable(table, where), table.transport, table.seed)
+    wire = VirtualWire(AWG, SCOPE, part, **_cable(table, where))
+    return VirtualBench(boxes, (wire,), table.transport, table.seed)
 
 
 def _box(name: str, table: Any, where: str) -> VirtualBox:

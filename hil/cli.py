@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +17,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from hil.errors import ConfigError, HilError, Interrupted, Refused, RunError, UnsafeOutputs
+from hil.errors import ConfigError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
 
 app = cyclopts.App(
     name="hil",
@@ -41,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
         errors.print(f"hil: {error}\nNothing was opened; no output was touched. See: hil --help", markup=False)
         return 2
     except HilError as error:
-        errors.print("\nBecause: ".join(str(e) for e in chain(error)), markup=False)
+        errors.print("\n\n".join(str(e) for e in story(error)), markup=False)
         return exit_code(error)
     except KeyboardInterrupt:
         errors.print("stopped at once; outputs were made safe. The last committed step can be resumed: hil list runs")
@@ -58,13 +58,16 @@ def exit_code(error: HilError) -> int:
     return 2 if isinstance(error, Refused) else 3
 
 
-def chain(error: HilError) -> Iterator[HilError]:
-    """`error` and what led to it, our own errors only, the effect first."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, HilError):
-            yield found
-        found = found.__cause__ or found.__context__
+def story(error: HilError) -> list[HilError]:
+    """`error`, then what ended the run if that is another one, then the fault at the root of it; each once."""
+    found: list[HilError] = []
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, HilError):
+            found.append(at)
+        at = at.__cause__ or at.__context__
+    stops = [e for e in found[1:-1] if isinstance(e, Stopped | Interrupted)]
+    return [error, *stops[:1], *(found[-1:] if found[-1] is not error else [])]
 
 
 @app.command
@@ -123,27 +126,33 @@ def _execute(folder: Any, origin: Path, start: Path | None) -> None:
     from hil.report import render
     from hil.run import checkpoint, diagnostics, session
     from hil.run.live import Live
+    from hil.run.session import Labels
     from hil.run.stopping import Stopping
 
     saved = checkpoint.load(start) if start else None  # read before anything is opened
+    labels: Labels | None = None
     experiment = read_experiment(folder.config)
     bench = folder.path / "bench.toml" if start and experiment.device.bench is not None else None  # the copy of a resumed run
-    with Stopping() as stopping, built(experiment, origin, bench) as made:
-        training = made.training
-        if saved is not None:
-            training.restore(saved)
-            folder.forget_metrics_after(training.step)
-            folder.note("resume", step=training.step, checkpoint=str(start))
-        else:
-            folder.config.write_text(dump(made.experiment))
-            folder.note("start", provenance=made.labels.provenance, node=made.labels.node)
-            if made.transfer is not None:
-                folder.write_json("diagnostics.json", {"transfer": made.transfer_table()})
-        for line in made.introduction():
-            out.print(line, markup=False, soft_wrap=True)
-        with Live(training, out) as live:
-            summary = session.run(training, folder, stopping, made.labels, experiment.train.checkpoint_every, live)
-        diagnostics.write(folder, training, made.model, summary["wall_s"])
+    try:
+        with Stopping() as stopping, built(experiment, origin, bench) as made:
+            training, labels = made.training, made.labels
+            if saved is not None:
+                training.restore(saved)
+                folder.forget_metrics_after(training.step)
+                folder.note("resume", step=training.step, checkpoint=str(start))
+            else:
+                folder.config.write_text(dump(made.experiment))
+                folder.note("start", provenance=made.labels.provenance, node=made.labels.node)
+                if made.transfer is not None:
+                    folder.write_json("diagnostics.json", {"transfer": made.transfer_table()})
+            for line in made.introduction():
+                out.print(line, markup=False, soft_wrap=True)
+            with Live(training, out) as live:
+                summary = session.run(training, folder, stopping, made.labels, experiment.train.checkpoint_every, live)
+            diagnostics.write(folder, training, made.model, summary["wall_s"])
+    except (Stopped, Interrupted) as error:
+        error.outputs = labels.outputs_after if labels else ""  # true now: had closing failed, UnsafeOutputs would be here
+        raise
     page = render(folder.path)
     out.print(
         f"done in {summary['wall_s']:.0f} s. test {summary['test_accuracy']:.1%} "

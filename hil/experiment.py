@@ -38,6 +38,7 @@ LEARNERS = {
     "dfa": "hil.learners.dfa:DFA",
     "backprop": "hil.learners.backprop:Backprop",
 }
+FUSED = ("Adam", "AdamW", "SGD")  # torch's optimisers with a fused step on CPU
 TWINS = {"mach_zehnder": "sim_devices.mach_zehnder:MachZehnder"}
 
 
@@ -168,6 +169,8 @@ def _optimizer(parameters: list[nn.Parameter], experiment: Experiment, where: st
     known = {name: f"torch.optim:{name}" for name in torch.optim.__all__ if name[0].isupper() and name != "Optimizer"}
     chosen = resolve(table.use, place, known)
     settings = arguments(chosen, table.settings(), place, skip=("params", "lr"))
+    if table.use in FUSED:
+        settings.setdefault("fused", True)  # one pass over the parameters instead of one per operation
     try:
         optimizer: torch.optim.Optimizer = chosen(parameters, lr=table.lr, **settings)
     except (TypeError, ValueError) as error:

@@ -288,7 +288,7 @@ def test_a_killed_bench_and_a_resume(tmp_path: Path, capsys: pytest.CaptureFixtu
     _, err = process.communicate(timeout=60)
     # the generator cannot be asked any more: nobody may claim that its output is off
     assert process.returncode == 4, err
-    for part in ("fault ended the run", "Because", "Outputs", "hil resume"):
+    for part in ("fault ended the run", "unknown", "the other end closed", "switch the output off", "hil resume"):
         assert part in err
     assert summary(tmp_path / "r")["status"] == "fault"
     config = tmp_path / "r" / "config.toml"

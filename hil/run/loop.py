@@ -168,7 +168,6 @@ def _one_epoch(training: Training) -> Iterator[Step]:
     order = batches(training.data.train, plan.batch, plan.seed, training.epoch)
     for x, label, _ in islice(order, training.batch, None):
         mark = _spent(seconds, "data_s", mark)
-        training.optimizer.zero_grad(set_to_none=True)
         metrics = training.learner.step(training.net, x, label, generator(plan.seed, training.step, "learner"))
         mark = _spent(seconds, "learner_s", mark)
         if not math.isfinite(metrics["loss"]):

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from hil.errors import HilError, Interrupted, Stopped
+from hil.errors import HilError, Interrupted, LinkError, Stopped
 from hil.run import checkpoint
 from hil.run.folder import RunFolder
 from hil.run.loop import Epoch, Step, Training, evaluate, train
@@ -67,15 +67,15 @@ def run(
                 commit(training, folder)
             if stopping.asked:
                 commit(training, folder)
-                raise _interrupted(stopping.asked, folder, training, labels)
+                raise _interrupted(stopping.asked, folder, training)
     except Interrupted:
         _conclude(training, folder, labels, before + time.perf_counter() - begin, "interrupted", {})
         raise
     except HilError as error:
-        commit(training, folder)
+        kept = _commit_after(training, folder)
         folder.note("fault", step=training.step, error=type(error).__name__, message=str(error))
         _conclude(training, folder, labels, before + time.perf_counter() - begin, "fault", {})
-        raise _stopped(folder, training, labels) from error
+        raise _stopped(folder, training, kept) from error
     best = {key: value.clone() for key, value in training.best.tensors.items()}
     checkpoint.save(folder.checkpoints, "best", checkpoint.Checkpoint(best, {"epoch": training.best.epoch}))
     training.net.load_state_dict(best)
@@ -89,26 +89,44 @@ def run(
 
 def commit(training: Training, folder: RunFolder) -> None:
     """Make everything up to the last step durable."""
-    checkpoint.save(folder.checkpoints, f"step-{training.step:08d}", training.checkpoint())
+    checkpoint.save(folder.checkpoints, _name(training), training.checkpoint())
     checkpoint.prune(folder.checkpoints, KEPT_CHECKPOINTS)
     folder.note("step", step=training.step, epoch=training.epoch, batch=training.batch)
 
 
-def _interrupted(why: str, folder: RunFolder, training: Training, labels: Labels) -> Interrupted:
+def _name(training: Training) -> str:
+    return f"step-{training.step:08d}"
+
+
+def _commit_after(training: Training, folder: RunFolder) -> str:
+    """Commit the last whole step after a fault; returns what a resume will start from.
+
+    A virtual bench that died took the state of its plant along. Then the checkpoint before stays the newest: going on from
+    there gives the numbers of a run without the fault, going on from here would not.
+    """
+    try:
+        commit(training, folder)
+    except LinkError as lost:
+        folder.note("lost", what="the state of the plant", message=str(lost))
+        newest = checkpoint.latest(folder.checkpoints).stem if any(folder.checkpoints.glob("step-*.json")) else "none"
+        if newest != _name(training):
+            return f"the newest checkpoint is {newest}, as the plant's state is lost"
+    return "which is committed"
+
+
+def _interrupted(why: str, folder: RunFolder, training: Training) -> Interrupted:
     folder.note("interrupt", step=training.step, signal=why)
     return Interrupted(
         f"stopped by {why} after step {training.step:,}, which is committed",
         where=str(folder.path),
-        outputs=labels.outputs_after,
         todo=f"hil resume {folder.path}",
     )
 
 
-def _stopped(folder: RunFolder, training: Training, labels: Labels) -> Stopped:
+def _stopped(folder: RunFolder, training: Training, kept: str) -> Stopped:
     return Stopped(
-        f"a fault ended the run after step {training.step:,}, which is committed",
+        f"a fault ended the run after step {training.step:,}; {kept}",
         where=str(folder.path),
-        outputs=labels.outputs_after,
         todo=f"remove the cause, then: hil resume {folder.path}",
     )
 
