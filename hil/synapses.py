@@ -158,7 +158,7 @@ def conv(
 
 
 def behind_devices(widths: Sequence[int], concatenate: bool = True, bias: bool = True) -> list[nn.Module]:
-    """Linear synapses that each follow a device: x goes to the first device as it is, and no synapse is without a device before.
+    """Linear synapses that each follow a device; x goes to the first device as it is.
 
     Args:
         widths: of the example and of every synapse's answer. concatenate: a synapse reads [ P(h); h ], not P(h) alone.

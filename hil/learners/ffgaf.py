@@ -1,0 +1,208 @@
+"""Forward-forward without gradient approximation at the spikes: every layer is a classifier, the spike generator a black box.
+
+    h_l    = levels round-clipped norm( synapse_l( n_{l-1} ) )      in the synapse, on the host, in quanta of the neuron
+    G_lc   = s mean over the channels of class c of (h_l / levels)^2
+    L_l    = - w_label log softmax(G_l)[label]                      of this layer alone; w: measured difficulty of the class
+    I_l[t] = h_l at t = 1, else 0;   n_l = sum_t spikes_l[t]         the device, T steps from rest, never differentiated
+
+There are no negative examples: the groups of the other classes are the negative evidence. One pass per example.
+Our reading, where paper and program differ or are silent: the synapse acts on the spike count, which for a linear one is the
+sum of what it does step by step, so the statistics behind it are those of the sum; the learned threshold clips, and the scale
+s of the goodness is a setting; per-channel factors in front of a normalisation cancel, and are left out; statistics are frozen
+and dropout is off at test; the layer that decides is chosen on the validation split.
+
+Source: Xu et al., arXiv:2507.23643 (2025). Static nodes are driven with h_l once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from hil.errors import ConfigError
+from hil.learners.adfa import Model
+from hil.learners.class_groups import ClassGroups
+from hil.learners.difficulty import Difficulty
+from hil.learners.opened import Opened
+from hil.learners.readouts import VALIDATED, Readouts
+from hil.network import Layer, Network
+from hil.synapses import QuantisedReLU, channels_of
+
+Adaptation = Literal["none", "weights", "shares", "both"]
+
+
+@dataclass(frozen=True)
+class FFGAFSettings:
+    """[learner] of an experiment.
+
+    Args:
+        time_steps: T. temperature: s. dropout: share of the inputs of layers 1, 2, ... set to 0 in training.
+        adaptation: what follows measured difficulty: the "weights" of the loss, the channel "shares", "both", or "none".
+        strength, spread, momentum: as in Difficulty. share_every: steps between two moves of a channel.
+        shares: of the channels, one number a class, at the start; empty: equal.
+        readout: "sum", "upper" (without the first layer), "layer0", ...; "validated" chooses.
+    """
+
+    time_steps: int = 8
+    temperature: float = 32.0
+    dropout: float = 0.0
+    adaptation: Adaptation = "weights"
+    strength: float = 0.5
+    spread: float = 2.0
+    momentum: float = 0.98
+    share_every: int = 50
+    shares: tuple[float, ...] = ()
+    readout: str = VALIDATED
+
+    def __post_init__(self) -> None:
+        rules = (
+            ("time_steps", self.time_steps, self.time_steps >= 1, "1 or more"),
+            ("temperature", self.temperature, self.temperature > 0, "above 0"),
+            ("dropout", self.dropout, 0 <= self.dropout < 1, "0 up to below 1"),
+            ("adaptation", self.adaptation, self.adaptation in get_args(Adaptation), ", ".join(get_args(Adaptation))),
+            ("strength", self.strength, self.strength >= 0, "0 or more"),
+            ("spread", self.spread, self.spread >= 1, "1 or more"),
+            ("momentum", self.momentum, 0 <= self.momentum < 1, "0 up to below 1"),
+            ("share_every", self.share_every, self.share_every >= 1, "1 or more"),
+            ("shares", self.shares, all(share > 0 for share in self.shares), "positive numbers, one a class"),
+        )
+        for name, value, good, allowed in rules:
+            if not good:
+                raise ConfigError(f"{name} makes no sense", where=f"[learner] {name}", got=f"{value!r}", allowed=allowed)
+
+
+class FFGAF(nn.Module):
+    """Args: groups: of every layer. classes: labels. settings: as in an experiment.
+
+    State: the running confusion, the channels of every class, the step, and which readout is used.
+    """
+
+    Settings: ClassVar[type[FFGAFSettings]] = FFGAFSettings
+    steps: Tensor
+
+    def __init__(self, groups: Sequence[ClassGroups], classes: int, settings: FFGAFSettings) -> None:
+        super().__init__()
+        self.settings, self.depth = settings, len(groups)
+        self._groups = nn.ModuleList(groups)
+        self.difficulty = Difficulty(classes, settings.momentum, settings.strength, settings.spread)
+        upper = ["upper"] if self.depth > 2 else []
+        self.readouts = Readouts(["sum", *upper, *(f"layer{n}" for n in range(self.depth))], settings.readout)
+        self.register_buffer("steps", torch.tensor(0))
+
+    @classmethod
+    def build(
+        cls, net: Network, settings: FFGAFSettings, classes: int, rng: torch.Generator, model: Model | None = None
+    ) -> FFGAF:
+        """For `net`; needs no model of the nodes.
+
+        Raises:
+            ConfigError: a layer has fewer channels than there are classes, or `shares` has another length.
+        """
+        del rng, model
+        shares = settings.shares or (1.0,) * classes
+        if len(shares) != classes:
+            raise ConfigError("one share a class", where="[learner] shares", got=f"{len(shares)}", allowed=f"{classes}")
+        groups = [
+            ClassGroups(channels_of(layer.synapse), shares, settings.temperature, _levels(layer.synapse)) for layer in net.stack
+        ]
+        return cls(groups, classes, settings)
+
+    @property
+    def groups(self) -> tuple[ClassGroups, ...]:
+        """Of every layer, typed."""
+        return tuple(group for group in self._groups if isinstance(group, ClassGroups))
+
+    @torch.no_grad()
+    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
+        """One pass, every layer on its own loss; fills every `.grad`.
+
+        Returns:
+            "loss" (mean over layers), "accuracy" (of the summed goodness), "overflow", "hardest" (d of the hardest class),
+            and per layer "accuracy_layer0", ..., "rate_layer0", ... (spikes per neuron and step).
+        """
+        net.train()
+        net.zero_grad(set_to_none=True)
+        weight = self._weights()[label]
+        losses, metrics, over = [], {}, []
+        h, total = x, torch.zeros(())
+        for number, (layer, group) in enumerate(zip(net.stack, self.groups, strict=True)):
+            opened = Opened(layer.synapse, self._dropped(h, rng) if number else h)
+            logits = group.goodness(opened.pre)
+            logp = logits.log_softmax(1)
+            error = logp.exp()
+            error[torch.arange(len(label)), label] -= 1
+            opened.pull(group.pulled(opened.pre, error * (weight / len(label)).unsqueeze(1)))
+            losses.append(float((-logp.gather(1, label.unsqueeze(1)).squeeze(1) * weight).mean()))
+            metrics[f"accuracy_layer{number}"] = _accuracy(logits, label)
+            total = total + logits
+            if number + 1 < self.depth:
+                h = self._answer(net, layer, opened.pre)
+                over.append(0.0 if layer.encode is None else layer.encode.overflowing(opened.pre) / opened.pre.numel())
+                if net.temporal:
+                    metrics[f"rate_layer{number}"] = float(h.mean()) / self.settings.time_steps
+        self._adapt(total.argmax(1), label)
+        means = {"loss": sum(losses) / self.depth, "accuracy": _accuracy(total, label)}
+        return {**means, "overflow": sum(over) / max(1, len(over)), "hardest": float(self.difficulty.hardness.max()), **metrics}
+
+    def _weights(self) -> Tensor:
+        follows = self.settings.adaptation in ("weights", "both")
+        return self.difficulty.weights if follows else torch.ones_like(self.difficulty.hardness)
+
+    def _adapt(self, predicted: Tensor, label: Tensor) -> None:
+        """Count what was confused; every so often move a channel of every layer to where it is needed most."""
+        self.difficulty.observe(predicted, label)
+        self.steps += 1
+        if self.settings.adaptation in ("shares", "both") and int(self.steps) % self.settings.share_every == 0:
+            base = self.settings.shares or (1.0,) * len(self.difficulty.confusion)
+            shares = [w * share for w, share in zip(self.difficulty.weights.tolist(), base, strict=True)]
+            for group in self.groups:
+                group.towards(shares)
+
+    def _dropped(self, h: Tensor, rng: torch.Generator) -> Tensor:
+        keep = 1 - self.settings.dropout
+        return h if keep == 1 else h * (torch.rand(h.shape, generator=rng, device=h.device) < keep) / keep
+
+    def _answer(self, net: Network, layer: Layer, pre: Tensor) -> Tensor:
+        """What the device makes of `pre`: its reading, or the spike count (batch, n) after T steps from rest."""
+        if layer.device is None or not net.temporal:
+            return layer.measure(pre)
+        layer.device.reset()
+        current = torch.zeros(self.settings.time_steps, *pre.shape, device=pre.device)
+        current[0] = pre
+        spikes = layer.measure(current)
+        return spikes.sum(0)
+
+    @torch.no_grad()
+    def predict(self, net: Network, x: Tensor) -> Tensor:
+        """(batch, classes): goodness of the layer or layers chosen; running statistics frozen, dropout off."""
+        return self._scores(net, x)[self.readouts.name]
+
+    @torch.no_grad()
+    def select(self, net: Network, x: Tensor, label: Tensor) -> Mapping[str, float]:
+        """Accuracy of every readout on the validation split; the best is used from now on."""
+        return self.readouts.select(lambda some: self._scores(net, some), x, label)
+
+    def _scores(self, net: Network, x: Tensor) -> dict[str, Tensor]:
+        net.eval()
+        layers, h = [], x
+        for number, (layer, group) in enumerate(zip(net.stack, self.groups, strict=True)):
+            pre = layer.synapse(h)
+            layers.append(group.goodness(pre))
+            if number + 1 < self.depth:
+                h = self._answer(net, layer, pre)
+        stacked = torch.stack(layers)
+        found = {"sum": stacked.sum(0), "upper": stacked[1:].sum(0)}
+        return {**found, **{f"layer{number}": one for number, one in enumerate(layers)}}
+
+
+def _levels(synapse: nn.Module) -> float:
+    """Largest pre-activation of a synapse that ends in a QuantisedReLU, else 1."""
+    return float(max((module.levels for module in synapse.modules() if isinstance(module, QuantisedReLU)), default=1))
+
+
+def _accuracy(scores: Tensor, label: Tensor) -> float:
+    return float(scores.argmax(1).eq(label).float().mean())

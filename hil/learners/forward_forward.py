@@ -1,0 +1,237 @@
+"""Forward-forward: two forward passes, and every layer on its own loss; no gradient passes between layers, or a device.
+
+    h_l    = out_{l-1} / rms(out_{l-1})                     so that the goodness of one layer does not leak into the next
+    y_l    = max(0, pre_l),   G_l = mean_j y_lj^2           pre_l = synapse_l(h_l), known exactly to the host
+    logistic   L_l = mean softplus(-k (G_l - theta)) over positives + mean softplus(k (G_l - theta)) over negatives, / 2
+    pairs      L_l = mean softplus(-k (G_l(positive) - G_l(negative)))
+    peer       + p/2 mean_j (m_j - mean m)^2,   m_j = 0.9 m_j + 0.1 mean y_j of the positives
+    dG_l/dpre_l = 2/n y_l                                   out_l = device(pre_l), measured, is never differentiated
+
+A positive carries its label in the first features, a negative a wrong one: any other, or one drawn in proportion to what the
+head believes. The head is the last layer, softmax on the last hidden one, trained on inputs that claim no class.
+Predictions: the label of most goodness, summed over layers, one pass per class; or the head, one pass.
+
+Sources: Hinton, arXiv:2212.13345 (2022); pairs: Lee & Song, arXiv:2303.08418 (2023). Peer normalisation
+and its straight-through gradient for silent units follow Hinton's published program; their scaling here is our reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hil.errors import ConfigError, ContractError
+from hil.learners.adfa import Model
+from hil.learners.label_slot import candidates, check_slot, claiming, neutral, wrong_labels
+from hil.learners.loss import Loss, check_scores
+from hil.learners.opened import Opened
+from hil.learners.readouts import VALIDATED, Readouts
+from hil.network import Layer, Network
+from hil.synapses import channels_of, length_normalised
+
+LossKind = Literal["logistic", "pairs"]
+Negatives = Literal["uniform", "hard"]
+Drive = Literal["pre", "rectified"]
+MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class ForwardForwardSettings:
+    """[learner] of an experiment.
+
+    Args:
+        loss: "logistic" or "pairs". threshold: theta. sharpness: k. peer: p, 0 switches it off.
+        straight_through: peer normalisation also moves units that are silent.
+        negatives: "uniform" or "hard". amplitude: of the label in the input.
+        drive: what the device is sent, the pre-activation or its positive part.
+        readout: "goodness", "upper" (goodness without the first layer), "head", "layer0", ...; "validated" chooses.
+    """
+
+    loss: LossKind = "logistic"
+    threshold: float = 2.0
+    sharpness: float = 1.0
+    peer: float = 0.0
+    straight_through: bool = True
+    negatives: Negatives = "hard"
+    amplitude: float = 1.0
+    drive: Drive = "pre"
+    readout: str = VALIDATED
+
+    def __post_init__(self) -> None:
+        for name, value, kinds in (
+            ("loss", self.loss, LossKind),
+            ("negatives", self.negatives, Negatives),
+            ("drive", self.drive, Drive),
+        ):
+            if value not in get_args(kinds):
+                raise ConfigError(
+                    f"no such {name}", where=f"[learner] {name}", got=repr(value), allowed=", ".join(get_args(kinds))
+                )
+        for name, number, least in (("sharpness", self.sharpness, 1e-9), ("peer", self.peer, 0.0)):
+            if not number >= least:
+                raise ConfigError(f"{name} makes no sense", where="[learner]", got=str(number), allowed=f"{least:g} or more")
+
+
+class Judged(NamedTuple):
+    """What a layer's loss says: its value, dL/dG (2 batch,), and by how much positives are better, in the mean."""
+
+    loss: float
+    slope: Tensor
+    gap: float
+
+
+class ForwardForward(nn.Module):
+    """Args: widths: of the hidden layers. classes: labels. settings: as in an experiment.
+
+    State: which readout is used, and the running activities m of peer normalisation.
+    """
+
+    Settings: ClassVar[type[ForwardForwardSettings]] = ForwardForwardSettings
+
+    def __init__(self, widths: Sequence[int], classes: int, settings: ForwardForwardSettings) -> None:
+        super().__init__()
+        self.classes, self.settings, self.depth = classes, settings, len(widths)
+        layers = [f"layer{number}" for number in range(self.depth)] if self.depth > 1 else []
+        upper = ["upper"] if self.depth > 2 else []
+        self.readouts = Readouts(["goodness", *upper, *layers, "head"], settings.readout)
+        self.error = Loss()
+        for number, width in enumerate(widths):
+            self.register_buffer(f"activity{number}", torch.zeros(width))
+
+    @classmethod
+    def build(
+        cls, net: Network, settings: ForwardForwardSettings, classes: int, rng: torch.Generator, model: Model | None = None
+    ) -> ForwardForward:
+        """For `net`, of static nodes; needs no model of them.
+
+        Raises:
+            ContractError: a temporal network, or no hidden layer.
+        """
+        del rng, model
+        refuse_temporal(net)
+        if len(net.stack) < 2:
+            raise ContractError("forward-forward needs a hidden layer", where="network", got="1 layer", allowed="2 or more")
+        return cls([channels_of(layer.synapse) for layer in net.stack[:-1]], classes, settings)
+
+    @torch.no_grad()
+    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
+        """A neutral pass for the head, then positives and negatives in one pass; fills every `.grad`.
+
+        Returns:
+            "loss" (mean over layers), "accuracy" (of the head), "gap_layer0", ...: goodness of positives above negatives.
+        """
+        check_slot(x, self.classes)
+        net.train()
+        net.zero_grad(set_to_none=True)
+        scores, metrics = self._head(net, x, label)
+        wrong = wrong_labels(label, self.classes, rng, scores if self.settings.negatives == "hard" else None)
+        amplitude = self.settings.amplitude
+        pairs = (claiming(x, label, self.classes, amplitude), claiming(x, wrong, self.classes, amplitude))
+        h = length_normalised(torch.cat(pairs))
+        losses = []
+        for number, layer in enumerate(net.stack[:-1]):
+            opened = Opened(layer.synapse, h)
+            y = opened.pre.clamp(min=0)
+            judged = self._judge(y.square().mean(1))
+            delta = y * (judged.slope * (2 / y.shape[1])).unsqueeze(1)
+            opened.pull(self._with_peers(number, opened.pre, y, delta))
+            losses.append(judged.loss)
+            metrics[f"gap_layer{number}"] = judged.gap
+            if number + 1 < self.depth:
+                h = self._onward(layer, opened.pre)
+        return {"loss": sum(losses) / len(losses), **metrics}
+
+    def _head(self, net: Network, x: Tensor, label: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Train the head on inputs that claim nothing; its scores, and its accuracy."""
+        h, over = length_normalised(neutral(x, self.classes, self.settings.amplitude)), 0.0
+        for layer in net.stack[:-1]:
+            pre = layer.synapse(h)
+            over += 0.0 if layer.encode is None else layer.encode.overflowing(pre) / pre.numel()
+            h = self._onward(layer, pre)
+        opened = Opened(net.stack[-1].synapse, h)
+        check_scores(opened.pre, self.classes)
+        error, metrics = self.error.judge(opened.pre, label)
+        opened.pull(error)
+        return opened.pre, {"accuracy": metrics["accuracy"], "overflow": over / self.depth}
+
+    def _judge(self, goodness: Tensor) -> Judged:
+        """goodness (2 batch,): positives first."""
+        good, bad = goodness.chunk(2)
+        k, gap = self.settings.sharpness, good - bad
+        if self.settings.loss == "pairs":
+            loss = functional.softplus(-k * gap).mean()
+            slope = torch.sigmoid(-k * gap) * (k / len(gap))
+            return Judged(float(loss), torch.cat([-slope, slope]), float(gap.mean()))
+        margin = k * torch.cat([good - self.settings.threshold, self.settings.threshold - bad])
+        loss = functional.softplus(-margin).mean()
+        slope = torch.sigmoid(-margin) * (k / len(margin))
+        slope[: len(good)] *= -1
+        return Judged(float(loss), slope, float(gap.mean()))
+
+    def _with_peers(self, number: int, pre: Tensor, y: Tensor, delta: Tensor) -> Tensor:
+        """`delta` plus the gradient of peer normalisation, which pulls every unit towards the mean activity of its layer."""
+        if self.settings.peer == 0.0:
+            return delta
+        activity, batch = self.get_buffer(f"activity{number}"), len(y) // 2
+        activity.mul_(MOMENTUM).add_(y[:batch].mean(0), alpha=1 - MOMENTUM)
+        pull = (activity - activity.mean()) * (self.settings.peer * (1 - MOMENTUM) / (len(activity) * batch))
+        moved = pull.expand(batch, -1) if self.settings.straight_through else pull * (pre[:batch] > 0)
+        delta[:batch] += moved
+        return delta
+
+    def _onward(self, layer: Layer, pre: Tensor) -> Tensor:
+        sent = pre.clamp(min=0) if self.settings.drive == "rectified" else pre
+        answer = layer.measure(sent)
+        return length_normalised(answer.clamp(min=0) if layer.device is None else answer)
+
+    @torch.no_grad()
+    def predict(self, net: Network, x: Tensor) -> Tensor:
+        """(batch, classes), logits of the head or goodness, as chosen."""
+        check_slot(x, self.classes)
+        name = self.readouts.name
+        return self._head_scores(net, x) if name == "head" else self._goodness_scores(net, x)[name]
+
+    @torch.no_grad()
+    def select(self, net: Network, x: Tensor, label: Tensor) -> Mapping[str, float]:
+        """Accuracy of every readout on the validation split; the best is used from now on."""
+        return self.readouts.select(
+            lambda some: {**self._goodness_scores(net, some), "head": self._head_scores(net, some)}, x, label
+        )
+
+    def _head_scores(self, net: Network, x: Tensor) -> Tensor:
+        net.eval()
+        h = neutral(x, self.classes, self.settings.amplitude)
+        for layer in net.stack[:-1]:
+            h = self._onward(layer, layer.synapse(length_normalised(h)))
+        scores: Tensor = net.stack[-1].synapse(h)
+        return scores
+
+    def _goodness_scores(self, net: Network, x: Tensor) -> dict[str, Tensor]:
+        net.eval()
+        every = torch.stack(list(self._goodness(net, candidates(x, self.classes, self.settings.amplitude))))
+        layers = every.view(self.depth, len(x), self.classes)
+        found = {"goodness": layers.sum(0), "upper": layers[1:].sum(0)}
+        return {**found, **{f"layer{number}": one for number, one in enumerate(layers)}}
+
+    def _goodness(self, net: Network, x: Tensor) -> Iterator[Tensor]:
+        """(batch,) of every hidden layer."""
+        h = length_normalised(x)
+        for number, layer in enumerate(net.stack[:-1]):
+            pre = layer.synapse(h)
+            yield pre.clamp(min=0).square().mean(1)
+            if number + 1 < self.depth:
+                h = self._onward(layer, pre)
+
+
+def refuse_temporal(net: Network) -> None:
+    """Raise ContractError if the nodes have a state in time."""
+    if net.temporal:
+        raise ContractError(
+            "this learner drives static nodes", where="network", got="temporal devices", allowed="static devices",
+            todo='take "ffgaf" for spiking nodes',
+        )  # fmt: skip
