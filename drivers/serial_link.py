@@ -11,6 +11,7 @@ Source: EIA/TIA-232-F; pyserial 3.5. PyVISA's own serial sessions read one byte 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -21,6 +22,14 @@ from drivers.block import read_block
 from drivers.link import Deadline, Trust, checked_timeout
 from drivers.stream import LINE_LIMIT_BYTES, gone, out_of_step, timed_out
 from hil.errors import OpenFailed
+
+if sys.platform == "win32":
+    PORT_ERRORS: tuple[type[Exception], ...] = (OSError, TypeError)
+else:
+    import termios
+
+    PORT_ERRORS = (OSError, TypeError, termios.error)  # the last one out of a flush, and it is no OSError
+"""What pyserial lets out of a dead port; TypeError when it is closed under a read."""
 
 BITS_PER_BYTE = 10
 SILENCE_S = 0.05
@@ -204,7 +213,7 @@ class SerialLink:
             yield
         except serial.SerialTimeoutException as error:
             raise timed_out(self._name, f"{error} in a {doing}", self._timeout_s) from error
-        except (OSError, TypeError) as error:  # pyserial raises TypeError when the port is closed under a read
+        except PORT_ERRORS as error:
             raise gone(self._name, f"{type(error).__name__} in a {doing}: {error}") from error
 
 

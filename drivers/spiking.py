@@ -177,7 +177,7 @@ class SpikingBoard:
             try:
                 armed = self._switched_off()
             except LinkError:
-                self._session.recover()
+                self._session.recover(attempts=1)
                 armed = self._switched_off()
             if armed:
                 raise CommandRefused("the board says that it is still armed", where=self._session.where)

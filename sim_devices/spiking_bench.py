@@ -58,10 +58,10 @@ class VirtualBoard:
     def from_json(cls, text: str) -> VirtualBoard:
         """Raises: ConfigError: not such a description."""
         try:
-            table = json.loads(text)
+            table = dict(json.loads(text))
             neuron = Neuron(**_known(Neuron, table.pop("neuron", {})))
             return cls(neuron, **_known(cls, table))
-        except (ValueError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise ConfigError("not the description of a board", where="virtual board", got=text[:200]) from error
 
 
