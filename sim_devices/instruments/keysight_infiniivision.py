@@ -231,6 +231,10 @@ class InfiniiVision:
 
     def capture(self, window: Window, volts: Mapping[int, Tensor]) -> None:
         """A trigger came: the voltage on each input at the instants of `window`. An input without a cable is at 0 V."""
+        with self._lock:
+            self._keep(window, volts)
+
+    def _keep(self, window: Window, volts: Mapping[int, Tensor]) -> None:
         quiet = torch.zeros(window.points)
         kind = self._box.text("type")
         self._taken += 1

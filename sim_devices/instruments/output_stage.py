@@ -133,7 +133,7 @@ def _put_edges(s: Settings, low: float, high: float) -> None:
 
 
 def _is_limit(token: Token) -> bool:
-    return isinstance(token, str) and token.isalpha()
+    return isinstance(token, str) and token.isalpha() and token.upper()[:3] in ("MIN", "MAX", "DEF")
 
 
 def _amplitudes(s: Settings) -> Number:
