@@ -19,6 +19,7 @@ Gerstner & Kistler, Spiking Neuron Models, ch. 4 (hard reset, refractory time).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -138,12 +139,14 @@ class LifArray(nn.Module):
 
     def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]:
         """Currents (time, batch, size) -> spikes of the same shape, and the state after the last step."""
-        spikes, _, state = self.run(state, params, x, rng)
+        spikes, _, state = self.run(state, params, x, lambda step: rng)
         return spikes, state
 
     @torch.no_grad()
-    def run(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, State]:
-        """As `respond`, and the membranes v[t] before the reset: (spikes, membranes, state).
+    def run(
+        self, state: State, params: Tensor | None, x: Tensor, rng: Callable[[int], torch.Generator]
+    ) -> tuple[Tensor, Tensor, State]:
+        """As `respond`, and the membranes v[t] before the reset: (spikes, membranes, state). rng: for each step of x.
 
         Each operation rounds once, so the bits do not depend on how time or batch are cut into calls.
         """
@@ -159,7 +162,7 @@ class LifArray(nn.Module):
         awake = torch.empty_like(v)
         for t, current in enumerate(x):
             if self.neuron.noise:
-                normal = torch.randn(current.shape, generator=rng, device=x.device, dtype=x.dtype)
+                normal = torch.randn(current.shape, generator=rng(t), device=x.device, dtype=x.dtype)
                 current = normal.mul_(self.neuron.noise).add_(current)
             if self.neuron.refractory:
                 torch.le(wait, 0, out=awake)  # as a factor, 0 or 1: twice as fast as a mask
@@ -224,7 +227,7 @@ class LifArray(nn.Module):
     def _after_reset(self, v: Tensor, s: Tensor, quantum: Tensor, out: Tensor) -> Tensor:
         if self.neuron.reset == "soft":
             return torch.addcmul(v, s, quantum, value=-1, out=out)  # quantum * s is exact: s is -1, 0 or 1
-        return out.copy_(v).masked_fill_(s > 0, self.neuron.v_rest)
+        return torch.addcmul(v, v, s, value=-1, out=out).add_(s, alpha=self.neuron.v_rest)
 
     @staticmethod
     def _scalar_if_equal(values: Tensor) -> Tensor:

@@ -100,14 +100,7 @@ def run_keyed(
     twin: LifArray, state: State, params: Tensor | None, x: Tensor, seed: int, first_step: int, stream: str = "noise"
 ) -> tuple[Tensor, Tensor, State]:
     """`twin.run`, with the noise of each step from its own key (seed, step, stream)."""
-    if not twin.neuron.noise or not len(x):
-        return twin.run(state, params, x, torch.Generator(x.device))
-    spikes, membranes = [], []
-    for step, current in enumerate(torch.split(x, 1), first_step):
-        s, v, state = twin.run(state, params, current, generator(seed, step, stream, x.device))
-        spikes.append(s)
-        membranes.append(v)
-    return torch.cat(spikes), torch.cat(membranes), state
+    return twin.run(state, params, x, lambda step: generator(seed, first_step + step, stream, x.device))
 
 
 class TwinChip:
