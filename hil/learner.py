@@ -9,12 +9,12 @@ holds them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from hil.network import Network
+from hil.network import Network, Trace
 
 
 class Learner(Protocol):
@@ -33,3 +33,25 @@ class Learner(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Any: ...
+
+
+@runtime_checkable
+class Selecting(Learner, Protocol):
+    """A learner with several readouts. What it chose is in its state."""
+
+    def select(self, net: Network, x: Tensor, label: Tensor) -> Mapping[str, float]:
+        """Choose, on the validation split, the readout that `predict` uses from now on.
+
+        Args:
+            x: (examples, features), all of them. label: (examples,).
+        Returns:
+            the accuracy of every readout, "accuracy_" and its name.
+        """
+
+
+@runtime_checkable
+class Tracing(Learner, Protocol):
+    """A learner that does not drive the devices as `Network.forward` does."""
+
+    def trace(self, net: Network, x: Tensor) -> Trace:
+        """One pass of x (batch, features) as `predict` makes it; for spiking nodes pre is the current of the first step."""

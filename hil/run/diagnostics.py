@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hil.feedback import correlation
+from hil.learner import Tracing
 from hil.learners.adfa import ADFA, slope
 from hil.network import Layer
 from hil.run.folder import RunFolder
@@ -42,7 +43,8 @@ def transfer_table(transfer: Transfer, model: Model | None, drive_unit: str, rea
 
 def write(folder: RunFolder, training: Training, model: Model | None, wall_s: float) -> None:
     """Add pre, feedback and time to the run's diagnostics.json; costs one more pass of EXAMPLES examples."""
-    trace = training.net(training.data.validation.x[:EXAMPLES])
+    some, learner = training.data.validation.x[:EXAMPLES], training.learner
+    trace = learner.trace(training.net, some) if isinstance(learner, Tracing) else training.net(some)
     hidden = [(layer, pre) for layer, pre in zip(training.net.stack, trace.pre, strict=True) if layer.encode is not None]
     found = folder.read_json("diagnostics.json")
     found["pre"] = [_histogram(layer, pre) for layer, pre in hidden]

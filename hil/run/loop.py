@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from hil.chance import generator
 from hil.data import Dataset, Split, batches
 from hil.errors import RunError
-from hil.learner import Learner
+from hil.learner import Learner, Selecting
 from hil.network import Network
 from hil.run.checkpoint import Checkpoint, optimizer_state, restore_optimizer, under
 from hil.run.meter import Metered
@@ -210,6 +210,7 @@ def _set_rates(training: Training) -> None:
 
 def _validated(training: Training, begin: float, device_s: float, samples_per_s: float) -> Epoch:
     mark = time.perf_counter()
+    readouts = settle(training)
     score, _ = evaluate(training.net, training.learner, training.data.validation)
     _spent(training.seconds, "evaluate_s", mark)
     examples = training.sums.pop("examples", 1.0)
@@ -225,12 +226,18 @@ def _validated(training: Training, begin: float, device_s: float, samples_per_s:
         epoch=training.epoch,
         step=training.step,
         train=means,
-        validation=score,
+        validation={**readouts, **score},
         best=best,
         wall_s=time.perf_counter() - begin,
         device_s=training.device_s - device_s,
         samples_per_s=samples_per_s,
     )
+
+
+def settle(training: Training) -> Mapping[str, float]:
+    """Let a learner with several readouts choose one for the present weights; the accuracy of each, or nothing."""
+    learner, split = training.learner, training.data.validation
+    return learner.select(training.net, split.x, split.y) if isinstance(learner, Selecting) else {}
 
 
 @torch.no_grad()

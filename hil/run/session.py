@@ -22,7 +22,7 @@ import torch
 from hil.errors import HilError, Interrupted, LinkError, Stopped
 from hil.run import checkpoint
 from hil.run.folder import RunFolder
-from hil.run.loop import Epoch, Step, Training, evaluate, train
+from hil.run.loop import Epoch, Step, Training, evaluate, settle, train
 from hil.run.stopping import Stopping
 
 Point = Step | Epoch
@@ -79,6 +79,7 @@ def run(
     best = {key: value.clone() for key, value in training.best.tensors.items()}
     checkpoint.save(folder.checkpoints, "best", checkpoint.Checkpoint(best, {"epoch": training.best.epoch}))
     training.net.load_state_dict(best)
+    settle(training)
     score, predicted = evaluate(training.net, training.learner, training.data.test)
     _confusion(folder, training, predicted)
     final = {"test_accuracy": score["accuracy"], "test_loss": score["loss"]}
