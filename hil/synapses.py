@@ -66,6 +66,13 @@ def standardised(weight: Tensor, gain: Tensor) -> Tensor:
     return (centred * (spread * gain.unsqueeze(1))).view_as(weight)
 
 
+class BesideLinear(nn.Linear):
+    """An nn.Linear behind a device that reads [ P(h); h ]: what the device answered, and what it was sent."""
+
+    def __init__(self, width: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(2 * width, out_features, bias)
+
+
 class LengthNorm(nn.Module):
     """Divides every example by its root mean square: only the direction goes on."""
 
@@ -164,8 +171,8 @@ def behind_devices(widths: Sequence[int], concatenate: bool = True, bias: bool =
         widths: of the example and of every synapse's answer. concatenate: a synapse reads [ P(h); h ], not P(h) alone.
     """
     _sizes("widths", widths, 2)
-    factor = 2 if concatenate else 1
-    return [nn.Identity(), *(nn.Linear(factor * n_in, n_out, bias) for n_in, n_out in pairwise(widths))]
+    kind = BesideLinear if concatenate else nn.Linear
+    return [nn.Identity(), *(kind(n_in, n_out, bias) for n_in, n_out in pairwise(widths))]
 
 
 @torch.no_grad()
@@ -180,7 +187,8 @@ def flat_widths(synapses: Sequence[nn.Module], features: int) -> list[int]:
         training = synapse.training
         synapse.eval()
         try:
-            widths.append(int(synapse(torch.zeros(1, widths[-1])).shape[1]))
+            wide = 2 * widths[-1] if isinstance(synapse, BesideLinear) else widths[-1]
+            widths.append(int(synapse(torch.zeros(1, wide)).shape[1]))
         except RuntimeError as error:
             raise ConfigError(
                 f"synapse {number} does not take {widths[-1]} values", where=WHERE, got=str(error).splitlines()[0],

@@ -29,7 +29,7 @@ from hil.learners.class_groups import ClassGroups
 from hil.learners.difficulty import Difficulty
 from hil.learners.opened import Opened
 from hil.learners.readouts import VALIDATED, Readouts
-from hil.network import Layer, Network
+from hil.network import Layer, Network, Trace
 from hil.synapses import QuantisedReLU, channels_of
 
 Adaptation = Literal["none", "weights", "shares", "both"]
@@ -186,14 +186,22 @@ class FFGAF(nn.Module):
         """Accuracy of every readout on the validation split; the best is used from now on."""
         return self.readouts.select(lambda some: self._scores(net, some), x, label)
 
-    def _scores(self, net: Network, x: Tensor) -> dict[str, Tensor]:
+    @torch.no_grad()
+    def trace(self, net: Network, x: Tensor) -> Trace:
+        """One pass; `pre` is the current of the first step, `outputs` are spike counts, or readings of static nodes."""
         net.eval()
-        layers, h = [], x
-        for number, (layer, group) in enumerate(zip(net.stack, self.groups, strict=True)):
-            pre = layer.synapse(h)
-            layers.append(group.goodness(pre))
-            if number + 1 < self.depth:
-                h = self._answer(net, layer, pre)
+        inputs, pre, outputs = [], [], []
+        h = x
+        for number, layer in enumerate(net.stack):
+            inputs.append(h)
+            pre.append(layer.synapse(h))
+            h = self._answer(net, layer, pre[-1]) if number + 1 < self.depth else pre[-1]
+            outputs.append(h)
+        return Trace(tuple(inputs), tuple(pre), tuple(outputs))
+
+    def _scores(self, net: Network, x: Tensor) -> dict[str, Tensor]:
+        trace = self.trace(net, x)
+        layers = [group.goodness(pre) for group, pre in zip(self.groups, trace.pre, strict=True)]
         stacked = torch.stack(layers)
         found = {"sum": stacked.sum(0), "upper": stacked[1:].sum(0)}
         return {**found, **{f"layer{number}": one for number, one in enumerate(layers)}}

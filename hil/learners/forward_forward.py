@@ -31,7 +31,7 @@ from hil.learners.label_slot import candidates, check_slot, claiming, neutral, w
 from hil.learners.loss import Loss, check_scores
 from hil.learners.opened import Opened
 from hil.learners.readouts import VALIDATED, Readouts
-from hil.network import Layer, Network
+from hil.network import Layer, Network, Trace
 from hil.synapses import channels_of, length_normalised
 
 LossKind = Literal["logistic", "pairs"]
@@ -45,21 +45,21 @@ class ForwardForwardSettings:
     """[learner] of an experiment.
 
     Args:
-        loss: "logistic" or "pairs". threshold: theta. sharpness: k. peer: p, 0 switches it off.
+        loss: "logistic" or "pairs". threshold: theta, of "logistic". sharpness: k. peer: p, 0 switches it off.
         straight_through: peer normalisation also moves units that are silent.
         negatives: "uniform" or "hard". amplitude: of the label in the input.
         drive: what the device is sent, the pre-activation or its positive part.
         readout: "goodness", "upper" (goodness without the first layer), "head", "layer0", ...; "validated" chooses.
     """
 
-    loss: LossKind = "logistic"
+    loss: LossKind = "pairs"
     threshold: float = 2.0
-    sharpness: float = 1.0
+    sharpness: float = 16.0
     peer: float = 0.0
     straight_through: bool = True
     negatives: Negatives = "hard"
-    amplitude: float = 1.0
-    drive: Drive = "pre"
+    amplitude: float = 5.0
+    drive: Drive = "rectified"
     readout: str = VALIDATED
 
     def __post_init__(self) -> None:
@@ -148,16 +148,24 @@ class ForwardForward(nn.Module):
 
     def _head(self, net: Network, x: Tensor, label: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Train the head on inputs that claim nothing; its scores, and its accuracy."""
-        h, over = length_normalised(neutral(x, self.classes, self.settings.amplitude)), 0.0
-        for layer in net.stack[:-1]:
-            pre = layer.synapse(h)
-            over += 0.0 if layer.encode is None else layer.encode.overflowing(pre) / pre.numel()
-            h = self._onward(layer, pre)
-        opened = Opened(net.stack[-1].synapse, h)
+        trace = self._neutral(net, x)
+        opened = Opened(net.stack[-1].synapse, trace.inputs[-1])
         check_scores(opened.pre, self.classes)
         error, metrics = self.error.judge(opened.pre, label)
         opened.pull(error)
-        return opened.pre, {"accuracy": metrics["accuracy"], "overflow": over / self.depth}
+        return opened.pre, {"accuracy": metrics["accuracy"], "overflow": net.overflow(trace)}
+
+    def _neutral(self, net: Network, x: Tensor) -> Trace:
+        """One pass that claims no class; `pre` is what the devices are sent."""
+        inputs, pre, outputs = [], [], []
+        h = length_normalised(neutral(x, self.classes, self.settings.amplitude))
+        for layer in net.stack[:-1]:
+            inputs.append(h)
+            pre.append(self._sent(layer.synapse(h)))
+            outputs.append(layer.measure(pre[-1]))
+            h = self._read(layer, outputs[-1])
+        scores: Tensor = net.stack[-1].synapse(h)
+        return Trace((*inputs, h), (*pre, scores), (*outputs, scores))
 
     def _judge(self, goodness: Tensor) -> Judged:
         """goodness (2 batch,): positives first."""
@@ -184,10 +192,15 @@ class ForwardForward(nn.Module):
         delta[:batch] += moved
         return delta
 
-    def _onward(self, layer: Layer, pre: Tensor) -> Tensor:
-        sent = pre.clamp(min=0) if self.settings.drive == "rectified" else pre
-        answer = layer.measure(sent)
+    def _sent(self, pre: Tensor) -> Tensor:
+        return pre.clamp(min=0) if self.settings.drive == "rectified" else pre
+
+    def _read(self, layer: Layer, answer: Tensor) -> Tensor:
+        """Into the next layer; a layer without a device answers with its rectified activity."""
         return length_normalised(answer.clamp(min=0) if layer.device is None else answer)
+
+    def _onward(self, layer: Layer, pre: Tensor) -> Tensor:
+        return self._read(layer, layer.measure(self._sent(pre)))
 
     @torch.no_grad()
     def predict(self, net: Network, x: Tensor) -> Tensor:
@@ -203,13 +216,14 @@ class ForwardForward(nn.Module):
             lambda some: {**self._goodness_scores(net, some), "head": self._head_scores(net, some)}, x, label
         )
 
-    def _head_scores(self, net: Network, x: Tensor) -> Tensor:
+    @torch.no_grad()
+    def trace(self, net: Network, x: Tensor) -> Trace:
+        """One pass that claims no class; `pre` is what the devices are sent."""
         net.eval()
-        h = neutral(x, self.classes, self.settings.amplitude)
-        for layer in net.stack[:-1]:
-            h = self._onward(layer, layer.synapse(length_normalised(h)))
-        scores: Tensor = net.stack[-1].synapse(h)
-        return scores
+        return self._neutral(net, x)
+
+    def _head_scores(self, net: Network, x: Tensor) -> Tensor:
+        return self.trace(net, x).outputs[-1]
 
     def _goodness_scores(self, net: Network, x: Tensor) -> dict[str, Tensor]:
         net.eval()

@@ -1,6 +1,6 @@
 """Physical local learning: fixed physical transforms between digital layers, every layer trained on its own contrast.
 
-    z_k    = A_k [ P(h_k) ; h_k ] + c_k,   h_{k+1} = z_k        P(h): measured; or z_k = A_k P(h_k) + c_k
+    z_k    = A_k [ P(h_k) ; h_k ] + c_k,   h_{k+1} = z_k        P(h): measured; by a BesideLinear; or A_k P(h_k) + c_k
     G_k    = cos( phi(z_k), r_k )                               r_k a fixed random direction
     L_k    = mean softplus( -theta ( G_k(positive) - G_k(negative) ) )
     dG/dphi = ( r - G phi / |phi| ) / |phi|,  |r| = 1           predict: the label of most sum_k G_k
@@ -25,10 +25,10 @@ from torch.nn import functional
 from hil.errors import ConfigError, ContractError
 from hil.learners.adfa import Model
 from hil.learners.forward_forward import refuse_temporal
-from hil.learners.label_slot import candidates, check_slot, claiming, wrong_labels
+from hil.learners.label_slot import candidates, check_slot, claiming, neutral, wrong_labels
 from hil.learners.opened import Opened
 from hil.network import Network, Trace
-from hil.synapses import channels_of, length_normalised
+from hil.synapses import BesideLinear, channels_of, length_normalised
 
 Phi = Literal["abs", "relu"]
 
@@ -38,14 +38,13 @@ class PhyLLSettings:
     """[learner] of an experiment.
 
     Args:
-        theta: of the contrast. phi: "abs" (waves) or "relu". concatenate: a layer reads [P(h); h], not P(h) alone.
+        theta: of the contrast. phi: "abs" (waves) or "relu".
         amplitude: of the label in the input. normalise: the example, label included, has root mean square 1.
         inner_steps, inner_rate: digital steps per measurement, and their rate.
     """
 
     theta: float = 4.0
     phi: Phi = "abs"
-    concatenate: bool = False
     amplitude: float = 1.0
     normalise: bool = True
     inner_steps: int = 1
@@ -92,6 +91,8 @@ class PhyLL(nn.Module):
         del model
         refuse_temporal(net)
         widths = [channels_of(layer.synapse) for layer in net.stack]
+        if isinstance(net.stack[0].synapse, BesideLinear):
+            raise ContractError("the first synapse has no device before it", where="network", got="BesideLinear")
         if not any(widths):
             raise ContractError("no layer has weights", where="network", todo="put an nn.Linear behind a device")
         return cls(widths, classes, rng, settings)
@@ -130,15 +131,20 @@ class PhyLL(nn.Module):
         goodness = torch.stack([self._goodness(number, trace.pre[number]) for number in self.trained])
         return goodness.sum(0).view(len(x), self.classes)
 
+    @torch.no_grad()
+    def trace(self, net: Network, x: Tensor) -> Trace:
+        """One pass of x, with no label claimed."""
+        return self._pass(net, neutral(x, self.classes, self.settings.amplitude))
+
     def _pass(self, net: Network, x: Tensor) -> Trace:
         """As `Network.forward`, but a synapse may also read what its device was sent."""
         inputs: list[Tensor] = []
         pre: list[Tensor] = []
         outputs: list[Tensor] = []
         h = length_normalised(x) if self.settings.normalise else x
-        for number, layer in enumerate(net.stack):
-            both = number > 0 and self.settings.concatenate
-            inputs.append(torch.cat([h, pre[-1]], 1) if both else h)
+        for layer in net.stack:
+            beside = isinstance(layer.synapse, BesideLinear)
+            inputs.append(torch.cat([h, pre[-1]], 1) if beside else h)
             pre.append(layer.synapse(inputs[-1]))
             h = layer.measure(pre[-1])
             outputs.append(h)
