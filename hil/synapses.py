@@ -189,7 +189,7 @@ def flat_widths(synapses: Sequence[nn.Module], features: int) -> list[int]:
         try:
             wide = 2 * widths[-1] if isinstance(synapse, BesideLinear) else widths[-1]
             widths.append(int(synapse(torch.zeros(1, wide)).shape[1]))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"synapse {number} does not take {widths[-1]} values", where=WHERE, got=str(error).splitlines()[0],
                 outputs="untouched; nothing was opened", todo="make the first width or the shape that of the data",

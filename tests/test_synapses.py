@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hil.chance import generator
+from hil.errors import ConfigError
+from hil.synapses import (
+    BesideLinear,
+    LengthNorm,
+    QuantisedReLU,
+    StandardisedConv2d,
+    StandardisedLinear,
+    behind_devices,
+    channels_of,
+    conv,
+    dense,
+    flat_widths,
+)
+
+
+def x(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator(0, 0, "x"))
+
+
+def test_standardised_rows_have_mean_zero_and_the_length_of_their_gain() -> None:
+    synapse = StandardisedLinear(400, 3, bias=False, gain=2.0)
+    used = synapse(torch.eye(400)).t()
+    assert torch.allclose(used.mean(1), torch.zeros(3), atol=1e-6)
+    spread = synapse.weight.var(1, correction=0) * 400
+    assert torch.allclose(used.square().sum(1), 4 * spread / (spread + 1e-4), rtol=1e-4)
+
+
+def test_standardised_weights_ignore_scale_and_offset_of_what_is_stored() -> None:
+    one = StandardisedConv2d(2, 3, 3, padding=1)
+    other = StandardisedConv2d(2, 3, 3, padding=1)
+    with torch.no_grad():
+        one.weight.copy_(10 * x(3, 2, 3, 3))
+        other.weight.copy_(70 * x(3, 2, 3, 3) + 5)
+        other.bias.copy_(one.bias)  # type: ignore[union-attr, arg-type]
+    assert torch.allclose(one(x(1, 2, 5, 5)), other(x(1, 2, 5, 5)), atol=1e-4)
+
+
+def test_length_norm() -> None:
+    out = LengthNorm()(torch.cat([7 * x(4, 9), torch.zeros(1, 9)]))
+    assert torch.allclose(out[:4].square().mean(1), torch.ones(4), atol=1e-5)
+    assert not out[4].any()
+
+
+def test_quantised_relu_rounds_clips_and_has_the_slopes_it_says() -> None:
+    module = QuantisedReLU(levels=4, threshold=2.0)
+    point = torch.tensor([-1.0, 0.2, 0.3, 1.1, 5.0], requires_grad=True)
+    out = module(point)
+    assert out.tolist() == [0, 0, 1, 2, 4]
+    out.sum().backward()
+    assert point.grad is not None
+    assert point.grad.tolist() == [0, 2, 2, 2, 0]  # levels / threshold inside, 0 where it clips
+    assert module.threshold.grad is not None
+    assert float(module.threshold.grad) == pytest.approx(-4 * (0.2 + 0.3 + 1.1) / 4)
+
+
+def test_dense_ends_in_a_plain_readout() -> None:
+    made = dense([6, 5, 4, 3], norm="batch", levels=8)
+    assert flat_widths(made, 6) == [6, 5, 4, 3]
+    assert [channels_of(synapse) for synapse in made] == [5, 4, 3]
+    assert type(made[-1]) is nn.Linear
+    assert [type(part) for part in made[0].children()] == [nn.Linear, nn.BatchNorm1d, QuantisedReLU]
+    assert type(dense([6, 5, 3])[0]) is nn.Linear  # the fast path of the gradient stays open
+
+
+@pytest.mark.parametrize("pool", ["none", "average", "max"])
+def test_conv_takes_and_gives_flat_vectors(pool: str) -> None:
+    made = conv([2, 8, 8], [5, 2], kernels=[5, 3], strides=[2, 2], pool=pool, norm="sample")  # type: ignore[arg-type]
+    assert flat_widths(made, 128) == [128, 5 * 4 * 4, 2 * 2 * 2]
+    assert [channels_of(synapse) for synapse in made] == [5, 2]
+    assert made[0](x(3, 128)).shape == (3, 80)
+
+
+def test_conv_readout_and_statistics_frozen_in_eval() -> None:
+    made = conv([1, 6, 6], [4], norm="batch", levels=3, readout=10)
+    assert flat_widths(made, 36) == [36, 144, 10]
+    net = nn.Sequential(*made)
+    net(x(8, 36))
+    net.eval()
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    alone, together = net(x(1, 36)), net(torch.cat([x(1, 36), 5 * x(7, 36)]))[:1]
+    assert torch.allclose(alone, together, atol=1e-5)
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+
+
+def test_flat_widths_changes_nothing() -> None:
+    made = conv([1, 6, 6], [4], norm="batch")
+    before = {name: value.clone() for name, value in made[0].state_dict().items()}
+    flat_widths(made, 36)
+    assert made[0].training
+    assert all(torch.equal(value, before[name]) for name, value in made[0].state_dict().items())
+
+
+def test_behind_devices_reads_both_sides_of_a_device() -> None:
+    made = behind_devices([7, 5, 4])
+    assert [type(synapse) for synapse in made] == [nn.Identity, BesideLinear, BesideLinear]
+    assert flat_widths(made, 7) == [7, 7, 5, 4]
+    assert made[1].in_features == 14
+    assert flat_widths(behind_devices([7, 5], concatenate=False), 7) == [7, 7, 5]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        (lambda: dense([5]), "widths"),
+        (lambda: dense([5, 0, 3]), "positive whole numbers"),
+        (lambda: dense([5, 4, 3], norm="layer"), "none, batch, sample"),  # type: ignore[arg-type]
+        (lambda: dense([5, 4, 3], norm="sample"), "none, batch"),
+        (lambda: conv([28, 28], [4]), "shape"),
+        (lambda: conv([1, 28, 28], [4, 5], kernels=[3]), "kernels"),
+        (lambda: conv([1, 28, 28], [4], pool="mean"), "average"),  # type: ignore[arg-type]
+        (lambda: conv([1, 3, 3], [4, 4], strides=4, pool="max"), "behind a layer"),
+        (lambda: QuantisedReLU(threshold=0.0), "threshold must be positive"),
+        (lambda: flat_widths(dense([5, 4, 3]), 6), "synapse 0 does not take 6 values"),
+    ],
+)
+def test_wrong_settings_are_explained(wrong: object, word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        wrong()  # type: ignore[operator]
