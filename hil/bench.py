@@ -7,7 +7,7 @@ a process of its own, so the trainer talks to it as to boxes on a table, and its
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -17,12 +17,15 @@ from rich.console import Console
 from torch import Tensor
 
 from drivers.scpi import Expect, Scpi
+from drivers.serial_link import SerialLink
 from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
-from hil.config import BenchFile, InstrumentTable, VirtualTable, arguments, resolve
-from hil.device import Device, Spec
+from hil.config import UNTOUCHED, BenchFile, InstrumentTable, SpikingBench, Using, VirtualTable, arguments, resolve
+from hil.device import Chip, Device, Spec
 from hil.errors import ConfigError
 from sim_devices.bench import ServedBench, build, spawn
+from sim_devices.lif_array import Neuron
+from sim_devices.spiking_bench import VirtualBoard, spawn_board
 from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
 from sim_devices.wiring import Cable
 
@@ -31,11 +34,13 @@ AWG, SCOPE = "awg", "scope"
 
 @dataclass(frozen=True)
 class Opened:
-    """device: ready to drive. facts: of the node, for results. resources: instrument -> who answered, and where."""
+    """device or chip: ready to drive. facts: of the node. resources: instrument -> who answered. twin: the belief."""
 
-    device: Device
+    device: Device | None
+    chip: Chip | None
     facts: dict[str, Any]
     resources: dict[str, str]
+    twin: Using | None = None
 
 
 class OnPlant:
@@ -76,20 +81,54 @@ class OnPlant:
 
 
 @contextmanager
-def open_bench(bench: BenchFile, where: str) -> Iterator[Opened]:
+def open_bench(bench: BenchFile | SpikingBench, where: str) -> Iterator[Opened]:
     """Open the instruments of `bench`; a [virtual] bench is started first and stopped last.
 
     Raises:
         ConfigError: before anything is opened. OpenFailed, WrongInstrument, CommandRefused, MeasurementError.
     """
+    opened = _open_board(bench, where) if isinstance(bench, SpikingBench) else _open_waveform(bench, where)
+    with opened as found:
+        yield found
+
+
+@contextmanager
+def _open_board(bench: SpikingBench, where: str) -> Iterator[Opened]:
+    driver, settings = _driver(bench.board, f"{where}: [board]", ("link", "expect", "provenance"))
+    virtual = None if bench.virtual is None else _virtual_board(bench.virtual, f"{where}: [virtual]")
+    if virtual is None and bench.board.resource is None:
+        raise _no_address(f"{where}: [board]", "/dev/ttyACM0")
+    with ExitStack() as stack:
+        served = stack.enter_context(spawn_board(virtual)) if virtual else None
+        port = served.port if served else str(bench.board.resource)
+        expect = Expect(bench.board.maker or "", bench.board.model or "", bench.board.serial or "")
+        board = driver(SerialLink(port), **settings, expect=expect, provenance="twin" if served else "real")
+        who = board.identity
+        line = f"{who.maker} {who.model}   {port}   SN {who.serial}   fw {who.firmware}"
+        yield Opened(None, board, {"bench": bench.name, **(bench.virtual or {})}, {"board": line})
+
+
+def _virtual_board(table: Mapping[str, Any], where: str) -> VirtualBoard:
+    """[virtual]: settings of the board, and of its neurons in [virtual.neuron]."""
+    settings = dict(table)
+    neuron = Neuron(**arguments(Neuron, settings.pop("neuron", {}), f"{where[:-1]}.neuron]"))
+    return VirtualBoard(neuron, **arguments(VirtualBoard, settings, where, skip=("neuron",)))
+
+
+def _no_address(where: str, example: str) -> ConfigError:
+    return ConfigError(
+        "no address", where=where, got="no resource, and no [virtual] tables in the file", outputs=UNTOUCHED,
+        todo=f'add resource = "{example}"; see hil list resources',
+    )  # fmt: skip
+
+
+@contextmanager
+def _open_waveform(bench: BenchFile, where: str) -> Iterator[Opened]:
     settings = WaveformSettings(**arguments(WaveformSettings, bench.waveform, f"{where}: [waveform]"))
     for name, table in ((AWG, bench.awg), (SCOPE, bench.scope)):
         _driver(table, f"{where}: [{name}]")
         if bench.virtual is None and table.resource is None:
-            raise ConfigError(
-                "no address", where=f"{where}: [{name}]", got="no resource, and no [virtual] tables in the file",
-                outputs="untouched; nothing was opened", todo='add resource = "TCPIP::…"; see hil list resources',
-            )  # fmt: skip
+            raise _no_address(f"{where}: [{name}]", "TCPIP::…")
     with ExitStack() as stack:
         served = stack.enter_context(spawn(description(bench, where))) if bench.virtual else None
         addresses = served.resources if served else {AWG: str(bench.awg.resource), SCOPE: str(bench.scope.resource)}
@@ -101,12 +140,12 @@ def open_bench(bench: BenchFile, where: str) -> Iterator[Opened]:
             "bench": bench.name,
             **({"use": bench.virtual.node.use, **bench.virtual.node.settings()} if bench.virtual else {}),
         }
-        yield Opened(device, facts, {AWG: awg_line, SCOPE: scope_line})
+        yield Opened(device, None, facts, {AWG: awg_line, SCOPE: scope_line}, bench.twin)
 
 
-def _driver(table: InstrumentTable, where: str) -> tuple[Any, dict[str, Any]]:
+def _driver(table: InstrumentTable, where: str, given: Sequence[str] = ("scpi",)) -> tuple[Any, dict[str, Any]]:
     driver = resolve(table.use, where)
-    return driver, arguments(driver, table.settings(), where, skip=("scpi",))
+    return driver, arguments(driver, table.settings(), where, skip=given)
 
 
 def _instrument(table: InstrumentTable, address: str, where: str, stack: ExitStack) -> tuple[Any, str]:
@@ -147,15 +186,24 @@ def _cable(table: VirtualTable, where: str) -> dict[str, Any]:
     return arguments(Cable, table.cable, f"{where}: [virtual.cable]")
 
 
-def serve_bench(bench: BenchFile, where: str, out: Console) -> None:
+def serve_bench(bench: BenchFile | SpikingBench, where: str, out: Console) -> None:
     """Serve the virtual side of `bench` from this process until Ctrl-C."""
+    if isinstance(bench, SpikingBench):
+        with spawn_board(_virtual_board(bench.virtual or {}, f"{where}: [virtual]")) as board:
+            out.print(f"board    {board.port}      a serial line; Ctrl-C ends the bench", soft_wrap=True)
+            _until_interrupted(out)
+        return
     with build(replace(description(bench, where), transport="both")) as running:
         host, port = running.control.address
         for name, resource in running.resources.items():
             out.print(f"{name:<8} {resource}      {running.sockets[name]}", soft_wrap=True)
         out.print(f"{'control':<8} {host}:{port}      newline-separated JSON; see docs/virtual_bench.md", soft_wrap=True)
         out.print("open them with any VISA client; Ctrl-C ends the bench")
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            out.print("bench ended; its outputs are off with it")
+        _until_interrupted(out)
+
+
+def _until_interrupted(out: Console) -> None:
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        out.print("bench ended; its outputs are off with it")

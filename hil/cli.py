@@ -204,9 +204,9 @@ def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] 
 def describe(name: str) -> None:
     """What module:Class (or one of our short names) is, and its settings with units and defaults."""
     from hil.config import resolve
-    from hil.experiment import LEARNERS, TWINS
+    from hil.experiment import CHIPS, LEARNERS, TWINS
 
-    target = resolve(name, f"hil describe {name}", {**LEARNERS, **TWINS})
+    target = resolve(name, f"hil describe {name}", {**LEARNERS, **TWINS, **CHIPS})
     out.print(f"{target.__module__}:{target.__name__}\n", style="bold")
     module = inspect.getmodule(target)
     for text in (inspect.getdoc(module), inspect.getdoc(target)):

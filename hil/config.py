@@ -2,8 +2,8 @@
 
 seed = 0
 [data]       use = "digits"
-[network]    widths = [64, 100, 100, 10]
-[device]     bench = "benches/mzm_awg_scope.toml"      or  use = "module:Class" and its settings, units allowed
+[network]    widths = [64, 100, 100, 10]             or  use = "conv" or "module:function" and its settings
+[device]     bench = "benches/mzm_awg_scope.toml"      or  use, or chip = "module:Class" and its settings
 [encode]     gain = "1.1 V", overflow = "fold", period = "7 V"
 [decode]     zero, scale; left out: taken from the transfer curve that every run measures first
 [learner]    use = "adfa" or "module:Class", and its settings
@@ -19,7 +19,6 @@ import inspect
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -56,18 +55,24 @@ class Data(Section):
     train_examples: Annotated[int, Field(gt=0)] | None = None
 
 
-class NetworkTable(Section):
-    widths: Annotated[list[Annotated[int, Field(gt=0)]], Field(min_length=2)]
-    bias: bool = True
+class NetworkTable(BaseModel):
+    """Linear synapses of these widths; or `use`, a function of the other keys that returns the list of synapses."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    use: str = "dense"
     pieces: Annotated[int, Field(ge=1)] = 1
+
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
 
 
 class DeviceTable(BaseModel):
-    """Either a bench file, or a class; a network without it is refused."""
+    """A bench file, a class, or a chip that gives every layer an array of its own; a network without it is refused."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     bench: str | None = None
     use: str | None = None
+    chip: str | None = None
 
     def settings(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
@@ -137,6 +142,15 @@ class VirtualTable(Section):
     cable: dict[str, Any] = {}
 
 
+class SpikingBench(Section):
+    """A bench of the spiking shape: a board of neurons on a serial line. virtual: the simulated board, instead of a port."""
+
+    name: str
+    shape: Literal["spiking"]
+    board: InstrumentTable
+    virtual: dict[str, Any] | None = None
+
+
 class BenchFile(Section):
     """A bench of the waveform shape: AWG -> node -> scope."""
 
@@ -177,9 +191,12 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     return _checked(Experiment, table, str(path))
 
 
-def read_bench(path: Path) -> BenchFile:
+def read_bench(path: Path) -> BenchFile | SpikingBench:
     """Raises: ConfigError."""
-    return _checked(BenchFile, read_toml(path), str(path))
+    table = read_toml(path)
+    if table.get("shape") == "spiking":
+        return _checked(SpikingBench, table, str(path))
+    return _checked(BenchFile, table, str(path))
 
 
 def dump(model: BaseModel) -> str:
@@ -331,8 +348,8 @@ def _without_none(value: Any) -> Any:
 SMALL = 4_000_000  # multiplications a layer and batch, below which a second thread costs more than it brings
 
 
-def default_threads(served: bool, widths: Sequence[int], batch: int) -> int:
-    """One torch thread beside a served bench (two processes with two threads each thrash on two cores) and for small networks;
-    else every core."""
-    largest = max(a * b for a, b in pairwise(widths)) * batch
+def default_threads(served: bool, weights: int, batch: int) -> int:
+    """One torch thread beside a served bench (two processes with two threads each thrash on two cores) and for small networks
+    (weights: of the largest layer); else every core."""
+    largest = weights * batch
     return 1 if served or largest < SMALL else max(1, os.cpu_count() or 1)

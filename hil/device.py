@@ -169,6 +169,24 @@ class Restorable(Protocol):
     def restore(self, state: Mapping[str, object]) -> None: ...
 
 
+class Chip(Protocol):
+    """A source of temporal devices: every layer of a spiking network needs neurons of its own."""
+
+    def array(
+        self,
+        size: int,
+        couples: bool = False,
+        *,
+        v_th: float | None = None,
+        v_rest: float | None = None,
+        leak: float | None = None,
+    ) -> Device:
+        """The next array of neurons. couples: ternary ones. v_th, v_rest, leak: other than the chip's design."""
+
+    def close(self) -> None:
+        """Leave every array safe. May be called twice."""
+
+
 def plain(answer: Tensor, device: str) -> Tensor:
     """The answer of a device, checked to be a plain measurement.
 

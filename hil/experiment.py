@@ -1,7 +1,7 @@
 """From an experiment file to objects that can train: the composition root below the command line.
 
-Everything that can be refused without hardware is checked first: data, classes, settings. Then the device is opened, its
-transfer curve measured, the network built around it. Whatever was opened is closed, outputs safe, when the context ends.
+Everything that can be refused without hardware is checked first: data, network, classes, settings. Then the device is opened,
+its transfer curve measured, the network built around it. Whatever was opened is closed, outputs safe, when the context ends.
 """
 
 from __future__ import annotations
@@ -9,52 +9,74 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator, key
-from hil.config import Experiment, arguments, default_threads, find, read_bench, resolve
+from hil.architecture import largest, on_chip, on_node, synapses
+from hil.chance import generator
+from hil.config import UNTOUCHED, Experiment, arguments, default_threads, find, read_bench, resolve
 from hil.data import Dataset, load, subset
-from hil.device import Device, Port
+from hil.device import Chip, Device, Port
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
 from hil.learner import Learner
-from hil.network import Layer, Network
+from hil.network import Network
 from hil.run import diagnostics
 from hil.run.loop import Plan, Training
-from hil.run.meter import Metered, metered
+from hil.run.meter import Metered, MeteredChip, metered
 from hil.run.session import Labels
 from hil.run.transfer import Transfer, measure
+from hil.synapses import channels_of
 from hil.units import quantity
+from sim_devices.lif_array import Neuron
 from sim_devices.simulated import Simulated
+from sim_devices.spiking_array import TwinChip
 from sim_devices.twin import Twin
 
 LEARNERS = {
     "adfa": "hil.learners.adfa:ADFA",
     "dfa": "hil.learners.dfa:DFA",
     "backprop": "hil.learners.backprop:Backprop",
+    "ff": "hil.learners.forward_forward:ForwardForward",
+    "ffgaf": "hil.learners.ffgaf:FFGAF",
+    "phyll": "hil.learners.phyll:PhyLL",
 }
-FUSED = ("Adam", "AdamW", "SGD")  # torch's optimisers with a fused step on CPU
 TWINS = {"mach_zehnder": "sim_devices.mach_zehnder:MachZehnder"}
+CHIPS = {"lif": "sim_devices.spiking_array:TwinChip"}
+FUSED = ("Adam", "AdamW", "SGD")  # torch's optimisers with a fused step on CPU
 
 
 @dataclass(frozen=True)
 class Node:
-    """An opened device and what is known of it. twin: the differentiable belief about it, for references and reports."""
+    """What was opened, and what is known of it: a Device that all neurons share in time, or a Chip that arrays are cut from.
 
-    device: Device
+    twin: the differentiable belief about a device, for references and reports. facts: for results. resources: instrument -> who
+    answered; empty if nothing left this process.
+    """
+
+    source: Device | None
+    chip: Chip | None
     twin: Twin | None
     facts: dict[str, Any]
     resources: dict[str, str]
 
 
 @dataclass(frozen=True)
+class Wired:
+    """A network around a node. devices: all of them, counted; a learner may cut more from a chip while it is built."""
+
+    net: Network
+    devices: Callable[[], tuple[Metered, ...]]
+    decode: Decode | None = None
+    transfer: Transfer | None = None
+
+
+@dataclass(frozen=True)
 class Built:
-    """A training ready to run, and what the report wants to know. `transfer` is None when a saved decoding was used."""
+    """A training ready to run, and what the report wants to know. `transfer` is None where none was measured."""
 
     training: Training
     node: Node
@@ -70,7 +92,7 @@ class Built:
     def transfer_table(self) -> dict[str, Any]:
         """The measured transfer curve beside the twin's, for diagnostics.json."""
         assert self.transfer is not None  # only called when it was measured
-        spec = self.node.device.spec
+        spec = self.training.devices[0].spec
         return diagnostics.transfer_table(self.transfer, self.model, spec.inputs.unit, spec.outputs.unit)
 
     def introduction(self) -> Iterator[str]:
@@ -79,34 +101,23 @@ class Built:
             yield f"{name:<7} {line}"
         facts = ", ".join(f"{k} {v}" for k, v in self.node.facts.items())
         yield f"node    {facts}   ({self.labels.provenance})"
-        data, net = self.training.data, self.experiment.network
+        data, net = self.training.data, self.training.net
+        shape = "-".join(str(channels_of(layer.synapse)) for layer in net.stack)
         yield (
             f"data    {data.name}: {len(data.train):,} train · {len(data.validation):,} validation · {len(data.test):,} test"
-            f"   network {'-'.join(map(str, net.widths))}, {self.experiment.learner.use}"
+            f"   network {data.train.x.shape[1]}-{shape}, {self.experiment.learner.use}"
         )
 
 
-def dataset(experiment: Experiment, where: str) -> Dataset:
-    """The data, checked against the network's width.
+def dataset(experiment: Experiment) -> Dataset:
+    """The data.
 
     Raises:
         DataError, ConfigError.
     """
     table = experiment.data
     data = load(table.use, Path(table.dir) if table.dir else None)
-    if table.train_examples is not None:
-        data = subset(data, table.train_examples)
-    features, widths = data.train.x.shape[1], experiment.network.widths
-    if widths[0] != features or widths[-1] != len(data.classes):
-        raise ConfigError(
-            f"the network does not fit {table.use}",
-            where=f"{where}: [network] widths",
-            got=f"{widths[0]} inputs, {widths[-1]} outputs",
-            allowed=f"{features} inputs, {len(data.classes)} outputs",
-            outputs="untouched; nothing was opened",
-            todo=f"write widths = [{features}, ..., {len(data.classes)}]",
-        )
-    return data
+    return data if table.train_examples is None else subset(data, table.train_examples)
 
 
 @contextmanager
@@ -118,43 +129,83 @@ def built(experiment: Experiment, where: Path, bench_copy: Path | None = None) -
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
     """
-    data = dataset(experiment, str(where))
-    learner_class, settings = _learner(experiment, str(where))
-    _optimizer([nn.Parameter(torch.zeros(1))], experiment, str(where))
+    place = str(where)
+    data = dataset(experiment)
+    chain = synapses(experiment, data, place)
+    learner_class, settings = _learner(experiment, place)
+    _optimizer([nn.Parameter(torch.zeros(1))], experiment, place)
     served = experiment.device.bench is not None
-    threads = experiment.train.threads or default_threads(served, experiment.network.widths, experiment.train.batch)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(experiment.train.threads or default_threads(served, largest(chain), experiment.train.batch))
     with ExitStack() as stack:
         node = _open(experiment, where, bench_copy, stack)
-        device = metered(node.device)
-        stack.callback(device.close)
-        encode = _encode(experiment, device.spec.inputs, str(where))
-        decode, transfer = _decode(experiment, device, str(where))
-        net = network(experiment, device, encode, decode)
+        wired = _wired(experiment, node, chain, data.train.x.shape[1], place)
         model = None if node.twin is None else node.twin.ideal
-        learner: Learner = learner_class.build(
-            net, settings, len(data.classes), generator(experiment.seed, 0, "learner"), model
-        )
-        optimizer = _optimizer(list(net.parameters()), experiment, str(where))
+        rng = generator(experiment.seed, 0, "learner")
+        learner: Learner = learner_class.build(wired.net, settings, len(data.classes), rng, model)
+        optimizer = _optimizer(list(wired.net.parameters()), experiment, place)
         plan = Plan(experiment.seed, experiment.train.epochs, experiment.train.batch, experiment.train.schedule)
-        training = Training(net, learner, optimizer, data, plan, (device,))
-        labels = Labels(experiment.name or where.stem, device.spec.provenance, node.facts, node.resources)
-        yield Built(training, node, labels, _resolved(experiment, decode), transfer)
+        training = Training(wired.net, learner, optimizer, data, plan, wired.devices())
+        provenance = training.devices[0].spec.provenance
+        labels = Labels(experiment.name or where.stem, provenance, node.facts, node.resources)
+        yield Built(training, node, labels, _resolved(experiment, wired.decode), wired.transfer)
 
 
-def network(experiment: Experiment, device: Metered, encode: Encode, decode: Decode) -> Network:
-    """Linear synapses around one node shared in time; the last layer is the digital readout."""
-    widths = experiment.network.widths
-    size = device.spec.inputs.size
-    if size is not None and any(width != size for width in widths[1:-1]):
+def twin_of(use: str, settings: dict[str, Any], where: str) -> Twin:
+    """Build a twin from a table of a file."""
+    made = resolve(use, where, TWINS)
+    twin: Twin = made(**arguments(made, settings, where))
+    return twin
+
+
+def _open(experiment: Experiment, where: Path, bench_copy: Path | None, stack: ExitStack) -> Node:
+    table, place = experiment.device, f"{where}: [device]"
+    named = {"bench": table.bench, "use": table.use, "chip": table.chip}
+    given = [name for name, value in named.items() if value is not None]
+    if len(given) != 1:
         raise ConfigError(
-            "hidden layers must be as wide as the device", where="[network] widths", got=str(widths), allowed=f"{size} each"
-        )
-    with torch.random.fork_rng(devices=[]):  # torch initialises modules from its global generator: keyed, then given back
-        torch.manual_seed(key(experiment.seed, 0, "weights"))
-        synapses = [nn.Linear(a, b, bias=experiment.network.bias) for a, b in pairwise(widths)]
-    hidden = [Layer(synapse, device, encode, decode) for synapse in synapses[:-1]]
-    return Network([*hidden, Layer(synapses[-1])], pieces=experiment.network.pieces)
+            "one device is needed", where=place, got=" and ".join(given) or "none", outputs=UNTOUCHED,
+            allowed='bench = "benches/….toml", use = "module:Class" for a node, or chip = "module:Class" for neurons',
+        )  # fmt: skip
+    if table.use is not None:
+        twin = twin_of(table.use, table.settings(), place)
+        return Node(Simulated(twin, experiment.seed), None, twin, {"use": table.use, **table.settings()}, {})
+    if table.chip is not None:
+        chip = _chip(table.chip, table.settings(), experiment.seed, place)
+        stack.callback(chip.close)
+        return Node(None, chip, None, {"chip": table.chip, **table.settings()}, {})
+    from hil.bench import open_bench  # the drivers and VISA are slow to import, and a twin needs neither
+
+    path = bench_copy or find(str(table.bench), where)
+    opened = stack.enter_context(open_bench(read_bench(path), str(path)))
+    for source in (opened.device, opened.chip):
+        if source is not None:
+            stack.callback(source.close)
+    belief = None if opened.twin is None else twin_of(opened.twin.use, opened.twin.settings(), f"{path}: [twin]")
+    return Node(opened.device, opened.chip, belief, opened.facts, opened.resources)
+
+
+def _chip(use: str, settings: dict[str, Any], seed: int, where: str) -> Chip:
+    made = resolve(use, where, CHIPS)
+    if made is TwinChip:
+        return TwinChip(Neuron(**arguments(Neuron, settings, where)), seed)
+    chip: Chip = made(**arguments(made, settings, where))
+    return chip
+
+
+def _wired(experiment: Experiment, node: Node, chain: list[nn.Module], features: int, where: str) -> Wired:
+    def encode(port: Port) -> Encode:
+        return _encode(experiment, port, where)
+
+    if node.chip is not None:
+        chip = MeteredChip(node.chip)
+        return Wired(on_chip(chain, chip, encode, features), lambda: tuple(chip.devices))
+    assert node.source is not None  # a Node has the one or the other
+    device = metered(node.source)
+    encoding = encode(device.spec.inputs)
+    decode, transfer = _decode(experiment, device, where)
+    return Wired(
+        on_node(chain, device, encoding, decode, experiment.network.pieces, features), lambda: (device,), decode, transfer
+    )
 
 
 def _learner(experiment: Experiment, where: str) -> tuple[Any, Any]:
@@ -178,33 +229,6 @@ def _optimizer(parameters: list[nn.Parameter], experiment: Experiment, where: st
     return optimizer
 
 
-def twin_of(use: str, settings: dict[str, Any], where: str) -> Twin:
-    """Build a twin from a table of a file."""
-    made = resolve(use, where, TWINS)
-    twin: Twin = made(**arguments(made, settings, where))
-    return twin
-
-
-def _open(experiment: Experiment, where: Path, bench_copy: Path | None, stack: ExitStack) -> Node:
-    table = experiment.device
-    if (table.bench is None) == (table.use is None):
-        raise ConfigError(
-            "a device is needed", where=f"{where}: [device]", got="neither or both", outputs="untouched; nothing was opened",
-            allowed='bench = "benches/….toml", or use = "module:Class"',
-        )  # fmt: skip
-    if table.bench is None and table.use is not None:
-        twin = twin_of(table.use, table.settings(), f"{where}: [device]")
-        device = Simulated(twin, experiment.seed)
-        return Node(device, twin, {"use": table.use, **table.settings()}, {})
-    from hil.bench import open_bench  # the drivers and VISA are slow to import, and a twin needs neither
-
-    path = bench_copy or find(str(table.bench), where)
-    bench = read_bench(path)
-    opened = stack.enter_context(open_bench(bench, str(path)))
-    belief = twin_of(bench.twin.use, bench.twin.settings(), f"{path}: [twin]") if bench.twin else None
-    return Node(opened.device, belief, opened.facts, opened.resources)
-
-
 def _encode(experiment: Experiment, port: Port, where: str) -> Encode:
     table, place = experiment.encode, f"{where}: [encode]"
     period = None if table.period is None else quantity(table.period, _unit(port), f"{place} period")
@@ -225,7 +249,9 @@ def _decode(experiment: Experiment, device: Device, where: str) -> tuple[Decode,
     return Decode(zero, scale), None
 
 
-def _resolved(experiment: Experiment, decode: Decode) -> Experiment:
+def _resolved(experiment: Experiment, decode: Decode | None) -> Experiment:
     """The experiment as it runs: what was measured is written down, so that a resume does not measure it again."""
+    if decode is None:
+        return experiment
     update = {"decode": {"zero": decode.zero, "scale": decode.scale}}
     return Experiment.model_validate({**experiment.model_dump(exclude_none=True), **update})

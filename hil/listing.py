@@ -9,11 +9,15 @@ from pathlib import Path
 
 from hil import catalogue
 from hil.config import resolve
-from hil.experiment import LEARNERS, TWINS
+from hil.experiment import CHIPS, LEARNERS, TWINS
 
 Rows = list[tuple[str, ...]]
 
-DRIVERS = ("drivers.keysight_33600:Keysight33600", "drivers.keysight_infiniivision:InfiniiVision")
+DRIVERS = (
+    "drivers.keysight_33600:Keysight33600",
+    "drivers.keysight_infiniivision:InfiniiVision",
+    "drivers.spiking:SpikingBoard",
+)
 
 
 def rows(kind: str) -> Rows:
@@ -33,7 +37,7 @@ def _learners() -> Rows:
 
 
 def _devices() -> Rows:
-    twins = [(f"{n} (twin)", p, _first_line(resolve(p, "twins"))) for n, p in TWINS.items()]
+    twins = [(f"{n} (twin)", p, _first_line(resolve(p, "twins"))) for n, p in {**TWINS, **CHIPS}.items()]
     drivers = [(p.partition(":")[2], p, _first_line(importlib.import_module(p.partition(":")[0]))) for p in DRIVERS]
     return [("name", "class", "what"), *twins, *((f"{n} (driver)", p, what) for n, p, what in drivers)]
 

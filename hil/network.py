@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hil.device import Device, Streaming, plain
+from hil.device import Chip, Device, Streaming, plain
 from hil.encoding import Decode, Encode
 from hil.errors import ContractError
 
@@ -68,9 +68,12 @@ class Network(nn.Module):
         feedback: synapse that closes the loop of a recurrent net; used by the learners that need it.
         pieces: a batch is cut into this many pieces when every device is Streaming, so that the bench works on one piece
             while the host computes the next. 1 never cuts.
+        chip: where the arrays of a spiking network come from, for a learner that needs more of them.
     """
 
-    def __init__(self, layers: Sequence[Layer], feedback: nn.Module | None = None, pieces: int = 1) -> None:
+    def __init__(
+        self, layers: Sequence[Layer], feedback: nn.Module | None = None, pieces: int = 1, chip: Chip | None = None
+    ) -> None:
         super().__init__()
         if not layers:
             raise ContractError("a network needs at least one layer", where="network")
@@ -80,6 +83,7 @@ class Network(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.feedback = feedback
         self.pieces = pieces
+        self.chip = chip
         self.temporal = kinds == {True}
 
     @property

@@ -90,7 +90,12 @@ def test_train_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     ("text", "parts"),
     [
         (TWIN.replace("[learner]", '[learner]\nfeedbak = "x"'), ["[learner]", "feedbak", 'Did you mean "feedback"?']),
-        (TWIN.replace("[64, 20, 10]", "[63, 20, 10]"), ["widths", "63 inputs", "64 inputs", "write widths = [64"]),
+        (TWIN.replace("[64, 20, 10]", "[63, 20, 10]"), ["widths [63, 20, 10]", "64 inputs", "write widths = [64"]),
+        (TWIN.replace("[64, 20, 10]", '"wide"'), ["[network]", "widths", "wide"]),
+        (TWIN.replace("[64, 20, 10]", "[64]"), ["[network]", "widths", "[64]"]),
+        (TWIN.replace("widths", "width"), ["[network]", "width", 'Did you mean "widths"?']),
+        (TWIN.replace("widths = [64, 20, 10]", ""), ["[network]", "widths is missing"]),
+        (TWIN.replace("[device]", '[device]\nchip = "lif"'), ["[device]", "one device", "use and chip"]),
         (TWIN.replace('"3.5 V"', '"3.5 s"'), ["v_pi", "3.5 s", "volt"]),
         (TWIN.replace("mach_zehnder", "mach_zender"), ["mach_zender", "mach_zehnder"]),
         (TWIN + '[optimizer]\nuse = "Adma"', ["[optimizer]", "Adma", "Adam"]),

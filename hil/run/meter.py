@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hil.device import Device, Restorable, Spec, Streaming
+from hil.device import Chip, Device, Restorable, Spec, Streaming
 
 
 @dataclass
@@ -92,3 +92,26 @@ class MeteredStream(Metered):
 def metered(device: Device) -> Metered:
     """`device`, counted; still Streaming if it was."""
     return MeteredStream(device) if isinstance(device, Streaming) else Metered(device)
+
+
+class MeteredChip:
+    """A Chip whose arrays are all counted. devices: those cut so far, in order."""
+
+    def __init__(self, inner: Chip) -> None:
+        self._inner = inner
+        self.devices: list[Metered] = []
+
+    def array(
+        self,
+        size: int,
+        couples: bool = False,
+        *,
+        v_th: float | None = None,
+        v_rest: float | None = None,
+        leak: float | None = None,
+    ) -> Metered:
+        self.devices.append(metered(self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)))
+        return self.devices[-1]
+
+    def close(self) -> None:
+        self._inner.close()

@@ -1,0 +1,104 @@
+"""From [network] to synapses, and from synapses and nodes to a Network.
+
+    [network]  widths = [784, 800, 10]                                          dense layers
+    [network]  use = "conv", channels = [16, 32], readout = 10                  shape comes from the data set
+    [network]  use = "module:function", and its settings                        -> a list of modules, the last one the readout
+
+A node stands behind every synapse but the last. A node shared in time is the same Device in every layer; from a chip each layer
+gets an array of its own width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from hil.chance import key
+from hil.config import UNTOUCHED, Experiment, arguments, resolve
+from hil.data import Dataset
+from hil.device import Chip, Device, Port
+from hil.encoding import Decode, Encode
+from hil.errors import ConfigError
+from hil.network import Layer, Network
+from hil.synapses import flat_widths
+
+ARCHITECTURES = {
+    "dense": "hil.synapses:dense",
+    "conv": "hil.synapses:conv",
+    "behind_devices": "hil.synapses:behind_devices",
+}
+
+
+def synapses(experiment: Experiment, data: Dataset, where: str) -> list[nn.Module]:
+    """The synapses, initialised from the experiment's seed, checked against the data.
+
+    Raises:
+        ConfigError: unknown settings, or a network that does not fit the data.
+    """
+    table, place = experiment.network, f"{where}: [network]"
+    made = resolve(table.use, place, ARCHITECTURES)
+    settings = arguments(made, table.settings(), place)
+    if "shape" in inspect.signature(made).parameters:
+        settings.setdefault("shape", data.shape)
+    _present(made, settings, place)
+    with torch.random.fork_rng(devices=[]):  # torch initialises modules from its global generator: keyed, then given back
+        torch.manual_seed(key(experiment.seed, 0, "weights"))
+        found: list[nn.Module] = made(**settings)
+    _fits(found, settings, data, place)
+    return found
+
+
+def _present(made: Any, settings: dict[str, Any], place: str) -> None:
+    missing = [n for n, p in inspect.signature(made).parameters.items() if p.default is p.empty and n not in settings]
+    if missing:
+        raise ConfigError(f"{missing[0]} is missing", where=place, outputs=UNTOUCHED, todo=f"add {missing[0]} to the file")
+
+
+def _fits(found: Sequence[nn.Module], settings: dict[str, Any], data: Dataset, place: str) -> None:
+    features, classes = data.train.x.shape[1], len(data.classes)
+    widths = settings.get("widths")
+    wrong = isinstance(widths, list) and widths and widths[0] != features
+    if wrong or flat_widths(found, features)[-1] < classes:
+        got = f"widths {widths}" if wrong else f"{flat_widths(found, features)[-1]} outputs"
+        raise ConfigError(
+            f"the network does not fit {data.name}",
+            where=place,
+            got=got,
+            allowed=f"{features} inputs, {classes} outputs",
+            outputs=UNTOUCHED,
+            todo=f"write widths = [{features}, ..., {classes}]",
+        )
+
+
+def largest(found: Sequence[nn.Module]) -> int:
+    """Weights of the largest synapse, as a measure of the work."""
+    return max((sum(p.numel() for p in module.parameters()) for module in found), default=0)
+
+
+def on_node(found: Sequence[nn.Module], device: Device, encode: Encode, decode: Decode, pieces: int, features: int) -> Network:
+    """One node, shared by all neurons in time.
+
+    Raises:
+        ConfigError: the node has a fixed width that a layer does not have.
+    """
+    widths, size = flat_widths(found, features)[1:-1], device.spec.inputs.size
+    if size is not None and any(width != size for width in widths):
+        raise ConfigError(
+            "hidden layers must be as wide as the device", where="[network]", got=str(widths), allowed=f"{size} each"
+        )
+    hidden = [Layer(synapse, device, encode, decode) for synapse in found[:-1]]
+    return Network([*hidden, Layer(found[-1])], pieces=pieces)
+
+
+def on_chip(found: Sequence[nn.Module], chip: Chip, encode: Callable[[Port], Encode], features: int) -> Network:
+    """An array of neurons behind each synapse but the last."""
+    widths = flat_widths(found, features)[1:-1]
+    hidden = []
+    for synapse, width in zip(found[:-1], widths, strict=True):
+        array = chip.array(width)
+        hidden.append(Layer(synapse, array, encode(array.spec.inputs)))
+    return Network([*hidden, Layer(found[-1])], chip=chip)
