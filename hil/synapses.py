@@ -133,15 +133,15 @@ def dense(
 def conv(
     shape: Sequence[int], channels: Sequence[int], kernels: Sequence[int] | int = 3, strides: Sequence[int] | int = 1,
     pool: Pool = "none", weights: Weights = "plain", norm: Norm = "none", levels: int = 0, threshold: float = 2.0,
-    bias: bool = True, readout: int = 0, gain: float = 1.0,
+    bias: bool = True, units: Sequence[int] = (), readout: int = 0, gain: float = 1.0,
 ) -> list[nn.Module]:  # fmt: skip
-    """Convolutional synapses, one for each of `channels`; zero-padded by half a kernel.
+    """Convolutional synapses, one for each of `channels`; zero-padded by half a kernel. Then dense ones.
 
     Args:
         shape: (channels, height, width) of an example. kernels, strides: one for all, or one for each.
         pool: "average" or "max" takes the stride over by pooling behind a convolution of stride 1; "none" strides.
         weights, norm, levels, threshold, gain: as in `dense`; "sample" normalises each map of each example by itself.
-        readout: width of a last, plain nn.Linear for scores; 0: none.
+        units: widths of fully connected layers behind. readout: width of a last, plain nn.Linear for scores; 0: none.
     Raises:
         ConfigError.
     """
@@ -159,8 +159,12 @@ def conv(
         synapses.append(_chain([*parts, nn.Flatten(1)]))
         here = (n_out, *(_reduced(side, kernel, step, pool, stride) for side in here[1:]))
         _sizes("the map behind a layer", here, 3, 3)
+    behind_maps = [math.prod(here), *units]
+    if units:
+        flat = "none" if norm == "none" else "batch"
+        synapses += dense(behind_maps, bias, weights, flat, levels, threshold, readout=False, gain=gain)
     if readout:
-        synapses.append(nn.Linear(math.prod(here), readout, bias))
+        synapses.append(nn.Linear(behind_maps[-1], readout, bias))
     return synapses
 
 

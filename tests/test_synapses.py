@@ -89,6 +89,12 @@ def test_conv_readout_and_statistics_frozen_in_eval() -> None:
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
 
 
+def test_dense_layers_behind_the_maps() -> None:
+    made = conv([1, 6, 6], [4], strides=2, norm="batch", levels=3, units=[20, 12], readout=10)
+    assert flat_widths(made, 36) == [36, 36, 20, 12, 10]
+    assert [type(part) for part in made[1].children()] == [nn.Linear, nn.BatchNorm1d, QuantisedReLU]
+
+
 def test_flat_widths_changes_nothing() -> None:
     made = conv([1, 6, 6], [4], norm="batch")
     before = {name: value.clone() for name, value in made[0].state_dict().items()}
