@@ -161,7 +161,7 @@ def conv(
         _sizes("the map behind a layer", here, 3, 3)
     behind_maps = [math.prod(here), *units]
     if units:
-        flat = "none" if norm == "none" else "batch"
+        flat: Norm = "none" if norm == "none" else "batch"
         synapses += dense(behind_maps, bias, weights, flat, levels, threshold, readout=False, gain=gain)
     if readout:
         synapses.append(nn.Linear(behind_maps[-1], readout, bias))
