@@ -19,7 +19,10 @@ from hil.learner import Learner
 from hil.learners.adfa import ADFA, ADFASettings
 from hil.learners.backprop import Backprop, BackpropSettings
 from hil.learners.dfa import DFA, DFASettings
+from hil.learners.ffgaf import FFGAF, FFGAFSettings
+from hil.learners.forward_forward import ForwardForward, ForwardForwardSettings
 from hil.learners.loss import Loss
+from hil.learners.phyll import PhyLL, PhyLLSettings
 from hil.network import Network, Trace, fill
 from hil.wrappers import Averaged, Guarded
 from sim_devices.lif_array import LifArray, Neuron
@@ -57,6 +60,8 @@ SPIKING: dict[str, Callable[[], LifArray]] = {
     "spiking neurons as fabricated": lambda: LifArray(4, NEURON),
     "ternary couples": lambda: LifArray(4, couples=True),
 }
+SIGNED = ForwardForwardSettings(amplitude=1, negatives="uniform", peer=0.1, drive="pre")
+MOVING = FFGAFSettings(temperature=1.0, adaptation="both", share_every=1, dropout=0.2)
 Make = Callable[[Network, int, torch.Generator, Callable[[Tensor], Tensor]], Learner]
 LEARNERS: dict[str, Make] = {
     "adfa": lambda net, n, rng, model: ADFA.build(net, ADFASettings(), n, rng, model),
@@ -64,6 +69,12 @@ LEARNERS: dict[str, Make] = {
     "adfa, no derivative at all": lambda net, n, rng, model: ADFA(Feedback(Constant(), "sign"), (12, 12), n, rng),
     "dfa": lambda net, n, rng, model: DFA.build(net, DFASettings(), n, rng, model),
     "backprop": lambda net, n, rng, model: Backprop.build(net, BackpropSettings(), n, rng, model),
+    "forward-forward": lambda net, n, rng, model: ForwardForward.build(net, ForwardForwardSettings(amplitude=3), n, rng, model),
+    "forward-forward, signed drive, peers": lambda net, n, rng, model: ForwardForward.build(net, SIGNED, n, rng, model),
+    "phyll": lambda net, n, rng, model: PhyLL.build(net, PhyLLSettings(), n, rng, model),
+    "phyll, inner steps": lambda net, n, rng, model: PhyLL.build(net, PhyLLSettings(inner_steps=3, phi="relu"), n, rng, model),
+    "ffgaf": lambda net, n, rng, model: FFGAF.build(net, FFGAFSettings(temperature=1.0), n, rng, model),
+    "ffgaf, moving shares, dropout": lambda net, n, rng, model: FFGAF.build(net, MOVING, n, rng, model),
 }
 
 
