@@ -180,7 +180,7 @@ def test_restored_boxes_hold_their_settings_and_their_record(session: Session) -
     first = shot(session)
     state = json.loads(json.dumps(session.bench.control.snapshot()))
     session.awg.write("*RST;:SOUR1:DATA:VOL:CLE")
-    session.scope.write("*RST")
+    assert session.scope.query("*RST;*OPC?").strip() == "1"
     assert session.awg.query(":OUTP1?").strip() == "0"
     session.bench.control.restore(state)
     assert session.awg.query(":OUTP1?").strip() == "1"
