@@ -16,9 +16,8 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 def record(title: str, lines: Sequence[str]) -> None:
     """Append a section to RESULTS.md."""
     command = " ".join(["python", os.path.relpath(sys.argv[0], RESULTS.parent.parent), *sys.argv[1:]])
-    made = (
-        f"{datetime.now(UTC):%Y-%m-%d} · `{command}` · hil {version('hil')}, torch {version('torch')}, numpy {version('numpy')}, "
-        f"pyvisa-py {version('pyvisa-py')}, Python {platform.python_version()} · {os.cpu_count()} cores, {platform.machine()}"
-    )
+    packages = ", ".join(f"{name} {version(name)}" for name in ("hil", "torch", "numpy", "pyvisa-py"))
+    machine = f"Python {platform.python_version()} · {os.cpu_count()} cores, {platform.machine()}"
+    made = f"{datetime.now(UTC):%Y-%m-%d} · `{command}` · {packages}, {machine}"
     with RESULTS.open("a") as file:
         file.write(f"\n## {title}\n\n{made}\n\n" + "\n".join(lines) + "\n")
