@@ -48,6 +48,7 @@ class ForwardForwardSettings:
         loss: "logistic" or "pairs". threshold: theta, of "logistic". sharpness: k. peer: p, 0 switches it off.
         straight_through: peer normalisation also moves units that are silent.
         negatives: "uniform" or "hard". amplitude: of the label in the input.
+        dropout: share of the features of every layer's input that are hidden in training, not of the label.
         drive: what the device is sent, the pre-activation or its positive part.
         readout: "goodness", "upper" (goodness without the first layer), "head", "layer0", ...; "validated" chooses.
     """
@@ -59,6 +60,7 @@ class ForwardForwardSettings:
     straight_through: bool = True
     negatives: Negatives = "hard"
     amplitude: float = 5.0
+    dropout: float = 0.0
     drive: Drive = "rectified"
     readout: str = VALIDATED
 
@@ -72,6 +74,8 @@ class ForwardForwardSettings:
                 raise ConfigError(
                     f"no such {name}", where=f"[learner] {name}", got=repr(value), allowed=", ".join(get_args(kinds))
                 )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError("dropout makes no sense", where="[learner]", got=str(self.dropout), allowed="0 up to below 1")
         for name, number, least in (("sharpness", self.sharpness, 1e-9), ("peer", self.peer, 0.0)):
             if not number >= least:
                 raise ConfigError(f"{name} makes no sense", where="[learner]", got=str(number), allowed=f"{least:g} or more")
@@ -132,7 +136,7 @@ class ForwardForward(nn.Module):
         wrong = wrong_labels(label, self.classes, rng, scores if self.settings.negatives == "hard" else None)
         amplitude = self.settings.amplitude
         pairs = (claiming(x, label, self.classes, amplitude), claiming(x, wrong, self.classes, amplitude))
-        h = length_normalised(torch.cat(pairs))
+        h = self._hidden(length_normalised(torch.cat(pairs)), rng, spared=self.classes)
         losses = []
         for number, layer in enumerate(net.stack[:-1]):
             opened = Opened(layer.synapse, h)
@@ -143,8 +147,16 @@ class ForwardForward(nn.Module):
             losses.append(judged.loss)
             metrics[f"gap_layer{number}"] = judged.gap
             if number + 1 < self.depth:
-                h = self._onward(layer, opened.pre)
+                h = self._hidden(self._onward(layer, opened.pre), rng)
         return {"loss": sum(losses) / len(losses), **metrics}
+
+    def _hidden(self, h: Tensor, rng: torch.Generator, spared: int = 0) -> Tensor:
+        """Some features hidden, but for the first `spared`: the same in a positive and its negative."""
+        if self.settings.dropout == 0.0:
+            return h
+        drawn = torch.rand(len(h) // 2, h.shape[1], generator=rng, device=h.device) >= self.settings.dropout
+        drawn[:, :spared] = True
+        return length_normalised(h * drawn.repeat(2, 1))
 
     def _head(self, net: Network, x: Tensor, label: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Train the head on inputs that claim nothing; its scores, and its accuracy."""

@@ -114,6 +114,18 @@ def test_straight_through_moves_silent_units_only_by_peers() -> None:
     assert not bool(still.any())
 
 
+def test_hidden_features_are_the_same_in_a_pair_and_spare_the_label() -> None:
+    rule = learner(network(), dropout=0.5)
+    pair = torch.ones(2 * 50, 8)
+    hidden = rule._hidden(pair, rng(), spared=3)
+    good, bad = (hidden != 0).chunk(2)
+    assert torch.equal(good, bad)
+    assert bool(good[:, :3].all())
+    assert 0.35 < float(good[:, 3:].float().mean()) < 0.65
+    assert torch.allclose(hidden.square().mean(1), torch.ones(100), atol=1e-5)
+    assert rule.predict(network(), x()).equal(rule.predict(network(), x()))
+
+
 def test_head_is_trained_on_inputs_that_claim_nothing() -> None:
     net = network()
     rule = learner(net)
@@ -180,6 +192,7 @@ def test_a_nan_weight_sends_nothing() -> None:
         ({"drive": "abs"}, "pre, rectified"),
         ({"sharpness": 0.0}, "sharpness"),
         ({"peer": -1.0}, "peer"),
+        ({"dropout": 1.0}, "dropout"),
         ({"readout": "layer3"}, "layer2"),
     ],
 )
