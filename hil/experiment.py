@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hil.architecture import largest, on_chip, on_node, synapses
+from hil.architecture import closing, largest, on_chip, on_node, synapses
 from hil.chance import generator
 from hil.config import UNTOUCHED, Experiment, arguments, default_threads, find, read_bench, resolve
 from hil.data import Dataset, load, subset
@@ -40,9 +40,13 @@ LEARNERS = {
     "adfa": "hil.learners.adfa:ADFA",
     "dfa": "hil.learners.dfa:DFA",
     "backprop": "hil.learners.backprop:Backprop",
+    "pat": "hil.learners.pat:PAT",
+    "spsa": "hil.learners.spsa:SPSA",
+    "last_layer": "hil.learners.last_layer:LastLayer",
     "ff": "hil.learners.forward_forward:ForwardForward",
     "ffgaf": "hil.learners.ffgaf:FFGAF",
     "phyll": "hil.learners.phyll:PhyLL",
+    "spide": "hil.learners.spide:SPIDE",
 }
 TWINS = {"mach_zehnder": "sim_devices.mach_zehnder:MachZehnder"}
 CHIPS = {"lif": "sim_devices.spiking_array:TwinChip"}
@@ -132,13 +136,14 @@ def built(experiment: Experiment, where: Path, bench_copy: Path | None = None) -
     place = str(where)
     data = dataset(experiment)
     chain = synapses(experiment, data, place)
+    feedback = closing(experiment, chain, data.train.x.shape[1])
     learner_class, settings = _learner(experiment, place)
     _optimizer([nn.Parameter(torch.zeros(1))], experiment, place)
     served = experiment.device.bench is not None
     torch.set_num_threads(experiment.train.threads or default_threads(served, largest(chain), experiment.train.batch))
     with ExitStack() as stack:
         node = _open(experiment, where, bench_copy, stack)
-        wired = _wired(experiment, node, chain, data.train.x.shape[1], place)
+        wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], place)
         model = None if node.twin is None else node.twin.ideal
         rng = generator(experiment.seed, 0, "learner")
         learner: Learner = learner_class.build(wired.net, settings, len(data.classes), rng, model)
@@ -192,13 +197,20 @@ def _chip(use: str, settings: dict[str, Any], seed: int, where: str) -> Chip:
     return chip
 
 
-def _wired(experiment: Experiment, node: Node, chain: list[nn.Module], features: int, where: str) -> Wired:
+def _wired(
+    experiment: Experiment, node: Node, chain: list[nn.Module], feedback: nn.Module | None, features: int, where: str
+) -> Wired:
     def encode(port: Port) -> Encode:
         return _encode(experiment, port, where)
 
     if node.chip is not None:
         chip = MeteredChip(node.chip)
-        return Wired(on_chip(chain, chip, encode, features), lambda: tuple(chip.devices))
+        return Wired(on_chip(chain, chip, encode, features, feedback), lambda: tuple(chip.devices))
+    if feedback is not None:
+        raise ConfigError(
+            "feedback closes a loop in time, and this node has no time", where=f"{where}: [network] feedback", got="a node",
+            allowed='chip = "…" in [device], or a bench with a spiking board', todo="remove feedback",
+        )  # fmt: skip
     assert node.source is not None  # a Node has the one or the other
     device = metered(node.source)
     encoding = encode(device.spec.inputs)

@@ -21,8 +21,11 @@ from hil.learners.backprop import Backprop, BackpropSettings
 from hil.learners.dfa import DFA, DFASettings
 from hil.learners.ffgaf import FFGAF, FFGAFSettings
 from hil.learners.forward_forward import ForwardForward, ForwardForwardSettings
+from hil.learners.last_layer import LastLayer, LastLayerSettings
 from hil.learners.loss import Loss
+from hil.learners.pat import PAT, PATSettings
 from hil.learners.phyll import PhyLL, PhyLLSettings
+from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Network, Trace, fill
 from hil.wrappers import Averaged, Guarded
 from sim_devices.lif_array import LifArray, Neuron
@@ -69,6 +72,11 @@ LEARNERS: dict[str, Make] = {
     "adfa, no derivative at all": lambda net, n, rng, model: ADFA(Feedback(Constant(), "sign"), (12, 12), n, rng),
     "dfa": lambda net, n, rng, model: DFA.build(net, DFASettings(), n, rng, model),
     "backprop": lambda net, n, rng, model: Backprop.build(net, BackpropSettings(), n, rng, model),
+    "pat": lambda net, n, rng, model: PAT.build(net, PATSettings(), n, rng, model),
+    "pat mse": lambda net, n, rng, model: PAT.build(net, PATSettings("mse"), n, rng, model),
+    "spsa": lambda net, n, rng, model: SPSA.build(net, SPSASettings(directions=16), n, rng, model),
+    "weight perturbation": lambda net, n, rng, model: SPSA.build(net, SPSASettings("normal", directions=16), n, rng, model),
+    "last layer": lambda net, n, rng, model: LastLayer.build(net, LastLayerSettings(), n, rng, model),
     "forward-forward": lambda net, n, rng, model: ForwardForward.build(net, ForwardForwardSettings(amplitude=3), n, rng, model),
     "forward-forward, signed drive, peers": lambda net, n, rng, model: ForwardForward.build(net, SIGNED, n, rng, model),
     "phyll": lambda net, n, rng, model: PhyLL.build(net, PhyLLSettings(), n, rng, model),

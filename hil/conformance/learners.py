@@ -108,9 +108,18 @@ def _step(net: Network, learner: Learner, number: int = 0) -> Mapping[str, float
 
 
 def _gradients(net: Network) -> list[Tensor]:
-    missing = [name for name, p in net.named_parameters() if p.grad is None]
+    """Of every trained parameter; one that a learner froze when it was built has none."""
+    missing = [name for name, p in _trained(net) if p.grad is None]
     need(not missing, f"no gradient for {', '.join(missing)}")
-    return [p.grad.clone() for p in net.parameters() if p.grad is not None]
+    frozen = [name for name, p in net.named_parameters() if not p.requires_grad and p.grad is not None]
+    need(not frozen, f"a gradient for what is frozen: {', '.join(frozen)}")
+    return [p.grad.clone() for _, p in _trained(net) if p.grad is not None]
+
+
+def _trained(net: Network) -> list[tuple[str, nn.Parameter]]:
+    found = [(name, param) for name, param in net.named_parameters() if param.requires_grad]
+    need(bool(found), "every parameter is frozen")
+    return found
 
 
 def _equal(a: list[Tensor], b: list[Tensor]) -> bool:
@@ -130,7 +139,7 @@ def _fills(make: Make) -> None:
     before = [p.detach().clone() for p in net.parameters()]
     _step(net, learner)
     gradients = _gradients(net)
-    for (name, param), grad in zip(net.named_parameters(), gradients, strict=True):
+    for (name, param), grad in zip(_trained(net), gradients, strict=True):
         need(grad.shape == param.shape and grad.dtype == param.dtype, f"the gradient of {name} has another shape or dtype")
         need(bool(grad.isfinite().all()), f"the gradient of {name} is not finite")
         need(bool(grad.any()), f"the gradient of {name} is 0 everywhere")
@@ -140,7 +149,7 @@ def _fills(make: Make) -> None:
 
 def _overwrites(make: Make) -> None:
     clean, dirty = _pair(make), _pair(make)
-    for param in dirty[0].parameters():
+    for _, param in _trained(dirty[0]):
         param.grad = torch.full_like(param, 3.0)
     _step(*clean)
     _step(*dirty)

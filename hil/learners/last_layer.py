@@ -1,0 +1,67 @@
+"""Only the readout is trained; the hidden layers stay as they were drawn: the lower reference.
+
+    dW_L = e^T input_L       exact; the device is a fixed random feature map, as in an extreme learning machine
+
+What another learner gains over this is what training the hidden layers is worth on this node. Hidden synapses are frozen
+(requires_grad = False) when the learner is built. The device is asked once per layer and step.
+
+Source: Huang, Zhu & Siew, Neurocomputing 70, 489 (2006).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hil.learners.loss import Loss, LossName, check_scores
+from hil.network import Network, accumulate
+
+
+@dataclass(frozen=True)
+class LastLayerSettings:
+    """[learner] of an experiment: loss is "cross_entropy" or "mse"."""
+
+    loss: LossName = "cross_entropy"
+
+    def __post_init__(self) -> None:
+        Loss(self.loss)
+
+
+class LastLayer(nn.Module):
+    """It has no state of its own."""
+
+    Settings: ClassVar[type[LastLayerSettings]] = LastLayerSettings
+
+    def __init__(self, classes: int, loss: LossName = "cross_entropy") -> None:
+        super().__init__()
+        self.classes, self.loss = classes, Loss(loss)
+
+    @classmethod
+    def build(
+        cls, net: Network, settings: LastLayerSettings, classes: int, rng: torch.Generator, model: object | None = None
+    ) -> LastLayer:
+        """For `net`, whose hidden synapses are frozen; needs no model of the node."""
+        del rng, model
+        for layer in net.stack[:-1]:
+            layer.synapse.requires_grad_(False)
+        return cls(classes, settings.loss)
+
+    @torch.no_grad()
+    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
+        """One pass, then `.grad` of the readout, overwritten; "loss", "accuracy", "overflow"."""
+        del rng  # nothing random
+        trace = net.forward(x)
+        check_scores(trace.outputs[-1], self.classes)
+        error, metrics = self.loss.judge(trace.outputs[-1], label)
+        net.zero_grad(set_to_none=True)
+        accumulate(net.stack[-1].synapse, trace.inputs[-1], error)
+        return {**metrics, "overflow": net.overflow(trace)}
+
+    @torch.no_grad()
+    def predict(self, net: Network, x: Tensor) -> Tensor:
+        """(batch, classes): the readout of one pass."""
+        return net.forward(x).outputs[-1]

@@ -1,0 +1,170 @@
+"""Physics-aware training: forward through the device, backward through a model that may be wrong.
+
+    out_l    = decode( device( encode( pre_l ) ) )          measured, and kept, at every layer
+    e        = dL/do                                        at the measured readout
+    delta_l  = J_l^T ( W_{l+1}^T delta_{l+1} )              J_l = d out_l / d pre_l of the MODEL, at the MEASURED pre_l
+    dW_l     = delta_l^T input_l                            exact, at the measured input of the synapse
+
+Only the slopes come from the model (normally the Twin's `ideal`); an error of its values never reaches the next layer. The
+device is asked once per layer and step.
+
+`PhysicsAware` is the same rule as a plain module, for use inside any torch model: y = device(x), dL/dx = J_model(x)^T dL/dy.
+
+Source: Wright et al., Nature 601, 549 (2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from hil.device import Device, plain
+from hil.errors import ContractError
+from hil.learners.dfa import needed
+from hil.learners.loss import Loss, LossName, check_scores
+from hil.network import Layer, Network, accumulate
+
+Model = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class PATSettings:
+    """[learner] of an experiment: loss is "cross_entropy" or "mse"."""
+
+    loss: LossName = "cross_entropy"
+
+    def __post_init__(self) -> None:
+        Loss(self.loss)
+
+
+class PAT(nn.Module):
+    """Args: model: drive -> reading of the node, differentiable. It has no state of its own."""
+
+    Settings: ClassVar[type[PATSettings]] = PATSettings
+
+    def __init__(self, model: Model, classes: int, loss: LossName = "cross_entropy") -> None:
+        super().__init__()
+        self.model, self.classes, self.loss = model, classes, Loss(loss)
+
+    @classmethod
+    def build(cls, net: Network, settings: PATSettings, classes: int, rng: torch.Generator, model: Model | None = None) -> PAT:
+        """From settings.
+
+        Raises:
+            ConfigError: there is no model of the node.
+        """
+        del net, rng
+        return cls(needed(model, "pat"), classes, settings.loss)
+
+    @torch.no_grad()
+    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
+        """One measured pass, then every `.grad`, overwritten; "loss", "accuracy", "overflow"."""
+        del rng  # nothing random
+        trace = net.forward(x)
+        check_scores(trace.outputs[-1], self.classes)
+        delta, metrics = self.loss.judge(trace.outputs[-1], label)
+        net.zero_grad(set_to_none=True)
+        for number in reversed(range(len(net.stack))):
+            layer = net.stack[number]
+            if layer.device is not None:
+                delta = self._before_device(layer, trace.pre[number], delta)
+            if number == 0:
+                accumulate(layer.synapse, trace.inputs[0], delta)
+            else:
+                delta = _before_synapse(layer.synapse, trace.inputs[number], delta)
+        return {**metrics, "overflow": net.overflow(trace)}
+
+    def _before_device(self, layer: Layer, pre: Tensor, delta: Tensor) -> Tensor:
+        """dL/dpre from dL/dout, by the model at the measured `pre`, encoding and decoding included."""
+        point = pre.detach().requires_grad_(True)
+        with torch.enable_grad():
+            modelled = layer.through(self.model, point)
+        (pulled,) = torch.autograd.grad(modelled, point, delta)
+        return pulled
+
+    @torch.no_grad()
+    def predict(self, net: Network, x: Tensor) -> Tensor:
+        """(batch, classes): the readout of one pass through the device."""
+        return net.forward(x).outputs[-1]
+
+
+def _before_synapse(synapse: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
+    """dL/dinputs from dL/dpre; adds to `.grad` of the synapse on the way."""
+    if type(synapse) is nn.Linear:
+        accumulate(synapse, inputs, delta)
+        return delta @ synapse.weight
+    params = [param for param in synapse.parameters() if param.requires_grad]
+    point = inputs.detach().requires_grad_(True)
+    with torch.enable_grad():
+        answer = synapse(point)
+    pulled, *grads = torch.autograd.grad(answer, [point, *params], delta, allow_unused=True)
+    for param, grad in zip(params, grads, strict=True):
+        if grad is not None:
+            param.grad = grad if param.grad is None else param.grad + grad
+    return torch.zeros_like(point) if pulled is None else pulled
+
+
+class PhysicsAware(nn.Module):
+    """A Device inside any torch model: measured forwards, differentiated through a model backwards.
+
+    Args:
+        device: the black box; static.
+        model: drive -> reading, differentiable, in the units of the device. None: forwards only.
+    Raises:
+        ContractError: the device is temporal.
+
+    >>> from sim_devices.mach_zehnder import MachZehnder
+    >>> from sim_devices.simulated import Simulated
+    >>> node = PhysicsAware(Simulated(MachZehnder()), MachZehnder().ideal)
+    >>> net = nn.Sequential(nn.Linear(4, 8), node, nn.Linear(8, 2))
+    >>> net(torch.zeros(3, 4)).sum().backward()
+    """
+
+    def __init__(self, device: Device, model: Model | None = None) -> None:
+        super().__init__()
+        if device.spec.temporal:
+            raise ContractError(
+                "a temporal device has no Jacobian of one pass", where=f"port {device.spec.inputs.name}",
+                got="a temporal device", allowed="a static one", todo="train spiking nodes by a spiking learner",
+            )  # fmt: skip
+        self.device, self.model = device, model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, n_in) in the unit of the drive -> (batch, n_out) in the unit of the reading.
+
+        Raises:
+            ContractError: a gradient will be wanted, and there is no model.
+            OutOfRange: before anything is sent.
+        """
+        wanted = torch.is_grad_enabled() and x.requires_grad
+        if wanted and self.model is None:
+            raise ContractError(
+                "a gradient through a device needs a model of it", where=f"port {self.device.spec.inputs.name}",
+                got="no model, and an input that requires grad", allowed="PhysicsAware(device, model)",
+                outputs="unchanged; nothing was sent", todo="give a twin's ideal, or run under torch.no_grad()",
+            )  # fmt: skip
+        answer: Tensor = _Measured.apply(x, self.device, self.model)  # type: ignore[no-untyped-call]
+        return answer
+
+
+class _Measured(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, device: Device, model: Model | None) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.model = model
+        return plain(device.forward(x.detach()), device.spec.outputs.name)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        point = x.detach().requires_grad_(True)
+        with torch.enable_grad():
+            modelled = ctx.model(point)
+        (pulled,) = torch.autograd.grad(modelled, point, grad)
+        return pulled, None, None

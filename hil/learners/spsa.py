@@ -1,0 +1,134 @@
+"""Simultaneous perturbation: a gradient from differences of the loss, with no model of anything.
+
+    g = 1/K sum_k [ L(theta + c u_k) - L(theta - c u_k) ] / (2 c)  u_k          k = 1 .. K directions
+
+u_k is +-1 for every weight alike (SPSA; then 1/u = u) or standard normal (weight perturbation). Two passes of the device per
+direction, antithetic: the even terms of L cancel. The expectation is the gradient to order c^2; the variance grows with the
+number of weights, and falls with K.
+
+Source: Spall, IEEE Trans. Autom. Control 37, 332 (1992); for normal u, Dembo & Kailath, IEEE Trans. Neural Netw. 1, 58 (1990).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from hil.errors import ConfigError
+from hil.learners.loss import Loss, LossName, check_scores
+from hil.network import Network
+
+Perturbation = Literal["sign", "normal"]
+
+
+@dataclass(frozen=True)
+class SPSASettings:
+    """[learner] of an experiment.
+
+    Args:
+        perturbation: "sign" (SPSA) or "normal" (weight perturbation). size: c, in units of the weights.
+        directions: K, averaged in every step; each costs two passes. loss: "cross_entropy" or "mse".
+    """
+
+    perturbation: Perturbation = "sign"
+    size: float = 0.01
+    directions: int = 1
+    loss: LossName = "cross_entropy"
+
+    def __post_init__(self) -> None:
+        Loss(self.loss)
+        checks = {
+            "perturbation": (self.perturbation in get_args(Perturbation), ", ".join(get_args(Perturbation))),
+            "size": (self.size > 0, "above 0"),
+            "directions": (isinstance(self.directions, int) and self.directions >= 1, "1, 2, ..."),
+        }
+        for name, (good, allowed) in checks.items():
+            if not good:
+                raise ConfigError(
+                    f"{name} makes no sense", where=f"[learner] {name}", got=repr(getattr(self, name)), allowed=allowed,
+                    outputs="untouched; nothing was opened",
+                )  # fmt: skip
+
+
+class SPSA(nn.Module):
+    """It has no state of its own: directions are drawn anew in every step, from the step's generator."""
+
+    Settings: ClassVar[type[SPSASettings]] = SPSASettings
+
+    def __init__(self, settings: SPSASettings, classes: int) -> None:
+        super().__init__()
+        self.settings, self.classes, self.loss = settings, classes, Loss(settings.loss)
+
+    @classmethod
+    def build(
+        cls, net: Network, settings: SPSASettings, classes: int, rng: torch.Generator, model: object | None = None
+    ) -> SPSA:
+        """From settings; needs no model of the node."""
+        del net, rng, model
+        return cls(settings, classes)
+
+    @torch.no_grad()
+    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
+        """2 K passes, then every `.grad`, overwritten; "loss", "accuracy", "overflow", means over all passes."""
+        weights = [param for param in net.parameters() if param.requires_grad]
+        size, count = self.settings.size, self.settings.directions
+        net.zero_grad(set_to_none=True)
+        grads = [torch.zeros_like(weight) for weight in weights]
+        sums: dict[str, float] = {}
+        with _restored(weights) as centre:
+            for _ in range(count):
+                direction = [self._draw(weight, rng) for weight in weights]
+                up = self._judged(net, x, label, weights, centre, direction, size, sums)
+                down = self._judged(net, x, label, weights, centre, direction, -size, sums)
+                torch._foreach_add_(grads, direction, alpha=(up - down) / (2 * size * count))
+        for weight, grad in zip(weights, grads, strict=True):
+            weight.grad = grad
+        return {name: total / (2 * count) for name, total in sums.items()}
+
+    def _judged(
+        self,
+        net: Network,
+        x: Tensor,
+        label: Tensor,
+        weights: list[nn.Parameter],
+        centre: list[Tensor],
+        direction: list[Tensor],
+        by: float,
+        sums: dict[str, float],
+    ) -> float:
+        """The loss at centre + by * direction; adds what was seen to `sums`."""
+        for weight, middle, u in zip(weights, centre, direction, strict=True):
+            torch.add(middle, u, alpha=by, out=weight.data)
+        trace = net.forward(x)
+        check_scores(trace.outputs[-1], self.classes)
+        metrics = {**self.loss.judge(trace.outputs[-1], label).metrics, "overflow": net.overflow(trace)}
+        for name, value in metrics.items():
+            sums[name] = sums.get(name, 0.0) + value
+        return metrics["loss"]
+
+    def _draw(self, weight: Tensor, rng: torch.Generator) -> Tensor:
+        """A direction for `weight`, drawn where the generator is, so that the numbers do not depend on the host's device."""
+        if self.settings.perturbation == "normal":
+            return torch.randn(weight.shape, generator=rng, device=rng.device).to(weight)
+        return torch.randint(0, 2, weight.shape, generator=rng, device=rng.device).to(weight).mul_(2).sub_(1)
+
+    @torch.no_grad()
+    def predict(self, net: Network, x: Tensor) -> Tensor:
+        """(batch, classes): the readout of one pass."""
+        return net.forward(x).outputs[-1]
+
+
+@contextmanager
+def _restored(weights: list[nn.Parameter]) -> Iterator[list[Tensor]]:
+    """Copies of the weights, which are put back whatever happens: a fault must not leave a perturbed network behind."""
+    centre = [weight.detach().clone() for weight in weights]
+    try:
+        yield centre
+    finally:
+        for weight, middle in zip(weights, centre, strict=True):
+            weight.data.copy_(middle)

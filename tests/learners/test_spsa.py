@@ -1,0 +1,107 @@
+"""Simultaneous perturbation: two passes a direction, unbiased, and weights that are whole afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hil.chance import generator
+from hil.encoding import Decode, Encode
+from hil.errors import ConfigError, LinkTimeout
+from hil.learners.backprop import Backprop, BackpropSettings
+from hil.learners.spsa import SPSA, SPSASettings
+from hil.network import Layer, Network
+from hil.run.meter import Metered
+from sim_devices.mach_zehnder import MachZehnder
+from sim_devices.simulated import Simulated
+
+LABEL = torch.tensor([0, 2, 1, 2])
+TWIN = MachZehnder(noise=0.0)
+
+
+def x() -> Tensor:
+    return torch.randn(4, 6, generator=generator(0, 0, "x"))
+
+
+def network() -> tuple[Network, Metered]:
+    torch.manual_seed(0)
+    device = Metered(Simulated(TWIN))
+    encode = Encode.onto(device.spec.inputs, 0.5)
+    return Network([Layer(nn.Linear(6, 5), device, encode, Decode(0.18, 0.18)), Layer(nn.Linear(5, 3))]), device
+
+
+def flat(net: Network) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
+
+
+def step(net: Network, number: int = 0, **settings: Any) -> dict[str, float]:
+    rule = SPSA.build(net, SPSASettings(**settings), 3, generator(0, 0, "learner"))
+    return dict(rule.step(net, x(), LABEL, generator(0, number, "step")))
+
+
+@pytest.mark.parametrize("directions", [1, 3])
+def test_two_passes_a_direction_are_counted(directions: int) -> None:
+    net, device = network()
+    before = [p.detach().clone() for p in net.parameters()]
+    metrics = step(net, directions=directions)
+    assert device.count.calls == 2 * directions
+    assert device.count.passes == 2 * directions * 4 * 5
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))  # to the last bit
+    assert metrics.keys() == {"loss", "accuracy", "overflow"}
+
+
+@pytest.mark.parametrize("perturbation", ["sign", "normal"])
+def test_the_mean_over_directions_is_the_gradient(perturbation: str) -> None:
+    net, _ = network()
+    Backprop.build(net, BackpropSettings(), 3, generator(0, 0, "learner"), TWIN.ideal).step(
+        net, x(), LABEL, generator(0, 0, "step")
+    )
+    true = flat(net)
+    step(net, directions=2000, size=1e-2, perturbation=perturbation)
+    found = flat(net)
+    assert torch.cosine_similarity(found, true, dim=0) > 0.97
+    assert float(found.norm() / true.norm()) == pytest.approx(1, abs=0.15)
+
+
+def test_one_direction_is_the_slope_along_it() -> None:
+    """g . u / |u|^2 is the directional derivative, and for signs |g| is the same for every weight."""
+    net, _ = network()
+    Backprop.build(net, BackpropSettings(), 3, generator(0, 0, "learner"), TWIN.ideal).step(
+        net, x(), LABEL, generator(0, 0, "step")
+    )
+    true = flat(net)
+    step(net, size=1e-2)
+    found = flat(net)
+    assert torch.allclose(found.abs(), found.abs()[:1].expand_as(found))
+    u = found.sign()
+    assert float(found.abs()[0]) == pytest.approx(abs(float(true @ u)), rel=0.05)
+    step(net, 1, size=1e-2)
+    assert not torch.equal(found.sign(), flat(net).sign())  # other directions in another step
+
+
+def test_a_fault_leaves_no_perturbed_weights() -> None:
+    net, device = network()
+    before = [p.detach().clone() for p in net.parameters()]
+    answer, calls = device.inner.forward, 0
+
+    def faulty(drive: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise LinkTimeout("no answer", where="scope")
+        return answer(drive)
+
+    device.inner.forward = faulty  # type: ignore[method-assign]
+    with pytest.raises(LinkTimeout):
+        step(net)
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("wrong", [{"size": 0.0}, {"directions": 0}, {"directions": 1.5}, {"perturbation": "sgn"}])
+def test_wrong_settings(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        SPSASettings(**wrong)
+    assert f"[learner] {next(iter(wrong))}" in str(refusal.value)
