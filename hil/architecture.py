@@ -4,6 +4,8 @@
     [network]  use = "conv", channels = [16, 32], readout = 10                  shape comes from the data set
     [network]  use = "module:function", and its settings                        -> a list of modules, the last one the readout
 
+    feedback = { use = "dense", norm = 2.0 }        or "conv", kernel = 3: from the last hidden layer back to the first
+
 A node stands behind every synapse but the last. A node shared in time is the same Device in every layer; from a chip each layer
 gets an array of its own width.
 """
@@ -19,6 +21,7 @@ from torch import nn
 
 from hil.chance import key
 from hil.config import UNTOUCHED, Experiment, arguments, resolve
+from hil.contraction import conv_feedback, dense_feedback
 from hil.data import Dataset
 from hil.device import Chip, Device, Port
 from hil.encoding import Decode, Encode
@@ -94,11 +97,46 @@ def on_node(found: Sequence[nn.Module], device: Device, encode: Encode, decode: 
     return Network([*hidden, Layer(found[-1])], pieces=pieces)
 
 
-def on_chip(found: Sequence[nn.Module], chip: Chip, encode: Callable[[Port], Encode], features: int) -> Network:
+def closing(experiment: Experiment, found: Sequence[nn.Module], features: int) -> nn.Module | None:
+    """The synapse of [network] feedback, from the last hidden layer to the first, initialised from the experiment's seed.
+
+    Raises:
+        ConfigError: no hidden layer, or "conv" between layers that are no maps or do not fit.
+    """
+    table = experiment.network.feedback
+    if table is None:
+        return None
+    if len(found) < 2:
+        raise ConfigError("feedback needs a hidden layer", where="[network] feedback", outputs=UNTOUCHED)
+    widths = flat_widths(found, features)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(experiment.seed, 0, "feedback weights"))
+        if table.use == "dense":
+            return dense_feedback(widths[-2], widths[1], table.norm, table.scale)
+        maps = _maps(found[-2], widths[-3]), _maps(found[0], widths[0])
+        return conv_feedback(*maps, table.kernel, table.norm, table.scale)
+
+
+@torch.no_grad()
+def _maps(synapse: nn.Module, features: int) -> tuple[int, ...]:
+    """(channels, height, width) of what a convolutional synapse gives, before it is made flat."""
+    if isinstance(synapse, nn.Sequential) and isinstance(synapse[-1], nn.Flatten):
+        shape = tuple(synapse[:-1](torch.zeros(1, features)).shape[1:])
+        if len(shape) == 3:
+            return shape
+    raise ConfigError(
+        "feedback between maps needs convolutional layers", where="[network] feedback", got=type(synapse).__name__,
+        allowed='use = "conv" in [network]', outputs=UNTOUCHED, todo='use = "dense" in the feedback',
+    )  # fmt: skip
+
+
+def on_chip(
+    found: Sequence[nn.Module], chip: Chip, encode: Callable[[Port], Encode], features: int, feedback: nn.Module | None = None
+) -> Network:
     """An array of neurons behind each synapse but the last."""
     widths = flat_widths(found, features)[1:-1]
     hidden = []
     for synapse, width in zip(found[:-1], widths, strict=True):
         array = chip.array(width)
         hidden.append(Layer(synapse, array, encode(array.spec.inputs)))
-    return Network([*hidden, Layer(found[-1])], chip=chip)
+    return Network([*hidden, Layer(found[-1])], feedback, chip=chip)

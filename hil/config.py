@@ -3,6 +3,7 @@
 seed = 0
 [data]       use = "digits"
 [network]    widths = [64, 100, 100, 10]             or  use = "conv" or "module:function" and its settings
+             feedback = { norm = 2.0 }               closes the loop of a spiking network; left out: none
 [device]     bench = "benches/mzm_awg_scope.toml"      or  use, or chip = "module:Class" and its settings
 [encode]     gain = "1.1 V", overflow = "fold", period = "7 V"
 [decode]     zero, scale; left out: taken from the transfer curve that every run measures first
@@ -55,12 +56,23 @@ class Data(Section):
     train_examples: Annotated[int, Field(gt=0)] | None = None
 
 
+class FeedbackTable(Section):
+    """A synapse from the last hidden layer back to the first: its kind, its largest Frobenius norm, a factor on its first
+    weights, and the side of its kernel if it is "conv"."""
+
+    use: Literal["dense", "conv"] = "dense"
+    norm: Annotated[float, Field(gt=0)] = 2.0
+    scale: Annotated[float, Field(gt=0)] = 0.1
+    kernel: Annotated[int, Field(gt=0)] = 3
+
+
 class NetworkTable(BaseModel):
     """Linear synapses of these widths; or `use`, a function of the other keys that returns the list of synapses."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     use: str = "dense"
     pieces: Annotated[int, Field(ge=1)] = 1
+    feedback: FeedbackTable | None = None
 
     def settings(self) -> dict[str, Any]:
         return dict(self.model_extra or {})

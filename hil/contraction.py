@@ -1,0 +1,96 @@
+"""Feedback synapses that contract: the loop of an equilibrium network settles because its gain is bounded.
+
+    W x  ->  min( 1, limit / |W|_F ) W x        |W|_F^2 = E_z |W z|^2,  z standard normal
+
+|W|_F bounds the gain of W from above. It is exact for a dense synapse; for any other linear one it is estimated with fixed
+probe vectors z, through the synapse alone. The bound is part of the synapse and of its gradient: no optimiser can break it.
+
+Source: Xiao et al., SPIDE, arXiv:2302.00232 (2023), restriction of the feedback weight. Our reading: a factor in the synapse,
+not a projection after the optimiser's step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hil.errors import ConfigError
+
+WHERE = "[network] feedback"
+PROBES = 64
+PROBES_SEED = 64  # the probes are fixed: the same synapse always has the same norm
+
+
+class Contracted(nn.Module):
+    """A linear synapse without bias, scaled down as far as its norm demands.
+
+    Args: linear: (batch, n_in) -> (batch, n_out). n_in: its inputs. limit: the largest Frobenius norm.
+    """
+
+    probes: Tensor
+
+    def __init__(self, linear: nn.Module, n_in: int, limit: float) -> None:
+        super().__init__()
+        if not 0 < limit < math.inf:
+            raise ConfigError("norm makes no sense", where=WHERE, got=f"{limit}", allowed="above 0")
+        self.linear, self.limit = linear, limit
+        rng = torch.Generator().manual_seed(PROBES_SEED)
+        count = 0 if isinstance(linear, nn.Linear) else PROBES
+        self.register_buffer("probes", torch.randn(count, n_in, generator=rng), persistent=False)
+
+    def norm(self) -> Tensor:
+        """|W|_F before the bound; differentiable."""
+        if isinstance(self.linear, nn.Linear):
+            exact: Tensor = self.linear.weight.square().sum().sqrt()
+            return exact
+        answers: Tensor = self.linear(self.probes)
+        return answers.square().sum(1).mean().sqrt()
+
+    def factor(self) -> Tensor:
+        """What W is multiplied by, at most 1."""
+        return (self.limit / self.norm().clamp(min=self.limit)).clamp(max=1.0)
+
+    def matrix(self) -> Tensor | None:
+        """The bounded W (n_out, n_in) of a dense synapse."""
+        return self.linear.weight * self.factor() if isinstance(self.linear, nn.Linear) else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.linear(x)
+        return answer * self.factor()
+
+
+def dense_feedback(n_in: int, n_out: int, limit: float, scale: float) -> Contracted:
+    """Every neuron of the last hidden layer onto every one of the first; initial weights as nn.Linear's, times `scale`."""
+    return Contracted(_scaled(nn.Linear(n_in, n_out, bias=False), scale), n_in, limit)
+
+
+def conv_feedback(shape_in: Sequence[int], shape_out: Sequence[int], kernel: int, limit: float, scale: float) -> Contracted:
+    """A transposed convolution from maps (channels, height, width) onto maps as large or a whole number of times larger.
+
+    Raises:
+        ConfigError: the maps do not fit one another, or the kernel is smaller than the stride.
+    """
+    stride = shape_out[1] // shape_in[1]
+    padding = (kernel - 1) // 2
+    more = [out - ((side - 1) * stride - 2 * padding + kernel) for side, out in zip(shape_in[1:], shape_out[1:], strict=True)]
+    if stride < 1 or not all(0 <= missing < max(stride, 1) for missing in more):
+        raise ConfigError(
+            "the feedback does not lead from the last maps to the first", where=WHERE,
+            got=f"{tuple(shape_in)} to {tuple(shape_out)}, kernel {kernel}",
+            allowed="sides a whole number of times larger, and an odd kernel no smaller than that",
+            outputs="untouched; nothing was opened", todo='use = "dense", or other strides or another kernel',
+        )  # fmt: skip
+    spread = nn.ConvTranspose2d(
+        shape_in[0], shape_out[0], kernel, stride, padding, output_padding=(more[0], more[1]), bias=False
+    )
+    chain = nn.Sequential(nn.Unflatten(1, tuple(shape_in)), _scaled(spread, scale), nn.Flatten(1))
+    return Contracted(chain, math.prod(shape_in), limit)
+
+
+@torch.no_grad()
+def _scaled(module: nn.Linear | nn.ConvTranspose2d, scale: float) -> nn.Module:
+    module.weight.mul_(scale)
+    return module

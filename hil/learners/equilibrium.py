@@ -1,0 +1,191 @@
+"""Two stages of spikes around a loop of layers: rates that settle, and the rates of their adjoint.
+
+    forward     I_0[t] = F_x(x) + F_N( s_{N-1}[t-1] ),   I_i[t] = F_i( s_{i-1}[t] ),     a_i = mean_t s_i[t]
+    settled     a_0 = clip( (F_x(x) + F_N(a_{N-1})) / V, 0, 1 ),   a_i = clip( F_i(a_{i-1}) / V, 0, 1 )
+    backward    J_{N-1}[t] = g + F_N^T( c_0 q_0[t-1] ),  J_{i-1}[t] = F_i^T( c_i q_i[t] ),   beta_i = mean_t q_i[t]
+
+s are spikes of neurons with the reset quantum V, q of ternary couples (-1, 0, +1) with the quantum 1, both without leak and
+with soft reset, so that the error of a rate falls as 1/T. With a leak lam the forward mean is weighted by lam^(T-t). F^T is the
+exact vector-Jacobian product of the synapse alone, at the rates. Only sums over time are kept: memory does not grow with T.
+
+Source: Xiao et al., SPIDE, arXiv:2302.00232 (2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hil.contraction import Contracted
+from hil.errors import ContractError
+from hil.network import Layer, Network, accumulate
+
+COARSE_STEPS, COARSE_ROWS, FINE_STEPS = 8, 12, 100
+
+
+class Linearised:
+    """A synapse at a point. Args: synapse: (batch, n_in) -> (batch, n_out). at: (batch, n_in)."""
+
+    def __init__(self, synapse: nn.Module, at: Tensor) -> None:
+        self._synapse, self._at = synapse, at
+        self._matrix = matrix_of(synapse)
+        if self._matrix is None:
+            self._at = at.detach().requires_grad_(True)
+            with torch.enable_grad():
+                self._answer: Tensor = synapse(self._at)
+
+    def transposed(self, delta: Tensor) -> Tensor:
+        """(batch, n_out) -> (batch, n_in)."""
+        if self._matrix is not None:
+            return delta @ self._matrix
+        (found,) = torch.autograd.grad(self._answer, self._at, delta, retain_graph=True)
+        return found
+
+    def pull(self, delta: Tensor) -> None:
+        """Add to `.grad` of the synapse's parameters what dL/d(its answer) = `delta` means for them."""
+        accumulate(self._synapse, self._at.detach(), delta)
+
+
+def matrix_of(synapse: nn.Module) -> Tensor | None:
+    """W (n_out, n_in) of a dense synapse, detached; None for any other."""
+    if type(synapse) is nn.Linear:
+        return synapse.weight.detach()
+    matrix = synapse.matrix() if isinstance(synapse, Contracted) else None
+    return None if matrix is None else matrix.detach()
+
+
+def law_of(synapse: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The synapse with its weights as they are now, for many calls: what does not depend on the input is worked out once."""
+    if not isinstance(synapse, Contracted):
+        return synapse
+    matrix, factor = matrix_of(synapse), synapse.factor()
+    if matrix is not None:
+        return lambda spikes: functional.linear(spikes, matrix)
+    return lambda spikes: synapse.linear(spikes).mul_(factor)
+
+
+class Settled(NamedTuple):
+    """rates: a_i (batch, n_i). mean currents pre: (batch, n_i), as the synapses gave them. overflow: share beyond the range."""
+
+    rates: tuple[Tensor, ...]
+    pre: tuple[Tensor, ...]
+    overflow: float
+
+
+@torch.no_grad()
+def settle(net: Network, x: Tensor, steps: int, leak: float = 1.0) -> Settled:
+    """Stage 1: x (batch, features) as a constant current, `steps` steps from rest."""
+    hidden = net.stack[:-1]
+    net.reset()
+    constant = hidden[0].synapse(x)
+    laws = [law_of(layer.synapse) for layer in hidden[1:]]
+    back = None if net.feedback is None else law_of(net.feedback)
+    totals: list[Tensor] = []
+    currents: list[Tensor] = []
+    over = sent = 0
+    current = constant
+    for _ in range(steps):
+        for number, layer in enumerate(hidden):
+            spikes = layer.measure(current.unsqueeze(0)).squeeze(0)
+            _add(totals, number, spikes, leak)
+            _add(currents, number, current, leak)
+            over, sent = over + _overflowing(layer, current), sent + current.numel()
+            if number + 1 < len(hidden):
+                current = laws[number](spikes)
+        current = constant if back is None else back(spikes).add_(constant)
+    share = 1 / sum(leak**step for step in range(steps))
+    return Settled(tuple(t.mul_(share) for t in totals), tuple(c.mul_(share) for c in currents), over / sent)
+
+
+def _add(totals: list[Tensor], number: int, values: Tensor, leak: float) -> None:
+    if number == len(totals):
+        totals.append(values.clone())
+    elif leak == 1:
+        totals[number].add_(values)
+    else:
+        totals[number].mul_(leak).add_(values)
+
+
+def _overflowing(layer: Layer, current: Tensor) -> int:
+    encode = layer.encode
+    return 0 if encode is None or encode.overflow == "refuse" else encode.overflowing(current)
+
+
+class Adjoint(NamedTuple):
+    """rates: beta_i (batch, n_i). firing: spikes of either sign per couple and step, per layer, a tensor each."""
+
+    rates: tuple[Tensor, ...]
+    firing: tuple[Tensor, ...]
+
+
+@torch.no_grad()
+def adjoint(
+    couples: Sequence[Layer], links: Sequence[Linearised | None], gates: Sequence[Tensor], top: Tensor, steps: int
+) -> Adjoint:
+    """Stage 2, `steps` steps from rest.
+
+    Args:
+        couples: ternary arrays, one for each hidden layer. links: F_N (None: no loop), F_1, ..., each at the rates.
+        gates: c_i (batch, n_i), what a spike of layer i weighs. top: g (batch, n), the constant current into the last layer.
+    """
+    for layer in couples:
+        if layer.device is not None:
+            layer.device.reset()
+    totals = [torch.zeros_like(gate) for gate in gates]
+    firing = [torch.zeros((), device=top.device) for _ in gates]
+    gated: Tensor | None = None  # of layer 0, one step ago
+    loop, *down = links
+    for _ in range(steps):
+        current = top if loop is None or gated is None else loop.transposed(gated).add_(top)
+        for number in reversed(range(len(couples))):
+            spikes = couples[number].measure(current.unsqueeze(0)).squeeze(0)
+            totals[number].add_(spikes)
+            firing[number].add_(spikes.count_nonzero())
+            gated = spikes * gates[number]
+            link = down[number - 1] if number else None
+            if link is not None:
+                current = link.transposed(gated)
+    return Adjoint(
+        tuple(total.mul_(1 / steps) for total in totals),
+        tuple(count / (steps * gate.numel()) for count, gate in zip(firing, gates, strict=True)),
+    )
+
+
+@torch.no_grad()
+def measured_quantum(layer: Layer) -> float:
+    """V of a layer's neurons, in the unit of their port: constant current over rate, mean over the neurons.
+
+    A coarse pass over a factor of 2048 in current, then one row at half the quantum.
+
+    Raises:
+        ContractError: the neurons do not fire in proportion to the current.
+    """
+    device = layer.device
+    assert device is not None  # the caller chose a layer with neurons
+    port = device.spec.inputs
+    size = port.size or 1
+    amounts = port.high * 2.0 ** -torch.arange(COARSE_ROWS)
+    rates = _rates(layer, amounts.view(1, -1, 1).expand(COARSE_STEPS, -1, size)).mean(1)
+    between = int((rates - 0.5).abs().argmin())
+    half = float(0.5 * amounts[between] / rates[between].clamp(min=1e-6))
+    if port.low <= half <= port.high:
+        rate = float(_rates(layer, torch.full((FINE_STEPS, 1, size), half)).mean())
+        if 0.3 < rate < 0.7:
+            return half / rate
+    raise ContractError(
+        "the neurons do not fire in proportion to the current", where="SPIDE",
+        got="rates " + ", ".join(f"{float(rate):.2f}" for rate in rates),
+        allowed="integrate-and-fire with soft reset: leak = 1", todo="set quantum in [learner], or choose other neurons",
+    )  # fmt: skip
+
+
+def _rates(layer: Layer, currents: Tensor) -> Tensor:
+    """Currents (time, rows, n) in units of the port -> rates (rows, n)."""
+    device = layer.device
+    assert device is not None
+    device.reset()
+    return device.forward(currents.contiguous()).mean(0)
