@@ -57,7 +57,7 @@ def apportioned(shares: Sequence[float], total: int) -> list[int]:
     """`total` channels in proportion to `shares`, at least one each, by the largest remainder.
 
     >>> apportioned([4, 4, 5, 3], 40)
-    [10, 10, 12, 8]
+    [10, 10, 13, 7]
     """
     spare = total - len(shares)
     exact = [max(0.0, share / sum(shares) * total - 1) for share in shares]
