@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hil.contraction import Contracted
+from hil.device import plain
 from hil.errors import ContractError
 from hil.network import Layer, Network, accumulate
 
@@ -69,10 +70,9 @@ def law_of(synapse: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 class Settled(NamedTuple):
-    """rates: a_i (batch, n_i). mean currents pre: (batch, n_i), as the synapses gave them. overflow: share beyond the range."""
+    """rates: a_i (batch, n_i). overflow: share of the currents beyond the range."""
 
     rates: tuple[Tensor, ...]
-    pre: tuple[Tensor, ...]
     overflow: float
 
 
@@ -85,20 +85,18 @@ def settle(net: Network, x: Tensor, steps: int, leak: float = 1.0) -> Settled:
     laws = [law_of(layer.synapse) for layer in hidden[1:]]
     back = None if net.feedback is None else law_of(net.feedback)
     totals: list[Tensor] = []
-    currents: list[Tensor] = []
     over = sent = 0
     current = constant
     for _ in range(steps):
         for number, layer in enumerate(hidden):
             spikes = layer.measure(current.unsqueeze(0)).squeeze(0)
             _add(totals, number, spikes, leak)
-            _add(currents, number, current, leak)
             over, sent = over + _overflowing(layer, current), sent + current.numel()
             if number + 1 < len(hidden):
                 current = laws[number](spikes)
         current = constant if back is None else back(spikes).add_(constant)
     share = 1 / sum(leak**step for step in range(steps))
-    return Settled(tuple(t.mul_(share) for t in totals), tuple(c.mul_(share) for c in currents), over / sent)
+    return Settled(tuple(total.mul_(share) for total in totals), over / sent)
 
 
 def _add(totals: list[Tensor], number: int, values: Tensor, leak: float) -> None:
@@ -113,6 +111,15 @@ def _add(totals: list[Tensor], number: int, values: Tensor, leak: float) -> None
 def _overflowing(layer: Layer, current: Tensor) -> int:
     encode = layer.encode
     return 0 if encode is None or encode.overflow == "refuse" else encode.overflowing(current)
+
+
+@torch.no_grad()
+def mean_currents(net: Network, x: Tensor, rates: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """What the synapses give on average at these rates, (batch, n_i) a layer: exact for affine ones."""
+    first: Tensor = net.stack[0].synapse(x)
+    if net.feedback is not None:
+        first = first + net.feedback(rates[-1])
+    return first, *(layer.synapse(a) for layer, a in zip(net.stack[1:-1], rates[:-1], strict=True))
 
 
 class Adjoint(NamedTuple):
@@ -188,4 +195,4 @@ def _rates(layer: Layer, currents: Tensor) -> Tensor:
     device = layer.device
     assert device is not None
     device.reset()
-    return device.forward(currents.contiguous()).mean(0)
+    return plain(device.forward(currents.contiguous()), device.spec.outputs.name).mean(0)

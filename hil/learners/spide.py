@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from hil.encoding import Encode
 from hil.errors import ConfigError, ContractError
 from hil.learners.adfa import Model
-from hil.learners.equilibrium import Linearised, Settled, adjoint, measured_quantum, settle
+from hil.learners.equilibrium import Linearised, Settled, adjoint, mean_currents, measured_quantum, settle
 from hil.learners.loss import Loss, LossName, check_scores
 from hil.network import Layer, Network, Trace, accumulate
 
@@ -177,7 +177,7 @@ class SPIDE(nn.Module):
         """Stage 1: `inputs` and `outputs` are rates, `pre` mean currents."""
         settled = self._settle(net, x)
         scores = net.stack[-1].synapse(settled.rates[-1])
-        return Trace((x, *settled.rates), (*settled.pre, scores), (*settled.rates, scores))
+        return Trace((x, *settled.rates), (*mean_currents(net, x, settled.rates), scores), (*settled.rates, scores))
 
 
 def _typical(values: Tensor) -> Tensor:
