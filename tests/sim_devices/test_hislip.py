@@ -332,7 +332,7 @@ def test_a_large_round_trip_is_fast(server: HislipServer, box: MemoryBox) -> Non
     seconds = time.perf_counter() - began
     instrument.close()
     assert len(reply) == len(block) + 1
-    assert seconds < 1.0, f"{2 * len(block) / seconds / 1e6:.0f} MB/s"
+    assert seconds < 5.0, f"{2 * len(block) / seconds / 1e6:.0f} MB/s"
 
 
 def _until(condition: object, seconds: float = 2.0) -> None:

@@ -146,4 +146,4 @@ def test_write_write_query_does_not_wait_for_a_delayed_acknowledgement(client: s
         client.sendall(b"B\n")
         client.sendall(b"*IDN?\n")
         read(client, 19)
-    assert time.perf_counter() - began < 0.4
+    assert time.perf_counter() - began < 0.7  # with a delayed acknowledgement each round would take 44 ms

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 import threading
 import time
 
@@ -331,23 +330,3 @@ def test_benches_that_make_no_sense() -> None:
         Plant([Wire(Keysight33600(), Amplifier(), scope)])
     with pytest.raises(ConfigError, match="one scope channel"):
         Plant([Wire(awg, Amplifier(), scope), Wire(awg, Amplifier(), scope, 2)])
-
-
-def test_a_shot_costs_little_beyond_the_node() -> None:
-    """102,400 samples out and back. Measured 0.6 ms on an idle core; the bound allows for a busy one."""
-    bench = Bench()
-    bench.window(102_400)
-    bench.ask(bench.scope, ":WAV:BYT LSBF")
-    payload = noise_like(102_400).astype("<i2").tobytes()
-    upload = b"SOUR1:DATA:VOL:CLE;:SOUR1:DATA:ARB:DAC W,#6%d%s;:SOUR1:FUNC:ARB W" % (len(payload), payload)
-    times = []
-    for _ in range(15):
-        start = time.perf_counter()
-        bench.scope.execute(b":SING;:AER?")
-        bench.awg.execute(memoryview(upload))
-        bench.awg.execute(b"*TRG")
-        answer = bench.scope.execute(b"*OPC?;:WAV:PRE?;:WAV:DATA?")
-        times.append(time.perf_counter() - start)
-    assert answer is not None
-    assert len(answer) > 204_810
-    assert statistics.median(times) < 6e-3

@@ -1,0 +1,8 @@
+"""One thread a process: the suite runs served benches beside itself, and two torch processes with two threads each thrash."""
+
+from __future__ import annotations
+
+import os
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[name] = "1"  # before torch is imported, and for every process that a test starts
