@@ -43,6 +43,13 @@ LEARNERS = {
     "pat": "hil.learners.pat:PAT",
     "spsa": "hil.learners.spsa:SPSA",
     "last_layer": "hil.learners.last_layer:LastLayer",
+    "adfa_snn": "hil.learners.adfa_snn:ADFASNN",
+    "saf_e": "hil.learners.saf:SAFE",
+    "saf_f": "hil.learners.saf:SAFF",
+    "ottt_a": "hil.learners.ottt:OTTTA",
+    "ottt_o": "hil.learners.ottt:OTTTO",
+    "spike_representation": "hil.learners.spike_representation:SpikeRepresentation",
+    "bptt": "hil.learners.bptt:BPTT",
     "ff": "hil.learners.forward_forward:ForwardForward",
     "ffgaf": "hil.learners.ffgaf:FFGAF",
     "phyll": "hil.learners.phyll:PhyLL",
@@ -148,7 +155,8 @@ def built(experiment: Experiment, where: Path, bench_copy: Path | None = None) -
         rng = generator(experiment.seed, 0, "learner")
         learner: Learner = learner_class.build(wired.net, settings, len(data.classes), rng, model)
         optimizer = _optimizer(list(wired.net.parameters()), experiment, place)
-        plan = Plan(experiment.seed, experiment.train.epochs, experiment.train.batch, experiment.train.schedule)
+        table = experiment.train
+        plan = Plan(experiment.seed, table.epochs, table.batch, table.schedule, table.budget_passes)
         training = Training(wired.net, learner, optimizer, data, plan, wired.devices())
         provenance = training.devices[0].spec.provenance
         labels = Labels(experiment.name or where.stem, provenance, node.facts, node.resources)

@@ -8,7 +8,7 @@ holds them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -54,4 +54,12 @@ class Tracing(Learner, Protocol):
     """A learner that does not drive the devices as `Network.forward` does."""
 
     def trace(self, net: Network, x: Tensor) -> Trace:
-        """One pass of x (batch, features) as `predict` makes it; for spiking nodes pre is the current of the first step."""
+        """One pass of x (batch, features) as `predict` makes it; pre is what was sent to the devices."""
+
+
+@runtime_checkable
+class Online(Learner, Protocol):
+    """A learner that may want several moves of the optimiser a batch, while time goes on in the devices."""
+
+    def updates(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Iterator[Mapping[str, float]]:
+        """As `step`, but the optimiser moves each time this yields; the last metrics are those of the batch."""

@@ -61,6 +61,35 @@ class Loss:
         return functional.cross_entropy(scores, label)
 
 
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """(1 - share) cross entropy + share mean over the classes of (o - onehot)^2: what OTTT and SAF ask of every step.
+
+    Source: Xiao et al., OTTT, NeurIPS 2022 (share = 0.05).
+    """
+
+    share: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ConfigError("not a share", where="[learner] mse_share", got=repr(self.share), allowed="0 to 1")
+
+    def judge(self, scores: Tensor, label: Tensor) -> Verdict:
+        """As Loss.judge."""
+        error, metrics = Loss("cross_entropy").judge(scores, label)
+        if not self.share:
+            return Verdict(error, metrics)
+        square, values = Loss("mse").judge(scores, label)
+        scale = 2 * self.share / scores.shape[1]  # mean of squares, not half their sum
+        loss = (1 - self.share) * metrics["loss"] + scale * values["loss"]
+        return Verdict(error.mul_(1 - self.share).add_(square, alpha=scale), {**metrics, "loss": loss})
+
+    def of(self, scores: Tensor, label: Tensor) -> Tensor:
+        """As Loss.of."""
+        square = Loss("mse").of(scores, label) * (2 / scores.shape[1])
+        return (1 - self.share) * Loss("cross_entropy").of(scores, label) + self.share * square
+
+
 def check_scores(scores: Tensor, classes: int) -> None:
     """Raise ContractError unless the readout is (batch, classes)."""
     if scores.ndim != 2 or scores.shape[1] != classes:

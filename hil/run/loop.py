@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from hil.chance import generator
 from hil.data import Dataset, Split, batches
 from hil.errors import RunError
-from hil.learner import Learner, Selecting
+from hil.learner import Learner, Online, Selecting
 from hil.network import Network
 from hil.run.checkpoint import Checkpoint, optimizer_state, restore_optimizer, under
 from hil.run.meter import Metered
@@ -31,12 +31,16 @@ EVALUATION_BATCH = 500
 
 @dataclass(frozen=True)
 class Plan:
-    """seed: of everything. schedule: "constant", or "cosine" down to zero at the last step."""
+    """seed: of everything. schedule: "constant", or "cosine" down to zero at the last step of the last epoch.
+
+    budget_passes: training ends with the step that spends so many node evaluations, all counted; None: with the last epoch.
+    """
 
     seed: int
     epochs: int
     batch: int
     schedule: str = "constant"
+    budget_passes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,11 @@ class Training:
     def device_passes(self) -> int:
         return sum(device.count.passes for device in self.devices)
 
+    @property
+    def spent(self) -> bool:
+        """The budget of device passes is used up."""
+        return self.plan.budget_passes is not None and self.device_passes >= self.plan.budget_passes
+
     def checkpoint(self) -> Checkpoint:
         """Everything needed to go on exactly here."""
         slots, optimizer = optimizer_state(self.optimizer)
@@ -155,7 +164,7 @@ class Training:
 
 def train(training: Training) -> Iterator[Step | Epoch]:
     """Go on from where `training` is; yields after every committed step, and after every epoch's validation."""
-    while training.epoch < training.plan.epochs:
+    while training.epoch < training.plan.epochs and not (training.spent and training.batch == 0 and training.epoch > 0):
         begin, device_s, before = time.perf_counter(), training.device_s, training.sums.get("examples", 0.0)
         yield from _one_epoch(training)
         examples = training.sums.get("examples", 0.0) - before
@@ -167,14 +176,17 @@ def _one_epoch(training: Training) -> Iterator[Step]:
     mark = time.perf_counter()
     order = batches(training.data.train, plan.batch, plan.seed, training.epoch)
     for x, label, _ in islice(order, training.batch, None):
+        if training.spent and training.batch > 0:
+            return
         mark = _spent(seconds, "data_s", mark)
-        metrics = training.learner.step(training.net, x, label, generator(plan.seed, training.step, "learner"))
-        mark = _spent(seconds, "learner_s", mark)
-        if not math.isfinite(metrics["loss"]):
-            raise _diverged(training.step, metrics["loss"])
         _set_rates(training)
-        training.optimizer.step()
-        mark = _spent(seconds, "optimizer_s", mark)
+        metrics: Mapping[str, float] = {}
+        for metrics in _updates(training, x, label):
+            mark = _spent(seconds, "learner_s", mark)
+            if not math.isfinite(metrics["loss"]):
+                raise _diverged(training.step, metrics["loss"])
+            training.optimizer.step()
+            mark = _spent(seconds, "optimizer_s", mark)
         training.batch += 1
         training.step += 1
         for key, value in metrics.items():
@@ -182,6 +194,15 @@ def _one_epoch(training: Training) -> Iterator[Step]:
         training.sums["examples"] = training.sums.get("examples", 0.0) + len(label)
         yield Step(training.epoch + 1, training.step, len(label), metrics)
         mark = time.perf_counter()
+
+
+def _updates(training: Training, x: Tensor, label: Tensor) -> Iterator[Mapping[str, float]]:
+    """Fills `.grad` and yields, once a batch or, for a learner that learns while time goes on, more often."""
+    learner, rng = training.learner, generator(training.plan.seed, training.step, "learner")
+    if isinstance(learner, Online):
+        yield from learner.updates(training.net, x, label, rng)
+    else:
+        yield learner.step(training.net, x, label, rng)
 
 
 def _spent(seconds: dict[str, float], name: str, since: float) -> float:

@@ -1,0 +1,238 @@
+"""Augmented direct feedback alignment for spiking networks: one forward pass, no derivative of the neuron, no transport.
+
+    v_l[t]     = lam ( v_l[t-1] - V s_l[t-1] ) + I_l[t]           the host's own estimate: I sent, s measured
+    o          = synapse_L( mean_t s_{L-1}[t] ),  e = dL/do
+accumulated      one direction a batch
+    error = "mean"      dW_l = [ ( e B_l^T ) * mean_t g( v_l[t] - v_th ) ]^T mean_t x_{l-1}[t]
+    error = "running"   dW_l = 1/T sum_t [ ( e[t] B_l^T ) * g( v_l[t] - v_th ) ]^T x_{l-1}[t]      e[t] of the spikes until t
+per_step         one direction a time step, e[t] and the summand of that step
+    x = s, or its leaky trace lam x[t-1] + s[t], in units of one spike (divided by the trace of incessant spikes)
+
+The exact product of a global error known at the end with factors of every step would have to keep all of them. Both readings
+here hold a few tensors however long T is: "mean" takes the product of the means, which costs one product a layer and batch;
+"running" uses the error known so far, one product a step. Which g, and where the membrane comes from, is our reading too.
+
+Source: Zhang et al., arXiv:2409.07776 (2024); Nakajima et al., Nat. Commun. 13, 7847 (2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from hil.errors import ConfigError
+from hil.feedback import Feedback
+from hil.learners.adfa import Model, read_feedback
+from hil.learners.loss import Loss, LossName, check_scores
+from hil.learners.neuron_model import NeuronModel
+from hil.learners.projection import Projection, check_shape, hidden_shapes
+from hil.learners.spiking_pass import Overflow, check_steps, chunks, dropout_masks, masked, rates, traced
+from hil.network import Network, Trace, accumulate
+
+Update = Literal["accumulated", "per_step"]
+Error = Literal["mean", "running"]
+Presynaptic = Literal["spike", "trace"]
+
+
+@dataclass(frozen=True)
+class ADFASNNSettings:
+    """[learner] of an experiment.
+
+    Args:
+        feedback: a table as Feedback.from_table takes it, or the path of a file; g is a function of v - v_th.
+        time_steps: T. chunk: steps that a device is asked for at once. loss: "cross_entropy" or "mse".
+        update, error, presynaptic: see the module. leak, v_th, v_rest: what is believed of the neurons.
+        dropout: share of the hidden neurons left out, per example, in training. sample_shape: as in aDFA.
+    """
+
+    feedback: Mapping[str, object] | str = field(default_factory=lambda: {"g": {"family": "gaussian", "width": 0.5}})
+    time_steps: int = 6
+    chunk: int = 2
+    loss: LossName = "cross_entropy"
+    update: Update = "accumulated"
+    error: Error = "mean"
+    presynaptic: Presynaptic = "spike"
+    leak: float = 0.5
+    v_th: float = 1.0
+    v_rest: float = 0.0
+    dropout: float = 0.0
+    sample_shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        Loss(self.loss)
+        read_feedback(self.feedback)
+        check_shape(self.sample_shape)
+        check_steps(self.time_steps, self.chunk, self.dropout)
+        for name, value, literal in (
+            ("update", self.update, Update), ("error", self.error, Error), ("presynaptic", self.presynaptic, Presynaptic),
+        ):  # fmt: skip
+            if value not in get_args(literal):
+                raise ConfigError(
+                    f"no such {name}", where=f"[learner] {name}", got=repr(value), allowed=", ".join(get_args(literal))
+                )
+        if self.update == "per_step" and self.error == "mean":
+            raise ConfigError(
+                "the mean error is known at the end only", where="[learner] error", got='"mean" with update = "per_step"',
+                allowed='"running"',
+            )  # fmt: skip
+        NeuronModel(self.leak, self.v_th, self.v_rest)
+
+    @property
+    def neuron(self) -> NeuronModel:
+        return NeuronModel(self.leak, self.v_th, self.v_rest)
+
+
+class ADFASNN(nn.Module):
+    """Args: feedback: g and how B is drawn. shapes: of the hidden layers, one example. rng: draws B. settings: the rest.
+
+    The matrices are buffers of the state.
+    """
+
+    Settings: ClassVar[type[ADFASNNSettings]] = ADFASNNSettings
+
+    def __init__(
+        self,
+        feedback: Feedback,
+        shapes: Sequence[tuple[int, ...]],
+        classes: int,
+        rng: torch.Generator,
+        settings: ADFASNNSettings,
+    ) -> None:
+        super().__init__()
+        self.feedback, self.settings, self.loss = feedback, settings, Loss(settings.loss)
+        self.neuron = settings.neuron
+        self.projection = Projection(feedback, shapes, classes, rng)
+
+    @classmethod
+    def build(
+        cls, net: Network, settings: ADFASNNSettings, classes: int, rng: torch.Generator, model: Model | None = None
+    ) -> ADFASNN:
+        """For `net`, from settings; needs no model beyond leak, v_th and v_rest."""
+        del model
+        shapes = hidden_shapes(net, settings.sample_shape)
+        return cls(read_feedback(settings.feedback), shapes.pre, classes, rng, settings)
+
+    @torch.no_grad()
+    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
+        """One pass, then every `.grad`, overwritten.
+
+        Returns:
+            "loss", "accuracy", "overflow", and the firing rates "rate_layer0", ... in spikes per neuron and step.
+        """
+        masks = self._masks(net, x, rng)
+        if self.settings.error == "mean":
+            return self._mean(net, x, label, masks)
+        *_, metrics = self._running(net, x, label, masks, changing=False)
+        return metrics
+
+    def updates(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Iterator[Mapping[str, float]]:
+        """A direction per time step if `update` is "per_step", else one; the optimiser moves between two of them."""
+        if self.settings.update == "accumulated":
+            yield self.step(net, x, label, rng)
+            return
+        yield from self._running(net, x, label, self._masks(net, x, rng), changing=True)
+
+    @torch.no_grad()
+    def predict(self, net: Network, x: Tensor) -> Tensor:
+        """(batch, classes): the readout of the firing rates."""
+        net.eval()
+        scores: Tensor = net.stack[-1].synapse(rates(net, x, self.settings.time_steps, self.settings.chunk))
+        return scores
+
+    def trace(self, net: Network, x: Tensor) -> Trace:
+        """One pass as `predict` makes it: currents of all steps, spikes per step."""
+        net.eval()
+        return traced(net, x, self.settings.time_steps, self.settings.chunk)
+
+    def _masks(self, net: Network, x: Tensor, rng: torch.Generator) -> list[Tensor]:
+        net.train()
+        widths = [b.shape[0] for b in self.projection.buffers()]
+        return dropout_masks(widths, len(x), self.settings.dropout, rng, x)
+
+    def _mean(self, net: Network, x: Tensor, label: Tensor, masks: Sequence[Tensor]) -> Mapping[str, float]:
+        hidden = [_Layer(self.neuron, self.settings.presynaptic) for _ in net.stack[:-1]]
+        over = Overflow(net)
+        for part in chunks(net, x, self.settings.time_steps, self.settings.chunk, masks=masks):
+            over.add(part)
+            for one, drives, spikes in zip(hidden, part.drives, part.spikes, strict=True):
+                for drive, fired in zip(drives, spikes, strict=True):
+                    one.advance(drive, fired)
+                    one.slopes = one.slopes + self._slope(one)
+                    one.traces = one.traces + one.presynaptic
+        share = 1 / self.settings.time_steps
+        error, metrics = self._judged(net, hidden, label, masks)
+        net.zero_grad(set_to_none=True)
+        accumulate(net.stack[-1].synapse, masked(hidden[-1].count * share, masks, -1), error)
+        inputs = [x, *(masked(one.traces * share, masks, n) for n, one in enumerate(hidden[:-1]))]
+        for number, (layer, one) in enumerate(zip(net.stack[:-1], hidden, strict=True)):
+            delta = self.projection.onto(number, error).flatten(1).mul_(one.slopes * share)
+            accumulate(layer.synapse, inputs[number], masked(delta, masks, number))
+        return {**metrics, "overflow": over.share, **_rates(hidden)}
+
+    @torch.no_grad()
+    def _running(
+        self, net: Network, x: Tensor, label: Tensor, masks: Sequence[Tensor], changing: bool
+    ) -> Iterator[Mapping[str, float]]:
+        hidden = [_Layer(self.neuron, self.settings.presynaptic) for _ in net.stack[:-1]]
+        over = Overflow(net)
+        share = 1.0 if changing else 1 / self.settings.time_steps
+        net.zero_grad(set_to_none=True)
+        for part in chunks(net, x, self.settings.time_steps, 1, masks=masks, changing=changing):
+            over.add(part)
+            if changing:
+                net.zero_grad(set_to_none=True)
+            for one, drives, spikes in zip(hidden, part.drives, part.spikes, strict=True):
+                one.advance(drives[0], spikes[0])
+            error, metrics = self._judged(net, hidden, label, masks)
+            error.mul_(share)
+            accumulate(net.stack[-1].synapse, masked(hidden[-1].rate, masks, -1), error)
+            inputs = [x, *(masked(one.presynaptic, masks, n) for n, one in enumerate(hidden[:-1]))]
+            for number, (layer, one) in enumerate(zip(net.stack[:-1], hidden, strict=True)):
+                delta = self.projection.onto(number, error).flatten(1).mul_(self._slope(one))
+                accumulate(layer.synapse, inputs[number], masked(delta, masks, number))
+            yield {**metrics, "overflow": over.share, **_rates(hidden)}
+
+    def _slope(self, one: _Layer) -> Tensor:
+        return self.feedback.g(one.membrane - self.neuron.v_th)
+
+    def _judged(
+        self, net: Network, hidden: Sequence[_Layer], label: Tensor, masks: Sequence[Tensor]
+    ) -> tuple[Tensor, dict[str, float]]:
+        scores = net.stack[-1].synapse(masked(hidden[-1].rate, masks, -1))
+        check_scores(scores, self.projection.classes)
+        return self.loss.judge(scores, label)
+
+
+class _Layer:
+    """What a step knows of a hidden layer; each a tensor (batch, n), 0 before the first step."""
+
+    def __init__(self, neuron: NeuronModel, presynaptic: Presynaptic) -> None:
+        self.neuron, self._leaky = neuron, presynaptic == "trace"
+        self.membrane = self.fired = self.count = self.leaky = self.slopes = self.traces = torch.zeros(())
+        self.steps = 0
+
+    def advance(self, drive: Tensor, fired: Tensor) -> None:
+        """One step of time: what was sent, what was measured."""
+        if not self.steps:
+            self.membrane = self.fired = self.count = torch.zeros_like(drive)
+        self.membrane = self.neuron.membrane(self.membrane, self.fired, drive)
+        self.fired, self.count = fired, self.count + fired
+        if self._leaky:
+            self.leaky = self.leaky * self.neuron.leak + fired
+        self.steps += 1
+
+    @property
+    def presynaptic(self) -> Tensor:
+        return self.leaky / self.neuron.memory(self.steps) if self._leaky else self.fired
+
+    @property
+    def rate(self) -> Tensor:
+        return self.count / self.steps
+
+
+def _rates(hidden: Sequence[_Layer]) -> dict[str, float]:
+    return {f"rate_layer{number}": float(one.rate.mean()) for number, one in enumerate(hidden)}

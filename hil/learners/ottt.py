@@ -1,0 +1,129 @@
+"""Online training through time: the reference of SAF-E, written as its authors do, by automatic differentiation of each step.
+
+    u[t] = lam ( u[t-1] - V s[t-1] ) + I[t]         u[t-1] is a constant: no path through time
+    ahat[t] = lam ahat[t-1] + s[t]
+    value of a synapse: of s_{l-1}[t];  gradient of a synapse: at ahat_{l-1}[t]           two products a layer and step
+    dahat_l[t] / du_l[t] = sg( u_l[t] - v_th );  loss (1/T) L( o[t] )
+
+OTTT-A sums the directions of all steps, OTTT-O moves after each. Needs W^T on the host.
+
+Source: Xiao et al., NeurIPS 2022, arXiv:2210.04195.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hil.learners.adfa import Model
+from hil.learners.loss import Mixed, check_scores
+from hil.learners.neuron_model import bump
+from hil.learners.saf import OnlineSettings, Update, dropped_widths
+from hil.learners.spiking_pass import Overflow, chunks, dropout_masks, masked, rates, traced
+from hil.network import Network, Trace
+
+
+@dataclass(frozen=True)
+class OTTTOSettings(OnlineSettings):
+    """As those of SAF-E; update is "per_step"."""
+
+    update: Update = "per_step"
+
+
+class OTTT(nn.Module):
+    """Args: settings, classes: labels. widths: of the hidden layers, for dropout. It has no state of its own."""
+
+    Settings: ClassVar[type[OnlineSettings]] = OnlineSettings
+
+    def __init__(self, settings: OnlineSettings, classes: int, widths: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.settings, self.classes, self.widths = settings, classes, tuple(widths)
+        self.neuron, self.loss = settings.neuron, Mixed(settings.mse_share)
+
+    @classmethod
+    def build(
+        cls, net: Network, settings: OnlineSettings, classes: int, rng: torch.Generator, model: Model | None = None
+    ) -> OTTT:
+        """For `net`, from settings."""
+        del rng, model
+        return cls(settings, classes, dropped_widths(net, settings))
+
+    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
+        """The sum of the directions of all steps; "loss", "accuracy", "overflow"."""
+        *_, metrics = self._run(net, x, label, rng, changing=False)
+        return metrics
+
+    def updates(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Iterator[Mapping[str, float]]:
+        """A direction per time step if `update` is "per_step", else one a batch."""
+        if self.settings.update == "accumulated":
+            yield self.step(net, x, label, rng)
+        else:
+            yield from self._run(net, x, label, rng, changing=True)
+
+    @torch.no_grad()
+    def predict(self, net: Network, x: Tensor) -> Tensor:
+        """(batch, classes): the readout of the firing rates."""
+        net.eval()
+        scores: Tensor = net.stack[-1].synapse(rates(net, x, self.settings.time_steps, self.settings.chunk))
+        return scores
+
+    def trace(self, net: Network, x: Tensor) -> Trace:
+        """One pass as `predict` makes it."""
+        net.eval()
+        return traced(net, x, self.settings.time_steps, self.settings.chunk)
+
+    @torch.no_grad()
+    def _run(
+        self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator, changing: bool
+    ) -> Iterator[Mapping[str, float]]:
+        net.train()
+        masks = dropout_masks(self.widths, len(x), self.settings.dropout, rng, x)
+        depth, over = len(net.stack) - 1, Overflow(net)
+        u, fired, ahat = ([torch.zeros(()) for _ in range(depth)] for _ in range(3))
+        losses, total, step = 0.0, torch.zeros(()), 0
+        net.zero_grad(set_to_none=True)
+        for part in chunks(net, x, self.settings.time_steps, 1, masks=masks, changing=changing):
+            over.add(part)
+            if changing:
+                net.zero_grad(set_to_none=True)
+            for n, (drives, spikes) in enumerate(zip(part.drives, part.spikes, strict=True)):
+                u[n] = self.neuron.leak * (u[n] - self.neuron.quantum * fired[n]) + drives[0]
+                fired[n], ahat[n] = spikes[0], self.neuron.leak * ahat[n] + spikes[0]
+            loss, scores = self._differentiated(net, x, label, u, fired, ahat, masks)
+            losses, total, step = losses + loss, total + scores, step + 1
+            right = float(total.argmax(1).eq(label).float().mean())
+            yield {"loss": losses * self.settings.time_steps / step, "accuracy": right, "overflow": over.share}
+
+    def _differentiated(
+        self, net: Network, x: Tensor, label: Tensor, u: Sequence[Tensor], fired: Sequence[Tensor], ahat: Sequence[Tensor],
+        masks: Sequence[Tensor],
+    ) -> tuple[float, Tensor]:  # fmt: skip
+        """Adds the gradient of one step to `.grad`; its loss, and the scores."""
+        with torch.enable_grad():
+            h = x
+            for n, layer in enumerate(net.stack[:-1]):
+                z = layer.synapse(h)
+                drive = z if layer.encode is None else z * layer.encode.gain
+                h = masked(
+                    ahat[n] + (drive - drive.detach()) * bump(u[n] - self.neuron.v_th, self.settings.sharpness), masks, n
+                )
+            z = net.stack[-1].synapse(h)
+            scores = z + (net.stack[-1].synapse(masked(fired[-1], masks, -1)) - z).detach()
+            check_scores(scores, self.classes)
+            loss = self.loss.of(scores, label) / self.settings.time_steps
+            loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach()), scores.detach()
+
+
+class OTTTA(OTTT):
+    """One direction a batch."""
+
+
+class OTTTO(OTTT):
+    """One direction a time step."""
+
+    Settings: ClassVar[type[OnlineSettings]] = OTTTOSettings

@@ -1,0 +1,289 @@
+"""Spike accumulation forwarding: only accumulated spikes travel, each product is done once, memory does not grow with T.
+
+    ahat_l[t] = lam ahat_l[t-1] + s_l[t]
+    U_l[t]    = lam U_l[t-1] + W ( ahat_{l-1}[t] - lam ahat_{l-1}[t-1] ) + b = lam U_l[t-1] + I_l[t]
+    u_l[t]    = U_l[t] - V lam ahat_l[t-1]                the membrane; V = v_th - v_rest
+    s_l[t]    = H( u_l[t] - v_th )                        measured; what the host computes from it is compared in the tests
+
+SAF-E  every step:  delta_l[t] = ( W^T delta_{l+1}[t] ) * sg( u_l[t] - v_th ),  dW_l = delta_l[t] ahat_{l-1}[t]^T
+                    loss (1/T) L( W_L s_{L-1}[t] + b ); one direction a step, or their sum
+SAF-F  last step:   abar = ahat[T] / sum_k lam^k,  m_l = U_l[T] / sum_k lam^k
+                    delta_l = ( W^T delta_{l+1} ) * 1[ 0 <= m_l <= V ] / V,  dW_l = delta_l abar_{l-1}^T
+                    loss L( W_L abar + b )
+
+The first synapse sees the input itself. Both need the weights at the place of the error (W^T), on the host; of the devices the
+spikes alone. Our reading: the clip of SAF-F is that of the spike representation; b is updated with delta, as in OTTT.
+
+Source: Saiin et al., arXiv:2310.02772 (TMLR 2024); Xiao et al., OTTT, NeurIPS 2022 (sg, loss); Meng et al., CVPR 2022 (clip).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from hil.errors import ConfigError
+from hil.learners.adfa import Model
+from hil.learners.loss import Mixed, check_scores
+from hil.learners.neuron_model import SHARPNESS, NeuronModel, bump
+from hil.learners.projection import check_shape, hidden_shapes
+from hil.learners.spiking_pass import Overflow, check_steps, chunks, dropout_masks, masked, rates, traced
+from hil.learners.transport import carried
+from hil.network import Layer, Network, Trace, accumulate
+
+Update = Literal["accumulated", "per_step"]
+
+
+@dataclass(frozen=True)
+class SAFSettings:
+    """[learner] of an experiment.
+
+    Args:
+        time_steps: T. chunk: steps that a device is asked for at once. leak, v_th, v_rest: what is believed of the neurons.
+        mse_share: of the loss, beside cross entropy. dropout: share of hidden neurons left out, per example, in training.
+        sample_shape: of one example; needed for dropout if a hidden synapse is not an nn.Linear.
+    """
+
+    time_steps: int = 6
+    chunk: int = 2
+    leak: float = 0.5
+    v_th: float = 1.0
+    v_rest: float = 0.0
+    mse_share: float = 0.05
+    dropout: float = 0.0
+    sample_shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        Mixed(self.mse_share)
+        check_shape(self.sample_shape)
+        check_steps(self.time_steps, self.chunk, self.dropout)
+        NeuronModel(self.leak, self.v_th, self.v_rest)
+
+    @property
+    def neuron(self) -> NeuronModel:
+        return NeuronModel(self.leak, self.v_th, self.v_rest)
+
+
+@dataclass(frozen=True)
+class OnlineSettings(SAFSettings):
+    """Besides: update: "accumulated", one direction a batch, or "per_step". sharpness: a of the sigmoid surrogate."""
+
+    update: Update = "accumulated"
+    sharpness: float = SHARPNESS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_update(self.update)
+        if not self.sharpness > 0:
+            raise ConfigError("sharpness must be positive", where="[learner] sharpness", got=repr(self.sharpness))
+
+
+def check_update(update: str) -> None:
+    """Raise ConfigError unless it is known."""
+    if update not in get_args(Update):
+        raise ConfigError("no such update", where="[learner] update", got=repr(update), allowed=", ".join(get_args(Update)))
+
+
+class SAFE(nn.Module):
+    """SAF-E. Args: settings, classes: labels. widths: of the hidden layers, for dropout. It has no state of its own."""
+
+    Settings: ClassVar[type[OnlineSettings]] = OnlineSettings
+
+    def __init__(self, settings: OnlineSettings, classes: int, widths: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.settings, self.classes, self.widths = settings, classes, tuple(widths)
+        self.neuron, self.loss = settings.neuron, Mixed(settings.mse_share)
+
+    @classmethod
+    def build(
+        cls, net: Network, settings: OnlineSettings, classes: int, rng: torch.Generator, model: Model | None = None
+    ) -> SAFE:
+        """For `net`, from settings."""
+        del rng, model
+        return cls(settings, classes, dropped_widths(net, settings))
+
+    @torch.no_grad()
+    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
+        """The sum of the directions of all steps, in `.grad`, overwritten.
+
+        Returns:
+            "loss", "accuracy" (of the rates), "overflow", and the firing rates "rate_layer0", ...
+        """
+        *_, metrics = self._run(net, x, label, rng, changing=False)
+        return metrics
+
+    def updates(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Iterator[Mapping[str, float]]:
+        """A direction per time step if `update` is "per_step", else one a batch."""
+        if self.settings.update == "accumulated":
+            yield self.step(net, x, label, rng)
+        else:
+            yield from self._run(net, x, label, rng, changing=True)
+
+    @torch.no_grad()
+    def predict(self, net: Network, x: Tensor) -> Tensor:
+        """(batch, classes): the readout of the firing rates, as the mean of the readouts of all steps."""
+        net.eval()
+        scores: Tensor = net.stack[-1].synapse(rates(net, x, self.settings.time_steps, self.settings.chunk))
+        return scores
+
+    def trace(self, net: Network, x: Tensor) -> Trace:
+        """One pass as `predict` makes it."""
+        net.eval()
+        return traced(net, x, self.settings.time_steps, self.settings.chunk)
+
+    @torch.no_grad()
+    def _run(
+        self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator, changing: bool
+    ) -> Iterator[Mapping[str, float]]:
+        net.train()
+        masks = dropout_masks(self.widths, len(x), self.settings.dropout, rng, x)
+        hidden = [_Accumulated(self.neuron) for _ in net.stack[:-1]]
+        over, share = Overflow(net), 1 / self.settings.time_steps
+        loss, total = 0.0, torch.zeros(())
+        net.zero_grad(set_to_none=True)
+        for part in chunks(
+            net, x, self.settings.time_steps, 1 if changing else self.settings.chunk, masks=masks, changing=changing
+        ):
+            over.add(part)
+            for t in range(len(part.spikes[0])):
+                if changing:
+                    net.zero_grad(set_to_none=True)
+                for one, drives, spikes in zip(hidden, part.drives, part.spikes, strict=True):
+                    one.advance(drives[t], spikes[t])
+                scores = net.stack[-1].synapse(masked(part.spikes[-1][t], masks, -1))
+                check_scores(scores, self.classes)
+                error, metrics = self.loss.judge(scores, label)
+                loss, total = loss + metrics["loss"] * share, total + scores
+                self._back(net, x, hidden, error.mul_(share), masks)
+                right = float(total.argmax(1).eq(label).float().mean())
+                yield {"loss": loss / (share * hidden[0].steps), "accuracy": right, "overflow": over.share, **_rates(hidden)}
+
+    def _back(self, net: Network, x: Tensor, hidden: Sequence[_Accumulated], error: Tensor, masks: Sequence[Tensor]) -> None:
+        delta = error
+        for number in range(len(hidden), 0, -1):
+            one, layer = hidden[number - 1], net.stack[number - 1]
+            delta = carried(net.stack[number].synapse, masked(one.sum, masks, number - 1), delta)
+            delta = masked(delta, masks, number - 1) * bump(one.membrane - self.neuron.v_th, self.settings.sharpness)
+            delta = scaled(delta, layer)
+        accumulate(net.stack[0].synapse, x, delta)
+
+
+class SAFF(nn.Module):
+    """SAF-F. Args: as SAFE."""
+
+    Settings: ClassVar[type[SAFSettings]] = SAFSettings
+
+    def __init__(self, settings: SAFSettings, classes: int, widths: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.settings, self.classes, self.widths = settings, classes, tuple(widths)
+        self.neuron, self.loss = settings.neuron, Mixed(settings.mse_share)
+
+    @classmethod
+    def build(cls, net: Network, settings: SAFSettings, classes: int, rng: torch.Generator, model: Model | None = None) -> SAFF:
+        """For `net`, from settings."""
+        del rng, model
+        return cls(settings, classes, dropped_widths(net, settings))
+
+    @torch.no_grad()
+    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
+        """One pass, then one product a layer; fills every `.grad`.
+
+        Returns:
+            "loss", "accuracy", "overflow", and the firing rates "rate_layer0", ..., recent steps weighing more.
+        """
+        net.train()
+        masks = dropout_masks(self.widths, len(x), self.settings.dropout, rng, x)
+        settings, over = self.settings, Overflow(net)
+        totals = WeightedSums(self.neuron.leak)
+        for part in chunks(net, x, settings.time_steps, settings.chunk, masks=masks):
+            over.add(part)
+            totals.add(part.drives, part.spikes)
+        weight = self.neuron.memory(settings.time_steps)
+        rate = [total / weight for total in totals.spikes]
+        scores = net.stack[-1].synapse(masked(rate[-1], masks, -1))
+        check_scores(scores, self.classes)
+        delta, metrics = self.loss.judge(scores, label)
+        net.zero_grad(set_to_none=True)
+        for number in range(len(rate), 0, -1):
+            delta = carried(net.stack[number].synapse, masked(rate[number - 1], masks, number - 1), delta)
+            mean = totals.drives[number - 1] / weight
+            inside = mean.ge(0) & mean.le(self.neuron.quantum)
+            delta = scaled(masked(delta, masks, number - 1) * inside / self.neuron.quantum, net.stack[number - 1])
+        accumulate(net.stack[0].synapse, x, delta)
+        return {**metrics, "overflow": over.share, **{f"rate_layer{n}": float(one.mean()) for n, one in enumerate(rate)}}
+
+    @torch.no_grad()
+    def predict(self, net: Network, x: Tensor) -> Tensor:
+        """(batch, classes): the readout of the weighted rates, as in training."""
+        net.eval()
+        settings = self.settings
+        scores: Tensor = net.stack[-1].synapse(rates(net, x, settings.time_steps, settings.chunk, settings.leak))
+        return scores
+
+    def trace(self, net: Network, x: Tensor) -> Trace:
+        """One pass as `predict` makes it."""
+        net.eval()
+        return traced(net, x, self.settings.time_steps, self.settings.chunk, self.settings.leak)
+
+
+class WeightedSums:
+    """Over time, a step weighing lam less for each step it lies back: ahat (spikes) and U (drives) of every hidden layer."""
+
+    def __init__(self, leak: float) -> None:
+        self._leak = leak
+        self.drives: list[Tensor] = []
+        self.spikes: list[Tensor] = []
+
+    def add(self, drives: Sequence[Tensor], spikes: Sequence[Tensor]) -> None:
+        """Some more steps, tensors (steps, batch, n)."""
+        steps = len(spikes[0])
+        weights = self._leak ** torch.arange(steps - 1, -1, -1, dtype=spikes[0].dtype, device=spikes[0].device)
+        self.drives = self._added(self.drives, drives, weights, steps)
+        self.spikes = self._added(self.spikes, spikes, weights, steps)
+
+    def _added(self, totals: list[Tensor], parts: Sequence[Tensor], weights: Tensor, steps: int) -> list[Tensor]:
+        fresh = [self._sum(part, weights) for part in parts]
+        if not totals:
+            return fresh
+        return [total.mul_(self._leak**steps).add_(one) for total, one in zip(totals, fresh, strict=True)]
+
+    def _sum(self, part: Tensor, weights: Tensor) -> Tensor:
+        if part.stride(0) == 0:  # a constant current, shown once
+            return part[0] * weights.sum()
+        return (weights @ part.flatten(1)).view(part.shape[1:])
+
+
+class _Accumulated:
+    """U, ahat and u of a hidden layer, (batch, n)."""
+
+    def __init__(self, neuron: NeuronModel) -> None:
+        self.neuron = neuron
+        self.total = self.sum = self.membrane = self.count = torch.zeros(())
+        self.steps = 0
+
+    def advance(self, drive: Tensor, fired: Tensor) -> None:
+        """One step of time: I[t] sent, s[t] measured."""
+        lam = self.neuron.leak
+        self.total = self.total * lam + drive
+        self.membrane = self.total - self.sum * (self.neuron.quantum * lam)
+        self.sum = self.sum * lam + fired
+        self.count = self.count + fired
+        self.steps += 1
+
+
+def _rates(hidden: Sequence[_Accumulated]) -> dict[str, float]:
+    return {f"rate_layer{number}": float(one.count.mean()) / one.steps for number, one in enumerate(hidden)}
+
+
+def scaled(delta: Tensor, layer: Layer) -> Tensor:
+    """dL/ddrive -> dL/dpre."""
+    return delta if layer.encode is None or layer.encode.gain == 1 else delta * layer.encode.gain
+
+
+def dropped_widths(net: Network, settings: SAFSettings) -> tuple[int, ...]:
+    """Of the hidden layers, if there is dropout."""
+    return tuple(shape[-1] for shape in hidden_shapes(net, settings.sample_shape).pre) if settings.dropout else ()

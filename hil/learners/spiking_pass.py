@@ -1,0 +1,141 @@
+"""A static example shown to a spiking network: the same current into the first array for T steps, chunk after chunk.
+
+    pre_1[t] = synapse_1( x )              evaluated once, as x does not change
+    pre_l[t] = synapse_l( s_{l-1}[t] )     l > 1
+    I_l = encode_l( pre_l );  s_l = device_l( I_l ), measured
+    rate     = 1/T sum_t s_{L-1}[t];  scores = synapse_L( rate )      for a linear readout: the mean of its outputs over time
+
+At any time a chunk of steps is held, so memory does not grow with T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hil.errors import ConfigError, ContractError
+from hil.network import Layer, Network, Trace
+
+
+class Chunk(NamedTuple):
+    """Some steps of time; a tensor (steps, batch, n) per hidden layer.
+
+    pre: the pre-activations. drives: what was sent. spikes: what was measured.
+    """
+
+    pre: tuple[Tensor, ...]
+    drives: tuple[Tensor, ...]
+    spikes: tuple[Tensor, ...]
+
+
+def chunks(
+    net: Network, x: Tensor, time_steps: int, chunk: int = 1, *, masks: Sequence[Tensor] = (), changing: bool = False
+) -> Iterator[Chunk]:
+    """Reset the arrays and run them; x (batch, features).
+
+    Args:
+        chunk: steps held at a time. masks: per hidden layer a factor on what its spikes send on, (batch, n); empty: none.
+        changing: the weights may change between two chunks, so the first synapse is evaluated for each.
+    """
+    if not net.temporal:
+        raise ContractError("a spiking learner needs spiking devices", where="network", allowed="temporal devices",
+                            todo='give [device] a chip, for example chip = "lif"')  # fmt: skip
+    net.reset()
+    first = net.stack[0].synapse(x)
+    for start in range(0, time_steps, chunk):
+        if changing and start:
+            first = net.stack[0].synapse(x)
+        pre = first.expand(min(chunk, time_steps - start), *first.shape)
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        for number, layer in enumerate(net.stack[:-1]):
+            if number:
+                sent = found[-1][2]
+                pre = over_time(layer.synapse, sent * masks[number - 1] if masks else sent)
+            found.append((pre, *_asked(layer, pre)))
+        yield Chunk(*(tuple(part) for part in zip(*found, strict=True)))
+
+
+def _asked(layer: Layer, pre: Tensor) -> tuple[Tensor, Tensor]:
+    if layer.device is None or layer.encode is None:
+        raise ContractError("a hidden layer has no neurons", where="network", allowed="a device behind every hidden synapse")
+    return layer.encode(pre), layer.measure(pre)
+
+
+def over_time(synapse: nn.Module, sent: Tensor) -> Tensor:
+    """synapse on every step of (steps, batch, n), in one call."""
+    answer: Tensor = synapse(sent.flatten(0, 1))
+    return answer.view(*sent.shape[:2], -1)
+
+
+@torch.no_grad()
+def rates(net: Network, x: Tensor, time_steps: int, chunk: int, leak: float = 1.0) -> Tensor:
+    """Of the last array, (batch, n): spikes per step, the weight of a step falling by `leak` a step into the past."""
+    total, weight = torch.zeros(()), 0.0
+    for part in chunks(net, x, time_steps, chunk):
+        for spikes in part.spikes[-1]:
+            total, weight = total * leak + spikes, weight * leak + 1
+    return total / weight
+
+
+@torch.no_grad()
+def traced(net: Network, x: Tensor, time_steps: int, chunk: int, leak: float = 1.0) -> Trace:
+    """One pass as `predict` makes it; pre of the hidden layers for all steps, (time, batch, n), outputs as spikes per step."""
+    parts = list(chunks(net, x, time_steps, chunk))
+    hidden = range(len(net.stack) - 1)
+    pre = [torch.cat([part.pre[layer] for part in parts]) for layer in hidden]
+    weights = leak ** torch.arange(time_steps - 1, -1, -1, dtype=x.dtype, device=x.device)
+    share = (weights / weights.sum()).view(-1, 1, 1)
+    spikes = [(torch.cat([part.spikes[layer] for part in parts]) * share).sum(0) for layer in hidden]
+    scores = net.stack[-1].synapse(spikes[-1])
+    return Trace((x, *spikes), (*pre, scores), (*spikes, scores))
+
+
+def dropout_masks(widths: Sequence[int], batch: int, share: float, rng: torch.Generator, like: Tensor) -> list[Tensor]:
+    """Per hidden layer (batch, n): 0 for a `share` of the neurons, 1 / (1 - share) for the others; empty if share is 0."""
+    if not share:
+        return []
+    keep = 1 - share
+    return [
+        (torch.rand(batch, n, generator=rng, device=like.device) < keep).to(like.dtype).div_(keep) for n in widths
+    ]  # held for all steps: a neuron that is out is out for the example
+
+
+def check_steps(time_steps: int, chunk: int, dropout: float = 0.0) -> None:
+    """Raise ConfigError for settings that make no sense."""
+    rules = (
+        ("time_steps", time_steps, isinstance(time_steps, int) and time_steps >= 1, "1 or more"),
+        ("chunk", chunk, isinstance(chunk, int) and chunk >= 1, "1 or more"),
+        ("dropout", dropout, 0 <= dropout < 1, "0 up to below 1"),
+    )
+    for name, value, good, allowed in rules:
+        if not good:
+            raise ConfigError(f"{name} makes no sense", where=f"[learner] {name}", got=repr(value), allowed=allowed)
+
+
+def masked(values: Tensor, masks: Sequence[Tensor], layer: int) -> Tensor:
+    """What is left of the values of a hidden layer, (batch, n) or (steps, batch, n)."""
+    return values * masks[layer] if masks else values
+
+
+class Overflow:
+    """The share of pre-activations outside the range of their devices, 0 to 1."""
+
+    def __init__(self, net: Network) -> None:
+        self._net, self._over, self._total = net, 0, 0
+
+    def add(self, part: Chunk) -> None:
+        for layer, pre in zip(self._net.stack[:-1], part.pre, strict=True):
+            if layer.encode is not None:
+                self._over += layer.encode.overflowing(pre[0] if pre.stride(0) == 0 else pre) * _repeats(pre)
+                self._total += pre.numel()
+
+    @property
+    def share(self) -> float:
+        return self._over / max(1, self._total)
+
+
+def _repeats(pre: Tensor) -> int:
+    return len(pre) if pre.stride(0) == 0 else 1

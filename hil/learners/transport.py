@@ -1,0 +1,30 @@
+"""Errors carried back through a synapse, with the weights of the forward pass.
+
+    dL/dinput = delta dpre/dinput        W^T delta for a linear synapse
+    dL/dtheta = delta dpre/dtheta        added to `.grad`
+
+Only learners that are allowed to know the weights at the place of the error use this. Devices are never differentiated.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hil.network import accumulate
+
+
+def carried(synapse: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
+    """Add the gradient of the synapse at `inputs` (batch, n_in) for dL/dpre `delta`; returns dL/dinputs."""
+    if type(synapse) is nn.Linear:
+        accumulate(synapse, inputs, delta)
+        return delta @ synapse.weight.detach()
+    params = [param for param in synapse.parameters() if param.requires_grad]
+    with torch.enable_grad():
+        point = inputs.detach().requires_grad_(True)
+        answer = synapse(point)
+    found = torch.autograd.grad(answer, [point, *params], delta, allow_unused=True)
+    for param, grad in zip(params, found[1:], strict=True):
+        if grad is not None:
+            param.grad = grad if param.grad is None else param.grad.add_(grad)
+    return torch.zeros_like(inputs) if found[0] is None else found[0]
