@@ -25,6 +25,7 @@ from hil.learners.last_layer import LastLayer, LastLayerSettings
 from hil.learners.loss import Loss
 from hil.learners.pat import PAT, PATSettings
 from hil.learners.phyll import PhyLL, PhyLLSettings
+from hil.learners.spide import SPIDE, SPIDESettings
 from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Network, Trace, fill
 from hil.wrappers import Averaged, Guarded
@@ -64,6 +65,8 @@ SPIKING: dict[str, Callable[[], LifArray]] = {
     "ternary couples": lambda: LifArray(4, couples=True),
 }
 SIGNED = ForwardForwardSettings(amplitude=1, negatives="uniform", peer=0.1, drive="pre")
+TWO_STAGES = SPIDESettings(forward_steps=12, backward_steps=16)
+BY_HAND = SPIDESettings(forward_steps=12, backward_steps=16, scale=10.0, quantum=2.0, loss="mse")
 MOVING = FFGAFSettings(temperature=1.0, adaptation="both", share_every=1, dropout=0.2)
 Make = Callable[[Network, int, torch.Generator, Callable[[Tensor], Tensor]], Learner]
 LEARNERS: dict[str, Make] = {
@@ -83,6 +86,11 @@ LEARNERS: dict[str, Make] = {
     "phyll, inner steps": lambda net, n, rng, model: PhyLL.build(net, PhyLLSettings(inner_steps=3, phi="relu"), n, rng, model),
     "ffgaf": lambda net, n, rng, model: FFGAF.build(net, FFGAFSettings(temperature=1.0), n, rng, model),
     "ffgaf, moving shares, dropout": lambda net, n, rng, model: FFGAF.build(net, MOVING, n, rng, model),
+}
+
+SPIKING_LEARNERS: dict[str, Make] = {
+    "spide": lambda net, n, rng, model: SPIDE.build(net, TWO_STAGES, n, rng, model),
+    "spide, scale by hand, mse": lambda net, n, rng, model: SPIDE.build(net, BY_HAND, n, rng, model),
 }
 
 
@@ -106,6 +114,11 @@ def test_learner(make: Make) -> None:
     report = check_learner(make)
     assert len(report.passed) == 9
     assert not report.skipped
+
+
+@pytest.mark.parametrize("make", SPIKING_LEARNERS.values(), ids=list(SPIKING_LEARNERS))
+def test_spiking_learner(make: Make) -> None:
+    assert len(check_learner(make, spiking=True).passed) == 9
 
 
 def test_a_report_says_what_was_skipped_and_why() -> None:

@@ -1,17 +1,20 @@
-"""Does an object keep the contract of a Learner (hil/learner.py)? Tried on a small network around a noiseless sine."""
+"""Does an object keep the contract of a Learner (hil/learner.py)? Tried on a small network around a noiseless sine, or on one
+of spiking neurons."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hil.chance import generator, key
+from hil.conformance.neurons import NeuronChip
 from hil.conformance.report import Broken, Checklist, Report, need
-from hil.device import Device, Port, Spec
+from hil.device import Port, Spec
 from hil.encoding import Decode, Encode
 from hil.errors import ContractError, Refused
 from hil.learner import Learner
@@ -19,7 +22,7 @@ from hil.network import Layer, Network
 
 FEATURES, HIDDEN, CLASSES, EXAMPLES = 6, 12, 3, 90
 Model = Callable[[Tensor], Tensor]
-Make = Callable[[Network, int, torch.Generator, Model], Learner]
+Make = Callable[[Network, int, torch.Generator, Any], Learner]  # the last is a Model, or None for neurons
 
 
 class SineNode:
@@ -53,46 +56,65 @@ def response(x: Tensor) -> Tensor:
     return 0.2 * torch.sin(2 * x) + 0.1
 
 
-def check_learner(make: Make) -> Report:
-    """Try fresh learners from `make(net, classes, rng, model)`; the model is the node's exact response.
+def check_learner(make: Make, spiking: bool = False) -> Report:
+    """Try fresh learners from `make(net, classes, rng, model)`; the model is the node's exact response, None for neurons.
+
+    Args: spiking: the network has integrate-and-fire neurons from a chip in the place of the sine.
 
     Raises:
         ContractError: with the list of what failed.
     """
-    checks = Checklist(f"learner {type(make(_network(), CLASSES, generator(0, 0, 'learner'), response)).__name__}")
+    case = Case(make, spiking)
+    checks = Checklist(f"learner {type(case.pair()[1]).__name__}")
     with checks("a step returns a finite loss, and shares between 0 and 1", "poor"):
-        _metrics(make)
+        _metrics(case)
     with checks("a step fills every gradient and nothing else", "wrong"):
-        _fills(make)
+        _fills(case)
     with checks("old gradients are overwritten", "wrong"):
-        _overwrites(make)
+        _overwrites(case)
     with checks("all chance comes from the generators", "wrong"):
-        _deterministic(make)
+        _deterministic(case)
     with checks("prediction is (batch, classes) and changes nothing", "wrong"):
-        _predicts(make)
+        _predicts(case)
     with checks("a device that lets a graph through is refused", "wrong"):
-        _no_graph(make)
+        _no_graph(case)
     with checks("a drive out of range is refused", "unsafe"):
-        _refuses(make)
+        _refuses(case)
     with checks("saved and loaded, it goes on with the same gradients", "wrong"):
-        _resumes(make)
+        _resumes(case)
     with checks("the loss falls on a small problem", "poor"):
-        _learns(make)
+        _learns(case)
     return checks.report()
 
 
-def _network(device: Device | None = None) -> Network:
-    node = SineNode() if device is None else device
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key(0, 0, "weights"))
-        synapses = [nn.Linear(FEATURES, HIDDEN), nn.Linear(HIDDEN, HIDDEN), nn.Linear(HIDDEN, CLASSES)]
-    encode, decode = Encode.onto(node.spec.inputs, gain=0.5), Decode(0.1, 0.2)
-    return Network([*(Layer(s, node, encode, decode) for s in synapses[:-1]), Layer(synapses[-1])])
+@dataclass(frozen=True)
+class Case:
+    """What is tried: a way to make learners, and around what."""
 
+    make: Make
+    spiking: bool
 
-def _pair(make: Make, stream: str = "learner") -> tuple[Network, Learner]:
-    net = _network()
-    return net, make(net, CLASSES, generator(0, 0, stream), response)
+    def network(self, detached: bool = True) -> tuple[Network, Callable[[], int]]:
+        """A fresh network, and how many values its devices were sent so far."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key(0, 0, "weights"))
+            synapses = [nn.Linear(FEATURES, HIDDEN), nn.Linear(HIDDEN, HIDDEN), nn.Linear(HIDDEN, CLASSES)]
+        if self.spiking:
+            chip = NeuronChip(detached)
+            arrays = [chip.array(HIDDEN) for _ in synapses[:-1]]
+            layers = [Layer(s, a, Encode.onto(a.spec.inputs, gain=2.0)) for s, a in zip(synapses, arrays, strict=False)]
+            return Network([*layers, Layer(synapses[-1])], chip=chip), lambda: chip.sent.values
+        node = SineNode(detached)
+        encode, decode = Encode.onto(node.spec.inputs, gain=0.5), Decode(0.1, 0.2)
+        hidden = [Layer(s, node, encode, decode) for s in synapses[:-1]]
+        return Network([*hidden, Layer(synapses[-1])]), lambda: node.values
+
+    def learner(self, net: Network, stream: str = "learner") -> Learner:
+        return self.make(net, CLASSES, generator(0, 0, stream), None if self.spiking else response)
+
+    def pair(self, stream: str = "learner") -> tuple[Network, Learner]:
+        net, _ = self.network()
+        return net, self.learner(net, stream)
 
 
 def _problem() -> tuple[Tensor, Tensor]:
@@ -126,16 +148,16 @@ def _equal(a: list[Tensor], b: list[Tensor]) -> bool:
     return all(torch.equal(one, other) for one, other in zip(a, b, strict=True))
 
 
-def _metrics(make: Make) -> None:
-    metrics = _step(*_pair(make))
+def _metrics(case: Case) -> None:
+    metrics = _step(*case.pair())
     need("loss" in metrics and math.isfinite(metrics["loss"]), f"loss {metrics.get('loss')}")
     need(all(isinstance(v, float) for v in metrics.values()), f"not all numbers are floats: {dict(metrics)}")
     shares = {k: v for k, v in metrics.items() if k in ("accuracy", "overflow")}
     need(all(0 <= v <= 1 for v in shares.values()), f"not shares: {shares}")
 
 
-def _fills(make: Make) -> None:
-    net, learner = _pair(make)
+def _fills(case: Case) -> None:
+    net, learner = case.pair()
     before = [p.detach().clone() for p in net.parameters()]
     _step(net, learner)
     gradients = _gradients(net)
@@ -147,8 +169,8 @@ def _fills(make: Make) -> None:
     need(_equal(before, list(net.parameters())), "a parameter was changed: that is the optimiser's work")
 
 
-def _overwrites(make: Make) -> None:
-    clean, dirty = _pair(make), _pair(make)
+def _overwrites(case: Case) -> None:
+    clean, dirty = case.pair(), case.pair()
     for _, param in _trained(dirty[0]):
         param.grad = torch.full_like(param, 3.0)
     _step(*clean)
@@ -156,9 +178,9 @@ def _overwrites(make: Make) -> None:
     need(_equal(_gradients(clean[0]), _gradients(dirty[0])), "what stood in .grad before is still in it")
 
 
-def _deterministic(make: Make) -> None:
+def _deterministic(case: Case) -> None:
     before = torch.get_rng_state()
-    one, other = _pair(make), _pair(make)
+    one, other = case.pair(), case.pair()
     for number in range(3):
         _step(*one, number)
         _step(*other, number)
@@ -166,8 +188,8 @@ def _deterministic(make: Make) -> None:
     need(torch.equal(before, torch.get_rng_state()), "torch's global generator was used")
 
 
-def _predicts(make: Make) -> None:
-    net, learner = _pair(make)
+def _predicts(case: Case) -> None:
+    net, learner = case.pair()
     _step(net, learner)
     gradients = _gradients(net)
     x, _ = _problem()
@@ -178,10 +200,10 @@ def _predicts(make: Make) -> None:
     need(_equal(gradients, _gradients(net)), "prediction changed a gradient")
 
 
-def _no_graph(make: Make) -> None:
-    net = _network(SineNode(detached=False))
-    learner = make(net, CLASSES, generator(0, 0, "learner"), response)
+def _no_graph(case: Case) -> None:
+    net, _ = case.network(detached=False)
     try:
+        learner = case.learner(net)
         _step(net, learner)
         learner.predict(net, _problem()[0])
     except ContractError:
@@ -189,29 +211,29 @@ def _no_graph(make: Make) -> None:
     raise Broken("its reading was taken")
 
 
-def _refuses(make: Make) -> None:
-    node = SineNode()
-    net = _network(node)
-    learner = make(net, CLASSES, generator(0, 0, "learner"), response)
+def _refuses(case: Case) -> None:
+    net, sent = case.network()
+    learner = case.learner(net)
+    before = sent()
     with torch.no_grad():
         next(net.parameters()).fill_(math.nan)
     try:
         _step(net, learner)
     except Refused:
-        need(node.values == 0, "NaN reached the node")
+        need(sent() == before, "NaN reached the node")
     else:
         raise Broken("a NaN weight was taken")
 
 
-def _resumes(make: Make) -> None:
-    net, learner = _pair(make)
+def _resumes(case: Case) -> None:
+    net, learner = case.pair()
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     for number in range(2):
         _step(net, learner, number)
         optimizer.step()
     weights = {name: value.clone() for name, value in net.state_dict().items()}
     state: dict[str, Any] = {name: value.clone() for name, value in learner.state_dict().items()}
-    again, loaded = _pair(make, "another learner")
+    again, loaded = case.pair("another learner")
     again.load_state_dict(weights)
     loaded.load_state_dict(state)
     _step(net, learner, 2)
@@ -219,8 +241,8 @@ def _resumes(make: Make) -> None:
     need(_equal(_gradients(net), _gradients(again)), "they differ: something that it draws or learns is not in state_dict")
 
 
-def _learns(make: Make) -> None:
-    net, learner = _pair(make)
+def _learns(case: Case) -> None:
+    net, learner = case.pair()
     x, label = _problem()
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     losses = []

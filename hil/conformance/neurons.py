@@ -1,0 +1,93 @@
+"""Noiseless integrate-and-fire neurons, cut from a chip, for trying learners of spiking networks.
+
+v[t] = leak ( v[t-1] - (v_th - v_rest) s[t-1] ) + I[t]        s[t] = H( v[t] - v_th ), minus H( -v[t] - v_th ) in a couple
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hil.device import Port, Spec
+from hil.errors import ContractError
+
+LIMIT = 64.0
+
+
+@dataclass
+class Sent:
+    """values: currents that reached any array of a chip."""
+
+    values: int = 0
+
+
+class Neurons:
+    """Args: couples: ternary. sent: counts. detached: False lets a graph through, which nobody may take."""
+
+    def __init__(
+        self, size: int, couples: bool, leak: float, v_th: float, v_rest: float, sent: Sent, detached: bool
+    ) -> None:  # fmt: skip
+        self._size, self._couples, self._detached = size, couples, detached
+        self._leak, self._v_th, self._v_rest = leak, v_th, v_rest
+        self._sent = sent
+        self._state: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def spec(self) -> Spec:
+        low = -1.0 if self._couples else 0.0
+        return Spec(
+            Port("current", -LIMIT, LIMIT, "1", self._size), Port("spikes", low, 1, "1", self._size),
+            temporal=True, provenance="twin",
+        )  # fmt: skip
+
+    def program(self, params: Tensor) -> None:
+        raise ContractError("these neurons are fixed", where="neurons")
+
+    def reset(self) -> None:
+        self._state = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.spec.inputs.check(x)
+        self._sent.values += x.numel()
+        v, s = (torch.zeros_like(x[0]), torch.zeros_like(x[0])) if self._state is None else self._state
+        spikes = []
+        for current in x:
+            v = self._leak * (v - (self._v_th - self._v_rest) * s) + current
+            s = (v >= self._v_th).to(x.dtype)
+            if self._couples:
+                s = s - (v <= -self._v_th).to(x.dtype)
+            spikes.append(s)
+        self._state = v, s
+        answer = torch.stack(spikes)
+        return answer if self._detached else answer.requires_grad_(True)
+
+    def close(self) -> None:
+        """Nothing to make safe."""
+
+
+class NeuronChip:
+    """Arrays of neurons with a threshold of 1 and a reset to -1; without leak unless an array asks for it."""
+
+    def __init__(self, detached: bool = True, leak: float = 1.0) -> None:
+        self.sent = Sent()
+        self._detached, self._leak = detached, leak
+
+    def array(
+        self,
+        size: int,
+        couples: bool = False,
+        *,
+        v_th: float | None = None,
+        v_rest: float | None = None,
+        leak: float | None = None,
+    ) -> Neurons:
+        """The next array."""
+        return Neurons(
+            size, couples, self._leak if leak is None else leak, 1.0 if v_th is None else v_th,
+            -1.0 if v_rest is None else v_rest, self.sent, self._detached,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Nothing to make safe."""
