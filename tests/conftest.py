@@ -4,5 +4,11 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # before torch is imported, and for every process that a test starts
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--bench", default=None, help="a bench file: run tests/hardware on it, outputs will be driven")
