@@ -4,11 +4,14 @@ transfer   the node's curve as measured at the start, its spread, and the twin's
 pre        per hidden layer, a histogram of the drive that the network really uses, over the node's port
 feedback   per hidden layer, g and the twin's slope over the visited pre-activations, and their correlation
 time       where the time went, in seconds
+layers     per layer: the angle between the learner's direction and the true gradient in degrees, the firing rate of its neurons,
+           and the share of the node's range between the 1st and the 99th hundredth of its drives
+traffic    of one training step, and of one prediction: node evaluations and bits per example, calls in all
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,8 +21,10 @@ from hil.feedback import correlation
 from hil.learner import Tracing
 from hil.learners.adfa import ADFA, slope
 from hil.network import Layer
+from hil.run.alignment import look
 from hil.run.folder import RunFolder
 from hil.run.loop import Training
+from hil.run.traffic import Traffic
 from hil.run.transfer import Transfer
 
 EXAMPLES = 256
@@ -42,7 +47,7 @@ def transfer_table(transfer: Transfer, model: Model | None, drive_unit: str, rea
 
 
 def write(folder: RunFolder, training: Training, model: Model | None, wall_s: float) -> None:
-    """Add pre, feedback and time to the run's diagnostics.json; costs one more pass of EXAMPLES examples."""
+    """Add the rest to the run's diagnostics.json; costs one more step and two more passes of EXAMPLES examples."""
     some, learner = training.data.validation.x[:EXAMPLES], training.learner
     trace = learner.trace(training.net, some) if isinstance(learner, Tracing) else training.net(some)
     hidden = [(layer, pre) for layer, pre in zip(training.net.stack, trace.pre, strict=True) if layer.encode is not None]
@@ -50,7 +55,40 @@ def write(folder: RunFolder, training: Training, model: Model | None, wall_s: fl
     found["pre"] = [_histogram(layer, pre) for layer, pre in hidden]
     found["feedback"] = [_feedback(training, layer, pre, model) for layer, pre in hidden]
     found["time"] = times(training, wall_s)
+    found |= _looked(training, model, dict(zip((id(layer) for layer, _ in hidden), (pre for _, pre in hidden), strict=True)))
     folder.write_json("diagnostics.json", found)
+
+
+def _looked(training: Training, model: Model | None, pre: Mapping[int, Tensor]) -> dict[str, Any]:
+    """layers and traffic. pre: of a layer, by its id."""
+    seen, specs = look(training, model, EXAMPLES), [device.spec for device in training.devices]
+    rates = {id(d): t.firing_rate(s) for d, t, s in zip(training.devices, seen.prediction, specs, strict=True)}
+    layers = [
+        {
+            "angle_deg": angle,
+            "firing_rate": rates.get(id(layer.device)),
+            "range_use": _range_use(layer, pre[id(layer)]) if id(layer) in pre else None,
+        }
+        for layer, angle in zip(training.net.stack, seen.angles, strict=True)
+    ]
+
+    def cost(parts: Sequence[Traffic]) -> dict[str, float]:
+        bits = sum(part.bits(spec) for part, spec in zip(parts, specs, strict=True))
+        passes = sum(part.sent for part in parts)
+        calls = sum(part.calls for part in parts)
+        return {"passes_per_example": passes / seen.examples, "bits_per_example": bits / seen.examples, "calls": calls}
+
+    traffic = {"examples": seen.examples, "step": cost(seen.step), "prediction": cost(seen.prediction)}
+    return {"layers": layers, "no_angle": seen.why, "traffic": traffic}
+
+
+def _range_use(layer: Layer, pre: Tensor) -> float:
+    """0 to 1: how much of its node's range the layer uses, outliers left out."""
+    encode = layer.encode
+    assert encode is not None  # the caller chose layers with a device
+    drive = encode(pre).flatten()
+    low, high = (float(drive.kthvalue(max(1, round(q * drive.numel()))).values) for q in (0.01, 0.99))
+    return (high - low) / (encode.high - encode.low) if encode.high > encode.low else 0.0
 
 
 def times(training: Training, wall_s: float) -> dict[str, float]:

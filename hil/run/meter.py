@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -26,11 +26,12 @@ class Count:
 
 
 class Metered:
-    """Counts what goes through `inner`."""
+    """Counts what goes through `inner`. watch: shown every (drive, answer), for a look that is not counted in `count`."""
 
     def __init__(self, inner: Device) -> None:
         self._inner = inner
         self.count = Count()
+        self.watch: Callable[[Tensor, Tensor], None] | None = None
 
     @property
     def spec(self) -> Spec:
@@ -52,6 +53,8 @@ class Metered:
         self.count.busy_s += time.perf_counter() - begin
         self.count.calls += 1
         self.count.passes += x.numel()
+        if self.watch is not None:
+            self.watch(x, answer)
         return answer
 
     def close(self) -> None:
@@ -77,16 +80,18 @@ class MeteredStream(Metered):
     def submit(self, x: Tensor) -> Future[Tensor]:
         begin = time.perf_counter()
         answer = self._stream.submit(x)
-        answer.add_done_callback(lambda _: self._finished(begin, x.numel()))
+        answer.add_done_callback(lambda done: self._finished(begin, x, done))
         return answer
 
-    def _finished(self, begin: float, values: int) -> None:
+    def _finished(self, begin: float, x: Tensor, done: Future[Tensor]) -> None:
         now = time.perf_counter()
         with self._lock:  # answers come in order, so busy time is what lies after the previous answer
             self.count.busy_s += now - max(begin, self._idle_since)
             self._idle_since = now
             self.count.calls += 1
-            self.count.passes += values
+            self.count.passes += x.numel()
+            if self.watch is not None and not done.cancelled() and done.exception() is None:
+                self.watch(x, done.result())
 
 
 def metered(device: Device) -> Metered:
