@@ -178,7 +178,7 @@ class ADFASNN(nn.Module):
         self, net: Network, x: Tensor, label: Tensor, masks: Sequence[Tensor], changing: bool
     ) -> Iterator[Mapping[str, float]]:
         hidden = [_Layer(self.neuron, self.settings.presynaptic) for _ in net.stack[:-1]]
-        over = Overflow(net)
+        over, first = Overflow(net), torch.zeros(())
         share = 1.0 if changing else 1 / self.settings.time_steps
         net.zero_grad(set_to_none=True)
         for part in chunks(net, x, self.settings.time_steps, 1, masks=masks, changing=changing):
@@ -190,11 +190,16 @@ class ADFASNN(nn.Module):
             error, metrics = self._judged(net, hidden, label, masks)
             error.mul_(share)
             accumulate(net.stack[-1].synapse, masked(hidden[-1].rate, masks, -1), error)
-            inputs = [x, *(masked(one.presynaptic, masks, n) for n, one in enumerate(hidden[:-1]))]
-            for number, (layer, one) in enumerate(zip(net.stack[:-1], hidden, strict=True)):
-                delta = self.projection.onto(number, error).flatten(1).mul_(self._slope(one))
-                accumulate(layer.synapse, inputs[number], masked(delta, masks, number))
+            deltas = [self._delta(number, one, error, masks) for number, one in enumerate(hidden)]
+            for number, delta in enumerate(deltas[1:]):
+                accumulate(net.stack[number + 1].synapse, masked(hidden[number].presynaptic, masks, number), delta)
+            first = deltas[0] if changing else first + deltas[0]  # x is constant, so the products of all steps are one
+            if changing or hidden[0].steps == self.settings.time_steps:
+                accumulate(net.stack[0].synapse, x, first)
             yield {**metrics, "overflow": over.share, **_rates(hidden)}
+
+    def _delta(self, number: int, one: _Layer, error: Tensor, masks: Sequence[Tensor]) -> Tensor:
+        return masked(self.projection.onto(number, error).flatten(1).mul_(self._slope(one)), masks, number)
 
     def _slope(self, one: _Layer) -> Tensor:
         return self.feedback.g(one.membrane - self.neuron.v_th)

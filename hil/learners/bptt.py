@@ -4,8 +4,8 @@
     loss L( synapse_L( mean_t s_{L-1}[t] ) ), differentiated through all steps and layers, the reset included
 
 A step never asks the device: it trains the neurons that [learner] describes, all alike and without noise; `predict` goes
-through the device. So mismatch and noise show as the gap between training and validation. A drive that the device would refuse is
-refused here too. Memory grows with T.
+through the device. So mismatch and noise show as the gap between training and validation. A drive that the
+device would refuse is refused here too. Memory grows with T.
 
 Source: Neftci, Mostafa & Zenke, IEEE Signal Process. Mag. 36, 51 (2019).
 """

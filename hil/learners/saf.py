@@ -143,7 +143,7 @@ class SAFE(nn.Module):
         masks = dropout_masks(self.widths, len(x), self.settings.dropout, rng, x)
         hidden = [_Accumulated(self.neuron) for _ in net.stack[:-1]]
         over, share = Overflow(net), 1 / self.settings.time_steps
-        loss, total = 0.0, torch.zeros(())
+        loss, total, first = 0.0, torch.zeros(()), torch.zeros(())
         net.zero_grad(set_to_none=True)
         for part in chunks(
             net, x, self.settings.time_steps, 1 if changing else self.settings.chunk, masks=masks, changing=changing
@@ -158,18 +158,22 @@ class SAFE(nn.Module):
                 check_scores(scores, self.classes)
                 error, metrics = self.loss.judge(scores, label)
                 loss, total = loss + metrics["loss"] * share, total + scores
-                self._back(net, x, hidden, error.mul_(share), masks)
+                delta = self._back(net, hidden, error.mul_(share), masks)
+                first = delta if changing else first + delta  # x is constant, so the products of all steps are one
+                if changing or hidden[0].steps == self.settings.time_steps:
+                    accumulate(net.stack[0].synapse, x, first)
                 right = float(total.argmax(1).eq(label).float().mean())
                 yield {"loss": loss / (share * hidden[0].steps), "accuracy": right, "overflow": over.share, **_rates(hidden)}
 
-    def _back(self, net: Network, x: Tensor, hidden: Sequence[_Accumulated], error: Tensor, masks: Sequence[Tensor]) -> None:
+    def _back(self, net: Network, hidden: Sequence[_Accumulated], error: Tensor, masks: Sequence[Tensor]) -> Tensor:
+        """Fills the gradients of this step above the first synapse; dL/dpre of the first."""
         delta = error
         for number in range(len(hidden), 0, -1):
             one, layer = hidden[number - 1], net.stack[number - 1]
             delta = carried(net.stack[number].synapse, masked(one.sum, masks, number - 1), delta)
             delta = masked(delta, masks, number - 1) * bump(one.membrane - self.neuron.v_th, self.settings.sharpness)
             delta = scaled(delta, layer)
-        accumulate(net.stack[0].synapse, x, delta)
+        return delta
 
 
 class SAFF(nn.Module):
