@@ -1,25 +1,36 @@
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from drivers.serial_link import SerialLink
+from drivers.spiking import SpikingBoard
 from hil.architecture import closing
 from hil.chance import generator
+from hil.cli import run
 from hil.config import Experiment
 from hil.contraction import Contracted, conv_feedback, dense_feedback
 from hil.data import load
-from hil.device import Device
+from hil.device import Chip, Device
 from hil.encoding import Encode
 from hil.errors import ConfigError, ContractError, OutOfRange
 from hil.learners.equilibrium import measured_quantum, settle
 from hil.learners.spide import SPIDE, SPIDESettings
 from hil.network import Layer, Network
+from hil.run import checkpoint, session
+from hil.run.loop import Epoch, Step, Training, train
 from hil.run.meter import MeteredChip
 from hil.synapses import conv, dense, flat_widths
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_array import TwinChip
+from sim_devices.spiking_bench import VirtualBoard, board_server
 
 ROUNDING = Neuron(leak=1.0, v_th=1.0, v_rest=-1.0)
 LABEL = torch.arange(24) % 3
@@ -30,7 +41,9 @@ def x(rows: int = 24) -> Tensor:
     return torch.rand(rows, 36, generator=generator(0, 0, "x"))
 
 
-def network(structure: str = "feedback over two layers", neuron: Neuron = ROUNDING, gain: float = 2.0) -> Network:
+def network(
+    structure: str = "feedback over two layers", neuron: Neuron = ROUNDING, gain: float = 2.0, source: Chip | None = None
+) -> Network:
     torch.manual_seed(1)
     if structure == "convolutional feedback":
         found = conv([1, 6, 6], [3, 4], strides=[1, 2], readout=3)
@@ -38,7 +51,7 @@ def network(structure: str = "feedback over two layers", neuron: Neuron = ROUNDI
     else:
         found = dense([36, 14, 3] if structure == "self feedback" else [36, 14, 12, 3])
         loop = None if structure == "feed-forward" else dense_feedback(flat_widths(found, 36)[-2], 14, 1.5, 1.0)
-    chip = MeteredChip(TwinChip(neuron, seed=3))
+    chip = MeteredChip(source or TwinChip(neuron, seed=3))
     layers = []
     for synapse, width in zip(found[:-1], flat_widths(found, 36)[1:], strict=False):
         array = chip.array(width)
@@ -220,7 +233,7 @@ def test_the_norm_is_bounded_whatever_the_weights_are() -> None:
     points = torch.randn(5, 30)
     assert torch.allclose(loop(points), points @ matrix.T, rtol=1e-4)
     small = Contracted(nn.Linear(3, 3, bias=False), 3, 50.0)
-    assert float(small.factor()) == 1.0
+    assert float(small.factor().detach()) == 1.0
 
 
 def test_the_norm_of_maps_is_estimated_with_probes() -> None:
@@ -370,3 +383,78 @@ def test_digits_are_learned() -> None:
             optimizer.step()
     right = rule.predict(net, data.test.x).argmax(1) == data.test.y
     assert float(right.float().mean()) > 0.93
+
+
+def test_through_the_serial_board_it_learns_the_same_bits() -> None:
+    nets = [network("self feedback")]
+    with board_server(VirtualBoard(ROUNDING, seed=3)) as server:
+        board = SpikingBoard(SerialLink(server.port), v_th=1.0, v_rest=-1.0, leak=1.0, provenance="twin")
+        try:
+            nets.append(network("self feedback", source=board))
+            for net in nets:
+                rule = learner(net, forward_steps=10, backward_steps=10)
+                optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+                for number in range(4):
+                    rule.step(net, x(), LABEL, rng(number))
+                    optimizer.step()
+        finally:
+            board.close()
+    assert all(torch.equal(a, b) for a, b in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
+
+
+FILE = """
+[data]
+use = "digits"
+train_examples = 200
+[network]
+widths = [64, 30, 10]
+feedback = { norm = 2.0 }
+[device]
+chip = "lif"
+leak = 1.0
+v_th = 1.0
+v_rest = -1.0
+noise = 0.05
+[encode]
+gain = 4.0
+[learner]
+use = "spide"
+forward_steps = 8
+backward_steps = 8
+[optimizer]
+lr = 0.01
+[train]
+epochs = 2
+batch = 50
+threads = 1
+"""
+
+
+def test_a_run_from_a_file_and_its_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "spide.toml").write_text(FILE)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(["train", str(tmp_path / "spide.toml"), "--run", str(whole)]) == 0
+    assert (whole / "report.html").exists()
+
+    def interrupted(training: Training) -> Iterator[Step | Epoch]:
+        for point in train(training):
+            if isinstance(point, Step) and point.step == 6:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield point
+
+    monkeypatch.setattr(session, "train", interrupted)
+    assert run(["train", str(tmp_path / "spide.toml"), "--run", str(parts)]) == 130
+    monkeypatch.undo()
+    assert run(["resume", str(parts)]) == 0
+    one, other = (checkpoint.load(checkpoint.latest(folder / "checkpoints")).tensors for folder in (whole, parts))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_feedback_around_a_node_without_time_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = FILE.replace(
+        'chip = "lif"\nleak = 1.0\nv_th = 1.0\nv_rest = -1.0\nnoise = 0.05', 'use = "mach_zehnder"\nv_pi = "3.5 V"'
+    )
+    (tmp_path / "e.toml").write_text(text.replace("gain = 4.0", ""))
+    assert run(["train", str(tmp_path / "e.toml"), "--run", str(tmp_path / "r")]) == 2
+    assert "feedback" in capsys.readouterr().err
