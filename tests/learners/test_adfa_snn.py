@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from spiking_net import LABEL, close, examples, gradients, network, rng, stepped
+from torch import Tensor
+
+from hil.chance import generator
+from hil.errors import ConfigError, OutOfRange
+from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
+from hil.learners.loss import Loss
+from hil.learners.neuron_model import NeuronModel
+from hil.network import Network
+from sim_devices.lif_array import Neuron
+from sim_devices.spiking_array import SpikingArray, TwinChip
+
+STEPS = 5
+
+
+def learner(net: Network, **changed: object) -> ADFASNN:
+    settings = ADFASNNSettings(**{"time_steps": STEPS, **changed})  # type: ignore[arg-type]
+    return ADFASNN.build(net, settings, 3, generator(0, 0, "l"))
+
+
+def recorded(net: Network) -> list[tuple[Tensor, Tensor]]:
+    """Of each hidden layer (spikes, membranes), all steps at once; membranes as the arrays themselves report them."""
+    net.reset()
+    found, h = [], examples().expand(STEPS, -1, -1)
+    with torch.no_grad():
+        for layer in net.stack[:-1]:
+            h = layer.measure(layer.synapse(h))
+            array = layer.device
+            assert isinstance(array, SpikingArray)
+            found.append((h, array.monitor().clone()))
+    return found
+
+
+def test_the_host_follows_the_membranes_of_the_device() -> None:
+    net = network()
+    with torch.no_grad():
+        current = net.stack[0].synapse(examples())
+    spikes, membranes = recorded(net)[0]
+    v, s = torch.zeros_like(current), torch.zeros_like(current)
+    for t in range(STEPS):
+        v, s = NeuronModel().membrane(v, s, current), spikes[t]
+        assert torch.equal(v, membranes[t])
+
+
+def test_what_is_misbelieved_of_a_neuron_does_not_grow_with_time() -> None:
+    array = TwinChip(Neuron(threshold_mismatch=0.1, leak_mismatch=0.1)).array(50)
+    current = torch.rand(1, 3, 50, generator=rng()).expand(60, -1, -1) * 2
+    spikes = array.forward(current)
+    v, s, wrong = torch.zeros(3, 50), torch.zeros(3, 50), []
+    for t in range(60):
+        v, s = NeuronModel().membrane(v, s, current[t]), spikes[t]
+        wrong.append(float((v - array.monitor()[t]).abs().mean()))
+    assert sum(wrong[50:]) / 10 < 0.3
+    assert sum(wrong[50:]) < 1.3 * sum(wrong[10:20])
+
+
+@pytest.mark.parametrize("presynaptic", ["spike", "trace"])
+def test_mean_error_gives_the_product_of_means(presynaptic: str) -> None:
+    net = network()
+    one = learner(net, presynaptic=presynaptic)
+    found = stepped(net, one)
+    (s1, v1), (s2, v2) = recorded(net)
+    error, _ = Loss().judge(net.stack[2].synapse(s2.mean(0)).detach(), LABEL)
+    g, b = one.feedback.g, one.projection
+    delta1 = (error @ b.get_buffer("B0").T) * g(v1 - 1).mean(0)
+    delta2 = (error @ b.get_buffer("B1").T) * g(v2 - 1).mean(0)
+    sent = s1.mean(0) if presynaptic == "spike" else leaky(s1).mean(0)
+    wanted = [delta1.T @ examples(), delta1.sum(0), delta2.T @ sent, delta2.sum(0), error.T @ s2.mean(0), error.sum(0)]
+    assert close(wanted, found)
+
+
+@pytest.mark.parametrize("presynaptic", ["spike", "trace"])
+@pytest.mark.parametrize("update", ["accumulated", "per_step"])
+def test_running_error_gives_three_factors_a_step(presynaptic: str, update: str) -> None:
+    net = network()
+    one = learner(net, presynaptic=presynaptic, error="running", update=update)
+    found = [gradients(net) for _ in one.updates(net, examples(), LABEL, rng())]
+    (s1, v1), (s2, v2) = recorded(net)
+    sent = s1 if presynaptic == "spike" else leaky(s1)
+    wanted = []
+    for t in range(STEPS):
+        rate = s2[: t + 1].mean(0)
+        error, _ = Loss().judge(net.stack[2].synapse(rate).detach(), LABEL)
+        delta1 = (error @ one.projection.get_buffer("B0").T) * one.feedback.g(v1[t] - 1)
+        delta2 = (error @ one.projection.get_buffer("B1").T) * one.feedback.g(v2[t] - 1)
+        wanted.append([delta1.T @ examples(), delta1.sum(0), delta2.T @ sent[t], delta2.sum(0), error.T @ rate, error.sum(0)])
+    if update == "accumulated":
+        wanted = [[sum(parts, torch.zeros(())) / STEPS for parts in zip(*wanted, strict=True)]]
+    assert len(found) == len(wanted)
+    assert all(close(w, f) for w, f in zip(wanted, found, strict=True))
+
+
+def leaky(spikes: Tensor) -> Tensor:
+    """The trace with lam = 1/2 in units of one spike."""
+    found, trace, ones = [], torch.zeros_like(spikes[0]), 0.0
+    for s in spikes:
+        trace, ones = 0.5 * trace + s, 0.5 * ones + 1
+        found.append(trace / ones)
+    return torch.stack(found)
+
+
+def test_chunks_change_nothing() -> None:
+    nets = [network(), network()]
+    assert close(*(stepped(net, learner(net, chunk=chunk)) for net, chunk in zip(nets, (1, 4), strict=True)), 1e-6)
+
+
+def test_spikes_are_all_it_sees() -> None:
+    """The same spikes from neurons that work otherwise give the same gradients: membranes are the host's own estimate."""
+
+    class Recorded:
+        def __init__(self, inner: SpikingArray, tape: list[Tensor]) -> None:
+            self.inner, self.tape = inner, list(tape)
+            self.spec = inner.spec
+
+        def reset(self) -> None: ...
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([self.tape.pop(0) for _ in x])
+
+    net = network(Neuron(noise=0.3))
+    first, tapes = learner(net), []
+    for layer in net.stack[:-1]:
+        tape: list[Tensor] = []
+        tapes.append(tape)
+        forward = layer.device.forward  # type: ignore[union-attr]
+        layer.device.forward = lambda x, f=forward, t=tape: t.extend(y := f(x)) or y  # type: ignore[union-attr]
+    found = stepped(net, first)
+    for layer, tape in zip(net.stack[:-1], tapes, strict=True):
+        layer.device = Recorded(layer.device, tape)  # type: ignore[assignment, arg-type]
+    assert close(found, stepped(net, first), 0.0)
+
+
+def test_prediction_and_report() -> None:
+    net = network()
+    one = learner(net)
+    metrics = one.step(net, examples(), LABEL, rng())
+    assert {"loss", "accuracy", "overflow", "rate_layer0", "rate_layer1"} <= set(metrics)
+    assert all(isinstance(value, float) for value in metrics.values())
+    trace = one.trace(net, examples())
+    assert trace.pre[0].shape == (STEPS, 12, 14)
+    assert trace.outputs[1].shape == (12, 11)
+    assert torch.allclose(trace.outputs[-1], one.predict(net, examples()), atol=1e-6)
+    assert set(one.state_dict()) == {"projection.B0", "projection.B1"}
+
+
+def test_wrong_settings_are_refused() -> None:
+    for bad in (
+        {"update": "never"}, {"error": "none"}, {"presynaptic": "both"}, {"update": "per_step"}, {"time_steps": 0},
+        {"leak": 2.0}, {"dropout": -0.1}, {"v_rest": 2.0},
+    ):  # fmt: skip
+        with pytest.raises(ConfigError):
+            ADFASNNSettings(**bad)  # type: ignore[arg-type]
+
+
+def test_nan_is_refused_before_it_is_sent() -> None:
+    net = network()
+    with torch.no_grad():
+        net.stack[0].synapse.weight.fill_(float("nan"))  # type: ignore[operator, union-attr]
+    with pytest.raises(OutOfRange):
+        stepped(net, learner(net))

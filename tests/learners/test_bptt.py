@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from spiking_net import LABEL, close, examples, gradients, network, rng, stepped
+
+from hil.chance import generator
+from hil.errors import OutOfRange
+from hil.learners.bptt import BPTT
+from hil.learners.neuron_model import NeuronModel, bump
+from hil.learners.saf import OnlineSettings
+from sim_devices.lif_array import LifArray, Neuron
+
+SETTINGS = OnlineSettings(time_steps=5, mse_share=0.0)
+
+
+@pytest.mark.parametrize("leak", [0.5, 1.0])
+def test_the_model_spikes_and_slopes_as_the_twin_does(leak: float) -> None:
+    currents = torch.randn(8, 4, 9, generator=rng())
+    mine, theirs = currents.clone().requires_grad_(True), currents.clone().requires_grad_(True)
+    weight = torch.randn(8, 4, 9, generator=rng(1))
+    spikes = NeuronModel(leak).spikes(mine)
+    wanted = LifArray(9, Neuron(leak=leak)).surrogate(theirs, "sigmoid")
+    assert torch.equal(spikes, wanted)
+    assert spikes.any()
+    (spikes * weight).sum().backward()
+    (wanted * weight).sum().backward()
+    assert mine.grad is not None
+    assert theirs.grad is not None
+    assert torch.allclose(mine.grad, theirs.grad, atol=1e-5)
+
+
+def test_gradient_is_that_of_the_twin_differentiated_through_time() -> None:
+    net = network()
+    found = stepped(net, BPTT(SETTINGS, 3))
+    twins = [LifArray(14, Neuron()), LifArray(11, Neuron())]
+    net.zero_grad()
+    h = examples().expand(5, -1, -1)
+    for layer, twin in zip(net.stack, twins, strict=False):
+        h = twin.surrogate(layer.synapse(h), "sigmoid")
+    torch.nn.functional.cross_entropy(net.stack[2].synapse(h).mean(0), LABEL).backward()
+    assert close(found, gradients(net), 1e-4)
+
+
+def test_a_step_asks_no_device_and_refuses_what_the_device_would() -> None:
+    net = network(Neuron(limit=0.01))
+    with pytest.raises(OutOfRange):
+        BPTT(SETTINGS, 3).step(net, examples(), LABEL, rng())
+
+    net = network()
+    net.stack[0].device = net.stack[1].device = None
+    assert BPTT.build(net, SETTINGS, 3, generator(0, 0, "l")).step(net, examples(), LABEL, rng())["loss"] > 0
+
+
+def test_slope_of_a_spike_is_highest_at_threshold_and_even() -> None:
+    at = torch.tensor([-1.0, 0.0, 1.0])
+    values = bump(at)
+    assert values[1] == 1.0
+    assert values[0] == pytest.approx(float(values[2]), rel=1e-4)
+
+
+def test_dropout_draws_from_the_generator_alone() -> None:
+    net = network()
+    learner = BPTT.build(net, OnlineSettings(time_steps=3, dropout=0.5), 3, generator(0, 0, "l"))
+    assert close(stepped(net, learner), stepped(net, learner), 0.0)
+    before = gradients(net)
+    learner.step(net, examples(), LABEL, rng(1))
+    assert not close(before, gradients(net))
