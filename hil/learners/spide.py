@@ -163,7 +163,7 @@ class SPIDE(nn.Module):
 
     def _follow(self, rates: Sequence[Tensor]) -> None:
         """Move every scale towards the one that would have given the target."""
-        typical = torch.stack([_typical(beta) for beta in rates])
+        typical = torch.stack([_typical(beta) for beta in rates]).to(self.scales.device)
         self.scales.mul_((self.settings.target / typical).clamp(0.5, 2.0).pow(HASTE)).clamp_(max=LARGEST_SCALE)
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ from hil.data import load
 from hil.device import Chip, Device
 from hil.encoding import Encode
 from hil.errors import ConfigError, ContractError, OutOfRange
-from hil.learners.equilibrium import measured_quantum, settle
+from hil.learners.equilibrium import by_events, measured_quantum, settle
 from hil.learners.spide import SPIDE, SPIDESettings
 from hil.network import Layer, Network
 from hil.run import checkpoint, session
@@ -208,6 +208,14 @@ def test_rates_of_both_stages_are_reported() -> None:
         assert metrics[f"rate_forward_layer{number}"] == pytest.approx(float(rate.mean()), rel=1e-5)
         assert metrics[f"open_layer{number}"] == pytest.approx(float(((rate > 0) & (rate < 1)).float().mean()), rel=1e-5)
     assert 0 < metrics["rate_backward"] < 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 1.0])
+def test_event_by_event_is_the_product(share: float) -> None:
+    spikes = (torch.rand(20, 30, generator=rng(1)) < share) * torch.randn(20, 30, generator=rng(2))
+    spikes[7] = 0
+    matrix = torch.randn(30, 11, generator=rng(3))
+    assert torch.allclose(by_events(spikes, matrix), spikes @ matrix, atol=1e-5)
 
 
 def test_closed_neurons_learn_nothing() -> None:
