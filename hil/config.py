@@ -51,7 +51,10 @@ class Using(BaseModel):
 
 
 class Data(Section):
+    """shift: training images are moved by up to so many pixels either way, anew each time; validation and test never are."""
+
     use: str = "digits"
+    shift: Annotated[int, Field(ge=0)] = 0
     dir: str | None = None
     train_examples: Annotated[int, Field(gt=0)] | None = None
 
@@ -200,16 +203,16 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """
     table = read_toml(path)
     for text in overrides:
-        _override(table, text)
-    return _checked(Experiment, table, str(path))
+        override(table, text)
+    return checked(Experiment, table, str(path))
 
 
 def read_bench(path: Path) -> BenchFile | SpikingBench:
     """Raises: ConfigError."""
     table = read_toml(path)
     if table.get("shape") == "spiking":
-        return _checked(SpikingBench, table, str(path))
-    return _checked(BenchFile, table, str(path))
+        return checked(SpikingBench, table, str(path))
+    return checked(BenchFile, table, str(path))
 
 
 def dump(model: BaseModel) -> str:
@@ -302,7 +305,12 @@ def _short(value: object) -> str:
     return text if len(text) < 60 else text[:57] + "..."
 
 
-def _override(table: dict[str, Any], text: str) -> None:
+def override(table: dict[str, Any], text: str) -> None:
+    """Set `section.key=value` in `table`; a value that is not TOML is a string.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
@@ -318,7 +326,12 @@ def _override(table: dict[str, Any], text: str) -> None:
     table[keys[-1]] = parsed
 
 
-def _checked(model: type[M], table: Mapping[str, Any], where: str) -> M:
+def checked(model: type[M], table: Mapping[str, Any], where: str) -> M:
+    """`table` as a `model`.
+
+    Raises:
+        ConfigError: the first unknown key with the nearest known one, or the first wrong value.
+    """
     try:
         return model.model_validate(table)
     except pydantic.ValidationError as error:
@@ -346,6 +359,8 @@ def _explained(model: type[BaseModel], fault: Any, where: str, count: int) -> Co
 def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
     """The keys allowed in the section `path` of `model`."""
     for part in path:
+        if part.isdigit():  # a place in a list of tables
+            continue
         annotation = model.model_fields[part].annotation
         options = [annotation, *getattr(annotation, "__args__", ())]
         model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), model)

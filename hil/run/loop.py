@@ -25,6 +25,7 @@ from hil.learner import Learner, Online, Selecting
 from hil.network import Network
 from hil.run.checkpoint import Checkpoint, optimizer_state, restore_optimizer, under
 from hil.run.meter import Metered
+from hil.shift import shifted
 
 EVALUATION_BATCH = 500
 
@@ -34,6 +35,7 @@ class Plan:
     """seed: of everything. schedule: "constant", or "cosine" down to zero at the last step of the last epoch.
 
     budget_passes: training ends with the step that spends so many node evaluations, all counted; None: with the last epoch.
+    shift: pixels by which training images are moved, at most.
     """
 
     seed: int
@@ -41,6 +43,7 @@ class Plan:
     batch: int
     schedule: str = "constant"
     budget_passes: int | None = None
+    shift: int = 0
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,8 @@ def _one_epoch(training: Training) -> Iterator[Step]:
         mark = _spent(seconds, "data_s", mark)
         _set_rates(training)
         metrics: Mapping[str, float] = {}
-        for metrics in _updates(training, x, label):
+        moved = shifted(x, training.data.shape, plan.shift, generator(plan.seed, training.step, "shift"))
+        for metrics in _updates(training, moved, label):
             mark = _spent(seconds, "learner_s", mark)
             if not math.isfinite(metrics["loss"]):
                 raise _diverged(training.step, metrics["loss"])
