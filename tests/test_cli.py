@@ -205,11 +205,21 @@ def test_a_nan_weight_stops_before_anything_is_sent(
                     next(training.net.parameters()).view(-1)[0] = float("nan")
 
     monkeypatch.setattr(session, "train", poisoned)
-    said = hil(capsys, "train", experiment(tmp_path), "--run", tmp_path / "r")
+    path = experiment(tmp_path, TWIN + "checkpoint_every = 4\n")
+    said = hil(capsys, "train", path, "--run", tmp_path / "r")
     assert said.code == 3
-    for part in ("modulator drive", "NaN", "nothing was sent", "hil resume", "after step 5"):
+    for part in (
+        "modulator drive",
+        "NaN",
+        "nothing was sent",
+        "hil resume",
+        "after step 5",
+        "newest checkpoint is step-00000004",
+    ):
         assert part in said.err
     assert summary(tmp_path / "r")["status"] == "fault"
+    monkeypatch.undo()
+    assert hil(capsys, "resume", tmp_path / "r").code == 0  # from the last good weights
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,13 +105,16 @@ def _commit_after(training: Training, folder: RunFolder) -> str:
     A virtual bench that died took the state of its plant along. Then the checkpoint before stays the newest: going on from
     there gives the numbers of a run without the fault, going on from here would not.
     """
+    newest = checkpoint.latest(folder.checkpoints).stem if any(folder.checkpoints.glob("step-*.json")) else "none"
+    if newest == _name(training):
+        return "which is committed"
+    if not all(bool(torch.isfinite(value).all()) for value in training.net.state_dict().values()):
+        return f"its weights are not finite, so the newest checkpoint is {newest}"  # from the others a resume would fail again
     try:
         commit(training, folder)
     except LinkError as lost:
         folder.note("lost", what="the state of the plant", message=str(lost))
-        newest = checkpoint.latest(folder.checkpoints).stem if any(folder.checkpoints.glob("step-*.json")) else "none"
-        if newest != _name(training):
-            return f"the newest checkpoint is {newest}, as the plant's state is lost"
+        return f"the newest checkpoint is {newest}, as the plant's state is lost"
     return "which is committed"
 
 
