@@ -60,7 +60,7 @@ class Encode:
 
     def __call__(self, pre: Tensor) -> Tensor:
         """(..., n) -> (..., n). NaN passes unchanged, to be refused by the port."""
-        drive = pre * self.gain
+        drive = pre if self.gain == 1.0 else pre * self.gain
         if self.offset:
             drive = drive + self.offset
         if self.overflow == "clip":

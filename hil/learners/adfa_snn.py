@@ -163,6 +163,7 @@ class ADFASNN(nn.Module):
                     one.advance(drive, fired)
                     one.slopes = one.slopes + self._slope(one)
                     one.traces = one.traces + one.presynaptic
+            del part, drives, spikes, drive, fired  # given back before the next chunk is taken
         share = 1 / self.settings.time_steps
         error, metrics = self._judged(net, hidden, label, masks)
         net.zero_grad(set_to_none=True)

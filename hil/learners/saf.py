@@ -206,6 +206,7 @@ class SAFF(nn.Module):
         for part in chunks(net, x, settings.time_steps, settings.chunk, masks=masks):
             over.add(part)
             totals.add(part.drives, part.spikes)
+            del part  # given back before the next chunk is taken
         weight = self.neuron.memory(settings.time_steps)
         rate = [total / weight for total in totals.spikes]
         scores = net.stack[-1].synapse(masked(rate[-1], masks, -1))

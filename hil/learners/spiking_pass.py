@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hil.device import plain
 from hil.errors import ConfigError, ContractError
 from hil.network import Layer, Network, Trace
 
@@ -52,16 +53,17 @@ def chunks(
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for number, layer in enumerate(net.stack[:-1]):
             if number:
-                sent = found[-1][2]
-                pre = over_time(layer.synapse, sent * masks[number - 1] if masks else sent)
+                pre = over_time(layer.synapse, masked(found[-1][2], masks, number - 1))
             found.append((pre, *_asked(layer, pre)))
         yield Chunk(*(tuple(part) for part in zip(*found, strict=True)))
+        del found, pre  # given back before as much is taken again
 
 
 def _asked(layer: Layer, pre: Tensor) -> tuple[Tensor, Tensor]:
     if layer.device is None or layer.encode is None:
         raise ContractError("a hidden layer has no neurons", where="network", allowed="a device behind every hidden synapse")
-    return layer.encode(pre), layer.measure(pre)
+    drive = layer.encode(pre)
+    return drive, layer.decode(plain(layer.device.forward(drive), layer.device.spec.outputs.name))
 
 
 def over_time(synapse: nn.Module, sent: Tensor) -> Tensor:
