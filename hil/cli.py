@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,9 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its code."""
+    # torch is imported by the commands: its waiting threads then sleep instead of spinning, which on a machine shared with
+    # anything else was measured four times faster, and costs nothing on an idle one that could be measured
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -120,39 +124,11 @@ def resume(run: Path, *, from_: Annotated[Path | None, Parameter(name="--from")]
 
 
 def _execute(folder: Any, origin: Path, start: Path | None) -> None:
-    """Build what the folder's config.toml says, restore `start` if given, train, report."""
-    from hil.config import dump, read_experiment
-    from hil.experiment import built
+    """Train what the folder's config.toml says, from `start` if given, and report."""
+    from hil.launch import launch
     from hil.report import render
-    from hil.run import checkpoint, diagnostics, session
-    from hil.run.live import Live
-    from hil.run.session import Labels
-    from hil.run.stopping import Stopping
 
-    saved = checkpoint.load(start) if start else None  # read before anything is opened
-    labels: Labels | None = None
-    experiment = read_experiment(folder.config)
-    bench = folder.path / "bench.toml" if start and experiment.device.bench is not None else None  # the copy of a resumed run
-    try:
-        with Stopping() as stopping, built(experiment, origin, bench) as made:
-            training, labels = made.training, made.labels
-            if saved is not None:
-                training.restore(saved)
-                folder.forget_metrics_after(training.step)
-                folder.note("resume", step=training.step, checkpoint=str(start))
-            else:
-                folder.config.write_text(dump(made.experiment))
-                folder.note("start", provenance=made.labels.provenance, node=made.labels.node)
-                if made.transfer is not None:
-                    folder.write_json("diagnostics.json", {"transfer": made.transfer_table()})
-            for line in made.introduction():
-                out.print(line, markup=False, soft_wrap=True)
-            with Live(training, out) as live:
-                summary = session.run(training, folder, stopping, made.labels, experiment.train.checkpoint_every, live)
-            diagnostics.write(folder, training, made.model, summary["wall_s"])
-    except (Stopped, Interrupted) as error:
-        error.outputs = labels.outputs_after if labels else ""  # true now: had closing failed, UnsafeOutputs would be here
-        raise
+    summary = launch(folder, origin, start, out)
     page = render(folder.path)
     out.print(
         f"done in {summary['wall_s']:.0f} s. test {summary['test_accuracy']:.1%} "
@@ -172,6 +148,30 @@ def report(*runs: Path) -> None:
         raise ConfigError("which run?", where="hil report", got="no folder", todo="hil report RUN; hil list runs shows them")
     for path in runs:
         out.print(f"report  {render(RunFolder.open(path).path)}", soft_wrap=True)
+
+
+@app.command
+def compare(comparison: Path, *, out_: Annotated[Path | None, Parameter(name="--out")] = None) -> None:
+    """Train several learners on several devices with several seeds, on equal terms, and say which is better, if any is.
+
+    Finished runs are not repeated: give the same command again after an interruption.
+
+    Parameters
+    ----------
+    comparison: the comparison file, see hil/comparison.py.
+    out_: the folder of the results; compare/<name> by default.
+    """
+    from hil import comparison as comparing
+
+    file = comparing.read(comparison)
+    target = out_ or Path("compare") / (file.name or comparison.stem)
+    standings = comparing.run(file, comparison, target, out)
+    for table in comparing.tables(standings):
+        out.print(table)
+        out.print()
+    for line in standings.findings():
+        out.print(line, soft_wrap=True, markup=False)
+    out.print(f"results {target / 'table.json'}\nreport  {target / 'compare.html'}", soft_wrap=True)
 
 
 @app.command

@@ -131,6 +131,17 @@ def dataset(experiment: Experiment) -> Dataset:
     return data if table.train_examples is None else subset(data, table.train_examples)
 
 
+def checked_settings(experiment: Experiment, where: str) -> None:
+    """Refuse, without opening anything, what can be refused so: data, network, learner's and optimiser's settings.
+
+    Raises:
+        DataError, ConfigError.
+    """
+    synapses(experiment, dataset(experiment), where)
+    _learner(experiment, where)
+    _optimizer([nn.Parameter(torch.zeros(1))], experiment, where)
+
+
 @contextmanager
 def built(experiment: Experiment, where: Path, bench_copy: Path | None = None) -> Iterator[Built]:
     """Build `experiment`, read from the file `where`; closes all it opened.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hil import comparison
 from hil.config import arguments, dump, find, read_bench, read_experiment, resolve
 from hil.errors import ConfigError
 from hil.units import quantity
@@ -111,4 +112,7 @@ def test_the_shipped_files_are_valid() -> None:
     for path in (root / "benches").glob("*.toml"):
         read_bench(path)
     for path in (root / "experiments").glob("*.toml"):
-        read_experiment(path)
+        if path.name.startswith("compare_"):
+            assert list(comparison.cells(comparison.read(path), path, Path("unused")))
+        else:
+            read_experiment(path)

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACTS = {"device", "errors", "network", "encoding", "learner", "feedback", "synapses", "chance", "wrappers", "conformance"}
-COMPOSITION = {"cli", "config", "bench", "experiment", "architecture", "listing", "__main__", "__init__"}
+ENTRY = {"__main__", "__init__"}
+COMPOSITION = {"cli", "config", "bench", "experiment", "architecture", "listing", "launch", "comparison", *ENTRY}
 COLUMNS = {"drivers", "sim_devices", "calibration"}
 ONLY_IN = {
     "deap": {"hil/search"},

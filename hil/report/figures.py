@@ -13,6 +13,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from hil.report.findings import Curve, Event, Feedback, Histogram, Timeline, Transfer
+from hil.report.standings import Band
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 INK, MUTED, GRID, SURFACE = "#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04"
 BAD, GOOD = "#0a0a05", "#0a0a06"
 SERIES = ("#0a0a11", "#0a0a12", "#0a0a13", "#0a0a14")
+MANY = (*SERIES, "#0a0a15", "#0a0a16", "#0a0a17", "#0a0a18")
 VARIABLES = {
     INK: "--ink", MUTED: "--muted", GRID: "--grid", SURFACE: "--surface", BAD: "--bad", GOOD: "--good",
-    **{colour: f"--series-{k}" for k, colour in enumerate(SERIES, 1)},
+    **{colour: f"--series-{k}" for k, colour in enumerate(MANY, 1)},
 }  # fmt: skip
 EVENT_COLOURS = {"fault": BAD, "recovery": GOOD, "calibration": SERIES[3], "interrupt": SERIES[1], "resume": SERIES[0]}
 STYLE: Mapping[Any, Any] = {
@@ -86,6 +88,28 @@ def loss(curves: Mapping[str, Curve]) -> str:
     _legend(axes)
     ends = ", ".join(f"{name} ends at {line.values[-1]:.3g}" for name, line in curves.items() if line.values)
     return _svg(fig, "loss", f"Loss over epochs: {ends}.")
+
+
+def race(curves: Mapping[str, Band], name: str) -> str:
+    """Validation accuracy in per cent over device passes, a line and its spread for every learner; `name`: unique on a page."""
+    fig, axes = _figure(3.9)
+    for number, (learner, band) in enumerate(curves.items()):
+        colour, dashed = MANY[number % len(MANY)], number >= len(MANY)
+        low, high = ([100 * (m + sign * s) for m, s in zip(band.mean, band.std, strict=True)] for sign in (-1, 1))
+        axes.fill_between(band.passes, low, high, color=colour, alpha=0.18, lw=0)
+        axes.plot(
+            band.passes, [100 * m for m in band.mean], color=colour, ls="--" if dashed else "-",
+            marker="o" if len(band.passes) <= 25 else "", ms=3.2, mec=SURFACE, mew=0.4, label=learner,
+        )  # fmt: skip
+    first = min((band.passes[0] for band in curves.values()), default=0.0)
+    last = max((band.passes[-1] for band in curves.values()), default=0.0)
+    if first > 0 and last > 50 * first:
+        axes.set_xscale("log")
+    axes.set_xlabel("device passes")
+    axes.set_ylabel("validation accuracy (%)")
+    _legend(axes)
+    ends = ", ".join(f"{learner} ends at {100 * band.mean[-1]:.1f} %" for learner, band in curves.items())
+    return _svg(fig, name, f"Validation accuracy over device passes: {ends}.")
 
 
 def transfer(curve: Transfer | None, used: Sequence[Histogram]) -> str:

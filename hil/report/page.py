@@ -5,7 +5,7 @@ Every number comes from a file of the run folder; what is missing or damaged is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,19 +25,24 @@ def render(run: Path) -> Path:
     Raises:
         RunError: this is no run folder, or it cannot be written.
     """
+    target = run / "report.html"
+    write_atomic(target, page("report.html", contents(read(run))).encode())
+    return target
+
+
+def page(template: str, shown: Mapping[str, object]) -> str:
+    """A page of this package with what it shows; all of it is escaped but figures."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    page = Environment(
+    made = Environment(
         loader=PackageLoader("hil.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page.filters |= {"percent": percent, "quantity": quantity}
-    target = run / "report.html"
-    write_atomic(target, page.get_template("report.html").render(contents(read(run))).encode())
-    return target
+    made.filters |= {"percent": percent, "quantity": quantity}
+    return made.get_template(template).render(shown)
 
 
 def contents(record: Record) -> dict[str, object]:

@@ -4,8 +4,8 @@ transfer   the node's curve as measured at the start, its spread, and the twin's
 pre        per hidden layer, a histogram of the drive that the network really uses, over the node's port
 feedback   per hidden layer, g and the twin's slope over the visited pre-activations, and their correlation
 time       where the time went, in seconds
-layers     per layer: the angle between the learner's direction and the true gradient in degrees, the firing rate of its neurons,
-           and the share of the node's range between the 1st and the 99th hundredth of its drives
+layers     per layer: the angle between the learner's direction and the true gradient in degrees, the firing rate of its
+           neurons, and the share of the node's range between the 1st and the 99th hundredth of its drives
 traffic    of one training step, and of one prediction: node evaluations and bits per example, calls in all
 """
 
