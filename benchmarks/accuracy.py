@@ -44,9 +44,8 @@ class Job:
     @property
     def experiment(self) -> Path:
         """Its own file if there is one, or else the one for MNIST, whose images have the same size."""
-        stem = "adfa_twin" if self.learner == "adfa" else self.learner
-        own = ROOT / "experiments" / f"{DATASETS[self.dataset]}_{stem}.toml"
-        return own if own.exists() else ROOT / "experiments" / f"mnist_{stem}.toml"
+        own = ROOT / "experiments" / f"{DATASETS[self.dataset]}_{self.learner}.toml"
+        return own if own.exists() else ROOT / "experiments" / f"mnist_{self.learner}.toml"
 
     def command(self) -> list[str]:
         if (self.folder / "config.toml").exists():
