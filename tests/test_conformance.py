@@ -17,15 +17,20 @@ from hil.errors import ContractError
 from hil.feedback import Constant, Feedback, Sine
 from hil.learner import Learner
 from hil.learners.adfa import ADFA, ADFASettings
+from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
 from hil.learners.backprop import Backprop, BackpropSettings
+from hil.learners.bptt import BPTT
 from hil.learners.dfa import DFA, DFASettings
 from hil.learners.ffgaf import FFGAF, FFGAFSettings
 from hil.learners.forward_forward import ForwardForward, ForwardForwardSettings
 from hil.learners.last_layer import LastLayer, LastLayerSettings
 from hil.learners.loss import Loss
+from hil.learners.ottt import OTTT
 from hil.learners.pat import PAT, PATSettings
 from hil.learners.phyll import PhyLL, PhyLLSettings
+from hil.learners.saf import SAFE, SAFF, OnlineSettings, SAFSettings
 from hil.learners.spide import SPIDE, SPIDESettings
+from hil.learners.spike_representation import SpikeRepresentation
 from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Network, Trace, fill
 from hil.wrappers import Averaged, Guarded
@@ -67,6 +72,7 @@ SPIKING: dict[str, Callable[[], LifArray]] = {
 SIGNED = ForwardForwardSettings(amplitude=1, negatives="uniform", peer=0.1, drive="pre")
 TWO_STAGES = SPIDESettings(forward_steps=12, backward_steps=16)
 BY_HAND = SPIDESettings(forward_steps=12, backward_steps=16, scale=10.0, quantum=2.0, loss="mse")
+RUNNING = ADFASNNSettings(leak=1.0, v_rest=-1.0, error="running", presynaptic="trace")
 MOVING = FFGAFSettings(temperature=1.0, adaptation="both", share_every=1, dropout=0.2)
 Make = Callable[[Network, int, torch.Generator, Callable[[Tensor], Tensor]], Learner]
 LEARNERS: dict[str, Make] = {
@@ -90,6 +96,18 @@ LEARNERS: dict[str, Make] = {
 
 SPIKING_LEARNERS: dict[str, Make] = {
     "spide": lambda net, n, rng, model: SPIDE.build(net, TWO_STAGES, n, rng, model),
+    "adfa_snn": lambda net, n, rng, model: ADFASNN.build(net, ADFASNNSettings(leak=1.0, v_rest=-1.0), n, rng, model),
+    "adfa_snn, running error": lambda net, n, rng, model: ADFASNN.build(net, RUNNING, n, rng, model),
+    "saf_e": lambda net, n, rng, model: SAFE.build(net, OnlineSettings(leak=1.0, v_rest=-1.0), n, rng, model),
+    "saf_f": lambda net, n, rng, model: SAFF.build(net, SAFSettings(leak=1.0, v_rest=-1.0), n, rng, model),
+    "saf_f, dropout": lambda net, n, rng, model: SAFF.build(
+        net, SAFSettings(leak=1.0, v_rest=-1.0, dropout=0.2), n, rng, model
+    ),
+    "ottt": lambda net, n, rng, model: OTTT.build(net, OnlineSettings(leak=1.0, v_rest=-1.0), n, rng, model),
+    "spike representation": lambda net, n, rng, model: SpikeRepresentation.build(
+        net, SAFSettings(leak=1.0, v_rest=-1.0), n, rng, model
+    ),
+    "bptt": lambda net, n, rng, model: BPTT.build(net, OnlineSettings(leak=1.0, v_rest=-1.0), n, rng, model),
     "spide, scale by hand, mse": lambda net, n, rng, model: SPIDE.build(net, BY_HAND, n, rng, model),
 }
 
