@@ -30,6 +30,11 @@ EPOCH_COLUMNS = (
     ("device s", "train", "device_s", "{:,.1f}"),
     ("wall s", "train", "wall_s", "{:,.1f}"),
 )
+LAYER_COLUMNS = (
+    ("angle to the true gradient", "angle_deg", "{:.1f}°"),
+    ("firing rate", "firing_rate", "{:.2%}"),
+    ("range in use", "range_use", "{:.0%}"),
+)
 SHOWN_EVENTS = 100
 DEEPEST = 4
 
@@ -85,6 +90,23 @@ def shares(seconds: Mapping[str, float]) -> tuple[Share, ...]:
         found.append(Share(name, duration(value), value / total, family, tints[family]))
         tints[family] += 1
     return tuple(found)
+
+
+def layers(diagnostics: Facts) -> Table | None:
+    """A row a layer: angle to the true gradient, firing rate, range in use; only the columns that hold anything."""
+    found = [line for line in _list(diagnostics, "layers") if isinstance(line, Mapping)]
+    columns = [c for c in LAYER_COLUMNS if any(number(line, c[1]) is not None for line in found)]
+    rows = tuple((str(n), *(_cell(line, key, form) for _, key, form in columns)) for n, line in enumerate(found, 1))
+    return Table(("layer", *(c[0] for c in columns)), rows) if columns else None
+
+
+def traffic(diagnostics: Facts) -> Table | None:
+    """What one training step and one prediction ask of the devices, per example."""
+    seen = diagnostics.get("traffic")
+    parts = [(part, seen.get(part)) for part in ("step", "prediction")] if isinstance(seen, Mapping) else []
+    keys = ("passes_per_example", "bits_per_example")
+    rows = tuple((part, *(_cell(line, key, "{:,.0f}") for key in keys)) for part, line in parts if isinstance(line, Mapping))
+    return Table(("per example", "device passes", "bits moved"), rows) if rows else None
 
 
 def events(listed: Sequence[Event]) -> tuple[tuple[str, str, str], ...]:

@@ -1,0 +1,110 @@
+"""Angles to the true gradient, and what crosses the boundary."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hil.chance import generator
+from hil.data import load
+from hil.encoding import Decode, Encode
+from hil.learners.adfa import ADFA, ADFASettings
+from hil.learners.last_layer import LastLayer, LastLayerSettings
+from hil.learners.pat import PAT, PATSettings
+from hil.learners.spsa import SPSA, SPSASettings
+from hil.network import Layer, Network
+from hil.run.alignment import Look, angle, look
+from hil.run.loop import Epoch, Plan, Step, Training, train
+from hil.run.meter import metered
+from hil.run.traffic import Traffic, read_bits
+from sim_devices.lif_array import LifArray
+from sim_devices.mach_zehnder import MachZehnder
+from sim_devices.simulated import Simulated
+from sim_devices.spiking_array import SpikingArray
+
+TWIN = MachZehnder(noise=0.0)
+
+
+def training(learner: str, budget: int | None = None) -> Training:
+    torch.manual_seed(0)
+    device = metered(Simulated(TWIN))
+    encode = Encode.onto(device.spec.inputs, 0.3, overflow="clip")
+    net = Network([Layer(nn.Linear(64, 12), device, encode, Decode(0.18, 0.18)), Layer(nn.Linear(12, 10))])
+    rng = generator(0, 0, "learner")
+    rule = {
+        "adfa": lambda: ADFA.build(net, ADFASettings(), 10, rng, TWIN.ideal),
+        "pat": lambda: PAT.build(net, PATSettings(), 10, rng, TWIN.ideal),
+        "spsa": lambda: SPSA.build(net, SPSASettings(directions=2), 10, rng),
+        "last": lambda: LastLayer.build(net, LastLayerSettings(), 10, rng),
+    }[learner]()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    return Training(net, rule, optimizer, load("digits"), Plan(0, 3, 64, budget_passes=budget), (device,))
+
+
+def seen(learner: str, model: object = TWIN.ideal) -> Look:
+    made = training(learner)
+    before = [p.detach().clone() for p in made.net.parameters()]
+    found = look(made, model, 100)  # type: ignore[arg-type]
+    assert all(torch.equal(a, b) for a, b in zip(before, made.net.parameters(), strict=True))
+    assert all(p.grad is None for p in made.net.parameters())
+    assert made.devices[0].watch is None
+    return found
+
+
+def test_angle() -> None:
+    assert angle(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])) == pytest.approx(90)
+    assert angle(torch.tensor([1.0, 1.0]), torch.tensor([-1.0, -1.0])) == pytest.approx(180)
+    assert angle(torch.zeros(2), torch.ones(2)) is None
+
+
+def test_pat_with_the_true_model_is_aligned_and_random_feedback_is_not() -> None:
+    pat = seen("pat").angles
+    assert all(a is not None and a < 0.1 for a in pat)
+    first, last = seen("adfa").angles
+    assert first is not None
+    assert first > 5
+    assert last == pytest.approx(0, abs=0.1)  # the readout is exact
+    assert seen("last").angles[0] is None  # frozen: no direction at all
+
+
+def test_without_a_twin_the_reason_is_said() -> None:
+    found = seen("adfa", None)
+    assert found.angles == (None, None)
+    assert "no twin" in found.why
+
+
+def test_traffic_is_counted_at_the_device() -> None:
+    assert seen("pat").step[0] == Traffic(calls=1, sent=1200, read=1200, fired=1200)
+    spsa = seen("spsa")
+    assert spsa.step[0].calls == 4
+    assert spsa.prediction[0].sent == 1200
+    assert spsa.step[0].bits(TWIN.spec) == 4 * 1200 * 32
+
+
+def test_spikes_are_one_bit_and_couples_two() -> None:
+    array = SpikingArray(LifArray(3))
+    assert read_bits(array.spec) == 1
+    assert read_bits(LifArray(3, couples=True).spec) == 2
+    traffic = Traffic()
+    drive = torch.full((4, 2, 3), 0.6)
+    answer: Tensor = array.forward(drive)
+    traffic.add(drive, answer)
+    assert traffic.bits(array.spec) == 24 * 17
+    assert traffic.firing_rate(array.spec) == pytest.approx(float(answer.mean()))
+    assert traffic.firing_rate(TWIN.spec) is None
+
+
+@pytest.mark.parametrize("budget", [1, 12 * 64 * 5, 12 * 1437 + 1])
+def test_a_budget_ends_training_with_the_step_that_spends_it(budget: int) -> None:
+    made = training("pat", budget)
+    points = list(train(made))
+    steps = [p for p in points if isinstance(p, Step)]
+    epochs = [p for p in points if isinstance(p, Epoch)]
+    assert isinstance(points[-1], Epoch)  # validated, so that there are weights to choose
+    assert made.epoch == len(epochs) == 1
+    wanted = min(math.ceil(budget / (12 * 64)), math.ceil(1437 / 64))
+    assert len(steps) == wanted
+    assert list(train(made)) == []  # and it stays ended

@@ -1,0 +1,132 @@
+"""hil compare: equal terms, resumable, honest about noise."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from hil import comparison
+from hil.cli import run
+from hil.errors import ConfigError, Interrupted
+
+BASE = """
+[network]
+widths = [64, 16, 10]
+[device]
+use = "mach_zehnder"
+[encode]
+overflow = "fold"
+period = "7 V"
+[learner]
+use = "adfa"
+[optimizer]
+lr = 5e-3
+[train]
+epochs = 2
+batch = 64
+"""
+FILE = """
+base = "base.toml"
+seeds = [0, 1]
+budget_passes = 40_000
+[[learner]]
+use = "pat"
+[[learner]]
+name = "SPSA"
+use = "spsa"
+set = ["optimizer.lr=0.002"]
+[[learner]]
+use = "last_layer"
+"""
+
+
+def write(tmp_path: Path, text: str = FILE) -> Path:
+    (tmp_path / "base.toml").write_text(BASE)
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    return path
+
+
+def test_compare_from_the_command_line_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = write(tmp_path), tmp_path / "out"
+    assert run(["compare", str(path), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("(made before)") == 0
+    assert "Welch" in said
+    found = json.loads((out / "table.json").read_text())
+    rows = {line["learner"]: line for line in found["rows"]}
+    assert rows.keys() == {"pat", "SPSA", "last_layer"}
+    assert rows["pat"]["seeds"] == [0, 1]
+    assert rows["pat"]["worst"] <= rows["pat"]["mean"]
+    assert rows["pat"]["angles_deg"][0] < 5
+    assert rows["last_layer"]["angles_deg"][0] is None
+    spent = {name: [one["curve"][-1][0] for one in line["runs"]] for name, line in rows.items()}
+    for passes in spent.values():  # all ended with the step that spent the budget; then they were validated
+        assert all(0 <= p - 40_000 - 180 * 16 < 2 * 64 * 16 for p in passes)
+    page = (out / "compare.html").read_text()
+    assert "<svg" in page
+    assert not re.search(r"""(src|href)=["']https?://""", page)
+    asked = (out / "runs" / "spsa" / "base" / "seed-1" / "config.toml").read_text()
+    assert "lr = 0.002" in asked
+
+    before = (out / "runs" / "pat" / "base" / "seed-0" / "journal.jsonl").read_text()
+    (out / "runs" / "spsa" / "base" / "seed-1" / "summary.json").unlink()
+    assert run(["compare", str(path), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.count("(made before)") == 5
+    assert (out / "runs" / "pat" / "base" / "seed-0" / "journal.jsonl").read_text() == before
+    again = json.loads((out / "table.json").read_text())
+    assert [line["mean"] for line in again["rows"]] == [line["mean"] for line in found["rows"]]
+
+    path.write_text(FILE.replace("40_000", "50_000"))
+    assert run(["compare", str(path), "--out", str(out)]) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_an_interruption_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(cell: comparison.Cell) -> None:
+        raise Interrupted("stopped by SIGINT", where=str(cell.folder), todo="hil resume")
+
+    monkeypatch.setattr(comparison, "_train", stopped)
+    assert run(["compare", str(write(tmp_path)), "--out", str(tmp_path / "out")]) == 130
+    assert "hil compare" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (FILE.replace("seeds", "seds"), ["seds", 'Did you mean "seeds"?']),
+        (FILE.replace("[0, 1]", "[]"), ["seeds"]),
+        (FILE.replace('use = "pat"', 'use = "pta"'), ["pta", "pat"]),
+        (FILE.replace('use = "last_layer"', 'use = "last_layer"\nlos = "mse"'), ["los", 'Did you mean "loss"?']),
+        (FILE.replace('"optimizer.lr=0.002"', '"optimizer.lr"'), ["section.key=value"]),
+        (FILE.replace('name = "SPSA"', 'name = "Pat"'), ["called alike"]),
+        (FILE.replace("base.toml", "bas.toml"), ["bas.toml"]),
+        (FILE + '[[device]]\nname = "d"\nset = 3', ["set = 3"]),
+    ],
+)
+def test_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, parts: list[str]) -> None:
+    path = write(tmp_path, text)
+    assert run(["compare", str(path), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    for part in parts:
+        assert part in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_devices_and_learners_are_crossed(tmp_path: Path) -> None:
+    text = (
+        FILE + '[[device]]\nname = "good"\nuse = "mach_zehnder"\n[[device]]\nname = "bad"\nuse = "mach_zehnder"\nnoise = 30.0\n'
+    )
+    path = write(tmp_path, text)
+    cells = list(comparison.cells(comparison.read(path), path, tmp_path / "out"))
+    assert len(cells) == 2 * 2 * 3
+    assert len({cell.folder for cell in cells}) == 12
+    noisy = [cell for cell in cells if cell.device == "bad"]
+    assert all(cell.experiment.device.settings() == {"noise": 30.0} for cell in noisy)
+    with pytest.raises(ConfigError, match="no such file"):
+        comparison.read(tmp_path / "none.toml")
