@@ -81,6 +81,7 @@ def loss(curves: Mapping[str, Curve]) -> str:
     finite = [v for line in curves.values() for v in line.values if math.isfinite(v)]
     if finite and min(finite) > 0 and max(finite) > 20 * min(finite):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     else:
         axes.set_ylim(bottom=0 if finite and min(finite) >= 0 else None)
     axes.set_ylabel("loss")
@@ -105,6 +106,7 @@ def race(curves: Mapping[str, Band], name: str) -> str:
     last = max((band.passes[-1] for band in curves.values()), default=0.0)
     if first > 0 and last > 50 * first:
         axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: _counted(value))
     axes.set_xlabel("device passes")
     axes.set_ylabel("validation accuracy (%)")
     _legend(axes)
@@ -246,6 +248,14 @@ def _legend(axes: Axes, columns: int = 4) -> None:
         columnspacing=0.9 if narrow else 1.3,
         handletextpad=0.4 if narrow else 0.8,
     )
+
+
+def _counted(value: float) -> str:
+    """A number of passes as an axis has room for: 200 k, 1.5 M."""
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
 
 
 def _scaled(values: Sequence[float]) -> list[float]:
