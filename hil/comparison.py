@@ -1,5 +1,5 @@
-"""Several learners on several devices with several seeds, on equal terms: the same data, weights, order of examples and noise
-for a seed, the same settings but those named, the same budget.
+"""Several learners on several devices with several seeds, on equal terms: the same data, initial weights and order of
+examples for a seed, the same settings but those named, the same budget.
 
 base = "digits_adfa_twin.toml"          an experiment file; everything that is not said here is as there
 seeds = [0, 1, 2]
@@ -226,7 +226,7 @@ def _terms(file: Comparison, experiment: Experiment) -> tuple[str, ...]:
         f"Every run ends with the step that spends its budget, or with its last epoch: {budget}, {file.epochs or train.epochs} "
         "epochs. The transfer curve and every validation count as passes, as training does.",
         f"Data {experiment.data.use}, batch {train.batch}; for one seed all learners have the same initial weights, the same "
-        f"order of examples and the same noise. Seeds: {', '.join(map(str, file.seeds))}.",
+        f"order of examples; noise is keyed by the seed and the number of the call. Seeds: {', '.join(map(str, file.seeds))}.",
         "The epoch is chosen on the validation split; the test split is read once, at the end of each run.",
         "Bits per example: of one training step, 16 for a value sent or read, 1 for a spike. Angles: between the learner's "
         "direction and the true gradient of the twin, per layer, mean over seeds, at the end; 90° is no relation.",
