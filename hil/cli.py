@@ -25,6 +25,10 @@ app = cyclopts.App(
     help="Train physical neural networks with the hardware in the loop.",
     version_flags=["--version"],
 )
+NEXT = (
+    ("hil compare experiments/compare_digits.toml", "which learner suits this node?"),
+    ("hil serve benches/mzm_awg_scope.toml", "open the same bench from your own scripts"),
+)
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
@@ -136,6 +140,9 @@ def _execute(folder: Any, origin: Path, start: Path | None) -> None:
         f"{summary['device_passes']:,} node evaluations."
     )
     out.print(f"run     {folder.path}\nreport  {page}", soft_wrap=True)
+    for command, why in NEXT:
+        if Path(command.split()[-1]).exists():  # a suggestion that cannot be followed from here is none
+            out.print(f"next    {command:<46} {why}", soft_wrap=True)
 
 
 @app.command
