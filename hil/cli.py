@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -219,9 +220,15 @@ def describe(name: str) -> None:
     for text in (inspect.getdoc(module), inspect.getdoc(target)):
         out.print(f"{text or ''}\n", markup=False)
     settings = vars(target).get("Settings", target)
-    for parameter in inspect.signature(settings).parameters.values():
-        default = "required" if parameter.default is parameter.empty else f"default {parameter.default!r}"
-        out.print(f"  {parameter.name:<24} {default}", markup=False)
+    made = (
+        {f.name: f.default_factory() for f in fields(settings) if f.default_factory is not MISSING}
+        if is_dataclass(settings)
+        else {}
+    )
+    for name, parameter in inspect.signature(settings).parameters.items():
+        default = made.get(name, parameter.default)
+        shown = "required" if default is parameter.empty else f"default {default!r}"
+        out.print(f"  {name:<24} {inspect.formatannotation(parameter.annotation).strip(chr(39)):<28} {shown}", markup=False)
 
 
 def _fresh(name: str) -> Path:
