@@ -27,12 +27,22 @@ from drivers.link import Link
 from drivers.record import Codes, Memory
 from drivers.scpi import Identity, Scpi
 from hil.device import Port
-from hil.errors import CommandRefused, ConfigError, HilError, LinkError, OutOfRange, UnsafeOutputs, WrongInstrument
+from hil.errors import (
+    CommandRefused,
+    ConfigError,
+    ContractError,
+    HilError,
+    LinkError,
+    OutOfRange,
+    UnsafeOutputs,
+    WrongInstrument,
+)
 
 FULL_SCALE = 32767  # codes; the converter is symmetric, -32768 does not exist
 OPEN_CIRCUIT_V = 10.0  # largest voltage without a load
 LEAST_AMPLITUDE_VPP = 1e-3  # into 50 ohm
 SOURCE_OHM = 50.0
+HIGHEST_LOAD_OHM = 10_000.0  # above it only INFinity
 NAME = "HIL"
 NO_ERROR = re.compile(r"[+-]?0\s*,")
 
@@ -79,17 +89,17 @@ class Keysight33600:
         self._channel, self._source, self._output = channel, f":SOUR{channel}", f":OUTP{channel}"
         self._name = f"generator channel {channel}"
         self._load_ohm = load_ohm
-        self._port = _port(self._name, load_ohm, low_v, high_v)
-        self._amplitude_vpp, self._offset_v = _full_scale(self._port, load_ohm)
-        self._dac_bits = _checked_bits(dac_bits)
         self._settings: dict[str, float | str] = {}
         self._on: bool | None = None  # the output; None: not known
         self._closed = False
         try:
+            self._port = _port(self._name, load_ohm, low_v, high_v)
+            self._amplitude_vpp, self._offset_v = _full_scale(self._port, load_ohm)
+            self._dac_bits = _checked_bits(dac_bits)
             self.identity = self._scpi.identify()
             model = _model(self.identity)
             self._scpi.send("*RST", "*CLS")
-        except HilError:
+        except BaseException:
             self._scpi.close()
             raise
         self.memory = model.memory if memory_samples is None else Memory(model.memory.least, memory_samples)
@@ -257,6 +267,12 @@ class Keysight33600:
             self._switch(on)
 
     def _switch(self, on: bool) -> None:
+        with self._scpi.link.transaction():  # whole: nothing may switch on after close() has begun to switch off
+            self._switch_alone(on)
+
+    def _switch_alone(self, on: bool) -> None:
+        if on and self._closed:
+            raise ContractError("the generator is closed", where=self._name, got="output on", outputs="being switched off")
         self._on = None
         if self._scpi.ask_bool(f"{self._output} {int(on)};{self._output}?") is not on:
             raise CommandRefused(
@@ -265,25 +281,29 @@ class Keysight33600:
         self._on = on
 
     def safe(self) -> None:
-        """Output off, read back. After a fault of the link once more on an emptied and identified one.
+        """Output off, read back. After a fault of the link, or a Ctrl-C, once more on an emptied and identified one.
 
         Raises:
-            UnsafeOutputs: it could not be switched off, or not be verified.
+            UnsafeOutputs: it could not be switched off, or not be verified. KeyboardInterrupt: it is off all the same.
         """
+        stop: KeyboardInterrupt | None = None
         try:
             try:
                 self._switch(False)
-            except LinkError:
+            except (LinkError, KeyboardInterrupt) as fault:
+                stop = fault if isinstance(fault, KeyboardInterrupt) else None
                 self._scpi.recover(attempts=2)
                 self._switch(False)
-        except HilError as reason:
+        except (HilError, KeyboardInterrupt) as reason:
             raise UnsafeOutputs(
                 "the output could not be verified to be off",
                 where=f"{self._name}, {self.identity.model} {self.identity.serial}",
-                got=str(reason).splitlines()[0].rstrip("."),
+                got="Ctrl-C, twice" if isinstance(reason, KeyboardInterrupt) else str(reason).splitlines()[0].rstrip("."),
                 outputs=f"unknown; if the instrument still runs, between {self._port.low:g} and {self._port.high:g} V",
                 todo="switch the output off at the instrument, then look at its power and cable",
             ) from reason
+        if stop is not None:
+            raise stop
 
     def close(self) -> None:
         """Output off, verified, and the link closed; the second call does nothing.
@@ -301,8 +321,8 @@ class Keysight33600:
 
 
 def _port(name: str, load_ohm: float, low_v: float | None, high_v: float | None) -> Port:
-    if not load_ohm >= 1.0:
-        raise ConfigError("the load must be at least 1 ohm", where=name, got=f"{load_ohm}", allowed="1 to 10000, or inf")
+    if not (1.0 <= load_ohm <= HIGHEST_LOAD_OHM or load_ohm == math.inf):
+        raise ConfigError("the generator has no such load", where=name, got=f"{load_ohm}", allowed="1 to 10000, or inf")
     limit = _limit_v(load_ohm)
     widest = Port(name, -limit, limit, "V")
     return widest.narrowed(-limit if low_v is None else low_v, limit if high_v is None else high_v)

@@ -363,11 +363,13 @@ class Waveform:
         if self._closed:
             return
         self._closed = True
-        self._worker.shutdown(wait=True, cancel_futures=True)
         try:
-            self._generator.close()
-        finally:
-            self._digitizer.close()
+            self._worker.shutdown(wait=True, cancel_futures=True)
+        finally:  # also when a second Ctrl-C ends the wait
+            try:
+                self._generator.close()
+            finally:
+                self._digitizer.close()
 
 
 def _levels(settings: WaveformSettings, port: Port) -> Levels:

@@ -10,7 +10,7 @@ from scripted_link import MessageLink, Transcript
 
 from drivers.keysight_33600 import Keysight33600
 from drivers.scpi import Scpi
-from hil.errors import CommandRefused, ConfigError, Disconnected, OutOfRange, UnsafeOutputs, WrongInstrument
+from hil.errors import CommandRefused, ConfigError, ContractError, Disconnected, OutOfRange, UnsafeOutputs, WrongInstrument
 from sim_devices.instruments.keysight_33600 import Keysight33600 as SimulatedGenerator
 
 IDENTITY = "Keysight Technologies,33622A,MY1,A.02.03"
@@ -199,3 +199,48 @@ def test_safe_gets_through_a_dirty_session() -> None:
     link.distrust("a late answer")
     generator.safe()
     assert not box.drive(1).on
+
+
+def test_a_generator_that_is_closing_cannot_be_switched_on() -> None:
+    """A shot may still run on its worker while a second Ctrl-C closes the device."""
+    generator, box, _ = simulated()
+    generator.prepare(1e6)
+    generator.close()
+    with pytest.raises(ContractError, match="closed"):
+        generator.output(True)
+    assert not box.drive(1).on
+
+
+class Interrupting:
+    """A box in front of which somebody presses Ctrl-C when it is told to switch off, `times` times."""
+
+    def __init__(self, box: SimulatedGenerator, times: int) -> None:
+        self.box, self.times = box, times
+
+    def execute(self, message: bytes) -> bytes | None:
+        if message.startswith(b":OUTP1 0;:OUTP1?") and self.times:
+            self.times -= 1
+            raise KeyboardInterrupt
+        return self.box.execute(message)
+
+
+@pytest.mark.parametrize(("times", "error", "on"), [(1, KeyboardInterrupt, False), (2, UnsafeOutputs, True)])
+def test_ctrl_c_while_switching_off_still_switches_off_or_says_so(times: int, error: type[BaseException], on: bool) -> None:
+    box = SimulatedGenerator()
+    generator = Keysight33600(MessageLink(Interrupting(box, 0)))
+    generator.prepare(1e6)
+    generator.output(True)
+    generator._scpi.link._box.times = times  # type: ignore[attr-defined]
+    with pytest.raises(error):
+        generator.close()
+    assert box.drive(1).on is on
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"low_v": -6.0}, {"low_v": 0.0, "high_v": 1e-5}, {"dac_bits": 1}, {"load_ohm": 1e6}, {"load_ohm": 0.5}]
+)
+def test_refused_settings_close_the_link_and_send_nothing(wrong: dict[str, float]) -> None:
+    link = MessageLink(Transcript())
+    with pytest.raises((OutOfRange, ConfigError)):
+        Keysight33600(link, **wrong)  # type: ignore[arg-type]
+    assert link.closed == 1

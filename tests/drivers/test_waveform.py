@@ -305,6 +305,18 @@ def test_close_is_safe_twice_and_refuses_work_afterwards() -> None:
         device.forward(drive(2, 2))
 
 
+def test_a_second_ctrl_c_while_closing_still_switches_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, generator, digitizer = bench()
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(device._worker, "shutdown", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        device.close()
+    assert (generator.on, generator.closed, digitizer.closed) == (False, 1, 1)
+
+
 def test_close_does_not_claim_safety_that_it_cannot_verify() -> None:
     device, generator, digitizer = bench()
     generator.broken = Disconnected("gone", where="array generator")
