@@ -29,6 +29,7 @@ from hil.errors import ConfigError, HilError, InstrumentError, MissedTrigger, No
 HOLE, CLIPPED_LOW, CLIPPED_HIGH = 0, 1, 0xFFFF
 SENTINEL = 9.8e37  # anything at least this large stands for "no measurement"
 RUNNING = 1 << 3  # of OPERegister:CONDition
+INPUTS = {50.0: "FIFT", 1e6: "ONEM"}  # ohm
 WORD = 1  # format in the preamble
 VERIFY_EVERY = 256  # records between two looks at the preamble: somebody may turn a knob
 
@@ -62,7 +63,7 @@ class InfiniiVision:
         clock: seconds from any origin; deadlines are measured by it.
 
     Raises:
-        WrongInstrument: not one of MODELS.
+        WrongInstrument: not one of MODELS. ConfigError: an input that the scope does not have.
     """
 
     def __init__(
@@ -79,9 +80,7 @@ class InfiniiVision:
     ) -> None:
         self._scpi = scpi if isinstance(scpi, Scpi) else Scpi(scpi)
         self._channel, self._name = f":CHAN{channel}", f"scope channel {channel}"
-        self._port = Port(self._name, offset_v - 0.5 * range_v, offset_v + 0.5 * range_v, "V")
         self._range_v, self._offset_v, self._trigger_v = range_v, offset_v, trigger_v
-        self._input = "FIFT" if input_ohm == 50 else "ONEM"
         self._clock = clock
         self._shape: tuple[int, float, float] | None = None  # what the instrument is configured for, if that is known
         self._preamble: str | None = None
@@ -89,10 +88,12 @@ class InfiniiVision:
         self._until_verified = 0
         self._closed = False
         try:
+            self._port = Port(self._name, offset_v - 0.5 * range_v, offset_v + 0.5 * range_v, "V")
+            self._input = _input(input_ohm, self._name)
             self.identity = self._scpi.identify()
             model = _model(self.identity)
             self._scpi.send("*RST", "*CLS")
-        except HilError:
+        except BaseException:
             self._scpi.close()
             raise
         self.memory = model.memory if memory_samples is None else Memory(model.memory.least, memory_samples)
@@ -289,6 +290,13 @@ def _parse(preamble: str, shape: tuple[int, float, float], where: str) -> tuple[
             todo="choose a symbol rate that divides the sampling clock, or a shorter record",
         )
     return round(points), Scale(volts, origin_v, zero), axis
+
+
+def _input(ohm: float, where: str) -> str:
+    if ohm in INPUTS:
+        return INPUTS[ohm]
+    raise ConfigError("the scope has no such input", where=where, got=f"{ohm:g} ohm", allowed="50 ohm or 1 Mohm",
+                      outputs="unchanged; nothing was sent", todo="correct input in the bench file")  # fmt: skip
 
 
 def _model(identity: Identity) -> Model:

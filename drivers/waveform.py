@@ -83,7 +83,8 @@ class WaveformSettings:
         rest_v: level between records; None: 0 V, or the limit nearest to it.
         marker_low_v, marker_high_v: levels of the marker; None: a quarter and three quarters of the drive's range.
         marker_threshold: least correlation of a marker. marker_ambiguous: largest share of it that a second match may have.
-        longest_delay_s: the delay is looked for up to this. trigger_timeout_s: how long a trigger is waited for.
+        longest_delay_s: the delay is looked for up to this. trigger_timeout_s: how long a trigger is waited for; the time that
+            the record itself takes is added.
         width: neurons of the layer; None takes any.
     """
 
@@ -114,8 +115,12 @@ class WaveformSettings:
         for name, share in ("settle", self.settle), ("sample_phase", self.sample_phase):
             if not 0 <= share < 1:
                 raise ConfigError(f"{name} must be a fraction", where="waveform", got=f"{share}", allowed="0 to below 1")
-        if not (self.symbol_rate_hz > 0 and self.longest_delay_s >= 0 and self.trigger_timeout_s > 0):
-            raise ConfigError("rates and times must be positive", where="waveform", got=repr(self))
+        for name, share in ("marker_threshold", self.marker_threshold), ("marker_ambiguous", self.marker_ambiguous):
+            if not 0 < share <= 1:  # at 0 a flat line would pass for a marker
+                raise ConfigError(f"{name} must be a fraction", where="waveform", got=f"{share}", allowed="above 0, up to 1")
+        times = (self.symbol_rate_hz, self.longest_delay_s, self.trigger_timeout_s)
+        if not (self.symbol_rate_hz > 0 and self.longest_delay_s >= 0 and self.trigger_timeout_s > 0 and max(times) < math.inf):
+            raise ConfigError("rates and times must be positive and finite", where="waveform", got=repr(self))
 
     @property
     def acceptance(self) -> Acceptance:
@@ -264,7 +269,7 @@ class Waveform:
             t1 = self._clock()
             self._digitizer.arm()
             self._generator.trigger()
-            self._digitizer.wait(self._settings.trigger_timeout_s)
+            self._digitizer.wait(self._patience_s(LEAD + plan.span + REACH))
             t2 = self._clock()
             measured = self._digitizer.read()
             t3 = self._clock()
@@ -320,9 +325,14 @@ class Waveform:
         self._digitizer.configure(seen * fine, s.symbol_rate_hz * fine, 0.0)
         self._digitizer.arm()
         self._generator.trigger()
-        self._digitizer.wait(s.trigger_timeout_s)
+        self._digitizer.wait(self._patience_s(seen))
         measured = self._digitizer.read()
         return measured_delay(measured, symbol_s, longest, s.acceptance, f"{self._spec.outputs.name}, measuring the delay")
+
+    def _patience_s(self, symbols: int) -> float:
+        """For the trigger, and for a record that ends so many symbols and the delay after it."""
+        s = self._settings
+        return s.trigger_timeout_s + symbols / s.symbol_rate_hz + s.longest_delay_s
 
     def _layout(self, values: int) -> Layout:
         if values not in self._layouts:

@@ -10,6 +10,7 @@ from drivers.keysight_infiniivision import VERIFY_EVERY, InfiniiVision
 from hil.errors import (
     CommandRefused,
     ConfigError,
+    ContractError,
     HilError,
     InstrumentError,
     MissedTrigger,
@@ -208,4 +209,12 @@ def test_close_stops_once_and_a_dead_scope_is_no_danger() -> None:
     link.gone = True
     scope.close()
     scope.close()
+    assert link.closed == 1
+
+
+@pytest.mark.parametrize("wrong", [{"input_ohm": 75.0}, {"range_v": float("nan")}, {"range_v": -1.0}])
+def test_refused_settings_close_the_link_and_send_nothing(wrong: dict[str, float]) -> None:
+    link = MessageLink(Transcript())
+    with pytest.raises((ConfigError, ContractError)):
+        InfiniiVision(link, **wrong)  # type: ignore[arg-type]
     assert link.closed == 1

@@ -73,6 +73,7 @@ class ArrayDigitizer:
         self.armed_after = -1
         self.stretch = 1.0
         self.missing = False
+        self.waited_s = 0.0
 
     def finer(self, rate_hz: float, most: int) -> int:
         return min(8, most)
@@ -86,6 +87,7 @@ class ArrayDigitizer:
         self.armed_after = self.generator.plays
 
     def wait(self, timeout_s: float) -> None:
+        self.waited_s = timeout_s
         if self.missing or self.generator.plays == self.armed_after:
             raise MissedTrigger("no trigger", where="array scope")
 
@@ -284,6 +286,15 @@ def test_a_missed_trigger_answers_nothing_and_the_next_shot_is_set_up_anew() -> 
     device.close()
 
 
+def test_a_record_longer_than_the_trigger_timeout_is_waited_for() -> None:
+    settings = WaveformSettings(symbol_rate_hz=1e3, longest_delay_s=1e-3, trigger_timeout_s=0.5)
+    device, _, digitizer = bench(settings, delay_s=0.3e-3)
+    assert digitizer.waited_s > 0.5 + 33e-3
+    device.forward(drive(10, 100))
+    assert 0.5 + 1.0 < digitizer.waited_s < 0.5 + 1.2
+    device.close()
+
+
 def test_recover_sets_up_again_after_a_fault() -> None:
     device, generator, _ = bench()
     generator.broken = Disconnected("gone", where="array generator")
@@ -334,7 +345,18 @@ def test_marker_and_rest_keep_the_limits(levels: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"averages": 0}, {"settle": 1.0}, {"symbol_rate_hz": 0.0}, {"reads_per_symbol": 0}, {"sample_phase": -0.1}]
+    "wrong",
+    [
+        {"averages": 0},
+        {"settle": 1.0},
+        {"symbol_rate_hz": 0.0},
+        {"reads_per_symbol": 0},
+        {"sample_phase": -0.1},
+        {"trigger_timeout_s": float("inf")},
+        {"longest_delay_s": float("inf")},
+        {"marker_threshold": 0.0},
+        {"marker_ambiguous": float("nan")},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
