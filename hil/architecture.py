@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from hil.chance import key
-from hil.config import UNTOUCHED, Experiment, arguments, resolve
+from hil.config import UNTOUCHED, Experiment, arguments, construct, resolve
 from hil.contraction import conv_feedback, dense_feedback
 from hil.data import Dataset
 from hil.device import Chip, Device, Port
@@ -50,7 +50,8 @@ def synapses(experiment: Experiment, data: Dataset, where: str) -> list[nn.Modul
     _present(made, settings, place)
     with torch.random.fork_rng(devices=[]):  # torch initialises modules from its global generator: keyed, then given back
         torch.manual_seed(key(experiment.seed, 0, "weights"))
-        found: list[nn.Module] = made(**settings)
+        found: list[nn.Module] = construct(made, settings, place)
+    _are_synapses(found, place)
     _fits(found, settings, data, place)
     return found
 
@@ -59,6 +60,14 @@ def _present(made: Any, settings: dict[str, Any], place: str) -> None:
     missing = [n for n, p in inspect.signature(made).parameters.items() if p.default is p.empty and n not in settings]
     if missing:
         raise ConfigError(f"{missing[0]} is missing", where=place, outputs=UNTOUCHED, todo=f"add {missing[0]} to the file")
+
+
+def _are_synapses(found: object, place: str) -> None:
+    if not (isinstance(found, list) and found and all(isinstance(module, nn.Module) for module in found)):
+        raise ConfigError(
+            "[network] use does not give synapses", where=place, got=type(found).__name__, allowed="a list of torch modules",
+            outputs=UNTOUCHED, todo="name a function that returns them, the readout last",
+        )  # fmt: skip
 
 
 def _fits(found: Sequence[nn.Module], settings: dict[str, Any], data: Dataset, place: str) -> None:

@@ -17,9 +17,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import math
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -37,7 +38,7 @@ UNTOUCHED = "untouched; nothing was opened"
 class Section(BaseModel):
     """A table of a file; keys that it does not know are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Using(BaseModel):
@@ -50,7 +51,7 @@ class Using(BaseModel):
         return dict(self.model_extra or {})
 
 
-class Data(Section):
+class Data(Section, strict=True):
     """shift: training images are moved by up to so many pixels either way, anew each time; validation and test never are."""
 
     use: str = "digits"
@@ -59,7 +60,7 @@ class Data(Section):
     train_examples: Annotated[int, Field(gt=0)] | None = None
 
 
-class FeedbackTable(Section):
+class FeedbackTable(Section, strict=True):
     """A synapse from the last hidden layer back to the first: its kind, its largest Frobenius norm, a factor on its first
     weights, and the side of its kernel if it is "conv"."""
 
@@ -93,20 +94,20 @@ class DeviceTable(BaseModel):
         return dict(self.model_extra or {})
 
 
-class EncodeTable(Section):
+class EncodeTable(Section, strict=True):
     gain: float | str = 1.0
     offset: float | str = 0.0
     overflow: Literal["refuse", "clip", "fold"] = "refuse"
     period: float | str | None = None
 
 
-class DecodeTable(Section):
+class DecodeTable(Section, strict=True):
     zero: float | str
     scale: float | str
 
 
 class OptimizerTable(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, strict=True)
     use: str = "Adam"
     lr: Annotated[float, Field(gt=0)] = 1e-3
 
@@ -114,19 +115,19 @@ class OptimizerTable(BaseModel):
         return dict(self.model_extra or {})
 
 
-class TrainTable(Section):
+class TrainTable(Section, strict=True):
     epochs: Annotated[int, Field(gt=0)] = 5
     batch: Annotated[int, Field(gt=0)] = 128
     schedule: Literal["constant", "cosine"] = "constant"
     budget_passes: Annotated[int, Field(gt=0)] | None = None
     checkpoint_every: Annotated[int, Field(gt=0)] | None = None
-    threads: Annotated[int, Field(gt=0)] | None = None
+    threads: Annotated[int, Field(gt=0, le=1024)] | None = None
 
 
 class Experiment(Section):
     """A whole experiment file."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
     name: str = ""
     data: Data = Data()
     network: NetworkTable
@@ -189,7 +190,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         )
         hint = f'did you mean "{path.parent / near[0]}"?' if near else "give the path of a TOML file"
         raise ConfigError("no such file", where=str(path), outputs=UNTOUCHED, todo=hint) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(
+            "cannot read this file", where=str(path), got=error.strerror or str(error), allowed="a TOML file",
+            outputs=UNTOUCHED, todo="give the path of a TOML file that you may read",
+        ) from error  # fmt: skip
+    except ValueError as error:  # not UTF-8, not TOML, or no name that a file can have
         raise ConfigError(
             "not a TOML file", where=str(path), got=str(error), outputs=UNTOUCHED, todo="mend that line"
         ) from error
@@ -252,10 +258,27 @@ def resolve(use: str, where: str, short: Mapping[str, str] = {}) -> Any:
         )  # fmt: skip
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a foreign module may fail in any way while it is imported
         raise ConfigError(
-            f'cannot import "{path}"', where=where, got=str(error), allowed="module:Class, importable from here",
-            outputs=UNTOUCHED, todo="check the spelling, and that the package is installed",
+            f'cannot import "{path}"', where=where, got=f"{type(error).__name__}: {error}",
+            allowed="module:Class, importable from here", outputs=UNTOUCHED,
+            todo="check the spelling, that the package is installed, and that the module can be imported by itself",
+        ) from error  # fmt: skip
+
+
+def construct(target: Callable[..., Any], settings: Mapping[str, Any], where: str) -> Any:
+    """`target(**settings)`, for a target and settings that come from a file.
+
+    Raises:
+        ConfigError: it refuses them in words of its own. Refused: it refuses them in ours.
+    """
+    try:
+        return target(**settings)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError, AssertionError) as error:
+        given = ", ".join(f"{key} = {_short(value)}" for key, value in settings.items() if key != "params") or "no settings"
+        raise ConfigError(
+            "these settings are refused", where=where, got=f"{given}: {str(error).splitlines()[0] if str(error) else error!r}",
+            outputs=UNTOUCHED, todo="correct the settings of this section",
         ) from error  # fmt: skip
 
 
@@ -267,13 +290,21 @@ def arguments(target: Any, table: Mapping[str, Any], where: str, skip: Sequence[
     Raises:
         ConfigError: an unknown key (the nearest is named), a value of the wrong kind, or a missing one.
     """
-    known = {n: p for n, p in inspect.signature(target).parameters.items() if n not in skip and n != "self"}
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{target!r} takes no settings", where=where, allowed="a class, or a function", outputs=UNTOUCHED,
+            todo="name another module:Class",
+        ) from error  # fmt: skip
+    known = {n: p for n, p in parameters.items() if n not in skip and n != "self"}
     found: dict[str, Any] = {}
     for key, value in table.items():
         place = f"{where} {key}"
         if key in known:
             unit = next((u for i in range(1, len(key)) if key[i] == "_" and (u := suffix_of(key, key[:i]))), None)
             found[key] = quantity(value, unit, place) if unit and isinstance(value, str) else value
+            _of_its_kind(found[key], known[key].annotation, place)
             continue
         full = next((name for name in known if suffix_of(name, key)), None)
         if full is None:
@@ -285,6 +316,26 @@ def arguments(target: Any, table: Mapping[str, Any], where: str, skip: Sequence[
             "settings are missing", where=where, got="no " + ", ".join(missing), outputs=UNTOUCHED, todo="add them"
         )
     return found
+
+
+KINDS: Mapping[str, tuple[type, ...]] = {"float": (float, int), "int": (int,), "bool": (bool,), "str": (str,)}
+
+
+def _of_its_kind(value: object, annotation: object, place: str) -> None:
+    """Refuse NaN, and a value that a parameter annotated with plain kinds ("float", "int | None") does not take."""
+    written = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    kinds = [kind for part in written.split("|") if (kind := part.strip()) != "None"]
+    plain = bool(kinds) and all(kind in KINDS for kind in kinds)
+    fits = (
+        any(isinstance(value, KINDS[kind]) and (kind == "bool" or not isinstance(value, bool)) for kind in kinds)
+        if plain
+        else True
+    )
+    if not fits or (isinstance(value, float) and math.isnan(value)):
+        raise ConfigError(
+            "a value of the wrong kind", where=place, got=_short(value), allowed=" or ".join(kinds) + ", never NaN",
+            outputs=UNTOUCHED, todo="correct the value",
+        )  # fmt: skip
 
 
 def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
@@ -314,7 +365,10 @@ def override(table: dict[str, Any], text: str) -> None:
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
-        raise ConfigError("not an override", where=f"--set {text}", allowed="section.key=value", outputs=UNTOUCHED)
+        raise ConfigError(
+            "not an override", where=f"--set {text}", allowed="section.key=value", outputs=UNTOUCHED,
+            todo="write it so, without spaces, or in quotes: --set train.epochs=3",
+        )  # fmt: skip
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -322,7 +376,10 @@ def override(table: dict[str, Any], text: str) -> None:
     for key in keys[:-1]:
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"{key} is a value, not a section", where=f"--set {text}", outputs=UNTOUCHED)
+            raise ConfigError(
+                f"{key} is a value, not a section", where=f"--set {text}", allowed="section.key=value", outputs=UNTOUCHED,
+                todo=f"write {key}=value",
+            )  # fmt: skip
     table[keys[-1]] = parsed
 
 
@@ -342,6 +399,9 @@ def checked(model: type[M], table: Mapping[str, Any], where: str) -> M:
 
 def _explained(model: type[BaseModel], fault: Any, where: str, count: int) -> ConfigError:
     path = [str(part) for part in fault["loc"]]
+    if len(path) > 1 and path[-1] in KINDS:  # one of the kinds that the key before it may have
+        path.pop()
+    allowed = "a section with keys of its own" if fault["type"] == "model_type" else fault["msg"]
     section = f"{where}: [{'.'.join(path[:-1])}]" if len(path) > 1 else where
     if fault["type"] == "extra_forbidden":
         return _unknown(section, path[-1], fault["input"], _fields(model, path[:-1]))
@@ -351,7 +411,7 @@ def _explained(model: type[BaseModel], fault: Any, where: str, count: int) -> Co
             f"{path[-1]} is missing{more}", where=section, outputs=UNTOUCHED, todo=f"add {path[-1]} to the file",
         )  # fmt: skip
     return ConfigError(
-        f"{path[-1]} = {_short(fault['input'])}: wrong value{more}", where=section, allowed=fault["msg"],
+        f"{path[-1]} = {_short(fault['input'])}: wrong value{more}", where=section, allowed=allowed,
         outputs=UNTOUCHED, todo="correct the value",
     )  # fmt: skip
 

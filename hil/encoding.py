@@ -9,6 +9,7 @@ nothing physically: a Mach-Zehnder modulator has the period 2 V_pi.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +44,11 @@ class Encode:
     def __post_init__(self) -> None:
         if not self.low <= self.high:
             raise ContractError("limits are the wrong way round", where="encoding", got=f"{self.low} to {self.high}")
+        if not (math.isfinite(self.gain) and math.isfinite(self.offset)):
+            raise ContractError(
+                "gain and offset must be finite", where="encoding", got=f"gain {self.gain}, offset {self.offset}",
+                todo="correct [encode]",
+            )  # fmt: skip
         if self.overflow == "fold" and not (self.period and 0 < self.period <= self.high - self.low):
             raise ContractError(
                 "a folding encoding needs a period that fits into the port",

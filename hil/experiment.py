@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hil.architecture import closing, largest, on_chip, on_node, synapses
 from hil.chance import generator
-from hil.config import UNTOUCHED, Experiment, arguments, default_threads, find, read_bench, resolve
+from hil.config import UNTOUCHED, Experiment, arguments, construct, default_threads, find, read_bench, resolve
 from hil.data import Dataset, load, subset
 from hil.device import Chip, Device, Port
 from hil.encoding import Decode, Encode
@@ -29,6 +29,7 @@ from hil.run.loop import Plan, Training
 from hil.run.meter import Metered, MeteredChip, metered
 from hil.run.session import Labels
 from hil.run.transfer import Transfer, measure
+from hil.shift import shifted
 from hil.synapses import channels_of
 from hil.units import quantity
 from sim_devices.lif_array import Neuron
@@ -128,6 +129,7 @@ def dataset(experiment: Experiment) -> Dataset:
     """
     table = experiment.data
     data = load(table.use, Path(table.dir) if table.dir else None)
+    shifted(data.train.x[:1], data.shape, table.shift, generator(experiment.seed, 0, "shift"))  # refused here, not at step 1
     return data if table.train_examples is None else subset(data, table.train_examples)
 
 
@@ -139,7 +141,7 @@ def checked_settings(experiment: Experiment, where: str) -> None:
     """
     synapses(experiment, dataset(experiment), where)
     _learner(experiment, where)
-    _optimizer([nn.Parameter(torch.zeros(1))], experiment, where)
+    _steps(experiment, where)
 
 
 @contextmanager
@@ -156,7 +158,7 @@ def built(experiment: Experiment, where: Path, bench_copy: Path | None = None) -
     chain = synapses(experiment, data, place)
     feedback = closing(experiment, chain, data.train.x.shape[1])
     learner_class, settings = _learner(experiment, place)
-    _optimizer([nn.Parameter(torch.zeros(1))], experiment, place)
+    _steps(experiment, place)
     served = experiment.device.bench is not None
     torch.set_num_threads(experiment.train.threads or default_threads(served, largest(chain), experiment.train.batch))
     with ExitStack() as stack:
@@ -177,7 +179,8 @@ def built(experiment: Experiment, where: Path, bench_copy: Path | None = None) -
 def twin_of(use: str, settings: dict[str, Any], where: str) -> Twin:
     """Build a twin from a table of a file."""
     made = resolve(use, where, TWINS)
-    twin: Twin = made(**arguments(made, settings, where))
+    twin: Twin = construct(made, arguments(made, settings, where), where)
+    _keeps(twin, ("spec", "rest", "respond", "ideal"), "a Twin", use, where)
     return twin
 
 
@@ -211,8 +214,9 @@ def _open(experiment: Experiment, where: Path, bench_copy: Path | None, stack: E
 def _chip(use: str, settings: dict[str, Any], seed: int, where: str) -> Chip:
     made = resolve(use, where, CHIPS)
     if made is TwinChip:
-        return TwinChip(Neuron(**arguments(Neuron, settings, where)), seed)
-    chip: Chip = made(**arguments(made, settings, where))
+        return TwinChip(construct(Neuron, arguments(Neuron, settings, where), where), seed)
+    chip: Chip = construct(made, arguments(made, settings, where), where)
+    _keeps(chip, ("array", "close"), "a Chip", use, where)
     return chip
 
 
@@ -242,7 +246,20 @@ def _wired(
 def _learner(experiment: Experiment, where: str) -> tuple[Any, Any]:
     place = f"{where}: [learner]"
     learner_class = resolve(experiment.learner.use, place, LEARNERS)
-    return learner_class, learner_class.Settings(**arguments(learner_class.Settings, experiment.learner.settings(), place))
+    _keeps(learner_class, ("Settings", "build", "step", "predict"), "a Learner", experiment.learner.use, place)
+    return learner_class, construct(
+        learner_class.Settings, arguments(learner_class.Settings, experiment.learner.settings(), place), place
+    )
+
+
+def _keeps(found: object, parts: tuple[str, ...], kind: str, use: str, where: str) -> None:
+    """Refuse what a file names and is not what the section needs."""
+    missing = [part for part in parts if getattr(found, part, None) is None]
+    if missing:
+        raise ConfigError(
+            f'"{use}" is not {kind}', where=where, got="no " + ", ".join(missing), allowed=f"{kind}: {', '.join(parts)}",
+            outputs=UNTOUCHED, todo="name another module:Class, or give it what is missing (hil/conformance.py checks it)",
+        )  # fmt: skip
 
 
 def _optimizer(parameters: list[nn.Parameter], experiment: Experiment, where: str) -> torch.optim.Optimizer:
@@ -251,13 +268,23 @@ def _optimizer(parameters: list[nn.Parameter], experiment: Experiment, where: st
     known = {name: f"torch.optim:{name}" for name in torch.optim.__all__ if name[0].isupper() and name != "Optimizer"}
     chosen = resolve(table.use, place, known)
     settings = arguments(chosen, table.settings(), place, skip=("params", "lr"))
-    if table.use in FUSED:
+    if table.use in FUSED and not {"foreach", "capturable", "differentiable"} & set(settings):
         settings.setdefault("fused", True)  # one pass over the parameters instead of one per operation
-    try:
-        optimizer: torch.optim.Optimizer = chosen(parameters, lr=table.lr, **settings)
-    except (TypeError, ValueError) as error:
-        raise ConfigError("the optimiser refuses its settings", where=place, got=str(error)) from error
+    optimizer = construct(chosen, {"params": parameters, "lr": table.lr, **settings}, place)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(
+            f'"{table.use}" is not an optimiser', where=place, got=type(optimizer).__name__, outputs=UNTOUCHED,
+            allowed="a torch.optim.Optimizer", todo="choose Adam, or another of torch.optim",
+        )  # fmt: skip
     return optimizer
+
+
+def _steps(experiment: Experiment, where: str) -> None:
+    """Refuse an optimiser that cannot make a plain step from dense gradients, tried on a weight of its own."""
+    weight = nn.Parameter(torch.zeros(1, 1))
+    weight.grad = torch.zeros_like(weight)
+    optimizer = _optimizer([weight], experiment, where)
+    construct(optimizer.step, {}, f"{where}: [optimizer] {experiment.optimizer.use}")
 
 
 def _encode(experiment: Experiment, port: Port, where: str) -> Encode:

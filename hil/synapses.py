@@ -255,7 +255,7 @@ def _each(name: str, value: Sequence[int] | int, count: int) -> list[int]:
 
 
 def _sizes(name: str, values: Sequence[int], least: int, most: int | None = None) -> None:
-    whole = isinstance(values, list | tuple) and all(isinstance(n, int) and n > 0 for n in values)
+    whole = isinstance(values, list | tuple) and all(type(n) is int and n > 0 for n in values)
     if not whole or len(values) < least or (most is not None and len(values) > most):
         count = f"{least}" if most == least else f"at least {least}"
         raise ConfigError(f"{name} makes no sense", where=WHERE, got=repr(values), allowed=f"{count} positive whole numbers")
