@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
@@ -53,7 +54,10 @@ def run(arguments: Sequence[str]) -> int:
         errors.print("\n\n".join(str(e) for e in story(error)), markup=False)
         return exit_code(error)
     except KeyboardInterrupt:
-        errors.print("stopped at once; outputs were made safe. The last committed step can be resumed: hil list runs")
+        errors.print(
+            "stopped at once; whatever was opened is closed, its outputs safe.\n"
+            "Next: hil list runs shows what can be resumed: everything up to its last committed step."
+        )
         return 130
     return 0
 
@@ -82,6 +86,7 @@ def story(error: HilError) -> list[HilError]:
 @app.command
 def train(
     experiment: Path,
+    /,
     *,
     set: Annotated[tuple[str, ...], Parameter(name="--set", consume_multiple=True, negative=())] = (),
     run: Annotated[Path | None, Parameter(name="--run")] = None,
@@ -90,41 +95,58 @@ def train(
 
     Parameters
     ----------
-    experiment: the experiment file.
-    set: section.key=value, over what the file says.
-    run: the run folder; a new one under runs/ by default.
+    experiment
+        The experiment file.
+    set
+        section.key=value, over what the file says; may be given several times.
+    run
+        The run folder, new or empty; by default a new one under runs/.
     """
     from hil.config import dump, find, read_experiment
-    from hil.run.folder import RunFolder
+    from hil.run.folder import RunFolder, write_atomic
 
     chosen = read_experiment(experiment, set)
+    bench = None if chosen.device.bench is None else find(chosen.device.bench, experiment).read_bytes()
     folder = RunFolder.create(run or _fresh(chosen.name or experiment.stem))
-    if chosen.device.bench is not None:
-        shutil.copy(find(chosen.device.bench, experiment), folder.path / "bench.toml")
-    folder.config.write_text(dump(chosen))
     try:
+        if bench is not None:
+            write_atomic(folder.path / "bench.toml", bench)
+        folder.write_config(dump(chosen))
         _execute(folder, experiment, None)
-    except Refused:
-        if not any(folder.checkpoints.iterdir()):
-            shutil.rmtree(folder.path)  # nothing ran: leave no empty folder behind
+    except (HilError, KeyboardInterrupt) as error:
+        noted = (folder.path / "journal.jsonl").exists() and not isinstance(error, Refused)
+        if not noted and not any(folder.checkpoints.glob("*")):
+            shutil.rmtree(folder.path, ignore_errors=True)  # nothing ran: leave no empty folder behind
         raise
 
 
 @app.command
-def resume(run: Path, *, from_: Annotated[Path | None, Parameter(name="--from")] = None) -> None:
+def resume(run: Path, /, *, from_: Annotated[Path | None, Parameter(name="--from")] = None) -> None:
     """Go on with an interrupted run, from its newest checkpoint.
 
     Parameters
     ----------
-    run: the run folder.
-    from_: another checkpoint of that run (its .json file).
+    run
+        The run folder.
+    from_
+        Another checkpoint of that run, its checkpoints/step-….json; those after it are dropped and made again.
     """
     from hil.run import checkpoint
     from hil.run.folder import RunFolder
 
     folder = RunFolder.open(run)
     if folder.read_json("summary.json").get("status") == "done":
-        raise RunError("this run is finished", where=str(run), todo=f"look at it: hil report {run}")
+        raise RunError(
+            "this run is finished",
+            where=str(run),
+            outputs="untouched; nothing was opened",
+            todo=f"look at it: hil report {run}",
+        )
+    if from_ is not None and from_.resolve().parent != folder.checkpoints.resolve():
+        raise RunError(
+            "a checkpoint of another run", where=f"--from {from_}", allowed=f"{folder.checkpoints}/step-….json",
+            outputs="untouched; nothing was opened", todo=f"name one of these, or leave out --from: hil resume {run}",
+        )  # fmt: skip
     _execute(folder, folder.config, from_ or checkpoint.latest(folder.checkpoints))
 
 
@@ -153,21 +175,29 @@ def report(*runs: Path) -> None:
     from hil.run.folder import RunFolder
 
     if not runs:
-        raise ConfigError("which run?", where="hil report", got="no folder", todo="hil report RUN; hil list runs shows them")
+        raise ConfigError(
+            "which run?",
+            where="hil report",
+            got="no folder",
+            allowed="run folders",
+            todo="hil report RUN; hil list runs shows them",
+        )
     for path in runs:
         out.print(f"report  {render(RunFolder.open(path).path)}", soft_wrap=True)
 
 
 @app.command
-def compare(comparison: Path, *, out_: Annotated[Path | None, Parameter(name="--out")] = None) -> None:
+def compare(comparison: Path, /, *, out_: Annotated[Path | None, Parameter(name="--out")] = None) -> None:
     """Train several learners on several devices with several seeds, on equal terms, and say which is better, if any is.
 
     Finished runs are not repeated: give the same command again after an interruption.
 
     Parameters
     ----------
-    comparison: the comparison file, see hil/comparison.py.
-    out_: the folder of the results; compare/<name> by default.
+    comparison
+        The comparison file, see hil/comparison.py.
+    out_
+        The folder of the results; compare/<name> by default.
     """
     from hil import comparison as comparing
 
@@ -183,7 +213,7 @@ def compare(comparison: Path, *, out_: Annotated[Path | None, Parameter(name="--
 
 
 @app.command
-def serve(bench: Path) -> None:
+def serve(bench: Path, /) -> None:
     """Serve the virtual bench of BENCH.toml until Ctrl-C; any VISA client can open the resources that it prints."""
     from hil.bench import serve_bench
     from hil.config import read_bench
@@ -192,7 +222,7 @@ def serve(bench: Path) -> None:
 
 
 @app.command(name="list")
-def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] | None = None) -> None:
+def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] | None = None, /) -> None:
     """What there is: devices, learners, data sets, VISA resources, runs."""
     from hil import listing
 
@@ -209,30 +239,43 @@ def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] 
 
 
 @app.command
-def describe(name: str) -> None:
+def describe(name: str, /) -> None:
     """What module:Class (or one of our short names) is, and its settings with units and defaults."""
     from hil.config import resolve
     from hil.experiment import CHIPS, LEARNERS, TWINS
 
     target = resolve(name, f"hil describe {name}", {**LEARNERS, **TWINS, **CHIPS})
+    if not (inspect.isclass(target) or inspect.isfunction(target)):
+        raise ConfigError(
+            "nothing to describe", where=f"hil describe {name}", got=type(target).__name__, allowed="a class, or a function",
+            outputs="untouched; nothing was opened", todo="hil list shows what there is",
+        )  # fmt: skip
     out.print(f"{target.__module__}:{target.__name__}\n", style="bold")
     module = inspect.getmodule(target)
     for text in (inspect.getdoc(module), inspect.getdoc(target)):
         out.print(f"{text or ''}\n", markup=False)
-    settings = vars(target).get("Settings", target)
+    settings = getattr(target, "Settings", target)
     made = (
         {f.name: f.default_factory() for f in fields(settings) if f.default_factory is not MISSING}
         if is_dataclass(settings)
         else {}
     )
-    for name, parameter in inspect.signature(settings).parameters.items():
+    for name, parameter in _parameters(settings).items():
         default = made.get(name, parameter.default)
         shown = "required" if default is parameter.empty else f"default {default!r}"
         out.print(f"  {name:<24} {inspect.formatannotation(parameter.annotation).strip(chr(39)):<28} {shown}", markup=False)
 
 
+def _parameters(settings: Any) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(settings).parameters
+    except ValueError:  # some classes written in C do not say what they take
+        return {}
+
+
 def _fresh(name: str) -> Path:
-    """A run folder that does not exist yet."""
-    stem = Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    """A run folder that does not exist yet, in runs/ whatever the name holds."""
+    slug = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:100] or "run"
+    stem = Path("runs") / f"{slug}-{datetime.now():%Y%m%d-%H%M%S}"
     tries = (stem if n == 0 else stem.with_name(f"{stem.name}-{n}") for n in range(1000))
     return next(path for path in tries if not path.exists())

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from hil.config import dump, read_experiment
-from hil.errors import Interrupted, Stopped
+from hil.errors import Interrupted, Refused, RunError, Stopped
 from hil.experiment import built
 from hil.run import checkpoint, diagnostics, session
 from hil.run.folder import RunFolder
@@ -35,9 +35,10 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
             if saved is not None:
                 training.restore(saved)
                 folder.forget_metrics_after(training.step)
+                checkpoint.forget_after(folder.checkpoints, training.step)
                 folder.note("resume", step=training.step, checkpoint=str(start))
             else:
-                folder.config.write_text(dump(made.experiment))
+                folder.write_config(dump(made.experiment))
                 folder.note("start", provenance=made.labels.provenance, node=made.labels.node)
                 if made.transfer is not None:
                     folder.write_json("diagnostics.json", {"transfer": made.transfer_table()})
@@ -48,5 +49,11 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
             diagnostics.write(folder, training, made.model, summary["wall_s"])
     except (Stopped, Interrupted) as error:
         error.outputs = labels.outputs_after if labels else ""  # true now: had closing failed, UnsafeOutputs would be here
+        raise
+    except Refused as error:
+        if not isinstance(error, RunError) and ".toml" not in error.where:
+            error.where = f"{origin}: {error.where}"
+        error.outputs = error.outputs or "safe; whatever was opened is closed again"
+        error.todo = error.todo or f"correct {error.where.split(': ')[0]}"
         raise
     return summary

@@ -77,7 +77,8 @@ def latest(folder: Path) -> Path:
         raise RunError(
             "no checkpoint to resume from",
             where=str(folder),
-            got="an empty folder",
+            got="no step-….json in it",
+            outputs="untouched; nothing was opened",
             todo="start again with hil train; a run is resumable after its first checkpoint",
         )
     return found[-1]
@@ -88,6 +89,14 @@ def prune(folder: Path, keep: int) -> None:
     for path in sorted(folder.glob("step-*.json"))[:-keep]:
         path.unlink()  # the JSON first: a pair without it does not count as a checkpoint
         path.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def forget_after(folder: Path, step: int) -> None:
+    """Remove the checkpoints beyond `step`: a run that went back to it makes them again, and the newest must be its own."""
+    for path in folder.glob("step-*.json"):
+        if path.stem > f"step-{step:08d}":
+            path.unlink()
+            path.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
 def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -105,13 +114,20 @@ def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """The inverse of `optimizer_state`."""
+    """The inverse of `optimizer_state`, but for the settings, which are those that `optimizer` was built with.
+
+    Raises:
+        ValueError: it is the state of an optimiser of another kind.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    if [set(group) for group in groups] != [set(group) for group in facts["groups"]]:
+        raise ValueError("the state of another optimiser")
     slots: dict[int, dict[str, Any]] = {}
     for source in (tensors, facts["scalars"]):
         for key, value in source.items():
             index, slot = key.split(".", 1)
             slots.setdefault(int(index), {})[slot] = value
-    optimizer.load_state_dict({"state": slots, "param_groups": facts["groups"]})
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,6 +18,8 @@ from typing import Any
 
 from hil.errors import RunError
 
+UNTOUCHED = "untouched; nothing was opened"
+
 
 def write_atomic(path: Path, payload: bytes) -> None:
     """Put `payload` at `path` wholly or not at all, and durably.
@@ -62,18 +64,25 @@ class RunFolder:
         Raises:
             RunError: something is there already.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(
-                "a run folder must be new or empty",
-                where=str(path),
-                got="a folder with files in it" if path.is_dir() else "a file",
-                todo=f"choose another --run folder, or continue that one with: hil resume {path}",
-            )
         try:
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                resumable = any((path / "checkpoints").glob("step-*.json"))
+                raise RunError(
+                    "a run folder must be new or empty",
+                    where=str(path),
+                    got="a folder with files in it" if path.is_dir() else "a file",
+                    outputs=UNTOUCHED,
+                    todo="choose another --run folder" + (f", or continue that one: hil resume {path}" if resumable else ""),
+                )
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: no name that a folder can have
             raise RunError(
-                f"cannot make the run folder: {error.strerror}", where=str(path), todo="choose another --run"
+                "cannot make the run folder",
+                where=str(path),
+                got=(error.strerror if isinstance(error, OSError) else "") or str(error),
+                allowed="a folder that you may write to",
+                outputs=UNTOUCHED,
+                todo="choose another --run folder",
             ) from error
         return cls(path)
 
@@ -88,7 +97,8 @@ class RunFolder:
             raise RunError(
                 "not a run folder",
                 where=str(path),
-                got="no such folder" if not path.exists() else "no config.toml in it",
+                got="no such folder" if not path.exists() else "no config.toml in it" if path.is_dir() else "a file",
+                outputs=UNTOUCHED,
                 todo="name a folder that hil train made; hil list runs shows them",
             )
         return cls(path)
@@ -104,6 +114,10 @@ class RunFolder:
     @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    def write_config(self, text: str) -> None:
+        """Raises: RunError: it cannot be written."""
+        write_atomic(self.config, text.encode())
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         write_atomic(self.path / name, (json.dumps(value, indent=1, allow_nan=True) + "\n").encode())

@@ -155,13 +155,15 @@ class Training:
                 device.restore(saved["snapshot"])
                 device.count.calls, device.count.passes = saved["calls"], saved["passes"]
                 device.count.busy_s = saved["busy_s"]
-        except (KeyError, ValueError, RuntimeError) as error:
+        except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+            lines = [line.strip() for line in str(error).splitlines()] or [repr(error)]
             raise RunError(
                 "this checkpoint does not fit the experiment",
                 where="checkpoint",
-                got=str(error).splitlines()[0],
-                outputs="untouched",
-                todo="resume with the config.toml of the same run folder",
+                got=f"no {lines[0]}" if isinstance(error, KeyError) else " ".join(lines[:2]),
+                allowed="the network, learner and optimiser that it was made with",
+                outputs="safe; whatever was opened is closed again",
+                todo="undo the change in config.toml, or start a new run: hil train",
             ) from error
 
 

@@ -10,6 +10,7 @@ them again with the same numbers.
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 
-from hil.errors import HilError, Interrupted, LinkError, Stopped
+from hil.errors import HilError, Interrupted, LinkError, RunError, Stopped
 from hil.run import checkpoint
 from hil.run.folder import RunFolder
 from hil.run.loop import Epoch, Step, Training, evaluate, settle, train
@@ -68,14 +69,21 @@ def run(
             if stopping.asked:
                 commit(training, folder)
                 raise _interrupted(stopping.asked, folder, training)
+        return _finish(training, folder, labels, before - begin)
     except Interrupted:
-        _conclude(training, folder, labels, before + time.perf_counter() - begin, "interrupted", {})
+        with contextlib.suppress(RunError):  # the step is committed; that counts
+            _conclude(training, folder, labels, before + time.perf_counter() - begin, "interrupted", {})
         raise
     except HilError as error:
         kept = _commit_after(training, folder)
-        folder.note("fault", step=training.step, error=type(error).__name__, message=str(error))
-        _conclude(training, folder, labels, before + time.perf_counter() - begin, "fault", {})
+        with contextlib.suppress(RunError):  # a full disk may be the fault itself, which is said below
+            folder.note("fault", step=training.step, error=type(error).__name__, message=str(error))
+            _conclude(training, folder, labels, before + time.perf_counter() - begin, "fault", {})
         raise _stopped(folder, training, kept) from error
+
+
+def _finish(training: Training, folder: RunFolder, labels: Labels, since: float) -> dict[str, Any]:
+    """Read the test split once, with the best weights. since: the run's time before this process, less its first second."""
     best = {key: value.clone() for key, value in training.best.tensors.items()}
     checkpoint.save(folder.checkpoints, "best", checkpoint.Checkpoint(best, {"epoch": training.best.epoch}))
     training.net.load_state_dict(best)
@@ -83,7 +91,7 @@ def run(
     score, predicted = evaluate(training.net, training.learner, training.data.test)
     _confusion(folder, training, predicted)
     final = {"test_accuracy": score["accuracy"], "test_loss": score["loss"]}
-    summary = _conclude(training, folder, labels, before + time.perf_counter() - begin, "done", final)
+    summary = _conclude(training, folder, labels, since + time.perf_counter(), "done", final)
     folder.note("end", step=training.step, test_accuracy=score["accuracy"])
     return summary
 
@@ -115,6 +123,8 @@ def _commit_after(training: Training, folder: RunFolder) -> str:
     except LinkError as lost:
         folder.note("lost", what="the state of the plant", message=str(lost))
         return f"the newest checkpoint is {newest}, as the plant's state is lost"
+    except RunError:
+        return f"it could not be written, so the newest checkpoint is {newest}"
     return "which is committed"
 
 
@@ -128,10 +138,11 @@ def _interrupted(why: str, folder: RunFolder, training: Training) -> Interrupted
 
 
 def _stopped(folder: RunFolder, training: Training, kept: str) -> Stopped:
+    again = f"hil resume {folder.path}" if any(folder.checkpoints.glob("step-*.json")) else "hil train, into another folder"
     return Stopped(
         f"a fault ended the run after step {training.step:,}; {kept}",
         where=str(folder.path),
-        todo=f"remove the cause, then: hil resume {folder.path}",
+        todo=f"remove the cause, then: {again}",
     )
 
 

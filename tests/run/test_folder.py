@@ -12,6 +12,7 @@ from hil.run.folder import RunFolder, write_atomic
 def test_a_run_folder_is_new_or_refused(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "a")
     folder.config.write_text("seed = 0")
+    (folder.checkpoints / "step-00000001.json").write_text("{}")
     with pytest.raises(RunError, match="hil resume"):
         RunFolder.create(tmp_path / "a")
     assert RunFolder.open(tmp_path / "a").config.exists()
