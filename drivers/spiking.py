@@ -68,7 +68,7 @@ class SpikingBoard:
     """The board. The constructor identifies it, frees what an earlier program left, and arms it.
 
     Args:
-        link: a SerialLink. This object owns and closes it.
+        link: a SerialLink. This object owns and closes it, also when it raises; a board that was reached is switched off then.
         leak, v_th, v_rest, reset, refractory: of the neurons, unless an array asks for others.
         limit: largest current; None: the board's. numbers: on the line. retries: of a frame that is lost or damaged.
         watchdog_s: after so much silence the board switches itself off; 0: never. reset() switches it on again.
@@ -94,19 +94,23 @@ class SpikingBoard:
         expect: Expect | None = None,
         provenance: Provenance = "real",
     ) -> None:
-        if reset not in RESETS or numbers not in NUMBERS:
-            raise ConfigError(
-                "no such setting", where="spiking board", got=f"reset {reset}, numbers {numbers}",
-                allowed=f"reset {' or '.join(RESETS)}; numbers {' or '.join(NUMBERS)}",
-            )  # fmt: skip
-        self._session = FrameSession(link, retries=retries, expect=expect)
+        try:
+            _check_names(reset, numbers)
+            self._session = FrameSession(link, retries=retries, expect=expect)
+        except BaseException:
+            link.close()
+            raise
         self._leak, self._v_th, self._v_rest, self._reset, self._refractory = leak, v_th, v_rest, reset, refractory
         self._numbers: Numbers = numbers
         self._watchdog_s, self._provenance = watchdog_s, provenance
-        self._limit = self._checked_limit(limit)
         self._arrays: list[BoardArray] = []
         self._closed = False
-        self.arm()
+        try:
+            self._limit = self._checked_limit(limit)
+            self.arm()
+        except BaseException:  # the board may be armed though its answer never came
+            self.close()
+            raise
 
     @property
     def identity(self) -> Identity:
@@ -168,26 +172,30 @@ class SpikingBoard:
         self.arm()
 
     def safe(self) -> None:
-        """Currents off, read back.
+        """Currents off, read back. After a fault of the link, or a Ctrl-C, once more.
 
         Raises:
-            UnsafeOutputs: they could not be switched off, or not be verified.
+            UnsafeOutputs: they could not be switched off, or not be verified. KeyboardInterrupt: they are off all the same.
         """
+        stop: KeyboardInterrupt | None = None
         try:
             try:
                 armed = self._switched_off()
-            except LinkError:
+            except (LinkError, KeyboardInterrupt) as fault:
+                stop = fault if isinstance(fault, KeyboardInterrupt) else None
                 self._session.recover(attempts=1)
                 armed = self._switched_off()
             if armed:
                 raise CommandRefused("the board says that it is still armed", where=self._session.where)
-        except HilError as reason:
+        except (HilError, KeyboardInterrupt) as reason:
             raise UnsafeOutputs(
                 "the board could not be verified to be off", where=f"{self._session.where}, {self.identity}",
-                got=str(reason).splitlines()[0],
+                got="Ctrl-C, twice" if isinstance(reason, KeyboardInterrupt) else str(reason).splitlines()[0],
                 outputs=f"unknown; the board's watchdog trips after {self._watchdog_s:g} s" if self._watchdog_s else "unknown",
                 todo="switch the board off, then look at cable and power",
             ) from reason  # fmt: skip
+        if stop is not None:
+            raise stop
 
     def close(self) -> None:
         """Off, verified, and the link closed; the second call does nothing.
@@ -378,6 +386,14 @@ class BoardArray:
 
     def _send_thresholds(self, values: NDArray[np.float32]) -> None:
         self._session.ask(Kind.PROGRAM, wire.ARRAY.pack(self._number), _bytes(values.astype("<f4")))
+
+
+def _check_names(reset: str, numbers: str) -> None:
+    if reset not in RESETS or numbers not in NUMBERS:
+        raise ConfigError(
+            "no such setting", where="spiking board", got=f"reset {reset}, numbers {numbers}",
+            allowed=f"reset {' or '.join(RESETS)}; numbers {' or '.join(NUMBERS)}",
+        )  # fmt: skip
 
 
 def _bytes(values: NDArray[np.generic]) -> memoryview:

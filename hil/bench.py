@@ -82,10 +82,11 @@ class OnPlant:
 
 @contextmanager
 def open_bench(bench: BenchFile | SpikingBench, where: str) -> Iterator[Opened]:
-    """Open the instruments of `bench`; a [virtual] bench is started first and stopped last.
+    """Open the instruments of `bench`; a [virtual] bench is started first and stopped last. Leaving closes the device.
 
     Raises:
-        ConfigError: before anything is opened. OpenFailed, WrongInstrument, CommandRefused, MeasurementError.
+        ConfigError: before anything is opened, but for settings that only the driver can judge. OutOfRange, OpenFailed,
+        WrongInstrument, CommandRefused, MeasurementError. UnsafeOutputs: also on leaving.
     """
     opened = _open_board(bench, where) if isinstance(bench, SpikingBench) else _open_waveform(bench, where)
     with opened as found:
@@ -96,13 +97,13 @@ def open_bench(bench: BenchFile | SpikingBench, where: str) -> Iterator[Opened]:
 def _open_board(bench: SpikingBench, where: str) -> Iterator[Opened]:
     driver, settings = _driver(bench.board, f"{where}: [board]", ("link", "expect", "provenance"))
     virtual = None if bench.virtual is None else _virtual_board(bench.virtual, f"{where}: [virtual]")
-    if virtual is None and bench.board.resource is None:
-        raise _no_address(f"{where}: [board]", "/dev/ttyACM0")
+    _check_address(bench.board, virtual is not None, f"{where}: [board]", "/dev/ttyACM0")
     with ExitStack() as stack:
         served = stack.enter_context(spawn_board(virtual)) if virtual else None
         port = served.port if served else str(bench.board.resource)
         expect = Expect(bench.board.maker or "", bench.board.model or "", bench.board.serial or "")
         board = driver(SerialLink(port), **settings, expect=expect, provenance="twin" if served else "real")
+        stack.callback(board.close)
         who = board.identity
         line = f"{who.maker} {who.model}   {port}   SN {who.serial}   fw {who.firmware}"
         yield Opened(None, board, {"bench": bench.name, **(bench.virtual or {})}, {"board": line})
@@ -115,11 +116,18 @@ def _virtual_board(table: Mapping[str, Any], where: str) -> VirtualBoard:
     return VirtualBoard(neuron, **arguments(VirtualBoard, settings, where, skip=("neuron",)))
 
 
-def _no_address(where: str, example: str) -> ConfigError:
-    return ConfigError(
-        "no address", where=where, got="no resource, and no [virtual] tables in the file", outputs=UNTOUCHED,
-        todo=f'add resource = "{example}"; see hil list resources',
-    )  # fmt: skip
+def _check_address(table: InstrumentTable, virtual: bool, where: str, example: str) -> None:
+    """A real box has an address, a virtual one has none: with both, nobody could tell which of them is meant."""
+    if virtual and table.resource is not None:
+        raise ConfigError(
+            "both a real and a virtual instrument", where=where, got=f'resource = "{table.resource}", and [virtual] tables',
+            allowed="one of them", outputs=UNTOUCHED, todo="remove [virtual] to drive the real one, else the resource",
+        )  # fmt: skip
+    if not virtual and table.resource is None:
+        raise ConfigError(
+            "no address", where=where, got="no resource, and no [virtual] tables in the file", outputs=UNTOUCHED,
+            todo=f'add resource = "{example}"; see hil list resources',
+        )  # fmt: skip
 
 
 @contextmanager
@@ -127,14 +135,14 @@ def _open_waveform(bench: BenchFile, where: str) -> Iterator[Opened]:
     settings = WaveformSettings(**arguments(WaveformSettings, bench.waveform, f"{where}: [waveform]"))
     for name, table in ((AWG, bench.awg), (SCOPE, bench.scope)):
         _driver(table, f"{where}: [{name}]")
-        if bench.virtual is None and table.resource is None:
-            raise _no_address(f"{where}: [{name}]", "TCPIP::…")
+        _check_address(table, bench.virtual is not None, f"{where}: [{name}]", "TCPIP::…")
     with ExitStack() as stack:
         served = stack.enter_context(spawn(description(bench, where))) if bench.virtual else None
         addresses = served.resources if served else {AWG: str(bench.awg.resource), SCOPE: str(bench.scope.resource)}
         generator, awg_line = _instrument(bench.awg, addresses[AWG], f"{where}: [awg]", stack)
         digitizer, scope_line = _instrument(bench.scope, addresses[SCOPE], f"{where}: [scope]", stack)
         waveform = Waveform(generator, digitizer, settings, "twin" if served else "real")
+        stack.callback(waveform.close)
         device: Device = OnPlant(waveform, served) if served else waveform
         facts = {
             "bench": bench.name,

@@ -423,6 +423,39 @@ def test_a_board_that_cannot_be_switched_off_is_reported_loudly(bench: Bench) ->
         board.close()
 
 
+def test_a_constructor_that_fails_after_arming_leaves_the_board_off(bench: Bench) -> None:
+    first = bench.open()
+    first.close()
+    bench.line.down += [bytes, swallowed]  # HELLO is answered, the answer to ARM is lost
+    with pytest.raises(LinkTimeout):
+        bench.connect(retries=0)
+    assert not bench.line.board.armed
+
+
+@pytest.mark.parametrize("wrong", [{"reset": "warm"}, {"limit": 1e9}, {"expect": Expect(serial="SB0002")}])
+def test_a_constructor_that_fails_closes_the_port(bench: Bench, wrong: dict[str, object]) -> None:
+    bench.open().close()
+    with pytest.raises(HilError):
+        bench.connect(**wrong)
+    SerialLink(bench.server.port).close()  # held by one program at a time: it would be refused
+
+
+def test_ctrl_c_while_switching_off_still_switches_off(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = bench.open()
+    once = [KeyboardInterrupt()]
+    switch = board._switched_off
+
+    def interrupted() -> bool:
+        if once:
+            raise once.pop()
+        return switch()
+
+    monkeypatch.setattr(board, "_switched_off", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        board.close()
+    assert not bench.line.board.armed
+
+
 def test_the_wrong_board_is_refused(bench: Bench) -> None:
     with pytest.raises(WrongInstrument):
         bench.open(expect=Expect(serial="SB0002"))

@@ -1,0 +1,55 @@
+"""Benches as files: who is opened, and what is left behind."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hil.bench import description, open_bench
+from hil.config import BenchFile, SpikingBench
+from hil.errors import ConfigError
+from sim_devices.bench import ServedBench, spawn
+
+BENCHES = Path(__file__).parents[1] / "benches"
+
+
+def tables(name: str) -> dict[str, Any]:
+    return tomllib.loads((BENCHES / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[ServedBench]:
+    with spawn(description(BenchFile.model_validate(tables("mzm_awg_scope.toml")), "test")) as bench:
+        yield bench
+
+
+def on_a_table(bench: ServedBench) -> BenchFile:
+    """The same boxes, found by their addresses as real ones are."""
+    real = tables("mzm_awg_scope.toml")
+    del real["virtual"]
+    for name in ("awg", "scope"):
+        real[name]["resource"] = bench.resources[name]
+    return BenchFile.model_validate(real)
+
+
+def test_leaving_switches_off_whatever_happened_and_though_nobody_closed_the_device(served: ServedBench) -> None:
+    with suppress(KeyboardInterrupt), open_bench(on_a_table(served), "test"):
+        assert served.control.outputs()["awg"]["1"]["on"]  # type: ignore[index]
+        raise KeyboardInterrupt
+    assert not served.control.outputs()["awg"]["1"]["on"]  # type: ignore[index]
+
+
+def test_a_real_address_beside_virtual_tables_is_refused() -> None:
+    both = tables("mzm_awg_scope.toml")
+    both["awg"]["resource"] = "TCPIP::127.0.0.1::hislip0::INSTR"
+    with pytest.raises(ConfigError, match="both a real and a virtual"), open_bench(BenchFile.model_validate(both), "test"):
+        pass
+    board = tables("spiking_board.toml")
+    board["board"]["resource"] = "/dev/ttyACM0"
+    with pytest.raises(ConfigError, match="both a real and a virtual"), open_bench(SpikingBench.model_validate(board), "test"):
+        pass
