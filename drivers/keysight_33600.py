@@ -43,6 +43,7 @@ OPEN_CIRCUIT_V = 10.0  # largest voltage without a load
 LEAST_AMPLITUDE_VPP = 1e-3  # into 50 ohm
 SOURCE_OHM = 50.0
 HIGHEST_LOAD_OHM = 10_000.0  # above it only INFinity
+INFINITE = 9.8e37  # at least this: SCPI's infinity is 9.9E37
 NAME = "HIL"
 NO_ERROR = re.compile(r"[+-]?0\s*,")
 
@@ -192,11 +193,12 @@ class Keysight33600:
         """Volts and timing rest on these: a value that was rounded or ignored must not pass."""
         source = self._source
         for query, wanted, unit in (
+            (f"{self._output}:LOAD?", min(self._load_ohm, INFINITE), "ohm"),
             (f"{source}:VOLT?", self._amplitude_vpp, "Vpp"),
             (f"{source}:VOLT:OFFS?", self._offset_v, "V"),
             (f"{source}:FUNC:ARB:SRAT?", sample_rate_hz, "Sa/s"),
         ):
-            found = self._scpi.ask_float(query)
+            found = min(self._number(query), INFINITE)
             if not math.isclose(found, wanted, rel_tol=1e-6, abs_tol=1e-6):
                 raise CommandRefused(
                     f"the generator did not take a setting ({query})",
@@ -206,6 +208,16 @@ class Keysight33600:
                     outputs="off",
                     todo="choose limits and a rate that the instrument can represent",
                 )
+
+    def _number(self, query: str) -> float:
+        """An infinite load is answered with 9.9E37, which is no reading anywhere else."""
+        if not query.endswith("LOAD?"):
+            return self._scpi.ask_float(query)
+        reply = self._scpi.ask(query)
+        try:
+            return float(reply)
+        except ValueError as error:
+            raise CommandRefused("the generator does not say its load", where=self._name, got=reply, outputs="off") from error
 
     def encode(self, volts: NDArray[np.float32]) -> Codes:
         """Volts of any shape -> codes of the same shape. The caller has checked them against `drive`."""

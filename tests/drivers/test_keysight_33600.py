@@ -244,3 +244,25 @@ def test_refused_settings_close_the_link_and_send_nothing(wrong: dict[str, float
     with pytest.raises((OutOfRange, ConfigError)):
         Keysight33600(link, **wrong)  # type: ignore[arg-type]
     assert link.closed == 1
+
+
+class IgnoresLoad:
+    """A box whose load somebody sets back at the front panel: volts would be wrong by the ratio of the dividers."""
+
+    def __init__(self, box: SimulatedGenerator) -> None:
+        self.box = box
+
+    def execute(self, message: bytes) -> bytes | None:
+        reply = self.box.execute(message)
+        if b":OUTP1:LOAD " in message:
+            self.box.execute(b":OUTP1:LOAD 60;:SOUR1:VOLT:LIM:STAT 0;:SOUR1:VOLT 2;:SOUR1:VOLT:OFFS 0")
+        return reply
+
+
+@pytest.mark.parametrize("load_ohm", [200.0, math.inf])
+def test_a_load_that_was_not_taken_is_refused_and_leaves_the_output_off(load_ohm: float) -> None:
+    box = SimulatedGenerator()
+    generator = Keysight33600(MessageLink(IgnoresLoad(box)), load_ohm=load_ohm, low_v=-1.0, high_v=1.0)
+    with pytest.raises(CommandRefused, match="LOAD"):
+        generator.prepare(1e6)
+    assert not box.drive(1).on
