@@ -105,8 +105,10 @@ def settle(net: Network, x: Tensor, steps: int, leak: float = 1.0) -> Settled:
             if number + 1 < len(hidden):
                 current = laws[number](spikes)
         current = constant if back is None else back(spikes).add_(constant)
-    share = 1 / sum(leak**step for step in range(steps))
-    return Settled(tuple(total.mul_(share) for total in totals), over / sent)
+    incessant = torch.zeros((), dtype=constant.dtype, device=constant.device)
+    for _ in range(steps):
+        incessant.mul_(leak).add_(1)  # rounded as the totals are: a neuron that always fired has the rate 1, not a bit less
+    return Settled(tuple(total.div_(incessant) for total in totals), over / sent)
 
 
 def _add(totals: list[Tensor], number: int, values: Tensor, leak: float) -> None:
@@ -167,7 +169,7 @@ def adjoint(
             if link is not None:
                 current = link.transposed(gated)
     return Adjoint(
-        tuple(total.mul_(1 / steps) for total in totals),
+        tuple(total.div_(steps) for total in totals),
         tuple(count / (steps * gate.numel()) for count, gate in zip(firing, gates, strict=True)),
     )
 

@@ -175,6 +175,17 @@ def test_leaky_neurons_settle_with_a_weighted_mean() -> None:
     learner(net, leak=leak, quantum=2.0).step(net, x(), LABEL, rng())
 
 
+@pytest.mark.parametrize(("steps", "leak"), [(41, 1.0), (47, 1.0), (9, 0.9), (12, 0.7)])
+def test_a_neuron_that_always_fires_has_the_rate_one(steps: int, leak: float) -> None:
+    net = network("feed-forward", Neuron(leak=leak))
+    with torch.no_grad():
+        for layer in net.stack[:-1]:
+            nn.init.zeros_(layer.synapse.weight)  # type: ignore[arg-type]
+            nn.init.constant_(layer.synapse.bias, 10.0)  # type: ignore[arg-type]
+    for rates in settle(net, x(), steps, leak).rates:
+        assert bool((rates == 1).all())  # a bit less, and the gate of a closed neuron would open
+
+
 def test_the_scale_is_found_and_kept() -> None:
     net = network()
     rule = learner(net, target=0.2)
