@@ -9,6 +9,7 @@ The last layer has no device: it is the digital readout, and its output is its p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -200,11 +201,25 @@ def accumulate(synapse: nn.Module, inputs: Tensor, delta: Tensor) -> None:
     params = [p for p in synapse.parameters() if p.requires_grad]
     if not params:
         return
-    with torch.enable_grad():
+    with torch.enable_grad(), statistics_kept(synapse):
         answer = synapse(inputs.detach())
     for param, grad in zip(params, torch.autograd.grad(answer, params, delta, allow_unused=True), strict=True):
         if grad is not None:
             _add(param, grad)
+
+
+@contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Running statistics stand still: a gradient may run a synapse once more, at rates or traces that no pass will send."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    moving = [norm for norm in norms if norm.training]
+    for norm in moving:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in moving:
+            norm.track_running_stats = True
 
 
 def _add(param: Tensor, grad: Tensor) -> None:

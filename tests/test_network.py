@@ -12,7 +12,7 @@ from hil.chance import generator
 from hil.device import Port, Spec
 from hil.encoding import Decode, Encode
 from hil.errors import ContractError
-from hil.network import Layer, Network, Trace, accumulate, fill
+from hil.network import Layer, Network, Trace, accumulate, fill, statistics_kept
 
 
 class Sine:
@@ -245,3 +245,15 @@ def test_a_synapse_used_twice_gets_both_gradients() -> None:
     assert shared.weight.grad is not None
     wanted = sum(delta.T @ given for delta, given in zip(deltas[:2], trace.inputs[:2], strict=True))
     assert torch.allclose(shared.weight.grad, wanted)  # type: ignore[arg-type]
+
+
+def test_a_gradient_leaves_running_statistics_alone() -> None:
+    norm = nn.BatchNorm1d(3)
+    synapse = nn.Sequential(nn.Linear(4, 3), norm)
+    before = {name: value.clone() for name, value in synapse.state_dict().items()}
+    accumulate(synapse, torch.randn(5, 4), torch.ones(5, 3))
+    assert all(torch.equal(value, before[name]) for name, value in synapse.state_dict().items())
+    with pytest.raises(ZeroDivisionError), statistics_kept(synapse):
+        raise ZeroDivisionError
+    synapse(torch.randn(5, 4))
+    assert int(norm.num_batches_tracked or 0) == 1

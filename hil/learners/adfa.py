@@ -82,6 +82,7 @@ class ADFA(nn.Module):
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
         """One pass, then every `.grad`, overwritten; "loss", "accuracy", "overflow"."""
         del rng  # nothing random
+        net.train()
         trace = net.forward(x)
         check_scores(trace.outputs[-1], self.projection.classes)
         error, metrics = self.loss.judge(trace.outputs[-1], label)
@@ -96,6 +97,7 @@ class ADFA(nn.Module):
     @torch.no_grad()
     def predict(self, net: Network, x: Tensor) -> Tensor:
         """(batch, classes): the readout of one pass."""
+        net.eval()
         return net.forward(x).outputs[-1]
 
 

@@ -60,6 +60,7 @@ class Backprop(nn.Module):
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
         """One pass of the model and back, then every `.grad`, overwritten; "loss", "accuracy", "overflow"."""
         del rng  # nothing random
+        net.train()
         with torch.enable_grad():
             trace = self.modelled(net, x)
             scores = trace.outputs[-1]
@@ -87,6 +88,7 @@ class Backprop(nn.Module):
     @torch.no_grad()
     def predict(self, net: Network, x: Tensor) -> Tensor:
         """(batch, classes): the readout of one pass through the device."""
+        net.eval()
         return net.forward(x).outputs[-1]
 
 

@@ -92,6 +92,7 @@ class DFA(nn.Module):
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
         """One measured pass, then every `.grad`, overwritten; "loss", "accuracy", "overflow"."""
         del rng  # nothing random
+        net.train()
         trace = net.forward(x)
         check_scores(trace.outputs[-1], self.projection.classes)
         error, metrics = self.loss.judge(trace.outputs[-1], label)
@@ -112,6 +113,7 @@ class DFA(nn.Module):
     @torch.no_grad()
     def predict(self, net: Network, x: Tensor) -> Tensor:
         """(batch, classes): the readout of one pass through the device."""
+        net.eval()
         return net.forward(x).outputs[-1]
 
 

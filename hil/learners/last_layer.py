@@ -54,6 +54,7 @@ class LastLayer(nn.Module):
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
         """One pass, then `.grad` of the readout, overwritten; "loss", "accuracy", "overflow"."""
         del rng  # nothing random
+        net.train()
         trace = net.forward(x)
         check_scores(trace.outputs[-1], self.classes)
         error, metrics = self.loss.judge(trace.outputs[-1], label)
@@ -64,4 +65,5 @@ class LastLayer(nn.Module):
     @torch.no_grad()
     def predict(self, net: Network, x: Tensor) -> Tensor:
         """(batch, classes): the readout of one pass."""
+        net.eval()
         return net.forward(x).outputs[-1]

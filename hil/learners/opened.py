@@ -2,7 +2,7 @@
 
     pre = synapse(inputs)        dL/dtheta = delta^T dpre/dtheta        delta = dL/dpre, which a learner finds by itself
 
-`hil.network.accumulate` runs the synapse a second time, which would update running statistics twice. Nothing flows into inputs.
+`hil.network.accumulate` runs the synapse a second time; this does not. Nothing flows into inputs.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from hil.learners.loss import Mixed, check_scores
 from hil.learners.neuron_model import bump
 from hil.learners.saf import OnlineSettings, Update, dropped_widths
 from hil.learners.spiking_pass import Overflow, chunks, dropout_masks, masked, rates, traced
-from hil.network import Network, Trace
+from hil.network import Network, Trace, statistics_kept
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class OTTT(nn.Module):
         masks: Sequence[Tensor],
     ) -> tuple[float, Tensor]:  # fmt: skip
         """Adds the gradient of one step to `.grad`; its loss, and the scores."""
-        with torch.enable_grad():
+        with torch.enable_grad(), statistics_kept(net):
             h = x
             for n, layer in enumerate(net.stack[:-1]):
                 z = layer.synapse(h)

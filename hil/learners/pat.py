@@ -27,7 +27,7 @@ from hil.device import Device, plain
 from hil.errors import ContractError
 from hil.learners.dfa import needed
 from hil.learners.loss import Loss, LossName, check_scores
-from hil.network import Layer, Network, accumulate
+from hil.network import Layer, Network, accumulate, statistics_kept
 
 Model = Callable[[Tensor], Tensor]
 
@@ -65,6 +65,7 @@ class PAT(nn.Module):
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
         """One measured pass, then every `.grad`, overwritten; "loss", "accuracy", "overflow"."""
         del rng  # nothing random
+        net.train()
         trace = net.forward(x)
         check_scores(trace.outputs[-1], self.classes)
         delta, metrics = self.loss.judge(trace.outputs[-1], label)
@@ -90,6 +91,7 @@ class PAT(nn.Module):
     @torch.no_grad()
     def predict(self, net: Network, x: Tensor) -> Tensor:
         """(batch, classes): the readout of one pass through the device."""
+        net.eval()
         return net.forward(x).outputs[-1]
 
 
@@ -100,7 +102,7 @@ def _before_synapse(synapse: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor
         return delta @ synapse.weight
     params = [param for param in synapse.parameters() if param.requires_grad]
     point = inputs.detach().requires_grad_(True)
-    with torch.enable_grad():
+    with torch.enable_grad(), statistics_kept(synapse):
         answer = synapse(point)
     pulled, *grads = torch.autograd.grad(answer, [point, *params], delta, allow_unused=True)
     for param, grad in zip(params, grads, strict=True):

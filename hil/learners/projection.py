@@ -66,6 +66,8 @@ def hidden_shapes(net: Network, sample_shape: Sequence[int] = ()) -> Shapes:
 
 def _answer(synapse: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
     place = next((p.device for p in synapse.parameters()), torch.device("cpu"))
+    training = synapse.training
+    synapse.eval()  # one example has no statistics, and must not leave any
     try:
         answer: Tensor = synapse(torch.zeros(1, *shape, device=place))
     except RuntimeError as error:
@@ -73,6 +75,8 @@ def _answer(synapse: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
             "a hidden synapse does not take this input", where="network", got=f"an example of shape {shape}",
             allowed=str(error).splitlines()[0], todo="correct sample_shape in [learner], or the widths",
         ) from error  # fmt: skip
+    finally:
+        synapse.train(training)
     return tuple(answer.shape[1:])
 
 

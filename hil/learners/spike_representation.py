@@ -21,7 +21,7 @@ from hil.learners.adfa import Model
 from hil.learners.loss import Mixed, check_scores
 from hil.learners.saf import SAFSettings, WeightedSums, dropped_widths
 from hil.learners.spiking_pass import Overflow, chunks, dropout_masks, masked, rates, traced
-from hil.network import Network, Trace
+from hil.network import Network, Trace, statistics_kept
 
 
 class SpikeRepresentation(nn.Module):
@@ -53,7 +53,7 @@ class SpikeRepresentation(nn.Module):
             totals.add(part.drives, part.spikes)
         rate = [total / self.neuron.memory(self.settings.time_steps) for total in totals.spikes]
         net.zero_grad(set_to_none=True)
-        with torch.enable_grad():
+        with torch.enable_grad(), statistics_kept(net):
             h = x
             for number, layer in enumerate(net.stack[:-1]):
                 pre = layer.synapse(h)

@@ -75,6 +75,7 @@ class SPSA(nn.Module):
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
         """2 K passes, then every `.grad`, overwritten; "loss", "accuracy", "overflow", means over all passes."""
+        net.train()
         weights = [param for param in net.parameters() if param.requires_grad]
         size, count = self.settings.size, self.settings.directions
         net.zero_grad(set_to_none=True)
@@ -120,6 +121,7 @@ class SPSA(nn.Module):
     @torch.no_grad()
     def predict(self, net: Network, x: Tensor) -> Tensor:
         """(batch, classes): the readout of one pass."""
+        net.eval()
         return net.forward(x).outputs[-1]
 
 

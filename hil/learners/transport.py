@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hil.network import accumulate
+from hil.network import accumulate, statistics_kept
 
 
 def carried(synapse: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def carried(synapse: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
         accumulate(synapse, inputs, delta)
         return delta @ synapse.weight.detach()
     params = [param for param in synapse.parameters() if param.requires_grad]
-    with torch.enable_grad():
+    with torch.enable_grad(), statistics_kept(synapse):
         point = inputs.detach().requires_grad_(True)
         answer = synapse(point)
     found = torch.autograd.grad(answer, [point, *params], delta, allow_unused=True)
