@@ -6,7 +6,7 @@ Source: Nakajima et al., Nat. Commun. 13, 7847 (2022), augmented direct feedback
 Everything here is a value: it prints, compares, goes to a plain table (TOML) and comes back the same.
 
 Scale of B: the entries have the root mean square `scale`, whichever the distribution, rank or sparsity, so that one of them
-can be exchanged for another at the same learning rate.
+can be exchanged for another at the same learning rate. It is that of many draws; one draw of low rank may be a quarter off.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     C[c, k]  <- m C[c, k] + (1 - m) share of class c in this batch that was read as k        only for classes in the batch
     d_c      = 1/2 ( errors on c + errors towards c ) = 1/2 ( sum_{k != c} C[c, k] + sum_{k != c} C[k, c] )
-    w_c      ~ ( (d_c + floor) / mean (d + floor) )^strength, kept within 1/spread .. spread, with mean 1
+    w_c      ~ clip( ( (d_c + floor) / mean (d + floor) )^strength, 1/spread, spread ), then divided by its mean
 
 Source: class-aware complexity adaptation, Xu et al., arXiv:2507.23643 (2025). The paper says that inter-class difficulty drives
 it; its rule could not be seen, its program holds a fixed table of shares. The rule above is our reading.
@@ -21,7 +21,8 @@ FLOOR = 2e-3  # a class never seen wrong keeps a say
 class Difficulty(nn.Module):
     """The running confusion C (classes, classes), a buffer.
 
-    Args: momentum: m, per batch. strength: 0 treats all classes alike. spread: the largest weight, and 1 / the smallest.
+    Args: momentum: m, per batch. strength: 0 treats all classes alike. spread: of the clip; no weight
+    is more than spread^2 times another.
     """
 
     confusion: Tensor
