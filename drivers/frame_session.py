@@ -134,6 +134,12 @@ class FrameSession:
                     last = error
             raise last
 
+    def begin_anew(self) -> None:
+        """As another program would: the board frees all arrays and disarms."""
+        with self._link.transaction():
+            self._session = (self._session + 1) & SESSION_MASK
+            self.welcome = self._hello()
+
     def close(self) -> None:
         self._link.close()
 

@@ -104,6 +104,7 @@ class SpikingBoard:
         self._numbers: Numbers = numbers
         self._watchdog_s, self._provenance = watchdog_s, provenance
         self._arrays: list[BoardArray] = []
+        self._whole = True  # the board holds every array, thresholds included
         self._closed = False
         try:
             self._limit = self._checked_limit(limit)
@@ -166,9 +167,12 @@ class SpikingBoard:
         self._session.recover()
         self.lose()
         _, _, arrays, _ = wire.STATUS.unpack(self._session.ask(Kind.STATUS))
-        if arrays != len(self._arrays):
+        if arrays != len(self._arrays) or not self._whole:
+            self._whole = False  # until all of them hold what they held: a fault in between must not look like success
+            self._session.begin_anew()
             for array in self._arrays:
                 array.set_up()
+            self._whole = True
         self.arm()
 
     def safe(self) -> None:

@@ -323,6 +323,29 @@ def test_a_rebooted_board_is_noticed_and_set_up_again(bench: Bench) -> None:
     assert torch.equal(array.forward(currents()), twin.forward(currents()))
 
 
+def test_a_recovery_that_was_cut_short_is_done_again_whole(bench: Bench) -> None:
+    board = bench.open(retries=0)
+    array = board.array(33)
+    array.program(torch.full((33,), 0.7))
+    bench.line.board.reboot()
+    # answered: HELLO, STATUS, HELLO, ALLOCATE; lost on the way up: the thresholds
+    seen: list[int] = []
+
+    def no_thresholds(data: bytes) -> bytes:
+        seen.append(data[2])
+        return b"" if data[2] == host.Kind.PROGRAM else data
+
+    bench.line.up.append(no_thresholds)
+    with pytest.raises(LinkError):
+        board.recover()
+    assert host.Kind.PROGRAM in seen
+    board.recover()
+    array.reset()
+    twin = TwinChip(SPREAD, 3).array(33)
+    twin.program(torch.full((33,), 0.7))
+    assert torch.equal(array.forward(currents()), twin.forward(currents()))
+
+
 def test_a_reboot_while_a_reply_is_due_is_noticed(bench: Bench) -> None:
     board = bench.open()
     array = board.array(33)
