@@ -8,6 +8,7 @@ import inspect
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -26,6 +27,7 @@ app = cyclopts.App(
     name="hil",
     help="Train physical neural networks with the hardware in the loop.",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # `run` says what became of the outputs
 )
 NEXT = (
     ("hil compare experiments/compare_digits.toml", "which learner suits this node?"),
@@ -39,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # torch is imported by the commands: its idle threads then spin for microseconds, not milliseconds. Beside other work on the
     # same cores that was measured four times faster, and on an idle machine it cost nothing.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and closed: one more Ctrl-C must not change the exit code
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

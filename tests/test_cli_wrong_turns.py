@@ -285,3 +285,17 @@ def test_help_says_what_the_options_mean(capsys: pytest.CaptureFixture[str]) -> 
         said = capsys.readouterr().out
         assert part in said
         assert "--experiment" not in said
+
+
+def test_ctrl_c_while_opening(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from hil import launch
+
+    def hanging(*_: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "built", hanging)
+    code, err = hil(capsys, "train", written(tmp_path), "--run", tmp_path / "r")
+    assert code == 130
+    for part in ("stopped at once", "outputs safe", "Next: "):
+        assert part in err
+    assert not (tmp_path / "r").exists()
