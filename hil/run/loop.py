@@ -72,11 +72,12 @@ class Epoch:
 
 @dataclass
 class Best:
-    """The best weights so far, by validation accuracy; the earlier wins a tie."""
+    """The best weights so far, by validation accuracy, and the learner's state of that moment; the earlier wins a tie."""
 
     accuracy: float = -1.0
     epoch: int = 0
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    learner: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Training:
@@ -122,6 +123,7 @@ class Training:
         tensors |= {f"learner.{k}": v for k, v in self.learner.state_dict().items()}
         tensors |= {f"optimizer.{k}": v for k, v in slots.items()}
         tensors |= {f"best.{k}": v for k, v in self.best.tensors.items()}
+        tensors |= {f"best_learner.{k}": v for k, v in self.best.learner.items()}
         facts: dict[str, Any] = {
             "epoch": self.epoch,
             "batch": self.batch,
@@ -150,7 +152,8 @@ class Training:
             restore_optimizer(self.optimizer, under("optimizer", point.tensors), facts["optimizer"])
             self.epoch, self.batch, self.step = facts["epoch"], facts["batch"], facts["step"]
             self.sums, self.seconds = dict(facts["sums"]), dict(facts["seconds"])
-            self.best = Best(facts["best"]["accuracy"], facts["best"]["epoch"], under("best", point.tensors))
+            held, state = under("best", point.tensors), under("best_learner", point.tensors)
+            self.best = Best(facts["best"]["accuracy"], facts["best"]["epoch"], held, state)
             for device, saved in zip(self.devices, facts["devices"], strict=True):
                 device.restore(saved["snapshot"])
                 device.count.calls, device.count.passes = saved["calls"], saved["passes"]
@@ -247,8 +250,8 @@ def _validated(training: Training, begin: float, device_s: float, samples_per_s:
     training.batch = 0
     best = score["accuracy"] > training.best.accuracy
     if best:
-        weights = {key: value.detach().clone() for key, value in training.net.state_dict().items()}
-        training.best = Best(score["accuracy"], training.epoch, weights)
+        weights, state = _copied(training.net), _copied(training.learner)
+        training.best = Best(score["accuracy"], training.epoch, weights, state)
     return Epoch(
         epoch=training.epoch,
         step=training.step,
@@ -259,6 +262,10 @@ def _validated(training: Training, begin: float, device_s: float, samples_per_s:
         device_s=training.device_s - device_s,
         samples_per_s=samples_per_s,
     )
+
+
+def _copied(module: Network | Learner) -> dict[str, Tensor]:
+    return {key: value.detach().clone() for key, value in module.state_dict().items()}
 
 
 def settle(training: Training) -> Mapping[str, float]:

@@ -87,6 +87,8 @@ def _finish(training: Training, folder: RunFolder, labels: Labels, since: float)
     best = {key: value.clone() for key, value in training.best.tensors.items()}
     checkpoint.save(folder.checkpoints, "best", checkpoint.Checkpoint(best, {"epoch": training.best.epoch}))
     training.net.load_state_dict(best)
+    if training.best.learner:  # the weights are read as they were when they were the best
+        training.learner.load_state_dict(training.best.learner)
     settle(training)
     score, predicted = evaluate(training.net, training.learner, training.data.test)
     _confusion(folder, training, predicted)
