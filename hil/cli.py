@@ -38,9 +38,9 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its code."""
-    # torch is imported by the commands: its idle threads then give up their core after a short spin. On two cores with five busy
-    # processes a short spin was measured four times faster than torch's endless one, with two it went either way, and on an idle
-    # machine it cost nothing.
+    # torch is imported by the commands: its idle threads then give up their core after a short spin. On two cores with five
+    # busy processes a short spin was measured four times faster than torch's endless one; with two it went either way, and
+    # on an idle machine it cost nothing.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     code = run(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and closed: one more Ctrl-C must not change the exit code
