@@ -81,6 +81,7 @@ class VisaLink:
         open_timeout_s: longest wait for the connection.
         backend: "" for NI-VISA when present and PyVISA-py otherwise, "@py" to force the latter.
         terminator: what ends a message on a SOCKET resource. Other resources mark the end themselves.
+        beat: see Trust.
 
     Raises:
         ConfigError: not a VISA resource string, or a serial port (SerialLink is for those).
@@ -95,12 +96,13 @@ class VisaLink:
         open_timeout_s: float = 3.0,
         backend: str = "",
         terminator: bytes = b"\n",
+        beat: Callable[[], None] | None = None,
     ) -> None:
         self._name = _checked_resource(resource)
         self._timeout_s = checked_timeout(timeout_s, resource)
         self._open_timeout_s = checked_timeout(open_timeout_s, resource)
         self._backend, self._terminator = backend, terminator
-        self._trust = Trust(resource)
+        self._trust = Trust(resource, beat)
         self._resource: MessageBasedResource | None = None
         self._wire: Wire | None = None
         self._open()

@@ -145,11 +145,11 @@ def checked_settings(experiment: Experiment, where: str) -> None:
 
 
 @contextmanager
-def built(experiment: Experiment, where: Path, bench_copy: Path | None = None) -> Iterator[Built]:
+def built(experiment: Experiment, where: Path, bench_copy: Path | None = None, run: Path | None = None) -> Iterator[Built]:
     """Build `experiment`, read from the file `where`; closes all it opened.
 
     Args:
-        bench_copy: bench file to use instead of the one named, when a run folder holds a copy.
+        bench_copy: bench file to use instead of the one named, when a run folder holds a copy. run: that folder.
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
     """
@@ -162,7 +162,7 @@ def built(experiment: Experiment, where: Path, bench_copy: Path | None = None) -
     served = experiment.device.bench is not None
     torch.set_num_threads(experiment.train.threads or default_threads(served, largest(chain), experiment.train.batch))
     with ExitStack() as stack:
-        node = _open(experiment, where, bench_copy, stack)
+        node = _open(experiment, where, bench_copy, run, stack)
         wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], place)
         model = None if node.twin is None else node.twin.ideal
         rng = generator(experiment.seed, 0, "learner")
@@ -184,7 +184,7 @@ def twin_of(use: str, settings: dict[str, Any], where: str) -> Twin:
     return twin
 
 
-def _open(experiment: Experiment, where: Path, bench_copy: Path | None, stack: ExitStack) -> Node:
+def _open(experiment: Experiment, where: Path, bench_copy: Path | None, run: Path | None, stack: ExitStack) -> Node:
     table, place = experiment.device, f"{where}: [device]"
     named = {"bench": table.bench, "use": table.use, "chip": table.chip}
     given = [name for name, value in named.items() if value is not None]
@@ -203,10 +203,7 @@ def _open(experiment: Experiment, where: Path, bench_copy: Path | None, stack: E
     from hil.bench import open_bench  # the drivers and VISA are slow to import, and a twin needs neither
 
     path = bench_copy or find(str(table.bench), where)
-    opened = stack.enter_context(open_bench(read_bench(path), str(path)))
-    for source in (opened.device, opened.chip):
-        if source is not None:
-            stack.callback(source.close)
+    opened = stack.enter_context(open_bench(read_bench(path), str(path), run))  # leaving it closes the device, verified
     belief = None if opened.twin is None else twin_of(opened.twin.use, opened.twin.settings(), f"{path}: [twin]")
     return Node(opened.device, opened.chip, belief, opened.facts, opened.resources)
 

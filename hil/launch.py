@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from hil.config import dump, read_experiment
-from hil.errors import Interrupted, Refused, RunError, Stopped
+from hil.errors import Interrupted, Refused, RunError, Stopped, UnsafeOutputs
 from hil.experiment import built
 from hil.run import checkpoint, diagnostics, session
 from hil.run.folder import RunFolder
@@ -30,7 +31,7 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
     experiment = read_experiment(folder.config)
     bench = folder.path / "bench.toml" if start and experiment.device.bench is not None else None  # the copy of a resumed run
     try:
-        with Stopping() as stopping, built(experiment, origin, bench) as made:
+        with Stopping() as stopping, built(experiment, origin, bench, folder.path) as made:
             training, labels = made.training, made.labels
             if saved is not None:
                 training.restore(saved)
@@ -49,6 +50,11 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
             diagnostics.write(folder, training, made.model, summary["wall_s"])
     except (Stopped, Interrupted) as error:
         error.outputs = labels.outputs_after if labels else ""  # true now: had closing failed, UnsafeOutputs would be here
+        raise
+    except UnsafeOutputs as error:
+        with suppress(RunError):  # a full disk must not hide it
+            folder.note("outputs", outputs="unknown", message=str(error))
+            folder.write_json("summary.json", {**folder.read_json("summary.json"), "outputs": "unknown"})
         raise
     except Refused as error:
         if not isinstance(error, RunError) and ".toml" not in error.where:
