@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
 from typing import Any, Protocol
 
 import pyvisa
@@ -179,8 +180,7 @@ class VisaLink:
 
     def _open(self) -> None:
         def connect() -> MessageBasedResource:
-            resource_manager = pyvisa.ResourceManager(self._backend)  # shared by the process, and never closed here
-            opened = resource_manager.open_resource(self._name, open_timeout=_milliseconds(self._open_timeout_s))
+            opened = library(self._backend).open_resource(self._name, open_timeout=_milliseconds(self._open_timeout_s))
             if not isinstance(opened, MessageBasedResource):
                 opened.close()
                 raise TypeError(f"{type(opened).__name__} does not carry messages")
@@ -227,6 +227,17 @@ class VisaLink:
             raise _translation(error, self._name, doing, self._timeout_s) from error
 
 
+@cache
+def library(backend: str = "") -> pyvisa.ResourceManager:
+    """The VISA library, shared by the process and never closed. Looking for it takes a tenth of a second, so it is kept; who
+    will have no time later looks for it beforehand.
+
+    Raises:
+        OSError, ValueError: none works here.
+    """
+    return pyvisa.ResourceManager(backend)
+
+
 def list_resources(backend: str = "") -> tuple[str, ...]:
     """Resource strings of the instruments that VISA finds by itself: USB, and what answers to discovery on the network.
 
@@ -234,7 +245,7 @@ def list_resources(backend: str = "") -> tuple[str, ...]:
         OpenFailed: no VISA library works here.
     """
     try:
-        return tuple(sorted(pyvisa.ResourceManager(backend).list_resources()))
+        return tuple(sorted(library(backend).list_resources()))
     except FOREIGN as error:
         raise _open_failed("VISA", _first_cause(error)) from error
 

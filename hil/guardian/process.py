@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from drivers import ownership
 from drivers.ownership import Owner
+from drivers.visa_link import library
 from hil.guardian.charge import BEAT, DONE, READY, UNSAFE, Charge
 from hil.guardian.record import Record, secure, watching
 
@@ -105,6 +107,7 @@ class Watch:
         )  # fmt: skip
         with suppress(OSError):
             os.write(sys.stdout.fileno(), READY + b"\n")
+        threading.Thread(target=_look_for_visa, daemon=True).start()  # now, while there is time
 
 
 def main() -> int:
@@ -127,6 +130,11 @@ def main() -> int:
         outcomes = secure(charge.states, charge.patience_s, watch.record)
         unverified += [ownership.canonical(o.state.resource) for o in outcomes if not o.verified]
     return 4 if unverified else 3
+
+
+def _look_for_visa() -> None:
+    with suppress(OSError, ValueError):  # whoever needs it will be told
+        library()
 
 
 @contextmanager
