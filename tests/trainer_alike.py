@@ -18,8 +18,8 @@ import torch
 
 from hil.bench import Opened, open_bench
 from hil.config import read_bench
-from hil.errors import HilError
 from hil.device import Device
+from hil.errors import HilError
 
 
 def node(opened: Opened) -> tuple[Device, torch.Tensor]:
