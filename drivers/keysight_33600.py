@@ -120,14 +120,23 @@ class Keysight33600:
         self._settings = {}
         self._on = None
 
-    def recover(self) -> None:
-        """After a LinkError: the same instrument must answer again. Settings are taken for lost, outputs for unknown.
+    def clear(self) -> None:
+        """Empty the wire; settings are taken for lost."""
+        self.forget()
+        self._scpi.clear()
+
+    def reopen(self) -> None:
+        """Open the wire anew; settings are taken for lost."""
+        self.forget()
+        self._scpi.reopen()
+
+    def identify(self) -> str:
+        """The same instrument must answer. What was found, a line for people.
 
         Raises:
             WrongInstrument: another one answers. LinkError: nobody does.
         """
-        self.forget()
-        self._scpi.recover()
+        return self._scpi.found()
 
     def prepare(self, sample_rate_hz: float) -> None:
         """Set everything but the record, output off; sends nothing if it is set already.

@@ -113,14 +113,23 @@ class InfiniiVision:
         """The instrument may have lost its settings (power, fault): send them all again next time."""
         self._shape = self._preamble = None
 
-    def recover(self) -> None:
-        """After a LinkError: the same instrument must answer again. Settings are taken for lost.
+    def clear(self) -> None:
+        """Empty the wire; settings are taken for lost."""
+        self.forget()
+        self._scpi.clear()
+
+    def reopen(self) -> None:
+        """Open the wire anew; settings are taken for lost."""
+        self.forget()
+        self._scpi.reopen()
+
+    def identify(self) -> str:
+        """The same instrument must answer. What was found, a line for people.
 
         Raises:
             WrongInstrument: another one answers. LinkError: nobody does.
         """
-        self.forget()
-        self._scpi.recover()
+        return self._scpi.found()
 
     def configure(self, samples: int, rate_hz: float, start_s: float) -> None:
         """Record `samples` at `rate_hz`, the first `start_s` after the trigger; sends nothing if it is set already.

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich.console import Console
@@ -18,14 +18,16 @@ from torch import Tensor
 
 from drivers.scpi import Expect, Scpi
 from drivers.serial_link import SerialLink
+from drivers.spiking import SpikingBoard
 from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
-from hil.config import UNTOUCHED, BenchFile, InstrumentTable, SpikingBench, Using, VirtualTable, arguments, resolve
+from hil.config import UNTOUCHED, BenchFile, InstrumentTable, SpikingBench, Using, VirtualTable, arguments, construct, resolve
 from hil.device import Chip, Device, Spec
-from hil.errors import ConfigError
+from hil.errors import ConfigError, Ended
+from hil.run.recovery import Patience
 from sim_devices.bench import ServedBench, build, spawn
 from sim_devices.lif_array import Neuron
-from sim_devices.spiking_bench import VirtualBoard, spawn_board
+from sim_devices.spiking_bench import ServedBoard, VirtualBoard, spawn_board
 from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
 from sim_devices.wiring import Cable
 
@@ -34,13 +36,15 @@ AWG, SCOPE = "awg", "scope"
 
 @dataclass(frozen=True)
 class Opened:
-    """device or chip: ready to drive. facts: of the node. resources: instrument -> who answered. twin: the belief."""
+    """device or chip: ready to drive. facts: of the node. resources: instrument -> who answered. twin: the belief.
+    patience: of recovery."""
 
     device: Device | None
     chip: Chip | None
     facts: dict[str, Any]
     resources: dict[str, str]
     twin: Using | None = None
+    patience: Patience = field(default_factory=Patience)
 
 
 class OnPlant:
@@ -68,6 +72,23 @@ class OnPlant:
     def close(self) -> None:
         self._inner.close()
 
+    def clear(self) -> None:
+        self._inner.clear()
+
+    def reopen(self) -> None:
+        if not self._bench.running:
+            raise ended("virtual bench", self._bench.complaints())
+        self._inner.reopen()
+
+    def identify(self) -> str:
+        return self._inner.identify()
+
+    def reinstate(self) -> None:
+        self._inner.reinstate()
+
+    def verify(self) -> str:
+        return self._inner.verify()
+
     def snapshot(self) -> Mapping[str, object]:
         """Of the plant only: what the instruments hold is set up again by their drivers.
 
@@ -78,6 +99,51 @@ class OnPlant:
 
     def restore(self, state: Mapping[str, object]) -> None:
         self._bench.control.restore(state)
+
+
+class OnBoard:
+    """The chip of a virtual board: a port that went away with its process does not come back."""
+
+    def __init__(self, inner: SpikingBoard, served: ServedBoard) -> None:
+        self._inner, self._served = inner, served
+
+    def array(
+        self,
+        size: int,
+        couples: bool = False,
+        *,
+        v_th: float | None = None,
+        v_rest: float | None = None,
+        leak: float | None = None,
+    ) -> Device:
+        return self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def clear(self) -> None:
+        self._inner.clear()
+
+    def reopen(self) -> None:
+        if not self._served.running:
+            raise ended("virtual board", "")
+        self._inner.reopen()
+
+    def identify(self) -> str:
+        return self._inner.identify()
+
+    def reinstate(self) -> None:
+        self._inner.reinstate()
+
+    def verify(self) -> str:
+        return self._inner.verify()
+
+
+def ended(what: str, words: str) -> Ended:
+    return Ended(
+        f"the process of the {what} is over", where=what, got=f"its last words:\n{words}" if words else "",
+        outputs="off with it", todo="see why it ended, then hil resume: that starts a new one",
+    )  # fmt: skip
 
 
 @contextmanager
@@ -95,6 +161,7 @@ def open_bench(bench: BenchFile | SpikingBench, where: str) -> Iterator[Opened]:
 
 @contextmanager
 def _open_board(bench: SpikingBench, where: str) -> Iterator[Opened]:
+    patience = _patience(bench.recovery, where)
     driver, settings = _driver(bench.board, f"{where}: [board]", ("link", "expect", "provenance"))
     virtual = None if bench.virtual is None else _virtual_board(bench.virtual, f"{where}: [virtual]")
     _check_address(bench.board, virtual is not None, f"{where}: [board]", "/dev/ttyACM0")
@@ -106,7 +173,8 @@ def _open_board(bench: SpikingBench, where: str) -> Iterator[Opened]:
         stack.callback(board.close)
         who = board.identity
         line = f"{who.maker} {who.model}   {port}   SN {who.serial}   fw {who.firmware}"
-        yield Opened(None, board, {"bench": bench.name, **(bench.virtual or {})}, {"board": line})
+        chip: Chip = OnBoard(board, served) if served else board
+        yield Opened(None, chip, {"bench": bench.name, **(bench.virtual or {})}, {"board": line}, patience=patience)
 
 
 def _virtual_board(table: Mapping[str, Any], where: str) -> VirtualBoard:
@@ -132,6 +200,7 @@ def _check_address(table: InstrumentTable, virtual: bool, where: str, example: s
 
 @contextmanager
 def _open_waveform(bench: BenchFile, where: str) -> Iterator[Opened]:
+    patience = _patience(bench.recovery, where)
     settings = WaveformSettings(**arguments(WaveformSettings, bench.waveform, f"{where}: [waveform]"))
     for name, table in ((AWG, bench.awg), (SCOPE, bench.scope)):
         _driver(table, f"{where}: [{name}]")
@@ -148,7 +217,13 @@ def _open_waveform(bench: BenchFile, where: str) -> Iterator[Opened]:
             "bench": bench.name,
             **({"use": bench.virtual.node.use, **bench.virtual.node.settings()} if bench.virtual else {}),
         }
-        yield Opened(device, None, facts, {AWG: awg_line, SCOPE: scope_line}, bench.twin)
+        yield Opened(device, None, facts, {AWG: awg_line, SCOPE: scope_line}, bench.twin, patience)
+
+
+def _patience(table: Mapping[str, Any], where: str) -> Patience:
+    place = f"{where}: [recovery]"
+    found: Patience = construct(Patience, arguments(Patience, table, place), place)
+    return found
 
 
 def _driver(table: InstrumentTable, where: str, given: Sequence[str] = ("scpi",)) -> tuple[Any, dict[str, Any]]:

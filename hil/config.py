@@ -165,6 +165,7 @@ class SpikingBench(Section):
     name: str
     shape: Literal["spiking"]
     board: InstrumentTable
+    recovery: dict[str, Any] = {}
     virtual: dict[str, Any] | None = None
 
 
@@ -176,6 +177,7 @@ class BenchFile(Section):
     awg: InstrumentTable
     scope: InstrumentTable
     waveform: dict[str, Any]
+    recovery: dict[str, Any] = {}
     twin: Using | None = None
     virtual: VirtualTable | None = None
 

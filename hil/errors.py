@@ -11,6 +11,7 @@
     │   ├── OpenFailed               nobody answers at this address
     │   ├── LinkTimeout              no answer, or no progress, before the deadline
     │   ├── Disconnected             the other end went away
+    │   │   └── Ended                    for good: its process is over
     │   ├── Desync                   bytes that are not the reply that was due
     │   │   └── BadBlock             a binary block that breaks IEEE 488.2
     │   └── DirtySession             used after a fault, before it was re-identified
@@ -21,7 +22,8 @@
     │   ├── Saturated                the converter sat at a rail
     │   ├── NotAReading              sentinel (9.9E37), hole, NaN
     │   ├── Misaligned               the marker is not where it must be
-    │   └── MissedTrigger            nothing was acquired
+    │   ├── MissedTrigger            nothing was acquired
+    │   └── Unrepeatable             a temporal device lost its state, and its noise is not what it was: repeat the batch
     ├── Stopped                      a fault ended the run; it is committed and resumable; the cause is chained
     ├── Interrupted                  the user asked to stop; the run is resumable
     └── UnsafeOutputs                outputs could not be verified safe: the loudest one
@@ -104,6 +106,10 @@ class Disconnected(LinkError):
     pass
 
 
+class Ended(Disconnected):
+    pass
+
+
 class Desync(LinkError):
     pass
 
@@ -145,6 +151,10 @@ class Misaligned(MeasurementError):
 
 
 class MissedTrigger(MeasurementError):
+    pass
+
+
+class Unrepeatable(MeasurementError):
     pass
 
 

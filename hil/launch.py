@@ -12,7 +12,7 @@ from hil.errors import Interrupted, Refused, RunError, Stopped
 from hil.experiment import built
 from hil.run import checkpoint, diagnostics, session
 from hil.run.folder import RunFolder
-from hil.run.live import Live
+from hil.run.live import Live, telling
 from hil.run.session import Labels
 from hil.run.stopping import Stopping
 
@@ -29,8 +29,14 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
     labels: Labels | None = None
     experiment = read_experiment(folder.config)
     bench = folder.path / "bench.toml" if start and experiment.device.bench is not None else None  # the copy of a resumed run
+
+    def told(kind: str, **facts: object) -> None:
+        folder.note(kind, **facts)
+        for line in telling(kind, facts):
+            console.print(line, markup=False, soft_wrap=True)
+
     try:
-        with Stopping() as stopping, built(experiment, origin, bench) as made:
+        with Stopping() as stopping, built(experiment, origin, bench, told) as made:
             training, labels = made.training, made.labels
             if saved is not None:
                 training.restore(saved)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -25,6 +27,7 @@ from hil.learner import Learner, Online, Selecting
 from hil.network import Network
 from hil.run.checkpoint import Checkpoint, optimizer_state, restore_optimizer, under
 from hil.run.meter import Metered
+from hil.run.recovering import RecoveringArray, whole_batch
 from hil.shift import shifted
 
 EVALUATION_BATCH = 500
@@ -188,14 +191,8 @@ def _one_epoch(training: Training) -> Iterator[Step]:
             return
         mark = _spent(seconds, "data_s", mark)
         _set_rates(training)
-        metrics: Mapping[str, float] = {}
         moved = shifted(x, training.data.shape, plan.shift, generator(plan.seed, training.step, "shift"))
-        for metrics in _updates(training, moved, label):
-            mark = _spent(seconds, "learner_s", mark)
-            if not math.isfinite(metrics["loss"]):
-                raise _diverged(training.step, metrics["loss"])
-            training.optimizer.step()
-            mark = _spent(seconds, "optimizer_s", mark)
+        metrics = _learn_whole(training, moved, label)
         training.batch += 1
         training.step += 1
         for key, value in metrics.items():
@@ -203,6 +200,35 @@ def _one_epoch(training: Training) -> Iterator[Step]:
         training.sums["examples"] = training.sums.get("examples", 0.0) + len(label)
         yield Step(training.epoch + 1, training.step, len(label), metrics)
         mark = time.perf_counter()
+
+
+def _learn_whole(training: Training, x: Tensor, label: Tensor) -> Mapping[str, float]:
+    """The update of one batch, from its beginning again while a chip behind a wire loses its state in the middle of it."""
+    if not any(isinstance(device.inner, RecoveringArray) for device in training.devices):
+        return _learn(training, x, label)
+    net, learner, optimizer = training.net, training.learner, training.optimizer
+    before = deepcopy((net.state_dict(), learner.state_dict(), optimizer.state_dict()))
+
+    def back() -> None:
+        weights, state, slots = deepcopy(before)
+        net.load_state_dict(weights)
+        learner.load_state_dict(state)
+        optimizer.load_state_dict(slots)
+
+    return whole_batch(lambda: _learn(training, x, label), back)
+
+
+def _learn(training: Training, x: Tensor, label: Tensor) -> Mapping[str, float]:
+    """One batch: a direction, an optimiser step; several of both for an Online learner. What the learner said last."""
+    seconds, mark = training.seconds, time.perf_counter()
+    metrics: Mapping[str, float] = {}
+    for metrics in _updates(training, x, label):
+        mark = _spent(seconds, "learner_s", mark)
+        if not math.isfinite(metrics["loss"]):
+            raise _diverged(training.step, metrics["loss"])
+        training.optimizer.step()
+        mark = _spent(seconds, "optimizer_s", mark)
+    return metrics
 
 
 def _updates(training: Training, x: Tensor, label: Tensor) -> Iterator[Mapping[str, float]]:
@@ -277,7 +303,8 @@ def settle(training: Training) -> Mapping[str, float]:
 @torch.no_grad()
 def evaluate(net: Network, learner: Learner, split: Split) -> tuple[dict[str, float], Tensor]:
     """Score through the device: {"loss", "accuracy"} and the predicted classes (examples,)."""
-    scores = torch.cat([learner.predict(net, x) for x in torch.split(split.x, EVALUATION_BATCH)])
+    parts = torch.split(split.x, EVALUATION_BATCH)
+    scores = torch.cat([whole_batch(partial(learner.predict, net, x)) for x in parts])
     loss = torch.nn.functional.cross_entropy(scores, split.y)
     predicted = scores.argmax(1)
     return {"loss": float(loss), "accuracy": float((predicted == split.y).float().mean())}, predicted
