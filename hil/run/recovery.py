@@ -225,5 +225,6 @@ class Ladder:
         counts = ", ".join(f"{rung} ×{tried.count(rung)}" for rung in dict.fromkeys(tried))
         took_s = self._clock() - begin
         self._told("lost", error=type(fault).__name__, what=fault.what, tried=tried, seconds=round(took_s, 3))
-        fault.got = f"{fault.got}; {counts} in {took_s:.1f} s did not help" if fault.got else f"{counts} did not help"
+        said = f"{counts} in {took_s:.1f} s did not help"
+        fault.got = f"{fault.got}; {said}" if fault.got else said
         return fault
