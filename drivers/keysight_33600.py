@@ -200,7 +200,12 @@ class Keysight33600:
 
     def _verify(self, sample_rate_hz: float) -> None:
         """Volts and timing rest on these: a value that was rounded or ignored must not pass."""
-        source = self._source
+        source, order = self._source, self._scpi.ask(":FORM:BORD?")
+        if not order.upper().startswith("SWAP"):
+            raise CommandRefused(
+                "the generator did not take the byte order (:FORM:BORD)", where=self._name, got=order, allowed="SWAP",
+                outputs="off", todo="every sample would be another one: update the firmware, or use another generator",
+            )  # fmt: skip
         for query, wanted, unit in (
             (f"{self._output}:LOAD?", min(self._load_ohm, INFINITE), "ohm"),
             (f"{source}:VOLT?", self._amplitude_vpp, "Vpp"),

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivers.alignment import REACH, Acceptance, Delay, Window, lag_of, measured_delay, window
+from drivers.alignment import REACH, Acceptance, Delay, Window, markers_of, measured_delay, steady, window
 from drivers.record import BARKER, GUARD, LEAD, Codes, Memory, Plan, Record, blank, cut, fill
 from hil.device import Port, Provenance, Spec
 from hil.errors import ConfigError, ContractError, HilError
@@ -87,6 +87,7 @@ class WaveformSettings:
         rest_v: level between records; None: 0 V, or the limit nearest to it.
         marker_low_v, marker_high_v: levels of the marker; None: a quarter and three quarters of the drive's range.
         marker_threshold: least correlation of a marker. marker_ambiguous: largest share of it that a second match may have.
+        marker_jump: largest change of the markers' contrast from one record to the next, as a share of it.
         longest_delay_s: the delay is looked for up to this. trigger_timeout_s: how long a trigger is waited for; the time that
             the record itself takes is added.
         width: neurons of the layer; None takes any.
@@ -103,6 +104,7 @@ class WaveformSettings:
     marker_high_v: float | None = None
     marker_threshold: float = 0.8
     marker_ambiguous: float = 0.8
+    marker_jump: float = 0.3
     longest_delay_s: float = 2e-6
     trigger_timeout_s: float = 2.0
     width: int | None = None
@@ -122,6 +124,8 @@ class WaveformSettings:
         for name, share in ("marker_threshold", self.marker_threshold), ("marker_ambiguous", self.marker_ambiguous):
             if not 0 < share <= 1:  # at 0 a flat line would pass for a marker
                 raise ConfigError(f"{name} must be a fraction", where="waveform", got=f"{share}", allowed="above 0, up to 1")
+        if not self.marker_jump > 0:
+            raise ConfigError("marker_jump must be positive", where="waveform", got=f"{self.marker_jump}")
         times = (self.symbol_rate_hz, self.longest_delay_s, self.trigger_timeout_s)
         if not (self.symbol_rate_hz > 0 and self.longest_delay_s >= 0 and self.trigger_timeout_s > 0 and max(times) < math.inf):
             raise ConfigError("rates and times must be positive and finite", where="waveform", got=repr(self))
@@ -199,6 +203,7 @@ class Waveform:
             self._levels = _levels(self._settings, generator.drive)
             self._check_memories()
             self._delay = self._worker.submit(self._open).result()
+            self._contrast = self._delay.contrast
         except BaseException:
             self.close()
             raise
@@ -295,7 +300,9 @@ class Waveform:
         """Where the symbols lie, and by how many samples the whole record came late."""
         s, where = self._settings, self._spec.outputs.name
         place = window(measured.axis, 1 / s.symbol_rate_hz, self._delay.delay_s, s.settle, where)
-        return place, lag_of(measured, plan, place, self._delay, s.acceptance, where)
+        found = markers_of(measured, plan, place, self._delay, s.acceptance, where)
+        self._contrast = steady(found, self._contrast, s.marker_jump, where).contrast
+        return place, found.lag
 
     def _decode(self, plan: Plan, measured: Record, place: Window, lag: int, answer: NDArray[np.float32]) -> None:
         """Add the mean of the settled samples of each symbol, in V, divided by the number of averages."""
@@ -338,6 +345,7 @@ class Waveform:
         """The markers must come back; the delay is what they say now."""
         before = self._delay.delay_s
         self._delay = self._worker.submit(self._measure).result()
+        self._contrast = self._delay.contrast
         symbols = (self._delay.delay_s - before) * self._settings.symbol_rate_hz
         moved = f", moved by {symbols:.2f} symbols" if abs(symbols) > 0.01 else ""
         return f"delay {self._delay.delay_s * 1e9:.2f} ns{moved}"

@@ -169,7 +169,7 @@ def _open_board(bench: SpikingBench, where: str) -> Iterator[Opened]:
         served = stack.enter_context(spawn_board(virtual)) if virtual else None
         port = served.port if served else str(bench.board.resource)
         expect = Expect(bench.board.maker or "", bench.board.model or "", bench.board.serial or "")
-        board = driver(SerialLink(port), **settings, expect=expect, provenance="twin" if served else "real")
+        board = driver(_line(port, bench.board.timeout_s), **settings, expect=expect, provenance="twin" if served else "real")
         stack.callback(board.close)
         who = board.identity
         line = f"{who.maker} {who.model}   {port}   SN {who.serial}   fw {who.firmware}"
@@ -220,6 +220,10 @@ def _open_waveform(bench: BenchFile, where: str) -> Iterator[Opened]:
         yield Opened(device, None, facts, {AWG: awg_line, SCOPE: scope_line}, bench.twin, patience)
 
 
+def _line(port: str, timeout_s: float | None) -> SerialLink:
+    return SerialLink(port) if timeout_s is None else SerialLink(port, timeout_s=timeout_s)
+
+
 def _patience(table: Mapping[str, Any], where: str) -> Patience:
     place = f"{where}: [recovery]"
     found: Patience = construct(Patience, arguments(Patience, table, place), place)
@@ -234,7 +238,7 @@ def _driver(table: InstrumentTable, where: str, given: Sequence[str] = ("scpi",)
 def _instrument(table: InstrumentTable, address: str, where: str, stack: ExitStack) -> tuple[Any, str]:
     """An opened, identified driver, and a line that says who answered."""
     driver, settings = _driver(table, where)
-    link = VisaLink(address)
+    link = VisaLink(address) if table.timeout_s is None else VisaLink(address, timeout_s=table.timeout_s)
     stack.callback(link.close)  # the driver closes it too; this is for what happens before there is a driver
     scpi = Scpi(link, expect=Expect(table.maker or "", table.model or "", table.serial or ""))
     who = scpi.identify()

@@ -140,8 +140,10 @@ class Experiment(Section):
 
 
 class InstrumentTable(Using):
-    """An instrument of a bench: its driver in `use`, its address, who it must be; the rest are the driver's settings."""
+    """An instrument of a bench: its driver in `use`, its address, who it must be, how long it may be silent; the rest are the
+    driver's settings."""
 
+    timeout_s: Annotated[float, Field(gt=0, lt=3600)] | None = None
     resource: str | None = None
     maker: str | None = None
     model: str | None = None

@@ -17,12 +17,14 @@
     │   └── DirtySession             used after a fault, before it was re-identified
     ├── InstrumentError              the box answered, and complains
     │   ├── CommandRefused           its error queue holds errors
+    │   ├── Overload                 its protection tripped: nobody but a person may switch it on again
     │   └── WrongInstrument          another maker, model or serial number than the bench file says
     ├── MeasurementError             the answer arrived and is not data
     │   ├── Saturated                the converter sat at a rail
     │   ├── NotAReading              sentinel (9.9E37), hole, NaN
     │   ├── Misaligned               the marker is not where it must be
     │   ├── MissedTrigger            nothing was acquired
+    │   ├── Jumped                   the node answers otherwise than a moment ago: a mode hop, light lost
     │   └── Unrepeatable             a temporal device lost its state, and its noise is not what it was: repeat the batch
     ├── Stopped                      a fault ended the run; it is committed and resumable; the cause is chained
     ├── Interrupted                  the user asked to stop; the run is resumable
@@ -130,6 +132,10 @@ class CommandRefused(InstrumentError):
     pass
 
 
+class Overload(InstrumentError):
+    pass
+
+
 class WrongInstrument(InstrumentError):
     pass
 
@@ -151,6 +157,10 @@ class Misaligned(MeasurementError):
 
 
 class MissedTrigger(MeasurementError):
+    pass
+
+
+class Jumped(MeasurementError):
     pass
 
 

@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 from torch import Tensor
 
 from hil.device import Chip, Device, Recoverable, Restorable, Spec, Streaming
-from hil.errors import HilError, Unrepeatable
+from hil.errors import HilError, LinkError, Unrepeatable
 from hil.run.recovery import Ladder
 
 A = TypeVar("A")
@@ -48,6 +48,7 @@ class Recovering:
 
     def forward(self, x: Tensor) -> Tensor:
         try:
+            self._ladder.awake()
             return self._inner.forward(x)
         except HilError as fault:
             return self._ladder.climb(fault, lambda: self._inner.forward(x))
@@ -79,7 +80,11 @@ class RecoveringStream(Recovering):
 
     def submit(self, x: Tensor) -> Future[Tensor]:
         """Raises what `x` itself is refused for; whatever happens to the shot is the Future's."""
-        return self._settler.submit(self._settled, x, self._stream.submit(x))
+        try:
+            self._ladder.awake()
+            return self._settler.submit(self._settled, x, self._stream.submit(x))
+        except LinkError as slept:
+            return self._settler.submit(self._ladder.climb, slept, lambda: self._inner.forward(x))
 
     def _settled(self, x: Tensor, answer: Future[Tensor]) -> Tensor:
         try:
@@ -121,6 +126,9 @@ class RecoveringChip:
 
     def close(self) -> None:
         self._inner.close()
+
+    def awake(self) -> None:
+        self._ladder.awake()
 
     def climb(self, fault: HilError, act: Callable[[], Tensor | None]) -> Tensor | None:
         """`act` again, once the chip is back and every array is where it was.
@@ -173,6 +181,7 @@ class RecoveringArray:
 
     def forward(self, x: Tensor) -> Tensor:
         try:
+            self._chip.awake()
             answer = self._inner.forward(x)
         except HilError as fault:
             again = self._chip.climb(fault, lambda: self._inner.forward(x))

@@ -16,6 +16,7 @@ Source: IEEE 488.2-1992, section 6 (what may follow a broken exchange); SCPI-199
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,12 +31,14 @@ from hil.errors import (
     Ended,
     HilError,
     InstrumentError,
+    Jumped,
     LinkError,
     MeasurementError,
     Misaligned,
     MissedTrigger,
     NotAReading,
     OpenFailed,
+    Overload,
     Refused,
     Saturated,
     Unrepeatable,
@@ -47,6 +50,7 @@ A = TypeVar("A")
 PAUSE_S = 0.2  # before the second reopening; doubled each time
 LONGEST_PAUSE_S = 10.0
 BEAT_S = 1.0
+SLEEP_S = 5.0  # a shorter nap is not seen by an instrument
 
 
 class Rung(IntEnum):
@@ -84,10 +88,12 @@ ROWS = (
         "its settings are not what was sent: a reboot, or somebody at the front panel",
     ),
     Row(CommandRefused, Rung.RESTORE, Rung.CLEAR, "after an error, or an overflow of the queue, the settings are unknown"),
+    Row(Overload, None, Rung.REPEAT, "a protection that tripped waits for a person"),
     Row(WrongInstrument, None, Rung.REPEAT, "another instrument must not be driven"),
     Row(MeasurementError, Rung.REPEAT, Rung.RESTORE, "the answer was whole and is no data"),
     Row(NotAReading, Rung.REPEAT, Rung.REOPEN, "holes and sentinels pass"),
     Row(Saturated, Rung.REPEAT, Rung.REPEAT, "a spike passes; a range that is too small does not"),
+    Row(Jumped, Rung.REPEAT, Rung.REPEAT, "a hop back and forth passes; another operating point does not, and is for a person"),
     Row(Misaligned, Rung.REPEAT, Rung.CLEAR, "the marker is late, or the record is not ours; the delay is measured again"),
     Row(MissedTrigger, Rung.REPEAT, Rung.REOPEN, "lost once, or a generator that forgot its settings"),
 )
@@ -126,12 +132,20 @@ class Patience:
             raise ValueError(f"patience_s from 0 to 86400 s, most 0 or more: got {self.patience_s}, {self.most}")
 
 
+def asleep_s() -> float:
+    """How long the computer has been suspended since it booted, s; where that is not told, by how much the wall clock runs ahead
+    of the one that stands still meanwhile."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+    return time.time() - time.monotonic()
+
+
 class Ladder:
     """Brings one device back, as often as it takes, and counts.
 
     Args:
         device: what has the rungs. told: hears of every fault and every recovery. beat: called every second of a pause.
-        clock, sleep: of the pauses, s.
+        clock, sleep: of the pauses, s. asleep: see asleep_s.
     """
 
     def __init__(
@@ -142,10 +156,26 @@ class Ladder:
         beat: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        asleep: Callable[[], float] = asleep_s,
     ) -> None:
         self._device, self._patience = device, patience or Patience()
         self._told, self._beat, self._clock, self._sleep = told, beat, clock, sleep
+        self._asleep, self._slept_s = asleep, asleep()
         self.recovered = 0
+
+    def awake(self) -> None:
+        """To be called before every shot.
+
+        Raises:
+            Disconnected: the computer slept since the last call, and what was on the wires is not to be believed.
+        """
+        slept_s = self._asleep()
+        gone_s, self._slept_s = slept_s - self._slept_s, slept_s
+        if abs(gone_s) > SLEEP_S:
+            raise Disconnected(
+                "the computer was suspended, or its clock was set", where="this computer", got=f"{gone_s:.0f} s",
+                outputs="presumed as last set", todo="switch suspending off for long runs",
+            )  # fmt: skip
 
     def climb(self, fault: HilError, shot: Callable[[], A]) -> A:
         """The answer of `shot`, repeated as a whole after the rungs that `fault` needs.

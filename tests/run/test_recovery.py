@@ -207,6 +207,16 @@ def test_every_error_of_the_tree_has_a_row_or_is_no_fault_of_a_bench() -> None:
     assert all(row.first is None or row.first <= row.last for row in ROWS)
 
 
+def test_after_the_computer_slept_the_wires_are_opened_anew() -> None:
+    bench, slept = Bench(), [0.0]
+    device = recovering(bench, lambda inner: Ladder(inner, asleep=lambda: slept[0]))
+    device.forward(torch.ones(1, 1))
+    slept[0] = 3600.0
+    device.forward(torch.ones(1, 1))
+    device.forward(torch.ones(1, 1))
+    assert bench.calls == ["shot", "reopen", "identify", *FULL, "shot"]
+
+
 class Stream(Bench):
     """One worker; a fault makes it dirty for those that wait, until it is cleared."""
 
