@@ -16,7 +16,6 @@ Source: IEEE 488.2-1992, section 6 (what may follow a broken exchange); SCPI-199
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,6 +49,7 @@ A = TypeVar("A")
 PAUSE_S = 0.2  # before the second reopening; doubled each time
 LONGEST_PAUSE_S = 10.0
 BEAT_S = 1.0
+BOOT_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)  # goes on while the computer sleeps; Linux has it
 SLEEP_S = 5.0  # a shorter nap is not seen by an instrument
 
 
@@ -133,11 +133,10 @@ class Patience:
 
 
 def asleep_s() -> float:
-    """How long the computer has been suspended since it booted, s; where that is not told, by how much the wall clock runs ahead
-    of the one that stands still meanwhile."""
-    if sys.platform == "linux":
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
-    return time.time() - time.monotonic()
+    """How long the computer has been suspended since it booted, s; where no clock counts that, by how much the wall clock runs
+    ahead of the one that stands still meanwhile."""
+    now_s = time.time() if BOOT_CLOCK is None else time.clock_gettime(BOOT_CLOCK)
+    return now_s - time.monotonic()
 
 
 class Ladder:
