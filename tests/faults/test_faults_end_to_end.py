@@ -1,4 +1,4 @@
-"""Every recoverable fault of the bench, in the middle of a training: the weights come out as if it had not happened, to the bit.
+"""Every recoverable fault of the bench, in the middle of a training: the weights come out as if it had not happened.
 
 The bench is deterministic (no noise, no drift), so a shot that is repeated gives the answer that was lost; whatever is left of
 the fault, a stale answer, a setting that was not set again, a batch put together from two shots, would show in the weights.
