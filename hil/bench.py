@@ -261,7 +261,9 @@ def description(bench: BenchFile, where: str) -> VirtualBench:
     node = resolve(table.node.use, f"{where}: [virtual.node]")
     part = Part(table.node.use, arguments(node, table.node.settings(), f"{where}: [virtual.node]"))
     wire = VirtualWire(AWG, SCOPE, part, **_cable(table, where))
-    return VirtualBench(boxes, (wire,), table.transport, table.seed)
+    return VirtualBench(
+        boxes, (wire,), table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path, faults=table.faults
+    )
 
 
 def _box(name: str, table: Any, where: str) -> VirtualBox:

@@ -151,10 +151,14 @@ class InstrumentTable(Using):
 
 
 class VirtualTable(Section):
-    """The simulated side of a bench: which boxes, which node, how they are served."""
+    """The simulated side of a bench: which boxes, which node, how they are served. linger_s: how long it outlives its parent.
+    log_path: a file that is told what the outputs do. faults: see docs/virtual_bench.md."""
 
     seed: int = 0
     transport: Literal["hislip", "socket"] = "hislip"
+    linger_s: Annotated[float, Field(ge=0)] = 0.0
+    log_path: str | None = None
+    faults: list[dict[str, Any]] = []
     awg: Using
     scope: Using
     node: Using
