@@ -169,6 +169,14 @@ class Restorable(Protocol):
     def restore(self, state: Mapping[str, object]) -> None: ...
 
 
+@runtime_checkable
+class Recovering(Protocol):
+    """A device that puts faults right by itself. recovered: how many so far, since it was opened."""
+
+    @property
+    def recovered(self) -> int: ...
+
+
 class Chip(Protocol):
     """A source of temporal devices: every layer of a spiking network needs neurons of its own."""
 

@@ -27,7 +27,7 @@ from hil.network import Network
 from hil.run import diagnostics
 from hil.run.loop import Plan, Training
 from hil.run.meter import Metered, MeteredChip, metered
-from hil.run.session import Labels
+from hil.run.summary import Labels
 from hil.run.transfer import Transfer, measure
 from hil.shift import shifted
 from hil.synapses import channels_of
