@@ -9,7 +9,8 @@ seed = 0
 [decode]     zero, scale; left out: taken from the transfer curve that every run measures first
 [learner]    use = "adfa" or "module:Class", and its settings
 [optimizer]  use = "Adam", lr = 1e-3
-[train]      epochs = 5, batch = 128
+[train]      epochs = 5, batch = 128, checkpoint_every_s = 60
+[alarm]      command = "notify-send hil" or ["my-alarm", "--loud"], on = ["fault", "end"]; see hil/run/alarms.py
 """
 
 from __future__ import annotations
@@ -121,7 +122,19 @@ class TrainTable(Section, strict=True):
     schedule: Literal["constant", "cosine"] = "constant"
     budget_passes: Annotated[int, Field(gt=0)] | None = None
     checkpoint_every: Annotated[int, Field(gt=0)] | None = None
+    checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0
     threads: Annotated[int, Field(gt=0, le=1024)] | None = None
+
+
+class AlarmTable(Section, strict=True):
+    """A command that is run when something happens to the run. timeout_s: it is ended then. every_s: of one kind at most one in
+    so many seconds. stalled_s: "stalled" is when no step or shot was finished for so long."""
+
+    command: str | list[str] | None = None
+    on: list[Literal["fault", "recovered", "end", "unsafe", "stalled"]] = ["fault", "end", "unsafe", "stalled"]
+    timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    every_s: Annotated[float, Field(ge=0)] = 60.0
+    stalled_s: Annotated[float, Field(gt=0)] = 600.0
 
 
 class Experiment(Section):
@@ -137,6 +150,7 @@ class Experiment(Section):
     learner: Using
     optimizer: OptimizerTable = OptimizerTable()
     train: TrainTable = TrainTable()
+    alarm: AlarmTable = AlarmTable()
 
 
 class InstrumentTable(Using):

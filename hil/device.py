@@ -197,6 +197,14 @@ class Recoverable(Protocol):
         """A known drive must give its known answer. What was found, a line for people."""
 
 
+@runtime_checkable
+class Recovering(Protocol):
+    """A device that puts faults right by itself. recovered: how many so far, since it was opened."""
+
+    @property
+    def recovered(self) -> int: ...
+
+
 class Chip(Protocol):
     """A source of temporal devices: every layer of a spiking network needs neurons of its own."""
 

@@ -27,9 +27,9 @@ from hil.network import Network
 from hil.run import diagnostics
 from hil.run.loop import Plan, Training
 from hil.run.meter import Metered, MeteredChip, metered
-from hil.run.recovering import recovering, recovering_chip
 from hil.run.recovery import Ladder, Patience, Told, untold
-from hil.run.session import Labels
+from hil.run.resilient import resilient, resilient_chip
+from hil.run.summary import Labels
 from hil.run.transfer import Transfer, measure
 from hil.shift import shifted
 from hil.synapses import channels_of
@@ -240,7 +240,7 @@ def _wired(
         return Ladder(device, node.patience, told)
 
     if node.chip is not None:
-        chip = MeteredChip(recovering_chip(node.chip, ladder))
+        chip = MeteredChip(resilient_chip(node.chip, ladder))
         return Wired(on_chip(chain, chip, encode, features, feedback), lambda: tuple(chip.devices))
     if feedback is not None:
         raise ConfigError(
@@ -248,7 +248,7 @@ def _wired(
             allowed='chip = "…" in [device], or a bench with a spiking board', todo="remove feedback",
         )  # fmt: skip
     assert node.source is not None  # a Node has the one or the other
-    device = metered(recovering(node.source, ladder))
+    device = metered(resilient(node.source, ladder))
     encoding = encode(device.spec.inputs)
     decode, transfer = _decode(experiment, device, where)
     return Wired(

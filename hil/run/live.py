@@ -71,7 +71,7 @@ class Live:
         validation = f"validation {best.accuracy:.1%} (epoch {best.epoch})" if best.epoch else "validation -"
         return (
             f"{seen / wall_s:,.0f} samples/s · device {busy:.0%} · loss {loss:.3f} · {validation} · "
-            f"{self._beyond} {overflow:.1%} · faults 0"
+            f"{self._beyond} {overflow:.1%} · faults {self._training.faults_recovered}"
         )
 
     def _epoch_done(self, point: Epoch) -> None:
@@ -80,7 +80,7 @@ class Live:
             f" epoch {point.epoch:>2}/{self._training.plan.epochs}  {point.samples_per_s:>7,.0f} samples/s   "
             f"device {device:>4.0%}   loss {point.train['loss']:.3f}   train {point.train.get('accuracy', float('nan')):.1%}   "
             f"validation {point.validation['accuracy']:.1%}{' *' if point.best else '  '}   "
-            f"{self._beyond} {point.train.get('overflow', 0.0):.1%}   faults 0",
+            f"{self._beyond} {point.train.get('overflow', 0.0):.1%}   faults {self._training.faults_recovered}",
             highlight=False,
             soft_wrap=True,
         )

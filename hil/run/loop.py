@@ -27,7 +27,7 @@ from hil.learner import Learner, Online, Selecting
 from hil.network import Network
 from hil.run.checkpoint import Checkpoint, optimizer_state, restore_optimizer, under
 from hil.run.meter import Metered
-from hil.run.recovering import RecoveringArray, whole_batch
+from hil.run.resilient import ResilientArray, whole_batch
 from hil.shift import shifted
 
 EVALUATION_BATCH = 500
@@ -89,6 +89,8 @@ class Training:
     Args:
         net, learner, optimizer: as built for step 0. data: the splits. plan: how long, in which order.
         device: the metered node, or None for a purely digital network.
+
+    wall_s: how long it has gone on, as the caller of the loop keeps it.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Training:
         self.data, self.plan, self.devices = data, plan, devices
         self.rates = [float(group["lr"]) for group in optimizer.param_groups]
         self.epoch = self.batch = self.step = 0
+        self.wall_s = 0.0
         self.best = Best()
         self.sums: dict[str, float] = {}
         self.seconds = dict.fromkeys(("data_s", "learner_s", "optimizer_s", "evaluate_s"), 0.0)
@@ -113,6 +116,15 @@ class Training:
     @property
     def device_passes(self) -> int:
         return sum(device.count.passes for device in self.devices)
+
+    @property
+    def faults_recovered(self) -> int:
+        return sum(device.count.faults for device in self.devices)
+
+    @property
+    def scored(self) -> bool:
+        """Not between the last step of an epoch and its validation."""
+        return self.batch < self.batches_per_epoch and not (self.spent and self.batch > 0)
 
     @property
     def spent(self) -> bool:
@@ -136,9 +148,16 @@ class Training:
             "best": {"accuracy": self.best.accuracy, "epoch": self.best.epoch},
             "optimizer": optimizer,
             "devices": [
-                {"snapshot": d.snapshot(), "calls": d.count.calls, "passes": d.count.passes, "busy_s": d.count.busy_s}
+                {
+                    "snapshot": d.snapshot(),
+                    "calls": d.count.calls,
+                    "passes": d.count.passes,
+                    "busy_s": d.count.busy_s,
+                    "faults": d.count.faults,
+                }
                 for d in self.devices
             ],
+            "wall_s": self.wall_s,
         }
         return Checkpoint(tensors, facts)
 
@@ -160,7 +179,8 @@ class Training:
             for device, saved in zip(self.devices, facts["devices"], strict=True):
                 device.restore(saved["snapshot"])
                 device.count.calls, device.count.passes = saved["calls"], saved["passes"]
-                device.count.busy_s = saved["busy_s"]
+                device.count.busy_s, device.count.faults = saved["busy_s"], saved.get("faults", 0)
+            self.wall_s = float(facts.get("wall_s", 0.0))
         except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
             lines = [line.strip() for line in str(error).splitlines()] or [repr(error)]
             raise RunError(
@@ -204,7 +224,7 @@ def _one_epoch(training: Training) -> Iterator[Step]:
 
 def _learn_whole(training: Training, x: Tensor, label: Tensor) -> Mapping[str, float]:
     """The update of one batch, from its beginning again while a chip behind a wire loses its state in the middle of it."""
-    if not any(isinstance(device.inner, RecoveringArray) for device in training.devices):
+    if not any(isinstance(device.inner, ResilientArray) for device in training.devices):
         return _learn(training, x, label)
     net, learner, optimizer = training.net, training.learner, training.optimizer
     before = deepcopy((net.state_dict(), learner.state_dict(), optimizer.state_dict()))
@@ -252,7 +272,7 @@ def _diverged(step: int, loss: float) -> RunError:
         where=f"step {step + 1}",
         got=str(loss),
         outputs="as after the last shot; they are made safe now",
-        todo="lower [optimizer] lr or the feedback scale, and resume from the last checkpoint",
+        todo="lower [optimizer] lr or the feedback scale in the run's config.toml, then hil resume RUN --changed",
     )
 
 

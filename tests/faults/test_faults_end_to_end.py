@@ -40,8 +40,8 @@ from hil.learners.adfa import ADFA, ADFASettings
 from hil.network import Layer, Network
 from hil.run.loop import Plan, Training, train
 from hil.run.meter import metered
-from hil.run.recovering import recovering
 from hil.run.recovery import Ladder, Patience
+from hil.run.resilient import resilient
 from sim_devices.bench import RunningBench, build
 from sim_devices.control import ControlClient
 from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
@@ -114,7 +114,7 @@ def trained(resources: dict[str, str], pieces: int = 1, patience: Patience | Non
 
     with ExitStack() as stack:
         waveform = device(resources, stack)
-        node = metered(recovering(waveform, lambda inner: Ladder(inner, patience or Patience(5.0), hear)))
+        node = metered(resilient(waveform, lambda inner: Ladder(inner, patience or Patience(5.0), hear)))
         assert isinstance(node, Streaming)
         torch.manual_seed(1)
         hidden = Layer(nn.Linear(64, 24), node, Encode.onto(waveform.spec.inputs, 1.0, 0.0, "clip", None), Decode(0.18, 0.2))

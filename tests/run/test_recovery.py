@@ -29,8 +29,8 @@ from hil.errors import (
     UnsafeOutputs,
     WrongInstrument,
 )
-from hil.run.recovering import Recovering, RecoveringChip, RecoveringStream, recovering, whole_batch
 from hil.run.recovery import ROWS, Ladder, Patience, Rung, row_of
+from hil.run.resilient import Resilient, ResilientChip, ResilientStream, resilient, whole_batch
 
 SPEC = Spec(Port("drive", -1.0, 1.0), Port("reading", -1.0, 1.0))
 
@@ -92,15 +92,15 @@ class Clock:
         self.now_s += seconds
 
 
-def around(bench: Bench, patience: Patience | None = None) -> tuple[Recovering, list[tuple[str, dict[str, object]]], Clock]:
+def around(bench: Bench, patience: Patience | None = None) -> tuple[Resilient, list[tuple[str, dict[str, object]]], Clock]:
     told: list[tuple[str, dict[str, object]]] = []
     clock = Clock()
 
     def hear(kind: str, **facts: object) -> None:
         told.append((kind, facts))
 
-    device = recovering(bench, lambda inner: Ladder(inner, patience, hear, clock=clock, sleep=clock.sleep))
-    assert isinstance(device, Recovering)
+    device = resilient(bench, lambda inner: Ladder(inner, patience, hear, clock=clock, sleep=clock.sleep))
+    assert isinstance(device, Resilient)
     return device, told, clock
 
 
@@ -186,7 +186,7 @@ def test_a_bench_that_comes_back_is_used_again() -> None:
         if clock.now_s > 5:
             bench.broken.clear()
 
-    device = recovering(bench, lambda inner: Ladder(inner, clock=clock, sleep=comes_back))
+    device = resilient(bench, lambda inner: Ladder(inner, clock=clock, sleep=comes_back))
     assert device.forward(torch.ones(1, 2)).equal(torch.full((1, 2), 2.0))
 
 
@@ -209,7 +209,7 @@ def test_every_error_of_the_tree_has_a_row_or_is_no_fault_of_a_bench() -> None:
 
 def test_after_the_computer_slept_the_wires_are_opened_anew() -> None:
     bench, slept = Bench(), [0.0]
-    device = recovering(bench, lambda inner: Ladder(inner, asleep=lambda: slept[0]))
+    device = resilient(bench, lambda inner: Ladder(inner, asleep=lambda: slept[0]))
     device.forward(torch.ones(1, 1))
     slept[0] = 3600.0
     device.forward(torch.ones(1, 1))
@@ -244,7 +244,7 @@ class Stream(Bench):
 
 def test_streamed_answers_keep_their_order_through_a_fault() -> None:
     device, told, _ = around(Stream(BadBlock("short")))
-    assert isinstance(device, RecoveringStream)
+    assert isinstance(device, ResilientStream)
     waiting = [device.submit(torch.full((1, 2), float(k))) for k in range(12)]
     assert [float(answer.result()[0, 0]) for answer in waiting] == [2.0 * k for k in range(12)]
     assert next(facts["error"] for kind, facts in told if kind == "fault") == "BadBlock"
@@ -280,7 +280,7 @@ class Chip(Bench):
         return self.arrays.pop(0)
 
 
-def sequence(chip: RecoveringChip, act: Callable[[float], None] | None = None) -> list[float]:
+def sequence(chip: ResilientChip, act: Callable[[float], None] | None = None) -> list[float]:
     first, second = chip.array(1), chip.array(1)
     first.reset(), second.reset()
     found = []
@@ -291,14 +291,14 @@ def sequence(chip: RecoveringChip, act: Callable[[float], None] | None = None) -
 
 
 def test_a_temporal_device_repeats_from_its_last_reset() -> None:
-    whole = sequence(RecoveringChip(Chip(Membranes(), Membranes()), Ladder(Bench())))
+    whole = sequence(ResilientChip(Chip(Membranes(), Membranes()), Ladder(Bench())))
     chip = Chip(Membranes(LinkTimeout("silent")), Membranes(LinkTimeout("silent")))
-    assert sequence(RecoveringChip(chip, Ladder(chip))) == whole == [0.0, 1.0, 3.0, 6.0, 10.0]
+    assert sequence(ResilientChip(chip, Ladder(chip))) == whole == [0.0, 1.0, 3.0, 6.0, 10.0]
 
 
 def test_a_noisy_array_makes_the_whole_batch_repeat() -> None:
     chip = Chip(Membranes(LinkTimeout("silent"), drift=0.5), Membranes())
-    made = RecoveringChip(chip, Ladder(chip))
+    made = ResilientChip(chip, Ladder(chip))
     first = made.array(1)
     undone: list[int] = []
 
@@ -318,5 +318,5 @@ def test_a_device_without_rungs_is_left_alone() -> None:
             return x
 
     plain = Plain()
-    assert recovering(plain, lambda inner: Ladder(inner)) is plain  # type: ignore[arg-type, comparison-overlap]
+    assert resilient(plain, lambda inner: Ladder(inner)) is plain  # type: ignore[arg-type, comparison-overlap]
     assert Rung.REPEAT < Rung.RESTORE < Rung.CLEAR < Rung.REOPEN

@@ -6,7 +6,7 @@
                 otherwise than before (membrane noise), what was already handed out belongs to a state that is gone, and the
                 batch as a whole must be repeated: Unrepeatable
 
-Where there is nothing to recover (a twin in this process), there is no wrapper: `recovering` gives the device back.
+Where there is nothing to recover (a twin in this process), there is no wrapper: `resilient` gives the device back.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ A = TypeVar("A")
 BATCH_TRIES = 5
 
 
-class Recovering:
+class Resilient:
     """A Device around a recoverable one: `forward` answers, or the ladder has ended."""
 
     def __init__(self, inner: Device, ladder: Ladder) -> None:
@@ -70,7 +70,7 @@ class Recovering:
             self._inner.restore(state)
 
 
-class RecoveringStream(Recovering):
+class ResilientStream(Resilient):
     """The same around a Streaming device. One thread settles the answers in order, so one fault is worked on at a time."""
 
     def __init__(self, inner: Streaming, ladder: Ladder) -> None:
@@ -101,16 +101,12 @@ class RecoverableChip(Chip, Recoverable, Protocol):
     """A chip behind a wire."""
 
 
-class RecoveringChip:
+class ResilientChip:
     """A Chip around a recoverable one; its arrays share its ladder, as they share its wire."""
 
     def __init__(self, inner: RecoverableChip, ladder: Ladder) -> None:
         self._inner, self._ladder = inner, ladder
-        self._arrays: list[RecoveringArray] = []
-
-    @property
-    def recovered(self) -> int:
-        return self._ladder.recovered
+        self._arrays: list[ResilientArray] = []
 
     def array(
         self,
@@ -120,8 +116,8 @@ class RecoveringChip:
         v_th: float | None = None,
         v_rest: float | None = None,
         leak: float | None = None,
-    ) -> RecoveringArray:
-        self._arrays.append(RecoveringArray(self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak), self))
+    ) -> ResilientArray:
+        self._arrays.append(ResilientArray(self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak), self))
         return self._arrays[-1]
 
     def close(self) -> None:
@@ -150,44 +146,48 @@ class RecoveringChip:
             raise
 
 
-class RecoveringArray:
-    """An array of a RecoveringChip. It keeps what it was driven with, and what it answered, since the last reset."""
+class ResilientArray:
+    """An array of a ResilientChip. It keeps what it was driven with, and what it answered, since the last reset.
 
-    def __init__(self, inner: Device, chip: RecoveringChip) -> None:
+    recovered: faults in its own calls that the chip recovered from.
+    """
+
+    def __init__(self, inner: Device, chip: ResilientChip) -> None:
         self._inner, self._chip = inner, chip
+        self.recovered = 0
         self._lived: list[tuple[Tensor, Tensor]] = []
 
     @property
     def spec(self) -> Spec:
         return self._inner.spec
 
-    @property
-    def recovered(self) -> int:
-        """Of the whole chip."""
-        return self._chip.recovered
-
     def program(self, params: Tensor) -> None:
         try:
             self._inner.program(params)
         except HilError as fault:
-            self._chip.climb(fault, lambda: self._inner.program(params))
+            self._climb(fault, lambda: self._inner.program(params))
 
     def reset(self) -> None:
         self._lived.clear()
         try:
             self._inner.reset()
         except HilError as fault:
-            self._chip.climb(fault, self._inner.reset)
+            self._climb(fault, self._inner.reset)
 
     def forward(self, x: Tensor) -> Tensor:
         try:
             self._chip.awake()
             answer = self._inner.forward(x)
         except HilError as fault:
-            again = self._chip.climb(fault, lambda: self._inner.forward(x))
+            again = self._climb(fault, lambda: self._inner.forward(x))
             assert again is not None  # a forward gives a tensor
             answer = again
         self._lived.append((x, answer))
+        return answer
+
+    def _climb(self, fault: HilError, act: Callable[[], Tensor | None]) -> Tensor | None:
+        answer = self._chip.climb(fault, act)
+        self.recovered += 1
         return answer
 
     def relive(self) -> None:
@@ -220,18 +220,18 @@ class RecoveringArray:
             self._inner.restore(state)
 
 
-def recovering(device: Device, ladder: Callable[[Recoverable], Ladder]) -> Device:
+def resilient(device: Device, ladder: Callable[[Recoverable], Ladder]) -> Device:
     """`device`, climbing the ladder by itself if it has rungs; still Streaming if it was."""
     if not isinstance(device, Recoverable):
         return device
     found = ladder(device)
     whole: Device = device  # the two protocols are checked one by one
-    return RecoveringStream(whole, found) if isinstance(whole, Streaming) else Recovering(whole, found)
+    return ResilientStream(whole, found) if isinstance(whole, Streaming) else Resilient(whole, found)
 
 
-def recovering_chip(chip: Chip, ladder: Callable[[Recoverable], Ladder]) -> Chip:
+def resilient_chip(chip: Chip, ladder: Callable[[Recoverable], Ladder]) -> Chip:
     """The same for a chip."""
-    return RecoveringChip(chip, ladder(chip)) if isinstance(chip, Recoverable) else chip
+    return ResilientChip(chip, ladder(chip)) if isinstance(chip, Recoverable) else chip
 
 
 def whole_batch(act: Callable[[], A], back: Callable[[], None] = lambda: None) -> A:
