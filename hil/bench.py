@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from torch import Tensor
 
+from drivers.safe import SafeState, Switchable, board, in_order
 from drivers.scpi import Expect, Scpi
 from drivers.serial_link import SerialLink
 from drivers.spiking import SpikingBoard
@@ -24,6 +26,7 @@ from drivers.waveform import Waveform, WaveformSettings
 from hil.config import UNTOUCHED, BenchFile, InstrumentTable, SpikingBench, Using, VirtualTable, arguments, construct, resolve
 from hil.device import Chip, Device, Spec
 from hil.errors import ConfigError, Ended
+from hil.guardian.guard import Guard, guarded
 from hil.run.recovery import Patience
 from sim_devices.bench import ServedBench, build, spawn
 from sim_devices.lif_array import Neuron
@@ -31,18 +34,25 @@ from sim_devices.spiking_bench import ServedBoard, VirtualBoard, spawn_board
 from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
 from sim_devices.wiring import Cable
 
-AWG, SCOPE = "awg", "scope"
+AWG, SCOPE, BOARD = "awg", "scope", "board"
+LINGER_S = 5.0  # a virtual bench outlives a trainer that was killed, so that there is something to be made safe
+VIRTUAL_PATIENCE_S = 3.0  # a process that does not answer for so long is gone
+LINK_S = 10.0  # what a link may wait by itself, besides the waits that a bench is set up for
 
 
 @dataclass(frozen=True)
 class Opened:
     """device or chip: ready to drive. facts: of the node. resources: instrument -> who answered. twin: the belief.
-    patience: of recovery."""
+
+    guard: who makes its outputs safe if this program cannot; `guard.beat` for long work without the device. patience: of
+    recovery.
+    """
 
     device: Device | None
     chip: Chip | None
     facts: dict[str, Any]
     resources: dict[str, str]
+    guard: Guard
     twin: Using | None = None
     patience: Patience = field(default_factory=Patience)
 
@@ -147,20 +157,24 @@ def ended(what: str, words: str) -> Ended:
 
 
 @contextmanager
-def open_bench(bench: BenchFile | SpikingBench, where: str) -> Iterator[Opened]:
+def open_bench(bench: BenchFile | SpikingBench, where: str, run: Path | None = None) -> Iterator[Opened]:
     """Open the instruments of `bench`; a [virtual] bench is started first and stopped last. Leaving closes the device.
+
+    Args:
+        run: the run folder, for what the guardian and a virtual bench write.
 
     Raises:
         ConfigError: before anything is opened, but for settings that only the driver can judge. OutOfRange, OpenFailed,
-        WrongInstrument, CommandRefused, MeasurementError. UnsafeOutputs: also on leaving.
+        WrongInstrument, CommandRefused, MeasurementError. RunError: another program owns an instrument. GuardianLost.
+        UnsafeOutputs: also on leaving.
     """
-    opened = _open_board(bench, where) if isinstance(bench, SpikingBench) else _open_waveform(bench, where)
+    opened = _open_board(bench, where, run) if isinstance(bench, SpikingBench) else _open_waveform(bench, where, run)
     with opened as found:
         yield found
 
 
 @contextmanager
-def _open_board(bench: SpikingBench, where: str) -> Iterator[Opened]:
+def _open_board(bench: SpikingBench, where: str, run: Path | None) -> Iterator[Opened]:
     patience = _patience(bench.recovery, where)
     driver, settings = _driver(bench.board, f"{where}: [board]", ("link", "expect", "provenance"))
     virtual = None if bench.virtual is None else _virtual_board(bench.virtual, f"{where}: [virtual]")
@@ -169,12 +183,35 @@ def _open_board(bench: SpikingBench, where: str) -> Iterator[Opened]:
         served = stack.enter_context(spawn_board(virtual)) if virtual else None
         port = served.port if served else str(bench.board.resource)
         expect = Expect(bench.board.maker or "", bench.board.model or "", bench.board.serial or "")
-        board = driver(_line(port, bench.board.timeout_s), **settings, expect=expect, provenance="twin" if served else "real")
-        stack.callback(board.close)
-        who = board.identity
-        line = f"{who.maker} {who.model}   {port}   SN {who.serial}   fw {who.firmware}"
-        chip: Chip = OnBoard(board, served) if served else board
-        yield Opened(None, chip, {"bench": bench.name, **(bench.virtual or {})}, {"board": line}, patience=patience)
+        guard = _guarded(bench, [port], run, stack)
+        guard.watch([board(BOARD, port, expect)])  # before it is opened, as opening arms it
+        line = SerialLink(port, beat=guard.beat)
+        line.timeout_s = bench.board.timeout_s or line.timeout_s
+        opened = driver(line, **settings, expect=expect, provenance="twin" if served else "real")
+        stack.push(guard.leaving(opened.close))
+        guard.watch([_safe_state(opened, f"{where}: [board]")])
+        who = opened.identity
+        answered = f"{who.maker} {who.model}   {port}   SN {who.serial}   fw {who.firmware}"
+        chip: Chip = OnBoard(opened, served) if served else opened
+        facts = {"bench": bench.name, **(bench.virtual or {})}
+        yield Opened(None, chip, facts, {BOARD: answered}, guard, patience=patience)
+
+
+def _guarded(bench: BenchFile | SpikingBench, resources: Sequence[str], run: Path | None, stack: ExitStack) -> Guard:
+    table, virtual = bench.guardian, bench.virtual is not None
+    patience_s = min(table.patience_s, VIRTUAL_PATIENCE_S) if virtual else table.patience_s
+    opened = guarded(resources, silence_s=table.silence_s, patience_s=patience_s, run=run, virtual=virtual)
+    return stack.enter_context(opened)
+
+
+def _safe_state(driver: object, where: str) -> SafeState:
+    if isinstance(driver, Switchable):
+        return driver.safe_state()
+    raise ConfigError(
+        "this driver does not say what safe means", where=where, got=type(driver).__name__,
+        allowed="a driver with safe_state()", outputs="as the driver left them when it opened",
+        todo="give it safe_state(); see docs/safe_state.md",
+    )  # fmt: skip
 
 
 def _virtual_board(table: Mapping[str, Any], where: str) -> VirtualBoard:
@@ -199,29 +236,47 @@ def _check_address(table: InstrumentTable, virtual: bool, where: str, example: s
 
 
 @contextmanager
-def _open_waveform(bench: BenchFile, where: str) -> Iterator[Opened]:
+def _open_waveform(bench: BenchFile, where: str, run: Path | None) -> Iterator[Opened]:
     patience = _patience(bench.recovery, where)
     settings = WaveformSettings(**arguments(WaveformSettings, bench.waveform, f"{where}: [waveform]"))
-    for name, table in ((AWG, bench.awg), (SCOPE, bench.scope)):
+    slew = {} if bench.safe.awg.slew_v_per_s is None else {"slew_v_per_s": bench.safe.awg.slew_v_per_s}
+    awg = InstrumentTable.model_validate({**bench.awg.model_dump(), **slew})
+    _check_silence(bench, settings, where)
+    for name, table in ((AWG, awg), (SCOPE, bench.scope)):
         _driver(table, f"{where}: [{name}]")
         _check_address(table, bench.virtual is not None, f"{where}: [{name}]", "TCPIP::…")
     with ExitStack() as stack:
-        served = stack.enter_context(spawn(description(bench, where))) if bench.virtual else None
-        addresses = served.resources if served else {AWG: str(bench.awg.resource), SCOPE: str(bench.scope.resource)}
-        generator, awg_line = _instrument(bench.awg, addresses[AWG], f"{where}: [awg]", stack)
-        digitizer, scope_line = _instrument(bench.scope, addresses[SCOPE], f"{where}: [scope]", stack)
+        served = stack.enter_context(spawn(_lingering(description(bench, where), run))) if bench.virtual else None
+        addresses = served.resources if served else {AWG: str(awg.resource), SCOPE: str(bench.scope.resource)}
+        guard = _guarded(bench, [addresses[AWG], addresses[SCOPE]], run, stack)
+        generator, awg_line = _instrument(awg, addresses[AWG], f"{where}: [awg]", guard, stack)
+        stack.push(guard.leaving(generator.close))
+        guard.watch(in_order([_safe_state(generator, f"{where}: [awg]")], bench.safe.order))
+        digitizer, scope_line = _instrument(bench.scope, addresses[SCOPE], f"{where}: [scope]", guard, stack)
         waveform = Waveform(generator, digitizer, settings, "twin" if served else "real")
-        stack.callback(waveform.close)
+        stack.push(guard.leaving(waveform.close))
         device: Device = OnPlant(waveform, served) if served else waveform
         facts = {
             "bench": bench.name,
             **({"use": bench.virtual.node.use, **bench.virtual.node.settings()} if bench.virtual else {}),
         }
-        yield Opened(device, None, facts, {AWG: awg_line, SCOPE: scope_line}, bench.twin, patience)
+        yield Opened(device, None, facts, {AWG: awg_line, SCOPE: scope_line}, guard, bench.twin, patience)
 
 
-def _line(port: str, timeout_s: float | None) -> SerialLink:
-    return SerialLink(port) if timeout_s is None else SerialLink(port, timeout_s=timeout_s)
+def _lingering(described: VirtualBench, run: Path | None) -> VirtualBench:
+    """It outlives a trainer that was killed, and writes to the run what its outputs did."""
+    log = None if run is None else str(run.resolve() / "bench.log")
+    return replace(described, linger_s=max(LINGER_S, described.linger_s), log_path=described.log_path or log)
+
+
+def _check_silence(bench: BenchFile, settings: WaveformSettings, where: str) -> None:
+    least = settings.trigger_timeout_s + settings.longest_delay_s + LINK_S
+    if bench.guardian.silence_s < least:
+        raise ConfigError(
+            "the guardian would take a legal wait for a hang", where=f"{where}: [guardian] silence_s",
+            got=f"{bench.guardian.silence_s:g} s", allowed=f"at least {least:g} s: trigger_timeout_s, longest_delay_s, links",
+            outputs=UNTOUCHED, todo="raise silence_s, or lower trigger_timeout_s in [waveform]",
+        )  # fmt: skip
 
 
 def _patience(table: Mapping[str, Any], where: str) -> Patience:
@@ -235,10 +290,11 @@ def _driver(table: InstrumentTable, where: str, given: Sequence[str] = ("scpi",)
     return driver, arguments(driver, table.settings(), where, skip=given)
 
 
-def _instrument(table: InstrumentTable, address: str, where: str, stack: ExitStack) -> tuple[Any, str]:
+def _instrument(table: InstrumentTable, address: str, where: str, guard: Guard, stack: ExitStack) -> tuple[Any, str]:
     """An opened, identified driver, and a line that says who answered."""
     driver, settings = _driver(table, where)
-    link = VisaLink(address) if table.timeout_s is None else VisaLink(address, timeout_s=table.timeout_s)
+    link = VisaLink(address, beat=guard.beat)
+    link.timeout_s = table.timeout_s or link.timeout_s
     stack.callback(link.close)  # the driver closes it too; this is for what happens before there is a driver
     scpi = Scpi(link, expect=Expect(table.maker or "", table.model or "", table.serial or ""))
     who = scpi.identify()

@@ -179,6 +179,31 @@ class VirtualTable(Section):
     cable: dict[str, Any] = {}
 
 
+class GuardianTable(Section):
+    """Who makes safe when the trainer cannot. silence_s: no use of any instrument for so long means that the trainer hangs; it
+    must exceed the longest legal wait. patience_s: how long it is tried to make an instrument safe that does not answer."""
+
+    silence_s: Annotated[float, Field(ge=1, le=86_400)] = 60.0
+    patience_s: Annotated[float, Field(ge=0, le=3_600)] = 10.0
+
+
+class SlewTable(Section):
+    """slew_v_per_s: the drive goes down no faster than this before the output goes off; left out: off at once."""
+
+    slew_v_per_s: Annotated[float, Field(gt=0)] | None = None
+
+
+class WaveformSafe(Section):
+    """order: of the instruments that drive something."""
+
+    order: tuple[Literal["awg"], ...] = ("awg",)
+    awg: SlewTable = SlewTable()
+
+
+class SpikingSafe(Section):
+    order: tuple[Literal["board"], ...] = ("board",)
+
+
 class SpikingBench(Section):
     """A bench of the spiking shape: a board of neurons on a serial line. virtual: the simulated board, instead of a port."""
 
@@ -187,6 +212,8 @@ class SpikingBench(Section):
     board: InstrumentTable
     recovery: dict[str, Any] = {}
     virtual: dict[str, Any] | None = None
+    safe: SpikingSafe = SpikingSafe()
+    guardian: GuardianTable = GuardianTable()
 
 
 class BenchFile(Section):
@@ -200,6 +227,8 @@ class BenchFile(Section):
     recovery: dict[str, Any] = {}
     twin: Using | None = None
     virtual: VirtualTable | None = None
+    safe: WaveformSafe = WaveformSafe()
+    guardian: GuardianTable = GuardianTable()
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@
     │   └── Unrepeatable             a temporal device lost its state, and its noise is not what it was: repeat the batch
     ├── Stopped                      a fault ended the run; it is committed and resumable; the cause is chained
     ├── Interrupted                  the user asked to stop; the run is resumable
+    ├── GuardianLost                 nobody would make the outputs safe if this program died; nothing more is sent
     └── UnsafeOutputs                outputs could not be verified safe: the loudest one
 
 A message answers five questions, each a keyword of the constructor: *where*, what was *got*, what is *allowed*, in which
@@ -173,6 +174,10 @@ class Stopped(HilError):
 
 
 class Interrupted(HilError):
+    pass
+
+
+class GuardianLost(HilError):
     pass
 
 

@@ -68,7 +68,8 @@ class Node:
     """What was opened, and what is known of it: a Device that all neurons share in time, or a Chip that arrays are cut from.
 
     twin: the differentiable belief about a device, for references and reports. facts: for results. resources: instrument -> who
-    answered; empty if nothing left this process. patience: with its faults.
+    answered; empty if nothing left this process. patience: with its faults. beat: a
+    sign of life, for long pauses.
     """
 
     source: Device | None
@@ -77,6 +78,7 @@ class Node:
     facts: dict[str, Any]
     resources: dict[str, str]
     patience: Patience = field(default_factory=Patience)
+    beat: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -148,11 +150,13 @@ def checked_settings(experiment: Experiment, where: str) -> None:
 
 
 @contextmanager
-def built(experiment: Experiment, where: Path, bench_copy: Path | None = None, told: Told = untold) -> Iterator[Built]:
+def built(
+    experiment: Experiment, where: Path, bench_copy: Path | None = None, run: Path | None = None, told: Told = untold
+) -> Iterator[Built]:
     """Build `experiment`, read from the file `where`; closes all it opened.
 
     Args:
-        bench_copy: bench file to use instead of the one named, when a run folder holds a copy.
+        bench_copy: bench file to use instead of the one named, when a run folder holds a copy. run: that folder.
         told: hears of every fault and recovery.
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
@@ -166,7 +170,7 @@ def built(experiment: Experiment, where: Path, bench_copy: Path | None = None, t
     served = experiment.device.bench is not None
     torch.set_num_threads(experiment.train.threads or default_threads(served, largest(chain), experiment.train.batch))
     with ExitStack() as stack:
-        node = _open(experiment, where, bench_copy, stack)
+        node = _open(experiment, where, bench_copy, run, stack)
         wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], place, told)
         model = None if node.twin is None else node.twin.ideal
         rng = generator(experiment.seed, 0, "learner")
@@ -188,7 +192,7 @@ def twin_of(use: str, settings: dict[str, Any], where: str) -> Twin:
     return twin
 
 
-def _open(experiment: Experiment, where: Path, bench_copy: Path | None, stack: ExitStack) -> Node:
+def _open(experiment: Experiment, where: Path, bench_copy: Path | None, run: Path | None, stack: ExitStack) -> Node:
     table, place = experiment.device, f"{where}: [device]"
     named = {"bench": table.bench, "use": table.use, "chip": table.chip}
     given = [name for name, value in named.items() if value is not None]
@@ -207,12 +211,9 @@ def _open(experiment: Experiment, where: Path, bench_copy: Path | None, stack: E
     from hil.bench import open_bench  # the drivers and VISA are slow to import, and a twin needs neither
 
     path = bench_copy or find(str(table.bench), where)
-    opened = stack.enter_context(open_bench(read_bench(path), str(path)))
-    for source in (opened.device, opened.chip):
-        if source is not None:
-            stack.callback(source.close)
+    opened = stack.enter_context(open_bench(read_bench(path), str(path), run))  # leaving it closes the device, verified
     belief = None if opened.twin is None else twin_of(opened.twin.use, opened.twin.settings(), f"{path}: [twin]")
-    return Node(opened.device, opened.chip, belief, opened.facts, opened.resources, opened.patience)
+    return Node(opened.device, opened.chip, belief, opened.facts, opened.resources, opened.patience, opened.guard.beat)
 
 
 def _chip(use: str, settings: dict[str, Any], seed: int, where: str) -> Chip:
@@ -237,7 +238,7 @@ def _wired(
         return _encode(experiment, port, where)
 
     def ladder(device: Recoverable) -> Ladder:
-        return Ladder(device, node.patience, told)
+        return Ladder(device, node.patience, told, node.beat)
 
     if node.chip is not None:
         chip = MeteredChip(resilient_chip(node.chip, ladder))

@@ -58,7 +58,7 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
             with (
                 _told(folder, origin, alarms) as ending,
                 Stopping() as stopping,
-                built(experiment, origin, bench, told) as made,
+                built(experiment, origin, bench, folder.path, told) as made,
             ):
                 ending.labels = labels = replace(made.labels, terms=_terms(made.experiment, folder))
                 session = _begun(folder, made, labels, saved, start, goes_on, alarms, console)

@@ -28,6 +28,7 @@ from hil.errors import (
     DirtySession,
     Disconnected,
     Ended,
+    GuardianLost,
     HilError,
     InstrumentError,
     Jumped,
@@ -75,6 +76,7 @@ class Row:
 ROWS = (
     Row(Refused, None, Rung.REPEAT, "what was asked for cannot be; asking again changes nothing"),
     Row(UnsafeOutputs, None, Rung.REPEAT, "nothing may be sent while the outputs are unknown"),
+    Row(GuardianLost, None, Rung.REPEAT, "nobody would make the outputs safe"),
     Row(Unrepeatable, None, Rung.REPEAT, "the whole batch must be repeated, by whoever began it"),
     Row(LinkError, Rung.CLEAR, Rung.REOPEN, "the wire may hold half a message"),
     Row(DirtySession, Rung.REPEAT, Rung.REOPEN, "the consequence of another fault, perhaps mended by now"),
