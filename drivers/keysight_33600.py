@@ -127,14 +127,23 @@ class Keysight33600:
         self._settings = {}
         self._on = None
 
-    def recover(self) -> None:
-        """After a LinkError: the same instrument must answer again. Settings are taken for lost, outputs for unknown.
+    def clear(self) -> None:
+        """Empty the wire; settings are taken for lost."""
+        self.forget()
+        self._scpi.clear()
+
+    def reopen(self) -> None:
+        """Open the wire anew; settings are taken for lost."""
+        self.forget()
+        self._scpi.reopen()
+
+    def identify(self) -> str:
+        """The same instrument must answer. What was found, a line for people.
 
         Raises:
             WrongInstrument: another one answers. LinkError: nobody does.
         """
-        self.forget()
-        self._scpi.recover()
+        return self._scpi.found()
 
     def prepare(self, sample_rate_hz: float) -> None:
         """Set everything but the record, output off; sends nothing if it is set already.
@@ -198,7 +207,12 @@ class Keysight33600:
 
     def _verify(self, sample_rate_hz: float) -> None:
         """Volts and timing rest on these: a value that was rounded or ignored must not pass."""
-        source = self._source
+        source, order = self._source, self._scpi.ask(":FORM:BORD?")
+        if not order.upper().startswith("SWAP"):
+            raise CommandRefused(
+                "the generator did not take the byte order (:FORM:BORD)", where=self._name, got=order, allowed="SWAP",
+                outputs="off", todo="every sample would be another one: update the firmware, or use another generator",
+            )  # fmt: skip
         for query, wanted, unit in (
             (f"{self._output}:LOAD?", min(self._load_ohm, INFINITE), "ohm"),
             (f"{source}:VOLT?", self._amplitude_vpp, "Vpp"),

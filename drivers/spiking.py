@@ -28,7 +28,7 @@ from drivers.frame_session import FrameLink, FrameSession, Traffic
 from drivers.safe import FrameTalk, SafeState, board, carry_out
 from drivers.scpi import Expect, Identity
 from hil.device import Port, Provenance, Spec
-from hil.errors import ConfigError, ContractError, Desync, HilError, LinkError, UnsafeOutputs
+from hil.errors import ConfigError, ContractError, Desync, HilError, InstrumentError, LinkError, UnsafeOutputs
 
 Reset = Literal["soft", "hard"]
 Numbers = Literal["float32", "int16"]
@@ -159,13 +159,27 @@ class SpikingBoard:
         for array in self._arrays:
             array.lose()
 
-    def recover(self) -> None:
-        """Bring the line back; after a reboot, set everything up again. Membranes count as lost: call reset().
+    # The rungs of hil/run/recovery.py.
+
+    def clear(self) -> None:
+        """Empty the line."""
+        self._session.clear()
+
+    def reopen(self) -> None:
+        """Open the port anew."""
+        self._session.reopen()
+
+    def identify(self) -> str:
+        """The same board must answer.
 
         Raises:
             WrongInstrument: another board answers. LinkError: nobody does.
         """
-        self._session.recover()
+        same = self._session.identify()
+        return f"{self.identity.model} {self.identity.serial} answers" + ("" if same else ", and was rebooted since")
+
+    def reinstate(self) -> None:
+        """After a reboot, set everything up again. Membranes count as lost: call reset() of every array."""
         self.lose()
         _, _, arrays, _ = wire.STATUS.unpack(self._session.ask(Kind.STATUS))
         if arrays != len(self._arrays) or not self._whole:
@@ -174,7 +188,28 @@ class SpikingBoard:
             for array in self._arrays:
                 array.set_up()
             self._whole = True
+
+    def verify(self) -> str:
+        """Armed, and every array known to the board."""
         self.arm()
+        armed, _, arrays, _ = wire.STATUS.unpack(self._session.ask(Kind.STATUS))
+        if not armed or arrays != len(self._arrays):
+            raise InstrumentError(
+                "the board does not hold what it was told", where=self._session.where,
+                got=f"{arrays} arrays, {'armed' if armed else 'not armed'}", allowed=f"{len(self._arrays)} arrays, armed",
+                outputs="off until it is armed", todo="switch the board off and on",
+            )  # fmt: skip
+        return f"{arrays} arrays, armed"
+
+    def recover(self) -> None:
+        """All rungs in a row, with the session's own patience. Membranes count as lost: call reset().
+
+        Raises:
+            WrongInstrument: another board answers. LinkError: nobody does.
+        """
+        self._session.recover()
+        self.reinstate()
+        self.verify()
 
     def safe_state(self) -> SafeState:
         """Disarmed; of the board that was identified."""

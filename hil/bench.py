@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,17 @@ from torch import Tensor
 from drivers.safe import SafeState, Switchable, board, in_order
 from drivers.scpi import Expect, Scpi
 from drivers.serial_link import SerialLink
+from drivers.spiking import SpikingBoard
 from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
-from hil.config import UNTOUCHED, BenchFile, InstrumentTable, SpikingBench, Using, VirtualTable, arguments, resolve
+from hil.config import UNTOUCHED, BenchFile, InstrumentTable, SpikingBench, Using, VirtualTable, arguments, construct, resolve
 from hil.device import Chip, Device, Spec
-from hil.errors import ConfigError
+from hil.errors import ConfigError, Ended
 from hil.guardian.guard import Guard, guarded
+from hil.run.recovery import Patience
 from sim_devices.bench import ServedBench, build, spawn
 from sim_devices.lif_array import Neuron
-from sim_devices.spiking_bench import VirtualBoard, spawn_board
+from sim_devices.spiking_bench import ServedBoard, VirtualBoard, spawn_board
 from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
 from sim_devices.wiring import Cable
 
@@ -42,15 +44,17 @@ LINK_S = 10.0  # what a link may wait by itself, besides the waits that a bench 
 class Opened:
     """device or chip: ready to drive. facts: of the node. resources: instrument -> who answered. twin: the belief.
 
-    guard: who makes its outputs safe if this program cannot; `guard.beat` for long work without the device.
+    guard: who makes its outputs safe if this program cannot; `guard.beat` for long work without the device. patience: of
+    recovery.
     """
 
     device: Device | None
     chip: Chip | None
     facts: dict[str, Any]
     resources: dict[str, str]
+    guard: Guard
     twin: Using | None = None
-    guard: Guard | None = None
+    patience: Patience = field(default_factory=Patience)
 
 
 class OnPlant:
@@ -78,6 +82,23 @@ class OnPlant:
     def close(self) -> None:
         self._inner.close()
 
+    def clear(self) -> None:
+        self._inner.clear()
+
+    def reopen(self) -> None:
+        if not self._bench.running:
+            raise ended("virtual bench", self._bench.complaints())
+        self._inner.reopen()
+
+    def identify(self) -> str:
+        return self._inner.identify()
+
+    def reinstate(self) -> None:
+        self._inner.reinstate()
+
+    def verify(self) -> str:
+        return self._inner.verify()
+
     def snapshot(self) -> Mapping[str, object]:
         """Of the plant only: what the instruments hold is set up again by their drivers.
 
@@ -88,6 +109,51 @@ class OnPlant:
 
     def restore(self, state: Mapping[str, object]) -> None:
         self._bench.control.restore(state)
+
+
+class OnBoard:
+    """The chip of a virtual board: a port that went away with its process does not come back."""
+
+    def __init__(self, inner: SpikingBoard, served: ServedBoard) -> None:
+        self._inner, self._served = inner, served
+
+    def array(
+        self,
+        size: int,
+        couples: bool = False,
+        *,
+        v_th: float | None = None,
+        v_rest: float | None = None,
+        leak: float | None = None,
+    ) -> Device:
+        return self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def clear(self) -> None:
+        self._inner.clear()
+
+    def reopen(self) -> None:
+        if not self._served.running:
+            raise ended("virtual board", "")
+        self._inner.reopen()
+
+    def identify(self) -> str:
+        return self._inner.identify()
+
+    def reinstate(self) -> None:
+        self._inner.reinstate()
+
+    def verify(self) -> str:
+        return self._inner.verify()
+
+
+def ended(what: str, words: str) -> Ended:
+    return Ended(
+        f"the process of the {what} is over", where=what, got=f"its last words:\n{words}" if words else "",
+        outputs="off with it", todo="see why it ended, then hil resume: that starts a new one",
+    )  # fmt: skip
 
 
 @contextmanager
@@ -109,6 +175,7 @@ def open_bench(bench: BenchFile | SpikingBench, where: str, run: Path | None = N
 
 @contextmanager
 def _open_board(bench: SpikingBench, where: str, run: Path | None) -> Iterator[Opened]:
+    patience = _patience(bench.recovery, where)
     driver, settings = _driver(bench.board, f"{where}: [board]", ("link", "expect", "provenance"))
     virtual = None if bench.virtual is None else _virtual_board(bench.virtual, f"{where}: [virtual]")
     _check_address(bench.board, virtual is not None, f"{where}: [board]", "/dev/ttyACM0")
@@ -118,12 +185,16 @@ def _open_board(bench: SpikingBench, where: str, run: Path | None) -> Iterator[O
         expect = Expect(bench.board.maker or "", bench.board.model or "", bench.board.serial or "")
         guard = _guarded(bench, [port], run, stack)
         guard.watch([board(BOARD, port, expect)])  # before it is opened, as opening arms it
-        opened = driver(SerialLink(port, beat=guard.beat), **settings, expect=expect, provenance="twin" if served else "real")
+        line = SerialLink(port, beat=guard.beat)
+        line.timeout_s = bench.board.timeout_s or line.timeout_s
+        opened = driver(line, **settings, expect=expect, provenance="twin" if served else "real")
         stack.push(guard.leaving(opened.close))
         guard.watch([_safe_state(opened, f"{where}: [board]")])
         who = opened.identity
-        line = f"{who.maker} {who.model}   {port}   SN {who.serial}   fw {who.firmware}"
-        yield Opened(None, opened, {"bench": bench.name, **(bench.virtual or {})}, {BOARD: line}, guard=guard)
+        answered = f"{who.maker} {who.model}   {port}   SN {who.serial}   fw {who.firmware}"
+        chip: Chip = OnBoard(opened, served) if served else opened
+        facts = {"bench": bench.name, **(bench.virtual or {})}
+        yield Opened(None, chip, facts, {BOARD: answered}, guard, patience=patience)
 
 
 def _guarded(bench: BenchFile | SpikingBench, resources: Sequence[str], run: Path | None, stack: ExitStack) -> Guard:
@@ -166,6 +237,7 @@ def _check_address(table: InstrumentTable, virtual: bool, where: str, example: s
 
 @contextmanager
 def _open_waveform(bench: BenchFile, where: str, run: Path | None) -> Iterator[Opened]:
+    patience = _patience(bench.recovery, where)
     settings = WaveformSettings(**arguments(WaveformSettings, bench.waveform, f"{where}: [waveform]"))
     slew = {} if bench.safe.awg.slew_v_per_s is None else {"slew_v_per_s": bench.safe.awg.slew_v_per_s}
     awg = InstrumentTable.model_validate({**bench.awg.model_dump(), **slew})
@@ -188,13 +260,13 @@ def _open_waveform(bench: BenchFile, where: str, run: Path | None) -> Iterator[O
             "bench": bench.name,
             **({"use": bench.virtual.node.use, **bench.virtual.node.settings()} if bench.virtual else {}),
         }
-        yield Opened(device, None, facts, {AWG: awg_line, SCOPE: scope_line}, bench.twin, guard)
+        yield Opened(device, None, facts, {AWG: awg_line, SCOPE: scope_line}, guard, bench.twin, patience)
 
 
 def _lingering(described: VirtualBench, run: Path | None) -> VirtualBench:
     """It outlives a trainer that was killed, and writes to the run what its outputs did."""
     log = None if run is None else str(run.resolve() / "bench.log")
-    return replace(described, linger_s=LINGER_S, log_path=log)
+    return replace(described, linger_s=max(LINGER_S, described.linger_s), log_path=described.log_path or log)
 
 
 def _check_silence(bench: BenchFile, settings: WaveformSettings, where: str) -> None:
@@ -207,6 +279,12 @@ def _check_silence(bench: BenchFile, settings: WaveformSettings, where: str) -> 
         )  # fmt: skip
 
 
+def _patience(table: Mapping[str, Any], where: str) -> Patience:
+    place = f"{where}: [recovery]"
+    found: Patience = construct(Patience, arguments(Patience, table, place), place)
+    return found
+
+
 def _driver(table: InstrumentTable, where: str, given: Sequence[str] = ("scpi",)) -> tuple[Any, dict[str, Any]]:
     driver = resolve(table.use, where)
     return driver, arguments(driver, table.settings(), where, skip=given)
@@ -216,6 +294,7 @@ def _instrument(table: InstrumentTable, address: str, where: str, guard: Guard, 
     """An opened, identified driver, and a line that says who answered."""
     driver, settings = _driver(table, where)
     link = VisaLink(address, beat=guard.beat)
+    link.timeout_s = table.timeout_s or link.timeout_s
     stack.callback(link.close)  # the driver closes it too; this is for what happens before there is a driver
     scpi = Scpi(link, expect=Expect(table.maker or "", table.model or "", table.serial or ""))
     who = scpi.identify()
@@ -238,7 +317,9 @@ def description(bench: BenchFile, where: str) -> VirtualBench:
     node = resolve(table.node.use, f"{where}: [virtual.node]")
     part = Part(table.node.use, arguments(node, table.node.settings(), f"{where}: [virtual.node]"))
     wire = VirtualWire(AWG, SCOPE, part, **_cable(table, where))
-    return VirtualBench(boxes, (wire,), table.transport, table.seed)
+    return VirtualBench(
+        boxes, (wire,), table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path, faults=table.faults
+    )
 
 
 def _box(name: str, table: Any, where: str) -> VirtualBox:

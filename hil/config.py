@@ -9,7 +9,8 @@ seed = 0
 [decode]     zero, scale; left out: taken from the transfer curve that every run measures first
 [learner]    use = "adfa" or "module:Class", and its settings
 [optimizer]  use = "Adam", lr = 1e-3
-[train]      epochs = 5, batch = 128
+[train]      epochs = 5, batch = 128, checkpoint_every_s = 60
+[alarm]      command = "notify-send hil" or ["my-alarm", "--loud"], on = ["fault", "end"]; see hil/run/alarms.py
 """
 
 from __future__ import annotations
@@ -121,7 +122,19 @@ class TrainTable(Section, strict=True):
     schedule: Literal["constant", "cosine"] = "constant"
     budget_passes: Annotated[int, Field(gt=0)] | None = None
     checkpoint_every: Annotated[int, Field(gt=0)] | None = None
+    checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0
     threads: Annotated[int, Field(gt=0, le=1024)] | None = None
+
+
+class AlarmTable(Section, strict=True):
+    """A command that is run when something happens to the run. timeout_s: it is ended then. every_s: of one kind at most one in
+    so many seconds. stalled_s: "stalled" is when no step or shot was finished for so long."""
+
+    command: str | list[str] | None = None
+    on: list[Literal["fault", "recovered", "end", "unsafe", "stalled"]] = ["fault", "end", "unsafe", "stalled"]
+    timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    every_s: Annotated[float, Field(ge=0)] = 60.0
+    stalled_s: Annotated[float, Field(gt=0)] = 600.0
 
 
 class Experiment(Section):
@@ -137,11 +150,14 @@ class Experiment(Section):
     learner: Using
     optimizer: OptimizerTable = OptimizerTable()
     train: TrainTable = TrainTable()
+    alarm: AlarmTable = AlarmTable()
 
 
 class InstrumentTable(Using):
-    """An instrument of a bench: its driver in `use`, its address, who it must be; the rest are the driver's settings."""
+    """An instrument of a bench: its driver in `use`, its address, who it must be, how long it may be silent; the rest are the
+    driver's settings."""
 
+    timeout_s: Annotated[float, Field(gt=0, lt=3600)] | None = None
     resource: str | None = None
     maker: str | None = None
     model: str | None = None
@@ -149,10 +165,14 @@ class InstrumentTable(Using):
 
 
 class VirtualTable(Section):
-    """The simulated side of a bench: which boxes, which node, how they are served."""
+    """The simulated side of a bench: which boxes, which node, how they are served. linger_s: how long it outlives its parent.
+    log_path: a file that is told what the outputs do. faults: see docs/virtual_bench.md."""
 
     seed: int = 0
     transport: Literal["hislip", "socket"] = "hislip"
+    linger_s: Annotated[float, Field(ge=0)] = 0.0
+    log_path: str | None = None
+    faults: list[dict[str, Any]] = []
     awg: Using
     scope: Using
     node: Using
@@ -190,6 +210,7 @@ class SpikingBench(Section):
     name: str
     shape: Literal["spiking"]
     board: InstrumentTable
+    recovery: dict[str, Any] = {}
     virtual: dict[str, Any] | None = None
     safe: SpikingSafe = SpikingSafe()
     guardian: GuardianTable = GuardianTable()
@@ -203,6 +224,7 @@ class BenchFile(Section):
     awg: InstrumentTable
     scope: InstrumentTable
     waveform: dict[str, Any]
+    recovery: dict[str, Any] = {}
     twin: Using | None = None
     virtual: VirtualTable | None = None
     safe: WaveformSafe = WaveformSafe()

@@ -11,17 +11,21 @@
     │   ├── OpenFailed               nobody answers at this address
     │   ├── LinkTimeout              no answer, or no progress, before the deadline
     │   ├── Disconnected             the other end went away
+    │   │   └── Ended                    for good: its process is over
     │   ├── Desync                   bytes that are not the reply that was due
     │   │   └── BadBlock             a binary block that breaks IEEE 488.2
     │   └── DirtySession             used after a fault, before it was re-identified
     ├── InstrumentError              the box answered, and complains
     │   ├── CommandRefused           its error queue holds errors
+    │   ├── Overload                 its protection tripped: nobody but a person may switch it on again
     │   └── WrongInstrument          another maker, model or serial number than the bench file says
     ├── MeasurementError             the answer arrived and is not data
     │   ├── Saturated                the converter sat at a rail
     │   ├── NotAReading              sentinel (9.9E37), hole, NaN
     │   ├── Misaligned               the marker is not where it must be
-    │   └── MissedTrigger            nothing was acquired
+    │   ├── MissedTrigger            nothing was acquired
+    │   ├── Jumped                   the node answers otherwise than a moment ago: a mode hop, light lost
+    │   └── Unrepeatable             a temporal device lost its state, and its noise is not what it was: repeat the batch
     ├── Stopped                      a fault ended the run; it is committed and resumable; the cause is chained
     ├── Interrupted                  the user asked to stop; the run is resumable
     ├── GuardianLost                 nobody would make the outputs safe if this program died; nothing more is sent
@@ -105,6 +109,10 @@ class Disconnected(LinkError):
     pass
 
 
+class Ended(Disconnected):
+    pass
+
+
 class Desync(LinkError):
     pass
 
@@ -122,6 +130,10 @@ class InstrumentError(HilError):
 
 
 class CommandRefused(InstrumentError):
+    pass
+
+
+class Overload(InstrumentError):
     pass
 
 
@@ -146,6 +158,14 @@ class Misaligned(MeasurementError):
 
 
 class MissedTrigger(MeasurementError):
+    pass
+
+
+class Jumped(MeasurementError):
+    pass
+
+
+class Unrepeatable(MeasurementError):
     pass
 
 

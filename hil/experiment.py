@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from hil.architecture import closing, largest, on_chip, on_node, synapses
 from hil.chance import generator
 from hil.config import UNTOUCHED, Experiment, arguments, construct, default_threads, find, read_bench, resolve
 from hil.data import Dataset, load, subset
-from hil.device import Chip, Device, Port
+from hil.device import Chip, Device, Port, Recoverable
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
 from hil.learner import Learner
@@ -27,7 +27,9 @@ from hil.network import Network
 from hil.run import diagnostics
 from hil.run.loop import Plan, Training
 from hil.run.meter import Metered, MeteredChip, metered
-from hil.run.session import Labels
+from hil.run.recovery import Ladder, Patience, Told, untold
+from hil.run.resilient import resilient, resilient_chip
+from hil.run.summary import Labels
 from hil.run.transfer import Transfer, measure
 from hil.shift import shifted
 from hil.synapses import channels_of
@@ -66,7 +68,8 @@ class Node:
     """What was opened, and what is known of it: a Device that all neurons share in time, or a Chip that arrays are cut from.
 
     twin: the differentiable belief about a device, for references and reports. facts: for results. resources: instrument -> who
-    answered; empty if nothing left this process.
+    answered; empty if nothing left this process. patience: with its faults. beat: a
+    sign of life, for long pauses.
     """
 
     source: Device | None
@@ -74,6 +77,8 @@ class Node:
     twin: Twin | None
     facts: dict[str, Any]
     resources: dict[str, str]
+    patience: Patience = field(default_factory=Patience)
+    beat: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -145,11 +150,14 @@ def checked_settings(experiment: Experiment, where: str) -> None:
 
 
 @contextmanager
-def built(experiment: Experiment, where: Path, bench_copy: Path | None = None, run: Path | None = None) -> Iterator[Built]:
+def built(
+    experiment: Experiment, where: Path, bench_copy: Path | None = None, run: Path | None = None, told: Told = untold
+) -> Iterator[Built]:
     """Build `experiment`, read from the file `where`; closes all it opened.
 
     Args:
         bench_copy: bench file to use instead of the one named, when a run folder holds a copy. run: that folder.
+        told: hears of every fault and recovery.
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
     """
@@ -163,7 +171,7 @@ def built(experiment: Experiment, where: Path, bench_copy: Path | None = None, r
     torch.set_num_threads(experiment.train.threads or default_threads(served, largest(chain), experiment.train.batch))
     with ExitStack() as stack:
         node = _open(experiment, where, bench_copy, run, stack)
-        wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], place)
+        wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], place, told)
         model = None if node.twin is None else node.twin.ideal
         rng = generator(experiment.seed, 0, "learner")
         learner: Learner = learner_class.build(wired.net, settings, len(data.classes), rng, model)
@@ -205,7 +213,7 @@ def _open(experiment: Experiment, where: Path, bench_copy: Path | None, run: Pat
     path = bench_copy or find(str(table.bench), where)
     opened = stack.enter_context(open_bench(read_bench(path), str(path), run))  # leaving it closes the device, verified
     belief = None if opened.twin is None else twin_of(opened.twin.use, opened.twin.settings(), f"{path}: [twin]")
-    return Node(opened.device, opened.chip, belief, opened.facts, opened.resources)
+    return Node(opened.device, opened.chip, belief, opened.facts, opened.resources, opened.patience, opened.guard.beat)
 
 
 def _chip(use: str, settings: dict[str, Any], seed: int, where: str) -> Chip:
@@ -218,13 +226,22 @@ def _chip(use: str, settings: dict[str, Any], seed: int, where: str) -> Chip:
 
 
 def _wired(
-    experiment: Experiment, node: Node, chain: list[nn.Module], feedback: nn.Module | None, features: int, where: str
+    experiment: Experiment,
+    node: Node,
+    chain: list[nn.Module],
+    feedback: nn.Module | None,
+    features: int,
+    where: str,
+    told: Told,
 ) -> Wired:
     def encode(port: Port) -> Encode:
         return _encode(experiment, port, where)
 
+    def ladder(device: Recoverable) -> Ladder:
+        return Ladder(device, node.patience, told, node.beat)
+
     if node.chip is not None:
-        chip = MeteredChip(node.chip)
+        chip = MeteredChip(resilient_chip(node.chip, ladder))
         return Wired(on_chip(chain, chip, encode, features, feedback), lambda: tuple(chip.devices))
     if feedback is not None:
         raise ConfigError(
@@ -232,7 +249,7 @@ def _wired(
             allowed='chip = "…" in [device], or a bench with a spiking board', todo="remove feedback",
         )  # fmt: skip
     assert node.source is not None  # a Node has the one or the other
-    device = metered(node.source)
+    device = metered(resilient(node.source, ladder))
     encoding = encode(device.spec.inputs)
     decode, transfer = _decode(experiment, device, where)
     return Wired(
