@@ -56,10 +56,15 @@ class Zygote:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
-    def __call__(self, *arguments: object, kill_after_s: float | None = None) -> int:
-        """The exit code; -9 if it was killed. Its output is in the log."""
+    def __call__(
+        self, *arguments: object, kill_after_s: float | None = None, file_bytes: int | None = None, log: Path | None = None
+    ) -> int:
+        """The exit code; -9 if it was killed. file_bytes: how long a file of it may get. log: for its output."""
         assert self._process.stdin is not None
-        asked = {"arguments": [str(a) for a in arguments], "kill_after_s": kill_after_s}
+        asked = {
+            "arguments": [str(a) for a in arguments], "kill_after_s": kill_after_s, "file_bytes": file_bytes,
+            "log": str(log or self.log),
+        }  # fmt: skip
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         return int(self._line())
@@ -112,6 +117,7 @@ def lasting(hil: Zygote, experiment: Path, run: Path) -> float:
     return time.monotonic() - begin
 
 
+@pytest.mark.timeout(300)
 def test_killed_at_any_moment_on_a_twin(hil: Zygote, tmp_path: Path) -> None:
     lasts = lasting(hil, written(tmp_path, TWIN), tmp_path / "whole")
     often, draw = written(tmp_path, TWIN + OFTEN, "often.toml"), random.Random()
@@ -121,6 +127,7 @@ def test_killed_at_any_moment_on_a_twin(hil: Zygote, tmp_path: Path) -> None:
         assert list(differences(tmp_path / "whole", tmp_path / f"r{trial}")) == [], f"killed after {moments} s"
 
 
+@pytest.mark.timeout(300)
 def test_killed_on_the_virtual_bench(hil: Zygote, tmp_path: Path) -> None:
     """The plant of the bench drifts and is noisy; its state is in the checkpoint."""
     bench = (ROOT / "benches" / "mzm_awg_scope.toml").read_text()
@@ -131,3 +138,29 @@ def test_killed_on_the_virtual_bench(hil: Zygote, tmp_path: Path) -> None:
     for trial, share in enumerate((random.uniform(0.3, 0.7), random.uniform(0.6, 1.2))):
         survive(hil, often, tmp_path / f"r{trial}", [share * lasts])
         assert list(differences(tmp_path / "whole", tmp_path / f"r{trial}")) == [], f"killed after {share} of its time"
+
+
+# ---- a full disk ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file_bytes", "batch", "where"),
+    [(9_000, 16, ".safetensors: cannot write"), (16_000, 1, "journal.jsonl: cannot write")],  # what is the first not to fit
+)
+def test_no_room_for_more(hil: Zygote, tmp_path: Path, file_bytes: int, batch: int, where: str) -> None:
+    """A write beyond the limit fails as on a full disk, half way in, for root as for anyone; then there is room again."""
+    text = TWIN.replace("batch = 16", f"batch = {batch}")
+    assert hil("train", written(tmp_path, text), "--run", tmp_path / "whole") == 0
+    often, log = written(tmp_path, text + OFTEN, "often.toml"), tmp_path / "log"
+    assert hil("train", often, "--run", tmp_path / "r", file_bytes=file_bytes, log=log) == 3, log.read_text()
+    for part in (where, "File too large", "Outputs: none; the node is a twin", "remove the cause, then: hil resume"):
+        assert part in log.read_text()
+    assert "Traceback" not in log.read_text()
+    found = status.read(tmp_path / "r")
+    assert "hil resume" in found.again
+    kept = condition.inspect(tmp_path / "r")
+    assert not kept.damages
+    assert not kept.journal.damaged
+    assert not kept.journal.torn
+    assert hil("resume", tmp_path / "r") == 0, hil.log.read_text()[-3000:]
+    assert list(differences(tmp_path / "whole", tmp_path / "r")) == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -33,14 +34,19 @@ def main(experiment: str, folder: str) -> None:
         asked = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            _become(asked["arguments"])
+            _become(asked["arguments"], asked["log"], asked["file_bytes"])
         print(_ended(pid, asked["kill_after_s"]), file=answers, flush=True)
 
 
-def _become(arguments: Sequence[str]) -> None:
+def _become(arguments: Sequence[str], log: str, file_bytes: int | None) -> None:
     code = 70
     try:
+        said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        if file_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
         code = run(arguments)
     except BaseException:  # noqa: BLE001 (whatever it is: it is this process's end)
         traceback.print_exc()
