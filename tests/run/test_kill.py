@@ -143,16 +143,17 @@ def test_killed_on_the_virtual_bench(hil: Zygote, tmp_path: Path) -> None:
 # ---- a full disk ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("file_bytes", "batch", "where"),
-    [(9_000, 16, ".safetensors: cannot write"), (16_000, 1, "journal.jsonl: cannot write")],  # what is the first not to fit
+    ("hidden", "batch", "where"),
+    [(40, 16, ".safetensors: cannot write"), (8, 1, "journal.jsonl: cannot write")],  # what is the first not to fit
 )
-def test_no_room_for_more(hil: Zygote, tmp_path: Path, file_bytes: int, batch: int, where: str) -> None:
+def test_no_room_for_more(hil: Zygote, tmp_path: Path, hidden: int, batch: int, where: str) -> None:
     """A write beyond the limit fails as on a full disk, half way in, for root as for anyone; then there is room again."""
-    text = TWIN.replace("batch = 16", f"batch = {batch}")
+    text = TWIN.replace("batch = 16", f"batch = {batch}").replace("8, 10]", f"{hidden}, 10]")
     assert hil("train", written(tmp_path, text), "--run", tmp_path / "whole") == 0
     often, log = written(tmp_path, text + OFTEN, "often.toml"), tmp_path / "log"
-    assert hil("train", often, "--run", tmp_path / "r", file_bytes=file_bytes, log=log) == 3, log.read_text()
+    assert hil("train", often, "--run", tmp_path / "r", file_bytes=25_000, log=log) == 3, log.read_text()
     for part in (where, "File too large", "Outputs: none; the node is a twin", "remove the cause, then: hil resume"):
         assert part in log.read_text()
     assert "Traceback" not in log.read_text()

@@ -1,7 +1,8 @@
 """Starts `hil` commands as processes of their own, quickly: everything is imported once, each command is a fork of that.
 
 python zygote.py EXPERIMENT.toml RUN     trained once in this process, after which nothing is left to be imported
-stdin    {"arguments": [...], "kill_after_s": number or null}, a line a command
+stdin    {"arguments": [...], "kill_after_s": number or null, "file_bytes": number or null, "log": path}, a line a command;
+         no file of it can grow beyond file_bytes, see RLIMIT_FSIZE in getrlimit(2)
 stdout   "ready"; then the exit code of each command, -9 if it was killed
 """
 
