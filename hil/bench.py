@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from torch import Tensor
@@ -180,7 +180,7 @@ def _open_board(bench: SpikingBench, where: str, run: Path | None) -> Iterator[O
     virtual = None if bench.virtual is None else _virtual_board(bench.virtual, f"{where}: [virtual]")
     _check_address(bench.board, virtual is not None, f"{where}: [board]", "/dev/ttyACM0")
     with ExitStack() as stack:
-        served = stack.enter_context(spawn_board(virtual)) if virtual else None
+        served = stack.enter_context(spawn_board(_lingering(virtual, run))) if virtual else None
         port = served.port if served else str(bench.board.resource)
         expect = Expect(bench.board.maker or "", bench.board.model or "", bench.board.serial or "")
         guard = _guarded(bench, [port], run, stack)
@@ -264,7 +264,10 @@ def _open_waveform(bench: BenchFile, where: str, run: Path | None) -> Iterator[O
         yield Opened(device, None, facts, {AWG: awg_line, SCOPE: scope_line}, guard, bench.twin, patience)
 
 
-def _lingering(described: VirtualBench, run: Path | None) -> VirtualBench:
+V = TypeVar("V", VirtualBench, VirtualBoard)
+
+
+def _lingering(described: V, run: Path | None) -> V:
     """It outlives a trainer that was killed, and writes to the run what its outputs did."""
     log = None if run is None else str(run.resolve() / "bench.log")
     return replace(described, linger_s=max(LINGER_S, described.linger_s), log_path=described.log_path or log)
