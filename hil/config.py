@@ -9,7 +9,7 @@ seed = 0
 [decode]     zero, scale; left out: taken from the transfer curve that every run measures first
 [learner]    use = "adfa" or "module:Class", and its settings
 [optimizer]  use = "Adam", lr = 1e-3
-[train]      epochs = 5, batch = 128
+[train]      epochs = 5, batch = 128, on = "cuda"      where the host computes: "cpu", "cuda", "cuda:1", "mps" or "auto"
 """
 
 from __future__ import annotations
@@ -116,12 +116,16 @@ class OptimizerTable(BaseModel):
 
 
 class TrainTable(Section, strict=True):
+    """on: where the host computes; not called device, which is the node. A run may be resumed elsewhere: change it in its
+    config.toml."""
+
     epochs: Annotated[int, Field(gt=0)] = 5
     batch: Annotated[int, Field(gt=0)] = 128
     schedule: Literal["constant", "cosine"] = "constant"
     budget_passes: Annotated[int, Field(gt=0)] | None = None
     checkpoint_every: Annotated[int, Field(gt=0)] | None = None
     threads: Annotated[int, Field(gt=0, le=1024)] | None = None
+    on: str = "cpu"
 
 
 class Experiment(Section):

@@ -57,10 +57,10 @@ class Look:
 def look(training: Training, model: Model | None, examples: int) -> Look:
     """One more step and prediction with the first training examples; weights, learner and `.grad` are as before."""
     net, learner = training.net, training.learner
-    x, label = training.data.train.x[:examples], training.data.train.y[:examples]
+    x, label = training.sent(training.data.train.x[:examples], training.data.train.y[:examples])
     with _untouched(net, learner):
         with watched(training.devices) as step:
-            learner.step(net, x, label, generator(training.plan.seed, 0, "look"))
+            learner.step(net, x, label, generator(training.plan.seed, 0, "look", net.place))
         found = [None if grad is None else grad.clone() for grad in directions(net)]
         with watched(training.devices) as prediction:
             classes = learner.predict(net, x).shape[1]
@@ -91,7 +91,7 @@ def true_directions(
 
 def angle(a: Tensor, b: Tensor) -> float | None:
     """Between two directions, degrees; None if one of them is 0."""
-    a, b = a.double(), b.double()
+    a, b = a.cpu().double(), b.cpu().double()
     norms = float(a.norm() * b.norm())
     return math.degrees(math.acos(max(-1.0, min(1.0, float(a @ b) / norms)))) if norms > 0 else None
 

@@ -48,7 +48,7 @@ def transfer_table(transfer: Transfer, model: Model | None, drive_unit: str, rea
 
 def write(folder: RunFolder, training: Training, model: Model | None, wall_s: float) -> None:
     """Add the rest to the run's diagnostics.json; costs one more step and two more passes of EXAMPLES examples."""
-    some, learner = training.data.validation.x[:EXAMPLES], training.learner
+    some, learner = training.data.validation.x[:EXAMPLES].to(training.net.place), training.learner
     trace = learner.trace(training.net, some) if isinstance(learner, Tracing) else training.net(some)
     hidden = [(layer, pre) for layer, pre in zip(training.net.stack, trace.pre, strict=True) if layer.encode is not None]
     found = folder.read_json("diagnostics.json")
@@ -86,7 +86,7 @@ def _range_use(layer: Layer, pre: Tensor) -> float:
     """0 to 1: how much of its node's range the layer uses, outliers left out."""
     encode = layer.encode
     assert encode is not None  # the caller chose layers with a device
-    drive = encode(pre).flatten()
+    drive = encode(pre).cpu().flatten()
     low, high = (float(drive.kthvalue(max(1, round(q * drive.numel()))).values) for q in (0.01, 0.99))
     return (high - low) / (encode.high - encode.low) if encode.high > encode.low else 0.0
 
@@ -103,12 +103,12 @@ def times(training: Training, wall_s: float) -> dict[str, float]:
 def _histogram(layer: Layer, pre: Tensor) -> dict[str, list[float]]:
     encode = layer.encode
     assert encode is not None  # the caller chose layers with a device
-    counts = torch.histc(encode(pre), BINS, encode.low, encode.high)
+    counts = torch.histc(encode(pre).cpu(), BINS, encode.low, encode.high)
     return {"edges": torch.linspace(encode.low, encode.high, BINS + 1).tolist(), "counts": counts.tolist()}
 
 
 def _feedback(training: Training, layer: Layer, pre: Tensor, model: Model | None) -> dict[str, Any]:
-    grid = torch.linspace(float(pre.min()), float(pre.max()), GRID)
+    grid = torch.linspace(float(pre.min()), float(pre.max()), GRID, device=pre.device)
     steep = None if model is None else slope(layer, model, grid).tolist()
     learner = training.learner
     if not isinstance(learner, ADFA):

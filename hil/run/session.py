@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from hil import accelerator
 from hil.errors import HilError, Interrupted, LinkError, RunError, Stopped
 from hil.run import checkpoint
 from hil.run.folder import RunFolder
@@ -183,6 +184,7 @@ def _conclude(
             "torch": torch.__version__,
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),
+            "on": accelerator.title(training.net.place),
         },
     }
     folder.write_json("summary.json", summary)
@@ -190,7 +192,7 @@ def _conclude(
 
 
 def _confusion(folder: RunFolder, training: Training, predicted: torch.Tensor) -> None:
-    classes, label = len(training.data.classes), training.data.test.y
+    classes, label = len(training.data.classes), training.data.test.y.to(predicted.device)
     names = list(training.data.classes)
     table = torch.bincount(label * classes + predicted, minlength=classes**2).view(classes, classes)
     folder.write_json(
