@@ -4,7 +4,7 @@ transfer   the node's curve as measured at the start, its spread, and the twin's
 pre        per hidden layer, a histogram of the drive that the network really uses, over the node's port
 feedback   per hidden layer, g and the twin's slope over the visited pre-activations, and their correlation
 time       where the time went, in seconds
-layers     per layer: the angle between the learner's direction and the true gradient in degrees, the firing rate of its
+layers     per layer: the angle between the learner's direction and the gradient (`angle_to`) in degrees, the firing rate of its
            neurons, and the share of the node's range between the 1st and the 99th hundredth of its drives
 traffic    of one training step, and of one prediction: node evaluations and bits per example, calls in all
 """
@@ -79,7 +79,7 @@ def _looked(training: Training, model: Model | None, pre: Mapping[int, Tensor]) 
         return {"passes_per_example": passes / seen.examples, "bits_per_example": bits / seen.examples, "calls": calls}
 
     traffic = {"examples": seen.examples, "step": cost(seen.step), "prediction": cost(seen.prediction)}
-    return {"layers": layers, "no_angle": seen.why, "traffic": traffic}
+    return {"layers": layers, "no_angle": seen.why, "angle_to": seen.to, "traffic": traffic}
 
 
 def _range_use(layer: Layer, pre: Tensor) -> float:
