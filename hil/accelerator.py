@@ -55,10 +55,10 @@ def present() -> tuple[str, ...]:
 
 
 def settled(place: torch.device) -> None:
-    """Make arithmetic on `place` repeatable and exact to float32, for the life of this process; nothing to do on the CPU.
+    """Convolutions on `place` repeatable, and rounded as float32, for the life of this process; nothing to do on the CPU.
 
-    Convolutions are otherwise free to add in any order, so that a resumed run would not go on with the same numbers, and to
-    round to 10 bits, which moves spikes at the threshold.
+    They are otherwise free to add in any order, so that a resumed run would not go on with the same numbers, and to round to
+    10 bits, which moves spikes at the threshold. Of other operations torch says itself which are not repeatable on a GPU.
     """
     if place.type == "cuda":
         torch.backends.cudnn.deterministic = True
