@@ -10,6 +10,7 @@ seed = 0
 [learner]    use = "adfa" or "module:Class", and its settings
 [optimizer]  use = "Adam", lr = 1e-3
 [train]      epochs = 5, batch = 128, checkpoint_every_s = 60
+             on = "cuda"      where the host computes: "cpu", "cuda", "cuda:1", "mps" or "auto"
 [alarm]      command = "notify-send hil" or ["my-alarm", "--loud"], on = ["fault", "end"]; see hil/run/alarms.py
 """
 
@@ -117,6 +118,9 @@ class OptimizerTable(BaseModel):
 
 
 class TrainTable(Section, strict=True):
+    """on: where the host computes; not called device, which is the node. A run may be resumed elsewhere: change it in its
+    config.toml."""
+
     epochs: Annotated[int, Field(gt=0)] = 5
     batch: Annotated[int, Field(gt=0)] = 128
     schedule: Literal["constant", "cosine"] = "constant"
@@ -124,6 +128,7 @@ class TrainTable(Section, strict=True):
     checkpoint_every: Annotated[int, Field(gt=0)] | None = None
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0
     threads: Annotated[int, Field(gt=0, le=1024)] | None = None
+    on: str = "cpu"
 
 
 class AlarmTable(Section, strict=True):
