@@ -35,18 +35,18 @@ def differences(one: Path, other: Path) -> Iterator[str]:
         yield from (f"{first.name}: {key}" for key, value in tensors[0].items() if not torch.equal(value, tensors[1][key]))
     for name, free in (("summary.json", FREE), ("diagnostics.json", FREE | TIMED)):
         facts = [json.loads((path / name).read_text()) for path in (one, other)]
-        yield from _unequal(name, *facts, free)
+        yield from _unequal(name, facts[0], facts[1], free)
     lines = [(path / "metrics.jsonl").read_text().splitlines() for path in (one, other)]
     if len(lines[0]) != len(lines[1]):
         yield f"metrics.jsonl: {len(lines[0])} and {len(lines[1])} lines"
-    for number, pair in enumerate(zip(*lines, strict=False), 1):
-        yield from _unequal(f"metrics.jsonl line {number}", *(json.loads(line) for line in pair), FREE)
+    for number, (first_line, second_line) in enumerate(zip(*lines, strict=False), 1):
+        yield from _unequal(f"metrics.jsonl line {number}", json.loads(first_line), json.loads(second_line), FREE)
     commits = [journal.committed(journal.Journal.read(path / "journal.jsonl")) for path in (one, other)]
     for path, found in zip((one, other), commits, strict=True):
         yield from (f"{path / 'journal.jsonl'}: {wrong}" for wrong in journal.missing(found))
-    facts = [[(c["step"], c["epoch"], c["batch"], c["loss"], c["passes"]) for c in found] for found in commits]
-    if facts[0] != facts[1]:
-        at = next((a[0] for a, b in zip(*facts, strict=False) if a != b), min(map(len, facts)) + 1)
+    steps = [[(c["step"], c["epoch"], c["batch"], c["loss"], c["passes"]) for c in found] for found in commits]
+    if steps[0] != steps[1]:
+        at = next((a[0] for a, b in zip(*steps, strict=False) if a != b), min(map(len, steps)) + 1)
         yield f"journal.jsonl: committed steps differ from step {at}"
 
 
