@@ -34,7 +34,8 @@ def differences(one: Path, other: Path) -> Iterator[str]:
             continue
         yield from (f"{first.name}: {key}" for key, value in tensors[0].items() if not torch.equal(value, tensors[1][key]))
     for name, free in (("summary.json", FREE), ("diagnostics.json", FREE | TIMED)):
-        yield from _unequal(name, json.loads((one / name).read_text()), json.loads((other / name).read_text()), free)
+        facts = [json.loads((path / name).read_text()) for path in (one, other)]
+        yield from _unequal(name, facts[0], facts[1], free)
     lines = [(path / "metrics.jsonl").read_text().splitlines() for path in (one, other)]
     if len(lines[0]) != len(lines[1]):
         yield f"metrics.jsonl: {len(lines[0])} and {len(lines[1])} lines"
@@ -43,9 +44,9 @@ def differences(one: Path, other: Path) -> Iterator[str]:
     commits = [journal.committed(journal.Journal.read(path / "journal.jsonl")) for path in (one, other)]
     for path, found in zip((one, other), commits, strict=True):
         yield from (f"{path / 'journal.jsonl'}: {wrong}" for wrong in journal.missing(found))
-    facts = [[(c["step"], c["epoch"], c["batch"], c["loss"], c["passes"]) for c in found] for found in commits]
-    if facts[0] != facts[1]:
-        at = next((a[0] for a, b in zip(*facts, strict=False) if a != b), min(map(len, facts)) + 1)
+    steps = [[(c["step"], c["epoch"], c["batch"], c["loss"], c["passes"]) for c in found] for found in commits]
+    if steps[0] != steps[1]:
+        at = next((a[0] for a, b in zip(*steps, strict=False) if a != b), min(map(len, steps)) + 1)
         yield f"journal.jsonl: committed steps differ from step {at}"
 
 
