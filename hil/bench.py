@@ -217,6 +217,7 @@ def _safe_state(driver: object, where: str) -> SafeState:
 def _virtual_board(table: Mapping[str, Any], where: str) -> VirtualBoard:
     """[virtual]: settings of the board, and of its neurons in [virtual.neuron]."""
     settings = dict(table)
+    settings["faults"] = tuple(settings.get("faults", ()))
     neuron = Neuron(**arguments(Neuron, settings.pop("neuron", {}), f"{where[:-1]}.neuron]"))
     return VirtualBoard(neuron, **arguments(VirtualBoard, settings, where, skip=("neuron",)))
 
@@ -336,6 +337,7 @@ def serve_bench(bench: BenchFile | SpikingBench, where: str, out: Console) -> No
     if isinstance(bench, SpikingBench):
         with spawn_board(_virtual_board(bench.virtual or {}, f"{where}: [virtual]")) as board:
             out.print(f"board    {board.port}      a serial line; Ctrl-C ends the bench", soft_wrap=True)
+            out.print("control  {}:{}      newline-separated JSON; see docs/virtual_bench.md".format(*board.control.address))
             _until_interrupted(out)
         return
     with build(replace(description(bench, where), transport="both")) as running:
