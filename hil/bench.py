@@ -37,7 +37,7 @@ from sim_devices.wiring import Cable
 AWG, SCOPE, BOARD = "awg", "scope", "board"
 LINGER_S = 5.0  # a virtual bench outlives a trainer that was killed, so that there is something to be made safe
 VIRTUAL_PATIENCE_S = 3.0  # a process that does not answer for so long is gone
-LINK_S = 10.0  # what a link may wait by itself, besides the waits that a bench is set up for
+LINK_S = 5.0  # what a link may wait by itself, unless the file says otherwise
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,7 @@ def _open_board(bench: SpikingBench, where: str, run: Path | None) -> Iterator[O
     driver, settings = _driver(bench.board, f"{where}: [board]", ("link", "expect", "provenance"))
     virtual = None if bench.virtual is None else _virtual_board(bench.virtual, f"{where}: [virtual]")
     _check_address(bench.board, virtual is not None, f"{where}: [board]", "/dev/ttyACM0")
+    _check_silence(bench, 2 * (bench.board.timeout_s or LINK_S), where)
     with ExitStack() as stack:
         served = stack.enter_context(spawn_board(_lingering(virtual, run))) if virtual else None
         port = served.port if served else str(bench.board.resource)
@@ -242,7 +243,8 @@ def _open_waveform(bench: BenchFile, where: str, run: Path | None) -> Iterator[O
     settings = WaveformSettings(**arguments(WaveformSettings, bench.waveform, f"{where}: [waveform]"))
     slew = {} if bench.safe.awg.slew_v_per_s is None else {"slew_v_per_s": bench.safe.awg.slew_v_per_s}
     awg = InstrumentTable.model_validate({**bench.awg.model_dump(), **slew})
-    _check_silence(bench, settings, where)
+    waits_s = [t.timeout_s or LINK_S for t in (awg, bench.scope)]
+    _check_silence(bench, settings.trigger_timeout_s + settings.longest_delay_s + 2 * max(waits_s), where)
     for name, table in ((AWG, awg), (SCOPE, bench.scope)):
         _driver(table, f"{where}: [{name}]")
         _check_address(table, bench.virtual is not None, f"{where}: [{name}]", "TCPIP::…")
@@ -273,13 +275,12 @@ def _lingering(described: V, run: Path | None) -> V:
     return replace(described, linger_s=max(LINGER_S, described.linger_s), log_path=described.log_path or log)
 
 
-def _check_silence(bench: BenchFile, settings: WaveformSettings, where: str) -> None:
-    least = settings.trigger_timeout_s + settings.longest_delay_s + LINK_S
+def _check_silence(bench: BenchFile | SpikingBench, least: float, where: str) -> None:
     if bench.guardian.silence_s < least:
         raise ConfigError(
             "the guardian would take a legal wait for a hang", where=f"{where}: [guardian] silence_s",
-            got=f"{bench.guardian.silence_s:g} s", allowed=f"at least {least:g} s: trigger_timeout_s, longest_delay_s, links",
-            outputs=UNTOUCHED, todo="raise silence_s, or lower trigger_timeout_s in [waveform]",
+            got=f"{bench.guardian.silence_s:g} s", allowed=f"at least {least:g} s, for what [waveform] and timeout_s allow",
+            outputs=UNTOUCHED, todo="raise silence_s, or lower the timeouts",
         )  # fmt: skip
 
 

@@ -208,11 +208,16 @@ def status(run: Path | None = None, /, *, log: Annotated[bool, Parameter(name="-
     log
         Everything that happened, a line each: time, kind, message.
     """
+    from hil.guardian.record import outputs_of
     from hil.run import status as standing
 
     path = run or standing.newest(Path("runs"))
-    for line in standing.log(path) if log else standing.lines(standing.read(path)):
+    found = None if log else standing.read(path)
+    for line in standing.log(path) if found is None else standing.lines(found):
         out.print(line, markup=False, soft_wrap=True)
+    if found is not None and not (found.owner and found.owner.alive) and (outputs := outputs_of(path)):
+        todo = "; hil resume makes them safe first, or switch them off at the instrument" if outputs == "unknown" else ""
+        out.print(f"outputs {outputs}{todo}", soft_wrap=True)
 
 
 @app.command

@@ -25,8 +25,7 @@ from hil.errors import ConfigError, RunError, UnsafeOutputs
 from hil.guardian.guard import guarded
 from hil.guardian.record import left_by, outputs_of
 from sim_devices.bench import RunningBench, ServedBench, build, spawn
-from sim_devices.spiking_bench import VirtualBoard, board_server
-from sim_devices.transports.pty import PtyServer
+from sim_devices.spiking_bench import RunningBoard, VirtualBoard, board_server
 from sim_devices.virtual_bench import VirtualBench, VirtualBox
 
 HERE = Path(__file__).parent
@@ -51,7 +50,7 @@ def table() -> Iterator[RunningBench]:
 
 
 @pytest.fixture
-def line() -> Iterator[PtyServer]:
+def line() -> Iterator[RunningBoard]:
     with board_server(VirtualBoard()) as server:
         yield server
 
@@ -245,12 +244,12 @@ def test_what_could_not_be_reached_is_made_safe_first_by_who_comes_next(start: C
 
 
 def test_a_killed_trainer_of_a_board_in_the_middle_of_a_frame(
-    line: PtyServer, start: Callable[..., Child], tmp_path: Path
+    line: RunningBoard, start: Callable[..., Child], tmp_path: Path
 ) -> None:
     child = start(line.port, "idle", "frames")
-    assert line._box.armed  # type: ignore[attr-defined]
+    assert line.board.armed
     child.process.kill()
-    assert soon(lambda: not line._box.armed)  # type: ignore[attr-defined]
+    assert soon(lambda: not line.board.armed)
     assert soon(lambda: outputs_of(tmp_path / "run") == "safe")
 
 

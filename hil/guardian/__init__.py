@@ -16,6 +16,6 @@ It tries until its patience is over, writes all it does to guardian.jsonl in the
 could not verify on record: in guardian.jsonl and in the lock file of the instrument. Whoever opens that instrument next, or
 resumes that run, makes it safe first.
 
-`charge` is what it is told, `record` what it writes, `process` the process, `guard` the trainer's end. The first three import
-no torch and no pydantic: the process is ready in a fraction of a second.
+`charge` is what it is told, `record` what it writes, `secure` what it does, `process` the process, `guard` the trainer's end.
+All but the last import no torch and no pydantic: the process is ready in a fraction of a second.
 """

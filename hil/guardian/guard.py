@@ -29,7 +29,8 @@ from drivers.ownership import Owned, Owner, canonical, lock_file
 from drivers.safe import SafeState
 from hil.errors import ConfigError, GuardianLost, UnsafeOutputs
 from hil.guardian.charge import DONE, READY, UNSAFE, Charge
-from hil.guardian.record import NAME, Record, left_by, secure, watching
+from hil.guardian.record import NAME, Record, left_by, watching
+from hil.guardian.secure import secure
 
 START_S = 30.0
 END_S = 5.0

@@ -20,7 +20,8 @@ from drivers import ownership
 from drivers.ownership import Owner
 from drivers.visa_link import library
 from hil.guardian.charge import BEAT, DONE, READY, UNSAFE, Charge
-from hil.guardian.record import Record, secure, watching
+from hil.guardian.record import Record, watching
+from hil.guardian.secure import secure
 
 READ_BYTES = 1 << 16
 END_S = 5.0  # a killed process is gone long before

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from drivers.make_safe import Outcome, securing
 from drivers.safe import SafeState
 from hil.errors import ConfigError
 
@@ -41,21 +40,6 @@ class Record:
         if say:
             with suppress(OSError, ValueError):  # the terminal may be gone
                 print(f"hil guardian: {_spoken(event, facts)}", file=sys.stderr, flush=True)
-
-
-def secure(states: Sequence[SafeState], patience_s: float, record: Record) -> tuple[Outcome, ...]:
-    """Make safe over new wires, on record; the last outcome of each."""
-    final: dict[str, Outcome] = {}
-    for outcome in securing(states, patience_s):
-        final[outcome.state.name] = outcome
-        record.note(
-            "attempt", say=outcome.last, name=outcome.state.name, resource=outcome.state.resource, verified=outcome.verified,
-            why=outcome.why, attempt=outcome.attempt, wall_s=round(outcome.wall_s, 4),
-        )  # fmt: skip
-    outcomes = tuple(final[state.name] for state in states)
-    verified = all(o.verified for o in outcomes)
-    record.note("made safe" if verified else "not made safe", outputs="safe" if verified else "unknown")
-    return outcomes
 
 
 def outputs_of(run: Path) -> Outputs:
