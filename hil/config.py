@@ -116,12 +116,15 @@ class OptimizerTable(BaseModel):
 
 
 class TrainTable(Section, strict=True):
+    """record: every shot of every device onto a tape in the run folder, for hil replay."""
+
     epochs: Annotated[int, Field(gt=0)] = 5
     batch: Annotated[int, Field(gt=0)] = 128
     schedule: Literal["constant", "cosine"] = "constant"
     budget_passes: Annotated[int, Field(gt=0)] | None = None
     checkpoint_every: Annotated[int, Field(gt=0)] | None = None
     threads: Annotated[int, Field(gt=0, le=1024)] | None = None
+    record: bool = False
 
 
 class Experiment(Section):

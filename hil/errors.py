@@ -21,7 +21,9 @@
     │   ├── Saturated                the converter sat at a rail
     │   ├── NotAReading              sentinel (9.9E37), hole, NaN
     │   ├── Misaligned               the marker is not where it must be
-    │   └── MissedTrigger            nothing was acquired
+    │   ├── MissedTrigger            nothing was acquired
+    │   └── ReplayDiffers            a replay was asked what was never recorded
+    │       └── TapeEnded            or more than was recorded
     ├── Stopped                      a fault ended the run; it is committed and resumable; the cause is chained
     ├── Interrupted                  the user asked to stop; the run is resumable
     └── UnsafeOutputs                outputs could not be verified safe: the loudest one
@@ -145,6 +147,14 @@ class Misaligned(MeasurementError):
 
 
 class MissedTrigger(MeasurementError):
+    pass
+
+
+class ReplayDiffers(MeasurementError):
+    pass
+
+
+class TapeEnded(ReplayDiffers):
     pass
 
 

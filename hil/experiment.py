@@ -6,18 +6,20 @@ its transfer curve measured, the network built around it. Whatever was opened is
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from hil.architecture import closing, largest, on_chip, on_node, synapses
 from hil.chance import generator
-from hil.config import UNTOUCHED, Experiment, arguments, construct, default_threads, find, read_bench, resolve
+from hil.config import UNTOUCHED, Experiment, arguments, construct, default_threads, dump, find, read_bench, resolve
 from hil.data import Dataset, load, subset
 from hil.device import Chip, Device, Port
 from hil.encoding import Decode, Encode
@@ -30,12 +32,15 @@ from hil.run.meter import Metered, MeteredChip, metered
 from hil.run.session import Labels
 from hil.run.transfer import Transfer, measure
 from hil.shift import shifted
-from hil.synapses import channels_of
+from hil.synapses import channels_of, flat_widths
 from hil.units import quantity
 from sim_devices.lif_array import Neuron
 from sim_devices.simulated import Simulated
 from sim_devices.spiking_array import TwinChip
 from sim_devices.twin import Twin
+
+if TYPE_CHECKING:
+    from hil.run.tape import Tape
 
 LEARNERS = {
     "adfa": "hil.learners.adfa:ADFA",
@@ -66,7 +71,7 @@ class Node:
     """What was opened, and what is known of it: a Device that all neurons share in time, or a Chip that arrays are cut from.
 
     twin: the differentiable belief about a device, for references and reports. facts: for results. resources: instrument -> who
-    answered; empty if nothing left this process.
+    answered; empty if nothing left this process. settings: of the bench, whole, as text.
     """
 
     source: Device | None
@@ -74,6 +79,7 @@ class Node:
     twin: Twin | None
     facts: dict[str, Any]
     resources: dict[str, str]
+    settings: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,13 +94,17 @@ class Wired:
 
 @dataclass(frozen=True)
 class Built:
-    """A training ready to run, and what the report wants to know. `transfer` is None where none was measured."""
+    """A training ready to run, and what the report wants to know. `transfer` is None where none was measured.
+
+    tape: how much will be recorded, or "".
+    """
 
     training: Training
     node: Node
     labels: Labels
     experiment: Experiment
     transfer: Transfer | None
+    tape: str = ""
 
     @property
     def model(self) -> Callable[[Tensor], Tensor] | None:
@@ -119,6 +129,8 @@ class Built:
             f"data    {data.name}: {len(data.train):,} train · {len(data.validation):,} validation · {len(data.test):,} test"
             f"   network {data.train.x.shape[1]}-{shape}, {self.experiment.learner.use}"
         )
+        if self.tape:
+            yield f"tape    {self.tape}"
 
 
 def dataset(experiment: Experiment) -> Dataset:
@@ -145,11 +157,14 @@ def checked_settings(experiment: Experiment, where: str) -> None:
 
 
 @contextmanager
-def built(experiment: Experiment, where: Path, bench_copy: Path | None = None) -> Iterator[Built]:
+def built(
+    experiment: Experiment, where: Path, bench_copy: Path | None = None, record: Path | None = None, node: Node | None = None
+) -> Iterator[Built]:
     """Build `experiment`, read from the file `where`; closes all it opened.
 
     Args:
         bench_copy: bench file to use instead of the one named, when a run folder holds a copy.
+        record: folder of the tape, or None. node: what to use instead of opening the experiment's device.
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
     """
@@ -162,7 +177,10 @@ def built(experiment: Experiment, where: Path, bench_copy: Path | None = None) -
     served = experiment.device.bench is not None
     torch.set_num_threads(experiment.train.threads or default_threads(served, largest(chain), experiment.train.batch))
     with ExitStack() as stack:
-        node = _open(experiment, where, bench_copy, stack)
+        tape = None if record is None else stack.enter_context(_tape(record))  # closed last: it has the device's last shot
+        node = node or _open(experiment, where, bench_copy, stack)
+        if tape is not None:
+            node = _recorded(experiment, node, tape)
         wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], place)
         model = None if node.twin is None else node.twin.ideal
         rng = generator(experiment.seed, 0, "learner")
@@ -170,10 +188,12 @@ def built(experiment: Experiment, where: Path, bench_copy: Path | None = None) -
         optimizer = _optimizer(list(wired.net.parameters()), experiment, place)
         table = experiment.train
         plan = Plan(experiment.seed, table.epochs, table.batch, table.schedule, table.budget_passes, experiment.data.shift)
-        training = Training(wired.net, learner, optimizer, data, plan, wired.devices())
+        training = Training(wired.net, learner, optimizer, data, plan, wired.devices(), tape)
         provenance = training.devices[0].spec.provenance
         labels = Labels(experiment.name or where.stem, provenance, node.facts, node.resources)
-        yield Built(training, node, labels, _resolved(experiment, wired.decode), wired.transfer)
+        widths = flat_widths(chain, data.train.x.shape[1])[1:-1]
+        needs = "" if tape is None else _needs(training, widths, int(getattr(settings, "time_steps", 1)), tape)
+        yield Built(training, node, labels, _resolved(experiment, wired.decode), wired.transfer, needs)
 
 
 def twin_of(use: str, settings: dict[str, Any], where: str) -> Twin:
@@ -203,12 +223,40 @@ def _open(experiment: Experiment, where: Path, bench_copy: Path | None, stack: E
     from hil.bench import open_bench  # the drivers and VISA are slow to import, and a twin needs neither
 
     path = bench_copy or find(str(table.bench), where)
-    opened = stack.enter_context(open_bench(read_bench(path), str(path)))
+    bench = read_bench(path)
+    opened = stack.enter_context(open_bench(bench, str(path)))
     for source in (opened.device, opened.chip):
         if source is not None:
             stack.callback(source.close)
     belief = None if opened.twin is None else twin_of(opened.twin.use, opened.twin.settings(), f"{path}: [twin]")
-    return Node(opened.device, opened.chip, belief, opened.facts, opened.resources)
+    return Node(opened.device, opened.chip, belief, opened.facts, opened.resources, dump(bench))
+
+
+def _tape(path: Path) -> Tape:
+    from hil.run.tape import Tape  # zarr is slow to import, and most runs are not recorded
+
+    return Tape(path)
+
+
+def _recorded(experiment: Experiment, node: Node, tape: Tape) -> Node:
+    """`node`, with whatever is cut from it or driven in it recorded."""
+    from hil.run.recorder import NODE, RecorderChip, recorded
+
+    versions = {"hil": version("hil"), "torch": torch.__version__}
+    threads = torch.get_num_threads()
+    tape.begin({"facts": node.facts, "measured": experiment.decode is None, "threads": threads, "versions": versions})
+    settings = json.dumps(node.facts, sort_keys=True, default=str) + node.settings
+    source = None if node.source is None else recorded(node.source, tape, NODE, settings, {})
+    chip = None if node.chip is None else RecorderChip(node.chip, tape, settings)
+    return replace(node, source=source, chip=chip)
+
+
+def _needs(training: Training, widths: list[int], steps: int, tape: Tape) -> str:
+    """How much goes onto the tape. Raises: RunError: more than the disk can hold."""
+    from hil.run.tape import Needs
+
+    examples, plan = len(training.data.train.y) + len(training.data.validation.y), training.plan
+    return Needs.of(widths, steps, training.net.temporal, plan.batch, examples, plan.epochs).check(tape.path, tape.nbytes)
 
 
 def _chip(use: str, settings: dict[str, Any], seed: int, where: str) -> Chip:

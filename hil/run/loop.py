@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -70,6 +70,16 @@ class Epoch:
     samples_per_s: float
 
 
+class Recording(Protocol):
+    """What a run is recorded onto; Tape is one. Its marks stand in every checkpoint."""
+
+    def mark(self) -> None: ...
+
+    def flush(self) -> Mapping[str, Sequence[int]]: ...
+
+    def cut(self, marks: Mapping[str, Sequence[int]] | None) -> None: ...
+
+
 @dataclass
 class Best:
     """The best weights so far, by validation accuracy, and the learner's state of that moment; the earlier wins a tie."""
@@ -85,11 +95,18 @@ class Training:
 
     Args:
         net, learner, optimizer: as built for step 0. data: the splits. plan: how long, in which order.
-        device: the metered node, or None for a purely digital network.
+        device: the metered node, or None for a purely digital network. tape: what the devices are recorded onto, or None.
     """
 
     def __init__(
-        self, net: Network, learner: Learner, optimizer: Optimizer, data: Dataset, plan: Plan, devices: tuple[Metered, ...]
+        self,
+        net: Network,
+        learner: Learner,
+        optimizer: Optimizer,
+        data: Dataset,
+        plan: Plan,
+        devices: tuple[Metered, ...],
+        tape: Recording | None = None,
     ) -> None:
         self.net, self.learner, self.optimizer = net, learner, optimizer
         self.data, self.plan, self.devices = data, plan, devices
@@ -98,6 +115,8 @@ class Training:
         self.best = Best()
         self.sums: dict[str, float] = {}
         self.seconds = dict.fromkeys(("data_s", "learner_s", "optimizer_s", "evaluate_s"), 0.0)
+        self.tape = tape
+        self.whole()
 
     @property
     def batches_per_epoch(self) -> int:
@@ -116,8 +135,13 @@ class Training:
         """The budget of device passes is used up."""
         return self.plan.budget_passes is not None and self.device_passes >= self.plan.budget_passes
 
+    def whole(self) -> None:
+        """Nothing is half done: a later return to this step takes the tape back to here."""
+        if self.tape is not None:
+            self.tape.mark()
+
     def checkpoint(self) -> Checkpoint:
-        """Everything needed to go on exactly here."""
+        """Everything needed to go on exactly here. Raises: RunError: a tape that cannot be written."""
         slots, optimizer = optimizer_state(self.optimizer)
         tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
         tensors |= {f"learner.{k}": v for k, v in self.learner.state_dict().items()}
@@ -137,6 +161,8 @@ class Training:
                 for d in self.devices
             ],
         }
+        if self.tape is not None:
+            facts["tape"] = self.tape.flush()
         return Checkpoint(tensors, facts)
 
     def restore(self, point: Checkpoint) -> None:
@@ -158,6 +184,8 @@ class Training:
                 device.restore(saved["snapshot"])
                 device.count.calls, device.count.passes = saved["calls"], saved["passes"]
                 device.count.busy_s = saved["busy_s"]
+            if self.tape is not None:
+                self.tape.cut(facts.get("tape"))
         except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
             lines = [line.strip() for line in str(error).splitlines()] or [repr(error)]
             raise RunError(
@@ -201,6 +229,7 @@ def _one_epoch(training: Training) -> Iterator[Step]:
         for key, value in metrics.items():
             training.sums[key] = training.sums.get(key, 0.0) + value * len(label)
         training.sums["examples"] = training.sums.get("examples", 0.0) + len(label)
+        training.whole()
         yield Step(training.epoch + 1, training.step, len(label), metrics)
         mark = time.perf_counter()
 
@@ -252,6 +281,7 @@ def _validated(training: Training, begin: float, device_s: float, samples_per_s:
     if best:
         weights, state = _copied(training.net), _copied(training.learner)
         training.best = Best(score["accuracy"], training.epoch, weights, state)
+    training.whole()
     return Epoch(
         epoch=training.epoch,
         step=training.step,
