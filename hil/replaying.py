@@ -108,14 +108,11 @@ def repeat(run: Path, overrides: Sequence[str], target: Path | None, console: Co
     """
     recorded = Recorded.open(run)
     experiment = _experiment(recorded, overrides)
-    if recorded.facts["versions"].get("torch") != torch.__version__:
-        console.print(
-            f"recorded with torch {recorded.facts['versions'].get('torch')}, this is {torch.__version__}", markup=False
-        )
+    then = recorded.facts["versions"].get("torch")
+    if then != torch.__version__:
+        console.print(f"recorded with torch {then}, this is {torch.__version__}: last bits may differ", markup=False)
     with _folder(target) as folder:
-        write_atomic(
-            folder.path / "replayed.toml", dump(experiment).encode()
-        )  # no config.toml: nothing to be resumed on a bench
+        write_atomic(folder.path / "replayed.toml", dump(experiment).encode())  # no config.toml: nobody resumes it on a bench
         try:
             if overrides:
                 return _another(recorded, experiment, folder, console)
@@ -166,9 +163,7 @@ def _another(recorded: Recorded, experiment: Experiment, folder: RunFolder, cons
         for line in made.introduction():
             console.print(line, markup=False, soft_wrap=True)
         with Live(made.training, console) as live:
-            summary = session.run(
-                made.training, folder, stopping, made.labels, experiment.train.checkpoint_every, live
-            )  # fmt: skip
+            summary = session.run(made.training, folder, stopping, made.labels, experiment.train.checkpoint_every, live)
     return (
         f"done from the tape. test {summary['test_accuracy']:.1%} ({summary['provenance']}, seed {summary['seed']}, weights of "
         f"epoch {summary['best_epoch']} by validation). Every input was recorded; no diagnostics"

@@ -49,10 +49,10 @@ FLOAT, BITS, TERNARY = 0, 1, 2  # kind
 RESET, PROGRAM = 1, 2  # flags: what came between the shot before and this one
 PROVENANCES = ("real", "twin", "replay")
 CHUNKS: Mapping[str, tuple[int, ...]] = {
-    "input": (1 << 19,),
-    "output": (1 << 19,),
-    "spikes": (1 << 21,),
-    "index": (4096, COLUMNS),
+    "input": (1 << 17,),
+    "output": (1 << 17,),
+    "spikes": (1 << 19,),
+    "index": (1024, COLUMNS),
 }
 DTYPES = {"input": "<f4", "output": "<f4", "spikes": "|u1", "index": "<i8"}
 WINDOW = 1 << 21  # values read at once
