@@ -11,13 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from torch import Tensor
 
+from drivers.frame_session import FrameLink
+from drivers.link import Link
 from drivers.scpi import Expect, Scpi
 from drivers.serial_link import SerialLink
+from drivers.transcript import Transcribed, TranscribedFrames, WireLog
 from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
 from hil.config import UNTOUCHED, BenchFile, InstrumentTable, SpikingBench, Using, VirtualTable, arguments, resolve
@@ -81,20 +85,22 @@ class OnPlant:
 
 
 @contextmanager
-def open_bench(bench: BenchFile | SpikingBench, where: str) -> Iterator[Opened]:
+def open_bench(bench: BenchFile | SpikingBench, where: str, wire: Path | None = None) -> Iterator[Opened]:
     """Open the instruments of `bench`; a [virtual] bench is started first and stopped last. Leaving closes the device.
 
+    Args:
+        wire: a folder for transcripts of what is said to every instrument, or None.
     Raises:
         ConfigError: before anything is opened, but for settings that only the driver can judge. OutOfRange, OpenFailed,
         WrongInstrument, CommandRefused, MeasurementError. UnsafeOutputs: also on leaving.
     """
-    opened = _open_board(bench, where) if isinstance(bench, SpikingBench) else _open_waveform(bench, where)
+    opened = _open_board(bench, where, wire) if isinstance(bench, SpikingBench) else _open_waveform(bench, where, wire)
     with opened as found:
         yield found
 
 
 @contextmanager
-def _open_board(bench: SpikingBench, where: str) -> Iterator[Opened]:
+def _open_board(bench: SpikingBench, where: str, wire: Path | None) -> Iterator[Opened]:
     driver, settings = _driver(bench.board, f"{where}: [board]", ("link", "expect", "provenance"))
     virtual = None if bench.virtual is None else _virtual_board(bench.virtual, f"{where}: [virtual]")
     _check_address(bench.board, virtual is not None, f"{where}: [board]", "/dev/ttyACM0")
@@ -102,7 +108,10 @@ def _open_board(bench: SpikingBench, where: str) -> Iterator[Opened]:
         served = stack.enter_context(spawn_board(virtual)) if virtual else None
         port = served.port if served else str(bench.board.resource)
         expect = Expect(bench.board.maker or "", bench.board.model or "", bench.board.serial or "")
-        board = driver(SerialLink(port), **settings, expect=expect, provenance="twin" if served else "real")
+        link: FrameLink = SerialLink(port)
+        if wire is not None:
+            link = TranscribedFrames(link, stack.enter_context(WireLog(wire / "board.jsonl", port)))
+        board = driver(link, **settings, expect=expect, provenance="twin" if served else "real")
         stack.callback(board.close)
         who = board.identity
         line = f"{who.maker} {who.model}   {port}   SN {who.serial}   fw {who.firmware}"
@@ -131,7 +140,7 @@ def _check_address(table: InstrumentTable, virtual: bool, where: str, example: s
 
 
 @contextmanager
-def _open_waveform(bench: BenchFile, where: str) -> Iterator[Opened]:
+def _open_waveform(bench: BenchFile, where: str, wire: Path | None) -> Iterator[Opened]:
     settings = WaveformSettings(**arguments(WaveformSettings, bench.waveform, f"{where}: [waveform]"))
     for name, table in ((AWG, bench.awg), (SCOPE, bench.scope)):
         _driver(table, f"{where}: [{name}]")
@@ -139,8 +148,10 @@ def _open_waveform(bench: BenchFile, where: str) -> Iterator[Opened]:
     with ExitStack() as stack:
         served = stack.enter_context(spawn(description(bench, where))) if bench.virtual else None
         addresses = served.resources if served else {AWG: str(bench.awg.resource), SCOPE: str(bench.scope.resource)}
-        generator, awg_line = _instrument(bench.awg, addresses[AWG], f"{where}: [awg]", stack)
-        digitizer, scope_line = _instrument(bench.scope, addresses[SCOPE], f"{where}: [scope]", stack)
+        generator, awg_line = _instrument(bench.awg, addresses[AWG], f"{where}: [awg]", stack, wire and wire / "awg.jsonl")
+        digitizer, scope_line = _instrument(
+            bench.scope, addresses[SCOPE], f"{where}: [scope]", stack, wire and wire / "scope.jsonl"
+        )
         waveform = Waveform(generator, digitizer, settings, "twin" if served else "real")
         stack.callback(waveform.close)
         device: Device = OnPlant(waveform, served) if served else waveform
@@ -156,10 +167,14 @@ def _driver(table: InstrumentTable, where: str, given: Sequence[str] = ("scpi",)
     return driver, arguments(driver, table.settings(), where, skip=given)
 
 
-def _instrument(table: InstrumentTable, address: str, where: str, stack: ExitStack) -> tuple[Any, str]:
+def _instrument(
+    table: InstrumentTable, address: str, where: str, stack: ExitStack, wire: Path | None = None
+) -> tuple[Any, str]:
     """An opened, identified driver, and a line that says who answered."""
     driver, settings = _driver(table, where)
-    link = VisaLink(address)
+    link: Link = VisaLink(address)
+    if wire is not None:
+        link = Transcribed(link, stack.enter_context(WireLog(wire, address)))
     stack.callback(link.close)  # the driver closes it too; this is for what happens before there is a driver
     scpi = Scpi(link, expect=Expect(table.maker or "", table.model or "", table.serial or ""))
     who = scpi.identify()

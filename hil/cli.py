@@ -96,6 +96,7 @@ def train(
     set: Annotated[tuple[str, ...], Parameter(name="--set", consume_multiple=True, negative=())] = (),
     run: Annotated[Path | None, Parameter(name="--run")] = None,
     record: Annotated[bool, Parameter(name="--record", negative=())] = False,
+    wire: Annotated[bool, Parameter(name="--wire", negative=())] = False,
 ) -> None:
     """Train what EXPERIMENT.toml describes.
 
@@ -109,11 +110,13 @@ def train(
         The run folder, new or empty; by default a new one under runs/.
     record
         Keep every shot of every device on a tape in the run folder, for hil replay; the same as --set train.record=true.
+    wire
+        Keep what is said to every instrument in wire/ in the run folder; the same as --set train.wire=true.
     """
     from hil.config import dump, find, read_experiment
     from hil.run.folder import RunFolder, write_atomic
 
-    chosen = read_experiment(experiment, (*set, *(["train.record=true"] if record else [])))
+    chosen = read_experiment(experiment, (*set, *["train.record=true"] * record, *["train.wire=true"] * wire))
     bench = None if chosen.device.bench is None else find(chosen.device.bench, experiment).read_bytes()
     folder = RunFolder.create(run or _fresh(chosen.name or experiment.stem))
     try:

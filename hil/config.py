@@ -116,7 +116,8 @@ class OptimizerTable(BaseModel):
 
 
 class TrainTable(Section, strict=True):
-    """record: every shot of every device onto a tape in the run folder, for hil replay."""
+    """record: every shot of every device onto a tape in the run folder, for hil replay. wire: what is said to every instrument
+    into wire/ there."""
 
     epochs: Annotated[int, Field(gt=0)] = 5
     batch: Annotated[int, Field(gt=0)] = 128
@@ -125,6 +126,7 @@ class TrainTable(Section, strict=True):
     checkpoint_every: Annotated[int, Field(gt=0)] | None = None
     threads: Annotated[int, Field(gt=0, le=1024)] | None = None
     record: bool = False
+    wire: bool = False
 
 
 class Experiment(Section):
@@ -162,12 +164,19 @@ class VirtualTable(Section):
     cable: dict[str, Any] = {}
 
 
+class LogTable(Section, strict=True):
+    """wire: every run on this bench keeps transcripts of what is said to its instruments."""
+
+    wire: bool = False
+
+
 class SpikingBench(Section):
     """A bench of the spiking shape: a board of neurons on a serial line. virtual: the simulated board, instead of a port."""
 
     name: str
     shape: Literal["spiking"]
     board: InstrumentTable
+    log: LogTable = LogTable()
     virtual: dict[str, Any] | None = None
 
 
@@ -180,6 +189,7 @@ class BenchFile(Section):
     scope: InstrumentTable
     waveform: dict[str, Any]
     twin: Using | None = None
+    log: LogTable = LogTable()
     virtual: VirtualTable | None = None
 
 

@@ -158,13 +158,13 @@ def checked_settings(experiment: Experiment, where: str) -> None:
 
 @contextmanager
 def built(
-    experiment: Experiment, where: Path, bench_copy: Path | None = None, record: Path | None = None, node: Node | None = None
+    experiment: Experiment, where: Path, bench_copy: Path | None = None, home: Path | None = None, node: Node | None = None
 ) -> Iterator[Built]:
     """Build `experiment`, read from the file `where`; closes all it opened.
 
     Args:
         bench_copy: bench file to use instead of the one named, when a run folder holds a copy.
-        record: folder of the tape, or None. node: what to use instead of opening the experiment's device.
+        home: the run folder, for a tape and transcripts. node: what to use instead of opening the experiment's device.
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
     """
@@ -177,8 +177,9 @@ def built(
     served = experiment.device.bench is not None
     torch.set_num_threads(experiment.train.threads or default_threads(served, largest(chain), experiment.train.batch))
     with ExitStack() as stack:
+        record = home if experiment.train.record else None
         tape = None if record is None else stack.enter_context(_tape(record))  # closed last: it has the device's last shot
-        node = node or _open(experiment, where, bench_copy, stack)
+        node = node or _open(experiment, where, bench_copy, home, stack)
         if tape is not None:
             node = _recorded(experiment, node, tape)
         wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], place)
@@ -204,7 +205,7 @@ def twin_of(use: str, settings: dict[str, Any], where: str) -> Twin:
     return twin
 
 
-def _open(experiment: Experiment, where: Path, bench_copy: Path | None, stack: ExitStack) -> Node:
+def _open(experiment: Experiment, where: Path, bench_copy: Path | None, home: Path | None, stack: ExitStack) -> Node:
     table, place = experiment.device, f"{where}: [device]"
     named = {"bench": table.bench, "use": table.use, "chip": table.chip}
     given = [name for name, value in named.items() if value is not None]
@@ -224,7 +225,8 @@ def _open(experiment: Experiment, where: Path, bench_copy: Path | None, stack: E
 
     path = bench_copy or find(str(table.bench), where)
     bench = read_bench(path)
-    opened = stack.enter_context(open_bench(bench, str(path)))
+    wire = home / "wire" if home and (experiment.train.wire or bench.log.wire) else None
+    opened = stack.enter_context(open_bench(bench, str(path), wire))
     for source in (opened.device, opened.chip):
         if source is not None:
             stack.callback(source.close)
@@ -232,10 +234,10 @@ def _open(experiment: Experiment, where: Path, bench_copy: Path | None, stack: E
     return Node(opened.device, opened.chip, belief, opened.facts, opened.resources, dump(bench))
 
 
-def _tape(path: Path) -> Tape:
+def _tape(home: Path) -> Tape:
     from hil.run.tape import Tape  # zarr is slow to import, and most runs are not recorded
 
-    return Tape(path)
+    return Tape(home / "tape")
 
 
 def _recorded(experiment: Experiment, node: Node, tape: Tape) -> Node:

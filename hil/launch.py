@@ -29,9 +29,8 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
     labels: Labels | None = None
     experiment = read_experiment(folder.config)
     bench = folder.path / "bench.toml" if start and experiment.device.bench is not None else None  # the copy of a resumed run
-    record = folder.path / "tape" if experiment.train.record else None
     try:
-        with Stopping() as stopping, built(experiment, origin, bench, record) as made:
+        with Stopping() as stopping, built(experiment, origin, bench, folder.path) as made:
             training, labels = made.training, made.labels
             if saved is not None:
                 training.restore(saved)

@@ -51,7 +51,7 @@ class Stream(Echo):
         self.pool = ThreadPoolExecutor(1)
 
     def submit(self, x: Tensor) -> Future[Tensor]:
-        return self.pool.submit(self.forward, x)
+        return self.pool.submit(self.forward, x.clone())
 
 
 def started(path: Path) -> Tape:
