@@ -114,6 +114,24 @@ class FrameSession:
             self._link.distrust(last.what)
             raise last
 
+    def clear(self) -> None:
+        """Empty the line. It is dirty until `identify()`."""
+        self._link.clear()
+
+    def reopen(self) -> None:
+        """Open the port anew. It is dirty until `identify()`."""
+        self._link.reopen()
+
+    def identify(self) -> bool:
+        """True: the same board, with all that it was told; False: it was rebooted since.
+
+        Raises:
+            WrongInstrument: another board. LinkError: nobody answers.
+        """
+        before = self.welcome.boot
+        self.welcome = self._hello()
+        return self.welcome.boot == before
+
     def recover(self, attempts: int = 4, pause_s: float = 0.2) -> bool:
         """Bring the line back: clear, else reopen. True: the same board, with all that it was told.
 
@@ -121,7 +139,6 @@ class FrameSession:
             WrongInstrument: another board answers. LinkError: nobody does.
         """
         with self._link.transaction():
-            before = self.welcome.boot
             for attempt in range(attempts + 1):
                 try:
                     if attempt:
@@ -129,8 +146,7 @@ class FrameSession:
                         self._link.reopen()
                     else:
                         self._link.clear()
-                    self.welcome = self._hello()
-                    return self.welcome.boot == before
+                    return self.identify()
                 except LinkError as error:
                     last = error
             raise last

@@ -6,8 +6,9 @@ A reply is any number of Data messages and one DataEnd, whose parameter is the i
 another id answers an older question and is thrown away, so a late answer cannot be taken for the next one. DataEnd marks the
 end, a newline may stand before it.
 
-PyVISA-py opens, initialises, clears and sends. Reading is done here, on its synchronous socket, for three reasons: one deadline
-for a whole reply, an end of file noticed also while a stale reply is thrown away, payloads received into their final buffer.
+PyVISA-py opens, initialises and sends. Reading is done here, on its synchronous socket, for three reasons: one deadline for a
+whole reply, an end of file noticed also while a stale reply is thrown away, payloads received into their final buffer. A device
+clear is completed here too: PyVISA-py's gives up when the rest of a reply stands before the acknowledgement.
 
 Source: IVI-6.1 HiSLIP 2.0 (2020), tables 3 and 4, sections 3.1.1-3.1.3.
 """
@@ -26,19 +27,23 @@ from drivers.stream import LINE_LIMIT_BYTES, BenchSocket, gone, out_of_step
 
 HEADER = struct.Struct("!2sBBIQ")
 FATAL_ERROR, ERROR, DATA, DATA_END = 2, 3, 6, 7
+DEVICE_CLEAR_COMPLETE, DEVICE_CLEAR_ACKNOWLEDGE = 8, 9
 ANY_MESSAGE = 0xFFFF_FFFF
+FIRST_MESSAGE = 0xFFFF_FF00  # message ids begin here, and again after a device clear
 
 
 class Client(Protocol):
     """What is used of PyVISA-py's `hislip.Instrument`."""
 
     last_message_id: int | None
+    _message_id: int
     _rmt: int
     _sync: socket.socket
+    _async: socket.socket
 
     def send(self, data: bytes) -> int: ...
 
-    def device_clear(self) -> None: ...
+    def async_device_clear(self) -> int: ...
 
 
 class HislipWire:
@@ -64,9 +69,28 @@ class HislipWire:
         self._client.send(data)
 
     def clear(self) -> None:
-        self._left, self._last = 0, False
+        """Device clear. The rest of a reply that was under way, and whole replies behind it, are read and thrown away."""
+        left, self._left, self._last = self._left, 0, False
+        deadline = Deadline.after(self.timeout_s, left)
         self._sock.settimeout(self.timeout_s)
-        self._client.device_clear()
+        self._client._async.settimeout(self.timeout_s)
+        feature = self._client.async_device_clear()
+        self._sock.sendall(HEADER.pack(b"HS", DEVICE_CLEAR_COMPLETE, feature, 0, 0))
+        self._discard(left, deadline)
+        while self._waste(deadline) != DEVICE_CLEAR_ACKNOWLEDGE:
+            pass
+        self._client._message_id = FIRST_MESSAGE
+        self._client._rmt = 0
+
+    def _waste(self, deadline: Deadline) -> int:
+        """The kind of the next message, which is thrown away."""
+        head = bytearray(HEADER.size)
+        self._fill(memoryview(head), deadline)
+        prologue, kind, _, _, size = HEADER.unpack(head)
+        if prologue != b"HS":
+            raise out_of_step("this is not a HiSLIP message", self._where, bytes(head), "'HS' first")
+        self._discard(size, deadline)
+        return int(kind)
 
     def line(self) -> bytes:
         reply = self._some(LINE_LIMIT_BYTES, Deadline.after(self.timeout_s))

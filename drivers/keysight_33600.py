@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,8 @@ from numpy.typing import NDArray
 from drivers.block import header
 from drivers.link import Link
 from drivers.record import Codes, Memory
-from drivers.scpi import Identity, Scpi
+from drivers.safe import OFF, Ramp, SafeState, ScpiTalk, Step, carry_out
+from drivers.scpi import Expect, Identity, Scpi
 from hil.device import Port
 from hil.errors import (
     CommandRefused,
@@ -33,6 +35,7 @@ from hil.errors import (
     ContractError,
     HilError,
     LinkError,
+    OpenFailed,
     OutOfRange,
     UnsafeOutputs,
     WrongInstrument,
@@ -45,6 +48,7 @@ SOURCE_OHM = 50.0
 HIGHEST_LOAD_OHM = 10_000.0  # above it only INFinity
 INFINITE = 9.8e37  # at least this: SCPI's infinity is 9.9E37
 NAME = "HIL"
+REOPEN_PAUSE_S = 0.2
 NO_ERROR = re.compile(r"[+-]?0\s*,")
 
 
@@ -70,6 +74,7 @@ class Keysight33600:
         low_v, high_v: narrower limits of the drive, V. They also set amplitude and offset, so all codes are used.
         dac_bits: round codes to so many bits; None leaves the rounding to the instrument.
         memory_samples: a smaller memory than the model's, or the larger one of the memory option.
+        slew_v_per_s: before it is switched off, the drive goes down no faster than this; None: off at once.
 
     Raises:
         WrongInstrument: not one of MODELS. OutOfRange: limits wider than the instrument's.
@@ -85,6 +90,7 @@ class Keysight33600:
         high_v: float | None = None,
         dac_bits: int | None = None,
         memory_samples: int | None = None,
+        slew_v_per_s: float | None = None,
     ) -> None:
         self._scpi = scpi if isinstance(scpi, Scpi) else Scpi(scpi)
         self._channel, self._source, self._output = channel, f":SOUR{channel}", f":OUTP{channel}"
@@ -97,6 +103,7 @@ class Keysight33600:
             self._port = _port(self._name, load_ohm, low_v, high_v)
             self._amplitude_vpp, self._offset_v = _full_scale(self._port, load_ohm)
             self._dac_bits = _checked_bits(dac_bits)
+            self._ramp = None if slew_v_per_s is None else self._ramp_at(slew_v_per_s)
             self.identity = self._scpi.identify()
             model = _model(self.identity)
             self._scpi.send("*RST", "*CLS")
@@ -120,14 +127,23 @@ class Keysight33600:
         self._settings = {}
         self._on = None
 
-    def recover(self) -> None:
-        """After a LinkError: the same instrument must answer again. Settings are taken for lost, outputs for unknown.
+    def clear(self) -> None:
+        """Empty the wire; settings are taken for lost."""
+        self.forget()
+        self._scpi.clear()
+
+    def reopen(self) -> None:
+        """Open the wire anew; settings are taken for lost."""
+        self.forget()
+        self._scpi.reopen()
+
+    def identify(self) -> str:
+        """The same instrument must answer. What was found, a line for people.
 
         Raises:
             WrongInstrument: another one answers. LinkError: nobody does.
         """
-        self.forget()
-        self._scpi.recover()
+        return self._scpi.found()
 
     def prepare(self, sample_rate_hz: float) -> None:
         """Set everything but the record, output off; sends nothing if it is set already.
@@ -191,7 +207,12 @@ class Keysight33600:
 
     def _verify(self, sample_rate_hz: float) -> None:
         """Volts and timing rest on these: a value that was rounded or ignored must not pass."""
-        source = self._source
+        source, order = self._source, self._scpi.ask(":FORM:BORD?")
+        if not order.upper().startswith("SWAP"):
+            raise CommandRefused(
+                "the generator did not take the byte order (:FORM:BORD)", where=self._name, got=order, allowed="SWAP",
+                outputs="off", todo="every sample would be another one: update the firmware, or use another generator",
+            )  # fmt: skip
         for query, wanted, unit in (
             (f"{self._output}:LOAD?", min(self._load_ohm, INFINITE), "ohm"),
             (f"{source}:VOLT?", self._amplitude_vpp, "Vpp"),
@@ -292,8 +313,21 @@ class Keysight33600:
             )
         self._on = on
 
+    def safe_state(self) -> SafeState:
+        """Output off, after the ramp if there is one; of this channel of the instrument that was identified."""
+        who = self.identity
+        return SafeState(
+            "awg", self._scpi.link.name, "visa", Expect(who.maker, who.model, who.serial),
+            (Step(f"{self._output} 0", f"{self._output}?", OFF),), self._ramp,
+            f"unknown; if the instrument still runs, between {self._port.low:g} and {self._port.high:g} V",
+        )  # fmt: skip
+
+    def _ramp_at(self, slew_v_per_s: float) -> Ramp:
+        volts, least = f"{self._source}:VOLT", _least_vpp(self._load_ohm)
+        return Ramp(self._output, volts, f"{volts}:OFFS", slew_v_per_s, least, self._port.low, self._port.high)
+
     def safe(self) -> None:
-        """Output off, read back. After a fault of the link, or a Ctrl-C, once more on an emptied and identified one.
+        """The safe state, read back. After a fault of the link, or a Ctrl-C, once more on one that was opened anew.
 
         Raises:
             UnsafeOutputs: it could not be switched off, or not be verified. KeyboardInterrupt: it is off all the same.
@@ -301,21 +335,37 @@ class Keysight33600:
         stop: KeyboardInterrupt | None = None
         try:
             try:
-                self._switch(False)
+                self._switch_off()
             except (LinkError, KeyboardInterrupt) as fault:
                 stop = fault if isinstance(fault, KeyboardInterrupt) else None
-                self._scpi.recover(attempts=2)
-                self._switch(False)
+                self._open_anew()
+                self._switch_off()
         except (HilError, KeyboardInterrupt) as reason:
             raise UnsafeOutputs(
                 "the output could not be verified to be off",
                 where=f"{self._name}, {self.identity.model} {self.identity.serial}",
                 got="Ctrl-C, twice" if isinstance(reason, KeyboardInterrupt) else str(reason).splitlines()[0].rstrip("."),
-                outputs=f"unknown; if the instrument still runs, between {self._port.low:g} and {self._port.high:g} V",
+                outputs=self.safe_state().outputs,
                 todo="switch the output off at the instrument, then look at its power and cable",
             ) from reason
         if stop is not None:
             raise stop
+
+    def _switch_off(self) -> None:
+        with self._scpi.link.transaction():  # whole: nobody may switch on in between
+            self.forget()
+            carry_out(self.safe_state(), ScpiTalk(self._scpi))
+            self._on = False
+
+    def _open_anew(self) -> None:
+        """A new connection holds nothing old, so there is no fault to wait out."""
+        with self._scpi.link.transaction():
+            try:
+                self._scpi.link.reopen()
+            except OpenFailed:  # some instruments need a moment to let the old one go
+                time.sleep(REOPEN_PAUSE_S)
+                self._scpi.link.reopen()
+            self._scpi.identify()
 
     def close(self) -> None:
         """Output off, verified, and the link closed; the second call does nothing.
@@ -344,10 +394,14 @@ def _limit_v(load_ohm: float) -> float:
     return OPEN_CIRCUIT_V if math.isinf(load_ohm) else OPEN_CIRCUIT_V * load_ohm / (load_ohm + SOURCE_OHM)
 
 
+def _least_vpp(load_ohm: float) -> float:
+    return LEAST_AMPLITUDE_VPP * _limit_v(load_ohm) / _limit_v(50.0)
+
+
 def _full_scale(port: Port, load_ohm: float) -> tuple[float, float]:
     """Amplitude (Vpp) and offset (V) so that the port's limits are the ends of the converter."""
     amplitude = port.high - port.low
-    least = LEAST_AMPLITUDE_VPP * _limit_v(load_ohm) / _limit_v(50.0)
+    least = _least_vpp(load_ohm)
     if amplitude < least:
         raise OutOfRange(
             "the range is narrower than the smallest amplitude",

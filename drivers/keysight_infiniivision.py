@@ -24,7 +24,16 @@ from drivers.link import Link
 from drivers.record import Axis, Memory, Record, Scale, Words
 from drivers.scpi import Identity, Scpi
 from hil.device import Port
-from hil.errors import ConfigError, HilError, InstrumentError, MissedTrigger, NotAReading, Saturated, WrongInstrument
+from hil.errors import (
+    CommandRefused,
+    ConfigError,
+    HilError,
+    InstrumentError,
+    MissedTrigger,
+    NotAReading,
+    Saturated,
+    WrongInstrument,
+)
 
 HOLE, CLIPPED_LOW, CLIPPED_HIGH = 0, 1, 0xFFFF
 SENTINEL = 9.8e37  # anything at least this large stands for "no measurement"
@@ -113,14 +122,23 @@ class InfiniiVision:
         """The instrument may have lost its settings (power, fault): send them all again next time."""
         self._shape = self._preamble = None
 
-    def recover(self) -> None:
-        """After a LinkError: the same instrument must answer again. Settings are taken for lost.
+    def clear(self) -> None:
+        """Empty the wire; settings are taken for lost."""
+        self.forget()
+        self._scpi.clear()
+
+    def reopen(self) -> None:
+        """Open the wire anew; settings are taken for lost."""
+        self.forget()
+        self._scpi.reopen()
+
+    def identify(self) -> str:
+        """The same instrument must answer. What was found, a line for people.
 
         Raises:
             WrongInstrument: another one answers. LinkError: nobody does.
         """
-        self.forget()
-        self._scpi.recover()
+        return self._scpi.found()
 
     def configure(self, samples: int, rate_hz: float, start_s: float) -> None:
         """Record `samples` at `rate_hz`, the first `start_s` after the trigger; sends nothing if it is set already.
@@ -156,6 +174,13 @@ class InfiniiVision:
         self._scpi.send(":TRIG:MODE EDGE", ":TRIG:EDGE:SOUR EXT", f":TRIG:EDGE:LEV {self._trigger_v:.6g}",
                         ":TRIG:EDGE:SLOP POS", ":TRIG:SWE NORM", ":ACQ:TYPE NORM")  # fmt: skip
         self._scpi.send(f":WAV:SOUR {source}", ":WAV:FORM WORD", ":WAV:BYT LSBF", ":WAV:UNS 1", ":WAV:POIN:MODE RAW")
+        order, _, unsigned = self._scpi.ask(":WAV:BYT?;:WAV:UNS?").partition(";")
+        if not (order.upper().startswith("LSBF") and unsigned.lstrip("+") == "1"):
+            raise CommandRefused(
+                "the scope did not take the order or sign of its words", where=self._name, got=f"{order}, unsigned {unsigned}",
+                allowed="LSBF, unsigned 1", outputs="inside their limits",
+                todo="every sample would be another one: update the firmware, or use another scope",
+            )  # fmt: skip
 
     def _set_time(self, samples: int, rate_hz: float, start_s: float) -> None:
         """The record fills the screen; the position is the time of the middle of the screen after the trigger."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -101,10 +101,12 @@ class Trust:
 
     Args:
         name: the link's name, for messages.
+        beat: called whenever the wire is used: a sign of life of the program. What it raises stops that use.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, beat: Callable[[], None] | None = None) -> None:
         self._name = name
+        self._beat = beat
         self._lock = threading.RLock()
         self._fault = ""
         self._emptied = True
@@ -126,6 +128,8 @@ class Trust:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
+        if self._beat is not None:
+            self._beat()
         with self._lock:
             try:
                 yield

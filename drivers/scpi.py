@@ -311,6 +311,23 @@ class Scpi:
         """True once after the instrument was switched on: its settings and volatile memory are gone. Clears the ESR."""
         return bool(self.ask_int("*ESR?") & POWER_ON)
 
+    def clear(self) -> None:
+        """Empty the wire. It is dirty until `identify()`."""
+        self._link.clear()
+
+    def reopen(self) -> None:
+        """Close the wire and open it again. It is dirty until `identify()`."""
+        self._link.reopen()
+
+    def found(self) -> str:
+        """After a fault: identify, and see whether the power was lost. A line for people.
+
+        Raises:
+            WrongInstrument, LinkError: as identify().
+        """
+        who = self.identify()
+        return f"{who.model} {who.serial} answers" + (", and was switched off and on since" if self.power_cycled() else "")
+
     def recover(self, attempts: int = 4, pause_s: float = 0.2) -> Identity:
         """Bring a dirty link back: clear, else reopen, with growing pauses; then the same instrument must answer.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 import serial
@@ -43,15 +43,24 @@ class SerialLink:
         baud: bits per second.
         timeout_s: longest silence; large transfers may take the time that their bits need beyond it.
         terminator: added to every message written; b"" for frames that mark their own end. Text replies end at a newline.
+        beat: see Trust.
 
     Raises:
         OpenFailed: no such port, or another program holds it.
     """
 
-    def __init__(self, port: str, *, baud: int = 115200, timeout_s: float = 1.0, terminator: bytes = b"") -> None:
+    def __init__(
+        self,
+        port: str,
+        *,
+        baud: int = 115200,
+        timeout_s: float = 1.0,
+        terminator: bytes = b"",
+        beat: Callable[[], None] | None = None,
+    ) -> None:
         self._name, self._baud, self._terminator = port, baud, terminator
         self._timeout_s = checked_timeout(timeout_s, port)
-        self._trust = Trust(port)
+        self._trust = Trust(port, beat)
         self._port: serial.Serial | None = None
         self._ahead = bytearray()  # read from the port, not yet asked for
         self._open()

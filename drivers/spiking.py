@@ -25,9 +25,10 @@ from torch import Tensor
 from drivers import frame_protocol as wire
 from drivers.frame_protocol import Kind
 from drivers.frame_session import FrameLink, FrameSession, Traffic
+from drivers.safe import FrameTalk, SafeState, board, carry_out
 from drivers.scpi import Expect, Identity
 from hil.device import Port, Provenance, Spec
-from hil.errors import CommandRefused, ConfigError, ContractError, Desync, HilError, LinkError, UnsafeOutputs
+from hil.errors import ConfigError, ContractError, Desync, HilError, InstrumentError, LinkError, UnsafeOutputs
 
 Reset = Literal["soft", "hard"]
 Numbers = Literal["float32", "int16"]
@@ -160,13 +161,27 @@ class SpikingBoard:
         for array in self._arrays:
             array.lose()
 
-    def recover(self) -> None:
-        """Bring the line back; after a reboot, set everything up again. Membranes count as lost: call reset().
+    # The rungs of hil/run/recovery.py.
+
+    def clear(self) -> None:
+        """Empty the line."""
+        self._session.clear()
+
+    def reopen(self) -> None:
+        """Open the port anew."""
+        self._session.reopen()
+
+    def identify(self) -> str:
+        """The same board must answer.
 
         Raises:
             WrongInstrument: another board answers. LinkError: nobody does.
         """
-        self._session.recover()
+        same = self._session.identify()
+        return f"{self.identity.model} {self.identity.serial} answers" + ("" if same else ", and was rebooted since")
+
+    def reinstate(self) -> None:
+        """After a reboot, set everything up again. Membranes count as lost: call reset() of every array."""
         self.lose()
         _, _, arrays, _ = wire.STATUS.unpack(self._session.ask(Kind.STATUS))
         if arrays != len(self._arrays) or not self._whole:
@@ -175,7 +190,34 @@ class SpikingBoard:
             for array in self._arrays:
                 array.set_up()
             self._whole = True
+
+    def verify(self) -> str:
+        """Armed, and every array known to the board."""
         self.arm()
+        armed, _, arrays, _ = wire.STATUS.unpack(self._session.ask(Kind.STATUS))
+        if not armed or arrays != len(self._arrays):
+            raise InstrumentError(
+                "the board does not hold what it was told", where=self._session.where,
+                got=f"{arrays} arrays, {'armed' if armed else 'not armed'}", allowed=f"{len(self._arrays)} arrays, armed",
+                outputs="off until it is armed", todo="switch the board off and on",
+            )  # fmt: skip
+        return f"{arrays} arrays, armed"
+
+    def recover(self) -> None:
+        """All rungs in a row, with the session's own patience. Membranes count as lost: call reset().
+
+        Raises:
+            WrongInstrument: another board answers. LinkError: nobody does.
+        """
+        self._session.recover()
+        self.reinstate()
+        self.verify()
+
+    def safe_state(self) -> SafeState:
+        """Disarmed; of the board that was identified."""
+        who = self.identity
+        outputs = f"unknown; the board's watchdog trips after {self._watchdog_s:g} s" if self._watchdog_s else "unknown"
+        return board("board", self._session.where, Expect(who.maker, who.model, who.serial), outputs)
 
     def safe(self) -> None:
         """Currents off, read back. After a fault of the link, or a Ctrl-C, once more.
@@ -186,19 +228,16 @@ class SpikingBoard:
         stop: KeyboardInterrupt | None = None
         try:
             try:
-                armed = self._switched_off()
+                self._switch_off()
             except (LinkError, KeyboardInterrupt) as fault:
                 stop = fault if isinstance(fault, KeyboardInterrupt) else None
                 self._session.recover(attempts=1)
-                armed = self._switched_off()
-            if armed:
-                raise CommandRefused("the board says that it is still armed", where=self._session.where)
+                self._switch_off()
         except (HilError, KeyboardInterrupt) as reason:
             raise UnsafeOutputs(
                 "the board could not be verified to be off", where=f"{self._session.where}, {self.identity}",
                 got="Ctrl-C, twice" if isinstance(reason, KeyboardInterrupt) else str(reason).splitlines()[0],
-                outputs=f"unknown; the board's watchdog trips after {self._watchdog_s:g} s" if self._watchdog_s else "unknown",
-                todo="switch the board off, then look at cable and power",
+                outputs=self.safe_state().outputs, todo="switch the board off, then look at cable and power",
             ) from reason  # fmt: skip
         if stop is not None:
             raise stop
@@ -217,9 +256,8 @@ class SpikingBoard:
         finally:
             self._session.close()
 
-    def _switched_off(self) -> bool:
-        self._session.ask(Kind.SAFE)
-        return bool(wire.STATUS.unpack(self._session.ask(Kind.STATUS))[0])
+    def _switch_off(self) -> None:
+        carry_out(self.safe_state(), FrameTalk(self._session))
 
     def _checked_limit(self, limit: float | None) -> float:
         highest = self._session.welcome.limit

@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
 from typing import Any, Protocol
 
 import pyvisa
@@ -81,6 +82,7 @@ class VisaLink:
         open_timeout_s: longest wait for the connection.
         backend: "" for NI-VISA when present and PyVISA-py otherwise, "@py" to force the latter.
         terminator: what ends a message on a SOCKET resource. Other resources mark the end themselves.
+        beat: see Trust.
 
     Raises:
         ConfigError: not a VISA resource string, or a serial port (SerialLink is for those).
@@ -95,12 +97,13 @@ class VisaLink:
         open_timeout_s: float = 3.0,
         backend: str = "",
         terminator: bytes = b"\n",
+        beat: Callable[[], None] | None = None,
     ) -> None:
         self._name = _checked_resource(resource)
         self._timeout_s = checked_timeout(timeout_s, resource)
         self._open_timeout_s = checked_timeout(open_timeout_s, resource)
         self._backend, self._terminator = backend, terminator
-        self._trust = Trust(resource)
+        self._trust = Trust(resource, beat)
         self._resource: MessageBasedResource | None = None
         self._wire: Wire | None = None
         self._open()
@@ -177,8 +180,7 @@ class VisaLink:
 
     def _open(self) -> None:
         def connect() -> MessageBasedResource:
-            resource_manager = pyvisa.ResourceManager(self._backend)  # shared by the process, and never closed here
-            opened = resource_manager.open_resource(self._name, open_timeout=_milliseconds(self._open_timeout_s))
+            opened = library(self._backend).open_resource(self._name, open_timeout=_milliseconds(self._open_timeout_s))
             if not isinstance(opened, MessageBasedResource):
                 opened.close()
                 raise TypeError(f"{type(opened).__name__} does not carry messages")
@@ -225,6 +227,17 @@ class VisaLink:
             raise _translation(error, self._name, doing, self._timeout_s) from error
 
 
+@cache
+def library(backend: str = "") -> pyvisa.ResourceManager:
+    """The VISA library, shared by the process and never closed. Looking for it takes a tenth of a second, so it is kept; who
+    will have no time later looks for it beforehand.
+
+    Raises:
+        OSError, ValueError: none works here.
+    """
+    return pyvisa.ResourceManager(backend)
+
+
 def list_resources(backend: str = "") -> tuple[str, ...]:
     """Resource strings of the instruments that VISA finds by itself: USB, and what answers to discovery on the network.
 
@@ -232,7 +245,7 @@ def list_resources(backend: str = "") -> tuple[str, ...]:
         OpenFailed: no VISA library works here.
     """
     try:
-        return tuple(sorted(pyvisa.ResourceManager(backend).list_resources()))
+        return tuple(sorted(library(backend).list_resources()))
     except FOREIGN as error:
         raise _open_failed("VISA", _first_cause(error)) from error
 

@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivers.alignment import REACH, Acceptance, Delay, Window, lag_of, measured_delay, window
+from drivers.alignment import REACH, Acceptance, Delay, Window, markers_of, measured_delay, steady, window
 from drivers.record import BARKER, GUARD, LEAD, Codes, Memory, Plan, Record, blank, cut, fill
 from hil.device import Port, Provenance, Spec
 from hil.errors import ConfigError, ContractError, HilError
@@ -50,7 +50,9 @@ class Generator(Protocol):
     def output(self, on: bool) -> None: ...
     def trigger(self) -> None: ...
     def forget(self) -> None: ...
-    def recover(self) -> None: ...
+    def clear(self) -> None: ...
+    def reopen(self) -> None: ...
+    def identify(self) -> str: ...
     def close(self) -> None: ...
 
 
@@ -67,7 +69,9 @@ class Digitizer(Protocol):
     def wait(self, timeout_s: float) -> None: ...
     def read(self) -> Record: ...
     def forget(self) -> None: ...
-    def recover(self) -> None: ...
+    def clear(self) -> None: ...
+    def reopen(self) -> None: ...
+    def identify(self) -> str: ...
     def close(self) -> None: ...
 
 
@@ -83,6 +87,7 @@ class WaveformSettings:
         rest_v: level between records; None: 0 V, or the limit nearest to it.
         marker_low_v, marker_high_v: levels of the marker; None: a quarter and three quarters of the drive's range.
         marker_threshold: least correlation of a marker. marker_ambiguous: largest share of it that a second match may have.
+        marker_jump: largest change of the markers' contrast from one record to the next, as a share of it.
         longest_delay_s: the delay is looked for up to this. trigger_timeout_s: how long a trigger is waited for; the time that
             the record itself takes is added.
         width: neurons of the layer; None takes any.
@@ -99,6 +104,7 @@ class WaveformSettings:
     marker_high_v: float | None = None
     marker_threshold: float = 0.8
     marker_ambiguous: float = 0.8
+    marker_jump: float = 0.3
     longest_delay_s: float = 2e-6
     trigger_timeout_s: float = 2.0
     width: int | None = None
@@ -118,6 +124,8 @@ class WaveformSettings:
         for name, share in ("marker_threshold", self.marker_threshold), ("marker_ambiguous", self.marker_ambiguous):
             if not 0 < share <= 1:  # at 0 a flat line would pass for a marker
                 raise ConfigError(f"{name} must be a fraction", where="waveform", got=f"{share}", allowed="above 0, up to 1")
+        if not self.marker_jump > 0:
+            raise ConfigError("marker_jump must be positive", where="waveform", got=f"{self.marker_jump}")
         times = (self.symbol_rate_hz, self.longest_delay_s, self.trigger_timeout_s)
         if not (self.symbol_rate_hz > 0 and self.longest_delay_s >= 0 and self.trigger_timeout_s > 0 and max(times) < math.inf):
             raise ConfigError("rates and times must be positive and finite", where="waveform", got=repr(self))
@@ -193,7 +201,9 @@ class Waveform:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="waveform")
         try:
             self._levels = _levels(self._settings, generator.drive)
+            self._check_memories()
             self._delay = self._worker.submit(self._open).result()
+            self._contrast = self._delay.contrast
         except BaseException:
             self.close()
             raise
@@ -290,7 +300,9 @@ class Waveform:
         """Where the symbols lie, and by how many samples the whole record came late."""
         s, where = self._settings, self._spec.outputs.name
         place = window(measured.axis, 1 / s.symbol_rate_hz, self._delay.delay_s, s.settle, where)
-        return place, lag_of(measured, plan, place, self._delay, s.acceptance, where)
+        found = markers_of(measured, plan, place, self._delay, s.acceptance, where)
+        self._contrast = steady(found, self._contrast, s.marker_jump, where).contrast
+        return place, found.lag
 
     def _decode(self, plan: Plan, measured: Record, place: Window, lag: int, answer: NDArray[np.float32]) -> None:
         """Add the mean of the settled samples of each symbol, in V, divided by the number of averages."""
@@ -303,24 +315,60 @@ class Waveform:
         volts += np.float32(scale.zero_v / averages)
         answer += volts
 
-    # Opening, recovering and closing.
+    # Opening and recovering: the rungs of hil/run/recovery.py. Each runs on the worker, after the shots that still wait there.
+
+    def clear(self) -> None:
+        """Empty both wires."""
+        self._worker.submit(self._clear).result()
+
+    def _clear(self) -> None:
+        self._generator.clear()
+        self._digitizer.clear()
+
+    def reopen(self) -> None:
+        """Open both wires anew."""
+        self._worker.submit(self._reopen).result()
+
+    def _reopen(self) -> None:
+        self._generator.reopen()
+        self._digitizer.reopen()
+
+    def identify(self) -> str:
+        """The same two instruments must answer."""
+        return "; ".join(self._worker.submit(lambda: (self._generator.identify(), self._digitizer.identify())).result())
+
+    def reinstate(self) -> None:
+        """Output off, settings again, and a record that holds nothing but markers."""
+        self._worker.submit(self._reinstate).result()
+
+    def verify(self) -> str:
+        """The markers must come back; the delay is what they say now."""
+        before = self._delay.delay_s
+        self._delay = self._worker.submit(self._measure).result()
+        self._contrast = self._delay.contrast
+        symbols = (self._delay.delay_s - before) * self._settings.symbol_rate_hz
+        moved = f", moved by {symbols:.2f} symbols" if abs(symbols) > 0.01 else ""
+        return f"delay {self._delay.delay_s * 1e9:.2f} ns{moved}"
 
     def _open(self) -> Delay:
-        """Set up the generator, then send a marker alone and see when it comes back, sampled finely."""
-        s, symbol_s = self._settings, 1 / self._settings.symbol_rate_hz
-        longest = math.ceil(s.longest_delay_s * s.symbol_rate_hz) + 1
-        layout = self._layout(longest)
+        self._reinstate()
+        return self._measure()
+
+    def _reinstate(self) -> None:
+        self._forget()
+        self._generator.prepare(self._settings.symbol_rate_hz * self._settings.samples_per_symbol)
+        self._generator.upload(self._layout(self._longest).empty)
+
+    @property
+    def _longest(self) -> int:
+        """Symbols in which the delay is looked for."""
+        return math.ceil(self._settings.longest_delay_s * self._settings.symbol_rate_hz) + 1
+
+    def _measure(self) -> Delay:
+        """See when the marker of the empty record comes back, sampled finely."""
+        s, symbol_s, longest = self._settings, 1 / self._settings.symbol_rate_hz, self._longest
         seen = LEAD + len(BARKER) + GUARD + longest  # symbols; the tail marker begins after them
-        most = min(FINE, self._digitizer.memory.most // seen)
-        if most < 1 or layout.plan.records > 1:
-            raise ConfigError(
-                "the memories are too short to look for the longest delay", where="waveform", got=f"{seen} symbols",
-                allowed=f"{self._digitizer.memory.most} samples in, {self._generator.memory.most} out",
-                todo="lower longest_delay_s, or raise the memory",
-            )  # fmt: skip
-        fine = self._digitizer.finer(s.symbol_rate_hz, most)
-        self._generator.prepare(s.symbol_rate_hz * s.samples_per_symbol)
-        self._generator.upload(layout.empty)
+        fine = self._digitizer.finer(s.symbol_rate_hz, min(FINE, self._digitizer.memory.most // seen))
         self._generator.output(True)
         self._digitizer.configure(seen * fine, s.symbol_rate_hz * fine, 0.0)
         self._digitizer.arm()
@@ -328,6 +376,16 @@ class Waveform:
         self._digitizer.wait(self._patience_s(seen))
         measured = self._digitizer.read()
         return measured_delay(measured, symbol_s, longest, s.acceptance, f"{self._spec.outputs.name}, measuring the delay")
+
+    def _check_memories(self) -> None:
+        """The longest delay must fit in one record of each."""
+        seen = LEAD + len(BARKER) + GUARD + self._longest
+        if self._digitizer.memory.most < seen or self._layout(self._longest).plan.records > 1:
+            raise ConfigError(
+                "the memories are too short to look for the longest delay", where="waveform", got=f"{seen} symbols",
+                allowed=f"{self._digitizer.memory.most} samples in, {self._generator.memory.most} out",
+                todo="lower longest_delay_s, or raise the memory",
+            )  # fmt: skip
 
     def _patience_s(self, symbols: int) -> float:
         """For the trigger, and for a record that ends so many symbols and the delay after it."""
@@ -349,20 +407,6 @@ class Waveform:
         """After a fault nothing is known of the settings."""
         self._generator.forget()
         self._digitizer.forget()
-
-    def recover(self) -> None:
-        """After a LinkError: empty both wires, identify both instruments again, set them up and measure the delay.
-
-        Raises:
-            WrongInstrument: another one answers. LinkError: it does not answer yet.
-        """
-        self._delay = self._worker.submit(self._recover).result()
-
-    def _recover(self) -> Delay:
-        self._forget()
-        self._generator.recover()
-        self._digitizer.recover()
-        return self._open()
 
     def close(self) -> None:
         """Finish the shot that runs, drop those that wait, switch the output off, close both links. Twice is fine.

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +19,45 @@ from torch import Tensor
 
 from drivers.frame_session import FrameLink
 from drivers.link import Link
+from drivers.safe import SafeState, Switchable, board, in_order
 from drivers.scpi import Expect, Scpi
 from drivers.serial_link import SerialLink
+from drivers.spiking import SpikingBoard
 from drivers.transcript import Transcribed, TranscribedFrames, WireLog
 from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
-from hil.config import UNTOUCHED, BenchFile, InstrumentTable, SpikingBench, Using, VirtualTable, arguments, resolve
+from hil.config import UNTOUCHED, BenchFile, InstrumentTable, SpikingBench, Using, VirtualTable, arguments, construct, resolve
 from hil.device import Chip, Device, Spec
-from hil.errors import ConfigError
+from hil.errors import ConfigError, Ended
+from hil.guardian.guard import Guard, guarded
+from hil.run.recovery import Patience
 from sim_devices.bench import ServedBench, build, spawn
 from sim_devices.lif_array import Neuron
-from sim_devices.spiking_bench import VirtualBoard, spawn_board
+from sim_devices.spiking_bench import ServedBoard, VirtualBoard, spawn_board
 from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
 from sim_devices.wiring import Cable
 
-AWG, SCOPE = "awg", "scope"
+AWG, SCOPE, BOARD = "awg", "scope", "board"
+LINGER_S = 5.0  # a virtual bench outlives a trainer that was killed, so that there is something to be made safe
+VIRTUAL_PATIENCE_S = 3.0  # a process that does not answer for so long is gone
+LINK_S = 10.0  # what a link may wait by itself, besides the waits that a bench is set up for
 
 
 @dataclass(frozen=True)
 class Opened:
-    """device or chip: ready to drive. facts: of the node. resources: instrument -> who answered. twin: the belief."""
+    """device or chip: ready to drive. facts: of the node. resources: instrument -> who answered. twin: the belief.
+
+    guard: who makes its outputs safe if this program cannot; `guard.beat` for long work without the device. patience: of
+    recovery.
+    """
 
     device: Device | None
     chip: Chip | None
     facts: dict[str, Any]
     resources: dict[str, str]
+    guard: Guard
     twin: Using | None = None
+    patience: Patience = field(default_factory=Patience)
 
 
 class OnPlant:
@@ -72,6 +85,23 @@ class OnPlant:
     def close(self) -> None:
         self._inner.close()
 
+    def clear(self) -> None:
+        self._inner.clear()
+
+    def reopen(self) -> None:
+        if not self._bench.running:
+            raise ended("virtual bench", self._bench.complaints())
+        self._inner.reopen()
+
+    def identify(self) -> str:
+        return self._inner.identify()
+
+    def reinstate(self) -> None:
+        self._inner.reinstate()
+
+    def verify(self) -> str:
+        return self._inner.verify()
+
     def snapshot(self) -> Mapping[str, object]:
         """Of the plant only: what the instruments hold is set up again by their drivers.
 
@@ -84,23 +114,73 @@ class OnPlant:
         self._bench.control.restore(state)
 
 
+class OnBoard:
+    """The chip of a virtual board: a port that went away with its process does not come back."""
+
+    def __init__(self, inner: SpikingBoard, served: ServedBoard) -> None:
+        self._inner, self._served = inner, served
+
+    def array(
+        self,
+        size: int,
+        couples: bool = False,
+        *,
+        v_th: float | None = None,
+        v_rest: float | None = None,
+        leak: float | None = None,
+    ) -> Device:
+        return self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def clear(self) -> None:
+        self._inner.clear()
+
+    def reopen(self) -> None:
+        if not self._served.running:
+            raise ended("virtual board", "")
+        self._inner.reopen()
+
+    def identify(self) -> str:
+        return self._inner.identify()
+
+    def reinstate(self) -> None:
+        self._inner.reinstate()
+
+    def verify(self) -> str:
+        return self._inner.verify()
+
+
+def ended(what: str, words: str) -> Ended:
+    return Ended(
+        f"the process of the {what} is over", where=what, got=f"its last words:\n{words}" if words else "",
+        outputs="off with it", todo="see why it ended, then hil resume: that starts a new one",
+    )  # fmt: skip
+
+
 @contextmanager
-def open_bench(bench: BenchFile | SpikingBench, where: str, wire: Path | None = None) -> Iterator[Opened]:
+def open_bench(bench: BenchFile | SpikingBench, where: str, run: Path | None = None, wire: bool = False) -> Iterator[Opened]:
     """Open the instruments of `bench`; a [virtual] bench is started first and stopped last. Leaving closes the device.
 
     Args:
-        wire: a folder for transcripts of what is said to every instrument, or None.
+        run: the run folder, for what the guardian and a virtual bench write. wire: keep transcripts of what is said to every
+            instrument there, in wire/.
+
     Raises:
         ConfigError: before anything is opened, but for settings that only the driver can judge. OutOfRange, OpenFailed,
-        WrongInstrument, CommandRefused, MeasurementError. UnsafeOutputs: also on leaving.
+        WrongInstrument, CommandRefused, MeasurementError. RunError: another program owns an instrument. GuardianLost.
+        UnsafeOutputs: also on leaving.
     """
-    opened = _open_board(bench, where, wire) if isinstance(bench, SpikingBench) else _open_waveform(bench, where, wire)
+    log = run / "wire" if run and wire else None
+    opened = _open_board(bench, where, run, log) if isinstance(bench, SpikingBench) else _open_waveform(bench, where, run, log)
     with opened as found:
         yield found
 
 
 @contextmanager
-def _open_board(bench: SpikingBench, where: str, wire: Path | None) -> Iterator[Opened]:
+def _open_board(bench: SpikingBench, where: str, run: Path | None, log: Path | None) -> Iterator[Opened]:
+    patience = _patience(bench.recovery, where)
     driver, settings = _driver(bench.board, f"{where}: [board]", ("link", "expect", "provenance"))
     virtual = None if bench.virtual is None else _virtual_board(bench.virtual, f"{where}: [virtual]")
     _check_address(bench.board, virtual is not None, f"{where}: [board]", "/dev/ttyACM0")
@@ -108,14 +188,38 @@ def _open_board(bench: SpikingBench, where: str, wire: Path | None) -> Iterator[
         served = stack.enter_context(spawn_board(virtual)) if virtual else None
         port = served.port if served else str(bench.board.resource)
         expect = Expect(bench.board.maker or "", bench.board.model or "", bench.board.serial or "")
-        link: FrameLink = SerialLink(port)
-        if wire is not None:
-            link = TranscribedFrames(link, stack.enter_context(WireLog(wire / "board.jsonl", port)))
-        board = driver(link, **settings, expect=expect, provenance="twin" if served else "real")
-        stack.callback(board.close)
-        who = board.identity
-        line = f"{who.maker} {who.model}   {port}   SN {who.serial}   fw {who.firmware}"
-        yield Opened(None, board, {"bench": bench.name, **(bench.virtual or {})}, {"board": line})
+        guard = _guarded(bench, [port], run, stack)
+        guard.watch([board(BOARD, port, expect)])  # before it is opened, as opening arms it
+        line = SerialLink(port, beat=guard.beat)
+        line.timeout_s = bench.board.timeout_s or line.timeout_s
+        link: FrameLink = line
+        if log is not None:
+            link = TranscribedFrames(line, stack.enter_context(WireLog(log / f"{BOARD}.jsonl", port)))
+        opened = driver(link, **settings, expect=expect, provenance="twin" if served else "real")
+        stack.push(guard.leaving(opened.close))
+        guard.watch([_safe_state(opened, f"{where}: [board]")])
+        who = opened.identity
+        answered = f"{who.maker} {who.model}   {port}   SN {who.serial}   fw {who.firmware}"
+        chip: Chip = OnBoard(opened, served) if served else opened
+        facts = {"bench": bench.name, **(bench.virtual or {})}
+        yield Opened(None, chip, facts, {BOARD: answered}, guard, patience=patience)
+
+
+def _guarded(bench: BenchFile | SpikingBench, resources: Sequence[str], run: Path | None, stack: ExitStack) -> Guard:
+    table, virtual = bench.guardian, bench.virtual is not None
+    patience_s = min(table.patience_s, VIRTUAL_PATIENCE_S) if virtual else table.patience_s
+    opened = guarded(resources, silence_s=table.silence_s, patience_s=patience_s, run=run, virtual=virtual)
+    return stack.enter_context(opened)
+
+
+def _safe_state(driver: object, where: str) -> SafeState:
+    if isinstance(driver, Switchable):
+        return driver.safe_state()
+    raise ConfigError(
+        "this driver does not say what safe means", where=where, got=type(driver).__name__,
+        allowed="a driver with safe_state()", outputs="as the driver left them when it opened",
+        todo="give it safe_state(); see docs/safe_state.md",
+    )  # fmt: skip
 
 
 def _virtual_board(table: Mapping[str, Any], where: str) -> VirtualBoard:
@@ -140,26 +244,53 @@ def _check_address(table: InstrumentTable, virtual: bool, where: str, example: s
 
 
 @contextmanager
-def _open_waveform(bench: BenchFile, where: str, wire: Path | None) -> Iterator[Opened]:
+def _open_waveform(bench: BenchFile, where: str, run: Path | None, log: Path | None) -> Iterator[Opened]:
+    patience = _patience(bench.recovery, where)
     settings = WaveformSettings(**arguments(WaveformSettings, bench.waveform, f"{where}: [waveform]"))
-    for name, table in ((AWG, bench.awg), (SCOPE, bench.scope)):
+    slew = {} if bench.safe.awg.slew_v_per_s is None else {"slew_v_per_s": bench.safe.awg.slew_v_per_s}
+    awg = InstrumentTable.model_validate({**bench.awg.model_dump(), **slew})
+    _check_silence(bench, settings, where)
+    for name, table in ((AWG, awg), (SCOPE, bench.scope)):
         _driver(table, f"{where}: [{name}]")
         _check_address(table, bench.virtual is not None, f"{where}: [{name}]", "TCPIP::…")
     with ExitStack() as stack:
-        served = stack.enter_context(spawn(description(bench, where))) if bench.virtual else None
-        addresses = served.resources if served else {AWG: str(bench.awg.resource), SCOPE: str(bench.scope.resource)}
-        generator, awg_line = _instrument(bench.awg, addresses[AWG], f"{where}: [awg]", stack, wire and wire / "awg.jsonl")
-        digitizer, scope_line = _instrument(
-            bench.scope, addresses[SCOPE], f"{where}: [scope]", stack, wire and wire / "scope.jsonl"
-        )
+        served = stack.enter_context(spawn(_lingering(description(bench, where), run))) if bench.virtual else None
+        addresses = served.resources if served else {AWG: str(awg.resource), SCOPE: str(bench.scope.resource)}
+        guard = _guarded(bench, [addresses[AWG], addresses[SCOPE]], run, stack)
+        generator, awg_line = _instrument(awg, addresses[AWG], f"{where}: [awg]", guard, stack, log)
+        stack.push(guard.leaving(generator.close))
+        guard.watch(in_order([_safe_state(generator, f"{where}: [awg]")], bench.safe.order))
+        digitizer, scope_line = _instrument(bench.scope, addresses[SCOPE], f"{where}: [scope]", guard, stack, log)
         waveform = Waveform(generator, digitizer, settings, "twin" if served else "real")
-        stack.callback(waveform.close)
+        stack.push(guard.leaving(waveform.close))
         device: Device = OnPlant(waveform, served) if served else waveform
         facts = {
             "bench": bench.name,
             **({"use": bench.virtual.node.use, **bench.virtual.node.settings()} if bench.virtual else {}),
         }
-        yield Opened(device, None, facts, {AWG: awg_line, SCOPE: scope_line}, bench.twin)
+        yield Opened(device, None, facts, {AWG: awg_line, SCOPE: scope_line}, guard, bench.twin, patience)
+
+
+def _lingering(described: VirtualBench, run: Path | None) -> VirtualBench:
+    """It outlives a trainer that was killed, and writes to the run what its outputs did."""
+    log = None if run is None else str(run.resolve() / "bench.log")
+    return replace(described, linger_s=max(LINGER_S, described.linger_s), log_path=described.log_path or log)
+
+
+def _check_silence(bench: BenchFile, settings: WaveformSettings, where: str) -> None:
+    least = settings.trigger_timeout_s + settings.longest_delay_s + LINK_S
+    if bench.guardian.silence_s < least:
+        raise ConfigError(
+            "the guardian would take a legal wait for a hang", where=f"{where}: [guardian] silence_s",
+            got=f"{bench.guardian.silence_s:g} s", allowed=f"at least {least:g} s: trigger_timeout_s, longest_delay_s, links",
+            outputs=UNTOUCHED, todo="raise silence_s, or lower trigger_timeout_s in [waveform]",
+        )  # fmt: skip
+
+
+def _patience(table: Mapping[str, Any], where: str) -> Patience:
+    place = f"{where}: [recovery]"
+    found: Patience = construct(Patience, arguments(Patience, table, place), place)
+    return found
 
 
 def _driver(table: InstrumentTable, where: str, given: Sequence[str] = ("scpi",)) -> tuple[Any, dict[str, Any]]:
@@ -168,13 +299,15 @@ def _driver(table: InstrumentTable, where: str, given: Sequence[str] = ("scpi",)
 
 
 def _instrument(
-    table: InstrumentTable, address: str, where: str, stack: ExitStack, wire: Path | None = None
+    table: InstrumentTable, address: str, where: str, guard: Guard, stack: ExitStack, log: Path | None
 ) -> tuple[Any, str]:
     """An opened, identified driver, and a line that says who answered."""
     driver, settings = _driver(table, where)
-    link: Link = VisaLink(address)
-    if wire is not None:
-        link = Transcribed(link, stack.enter_context(WireLog(wire, address)))
+    link: Link = VisaLink(address, beat=guard.beat)
+    link.timeout_s = table.timeout_s or link.timeout_s
+    if log is not None:
+        name = where.rsplit("[", 1)[1].rstrip("]")
+        link = Transcribed(link, stack.enter_context(WireLog(log / f"{name}.jsonl", address)))
     stack.callback(link.close)  # the driver closes it too; this is for what happens before there is a driver
     scpi = Scpi(link, expect=Expect(table.maker or "", table.model or "", table.serial or ""))
     who = scpi.identify()
@@ -197,7 +330,9 @@ def description(bench: BenchFile, where: str) -> VirtualBench:
     node = resolve(table.node.use, f"{where}: [virtual.node]")
     part = Part(table.node.use, arguments(node, table.node.settings(), f"{where}: [virtual.node]"))
     wire = VirtualWire(AWG, SCOPE, part, **_cable(table, where))
-    return VirtualBench(boxes, (wire,), table.transport, table.seed)
+    return VirtualBench(
+        boxes, (wire,), table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path, faults=table.faults
+    )
 
 
 def _box(name: str, table: Any, where: str) -> VirtualBox:

@@ -21,7 +21,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from hil.errors import ConfigError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
+from hil.errors import ConfigError, HilError, Interrupted, Refused, Stopped, UnsafeOutputs
 
 app = cyclopts.App(
     name="hil",
@@ -132,8 +132,14 @@ def train(
 
 
 @app.command
-def resume(run: Path, /, *, from_: Annotated[Path | None, Parameter(name="--from")] = None) -> None:
-    """Go on with an interrupted run, from its newest checkpoint.
+def resume(
+    run: Path,
+    /,
+    *,
+    from_: Annotated[Path | None, Parameter(name="--from")] = None,
+    changed: Annotated[bool, Parameter(name="--changed", negative=())] = False,
+) -> None:
+    """Go on with an interrupted, faulted or killed run, from its newest checkpoint; finish what a finished one lacks.
 
     Parameters
     ----------
@@ -141,33 +147,32 @@ def resume(run: Path, /, *, from_: Annotated[Path | None, Parameter(name="--from
         The run folder.
     from_
         Another checkpoint of that run, its checkpoints/step-….json; those after it are dropped and made again.
+    changed
+        The changes made in the run's config.toml or bench.toml since are meant.
     """
-    from hil.run import checkpoint
+    from hil import launch
+    from hil.run import condition
     from hil.run.folder import RunFolder
 
-    folder = RunFolder.open(run)
-    if folder.read_json("summary.json").get("status") == "done":
-        raise RunError(
-            "this run is finished",
-            where=str(run),
-            outputs="untouched; nothing was opened",
-            todo=f"look at it: hil report {run}",
-        )
-    if from_ is not None and from_.resolve().parent != folder.checkpoints.resolve():
-        raise RunError(
-            "a checkpoint of another run", where=f"--from {from_}", allowed=f"{folder.checkpoints}/step-….json",
-            outputs="untouched; nothing was opened", todo=f"name one of these, or leave out --from: hil resume {run}",
-        )  # fmt: skip
-    _execute(folder, folder.config, from_ or checkpoint.latest(folder.checkpoints))
+    condition.inspect(run, verify=False)  # it is a run folder
+    folder = RunFolder(run)
+    with folder.owned():
+        plan = condition.plan(condition.inspect(run), from_, changed)
+        for line in plan.said:
+            out.print(f"resume  {line}", markup=False, soft_wrap=True)
+        if plan.finish == ("report.html",):
+            out.print(f"report  {launch.report(folder)}", soft_wrap=True)
+        else:
+            _execute(folder, folder.config, plan.start)
 
 
 def _execute(folder: Any, origin: Path, start: Path | None) -> None:
     """Train what the folder's config.toml says, from `start` if given, and report."""
-    from hil.launch import launch
-    from hil.report import render
+    from hil import launch
 
-    summary = launch(folder, origin, start, out)
-    page = render(folder.path)
+    with folder.owned():
+        summary = launch.launch(folder, origin, start, out)
+        page = launch.report(folder)
     out.print(
         f"done in {summary['wall_s']:.0f} s. test {summary['test_accuracy']:.1%} "
         f"({summary['provenance']}, seed {summary['seed']}, weights of epoch {summary['best_epoch']} by validation). "
@@ -219,6 +224,24 @@ def report(*runs: Path) -> None:
         )
     for path in runs:
         out.print(f"report  {render(RunFolder.open(path).path)}", soft_wrap=True)
+
+
+@app.command
+def status(run: Path | None = None, /, *, log: Annotated[bool, Parameter(name="--log", negative=())] = False) -> None:
+    """What a run is doing, or how it ended and how to go on; read from its files alone.
+
+    Parameters
+    ----------
+    run
+        The run folder; by default the newest one under runs/.
+    log
+        Everything that happened, a line each: time, kind, message.
+    """
+    from hil.run import status as standing
+
+    path = run or standing.newest(Path("runs"))
+    for line in standing.log(path) if log else standing.lines(standing.read(path)):
+        out.print(line, markup=False, soft_wrap=True)
 
 
 @app.command

@@ -40,7 +40,7 @@ from hil.launch import launch
 from hil.report import render
 from hil.report.comparing import outcome, table, write
 from hil.report.standings import Outcome, Row, Standings
-from hil.run import checkpoint
+from hil.run.condition import inspect, plan
 from hil.run.folder import RunFolder, write_atomic
 
 ASKED = "asked.toml"  # beside config.toml, which the run completes with what it measured
@@ -197,16 +197,20 @@ def _fits(cell: Cell) -> None:
 
 
 def _finished(cell: Cell) -> bool:
-    return (cell.folder / ASKED).is_file() and RunFolder(cell.folder).read_json("summary.json").get("status") == "done"
+    if not (cell.folder / ASKED).is_file():
+        return False
+    found = inspect(cell.folder, verify=False)
+    return found.status == "done" and not found.lacking
 
 
 def _train(cell: Cell) -> None:
     """Start the run, or go on with it."""
     quiet = Console(quiet=True)
     folder = RunFolder(cell.folder)
-    if not any(folder.checkpoints.glob("step-*.json")):
+    if not any(folder.checkpoints.glob("step-*")):
         if cell.folder.exists():
-            shutil.rmtree(cell.folder)  # nothing was committed
+            with folder.owned():  # by nobody else
+                shutil.rmtree(cell.folder)  # nothing was committed
         folder = RunFolder.create(cell.folder)
         bench = cell.experiment.device.bench
         if bench is not None:
@@ -215,7 +219,8 @@ def _train(cell: Cell) -> None:
         write_atomic(folder.path / ASKED, dump(cell.experiment).encode())
         launch(folder, cell.origin, None, quiet)
     else:
-        launch(folder, folder.config, checkpoint.latest(folder.checkpoints), quiet)
+        with folder.owned():
+            launch(folder, folder.config, plan(inspect(folder.path)).start, quiet)
     render(folder.path)
 
 

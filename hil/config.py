@@ -9,7 +9,8 @@ seed = 0
 [decode]     zero, scale; left out: taken from the transfer curve that every run measures first
 [learner]    use = "adfa" or "module:Class", and its settings
 [optimizer]  use = "Adam", lr = 1e-3
-[train]      epochs = 5, batch = 128
+[train]      epochs = 5, batch = 128, checkpoint_every_s = 60
+[alarm]      command = "notify-send hil" or ["my-alarm", "--loud"], on = ["fault", "end"]; see hil/run/alarms.py
 """
 
 from __future__ import annotations
@@ -124,9 +125,21 @@ class TrainTable(Section, strict=True):
     schedule: Literal["constant", "cosine"] = "constant"
     budget_passes: Annotated[int, Field(gt=0)] | None = None
     checkpoint_every: Annotated[int, Field(gt=0)] | None = None
+    checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0
     threads: Annotated[int, Field(gt=0, le=1024)] | None = None
     record: bool = False
     wire: bool = False
+
+
+class AlarmTable(Section, strict=True):
+    """A command that is run when something happens to the run. timeout_s: it is ended then. every_s: of one kind at most one in
+    so many seconds. stalled_s: "stalled" is when no step or shot was finished for so long."""
+
+    command: str | list[str] | None = None
+    on: list[Literal["fault", "recovered", "end", "unsafe", "stalled"]] = ["fault", "end", "unsafe", "stalled"]
+    timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    every_s: Annotated[float, Field(ge=0)] = 60.0
+    stalled_s: Annotated[float, Field(gt=0)] = 600.0
 
 
 class Experiment(Section):
@@ -142,11 +155,14 @@ class Experiment(Section):
     learner: Using
     optimizer: OptimizerTable = OptimizerTable()
     train: TrainTable = TrainTable()
+    alarm: AlarmTable = AlarmTable()
 
 
 class InstrumentTable(Using):
-    """An instrument of a bench: its driver in `use`, its address, who it must be; the rest are the driver's settings."""
+    """An instrument of a bench: its driver in `use`, its address, who it must be, how long it may be silent; the rest are the
+    driver's settings."""
 
+    timeout_s: Annotated[float, Field(gt=0, lt=3600)] | None = None
     resource: str | None = None
     maker: str | None = None
     model: str | None = None
@@ -154,10 +170,14 @@ class InstrumentTable(Using):
 
 
 class VirtualTable(Section):
-    """The simulated side of a bench: which boxes, which node, how they are served."""
+    """The simulated side of a bench: which boxes, which node, how they are served. linger_s: how long it outlives its parent.
+    log_path: a file that is told what the outputs do. faults: see docs/virtual_bench.md."""
 
     seed: int = 0
     transport: Literal["hislip", "socket"] = "hislip"
+    linger_s: Annotated[float, Field(ge=0)] = 0.0
+    log_path: str | None = None
+    faults: list[dict[str, Any]] = []
     awg: Using
     scope: Using
     node: Using
@@ -170,14 +190,42 @@ class LogTable(Section, strict=True):
     wire: bool = False
 
 
+class GuardianTable(Section):
+    """Who makes safe when the trainer cannot. silence_s: no use of any instrument for so long means that the trainer hangs; it
+    must exceed the longest legal wait. patience_s: how long it is tried to make an instrument safe that does not answer."""
+
+    silence_s: Annotated[float, Field(ge=1, le=86_400)] = 60.0
+    patience_s: Annotated[float, Field(ge=0, le=3_600)] = 10.0
+
+
+class SlewTable(Section):
+    """slew_v_per_s: the drive goes down no faster than this before the output goes off; left out: off at once."""
+
+    slew_v_per_s: Annotated[float, Field(gt=0)] | None = None
+
+
+class WaveformSafe(Section):
+    """order: of the instruments that drive something."""
+
+    order: tuple[Literal["awg"], ...] = ("awg",)
+    awg: SlewTable = SlewTable()
+
+
+class SpikingSafe(Section):
+    order: tuple[Literal["board"], ...] = ("board",)
+
+
 class SpikingBench(Section):
     """A bench of the spiking shape: a board of neurons on a serial line. virtual: the simulated board, instead of a port."""
 
     name: str
     shape: Literal["spiking"]
     board: InstrumentTable
+    recovery: dict[str, Any] = {}
     log: LogTable = LogTable()
     virtual: dict[str, Any] | None = None
+    safe: SpikingSafe = SpikingSafe()
+    guardian: GuardianTable = GuardianTable()
 
 
 class BenchFile(Section):
@@ -188,9 +236,12 @@ class BenchFile(Section):
     awg: InstrumentTable
     scope: InstrumentTable
     waveform: dict[str, Any]
-    twin: Using | None = None
+    recovery: dict[str, Any] = {}
     log: LogTable = LogTable()
+    twin: Using | None = None
     virtual: VirtualTable | None = None
+    safe: WaveformSafe = WaveformSafe()
+    guardian: GuardianTable = GuardianTable()
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -169,6 +169,42 @@ class Restorable(Protocol):
     def restore(self, state: Mapping[str, object]) -> None: ...
 
 
+@runtime_checkable
+class Recoverable(Protocol):
+    """A device, or a chip, that can be brought back after a fault, rung by rung; hil/run/recovery.py says which when.
+
+    Every method raises HilError if its rung does not hold. None lets a value out of limits out, and outputs are off from
+    `reinstate` until `verify` has seen that the settings are back.
+    """
+
+    def clear(self) -> None:
+        """Empty the wires: what was in flight is thrown away."""
+
+    def reopen(self) -> None:
+        """Close the wires and open them again."""
+
+    def identify(self) -> str:
+        """The same instruments as before must answer. What was found, a line for people.
+
+        Raises:
+            WrongInstrument: another serial number.
+        """
+
+    def reinstate(self) -> None:
+        """Outputs off; then settings and volatile memory again, from what the driver remembers, in safe order."""
+
+    def verify(self) -> str:
+        """A known drive must give its known answer. What was found, a line for people."""
+
+
+@runtime_checkable
+class Recovering(Protocol):
+    """A device that puts faults right by itself. recovered: how many so far, since it was opened."""
+
+    @property
+    def recovered(self) -> int: ...
+
+
 class Chip(Protocol):
     """A source of temporal devices: every layer of a spiking network needs neurons of its own."""
 

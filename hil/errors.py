@@ -11,21 +11,26 @@
     │   ├── OpenFailed               nobody answers at this address
     │   ├── LinkTimeout              no answer, or no progress, before the deadline
     │   ├── Disconnected             the other end went away
+    │   │   └── Ended                    for good: its process is over
     │   ├── Desync                   bytes that are not the reply that was due
     │   │   └── BadBlock             a binary block that breaks IEEE 488.2
     │   └── DirtySession             used after a fault, before it was re-identified
     ├── InstrumentError              the box answered, and complains
     │   ├── CommandRefused           its error queue holds errors
+    │   ├── Overload                 its protection tripped: nobody but a person may switch it on again
     │   └── WrongInstrument          another maker, model or serial number than the bench file says
     ├── MeasurementError             the answer arrived and is not data
     │   ├── Saturated                the converter sat at a rail
     │   ├── NotAReading              sentinel (9.9E37), hole, NaN
     │   ├── Misaligned               the marker is not where it must be
     │   ├── MissedTrigger            nothing was acquired
+    │   ├── Jumped                   the node answers otherwise than a moment ago: a mode hop, light lost
+    │   ├── Unrepeatable             a temporal device lost its state, and its noise is not what it was: repeat the batch
     │   └── ReplayDiffers            a replay was asked what was never recorded
     │       └── TapeEnded            or more than was recorded
     ├── Stopped                      a fault ended the run; it is committed and resumable; the cause is chained
     ├── Interrupted                  the user asked to stop; the run is resumable
+    ├── GuardianLost                 nobody would make the outputs safe if this program died; nothing more is sent
     └── UnsafeOutputs                outputs could not be verified safe: the loudest one
 
 A message answers five questions, each a keyword of the constructor: *where*, what was *got*, what is *allowed*, in which
@@ -106,6 +111,10 @@ class Disconnected(LinkError):
     pass
 
 
+class Ended(Disconnected):
+    pass
+
+
 class Desync(LinkError):
     pass
 
@@ -123,6 +132,10 @@ class InstrumentError(HilError):
 
 
 class CommandRefused(InstrumentError):
+    pass
+
+
+class Overload(InstrumentError):
     pass
 
 
@@ -150,6 +163,14 @@ class MissedTrigger(MeasurementError):
     pass
 
 
+class Jumped(MeasurementError):
+    pass
+
+
+class Unrepeatable(MeasurementError):
+    pass
+
+
 class ReplayDiffers(MeasurementError):
     pass
 
@@ -163,6 +184,10 @@ class Stopped(HilError):
 
 
 class Interrupted(HilError):
+    pass
+
+
+class GuardianLost(HilError):
     pass
 
 

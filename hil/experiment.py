@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from hil.architecture import closing, largest, on_chip, on_node, synapses
 from hil.chance import generator
 from hil.config import UNTOUCHED, Experiment, arguments, construct, default_threads, dump, find, read_bench, resolve
 from hil.data import Dataset, load, subset
-from hil.device import Chip, Device, Port
+from hil.device import Chip, Device, Port, Recoverable
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
 from hil.learner import Learner
@@ -29,7 +29,9 @@ from hil.network import Network
 from hil.run import diagnostics
 from hil.run.loop import Plan, Training
 from hil.run.meter import Metered, MeteredChip, metered
-from hil.run.session import Labels
+from hil.run.recovery import Ladder, Patience, Told, untold
+from hil.run.resilient import resilient, resilient_chip
+from hil.run.summary import Labels
 from hil.run.transfer import Transfer, measure
 from hil.shift import shifted
 from hil.synapses import channels_of, flat_widths
@@ -71,7 +73,8 @@ class Node:
     """What was opened, and what is known of it: a Device that all neurons share in time, or a Chip that arrays are cut from.
 
     twin: the differentiable belief about a device, for references and reports. facts: for results. resources: instrument -> who
-    answered; empty if nothing left this process. settings: of the bench, whole, as text.
+    answered; empty if nothing left this process. patience: with its faults. beat: a sign of life, for long pauses. settings: of
+    the bench, whole, as text.
     """
 
     source: Device | None
@@ -79,6 +82,8 @@ class Node:
     twin: Twin | None
     facts: dict[str, Any]
     resources: dict[str, str]
+    patience: Patience = field(default_factory=Patience)
+    beat: Callable[[], None] = lambda: None
     settings: str = ""
 
 
@@ -158,13 +163,20 @@ def checked_settings(experiment: Experiment, where: str) -> None:
 
 @contextmanager
 def built(
-    experiment: Experiment, where: Path, bench_copy: Path | None = None, home: Path | None = None, node: Node | None = None
+    experiment: Experiment,
+    where: Path,
+    bench_copy: Path | None = None,
+    run: Path | None = None,
+    told: Told = untold,
+    *,
+    record: bool = False,
+    node: Node | None = None,
 ) -> Iterator[Built]:
     """Build `experiment`, read from the file `where`; closes all it opened.
 
     Args:
-        bench_copy: bench file to use instead of the one named, when a run folder holds a copy.
-        home: the run folder, for a tape and transcripts. node: what to use instead of opening the experiment's device.
+        bench_copy: bench file to use instead of the one named, when a run folder holds a copy. run: that folder.
+        told: hears of every fault and recovery. record: onto a tape in `run`. node: used instead of opening the device.
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
     """
@@ -177,9 +189,8 @@ def built(
     served = experiment.device.bench is not None
     torch.set_num_threads(experiment.train.threads or default_threads(served, largest(chain), experiment.train.batch))
     with ExitStack() as stack:
-        record = home if experiment.train.record else None
-        tape = None if record is None else stack.enter_context(_tape(record))  # closed last: it has the device's last shot
-        node = node or _open(experiment, where, bench_copy, home, stack)
+        tape = stack.enter_context(_tape(run)) if record and run else None  # closed last: it has the device's last shot
+        node = _resilient(node or _open(experiment, where, bench_copy, run, stack), told)
         if tape is not None:
             node = _recorded(experiment, node, tape)
         wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], place)
@@ -205,7 +216,7 @@ def twin_of(use: str, settings: dict[str, Any], where: str) -> Twin:
     return twin
 
 
-def _open(experiment: Experiment, where: Path, bench_copy: Path | None, home: Path | None, stack: ExitStack) -> Node:
+def _open(experiment: Experiment, where: Path, bench_copy: Path | None, run: Path | None, stack: ExitStack) -> Node:
     table, place = experiment.device, f"{where}: [device]"
     named = {"bench": table.bench, "use": table.use, "chip": table.chip}
     given = [name for name, value in named.items() if value is not None]
@@ -225,23 +236,31 @@ def _open(experiment: Experiment, where: Path, bench_copy: Path | None, home: Pa
 
     path = bench_copy or find(str(table.bench), where)
     bench = read_bench(path)
-    wire = home / "wire" if home and (experiment.train.wire or bench.log.wire) else None
-    opened = stack.enter_context(open_bench(bench, str(path), wire))
-    for source in (opened.device, opened.chip):
-        if source is not None:
-            stack.callback(source.close)
+    wire = experiment.train.wire or bench.log.wire
+    opened = stack.enter_context(open_bench(bench, str(path), run, wire))  # leaving it closes the device, verified
     belief = None if opened.twin is None else twin_of(opened.twin.use, opened.twin.settings(), f"{path}: [twin]")
-    return Node(opened.device, opened.chip, belief, opened.facts, opened.resources, dump(bench))
+    patience, beat = opened.patience, opened.guard.beat
+    return Node(opened.device, opened.chip, belief, opened.facts, opened.resources, patience, beat, dump(bench))
 
 
-def _tape(home: Path) -> Tape:
+def _resilient(node: Node, told: Told) -> Node:
+    """`node`, climbing the recovery ladder by itself."""
+
+    def ladder(device: Recoverable) -> Ladder:
+        return Ladder(device, node.patience, told, node.beat)
+
+    source = None if node.source is None else resilient(node.source, ladder)
+    return replace(node, source=source, chip=None if node.chip is None else resilient_chip(node.chip, ladder))
+
+
+def _tape(run: Path) -> Tape:
     from hil.run.tape import Tape  # zarr is slow to import, and most runs are not recorded
 
-    return Tape(home / "tape")
+    return Tape(run / "tape")
 
 
 def _recorded(experiment: Experiment, node: Node, tape: Tape) -> Node:
-    """`node`, with whatever is cut from it or driven in it recorded."""
+    """`node`, recorded outside of the ladder: what the learner really got, once."""
     from hil.run.recorder import NODE, RecorderChip, recorded
 
     versions = {"hil": version("hil"), "torch": torch.__version__}
@@ -271,7 +290,12 @@ def _chip(use: str, settings: dict[str, Any], seed: int, where: str) -> Chip:
 
 
 def _wired(
-    experiment: Experiment, node: Node, chain: list[nn.Module], feedback: nn.Module | None, features: int, where: str
+    experiment: Experiment,
+    node: Node,
+    chain: list[nn.Module],
+    feedback: nn.Module | None,
+    features: int,
+    where: str,
 ) -> Wired:
     def encode(port: Port) -> Encode:
         return _encode(experiment, port, where)

@@ -1,54 +1,192 @@
-"""One run, from a folder that holds a config.toml to its summary: build, restore, train, diagnose."""
+"""One run, from a folder that holds a config.toml to its summary and report: build, restore, train, diagnose.
+
+What happens is told three times: to the user (the error), to the journal (a line), to whoever hears the alarms.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import shutil
+import tomllib
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from hil.config import dump, read_experiment
-from hil.errors import Interrupted, Refused, RunError, Stopped
-from hil.experiment import built
-from hil.run import checkpoint, diagnostics, session
+from hil.config import AlarmTable, Experiment, dump, read_experiment
+from hil.errors import HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
+from hil.experiment import Built, built
+from hil.report import render
+from hil.run import checkpoint, diagnostics, space
+from hil.run.alarms import Alarms, AlarmSettings, argv_of
+from hil.run.checkpoint import Checkpoint
 from hil.run.folder import RunFolder
-from hil.run.live import Live
-from hil.run.session import Labels
+from hil.run.live import Live, telling
+from hil.run.session import Session, replay_test
 from hil.run.stopping import Stopping
+from hil.run.summary import FILE, Labels, amend
 
 
 def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console) -> dict[str, Any]:
-    """Train what the folder's config.toml says, and return the summary.
+    """Train what the folder's config.toml says, and return the summary; of a run that is done only diagnostics are made.
 
     Args:
-        origin: the file that names of other files are relative to. start: a checkpoint to go on from, or None.
+        origin: the file that names of other files are relative to; the folder's own config.toml when a run goes on.
+        start: a checkpoint to go on from, or None for step 0.
     Raises:
         Refused: nothing was trained. Stopped, Interrupted: the run is committed and resumable.
+        UnsafeOutputs: outputs could not be verified safe, whatever else went wrong.
     """
-    saved = checkpoint.load(start) if start else None  # read before anything is opened
-    labels: Labels | None = None
-    experiment = read_experiment(folder.config)
-    bench = folder.path / "bench.toml" if start and experiment.device.bench is not None else None  # the copy of a resumed run
-    try:
-        with Stopping() as stopping, built(experiment, origin, bench, folder.path) as made:
-            training, labels = made.training, made.labels
-            if saved is not None:
-                training.restore(saved)
-                folder.forget_metrics_after(training.step)
-                checkpoint.forget_after(folder.checkpoints, training.step)
-                folder.note("resume", step=training.step, checkpoint=str(start))
-            else:
-                folder.write_config(dump(made.experiment))
-                folder.note("start", provenance=made.labels.provenance, node=made.labels.node)
-                if made.transfer is not None:
-                    folder.write_json("diagnostics.json", {"transfer": made.transfer_table()})
-            for line in made.introduction():
+    with folder.owned():
+        saved = checkpoint.load(start) if start else None  # read before anything is opened
+        experiment = read_experiment(folder.config)
+        if saved is not None:
+            experiment = _with_decode(experiment, saved)
+        goes_on = origin == folder.config
+        bench = folder.path / "bench.toml" if goes_on and experiment.device.bench is not None else None
+        done = folder.read_json(FILE).get("status") == "done"
+        folder.sweep()
+        if saved is None:
+            shutil.rmtree(folder.path / "tape", ignore_errors=True)  # of a run that is made again from its beginning
+
+        def told(kind: str, **facts: object) -> None:
+            folder.note(kind, **facts)
+            for line in telling(kind, facts):
                 console.print(line, markup=False, soft_wrap=True)
-            with Live(training, console) as live:
-                summary = session.run(training, folder, stopping, made.labels, experiment.train.checkpoint_every, live)
-            diagnostics.write(folder, training, made.model, summary["wall_s"])
+
+        with Alarms(_settings(experiment.alarm, origin), str(folder.path), folder.note) as alarms:
+            with (
+                _told(folder, origin, alarms) as ending,
+                Stopping() as stopping,
+                built(experiment, origin, bench, folder.path, told, record=experiment.train.record and not done) as made,
+            ):
+                ending.labels = labels = replace(made.labels, terms=_terms(made.experiment, folder))
+                session = _begun(folder, made, labels, saved, start, goes_on, alarms, console)
+                alarms.watch(lambda: (made.training.step, made.training.device_passes))
+                for line in made.introduction():
+                    console.print(line, markup=False, soft_wrap=True)
+                if done:
+                    replay_test(made.training)
+                    summary = folder.read_json(FILE)
+                else:
+                    with Live(made.training, console) as live:
+                        summary = session.run(stopping, live)
+                _diagnose(folder, made, summary)
+            return summary
+
+
+def report(folder: RunFolder) -> Path:
+    """Write the report of a run that is done.
+
+    Raises:
+        Stopped: it cannot be written.
+    """
+    try:
+        return render(folder.path)
+    except RunError as error:
+        raise _unreported(folder, "report.html") from error
+
+
+def _begun(
+    folder: RunFolder, made: Built, labels: Labels, saved: Checkpoint | None, start: Path | None, goes_on: bool,
+    alarms: Alarms, console: Console,
+) -> Session:  # fmt: skip
+    """Restore, or make the first checkpoint; from here on the run is resumable."""
+    training, table = made.training, made.experiment.train
+    facts = {
+        "provenance": labels.provenance, "node": labels.node, "resources": labels.resources,
+        "epochs": training.plan.epochs, "batches_per_epoch": training.batches_per_epoch,
+    }  # fmt: skip
+    if saved is not None and start is not None:
+        training.restore(saved)
+    warning = space.check(folder, training)
+    lost = folder.forget_metrics_after(training.epoch) if goes_on else []
+    if saved is not None and start is not None:
+        checkpoint.forget_after(folder.checkpoints, start)
+    if goes_on:
+        folder.note("resume", step=training.step, checkpoint=start.name if start else None, **facts)
+    else:
+        folder.note("start", **facts)
+    for line in [warning, *lost]:
+        if line:
+            console.print(f"beware  {line}", markup=False, soft_wrap=True)
+            folder.note("beware", message=line)
+    session = Session(training, folder, labels, table.checkpoint_every, table.checkpoint_every_s, tell=alarms.tell)
+    if saved is None:
+        if made.transfer is not None:
+            folder.write_json("diagnostics.json", {"transfer": made.transfer_table()})
+        session.begin()
+    if saved is None or "decode" not in tomllib.loads(folder.config.read_text()):
+        folder.write_config(dump(made.experiment))  # after the checkpoint, which has to be there if nothing is measured again
+    return session
+
+
+def _with_decode(experiment: Experiment, saved: Checkpoint) -> Experiment:
+    """A run that was killed before it wrote down what it had measured has it in its first checkpoint."""
+    decode = (saved.facts.get("experiment") or {}).get("decode")
+    if experiment.decode is not None or decode is None:
+        return experiment
+    return Experiment.model_validate({**experiment.model_dump(exclude_none=True), "decode": decode})
+
+
+def _terms(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
+    """What a checkpoint remembers of the files that it was made under."""
+    terms: dict[str, Any] = {"experiment": tomllib.loads(dump(experiment))}
+    copy = folder.path / "bench.toml"
+    if experiment.device.bench is not None and copy.is_file():
+        terms["bench_sha256"] = hashlib.sha256(copy.read_bytes()).hexdigest()
+    return terms
+
+
+def _settings(table: AlarmTable, origin: Path) -> AlarmSettings:
+    argv = argv_of(table.command, f"{origin}: [alarm] command")
+    return AlarmSettings(argv, tuple(table.on), table.timeout_s, table.every_s, table.stalled_s)
+
+
+def _diagnose(folder: RunFolder, made: Built, summary: dict[str, Any]) -> None:
+    """The run is done by now: a fault here costs its report only."""
+    try:
+        diagnostics.write(folder, made.training, made.model, summary["wall_s"])
+    except HilError as error:
+        with contextlib.suppress(RunError):
+            folder.note("fault", step=made.training.step, error=type(error).__name__, message=str(error))
+        raise _unreported(folder, "diagnostics.json") from error
+
+
+def _unreported(folder: RunFolder, name: str) -> Stopped:
+    return Stopped(
+        f"training is done and its summary written, but {name} could not be made", where=str(folder.path),
+        todo=f"remove the cause, then: hil resume {folder.path}   (makes what is missing)",
+    )  # fmt: skip
+
+
+class _Ending:
+    """labels: once the node is open."""
+
+    labels: Labels | None = None
+
+
+@contextlib.contextmanager
+def _told(folder: RunFolder, origin: Path, alarms: Alarms) -> Iterator[_Ending]:
+    """Says how a run ended and in which state its outputs are; around everything that opens and closes instruments."""
+    ending = _Ending()
+    try:
+        yield ending
+    except UnsafeOutputs as error:
+        outputs = error.outputs or "not known to be safe"
+        if ending.labels is not None:
+            _record(folder, "unsafe", outputs, message=str(error))
+        alarms.tell("unsafe", str(error))
+        raise
     except (Stopped, Interrupted) as error:
-        error.outputs = labels.outputs_after if labels else ""  # true now: had closing failed, UnsafeOutputs would be here
+        # true now: had closing failed, UnsafeOutputs would be here
+        error.outputs = outputs = ending.labels.outputs_after if ending.labels else ""
+        _record(folder, "safe", outputs)
+        if isinstance(error, Stopped):
+            alarms.tell("fault", f"{error}\n\n{error.__cause__}" if error.__cause__ else str(error))
         raise
     except Refused as error:
         if not isinstance(error, RunError) and ".toml" not in error.where:
@@ -56,4 +194,35 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
         error.outputs = error.outputs or "safe; whatever was opened is closed again"
         error.todo = error.todo or f"correct {error.where.split(': ')[0]}"
         raise
-    return summary
+    except BaseException as error:
+        if ending.labels is not None:
+            _cut_short(folder, ending.labels, error)
+            if isinstance(error, Exception):
+                alarms.tell("fault", f"{type(error).__name__}: {error}")
+        raise
+    assert ending.labels is not None  # nothing was refused
+    _record(folder, "safe", ending.labels.outputs_after)
+    alarms.tell("end", f"done; its outputs: {ending.labels.outputs_after}")
+
+
+def _record(folder: RunFolder, kind: str, outputs: str, **facts: object) -> None:
+    """Best told, but the run's end stands without it; a full disk may be what ended it."""
+    with contextlib.suppress(RunError):
+        folder.note(kind, outputs=outputs, **facts)
+    with contextlib.suppress(RunError):
+        amend(folder, outputs=outputs)
+
+
+def _cut_short(folder: RunFolder, labels: Labels, error: BaseException) -> None:
+    """Of a second Ctrl-C, or a fault that hil has no word for: what the session could not say any more."""
+    cause = "stopped at once by a second SIGINT" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+    status = "interrupted" if isinstance(error, KeyboardInterrupt) else "fault"
+    with contextlib.suppress(RunError):
+        folder.note("interrupt" if status == "interrupted" else "fault", message=cause)
+    outputs = labels.outputs_after
+    with contextlib.suppress(RunError):
+        before = {"name": labels.name, "provenance": labels.provenance, **folder.read_json(FILE)}
+        if before.get("status") != "done":
+            folder.write_json(FILE, {**before, "status": status, "cause": cause, "outputs": outputs})
+    with contextlib.suppress(RunError):
+        folder.note("safe", outputs=outputs)

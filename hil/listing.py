@@ -10,6 +10,7 @@ from pathlib import Path
 from hil import catalogue
 from hil.config import resolve
 from hil.experiment import CHIPS, LEARNERS, TWINS
+from hil.run import status
 
 Rows = list[tuple[str, ...]]
 
@@ -59,7 +60,8 @@ def _runs() -> Rows:
             summary = json.loads((path.parent / "summary.json").read_text())
         except (OSError, ValueError):
             summary = {}
+        summary = summary if isinstance(summary, dict) else {}
         accuracy = summary.get("test_accuracy")
         shown = f"{accuracy:.1%}" if isinstance(accuracy, float) else "-"
-        found.append((str(path.parent), str(summary.get("status", "unfinished")), shown, str(summary.get("provenance", "-"))))
+        found.append((str(path.parent), status.brief(path.parent), shown, str(summary.get("provenance", "-"))))
     return [("run", "status", "test", "from"), *found]

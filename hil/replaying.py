@@ -34,9 +34,11 @@ from hil.run.recorder import NODE
 from hil.run.reel import damaged
 from hil.run.replay import Order, ReplayChip, reels, replay
 from hil.run.stopping import Stopping
+from hil.run.summary import FILE
 from sim_devices.twin import Twin
 
 TIMES = frozenset({"wall_s", "device_s", "host_s", "samples_per_s", "device_passes"})
+Lines = dict[tuple[int, str], dict[str, Any]]
 RESULTS = ("test_accuracy", "test_loss", "validation_accuracy", "best_epoch", "steps")
 
 
@@ -65,10 +67,7 @@ class Recorded:
             raise damaged(where, str(error), "the file that hil wrote") from error
         if missing:
             raise damaged(where, f"no {', '.join(sorted(missing))}", "the file that hil wrote")
-        return cls(folder, facts, folder.read_json("summary.json").get("status") == "done")
-
-    def lines(self) -> list[dict[str, Any]]:
-        return _lines(self.folder)
+        return cls(folder, facts, folder.read_json(FILE).get("status") == "done")
 
 
 @dataclass
@@ -111,7 +110,7 @@ def repeat(run: Path, overrides: Sequence[str], target: Path | None, console: Co
     then = recorded.facts["versions"].get("torch")
     if then != torch.__version__:
         console.print(f"recorded with torch {then}, this is {torch.__version__}: last bits may differ", markup=False)
-    with _folder(target) as folder:
+    with _folder(target) as folder, folder.owned():
         write_atomic(folder.path / "replayed.toml", dump(experiment).encode())  # no config.toml: nobody resumes it on a bench
         try:
             if overrides:
@@ -149,7 +148,7 @@ def _same(recorded: Recorded, experiment: Experiment, folder: RunFolder, console
             raise
         reached = 0 if training is None else training.step
         found.ended = f"the tape ends after step {reached:,}, as the run did not come to its end"
-    _compare_lines(recorded.lines(), _lines(folder), found, recorded.done)
+    _compare_lines(_lines(recorded.folder, recorded.done), _lines(folder), found, recorded.done)
     found.shots = sum(device.shots for device in _devices(node))
     left = sum(len(reel) for reel in reels(recorded.tape)) - found.shots
     if left and not found.ended:
@@ -194,19 +193,22 @@ def _compare_weights(training: Training, points: Mapping[tuple[int, int], Checkp
         found.differences.append(f"{different[0]} after step {training.step:,}, and {len(different) - 1} more tensors")
 
 
-def _compare_lines(then: list[dict[str, Any]], now: list[dict[str, Any]], found: Compared, whole: bool) -> None:
-    if whole and len(then) != len(now):
-        found.differences.append(f"{len(now)} metric lines, {len(then)} were recorded")
-    found.lines = min(len(then), len(now))
-    for a, b in zip(then, now):
+def _compare_lines(then: Lines, now: Lines, found: Compared, whole: bool) -> None:
+    if whole and then.keys() != now.keys():
+        (epoch, split), *_ = sorted(then.keys() ^ now.keys())
+        found.differences.append(f"the metric line of epoch {epoch}, {split}, is in one of them only")
+    both = sorted(then.keys() & now.keys())
+    found.lines = len(both)
+    for place in both:
+        a, b = then[place], now[place]
         for key in sorted((a.keys() | b.keys()) - TIMES):
             if not _equal(a.get(key), b.get(key)):
-                place = f"{a.get('split')} of epoch {a.get('epoch')}"
-                found.differences.append(f"{key} ({place}) is {b.get(key)}, {a.get(key)} was recorded")
+                epoch, split = place
+                found.differences.append(f"{key} ({split} of epoch {epoch}) is {b.get(key)}, {a.get(key)} was recorded")
 
 
 def _compare_end(recorded: Recorded, folder: RunFolder, summary: Mapping[str, Any], found: Compared) -> None:
-    then = recorded.folder.read_json("summary.json")
+    then = recorded.folder.read_json(FILE)
     found.differences += [
         f"{key} is {summary.get(key)}, {then.get(key)} was recorded"
         for key in RESULTS
@@ -286,17 +288,21 @@ def _folder(target: Path | None) -> Iterator[RunFolder]:
 
 def _points(folder: RunFolder) -> dict[tuple[int, int], Checkpoint]:
     """The checkpoints that were kept, by epoch and batch."""
-    found = [checkpoint.load(path) for path in sorted(folder.checkpoints.glob("step-*.json"))]
+    found = [checkpoint.load(path) for path in checkpoint.listed(folder.checkpoints)]
     return {(point.facts["epoch"], point.facts["batch"]): point for point in found}
 
 
-def _lines(folder: RunFolder) -> list[dict[str, Any]]:
+def _lines(folder: RunFolder, whole: bool = True) -> Lines:
+    """By epoch and split. whole: a line that cannot be read is damage, and not the end of a killed run."""
     path = folder.path / "metrics.jsonl"
-    found = []
+    found: Lines = {}
     for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
         try:
-            found.append(json.loads(line))
-        except ValueError as error:
+            facts = json.loads(line)
+            found[int(facts["epoch"]), str(facts["split"])] = facts
+        except (ValueError, KeyError, TypeError) as error:
+            if not whole:
+                break
             raise RunError("a damaged file", where=f"{path}, line {number}", got=line[:60], allowed="a JSON object") from error
     return found
 

@@ -39,7 +39,7 @@ def quantity(value: object, unit: str, where: str) -> float:
 
 
 @cache
-def _units() -> UnitRegistry:
+def _units() -> UnitRegistry[float]:
     """Every unit there is, read once: it takes half a second."""
     import pint
 

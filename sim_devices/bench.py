@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
@@ -26,19 +25,18 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import IO, Self
 
 from hil.errors import HilError, OpenFailed, Refused
 from sim_devices.control import ControlClient, ControlServer, refusal, refused
+from sim_devices.own_process import ONE_THREAD, STOP_TIMEOUT_S, end, reasons_to_end, serve_until_told
 from sim_devices.transports.hislip import HislipServer
 from sim_devices.transports.socket import SocketServer
 from sim_devices.virtual_bench import Assembly, VirtualBench, assemble
 
 START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 5.0
 STDERR_LINES = 20
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 class RunningBench:
@@ -48,7 +46,7 @@ class RunningBench:
     """
 
     def __init__(self, assembly: Assembly, description: VirtualBench) -> None:
-        self.plant, self.boxes = assembly.plant, assembly.boxes
+        self.plant, self.boxes, self.faults, self.log = assembly.plant, assembly.boxes, assembly.faults, assembly.log
         self.resources: dict[str, str] = {}
         self.sockets: dict[str, str] = {}
         with ExitStack() as opened:
@@ -59,17 +57,18 @@ class RunningBench:
         for part in description.boxes:
             box = self.boxes[part.name]
             if description.transport in ("socket", "both"):
-                raw = SocketServer(box, port=part.socket_port)
+                raw = SocketServer(box, port=part.socket_port, faults=self.faults.of[part.name])
                 opened.callback(raw.close)
                 raw.start()
                 self.sockets[part.name] = self.resources[part.name] = raw.resource
             if description.transport in ("hislip", "both"):
-                hislip = HislipServer(box, port=part.hislip_port)
+                hislip = HislipServer(box, port=part.hislip_port, faults=self.faults.of[part.name])
                 opened.callback(hislip.close)
                 hislip.start()
                 self.resources[part.name] = hislip.resource
-        self.control = ControlServer(self.plant, self.boxes, port=description.control_port)
+        self.control = ControlServer(self.plant, self.boxes, port=description.control_port, faults=self.faults)
         opened.callback(self.control.close)
+        opened.callback(self.faults.heal)  # first of all: who waits because of a fault goes on, and can end
         self.control.start()
 
     def close(self) -> None:
@@ -118,7 +117,7 @@ class ServedBench:
         with suppress(HilError):  # it may be gone already
             self.control.stop()
         self.control.close()
-        _end(self._process)
+        end(self._process)
         self._stderr.close()
 
     def kill(self) -> None:
@@ -155,7 +154,7 @@ def spawn(description: VirtualBench, start_timeout_s: float = START_TIMEOUT_S) -
         return ServedBench(process, stderr, _await_ready(process, description.to_json(), stderr, start_timeout_s))
     except BaseException:
         process.kill()
-        _end(process)
+        end(process)
         stderr.close()
         raise
 
@@ -196,20 +195,6 @@ def _tail(stderr: IO[str]) -> str:
     return "".join(stderr.readlines()[-STDERR_LINES:]).rstrip()
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """Close its pipes and wait; ask twice, then stop asking."""
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with suppress(BrokenPipeError):
-                pipe.close()
-    for ask in (process.terminate, process.kill):
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            ask()
-    process.wait()
-
-
 def _texts(value: object) -> dict[str, str]:
     if isinstance(value, list):
         value = dict(enumerate(value))
@@ -223,13 +208,7 @@ def _texts(value: object) -> dict[str, str]:
 
 def main() -> int:
     """Serve until told to end. Exit status: 0 ended as asked, 2 refused."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def on_term(number: int, frame: FrameType | None) -> None:
-        reasons.put("SIGTERM")
-
-    signal.signal(signal.SIGTERM, on_term)
+    reasons = reasons_to_end()
     try:
         description = VirtualBench.from_json(sys.stdin.readline())
         bench = build(description)
@@ -239,39 +218,15 @@ def main() -> int:
     with bench:
         ready = {"resources": bench.resources, "sockets": bench.sockets, "control": bench.control.address}
         print(json.dumps(ready), flush=True)
-        _watch(bench, reasons)
-        _serve_until_told(bench, description, reasons)
+        serve_until_told(reasons, bench.control.stopped, description.linger_s, lambda event: _note(bench, event))
     return 0
 
 
-def _watch(bench: RunningBench, reasons: queue.SimpleQueue[str]) -> None:
-    def parent() -> None:
-        sys.stdin.read()
-        reasons.put("parent gone")
-
-    def control() -> None:
-        bench.control.stopped.wait()
-        reasons.put("control port")
-
-    for watch in (parent, control):
-        threading.Thread(target=watch, daemon=True).start()
-
-
-def _serve_until_told(bench: RunningBench, description: VirtualBench, reasons: queue.SimpleQueue[str]) -> None:
-    why = reasons.get()
-    if why == "parent gone" and description.linger_s:
-        _note(bench, description, why)
-        with suppress(queue.Empty):
-            why = reasons.get(timeout=description.linger_s)
-    _note(bench, description, f"end: {why}")
-
-
-def _note(bench: RunningBench, description: VirtualBench, event: str) -> None:
+def _note(bench: RunningBench, event: str) -> None:
     """A line in the bench's own log: in which state were the outputs?"""
-    if description.log_path is not None:
-        line = json.dumps({"time_s": time.time(), "event": event, "outputs": bench.control.outputs()})
-        with Path(description.log_path).open("a") as log:
-            log.write(line + "\n")
+    bench.log.note(
+        {"time_s": time.time(), "event": event, "outputs": bench.control.outputs(), "extremes": bench.control.extremes()}
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,11 @@ A line of JSON each way, newline-delimited, over TCP on the loopback interface:
     restore      state         what a snapshot gave; what it leaves out stays as it is
     log                        outputs that went on or off, oldest first
     outputs                    for each box: its output channels, on or off, and their level in V
+    extremes                   for each box and output: the lowest and the highest V that ever reached its connector
     reboot       box           power off and on
+    fault        box kind ...  schedule a fault, see sim_devices/instruments/faults.py; its id
+    faults                     {"faults": what is scheduled and how often it was injected, "log": every injection}
+    heal         fault         take back the fault of this id, or all without it; how many
     stop                       end the bench
 
 It is never the port of an instrument: a client that speaks SCPI cannot reach the plant by accident.
@@ -31,7 +35,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from hil.errors import ConfigError, ContractError, Desync, Disconnected, HilError, LinkTimeout, OpenFailed
-from sim_devices.instruments.box import Box
+from sim_devices.instruments.faults import FaultSchedule
 from sim_devices.transports.listener import Listener
 
 FACTS = ("what", "where", "got", "allowed", "outputs", "todo")
@@ -55,12 +59,37 @@ class Adjustable(Protocol):
     def log(self) -> Sequence[Any]:
         """Dataclasses, oldest first."""
 
+    def extremes(self) -> Mapping[str, object]:
+        """By the name of the box itself: for each output the lowest and highest volts that it gave."""
+
+
+class Controlled(Protocol):
+    """The side of a simulated instrument that the control port shows."""
+
+    @property
+    def name(self) -> str: ...
+
+    def reboot(self) -> None: ...
+
+    def snapshot(self) -> dict[str, object]: ...
+
+    def restore(self, state: Mapping[str, object]) -> None: ...
+
+    def outputs(self) -> dict[str, object]: ...
+
 
 class ControlServer:
-    """Args: plant: physics and wires. boxes: the simulated instruments by their name on the bench."""
+    """Args: plant: physics and wires. boxes: the simulated instruments by their name on the bench. faults: of them."""
 
-    def __init__(self, plant: Adjustable, boxes: Mapping[str, Box], host: str = "127.0.0.1", port: int = 0) -> None:
-        self._plant, self._boxes = plant, dict(boxes)
+    def __init__(
+        self,
+        plant: Adjustable,
+        boxes: Mapping[str, Controlled],
+        host: str = "127.0.0.1",
+        port: int = 0,
+        faults: FaultSchedule | None = None,
+    ) -> None:
+        self._plant, self._boxes, self._faults = plant, dict(boxes), faults or FaultSchedule({})
         self._listener = Listener(self._serve, host, port, "control port")
         self.stopped = threading.Event()  # set by a client that asks the bench to end
         self._answers: dict[str, Callable[[Mapping[str, object]], object]] = {
@@ -71,7 +100,11 @@ class ControlServer:
             "restore": lambda asked: self.restore(_mapping(asked.get("state"))),
             "log": lambda asked: [asdict(entry) for entry in plant.log],
             "outputs": lambda asked: self.outputs(),
+            "extremes": lambda asked: self.extremes(),
             "reboot": lambda asked: self._box(_text(asked, "box")).reboot(),
+            "fault": lambda asked: self._faults.add({k: v for k, v in asked.items() if k not in ("id", "do")}),
+            "faults": lambda asked: {"faults": self._faults.faults(), "log": self._faults.log()},
+            "heal": lambda asked: self._faults.heal(_text(asked, "fault") if "fault" in asked else None),
             "stop": lambda asked: self.stopped.set(),
         }
 
@@ -109,7 +142,11 @@ class ControlServer:
     def outputs(self) -> dict[str, object]:
         return {name: box.outputs() for name, box in self._boxes.items()}
 
-    def _box(self, name: str) -> Box:
+    def extremes(self) -> dict[str, object]:
+        found = self._plant.extremes()
+        return {name: found.get(box.name, {}) for name, box in self._boxes.items()}
+
+    def _box(self, name: str) -> Controlled:
         if name not in self._boxes:
             raise ConfigError("no such box", where="control port", got=f'"{name}"', allowed=", ".join(sorted(self._boxes)))
         return self._boxes[name]
@@ -188,9 +225,28 @@ class ControlClient:
         """For each box: its output channels."""
         return dict(_mapping(self._ask({"do": "outputs"})))
 
+    def extremes(self) -> dict[str, object]:
+        """For each box: {channel: {"low_v": ..., "high_v": ...}}, the extremes at its connectors since the bench started; a
+        channel that was never on is not there."""
+        return dict(_mapping(self._ask({"do": "extremes"})))
+
     def reboot(self, box: str) -> None:
         """Power the box off and on."""
         self._ask({"do": "reboot", "box": box})
+
+    def fault(self, box: str, kind: str, **settings: object) -> str:
+        """Schedule a fault, its settings as in `sim_devices.instruments.faults.Fault`; its id."""
+        return str(self._ask({**settings, "do": "fault", "box": box, "kind": kind}))
+
+    def faults(self) -> dict[str, list[dict[str, object]]]:
+        """ "faults": what is scheduled, each with how many exchanges "matched" and how often it was "injected". "log": the
+        injections, oldest first: time_s, box, kind, id, exchange."""
+        found = _mapping(self._ask({"do": "faults"}))
+        return {name: [dict(_mapping(entry)) for entry in _list(found.get(name))] for name in ("faults", "log")}
+
+    def heal(self, fault: str | None = None) -> int:
+        """Take back one fault by its id, or all of them; how many. What is waiting because of them goes on."""
+        return int(_number({"answer": self._ask({"do": "heal", **({} if fault is None else {"fault": fault})})}, "answer"))
 
     def stop(self) -> None:
         """End the bench. It answers before it ends."""

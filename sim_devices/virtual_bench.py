@@ -4,7 +4,7 @@ A description holds JSON values only, so that it can be sent to another process:
 
     {"boxes": [{"name": "awg", "use": "module:Class", "settings": {...}}, ...],
      "wires": [{"awg": "awg", "scope": "scope", "node": {"use": "module:Class", "settings": {...}}, "delay_s": 12.4e-9, ...}],
-     "transport": "hislip", "seed": 7, ...}
+     "transport": "hislip", "seed": 7, "faults": [{"box": "scope", "kind": "truncate", "rate": 0.001}, ...], ...}
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import inspect
 import json
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from hil.errors import ConfigError
 from sim_devices.control import Adjustable
 from sim_devices.instruments.box import Box
+from sim_devices.instruments.faults import FaultSchedule, Place
+from sim_devices.switch_log import SwitchLog
 
 Transport = Literal["hislip", "socket", "both"]
 B = TypeVar("B")
@@ -71,8 +73,9 @@ class VirtualBench:
     """A whole bench.
 
     boxes: the instruments. wires: what lies between them. seed: of noise and drift. oversample: see `sim_devices.wiring.Plant`.
-    linger_s: how long it outlives its parent. log_path: a file that gets the state of the outputs when the parent is gone and
-    at the end.
+    linger_s: how long it outlives its parent. log_path: a file that gets a line when an output goes on or off, and the state of
+    all of them when the parent is gone and at the end. faults: scheduled from the start, see `sim_devices.instruments.faults`;
+    the box of a fault is a name of `boxes`, or "node", "node2", ... for that of a wire.
     """
 
     boxes: tuple[VirtualBox, ...]
@@ -83,6 +86,7 @@ class VirtualBench:
     control_port: int = 0
     linger_s: float = 0.0
     log_path: str | None = None
+    faults: Sequence[Mapping[str, object]] = ()
 
     def __post_init__(self) -> None:
         if self.transport not in get_args(Transport):
@@ -113,7 +117,8 @@ class VirtualBench:
             values: dict[str, Any] = json.loads(line)
             boxes = tuple(VirtualBox(**box) for box in values.pop("boxes"))
             wires = tuple(VirtualWire(**{**wire, "node": Part(**wire["node"])}) for wire in values.pop("wires", ()))
-            return VirtualBench(boxes, wires, **values)
+            faults = tuple(dict(fault) for fault in values.pop("faults", ()))
+            return VirtualBench(boxes, wires, faults=faults, **values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
                 "not the description of a virtual bench", where="virtual bench", got=f"{line[:80]!r}: {error}"
@@ -142,6 +147,9 @@ class Unwired:
     def log(self) -> tuple[Any, ...]:
         return ()
 
+    def extremes(self) -> Mapping[str, object]:
+        return {}
+
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
@@ -149,6 +157,8 @@ class Assembly:
 
     plant: Adjustable
     boxes: dict[str, Box]
+    faults: FaultSchedule
+    log: SwitchLog
 
 
 def assemble(bench: VirtualBench) -> Assembly:
@@ -161,11 +171,16 @@ def assemble(bench: VirtualBench) -> Assembly:
     boxes: dict[str, object] = {
         box.name: made(Part(box.use, box.settings), f"box {box.name}", lock=lock) for box in bench.boxes
     }
-    plant = _wired(bench, boxes) if bench.wires else Unwired()
-    return Assembly(plant, {name: cast(Box, box) for name, box in boxes.items()})
+    scopes = {wire.scope for wire in bench.wires}
+    places: dict[str, Place] = {name: "scope" if name in scopes else "box" for name in boxes}
+    places |= {f"node{'' if i == 0 else i + 1}": "node" for i in range(len(bench.wires))}
+    faults, log = FaultSchedule(places, bench.seed), SwitchLog(bench.log_path)
+    plant = _wired(bench, boxes, faults, log) if bench.wires else Unwired()
+    faults.add_all(bench.faults)
+    return Assembly(plant, {name: cast(Box, box) for name, box in boxes.items()}, faults, log)
 
 
-def _wired(bench: VirtualBench, boxes: Mapping[str, object]) -> Adjustable:
+def _wired(bench: VirtualBench, boxes: Mapping[str, object], faults: FaultSchedule, log: SwitchLog) -> Adjustable:
     from sim_devices.instruments.keysight_33600 import Keysight33600  # here, because a bench without wires starts ten times
     from sim_devices.instruments.keysight_infiniivision import InfiniiVision  # faster without torch
     from sim_devices.wiring import Cable, Node, Plant, Wire
@@ -181,7 +196,10 @@ def _wired(bench: VirtualBench, boxes: Mapping[str, object]) -> Adjustable:
             noise_v=w.noise_v,
         )
 
-    return Plant([wire(w) for w in bench.wires], seed=bench.seed, oversample=bench.oversample)
+    wires = [wire(w) for w in bench.wires]
+    for described, made_wire in zip(bench.wires, wires, strict=True):
+        made_wire.scope.faults = faults.of[described.scope]
+    return Plant(wires, seed=bench.seed, oversample=bench.oversample, log=log, faults=faults.of)
 
 
 def _box(boxes: Mapping[str, object], name: str, kind: type[B]) -> B:

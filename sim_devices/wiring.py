@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -30,15 +30,16 @@ from torch import Tensor
 from hil.chance import generator
 from hil.errors import ConfigError, ContractError
 from sim_devices.instruments.drive import Drive
+from sim_devices.instruments.faults import Fault, Faults, Moment, Strike
 from sim_devices.instruments.keysight_33600 import Keysight33600
 from sim_devices.instruments.keysight_infiniivision import InfiniiVision, Trigger
 from sim_devices.instruments.sampling import Window
 from sim_devices.simulated import DTYPES
+from sim_devices.switch_log import Switched, SwitchLog
 from sim_devices.twin import State, Twin
 
 SYNC_V = 3.3
 SLACK = 1e-4  # of a sample: an instant that close below the next sample belongs to it
-LOG_LENGTH = 10_000
 
 
 class Node(Twin, Protocol):
@@ -73,26 +74,24 @@ class Wire:
     noise_v: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Switched:
-    """An output went on or off. time_s: of the bench's clock."""
-
-    time_s: float
-    box: str
-    channel: int
-    on: bool
-
-
 class Plant:
     """All wires of a bench. Boxes on one bench share one lock, which is held when the plant is called.
 
     Args:
         wires: at least one. seed: of noise and drift. oversample: points simulated per point of the scope; more than 1 where
-        a node's bandwidth matters between the scope's points. clock: for the log, seconds.
+        a node's bandwidth matters between the scope's points. clock: for the log, seconds. log: of the outputs that are
+        switched. faults: of the nodes, by "node", "node2", ... for the wires in order.
     """
 
     def __init__(
-        self, wires: Sequence[Wire], *, seed: int = 0, oversample: int = 1, clock: Callable[[], float] = time.time
+        self,
+        wires: Sequence[Wire],
+        *,
+        seed: int = 0,
+        oversample: int = 1,
+        clock: Callable[[], float] = time.time,
+        log: SwitchLog | None = None,
+        faults: Mapping[str, Faults] | None = None,
     ) -> None:
         if not wires or oversample < 1:
             raise ConfigError("a bench needs a wire", where="wiring", got=f"{len(wires)} wires, oversample {oversample}")
@@ -108,8 +107,12 @@ class Plant:
         self._states: list[State | None] = [None] * len(wires)
         self._sampled: list[tuple[float, Node] | None] = [None] * len(wires)
         self._indices: dict[int, tuple[tuple[float, ...], NDArray[np.intp]]] = {}
-        self._log: deque[Switched] = deque(maxlen=LOG_LENGTH)
-        for wire in self._wires:
+        self._log = log or SwitchLog()
+        known = faults or {}
+        self._faults = [known.get(f"node{_tail(i)}") or Faults(f"node{_tail(i)}", "node") for i in range(len(wires))]
+        self._extremes: dict[str, dict[int, tuple[float, float]]] = {}
+        for i, wire in enumerate(self._wires):
+            self._faults[i].check = partial(self._can_hop, i)
             wire.awg.connect(self)
             wire.scope.connect(self)
 
@@ -117,6 +120,9 @@ class Plant:
 
     def fired(self, source: Keysight33600, channels: tuple[int, ...]) -> None:
         """A burst starts: every scope that waits for its edge records it."""
+        for channel in channels:
+            if source.on(channel):
+                self._see(source, channel, whole=True)
         for scope in self._scopes():
             playing = self._playing(scope, source, channels)
             if scope.waiting and playing:
@@ -133,17 +139,30 @@ class Plant:
         self._record(scope, scope.window(), self._playing(scope))
 
     def switched(self, source: Keysight33600, channel: int, on: bool) -> None:
-        self._log.append(Switched(self._clock(), source.name, channel, on))
+        self._log.add(Switched(self._clock(), source.name, channel, on))
         if on:
+            self.moved(source, channel)
             for scope in self._scopes():
                 self.armed(scope)
+
+    def moved(self, source: Keysight33600, channel: int) -> None:
+        self._see(source, channel, whole=source.free_running(channel))
 
     # -- What people and the control port call ------------------------------------------------------------------------
 
     @property
     def log(self) -> tuple[Switched, ...]:
         """Outputs that went on or off, oldest first."""
-        return tuple(self._log)
+        return self._log.entries
+
+    def extremes(self) -> dict[str, object]:
+        """By the name of a generator, for each channel that ever was on: the lowest and highest V at its connector since the
+        start, at the load of its cable; a channel without a cable is open."""
+        with self._lock:
+            return {
+                name: {str(channel): {"low_v": low, "high_v": high} for channel, (low, high) in seen.items()}
+                for name, seen in self._extremes.items()
+            }
 
     @property
     def shots(self) -> int:
@@ -224,6 +243,14 @@ class Plant:
 
     # -- Inside -------------------------------------------------------------------------------------------------------
 
+    def _see(self, source: Keysight33600, channel: int, whole: bool) -> None:
+        """Note what is at the connector now."""
+        load = next((w.cable.load_ohm for w in self._wires if w.awg is source and w.awg_channel == channel), math.inf)
+        low, high = source.span(channel, load, whole)
+        seen = self._extremes.setdefault(source.name, {})
+        lowest, highest = seen.get(channel, (low, high))
+        seen[channel] = min(low, lowest), max(high, highest)
+
     def _scopes(self) -> list[InfiniiVision]:
         return list({id(w.scope): w.scope for w in self._wires}.values())
 
@@ -245,7 +272,7 @@ class Plant:
         if not (self._sync and 0 <= edge.level_v < SYNC_V):
             return False
         leading = next((i for i in playing if self._wires[i].awg.sync(self._wires[i].awg_channel)), None)
-        if leading is None:
+        if leading is None or scope.misses():
             return False
         late = 0.0 if edge.rising else 0.5 * self._drive(leading).duration_s
         self._record(scope, replace(window, start_s=window.start_s + late), playing, window)
@@ -268,7 +295,7 @@ class Plant:
         if not len(later):
             return False
         first = int(later[0]) + 1 + round(window.start_s * rate)
-        if first + window.points > long.points:
+        if first + window.points > long.points or scope.misses():
             return False
         scope.capture(window, {n: v[first : first + window.points] for n, v in volts.items()})
         return True
@@ -298,11 +325,29 @@ class Plant:
         state = self._states[i]
         if state is None:
             state = wire.node.rest(1, self._resting(i))
-        y, self._states[i] = known[1].respond(state, None, x.unsqueeze(0), rng)
+        strikes = self._faults[i].strikes(Moment.SHOT) if self._faults[i].on_physics else ()
+        node, shift = self._hopped(i, rate_hz, strikes) if strikes else (known[1], None)
+        y, after = node.respond(state if shift is None else _moved(state, shift, 1), None, x.unsqueeze(0), rng)
+        self._states[i] = after if shift is None else _moved(after, shift, -1)
         y = y.reshape(-1)[self._oversample - 1 :: self._oversample]
         if wire.noise_v:
             y = y + wire.noise_v * torch.randn(y.shape, generator=rng)
         return y
+
+    def _hopped(self, i: int, rate_hz: float, strikes: Sequence[Strike]) -> tuple[Node, State]:
+        """For one shot: another node in the same place, and how far its rest is from that of the node itself."""
+        node = self._wires[i].node
+        settings = dict(node.settings())
+        for strike in strikes:
+            settings |= hop(settings, strike.fault)
+        other = _made(node, settings)
+        rests = zip(node.rest(1, self._resting(i)), other.rest(1, self._resting(i)), strict=True)
+        return other.sampled(1 / rate_hz), tuple(there - here for here, there in rests)
+
+    def _can_hop(self, i: int, fault: Fault) -> None:
+        """Raises: ConfigError: the node of wire i cannot make this mode hop."""
+        node = self._wires[i].node
+        _made(node, {**node.settings(), **hop(node.settings(), fault)})
 
     def _drive(self, i: int) -> Drive:
         wire = self._wires[i]
@@ -369,6 +414,30 @@ def _held(start: float, ratio: float, points: int, length: int, cycles: float) -
     index %= length
     index[outside] = length
     return index
+
+
+def hop(settings: Mapping[str, float], fault: Fault) -> dict[str, float]:
+    """What a mode hop changes of a node, which must have these settings.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    steps = {"phase_rad": fault.phase_rad != 0, "laser_w": fault.power != 1, "noise": fault.noise != 1}
+    wanted = [name for name, steps_there in steps.items() if steps_there]
+    missing = [name for name in wanted if name not in settings]
+    if missing or not wanted:
+        raise ConfigError(
+            "a mode hop that this node cannot make", where="fault", got=", ".join(missing) or "no step at all",
+            allowed=", ".join(name for name in steps if name in settings) or "none; it has no phase, laser or noise",
+            todo="give a fault with phase_rad, power (of laser_w) or noise",
+        )  # fmt: skip
+    after = {name: settings[name] for name in wanted}
+    factors = {"laser_w": fault.power, "noise": fault.noise}
+    return {name: now + fault.phase_rad if name == "phase_rad" else now * factors[name] for name, now in after.items()}
+
+
+def _moved(state: State, by: State, sign: int) -> State:
+    return tuple(part + sign * step for part, step in zip(state, by, strict=True))
 
 
 def _made(node: Node, settings: Mapping[str, float]) -> Node:

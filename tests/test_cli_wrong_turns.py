@@ -195,6 +195,10 @@ def test_a_config_of_something_else(stopped: Path, capsys: pytest.CaptureFixture
     config.write_text(config.read_text().replace(old, new))
     code, err = hil(capsys, "resume", stopped)
     assert code == 2, err
+    for part in ("config.toml", "was changed", "Outputs: untouched", "Next: undo the change", "--changed"):
+        assert part in err
+    code, err = hil(capsys, "resume", stopped, "--changed")
+    assert code == 2, err
     for part in ("does not fit", "Outputs: ", "Next: undo the change"):
         assert part in err
     assert len(list((stopped / "checkpoints").glob("step-*.json"))) == 3
@@ -207,7 +211,10 @@ def test_a_lower_rate_takes_effect(stopped: Path, capsys: pytest.CaptureFixture[
     from hil.run.checkpoint import latest, load
 
     before = load(latest(stopped / "checkpoints")).tensors["net.layers.0.synapse.weight"]
-    assert hil(capsys, "resume", stopped)[0] == 0
+    code, err = hil(capsys, "resume", stopped)
+    assert code == 2
+    assert "optimizer.lr 0.001 -> 1e-30" in err
+    assert hil(capsys, "resume", stopped, "--changed")[0] == 0
     assert torch.equal(before, load(latest(stopped / "checkpoints")).tensors["net.layers.0.synapse.weight"])
 
 
@@ -270,9 +277,10 @@ def test_a_full_disk_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[st
     monkeypatch.setattr(checkpoint, "save", full)
     code, err = hil(capsys, "train", written(tmp_path), "--run", tmp_path / "r")
     assert code == 3, err
-    for part in ("No space left", "could not be written", "hil train, into another folder"):
+    for part in ("No space left", "could not be written", "hil resume starts again from step 0", "then: hil resume"):
         assert part in err
-    assert "hil resume" not in err.partition("free space")[0].partition("cannot write")[0]
+    monkeypatch.undo()
+    assert hil(capsys, "resume", tmp_path / "r")[0] == 0
 
 
 def test_help_says_what_the_options_mean(capsys: pytest.CaptureFixture[str]) -> None:

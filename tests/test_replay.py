@@ -226,9 +226,9 @@ def test_a_run_is_repeated_and_what_differs_is_found(tmp_path: Path, command: Co
     assert command("resume", tmp_path / "again")[0] == 2  # it would open the bench of the recorded run
     metrics = folder / "metrics.jsonl"
     kept = metrics.read_text()
-    metrics.write_text(kept.replace('"epoch": 2', '"epoch": 3', 1))
+    metrics.write_text(kept.replace('"step": 16', '"step": 17', 1))
     code, said = command("replay", folder)
-    assert (code, "epoch (train of epoch 3) is 2, 3 was recorded" in said) == (3, True), said
+    assert (code, "step (train of epoch 2) is 16, 17 was recorded" in said) == (3, True), said
     metrics.write_text(kept)
     code, said = command("replay", folder, "--set", "optimizer.lr=0.1")
     assert (code, "never recorded" in said, "after step 1" in said) == (3, True, True), said

@@ -19,6 +19,7 @@ from hil.report.record import Facts, Record
 Numbers = tuple[float, ...]
 Confusion = tuple[tuple[int, ...], ...]
 PLACE = "diagnostics.json"
+ROUTINE = ("step", "commit", "checkpoint", "epoch")  # of the journal: no events
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,7 @@ def timeline(journal: Sequence[Facts]) -> Timeline:
         if after is not None and step is not None:
             since.append(after)
             steps.append(step)
-        if kind != "step":
+        if kind not in ROUTINE:
             events.append(Event(after, kind, _said(line)))
     return Timeline(tuple(since), tuple(steps), tuple(events), length)
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from hil.errors import RunError
+from hil.run import journal
 
 FILES = ("config.toml", "summary.json", "metrics.jsonl", "journal.jsonl", "diagnostics.json")
 NOTES_PER_FILE = 5
+COMMITS = 2000
 
 Facts = Mapping[str, Any]
 
@@ -63,7 +65,7 @@ def read(run: Path) -> Record:
         config_text=text,
         summary=_object(run / "summary.json", notes),
         metrics=_lines(run / "metrics.jsonl", notes),
-        journal=_lines(run / "journal.jsonl", notes),
+        journal=_journal(run / "journal.jsonl", notes),
         diagnostics=_object(run / "diagnostics.json", notes),
         notes=tuple(notes),
     )
@@ -101,6 +103,23 @@ def _object(path: Path, notes: list[str]) -> Facts:
         notes.append(f"{path.name} is left out: it holds a {type(value).__name__}, not an object.")
         return {}
     return value
+
+
+def _journal(path: Path, notes: list[str]) -> tuple[Facts, ...]:
+    """Its events, and so many of its commits as a figure can show; a weekend has millions."""
+    if not path.is_file():
+        notes.append(f"{path.name} is missing.")
+        return ()
+    try:
+        told = journal.contents(path, COMMITS)
+    except RunError as error:
+        notes.append(f"{path.name} cannot be read: {error.got}.")
+        return ()
+    bad = [f"{path.name} {text}; it is left out." for text in told.damaged]
+    notes.extend(bad[:NOTES_PER_FILE])
+    if len(bad) > NOTES_PER_FILE:
+        notes.append(f"{path.name}: {len(bad) - NOTES_PER_FILE} more damaged lines are left out.")
+    return tuple(told.records)
 
 
 def _lines(path: Path, notes: list[str]) -> tuple[Facts, ...]:

@@ -1,16 +1,19 @@
 """Checkpoints: tensors in safetensors, everything else in JSON beside them. No pickle.
 
     checkpoints/step-00001406.safetensors   tensors, flat names: net.* learner.* optimizer.<parameter>.<slot>
-    checkpoints/step-00001406.json          numbers, device snapshots, SHA-256 of the tensors; written last: its presence
-                                            says that the pair is complete
+    checkpoints/step-00001406.json          numbers, device snapshots, SHA-256 of the tensors and of these facts; written last:
+                                            its presence says that the pair is complete
+    checkpoints/step-00001406-before-validation.*     taken after the last step of an epoch, before the epoch is scored
 
-The pair is written atomically, the JSON after the tensors. A pair whose sum does not match is damaged and never used silently.
+The pair is written atomically, the JSON after the tensors, under a name that no complete pair has: to overwrite one would leave
+a moment with new tensors beside old facts. A pair whose sums do not match is damaged and never used silently.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +38,34 @@ class Checkpoint:
 def save(folder: Path, name: str, point: Checkpoint) -> Path:
     """Write the pair `name`.safetensors, `name`.json into `folder`, durably; returns the JSON's path."""
     payload = safetensors.torch.save({key: value.detach().cpu().contiguous() for key, value in point.tensors.items()})
-    write_atomic(folder / f"{name}.safetensors", payload)
-    facts = {**point.facts, "sha256": hashlib.sha256(payload).hexdigest()}
     path = folder / f"{name}.json"
-    write_atomic(path, (json.dumps(facts) + "\n").encode())
+    _gone(path)  # an old pair of this name does not count from here on
+    write_atomic(path.with_suffix(".safetensors"), payload)
+    facts = json.loads(json.dumps({**point.facts, "sha256": hashlib.sha256(payload).hexdigest()}))  # as a reader will find them
+    write_atomic(path, (json.dumps({**facts, "facts_sha256": _sum(facts)}) + "\n").encode())
     return path
+
+
+def _sum(facts: Mapping[str, Any]) -> str:
+    """Of all facts but this sum itself, whatever their order and layout in the file."""
+    told = {key: value for key, value in facts.items() if key != "facts_sha256"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def place(path: Path) -> tuple[int, bool] | None:
+    """(step, whether the epoch that ends there is scored) of a checkpoint's name; None for any other name."""
+    found = re.fullmatch(r"step-(\d{8,})(-before-validation)?", path.stem)
+    return (int(found[1]), found[2] is None) if found else None
+
+
+def name(step: int, scored: bool) -> str:
+    """Of the checkpoint after `step`. scored: not one that waits for its epoch's validation."""
+    return f"step-{step:08d}" + ("" if scored else "-before-validation")
+
+
+def listed(folder: Path) -> list[Path]:
+    """The JSON of every pair, oldest first."""
+    return sorted((path for path in folder.glob("step-*.json") if place(path)), key=lambda path: place(path) or (0, False))
 
 
 def load(path: Path) -> Checkpoint:
@@ -52,14 +78,18 @@ def load(path: Path) -> Checkpoint:
     try:
         facts = json.loads(path.read_text())
         payload = tensors.read_bytes()
-        if not isinstance(facts, dict) or hashlib.sha256(payload).hexdigest() != facts.get("sha256"):
-            raise ValueError("the checksum of the tensors does not match")
+        if not isinstance(facts, dict):
+            raise ValueError(f"a {type(facts).__name__} in place of its facts")
+        if _sum(facts) != facts.get("facts_sha256", _sum(facts)):
+            raise ValueError("the checksum of the facts does not match")
+        if hashlib.sha256(payload).hexdigest() != facts.get("sha256"):
+            raise ValueError(f"the checksum of the {len(payload):,} bytes in {tensors.name} does not match")
         return Checkpoint(safetensors.torch.load(payload), facts)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise RunError(
             "a damaged checkpoint",
             where=str(path),
-            got=str(error),
+            got=f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error),
             allowed="the pair that hil wrote",
             outputs="untouched; nothing was opened",
             todo=f"name an earlier one: hil resume RUN --from {path.parent}/step-….json",
@@ -72,7 +102,7 @@ def latest(folder: Path) -> Path:
     Raises:
         RunError: there is none.
     """
-    found = sorted(folder.glob("step-*.json"))
+    found = listed(folder)
     if not found:
         raise RunError(
             "no checkpoint to resume from",
@@ -86,17 +116,21 @@ def latest(folder: Path) -> Path:
 
 def prune(folder: Path, keep: int) -> None:
     """Remove all but the newest `keep` step checkpoints."""
-    for path in sorted(folder.glob("step-*.json"))[:-keep]:
-        path.unlink()  # the JSON first: a pair without it does not count as a checkpoint
-        path.with_suffix(".safetensors").unlink(missing_ok=True)
+    for path in listed(folder)[:-keep]:
+        _gone(path)
 
 
-def forget_after(folder: Path, step: int) -> None:
-    """Remove the checkpoints beyond `step`: a run that went back to it makes them again, and the newest must be its own."""
-    for path in folder.glob("step-*.json"):
-        if path.stem > f"step-{step:08d}":
-            path.unlink()
-            path.with_suffix(".safetensors").unlink(missing_ok=True)
+def forget_after(folder: Path, start: Path) -> None:
+    """Remove the checkpoints beyond `start`: a run that went back to it makes them again, and the newest must be its own."""
+    last = place(start)
+    for path in listed(folder):
+        if last is not None and (place(path) or last) > last:
+            _gone(path)
+
+
+def _gone(path: Path) -> None:
+    path.unlink(missing_ok=True)  # the JSON first: a pair without it does not count as a checkpoint
+    path.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
 def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

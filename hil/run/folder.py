@@ -1,6 +1,6 @@
 """A run is a folder on disk; this file knows its names and how to write them without ever leaving half a file.
 
-    config.toml  metrics.jsonl  journal.jsonl  summary.json  diagnostics.json  checkpoints/  report.html
+    config.toml  bench.toml  metrics.jsonl  journal.jsonl  summary.json  diagnostics.json  checkpoints/  report.html  run.lock
 
 Whole files are written to a temporary name, fsynced, renamed, and their folder fsynced. Lines are appended in one write each,
 so a killed process leaves at most one torn last line, which readers report and skip.
@@ -11,14 +11,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
-from datetime import UTC, datetime
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hil.errors import RunError
-
-UNTOUCHED = "untouched; nothing was opened"
+from hil.run.journal import Journal
+from hil.run.owner import UNTOUCHED, owned
 
 
 def write_atomic(path: Path, payload: bytes) -> None:
@@ -56,6 +56,26 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.journal = Journal(path / "journal.jsonl")
+        self._owned = False
+
+    @contextlib.contextmanager
+    def owned(self) -> Iterator[None]:
+        """Be the one process that writes here; inside another such block of this object it does nothing.
+
+        Raises:
+            RunError: another process is at work here; its pid is named.
+        """
+        if self._owned:
+            yield
+            return
+        with owned(self.path):
+            self._owned = True
+            try:
+                yield
+            finally:
+                self._owned = False
+                self.journal.close()
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
@@ -140,30 +160,66 @@ class RunFolder:
         return value
 
     def note(self, kind: str, **facts: object) -> None:
-        """One line in the journal: what happened, when."""
-        self._append("journal.jsonl", {"t": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind, **facts})
+        """One line in the journal: what happened, when. Any thread may.
 
-    def measure(self, line: Mapping[str, object]) -> None:
-        """One line in metrics.jsonl."""
-        self._append("metrics.jsonl", line)
+        Raises:
+            RunError: it cannot be written.
+        """
+        self.journal.note(kind, **facts)
 
-    def _append(self, name: str, line: Mapping[str, object]) -> None:
-        try:
-            with (self.path / name).open("a") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise RunError(
-                f"cannot write: {error.strerror}", where=str(self.path / name), todo="free space, then hil resume"
-            ) from error
+    def measure(self, *lines: Mapping[str, object]) -> None:
+        """Lines in metrics.jsonl, in one write and durably.
 
-    def forget_metrics_after(self, step: int) -> None:
-        """Drop metric lines of steps that the resumed checkpoint does not contain: they will be made again."""
+        Raises:
+            RunError: they cannot be written.
+        """
         path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return
-        kept = []
-        for line in path.read_text().splitlines():
-            with contextlib.suppress(ValueError):  # a torn last line of a killed run is dropped too
-                if json.loads(line).get("step", 0) <= step:
-                    kept.append(line)
-        write_atomic(path, "".join(f"{line}\n" for line in kept).encode())
+        try:
+            with path.open("ab") as file:
+                before = file.tell()
+                try:
+                    file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        os.truncate(path, before)  # half a line is worse than none
+                    raise
+        except OSError as error:
+            raise RunError(f"cannot write: {error.strerror}", where=str(path), todo="free space, then hil resume") from error
+
+    def forget_metrics_after(self, epoch: int) -> list[str]:
+        """Drop metric lines of epochs that a resumed checkpoint has not finished: they will be made again.
+
+        Returns what cannot be made again: damaged lines, and finished epochs that have none.
+        """
+        path = self.path / "metrics.jsonl"
+        kept, seen, lost = [], set(), []
+        for line in path.read_bytes().split(b"\n") if path.exists() else []:
+            try:
+                facts = json.loads(line)
+                of, split = int(facts["epoch"]), str(facts["split"])
+            except (ValueError, TypeError, KeyError):  # a torn last line of a killed run is dropped too
+                continue
+            if of <= epoch and (of, split) not in seen:
+                seen.add((of, split))
+                kept.append(line)
+        for of in range(1, epoch + 1):
+            gone = [split for split in ("train", "validation") if (of, split) not in seen]
+            if gone:
+                lost.append(f"metrics.jsonl: no readable line of epoch {of} ({', '.join(gone)}); the curves lack it")
+        if path.exists():
+            write_atomic(path, b"".join(line + b"\n" for line in kept))
+        return lost
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half written."""
+        for place in (self.path, self.checkpoints):
+            for path in place.glob(".*.part"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    @property
+    def free_bytes(self) -> int:
+        """Of the disk that the folder lies on, for who writes here."""
+        return shutil.disk_usage(self.path).free

@@ -6,6 +6,7 @@ Without a terminal (a log file, a test) one line an epoch is printed instead.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 
 from rich.console import Console
@@ -70,7 +71,7 @@ class Live:
         validation = f"validation {best.accuracy:.1%} (epoch {best.epoch})" if best.epoch else "validation -"
         return (
             f"{seen / wall_s:,.0f} samples/s · device {busy:.0%} · loss {loss:.3f} · {validation} · "
-            f"{self._beyond} {overflow:.1%} · faults 0"
+            f"{self._beyond} {overflow:.1%} · faults {self._training.faults_recovered}"
         )
 
     def _epoch_done(self, point: Epoch) -> None:
@@ -79,7 +80,7 @@ class Live:
             f" epoch {point.epoch:>2}/{self._training.plan.epochs}  {point.samples_per_s:>7,.0f} samples/s   "
             f"device {device:>4.0%}   loss {point.train['loss']:.3f}   train {point.train.get('accuracy', float('nan')):.1%}   "
             f"validation {point.validation['accuracy']:.1%}{' *' if point.best else '  '}   "
-            f"{self._beyond} {point.train.get('overflow', 0.0):.1%}   faults 0",
+            f"{self._beyond} {point.train.get('overflow', 0.0):.1%}   faults {self._training.faults_recovered}",
             highlight=False,
             soft_wrap=True,
         )
@@ -90,3 +91,19 @@ class Live:
 def _policy(training: Training) -> str:
     """What happens to pre-activations beyond the range of the nodes."""
     return next((layer.encode.overflow for layer in training.net.stack if layer.encode is not None), "refuse")
+
+
+def telling(kind: str, facts: Mapping[str, object]) -> Iterator[str]:
+    """A fault, or a recovery from one, as lines for people."""
+    if kind == "fault":
+        got = f" ({facts['got']})" if facts["got"] else ""
+        yield f" ! {facts['where']}: {facts['what']}{got}"
+    elif kind == "recovery":
+        tried, found = _words(facts["tried"]), _words(facts["found"])
+        yield f"   {' · '.join([*tried, *found, 'shot repeated'])} in {facts['seconds']} s   [{facts['n']} recovered]"
+    elif kind == "lost":
+        yield f" ! {facts['what']}: not recovered by {', '.join(_words(facts['tried']))} in {facts['seconds']} s"
+
+
+def _words(value: object) -> list[str]:
+    return [str(word) for word in value] if isinstance(value, list | tuple) else [str(value)]

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
@@ -25,6 +27,7 @@ from hil.learner import Learner, Online, Selecting
 from hil.network import Network
 from hil.run.checkpoint import Checkpoint, optimizer_state, restore_optimizer, under
 from hil.run.meter import Metered
+from hil.run.resilient import ResilientArray, whole_batch
 from hil.shift import shifted
 
 EVALUATION_BATCH = 500
@@ -71,9 +74,11 @@ class Epoch:
 
 
 class Recording(Protocol):
-    """What a run is recorded onto; Tape is one. Its marks stand in every checkpoint."""
+    """What a run is recorded onto; Tape is one. Marks: where it stands, a place to go back to."""
 
     def mark(self) -> None: ...
+
+    def place(self) -> Mapping[str, Sequence[int]]: ...
 
     def flush(self) -> Mapping[str, Sequence[int]]: ...
 
@@ -96,6 +101,8 @@ class Training:
     Args:
         net, learner, optimizer: as built for step 0. data: the splits. plan: how long, in which order.
         device: the metered node, or None for a purely digital network. tape: what the devices are recorded onto, or None.
+
+    wall_s: how long it has gone on, as the caller of the loop keeps it.
     """
 
     def __init__(
@@ -112,6 +119,7 @@ class Training:
         self.data, self.plan, self.devices = data, plan, devices
         self.rates = [float(group["lr"]) for group in optimizer.param_groups]
         self.epoch = self.batch = self.step = 0
+        self.wall_s = 0.0
         self.best = Best()
         self.sums: dict[str, float] = {}
         self.seconds = dict.fromkeys(("data_s", "learner_s", "optimizer_s", "evaluate_s"), 0.0)
@@ -129,6 +137,15 @@ class Training:
     @property
     def device_passes(self) -> int:
         return sum(device.count.passes for device in self.devices)
+
+    @property
+    def faults_recovered(self) -> int:
+        return sum(device.count.faults for device in self.devices)
+
+    @property
+    def scored(self) -> bool:
+        """Not between the last step of an epoch and its validation."""
+        return self.batch < self.batches_per_epoch and not (self.spent and self.batch > 0)
 
     @property
     def spent(self) -> bool:
@@ -157,9 +174,16 @@ class Training:
             "best": {"accuracy": self.best.accuracy, "epoch": self.best.epoch},
             "optimizer": optimizer,
             "devices": [
-                {"snapshot": d.snapshot(), "calls": d.count.calls, "passes": d.count.passes, "busy_s": d.count.busy_s}
+                {
+                    "snapshot": d.snapshot(),
+                    "calls": d.count.calls,
+                    "passes": d.count.passes,
+                    "busy_s": d.count.busy_s,
+                    "faults": d.count.faults,
+                }
                 for d in self.devices
             ],
+            "wall_s": self.wall_s,
         }
         if self.tape is not None:
             facts["tape"] = self.tape.flush()
@@ -183,7 +207,8 @@ class Training:
             for device, saved in zip(self.devices, facts["devices"], strict=True):
                 device.restore(saved["snapshot"])
                 device.count.calls, device.count.passes = saved["calls"], saved["passes"]
-                device.count.busy_s = saved["busy_s"]
+                device.count.busy_s, device.count.faults = saved["busy_s"], saved.get("faults", 0)
+            self.wall_s = float(facts.get("wall_s", 0.0))
             if self.tape is not None:
                 self.tape.cut(facts.get("tape"))
         except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
@@ -216,14 +241,8 @@ def _one_epoch(training: Training) -> Iterator[Step]:
             return
         mark = _spent(seconds, "data_s", mark)
         _set_rates(training)
-        metrics: Mapping[str, float] = {}
         moved = shifted(x, training.data.shape, plan.shift, generator(plan.seed, training.step, "shift"))
-        for metrics in _updates(training, moved, label):
-            mark = _spent(seconds, "learner_s", mark)
-            if not math.isfinite(metrics["loss"]):
-                raise _diverged(training.step, metrics["loss"])
-            training.optimizer.step()
-            mark = _spent(seconds, "optimizer_s", mark)
+        metrics = _learn_whole(training, moved, label)
         training.batch += 1
         training.step += 1
         for key, value in metrics.items():
@@ -232,6 +251,43 @@ def _one_epoch(training: Training) -> Iterator[Step]:
         training.whole()
         yield Step(training.epoch + 1, training.step, len(label), metrics)
         mark = time.perf_counter()
+
+
+def _learn_whole(training: Training, x: Tensor, label: Tensor) -> Mapping[str, float]:
+    """The update of one batch, from its beginning again while a chip behind a wire loses its state in the middle of it."""
+    if not any(isinstance(device.inner, ResilientArray) for device in training.devices):
+        return _learn(training, x, label)
+    net, learner, optimizer = training.net, training.learner, training.optimizer
+    before, rewind = deepcopy((net.state_dict(), learner.state_dict(), optimizer.state_dict())), _rewinding(training.tape)
+
+    def back() -> None:
+        weights, state, slots = deepcopy(before)
+        net.load_state_dict(weights)
+        learner.load_state_dict(state)
+        optimizer.load_state_dict(slots)
+        rewind()
+
+    return whole_batch(lambda: _learn(training, x, label), back)
+
+
+def _rewinding(tape: Recording | None) -> Callable[[], None]:
+    """Takes the tape back to where it stands now: of shots that have to be made again, the learner gets the second ones."""
+    if tape is None:
+        return lambda: None
+    return partial(tape.cut, tape.place())
+
+
+def _learn(training: Training, x: Tensor, label: Tensor) -> Mapping[str, float]:
+    """One batch: a direction, an optimiser step; several of both for an Online learner. What the learner said last."""
+    seconds, mark = training.seconds, time.perf_counter()
+    metrics: Mapping[str, float] = {}
+    for metrics in _updates(training, x, label):
+        mark = _spent(seconds, "learner_s", mark)
+        if not math.isfinite(metrics["loss"]):
+            raise _diverged(training.step, metrics["loss"])
+        training.optimizer.step()
+        mark = _spent(seconds, "optimizer_s", mark)
+    return metrics
 
 
 def _updates(training: Training, x: Tensor, label: Tensor) -> Iterator[Mapping[str, float]]:
@@ -255,7 +311,7 @@ def _diverged(step: int, loss: float) -> RunError:
         where=f"step {step + 1}",
         got=str(loss),
         outputs="as after the last shot; they are made safe now",
-        todo="lower [optimizer] lr or the feedback scale, and resume from the last checkpoint",
+        todo="lower [optimizer] lr or the feedback scale in the run's config.toml, then hil resume RUN --changed",
     )
 
 
@@ -270,7 +326,7 @@ def _set_rates(training: Training) -> None:
 def _validated(training: Training, begin: float, device_s: float, samples_per_s: float) -> Epoch:
     mark = time.perf_counter()
     readouts = settle(training)
-    score, _ = evaluate(training.net, training.learner, training.data.validation)
+    score, _ = evaluate(training.net, training.learner, training.data.validation, training.tape)
     _spent(training.seconds, "evaluate_s", mark)
     examples = training.sums.pop("examples", 1.0)
     means = {key: total / examples for key, total in training.sums.items()}
@@ -305,9 +361,10 @@ def settle(training: Training) -> Mapping[str, float]:
 
 
 @torch.no_grad()
-def evaluate(net: Network, learner: Learner, split: Split) -> tuple[dict[str, float], Tensor]:
+def evaluate(net: Network, learner: Learner, split: Split, tape: Recording | None = None) -> tuple[dict[str, float], Tensor]:
     """Score through the device: {"loss", "accuracy"} and the predicted classes (examples,)."""
-    scores = torch.cat([learner.predict(net, x) for x in torch.split(split.x, EVALUATION_BATCH)])
+    parts = torch.split(split.x, EVALUATION_BATCH)
+    scores = torch.cat([whole_batch(partial(learner.predict, net, x), _rewinding(tape)) for x in parts])
     loss = torch.nn.functional.cross_entropy(scores, split.y)
     predicted = scores.argmax(1)
     return {"loss": float(loss), "accuracy": float((predicted == split.y).float().mean())}, predicted

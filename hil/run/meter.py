@@ -10,19 +10,30 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from hil.device import Chip, Device, Restorable, Spec, Streaming
+from hil.device import Chip, Device, Recovering, Restorable, Spec, Streaming
+
+
+@runtime_checkable
+class Wrapping(Protocol):
+    """A device that leaves another one as it is, and only looks on."""
+
+    @property
+    def inner(self) -> Device: ...
 
 
 @dataclass
 class Count:
-    """calls: shots asked for. passes: node evaluations (values sent). busy_s: time with at least one call in progress."""
+    """calls: shots asked for. passes: node evaluations (values sent). busy_s: time with at least one call in progress.
+    faults: those that the device recovered from."""
 
     calls: int = 0
     passes: int = 0
     busy_s: float = 0.0
+    faults: int = 0
 
 
 class Metered:
@@ -32,6 +43,8 @@ class Metered:
         self._inner = inner
         self.count = Count()
         self.watch: Callable[[Tensor, Tensor], None] | None = None
+        self._recovering = inner if isinstance(inner, Recovering) else None
+        self._recovered = 0 if self._recovering is None else self._recovering.recovered
 
     @property
     def spec(self) -> Spec:
@@ -39,17 +52,29 @@ class Metered:
 
     @property
     def inner(self) -> Device:
-        return self._inner
+        """What is counted; of a recorded device, what is recorded."""
+        return self._inner.inner if isinstance(self._inner, Wrapping) else self._inner
 
     def program(self, params: Tensor) -> None:
         self._inner.program(params)
+        self._count_faults()
 
     def reset(self) -> None:
         self._inner.reset()
+        self._count_faults()
+
+    def _count_faults(self) -> None:
+        if self._recovering is not None:
+            now = self._recovering.recovered
+            self.count.faults += now - self._recovered
+            self._recovered = now
 
     def forward(self, x: Tensor) -> Tensor:
         begin = time.perf_counter()
-        answer = self._inner.forward(x)
+        try:
+            answer = self._inner.forward(x)
+        finally:
+            self._count_faults()
         self.count.busy_s += time.perf_counter() - begin
         self.count.calls += 1
         self.count.passes += x.numel()
@@ -88,6 +113,7 @@ class MeteredStream(Metered):
         with self._lock:  # answers come in order, so busy time is what lies after the previous answer
             self.count.busy_s += now - max(begin, self._idle_since)
             self._idle_since = now
+            self._count_faults()
             self.count.calls += 1
             self.count.passes += x.numel()
             if self.watch is not None and not done.cancelled() and done.exception() is None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hil.device import Chip, Device, Restorable, Spec, Streaming
+from hil.device import Chip, Device, Recovering, Restorable, Spec, Streaming
 from hil.errors import ContractError
 from hil.run.reel import DIMENSIONS, PROGRAM, RESET, Floats, settings_digest
 from hil.run.tape import ReelWriter, Shot, Tape, now_ns
@@ -32,6 +32,11 @@ class Recorder:
     @property
     def inner(self) -> Device:
         return self._inner
+
+    @property
+    def recovered(self) -> int:
+        """Faults that the recorded device recovered from."""
+        return self._inner.recovered if isinstance(self._inner, Recovering) else 0
 
     def program(self, params: Tensor) -> None:
         self._inner.program(params)

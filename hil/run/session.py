@@ -2,150 +2,246 @@
 
     done          test split read once with the best weights, summary.json, diagnostics.json, report.html
     interrupted   checkpoint, summary.json with status "interrupted"; raises Interrupted
-    fault         checkpoint of the last committed step; raises Stopped from the fault
+    fault         the newest checkpoint from which a resume is exact; raises Stopped from the fault
 
-A step counts when it is in a checkpoint. Between checkpoints a crash costs the steps since the last one, and a resume makes
-them again with the same numbers.
+Every step is a line in the journal at once. A checkpoint follows every epoch, every so many steps if asked for, and at the
+latest after `every_s` seconds: a crash costs the steps since the last one, and a resume makes them again with the same numbers.
 """
 
 from __future__ import annotations
 
 import contextlib
-import platform
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 from hil.errors import HilError, Interrupted, LinkError, RunError, Stopped
+from hil.learner import Online
 from hil.run import checkpoint
 from hil.run.folder import RunFolder
 from hil.run.loop import Epoch, Step, Training, evaluate, settle, train
 from hil.run.stopping import Stopping
+from hil.run.summary import Labels, conclude
 
 Point = Step | Epoch
 KEPT_CHECKPOINTS = 3
+EVERY_S = 60.0
+Tell = Callable[[str, str], None]
 
 
-@dataclass(frozen=True)
-class Labels:
-    """What a result must say about itself. node: name and parameters. resources: instrument -> identity."""
+def silent(kind: str, message: str) -> None:
+    """Nobody wants to be told."""
 
-    name: str
-    provenance: str
-    node: Mapping[str, Any]
-    resources: Mapping[str, str]
 
-    @property
-    def outputs_after(self) -> str:
-        """Their state once everything was closed; whoever closes raises UnsafeOutputs if this does not hold."""
-        return "off, read back" if self.resources else "none; the node is a twin in this process"
+class Session:
+    """One process's part of a run.
+
+    Args:
+        every: checkpoint after so many steps, besides every epoch's end; None: epochs only. every_s: and after so many seconds.
+        clock: seconds. tell: told of recovered faults as they happen, (kind, message).
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        folder: RunFolder,
+        labels: Labels,
+        every: int | None = None,
+        every_s: float = EVERY_S,
+        clock: Callable[[], float] = time.monotonic,
+        tell: Tell = silent,
+    ) -> None:
+        self.training, self.folder, self.labels = training, folder, labels
+        self._every, self._every_s, self._clock, self._tell = every, every_s, clock, tell
+        self._begin, self._before = time.perf_counter(), training.wall_s
+        self._committed = clock()
+        self._journaled = training.step
+        self._faults = training.faults_recovered
+        self._whole = True  # nothing, devices included, has gone on since the last step
+
+    def begin(self) -> None:
+        """The checkpoint of step 0, so that from here on a resume finds the node as it was after it was measured.
+
+        Raises:
+            Stopped: it cannot be written.
+        """
+        with self._ending():
+            self.commit()
+
+    def run(self, stopping: Stopping, show: Callable[[Point], None]) -> dict[str, Any]:
+        """Train to the end and return the summary. show: called with every point, for the live display.
+
+        Raises:
+            Interrupted: asked to stop; the run is committed and resumable.
+            Stopped: a fault, chained as the cause; the run is resumable.
+        """
+        with self._ending():
+            self._whole = False
+            for point in train(self.training):
+                self._whole = True
+                self._journal(point)
+                show(point)
+                if self._due(point):
+                    self.commit()
+                if stopping.asked:
+                    self.commit()
+                    raise self._interrupted(stopping.asked)
+                self._whole = False
+            return self._finish()
+
+    def commit(self) -> None:
+        """Make everything up to the last step durable; nothing to do if it is.
+
+        Raises:
+            RunError: it cannot be written. LinkError: the state of the plant is lost.
+        """
+        training, folder = self.training, self.folder
+        name = _name(training)
+        if self._newest() != name:
+            training.wall_s = self._wall_s()
+            folder.journal.sync()  # a checkpoint must not be ahead of the journal, whatever dies
+            point = training.checkpoint()
+            facts = {**point.facts, **self.labels.terms}
+            checkpoint.save(folder.checkpoints, name, checkpoint.Checkpoint(point.tensors, facts))
+            checkpoint.prune(folder.checkpoints, KEPT_CHECKPOINTS)
+            folder.note("checkpoint", step=training.step, epoch=training.epoch, batch=training.batch, file=f"{name}.json")
+        self._committed = self._clock()
+
+    def _newest(self) -> str:
+        found = checkpoint.listed(self.folder.checkpoints)
+        return found[-1].stem if found else "none"
+
+    def _due(self, point: Point) -> bool:
+        if isinstance(point, Epoch) or (self._every and point.step % self._every == 0):
+            return True
+        return self._clock() - self._committed >= self._every_s
+
+    def _wall_s(self) -> float:
+        return self._before + time.perf_counter() - self._begin
+
+    def _journal(self, point: Point) -> None:
+        training = self.training
+        if isinstance(point, Epoch):
+            _record(self.folder, point, training)
+            return
+        self.folder.journal.commit(
+            point.step, point.epoch, training.batch, point.metrics["loss"], training.device_passes, training.device_s,
+            training.faults_recovered,
+        )  # fmt: skip
+        self._journaled = point.step
+        if training.faults_recovered > self._faults:
+            new, self._faults = training.faults_recovered - self._faults, training.faults_recovered
+            self.folder.note("recovered", step=point.step, faults=new, in_all=self._faults)
+            self._tell("recovered", f"{new} fault{'s' * (new > 1)} recovered by step {point.step:,}, {self._faults} in all")
+
+    def _finish(self) -> dict[str, Any]:
+        """Read the test split once, with the best weights."""
+        training, folder = self.training, self.folder
+        best = {key: value.clone() for key, value in training.best.tensors.items()}
+        facts = {"epoch": training.best.epoch}
+        checkpoint.save(folder.checkpoints, "best", checkpoint.Checkpoint(best, facts))
+        load_best(training)
+        settle(training)
+        score, predicted = evaluate(training.net, training.learner, training.data.test, training.tape)
+        if training.tape is not None:
+            training.tape.flush()  # a run that says that it is done can be replayed to its end
+        _confusion(folder, training, predicted)
+        training.wall_s = self._wall_s()
+        final = {"test_accuracy": score["accuracy"], "test_loss": score["loss"]}
+        summary = conclude(training, folder, self.labels, "done", final)
+        folder.note("end", step=training.step, test_accuracy=score["accuracy"])
+        return summary
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        """Turn whatever ends a run into its summary and its Interrupted or Stopped."""
+        try:
+            yield
+        except Interrupted as error:
+            self.training.wall_s = self._wall_s()
+            with contextlib.suppress(RunError):  # the step is committed; that counts
+                conclude(self.training, self.folder, self.labels, "interrupted", {"cause": error.what})
+            raise
+        except HilError as error:
+            kept = self._commit_after()
+            self.training.wall_s = self._wall_s()
+            with contextlib.suppress(RunError):  # a full disk may be the fault itself, which is said below
+                self.folder.note("fault", step=self.training.step, error=type(error).__name__, message=str(error))
+            with contextlib.suppress(RunError):
+                conclude(self.training, self.folder, self.labels, "fault", {"cause": str(error)})
+            raise Stopped(
+                f"a fault ended the run after step {self.training.step:,}; {kept}",
+                where=str(self.folder.path),
+                todo=f"remove the cause, then: hil resume {self.folder.path}",
+            ) from error
+
+    def _commit_after(self) -> str:
+        """Commit the last whole step after a fault, if a resume from there is exact; returns what it will start from.
+
+        A plant whose state can be saved has gone on since the last step if the fault was within the next one, and a virtual
+        bench that died took its state along. Then the checkpoint before stays the newest: going on from there gives the
+        numbers of a run without the fault, going on from here would not.
+        """
+        training, newest = self.training, self._newest()
+        if newest == _name(training):
+            return "which is committed"
+        instead = f"so the newest checkpoint is {newest}" if newest != "none" else "so hil resume starts again from step 0"
+        if not all(bool(torch.isfinite(value).all()) for value in training.net.state_dict().values()):
+            return f"its weights are not finite, {instead}"  # from the others a resume would fail again
+        try:
+            if not self._whole and isinstance(training.learner, Online):
+                return f"the learner had begun the next one, {instead}"
+            if not self._whole and any(device.snapshot() for device in training.devices):
+                return f"the simulated node has gone on since then, {instead}"
+            if self._journaled != training.step:
+                return f"it is not in the journal, {instead}"
+            self.commit()
+        except LinkError as lost:
+            with contextlib.suppress(RunError):
+                self.folder.note("lost", what="the state of the plant", message=str(lost))
+            return f"the newest checkpoint is {newest}, as the plant's state is lost"
+        except RunError:
+            return f"it could not be written, {instead}"
+        return "which is committed"
+
+    def _interrupted(self, why: str) -> Interrupted:
+        self.folder.note("interrupt", step=self.training.step, signal=why)
+        return Interrupted(
+            f"stopped by {why} after step {self.training.step:,}, which is committed",
+            where=str(self.folder.path),
+            todo=f"hil resume {self.folder.path}",
+        )
 
 
 def run(
     training: Training, folder: RunFolder, stopping: Stopping, labels: Labels, every: int | None, show: Callable[[Point], None]
 ) -> dict[str, Any]:
-    """Train to the end and return the summary.
-
-    Args:
-        every: checkpoint after so many steps, besides every epoch's end; None: epochs only.
-        show: called with every point, for the live display.
-    Raises:
-        Interrupted: asked to stop; the run is committed and resumable.
-        Stopped: a fault, chained as the cause; the run is committed up to the last step before it.
-    """
-    begin = time.perf_counter()
-    before = float(folder.read_json("summary.json").get("wall_s", 0.0))
-    try:
-        for point in train(training):
-            show(point)
-            if isinstance(point, Epoch):
-                _record(folder, point, training)
-            if isinstance(point, Epoch) or (every and point.step % every == 0):
-                commit(training, folder)
-            if stopping.asked:
-                commit(training, folder)
-                raise _interrupted(stopping.asked, folder, training)
-        return _finish(training, folder, labels, before - begin)
-    except Interrupted:
-        with contextlib.suppress(RunError):  # the step is committed; that counts
-            _conclude(training, folder, labels, before + time.perf_counter() - begin, "interrupted", {})
-        raise
-    except HilError as error:
-        kept = _commit_after(training, folder)
-        with contextlib.suppress(RunError):  # a full disk may be the fault itself, which is said below
-            folder.note("fault", step=training.step, error=type(error).__name__, message=str(error))
-            _conclude(training, folder, labels, before + time.perf_counter() - begin, "fault", {})
-        raise _stopped(folder, training, kept) from error
+    """A whole run in one process, see `Session`."""
+    session = Session(training, folder, labels, every)
+    if training.step == 0:
+        session.begin()
+    return session.run(stopping, show)
 
 
-def _finish(training: Training, folder: RunFolder, labels: Labels, since: float) -> dict[str, Any]:
-    """Read the test split once, with the best weights. since: the run's time before this process, less its first second."""
-    best = {key: value.clone() for key, value in training.best.tensors.items()}
-    checkpoint.save(folder.checkpoints, "best", checkpoint.Checkpoint(best, {"epoch": training.best.epoch}))
-    training.net.load_state_dict(best)
-    if training.best.learner:  # the weights are read as they were when they were the best
+def load_best(training: Training) -> None:
+    """The weights and the learner's state of the moment when they were the best on the validation split."""
+    training.net.load_state_dict(training.best.tensors)
+    if training.best.learner:
         training.learner.load_state_dict(training.best.learner)
+
+
+def replay_test(training: Training) -> None:
+    """Bring a simulated node to where it stood when the test split had been read; a real one is not asked again."""
+    load_best(training)
     settle(training)
-    score, predicted = evaluate(training.net, training.learner, training.data.test)
-    _confusion(folder, training, predicted)
-    final = {"test_accuracy": score["accuracy"], "test_loss": score["loss"]}
-    summary = _conclude(training, folder, labels, since + time.perf_counter(), "done", final)
-    folder.note("end", step=training.step, test_accuracy=score["accuracy"])
-    return summary
-
-
-def commit(training: Training, folder: RunFolder) -> None:
-    """Make everything up to the last step durable."""
-    checkpoint.save(folder.checkpoints, _name(training), training.checkpoint())
-    checkpoint.prune(folder.checkpoints, KEPT_CHECKPOINTS)
-    folder.note("step", step=training.step, epoch=training.epoch, batch=training.batch)
+    if any(device.snapshot() for device in training.devices):
+        evaluate(training.net, training.learner, training.data.test)
 
 
 def _name(training: Training) -> str:
-    return f"step-{training.step:08d}"
-
-
-def _commit_after(training: Training, folder: RunFolder) -> str:
-    """Commit the last whole step after a fault; returns what a resume will start from.
-
-    A virtual bench that died took the state of its plant along. Then the checkpoint before stays the newest: going on from
-    there gives the numbers of a run without the fault, going on from here would not.
-    """
-    newest = checkpoint.latest(folder.checkpoints).stem if any(folder.checkpoints.glob("step-*.json")) else "none"
-    if newest == _name(training):
-        return "which is committed"
-    if not all(bool(torch.isfinite(value).all()) for value in training.net.state_dict().values()):
-        return f"its weights are not finite, so the newest checkpoint is {newest}"  # from the others a resume would fail again
-    try:
-        commit(training, folder)
-    except LinkError as lost:
-        folder.note("lost", what="the state of the plant", message=str(lost))
-        return f"the newest checkpoint is {newest}, as the plant's state is lost"
-    except RunError:
-        return f"it could not be written, so the newest checkpoint is {newest}"
-    return "which is committed"
-
-
-def _interrupted(why: str, folder: RunFolder, training: Training) -> Interrupted:
-    folder.note("interrupt", step=training.step, signal=why)
-    return Interrupted(
-        f"stopped by {why} after step {training.step:,}, which is committed",
-        where=str(folder.path),
-        todo=f"hil resume {folder.path}",
-    )
-
-
-def _stopped(folder: RunFolder, training: Training, kept: str) -> Stopped:
-    again = f"hil resume {folder.path}" if any(folder.checkpoints.glob("step-*.json")) else "hil train, into another folder"
-    return Stopped(
-        f"a fault ended the run after step {training.step:,}; {kept}",
-        where=str(folder.path),
-        todo=f"remove the cause, then: {again}",
-    )
+    return checkpoint.name(training.step, training.scored)
 
 
 def _record(folder: RunFolder, point: Epoch, training: Training) -> None:
@@ -156,37 +252,12 @@ def _record(folder: RunFolder, point: Epoch, training: Training) -> None:
         "host_s": max(0.0, point.wall_s - point.device_s),
         "samples_per_s": point.samples_per_s,
     }
-    folder.measure({**place, "split": "train", **point.train, **times, "device_passes": training.device_passes})
-    folder.measure({**place, "split": "validation", **point.validation})
-
-
-def _conclude(
-    training: Training, folder: RunFolder, labels: Labels, wall_s: float, status: str, final: Mapping[str, float]
-) -> dict[str, Any]:
-    summary = {
-        "status": status,
-        "name": labels.name,
-        "provenance": labels.provenance,
-        **final,
-        "validation_accuracy": max(training.best.accuracy, 0.0),
-        "best_epoch": training.best.epoch,
-        "seed": training.plan.seed,
-        "wall_s": wall_s,
-        "device_s": training.device_s,
-        "device_passes": training.device_passes,
-        "faults_recovered": 0,
-        "steps": training.step,
-        "node": dict(labels.node),
-        "resources": dict(labels.resources),
-        "versions": {
-            "hil": version("hil"),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "threads": torch.get_num_threads(),
-        },
-    }
-    folder.write_json("summary.json", summary)
-    return summary
+    folder.measure(
+        {**place, "split": "train", **point.train, **times, "device_passes": training.device_passes},
+        {**place, "split": "validation", **point.validation},
+    )
+    score = {"loss": point.train["loss"], "accuracy": point.validation["accuracy"], "best": point.best}
+    folder.note("epoch", **place, **score)
 
 
 def _confusion(folder: RunFolder, training: Training, predicted: torch.Tensor) -> None:

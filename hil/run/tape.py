@@ -210,7 +210,7 @@ class Tape:
         self._bytes, self._busy, self._flushing, self._closed = 0, False, False, False
         self._fault: BaseException | None = None
         self._change = threading.Condition()
-        self._marks: dict[str, tuple[int, int]] = {}
+        self._marks: Marks = {}
         self._worker = threading.Thread(target=self._work, name="tape", daemon=True)
         self._worker.start()
 
@@ -247,9 +247,13 @@ class Tape:
             self._change.notify_all()
             return True
 
+    def place(self) -> Marks:
+        """Where the tape stands."""
+        return {name: (reel.shots, reel.flags) for name, reel in self._reels.items()}
+
     def mark(self) -> None:
         """A step is whole: what was recorded until now belongs to it."""
-        self._marks = {name: (reel.shots, reel.flags) for name, reel in self._reels.items()}
+        self._marks = self.place()
 
     def flush(self) -> Marks:
         """Make all that was recorded durable; returns what `cut` needs to come back to the last whole step.
@@ -265,7 +269,7 @@ class Tape:
         return dict(self._marks)
 
     def cut(self, marks: Marks | None) -> None:
-        """Go back to where `flush` gave these marks.
+        """Go back to where `flush` or `place` gave these marks.
 
         Raises:
             RunError: the run was not recorded then, or the tape is damaged.
@@ -281,8 +285,9 @@ class Tape:
             self.flush()
         for name, (shots, flags) in marks.items():
             self._reels[name].cut(int(shots), int(flags))
-        self._held = False
-        self.mark()
+        if self._held:
+            self._held = False
+            self.mark()
 
     def close(self) -> None:
         """Finish. May be called twice. Raises: RunError: something could not be written."""

@@ -15,7 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
+
+import numpy as np
 
 from hil.errors import ConfigError, ContractError
 from sim_devices.instruments import output_stage
@@ -65,6 +68,9 @@ class Downstream(Protocol):
     def switched(self, source: Keysight33600, channel: int, on: bool) -> None:
         """An output relay moved."""
 
+    def moved(self, source: Keysight33600, channel: int) -> None:
+        """The level of an output that is on may have changed."""
+
 
 class Keysight33600:
     """Args:
@@ -99,7 +105,7 @@ class Keysight33600:
         self._operations = Operations(self._lock, clock)
         self._downstream: Downstream | None = None
         self._box = Settings(BOX)
-        self._channels = {n: Settings(_parameters(self.data), self._check) for n in (1, 2)}
+        self._channels = {n: Settings(_parameters(self.data), self._check, partial(self._moved, n)) for n in (1, 2)}
         self._memory = {n: VolatileMemory(samples or self.data.samples, self.data.least) for n in (1, 2)}
         self._scpi = Scpi(
             self._table(),
@@ -175,6 +181,8 @@ class Keysight33600:
                 self._memory[n].restore(volatile[str(n)])
             self._scpi.status.restore(status)
             self._report_switched(before)
+            for n in (1, 2):
+                self._moved(n)
 
     # -- Cables -------------------------------------------------------------------------------------------------------
 
@@ -202,6 +210,22 @@ class Keysight33600:
         cycles = s.number("cycles") if triggered else math.inf
         return Drive(levels, rate_hz, cycles, s.flag("output"), s.number("delay"))
 
+    def on(self, channel: int) -> bool:
+        """The output relay."""
+        return self._channels[channel].flag("output")
+
+    def span(self, channel: int, load_ohm: float, whole: bool) -> tuple[float, float]:
+        """Lowest and highest V at the connector while `channel` is on. whole: of a record that is played, else at rest."""
+        s = self._channels[channel]
+        if s.text("function") == "ARB" and s.text("filter") != "OFF":  # a filter overshoots
+            levels = self.drive(channel, load_ohm).levels
+            return (float(levels.min()), float(levels.max())) if whole else (float(levels[-1]), float(levels[-1]))
+        codes = self._memory[channel][s.text("arb")] if s.text("function") == "ARB" else built_in(s.text("function"))
+        ends = np.array([codes.min(), codes.max()] if whole else [codes[0]], dtype=np.int16)
+        gain, offset_v = output_stage.at_load(s, load_ohm)
+        levels = played(ends, self._bits, gain / FULL_SCALE, offset_v, "OFF")
+        return float(levels.min()), float(levels.max())
+
     def sync(self, channel: int) -> bool:
         """Does a pulse leave the SYNC connector at the start of this channel's record?"""
         return self._box.flag("sync") and self._box.text("sync_source") == f"CH{channel}"
@@ -225,6 +249,10 @@ class Keysight33600:
             )
         if channels and self._downstream is not None:
             self._downstream.fired(self, channels)
+
+    def _moved(self, channel: int) -> None:
+        if self._downstream is not None and self._channels[channel].flag("output"):
+            self._downstream.moved(self, channel)
 
     def _report_switched(self, before: Mapping[int, bool]) -> None:
         for n, was in before.items():

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
@@ -28,10 +28,12 @@ from torch import Tensor
 from hil.errors import ConfigError, ContractError
 from sim_devices.instruments import converter, front_panel
 from sim_devices.instruments.box import Message
+from sim_devices.instruments.faults import Faults, Moment, Strike
 from sim_devices.instruments.front_panel import NR3
 from sim_devices.instruments.operations import Operations
 from sim_devices.instruments.parameters import INFINITY, short_or_long
 from sim_devices.instruments.program_message import ScpiError
+from sim_devices.instruments.record_faults import at_input, in_memory
 from sim_devices.instruments.sampling import REFERENCES, SCREEN_POINTS, Sampling, Window, sampling
 from sim_devices.instruments.scope_record import Record, Wire
 from sim_devices.instruments.scpi import Call, Command, Scpi
@@ -112,6 +114,7 @@ class InfiniiVision:
         self._lock = lock or threading.Condition()
         self._operations = Operations(self._lock, clock)
         self._upstream: Upstream | None = None
+        self.faults = Faults(serial, "scope")
         self._box = Settings(front_panel.BOX)
         self._channels = {n: Settings(front_panel.channel(n), front_panel.check_channel) for n in range(1, 5)}
         self._mode: Mode = "stopped"
@@ -216,6 +219,10 @@ class InfiniiVision:
         """Would a trigger be taken now?"""
         return self._mode != "stopped"
 
+    def misses(self) -> bool:
+        """Is the edge that comes now overlooked?"""
+        return self.faults.on_physics and bool(self.faults.strikes(Moment.EDGE))
+
     def edge(self) -> Trigger:
         source = self._box.text("trigger_source")
         return Trigger(source, self._box.number(f"level_{source}"), self._box.text("slope") == "POS")
@@ -238,7 +245,8 @@ class InfiniiVision:
         quiet = torch.zeros(window.points)
         kind = self._box.text("type")
         self._taken += 1
-        self._records = {n: self._recorded(n, window, volts.get(n, quiet), kind) for n in self.wanted()}
+        strikes = self.faults.strikes(Moment.RECORD) if self.faults.on_physics else ()
+        self._records = {n: self._recorded(n, window, volts.get(n, quiet), kind, strikes) for n in self.wanted()}
         self._events["triggered"] = True
         if self._mode != "running":
             if kind == "AVER" and self._taken < self._box.number("count"):
@@ -248,8 +256,10 @@ class InfiniiVision:
         if self._pace:
             self._operations.begin("acquire", after_s=self._pace * window.points / window.rate_hz)
 
-    def _recorded(self, n: int, window: Window, volts: Tensor, kind: str) -> Record:
+    def _recorded(self, n: int, window: Window, volts: Tensor, kind: str, strikes: Sequence[Strike]) -> Record:
         s = self._channels[n]
+        if strikes:
+            volts = at_input(volts, n, s.number("range"), strikes)
         if s.text("coupling") == "AC":
             volts = volts - volts.mean()
         if s.flag("invert"):
@@ -260,7 +270,8 @@ class InfiniiVision:
             total = self._sums.setdefault(n, np.zeros(len(words), dtype=np.int64))
             total += words
             words = np.rint(total / self._taken).astype(np.int16)
-        return Record(words, window, s.number("range"), s.number("offset"), kind, self._taken if kind == "AVER" else 1)
+        record = Record(words, window, s.number("range"), s.number("offset"), kind, self._taken if kind == "AVER" else 1)
+        return in_memory(record, n, strikes) if strikes else record
 
     # -- Acquisition --------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ Source: Keysight InfiniiVision 3000 X-Series Programmer's Guide, ":WAVeform:PREa
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
@@ -20,6 +21,7 @@ from sim_devices.instruments.sampling import Window
 
 FORMATS, TYPES = {"BYTE": 0, "WORD": 1, "ASC": 4}, {"NORM": 0, "AVER": 2, "HRES": 3}
 NR3 = "+.8E"
+NOT_A_NUMBER = 9.9e37  # SCPI-1999 volume 1, 7.2.1.5, as this maker uses it: the measurement could not be made
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Args: words: (n,) signed, see converter.py. range_v, offset_v: of the channel when it was taken. kind: ACQuire:TYPE.
+    """Args: words: (n,) signed, see converter.py. range_v, offset_v: of the channel when it was taken, NaN if the measurement
+    is impossible. kind: ACQuire:TYPE.
     averaged: how many records it is the mean of."""
 
     words: Words
@@ -56,11 +59,12 @@ class Record:
         reference = codes // 2 if wire.unsigned else 0
         what = f"{FORMATS[wire.form]:+d},{TYPES[self.kind]:+d},{len(self.words):+d},{self.averaged:+d}"
         axis = f"{1 / self.window.rate_hz:{NR3}},{self.window.start_s:{NR3}},+0"
-        return f"{what},{axis},{self.range_v / codes:{NR3}},{self.offset_v:{NR3}},{reference:+d}"
+        step, origin = (NOT_A_NUMBER if math.isnan(v) else v for v in (self.range_v / codes, self.offset_v))
+        return f"{what},{axis},{step:{NR3}},{origin:{NR3}},{reference:+d}"
 
     def data(self, wire: Wire) -> bytes:
         if wire.form == "ASC":
-            volts = self.words * (self.range_v / 65536) + self.offset_v
+            volts = np.nan_to_num(self.words * (self.range_v / 65536) + self.offset_v, nan=NOT_A_NUMBER)
             text = ",".join(f"{v:{NR3}}" for v in volts).encode()
             return b"#8%08d" % len(text) + text
         return converter.block(self.words, wide=wire.form == "WORD", swapped=wire.swapped, unsigned=wire.unsigned)

@@ -15,10 +15,16 @@ from sim_devices.instruments.scpi import Call, Command
 
 
 class Settings:
-    """Args: parameters: by name, each with its default. check: refuses a combination by raising ScpiError."""
+    """Args: parameters: by name, each with its default. check: refuses a combination by raising ScpiError. changed: told after
+    every change that was accepted, not of a reset or a restore."""
 
-    def __init__(self, parameters: Mapping[str, Parameter], check: Callable[[Settings], None] | None = None) -> None:
-        self._parameters, self._check = parameters, check
+    def __init__(
+        self,
+        parameters: Mapping[str, Parameter],
+        check: Callable[[Settings], None] | None = None,
+        changed: Callable[[], None] | None = None,
+    ) -> None:
+        self._parameters, self._check, self._changed = parameters, check, changed
         self._values: dict[str, Value] = {}
         self.reset()
 
@@ -45,6 +51,8 @@ class Settings:
         if self._check is not None:
             self._check(tried)
         self._values = tried._values
+        if self._changed is not None:
+            self._changed()
 
     def read(self, name: str, token: Token) -> Value:
         return self._parameters[name].read(token)

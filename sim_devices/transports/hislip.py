@@ -28,7 +28,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-from sim_devices.instruments.box import Box
+from sim_devices.instruments.box import Box, Message
+from sim_devices.instruments.faults import Faults
+from sim_devices.transports.faulty_line import FaultyLine
 from sim_devices.transports.framing import messages
 from sim_devices.transports.listener import Listener, hang_up, receive, send
 
@@ -80,7 +82,7 @@ class Fatal(IntEnum):
     BAD_INITIALIZE = 3
 
 
-class Fault(IntEnum):
+class Complaint(IntEnum):
     """Control codes of Error; the message is dropped and the connection goes on."""
 
     UNKNOWN_TYPE = 1
@@ -115,6 +117,7 @@ class _Session:
     too_large: bool = False
     unread: bool = False  # a reply was sent and not yet reported as delivered
     clearing: bool = False
+    line: FaultyLine | None = None  # made when the first fault is scheduled
 
     def forget(self) -> None:
         self.pieces, self.collected, self.too_large = [], 0, False
@@ -129,15 +132,16 @@ class _ProtocolError(ConnectionError):
 
 
 class HislipServer:
-    """Serves `box` to any number of clients, one message at a time for each of them.
+    """Serves `box` to any number of clients, one message at a time for each of them. faults: of the box.
 
     Raises:
         ConfigError: not a loopback address, or the port is taken.
     """
 
-    def __init__(self, box: Box, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._box = box
+    def __init__(self, box: Box, host: str = "127.0.0.1", port: int = 0, faults: Faults | None = None) -> None:
+        self._box, self._faults = box, faults or Faults(box.name)
         self._listener = Listener(self._serve, host, port, f"hislip {box.name}")
+        self._faults.doors.append(self._listener)
         self._sessions: dict[int, _Session] = {}
         self._last_number = 0
         self._state = threading.Condition()  # guards the sessions and the exclusive lock
@@ -215,12 +219,14 @@ class HislipServer:
                 self._box.trigger()
         elif header.kind == Kind.DEVICE_CLEAR_COMPLETE:
             session.forget()
+            if session.line is not None:
+                session.line.forget()
             session.clearing = session.unread = False
             _answer(session.sync, Kind.DEVICE_CLEAR_ACKNOWLEDGE, 0, 0)
         elif header.kind == Kind.FATAL_ERROR:
             raise ConnectionAbortedError("the client gave up")
         elif header.kind != Kind.ERROR:
-            _answer(session.sync, Kind.ERROR, Fault.UNKNOWN_TYPE, 0, b"not a message of the synchronous channel")
+            _answer(session.sync, Kind.ERROR, Complaint.UNKNOWN_TYPE, 0, b"not a message of the synchronous channel")
 
     def _data(self, session: _Session, header: Header) -> None:
         if session.asynchronous is None:
@@ -241,7 +247,7 @@ class HislipServer:
         if session.clearing:
             return
         if too_large:
-            _answer(session.sync, Kind.ERROR, Fault.TOO_LARGE, 0, b"message too large")
+            _answer(session.sync, Kind.ERROR, Complaint.TOO_LARGE, 0, b"message too large")
             return
         whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._execute(session, memoryview(whole), header.parameter)
@@ -250,15 +256,31 @@ class HislipServer:
         """Execute what one END closed, and send the replies under the number of its DataEnd."""
         self._await_turn(session)
         for message in messages(whole):
-            try:
-                reply = self._box.execute(message)
-            except Exception as error:
-                _answer(session.sync, Kind.FATAL_ERROR, Fatal.UNIDENTIFIED, 0, f"the simulated box failed: {error}".encode())
-                raise
+            if self._faults.on_wire:
+                self._disturbed(session, message, number)
+                continue
+            reply = self._run(session, message)
             if session.clearing:
                 return
             if reply is not None:
                 self._reply(session, reply, number)
+
+    def _run(self, session: _Session, message: Message) -> bytes | None:
+        try:
+            return self._box.execute(message)
+        except Exception as error:
+            _answer(session.sync, Kind.FATAL_ERROR, Fatal.UNIDENTIFIED, 0, f"the simulated box failed: {error}".encode())
+            raise
+
+    def _disturbed(self, session: _Session, message: Message, number: int) -> None:
+        """The same, while faults are scheduled."""
+        if session.clearing:
+            return
+        if session.line is None:
+            session.line = FaultyLine(self._box, self._faults, session.sync, lambda: _others(session), lambda: session.clearing)
+        reply = self._run(session, session.line.command(message))
+        sent = session.line.reply(message, reply, lambda data, ends: _frames(session, data + b"\n" * ends, number))
+        session.unread = session.unread or sent
 
     def _interrupt(self, session: _Session, header: Header) -> None:
         """A new message begins: was the reply before it read?"""
@@ -325,7 +347,7 @@ class HislipServer:
         elif header.kind == Kind.FATAL_ERROR:
             raise ConnectionAbortedError("the client gave up")
         elif header.kind != Kind.ERROR:
-            _answer(channel, Kind.ERROR, Fault.UNKNOWN_TYPE, 0, b"not a message of the asynchronous channel")
+            _answer(channel, Kind.ERROR, Complaint.UNKNOWN_TYPE, 0, b"not a message of the asynchronous channel")
 
     def _status(self, session: _Session, delivered: bool) -> int:
         if delivered:
@@ -353,6 +375,18 @@ class HislipServer:
                 return Lock.FAILURE
             self._holder = session
             return Lock.SUCCESS
+
+
+def _others(session: _Session) -> tuple[socket.socket, ...]:
+    return () if session.asynchronous is None else (session.asynchronous,)
+
+
+def _frames(session: _Session, data: bytes, number: int) -> list[tuple[bytes, bytes]]:
+    """(header, payload) of the messages that carry a reply, in pieces that the client takes."""
+    room = max(session.largest - HEADER.size, 1)
+    pieces = [data[at : at + room] for at in range(0, len(data), room)] or [b""]
+    kinds = [Kind.DATA] * (len(pieces) - 1) + [Kind.DATA_END]
+    return [(HEADER.pack(b"HS", kind, 0, number, len(piece)), piece) for kind, piece in zip(kinds, pieces, strict=True)]
 
 
 def _header(channel: socket.socket) -> Header:

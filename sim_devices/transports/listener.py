@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,7 @@ from contextlib import suppress
 from hil.errors import ConfigError
 
 JOIN_S = 1.0
+AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER: closing drops what was not sent, with RST
 SMALL = 4096  # bytes; below it one joined buffer is faster than scattered ones
 
 
@@ -34,31 +36,52 @@ class Listener:
         self._lock = threading.Lock()
         self._clients: dict[socket.socket, threading.Thread] = {}
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self._closed = self._refusing = False
 
     def start(self) -> None:
         self._socket.listen(16)
-        self._thread = threading.Thread(target=self._accept, name=f"{self._name} accept", daemon=True)
+        self._thread = threading.Thread(target=self._accept, args=(self._socket,), name=f"{self._name} accept", daemon=True)
         self._thread.start()
+
+    def refuse(self, seconds: float, healed: threading.Event, reset: bool = False) -> None:
+        """Drop every client, with RST if `reset`, and refuse new ones until the time is over or `healed` is set."""
+        with self._lock:
+            if self._closed:
+                return
+            clients = list(self._clients)
+            if seconds and not self._refusing:
+                self._refusing = True
+                _end(self._socket)
+                self._socket = _bound(self.host, self.port, self._name)  # bound and not listening: the kernel refuses
+                threading.Thread(target=self._reopen, args=(seconds, healed), name=f"{self._name} refuses", daemon=True).start()
+        if reset:
+            abort(*clients)
+        for client in clients:
+            hang_up(client)
+
+    def _reopen(self, seconds: float, healed: threading.Event) -> None:
+        healed.wait(seconds)
+        with self._lock:
+            self._refusing = False
+            if not self._closed:
+                self.start()
 
     def close(self) -> None:
         """Stop listening and drop every client. May be called twice."""
         with self._lock:
             self._closed = True
             clients = dict(self._clients)
-        with suppress(OSError):  # not listening yet, or already shut
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
+            _end(self._socket)
         for client in clients:
             hang_up(client)
         for thread in [*clients.values(), *([self._thread] if self._thread else [])]:
             if thread is not threading.current_thread():
                 thread.join(JOIN_S)
 
-    def _accept(self) -> None:
+    def _accept(self, listening: socket.socket) -> None:
         while True:
             try:
-                client, _ = self._socket.accept()
+                client, _ = listening.accept()
             except OSError:  # the listener was closed
                 return
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -83,7 +106,17 @@ class Listener:
 def hang_up(client: socket.socket) -> None:
     """Wake the thread that reads from `client`; that thread closes it."""
     with suppress(OSError):  # the other end was faster
-        client.shutdown(socket.SHUT_RDWR)
+        resetting = client.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, len(AT_ONCE)) == AT_ONCE
+        client.shutdown(socket.SHUT_RD if resetting else socket.SHUT_RDWR)  # FIN would be sent by the latter
+
+
+def abort(*clients: socket.socket) -> None:
+    """The same, and the other ends get RST instead of FIN."""
+    for client in clients:  # all of them before the first thread wakes, which may hang up the others
+        with suppress(OSError):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+    for client in clients:
+        hang_up(client)
 
 
 def receive(client: socket.socket, count: int) -> bytearray:
@@ -113,6 +146,12 @@ def send(client: socket.socket, *pieces: bytes | bytearray | memoryview) -> None
         if sent < len(view):
             client.sendall(view[sent:])
         sent = max(0, sent - len(view))
+
+
+def _end(listening: socket.socket) -> None:
+    with suppress(OSError):  # not listening yet, or already shut
+        listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
 
 
 def _bound(host: str, port: int, name: str) -> socket.socket:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import socket
 
 from sim_devices.instruments.box import Box
+from sim_devices.instruments.faults import Faults
+from sim_devices.transports.faulty_line import FaultyLine, raw
 from sim_devices.transports.framing import Scanner
 from sim_devices.transports.listener import Listener, send
 
@@ -23,14 +25,18 @@ class SocketServer:
 
     Args:
         terminator: what ends a reply; a message ends with newline, and this in front of it is taken off.
+        faults: of the box.
 
     Raises:
         ConfigError: not a loopback address, or the port is taken.
     """
 
-    def __init__(self, box: Box, host: str = "127.0.0.1", port: int = 0, terminator: bytes = b"\n") -> None:
-        self._box, self._terminator = box, terminator
+    def __init__(
+        self, box: Box, host: str = "127.0.0.1", port: int = 0, terminator: bytes = b"\n", faults: Faults | None = None
+    ) -> None:
+        self._box, self._terminator, self._faults = box, terminator, faults or Faults(box.name)
         self._listener = Listener(self._serve, host, port, f"socket {box.name}")
+        self._faults.doors.append(self._listener)
 
     @property
     def port(self) -> int:
@@ -49,13 +55,16 @@ class SocketServer:
         self._listener.close()
 
     def _serve(self, client: socket.socket) -> None:
-        stream = _Stream(client)
+        stream, faults = _Stream(client), self._faults
+        line, framing = FaultyLine(self._box, faults, client), raw(self._terminator)
         while True:
             message = stream.message().removesuffix(self._terminator[:-1])
-            if message:
-                reply = self._box.execute(message)
-                if reply is not None:
-                    send(client, reply, self._terminator)
+            if not message:
+                continue
+            if faults.on_wire:
+                line.reply(message, self._box.execute(line.command(message)), framing)
+            elif (reply := self._box.execute(message)) is not None:
+                send(client, reply, self._terminator)
 
 
 class _Stream:

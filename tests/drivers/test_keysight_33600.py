@@ -130,7 +130,8 @@ def test_prepare_sends_nothing_twice_and_everything_after_a_fault() -> None:
     assert link.sent_bytes == before
     assert generator.settings()["sample_rate_hz"] == 50e6
     box.reboot()
-    generator.recover()
+    generator.clear()
+    assert generator.identify().endswith("was switched off and on since")
     assert generator.settings() == {}
     generator.prepare(50e6)
     assert link.sent_bytes > before

@@ -30,6 +30,7 @@ ONCE = (
     ("*OPC?", "1"),
     (":WAV:SOUR CHAN2;:WAV:FORM WORD;:WAV:BYT LSBF;:WAV:UNS 1;:WAV:POIN:MODE RAW", None),
     ("*OPC?", "1"),
+    (":WAV:BYT?;:WAV:UNS?", "LSBF;1"),
 )
 TIME = (
     (":TIM:MODE MAIN;:TIM:REF CENT;:TIM:RANG 4e-08;:TIM:POS 1.2e-07;:WAV:POIN 4", None),

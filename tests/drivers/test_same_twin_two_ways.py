@@ -158,7 +158,10 @@ def test_a_rebooted_box_is_noticed_and_set_up_again(bench: ServedBench, box: str
         bench.control.reboot(box)
         with pytest.raises((MeasurementError, InstrumentError, LinkError)):
             device.forward(x)
-        device.recover()
+        device.clear()
+        assert "was switched off and on since" in device.identify()
+        device.reinstate()
+        device.verify()
         agree(device, x)
 
 

@@ -466,14 +466,14 @@ def test_a_constructor_that_fails_closes_the_port(bench: Bench, wrong: dict[str,
 def test_ctrl_c_while_switching_off_still_switches_off(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     board = bench.open()
     once = [KeyboardInterrupt()]
-    switch = board._switched_off
+    switch = board._switch_off
 
-    def interrupted() -> bool:
+    def interrupted() -> None:
         if once:
             raise once.pop()
-        return switch()
+        switch()
 
-    monkeypatch.setattr(board, "_switched_off", interrupted)
+    monkeypatch.setattr(board, "_switch_off", interrupted)
     with pytest.raises(KeyboardInterrupt):
         board.close()
     assert not bench.line.board.armed

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from scripted_link import MessageLink, Transcript
-from wire_sessions import TRANSCRIPTS, board_bench, speak_board, speak_waveform, waveform_bench
+from wire_sessions import TRANSCRIPTS, board_session, waveform_session
 
 from drivers.scpi import Scpi
 from drivers.scripted import ScriptedFrames, ScriptedLink, read_transcript
 from drivers.transcript import Transcribed, WireLog, described
-from hil import bench as opening
-from hil.errors import ContractError, DataError, DirtySession, LinkTimeout, RunError
+from hil.bench import open_bench
+from hil.config import read_bench
+from hil.errors import ContractError, DataError, DirtySession, HilError, LinkTimeout, RunError
 
 IDENTITY = "Acme,S1,42,1.0"
 
@@ -163,56 +163,42 @@ def test_pieces_are_one_message() -> None:
     assert described([b"a" * 40, memoryview(b"b" * 40)], 50) == described([b"a" * 40 + b"b" * 40], 50)
 
 
-def script(monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str] = str) -> dict[str, ScriptedLink | ScriptedFrames]:
-    """Links at the addresses "awg", "scope" and "board" that follow the transcripts in this folder."""
-    opened: dict[str, ScriptedLink | ScriptedFrames] = {}
-
-    def link(address: str) -> ScriptedLink:
-        opened[address] = found = ScriptedLink.from_transcript(TRANSCRIPTS / f"{address}.jsonl")
-        return found
-
-    def frames(port: str) -> ScriptedFrames:
-        opened[port] = found = ScriptedFrames.from_transcript(TRANSCRIPTS / f"{port}.jsonl")
-        return found
-
-    monkeypatch.setattr(opening, "VisaLink", link)
-    monkeypatch.setattr(opening, "SerialLink", frames)
-    return opened
+def script(name: str) -> ScriptedLink:
+    return ScriptedLink.from_transcript(TRANSCRIPTS / f"{name}.jsonl")
 
 
 ANSWERS = json.loads((TRANSCRIPTS / "answers.json").read_text())
 
 
-def test_generator_and_scope_are_driven_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    links = script(monkeypatch)
-    with opening.open_bench(waveform_bench(False), "b") as opened:
-        assert opened.device is not None
-        assert opened.device.spec.provenance == "real"
-        assert speak_waveform(opened) == ANSWERS["waveform"]
-    assert set(links) == {"awg", "scope"}
-    for link in links.values():
-        link.done()
+def test_generator_and_scope_are_driven_as_they_were() -> None:
+    awg, scope = script("awg"), script("scope")
+    assert waveform_session(awg, scope) == ANSWERS["waveform"]
+    awg.done()
+    scope.done()
 
 
-def test_the_board_is_driven_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    links = script(monkeypatch)
-    with opening.open_bench(board_bench(False), "b") as opened:
-        assert speak_board(opened) == ANSWERS["board"]
-    links["board"].done()
+def test_the_board_is_driven_as_it_was() -> None:
+    link = ScriptedFrames.from_transcript(TRANSCRIPTS / "board.jsonl")
+    assert board_session(link) == ANSWERS["board"]
+    link.done()
 
 
-def test_a_driver_that_changed_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    script(monkeypatch)
-    table = waveform_bench(False).model_dump(exclude_none=True)
-    table["awg"]["high"] = "3.9 V"  # the generator is set up for another range
-    changed = type(waveform_bench(False)).model_validate(table)
-    with pytest.raises(Exception, match="jsonl, line") as caught, opening.open_bench(changed, "b"):
-        raise AssertionError("it must not open")
-    seen: BaseException | None = caught.value
-    while seen is not None and not isinstance(seen, ContractError):
-        seen = seen.__cause__ or seen.__context__
-    assert isinstance(seen, ContractError)
-    assert "does not say what was recorded" in str(seen)
+def test_a_driver_that_changed_is_found_out() -> None:
+    awg = script("awg")
+    with pytest.raises(HilError):  # whatever becomes of it in the driver
+        waveform_session(awg, script("scope"), high_v=3.9)
+    with pytest.raises(ContractError, match=r"awg\.jsonl, line \d+: the driver does not say what was recorded"):
+        awg.done()
+
+
+def test_a_run_keeps_transcripts_when_asked(tmp_path: Path) -> None:
+    board = read_bench(TRANSCRIPTS.parent.parent.parent / "benches" / "spiking_board.toml")
+    with open_bench(board, "b", tmp_path, wire=True) as opened:
+        assert opened.chip is not None
+        opened.chip.array(2)
+    lines = read_transcript(tmp_path / "wire" / "board.jsonl")
+    assert [line.kind for line in lines[:2]] == ["drain", "write"]
+    assert lines[-1].kind == "close"
 
 
 def test_the_shipped_transcripts_are_small() -> None:

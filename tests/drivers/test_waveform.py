@@ -50,8 +50,17 @@ class ArrayGenerator:
     def forget(self) -> None:
         self.rate_hz = 0.0
 
-    def recover(self) -> None:
+    def clear(self) -> None:
+        self.forget()
+
+    def reopen(self) -> None:
         self.broken = None
+        self.forget()
+
+    def identify(self) -> str:
+        if self.broken:
+            raise self.broken
+        return "array generator answers"
 
     def close(self) -> None:
         self.closed += 1
@@ -104,8 +113,15 @@ class ArrayDigitizer:
     def forget(self) -> None:
         self.shape = (0, 1.0, 0.0)
 
-    def recover(self) -> None:
+    def clear(self) -> None:
+        self.forget()
+
+    def reopen(self) -> None:
         self.missing = False
+        self.forget()
+
+    def identify(self) -> str:
+        return "array digitizer answers"
 
     def close(self) -> None:
         self.closed += 1
@@ -295,12 +311,18 @@ def test_a_record_longer_than_the_trigger_timeout_is_waited_for() -> None:
     device.close()
 
 
-def test_recover_sets_up_again_after_a_fault() -> None:
+def test_the_rungs_set_up_again_after_a_fault() -> None:
     device, generator, _ = bench()
     generator.broken = Disconnected("gone", where="array generator")
     with pytest.raises(Disconnected):
         device.forward(drive(6, 7))
-    device.recover()
+    device.clear()
+    with pytest.raises(Disconnected):
+        device.identify()
+    device.reopen()
+    assert device.identify() == "array generator answers; array digitizer answers"
+    device.reinstate()
+    assert device.verify().startswith("delay")
     x = drive(6, 7)
     torch.testing.assert_close(device.forward(x), x, atol=STEP_V, rtol=0)
     device.close()

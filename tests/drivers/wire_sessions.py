@@ -2,8 +2,8 @@
 
     python tests/drivers/wire_sessions.py [FOLDER]
 
-against the virtual benches, into tests/drivers/transcripts. For a real box give the bench files below its resource instead of
-[virtual]; who drives them is the same.
+against the virtual benches, into tests/drivers/transcripts. With real boxes, put their addresses in the place of those of the
+served bench; what is said to them is the same.
 """
 
 from __future__ import annotations
@@ -15,59 +15,64 @@ from typing import Any
 
 import torch
 
-from hil.bench import Opened, open_bench
-from hil.config import BenchFile, SpikingBench, checked, read_toml
+from drivers.frame_session import FrameLink
+from drivers.keysight_33600 import Keysight33600
+from drivers.keysight_infiniivision import InfiniiVision
+from drivers.link import Link
+from drivers.scpi import Expect, Scpi
+from drivers.serial_link import SerialLink
+from drivers.spiking import SpikingBoard
+from drivers.transcript import Transcribed, TranscribedFrames, WireLog
+from drivers.visa_link import VisaLink
+from drivers.waveform import Waveform, WaveformSettings
+from hil.bench import description
+from hil.config import BenchFile, read_bench
+from sim_devices.bench import spawn
+from sim_devices.lif_array import Neuron
+from sim_devices.spiking_bench import VirtualBoard, spawn_board
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+BENCH = Path(__file__).resolve().parent.parent.parent / "benches" / "mzm_awg_scope.toml"
 TRANSCRIPTS = Path(__file__).resolve().parent / "transcripts"
 
 
-def waveform_bench(virtual: bool) -> BenchFile:
-    """Generator and scope. Not virtual: at the addresses "awg" and "scope"."""
-    return checked(
-        BenchFile, _table("mzm_awg_scope", virtual, {"awg": {}, "scope": {}, "waveform": {"longest_delay": "200 ns"}}), "b"
-    )
-
-
-def board_bench(virtual: bool) -> SpikingBench:
-    return checked(SpikingBench, _table("spiking_board", virtual, {"board": {"session": 7}}), "b")
-
-
-def _table(name: str, virtual: bool, changes: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    table = read_toml(ROOT / "benches" / f"{name}.toml")
-    for section, values in changes.items():
-        table[section] |= values
-        if not virtual and "use" in table[section]:
-            table[section]["resource"] = section
-    if not virtual:
-        del table["virtual"]
-    return table
-
-
-def speak_waveform(opened: Opened) -> list[Any]:
+def waveform_session(awg: Link, scope: Link, high_v: float = 4.0) -> list[Any]:
     """Two shots of two shapes; the answers."""
-    assert opened.device is not None
+    generator = Keysight33600(Scpi(awg, expect=Expect("Keysight", "33622A")), low_v=-4.0, high_v=high_v, load_ohm=50.0)
+    digitizer = InfiniiVision(Scpi(scope, expect=Expect("", "DSO-X 3024T")), range_v=0.5, offset_v=0.18)
+    device = Waveform(generator, digitizer, WaveformSettings(longest_delay_s=200e-9))
     drives = torch.linspace(-3.5, 3.5, 24).view(4, 6), torch.linspace(-1.0, 1.0, 6).view(2, 3)
-    return [opened.device.forward(x).tolist() for x in drives]
+    answers = [device.forward(x).tolist() for x in drives]
+    device.close()
+    return answers
 
 
-def speak_board(opened: Opened) -> list[Any]:
+def board_session(link: FrameLink) -> list[Any]:
     """Two arrays, thresholds, two passes that go on from each other, a reset; the spikes."""
-    assert opened.chip is not None
-    first, second = opened.chip.array(4), opened.chip.array(3, True)
+    board = SpikingBoard(link, expect=Expect("HIL", "SPIKING-BOARD"), session=7)
+    first, second = board.array(4), board.array(3, True)
     first.program(torch.tensor([0.5, 1.0, 1.5, 2.0]))
     x = torch.linspace(-1.0, 2.0, 24).view(3, 2, 4)
     spikes = [first.forward(x), first.forward(x), second.forward(x[..., :3] * 2)]
     first.reset()
-    return [s.tolist() for s in (*spikes, first.forward(x))]
+    spikes.append(first.forward(x))
+    board.close()
+    return [s.tolist() for s in spikes]
 
 
 def record(folder: Path) -> None:
-    answers = {}
-    with open_bench(waveform_bench(True), "waveform", folder) as opened:
-        answers["waveform"] = speak_waveform(opened)
-    with open_bench(board_bench(True), "board", folder) as opened:
-        answers["board"] = speak_board(opened)
+    bench, answers = read_bench(BENCH), {}
+    assert isinstance(bench, BenchFile)
+    for old in folder.glob("*.jsonl"):
+        old.unlink()
+    with (
+        spawn(description(bench, str(BENCH))) as served,
+        WireLog(folder / "awg.jsonl", "awg") as awg,
+        WireLog(folder / "scope.jsonl", "scope") as scope,
+    ):
+        links = (Transcribed(VisaLink(served.resources[name]), log) for name, log in (("awg", awg), ("scope", scope)))
+        answers["waveform"] = waveform_session(*links)
+    with spawn_board(VirtualBoard(Neuron(leak=0.5, v_th=1.0))) as board, WireLog(folder / "board.jsonl", "board") as log:
+        answers["board"] = board_session(TranscribedFrames(SerialLink(board.port), log))
     (folder / "answers.json").write_text(json.dumps(answers) + "\n")
 
 

@@ -13,8 +13,9 @@ from hil.data import load
 from hil.network import Layer, Network
 from hil.run.folder import RunFolder
 from hil.run.loop import Plan, Training, train
-from hil.run.session import Labels, run
+from hil.run.session import run
 from hil.run.stopping import Stopping
+from hil.run.summary import Labels
 
 
 class Fading(nn.Module):

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from hil.errors import RunError
 from hil.run.folder import RunFolder, write_atomic
+from hil.run.owner import owner
 
 
 def test_a_run_folder_is_new_or_refused(tmp_path: Path) -> None:
@@ -36,12 +38,58 @@ def test_write_atomic_keeps_the_old_file_when_it_fails(tmp_path: Path, monkeypat
 
 def test_metrics_after_the_checkpoint_are_made_again(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "a")
-    for step in (10, 20, 30):
-        folder.measure({"step": step})
-    with (folder.path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4')  # torn by a kill
-    folder.forget_metrics_after(20)
-    assert [json.loads(line)["step"] for line in (folder.path / "metrics.jsonl").read_text().splitlines()] == [10, 20]
+    for epoch in (1, 2, 3):
+        folder.measure(*({"epoch": epoch, "split": split, "step": 10 * epoch} for split in ("train", "validation")))
+    path = folder.path / "metrics.jsonl"
+    with path.open("a") as file:
+        file.write('{"epoch": 4, "split": "tr')  # torn by a kill
+    assert folder.forget_metrics_after(2) == []
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [10, 10, 20, 20]
+    path.write_bytes(path.read_bytes().replace(b'"split": "validation", "step": 10', b'"split": \xff'))
+    assert folder.forget_metrics_after(2) == [
+        "metrics.jsonl: no readable line of epoch 1 (validation); the curves lack it",
+    ]
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_lines_that_do_not_fit_leave_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder.create(tmp_path / "a")
+    folder.measure({"epoch": 1, "split": "train"})
+    before = (folder.path / "metrics.jsonl").read_bytes()
+
+    def full(file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="No space left"):
+        folder.measure({"epoch": 2, "split": "train"})
+    assert (folder.path / "metrics.jsonl").read_bytes() == before
+
+
+def test_one_owner(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "a")
+    assert owner(folder.path) is None
+    with folder.owned():
+        with folder.owned():  # the same one, again
+            pass
+        found = owner(folder.path)
+        assert found is not None
+        assert found.alive
+        with pytest.raises(RunError, match="another process") as caught, RunFolder.open(_opened(folder)).owned():
+            pass
+        assert f"process {os.getpid()} on" in str(caught.value)
+    found = owner(folder.path)
+    assert found is not None
+    assert not found.alive
+    assert found.pid == os.getpid()
+    (folder.path / "run.lock").write_text("}{")
+    with folder.owned():
+        pass
+
+
+def _opened(folder: RunFolder) -> Path:
+    folder.config.write_text("seed = 0")
+    return folder.path
 
 
 def test_damaged_json_is_named(tmp_path: Path) -> None:

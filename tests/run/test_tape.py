@@ -228,6 +228,27 @@ def test_a_tape_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path: P
     assert len(whole) == 12
 
 
+def test_a_batch_that_is_made_again_is_on_the_tape_once(tmp_path: Path) -> None:
+    asked = drives(6)
+    for name, broken in (("whole", []), ("again", asked[2:4])):
+        with started(tmp_path / name) as tape:
+            device = recorded(Echo(SPIKING), tape, "array-1", "", {})
+            device.reset()
+            device.forward(asked[0][None])
+            tape.mark()
+            before = tape.place()
+            device.reset()
+            for x in broken:
+                device.forward(x[None])
+            if broken:
+                tape.cut(before)
+                device.reset()
+            for x in asked[2:]:
+                device.forward(x[None])
+            assert tape.flush() == {"array-1": (1, 0)}  # the last whole step
+    assert contents(Reel(tmp_path / "whole", "array-1")) == contents(Reel(tmp_path / "again", "array-1"))
+
+
 def test_going_on_is_refused_without_a_tape_and_with_another_device(tmp_path: Path) -> None:
     with started(tmp_path) as tape:
         recorded(Echo(), tape, "node", "", {}).forward(torch.ones(1, 1))

@@ -50,12 +50,16 @@ RAMP = np.linspace(-32767, 32767, 64).astype(np.int16)
 class Listener:
     def __init__(self) -> None:
         self.events: list[object] = []
+        self.moved_channels: list[int] = []
 
     def fired(self, source: Keysight33600, channels: tuple[int, ...]) -> None:
         self.events.append(channels)
 
     def switched(self, source: Keysight33600, channel: int, on: bool) -> None:
         self.events.append((channel, on))
+
+    def moved(self, source: Keysight33600, channel: int) -> None:
+        self.moved_channels.append(channel)
 
 
 def test_identity_and_unknown_model() -> None:

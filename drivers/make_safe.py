@@ -1,0 +1,115 @@
+"""Safe states brought about over wires of their own: by who opens a bench, by who watches over a trainer.
+
+    round 1   each state, in order: open, identify, carry out, read back, close
+    round n   those that could not be verified, after a pause, until the patience is over
+
+A new wire holds nothing old, so nobody waits for what another program left half said on its own. An instrument that is not the
+one expected is not touched, and not tried again. One attempt takes OPEN_S, an answer's ANSWER_S an exchange and the ramp at
+most; `securing` begins no attempt after its patience.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from drivers.frame_session import FrameSession
+from drivers.safe import FrameTalk, SafeState, ScpiTalk, Talk, carry_out
+from drivers.scpi import Scpi
+from drivers.serial_link import SerialLink
+from drivers.visa_link import VisaLink
+from hil.errors import HilError, Refused, UnsafeOutputs, WrongInstrument
+
+OPEN_S = 2.0
+ANSWER_S = 2.0
+FRAME_S = 0.5
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One attempt. verified: the instrument says that it is safe. why: it is not, or how it became so. last: no more follow."""
+
+    state: SafeState
+    verified: bool
+    why: str
+    attempt: int
+    wall_s: float
+    last: bool
+
+
+def make_safe(states: Sequence[SafeState], patience_s: float) -> tuple[Outcome, ...]:
+    """The last outcome of each state, in order."""
+    final = {o.state.name: o for o in securing(states, patience_s)}
+    return tuple(final[state.name] for state in states)
+
+
+def securing(
+    states: Sequence[SafeState],
+    patience_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Outcome]:
+    """Every attempt as it ends. patience_s: no attempt begins later than this; each state gets one in any case."""
+    end, pause = clock() + patience_s, FIRST_PAUSE_S
+    left, attempt = list(states), 1
+    while left:
+        again = []
+        for state in left:
+            outcome = _attempted(state, attempt, end, clock)
+            if not outcome.last:
+                again.append(state)
+            yield outcome
+        if again:
+            sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+        left, attempt = again, attempt + 1
+
+
+def unsafe(outcomes: Sequence[Outcome], where: str, todo: str = "") -> UnsafeOutputs:
+    """What is to be said of those that are not verified."""
+    failed = [o for o in outcomes if not o.verified]
+    return UnsafeOutputs(
+        "outputs could not be verified to be safe", where=where,
+        got="; ".join(f"{o.state.name} at {o.state.resource}: {o.why}" for o in failed),
+        outputs="; ".join(f"{o.state.name}: {o.state.outputs}" for o in failed),
+        todo=todo or "switch them off at the instrument, then look at its power and cable",
+    )  # fmt: skip
+
+
+def _attempted(state: SafeState, attempt: int, end: float, clock: Callable[[], float]) -> Outcome:
+    begin = clock()
+    try:
+        with _conversation(state) as talk:
+            why, verified, final = carry_out(state, talk), True, True
+    except (WrongInstrument, Refused) as error:  # another try would find the same
+        why, verified, final = _said(error), False, True
+    except HilError as error:
+        why, verified, final = _said(error), False, False
+    now = clock()
+    return Outcome(state, verified, why, attempt, now - begin, final or now >= end)
+
+
+@contextmanager
+def _conversation(state: SafeState) -> Iterator[Talk]:
+    """A new wire to the instrument, which is the one expected."""
+    if state.wire == "frames":
+        port = SerialLink(state.resource, timeout_s=FRAME_S)
+        try:
+            yield FrameTalk(FrameSession(port, retries=2, expect=state.expect))
+        finally:
+            port.close()
+        return
+    link = VisaLink(state.resource, timeout_s=ANSWER_S, open_timeout_s=OPEN_S)
+    try:
+        scpi = Scpi(link, expect=state.expect)
+        scpi.identify()
+        yield ScpiTalk(scpi)
+    finally:
+        link.close()
+
+
+def _said(error: HilError) -> str:
+    return str(error).splitlines()[0].rstrip(".")

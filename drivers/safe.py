@@ -1,0 +1,238 @@
+"""What "safe" means for an instrument, as a value, and the one way to bring it about and to see that it holds.
+
+    ramp     while the output is on:  (amplitude, centre)_k = (a, c) + k/n ((a_end, c_end) - (a, c)),   k = 1 ... n
+             a_end   the least amplitude          c_end   the volt nearest to 0 that the channel's limits allow
+             n       so that half the change of amplitude plus the change of centre is at most slew * step_s a step
+    steps    command;question -> answer, and the answer is one of those that mean "safe"
+
+Both ends of the record's range move on straight lines between two ranges inside the limits, so no step breaks them; the
+amplitude goes first in each step, so neither does the moment between its two commands. A ramp begins where the instrument is,
+so it may be begun again, and it is left out when the output is off: making safe twice sends little and changes nothing.
+
+The value holds text and numbers alone, so that it can be sent to another process as one line of JSON. Opening a wire of its own
+for it is the business of drivers/make_safe.py; the drivers' own safe() carries out the same value over the wire they have.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+from drivers import frame_protocol as wire
+from drivers.frame_protocol import Kind
+from drivers.frame_session import FrameSession
+from drivers.scpi import Expect, Scpi
+from hil.errors import CommandRefused, ConfigError, HilError, LinkError
+
+Wire = Literal["visa", "frames"]
+OFF = ("0", "+0", "OFF")
+PATIENCE = 3.0  # a ramp may take so many times as long as it should, and RAMP_SLACK_S more, before it is given up
+RAMP_SLACK_S = 2.0
+MOST_STEPS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """command: what makes safe. question: what shows it. answers: what it answers when it is so; case does not matter."""
+
+    command: str
+    question: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """How a channel goes down before it is switched off.
+
+    output, amplitude, offset: its SCPI headers. slew_v_per_s: at most, at any point of the record. least_vpp: smallest
+    amplitude. low_v, high_v: limits of the drive. step_s: time between two steps.
+    """
+
+    output: str
+    amplitude: str
+    offset: str
+    slew_v_per_s: float
+    least_vpp: float
+    low_v: float
+    high_v: float
+    step_s: float = 0.02
+
+    def __post_init__(self) -> None:
+        times = (self.slew_v_per_s, self.least_vpp, self.step_s)
+        if not (all(0 < x < math.inf for x in times) and -math.inf < self.low_v < self.high_v < math.inf):
+            raise ConfigError(
+                "a ramp must be positive and finite", where="safe state", got=repr(self), outputs="unchanged; nothing was sent"
+            )
+
+    def end(self, amplitude_vpp: float) -> tuple[float, float]:
+        """Amplitude (Vpp) and offset (V) at the foot of the ramp: least, and nearest to 0 V inside the limits."""
+        least = min(amplitude_vpp, self.least_vpp)
+        room_low, room_high = self.low_v + 0.5 * least, self.high_v - 0.5 * least
+        return least, 0.5 * (room_low + room_high) if room_low > room_high else min(max(0.0, room_low), room_high)
+
+    def levels(self, amplitude_vpp: float, offset_v: float) -> Iterator[tuple[float, float]]:
+        """Amplitude and offset of each step, from where the channel is."""
+        least, centre = self.end(amplitude_vpp)
+        way_v = 0.5 * (amplitude_vpp - least) + abs(centre - offset_v)
+        count = min(MOST_STEPS, math.ceil(way_v / (self.slew_v_per_s * self.step_s) - 1e-9))
+        for k in range(1, count + 1):
+            part = k / count
+            yield amplitude_vpp + part * (least - amplitude_vpp), offset_v + part * (centre - offset_v)
+
+    @property
+    def longest_s(self) -> float:
+        """From anywhere inside the limits."""
+        return (0.5 * (self.high_v - self.low_v) + max(abs(self.low_v), abs(self.high_v))) / self.slew_v_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class SafeState:
+    """The safe state of one instrument.
+
+    name: on its bench. resource: where it is. wire: "visa", or "frames" for the format of drivers/frame_protocol.py.
+    expect: who must answer before anything is set. steps: in this order. outputs: what they may be until it is verified.
+    """
+
+    name: str
+    resource: str
+    wire: Wire
+    expect: Expect
+    steps: tuple[Step, ...]
+    ramp: Ramp | None = None
+    outputs: str = "unknown"
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> SafeState:
+        """Raises: ConfigError: not the JSON of a safe state."""
+        try:
+            return cls.from_table(json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise ConfigError("not a safe state", where="safe state", got=f"{text[:80]!r}: {error}") from error
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any]) -> SafeState:
+        """Raises: ConfigError: as `from_json`."""
+        try:
+            values = dict(table)
+            expect = Expect(**{key: _frozen(value) for key, value in values.pop("expect").items()})
+            steps = tuple(Step(s["command"], s["question"], tuple(s["answers"])) for s in values.pop("steps"))
+            ramp = values.pop("ramp")
+            state = cls(expect=expect, steps=steps, ramp=None if ramp is None else Ramp(**ramp), **values)
+            if state.wire not in get_args(Wire):
+                raise ValueError(f"wire {state.wire!r}")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigError("not a safe state", where="safe state", got=f"{str(table)[:80]!r}: {error}") from error
+        return state
+
+
+@runtime_checkable
+class Switchable(Protocol):
+    """A driver whose instrument can drive something."""
+
+    def safe_state(self) -> SafeState:
+        """Once it was identified: who must answer is who answered."""
+
+
+class Talk(Protocol):
+    """One exchange with an identified instrument."""
+
+    def do(self, command: str, question: str) -> str: ...
+
+
+class ScpiTalk:
+    """Command and question go as one message: one exchange, and nobody speaks in between."""
+
+    def __init__(self, scpi: Scpi) -> None:
+        self._scpi = scpi
+
+    def do(self, command: str, question: str) -> str:
+        return self._scpi.ask(f"{command};{question}" if command else question)
+
+
+class FrameTalk:
+    """SAFE, then STATUS -> "armed" or "disarmed"."""
+
+    def __init__(self, session: FrameSession) -> None:
+        self._session = session
+
+    def do(self, command: str, question: str) -> str:
+        if command:
+            self._session.ask(Kind[command])
+        armed, _, _, _ = wire.STATUS.unpack(self._session.ask(Kind[question]))
+        return "armed" if armed else "disarmed"
+
+
+BOARD_STEPS = (Step("SAFE", "STATUS", ("disarmed",)),)
+
+
+def board(name: str, port: str, expect: Expect, outputs: str = "unknown") -> SafeState:
+    """The safe state of a board that speaks frames: disarmed."""
+    return SafeState(name, port, "frames", expect, BOARD_STEPS, None, outputs)
+
+
+def carry_out(
+    state: SafeState, talk: Talk, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+) -> str:
+    """Bring `state` about, verified. Returns a remark: why it was not ramped, or "".
+
+    Takes `ramp.longest_s` times PATIENCE and RAMP_SLACK_S at most, besides an exchange a step.
+
+    Raises:
+        CommandRefused: an answer that does not mean "safe". LinkError: the wire; nothing is known then.
+    """
+    remark = "" if state.ramp is None else _ramp_down(state.ramp, talk, clock, sleep)
+    for step in state.steps:
+        answer = talk.do(step.command, step.question).strip()
+        if answer.upper() not in {right.upper() for right in step.answers}:
+            raise CommandRefused(
+                "the instrument does not say that it is safe", where=f"{state.name} at {state.resource}",
+                got=f"{answer!r} to {step.question}", allowed=" or ".join(step.answers), outputs=state.outputs,
+                todo="switch it off by hand",
+            )  # fmt: skip
+    return remark
+
+
+def _ramp_down(ramp: Ramp, talk: Talk, clock: Callable[[], float], sleep: Callable[[float], None]) -> str:
+    """A ramp that does not go as it should is given up: switched off at once is safer than on for longer."""
+    try:
+        if talk.do("", f"{ramp.output}?").strip().upper() in OFF:
+            return ""
+        amplitude, offset = _levels(talk, "", ramp)
+        give_up = clock() + PATIENCE * ramp.longest_s + RAMP_SLACK_S
+        for vpp, volts in ramp.levels(amplitude, offset):
+            begin = clock()
+            if begin > give_up:
+                return f"not ramped to the end: slower than {PATIENCE:g} times {ramp.longest_s:.3g} s"
+            taken = _levels(talk, f"{ramp.amplitude} {vpp:.6g};{ramp.offset} {volts:.6g}", ramp)
+            if not all(math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-3) for a, b in zip(taken, (vpp, volts), strict=True)):
+                return f"not ramped to the end: the instrument is at {taken[0]:g} Vpp, {taken[1]:g} V"
+            sleep(max(0.0, ramp.step_s - (clock() - begin)))
+    except LinkError:
+        raise
+    except (HilError, ValueError) as error:
+        return f"not ramped to the end: {str(error).splitlines()[0]}"
+    return ""
+
+
+def _levels(talk: Talk, command: str, ramp: Ramp) -> tuple[float, float]:
+    """Vpp and V after `command`. Raises: ValueError: not two numbers."""
+    amplitude, offset = talk.do(command, f"{ramp.amplitude}?;{ramp.offset}?").split(";")
+    return float(amplitude), float(offset)
+
+
+def in_order(states: Sequence[SafeState], order: Sequence[str]) -> tuple[SafeState, ...]:
+    """`states` in the order of their names in `order`; those that it does not name come last, as they came."""
+    place = {name: k for k, name in enumerate(order)}
+    return tuple(sorted(states, key=lambda state: place.get(state.name, len(place))))
+
+
+def _frozen(value: object) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,279 @@
+"""journal.jsonl: what happened in a run, an object a line, only ever appended to.
+
+    {"t":"2026-11-25T01:15:42.123+00:00","kind":"commit","step":7,"epoch":1,"batch":7,"loss":0.31,"passes":14336,"device_s":1.52}
+    {"t":"…","kind":"resume","step":5,…}      commits after step 5 are void: they are made again
+    {"t":"…","kind":"fault","message":"…"}    any other kind: an event
+
+A line leaves in one write to a file that stays open, so it outlives the process; a thread brings the file to the disk once a
+second, and `sync` does at every checkpoint. A killed machine may leave a torn last line: readers name and skip it, and
+whoever appends ends it first and says so ("torn").
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hil.errors import RunError
+
+SYNC_S = 1.0
+COMMIT_MARK = b'","kind":"commit",'
+COMMIT = re.compile(
+    rb'\{"t":"[0-9T:.+-]{29}","kind":"commit","step":\d+,"epoch":\d+,"batch":\d+,"loss":-?\d[0-9.e+-]*,"passes":\d+,'
+    rb'"device_s":\d+\.\d+(,"faults":\d+)?\}\n?'
+)
+TAIL_BYTES = 1 << 16
+
+Record = dict[str, Any]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class Journal:
+    """Appends to the file at `path`, which is opened at the first line and ended properly if its last line is torn.
+
+    Args:
+        sync_s: how long a committed step may stay away from the disk.
+        now: the time of a line, ISO 8601 with offset.
+    """
+
+    def __init__(self, path: Path, sync_s: float = SYNC_S, now: Callable[[], str] = _now) -> None:
+        self._path, self._sync_s, self._now = path, sync_s, now
+        self._lock = threading.Lock()
+        self._file: int | None = None
+        self._dirty = False
+        self._late: OSError | None = None  # what the thread could not bring to the disk
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def note(self, kind: str, **facts: object) -> None:
+        """One event; its facts are JSON values, anything else is written as text.
+
+        Raises:
+            RunError: it cannot be written, for example as the disk is full; the file is as before.
+        """
+        self._append((json.dumps({"t": self._now(), "kind": kind, **facts}, default=str) + "\n").encode())
+
+    def commit(self, step: int, epoch: int, batch: int, loss: float, passes: int, device_s: float, faults: int = 0) -> None:
+        """A step that counts. loss: finite. passes, device_s, faults: since the run began.
+
+        Raises:
+            RunError: as of `note`.
+        """
+        more = f',"faults":{faults}' if faults else ""
+        self._append(
+            f'{{"t":"{self._now()}","kind":"commit","step":{step},"epoch":{epoch},"batch":{batch},"loss":{loss!r},'
+            f'"passes":{passes},"device_s":{device_s:.3f}{more}}}\n'.encode()
+        )
+
+    def sync(self) -> None:
+        """Everything appended so far is on the disk when this returns.
+
+        Raises:
+            RunError: it is not.
+        """
+        with self._lock:
+            if self._file is not None:
+                self._dirty = False
+                try:
+                    os.fdatasync(self._file)
+                except OSError as error:
+                    raise self._refusal(error) from error
+
+    def close(self) -> None:
+        """Bring the rest to the disk and let go of the file; the next line opens it again. May be called twice."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+        with self._lock:
+            file, self._file, self._thread = self._file, None, None
+        self._closing.clear()
+        if file is not None:
+            try:
+                os.fdatasync(file)
+            except OSError as error:
+                raise self._refusal(error) from error
+            finally:
+                os.close(file)
+
+    def _append(self, line: bytes) -> None:
+        with self._lock:
+            if self._late is not None:
+                late, self._late = self._late, None
+                raise self._refusal(late)
+            try:
+                file = self._opened()
+                written = os.write(file, line)
+                if written != len(line):  # the disk became full within the line: it is taken back
+                    os.ftruncate(file, os.fstat(file).st_size - written)
+                    raise OSError(28, "No space left on device")
+            except OSError as error:
+                raise self._refusal(error) from error
+            self._dirty = True
+
+    def _opened(self) -> int:
+        if self._file is None:
+            file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                torn = _torn_bytes(file)
+                if torn:
+                    said = json.dumps({"t": self._now(), "kind": "torn", "bytes": torn})
+                    os.write(file, f"\n{said}\n".encode())
+            except OSError:
+                os.close(file)
+                raise
+            self._file = file
+            self._thread = threading.Thread(target=self._syncing, name="journal", daemon=True)
+            self._thread.start()
+        return self._file
+
+    def _syncing(self) -> None:
+        while not self._closing.wait(self._sync_s):
+            file = self._file
+            if self._dirty and file is not None:
+                self._dirty = False
+                try:
+                    os.fdatasync(file)  # without the lock: a step need not wait for the disk
+                except OSError as error:
+                    self._late = error
+
+    def _refusal(self, error: OSError) -> RunError:
+        return RunError(
+            f"cannot write: {error.strerror or error}", where=str(self._path), allowed="a writable file with free space",
+            todo="free space, then hil resume",
+        )  # fmt: skip
+
+    @staticmethod
+    def read(path: Path) -> list[Record]:
+        """All that can be read, in order; see `contents` for what cannot.
+
+        Raises:
+            RunError: the file is there and cannot be read at all.
+        """
+        return contents(path).records
+
+
+def _torn_bytes(file: int) -> int:
+    """How long the last line is if it has no end, else 0."""
+    size = os.fstat(file).st_size
+    tail = os.pread(file, TAIL_BYTES, max(0, size - TAIL_BYTES))
+    return len(tail) - (tail.rfind(b"\n") + 1)
+
+
+@dataclass
+class Contents:
+    """What a journal says.
+
+    Args:
+        records: in order; of the commits all, or some, as asked for. last: the last commit.
+        torn: where a killed process left half a line. damaged: lines that no kill can explain, and why.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    last: Record | None = None
+    torn: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+    def events(self) -> list[Record]:
+        """All but commits."""
+        return [record for record in self.records if record["kind"] != "commit"]
+
+
+def contents(path: Path, most: int | None = None) -> Contents:
+    """Read the journal at `path`; no file is an empty one.
+
+    Args:
+        most: keep no more than about so many commits, evenly; None: all of them.
+    Raises:
+        RunError: it cannot be read at all.
+    """
+    found = Contents()
+    wrong: list[tuple[int, str, bool]] = []  # line number, why, whether a "torn" follows
+    stride, next_kept, newest, skipped, number, last_ended = _stride(path, most), 0, b"", b"", 0, True
+    try:
+        with path.open("rb") as file:
+            offset = 0
+            for number, raw in enumerate(file, 1):
+                offset += len(raw)
+                if COMMIT_MARK in raw[:60] and COMMIT.fullmatch(raw):
+                    newest = skipped = raw
+                    if offset < next_kept or most == 0:
+                        continue
+                    next_kept = offset + stride
+                elif skipped and most:  # the last commit before an event is always kept
+                    found.records.append(json.loads(skipped))
+                skipped = b""
+                record = _parsed(raw, number, wrong)
+                if record is not None and wrong and record["kind"] == "torn" and wrong[-1][0] == number - 1:
+                    wrong[-1] = (*wrong[-1][:2], True)
+                if record is not None:
+                    found.records.append(record)
+                last_ended = raw.endswith(b"\n")
+            if wrong and wrong[-1][0] == number and not last_ended:
+                wrong[-1] = (*wrong[-1][:2], True)
+            if skipped and most:
+                found.records.append(json.loads(skipped))
+    except FileNotFoundError:
+        return found
+    except OSError as error:
+        raise RunError(
+            "cannot be read", where=str(path), got=error.strerror or str(error), todo="make it readable, or move it away"
+        ) from error
+    found.last = json.loads(newest) if newest else None
+    for number, why, torn in wrong:
+        (found.torn if torn else found.damaged).append(f"line {number}: {why}")
+    return found
+
+
+def _stride(path: Path, most: int | None) -> int:
+    try:
+        return path.stat().st_size // most if most else 0
+    except OSError:
+        return 0
+
+
+def _parsed(raw: bytes, number: int, wrong: list[tuple[int, str, bool]]) -> Record | None:
+    if not raw.strip():
+        return None
+    try:
+        record = json.loads(raw)
+        if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+            raise ValueError("not an object with a kind")
+    except (ValueError, RecursionError) as error:
+        wrong.append((number, str(error), False))
+        return None
+    return record
+
+
+def committed(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The commits that count after any number of resumes: each resume at step N voids the commits after N."""
+    kept: list[Mapping[str, Any]] = []
+    for record in records:
+        step = record.get("step")
+        if not isinstance(step, int):
+            continue
+        if record.get("kind") == "resume":
+            while kept and kept[-1]["step"] > step:
+                kept.pop()
+        elif record.get("kind") == "commit":
+            kept.append(record)
+    return kept
+
+
+def missing(commits: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What is wrong with a sequence of committed steps, which must be 1, 2, 3 …; nothing if it is whole."""
+    due = 1
+    for record in commits:
+        step = record["step"]
+        if step != due:
+            yield f"step {step} where {due} was due"
+        due = step + 1

@@ -1,0 +1,261 @@
+"""The recovery ladder: from a fault back to the whole shot, by the least that helps.
+
+    fault ──row──> REPEAT ──fails──> RESTORE ──fails──> CLEAR ──fails──> REOPEN ──fails──> pause, REOPEN … until patience ends
+                     │                  │                 │                │
+                   shot        reinstate verify     clear identify   reopen identify
+                                     shot           reinstate verify reinstate verify
+                                                          shot             shot
+
+A fault enters at the rung of its row (`ROWS`) and leaves the ladder above the row's last one. Every rung ends with the whole
+shot, so no answer is ever put together from two of them, and none is read from a session that was not identified again. What
+happens on the way is told (`Told`): the journal keeps it, people see it. When the ladder ends, its last fault goes on to the
+caller, who makes the outputs safe.
+
+Source: IEEE 488.2-1992, section 6 (what may follow a broken exchange); SCPI-1999 volume 2, 21.8 (-350, queue overflow).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol, TypeVar
+
+from hil.device import Recoverable
+from hil.errors import (
+    CommandRefused,
+    DirtySession,
+    Disconnected,
+    Ended,
+    GuardianLost,
+    HilError,
+    InstrumentError,
+    Jumped,
+    LinkError,
+    MeasurementError,
+    Misaligned,
+    MissedTrigger,
+    NotAReading,
+    OpenFailed,
+    Overload,
+    Refused,
+    Saturated,
+    Unrepeatable,
+    UnsafeOutputs,
+    WrongInstrument,
+)
+
+A = TypeVar("A")
+PAUSE_S = 0.2  # before the second reopening; doubled each time
+LONGEST_PAUSE_S = 10.0
+BEAT_S = 1.0
+BOOT_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)  # goes on while the computer sleeps; Linux has it
+SLEEP_S = 5.0  # a shorter nap is not seen by an instrument
+
+
+class Rung(IntEnum):
+    """How much is done before the shot is repeated."""
+
+    REPEAT = 0
+    RESTORE = 1
+    CLEAR = 2
+    REOPEN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A kind of fault. first, last: the rungs that may help; first None: nothing does, and the run stops safely."""
+
+    error: type[HilError]
+    first: Rung | None
+    last: Rung
+    why: str
+
+
+ROWS = (
+    Row(Refused, None, Rung.REPEAT, "what was asked for cannot be; asking again changes nothing"),
+    Row(UnsafeOutputs, None, Rung.REPEAT, "nothing may be sent while the outputs are unknown"),
+    Row(GuardianLost, None, Rung.REPEAT, "nobody would make the outputs safe"),
+    Row(Unrepeatable, None, Rung.REPEAT, "the whole batch must be repeated, by whoever began it"),
+    Row(LinkError, Rung.CLEAR, Rung.REOPEN, "the wire may hold half a message"),
+    Row(DirtySession, Rung.REPEAT, Rung.REOPEN, "the consequence of another fault, perhaps mended by now"),
+    Row(Disconnected, Rung.REOPEN, Rung.REOPEN, "there is no wire to clear"),
+    Row(OpenFailed, Rung.REOPEN, Rung.REOPEN, "it may be starting up"),
+    Row(Ended, None, Rung.REPEAT, "its process is over: only a new start helps"),
+    Row(
+        InstrumentError,
+        Rung.RESTORE,
+        Rung.REOPEN,
+        "its settings are not what was sent: a reboot, or somebody at the front panel",
+    ),
+    Row(CommandRefused, Rung.RESTORE, Rung.CLEAR, "after an error, or an overflow of the queue, the settings are unknown"),
+    Row(Overload, None, Rung.REPEAT, "a protection that tripped waits for a person"),
+    Row(WrongInstrument, None, Rung.REPEAT, "another instrument must not be driven"),
+    Row(MeasurementError, Rung.REPEAT, Rung.RESTORE, "the answer was whole and is no data"),
+    Row(NotAReading, Rung.REPEAT, Rung.REOPEN, "holes and sentinels pass"),
+    Row(Saturated, Rung.REPEAT, Rung.REPEAT, "a spike passes; a range that is too small does not"),
+    Row(Jumped, Rung.REPEAT, Rung.REPEAT, "a hop back and forth passes; another operating point does not, and is for a person"),
+    Row(Misaligned, Rung.REPEAT, Rung.CLEAR, "the marker is late, or the record is not ours; the delay is measured again"),
+    Row(MissedTrigger, Rung.REPEAT, Rung.REOPEN, "lost once, or a generator that forgot its settings"),
+)
+
+
+def row_of(fault: HilError) -> Row:
+    """The row of the nearest kind; what is in no row (Stopped, Interrupted) is nobody's to mend."""
+    rows = {row.error: row for row in ROWS}
+    return next((rows[kind] for kind in type(fault).__mro__ if kind in rows), Row(HilError, None, Rung.REPEAT, "not a fault"))
+
+
+class Told(Protocol):
+    """Hears what happens: kind is "fault", "recovery" or "lost"."""
+
+    def __call__(self, kind: str, **facts: object) -> None: ...
+
+
+def untold(kind: str, **facts: object) -> None:
+    """For those who do not want to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a fault is worked on.
+
+    Args:
+        patience_s: from the fault on, reopening is tried again; a scope that reboots takes a minute.
+        most: so many recoveries in one run end it: a bench that needs more is not one to trust. None: no bound.
+    """
+
+    patience_s: float = 120.0
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.patience_s < 86_400 or (self.most is not None and self.most < 0):
+            raise ValueError(f"patience_s from 0 to 86400 s, most 0 or more: got {self.patience_s}, {self.most}")
+
+
+def asleep_s() -> float:
+    """How long the computer has been suspended since it booted, s; where no clock counts that, by how much the wall clock runs
+    ahead of the one that stands still meanwhile."""
+    now_s = time.time() if BOOT_CLOCK is None else time.clock_gettime(BOOT_CLOCK)
+    return now_s - time.monotonic()
+
+
+class Ladder:
+    """Brings one device back, as often as it takes, and counts.
+
+    Args:
+        device: what has the rungs. told: hears of every fault and every recovery. beat: called every second of a pause.
+        clock, sleep: of the pauses, s. asleep: see asleep_s.
+    """
+
+    def __init__(
+        self,
+        device: Recoverable,
+        patience: Patience | None = None,
+        told: Told = untold,
+        beat: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        asleep: Callable[[], float] = asleep_s,
+    ) -> None:
+        self._device, self._patience = device, patience or Patience()
+        self._told, self._beat, self._clock, self._sleep = told, beat, clock, sleep
+        self._asleep, self._slept_s = asleep, asleep()
+        self.recovered = 0
+
+    def awake(self) -> None:
+        """To be called before every shot.
+
+        Raises:
+            Disconnected: the computer slept since the last call, and what was on the wires is not to be believed.
+        """
+        slept_s = self._asleep()
+        gone_s, self._slept_s = slept_s - self._slept_s, slept_s
+        if abs(gone_s) > SLEEP_S:
+            raise Disconnected(
+                "the computer was suspended, or its clock was set", where="this computer", got=f"{gone_s:.0f} s",
+                outputs="presumed as last set", todo="switch suspending off for long runs",
+            )  # fmt: skip
+
+    def climb(self, fault: HilError, shot: Callable[[], A]) -> A:
+        """The answer of `shot`, repeated as a whole after the rungs that `fault` needs.
+
+        Raises:
+            HilError: the last fault, if no rung helps; its `got` says what was tried.
+        """
+        begin, tried = self._clock(), list[str]()
+        row = self._fault(fault)
+        if row.first is None:
+            raise fault
+        rung: Rung = row.first
+        while True:
+            tried.append(rung.name.lower())
+            self._beat()
+            try:
+                found = self._prepare(rung)
+                answer = shot()
+            except HilError as again:
+                fault, row = again, self._fault(again)
+                rung = self._next(fault, row, rung, tried, begin)
+            else:
+                self._recovered(tried, found, self._clock() - begin)
+                return answer
+
+    def _prepare(self, rung: Rung) -> list[str]:
+        """Everything that comes before the shot on this rung; what was found on the way."""
+        found = []
+        if rung is Rung.REOPEN:
+            self._device.reopen()
+        if rung is Rung.CLEAR:
+            self._device.clear()
+        if rung >= Rung.CLEAR:
+            found.append(self._device.identify())
+        if rung >= Rung.RESTORE:
+            self._device.reinstate()
+            found.append(self._device.verify())
+        return found
+
+    def _next(self, fault: HilError, row: Row, rung: Rung, tried: list[str], begin: float) -> Rung:
+        """One rung up, or the one that the new fault needs; at the top, the same again after a pause."""
+        if row.first is None:
+            raise self._over(fault, tried, begin)
+        higher = max(rung + 1, row.first)
+        if higher <= row.last:
+            return Rung(higher)
+        if row.last is not Rung.REOPEN or self._clock() - begin >= self._patience.patience_s:
+            raise self._over(fault, tried, begin)
+        self._pause(min(LONGEST_PAUSE_S, PAUSE_S * 2 ** (tried.count("reopen") - 1)))
+        return Rung.REOPEN
+
+    def _pause(self, seconds: float) -> None:
+        end = self._clock() + seconds
+        while (left := end - self._clock()) > 0:
+            self._beat()
+            self._sleep(min(left, BEAT_S))
+
+    def _fault(self, fault: HilError) -> Row:
+        row = row_of(fault)
+        self._told(
+            "fault", error=type(fault).__name__, what=fault.what, where=fault.where, got=fault.got,
+            first=None if row.first is None else row.first.name.lower(),
+        )  # fmt: skip
+        return row
+
+    def _recovered(self, tried: list[str], found: list[str], took_s: float) -> None:
+        self.recovered += 1
+        self._told("recovery", tried=tried, found=[line for line in found if line], seconds=round(took_s, 3), n=self.recovered)
+        most = self._patience.most
+        if most is not None and self.recovered > most:
+            raise InstrumentError(
+                "too many faults were recovered in this run", where="recovery", got=f"{self.recovered}", allowed=f"{most}",
+                outputs="as after the last shot; they are made safe now", todo="see in the journal what they have in common",
+            )  # fmt: skip
+
+    def _over(self, fault: HilError, tried: list[str], begin: float) -> HilError:
+        counts = ", ".join(f"{rung} ×{tried.count(rung)}" for rung in dict.fromkeys(tried))
+        took_s = self._clock() - begin
+        self._told("lost", error=type(fault).__name__, what=fault.what, tried=tried, seconds=round(took_s, 3))
+        said = f"{counts} in {took_s:.1f} s did not help"
+        fault.got = f"{fault.got}; {said}" if fault.got else said
+        return fault

@@ -1,0 +1,248 @@
+"""Devices that climb the ladder by themselves: around a static node, a streaming one, and the arrays of a spiking chip.
+
+    static      the shot is repeated
+    streaming   answers keep the order of their submission; shots that failed because an earlier one did are repeated in turn
+    temporal    every array of the chip is reset and driven again with all that it got since its last reset; if it then answers
+                otherwise than before (membrane noise), what was already handed out belongs to a state that is gone, and the
+                batch as a whole must be repeated: Unrepeatable
+
+Where there is nothing to recover (a twin in this process), there is no wrapper: `resilient` gives the device back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+from torch import Tensor
+
+from hil.device import Chip, Device, Recoverable, Restorable, Spec, Streaming
+from hil.errors import HilError, LinkError, Unrepeatable
+from hil.run.recovery import Ladder
+
+A = TypeVar("A")
+BATCH_TRIES = 5
+
+
+class Resilient:
+    """A Device around a recoverable one: `forward` answers, or the ladder has ended."""
+
+    def __init__(self, inner: Device, ladder: Ladder) -> None:
+        self._inner, self._ladder = inner, ladder
+
+    @property
+    def spec(self) -> Spec:
+        return self._inner.spec
+
+    @property
+    def recovered(self) -> int:
+        """Faults recovered from so far."""
+        return self._ladder.recovered
+
+    def program(self, params: Tensor) -> None:
+        self._whole(lambda: self._inner.program(params))
+
+    def reset(self) -> None:
+        self._whole(self._inner.reset)
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            self._ladder.awake()
+            return self._inner.forward(x)
+        except HilError as fault:
+            return self._ladder.climb(fault, lambda: self._inner.forward(x))
+
+    def _whole(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except HilError as fault:
+            self._ladder.climb(fault, act)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def snapshot(self) -> Mapping[str, object]:
+        return self._inner.snapshot() if isinstance(self._inner, Restorable) else {}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        if isinstance(self._inner, Restorable) and state:
+            self._inner.restore(state)
+
+
+class ResilientStream(Resilient):
+    """The same around a Streaming device. One thread settles the answers in order, so one fault is worked on at a time."""
+
+    def __init__(self, inner: Streaming, ladder: Ladder) -> None:
+        super().__init__(inner, ladder)
+        self._stream = inner
+        self._settler = ThreadPoolExecutor(1, thread_name_prefix="recovering")
+
+    def submit(self, x: Tensor) -> Future[Tensor]:
+        """Raises what `x` itself is refused for; whatever happens to the shot is the Future's."""
+        try:
+            self._ladder.awake()
+            return self._settler.submit(self._settled, x, self._stream.submit(x))
+        except LinkError as slept:
+            return self._settler.submit(self._ladder.climb, slept, lambda: self._inner.forward(x))
+
+    def _settled(self, x: Tensor, answer: Future[Tensor]) -> Tensor:
+        try:
+            return answer.result()
+        except HilError as fault:
+            return self._ladder.climb(fault, lambda: self._inner.forward(x))
+
+    def close(self) -> None:
+        self._settler.shutdown(wait=False, cancel_futures=True)
+        self._inner.close()
+
+
+class RecoverableChip(Chip, Recoverable, Protocol):
+    """A chip behind a wire."""
+
+
+class ResilientChip:
+    """A Chip around a recoverable one; its arrays share its ladder, as they share its wire."""
+
+    def __init__(self, inner: RecoverableChip, ladder: Ladder) -> None:
+        self._inner, self._ladder = inner, ladder
+        self._arrays: list[ResilientArray] = []
+
+    def array(
+        self,
+        size: int,
+        couples: bool = False,
+        *,
+        v_th: float | None = None,
+        v_rest: float | None = None,
+        leak: float | None = None,
+    ) -> ResilientArray:
+        self._arrays.append(ResilientArray(self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak), self))
+        return self._arrays[-1]
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def awake(self) -> None:
+        self._ladder.awake()
+
+    def climb(self, fault: HilError, act: Callable[[], Tensor | None]) -> Tensor | None:
+        """`act` again, once the chip is back and every array is where it was.
+
+        Raises:
+            Unrepeatable: an array answered otherwise than before; all of them want a reset().
+        """
+
+        def shot() -> Tensor | None:
+            for array in self._arrays:
+                array.relive()
+            return act()
+
+        try:
+            return self._ladder.climb(fault, shot)
+        except Unrepeatable:
+            for array in self._arrays:
+                array.forget()
+            raise
+
+
+class ResilientArray:
+    """An array of a ResilientChip. It keeps what it was driven with, and what it answered, since the last reset.
+
+    recovered: faults in its own calls that the chip recovered from.
+    """
+
+    def __init__(self, inner: Device, chip: ResilientChip) -> None:
+        self._inner, self._chip = inner, chip
+        self.recovered = 0
+        self._lived: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def spec(self) -> Spec:
+        return self._inner.spec
+
+    def program(self, params: Tensor) -> None:
+        try:
+            self._inner.program(params)
+        except HilError as fault:
+            self._climb(fault, lambda: self._inner.program(params))
+
+    def reset(self) -> None:
+        self._lived.clear()
+        try:
+            self._inner.reset()
+        except HilError as fault:
+            self._climb(fault, self._inner.reset)
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            self._chip.awake()
+            answer = self._inner.forward(x)
+        except HilError as fault:
+            again = self._climb(fault, lambda: self._inner.forward(x))
+            assert again is not None  # a forward gives a tensor
+            answer = again
+        self._lived.append((x, answer))
+        return answer
+
+    def _climb(self, fault: HilError, act: Callable[[], Tensor | None]) -> Tensor | None:
+        answer = self._chip.climb(fault, act)
+        self.recovered += 1
+        return answer
+
+    def relive(self) -> None:
+        """Reset, and everything since then once more.
+
+        Raises:
+            Unrepeatable: another answer than the first time.
+        """
+        self._inner.reset()
+        for number, (x, answer) in enumerate(self._lived):
+            again = self._inner.forward(x)
+            if not again.equal(answer):
+                raise Unrepeatable(
+                    "the array answers otherwise than before its fault", where=self._inner.spec.inputs.name,
+                    got=f"{int((again != answer).sum())} of {answer.numel()} spikes, in call {number + 1} since the reset",
+                    allowed="the same spikes", outputs="inside their limits", todo="repeat the batch from its reset()",
+                )  # fmt: skip
+
+    def forget(self) -> None:
+        self._lived.clear()
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def snapshot(self) -> Mapping[str, object]:
+        return self._inner.snapshot() if isinstance(self._inner, Restorable) else {}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        if isinstance(self._inner, Restorable) and state:
+            self._inner.restore(state)
+
+
+def resilient(device: Device, ladder: Callable[[Recoverable], Ladder]) -> Device:
+    """`device`, climbing the ladder by itself if it has rungs; still Streaming if it was."""
+    if not isinstance(device, Recoverable):
+        return device
+    found = ladder(device)
+    whole: Device = device  # the two protocols are checked one by one
+    return ResilientStream(whole, found) if isinstance(whole, Streaming) else Resilient(whole, found)
+
+
+def resilient_chip(chip: Chip, ladder: Callable[[Recoverable], Ladder]) -> Chip:
+    """The same for a chip."""
+    return ResilientChip(chip, ladder(chip)) if isinstance(chip, Recoverable) else chip
+
+
+def whole_batch(act: Callable[[], A], back: Callable[[], None] = lambda: None) -> A:
+    """`act`, from its beginning again while a temporal device proves Unrepeatable. back: undoes what `act` did so far.
+
+    Raises:
+        Unrepeatable: the last of five tries too.
+    """
+    for _ in range(BATCH_TRIES - 1):
+        try:
+            return act()
+        except Unrepeatable:
+            back()
+    return act()

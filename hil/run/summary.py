@@ -1,0 +1,85 @@
+"""summary.json: how a run ended, or stands; written whole, so that it is the old one or the new one.
+
+status    "done", "interrupted" or "fault"; a run that was killed has the summary of its last end, or none
+cause     what ended an aborted run        outputs    their state once everything was closed
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from hil.run.folder import RunFolder
+from hil.run.loop import Training
+
+FILE = "summary.json"
+STATUSES = ("done", "interrupted", "fault")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a result must say about itself. node: name and parameters. resources: instrument -> identity.
+
+    terms: what every checkpoint remembers of the files that it was made under, see hil/run/condition.py.
+    """
+
+    name: str
+    provenance: str
+    node: Mapping[str, Any]
+    resources: Mapping[str, str]
+    terms: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def outputs_after(self) -> str:
+        """Their state once everything was closed; whoever closes raises UnsafeOutputs if this does not hold."""
+        return "off, read back" if self.resources else "none; the node is a twin in this process"
+
+
+def conclude(training: Training, folder: RunFolder, labels: Labels, status: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the summary of `training` as it stands, and return it.
+
+    Args:
+        facts: what only this ending knows: scores, or the cause.
+    Raises:
+        RunError: it cannot be written.
+    """
+    summary = {
+        "status": status,
+        "name": labels.name,
+        "provenance": labels.provenance,
+        **facts,
+        "validation_accuracy": max(training.best.accuracy, 0.0),
+        "best_epoch": training.best.epoch,
+        "seed": training.plan.seed,
+        "wall_s": training.wall_s,
+        "device_s": training.device_s,
+        "device_passes": training.device_passes,
+        "faults_recovered": training.faults_recovered,
+        "steps": training.step,
+        "node": dict(labels.node),
+        "resources": dict(labels.resources),
+        "versions": {
+            "hil": version("hil"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "threads": torch.get_num_threads(),
+        },
+    }
+    folder.write_json(FILE, summary)
+    return summary
+
+
+def amend(folder: RunFolder, **facts: object) -> None:
+    """Add what became known after the summary was written, such as the state of the outputs.
+
+    Raises:
+        RunError: it is damaged, or cannot be written.
+    """
+    summary = folder.read_json(FILE)
+    if summary:
+        folder.write_json(FILE, {**summary, **facts})

@@ -1,0 +1,49 @@
+"""Outputs that went on or off: kept, and written down at once, so that a bench that is killed has left its log.
+
+{"time_s": 1760000000.25, "box": "33622A SIM-33622-0001", "channel": 1, "on": true}        one line of JSON an entry
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+LENGTH = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """An output went on or off. time_s: of the bench's clock."""
+
+    time_s: float
+    box: str
+    channel: int
+    on: bool
+
+
+class SwitchLog:
+    """Args: path: a file that every line is appended to; None keeps them in memory alone."""
+
+    def __init__(self, path: str | None = None) -> None:
+        self._path = None if path is None else Path(path)
+        self._entries: deque[Switched] = deque(maxlen=LENGTH)
+        self._lock = threading.Lock()
+
+    @property
+    def entries(self) -> tuple[Switched, ...]:
+        """Oldest first."""
+        return tuple(self._entries)
+
+    def add(self, entry: Switched) -> None:
+        self._entries.append(entry)
+        self.note(asdict(entry))
+
+    def note(self, line: Mapping[str, object]) -> None:
+        """A line for the file alone. It is with the system, process or no process, when this returns."""
+        if self._path is not None:
+            with self._lock, self._path.open("a") as log:
+                log.write(json.dumps(dict(line)) + "\n")

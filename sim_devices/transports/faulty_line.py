@@ -1,0 +1,153 @@
+"""The line to one client of a box while faults are scheduled: between what the box says and what arrives.
+
+    command   mangle, flood, reboot                              before the box executes it
+    reply     delay   then   reset | refuse   or   drop | stale | half_close | the damaged reply, once or twice   then   stall
+
+A transport gives its framing: the (header, payload) pairs that carry a reply. With HiSLIP a truncated reply is a message that
+ends as it should and holds less than its block promises, as a firmware with a fault would send it; a reply that is dropped has
+no DataEnd. On a raw socket the terminator of a truncated reply is missing too.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable, Sequence
+
+from sim_devices.instruments.box import Box, Message
+from sim_devices.instruments.damage import block_head, by_kind, damaged, flip, kept
+from sim_devices.instruments.faults import SLICE_S, Faults, Moment, Strike
+from sim_devices.instruments.status import QUEUE_LENGTH
+from sim_devices.transports.listener import abort
+
+SYSTEM_ERROR = -310
+Frames = Sequence[tuple[bytes, bytes]]
+Framing = Callable[[bytes, bool], Frames]
+
+
+class FaultyLine:
+    """Args: client: the connection that carries replies. others: what else belongs to this client. unwanted: a device clear
+    came, so nobody waits for a reply."""
+
+    def __init__(
+        self,
+        box: Box,
+        faults: Faults,
+        client: socket.socket,
+        others: Callable[[], Sequence[socket.socket]] = tuple,
+        unwanted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._box, self._faults, self._client = box, faults, client
+        self._others, self._unwanted = others, unwanted
+        self._held: list[bytes] = []  # replies that are given in front of the next one
+
+    def command(self, message: Message) -> Message:
+        """What arrives at the box.
+
+        Raises:
+            ConnectionAbortedError: the box rebooted.
+        """
+        for strike in self._faults.strikes(Moment.COMMAND, message):
+            if strike.fault.kind == "mangle":
+                mangled = bytearray(message)
+                flip(mangled, strike.fault.bits, strike.rng)
+                message = mangled
+            elif strike.fault.kind == "flood":
+                for _ in range(QUEUE_LENGTH + 1):
+                    self._box.query_error(SYSTEM_ERROR)
+            else:
+                self._reboot(strike)
+        return message
+
+    def reply(self, message: Message, reply: bytes | None, framing: Framing) -> bool:
+        """Send what arrives of a reply; was it sent as a whole message?
+
+        Raises:
+            ConnectionAbortedError: the line is cut.
+        """
+        struck = by_kind(self._faults.strikes(Moment.EXCHANGE, message))
+        if strike := struck.get("delay"):
+            strike.wait(strike.fault.seconds, self._unwanted)
+        if "reset" in struck:
+            abort(self._client, *self._others())
+            raise ConnectionAbortedError("reset")
+        if strike := struck.get("refuse"):
+            self._shut(strike)
+        sent = reply is not None and not self._unwanted() and self._send(message, reply, framing)
+        if strike := struck.get("stall"):
+            strike.wait(strike.fault.seconds, self._unwanted)
+        return sent
+
+    def forget(self) -> None:
+        """A device clear: what was held back is lost."""
+        self._held.clear()
+
+    def _send(self, message: Message, reply: bytes, framing: Framing) -> bool:
+        struck = by_kind(self._faults.strikes(Moment.REPLY, message))
+        if "drop" in struck:
+            return False
+        frames = framing(damaged(reply, block_head(reply), struck), "truncate" not in struck)
+        whole = b"".join([head + payload for head, payload in frames])
+        if strike := struck.get("half_close"):
+            self._half_close(frames, kept(strike.fault, len(reply)))
+            return False
+        if "duplicate" in struck:
+            whole += whole
+        if strike := struck.get("stale"):
+            self._held.append(whole)
+            return self._late(strike)
+        whole = b"".join((*self._held, whole))
+        self._held.clear()
+        if strike := struck.get("throttle"):
+            return self._trickle(whole, strike)
+        self._client.sendall(whole)
+        return True
+
+    def _reboot(self, strike: Strike) -> None:
+        self._box.reboot()
+        if not strike.fault.quiet:
+            self._shut(strike, reset=True)
+
+    def _shut(self, strike: Strike, reset: bool = False) -> None:
+        for door in self._faults.doors:
+            door.refuse(strike.fault.seconds, strike.healed, reset)
+        raise ConnectionAbortedError("the box is gone")
+
+    def _half_close(self, frames: Frames, count: int) -> None:
+        """The frames up to `count` bytes of payload, then FIN."""
+        begun = list(self._held)
+        for head, payload in frames:
+            begun += [head, payload[:count]]
+            count -= len(payload)
+            if count < 0:
+                break
+        self._client.sendall(b"".join(begun))
+        self._client.shutdown(socket.SHUT_WR)
+
+    def _late(self, strike: Strike) -> bool:
+        """Hold the reply back until the client says something else, or the time is over; 0 s: only until the former."""
+        if not strike.fault.seconds:
+            return False
+        left = strike.fault.seconds
+        while left > 0 and not self._unwanted() and not strike.healed.is_set():
+            if select.select([self._client], [], [], min(left, SLICE_S))[0]:
+                return False
+            left -= SLICE_S
+        self._client.sendall(b"".join(self._held))
+        self._held.clear()
+        return True
+
+    def _trickle(self, whole: bytes, strike: Strike) -> bool:
+        step = max(1, round(strike.fault.bytes_per_s * SLICE_S))
+        for at in range(0, len(whole), step):
+            if self._unwanted():
+                return False
+            piece = whole[at : at + step]
+            self._client.sendall(piece)
+            strike.wait(len(piece) / strike.fault.bytes_per_s, self._unwanted)
+        return True
+
+
+def raw(terminator: bytes) -> Framing:
+    """The framing of a raw socket."""
+    return lambda reply, ends: [(b"", reply + terminator * ends)]
