@@ -279,7 +279,8 @@ class Tape:
                 "the run was not recorded from its beginning", where=str(self.path),
                 got="a checkpoint without a tape" if marks is None else f"reels {', '.join(self._reels)}",
                 allowed="train.record = true since the start" if marks is None else ", ".join(marks),
-                outputs="safe; whatever was opened is closed again", todo="remove record from [train] in config.toml to go on",
+                outputs="safe; whatever was opened is closed again",
+                todo="to go on without a tape: record = false in [train] of config.toml, then hil resume RUN --changed",
             )  # fmt: skip
         if not self._held:
             self.flush()
