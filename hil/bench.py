@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from torch import Tensor
@@ -185,7 +185,7 @@ def _open_board(bench: SpikingBench, where: str, run: Path | None, log: Path | N
     virtual = None if bench.virtual is None else _virtual_board(bench.virtual, f"{where}: [virtual]")
     _check_address(bench.board, virtual is not None, f"{where}: [board]", "/dev/ttyACM0")
     with ExitStack() as stack:
-        served = stack.enter_context(spawn_board(virtual)) if virtual else None
+        served = stack.enter_context(spawn_board(_lingering(virtual, run))) if virtual else None
         port = served.port if served else str(bench.board.resource)
         expect = Expect(bench.board.maker or "", bench.board.model or "", bench.board.serial or "")
         guard = _guarded(bench, [port], run, stack)
@@ -225,6 +225,7 @@ def _safe_state(driver: object, where: str) -> SafeState:
 def _virtual_board(table: Mapping[str, Any], where: str) -> VirtualBoard:
     """[virtual]: settings of the board, and of its neurons in [virtual.neuron]."""
     settings = dict(table)
+    settings["faults"] = tuple(settings.get("faults", ()))
     neuron = Neuron(**arguments(Neuron, settings.pop("neuron", {}), f"{where[:-1]}.neuron]"))
     return VirtualBoard(neuron, **arguments(VirtualBoard, settings, where, skip=("neuron",)))
 
@@ -271,7 +272,10 @@ def _open_waveform(bench: BenchFile, where: str, run: Path | None, log: Path | N
         yield Opened(device, None, facts, {AWG: awg_line, SCOPE: scope_line}, guard, bench.twin, patience)
 
 
-def _lingering(described: VirtualBench, run: Path | None) -> VirtualBench:
+V = TypeVar("V", VirtualBench, VirtualBoard)
+
+
+def _lingering(described: V, run: Path | None) -> V:
     """It outlives a trainer that was killed, and writes to the run what its outputs did."""
     log = None if run is None else str(run.resolve() / "bench.log")
     return replace(described, linger_s=max(LINGER_S, described.linger_s), log_path=described.log_path or log)
@@ -349,6 +353,7 @@ def serve_bench(bench: BenchFile | SpikingBench, where: str, out: Console) -> No
     if isinstance(bench, SpikingBench):
         with spawn_board(_virtual_board(bench.virtual or {}, f"{where}: [virtual]")) as board:
             out.print(f"board    {board.port}      a serial line; Ctrl-C ends the bench", soft_wrap=True)
+            out.print("control  {}:{}      newline-separated JSON; see docs/virtual_bench.md".format(*board.control.address))
             _until_interrupted(out)
         return
     with build(replace(description(bench, where), transport="both")) as running:

@@ -119,16 +119,17 @@ def train(
     chosen = read_experiment(experiment, (*set, *["train.record=true"] * record, *["train.wire=true"] * wire))
     bench = None if chosen.device.bench is None else find(chosen.device.bench, experiment).read_bytes()
     folder = RunFolder.create(run or _fresh(chosen.name or experiment.stem))
-    try:
-        if bench is not None:
-            write_atomic(folder.path / "bench.toml", bench)
-        folder.write_config(dump(chosen))
-        _execute(folder, experiment, None)
-    except (HilError, KeyboardInterrupt) as error:
-        noted = (folder.path / "journal.jsonl").exists() and not isinstance(error, Refused)
-        if not noted and not any(folder.checkpoints.glob("*")):
-            shutil.rmtree(folder.path, ignore_errors=True)  # nothing ran: leave no empty folder behind
-        raise
+    with folder.owned():
+        try:
+            if bench is not None:
+                write_atomic(folder.path / "bench.toml", bench)
+            folder.write_config(dump(chosen))
+            _execute(folder, experiment, None)
+        except (HilError, KeyboardInterrupt) as error:
+            noted = (folder.path / "journal.jsonl").exists() and not isinstance(error, Refused)
+            if not noted and not any(folder.checkpoints.glob("*")):
+                shutil.rmtree(folder.path, ignore_errors=True)  # nothing ran: leave no empty folder behind
+            raise
 
 
 @app.command

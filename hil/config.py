@@ -10,6 +10,7 @@ seed = 0
 [learner]    use = "adfa" or "module:Class", and its settings
 [optimizer]  use = "Adam", lr = 1e-3
 [train]      epochs = 5, batch = 128, checkpoint_every_s = 60
+             on = "cuda"      where the host computes: "cpu", "cuda", "cuda:1", "mps" or "auto"
 [alarm]      command = "notify-send hil" or ["my-alarm", "--loud"], on = ["fault", "end"]; see hil/run/alarms.py
 """
 
@@ -117,8 +118,9 @@ class OptimizerTable(BaseModel):
 
 
 class TrainTable(Section, strict=True):
-    """record: every shot of every device onto a tape in the run folder, for hil replay. wire: what is said to every instrument
-    into wire/ there."""
+    """on: where the host computes; not called device, which is the node. A run may be resumed elsewhere: change it in its
+    config.toml. record: every shot of every device onto a tape in the run folder, for hil replay. wire: what is said to every
+    instrument into wire/ there."""
 
     epochs: Annotated[int, Field(gt=0)] = 5
     batch: Annotated[int, Field(gt=0)] = 128
@@ -129,6 +131,7 @@ class TrainTable(Section, strict=True):
     threads: Annotated[int, Field(gt=0, le=1024)] | None = None
     record: bool = False
     wire: bool = False
+    on: str = "cpu"
 
 
 class AlarmTable(Section, strict=True):

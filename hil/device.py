@@ -223,8 +223,8 @@ class Chip(Protocol):
         """Leave every array safe. May be called twice."""
 
 
-def plain(answer: Tensor, device: str) -> Tensor:
-    """The answer of a device, checked to be a plain measurement.
+def plain(answer: Tensor, device: str, place: torch.device) -> Tensor:
+    """The answer of a device, checked to be a plain measurement, brought to where the host computes.
 
     Raises:
         ContractError: the tensor requires grad. Nothing may differentiate a Device.
@@ -237,4 +237,4 @@ def plain(answer: Tensor, device: str) -> Tensor:
             allowed="a detached measurement",
             todo="detach the answer; to differentiate a model of the device use the PAT or backprop learner",
         )
-    return answer
+    return answer.to(place)

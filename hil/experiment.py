@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from hil import accelerator
 from hil.architecture import closing, largest, on_chip, on_node, synapses
 from hil.chance import generator
 from hil.config import UNTOUCHED, Experiment, arguments, construct, default_threads, dump, find, read_bench, resolve
@@ -39,7 +40,7 @@ from hil.units import quantity
 from sim_devices.lif_array import Neuron
 from sim_devices.simulated import Simulated
 from sim_devices.spiking_array import TwinChip
-from sim_devices.twin import Twin
+from sim_devices.twin import Twin, follow
 
 if TYPE_CHECKING:
     from hil.run.tape import Tape
@@ -129,6 +130,8 @@ class Built:
         facts = ", ".join(f"{k} {v}" for k, v in self.node.facts.items())
         yield f"node    {facts}   ({self.labels.provenance})"
         data, net = self.training.data, self.training.net
+        if net.place.type != "cpu":
+            yield f"on      {accelerator.title(net.place)}"
         shape = "-".join(str(channels_of(layer.synapse)) for layer in net.stack)
         yield (
             f"data    {data.name}: {len(data.train):,} train · {len(data.validation):,} validation · {len(data.test):,} test"
@@ -157,6 +160,7 @@ def checked_settings(experiment: Experiment, where: str) -> None:
         DataError, ConfigError.
     """
     synapses(experiment, dataset(experiment), where)
+    accelerator.named(experiment.train.on, where)
     _learner(experiment, where)
     _steps(experiment, where)
 
@@ -186,21 +190,28 @@ def built(
     feedback = closing(experiment, chain, data.train.x.shape[1])
     learner_class, settings = _learner(experiment, place)
     _steps(experiment, place)
+    on = accelerator.named(experiment.train.on, place)
+    accelerator.settled(on)
     served = experiment.device.bench is not None
     torch.set_num_threads(experiment.train.threads or default_threads(served, largest(chain), experiment.train.batch))
     with ExitStack() as stack:
         tape = stack.enter_context(_tape(run)) if record and run else None  # closed last: it has the device's last shot
         node = _resilient(node or _open(experiment, where, bench_copy, run, stack), told)
+        follow(node.twin, None, None, on)
         if tape is not None:
             node = _recorded(experiment, node, tape)
-        wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], place)
+        wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], on, place)
+        wired.net.to(on)
         model = None if node.twin is None else node.twin.ideal
         rng = generator(experiment.seed, 0, "learner")
         learner: Learner = learner_class.build(wired.net, settings, len(data.classes), rng, model)
+        if isinstance(learner, nn.Module):  # any other finds its place by itself, where the network already is
+            learner.to(on)
         optimizer = _optimizer(list(wired.net.parameters()), experiment, place)
         table = experiment.train
         plan = Plan(experiment.seed, table.epochs, table.batch, table.schedule, table.budget_passes, experiment.data.shift)
-        training = Training(wired.net, learner, optimizer, data, plan, wired.devices(), tape)
+        placed = accelerator.moved(data, on)
+        training = Training(wired.net, learner, optimizer, placed, plan, wired.devices(), tape)
         provenance = training.devices[0].spec.provenance
         labels = Labels(experiment.name or where.stem, provenance, node.facts, node.resources)
         widths = flat_widths(chain, data.train.x.shape[1])[1:-1]
@@ -295,6 +306,7 @@ def _wired(
     chain: list[nn.Module],
     feedback: nn.Module | None,
     features: int,
+    on: torch.device,
     where: str,
 ) -> Wired:
     def encode(port: Port) -> Encode:
@@ -311,7 +323,7 @@ def _wired(
     assert node.source is not None  # a Node has the one or the other
     device = metered(node.source)
     encoding = encode(device.spec.inputs)
-    decode, transfer = _decode(experiment, device, where)
+    decode, transfer = _decode(experiment, device, on, where)
     return Wired(
         on_node(chain, device, encoding, decode, experiment.network.pieces, features), lambda: (device,), decode, transfer
     )
@@ -372,10 +384,10 @@ def _unit(port: Port) -> str:
     return "dimensionless" if port.unit == "1" else port.unit
 
 
-def _decode(experiment: Experiment, device: Device, where: str) -> tuple[Decode, Transfer | None]:
+def _decode(experiment: Experiment, device: Device, on: torch.device, where: str) -> tuple[Decode, Transfer | None]:
     table, unit = experiment.decode, _unit(device.spec.outputs)
     if table is None:
-        transfer = measure(device)
+        transfer = measure(device, place=on)
         return transfer.decode(), transfer
     zero, scale = (quantity(v, unit, f"{where}: [decode]") for v in (table.zero, table.scale))
     return Decode(zero, scale), None

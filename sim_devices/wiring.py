@@ -34,6 +34,7 @@ from sim_devices.instruments.faults import Fault, Faults, Moment, Strike
 from sim_devices.instruments.keysight_33600 import Keysight33600
 from sim_devices.instruments.keysight_infiniivision import InfiniiVision, Trigger
 from sim_devices.instruments.sampling import Window
+from sim_devices.mode_hop import hop
 from sim_devices.simulated import DTYPES
 from sim_devices.switch_log import Switched, SwitchLog
 from sim_devices.twin import State, Twin
@@ -414,26 +415,6 @@ def _held(start: float, ratio: float, points: int, length: int, cycles: float) -
     index %= length
     index[outside] = length
     return index
-
-
-def hop(settings: Mapping[str, float], fault: Fault) -> dict[str, float]:
-    """What a mode hop changes of a node, which must have these settings.
-
-    Raises:
-        ConfigError: it has not.
-    """
-    steps = {"phase_rad": fault.phase_rad != 0, "laser_w": fault.power != 1, "noise": fault.noise != 1}
-    wanted = [name for name, steps_there in steps.items() if steps_there]
-    missing = [name for name in wanted if name not in settings]
-    if missing or not wanted:
-        raise ConfigError(
-            "a mode hop that this node cannot make", where="fault", got=", ".join(missing) or "no step at all",
-            allowed=", ".join(name for name in steps if name in settings) or "none; it has no phase, laser or noise",
-            todo="give a fault with phase_rad, power (of laser_w) or noise",
-        )  # fmt: skip
-    after = {name: settings[name] for name in wanted}
-    factors = {"laser_w": fault.power, "noise": fault.noise}
-    return {name: now + fault.phase_rad if name == "phase_rad" else now * factors[name] for name, now in after.items()}
 
 
 def _moved(state: State, by: State, sign: int) -> State:

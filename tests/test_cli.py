@@ -292,8 +292,10 @@ def started(tmp_path: Path, text: str) -> subprocess.Popen[str]:
 LONG = TWIN.replace("epochs = 2", "epochs = 500\ncheckpoint_every = 5")
 
 
-def children(pid: int) -> list[int]:
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def children(pid: int, module: str = "sim_devices.bench") -> list[int]:
+    """Its children that run `module`."""
+    found = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [p for p in found if module in Path(f"/proc/{p}/cmdline").read_text().split("\0")]
 
 
 def test_a_killed_bench_and_a_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,10 +308,26 @@ def test_a_killed_bench_and_a_resume(tmp_path: Path, capsys: pytest.CaptureFixtu
     for part in ("fault ended the run", "unknown", "the other end closed", "switch the output off", "hil resume"):
         assert part in err
     assert summary(tmp_path / "r")["status"] == "fault"
+    assert summary(tmp_path / "r")["outputs"] == "unknown"
     config = tmp_path / "r" / "config.toml"
     config.write_text(config.read_text().replace("epochs = 500", "epochs = 1"))
     said = hil(capsys, "resume", tmp_path / "r")
     assert said.code == 0, said.err
+
+
+def test_a_killed_trainer_leaves_the_virtual_bench_safe(tmp_path: Path) -> None:
+    """The guardian switches it off while the bench lingers; a resume goes on."""
+    process = started(tmp_path, LONG)
+    assert len(children(process.pid, "hil.guardian")) == 1
+    process.kill()
+    _, err = process.communicate(timeout=60)  # ends when the guardian has ended, which says on stderr what it did
+    assert "safe, read back" in err, err
+    said = [json.loads(line) for line in (tmp_path / "r" / "guardian.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in said] == ["watching", "trainer gone", "attempt", "made safe"]
+    deadline = time.monotonic() + 30
+    while "end" not in (log := (tmp_path / "r" / "bench.log").read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not json.loads(log.splitlines()[-1])["outputs"]["awg"]["1"]["on"]
 
 
 def test_ctrl_c_at_the_bench(tmp_path: Path) -> None:

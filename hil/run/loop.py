@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from hil.accelerator import sent
 from hil.chance import generator
 from hil.data import Dataset, Split, batches
 from hil.errors import RunError
@@ -99,7 +100,8 @@ class Training:
     """All that changes while a network is trained.
 
     Args:
-        net, learner, optimizer: as built for step 0. data: the splits. plan: how long, in which order.
+        net, learner, optimizer: as built for step 0. data: the splits, where the network is or in the host's memory.
+        plan: how long, in which order.
         device: the metered node, or None for a purely digital network. tape: what the devices are recorded onto, or None.
 
     wall_s: how long it has gone on, as the caller of the loop keeps it.
@@ -156,6 +158,10 @@ class Training:
         """Nothing is half done: a later return to this step takes the tape back to here."""
         if self.tape is not None:
             self.tape.mark()
+
+    def sent(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Examples, where the network is."""
+        return sent(x, self.net.place), sent(label, self.net.place)
 
     def checkpoint(self) -> Checkpoint:
         """Everything needed to go on exactly here. Raises: RunError: a tape that cannot be written."""
@@ -236,12 +242,13 @@ def _one_epoch(training: Training) -> Iterator[Step]:
     plan, seconds = training.plan, training.seconds
     mark = time.perf_counter()
     order = batches(training.data.train, plan.batch, plan.seed, training.epoch)
-    for x, label, _ in islice(order, training.batch, None):
+    for examples in islice(order, training.batch, None):
         if training.spent and training.batch > 0:
             return
+        x, label = training.sent(examples.x, examples.y)
         mark = _spent(seconds, "data_s", mark)
         _set_rates(training)
-        moved = shifted(x, training.data.shape, plan.shift, generator(plan.seed, training.step, "shift"))
+        moved = shifted(x, training.data.shape, plan.shift, generator(plan.seed, training.step, "shift", x.device))
         metrics = _learn_whole(training, moved, label)
         training.batch += 1
         training.step += 1
@@ -292,7 +299,7 @@ def _learn(training: Training, x: Tensor, label: Tensor) -> Mapping[str, float]:
 
 def _updates(training: Training, x: Tensor, label: Tensor) -> Iterator[Mapping[str, float]]:
     """Fills `.grad` and yields, once a batch or, for a learner that learns while time goes on, more often."""
-    learner, rng = training.learner, generator(training.plan.seed, training.step, "learner")
+    learner, rng = training.learner, generator(training.plan.seed, training.step, "learner", x.device)
     if isinstance(learner, Online):
         yield from learner.updates(training.net, x, label, rng)
     else:
@@ -357,14 +364,15 @@ def _copied(module: Network | Learner) -> dict[str, Tensor]:
 def settle(training: Training) -> Mapping[str, float]:
     """Let a learner with several readouts choose one for the present weights; the accuracy of each, or nothing."""
     learner, split = training.learner, training.data.validation
-    return learner.select(training.net, split.x, split.y) if isinstance(learner, Selecting) else {}
+    return learner.select(training.net, *training.sent(split.x, split.y)) if isinstance(learner, Selecting) else {}
 
 
 @torch.no_grad()
 def evaluate(net: Network, learner: Learner, split: Split, tape: Recording | None = None) -> tuple[dict[str, float], Tensor]:
     """Score through the device: {"loss", "accuracy"} and the predicted classes (examples,)."""
     parts = torch.split(split.x, EVALUATION_BATCH)
-    scores = torch.cat([whole_batch(partial(learner.predict, net, x), _rewinding(tape)) for x in parts])
-    loss = torch.nn.functional.cross_entropy(scores, split.y)
+    scores = torch.cat([whole_batch(partial(learner.predict, net, sent(x, net.place)), _rewinding(tape)) for x in parts])
+    label = split.y.to(scores.device)
+    loss = torch.nn.functional.cross_entropy(scores, label)
     predicted = scores.argmax(1)
-    return {"loss": float(loss), "accuracy": float((predicted == split.y).float().mean())}, predicted
+    return {"loss": float(loss), "accuracy": float((predicted == label).float().mean())}, predicted

@@ -261,7 +261,7 @@ def _record(folder: RunFolder, point: Epoch, training: Training) -> None:
 
 
 def _confusion(folder: RunFolder, training: Training, predicted: torch.Tensor) -> None:
-    classes, label = len(training.data.classes), training.data.test.y
+    classes, label = len(training.data.classes), training.data.test.y.to(predicted.device)
     names = list(training.data.classes)
     table = torch.bincount(label * classes + predicted, minlength=classes**2).view(classes, classes)
     folder.write_json(

@@ -151,3 +151,19 @@ class Reassembly:
         self._lost = True
         self.bad_frames += 1
         return Request(kind, seq, memoryview(b""), 0, code)
+
+
+def frame_name(data: bytes) -> str:
+    """The kind of the frame that `data` begins with, "STEP"; a number if it has no name, "" if no frame begins there."""
+    if len(data) <= len(MAGIC) or not data.startswith(MAGIC):
+        return ""
+    kind = data[len(MAGIC)] & ~REPLY
+    return Kind(kind).name if kind in Kind._value2member_map_ else str(kind)
+
+
+def frames(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """(name, frame) of undamaged frames that follow one another."""
+    while data:
+        length = HEAD_BYTES + LEAD.unpack_from(data)[4] + CRC.size
+        yield frame_name(data), data[:length]
+        data = data[length:]

@@ -8,8 +8,9 @@ has tripped, drives no current: its membranes are at rest and STEP is refused. I
 from __future__ import annotations
 
 import struct
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,11 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hil.errors import Refused
+from hil.errors import ContractError, Refused
 from sim_devices.instruments import frame_protocol as wire
 from sim_devices.instruments.frame_protocol import Code, Kind, Request
 from sim_devices.lif_array import LifArray, Reset
 from sim_devices.spiking_array import TwinChip, run_keyed
+from sim_devices.switch_log import Switched, SwitchLog
 from sim_devices.twin import State
 
 MAKER, MODEL, FIRMWARE = "HIL", "SPIKING-BOARD", "1.0"
@@ -32,6 +34,7 @@ FULL_CODE = 32767
 LARGEST = (1 << 18) + 64  # bytes: two steps of 128 x 256 float32, and their block
 STATE_VALUES = 1 << 26  # rows x neurons that an array can hold
 NOTHING = struct.Struct("")
+CHANNEL = 1  # of the only output, the currents
 
 
 class _Complaint(Exception):
@@ -71,7 +74,7 @@ class SpikingBoard:
     """Args:
     chip: its neurons; the mismatch, the noise and the limit of the current are the chip's, the rest is set by the host.
     serial: serial number. largest: bytes in a payload. neurons: how many can be allocated. gap_s: see Reassembly.
-    clock: monotonic, s.
+    clock: monotonic, s. log: of the currents, channel 1, that may flow (armed) or not. Callable from any thread.
     """
 
     def __init__(
@@ -83,7 +86,10 @@ class SpikingBoard:
         neurons: int = 1 << 20,
         gap_s: float = 0.25,
         clock: Callable[[], float] = time.monotonic,
+        log: SwitchLog | None = None,
     ) -> None:
+        self._lock = threading.RLock()
+        self._log = log or SwitchLog()
         self._chip = chip or TwinChip()
         self._serial, self._largest, self._neurons, self._clock = serial, largest, neurons, clock
         self._line = wire.Reassembly(largest, gap_s)
@@ -108,21 +114,39 @@ class SpikingBoard:
     @property
     def armed(self) -> bool:
         """Currents may flow. Looks at the clock: a watchdog trips without being asked."""
-        if self._armed and self._watchdog_s and self._clock() - self._heard_s > self._watchdog_s:
-            self._disarm()
-            self._tripped = True
-        return self._armed
+        with self._lock:
+            if self._armed and self._watchdog_s and self._clock() - self._heard_s > self._watchdog_s:
+                self._disarm()
+                self._tripped = True
+            return self._armed
 
     def reboot(self) -> None:
         """Power off and on: disarmed, all arrays gone, a boot number more."""
-        self._boot += 1
-        self._session = 0
-        self._line.forget()
-        self._free()
+        with self._lock:
+            self._boot += 1
+            self._session = 0
+            self._line.forget()
+            self._free()
+
+    def outputs(self) -> dict[str, object]:
+        """May currents flow?"""
+        with self._lock:
+            return {str(CHANNEL): {"on": self.armed, "tripped": self._tripped, "limit": self._chip.neuron.limit}}
+
+    def snapshot(self) -> dict[str, object]:
+        """Raises: ContractError: always; membranes are read with MONITOR, nothing can be put back."""
+        raise ContractError(
+            "a board keeps its state to itself", where=self.name, todo="read its membranes, or begin the pass again"
+        )
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Raises: ContractError: always."""
+        self.snapshot()
 
     def feed(self, data: bytes | memoryview) -> bytes:
         """What the board answers to the bytes that arrived; b"" while a frame is not whole."""
-        return b"".join([self._answer(request) for request in self._line.feed(data, self._clock())])
+        with self._lock:
+            return b"".join([self._answer(request) for request in self._line.feed(data, self._clock())])
 
     def _answer(self, request: Request) -> bytes:
         if request.code is not Code.DONE:
@@ -149,8 +173,13 @@ class SpikingBoard:
             return _Complaint(Code.WATCHDOG, f"nothing was heard for {self._watchdog_s:g} s")
         return _Complaint(Code.NOT_ARMED, "ARM first")
 
+    def _switch(self, on: bool) -> None:
+        if self._armed != on:
+            self._log.add(Switched(time.time(), self.name, CHANNEL, on))
+        self._armed = on
+
     def _disarm(self) -> None:
-        self._armed = False
+        self._switch(False)
         for array in self._arrays:
             array.at_rest()
             array.membranes.clear()
@@ -241,7 +270,8 @@ class SpikingBoard:
         (watchdog_s,) = _fields(wire.ARM, payload)
         if not 0 <= watchdog_s < 1e6:
             raise _Complaint(Code.OUT_OF_RANGE, f"watchdog {watchdog_s} s")
-        self._watchdog_s, self._armed, self._tripped = watchdog_s, True, False
+        self._watchdog_s, self._tripped = watchdog_s, False
+        self._switch(True)
         return b""
 
     def _safe(self, payload: memoryview) -> bytes:

@@ -39,7 +39,7 @@ class FaultyLine:
     ) -> None:
         self._box, self._faults, self._client = box, faults, client
         self._others, self._unwanted = others, unwanted
-        self._held: list[bytes] = []  # replies that are given in front of the next one
+        self._held: list[tuple[Strike, bytes]] = []  # replies that are given in front of the next one
 
     def command(self, message: Message) -> Message:
         """What arrives at the box.
@@ -94,10 +94,9 @@ class FaultyLine:
         if "duplicate" in struck:
             whole += whole
         if strike := struck.get("stale"):
-            self._held.append(whole)
+            self._held.append((strike, whole))
             return self._late(strike)
-        whole = b"".join((*self._held, whole))
-        self._held.clear()
+        whole = self._given() + whole
         if strike := struck.get("throttle"):
             return self._trickle(whole, strike)
         self._client.sendall(whole)
@@ -115,7 +114,7 @@ class FaultyLine:
 
     def _half_close(self, frames: Frames, count: int) -> None:
         """The frames up to `count` bytes of payload, then FIN."""
-        begun = list(self._held)
+        begun = [self._given()]
         for head, payload in frames:
             begun += [head, payload[:count]]
             count -= len(payload)
@@ -133,9 +132,14 @@ class FaultyLine:
             if select.select([self._client], [], [], min(left, SLICE_S))[0]:
                 return False
             left -= SLICE_S
-        self._client.sendall(b"".join(self._held))
-        self._held.clear()
+        self._client.sendall(self._given())
         return True
+
+    def _given(self) -> bytes:
+        """What was held back and is still wanted."""
+        given = b"".join([reply for strike, reply in self._held if not strike.healed.is_set()])
+        self._held.clear()
+        return given
 
     def _trickle(self, whole: bytes, strike: Strike) -> bool:
         step = max(1, round(strike.fault.bytes_per_s * SLICE_S))

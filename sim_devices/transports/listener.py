@@ -87,7 +87,8 @@ class Listener:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             thread = threading.Thread(target=self._talk, args=(client,), name=f"{self._name} client", daemon=True)
             with self._lock:
-                if self._closed:
+                if self._closed or listening is not self._socket:  # the door was shut while this one came in
+                    abort(client)
                     client.close()
                     return
                 self._clients[client] = thread

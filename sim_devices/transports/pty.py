@@ -4,6 +4,9 @@ The box listens to bytes as they come and answers with bytes. Both ends are raw,
 characters. A pty has no bit rate of its own; with `baud` each byte takes 10 bits of time in either direction, as in 8N1. What a
 client leaves unread stays on the line, as on a real one.
 
+The name of a pty changes when it is unplugged and plugged in again. The name that is served, `port`, is a symbolic link, which
+is gone while the board is unplugged and then leads to the new pty; the client's old handle is dead by then, as on a real one.
+
 Source: POSIX.1-2017 ch. 11 (terminal interface), pty(7).
 """
 
@@ -12,14 +15,18 @@ from __future__ import annotations
 import os
 import pty
 import select
+import tempfile
 import threading
 import time
 import tty
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from hil.errors import ConfigError
+from sim_devices.instruments.faults import SLICE_S, Faults, Strike
+from sim_devices.transports.faulty_serial import Board, FaultySerial, Reaction
 
 BITS_PER_BYTE = 10
 CHUNK_BYTES = 1 << 16
@@ -48,28 +55,52 @@ class PtyServer:
         if baud is not None and baud < 300:
             raise ConfigError("too slow for a serial line", where=box.name, got=f"{baud} baud", allowed="300 or more")
         self._box, self._baud = box, baud
-        self._master, self._slave = pty.openpty()
-        tty.setraw(self._master)
-        tty.setraw(self._slave)
-        os.set_blocking(self._master, False)
-        self.port = os.ttyname(self._slave)
+        self._faults: Faults | None = None
+        self._faulty: FaultySerial | None = None
+        self._folder = Path(tempfile.mkdtemp(prefix="virtual-board-"))
+        self.port = str(self._folder / "port")
+        self._master = self._slave = -1
+        self._plug_in()
         self._wake_read, self._wake_write = os.pipe()
         self._thread = threading.Thread(target=self._serve, name=f"pty {box.name}", daemon=True)
         self._closed = False
+
+    @classmethod
+    def with_faults(cls, board: Board, faults: Faults, baud: int | None = None) -> Self:
+        """Serves a board to which `faults` may happen."""
+        server = cls(board, baud)
+        server._faults, server._faulty = faults, FaultySerial(board, faults, lambda: server._closed)
+        return server
 
     def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
-        """Unplug: the client sees an error at its next use. May be called twice."""
+        """Unplug for good: the client sees an error at its next use. May be called twice."""
         if self._closed:
             return
         self._closed = True
         os.write(self._wake_write, b"x")
         if self._thread.ident is not None:
             self._thread.join(JOIN_S)
-        for handle in (self._master, self._slave, self._wake_read, self._wake_write):
+        self._pull_out()
+        for handle in (self._wake_read, self._wake_write):
             os.close(handle)
+        self._folder.rmdir()
+
+    def _plug_in(self) -> None:
+        self._master, self._slave = pty.openpty()
+        tty.setraw(self._master)
+        tty.setraw(self._slave)
+        os.set_blocking(self._master, False)
+        Path(self.port).symlink_to(os.ttyname(self._slave))
+
+    def _pull_out(self) -> None:
+        Path(self.port).unlink(missing_ok=True)
+        for handle in (self._master, self._slave):
+            if handle >= 0:
+                os.close(handle)
+        self._master = self._slave = -1
 
     def __enter__(self) -> Self:
         self.start()
@@ -80,32 +111,64 @@ class PtyServer:
 
     def _serve(self) -> None:
         """Reads and writes as either goes, so that a client that writes before it reads cannot lock both ends."""
-        waiting = b""
+        waiting: list[tuple[bytes, float | None]] = []  # bytes, and how many a second
+        stall: tuple[Strike, float] | None = None  # nothing is read until then
         while True:
-            inputs, outputs, _ = select.select([self._master, self._wake_read], [self._master] if waiting else [], [])
+            stall = None if stall is None or stall[0].healed.is_set() or time.monotonic() >= stall[1] else stall
+            reading = [self._wake_read] if stall else [self._master, self._wake_read]
+            patience = SLICE_S if stall or (self._faulty is not None and self._faulty.holding) else None
+            inputs, outputs, _ = select.select(reading, [self._master] if waiting else [], [], patience)
+            if self._faulty is not None and self._faulty.holding:
+                waiting += self._faulty.overdue()
             if self._wake_read in inputs:
                 return
             if self._master in inputs:
-                waiting += self._box.feed(self._arrived())
+                reaction = self._react(self._arrived())
+                waiting += reaction.pieces
+                if strike := reaction.stall:
+                    stall = strike, time.monotonic() + strike.fault.seconds
+                if reaction.unplug is not None:
+                    waiting, stall = [], None
+                    self._unplug(reaction.unplug)
+                    continue
             if self._master in outputs:
-                waiting = waiting[self._sent(waiting) :]
+                data, rate = waiting.pop(0)
+                left = data[self._sent(data, rate) :]
+                waiting[:0] = [(left, rate)] if left else []
+
+    def _react(self, data: bytes) -> Reaction:
+        if self._faults is not None and self._faulty is not None and self._faults.on_wire:
+            return self._faulty.react(data)
+        reply = self._box.feed(data)
+        return Reaction([(reply, None)] if reply else [])
+
+    def _unplug(self, strike: Strike) -> None:
+        self._pull_out()
+        strike.wait(strike.fault.seconds, lambda: self._closed)
+        self._plug_in()
 
     def _arrived(self) -> bytes:
-        data = os.read(self._master, self._piece)
-        self._pace(len(data))
+        rate = self._rate(None)
+        data = os.read(self._master, self._piece(rate))
+        self._pace(len(data), rate)
         return data
 
-    def _sent(self, data: bytes) -> int:
+    def _sent(self, data: bytes, slowed: float | None) -> int:
+        rate = self._rate(slowed)
         with suppress(BlockingIOError):
-            sent = os.write(self._master, data[: self._piece])
-            self._pace(sent)
+            sent = os.write(self._master, data[: self._piece(rate)])
+            self._pace(sent, rate)
             return sent
         return 0
 
-    @property
-    def _piece(self) -> int:
-        return CHUNK_BYTES if self._baud is None else max(1, int(self._baud / BITS_PER_BYTE * PACED_S))
+    def _rate(self, slowed: float | None) -> float | None:
+        """Bytes per second, None for unlimited."""
+        rates = [rate for rate in (None if self._baud is None else self._baud / BITS_PER_BYTE, slowed) if rate is not None]
+        return min(rates, default=None)
 
-    def _pace(self, count: int) -> None:
-        if self._baud is not None:
-            time.sleep(count * BITS_PER_BYTE / self._baud)
+    def _piece(self, rate: float | None) -> int:
+        return CHUNK_BYTES if rate is None else max(1, int(rate * PACED_S))
+
+    def _pace(self, count: int, rate: float | None) -> None:
+        if rate is not None:
+            time.sleep(count / rate)

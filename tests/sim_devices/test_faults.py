@@ -167,8 +167,12 @@ class Bench:
         return self.schedule.add({"box": "scope", "kind": kind, **settings})
 
     def another(self) -> Client:
-        self.clients.append(self._make(self.server.port))
-        return self.clients[-1]
+        """A client that is already being served."""
+        client = self._make(self.server.port)
+        self.clients.append(client)
+        client.put(b"*IDN?")
+        client.message()
+        return client
 
     def ask(self, message: bytes = b"GET?") -> bytes:
         self.client.put(message)

@@ -1,0 +1,326 @@
+"""The guardian, with real processes and real signals: what the simulated boxes say of their outputs is the truth."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+from drivers.ownership import Owner, left_unsafe, lock_file, take
+from hil.bench import description, open_bench
+from hil.config import BenchFile, SpikingBench, checked, read_bench
+from hil.errors import ConfigError, RunError, UnsafeOutputs
+from hil.guardian.guard import guarded
+from hil.guardian.record import left_by, outputs_of
+from sim_devices.bench import RunningBench, ServedBench, build, spawn
+from sim_devices.spiking_bench import VirtualBoard, board_server
+from sim_devices.transports.pty import PtyServer
+from sim_devices.virtual_bench import VirtualBench, VirtualBox
+
+HERE = Path(__file__).parent
+BENCHES = HERE.parent / "benches"
+PATHS = os.pathsep.join([str(HERE.parent), str(HERE)])
+AWG = VirtualBox("awg", "sim_devices.instruments.keysight_33600:Keysight33600")
+WITHIN_S = 5.0  # two seconds on an idle machine
+
+
+@pytest.fixture(autouse=True)
+def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Own locks, and own run folders."""
+    monkeypatch.setenv("HIL_LOCKS", str(tmp_path / "locks"))
+    (tmp_path / "run").mkdir()
+
+
+@pytest.fixture
+def table() -> Iterator[RunningBench]:
+    """A generator, served from this process, so that it outlives every trainer."""
+    with build(VirtualBench((AWG,), transport="both")) as bench:
+        yield bench
+
+
+@pytest.fixture
+def line() -> Iterator[PtyServer]:
+    with board_server(VirtualBoard()) as server:
+        yield server
+
+
+class Child:
+    """A program under a guardian."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": PATHS},
+        )
+        word, *rest = self.says()
+        assert word == "on", (word, self.process.communicate())
+        self.guardian = int(rest[0])
+
+    def says(self) -> list[str]:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().split() or ["nothing"]
+
+    def tell(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def end(self) -> None:
+        for pid in (self.process.pid, self.guardian):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.communicate()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Child]]:
+    started: list[Child] = []
+
+    def light(resource: str, then: str, wire: str = "visa", **more: Any) -> Child:
+        told = {"resource": resource, "run": str(tmp_path / "run"), "wire": wire, "then": then, **more}
+        started.append(Child([str(HERE / "guardian_child.py"), json.dumps(told)]))
+        return started[-1]
+
+    yield light
+    for child in started:
+        child.end()
+
+
+def on(bench: RunningBench | ServedBench) -> bool:
+    return bool(bench.control.outputs()["awg"]["1"]["on"])  # type: ignore[index]
+
+
+def soon(true: Callable[[], bool], within_s: float = WITHIN_S) -> bool:
+    end = time.monotonic() + within_s
+    while not (found := true()) and time.monotonic() < end:
+        time.sleep(0.005)
+    return found
+
+
+def gone(pid: int) -> bool:
+    """Ended, whether or not somebody has asked how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in (run / "guardian.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("then", "wire"), [("beats", "resources"), ("beats", "sockets"), ("forked", "resources")])
+def test_a_killed_trainer(table: RunningBench, start: Callable[..., Child], tmp_path: Path, then: str, wire: str) -> None:
+    """Also one that left a forked process behind, which holds the other end of the pipe open."""
+    child = start(getattr(table, wire)["awg"], then)
+    assert on(table)
+    child.process.kill()
+    assert soon(lambda: not on(table))
+    assert soon(lambda: gone(child.guardian))
+    assert outputs_of(tmp_path / "run") == "safe"
+    assert not left_unsafe()
+
+
+@pytest.mark.parametrize("hang", ["stopped", "idle"])
+def test_a_trainer_that_hangs_is_killed_and_its_output_switched_off(
+    table: RunningBench, start: Callable[..., Child], tmp_path: Path, hang: str
+) -> None:
+    child = start(table.resources["awg"], "beats" if hang == "stopped" else "idle", silence_s=1.5)
+    if hang == "stopped":
+        time.sleep(1.7)  # as long as it beats, silence is none
+        assert on(table)
+        child.process.send_signal(signal.SIGSTOP)
+    assert soon(lambda: not on(table), 1.5 + WITHIN_S)
+    assert child.process.wait(WITHIN_S) == -signal.SIGKILL
+    assert soon(lambda: gone(child.guardian))
+    assert [e["event"] for e in events(tmp_path / "run")][1] == "silence"
+
+
+def test_a_trainer_that_verified_it_itself_leaves_nothing_to_do(
+    table: RunningBench, start: Callable[..., Child], tmp_path: Path
+) -> None:
+    child = start(table.resources["awg"], "close")
+    child.tell()
+    assert child.says() == ["left"]
+    assert not on(table)
+    assert child.process.wait(WITHIN_S) == 0
+    assert gone(child.guardian)
+    assert [e["event"] for e in events(tmp_path / "run")] == ["watching", "done"]
+    assert lock_file(table.resources["awg"]).read_text() == ""
+
+
+def test_a_close_that_cannot_verify_is_made_up_for_over_another_wire(
+    table: RunningBench, start: Callable[..., Child], tmp_path: Path
+) -> None:
+    child = start(table.resources["awg"], "stuck")
+    child.tell()
+    assert child.says() == ["left"]
+    assert not on(table)
+    assert outputs_of(tmp_path / "run") == "safe"
+
+
+def test_a_guardian_that_dies_is_started_again_once_and_then_the_trainer_stops(
+    table: RunningBench, start: Callable[..., Child], tmp_path: Path
+) -> None:
+    child = start(table.resources["awg"], "dead")
+    os.kill(child.guardian, signal.SIGKILL)
+    assert soon(lambda: [e["event"] for e in events(tmp_path / "run")][-1] == "watching" and len(events(tmp_path / "run")) > 2)
+    again = events(tmp_path / "run")[-1]["guardian"]
+    assert again != child.guardian
+    assert on(table)
+    os.kill(again, signal.SIGKILL)
+    assert child.says() == ["GuardianLost"]
+    assert not on(table)
+
+
+def test_a_guardian_that_was_started_again_does_its_work(
+    table: RunningBench, start: Callable[..., Child], tmp_path: Path
+) -> None:
+    child = start(table.resources["awg"], "beats")
+    os.kill(child.guardian, signal.SIGKILL)
+    assert soon(lambda: len(events(tmp_path / "run")) > 2)
+    child.process.kill()
+    assert soon(lambda: not on(table))
+
+
+def test_signals_of_the_terminal_are_not_for_the_guardian(table: RunningBench, start: Callable[..., Child]) -> None:
+    child = start(table.resources["awg"], "close")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(child.guardian, number)
+    assert os.getsid(child.guardian) == child.guardian
+    child.process.kill()
+    assert soon(lambda: not on(table))
+
+
+def test_another_instrument_at_the_address_is_not_touched(
+    table: RunningBench, start: Callable[..., Child], tmp_path: Path
+) -> None:
+    child = start(table.resources["awg"], "beats", serial="ANOTHER")
+    child.process.kill()
+    assert soon(lambda: gone(child.guardian))
+    assert on(table)
+    (attempt,) = [e for e in events(tmp_path / "run") if e["event"] == "attempt"]
+    assert not attempt["verified"]
+    assert "wrong instrument" in attempt["why"]
+    assert outputs_of(tmp_path / "run") == "unknown"
+
+
+def test_what_could_not_be_reached_is_made_safe_first_by_who_comes_next(start: Callable[..., Child], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with build(VirtualBench((AWG,))) as before:
+        resource = before.resources["awg"]
+        child = start(resource, "beats", patience_s=0.3)
+        before.close()
+        child.process.kill()
+        assert soon(lambda: gone(child.guardian))
+    assert outputs_of(run) == "unknown"
+    assert "OUTPUTS UNKNOWN" in child.process.communicate()[1]
+    (marked,) = left_unsafe().values()
+    assert marked["safe"]["resource"] == resource
+    with pytest.raises(UnsafeOutputs, match="left by an earlier program"), guarded([resource], silence_s=60.0, patience_s=0.0):
+        pytest.fail("it went on")
+    assert left_unsafe()
+    with build(VirtualBench((replace(AWG, hislip_port=int(resource.split(",")[1].split(":")[0])),))) as table:
+        table.boxes["awg"].execute(b":OUTP1 1")  # type: ignore[attr-defined]
+        with guarded([resource], silence_s=60.0, patience_s=0.0, run=run):
+            assert not on(table)
+    assert not left_unsafe()
+    assert left_by(run) == ()
+
+
+def test_a_killed_trainer_of_a_board_in_the_middle_of_a_frame(
+    line: PtyServer, start: Callable[..., Child], tmp_path: Path
+) -> None:
+    child = start(line.port, "idle", "frames")
+    assert line._box.armed  # type: ignore[attr-defined]
+    child.process.kill()
+    assert soon(lambda: not line._box.armed)  # type: ignore[attr-defined]
+    assert soon(lambda: outputs_of(tmp_path / "run") == "safe")
+
+
+def test_a_second_program_is_refused_and_told_who_owns_the_instrument(
+    table: RunningBench, start: Callable[..., Child], tmp_path: Path
+) -> None:
+    child = start(table.resources["awg"], "beats")
+    spelt = table.resources["awg"].lower().replace("tcpip::", "TCPIP0::")
+    with pytest.raises(RunError, match=rf"process {child.process.pid} \(guardian_child.*{tmp_path / 'run'}.*since 20"):
+        take([spelt], Owner(os.getpid(), "", "now", "test"))
+    assert on(table)
+
+
+def test_the_guardian_needs_no_torch() -> None:
+    """Nor anything else that would make it slow."""
+    program = (
+        "import sys, hil.guardian.process, hil.guardian.__main__;"
+        " print([m for m in ('torch', 'pydantic', 'scipy', 'hil.config', 'rich') if m in sys.modules])"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": PATHS}, capture_output=True, text=True
+    )
+    assert said.stdout == "[]\n", said.stderr
+
+
+def bench_file(tmp_path: Path, bench: Any) -> Path:
+    """The waveform bench as it would stand on a table."""
+    real = tomllib.loads((BENCHES / "mzm_awg_scope.toml").read_text())
+    del real["virtual"]
+    for name in ("awg", "scope"):
+        real[name]["resource"] = bench.resources[name]
+    path = tmp_path / "bench.toml"
+    path.write_text(tomli_w.dumps(real))
+    return path
+
+
+def test_a_trainer_of_the_waveform_bench_that_is_killed_in_a_shot(tmp_path: Path) -> None:
+    tables = tomllib.loads((BENCHES / "mzm_awg_scope.toml").read_text())
+    with spawn(description(BenchFile.model_validate(tables), "test")) as served:
+        path = bench_file(tmp_path, served)
+        child = Child([str(HERE / "trainer_alike.py"), str(path), str(tmp_path / "run"), "busy"])
+        try:
+            with pytest.raises(RunError, match=f"process {child.process.pid}"), open_bench(read_bench(path), str(path)):
+                pytest.fail("two owners")
+            assert on(served)
+            child.process.kill()
+            assert soon(lambda: not on(served))
+            assert soon(lambda: gone(child.guardian))
+            with open_bench(read_bench(path), str(path)) as opened:
+                assert opened.guard is not None
+                assert on(served)
+            assert not on(served)
+        finally:
+            child.end()
+    assert outputs_of(tmp_path / "run") == "safe"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"guardian": {"silence_s": 3.0}}, "legal wait"),
+        ({"guardian": {"silence": 60.0}}, 'Did you mean "silence_s"'),
+        ({"safe": {"order": ["laser"]}}, "order"),
+        ({"safe": {"scope": {}}}, "scope"),
+        ({"safe": {"awg": {"slew_v_per_s": 0.0}}}, "slew_v_per_s"),
+    ],
+)
+def test_what_a_bench_file_cannot_say_of_safety(change: dict[str, Any], said: str) -> None:
+    tables = {**tomllib.loads((BENCHES / "mzm_awg_scope.toml").read_text()), **change}
+    with pytest.raises(ConfigError, match=said), open_bench(checked(BenchFile, tables, "bench.toml"), "bench.toml"):
+        pytest.fail("it was opened")
+    with pytest.raises(ConfigError):
+        checked(SpikingBench, {**tomllib.loads((BENCHES / "spiking_board.toml").read_text()), "safe": {"order": ["awg"]}}, "b")
