@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -74,6 +74,18 @@ class Epoch:
     samples_per_s: float
 
 
+class Recording(Protocol):
+    """What a run is recorded onto; Tape is one. Marks: where it stands, a place to go back to."""
+
+    def mark(self) -> None: ...
+
+    def place(self) -> Mapping[str, Sequence[int]]: ...
+
+    def flush(self) -> Mapping[str, Sequence[int]]: ...
+
+    def cut(self, marks: Mapping[str, Sequence[int]] | None) -> None: ...
+
+
 @dataclass
 class Best:
     """The best weights so far, by validation accuracy, and the learner's state of that moment; the earlier wins a tie."""
@@ -90,13 +102,20 @@ class Training:
     Args:
         net, learner, optimizer: as built for step 0. data: the splits, where the network is or in the host's memory.
         plan: how long, in which order.
-        device: the metered node, or None for a purely digital network.
+        device: the metered node, or None for a purely digital network. tape: what the devices are recorded onto, or None.
 
     wall_s: how long it has gone on, as the caller of the loop keeps it.
     """
 
     def __init__(
-        self, net: Network, learner: Learner, optimizer: Optimizer, data: Dataset, plan: Plan, devices: tuple[Metered, ...]
+        self,
+        net: Network,
+        learner: Learner,
+        optimizer: Optimizer,
+        data: Dataset,
+        plan: Plan,
+        devices: tuple[Metered, ...],
+        tape: Recording | None = None,
     ) -> None:
         self.net, self.learner, self.optimizer = net, learner, optimizer
         self.data, self.plan, self.devices = data, plan, devices
@@ -106,6 +125,8 @@ class Training:
         self.best = Best()
         self.sums: dict[str, float] = {}
         self.seconds = dict.fromkeys(("data_s", "learner_s", "optimizer_s", "evaluate_s"), 0.0)
+        self.tape = tape
+        self.whole()
 
     @property
     def batches_per_epoch(self) -> int:
@@ -133,12 +154,17 @@ class Training:
         """The budget of device passes is used up."""
         return self.plan.budget_passes is not None and self.device_passes >= self.plan.budget_passes
 
+    def whole(self) -> None:
+        """Nothing is half done: a later return to this step takes the tape back to here."""
+        if self.tape is not None:
+            self.tape.mark()
+
     def sent(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Examples, where the network is."""
         return sent(x, self.net.place), sent(label, self.net.place)
 
     def checkpoint(self) -> Checkpoint:
-        """Everything needed to go on exactly here."""
+        """Everything needed to go on exactly here. Raises: RunError: a tape that cannot be written."""
         slots, optimizer = optimizer_state(self.optimizer)
         tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
         tensors |= {f"learner.{k}": v for k, v in self.learner.state_dict().items()}
@@ -165,6 +191,8 @@ class Training:
             ],
             "wall_s": self.wall_s,
         }
+        if self.tape is not None:
+            facts["tape"] = self.tape.flush()
         return Checkpoint(tensors, facts)
 
     def restore(self, point: Checkpoint) -> None:
@@ -187,6 +215,8 @@ class Training:
                 device.count.calls, device.count.passes = saved["calls"], saved["passes"]
                 device.count.busy_s, device.count.faults = saved["busy_s"], saved.get("faults", 0)
             self.wall_s = float(facts.get("wall_s", 0.0))
+            if self.tape is not None:
+                self.tape.cut(facts.get("tape"))
         except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
             lines = [line.strip() for line in str(error).splitlines()] or [repr(error)]
             raise RunError(
@@ -225,6 +255,7 @@ def _one_epoch(training: Training) -> Iterator[Step]:
         for key, value in metrics.items():
             training.sums[key] = training.sums.get(key, 0.0) + value * len(label)
         training.sums["examples"] = training.sums.get("examples", 0.0) + len(label)
+        training.whole()
         yield Step(training.epoch + 1, training.step, len(label), metrics)
         mark = time.perf_counter()
 
@@ -234,15 +265,23 @@ def _learn_whole(training: Training, x: Tensor, label: Tensor) -> Mapping[str, f
     if not any(isinstance(device.inner, ResilientArray) for device in training.devices):
         return _learn(training, x, label)
     net, learner, optimizer = training.net, training.learner, training.optimizer
-    before = deepcopy((net.state_dict(), learner.state_dict(), optimizer.state_dict()))
+    before, rewind = deepcopy((net.state_dict(), learner.state_dict(), optimizer.state_dict())), _rewinding(training.tape)
 
     def back() -> None:
         weights, state, slots = deepcopy(before)
         net.load_state_dict(weights)
         learner.load_state_dict(state)
         optimizer.load_state_dict(slots)
+        rewind()
 
     return whole_batch(lambda: _learn(training, x, label), back)
+
+
+def _rewinding(tape: Recording | None) -> Callable[[], None]:
+    """Takes the tape back to where it stands now: of shots that have to be made again, the learner gets the second ones."""
+    if tape is None:
+        return lambda: None
+    return partial(tape.cut, tape.place())
 
 
 def _learn(training: Training, x: Tensor, label: Tensor) -> Mapping[str, float]:
@@ -294,7 +333,7 @@ def _set_rates(training: Training) -> None:
 def _validated(training: Training, begin: float, device_s: float, samples_per_s: float) -> Epoch:
     mark = time.perf_counter()
     readouts = settle(training)
-    score, _ = evaluate(training.net, training.learner, training.data.validation)
+    score, _ = evaluate(training.net, training.learner, training.data.validation, training.tape)
     _spent(training.seconds, "evaluate_s", mark)
     examples = training.sums.pop("examples", 1.0)
     means = {key: total / examples for key, total in training.sums.items()}
@@ -305,6 +344,7 @@ def _validated(training: Training, begin: float, device_s: float, samples_per_s:
     if best:
         weights, state = _copied(training.net), _copied(training.learner)
         training.best = Best(score["accuracy"], training.epoch, weights, state)
+    training.whole()
     return Epoch(
         epoch=training.epoch,
         step=training.step,
@@ -328,10 +368,10 @@ def settle(training: Training) -> Mapping[str, float]:
 
 
 @torch.no_grad()
-def evaluate(net: Network, learner: Learner, split: Split) -> tuple[dict[str, float], Tensor]:
+def evaluate(net: Network, learner: Learner, split: Split, tape: Recording | None = None) -> tuple[dict[str, float], Tensor]:
     """Score through the device: {"loss", "accuracy"} and the predicted classes (examples,)."""
     parts = torch.split(split.x, EVALUATION_BATCH)
-    scores = torch.cat([whole_batch(partial(learner.predict, net, sent(x, net.place))) for x in parts])
+    scores = torch.cat([whole_batch(partial(learner.predict, net, sent(x, net.place)), _rewinding(tape)) for x in parts])
     label = split.y.to(scores.device)
     loss = torch.nn.functional.cross_entropy(scores, label)
     predicted = scores.argmax(1)
