@@ -125,6 +125,11 @@ class SpikingBoard:
         """Bytes and faults on the line since it was opened."""
         return self._session.traffic
 
+    @property
+    def retransmitted(self) -> int:
+        """Frames that were lost or damaged, either way, and sent again."""
+        return self._session.traffic.repeated
+
     def array(
         self,
         size: int,

@@ -131,6 +131,10 @@ class OnBoard:
     ) -> Device:
         return self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)
 
+    @property
+    def retransmitted(self) -> int:
+        return self._inner.retransmitted
+
     def close(self) -> None:
         self._inner.close()
 

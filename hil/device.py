@@ -198,6 +198,14 @@ class Recoverable(Protocol):
 
 
 @runtime_checkable
+class Retransmitting(Protocol):
+    """A chip whose frames are numbered and sent again when they are lost. retransmitted: how many so far."""
+
+    @property
+    def retransmitted(self) -> int: ...
+
+
+@runtime_checkable
 class Recovering(Protocol):
     """A device that puts faults right by itself. recovered: how many so far, since it was opened."""
 
