@@ -1,10 +1,12 @@
 """Test accuracy of every learner over seeds: {learner: {dataset: {mean, std, worst, seeds}}}, as fractions.
 
-    python benchmarks/accuracy.py [LEARNER ...] [--datasets mnist ...] [--seeds N] [--jobs N] [--quick] [--record]
+    python benchmarks/accuracy.py [LEARNER ...] [--datasets mnist ...] [--seeds N] [--jobs N] [--device ON] [--quick]
+                                  [--record]
 
 Learners: adfa adfa_snn ff ffgaf spide saf_e saf_f bptt. Data sets: mnist fashion-mnist cifar10; HIL_DATA names the folder that
-holds them. Runs live in runs/accuracy/; a finished one is not repeated and an interrupted one is resumed, so the same command
-goes on where it was stopped. Epoch and readout are chosen on the validation split; the test split is read once a run.
+holds them. --device: where a new run computes, as [train] on: cuda, cuda:1, mps, auto; without it, as its file says. Runs live
+in runs/accuracy/; a finished one is not repeated and an interrupted one is resumed, so the same command goes on where it was
+stopped. Epoch and readout are chosen on the validation split; the test split is read once a run.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ class Job:
     dataset: str
     seed: int
     quick: bool
+    on: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -50,7 +53,9 @@ class Job:
     def command(self) -> list[str]:
         if (self.folder / "config.toml").exists():
             return ["resume", str(self.folder)]
-        sets = [f"seed={self.seed}", f"data.use={self.dataset}", "train.threads=1", *(QUICK if self.quick else ())]
+        sets = [f"seed={self.seed}", f"data.use={self.dataset}", "train.threads=1"]
+        sets += [f"train.on={self.on}"] if self.on else []
+        sets += QUICK if self.quick else ()
         return ["train", str(self.experiment), "--run", str(self.folder), *(f"--set={text}" for text in sets)]
 
     def summary(self) -> dict[str, Any]:
@@ -94,12 +99,18 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=["mnist"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, one thread each")
+    parser.add_argument("--device", metavar="ON", help="where a new run computes: cpu, cuda, cuda:1, mps, auto")
     parser.add_argument("--quick", action="store_true", help="one seed, one epoch of 2,000 examples")
     parser.add_argument("--record", action="store_true", help="append the table to RESULTS.md")
     chosen = parser.parse_args()
     seeds = 1 if chosen.quick else chosen.seeds
     learners = chosen.learners or LEARNERS
-    jobs = [Job(name, data, seed, chosen.quick) for seed in range(seeds) for name in learners for data in chosen.datasets]
+    jobs = [
+        Job(name, data, seed, chosen.quick, chosen.device)
+        for seed in range(seeds)
+        for name in learners
+        for data in chosen.datasets
+    ]
     missing = sorted({job.experiment.name for job in jobs if not job.experiment.exists()})
     if missing:
         sys.exit(f"no experiment file for this: {', '.join(missing)}; learners: {', '.join(LEARNERS)}")

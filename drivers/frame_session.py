@@ -69,15 +69,16 @@ class Welcome:
 class FrameSession:
     """Args:
     link: this session owns it. retries: how often a request is sent again. expect: who should answer.
+    session: number of this conversation; None: from the clock, another one than the last program's.
 
     Raises:
         WrongInstrument: another board, or another version of the format.
         LinkError: nobody answers.
     """
 
-    def __init__(self, link: FrameLink, *, retries: int = 3, expect: Expect | None = None) -> None:
+    def __init__(self, link: FrameLink, *, retries: int = 3, expect: Expect | None = None, session: int | None = None) -> None:
         self._link, self._retries, self._expect = link, retries, expect or Expect()
-        self._session = time.time_ns() & SESSION_MASK  # another one than the last program's
+        self._session = (time.time_ns() if session is None else session) & SESSION_MASK
         self._seq = self._session & 0xFFFF
         self.traffic = Traffic()
         self._link.drain()  # a banner, or what an earlier program left

@@ -73,6 +73,7 @@ class SpikingBoard:
         leak, v_th, v_rest, reset, refractory: of the neurons, unless an array asks for others.
         limit: largest current; None: the board's. numbers: on the line. retries: of a frame that is lost or damaged.
         watchdog_s: after so much silence the board switches itself off; 0: never. reset() switches it on again.
+        session: number of the conversation, to say the same bytes as another one; None: from the clock.
         expect: who should answer. provenance: "twin" when the board is simulated.
 
     Raises:
@@ -92,12 +93,13 @@ class SpikingBoard:
         numbers: Numbers = "float32",
         retries: int = 3,
         watchdog_s: float = 60.0,
+        session: int | None = None,
         expect: Expect | None = None,
         provenance: Provenance = "real",
     ) -> None:
         try:
             _check_names(reset, numbers)
-            self._session = FrameSession(link, retries=retries, expect=expect)
+            self._session = FrameSession(link, retries=retries, expect=expect, session=session)
         except BaseException:
             link.close()
             raise
@@ -122,6 +124,11 @@ class SpikingBoard:
     def traffic(self) -> Traffic:
         """Bytes and faults on the line since it was opened."""
         return self._session.traffic
+
+    @property
+    def retransmitted(self) -> int:
+        """Frames that were lost or damaged, either way, and sent again."""
+        return self._session.traffic.repeated
 
     def array(
         self,

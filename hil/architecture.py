@@ -34,6 +34,7 @@ ARCHITECTURES = {
     "conv": "hil.synapses:conv",
     "behind_devices": "hil.synapses:behind_devices",
 }
+CHANCY = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.FractionalMaxPool2d)
 
 
 def synapses(experiment: Experiment, data: Dataset, where: str) -> list[nn.Module]:
@@ -67,6 +68,13 @@ def _are_synapses(found: object, place: str) -> None:
         raise ConfigError(
             "[network] use does not give synapses", where=place, got=type(found).__name__, allowed="a list of torch modules",
             outputs=UNTOUCHED, todo="name a function that returns them, the readout last",
+        )  # fmt: skip
+    chancy = [type(part).__name__ for module in found for part in module.modules() if isinstance(part, CHANCY)]
+    if chancy:  # a gradient runs a synapse once more, and would draw anew
+        raise ConfigError(
+            "a synapse draws random numbers of its own", where=place, got=", ".join(dict.fromkeys(chancy)),
+            allowed="modules that give the same answer to the same input", outputs=UNTOUCHED,
+            todo="take it out; for dropout set dropout in [learner], where the learner has it",
         )  # fmt: skip
 
 

@@ -17,10 +17,13 @@ from typing import Any, TypeVar
 from rich.console import Console
 from torch import Tensor
 
+from drivers.frame_session import FrameLink
+from drivers.link import Link
 from drivers.safe import SafeState, Switchable, board, in_order
 from drivers.scpi import Expect, Scpi
 from drivers.serial_link import SerialLink
 from drivers.spiking import SpikingBoard
+from drivers.transcript import Transcribed, TranscribedFrames, WireLog
 from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
 from hil.config import UNTOUCHED, BenchFile, InstrumentTable, SpikingBench, Using, VirtualTable, arguments, construct, resolve
@@ -128,6 +131,10 @@ class OnBoard:
     ) -> Device:
         return self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)
 
+    @property
+    def retransmitted(self) -> int:
+        return self._inner.retransmitted
+
     def close(self) -> None:
         self._inner.close()
 
@@ -157,24 +164,26 @@ def ended(what: str, words: str) -> Ended:
 
 
 @contextmanager
-def open_bench(bench: BenchFile | SpikingBench, where: str, run: Path | None = None) -> Iterator[Opened]:
+def open_bench(bench: BenchFile | SpikingBench, where: str, run: Path | None = None, wire: bool = False) -> Iterator[Opened]:
     """Open the instruments of `bench`; a [virtual] bench is started first and stopped last. Leaving closes the device.
 
     Args:
-        run: the run folder, for what the guardian and a virtual bench write.
+        run: the run folder, for what the guardian and a virtual bench write. wire: keep transcripts of what is said to every
+            instrument there, in wire/.
 
     Raises:
         ConfigError: before anything is opened, but for settings that only the driver can judge. OutOfRange, OpenFailed,
         WrongInstrument, CommandRefused, MeasurementError. RunError: another program owns an instrument. GuardianLost.
         UnsafeOutputs: also on leaving.
     """
-    opened = _open_board(bench, where, run) if isinstance(bench, SpikingBench) else _open_waveform(bench, where, run)
+    log = run / "wire" if run and wire else None
+    opened = _open_board(bench, where, run, log) if isinstance(bench, SpikingBench) else _open_waveform(bench, where, run, log)
     with opened as found:
         yield found
 
 
 @contextmanager
-def _open_board(bench: SpikingBench, where: str, run: Path | None) -> Iterator[Opened]:
+def _open_board(bench: SpikingBench, where: str, run: Path | None, log: Path | None) -> Iterator[Opened]:
     patience = _patience(bench.recovery, where)
     driver, settings = _driver(bench.board, f"{where}: [board]", ("link", "expect", "provenance"))
     virtual = None if bench.virtual is None else _virtual_board(bench.virtual, f"{where}: [virtual]")
@@ -188,7 +197,10 @@ def _open_board(bench: SpikingBench, where: str, run: Path | None) -> Iterator[O
         guard.watch([board(BOARD, port, expect)])  # before it is opened, as opening arms it
         line = SerialLink(port, beat=guard.beat)
         line.timeout_s = bench.board.timeout_s or line.timeout_s
-        opened = driver(line, **settings, expect=expect, provenance="twin" if served else "real")
+        link: FrameLink = line
+        if log is not None:
+            link = TranscribedFrames(line, stack.enter_context(WireLog(log / f"{BOARD}.jsonl", port)))
+        opened = driver(link, **settings, expect=expect, provenance="twin" if served else "real")
         stack.push(guard.leaving(opened.close))
         guard.watch([_safe_state(opened, f"{where}: [board]")])
         who = opened.identity
@@ -238,7 +250,7 @@ def _check_address(table: InstrumentTable, virtual: bool, where: str, example: s
 
 
 @contextmanager
-def _open_waveform(bench: BenchFile, where: str, run: Path | None) -> Iterator[Opened]:
+def _open_waveform(bench: BenchFile, where: str, run: Path | None, log: Path | None) -> Iterator[Opened]:
     patience = _patience(bench.recovery, where)
     settings = WaveformSettings(**arguments(WaveformSettings, bench.waveform, f"{where}: [waveform]"))
     slew = {} if bench.safe.awg.slew_v_per_s is None else {"slew_v_per_s": bench.safe.awg.slew_v_per_s}
@@ -252,10 +264,10 @@ def _open_waveform(bench: BenchFile, where: str, run: Path | None) -> Iterator[O
         served = stack.enter_context(spawn(_lingering(description(bench, where), run))) if bench.virtual else None
         addresses = served.resources if served else {AWG: str(awg.resource), SCOPE: str(bench.scope.resource)}
         guard = _guarded(bench, [addresses[AWG], addresses[SCOPE]], run, stack)
-        generator, awg_line = _instrument(awg, addresses[AWG], f"{where}: [awg]", guard, stack)
+        generator, awg_line = _instrument(awg, addresses[AWG], f"{where}: [awg]", guard, stack, log)
         stack.push(guard.leaving(generator.close))
         guard.watch(in_order([_safe_state(generator, f"{where}: [awg]")], bench.safe.order))
-        digitizer, scope_line = _instrument(bench.scope, addresses[SCOPE], f"{where}: [scope]", guard, stack)
+        digitizer, scope_line = _instrument(bench.scope, addresses[SCOPE], f"{where}: [scope]", guard, stack, log)
         waveform = Waveform(generator, digitizer, settings, "twin" if served else "real")
         stack.push(guard.leaving(waveform.close))
         device: Device = OnPlant(waveform, served) if served else waveform
@@ -295,11 +307,16 @@ def _driver(table: InstrumentTable, where: str, given: Sequence[str] = ("scpi",)
     return driver, arguments(driver, table.settings(), where, skip=given)
 
 
-def _instrument(table: InstrumentTable, address: str, where: str, guard: Guard, stack: ExitStack) -> tuple[Any, str]:
+def _instrument(
+    table: InstrumentTable, address: str, where: str, guard: Guard, stack: ExitStack, log: Path | None
+) -> tuple[Any, str]:
     """An opened, identified driver, and a line that says who answered."""
     driver, settings = _driver(table, where)
-    link = VisaLink(address, beat=guard.beat)
+    link: Link = VisaLink(address, beat=guard.beat)
     link.timeout_s = table.timeout_s or link.timeout_s
+    if log is not None:
+        name = where.rsplit("[", 1)[1].rstrip("]")
+        link = Transcribed(link, stack.enter_context(WireLog(log / f"{name}.jsonl", address)))
     stack.callback(link.close)  # the driver closes it too; this is for what happens before there is a driver
     scpi = Scpi(link, expect=Expect(table.maker or "", table.model or "", table.serial or ""))
     who = scpi.identify()

@@ -95,6 +95,8 @@ def train(
     *,
     set: Annotated[tuple[str, ...], Parameter(name="--set", consume_multiple=True, negative=())] = (),
     run: Annotated[Path | None, Parameter(name="--run")] = None,
+    record: Annotated[bool, Parameter(name="--record", negative=())] = False,
+    wire: Annotated[bool, Parameter(name="--wire", negative=())] = False,
 ) -> None:
     """Train what EXPERIMENT.toml describes.
 
@@ -106,23 +108,28 @@ def train(
         section.key=value, over what the file says; may be given several times.
     run
         The run folder, new or empty; by default a new one under runs/.
+    record
+        Keep every shot of every device on a tape in the run folder, for hil replay; the same as --set train.record=true.
+    wire
+        Keep what is said to every instrument in wire/ in the run folder; the same as --set train.wire=true.
     """
     from hil.config import dump, find, read_experiment
     from hil.run.folder import RunFolder, write_atomic
 
-    chosen = read_experiment(experiment, set)
+    chosen = read_experiment(experiment, (*set, *["train.record=true"] * record, *["train.wire=true"] * wire))
     bench = None if chosen.device.bench is None else find(chosen.device.bench, experiment).read_bytes()
     folder = RunFolder.create(run or _fresh(chosen.name or experiment.stem))
-    try:
-        if bench is not None:
-            write_atomic(folder.path / "bench.toml", bench)
-        folder.write_config(dump(chosen))
-        _execute(folder, experiment, None)
-    except (HilError, KeyboardInterrupt) as error:
-        noted = (folder.path / "journal.jsonl").exists() and not isinstance(error, Refused)
-        if not noted and not any(folder.checkpoints.glob("*")):
-            shutil.rmtree(folder.path, ignore_errors=True)  # nothing ran: leave no empty folder behind
-        raise
+    with folder.owned():
+        try:
+            if bench is not None:
+                write_atomic(folder.path / "bench.toml", bench)
+            folder.write_config(dump(chosen))
+            _execute(folder, experiment, None)
+        except (HilError, KeyboardInterrupt) as error:
+            noted = (folder.path / "journal.jsonl").exists() and not isinstance(error, Refused)
+            if not noted and not any(folder.checkpoints.glob("*")):
+                shutil.rmtree(folder.path, ignore_errors=True)  # nothing ran: leave no empty folder behind
+            raise
 
 
 @app.command
@@ -176,6 +183,30 @@ def _execute(folder: Any, origin: Path, start: Path | None) -> None:
     for command, why in NEXT:
         if Path(command.split()[-1]).exists():  # a suggestion that cannot be followed from here is none
             out.print(f"next    {command:<46} {why}", soft_wrap=True)
+
+
+@app.command
+def replay(
+    run: Path,
+    /,
+    *,
+    set: Annotated[tuple[str, ...], Parameter(name="--set", consume_multiple=True, negative=())] = (),
+    run_: Annotated[Path | None, Parameter(name="--run")] = None,
+) -> None:
+    """Repeat a recorded run from its tape, without any bench, and say whether every number is the same.
+
+    Parameters
+    ----------
+    run
+        The folder of a run that was trained with --record.
+    set
+        section.key=value: train another learner on the recorded answers instead, where its inputs were recorded.
+    run_
+        A folder to keep the repetition in; by default it is gone afterwards.
+    """
+    from hil.replaying import repeat
+
+    out.print(repeat(run, set, run_, out), soft_wrap=True, markup=False)
 
 
 @app.command

@@ -234,5 +234,6 @@ def _terms(file: Comparison, experiment: Experiment) -> tuple[str, ...]:
         f"order of examples; noise is keyed by the seed and the number of the call. Seeds: {', '.join(map(str, file.seeds))}.",
         "The epoch is chosen on the validation split; the test split is read once, at the end of each run.",
         "Bits per example: of one training step, 16 for a value sent or read, 1 for a spike. Angles: between the learner's "
-        "direction and the true gradient of the twin, per layer, mean over seeds, at the end; 90° is no relation.",
+        "direction and the true gradient of the twin (for spikes the surrogate gradient through time), per layer, mean over "
+        "seeds, at the end; 90° is no relation.",
     )

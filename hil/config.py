@@ -10,6 +10,7 @@ seed = 0
 [learner]    use = "adfa" or "module:Class", and its settings
 [optimizer]  use = "Adam", lr = 1e-3
 [train]      epochs = 5, batch = 128, checkpoint_every_s = 60
+             on = "cuda"      where the host computes: "cpu", "cuda", "cuda:1", "mps" or "auto"
 [alarm]      command = "notify-send hil" or ["my-alarm", "--loud"], on = ["fault", "end"]; see hil/run/alarms.py
 """
 
@@ -117,6 +118,10 @@ class OptimizerTable(BaseModel):
 
 
 class TrainTable(Section, strict=True):
+    """on: where the host computes; not called device, which is the node. A run may be resumed elsewhere: change it in its
+    config.toml. record: every shot of every device onto a tape in the run folder, for hil replay. wire: what is said to every
+    instrument into wire/ there."""
+
     epochs: Annotated[int, Field(gt=0)] = 5
     batch: Annotated[int, Field(gt=0)] = 128
     schedule: Literal["constant", "cosine"] = "constant"
@@ -124,6 +129,9 @@ class TrainTable(Section, strict=True):
     checkpoint_every: Annotated[int, Field(gt=0)] | None = None
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0
     threads: Annotated[int, Field(gt=0, le=1024)] | None = None
+    record: bool = False
+    wire: bool = False
+    on: str = "cpu"
 
 
 class AlarmTable(Section, strict=True):
@@ -179,6 +187,12 @@ class VirtualTable(Section):
     cable: dict[str, Any] = {}
 
 
+class LogTable(Section, strict=True):
+    """wire: every run on this bench keeps transcripts of what is said to its instruments."""
+
+    wire: bool = False
+
+
 class GuardianTable(Section):
     """Who makes safe when the trainer cannot. silence_s: no use of any instrument for so long means that the trainer hangs; it
     must exceed the longest legal wait. patience_s: how long it is tried to make an instrument safe that does not answer."""
@@ -211,6 +225,7 @@ class SpikingBench(Section):
     shape: Literal["spiking"]
     board: InstrumentTable
     recovery: dict[str, Any] = {}
+    log: LogTable = LogTable()
     virtual: dict[str, Any] | None = None
     safe: SpikingSafe = SpikingSafe()
     guardian: GuardianTable = GuardianTable()
@@ -225,6 +240,7 @@ class BenchFile(Section):
     scope: InstrumentTable
     waveform: dict[str, Any]
     recovery: dict[str, Any] = {}
+    log: LogTable = LogTable()
     twin: Using | None = None
     virtual: VirtualTable | None = None
     safe: WaveformSafe = WaveformSafe()

@@ -134,7 +134,7 @@ def batches(split: Split, size: int, seed: int, epoch: int) -> Iterator[Batch]:
     if size < 1:
         raise ConfigError("a batch needs at least one example", where="[train] batch", got=str(size), allowed="1 or more")
     order = torch.randperm(len(split), generator=chance.generator(seed, epoch, "batches"))
-    for which in torch.split(order, size):
+    for which in torch.split(order.to(split.x.device), size):
         yield Batch(split.x[which], split.y[which], which)
 
 

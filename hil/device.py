@@ -198,6 +198,14 @@ class Recoverable(Protocol):
 
 
 @runtime_checkable
+class Retransmitting(Protocol):
+    """A chip whose frames are numbered and sent again when they are lost. retransmitted: how many so far."""
+
+    @property
+    def retransmitted(self) -> int: ...
+
+
+@runtime_checkable
 class Recovering(Protocol):
     """A device that puts faults right by itself. recovered: how many so far, since it was opened."""
 
@@ -223,8 +231,8 @@ class Chip(Protocol):
         """Leave every array safe. May be called twice."""
 
 
-def plain(answer: Tensor, device: str) -> Tensor:
-    """The answer of a device, checked to be a plain measurement.
+def plain(answer: Tensor, device: str, place: torch.device) -> Tensor:
+    """The answer of a device, checked to be a plain measurement, brought to where the host computes.
 
     Raises:
         ContractError: the tensor requires grad. Nothing may differentiate a Device.
@@ -237,4 +245,4 @@ def plain(answer: Tensor, device: str) -> Tensor:
             allowed="a detached measurement",
             todo="detach the answer; to differentiate a model of the device use the PAT or backprop learner",
         )
-    return answer
+    return answer.to(place)

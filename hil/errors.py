@@ -25,7 +25,9 @@
     │   ├── Misaligned               the marker is not where it must be
     │   ├── MissedTrigger            nothing was acquired
     │   ├── Jumped                   the node answers otherwise than a moment ago: a mode hop, light lost
-    │   └── Unrepeatable             a temporal device lost its state, and its noise is not what it was: repeat the batch
+    │   ├── Unrepeatable             a temporal device lost its state, and its noise is not what it was: repeat the batch
+    │   └── ReplayDiffers            a replay was asked what was never recorded
+    │       └── TapeEnded            or more than was recorded
     ├── Stopped                      a fault ended the run; it is committed and resumable; the cause is chained
     ├── Interrupted                  the user asked to stop; the run is resumable
     ├── GuardianLost                 nobody would make the outputs safe if this program died; nothing more is sent
@@ -166,6 +168,14 @@ class Jumped(MeasurementError):
 
 
 class Unrepeatable(MeasurementError):
+    pass
+
+
+class ReplayDiffers(MeasurementError):
+    pass
+
+
+class TapeEnded(ReplayDiffers):
     pass
 
 

@@ -6,18 +6,21 @@ its transfer curve measured, the network built around it. Whatever was opened is
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from hil import accelerator
 from hil.architecture import closing, largest, on_chip, on_node, synapses
 from hil.chance import generator
-from hil.config import UNTOUCHED, Experiment, arguments, construct, default_threads, find, read_bench, resolve
+from hil.config import UNTOUCHED, Experiment, arguments, construct, default_threads, dump, find, read_bench, resolve
 from hil.data import Dataset, load, subset
 from hil.device import Chip, Device, Port, Recoverable
 from hil.encoding import Decode, Encode
@@ -32,12 +35,15 @@ from hil.run.resilient import resilient, resilient_chip
 from hil.run.summary import Labels
 from hil.run.transfer import Transfer, measure
 from hil.shift import shifted
-from hil.synapses import channels_of
+from hil.synapses import channels_of, flat_widths
 from hil.units import quantity
 from sim_devices.lif_array import Neuron
 from sim_devices.simulated import Simulated
 from sim_devices.spiking_array import TwinChip
-from sim_devices.twin import Twin
+from sim_devices.twin import Twin, follow
+
+if TYPE_CHECKING:
+    from hil.run.tape import Tape
 
 LEARNERS = {
     "adfa": "hil.learners.adfa:ADFA",
@@ -68,8 +74,8 @@ class Node:
     """What was opened, and what is known of it: a Device that all neurons share in time, or a Chip that arrays are cut from.
 
     twin: the differentiable belief about a device, for references and reports. facts: for results. resources: instrument -> who
-    answered; empty if nothing left this process. patience: with its faults. beat: a
-    sign of life, for long pauses.
+    answered; empty if nothing left this process. patience: with its faults. beat: a sign of life, for long pauses. settings: of
+    the bench, whole, as text.
     """
 
     source: Device | None
@@ -79,6 +85,7 @@ class Node:
     resources: dict[str, str]
     patience: Patience = field(default_factory=Patience)
     beat: Callable[[], None] = lambda: None
+    settings: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,13 +100,17 @@ class Wired:
 
 @dataclass(frozen=True)
 class Built:
-    """A training ready to run, and what the report wants to know. `transfer` is None where none was measured."""
+    """A training ready to run, and what the report wants to know. `transfer` is None where none was measured.
+
+    tape: how much will be recorded, or "".
+    """
 
     training: Training
     node: Node
     labels: Labels
     experiment: Experiment
     transfer: Transfer | None
+    tape: str = ""
 
     @property
     def model(self) -> Callable[[Tensor], Tensor] | None:
@@ -119,11 +130,15 @@ class Built:
         facts = ", ".join(f"{k} {v}" for k, v in self.node.facts.items())
         yield f"node    {facts}   ({self.labels.provenance})"
         data, net = self.training.data, self.training.net
+        if net.place.type != "cpu":
+            yield f"on      {accelerator.title(net.place)}"
         shape = "-".join(str(channels_of(layer.synapse)) for layer in net.stack)
         yield (
             f"data    {data.name}: {len(data.train):,} train · {len(data.validation):,} validation · {len(data.test):,} test"
             f"   network {data.train.x.shape[1]}-{shape}, {self.experiment.learner.use}"
         )
+        if self.tape:
+            yield f"tape    {self.tape}"
 
 
 def dataset(experiment: Experiment) -> Dataset:
@@ -145,19 +160,27 @@ def checked_settings(experiment: Experiment, where: str) -> None:
         DataError, ConfigError.
     """
     synapses(experiment, dataset(experiment), where)
+    accelerator.named(experiment.train.on, where)
     _learner(experiment, where)
     _steps(experiment, where)
 
 
 @contextmanager
 def built(
-    experiment: Experiment, where: Path, bench_copy: Path | None = None, run: Path | None = None, told: Told = untold
+    experiment: Experiment,
+    where: Path,
+    bench_copy: Path | None = None,
+    run: Path | None = None,
+    told: Told = untold,
+    *,
+    record: bool = False,
+    node: Node | None = None,
 ) -> Iterator[Built]:
     """Build `experiment`, read from the file `where`; closes all it opened.
 
     Args:
         bench_copy: bench file to use instead of the one named, when a run folder holds a copy. run: that folder.
-        told: hears of every fault and recovery.
+        told: hears of every fault and recovery. record: onto a tape in `run`. node: used instead of opening the device.
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
     """
@@ -167,21 +190,33 @@ def built(
     feedback = closing(experiment, chain, data.train.x.shape[1])
     learner_class, settings = _learner(experiment, place)
     _steps(experiment, place)
+    on = accelerator.named(experiment.train.on, place)
+    accelerator.settled(on)
     served = experiment.device.bench is not None
     torch.set_num_threads(experiment.train.threads or default_threads(served, largest(chain), experiment.train.batch))
     with ExitStack() as stack:
-        node = _open(experiment, where, bench_copy, run, stack)
-        wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], place, told)
+        tape = stack.enter_context(_tape(run)) if record and run else None  # closed last: it has the device's last shot
+        node = _resilient(node or _open(experiment, where, bench_copy, run, stack), told)
+        follow(node.twin, None, None, on)
+        if tape is not None:
+            node = _recorded(experiment, node, tape)
+        wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], on, place)
+        wired.net.to(on)
         model = None if node.twin is None else node.twin.ideal
         rng = generator(experiment.seed, 0, "learner")
         learner: Learner = learner_class.build(wired.net, settings, len(data.classes), rng, model)
+        if isinstance(learner, nn.Module):  # any other finds its place by itself, where the network already is
+            learner.to(on)
         optimizer = _optimizer(list(wired.net.parameters()), experiment, place)
         table = experiment.train
         plan = Plan(experiment.seed, table.epochs, table.batch, table.schedule, table.budget_passes, experiment.data.shift)
-        training = Training(wired.net, learner, optimizer, data, plan, wired.devices())
+        placed = accelerator.moved(data, on)
+        training = Training(wired.net, learner, optimizer, placed, plan, wired.devices(), tape)
         provenance = training.devices[0].spec.provenance
         labels = Labels(experiment.name or where.stem, provenance, node.facts, node.resources)
-        yield Built(training, node, labels, _resolved(experiment, wired.decode), wired.transfer)
+        widths = flat_widths(chain, data.train.x.shape[1])[1:-1]
+        needs = "" if tape is None else _needs(training, widths, int(getattr(settings, "time_steps", 1)), tape)
+        yield Built(training, node, labels, _resolved(experiment, wired.decode), wired.transfer, needs)
 
 
 def twin_of(use: str, settings: dict[str, Any], where: str) -> Twin:
@@ -211,9 +246,49 @@ def _open(experiment: Experiment, where: Path, bench_copy: Path | None, run: Pat
     from hil.bench import open_bench  # the drivers and VISA are slow to import, and a twin needs neither
 
     path = bench_copy or find(str(table.bench), where)
-    opened = stack.enter_context(open_bench(read_bench(path), str(path), run))  # leaving it closes the device, verified
+    bench = read_bench(path)
+    wire = experiment.train.wire or bench.log.wire
+    opened = stack.enter_context(open_bench(bench, str(path), run, wire))  # leaving it closes the device, verified
     belief = None if opened.twin is None else twin_of(opened.twin.use, opened.twin.settings(), f"{path}: [twin]")
-    return Node(opened.device, opened.chip, belief, opened.facts, opened.resources, opened.patience, opened.guard.beat)
+    patience, beat = opened.patience, opened.guard.beat
+    return Node(opened.device, opened.chip, belief, opened.facts, opened.resources, patience, beat, dump(bench))
+
+
+def _resilient(node: Node, told: Told) -> Node:
+    """`node`, climbing the recovery ladder by itself."""
+
+    def ladder(device: Recoverable) -> Ladder:
+        return Ladder(device, node.patience, told, node.beat)
+
+    source = None if node.source is None else resilient(node.source, ladder)
+    return replace(node, source=source, chip=None if node.chip is None else resilient_chip(node.chip, ladder))
+
+
+def _tape(run: Path) -> Tape:
+    from hil.run.tape import Tape  # zarr is slow to import, and most runs are not recorded
+
+    return Tape(run / "tape")
+
+
+def _recorded(experiment: Experiment, node: Node, tape: Tape) -> Node:
+    """`node`, recorded outside of the ladder: what the learner really got, once."""
+    from hil.run.recorder import NODE, RecorderChip, recorded
+
+    versions = {"hil": version("hil"), "torch": torch.__version__}
+    threads = torch.get_num_threads()
+    tape.begin({"facts": node.facts, "measured": experiment.decode is None, "threads": threads, "versions": versions})
+    settings = json.dumps(node.facts, sort_keys=True, default=str) + node.settings
+    source = None if node.source is None else recorded(node.source, tape, NODE, settings, {})
+    chip = None if node.chip is None else RecorderChip(node.chip, tape, settings)
+    return replace(node, source=source, chip=chip)
+
+
+def _needs(training: Training, widths: list[int], steps: int, tape: Tape) -> str:
+    """How much goes onto the tape. Raises: RunError: more than the disk can hold."""
+    from hil.run.tape import Needs
+
+    examples, plan = len(training.data.train.y) + len(training.data.validation.y), training.plan
+    return Needs.of(widths, steps, training.net.temporal, plan.batch, examples, plan.epochs).check(tape.path, tape.nbytes)
 
 
 def _chip(use: str, settings: dict[str, Any], seed: int, where: str) -> Chip:
@@ -231,17 +306,14 @@ def _wired(
     chain: list[nn.Module],
     feedback: nn.Module | None,
     features: int,
+    on: torch.device,
     where: str,
-    told: Told,
 ) -> Wired:
     def encode(port: Port) -> Encode:
         return _encode(experiment, port, where)
 
-    def ladder(device: Recoverable) -> Ladder:
-        return Ladder(device, node.patience, told, node.beat)
-
     if node.chip is not None:
-        chip = MeteredChip(resilient_chip(node.chip, ladder))
+        chip = MeteredChip(node.chip)
         return Wired(on_chip(chain, chip, encode, features, feedback), lambda: tuple(chip.devices))
     if feedback is not None:
         raise ConfigError(
@@ -249,9 +321,9 @@ def _wired(
             allowed='chip = "…" in [device], or a bench with a spiking board', todo="remove feedback",
         )  # fmt: skip
     assert node.source is not None  # a Node has the one or the other
-    device = metered(resilient(node.source, ladder))
+    device = metered(node.source)
     encoding = encode(device.spec.inputs)
-    decode, transfer = _decode(experiment, device, where)
+    decode, transfer = _decode(experiment, device, on, where)
     return Wired(
         on_node(chain, device, encoding, decode, experiment.network.pieces, features), lambda: (device,), decode, transfer
     )
@@ -312,10 +384,10 @@ def _unit(port: Port) -> str:
     return "dimensionless" if port.unit == "1" else port.unit
 
 
-def _decode(experiment: Experiment, device: Device, where: str) -> tuple[Decode, Transfer | None]:
+def _decode(experiment: Experiment, device: Device, on: torch.device, where: str) -> tuple[Decode, Transfer | None]:
     table, unit = experiment.decode, _unit(device.spec.outputs)
     if table is None:
-        transfer = measure(device)
+        transfer = measure(device, place=on)
         return transfer.decode(), transfer
     zero, scale = (quantity(v, unit, f"{where}: [decode]") for v in (table.zero, table.scale))
     return Decode(zero, scale), None

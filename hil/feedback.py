@@ -357,7 +357,7 @@ def correlation(g_values: Tensor, slope_values: Tensor) -> Correlation:
     Returns:
         0 where one of them vanishes (or, centred, is constant).
     """
-    g, slope = g_values.double().flatten(), slope_values.double().flatten()
+    g, slope = g_values.cpu().double().flatten(), slope_values.cpu().double().flatten()
     return Correlation(_cosine(g, slope), _cosine(g - g.mean(), slope - slope.mean()))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -48,6 +49,8 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
         bench = folder.path / "bench.toml" if goes_on and experiment.device.bench is not None else None
         done = folder.read_json(FILE).get("status") == "done"
         folder.sweep()
+        if saved is None:
+            shutil.rmtree(folder.path / "tape", ignore_errors=True)  # of a run that is made again from its beginning
 
         def told(kind: str, **facts: object) -> None:
             folder.note(kind, **facts)
@@ -58,7 +61,7 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
             with (
                 _told(folder, origin, alarms) as ending,
                 Stopping() as stopping,
-                built(experiment, origin, bench, folder.path, told) as made,
+                built(experiment, origin, bench, folder.path, told, record=experiment.train.record and not done) as made,
             ):
                 ending.labels = labels = replace(made.labels, terms=_terms(made.experiment, folder))
                 session = _begun(folder, made, labels, saved, start, goes_on, alarms, console)

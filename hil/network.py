@@ -53,7 +53,7 @@ class Layer(nn.Module):
         """(…, n) pre-activations -> (…, n) outputs, through the device; or `pre` itself without one."""
         if self.device is None or self.encode is None:
             return pre
-        answer = plain(self.device.forward(self.encode(pre)), self.device.spec.outputs.name)
+        answer = plain(self.device.forward(self.encode(pre)), self.device.spec.outputs.name, pre.device)
         return self.decode(answer)
 
     def through(self, model: Callable[[Tensor], Tensor], pre: Tensor) -> Tensor:
@@ -91,6 +91,11 @@ class Network(nn.Module):
     def stack(self) -> tuple[Layer, ...]:
         """The layers, typed."""
         return tuple(layer for layer in self.layers if isinstance(layer, Layer))
+
+    @property
+    def place(self) -> torch.device:
+        """Where the weights are, and so where x belongs."""
+        return next((param.device for param in self.parameters()), torch.device("cpu"))
 
     @property
     def devices(self) -> tuple[Device, ...]:
@@ -140,7 +145,7 @@ class Network(nn.Module):
             for h in hs:
                 a.append(layer.synapse(h))
                 waiting.append(device.submit(encode(a[-1])))
-            hs = [layer.decode(plain(answer.result(), device.spec.outputs.name)) for answer in waiting]
+            hs = [layer.decode(plain(answer.result(), device.spec.outputs.name, x.device)) for answer in waiting]
             pre.append(torch.cat(a))
             outputs.append(torch.cat(hs))
         return Trace(tuple(inputs), tuple(pre), tuple(outputs))

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 from hil.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pint import UnitRegistry
 
 SUFFIXES = {
     "v": "volt", "s": "second", "hz": "hertz", "w": "watt", "a": "ampere", "ohm": "ohm", "rad": "radian", "k": "kelvin",
@@ -24,12 +30,20 @@ def quantity(value: object, unit: str, where: str) -> float:
     import pint  # slow to import, and only texts with units need it
 
     try:
-        return float(pint.UnitRegistry(cache_folder=None)(value).to(unit).magnitude)
+        return float(_units()(value).to(unit).magnitude)
     except (pint.PintError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(
             "not a quantity of this kind", where=where, got=repr(value), allowed=f"{unit}, for example 1.5 with its unit",
             outputs="untouched; nothing was opened",
         ) from error  # fmt: skip
+
+
+@cache
+def _units() -> UnitRegistry[float]:
+    """Every unit there is, read once: it takes half a second."""
+    import pint
+
+    return pint.UnitRegistry(cache_folder=None)
 
 
 def suffix_of(parameter: str, stem: str) -> str | None:

@@ -70,7 +70,7 @@ class Guarded:
         return answer
 
     def _check_slew(self, x: Tensor, allowed: float) -> None:
-        first = x[:1].detach() if self._last is None or self._last.shape != x[0].shape else self._last.unsqueeze(0)
+        first = x[:1].detach() if self._last is None or self._last.shape != x[0].shape else self._last.to(x).unsqueeze(0)
         steps = torch.diff(torch.cat([first, x.detach()]), dim=0).abs()
         worst = float(steps.max())
         if not worst <= allowed:

@@ -155,9 +155,9 @@ class LifArray(nn.Module):
         if not len(x):
             return torch.empty_like(x), torch.empty_like(x), state
         v_th, v_low = self._thresholds(params)
-        quantum = self._scalar_if_equal(v_th - self.neuron.v_rest)
-        leak = self._scalar_if_equal(self.leaks)
-        above, below = self._scalar_if_equal(v_th), self._scalar_if_equal(-v_low)
+        alike = not self.neuron.threshold_mismatch and params is None
+        quantum, above, below = (_scalar_if(alike, one) for one in (v_th - self.neuron.v_rest, v_th, -v_low))
+        leak = _scalar_if(not self.neuron.leak_mismatch, self.leaks)
         spikes, membranes, held, other = torch.empty_like(x), torch.empty_like(x), torch.empty_like(v), torch.empty_like(v)
         awake = torch.empty_like(v)
         for t, current in enumerate(x):
@@ -229,11 +229,6 @@ class LifArray(nn.Module):
             return torch.addcmul(v, s, quantum, value=-1, out=out)  # quantum * s is exact: s is -1, 0 or 1
         return torch.addcmul(v, v, s, value=-1, out=out).add_(s, alpha=self.neuron.v_rest)
 
-    @staticmethod
-    def _scalar_if_equal(values: Tensor) -> Tensor:
-        """One number if all are equal: an array without mismatch need not read a vector."""
-        return values[0] if bool((values == values[0]).all()) else values
-
     def _check(self, state: State, x: Tensor) -> None:
         rows = state[0].shape
         if x.ndim != 3 or x.shape[1:] != rows:
@@ -268,6 +263,11 @@ class _Spike(torch.autograd.Function):
 def _spike(v: Tensor, v_th: Tensor, slope: float, sg: Surrogate) -> Tensor:
     fired: Tensor = _Spike.apply(v, v_th, slope, sg)  # type: ignore[no-untyped-call]
     return fired
+
+
+def _scalar_if(alike: bool, values: Tensor) -> Tensor:
+    """One number if all are alike: an array without mismatch need not read a vector. Told by the design: looking would wait."""
+    return values[0] if alike else values
 
 
 def _stray(size: int, seed: int, what: str) -> Tensor:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from hil.device import Port, Spec
 from hil.errors import ConfigError
-from sim_devices.twin import State
+from sim_devices.twin import State, held
 
 ELEMENTARY_CHARGE_C = 1.602176634e-19
 NEGLIGIBLE = 2.0**-24  # below the resolution of float32: a pole this fast leaves no trace of the previous value
@@ -123,15 +123,15 @@ class MachZehnder(nn.Module):
 
     def rest(self, batch: int, rng: torch.Generator) -> State:
         """(bias phase in rad, settled photocurrent in A at 0 V)."""
-        del batch, rng  # one physical node: its state does not depend on how many values are sent
-        phase = torch.tensor(self.phase_rad, dtype=torch.float64)
-        return phase, self.current(torch.zeros((), dtype=torch.float64), phase)
+        del batch  # one physical node: its state does not depend on how many values are sent
+        phase = torch.tensor(self.phase_rad, dtype=held(torch.float64, rng.device), device=rng.device)
+        return phase, self.current(torch.zeros_like(phase), phase)
 
     def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]:
         """(batch, n) drive in V -> (batch, n) reading in V, each value read at the end of its step."""
         del params  # nothing can be programmed on a bare modulator
         phase, last = state
-        current = self.current(x, phase.to(x.dtype).item())
+        current = self.current(x, phase.to(x))
         current, last = self._settle(current, last)
         if self.noise:
             normal = torch.randn(x.shape, generator=rng, device=x.device, dtype=x.dtype)
@@ -143,15 +143,15 @@ class MachZehnder(nn.Module):
         keep = math.exp(-2 * math.pi * self.bandwidth_hz * self.step_s)
         flat = target.reshape(-1)
         if keep < NEGLIGIBLE or flat.numel() == 0:
-            return target, flat[-1].double() if flat.numel() else last
+            return target, flat[-1].to(last) if flat.numel() else last
         taps = min(flat.numel(), math.ceil(math.log(NEGLIGIBLE) / math.log(keep)) + 1)
-        powers = keep ** torch.arange(taps, dtype=torch.float64, device=flat.device)
+        powers = keep ** torch.arange(taps, dtype=last.dtype, device=flat.device)
         kernel = ((1 - keep) * powers).flip(0).to(flat.dtype).view(1, 1, -1)
         padded = nn.functional.pad(flat.view(1, 1, -1), (taps - 1, 0))
         settled = nn.functional.conv1d(padded, kernel).view(-1)
-        head = (last.to(powers) * keep * powers).to(flat.dtype)
+        head = (last * keep * powers).to(flat.dtype)
         settled = torch.cat([settled[:taps] + head, settled[taps:]])
-        return settled.view_as(target), settled[-1].double()
+        return settled.view_as(target), settled[-1].to(last)
 
     def _noise_a(self, current: Tensor) -> Tensor:
         """Standard deviation of the noise current in A, same shape."""
@@ -164,7 +164,7 @@ class MachZehnder(nn.Module):
         elapsed = values * self.step_s + self.overhead_s
         moved = phase + self.drift_rad_per_s * elapsed
         if self.drift_rad_per_rts:
-            normal = torch.randn((), generator=rng, dtype=torch.float64, device=rng.device).to(phase)
+            normal = torch.randn((), generator=rng, dtype=phase.dtype, device=rng.device)
             moved = moved + self.drift_rad_per_rts * math.sqrt(elapsed) * normal
         return moved
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from hil.chance import generator
 from hil.device import Spec
 from hil.errors import ContractError
-from sim_devices.twin import State, Twin
+from sim_devices.twin import State, Twin, follow
 
 
 class Simulated:
@@ -24,6 +24,7 @@ class Simulated:
         self._calls = 0
         self._params: Tensor | None = None
         self._state: State | None = None
+        self._place: torch.device | None = None  # where all of it is; None: not known
 
     @property
     def spec(self) -> Spec:
@@ -37,7 +38,7 @@ class Simulated:
         port = self.spec.params
         if port is None:
             raise ContractError("this node is fixed", where=self.spec.inputs.name, got="program()", allowed="drive it only")
-        self._params = port.check(params).detach().clone()
+        self._params, self._place = port.check(params).detach().clone(), None
 
     def reset(self) -> None:
         """Forget temporal state. A static node's slow state (drift) is not the learner's to reset."""
@@ -47,6 +48,9 @@ class Simulated:
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         self.spec.inputs.check(x)
+        if x.device != self._place:
+            self._state, self._params = follow(self._twin, self._state, self._params, x.device)
+            self._place = x.device
         rng = generator(self._seed, self._calls, "noise", x.device)
         if self._state is None:
             self._state = self._twin.rest(x.shape[-2], generator(self._seed, self._calls, "rest", x.device))
@@ -67,7 +71,7 @@ class Simulated:
             raise ContractError("not a snapshot of a simulated device", where=self.spec.inputs.name, got=str(state)[:80])
         self._calls = calls
         self._state = None if saved is None else tuple(torch.tensor(t["values"], dtype=DTYPES[t["dtype"]]) for t in saved)
-        self._params = None if params is None else torch.tensor(params)
+        self._params, self._place = None if params is None else torch.tensor(params), None
 
 
 DTYPES = {str(d): d for d in (torch.float32, torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.bool)}

@@ -20,7 +20,7 @@ from hil.device import Spec
 from hil.errors import ContractError
 from sim_devices.lif_array import LifArray, Neuron
 from sim_devices.simulated import DTYPES
-from sim_devices.twin import State
+from sim_devices.twin import State, follow
 
 
 class SpikingArray:
@@ -32,6 +32,7 @@ class SpikingArray:
         self._params: Tensor | None = None
         self._state: State | None = None
         self._membranes: Tensor | None = None
+        self._place: torch.device | None = None  # where all of it is; None: not known
 
     @property
     def spec(self) -> Spec:
@@ -45,7 +46,7 @@ class SpikingArray:
         """Thresholds (size,), as designed; mismatch is on top."""
         port = self.spec.params
         assert port is not None  # a spiking array always has thresholds
-        self._params = port.check(params).detach().clone()
+        self._params, self._place = port.check(params).detach().clone(), None
 
     def reset(self) -> None:
         self._state = None
@@ -62,6 +63,9 @@ class SpikingArray:
                 "a spiking array needs a time axis", where="spiking array", got=f"shape {tuple(x.shape)}",
                 allowed="(time, batch, size)", outputs="unchanged; nothing was sent",
             )  # fmt: skip
+        if x.device != self._place:
+            self._state, self._params = follow(self._twin, self._state, self._params, x.device)
+            self._place = x.device
         state = self._state
         if state is None:
             state = self._twin.rest(x.shape[1], torch.Generator(x.device))
@@ -93,7 +97,7 @@ class SpikingArray:
             raise ContractError("not a snapshot of a spiking array", where="spiking array", got=str(state)[:80])
         self._steps = steps
         self._state = None if saved is None else tuple(torch.tensor(t["values"], dtype=DTYPES[t["dtype"]]) for t in saved)
-        self._params = None if params is None else torch.tensor(params)
+        self._params, self._place = None if params is None else torch.tensor(params), None
 
 
 def run_keyed(

@@ -1,7 +1,7 @@
 """The physics of a node: a torch module, batched, differentiable where the physics is.
 
 State is a value that goes in and comes out: a tuple of tensors, never hidden in the module. Noise is drawn from the generator
-that is given, drift from the state.
+that is given, drift from the state. Everything is where x is: on a GPU, nothing leaves it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,24 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hil.device import Spec
 
 State = tuple[Tensor, ...]
+
+
+def follow(twin: object, state: State | None, params: Tensor | None, place: torch.device) -> tuple[State | None, Tensor | None]:
+    """A twin's own tensors to `place`, and its state and parameters: a restored one, or one rested elsewhere, comes along."""
+    if isinstance(twin, nn.Module):
+        twin.to(place)
+    moved = None if state is None else tuple(tensor.to(place, held(tensor.dtype, place)) for tensor in state)
+    return moved, None if params is None else params.to(place)
+
+
+def held(dtype: torch.dtype, place: torch.device) -> torch.dtype:
+    """`dtype`, or what `place` has for it: Apple's GPUs have no float64."""
+    return torch.float32 if dtype == torch.float64 and place.type == "mps" else dtype
 
 
 class Twin(Protocol):

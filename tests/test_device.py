@@ -76,9 +76,9 @@ def test_limits_are_narrowed_never_widened() -> None:
 
 def test_a_graph_does_not_pass_a_device() -> None:
     answer = torch.zeros(2)
-    assert plain(answer, "node") is answer
+    assert plain(answer, "node", answer.device) is answer
     with pytest.raises(ContractError, match="node: a Device returned a tensor that requires grad"):
-        plain(answer.requires_grad_(True), "node")
+        plain(answer.requires_grad_(True), "node", answer.device)
 
 
 def test_a_device_is_real_unless_it_says_otherwise() -> None:

@@ -14,6 +14,7 @@ from hil.bench import description, open_bench
 from hil.config import BenchFile, SpikingBench
 from hil.errors import ConfigError
 from sim_devices.bench import ServedBench, spawn
+from sim_devices.virtual_bench import assemble
 
 BENCHES = Path(__file__).parents[1] / "benches"
 
@@ -42,6 +43,17 @@ def test_leaving_switches_off_whatever_happened_and_though_nobody_closed_the_dev
         assert served.control.outputs()["awg"]["1"]["on"]  # type: ignore[index]
         raise KeyboardInterrupt
     assert not served.control.outputs()["awg"]["1"]["on"]  # type: ignore[index]
+
+
+def test_faults_of_the_bench_file_are_scheduled_from_the_start() -> None:
+    bench = tables("mzm_awg_scope.toml")
+    bench["virtual"] |= {"linger_s": 2.0, "log_path": "x.log", "faults": [{"box": "scope", "kind": "flip", "rate": 0.001}]}
+    described = description(BenchFile.model_validate(bench), "test")
+    assert (described.linger_s, described.log_path) == (2.0, "x.log")
+    assert [(f["box"], f["kind"], f["rate"]) for f in assemble(described).faults.faults()] == [("scope", "flip", 0.001)]
+    bench["virtual"]["faults"][0]["kind"] = "unplug"
+    with pytest.raises(ConfigError, match="does not apply to a scope"):
+        assemble(description(BenchFile.model_validate(bench), "test"))
 
 
 def test_a_real_address_beside_virtual_tables_is_refused() -> None:

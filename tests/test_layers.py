@@ -10,7 +10,19 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACTS = {"device", "errors", "network", "encoding", "learner", "feedback", "synapses", "chance", "wrappers", "conformance"}
 ENTRY = {"__main__", "__init__"}
-COMPOSITION = {"cli", "config", "bench", "experiment", "architecture", "listing", "launch", "comparison", "guardian", *ENTRY}
+COMPOSITION = {
+    "cli",
+    "config",
+    "bench",
+    "experiment",
+    "architecture",
+    "listing",
+    "launch",
+    "comparison",
+    "guardian",
+    "replaying",
+    *ENTRY,
+}
 COLUMNS = {"drivers", "sim_devices", "calibration"}
 ONLY_IN = {
     "deap": {"hil/search"},

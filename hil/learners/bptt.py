@@ -19,21 +19,24 @@ import torch
 from torch import Tensor, nn
 
 from hil.learners.adfa import Model
-from hil.learners.loss import Mixed, check_scores
+from hil.learners.loss import Loss, Mixed, check_scores
 from hil.learners.saf import OnlineSettings, dropped_widths
 from hil.learners.spiking_pass import dropout_masks, masked, over_time, rates, traced
 from hil.network import Layer, Network, Trace
 
 
 class BPTT(nn.Module):
-    """Args: settings, classes: labels. widths: of the hidden layers, for dropout. It has no state of its own."""
+    """Args: settings, classes: labels. widths: of the hidden layers, for dropout. loss: another than the settings', for a look
+    at somebody else's. It has no state of its own."""
 
     Settings: ClassVar[type[OnlineSettings]] = OnlineSettings
 
-    def __init__(self, settings: OnlineSettings, classes: int, widths: Sequence[int] = ()) -> None:
+    def __init__(
+        self, settings: OnlineSettings, classes: int, widths: Sequence[int] = (), loss: Loss | Mixed | None = None
+    ) -> None:
         super().__init__()
         self.settings, self.classes, self.widths = settings, classes, tuple(widths)
-        self.neuron, self.loss = settings.neuron, Mixed(settings.mse_share)
+        self.neuron, self.loss = settings.neuron, loss or Mixed(settings.mse_share)
 
     @classmethod
     def build(

@@ -208,4 +208,4 @@ def _rates(layer: Layer, currents: Tensor) -> Tensor:
     device = layer.device
     assert device is not None
     device.reset()
-    return plain(device.forward(currents.contiguous()), device.spec.outputs.name).mean(0)
+    return plain(device.forward(currents.contiguous()), device.spec.outputs.name, currents.device).mean(0)

@@ -134,7 +134,7 @@ class FFGAF(nn.Module):
             logits = group.goodness(opened.pre)
             logp = logits.log_softmax(1)
             error = logp.exp()
-            error[torch.arange(len(label)), label] -= 1
+            error[torch.arange(len(label), device=label.device), label] -= 1
             opened.pull(group.pulled(opened.pre, error * (weight / len(label)).unsqueeze(1)))
             losses.append(float((-logp.gather(1, label.unsqueeze(1)).squeeze(1) * weight).mean()))
             metrics[f"accuracy_layer{number}"] = _accuracy(logits, label)

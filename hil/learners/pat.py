@@ -159,7 +159,7 @@ class _Measured(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, device: Device, model: Model | None) -> Tensor:
         ctx.save_for_backward(x)
         ctx.model = model
-        return plain(device.forward(x.detach()), device.spec.outputs.name)
+        return plain(device.forward(x.detach()), device.spec.outputs.name, x.device)
 
     @staticmethod
     @once_differentiable

@@ -123,6 +123,7 @@ class SPIDE(nn.Module):
             "saturated": share of open couples that fired at every step, whose rate is too small for their current.
         """
         del rng  # nothing random
+        net.train()
         settings, hidden = self.settings, net.stack[:-1]
         settled = self._settle(net, x)
         readout = Linearised(net.stack[-1].synapse, settled.rates[-1])
@@ -169,12 +170,14 @@ class SPIDE(nn.Module):
     @torch.no_grad()
     def predict(self, net: Network, x: Tensor) -> Tensor:
         """(batch, classes): the readout of the rates of stage 1."""
+        net.eval()
         scores: Tensor = net.stack[-1].synapse(self._settle(net, x).rates[-1])
         return scores
 
     @torch.no_grad()
     def trace(self, net: Network, x: Tensor) -> Trace:
         """Stage 1: `inputs` and `outputs` are rates, `pre` mean currents."""
+        net.eval()
         settled = self._settle(net, x)
         scores = net.stack[-1].synapse(settled.rates[-1])
         return Trace((x, *settled.rates), (*mean_currents(net, x, settled.rates), scores), (*settled.rates, scores))

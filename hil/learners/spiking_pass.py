@@ -63,7 +63,7 @@ def _asked(layer: Layer, pre: Tensor) -> tuple[Tensor, Tensor]:
     if layer.device is None or layer.encode is None:
         raise ContractError("a hidden layer has no neurons", where="network", allowed="a device behind every hidden synapse")
     drive = layer.encode(pre)
-    return drive, layer.decode(plain(layer.device.forward(drive), layer.device.spec.outputs.name))
+    return drive, layer.decode(plain(layer.device.forward(drive), layer.device.spec.outputs.name, pre.device))
 
 
 def over_time(synapse: nn.Module, sent: Tensor) -> Tensor:

@@ -69,6 +69,7 @@ def contents(record: Record) -> dict[str, object]:
             "feedback": [(part, figures.feedback(part)) for part in layers],
             "layers": tables.layers(made),
             "no_angle": made.get("no_angle", ""),
+            "angle_to": made.get("angle_to", "the true gradient of the twin"),
             "traffic": tables.traffic(made),
             "times": tables.shares(seconds),
             "timeline": _timeline(journal),

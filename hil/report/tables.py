@@ -31,7 +31,7 @@ EPOCH_COLUMNS = (
     ("wall s", "train", "wall_s", "{:,.1f}"),
 )
 LAYER_COLUMNS = (
-    ("angle to the true gradient", "angle_deg", "{:.1f}°"),
+    ("angle to the gradient", "angle_deg", "{:.1f}°"),
     ("firing rate", "firing_rate", "{:.2%}"),
     ("range in use", "range_use", "{:.0%}"),
 )

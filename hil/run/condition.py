@@ -4,7 +4,7 @@
     plan(condition) -> Plan           where to go on and what must be said about it, or Refused: file, finding, way out
 
 Rules of the plan
-    damage is never passed over         the newest checkpoint is used or refused, an earlier one only by the word of the user
+    damage is never passed over: the newest checkpoint is used or refused, an earlier one only if the user says so (--from)
     a checkpoint that the journal knows of and that is gone is damage; steps beyond the newest checkpoint are not: they are made
     again, with the same numbers
     what makes the numbers (settings, bench) must be what the checkpoint was made under, or the user means it (--changed)

@@ -4,7 +4,7 @@ transfer   the node's curve as measured at the start, its spread, and the twin's
 pre        per hidden layer, a histogram of the drive that the network really uses, over the node's port
 feedback   per hidden layer, g and the twin's slope over the visited pre-activations, and their correlation
 time       where the time went, in seconds
-layers     per layer: the angle between the learner's direction and the true gradient in degrees, the firing rate of its
+layers     per layer: the angle between the learner's direction and the gradient (`angle_to`) in degrees, the firing rate of its
            neurons, and the share of the node's range between the 1st and the 99th hundredth of its drives
 traffic    of one training step, and of one prediction: node evaluations and bits per example, calls in all
 """
@@ -48,7 +48,7 @@ def transfer_table(transfer: Transfer, model: Model | None, drive_unit: str, rea
 
 def write(folder: RunFolder, training: Training, model: Model | None, wall_s: float) -> None:
     """Add the rest to the run's diagnostics.json; costs one more step and two more passes of EXAMPLES examples."""
-    some, learner = training.data.validation.x[:EXAMPLES], training.learner
+    some, learner = training.data.validation.x[:EXAMPLES].to(training.net.place), training.learner
     trace = learner.trace(training.net, some) if isinstance(learner, Tracing) else training.net(some)
     hidden = [(layer, pre) for layer, pre in zip(training.net.stack, trace.pre, strict=True) if layer.encode is not None]
     found = folder.read_json("diagnostics.json")
@@ -79,14 +79,14 @@ def _looked(training: Training, model: Model | None, pre: Mapping[int, Tensor]) 
         return {"passes_per_example": passes / seen.examples, "bits_per_example": bits / seen.examples, "calls": calls}
 
     traffic = {"examples": seen.examples, "step": cost(seen.step), "prediction": cost(seen.prediction)}
-    return {"layers": layers, "no_angle": seen.why, "traffic": traffic}
+    return {"layers": layers, "no_angle": seen.why, "angle_to": seen.to, "traffic": traffic}
 
 
 def _range_use(layer: Layer, pre: Tensor) -> float:
     """0 to 1: how much of its node's range the layer uses, outliers left out."""
     encode = layer.encode
     assert encode is not None  # the caller chose layers with a device
-    drive = encode(pre).flatten()
+    drive = encode(pre).cpu().flatten()
     low, high = (float(drive.kthvalue(max(1, round(q * drive.numel()))).values) for q in (0.01, 0.99))
     return (high - low) / (encode.high - encode.low) if encode.high > encode.low else 0.0
 
@@ -103,12 +103,12 @@ def times(training: Training, wall_s: float) -> dict[str, float]:
 def _histogram(layer: Layer, pre: Tensor) -> dict[str, list[float]]:
     encode = layer.encode
     assert encode is not None  # the caller chose layers with a device
-    counts = torch.histc(encode(pre), BINS, encode.low, encode.high)
+    counts = torch.histc(encode(pre).cpu(), BINS, encode.low, encode.high)
     return {"edges": torch.linspace(encode.low, encode.high, BINS + 1).tolist(), "counts": counts.tolist()}
 
 
 def _feedback(training: Training, layer: Layer, pre: Tensor, model: Model | None) -> dict[str, Any]:
-    grid = torch.linspace(float(pre.min()), float(pre.max()), GRID)
+    grid = torch.linspace(float(pre.min()), float(pre.max()), GRID, device=pre.device)
     steep = None if model is None else slope(layer, model, grid).tolist()
     learner = training.learner
     if not isinstance(learner, ADFA):

@@ -51,6 +51,16 @@ def write_atomic(path: Path, payload: bytes) -> None:
         ) from error
 
 
+def _unused(path: Path) -> bool:
+    """Empty, or left by a process that was killed before there was a config.toml, so that nothing was begun."""
+    return all(
+        entry.name in ("bench.toml", "run.lock")
+        or entry.name.endswith(".part")
+        or (entry.is_dir() and not any(entry.iterdir()))
+        for entry in path.iterdir()
+    )
+
+
 class RunFolder:
     """Args: path: of the folder; made by `create`, checked by `open`."""
 
@@ -85,7 +95,7 @@ class RunFolder:
             RunError: something is there already.
         """
         try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if path.exists() and (not path.is_dir() or not _unused(path)):
                 resumable = any((path / "checkpoints").glob("step-*.json"))
                 raise RunError(
                     "a run folder must be new or empty",

@@ -11,6 +11,7 @@ whoever appends ends it first and says so ("torn").
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -113,9 +114,8 @@ class Journal:
             try:
                 file = self._opened()
                 written = os.write(file, line)
-                if written != len(line):  # the disk became full within the line: it is taken back
-                    os.ftruncate(file, os.fstat(file).st_size - written)
-                    raise OSError(28, "No space left on device")
+                if written != len(line):
+                    _completed(file, line, written)
             except OSError as error:
                 raise self._refusal(error) from error
             self._dirty = True
@@ -160,6 +160,21 @@ class Journal:
             RunError: the file is there and cannot be read at all.
         """
         return contents(path).records
+
+
+def _completed(file: int, line: bytes, written: int) -> None:
+    """The disk became full within `line`: write the rest, or take back what there is of it.
+
+    Raises:
+        OSError: taken back; it says why.
+    """
+    before = os.fstat(file).st_size - written
+    try:
+        if written + os.write(file, line[written:]) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        os.ftruncate(file, before)
+        raise
 
 
 def _torn_bytes(file: int) -> int:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from hil.accelerator import sent
 from hil.chance import generator
 from hil.data import Dataset, Split, batches
 from hil.errors import RunError
@@ -73,6 +74,18 @@ class Epoch:
     samples_per_s: float
 
 
+class Recording(Protocol):
+    """What a run is recorded onto; Tape is one. Marks: where it stands, a place to go back to."""
+
+    def mark(self) -> None: ...
+
+    def place(self) -> Mapping[str, Sequence[int]]: ...
+
+    def flush(self) -> Mapping[str, Sequence[int]]: ...
+
+    def cut(self, marks: Mapping[str, Sequence[int]] | None) -> None: ...
+
+
 @dataclass
 class Best:
     """The best weights so far, by validation accuracy, and the learner's state of that moment; the earlier wins a tie."""
@@ -87,14 +100,22 @@ class Training:
     """All that changes while a network is trained.
 
     Args:
-        net, learner, optimizer: as built for step 0. data: the splits. plan: how long, in which order.
-        device: the metered node, or None for a purely digital network.
+        net, learner, optimizer: as built for step 0. data: the splits, where the network is or in the host's memory.
+        plan: how long, in which order.
+        device: the metered node, or None for a purely digital network. tape: what the devices are recorded onto, or None.
 
     wall_s: how long it has gone on, as the caller of the loop keeps it.
     """
 
     def __init__(
-        self, net: Network, learner: Learner, optimizer: Optimizer, data: Dataset, plan: Plan, devices: tuple[Metered, ...]
+        self,
+        net: Network,
+        learner: Learner,
+        optimizer: Optimizer,
+        data: Dataset,
+        plan: Plan,
+        devices: tuple[Metered, ...],
+        tape: Recording | None = None,
     ) -> None:
         self.net, self.learner, self.optimizer = net, learner, optimizer
         self.data, self.plan, self.devices = data, plan, devices
@@ -104,6 +125,8 @@ class Training:
         self.best = Best()
         self.sums: dict[str, float] = {}
         self.seconds = dict.fromkeys(("data_s", "learner_s", "optimizer_s", "evaluate_s"), 0.0)
+        self.tape = tape
+        self.whole()
 
     @property
     def batches_per_epoch(self) -> int:
@@ -131,8 +154,17 @@ class Training:
         """The budget of device passes is used up."""
         return self.plan.budget_passes is not None and self.device_passes >= self.plan.budget_passes
 
+    def whole(self) -> None:
+        """Nothing is half done: a later return to this step takes the tape back to here."""
+        if self.tape is not None:
+            self.tape.mark()
+
+    def sent(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Examples, where the network is."""
+        return sent(x, self.net.place), sent(label, self.net.place)
+
     def checkpoint(self) -> Checkpoint:
-        """Everything needed to go on exactly here."""
+        """Everything needed to go on exactly here. Raises: RunError: a tape that cannot be written."""
         slots, optimizer = optimizer_state(self.optimizer)
         tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
         tensors |= {f"learner.{k}": v for k, v in self.learner.state_dict().items()}
@@ -159,6 +191,8 @@ class Training:
             ],
             "wall_s": self.wall_s,
         }
+        if self.tape is not None:
+            facts["tape"] = self.tape.flush()
         return Checkpoint(tensors, facts)
 
     def restore(self, point: Checkpoint) -> None:
@@ -181,6 +215,8 @@ class Training:
                 device.count.calls, device.count.passes = saved["calls"], saved["passes"]
                 device.count.busy_s, device.count.faults = saved["busy_s"], saved.get("faults", 0)
             self.wall_s = float(facts.get("wall_s", 0.0))
+            if self.tape is not None:
+                self.tape.cut(facts.get("tape"))
         except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
             lines = [line.strip() for line in str(error).splitlines()] or [repr(error)]
             raise RunError(
@@ -206,18 +242,20 @@ def _one_epoch(training: Training) -> Iterator[Step]:
     plan, seconds = training.plan, training.seconds
     mark = time.perf_counter()
     order = batches(training.data.train, plan.batch, plan.seed, training.epoch)
-    for x, label, _ in islice(order, training.batch, None):
+    for examples in islice(order, training.batch, None):
         if training.spent and training.batch > 0:
             return
+        x, label = training.sent(examples.x, examples.y)
         mark = _spent(seconds, "data_s", mark)
         _set_rates(training)
-        moved = shifted(x, training.data.shape, plan.shift, generator(plan.seed, training.step, "shift"))
+        moved = shifted(x, training.data.shape, plan.shift, generator(plan.seed, training.step, "shift", x.device))
         metrics = _learn_whole(training, moved, label)
         training.batch += 1
         training.step += 1
         for key, value in metrics.items():
             training.sums[key] = training.sums.get(key, 0.0) + value * len(label)
         training.sums["examples"] = training.sums.get("examples", 0.0) + len(label)
+        training.whole()
         yield Step(training.epoch + 1, training.step, len(label), metrics)
         mark = time.perf_counter()
 
@@ -227,15 +265,23 @@ def _learn_whole(training: Training, x: Tensor, label: Tensor) -> Mapping[str, f
     if not any(isinstance(device.inner, ResilientArray) for device in training.devices):
         return _learn(training, x, label)
     net, learner, optimizer = training.net, training.learner, training.optimizer
-    before = deepcopy((net.state_dict(), learner.state_dict(), optimizer.state_dict()))
+    before, rewind = deepcopy((net.state_dict(), learner.state_dict(), optimizer.state_dict())), _rewinding(training.tape)
 
     def back() -> None:
         weights, state, slots = deepcopy(before)
         net.load_state_dict(weights)
         learner.load_state_dict(state)
         optimizer.load_state_dict(slots)
+        rewind()
 
     return whole_batch(lambda: _learn(training, x, label), back)
+
+
+def _rewinding(tape: Recording | None) -> Callable[[], None]:
+    """Takes the tape back to where it stands now: of shots that have to be made again, the learner gets the second ones."""
+    if tape is None:
+        return lambda: None
+    return partial(tape.cut, tape.place())
 
 
 def _learn(training: Training, x: Tensor, label: Tensor) -> Mapping[str, float]:
@@ -253,7 +299,7 @@ def _learn(training: Training, x: Tensor, label: Tensor) -> Mapping[str, float]:
 
 def _updates(training: Training, x: Tensor, label: Tensor) -> Iterator[Mapping[str, float]]:
     """Fills `.grad` and yields, once a batch or, for a learner that learns while time goes on, more often."""
-    learner, rng = training.learner, generator(training.plan.seed, training.step, "learner")
+    learner, rng = training.learner, generator(training.plan.seed, training.step, "learner", x.device)
     if isinstance(learner, Online):
         yield from learner.updates(training.net, x, label, rng)
     else:
@@ -287,7 +333,7 @@ def _set_rates(training: Training) -> None:
 def _validated(training: Training, begin: float, device_s: float, samples_per_s: float) -> Epoch:
     mark = time.perf_counter()
     readouts = settle(training)
-    score, _ = evaluate(training.net, training.learner, training.data.validation)
+    score, _ = evaluate(training.net, training.learner, training.data.validation, training.tape)
     _spent(training.seconds, "evaluate_s", mark)
     examples = training.sums.pop("examples", 1.0)
     means = {key: total / examples for key, total in training.sums.items()}
@@ -298,6 +344,7 @@ def _validated(training: Training, begin: float, device_s: float, samples_per_s:
     if best:
         weights, state = _copied(training.net), _copied(training.learner)
         training.best = Best(score["accuracy"], training.epoch, weights, state)
+    training.whole()
     return Epoch(
         epoch=training.epoch,
         step=training.step,
@@ -317,14 +364,15 @@ def _copied(module: Network | Learner) -> dict[str, Tensor]:
 def settle(training: Training) -> Mapping[str, float]:
     """Let a learner with several readouts choose one for the present weights; the accuracy of each, or nothing."""
     learner, split = training.learner, training.data.validation
-    return learner.select(training.net, split.x, split.y) if isinstance(learner, Selecting) else {}
+    return learner.select(training.net, *training.sent(split.x, split.y)) if isinstance(learner, Selecting) else {}
 
 
 @torch.no_grad()
-def evaluate(net: Network, learner: Learner, split: Split) -> tuple[dict[str, float], Tensor]:
+def evaluate(net: Network, learner: Learner, split: Split, tape: Recording | None = None) -> tuple[dict[str, float], Tensor]:
     """Score through the device: {"loss", "accuracy"} and the predicted classes (examples,)."""
     parts = torch.split(split.x, EVALUATION_BATCH)
-    scores = torch.cat([whole_batch(partial(learner.predict, net, x)) for x in parts])
-    loss = torch.nn.functional.cross_entropy(scores, split.y)
+    scores = torch.cat([whole_batch(partial(learner.predict, net, sent(x, net.place)), _rewinding(tape)) for x in parts])
+    label = split.y.to(scores.device)
+    loss = torch.nn.functional.cross_entropy(scores, label)
     predicted = scores.argmax(1)
-    return {"loss": float(loss), "accuracy": float((predicted == split.y).float().mean())}, predicted
+    return {"loss": float(loss), "accuracy": float((predicted == label).float().mean())}, predicted

@@ -10,10 +10,19 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from hil.device import Chip, Device, Recovering, Restorable, Spec, Streaming
+
+
+@runtime_checkable
+class Wrapping(Protocol):
+    """A device that leaves another one as it is, and only looks on."""
+
+    @property
+    def inner(self) -> Device: ...
 
 
 @dataclass
@@ -43,7 +52,8 @@ class Metered:
 
     @property
     def inner(self) -> Device:
-        return self._inner
+        """What is counted; of a recorded device, what is recorded."""
+        return self._inner.inner if isinstance(self._inner, Wrapping) else self._inner
 
     def program(self, params: Tensor) -> None:
         self._inner.program(params)

@@ -108,7 +108,7 @@ def row_of(fault: HilError) -> Row:
 
 
 class Told(Protocol):
-    """Hears what happens: kind is "fault", "recovery" or "lost"."""
+    """Hears what happens: kind is "fault", "recovery" or "lost"; "retransmission" where frames were sent again below it."""
 
     def __call__(self, kind: str, **facts: object) -> None: ...
 
@@ -177,6 +177,10 @@ class Ladder:
                 "the computer was suspended, or its clock was set", where="this computer", got=f"{gone_s:.0f} s",
                 outputs="presumed as last set", todo="switch suspending off for long runs",
             )  # fmt: skip
+
+    def retransmitted(self, frames: int) -> None:
+        """So many frames were put right by the session itself."""
+        self._told("retransmission", frames=frames)
 
     def climb(self, fault: HilError, shot: Callable[[], A]) -> A:
         """The answer of `shot`, repeated as a whole after the rungs that `fault` needs.

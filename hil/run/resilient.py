@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-from hil.device import Chip, Device, Recoverable, Restorable, Spec, Streaming
+from hil.device import Chip, Device, Recoverable, Restorable, Retransmitting, Spec, Streaming
 from hil.errors import HilError, LinkError, Unrepeatable
 from hil.run.recovery import Ladder
 
@@ -107,6 +107,7 @@ class ResilientChip:
     def __init__(self, inner: RecoverableChip, ladder: Ladder) -> None:
         self._inner, self._ladder = inner, ladder
         self._arrays: list[ResilientArray] = []
+        self._seen = 0
 
     def array(
         self,
@@ -125,6 +126,14 @@ class ResilientChip:
 
     def awake(self) -> None:
         self._ladder.awake()
+
+    def retransmitted(self) -> int:
+        """Frames that were sent again since the last call."""
+        now = self._inner.retransmitted if isinstance(self._inner, Retransmitting) else 0
+        new, self._seen = now - self._seen, now
+        if new:
+            self._ladder.retransmitted(new)
+        return new
 
     def climb(self, fault: HilError, act: Callable[[], Tensor | None]) -> Tensor | None:
         """`act` again, once the chip is back and every array is where it was.
@@ -183,6 +192,7 @@ class ResilientArray:
             assert again is not None  # a forward gives a tensor
             answer = again
         self._lived.append((x, answer))
+        self.recovered += self._chip.retransmitted()
         return answer
 
     def _climb(self, fault: HilError, act: Callable[[], Tensor | None]) -> Tensor | None:

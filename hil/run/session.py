@@ -144,7 +144,9 @@ class Session:
         checkpoint.save(folder.checkpoints, "best", checkpoint.Checkpoint(best, facts))
         load_best(training)
         settle(training)
-        score, predicted = evaluate(training.net, training.learner, training.data.test)
+        score, predicted = evaluate(training.net, training.learner, training.data.test, training.tape)
+        if training.tape is not None:
+            training.tape.flush()  # a run that says that it is done can be replayed to its end
         _confusion(folder, training, predicted)
         training.wall_s = self._wall_s()
         final = {"test_accuracy": score["accuracy"], "test_loss": score["loss"]}
@@ -259,7 +261,7 @@ def _record(folder: RunFolder, point: Epoch, training: Training) -> None:
 
 
 def _confusion(folder: RunFolder, training: Training, predicted: torch.Tensor) -> None:
-    classes, label = len(training.data.classes), training.data.test.y
+    classes, label = len(training.data.classes), training.data.test.y.to(predicted.device)
     names = list(training.data.classes)
     table = torch.bincount(label * classes + predicted, minlength=classes**2).view(classes, classes)
     folder.write_json(

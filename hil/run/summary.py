@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from hil import accelerator
 from hil.run.folder import RunFolder
 from hil.run.loop import Training
 
@@ -68,6 +69,7 @@ def conclude(training: Training, folder: RunFolder, labels: Labels, status: str,
             "torch": torch.__version__,
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),
+            "on": accelerator.title(training.net.place),
         },
     }
     folder.write_json(FILE, summary)

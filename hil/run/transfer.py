@@ -43,14 +43,14 @@ class Transfer:
         return Decode(zero=(high + low) / 2, scale=(high - low) / 2)
 
 
-def measure(device: Device, points: int = 201, repeats: int = 8) -> Transfer:
-    """Sweep a static device over its whole input port, `repeats` times up."""
+def measure(device: Device, points: int = 201, repeats: int = 8, place: torch.device | str = "cpu") -> Transfer:
+    """Sweep a static device over its whole input port, `repeats` times up. place: where the host computes."""
     port = device.spec.inputs
-    drive = torch.linspace(port.low, port.high, points).clamp(port.low, port.high)
+    drive = torch.linspace(port.low, port.high, points).clamp(port.low, port.high).to(place)
     if port.size is None:
-        answers = device.forward(drive.repeat(repeats, 1))  # (repeats, points): one node, shared in time
+        answers = device.forward(drive.repeat(repeats, 1)).to(place)  # (repeats, points): one node, shared in time
     else:
-        answers = device.forward(drive.repeat(repeats).unsqueeze(1).expand(-1, port.size).contiguous())
+        answers = device.forward(drive.repeat(repeats).unsqueeze(1).expand(-1, port.size).contiguous()).to(place)
         answers = answers.view(repeats, points, -1).movedim(1, 2).reshape(-1, points)
-    spread = answers.std(0) if len(answers) > 1 else torch.zeros(points)
+    spread = answers.std(0) if len(answers) > 1 else torch.zeros_like(drive)
     return Transfer(drive, answers.mean(0), spread)

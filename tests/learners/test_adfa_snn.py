@@ -6,11 +6,14 @@ from spiking_net import LABEL, close, examples, gradients, network, rng, stepped
 from torch import Tensor
 
 from hil.chance import generator
+from hil.encoding import Encode
 from hil.errors import ConfigError, OutOfRange
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
 from hil.learners.loss import Loss
 from hil.learners.neuron_model import NeuronModel
-from hil.network import Network
+from hil.learners.spiking_pass import over_time
+from hil.network import Layer, Network
+from hil.synapses import conv, flat_widths
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_array import SpikingArray, TwinChip
 
@@ -22,13 +25,13 @@ def learner(net: Network, **changed: object) -> ADFASNN:
     return ADFASNN.build(net, settings, 3, generator(0, 0, "l"))
 
 
-def recorded(net: Network) -> list[tuple[Tensor, Tensor]]:
+def recorded(net: Network, x: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
     """Of each hidden layer (spikes, membranes), all steps at once; membranes as the arrays themselves report them."""
     net.reset()
-    found, h = [], examples().expand(STEPS, -1, -1)
+    found, h = [], (examples() if x is None else x).expand(STEPS, -1, -1)
     with torch.no_grad():
         for layer in net.stack[:-1]:
-            h = layer.measure(layer.synapse(h))
+            h = layer.measure(over_time(layer.synapse, h))
             array = layer.device
             assert isinstance(array, SpikingArray)
             found.append((h, array.monitor().clone()))
@@ -92,6 +95,34 @@ def test_running_error_gives_three_factors_a_step(presynaptic: str, update: str)
         wanted = [[sum(parts, torch.zeros(())) / STEPS for parts in zip(*wanted, strict=True)]]
     assert len(found) == len(wanted)
     assert all(close(w, f) for w, f in zip(wanted, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"error": "running", "update": "per_step", "presynaptic": "trace"}], ids=["mean", "running"]
+)
+def test_the_same_through_convolutions(changed: dict[str, object]) -> None:
+    """B reaches every unit of a map; the gradient of a kernel is the synapse's own, at what was sent on, by autograd."""
+    torch.manual_seed(0)
+    synapses = conv([1, 6, 6], [3, 4], strides=[1, 2], pool="average", weights="standardised", readout=3, gain=4.0)
+    chip = TwinChip()
+    arrays = [chip.array(width) for width in flat_widths(synapses, 36)[1:-1]]
+    layers = [Layer(s, a, Encode.onto(a.spec.inputs)) for s, a in zip(synapses, arrays, strict=False)]
+    net = Network([*layers, Layer(synapses[-1])])
+    x = examples(36)
+    one = learner(net, sample_shape=(36,), **changed)
+    found = [gradients(net) for _ in one.updates(net, x, LABEL, rng())][-1]
+    (s1, v1), (s2, v2) = recorded(net, x)
+    assert s1.any()
+    assert s2.any()
+    error, _ = Loss().judge(synapses[2](s2.mean(0)).detach(), LABEL)
+    g, b = one.feedback.g, one.projection
+    slopes = [g(v - 1)[-1] if changed else g(v - 1).mean(0) for v in (v1, v2)]
+    sent = [x, leaky(s1)[-1] if changed else s1.mean(0)]
+    wanted = []
+    for number, inputs in enumerate(sent):
+        delta = (error @ b.get_buffer(f"B{number}").T) * slopes[number]
+        wanted += torch.autograd.grad(synapses[number](inputs), list(synapses[number].parameters()), delta)
+    assert close([*wanted, error.T @ s2.mean(0), error.sum(0)], found)
 
 
 def leaky(spikes: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,18 +13,23 @@ from hil.chance import generator
 from hil.data import load
 from hil.encoding import Decode, Encode
 from hil.learners.adfa import ADFA, ADFASettings
+from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
+from hil.learners.bptt import BPTT
+from hil.learners.ffgaf import FFGAF, FFGAFSettings
 from hil.learners.last_layer import LastLayer, LastLayerSettings
+from hil.learners.ottt import OTTTO, OTTTOSettings
 from hil.learners.pat import PAT, PATSettings
+from hil.learners.saf import SAFE, SAFF, OnlineSettings, SAFSettings
 from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Layer, Network
 from hil.run.alignment import Look, angle, look
 from hil.run.loop import Epoch, Plan, Step, Training, train
-from hil.run.meter import metered
+from hil.run.meter import MeteredChip, metered
 from hil.run.traffic import Traffic, read_bits
 from sim_devices.lif_array import LifArray
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
-from sim_devices.spiking_array import SpikingArray
+from sim_devices.spiking_array import SpikingArray, TwinChip
 
 TWIN = MachZehnder(noise=0.0)
 
@@ -74,6 +80,51 @@ def test_without_a_twin_the_reason_is_said() -> None:
     found = seen("adfa", None)
     assert found.angles == (None, None)
     assert "no twin" in found.why
+
+
+SPIKING = {"time_steps": 4, "dropout": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "exact"),
+    [
+        (BPTT, OnlineSettings(**SPIKING), (0, 1, 2)),  # it is its own measure
+        (ADFASNN, ADFASNNSettings(**SPIKING), (2,)),  # the readout is exact
+        (ADFASNN, ADFASNNSettings(**SPIKING, loss="mse"), (2,)),
+        (SAFE, OnlineSettings(**SPIKING), ()),
+        (SAFF, SAFSettings(**SPIKING), ()),
+        (OTTTO, OTTTOSettings(**SPIKING), ()),
+    ],
+)
+def test_spiking_learners_are_measured_from_the_surrogate_gradient(kind: Any, settings: Any, exact: tuple[int, ...]) -> None:
+    made = spiking(kind, settings)
+    found = look(made, None, 100)
+    assert not found.why
+    assert "through time" in found.to
+    assert found.examples == 100
+    assert found.step[0].sent == (0 if kind is BPTT else 100 * 4 * 30)  # of all examples, once
+    for number, one in enumerate(found.angles):
+        assert one is not None
+        assert one < (0.1 if number in exact else 90 if kind is not ADFASNN else 180)
+        assert number in exact or one > 0.5
+    assert made.net.devices[0].spec.temporal
+
+
+def test_a_spiking_learner_without_a_readout_has_no_gradient_to_be_measured_from() -> None:
+    found = look(spiking(FFGAF, FFGAFSettings()), None, 20)
+    assert found.angles == (None, None, None)
+    assert "spikes have no gradient" in found.why
+
+
+def spiking(kind: Any, settings: Any) -> Training:
+    torch.manual_seed(0)
+    chip = MeteredChip(TwinChip())
+    arrays = [chip.array(30), chip.array(20)]
+    synapses = [nn.Linear(64, 30), nn.Linear(30, 20), nn.Linear(20, 10)]
+    hidden = [Layer(s, a, Encode.onto(a.spec.inputs, 4.0)) for s, a in zip(synapses[:2], arrays, strict=True)]
+    net = Network([*hidden, Layer(synapses[2])])
+    rule = kind.build(net, settings, 10, generator(0, 0, "learner"))
+    return Training(net, rule, torch.optim.SGD(net.parameters(), 0.1), load("digits"), Plan(0, 1, 64), tuple(chip.devices))
 
 
 def test_traffic_is_counted_at_the_device() -> None:

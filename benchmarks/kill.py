@@ -1,0 +1,185 @@
+"""Kill `hil train` with SIGKILL at random moments, see its outputs go off, resume it, and compare with a run never killed.
+
+    identical            kills of runs that ended with the weights, metrics and scores of the run never killed, bit for bit
+    outputs_off_s_worst  the longest time from a SIGKILL to the last "off" that the simulated instruments logged; 0 if nothing
+                         was on; null if something stayed on
+
+Through the virtual waveform bench, which outlives the trainer by [virtual] linger_s and logs to log_path whenever an output is
+switched: {"time_s": since 1970, "box": name, "channel": number, "on": bool}. Each run is killed several times before it ends.
+
+    python benchmarks/kill.py --times 100            the last line is JSON
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from hil.run import condition
+from hil.run.sameness import differences
+
+ROOT = Path(__file__).resolve().parent.parent
+LINGER_S = 30.0
+KILLS_PER_RUN = 5
+EXPERIMENT = """
+seed = 1
+[data]
+train_examples = 320
+[network]
+widths = [64, 20, 10]
+[device]
+bench = "bench.toml"
+[encode]
+gain = "1.5 V"
+overflow = "fold"
+period = "7.04 V"
+[learner]
+use = "adfa"
+[train]
+epochs = 6
+batch = 16
+threads = 1
+checkpoint_every_s = 0.5
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--times", type=int, default=100, help="how many kills")
+    parser.add_argument("--seed", type=int, default=None, help="of the moments; by default others every time")
+    parser.add_argument("--quick", action="store_true", help="three kills")
+    parser.add_argument("--without-log", action="store_true", help="a bench that does not log its outputs: identity alone")
+    asked = parser.parse_args()
+    draw = random.Random(asked.seed)
+    left = 3 if asked.quick else asked.times
+    with tempfile.TemporaryDirectory(prefix="hil-kill-") as folder:
+        trials = Trials(Path(folder), draw, logged=not asked.without_log)
+        while left > 0:
+            left -= trials.run(min(left, KILLS_PER_RUN))
+    print(json.dumps(trials.result()))
+
+
+class Trials:
+    """Runs that are killed, and what became of them. logged: the bench writes down when its outputs are switched."""
+
+    def __init__(self, folder: Path, draw: random.Random, logged: bool) -> None:
+        self._folder, self._draw, self._logged = folder, draw, logged
+        self._log = folder / "outputs.jsonl"
+        bench = (ROOT / "benches" / "mzm_awg_scope.toml").read_text()
+        if logged:
+            bench = bench.replace("[virtual]\n", f'[virtual]\nlinger_s = {LINGER_S}\nlog_path = "{self._log}"\n')
+        (folder / "bench.toml").write_text(bench)
+        (folder / "e.toml").write_text(EXPERIMENT)
+        self._tried = self._identical = self._count = 0
+        self._off_s: list[float] = []
+        begin = time.monotonic()
+        self._ended(self._start(folder / "whole"), folder / "whole")
+        self._lasts_s = time.monotonic() - begin
+        print(f"the run that is not killed took {self._lasts_s:.1f} s", flush=True)
+
+    def run(self, kills: int) -> int:
+        """One run, killed up to `kills` times, then resumed to its end; returns how often it was killed."""
+        self._count += 1
+        run, killed = self._folder / f"run-{self._count}", 0
+        while killed < kills and not _finished(run):
+            since = self._log.stat().st_size if self._log.exists() else 0
+            process = self._start(run)
+            try:
+                process.wait(self._draw.uniform(0.2, self._lasts_s))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                at = time.time()
+                process.wait()
+                killed += 1
+                self._off_s.append(self._until_off(at, since))
+        if not _finished(run):
+            self._ended(self._start(run), run)
+        wrong = list(differences(self._folder / "whole", run))
+        self._tried += killed
+        self._identical += killed if not wrong else 0
+        print(f"run {self._count}: killed {killed} times; {'; '.join(wrong[:3]) or 'identical'}; {self._told()}", flush=True)
+        return killed
+
+    def result(self) -> dict[str, object]:
+        worst = max(self._off_s, default=0.0)
+        shown = worst if self._logged and worst != float("inf") else None
+        return {"tried": self._tried, "identical": self._identical, "outputs_off_s_worst": shown}
+
+    def _told(self) -> str:
+        return f"outputs off within {max(self._off_s, default=0.0):.2f} s so far" if self._logged else "outputs not logged"
+
+    def _start(self, run: Path) -> subprocess.Popen[str]:
+        begun = (run / "config.toml").exists()
+        command = ["resume", str(run)] if begun else ["train", str(self._folder / "e.toml"), "--run", str(run)]
+        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        said = (self._folder / "said").open("w")
+        with said:
+            return subprocess.Popen(
+                [sys.executable, "-m", "hil", *command], cwd=self._folder, stdout=said, stderr=said, text=True,
+                env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+
+    def _ended(self, process: subprocess.Popen[str], run: Path) -> None:
+        if process.wait() != 0:
+            raise SystemExit(f"{run} ended with {process.returncode}:\n{(self._folder / 'said').read_text()[-3000:]}")
+
+    def _until_off(self, at: float, since: int) -> float:
+        """Seconds from the kill `at` until every output that was on is off; infinite if one is not before the bench ends.
+
+        A bench that is still starting, and whatever a dead trainer had sent, may switch one on after the kill; that counts.
+        """
+        if not self._logged:
+            return 0.0
+        settled = time.monotonic() + 1.0
+        while time.time() - at < LINGER_S:
+            on, last_off = _switched(self._log, since, at)
+            if not on and time.monotonic() >= settled:
+                return max(0.0, last_off - at)
+            time.sleep(0.05)
+        return float("inf")
+
+
+def _switched(log: Path, since: int, at: float) -> tuple[set[tuple[str, int]], float]:
+    """(outputs that are on, when the last one went off after `at`), from what was logged after byte `since`."""
+    on: set[tuple[str, int]] = set()
+    last_off = at
+    for line in _lines(log, since):
+        facts = json.loads(line)
+        if "on" not in facts:
+            continue  # the bench's own notes
+        output = (str(facts["box"]), int(facts["channel"]))
+        if facts["on"]:
+            on.add(output)
+        elif output in on:
+            on.discard(output)
+            last_off = max(last_off, float(facts["time_s"]))
+    return on, last_off
+
+
+def _lines(log: Path, since: int) -> Sequence[bytes]:
+    """Whole lines only: the last one may be half written."""
+    if not log.exists():
+        return []
+    with log.open("rb") as file:
+        file.seek(since)
+        return file.read().split(b"\n")[:-1]
+
+
+def _finished(run: Path) -> bool:
+    if not (run / "config.toml").exists():
+        return False
+    found = condition.inspect(run)
+    return found.status == "done" and not found.lacking
+
+
+if __name__ == "__main__":
+    main()

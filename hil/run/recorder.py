@@ -1,0 +1,148 @@
+"""A Device whose every shot goes onto a tape: what the learner really got, once, whatever had to be repeated for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hil.device import Chip, Device, Recovering, Restorable, Spec, Streaming
+from hil.errors import ContractError
+from hil.run.reel import DIMENSIONS, PROGRAM, RESET, Floats, settings_digest
+from hil.run.tape import ReelWriter, Shot, Tape, now_ns
+
+NODE = "node"
+
+
+class Recorder:
+    """Args: inner: what is recorded, wrapped by whatever guards and repeats. reel: where to."""
+
+    def __init__(self, inner: Device, reel: ReelWriter) -> None:
+        self._inner, self._reel = inner, reel
+        self._settings = settings_digest(reel.head.settings)
+
+    @property
+    def spec(self) -> Spec:
+        return self._inner.spec
+
+    @property
+    def inner(self) -> Device:
+        return self._inner
+
+    @property
+    def recovered(self) -> int:
+        """Faults that the recorded device recovered from."""
+        return self._inner.recovered if isinstance(self._inner, Recovering) else 0
+
+    def program(self, params: Tensor) -> None:
+        self._inner.program(params)
+        self._settings = settings_digest(self._reel.head.settings, kept(params).tobytes())
+        self._reel.flags |= PROGRAM
+
+    def reset(self) -> None:
+        self._inner.reset()
+        self._reel.flags |= RESET
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raises: RunError: the tape cannot be written; the shot was made and is not on it."""
+        answer = self._inner.forward(x)
+        self._record(kept(x), answer, self._taken())
+        return answer
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def snapshot(self) -> Mapping[str, object]:
+        return self._inner.snapshot() if isinstance(self._inner, Restorable) else {}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        if isinstance(self._inner, Restorable) and state:
+            self._inner.restore(state)
+
+    def _taken(self) -> int:
+        flags, self._reel.flags = self._reel.flags, 0
+        return flags
+
+    def _record(self, drive: Floats, answer: Tensor, flags: int) -> None:
+        if answer.dtype != torch.float32 or max(drive.ndim, answer.ndim) > DIMENSIONS:
+            raise ContractError(
+                "an answer that no tape can hold", where=self._inner.spec.outputs.name,
+                got=f"{answer.dtype}, {max(drive.ndim, answer.ndim)} dimensions", allowed=f"float32, at most {DIMENSIONS}",
+                todo="let the device answer in float32, as hil/device.py says, or train without record",
+            )  # fmt: skip
+        self._reel.put(Shot(drive, kept(answer), flags, self._settings, now_ns()))
+
+
+class RecorderStream(Recorder):
+    """The same around a Streaming device. A shot is on its way to the tape before anybody sees its answer."""
+
+    def __init__(self, inner: Streaming, reel: ReelWriter) -> None:
+        super().__init__(inner, reel)
+        self._stream = inner
+
+    def submit(self, x: Tensor) -> Future[Tensor]:
+        drive, flags, seen = kept(x), self._taken(), Future[Tensor]()
+        answer = self._stream.submit(x)
+        seen.set_running_or_notify_cancel()
+
+        def arrived(done: Future[Tensor]) -> None:
+            try:
+                found = done.result()
+                self._record(drive, found, flags)
+            except BaseException as error:  # noqa: BLE001 - handed over whole to whoever waits for the answer
+                seen.set_exception(error)
+                return
+            seen.set_result(found)
+
+        answer.add_done_callback(arrived)
+        return seen
+
+
+class RecorderChip:
+    """A Chip whose arrays are all recorded, a reel each, in the order in which they are cut."""
+
+    def __init__(self, inner: Chip, tape: Tape, settings: str) -> None:
+        self._inner, self._tape, self._settings, self._cut = inner, tape, settings, 0
+
+    def array(
+        self,
+        size: int,
+        couples: bool = False,
+        *,
+        v_th: float | None = None,
+        v_rest: float | None = None,
+        leak: float | None = None,
+    ) -> Recorder:
+        array = self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)
+        self._cut += 1
+        made = asked(size, couples, v_th, v_rest, leak)
+        return recorded(array, self._tape, array_name(self._cut), self._settings, made)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def recorded(device: Device, tape: Tape, name: str, settings: str, made: Mapping[str, Any]) -> Recorder:
+    """`device`, recorded onto a reel of its own; still Streaming if it was."""
+    streaming = isinstance(device, Streaming)
+    reel = tape.reel(name, device.spec, streaming, made, settings)
+    return RecorderStream(device, reel) if isinstance(device, Streaming) else Recorder(device, reel)
+
+
+def array_name(number: int) -> str:
+    """Of the reel of a chip's array, from 1."""
+    return f"array-{number}"
+
+
+def asked(size: int, couples: bool, v_th: float | None, v_rest: float | None, leak: float | None) -> dict[str, Any]:
+    """How an array was asked of its chip, for its reel."""
+    return {"size": size, "couples": couples, "v_th": v_th, "v_rest": v_rest, "leak": leak}
+
+
+def kept(x: Tensor) -> Floats:
+    """A copy, on the host."""
+    return np.array(x.detach().to("cpu", torch.float32).numpy(), dtype=np.float32, order="C", copy=True)

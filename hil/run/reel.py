@@ -1,0 +1,274 @@
+"""One device of a tape on disk, and how it is known to be whole.
+
+    tape/<reel>/        a zarr 3 group: flat arrays, in chunks, not compressed
+        input           float32     drives of all shots, one after another, row by row
+        output          float32     answers that are not spikes
+        spikes          uint8       answers that are: one bit a value, first bit highest; for -1/0/+1 a second plane for -1
+        index           int64       (shots, 22): a ROW a shot, where its values lie, its shapes, flags, time and digests
+    tape/<reel>.json    what the device is; shots and lengths that count, and the SHA-256 of the index up to there
+
+The JSON is replaced last and wholly, so it says what was written before it; whatever the arrays hold beyond is the torn tail of
+a killed run, and is dropped. Everything up to there is checked: each chunk must be there in its full size, the index must have
+its sum, and each drive and answer its digest when it is read.
+
+    key = BLAKE2b( settings, key of the shot before if the device remembers it, shape, values )         16 bytes
+
+names what was asked: of a static device the drive alone, of a temporal one all drives since the last reset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from hil.device import Port, Spec
+from hil.errors import RunError
+
+Floats = NDArray[np.float32]
+
+FORMAT = 1
+DIMENSIONS = 4
+ROW = np.dtype(
+    [
+        ("in_start", "<i8"), ("in_ndim", "<i8"), ("in_shape", "<i8", DIMENSIONS),
+        ("kind", "<i8"), ("out_start", "<i8"), ("out_ndim", "<i8"), ("out_shape", "<i8", DIMENSIONS),
+        ("flags", "<i8"), ("provenance", "<i8"), ("time_ns", "<i8"),
+        ("key", "<i8", 2), ("answer", "<i8", 2), ("settings", "<i8", 2),
+    ]
+)  # fmt: skip
+COLUMNS = ROW.itemsize // 8
+FLOAT, BITS, TERNARY = 0, 1, 2  # kind
+RESET, PROGRAM = 1, 2  # flags: what came between the shot before and this one
+PROVENANCES = ("real", "twin", "replay")
+CHUNKS: Mapping[str, tuple[int, ...]] = {
+    "input": (1 << 17,),
+    "output": (1 << 17,),
+    "spikes": (1 << 19,),
+    "index": (1024, COLUMNS),
+}
+DTYPES = {"input": "<f4", "output": "<f4", "spikes": "|u1", "index": "<i8"}
+WINDOW = 1 << 21  # values read at once
+NO_KEY = bytes(16)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The JSON of a reel. made: how an array was asked of its chip. shots, lengths, sum: what counts, see the module."""
+
+    spec: Spec
+    streaming: bool
+    made: Mapping[str, Any]
+    settings: str
+    shots: int = 0
+    lengths: Mapping[str, int] | None = None
+    sum: str = ""
+
+    def length(self, name: str) -> int:
+        return self.shots if name == "index" else (self.lengths or {}).get(name, 0)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(self.length(name) * row_bytes(name) for name in CHUNKS)
+
+    def text(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+
+    def same_device(self, other: Head) -> bool:
+        def bare(head: Head) -> Head:
+            return replace(head, shots=0, lengths=None, sum="")
+
+        return bare(self) == bare(other)
+
+
+def read_head(path: Path) -> Head:
+    """Raises: RunError: missing or damaged."""
+    try:
+        table = json.loads(path.read_text())
+        if table.pop("format") != FORMAT:
+            raise ValueError("a tape of another version of hil")
+        spec = table.pop("spec")
+        ports = {name: None if spec[name] is None else Port(**spec[name]) for name in ("inputs", "outputs", "params")}
+        return Head(Spec(**{**spec, **ports}), **table)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, str(error) or repr(error), "the file that hil wrote") from error
+
+
+def settings_digest(text: str, params: bytes = b"") -> bytes:
+    """Of everything that decides how a device answers: what it is and how it was set up, and what was programmed."""
+    return hashlib.blake2b(text.encode() + b"\0" + params, digest_size=16).digest()
+
+
+def key_of(settings: bytes, before: bytes, x: Floats) -> bytes:
+    found = hashlib.blake2b(settings + before + repr(x.shape).encode(), digest_size=16)
+    found.update(np.ascontiguousarray(x).data)
+    return found.digest()
+
+
+def digest(values: Floats) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=16).digest()
+
+
+def halves(digest_: bytes) -> NDArray[np.int64]:
+    """16 bytes as the two numbers of a row."""
+    return np.frombuffer(digest_, "<i8")
+
+
+def packed(answer: Floats, spec: Spec) -> tuple[int, NDArray[Any]]:
+    """kind, and the flat values to be stored; spikes only if that loses nothing."""
+    flat = answer.reshape(-1)
+    if spec.temporal:
+        fired, against = flat > 0, flat < 0
+        if _same(fired.astype(np.float32), flat):
+            return BITS, np.packbits(fired)
+        if _same(fired.astype(np.float32) - against.astype(np.float32), flat):
+            return TERNARY, np.concatenate([np.packbits(fired), np.packbits(against)])
+    return FLOAT, flat
+
+
+def unpacked(kind: int, stored: NDArray[Any], count: int) -> Floats:
+    """The inverse of `packed`, flat."""
+    if kind == FLOAT:
+        return stored.astype(np.float32, copy=False)
+    plane = -(-count // 8)
+    bits = np.unpackbits(stored[:plane], count=count).astype(np.float32)
+    return bits if kind == BITS else bits - np.unpackbits(stored[plane:], count=count).astype(np.float32)
+
+
+def stored_length(kind: int, count: int) -> int:
+    return {FLOAT: count, BITS: -(-count // 8), TERNARY: 2 * -(-count // 8)}[kind]
+
+
+def _same(a: Floats, b: Floats) -> bool:
+    """Bit for bit: -0.0 is not 0.0 here."""
+    return bool(np.array_equal(a.view(np.uint32), np.ascontiguousarray(b).view(np.uint32)))
+
+
+def make_arrays(folder: Path) -> dict[str, zarr.Array[Any]]:
+    """Empty arrays of a new reel."""
+    zarr.create_group(str(folder))
+    return {
+        name: zarr.create_array(
+            str(folder / name), shape=(0, *CHUNKS[name][1:]), chunks=CHUNKS[name], dtype=DTYPES[name], compressors=None,
+            fill_value=0, config={"write_empty_chunks": True},  # a chunk that is not there is a chunk that was lost
+        )
+        for name in CHUNKS
+    }  # fmt: skip
+
+
+def open_arrays(folder: Path, mode: str) -> dict[str, zarr.Array[Any]]:
+    """Raises: RunError: an array is missing or is not what it was."""
+    found = {}
+    for name in CHUNKS:
+        try:
+            array = zarr.open_array(str(folder / name), mode=mode, config={"write_empty_chunks": True})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise damaged(folder / name, str(error) or repr(error), "an array of zarr 3") from error
+        if array.dtype != np.dtype(DTYPES[name]) or array.chunks != CHUNKS[name]:
+            raise damaged(folder / name, f"{array.dtype} in chunks of {array.chunks}", f"{DTYPES[name]}, {CHUNKS[name]}")
+        found[name] = array
+    return found
+
+
+def row_bytes(name: str) -> int:
+    """Of one item along the first dimension of an array."""
+    return int(np.prod(CHUNKS[name][1:])) * np.dtype(DTYPES[name]).itemsize
+
+
+def chunk_path(folder: Path, name: str, number: int) -> Path:
+    return folder.joinpath(name, "c", *map(str, (number, *[0] * (len(CHUNKS[name]) - 1))))
+
+
+def check_chunks(folder: Path, head: Head) -> None:
+    """Every chunk that counts is there, in its full size.
+
+    Raises:
+        RunError: names the first one that is not.
+    """
+    for name, shape in CHUNKS.items():
+        size = shape[0] * row_bytes(name)
+        for number in range(-(-head.length(name) // shape[0])):
+            path = chunk_path(folder, name, number)
+            if not path.is_file() or path.stat().st_size != size:
+                got = f"{path.stat().st_size} bytes" if path.is_file() else "a missing chunk"
+                raise damaged(path, got, f"{size} bytes")
+
+
+def read_rows(array: zarr.Array[Any], head: Head, where: Path) -> NDArray[np.void]:
+    """The index (shots,) of ROW. Raises: RunError: it does not have its sum."""
+    table = np.ascontiguousarray(np.asarray(array[: head.shots])).reshape(-1, COLUMNS)
+    if len(table) != head.shots or (head.shots and hashlib.sha256(table.data).hexdigest() != head.sum):
+        raise damaged(where, "an index that was altered or is cut", f"{head.shots} shots with SHA-256 {head.sum[:12]}…")
+    rows: NDArray[np.void] = table.view(ROW).reshape(-1)
+    return rows
+
+
+class Reel:
+    """A reel to read. rows: the index. Raises: RunError: damaged, see the module; the tape is never shortened silently."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name, self._folder = name, folder / name
+        self.head = read_head(folder / f"{name}.json")
+        check_chunks(self._folder, self.head)
+        self._arrays = open_arrays(self._folder, "r")
+        self.rows = read_rows(self._arrays["index"], self.head, self._folder / "index")
+        self._windows: dict[str, tuple[int, NDArray[Any]]] = {}
+
+    def __len__(self) -> int:
+        return self.head.shots
+
+    def shape(self, shot: int) -> tuple[int, ...]:
+        """Of the drive."""
+        row = self.rows[shot]
+        return tuple(int(n) for n in row["in_shape"][: row["in_ndim"]])
+
+    def key(self, shot: int) -> bytes:
+        return bytes(self.rows[shot]["key"].tobytes())
+
+    def before(self, shot: int) -> bytes:
+        """The key that a shot of the device goes on from."""
+        first = shot == 0 or not self.head.spec.temporal or self.rows[shot]["flags"] & RESET
+        return NO_KEY if first else self.key(shot - 1)
+
+    def drive(self, shot: int) -> Floats:
+        """Raises: RunError: its digest is another one."""
+        shape = self.shape(shot)
+        values = self._values("input", int(self.rows[shot]["in_start"]), int(np.prod(shape))).reshape(shape)
+        settings = self.rows[shot]["settings"].tobytes()
+        if key_of(settings, self.before(shot), values) != self.key(shot):
+            raise damaged(self._folder / "input", f"altered values in shot {shot + 1}", "the values that were recorded")
+        return values
+
+    def answer(self, shot: int) -> Floats:
+        """Raises: RunError: its digest is another one."""
+        row = self.rows[shot]
+        shape, kind = tuple(int(n) for n in row["out_shape"][: row["out_ndim"]]), int(row["kind"])
+        count = int(np.prod(shape))
+        array = "output" if kind == FLOAT else "spikes"
+        values = unpacked(kind, self._values(array, int(row["out_start"]), stored_length(kind, count)), count).reshape(shape)
+        if digest(values) != row["answer"].tobytes():
+            raise damaged(self._folder / array, f"altered values in shot {shot + 1}", "the values that were recorded")
+        return values
+
+    def _values(self, name: str, start: int, count: int) -> NDArray[Any]:
+        """A copy; shots are mostly read in order, so more than asked is read at once."""
+        first, window = self._windows.get(name, (0, np.empty(0)))
+        if not first <= start <= start + count <= first + len(window):
+            first = start
+            window = np.asarray(self._arrays[name][start : min(self.head.length(name), start + max(count, WINDOW))])
+            self._windows[name] = first, window
+        return window[start - first : start - first + count].copy()
+
+
+def damaged(where: Path, got: str, allowed: str) -> RunError:
+    return RunError(
+        "a damaged tape", where=str(where), got=got, allowed=allowed, outputs="untouched; nothing was opened",
+        todo="restore the file from a copy, or record the run again: hil train --record",
+    )  # fmt: skip

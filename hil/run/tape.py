@@ -1,0 +1,416 @@
+"""Records what every device of a run was asked and answered, while it runs.
+
+    shot -> queue (64 MiB at most, then the run waits) -> worker thread -> chunks of the reel, then its JSON
+
+Nothing is dropped: a queue that is full makes the shot wait, a disk that is full ends the run. `flush` returns when all that
+was recorded is durable; every checkpoint flushes, and holds how many shots of each reel belong to whole steps. Going back to it
+cuts the reels there, so the shots of a step that was broken off, or is made again, are on the tape once. Format: reel.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hil.device import Spec
+from hil.errors import RunError
+from hil.run.folder import write_atomic
+from hil.run.reel import (
+    CHUNKS,
+    COLUMNS,
+    FORMAT,
+    NO_KEY,
+    PROVENANCES,
+    RESET,
+    ROW,
+    Floats,
+    Head,
+    check_chunks,
+    chunk_path,
+    damaged,
+    digest,
+    halves,
+    key_of,
+    make_arrays,
+    open_arrays,
+    packed,
+    read_head,
+    read_rows,
+    settings_digest,
+    stored_length,
+)
+
+QUEUE_BYTES = 64 << 20
+WRITE_BYTES = 8 << 20  # gathered before something is written between two flushes
+GROW = 1 << 22  # items by which an array is longer than what is in it
+RESERVE_BYTES = 256 << 20  # of the disk, left for checkpoints and the rest of the house
+
+Marks = Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """drive, answer: copies. flags: RESET, PROGRAM. settings: digest. time_ns: since 1970, when the answer was there."""
+
+    drive: Floats
+    answer: Floats
+    flags: int
+    settings: bytes
+    time_ns: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.drive.nbytes + self.answer.nbytes
+
+
+class ReelWriter:
+    """Appends shots to one reel. Made by `Tape.reel`; the caller counts and flags, the worker thread does the rest."""
+
+    def __init__(self, tape: Tape, name: str, head: Head) -> None:
+        self._tape, self.name, self.head = tape, name, head
+        self._folder, self._json = tape.path / name, tape.path / f"{name}.json"
+        self.shots = 0  # asked for, on the tape or on the way to it
+        self.flags = 0  # what came since the last shot
+        self._provenance = PROVENANCES.index(head.spec.provenance)
+        self._sum, self._key = hashlib.sha256(), NO_KEY
+        self._waiting: dict[str, list[NDArray[Any]]] = {}
+        self._used, self._written, self._bytes = dict.fromkeys(CHUNKS, 0), dict.fromkeys(CHUNKS, 0), 0
+        if self._json.exists():
+            self._go_on()
+        else:
+            self._arrays = make_arrays(self._folder)
+            write_atomic(self._json, head.text().encode())
+
+    def _go_on(self) -> None:
+        found = read_head(self._json)
+        if not found.same_device(self.head):
+            raise RunError(
+                "the device is another one than on the tape", where=str(self._json), got=f"{self.head.spec}, {self.head.made}",
+                allowed=f"{found.spec}, {found.made}, set up as then", outputs="safe; whatever was opened is closed again",
+                todo="undo the change of the bench or the experiment, or start a new run: hil train",
+            )  # fmt: skip
+        check_chunks(self._folder, found)
+        self._arrays, self.head = open_arrays(self._folder, "r+"), found
+        self.shots = found.shots
+
+    def put(self, shot: Shot) -> None:
+        """Raises: RunError: the tape cannot be written."""
+        if self._tape.put(self, shot):
+            self.shots += 1
+
+    def cut(self, shots: int, flags: int) -> None:
+        """Back to the first `shots`. The JSON goes first: from then on whatever is beyond does not count.
+
+        Raises:
+            RunError: the tape is shorter, or damaged.
+        """
+        if shots > self.head.shots:
+            raise damaged(self._json, f"{self.head.shots} shots", f"at least {shots}, as the checkpoint counts them")
+        rows = read_rows(self._arrays["index"], self.head, self._folder / "index")[:shots]
+        self._sum = hashlib.sha256(rows.view(np.int64).data)
+        self._key = rows[-1]["key"].tobytes() if shots else NO_KEY
+        self._used = dict.fromkeys(CHUNKS, 0)
+        if shots:
+            self._used["input"] = int(rows[-1]["in_start"] + np.prod(rows[-1]["in_shape"][: rows[-1]["in_ndim"]]))
+            for name, spiking in (("output", False), ("spikes", True)):
+                ends = [_end(row) for row in rows[(rows["kind"] > 0) == spiking][-1:]]
+                self._used[name] = ends[0] if ends else 0
+        self._used["index"] = self.shots = shots
+        self.flags = flags
+        self._commit()
+        self._written = dict(self._used)
+        self._trim()
+
+    def add(self, shot: Shot) -> None:
+        """On the worker thread."""
+        kind, stored = packed(shot.answer, self.head.spec)
+        goes_on = self.head.spec.temporal and not shot.flags & RESET
+        self._key = key_of(shot.settings, self._key if goes_on else NO_KEY, shot.drive)
+        row = np.zeros(1, ROW)
+        array = "spikes" if kind else "output"
+        row["in_start"], row["out_start"], row["kind"] = self._used["input"], self._used[array], kind
+        for side, values in (("in", shot.drive), ("out", shot.answer)):
+            row[f"{side}_ndim"] = values.ndim
+            row[f"{side}_shape"][0, : values.ndim] = values.shape
+        row["flags"], row["provenance"], row["time_ns"] = shot.flags, self._provenance, shot.time_ns
+        row["key"], row["answer"], row["settings"] = halves(self._key), halves(digest(shot.answer)), halves(shot.settings)
+        line = row.view(np.int64).reshape(1, COLUMNS)
+        for name, part in (("input", shot.drive.reshape(-1)), (array, stored), ("index", line)):
+            self._waiting.setdefault(name, []).append(part)
+            self._used[name] += len(part)
+            self._bytes += part.nbytes
+        if self._bytes >= WRITE_BYTES:
+            self.write()
+
+    def write(self) -> None:
+        """All that was added, durably, then the JSON that says so."""
+        self._room()
+        for name, parts in self._waiting.items():
+            values, array, start, end = np.concatenate(parts), self._arrays[name], self._written[name], self._used[name]
+            if array.shape[0] < end:
+                array.resize((max(end + GROW // int(np.prod(array.shape[1:])), end * 3 // 2), *array.shape[1:]))
+            array[start:end] = values
+            self._written[name] = end
+            if name == "index":
+                self._sum.update(values.data)
+            size = CHUNKS[name][0]
+            for number in range(start // size, -(-end // size)):
+                _sync(chunk_path(self._folder, name, number))
+        self._waiting, self._bytes = {}, 0
+        if self._used["index"] != self.head.shots:
+            self._commit()
+
+    def finish(self) -> None:
+        """Everything durable, and the arrays no longer than what is in them."""
+        self.write()
+        self._trim()
+
+    def _trim(self) -> None:
+        for name, array in self._arrays.items():
+            if array.shape[0] != self._used[name]:
+                array.resize((self._used[name], *array.shape[1:]))
+
+    def _commit(self) -> None:
+        lengths = {name: used for name, used in self._used.items() if name != "index"}
+        self.head = replace(self.head, shots=self._used["index"], lengths=lengths, sum=self._sum.copy().hexdigest())
+        write_atomic(self._json, self.head.text().encode())
+
+    def _room(self) -> None:
+        free = shutil.disk_usage(self._folder).free
+        if free < self._bytes + RESERVE_BYTES:
+            raise no_room(self._tape.path, self._bytes, free, "nothing that was committed is lost")
+
+
+class Tape:
+    """The tape of a run; one reel a device. A context: leaving it finishes all reels.
+
+    Args:
+        path: the folder; new, or the one of a run that goes on: then nothing is recorded until `cut`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._reels: dict[str, ReelWriter] = {}
+        self._held = (path / "tape.json").exists()
+        self._queue: deque[tuple[ReelWriter, Shot]] = deque()
+        self._bytes, self._busy, self._flushing, self._closed = 0, False, False, False
+        self._fault: BaseException | None = None
+        self._change = threading.Condition()
+        self._marks: Marks = {}
+        self._worker = threading.Thread(target=self._work, name="tape", daemon=True)
+        self._worker.start()
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Keep `facts` of the run in tape.json, if it begins now. Raises: RunError: the folder cannot be written."""
+        if not self._held:
+            write_atomic(self.path / "tape.json", (json.dumps({"format": FORMAT, **facts}, indent=1) + "\n").encode())
+
+    def reel(self, name: str, spec: Spec, streaming: bool, made: Mapping[str, Any], settings: str) -> ReelWriter:
+        """settings: a text of everything else that decides how the device answers."""
+        text = json.dumps({"spec": asdict(spec), "made": made, "settings": settings}, sort_keys=True)
+        head = Head(spec, streaming, made, settings_digest(text).hex(), 0, dict.fromkeys(("input", "output", "spikes"), 0))
+        self._reels[name] = ReelWriter(self, name, head)
+        return self._reels[name]
+
+    @property
+    def nbytes(self) -> int:
+        """On the tape, durably."""
+        return sum(reel.head.nbytes for reel in self._reels.values())
+
+    def put(self, reel: ReelWriter, shot: Shot) -> bool:
+        """Waits while the queue is full. False: the run goes on from a checkpoint that was not reached yet.
+
+        Raises:
+            RunError: the tape cannot be written.
+        """
+        with self._change:
+            if self._held:
+                return False
+            self._change.wait_for(lambda: self._fault or not self._queue or self._bytes + shot.nbytes <= QUEUE_BYTES)
+            self._check()
+            self._queue.append((reel, shot))
+            self._bytes += shot.nbytes
+            self._change.notify_all()
+            return True
+
+    def place(self) -> Marks:
+        """Where the tape stands."""
+        return {name: (reel.shots, reel.flags) for name, reel in self._reels.items()}
+
+    def mark(self) -> None:
+        """A step is whole: what was recorded until now belongs to it."""
+        self._marks = self.place()
+
+    def flush(self) -> Marks:
+        """Make all that was recorded durable; returns what `cut` needs to come back to the last whole step.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        with self._change:
+            self._flushing = True
+            self._change.notify_all()
+            self._change.wait_for(lambda: self._fault or not self._flushing)
+            self._check()
+        return dict(self._marks)
+
+    def cut(self, marks: Marks | None) -> None:
+        """Go back to where `flush` or `place` gave these marks.
+
+        Raises:
+            RunError: the run was not recorded then, or the tape is damaged.
+        """
+        if marks is None or set(marks) != set(self._reels):
+            raise RunError(
+                "the run was not recorded from its beginning", where=str(self.path),
+                got="a checkpoint without a tape" if marks is None else f"reels {', '.join(self._reels)}",
+                allowed="train.record = true since the start" if marks is None else ", ".join(marks),
+                outputs="safe; whatever was opened is closed again",
+                todo="to go on without a tape: record = false in [train] of config.toml, then hil resume RUN --changed",
+            )  # fmt: skip
+        if not self._held:
+            self.flush()
+        for name, (shots, flags) in marks.items():
+            self._reels[name].cut(int(shots), int(flags))
+        if self._held:
+            self._held = False
+            self.mark()
+
+    def close(self) -> None:
+        """Finish. May be called twice. Raises: RunError: something could not be written."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if not self._held:
+                self.flush()
+                for reel in self._reels.values():
+                    reel.finish()
+        finally:
+            with self._change:
+                self._change.notify_all()
+            self._worker.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+            return
+        with contextlib.suppress(RunError):  # what is under way, an output that is not off perhaps, matters more
+            self.close()
+
+    def _check(self) -> None:
+        if self._fault is not None:
+            if isinstance(self._fault, RunError):
+                raise self._fault
+            raise RunError(
+                f"the tape cannot be written: {self._fault}", where=str(self.path), allowed="a writable disk with free space",
+                todo="free space, then hil resume",
+            ) from self._fault  # fmt: skip
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._queue or self._flushing or self._closed)
+                if not self._queue and not self._flushing:
+                    return
+                item = self._queue.popleft() if self._queue else None
+            try:
+                if item is not None:
+                    item[0].add(item[1])
+                else:
+                    for reel in self._reels.values():
+                        reel.write()
+            except Exception as error:  # noqa: BLE001 - handed over whole to the thread that records
+                with self._change:
+                    self._fault = error
+                    self._change.notify_all()
+                return
+            with self._change:
+                if item is None:
+                    self._flushing = False
+                else:
+                    self._bytes -= item[1].nbytes
+                self._change.notify_all()
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Bytes on the tape, if the learner sends every example through every layer once: of a shot, an epoch, the whole run."""
+
+    shot: int
+    epoch: int
+    run: int
+
+    @classmethod
+    def of(cls, widths: Sequence[int], time_steps: int, spiking: bool, batch: int, examples: int, epochs: int) -> Needs:
+        """widths: of the hidden layers. examples: of an epoch, those of the validation included."""
+        value = 4 + 1 / 8 if spiking else 8
+        row = round(max(widths, default=0) * time_steps * value)
+        each = round(sum(widths) * time_steps * value)
+        return cls(row * batch + ROW.itemsize, each * examples, each * examples * epochs)
+
+    def check(self, path: Path, there: int = 0) -> str:
+        """A line that says so. there: bytes that are on the tape. Raises: RunError: the disk cannot hold the rest."""
+        free, rest = shutil.disk_usage(_standing(path)).free, max(0, self.run - there)
+        if free < rest + RESERVE_BYTES:
+            raise no_room(path, rest, free, "safe; whatever was opened is closed again")
+        return (
+            f"{amount(self.shot)} a shot, {amount(self.epoch)} an epoch and {amount(self.run)} in all, "
+            f"times the passes that the learner makes; {amount(free)} free"
+        )
+
+
+def _standing(path: Path) -> Path:
+    """`path`, or the folder above it that is there."""
+    return next(p for p in (path, *path.absolute().parents) if p.exists())
+
+
+def no_room(where: Path, needed: int, free: int, state: str) -> RunError:
+    return RunError(
+        "the disk cannot hold the tape", where=str(where), got=f"{amount(free)} free",
+        allowed=f"{amount(needed)}, and {amount(RESERVE_BYTES)} for everything else", outputs=state,
+        todo="free space, choose another --run folder, or train without record",
+    )  # fmt: skip
+
+
+def amount(size: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def now_ns() -> int:
+    return time.time_ns()
+
+
+def _end(row: np.void) -> int:
+    """Where the stored answer ends in its array."""
+    return int(row["out_start"]) + stored_length(int(row["kind"]), int(np.prod(row["out_shape"][: row["out_ndim"]])))
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,279 @@
+"""On an accelerator: nothing is left behind on the CPU, the numbers are those of the CPU, and a run may change places.
+
+There need not be one: tests/learners/pretend_accelerator.py refuses what a real one would refuse.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from pretend_accelerator import ACCELERATOR, CPU, Operations, pretending
+from rich.console import Console
+from spiking_net import LABEL, examples, gradients, network, rng
+from torch import Tensor
+
+from hil import accelerator, experiment
+from hil.chance import generator
+from hil.config import read_experiment
+from hil.data import Dataset, Split, load
+from hil.errors import ConfigError
+from hil.experiment import LEARNERS, built
+from hil.launch import launch
+from hil.learners import equilibrium
+from hil.learners.saf import SAFE, OnlineSettings
+from hil.run import checkpoint
+from hil.run.folder import RunFolder
+from hil.run.loop import Epoch, Training, evaluate, train
+from sim_devices.lif_array import Neuron
+from sim_devices.spiking_array import SpikingArray, TwinChip
+
+TRAIN = "seed = 1\n[train]\nepochs = 1\nbatch = 16\n[optimizer]\nlr = 0.003\n[data]\nshift = 1\n"
+DENSE = "[network]\nwidths = [64, 20, 15, 10]\n"
+MODULATOR = """[device]
+use = "mach_zehnder"
+bandwidth_hz = 3e7
+drift_rad_per_rts = 0.01
+[encode]
+gain = 1.1
+overflow = "fold"
+period = 7.0
+"""
+DECODED = "[decode]\nzero = 0.18\nscale = 0.18\n"
+LEAKY = '[device]\nchip = "lif"\nthreshold_mismatch = 0.05\nleak_mismatch = 0.05\nnoise = 0.05\n[encode]\ngain = 3.0\n'
+INTEGRATING = '[device]\nchip = "lif"\nleak = 1.0\nv_rest = -1.0\n[encode]\ngain = 2.0\noverflow = "clip"\n'
+ROUNDING = '[device]\nchip = "lif"\nleak = 1.0\nv_th = 0.5\nv_rest = -0.5\n'
+LOOP = 'feedback = { use = "conv", norm = 2.0 }\n'
+
+
+def conv(more: str) -> str:
+    return f'[network]\nuse = "conv"\nchannels = [10, 12]\nstrides = [2, 1]\n{more}\n'
+
+
+def learning(use: str, settings: str = "") -> str:
+    return f'[learner]\nuse = "{use}"\n{settings}\n'
+
+
+CASES = {
+    **{use: DENSE + MODULATOR + DECODED + learning(use) for use in ("adfa", "dfa", "backprop", "pat", "spsa", "last_layer")},
+    "ff": DENSE + MODULATOR + DECODED + learning("ff", "dropout = 0.1\npeer = 0.1"),
+    "phyll": '[network]\nuse = "behind_devices"\nwidths = [64, 20]\n' + MODULATOR + DECODED + learning("phyll"),
+    **{
+        use: DENSE + LEAKY + learning(use, "time_steps = 3\ndropout = 0.1")
+        for use in ("adfa_snn", "saf_e", "saf_f", "ottt_a", "ottt_o", "spike_representation", "bptt")
+    },
+    "spide": conv(f"readout = 10\n{LOOP}") + INTEGRATING + learning("spide", "forward_steps = 4\nbackward_steps = 4"),
+    "ffgaf": conv('norm = "batch"\nlevels = 8')
+    + ROUNDING
+    + learning("ffgaf", 'dropout = 0.2\nadaptation = "both"\nshare_every = 1\nshares = [1, 1, 1, 1, 1, 1, 1, 1, 1, 5]'),
+    "adfa, conv": conv('pool = "max"\nweights = "standardised"\nnorm = "batch"\nreadout = 10')
+    + MODULATOR + DECODED + learning("adfa", "sample_shape = [64]"),
+    "adfa_snn, a move a step": DENSE + LEAKY
+    + learning("adfa_snn", 'time_steps = 3\nupdate = "per_step"\nerror = "running"\npresynaptic = "trace"'),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    """32 to train on, 30 to validate and test."""
+    whole = load("digits")
+    train = Split(whole.train.x[:32], whole.train.y[:32])
+    validation, test = (Split(one.x[:30], one.y[:30]) for one in (whole.validation, whole.test))
+    return dataclasses.replace(whole, train=train, validation=validation, test=test)
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> None:
+    monkeypatch.setattr(experiment, "dataset", lambda table: digits)
+    monkeypatch.setattr(equilibrium, "FEW", 10**12)  # on the CPU, few spikes are summed one by one: rounded otherwise
+    monkeypatch.setattr(accelerator, "settled", lambda on: None)
+    monkeypatch.setattr(accelerator, "_free_bytes", lambda on: 1 << 30)
+    monkeypatch.setattr(accelerator, "title", str)
+
+
+@contextmanager
+def training(text: str, on: torch.device, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Training]:
+    path = folder / "experiment.toml"
+    path.write_text(TRAIN + text)
+    monkeypatch.setattr(accelerator, "named", lambda name, where: on)
+    with pretending() if on == ACCELERATOR else nullcontext(), built(read_experiment(path), path) as made:
+        assert made.training.net.place == on
+        yield made.training
+
+
+def finished(made: Training) -> tuple[dict[str, float], dict[str, Tensor], str]:
+    """Train to the end; the score on the test split, and all of the state but the time that it took."""
+    assert any(isinstance(point, Epoch) for point in train(made))
+    score, _ = evaluate(made.net, made.learner, made.data.test)
+    point = made.checkpoint()
+    facts = {name: value for name, value in point.facts.items() if name != "seconds"}
+    for device in facts["devices"]:
+        del device["busy_s"]
+    return score, {name: value.detach().cpu() for name, value in point.tensors.items()}, json.dumps(facts)
+
+
+def test_every_learner_is_tried() -> None:
+    assert {name.split(",")[0] for name in CASES} == set(LEARNERS)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_that_changes_places_ends_as_one_on_the_cpu(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step here, then a checkpoint, the other step there, and validation and test: every bit as on the CPU alone."""
+    with training(CASES[name], CPU, tmp_path, monkeypatch) as made:
+        score, tensors, facts = finished(made)
+    for first, second in ((ACCELERATOR, CPU), (CPU, ACCELERATOR)):
+        with training(CASES[name], first, tmp_path, monkeypatch) as made:
+            next(iter(train(made)))
+            saved = checkpoint.save(tmp_path, "step-00000001", made.checkpoint())
+        with training(CASES[name], second, tmp_path, monkeypatch) as made:
+            made.restore(checkpoint.load(saved))
+            again, same, alike = finished(made)
+        assert (again, alike) == (score, facts)
+        assert all(torch.equal(same[key], value) for key, value in tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "room"),
+    [(DENSE + MODULATOR + learning("adfa"), 1 << 30), (DENSE + LEAKY + learning("saf_e"), 0)],
+    ids=["a node, data there", "a chip, data here"],
+)
+def test_a_whole_run(text: str, room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With transfer curve, confusion, diagnostics and angles; whether the data fit there or go batch by batch."""
+    summaries = []
+    for on in (CPU, ACCELERATOR):
+        monkeypatch.setattr(accelerator, "named", lambda name, where, on=on: on)
+        monkeypatch.setattr(accelerator, "_free_bytes", lambda on: room)
+        folder = RunFolder.create(tmp_path / on.type)
+        folder.config.write_text(TRAIN + text)
+        with pretending() if on == ACCELERATOR else nullcontext():
+            summary = launch(folder, folder.config, None, Console(quiet=True))
+        assert summary["versions"]["on"] == str(on)
+        found = folder.read_json("diagnostics.json")
+        found.pop("time")
+        summaries.append((summary["test_loss"], summary["test_accuracy"], found))
+    assert summaries[0] == summaries[1]
+
+
+class Far:
+    """Neurons that are not on the accelerator, as a board's are not: they answer in the host's memory."""
+
+    def __init__(self, inner: SpikingArray) -> None:
+        self._inner, self.spec = inner, inner.spec
+
+    def program(self, params: Tensor) -> None:
+        self._inner.program(params)
+
+    def reset(self) -> None:
+        self._inner.reset()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(self._inner.forward(x.cpu()).numpy().copy())
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class FarChip(TwinChip):
+    def array(self, size: int, couples: bool = False, **design: float | None) -> Far:  # type: ignore[override]
+        return Far(super().array(size, couples, **design))
+
+
+@pytest.mark.parametrize("use", ["saf_e", "spide", "ffgaf"])
+def test_answers_of_a_real_device_come_back(use: str) -> None:
+    """Every way in which a learner asks a device ends where the network computes."""
+    found = []
+    for on in (CPU, ACCELERATOR):
+        with pretending() if on == ACCELERATOR else nullcontext():
+            neuron = Neuron(leak=1.0, v_rest=-1.0) if use == "spide" else Neuron()
+            chip = FarChip(neuron)
+            net = network(neuron, chip=chip)
+            net.chip = chip
+            net.to(on)
+            kind = experiment.resolve(LEARNERS[use], "test")
+            learner = kind.build(net, kind.Settings(), 3, rng()).to(on)
+            learner.step(net, examples().to(on), LABEL.to(on), torch.Generator(on))
+            scores = learner.predict(net, examples().to(on))
+            found.append([scores.cpu(), *(grad.cpu() for grad in gradients(net))])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("couples", [False, True])
+def test_neurons_change_places_with_their_state(couples: bool) -> None:
+    """Half of the time on the CPU, the rest on the accelerator, thresholds programmed: the spikes of one place."""
+    neuron = Neuron(threshold_mismatch=0.1, noise=0.1, refractory=1)
+    current = torch.randn(8, 5, 6, generator=generator(0, 0, "current"))
+    one, first = (TwinChip(neuron, 1).array(6, couples) for _ in range(2))
+    thresholds = torch.linspace(0.8, 1.2, 6)
+    for array in (one, first):
+        array.program(thresholds)
+    whole = one.forward(current)
+    begun = first.forward(current[:4])
+    with pretending():
+        second = TwinChip(neuron, 1).array(6, couples)
+        second.restore(json.loads(json.dumps(first.snapshot())))
+        rest = second.forward(current[4:].to(ACCELERATOR))
+        assert rest.device == second.monitor().device == ACCELERATOR
+        second.program(thresholds)  # from the CPU again
+        second.forward(current[:4].to(ACCELERATOR))
+        assert torch.equal(torch.cat([begun, rest.cpu()]), whole)
+
+
+def test_what_is_left_behind_is_found() -> None:
+    """The pretended accelerator does refuse: a device whose answer stays behind, a state, a generator, a target."""
+    with pretending() as seen:
+        assert isinstance(seen, Operations)
+        here, there = torch.ones(3, 3), torch.ones(3, 3, device=ACCELERATOR)
+        scalar = torch.zeros(())
+        for mixture in (
+            lambda: here + there,
+            lambda: torch.cat([here, there]),
+            lambda: here @ there,
+            lambda: here[there.long()],
+            lambda: scalar.add_(there.sum()),
+            lambda: torch.rand(3, generator=torch.Generator(), device=there.device),
+            lambda: torch.rand(3, generator=torch.Generator(ACCELERATOR)),
+            lambda: SAFE(OnlineSettings(), 3).step(network().to(ACCELERATOR), examples(), LABEL, rng()),
+        ):
+            with pytest.raises(RuntimeError, match="device"):
+                mixture()
+        with pytest.raises(TypeError, match="numpy"):
+            there.numpy()
+        assert (there * scalar + 1).device == there.device == there.clone().device
+        assert there[torch.arange(2)].cpu().device == CPU
+
+
+@pytest.mark.parametrize(
+    ("on", "cards", "parts"),
+    [
+        ("cuda", 0, ['"cuda" is not there', "torch", "without cuda", '"cpu"', '"auto"', "[train] on", "nothing was opened"]),
+        ("cuda:2", 2, ['"cuda:2" is not there', "2 of them", '"cuda:1"']),
+        ("mps", 0, ['"mps" is not there']),
+        ("gpu", 0, ["no such place to compute", '"gpu"', '"cuda:1"']),
+        ("cuda:x", 2, ["no such place to compute"]),
+    ],
+)
+def test_an_accelerator_that_is_not_there(on: str, cards: int, parts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, cards)
+    with pytest.raises(ConfigError) as caught:
+        accelerator.named(on, "x.toml")
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_what_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, 0)
+    assert [accelerator.named(on, "") for on in ("cpu", "auto")] == [CPU, CPU]
+    machine(monkeypatch, 2)
+    assert [str(accelerator.named(on, "")) for on in ("cuda", "cuda:1", "auto")] == ["cuda", "cuda:1", "cuda"]
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, cards: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cards > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: cards > 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)

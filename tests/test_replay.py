@@ -1,0 +1,304 @@
+"""A recorded run, repeated without any bench: the same bits, or a refusal that says what differs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import hil.report
+from hil import bench as opening
+from hil.cli import run
+from hil.device import Port, Spec, Streaming
+from hil.errors import OutOfRange, ReplayDiffers, TapeEnded
+from hil.run.recorder import RecorderChip, recorded
+from hil.run.reel import Reel, chunk_path
+from hil.run.replay import ReplayChip, reels, replay
+from hil.run.tape import Tape
+from sim_devices.spiking_array import TwinChip
+
+ROOT = Path(__file__).resolve().parent.parent
+SPEC = Spec(Port("drive", -9.0, 9.0, "V"), Port("reading", -9.0, 9.0, "V"), provenance="real")
+TWIN = """
+seed = 1
+[data]
+train_examples = 256
+[network]
+widths = [64, 12, 12, 10]
+[device]
+use = "mach_zehnder"
+v_pi = "3.5 V"
+[encode]
+overflow = "fold"
+period = "7 V"
+[learner]
+use = "adfa"
+[train]
+epochs = 2
+batch = 32
+record = true
+"""
+SPIKES = """
+seed = 1
+[data]
+train_examples = 128
+[network]
+widths = [64, 12, 12, 10]
+[device]
+chip = "lif"
+[learner]
+use = "saf_e"
+time_steps = 2
+[train]
+epochs = 1
+batch = 64
+"""
+SUICIDE = """
+import os, signal
+import hil.run.tape
+from hil.learners.adfa import ADFA
+
+hil.run.tape.WRITE_BYTES = 10_000  # some shots go to the disk at once, so that a tail is torn
+
+
+class Mortal(ADFA):
+    steps = 0
+
+    def step(self, net, x, label, rng):
+        found = super().step(net, x, label, rng)
+        Mortal.steps += 1
+        if str(Mortal.steps) == os.environ.get("DIES_AT"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+"""
+
+Command = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.setattr(hil.report, "render", lambda path: path / "report.html")  # it is not what is tested here
+
+    def call(*arguments: object) -> tuple[int, str]:
+        code = run([str(a) for a in arguments])
+        return code, "".join(capsys.readouterr())
+
+    return call
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "e.toml"
+    path.write_text(text)
+    return path
+
+
+def answers(path: Path) -> list[tuple[bytes, bytes, int]]:
+    reel = Reel(path / "tape", "node")
+    return [(reel.drive(k).tobytes(), reel.answer(k).tobytes(), int(reel.rows[k]["flags"])) for k in range(len(reel))]
+
+
+class Noisy:
+    """A node whose every answer is another one, unless told not to."""
+
+    spec = SPEC
+
+    def __init__(self, noise: float = 0.1) -> None:
+        self.noise, self.calls = noise, 0
+
+    def program(self, params: Tensor) -> None: ...
+
+    def reset(self) -> None: ...
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x / 2 + self.noise * self.calls
+
+    def close(self) -> None: ...
+
+
+def taped(path: Path, *drives: Tensor, noise: float = 0.1) -> tuple[Reel, list[Tensor]]:
+    with Tape(path) as tape:
+        tape.begin({})
+        device = recorded(Noisy(noise), tape, "node", "", {})
+        got = [device.forward(x) for x in drives]
+    return reels(path)[0], got
+
+
+def test_strict_gives_the_recorded_bits_and_stops_at_the_first_difference(tmp_path: Path) -> None:
+    a, b, c = torch.rand(3, 4), torch.rand(3, 4), torch.rand(2, 4)
+    reel, got = taped(tmp_path, a, b, c)
+    device = replay(reel)
+    assert device.spec.provenance == "replay"
+    assert not isinstance(device, Streaming)
+    assert torch.equal(device.forward(a), got[0])
+    other = b.clone()
+    other[1, 2] += 0.5
+    with pytest.raises(ReplayDiffers, match="shot 2: the input differs") as caught:
+        device.forward(other)
+    said = str(caught.value)
+    assert "1 of 12 values, by up to 0.5 V; the first at (1, 2)" in said
+    assert "closest is shot 2, at 0.1443 V rms" in said
+    with pytest.raises(ReplayDiffers, match=r"shape \(2, 4\) where \(3, 4\) was recorded"):
+        device.forward(c)
+    with pytest.raises(ReplayDiffers, match=r"no recorded input has the shape \(9, 9\)"):
+        device.forward(torch.zeros(9, 9))
+    with pytest.raises(OutOfRange):
+        device.forward(torch.full((3, 4), float("nan")))
+    assert torch.equal(device.forward(b), got[1])  # a refusal moves nothing
+    device.reset()
+    with pytest.raises(ReplayDiffers, match=r"a reset\(\) before it"):
+        device.forward(c)
+    device = replay(reel)
+    for x in (a, b, c):
+        device.forward(x)
+    with pytest.raises(TapeEnded, match="3 shots"):
+        device.forward(a)
+
+
+def test_looked_up_answers_come_in_their_order_and_none_twice(tmp_path: Path) -> None:
+    a, b = torch.rand(3, 4), torch.rand(3, 4)
+    reel, got = taped(tmp_path, a, b, a)
+    device = replay(reel, "any")
+    assert [torch.equal(device.forward(x), y) for x, y in ((a, got[0]), (a, got[2]), (b, got[1]))] == [True] * 3
+    for x in (a, b):
+        with pytest.raises(ReplayDiffers, match="more often than it was recorded"):
+            device.forward(x)
+    with pytest.raises(ReplayDiffers, match="never recorded") as caught:
+        device.forward(a + 0.25)
+    assert "closest is shot 1, at 0.25 V rms" in str(caught.value)
+
+
+def test_a_node_that_the_tape_shows_to_be_quiet_may_be_asked_again(tmp_path: Path) -> None:
+    a, b = torch.rand(3, 4), torch.rand(3, 4)
+    reel, got = taped(tmp_path, a, b, a, noise=0.0)
+    device = replay(reel, "any")
+    assert all(torch.equal(device.forward(b), got[1]) for _ in range(5))
+    once, _ = taped(tmp_path / "once", a, b, noise=0.0)  # nothing was recorded twice: nobody knows
+    device = replay(once, "any")
+    device.forward(a)
+    with pytest.raises(ReplayDiffers, match="more often"):
+        device.forward(a)
+
+
+def test_a_temporal_answer_belongs_to_its_history(tmp_path: Path) -> None:
+    with Tape(tmp_path) as tape:
+        tape.begin({})
+        array = RecorderChip(TwinChip(), tape, "").array(6)
+        x = torch.rand(2, 3, 6) * 2
+        array.reset()
+        got = [array.forward(x), array.forward(x)]
+    chip = ReplayChip(reels(tmp_path), "any")
+    device = chip.array(6)
+    device.reset()
+    assert torch.equal(device.forward(x), got[0])
+    assert torch.equal(device.forward(x), got[1])
+    with pytest.raises(ReplayDiffers, match="another history since the reset"):
+        device.forward(x)
+    device.program(torch.ones(6))
+    device.reset()
+    with pytest.raises(ReplayDiffers):
+        device.forward(x)
+    with pytest.raises(ReplayDiffers, match="1 arrays"):
+        chip.array(6)
+    with pytest.raises(ReplayDiffers, match="'size': 6"):
+        ReplayChip(reels(tmp_path)).array(7)
+
+
+def test_a_run_is_repeated_and_what_differs_is_found(tmp_path: Path, command: Command) -> None:
+    folder = tmp_path / "r"
+    code, said = command("train", written(tmp_path, TWIN), "--run", folder)
+    assert code == 0, said
+    assert "a shot" in said
+    assert "an epoch" in said
+    code, said = command("replay", folder, "--run", tmp_path / "again")
+    assert code == 0, said
+    assert "identical: 45 shots, 4 metric lines, the weights of 3 checkpoints, results and diagnostics" in said
+    again = json.loads((tmp_path / "again" / "summary.json").read_text())
+    assert again["provenance"] == "replay"
+    assert command("resume", tmp_path / "again")[0] == 2  # it would open the bench of the recorded run
+    metrics = folder / "metrics.jsonl"
+    kept = metrics.read_text()
+    metrics.write_text(kept.replace('"step": 16', '"step": 17', 1))
+    code, said = command("replay", folder)
+    assert (code, "step (train of epoch 2) is 16, 17 was recorded" in said) == (3, True), said
+    metrics.write_text(kept)
+    code, said = command("replay", folder, "--set", "optimizer.lr=0.1")
+    assert (code, "never recorded" in said, "after step 1" in said) == (3, True, True), said
+    config = folder / "config.toml"
+    config.write_text(config.read_text().replace("lr = 0.001", "lr = 0.002"))
+    code, said = command("replay", folder)
+    assert (code, said.count("the input differs from what was recorded")) == (3, 1), said
+    chunk_path(folder / "tape" / "node", "output", 0).unlink()
+    code, said = command("replay", folder)
+    assert (code, "missing chunk" in said) == (2, True), said
+
+
+def test_another_learner_behind_a_fixed_layer(tmp_path: Path, command: Command) -> None:
+    text = TWIN.replace("[64, 12, 12, 10]", "[64, 12, 10]").replace('"adfa"', '"last_layer"')
+    assert command("train", written(tmp_path, text), "--run", tmp_path / "r")[0] == 0
+    code, said = command("replay", tmp_path / "r", "--set", "optimizer.lr=0.03", "--set", "optimizer.use=SGD")
+    assert (code, "Every input was recorded" in said) == (0, True), said
+    code, said = command("replay", tmp_path / "r", "--set", "learner.use=adfa")
+    assert (code, "never recorded" in said, "closest is shot" in said) == (3, True, True), said
+    code, said = command("replay", tmp_path / "r", "--set", "device.use=mach_zehnder")
+    assert (code, "on its tape" in said) == (2, True), said
+
+
+def test_killed_and_resumed_is_the_same_tape(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mortal.py").write_text(SUICIDE)
+    text = TWIN.replace('"adfa"', '"mortal:Mortal"').replace("batch = 32", "batch = 32\ncheckpoint_every = 3")
+    path = written(tmp_path, text)
+    environment = {**os.environ, "DIES_AT": "13", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    killed = subprocess.run(
+        [sys.executable, "-m", "hil", "train", path, "--run", tmp_path / "r"], env=environment, capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    torn = len(Reel(tmp_path / "r" / "tape", "node"))
+    assert torn > 1 + 2 * 12  # the sweep, and more than the twelve steps of the newest checkpoint
+    code, said = command("replay", tmp_path / "r")  # as far as it goes
+    assert (code, "the tape ends after step 1" in said) == (0, True), said
+    code, said = command("resume", tmp_path / "r")
+    assert code == 0, said
+    assert command("train", path, "--run", tmp_path / "whole")[0] == 0
+    assert answers(tmp_path / "r") == answers(tmp_path / "whole")
+    code, said = command("replay", tmp_path / "r")
+    assert (code, "identical: 45 shots" in said) == (0, True), said
+
+
+def test_no_tape_no_replay(tmp_path: Path, command: Command) -> None:
+    assert command("train", written(tmp_path, SPIKES), "--run", tmp_path / "r")[0] == 0
+    assert not (tmp_path / "r" / "tape").exists()
+    code, said = command("replay", tmp_path / "r")
+    assert (code, "--record" in said) == (2, True), said
+
+
+@pytest.mark.parametrize("bench", ["mzm_awg_scope", "spiking_board"])
+def test_a_served_bench_is_not_needed_again(
+    tmp_path: Path, command: Command, bench: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "b.toml").write_text((ROOT / "benches" / f"{bench}.toml").read_text())
+    if bench == "spiking_board":
+        text = SPIKES.replace('chip = "lif"', 'bench = "b.toml"')
+    else:
+        text = TWIN.replace('use = "mach_zehnder"\nv_pi = "3.5 V"', 'bench = "b.toml"').replace("epochs = 2", "epochs = 1")
+        text = text.replace("12, 12, 10]", "12, 12, 10]\npieces = 2")
+    code, said = command("train", written(tmp_path, text), "--record", "--run", tmp_path / "r")
+    assert code == 0, said
+
+    def never(*_: object) -> None:
+        raise AssertionError("a bench was opened")
+
+    for name in ("open_bench", "spawn", "spawn_board", "VisaLink", "SerialLink"):
+        monkeypatch.setattr(opening, name, never)
+    assert all(reel.head.streaming == (bench == "mzm_awg_scope") for reel in reels(tmp_path / "r" / "tape"))
+    code, said = command("replay", tmp_path / "r")
+    assert (code, "identical" in said) == (0, True), said
