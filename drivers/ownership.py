@@ -24,6 +24,7 @@ import json
 import os
 import re
 import stat
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from hil.errors import RunError
 
 FOLDER_MODE = 0o700
 CONTENT_CAP = 1 << 16  # bytes
+MOMENT_S = 0.5  # who only looks, or ends just now, holds a lock no longer than this
 WELL_KNOWN = {"111", "1024", "4880", "5024", "5025"}
 """Ports behind which an instrument itself listens: VXI-11, HiSLIP, SCPI telnet and socket."""
 
@@ -216,7 +218,7 @@ def left_unsafe() -> dict[Path, Mapping[str, Any]]:
 
 
 def _locked(resource: str) -> int:
-    path = lock_file(resource)
+    path, end = lock_file(resource), time.monotonic() + MOMENT_S
     while True:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -230,6 +232,9 @@ def _locked(resource: str) -> int:
         except BlockingIOError as error:
             holder = _holder(_read(handle))
             os.close(handle)
+            if time.monotonic() < end:
+                time.sleep(MOMENT_S / 20)
+                continue
             raise _in_use(resource, holder) from error
         except OSError as error:
             os.close(handle)
