@@ -27,7 +27,15 @@ VARIABLES = {
     INK: "--ink", MUTED: "--muted", GRID: "--grid", SURFACE: "--surface", BAD: "--bad", GOOD: "--good",
     **{colour: f"--series-{k}" for k, colour in enumerate(MANY, 1)},
 }  # fmt: skip
-EVENT_COLOURS = {"fault": BAD, "recovery": GOOD, "calibration": SERIES[3], "interrupt": SERIES[1], "resume": SERIES[0]}
+FAULTS = ("fault", "recovering")
+EVENT_COLOURS = {
+    "fault": BAD,
+    "recovering": BAD,
+    "recovery": GOOD,
+    "calibration": SERIES[3],
+    "interrupt": SERIES[1],
+    "resume": SERIES[0],
+}
 STYLE: Mapping[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10.5,
@@ -197,7 +205,7 @@ def timeline(line: Timeline) -> str:
     axes.set_ylabel("committed step")
     if seen:
         _legend(axes, 5)
-    faults = sum(event.kind == "fault" for event in line.events)
+    faults = sum(event.kind in FAULTS for event in line.events)
     return _svg(
         fig, "timeline", f"Committed steps over time, with {faults} faults and {len(line.events) - faults} other events."
     )

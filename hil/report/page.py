@@ -75,7 +75,7 @@ def contents(record: Record) -> dict[str, object]:
             "timeline": _timeline(journal),
             "events": tables.events(journal.events),
             "event_count": len(journal.events),
-            "faults": sum(event.kind == "fault" for event in journal.events),
+            "faults": sum(event.kind in figures.FAULTS for event in journal.events),
             "classes": names,
             "matrix": tables.matrix(table),
             "confused": tables.confused(table, names),

@@ -95,7 +95,7 @@ def _policy(training: Training) -> str:
 
 def telling(kind: str, facts: Mapping[str, object]) -> Iterator[str]:
     """A fault, or a recovery from one, as lines for people."""
-    if kind == "fault":
+    if kind == "recovering":
         got = f" ({facts['got']})" if facts["got"] else ""
         yield f" ! {facts['where']}: {facts['what']}{got}"
     elif kind == "recovery":

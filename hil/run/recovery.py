@@ -108,7 +108,8 @@ def row_of(fault: HilError) -> Row:
 
 
 class Told(Protocol):
-    """Hears what happens: kind is "fault", "recovery" or "lost"; "retransmission" where frames were sent again below it."""
+    """Hears what happens: "recovering" (a fault is worked on), then "recovery", or "lost" if nothing helped; "retransmission"
+    where frames were sent again below the ladder."""
 
     def __call__(self, kind: str, **facts: object) -> None: ...
 
@@ -223,7 +224,7 @@ class Ladder:
     def _next(self, fault: HilError, row: Row, rung: Rung, tried: list[str], begin: float) -> Rung:
         """One rung up, or the one that the new fault needs; at the top, the same again after a pause."""
         if row.first is None:
-            raise self._over(fault, tried, begin)
+            raise fault
         higher = max(rung + 1, row.first)
         if higher <= row.last:
             return Rung(higher)
@@ -240,10 +241,11 @@ class Ladder:
 
     def _fault(self, fault: HilError) -> Row:
         row = row_of(fault)
-        self._told(
-            "fault", error=type(fault).__name__, what=fault.what, where=fault.where, got=fault.got,
-            first=None if row.first is None else row.first.name.lower(),
-        )  # fmt: skip
+        facts = {"error": type(fault).__name__, "what": fault.what, "where": fault.where, "got": fault.got}
+        if row.first is None:
+            self._told("lost", **facts, tried=[], seconds=0.0)
+        else:
+            self._told("recovering", **facts, first=row.first.name.lower())
         return row
 
     def _recovered(self, tried: list[str], found: list[str], took_s: float) -> None:

@@ -18,8 +18,8 @@ from hil.errors import RunError
 from hil.run import condition, journal
 from hil.run.owner import UNTOUCHED, Owner, owner
 
-RECOVERING = ("recovering", "retry")  # an event of these kinds, with no commit after it: a fault is being put right
-FAULTS = (*RECOVERING, "fault", "recovered", "lost", "unsafe", "stalled", "alarm")
+RECOVERING = ("recovering",)  # an event of this kind as the last one: a fault is being put right
+FAULTS = (*RECOVERING, "recovery", "retransmission", "fault", "recovered", "lost", "unsafe", "stalled", "alarm")
 ENDS = {"interrupt": "interrupted", "fault": "fault", "unsafe": "unsafe", "end": "done"}
 BEGINS = ("start", "resume")
 LATEST_S = 60.0  # rates are taken over the last commits of so long

@@ -61,7 +61,7 @@ class Outcome:
         return [kind for kind, _ in self.told]
 
     def errors(self) -> set[str]:
-        return {str(facts["error"]) for kind, facts in self.told if kind == "fault"}
+        return {str(facts["error"]) for kind, facts in self.told if kind == "recovering"}
 
 
 @cache
@@ -184,7 +184,7 @@ def test_a_fault_of_the_wire_leaves_no_trace(
     assert injected(control, fault) == 1
     assert outcome.weights.equal(unharmed.weights)
     if not (wire == "resources" and name in HARMLESS):
-        assert outcome.kinds()[0] == "fault"
+        assert outcome.kinds()[0] == "recovering"
         assert outcome.kinds()[-1] == "recovery"
     limits_kept(control)
 

@@ -1,4 +1,4 @@
-"""However a shot fails, no output leaves its limits: random schedules of faults, the simulated connectors watched all the time."""
+"""However a shot fails, no output leaves its limits: random schedules of faults, the simulated connectors watched all along."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_a_fault_needs_the_rungs_of_its_row_and_then_the_whole_shot(fault: HilEr
     device, told, _ = around(bench)
     assert device.forward(torch.ones(2, 3)).equal(torch.full((2, 3), 2.0))
     assert bench.calls == ["shot", *way]
-    assert [kind for kind, _ in told] == ["fault", "recovery"]
+    assert [kind for kind, _ in told] == ["recovering", "recovery"]
     assert device.recovered == 1
 
 
@@ -141,14 +141,14 @@ def test_what_cannot_be_mended_is_not_tried(fault: HilError) -> None:
     with pytest.raises(type(fault)):
         device.forward(torch.ones(1, 1))
     assert bench.calls == ["shot"]
-    assert [kind for kind, _ in told] == ["fault"]
+    assert [kind for kind, _ in told] == ["lost"]
 
 
 def test_a_shot_that_saturates_again_ends_the_ladder() -> None:
     device, told, _ = around(Bench(Saturated("once"), Saturated("twice")))
     with pytest.raises(Saturated, match="repeat ×1"):
         device.forward(torch.ones(1, 1))
-    assert [kind for kind, _ in told] == ["fault", "fault", "lost"]
+    assert [kind for kind, _ in told] == ["recovering", "recovering", "lost"]
 
 
 def test_each_failure_climbs_one_rung() -> None:
@@ -247,7 +247,7 @@ def test_streamed_answers_keep_their_order_through_a_fault() -> None:
     assert isinstance(device, ResilientStream)
     waiting = [device.submit(torch.full((1, 2), float(k))) for k in range(12)]
     assert [float(answer.result()[0, 0]) for answer in waiting] == [2.0 * k for k in range(12)]
-    assert next(facts["error"] for kind, facts in told if kind == "fault") == "BadBlock"
+    assert next(facts["error"] for kind, facts in told if kind == "recovering") == "BadBlock"
 
 
 class Membranes(Bench):
