@@ -381,7 +381,7 @@ def test_a_long_night_is_rendered_in_time_and_stays_small(tmp_path: Path) -> Non
     ]
     steps += [{"t": "2026-11-22T09:59:59+00:00", "kind": "fault", "message": f"number {k}"} for k in range(500)]
     run = write(tmp_path / "run", journal=steps)
-    begin = time.perf_counter()
+    begin = time.process_time()
     text = opened(run).text
     assert time.process_time() - begin < 10  # 1 to 2 s on an idle machine
     assert "The first 100 of 500 events are listed" in text
