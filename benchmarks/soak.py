@@ -6,9 +6,9 @@ Of the shots 15 % go to a waveform bench over HiSLIP, 15 % to one over raw socke
 each bench in a process of its own. With --minutes a wire ends after so long, whatever it has done.
 
 Before a shot, with the probability `rate`, one fault is scheduled that strikes in it. Every shot drives other random values,
-and its answer is compared with the twin's, called directly: physics is the check. A fault is accounted for when it struck and the
-journal, a file, tells of it; those that a wire puts right by itself (a duplicate that carries an old number) are counted as
-harmless. Memory is the resident size of this process after 20,000 shots against that at the end.
+and its answer is compared with the twin's, called directly: physics is the check. A fault is accounted for when it struck and
+the journal, a file, tells of it; those that a wire puts right by itself (a duplicate that carries an old number) are counted
+as harmless. Memory is the resident size of this process after 20,000 shots against that at the end.
 
 Last line: JSON with shots, faults, accounted, harmless, wrong_accepted, memory_growth, and the same for every wire.
 """
