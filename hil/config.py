@@ -251,7 +251,7 @@ def read_toml(path: Path) -> dict[str, Any]:
             "cannot read this file", where=str(path), got=error.strerror or str(error), allowed="a TOML file",
             outputs=UNTOUCHED, todo="give the path of a TOML file that you may read",
         ) from error  # fmt: skip
-    except ValueError as error:  # not UTF-8, not TOML, or no name that a file can have
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, nested without end, or no name that a file can have
         raise ConfigError(
             "not a TOML file", where=str(path), got=str(error), outputs=UNTOUCHED, todo="mend that line"
         ) from error
@@ -429,6 +429,11 @@ def override(table: dict[str, Any], text: str) -> None:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()  # a bare word is a string: --set learner.use=dfa
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            "not a value", where=f"--set {_short(text)}", got=str(error), allowed="section.key=value", outputs=UNTOUCHED,
+            todo="write a shorter one",
+        ) from error  # fmt: skip
     for key in keys[:-1]:
         table = table.setdefault(key, {})
         if not isinstance(table, dict):

@@ -303,7 +303,7 @@ def frames_mended(data: bytes, seq: bytes) -> bytes:
 
 def framed(folder: Path, stack: ExitStack) -> Target:
     def talk(line: FrameLine) -> None:
-        session = FrameSession(line, retries=1)
+        session = FrameSession(line, retries=0)
         size = 5
         request = frames.ALLOCATE.pack(size, 0, 0, 1, 0, 0, 0.5, 1.0, 0.0, session.welcome.limit)
         answers = (
