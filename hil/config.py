@@ -30,6 +30,7 @@ import pydantic
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field
 
+from hil import toml
 from hil.errors import ConfigError
 from hil.units import quantity, suffix_of
 
@@ -239,7 +240,7 @@ class BenchFile(Section):
 def read_toml(path: Path) -> dict[str, Any]:
     """Raises: ConfigError: no such file, or not TOML; the message gives the line."""
     try:
-        return tomllib.loads(path.read_text())
+        return toml.loads(path.read_text())
     except FileNotFoundError as error:
         near = difflib.get_close_matches(
             path.name, [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else [], 1
@@ -251,7 +252,7 @@ def read_toml(path: Path) -> dict[str, Any]:
             "cannot read this file", where=str(path), got=error.strerror or str(error), allowed="a TOML file",
             outputs=UNTOUCHED, todo="give the path of a TOML file that you may read",
         ) from error  # fmt: skip
-    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, nested without end, or no name that a file can have
+    except ValueError as error:  # not UTF-8, not TOML, or no name that a file can have
         raise ConfigError(
             "not a TOML file", where=str(path), got=str(error), outputs=UNTOUCHED, todo="mend that line"
         ) from error
@@ -426,10 +427,10 @@ def override(table: dict[str, Any], text: str) -> None:
             todo="write it so, without spaces, or in quotes: --set train.epochs=3",
         )  # fmt: skip
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
+        parsed = toml.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()  # a bare word is a string: --set learner.use=dfa
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(
             "not a value", where=f"--set {_short(text)}", got=str(error), allowed="section.key=value", outputs=UNTOUCHED,
             todo="write a shorter one",

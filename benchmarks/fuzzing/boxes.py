@@ -81,8 +81,8 @@ class Impatient(threading.Condition):
         return True
 
 
-class Table:
-    """A generator, a node and a scope with small memories, in this process."""
+class Boxes:
+    """A generator and a scope with small memories, in this process, and nothing between them."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -90,6 +90,13 @@ class Table:
         self.awg = Keysight33600(lock=self.lock, samples=4096, clock=self.clock)
         self.scope = InfiniiVision(lock=self.lock, memory_samples=4096, any_rate=True, clock=self.clock)
         self.lock.boxes = [self.awg, self.scope]
+
+
+class Table(Boxes):
+    """The same, with a node between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
         wire = Wire(awg=self.awg, node=MachZehnder(v_pi_v=3.5), scope=self.scope, cable=Cable(12.4e-9, 50.0))
         self.plant = Plant([wire], seed=7)
 
@@ -113,12 +120,12 @@ def _run(box: Box, data: bytes) -> None:
 
 
 def generator(folder: Path, stack: ExitStack) -> Target:
-    table = Table()
+    table = Boxes()
     return Target("scpi_generator", [*GENERATOR, b"\n".join(GENERATOR)], lambda data: _run(table.awg, data))
 
 
 def scope(folder: Path, stack: ExitStack) -> Target:
-    table = Table()
+    table = Boxes()
     whole = b"\n".join((*SCOPE[7:11], b":SING;:TRIG:FORC;:WAV:PRE?;:WAV:DATA?"))
     return Target("scpi_scope", [*SCOPE, b"\n".join(SCOPE), whole, whole + b";:TIM:RANG 2e-6;:SING"], lambda data: _run(table.scope, data))
 
