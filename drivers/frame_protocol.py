@@ -37,6 +37,7 @@ import struct
 from binascii import crc_hqx
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from hil.errors import Desync
 
@@ -46,6 +47,7 @@ HEAD = struct.Struct("<2sBBHI")
 CRC = struct.Struct("<H")
 HEAD_BYTES = HEAD.size + CRC.size
 REPLY = 0x80
+REPLY_MOST = 1 << 26  # bytes in a payload; a head that announces more is damaged, whatever its sum says
 
 HELLO = struct.Struct("<HI")
 WELCOME = struct.Struct("<HIIIId")
@@ -109,6 +111,8 @@ def head(data: bytes, where: str) -> Head:
     (crc,) = CRC.unpack_from(data, HEAD.size)
     if magic != MAGIC or crc != crc_hqx(data[: HEAD.size], 0xFFFF):
         raise damaged(where, f"head {data[:HEAD_BYTES].hex(' ')}")
+    if length > REPLY_MOST:
+        raise damaged(where, f"a head that announces {length} bytes")
     return Head(kind, code, seq, length, crc)
 
 
@@ -118,6 +122,13 @@ def payload(head: Head, data: bytes, where: str) -> memoryview:
     if CRC.unpack(view[-CRC.size :])[0] != crc_hqx(view[: -CRC.size], head.crc):
         raise damaged(where, f"a payload of {head.length} bytes, frame {head.seq}")
     return view[: -CRC.size]
+
+
+def fields(layout: struct.Struct, body: bytes | memoryview, where: str) -> tuple[Any, ...]:
+    """The numbers of a reply. Raises: Desync: it is of another size."""
+    if len(body) != layout.size:
+        raise damaged(where, f"a reply of {len(body)} bytes where {layout.size} are due")
+    return layout.unpack(body)
 
 
 def damaged(where: str, got: str) -> Desync:

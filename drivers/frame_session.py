@@ -10,6 +10,7 @@ board was rebooted in between, its arrays are gone and nothing is sent again. Fo
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -215,6 +216,8 @@ class FrameSession:
         if len(body) < wire.WELCOME.size:
             raise wire.damaged(self.where, f"a HELLO of {len(body)} bytes")
         version, boot, session, largest, free, limit = wire.WELCOME.unpack(body[: wire.WELCOME.size])
+        if not 0 < limit < math.inf or largest <= wire.BLOCK.size:
+            raise wire.damaged(self.where, f"a HELLO with limit {limit} and {largest} bytes at most")
         identity = Identity.parse(bytes(body[wire.WELCOME.size :]).decode("utf-8", "replace"), self.where)
         if version != wire.VERSION or session != self._session or not self._expect.admits(identity):
             raise WrongInstrument(

@@ -40,6 +40,7 @@ SENTINEL = 9.8e37  # anything at least this large stands for "no measurement"
 RUNNING = 1 << 3  # of OPERegister:CONDition
 INPUTS = {50.0: "FIFT", 1e6: "ONEM"}  # ohm
 WORD = 1  # format in the preamble
+HIGHEST_V = 1e6  # beyond what any probe can divide
 VERIFY_EVERY = 256  # records between two looks at the preamble: somebody may turn a knob
 
 
@@ -106,7 +107,7 @@ class InfiniiVision:
             self._scpi.close()
             raise
         self.memory = model.memory if memory_samples is None else Memory(model.memory.least, memory_samples)
-        self.highest_rate_hz = model.rate_hz
+        self.highest_rate_hz, self._most = model.rate_hz, model.memory.most
 
     @property
     def reading(self) -> Port:
@@ -249,7 +250,7 @@ class InfiniiVision:
                 allowed=before,
                 todo="leave the front panel alone, then repeat; the settings will be sent again",
             )
-        self._points, self._scale, self._axis = _parse(text, shape, self._name)
+        self._points, self._scale, self._axis = _parse(text, shape, max(self.memory.most, self._most), self._name)
         self._preamble, self._until_verified = text, VERIFY_EVERY
 
     def _check(self, words: Words) -> None:
@@ -291,7 +292,7 @@ class InfiniiVision:
             self._scpi.close()
 
 
-def _parse(preamble: str, shape: tuple[int, float, float], where: str) -> tuple[int, Scale, Axis]:
+def _parse(preamble: str, shape: tuple[int, float, float], most: int, where: str) -> tuple[int, Scale, Axis]:
     """Points, scale and axis of a preamble, if the record holds what was asked for."""
     samples, rate_hz, start_s = shape
     try:
@@ -306,7 +307,7 @@ def _parse(preamble: str, shape: tuple[int, float, float], where: str) -> tuple[
     axis = Axis(origin_s - reference * step_s, step_s)
     late_s = axis.start_s - start_s
     short_s = (samples - 1) / rate_hz - late_s - (points - 1) * step_s
-    if form != WORD or not 0 < step_s * rate_hz < 1 + 1e-6 or late_s > step_s or short_s > step_s:
+    if form != WORD or points > most or not 0 < step_s * rate_hz < 1 + 1e-6 or late_s > step_s or short_s > step_s:
         raise InstrumentError(
             "the scope recorded something else than it was asked for",
             where=where,
@@ -314,6 +315,11 @@ def _parse(preamble: str, shape: tuple[int, float, float], where: str) -> tuple[
             allowed=f"format {WORD} (WORD), {samples} samples, {1 / rate_hz:g} s apart or closer, from {start_s:g} s",
             todo="choose a symbol rate that divides the sampling clock, or a shorter record",
         )
+    if not 0 < volts <= HIGHEST_V or max(abs(origin_v), abs(zero * volts)) > HIGHEST_V:
+        raise NotAReading(
+            "the preamble has no scale", where=where, got=f"{volts:g} V a word, {origin_v:g} V at word {zero:g}",
+            allowed=f"above 0, up to {HIGHEST_V:g} V",
+        )  # fmt: skip
     return round(points), Scale(volts, origin_v, zero), axis
 
 

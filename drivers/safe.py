@@ -33,6 +33,7 @@ OFF = ("0", "+0", "OFF")
 PATIENCE = 3.0  # a ramp may take so many times as long as it should, and RAMP_SLACK_S more, before it is given up
 RAMP_SLACK_S = 2.0
 MOST_STEPS = 100_000
+LEVEL_SLACK = 1e-4  # of the range: an instrument answers what it has rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,12 @@ class Ramp:
         room_low, room_high = self.low_v + 0.5 * least, self.high_v - 0.5 * least
         return least, 0.5 * (room_low + room_high) if room_low > room_high else min(max(0.0, room_low), room_high)
 
+    def holds(self, amplitude_vpp: float, offset_v: float) -> bool:
+        """Is the whole record inside the limits? Only from there does no step lead outside of them."""
+        slack = LEVEL_SLACK * (self.high_v - self.low_v)
+        lowest, highest = offset_v - 0.5 * amplitude_vpp, offset_v + 0.5 * amplitude_vpp
+        return amplitude_vpp >= 0 and self.low_v - slack <= lowest and highest <= self.high_v + slack  # False for NaN
+
     def levels(self, amplitude_vpp: float, offset_v: float) -> Iterator[tuple[float, float]]:
         """Amplitude and offset of each step, from where the channel is."""
         least, centre = self.end(amplitude_vpp)
@@ -114,7 +121,7 @@ class SafeState:
         """Raises: ConfigError: not the JSON of a safe state."""
         try:
             return cls.from_table(json.loads(text))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ConfigError("not a safe state", where="safe state", got=f"{text[:80]!r}: {error}") from error
 
     @classmethod
@@ -123,11 +130,10 @@ class SafeState:
         try:
             values = dict(table)
             expect = Expect(**{key: _frozen(value) for key, value in values.pop("expect").items()})
-            steps = tuple(Step(s["command"], s["question"], tuple(s["answers"])) for s in values.pop("steps"))
+            steps = tuple(Step(s["command"], s["question"], _frozen(s["answers"])) for s in values.pop("steps"))
             ramp = values.pop("ramp")
             state = cls(expect=expect, steps=steps, ramp=None if ramp is None else Ramp(**ramp), **values)
-            if state.wire not in get_args(Wire):
-                raise ValueError(f"wire {state.wire!r}")
+            _check_kinds(state)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError("not a safe state", where="safe state", got=f"{str(table)[:80]!r}: {error}") from error
         return state
@@ -166,7 +172,7 @@ class FrameTalk:
     def do(self, command: str, question: str) -> str:
         if command:
             self._session.ask(Kind[command])
-        armed, _, _, _ = wire.STATUS.unpack(self._session.ask(Kind[question]))
+        armed, _, _, _ = wire.fields(wire.STATUS, self._session.ask(Kind[question]), self._session.where)
         return "armed" if armed else "disarmed"
 
 
@@ -206,6 +212,8 @@ def _ramp_down(ramp: Ramp, talk: Talk, clock: Callable[[], float], sleep: Callab
         if talk.do("", f"{ramp.output}?").strip().upper() in OFF:
             return ""
         amplitude, offset = _levels(talk, "", ramp)
+        if not ramp.holds(amplitude, offset):
+            return f"not ramped: the instrument says {amplitude:g} Vpp, {offset:g} V, which is outside its limits"
         give_up = clock() + PATIENCE * ramp.longest_s + RAMP_SLACK_S
         for vpp, volts in ramp.levels(amplitude, offset):
             begin = clock()
@@ -232,6 +240,26 @@ def in_order(states: Sequence[SafeState], order: Sequence[str]) -> tuple[SafeSta
     """`states` in the order of their names in `order`; those that it does not name come last, as they came."""
     place = {name: k for k, name in enumerate(order)}
     return tuple(sorted(states, key=lambda state: place.get(state.name, len(place))))
+
+
+def _check_kinds(state: SafeState) -> None:
+    """Raises: ValueError: a field that holds another kind of value, or a wire or command that there is not."""
+    texts = [state.name, state.resource, state.outputs, state.expect.serial]
+    for some in (state.expect.maker, state.expect.model):
+        texts += some if isinstance(some, tuple) else [some]
+    for step in state.steps:
+        if not isinstance(step.answers, tuple):
+            raise ValueError(f"answers {step.answers!r}")
+        texts += [step.command, step.question, *step.answers]
+    if state.ramp is not None:
+        texts += [state.ramp.output, state.ramp.amplitude, state.ramp.offset]
+    wrong = [text for text in texts if not isinstance(text, str)]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} where text is due")
+    if state.wire not in get_args(Wire):
+        raise ValueError(f"wire {state.wire!r}")
+    if state.wire == "frames" and not all(s.question == "STATUS" and s.command in ("", "SAFE") for s in state.steps):
+        raise ValueError("a frame that does not exist, or says nothing of what is safe")
 
 
 def _frozen(value: object) -> Any:

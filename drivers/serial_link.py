@@ -113,8 +113,10 @@ class SerialLink:
     def read_text(self) -> str:
         """One line, without its newline or carriage return and newline."""
         with self._guarded("read") as port:
-            deadline = Deadline.after(self._timeout_s, LINE_LIMIT_BYTES, self._baud / BITS_PER_BYTE)
+            begin = Deadline.after(self._timeout_s)
             while (end := self._ahead.find(b"\n")) < 0:
+                # A long line may take the time that its bits need, and a line that dribbles in no more than that.
+                deadline = Deadline(begin.end_s + len(self._ahead) / (self._baud / BITS_PER_BYTE))
                 if len(self._ahead) > LINE_LIMIT_BYTES:
                     raise out_of_step("the text reply does not end", self._name, bytes(self._ahead), "a newline")
                 self._ahead += self._arrived(port, max(1, port.in_waiting), deadline, f"{len(self._ahead)} bytes of a line")
@@ -198,10 +200,16 @@ class SerialLink:
     def _arrived(self, port: serial.Serial, count: int, deadline: Deadline, so_far: str) -> bytes:
         """At least one byte and at most `count`."""
         try:
-            deadline.left_s()
+            left_s = deadline.left_s()
         except TimeoutError as late:
             raise timed_out(self._name, so_far, self._timeout_s) from late
-        data = bytes(port.read(count))
+        if left_s < self._timeout_s:  # bytes came, and not all of them: the port must not wait its whole timeout again
+            port.timeout = left_s
+        try:
+            data = bytes(port.read(count))
+        finally:
+            if left_s < self._timeout_s:
+                port.timeout = self._timeout_s
         if not data:
             raise timed_out(self._name, so_far, self._timeout_s)
         return data

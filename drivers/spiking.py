@@ -188,7 +188,7 @@ class SpikingBoard:
     def reinstate(self) -> None:
         """After a reboot, set everything up again. Membranes count as lost: call reset() of every array."""
         self.lose()
-        _, _, arrays, _ = wire.STATUS.unpack(self._session.ask(Kind.STATUS))
+        _, _, arrays, _ = wire.fields(wire.STATUS, self._session.ask(Kind.STATUS), self._session.where)
         if arrays != len(self._arrays) or not self._whole:
             self._whole = False  # until all of them hold what they held: a fault in between must not look like success
             self._session.begin_anew()
@@ -199,7 +199,7 @@ class SpikingBoard:
     def verify(self) -> str:
         """Armed, and every array known to the board."""
         self.arm()
-        armed, _, arrays, _ = wire.STATUS.unpack(self._session.ask(Kind.STATUS))
+        armed, _, arrays, _ = wire.fields(wire.STATUS, self._session.ask(Kind.STATUS), self._session.where)
         if not armed or arrays != len(self._arrays):
             raise InstrumentError(
                 "the board does not hold what it was told", where=self._session.where,
@@ -313,7 +313,7 @@ class BoardArray:
             a.v_rest,
             a.limit,
         )
-        self._number, low, high = wire.ALLOCATED.unpack(self._session.ask(Kind.ALLOCATE, request))
+        self._number, low, high = wire.fields(wire.ALLOCATED, self._session.ask(Kind.ALLOCATE, request), self._session.where)
         if self._thresholds is not None:
             self._send_thresholds(self._thresholds)
         return low, high
@@ -329,7 +329,7 @@ class BoardArray:
 
     def reset(self) -> None:
         """Membranes to rest. Arms the board again if its watchdog has tripped."""
-        _, tripped = wire.STARTED.unpack(self._session.ask(Kind.RESET, wire.ARRAY.pack(self._number)))
+        _, tripped = wire.fields(wire.STARTED, self._session.ask(Kind.RESET, wire.ARRAY.pack(self._number)), self._session.where)
         if tripped:
             self._board.rearm()
         self._batch, self._lost = None, False

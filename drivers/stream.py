@@ -52,10 +52,13 @@ class BenchSocket(socket.socket):
         silence_s = self.gettimeout()
         deadline = None if silence_s is None else Deadline.after(silence_s, len(view))
         sent = 0
-        while sent < len(view):
-            if deadline is not None:
-                deadline.left_s()
-            sent += self.send(view[sent:], flags)
+        try:
+            while sent < len(view):
+                if deadline is not None and silence_s is not None:
+                    self.settimeout(min(silence_s, deadline.left_s()))
+                sent += self.send(view[sent:], flags)
+        finally:
+            self.settimeout(silence_s)
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         data = super().recv(bufsize, flags)

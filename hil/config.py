@@ -30,6 +30,7 @@ import pydantic
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field
 
+from hil import toml
 from hil.errors import ConfigError
 from hil.units import quantity, suffix_of
 
@@ -250,7 +251,7 @@ class BenchFile(Section):
 def read_toml(path: Path) -> dict[str, Any]:
     """Raises: ConfigError: no such file, or not TOML; the message gives the line."""
     try:
-        return tomllib.loads(path.read_text())
+        return toml.loads(path.read_text())
     except FileNotFoundError as error:
         near = difflib.get_close_matches(
             path.name, [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else [], 1
@@ -437,9 +438,14 @@ def override(table: dict[str, Any], text: str) -> None:
             todo="write it so, without spaces, or in quotes: --set train.epochs=3",
         )  # fmt: skip
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
+        parsed = toml.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()  # a bare word is a string: --set learner.use=dfa
+    except ValueError as error:
+        raise ConfigError(
+            "not a value", where=f"--set {_short(text)}", got=str(error), allowed="section.key=value", outputs=UNTOUCHED,
+            todo="write a shorter one",
+        ) from error  # fmt: skip
     for key in keys[:-1]:
         table = table.setdefault(key, {})
         if not isinstance(table, dict):

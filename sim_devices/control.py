@@ -32,14 +32,17 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
-from hil.errors import ConfigError, ContractError, Desync, Disconnected, HilError, LinkTimeout, OpenFailed
+from hil.errors import ConfigError, ContractError, Desync, Disconnected, HilError, LinkTimeout, OpenFailed, Refused
 from sim_devices.instruments.faults import FaultSchedule
 from sim_devices.transports.listener import Listener
 
+A = TypeVar("A")
 FACTS = ("what", "where", "got", "allowed", "outputs", "todo")
 LINE_CAP = 1 << 28  # bytes
+DAMAGE = (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
+"""What taking over a snapshot may end in that some other program wrote."""
 
 
 class Adjustable(Protocol):
@@ -133,9 +136,20 @@ class ControlServer:
                 "a snapshot of another bench", where="control port", got=f"{sorted(state)}, boxes {sorted(boxes)}",
                 allowed=f"plant, boxes {sorted(self._boxes)}",
             )  # fmt: skip
-        if "boxes" in state:
-            for name, box in self._boxes.items():
-                box.restore(_mapping(boxes[name]))
+        before = self.snapshot("boxes" in state)
+        try:
+            self._take_over(state)
+        except (HilError, *DAMAGE) as error:
+            self._take_over({name: before[name] for name in state})
+            raise ContractError(
+                "a damaged snapshot", where="control port", got=f"{type(error).__name__}: {str(error)[:200]}",
+                outputs="as before", todo="restore another snapshot",
+            ) from error  # fmt: skip
+
+    def _take_over(self, state: Mapping[str, object]) -> None:
+        boxes = _mapping(state.get("boxes", {}))
+        for name in boxes:
+            self._boxes[name].restore(_mapping(boxes[name]))
         if "plant" in state:
             self._plant.restore(_mapping(state["plant"]))
 
@@ -200,18 +214,18 @@ class ControlClient:
 
     def paths(self) -> list[str]:
         """All that `get` and `set` know."""
-        return [str(path) for path in _list(self._ask({"do": "paths"}))]
+        return [str(path) for path in self._sensible(_list, {"do": "paths"})]
 
     def get(self, path: str) -> float:
         """A parameter of the plant, "node.phase_rad"; "state.0" is where it has drifted to."""
-        return _number({"answer": self._ask({"do": "get", "path": path})}, "answer")
+        return self._sensible(_answered_number, {"do": "get", "path": path})
 
     def set(self, path: str, value: float) -> None:
         self._ask({"do": "set", "path": path, "value": value})
 
     def snapshot(self, boxes: bool = True) -> Mapping[str, object]:
         """Of the plant and the boxes; `boxes=False` leaves their memories out, which may be many megabytes."""
-        return _mapping(self._ask({"do": "snapshot", "boxes": boxes}))
+        return self._sensible(_mapping, {"do": "snapshot", "boxes": boxes})
 
     def restore(self, state: Mapping[str, object]) -> None:
         """What a snapshot holds; what it leaves out stays as it is."""
@@ -219,16 +233,16 @@ class ControlClient:
 
     def log(self) -> list[dict[str, object]]:
         """Outputs that went on or off, oldest first."""
-        return [dict(_mapping(entry)) for entry in _list(self._ask({"do": "log"}))]
+        return self._sensible(_mappings, {"do": "log"})
 
     def outputs(self) -> dict[str, object]:
         """For each box: its output channels."""
-        return dict(_mapping(self._ask({"do": "outputs"})))
+        return dict(self._sensible(_mapping, {"do": "outputs"}))
 
     def extremes(self) -> dict[str, object]:
         """For each box: {channel: {"low_v": ..., "high_v": ...}}, the extremes at its connectors since the bench started; a
         channel that was never on is not there."""
-        return dict(_mapping(self._ask({"do": "extremes"})))
+        return dict(self._sensible(_mapping, {"do": "extremes"}))
 
     def reboot(self, box: str) -> None:
         """Power the box off and on."""
@@ -241,12 +255,13 @@ class ControlClient:
     def faults(self) -> dict[str, list[dict[str, object]]]:
         """ "faults": what is scheduled, each with how many exchanges "matched" and how often it was "injected". "log": the
         injections, oldest first: time_s, box, kind, id, exchange."""
-        found = _mapping(self._ask({"do": "faults"}))
-        return {name: [dict(_mapping(entry)) for entry in _list(found.get(name))] for name in ("faults", "log")}
+        return self._sensible(
+            lambda found: {name: _mappings(_mapping(found).get(name)) for name in ("faults", "log")}, {"do": "faults"}
+        )
 
     def heal(self, fault: str | None = None) -> int:
         """Take back one fault by its id, or all of them; how many. What is waiting because of them goes on."""
-        return int(_number({"answer": self._ask({"do": "heal", **({} if fault is None else {"fault": fault})})}, "answer"))
+        return self._sensible(_count, {"do": "heal", **({} if fault is None else {"fault": fault})})
 
     def stop(self) -> None:
         """End the bench. It answers before it ends."""
@@ -263,6 +278,14 @@ class ControlClient:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _sensible(self, read: Callable[[object], A], request: Mapping[str, object]) -> A:
+        """What `read` makes of the answer."""
+        answer = self._ask(request)
+        try:
+            return read(answer)
+        except Refused as error:
+            raise Desync("not the answer to this", where=self._where, got=f"{answer!r}"[:80], allowed=error.allowed) from error
 
     def _ask(self, request: Mapping[str, object]) -> object:
         with self._lock:
@@ -291,7 +314,7 @@ class ControlClient:
             raise Disconnected("the virtual bench went away", where=self._where, got="end of file")
         try:
             answer = _mapping(json.loads(reply))
-        except (ValueError, ContractError) as error:
+        except (ValueError, ContractError, RecursionError) as error:
             raise Desync("not an answer of a control port", where=self._where, got=repr(reply[:60])) from error
         if answer.get("id") != self._number:
             raise Desync("answer to another request", where=self._where, got=f"{answer.get('id')}", allowed=f"{self._number}")
@@ -301,7 +324,7 @@ class ControlClient:
 def _request(line: bytes) -> Mapping[str, object]:
     try:
         asked = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError("not JSON", where="control port", got=repr(line[:60]), allowed="a JSON object on one line") from error
     return _mapping(asked)
 
@@ -315,14 +338,31 @@ def _text(asked: Mapping[str, object], key: str) -> str:
 
 def _number(asked: Mapping[str, object], key: str) -> float:
     value = asked.get(key)
-    if not isinstance(value, int | float):
-        raise ConfigError(f'"{key}" is missing or not a number', where="control port", got=f"{value!r}", allowed="a number")
-    return float(value)
+    try:
+        if isinstance(value, int | float):
+            return float(value)
+    except OverflowError:
+        value = "a number of too many digits"
+    raise ConfigError(f'"{key}" is missing or not a number', where="control port", got=f"{value!r}", allowed="a number")
 
 
 def _list(value: object) -> list[object]:
     if not isinstance(value, list):
         raise ContractError("not a JSON list", where="control port", got=str(value)[:80], allowed="a list")
+    return value
+
+
+def _mappings(value: object) -> list[dict[str, object]]:
+    return [dict(_mapping(entry)) for entry in _list(value)]
+
+
+def _answered_number(value: object) -> float:
+    return _number({"answer": value}, "answer")
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int):
+        raise ContractError("not a whole number", where="control port", got=f"{value!r}", allowed="a whole number")
     return value
 
 
@@ -340,7 +380,7 @@ def refusal(error: HilError) -> dict[str, str]:
 
 def refused(sent: object, where: str) -> HilError:
     """The error that another process sent as a `refusal`; Desync if it is none."""
-    facts = _mapping(sent)
+    facts = sent if isinstance(sent, Mapping) else {"kind": str(sent)}
     kind = _kinds().get(str(facts.get("kind")))
     text = {name: str(facts.get(name, "")) for name in FACTS}
     if kind is None:

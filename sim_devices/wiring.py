@@ -53,6 +53,9 @@ class Node(Twin, Protocol):
         """The same physics, its values `step_s` apart."""
 
 
+SEARCHED = 1 << 24  # points in which a crossing is looked for
+
+
 @dataclass(frozen=True, slots=True)
 class Cable:
     """delay_s: from the generator's connector to the scope's, node included; less than a sample is fine. load_ohm: what the
@@ -280,12 +283,17 @@ class Plant:
         return True
 
     def _take_level(self, scope: InfiniiVision, edge: Trigger, window: Window, playing: frozenset[int]) -> bool:
-        """Trigger on a signal: drive the whole record, look for the first crossing, cut the window around it."""
+        """Trigger on a signal: drive the whole record, look for the first crossing, cut the window around it.
+
+        A record of more than SEARCHED points never triggers: :TIM:POS 500 at 5 GSa/s would be 10 TB.
+        """
         rate = window.rate_hz
         before = max(0, math.ceil(-window.start_s * rate))
         after = max(0, math.ceil(window.start_s * rate) + window.points)
         played = max(d.duration_s * (d.cycles if math.isfinite(d.cycles) else 1) for d in map(self._drive, playing))
         long = Window(-before / rate, rate, before + math.ceil(played * rate) + after)
+        if long.points > SEARCHED:
+            return False
         volts = self._volts(scope, long, playing)
         signal = volts.get(int(edge.source[-1]))
         if signal is None:

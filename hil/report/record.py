@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hil import toml
 from hil.errors import RunError
 from hil.run import journal
 
@@ -84,8 +84,8 @@ def _text(path: Path, notes: list[str]) -> str:
 
 def _config(text: str, notes: list[str]) -> Facts:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return toml.loads(text)
+    except ValueError as error:
         notes.append(f"config.toml is not TOML: {error}.")
         return {}
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hil import toml
 from hil.errors import RunError
 from hil.run import checkpoint, journal
 from hil.run.owner import UNTOUCHED
@@ -268,12 +268,12 @@ def _config(path: Path, saved: tuple[Saved, ...], damages: list[Damage]) -> Mapp
     kept = next((s.path for s in reversed(saved) if not s.damage and "experiment" in s.facts), None)
     todo = "restore it" + (f'; its settings are in {kept}, under "experiment"' if kept else f", or train anew beside {path}")
     try:
-        return tomllib.loads((path / "config.toml").read_text())
+        return toml.loads((path / "config.toml").read_text())
     except FileNotFoundError:
         damages.append(Damage("config.toml", "it is missing", todo))
     except OSError as error:
         damages.append(Damage("config.toml", error.strerror or str(error), "make it readable"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, or not TOML
+    except ValueError as error:  # not UTF-8, or not TOML
         damages.append(Damage("config.toml", f"not TOML: {error}", todo))
     return {}
 

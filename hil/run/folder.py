@@ -163,7 +163,7 @@ class RunFolder:
             return {}
         try:
             value = json.loads(path.read_text())
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise RunError("a damaged file", where=str(path), got=str(error), todo="restore it, or start a new run") from error
         if not isinstance(value, dict):
             raise RunError("a damaged file", where=str(path), got=type(value).__name__, allowed="a JSON object")
@@ -209,7 +209,7 @@ class RunFolder:
             try:
                 facts = json.loads(line)
                 of, split = int(facts["epoch"]), str(facts["split"])
-            except (ValueError, TypeError, KeyError):  # a torn last line of a killed run is dropped too
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError):  # a torn last line of a killed run is dropped too
                 continue
             if of <= epoch and (of, split) not in seen:
                 seen.add((of, split))

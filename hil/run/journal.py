@@ -26,9 +26,10 @@ from hil.errors import RunError
 
 SYNC_S = 1.0
 COMMIT_MARK = b'","kind":"commit",'
+WHOLE = rb"(?:0|[1-9]\d{0,17})"  # what matches a commit is JSON
 COMMIT = re.compile(
-    rb'\{"t":"[0-9T:.+-]{29}","kind":"commit","step":\d+,"epoch":\d+,"batch":\d+,"loss":-?\d[0-9.e+-]*,"passes":\d+,'
-    rb'"device_s":\d+\.\d+(,"faults":\d+)?\}\n?'
+    rb'\{"t":"[0-9T:.+-]{29}","kind":"commit","step":#,"epoch":#,"batch":#,"loss":-?#(?:\.\d+)?(?:e[+-]?\d+)?,"passes":#,'
+    rb'"device_s":#\.\d+(,"faults":#)?\}\n?'.replace(b"#", WHOLE)
 )
 TAIL_BYTES = 1 << 16
 

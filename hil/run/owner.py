@@ -115,5 +115,5 @@ def _read(path: Path) -> tuple[int, str, str, str]:
         facts = json.loads(path.read_text())
         pid = facts["pid"]
         return pid if isinstance(pid, int) else 0, *(str(facts[name])[:500] for name in ("host", "since", "command"))  # type: ignore[return-value]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 0, "", "", ""

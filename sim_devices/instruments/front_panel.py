@@ -104,7 +104,8 @@ def _scaled(pattern: str, name: str, divisions: int, of: Callable[[Call], Settin
     """A range given per division."""
 
     def put(call: Call) -> None:
-        of(call).change(**{name: number(call.only(), "S" if divisions == HORIZONTAL else "V") * divisions})
+        value = number(call.only(), "S" if divisions == HORIZONTAL else "V") * divisions
+        of(call).change(**{name: of(call).read(name, repr(value))})
 
     return Command(pattern, put, lambda call: f"{of(call).number(name) / divisions:{NR3}}")
 

@@ -22,6 +22,7 @@ from sim_devices.instruments.settings import Settings, setting
 SOURCE_OHM = 50.0
 OPEN_CIRCUIT_V = 10.0
 LEAST_VPP = 2e-3  # into an open end
+HIGHEST_DBM = 100.0  # far above what the stage gives into any load
 ROUNDING_V = 1e-5  # settings come as decimal text: what fits up to this fits
 CREST = {"SIN": 2 * math.sqrt(2), "SQU": 2.0, "TRI": 2 * math.sqrt(3), "RAMP": 2 * math.sqrt(3)}  # Vpp per Vrms
 PARAMETERS: dict[str, Parameter] = {
@@ -158,6 +159,8 @@ def _read_vpp(token: Token, s: Settings) -> float:
             token, unit = token[: -len(suffix)].rstrip() + ("" if suffix == "DBM" else "V"), suffix
     value = number(token, "" if unit == "DBM" else "V")
     if unit == "DBM":
+        if value > HIGHEST_DBM:
+            raise ScpiError(-222, f"{value:g} dBm")
         value = math.sqrt(1e-3 * 10 ** (value / 10) * _finite_load(s))
     vpp = value if unit == "VPP" else value * _crest(s)
     if vpp < 0.999 * LEAST_VPP * divider(s.number("load")):

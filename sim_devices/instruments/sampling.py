@@ -53,8 +53,17 @@ def sampling(range_s: float, clock_hz: float, memory: int, wanted: float, *, any
         return Sampling(wanted / range_s, int(wanted), 1)
     whole = round(ratio)
     if whole >= least and abs(ratio - whole) <= SLACK * whole:
-        divider = next(k for k in range(least, whole + 1) if whole % k == 0)
+        divider = _divisor(whole, least)
         keep = whole // divider
         return Sampling(clock_hz / divider, int(wanted) * keep, keep)
     points = max(1, math.floor(clock_hz / least * range_s + SLACK))
     return Sampling(clock_hz / least, points, max(1, math.ceil(points / wanted)))
+
+
+def _divisor(whole: int, least: int) -> int:
+    """The smallest divisor of `whole` that is at least `least`, in as many steps as the root of `whole`."""
+    root = math.isqrt(whole)
+    for small in range(least, root + 1):
+        if whole % small == 0:
+            return small
+    return next(whole // part for part in range(min(root, whole // least), 0, -1) if whole % part == 0)

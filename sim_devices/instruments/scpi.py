@@ -28,6 +28,7 @@ from sim_devices.instruments.status import OPC, Status
 Answer = str | bytes
 NODE = re.compile(r"(\[)?:?([A-Za-z]+)(?:<(\d+)>)?(\])?:?")
 KEYWORD = re.compile(r"([A-Z][A-Z_]*?)(\d*)")
+SUFFIX_DIGITS = 9  # longer ones are out of every range
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ class Scpi:
                 self.status.report(error)
                 continue
             if answer is not None:
-                answers.append(answer if isinstance(answer, bytes) else answer.encode("latin-1"))
+                answers.append(answer if isinstance(answer, bytes) else answer.encode("ascii", "replace"))
 
     def _answer(self, command: Command | None, call: Call, unit: Unit, waiting: bool) -> Answer | None:
         if command is not None and unit.query and command.get is not None:
@@ -174,7 +175,7 @@ class Scpi:
             if below is None:
                 raise ScpiError(-113, ":".join(words))
             limit = branch.limits[name]
-            if digits and not 1 <= int(digits) <= max(limit, 1):
+            if digits and not 1 <= int(digits[: SUFFIX_DIGITS + 1]) <= max(limit, 1):
                 raise ScpiError(-114, ":".join(words))
             if limit:
                 given.append(int(digits or 1))

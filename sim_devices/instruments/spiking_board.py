@@ -7,6 +7,7 @@ has tripped, drives no current: its membranes are at rest and STEP is refused. I
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
 import time
@@ -32,7 +33,8 @@ FIXED_POINT, FLOAT = 0, 1
 RESETS: tuple[Reset, ...] = ("soft", "hard")
 FULL_CODE = 32767
 LARGEST = (1 << 18) + 64  # bytes: two steps of 128 x 256 float32, and their block
-STATE_VALUES = 1 << 26  # rows x neurons that an array can hold
+STATE_VALUES = 1 << 24  # rows x neurons that an array can hold
+MEMBRANES = 1 << 26  # values of the last pass that an array remembers
 NOTHING = struct.Struct("")
 CHANNEL = 1  # of the only output, the currents
 
@@ -57,6 +59,10 @@ class _Array:
     membranes: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     base: int = 0
     span: int = 0
+
+    @property
+    def remembered(self) -> int:
+        return sum(part.numel() for part in self.membranes.values())
 
     def at_rest(self) -> None:
         self.state = self.twin.rest(0, torch.Generator())
@@ -241,6 +247,8 @@ class SpikingBoard:
     def _step(self, payload: memoryview) -> bytes:
         array, block = self._block(payload)
         currents = self._currents(array, block, payload[wire.BLOCK.size :])
+        if (block.first_step or block.first_row) and array.remembered + currents.numel() > MEMBRANES:
+            raise _Complaint(Code.NO_ROOM, f"the pass has more than {MEMBRANES} membranes; begin a new one")
         if not block.first_step and not block.first_row:
             array.base, array.span = array.base + array.span, 0
             array.membranes.clear()
@@ -294,6 +302,8 @@ class SpikingBoard:
     def _block(self, payload: memoryview) -> tuple[_Array, _Block]:
         number, _, first_step, steps, first_row, rows = _fields(wire.BLOCK, payload[: wire.BLOCK.size])
         array = self._array(number)
+        if not steps or not rows:
+            raise _Complaint(Code.BAD_PAYLOAD, f"a block of {steps} steps and {rows} rows")
         if (first_row + rows) * array.twin.size > STATE_VALUES:
             raise _Complaint(Code.NO_ROOM, f"rows up to {first_row + rows}")
         return array, _Block(first_step, steps, first_row, rows)
@@ -301,7 +311,7 @@ class SpikingBoard:
     def _currents(self, array: _Array, block: _Block, data: memoryview) -> Tensor:
         shape = (block.steps, block.rows, array.twin.size)
         dtype = np.dtype("<f4" if array.numbers == FLOAT else "<i2")
-        if len(data) != np.prod(shape, dtype=np.int64) * dtype.itemsize:
+        if len(data) != math.prod(shape) * dtype.itemsize:
             raise _Complaint(Code.BAD_PAYLOAD, f"{len(data)} bytes for currents {shape}")
         values = np.frombuffer(data, dtype).reshape(shape)
         if array.numbers == FIXED_POINT:

@@ -1,0 +1,1 @@
+"""What benchmarks/fuzz.py is made of: a mutator, and the readers that it is turned on."""
