@@ -56,7 +56,7 @@ LEARNERS = {
     "phyll": "hil.learners.phyll:PhyLL",
     "spide": "hil.learners.spide:SPIDE",
 }
-TWINS = {"mach_zehnder": "sim_devices.mach_zehnder:MachZehnder"}
+TWINS = {"mach_zehnder": "sim_devices.mach_zehnder:MachZehnder", "tabulated": "sim_devices.tabulated:Tabulated"}
 CHIPS = {"lif": "sim_devices.spiking_array:TwinChip"}
 FUSED = ("Adam", "AdamW", "SGD")  # torch's optimisers with a fused step on CPU
 

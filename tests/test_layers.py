@@ -8,7 +8,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTRACTS = {"device", "errors", "network", "encoding", "learner", "feedback", "synapses", "chance", "wrappers", "conformance"}
+CONTRACTS = {
+    "device",
+    "errors",
+    "network",
+    "encoding",
+    "learner",
+    "feedback",
+    "functions",
+    "expression",
+    "plain_table",
+    "synapses",
+    "chance",
+    "wrappers",
+    "conformance",
+}
 ENTRY = {"__main__", "__init__"}
 COMPOSITION = {"cli", "config", "bench", "experiment", "architecture", "listing", "launch", "comparison", *ENTRY}
 COLUMNS = {"drivers", "sim_devices", "calibration"}
