@@ -145,16 +145,17 @@ def checked_settings(experiment: Experiment, where: str) -> None:
 
 
 @contextmanager
-def built(experiment: Experiment, where: Path, bench_copy: Path | None = None) -> Iterator[Built]:
+def built(experiment: Experiment, where: Path, bench_copy: Path | None = None, given: Dataset | None = None) -> Iterator[Built]:
     """Build `experiment`, read from the file `where`; closes all it opened.
 
     Args:
         bench_copy: bench file to use instead of the one named, when a run folder holds a copy.
+        given: data to use instead of those of [data], for a search that splits them in its own way.
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
     """
     place = str(where)
-    data = dataset(experiment)
+    data = dataset(experiment) if given is None else given
     chain = synapses(experiment, data, place)
     feedback = closing(experiment, chain, data.train.x.shape[1])
     learner_class, settings = _learner(experiment, place)
@@ -174,6 +175,25 @@ def built(experiment: Experiment, where: Path, bench_copy: Path | None = None) -
         provenance = training.devices[0].spec.provenance
         labels = Labels(experiment.name or where.stem, provenance, node.facts, node.resources)
         yield Built(training, node, labels, _resolved(experiment, wired.decode), wired.transfer)
+
+
+def elsewhere(made: Built, experiment: Experiment, where: Path, stack: ExitStack) -> Network:
+    """The synapses of `made` in front of the device of `experiment`: how a trained network stands another one.
+
+    Raises: as `built`.
+    """
+    trained, place = made.training.net, str(where)
+    chain = [layer.synapse for layer in trained.stack]
+    features = made.training.data.train.x.shape[1]
+    return _wired(experiment, _open(experiment, where, None, stack), chain, trained.feedback, features, place).net
+
+
+def optimiser(groups: list[dict[str, Any]], experiment: Experiment, where: str) -> torch.optim.Optimizer:
+    """The optimiser of [optimizer] for groups of parameters, each with an "lr" of its own.
+
+    Raises: ConfigError.
+    """
+    return _optimizer(groups, experiment, where)
 
 
 def twin_of(use: str, settings: dict[str, Any], where: str) -> Twin:
@@ -262,7 +282,9 @@ def _keeps(found: object, parts: tuple[str, ...], kind: str, use: str, where: st
         )  # fmt: skip
 
 
-def _optimizer(parameters: list[nn.Parameter], experiment: Experiment, where: str) -> torch.optim.Optimizer:
+def _optimizer(
+    parameters: list[nn.Parameter] | list[dict[str, Any]], experiment: Experiment, where: str
+) -> torch.optim.Optimizer:
     table = experiment.optimizer
     place = f"{where}: [optimizer]"
     known = {name: f"torch.optim:{name}" for name in torch.optim.__all__ if name[0].isupper() and name != "Optimizer"}

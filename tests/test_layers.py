@@ -24,7 +24,7 @@ CONTRACTS = {
     "conformance",
 }
 ENTRY = {"__main__", "__init__"}
-COMPOSITION = {"cli", "config", "bench", "experiment", "architecture", "listing", "launch", "comparison", *ENTRY}
+COMPOSITION = {"cli", "config", "bench", "experiment", "architecture", "listing", "launch", "comparison", "search_file", "workshop", "searching", *ENTRY}
 COLUMNS = {"drivers", "sim_devices", "calibration"}
 ONLY_IN = {
     "deap": {"hil/search"},
