@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hil.config import UNTOUCHED, DeviceTable, EncodeTable, Experiment, Section, checked, find, override, read_toml
+from hil.config import UNTOUCHED, DeviceTable, EncodeTable, Experiment, Section, checked, find, read_experiment, read_toml
 from hil.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1)]
@@ -162,10 +162,7 @@ def base_experiment(file: SearchFile, path: Path) -> tuple[Experiment, Path]:
         ConfigError.
     """
     base = find(file.base, path)
-    table = read_toml(base)
-    for text in file.set:
-        override(table, text)
-    return checked(Experiment, table, str(base)), base
+    return read_experiment(base, file.set), base
 
 
 def _falls(table: HalvingTable) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 from hil.errors import ConfigError
 
 SUFFIXES = {
@@ -24,12 +27,20 @@ def quantity(value: object, unit: str, where: str) -> float:
     import pint  # slow to import, and only texts with units need it
 
     try:
-        return float(pint.UnitRegistry(cache_folder=None)(value).to(unit).magnitude)
+        return float(_registry()(value).to(unit).magnitude)
     except (pint.PintError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(
             "not a quantity of this kind", where=where, got=repr(value), allowed=f"{unit}, for example 1.5 with its unit",
             outputs="untouched; nothing was opened",
         ) from error  # fmt: skip
+
+
+@cache
+def _registry() -> Any:
+    """The units that there are; made once a process, as it takes a third of a second."""
+    import pint
+
+    return pint.UnitRegistry(cache_folder=None)
 
 
 def suffix_of(parameter: str, stem: str) -> str | None:

@@ -15,7 +15,7 @@ from deap import gp
 
 from hil.expression import OF_ONE, OF_TWO, VARIABLE, Node, parsed
 
-NUMBER = "number"
+ARGUMENT, NUMBER = "ARG0", "number"  # the names of the variable and of the placeholder in DEAP
 NUMBERS_REACH = 2.0
 FIRST_HEIGHT = (1, 3)
 
@@ -24,7 +24,6 @@ FIRST_HEIGHT = (1, 3)
 def _primitives() -> Any:
     """The functions of hil/expression.py; one type, so DEAP's choice never depends on the order of a set."""
     found = gp.PrimitiveSet("g", 1)
-    found.renameArguments(ARG0=VARIABLE)
     for arity, functions in ((1, OF_ONE), (2, OF_TWO)):
         for name, function in functions.items():
             found.addPrimitive(function, arity, name=name)
@@ -64,7 +63,7 @@ def _within(tree: Any, parent: str, height: int, nodes: int) -> str:
 
 
 def _moved(node: Any) -> Any:
-    return node if _is_function(node) or node.name == VARIABLE else _number(_value(node) + random.gauss(0, 0.3))
+    return node if _is_function(node) or node.name == ARGUMENT else _number(_value(node) + random.gauss(0, 0.3))
 
 
 def _is_function(node: Any) -> bool:
@@ -82,7 +81,8 @@ def _number(value: float) -> Any:
 def _tree(text: str) -> Any:
     """Text -> DEAP's tree: the nodes in prefix order."""
     known = _primitives().mapping
-    found = [known[node.name] if node.name else _number(node.number) for node in parsed(text)]
+    names = [(ARGUMENT if node.name == VARIABLE else node.name, node.number) for node in parsed(text)]
+    found = [known[name] if name else _number(number) for name, number in names]
     return gp.PrimitiveTree(found)
 
 
@@ -96,7 +96,7 @@ def _text(tree: Sequence[Any]) -> str:
 def _read(tree: Sequence[Any], at: int) -> tuple[Node, int]:
     here = tree[at]
     if not _is_function(here):
-        leaf = Node(VARIABLE) if here.name == VARIABLE else Node("", (), round(_value(here), 4))
+        leaf = Node(VARIABLE) if here.name == ARGUMENT else Node("", (), round(_value(here), 4))
         return leaf, at + 1
     below, at = [], at + 1
     for _ in range(here.arity):
