@@ -106,7 +106,8 @@ class Feedback:
             ConfigError: as many scales (ranks, ...) as hidden layers are needed, or one for all.
         """
         count = len(rows)
-        distributions, ranks = _layers(self.distribution, count, "distribution"), _layers(self.rank, count, "rank")
+        distributions: tuple[Distribution, ...] = _layers(self.distribution, count, "distribution")
+        ranks = _layers(self.rank, count, "rank")
         scales, sparsities = _layers(self.scale, count, "scale"), _layers(self.sparsity, count, "sparsity")
         return tuple(
             matrix(n, classes, distribution, rng, scale, rank, sparsity)

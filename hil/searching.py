@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -55,7 +55,7 @@ from hil.search_file import SearchFile, base_experiment, read_search
 from hil.workshop import Workshop, completed
 
 DRAWN, GRID = 2000, 241  # pre-activations kept for the report; points of a drawn curve
-Stage = Generator[Point, None, Any]
+Names = Generator[Point, None, list[str]]
 
 
 def start(path: Path, folder: RunFolder, console: Console, cluster: str | None = None) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Hunt:
             "the test split is not touched",
         ]
 
-    def points(self) -> Stage:
+    def points(self) -> Iterator[Point]:
         """All stages."""
         file, table = self._file, self._file.train
         plan = Plan(file.seed, file.search.generations, table.epochs, table.repeats, file.evaluate.chunk)
@@ -156,7 +156,7 @@ class Hunt:
         names = [genome.digest() for genome in (*front, *self._archive.best(count))]
         return list(dict.fromkeys(names))[:count]
 
-    def _halved(self) -> Stage:
+    def _halved(self) -> Names:
         table = self._file.halving
         if table is None:
             return self._top(max(self._file.confirm.candidates, self._file.bench.top if self._file.bench else 1))
@@ -173,7 +173,7 @@ class Hunt:
         halved = self._file.halving
         return self._file.confirm.epochs or (halved.epochs[-1] if halved else self._file.train.epochs)
 
-    def _chosen(self, names: list[str]) -> Stage:
+    def _chosen(self, names: list[str]) -> Names:
         table = self._file.confirm
         entering = {name: self._recipe(name) for name in names[: table.candidates]}
         trial = Trial("choice", entering, seeds(self._file.seed, table.seeds, "choice"), self._epochs)
@@ -183,7 +183,7 @@ class Hunt:
         yield Told(f"choice     {rows[0].name} of {len(rows)}, mean {rows[0].mean:.2%} over {table.seeds} fresh seeds")
         return [*(row.name for row in rows), *names[table.candidates :]]
 
-    def _benched(self, names: list[str]) -> Stage:
+    def _benched(self, names: list[str]) -> Names:
         """The twin's best and some spread over the rest, on both. Returns the names, the bench's best first."""
         table = self._file.bench
         assert table is not None  # asked for
@@ -216,7 +216,7 @@ class Hunt:
         ranked = [genome.digest() for genome in self._archive.best(len(self._archive)) if genome.digest() not in besides]
         return [ranked[(len(ranked) - 1) * (k + 1) // count] for k in range(count)] if ranked else []
 
-    def _confirmed(self, name: str) -> Stage:
+    def _confirmed(self, name: str) -> Iterator[Point]:
         """The winner and its rivals on fresh seeds and held examples; writes the artefact and what the report needs."""
         file, table = self._file, self._file.confirm
         by_hand = hand_made(self._base) if table.hand_made else {}
@@ -294,7 +294,7 @@ class Hunt:
             for _ in train(training):
                 pass
             trace = training.net.forward(self.data.validation.x)
-            model = self._shop.course(self.data).twin.ideal
+            model = self._shop.model()
             layers, alike = [], {}
             for number, layer in enumerate(training.net.stack[:-1]):
                 pre = trace.pre[number].flatten()

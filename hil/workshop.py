@@ -11,14 +11,14 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from hil.architecture import synapses
 from hil.config import UNTOUCHED, Experiment, checked, dump, resolve
@@ -151,6 +151,11 @@ class Workshop:
             experiment.train.batch, ADFASettings(**chosen).loss, experiment.train.schedule, experiment.data.shift,
             tuple(twins[1:]), self.file.search.target,
         )  # fmt: skip
+
+    def model(self) -> Callable[[Tensor], Tensor]:
+        """The twin's noiseless response, drive -> reading, for a report."""
+        device = self.experiment.device
+        return twin_of(str(device.use), device.settings(), f"{self.origin}: [device]").ideal
 
     def _linear(self, seed: int) -> list[nn.Linear]:
         found = synapses(self.experiment.model_copy(update={"seed": seed}), self._data, str(self.origin))

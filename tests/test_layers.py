@@ -24,7 +24,20 @@ CONTRACTS = {
     "conformance",
 }
 ENTRY = {"__main__", "__init__"}
-COMPOSITION = {"cli", "config", "bench", "experiment", "architecture", "listing", "launch", "comparison", "search_file", "workshop", "searching", *ENTRY}
+COMPOSITION = {
+    "cli",
+    "config",
+    "bench",
+    "experiment",
+    "architecture",
+    "listing",
+    "launch",
+    "comparison",
+    "search_file",
+    "workshop",
+    "searching",
+    *ENTRY,
+}
 COLUMNS = {"drivers", "sim_devices", "calibration"}
 ONLY_IN = {
     "deap": {"hil/search"},
@@ -33,6 +46,8 @@ ONLY_IN = {
     "serial": {"drivers/serial_link.py"},
     "nicegui": {"hil/monitor"},
     "dask": {"hil/search"},
+    "distributed": {"hil/search"},
+    "dask_jobqueue": {"hil/search"},
     "pickle": set(),
     "pint": {"hil/config.py", "hil/units.py"},
 }

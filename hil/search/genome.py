@@ -63,7 +63,7 @@ class Gene:
         if kind in WHOLE:
             return min(int(self.low) + int(share * (int(self.high) - int(self.low) + 1)), int(self.high))
         if kind in LOGARITHMIC:
-            return min(max(self.low * (self.high / self.low) ** share, self.low), self.high)
+            return float(min(max(self.low * (self.high / self.low) ** share, self.low), self.high))
         return self.low + (self.high - self.low) * share
 
 

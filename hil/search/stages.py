@@ -12,8 +12,7 @@ Every stage is a generator of points that returns what it found; its record is o
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median, stdev
 from typing import Any
@@ -76,7 +75,7 @@ def seeds(seed: int, count: int, stream: str) -> tuple[int, ...]:
     return tuple(seed_of(seed, number, stream) for number in range(count))
 
 
-def tried(trial: Trial, evaluator: Evaluator, chunk: int, history: History) -> Iterator[Point]:
+def tried(trial: Trial, evaluator: Evaluator, chunk: int, history: History) -> Generator[Point, None, list[Row]]:
     """Train a trial; returns a row for every recipe, in their order."""
     jobs = trial.jobs
     yield from answered(evaluator, chunked(jobs, chunk), history, trial.stage)
@@ -102,7 +101,7 @@ def halving(
     evaluator: Evaluator,
     chunk: int,
     history: History,
-) -> Iterator[Point]:
+) -> Generator[Point, None, list[str]]:
     """Successive halving. rungs: (epochs, recipes that enter). Returns the names that entered the last rung, best first."""
     names = list(recipes)
     for number, (epochs, keep) in enumerate(rungs, 1):
@@ -173,7 +172,7 @@ class Budget:
         return ""
 
 
-def on_bench(trial: Trial, bench: Evaluator, budget: Budget, history: History) -> Iterator[Point]:
+def on_bench(trial: Trial, bench: Evaluator, budget: Budget, history: History) -> Generator[Point, None, tuple[list[Row], str]]:
     """One candidate after the other; returns rows of those that were done, and why it ended early, or ""."""
     jobs = trial.jobs
     for number, job in enumerate(jobs):
@@ -203,7 +202,3 @@ def rank_correlation(twin: Sequence[Row], bench: Sequence[Row]) -> float | None:
     if len(pairs) < 3 or len({a for a, _ in pairs}) < 2 or len({b for _, b in pairs}) < 2:
         return None
     return float(spearmanr([a for a, _ in pairs], [b for _, b in pairs]).statistic)
-
-
-def elapsed(since: float) -> float:
-    return time.perf_counter() - since

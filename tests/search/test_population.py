@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_search import BASE, FILE, write
 
 from hil.config import Experiment, checked
 from hil.errors import ConfigError
@@ -19,7 +20,6 @@ from hil.search.recipe import Job, Recipe
 from hil.search.stacked import stacked
 from hil.search_file import SearchFile, read_search
 from hil.workshop import Workshop
-from small_search import BASE, FILE, write
 
 FUNCTIONS: list[Function] = [
     Sine(phase=1.2),
@@ -87,7 +87,7 @@ def test_a_lane_ends_with_the_weights_of_an_ordinary_run(tmp_path: Path, change:
 
 
 def test_outcomes_are_those_of_the_ordinary_loop(tmp_path: Path) -> None:
-    text = FILE.replace("[search]\n", "[search]\ntarget = 0.3\n") + '[[others]]\nv_pi_v = 4.5\n[[others]]\nphase_rad = 0.5\n'
+    text = FILE.replace("[search]\n", "[search]\ntarget = 0.3\n") + "[[others]]\nv_pi_v = 4.5\n[[others]]\nphase_rad = 0.5\n"
     shop = workshop(tmp_path, text=text, base=BASE.replace('use = "adfa"', 'use = "adfa"\nloss = "mse"'))
     data = shop.data()
     asked = jobs(FUNCTIONS, [5e-3] * len(FUNCTIONS))
@@ -125,7 +125,11 @@ def test_a_drive_that_the_device_would_refuse_ends_a_candidate(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [('use = "adfa"', 'use = "dfa"'), ("lr = 5e-3", 'use = "Adagrad"\nlr = 5e-3'), ("[64, 12, 8, 10]", "[64, 12, 8, 10]\nx = 1")],
+    [
+        ('use = "adfa"', 'use = "dfa"'),
+        ("lr = 5e-3", 'use = "Adagrad"\nlr = 5e-3'),
+        ("[64, 12, 8, 10]", "[64, 12, 8, 10]\nx = 1"),
+    ],
 )
 def test_what_is_no_population_is_refused(tmp_path: Path, old: str, new: str) -> None:
     shop = workshop(tmp_path, BASE.replace(old, new))

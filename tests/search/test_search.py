@@ -70,7 +70,9 @@ def test_a_search_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
     found = tmp_path / "r" / summary["feedback"]
     assert Feedback.load(found) == Feedback.from_table(summary["recipe"]["feedback"])
     assert "standard_error" in found.read_text()
-    used = BASE.replace('use = "adfa"', f'use = "adfa"\nfeedback = "r/{summary["feedback"]}"').replace("[train]", "[train]\nepochs = 1")
+    used = BASE.replace('use = "adfa"', f'use = "adfa"\nfeedback = "r/{summary["feedback"]}"').replace(
+        "[train]", "[train]\nepochs = 1"
+    )
     (tmp_path / "e.toml").write_text(used)
     capsys.readouterr()
     assert run(["train", str(tmp_path / "e.toml"), "--run", str(tmp_path / "t")]) == 0
