@@ -1,12 +1,15 @@
 """The search beside what it is to be compared with. The last line is one JSON object.
 
-    python benchmarks/search.py [--parts throughput node] [--repeats 5] [--quick] [--record]
+    python benchmarks/search.py [--parts throughput node spikes] [--repeats 5] [--quick] [--record]
 
 throughput   population_vs_pool   time of 64 ordinary trainings in a process pool over that of the same 64 as populations, on
                                   as many processes, all cores, started and warm; rounds interleaved, median of their ratios
              same_accuracy        largest difference of an accuracy between the two, as a fraction of the scored examples
 node         a node of which only a curve is known (experiments/search_tabulated.toml): held accuracy after the genetic
              algorithm, CMA-ES and random search at equal evaluations, and backpropagation through the exact curve, same seeds
+
+spikes       experiments/search_mnist_snn.toml, then the whole of MNIST with the feedback that was found, 5 seeds, test;
+             hours; not among the default parts. HIL_DATA names the folder of the data
 
 Searches live in runs/search-benchmark/; a finished one is not repeated and an interrupted one goes on.
 """
@@ -18,6 +21,8 @@ import dataclasses
 import json
 import os
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -42,6 +47,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "runs" / "search-benchmark"
 DIGITS = ROOT / "experiments" / "digits_adfa_twin.toml"
 TABULATED = ROOT / "experiments" / "search_tabulated.toml"
+SPIKES = ROOT / "experiments" / "search_mnist_snn.toml"
+SNN = ROOT / "experiments" / "mnist_adfa_snn.toml"
 STRATEGIES = ("genetic", "cma", "random")
 POPULATION = 64
 
@@ -151,9 +158,33 @@ def node(repeats: int, quick: bool) -> dict[str, Any]:
     }
 
 
+def spikes(seeds: int, quick: bool) -> dict[str, Any]:
+    """Search, then train with what was found; runs that are done are read."""
+    folder = FOLDER / ("quick" if quick else "full") / "spikes"
+    summary: dict[str, Any] = RunFolder(folder).read_json("summary.json") if folder.exists() else {}
+    if summary.get("status") != "done":
+        again = (folder / SEARCH).exists()
+        summary = carry_on(RunFolder(folder), Console()) if again else start(SPIKES, RunFolder.create(folder), Console())
+    table = ["data.train_examples=2000", "train.epochs=1"] if quick else []
+    scores = []
+    for seed in range(seeds):
+        run = folder.parent / f"spikes-{seed}"
+        sets = [f"seed={seed}", f"learner.feedback={folder / summary['feedback']}", f"optimizer.lr={summary['recipe']['lr']}"]
+        begun = (run / "config.toml").exists()
+        command = ["resume", str(run)] if begun else ["train", str(SNN), "--run", str(run)]
+        done = RunFolder(run).read_json("summary.json") if begun else {}
+        if done.get("status") != "done":
+            rest = [] if begun else [f"--set={text}" for text in (*sets, "train.threads=1", *table)]
+            subprocess.run([sys.executable, "-m", "hil", *command, *rest], cwd=ROOT, check=True)
+            done = RunFolder(run).read_json("summary.json")
+        scores.append(done["test_accuracy"])
+        print(f"seed {seed}: test {scores[-1]:.4f}", flush=True)
+    return {"mean": statistics.mean(scores), "worst": min(scores), "seeds": len(scores), "feedback": summary["feedback"]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=("throughput", "node"), default=["throughput", "node"])
+    parser.add_argument("--parts", nargs="+", choices=("throughput", "node", "spikes"), default=["throughput", "node"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="short, honest searches that show that everything works")
     parser.add_argument("--record", action="store_true", help="append the figures to RESULTS.md")
@@ -163,6 +194,8 @@ def main() -> None:
         result |= throughput(1 if chosen.quick else 3, 1 if chosen.quick else 4)
     if "node" in chosen.parts:
         result["node"] = node(1 if chosen.quick else chosen.repeats, chosen.quick)
+    if "spikes" in chosen.parts:
+        result["spikes"] = spikes(1 if chosen.quick else chosen.repeats, chosen.quick)
     if chosen.record:
         record("Search", ["```", json.dumps(result), "```"])
     print(json.dumps(result))

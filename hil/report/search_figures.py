@@ -53,7 +53,7 @@ def functions(
     for (name, values), colour in zip(found, MANY, strict=False):
         upper.plot(grid, _scaled(values), color=colour, lw=1.6, label=name)
     upper.set_ylabel("relative to largest")
-    _legend(upper, 5)
+    _legend(upper, 2)
     if edges:
         lower.stairs([100 * share for share in shares], edges, fill=True, color=SERIES[2], alpha=0.3, lw=0)
     lower.set_ylim(bottom=0)
@@ -67,7 +67,7 @@ def functions(
 def bars(values: Mapping[str, float]) -> str:
     """Importance of the genes, the largest on top."""
     shown = list(values.items())[:14][::-1]
-    fig, axes = _figure(0.7 + 0.24 * len(shown))
+    fig, axes = _figure(1.1 + 0.24 * len(shown))
     axes.barh([name for name, _ in shown], [100 * value for _, value in shown], color=SERIES[0], height=0.62)
     axes.set_xlabel("variance of the fitness explained (%)")
     axes.grid(axis="y", visible=False)
@@ -79,6 +79,9 @@ def likeness(points: Sequence[tuple[float, float]], name: str) -> str:
     """Fitness over how alike g and the true derivative are."""
     fig, axes = _figure(3.3)
     axes.plot([abs(p[0]) for p in points], [p[1] for p in points], ".", ms=5, color=SERIES[0], alpha=0.5, mew=0)
+    worth = sorted(p[1] for p in points)
+    low, high = worth[len(worth) // 20], worth[-1]
+    axes.set_ylim(low - 0.5 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9)  # a few far below would hide the rest
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("|correlation of g and the true derivative|")
     axes.set_ylabel(name)

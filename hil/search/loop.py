@@ -106,7 +106,7 @@ def search(
         yield from answered(evaluator, chunked(jobs, plan.chunk), history, f"generation {number + 1}/{plan.generations}")
         outcomes = [history.outcomes[job.key] for job in jobs]
         for job, outcome in zip(jobs, outcomes, strict=True):
-            archive.add(genomes[_place(job)], outcome)
+            archive.add(genomes[_place(job)], job.seed, outcome)
         strategy.tell(number, {genome: archive.fitness(genome) for genome in genomes})
         wall_s = time.perf_counter() - begin
         if recorded is None:

@@ -75,7 +75,7 @@ def _claim(claim: Facts) -> str:
 
 
 def _last_seen(history: History) -> dict[str, Facts]:
-    """Genome -> its newest row: its fitness is the mean over all its evaluations."""
+    """Genome -> its newest row: its fitness is of all its evaluations until then."""
     return {row["name"]: row for generation in history.generations for row in generation["genomes"]}
 
 

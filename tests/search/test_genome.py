@@ -13,11 +13,12 @@ from hil.errors import ConfigError
 from hil.expression import Expression, parsed
 from hil.feedback import Feedback, Fourier, Shaped, Tabulated
 from hil.search import trees
+from hil.search.archive import Archive
 from hil.search.baselines import CMA, Random
 from hil.search.genetic import Genetic, fronts
 from hil.search.genome import Gene, Genome, Space, space
 from hil.search.importance import importance
-from hil.search.recipe import Recipe
+from hil.search.recipe import Objective, Outcome, Recipe
 from hil.search.strategy import Operators, Strategy
 from hil.search.stream import keyed
 
@@ -209,3 +210,19 @@ def test_importance_finds_the_gene_that_mattered() -> None:
 def test_cma_refuses_trees() -> None:
     with pytest.raises(ConfigError, match="CMA-ES"):
         CMA(made("tree"), 0, 8)
+
+
+def test_fitness_is_without_the_luck_of_the_seeds() -> None:
+    archive, luck = Archive([Objective("accuracy")], 10), [0.0, 0.2, -0.1]
+    worth = {Genome((k / 10,)): 0.5 + k / 100 for k in range(9)}
+    groups = [list(worth)[:4], [*list(worth)[2:4], *list(worth)[4:6]], [*list(worth)[3:5], *list(worth)[6:]]]
+    for seed, genomes in enumerate(groups):
+        for genome in genomes:
+            for _ in range(20):  # so that little is left to the second sum
+                archive.add(genome, seed, Outcome(worth[genome] + luck[seed]))
+    archive.add(Genome((0.95,)), 1, Outcome(0.0, died_at=3))
+    assert archive.best(9) == sorted(worth, key=lambda genome: -worth[genome])
+    assert archive.fitness(Genome((0.95,))) == (0.0,)
+    lone = Archive([Objective("accuracy")], 10)
+    lone.add(Genome((0.1,)), 0, Outcome(0.7))
+    assert lone.fitness(Genome((0.1,))) == (0.7,)
