@@ -40,7 +40,6 @@ class SearchTable(Section):
     elites: Annotated[int, Field(ge=0)] = 4
     objectives: Annotated[tuple[Literal["accuracy", "robustness", "passes", "steps"], ...], Field(min_length=1)] = ("accuracy",)
     target: Share | None = None
-    start_with_hand_made: bool = False
     tournament: Count = 3
     crossover: Literal["sbx", "blend"] = "sbx"
     crossover_rate: Share = 0.9

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from rich.console import Console
 
 from hil.config import checked, dump, find, read_experiment, read_toml
 from hil.data import Dataset
-from hil.errors import HilError, Interrupted, Refused, Stopped
+from hil.errors import HilError, Interrupted, Refused, Stopped, UnsafeOutputs
 from hil.feedback import correlation, to_table
 from hil.learners.adfa import slope
 from hil.run.folder import RunFolder, write_atomic
@@ -54,6 +54,7 @@ from hil.search.stages import (
 from hil.search_file import SearchFile, base_experiment, read_search
 from hil.workshop import Workshop, completed
 
+CLOSED = "none in use: a bench is opened for one candidate, and closed after it, off and read back"
 DRAWN, GRID = 2000, 241  # pre-activations kept for the report; points of a drawn curve
 Names = Generator[Point, None, list[str]]
 
@@ -80,7 +81,7 @@ def carry_on(folder: RunFolder, console: Console, cluster: str | None = None) ->
     copy = folder.path / "bench.toml"
     workshop = Workshop(file, read_experiment(folder.config), folder.config, copy if copy.exists() else None)
     with Stopping() as stopping, ExitStack() as stack:
-        hunt = Hunt(workshop, folder, History(folder), cluster, stack)
+        hunt = Hunt(workshop, folder, History(folder), cluster, stack, lambda: stopping.asked)
         for line in hunt.introduction():
             console.print(line, markup=False, soft_wrap=True)
         try:
@@ -88,29 +89,41 @@ def carry_on(folder: RunFolder, console: Console, cluster: str | None = None) ->
                 for point in hunt.points():
                     live(point)
                     if stopping.asked:
-                        raise Interrupted(
-                            f"stopped by {stopping.asked}; what was finished is committed", where=str(folder.path),
-                            outputs="none; the node is a twin", todo=f"hil resume {folder.path}",
-                        )  # fmt: skip
-        except Interrupted:
+                        raise Interrupted(f"stopped by {stopping.asked}")
+        except Interrupted as error:
             hunt.conclude("interrupted")
+            raise Interrupted(
+                f"{error.what}; what was finished is committed", where=str(folder.path), outputs=CLOSED,
+                todo=f"hil resume {folder.path}",
+            ) from error  # fmt: skip
+        except UnsafeOutputs:
+            hunt.conclude("fault")
             raise
         except Refused:
             raise
         except HilError as error:
             hunt.conclude("fault")
             raise Stopped(
-                "a fault ended the search; what was finished is committed", where=str(folder.path), outputs=error.outputs,
+                "a fault ended the search; what was finished is committed", where=str(folder.path),
+                outputs=error.outputs or CLOSED,
                 todo=f"remove the cause, then: hil resume {folder.path}",
             ) from error  # fmt: skip
         return hunt.conclude("done")
 
 
 class Hunt:
-    """One search while it runs. stack: closes what is opened."""
+    """One search while it runs. stack: closes what is opened. stop: why it should, or ""."""
 
-    def __init__(self, workshop: Workshop, folder: RunFolder, history: History, cluster: str | None, stack: ExitStack) -> None:
-        self._shop, self._folder, self._history = workshop, folder, history
+    def __init__(
+        self,
+        workshop: Workshop,
+        folder: RunFolder,
+        history: History,
+        cluster: str | None,
+        stack: ExitStack,
+        stop: Callable[[], str],
+    ) -> None:
+        self._shop, self._folder, self._history, self._stop = workshop, folder, history, stop
         self._file = workshop.file
         self.data: Dataset = workshop.data()
         self.space: Space = workshop.space(self.data)
@@ -118,7 +131,7 @@ class Hunt:
         self._base = workshop.base()
         self._strategy = workshop.strategy(self.space)
         workshop.trainer()  # refused here, not in a worker
-        self._evaluator: Evaluator = workshop.evaluator(cluster)
+        self._evaluator: Evaluator = workshop.evaluator(cluster, stop)
         stack.callback(self._evaluator.close)
         self._begin = time.perf_counter()
         self._before = float(folder.read_json("summary.json").get("wall_s", 0.0))
@@ -195,7 +208,7 @@ class Hunt:
             Trial("twin", entering, drawn, epochs), self._evaluator, self._file.evaluate.chunk, self._history
         )
         trial = Trial("bench", entering, drawn, epochs)
-        bench = Here(self._shop.trainer("bench"))
+        bench = Here(self._shop.trainer("bench", self._stop))
         rows, short = yield from on_bench(trial, bench, Budget(table.budget_passes, table.budget_h), self._history)
         agreement = rank_correlation(on_twin, rows)
         noted(Trial("twin", entering, drawn, epochs), on_twin, self._history)

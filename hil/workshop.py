@@ -31,7 +31,7 @@ from hil.search.cluster import Cluster
 from hil.search.evaluator import Evaluator, Here, read_jobs, said
 from hil.search.families import FAMILIES
 from hil.search.genetic import Genetic
-from hil.search.genome import Genome, Space, Value, space
+from hil.search.genome import Space, Value, space
 from hil.search.one_by_one import Candidate, OneByOne
 from hil.search.pool import Pool
 from hil.search.population import Course, TwinPopulation
@@ -118,11 +118,13 @@ class Workshop:
         where = f"{self.origin}: [genome]"
         return space(table.family, table.genes, otherwise, layers, table.terms, table.knots, table.reach, where)
 
-    def trainer(self, place: Place = "twin") -> Trainer:
-        """Raises: ConfigError: a population is not what this experiment can be trained as."""
+    def trainer(self, place: Place = "twin", stop: Callable[[], str] = lambda: "") -> Trainer:
+        """stop: as in OneByOne.
+
+        Raises: ConfigError: a population is not what this experiment can be trained as."""
         data, target = self.data(), self.file.search.target
         if place == "bench" or self.file.evaluate.by == "one":
-            return OneByOne(lambda job: self.candidate(job, data, place), target)
+            return OneByOne(lambda job: self.candidate(job, data, place), target, stop)
         return TwinPopulation(self.course(data), self.file.evaluate.device)
 
     def course(self, data: Dataset) -> Course:
@@ -205,24 +207,23 @@ class Workshop:
         table = experiment.model_dump(exclude_none=True)
         return checked(Experiment, {**table, "device": {**table["device"], **other}}, "[[others]]")
 
-    def evaluator(self, cluster: str | None = None) -> Evaluator:
+    def evaluator(self, cluster: str | None = None, stop: Callable[[], str] = lambda: "") -> Evaluator:
         """Who trains candidates on the twin: a cluster, processes of this machine, or this process."""
         workers = self.file.evaluate.workers or os.cpu_count() or 1
         if cluster is not None:
             return Cluster(work, self.text(), cluster, self.file.slurm)
         if workers > 1 and self.file.evaluate.device == "cpu":
             return Pool(work, self.text(), workers)
-        return Here(self.trainer())
+        return Here(self.trainer(stop=stop))
 
     def strategy(self, found: Space) -> Strategy:
         """Raises: ConfigError."""
         table, seed = self.file.search, self.file.seed
-        first: tuple[Genome, ...] = ()
         if table.strategy == "random":
-            return Random(found, seed, table.population, first)
+            return Random(found, seed, table.population)
         if table.strategy == "cma":
-            return CMA(found, seed, table.population, first)
-        return Genetic(found, seed, table.population, table.elites, _operators(table), first)
+            return CMA(found, seed, table.population)
+        return Genetic(found, seed, table.population, table.elites, _operators(table))
 
     @property
     def objectives(self) -> tuple[Objective, ...]:

@@ -11,7 +11,7 @@ diverged says nothing about seeds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean
 
 import numpy as np
@@ -22,6 +22,7 @@ from hil.search.recipe import Objective, Outcome
 from hil.search.strategy import Fitness
 
 Seen = tuple[int, Outcome]  # the seed, and what came of it
+DIGITS = 9  # so that rounding makes nobody dominate an equal
 
 
 class Archive:
@@ -52,10 +53,7 @@ class Archive:
         if self._luck is None:
             self._luck = tuple(self._seeds(one) for one in self._objectives)
         return tuple(
-            mean(
-                self._value(one, seen) - (luck.get(seen[0], 0.0) if seen[1].died_at is None else 0.0)
-                for seen in self._found[genome]
-            )
+            round(mean(self._value(one, seen) - _luck(luck, seen) for seen in self._found[genome]), DIGITS)
             for one, luck in zip(self._objectives, self._luck, strict=True)
         )
 
@@ -96,3 +94,7 @@ class Archive:
             design[number, column[seed]] = 1.0
         solved = np.linalg.lstsq(design, target, rcond=None)[0]
         return {seed: float(solved[column[seed]]) for seed in seeds}
+
+
+def _luck(luck: Mapping[int, float], seen: Seen) -> float:
+    return luck.get(seen[0], 0.0) if seen[1].died_at is None else 0.0

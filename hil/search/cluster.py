@@ -91,7 +91,7 @@ def _opened(address: str, slurm: Mapping[str, Any]) -> tuple[Any, Any]:
             cluster = SLURMCluster(**{"cores": 1, "processes": 1, "memory": "4GB", **slurm})
             cluster.scale(jobs=int(count))
             return cluster, Client(cluster)
-        return None, Client(address, timeout=10)
+        return None, Client(address, timeout=5)
     except (OSError, ValueError, ImportError, TypeError) as error:
         raise ConfigError(
             "no cluster", where=f"--cluster {address}", got=str(error) or type(error).__name__,

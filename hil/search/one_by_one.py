@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from hil.errors import OutOfRange, RunError
+from hil.errors import Interrupted, OutOfRange, RunError
 from hil.network import Network
 from hil.run.loop import Epoch, Training, evaluate, train
 from hil.search.population import outcome
@@ -28,10 +28,20 @@ class Candidate:
 
 
 class OneByOne:
-    """A Trainer. Args: make: builds what a job asks for, and closes it. target: as in Course."""
+    """A Trainer.
 
-    def __init__(self, make: Callable[[Job], AbstractContextManager[Candidate]], target: float | None = None) -> None:
-        self._make, self._target = make, target
+    Args:
+        make: builds what a job asks for, and closes it. target: as in Course.
+        stop: asked after every step; its answer, unless "", ends the training there, and a resume begins the candidate anew.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Job], AbstractContextManager[Candidate]],
+        target: float | None = None,
+        stop: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._make, self._target, self._stop = make, target, stop
 
     def train(self, jobs: Sequence[Job]) -> list[Outcome]:
         return [self._one(job) for job in jobs]
@@ -45,6 +55,8 @@ class OneByOne:
             died, robustness = -1, None
             try:
                 for point in train(training):
+                    if self._stop():
+                        raise Interrupted(f"stopped by {self._stop()} in the middle of a candidate", where=job.key)
                     if isinstance(point, Epoch):
                         curve.append(point.validation["accuracy"])
                         marks.append((training.step, training.device_passes))
@@ -53,7 +65,15 @@ class OneByOne:
             except RunError:  # the loop's word for a loss that is not finite
                 died = training.step
             if died < 0 and made.others:
-                found = [evaluate(net, training.learner, training.data.validation)[0]["accuracy"] for net in made.others]
+                found = [_accuracy(net, training) for net in made.others]
                 robustness = sum(found) / len(found)
             seconds = time.perf_counter() - begin
             return outcome(curve, died, robustness, marks, self._target, seconds, made.where)
+
+
+def _accuracy(net: Network, training: Training) -> float:
+    """Through another device; 0 if it refuses what the network sends."""
+    try:
+        return evaluate(net, training.learner, training.data.validation)[0]["accuracy"]
+    except OutOfRange:
+        return 0.0
