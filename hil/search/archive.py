@@ -12,7 +12,7 @@ diverged says nothing about seeds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import mean
+from statistics import mean, median
 
 import numpy as np
 
@@ -58,9 +58,17 @@ class Archive:
         )
 
     def best(self, count: int) -> list[Genome]:
-        """By the first objective; of equals the one evaluated more often, then the earlier."""
-        ranked = sorted(self._found, key=lambda genome: (-self.fitness(genome)[0], -len(self._found[genome])))
-        return ranked[:count]
+        """By the first objective, as far as it can be trusted: n evaluations count against one of the median genome.
+
+        The best of many single evaluations is mostly lucky; without this it would win over one that was good five times.
+        """
+        middle = median(self.fitness(genome)[0] for genome in self._found)
+
+        def trusted(genome: Genome) -> float:
+            times = len(self._found[genome])
+            return (times * self.fitness(genome)[0] + middle) / (times + 1)
+
+        return sorted(self._found, key=lambda genome: -trusted(genome))[:count]
 
     def front(self) -> list[Genome]:
         """Those that nobody dominates, best first by the first objective."""

@@ -223,6 +223,15 @@ def test_fitness_is_without_the_luck_of_the_seeds() -> None:
     archive.add(Genome((0.95,)), 1, Outcome(0.0, died_at=3))
     assert archive.best(9) == sorted(worth, key=lambda genome: -worth[genome])
     assert archive.fitness(Genome((0.95,))) == (0.0,)
+    assert archive.fitness(Genome((0.8,)))[0] == pytest.approx(0.58 + sum(luck) / 3, abs=0.01)
     lone = Archive([Objective("accuracy")], 10)
     lone.add(Genome((0.1,)), 0, Outcome(0.7))
     assert lone.fitness(Genome((0.1,))) == (0.7,)
+
+
+def test_one_lucky_evaluation_is_trusted_less_than_many_good_ones() -> None:
+    archive = Archive([Objective("accuracy")], 10)
+    for place, values in enumerate([[0.5], [0.5], [0.8], [0.78] * 5]):
+        for seed, value in enumerate(values):
+            archive.add(Genome((place / 10,)), seed, Outcome(value))
+    assert archive.best(2) == [Genome((0.3,)), Genome((0.2,))]
