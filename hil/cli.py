@@ -21,7 +21,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from hil.errors import ConfigError, HilError, Interrupted, Refused, Stopped, UnsafeOutputs
+from hil.errors import ConfigError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
 
 app = cyclopts.App(
     name="hil",
@@ -133,6 +133,54 @@ def train(
 
 
 @app.command
+def search(
+    search: Path,
+    /,
+    *,
+    run: Annotated[Path | None, Parameter(name="--run")] = None,
+    cluster: Annotated[str | None, Parameter(name="--cluster")] = None,
+) -> None:
+    """Search the feedback that a node learns best with, as SEARCH.toml describes.
+
+    Parameters
+    ----------
+    search
+        The search file, see hil/search_file.py.
+    run
+        The run folder, new or empty; by default a new one under runs/.
+    cluster
+        local:N, slurm:N, or the address of a Dask scheduler; by default processes of this machine.
+    """
+    from hil.run.folder import RunFolder
+    from hil.search_file import read_search
+    from hil.searching import start
+
+    name = read_search(search).name or search.stem
+    folder = RunFolder.create(run or _fresh(name))
+    with folder.owned():
+        try:
+            summary = start(search, folder, out, cluster)
+        except Refused:
+            if not (folder.path / "evaluations.jsonl").exists():
+                shutil.rmtree(folder.path, ignore_errors=True)  # nothing ran: leave no empty folder behind
+            raise
+        _searched(folder, summary)
+
+
+def _searched(folder: Any, summary: Mapping[str, Any]) -> None:
+    """Report a finished search."""
+    from hil.search.report import render
+
+    page = render(folder.path)
+    found = folder.path / summary["feedback"]
+    out.print(
+        f"done in {summary['wall_s']:.0f} s, {summary['evaluations']:,} trainings, {summary['diverged']} of them diverged."
+    )
+    out.print(f"found   {found}\nrun     {folder.path}\nreport  {page}", soft_wrap=True)
+    out.print(f'next    [learner] feedback = "{found}"   in any experiment', soft_wrap=True, markup=False)
+
+
+@app.command
 def resume(
     run: Path,
     /,
@@ -155,6 +203,18 @@ def resume(
     from hil.run import condition
     from hil.run.folder import RunFolder
 
+    if (run / "search.toml").is_file():
+        from hil.searching import carry_on
+
+        found = RunFolder.open(run)
+        if found.read_json("summary.json").get("status") == "done":
+            raise RunError(
+                "this search is finished", where=str(run), outputs="untouched; nothing was opened",
+                todo=f"look at it: hil report {run}",
+            )  # fmt: skip
+        with found.owned():
+            _searched(found, carry_on(found, out))
+        return
     condition.inspect(run, verify=False)  # it is a run folder
     folder = RunFolder(run)
     with folder.owned():
@@ -214,6 +274,7 @@ def report(*runs: Path) -> None:
     """Write report.html into each run folder, from what is in it."""
     from hil.report import render
     from hil.run.folder import RunFolder
+    from hil.search.report import render as render_search
 
     if not runs:
         raise ConfigError(
@@ -224,7 +285,8 @@ def report(*runs: Path) -> None:
             todo="hil report RUN; hil list runs shows them",
         )
     for path in runs:
-        out.print(f"report  {render(RunFolder.open(path).path)}", soft_wrap=True)
+        searched = (RunFolder.open(path).path / "search.toml").is_file()
+        out.print(f"report  {(render_search if searched else render)(path)}", soft_wrap=True)
 
 
 @app.command

@@ -278,6 +278,9 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     table = read_toml(path)
     for text in overrides:
         override(table, text)
+    learner = table.get("learner")
+    if isinstance(learner, dict) and str(learner.get("feedback", "")).endswith(".toml"):  # a run holds all that it depends on
+        learner["feedback"] = read_toml(find(str(learner["feedback"]), path))
     return checked(Experiment, table, str(path))
 
 

@@ -64,7 +64,7 @@ LEARNERS = {
     "phyll": "hil.learners.phyll:PhyLL",
     "spide": "hil.learners.spide:SPIDE",
 }
-TWINS = {"mach_zehnder": "sim_devices.mach_zehnder:MachZehnder"}
+TWINS = {"mach_zehnder": "sim_devices.mach_zehnder:MachZehnder", "tabulated": "sim_devices.tabulated:Tabulated"}
 CHIPS = {"lif": "sim_devices.spiking_array:TwinChip"}
 FUSED = ("Adam", "AdamW", "SGD")  # torch's optimisers with a fused step on CPU
 
@@ -175,17 +175,19 @@ def built(
     *,
     record: bool = False,
     node: Node | None = None,
+    given: Dataset | None = None,
 ) -> Iterator[Built]:
     """Build `experiment`, read from the file `where`; closes all it opened.
 
     Args:
         bench_copy: bench file to use instead of the one named, when a run folder holds a copy. run: that folder.
         told: hears of every fault and recovery. record: onto a tape in `run`. node: used instead of opening the device.
+        given: data to use instead of those of [data], for a search that splits them in its own way.
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
     """
     place = str(where)
-    data = dataset(experiment)
+    data = dataset(experiment) if given is None else given
     chain = synapses(experiment, data, place)
     feedback = closing(experiment, chain, data.train.x.shape[1])
     learner_class, settings = _learner(experiment, place)
@@ -217,6 +219,27 @@ def built(
         widths = flat_widths(chain, data.train.x.shape[1])[1:-1]
         needs = "" if tape is None else _needs(training, widths, int(getattr(settings, "time_steps", 1)), tape)
         yield Built(training, node, labels, _resolved(experiment, wired.decode), wired.transfer, needs)
+
+
+def elsewhere(made: Built, experiment: Experiment, where: Path, stack: ExitStack) -> Network:
+    """The synapses of `made` in front of the device of `experiment`: how a trained network stands another one.
+
+    Raises: as `built`.
+    """
+    trained, place = made.training.net, str(where)
+    chain = [layer.synapse for layer in trained.stack]
+    features = made.training.data.train.x.shape[1]
+    node = _resilient(_open(experiment, where, None, None, stack), untold)
+    follow(node.twin, None, None, trained.place)
+    return _wired(experiment, node, chain, trained.feedback, features, trained.place, place).net
+
+
+def optimiser(groups: list[dict[str, Any]], experiment: Experiment, where: str) -> torch.optim.Optimizer:
+    """The optimiser of [optimizer] for groups of parameters, each with an "lr" of its own.
+
+    Raises: ConfigError.
+    """
+    return _optimizer(groups, experiment, where)
 
 
 def twin_of(use: str, settings: dict[str, Any], where: str) -> Twin:
@@ -348,7 +371,9 @@ def _keeps(found: object, parts: tuple[str, ...], kind: str, use: str, where: st
         )  # fmt: skip
 
 
-def _optimizer(parameters: list[nn.Parameter], experiment: Experiment, where: str) -> torch.optim.Optimizer:
+def _optimizer(
+    parameters: list[nn.Parameter] | list[dict[str, Any]], experiment: Experiment, where: str
+) -> torch.optim.Optimizer:
     table = experiment.optimizer
     place = f"{where}: [optimizer]"
     known = {name: f"torch.optim:{name}" for name in torch.optim.__all__ if name[0].isupper() and name != "Optimizer"}

@@ -15,10 +15,12 @@ from hil.feedback import (
     Box,
     Constant,
     Correlation,
+    Expression,
     Feedback,
     Fourier,
     Function,
     Gaussian,
+    Shaped,
     Sine,
     Tabulated,
     correlation,
@@ -35,6 +37,8 @@ EXAMPLES: list[Function] = [
     ArctanSlope(3.0, 0.5),
     Constant(-2.0),
     Tabulated((-1.0, 0.0, 2.0), (0.0, 1.0, -1.0)),
+    Shaped(Sine(1.0, 2.0), 3.0, 0.5, 1.25),
+    Expression("sub(mul(sin(a), max(a, 0.5)), div(bell(a), add(a, -2e0)))"),
 ]
 PRE = torch.linspace(-3, 3, 121, dtype=torch.float64)
 
@@ -59,6 +63,12 @@ def expected(g: Function, a: float) -> float:
             a = min(max(a, x[0]), x[-1])
             i = max(k for k in range(len(x) - 1) if x[k] <= a)
             return y[i] + (y[i + 1] - y[i]) * (a - x[i]) / (x[i + 1] - x[i])
+        case Shaped(of, amplitude, offset, clip):
+            assert clip is not None
+            return min(max(offset + amplitude * expected(of, a), -clip), clip)
+        case Expression():
+            quotient = math.exp(-a * a) / (a - 2) if abs(a - 2) > 1e-3 else 1.0
+            return math.sin(a) * max(a, 0.5) - quotient
 
 
 def test_every_family_is_tried() -> None:

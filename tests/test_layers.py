@@ -8,7 +8,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTRACTS = {"device", "errors", "network", "encoding", "learner", "feedback", "synapses", "chance", "wrappers", "conformance"}
+CONTRACTS = {
+    "device",
+    "errors",
+    "network",
+    "encoding",
+    "learner",
+    "feedback",
+    "functions",
+    "expression",
+    "plain_table",
+    "synapses",
+    "chance",
+    "wrappers",
+    "conformance",
+}
 ENTRY = {"__main__", "__init__"}
 COMPOSITION = {
     "cli",
@@ -21,6 +35,9 @@ COMPOSITION = {
     "comparison",
     "guardian",
     "replaying",
+    "search_file",
+    "workshop",
+    "searching",
     *ENTRY,
 }
 COLUMNS = {"drivers", "sim_devices", "calibration"}
@@ -31,6 +48,8 @@ ONLY_IN = {
     "serial": {"drivers/serial_link.py"},
     "nicegui": {"hil/monitor"},
     "dask": {"hil/search"},
+    "distributed": {"hil/search"},
+    "dask_jobqueue": {"hil/search"},
     "pickle": set(),
     "pint": {"hil/config.py", "hil/units.py"},
 }

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from fuzzing.target import Target
 
+from fuzzing.target import Target
 from hil.errors import HilError, LinkError, MeasurementError, Refused
 from sim_devices.control import ControlClient, ControlServer
 from sim_devices.instruments import frame_protocol as frames

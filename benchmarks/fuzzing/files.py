@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from fuzzing.target import OutOfLimits, Target
 
 from drivers.safe import SafeState, carry_out
 from drivers.scpi import Identity
+from fuzzing.target import OutOfLimits, Target
 from hil import comparison, config
 from hil.errors import ConfigError, InstrumentError, RunError
 from hil.run import checkpoint, condition, journal, status

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import socket
 import struct
 from binascii import crc_hqx
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fuzzing.target import Target
 from drivers import frame_protocol as frames
 from drivers.block import read_block
 from drivers.frame_protocol import Kind
@@ -24,7 +22,8 @@ from drivers.safe import FrameTalk, board, carry_out
 from drivers.scpi import Expect, Scpi
 from drivers.stream import BenchSocket, SocketStream
 from drivers.visa_link import VisaLink, Wire
-from hil.errors import BadBlock, HilError, InstrumentError, LinkError, LinkTimeout, MeasurementError
+from fuzzing.target import Target
+from hil.errors import BadBlock, InstrumentError, LinkError, LinkTimeout, MeasurementError
 from sim_devices.instruments.spiking_board import SpikingBoard
 
 LIMIT = 1 << 20

@@ -1,0 +1,108 @@
+"""Every genome that was evaluated, with all its outcomes: fitness is what is left when the luck of the seeds is taken away.
+
+    value of genome i under seed j  =  f_i + s_j + noise
+    minimise  sum ( value - f_i - s_j )^2 + sum_j s_j^2          over the genomes that were evaluated under several seeds
+    fitness of i  =  mean_j ( value - s_j )
+
+All genomes of a generation share its seeds, so within it the luck is the same for all; elites, evaluated in every generation,
+tell how much luckier one generation's seeds were than another's. The second sum keeps s small where little is known of it. Who
+diverged says nothing about seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean, median
+
+import numpy as np
+
+from hil.search.genetic import fronts
+from hil.search.genome import Genome
+from hil.search.recipe import Objective, Outcome
+from hil.search.strategy import Fitness
+
+Seen = tuple[int, Outcome]  # the seed, and what came of it
+DIGITS = 9  # so that rounding makes nobody dominate an equal
+
+
+class Archive:
+    """Args: objectives: the first decides where one must. most_steps: of a training; for one that never reached its target."""
+
+    def __init__(self, objectives: Sequence[Objective], most_steps: int) -> None:
+        self._objectives, self._most_steps = tuple(objectives), most_steps
+        self._found: dict[Genome, list[Seen]] = {}
+        self._luck: tuple[dict[int, float], ...] | None = None
+
+    def add(self, genome: Genome, seed: int, outcome: Outcome) -> None:
+        self._found.setdefault(genome, []).append((seed, outcome))
+        self._luck = None
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @property
+    def genomes(self) -> list[Genome]:
+        """In the order in which they came."""
+        return list(self._found)
+
+    def outcomes(self, genome: Genome) -> list[Outcome]:
+        return [outcome for _, outcome in self._found[genome]]
+
+    def fitness(self, genome: Genome) -> Fitness:
+        """Every objective, without the luck of the seeds."""
+        if self._luck is None:
+            self._luck = tuple(self._seeds(one) for one in self._objectives)
+        return tuple(
+            round(mean(self._value(one, seen) - _luck(luck, seen) for seen in self._found[genome]), DIGITS)
+            for one, luck in zip(self._objectives, self._luck, strict=True)
+        )
+
+    def best(self, count: int) -> list[Genome]:
+        """By the first objective, as far as it can be trusted: n evaluations count against one of the median genome.
+
+        The best of many single evaluations is mostly lucky; without this it would win over one that was good five times.
+        """
+        middle = median(self.fitness(genome)[0] for genome in self._found)
+
+        def trusted(genome: Genome) -> float:
+            times = len(self._found[genome])
+            return (times * self.fitness(genome)[0] + middle) / (times + 1)
+
+        return sorted(self._found, key=lambda genome: -trusted(genome))[:count]
+
+    def front(self) -> list[Genome]:
+        """Those that nobody dominates, best first by the first objective."""
+        genomes = self.genomes
+        places = fronts([self.fitness(genome) for genome in genomes])
+        return sorted((genomes[place] for place in places), key=lambda genome: -self.fitness(genome)[0])
+
+    def _value(self, objective: Objective, seen: Seen) -> float:
+        return objective.value(seen[1], self._most_steps)
+
+    def _seeds(self, objective: Objective) -> dict[int, float]:
+        """Seed -> how much larger values are under it."""
+        rows = [
+            (genome, seed, self._value(objective, (seed, outcome)))
+            for genome, found in self._found.items()
+            if len({seed for seed, _ in found}) > 1
+            for seed, outcome in found
+            if outcome.died_at is None
+        ]
+        genomes, seeds = list(dict.fromkeys(row[0] for row in rows)), sorted({row[1] for row in rows})
+        if not rows:
+            return {}
+        place = {genome: number for number, genome in enumerate(genomes)}
+        column = {seed: len(genomes) + number for number, seed in enumerate(seeds)}
+        design = np.zeros((len(rows) + len(seeds), len(genomes) + len(seeds)))
+        target = np.zeros(len(design))
+        for number, (genome, seed, value) in enumerate(rows):
+            design[number, place[genome]] = design[number, column[seed]] = 1.0
+            target[number] = value
+        for number, seed in enumerate(seeds, len(rows)):
+            design[number, column[seed]] = 1.0
+        solved = np.linalg.lstsq(design, target, rcond=None)[0]
+        return {seed: float(solved[column[seed]]) for seed in seeds}
+
+
+def _luck(luck: Mapping[int, float], seen: Seen) -> float:
+    return luck.get(seen[0], 0.0) if seen[1].died_at is None else 0.0

@@ -1,0 +1,99 @@
+"""Chunks on a Dask cluster: the scheduler gives them to whoever is free, and gives them again when a worker is lost.
+
+    local:N          N processes of this machine             slurm:N     N jobs of SLURM, by dask_jobqueue
+    tcp://host:port  a scheduler that runs already; its workers must have hil installed
+
+A chunk is a pure function of its text. Dask runs it again if the worker that held it, or its unread answer, is lost; the first
+answer to a chunk is taken, so each counts once. A chunk that loses its worker TRIES times ends the search with a fault, and the
+search can be resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hil.errors import ConfigError, Stopped
+from hil.search.evaluator import Chunk, Work, read_outcomes, written
+from hil.search.recipe import Outcome
+
+TRIES = 3
+LOST = "none; the nodes are twins"
+
+
+class Cluster:
+    """An Evaluator.
+
+    Args:
+        work, setup: as in Pool. address: see the module. slurm: settings of dask_jobqueue.SLURMCluster.
+    Raises:
+        ConfigError: Dask is not installed, or nobody answers at the address.
+    """
+
+    def __init__(self, work: Work, setup: str, address: str, slurm: Mapping[str, Any]) -> None:
+        self._work, self._setup = work, setup
+        self._cluster, self._client = _opened(address, slurm)
+
+    @property
+    def client(self) -> Any:
+        return self._client
+
+    def evaluate(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Outcome]]]:
+        """Raises: Stopped: a chunk lost its workers, or the cluster is gone."""
+        from distributed import as_completed
+        from distributed.client import FutureCancelledError
+        from distributed.scheduler import KilledWorker
+
+        waiting = {self._client.submit(self._work, self._setup, written(chunk), pure=False): chunk for chunk in chunks}
+        try:
+            for done in as_completed(list(waiting)):
+                chunk = waiting.pop(done)
+                yield chunk, read_outcomes(done.result())
+        except (KilledWorker, FutureCancelledError, OSError) as error:
+            raise Stopped(
+                "the cluster lost a chunk for good", where="cluster", got=str(error), outputs=LOST,
+                todo="look at its workers, then hil resume",
+            ) from error  # fmt: skip
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+        if self._cluster is not None:
+            self._cluster.close()
+            self._cluster = None
+
+
+def _opened(address: str, slurm: Mapping[str, Any]) -> tuple[Any, Any]:
+    """(the cluster, if it is ours to close; a client of it)."""
+    try:
+        import dask
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise ConfigError(
+            "Dask is not installed", where=f"--cluster {address}", got=str(error), outputs="untouched; nothing was opened",
+            todo="pip install 'hil[cluster]', or leave --cluster out",
+        ) from error  # fmt: skip
+    dask.config.set({"distributed.scheduler.allowed-failures": TRIES})
+    kind, _, count = address.partition(":")
+    try:
+        if kind == "local":
+            cluster = LocalCluster(
+                n_workers=int(count), threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
+            )
+            return cluster, Client(cluster)
+        if kind == "slurm":
+            from dask_jobqueue import SLURMCluster
+
+            cluster = SLURMCluster(**{"cores": 1, "processes": 1, "memory": "4GB", **slurm})
+            cluster.scale(jobs=int(count))
+            return cluster, Client(cluster)
+        return None, Client(address, timeout=5)
+    except (OSError, ValueError, ImportError, TypeError) as error:
+        raise ConfigError(
+            "no cluster", where=f"--cluster {address}", got=str(error) or type(error).__name__,
+            allowed="local:N, slurm:N, or tcp://host:port of a Dask scheduler", outputs="untouched; nothing was opened",
+        ) from error  # fmt: skip

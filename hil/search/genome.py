@@ -1,0 +1,177 @@
+"""A genome, and the space that gives it a meaning.
+
+    number in [0, 1]  ->  low + (high - low) u            linear
+                          low (high / low)^u              logarithmic: scales, rates, widths
+                          a whole number, or one of the choices, each with an equal share of [0, 1]
+
+Free genes are numbers of the genome, in the order of `Space.genes`; fixed ones are the same for every genome.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hil.errors import ConfigError
+from hil.feedback import Feedback
+from hil.plain_table import unknown
+from hil.search.families import FAMILIES, LOGARITHMIC, WHOLE, family, shaped
+from hil.search.recipe import Recipe
+
+Value = float | int | str
+OF_B = ("distribution", "scale", "rank", "sparsity")
+SHAPE = ("amplitude", "offset", "clip")
+
+
+@dataclass(frozen=True, slots=True)
+class Genome:
+    """numbers: in [0, 1], one per free gene. tree: the text of an expression, or ""."""
+
+    numbers: tuple[float, ...]
+    tree: str = ""
+
+    def table(self) -> dict[str, Any]:
+        return {"numbers": list(self.numbers)} | ({"tree": self.tree} if self.tree else {})
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> Genome:
+        return cls(tuple(table["numbers"]), table.get("tree", ""))
+
+    def digest(self) -> str:
+        """Eight hexadecimal digits that stand for it."""
+        return hashlib.blake2b(json.dumps(self.table()).encode(), digest_size=4).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Gene:
+    """A free gene: a range, or choices."""
+
+    name: str
+    low: float = 0.0
+    high: float = 1.0
+    choices: tuple[str, ...] = ()
+
+    def value(self, share: float) -> Value:
+        """What `share` in [0, 1] stands for."""
+        if self.choices:
+            return self.choices[min(int(share * len(self.choices)), len(self.choices) - 1)]
+        kind = stem(self.name)
+        if kind in WHOLE:
+            return min(int(self.low) + int(share * (int(self.high) - int(self.low) + 1)), int(self.high))
+        if kind in LOGARITHMIC:
+            return float(min(max(self.low * (self.high / self.low) ** share, self.low), self.high))
+        return self.low + (self.high - self.low) * share
+
+
+def stem(name: str) -> str:
+    """The gene without its number or layer: "sin3" -> "sin", "scale_2" -> "scale"."""
+    return name.rstrip("0123456789").rstrip("_")
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Args:
+    kind: of g, one of FAMILIES. genes: the free ones. fixed: the others. layers: hidden layers of the network.
+    terms, knots, reach: of the family.
+    """
+
+    kind: str
+    genes: tuple[Gene, ...]
+    fixed: Mapping[str, Value]
+    layers: int
+    terms: int = 4
+    knots: int = 9
+    reach: float = 3.0
+
+    @property
+    def grows(self) -> bool:
+        """Genomes have a tree."""
+        return self.kind == "tree"
+
+    def values(self, genome: Genome) -> dict[str, Value]:
+        """Every gene, free or fixed, in its own unit."""
+        free = {gene.name: gene.value(share) for gene, share in zip(self.genes, genome.numbers, strict=True)}
+        return {**self.fixed, **free}
+
+    def recipe(self, genome: Genome) -> Recipe:
+        """What the genome means."""
+        values = self.values(genome)
+        numbers = {name: float(value) for name, value in values.items() if not isinstance(value, str)}
+        g = shaped(family(self.kind, self.terms, self.knots, self.reach).make(numbers, genome.tree), numbers)
+        of_b = {name: found for name in OF_B if (found := self._per_layer(name, values)) is not None}
+        table = {**of_b, "g": {"family": "constant"}}
+        matrices = Feedback.from_table(table, "genome")
+        return Recipe(Feedback(g, matrices.distribution, matrices.scale, matrices.rank, matrices.sparsity), float(values["lr"]))
+
+    def _per_layer(self, name: str, values: Mapping[str, Value]) -> Value | list[Value] | None:
+        if f"{name}_1" in values:
+            return [values[f"{name}_{layer}"] for layer in range(1, self.layers + 1)]
+        return values.get(name)
+
+
+def space(
+    kind: str,
+    written: Mapping[str, Any],
+    otherwise: Mapping[str, Value],
+    layers: int,
+    terms: int = 4,
+    knots: int = 9,
+    reach: float = 3.0,
+    where: str = "[genome]",
+) -> Space:
+    """The space that a search file describes.
+
+    Args:
+        written: gene -> a value (fixed), [low, high] (free), or a list of texts (free, one of them).
+        otherwise: values of lr and of B where nothing is written.
+    Raises:
+        ConfigError: no such family or gene, or a range that makes no sense.
+    """
+    if kind not in FAMILIES:
+        raise unknown("family", kind, FAMILIES, where)
+    ranges = family(kind, terms, knots, reach).ranges
+    of_layers = [f"{name}_{layer}" for name in OF_B for layer in range(1, layers + 1)]
+    known = (*ranges, *SHAPE, *OF_B, *of_layers, "lr")
+    for name in written:
+        if name not in known:
+            raise unknown("gene", name, known, f"{where} genes")
+    entries: dict[str, Any] = {**otherwise, **ranges, **_written(written, otherwise, layers)}
+    free, fixed = [], {}
+    for name, entry in entries.items():
+        if isinstance(entry, list | tuple):
+            free.append(_free(name, entry, f"{where} genes {name}"))
+        else:
+            fixed[name] = entry
+    if not free and kind != "tree":
+        raise ConfigError("no gene is free", where=where, todo="give at least one gene a range: lr = [1e-3, 1e-2]")
+    return Space(kind, tuple(free), fixed, layers, terms, knots, reach)
+
+
+def _written(written: Mapping[str, Any], otherwise: Mapping[str, Value], layers: int) -> dict[str, Any]:
+    """A gene of one layer gives every layer one of its own; the others keep the value of all."""
+    found = dict(written)
+    for name in OF_B:
+        own = [f"{name}_{layer}" for layer in range(1, layers + 1)]
+        if any(key in written for key in own):
+            shared = found.pop(name, otherwise.get(name))
+            for key in own:
+                if key not in found and shared is None:
+                    raise ConfigError(f"{key} is missing", where="[genome] genes", got=", ".join(written))
+                found.setdefault(key, shared)
+    return found
+
+
+def _free(name: str, entry: Sequence[Any], where: str) -> Gene:
+    if entry and all(isinstance(item, str) for item in entry):
+        return Gene(name, choices=tuple(entry))
+    numbers = [float(item) for item in entry if isinstance(item, int | float) and not isinstance(item, bool)]
+    logarithmic = stem(name) in LOGARITHMIC
+    if len(numbers) != 2 or len(entry) != 2 or not -math.inf < numbers[0] < numbers[1] < math.inf:
+        raise ConfigError("not a range", where=where, got=repr(list(entry)), allowed="[low, high], low below high")
+    if logarithmic and numbers[0] <= 0:
+        raise ConfigError("a logarithmic range begins above 0", where=where, got=repr(list(entry)))
+    return Gene(name, numbers[0], numbers[1])

@@ -1,0 +1,100 @@
+"""A search's run folder. What stands in it is the whole state of the search: a resume replays it.
+
+    config.toml         the experiment that every candidate is trained by, complete
+    search.toml         the search
+    evaluations.jsonl   a line a finished job: its key, seed, epochs, outcome
+    generations.jsonl   a line a finished generation: genomes, fitness, seeds, time, where
+    stages.jsonl        a line a finished stage after the generations
+    feedback/           what was found
+
+A chunk of jobs is one write. A killed process leaves at most one torn line, the last; it is dropped on opening, and its chunk
+is done again with the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hil.errors import RunError
+from hil.run.folder import RunFolder, write_atomic
+from hil.search.recipe import Job, Outcome
+
+SEARCH = "search.toml"
+EVALUATIONS, GENERATIONS, STAGES = "evaluations.jsonl", "generations.jsonl", "stages.jsonl"
+TIMES = ("wall_s", "where", "evaluations_per_s")  # what two equal searches may differ in
+
+
+class History:
+    """Args: folder: of the run; what it holds is read once, here."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.outcomes: dict[str, Outcome] = {}
+        for line in self._mended(EVALUATIONS):
+            self.outcomes[line["key"]] = Outcome.of(line["outcome"])
+        self.generations = self._mended(GENERATIONS)
+        self.stages = {str(line["stage"]): line for line in self._mended(STAGES)}
+
+    def add(self, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+        """Finished jobs; what is known already is not written again."""
+        fresh = [(job, found) for job, found in zip(jobs, outcomes, strict=True) if job.key not in self.outcomes]
+        self._append(EVALUATIONS, ({**_said(job), "outcome": found.table()} for job, found in fresh))
+        self.outcomes |= {job.key: found for job, found in fresh}
+
+    def add_generation(self, record: Mapping[str, Any]) -> None:
+        self._append(GENERATIONS, [record])
+        self.generations.append(dict(record))
+
+    def add_stage(self, record: Mapping[str, Any]) -> None:
+        self._append(STAGES, [record])
+        self.stages[str(record["stage"])] = dict(record)
+
+    def _append(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        path = self.folder.path / name
+        try:
+            with path.open("a") as file:
+                file.write(text)
+                file.flush()
+        except OSError as error:
+            raise RunError(f"cannot write: {error.strerror}", where=str(path), todo="free space, then hil resume") from error
+
+    def _mended(self, name: str) -> list[dict[str, Any]]:
+        """The lines of a file; a torn last one is cut off.
+
+        Raises:
+            RunError: a line before the last is damaged.
+        """
+        path = self.folder.path / name
+        if not path.exists():
+            return []
+        lines = path.read_text().split("\n")
+        found: list[dict[str, Any]] = []
+        for number, line in enumerate(lines[:-1], 1):
+            try:
+                found.append(json.loads(line))
+            except ValueError as error:
+                raise RunError(
+                    "a damaged line", where=f"{path}, line {number}", got=line[:60], allowed="a JSON object",
+                    todo="restore the file, or remove this line and all after it",
+                ) from error  # fmt: skip
+        if lines[-1]:
+            write_atomic(path, "".join(f"{line}\n" for line in lines[:-1]).encode())
+        return found
+
+
+def same(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without its times: what must be equal however the work was spread."""
+    return {key: _without_times(value) for key, value in record.items() if key not in TIMES}
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return same(value)
+    return [_without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def _said(job: Job) -> dict[str, Any]:
+    return {"key": job.key, "recipe": job.recipe.digest(), "seed": job.seed, "epochs": job.epochs, "split": job.split}

@@ -1,0 +1,190 @@
+"""The search is a generator: `for point in search(...)`. The caller shows, plots, stops; between two points all is committed.
+
+    for each generation:  ask -> jobs under seeds that all its genomes share -> outcomes -> archive -> tell -> one record
+
+A generation that is recorded already is told from the record, its jobs are not done again; one that was cut short goes on with
+the jobs that are missing. Seeds come from (seed, generation, repeat), so the history does not depend on when or where.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median, pstdev
+from typing import Any
+
+from hil.chance import key
+from hil.errors import RunError
+from hil.search.archive import Archive
+from hil.search.evaluator import Chunk, Evaluator, chunked, missing
+from hil.search.genome import Genome, Space
+from hil.search.history import History
+from hil.search.recipe import Job, Outcome
+from hil.search.strategy import Strategy
+
+SEED_BITS = 31
+
+
+@dataclass(frozen=True)
+class Plan:
+    """seed: of everything. repeats: seeds a genome and generation. epochs: of a training. chunk: jobs that go out together."""
+
+    seed: int
+    generations: int
+    epochs: int
+    repeats: int = 1
+    chunk: int = 16
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Some jobs of a stage came back: done of total. task: what it belongs to."""
+
+    task: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One finished generation; fitness of the first objective. fresh: evaluated now, not read from the record."""
+
+    number: int
+    of: int
+    best: float
+    median: float
+    diversity: float
+    evaluations: int
+    wall_s: float
+    died: int
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class Told:
+    """A line for people: what a stage found."""
+
+    line: str
+
+
+Point = Progress | Generation | Told
+
+
+def seed_of(seed: int, step: int, stream: str) -> int:
+    """A seed for a training."""
+    return key(seed, step, stream) >> (63 - SEED_BITS)
+
+
+def answered(evaluator: Evaluator, chunks: Sequence[Chunk], history: History, task: str) -> Iterator[Progress]:
+    """Have done what is missing of `chunks`; afterwards `history.outcomes` holds all of it."""
+    total = sum(map(len, chunks))
+    left = missing(chunks, history.outcomes)
+    done = total - sum(map(len, left))
+    for chunk, outcomes in evaluator.evaluate(left):
+        history.add(chunk, outcomes)
+        done += len(chunk)
+        yield Progress(task, done, total)
+
+
+def search(
+    plan: Plan, space: Space, strategy: Strategy, evaluator: Evaluator, archive: Archive, history: History
+) -> Iterator[Point]:
+    """Go on from what `history` holds; fills `archive`.
+
+    Raises:
+        RunError: the history is that of another search.
+    """
+    for number in range(plan.generations):
+        begin = time.perf_counter()
+        genomes = strategy.ask(number)
+        recorded = history.generations[number] if number < len(history.generations) else None
+        _same(recorded, genomes, history)
+        seeds = [seed_of(plan.seed, number, f"train {repeat}") for repeat in range(plan.repeats)]
+        jobs = _jobs(plan, space, genomes, number, seeds)
+        yield from answered(evaluator, chunked(jobs, plan.chunk), history, f"generation {number + 1}/{plan.generations}")
+        outcomes = [history.outcomes[job.key] for job in jobs]
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            archive.add(genomes[_place(job)], job.seed, outcome)
+        strategy.tell(number, {genome: archive.fitness(genome) for genome in genomes})
+        wall_s = time.perf_counter() - begin
+        if recorded is None:
+            recorded = _record(space, archive, genomes, seeds, outcomes, number, wall_s)
+            history.add_generation(recorded)
+            fresh = True
+        else:
+            fresh = False
+        yield Generation(
+            number + 1, plan.generations, recorded["best"], recorded["median"], recorded["diversity"], len(jobs),
+            recorded["wall_s"], sum(outcome.died_at is not None for outcome in outcomes), fresh,
+        )  # fmt: skip
+
+
+def _jobs(plan: Plan, space: Space, genomes: Sequence[Genome], number: int, seeds: Sequence[int]) -> list[Job]:
+    recipes = [space.recipe(genome) for genome in genomes]
+    return [
+        Job(f"g{number}/{place}/{repeat}", recipe, seed, plan.epochs)
+        for repeat, seed in enumerate(seeds)
+        for place, recipe in enumerate(recipes)
+    ]
+
+
+def _place(job: Job) -> int:
+    return int(job.key.split("/")[1])
+
+
+def _record(
+    space: Space,
+    archive: Archive,
+    genomes: Sequence[Genome],
+    seeds: Sequence[int],
+    outcomes: Sequence[Outcome],
+    number: int,
+    wall_s: float,
+) -> dict[str, Any]:
+    """A generation as a line of the history."""
+    values = [archive.fitness(genome) for genome in genomes]
+    rows = [
+        {
+            "name": genome.digest(),
+            "genome": genome.table(),
+            "values": space.values(genome),
+            "fitness": list(fitness),
+            "evaluations": len(archive.outcomes(genome)),
+            "accuracy": [found.accuracy for found in outcomes[place :: len(genomes)]],
+            "died_at": [found.died_at for found in outcomes[place :: len(genomes)]],
+            "wall_s": sum(found.wall_s for found in outcomes[place :: len(genomes)]),
+            "where": outcomes[place].where,
+        }
+        for place, (genome, fitness) in enumerate(zip(genomes, values, strict=True))
+    ]
+    first = [fitness[0] for fitness in values]
+    return {
+        "generation": number,
+        "seeds": list(seeds),
+        "best": max(first),
+        "median": median(first),
+        "diversity": diversity(genomes),
+        "wall_s": wall_s,
+        "evaluations_per_s": len(outcomes) / wall_s,
+        "genomes": rows,
+    }
+
+
+def diversity(genomes: Sequence[Genome]) -> float:
+    """0 to 1: spread of the genes over that of uniform ones; for trees the share of different ones."""
+    if genomes[0].tree:
+        return len({genome.tree for genome in genomes}) / len(genomes)
+    columns = zip(*(genome.numbers for genome in genomes), strict=True)
+    spreads = [pstdev(column) for column in columns]
+    return min(1.0, sum(spreads) / len(spreads) * math.sqrt(12)) if spreads else 0.0
+
+
+def _same(recorded: dict[str, Any] | None, genomes: Sequence[Genome], history: History) -> None:
+    if recorded is not None and [row["genome"] for row in recorded["genomes"]] != [genome.table() for genome in genomes]:
+        raise RunError(
+            "this history belongs to another search", where=str(history.folder.path),
+            got=f"other genomes in generation {recorded['generation'] + 1}", allowed="the search.toml that it was made with",
+            outputs="untouched; nothing was opened", todo="undo the change in search.toml, or start a new run: hil search",
+        )  # fmt: skip

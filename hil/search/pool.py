@@ -1,0 +1,88 @@
+"""Chunks in processes of this machine, one torch thread each: two small trainings side by side beat one on two threads.
+
+A worker that dies (killed, out of memory) takes the pool along; a new pool then does what had not come back, each chunk once
+more. A chunk that kills its worker a second time ends the search with a fault, and the search can be resumed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+
+from hil.errors import Stopped
+from hil.search.evaluator import Chunk, Work, read_outcomes, written
+from hil.search.recipe import Outcome
+
+TRIES = 2
+
+
+class Pool:
+    """An Evaluator.
+
+    Args:
+        work: trains a chunk; a function that a new process can import. setup: its first argument. workers: processes.
+    """
+
+    def __init__(self, work: Work, setup: str, workers: int) -> None:
+        self._work, self._setup, self._workers = work, setup, workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def evaluate(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Outcome]]]:
+        """Raises: Stopped: a chunk killed its worker twice."""
+        left = list(chunks)
+        for _ in range(TRIES):
+            waiting = dict(self._submitted(left))
+            try:
+                for done in as_completed(waiting):
+                    chunk = waiting[done]
+                    outcomes = read_outcomes(done.result())
+                    left.remove(chunk)
+                    yield chunk, outcomes
+            except BrokenProcessPool:
+                self.close()
+            if not left:
+                return
+        raise Stopped(
+            "a worker died twice on the same chunk", where="pool", got=f"{len(left)} chunks not done",
+            outputs="none; the node is a twin", todo="check memory, then hil resume",
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Workers are ended where they are."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            processes = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.join(5)
+
+    def _submitted(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Future[str], Chunk]]:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+            self._pool = ProcessPoolExecutor(self._workers, context, _begin, (os.getpid(),))
+        for chunk in chunks:
+            yield self._pool.submit(self._work, self._setup, written(chunk)), chunk
+
+
+def _begin(owner: int) -> None:
+    """In a new worker: one thread, Ctrl-C is the owner's business, and nobody outlives the owner."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import torch
+
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid == owner:
+        threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+
+
+def _follow(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)

@@ -1,0 +1,204 @@
+"""What follows the generations: longer trainings for fewer, fresh seeds for the best, the bench for the very best.
+
+    halving        rung by rung: train for epochs_r, keep the best keep_{r+1}           (Jamieson & Talwalkar, AISTATS 2016)
+    choice         the candidates that are left on seeds that none was selected by: the best mean is chosen
+    bench          the top, and some spread over the rest, each on the bench and on the twin with the same seeds:
+                   Spearman's rank correlation of the two says whether the twin predicts the bench
+    confirmation   the winner on fresh seeds and the held examples, beside rivals: hand-made and random functions
+
+Every stage is a generator of points that returns what it found; its record is one line of the history.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, median, stdev
+from typing import Any
+
+from scipy.stats import spearmanr
+
+from hil.search.evaluator import Evaluator, chunked
+from hil.search.history import History
+from hil.search.loop import Point, Progress, Told, answered, seed_of
+from hil.search.recipe import Job, Outcome, Recipe, Scored
+
+Recipes = Mapping[str, Recipe]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Recipes by name, all on the same seeds. stage: also the beginning of the jobs' keys."""
+
+    stage: str
+    recipes: Recipes
+    seeds: tuple[int, ...]
+    epochs: int
+    split: Scored = "score"
+
+    @property
+    def jobs(self) -> list[Job]:
+        return [
+            Job(f"{self.stage}/{name}/{seed}", recipe, seed, self.epochs, self.split)
+            for seed in self.seeds
+            for name, recipe in self.recipes.items()
+        ]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe's accuracies, one a seed; of one that diverged 0."""
+
+    name: str
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return mean(self.accuracies)
+
+    @property
+    def std(self) -> float | None:
+        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+    @property
+    def error(self) -> float | None:
+        """Standard error of the mean."""
+        return None if self.std is None else self.std / math.sqrt(len(self.accuracies))
+
+    def table(self) -> dict[str, Any]:
+        return {"name": self.name, "mean": self.mean, "std": self.std, "error": self.error, "accuracies": list(self.accuracies)}
+
+
+def seeds(seed: int, count: int, stream: str) -> tuple[int, ...]:
+    """Seeds of a stage, different from those of every other."""
+    return tuple(seed_of(seed, number, stream) for number in range(count))
+
+
+def tried(trial: Trial, evaluator: Evaluator, chunk: int, history: History) -> Generator[Point, None, list[Row]]:
+    """Train a trial; returns a row for every recipe, in their order."""
+    jobs = trial.jobs
+    yield from answered(evaluator, chunked(jobs, chunk), history, trial.stage)
+    found: dict[str, list[float]] = {name: [] for name in trial.recipes}
+    for job in jobs:
+        outcome = history.outcomes[job.key]
+        found[job.key.split("/")[1]].append(0.0 if outcome.died_at is not None else outcome.accuracy)
+    return [Row(name, tuple(values)) for name, values in found.items()]
+
+
+def noted(trial: Trial, rows: Sequence[Row], history: History, **more: Any) -> None:
+    """One line of the history for a finished trial, unless it is there."""
+    if trial.stage not in history.stages:
+        place = {"seeds": list(trial.seeds), "epochs": trial.epochs, "split": trial.split}
+        history.add_stage({"stage": trial.stage, **place, "rows": [row.table() for row in rows], **more})
+
+
+def halving(
+    recipes: Recipes,
+    rungs: Sequence[tuple[int, int]],
+    repeats: int,
+    seed: int,
+    evaluator: Evaluator,
+    chunk: int,
+    history: History,
+) -> Generator[Point, None, list[str]]:
+    """Successive halving. rungs: (epochs, recipes that enter). Returns the names that entered the last rung, best first."""
+    names = list(recipes)
+    for number, (epochs, keep) in enumerate(rungs, 1):
+        names = names[:keep]
+        entering = {name: recipes[name] for name in names}
+        trial = Trial(f"halving {number}", entering, seeds(seed, repeats, f"halving {number}"), epochs)
+        rows = yield from tried(trial, evaluator, chunk, history)
+        noted(trial, rows, history)
+        rows = sorted(rows, key=lambda row: -row.mean)
+        names = [row.name for row in rows]
+        yield Told(f"halving    {len(rows)} candidates, {epochs} epochs: best {rows[0].mean:.2%}, last {rows[-1].mean:.2%}")
+    return names
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The winner beside its rivals, over the same seeds: difference of means, and the standard error of that difference."""
+
+    over: str
+    difference: float
+    error: float
+
+    @property
+    def holds(self) -> bool:
+        """Larger than two standard errors."""
+        return self.difference > 2 * self.error
+
+
+def claims(winner: Row, hand_made: Sequence[Row], random: Sequence[Row]) -> list[Claim]:
+    """Seed by seed, so that what all share of a seed falls out."""
+    found = []
+    if random:
+        middle = tuple(median(values) for values in zip(*(row.accuracies for row in random), strict=True))
+        found.append(_claim("the median random Fourier series", winner, middle))
+    if hand_made:
+        best = max(hand_made, key=lambda row: row.mean)
+        found.append(_claim(f"the best hand-made g ({best.name})", winner, best.accuracies))
+    return found
+
+
+def _claim(over: str, winner: Row, other: Sequence[float]) -> Claim:
+    differences = [mine - theirs for mine, theirs in zip(winner.accuracies, other, strict=True)]
+    return Claim(over, mean(differences), stdev(differences) / math.sqrt(len(differences)))
+
+
+def told(claim: Claim) -> str:
+    """A claim in words that do not say more than is known."""
+    size = f"{100 * claim.difference:+.2f} ± {100 * claim.error:.2f} points"
+    return f"{size} over {claim.over}" + (
+        "" if claim.holds else ": cannot be told apart" if claim.difference > -2 * claim.error else ": worse"
+    )
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the bench may spend; None: no limit. A candidate that has begun is finished."""
+
+    passes: int | None = None
+    hours: float | None = None
+
+    def spent(self, outcomes: Sequence[Outcome]) -> str:
+        """Why no other candidate may begin, or ""."""
+        passes, hours = sum(found.passes for found in outcomes), sum(found.wall_s for found in outcomes) / 3600
+        if self.passes is not None and passes >= self.passes:
+            return f"{passes:,} of {self.passes:,} device passes"
+        if self.hours is not None and hours >= self.hours:
+            return f"{hours:.2f} of {self.hours:g} h"
+        return ""
+
+
+def on_bench(trial: Trial, bench: Evaluator, budget: Budget, history: History) -> Generator[Point, None, tuple[list[Row], str]]:
+    """One candidate after the other; returns rows of those that were done, and why it ended early, or ""."""
+    jobs = trial.jobs
+    for number, job in enumerate(jobs):
+        done = [history.outcomes[other.key] for other in jobs if other.key in history.outcomes]
+        if job.key not in history.outcomes:
+            why = budget.spent(done)
+            if why:
+                return _rows(trial, history), f"the budget is spent: {why}"
+            yield from answered(bench, [(job,)], history, trial.stage)
+        yield Progress(trial.stage, number + 1, len(jobs))
+    return _rows(trial, history), ""
+
+
+def _rows(trial: Trial, history: History) -> list[Row]:
+    """Of those that were trained with at least one seed."""
+    found: dict[str, list[float]] = {}
+    for job in trial.jobs:
+        if job.key in history.outcomes:
+            found.setdefault(job.key.split("/")[1], []).append(history.outcomes[job.key].accuracy)
+    return [Row(name, tuple(values)) for name, values in found.items()]
+
+
+def rank_correlation(twin: Sequence[Row], bench: Sequence[Row]) -> float | None:
+    """Spearman's, over the recipes that both have; None for fewer than three, or if all are equal."""
+    of_twin = {row.name: row.mean for row in twin}
+    pairs = [(of_twin[row.name], row.mean) for row in bench if row.name in of_twin]
+    if len(pairs) < 3 or len({a for a, _ in pairs}) < 2 or len({b for _, b in pairs}) < 2:
+        return None
+    return float(spearmanr([a for a, _ in pairs], [b for _, b in pairs]).statistic)

@@ -1,0 +1,266 @@
+"""From a search file to what it needs: data, course, trainers, evaluators, strategy.
+
+What every candidate is trained by stands in the run folder's config.toml, complete, with the decoding that was measured once.
+A worker builds its trainer from the texts of config.toml and search.toml, so it may be another process or another machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from hil.architecture import synapses
+from hil.config import UNTOUCHED, Experiment, checked, dump, resolve
+from hil.data import Dataset
+from hil.errors import ConfigError
+from hil.experiment import LEARNERS, Built, built, dataset, elsewhere, optimiser, twin_of
+from hil.learners.adfa import ADFA, ADFASettings, read_feedback
+from hil.search.baselines import CMA, Random
+from hil.search.cluster import Cluster
+from hil.search.evaluator import Evaluator, Here, read_jobs, said
+from hil.search.families import FAMILIES
+from hil.search.genetic import Genetic
+from hil.search.genome import Space, Value, space
+from hil.search.one_by_one import Candidate, OneByOne
+from hil.search.pool import Pool
+from hil.search.population import Course, TwinPopulation
+from hil.search.recipe import Job, Objective, Recipe, Trainer
+from hil.search.splits import carved
+from hil.search.strategy import Operators, Strategy
+from hil.search_file import SearchFile, SearchTable
+
+Place = Literal["twin", "bench"]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """All that is needed to train candidates.
+
+    Args:
+        file: the search. experiment: its base, complete. origin: the file that names of other files are relative to.
+        bench_copy: the bench file of the run folder, or None.
+    """
+
+    file: SearchFile
+    experiment: Experiment
+    origin: Path
+    bench_copy: Path | None = None
+
+    @classmethod
+    def of(cls, text: str) -> Workshop:
+        """The inverse of `text`."""
+        table = json.loads(text)
+        copy = table["bench_copy"]
+        return cls(
+            checked(SearchFile, tomllib.loads(table["search"]), table["origin"]),
+            checked(Experiment, tomllib.loads(table["experiment"]), table["origin"]),
+            Path(table["origin"]),
+            None if copy is None else Path(copy),
+        )
+
+    def text(self, place: Place = "twin") -> str:
+        """Everything, for a worker."""
+        copy = None if self.bench_copy is None else str(self.bench_copy.resolve())
+        return json.dumps(
+            {
+                "place": place, "search": dump(self.file), "experiment": dump(self.experiment),
+                "origin": str(self.origin.resolve()), "bench_copy": copy,
+            }
+        )  # fmt: skip
+
+    def data(self) -> Dataset:
+        """Raises: ConfigError, DataError."""
+        table = self.file.train
+        whole = self.experiment.model_copy(update={"data": self.experiment.data.model_copy(update={"train_examples": None})})
+        return carved(dataset(whole), table.examples, table.score, table.held)
+
+    def base(self) -> Recipe:
+        """The feedback and the rate that the experiment has without a search.
+
+        Raises:
+            ConfigError: its learner has no feedback.
+        """
+        place = f"{self.origin}: [learner]"
+        learner = resolve(self.experiment.learner.use, place, LEARNERS)
+        otherwise = getattr(learner.Settings(), "feedback", None)
+        if otherwise is None:
+            raise ConfigError(
+                "this learner has no feedback to be searched", where=place, got=self.experiment.learner.use,
+                allowed="adfa, adfa_snn, or another with a setting feedback", outputs=UNTOUCHED,
+            )  # fmt: skip
+        return Recipe(
+            read_feedback(self.experiment.learner.settings().get("feedback", otherwise)), self.experiment.optimizer.lr
+        )
+
+    def space(self, data: Dataset) -> Space:
+        """Raises: ConfigError."""
+        table, base = self.file.genome, self.base()
+        found = base.feedback.to_table()
+        otherwise: dict[str, Value] = {"lr": base.lr}
+        layers = len(synapses(self.experiment, data, str(self.origin))) - 1
+        for name in ("distribution", "scale", "rank", "sparsity"):
+            value: Any = found.get(name)
+            if isinstance(value, list):
+                otherwise |= {f"{name}_{layer}": each for layer, each in enumerate(value, 1)}
+            elif value is not None:
+                otherwise[name] = value
+        where = f"{self.origin}: [genome]"
+        return space(table.family, table.genes, otherwise, layers, table.terms, table.knots, table.reach, where)
+
+    def trainer(self, place: Place = "twin", stop: Callable[[], str] = lambda: "") -> Trainer:
+        """stop: as in OneByOne.
+
+        Raises: ConfigError: a population is not what this experiment can be trained as."""
+        data, target = self.data(), self.file.search.target
+        if place == "bench" or self.file.evaluate.by == "one":
+            return OneByOne(lambda job: self.candidate(job, data, place), target, stop)
+        return TwinPopulation(self.course(data), self.file.evaluate.device)
+
+    def course(self, data: Dataset) -> Course:
+        """What a population shares.
+
+        Raises:
+            ConfigError: another learner than aDFA, a network that is not linear, or a node that is no twin.
+        """
+        experiment, place = self.experiment, str(self.origin)
+        use, settings = experiment.device.use, experiment.device.settings()
+        learner = experiment.learner
+        kind = resolve(learner.use, f"{place}: [learner]", LEARNERS)
+        if kind is not ADFA or use is None or experiment.optimizer.use not in ("Adam", "AdamW", "SGD"):
+            raise ConfigError(
+                "a population is trained by aDFA on a twin, with Adam, AdamW or SGD", where=f"{place}: [evaluate] by",
+                got=f"{learner.use}, device {use or 'no twin'}, {experiment.optimizer.use}", allowed='by = "one"',
+                outputs=UNTOUCHED,
+            )  # fmt: skip
+        with built(experiment, self.origin, given=data) as made:
+            layer = made.training.net.stack[0]
+        assert layer.encode is not None  # a layer with a node has one
+        twins = [twin_of(use, {**settings, **other}, f"{place}: [device]") for other in ({}, *self.file.others)]
+        chosen = {key: value for key, value in learner.settings().items() if key == "loss"}
+        return Course(
+            data, self._linear, twins[0], layer.encode, layer.decode, lambda groups: optimiser(groups, experiment, place),
+            experiment.train.batch, ADFASettings(**chosen).loss, experiment.train.schedule, experiment.data.shift,
+            tuple(twins[1:]), self.file.search.target,
+        )  # fmt: skip
+
+    def model(self) -> Callable[[Tensor], Tensor]:
+        """The twin's noiseless response, drive -> reading, for a report."""
+        device = self.experiment.device
+        return twin_of(str(device.use), device.settings(), f"{self.origin}: [device]").ideal
+
+    def _linear(self, seed: int) -> list[nn.Linear]:
+        found = synapses(self.experiment.model_copy(update={"seed": seed}), self._data, str(self.origin))
+        linear = [synapse for synapse in found if isinstance(synapse, nn.Linear) and synapse.bias is not None]
+        if len(linear) < len(found):
+            raise ConfigError(
+                "a population needs linear synapses with a bias", where=f"{self.origin}: [network]", outputs=UNTOUCHED,
+                allowed="widths = [...], or by = \"one\" in [evaluate]",
+            )  # fmt: skip
+        return linear
+
+    @property
+    def _data(self) -> Dataset:
+        return _remembered(self.text())
+
+    @contextmanager
+    def candidate(self, job: Job, data: Dataset, place: Place = "twin") -> Iterator[Candidate]:
+        """The ordinary built experiment for a job; closed at the end."""
+        experiment = self.asked(job, place)
+        scored = data if job.split == "score" else dataclasses.replace(data, validation=data.test)
+        with ExitStack() as stack:
+            bench = self.bench_copy if place == "bench" else None
+            made = stack.enter_context(built(experiment, self.origin, bench, given=scored))
+            others = tuple(
+                elsewhere(made, self._other(experiment, other), self.origin, stack)
+                for other in (self.file.others if place == "twin" else ())
+            )
+            yield Candidate(made.training, others, made.labels.provenance)
+
+    def asked(self, job: Job, place: Place = "twin") -> Experiment:
+        """The experiment of a job."""
+        table = self.experiment.model_dump(exclude_none=True)
+        table["seed"] = job.seed
+        table["learner"] = {**table["learner"], "feedback": job.recipe.feedback.to_table()}
+        table["optimizer"] = {**table["optimizer"], "lr": job.recipe.lr}
+        table["train"] = {**table["train"], "epochs": job.epochs, "threads": 1}
+        table["train"].pop("budget_passes", None)
+        if place == "bench":
+            assert self.file.bench is not None  # who asks for the bench has one
+            table["device"] = self.file.bench.device.model_dump(exclude_none=True)
+            table.pop("decode", None)  # measured there, anew
+            if self.file.bench.encode is not None:
+                table["encode"] = self.file.bench.encode.model_dump(exclude_none=True)
+        return checked(Experiment, table, str(self.origin))
+
+    @staticmethod
+    def _other(experiment: Experiment, other: dict[str, Any]) -> Experiment:
+        table = experiment.model_dump(exclude_none=True)
+        return checked(Experiment, {**table, "device": {**table["device"], **other}}, "[[others]]")
+
+    def evaluator(self, cluster: str | None = None, stop: Callable[[], str] = lambda: "") -> Evaluator:
+        """Who trains candidates on the twin: a cluster, processes of this machine, or this process."""
+        workers = self.file.evaluate.workers or os.cpu_count() or 1
+        if cluster is not None:
+            return Cluster(work, self.text(), cluster, self.file.slurm)
+        if workers > 1 and self.file.evaluate.device == "cpu":
+            return Pool(work, self.text(), workers)
+        return Here(self.trainer(stop=stop))
+
+    def strategy(self, found: Space) -> Strategy:
+        """Raises: ConfigError."""
+        table, seed = self.file.search, self.file.seed
+        if table.strategy == "random":
+            return Random(found, seed, table.population)
+        if table.strategy == "cma":
+            return CMA(found, seed, table.population)
+        return Genetic(found, seed, table.population, table.elites, _operators(table))
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        return tuple(Objective(name) for name in self.file.search.objectives)
+
+    def most_steps(self, data: Dataset) -> int:
+        return self.file.train.epochs * math.ceil(len(data.train) / self.experiment.train.batch)
+
+
+def completed(file: SearchFile, experiment: Experiment, origin: Path) -> Experiment:
+    """The experiment with what is measured once for all candidates: the zero and scale of a reading."""
+    workshop = Workshop(file, experiment, origin)
+    if file.genome.family not in FAMILIES or experiment.device.chip is not None:
+        return experiment
+    with built(experiment, origin, given=workshop.data()) as made:
+        found: Built = made
+        return found.experiment
+
+
+def work(text: str, jobs: str) -> str:
+    """What a worker does: jobs as JSON -> outcomes as JSON."""
+    return said(_trainer(text).train(read_jobs(jobs)))
+
+
+@lru_cache(maxsize=2)
+def _trainer(text: str) -> Trainer:
+    """A worker trains many chunks of one search: data are read once."""
+    place: Place = json.loads(text)["place"]
+    return Workshop.of(text).trainer(place)
+
+
+@lru_cache(maxsize=2)
+def _remembered(text: str) -> Dataset:
+    return Workshop.of(text).data()
+
+
+def _operators(table: SearchTable) -> Operators:
+    names = [field.name for field in dataclasses.fields(Operators)]
+    return Operators(**{name: getattr(table, name) for name in names})

@@ -1,0 +1,237 @@
+"""Genomes, trees, DEAP's chance, strategies."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from hil.errors import ConfigError
+from hil.expression import Expression, parsed
+from hil.feedback import Feedback, Fourier, Shaped, Tabulated
+from hil.search import trees
+from hil.search.archive import Archive
+from hil.search.baselines import CMA, Random
+from hil.search.genetic import Genetic, fronts
+from hil.search.genome import Gene, Genome, Space, space
+from hil.search.importance import importance
+from hil.search.recipe import Objective, Outcome, Recipe
+from hil.search.strategy import Operators, Strategy
+from hil.search.stream import keyed
+
+OTHERWISE = {"lr": 1e-3, "distribution": "uniform", "scale": 0.1, "sparsity": 0.0}
+
+
+def made(kind: str = "fourier", **genes: object) -> Space:
+    return space(kind, genes, OTHERWISE, layers=2)
+
+
+def test_a_genome_means_a_recipe() -> None:
+    found = made(
+        offset=[-1.0, 1.0], lr=[1e-4, 1e-2], rank=[1, 10], distribution=["normal", "sign"], sparsity=[0.0, 0.5], clip=2.0
+    )
+    names = [gene.name for gene in found.genes]
+    shares = dict.fromkeys(names, 0.5) | {"sin1": 1.0, "offset": 0.75, "rank": 1.0, "distribution": 0.99}
+    recipe = found.recipe(Genome(tuple(shares[name] for name in names)))
+    assert recipe.lr == pytest.approx(1e-3)
+    assert recipe.feedback.rank == 10
+    assert recipe.feedback.distribution == "sign"
+    assert recipe.feedback.sparsity == pytest.approx(0.25)
+    g = recipe.feedback.g
+    assert isinstance(g, Shaped)
+    assert (g.offset, g.clip) == (0.5, 2.0)
+    assert isinstance(g.of, Fourier)
+    assert (g.of.sin, g.of.cos) == ((1.0, 0.0, 0.0, 0.0), (0.0,) * 4)
+    assert Recipe.of(recipe.table()) == recipe
+
+
+def test_a_layer_may_have_genes_of_its_own() -> None:
+    found = made(scale_2=[0.01, 1.0], rank_1=1, rank_2=[1, 4])
+    recipe = found.recipe(Genome((0.5,) * len(found.genes)))
+    assert recipe.feedback.scale == pytest.approx((0.1, 0.1))
+    assert recipe.feedback.rank == (1, 3)
+    shapes = [b.shape for b in recipe.feedback.matrices([6, 5], 4, torch.Generator().manual_seed(0))]
+    assert shapes == [(6, 4), (5, 4)]
+
+
+@pytest.mark.parametrize("kind", ["fourier", "sine", "box", "gaussian", "spline"])
+def test_every_corner_of_every_family_is_a_feedback(kind: str) -> None:
+    found = made(kind, amplitude=[0.1, 10.0], clip=[0.2, 5.0])
+    for share in (0.0, 0.5, 1.0):
+        feedback = found.recipe(Genome((share,) * len(found.genes))).feedback
+        assert Feedback.from_table(feedback.to_table()) == feedback
+        assert torch.isfinite(feedback.g(torch.linspace(-5, 5, 50))).all()
+
+
+def test_a_spline_goes_through_its_knots() -> None:
+    found = space("spline", {}, OTHERWISE, 1, knots=5, reach=2.0)
+    shares = (0.0, 1.0, 0.5, 0.75, 0.25)
+    g = found.recipe(Genome(shares)).feedback.g
+    assert isinstance(g, Tabulated)
+    assert g(torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])).tolist() == pytest.approx([2 * share - 1 for share in shares], abs=1e-6)
+
+
+def test_equal_shares_for_choices_and_whole_numbers() -> None:
+    shares = np.linspace(0, 1, 1201)
+    for gene, count in ((Gene("distribution", choices=("normal", "sign", "uniform")), 3), (Gene("rank", 1, 4), 4)):
+        _, times = np.unique([gene.value(float(share)) for share in shares], return_counts=True)
+        assert len(times) == count
+        assert np.ptp(times) <= 2
+
+
+@pytest.mark.parametrize(
+    ("genes", "said"),
+    [
+        ({"ofset": [0.0, 1.0]}, "offset"),
+        ({"lr": [1e-2, 1e-3]}, "not a range"),
+        ({"lr": [0.0, 1e-3]}, "logarithmic"),
+        ({"offset": [0.0, float("nan")]}, "not a range"),
+        ({"scale_3": 0.1}, "unknown gene"),
+    ],
+)
+def test_wrong_genes_are_refused(genes: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        made(**genes)
+    assert said in str(error.value)
+
+
+def test_trees_stay_trees_within_their_limits() -> None:
+    with keyed(0, 0, "trees"):
+        crowd = [trees.grown() for _ in range(30)]
+        for _ in range(20):
+            one, other = random.sample(range(30), 2)
+            crowd[one], crowd[other] = trees.crossed(crowd[one], crowd[other], 6, 40)
+            crowd = [trees.mutated(text, 6, 40) for text in crowd]
+    assert len(set(crowd)) > 10
+    for text in crowd:
+        assert len(list(parsed(text))) <= 40
+        assert Expression(text)(torch.linspace(-2, 2, 9)).shape == (9,)
+        assert str(parsed(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "sn(a)", "add(a)", "sin(a", "sin(a) a", "1e999", "__import__", "a.b", "(" * 500, "neg(" * 900]
+)
+def test_what_is_no_expression_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="not an expression"):
+        Expression(text)
+
+
+def test_an_expression_protects_its_divisions_and_keeps_nan() -> None:
+    assert Expression("div(a, a)")(torch.tensor([0.0, 2.0])).tolist() == [1.0, 1.0]
+    assert math.isnan(float(Expression("step(a)")(torch.tensor(math.nan))))
+
+
+def test_the_global_generators_are_given_back() -> None:
+    random.seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    expected = random.random(), np.random.rand()  # noqa: NPY002
+    random.seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    with keyed(0, 1, "x"):
+        inside = random.random(), np.random.rand()  # noqa: NPY002
+    assert (random.random(), np.random.rand()) == expected  # noqa: NPY002
+    with keyed(0, 1, "x"):
+        assert (random.random(), np.random.rand()) == inside  # noqa: NPY002
+    before = random.getstate()
+    with pytest.raises(ZeroDivisionError), keyed(0, 1, "x"):
+        random.choice([0]) / 0
+    assert random.getstate() == before
+
+
+def climb(strategy: Strategy, generations: int = 15) -> tuple[float, list[list[Genome]]]:
+    """The best of -|x - 0.7|^2, and everything asked."""
+    best, asked = -math.inf, []
+    for number in range(generations):
+        genomes = strategy.ask(number)
+        worth = {genome: (-sum((x - 0.7) ** 2 for x in genome.numbers),) for genome in genomes}
+        strategy.tell(number, worth)
+        best = max(best, *(value for (value,) in worth.values()))
+        asked.append(genomes)
+    return best, asked
+
+
+def test_both_climb_better_than_chance_and_always_the_same() -> None:
+    found = made(offset=[-1.0, 1.0])
+    makers = {
+        "genetic": lambda seed: Genetic(found, seed, 20, 2, Operators()),
+        "cma": lambda seed: CMA(found, seed, 20),
+        "random": lambda seed: Random(found, seed, 20),
+    }
+    best = {name: [climb(make(seed))[0] for seed in range(3)] for name, make in makers.items()}
+    assert min(best["genetic"]) > max(best["random"])
+    assert min(best["cma"]) > max(best["random"])
+    for make in makers.values():
+        random.seed(1)
+        first = climb(make(4))[1]
+        random.seed(2)
+        np.random.seed(7)  # noqa: NPY002
+        assert climb(make(4))[1] == first
+        assert climb(make(5))[1] != first
+        assert all(0 <= x <= 1 for genomes in first for genome in genomes for x in genome.numbers)
+
+
+def test_elites_come_again_and_a_lucky_one_is_found_out() -> None:
+    strategy = Genetic(made(), 0, 8, 2, Operators())
+    first = strategy.ask(0)
+    worth = {genome: (float(place),) for place, genome in enumerate(first)}
+    strategy.tell(0, worth)
+    second = strategy.ask(1)
+    assert second[:2] == [first[7], first[6]]
+    strategy.tell(1, {genome: (-5.0 if genome == first[7] else 1.0,) for genome in second})
+    assert first[7] not in strategy.ask(2)[:2]
+
+
+def test_several_objectives_keep_a_front() -> None:
+    strategy = Genetic(made("sine"), 0, 16, 4, Operators())
+    for number in range(12):
+        genomes = strategy.ask(number)
+        strategy.tell(
+            number, {genome: (genome.numbers[0], 1 - genome.numbers[0] - genome.numbers[1] ** 2) for genome in genomes}
+        )
+    last = [genome.numbers for genome in strategy.ask(12)[:4]]
+    assert max(y for _, y in last) < 0.05  # the front is where the second gene is 0
+    assert max(x for x, _ in last) - min(x for x, _ in last) > 0.5  # and all along the first
+    assert fronts([(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (0.4, 0.4)]) == [0, 1, 2]
+
+
+def test_importance_finds_the_gene_that_mattered() -> None:
+    found, rng = made("sine"), np.random.default_rng(0)
+    genomes = [Genome(tuple(rng.random(2))) for _ in range(200)]
+    values = importance(found, genomes, [(genome.numbers[1] - 0.5) ** 2 for genome in genomes])
+    assert next(iter(values)) == "phase"
+    assert values["phase"] > 0.7
+    assert values["frequency"] < 0.1
+
+
+def test_cma_refuses_trees() -> None:
+    with pytest.raises(ConfigError, match="CMA-ES"):
+        CMA(made("tree"), 0, 8)
+
+
+def test_fitness_is_without_the_luck_of_the_seeds() -> None:
+    archive, luck = Archive([Objective("accuracy")], 10), [0.0, 0.2, -0.1]
+    worth = {Genome((k / 10,)): 0.5 + k / 100 for k in range(9)}
+    groups = [list(worth)[:4], [*list(worth)[2:4], *list(worth)[4:6]], [*list(worth)[3:5], *list(worth)[6:]]]
+    for seed, genomes in enumerate(groups):
+        for genome in genomes:
+            for _ in range(20):  # so that little is left to the second sum
+                archive.add(genome, seed, Outcome(worth[genome] + luck[seed]))
+    archive.add(Genome((0.95,)), 1, Outcome(0.0, died_at=3))
+    assert archive.best(9) == sorted(worth, key=lambda genome: -worth[genome])
+    assert archive.fitness(Genome((0.95,))) == (0.0,)
+    assert archive.fitness(Genome((0.8,)))[0] == pytest.approx(0.58 + sum(luck) / 3, abs=0.01)
+    lone = Archive([Objective("accuracy")], 10)
+    lone.add(Genome((0.1,)), 0, Outcome(0.7))
+    assert lone.fitness(Genome((0.1,))) == (0.7,)
+
+
+def test_one_lucky_evaluation_is_trusted_less_than_many_good_ones() -> None:
+    archive = Archive([Objective("accuracy")], 10)
+    for place, values in enumerate([[0.5], [0.5], [0.8], [0.78] * 5]):
+        for seed, value in enumerate(values):
+            archive.add(Genome((place / 10,)), seed, Outcome(value))
+    assert archive.best(2) == [Genome((0.3,)), Genome((0.2,))]

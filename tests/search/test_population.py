@@ -1,0 +1,147 @@
+"""A lane of a population is an ordinary run, to rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from small_search import BASE, FILE, write
+
+from hil.config import Experiment, checked
+from hil.errors import ConfigError
+from hil.feedback import Box, Constant, Expression, Feedback, Fourier, Function, Gaussian, Shaped, Sine, Tabulated
+from hil.functions import FAMILIES
+from hil.run.loop import Training, train
+from hil.search.one_by_one import OneByOne
+from hil.search.population import Batch, TwinPopulation
+from hil.search.recipe import Job, Recipe
+from hil.search.stacked import stacked
+from hil.search_file import SearchFile, read_search
+from hil.workshop import Workshop
+
+FUNCTIONS: list[Function] = [
+    Sine(phase=1.2),
+    Fourier((0.5, -0.25), (0.0, 0.75), 2.0),
+    Fourier((0.3,), (0.7,), 1.5),
+    Box(0.7, 0.2),
+    Gaussian(0.8, -0.1),
+    Constant(-0.5),
+    Tabulated((-3.0, -1.0, 0.5, 3.0), (0.0, 1.0, -1.0, 0.5)),
+    Tabulated((-2.0, 0.5, 3.0), (1.0, -1.0, 0.5)),
+    Shaped(Sine(), 2.0, 0.3, 1.5),
+    Shaped(Box(1.0), -1.0, 0.3),
+    Expression("sub(cos(a), mul(0.2, a))"),
+    FAMILIES["arctan_slope"](),
+]
+
+
+def workshop(folder: Path, base: str = BASE, text: str = FILE) -> Workshop:
+    path = write(folder, text, base)
+    import tomllib
+
+    return Workshop(read_search(path), checked(Experiment, tomllib.loads(base), str(path)), path)
+
+
+def jobs(functions: Sequence[Function], rates: Sequence[float], epochs: int = 2, seed: int = 3) -> list[Job]:
+    pairs = zip(functions, rates, strict=True)
+    return [Job(f"j/{k}", Recipe(Feedback(g, scale=0.3), lr), seed, epochs) for k, (g, lr) in enumerate(pairs)]
+
+
+def alone(shop: Workshop, job: Job) -> Training:
+    with shop.candidate(job, shop.data()) as made:
+        for _ in train(made.training):
+            pass
+        return made.training
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_stacked_functions_are_the_functions(mixed: bool) -> None:
+    pre = torch.linspace(-4, 4, 2 * 33).view(2, 33)
+    for g in FUNCTIONS if not mixed else [None]:
+        chosen = FUNCTIONS if g is None else [g, g]
+        together = stacked(chosen)(pre.expand(len(chosen), -1, -1).contiguous())
+        for lane, one in zip(together, chosen, strict=True):
+            torch.testing.assert_close(lane, one(pre), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "rates"),
+    [("", (5e-3, 5e-3)), ("", (2e-3, 8e-3)), ('use = "SGD"\nmomentum = 0.9\n', (0.1, 0.02))],
+    ids=["one rate", "rates of their own", "SGD"],
+)
+def test_a_lane_ends_with_the_weights_of_an_ordinary_run(tmp_path: Path, change: str, rates: tuple[float, float]) -> None:
+    base = BASE.replace("[train]\n", '[train]\nschedule = "cosine"\n').replace("[optimizer]\n", f"[optimizer]\n{change}")
+    shop = workshop(tmp_path, base)
+    asked = jobs([FUNCTIONS[0], FUNCTIONS[8]], rates)
+    batch = Batch(shop.course(shop.data()), asked, "cpu")
+    outcomes = batch.train()
+    for lane, job in enumerate(asked):
+        training = alone(shop, job)
+        for number, layer in enumerate(training.net.stack):
+            expected = dict(layer.synapse.named_parameters())
+            torch.testing.assert_close(batch.weights[number][lane], expected["weight"].detach(), atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(batch.biases[number][lane], expected["bias"].detach(), atol=2e-5, rtol=1e-4)
+        assert outcomes[lane].passes == training.device_passes
+
+
+def test_outcomes_are_those_of_the_ordinary_loop(tmp_path: Path) -> None:
+    text = FILE.replace("[search]\n", "[search]\ntarget = 0.3\n") + "[[others]]\nv_pi_v = 4.5\n[[others]]\nphase_rad = 0.5\n"
+    shop = workshop(tmp_path, text=text, base=BASE.replace('use = "adfa"', 'use = "adfa"\nloss = "mse"'))
+    data = shop.data()
+    asked = jobs(FUNCTIONS, [5e-3] * len(FUNCTIONS))
+    together = TwinPopulation(shop.course(data)).train(asked)
+    one_by_one = OneByOne(lambda job: shop.candidate(job, data), 0.3).train(asked)
+    assert len({found.curve for found in together}) > 3
+    for mine, theirs in zip(together, one_by_one, strict=True):
+        assert mine.curve == pytest.approx(theirs.curve, abs=0.02)  # two of a hundred may lie on the edge
+        assert mine.robustness == pytest.approx(theirs.robustness, abs=0.02)
+        if mine.curve == theirs.curve:
+            assert (mine.passes, mine.steps) == (theirs.passes, theirs.steps)
+
+
+def test_one_that_diverges_does_not_touch_the_others(tmp_path: Path) -> None:
+    shop = workshop(tmp_path, BASE.replace("[optimizer]\n", '[optimizer]\nuse = "SGD"\n'))
+    trainer = TwinPopulation(shop.course(shop.data()))
+    sound, wild = jobs([Sine(), Sine()], [1.0, 1e39])
+    apart = Job("j/2", sound.recipe, sound.seed, sound.epochs)
+    found = trainer.train([sound, wild, apart])
+    assert found[1].died_at is not None
+    assert found[1].accuracy == 0.0
+    assert found[0].died_at is None
+    assert found[0].accuracy == found[2].accuracy
+    assert OneByOne(lambda job: shop.candidate(job, shop.data())).train([wild])[0].died_at == found[1].died_at
+
+
+def test_a_drive_that_the_device_would_refuse_ends_a_candidate(tmp_path: Path) -> None:
+    shop = workshop(tmp_path, BASE.replace('overflow = "fold"\nperiod = 7.0', "gain = 3.0"))
+    asked = jobs([Sine()], [0.5])
+    together = TwinPopulation(shop.course(shop.data())).train(asked)
+    alone_ = OneByOne(lambda job: shop.candidate(job, shop.data())).train(asked)
+    assert together[0].died_at is not None
+    assert together[0].died_at == alone_[0].died_at
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('use = "adfa"', 'use = "dfa"'),
+        ("lr = 5e-3", 'use = "Adagrad"\nlr = 5e-3'),
+        ("[64, 12, 8, 10]", "[64, 12, 8, 10]\nx = 1"),
+    ],
+)
+def test_what_is_no_population_is_refused(tmp_path: Path, old: str, new: str) -> None:
+    shop = workshop(tmp_path, BASE.replace(old, new))
+    with pytest.raises(ConfigError):
+        shop.course(shop.data())
+
+
+def test_the_test_split_is_not_in_what_a_search_sees(tmp_path: Path) -> None:
+    from hil.data import load
+
+    data, whole = workshop(tmp_path).data(), load("digits")
+    seen = torch.cat([data.train.x, data.validation.x, data.test.x])
+    assert len(seen) == 456
+    assert not any(bool((seen == example).all(1).any()) for example in whole.test.x[:40])
+    assert SearchFile(base="x").train.held > 0

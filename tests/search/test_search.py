@@ -1,0 +1,211 @@
+"""hil search: the same history whoever evaluates and however often it is stopped; what was found is a file to use."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from small_search import BASE, FILE, lethal, write
+
+from hil.cli import run
+from hil.errors import ConfigError, Interrupted, RunError, Stopped
+from hil.feedback import Feedback
+from hil.run.folder import RunFolder
+from hil.search.evaluator import Chunk, Here, chunked, missing
+from hil.search.history import EVALUATIONS, GENERATIONS, SEARCH, STAGES, History, same
+from hil.search.pool import Pool
+from hil.search.recipe import Outcome
+from hil.search_file import read_search
+from hil.searching import carry_on, start
+from hil.workshop import Workshop
+
+QUIET = Console(quiet=True)
+
+
+def lines(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [same(json.loads(line)) for line in (folder / name).read_text().splitlines()]
+
+
+def history(folder: Path) -> tuple[list[Any], ...]:
+    evaluations = sorted(lines(folder, EVALUATIONS), key=lambda line: line["key"])
+    return evaluations, lines(folder, GENERATIONS), lines(folder, STAGES)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search that was never stopped, in one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    start(write(folder), RunFolder.create(folder / "run"), QUIET)
+    return folder / "run"
+
+
+def test_a_search_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], whole: Path) -> None:
+    state = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[union-attr, call-overload, index]  # noqa: NPY002
+    assert run(["search", str(write(tmp_path)), "--run", str(tmp_path / "r")]) == 0
+    said = capsys.readouterr().out
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == state  # type: ignore[union-attr, call-overload, index]  # noqa: NPY002
+    for text in ("generation   3/3", "best", "median", "diversity", "evaluations/s", "left", "over the best hand-made g"):
+        assert text in said
+    assert history(tmp_path / "r") == history(whole)
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["status"] == "done"
+    page = (tmp_path / "r" / "report.html").read_text()
+    for text in ("Fitness over generations", "true derivative", "Confirmation", "held examples"):
+        assert text in page
+    assert not re.search(r"(src|href)=\"http", page)
+    assert run(["resume", str(tmp_path / "r")]) == 2  # it is finished
+    assert run(["report", str(tmp_path / "r")]) == 0
+    found = tmp_path / "r" / summary["feedback"]
+    assert Feedback.load(found) == Feedback.from_table(summary["recipe"]["feedback"])
+    assert "standard_error" in found.read_text()
+    used = BASE.replace('use = "adfa"', f'use = "adfa"\nfeedback = "r/{summary["feedback"]}"').replace(
+        "[train]", "[train]\nepochs = 1"
+    )
+    (tmp_path / "e.toml").write_text(used)
+    capsys.readouterr()
+    assert run(["train", str(tmp_path / "e.toml"), "--run", str(tmp_path / "t")]) == 0
+    found.unlink()  # a run holds all that it depends on
+    assert "provenance" in (tmp_path / "t" / "config.toml").read_text()
+
+
+def cut(whole: Path, folder: Path, evaluations: int, torn: int, generations: int, stages: int) -> RunFolder:
+    """What a killed process may have left."""
+    folder.mkdir()
+    (folder / "config.toml").write_bytes((whole / "config.toml").read_bytes())
+    (folder / SEARCH).write_bytes((whole / SEARCH).read_bytes())
+    for name, count in ((EVALUATIONS, evaluations), (GENERATIONS, generations), (STAGES, stages)):
+        text = (whole / name).read_text().splitlines(keepends=True)
+        rest = text[count][:torn] if count < len(text) else ""
+        (folder / name).write_text("".join(text[:count]) + rest)
+    return RunFolder(folder)
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "torn", "generations", "stages"),
+    [(0, 0, 0, 0), (0, 5, 0, 0), (4, 0, 0, 0), (6, 40, 0, 0), (14, 3, 2, 0), (18, 0, 3, 0), (22, 9, 3, 1)],
+)
+def test_a_search_goes_on_from_wherever_it_was_cut(
+    tmp_path: Path, whole: Path, evaluations: int, torn: int, generations: int, stages: int
+) -> None:
+    folder = cut(whole, tmp_path / "run", evaluations, torn, generations, stages)
+    carry_on(folder, QUIET)
+    assert history(folder.path) == history(whole)
+
+
+def test_ctrl_c_commits_and_resume_goes_on(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Chunk] = []
+    inner = Here.evaluate
+
+    def counted(self: Here, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Outcome]]]:
+        for chunk, outcomes in inner(self, chunks):
+            asked.append(chunk)
+            if len(asked) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield chunk, outcomes
+
+    monkeypatch.setattr(Here, "evaluate", counted)
+    with pytest.raises(Interrupted, match="stopped by SIGINT"):
+        start(write(tmp_path), RunFolder.create(tmp_path / "run"), QUIET)
+    assert len(asked) == 3
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
+    assert run(["resume", str(tmp_path / "run")]) == 0
+    assert history(tmp_path / "run") == history(whole)
+    keys = [job.key for chunk in asked for job in chunk]
+    assert len(keys) == len(set(keys))  # nothing was trained twice
+
+
+def test_a_killed_search_leaves_no_worker_and_two_go_on_with_the_history_of_one(tmp_path: Path, whole: Path) -> None:
+    path = write(tmp_path, FILE.replace("workers = 1", "workers = 2"))
+    command = [sys.executable, "-m", "hil", "search", str(path), "--run", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90
+    while not (tmp_path / "run" / GENERATIONS).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout.split()
+    process.kill()
+    process.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in listed) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in listed)
+    carry_on(RunFolder.open(tmp_path / "run"), QUIET)
+    assert history(tmp_path / "run") == history(whole)
+
+
+def test_a_history_of_another_search_is_refused(tmp_path: Path, whole: Path) -> None:
+    folder = cut(whole, tmp_path / "run", 12, 0, 2, 0)
+    text = (folder.path / SEARCH).read_text()
+    (folder.path / SEARCH).write_text(text.replace("population = 6", "population = 7"))
+    with pytest.raises(RunError, match="another search"):
+        carry_on(folder, QUIET)
+
+
+def test_a_damaged_line_is_named(tmp_path: Path, whole: Path) -> None:
+    folder = cut(whole, tmp_path / "run", 3, 0, 0, 0)
+    text = (folder.path / EVALUATIONS).read_text()
+    (folder.path / EVALUATIONS).write_text("{broken\n" + text)
+    with pytest.raises(RunError) as error:
+        History(folder)
+    assert "line 1" in str(error.value)
+
+
+def test_a_worker_that_dies_is_replaced_and_its_chunk_done_once_more(tmp_path: Path, whole: Path) -> None:
+    shop = Workshop(read_search(write(tmp_path)), *_experiment(whole))
+    space = shop.space(shop.data())
+    from hil.search.loop import Plan, _jobs
+
+    genomes = shop.strategy(space).ask(0)
+    chunks = chunked(_jobs(Plan(0, 1, 1), space, genomes, 0, [1]), 2)
+    pool = Pool(lethal, str(tmp_path / "marker"), 1)
+    found = list(pool.evaluate(chunks))
+    pool.close()
+    assert sorted(job.key for chunk, _ in found for job in chunk) == sorted(job.key for chunk in chunks for job in chunk)
+    assert missing(chunks, {job.key for chunk, _ in found for job in chunk}) == []
+    pool = Pool(lethal, str(tmp_path / "marker.always"), 1)
+    with pytest.raises(Stopped, match="died twice"):
+        list(pool.evaluate(chunks))
+    pool.close()
+
+
+def _experiment(whole: Path) -> tuple[Any, Path]:
+    from hil.config import read_experiment
+
+    return read_experiment(whole / "config.toml"), whole / "config.toml"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("population = 6", "populaton = 6", 'Did you mean "population"'),
+        ("elites = 2", "elites = 6", "fewer than the population"),
+        ('base = "base.toml"', 'base = "bas.toml"', "not found"),
+        ("terms = 2", 'family = "forier"', "did you mean fourier"),
+        ("held = 100", "held = 2000", "not enough examples"),
+        ("elites = 2", 'elites = 2\nobjectives = ["accuracy", "steps"]', "target"),
+        ("elites = 2", 'elites = 2\nobjectives = ["robustness"]', "other devices"),
+        ("lr = [1e-3, 1e-2]", "rl = [1e-3, 1e-2]", "unknown gene"),
+    ],
+)
+def test_a_wrong_file_is_refused_and_leaves_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, said: str
+) -> None:
+    assert run(["search", str(write(tmp_path, FILE.replace(old, new))), "--run", str(tmp_path / "r")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_unknown_learner_of_feedback_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, base=BASE.replace('"adfa"', '"backprop"'))
+    with pytest.raises(ConfigError, match="no feedback"):
+        start(path, RunFolder.create(tmp_path / "run"), QUIET)
