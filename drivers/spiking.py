@@ -322,7 +322,9 @@ class BoardArray:
 
     def reset(self) -> None:
         """Membranes to rest. Arms the board again if its watchdog has tripped."""
-        _, tripped = wire.fields(wire.STARTED, self._session.ask(Kind.RESET, wire.ARRAY.pack(self._number)), self._session.where)
+        _, tripped = wire.fields(
+            wire.STARTED, self._session.ask(Kind.RESET, wire.ARRAY.pack(self._number)), self._session.where
+        )
         if tripped:
             self._board.rearm()
         self._batch, self._lost = None, False

@@ -15,9 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fuzzing.boxes import Clock, Table
-from fuzzing.target import OutOfLimits, Target
-from fuzzing.wires import Message
 
 from drivers.block import read_block
 from drivers.keysight_33600 import Keysight33600
@@ -25,6 +22,9 @@ from drivers.keysight_infiniivision import InfiniiVision
 from drivers.link import Trust
 from drivers.stream import LINE_LIMIT_BYTES, out_of_step
 from drivers.waveform import Waveform, WaveformSettings
+from fuzzing.boxes import Clock, Table
+from fuzzing.target import OutOfLimits, Target
+from fuzzing.wires import Message
 from hil.errors import ConfigError, InstrumentError, LinkError, LinkTimeout, MeasurementError, UnsafeOutputs
 
 LOW_V, HIGH_V, TOLERANCE_V = -2.0, 3.0, 1e-4
@@ -74,7 +74,9 @@ class Output:
         inside = all(LOW_V - TOLERANCE_V <= volts <= HIGH_V + TOLERANCE_V for volts in ends)
         sane = 0 <= self.vpp <= 10.0 and abs(self.offset_v) <= 5.0  # what the instrument itself can do
         if not sane or (self.on and not inside):
-            raise OutOfLimits(f"{command!r}: {self.vpp} Vpp at {self.offset_v} V, codes {self.codes.min()} to {self.codes.max()}")
+            raise OutOfLimits(
+                f"{command!r}: {self.vpp} Vpp at {self.offset_v} V, codes {self.codes.min()} to {self.codes.max()}"
+            )
 
 
 class Answers:

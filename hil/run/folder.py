@@ -209,7 +209,13 @@ class RunFolder:
             try:
                 facts = json.loads(line)
                 of, split = int(facts["epoch"]), str(facts["split"])
-            except (ValueError, TypeError, KeyError, OverflowError, RecursionError):  # a torn last line of a killed run is dropped too
+            except (
+                ValueError,
+                TypeError,
+                KeyError,
+                OverflowError,
+                RecursionError,
+            ):  # a torn last line of a killed run is dropped too
                 continue
             if of <= epoch and (of, split) not in seen:
                 seen.add((of, split))

@@ -158,5 +158,3 @@ def test_frames_go_to_whoever_asked() -> None:
     finally:
         session.close()
         server.close()
-
-
