@@ -114,7 +114,9 @@ class Trial:
 
     def _say(self, what: str, target: Target, number: int, data: bytes, why: str) -> None:
         more = f"… {len(data)} bytes" if len(data) > SHOWN else ""
-        print(f"{what}: target {target.name} seed {self._seed} number {number}\n  {data[:SHOWN].hex()}{more}\n{why}", flush=True)
+        print(
+            f"{what}: target {target.name} seed {self._seed} number {number}\n  {data[:SHOWN].hex()}{more}\n{why}", flush=True
+        )
 
     @property
     def failed(self) -> bool:

@@ -435,9 +435,9 @@ def override(table: dict[str, Any], text: str) -> None:
     """
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")
-    if not equals or not all(keys):
+    if not equals or not all(keys) or len(keys) > toml.MOST_PARTS:
         raise ConfigError(
-            "not an override", where=f"--set {text}", allowed="section.key=value", outputs=UNTOUCHED,
+            "not an override", where=f"--set {_short(text)}", allowed="section.key=value", outputs=UNTOUCHED,
             todo="write it so, without spaces, or in quotes: --set train.epochs=3",
         )  # fmt: skip
     try:

@@ -36,12 +36,13 @@ from typing import Any, Protocol, Self, TypeVar
 
 from hil.errors import ConfigError, ContractError, Desync, Disconnected, HilError, LinkTimeout, OpenFailed, Refused
 from sim_devices.instruments.faults import FaultSchedule
+from sim_devices.instruments.program_message import ScpiError
 from sim_devices.transports.listener import Listener
 
 A = TypeVar("A")
 FACTS = ("what", "where", "got", "allowed", "outputs", "todo")
 LINE_CAP = 1 << 28  # bytes
-DAMAGE = (LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
+DAMAGE = (ScpiError, LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError, RuntimeError)
 """What taking over a snapshot may end in that some other program wrote."""
 
 

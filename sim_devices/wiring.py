@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -241,9 +241,15 @@ class Plant:
                 )
                 parts = saved["state"]
                 self._sampled[i] = None
-                self._states[i] = (
-                    None if parts is None else tuple(torch.tensor(p["values"], dtype=DTYPES[p["dtype"]]) for p in parts)
-                )
+                self._states[i] = None if parts is None else self._restored(i, parts)
+
+    def _restored(self, i: int, parts: Sequence[Mapping[str, Any]]) -> State:
+        """Raises: ContractError: not a state that node i can have."""
+        state = tuple(torch.tensor(p["values"], dtype=DTYPES[p["dtype"]]) for p in parts)
+        rest = self._wires[i].node.rest(1, self._resting(i))
+        if [part.shape for part in state] != [part.shape for part in rest]:
+            raise ContractError("the state of another node", where="wiring", got=str([tuple(part.shape) for part in state]))
+        return state
 
     # -- Inside -------------------------------------------------------------------------------------------------------
 

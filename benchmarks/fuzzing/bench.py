@@ -74,7 +74,9 @@ class Output:
         inside = all(LOW_V - TOLERANCE_V <= volts <= HIGH_V + TOLERANCE_V for volts in ends)
         sane = 0 <= self.vpp <= 10.0 and abs(self.offset_v) <= 5.0  # what the instrument itself can do
         if not sane or (self.on and not inside):
-            raise OutOfLimits(f"{command!r}: {self.vpp} Vpp at {self.offset_v} V, codes {self.codes.min()} to {self.codes.max()}")
+            raise OutOfLimits(
+                f"{command!r}: {self.vpp} Vpp at {self.offset_v} V, codes {self.codes.min()} to {self.codes.max()}"
+            )
 
 
 class Answers:

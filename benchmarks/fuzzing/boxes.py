@@ -28,22 +28,36 @@ from sim_devices.transports.framing import Scanner, messages
 from sim_devices.wiring import Cable, Plant, Wire
 
 GENERATOR = (
-    b"*IDN?", b"*RST;*CLS", b"*ESR?;*STB?;*OPC?;*TST?", b"*ESE 60;*SRE 32;*ESE?;*SRE?;*OPC;*WAI", b":SYST:ERR?;:SYST:ERR:COUN?",
+    b"*IDN?",
+    b"*RST;*CLS",
+    b"*ESR?;*STB?;*OPC?;*TST?",
+    b"*ESE 60;*SRE 32;*ESE?;*SRE?;*OPC;*WAI",
+    b":SYST:ERR?;:SYST:ERR:COUN?",
     b":OUTP1:LOAD INF;:SOUR1:VOLT:LIM:STAT 0;:SOUR1:VOLT:UNIT VPP;:SOUR1:VOLT:OFFS 0;:SOUR1:VOLT 8;:SOUR1:VOLT:LIM:HIGH 4",
-    b":FORM:BORD SWAP;:SOUR1:FUNC ARB;:SOUR1:FUNC:ARB:FILT OFF;:SOUR1:FUNC:ARB:SRAT 1e8;:SOUR1:BURS:STAT 1;:TRIG1:SOUR BUS;*TRG",
+    b":FORM:BORD SWAP;:SOUR1:FUNC ARB;:SOUR1:FUNC:ARB:FILT OFF;:SOUR1:FUNC:ARB:SRAT 1e8;:BURS:STAT 1;:TRIG1:SOUR BUS;*TRG",
     b":SOUR1:DATA:VOL:CLE;:SOUR1:DATA:ARB:DAC HIL,#264" + bytes(64) + b";:SOUR1:FUNC:ARB HIL;:SOUR1:DATA:VOL:CAT?;FREE?",
     b":SOUR2:DATA:ARB ramp, " + b", ".join(b"%.2f" % (k / 40) for k in range(40)) + b";:SOUR2:DATA:ATTR:POIN? RAMP",
-    b":SOUR1:VOLT 3 DBM;:SOUR1:VOLT:UNIT DBM;:SOUR1:VOLT?;:SOUR1:VOLT? MAX;:SOUR1:VOLT:HIGH 2;LOW -1", b":DISP:TEXT 'hello; \"x\"'",
-    b"SOURCE2:FREQUENCY 10 MHZ;PHASE 90;:OUTPUT2:POLARITY INV;:OUTPUT2:STATE ON;:OUTPUT2?;:TRIG2:DEL 5 ms", b":SOUR1:VOLT:OFFS MAX",
-)  # fmt: skip
+    b":SOUR1:VOLT 3 DBM;:SOUR1:VOLT:UNIT DBM;:SOUR1:VOLT?;:SOUR1:VOLT? MAX;:SOUR1:VOLT:HIGH 2;LOW -1",
+    b":DISP:TEXT 'hello; \"x\"'",
+    b"SOURCE2:FREQUENCY 10 MHZ;PHASE 90;:OUTPUT2:POLARITY INV;:OUTPUT2:STATE ON;:OUTPUT2?;:TRIG2:DEL 5 ms",
+    b":SOUR1:VOLT:OFFS MAX",
+)
 SCOPE = (
-    b"*IDN?", b"*RST;*CLS", b":SING;:AER?", b":OPER:COND?;:TER?;:RST?", b":WAV:PRE?", b":WAV:DATA?", b":TRIG:FORC;:WAV:DATA?",
+    b"*IDN?",
+    b"*RST;*CLS",
+    b":SING;:AER?",
+    b":OPER:COND?;:TER?;:RST?",
+    b":WAV:PRE?",
+    b":WAV:DATA?",
+    b":TRIG:FORC;:WAV:DATA?",
     b":CHAN1:DISP 1;:CHAN1:COUP DC;:CHAN1:IMP ONEM;:CHAN1:PROB 1;:CHAN1:RANG 0.5;:CHAN1:OFFS 0.18;:CHAN1:INV 1",
     b":TRIG:MODE EDGE;:TRIG:EDGE:SOUR EXT;:TRIG:EDGE:LEV 0.5;:TRIG:EDGE:SLOP POS;:TRIG:SWE NORM;:ACQ:TYPE AVER;:ACQ:COUN 4",
     b":WAV:SOUR CHAN1;:WAV:FORM WORD;:WAV:BYT LSBF;:WAV:UNS 1;:WAV:POIN:MODE RAW;:WAV:POIN 500;:WAV:POIN?;:WAV:XINC?",
-    b":TIM:MODE MAIN;:TIM:REF CENT;:TIM:RANG 1e-6;:TIM:POS 5e-7;:ACQ:SRAT?;:ACQ:POIN?", b":DIG CHAN1;*OPC?;:WAV:FORM ASC;:WAV:DATA?",
-    b":TRIG:SWE AUTO;:RUN;*OPC?;:STOP;:WAV:FORM BYTE;:WAV:DATA?", b":DIG CHAN1,CHAN2;:WAV:SOUR CHAN2;:WAV:PRE?",
-)  # fmt: skip
+    b":TIM:MODE MAIN;:TIM:REF CENT;:TIM:RANG 1e-6;:TIM:POS 5e-7;:ACQ:SRAT?;:ACQ:POIN?",
+    b":DIG CHAN1;*OPC?;:WAV:FORM ASC;:WAV:DATA?",
+    b":TRIG:SWE AUTO;:RUN;*OPC?;:STOP;:WAV:FORM BYTE;:WAV:DATA?",
+    b":DIG CHAN1,CHAN2;:WAV:SOUR CHAN2;:WAV:PRE?",
+)
 
 
 class Clock:
@@ -127,7 +141,9 @@ def generator(folder: Path, stack: ExitStack) -> Target:
 def scope(folder: Path, stack: ExitStack) -> Target:
     table = Boxes()
     whole = b"\n".join((*SCOPE[7:11], b":SING;:TRIG:FORC;:WAV:PRE?;:WAV:DATA?"))
-    return Target("scpi_scope", [*SCOPE, b"\n".join(SCOPE), whole, whole + b";:TIM:RANG 2e-6;:SING"], lambda data: _run(table.scope, data))
+    return Target(
+        "scpi_scope", [*SCOPE, b"\n".join(SCOPE), whole, whole + b";:TIM:RANG 2e-6;:SING"], lambda data: _run(table.scope, data)
+    )
 
 
 def framing(folder: Path, stack: ExitStack) -> Target:
@@ -148,7 +164,9 @@ def framing(folder: Path, stack: ExitStack) -> Target:
         parts = list(messages(memoryview(data)))
         assert sum(map(len, parts)) <= len(data)
 
-    return Target("framing", [b"\n".join(GENERATOR) + b"\n", b"\n".join(SCOPE) + b"\n", b":A '#15\n\n", b"#0abc\n", b"#213\n"], run)
+    return Target(
+        "framing", [b"\n".join(GENERATOR) + b"\n", b"\n".join(SCOPE) + b"\n", b":A '#15\n\n", b"#0abc\n", b"#213\n"], run
+    )
 
 
 def spiking(folder: Path, stack: ExitStack) -> Target:
@@ -192,11 +210,19 @@ def spiking(folder: Path, stack: ExitStack) -> Target:
             reply += board.feed(data[first : first + 4096])
         for name, whole in frames.frames(bytes(reply)):
             assert name
-            assert crc_hqx(whole[frames.HEAD_BYTES : -2], int.from_bytes(whole[10:12], "little")) == int.from_bytes(whole[-2:], "little")
+            assert crc_hqx(whole[frames.HEAD_BYTES : -2], int.from_bytes(whole[10:12], "little")) == int.from_bytes(
+                whole[-2:], "little"
+            )
         board.reboot()
         assert board.feed(each[0]), "the board is dead"
 
-    samples = [*each, b"".join(each), begin + each[5], begin + each[4] + each[5] + each[6], b"noise" + begin + each[9] + each[10]]
+    samples = [
+        *each,
+        b"".join(each),
+        begin + each[5],
+        begin + each[4] + each[5] + each[6],
+        b"noise" + begin + each[9] + each[10],
+    ]
     return Target("board_feed", samples, run, (), mend)
 
 
@@ -251,8 +277,16 @@ def client(folder: Path, stack: ExitStack) -> Target:
                     with contextlib.suppress(LinkError, MeasurementError, Refused):
                         ask(asking)
 
-    error = {"id": 1, "error": {"kind": "ConfigError", "what": "no", "where": "", "got": "", "allowed": "", "outputs": "", "todo": ""}}
-    answers: tuple[object, ...] = ({"id": 1, "ok": 0.5}, {"id": 1, "ok": {"faults": [{}], "log": []}}, {"id": 1, "ok": [{"time_s": 1}]}, error)
+    error = {
+        "id": 1,
+        "error": {"kind": "ConfigError", "what": "no", "where": "", "got": "", "allowed": "", "outputs": "", "todo": ""},
+    }
+    answers: tuple[object, ...] = (
+        {"id": 1, "ok": 0.5},
+        {"id": 1, "ok": {"faults": [{}], "log": []}},
+        {"id": 1, "ok": [{"time_s": 1}]},
+        error,
+    )
     return Target("control_client", [json.dumps(answer).encode() + b"\n" for answer in answers], run, (HilError,))
 
 

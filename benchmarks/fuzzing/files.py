@@ -60,11 +60,22 @@ JOURNAL = "".join(
     json.dumps({"t": f"2026-11-25T01:15:{k:02d}.123+00:00", **facts}, separators=(",", ":")) + "\n"
     for k, facts in enumerate(
         [{"kind": "start", "epochs": 2, "batches_per_epoch": 10}]
-        + [{"kind": "commit", "step": s, "epoch": 1, "batch": s, "loss": 0.31, "passes": 100 * s, "device_s": 1.523 * s} for s in range(1, 11)]
-        + [{"kind": "epoch", "step": 10, "epoch": 1, "accuracy": 0.5}, {"kind": "checkpoint", "step": 10, "file": "step-00000010.json"}]
-        + [{"kind": "fault", "message": "no answer"}, {"kind": "recovered", "in_all": 1}, {"kind": "resume", "step": 10}, {"kind": "end"}]
+        + [
+            {"kind": "commit", "step": s, "epoch": 1, "batch": s, "loss": 0.31, "passes": 100 * s, "device_s": 1.523 * s}
+            for s in range(1, 11)
+        ]
+        + [
+            {"kind": "epoch", "step": 10, "epoch": 1, "accuracy": 0.5},
+            {"kind": "checkpoint", "step": 10, "file": "step-00000010.json"},
+        ]
+        + [
+            {"kind": "fault", "message": "no answer"},
+            {"kind": "recovered", "in_all": 1},
+            {"kind": "resume", "step": 10},
+            {"kind": "end"},
+        ]
     )
-).encode()  # fmt: skip
+).encode()
 EPOCH = {"epoch": 1, "split": "train", "accuracy": 0.5, "loss": 0.3}
 
 
@@ -77,11 +88,15 @@ def run_folder(folder: Path, stack: ExitStack) -> Target:
     facts = {"step": 10, "experiment": tomllib.loads(text), "bench_sha256": ""}
     saved = checkpoint.save(path / "checkpoints", checkpoint.name(10, True), checkpoint.Checkpoint(tensors, facts))
     good = {
-        "config.toml": text.encode(), "journal.jsonl": JOURNAL, "summary.json": b'{"status": "fault", "steps": 10}',
-        "diagnostics.json": b'{"traffic": {}}', "metrics.jsonl": (json.dumps(EPOCH) + "\n").encode() * 2,
-        f"checkpoints/{saved.name}": saved.read_bytes(), f"checkpoints/{saved.stem}.safetensors": saved.with_suffix(".safetensors").read_bytes(),
+        "config.toml": text.encode(),
+        "journal.jsonl": JOURNAL,
+        "summary.json": b'{"status": "fault", "steps": 10}',
+        "diagnostics.json": b'{"traffic": {}}',
+        "metrics.jsonl": (json.dumps(EPOCH) + "\n").encode() * 2,
+        f"checkpoints/{saved.name}": saved.read_bytes(),
+        f"checkpoints/{saved.stem}.safetensors": saved.with_suffix(".safetensors").read_bytes(),
         "run.lock": b'{"pid": 4242, "host": "h", "since": "then", "command": "hil train"}\n',
-    }  # fmt: skip
+    }
     names = list(good)
     kept = folder / "good"
     for name, content in good.items():
@@ -126,10 +141,14 @@ def _read(path: Path, name: str) -> None:
 RAMP = {"output": ":OUTP1", "amplitude": ":SOUR1:VOLT", "offset": ":SOUR1:VOLT:OFFS", "slew_v_per_s": 100.0, "least_vpp": 0.001,
         "low_v": -1.0, "high_v": 1.0, "step_s": 0.02}  # fmt: skip
 STATE = {
-    "name": "awg", "resource": "TCPIP::127.0.0.1::5025::SOCKET", "wire": "visa",
+    "name": "awg",
+    "resource": "TCPIP::127.0.0.1::5025::SOCKET",
+    "wire": "visa",
     "expect": {"maker": ["KEYSIGHT", "AGILENT"], "model": "33622A", "serial": "MY1"},
-    "steps": [{"command": ":OUTP1 0", "question": ":OUTP1?", "answers": ["0", "+0", "OFF"]}], "ramp": RAMP, "outputs": "unknown",
-}  # fmt: skip
+    "steps": [{"command": ":OUTP1 0", "question": ":OUTP1?", "answers": ["0", "+0", "OFF"]}],
+    "ramp": RAMP,
+    "outputs": "unknown",
+}
 
 
 class Said:
@@ -150,7 +169,11 @@ class Said:
 def safe_state(folder: Path, stack: ExitStack) -> Target:
     """Whatever is read as a safe state can be written again, compared with an identity, and carried out."""
     samples = [json.dumps(STATE).encode(), json.dumps({**STATE, "ramp": None}).encode()]
-    samples.append(json.dumps({**STATE, "wire": "frames", "steps": [{"command": "SAFE", "question": "STATUS", "answers": ["disarmed"]}]}).encode())
+    samples.append(
+        json.dumps(
+            {**STATE, "wire": "frames", "steps": [{"command": "SAFE", "question": "STATUS", "answers": ["disarmed"]}]}
+        ).encode()
+    )
 
     def run(data: bytes) -> None:
         state = SafeState.from_json(data.decode("utf-8", "replace"))
@@ -171,7 +194,9 @@ def ramp(folder: Path, stack: ExitStack) -> Target:
     def run(data: bytes) -> None:
         carry_out(state, Said(data), clock=lambda: 0.0, sleep=lambda s: None)
 
-    return Target("ramp", ["\n".join(answers).encode(), b"1\n2.0;0\n0", b"0\n0", b"ON\n0.3;-0.8\n0.2;-0.5\n0"], run, (InstrumentError,))
+    return Target(
+        "ramp", ["\n".join(answers).encode(), b"1\n2.0;0\n0", b"0\n0", b"ON\n0.3;-0.8\n0.2;-0.5\n0"], run, (InstrumentError,)
+    )
 
 
 TARGETS = (toml, overrides, run_folder, safe_state, ramp)

@@ -37,11 +37,22 @@ def block(payload: bytes, digits: int = 0) -> bytes:
 
 
 BLOCKS = (
-    block(b""), block(b"abcd"), block(bytes(range(256)) * 4), block(b"\n" * 100, 8), block(b"#41024", 3), block(b"\x00\xff" * 3000),
-)  # fmt: skip
+    block(b""),
+    block(b"abcd"),
+    block(bytes(range(256)) * 4),
+    block(b"\n" * 100, 8),
+    block(b"#41024", 3),
+    block(b"\x00\xff" * 3000),
+)
 TEXTS = (
-    b"Keysight Technologies,33622A,MY1,A.02.03", b"+0,\"No error\"", b"+1.00000000000000E+00", b"1", b"+8", b"NORM", b"-113,\"Undefined header;X\"",
-)  # fmt: skip
+    b"Keysight Technologies,33622A,MY1,A.02.03",
+    b'+0,"No error"',
+    b"+1.00000000000000E+00",
+    b"1",
+    b"+8",
+    b"NORM",
+    b'-113,"Undefined header;X"',
+)
 
 
 class Message:
@@ -229,8 +240,8 @@ def conversation(folder: Path, stack: ExitStack) -> Target:
                     scpi.identify()
 
     who = b"Keysight Technologies,33622A,MY1,A.02.03"
-    lines = (who, b"+1.0E+00", b"+3", b"1", b"+0,\"No error\"", b"1", b"#14abcd", who, b"+128", b"-113,\"X\"", b"+0,\"\"")
-    return Target("scpi_session", [b"\n".join(lines), b"\n".join((*lines[:4], *[b"-350,\"Queue overflow\""] * 3))], run)
+    lines = (who, b"+1.0E+00", b"+3", b"1", b'+0,"No error"', b"1", b"#14abcd", who, b"+128", b'-113,"X"', b'+0,""')
+    return Target("scpi_session", [b"\n".join(lines), b"\n".join((*lines[:4], *[b'-350,"Queue overflow"'] * 3))], run)
 
 
 # -- Frames ---------------------------------------------------------------------------------------------------------------
@@ -321,8 +332,6 @@ def framed(folder: Path, stack: ExitStack) -> Target:
     samples = [bytes([k]) + reply for k, reply in enumerate(honest.replies[:16])]
     samples += [bytes([k | 0x80]) + reply for k, reply in enumerate(honest.replies[:16])]
     return Target("frame_session", samples, lambda data: talk(FrameLine(data)), (LinkError, InstrumentError))
-
-
 
 
 TARGETS = (memory_block, stream, hislip, conversation, framed)

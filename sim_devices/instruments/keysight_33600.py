@@ -179,6 +179,8 @@ class Keysight33600:
             for n in (1, 2):
                 self._channels[n].restore(channels[str(n)])
                 self._memory[n].restore(volatile[str(n)])
+                if self._channels[n].text("arb") not in self._memory[n]:
+                    raise ContractError("a record that is not there", where=self.name, got=self._channels[n].text("arb"))
             self._scpi.status.restore(status)
             self._report_switched(before)
             for n in (1, 2):

@@ -191,8 +191,9 @@ class InfiniiVision:
                 settings.restore(channels[str(n)])
             self._forget()
             self._records = {int(n): Record.restored(r) for n, r in records.items()}
-            self._wanted = frozenset(wanted) if isinstance(wanted, list) else frozenset()
-            self._events = {k: bool(v) for k, v in events.items()} if isinstance(events, Mapping) else self._events
+            self._wanted = frozenset(n for n in wanted if n in self._channels) if isinstance(wanted, list) else frozenset()
+            if isinstance(events, Mapping):
+                self._events = {name: bool(events.get(name)) for name in self._events}
             self._scpi.status.restore(status)
             mode = str(state["mode"])
             self._operations.end_all()

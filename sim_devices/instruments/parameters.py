@@ -46,6 +46,9 @@ class Parameter(Protocol):
     def limit(self, word: str) -> Value:
         """The value of MIN, MAX or DEF, or ScpiError."""
 
+    def holds(self, value: object) -> bool:
+        """Can a snapshot hold this? Ranges follow other settings, so they are not looked at."""
+
 
 @dataclass(frozen=True, slots=True)
 class Number:
@@ -80,6 +83,9 @@ class Number:
                 return value
         raise ScpiError(-224, word)
 
+    def holds(self, value: object) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= INFINITY
+
 
 @dataclass(frozen=True, slots=True)
 class Flag:
@@ -98,6 +104,9 @@ class Flag:
 
     def limit(self, word: str) -> Value:
         raise ScpiError(-224, word)
+
+    def holds(self, value: object) -> bool:
+        return isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +129,9 @@ class Choice:
     def limit(self, word: str) -> Value:
         raise ScpiError(-224, word)
 
+    def holds(self, value: object) -> bool:
+        return isinstance(value, str) and value in map(short_form, self.options)
+
 
 @dataclass(frozen=True, slots=True)
 class Name:
@@ -141,6 +153,9 @@ class Name:
 
     def limit(self, word: str) -> Value:
         raise ScpiError(-224, word)
+
+    def holds(self, value: object) -> bool:
+        return isinstance(value, str) and len(value) <= self.length
 
 
 def number(token: Token, unit: str) -> float:

@@ -86,5 +86,9 @@ class Record:
         window = state["window"]
         if not isinstance(window, dict):
             raise TypeError("window")
+        start_s, rate_hz, points = float(window["start_s"]), float(window["rate_hz"]), window["points"]
+        kind, averaged = str(state["kind"]), int(str(state["averaged"]))
+        if points != len(words) or not points or not 0 < rate_hz < math.inf or kind not in TYPES or averaged < 1:
+            raise ValueError(f"{len(words)} words for {points} points at {rate_hz} a second, {kind}")
         numbers = float(str(state["range_v"])), float(str(state["offset_v"]))
-        return cls(words, Window(**window), *numbers, str(state["kind"]), int(str(state["averaged"])))
+        return cls(words, Window(start_s, rate_hz, len(words)), *numbers, kind, averaged)

@@ -70,6 +70,9 @@ class Settings:
     def restore(self, state: object) -> None:
         if not isinstance(state, Mapping) or set(state) != set(self._values):
             raise ContractError("a snapshot of another model", where="simulated box", got=str(state)[:80])
+        for name, value in state.items():
+            if not self._parameters[name].holds(value):
+                raise ContractError("a setting that cannot be", where=f"simulated box, {name}", got=f"{value!r}"[:80])
         self._values = dict(state)
 
 

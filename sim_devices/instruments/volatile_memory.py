@@ -75,7 +75,16 @@ class VolatileMemory:
         return {name: base64.b64encode(r.astype("<i2").tobytes()).decode() for name, r in self._records.items()}
 
     def restore(self, state: Mapping[str, str]) -> None:
-        self._records = {name: np.frombuffer(base64.b64decode(text), "<i2").astype(np.int16) for name, text in state.items()}
+        """Raises: ValueError: not what a memory can hold."""
+        records = {name: np.frombuffer(base64.b64decode(text), "<i2").astype(np.int16) for name, text in state.items()}
+        whole = sum(len(r) for name, r in records.items() if name != BUILT_IN)
+        if (
+            BUILT_IN not in records
+            or whole > self._samples
+            or not all(len(r) and r.min() >= -FULL_SCALE for r in records.values())
+        ):
+            raise ValueError(f"records of {whole} samples, {sorted(records)}")
+        self._records = records
 
 
 def waveform_name(token: Token) -> str:
