@@ -173,8 +173,14 @@ def _searched(folder: Any, summary: Mapping[str, Any]) -> None:
 
 
 @app.command
-def resume(run: Path, /, *, from_: Annotated[Path | None, Parameter(name="--from")] = None) -> None:
-    """Go on with an interrupted run, from its newest checkpoint.
+def resume(
+    run: Path,
+    /,
+    *,
+    from_: Annotated[Path | None, Parameter(name="--from")] = None,
+    cluster: Annotated[str | None, Parameter(name="--cluster")] = None,
+) -> None:
+    """Go on with an interrupted run, from its newest checkpoint; or with a search, from its history.
 
     Parameters
     ----------
@@ -182,6 +188,8 @@ def resume(run: Path, /, *, from_: Annotated[Path | None, Parameter(name="--from
         The run folder.
     from_
         Another checkpoint of that run, its checkpoints/step-….json; those after it are dropped and made again.
+    cluster
+        For a search: as of hil search.
     """
     from hil.run import checkpoint
     from hil.run.folder import RunFolder
@@ -197,7 +205,7 @@ def resume(run: Path, /, *, from_: Annotated[Path | None, Parameter(name="--from
     if (folder.path / "search.toml").is_file():
         from hil.searching import carry_on
 
-        _searched(folder, carry_on(folder, out))
+        _searched(folder, carry_on(folder, out, cluster))
         return
     if from_ is not None and from_.resolve().parent != folder.checkpoints.resolve():
         raise RunError(
