@@ -187,8 +187,10 @@ def resume(
     *,
     from_: Annotated[Path | None, Parameter(name="--from")] = None,
     changed: Annotated[bool, Parameter(name="--changed", negative=())] = False,
+    cluster: Annotated[str | None, Parameter(name="--cluster")] = None,
 ) -> None:
-    """Go on with an interrupted, faulted or killed run, from its newest checkpoint; finish what a finished one lacks.
+    """Go on with an interrupted, faulted or killed run, from its newest checkpoint, or with a search, from its history; finish
+    what a finished one lacks.
 
     Parameters
     ----------
@@ -198,6 +200,8 @@ def resume(
         Another checkpoint of that run, its checkpoints/step-….json; those after it are dropped and made again.
     changed
         The changes made in the run's config.toml or bench.toml since are meant.
+    cluster
+        For a search: as of hil search.
     """
     from hil import launch
     from hil.run import condition
@@ -213,7 +217,7 @@ def resume(
                 todo=f"look at it: hil report {run}",
             )  # fmt: skip
         with found.owned():
-            _searched(found, carry_on(found, out))
+            _searched(found, carry_on(found, out, cluster))
         return
     condition.inspect(run, verify=False)  # it is a run folder
     folder = RunFolder(run)
