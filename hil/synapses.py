@@ -192,7 +192,8 @@ def flat_widths(synapses: Sequence[nn.Module], features: int) -> list[int]:
         synapse.eval()
         try:
             wide = 2 * widths[-1] if isinstance(synapse, BesideLinear) else widths[-1]
-            widths.append(int(synapse(torch.zeros(1, wide)).shape[1]))
+            place = next((param.device for param in synapse.parameters()), None)
+            widths.append(int(synapse(torch.zeros(1, wide, device=place)).shape[1]))
         except (RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"synapse {number} does not take {widths[-1]} values", where=WHERE, got=str(error).splitlines()[0],

@@ -86,7 +86,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *more: str, text
         ("optimizer.betas=3", ["[optimizer]", "betas = 3"]),
         ("train=3", ["train = 3", "a section"]),
         ("seed.x=3", ["seed is a value", "seed=value"]),
-        ("epochs", ["--set epochs", "section.key=value"]),
+        ("epochs", ['--set "epochs"', "section.key=value"]),
     ],
 )
 def test_wrong_values(tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, parts: list[str]) -> None:
@@ -298,7 +298,7 @@ def test_help_says_what_the_options_mean(capsys: pytest.CaptureFixture[str]) -> 
 def test_ctrl_c_while_opening(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from hil import launch
 
-    def hanging(*_: object) -> object:
+    def hanging(*_: object, record: bool) -> object:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(launch, "built", hanging)

@@ -80,8 +80,8 @@ def load(path: Path) -> Checkpoint:
         payload = tensors.read_bytes()
         if not isinstance(facts, dict):
             raise ValueError(f"a {type(facts).__name__} in place of its facts")
-        if _sum(facts) != facts.get("facts_sha256", _sum(facts)):
-            raise ValueError("the checksum of the facts does not match")
+        if _sum(facts) != facts.get("facts_sha256"):
+            raise ValueError("the checksum of the facts does not match, or is missing")
         if hashlib.sha256(payload).hexdigest() != facts.get("sha256"):
             raise ValueError(f"the checksum of the {len(payload):,} bytes in {tensors.name} does not match")
         return Checkpoint(safetensors.torch.load(payload), facts)

@@ -22,6 +22,7 @@ from pathlib import Path
 from hil.errors import RunError
 
 NAME = "run.lock"
+DYING_S = 0.3  # a process that was killed while it started another leaves the lock to that one for a moment
 PATIENCE_S = 0.5  # somebody who only looks holds a shared lock for a moment
 UNTOUCHED = "untouched; nothing was opened"
 
@@ -76,7 +77,7 @@ def owner(folder: Path) -> Owner | None:
     except OSError:
         return None
     try:
-        alive = not _locked(file, fcntl.LOCK_SH, 0.0)
+        alive = not _locked(file, fcntl.LOCK_SH, DYING_S)
     finally:
         os.close(file)
     return Owner(*_read(path), alive)
