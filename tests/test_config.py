@@ -9,6 +9,7 @@ import pytest
 from hil import comparison
 from hil.config import arguments, dump, find, read_bench, read_experiment, resolve
 from hil.errors import ConfigError
+from hil.search_file import base_experiment, read_search
 from hil.units import quantity
 
 GOOD = """
@@ -114,5 +115,7 @@ def test_the_shipped_files_are_valid() -> None:
     for path in (root / "experiments").glob("*.toml"):
         if path.name.startswith("compare_"):
             assert list(comparison.cells(comparison.read(path), path, Path("unused")))
+        elif path.name.startswith("search_"):
+            assert base_experiment(read_search(path), path)
         else:
             read_experiment(path)
