@@ -11,12 +11,13 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent import futures
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 
 from hil.errors import Stopped
-from hil.search.evaluator import Chunk, Work, read_outcomes, written
+from hil.search.evaluator import LOOK_S, Chunk, Stop, Work, interrupted, read_outcomes, written
 from hil.search.recipe import Outcome
 
 TRIES = 2
@@ -27,10 +28,11 @@ class Pool:
 
     Args:
         work: trains a chunk; a function that a new process can import. setup: its first argument. workers: processes.
+        stop: asked while waiting.
     """
 
-    def __init__(self, work: Work, setup: str, workers: int) -> None:
-        self._work, self._setup, self._workers = work, setup, workers
+    def __init__(self, work: Work, setup: str, workers: int, stop: Stop = lambda: "") -> None:
+        self._work, self._setup, self._workers, self._stop = work, setup, workers, stop
         self._pool: ProcessPoolExecutor | None = None
 
     def evaluate(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Outcome]]]:
@@ -39,11 +41,13 @@ class Pool:
         for _ in range(TRIES):
             waiting = dict(self._submitted(left))
             try:
-                for done in as_completed(waiting):
-                    chunk = waiting[done]
-                    outcomes = read_outcomes(done.result())
-                    left.remove(chunk)
-                    yield chunk, outcomes
+                while waiting:
+                    interrupted(self._stop, len(waiting))
+                    for done in futures.wait(waiting, LOOK_S, futures.FIRST_COMPLETED).done:
+                        outcomes = read_outcomes(done.result())
+                        chunk = waiting.pop(done)
+                        left.remove(chunk)
+                        yield chunk, outcomes
             except BrokenProcessPool:
                 self.close()
             if not left:

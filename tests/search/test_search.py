@@ -178,6 +178,10 @@ def test_a_worker_that_dies_is_replaced_and_its_chunk_done_once_more(tmp_path: P
     with pytest.raises(Stopped, match="died twice"):
         list(pool.evaluate(chunks))
     pool.close()
+    pool = Pool(lethal, str(tmp_path / "marker"), 1, lambda: "SIGINT")
+    with pytest.raises(Interrupted, match="SIGINT"):  # at once, whatever a chunk may take
+        list(pool.evaluate(chunks))
+    pool.close()
 
 
 def _experiment(whole: Path) -> tuple[Any, Path]:
