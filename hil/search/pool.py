@@ -43,6 +43,7 @@ class Pool:
             try:
                 while waiting:
                     interrupted(self._stop, len(waiting))
+                    self._check_alive()
                     for done in futures.wait(waiting, LOOK_S, futures.FIRST_COMPLETED).done:
                         outcomes = read_outcomes(done.result())
                         chunk = waiting.pop(done)
@@ -56,6 +57,12 @@ class Pool:
             "a worker died twice on the same chunk", where="pool", got=f"{len(left)} chunks not done",
             outputs="none; the node is a twin", todo="check memory, then hil resume",
         )  # fmt: skip
+
+    def _check_alive(self) -> None:
+        """The executor does not watch a worker that was born after its last look; its death would be waited for without end."""
+        processes = (self._pool._processes if self._pool is not None else None) or {}
+        if not all(process.is_alive() for process in list(processes.values())):
+            raise BrokenProcessPool("a worker is gone")
 
     def close(self) -> None:
         """Workers are ended where they are."""
