@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +29,7 @@ from hil.run.folder import RunFolder, write_atomic
 from hil.run.stopping import Stopping
 from hil.search.archive import Archive
 from hil.search.artefact import save
-from hil.search.evaluator import Evaluator, Here
+from hil.search.evaluator import Evaluator, Here, Stop
 from hil.search.genome import Space
 from hil.search.hand_made import hand_made, random_fourier
 from hil.search.history import SEARCH, History
@@ -121,7 +121,7 @@ class Hunt:
         history: History,
         cluster: str | None,
         stack: ExitStack,
-        stop: Callable[[], str],
+        stop: Stop,
     ) -> None:
         self._shop, self._folder, self._history, self._stop = workshop, folder, history, stop
         self._file = workshop.file

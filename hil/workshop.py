@@ -28,7 +28,7 @@ from hil.experiment import LEARNERS, Built, built, dataset, elsewhere, optimiser
 from hil.learners.adfa import ADFA, ADFASettings, read_feedback
 from hil.search.baselines import CMA, Random
 from hil.search.cluster import Cluster
-from hil.search.evaluator import Evaluator, Here, read_jobs, said
+from hil.search.evaluator import Evaluator, Here, Stop, read_jobs, said
 from hil.search.families import FAMILIES
 from hil.search.genetic import Genetic
 from hil.search.genome import Space, Value, space
@@ -118,7 +118,7 @@ class Workshop:
         where = f"{self.origin}: [genome]"
         return space(table.family, table.genes, otherwise, layers, table.terms, table.knots, table.reach, where)
 
-    def trainer(self, place: Place = "twin", stop: Callable[[], str] = lambda: "") -> Trainer:
+    def trainer(self, place: Place = "twin", stop: Stop = lambda: "") -> Trainer:
         """stop: as in OneByOne.
 
         Raises: ConfigError: a population is not what this experiment can be trained as."""
@@ -208,13 +208,13 @@ class Workshop:
         table = experiment.model_dump(exclude_none=True)
         return checked(Experiment, {**table, "device": {**table["device"], **other}}, "[[others]]")
 
-    def evaluator(self, cluster: str | None = None, stop: Callable[[], str] = lambda: "") -> Evaluator:
+    def evaluator(self, cluster: str | None = None, stop: Stop = lambda: "") -> Evaluator:
         """Who trains candidates on the twin: a cluster, processes of this machine, or this process."""
         workers = self.file.evaluate.workers or os.cpu_count() or 1
         if cluster is not None:
-            return Cluster(work, self.text(), cluster, self.file.slurm)
+            return Cluster(work, self.text(), cluster, self.file.slurm, stop)
         if workers > 1 and self.file.evaluate.device == "cpu":
-            return Pool(work, self.text(), workers)
+            return Pool(work, self.text(), workers, stop)
         return Here(self.trainer(stop=stop))
 
     def strategy(self, found: Space) -> Strategy:

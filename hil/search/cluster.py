@@ -10,11 +10,12 @@ search can be resumed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hil.errors import ConfigError, Stopped
-from hil.search.evaluator import Chunk, Work, read_outcomes, written
+from hil.search.evaluator import LOOK_S, Chunk, Stop, Work, interrupted, read_outcomes, written
 from hil.search.recipe import Outcome
 
 TRIES = 3
@@ -25,13 +26,13 @@ class Cluster:
     """An Evaluator.
 
     Args:
-        work, setup: as in Pool. address: see the module. slurm: settings of dask_jobqueue.SLURMCluster.
+        work, setup, stop: as in Pool. address: see the module. slurm: settings of dask_jobqueue.SLURMCluster.
     Raises:
         ConfigError: Dask is not installed, or nobody answers at the address.
     """
 
-    def __init__(self, work: Work, setup: str, address: str, slurm: Mapping[str, Any]) -> None:
-        self._work, self._setup = work, setup
+    def __init__(self, work: Work, setup: str, address: str, slurm: Mapping[str, Any], stop: Stop = lambda: "") -> None:
+        self._work, self._setup, self._stop = work, setup, stop
         self._cluster, self._client = _opened(address, slurm)
 
     @property
@@ -40,15 +41,19 @@ class Cluster:
 
     def evaluate(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Outcome]]]:
         """Raises: Stopped: a chunk lost its workers, or the cluster is gone."""
-        from distributed import as_completed
+        from distributed import wait
         from distributed.client import FutureCancelledError
         from distributed.scheduler import KilledWorker
 
         waiting = {self._client.submit(self._work, self._setup, written(chunk), pure=False): chunk for chunk in chunks}
         try:
-            for done in as_completed(list(waiting)):
-                chunk = waiting.pop(done)
-                yield chunk, read_outcomes(done.result())
+            while waiting:
+                interrupted(self._stop, len(waiting))
+                with contextlib.suppress(TimeoutError):  # nothing came back yet
+                    wait(list(waiting), LOOK_S, "FIRST_COMPLETED")
+                for done in [future for future in waiting if future.done()]:
+                    outcomes = read_outcomes(done.result())
+                    yield waiting.pop(done), outcomes
         except (KilledWorker, FutureCancelledError, OSError) as error:
             raise Stopped(
                 "the cluster lost a chunk for good", where="cluster", got=str(error), outputs=LOST,

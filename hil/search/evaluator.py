@@ -12,15 +12,24 @@ import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
+from hil.errors import Interrupted
 from hil.search.recipe import Job, Outcome, Trainer
 
 Chunk = tuple[Job, ...]
 Work = Callable[[str, str], str]  # (what describes the trainer, jobs as JSON) -> outcomes as JSON; importable by name
 
 
+Stop = Callable[[], str]  # why one should stop, or ""
+LOOK_S = 0.3  # how often a waiting evaluator asks that
+
+
 class Evaluator(Protocol):
     def evaluate(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Outcome]]]:
-        """Every chunk once, in whatever order they are finished."""
+        """Every chunk once, in whatever order they are finished.
+
+        Raises:
+            Interrupted: asked to stop; what has not come back is begun anew another time.
+        """
 
     def close(self) -> None:
         """Stop whatever still runs. May be called twice."""
@@ -67,3 +76,9 @@ class Here:
 
     def close(self) -> None:
         """Nothing runs."""
+
+
+def interrupted(stop: Stop, waiting: int) -> None:
+    """Raise Interrupted if asked to stop. Nothing is waited for: a twin has no outputs, and a resume does the rest."""
+    if stop():
+        raise Interrupted(f"stopped by {stop()} with {waiting} chunks on their way")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from hil.errors import Interrupted, OutOfRange, RunError
 from hil.network import Network
 from hil.run.loop import Epoch, Training, evaluate, train
+from hil.search.evaluator import Stop
 from hil.search.population import outcome
 from hil.search.recipe import Job, Outcome
 
@@ -39,7 +40,7 @@ class OneByOne:
         self,
         make: Callable[[Job], AbstractContextManager[Candidate]],
         target: float | None = None,
-        stop: Callable[[], str] = lambda: "",
+        stop: Stop = lambda: "",
     ) -> None:
         self._make, self._target, self._stop = make, target, stop
 

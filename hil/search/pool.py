@@ -11,12 +11,13 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent import futures
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 
 from hil.errors import Stopped
-from hil.search.evaluator import Chunk, Work, read_outcomes, written
+from hil.search.evaluator import LOOK_S, Chunk, Stop, Work, interrupted, read_outcomes, written
 from hil.search.recipe import Outcome
 
 TRIES = 2
@@ -27,10 +28,11 @@ class Pool:
 
     Args:
         work: trains a chunk; a function that a new process can import. setup: its first argument. workers: processes.
+        stop: asked while waiting.
     """
 
-    def __init__(self, work: Work, setup: str, workers: int) -> None:
-        self._work, self._setup, self._workers = work, setup, workers
+    def __init__(self, work: Work, setup: str, workers: int, stop: Stop = lambda: "") -> None:
+        self._work, self._setup, self._workers, self._stop = work, setup, workers, stop
         self._pool: ProcessPoolExecutor | None = None
 
     def evaluate(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Outcome]]]:
@@ -39,11 +41,14 @@ class Pool:
         for _ in range(TRIES):
             waiting = dict(self._submitted(left))
             try:
-                for done in as_completed(waiting):
-                    chunk = waiting[done]
-                    outcomes = read_outcomes(done.result())
-                    left.remove(chunk)
-                    yield chunk, outcomes
+                while waiting:
+                    interrupted(self._stop, len(waiting))
+                    self._check_alive()
+                    for done in futures.wait(waiting, LOOK_S, futures.FIRST_COMPLETED).done:
+                        outcomes = read_outcomes(done.result())
+                        chunk = waiting.pop(done)
+                        left.remove(chunk)
+                        yield chunk, outcomes
             except BrokenProcessPool:
                 self.close()
             if not left:
@@ -52,6 +57,12 @@ class Pool:
             "a worker died twice on the same chunk", where="pool", got=f"{len(left)} chunks not done",
             outputs="none; the node is a twin", todo="check memory, then hil resume",
         )  # fmt: skip
+
+    def _check_alive(self) -> None:
+        """The executor does not watch a worker that was born after its last look; its death would be waited for without end."""
+        processes = (self._pool._processes if self._pool is not None else None) or {}
+        if not all(process.is_alive() for process in list(processes.values())):
+            raise BrokenProcessPool("a worker is gone")
 
     def close(self) -> None:
         """Workers are ended where they are."""
