@@ -26,7 +26,7 @@ from hil.run.recorder import recorded
 from hil.run.tape import Tape
 
 BENCH = Path(__file__).resolve().parent.parent / "benches" / "mzm_awg_scope.toml"
-VALUES, SHOTS = 64 * 1024 // 4, 100
+VALUES, SHOTS = 64 * 1024 // 4, 500  # a flush every 2 to 5 s; a run flushes at its checkpoints, every 60 s unless set
 
 
 def spent_s(shot: Callable[[Tensor], object], drives: list[Tensor], end: Callable[[], object]) -> float:

@@ -88,6 +88,7 @@ class ReelWriter:
         self._provenance = PROVENANCES.index(head.spec.provenance)
         self._sum, self._key = hashlib.sha256(), NO_KEY
         self._waiting: dict[str, list[NDArray[Any]]] = {}
+        self._unsettled: set[Path] = set()  # chunks that were written and are perhaps not on the disk yet
         self._used, self._written, self._bytes = dict.fromkeys(CHUNKS, 0), dict.fromkeys(CHUNKS, 0), 0
         if self._json.exists():
             self._go_on()
@@ -157,7 +158,7 @@ class ReelWriter:
             self.write()
 
     def write(self) -> None:
-        """All that was added, durably, then the JSON that says so."""
+        """All that was added, into the chunks; what a killed machine keeps of it is decided by `settle`."""
         self._room()
         for name, parts in self._waiting.items():
             values, array, start, end = np.concatenate(parts), self._arrays[name], self._written[name], self._used[name]
@@ -168,15 +169,22 @@ class ReelWriter:
             if name == "index":
                 self._sum.update(values.data)
             size = CHUNKS[name][0]
-            for number in range(start // size, -(-end // size)):
-                _sync(chunk_path(self._folder, name, number))
+            self._unsettled |= {chunk_path(self._folder, name, number) for number in range(start // size, -(-end // size))}
         self._waiting, self._bytes = {}, 0
+
+    def settle(self) -> None:
+        """All that was added, durably, then the JSON that says so."""
+        self.write()
+        for path in sorted(self._unsettled):
+            if path.exists():  # not cut off since
+                _sync(path)
+        self._unsettled.clear()
         if self._used["index"] != self.head.shots:
             self._commit()
 
     def finish(self) -> None:
         """Everything durable, and the arrays no longer than what is in them."""
-        self.write()
+        self.settle()
         self._trim()
 
     def _trim(self) -> None:
@@ -336,7 +344,7 @@ class Tape:
                     item[0].add(item[1])
                 else:
                     for reel in self._reels.values():
-                        reel.write()
+                        reel.settle()
             except Exception as error:  # noqa: BLE001 - handed over whole to the thread that records
                 with self._change:
                     self._fault = error
