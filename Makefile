@@ -7,7 +7,7 @@ demo: .venv/ready
 	$(PY) -m hil train experiments/demo.toml
 
 test: .venv/ready lint
-	$(PY) -m pytest tests
+	$(PY) -m pytest tests -n 2 --dist loadfile
 
 lint: .venv/ready
 	.venv/bin/ruff check .
