@@ -1,0 +1,60 @@
+"""What a data sheet says of a twin's parameter, and what only a bench knows: the seam between a twin and its calibration.
+
+A twin that can be fitted says of each free parameter between which values it lies and how far specimens stray; a calibration
+finds this specimen's value without knowing the class of the twin, and a virtual bench hides one by the same table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, Self, runtime_checkable
+
+from torch import Tensor
+
+from hil.errors import ContractError
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A physical parameter of which a specimen has its own value.
+
+    Args:
+        low, high: between which it lies, in the parameter's unit; a fit that ends at one of them is not believed.
+        spread: standard deviation between specimens, in the same unit; what a fit may lean on where the data say nothing.
+        unit: SI, "V", "rad", "dB".
+        period: values so far apart are the same physics; None: none are.
+        seen: the noiseless response depends on it. False: noise alone does.
+    """
+
+    low: float
+    high: float
+    spread: float
+    unit: str = "1"
+    period: float | None = None
+    seen: bool = True
+
+    def __post_init__(self) -> None:
+        if not (self.low < self.high and 0 < self.spread < math.inf):
+            raise ContractError(
+                "limits or spread make no sense", where="unknown", got=f"{self.low} to {self.high}, spread {self.spread}",
+                allowed="low below high, spread above 0",
+            )  # fmt: skip
+
+
+@runtime_checkable
+class Fittable(Protocol):
+    """A twin whose parameters can be found from outside."""
+
+    def settings(self) -> Mapping[str, float]:
+        """The keyword arguments that make this twin again."""
+
+    def unknowns(self) -> Mapping[str, Unknown]:
+        """By name in `settings()`: those that a specimen has its own value of."""
+
+    def remade(self, settings: Mapping[str, float]) -> Self:
+        """A twin of the same kind with these settings instead of its own; those not given stay."""
+
+    def ideal(self, x: Tensor) -> Tensor:
+        """Noiseless, settled response, in the unit of the output port; differentiable in x."""
