@@ -11,6 +11,7 @@ seed = 0
 [optimizer]  use = "Adam", lr = 1e-3
 [train]      epochs = 5, batch = 128, checkpoint_every_s = 60
              on = "cuda"      where the host computes: "cpu", "cuda", "cuda:1", "mps" or "auto"
+[sentinel]   every = 20, policy = ["servo", "recalibrate", "stop"]     a look at the node now and then; see docs/drift.md
 [alarm]      command = "notify-send hil" or ["my-alarm", "--loud"], on = ["fault", "end"]; see hil/run/alarms.py
 """
 
@@ -135,6 +136,23 @@ class TrainTable(Section, strict=True):
     on: str = "cpu"
 
 
+Rung = Literal["log", "rescale", "servo", "recalibrate", "roll_back", "stop"]
+
+
+class SentinelTable(Section, strict=True):
+    """every: steps between looks, at least. policy: what is done about a drift, in this order; see calibration/sentinel.py.
+    warn, act: by what share of its half swing the node's answers may differ from the reference. period: of the node in its
+    drive's unit; left out: that of [encode], or of the twin. margin: of a node without one, kept free at both rails for the servo.
+    """
+
+    every: Annotated[int, Field(gt=0)] = 20
+    policy: Rung | list[Rung] = ["servo", "rescale", "recalibrate", "stop"]
+    warn: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    act: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    period: float | str | None = None
+    margin: float | str = 0.0
+
+
 class AlarmTable(Section, strict=True):
     """A command that is run when something happens to the run. timeout_s: it is ended then. every_s: of one kind at most one in
     so many seconds. stalled_s: "stalled" is when no step or shot was finished for so long."""
@@ -159,6 +177,7 @@ class Experiment(Section):
     learner: Using
     optimizer: OptimizerTable = OptimizerTable()
     train: TrainTable = TrainTable()
+    sentinel: SentinelTable | None = None
     alarm: AlarmTable = AlarmTable()
 
 

@@ -25,6 +25,7 @@
     │   ├── Misaligned               the marker is not where it must be
     │   ├── MissedTrigger            nothing was acquired
     │   ├── Jumped                   the node answers otherwise than a moment ago: a mode hop, light lost
+    │   ├── Drifted                  it answers otherwise than its reference, and nothing that is allowed puts that right
     │   ├── Unrepeatable             a temporal device lost its state, and its noise is not what it was: repeat the batch
     │   └── ReplayDiffers            a replay was asked what was never recorded
     │       └── TapeEnded            or more than was recorded
@@ -164,6 +165,10 @@ class MissedTrigger(MeasurementError):
 
 
 class Jumped(MeasurementError):
+    pass
+
+
+class Drifted(MeasurementError):
     pass
 
 

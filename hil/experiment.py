@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from calibration.sentinel import DriftSentinel, Watch
+from calibration.steering import Steered, steered
 from hil import accelerator
 from hil.architecture import closing, largest, on_chip, on_node, synapses
 from hil.chance import generator
@@ -38,6 +40,7 @@ from hil.shift import shifted
 from hil.synapses import channels_of, flat_widths
 from hil.units import quantity
 from sim_devices.lif_array import Neuron
+from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 from sim_devices.spiking_array import TwinChip
 from sim_devices.twin import Twin, follow
@@ -96,6 +99,7 @@ class Wired:
     devices: Callable[[], tuple[Metered, ...]]
     decode: Decode | None = None
     transfer: Transfer | None = None
+    sentinel: DriftSentinel | None = None
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,8 @@ def checked_settings(experiment: Experiment, where: str) -> None:
     accelerator.named(experiment.train.on, where)
     _learner(experiment, where)
     _steps(experiment, where)
+    if experiment.device.chip is not None:
+        _static(experiment, where)
 
 
 @contextmanager
@@ -202,7 +208,7 @@ def built(
         follow(node.twin, None, None, on)
         if tape is not None:
             node = _recorded(experiment, node, tape)
-        wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], on, place)
+        wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], on, place, told)
         wired.net.to(on)
         model = None if node.twin is None else node.twin.ideal
         rng = generator(experiment.seed, 0, "learner")
@@ -213,7 +219,7 @@ def built(
         table = experiment.train
         plan = Plan(experiment.seed, table.epochs, table.batch, table.schedule, table.budget_passes, experiment.data.shift)
         placed = accelerator.moved(data, on)
-        training = Training(wired.net, learner, optimizer, placed, plan, wired.devices(), tape)
+        training = Training(wired.net, learner, optimizer, placed, plan, wired.devices(), tape, wired.sentinel)
         provenance = training.devices[0].spec.provenance
         labels = Labels(experiment.name or where.stem, provenance, node.facts, node.resources)
         widths = flat_widths(chain, data.train.x.shape[1])[1:-1]
@@ -331,11 +337,13 @@ def _wired(
     features: int,
     on: torch.device,
     where: str,
+    told: Told = untold,
 ) -> Wired:
     def encode(port: Port) -> Encode:
         return _encode(experiment, port, where)
 
     if node.chip is not None:
+        _static(experiment, where)
         chip = MeteredChip(node.chip)
         return Wired(on_chip(chain, chip, encode, features, feedback), lambda: tuple(chip.devices))
     if feedback is not None:
@@ -344,12 +352,49 @@ def _wired(
             allowed='chip = "…" in [device], or a bench with a spiking board', todo="remove feedback",
         )  # fmt: skip
     assert node.source is not None  # a Node has the one or the other
-    device = metered(node.source)
+    source = node.source if experiment.sentinel is None else _steered(experiment, node.source, node.twin, where)
+    device = metered(source)
     encoding = encode(device.spec.inputs)
     decode, transfer = _decode(experiment, device, on, where)
-    return Wired(
-        on_node(chain, device, encoding, decode, experiment.network.pieces, features), lambda: (device,), decode, transfer
-    )
+    sentinel = _sentinel(experiment, device, source, told, on, where) if isinstance(source, Steered) else None
+    net = on_node(chain, device, encoding, decode, experiment.network.pieces, features)
+    return Wired(net, lambda: (device,), decode, transfer, sentinel)
+
+
+def _static(experiment: Experiment, where: str) -> None:
+    if experiment.sentinel is not None:
+        raise ConfigError(
+            "the sentinel watches a node that all neurons share in time", where=f"{where}: [sentinel]", got="a chip of neurons",
+            outputs="untouched, or closed again", todo="remove [sentinel]",
+        )  # fmt: skip
+
+
+def _steered(experiment: Experiment, device: Device, twin: Twin | None, where: str) -> Steered:
+    """`device`, its drive free to follow a bias that walks."""
+    table, port, place = experiment.sentinel, device.spec.inputs, f"{where}: [sentinel]"
+    assert table is not None  # asked for
+    if device.spec.temporal:
+        _static(experiment, where)
+    period = experiment.encode.period if table.period is None else table.period
+    if period is None and isinstance(twin, MachZehnder):
+        period = 2 * twin.v_pi_v
+    found = None if period is None else quantity(period, _unit(port), f"{place} period")
+    if found is not None and found > port.high - port.low and table.period is None:
+        found = None  # it is known, and no drive can be moved by it
+    margin = quantity(table.margin, _unit(port), f"{place} margin")
+    made: Steered = construct(steered, {"device": device, "period": found, "margin": margin}, place)
+    return made
+
+
+def _sentinel(
+    experiment: Experiment, device: Device, inner: Steered, told: Told, on: torch.device, where: str
+) -> DriftSentinel:  # fmt: skip
+    table = experiment.sentinel
+    assert table is not None  # asked for
+    policy = tuple(table.policy) if isinstance(table.policy, list) else (table.policy,)
+    settings = {"every": table.every, "policy": policy, "warn": table.warn, "act": table.act}
+    watch: Watch = construct(Watch, settings, f"{where}: [sentinel]")
+    return DriftSentinel(device, inner, watch, told, on)
 
 
 def _learner(experiment: Experiment, where: str) -> tuple[Any, Any]:

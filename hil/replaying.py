@@ -72,9 +72,11 @@ class Recorded:
 
 @dataclass
 class Compared:
-    """What was found while a run was repeated. weights: checkpoints that were compared."""
+    """What was found while a run was repeated. weights: checkpoints that were compared. astray: by their place, what differs;
+    of a place that the run came to twice, the last time counts, as of the run itself."""
 
     weights: int = 0
+    astray: dict[tuple[int, int], str] = field(default_factory=dict)
     lines: int = 0
     shots: int = 0
     differences: list[str] = field(default_factory=list)
@@ -86,6 +88,7 @@ class Compared:
         Raises:
             ReplayDiffers: not everything is the same.
         """
+        self.differences[:0] = [text for text in self.astray.values() if text]
         if self.differences:
             more = f" ({len(self.differences) - 1} more)" if len(self.differences) > 1 else ""
             raise ReplayDiffers(
@@ -186,11 +189,12 @@ def _compare_weights(training: Training, points: Mapping[tuple[int, int], Checkp
     then = points.get((training.epoch, training.batch))
     if then is None:
         return
-    found.weights += 1
+    at = (training.epoch, training.batch)
+    found.weights += at not in found.astray
     now = training.checkpoint().tensors
     different = [name for name in sorted(now.keys() | then.tensors) if not _same_bits(now.get(name), then.tensors.get(name))]
-    if different:
-        found.differences.append(f"{different[0]} after step {training.step:,}, and {len(different) - 1} more tensors")
+    more = f" after step {training.step:,}, and {len(different) - 1} more tensors"
+    found.astray[at] = different[0] + more if different else ""
 
 
 def _compare_lines(then: Lines, now: Lines, found: Compared, whole: bool) -> None:

@@ -20,6 +20,7 @@ CONTRACTS = {
     "plain_table",
     "synapses",
     "chance",
+    "sentinel",
     "unknowns",
     "wrappers",
     "conformance",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,15 @@ def load(path: Path) -> Checkpoint:
         ) from error
 
 
+def fixed(path: Path) -> bool:
+    """Whether the pair whose JSON is `path` says that it was made at a fixed step; nothing is verified."""
+    try:
+        facts = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return False  # damaged: whoever loads it is told
+    return isinstance(facts, dict) and bool(facts.get("fixed"))
+
+
 def latest(folder: Path) -> Path:
     """The JSON of the newest complete pair.
 
@@ -114,9 +123,11 @@ def latest(folder: Path) -> Path:
     return found[-1]
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` step checkpoints."""
-    for path in listed(folder)[:-keep]:
+def prune(folder: Path, keep: int, since: Sequence[Path] = ()) -> None:
+    """Remove all but the newest `keep` step checkpoints, and those from the first of `since` on."""
+    found = listed(folder)
+    first = min((found.index(path) for path in since if path in found), default=len(found))
+    for path in found[: min(first, max(0, len(found) - keep))]:
         _gone(path)
 
 

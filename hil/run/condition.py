@@ -164,7 +164,7 @@ def plan(condition: Condition, chosen: Path | None = None, changed: bool = False
 
 def _again(condition: Condition, step: int) -> str:
     last = int((condition.journal.last or {}).get("step", 0))
-    voided = [r["step"] for r in condition.journal.events() if r["kind"] == "resume" and isinstance(r.get("step"), int)]
+    voided = [r["step"] for r in condition.journal.events() if r["kind"] in journal.RETURNS and isinstance(r.get("step"), int)]
     if last <= step or (voided and voided[-1] >= last):
         return ""
     return f"; steps {step + 1:,} to {last:,} came after it, and are made again"
@@ -329,7 +329,7 @@ def _lost(events: list[journal.Record], saved: tuple[Saved, ...]) -> Iterator[st
     counted: list[str] = []
     for event in events:
         step = event.get("step")
-        if event["kind"] == "resume" and isinstance(step, int):
+        if event["kind"] in journal.RETURNS and isinstance(step, int):
             counted = [name for name in counted if (checkpoint.place(Path(name)) or (0, True))[0] <= step]
         elif event["kind"] == "checkpoint":
             counted.append(str(event.get("file")))

@@ -1,7 +1,7 @@
 """journal.jsonl: what happened in a run, an object a line, only ever appended to.
 
     {"t":"2026-11-25T01:15:42.123+00:00","kind":"commit","step":7,"epoch":1,"batch":7,"loss":0.31,"passes":14336,"device_s":1.52}
-    {"t":"…","kind":"resume","step":5,…}      commits after step 5 are void: they are made again
+    {"t":"…","kind":"resume","step":5,…}      commits after step 5 are void: they are made again; so it is after a "roll_back"
     {"t":"…","kind":"fault","message":"…"}    any other kind: an event
 
 A line leaves in one write to a file that stays open, so it outlives the process; a thread brings the file to the disk once a
@@ -32,6 +32,7 @@ COMMIT = re.compile(
     rb'"device_s":#\.\d+(,"faults":#)?\}\n?'.replace(b"#", WHOLE)
 )
 TAIL_BYTES = 1 << 16
+RETURNS = ("resume", "roll_back")  # what brings a run back to the step that they name
 
 Record = dict[str, Any]
 
@@ -271,13 +272,13 @@ def _parsed(raw: bytes, number: int, wrong: list[tuple[int, str, bool]]) -> Reco
 
 
 def committed(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The commits that count after any number of resumes: each resume at step N voids the commits after N."""
+    """The commits that count after any number of resumes and returns: each of them to step N voids the commits after N."""
     kept: list[Mapping[str, Any]] = []
     for record in records:
         step = record.get("step")
         if not isinstance(step, int):
             continue
-        if record.get("kind") == "resume":
+        if record.get("kind") in RETURNS:
             while kept and kept[-1]["step"] > step:
                 kept.pop()
         elif record.get("kind") == "commit":

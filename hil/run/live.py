@@ -101,6 +101,8 @@ def telling(kind: str, facts: Mapping[str, object]) -> Iterator[str]:
     elif kind == "recovery":
         tried, found = _words(facts["tried"]), _words(facts["found"])
         yield f"   {' · '.join([*tried, *found, 'shot repeated'])} in {facts['seconds']} s   [{facts['n']} recovered]"
+    elif kind == "sentinel" and "message" in facts:
+        yield f" ~ {facts['message']}"
     elif kind == "retransmission":
         yield f" ! {facts['frames']} lost or damaged frames sent again"
     elif kind == "lost":

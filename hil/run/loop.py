@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +30,7 @@ from hil.network import Network
 from hil.run.checkpoint import Checkpoint, optimizer_state, restore_optimizer, under
 from hil.run.meter import Metered
 from hil.run.resilient import ResilientArray, whole_batch
+from hil.sentinel import Look, Sentinel
 from hil.shift import shifted
 
 EVALUATION_BATCH = 500
@@ -52,12 +54,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Step:
-    """One committed step: its place, and what the learner said about it."""
+    """One committed step: its place, and what the learner said about it. look: of the sentinel, if it took one after the step;
+    the loop itself obeys `look.fault`, its caller `look.back` (by `Training.go_back`)."""
 
     epoch: int
     step: int
     examples: int
     metrics: Mapping[str, float]
+    look: Look | None = None
 
 
 @dataclass(frozen=True)
@@ -88,12 +92,14 @@ class Recording(Protocol):
 
 @dataclass
 class Best:
-    """The best weights so far, by validation accuracy, and the learner's state of that moment; the earlier wins a tie."""
+    """The best weights so far, by validation accuracy, and the learner's and the sentinel's state of that moment; the earlier
+    wins a tie."""
 
     accuracy: float = -1.0
     epoch: int = 0
     tensors: dict[str, Tensor] = field(default_factory=dict)
     learner: dict[str, Tensor] = field(default_factory=dict)
+    sentinel: Mapping[str, object] = field(default_factory=dict)
 
 
 class Training:
@@ -103,6 +109,7 @@ class Training:
         net, learner, optimizer: as built for step 0. data: the splits, where the network is or in the host's memory.
         plan: how long, in which order.
         device: the metered node, or None for a purely digital network. tape: what the devices are recorded onto, or None.
+        sentinel: who watches over the node, or None.
 
     wall_s: how long it has gone on, as the caller of the loop keeps it.
     """
@@ -116,6 +123,7 @@ class Training:
         plan: Plan,
         devices: tuple[Metered, ...],
         tape: Recording | None = None,
+        sentinel: Sentinel | None = None,
     ) -> None:
         self.net, self.learner, self.optimizer = net, learner, optimizer
         self.data, self.plan, self.devices = data, plan, devices
@@ -125,7 +133,7 @@ class Training:
         self.best = Best()
         self.sums: dict[str, float] = {}
         self.seconds = dict.fromkeys(("data_s", "learner_s", "optimizer_s", "evaluate_s"), 0.0)
-        self.tape = tape
+        self.tape, self.sentinel = tape, sentinel
         self.whole()
 
     @property
@@ -139,6 +147,10 @@ class Training:
     @property
     def device_passes(self) -> int:
         return sum(device.count.passes for device in self.devices)
+
+    @property
+    def device_calls(self) -> int:
+        return sum(device.count.calls for device in self.devices)
 
     @property
     def faults_recovered(self) -> int:
@@ -191,6 +203,9 @@ class Training:
             ],
             "wall_s": self.wall_s,
         }
+        if self.sentinel is not None:
+            facts["sentinel"] = self.sentinel.state()
+            facts["best"]["sentinel"] = self.best.sentinel
         if self.tape is not None:
             facts["tape"] = self.tape.flush()
         return Checkpoint(tensors, facts)
@@ -202,14 +217,9 @@ class Training:
             RunError: it belongs to another network, learner or number of devices.
         """
         facts = point.facts
-        try:
-            self.net.load_state_dict(under("net", point.tensors))
-            self.learner.load_state_dict(under("learner", point.tensors))
-            restore_optimizer(self.optimizer, under("optimizer", point.tensors), facts["optimizer"])
-            self.epoch, self.batch, self.step = facts["epoch"], facts["batch"], facts["step"]
-            self.sums, self.seconds = dict(facts["sums"]), dict(facts["seconds"])
-            held, state = under("best", point.tensors), under("best_learner", point.tensors)
-            self.best = Best(facts["best"]["accuracy"], facts["best"]["epoch"], held, state)
+        with _fitting():
+            self._learned(point)
+            self.seconds = dict(facts["seconds"])
             for device, saved in zip(self.devices, facts["devices"], strict=True):
                 device.restore(saved["snapshot"])
                 device.count.calls, device.count.passes = saved["calls"], saved["passes"]
@@ -217,20 +227,56 @@ class Training:
             self.wall_s = float(facts.get("wall_s", 0.0))
             if self.tape is not None:
                 self.tape.cut(facts.get("tape"))
-        except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-            lines = [line.strip() for line in str(error).splitlines()] or [repr(error)]
-            raise RunError(
-                "this checkpoint does not fit the experiment",
-                where="checkpoint",
-                got=f"no {lines[0]}" if isinstance(error, KeyError) else " ".join(lines[:2]),
-                allowed="the network, learner and optimiser that it was made with",
-                outputs="safe; whatever was opened is closed again",
-                todo="undo the change in config.toml, or start a new run: hil train",
-            ) from error
+            if self.sentinel is not None and "sentinel" in facts:
+                self.sentinel.restore(facts["sentinel"])
+
+    def go_back(self, point: Checkpoint) -> None:
+        """What was learned is as it was when `point` was taken. What happened is not undone: the node, its steering, all counts
+        and the tape go on from where they are, so the steps that are made again are other ones.
+
+        Raises:
+            RunError: as of `restore`.
+        """
+        with _fitting():
+            self._learned(point)
+        self.whole()
+
+    def _learned(self, point: Checkpoint) -> None:
+        facts = point.facts
+        self.net.load_state_dict(under("net", point.tensors))
+        self.learner.load_state_dict(under("learner", point.tensors))
+        restore_optimizer(self.optimizer, under("optimizer", point.tensors), facts["optimizer"])
+        self.epoch, self.batch, self.step = facts["epoch"], facts["batch"], facts["step"]
+        self.sums = dict(facts["sums"])
+        held, state, best = under("best", point.tensors), under("best_learner", point.tensors), facts["best"]
+        self.best = Best(best["accuracy"], best["epoch"], held, state, best.get("sentinel", {}))
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
+    """Whatever goes wrong inside means that a checkpoint is of something else."""
+    try:
+        yield
+    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        lines = [line.strip() for line in str(error).splitlines()] or [repr(error)]
+        raise RunError(
+            "this checkpoint does not fit the experiment",
+            where="checkpoint",
+            got=f"no {lines[0]}" if isinstance(error, KeyError) else " ".join(lines[:2]),
+            allowed="the network, learner and optimiser that it was made with",
+            outputs="safe; whatever was opened is closed again",
+            todo="undo the change in config.toml, or start a new run: hil train",
+        ) from error
 
 
 def train(training: Training) -> Iterator[Step | Epoch]:
-    """Go on from where `training` is; yields after every committed step, and after every epoch's validation."""
+    """Go on from where `training` is; yields after every committed step, and after every epoch's validation.
+
+    Raises:
+        Drifted: after the step whose look found what the sentinel cannot put right. Whatever the devices raise.
+    """
+    if training.sentinel is not None:
+        training.sentinel.begin()
     while training.epoch < training.plan.epochs and not (training.spent and training.batch == 0 and training.epoch > 0):
         begin, device_s, before = time.perf_counter(), training.device_s, training.sums.get("examples", 0.0)
         yield from _one_epoch(training)
@@ -249,15 +295,29 @@ def _one_epoch(training: Training) -> Iterator[Step]:
         mark = _spent(seconds, "data_s", mark)
         _set_rates(training)
         moved = shifted(x, training.data.shape, plan.shift, generator(plan.seed, training.step, "shift", x.device))
+        cost = training.device_calls, training.device_passes
         metrics = _learn_whole(training, moved, label)
         training.batch += 1
         training.step += 1
         for key, value in metrics.items():
             training.sums[key] = training.sums.get(key, 0.0) + value * len(label)
         training.sums["examples"] = training.sums.get("examples", 0.0) + len(label)
+        look = _looked(training, training.device_calls - cost[0], training.device_passes - cost[1])
         training.whole()
-        yield Step(training.epoch + 1, training.step, len(label), metrics)
+        yield Step(training.epoch + 1, training.step, len(label), metrics, look)
+        if look is not None and look.fault is not None:
+            raise look.fault
         mark = time.perf_counter()
+
+
+def _looked(training: Training, calls: int, passes: int) -> Look | None:
+    """After a step that took so many calls and passes."""
+    if training.sentinel is None:
+        return None
+    mark = time.perf_counter()
+    look = training.sentinel.after(training.step, calls, passes)
+    _spent(training.seconds, "evaluate_s", mark)
+    return look
 
 
 def _learn_whole(training: Training, x: Tensor, label: Tensor) -> Mapping[str, float]:
@@ -343,7 +403,8 @@ def _validated(training: Training, begin: float, device_s: float, samples_per_s:
     best = score["accuracy"] > training.best.accuracy
     if best:
         weights, state = _copied(training.net), _copied(training.learner)
-        training.best = Best(score["accuracy"], training.epoch, weights, state)
+        watched = {} if training.sentinel is None else training.sentinel.state()
+        training.best = Best(score["accuracy"], training.epoch, weights, state, watched)
     training.whole()
     return Epoch(
         epoch=training.epoch,

@@ -4,6 +4,9 @@
     interrupted   checkpoint, summary.json with status "interrupted"; raises Interrupted
     fault         the newest checkpoint from which a resume is exact; raises Stopped from the fault
 
+A sentinel that asks to go back gets the newest checkpoint that was made at a fixed step (every epoch, every so many steps) no
+later than its last quiet look, so that a run that was killed meanwhile goes back to the same one; training goes on from there.
+
 Every step is a line in the journal at once. A checkpoint follows every epoch, every so many steps if asked for, and at the
 latest after `every_s` seconds: a crash costs the steps since the last one, and a resume makes them again with the same numbers.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +28,7 @@ from hil.run.folder import RunFolder
 from hil.run.loop import Epoch, Step, Training, evaluate, settle, train
 from hil.run.stopping import Stopping
 from hil.run.summary import Labels, conclude
+from hil.sentinel import Look
 
 Point = Step | Epoch
 KEPT_CHECKPOINTS = 3
@@ -68,6 +73,8 @@ class Session:
             Stopped: it cannot be written.
         """
         with self._ending():
+            if self.training.sentinel is not None:
+                self.training.sentinel.begin()
             self.commit()
 
     def run(self, stopping: Stopping, show: Callable[[Point], None]) -> dict[str, Any]:
@@ -78,18 +85,56 @@ class Session:
             Stopped: a fault, chained as the cause; the run is resumable.
         """
         with self._ending():
-            self._whole = False
-            for point in train(self.training):
-                self._whole = True
-                self._journal(point)
-                show(point)
-                if self._due(point):
-                    self.commit()
-                if stopping.asked:
-                    self.commit()
-                    raise self._interrupted(stopping.asked)
-                self._whole = False
+            while not self._trained(stopping, show):
+                pass  # once more, from an earlier step
             return self._finish()
+
+    def _trained(self, stopping: Stopping, show: Callable[[Point], None]) -> bool:
+        """To the end; False: it went back to an earlier step instead."""
+        self._whole = False
+        for point in train(self.training):
+            self._whole = True
+            self._journal(point)
+            show(point)
+            look = point.look if isinstance(point, Step) else None
+            if look is not None and look.back:
+                look, gone = self._go_back()
+                if gone and look.fault is None:
+                    return False
+            if self._due(point):
+                self.commit()
+            if look is not None and look.fault is not None:
+                self.commit()
+                raise look.fault
+            if stopping.asked:
+                self.commit()
+                raise self._interrupted(stopping.asked)
+            self._whole = False
+        return True
+
+    def _go_back(self) -> tuple[Look, bool]:
+        """To the newest checkpoint of a quiet time, if there is one; what the sentinel did then, and whether there was."""
+        training, folder, sentinel = self.training, self.folder, self.training.sentinel
+        assert sentinel is not None  # it asked
+        found = self._quiet()[-1:]
+        if not found:
+            return sentinel.back(None), False
+        point, here = checkpoint.load(found[0]), training.step
+        training.go_back(point)
+        folder.note("roll_back", step=training.step, epoch=training.epoch, left=here, checkpoint=found[0].name)
+        checkpoint.forget_after(folder.checkpoints, found[0])
+        folder.forget_metrics_after(training.epoch)
+        self._journaled = training.step
+        return sentinel.back(training.step), True
+
+    def _quiet(self) -> list[Path]:
+        """Checkpoints made at a fixed step, up to the last quiet look, oldest first."""
+        sentinel = self.training.sentinel
+        if sentinel is None:
+            return []
+        until = (sentinel.quiet_step, True)
+        found = [path for path in checkpoint.listed(self.folder.checkpoints) if (checkpoint.place(path) or (0, True)) <= until]
+        return [path for path in found if checkpoint.fixed(path)]
 
     def commit(self) -> None:
         """Make everything up to the last step durable; nothing to do if it is.
@@ -104,8 +149,10 @@ class Session:
             folder.journal.sync()  # a checkpoint must not be ahead of the journal, whatever dies
             point = training.checkpoint()
             facts = {**point.facts, **self.labels.terms}
+            if training.sentinel is not None:
+                facts["fixed"] = training.batch == 0 or bool(self._every and training.step % self._every == 0)
             checkpoint.save(folder.checkpoints, name, checkpoint.Checkpoint(point.tensors, facts))
-            checkpoint.prune(folder.checkpoints, KEPT_CHECKPOINTS)
+            checkpoint.prune(folder.checkpoints, KEPT_CHECKPOINTS, self._quiet()[-1:])
             folder.note("checkpoint", step=training.step, epoch=training.epoch, batch=training.batch, file=f"{name}.json")
         self._committed = self._clock()
 
@@ -140,7 +187,7 @@ class Session:
         """Read the test split once, with the best weights."""
         training, folder = self.training, self.folder
         best = {key: value.clone() for key, value in training.best.tensors.items()}
-        facts = {"epoch": training.best.epoch}
+        facts = {"epoch": training.best.epoch, **({"sentinel": training.best.sentinel} if training.best.sentinel else {})}
         checkpoint.save(folder.checkpoints, "best", checkpoint.Checkpoint(best, facts))
         load_best(training)
         settle(training)

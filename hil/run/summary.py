@@ -72,8 +72,16 @@ def conclude(training: Training, folder: RunFolder, labels: Labels, status: str,
             "on": accelerator.title(training.net.place),
         },
     }
+    if training.sentinel is not None:
+        watched = training.sentinel.summary()
+        summary["sentinel"] = {**watched, "share_of_calls": _share(watched.get("shots"), training.device_calls)}
+        summary["sentinel"]["share_of_time"] = _share(watched.get("busy_s"), training.device_s)
     folder.write_json(FILE, summary)
     return summary
+
+
+def _share(part: object, whole: float) -> float:
+    return float(part) / whole if isinstance(part, int | float) and whole else 0.0
 
 
 def amend(folder: RunFolder, **facts: object) -> None:

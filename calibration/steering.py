@@ -1,0 +1,172 @@
+"""A Device kept where it was: its drive moved to follow a bias that walks, its readings scaled back.
+
+    drive'   = wrap( drive + offset )            into the inner device, never outside of its limits
+    reading  = (reading' - bias) / gain          out of it
+
+wrap: a value beyond a rail comes back by the node's period (2 V_pi of a modulator), which is the same physics, so an integrating
+servo never winds up; the offset itself is kept within half a period for the same reason. A node without a period has room for
+the servo only where a margin at both rails was kept free: then the port is narrower by the margin, and the offset never exceeds it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, replace
+
+from torch import Tensor
+
+from hil.device import Device, Recovering, Restorable, Spec, Streaming
+from hil.errors import ContractError
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """offset: in the unit of the drive. gain: factor that the node's readings have gained. bias: in the unit of the reading."""
+
+    offset: float = 0.0
+    gain: float = 1.0
+    bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.offset) and math.isfinite(self.bias) and 0 < self.gain < math.inf):
+            raise ContractError("steering must be finite, its gain positive", where="steering", got=repr(self))
+
+
+class Steered:
+    """Args: inner: a static device. period: of the node in the unit of the drive, or None. margin: free at both rails if None.
+
+    Raises:
+        ContractError: a temporal device, a period that does not fit into the limits, a margin that leaves nothing.
+    """
+
+    def __init__(self, inner: Device, period: float | None = None, margin: float = 0.0) -> None:
+        port = inner.spec.inputs
+        if inner.spec.temporal:
+            raise ContractError("a temporal device cannot be steered", where=port.name, allowed="a static device")
+        if period is not None and not 0 < period <= port.high - port.low:
+            raise ContractError(
+                "a period must fit into the limits", where=f"port {port.name}", got=f"{period:g} {port.unit}",
+                allowed=f"above 0, up to {port.high - port.low:g} {port.unit}", todo="widen the limits, or give a margin instead",
+            )  # fmt: skip
+        if not 0 <= margin < 0.5 * (port.high - port.low):
+            raise ContractError(
+                "a margin must leave some of the range", where=f"port {port.name}", got=f"{margin:g} {port.unit}",
+                allowed=f"0 to below {0.5 * (port.high - port.low):g} {port.unit}",
+            )  # fmt: skip
+        self._inner, self._limits, self._period = inner, port, period
+        self._margin = 0.0 if period is not None else margin
+        self._port = port.narrowed(port.low + self._margin, port.high - self._margin) if self._margin else port
+        self._steering = Steering()
+
+    @property
+    def spec(self) -> Spec:
+        return replace(self._inner.spec, inputs=self._port)
+
+    @property
+    def period(self) -> float | None:
+        return self._period
+
+    @property
+    def recovered(self) -> int:
+        """Faults that the steered device recovered from."""
+        return self._inner.recovered if isinstance(self._inner, Recovering) else 0
+
+    @property
+    def steering(self) -> Steering:
+        return self._steering
+
+    def reaches(self, offset: float) -> bool:
+        """Whether the drive can be moved so far."""
+        return self._period is not None or abs(offset) <= self._margin
+
+    def steer(self, steering: Steering) -> None:
+        """From the next shot on.
+
+        Raises:
+            ContractError: the node has no period, and the margin is smaller than the offset.
+        """
+        if not self.reaches(steering.offset):
+            unit = self._port.unit
+            raise ContractError(
+                "the drive cannot be moved so far", where=f"port {self._port.name}", got=f"{steering.offset:g} {unit}",
+                allowed=f"{self._margin:g} {unit} either way, the margin of a node without a period", outputs="unchanged",
+                todo="give a larger [sentinel] margin, or the period if the node has one",
+            )  # fmt: skip
+        if self._period is not None:
+            turns = round(steering.offset / self._period)
+            steering = replace(steering, offset=steering.offset - turns * self._period)
+        self._steering = steering
+
+    def program(self, params: Tensor) -> None:
+        self._inner.program(params)
+
+    def reset(self) -> None:
+        self._inner.reset()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._read(self._inner.forward(self._moved(x)))
+
+    def _moved(self, x: Tensor) -> Tensor:
+        """The drive that is sent; refuses what is out of the port's limits, NaN included."""
+        self._port.check(x)
+        offset, low, high = self._steering.offset, self._limits.low, self._limits.high
+        if not offset:
+            return x
+        moved = x + offset
+        if self._period is not None:
+            moved = moved - (moved > high) * self._period
+            moved = moved + (moved < low) * self._period
+        return moved.clamp(low, high)  # takes off rounding, no more
+
+    def _read(self, answer: Tensor) -> Tensor:
+        gain, bias = self._steering.gain, self._steering.bias
+        return answer if gain == 1.0 and bias == 0.0 else (answer - bias) * (1.0 / gain)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def snapshot(self) -> Mapping[str, object]:
+        """Of a node whose state can be saved, with the steering; empty for any other, whose steering the sentinel keeps."""
+        inner = self._inner.snapshot() if isinstance(self._inner, Restorable) else {}
+        return {"inner": dict(inner), "steering": asdict(self._steering)} if inner else {}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        inner, steering = state.get("inner"), state.get("steering")
+        if not isinstance(inner, Mapping) or not isinstance(steering, Mapping):
+            raise ContractError("not a snapshot of a steered device", where=self._port.name, got=str(state)[:80])
+        if isinstance(self._inner, Restorable):
+            self._inner.restore(inner)
+        self.steer(Steering(**steering))
+
+
+class SteeredStream(Steered):
+    """The same around a Streaming device."""
+
+    def __init__(self, inner: Streaming, period: float | None = None, margin: float = 0.0) -> None:
+        super().__init__(inner, period, margin)
+        self._stream = inner
+
+    def submit(self, x: Tensor) -> Future[Tensor]:
+        steering, seen = self._steering, Future[Tensor]()
+        answer = self._stream.submit(self._moved(x))
+        if steering.gain == 1.0 and steering.bias == 0.0:
+            return answer
+        seen.set_running_or_notify_cancel()
+
+        def arrived(done: Future[Tensor]) -> None:
+            try:
+                found = done.result()
+            except BaseException as error:  # noqa: BLE001 - handed over whole to whoever waits for the answer
+                seen.set_exception(error)
+                return
+            seen.set_result((found - steering.bias) * (1.0 / steering.gain))
+
+        answer.add_done_callback(arrived)
+        return seen
+
+
+def steered(device: Device, period: float | None = None, margin: float = 0.0) -> Steered:
+    """`device`, steered; still Streaming if it was."""
+    return SteeredStream(device, period, margin) if isinstance(device, Streaming) else Steered(device, period, margin)
