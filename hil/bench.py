@@ -26,10 +26,11 @@ from drivers.spiking import SpikingBoard
 from drivers.transcript import Transcribed, TranscribedFrames, WireLog
 from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
-from hil.config import UNTOUCHED, BenchFile, InstrumentTable, SpikingBench, Using, VirtualTable, arguments, construct, resolve
+from hil.config import BenchFile, InstrumentTable, SpikingBench, Using, VirtualTable
 from hil.device import Chip, Device, Spec
 from hil.errors import ConfigError, Ended
 from hil.guardian.guard import Guard, guarded
+from hil.naming import UNTOUCHED, arguments, construct, resolve
 from hil.run.recovery import Patience
 from sim_devices.bench import ServedBench, build, spawn
 from sim_devices.lif_array import Neuron

@@ -371,8 +371,8 @@ def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] 
 @app.command
 def describe(name: str, /) -> None:
     """What module:Class (or one of our short names) is, and its settings with units and defaults."""
-    from hil.config import resolve
     from hil.experiment import CHIPS, LEARNERS, TWINS
+    from hil.naming import resolve
 
     target = resolve(name, f"hil describe {name}", {**LEARNERS, **TWINS, **CHIPS})
     if not (inspect.isclass(target) or inspect.isfunction(target)):

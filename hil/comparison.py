@@ -33,10 +33,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
-from hil.config import UNTOUCHED, Experiment, Section, checked, dump, find, override, read_toml
+from hil.config import Experiment, Section, checked, dump, find, override, read_toml
 from hil.errors import ConfigError, Interrupted, RunError, Stopped
 from hil.experiment import checked_settings, dataset
 from hil.launch import launch
+from hil.naming import UNTOUCHED
 from hil.report import render
 from hil.report.comparing import outcome, table, write
 from hil.report.standings import Outcome, Row, Standings

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from hil import accelerator
 from hil.architecture import closing, largest, on_chip, on_node, synapses
 from hil.chance import generator
-from hil.config import UNTOUCHED, Experiment, arguments, construct, default_threads, dump, find, read_bench, resolve
+from hil.config import Experiment, default_threads, dump, find, read_bench
 from hil.data import Dataset, load, subset
 from hil.device import Chip, Device, Port, Recoverable
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
 from hil.learner import Learner
+from hil.naming import UNTOUCHED, arguments, construct, resolve
 from hil.network import Network
 from hil.run import diagnostics
 from hil.run.loop import Plan, Training

@@ -22,9 +22,10 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from hil.config import UNTOUCHED, BenchFile, Experiment, checked, dump, override, read_bench, read_toml
+from hil.config import BenchFile, Experiment, checked, dump, override, read_bench, read_toml
 from hil.errors import ConfigError, HilError, Interrupted, ReplayDiffers, RunError, Stopped, TapeEnded
 from hil.experiment import Built, Node, built, twin_of
+from hil.naming import UNTOUCHED
 from hil.run import checkpoint, diagnostics, session
 from hil.run.checkpoint import Checkpoint
 from hil.run.folder import RunFolder, write_atomic

@@ -130,7 +130,7 @@ def test_wrong_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ("train", path, "--run", path / "below"),
         ("resume", path),
         ("describe", "os:path"),
-        ("describe", "hil.config:UNTOUCHED"),
+        ("describe", "hil.naming:UNTOUCHED"),
     ):
         code, err = hil(capsys, *arguments)
         assert code == 2, arguments

@@ -28,6 +28,7 @@ ENTRY = {"__main__", "__init__"}
 COMPOSITION = {
     "cli",
     "config",
+    "naming",
     "bench",
     "experiment",
     "architecture",
