@@ -198,6 +198,16 @@ class GuardianTable(Section):
     patience_s: Annotated[float, Field(ge=0, le=3_600)] = 10.0
 
 
+class CalibrationTable(Section):
+    """use: the file of the calibration that this bench is used with. max_age: beyond it, it is stale. policy: what to do about
+    one that does not fit. procedures: "module:function" with the steps of hil calibrate, instead of those of the shape."""
+
+    use: str | None = None
+    max_age: float | str = "24 h"
+    policy: Literal["refuse", "warn"] = "refuse"
+    procedures: str | None = None
+
+
 class SlewTable(Section):
     """slew_v_per_s: the drive goes down no faster than this before the output goes off; left out: off at once."""
 
@@ -226,6 +236,7 @@ class SpikingBench(Section):
     virtual: dict[str, Any] | None = None
     safe: SpikingSafe = SpikingSafe()
     guardian: GuardianTable = GuardianTable()
+    calibration: CalibrationTable = CalibrationTable()
 
 
 class BenchFile(Section):
@@ -242,6 +253,10 @@ class BenchFile(Section):
     virtual: VirtualTable | None = None
     safe: WaveformSafe = WaveformSafe()
     guardian: GuardianTable = GuardianTable()
+    calibration: CalibrationTable = CalibrationTable()
+
+
+Bench = BenchFile | SpikingBench
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -280,7 +295,7 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     return checked(Experiment, table, str(path))
 
 
-def read_bench(path: Path) -> BenchFile | SpikingBench:
+def read_bench(path: Path) -> Bench:
     """Raises: ConfigError."""
     table = read_toml(path)
     if table.get("shape") == "spiking":
