@@ -1,4 +1,4 @@
-"""A short calibration that measures: the floor, a sweep up and down, a fit of a cosine; for the tests of what is built around."""
+"""A short calibration that measures: floor, a sweep up and down, a fit; for the tests of what is built around procedures."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def transfer(subject: Subject, found: Found) -> Step:
     reading = subject.device.forward(drive.repeat(4, 1)).mean(0)
     split = float((reading[:61] - reading[61:].flip(0)).abs().mean())
     most = 6 * found["floor"].estimates["noise_v"].value
-    wrong = Problem("hysteresis", "both ways of the sweep differ", f"{split:.3g} V against {most:.3g} V", "drive it one way only")
+    wrong = Problem(
+        "hysteresis", "both ways of the sweep differ", f"{split:.3g} V against {most:.3g} V", "drive it one way only"
+    )
     fine = split <= most
     said = f"{float(reading.min()):.3f} to {float(reading.max()):.3f} V, both ways within {split * 1e3:.1f} mV"
     raw = {"drive_v": drive, "reading_v": reading}
