@@ -1,6 +1,7 @@
 """The raw sweeps of a calibration's step as figures, by a rule that any step can keep without knowing this file.
 
-the first one-dimensional sweep of a length is the axis of the others of that length
+the first one-dimensional sweep of a length is the axis of the others of that length, if it rises or falls all the way, or is
+called drive, time, delay, frequency or level; else each is drawn over its index
 one whose name holds "residual" is drawn beneath; "fit" or "model" in a name: a line; any other: dots
 where there is one fit, one other curve and no residual, their difference is the residual
 (repeats, points) over an axis of so many points: dots; any other matrix: a map
@@ -27,8 +28,10 @@ UNITS = {
     "v": "V", "mv": "mV", "s": "s", "ns": "ns", "hz": "Hz", "w": "W", "a": "A", "rad": "rad", "db": "dB", "ohm": "ohm",
     "lsb": "LSB", "samples": "samples", "symbols": "symbols", "1": "",
 }  # fmt: skip
+AXES = ("drive", "time", "delay", "frequency", "level")
 MOST_DOTS = 1500
-MOST_CELLS = 48
+MOST_CELLS = 32
+MOST_FIGURES = 8
 
 
 @dataclass(frozen=True)
@@ -42,29 +45,37 @@ class Panel:
 
 
 def drawn(step: str, sweeps: Sweeps) -> Iterator[tuple[str, str]]:
-    """(title, figure) of every panel and map in the sweeps of a step, in their order."""
-    for number, panel in enumerate(panels(sweeps), 1):
-        title = ", ".join(label(name)[0] for name in panel.curves) or ", ".join(label(name)[0] for name in panel.residuals)
+    """(title, figure) of the panels and maps in the sweeps of a step: MOST_FIGURES of them at most, panels first."""
+    listed = [*panels(sweeps)]
+    for number, panel in enumerate(listed[:MOST_FIGURES], 1):
+        title = ", ".join(label(name)[0] for name in panel.curves or panel.residuals)
         yield f"{title} over {label(panel.axis)[0]}", _panel(panel, f"{_id(step)}-{number}")
-    axes = {len(panel.x) for panel in panels(sweeps)}
-    for number, (name, values) in enumerate(sweeps.items(), 1):
-        if values.ndim == 2 and values.shape[1] not in axes and min(values.shape) > 1:
-            yield label(name)[0], _map(name, values, f"{_id(step)}-map-{number}")
+    seen = {name for panel in listed for name in (*panel.curves, *panel.residuals)}
+    maps = [name for name, v in sweeps.items() if v.ndim == 2 and min(v.shape) > 1 and name not in seen]
+    for number, name in enumerate(maps[: max(0, MOST_FIGURES - len(listed))], 1):
+        yield label(name)[0], _map(name, sweeps[name], f"{_id(step)}-map-{number}")
 
 
 def panels(sweeps: Sweeps) -> Iterator[Panel]:
-    """Curves that share an axis; a lone sweep is drawn over its index."""
+    """Curves that share an axis, and what has none by itself."""
     flat = {name: values for name, values in sweeps.items() if values.ndim == 1 and len(values) > 1}
     for points in dict.fromkeys(len(values) for values in flat.values()):
         same = {name: values for name, values in flat.items() if len(values) == points}
         rows = {name: v for name, v in sweeps.items() if v.ndim == 2 and v.shape[1] == points and len(v)}
         axis, x = next(iter(same.items()))
-        others: dict[str, Floats] = {**{name: v for name, v in same.items() if name != axis}, **rows}
-        if not others:
-            axis, x, others = "index_1", np.arange(points, dtype=np.float64), same
-        residuals = {name: values for name, values in others.items() if "residual" in name}
-        curves = {name: values for name, values in others.items() if name not in residuals}
-        yield Panel(axis, x, curves, residuals or _difference(curves))
+        others = {**{name: values for name, values in same.items() if name != axis}, **rows}
+        if others and _is_axis(axis, x):
+            residuals = {name: values for name, values in others.items() if "residual" in name}
+            curves = {name: values for name, values in others.items() if name not in residuals}
+            yield Panel(axis, x, curves, residuals or _difference(curves))
+        else:
+            index = np.arange(points, dtype=np.float64)
+            yield from (Panel("index_1", index, {name: values}, {}) for name, values in same.items())
+
+
+def _is_axis(name: str, x: Floats) -> bool:
+    steps = np.diff(x)
+    return label(name)[0] in AXES or bool((steps > 0).all() or (steps < 0).all())
 
 
 def label(name: str) -> tuple[str, str]:
@@ -130,17 +141,21 @@ def _named(axes: Axes, curves: Sweeps, legend: bool) -> None:
 
 
 def _map(name: str, values: Floats, figure: str) -> str:
-    """A matrix as shades, thinned to what can be seen."""
+    """A matrix as shades, blue above zero and orange below, thinned to what can be seen."""
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import to_rgba
+
     rows, columns = (max(1, -(-size // MOST_CELLS)) for size in values.shape)
     shown = values[::rows, ::columns]
     fig, axes = _figure(3.4)
-    largest = float(np.nanmax(np.abs(shown))) or 1.0
-    for (row, column), value in np.ndenumerate(shown):
-        share = min(1.0, abs(float(value)) / largest) if np.isfinite(value) else 0.0
-        colour = SERIES[0] if value >= 0 else SERIES[1]
-        axes.fill_between([column - 0.5, column + 0.5], row - 0.5, row + 0.5, color=colour, alpha=share, lw=0)
-    axes.invert_yaxis()
-    axes.set_aspect("equal")
+    finite = np.where(np.isfinite(shown), shown, 0.0)
+    largest = float(np.abs(finite).max()) or 1.0
+    places = [(float(row), float(column)) for row, column in np.ndindex(*shown.shape)]
+    cells = [[(c - 0.5, r - 0.5), (c + 0.5, r - 0.5), (c + 0.5, r + 0.5), (c - 0.5, r + 0.5)] for r, c in places]
+    shades = [to_rgba(SERIES[0] if value >= 0 else SERIES[1], abs(value) / largest) for value in finite.ravel()]
+    axes.add_collection(PolyCollection(cells, facecolors=shades, linewidths=0))
+    axes.set_xlim(-0.5, shown.shape[1] - 0.5)
+    axes.set_ylim(shown.shape[0] - 0.5, -0.5)
     axes.grid(False)
     axes.set_xlabel("column")
     axes.set_ylabel("row")
