@@ -14,7 +14,6 @@ from hil.errors import ConfigError
 from hil.unknowns import Fittable, Noisy, Unknown
 from sim_devices.fabrication import node_specimen, specimen
 from sim_devices.mach_zehnder import MachZehnder
-from sim_devices.tabulated import Tabulated
 
 BENCH = Path("benches/mzm_awg_scope.toml")
 
@@ -43,7 +42,8 @@ def test_specimens_stray_by_the_spread_and_stay_inside() -> None:
 def test_a_period_is_wrapped() -> None:
     turn = {"phase": Unknown(-math.pi, math.pi, 2.0, "rad", period=2 * math.pi)}
     drawn = [specimen({"phase": 3.0}, turn, seed)["phase"] for seed in range(50)]
-    assert min(drawn) < -1 and all(-math.pi <= value <= math.pi for value in drawn)
+    assert min(drawn) < -1
+    assert all(-math.pi <= value <= math.pi for value in drawn)
 
 
 def test_a_new_parameter_moves_no_other() -> None:
@@ -73,7 +73,8 @@ def test_a_node_without_unknowns_has_no_specimens() -> None:
 
 def test_the_modulator_can_be_fitted() -> None:
     node = MachZehnder(hysteresis_v=0.1)
-    assert isinstance(node, Fittable) and isinstance(node, Noisy)
+    assert isinstance(node, Fittable)
+    assert isinstance(node, Noisy)
     assert set(node.unknowns()) <= set(node.settings())
     again = node.remade({"v_pi_v": 3.7})
     assert again.settings() == {**node.settings(), "v_pi_v": 3.7}
