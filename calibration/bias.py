@@ -21,7 +21,7 @@ import math
 import torch
 from torch import Tensor
 
-from calibration.grey_box import DRIFT, turning
+from calibration.grey_box import CODES, DRIFT, turning
 from calibration.sequence import Found, Procedure, Subject
 from calibration.shots import Shots
 from calibration.step import Estimate, Problem, Step
@@ -32,6 +32,7 @@ PLACES = 2001  # on which steepest, highest and lowest are looked for
 PROBES, VALUES = 120, 4096  # shots for the drift, and readings in each
 LOCKING, ROUNDS, SURE = 2048, 3, 4.0  # readings at each of three places, servo steps, sigmas that may be left
 EXACT = 1e-6  # rad: what float32 can tell of a node without noise
+DITHER = 2.5e-3  # of the port
 SHARE = 0.5  # of the way from null to peak: d
 
 
@@ -47,8 +48,7 @@ def bias(subject: Subject, found: Found) -> Step:
     rising, falling, peak, null = places
     when, phase, sigma = _phases(shots, twin, turns, rising, falling)
     rate, walk = _line(when, phase, sigma)
-    distance = SHARE * abs(peak - null)
-    locked, left = _locked(shots, twin, turns, rising, min(distance, shots.port.high - rising, rising - shots.port.low))
+    locked, left = _locked(shots, twin, turns, rising, SHARE * abs(peak - null))
     suffix = unit.lower()
     estimates = {
         f"quadrature_{suffix}": locked, f"peak_{suffix}": Estimate(peak, locked.sigma, unit),
@@ -148,19 +148,30 @@ def _line(when: Tensor, phase: Tensor, sigma: Tensor) -> tuple[Estimate, float]:
 
 
 def _locked(shots: Shots, twin: Fittable, turns: str, start: float, d: float) -> tuple[Estimate, Estimate]:
-    """(drive at quadrature, what is left of the phase there in rad)."""
-    place, unit = start, shots.port.unit
-    offset, left = Estimate(start, 0.0, unit), Estimate(0.0, 0.0, "rad")
+    """(drive at quadrature, what is left of the phase there in rad).
+
+    Every three drives are moved together by another amount j, evenly around 0: a generator cannot set what lies between two of its
+    steps, their mean can. e(V + j) = e(V) + e' j.
+    """
+    port, place = shots.port, start
+    offset, left = Estimate(start, 0.0, port.unit), Estimate(0.0, 0.0, "rad")
+    reach = DITHER * (port.high - port.low)
+    d = min(d, port.high - start - reach, start - port.low - reach)
+    dither = torch.linspace(-reach, reach, LOCKING, dtype=torch.float64)
+    power, unknown = float(dither.square().sum()), (port.high - port.low) / CODES
     for k in range(ROUNDS):
-        x = torch.tensor([place - d, place, place + d], dtype=torch.float64).clamp(shots.port.low, shots.port.high).float().double()
-        read = shots(x.repeat(LOCKING)).view(-1, 3)
+        j = shots.shuffled(dither)
+        three = torch.tensor([place - d, place, place + d], dtype=torch.float64)
+        read = shots((three + j.unsqueeze(1)).flatten().clamp(port.low, port.high)).view(-1, 3)
         error = read[:, 0] + read[:, 2] - 2 * read[:, 1]
-        by_volt, by_phase = _second(twin, x, turns)
-        sigma = max(float(error.std()) / math.sqrt(len(error)), EXACT * abs(by_phase))
-        offset = Estimate(place, sigma / abs(by_volt), unit)
+        by_volt, by_phase = _second(twin, three, turns)
+        rest = error - error.mean() - j * float((j * error).sum()) / power
+        sigma = math.hypot(float(rest.std()) / math.sqrt(len(error)), unknown * abs(by_volt), EXACT * abs(by_phase))
+        offset = Estimate(place, sigma / abs(by_volt), port.unit)
         left = Estimate(float(error.mean()) / by_phase, sigma / abs(by_phase), "rad")
         if k < ROUNDS - 1:  # the last one verifies
-            place = min(max(place - float(error.mean()) / by_volt, shots.port.low + d), shots.port.high - d)
+            place -= float(error.mean()) / by_volt
+            place = min(max(place, port.low + d + reach), port.high - d - reach)
     return offset, left
 
 

@@ -31,6 +31,7 @@ NAME = "delay"
 LEVELS, COUNT, REACH = 8, 512, 8
 EXPLAINED = 0.5  # of the variance, at least
 COARSE, FINE = 8, 16  # shots that look at the edge over a whole interval, then over what is left
+RESOLVED = 0.05  # of the sampling interval: no digitizer knows better when it samples
 BEGUN, CLEAR = 0.1, 6.0  # of the way, and in standard deviations
 
 
@@ -93,8 +94,8 @@ def _looked_at(device: Timed, shots: Shots) -> tuple[Tensor, Tensor, Problem | N
         times, readings = _added(device, shift, times, readings)
     for _ in range(FINE if unseen is None else 0):
         low, high = interval(times, readings)
-        if not low < high:
-            break  # jitter: what is left is no interval
+        if high - low < RESOLVED * step_s:
+            break  # enough, or no interval at all: jitter
         nearest = float(times[0][int((times[0] - low).abs().argmin())])
         wanted = low + (high - low) * (0.25 + 0.5 * float(shots.uniform(1)))
         times, readings = _added(device, (wanted - nearest) % step_s, times, readings)
@@ -117,18 +118,19 @@ def _unseen(reading: Tensor) -> Problem | None:
 
 
 def _ends(reading: Tensor) -> tuple[float, float, float]:
-    """Level before the edge, what it changes by, and the noise of a sample."""
-    part = len(reading) // 4
-    before, after = reading[:part], reading[-part:]
-    level = float(before.mean())
-    return level, float(after.mean()) - level, max(float(before.std()), float(after.std()))
+    """Level before the edge, what it changes by, and the noise of a sample; medians, as a record may begin in the last one's end."""
+    parts = reading[: 2 * len(reading) // 5], reading[-len(reading) // 5 :]
+    before, after = (float(part.median()) for part in parts)
+    noise = max(1.4826 * float((part - level).abs().median()) for part, level in zip(parts, (before, after), strict=True))
+    return before, after - before, noise
 
 
 def begun(reading: Tensor) -> int:
-    """Index of the first sample (n,) that is on its way."""
+    """Index of the first sample (n,) after the last that was not on its way yet."""
     level, contrast, noise = _ends(reading)
     least = max(BEGUN * abs(contrast), CLEAR * noise)
-    return int(((reading - level) * math.copysign(1.0, contrast) > least).double().argmax())
+    waiting = ((reading - level) * math.copysign(1.0, contrast) <= least).nonzero()
+    return min(int(waiting.max()) + 1 if len(waiting) else 1, len(reading) - 1)
 
 
 def interval(times: Tensor, readings: Tensor) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from hil.errors import Flat, Late, Misaligned
 
 FINE = 10  # samples a symbol, at most, when the delay is measured
 FINEST = 1000  # when an edge is looked at
-AROUND = 2  # symbols before an edge; after it as many
+BEFORE, AFTER = 2.0, 1.5  # symbols around an edge; the level after it lasts for two
 FARTHER = 64  # times the longest delay: so far a marker is looked for to tell what is wrong
 CLEAR = 8.0  # standard deviations that noise alone does not reach
 FALL = LEAD + int(np.argmax(BARKER < 0))  # symbols from the start of a record to the first edge from high to low
@@ -67,7 +67,8 @@ class Timing:
         """
         fine = self.digitizer.finer(1 / self.symbol_s, FINEST)
         left_s = FALL * self.symbol_s
-        record = self._seen(left_s + delay_s - AROUND * self.symbol_s + shift_s, 2 * AROUND * fine, fine, FALL + AROUND)
+        start_s = left_s + delay_s - BEFORE * self.symbol_s + shift_s
+        record = self._seen(start_s, round((BEFORE + AFTER) * fine), fine, FALL + 2)
         time_s = record.axis.start_s - left_s + record.axis.step_s * np.arange(len(record.words))
         return time_s, record.volts()
 

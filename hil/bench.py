@@ -34,6 +34,7 @@ from hil.guardian.guard import Guard, guarded
 from hil.naming import UNTOUCHED, arguments, construct, resolve
 from hil.run.recovery import Patience
 from sim_devices.bench import ServedBench, build, spawn
+from sim_devices.control import ControlClient
 from sim_devices.fabrication import CABLE, node_specimen, specimen
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_bench import ServedBoard, VirtualBoard, spawn_board
@@ -73,6 +74,11 @@ class OnPlant:
     @property
     def spec(self) -> Spec:
         return self._inner.spec
+
+    @property
+    def control(self) -> ControlClient:
+        """Of the plant: what is true of it, for those who judge what was measured."""
+        return self._bench.control
 
     def program(self, params: Tensor) -> None:
         self._inner.program(params)
