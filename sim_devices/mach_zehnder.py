@@ -28,8 +28,8 @@ Hysteresis, ch. III): what acts is w instead of V,
 Clamps compose to clamps, so all of them are found by a scan in log2(values) steps. `ideal` is the middle of the loop.
 
 Specimens stray (`unknowns`) as far as the columns "typical" and "maximum" of data sheets of LiNbO3 intensity modulators and of
-amplified photodiodes lie apart: 3 % of the half-wave voltage, 0.5 dB of all the light's way, 1.5 dB of extinction, a tenth of
-the bandwidth, a third of the dark current; the bias is set by hand to 0.3 rad, and creeps at some 0.3 mrad/s.
+amplified photodiodes lie apart: 3 % of the half-wave voltage, 1.5 dB of extinction, a tenth of the bandwidth, a third of the dark
+current; the received power is set to 0.25 dB, the bias to 0.3 rad by hand, and it creeps at some 0.3 mrad/s.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class MachZehnder(nn.Module):
             "v_pi_v": Unknown(1.0, 12.0, 0.1, "V"),
             "phase_rad": Unknown(-math.pi, math.pi, 0.3, "rad", period=2 * math.pi),
             "extinction_db": Unknown(3.0, 60.0, 1.5, "dB"),
-            "insertion_loss_db": Unknown(0.1, 20.0, 0.5, "dB"),
+            "insertion_loss_db": Unknown(0.1, 20.0, 0.25, "dB"),
             "dark_a": Unknown(0.0, 50e-9, 1.5e-9, "A"),
             "bandwidth_hz": Unknown(20e6, 10e9, 50e6, "Hz", seen=False),
             "noise": Unknown(0.1, 10.0, 0.1, seen=False),
