@@ -19,10 +19,10 @@ from pathlib import Path
 
 sys.path.append(sys.path.pop(0))  # this file is called as the package that it measures, which must be found first
 
-import torch  # noqa: E402
-from deceived_benches import LIES, deceive  # noqa: E402
-from hidden_benches import Bench, calibrate, summary, table  # noqa: E402
-from recording import record  # noqa: E402
+import torch
+from deceived_benches import LIES, deceive
+from hidden_benches import Bench, calibrate, summary, table
+from recording import record
 
 Lines = list[str]
 Found = tuple[Mapping[str, object], Lines]

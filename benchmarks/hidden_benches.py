@@ -102,7 +102,10 @@ def _held_against(steps: Sequence[Step], plant: ControlClient) -> Iterator[Param
 
 def table(benches: Sequence[Bench]) -> list[str]:
     """Per parameter: recovered, coverage, pulls, median sigma."""
-    rows = ["| parameter | recovered | within 1 sigma | pull: mean | std | worst | median sigma |", "|---|---|---|---|---|---|---|"]
+    rows = [
+        "| parameter | recovered | within 1 sigma | pull: mean | std | worst | median sigma |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name in dict.fromkeys(p.name for b in benches for p in b.parameters):
         each = [p for b in benches for p in b.parameters if p.name == name]
         pulls = [p.pull for p in each]

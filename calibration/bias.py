@@ -1,9 +1,9 @@
 """Where to work on the curve, how fast that moves, and a lock: found, brought about, verified by measurement.
 
     quadrature   the steepest rising place; peak, null: the highest and the lowest; nearest to the middle of the port
-    drift        shots at the steepest rising and falling place, y+ and y-:    phase = ( y+ - y- ) / ( y+' - y-' ), ' by phase,
-                 in which a change of light cancels; a line through phase(t) gives the rate; chi^2 of that line about 1 unless the
-                 phase walks at random besides
+    drift        shots at the steepest rising and falling place, y+ and y-, in which a change of light cancels:
+                 phase = ( y+ - y- ) / ( y+' - y-' ), ' by phase; a line through phase(t) gives the rate; its chi^2 is about 1
+                 unless the phase walks at random besides
     lock         e(V) = y(V + d) + y(V - d) - 2 y(V) = 0 at quadrature, an odd function of what is missing, whatever the light;
                  V <- V - e / e'(V), then e is measured anew: it must be 0 within its noise
     wrap         V +- 2 V_pi is the same place: the one farthest from both rails is taken
@@ -150,8 +150,8 @@ def _line(when: Tensor, phase: Tensor, sigma: Tensor) -> tuple[Estimate, float]:
 def _locked(shots: Shots, twin: Fittable, turns: str, start: float, d: float) -> tuple[Estimate, Estimate]:
     """(drive at quadrature, what is left of the phase there in rad).
 
-    Every three drives are moved together by another amount j, evenly around 0: a generator cannot set what lies between two of its
-    steps, their mean can. e(V + j) = e(V) + e' j.
+    Every three drives are moved together by another amount j, evenly around 0: a generator cannot set what lies between two of
+    its steps, their mean can. e(V + j) = e(V) + e' j.
     """
     port, place = shots.port, start
     offset, left = Estimate(start, 0.0, port.unit), Estimate(0.0, 0.0, "rad")

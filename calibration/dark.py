@@ -1,8 +1,8 @@
 """Rest, and the scale of what is read: does it move, is it cut off, how fine is it, and how long is it worth averaging?
 
     rest     mean and noise of the reading at the drive's resting level
-    Allan    s(m)^2 = mean ( a_k+1 - a_k )^2 / 2, a_k means of m successive readings (Allan, Proc. IEEE 54, 221, 1966); averaging
-             helps until s(m) has its least value, which slow noise sets
+    Allan    s(m)^2 = mean ( a_k+1 - a_k )^2 / 2, a_k means of m successive readings; averaging helps until s(m) has its least
+             value, which slow noise sets (Allan, Proc. IEEE 54, 221, 1966)
     levels   LEVELS steady drives over the port, going up and coming down, each averaged so long
 
 What cannot be told here: this bench has no wire from generator to scope around the node, so the linearity of either box is not
@@ -38,7 +38,7 @@ def dark(subject: Subject, found: Found) -> Step:
     try:
         still = torch.stack([shots(torch.full((AT_REST,), shots.rest, dtype=torch.float64)) for _ in range(RECORDS)])
         steps, deviation = allan(still.flatten())
-        averages = int(min(MOST, max(LEAST, steps[int(deviation.argmin())])))
+        averages = min(MOST, max(LEAST, int(steps[int(deviation.argmin())])))
         up = shots.levels(LEVELS)
         drive = torch.cat([up, up.flip(0)])
         swept = shots(drive.repeat_interleave(averages)).view(-1, averages)
@@ -90,7 +90,8 @@ def _problems(swing: float, sigma: float, rails: float, shots: Shots) -> list[Pr
     found = []
     if not swing > RESPONSE * sigma:
         found.append(Problem(
-            "stuck", "the reading does not follow the drive", f"it moves by {swing:.3g} {unit}, noise of a mean {sigma:.2g} {unit}",
+            "stuck", "the reading does not follow the drive",
+            f"it moves by {swing:.3g} {unit}, noise of a mean {sigma:.2g} {unit}",
             "look at the laser, the cable to the node, the photodiode's supply, and which channel is read",
         ))  # fmt: skip
     if rails > AT_RAILS:

@@ -3,13 +3,14 @@
     whose     eta^2(k), the share of the readings' variance that the drive k values earlier explains, for a random sequence of
               LEVELS levels, whatever the node's curve is: it must be largest at k = 0, and larger than for the sequence of the
               shot before
-    when      one edge, seen in shots whose first sample is shifted by fractions of the sampling interval T: a shot says that the
-              reading began to move in ( l_i, u_i ], its last sample before and the first after; together  max l_i < delay <= min u_i
-              uniform in there, so sigma = ( min u - max l ) / sqrt 12
+    when      one edge, seen in shots whose first sample is shifted by fractions of the sampling interval T: a shot says that
+              the reading began to move in ( l_i, u_i ], its last sample before and the first after. All together:
+              max l_i < delay <= min u_i, uniform in there, so sigma = ( min u - max l ) / sqrt 12
     jitter    where no instant is in all of them: midpoints scatter with  jitter^2 + T^2 / 12
 
-"Began to move" is the tenth of the way (the 10 % reference level of IEEE Std 181), where nothing faster than T / 2 is assumed of the
-node. Only a device behind instruments has a delay that can be seen (`hil.device.Timed`); of others whose the answer is, is all.
+"Began to move" is a tenth of the way (the 10 % reference level of IEEE Std 181): of a pole at B that is 0.017 / B after its
+start, which is not taken off. Only a device behind instruments has a delay that can be seen (`hil.device.Timed`); of others,
+whose the answer is, is all.
 
     delay     the answer is another shot's, or values are shifted, or no edge is seen
 """
@@ -72,13 +73,14 @@ def _mismatch(lags: Tensor, whose: Tensor, before: float) -> tuple[Problem, ...]
     best = int(whose.argmax())
     if before > EXPLAINED and before > float(whose[best]):
         return (Problem(
-            "delay", "answers are those of the shot before: late by a record", f"which explains {before:.1%} of them, their own "
-            f"shot {float(whose[REACH]):.1%}", "see that every trigger arms the digitizer anew, and that no record is read twice",
+            "delay", "answers are those of the shot before: late by a record",
+            f"that shot explains {before:.1%} of them, their own {float(whose[REACH]):.1%}",
+            "see that every trigger arms the digitizer anew, and that no record is read twice",
         ),)  # fmt: skip
     if int(lags[best]) != 0 or float(whose[best]) < EXPLAINED:
         return (Problem(
             "delay", "readings do not belong to the values at their place",
-            f"the drive {int(lags[best]):+d} values away explains {float(whose[best]):.1%} of them, their own {whose[REACH]:.1%}",
+            f"the drive {int(lags[best])} values before explains {float(whose[best]):.1%}, their own {float(whose[REACH]):.1%}",
             "see the trigger, the sampling phase and the delay",
         ),)  # fmt: skip
     return ()
@@ -118,7 +120,7 @@ def _unseen(reading: Tensor) -> Problem | None:
 
 
 def _ends(reading: Tensor) -> tuple[float, float, float]:
-    """Level before the edge, what it changes by, and the noise of a sample; medians, as a record may begin in the last one's end."""
+    """Level before the edge, what it changes by, noise of a sample. Medians, as a record may begin in the last one's end."""
     parts = reading[: 2 * len(reading) // 5], reading[-len(reading) // 5 :]
     before, after = (float(part.median()) for part in parts)
     noise = max(1.4826 * float((part - level).abs().median()) for part, level in zip(parts, (before, after), strict=True))

@@ -1,13 +1,17 @@
 """A twin's own physical parameters from sweeps: least squares over what its `unknowns` say.
 
-    minimise   sum_k rho( r_k^2 ) + sum_i ( (p_i - sheet_i) / spread_i )^2        r = ( y - f(x; p) ) / s,   rho: soft l1 beyond
-    covariance C = ( J'J )^-1 max( 1, chi^2 ) + S S'                              PATIENT sigmas
-    S = C J' df/dx o / s         what a drive that is off by o as a whole would do to p: o = half a code of 16 bits, as it is not
-                                 known whether a generator rounds up or to the nearest
+    minimise     sum_k rho( r_k^2 ) + sum_i ( (p_i - sheet_i) / spread_i )^2,    r = ( y - f(x; p) ) / s
+                 rho: soft l1 beyond PATIENT sigmas
+    s^2          = noise at that reading + (f' s_x)^2, by what the generator's steps make of the drive, found in the residuals:
+                 s_x^2 = sum w f'^2 (r^2 - 1) s^2 / sum w f'^4, w = 1 / s^4; drives are no two alike, so it is noise
+    covariance   C = ( J'J )^-1 max( 1, chi^2 ) + S S',    S = ( J'J )^-1 J' f' o / s
+                 S: what a drive that is off by o as a whole does to p; o is half a code of 16 bits, as it is not known
+                 whether a generator rounds up or to the nearest
 
-The priors are the data sheet: where the data say nothing, its spread is what is known, and it is in sigma. Parameters are counted in
-spreads. A periodic parameter starts all around its period; one in the unit of the drive, at half and twice its value as well, which
-is what a wrong load does. It turns with time where the belief has a drift: phase(t) = phase + drift t, t = 0 at the end.
+The priors are the data sheet: where the data say nothing, its spread is what is known, and it is in sigma. Parameters are
+counted in spreads. A periodic parameter starts all around its period; one in the unit of the drive at half and twice its value
+as well, which is what a wrong load does. The periodic one turns with time where the belief has a drift: phase(t) = phase +
+drift t, t = 0 at the end.
 
 Sources: robust loss, scipy.optimize.least_squares; covariance, Press et al., Numerical Recipes, ch. 15.
 """
@@ -17,7 +21,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -51,20 +55,28 @@ class Sweeps:
     sigma: Tensor
     time_s: Tensor
 
+    def shots(self, which: slice) -> Sweeps:
+        return Sweeps(self.drive[which], self.reading[which], self.sigma[which], self.time_s[which])
+
 
 @dataclass(frozen=True)
 class Fit:
-    """estimates: of the parameters that were free. twin: with them. residual (shots, n), in sigmas. chi2: reduced."""
+    """estimates: of the parameters that were free. twin: with them. chi2: reduced. at_limit: names. drive_sigma: s_x."""
 
     estimates: Mapping[str, Estimate]
     twin: Fittable
-    residual: Tensor
     chi2: float
     at_limit: tuple[str, ...]
+    drive_sigma: float = 0.0
 
     def foretold(self, sweeps: Sweeps) -> Tensor:
         """(shots, n), drift included."""
         return _foretold(self.twin, {}, sweeps, turning(self.twin))
+
+    def with_drive(self, sweeps: Sweeps) -> Sweeps:
+        """The sweeps, s_x in their sigma."""
+        steep = self.drive_sigma * _slope(self.twin, sweeps.drive)
+        return replace(sweeps, sigma=torch.hypot(sweeps.sigma, steep))
 
 
 def turning(belief: Fittable) -> str | None:
@@ -83,6 +95,11 @@ def fitted(belief: Fittable, sweeps: Sweeps, port: Port, drift: Estimate | None 
     free = _Free.of(belief, drift)
     best = min((free.tried(start, free.glance(sweeps)) for start in free.starts(port)), key=lambda tried: tried[0])
     result = free.solved(best[1], sweeps)
+    slope = _slope(belief.remade(free.settings(result.x)), sweeps.drive)
+    drive_sigma = _drive_sigma(result.fun[: sweeps.reading.numel()], sweeps.sigma, slope)
+    if drive_sigma:
+        sweeps = replace(sweeps, sigma=torch.hypot(sweeps.sigma, drive_sigma * slope))
+        result = free.solved(result.x, sweeps)
     residual = result.fun[: sweeps.reading.numel()]
     chi2 = float(np.square(residual).sum()) / max(1, residual.size - len(free.names))
     sigma = np.sqrt(np.diag(free.covariance(result.x, result.jac, sweeps, chi2, port)))
@@ -91,9 +108,23 @@ def fitted(belief: Fittable, sweeps: Sweeps, port: Port, drift: Estimate | None 
         name: Estimate(values[name], float(s) * free.unknowns[name].spread, free.unknowns[name].unit)
         for name, s in zip(free.names, sigma, strict=True)
     }
-    return Fit(
-        estimates, belief.remade(values), -torch.from_numpy(residual).view(sweeps.reading.shape), chi2, free.at_limit(result.x)
-    )
+    return Fit(estimates, belief.remade(values), chi2, free.at_limit(result.x), drive_sigma)
+
+
+def _slope(twin: Fittable, drive: Tensor) -> Tensor:
+    x = drive.clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(twin.ideal(x).sum(), x)
+    return slope
+
+
+def _drive_sigma(residual: Array, sigma: Tensor, slope: Tensor) -> float:
+    """s_x of residuals in sigmas; 0 where they have no more than their noise, or so much that the curve is another."""
+    own, steep = sigma.flatten().square().numpy(), slope.flatten().square().numpy()
+    if np.square(residual).mean() > CHI2_HIGH:
+        return 0.0
+    share = steep / own
+    square = float((share * (np.square(residual) - 1)).sum() / np.square(share).sum())
+    return math.sqrt(max(0.0, square))
 
 
 @dataclass(frozen=True)
@@ -113,7 +144,9 @@ class _Free:
         known, turns = belief.unknowns(), turning(belief)
         names = tuple(name for name, unknown in known.items() if unknown.seen or (name == DRIFT and turns is not None))
         if not any(known[name].seen for name in names):
-            raise ContractError("this twin has no parameter to fit", where=type(belief).__name__, got="unknowns() without any seen")
+            raise ContractError(
+                "this twin has no parameter to fit", where=type(belief).__name__, got="unknowns() without any seen"
+            )
         sheet = {name: belief.settings()[name] for name in names}
         middle, width = np.zeros(len(names)), np.ones(len(names))
         if drift is not None and DRIFT in names:
@@ -157,8 +190,8 @@ class _Free:
         """A few values of every shot."""
         shots, count = sweeps.drive.shape
         every = max(1, shots * count // GLANCE)
-        few = [part[:, ::every] for part in (sweeps.drive, sweeps.reading, sweeps.sigma)]
-        return Sweeps(*few, sweeps.time_s)
+        few = slice(None, None, every)
+        return Sweeps(sweeps.drive[:, few], sweeps.reading[:, few], sweeps.sigma[:, few], sweeps.time_s)
 
     def residual(self, u: Array, sweeps: Sweeps) -> Array:
         off = (sweeps.reading - _foretold(self.belief, self.settings(u), sweeps, self.turns)) / sweeps.sigma
@@ -192,8 +225,7 @@ class _Free:
 
     def covariance(self, u: Array, jac: Array, sweeps: Sweeps, chi2: float, port: Port) -> Array:
         own = np.linalg.inv(jac.T @ jac)
-        x = sweeps.drive.clone().requires_grad_(True)
-        (slope,) = torch.autograd.grad(self.belief.remade(self.settings(u)).ideal(x).sum(), x)
+        slope = _slope(self.belief.remade(self.settings(u)), sweeps.drive)
         pushed = (slope / sweeps.sigma).flatten().numpy() * (port.high - port.low) / CODES
         moved = own @ jac[: pushed.size].T @ pushed
         total: Array = own * max(1.0, chi2) + np.outer(moved, moved)
@@ -236,7 +268,9 @@ def problems(fit: Fit, belief: Fittable, port: Port) -> tuple[Problem, ...]:
             "believe another twin in [twin]; a measured curve, sim_devices.tabulated:Tabulated, describes any",
         ))  # fmt: skip
     found += [
-        Problem("bound", f"{name} ended at its limit", str(fit.estimates[name]), "see what the other problems say; else the twin")
+        Problem(
+            "bound", f"{name} ended at its limit", str(fit.estimates[name]), "see what the other problems say; else the twin"
+        )
         for name in fit.at_limit
     ]
     return tuple(found) or tuple(_strange(fit, belief, port))
@@ -260,7 +294,8 @@ def _strange(fit: Fit, belief: Fittable, port: Port) -> list[Problem]:
             ))  # fmt: skip
         else:
             found.append(Problem(
-                "sheet", f"{name} is not what the data sheet allows", f"{estimate}, {sheet:g} ± {unknown.spread:g} {unknown.unit} "
-                "expected", "see that it is the node that [twin] describes, and its light and supply",
+                "sheet", f"{name} is not what the data sheet allows",
+                f"{estimate}, {sheet:g} ± {unknown.spread:g} {unknown.unit} expected",
+                "see that it is the node that [twin] describes, and its light and supply",
             ))  # fmt: skip
     return found

@@ -6,8 +6,8 @@
 
         H = - sum y' d / sum y'^2,     sigma_H = sigma_d / sqrt( sum y'^2 )
 
-A pole makes loops too, but they close when levels are held longer; what a slow sweep leaves is hysteresis, and what only a fast one
-shows is memory. Drift within one shot is nothing, and both ways of every pair are in the same shot.
+A pole makes loops too, but they close when levels are held longer; what a slow sweep leaves is hysteresis, and what only a fast
+one shows is memory. Drift within one shot is nothing, and both ways of every pair are in the same shot.
 
     hysteresis     the loop of the slow sweep is there, and large enough to matter beside the noise of a reading
 """
@@ -42,8 +42,8 @@ def hysteresis(subject: Subject, found: Found) -> Step:
     unit, bad = shots.port.unit, abs(width.value) > SURE * width.sigma and opened > MATTERS * noise
     problem = Problem(
         "hysteresis", "the node answers otherwise going up than coming down",
-        f"a loop {width} wide; {width.value / max(width.sigma, 1e-300):.0f} sigmas, {opened / max(noise, 1e-300):.1f} of the noise "
-        "of a reading", "drive it one way only, return to a limit before each value, or find what creeps: charge, heat, a relay",
+        f"a loop {width} wide, half of it {opened / max(noise, 1e-300):.1f} of the noise of a reading",
+        "drive it one way only, return to a limit before each value, or find what creeps: charge, heat, a relay",
     )  # fmt: skip
     said = f"a loop {width} wide" if bad else f"none: a loop of {width}, area {loops['loop_slow']:.2g} ({alone:.2g} by noise)"
     return Step(
@@ -57,7 +57,7 @@ def hysteresis(subject: Subject, found: Found) -> Step:
 
 
 def _swept(shots: Shots, level: Tensor, values: int) -> tuple[Tensor, float]:
-    """((2, levels): mean reading going up, coming down, of the last value at each level; noise of a reading between repeats)."""
+    """((2, levels): mean reading going up, coming down, of the last value at each level; noise between repeats)."""
     both = torch.cat([level, level.flip(0)]).repeat_interleave(values)
     first = level.flip(0).repeat_interleave(values)  # down at first: the first way up begins as the others do
     read = shots(torch.cat([first, both.repeat(REPEATS)]))[len(first) :].view(REPEATS, 2, len(level), values)[..., -1]

@@ -1,7 +1,7 @@
 """How much a reading scatters, and what it depends on.
 
-    s_l^2 = pooled variance within shots at level l - q^2 / 12            q: the converter's step (Sheppard, 1898; fair for s > q/2)
-    s(y)^2 = a + b y + c y^2                                              thermal, shot and laser intensity noise, weights of s^2
+    s_l^2    = pooled variance within shots at level l, less q^2 / 12     q: the converter's step (Sheppard 1898; if s > q/2)
+    s(y)^2   = a + b y + c y^2                                            thermal, shot and laser intensity noise
 
     signal   a sine as large as the node's swing A (peak to peak):  A / (2 sqrt 2)
     SNR      = 20 log10( signal / s ),  s rms over the levels              noise alone
@@ -9,8 +9,8 @@
                steps, jitter, memory of earlier values
     ENOB     = ( SINAD - 1.76 ) / 6.02                                     IEEE Std 1241
 
-A nonlinear node makes harmonics of any sine, but here they are what it is used for; so its static curve counts as signal, which is
-why levels, not a sine fit, tell what is left.
+A nonlinear node makes harmonics of any sine, but here they are what it is used for; so its static curve counts as signal, which
+is why levels, not a sine fit, tell what is left.
 """
 
 from __future__ import annotations

@@ -39,7 +39,9 @@ class ResidualNet(nn.Module):
 
     def forward(self, drive: Tensor) -> Tensor:
         u = (drive - self._middle) / self._half
-        return self._scale * (torch.tanh(u.unsqueeze(-1) * self.w1 + self.b1) @ self.w2 + self.b2)
+        hidden: Tensor = torch.tanh(u.unsqueeze(-1) * self.w1 + self.b1)
+        correction: Tensor = hidden @ self.w2 + self.b2
+        return correction * self._scale
 
 
 def trained(drive: Tensor, residual: Tensor, sigma: Tensor, port: Port, rng: torch.Generator) -> ResidualNet:
@@ -51,11 +53,13 @@ def trained(drive: Tensor, residual: Tensor, sigma: Tensor, port: Port, rng: tor
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = ((residual - net(drive)) / sigma).square().mean() + DECAY * sum(p.square().sum() for p in net.parameters())
+        loss: Tensor = ((residual - net(drive)) / sigma).square().mean() + DECAY * sum(
+            p.square().sum() for p in net.parameters()
+        )
         loss.backward()
         return loss
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     return net.requires_grad_(False)
 
 

@@ -1,14 +1,13 @@
 """How long a step takes to settle, and the pole behind it.
 
-Timed devices, from the edges that the step `delay` looked at, T apart, samples k_i of shot i from the first that moves on:
+Timed devices, from the edges that the step `delay` looked at, T apart, samples k of shot i from the first that moves on:
 
     y_ik = y_end + A_i a^k         a = exp( -2 pi B T )          the same y_end and a for all, A_i for each
     settled to 0.1 % after        ln( 1000 ) / ( 2 pi B )
 
-A ratio of successive samples, so it does not matter where between two samples the edge came, nor whether the drive is continuous
-or held from sample to sample. For a given a the others are linear; a by least squares (variable projection, Golub & Pereyra 1973).
-
-Other devices show values only: a step held for HOLD values says which value is the first within 0.1 % of the swing, or of the noise.
+A ratio of successive samples: it does not matter where between two samples the edge came, nor whether the drive is continuous
+or held from sample to sample. For a given a the others are linear; a by least squares (variable projection, Golub & Pereyra,
+1973). Other devices show values only: a step held for HOLD values says which one is the first within 0.1 % of it, or the noise.
 
     settling     values are over before the node has settled
 """
@@ -63,9 +62,6 @@ def _in_values(shots: Shots) -> tuple[Tensor, int, float, float]:
     unsettled = deviation.abs() > max(SETTLED * swing, 4 * noise)
     wait = int(unsettled.nonzero().max()) + 1 if bool(unsettled.any()) else 0
     return deviation, wait, swing, noise
-
-
-
 
 
 def _pole(times: Tensor, readings: Tensor) -> dict[str, Estimate]:

@@ -1,9 +1,9 @@
 """The static curve, and what of the twin can be read from it.
 
 Drives all over the port, no two alike, in random order: slow changes average out instead of bending the curve, every one of the
-generator's steps is met at another place, and the noise dithers the converter below one of its steps (as it must: below half a step
-of noise the mean is not the level; Vanderkooy & Lipshitz, J. Audio Eng. Soc. 32, 106, 1984). What a converter's step adds to a
-reading's variance, q^2 / 12, is in its sigma. The curve is fitted by the twin itself: grey_box.py.
+generator's steps is met at another place, and the noise dithers the converter below one of its steps (as it must: below half a
+step of noise the mean is not the level; Vanderkooy & Lipshitz, J. Audio Eng. Soc. 32, 106, 1984). What a converter's step adds
+to a reading's variance, q^2 / 12, is in its sigma. The curve is fitted by the twin itself: grey_box.py.
 
     kind, load, bound, sheet      as grey_box.problems says
 """
@@ -61,7 +61,7 @@ def sweeps(shots: Shots, found: Found, count: int, records: int) -> Sweeps:
 
 
 def binned(taken: Sweeps, values: Tensor, port: Port, bins: int = BINS) -> tuple[Tensor, Tensor, Tensor]:
-    """(mean drive, mean of `values`, sigma of that mean) in equal parts of the port, (bins,). values: (shots, n), of readings."""
+    """(mean drive, mean of `values` (shots, n), sigma of a mean reading) in equal parts of the port, (bins,)."""
     drive = taken.drive.flatten()
     group = ((drive - port.low) / (port.high - port.low) * bins).long().clamp(0, bins - 1)
     level, _, count = by_group(drive, group, bins)

@@ -10,10 +10,10 @@
                 cosine of the twin's slope and the device's,  (y(x + d) - y(x - d)) / 2d,  at POINTS drives
     floors      what a perfect twin would get with this noise, beside each
 
-It is called good only if all of this is. A network that is worth keeping says that the physics is not enough: the twin's settings
-alone would not stand for the node, so that is a problem of kind "kind" too.
+It is called good only if all of this is. A network that is worth keeping says that the physics is not enough: the twin's
+settings alone would not stand for the node, so that is a problem of kind "kind" too.
 
-    kind, load, bound, sheet      grey_box.problems         residuals   structure is left        noise   the noise is overestimated
+    kind, load, bound, sheet      grey_box.problems         residuals   structure is left         noise   it is overestimated
     gradient                      the twin's slope is not the device's
 """
 
@@ -72,24 +72,23 @@ def twin(subject: Subject, found: Found) -> Step:
         return Step(NAME, "no twin in the bench file: nothing to fit")
     belief, shots = subject.belief, Shots(subject, NAME)
     both = sweeps(shots, found, COUNT, RECORDS + HELD_OUT)
-    seen, unseen = (Sweeps(*(part[rows] for part in _parts(both))) for rows in (slice(RECORDS), slice(RECORDS, None)))
+    seen, unseen = both.shots(slice(RECORDS)), both.shots(slice(RECORDS, None))
     drift = found["bias"].estimates.get(DRIFT) if "bias" in found else None
     fit = fitted(belief, seen, shots.port, drift)
+    seen, unseen = fit.with_drive(seen), fit.with_drive(unseen)
     estimates = completed(belief, fit, found)
     slopes = _slopes(shots, fit.twin)
     figures, raw = judged(fit, unseen, slopes, shots, found["dark"].figures["step"])
     figures |= _network(fit, seen, unseen, shots, raw)
     bad = _problems(fit, belief, figures, shots)
     rms = figures["rms"]
-    said = f"{named(fit)}; held out: NRMSE {figures['nrmse']:.2%} (floor {figures['nrmse_floor']:.2%}), chi² {figures['chi2']:.2f}, "
-    said += f"gradient cosine {figures['cosine']:.5f}" + ("; a network helps" if figures["net_kept"] else "")
+    said = (
+        f"{named(fit)}; unseen: NRMSE {figures['nrmse']:.2%} (floor {figures['nrmse_floor']:.2%}), chi² {figures['chi2']:.2f}, "
+        f"gradient cosine {figures['cosine']:.5f}; a network on top {'helps' if figures['net_kept'] else 'adds nothing'}"
+    )
     return Step(
         NAME, said, estimates, (not bad,), bad, residual_rms=rms, residual_unit=shots.out.unit, figures=figures, raw=raw
     )  # fmt: skip
-
-
-def _parts(taken: Sweeps) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return taken.drive, taken.reading, taken.sigma, taken.time_s
 
 
 def completed(belief: Fittable, fit: Fit, found: Found) -> dict[str, Estimate]:
@@ -142,12 +141,13 @@ def judged(fit: Fit, held: Sweeps, slopes: Slopes, shots: Shots, grain: float) -
     rms = float(off.square().mean().sqrt())
     steps = grain or noise
     figures = {
-        "chi2": float(r.square().mean()), "chi2_fit": fit.chi2, "rms": rms,
+        "chi2": float(r.square().mean()), "chi2_fit": fit.chi2, "rms": rms, "drive_step": math.sqrt(12) * fit.drive_sigma,
         "nrmse": rms / swing if swing else math.inf, "nrmse_floor": noise / swing if swing else math.inf,
         "r2": 1 - rms**2 / variance if variance else 0.0, "r2_floor": 1 - noise**2 / variance if variance else 0.0,
         "lag_along_drive": lag_one(along), "runs_along_drive": runs(along),
         "lag_along_time": lag_one(r.flatten()), "runs_along_time": runs(r.flatten()),
-        "max_lsb": float(bend.abs().max()) / steps, "max_lsb_floor": float(sigma.mean()) / steps * math.sqrt(2 * math.log(BINS)),
+        "max_lsb": float(bend.abs().max()) / steps,
+        "max_lsb_floor": float(sigma.mean()) / steps * math.sqrt(2 * math.log(BINS)),
         "cosine": slopes.cosine, "cosine_floor": slopes.floor,
     }  # fmt: skip
     with torch.no_grad():

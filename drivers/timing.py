@@ -69,7 +69,7 @@ class Timing:
         left_s = FALL * self.symbol_s
         start_s = left_s + delay_s - BEFORE * self.symbol_s + shift_s
         record = self._seen(start_s, round((BEFORE + AFTER) * fine), fine, FALL + 2)
-        time_s = record.axis.start_s - left_s + record.axis.step_s * np.arange(len(record.words))
+        time_s = record.axis.start_s - left_s + record.axis.step_s * np.arange(len(record.words), dtype=np.float64)
         return time_s, record.volts()
 
     def _seen(self, start_s: float, samples: int, a_symbol: int, symbols: int) -> Record:

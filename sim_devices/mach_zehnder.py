@@ -28,8 +28,8 @@ Hysteresis, ch. III): what acts is w instead of V,
 Clamps compose to clamps, so all of them are found by a scan in log2(values) steps. `ideal` is the middle of the loop.
 
 Specimens stray (`unknowns`) as far as the columns "typical" and "maximum" of data sheets of LiNbO3 intensity modulators and of
-amplified photodiodes lie apart: 3 % of the half-wave voltage, 1.5 dB of extinction, a tenth of the bandwidth, a third of the dark
-current; the received power is set to 0.25 dB, the bias to 0.3 rad by hand, and it creeps at some 0.3 mrad/s.
+amplified photodiodes lie apart: 3 % of the half-wave voltage, 1.5 dB of extinction, a tenth of the bandwidth, a third of the
+dark current; the received power is set to 0.25 dB, the bias to 0.3 rad by hand, and it creeps at some 0.3 mrad/s.
 """
 
 from __future__ import annotations
