@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from test_report import Page
 
 from hil.report import figures
 from hil.report.certificate import contents
@@ -57,3 +58,4 @@ def test_a_page_of_anything() -> None:
     for part in ("Not good", "&lt;b&gt;", "1 &lt; 2", "channels not good", "a note", "3.4", "origin unknown"):
         assert part in text, part
     assert "<i>" not in text.split("</style>")[1]
+    assert Page(text).open == []  # every element is closed
