@@ -48,7 +48,7 @@ def bias(subject: Subject, found: Found) -> Step:
     rising, falling, peak, null = places
     when, phase, sigma = _phases(shots, twin, turns, rising, falling)
     rate, walk = _line(when, phase, sigma)
-    locked, left = _locked(shots, twin, turns, rising, SHARE * abs(peak - null))
+    locked, left = _locked(shots, twin, turns, rising, abs(peak - null))
     suffix = unit.lower()
     estimates = {
         f"quadrature_{suffix}": locked, f"peak_{suffix}": Estimate(peak, locked.sigma, unit),
@@ -147,7 +147,7 @@ def _line(when: Tensor, phase: Tensor, sigma: Tensor) -> tuple[Estimate, float]:
     return Estimate(rate, math.sqrt(max(1.0, chi2) / power), "rad/s"), chi2
 
 
-def _locked(shots: Shots, twin: Fittable, turns: str, start: float, d: float) -> tuple[Estimate, Estimate]:
+def _locked(shots: Shots, twin: Fittable, turns: str, start: float, half_period: float) -> tuple[Estimate, Estimate]:
     """(drive at quadrature, what is left of the phase there in rad).
 
     Every three drives are moved together by another amount j, evenly around 0: a generator cannot set what lies between two of
@@ -156,7 +156,7 @@ def _locked(shots: Shots, twin: Fittable, turns: str, start: float, d: float) ->
     port, place = shots.port, start
     offset, left = Estimate(start, 0.0, port.unit), Estimate(0.0, 0.0, "rad")
     reach = DITHER * (port.high - port.low)
-    d = min(d, port.high - start - reach, start - port.low - reach)
+    d = min(SHARE * half_period, port.high - start - reach, start - port.low - reach)
     dither = torch.linspace(-reach, reach, LOCKING, dtype=torch.float64)
     power, unknown = float(dither.square().sum()), (port.high - port.low) / CODES
     for k in range(ROUNDS):
@@ -170,7 +170,7 @@ def _locked(shots: Shots, twin: Fittable, turns: str, start: float, d: float) ->
         offset = Estimate(place, sigma / abs(by_volt), port.unit)
         left = Estimate(float(error.mean()) / by_phase, sigma / abs(by_phase), "rad")
         if k < ROUNDS - 1:  # the last one verifies
-            place -= float(error.mean()) / by_volt
+            place = wrapped(place - float(error.mean()) / by_volt, 2 * half_period, port.low, port.high)
             place = min(max(place, port.low + d + reach), port.high - d - reach)
     return offset, left
 

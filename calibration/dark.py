@@ -9,7 +9,7 @@ What cannot be told here: this bench has no wire from generator to scope around 
 measured but taken from its maker; and without a shutter a reading that is never dark cannot tell a converter's zero, or a dark
 current, from light that leaks through the node at its darkest. Extinction therefore rests on what the data sheet says of both.
 
-    clipped   readings at a limit of what can be read           stuck   the reading does not follow the drive
+    clipped   readings at a limit of what can be read, or piled up at an end   stuck   the reading does not follow the drive
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ NAME = "dark"
 AT_REST, RECORDS = 4096, 4
 LEVELS, MOST, LEAST = 11, 256, 16  # readings averaged at a level
 AT_RAILS = 1e-3  # share of readings that may be at a limit
+PILED = 3  # times as many readings at the last value as at the one before: in a tail of noise they are fewer
 RESPONSE = 8.0  # standard deviations of a mean by which levels must differ at least
 
 
@@ -47,7 +48,7 @@ def dark(subject: Subject, found: Found) -> Step:
     unit, grain = shots.out.unit, quantum(still.flatten())
     noise = float(still.var(1).mean().sqrt())
     level, sigma = swept.mean(1), max(noise, grain / math.sqrt(12)) / math.sqrt(averages)
-    rails = _at_rails(torch.cat([still.flatten(), swept.flatten()]), shots, grain)
+    rails = _cut_off(torch.cat([still.flatten(), swept.flatten()]), shots, grain, noise)
     swing, apart = float(level.max() - level.min()), float((level[:LEVELS] - level[LEVELS:].flip(0)).abs().max())
     problems = tuple(_problems(swing, sigma, rails, shots))
     estimates = {
@@ -79,10 +80,16 @@ def allan(reading: Tensor) -> tuple[Tensor, Tensor]:
     return torch.tensor(steps, dtype=torch.float64), torch.tensor(found, dtype=torch.float64)
 
 
-def _at_rails(reading: Tensor, shots: Shots, grain: float) -> float:
-    """Share of readings within a step of a limit."""
-    low, high = shots.out.low + grain, shots.out.high - grain
-    return float(((reading <= low) | (reading >= high)).double().mean())
+def _cut_off(reading: Tensor, shots: Shots, grain: float, noise: float) -> float:
+    """Share of readings at a limit: of the port, or of something before it, where noise would go on and readings pile up."""
+    port = shots.out
+    near = max(grain, 1e-6 * (port.high - port.low))
+    rails = float(((reading <= port.low + near) | (reading >= port.high - near)).double().mean())
+    if not noise > 0.5 * grain:
+        return rails  # without noise every level piles up
+    values, counts = torch.unique(reading, return_counts=True)
+    ends = [(int(counts[k]), int(counts[n])) for k, n in ((0, 1), (-1, -2))] if len(values) > 1 else []
+    return rails + sum(end for end, next_to_it in ends if end > PILED * max(next_to_it, 1)) / len(reading)
 
 
 def _problems(swing: float, sigma: float, rails: float, shots: Shots) -> list[Problem]:

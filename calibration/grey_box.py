@@ -187,11 +187,11 @@ class _Free:
         return [np.clip(np.array(start), *inside) for start in itertools.product(*around)]
 
     def glance(self, sweeps: Sweeps) -> Sweeps:
-        """A few values of every shot."""
+        """A few values of every shot, as if all were taken at once."""
         shots, count = sweeps.drive.shape
         every = max(1, shots * count // GLANCE)
         few = slice(None, None, every)
-        return Sweeps(sweeps.drive[:, few], sweeps.reading[:, few], sweeps.sigma[:, few], sweeps.time_s)
+        return Sweeps(sweeps.drive[:, few], sweeps.reading[:, few], sweeps.sigma[:, few], torch.zeros_like(sweeps.time_s))
 
     def residual(self, u: Array, sweeps: Sweeps) -> Array:
         off = (sweeps.reading - _foretold(self.belief, self.settings(u), sweeps, self.turns)) / sweeps.sigma
@@ -250,7 +250,7 @@ def _foretold(belief: Fittable, settings: Mapping[str, float], sweeps: Sweeps, t
     known = made.settings()
     rate = known.get(DRIFT, 0.0) if turns is not None else 0.0
     with torch.no_grad():
-        if turns is None or rate == 0.0:
+        if turns is None or rate == 0.0 or not bool(sweeps.time_s.any()):
             return made.ideal(sweeps.drive)
         rows = [
             made.remade({turns: known[turns] + rate * float(t)}).ideal(x)

@@ -49,9 +49,7 @@ def memory(subject: Subject, found: Found) -> Step:
         "memory", "a reading holds some of the value before it", f"{share:.2%} of the step, {LEAST:.1%} allowed",
         "lower the symbol rate or raise settle in [waveform]; a node that remembers wants a learner that knows time",
     )  # fmt: skip
-    said = (
-        f"{share:.2%} of a step is carried over" if bad else f"none: {100 * share:.3f} ± {100 * carry.sigma:.3f} % carried over"
-    )
+    said = f"{100 * share:.3f} ± {100 * carry.sigma:.3f} % of a step is carried over"
     return Step(NAME, said, {"carry_over": carry}, (not bad,), (problem,) if bad else (), raw={"way_v": z, "residual_v": r})
 
 

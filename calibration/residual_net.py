@@ -53,10 +53,9 @@ def trained(drive: Tensor, residual: Tensor, sigma: Tensor, port: Port, rng: tor
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss: Tensor = ((residual - net(drive)) / sigma).square().mean() + DECAY * sum(
-            p.square().sum() for p in net.parameters()
-        )
-        loss.backward()
+        weights = sum(p.square().sum() for p in net.parameters())
+        loss: Tensor = ((residual - net(drive)) / sigma).square().mean() + DECAY * weights
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
