@@ -32,7 +32,7 @@ NAME = "delay"
 LEVELS, COUNT, REACH = 8, 512, 8
 EXPLAINED = 0.5  # of the variance, at least
 COARSE, FINE = 8, 16  # shots that look at the edge over a whole interval, then over what is left
-RESOLVED = 0.05  # of the sampling interval: no digitizer knows better when it samples
+RESOLVED = 0.1  # of the sampling interval: no digitizer knows better when it samples
 BEGUN, CLEAR = 0.1, 6.0  # of the way, and in standard deviations
 
 

@@ -70,7 +70,7 @@ def test_the_delay_is_found_between_the_samples() -> None:
     delay = steps["delay"].estimates["delay_s"]
     lag = -math.log(0.9) / (2 * math.pi * 4e8)  # of a tenth of the way, as the step says
     assert abs(delay.value - 12.3456e-9 - lag) < 4 * delay.sigma
-    assert delay.sigma < 0.03 * STEP_S
+    assert delay.sigma < 0.05 * STEP_S
     assert steps["delay"].estimates["jitter_s"].value < 0.02 * STEP_S
 
 
