@@ -4,7 +4,7 @@
     loop  = integral |d| dx                           its area, beside that of noise alone, mean |d| of noise x range
     width: a node whose drive acts late by H/2 either way (play) has  y(x - H/2) - y(x + H/2) = -H y'(x), so
 
-        H = - sum y' d / sum y'^2,     sigma_H = sigma_d / sqrt( sum y'^2 )
+        H = - sum y' d / sum y'^2,     sigma_H = sigma_d / sqrt( sum y'^2 )           while H is small against the curve
 
 A pole makes loops too, but they close when levels are held longer; what a slow sweep leaves is hysteresis, and what only a fast
 one shows is memory. Drift within one shot is nothing, and both ways of every pair are in the same shot.
