@@ -34,6 +34,8 @@ from hil.guardian.guard import Guard, guarded
 from hil.naming import UNTOUCHED, arguments, construct, resolve
 from hil.run.recovery import Patience
 from sim_devices.bench import ServedBench, build, spawn
+from sim_devices.control import ControlClient
+from sim_devices.fabrication import CABLE, node_specimen, specimen
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_bench import ServedBoard, VirtualBoard, spawn_board
 from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
@@ -73,6 +75,11 @@ class OnPlant:
     def spec(self) -> Spec:
         return self._inner.spec
 
+    @property
+    def control(self) -> ControlClient:
+        """Of the plant: what is true of it, for those who judge what was measured."""
+        return self._bench.control
+
     def program(self, params: Tensor) -> None:
         self._inner.program(params)
 
@@ -84,6 +91,9 @@ class OnPlant:
 
     def submit(self, x: Tensor) -> Future[Tensor]:
         return self._inner.submit(x)
+
+    def edge(self, shift_s: float = 0.0) -> tuple[Tensor, Tensor]:
+        return self._inner.edge(shift_s)
 
     def close(self) -> None:
         self._inner.close()
@@ -343,8 +353,11 @@ def description(bench: BenchFile, where: str) -> VirtualBench:
         )  # fmt: skip
     boxes = tuple(_box(name, use, f"{where}: [virtual.{name}]") for name, use in ((AWG, table.awg), (SCOPE, table.scope)))
     node = resolve(table.node.use, f"{where}: [virtual.node]")
-    part = Part(table.node.use, arguments(node, table.node.settings(), f"{where}: [virtual.node]"))
-    wire = VirtualWire(AWG, SCOPE, part, **_cable(table, where))
+    settings, cable = arguments(node, table.node.settings(), f"{where}: [virtual.node]"), _cable(table, where)
+    if table.specimen is not None:
+        settings = node_specimen(construct(node, settings, f"{where}: [virtual.node]"), table.specimen, f"{where}: [virtual]")
+        cable = {**cable, **specimen({"delay_s": cable.get("delay_s", 0.0)}, CABLE, table.specimen)}
+    wire = VirtualWire(AWG, SCOPE, Part(table.node.use, settings), **cable)
     return VirtualBench(
         boxes, (wire,), table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path, faults=table.faults
     )

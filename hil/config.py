@@ -171,9 +171,11 @@ class InstrumentTable(Using):
 
 class VirtualTable(Section):
     """The simulated side of a bench: which boxes, which node, how they are served. linger_s: how long it outlives its parent.
-    log_path: a file that is told what the outputs do. faults: see docs/virtual_bench.md."""
+    log_path: a file that is told what the outputs do. faults: see docs/virtual_bench.md. specimen: the node and the cable stray
+    from these tables as a specimen does, drawn from this number; left out: they are as they stand here."""
 
     seed: int = 0
+    specimen: Annotated[int, Field(ge=0, strict=True)] | None = None
     transport: Literal["hislip", "socket"] = "hislip"
     linger_s: Annotated[float, Field(ge=0)] = 0.0
     log_path: str | None = None

@@ -23,6 +23,8 @@
     │   ├── Saturated                the converter sat at a rail
     │   ├── NotAReading              sentinel (9.9E37), hole, NaN
     │   ├── Misaligned               the marker is not where it must be
+    │   │   ├── Flat                 nothing moves at all: no light, no cable, a stuck channel
+    │   │   └── Late                 it is there, later than it is looked for
     │   ├── MissedTrigger            nothing was acquired
     │   ├── Jumped                   the node answers otherwise than a moment ago: a mode hop, light lost
     │   ├── Unrepeatable             a temporal device lost its state, and its noise is not what it was: repeat the batch
@@ -157,6 +159,14 @@ class NotAReading(MeasurementError):
 
 
 class Misaligned(MeasurementError):
+    pass
+
+
+class Flat(Misaligned):
+    pass
+
+
+class Late(Misaligned):
     pass
 
 

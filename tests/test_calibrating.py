@@ -163,7 +163,7 @@ def test_a_bad_bench_is_saved_under_another_name_and_refused(
     (here / "b.toml").write_text(BENCH.replace(":steps", ":broken"))
     code, out, err = hil_(capsys, "calibrate", "b.toml")
     assert code == 3
-    for part in ("NOT GOOD", "saturated: scope: the converter sat at a rail", "choose a larger range", "nothing will use it"):
+    for part in ("NOT GOOD", "clipped: scope: the converter sat at a rail", "choose a larger range", "nothing will use it"):
         assert part in out
     assert " 3 twin              not done: needs transfer" in out
     for part in ("the bench is not good", "transfer", "Outputs: off, read back", "Next: choose a larger range"):

@@ -191,6 +191,6 @@ def test_honesty_tells_a_right_twin_from_a_wrong_one() -> None:
 
 def test_a_fault_becomes_a_problem() -> None:
     problem = problem_of(Saturated("at a rail", where="scope", got="3 of 4", allowed="none", todo="choose a larger range"))
-    assert (problem.kind, problem.what, problem.todo) == ("saturated", "scope: at a rail", "choose a larger range")
+    assert (problem.kind, problem.what, problem.todo) == ("clipped", "scope: at a rail", "choose a larger range")
     assert problem.evidence == "3 of 4; allowed: none"
     assert Step("x", "y", problems=(problem,), estimates={"a": Estimate(1.0, 0.1)}).good
