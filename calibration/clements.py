@@ -186,4 +186,5 @@ def haar(modes: int, rng: torch.Generator) -> Tensor:
     drawn = torch.complex(*(torch.randn(modes, modes, generator=rng, dtype=torch.float64) for _ in range(2)))
     q, r = torch.linalg.qr(drawn)
     diagonal = r.diagonal()
-    return q * (diagonal / diagonal.abs())
+    answer: Tensor = q * (diagonal / diagonal.abs())
+    return answer

@@ -84,7 +84,8 @@ def inverted(matrix: Tensor) -> Tensor:
     left, values, right = torch.linalg.svd(matrix)
     ridge = float(values[0]) / WORST_CONDITION
     kept = values / (values**2 + (ridge**2 if values[-1] < ridge else 0.0))
-    return right.mT @ (kept[:, None] * left.mT)
+    answer: Tensor = right.mT @ (kept[:, None] * left.mT)
+    return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,7 @@ def _equations(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor)
 
 def _moved(model: MeshModel, step: Tensor) -> MeshModel:
     k = model.layout.heaters
-    main, curvature, couplers = step.split([k * (k + 1), k, k])
+    main, curvature, couplers = torch.split(step, [k * (k + 1), k, k])
     rows = main.view(k, k + 1)
     return replace(
         model, offset=model.offset + rows[:, 0], matrix=model.matrix + rows[:, 1:], curvature=model.curvature + curvature,

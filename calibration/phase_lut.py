@@ -6,7 +6,7 @@ The left half stays at gray level 0, the right half goes through all levels g, b
 
 The same phi in every pixel, so that the curve light(g) lies in a plane: the two strongest directions of its pixels, in which it
 runs on an ellipse. The map of the ellipse to a circle gives phi but for its zero (gray level 0) and its direction, which no
-intensity shows and which is taken as rising. Then c, a, b of the pixels and phi of the levels are refined in turn by least squares.
+intensity shows and which is taken as rising. Then c, a, b of the pixels and phi of the levels are refined in turn.
 
 Source: two-beam interference for modulators, Bergeron et al., Appl. Opt. 34, 5133 (1995); ellipse by algebraic least squares.
 """
@@ -29,8 +29,8 @@ MOST_MISFIT = 0.05  # of what the interference changes
 
 
 def phase_lut(subject: Subject, found: Found) -> Step:
-    """Estimate "stroke", rad at the highest gray level; figure "gamma", of stroke (g / highest)^gamma, which describes the table
-    but is not used. Raw: gray, phase, phase_sigma."""
+    """Estimate "stroke", rad at the highest gray level; figure "gamma", of stroke (g / highest)^gamma: it describes the table and
+    is not used. Raw: gray, phase, phase_sigma."""
     camera = Camera.of(subject.device, found)
     view, side = camera.view, math.isqrt(camera.view.macropixels)
     gray = torch.linspace(0, view.highest, LEVELS).round()
@@ -76,7 +76,8 @@ def _weights(shots: Tensor) -> Tensor:
     line = torch.stack([torch.ones(mean.numel(), dtype=mean.dtype), mean.flatten()], 1)
     rest, slope = torch.linalg.lstsq(line, variance.flatten()[:, None]).solution[:, 0].tolist()
     floor = 0.05 * float(variance.mean())
-    return len(shots) / (rest + slope * mean).clamp(min=floor)
+    answer: Tensor = len(shots) / (rest + slope * mean).clamp(min=floor)
+    return answer
 
 
 def _refined(light: Tensor, weight: Tensor, phase: Tensor) -> tuple[Tensor, Tensor, float]:

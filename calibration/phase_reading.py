@@ -67,7 +67,8 @@ def rows(measured: Tensor) -> Tensor:
     product[..., k, j] = product[..., j, k].conj()
     found = torch.linalg.eigh(product).eigenvectors[..., -1].conj()
     left, _, right = torch.linalg.svd(found)
-    return left @ right
+    answer: Tensor = left @ right
+    return answer
 
 
 def fidelity(u: Tensor, v: Tensor) -> Tensor:
@@ -113,7 +114,7 @@ def normal_equations(
     for the couplers."""
     parts = []
     size = max(1, CHUNK // (len(light) * layout.modes * layout.heaters * 2))
-    for here in torch.arange(len(phases)).split(size):
+    for here in torch.split(torch.arange(len(phases)), size):
         u, *slopes = derivatives(layout, phases[here], couplers)
         out = light @ u.mT  # (r, B, N)
         weight = 1 / sigma[here]

@@ -45,7 +45,7 @@ def transmission(subject: Subject, found: Found) -> Step:
     gray = levels_for(found, phase).round()
     exposure = camera.exposure(gray[:64])
     light = camera.light(gray, exposure=exposure)
-    known, unseen = light.clamp(min=0).split([PATTERNS * k, UNSEEN])
+    known, unseen = torch.split(light.clamp(min=0), [PATTERNS * k, UNSEEN])
     field = torch.polar(torch.ones_like(phase), phase)
     matrix, left = retrieved(field[: PATTERNS * k], known, rng)
     correlation = _correlation((field[PATTERNS * k :] @ matrix.T).abs().square(), unseen)
@@ -83,7 +83,8 @@ def _spectral(x: Tensor, light: Tensor, rng: torch.Generator) -> Tensor:
     for _ in range(POWER_ROUNDS):
         found = x.mH @ (weight * (x @ found)) / len(x) - 0.5 * found  # less what every direction has
         found = found / found.norm(dim=0)
-    return found * (mean * light.shape[0]).sqrt() / (x @ found).norm(dim=0)
+    answer: Tensor = found * (mean * light.shape[0]).sqrt() / (x @ found).norm(dim=0)
+    return answer
 
 
 def _descended(x: Tensor, inverse: Tensor, amplitude: Tensor, start: Tensor) -> Tensor:
@@ -102,7 +103,8 @@ def _left(x: Tensor, found: Tensor, amplitude: Tensor) -> Tensor:
 def _correlation(foretold: Tensor, measured: Tensor) -> Tensor:
     """Of every pixel over the patterns, (M,); 0 where nothing was measured."""
     a, b = foretold - foretold.mean(0), measured - measured.mean(0)
-    return (a * b).sum(0) / (a.norm(dim=0) * b.norm(dim=0)).clamp(min=1e-12)
+    answer: Tensor = (a * b).sum(0) / (a.norm(dim=0) * b.norm(dim=0)).clamp(min=1e-12)
+    return answer
 
 
 def _focus(camera: Camera, found: Found, matrix: Tensor, correlation: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ The optics are programmed, four numbers from 0 to 1; nothing programmed is 0, 0.
     exposure   share of the longest
     laser      its power;      lamp    of an even light on the camera, 1.2 at most
 
-Hidden in a specimen: gamma, stroke, ripple, flatness, illumination, T, A, b, sensitivity, offset and dark current of pixels. Not
+Hidden in a specimen: gamma, stroke, ripple, flatness, illumination, T, A, b, sensitivity, offset and dark of pixels. Not
 fittable by a few numbers; calibration/camera.py finds what is unknown of it. The medium stands still: it does not decorrelate.
 
 Sources: Popoff et al., Phys. Rev. Lett. 104, 100601 (2010) (transmission matrix); Goodman, Speckle Phenomena in Optics (2007);
