@@ -20,12 +20,13 @@ import torch
 from torch import nn
 
 from hil.chance import key
-from hil.config import UNTOUCHED, Experiment, arguments, construct, resolve
+from hil.config import Experiment
 from hil.contraction import conv_feedback, dense_feedback
 from hil.data import Dataset
 from hil.device import Chip, Device, Port
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
+from hil.naming import UNTOUCHED, arguments, construct, resolve
 from hil.network import Layer, Network
 from hil.synapses import flat_widths
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from torch import Tensor
 
+from calibration.certificate import Instrument
 from drivers.frame_session import FrameLink
 from drivers.link import Link
 from drivers.safe import SafeState, Switchable, board, in_order
@@ -26,10 +27,11 @@ from drivers.spiking import SpikingBoard
 from drivers.transcript import Transcribed, TranscribedFrames, WireLog
 from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
-from hil.config import UNTOUCHED, BenchFile, InstrumentTable, SpikingBench, Using, VirtualTable, arguments, construct, resolve
+from hil.config import BenchFile, InstrumentTable, SpikingBench, Using, VirtualTable
 from hil.device import Chip, Device, Spec
 from hil.errors import ConfigError, Ended
 from hil.guardian.guard import Guard, guarded
+from hil.naming import UNTOUCHED, arguments, construct, resolve
 from hil.run.recovery import Patience
 from sim_devices.bench import ServedBench, build, spawn
 from sim_devices.lif_array import Neuron
@@ -47,8 +49,8 @@ LINK_S = 5.0  # what a link may wait by itself, unless the file says otherwise
 class Opened:
     """device or chip: ready to drive. facts: of the node. resources: instrument -> who answered. twin: the belief.
 
-    guard: who makes its outputs safe if this program cannot; `guard.beat` for long work without the device. patience: of
-    recovery.
+    instruments: the same who answered, as values. guard: who makes its outputs safe if this program cannot; `guard.beat` for
+    long work without the device. patience: of recovery.
     """
 
     device: Device | None
@@ -58,6 +60,7 @@ class Opened:
     guard: Guard
     twin: Using | None = None
     patience: Patience = field(default_factory=Patience)
+    instruments: Mapping[str, Instrument] = field(default_factory=dict)
 
 
 class OnPlant:
@@ -207,7 +210,8 @@ def _open_board(bench: SpikingBench, where: str, run: Path | None, log: Path | N
         answered = f"{who.maker} {who.model}   {port}   SN {who.serial}   fw {who.firmware}"
         chip: Chip = OnBoard(opened, served) if served else opened
         facts = {"bench": bench.name, **(bench.virtual or {})}
-        yield Opened(None, chip, facts, {BOARD: answered}, guard, patience=patience)
+        found = {BOARD: Instrument(who.maker, who.model, who.serial, who.firmware)}
+        yield Opened(None, chip, facts, {BOARD: answered}, guard, patience=patience, instruments=found)
 
 
 def _guarded(bench: BenchFile | SpikingBench, resources: Sequence[str], run: Path | None, stack: ExitStack) -> Guard:
@@ -264,10 +268,10 @@ def _open_waveform(bench: BenchFile, where: str, run: Path | None, log: Path | N
         served = stack.enter_context(spawn(_lingering(description(bench, where), run))) if bench.virtual else None
         addresses = served.resources if served else {AWG: str(awg.resource), SCOPE: str(bench.scope.resource)}
         guard = _guarded(bench, [addresses[AWG], addresses[SCOPE]], run, stack)
-        generator, awg_line = _instrument(awg, addresses[AWG], f"{where}: [awg]", guard, stack, log)
+        generator, awg_line, awg_who = _instrument(awg, addresses[AWG], f"{where}: [awg]", guard, stack, log)
         stack.push(guard.leaving(generator.close))
         guard.watch(in_order([_safe_state(generator, f"{where}: [awg]")], bench.safe.order))
-        digitizer, scope_line = _instrument(bench.scope, addresses[SCOPE], f"{where}: [scope]", guard, stack, log)
+        digitizer, scope_line, scope_who = _instrument(bench.scope, addresses[SCOPE], f"{where}: [scope]", guard, stack, log)
         waveform = Waveform(generator, digitizer, settings, "twin" if served else "real")
         stack.push(guard.leaving(waveform.close))
         device: Device = OnPlant(waveform, served) if served else waveform
@@ -275,7 +279,8 @@ def _open_waveform(bench: BenchFile, where: str, run: Path | None, log: Path | N
             "bench": bench.name,
             **({"use": bench.virtual.node.use, **bench.virtual.node.settings()} if bench.virtual else {}),
         }
-        yield Opened(device, None, facts, {AWG: awg_line, SCOPE: scope_line}, guard, bench.twin, patience)
+        lines, found = {AWG: awg_line, SCOPE: scope_line}, {AWG: awg_who, SCOPE: scope_who}
+        yield Opened(device, None, facts, lines, guard, bench.twin, patience, found)
 
 
 V = TypeVar("V", VirtualBench, VirtualBoard)
@@ -309,8 +314,8 @@ def _driver(table: InstrumentTable, where: str, given: Sequence[str] = ("scpi",)
 
 def _instrument(
     table: InstrumentTable, address: str, where: str, guard: Guard, stack: ExitStack, log: Path | None
-) -> tuple[Any, str]:
-    """An opened, identified driver, and a line that says who answered."""
+) -> tuple[Any, str, Instrument]:
+    """An opened, identified driver, a line that says who answered, and who."""
     driver, settings = _driver(table, where)
     link: Link = VisaLink(address, beat=guard.beat)
     link.timeout_s = table.timeout_s or link.timeout_s
@@ -320,7 +325,8 @@ def _instrument(
     stack.callback(link.close)  # the driver closes it too; this is for what happens before there is a driver
     scpi = Scpi(link, expect=Expect(table.maker or "", table.model or "", table.serial or ""))
     who = scpi.identify()
-    return driver(scpi, **settings), f"{who.maker} {who.model}   {address}   SN {who.serial}   fw {who.firmware}"
+    line = f"{who.maker} {who.model}   {address}   SN {who.serial}   fw {who.firmware}"
+    return driver(scpi, **settings), line, Instrument(who.maker, who.model, who.serial, who.firmware)
 
 
 def description(bench: BenchFile, where: str) -> VirtualBench:

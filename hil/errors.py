@@ -28,6 +28,7 @@
     │   ├── Unrepeatable             a temporal device lost its state, and its noise is not what it was: repeat the batch
     │   └── ReplayDiffers            a replay was asked what was never recorded
     │       └── TapeEnded            or more than was recorded
+    ├── NotCalibrated                the bench was measured, and is not what its twin or its calibration says
     ├── Stopped                      a fault ended the run; it is committed and resumable; the cause is chained
     ├── Interrupted                  the user asked to stop; the run is resumable
     ├── GuardianLost                 nobody would make the outputs safe if this program died; nothing more is sent
@@ -176,6 +177,10 @@ class ReplayDiffers(MeasurementError):
 
 
 class TapeEnded(ReplayDiffers):
+    pass
+
+
+class NotCalibrated(HilError):
     pass
 
 

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from hil import accelerator
 from hil.architecture import closing, largest, on_chip, on_node, synapses
 from hil.chance import generator
-from hil.config import UNTOUCHED, Experiment, arguments, construct, default_threads, dump, find, read_bench, resolve
+from hil.config import Experiment, default_threads, dump, find, read_bench
 from hil.data import Dataset, load, subset
 from hil.device import Chip, Device, Port, Recoverable
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
 from hil.learner import Learner
+from hil.naming import UNTOUCHED, arguments, construct, resolve
 from hil.network import Network
 from hil.run import diagnostics
 from hil.run.loop import Plan, Training
@@ -33,7 +34,7 @@ from hil.run.meter import Metered, MeteredChip, metered
 from hil.run.recovery import Ladder, Patience, Told, untold
 from hil.run.resilient import resilient, resilient_chip
 from hil.run.summary import Labels
-from hil.run.transfer import Transfer, measure
+from hil.run.transfer import Transfer, foretold, measure
 from hil.shift import shifted
 from hil.synapses import channels_of, flat_widths
 from hil.units import quantity
@@ -75,7 +76,7 @@ class Node:
 
     twin: the differentiable belief about a device, for references and reports. facts: for results. resources: instrument -> who
     answered; empty if nothing left this process. patience: with its faults. beat: a sign of life, for long pauses. settings: of
-    the bench, whole, as text.
+    the bench, whole, as text. beware: what must be told about its calibration.
     """
 
     source: Device | None
@@ -86,6 +87,7 @@ class Node:
     patience: Patience = field(default_factory=Patience)
     beat: Callable[[], None] = lambda: None
     settings: str = ""
+    beware: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,22 @@ class Built:
         """The twin's noiseless response, drive -> reading."""
         return None if self.node.twin is None else self.node.twin.ideal
 
-    def transfer_table(self) -> dict[str, Any]:
-        """The measured transfer curve beside the twin's, for diagnostics.json."""
-        assert self.transfer is not None  # only called when it was measured
+    def first_diagnostics(self) -> dict[str, Any]:
+        """What diagnostics.json begins with: the measured transfer curve beside the twin's, and how honest the twin is."""
+        if self.transfer is None:
+            return {}
         spec = self.training.devices[0].spec
-        return diagnostics.transfer_table(self.transfer, self.model, spec.inputs.unit, spec.outputs.unit)
+        table = diagnostics.transfer_table(self.transfer, self.model, spec.inputs.unit, spec.outputs.unit)
+        return {"transfer": table, **({} if self.honesty is None else {"honesty": self.honesty})}
+
+    @property
+    def honesty(self) -> dict[str, Any] | None:
+        """How the twin foretold the transfer curve, see hil/run/transfer.py; None if there is no twin, or no curve."""
+        spec = self.training.devices[0].spec
+        if self.model is None or self.transfer is None or spec.inputs.size is not None:
+            return None
+        with torch.no_grad():
+            return self.transfer.honesty(self.model(self.transfer.drive), spec.outputs.unit)
 
     def introduction(self) -> Iterator[str]:
         """What is about to happen, a line each."""
@@ -137,6 +150,8 @@ class Built:
             f"data    {data.name}: {len(data.train):,} train · {len(data.validation):,} validation · {len(data.test):,} test"
             f"   network {data.train.x.shape[1]}-{shape}, {self.experiment.learner.use}"
         )
+        if self.honesty is not None:
+            yield f"twin    {foretold(self.honesty)}"
         if self.tape:
             yield f"tape    {self.tape}"
 
@@ -176,6 +191,7 @@ def built(
     record: bool = False,
     node: Node | None = None,
     given: Dataset | None = None,
+    fresh: bool = False,
 ) -> Iterator[Built]:
     """Build `experiment`, read from the file `where`; closes all it opened.
 
@@ -183,6 +199,7 @@ def built(
         bench_copy: bench file to use instead of the one named, when a run folder holds a copy. run: that folder.
         told: hears of every fault and recovery. record: onto a tape in `run`. node: used instead of opening the device.
         given: data to use instead of those of [data], for a search that splits them in its own way.
+        fresh: a run begins here, so the transfer curve is measured even if [decode] needs none: the twin is held against it.
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
     """
@@ -198,11 +215,11 @@ def built(
     torch.set_num_threads(experiment.train.threads or default_threads(served, largest(chain), experiment.train.batch))
     with ExitStack() as stack:
         tape = stack.enter_context(_tape(run)) if record and run else None  # closed last: it has the device's last shot
-        node = _resilient(node or _open(experiment, where, bench_copy, run, stack), told)
+        node = resilient_node(node or _open(experiment, where, bench_copy, run, stack), told)
         follow(node.twin, None, None, on)
         if tape is not None:
-            node = _recorded(experiment, node, tape)
-        wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], on, place)
+            node = _recorded(experiment, node, tape, fresh)
+        wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], on, place, fresh)
         wired.net.to(on)
         model = None if node.twin is None else node.twin.ideal
         rng = generator(experiment.seed, 0, "learner")
@@ -229,7 +246,7 @@ def elsewhere(made: Built, experiment: Experiment, where: Path, stack: ExitStack
     trained, place = made.training.net, str(where)
     chain = [layer.synapse for layer in trained.stack]
     features = made.training.data.train.x.shape[1]
-    node = _resilient(_open(experiment, where, None, None, stack), untold)
+    node = resilient_node(_open(experiment, where, None, None, stack), untold)
     follow(node.twin, None, None, trained.place)
     return _wired(experiment, node, chain, trained.feedback, features, trained.place, place).net
 
@@ -266,18 +283,27 @@ def _open(experiment: Experiment, where: Path, bench_copy: Path | None, run: Pat
         chip = _chip(table.chip, table.settings(), experiment.seed, place)
         stack.callback(chip.close)
         return Node(None, chip, None, {"chip": table.chip, **table.settings()}, {})
-    from hil.bench import open_bench  # the drivers and VISA are slow to import, and a twin needs neither
-
     path = bench_copy or find(str(table.bench), where)
+    return _bench_node(path, bench_copy is not None, run, experiment.train.wire, stack)
+
+
+def _bench_node(path: Path, kept: bool, run: Path | None, wire: bool, stack: ExitStack) -> Node:
+    """kept: the file is a run's copy."""
+    from hil.bench import open_bench  # the drivers and VISA are slow to import, and a twin needs neither
+    from hil.certified import certified
+
     bench = read_bench(path)
-    wire = experiment.train.wire or bench.log.wire
-    opened = stack.enter_context(open_bench(bench, str(path), run, wire))  # leaving it closes the device, verified
-    belief = None if opened.twin is None else twin_of(opened.twin.use, opened.twin.settings(), f"{path}: [twin]")
+    pinned = certified(bench, path, kept)
+    opened = stack.enter_context(open_bench(bench, str(path), run, wire or bench.log.wire))  # leaving closes it, verified
+    beware = () if pinned is None else (*pinned.said, *pinned.met(opened.instruments))
+    found = opened.twin if pinned is None or pinned.twin is None else pinned.twin
+    belief = None if found is None else twin_of(found.use, found.settings(), f"{path}: [twin]")
+    facts = opened.facts if pinned is None else {**opened.facts, "calibration": pinned.title}
     patience, beat = opened.patience, opened.guard.beat
-    return Node(opened.device, opened.chip, belief, opened.facts, opened.resources, patience, beat, dump(bench))
+    return Node(opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware)
 
 
-def _resilient(node: Node, told: Told) -> Node:
+def resilient_node(node: Node, told: Told) -> Node:
     """`node`, climbing the recovery ladder by itself."""
 
     def ladder(device: Recoverable) -> Ladder:
@@ -293,13 +319,16 @@ def _tape(run: Path) -> Tape:
     return Tape(run / "tape")
 
 
-def _recorded(experiment: Experiment, node: Node, tape: Tape) -> Node:
+def _recorded(experiment: Experiment, node: Node, tape: Tape, fresh: bool) -> Node:
     """`node`, recorded outside of the ladder: what the learner really got, once."""
     from hil.run.recorder import NODE, RecorderChip, recorded
 
     versions = {"hil": version("hil"), "torch": torch.__version__}
     threads = torch.get_num_threads()
-    tape.begin({"facts": node.facts, "measured": experiment.decode is None, "threads": threads, "versions": versions})
+    measured = experiment.decode is None
+    tape.begin(
+        {"facts": node.facts, "measured": measured, "swept": measured or fresh, "threads": threads, "versions": versions}
+    )
     settings = json.dumps(node.facts, sort_keys=True, default=str) + node.settings
     source = None if node.source is None else recorded(node.source, tape, NODE, settings, {})
     chip = None if node.chip is None else RecorderChip(node.chip, tape, settings)
@@ -331,6 +360,7 @@ def _wired(
     features: int,
     on: torch.device,
     where: str,
+    fresh: bool = False,
 ) -> Wired:
     def encode(port: Port) -> Encode:
         return _encode(experiment, port, where)
@@ -346,7 +376,7 @@ def _wired(
     assert node.source is not None  # a Node has the one or the other
     device = metered(node.source)
     encoding = encode(device.spec.inputs)
-    decode, transfer = _decode(experiment, device, on, where)
+    decode, transfer = _decode(experiment, device, on, where, fresh and node.twin is not None)
     return Wired(
         on_node(chain, device, encoding, decode, experiment.network.pieces, features), lambda: (device,), decode, transfer
     )
@@ -409,13 +439,15 @@ def _unit(port: Port) -> str:
     return "dimensionless" if port.unit == "1" else port.unit
 
 
-def _decode(experiment: Experiment, device: Device, on: torch.device, where: str) -> tuple[Decode, Transfer | None]:
+def _decode(
+    experiment: Experiment, device: Device, on: torch.device, where: str, sweep: bool
+) -> tuple[Decode, Transfer | None]:
     table, unit = experiment.decode, _unit(device.spec.outputs)
     if table is None:
         transfer = measure(device, place=on)
         return transfer.decode(), transfer
     zero, scale = (quantity(v, unit, f"{where}: [decode]") for v in (table.zero, table.scale))
-    return Decode(zero, scale), None
+    return Decode(zero, scale), measure(device, place=on) if sweep else None
 
 
 def _resolved(experiment: Experiment, decode: Decode | None) -> Experiment:

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from hil.config import checked, dump, find, read_experiment, read_toml
+from hil.certified import bench_files, certified
+from hil.config import checked, dump, find, read_bench, read_experiment, read_toml
 from hil.data import Dataset
 from hil.errors import HilError, Interrupted, Refused, Stopped, UnsafeOutputs
 from hil.feedback import correlation, to_table
@@ -68,7 +69,10 @@ def start(path: Path, folder: RunFolder, console: Console, cluster: str | None =
     file = read_search(path)
     experiment, base = base_experiment(file, path)
     if file.bench is not None and file.bench.device.bench is not None:
-        write_atomic(folder.path / "bench.toml", find(file.bench.device.bench, path).read_bytes())
+        bench = find(file.bench.device.bench, path)
+        certified(read_bench(bench), bench)  # in order now, or refused: the copy is used as one that was
+        for name, payload in bench_files(str(bench), path).items():
+            write_atomic(folder.path / name, payload)
     experiment = completed(file, experiment, base)
     folder.write_config(dump(experiment))
     write_atomic(folder.path / SEARCH, dump(file).encode())

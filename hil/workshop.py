@@ -21,11 +21,12 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from hil.architecture import synapses
-from hil.config import UNTOUCHED, Experiment, checked, dump, resolve
+from hil.config import Experiment, checked, dump
 from hil.data import Dataset
 from hil.errors import ConfigError
 from hil.experiment import LEARNERS, Built, built, dataset, elsewhere, optimiser, twin_of
 from hil.learners.adfa import ADFA, ADFASettings, read_feedback
+from hil.naming import UNTOUCHED, resolve
 from hil.search.baselines import CMA, Random
 from hil.search.cluster import Cluster
 from hil.search.evaluator import Evaluator, Here, Stop, read_jobs, said

@@ -20,6 +20,7 @@ CONTRACTS = {
     "plain_table",
     "synapses",
     "chance",
+    "toml",
     "unknowns",
     "wrappers",
     "conformance",
@@ -28,6 +29,9 @@ ENTRY = {"__main__", "__init__"}
 COMPOSITION = {
     "cli",
     "config",
+    "naming",
+    "certified",
+    "calibrating",
     "bench",
     "experiment",
     "architecture",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +26,28 @@ class Transfer:
     mean: Tensor
     spread: Tensor
 
+    def honesty(self, twin: Tensor, unit: str) -> dict[str, Any]:
+        """How a twin that says `twin` (points,) foretold the curve, r = mean - twin:
+
+            bias = mean r    spread = sqrt( mean (r - bias)^2 )    nrmse = sqrt( mean r^2 ) / (max mean - min mean)
+
+        correlation: of mean and twin. noise: standard deviation of one reading. All in `unit`, but correlation and nrmse.
+        """
+        mean, twin = self.mean.double(), twin.double()
+        off = mean - twin
+        bias, swing = float(off.mean()), float(mean.max() - mean.min())
+        a, b = mean - mean.mean(), twin - twin.mean()
+        size = float(a.norm() * b.norm())
+        return {
+            "bias": bias,
+            "spread": float((off - bias).square().mean().sqrt()),
+            "correlation": float((a * b).sum()) / size if size else 0.0,
+            "noise": float(self.spread.double().square().mean().sqrt()),
+            "nrmse": float(off.square().mean().sqrt()) / swing if swing else math.inf,
+            "points": len(mean),
+            "unit": unit,
+        }
+
     def decode(self) -> Decode:
         """Zero in the middle of the measured range, scale half of it: outputs fill -1 to 1.
 
@@ -41,6 +66,16 @@ class Transfer:
                 todo="check that the output is on, the cable, the laser, the scope's channel and range",
             )
         return Decode(zero=(high + low) / 2, scale=(high - low) / 2)
+
+
+def foretold(honesty: Mapping[str, Any]) -> str:
+    """`Transfer.honesty` as a line for people."""
+    unit = "" if honesty["unit"] == "1" else f" {honesty['unit']}"
+    bias, spread, noise = (f"{honesty[name]:{sign}.2g}{unit}" for name, sign in (("bias", "+"), ("spread", ""), ("noise", "")))
+    return (
+        f"foretells the curve to {100 * honesty['nrmse']:.2g} % of its swing, correlation {honesty['correlation']:.5f}   "
+        f"bias {bias}, spread {spread}, noise of a reading {noise}"
+    )
 
 
 def measure(device: Device, points: int = 201, repeats: int = 8, place: torch.device | str = "cpu") -> Transfer:
