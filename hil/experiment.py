@@ -116,8 +116,9 @@ class Built:
 
     @property
     def model(self) -> Callable[[Tensor], Tensor] | None:
-        """The twin's noiseless response, drive -> reading."""
-        return None if self.node.twin is None else self.node.twin.ideal
+        """The twin's noiseless response, drive -> reading; None also for a node of many channels, whose response is no curve."""
+        twin = self.node.twin
+        return None if twin is None or twin.spec.inputs.size is not None else twin.ideal
 
     def first_diagnostics(self) -> dict[str, Any]:
         """What diagnostics.json begins with: the measured transfer curve beside the twin's, and how honest the twin is."""
