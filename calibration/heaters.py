@@ -31,7 +31,7 @@ DRAWN, WALKED, TRIED = 24, 10, 12
 LOW, HIGH = 0.15, 0.85  # of the largest squared voltage: where a setting is searched
 STEP = 0.02
 LEAST_SLOPE = 0.3  # of the median; below it a heater does nothing
-MOST_CHI2 = 3.0
+MOST_CHI2, SEARCH_CHI2 = 3.0, 100.0  # the search reads phases in haste
 
 
 def heaters(subject: Subject, found: Found) -> Step:
@@ -39,7 +39,9 @@ def heaters(subject: Subject, found: Found) -> Step:
     of the probes in units of a full input, and their standard deviations; base and phase, read there."""
     lit = Lit.of(subject.device, found)
     layout = lit.layout
-    base, there = _searched(lit, generator(subject.seed, 0, "heaters"))
+    base, there, chi2 = _searched(lit, generator(subject.seed, 0, "heaters"))
+    if not chi2 < SEARCH_CHI2:  # also if it is no number
+        return _no_interference(layout, base, chi2)
     design = hadamard(layout.heaters)
     share = base + STEP * design
     powers, sigma = lit.powers(share)
@@ -70,22 +72,22 @@ def heaters(subject: Subject, found: Found) -> Step:
     )  # fmt: skip
 
 
-def _searched(lit: Lit, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The setting at which all phases show best, (K,), and the phases there on the branch of the decomposition."""
+def _searched(lit: Lit, rng: torch.Generator) -> tuple[Tensor, Tensor, float]:
+    """The setting at which all phases show best, (K,), the phases there on the branch of the decomposition, and their chi2."""
     k = lit.layout.heaters
     even = torch.zeros(k // 2, 2, dtype=torch.float64)
     tried = LOW + (HIGH - LOW) * torch.rand(DRAWN, k, generator=rng, dtype=torch.float64)
-    best, base, there = math.inf, tried[0], tried[0]
+    best, base, there, chi2 = math.inf, tried[0], tried[0], math.inf
     for _ in range(1 + WALKED):
         powers, sigma = lit.powers(tried)
         phases: Phases = read(lit.layout, powers, sigma, decomposed(lit.layout, rows(powers)), even, rounds=3)
-        variance = phases.sigma.square().mean(1)
+        variance = phases.sigma.square().mean(1).nan_to_num(math.inf)
         least = int(variance.argmin())
         if float(variance[least]) < best:
-            best, base, there = float(variance[least]), tried[least], phases.values[least]
+            best, base, there, chi2 = float(variance[least]), tried[least], phases.values[least], float(phases.chi2[least])
         some = torch.rand(TRIED, k, generator=rng, dtype=torch.float64) < 0.3
         tried = (base + 0.12 * some * torch.randn(TRIED, k, generator=rng, dtype=torch.float64)).clamp(LOW, HIGH)
-    return base, there
+    return base, there, chi2
 
 
 def _slopes(design: Tensor, phases: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,6 +115,14 @@ def _judged(layout: Layout, slope: Tensor, sigma: Tensor) -> tuple[list[Problem]
         for k in torch.nonzero(short).flatten().tolist()
     ]  # fmt: skip
     return problems, ~(stuck | short)
+
+
+def _no_interference(layout: Layout, base: Tensor, chi2: float) -> Step:
+    problem = _not_a_mesh(chi2)
+    return Step(
+        HEATERS, problem.what, success=(False,) * layout.heaters, problems=(problem,), raw={"base": base},
+        figures={"chi2": chi2} if math.isfinite(chi2) else {},
+    )  # fmt: skip
 
 
 def _not_a_mesh(chi2: float) -> Problem:

@@ -107,14 +107,13 @@ def fit(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, rounds
     for _ in range(rounds):
         normal, slope = _equations(model, share, measured, sigma)
         while True:
-            held = normal + torch.diag(damping * normal.diagonal())
-            step = torch.cholesky_solve(slope[:, None], torch.linalg.cholesky(held))[:, 0]
-            tried = _moved(model, step)
-            now = _cost(tried, share, measured, sigma)
+            factor, failed = torch.linalg.cholesky_ex(normal + torch.diag(damping * normal.diagonal()))
+            tried = model if int(failed) else _moved(model, torch.cholesky_solve(slope[:, None], factor)[:, 0])
+            now = math.inf if int(failed) else _cost(tried, share, measured, sigma)
             if now <= cost or damping > 1e6:
                 break
             damping *= 10
-        if now > cost:
+        if not now <= cost:
             break
         gained, model, cost, damping = cost - now, tried, now, damping / 10
         if gained < 1e-3 * cost:
@@ -126,7 +125,8 @@ def judged(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor) -> 
     """With the uncertainties of the fit."""
     normal, _ = _equations(model, share, measured, sigma)
     k = model.layout.heaters
-    spread = torch.cholesky_inverse(torch.linalg.cholesky(normal)).diagonal()[: k * (k + 1)].clamp(min=0).sqrt().view(k, k + 1)
+    factor, _ = torch.linalg.cholesky_ex(normal + 1e-12 * torch.diag(normal.diagonal()))
+    spread = torch.cholesky_inverse(factor).diagonal()[: k * (k + 1)].clamp(min=0).sqrt().view(k, k + 1)
     unknowns = min(k * (k + 3), measured.numel() - 1)
     chi2 = float(misfit(model.layout, probes(model.layout.modes), measured, sigma, model.phases(share), model.couplers).sum())
     return Fitted(model, spread[:, 1:], spread[:, 0], chi2 / (measured.numel() - unknowns))

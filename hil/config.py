@@ -264,8 +264,8 @@ class DirectTable(Section):
 
 
 class DirectBench(Section):
-    """A bench of many channels at once: a mesh of interferometers, or a modulator, a medium and a camera. There are no drivers for
-    heater boards, modulators and cameras yet, so it is virtual, and its twin is called directly."""
+    """A bench of many channels at once: a mesh of interferometers, or a modulator, a medium and a camera. There are no drivers
+    for heater boards, modulators and cameras yet, so it is virtual, and its twin is called directly."""
 
     name: str
     shape: Literal["mesh", "camera"]

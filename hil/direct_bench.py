@@ -3,8 +3,9 @@
     shape = "mesh"      2 N drives, N readings, N (N - 1) heaters     calibration/mesh.py
     shape = "camera"    K gray levels, M counts, 4 optics             calibration/camera.py
 
-Nothing leaves this process, so nothing has to be made safe and nobody stands guard. The node answers for itself in a certificate:
-its serial number is made of its settings, so that a calibration of another specimen is refused as one of another instrument.
+Nothing leaves this process, so nothing has to be made safe and nobody stands guard. The node answers for itself in a
+certificate: its serial number is made of its settings, so that a calibration of another specimen is refused as one of another
+instrument.
 """
 
 from __future__ import annotations
@@ -63,4 +64,6 @@ def direct_node(bench: DirectBench, where: str) -> DirectNode:
     facts = {"bench": bench.name, "use": table.use, **table.settings()}
     named = json.dumps({"use": table.use, **table.settings()}, sort_keys=True, default=str)
     serial = "SIM-" + hashlib.blake2b(named.encode(), digest_size=4).hexdigest()
-    return DirectNode(Simulated(twin, bench.virtual.seed), facts, Instrument("hil", type(twin).__name__, serial, version("hil")))
+    return DirectNode(
+        Simulated(twin, bench.virtual.seed), facts, Instrument("hil", type(twin).__name__, serial, version("hil"))
+    )

@@ -116,7 +116,7 @@ class Built:
 
     @property
     def model(self) -> Callable[[Tensor], Tensor] | None:
-        """The twin's noiseless response, drive -> reading; None also for a node of many channels, whose response is no curve."""
+        """The twin's noiseless response, drive -> reading; None also for a node of many channels: that is no curve."""
         twin = self.node.twin
         return None if twin is None or twin.spec.inputs.size is not None else twin.ideal
 
