@@ -1,6 +1,7 @@
 """How well a twin foretells its node on a fixed set of probes.
 
-r_k = mean over repeats of y_k - f(x_k)         x_k evenly over the input port, f the twin's noiseless response
+r_k = mean over repeats of y_k - f(x_k)         f the twin's noiseless response
+x_k  evenly over the input port; of a node of many channels: drawn over it, the same ones every time
 bias = mean r,  spread = sqrt( mean (r - bias)^2 ),  correlation of mean y with f
 noise = rms over k of the standard deviation of y_k over the repeats, of one reading
 """
@@ -14,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hil.chance import generator
 from hil.device import Device
 
 POINTS, REPEATS = 101, 8
@@ -49,8 +51,12 @@ def honesty(device: Device, twin: Model, points: int = POINTS, repeats: int = RE
     """
     port = device.spec.inputs
     width = port.size or 1
-    probes = torch.linspace(port.low, port.high, points).clamp(port.low, port.high)
-    drive = probes.repeat(repeats).unsqueeze(1).expand(-1, width).contiguous()
+    if width == 1:
+        probes = torch.linspace(port.low, port.high, points).unsqueeze(1)
+    else:
+        drawn = torch.rand(points, width, generator=generator(0, 0, "probes"))
+        probes = torch.lerp(torch.tensor(port.low), torch.tensor(port.high), drawn)
+    drive = probes.clamp(port.low, port.high).repeat(repeats, 1)
     answers = device.forward(drive).to("cpu", torch.float64).view(repeats, points, -1)
     with torch.no_grad():
         foretold = twin.ideal(drive[:points]).to("cpu", torch.float64)

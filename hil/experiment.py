@@ -34,7 +34,7 @@ from hil.run.meter import Metered, MeteredChip, metered
 from hil.run.recovery import Ladder, Patience, Told, untold
 from hil.run.resilient import resilient, resilient_chip
 from hil.run.summary import Labels
-from hil.run.transfer import Transfer, foretold, measure
+from hil.run.transfer import Transfer, foretold, measure, probed
 from hil.shift import shifted
 from hil.synapses import channels_of, flat_widths
 from hil.units import quantity
@@ -92,19 +92,22 @@ class Node:
 
 @dataclass(frozen=True)
 class Wired:
-    """A network around a node. devices: all of them, counted; a learner may cut more from a chip while it is built."""
+    """A network around a node. devices: all of them, counted; a learner may cut more from a chip while it is built.
+    honesty: of the twin, see hil/run/transfer.py."""
 
     net: Network
     devices: Callable[[], tuple[Metered, ...]]
     decode: Decode | None = None
     transfer: Transfer | None = None
+    honesty: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Built:
     """A training ready to run, and what the report wants to know. `transfer` is None where none was measured.
 
-    tape: how much will be recorded, or "".
+    tape: how much will be recorded, or "". honesty: how the twin foretold the node, see hil/run/transfer.py; None if there is
+    no twin, or nothing was measured.
     """
 
     training: Training
@@ -113,6 +116,7 @@ class Built:
     experiment: Experiment
     transfer: Transfer | None
     tape: str = ""
+    honesty: dict[str, Any] | None = None
 
     @property
     def model(self) -> Callable[[Tensor], Tensor] | None:
@@ -127,15 +131,6 @@ class Built:
         spec = self.training.devices[0].spec
         table = diagnostics.transfer_table(self.transfer, self.model, spec.inputs.unit, spec.outputs.unit)
         return {"transfer": table, **({} if self.honesty is None else {"honesty": self.honesty})}
-
-    @property
-    def honesty(self) -> dict[str, Any] | None:
-        """How the twin foretold the transfer curve, see hil/run/transfer.py; None if there is no twin, or no curve."""
-        spec = self.training.devices[0].spec
-        if self.model is None or self.transfer is None or spec.inputs.size is not None:
-            return None
-        with torch.no_grad():
-            return self.transfer.honesty(self.model(self.transfer.drive), spec.outputs.unit)
 
     def introduction(self) -> Iterator[str]:
         """What is about to happen, a line each."""
@@ -236,7 +231,8 @@ def built(
         labels = Labels(experiment.name or where.stem, provenance, node.facts, node.resources)
         widths = flat_widths(chain, data.train.x.shape[1])[1:-1]
         needs = "" if tape is None else _needs(training, widths, int(getattr(settings, "time_steps", 1)), tape)
-        yield Built(training, node, labels, _resolved(experiment, wired.decode), wired.transfer, needs)
+        resolved = _resolved(experiment, wired.decode)
+        yield Built(training, node, labels, resolved, wired.transfer, needs, wired.honesty)
 
 
 def elsewhere(made: Built, experiment: Experiment, where: Path, stack: ExitStack) -> Network:
@@ -378,9 +374,20 @@ def _wired(
     device = metered(node.source)
     encoding = encode(device.spec.inputs)
     decode, transfer = _decode(experiment, device, on, where, fresh and node.twin is not None)
-    return Wired(
-        on_node(chain, device, encoding, decode, experiment.network.pieces, features), lambda: (device,), decode, transfer
-    )
+    net = on_node(chain, device, encoding, decode, experiment.network.pieces, features)
+    return Wired(net, lambda: (device,), decode, transfer, _honesty(node, device, transfer, on))
+
+
+@torch.no_grad()
+def _honesty(node: Node, device: Device, transfer: Transfer | None, on: torch.device) -> dict[str, Any] | None:
+    """Of a twin that is held against the transfer curve; of a node of many channels, against probes of its own: one more shot.
+    A node that is programmed is another one by each program, so no twin of it is judged here."""
+    twin, spec = node.twin, device.spec
+    if twin is None or transfer is None or spec.params is not None:
+        return None
+    if spec.inputs.size is None:
+        return transfer.honesty(twin.ideal(transfer.drive), spec.outputs.unit)
+    return probed(device, twin.ideal, place=on)
 
 
 def _learner(experiment: Experiment, where: str) -> tuple[Any, Any]:

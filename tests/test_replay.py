@@ -302,3 +302,18 @@ def test_a_served_bench_is_not_needed_again(
     assert all(reel.head.streaming == (bench == "mzm_awg_scope") for reel in reels(tmp_path / "r" / "tape"))
     code, said = command("replay", tmp_path / "r")
     assert (code, "identical" in said) == (0, True), said
+
+
+def test_the_sweep_that_only_judges_the_twin_is_repeated_too(tmp_path: Path, command: Command) -> None:
+    """With [decode] given, the transfer curve is measured for the twin's honesty alone; it is on the tape, and in the count."""
+    given = TWIN + '[decode]\nzero = "0.18 V"\nscale = "0.18 V"\n'
+    code, said = command("train", written(tmp_path, given), "--run", tmp_path / "r")
+    assert code == 0, said
+    found = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert found["twin_honesty"]["correlation"] > 0.9999
+    assert answers(tmp_path / "r")[0][0] == torch.linspace(-5, 5, 201).repeat(8, 1).numpy().tobytes()
+    code, said = command("replay", tmp_path / "r")
+    assert code == 0, said
+    assert "identical" in said
+    code, said = command("train", written(tmp_path, TWIN), "--run", tmp_path / "measured")
+    assert json.loads((tmp_path / "measured" / "summary.json").read_text())["device_passes"] == found["device_passes"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hil.chance import generator
 from hil.device import Device
 from hil.encoding import Decode
 from hil.errors import MeasurementError
@@ -27,26 +28,8 @@ class Transfer:
     spread: Tensor
 
     def honesty(self, twin: Tensor, unit: str) -> dict[str, Any]:
-        """How a twin that says `twin` (points,) foretold the curve, r = mean - twin:
-
-            bias = mean r    spread = sqrt( mean (r - bias)^2 )    nrmse = sqrt( mean r^2 ) / (max mean - min mean)
-
-        correlation: of mean and twin. noise: standard deviation of one reading. All in `unit`, but correlation and nrmse.
-        """
-        mean, twin = self.mean.double(), twin.double()
-        off = mean - twin
-        bias, swing = float(off.mean()), float(mean.max() - mean.min())
-        a, b = mean - mean.mean(), twin - twin.mean()
-        size = float(a.norm() * b.norm())
-        return {
-            "bias": bias,
-            "spread": float((off - bias).square().mean().sqrt()),
-            "correlation": float((a * b).sum()) / size if size else 0.0,
-            "noise": float(self.spread.double().square().mean().sqrt()),
-            "nrmse": float(off.square().mean().sqrt()) / swing if swing else math.inf,
-            "points": len(mean),
-            "unit": unit,
-        }
+        """How a twin that says `twin` (points,) foretold the curve: see `judged`."""
+        return judged(self.mean, self.spread, twin, unit)
 
     def decode(self) -> Decode:
         """Zero in the middle of the measured range, scale half of it: outputs fill -1 to 1.
@@ -67,6 +50,44 @@ class Transfer:
                 "differences between its channels alone needs zero and scale in [decode]",
             )
         return Decode(zero=(high + low) / 2, scale=(high - low) / 2)
+
+
+def judged(mean: Tensor, spread: Tensor, twin: Tensor, unit: str) -> dict[str, Any]:
+    """How a twin that says `twin` foretold readings of this mean and spread over repeats, all of one shape; r = mean - twin:
+
+        bias = mean r    spread = sqrt( mean (r - bias)^2 )    nrmse = sqrt( mean r^2 ) / (max mean - min mean)
+
+    correlation: of mean and twin. noise: standard deviation of one reading. All in `unit`, but correlation and nrmse.
+    """
+    mean, twin = mean.double().flatten(), twin.double().flatten()
+    off = mean - twin
+    bias, swing = float(off.mean()), float(mean.max() - mean.min())
+    a, b = mean - mean.mean(), twin - twin.mean()
+    size = float(a.norm() * b.norm())
+    return {
+        "bias": bias,
+        "spread": float((off - bias).square().mean().sqrt()),
+        "correlation": float((a * b).sum()) / size if size else 0.0,
+        "noise": float(spread.double().square().mean().sqrt()),
+        "nrmse": float(off.square().mean().sqrt()) / swing if swing else math.inf,
+        "points": len(mean),
+        "unit": unit,
+    }
+
+
+def probed(
+    device: Device, model: Callable[[Tensor], Tensor], points: int = 51, repeats: int = 8, place: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """`judged` on the same drives every time, drawn over the ports of a static device of many channels. One shot.
+
+    Raises: as the device.
+    """
+    port = device.spec.inputs
+    drawn = torch.rand(points, port.size or 1, generator=generator(0, 0, "probes"))
+    drive = torch.lerp(torch.tensor(port.low), torch.tensor(port.high), drawn).clamp(port.low, port.high).to(place)
+    answers = device.forward(drive.repeat(repeats, 1)).to(place)
+    answers = answers.view(repeats, points, -1)
+    return judged(answers.mean(0), answers.std(0), model(drive), device.spec.outputs.unit)
 
 
 def foretold(honesty: Mapping[str, Any]) -> str:
