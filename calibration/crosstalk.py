@@ -25,7 +25,7 @@ from torch import Tensor
 
 from calibration.clements import Layout
 from calibration.mesh_fit import WORST_CONDITION, Fitted, MeshModel, fit, judged
-from calibration.mesh_light import Lit
+from calibration.mesh_light import Lit, listed
 from calibration.sequence import Found, Subject
 from calibration.step import Estimate, Problem, Step
 from hil.chance import generator
@@ -89,6 +89,14 @@ def _told(lit: Lit, fitted: Fitted, raw: dict[str, Tensor]) -> Step:
         )
         for n in torch.nonzero(vague).flatten().tolist()
     ]  # fmt: skip
+    short = ~vague & (own + 3 * own_sigma < 2 * math.pi)
+    problems += [
+        Problem(
+            "range", f"{layout.name(n)} does not reach a whole turn", f"{float(own[n]):.2f} rad at full voltage, needed "
+            f"{2 * math.pi:.2f}", "allow it a higher voltage; until then some unitaries cannot be set",
+        )
+        for n in torch.nonzero(short).flatten().tolist()
+    ]  # fmt: skip
     if fitted.chi2 > MOST_CHI2:
         problems.append(Problem(
             "kind", "phases do not follow the heaters as heat does", f"reduced chi2 {fitted.chi2:.3g}, allowed {MOST_CHI2:g}",
@@ -102,14 +110,16 @@ def _told(lit: Lit, fitted: Fitted, raw: dict[str, Tensor]) -> Step:
     said = (
         f"{layout.heaters} x {layout.heaters} crosstalk matrix from {len(raw['share'])} settings: worst {worst.value:+.1%} "
         f"({layout.name(j)} on {layout.name(k)}), up to {whole:.0%} in all on one phase; chi2 {fitted.chi2:.2f}"
+        + listed(problems)
     )
     estimates = {
         f"{layout.name(n)} own": Estimate(float(own[n]) / unit, float(own_sigma[n]) / unit, "rad/V²")
         for n in range(layout.heaters)
     }
     well = fitted.chi2 <= MOST_CHI2 and condition <= WORST_CONDITION
+    success = tuple(well and not bool(bad) for bad in vague | short)
     return Step(
-        CROSSTALK, said, {**estimates, "worst crosstalk": worst}, tuple(well and not bool(v) for v in vague), tuple(problems),
+        CROSSTALK, said, {**estimates, "worst crosstalk": worst}, success, tuple(problems),
         figures={"chi2": fitted.chi2, "condition": condition, "self_heating": float(model.curvature.median())},
         raw={
             **raw, "offset": model.offset, "offset_sigma": fitted.offset_sigma, "matrix": model.matrix,

@@ -65,7 +65,12 @@ LEARNERS = {
     "phyll": "hil.learners.phyll:PhyLL",
     "spide": "hil.learners.spide:SPIDE",
 }
-TWINS = {"mach_zehnder": "sim_devices.mach_zehnder:MachZehnder", "tabulated": "sim_devices.tabulated:Tabulated"}
+TWINS = {
+    "mach_zehnder": "sim_devices.mach_zehnder:MachZehnder",
+    "tabulated": "sim_devices.tabulated:Tabulated",
+    "mzi_mesh": "sim_devices.mzi_mesh:MZIMesh",
+    "scattering": "sim_devices.scattering:Scattering",
+}
 CHIPS = {"lif": "sim_devices.spiking_array:TwinChip"}
 FUSED = ("Adam", "AdamW", "SGD")  # torch's optimisers with a fused step on CPU
 

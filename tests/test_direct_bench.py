@@ -5,13 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from calibration.certificate import Certificate
+from calibration.clements import haar
+from calibration.crosstalk import model_of
+from calibration.mesh import voltages
+from calibration.phase_reading import fidelity
 from hil.bench import open_bench, serve_bench
+from hil.calibrating import calibrate
 from hil.cli import out
 from hil.config import DirectBench, read_bench, read_experiment
 from hil.errors import ConfigError
 from hil.experiment import built
 from hil.run.loop import train
+from sim_devices.mzi_mesh import MZIMesh
 
 ROOT = Path(__file__).parents[1]
 MESH, CAMERA = (ROOT / "benches" / name for name in ("mzi_mesh.toml", "slm_camera.toml"))
@@ -39,6 +47,15 @@ def test_another_specimen_has_another_serial_number() -> None:
             return opened.instruments["node"].serial
 
     assert serial(11) == serial(11) != serial(12)
+
+
+def test_a_calibrated_mesh_is_programmed_from_its_certificate(tmp_path: Path) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text(MESH.read_text().replace("modes = 6", "modes = 3"))
+    saved = calibrate(path, tmp_path / "calibrations", 0, out)
+    found = {step.name: step for step in Certificate.load(saved).steps}
+    chip, target = MZIMesh(modes=3, specimen=11), haar(3, torch.Generator().manual_seed(1))
+    assert float(fidelity(chip.unitary(voltages(model_of(found, chip.v_max_v), target)), target)) > 0.999
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,9 @@ def test_a_dead_photodiode_is_named() -> None:
 
 def test_heaters_that_are_too_weak_are_out_of_range() -> None:
     found = calibrate(Simulated(MZIMesh(modes=2, v_max_v=6.0), seed=1))
-    assert {problem.kind for problem in found["heaters"].problems} == {"range"}
-    assert not any(found["heaters"].success)
+    assert {problem.kind for problem in found["crosstalk"].problems} == {"range"}
+    assert not any(found["crosstalk"].success)
+    assert not found["mesh"].good
 
 
 def test_a_node_of_another_kind_is_said_to_be_one() -> None:
