@@ -27,8 +27,9 @@ from drivers.spiking import SpikingBoard
 from drivers.transcript import Transcribed, TranscribedFrames, WireLog
 from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
-from hil.config import BenchFile, InstrumentTable, SpikingBench, Using, VirtualTable
+from hil.config import Bench, BenchFile, DirectBench, InstrumentTable, SpikingBench, Using, VirtualTable
 from hil.device import Chip, Device, Spec
+from hil.direct_bench import NODE, Unguarded, direct_node
 from hil.errors import ConfigError, Ended
 from hil.guardian.guard import Guard, guarded
 from hil.naming import UNTOUCHED, arguments, construct, resolve
@@ -59,7 +60,7 @@ class Opened:
     chip: Chip | None
     facts: dict[str, Any]
     resources: dict[str, str]
-    guard: Guard
+    guard: Guard | Unguarded
     twin: Using | None = None
     patience: Patience = field(default_factory=Patience)
     instruments: Mapping[str, Instrument] = field(default_factory=dict)
@@ -177,7 +178,7 @@ def ended(what: str, words: str) -> Ended:
 
 
 @contextmanager
-def open_bench(bench: BenchFile | SpikingBench, where: str, run: Path | None = None, wire: bool = False) -> Iterator[Opened]:
+def open_bench(bench: Bench, where: str, run: Path | None = None, wire: bool = False) -> Iterator[Opened]:
     """Open the instruments of `bench`; a [virtual] bench is started first and stopped last. Leaving closes the device.
 
     Args:
@@ -189,10 +190,23 @@ def open_bench(bench: BenchFile | SpikingBench, where: str, run: Path | None = N
         WrongInstrument, CommandRefused, MeasurementError. RunError: another program owns an instrument. GuardianLost.
         UnsafeOutputs: also on leaving.
     """
+    if isinstance(bench, DirectBench):
+        yield _direct(bench, where, wire)
+        return
     log = run / "wire" if run and wire else None
     opened = _open_board(bench, where, run, log) if isinstance(bench, SpikingBench) else _open_waveform(bench, where, run, log)
     with opened as found:
         yield found
+
+
+def _direct(bench: DirectBench, where: str, wire: bool) -> Opened:
+    if wire:
+        raise ConfigError(
+            "this bench has no wire to keep a transcript of", where=where, got="wire = true", outputs=UNTOUCHED,
+            todo="remove wire from [train]",
+        )  # fmt: skip
+    node = direct_node(bench, where)
+    return Opened(node.device, None, node.facts, {}, Unguarded(), bench.twin, instruments={NODE: node.who})
 
 
 @contextmanager
@@ -372,8 +386,17 @@ def _cable(table: VirtualTable, where: str) -> dict[str, Any]:
     return arguments(Cable, table.cable, f"{where}: [virtual.cable]")
 
 
-def serve_bench(bench: BenchFile | SpikingBench, where: str, out: Console) -> None:
-    """Serve the virtual side of `bench` from this process until Ctrl-C."""
+def serve_bench(bench: Bench, where: str, out: Console) -> None:
+    """Serve the virtual side of `bench` from this process until Ctrl-C.
+
+    Raises:
+        ConfigError: it has none, or none that has a wire.
+    """
+    if isinstance(bench, DirectBench):
+        raise ConfigError(
+            "there is nothing to serve", where=where, got=f'shape = "{bench.shape}", called directly', outputs=UNTOUCHED,
+            allowed='shape = "waveform" or "spiking"', todo="train on it, or calibrate it, as it is",
+        )  # fmt: skip
     if isinstance(bench, SpikingBench):
         with spawn_board(_virtual_board(bench.virtual or {}, f"{where}: [virtual]")) as board:
             out.print(f"board    {board.port}      a serial line; Ctrl-C ends the bench", soft_wrap=True)

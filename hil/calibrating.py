@@ -54,7 +54,11 @@ from hil.run.stopping import Stopping
 from hil.unknowns import Fittable
 
 FOLDER = Path("calibrations")
-SEQUENCES = {"waveform": "calibration.waveform:waveform"}
+SEQUENCES = {
+    "waveform": "calibration.waveform:waveform",
+    "mesh": "calibration.mesh:mesh",
+    "camera": "calibration.camera:camera",
+}
 OPENING, TWIN, HONESTY = "open", "twin", "honesty"
 OFF = "off, read back"
 WORSE = 2.0  # a certified twin may be off by so many times what it was when it was fitted

@@ -258,7 +258,30 @@ class BenchFile(Section):
     calibration: CalibrationTable = CalibrationTable()
 
 
-Bench = BenchFile | SpikingBench
+class DirectTable(Section):
+    """The node of a bench that has no instruments. seed: of its noise."""
+
+    seed: int = 0
+    node: Using
+
+
+class DirectBench(Section):
+    """A bench of many channels at once: a mesh of interferometers, or a modulator, a medium and a camera. There are no drivers
+    for heater boards, modulators and cameras yet, so it is virtual, and its twin is called directly."""
+
+    name: str
+    shape: Literal["mesh", "camera"]
+    virtual: DirectTable
+    twin: Using | None = None
+    calibration: CalibrationTable = CalibrationTable()
+
+    @property
+    def log(self) -> LogTable:
+        """There is no wire."""
+        return LogTable()
+
+
+Bench = BenchFile | SpikingBench | DirectBench
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -302,7 +325,27 @@ def read_bench(path: Path) -> Bench:
     table = read_toml(path)
     if table.get("shape") == "spiking":
         return checked(SpikingBench, table, str(path))
+    if table.get("shape") in ("mesh", "camera"):
+        return checked(DirectBench, _without_instruments(table, str(path)), str(path))
     return checked(BenchFile, table, str(path))
+
+
+def _without_instruments(table: dict[str, Any], where: str) -> dict[str, Any]:
+    shape, virtual = table["shape"], table.get("virtual")
+    parts = {**table, **{f"virtual.{key}": value for key, value in (virtual if isinstance(virtual, dict) else {}).items()}}
+    boxes = [
+        name
+        for name, part in parts.items()
+        if isinstance(part, dict) and {"use", "resource"} & set(part) and name not in ("twin", "virtual.node", "calibration")
+    ]
+    if boxes or virtual is None:
+        raise ConfigError(
+            f"there are no instruments of the {shape} shape yet, so such a bench is virtual", where=where,
+            got=", ".join(f"[{name}]" for name in boxes) or "no [virtual.node]", outputs=UNTOUCHED,
+            allowed="[virtual.node], a twin that is called directly",
+            todo="remove these tables" if boxes else f"add [virtual.node], as in benches/ for shape = \"{shape}\"",
+        )  # fmt: skip
+    return table
 
 
 def dump(model: BaseModel) -> str:

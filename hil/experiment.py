@@ -65,7 +65,12 @@ LEARNERS = {
     "phyll": "hil.learners.phyll:PhyLL",
     "spide": "hil.learners.spide:SPIDE",
 }
-TWINS = {"mach_zehnder": "sim_devices.mach_zehnder:MachZehnder", "tabulated": "sim_devices.tabulated:Tabulated"}
+TWINS = {
+    "mach_zehnder": "sim_devices.mach_zehnder:MachZehnder",
+    "tabulated": "sim_devices.tabulated:Tabulated",
+    "mzi_mesh": "sim_devices.mzi_mesh:MZIMesh",
+    "scattering": "sim_devices.scattering:Scattering",
+}
 CHIPS = {"lif": "sim_devices.spiking_array:TwinChip"}
 FUSED = ("Adam", "AdamW", "SGD")  # torch's optimisers with a fused step on CPU
 
@@ -120,8 +125,9 @@ class Built:
 
     @property
     def model(self) -> Callable[[Tensor], Tensor] | None:
-        """The twin's noiseless response, drive -> reading."""
-        return None if self.node.twin is None else self.node.twin.ideal
+        """The twin's noiseless response, drive -> reading; None also for a node of many channels: that is no curve."""
+        twin = self.node.twin
+        return None if twin is None or twin.spec.inputs.size is not None else twin.ideal
 
     def first_diagnostics(self) -> dict[str, Any]:
         """What diagnostics.json begins with: the measured transfer curve beside the twin's, and how honest the twin is."""

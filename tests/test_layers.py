@@ -33,6 +33,7 @@ COMPOSITION = {
     "certified",
     "calibrating",
     "bench",
+    "direct_bench",
     "experiment",
     "architecture",
     "listing",

@@ -46,7 +46,8 @@ class Transfer:
                 got=f"readings from {low:.4g} to {high:.4g} with noise {noise:.2g}",
                 allowed="a swing of more than four times the noise",
                 outputs="as after the sweep: the last drive is held",
-                todo="check that the output is on, the cable, the laser, the scope's channel and range",
+                todo="check that the output is on, the cable, the laser, the scope's channel and range; a node that answers to "
+                "differences between its channels alone needs zero and scale in [decode]",
             )
         return Decode(zero=(high + low) / 2, scale=(high - low) / 2)
 
