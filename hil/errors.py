@@ -6,6 +6,7 @@
     │   ├── DataError                a data set that is missing, damaged or of the wrong shape
     │   ├── OutOfRange               a value outside its Port's limits; NaN always is
     │   ├── ContractError            an object that does not keep Device, Twin, Learner or Link
+    │   ├── BudgetSpent              more node evaluations than were granted
     │   └── RunError                 a run folder that is missing, damaged, full or in use
     ├── LinkError                    the wire
     │   ├── OpenFailed               nobody answers at this address
@@ -91,6 +92,10 @@ class OutOfRange(Refused):
 
 
 class ContractError(Refused):
+    pass
+
+
+class BudgetSpent(Refused):
     pass
 
 

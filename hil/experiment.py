@@ -30,7 +30,7 @@ from hil.naming import UNTOUCHED, arguments, construct, resolve
 from hil.network import Network
 from hil.run import diagnostics
 from hil.run.loop import Plan, Training
-from hil.run.meter import Metered, MeteredChip, metered
+from hil.run.meter import Allow, Metered, MeteredChip, freely, metered
 from hil.run.recovery import Ladder, Patience, Told, untold
 from hil.run.resilient import resilient, resilient_chip
 from hil.run.summary import Labels
@@ -193,6 +193,7 @@ def built(
     node: Node | None = None,
     given: Dataset | None = None,
     fresh: bool = False,
+    allow: Allow = freely,
 ) -> Iterator[Built]:
     """Build `experiment`, read from the file `where`; closes all it opened.
 
@@ -200,6 +201,7 @@ def built(
         bench_copy: bench file to use instead of the one named, when a run folder holds a copy. run: that folder.
         told: hears of every fault and recovery. record: onto a tape in `run`. node: used instead of opening the device.
         given: data to use instead of those of [data], for a search that splits them in its own way.
+        allow: asked before every shot, see Metered.
         fresh: a run begins here, so the transfer curve is measured even if [decode] needs none: the twin is held against it.
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
@@ -220,7 +222,7 @@ def built(
         follow(node.twin, None, None, on)
         if tape is not None:
             node = _recorded(experiment, node, tape, fresh)
-        wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], on, place, fresh)
+        wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], on, place, fresh, allow)
         wired.net.to(on)
         model = None if node.twin is None else node.twin.ideal
         rng = generator(experiment.seed, 0, "learner")
@@ -363,12 +365,13 @@ def _wired(
     on: torch.device,
     where: str,
     fresh: bool = False,
+    allow: Allow = freely,
 ) -> Wired:
     def encode(port: Port) -> Encode:
         return _encode(experiment, port, where)
 
     if node.chip is not None:
-        chip = MeteredChip(node.chip)
+        chip = MeteredChip(node.chip, allow)
         return Wired(on_chip(chain, chip, encode, features, feedback), lambda: tuple(chip.devices))
     if feedback is not None:
         raise ConfigError(
@@ -376,7 +379,7 @@ def _wired(
             allowed='chip = "…" in [device], or a bench with a spiking board', todo="remove feedback",
         )  # fmt: skip
     assert node.source is not None  # a Node has the one or the other
-    device = metered(node.source)
+    device = metered(node.source, allow)
     encoding = encode(device.spec.inputs)
     decode, transfer = _decode(experiment, device, on, where, fresh and node.twin is not None)
     net = on_node(chain, device, encoding, decode, experiment.network.pieces, features)
