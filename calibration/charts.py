@@ -12,7 +12,7 @@ noise alone would cross it; then it is raised to where noise alone does so less 
     Shewhart limit  >=  L sqrt( σ² + σ² / R ),                  2 Q(L) = 1 / ARL         the chance at any one look
     EWMA     limit  >=  L sqrt( σ² λ / (2 - λ) + σ² / R )
     CUSUM    slack  K >= (k + 4 / sqrt(R)) σ,  decision H >= h σ,  h from Siegmund's approximation of the run length,
-             ARL = ( exp(2 k b) - 2 k b - 1 ) / (2 k²),  b = h + 1.166                   (D. Siegmund, Sequential Analysis, 1985)
+             ARL = ( exp(2 k b) - 2 k b - 1 ) / (2 k²),  b = h + 1.166                   (Siegmund, Sequential Analysis, 1985)
 
 so that a reference four of its own sigmas off still leaves the slack k. Charts with estimated parameters need this allowance:
 Jones, Champ & Rigdon, J. Quality Technology 36, 95 (2004).
@@ -74,7 +74,8 @@ class Limits:
         """
         if not (0 < warn <= act < math.inf and 0 <= sigma < math.inf and shots >= 1):
             raise ContractError(
-                "thresholds make no sense", where="control chart", got=f"warn {warn:g}, act {act:g}, sigma {sigma:g}, {shots} shots",
+                "thresholds make no sense", where="control chart",
+                got=f"warn {warn:g}, act {act:g}, sigma {sigma:g}, {shots} shots",
                 allowed="0 < warn <= act, a finite sigma, at least 1 shot",
             )  # fmt: skip
         quantile = float(norm.isf(0.5 / ARL))
@@ -87,7 +88,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """last: the value. level: the EWMA. up, down: both sides of the CUSUM. All 0 when it begins, and once all is right again."""
+    """last: the value. level: the EWMA. up, down: both sides of the CUSUM. All 0 at first, and once all is right again."""
 
     last: float = 0.0
     level: float = 0.0

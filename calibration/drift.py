@@ -11,7 +11,7 @@ where it has none, drives whose v - w leaves the reference do not count. For giv
 Golub & Pereyra, SIAM J. Numer. Anal. 10, 413, 1973), so w is searched over a whole period, not around 0 alone, and then refined
 by Gauss-Newton. Covariance of the estimates, from the noise variances s_i of the reference:  (J'J)^-1 J' diag(s) J (J'J)^-1.
 
-Noise is half the mean square of the difference of successive shots, which a slow drift does not enter (J. von Neumann, Ann. Math.
+Noise is half the mean square of the difference of successive shots, which a slow drift does not enter (von Neumann, Ann. Math.
 Stat. 12, 367, 1941). What no w, g, b explains is judged by pairs: every drive is there twice, so
 
     noise²  = mean d²,  d = (r_up - r_down) / sqrt 2          whatever the curve does, it does to both
@@ -307,7 +307,7 @@ class Reference:
 
 
 def scatter(shots: Floats) -> Floats:
-    """(R, n) -> (n,) standard deviation of one shot, from differences of neighbours: a node that drifts meanwhile is not noisy."""
+    """(R, n) -> (n,) standard deviation of one shot, from differences of neighbours: drift is not noise."""
     return np.asarray(np.sqrt(0.5 * np.square(np.diff(shots, axis=0)).mean(0)))
 
 

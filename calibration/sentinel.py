@@ -1,14 +1,14 @@
 """The drift sentinel: a reference shot every so many steps, a chart for everything that can move, and what is done about it.
 
-    look     a reference shot through the device as the learner drives it; walk, scale, offset, shape, noise (calibration/drift.py)
-    judge    a chart each (calibration/charts.py): quiet, warn or act
+    look     a reference shot through the device as the learner drives it; walk, scale, offset, shape, noise: drift.py
+    judge    a chart each (charts.py): quiet, warn or act
     act      up the ladder, until another look finds nothing that would have to be acted on
 
       log          say so, and go on
       servo        move the drive by the walk                          helps against a bias that walks
       rescale      scale and shift the readings back                   helps against light, gain, dark current
       recalibrate  both, by a finer measurement; then what the node answers becomes the reference, whatever its shape
-      roll_back    ask the caller to return to a checkpoint of a quiet time, then go on with the ladder; at most `MOST_BACKS` times
+      roll_back    ask the caller to return to a checkpoint of a quiet time, then the rest of the ladder; `MOST_BACKS` times
       stop         end with Drifted
 
 A rung that does not apply is passed over: a servo cannot mend a scale. A ladder that ends without help stops.
@@ -64,7 +64,7 @@ class Told(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """every: steps between looks, at least. policy: the ladder. warn, act: by what share of the half swing readings may differ."""
+    """every: steps between looks, at least. policy: the ladder. warn, act: shares of the half swing, of a reading's change."""
 
     every: int = 20
     policy: tuple[Rung, ...] = LADDER
@@ -92,8 +92,8 @@ class Memory:
     """What a resumed sentinel must know besides its references.
 
     Args:
-        every: steps between looks; 0 before the first step. looks, shots, values: so far. walked: what the servo followed, in all,
-            without wrapping. waiting, step: the rungs left when it asked to go back, and when. last: effects at the last look.
+        every: steps between looks; 0 before the first step. looks, shots, values: so far. walked: what the servo followed in
+            all, without wrapping. waiting, step: rungs left when it asked to go back, and when. last: effects then seen.
         did: how often each rung helped.
     """
 
@@ -465,7 +465,8 @@ class DriftSentinel:
             reference, steering = self._reference, self._steered.steering
             room = reference.half / reference.steepness  # the walk that changes readings by their half swing
             numbers = {
-                "walk": found.walk.value, "walk_sigma": found.walk.sigma, "scale": found.scale.value, "offset": found.offset.value,
+                "walk": found.walk.value, "walk_sigma": found.walk.sigma, "scale": found.scale.value,
+                "offset": found.offset.value,
                 "shape": found.shape / reference.half, "noise": found.noise, "steered": steering.offset, "gain": steering.gain,
                 "walked": self._memory.walked if walked is None else walked, "warn": self._watch.warn * room,
                 "act": self._watch.act * room,

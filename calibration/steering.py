@@ -3,9 +3,9 @@
     drive'   = wrap( drive + offset )            into the inner device, never outside of its limits
     reading  = (reading' - bias) / gain          out of it
 
-wrap: a value beyond a rail comes back by the node's period (2 V_pi of a modulator), which is the same physics, so an integrating
-servo never winds up; the offset itself is kept within half a period for the same reason. A node without a period has room for
-the servo only where a margin at both rails was kept free: then the port is narrower by the margin, and the offset never exceeds it.
+wrap: a value beyond a rail comes back by the node's period (2 V_pi of a modulator), which is the same physics, so a servo that
+integrates never winds up; for the same reason the offset itself is kept within half a period. A node without a period has room
+for the servo only where a margin at both rails was kept free: the port is narrower by it, and the offset never exceeds it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Steered:
         if period is not None and not 0 < period <= port.high - port.low:
             raise ContractError(
                 "a period must fit into the limits", where=f"port {port.name}", got=f"{period:g} {port.unit}",
-                allowed=f"above 0, up to {port.high - port.low:g} {port.unit}", todo="widen the limits, or give a margin instead",
+                allowed=f"above 0, up to {port.high - port.low:g} {port.unit}",
+                todo="widen the limits, or give a margin instead",
             )  # fmt: skip
         if not 0 <= margin < 0.5 * (port.high - port.low):
             raise ContractError(

@@ -21,58 +21,20 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivers.alignment import REACH, Acceptance, Delay, Window, markers_of, measured_delay, steady, window
-from drivers.record import BARKER, GUARD, LEAD, Codes, Memory, Plan, Record, blank, cut, fill
+from drivers.alignment import REACH, Acceptance, Delay, Window, markers_of, steady, window
+from drivers.record import BARKER, GUARD, LEAD, Codes, Plan, Record, blank, cut, fill
+from drivers.roles import Digitizer, Generator
+from drivers.timing import Timing
 from hil.device import Port, Provenance, Spec
 from hil.errors import ConfigError, ContractError, HilError
 
 LAYOUTS = 8  # sizes of batches that are remembered
-FINE = 10  # samples a symbol, at most, when the delay is measured
-
-
-class Generator(Protocol):
-    """What plays records. See drivers/keysight_33600.py for the meaning of each."""
-
-    @property
-    def drive(self) -> Port: ...
-    @property
-    def memory(self) -> Memory: ...
-    def prepare(self, sample_rate_hz: float) -> None: ...
-    def encode(self, volts: NDArray[np.float32]) -> Codes: ...
-    def upload(self, codes: Codes) -> None: ...
-    def output(self, on: bool) -> None: ...
-    def trigger(self) -> None: ...
-    def forget(self) -> None: ...
-    def clear(self) -> None: ...
-    def reopen(self) -> None: ...
-    def identify(self) -> str: ...
-    def close(self) -> None: ...
-
-
-class Digitizer(Protocol):
-    """What takes records. See drivers/keysight_infiniivision.py for the meaning of each."""
-
-    @property
-    def reading(self) -> Port: ...
-    @property
-    def memory(self) -> Memory: ...
-    def finer(self, rate_hz: float, most: int) -> int: ...
-    def configure(self, samples: int, rate_hz: float, start_s: float) -> None: ...
-    def arm(self) -> None: ...
-    def wait(self, timeout_s: float) -> None: ...
-    def read(self) -> Record: ...
-    def forget(self) -> None: ...
-    def clear(self) -> None: ...
-    def reopen(self) -> None: ...
-    def identify(self) -> str: ...
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +164,11 @@ class Waveform:
         try:
             self._levels = _levels(self._settings, generator.drive)
             self._check_memories()
+            s = self._settings
+            self._timing = Timing(
+                generator, digitizer, 1 / s.symbol_rate_hz, s.acceptance, s.trigger_timeout_s + s.longest_delay_s,
+                self._spec.outputs.name,
+            )  # fmt: skip
             self._delay = self._worker.submit(self._open).result()
             self._contrast = self._delay.contrast
         except BaseException:
@@ -279,7 +246,7 @@ class Waveform:
             t1 = self._clock()
             self._digitizer.arm()
             self._generator.trigger()
-            self._digitizer.wait(self._patience_s(LEAD + plan.span + REACH))
+            self._digitizer.wait(self._timing.patience_s(LEAD + plan.span + REACH))
             t2 = self._clock()
             measured = self._digitizer.read()
             t3 = self._clock()
@@ -365,17 +332,24 @@ class Waveform:
         return math.ceil(self._settings.longest_delay_s * self._settings.symbol_rate_hz) + 1
 
     def _measure(self) -> Delay:
-        """See when the marker of the empty record comes back, sampled finely."""
-        s, symbol_s, longest = self._settings, 1 / self._settings.symbol_rate_hz, self._longest
-        seen = LEAD + len(BARKER) + GUARD + longest  # symbols; the tail marker begins after them
-        fine = self._digitizer.finer(s.symbol_rate_hz, min(FINE, self._digitizer.memory.most // seen))
+        """See when the marker of the empty record comes back; what plays the record holds it already."""
         self._generator.output(True)
-        self._digitizer.configure(seen * fine, s.symbol_rate_hz * fine, 0.0)
-        self._digitizer.arm()
-        self._generator.trigger()
-        self._digitizer.wait(self._patience_s(seen))
-        measured = self._digitizer.read()
-        return measured_delay(measured, symbol_s, longest, s.acceptance, f"{self._spec.outputs.name}, measuring the delay")
+        return self._timing.delay(self._longest)
+
+    def edge(self, shift_s: float = 0.0) -> tuple[Tensor, Tensor]:
+        """See hil.device.Timed. The edge is that from the high to the low level within the head marker."""
+        return self._worker.submit(self._edge, shift_s).result()
+
+    def _edge(self, shift_s: float) -> tuple[Tensor, Tensor]:
+        try:
+            self._generator.prepare(self._settings.symbol_rate_hz * self._settings.samples_per_symbol)
+            self._generator.upload(self._layout(1).empty)
+            self._generator.output(True)
+            time_s, volts = self._timing.edge(self._delay.delay_s, shift_s)
+        except HilError:
+            self._forget()
+            raise
+        return torch.from_numpy(time_s), torch.from_numpy(volts)
 
     def _check_memories(self) -> None:
         """The longest delay must fit in one record of each."""
@@ -386,11 +360,6 @@ class Waveform:
                 allowed=f"{self._digitizer.memory.most} samples in, {self._generator.memory.most} out",
                 todo="lower longest_delay_s, or raise the memory",
             )  # fmt: skip
-
-    def _patience_s(self, symbols: int) -> float:
-        """For the trigger, and for a record that ends so many symbols and the delay after it."""
-        s = self._settings
-        return s.trigger_timeout_s + symbols / s.symbol_rate_hz + s.longest_delay_s
 
     def _layout(self, values: int) -> Layout:
         if values not in self._layouts:

@@ -20,14 +20,15 @@ import torch
 from torch import nn
 
 from hil.chance import key
-from hil.config import UNTOUCHED, Experiment, arguments, construct, resolve
+from hil.config import Experiment
 from hil.contraction import conv_feedback, dense_feedback
 from hil.data import Dataset
 from hil.device import Chip, Device, Port
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
+from hil.naming import UNTOUCHED, arguments, construct, resolve
 from hil.network import Layer, Network
-from hil.synapses import flat_widths
+from hil.synapses import BesideLinear, flat_widths, reads
 
 ARCHITECTURES = {
     "dense": "hil.synapses:dense",
@@ -103,13 +104,21 @@ def on_node(found: Sequence[nn.Module], device: Device, encode: Encode, decode: 
     """One node, shared by all neurons in time.
 
     Raises:
-        ConfigError: the node has a fixed width that a layer does not have.
+        ConfigError: the node has a fixed width that a layer does not have, or answers with other than a synapse reads.
     """
     widths, size = flat_widths(found, features)[1:-1], device.spec.inputs.size
     if size is not None and any(width != size for width in widths):
         raise ConfigError(
             "hidden layers must be as wide as the device", where="[network]", got=str(widths), allowed=f"{size} each"
         )
+    for number, (synapse, sent) in enumerate(zip(found[1:], widths, strict=True), 1):
+        answered = device.spec.outputs.size or sent
+        wanted = answered + sent if isinstance(synapse, BesideLinear) else answered
+        if (reads(synapse) or sent) != wanted:
+            raise ConfigError(
+                f"synapse {number} does not read what the device answers", where="[network]",
+                got=f"{reads(synapse) or sent} values", allowed=f"{wanted}", todo=f"write answers = {answered}",
+            )  # fmt: skip
     hidden = [Layer(synapse, device, encode, decode) for synapse in found[:-1]]
     return Network([*hidden, Layer(found[-1])], pieces=pieces)
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from torch import Tensor
 
+from calibration.certificate import Instrument
 from drivers.frame_session import FrameLink
 from drivers.link import Link
 from drivers.safe import SafeState, Switchable, board, in_order
@@ -26,12 +27,16 @@ from drivers.spiking import SpikingBoard
 from drivers.transcript import Transcribed, TranscribedFrames, WireLog
 from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
-from hil.config import UNTOUCHED, BenchFile, InstrumentTable, SpikingBench, Using, VirtualTable, arguments, construct, resolve
+from hil.config import Bench, BenchFile, DirectBench, InstrumentTable, SpikingBench, Using, VirtualTable
 from hil.device import Chip, Device, Spec
+from hil.direct_bench import NODE, Unguarded, direct_node
 from hil.errors import ConfigError, Ended
 from hil.guardian.guard import Guard, guarded
+from hil.naming import UNTOUCHED, arguments, construct, resolve
 from hil.run.recovery import Patience
 from sim_devices.bench import ServedBench, build, spawn
+from sim_devices.control import ControlClient
+from sim_devices.fabrication import CABLE, node_specimen, specimen
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_bench import ServedBoard, VirtualBoard, spawn_board
 from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
@@ -47,17 +52,18 @@ LINK_S = 5.0  # what a link may wait by itself, unless the file says otherwise
 class Opened:
     """device or chip: ready to drive. facts: of the node. resources: instrument -> who answered. twin: the belief.
 
-    guard: who makes its outputs safe if this program cannot; `guard.beat` for long work without the device. patience: of
-    recovery.
+    instruments: the same who answered, as values. guard: who makes its outputs safe if this program cannot; `guard.beat` for
+    long work without the device. patience: of recovery.
     """
 
     device: Device | None
     chip: Chip | None
     facts: dict[str, Any]
     resources: dict[str, str]
-    guard: Guard
+    guard: Guard | Unguarded
     twin: Using | None = None
     patience: Patience = field(default_factory=Patience)
+    instruments: Mapping[str, Instrument] = field(default_factory=dict)
 
 
 class OnPlant:
@@ -70,6 +76,11 @@ class OnPlant:
     def spec(self) -> Spec:
         return self._inner.spec
 
+    @property
+    def control(self) -> ControlClient:
+        """Of the plant: what is true of it, for those who judge what was measured."""
+        return self._bench.control
+
     def program(self, params: Tensor) -> None:
         self._inner.program(params)
 
@@ -81,6 +92,9 @@ class OnPlant:
 
     def submit(self, x: Tensor) -> Future[Tensor]:
         return self._inner.submit(x)
+
+    def edge(self, shift_s: float = 0.0) -> tuple[Tensor, Tensor]:
+        return self._inner.edge(shift_s)
 
     def close(self) -> None:
         self._inner.close()
@@ -164,7 +178,7 @@ def ended(what: str, words: str) -> Ended:
 
 
 @contextmanager
-def open_bench(bench: BenchFile | SpikingBench, where: str, run: Path | None = None, wire: bool = False) -> Iterator[Opened]:
+def open_bench(bench: Bench, where: str, run: Path | None = None, wire: bool = False) -> Iterator[Opened]:
     """Open the instruments of `bench`; a [virtual] bench is started first and stopped last. Leaving closes the device.
 
     Args:
@@ -176,10 +190,23 @@ def open_bench(bench: BenchFile | SpikingBench, where: str, run: Path | None = N
         WrongInstrument, CommandRefused, MeasurementError. RunError: another program owns an instrument. GuardianLost.
         UnsafeOutputs: also on leaving.
     """
+    if isinstance(bench, DirectBench):
+        yield _direct(bench, where, wire)
+        return
     log = run / "wire" if run and wire else None
     opened = _open_board(bench, where, run, log) if isinstance(bench, SpikingBench) else _open_waveform(bench, where, run, log)
     with opened as found:
         yield found
+
+
+def _direct(bench: DirectBench, where: str, wire: bool) -> Opened:
+    if wire:
+        raise ConfigError(
+            "this bench has no wire to keep a transcript of", where=where, got="wire = true", outputs=UNTOUCHED,
+            todo="remove wire from [train]",
+        )  # fmt: skip
+    node = direct_node(bench, where)
+    return Opened(node.device, None, node.facts, {}, Unguarded(), bench.twin, instruments={NODE: node.who})
 
 
 @contextmanager
@@ -207,7 +234,8 @@ def _open_board(bench: SpikingBench, where: str, run: Path | None, log: Path | N
         answered = f"{who.maker} {who.model}   {port}   SN {who.serial}   fw {who.firmware}"
         chip: Chip = OnBoard(opened, served) if served else opened
         facts = {"bench": bench.name, **(bench.virtual or {})}
-        yield Opened(None, chip, facts, {BOARD: answered}, guard, patience=patience)
+        found = {BOARD: Instrument(who.maker, who.model, who.serial, who.firmware)}
+        yield Opened(None, chip, facts, {BOARD: answered}, guard, patience=patience, instruments=found)
 
 
 def _guarded(bench: BenchFile | SpikingBench, resources: Sequence[str], run: Path | None, stack: ExitStack) -> Guard:
@@ -264,10 +292,10 @@ def _open_waveform(bench: BenchFile, where: str, run: Path | None, log: Path | N
         served = stack.enter_context(spawn(_lingering(description(bench, where), run))) if bench.virtual else None
         addresses = served.resources if served else {AWG: str(awg.resource), SCOPE: str(bench.scope.resource)}
         guard = _guarded(bench, [addresses[AWG], addresses[SCOPE]], run, stack)
-        generator, awg_line = _instrument(awg, addresses[AWG], f"{where}: [awg]", guard, stack, log)
+        generator, awg_line, awg_who = _instrument(awg, addresses[AWG], f"{where}: [awg]", guard, stack, log)
         stack.push(guard.leaving(generator.close))
         guard.watch(in_order([_safe_state(generator, f"{where}: [awg]")], bench.safe.order))
-        digitizer, scope_line = _instrument(bench.scope, addresses[SCOPE], f"{where}: [scope]", guard, stack, log)
+        digitizer, scope_line, scope_who = _instrument(bench.scope, addresses[SCOPE], f"{where}: [scope]", guard, stack, log)
         waveform = Waveform(generator, digitizer, settings, "twin" if served else "real")
         stack.push(guard.leaving(waveform.close))
         device: Device = OnPlant(waveform, served) if served else waveform
@@ -275,7 +303,8 @@ def _open_waveform(bench: BenchFile, where: str, run: Path | None, log: Path | N
             "bench": bench.name,
             **({"use": bench.virtual.node.use, **bench.virtual.node.settings()} if bench.virtual else {}),
         }
-        yield Opened(device, None, facts, {AWG: awg_line, SCOPE: scope_line}, guard, bench.twin, patience)
+        lines, found = {AWG: awg_line, SCOPE: scope_line}, {AWG: awg_who, SCOPE: scope_who}
+        yield Opened(device, None, facts, lines, guard, bench.twin, patience, found)
 
 
 V = TypeVar("V", VirtualBench, VirtualBoard)
@@ -309,8 +338,8 @@ def _driver(table: InstrumentTable, where: str, given: Sequence[str] = ("scpi",)
 
 def _instrument(
     table: InstrumentTable, address: str, where: str, guard: Guard, stack: ExitStack, log: Path | None
-) -> tuple[Any, str]:
-    """An opened, identified driver, and a line that says who answered."""
+) -> tuple[Any, str, Instrument]:
+    """An opened, identified driver, a line that says who answered, and who."""
     driver, settings = _driver(table, where)
     link: Link = VisaLink(address, beat=guard.beat)
     link.timeout_s = table.timeout_s or link.timeout_s
@@ -320,7 +349,8 @@ def _instrument(
     stack.callback(link.close)  # the driver closes it too; this is for what happens before there is a driver
     scpi = Scpi(link, expect=Expect(table.maker or "", table.model or "", table.serial or ""))
     who = scpi.identify()
-    return driver(scpi, **settings), f"{who.maker} {who.model}   {address}   SN {who.serial}   fw {who.firmware}"
+    line = f"{who.maker} {who.model}   {address}   SN {who.serial}   fw {who.firmware}"
+    return driver(scpi, **settings), line, Instrument(who.maker, who.model, who.serial, who.firmware)
 
 
 def description(bench: BenchFile, where: str) -> VirtualBench:
@@ -337,8 +367,11 @@ def description(bench: BenchFile, where: str) -> VirtualBench:
         )  # fmt: skip
     boxes = tuple(_box(name, use, f"{where}: [virtual.{name}]") for name, use in ((AWG, table.awg), (SCOPE, table.scope)))
     node = resolve(table.node.use, f"{where}: [virtual.node]")
-    part = Part(table.node.use, arguments(node, table.node.settings(), f"{where}: [virtual.node]"))
-    wire = VirtualWire(AWG, SCOPE, part, **_cable(table, where))
+    settings, cable = arguments(node, table.node.settings(), f"{where}: [virtual.node]"), _cable(table, where)
+    if table.specimen is not None:
+        settings = node_specimen(construct(node, settings, f"{where}: [virtual.node]"), table.specimen, f"{where}: [virtual]")
+        cable = {**cable, **specimen({"delay_s": cable.get("delay_s", 0.0)}, CABLE, table.specimen)}
+    wire = VirtualWire(AWG, SCOPE, Part(table.node.use, settings), **cable)
     return VirtualBench(
         boxes, (wire,), table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path, faults=table.faults
     )
@@ -353,8 +386,17 @@ def _cable(table: VirtualTable, where: str) -> dict[str, Any]:
     return arguments(Cable, table.cable, f"{where}: [virtual.cable]")
 
 
-def serve_bench(bench: BenchFile | SpikingBench, where: str, out: Console) -> None:
-    """Serve the virtual side of `bench` from this process until Ctrl-C."""
+def serve_bench(bench: Bench, where: str, out: Console) -> None:
+    """Serve the virtual side of `bench` from this process until Ctrl-C.
+
+    Raises:
+        ConfigError: it has none, or none that has a wire.
+    """
+    if isinstance(bench, DirectBench):
+        raise ConfigError(
+            "there is nothing to serve", where=where, got=f'shape = "{bench.shape}", called directly', outputs=UNTOUCHED,
+            allowed='shape = "waveform" or "spiking"', todo="train on it, or calibrate it, as it is",
+        )  # fmt: skip
     if isinstance(bench, SpikingBench):
         with spawn_board(_virtual_board(bench.virtual or {}, f"{where}: [virtual]")) as board:
             out.print(f"board    {board.port}      a serial line; Ctrl-C ends the bench", soft_wrap=True)

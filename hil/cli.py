@@ -113,16 +113,20 @@ def train(
     wire
         Keep what is said to every instrument in wire/ in the run folder; the same as --set train.wire=true.
     """
-    from hil.config import dump, find, read_experiment
+    from hil.config import dump, read_experiment
     from hil.run.folder import RunFolder, write_atomic
 
     chosen = read_experiment(experiment, (*set, *["train.record=true"] * record, *["train.wire=true"] * wire))
-    bench = None if chosen.device.bench is None else find(chosen.device.bench, experiment).read_bytes()
+    kept = {}
+    if chosen.device.bench is not None:
+        from hil.certified import bench_files
+
+        kept = bench_files(chosen.device.bench, experiment)
     folder = RunFolder.create(run or _fresh(chosen.name or experiment.stem))
     with folder.owned():
         try:
-            if bench is not None:
-                write_atomic(folder.path / "bench.toml", bench)
+            for name, payload in kept.items():
+                write_atomic(folder.path / name, payload)
             folder.write_config(dump(chosen))
             _execute(folder, experiment, None)
         except (HilError, KeyboardInterrupt) as error:
@@ -275,8 +279,9 @@ def replay(
 
 @app.command
 def report(*runs: Path) -> None:
-    """Write report.html into each run folder, from what is in it."""
+    """Write report.html into each run folder, from what is in it; or the page of a calibration beside its file."""
     from hil.report import render
+    from hil.report.certificate import render as render_certificate
     from hil.run.folder import RunFolder
     from hil.search.report import render as render_search
 
@@ -285,10 +290,13 @@ def report(*runs: Path) -> None:
             "which run?",
             where="hil report",
             got="no folder",
-            allowed="run folders",
+            allowed="run folders, or calibrations/….toml",
             todo="hil report RUN; hil list runs shows them",
         )
     for path in runs:
+        if path.suffix == ".toml":
+            out.print(f"report  {render_certificate(path)}", soft_wrap=True)
+            continue
         searched = (RunFolder.open(path).path / "search.toml").is_file()
         out.print(f"report  {(render_search if searched else render)(path)}", soft_wrap=True)
 
@@ -343,6 +351,37 @@ def compare(comparison: Path, /, *, out_: Annotated[Path | None, Parameter(name=
 
 
 @app.command
+def calibrate(
+    bench: Path,
+    /,
+    *,
+    out_: Annotated[Path | None, Parameter(name="--out")] = None,
+    check: Annotated[bool, Parameter(name="--check", negative=())] = False,
+    seed: int = 0,
+) -> None:
+    """Find out what the bench of BENCH.toml really is, and save it for hil train.
+
+    Parameters
+    ----------
+    bench
+        The bench file.
+    out_
+        The folder of calibrations; calibrations/ by default.
+    check
+        Measure nothing anew: say what changed since the bench was calibrated, and whether the calibration still holds.
+    seed
+        Of the order of drives.
+    """
+    from hil import calibrating
+
+    folder = out_ or calibrating.FOLDER
+    if check:
+        calibrating.check(bench, folder, out)
+    else:
+        calibrating.calibrate(bench, folder, seed, out)
+
+
+@app.command
 def serve(bench: Path, /) -> None:
     """Serve the virtual bench of BENCH.toml until Ctrl-C; any VISA client can open the resources that it prints."""
     from hil.bench import serve_bench
@@ -371,8 +410,8 @@ def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] 
 @app.command
 def describe(name: str, /) -> None:
     """What module:Class (or one of our short names) is, and its settings with units and defaults."""
-    from hil.config import resolve
     from hil.experiment import CHIPS, LEARNERS, TWINS
+    from hil.naming import resolve
 
     target = resolve(name, f"hil describe {name}", {**LEARNERS, **TWINS, **CHIPS})
     if not (inspect.isclass(target) or inspect.isfunction(target)):

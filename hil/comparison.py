@@ -33,10 +33,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
-from hil.config import UNTOUCHED, Experiment, Section, checked, dump, find, override, read_toml
+from hil.certified import bench_files
+from hil.config import Experiment, Section, checked, dump, find, override, read_toml
 from hil.errors import ConfigError, Interrupted, RunError, Stopped
 from hil.experiment import checked_settings, dataset
 from hil.launch import launch
+from hil.naming import UNTOUCHED
 from hil.report import render
 from hil.report.comparing import outcome, table, write
 from hil.report.standings import Outcome, Row, Standings
@@ -213,8 +215,8 @@ def _train(cell: Cell) -> None:
                 shutil.rmtree(cell.folder)  # nothing was committed
         folder = RunFolder.create(cell.folder)
         bench = cell.experiment.device.bench
-        if bench is not None:
-            shutil.copy(find(bench, cell.origin), folder.path / "bench.toml")
+        for name, payload in {} if bench is None else bench_files(bench, cell.origin).items():
+            write_atomic(folder.path / name, payload)
         folder.config.write_text(dump(cell.experiment))
         write_atomic(folder.path / ASKED, dump(cell.experiment).encode())
         launch(folder, cell.origin, None, quiet)

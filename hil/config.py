@@ -18,12 +18,9 @@ seed = 0
 from __future__ import annotations
 
 import difflib
-import importlib
-import inspect
-import math
 import os
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -33,10 +30,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hil import toml
 from hil.errors import ConfigError
-from hil.units import quantity, suffix_of
+from hil.naming import KINDS, UNTOUCHED, shortened, unknown
 
 M = TypeVar("M", bound=BaseModel)
-UNTOUCHED = "untouched; nothing was opened"
 
 
 class Section(BaseModel):
@@ -142,7 +138,7 @@ Rung = Literal["log", "rescale", "servo", "recalibrate", "roll_back", "stop"]
 class SentinelTable(Section, strict=True):
     """every: steps between looks, at least. policy: what is done about a drift, in this order; see calibration/sentinel.py.
     warn, act: by what share of its half swing the node's answers may differ from the reference. period: of the node in its
-    drive's unit; left out: that of [encode], or of the twin. margin: of a node without one, kept free at both rails for the servo.
+    drive's unit; left out: that of [encode], or of the twin. margin: of a node without one, kept free at both rails.
     """
 
     every: Annotated[int, Field(gt=0)] = 20
@@ -194,9 +190,11 @@ class InstrumentTable(Using):
 
 class VirtualTable(Section):
     """The simulated side of a bench: which boxes, which node, how they are served. linger_s: how long it outlives its parent.
-    log_path: a file that is told what the outputs do. faults: see docs/virtual_bench.md."""
+    log_path: a file that is told what the outputs do. faults: see docs/virtual_bench.md. specimen: the node and the cable stray
+    from these tables as a specimen does, drawn from this number; left out: they are as they stand here."""
 
     seed: int = 0
+    specimen: Annotated[int, Field(ge=0, strict=True)] | None = None
     transport: Literal["hislip", "socket"] = "hislip"
     linger_s: Annotated[float, Field(ge=0)] = 0.0
     log_path: str | None = None
@@ -219,6 +217,16 @@ class GuardianTable(Section):
 
     silence_s: Annotated[float, Field(ge=1, le=86_400)] = 60.0
     patience_s: Annotated[float, Field(ge=0, le=3_600)] = 10.0
+
+
+class CalibrationTable(Section):
+    """use: the file of the calibration that this bench is used with. max_age: beyond it, it is stale. policy: what to do about
+    one that does not fit. procedures: "module:function" with the steps of hil calibrate, instead of those of the shape."""
+
+    use: str | None = None
+    max_age: float | str = "24 h"
+    policy: Literal["refuse", "warn"] = "refuse"
+    procedures: str | None = None
 
 
 class SlewTable(Section):
@@ -249,6 +257,7 @@ class SpikingBench(Section):
     virtual: dict[str, Any] | None = None
     safe: SpikingSafe = SpikingSafe()
     guardian: GuardianTable = GuardianTable()
+    calibration: CalibrationTable = CalibrationTable()
 
 
 class BenchFile(Section):
@@ -265,6 +274,33 @@ class BenchFile(Section):
     virtual: VirtualTable | None = None
     safe: WaveformSafe = WaveformSafe()
     guardian: GuardianTable = GuardianTable()
+    calibration: CalibrationTable = CalibrationTable()
+
+
+class DirectTable(Section):
+    """The node of a bench that has no instruments. seed: of its noise."""
+
+    seed: int = 0
+    node: Using
+
+
+class DirectBench(Section):
+    """A bench of many channels at once: a mesh of interferometers, or a modulator, a medium and a camera. There are no drivers
+    for heater boards, modulators and cameras yet, so it is virtual, and its twin is called directly."""
+
+    name: str
+    shape: Literal["mesh", "camera"]
+    virtual: DirectTable
+    twin: Using | None = None
+    calibration: CalibrationTable = CalibrationTable()
+
+    @property
+    def log(self) -> LogTable:
+        """There is no wire."""
+        return LogTable()
+
+
+Bench = BenchFile | SpikingBench | DirectBench
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -303,12 +339,32 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     return checked(Experiment, table, str(path))
 
 
-def read_bench(path: Path) -> BenchFile | SpikingBench:
+def read_bench(path: Path) -> Bench:
     """Raises: ConfigError."""
     table = read_toml(path)
     if table.get("shape") == "spiking":
         return checked(SpikingBench, table, str(path))
+    if table.get("shape") in ("mesh", "camera"):
+        return checked(DirectBench, _without_instruments(table, str(path)), str(path))
     return checked(BenchFile, table, str(path))
+
+
+def _without_instruments(table: dict[str, Any], where: str) -> dict[str, Any]:
+    shape, virtual = table["shape"], table.get("virtual")
+    parts = {**table, **{f"virtual.{key}": value for key, value in (virtual if isinstance(virtual, dict) else {}).items()}}
+    boxes = [
+        name
+        for name, part in parts.items()
+        if isinstance(part, dict) and {"use", "resource"} & set(part) and name not in ("twin", "virtual.node", "calibration")
+    ]
+    if boxes or virtual is None:
+        raise ConfigError(
+            f"there are no instruments of the {shape} shape yet, so such a bench is virtual", where=where,
+            got=", ".join(f"[{name}]" for name in boxes) or "no [virtual.node]", outputs=UNTOUCHED,
+            allowed="[virtual.node], a twin that is called directly",
+            todo="remove these tables" if boxes else f"add [virtual.node], as in benches/ for shape = \"{shape}\"",
+        )  # fmt: skip
+    return table
 
 
 def dump(model: BaseModel) -> str:
@@ -332,120 +388,6 @@ def find(name: str, near: Path) -> Path:
     )  # fmt: skip
 
 
-def resolve(use: str, where: str, short: Mapping[str, str] = {}) -> Any:
-    """The object that `use` names: "module:Class", or one of our short names.
-
-    Raises:
-        ConfigError: no such module or name; the nearest short name is offered.
-    """
-    path = short.get(use, use)
-    module, colon, name = path.partition(":")
-    if not colon:
-        hint = nearest(use, short)
-        raise ConfigError(
-            f'"{use}" is not known', where=where, allowed=", ".join(short) + " or module:Class", outputs=UNTOUCHED,
-            todo=f'did you mean "{hint}"?' if hint else "choose one of these",
-        )  # fmt: skip
-    try:
-        return getattr(importlib.import_module(module), name)
-    except Exception as error:  # a foreign module may fail in any way while it is imported
-        raise ConfigError(
-            f'cannot import "{path}"', where=where, got=f"{type(error).__name__}: {error}",
-            allowed="module:Class, importable from here", outputs=UNTOUCHED,
-            todo="check the spelling, that the package is installed, and that the module can be imported by itself",
-        ) from error  # fmt: skip
-
-
-def construct(target: Callable[..., Any], settings: Mapping[str, Any], where: str) -> Any:
-    """`target(**settings)`, for a target and settings that come from a file.
-
-    Raises:
-        ConfigError: it refuses them in words of its own. Refused: it refuses them in ours.
-    """
-    try:
-        return target(**settings)
-    except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError, AssertionError) as error:
-        given = ", ".join(f"{key} = {_short(value)}" for key, value in settings.items() if key != "params") or "no settings"
-        raise ConfigError(
-            "these settings are refused", where=where, got=f"{given}: {str(error).splitlines()[0] if str(error) else error!r}",
-            outputs=UNTOUCHED, todo="correct the settings of this section",
-        ) from error  # fmt: skip
-
-
-def arguments(target: Any, table: Mapping[str, Any], where: str, skip: Sequence[str] = ()) -> dict[str, Any]:
-    """`table` as keyword arguments of `target`: names checked, texts with units parsed by the unit in the parameter's name.
-
-    A parameter `v_pi_v` may be written `v_pi = "3.5 V"` or `v_pi_v = 3.5`.
-
-    Raises:
-        ConfigError: an unknown key (the nearest is named), a value of the wrong kind, or a missing one.
-    """
-    try:
-        parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{target!r} takes no settings", where=where, allowed="a class, or a function", outputs=UNTOUCHED,
-            todo="name another module:Class",
-        ) from error  # fmt: skip
-    known = {n: p for n, p in parameters.items() if n not in skip and n != "self"}
-    found: dict[str, Any] = {}
-    for key, value in table.items():
-        place = f"{where} {key}"
-        if key in known:
-            unit = next((u for i in range(1, len(key)) if key[i] == "_" and (u := suffix_of(key, key[:i]))), None)
-            found[key] = quantity(value, unit, place) if unit and isinstance(value, str) else value
-            _of_its_kind(found[key], known[key].annotation, place)
-            continue
-        full = next((name for name in known if suffix_of(name, key)), None)
-        if full is None:
-            raise _unknown(place.rsplit(" ", 1)[0], key, value, [*known, *(n.rsplit("_", 1)[0] for n in known)])
-        found[full] = quantity(value, suffix_of(full, key) or "", place)
-    missing = [n for n, p in known.items() if p.default is p.empty and p.kind is p.KEYWORD_ONLY and n not in found]
-    if missing:
-        raise ConfigError(
-            "settings are missing", where=where, got="no " + ", ".join(missing), outputs=UNTOUCHED, todo="add them"
-        )
-    return found
-
-
-KINDS: Mapping[str, tuple[type, ...]] = {"float": (float, int), "int": (int,), "bool": (bool,), "str": (str,)}
-
-
-def _of_its_kind(value: object, annotation: object, place: str) -> None:
-    """Refuse NaN, and a value that a parameter annotated with plain kinds ("float", "int | None") does not take."""
-    written = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    kinds = [kind for part in written.split("|") if (kind := part.strip()) != "None"]
-    plain = bool(kinds) and all(kind in KINDS for kind in kinds)
-    fits = (
-        any(isinstance(value, KINDS[kind]) and (kind == "bool" or not isinstance(value, bool)) for kind in kinds)
-        if plain
-        else True
-    )
-    if not fits or (isinstance(value, float) and math.isnan(value)):
-        raise ConfigError(
-            "a value of the wrong kind", where=place, got=_short(value), allowed=" or ".join(kinds) + ", never NaN",
-            outputs=UNTOUCHED, todo="correct the value",
-        )  # fmt: skip
-
-
-def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    """The known name closest to `name`, or ""."""
-    return next(iter(difflib.get_close_matches(name, list(known), 1, 0.5)), "")
-
-
-def _unknown(where: str, key: str, value: object, known: Sequence[str]) -> ConfigError:
-    hint = nearest(key, known)
-    return ConfigError(
-        f"{key} = {_short(value)}: unknown key" + (f'. Did you mean "{hint}"?' if hint else ""),
-        where=where, allowed=", ".join(dict.fromkeys(known)), outputs=UNTOUCHED, todo="correct or remove the key",
-    )  # fmt: skip
-
-
-def _short(value: object) -> str:
-    text = f'"{value}"' if isinstance(value, str) else str(value)
-    return text if len(text) < 60 else text[:57] + "..."
-
-
 def override(table: dict[str, Any], text: str) -> None:
     """Set `section.key=value` in `table`; a value that is not TOML is a string.
 
@@ -456,7 +398,7 @@ def override(table: dict[str, Any], text: str) -> None:
     keys = path.strip().split(".")
     if not equals or not all(keys) or len(keys) > toml.MOST_PARTS:
         raise ConfigError(
-            "not an override", where=f"--set {_short(text)}", allowed="section.key=value", outputs=UNTOUCHED,
+            "not an override", where=f"--set {shortened(text)}", allowed="section.key=value", outputs=UNTOUCHED,
             todo="write it so, without spaces, or in quotes: --set train.epochs=3",
         )  # fmt: skip
     try:
@@ -465,7 +407,7 @@ def override(table: dict[str, Any], text: str) -> None:
         parsed = value.strip()  # a bare word is a string: --set learner.use=dfa
     except ValueError as error:
         raise ConfigError(
-            "not a value", where=f"--set {_short(text)}", got=str(error), allowed="section.key=value", outputs=UNTOUCHED,
+            "not a value", where=f"--set {shortened(text)}", got=str(error), allowed="section.key=value", outputs=UNTOUCHED,
             todo="write a shorter one",
         ) from error  # fmt: skip
     for key in keys[:-1]:
@@ -499,14 +441,14 @@ def _explained(model: type[BaseModel], fault: Any, where: str, count: int) -> Co
     allowed = "a section with keys of its own" if fault["type"] == "model_type" else fault["msg"]
     section = f"{where}: [{'.'.join(path[:-1])}]" if len(path) > 1 else where
     if fault["type"] == "extra_forbidden":
-        return _unknown(section, path[-1], fault["input"], _fields(model, path[:-1]))
+        return unknown(section, path[-1], fault["input"], _fields(model, path[:-1]))
     more = f" ({count - 1} more after this one)" if count > 1 else ""
     if fault["type"] == "missing":
         return ConfigError(
             f"{path[-1]} is missing{more}", where=section, outputs=UNTOUCHED, todo=f"add {path[-1]} to the file",
         )  # fmt: skip
     return ConfigError(
-        f"{path[-1]} = {_short(fault['input'])}: wrong value{more}", where=section, allowed=allowed,
+        f"{path[-1]} = {shortened(fault['input'])}: wrong value{more}", where=section, allowed=allowed,
         outputs=UNTOUCHED, todo="correct the value",
     )  # fmt: skip
 

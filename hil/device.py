@@ -158,6 +158,21 @@ class Streaming(Device, Protocol):
 
 
 @runtime_checkable
+class Timed(Protocol):
+    """A device that shows when its answer comes: one edge of the drive, sampled as finely as its instruments can."""
+
+    def edge(self, shift_s: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Play the edge once: (time since it left in s, float64; reading in the unit of the output port), both (n,), from some
+        time before the answer until it has settled.
+
+        Args:
+            shift_s: the first sample comes so much later than at 0; fractions of a sample show what lies between samples.
+        Raises:
+            LinkError, InstrumentError, MeasurementError: as `forward`.
+        """
+
+
+@runtime_checkable
 class Restorable(Protocol):
     """A plant whose hidden state (drift clock, noise counter, membrane) can be saved, so that a resume is exact.
 

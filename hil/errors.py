@@ -6,6 +6,7 @@
     │   ├── DataError                a data set that is missing, damaged or of the wrong shape
     │   ├── OutOfRange               a value outside its Port's limits; NaN always is
     │   ├── ContractError            an object that does not keep Device, Twin, Learner or Link
+    │   ├── BudgetSpent              more node evaluations than were granted
     │   └── RunError                 a run folder that is missing, damaged, full or in use
     ├── LinkError                    the wire
     │   ├── OpenFailed               nobody answers at this address
@@ -23,12 +24,15 @@
     │   ├── Saturated                the converter sat at a rail
     │   ├── NotAReading              sentinel (9.9E37), hole, NaN
     │   ├── Misaligned               the marker is not where it must be
+    │   │   ├── Flat                 nothing moves at all: no light, no cable, a stuck channel
+    │   │   └── Late                 it is there, later than it is looked for
     │   ├── MissedTrigger            nothing was acquired
     │   ├── Jumped                   the node answers otherwise than a moment ago: a mode hop, light lost
     │   ├── Drifted                  it answers otherwise than its reference, and nothing that is allowed puts that right
     │   ├── Unrepeatable             a temporal device lost its state, and its noise is not what it was: repeat the batch
     │   └── ReplayDiffers            a replay was asked what was never recorded
     │       └── TapeEnded            or more than was recorded
+    ├── NotCalibrated                the bench was measured, and is not what its twin or its calibration says
     ├── Stopped                      a fault ended the run; it is committed and resumable; the cause is chained
     ├── Interrupted                  the user asked to stop; the run is resumable
     ├── GuardianLost                 nobody would make the outputs safe if this program died; nothing more is sent
@@ -89,6 +93,10 @@ class OutOfRange(Refused):
 
 
 class ContractError(Refused):
+    pass
+
+
+class BudgetSpent(Refused):
     pass
 
 
@@ -160,6 +168,14 @@ class Misaligned(MeasurementError):
     pass
 
 
+class Flat(Misaligned):
+    pass
+
+
+class Late(Misaligned):
+    pass
+
+
 class MissedTrigger(MeasurementError):
     pass
 
@@ -181,6 +197,10 @@ class ReplayDiffers(MeasurementError):
 
 
 class TapeEnded(ReplayDiffers):
+    pass
+
+
+class NotCalibrated(HilError):
     pass
 
 

@@ -17,30 +17,30 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from calibration.sentinel import DriftSentinel, Watch
-from calibration.steering import Steered, steered
-from hil import accelerator
+from calibration.sentinel import DriftSentinel
+from calibration.steering import Steered
+from hil import accelerator, watching
 from hil.architecture import closing, largest, on_chip, on_node, synapses
 from hil.chance import generator
-from hil.config import UNTOUCHED, Experiment, arguments, construct, default_threads, dump, find, read_bench, resolve
+from hil.config import Experiment, default_threads, dump, find, read_bench
 from hil.data import Dataset, load, subset
 from hil.device import Chip, Device, Port, Recoverable
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
 from hil.learner import Learner
+from hil.naming import UNTOUCHED, arguments, construct, resolve
 from hil.network import Network
 from hil.run import diagnostics
 from hil.run.loop import Plan, Training
-from hil.run.meter import Metered, MeteredChip, metered
+from hil.run.meter import Allow, Metered, MeteredChip, freely, metered
 from hil.run.recovery import Ladder, Patience, Told, untold
 from hil.run.resilient import resilient, resilient_chip
 from hil.run.summary import Labels
-from hil.run.transfer import Transfer, measure
+from hil.run.transfer import Transfer, foretold, measure, probed
 from hil.shift import shifted
 from hil.synapses import channels_of, flat_widths
 from hil.units import quantity
 from sim_devices.lif_array import Neuron
-from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 from sim_devices.spiking_array import TwinChip
 from sim_devices.twin import Twin, follow
@@ -67,7 +67,12 @@ LEARNERS = {
     "phyll": "hil.learners.phyll:PhyLL",
     "spide": "hil.learners.spide:SPIDE",
 }
-TWINS = {"mach_zehnder": "sim_devices.mach_zehnder:MachZehnder", "tabulated": "sim_devices.tabulated:Tabulated"}
+TWINS = {
+    "mach_zehnder": "sim_devices.mach_zehnder:MachZehnder",
+    "tabulated": "sim_devices.tabulated:Tabulated",
+    "mzi_mesh": "sim_devices.mzi_mesh:MZIMesh",
+    "scattering": "sim_devices.scattering:Scattering",
+}
 CHIPS = {"lif": "sim_devices.spiking_array:TwinChip"}
 FUSED = ("Adam", "AdamW", "SGD")  # torch's optimisers with a fused step on CPU
 
@@ -78,7 +83,7 @@ class Node:
 
     twin: the differentiable belief about a device, for references and reports. facts: for results. resources: instrument -> who
     answered; empty if nothing left this process. patience: with its faults. beat: a sign of life, for long pauses. settings: of
-    the bench, whole, as text.
+    the bench, whole, as text. beware: what must be told about its calibration.
     """
 
     source: Device | None
@@ -89,24 +94,28 @@ class Node:
     patience: Patience = field(default_factory=Patience)
     beat: Callable[[], None] = lambda: None
     settings: str = ""
+    beware: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Wired:
-    """A network around a node. devices: all of them, counted; a learner may cut more from a chip while it is built."""
+    """A network around a node. devices: all of them, counted; a learner may cut more from a chip while it is built.
+    honesty: of the twin, see hil/run/transfer.py."""
 
     net: Network
     devices: Callable[[], tuple[Metered, ...]]
     decode: Decode | None = None
     transfer: Transfer | None = None
     sentinel: DriftSentinel | None = None
+    honesty: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Built:
     """A training ready to run, and what the report wants to know. `transfer` is None where none was measured.
 
-    tape: how much will be recorded, or "".
+    tape: how much will be recorded, or "". honesty: how the twin foretold the node, see hil/run/transfer.py; None if there is
+    no twin, or nothing was measured.
     """
 
     training: Training
@@ -115,17 +124,21 @@ class Built:
     experiment: Experiment
     transfer: Transfer | None
     tape: str = ""
+    honesty: dict[str, Any] | None = None
 
     @property
     def model(self) -> Callable[[Tensor], Tensor] | None:
-        """The twin's noiseless response, drive -> reading."""
-        return None if self.node.twin is None else self.node.twin.ideal
+        """The twin's noiseless response, drive -> reading; None also for a node of many channels: that is no curve."""
+        twin = self.node.twin
+        return None if twin is None or twin.spec.inputs.size is not None else twin.ideal
 
-    def transfer_table(self) -> dict[str, Any]:
-        """The measured transfer curve beside the twin's, for diagnostics.json."""
-        assert self.transfer is not None  # only called when it was measured
+    def first_diagnostics(self) -> dict[str, Any]:
+        """What diagnostics.json begins with: the measured transfer curve beside the twin's, and how honest the twin is."""
+        if self.transfer is None:
+            return {}
         spec = self.training.devices[0].spec
-        return diagnostics.transfer_table(self.transfer, self.model, spec.inputs.unit, spec.outputs.unit)
+        table = diagnostics.transfer_table(self.transfer, self.model, spec.inputs.unit, spec.outputs.unit)
+        return {"transfer": table, **({} if self.honesty is None else {"honesty": self.honesty})}
 
     def introduction(self) -> Iterator[str]:
         """What is about to happen, a line each."""
@@ -141,6 +154,8 @@ class Built:
             f"data    {data.name}: {len(data.train):,} train · {len(data.validation):,} validation · {len(data.test):,} test"
             f"   network {data.train.x.shape[1]}-{shape}, {self.experiment.learner.use}"
         )
+        if self.honesty is not None:
+            yield f"twin    {foretold(self.honesty)}"
         if self.tape:
             yield f"tape    {self.tape}"
 
@@ -168,7 +183,7 @@ def checked_settings(experiment: Experiment, where: str) -> None:
     _learner(experiment, where)
     _steps(experiment, where)
     if experiment.device.chip is not None:
-        _static(experiment, where)
+        watching.static(experiment, str(where))
 
 
 @contextmanager
@@ -182,6 +197,8 @@ def built(
     record: bool = False,
     node: Node | None = None,
     given: Dataset | None = None,
+    fresh: bool = False,
+    allow: Allow = freely,
 ) -> Iterator[Built]:
     """Build `experiment`, read from the file `where`; closes all it opened.
 
@@ -189,6 +206,8 @@ def built(
         bench_copy: bench file to use instead of the one named, when a run folder holds a copy. run: that folder.
         told: hears of every fault and recovery. record: onto a tape in `run`. node: used instead of opening the device.
         given: data to use instead of those of [data], for a search that splits them in its own way.
+        allow: asked before every shot, see Metered.
+        fresh: a run begins here, so the transfer curve is measured even if [decode] needs none: the twin is held against it.
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
     """
@@ -204,11 +223,11 @@ def built(
     torch.set_num_threads(experiment.train.threads or default_threads(served, largest(chain), experiment.train.batch))
     with ExitStack() as stack:
         tape = stack.enter_context(_tape(run)) if record and run else None  # closed last: it has the device's last shot
-        node = _resilient(node or _open(experiment, where, bench_copy, run, stack), told)
+        node = resilient_node(node or _open(experiment, where, bench_copy, run, stack), told)
         follow(node.twin, None, None, on)
         if tape is not None:
-            node = _recorded(experiment, node, tape)
-        wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], on, place, told)
+            node = _recorded(experiment, node, tape, fresh)
+        wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], on, place, fresh, allow, told)
         wired.net.to(on)
         model = None if node.twin is None else node.twin.ideal
         rng = generator(experiment.seed, 0, "learner")
@@ -224,7 +243,8 @@ def built(
         labels = Labels(experiment.name or where.stem, provenance, node.facts, node.resources)
         widths = flat_widths(chain, data.train.x.shape[1])[1:-1]
         needs = "" if tape is None else _needs(training, widths, int(getattr(settings, "time_steps", 1)), tape)
-        yield Built(training, node, labels, _resolved(experiment, wired.decode), wired.transfer, needs)
+        resolved = _resolved(experiment, wired.decode)
+        yield Built(training, node, labels, resolved, wired.transfer, needs, wired.honesty)
 
 
 def elsewhere(made: Built, experiment: Experiment, where: Path, stack: ExitStack) -> Network:
@@ -235,7 +255,7 @@ def elsewhere(made: Built, experiment: Experiment, where: Path, stack: ExitStack
     trained, place = made.training.net, str(where)
     chain = [layer.synapse for layer in trained.stack]
     features = made.training.data.train.x.shape[1]
-    node = _resilient(_open(experiment, where, None, None, stack), untold)
+    node = resilient_node(_open(experiment, where, None, None, stack), untold)
     follow(node.twin, None, None, trained.place)
     return _wired(experiment, node, chain, trained.feedback, features, trained.place, place).net
 
@@ -272,18 +292,27 @@ def _open(experiment: Experiment, where: Path, bench_copy: Path | None, run: Pat
         chip = _chip(table.chip, table.settings(), experiment.seed, place)
         stack.callback(chip.close)
         return Node(None, chip, None, {"chip": table.chip, **table.settings()}, {})
-    from hil.bench import open_bench  # the drivers and VISA are slow to import, and a twin needs neither
-
     path = bench_copy or find(str(table.bench), where)
+    return _bench_node(path, bench_copy is not None, run, experiment.train.wire, stack)
+
+
+def _bench_node(path: Path, kept: bool, run: Path | None, wire: bool, stack: ExitStack) -> Node:
+    """kept: the file is a run's copy."""
+    from hil.bench import open_bench  # the drivers and VISA are slow to import, and a twin needs neither
+    from hil.certified import certified
+
     bench = read_bench(path)
-    wire = experiment.train.wire or bench.log.wire
-    opened = stack.enter_context(open_bench(bench, str(path), run, wire))  # leaving it closes the device, verified
-    belief = None if opened.twin is None else twin_of(opened.twin.use, opened.twin.settings(), f"{path}: [twin]")
+    pinned = certified(bench, path, kept)
+    opened = stack.enter_context(open_bench(bench, str(path), run, wire or bench.log.wire))  # leaving closes it, verified
+    beware = () if pinned is None else (*pinned.said, *pinned.met(opened.instruments))
+    found = opened.twin if pinned is None or pinned.twin is None else pinned.twin
+    belief = None if found is None else twin_of(found.use, found.settings(), f"{path}: [twin]")
+    facts = opened.facts if pinned is None else {**opened.facts, "calibration": pinned.title}
     patience, beat = opened.patience, opened.guard.beat
-    return Node(opened.device, opened.chip, belief, opened.facts, opened.resources, patience, beat, dump(bench))
+    return Node(opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware)
 
 
-def _resilient(node: Node, told: Told) -> Node:
+def resilient_node(node: Node, told: Told) -> Node:
     """`node`, climbing the recovery ladder by itself."""
 
     def ladder(device: Recoverable) -> Ladder:
@@ -299,13 +328,16 @@ def _tape(run: Path) -> Tape:
     return Tape(run / "tape")
 
 
-def _recorded(experiment: Experiment, node: Node, tape: Tape) -> Node:
+def _recorded(experiment: Experiment, node: Node, tape: Tape, fresh: bool) -> Node:
     """`node`, recorded outside of the ladder: what the learner really got, once."""
     from hil.run.recorder import NODE, RecorderChip, recorded
 
     versions = {"hil": version("hil"), "torch": torch.__version__}
     threads = torch.get_num_threads()
-    tape.begin({"facts": node.facts, "measured": experiment.decode is None, "threads": threads, "versions": versions})
+    measured = experiment.decode is None
+    tape.begin(
+        {"facts": node.facts, "measured": measured, "swept": measured or fresh, "threads": threads, "versions": versions}
+    )
     settings = json.dumps(node.facts, sort_keys=True, default=str) + node.settings
     source = None if node.source is None else recorded(node.source, tape, NODE, settings, {})
     chip = None if node.chip is None else RecorderChip(node.chip, tape, settings)
@@ -337,14 +369,16 @@ def _wired(
     features: int,
     on: torch.device,
     where: str,
+    fresh: bool = False,
+    allow: Allow = freely,
     told: Told = untold,
 ) -> Wired:
     def encode(port: Port) -> Encode:
         return _encode(experiment, port, where)
 
     if node.chip is not None:
-        _static(experiment, where)
-        chip = MeteredChip(node.chip)
+        watching.static(experiment, where)
+        chip = MeteredChip(node.chip, allow)
         return Wired(on_chip(chain, chip, encode, features, feedback), lambda: tuple(chip.devices))
     if feedback is not None:
         raise ConfigError(
@@ -352,49 +386,25 @@ def _wired(
             allowed='chip = "…" in [device], or a bench with a spiking board', todo="remove feedback",
         )  # fmt: skip
     assert node.source is not None  # a Node has the one or the other
-    source = node.source if experiment.sentinel is None else _steered(experiment, node.source, node.twin, where)
-    device = metered(source)
+    source = node.source if experiment.sentinel is None else watching.steered_node(experiment, node.source, node.twin, where)
+    device = metered(source, allow)
     encoding = encode(device.spec.inputs)
-    decode, transfer = _decode(experiment, device, on, where)
-    sentinel = _sentinel(experiment, device, source, told, on, where) if isinstance(source, Steered) else None
+    decode, transfer = _decode(experiment, device, on, where, fresh and node.twin is not None)
+    sentinel = watching.sentinel(experiment, device, source, told, on, where) if isinstance(source, Steered) else None
     net = on_node(chain, device, encoding, decode, experiment.network.pieces, features)
-    return Wired(net, lambda: (device,), decode, transfer, sentinel)
+    return Wired(net, lambda: (device,), decode, transfer, sentinel, _honesty(node, device, transfer, on))
 
 
-def _static(experiment: Experiment, where: str) -> None:
-    if experiment.sentinel is not None:
-        raise ConfigError(
-            "the sentinel watches a node that all neurons share in time", where=f"{where}: [sentinel]", got="a chip of neurons",
-            outputs="untouched, or closed again", todo="remove [sentinel]",
-        )  # fmt: skip
-
-
-def _steered(experiment: Experiment, device: Device, twin: Twin | None, where: str) -> Steered:
-    """`device`, its drive free to follow a bias that walks."""
-    table, port, place = experiment.sentinel, device.spec.inputs, f"{where}: [sentinel]"
-    assert table is not None  # asked for
-    if device.spec.temporal:
-        _static(experiment, where)
-    period = experiment.encode.period if table.period is None else table.period
-    if period is None and isinstance(twin, MachZehnder):
-        period = 2 * twin.v_pi_v
-    found = None if period is None else quantity(period, _unit(port), f"{place} period")
-    if found is not None and found > port.high - port.low and table.period is None:
-        found = None  # it is known, and no drive can be moved by it
-    margin = quantity(table.margin, _unit(port), f"{place} margin")
-    made: Steered = construct(steered, {"device": device, "period": found, "margin": margin}, place)
-    return made
-
-
-def _sentinel(
-    experiment: Experiment, device: Device, inner: Steered, told: Told, on: torch.device, where: str
-) -> DriftSentinel:  # fmt: skip
-    table = experiment.sentinel
-    assert table is not None  # asked for
-    policy = tuple(table.policy) if isinstance(table.policy, list) else (table.policy,)
-    settings = {"every": table.every, "policy": policy, "warn": table.warn, "act": table.act}
-    watch: Watch = construct(Watch, settings, f"{where}: [sentinel]")
-    return DriftSentinel(device, inner, watch, told, on)
+@torch.no_grad()
+def _honesty(node: Node, device: Device, transfer: Transfer | None, on: torch.device) -> dict[str, Any] | None:
+    """Of a twin that is held against the transfer curve; of a node of many channels, against probes of its own: one more shot.
+    A node that is programmed is another one by each program, so no twin of it is judged here."""
+    twin, spec = node.twin, device.spec
+    if twin is None or transfer is None or spec.params is not None:
+        return None
+    if spec.inputs.size is None:
+        return transfer.honesty(twin.ideal(transfer.drive), spec.outputs.unit)
+    return probed(device, twin.ideal, place=on)
 
 
 def _learner(experiment: Experiment, where: str) -> tuple[Any, Any]:
@@ -454,13 +464,15 @@ def _unit(port: Port) -> str:
     return "dimensionless" if port.unit == "1" else port.unit
 
 
-def _decode(experiment: Experiment, device: Device, on: torch.device, where: str) -> tuple[Decode, Transfer | None]:
+def _decode(
+    experiment: Experiment, device: Device, on: torch.device, where: str, sweep: bool
+) -> tuple[Decode, Transfer | None]:
     table, unit = experiment.decode, _unit(device.spec.outputs)
     if table is None:
         transfer = measure(device, place=on)
         return transfer.decode(), transfer
     zero, scale = (quantity(v, unit, f"{where}: [decode]") for v in (table.zero, table.scale))
-    return Decode(zero, scale), None
+    return Decode(zero, scale), measure(device, place=on) if sweep else None
 
 
 def _resolved(experiment: Experiment, decode: Decode | None) -> Experiment:

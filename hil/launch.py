@@ -6,7 +6,6 @@ What happens is told three times: to the user (the error), to the journal (a lin
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
 import tomllib
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from hil.report import render
 from hil.run import checkpoint, diagnostics, space
 from hil.run.alarms import Alarms, AlarmSettings, argv_of
 from hil.run.checkpoint import Checkpoint
+from hil.run.condition import bench_sha256
 from hil.run.folder import RunFolder
 from hil.run.live import Live, telling
 from hil.run.session import Session, replay_test
@@ -61,9 +61,19 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
             with (
                 _told(folder, origin, alarms) as ending,
                 Stopping() as stopping,
-                built(experiment, origin, bench, folder.path, told, record=experiment.train.record and not done) as made,
+                built(
+                    experiment,
+                    origin,
+                    bench,
+                    folder.path,
+                    told,
+                    record=experiment.train.record and not done,
+                    fresh=saved is None,
+                ) as made,
             ):
-                ending.labels = labels = replace(made.labels, terms=_terms(made.experiment, folder))
+                known = made.first_diagnostics() if saved is None else folder.read_json("diagnostics.json")
+                labels = replace(made.labels, terms=_terms(made.experiment, folder), honesty=known.get("honesty"))
+                ending.labels = labels
                 session = _begun(folder, made, labels, saved, start, goes_on, alarms, console)
                 alarms.watch(lambda: (made.training.step, made.training.device_passes))
                 for line in made.introduction():
@@ -110,14 +120,14 @@ def _begun(
         folder.note("resume", step=training.step, checkpoint=start.name if start else None, **facts)
     else:
         folder.note("start", **facts)
-    for line in [warning, *lost]:
+    for line in [warning, *lost, *made.node.beware]:
         if line:
             console.print(f"beware  {line}", markup=False, soft_wrap=True)
             folder.note("beware", message=line)
     session = Session(training, folder, labels, table.checkpoint_every, table.checkpoint_every_s, tell=alarms.tell)
     if saved is None:
         if made.transfer is not None:
-            folder.write_json("diagnostics.json", {"transfer": made.transfer_table()})
+            folder.write_json("diagnostics.json", made.first_diagnostics())
         session.begin()
     if saved is None or "decode" not in tomllib.loads(folder.config.read_text()):
         folder.write_config(dump(made.experiment))  # after the checkpoint, which has to be there if nothing is measured again
@@ -137,7 +147,7 @@ def _terms(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     terms: dict[str, Any] = {"experiment": tomllib.loads(dump(experiment))}
     copy = folder.path / "bench.toml"
     if experiment.device.bench is not None and copy.is_file():
-        terms["bench_sha256"] = hashlib.sha256(copy.read_bytes()).hexdigest()
+        terms["bench_sha256"] = bench_sha256(folder.path)
     return terms
 
 

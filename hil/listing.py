@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 
 from hil import catalogue
-from hil.config import resolve
 from hil.experiment import CHIPS, LEARNERS, TWINS
+from hil.naming import resolve
 from hil.run import status
 
 Rows = list[tuple[str, ...]]

@@ -22,9 +22,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from hil.config import UNTOUCHED, BenchFile, Experiment, checked, dump, override, read_bench, read_toml
+from hil.certified import belief_of
+from hil.config import Experiment, checked, dump, override, read_bench, read_toml
 from hil.errors import ConfigError, HilError, Interrupted, ReplayDiffers, RunError, Stopped, TapeEnded
 from hil.experiment import Built, Node, built, twin_of
+from hil.naming import UNTOUCHED
 from hil.run import checkpoint, diagnostics, session
 from hil.run.checkpoint import Checkpoint
 from hil.run.folder import RunFolder, write_atomic
@@ -131,11 +133,12 @@ def _same(recorded: Recorded, experiment: Experiment, folder: RunFolder, console
     found, training = Compared(), None
     node = _node(recorded, experiment, "strict")
     try:
-        with Stopping() as stopping, built(experiment, recorded.folder.config, node=node) as made:
+        swept = bool(recorded.facts.get("swept", recorded.facts["measured"]))
+        with Stopping() as stopping, built(experiment, recorded.folder.config, node=node, fresh=swept) as made:
             training = made.training
             points = _points(recorded.folder)
             if made.transfer is not None:
-                folder.write_json("diagnostics.json", {"transfer": made.transfer_table()})
+                folder.write_json("diagnostics.json", made.first_diagnostics())
             with Live(training, console) as live:
 
                 def show(point: Step | Epoch) -> None:
@@ -180,7 +183,8 @@ def _diagnose(recorded: Recorded, folder: RunFolder, made: Built, wall_s: float,
         found.ended = "the tape ends in the diagnostics, where the run was stopped"
         return
     before, after = recorded.folder.read_json("diagnostics.json"), folder.read_json("diagnostics.json")
-    for key in sorted((before.keys() | after.keys()) - {"time"}):
+    later = {"honesty"} - before.keys()  # runs recorded by an earlier hil have none
+    for key in sorted((before.keys() | after.keys()) - {"time"} - later):
         if not _equal(before.get(key), after.get(key)):
             found.differences.append(f"{key} in diagnostics.json")
 
@@ -272,8 +276,7 @@ def _belief(recorded: Recorded, experiment: Experiment) -> Twin | None:
     if device.use is not None:
         return twin_of(device.use, device.settings(), f"{where}: [device]")
     bench = recorded.folder.path / "bench.toml"
-    read = read_bench(bench) if device.bench is not None else None
-    table = read.twin if isinstance(read, BenchFile) else None
+    table = belief_of(read_bench(bench), bench, kept=True) if device.bench is not None else None
     return None if table is None else twin_of(table.use, table.settings(), f"{bench}: [twin]")
 
 

@@ -25,8 +25,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hil.config import UNTOUCHED, DeviceTable, EncodeTable, Experiment, Section, checked, find, read_experiment, read_toml
+from hil.config import DeviceTable, EncodeTable, Experiment, Section, checked, find, read_experiment, read_toml
 from hil.errors import ConfigError
+from hil.naming import UNTOUCHED
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from hil.config import checked, dump, find, read_experiment, read_toml
+from hil.certified import bench_files, certified
+from hil.config import checked, dump, find, read_bench, read_experiment, read_toml
 from hil.data import Dataset
 from hil.errors import HilError, Interrupted, Refused, Stopped, UnsafeOutputs
 from hil.feedback import correlation, to_table
@@ -34,6 +35,7 @@ from hil.search.genome import Space
 from hil.search.hand_made import hand_made, random_fourier
 from hil.search.history import SEARCH, History
 from hil.search.importance import importance
+from hil.search.ledger import Ledger
 from hil.search.live import Live
 from hil.search.loop import Plan, Point, Told, search
 from hil.search.recipe import Job, Recipe
@@ -68,7 +70,10 @@ def start(path: Path, folder: RunFolder, console: Console, cluster: str | None =
     file = read_search(path)
     experiment, base = base_experiment(file, path)
     if file.bench is not None and file.bench.device.bench is not None:
-        write_atomic(folder.path / "bench.toml", find(file.bench.device.bench, path).read_bytes())
+        bench = find(file.bench.device.bench, path)
+        certified(read_bench(bench), bench)  # in order now, or refused: the copy is used as one that was
+        for name, payload in bench_files(str(bench), path).items():
+            write_atomic(folder.path / name, payload)
     experiment = completed(file, experiment, base)
     folder.write_config(dump(experiment))
     write_atomic(folder.path / SEARCH, dump(file).encode())
@@ -208,15 +213,18 @@ class Hunt:
             Trial("twin", entering, drawn, epochs), self._evaluator, self._file.evaluate.chunk, self._history
         )
         trial = Trial("bench", entering, drawn, epochs)
-        bench = Here(self._shop.trainer("bench", self._stop))
-        rows, short = yield from on_bench(trial, bench, Budget(table.budget_passes, table.budget_h), self._history)
+        ledger = Ledger(self._history.folder.path, table.budget_passes)
+        bench = Here(self._shop.trainer("bench", self._stop, ledger.grant))
+        rows, short = yield from on_bench(trial, bench, Budget(ledger, table.budget_h), self._history)
         agreement = rank_correlation(on_twin, rows)
         noted(Trial("twin", entering, drawn, epochs), on_twin, self._history)
         noted(trial, rows, self._history, rank_correlation=agreement, ended_early=short, where=self._where(trial))
-        self._found["bench"] = {"rank_correlation": agreement, "rows": [row.table() for row in rows], "ended_early": short}
+        self._found["bench"] = {
+            "rank_correlation": agreement, "rows": [row.table() for row in rows], "ended_early": short, "passes": ledger.spent,
+        }  # fmt: skip
         shown = "unknown" if agreement is None else f"{agreement:+.2f}"
         ends = f"; {short}" if short else ""
-        yield Told(f"bench      {len(rows)} candidates, rank correlation of twin and bench {shown}{ends}")
+        yield Told(f"bench      {len(rows)} candidates, {ledger} passes, rank correlation of twin and bench {shown}{ends}")
         ranked = [row.name for row in sorted(rows, key=lambda row: -row.mean) if row.name in top]
         return list(dict.fromkeys([*ranked, *names]))
 

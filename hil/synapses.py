@@ -66,11 +66,18 @@ def standardised(weight: Tensor, gain: Tensor) -> Tensor:
     return (centred * (spread * gain.unsqueeze(1))).view_as(weight)
 
 
-class BesideLinear(nn.Linear):
-    """An nn.Linear behind a device that reads [ P(h); h ]: what the device answered, and what it was sent."""
+class AnswerLinear(nn.Linear):
+    """An nn.Linear behind a device that answers with other than as many values as it is sent: with in_features of them."""
 
-    def __init__(self, width: int, out_features: int, bias: bool = True) -> None:
-        super().__init__(2 * width, out_features, bias)
+
+class BesideLinear(nn.Linear):
+    """An nn.Linear behind a device that reads [ P(h); h ]: what the device answered, and what it was sent.
+
+    Args: width: values sent. answers: values answered; 0: as many as are sent.
+    """
+
+    def __init__(self, width: int, out_features: int, bias: bool = True, answers: int = 0) -> None:
+        super().__init__((answers or width) + width, out_features, bias)
 
 
 class LengthNorm(nn.Module):
@@ -104,7 +111,7 @@ class QuantisedReLU(nn.Module):
 
 def dense(
     widths: Sequence[int], bias: bool = True, weights: Weights = "plain", norm: Norm = "none", levels: int = 0,
-    threshold: float = 2.0, readout: bool = True, gain: float = 1.0,
+    threshold: float = 2.0, readout: bool = True, gain: float = 1.0, answers: int = 0,
 ) -> list[nn.Module]:  # fmt: skip
     """Fully connected synapses, one fewer than `widths`.
 
@@ -112,6 +119,7 @@ def dense(
         weights: "plain" or "standardised" (of that `gain`). norm: "none" or "batch", behind every synapse but a readout.
         levels: of a QuantisedReLU of that `threshold` behind the norm; 0: none.
         readout: the last synapse is a plain nn.Linear, for scores.
+        answers: values that a device of many channels answers with, if not as many as it is sent; 0: as many. Plain weights.
     Raises:
         ConfigError.
     """
@@ -119,12 +127,18 @@ def dense(
     _choices(weights=(weights, Weights), norm=(norm, Norm))
     if norm == "sample":
         raise ConfigError("a dense layer has nothing to normalise per sample", where=f"{WHERE} norm", allowed="none, batch")
+    if answers < 0 or (answers and weights != "plain"):
+        raise ConfigError(
+            "answers makes no sense", where=f"{WHERE} answers", got=f"{answers}, weights {weights}",
+            allowed='0 or more, with weights = "plain"', outputs="untouched; nothing was opened",
+        )  # fmt: skip
     synapses: list[nn.Module] = []
     for number, (n_in, n_out) in enumerate(pairwise(widths)):
+        plain = AnswerLinear(answers, n_out, bias) if answers and number else nn.Linear(n_in, n_out, bias)
         if readout and number == len(widths) - 2:
-            synapses.append(nn.Linear(n_in, n_out, bias))
+            synapses.append(plain)
             continue
-        linear = nn.Linear(n_in, n_out, bias) if weights == "plain" else StandardisedLinear(n_in, n_out, bias, gain)
+        linear = plain if weights == "plain" else StandardisedLinear(n_in, n_out, bias, gain)
         more = [nn.BatchNorm1d(n_out)] if norm == "batch" else []
         synapses.append(_chain([linear, *more, *_rectifier(levels, threshold)]))
     return synapses
@@ -168,15 +182,23 @@ def conv(
     return synapses
 
 
-def behind_devices(widths: Sequence[int], concatenate: bool = True, bias: bool = True) -> list[nn.Module]:
+def behind_devices(
+    widths: Sequence[int], concatenate: bool = True, bias: bool = True, answers: int = 0
+) -> list[nn.Module]:  # fmt: skip
     """Linear synapses that each follow a device; x goes to the first device as it is.
 
     Args:
         widths: of the example and of every synapse's answer. concatenate: a synapse reads [ P(h); h ], not P(h) alone.
+        answers: values that the device answers with, if not as many as it is sent; 0: as many.
     """
     _sizes("widths", widths, 2)
-    kind = BesideLinear if concatenate else nn.Linear
-    return [nn.Identity(), *(kind(n_in, n_out, bias) for n_in, n_out in pairwise(widths))]
+
+    def behind(n_in: int, n_out: int) -> nn.Module:
+        if concatenate:
+            return BesideLinear(n_in, n_out, bias, answers)
+        return AnswerLinear(answers, n_out, bias) if answers else nn.Linear(n_in, n_out, bias)
+
+    return [nn.Identity(), *(behind(n_in, n_out) for n_in, n_out in pairwise(widths))]
 
 
 @torch.no_grad()
@@ -191,7 +213,7 @@ def flat_widths(synapses: Sequence[nn.Module], features: int) -> list[int]:
         training = synapse.training
         synapse.eval()
         try:
-            wide = 2 * widths[-1] if isinstance(synapse, BesideLinear) else widths[-1]
+            wide = reads(synapse) or widths[-1]
             place = next((param.device for param in synapse.parameters()), None)
             widths.append(int(synapse(torch.zeros(1, wide, device=place)).shape[1]))
         except (RuntimeError, ValueError) as error:
@@ -202,6 +224,12 @@ def flat_widths(synapses: Sequence[nn.Module], features: int) -> list[int]:
         finally:
             synapse.train(training)
     return widths
+
+
+def reads(synapse: nn.Module) -> int:
+    """How many values a synapse reads that says so itself, as it stands behind a device; 0: as many as the one before gives."""
+    first = next((module for module in synapse.modules() if isinstance(module, nn.Linear)), None)
+    return first.in_features if isinstance(first, AnswerLinear | BesideLinear) else 0
 
 
 def channels_of(synapse: nn.Module) -> int:

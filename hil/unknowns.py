@@ -58,3 +58,11 @@ class Fittable(Protocol):
 
     def ideal(self, x: Tensor) -> Tensor:
         """Noiseless, settled response, in the unit of the output port; differentiable in x."""
+
+
+@runtime_checkable
+class Noisy(Protocol):
+    """A twin that says how much its readings scatter."""
+
+    def noise_at(self, x: Tensor) -> Tensor:
+        """Standard deviation of one settled reading at the drive x, same shape, in the unit of the output port."""

@@ -21,11 +21,13 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from hil.architecture import synapses
-from hil.config import UNTOUCHED, Experiment, checked, dump, resolve
+from hil.config import Experiment, checked, dump
 from hil.data import Dataset
 from hil.errors import ConfigError
 from hil.experiment import LEARNERS, Built, built, dataset, elsewhere, optimiser, twin_of
 from hil.learners.adfa import ADFA, ADFASettings, read_feedback
+from hil.naming import UNTOUCHED, resolve
+from hil.run.meter import Allow, freely
 from hil.search.baselines import CMA, Random
 from hil.search.cluster import Cluster
 from hil.search.evaluator import Evaluator, Here, Stop, read_jobs, said
@@ -118,13 +120,13 @@ class Workshop:
         where = f"{self.origin}: [genome]"
         return space(table.family, table.genes, otherwise, layers, table.terms, table.knots, table.reach, where)
 
-    def trainer(self, place: Place = "twin", stop: Stop = lambda: "") -> Trainer:
-        """stop: as in OneByOne.
+    def trainer(self, place: Place = "twin", stop: Stop = lambda: "", allow: Allow = freely) -> Trainer:
+        """stop: as in OneByOne. allow: of the bench, as in Metered.
 
         Raises: ConfigError: a population is not what this experiment can be trained as."""
         data, target = self.data(), self.file.search.target
         if place == "bench" or self.file.evaluate.by == "one":
-            return OneByOne(lambda job: self.candidate(job, data, place), target, stop)
+            return OneByOne(lambda job: self.candidate(job, data, place, allow), target, stop)
         return TwinPopulation(self.course(data), self.file.evaluate.device)
 
     def course(self, data: Dataset) -> Course:
@@ -174,13 +176,13 @@ class Workshop:
         return _remembered(self.text())
 
     @contextmanager
-    def candidate(self, job: Job, data: Dataset, place: Place = "twin") -> Iterator[Candidate]:
+    def candidate(self, job: Job, data: Dataset, place: Place = "twin", allow: Allow = freely) -> Iterator[Candidate]:
         """The ordinary built experiment for a job; closed at the end."""
         experiment = self.asked(job, place)
         scored = data if job.split == "score" else dataclasses.replace(data, validation=data.test)
         with ExitStack() as stack:
             bench = self.bench_copy if place == "bench" else None
-            made = stack.enter_context(built(experiment, self.origin, bench, given=scored))
+            made = stack.enter_context(built(experiment, self.origin, bench, given=scored, allow=allow))
             others = tuple(
                 elsewhere(made, self._other(experiment, other), self.origin, stack)
                 for other in (self.file.others if place == "twin" else ())

@@ -12,6 +12,7 @@ Source: cubic Hermite interpolation with three-point slopes, de Boor, A Practica
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,11 @@ class Tabulated(nn.Module):
             "drive": self.x.tolist(), "reading": self.y.tolist(), "noise": self.noise,
             "drive_unit": self.drive_unit, "reading_unit": self.reading_unit,
         }  # fmt: skip
+
+    def sampled(self, step_s: float) -> Self:
+        """The same curve: it knows no time."""
+        del step_s
+        return self
 
     def ideal(self, x: Tensor) -> Tensor:
         """The noiseless curve, differentiable; beyond its ends its last cubic goes on, where the port lets nothing through."""

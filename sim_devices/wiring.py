@@ -44,7 +44,7 @@ SLACK = 1e-4  # of a sample: an instant that close below the next sample belongs
 
 
 class Node(Twin, Protocol):
-    """A twin whose sample interval can be chosen, and whose constructor takes plain numbers."""
+    """A twin whose sample interval can be chosen, and whose constructor takes JSON values; only numbers can be `set`."""
 
     def settings(self) -> Mapping[str, float]:
         """The keyword arguments that make it again."""
@@ -178,7 +178,7 @@ class Plant:
         found = ["sync.connected"]
         for i, wire in enumerate(self._wires):
             tail = _tail(i)
-            found += [f"node{tail}.{name}" for name in wire.node.settings()]
+            found += [f"node{tail}.{name}" for name, value in wire.node.settings().items() if isinstance(value, int | float)]
             found += [f"state{tail}.{k}" for k, part in enumerate(self._states[i] or ()) if part.numel() == 1]
             found += [f"cable{tail}.delay_s", f"cable{tail}.load_ohm", f"scope{tail}.noise_v"]
         return tuple(found)

@@ -130,7 +130,7 @@ def test_wrong_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ("train", path, "--run", path / "below"),
         ("resume", path),
         ("describe", "os:path"),
-        ("describe", "hil.config:UNTOUCHED"),
+        ("describe", "hil.naming:UNTOUCHED"),
     ):
         code, err = hil(capsys, *arguments)
         assert code == 2, arguments
@@ -298,7 +298,7 @@ def test_help_says_what_the_options_mean(capsys: pytest.CaptureFixture[str]) -> 
 def test_ctrl_c_while_opening(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from hil import launch
 
-    def hanging(*_: object, record: bool) -> object:
+    def hanging(*_: object, record: bool, fresh: bool) -> object:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(launch, "built", hanging)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from hil import comparison
-from hil.config import arguments, dump, find, read_bench, read_experiment, resolve
+from hil.config import dump, find, read_bench, read_experiment
 from hil.errors import ConfigError
+from hil.naming import arguments, resolve
 from hil.search_file import base_experiment, read_search
 from hil.units import quantity
 

@@ -36,6 +36,8 @@ from hil.network import Network, Trace, fill
 from hil.wrappers import Averaged, Guarded
 from sim_devices.lif_array import LifArray, Neuron
 from sim_devices.mach_zehnder import MachZehnder
+from sim_devices.mzi_mesh import MZIMesh
+from sim_devices.scattering import Scattering
 from sim_devices.simulated import Simulated
 from sim_devices.spiking_array import SpikingArray
 
@@ -54,6 +56,8 @@ DEVICES: dict[str, Callable[[], Device]] = {
     "calibrated": lambda: Calibrated(Simulated(MachZehnder(), seed=1), VOLTS),
     "spiking array": lambda: SpikingArray(LifArray(4, NEURON), seed=1),
     "spiking array of couples": lambda: SpikingArray(LifArray(4, couples=True), seed=1),
+    "simulated mesh": lambda: Simulated(MZIMesh(modes=3), seed=1),
+    "simulated modulator and camera": lambda: Simulated(Scattering(macropixels=9, pixels=16), seed=1),
     "all at once": lambda: Guarded(Averaged(Calibrated(Simulated(drifting(), seed=1), VOLTS), 2), -1.0, 1.0),
 }
 TWINS: dict[str, tuple[Callable[[], MachZehnder], bool]] = {
@@ -61,6 +65,13 @@ TWINS: dict[str, tuple[Callable[[], MachZehnder], bool]] = {
     "mach-zehnder without noise": (lambda: MachZehnder(noise=0.0), True),
     "mach-zehnder with a slow receiver": (lambda: MachZehnder(noise=0.0, bandwidth_hz=2e7), False),
     "mach-zehnder that drifts": (drifting, False),
+}
+CHANNELS: dict[str, Callable[[], MZIMesh | Scattering]] = {
+    "mesh": lambda: MZIMesh(modes=3, specimen=2),
+    "mesh without noise": lambda: MZIMesh(modes=4, noise=0.0),
+    "mesh as designed": lambda: MZIMesh(modes=5, specimen=-1, noise=0.0),
+    "modulator and camera": lambda: Scattering(macropixels=9, pixels=16, specimen=2),
+    "modulator and camera without noise": lambda: Scattering(macropixels=9, pixels=16, noise=0.0, quantised=False),
 }
 NEURON = Neuron(noise=0.1, threshold_mismatch=0.05, refractory=1)
 SPIKING: dict[str, Callable[[], LifArray]] = {
@@ -120,6 +131,11 @@ def test_device(make: Callable[[], Device]) -> None:
 @pytest.mark.parametrize(("make", "rows_are_alone"), TWINS.values(), ids=list(TWINS))
 def test_twin(make: Callable[[], MachZehnder], rows_are_alone: bool) -> None:
     assert check_twin(make, rows_are_alone).passed
+
+
+@pytest.mark.parametrize("make", CHANNELS.values(), ids=list(CHANNELS))
+def test_twin_of_many_channels(make: Callable[[], MZIMesh | Scattering]) -> None:
+    assert check_twin(make).passed
 
 
 @pytest.mark.parametrize("make", SPIKING.values(), ids=list(SPIKING))

@@ -21,6 +21,7 @@ CONTRACTS = {
     "synapses",
     "chance",
     "sentinel",
+    "toml",
     "unknowns",
     "wrappers",
     "conformance",
@@ -29,7 +30,11 @@ ENTRY = {"__main__", "__init__"}
 COMPOSITION = {
     "cli",
     "config",
+    "naming",
+    "certified",
+    "calibrating",
     "bench",
+    "direct_bench",
     "experiment",
     "architecture",
     "listing",
@@ -39,6 +44,7 @@ COMPOSITION = {
     "replaying",
     "search_file",
     "workshop",
+    "watching",
     "searching",
     *ENTRY,
 }

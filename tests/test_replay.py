@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from hil.cli import run
 from hil.device import Port, Spec, Streaming
 from hil.errors import OutOfRange, ReplayDiffers, TapeEnded
 from hil.run.recorder import RecorderChip, recorded
-from hil.run.reel import Reel, chunk_path
+from hil.run.reel import CHUNKS, Reel, chunk_path
 from hil.run.replay import ReplayChip, reels, replay
 from hil.run.tape import Tape
 from sim_devices.spiking_array import TwinChip
@@ -63,10 +64,10 @@ batch = 64
 """
 SUICIDE = """
 import os, signal
-import hil.run.tape
+import hil.run.reel
 from hil.learners.adfa import ADFA
 
-hil.run.tape.WRITE_BYTES = 10_000  # some shots go to the disk at once, so that a tail is torn
+hil.run.reel.CHUNKS.update({"input": (2_000,), "output": (2_000,)})  # full before the next flush, so that a tail is torn
 
 
 class Mortal(ADFA):
@@ -253,6 +254,8 @@ def test_another_learner_behind_a_fixed_layer(tmp_path: Path, command: Command) 
 
 
 def test_killed_and_resumed_is_the_same_tape(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("input", "output"):
+        monkeypatch.setitem(cast(dict[str, tuple[int, ...]], CHUNKS), name, (2_000,))  # as in the process that is killed
     (tmp_path / "mortal.py").write_text(SUICIDE)
     text = TWIN.replace('"adfa"', '"mortal:Mortal"').replace("batch = 32", "batch = 32\ncheckpoint_every = 3")
     path = written(tmp_path, text)
@@ -302,3 +305,18 @@ def test_a_served_bench_is_not_needed_again(
     assert all(reel.head.streaming == (bench == "mzm_awg_scope") for reel in reels(tmp_path / "r" / "tape"))
     code, said = command("replay", tmp_path / "r")
     assert (code, "identical" in said) == (0, True), said
+
+
+def test_the_sweep_that_only_judges_the_twin_is_repeated_too(tmp_path: Path, command: Command) -> None:
+    """With [decode] given, the transfer curve is measured for the twin's honesty alone; it is on the tape, and in the count."""
+    given = TWIN + '[decode]\nzero = "0.18 V"\nscale = "0.18 V"\n'
+    code, said = command("train", written(tmp_path, given), "--run", tmp_path / "r")
+    assert code == 0, said
+    found = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert found["twin_honesty"]["correlation"] > 0.9999
+    assert answers(tmp_path / "r")[0][0] == torch.linspace(-5, 5, 201).repeat(8, 1).numpy().tobytes()
+    code, said = command("replay", tmp_path / "r")
+    assert code == 0, said
+    assert "identical" in said
+    code, said = command("train", written(tmp_path, TWIN), "--run", tmp_path / "measured")
+    assert json.loads((tmp_path / "measured" / "summary.json").read_text())["device_passes"] == found["device_passes"]

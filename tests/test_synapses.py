@@ -17,6 +17,7 @@ from hil.synapses import (
     conv,
     dense,
     flat_widths,
+    reads,
 )
 
 
@@ -109,6 +110,19 @@ def test_behind_devices_reads_both_sides_of_a_device() -> None:
     assert flat_widths(made, 7) == [7, 7, 5, 4]
     assert made[1].in_features == 14
     assert flat_widths(behind_devices([7, 5], concatenate=False), 7) == [7, 7, 5]
+
+
+def test_synapses_behind_a_device_that_answers_with_another_width() -> None:
+    made = behind_devices([7, 5, 4], answers=20)
+    assert [synapse.in_features for synapse in made[1:]] == [27, 25]  # type: ignore[union-attr]
+    assert flat_widths(made, 7) == [7, 7, 5, 4]
+    alone = behind_devices([7, 5, 4], concatenate=False, answers=20)
+    assert [synapse.in_features for synapse in alone[1:]] == [20, 20]  # type: ignore[union-attr]
+    layered = dense([7, 6, 6, 3], answers=2, norm="batch")
+    assert [reads(synapse) for synapse in layered] == [0, 2, 2]
+    assert flat_widths(layered, 7) == [7, 6, 6, 3]
+    with pytest.raises(ConfigError, match="answers makes no sense"):
+        dense([7, 6, 3], answers=2, weights="standardised")
 
 
 @pytest.mark.parametrize(

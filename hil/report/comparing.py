@@ -19,7 +19,10 @@ from hil.report.tables import Table
 from hil.report.verdict import PROVENANCE, UNKNOWN, duration
 from hil.run.folder import write_atomic
 
-HEAD = ("learner", "seeds", "mean", "std", "worst", "validation", "device passes", "wall", "bits/example", "angles, layer 1 …")
+HEAD = (
+    "learner", "seeds", "mean", "std", "worst", "validation", "device passes", "wall", "bits/example", "twin off by",
+    "angles, layer 1 …",
+)  # fmt: skip
 
 
 def outcome(folder: Path, shown: str) -> Outcome:
@@ -53,6 +56,7 @@ def outcome(folder: Path, shown: str) -> Outcome:
         angles_deg=tuple(number(layer, "angle_deg") for layer in layers) if isinstance(layers, list) else (),
         step_passes=number(step, "passes_per_example"),
         step_bits=number(step, "bits_per_example"),
+        twin_nrmse=number(_mapping(record.summary, "twin_honesty"), "nrmse"),
     )
 
 
@@ -73,6 +77,7 @@ def _line(row: Row) -> tuple[str, ...]:
         f"{row.passes:,.0f}",
         duration(row.wall_s),
         "-" if bits is None else f"{bits:,.0f}",
+        f"{100 * max(off):.2g}%" if (off := [run.twin_nrmse for run in row.runs if run.twin_nrmse is not None]) else "-",
         " ".join("-" if a is None else f"{a:.0f}°" for a in row.angles_deg) or "-",
     )
 

@@ -35,7 +35,8 @@ class Band(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One finished run. curve: (device passes, validation accuracy) an epoch. angles_deg: per layer, or None."""
+    """One finished run. curve: (device passes, validation accuracy) an epoch. angles_deg: per layer, or None.
+    twin_nrmse: by how much of the swing the twin was off, where it was measured."""
 
     seed: int
     test: float
@@ -48,6 +49,7 @@ class Outcome:
     angles_deg: tuple[float | None, ...] = ()
     step_passes: float | None = None
     step_bits: float | None = None
+    twin_nrmse: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

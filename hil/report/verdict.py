@@ -45,7 +45,7 @@ def verdict(record: Record, table: Confusion) -> Verdict:
     badge, origin = PROVENANCE.get(kind, UNKNOWN)
     figure, sentence = _accuracy(record)
     tiles = [_test(record, table), _validation(record.summary), _seeds(record.summary), _passes(record.summary)]
-    tiles += [_time(record.summary), _faults(record.summary)]
+    tiles += [_time(record.summary), _faults(record.summary), _honesty(record.summary)]
     return Verdict(
         figure=figure,
         sentence=sentence,
@@ -163,6 +163,16 @@ def _time(summary: Facts) -> Tile | None:
 def _faults(summary: Facts) -> Tile | None:
     faults = number(summary, "faults_recovered")
     return None if faults is None else Tile("faults recovered", f"{faults:,.0f}")
+
+
+def _honesty(summary: Facts) -> Tile | None:
+    """Of the twin that a learner or this report believes."""
+    found = _section(summary, "twin_honesty")
+    nrmse, correlation, bias = (number(found, key) for key in ("nrmse", "correlation", "bias"))
+    if nrmse is None or correlation is None or bias is None:
+        return None
+    note = f"of the swing, against {found.get('points')} measured points; bias {quantity(bias, str(found.get('unit', '1')))}"
+    return Tile("the twin is off by", f"{100 * nrmse:.2g}\u00a0%", f"{note}, correlation {correlation:.5f}")
 
 
 def _section(config: Facts, name: str) -> Facts:

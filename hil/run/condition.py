@@ -212,7 +212,7 @@ def _changes(condition: Condition, start: Saved, changed: bool) -> Iterator[str]
     then = start.facts.get("experiment")
     files = [(f"config.toml: {text}", key in FREE) for key, text in _differences(then, condition.config)]
     if start.facts.get("bench_sha256", condition.bench) != condition.bench:
-        files.append(("bench.toml: another text than when the run was made", False))
+        files.append(("bench.toml: another text than when the run was made, or another calibration.toml", False))
     wrong = [text for text, free in files if not free]
     if wrong and not changed:
         name, _, rest = wrong[0].partition(": ")
@@ -284,11 +284,18 @@ def _bench(path: Path, config: Mapping[str, Any], damages: list[Damage]) -> str:
     if not isinstance(device, Mapping) or device.get("bench") is None:
         return ""
     try:
-        return hashlib.sha256((path / "bench.toml").read_bytes()).hexdigest()
+        return bench_sha256(path)
     except OSError as error:
         todo = f"put the bench file of this run there; it was a copy of {str(device['bench'])[:200]}"
         damages.append(Damage("bench.toml", error.strerror or str(error), todo))
         return ""
+
+
+def bench_sha256(path: Path) -> str:
+    """Of a run's copy of its bench file, and of its calibration if there is one. Raises: OSError."""
+    calibration = path / "calibration.toml"
+    kept = calibration.read_bytes() if calibration.is_file() else b""
+    return hashlib.sha256((path / "bench.toml").read_bytes() + kept).hexdigest()
 
 
 def _object(path: Path, name: str, todo: str, damages: list[Damage]) -> Mapping[str, Any]:

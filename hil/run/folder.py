@@ -1,6 +1,7 @@
 """A run is a folder on disk; this file knows its names and how to write them without ever leaving half a file.
 
-    config.toml  bench.toml  metrics.jsonl  journal.jsonl  summary.json  diagnostics.json  checkpoints/  report.html  run.lock
+    config.toml  bench.toml  calibration.toml  metrics.jsonl  journal.jsonl  summary.json  diagnostics.json
+    checkpoints/  report.html  run.lock
 
 Whole files are written to a temporary name, fsynced, renamed, and their folder fsynced. Lines are appended in one write each,
 so a killed process leaves at most one torn last line, which readers report and skip.
@@ -54,7 +55,7 @@ def write_atomic(path: Path, payload: bytes) -> None:
 def _unused(path: Path) -> bool:
     """Empty, or left by a process that was killed before there was a config.toml, so that nothing was begun."""
     return all(
-        entry.name in ("bench.toml", "run.lock")
+        entry.name in ("bench.toml", "calibration.toml", "run.lock")
         or entry.name.endswith(".part")
         or (entry.is_dir() and not any(entry.iterdir()))
         for entry in path.iterdir()

@@ -25,6 +25,13 @@ class Wrapping(Protocol):
     def inner(self) -> Device: ...
 
 
+Allow = Callable[[int], None]
+
+
+def freely(passes: int) -> None:
+    """No budget."""
+
+
 @dataclass
 class Count:
     """calls: shots asked for. passes: node evaluations (values sent). busy_s: time with at least one call in progress.
@@ -37,10 +44,13 @@ class Count:
 
 
 class Metered:
-    """Counts what goes through `inner`. watch: shown every (drive, answer), for a look that is not counted in `count`."""
+    """Counts what goes through `inner`. watch: shown every (drive, answer), for a look that is not counted in `count`.
 
-    def __init__(self, inner: Device) -> None:
-        self._inner = inner
+    allow: asked before every shot, with its node evaluations; raises BudgetSpent if it may not have them.
+    """
+
+    def __init__(self, inner: Device, allow: Allow = freely) -> None:
+        self._inner, self._allow = inner, allow
         self.count = Count()
         self.watch: Callable[[Tensor, Tensor], None] | None = None
         self._recovering = inner if isinstance(inner, Recovering) else None
@@ -70,6 +80,7 @@ class Metered:
             self._recovered = now
 
     def forward(self, x: Tensor) -> Tensor:
+        self._allow(x.numel())
         begin = time.perf_counter()
         try:
             answer = self._inner.forward(x)
@@ -96,13 +107,14 @@ class Metered:
 class MeteredStream(Metered):
     """The same around a Streaming device."""
 
-    def __init__(self, inner: Streaming) -> None:
-        super().__init__(inner)
+    def __init__(self, inner: Streaming, allow: Allow = freely) -> None:
+        super().__init__(inner, allow)
         self._stream = inner
         self._lock = threading.Lock()
         self._idle_since = 0.0
 
     def submit(self, x: Tensor) -> Future[Tensor]:
+        self._allow(x.numel())
         begin = time.perf_counter()
         answer = self._stream.submit(x)
         answer.add_done_callback(lambda done: self._finished(begin, x, done))
@@ -120,16 +132,16 @@ class MeteredStream(Metered):
                 self.watch(x, done.result())
 
 
-def metered(device: Device) -> Metered:
+def metered(device: Device, allow: Allow = freely) -> Metered:
     """`device`, counted; still Streaming if it was."""
-    return MeteredStream(device) if isinstance(device, Streaming) else Metered(device)
+    return MeteredStream(device, allow) if isinstance(device, Streaming) else Metered(device, allow)
 
 
 class MeteredChip:
     """A Chip whose arrays are all counted. devices: those cut so far, in order."""
 
-    def __init__(self, inner: Chip) -> None:
-        self._inner = inner
+    def __init__(self, inner: Chip, allow: Allow = freely) -> None:
+        self._inner, self._allow = inner, allow
         self.devices: list[Metered] = []
 
     def array(
@@ -141,7 +153,8 @@ class MeteredChip:
         v_rest: float | None = None,
         leak: float | None = None,
     ) -> Metered:
-        self.devices.append(metered(self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)))
+        array = self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)
+        self.devices.append(metered(array, self._allow))
         return self.devices[-1]
 
     def close(self) -> None:

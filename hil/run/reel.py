@@ -11,7 +11,7 @@ The JSON is replaced last and wholly, so it says what was written before it; wha
 a killed run, and is dropped. Everything up to there is checked: each chunk must be there in its full size, the index must have
 its sum, and each drive and answer its digest when it is read.
 
-    key = BLAKE2b( settings, key of the shot before if the device remembers it, shape, values )         16 bytes
+    key = SHA-256( settings, key of the shot before if the device remembers it, shape, values )         its first 16 bytes
 
 names what was asked: of a static device the drive alone, of a temporal one all drives since the last reset.
 """
@@ -34,7 +34,7 @@ from hil.errors import RunError
 
 Floats = NDArray[np.float32]
 
-FORMAT = 1
+FORMAT = 2
 DIMENSIONS = 4
 ROW = np.dtype(
     [
@@ -49,14 +49,15 @@ FLOAT, BITS, TERNARY = 0, 1, 2  # kind
 RESET, PROGRAM = 1, 2  # flags: what came between the shot before and this one
 PROVENANCES = ("real", "twin", "replay")
 CHUNKS: Mapping[str, tuple[int, ...]] = {
-    "input": (1 << 17,),
-    "output": (1 << 17,),
-    "spikes": (1 << 19,),
+    "input": (1 << 19,),
+    "output": (1 << 19,),
+    "spikes": (1 << 21,),
     "index": (1024, COLUMNS),
 }
 DTYPES = {"input": "<f4", "output": "<f4", "spikes": "|u1", "index": "<i8"}
 WINDOW = 1 << 21  # values read at once
-NO_KEY = bytes(16)
+DIGEST_BYTES = 16  # of SHA-256, which most processors have an instruction for
+NO_KEY = bytes(DIGEST_BYTES)
 
 
 @dataclass(frozen=True)
@@ -103,17 +104,17 @@ def read_head(path: Path) -> Head:
 
 def settings_digest(text: str, params: bytes = b"") -> bytes:
     """Of everything that decides how a device answers: what it is and how it was set up, and what was programmed."""
-    return hashlib.blake2b(text.encode() + b"\0" + params, digest_size=16).digest()
+    return hashlib.sha256(text.encode() + b"\0" + params).digest()[:DIGEST_BYTES]
 
 
 def key_of(settings: bytes, before: bytes, x: Floats) -> bytes:
-    found = hashlib.blake2b(settings + before + repr(x.shape).encode(), digest_size=16)
+    found = hashlib.sha256(settings + before + repr(x.shape).encode())
     found.update(np.ascontiguousarray(x).data)
-    return found.digest()
+    return found.digest()[:DIGEST_BYTES]
 
 
 def digest(values: Floats) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=16).digest()
+    return hashlib.sha256(np.ascontiguousarray(values).data).digest()[:DIGEST_BYTES]
 
 
 def halves(digest_: bytes) -> NDArray[np.int64]:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from hil.device import Chip, Device, Recoverable, Restorable, Retransmitting, Spec, Streaming
+from hil.device import Chip, Device, Recoverable, Restorable, Retransmitting, Spec, Streaming, Timed
 from hil.errors import HilError, LinkError, Unrepeatable
 from hil.run.recovery import Ladder
 
@@ -95,6 +95,26 @@ class ResilientStream(Resilient):
     def close(self) -> None:
         self._settler.shutdown(wait=False, cancel_futures=True)
         self._inner.close()
+
+
+@runtime_checkable
+class TimedStream(Streaming, Timed, Protocol):
+    """A device behind a generator and a digitizer."""
+
+
+class ResilientTimed(ResilientStream):
+    """The same around one that shows when its answers come."""
+
+    def __init__(self, inner: TimedStream, ladder: Ladder) -> None:
+        super().__init__(inner, ladder)
+        self._timed = inner
+
+    def edge(self, shift_s: float = 0.0) -> tuple[Tensor, Tensor]:
+        try:
+            self._ladder.awake()
+            return self._timed.edge(shift_s)
+        except HilError as fault:
+            return self._ladder.climb(fault, lambda: self._timed.edge(shift_s))
 
 
 class RecoverableChip(Chip, Recoverable, Protocol):
@@ -235,7 +255,9 @@ def resilient(device: Device, ladder: Callable[[Recoverable], Ladder]) -> Device
     if not isinstance(device, Recoverable):
         return device
     found = ladder(device)
-    whole: Device = device  # the two protocols are checked one by one
+    whole: Device = device  # the protocols are checked one by one
+    if isinstance(whole, TimedStream):
+        return ResilientTimed(whole, found)
     return ResilientStream(whole, found) if isinstance(whole, Streaming) else Resilient(whole, found)
 
 

@@ -26,7 +26,8 @@ STATUSES = ("done", "interrupted", "fault")
 class Labels:
     """What a result must say about itself. node: name and parameters. resources: instrument -> identity.
 
-    terms: what every checkpoint remembers of the files that it was made under, see hil/run/condition.py.
+    terms: what every checkpoint remembers of the files that it was made under, see hil/run/condition.py. honesty: of the twin,
+    as it was found when the run began, see hil/run/transfer.py.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Labels:
     node: Mapping[str, Any]
     resources: Mapping[str, str]
     terms: Mapping[str, Any] = field(default_factory=dict)
+    honesty: Mapping[str, Any] | None = None
 
     @property
     def outputs_after(self) -> str:
@@ -63,6 +65,7 @@ def conclude(training: Training, folder: RunFolder, labels: Labels, status: str,
         "faults_recovered": training.faults_recovered,
         "steps": training.step,
         "node": dict(labels.node),
+        **({} if labels.honesty is None else {"twin_honesty": dict(labels.honesty)}),
         "resources": dict(labels.resources),
         "versions": {
             "hil": version("hil"),

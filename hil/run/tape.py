@@ -1,6 +1,6 @@
 """Records what every device of a run was asked and answered, while it runs.
 
-    shot -> queue (64 MiB at most, then the run waits) -> worker thread -> chunks of the reel, then its JSON
+    shot -> queue (64 MiB at most, then the run waits) -> worker thread -> whole chunks of the reel; at a flush the rest, JSON
 
 Nothing is dropped: a queue that is full makes the shot wait, a disk that is full ends the run. `flush` returns when all that
 was recorded is durable; every checkpoint flushes, and holds how many shots of each reel belong to whole steps. Going back to it
@@ -55,7 +55,7 @@ from hil.run.reel import (
 )
 
 QUEUE_BYTES = 64 << 20
-WRITE_BYTES = 8 << 20  # gathered before something is written between two flushes
+GATHER_BYTES = 4 << 20  # before the worker is woken: a thread that wakes at every shot takes its turn from the one that drives
 GROW = 1 << 22  # items by which an array is longer than what is in it
 RESERVE_BYTES = 256 << 20  # of the disk, left for checkpoints and the rest of the house
 
@@ -154,31 +154,45 @@ class ReelWriter:
             self._waiting.setdefault(name, []).append(part)
             self._used[name] += len(part)
             self._bytes += part.nbytes
-        if self._bytes >= WRITE_BYTES:
-            self.write()
+            whole = self._used[name] // CHUNKS[name][0] * CHUNKS[name][0]
+            if whole > self._written[name]:
+                self._write(name, whole)
+                self._sync()  # now, while shots are made, so that a flush has little left to wait for
 
-    def write(self) -> None:
-        """All that was added, into the chunks; what a killed machine keeps of it is decided by `settle`."""
+    def _write(self, name: str, end: int) -> None:
+        """Of what waits, that before item `end` into the chunks. A chunk is written once, but for the one that a flush cuts."""
         self._room()
-        for name, parts in self._waiting.items():
-            values, array, start, end = np.concatenate(parts), self._arrays[name], self._written[name], self._used[name]
-            if array.shape[0] < end:
-                array.resize((max(end + GROW // int(np.prod(array.shape[1:])), end * 3 // 2), *array.shape[1:]))
+        array, start, size = self._arrays[name], self._written[name], CHUNKS[name][0]
+        waiting = np.concatenate(self._waiting[name])
+        values, rest = waiting[: end - start], waiting[end - start :]
+        if array.shape[0] < end:
+            array.resize((max(end + GROW // int(np.prod(array.shape[1:])), end * 3 // 2), *array.shape[1:]))
+        if start % size == 0 and end == start + size:  # a whole chunk is its bytes, without the library's detour
+            path = chunk_path(self._folder, name, start // size)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(values.data)
+        else:
             array[start:end] = values
-            self._written[name] = end
-            if name == "index":
-                self._sum.update(values.data)
-            size = CHUNKS[name][0]
-            self._unsettled |= {chunk_path(self._folder, name, number) for number in range(start // size, -(-end // size))}
-        self._waiting, self._bytes = {}, 0
+        self._written[name] = end
+        if name == "index":
+            self._sum.update(values.data)
+        self._unsettled |= {chunk_path(self._folder, name, number) for number in range(start // size, -(-end // size))}
+        self._waiting[name] = [rest.copy()] if len(rest) else []  # a view would keep all of it
+        self._bytes -= values.nbytes
 
-    def settle(self) -> None:
-        """All that was added, durably, then the JSON that says so."""
-        self.write()
+    def _sync(self) -> None:
+        """What was written onto the disk."""
         for path in sorted(self._unsettled):
             if path.exists():  # not cut off since
                 _sync(path)
         self._unsettled.clear()
+
+    def settle(self) -> None:
+        """All that was added, durably, then the JSON that says so."""
+        for name, used in self._used.items():
+            if used > self._written[name]:
+                self._write(name, used)
+        self._sync()
         if self._used["index"] != self.head.shots:
             self._commit()
 
@@ -215,7 +229,7 @@ class Tape:
         self._reels: dict[str, ReelWriter] = {}
         self._held = (path / "tape.json").exists()
         self._queue: deque[tuple[ReelWriter, Shot]] = deque()
-        self._bytes, self._busy, self._flushing, self._closed = 0, False, False, False
+        self._bytes, self._due, self._flushing, self._closed = 0, False, False, False
         self._fault: BaseException | None = None
         self._change = threading.Condition()
         self._marks: Marks = {}
@@ -248,11 +262,16 @@ class Tape:
         with self._change:
             if self._held:
                 return False
-            self._change.wait_for(lambda: self._fault or not self._queue or self._bytes + shot.nbytes <= QUEUE_BYTES)
+            if self._queue and self._bytes + shot.nbytes > QUEUE_BYTES:
+                self._due = True
+                self._change.notify_all()
+                self._change.wait_for(lambda: self._fault or not self._queue or self._bytes + shot.nbytes <= QUEUE_BYTES)
             self._check()
             self._queue.append((reel, shot))
             self._bytes += shot.nbytes
-            self._change.notify_all()
+            if self._bytes >= GATHER_BYTES:
+                self._due = True
+                self._change.notify_all()
             return True
 
     def place(self) -> Marks:
@@ -335,7 +354,8 @@ class Tape:
     def _work(self) -> None:
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._queue or self._flushing or self._closed)
+                self._due = self._due and bool(self._queue)  # once begun, to the last shot that waits
+                self._change.wait_for(lambda: self._due or self._flushing or self._closed)
                 if not self._queue and not self._flushing:
                     return
                 item = self._queue.popleft() if self._queue else None

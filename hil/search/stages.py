@@ -19,8 +19,10 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
+from hil.errors import BudgetSpent
 from hil.search.evaluator import Evaluator, chunked
 from hil.search.history import History
+from hil.search.ledger import Ledger
 from hil.search.loop import Point, Progress, Told, answered, seed_of
 from hil.search.recipe import Job, Outcome, Recipe, Scored
 
@@ -157,19 +159,17 @@ def told(claim: Claim) -> str:
 
 @dataclass(frozen=True)
 class Budget:
-    """What the bench may spend; None: no limit. A candidate that has begun is finished."""
+    """What the bench may spend. ledger: device passes, never more. hours: after which no candidate begins; None: no limit."""
 
-    passes: int | None = None
+    ledger: Ledger
     hours: float | None = None
 
     def spent(self, outcomes: Sequence[Outcome]) -> str:
         """Why no other candidate may begin, or ""."""
-        passes, hours = sum(found.passes for found in outcomes), sum(found.wall_s for found in outcomes) / 3600
-        if self.passes is not None and passes >= self.passes:
-            return f"{passes:,} of {self.passes:,} device passes"
+        hours = sum(found.wall_s for found in outcomes) / 3600
         if self.hours is not None and hours >= self.hours:
             return f"{hours:.2f} of {self.hours:g} h"
-        return ""
+        return self.ledger.short()
 
 
 def on_bench(trial: Trial, bench: Evaluator, budget: Budget, history: History) -> Generator[Point, None, tuple[list[Row], str]]:
@@ -181,7 +181,12 @@ def on_bench(trial: Trial, bench: Evaluator, budget: Budget, history: History) -
             why = budget.spent(done)
             if why:
                 return _rows(trial, history), f"the budget is spent: {why}"
-            yield from answered(bench, [(job,)], history, trial.stage)
+            budget.ledger.begin(job.key)
+            try:
+                yield from answered(bench, [(job,)], history, trial.stage)
+            except BudgetSpent:
+                why = f"the budget is spent: {budget.ledger} device passes, the last candidate broken off"
+                return _rows(trial, history), why
         yield Progress(trial.stage, number + 1, len(jobs))
     return _rows(trial, history), ""
 

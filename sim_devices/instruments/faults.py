@@ -79,6 +79,7 @@ KINDS: Mapping[str, Sort] = {
     "stuck": Sort(Moment.RECORD, ("scope",), ("channel", "volts")),
     "saturation": Sort(Moment.RECORD, ("scope",), ("channel", "volts")),
     "holes": Sort(Moment.RECORD, ("scope",), ("channel", "points")),
+    "behind": Sort(Moment.RECORD, ("scope",), ("channel",)),
     "sentinel": Sort(Moment.RECORD, ("scope",), ("channel",)),
     "missed_trigger": Sort(Moment.EDGE, ("scope",)),
     "mode_hop": Sort(Moment.SHOT, ("node",), ("phase_rad", "power", "noise")),

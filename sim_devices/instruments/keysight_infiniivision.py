@@ -121,6 +121,7 @@ class InfiniiVision:
         self._wanted: frozenset[int] = frozenset()
         self._events = {"armed": False, "triggered": False}
         self._records: dict[int, Record] = {}
+        self._before: dict[int, Record] = {}  # what each channel recorded last, for a memory that lags behind
         self._sums: dict[int, NDArray[np.int64]] = {}  # of an average that is under way
         self._taken = 0
         self._scpi = Scpi(
@@ -272,7 +273,8 @@ class InfiniiVision:
             total += words
             words = np.rint(total / self._taken).astype(np.int16)
         record = Record(words, window, s.number("range"), s.number("offset"), kind, self._taken if kind == "AVER" else 1)
-        return in_memory(record, n, strikes) if strikes else record
+        before, self._before[n] = self._before.get(n), record
+        return in_memory(record, n, strikes, before) if strikes else record
 
     # -- Acquisition --------------------------------------------------------------------------------------------------
 

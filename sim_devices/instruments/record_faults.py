@@ -2,6 +2,7 @@
 
 stuck       v = volts                              saturation   v <- v + volts, which the converter then clips
 holes       word = 0 at `points` places            sentinel     preamble 9.9E37 where a number is due, and 0 in every word
+behind      the record before this one, if it had the same time base
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def at_input(volts: Tensor, channel: int, range_v: float, strikes: Sequence[Stri
     return volts
 
 
-def in_memory(record: Record, channel: int, strikes: Sequence[Strike]) -> Record:
-    """The record of `channel` that is read out."""
+def in_memory(record: Record, channel: int, strikes: Sequence[Strike], before: Record | None = None) -> Record:
+    """The record of `channel` that is read out; before: the one that was recorded last, undamaged."""
     for strike in strikes:
         if strike.fault.channel != channel:
             continue
@@ -39,6 +40,8 @@ def in_memory(record: Record, channel: int, strikes: Sequence[Strike]) -> Record
             words = record.words.copy()
             words[strike.rng.sample(range(len(words)), min(strike.fault.points, len(words)))] = HOLE
             record = replace(record, words=words)
+        elif strike.fault.kind == "behind" and before is not None and before.window == record.window:
+            record = before
         elif strike.fault.kind == "sentinel":
             words = record.words.copy()
             words[:] = HOLE

@@ -167,7 +167,9 @@ def test_a_finished_run_is_completed(path: Path, monkeypatch: pytest.MonkeyPatch
     assert planned(path).finish == ("report.html",)
     assert run(["resume", str(path)]) == 0
     (path / "report.html").unlink()
-    (path / "diagnostics.json").write_text(json.dumps({k: v for k, v in drawn.items() if k in ("transfer", "confusion")}))
+    (path / "diagnostics.json").write_text(
+        json.dumps({k: v for k, v in drawn.items() if k in ("transfer", "honesty", "confusion")})
+    )
     assert planned(path).finish == ("diagnostics.json", "report.html")
     assert run(["resume", str(path)]) == 0
     again = json.loads((path / "diagnostics.json").read_text())

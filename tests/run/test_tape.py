@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from hil.device import Port, Spec, Streaming
 from hil.errors import ContractError, LinkTimeout, RunError
 from hil.run import tape as taping
 from hil.run.recorder import Recorder, recorded
-from hil.run.reel import BITS, FLOAT, PROGRAM, RESET, TERNARY, Reel, chunk_path
+from hil.run.reel import BITS, CHUNKS, FLOAT, PROGRAM, RESET, TERNARY, Reel, chunk_path
 from hil.run.tape import Needs, ReelWriter, Shot, Tape
 
 STATIC = Spec(Port("drive", -9.0, 9.0, "V"), Port("reading", -9.0, 9.0, "V"), provenance="twin")
@@ -199,7 +200,8 @@ def test_what_was_flushed_is_readable_and_the_torn_tail_is_not_there(tmp_path: P
 
 
 def test_a_tape_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(taping, "WRITE_BYTES", 100)  # several writes a run, partial chunks rewritten
+    for name in ("input", "spikes"):
+        monkeypatch.setitem(cast(dict[str, tuple[int, ...]], CHUNKS), name, (25,))  # many, and some of them cut by a flush
     asked = drives(12)
     for name in ("whole", "broken"):
         tape = started(tmp_path / name)

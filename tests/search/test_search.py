@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +126,31 @@ def test_ctrl_c_commits_and_resume_goes_on(tmp_path: Path, whole: Path, monkeypa
     assert history(tmp_path / "run") == history(whole)
     keys = [job.key for chunk in asked for job in chunk]
     assert len(keys) == len(set(keys))  # nothing was trained twice
+
+
+def test_killed_at_twenty_random_moments_it_ends_with_the_same_history(tmp_path: Path, whole: Path) -> None:
+    """Forked, so that a search begins at once and not with the import of torch."""
+    chance, fork = random.Random(7), multiprocessing.get_context("fork")
+    begin = time.monotonic()
+    start(write(tmp_path), RunFolder.create(tmp_path / "unharmed"), QUIET)
+    lasts_s, kills, tries = time.monotonic() - begin, 0, 0
+    while kills < 20:
+        tries += 1
+        folder = tmp_path / f"run{tries}"
+        RunFolder.create(folder)
+        for name in ("search.toml", "config.toml"):
+            shutil.copy(tmp_path / "unharmed" / name, folder / name)
+        while True:
+            child = fork.Process(target=carry_on, args=(RunFolder.open(folder), QUIET))
+            child.start()
+            child.join(chance.uniform(0.0, 0.4) * lasts_s)
+            if child.exitcode is not None:
+                break
+            child.kill()
+            child.join()
+            kills += 1
+        assert child.exitcode == 0
+        assert history(folder) == history(whole)
 
 
 @pytest.mark.timeout(240)  # five processes that import torch, on a busy machine

@@ -4,39 +4,49 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 from small_search import BASE, FILE, write
+from torch import Tensor
 
+from drivers.waveform import Waveform
 from hil.cli import run
-from hil.errors import Disconnected, Stopped, UnsafeOutputs
+from hil.errors import BudgetSpent, Disconnected, RunError, Stopped, UnsafeOutputs
 from hil.feedback import Feedback, Sine
 from hil.run.folder import RunFolder
 from hil.run.loop import Training
 from hil.search import one_by_one
 from hil.search.evaluator import Here
 from hil.search.history import History
+from hil.search.ledger import FILE as LEDGER
+from hil.search.ledger import Ledger
 from hil.search.one_by_one import OneByOne
 from hil.search.recipe import Job, Outcome, Recipe
 from hil.search.stages import Budget, Row, Trial, claims, halving, on_bench, rank_correlation, seeds, told
 from hil.searching import start
 
 QUIET = Console(quiet=True)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Known:
     """A trainer that knows how good a recipe is: as good as its rate."""
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Ledger | None = None) -> None:
         self.trained: list[Job] = []
+        self._ledger = ledger
 
     def train(self, jobs: Sequence[Job]) -> list[Outcome]:
         self.trained += jobs
+        if self._ledger is not None:
+            self._ledger.grant(100 * len(jobs))
         return [Outcome(job.recipe.lr, (job.recipe.lr,), 100, wall_s=60.0, where="real") for job in jobs]
 
 
@@ -66,13 +76,19 @@ def test_halving_spends_longer_trainings_on_fewer(tmp_path: Path) -> None:
 
 
 def test_the_bench_stops_with_its_budget_and_goes_on_with_what_it_has(tmp_path: Path) -> None:
-    known, trial = Known(), Trial("bench", recipes(5), seeds(0, 1, "bench"), 1)
-    rows, why = drain(on_bench(trial, Here(known), Budget(passes=250), empty(tmp_path)))
+    ledger, trial = Ledger(tmp_path, 250), Trial("bench", recipes(5), seeds(0, 1, "bench"), 1)
+    known = Known(ledger)
+    rows, why = drain(on_bench(trial, Here(known), Budget(ledger), empty(tmp_path)))
+    assert len(rows) == len(known.trained) == 2
+    assert "200 of 250 device passes, and a candidate takes 100" in why
+    again = Ledger(tmp_path, 320)  # a resume, with a larger budget
+    rows, why = drain(on_bench(trial, Here(Known(again)), Budget(again), empty(tmp_path)))
     assert len(rows) == 3
-    assert "300 of 250" in why
-    rows, why = drain(on_bench(trial, Here(known), Budget(hours=0.07), empty(tmp_path)))
-    assert len(rows) == len(known.trained) == 5
-    assert why == ""
+    assert again.spent == 300
+    (tmp_path / "free").mkdir()
+    free = Ledger(tmp_path / "free")
+    rows, why = drain(on_bench(trial, Here(Known(free)), Budget(free, hours=0.07), empty(tmp_path)))
+    assert (len(rows), free.spent, why[:22]) == (5, 200, "")
     assert rank_correlation([Row(f"r{k}", (float(k),)) for k in range(5)], rows) == pytest.approx(1.0)
     assert rank_correlation(rows[:2], rows) is None
 
@@ -102,7 +118,7 @@ def test_twin_first_then_the_bench(tmp_path: Path, capsys: pytest.CaptureFixture
     path = write(tmp_path, FILE + more)
     assert run(["search", str(path), "--run", str(tmp_path / "r")]) == 0
     said = capsys.readouterr().out
-    assert "4 candidates, rank correlation of twin and bench" in said
+    assert re.search(r"4 candidates, [\d,]+ passes, rank correlation of twin and bench", said)
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
     rows = {row["name"]: row["mean"] for row in summary["bench"]["rows"]}
     stages = [json.loads(line)["stage"] for line in (tmp_path / "r" / "stages.jsonl").read_text().splitlines()]
@@ -181,3 +197,46 @@ def test_ctrl_c_in_a_candidate_of_the_bench_ends_it_there(tmp_path: Path, monkey
     assert run(["search", str(path), "--run", str(tmp_path / "run")]) == 130
     assert len(made) == 1
     assert run(["resume", str(tmp_path / "run")]) == 0
+
+
+def test_a_search_on_a_served_bench_spends_its_passes_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mzm.toml").write_text((ROOT / "benches" / "mzm_awg_scope.toml").read_text())
+    text = (
+        FILE.replace("generations = 3", "generations = 1") + '[bench]\ntop = 2\nspread = 0\ndevice = { bench = "mzm.toml" }\n'
+    )
+    sent: list[int] = []
+    submit = Waveform.submit
+
+    def counted(self: Waveform, x: Tensor) -> Future[Tensor]:
+        sent.append(x.numel())
+        return submit(self, x)
+
+    monkeypatch.setattr(Waveform, "submit", counted)
+    path = write(tmp_path, text)
+    start(path, RunFolder.create(tmp_path / "free"), QUIET)
+    free = Ledger(tmp_path / "free")
+    assert free.spent == sum(sent) > 0
+    one = free.spent // 2
+    for budget, spent, done in ((one, one, 1), (one - 1, None, 0)):
+        sent.clear()
+        path.write_text(text + f"budget_passes = {budget}\n")
+        summary = start(path, RunFolder.create(tmp_path / str(budget)), QUIET)
+        assert summary["bench"]["passes"] == sum(sent) <= budget
+        assert spent is None or sum(sent) == spent
+        assert len(summary["bench"]["rows"]) == done
+        assert "the budget is spent" in summary["bench"]["ended_early"] or "passes" in summary["bench"]["ended_early"]
+
+
+def test_a_ledger_outlives_its_process_but_not_damage(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, 100)
+    ledger.begin("bench/a")
+    ledger.grant(60)
+    with pytest.raises(BudgetSpent, match="40 of 100 are left"):
+        ledger.grant(41)
+    (tmp_path / LEDGER).write_text((tmp_path / LEDGER).read_text() + '["bench/a", 2')  # died while it wrote
+    again = Ledger(tmp_path, 100)
+    again.grant(40)
+    assert (again.spent, Ledger(tmp_path).spent) == (100, 100)
+    (tmp_path / LEDGER).write_text('["bench/a", 10]\n["bench/a", -3]\n')
+    with pytest.raises(RunError, match="line 2"):
+        Ledger(tmp_path)

@@ -102,6 +102,15 @@ def test_saturation_clips(table: Table) -> None:
     assert (table.words() == 1).any()  # clipped low; 0 would be a hole
 
 
+def test_a_memory_that_lags_behind_gives_the_record_before(table: Table) -> None:
+    first = table.words()
+    table.fault("scope", "behind", times=2)
+    second, third, fourth = (table.words() for _ in range(3))
+    assert (second == first).all()
+    assert not (third == first).all()  # that of the second shot, in which the node had drifted on
+    assert not (fourth == third).all()
+
+
 def test_holes_are_zeros_at_seeded_places(table: Table) -> None:
     before = table.words()
     table.fault("scope", "holes", points=5)

@@ -1,0 +1,83 @@
+"""How well a bench can be calibrated that nobody knows, and what is said of one that lies.
+
+    python benchmarks/calibration.py [--parts hidden,deceived] [--benches N] [--first N] [--record]
+
+hidden     specimens of the waveform bench, served over HiSLIP, calibrated blind, held against the truth: hidden_benches.py
+deceived   hysteresis, stuck channel, clipping, wrong load, wrong delay, wrong node: deceived_benches.py
+
+Last line: JSON with the keys of every part that was done.
+
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from deceived_benches import LIES, deceive
+from hidden_benches import Bench, calibrate, summary, table
+from recording import record
+
+Lines = list[str]
+Found = tuple[Mapping[str, object], Lines]
+
+
+def hidden(options: argparse.Namespace) -> Found:
+    """Every bench, one after the other."""
+    benches: list[Bench] = []
+    for number in range(options.first, options.first + options.benches):
+        bench = calibrate(number)
+        benches.append(bench)
+        missed = [p.name for p in bench.parameters if not p.recovered]
+        bad = [f"{step.name}: {p.kind}" for step in bench.steps for p in step.problems if not step.good]
+        print(f"bench {number}: {'ok' if bench.good else '; '.join(bad)}, {bench.took_s:.1f} s", *missed, flush=True)
+    return summary(benches), table(benches)
+
+
+def deceived(options: argparse.Namespace) -> Found:
+    """Every lie, and what was said to it."""
+    rows = ["| bench | reported | by the step | evidence | |", "|---|---|---|---|---|"]
+    told = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, lie in enumerate(LIES):
+            told.append(deceive(lie, Path(folder) / str(number)))
+            last, said = told[-1], told[-1].problem
+            rows.append(
+                f"| {lie.name} | {said.kind if said else 'nothing'} | {last.where} | {said.evidence if said else ''} "
+                f"| {'right' if last.right else 'WRONG'} |"
+            )
+            print(rows[-1], flush=True)
+    saved = sum(each.saved_good for each in told)
+    return {"deceived": len(told), "deceived_right": sum(each.right for each in told), "deceived_saved_good": saved}, rows
+
+
+PARTS: Mapping[str, Callable[[argparse.Namespace], Found]] = {"hidden": hidden, "deceived": deceived}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", default=",".join(PARTS), help="of " + ", ".join(PARTS))
+    parser.add_argument("--benches", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="number of the first specimen")
+    parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    options = parser.parse_args()
+    torch.set_num_threads(1)  # the served bench needs the other core
+    figures: dict[str, object] = {}
+    lines: Lines = []
+    for part in options.parts.split(","):
+        found, said = PARTS[part](options)
+        figures |= found
+        lines += [f"{part}:", "", *said, ""]
+    text = json.dumps(figures)
+    print("\n".join(lines))
+    if options.record:
+        record("Calibration of benches that nobody knows", [*lines, f"`{text}`"])
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

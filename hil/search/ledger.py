@@ -1,0 +1,93 @@
+"""What the device passes of a bench are spent on: granted one shot after the other, never more than the budget.
+
+    bench_passes.jsonl      ["key of the job", passes] a shot, appended before the shot is sent; ["key", 0] begins a candidate
+
+Whatever was granted stays spent, also of a candidate that was interrupted or killed and is trained anew. A shot that the
+recovery ladder repeats by itself is granted once.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from hil.errors import BudgetSpent, RunError
+
+FILE = "bench_passes.jsonl"
+
+
+class Ledger:
+    """Args: folder: of the search. budget: device passes, or None for no limit.
+
+    Raises:
+        RunError: the ledger of an earlier part of the search is damaged.
+    """
+
+    def __init__(self, folder: Path, budget: int | None = None) -> None:
+        self._path, self.budget = folder / FILE, budget
+        self._costs: dict[str, int] = {}  # by candidate, of its last beginning
+        self.spent, self._key = 0, ""
+        if self._path.exists():
+            self._read()
+
+    def __str__(self) -> str:
+        return f"{self.spent:,}" if self.budget is None else f"{self.spent:,} of {self.budget:,}"
+
+    def begin(self, key: str) -> None:
+        """What is granted from now on is for this candidate. Raises: RunError: the ledger cannot be written."""
+        self._enter(key, 0)
+
+    def grant(self, passes: int) -> None:
+        """For one shot.
+
+        Raises:
+            BudgetSpent: there are not so many left. RunError: the ledger cannot be written.
+        """
+        if self.budget is not None and self.spent + passes > self.budget:
+            raise BudgetSpent(
+                "the budget of device passes is spent", where="[bench] budget_passes", got=f"{passes:,} more asked for",
+                allowed=f"{self.budget - self.spent:,} of {self.budget:,} are left", outputs="unchanged; nothing was sent",
+                todo="raise budget_passes in the search.toml of the run and hil resume it, or be content",
+            )  # fmt: skip
+        self._enter(self._key, passes)
+
+    def short(self) -> str:
+        """Why no other candidate should begin: less is left than the dearest took. Else, or if none was trained, ""."""
+        dearest = max(self._costs.values(), default=0)
+        if self.budget is None or (self.spent < self.budget and self.spent + dearest <= self.budget):
+            return ""
+        return f"{self} device passes, and a candidate takes {dearest:,}"
+
+    def _enter(self, key: str, passes: int) -> None:
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps([key, passes]) + "\n")
+        except OSError as error:
+            raise RunError(
+                f"the ledger of the bench cannot be written: {error.strerror}", where=str(self._path),
+                outputs="unchanged; nothing was sent", todo="free space, then hil resume",
+            ) from error  # fmt: skip
+        self._count(key, passes)
+
+    def _count(self, key: str, passes: int) -> None:
+        self._key = key
+        self._costs[key] = self._costs.get(key, 0) + passes if passes else 0
+        self.spent += passes
+
+    def _read(self) -> None:
+        text = self._path.read_text(errors="replace")
+        whole, _, torn = text.rpartition("\n")
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                key, passes = json.loads(line)
+                if not isinstance(key, str) or not isinstance(passes, int) or isinstance(passes, bool) or passes < 0:
+                    raise ValueError("not a key and a number of passes")
+            except (ValueError, TypeError) as error:
+                raise RunError(
+                    "the ledger of the bench is damaged", where=f"{self._path} line {number}", got=line[:80],
+                    allowed='["key", passes]', outputs="untouched; nothing was opened",
+                    todo="correct that line: what it holds is not known to be spent",
+                ) from error  # fmt: skip
+            self._count(key, passes)
+        if torn:  # its shot was not sent before the line was whole
+            self._path.write_text(whole + "\n" if whole else "")

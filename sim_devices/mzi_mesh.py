@@ -1,0 +1,202 @@
+"""A rectangular mesh of Mach-Zehnder interferometers: N waveguides in, N photodiodes out, two heaters per interferometer.
+
+One interferometer, on waveguides m and m + 1; theta between its couplers, phi before them, both on the upper arm:
+
+    M(theta, phi) = B(e2) diag(e^i theta, 1) B(e1) diag(e^i phi, 1)       B(e) = | cos(pi/4 + e)    i sin(pi/4 + e) |
+                                                                              | i sin(pi/4 + e)    cos(pi/4 + e)  |
+N columns; column c holds the interferometers with m = c mod 2, c mod 2 + 2, ...: N (N - 1) / 2 in all. Heaters are counted
+column by column, from the top, theta before phi. Their phases, with p_j the heat of heater j in V^2:
+
+    phase_k = phase0_k + sum_j C_kj p_j         p_j = V_j^2 ( 1 + h V_j^2 / V_max^2 )         self-heating h
+    C_jj = pi / V_pi^2 (1 + 0.05 n_j)           C_kj = C_jj crosstalk exp((1 - d_kj) / reach) (1 + 0.2 n_kj)    d in pitches
+
+Driven by an I/Q modulator in front of every waveguide, x = (I_1 .. I_N, Q_1 .. Q_N); read as power:
+
+    a_j = sqrt(P_in) (I_j + i Q_j)              y_n = g_n 10^(-L/10) | (U a)_n |^2 + dark + noise
+
+Hidden in a specimen: phase0 uniform on the circle, coupler errors e, C, photodiode gains g. Not fittable by a few numbers: what
+is unknown of it are matrices, which calibration/crosstalk.py finds.
+
+Sources: Clements et al., Optica 3, 1460 (2016), arXiv:1603.08788 (the rectangle); Pai et al., IEEE JSTQE (2020) (errors);
+Bandyopadhyay, Hamerly & Englund, Optica 8, 1247 (2021) (couplers); Jacques et al., Opt. Express 27, 10456 (2019) (crosstalk).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hil.chance import generator
+from hil.device import Port, Spec
+from hil.errors import ConfigError
+from sim_devices.twin import State
+
+COLUMN_PITCH, MODE_PITCH = 2.0, 1.0  # in heater pitches: phi and theta of a column lie one behind the other
+SPREAD_OWN, SPREAD_CROSS = 0.05, 0.2
+
+
+class MZIMesh(nn.Module):
+    """A node of 2 N drives and N readings, programmed by N (N - 1) heater voltages; nothing programmed: all at 0 V.
+
+    Args:
+        modes: N. specimen: which chip of the wafer; -1: the one as designed, without errors and crosstalk.
+        v_pi_v: heater voltage for a phase of pi. v_max_v: largest one. self_heating: h at the largest voltage.
+        crosstalk: phase at a heater one pitch away, as a share of the heater's own. reach: pitches in which it falls by e.
+        coupler_rad: standard deviation of the coupler errors e. gain_spread: that of the photodiodes' gains.
+        input_w: power of a full I alone, in W. loss_db: L. dark_w: of a photodiode.
+        noise_w, relative_noise: standard deviation of a reading, in W and as a share of it. noise: factor on both; 0 is none.
+        dead_heaters, dead_photodiodes: numbers of those that do nothing, from 0.
+    """
+
+    phase0: Tensor
+    matrix: Tensor
+    couplers: Tensor
+    gains: Tensor
+
+    def __init__(
+        self,
+        *,
+        modes: int = 4,
+        specimen: int = 0,
+        v_pi_v: float = 5.0,
+        v_max_v: float = 8.0,
+        self_heating: float = 0.03,
+        crosstalk: float = 0.05,
+        reach: float = 1.0,
+        coupler_rad: float = 0.02,
+        gain_spread: float = 0.03,
+        input_w: float = 1e-4,
+        loss_db: float = 3.0,
+        dark_w: float = 2e-8,
+        noise_w: float = 5e-8,
+        relative_noise: float = 1e-3,
+        noise: float = 1.0,
+        dead_heaters: Sequence[int] = (),
+        dead_photodiodes: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        _positive(v_pi_v=v_pi_v, v_max_v=v_max_v, reach=reach, input_w=input_w)
+        if modes < 2:
+            raise ConfigError("a mesh needs two waveguides", where="MZIMesh", got=f"modes = {modes}", allowed="2 or more")
+        _numbers("dead_heaters", dead_heaters, modes * (modes - 1))
+        _numbers("dead_photodiodes", dead_photodiodes, modes)
+        self.modes, self.specimen = modes, specimen
+        self.v_pi_v, self.v_max_v, self.self_heating = v_pi_v, v_max_v, self_heating
+        self.crosstalk, self.reach, self.coupler_rad, self.gain_spread = crosstalk, reach, coupler_rad, gain_spread
+        self.input_w, self.loss_db, self.dark_w = input_w, loss_db, dark_w
+        self.noise_w, self.relative_noise, self.noise = noise_w, relative_noise, noise
+        self.dead_heaters, self.dead_photodiodes = tuple(dead_heaters), tuple(dead_photodiodes)
+        self._columns = [torch.arange(column % 2, modes - 1, 2) for column in range(modes)]
+        self._fabricate()
+
+    def _fabricate(self) -> None:
+        heaters = self.modes * (self.modes - 1)
+        designed = 0.0 if self.specimen < 0 else 1.0
+
+        def normal(what: str, *shape: int) -> Tensor:
+            rng = generator(max(self.specimen, 0), 0, f"mesh {what}")
+            return designed * torch.randn(shape, generator=rng, dtype=torch.float64)
+
+        turn = torch.rand(heaters, generator=generator(max(self.specimen, 0), 0, "mesh phase"), dtype=torch.float64)
+        own = math.pi / self.v_pi_v**2 * (1 + SPREAD_OWN * normal("own", heaters).clamp(-3, 3))
+        leak = designed * self.crosstalk * torch.exp((1 - self._distances()) / self.reach)
+        leak = leak * (1 + SPREAD_CROSS * normal("cross", heaters, heaters).clamp(-3, 3))
+        matrix = (leak.fill_diagonal_(1.0)) * own
+        matrix[:, list(self.dead_heaters)] = 0.0
+        gains = 1 + self.gain_spread * normal("gain", self.modes).clamp(-3, 3)
+        gains[list(self.dead_photodiodes)] = 0.0
+        for name, values in (
+            ("phase0", designed * 2 * math.pi * turn),
+            ("matrix", matrix),
+            ("couplers", self.coupler_rad * normal("coupler", heaters // 2, 2)),
+            ("gains", gains),
+        ):
+            self.register_buffer(name, values, persistent=False)
+
+    def _distances(self) -> Tensor:
+        """Between heaters, in pitches; 1 on the diagonal, where nobody asks."""
+        places = []
+        for column, tops in enumerate(self._columns):
+            for m in tops.tolist():
+                places += [(COLUMN_PITCH * column + 1, MODE_PITCH * m), (COLUMN_PITCH * column, MODE_PITCH * m)]
+        at = torch.tensor(places, dtype=torch.float64)
+        return torch.cdist(at, at).fill_diagonal_(1.0)
+
+    @property
+    def spec(self) -> Spec:
+        n, brightest = self.modes, 2 * self.modes * self._throughput * 1.25
+        margin = 16 * (self.noise_w + self.relative_noise * brightest)
+        return Spec(
+            inputs=Port("I and Q of the mesh's inputs", -1.0, 1.0, "1", 2 * n),
+            outputs=Port("photodiodes of the mesh", -margin, brightest + self.dark_w + margin, "W", n),
+            params=Port("heaters of the mesh", 0.0, self.v_max_v, "V", n * (n - 1)),
+            provenance="twin",
+        )
+
+    @property
+    def _throughput(self) -> float:
+        """Power behind the mesh of a full I alone, W."""
+        return self.input_w * 10 ** (-self.loss_db / 10)
+
+    def phases(self, volts: Tensor) -> Tensor:
+        """Heater voltages (N (N - 1),) -> phases in rad, same shape."""
+        square = volts.to(self.matrix) ** 2
+        return self.phase0 + self.matrix @ (square * (1 + self.self_heating / self.v_max_v**2 * square))
+
+    def unitary(self, volts: Tensor | None = None) -> Tensor:
+        """(N, N), complex, of the mesh alone: what no lab sees but through powers. None: nothing programmed."""
+        phases = self.phase0 if volts is None else self.phases(volts)
+        turns = torch.polar(torch.ones_like(phases), phases).view(-1, 2)
+        angle = math.pi / 4 + self.couplers
+        straight, across = angle.cos(), 1j * angle.sin()
+        field = torch.eye(self.modes, dtype=turns.dtype, device=turns.device)
+        first = 0
+        for tops in self._columns:
+            here = slice(first, first + len(tops))
+            first += len(tops)
+            up, down = field[tops], field[tops + 1]
+            for arm, end in ((1, 0), (0, 1)):  # phi and the first coupler, then theta and the second
+                up = up * turns[here, arm, None]
+                t, r = straight[here, end, None], across[here, end, None]
+                up, down = t * up + r * down, r * up + t * down
+            field = field.index_copy(0, tops.to(field.device), up).index_copy(0, tops.to(field.device) + 1, down)
+        return field
+
+    def _reading(self, x: Tensor, volts: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            unitary = self.unitary(volts).T
+            real, imaginary = unitary.real.to(x), unitary.imag.to(x)
+        i, q = x.chunk(2, -1)
+        power = (i @ real - q @ imaginary).square() + (i @ imaginary + q @ real).square()
+        return power * (self.gains * self._throughput).to(x) + self.dark_w
+
+    def ideal(self, x: Tensor) -> Tensor:
+        """Noiseless reading in W with nothing programmed; differentiable in x."""
+        return self._reading(x, None)
+
+    def rest(self, batch: int, rng: torch.Generator) -> State:
+        """Heat has settled before light is read: nothing is remembered."""
+        return ()
+
+    def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]:
+        """(batch, 2 N) I and Q -> (batch, N) power in W."""
+        reading = self._reading(x, params)
+        if self.noise:
+            normal = torch.randn(reading.shape, generator=rng, device=x.device, dtype=x.dtype)
+            sigma = torch.hypot(torch.full_like(reading, self.noise_w), self.relative_noise * reading)
+            reading = reading + self.noise * sigma * normal
+        return reading, state
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{name} must be positive", where="MZIMesh", got=f"{value}", allowed="above 0, finite")
+
+
+def _numbers(name: str, values: Sequence[int], count: int) -> None:
+    if any(not 0 <= value < count for value in values):
+        raise ConfigError(f"no such number in {name}", where="MZIMesh", got=f"{list(values)}", allowed=f"0 to {count - 1}")

@@ -1,0 +1,36 @@
+"""The waveform steps through drivers, VISA and simulated instruments, on a specimen that they do not know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from calibration.sequence import Subject, calibrated
+from calibration.waveform import waveform
+from hil.bench import OnPlant, open_bench
+from hil.config import BenchFile, checked, read_toml
+from hil.run.recovery import Ladder
+from hil.run.resilient import resilient
+from sim_devices.mach_zehnder import MachZehnder
+
+BENCH = Path("benches/mzm_awg_scope.toml")
+SHEET = MachZehnder(v_pi_v=3.5)
+
+
+def test_a_specimen_is_found_through_the_wire() -> None:
+    table = read_toml(BENCH)
+    bench = checked(BenchFile, {**table, "virtual": {**table["virtual"], "specimen": 17, "seed": 17}}, str(BENCH))
+    with open_bench(bench, "test") as opened:
+        assert isinstance(opened.device, OnPlant)
+        plant = opened.device.control
+        steps = {s.name: s for s in calibrated(waveform(), Subject(resilient(opened.device, Ladder), SHEET, 1))}
+        assert all(step.good for step in steps.values()), [(s.name, s.problems) for s in steps.values() if not s.good]
+        found = {**steps["twin"].estimates, "delay_s": steps["delay"].estimates["delay_s"]}
+        where = {"phase_rad": "state.0", "delay_s": "cable.delay_s"}
+        for name, estimate in found.items():
+            truth = plant.get(where.get(name, f"node.{name}"))
+            assert estimate.away(truth) < 4, (name, str(estimate), truth)
+    assert steps["dark"].figures["step"] == 0.5 / 1024  # the converter has ten bits
+    assert 0.5e-3 < steps["twin"].figures["drive_step"] < 4e-3  # the generator has twelve, over 8 V: 1.95 mV
+    assert found["delay_s"].sigma < 1e-11
+    assert found["bandwidth_hz"].sigma < 0.005 * found["bandwidth_hz"].value
+    assert 0.8 < steps["twin"].figures["chi2"] < 1.2

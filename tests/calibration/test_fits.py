@@ -1,0 +1,78 @@
+"""Structure in residuals, the network on top of a grey box, and faults as findings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from calibration.fault import problem_of
+from calibration.residual_net import gained, trained
+from calibration.residuals import correlation_ratio, lag_one, runs
+from hil.chance import generator
+from hil.device import Port
+from hil.errors import Flat, Jumped, Late, MeasurementError, Misaligned, Saturated
+
+PORT = Port("drive", -4.0, 4.0, "V")
+SIGMA = 0.01
+
+
+def white(count: int, step: int = 0) -> Tensor:
+    return torch.randn(count, generator=generator(0, step, "test"), dtype=torch.float64)
+
+
+def test_noise_is_white_and_a_wave_is_not() -> None:
+    noise = white(2000)
+    wave = noise + 0.3 * torch.sin(torch.arange(2000) / 40)
+    assert abs(lag_one(noise)) < 3
+    assert abs(runs(noise)) < 3
+    assert lag_one(wave) > 1
+    assert lag_one(noise.cumsum(0)) > 30
+    assert runs(noise.cumsum(0)) < -30
+
+
+def test_alternating_signs_have_too_many_stretches() -> None:
+    signs = torch.tensor([1.0, -1.0]).repeat(100)
+    assert runs(signs) > 10
+    assert lag_one(signs) < -10
+
+
+def test_the_share_that_groups_explain() -> None:
+    group = torch.arange(4).repeat(500)
+    assert correlation_ratio(group.double(), group, 4) == pytest.approx(1.0)
+    assert correlation_ratio(white(2000), group, 4) < 0.01
+    assert correlation_ratio(torch.zeros(2000, dtype=torch.float64), group, 4) == 0.0
+
+
+def samples(bend: float, step: int) -> tuple[Tensor, Tensor]:
+    x = 8 * torch.rand(2000, generator=generator(1, step, "x"), dtype=torch.float64) - 4
+    return x, bend * torch.sin(2 * x) + SIGMA * white(2000, step)
+
+
+@pytest.mark.parametrize(("bend", "keep"), [(0.0, False), (0.03, True)])
+def test_a_network_is_kept_only_where_it_foretells_what_it_has_not_seen(bend: float, keep: bool) -> None:
+    x, residual = samples(bend, 0)
+    net = trained(x, residual, torch.full_like(x, SIGMA), PORT, generator(0, 0, "net"))
+    unseen, left = samples(bend, 1)
+    z, kept = gained(left / SIGMA, (left - net(unseen)) / SIGMA)
+    assert kept is keep, z
+    if keep:
+        assert float(((left - net(unseen)) / SIGMA).square().mean()) < 1.3
+        assert float((net(unseen) - bend * torch.sin(2 * unseen)).square().mean().sqrt()) < 0.3 * bend
+
+
+def test_a_network_is_a_correction_in_the_unit_of_the_reading() -> None:
+    x, residual = samples(0.03, 0)
+    net = trained(x, residual, torch.full_like(x, SIGMA), PORT, generator(0, 0, "net"))
+    assert net(x.view(40, 50)).shape == (40, 50)
+    assert not any(p.requires_grad for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(Saturated, "clipped"), (Flat, "stuck"), (Late, "delay"), (Misaligned, "misaligned"), (Jumped, "jumped")],
+)
+def test_a_fault_is_called_as_a_step_would_call_it(error: type[MeasurementError], kind: str) -> None:
+    problem = problem_of(error("what happened", where="scope", got="this", allowed="that", todo="do it"))
+    assert (problem.kind, problem.todo) == (kind, "do it")
+    assert problem.evidence == "this; allowed: that"

@@ -1,0 +1,68 @@
+"""How a twin is held against its node: on the transfer curve, or, of many channels, on drives of their own."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from hil.device import Port, Spec
+from hil.run.transfer import Transfer, foretold, judged, measure, probed
+from sim_devices.mach_zehnder import MachZehnder
+from sim_devices.simulated import Simulated
+
+
+class Mixer:
+    """A static node of three channels in, two out."""
+
+    spec = Spec(Port("in", -1.0, 2.0, "V", 3), Port("out", -9.0, 9.0, "V", 2), provenance="twin")
+
+    def __init__(self, weight: Tensor, noise: float = 0.0) -> None:
+        self.weight, self.noise, self.shots = weight, noise, 0
+
+    def program(self, params: Tensor) -> None: ...
+
+    def reset(self) -> None: ...
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.spec.inputs.check(x)
+        self.shots += 1
+        noise = torch.randn(len(x), 2, generator=torch.Generator().manual_seed(self.shots))
+        return x @ self.weight + self.noise * noise
+
+    def close(self) -> None: ...
+
+
+def test_a_twin_of_the_curve() -> None:
+    node = MachZehnder(v_pi_v=3.6)
+    found = {
+        v: measure(Simulated(node)).honesty(MachZehnder(v_pi_v=v).ideal(torch.linspace(-5, 5, 201)), "V") for v in (3.6, 3.3)
+    }
+    assert found[3.6]["nrmse"] < 1e-3
+    assert found[3.3]["nrmse"] > 0.05
+    assert found[3.6]["correlation"] > 0.99999 > found[3.3]["correlation"]
+    assert found[3.6]["points"] == 201
+    assert 0.0003 < found[3.6]["noise"] < 0.0005
+    assert foretold(found[3.3]).startswith(f"foretells the curve to {100 * found[3.3]['nrmse']:.2g} % of its swing")
+
+
+def test_a_twin_of_many_channels_is_asked_about_each() -> None:
+    weight = torch.tensor([[1.0, 0.2], [-0.5, 0.7], [0.1, -1.0]])
+    device = Mixer(weight, 0.01)
+    right = probed(device, lambda x: x @ weight)
+    assert device.shots == 1
+    assert right["nrmse"] == pytest.approx(0.01 / math.sqrt(8) / 3.4, rel=0.5)
+    assert right["noise"] == pytest.approx(0.01, rel=0.15)
+    # the sum over channels is the same, so equal drives would not tell them apart
+    assert probed(device, lambda x: x @ weight[[1, 0, 2]])["nrmse"] > 0.1
+
+
+def test_biased_and_flat() -> None:
+    mean = torch.tensor([0.0, 1.0, 2.0])
+    off = judged(mean, torch.zeros(3), mean - 0.5, "1")
+    assert (off["bias"], off["spread"], off["correlation"], off["nrmse"]) == pytest.approx((0.5, 0.0, 1.0, 0.25))
+    flat = Transfer(mean, torch.ones(3), torch.zeros(3)).honesty(mean, "V")
+    assert flat["correlation"] == 0.0
+    assert flat["nrmse"] == math.inf
