@@ -40,6 +40,7 @@ GRID = 129  # walks tried, over a period
 ROUNDS = 8  # of Gauss-Newton
 WEAKEST, STRONGEST = 0.2, 5.0  # the gain between which a curve is taken for the same one
 COLLINEAR = 0.01  # share of U' that U and a constant must leave unexplained, so that a walk can be told from them
+PERIOD_ERROR = 0.05  # to which the period that is said must be right, so that the node's own is found from it
 PERIOD_MISFIT = 0.05  # of the half swing, rms, to which a periodic node must repeat itself
 
 
@@ -95,10 +96,11 @@ class Reference:
                 allowed="a swing of more than four times the noise", outputs="as after the last shot; the last drive is held",
                 todo="check that the output is on, the cable, the laser, the range of whatever reads",
             )  # fmt: skip
+        first = replace(first, period=first._own_period())
         first._check_period()
         found = [first.departure(shot) for shot in shots]
         between = scatter(np.array([[d.walk.value, d.scale.value, d.offset.value] for d in found]))
-        return cls(drive, mean, noise, len(shots), between, period, units)
+        return replace(first, between=between)
 
     @cached_property
     def up(self) -> Floats:
@@ -261,12 +263,31 @@ class Reference:
         inside = (at >= low) & (at <= high)
         return np.clip(at, low, high), inside
 
+    def _own_period(self) -> float | None:
+        """The period of this specimen, near the one that was said, where more than a period was measured: U(v + P) = U(v)."""
+        if self.period is None:
+            return None
+        said, found = self.period, self.period
+        for _ in range(ROUNDS):
+            again = self._again(found)
+            if len(again) < 3:
+                return said
+            slope = self._spline(again + found, 1)
+            off = self._spline(again + found) - self._spline(again)
+            found -= float(slope @ off) / max(float(slope @ slope), 1e-300)
+            found = min(max(found, (1 - PERIOD_ERROR) * said), (1 + PERIOD_ERROR) * said)
+        return round(found / said / 2.0**-20) * 2.0**-20 * said  # far below its sigma: the last bits are no measurement
+
+    def _again(self, period: float) -> Floats:
+        """The drives that have another one a period further on."""
+        return self.drive[self.drive + period <= float(self.drive[-1])]
+
     def _check_period(self) -> None:
         """Where a period and more was measured, the curve must come back to itself."""
         low, high = float(self.drive[0]), float(self.drive[-1])
         if self.period is None:
             return
-        again = self.drive[self.drive + self.period <= high]
+        again = self._again(self.period)
         if len(again) < 3:
             return
         misfit = float(np.sqrt(np.square(self._spline(again + self.period) - self._spline(again)).mean()))

@@ -171,11 +171,12 @@ class DriftSentinel:
     def begin(self) -> None:
         if self._reference is not None:
             return
+        said = self._steered.period
         self._reference = self._origin = self._measured()
         noise = float(np.sqrt(np.square(self._reference.noise).mean())) / self._reference.half
         self._tell(
             0, "quiet", ("reference",),
-            f"reference: {POINTS} drives, {REFERENCE_SHOTS} shots, noise {noise:.2%} of the half swing"
+            f"reference: {POINTS} drives, {REFERENCE_SHOTS} shots, noise {noise:.2%} of the half swing" + self._own(said)
             + ("" if self._reference.sees_walk else "; on this curve a walk of the bias cannot be told from scale and offset"),
         )  # fmt: skip
 
@@ -227,6 +228,8 @@ class DriftSentinel:
         """Raises: KeyError, TypeError, ValueError: not a state of a sentinel."""
         self._reference = None if state["reference"] is None else Reference.read(state["reference"])
         self._origin = self._reference if state["origin"] is None else Reference.read(state["origin"])
+        if self._reference is not None and self._reference.period is not None:
+            self._steered.retune(self._reference.period)
         self._steered.steer(Steering(**state["steering"]))
         self._memory = Memory.read(state["memory"])
         self._busy_s = float(state["busy_s"])
@@ -238,6 +241,11 @@ class DriftSentinel:
             "busy_s": self._busy_s, "state": memory.state, "did": dict(memory.did), "walked": memory.walked,
             "steering": asdict(steering), "unit": self._device.spec.inputs.unit, "policy": list(self._watch.policy),
         }  # fmt: skip
+
+    def _own(self, said: float | None) -> str:
+        found, unit = self._steered.period, self._device.spec.inputs.unit
+        moved = found is not None and said is not None and abs(found / said - 1) > 1e-3
+        return f", period {found:.4g} {unit}, not {said:.4g}" if moved else ""
 
     # Looking and judging.
 
@@ -257,7 +265,10 @@ class DriftSentinel:
     def _measured(self) -> Reference:
         spec = self._device.spec
         shots = np.stack([self._shot() for _ in range(REFERENCE_SHOTS)])
-        return Reference.of(self._drive, shots, self._steered.period, (spec.inputs.unit, spec.outputs.unit))
+        found = Reference.of(self._drive, shots, self._steered.period, (spec.inputs.unit, spec.outputs.unit))
+        if found.period is not None:
+            self._steered.retune(found.period)
+        return found
 
     def _limits(self, sigma: float) -> Limits:
         return Limits.of(self._watch.warn, self._watch.act, sigma, REFERENCE_SHOTS)

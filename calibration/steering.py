@@ -100,6 +100,11 @@ class Steered:
             steering = replace(steering, offset=steering.offset - turns * self._period)
         self._steering = steering
 
+    def retune(self, period: float) -> None:
+        """The period of this specimen, instead of the one that was said; kept inside of the limits."""
+        self._period = min(period, self._limits.high - self._limits.low)
+        self.steer(self._steering)
+
     def program(self, params: Tensor) -> None:
         self._inner.program(params)
 
