@@ -1,9 +1,11 @@
 """How well a bench can be calibrated that nobody knows, and what is said of one that lies.
 
-    python benchmarks/calibration.py [--parts hidden,deceived] [--benches N] [--first N] [--record]
+    python benchmarks/calibration.py [--parts hidden,deceived,drift,deploy] [--benches N] [--first N] [--record]
 
 hidden     specimens of the waveform bench, served over HiSLIP, calibrated blind, held against the truth: hidden_benches.py
 deceived   hysteresis, stuck channel, clipping, wrong load, wrong delay, wrong node: deceived_benches.py
+drift      a bias that walks by V_pi / 2, in training and in use, with the sentinel and without it: drift.py, docs/drift.png
+deploy     weights learned in silico and in the loop, on hidden benches: deployment.py, docs/deployment.png
 
 Last line: JSON with the keys of every part that was done.
 
@@ -17,6 +19,8 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import deployment
+import drift
 import torch
 from deceived_benches import LIES, deceive
 from hidden_benches import Bench, calibrate, summary, table
@@ -55,13 +59,32 @@ def deceived(options: argparse.Namespace) -> Found:
     return {"deceived": len(told), "deceived_right": sum(each.right for each in told), "deceived_saved_good": saved}, rows
 
 
-PARTS: Mapping[str, Callable[[argparse.Namespace], Found]] = {"hidden": hidden, "deceived": deceived}
+def drifted(options: argparse.Namespace) -> Found:
+    """The bias walks."""
+    return drift.drift(options.seeds, PICTURES / "drift.png" if options.record else None)
+
+
+def deploy(options: argparse.Namespace) -> Found:
+    """Four ways to the weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = [deployment.one(number, Path(folder)) for number in range(options.first, options.first + options.seeds)]
+    benches = [each for each in found if each is not None]
+    if options.record:
+        deployment.drawn(benches, PICTURES / "deployment.png")
+    return deployment.summary(benches)
+
+
+PICTURES = Path(__file__).resolve().parent.parent / "docs"
+PARTS: Mapping[str, Callable[[argparse.Namespace], Found]] = {
+    "hidden": hidden, "deceived": deceived, "drift": drifted, "deploy": deploy,
+}  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(PARTS), help="of " + ", ".join(PARTS))
     parser.add_argument("--benches", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=5, help="of drift; benches of deploy")
     parser.add_argument("--first", type=int, default=0, help="number of the first specimen")
     parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """What a calibration finds of benches that nobody knows; see blind_calibration.py.
 
-    python benchmarks/calibration.py [--parts hidden,deceived] [--benches N] [--first N] [--record]
+    python benchmarks/calibration.py [--parts hidden,deceived,drift,deploy] [--benches N] [--first N] [--record]
 
 This file is called as the package that it measures, and the folder of a script is where Python looks first. So the folder goes
 last here, and where a script beside this one means the package, this file gives way to it.

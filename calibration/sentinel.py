@@ -68,8 +68,8 @@ class Watch:
 
     every: int = 20
     policy: tuple[Rung, ...] = LADDER
-    warn: float = 0.01
-    act: float = 0.02
+    warn: float = 0.005
+    act: float = 0.01
 
     def __post_init__(self) -> None:
         if self.every < 1 or not self.policy or not set(self.policy) <= set(RUNGS) or not 0 < self.warn <= self.act < 1:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import cyclopts
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 from rich.console import Console
 from rich.table import Table
 
@@ -251,6 +251,35 @@ def _execute(folder: Any, origin: Path, start: Path | None) -> None:
     for command, why in NEXT:
         if Path(command.split()[-1]).exists():  # a suggestion that cannot be followed from here is none
             out.print(f"next    {command:<46} {why}", soft_wrap=True)
+
+
+@app.command
+def use(
+    run: Path,
+    /,
+    *,
+    rounds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 10,
+    split: Literal["validation", "test"] = "validation",
+    sentinel: bool = True,
+) -> None:
+    """Put a finished run's network to use: its best weights, frozen, through its device, round after round; the sentinel of its
+    [sentinel] table looks in between. Nothing in the run folder changes.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    rounds
+        How often all examples go through the device.
+    split
+        Which examples.
+    sentinel
+        --no-sentinel: let the node drift.
+    """
+    from hil.using import in_use
+
+    for found in in_use(run, rounds, sentinel, split, out):
+        out.print(f" round {found.number:>3}   {split} {found.accuracy:.1%}", markup=False)
 
 
 @app.command

@@ -143,8 +143,8 @@ class SentinelTable(Section, strict=True):
 
     every: Annotated[int, Field(gt=0)] = 20
     policy: Rung | list[Rung] = ["servo", "rescale", "recalibrate", "stop"]
-    warn: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    act: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    warn: Annotated[float, Field(gt=0, lt=1)] = 0.005
+    act: Annotated[float, Field(gt=0, lt=1)] = 0.01
     period: float | str | None = None
     margin: float | str = 0.0
 

@@ -45,6 +45,7 @@ COMPOSITION = {
     "search_file",
     "workshop",
     "watching",
+    "using",
     "searching",
     *ENTRY,
 }

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from hil.report.findings import Curve, Event, Feedback, Histogram, Timeline, Transfer
+from hil.report.findings import Curve, Event, Feedback, Histogram, Timeline, Transfer, Watched
 from hil.report.standings import Band
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ EVENT_COLOURS = {
     "recovering": BAD,
     "recovery": GOOD,
     "calibration": SERIES[3],
+    "roll_back": SERIES[3],
     "interrupt": SERIES[1],
     "resume": SERIES[0],
 }
@@ -209,6 +210,27 @@ def timeline(line: Timeline) -> str:
     return _svg(
         fig, "timeline", f"Committed steps over time, with {faults} faults and {len(line.events) - faults} other events."
     )
+
+
+def watched(seen: Watched) -> str:
+    """Above, how far the bias walked in all; beneath, how far it was off when it was looked at, and what was done then."""
+    fig = _blank(4.2)
+    above, beneath = fig.subplots(2, 1, sharex=True)
+    total = [walk + walked for walk, walked in zip(seen.walk, seen.walked, strict=True)]
+    above.plot(seen.steps, total, color=SERIES[0], lw=1.4)
+    above.set_ylabel(f"walk, in all ({seen.unit})")
+    beneath.errorbar(seen.steps, seen.walk, yerr=seen.sigma, fmt="o", ms=3, lw=0.8, color=SERIES[0])
+    for level, name, colour in ((seen.warn, "warn", SERIES[3]), (seen.act, "act", BAD)):
+        for sign in (1, -1):
+            beneath.axhline(sign * level, color=colour, lw=0.9, ls="--", label=name if sign > 0 else None)
+    for number, what in enumerate(sorted({what for _, what in seen.acts})):
+        at = [step for step, done in seen.acts if done == what]
+        beneath.plot(at, [0.96] * len(at), "v", ms=6, mew=0, color=MANY[(number + 1) % len(MANY)],
+                     transform=beneath.get_xaxis_transform(), label=what)  # fmt: skip
+    beneath.set_xlabel("step")
+    beneath.set_ylabel(f"off the reference ({seen.unit})")
+    _legend(beneath, 6)
+    return _svg(fig, "sentinel", f"{len(seen.steps)} looks at the node: its bias walked by {total[-1]:.3g} {seen.unit} in all.")
 
 
 def _event(axes: Axes, event: Event, scale: float, seen: set[str]) -> None:

@@ -93,6 +93,21 @@ class Timeline:
     length_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a sentinel saw, a value a look. steps: after which. walk, sigma: off the reference, before anything was done.
+    walked: all that was followed until then. acts: (step, what was done). unit: of the walks. warn, act: levels of the walk."""
+
+    steps: Numbers
+    walk: Numbers
+    sigma: Numbers
+    walked: Numbers
+    acts: tuple[tuple[float, str], ...]
+    unit: str
+    warn: float
+    act: float
+
+
 def number(facts: Facts, key: str) -> float | None:
     """A finite number under `key`, or None."""
     value = facts.get(key)
@@ -211,9 +226,30 @@ def timeline(journal: Sequence[Facts]) -> Timeline:
         if after is not None and step is not None:
             since.append(after)
             steps.append(step)
-        if kind not in ROUTINE:
+        if kind not in ROUTINE and (kind != "sentinel" or "message" in line):
             events.append(Event(after, kind, _said(line)))
     return Timeline(tuple(since), tuple(steps), tuple(events), length)
+
+
+def watched(journal: Sequence[Facts]) -> Watched | None:
+    """The looks of the run's sentinel, in the order in which they were taken; None without any."""
+    keys = ("step", "walk", "walk_sigma", "walked", "warn", "act")
+    looks, acts, unit = [], [], ""
+    for line in journal:
+        if line.get("kind") != "sentinel":
+            continue
+        step, did = number(line, "step"), line.get("did")
+        if step is not None and isinstance(did, list):
+            acts += [(step, str(what)) for what in did if what != "reference"]
+        values = [number(line, key) for key in keys]
+        found = [value for value in values if value is not None]
+        if len(found) == len(keys):
+            looks.append(found)
+            unit = str(line.get("unit", ""))
+    if not looks:
+        return None
+    steps, walk, sigma, walked, warn, act = (tuple(column) for column in zip(*looks, strict=True))
+    return Watched(steps, walk, sigma, walked, tuple(acts), unit, warn[-1], act[-1])
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

@@ -55,6 +55,7 @@ def contents(record: Record) -> dict[str, object]:
     layers: tuple[Feedback, ...] = _checked(findings.feedback, made, (), notes)
     seconds: dict[str, float] = _checked(findings.seconds, made, {}, notes)
     journal = findings.timeline(record.journal)
+    looks = findings.watched(record.journal)
     names = tables.class_names(made, table)
     with figures.style():
         return {
@@ -73,6 +74,7 @@ def contents(record: Record) -> dict[str, object]:
             "traffic": tables.traffic(made),
             "times": tables.shares(seconds),
             "timeline": _timeline(journal),
+            "sentinel": "" if looks is None else figures.watched(looks),
             "events": tables.events(journal.events),
             "event_count": len(journal.events),
             "faults": sum(event.kind in figures.FAULTS for event in journal.events),

@@ -57,7 +57,8 @@ class Restless(MachZehnder):
         y, after = super().respond(state, params, x, rng)
         self.calls += 1
         if self.calls > self.at:
-            y = y * self.scale + self.bend * torch.sin(x * (4 * 3.141592653589793 / 7)) + self.shout * torch.randn(x.shape, generator=rng)
+            y = y * self.scale + self.bend * torch.sin(x * (4 * torch.pi / 7))
+            y = y + self.shout * torch.randn(x.shape, generator=rng)
         return y, after
 """
 MORTAL = """
