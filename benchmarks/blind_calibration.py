@@ -98,7 +98,10 @@ def main() -> None:
     text = json.dumps(figures)
     print("\n".join(lines))
     if options.record:
-        record("Calibration of benches that nobody knows", [*lines, f"`{text}`"])
+        blind = {"hidden", "deceived"} & set(options.parts.split(","))
+        record(
+            "Calibration of benches that nobody knows" if blind else "Drift of the bias, and deployment", [*lines, f"`{text}`"]
+        )
     print(text)
 
 

@@ -5,8 +5,8 @@
     PAT            forward on the bench, backward through the calibrated twin
     aDFA           on the bench, no twin at all
 
-Benches are specimens whose parameters nobody reads (hidden_benches.py), served over HiSLIP. Zero and scale of a reading are measured
-on the bench in every case. Accuracy is on examples that nothing was learned from or chosen by.
+Benches are specimens whose parameters nobody reads (hidden_benches.py), served over HiSLIP. Zero and scale of a reading are
+measured on the bench in every case. Accuracy is on examples that nothing was learned from or chosen by.
 """
 
 from __future__ import annotations
