@@ -11,7 +11,7 @@ for the servo only where a margin at both rails was kept free: the port is narro
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 
@@ -19,6 +19,12 @@ from torch import Tensor
 
 from hil.device import Device, Recovering, Restorable, Spec, Streaming
 from hil.errors import ContractError
+
+Follow = Callable[[float, float | None], None]
+
+
+def unfollowed(offset: float, period: float | None) -> None:
+    """The device adds nothing of its own to the drive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +42,13 @@ class Steering:
 
 class Steered:
     """Args: inner: a static device. period: of the node in the unit of the drive, or None. margin: free at both rails if None.
+    follow: told (offset, period) of every move, for levels that the device adds by itself; see hil.device.Following.
 
     Raises:
         ContractError: a temporal device, a period that does not fit into the limits, a margin that leaves nothing.
     """
 
-    def __init__(self, inner: Device, period: float | None = None, margin: float = 0.0) -> None:
+    def __init__(self, inner: Device, period: float | None = None, margin: float = 0.0, follow: Follow = unfollowed) -> None:
         port = inner.spec.inputs
         if inner.spec.temporal:
             raise ContractError("a temporal device cannot be steered", where=port.name, allowed="a static device")
@@ -56,7 +63,7 @@ class Steered:
                 "a margin must leave some of the range", where=f"port {port.name}", got=f"{margin:g} {port.unit}",
                 allowed=f"0 to below {0.5 * (port.high - port.low):g} {port.unit}",
             )  # fmt: skip
-        self._inner, self._limits, self._period = inner, port, period
+        self._inner, self._limits, self._period, self._follow = inner, port, period, follow
         self._margin = 0.0 if period is not None else margin
         self._port = port.narrowed(port.low + self._margin, port.high - self._margin) if self._margin else port
         self._steering = Steering()
@@ -98,6 +105,8 @@ class Steered:
         if self._period is not None:
             turns = round(steering.offset / self._period)
             steering = replace(steering, offset=steering.offset - turns * self._period)
+        if steering.offset != self._steering.offset:
+            self._follow(steering.offset, self._period)
         self._steering = steering
 
     def retune(self, period: float) -> None:
@@ -150,8 +159,8 @@ class Steered:
 class SteeredStream(Steered):
     """The same around a Streaming device."""
 
-    def __init__(self, inner: Streaming, period: float | None = None, margin: float = 0.0) -> None:
-        super().__init__(inner, period, margin)
+    def __init__(self, inner: Streaming, period: float | None = None, margin: float = 0.0, follow: Follow = unfollowed) -> None:
+        super().__init__(inner, period, margin, follow)
         self._stream = inner
 
     def submit(self, x: Tensor) -> Future[Tensor]:
@@ -173,6 +182,8 @@ class SteeredStream(Steered):
         return seen
 
 
-def steered(device: Device, period: float | None = None, margin: float = 0.0) -> Steered:
+def steered(device: Device, period: float | None = None, margin: float = 0.0, follow: Follow = unfollowed) -> Steered:
     """`device`, steered; still Streaming if it was."""
-    return SteeredStream(device, period, margin) if isinstance(device, Streaming) else Steered(device, period, margin)
+    if isinstance(device, Streaming):
+        return SteeredStream(device, period, margin, follow)
+    return Steered(device, period, margin, follow)

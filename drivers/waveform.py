@@ -336,6 +336,16 @@ class Waveform:
         self._generator.output(True)
         return self._timing.delay(self._longest)
 
+    def follow(self, offset: float, period: float | None = None) -> None:
+        """See hil.device.Following: rest and markers move, so that they give the readings that they gave."""
+        port, before = self._generator.drive, _levels(self._settings, self._generator.drive)
+        moved = (_within(port, level + offset, period) for level in (before.rest_v, before.low_v, before.high_v))
+        self._worker.submit(self._follow, Levels(*moved)).result()
+
+    def _follow(self, levels: Levels) -> None:
+        self._levels = levels
+        self._layouts.clear()
+
     def edge(self, shift_s: float = 0.0) -> tuple[Tensor, Tensor]:
         """See hil.device.Timed. The edge is that from the high to the low level within the head marker."""
         return self._worker.submit(self._edge, shift_s).result()
@@ -403,6 +413,15 @@ def _levels(settings: WaveformSettings, port: Port) -> Levels:
     high = port.low + 0.75 * span if settings.marker_high_v is None else settings.marker_high_v
     port.check(torch.tensor([rest, low, high], dtype=torch.float64))
     return Levels(rest, low, high)
+
+
+def _within(port: Port, level: float, period: float | None) -> float:
+    """`level` inside of the limits: by whole periods, or at the limit."""
+    if period is not None and level > port.high:
+        level -= period * math.ceil((level - port.high) / period)
+    if period is not None and level < port.low:
+        level += period * math.ceil((port.low - level) / period)
+    return min(max(level, port.low), port.high)
 
 
 def _done(answer: Tensor) -> Future[Tensor]:

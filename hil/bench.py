@@ -96,6 +96,9 @@ class OnPlant:
     def edge(self, shift_s: float = 0.0) -> tuple[Tensor, Tensor]:
         return self._inner.edge(shift_s)
 
+    def follow(self, offset: float, period: float | None = None) -> None:
+        self._inner.follow(offset, period)
+
     def close(self) -> None:
         self._inner.close()
 

@@ -173,6 +173,19 @@ class Timed(Protocol):
 
 
 @runtime_checkable
+class Following(Protocol):
+    """A device that adds levels of its own to the drive (rest, markers), which must move with a bias that is followed."""
+
+    def follow(self, offset: float, period: float | None = None) -> None:
+        """From the next shot on, what a drive v did is done by v + offset. Sends nothing.
+
+        Args:
+            offset: from the levels as they were set, in the unit of the input port; not from those of the last call.
+            period: of the node: a level beyond a limit comes back by it. None: it stops at the limit.
+        """
+
+
+@runtime_checkable
 class Restorable(Protocol):
     """A plant whose hidden state (drift clock, noise counter, membrane) can be saved, so that a resume is exact.
 

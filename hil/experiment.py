@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from calibration.sentinel import DriftSentinel
-from calibration.steering import Steered
+from calibration.steering import Follow, Steered, unfollowed
 from hil import accelerator, watching
 from hil.architecture import closing, largest, on_chip, on_node, synapses
 from hil.chance import generator
 from hil.config import Experiment, default_threads, dump, find, read_bench
 from hil.data import Dataset, load, subset
-from hil.device import Chip, Device, Port, Recoverable
+from hil.device import Chip, Device, Following, Port, Recoverable
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
 from hil.learner import Learner
@@ -83,7 +83,7 @@ class Node:
 
     twin: the differentiable belief about a device, for references and reports. facts: for results. resources: instrument -> who
     answered; empty if nothing left this process. patience: with its faults. beat: a sign of life, for long pauses. settings: of
-    the bench, whole, as text. beware: what must be told about its calibration.
+    the bench, whole, as text. beware: what must be told about its calibration. follow: moves the levels that the device adds.
     """
 
     source: Device | None
@@ -95,6 +95,7 @@ class Node:
     beat: Callable[[], None] = lambda: None
     settings: str = ""
     beware: tuple[str, ...] = ()
+    follow: Follow = unfollowed
 
 
 @dataclass(frozen=True)
@@ -309,7 +310,10 @@ def _bench_node(path: Path, kept: bool, run: Path | None, wire: bool, stack: Exi
     belief = None if found is None else twin_of(found.use, found.settings(), f"{path}: [twin]")
     facts = opened.facts if pinned is None else {**opened.facts, "calibration": pinned.title}
     patience, beat = opened.patience, opened.guard.beat
-    return Node(opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware)
+    follow = opened.device.follow if isinstance(opened.device, Following) else unfollowed
+    return Node(
+        opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware, follow
+    )  # fmt: skip
 
 
 def resilient_node(node: Node, told: Told) -> Node:
@@ -386,7 +390,11 @@ def _wired(
             allowed='chip = "…" in [device], or a bench with a spiking board', todo="remove feedback",
         )  # fmt: skip
     assert node.source is not None  # a Node has the one or the other
-    source = node.source if experiment.sentinel is None else watching.steered_node(experiment, node.source, node.twin, where)
+    source = (
+        node.source
+        if experiment.sentinel is None
+        else watching.steered_node(experiment, node.source, node.twin, node.follow, where)
+    )
     device = metered(source, allow)
     encoding = encode(device.spec.inputs)
     decode, transfer = _decode(experiment, device, on, where, fresh and node.twin is not None)

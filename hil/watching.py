@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from calibration.sentinel import DriftSentinel, Watch
-from calibration.steering import Steered, steered
+from calibration.steering import Follow, Steered, steered
 from hil.config import Experiment
 from hil.device import Device, Port
 from hil.errors import ConfigError
@@ -25,7 +25,7 @@ def static(experiment: Experiment, where: str) -> None:
         )  # fmt: skip
 
 
-def steered_node(experiment: Experiment, device: Device, twin: Twin | None, where: str) -> Steered:
+def steered_node(experiment: Experiment, device: Device, twin: Twin | None, follow: Follow, where: str) -> Steered:
     """`device`, its drive free to follow a bias that walks."""
     table, port, place = experiment.sentinel, device.spec.inputs, f"{where}: [sentinel]"
     assert table is not None  # asked for
@@ -38,7 +38,7 @@ def steered_node(experiment: Experiment, device: Device, twin: Twin | None, wher
     if found is not None and found > port.high - port.low and table.period is None:
         found = None  # it is known, and no drive can be moved by it
     margin = quantity(table.margin, _unit(port), f"{place} margin")
-    made: Steered = construct(steered, {"device": device, "period": found, "margin": margin}, place)
+    made: Steered = construct(steered, {"device": device, "period": found, "margin": margin, "follow": follow}, place)
     return made
 
 

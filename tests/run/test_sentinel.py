@@ -249,12 +249,14 @@ def test_a_chip_of_neurons_has_no_curve_to_watch(tmp_path: Path, command: Comman
 
 def test_through_a_served_bench(tmp_path: Path, command: Command) -> None:
     bench = (ROOT / "benches" / "mzm_awg_scope.toml").read_text()
-    (tmp_path / "b.toml").write_text(bench.replace("drift_rad_per_s = 4e-4", "drift_rad_per_s = 0.2"))
+    (tmp_path / "b.toml").write_text(
+        bench.replace("drift_rad_per_s = 4e-4", "drift_rad_per_s = 0.6")
+    )  # the markers, too, are lost
     device = FILE[FILE.index("[device]") : FILE.index("[encode]")]
     path = written(tmp_path, FILE.replace(device, '[device]\nbench = "b.toml"\n'))
     code, said = command("train", path, "--run", tmp_path / "r")
     assert code == 0, said
     watched = summary(tmp_path / "r")["sentinel"]
     assert ", not 7" in said  # the file says so; the node has 7.04 V
-    assert watched["walked"] < -0.3
+    assert watched["walked"] < -1.5
     assert set(watched["did"]) == {"servo"}
