@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from hil.device import Port
 
-WIDTH, STEPS, VALUES = 12, 60, 2048
+WIDTH, STEPS, VALUES = 24, 150, 2048
 SURE, GAIN = 5.0, 0.05
-DECAY = 1e-3
+DECAY = 1e-5
 
 
 class ResidualNet(nn.Module):
@@ -32,10 +32,16 @@ class ResidualNet(nn.Module):
         super().__init__()
         self._middle, self._half, self._scale = 0.5 * (port.low + port.high), 0.5 * (port.high - port.low), scale
         drawn = torch.randn(2, WIDTH, generator=rng, dtype=torch.float64)
-        self.w1 = nn.Parameter(3 * drawn[0])
-        self.b1 = nn.Parameter(2 * drawn[1])
+        self.w1 = nn.Parameter(8 * drawn[0])
+        self.b1 = nn.Parameter(5 * drawn[1])
         self.w2 = nn.Parameter(torch.zeros(WIDTH, dtype=torch.float64))
         self.b2 = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def numbers(self) -> dict[str, Tensor]:
+        """All that makes it again: w1, b1, w2 (WIDTH,), and b2, scale, middle, reach."""
+        plain = {"b2": self.b2.detach(), "scale": self._scale, "middle": self._middle, "reach": self._half}
+        weights = {name: getattr(self, name).detach().clone() for name in ("w1", "b1", "w2")}
+        return weights | {name: torch.as_tensor(value, dtype=torch.float64) for name, value in plain.items()}
 
     def forward(self, drive: Tensor) -> Tensor:
         u = (drive - self._middle) / self._half

@@ -18,7 +18,7 @@ from calibration.noise import noise_of
 from calibration.residuals import by_group
 from calibration.sequence import Found, Procedure, Subject
 from calibration.shots import Shots
-from calibration.step import Step
+from calibration.step import Problem, Step
 from hil.device import Port
 
 NAME = "transfer"
@@ -35,7 +35,7 @@ def transfer(subject: Subject, found: Found) -> Step:
         said = f"{float(mean.min()):.4g} to {float(mean.max()):.4g} {shots.out.unit}; no twin to fit"
         return Step(NAME, said, raw=raw)
     fit = fitted(subject.belief, taken, shots.port)
-    found_bad = problems(fit, subject.belief, shots.port)
+    found_bad = explained(problems(fit, subject.belief, shots.port), subject)
     off = taken.reading - fit.foretold(taken)
     rms = float(off.square().mean().sqrt())
     with torch.no_grad():
@@ -44,6 +44,11 @@ def transfer(subject: Subject, found: Found) -> Step:
         NAME, f"{named(fit)}; chi² {fit.chi2:.2f}", fit.estimates, (not found_bad,), found_bad, residual_rms=rms,
         residual_unit=shots.out.unit, figures={"chi2": fit.chi2}, raw=raw,
     )  # fmt: skip
+
+
+def explained(found: tuple[Problem, ...], subject: Subject) -> tuple[Problem, ...]:
+    """Without the physics not being enough, where a network may stand on top of it; the step `twin` judges both together."""
+    return tuple(problem for problem in found if not (subject.network and problem.kind == "kind"))
 
 
 def sweeps(shots: Shots, found: Found, count: int, records: int) -> Sweeps:

@@ -11,7 +11,8 @@
     floors      what a perfect twin would get with this noise, beside each
 
 It is called good only if all of this is. A network that is worth keeping says that the physics is not enough: the twin's
-settings alone would not stand for the node, so that is a problem of kind "kind" too.
+settings alone would not stand for the node. That is a problem of kind "kind" too, unless the subject allows the network: then
+both together are the twin, and both together are judged.
 
     kind, load, bound, sheet      grey_box.problems         residuals   structure is left         noise   it is overestimated
     gradient                      the twin's slope is not the device's
@@ -22,12 +23,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from calibration.grey_box import CHI2_HIGH, DRIFT, Fit, Sweeps, fitted, problems
-from calibration.residual_net import gained, trained
+from calibration.residual_net import ResidualNet, gained, trained
 from calibration.residuals import lag_one, runs
 from calibration.sequence import Found, Procedure, Subject
 from calibration.shots import Shots
@@ -43,6 +45,7 @@ CHI2_LOW = 0.8
 COSINE = 0.01  # below its floor
 OTHERS = {"bandwidth_hz": "settling", DRIFT: "bias"}
 FACTOR = "noise"
+NET = "net_"  # begins the names of a network's numbers among the raw ones
 
 
 @dataclass(frozen=True)
@@ -77,18 +80,48 @@ def twin(subject: Subject, found: Found) -> Step:
     fit = fitted(belief, seen, shots.port, drift)
     seen, unseen = fit.with_drive(seen), fit.with_drive(unseen)
     estimates = completed(belief, fit, found)
-    slopes = _slopes(shots, fit.twin)
-    figures, raw = judged(fit, unseen, slopes, shots, found["dark"].figures["step"])
-    figures |= _network(fit, seen, unseen, shots, raw)
-    bad = _problems(fit, belief, figures, shots)
+    net, of_net = _network(fit, seen, unseen, shots)
+    model = Model(fit, net if subject.network and of_net["net_kept"] else None)
+    slopes = _slopes(shots, model)
+    figures, raw = judged(model, unseen, slopes, shots, found["dark"].figures["step"])
+    figures, raw = figures | of_net, raw | {"network_v": net(raw["drive_v"])}
+    if model.net is not None:
+        raw |= {f"{NET}{name}": value for name, value in model.net.numbers().items()}
+    bad = _problems(model, belief, figures, shots)
     rms = figures["rms"]
     said = (
         f"{named(fit)}; unseen: NRMSE {figures['nrmse']:.2%} (floor {figures['nrmse_floor']:.2%}), chi² {figures['chi2']:.2f}, "
-        f"gradient cosine {figures['cosine']:.5f}; a network on top {'helps' if figures['net_kept'] else 'adds nothing'}"
+        f"gradient cosine {figures['cosine']:.5f}; a network on top {_helps(model, figures)}"
     )
     return Step(
         NAME, said, estimates, (not bad,), bad, residual_rms=rms, residual_unit=shots.out.unit, figures=figures, raw=raw
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Model:
+    """The fitted twin, and the network that stands on top of it, if one does."""
+
+    fit: Fit
+    net: ResidualNet | None = None
+
+    def ideal(self, x: Tensor) -> Tensor:
+        return self.fit.twin.ideal(x) if self.net is None else self.fit.twin.ideal(x) + self.net(x)
+
+    def foretold(self, sweeps: Sweeps) -> Tensor:
+        return self.fit.foretold(sweeps) if self.net is None else self.fit.foretold(sweeps) + self.net(sweeps.drive)
+
+
+def network_of(step: Step) -> dict[str, Any] | None:
+    """What makes the network on top of a twin again, from the raw numbers of this step: lists, and plain numbers."""
+    found = {name.removeprefix(NET): value.tolist() for name, value in step.raw.items() if name.startswith(NET)}
+    return found or None
+
+
+def _helps(model: Model, figures: Mapping[str, float]) -> str:
+    if not figures["net_kept"]:
+        return "adds nothing"
+    return "helps" if model.net is None else "is part of it"
 
 
 def completed(belief: Fittable, fit: Fit, found: Found) -> dict[str, Estimate]:
@@ -130,9 +163,11 @@ def _noise_factor(belief: Fittable, estimates: Mapping[str, Estimate], step: Ste
     return Estimate(value, sigma) if math.isfinite(sigma) else sheet
 
 
-def judged(fit: Fit, held: Sweeps, slopes: Slopes, shots: Shots, grain: float) -> tuple[dict[str, float], dict[str, Tensor]]:
+def judged(
+    model: Model, held: Sweeps, slopes: Slopes, shots: Shots, grain: float
+) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Figures with their floors, and the curves behind them."""
-    off = held.reading - fit.foretold(held)
+    fit, off = model.fit, held.reading - model.foretold(held)
     r = off / held.sigma
     along = r.flatten()[held.drive.flatten().argsort()]
     level, mean, _ = binned(held, held.reading, shots.port)
@@ -151,15 +186,15 @@ def judged(fit: Fit, held: Sweeps, slopes: Slopes, shots: Shots, grain: float) -
         "cosine": slopes.cosine, "cosine_floor": slopes.floor,
     }  # fmt: skip
     with torch.no_grad():
-        model = fit.twin.ideal(level)
+        curve = model.ideal(level)
     raw = {
-        "drive_v": level, "reading_v": mean, "fitted_v": model, "residual_v": bend, "residual_sigma_v": sigma,
+        "drive_v": level, "reading_v": mean, "fitted_v": curve, "residual_v": bend, "residual_sigma_v": sigma,
         "slope_drive_v": slopes.drive, "slope_measured": slopes.measured, "slope_twin": slopes.twin,
     }  # fmt: skip
     return figures, raw
 
 
-def _slopes(shots: Shots, made: Fittable) -> Slopes:
+def _slopes(shots: Shots, made: Model) -> Slopes:
     port = shots.port
     d = STRIDE * (port.high - port.low)
     middle = shots.scattered(POINTS).clamp(port.low + d, port.high - d).sort().values
@@ -175,25 +210,25 @@ def _slopes(shots: Shots, made: Fittable) -> Slopes:
     return Slopes(middle, (mean[:, 1] - mean[:, 0]) / span, slope, sigma)
 
 
-def _network(fit: Fit, seen: Sweeps, held: Sweeps, shots: Shots, raw: dict[str, Tensor]) -> dict[str, float]:
-    """Whether a residual network is worth keeping."""
+def _network(fit: Fit, seen: Sweeps, held: Sweeps, shots: Shots) -> tuple[ResidualNet, dict[str, float]]:
+    """A residual network, and whether it is worth keeping."""
     off = (seen.reading - fit.foretold(seen)).flatten()
     net = trained(seen.drive.flatten(), off, seen.sigma.flatten(), shots.port, shots.rng)
     without = held.reading - fit.foretold(held)
     r, corrected = ((part / held.sigma).flatten() for part in (without, without - net(held.drive)))
     z, keep = gained(r, corrected)
-    raw["network_v"] = net(raw["drive_v"])
-    return {"net_kept": float(keep), "net_z": z, "net_chi2": float(corrected.square().mean())}
+    return net, {"net_kept": float(keep), "net_z": z, "net_chi2": float(corrected.square().mean())}
 
 
-def _problems(fit: Fit, belief: Fittable, figures: Mapping[str, float], shots: Shots) -> tuple[Problem, ...]:
-    found = list(problems(fit, belief, shots.port))
+def _problems(model: Model, belief: Fittable, figures: Mapping[str, float], shots: Shots) -> tuple[Problem, ...]:
+    alone = model.net is None
+    found = [each for each in problems(model.fit, belief, shots.port) if alone or each.kind != "kind"]
     chi2, floor = figures["chi2"], figures["cosine_floor"]
-    if not found and (chi2 > CHI2_HIGH or figures["net_kept"]):
+    if not found and (chi2 > CHI2_HIGH or (alone and figures["net_kept"])):
         evidence = f"chi² {chi2:.3g} on values it had not seen, {figures['net_chi2']:.3g} with a network on top"
         found.append(Problem(
             "kind", f"the node is not all that {type(belief).__name__} describes", evidence,
-            "believe another twin in [twin]; a measured curve, sim_devices.tabulated:Tabulated, describes any",
+            "believe another twin in [twin], or let a network stand on top of this one: [calibration] network = true",
         ))  # fmt: skip
     if chi2 < CHI2_LOW and figures["nrmse_floor"] > 1e-5:
         found.append(Problem(

@@ -17,6 +17,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from calibration.fault import problem_of
 from calibration.honesty import Honesty, honesty
 from calibration.sequence import Found, Procedure, Subject, calibrated
 from calibration.step import Estimate, Step
+from calibration.twin_fit import network_of
 from calibration.validity import Difference, aged, instruments_differ, settings_differ
 from hil.bench import Opened, open_bench
 from hil.certified import age_of, max_age_s, settings_of
@@ -60,6 +62,7 @@ SEQUENCES = {
     "camera": "calibration.camera:camera",
 }
 OPENING, TWIN, HONESTY = "open", "twin", "honesty"
+CORRECTED = "sim_devices.corrected:Corrected"
 OFF = "off, read back"
 WORSE = 2.0  # a certified twin may be off by so many times what it was when it was fitted
 
@@ -209,10 +212,11 @@ def _steps(
             console.print(f"twin    {type(belief).__name__} does not say what is unknown of it, so it is not fitted")
         listed = [*procedures]
         if fittable is not None and HONESTY not in {procedure.name for procedure in procedures}:
-            listed.append(Procedure(HONESTY, _honest, needs=(TWIN,)))
-        for step in calibrated([_patient(each) for each in listed], Subject(device, fittable, seed)):
+            use = opened.twin.use if opened.twin is not None else ""
+            listed.append(Procedure(HONESTY, partial(_honest, use), needs=(TWIN,)))
+        for step in calibrated([_patient(each) for each in listed], Subject(device, fittable, seed, bench.calibration.network)):
             if step.name == TWIN and step.good and fittable is not None and opened.twin is not None:
-                found.twin = Model(opened.twin.use, _settings(fittable, step))
+                found.twin = _model(opened.twin.use, fittable, step)
             yield step
 
 
@@ -256,11 +260,17 @@ def _settings(belief: Fittable, step: Step) -> dict[str, Any]:
     return dict(belief.remade({name: e.value for name, e in step.estimates.items() if name in known}).settings())
 
 
-def _honest(subject: Subject, found: Found) -> Step:
+def _model(use: str, belief: Fittable, step: Step) -> Model:
+    """The fitted twin, with the network that stands on top of it, if one does."""
+    settings, network = _settings(belief, step), network_of(step)
+    return Model(use, settings) if network is None else Model(CORRECTED, {"of": use, "base": settings, **network})
+
+
+def _honest(use: str, subject: Subject, found: Found) -> Step:
     """How well the fitted twin foretells the node, on probes that it was not fitted to."""
     assert subject.belief is not None  # or this is not among the procedures
-    twin = subject.belief.remade(_settings(subject.belief, found[TWIN]))
-    seen = honesty(subject.device, twin)
+    model = _model(use, subject.belief, found[TWIN])
+    seen = honesty(subject.device, twin_of(model.use, dict(model.settings), "the fitted twin"))
     unit = subject.device.spec.outputs.unit
     figures = {name: float(getattr(seen, name)) for name in ("bias", "spread", "correlation", "noise", "points")}
     return Step(HONESTY, f"the twin {_said(seen, unit)}", residual_rms=seen.error, residual_unit=unit, figures=figures)

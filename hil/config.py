@@ -221,12 +221,14 @@ class GuardianTable(Section):
 
 class CalibrationTable(Section):
     """use: the file of the calibration that this bench is used with. max_age: beyond it, it is stale. policy: what to do about
-    one that does not fit. procedures: "module:function" with the steps of hil calibrate, instead of those of the shape."""
+    one that does not fit. procedures: "module:function" with the steps of hil calibrate, instead of those of the shape.
+    network: where the twin's physics is not enough, a network may stand on top of it, and both are judged together."""
 
     use: str | None = None
     max_age: float | str = "24 h"
     policy: Literal["refuse", "warn"] = "refuse"
     procedures: str | None = None
+    network: bool = False
 
 
 class SlewTable(Section):
