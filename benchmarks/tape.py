@@ -1,16 +1,21 @@
 """What recording costs: a shot of 64 kB through the virtual bench, recorded, against the same shot unrecorded.
 
-    record_cost = median over rounds of ( time of a recorded shot / time of a plain one ) - 1
+    record_cost = mean over pairs of blocks of log( time of a recorded shot / time of a plain one ), as a ratio, - 1
+                  + time of a flush / time between checkpoints, which is when a run flushes
 
-One bench, one device. Rounds of SHOTS shots alternate between both, so that a busy machine slows both; a recorded round ends
-with the flush that a checkpoint makes, timed with it. The tape is written beside the bench and the trainer: a machine whose
-cores are all busy with something else pays for it, one with a core to spare hardly does.
+One bench, one device. Blocks of SHOTS shots alternate between both, in turns first, as a shot's time wanders by a third within
+seconds on a shared machine. What the worker thread does beside the shots slows recorded blocks only: between blocks it is left
+to finish what it is at. The tape is written beside the bench and the trainer: a machine whose cores are all busy with something
+else pays for it, one with a core to spare hardly does.
+
+    python benchmarks/tape.py [--pairs N] [--quick]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -26,21 +31,31 @@ from hil.run.recorder import recorded
 from hil.run.tape import Tape
 
 BENCH = Path(__file__).resolve().parent.parent / "benches" / "mzm_awg_scope.toml"
-VALUES, SHOTS = 64 * 1024 // 4, 500  # a flush every 2 to 5 s; a run flushes at its checkpoints, every 60 s unless set
+CHECKPOINT_S = 60.0  # of [train], unless set
+VALUES, SHOTS = 64 * 1024 // 4, 70  # not a multiple of what fills a chunk, so that every phase of it is met
 
 
-def spent_s(shot: Callable[[Tensor], object], drives: list[Tensor], end: Callable[[], object]) -> float:
+def spent_s(shot: Callable[[Tensor], object], drives: list[Tensor]) -> float:
     begin = time.perf_counter()
     for x in drives:
         shot(x)
-    end()
-    return (time.perf_counter() - begin) / len(drives)
+    found = (time.perf_counter() - begin) / len(drives)
+    time.sleep(0.03)
+    return found
+
+
+def flushed_s(tape: Tape) -> float:
+    begin = time.perf_counter()
+    tape.flush()
+    return time.perf_counter() - begin
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10, help="pairs of rounds (default 10)")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--pairs", type=int, default=200, help="of blocks (default 200, two to three minutes)")
+    parser.add_argument("--quick", action="store_true", help="40 pairs")
+    args = parser.parse_args()
+    pairs = 40 if args.quick else args.pairs
     torch.set_num_threads(1)
     rng = torch.Generator().manual_seed(0)
     bench = open_bench(read_bench(BENCH), str(BENCH))
@@ -50,21 +65,26 @@ def main() -> None:
         tape.begin({})
         kept = recorded(device, tape, "node", "", {})
         drives = [torch.rand(128, VALUES // 128, generator=rng) * 8 - 4 for _ in range(SHOTS)]
-        ways = {"plain": (device.forward, lambda: None), "recorded": (kept.forward, tape.flush)}
-        for shot, end in ways.values():
-            spent_s(shot, drives[:5], end)  # warm
+        ways = {"plain": device.forward, "recorded": kept.forward}
+        for shot in ways.values():
+            spent_s(shot, drives)  # warm
         times: dict[str, list[float]] = {name: [] for name in ways}
-        for number in range(rounds):
+        flushes = []
+        for number in range(pairs):
             for name in sorted(ways, reverse=bool(number % 2)):
-                times[name].append(spent_s(ways[name][0], drives, ways[name][1]))
-    ratios = sorted(a / b for a, b in zip(times["recorded"], times["plain"], strict=True))
-    print(f"{VALUES * 4 // 1024} kB a shot each way, {rounds} rounds of {SHOTS} shots, torch {torch.__version__}")
+                times[name].append(spent_s(ways[name], drives))
+            if number % 10 == 9:
+                flushes.append(flushed_s(tape))
+    logs = [math.log(a / b) for a, b in zip(times["recorded"], times["plain"], strict=True)]
+    shots, error = math.exp(statistics.mean(logs)) - 1, statistics.stdev(logs) / math.sqrt(pairs)
+    flush = statistics.median(flushes) if flushes else math.nan
+    print(f"{VALUES * 4 // 1024} kB a shot each way, {pairs} pairs of blocks of {SHOTS} shots, torch {torch.__version__}")
     result = {
-        "record_cost": round(statistics.median(ratios) - 1, 4),
-        "record_cost_quartiles": [round(ratios[rounds // 4] - 1, 4), round(ratios[-1 - rounds // 4] - 1, 4)],
+        "record_cost": round(shots + flush / CHECKPOINT_S, 4),
+        "record_cost_standard_error": round(error, 4),
         "plain_ms": round(1e3 * statistics.median(times["plain"]), 3),
         "recorded_ms": round(1e3 * statistics.median(times["recorded"]), 3),
-        "record_cost_of_medians": round(statistics.median(times["recorded"]) / statistics.median(times["plain"]) - 1, 4),
+        "flush_ms": round(1e3 * flush, 1),
     }
     print(json.dumps(result))
 

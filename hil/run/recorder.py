@@ -50,7 +50,7 @@ class Recorder:
     def forward(self, x: Tensor) -> Tensor:
         """Raises: RunError: the tape cannot be written; the shot was made and is not on it."""
         answer = self._inner.forward(x)
-        self._record(kept(x), answer, self._taken())
+        self._record(self._reel.copy(x), answer, self._taken())
         return answer
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class Recorder:
                 got=f"{answer.dtype}, {max(drive.ndim, answer.ndim)} dimensions", allowed=f"float32, at most {DIMENSIONS}",
                 todo="let the device answer in float32, as hil/device.py says, or train without record",
             )  # fmt: skip
-        self._reel.put(Shot(drive, kept(answer), flags, self._settings, now_ns()))
+        self._reel.put(Shot(drive, self._reel.copy(answer), flags, self._settings, now_ns()))
 
 
 class RecorderStream(Recorder):
@@ -85,7 +85,7 @@ class RecorderStream(Recorder):
         self._stream = inner
 
     def submit(self, x: Tensor) -> Future[Tensor]:
-        drive, flags, seen = kept(x), self._taken(), Future[Tensor]()
+        drive, flags, seen = self._reel.copy(x), self._taken(), Future[Tensor]()
         answer = self._stream.submit(x)
         seen.set_running_or_notify_cancel()
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import threading
 import time
@@ -25,13 +24,13 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hil.device import Spec
 from hil.errors import RunError
 from hil.run.folder import write_atomic
 from hil.run.reel import (
     CHUNKS,
-    COLUMNS,
     FORMAT,
     NO_KEY,
     PROVENANCES,
@@ -40,23 +39,22 @@ from hil.run.reel import (
     Floats,
     Head,
     check_chunks,
-    chunk_path,
     damaged,
     digest,
-    halves,
     key_of,
     make_arrays,
     open_arrays,
     packed,
     read_head,
     read_rows,
+    row,
     settings_digest,
     stored_length,
 )
+from hil.run.track import Copies, Track
 
 QUEUE_BYTES = 64 << 20
-GATHER_BYTES = 4 << 20  # before the worker is woken: a thread that wakes at every shot takes its turn from the one that drives
-GROW = 1 << 22  # items by which an array is longer than what is in it
+GATHER_BYTES = 1 << 20  # before the worker is woken: a thread that wakes at every shot takes its turn from the one that drives
 RESERVE_BYTES = 256 << 20  # of the disk, left for checkpoints and the rest of the house
 
 Marks = Mapping[str, Sequence[int]]
@@ -87,26 +85,29 @@ class ReelWriter:
         self.flags = 0  # what came since the last shot
         self._provenance = PROVENANCES.index(head.spec.provenance)
         self._sum, self._key = hashlib.sha256(), NO_KEY
-        self._waiting: dict[str, list[NDArray[Any]]] = {}
-        self._unsettled: set[Path] = set()  # chunks that were written and are perhaps not on the disk yet
-        self._used, self._written, self._bytes = dict.fromkeys(CHUNKS, 0), dict.fromkeys(CHUNKS, 0), 0
         if self._json.exists():
-            self._go_on()
+            found = read_head(self._json)
+            self._check_same(found)
+            check_chunks(self._folder, found)
+            arrays, self.head = open_arrays(self._folder, "r+"), found
+            self.shots = found.shots
         else:
-            self._arrays = make_arrays(self._folder)
+            arrays = make_arrays(self._folder)
             write_atomic(self._json, head.text().encode())
+        self._index = arrays["index"]
+        self._tracks = {name: Track(self._folder, name, arrays[name], self._room) for name in CHUNKS}
 
-    def _go_on(self) -> None:
-        found = read_head(self._json)
+    def _check_same(self, found: Head) -> None:
         if not found.same_device(self.head):
             raise RunError(
                 "the device is another one than on the tape", where=str(self._json), got=f"{self.head.spec}, {self.head.made}",
                 allowed=f"{found.spec}, {found.made}, set up as then", outputs="safe; whatever was opened is closed again",
                 todo="undo the change of the bench or the experiment, or start a new run: hil train",
             )  # fmt: skip
-        check_chunks(self._folder, found)
-        self._arrays, self.head = open_arrays(self._folder, "r+"), found
-        self.shots = found.shots
+
+    def copy(self, x: Tensor) -> Floats:
+        """What `put` takes, which gives it back by itself."""
+        return self._tape.copies.of(x)
 
     def put(self, shot: Shot) -> None:
         """Raises: RunError: the tape cannot be written."""
@@ -121,100 +122,52 @@ class ReelWriter:
         """
         if shots > self.head.shots:
             raise damaged(self._json, f"{self.head.shots} shots", f"at least {shots}, as the checkpoint counts them")
-        rows = read_rows(self._arrays["index"], self.head, self._folder / "index")[:shots]
+        rows = read_rows(self._index, self.head, self._folder / "index")[:shots]
         self._sum = hashlib.sha256(rows.view(np.int64).data)
         self._key = rows[-1]["key"].tobytes() if shots else NO_KEY
-        self._used = dict.fromkeys(CHUNKS, 0)
-        if shots:
-            self._used["input"] = int(rows[-1]["in_start"] + np.prod(rows[-1]["in_shape"][: rows[-1]["in_ndim"]]))
-            for name, spiking in (("output", False), ("spikes", True)):
-                ends = [_end(row) for row in rows[(rows["kind"] > 0) == spiking][-1:]]
-                self._used[name] = ends[0] if ends else 0
-        self._used["index"] = self.shots = shots
-        self.flags = flags
-        self._commit()
-        self._written = dict(self._used)
-        self._trim()
+        lengths = _ends(rows)
+        self.shots, self.flags = shots, flags
+        self._commit(lengths)
+        for name, track in self._tracks.items():
+            track.go_to(lengths[name])
 
     def add(self, shot: Shot) -> None:
         """On the worker thread."""
         kind, stored = packed(shot.answer, self.head.spec)
         goes_on = self.head.spec.temporal and not shot.flags & RESET
         self._key = key_of(shot.settings, self._key if goes_on else NO_KEY, shot.drive)
-        row = np.zeros(1, ROW)
         array = "spikes" if kind else "output"
-        row["in_start"], row["out_start"], row["kind"] = self._used["input"], self._used[array], kind
-        for side, values in (("in", shot.drive), ("out", shot.answer)):
-            row[f"{side}_ndim"] = values.ndim
-            row[f"{side}_shape"][0, : values.ndim] = values.shape
-        row["flags"], row["provenance"], row["time_ns"] = shot.flags, self._provenance, shot.time_ns
-        row["key"], row["answer"], row["settings"] = halves(self._key), halves(digest(shot.answer)), halves(shot.settings)
-        line = row.view(np.int64).reshape(1, COLUMNS)
+        line = row(
+            (self._tracks["input"].used, shot.drive.shape), (self._tracks[array].used, shot.answer.shape), kind, shot.flags,
+            self._provenance, shot.time_ns, (self._key, digest(shot.answer), shot.settings),
+        )  # fmt: skip
         for name, part in (("input", shot.drive.reshape(-1)), (array, stored), ("index", line)):
-            self._waiting.setdefault(name, []).append(part)
-            self._used[name] += len(part)
-            self._bytes += part.nbytes
-            whole = self._used[name] // CHUNKS[name][0] * CHUNKS[name][0]
-            if whole > self._written[name]:
-                self._write(name, whole)
-                self._sync()  # now, while shots are made, so that a flush has little left to wait for
-
-    def _write(self, name: str, end: int) -> None:
-        """Of what waits, that before item `end` into the chunks. A chunk is written once, but for the one that a flush cuts."""
-        self._room()
-        array, start, size = self._arrays[name], self._written[name], CHUNKS[name][0]
-        waiting = np.concatenate(self._waiting[name])
-        values, rest = waiting[: end - start], waiting[end - start :]
-        if array.shape[0] < end:
-            array.resize((max(end + GROW // int(np.prod(array.shape[1:])), end * 3 // 2), *array.shape[1:]))
-        if start % size == 0 and end == start + size:  # a whole chunk is its bytes, without the library's detour
-            path = chunk_path(self._folder, name, start // size)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(values.data)
-        else:
-            array[start:end] = values
-        self._written[name] = end
-        if name == "index":
-            self._sum.update(values.data)
-        self._unsettled |= {chunk_path(self._folder, name, number) for number in range(start // size, -(-end // size))}
-        self._waiting[name] = [rest.copy()] if len(rest) else []  # a view would keep all of it
-        self._bytes -= values.nbytes
-
-    def _sync(self) -> None:
-        """What was written onto the disk."""
-        for path in sorted(self._unsettled):
-            if path.exists():  # not cut off since
-                _sync(path)
-        self._unsettled.clear()
+            self._tracks[name].append(part)
+        self._sum.update(line.data)
 
     def settle(self) -> None:
         """All that was added, durably, then the JSON that says so."""
-        for name, used in self._used.items():
-            if used > self._written[name]:
-                self._write(name, used)
-        self._sync()
-        if self._used["index"] != self.head.shots:
-            self._commit()
+        for track in self._tracks.values():
+            track.settle()
+        lengths = {name: track.used for name, track in self._tracks.items()}
+        if lengths["index"] != self.head.shots:
+            self._commit(lengths)
 
     def finish(self) -> None:
         """Everything durable, and the arrays no longer than what is in them."""
         self.settle()
-        self._trim()
+        for track in self._tracks.values():
+            track.trim()
 
-    def _trim(self) -> None:
-        for name, array in self._arrays.items():
-            if array.shape[0] != self._used[name]:
-                array.resize((self._used[name], *array.shape[1:]))
-
-    def _commit(self) -> None:
-        lengths = {name: used for name, used in self._used.items() if name != "index"}
-        self.head = replace(self.head, shots=self._used["index"], lengths=lengths, sum=self._sum.copy().hexdigest())
+    def _commit(self, lengths: Mapping[str, int]) -> None:
+        rest = {name: used for name, used in lengths.items() if name != "index"}
+        self.head = replace(self.head, shots=lengths["index"], lengths=rest, sum=self._sum.copy().hexdigest())
         write_atomic(self._json, self.head.text().encode())
 
-    def _room(self) -> None:
+    def _room(self, needed: int) -> None:
         free = shutil.disk_usage(self._folder).free
-        if free < self._bytes + RESERVE_BYTES:
-            raise no_room(self._tape.path, self._bytes, free, "nothing that was committed is lost")
+        if free < needed + RESERVE_BYTES:
+            raise no_room(self._tape.path, needed, free, "nothing that was committed is lost")
 
 
 class Tape:
@@ -227,9 +180,12 @@ class Tape:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._reels: dict[str, ReelWriter] = {}
+        self.copies = Copies(2 * GATHER_BYTES)
         self._held = (path / "tape.json").exists()
         self._queue: deque[tuple[ReelWriter, Shot]] = deque()
-        self._bytes, self._due, self._flushing, self._closed = 0, False, False, False
+        self._bytes = 0  # not written yet
+        self._gathered = 0  # of these, since the worker last looked
+        self._due, self._flushing, self._closed = False, False, False
         self._fault: BaseException | None = None
         self._change = threading.Condition()
         self._marks: Marks = {}
@@ -262,14 +218,15 @@ class Tape:
         with self._change:
             if self._held:
                 return False
-            if self._queue and self._bytes + shot.nbytes > QUEUE_BYTES:
+            if self._bytes and self._bytes + shot.nbytes > QUEUE_BYTES:
                 self._due = True
                 self._change.notify_all()
-                self._change.wait_for(lambda: self._fault or not self._queue or self._bytes + shot.nbytes <= QUEUE_BYTES)
+                self._change.wait_for(lambda: self._fault or not self._bytes or self._bytes + shot.nbytes <= QUEUE_BYTES)
             self._check()
             self._queue.append((reel, shot))
             self._bytes += shot.nbytes
-            if self._bytes >= GATHER_BYTES:
+            self._gathered += shot.nbytes
+            if self._gathered >= GATHER_BYTES:
                 self._due = True
                 self._change.notify_all()
             return True
@@ -354,15 +311,18 @@ class Tape:
     def _work(self) -> None:
         while True:
             with self._change:
-                self._due = self._due and bool(self._queue)  # once begun, to the last shot that waits
                 self._change.wait_for(lambda: self._due or self._flushing or self._closed)
                 if not self._queue and not self._flushing:
                     return
-                item = self._queue.popleft() if self._queue else None
+                # all at once, as the thread that drives wants the lock at every shot
+                shots, self._due, self._gathered = list(self._queue), False, 0
+                self._queue.clear()
             try:
-                if item is not None:
-                    item[0].add(item[1])
-                else:
+                for reel, shot in shots:
+                    reel.add(shot)
+                    self.copies.done(shot.drive)
+                    self.copies.done(shot.answer)
+                if not shots:
                     for reel in self._reels.values():
                         reel.settle()
             except Exception as error:  # noqa: BLE001 - handed over whole to the thread that records
@@ -371,10 +331,9 @@ class Tape:
                     self._change.notify_all()
                 return
             with self._change:
-                if item is None:
+                self._bytes -= sum(shot.nbytes for _, shot in shots)
+                if not shots:
                     self._flushing = False
-                else:
-                    self._bytes -= item[1].nbytes
                 self._change.notify_all()
 
 
@@ -431,14 +390,14 @@ def now_ns() -> int:
     return time.time_ns()
 
 
-def _end(row: np.void) -> int:
-    """Where the stored answer ends in its array."""
-    return int(row["out_start"]) + stored_length(int(row["kind"]), int(np.prod(row["out_shape"][: row["out_ndim"]])))
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+def _ends(rows: NDArray[np.void]) -> dict[str, int]:
+    """Items of each array that these shots take."""
+    found = {**dict.fromkeys(CHUNKS, 0), "index": len(rows)}
+    for last in rows[-1:]:
+        found["input"] = int(last["in_start"] + np.prod(last["in_shape"][: last["in_ndim"]]))
+    for name, spiking in (("output", False), ("spikes", True)):
+        for last in rows[(rows["kind"] > 0) == spiking][-1:]:
+            found[name] = int(last["out_start"]) + stored_length(
+                int(last["kind"]), int(np.prod(last["out_shape"][: last["out_ndim"]]))
+            )
+    return found

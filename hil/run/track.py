@@ -1,0 +1,145 @@
+"""One array of a reel while it is written: values gather in memory that is used again and again, and leave it as whole chunks.
+
+    append -> buffer, a chunk long -> file of the chunk, past the page cache where the system can, then onto the disk
+
+A tape writes as much as it measures, beside it, on a computer that is busy. Fresh memory costs the kernel a fault for each
+page, and its cache of a file costs that and a copy: together more than everything else that recording does. Hence one buffer
+for good, aligned to pages, and O_DIRECT. A chunk that a flush cuts is written whole, zeros after its values, and once more when
+it is full: the same bytes first, in place, so a computer that goes off meanwhile loses nothing that was flushed.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+from collections import deque
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hil.run.reel import CHUNKS, DTYPES, Floats, chunk_path, damaged, row_bytes
+
+GROW = 1 << 22  # items by which an array is longer than what is in it
+PAST_CACHE = getattr(os, "O_DIRECT", 0)
+
+
+class Track:
+    """Appends to one array.
+
+    Args:
+        folder: of the reel. array: opened for writing. room: called with the bytes of a chunk before it is written.
+    """
+
+    def __init__(self, folder: Path, name: str, array: zarr.Array[Any], room: Callable[[int], None]) -> None:
+        self._folder, self.name, self._array, self._room = folder, name, array, room
+        self._size = CHUNKS[name][0]
+        self._memory = mmap.mmap(-1, self._size * row_bytes(name))
+        self._buffer = np.frombuffer(self._memory, DTYPES[name]).reshape(CHUNKS[name])
+        self.used = 0
+        self._written = 0  # of `used`, in the files
+        self._free = PAST_CACHE if len(self._memory) % mmap.PAGESIZE == 0 else 0
+
+    def append(self, values: NDArray[Any]) -> None:
+        """values: (n, …) as the array has them. Raises: OSError."""
+        while len(values):
+            at = self.used % self._size
+            count = min(len(values), self._size - at)
+            self._buffer[at : at + count] = values[:count]
+            self.used += count
+            values = values[count:]
+            if self.used % self._size == 0:
+                self._write()
+
+    def settle(self) -> None:
+        """All that was appended, durably. Raises: OSError."""
+        if self.used > self._written:
+            self._buffer[self.used % self._size :] = 0
+            self._write()
+
+    def go_to(self, used: int) -> None:
+        """Forget what is beyond `used` items, which are in the files. Raises: RunError: they are not."""
+        self.used = self._written = used
+        if part := used % self._size:
+            path = chunk_path(self._folder, self.name, used // self._size)
+            held = np.fromfile(path, DTYPES[self.name])
+            if held.size != self._buffer.size:
+                raise damaged(path, f"{held.nbytes} bytes", f"{self._buffer.nbytes} bytes")
+            self._buffer[:part] = held.reshape(CHUNKS[self.name])[:part]
+        self.trim()
+
+    def trim(self) -> None:
+        """The array no longer than what is in it."""
+        if self._array.shape[0] != self.used:
+            self._array.resize((self.used, *self._array.shape[1:]))
+
+    def _write(self) -> None:
+        """The chunk that the last value is in."""
+        self._room(len(self._memory))
+        if self._array.shape[0] < self.used:
+            more = GROW // prod(self._array.shape[1:])
+            self._array.resize((max(self.used + more, self.used * 3 // 2), *self._array.shape[1:]))
+        path = chunk_path(self._folder, self.name, (self.used - 1) // self._size)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            written(path, self._memory, self._free)
+        except OSError as error:
+            if error.errno != errno.EINVAL or not self._free:
+                raise
+            self._free = 0  # a file system that has only its cache
+            written(path, self._memory, 0)
+        self._written = self.used
+
+
+def written(path: Path, payload: mmap.mmap, flags: int) -> None:
+    """`payload` as the file's bytes, on the disk; what it held before is never gone in between. Raises: OSError."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o644)
+    try:
+        with memoryview(payload) as view:
+            done = 0
+            while done < len(view):
+                done += os.pwrite(file, view[done:], done)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+class Copies:
+    """Copies of tensors, in memory that is used again. From any thread. most_bytes: kept for the next ones."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
+        self._idle: dict[int, deque[Floats]] = {}
+
+    def of(self, x: Tensor) -> Floats:
+        """On the host, float32; its own until `done`."""
+        size = x.numel()
+        room = 1 << max(size - 1, 0).bit_length()
+        try:
+            memory = self._idle[room].pop()
+        except (KeyError, IndexError):
+            memory = np.empty(room, np.float32)
+        found: Floats = memory[:size].reshape(tuple(x.shape))
+        if size:
+            values = x.numpy() if _plain(x) else x.detach().to("cpu", torch.float32).contiguous().numpy()
+            found.data.cast("B")[:] = values.data.cast("B")  # so the interpreter is held meanwhile: to get it back takes longer
+        return found
+
+    def done(self, copy: Floats) -> None:
+        """Nobody looks at it any more."""
+        memory = copy.base
+        if isinstance(memory, np.ndarray):
+            idle = self._idle.setdefault(memory.size, deque(maxlen=max(1, self._most // memory.nbytes)))
+            idle.append(memory)
+
+
+def _plain(x: Tensor) -> bool:
+    """Memory as a copy has it. Each call to torch that is saved counts: after an answer was waited for, all of it is cold."""
+    return x.dtype is torch.float32 and x.is_cpu and not x.requires_grad and x.is_contiguous()
