@@ -49,8 +49,9 @@ class Recorder:
 
     def forward(self, x: Tensor) -> Tensor:
         """Raises: RunError: the tape cannot be written; the shot was made and is not on it."""
+        drive = self._reel.copy(x)  # before: it was just made, and is in the processor's cache
         answer = self._inner.forward(x)
-        self._record(self._reel.copy(x), answer, self._taken())
+        self._record(drive, answer, self._taken())
         return answer
 
     def close(self) -> None:

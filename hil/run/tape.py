@@ -153,12 +153,6 @@ class ReelWriter:
         if lengths["index"] != self.head.shots:
             self._commit(lengths)
 
-    def finish(self) -> None:
-        """Everything durable, and the arrays no longer than what is in them."""
-        self.settle()
-        for track in self._tracks.values():
-            track.trim()
-
     def _commit(self, lengths: Mapping[str, int]) -> None:
         rest = {name: used for name, used in lengths.items() if name != "index"}
         self.head = replace(self.head, shots=lengths["index"], lengths=rest, sum=self._sum.copy().hexdigest())
@@ -282,8 +276,6 @@ class Tape:
         try:
             if not self._held:
                 self.flush()
-                for reel in self._reels.values():
-                    reel.finish()
         finally:
             with self._change:
                 self._change.notify_all()

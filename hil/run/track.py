@@ -15,7 +15,6 @@ import mmap
 import os
 from collections import deque
 from collections.abc import Callable
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from torch import Tensor
 
 from hil.run.reel import CHUNKS, DTYPES, Floats, chunk_path, damaged, row_bytes
 
-GROW = 1 << 22  # items by which an array is longer than what is in it
 PAST_CACHE = getattr(os, "O_DIRECT", 0)
 
 
@@ -63,6 +61,7 @@ class Track:
         if self.used > self._written:
             self._buffer[self.used % self._size :] = 0
             self._write()
+        self._fit()
 
     def go_to(self, used: int) -> None:
         """Forget what is beyond `used` items, which are in the files. Raises: RunError: they are not."""
@@ -73,19 +72,22 @@ class Track:
             if held.size != self._buffer.size:
                 raise damaged(path, f"{held.nbytes} bytes", f"{self._buffer.nbytes} bytes")
             self._buffer[:part] = held.reshape(CHUNKS[self.name])[:part]
-        self.trim()
+        self._fit()
+        number = -(-used // self._size)
+        while (beyond := chunk_path(self._folder, self.name, number)).exists():  # of a run that ended before it settled
+            beyond.unlink()
+            number += 1
 
-    def trim(self) -> None:
-        """The array no longer than what is in it."""
+    def _fit(self) -> None:
+        """The array as long as what is in it; durably, as the JSON that counts on it comes next."""
         if self._array.shape[0] != self.used:
             self._array.resize((self.used, *self._array.shape[1:]))
+            synced(self._folder / self.name / "zarr.json")
+            synced(self._folder / self.name)
 
     def _write(self) -> None:
         """The chunk that the last value is in."""
         self._room(len(self._memory))
-        if self._array.shape[0] < self.used:
-            more = GROW // prod(self._array.shape[1:])
-            self._array.resize((max(self.used + more, self.used * 3 // 2), *self._array.shape[1:]))
         path = chunk_path(self._folder, self.name, (self.used - 1) // self._size)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -106,6 +108,15 @@ def written(path: Path, payload: mmap.mmap, flags: int) -> None:
             done = 0
             while done < len(view):
                 done += os.pwrite(file, view[done:], done)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def synced(path: Path) -> None:
+    """A file or a folder onto the disk. Raises: OSError."""
+    file = os.open(path, os.O_RDONLY)
+    try:
         os.fsync(file)
     finally:
         os.close(file)
