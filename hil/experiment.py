@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from calibration.sentinel import DriftSentinel
 from calibration.steering import Follow, Steered, unfollowed
 from hil import accelerator, watching
 from hil.architecture import closing, largest, on_chip, on_node, synapses
@@ -44,6 +43,9 @@ from sim_devices.lif_array import Neuron
 from sim_devices.simulated import Simulated
 from sim_devices.spiking_array import TwinChip
 from sim_devices.twin import Twin, follow
+
+if TYPE_CHECKING:
+    from calibration.sentinel import DriftSentinel
 
 if TYPE_CHECKING:
     from hil.run.tape import Tape

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
-from calibration.sentinel import DriftSentinel, Watch
 from calibration.steering import Follow, Steered, steered
 from hil.config import Experiment
 from hil.device import Device, Port
@@ -14,6 +15,9 @@ from hil.run.recovery import Told
 from hil.units import quantity
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.twin import Twin
+
+if TYPE_CHECKING:
+    from calibration.sentinel import DriftSentinel
 
 
 def static(experiment: Experiment, where: str) -> None:
@@ -49,6 +53,8 @@ def sentinel(
     assert table is not None  # asked for
     policy = tuple(table.policy) if isinstance(table.policy, list) else (table.policy,)
     settings = {"every": table.every, "policy": policy, "warn": table.warn, "act": table.act}
+    from calibration.sentinel import DriftSentinel, Watch  # with what it takes of scipy: a second and a half
+
     watch: Watch = construct(Watch, settings, f"{where}: [sentinel]")
     return DriftSentinel(device, inner, watch, told, on)
 
