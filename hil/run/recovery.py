@@ -194,6 +194,7 @@ class Ladder:
         if row.first is None:
             raise fault
         rung: Rung = row.first
+        top = row.last
         while True:
             tried.append(rung.name.lower())
             self._beat()
@@ -202,7 +203,8 @@ class Ladder:
                 answer = shot()
             except HilError as again:
                 fault, row = again, self._fault(again)
-                rung = self._next(fault, row, rung, tried, begin)
+                top = max(top, row.last)  # a lost answer may go on as a record that is not ours: one cause
+                rung = self._next(fault, row, rung, top, tried, begin)
             else:
                 self._recovered(tried, found, self._clock() - begin)
                 return answer
@@ -221,12 +223,12 @@ class Ladder:
             found.append(self._device.verify())
         return found
 
-    def _next(self, fault: HilError, row: Row, rung: Rung, tried: list[str], begin: float) -> Rung:
+    def _next(self, fault: HilError, row: Row, rung: Rung, top: Rung, tried: list[str], begin: float) -> Rung:
         """One rung up, or the one that the new fault needs; at the top, the same again after a pause."""
         if row.first is None:
             raise fault
         higher = max(rung + 1, row.first)
-        if higher <= row.last:
+        if higher <= top:
             return Rung(higher)
         if row.last is not Rung.REOPEN or self._clock() - begin >= self._patience.patience_s:
             raise self._over(fault, tried, begin)

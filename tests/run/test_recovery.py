@@ -166,6 +166,20 @@ def test_each_failure_climbs_one_rung() -> None:
     ]
 
 
+def test_a_symptom_of_another_kind_does_not_end_what_its_cause_needs() -> None:
+    bench = Bench(MissedTrigger("none"), Misaligned("not ours"), Misaligned("not ours"), Misaligned("not ours"))
+    device, _, _ = around(bench)
+    assert device.forward(torch.ones(1, 1)).item() == 2.0
+    assert [c for c in bench.calls if c in ("clear", "reopen")] == ["clear", "reopen"]
+    device, _, clock = around(Bench(MissedTrigger("none"), *(Misaligned("not ours") for _ in range(9))))
+    with pytest.raises(Misaligned, match="restore ×1, clear ×1, reopen ×1"):  # the top once, and not until patience ends
+        device.forward(torch.ones(1, 1))
+    assert clock.slept == []
+    device, _, _ = around(Bench(*(Misaligned("not ours") for _ in range(4))))
+    with pytest.raises(Misaligned, match="clear ×1 in"):  # alone it has its own top
+        device.forward(torch.ones(1, 1))
+
+
 def test_reopening_is_tried_until_patience_ends_with_growing_pauses() -> None:
     bench = Bench(Disconnected("gone"), broken=["reopen"])
     device, _, clock = around(bench, Patience(patience_s=20.0))
