@@ -81,7 +81,7 @@ def twin(subject: Subject, found: Found) -> Step:
     seen, unseen = fit.with_drive(seen), fit.with_drive(unseen)
     estimates = completed(belief, fit, found)
     net, of_net = _network(fit, seen, unseen, shots)
-    model = Model(fit, net if subject.network and of_net["net_kept"] else None)
+    model = FittedTwin(fit, net if subject.network and of_net["net_kept"] else None)
     slopes = _slopes(shots, model)
     figures, raw = judged(model, unseen, slopes, shots, found["dark"].figures["step"])
     figures, raw = figures | of_net, raw | {"network_v": net(raw["drive_v"])}
@@ -99,7 +99,7 @@ def twin(subject: Subject, found: Found) -> Step:
 
 
 @dataclass(frozen=True)
-class Model:
+class FittedTwin:
     """The fitted twin, and the network that stands on top of it, if one does."""
 
     fit: Fit
@@ -118,7 +118,7 @@ def network_of(step: Step) -> dict[str, Any] | None:
     return found or None
 
 
-def _helps(model: Model, figures: Mapping[str, float]) -> str:
+def _helps(model: FittedTwin, figures: Mapping[str, float]) -> str:
     if not figures["net_kept"]:
         return "adds nothing"
     return "helps" if model.net is None else "is part of it"
@@ -164,7 +164,7 @@ def _noise_factor(belief: Fittable, estimates: Mapping[str, Estimate], step: Ste
 
 
 def judged(
-    model: Model, held: Sweeps, slopes: Slopes, shots: Shots, grain: float
+    model: FittedTwin, held: Sweeps, slopes: Slopes, shots: Shots, grain: float
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Figures with their floors, and the curves behind them."""
     fit, off = model.fit, held.reading - model.foretold(held)
@@ -194,7 +194,7 @@ def judged(
     return figures, raw
 
 
-def _slopes(shots: Shots, made: Model) -> Slopes:
+def _slopes(shots: Shots, made: FittedTwin) -> Slopes:
     port = shots.port
     d = STRIDE * (port.high - port.low)
     middle = shots.scattered(POINTS).clamp(port.low + d, port.high - d).sort().values
@@ -220,7 +220,7 @@ def _network(fit: Fit, seen: Sweeps, held: Sweeps, shots: Shots) -> tuple[Residu
     return net, {"net_kept": float(keep), "net_z": z, "net_chi2": float(corrected.square().mean())}
 
 
-def _problems(model: Model, belief: Fittable, figures: Mapping[str, float], shots: Shots) -> tuple[Problem, ...]:
+def _problems(model: FittedTwin, belief: Fittable, figures: Mapping[str, float], shots: Shots) -> tuple[Problem, ...]:
     alone = model.net is None
     found = [each for each in problems(model.fit, belief, shots.port) if alone or each.kind != "kind"]
     chi2, floor = figures["chi2"], figures["cosine_floor"]

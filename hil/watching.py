@@ -49,12 +49,12 @@ def steered_node(experiment: Experiment, device: Device, twin: Twin | None, foll
 def sentinel(
     experiment: Experiment, device: Device, inner: Steered, told: Told, on: torch.device, where: str
 ) -> DriftSentinel:  # fmt: skip
+    from calibration.sentinel import DriftSentinel, Watch  # with what it takes of scipy: a second and a half
+
     table = experiment.sentinel
     assert table is not None  # asked for
     policy = tuple(table.policy) if isinstance(table.policy, list) else (table.policy,)
     settings = {"every": table.every, "policy": policy, "warn": table.warn, "act": table.act}
-    from calibration.sentinel import DriftSentinel, Watch  # with what it takes of scipy: a second and a half
-
     watch: Watch = construct(Watch, settings, f"{where}: [sentinel]")
     return DriftSentinel(device, inner, watch, told, on)
 

@@ -303,7 +303,8 @@ class Tape:
     def _work(self) -> None:
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._due or self._flushing or self._closed)
+                self._due = self._due and bool(self._queue)  # a full queue may have asked while all of it was on its way
+                self._change.wait_for(lambda: (self._due and self._queue) or self._flushing or self._closed)
                 if not self._queue and not self._flushing:
                     return
                 # all at once, as the thread that drives wants the lock at every shot

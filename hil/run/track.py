@@ -43,7 +43,7 @@ class Track:
         self._buffer = np.frombuffer(self._memory, DTYPES[name]).reshape(CHUNKS[name])
         self.used = 0
         self._written = 0  # of `used`, in the files
-        self._free = PAST_CACHE if len(self._memory) % mmap.PAGESIZE == 0 else 0
+        self._flags = PAST_CACHE if len(self._memory) % mmap.PAGESIZE == 0 else 0
 
     def append(self, values: NDArray[Any]) -> None:
         """values: (n, …) as the array has them. Raises: OSError."""
@@ -91,11 +91,11 @@ class Track:
         path = chunk_path(self._folder, self.name, (self.used - 1) // self._size)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            written(path, self._memory, self._free)
+            written(path, self._memory, self._flags)
         except OSError as error:
-            if error.errno != errno.EINVAL or not self._free:
+            if error.errno != errno.EINVAL or not self._flags:
                 raise
-            self._free = 0  # a file system that has only its cache
+            self._flags = 0  # a file system that has only its cache
             written(path, self._memory, 0)
         self._written = self.used
 

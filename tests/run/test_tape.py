@@ -180,6 +180,20 @@ def test_a_full_queue_makes_the_shot_wait_and_loses_nothing(tmp_path: Path, monk
     assert len(Reel(tmp_path, "node")) == 40
 
 
+def test_a_worker_that_is_woken_for_nothing_stays(tmp_path: Path) -> None:
+    """As when the queue is full of shots that are on their way already: the next ones must still be written."""
+    with started(tmp_path) as tape:
+        device = recorded(Echo(), tape, "node", "", {})
+        for _ in range(3):
+            with tape._change:
+                tape._due = True
+                tape._change.notify_all()
+            time.sleep(0.05)
+            assert tape._worker.is_alive()
+            device.forward(torch.ones(1, 1))
+    assert len(Reel(tmp_path, "node")) == 3
+
+
 def test_what_was_flushed_is_readable_and_the_torn_tail_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tape = started(tmp_path / "a")
     device = recorded(Echo(), tape, "node", "", {})
