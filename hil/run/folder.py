@@ -22,6 +22,15 @@ from hil.run.journal import Journal
 from hil.run.owner import UNTOUCHED, owned
 
 
+def synced(path: Path) -> None:
+    """A file or a folder onto the disk. Raises: OSError."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 def write_atomic(path: Path, payload: bytes) -> None:
     """Put `payload` at `path` wholly or not at all, and durably.
 
@@ -36,11 +45,7 @@ def write_atomic(path: Path, payload: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        synced(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ import zarr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hil.run.folder import synced
 from hil.run.reel import CHUNKS, DTYPES, Floats, chunk_path, damaged, row_bytes
 
 PAST_CACHE = getattr(os, "O_DIRECT", 0)
@@ -108,15 +109,6 @@ def written(path: Path, payload: mmap.mmap, flags: int) -> None:
             done = 0
             while done < len(view):
                 done += os.pwrite(file, view[done:], done)
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def synced(path: Path) -> None:
-    """A file or a folder onto the disk. Raises: OSError."""
-    file = os.open(path, os.O_RDONLY)
-    try:
         os.fsync(file)
     finally:
         os.close(file)

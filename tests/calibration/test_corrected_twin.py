@@ -96,6 +96,11 @@ def test_a_network_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> N
         corrected(**wrong)
 
 
+def test_a_node_that_is_programmed_takes_no_network() -> None:
+    with pytest.raises(ConfigError, match="no network can stand"):
+        Corrected(of="sim_devices.mzi_mesh:MZIMesh", base={"modes": 3}, **NETWORK)  # type: ignore[arg-type]
+
+
 def test_a_bench_is_certified_with_it_and_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = tomllib.loads((ROOT / "benches" / "mzm_awg_scope.toml").read_text())
     curve = {"use": "sim_devices.tabulated:Tabulated", "drive": DRIVE.tolist(), "reading": ALMOST.tolist(), "noise": 4e-4}
