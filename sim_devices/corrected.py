@@ -57,7 +57,7 @@ class Corrected(nn.Module):
             )  # fmt: skip
         self.b2, self.scale, self.middle, self.reach = b2, scale, middle, reach
         found = made(Part(of, base), "Corrected: base")
-        if not isinstance(found, nn.Module) or not hasattr(found, "ideal") or found.spec.params is not None:
+        if not isinstance(found, nn.Module) or not hasattr(found, "ideal") or cast(Twin, found).spec.params is not None:
             raise ConfigError(
                 "no network can stand on top of this", where="Corrected", got=of,
                 allowed="a twin with an ideal answer that is not programmed", todo="calibrate again",
