@@ -1,7 +1,7 @@
 """Test accuracy of every learner over seeds: {learner: {dataset: {mean, std, worst, seeds}}}, as fractions.
 
-    python benchmarks/accuracy.py [LEARNER ...] [--datasets mnist ...] [--seeds N] [--jobs N] [--device ON] [--quick]
-                                  [--record]
+    python benchmarks/accuracy.py [LEARNER ...] [--datasets mnist ...] [--seeds N] [--first N] [--jobs N] [--device ON]
+                                  [--quick] [--record]
 
 Learners: adfa adfa_snn ff ffgaf spide saf_e saf_f bptt. Data sets: mnist fashion-mnist cifar10; HIL_DATA names the folder that
 holds them. --device: where a new run computes, as [train] on: cuda, cuda:1, mps, auto; without it, as its file says. Runs live
@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("learners", nargs="*", help="default: all that have an experiment file")
     parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=["mnist"])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="seed")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, one thread each")
     parser.add_argument("--device", metavar="ON", help="where a new run computes: cpu, cuda, cuda:1, mps, auto")
     parser.add_argument("--quick", action="store_true", help="one seed, one epoch of 2,000 examples")
@@ -107,7 +108,7 @@ def main() -> None:
     learners = chosen.learners or LEARNERS
     jobs = [
         Job(name, data, seed, chosen.quick, chosen.device)
-        for seed in range(seeds)
+        for seed in range(chosen.first, chosen.first + seeds)
         for name in learners
         for data in chosen.datasets
     ]

@@ -69,13 +69,14 @@ class Recorder:
         return flags
 
     def _record(self, drive: Floats, answer: Tensor, flags: int) -> None:
-        if answer.dtype != torch.float32 or max(drive.ndim, answer.ndim) > DIMENSIONS:
+        copy = self._reel.copy(answer)
+        if answer.dtype is not torch.float32 or max(drive.ndim, copy.ndim) > DIMENSIONS:
             raise ContractError(
                 "an answer that no tape can hold", where=self._inner.spec.outputs.name,
-                got=f"{answer.dtype}, {max(drive.ndim, answer.ndim)} dimensions", allowed=f"float32, at most {DIMENSIONS}",
+                got=f"{answer.dtype}, {max(drive.ndim, copy.ndim)} dimensions", allowed=f"float32, at most {DIMENSIONS}",
                 todo="let the device answer in float32, as hil/device.py says, or train without record",
             )  # fmt: skip
-        self._reel.put(Shot(drive, self._reel.copy(answer), flags, self._settings, now_ns()))
+        self._reel.put(Shot(drive, copy, flags, self._settings, now_ns()))
 
 
 class RecorderStream(Recorder):

@@ -1,10 +1,11 @@
 """Records what every device of a run was asked and answered, while it runs.
 
-    shot -> queue (64 MiB at most, then the run waits) -> worker thread -> whole chunks of the reel; at a flush the rest, JSON
+    shot -> queue (32 MiB at most, then the run waits) -> worker thread -> whole chunks of the reel; at a flush the rest, JSON
 
-Nothing is dropped: a queue that is full makes the shot wait, a disk that is full ends the run. `flush` returns when all that
-was recorded is durable; every checkpoint flushes, and holds how many shots of each reel belong to whole steps. Going back to it
-cuts the reels there, so the shots of a step that was broken off, or is made again, are on the tape once. Format: reel.py.
+Nothing is dropped: a queue that is full, while as much again is on its way, makes the shot wait; a disk that is full ends the
+run. `flush` returns when all that was recorded is durable; every checkpoint flushes, and holds how many shots of each reel
+belong to whole steps. Going back to it cuts the reels there, so the shots of a step that was broken off, or is made again, are
+on the tape once. Format: reel.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,15 +54,15 @@ from hil.run.reel import (
 )
 from hil.run.track import Copies, Track
 
-QUEUE_BYTES = 64 << 20
-GATHER_BYTES = 1 << 20  # before the worker is woken: a thread that wakes at every shot takes its turn from the one that drives
+QUEUE_BYTES = 32 << 20
+GATHER_S = 0.03  # before the worker takes what has come: one that is woken by a shot works just when the next one is sent
+KEPT_BYTES = 2 << 20  # memory of each shape of drive or answer, for the next ones
 RESERVE_BYTES = 256 << 20  # of the disk, left for checkpoints and the rest of the house
 
 Marks = Mapping[str, Sequence[int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Shot:
+class Shot(NamedTuple):  # made at each shot, so cheaply
     """drive, answer: copies. flags: RESET, PROGRAM. settings: digest. time_ns: since 1970, when the answer was there."""
 
     drive: Floats
@@ -174,12 +175,10 @@ class Tape:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._reels: dict[str, ReelWriter] = {}
-        self.copies = Copies(2 * GATHER_BYTES)
+        self.copies = Copies(KEPT_BYTES)
         self._held = (path / "tape.json").exists()
         self._queue: deque[tuple[ReelWriter, Shot]] = deque()
-        self._bytes = 0  # not written yet
-        self._gathered = 0  # of these, since the worker last looked
-        self._due, self._flushing, self._closed = False, False, False
+        self._full, self._flushing, self._closed = False, False, False
         self._fault: BaseException | None = None
         self._change = threading.Condition()
         self._marks: Marks = {}
@@ -209,21 +208,16 @@ class Tape:
         Raises:
             RunError: the tape cannot be written.
         """
-        with self._change:
-            if self._held:
-                return False
-            if self._bytes and self._bytes + shot.nbytes > QUEUE_BYTES:
-                self._due = True
+        if self._held:
+            return False
+        if (waiting := len(self._queue)) and (waiting + 1) * shot.nbytes > QUEUE_BYTES:
+            with self._change:
+                self._full = True
                 self._change.notify_all()
-                self._change.wait_for(lambda: self._fault or not self._bytes or self._bytes + shot.nbytes <= QUEUE_BYTES)
-            self._check()
-            self._queue.append((reel, shot))
-            self._bytes += shot.nbytes
-            self._gathered += shot.nbytes
-            if self._gathered >= GATHER_BYTES:
-                self._due = True
-                self._change.notify_all()
-            return True
+                self._change.wait_for(lambda: self._fault or not self._full)
+        self._check()
+        self._queue.append((reel, shot))  # without the lock: the thread that drives is kept as short as can be
+        return True
 
     def place(self) -> Marks:
         """Where the tape stands."""
@@ -303,19 +297,16 @@ class Tape:
     def _work(self) -> None:
         while True:
             with self._change:
-                self._due = self._due and bool(self._queue)  # a full queue may have asked while all of it was on its way
-                self._change.wait_for(lambda: (self._due and self._queue) or self._flushing or self._closed)
-                if not self._queue and not self._flushing:
-                    return
-                # all at once, as the thread that drives wants the lock at every shot
-                shots, self._due, self._gathered = list(self._queue), False, 0
-                self._queue.clear()
+                self._change.wait_for(lambda: self._full or self._flushing or self._closed, GATHER_S)
+                flushing, closed = self._flushing, self._closed
+                shots, self._full = [self._queue.popleft() for _ in range(len(self._queue))], False
+                self._change.notify_all()
             try:
                 for reel, shot in shots:
                     reel.add(shot)
                     self.copies.done(shot.drive)
                     self.copies.done(shot.answer)
-                if not shots:
+                if flushing and not shots:
                     for reel in self._reels.values():
                         reel.settle()
             except Exception as error:  # noqa: BLE001 - handed over whole to the thread that records
@@ -323,11 +314,14 @@ class Tape:
                     self._fault = error
                     self._change.notify_all()
                 return
-            with self._change:
-                self._bytes -= sum(shot.nbytes for _, shot in shots)
-                if not shots:
+            if shots:
+                continue
+            if flushing:
+                with self._change:
                     self._flushing = False
-                self._change.notify_all()
+                    self._change.notify_all()
+            if closed:
+                return
 
 
 @dataclass(frozen=True, slots=True)

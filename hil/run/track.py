@@ -28,6 +28,7 @@ from hil.run.folder import synced
 from hil.run.reel import CHUNKS, DTYPES, Floats, chunk_path, damaged, row_bytes
 
 PAST_CACHE = getattr(os, "O_DIRECT", 0)
+SHAPES = 16  # a run has a few: whole batches and the last one, of training and of validation, for each layer
 
 
 class Track:
@@ -115,34 +116,42 @@ def written(path: Path, payload: mmap.mmap, flags: int) -> None:
 
 
 class Copies:
-    """Copies of tensors, in memory that is used again. From any thread. most_bytes: kept for the next ones."""
+    """Copies of tensors, in memory that is used again for the same shape. `of` from any thread, `done` from one.
+
+    most_bytes: kept of a shape for the next ones, of the SHAPES last new ones.
+
+    After an answer was waited for all code is cold, and each call to torch or numpy costs as much as moving the values. Hence
+    memory that is kept has its shape, and the view that is written to.
+    """
 
     def __init__(self, most_bytes: int) -> None:
         self._most = most_bytes
-        self._idle: dict[int, deque[Floats]] = {}
+        self._idle: dict[tuple[int, ...], deque[tuple[Floats, memoryview]]] = {}
 
     def of(self, x: Tensor) -> Floats:
         """On the host, float32; its own until `done`."""
-        size = x.numel()
-        room = 1 << max(size - 1, 0).bit_length()
         try:
-            memory = self._idle[room].pop()
+            found, target = self._idle[x.shape].pop()
         except (KeyError, IndexError):
-            memory = np.empty(room, np.float32)
-        found: Floats = memory[:size].reshape(tuple(x.shape))
-        if size:
-            values = x.numpy() if _plain(x) else x.detach().to("cpu", torch.float32).contiguous().numpy()
-            found.data.cast("B")[:] = values.data.cast("B")  # so the interpreter is held meanwhile: to get it back takes longer
+            found = np.empty(tuple(x.shape), np.float32)
+            if not found.size:
+                return found
+            target = found.data.cast("B")
+        values = x.numpy() if _plain(x) else x.detach().to("cpu", torch.float32).contiguous().numpy()
+        target[:] = values.data.cast("B")  # so the interpreter is held meanwhile: to get it back takes longer
         return found
 
     def done(self, copy: Floats) -> None:
         """Nobody looks at it any more."""
-        memory = copy.base
-        if isinstance(memory, np.ndarray):
-            idle = self._idle.setdefault(memory.size, deque(maxlen=max(1, self._most // memory.nbytes)))
-            idle.append(memory)
+        if not copy.size:
+            return
+        if copy.shape not in self._idle:
+            if len(self._idle) == SHAPES:
+                self._idle.pop(next(iter(self._idle)))
+            self._idle[copy.shape] = deque(maxlen=max(1, self._most // copy.nbytes))
+        self._idle[copy.shape].append((copy, copy.data.cast("B")))
 
 
 def _plain(x: Tensor) -> bool:
-    """Memory as a copy has it. Each call to torch that is saved counts: after an answer was waited for, all of it is cold."""
+    """Memory as a copy has it."""
     return x.dtype is torch.float32 and x.is_cpu and not x.requires_grad and x.is_contiguous()

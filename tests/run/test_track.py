@@ -130,8 +130,9 @@ def test_memory_is_used_again_only_when_nobody_looks() -> None:
     a, b = copies.of(torch.zeros(5, 5)), copies.of(torch.ones(5, 5))
     assert not np.shares_memory(a, b)
     copies.done(a)
-    c, d = copies.of(torch.full((30,), 2.0)), copies.of(torch.full((30,), 3.0))
-    assert np.shares_memory(a, c)
+    c, d = copies.of(torch.full((5, 5), 2.0)), copies.of(torch.full((5, 5), 3.0))
+    assert c is a
+    assert c.tolist() == np.full((5, 5), 2.0).tolist()
     assert not np.shares_memory(b, d)
     assert b.tolist() == np.ones((5, 5)).tolist()
 
@@ -141,3 +142,11 @@ def test_no_more_memory_is_kept_than_was_said() -> None:
     for held_ in [copies.of(torch.zeros(256)) for _ in range(10)]:
         copies.done(held_)
     assert sum(map(len, copies._idle.values())) == 4
+
+
+def test_shapes_that_come_once_do_not_pile_up() -> None:
+    copies = Copies(1 << 20)
+    for length in range(1, 100):
+        copies.done(copies.of(torch.ones(length)))
+        assert copies.of(torch.ones(length)).shape == (length,)
+    assert len(copies._idle) == tracks.SHAPES
