@@ -1,7 +1,7 @@
 """What a chip that strays from its design costs: learning through it, against weights learned on the ideal twin and deployed.
 
     python benchmarks/mismatch.py [--quick] [--seeds N] [--first N] [--chips N] [--epochs N] [--noise V] [--hidden N ...]
-                                  [--split validation] [--jobs N] [--record]
+                                  [--set KEY=VALUE ...] [--split validation] [--jobs N] [--record]
 
 The chip: 10 % spread of thresholds and leaks between neurons, membrane noise. aDFA-SNN learns through the ideal chip and
 through the strayed one; BPTT learns on the ideal twin and its weights are then used on strayed chips, several of them, as a
@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, help="for training; all of them unless given")
     parser.add_argument("--noise", type=float, default=0.2, help="of the membrane, in thresholds")
     parser.add_argument("--hidden", type=int, nargs="+", default=[800], help="widths of the hidden layers")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="in the files of both learners")
     parser.add_argument("--first", type=int, default=0, help="seed")
     parser.add_argument("--split", choices=sorted(KEYS), default="test")
     parser.add_argument("--jobs", type=int, default=1, help="seeds side by side, one thread each")
@@ -115,7 +116,12 @@ def main() -> None:
     chosen = parser.parse_args()
     seeds, epochs = (1, 1) if chosen.quick else (chosen.seeds, chosen.epochs)
     examples = (f"data.train_examples={chosen.examples}",) if chosen.examples else ()
-    sets = (f"network.widths={[784, *chosen.hidden, 10]}", f"train.epochs={epochs}", *(QUICK if chosen.quick else examples))
+    sets = (
+        f"network.widths={[784, *chosen.hidden, 10]}",
+        f"train.epochs={epochs}",
+        *(QUICK if chosen.quick else examples),
+        *chosen.set,
+    )
     strayed = (*STRAY, f"device.noise={chosen.noise}")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(chosen.jobs) as pool:
@@ -129,7 +135,7 @@ def main() -> None:
     found |= {"adfa_snn_loss": statistics.mean(losses[0]), "adfa_snn_loss_error": errors[0]}
     found |= {"bptt_loss": statistics.mean(losses[1]), "bptt_loss_error": errors[1], "p": p}
     found |= {"seeds": seeds, "epochs": epochs, "chips": chosen.chips, "noise": chosen.noise, "hidden": chosen.hidden}
-    found |= {"split": chosen.split}
+    found |= {"split": chosen.split, "set": chosen.set}
     if chosen.record:
         lines = [
             f"| {key} | {statistics.mean(v):.4f} | {statistics.stdev(v) if len(v) > 1 else 0:.4f} | {min(v):.4f} |"
