@@ -1,6 +1,6 @@
 """Records what every device of a run was asked and answered, while it runs.
 
-    shot -> queue (32 MiB at most, then the run waits) -> worker thread -> whole chunks of the reel; at a flush the rest, JSON
+    shot -> queue (about 32 MiB, then the run waits) -> worker thread -> whole chunks of the reel; at a flush the rest, JSON
 
 Nothing is dropped: a queue that is full, while as much again is on its way, makes the shot wait; a disk that is full ends the
 run. `flush` returns when all that was recorded is durable; every checkpoint flushes, and holds how many shots of each reel
@@ -216,6 +216,8 @@ class Tape:
                 self._change.notify_all()
                 self._change.wait_for(lambda: self._fault or not self._full)
         self._check()
+        if self._closed:
+            raise RunError("a shot after the tape was closed is not on it", where=str(self.path), todo="close the device first")
         self._queue.append((reel, shot))  # without the lock: the thread that drives is kept as short as can be
         return True
 

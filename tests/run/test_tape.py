@@ -194,6 +194,15 @@ def test_a_worker_that_is_woken_for_nothing_stays(tmp_path: Path) -> None:
     assert len(Reel(tmp_path, "node")) == 3
 
 
+def test_a_shot_after_the_end_is_refused_and_not_lost_in_silence(tmp_path: Path) -> None:
+    with started(tmp_path) as tape:
+        device = recorded(Echo(), tape, "node", "", {})
+        device.forward(torch.ones(1, 1))
+    with pytest.raises(RunError, match="after the tape was closed"):
+        device.forward(torch.ones(1, 1))
+    assert len(Reel(tmp_path, "node")) == 1
+
+
 def test_what_was_flushed_is_readable_and_the_torn_tail_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tape = started(tmp_path / "a")
     device = recorded(Echo(), tape, "node", "", {})
