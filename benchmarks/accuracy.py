@@ -126,6 +126,8 @@ def main() -> None:
         ]
         record("Accuracy", ["| learner | data | mean | std | worst | seeds |", "|---|---|---|---|---|---|", *rows])
     print(json.dumps(found))
+    if unfinished := [job.folder.name for job in jobs if not job.summary()]:
+        sys.exit(f"not in the table, as they did not finish: {', '.join(unfinished)}")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,9 @@ def train(learner: str, seed: int, folder: Path, sets: tuple[str, ...]) -> Path:
     command = [sys.executable, "-m", "hil", "train", f"experiments/mnist_{learner}.toml", "--run", str(target)]
     extra = ("learner.leak=0.5",) if learner == "bptt" else ()
     options = [f"--set={text}" for text in (f"seed={seed}", *SAME, *extra, *sets)]
-    subprocess.run(command + options, cwd=ROOT, check=True, stdout=sys.stderr, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(command + options, cwd=ROOT, stdout=sys.stderr, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if done.returncode:
+        sys.exit(f"{learner}, seed {seed}: exit {done.returncode}; hil said why, above")
     return target
 
 

@@ -57,6 +57,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="40 pairs")
     args = parser.parse_args()
     pairs = 40 if args.quick else args.pairs
+    if pairs < 10:
+        parser.error(f"--pairs {pairs}: at least 10, one flush and enough for an error")
     torch.set_num_threads(1)
     rng = torch.Generator().manual_seed(0)
     bench = open_bench(read_bench(BENCH), str(BENCH))
@@ -78,7 +80,7 @@ def main() -> None:
                 flushes.append(flushed_s(tape))
     logs = [math.log(a / b) for a, b in zip(times["recorded"], times["plain"], strict=True)]
     shots, error = math.exp(statistics.mean(logs)) - 1, statistics.stdev(logs) / math.sqrt(pairs)
-    flush = statistics.median(flushes) if flushes else math.nan
+    flush = statistics.median(flushes)
     print(f"{VALUES * 4 // 1024} kB a shot each way, {pairs} pairs of blocks of {SHOTS} shots, torch {torch.__version__}")
     result = {
         "record_cost": round(shots + flush / CHECKPOINT_S, 4),
