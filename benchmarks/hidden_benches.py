@@ -22,7 +22,7 @@ from calibration.waveform import waveform
 from hil.bench import OnPlant, open_bench
 from hil.config import BenchFile, checked, read_toml
 from hil.errors import MeasurementError
-from hil.experiment import twin_of
+from hil.nodes import twin_of
 from hil.run.recovery import Ladder
 from hil.run.resilient import resilient
 from hil.unknowns import Fittable

@@ -47,8 +47,8 @@ from hil.errors import (
     NotCalibrated,
     Stopped,
 )
-from hil.experiment import Node, resilient_node, twin_of
 from hil.naming import UNTOUCHED, construct, resolve
+from hil.nodes import Node, resilient_node, twin_of
 from hil.report.certificate import render
 from hil.run.live import telling
 from hil.run.recovery import Told

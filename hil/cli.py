@@ -439,8 +439,9 @@ def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] 
 @app.command
 def describe(name: str, /) -> None:
     """What module:Class (or one of our short names) is, and its settings with units and defaults."""
-    from hil.experiment import CHIPS, LEARNERS, TWINS
+    from hil.experiment import LEARNERS
     from hil.naming import resolve
+    from hil.nodes import CHIPS, TWINS
 
     target = resolve(name, f"hil describe {name}", {**LEARNERS, **TWINS, **CHIPS})
     if not (inspect.isclass(target) or inspect.isfunction(target)):

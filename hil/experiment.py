@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,37 +17,32 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from calibration.steering import Follow, Steered, unfollowed
+from calibration.steering import Steered
 from hil import accelerator, watching
 from hil.architecture import closing, largest, on_chip, on_node, synapses
 from hil.chance import generator
-from hil.config import Experiment, default_threads, dump, find, read_bench
+from hil.config import Experiment, default_threads
 from hil.data import Dataset, load, subset
-from hil.device import Chip, Device, Following, Port, Recoverable
+from hil.device import Device, Port
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
 from hil.learner import Learner
-from hil.naming import UNTOUCHED, arguments, construct, resolve
+from hil.naming import UNTOUCHED, arguments, construct, keeps, resolve
 from hil.network import Network
+from hil.nodes import Node, opened_node, resilient_node
 from hil.run import diagnostics
 from hil.run.loop import Plan, Training
 from hil.run.meter import Allow, Metered, MeteredChip, freely, metered
-from hil.run.recovery import Ladder, Patience, Told, untold
-from hil.run.resilient import resilient, resilient_chip
+from hil.run.recovery import Told, untold
 from hil.run.summary import Labels
 from hil.run.transfer import Transfer, foretold, measure, probed
 from hil.shift import shifted
 from hil.synapses import channels_of, flat_widths
 from hil.units import quantity
-from sim_devices.lif_array import Neuron
-from sim_devices.simulated import Simulated
-from sim_devices.spiking_array import TwinChip
-from sim_devices.twin import Twin, follow
+from sim_devices.twin import follow
 
 if TYPE_CHECKING:
     from calibration.sentinel import DriftSentinel
-
-if TYPE_CHECKING:
     from hil.run.tape import Tape
 
 LEARNERS = {
@@ -69,35 +64,7 @@ LEARNERS = {
     "phyll": "hil.learners.phyll:PhyLL",
     "spide": "hil.learners.spide:SPIDE",
 }
-TWINS = {
-    "mach_zehnder": "sim_devices.mach_zehnder:MachZehnder",
-    "tabulated": "sim_devices.tabulated:Tabulated",
-    "mzi_mesh": "sim_devices.mzi_mesh:MZIMesh",
-    "scattering": "sim_devices.scattering:Scattering",
-}
-CHIPS = {"lif": "sim_devices.spiking_array:TwinChip"}
 FUSED = ("Adam", "AdamW", "SGD")  # torch's optimisers with a fused step on CPU
-
-
-@dataclass(frozen=True)
-class Node:
-    """What was opened, and what is known of it: a Device that all neurons share in time, or a Chip that arrays are cut from.
-
-    twin: the differentiable belief about a device, for references and reports. facts: for results. resources: instrument -> who
-    answered; empty if nothing left this process. patience: with its faults. beat: a sign of life, for long pauses. settings: of
-    the bench, whole, as text. beware: what must be told about its calibration. follow: moves the levels that the device adds.
-    """
-
-    source: Device | None
-    chip: Chip | None
-    twin: Twin | None
-    facts: dict[str, Any]
-    resources: dict[str, str]
-    patience: Patience = field(default_factory=Patience)
-    beat: Callable[[], None] = lambda: None
-    settings: str = ""
-    beware: tuple[str, ...] = ()
-    follow: Follow = unfollowed
 
 
 @dataclass(frozen=True)
@@ -226,7 +193,7 @@ def built(
     torch.set_num_threads(experiment.train.threads or default_threads(served, largest(chain), experiment.train.batch))
     with ExitStack() as stack:
         tape = stack.enter_context(_tape(run)) if record and run else None  # closed last: it has the device's last shot
-        node = resilient_node(node or _open(experiment, where, bench_copy, run, stack), told)
+        node = resilient_node(node or opened_node(experiment, where, bench_copy, run, stack), told)
         follow(node.twin, None, None, on)
         if tape is not None:
             node = _recorded(experiment, node, tape, fresh)
@@ -258,7 +225,7 @@ def elsewhere(made: Built, experiment: Experiment, where: Path, stack: ExitStack
     trained, place = made.training.net, str(where)
     chain = [layer.synapse for layer in trained.stack]
     features = made.training.data.train.x.shape[1]
-    node = resilient_node(_open(experiment, where, None, None, stack), untold)
+    node = resilient_node(opened_node(experiment, where, None, None, stack), untold)
     follow(node.twin, None, None, trained.place)
     return _wired(experiment, node, chain, trained.feedback, features, trained.place, place).net
 
@@ -269,63 +236,6 @@ def optimiser(groups: list[dict[str, Any]], experiment: Experiment, where: str) 
     Raises: ConfigError.
     """
     return _optimizer(groups, experiment, where)
-
-
-def twin_of(use: str, settings: dict[str, Any], where: str) -> Twin:
-    """Build a twin from a table of a file."""
-    made = resolve(use, where, TWINS)
-    twin: Twin = construct(made, arguments(made, settings, where), where)
-    _keeps(twin, ("spec", "rest", "respond", "ideal"), "a Twin", use, where)
-    return twin
-
-
-def _open(experiment: Experiment, where: Path, bench_copy: Path | None, run: Path | None, stack: ExitStack) -> Node:
-    table, place = experiment.device, f"{where}: [device]"
-    named = {"bench": table.bench, "use": table.use, "chip": table.chip}
-    given = [name for name, value in named.items() if value is not None]
-    if len(given) != 1:
-        raise ConfigError(
-            "one device is needed", where=place, got=" and ".join(given) or "none", outputs=UNTOUCHED,
-            allowed='bench = "benches/….toml", use = "module:Class" for a node, or chip = "module:Class" for neurons',
-        )  # fmt: skip
-    if table.use is not None:
-        twin = twin_of(table.use, table.settings(), place)
-        return Node(Simulated(twin, experiment.seed), None, twin, {"use": table.use, **table.settings()}, {})
-    if table.chip is not None:
-        chip = _chip(table.chip, table.settings(), experiment.seed, place)
-        stack.callback(chip.close)
-        return Node(None, chip, None, {"chip": table.chip, **table.settings()}, {})
-    path = bench_copy or find(str(table.bench), where)
-    return _bench_node(path, bench_copy is not None, run, experiment.train.wire, stack)
-
-
-def _bench_node(path: Path, kept: bool, run: Path | None, wire: bool, stack: ExitStack) -> Node:
-    """kept: the file is a run's copy."""
-    from hil.bench import open_bench  # the drivers and VISA are slow to import, and a twin needs neither
-    from hil.certified import certified
-
-    bench = read_bench(path)
-    pinned = certified(bench, path, kept)
-    opened = stack.enter_context(open_bench(bench, str(path), run, wire or bench.log.wire))  # leaving closes it, verified
-    beware = () if pinned is None else (*pinned.said, *pinned.met(opened.instruments))
-    found = opened.twin if pinned is None or pinned.twin is None else pinned.twin
-    belief = None if found is None else twin_of(found.use, found.settings(), f"{path}: [twin]")
-    facts = opened.facts if pinned is None else {**opened.facts, "calibration": pinned.title}
-    patience, beat = opened.patience, opened.guard.beat
-    follow = opened.device.follow if isinstance(opened.device, Following) else unfollowed
-    return Node(
-        opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware, follow
-    )  # fmt: skip
-
-
-def resilient_node(node: Node, told: Told) -> Node:
-    """`node`, climbing the recovery ladder by itself."""
-
-    def ladder(device: Recoverable) -> Ladder:
-        return Ladder(device, node.patience, told, node.beat)
-
-    source = None if node.source is None else resilient(node.source, ladder)
-    return replace(node, source=source, chip=None if node.chip is None else resilient_chip(node.chip, ladder))
 
 
 def _tape(run: Path) -> Tape:
@@ -356,15 +266,6 @@ def _needs(training: Training, widths: list[int], steps: int, tape: Tape) -> str
 
     examples, plan = len(training.data.train.y) + len(training.data.validation.y), training.plan
     return Needs.of(widths, steps, training.net.temporal, plan.batch, examples, plan.epochs).check(tape.path, tape.nbytes)
-
-
-def _chip(use: str, settings: dict[str, Any], seed: int, where: str) -> Chip:
-    made = resolve(use, where, CHIPS)
-    if made is TwinChip:
-        return TwinChip(construct(Neuron, arguments(Neuron, settings, where), where), seed)
-    chip: Chip = construct(made, arguments(made, settings, where), where)
-    _keeps(chip, ("array", "close"), "a Chip", use, where)
-    return chip
 
 
 def _wired(
@@ -420,20 +321,10 @@ def _honesty(node: Node, device: Device, transfer: Transfer | None, on: torch.de
 def _learner(experiment: Experiment, where: str) -> tuple[Any, Any]:
     place = f"{where}: [learner]"
     learner_class = resolve(experiment.learner.use, place, LEARNERS)
-    _keeps(learner_class, ("Settings", "build", "step", "predict"), "a Learner", experiment.learner.use, place)
+    keeps(learner_class, ("Settings", "build", "step", "predict"), "a Learner", experiment.learner.use, place)
     return learner_class, construct(
         learner_class.Settings, arguments(learner_class.Settings, experiment.learner.settings(), place), place
     )
-
-
-def _keeps(found: object, parts: tuple[str, ...], kind: str, use: str, where: str) -> None:
-    """Refuse what a file names and is not what the section needs."""
-    missing = [part for part in parts if getattr(found, part, None) is None]
-    if missing:
-        raise ConfigError(
-            f'"{use}" is not {kind}', where=where, got="no " + ", ".join(missing), allowed=f"{kind}: {', '.join(parts)}",
-            outputs=UNTOUCHED, todo="name another module:Class, or give it what is missing (hil/conformance.py checks it)",
-        )  # fmt: skip
 
 
 def _optimizer(

@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 
 from hil import catalogue
-from hil.experiment import CHIPS, LEARNERS, TWINS
+from hil.experiment import LEARNERS
 from hil.naming import resolve
+from hil.nodes import CHIPS, TWINS
 from hil.run import status
 
 Rows = list[tuple[str, ...]]

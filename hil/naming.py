@@ -133,3 +133,13 @@ def shortened(value: object) -> str:
     """As a message has room for."""
     text = f'"{value}"' if isinstance(value, str) else str(value)
     return text if len(text) < 60 else text[:57] + "..."
+
+
+def keeps(found: object, parts: tuple[str, ...], kind: str, use: str, where: str) -> None:
+    """Refuse what a file names and is not what the section needs."""
+    missing = [part for part in parts if getattr(found, part, None) is None]
+    if missing:
+        raise ConfigError(
+            f'"{use}" is not {kind}', where=where, got="no " + ", ".join(missing), allowed=f"{kind}: {', '.join(parts)}",
+            outputs=UNTOUCHED, todo="name another module:Class, or give it what is missing (hil/conformance.py checks it)",
+        )  # fmt: skip

@@ -25,8 +25,9 @@ from torch import Tensor
 from hil.certified import belief_of
 from hil.config import Experiment, checked, dump, override, read_bench, read_toml
 from hil.errors import ConfigError, HilError, Interrupted, ReplayDiffers, RunError, Stopped, TapeEnded
-from hil.experiment import Built, Node, built, twin_of
+from hil.experiment import Built, built
 from hil.naming import UNTOUCHED
+from hil.nodes import Node, twin_of
 from hil.run import checkpoint, diagnostics, session
 from hil.run.checkpoint import Checkpoint
 from hil.run.folder import RunFolder, write_atomic

@@ -24,9 +24,10 @@ from hil.architecture import synapses
 from hil.config import Experiment, checked, dump
 from hil.data import Dataset
 from hil.errors import ConfigError
-from hil.experiment import LEARNERS, Built, built, dataset, elsewhere, optimiser, twin_of
+from hil.experiment import LEARNERS, Built, built, dataset, elsewhere, optimiser
 from hil.learners.adfa import ADFA, ADFASettings, read_feedback
 from hil.naming import UNTOUCHED, resolve
+from hil.nodes import twin_of
 from hil.run.meter import Allow, freely
 from hil.search.baselines import CMA, Random
 from hil.search.cluster import Cluster

@@ -36,6 +36,7 @@ COMPOSITION = {
     "bench",
     "direct_bench",
     "experiment",
+    "nodes",
     "architecture",
     "listing",
     "launch",

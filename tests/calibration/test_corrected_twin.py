@@ -18,7 +18,7 @@ from calibration.waveform import waveform
 from hil.cli import run
 from hil.conformance import check_twin
 from hil.errors import ConfigError
-from hil.experiment import twin_of
+from hil.nodes import twin_of
 from sim_devices.corrected import Corrected
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
