@@ -123,15 +123,13 @@ def digest(values: Floats) -> bytes:
     return xxh3_128(np.ascontiguousarray(values).data).digest()
 
 
-def row(
-    drive: Place, answer: Place, kind: int, flags: int, provenance: int, time_ns: int, digests: Digests
-) -> NDArray[np.int64]:
-    """One ROW, as the index has it: (1, COLUMNS)."""
+def row(drive: Place, answer: Place, kind: int, flags: int, provenance: int, time_ns: int, digests: Digests) -> bytes:
+    """One ROW."""
     (start, shape), (out_start, out_shape) = drive, answer
     none = (0,) * DIMENSIONS
     numbers = (start, len(shape), *(*shape, *none)[:DIMENSIONS])
     numbers += (kind, out_start, len(out_shape), *(*out_shape, *none)[:DIMENSIONS], flags, provenance, time_ns)
-    return np.frombuffer(LINE.pack(*numbers, *digests), "<i8").reshape(1, COLUMNS)
+    return LINE.pack(*numbers, *digests)
 
 
 def packed(answer: Floats, spec: Spec) -> tuple[int, NDArray[Any]]:

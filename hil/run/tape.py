@@ -32,6 +32,7 @@ from hil.errors import RunError
 from hil.run.folder import write_atomic
 from hil.run.reel import (
     CHUNKS,
+    COLUMNS,
     FORMAT,
     NO_KEY,
     PROVENANCES,
@@ -55,8 +56,9 @@ from hil.run.reel import (
 from hil.run.track import Copies, Track
 
 QUEUE_BYTES = 32 << 20
-GATHER_S = 0.03  # before the worker takes what has come: one that is woken by a shot works just when the next one is sent
-KEPT_BYTES = 2 << 20  # memory of each shape of drive or answer, for the next ones
+GATHER_S = 0.15  # before the worker takes what has come: each time its code is cold, and takes three times as long for a shot
+GATHER_BYTES = 8 << 20  # or that much; a worker that is woken by a shot works just when the next one is sent, so rarely
+KEPT_BYTES = 8 << 20  # memory of each shape of drive or answer, for the next ones
 RESERVE_BYTES = 256 << 20  # of the disk, left for checkpoints and the rest of the house
 
 Marks = Mapping[str, Sequence[int]]
@@ -132,19 +134,24 @@ class ReelWriter:
         for name, track in self._tracks.items():
             track.go_to(lengths[name])
 
-    def add(self, shot: Shot) -> None:
+    def add(self, shots: Sequence[Shot]) -> None:
         """On the worker thread."""
+        rows = b"".join([self._added(shot) for shot in shots])
+        self._tracks["index"].append(np.frombuffer(rows, "<i8").reshape(-1, COLUMNS))
+        self._sum.update(rows)
+
+    def _added(self, shot: Shot) -> bytes:
         kind, stored = packed(shot.answer, self.head.spec)
         goes_on = self.head.spec.temporal and not shot.flags & RESET
         self._key = key_of(shot.settings, self._key if goes_on else NO_KEY, shot.drive)
         array = "spikes" if kind else "output"
-        line = row(
+        found = row(
             (self._tracks["input"].used, shot.drive.shape), (self._tracks[array].used, shot.answer.shape), kind, shot.flags,
             self._provenance, shot.time_ns, (self._key, digest(shot.answer), shot.settings),
         )  # fmt: skip
-        for name, part in (("input", shot.drive.reshape(-1)), (array, stored), ("index", line)):
-            self._tracks[name].append(part)
-        self._sum.update(line.data)
+        self._tracks["input"].append(shot.drive.reshape(-1))
+        self._tracks[array].append(stored)
+        return found
 
     def settle(self) -> None:
         """All that was added, durably, then the JSON that says so."""
@@ -178,7 +185,7 @@ class Tape:
         self.copies = Copies(KEPT_BYTES)
         self._held = (path / "tape.json").exists()
         self._queue: deque[tuple[ReelWriter, Shot]] = deque()
-        self._full, self._flushing, self._closed = False, False, False
+        self._due, self._flushing, self._closed = False, False, False  # due: the worker is to take what has come
         self._fault: BaseException | None = None
         self._change = threading.Condition()
         self._marks: Marks = {}
@@ -210,11 +217,13 @@ class Tape:
         """
         if self._held:
             return False
-        if (waiting := len(self._queue)) and (waiting + 1) * shot.nbytes > QUEUE_BYTES:
+        waiting = len(self._queue) * shot.nbytes
+        if waiting > GATHER_BYTES and (not self._due or waiting > QUEUE_BYTES):
             with self._change:
-                self._full = True
+                self._due = True
                 self._change.notify_all()
-                self._change.wait_for(lambda: self._fault or not self._full)
+                if waiting > QUEUE_BYTES:
+                    self._change.wait_for(lambda: self._fault or not self._due)
         self._check()
         if self._closed:
             raise RunError("a shot after the tape was closed is not on it", where=str(self.path), todo="close the device first")
@@ -299,15 +308,16 @@ class Tape:
     def _work(self) -> None:
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._full or self._flushing or self._closed, GATHER_S)
+                self._change.wait_for(lambda: self._due or self._flushing or self._closed, GATHER_S)
                 flushing, closed = self._flushing, self._closed
-                shots, self._full = [self._queue.popleft() for _ in range(len(self._queue))], False
+                shots, self._due = [self._queue.popleft() for _ in range(len(self._queue))], False
                 self._change.notify_all()
             try:
-                for reel, shot in shots:
-                    reel.add(shot)
-                    self.copies.done(shot.drive)
-                    self.copies.done(shot.answer)
+                for reel, found in _by_reel(shots).items():
+                    reel.add(found)
+                    for shot in found:
+                        self.copies.done(shot.drive)
+                        self.copies.done(shot.answer)
                 if flushing and not shots:
                     for reel in self._reels.values():
                         reel.settle()
@@ -351,6 +361,13 @@ class Needs:
             f"{amount(self.shot)} a shot, {amount(self.epoch)} an epoch and {amount(self.run)} in all, "
             f"times the passes that the learner makes; {amount(free)} free"
         )
+
+
+def _by_reel(shots: Sequence[tuple[ReelWriter, Shot]]) -> dict[ReelWriter, list[Shot]]:
+    found: dict[ReelWriter, list[Shot]] = {}
+    for reel, shot in shots:
+        found.setdefault(reel, []).append(shot)
+    return found
 
 
 def _standing(path: Path) -> Path:

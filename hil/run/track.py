@@ -28,6 +28,7 @@ from hil.run.folder import synced
 from hil.run.reel import CHUNKS, DTYPES, Floats, chunk_path, damaged, row_bytes
 
 PAST_CACHE = getattr(os, "O_DIRECT", 0)
+SYNC_CHUNKS = 8  # brought onto the disk together: the file system's own journal then moves once for all of them
 SHAPES = 16  # a run has a few: whole batches and the last one, of training and of validation, for each layer
 
 
@@ -45,6 +46,7 @@ class Track:
         self._buffer = np.frombuffer(self._memory, DTYPES[name]).reshape(CHUNKS[name])
         self.used = 0
         self._written = 0  # of `used`, in the files
+        self._unsynced: list[Path] = []
         self._flags = PAST_CACHE if len(self._memory) % mmap.PAGESIZE == 0 else 0
 
     def append(self, values: NDArray[Any]) -> None:
@@ -63,11 +65,13 @@ class Track:
         if self.used > self._written:
             self._buffer[self.used % self._size :] = 0
             self._write()
+        self._sync()
         self._fit()
 
     def go_to(self, used: int) -> None:
         """Forget what is beyond `used` items, which are in the files. Raises: RunError: they are not."""
         self.used = self._written = used
+        self._unsynced.clear()  # what counts is on the disk, or it would not count
         if part := used % self._size:
             path = chunk_path(self._folder, self.name, used // self._size)
             held = np.fromfile(path, DTYPES[self.name])
@@ -100,17 +104,24 @@ class Track:
             self._flags = 0  # a file system that has only its cache
             written(path, self._memory, 0)
         self._written = self.used
+        self._unsynced.append(path)
+        if len(self._unsynced) == SYNC_CHUNKS:
+            self._sync()
+
+    def _sync(self) -> None:
+        for path in self._unsynced:
+            synced(path)
+        self._unsynced.clear()
 
 
 def written(path: Path, payload: mmap.mmap, flags: int) -> None:
-    """`payload` as the file's bytes, on the disk; what it held before is never gone in between. Raises: OSError."""
+    """`payload` as the file's bytes; what it held before is never gone in between. Raises: OSError."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o644)
     try:
         with memoryview(payload) as view:
             done = 0
             while done < len(view):
                 done += os.pwrite(file, view[done:], done)
-        os.fsync(file)
     finally:
         os.close(file)
 

@@ -50,6 +50,22 @@ def test_what_is_appended_is_there_however_it_is_cut(tmp_path: Path, cached: boo
     assert open_arrays(tmp_path, "r")["input"].shape == (3 * SIZE + 77,)
 
 
+def test_what_is_settled_is_on_the_disk_and_the_json_of_its_length_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, brought = track(tmp_path), []
+    monkeypatch.setattr(tracks, "synced", lambda path: brought.append(path))
+    for number in range(tracks.SYNC_CHUNKS + 3):
+        mine.append(values(SIZE, number))
+    chunks = [chunk_path(tmp_path, "input", number) for number in range(tracks.SYNC_CHUNKS + 4)]
+    assert brought == chunks[: tracks.SYNC_CHUNKS]
+    mine.append(values(5))
+    mine.settle()
+    assert brought == [*chunks, tmp_path / "input" / "zarr.json", tmp_path / "input"]
+    mine.settle()  # nothing new, nothing to bring
+    assert len(brought) == len(chunks) + 2
+
+
 def test_it_goes_back_into_a_chunk_and_on_from_there(tmp_path: Path) -> None:
     x, mine = values(SIZE + 100), track(tmp_path)
     mine.append(x)
