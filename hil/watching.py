@@ -49,7 +49,8 @@ def steered_node(experiment: Experiment, device: Device, twin: Twin | None, foll
 def sentinel(
     experiment: Experiment, device: Device, inner: Steered, told: Told, on: torch.device, where: str
 ) -> DriftSentinel:  # fmt: skip
-    from calibration.sentinel import DriftSentinel, Watch  # with what it takes of scipy: a second and a half
+    from calibration.sentinel import DriftSentinel  # with what it takes of scipy: a second and a half
+    from calibration.watch import Watch
 
     table = experiment.sentinel
     assert table is not None  # asked for
