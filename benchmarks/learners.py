@@ -42,7 +42,8 @@ from hil.feedback import Feedback, Sine
 from hil.learner import Learner
 from hil.learners.adfa import ADFA
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
-from hil.learners.saf import SAFF, SAFSettings
+from hil.learners.rate_learner import RateSettings
+from hil.learners.saf import SAFF
 from hil.network import Layer, Network
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.spiking_array import TwinChip
@@ -121,7 +122,7 @@ def timed(step: Callable[[], object], count: int) -> float:
 def spiking(rounds: int) -> dict[str, float]:
     """SAF-F beside BPTT in both libraries, both ways."""
     net, (x, label) = spiking_network(), batch()
-    learner = SAFF(SAFSettings(time_steps=STEPS), WIDTHS[-1])
+    learner = SAFF(RateSettings(time_steps=STEPS), WIDTHS[-1])
     shape = [",".join(map(str, WIDTHS)), str(BATCH), str(STEPS)]
     names = {
         f"saf_f_vs_{peer}{suffix}": (peer, way)
@@ -198,7 +199,7 @@ def measure_memory(what: str, steps: int) -> int:
     net, (x, label) = spiking_network(), batch()
     settings = {"time_steps": steps}
     learner: Learner = (
-        SAFF(SAFSettings(**settings), 10)
+        SAFF(RateSettings(**settings), 10)
         if what == "saf"
         else ADFASNN.build(net, ADFASNNSettings(**settings), 10, generator(0, 0, "learner"))
     )

@@ -24,7 +24,8 @@ from hil.learners.last_layer import LastLayer, LastLayerSettings
 from hil.learners.ottt import OTTT
 from hil.learners.pat import PAT, PATSettings
 from hil.learners.phyll import PhyLL, PhyLLSettings
-from hil.learners.saf import SAFE, SAFF, OnlineSettings, SAFSettings
+from hil.learners.rate_learner import OnlineSettings, RateSettings
+from hil.learners.saf import SAFE, SAFF
 from hil.learners.spide import SPIDE, SPIDESettings
 from hil.learners.spike_representation import SpikeRepresentation
 from hil.learners.spsa import SPSA, SPSASettings
@@ -106,13 +107,13 @@ SPIKING_LEARNERS: dict[str, Make] = {
     "adfa_snn": lambda net, n, rng, model: ADFASNN.build(net, ADFASNNSettings(leak=1.0, v_rest=-1.0), n, rng, model),
     "adfa_snn, running error": lambda net, n, rng, model: ADFASNN.build(net, RUNNING, n, rng, model),
     "saf_e": lambda net, n, rng, model: SAFE.build(net, OnlineSettings(leak=1.0, v_rest=-1.0), n, rng, model),
-    "saf_f": lambda net, n, rng, model: SAFF.build(net, SAFSettings(leak=1.0, v_rest=-1.0), n, rng, model),
+    "saf_f": lambda net, n, rng, model: SAFF.build(net, RateSettings(leak=1.0, v_rest=-1.0), n, rng, model),
     "saf_f, dropout": lambda net, n, rng, model: SAFF.build(
-        net, SAFSettings(leak=1.0, v_rest=-1.0, dropout=0.2), n, rng, model
+        net, RateSettings(leak=1.0, v_rest=-1.0, dropout=0.2), n, rng, model
     ),
     "ottt": lambda net, n, rng, model: OTTT.build(net, OnlineSettings(leak=1.0, v_rest=-1.0), n, rng, model),
     "spike representation": lambda net, n, rng, model: SpikeRepresentation.build(
-        net, SAFSettings(leak=1.0, v_rest=-1.0), n, rng, model
+        net, RateSettings(leak=1.0, v_rest=-1.0), n, rng, model
     ),
     "bptt": lambda net, n, rng, model: BPTT.build(net, OnlineSettings(leak=1.0, v_rest=-1.0), n, rng, model),
     "spide, scale by hand, mse": lambda net, n, rng, model: SPIDE.build(net, BY_HAND, n, rng, model),

@@ -16,35 +16,25 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hil.learners.adfa import Model
 from hil.learners.loss import Loss, Mixed, check_scores
-from hil.learners.saf import OnlineSettings, dropped_widths
-from hil.learners.spiking_pass import dropout_masks, masked, over_time, rates, traced
-from hil.network import Layer, Network, Trace
+from hil.learners.rate_learner import OnlineSettings, RateLearner
+from hil.learners.spiking_pass import dropout_masks, masked, over_time
+from hil.network import Layer, Network
 
 
-class BPTT(nn.Module):
-    """Args: settings, classes: labels. widths: of the hidden layers, for dropout. loss: another than the settings', for a look
-    at somebody else's. It has no state of its own."""
+class BPTT(RateLearner):
+    """Args: as a RateLearner. loss: another than the settings', for a look at somebody else's."""
 
     Settings: ClassVar[type[OnlineSettings]] = OnlineSettings
+    settings: OnlineSettings
 
     def __init__(
         self, settings: OnlineSettings, classes: int, widths: Sequence[int] = (), loss: Loss | Mixed | None = None
     ) -> None:
-        super().__init__()
-        self.settings, self.classes, self.widths = settings, classes, tuple(widths)
-        self.neuron, self.loss = settings.neuron, loss or Mixed(settings.mse_share)
-
-    @classmethod
-    def build(
-        cls, net: Network, settings: OnlineSettings, classes: int, rng: torch.Generator, model: Model | None = None
-    ) -> BPTT:
-        """For `net`; the model is that of the settings, as every layer has neurons of its own."""
-        del rng, model
-        return cls(settings, classes, dropped_widths(net, settings))
+        super().__init__(settings, classes, widths)
+        self.loss = loss or self.loss
 
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
         """One pass of the model and back, then every `.grad`, overwritten; "loss", "accuracy", "overflow", and rates."""
@@ -71,18 +61,6 @@ class BPTT(nn.Module):
             check_scores(scores, self.classes)
             self.loss.of(scores, label).backward()  # type: ignore[no-untyped-call]
         return {**self.loss.judge(scores.detach(), label).metrics, "overflow": over / max(1, total), **metrics}
-
-    @torch.no_grad()
-    def predict(self, net: Network, x: Tensor) -> Tensor:
-        """(batch, classes): the readout of the firing rates, through the devices."""
-        net.eval()
-        scores: Tensor = net.stack[-1].synapse(rates(net, x, self.settings.time_steps, self.settings.chunk))
-        return scores
-
-    def trace(self, net: Network, x: Tensor) -> Trace:
-        """One pass as `predict` makes it."""
-        net.eval()
-        return traced(net, x, self.settings.time_steps, self.settings.chunk)
 
 
 def _checked(layer: Layer, pre: Tensor) -> Tensor:

@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hil.learners.adfa import Model
-from hil.learners.loss import Mixed, check_scores
+from hil.learners.loss import check_scores
 from hil.learners.neuron_model import bump
-from hil.learners.saf import OnlineSettings, Update, dropped_widths
-from hil.learners.spiking_pass import Overflow, chunks, dropout_masks, masked, rates, traced
-from hil.network import Network, Trace, statistics_kept
+from hil.learners.rate_learner import OnlineLearner, OnlineSettings, Update
+from hil.learners.spiking_pass import Overflow, chunks, dropout_masks, masked
+from hil.network import Network, statistics_kept
 
 
 @dataclass(frozen=True)
@@ -34,47 +33,8 @@ class OTTTOSettings(OnlineSettings):
     update: Update = "per_step"
 
 
-class OTTT(nn.Module):
-    """Args: settings, classes: labels. widths: of the hidden layers, for dropout. It has no state of its own."""
-
-    Settings: ClassVar[type[OnlineSettings]] = OnlineSettings
-
-    def __init__(self, settings: OnlineSettings, classes: int, widths: Sequence[int] = ()) -> None:
-        super().__init__()
-        self.settings, self.classes, self.widths = settings, classes, tuple(widths)
-        self.neuron, self.loss = settings.neuron, Mixed(settings.mse_share)
-
-    @classmethod
-    def build(
-        cls, net: Network, settings: OnlineSettings, classes: int, rng: torch.Generator, model: Model | None = None
-    ) -> OTTT:
-        """For `net`, from settings."""
-        del rng, model
-        return cls(settings, classes, dropped_widths(net, settings))
-
-    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """The sum of the directions of all steps; "loss", "accuracy", "overflow"."""
-        *_, metrics = self._run(net, x, label, rng, changing=False)
-        return metrics
-
-    def updates(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Iterator[Mapping[str, float]]:
-        """A direction per time step if `update` is "per_step", else one a batch."""
-        if self.settings.update == "accumulated":
-            yield self.step(net, x, label, rng)
-        else:
-            yield from self._run(net, x, label, rng, changing=True)
-
-    @torch.no_grad()
-    def predict(self, net: Network, x: Tensor) -> Tensor:
-        """(batch, classes): the readout of the firing rates."""
-        net.eval()
-        scores: Tensor = net.stack[-1].synapse(rates(net, x, self.settings.time_steps, self.settings.chunk))
-        return scores
-
-    def trace(self, net: Network, x: Tensor) -> Trace:
-        """One pass as `predict` makes it."""
-        net.eval()
-        return traced(net, x, self.settings.time_steps, self.settings.chunk)
+class OTTT(OnlineLearner):
+    """Both of them; which, the settings say."""
 
     @torch.no_grad()
     def _run(

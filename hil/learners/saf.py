@@ -20,120 +20,20 @@ Source: Saiin et al., arXiv:2310.02772 (TMLR 2024); Xiao et al., OTTT, NeurIPS 2
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hil.errors import ConfigError
-from hil.learners.adfa import Model
-from hil.learners.loss import Mixed, check_scores
-from hil.learners.neuron_model import SHARPNESS, NeuronModel, bump
-from hil.learners.projection import check_shape, hidden_shapes
-from hil.learners.spiking_pass import Overflow, check_steps, chunks, dropout_masks, masked, rates, traced
+from hil.learners.loss import check_scores
+from hil.learners.neuron_model import NeuronModel, bump
+from hil.learners.rate_learner import OnlineLearner, RateLearner
+from hil.learners.spiking_pass import Overflow, chunks, dropout_masks, masked
 from hil.learners.transport import carried
-from hil.network import Layer, Network, Trace, accumulate
-
-Update = Literal["accumulated", "per_step"]
+from hil.network import Layer, Network, accumulate
 
 
-@dataclass(frozen=True)
-class SAFSettings:
-    """[learner] of an experiment.
-
-    Args:
-        time_steps: T. chunk: steps that a device is asked for at once. leak, v_th, v_rest: what is believed of the neurons.
-        mse_share: of the loss, beside cross entropy. dropout: share of hidden neurons left out, per example, in training.
-        sample_shape: of one example; needed for dropout if a hidden synapse is not an nn.Linear.
-    """
-
-    time_steps: int = 6
-    chunk: int = 2
-    leak: float = 0.5
-    v_th: float = 1.0
-    v_rest: float = 0.0
-    mse_share: float = 0.05
-    dropout: float = 0.0
-    sample_shape: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        Mixed(self.mse_share)
-        check_shape(self.sample_shape)
-        check_steps(self.time_steps, self.chunk, self.dropout)
-        NeuronModel(self.leak, self.v_th, self.v_rest)
-
-    @property
-    def neuron(self) -> NeuronModel:
-        return NeuronModel(self.leak, self.v_th, self.v_rest)
-
-
-@dataclass(frozen=True)
-class OnlineSettings(SAFSettings):
-    """Besides: update: "accumulated", one direction a batch, or "per_step". sharpness: a of the sigmoid surrogate."""
-
-    update: Update = "accumulated"
-    sharpness: float = SHARPNESS
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_update(self.update)
-        if not self.sharpness > 0:
-            raise ConfigError("sharpness must be positive", where="[learner] sharpness", got=repr(self.sharpness))
-
-
-def check_update(update: str) -> None:
-    """Raise ConfigError unless it is known."""
-    if update not in get_args(Update):
-        raise ConfigError("no such update", where="[learner] update", got=repr(update), allowed=", ".join(get_args(Update)))
-
-
-class SAFE(nn.Module):
-    """SAF-E. Args: settings, classes: labels. widths: of the hidden layers, for dropout. It has no state of its own."""
-
-    Settings: ClassVar[type[OnlineSettings]] = OnlineSettings
-
-    def __init__(self, settings: OnlineSettings, classes: int, widths: Sequence[int] = ()) -> None:
-        super().__init__()
-        self.settings, self.classes, self.widths = settings, classes, tuple(widths)
-        self.neuron, self.loss = settings.neuron, Mixed(settings.mse_share)
-
-    @classmethod
-    def build(
-        cls, net: Network, settings: OnlineSettings, classes: int, rng: torch.Generator, model: Model | None = None
-    ) -> SAFE:
-        """For `net`, from settings."""
-        del rng, model
-        return cls(settings, classes, dropped_widths(net, settings))
-
-    @torch.no_grad()
-    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """The sum of the directions of all steps, in `.grad`, overwritten.
-
-        Returns:
-            "loss", "accuracy" (of the rates), "overflow", and the firing rates "rate_layer0", ...
-        """
-        *_, metrics = self._run(net, x, label, rng, changing=False)
-        return metrics
-
-    def updates(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Iterator[Mapping[str, float]]:
-        """A direction per time step if `update` is "per_step", else one a batch."""
-        if self.settings.update == "accumulated":
-            yield self.step(net, x, label, rng)
-        else:
-            yield from self._run(net, x, label, rng, changing=True)
-
-    @torch.no_grad()
-    def predict(self, net: Network, x: Tensor) -> Tensor:
-        """(batch, classes): the readout of the firing rates, as the mean of the readouts of all steps."""
-        net.eval()
-        scores: Tensor = net.stack[-1].synapse(rates(net, x, self.settings.time_steps, self.settings.chunk))
-        return scores
-
-    def trace(self, net: Network, x: Tensor) -> Trace:
-        """One pass as `predict` makes it."""
-        net.eval()
-        return traced(net, x, self.settings.time_steps, self.settings.chunk)
+class SAFE(OnlineLearner):
+    """SAF-E. Its metrics have the firing rates "rate_layer0", ..., too."""
 
     @torch.no_grad()
     def _run(
@@ -176,21 +76,10 @@ class SAFE(nn.Module):
         return delta
 
 
-class SAFF(nn.Module):
-    """SAF-F. Args: as SAFE."""
+class SAFF(RateLearner):
+    """SAF-F. It predicts from the weighted rates, as in training."""
 
-    Settings: ClassVar[type[SAFSettings]] = SAFSettings
-
-    def __init__(self, settings: SAFSettings, classes: int, widths: Sequence[int] = ()) -> None:
-        super().__init__()
-        self.settings, self.classes, self.widths = settings, classes, tuple(widths)
-        self.neuron, self.loss = settings.neuron, Mixed(settings.mse_share)
-
-    @classmethod
-    def build(cls, net: Network, settings: SAFSettings, classes: int, rng: torch.Generator, model: Model | None = None) -> SAFF:
-        """For `net`, from settings."""
-        del rng, model
-        return cls(settings, classes, dropped_widths(net, settings))
+    weighted = True
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
@@ -220,19 +109,6 @@ class SAFF(nn.Module):
             delta = scaled(masked(delta, masks, number - 1) * inside / self.neuron.quantum, net.stack[number - 1])
         accumulate(net.stack[0].synapse, x, delta)
         return {**metrics, "overflow": over.share, **{f"rate_layer{n}": float(one.mean()) for n, one in enumerate(rate)}}
-
-    @torch.no_grad()
-    def predict(self, net: Network, x: Tensor) -> Tensor:
-        """(batch, classes): the readout of the weighted rates, as in training."""
-        net.eval()
-        settings = self.settings
-        scores: Tensor = net.stack[-1].synapse(rates(net, x, settings.time_steps, settings.chunk, settings.leak))
-        return scores
-
-    def trace(self, net: Network, x: Tensor) -> Trace:
-        """One pass as `predict` makes it."""
-        net.eval()
-        return traced(net, x, self.settings.time_steps, self.settings.chunk, self.settings.leak)
 
 
 class WeightedSums:
@@ -287,8 +163,3 @@ def _rates(hidden: Sequence[_Accumulated]) -> dict[str, float]:
 def scaled(delta: Tensor, layer: Layer) -> Tensor:
     """dL/ddrive -> dL/dpre."""
     return delta if layer.encode is None or layer.encode.gain == 1 else delta * layer.encode.gain
-
-
-def dropped_widths(net: Network, settings: SAFSettings) -> tuple[int, ...]:
-    """Of the hidden layers, if there is dropout."""
-    return tuple(shape[-1] for shape in hidden_shapes(net, settings.sample_shape).pre) if settings.dropout else ()

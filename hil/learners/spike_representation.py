@@ -11,36 +11,22 @@ Source: Meng et al., CVPR 2022, arXiv:2205.00459; in units of one spike, where t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hil.learners.adfa import Model
-from hil.learners.loss import Mixed, check_scores
-from hil.learners.saf import SAFSettings, WeightedSums, dropped_widths
-from hil.learners.spiking_pass import Overflow, chunks, dropout_masks, masked, rates, traced
-from hil.network import Network, Trace, statistics_kept
+from hil.learners.loss import check_scores
+from hil.learners.rate_learner import RateLearner
+from hil.learners.saf import WeightedSums
+from hil.learners.spiking_pass import Overflow, chunks, dropout_masks, masked
+from hil.network import Network, statistics_kept
 
 
-class SpikeRepresentation(nn.Module):
-    """Args: settings, classes: labels. widths: of the hidden layers, for dropout. It has no state of its own."""
+class SpikeRepresentation(RateLearner):
+    """It predicts from the weighted rates, as in training."""
 
-    Settings: ClassVar[type[SAFSettings]] = SAFSettings
-
-    def __init__(self, settings: SAFSettings, classes: int, widths: Sequence[int] = ()) -> None:
-        super().__init__()
-        self.settings, self.classes, self.widths = settings, classes, tuple(widths)
-        self.neuron, self.loss = settings.neuron, Mixed(settings.mse_share)
-
-    @classmethod
-    def build(
-        cls, net: Network, settings: SAFSettings, classes: int, rng: torch.Generator, model: Model | None = None
-    ) -> SpikeRepresentation:
-        """For `net`, from settings."""
-        del rng, model
-        return cls(settings, classes, dropped_widths(net, settings))
+    weighted = True
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
@@ -64,16 +50,3 @@ class SpikeRepresentation(nn.Module):
             check_scores(scores, self.classes)
             self.loss.of(scores, label).backward()  # type: ignore[no-untyped-call]
         return {**self.loss.judge(scores.detach(), label).metrics, "overflow": over.share}
-
-    @torch.no_grad()
-    def predict(self, net: Network, x: Tensor) -> Tensor:
-        """(batch, classes): the readout of the weighted rates."""
-        net.eval()
-        settings = self.settings
-        scores: Tensor = net.stack[-1].synapse(rates(net, x, settings.time_steps, settings.chunk, settings.leak))
-        return scores
-
-    def trace(self, net: Network, x: Tensor) -> Trace:
-        """One pass as `predict` makes it."""
-        net.eval()
-        return traced(net, x, self.settings.time_steps, self.settings.chunk, self.settings.leak)

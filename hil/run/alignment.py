@@ -29,7 +29,7 @@ from hil.learners.backprop import Backprop
 from hil.learners.bptt import BPTT
 from hil.learners.loss import Loss, Mixed
 from hil.learners.neuron_model import NeuronModel
-from hil.learners.saf import OnlineSettings
+from hil.learners.rate_learner import OnlineSettings
 from hil.network import Network
 from hil.run.loop import Training
 from hil.run.traffic import Traffic, watched

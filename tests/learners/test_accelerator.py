@@ -26,7 +26,8 @@ from hil.errors import ConfigError
 from hil.experiment import LEARNERS, built
 from hil.launch import launch
 from hil.learners import equilibrium
-from hil.learners.saf import SAFE, OnlineSettings
+from hil.learners.rate_learner import OnlineSettings
+from hil.learners.saf import SAFE
 from hil.run import checkpoint
 from hil.run.folder import RunFolder
 from hil.run.loop import Epoch, Training, evaluate, train

@@ -18,7 +18,8 @@ from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
 from hil.learners.bptt import BPTT
 from hil.learners.ffgaf import FFGAF, FFGAFSettings
 from hil.learners.ottt import OTTT
-from hil.learners.saf import SAFE, SAFF, OnlineSettings, SAFSettings
+from hil.learners.rate_learner import OnlineSettings, RateSettings
+from hil.learners.saf import SAFE, SAFF
 from hil.network import Network
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_array import TwinChip
@@ -30,7 +31,7 @@ LEARNERS = {
     "adfa_snn": (ADFASNN, ADFASNNSettings(**T)),
     "adfa_snn, a move a step": (ADFASNN, ADFASNNSettings(**T, update="per_step", error="running")),
     "saf_e": (SAFE, OnlineSettings(**T)),
-    "saf_f": (SAFF, SAFSettings(**T)),
+    "saf_f": (SAFF, RateSettings(**T)),
     "ottt_o": (OTTT, OnlineSettings(**T, update="per_step")),
     "bptt": (BPTT, OnlineSettings(**T)),
     "ffgaf": (FFGAF, FFGAFSettings(time_steps=4)),

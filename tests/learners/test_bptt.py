@@ -8,7 +8,7 @@ from hil.chance import generator
 from hil.errors import OutOfRange
 from hil.learners.bptt import BPTT
 from hil.learners.neuron_model import NeuronModel, bump
-from hil.learners.saf import OnlineSettings
+from hil.learners.rate_learner import OnlineSettings
 from sim_devices.lif_array import LifArray, Neuron
 
 SETTINGS = OnlineSettings(time_steps=5, mse_share=0.0)

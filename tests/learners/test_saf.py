@@ -12,7 +12,8 @@ from hil.chance import generator
 from hil.encoding import Encode
 from hil.errors import ConfigError, ContractError, OutOfRange
 from hil.learners.ottt import OTTT, OTTTO
-from hil.learners.saf import SAFE, SAFF, OnlineSettings, SAFSettings, WeightedSums
+from hil.learners.rate_learner import OnlineSettings, RateSettings
+from hil.learners.saf import SAFE, SAFF, WeightedSums
 from hil.learners.spike_representation import SpikeRepresentation
 from hil.learners.spiking_pass import chunks
 from hil.network import Layer, Network
@@ -70,7 +71,7 @@ def test_gradient_of_saf_e_is_that_of_ottt(update: str, neuron: Neuron) -> None:
 
 @pytest.mark.parametrize("neuron", [Neuron(), Neuron(leak=0.8, v_th=0.7), Neuron(leak=1.0)])
 def test_gradient_of_saf_f_is_that_of_the_spike_representation(neuron: Neuron) -> None:
-    settings = SAFSettings(time_steps=7, leak=neuron.leak, v_th=neuron.v_th, chunk=3)
+    settings = RateSettings(time_steps=7, leak=neuron.leak, v_th=neuron.v_th, chunk=3)
     ours, theirs = (network(neuron, drive=0.8) for _ in range(2))
     assert close(stepped(ours, SAFF(settings, 3)), stepped(theirs, SpikeRepresentation(settings, 3)))
     assert all(grad.any() for grad in gradients(ours))
@@ -143,13 +144,13 @@ def test_wrong_settings_and_static_nodes_are_refused() -> None:
         {"v_th": -1},
     ):
         with pytest.raises(ConfigError):
-            SAFSettings(**bad)  # type: ignore[arg-type]
+            RateSettings(**bad)  # type: ignore[arg-type]
     with pytest.raises(ConfigError):
         OnlineSettings(update="sometimes")  # type: ignore[arg-type]
     with pytest.raises(ConfigError):
         OnlineSettings(sharpness=0)
     with pytest.raises(ContractError, match="spiking"):
-        SAFF(SAFSettings(), 3).step(Network([Layer(torch.nn.Linear(6, 3))]), examples(), LABEL, rng())
+        SAFF(RateSettings(), 3).step(Network([Layer(torch.nn.Linear(6, 3))]), examples(), LABEL, rng())
 
 
 def test_a_current_beyond_the_limit_is_refused() -> None:

@@ -19,7 +19,8 @@ from hil.learners.dfa import DFA, DFASettings
 from hil.learners.last_layer import LastLayer, LastLayerSettings
 from hil.learners.ottt import OTTTA
 from hil.learners.pat import PAT, PATSettings
-from hil.learners.saf import SAFE, SAFF, OnlineSettings, SAFSettings
+from hil.learners.rate_learner import OnlineSettings, RateSettings
+from hil.learners.saf import SAFE, SAFF
 from hil.learners.spike_representation import SpikeRepresentation
 from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Layer, Network
@@ -79,8 +80,8 @@ ONLINE = OnlineSettings(time_steps=3, chunk=3)
 SPIKING: dict[str, Make] = {
     "adfa_snn": lambda net: ADFASNN.build(net, replace(ADFASNNSettings(time_steps=3, chunk=3), sample_shape=(6,)), 3, rng()),
     "saf_e": lambda net: SAFE.build(net, ONLINE, 3, rng()),
-    "saf_f": lambda net: SAFF.build(net, SAFSettings(time_steps=3, chunk=3), 3, rng()),
-    "spike_representation": lambda net: SpikeRepresentation.build(net, SAFSettings(time_steps=3, chunk=3), 3, rng()),
+    "saf_f": lambda net: SAFF.build(net, RateSettings(time_steps=3, chunk=3), 3, rng()),
+    "spike_representation": lambda net: SpikeRepresentation.build(net, RateSettings(time_steps=3, chunk=3), 3, rng()),
 }
 
 

@@ -19,7 +19,8 @@ from hil.learners.ffgaf import FFGAF, FFGAFSettings
 from hil.learners.last_layer import LastLayer, LastLayerSettings
 from hil.learners.ottt import OTTTO, OTTTOSettings
 from hil.learners.pat import PAT, PATSettings
-from hil.learners.saf import SAFE, SAFF, OnlineSettings, SAFSettings
+from hil.learners.rate_learner import OnlineSettings, RateSettings
+from hil.learners.saf import SAFE, SAFF
 from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Layer, Network
 from hil.run.alignment import Look, angle, look
@@ -92,7 +93,7 @@ SPIKING = {"time_steps": 4, "dropout": 0.2}
         (ADFASNN, ADFASNNSettings(**SPIKING), (2,)),  # the readout is exact
         (ADFASNN, ADFASNNSettings(**SPIKING, loss="mse"), (2,)),
         (SAFE, OnlineSettings(**SPIKING), ()),
-        (SAFF, SAFSettings(**SPIKING), ()),
+        (SAFF, RateSettings(**SPIKING), ()),
         (OTTTO, OTTTOSettings(**SPIKING), ()),
     ],
 )
