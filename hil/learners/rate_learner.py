@@ -7,6 +7,7 @@ They have no state of their own; what they believe of the neurons stands in thei
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -76,7 +77,8 @@ def check_update(update: str) -> None:
 
 
 class RateLearner(nn.Module):
-    """Args: settings, classes: labels. widths: of the hidden layers, for dropout. It has no state of its own."""
+    """Args: settings, classes: labels. widths: of the hidden layers, for dropout. It has no state of its own.
+    weighted: it predicts from rates in which a step weighs less, the longer ago it was."""
 
     Settings: ClassVar[type[Any]] = RateSettings
     weighted: ClassVar[bool] = False
@@ -111,7 +113,7 @@ class RateLearner(nn.Module):
         return self.settings.leak if self.weighted else 1.0
 
 
-class OnlineLearner(RateLearner):
+class OnlineLearner(RateLearner, ABC):
     """One that has a direction for each time step. Subclasses give `_run`."""
 
     Settings: ClassVar[type[Any]] = OnlineSettings
@@ -134,11 +136,11 @@ class OnlineLearner(RateLearner):
         else:
             yield from self._run(net, x, label, rng, changing=True)
 
+    @abstractmethod
     def _run(
         self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator, changing: bool
     ) -> Iterator[Mapping[str, float]]:
         """Metrics so far, after each time step. changing: weights move in between, so each step has a gradient of its own."""
-        raise NotImplementedError
 
 
 def dropped_widths(net: Network, settings: RateSettings) -> tuple[int, ...]:

@@ -56,7 +56,7 @@ from hil.run.reel import (
 from hil.run.track import Copies, Track
 
 QUEUE_BYTES = 32 << 20
-GATHER_S = 0.15  # before the worker takes what has come: each time its code is cold, and takes three times as long for a shot
+GATHER_S = 0.15  # before the worker takes what has come: its code is cold each time: 0.12 ms a shot every 30 ms, 0.09 every 100
 GATHER_BYTES = 8 << 20  # or that much; a worker that is woken by a shot works just when the next one is sent, so rarely
 KEPT_BYTES = 8 << 20  # memory of each shape of drive or answer, for the next ones
 RESERVE_BYTES = 256 << 20  # of the disk, left for checkpoints and the rest of the house
