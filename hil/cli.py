@@ -114,7 +114,8 @@ def train(
         Keep what is said to every instrument in wire/ in the run folder; the same as --set train.wire=true.
     """
     from hil.config import dump, read_experiment
-    from hil.run.folder import RunFolder, write_atomic
+    from hil.files import write_atomic
+    from hil.run.folder import RunFolder
 
     chosen = read_experiment(experiment, (*set, *["train.record=true"] * record, *["train.wire=true"] * wire))
     kept = {}

@@ -37,13 +37,14 @@ from hil.certified import bench_files
 from hil.config import Experiment, Section, checked, dump, find, override, read_toml
 from hil.errors import ConfigError, Interrupted, RunError, Stopped
 from hil.experiment import checked_settings, dataset
+from hil.files import write_atomic
 from hil.launch import launch
 from hil.naming import UNTOUCHED
 from hil.report import render
 from hil.report.comparing import outcome, table, write
 from hil.report.standings import Outcome, Row, Standings
 from hil.run.condition import inspect, plan
-from hil.run.folder import RunFolder, write_atomic
+from hil.run.folder import RunFolder
 
 ASKED = "asked.toml"  # beside config.toml, which the run completes with what it measured
 

@@ -26,11 +26,12 @@ from hil.certified import belief_of
 from hil.config import Experiment, checked, dump, override, read_bench, read_toml
 from hil.errors import ConfigError, HilError, Interrupted, ReplayDiffers, RunError, Stopped, TapeEnded
 from hil.experiment import Built, built
+from hil.files import write_atomic
 from hil.naming import UNTOUCHED
 from hil.nodes import Node, twin_of
 from hil.run import checkpoint, diagnostics, session
 from hil.run.checkpoint import Checkpoint
-from hil.run.folder import RunFolder, write_atomic
+from hil.run.folder import RunFolder
 from hil.run.live import Live
 from hil.run.loop import Epoch, Step, Training
 from hil.run.recorder import NODE

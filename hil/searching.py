@@ -25,8 +25,9 @@ from hil.config import checked, dump, find, read_bench, read_experiment, read_to
 from hil.data import Dataset
 from hil.errors import HilError, Interrupted, Refused, Stopped, UnsafeOutputs
 from hil.feedback import correlation, to_table
+from hil.files import write_atomic
 from hil.learners.adfa import slope
-from hil.run.folder import RunFolder, write_atomic
+from hil.run.folder import RunFolder
 from hil.run.stopping import Stopping
 from hil.search.archive import Archive
 from hil.search.artefact import save

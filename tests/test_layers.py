@@ -23,6 +23,8 @@ CONTRACTS = {
     "sentinel",
     "toml",
     "unknowns",
+    "files",
+    "telling",
     "wrappers",
     "conformance",
 }

@@ -19,12 +19,12 @@ import safetensors.numpy
 
 from hil import toml
 from hil.errors import RunError
+from hil.files import write_atomic
 from hil.report import figures
 from hil.report.page import page
 from hil.report.sweeps import Sweeps, drawn
 from hil.report.tables import settings
 from hil.report.verdict import PROVENANCE, UNKNOWN, Tile, duration, quantity
-from hil.run.folder import write_atomic
 
 Facts = Mapping[str, Any]
 

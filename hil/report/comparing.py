@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hil.errors import RunError
+from hil.files import write_atomic
 from hil.report import figures
 from hil.report.findings import curve, number, wilson
 from hil.report.page import page
@@ -17,7 +18,6 @@ from hil.report.record import Facts, read
 from hil.report.standings import Outcome, Row, Standings
 from hil.report.tables import Table
 from hil.report.verdict import PROVENANCE, UNKNOWN, duration
-from hil.run.folder import write_atomic
 
 HEAD = (
     "learner", "seeds", "mean", "std", "worst", "validation", "device passes", "wall", "bits/example", "twin off by",

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from hil.errors import DataError
+from hil.files import write_atomic
 from hil.report import figures, findings, tables
 from hil.report.findings import Confusion, Feedback, Histogram, Timeline, Transfer, number
 from hil.report.record import Facts, Record, read
 from hil.report.verdict import percent, quantity, verdict
-from hil.run.folder import write_atomic
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hil.errors import RunError
-from hil.run.folder import write_atomic
+from hil.files import write_atomic
 
 
 @dataclass(frozen=True)

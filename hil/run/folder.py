@@ -18,43 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from hil.errors import RunError
+from hil.files import write_atomic
 from hil.run.journal import Journal
 from hil.run.owner import UNTOUCHED, owned
-
-
-def synced(path: Path) -> None:
-    """A file or a folder onto the disk. Raises: OSError."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def write_atomic(path: Path, payload: bytes) -> None:
-    """Put `payload` at `path` wholly or not at all, and durably.
-
-    Raises:
-        RunError: the disk is full or the folder is not writable; what stood at `path` is unharmed.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        synced(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise RunError(
-            f"cannot write: {error.strerror or error}",
-            where=str(path),
-            allowed="a writable folder with free space",
-            todo="free space or choose another --run folder, then hil resume",
-        ) from error
 
 
 def _unused(path: Path) -> bool:

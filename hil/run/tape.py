@@ -29,7 +29,7 @@ from torch import Tensor
 
 from hil.device import Spec
 from hil.errors import RunError
-from hil.run.folder import write_atomic
+from hil.files import write_atomic
 from hil.run.reel import (
     CHUNKS,
     COLUMNS,

@@ -24,7 +24,7 @@ import zarr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hil.run.folder import synced
+from hil.files import synced
 from hil.run.reel import CHUNKS, DTYPES, Floats, chunk_path, damaged, row_bytes
 
 PAST_CACHE = getattr(os, "O_DIRECT", 0)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from hil.run.folder import write_atomic
+from hil.files import write_atomic
 from hil.search.recipe import Recipe
 
 

@@ -18,7 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hil.errors import RunError
-from hil.run.folder import RunFolder, write_atomic
+from hil.files import write_atomic
+from hil.run.folder import RunFolder
 from hil.search.recipe import Job, Outcome
 
 SEARCH = "search.toml"

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from hil.feedback import from_table
+from hil.files import write_atomic
 from hil.report import figures
 from hil.report.page import page
 from hil.report.search_figures import bars, front, functions, generations, likeness
-from hil.run.folder import RunFolder, write_atomic
+from hil.run.folder import RunFolder
 from hil.search.genetic import fronts
 from hil.search.history import SEARCH, History
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hil.errors import RunError
-from hil.run.folder import RunFolder, write_atomic
+from hil.files import write_atomic
+from hil.run.folder import RunFolder
 from hil.run.owner import owner
 
 

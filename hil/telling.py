@@ -1,0 +1,151 @@
+"""A text stream that never blocks and never raises: what is told to a person must not hold up what keeps outputs safe.
+
+    write -> queue, at most PENDING_CAP characters -> thread -> os.write -> terminal, pipe, file
+
+A terminal that is stopped (Ctrl-S), a full pipe, a lost ssh or a full disk leave the text in the queue or drop it; the writer
+goes on at once. What a stream lacks of the text (an ASCII terminal) is replaced. A stream without a descriptor, such as an
+io.StringIO, cannot block and is written to directly.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TextIO
+
+PENDING_CAP = 1 << 18
+LEAVE_S = 0.5
+Lost = Callable[[str], None]
+
+
+def ignore(why: str) -> None:
+    """Nobody wants to know that a display went away."""
+
+
+class Teller(io.TextIOBase):
+    """A stream to tell people things through.
+
+    Args:
+        stream: where the text goes, for example sys.stderr; None (closed before the program began): nowhere.
+        lost: called once, from any thread, with the reason when text cannot be shown; must not raise.
+    """
+
+    def __init__(self, stream: TextIO | None, lost: Lost = ignore) -> None:
+        self._stream = stream
+        self.on_lost = lost
+        self.lost = ""
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"
+        self._descriptor = _descriptor(stream)
+        self._pending: deque[str] = deque()
+        self._size = 0
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
+
+    def isatty(self) -> bool:
+        """True for a terminal; False for a stream that is gone."""
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except ValueError:  # closed
+            return False
+
+    def fileno(self) -> int:
+        """The descriptor behind. Raises: io.UnsupportedOperation: there is none."""
+        if self._descriptor is None:
+            raise io.UnsupportedOperation("fileno")
+        return self._descriptor
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        """Take `text`; returns its length at once, whatever becomes of it."""
+        if self._stream is None:
+            self._say_lost("there is no such stream")
+        elif self._descriptor is None:
+            self._write_directly(text)
+        else:
+            self._queue(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Does nothing: the thread writes as soon as the stream takes it. See `drain`."""
+
+    def drain(self, wait_s: float = LEAVE_S) -> bool:
+        """Wait until all is written, `wait_s` at most; False: it was not."""
+        end = time.monotonic() + wait_s
+        with self._changed:
+            while self._pending and not self.lost and time.monotonic() < end:
+                self._changed.wait(end - time.monotonic())
+            return not self._pending
+
+    def _queue(self, text: str) -> None:
+        with self._changed:
+            full = self._size + len(text) > PENDING_CAP
+            if not full and not self.lost:
+                self._pending.append(text)
+                self._size += len(text)
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="telling", daemon=True)
+                    self._thread.start()
+                self._changed.notify_all()
+        if full:
+            self._say_lost("it takes no text, and too much waits for it", for_good=False)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._pending:
+                    self._changed.wait()
+                text = self._pending[0]
+            try:
+                self._write_out(text.encode(self._encoding, errors="replace"))
+            except OSError as error:
+                self._say_lost(error.strerror or str(error))
+                with self._changed:
+                    self._pending.clear()
+                    self._size = 0
+                    self._thread = None
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._size -= len(self._pending.popleft())
+                self._changed.notify_all()
+
+    def _write_out(self, data: bytes) -> None:
+        assert self._descriptor is not None
+        while data:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:  # somebody else made the terminal non-blocking
+                time.sleep(0.01)
+
+    def _write_directly(self, text: str) -> None:
+        assert self._stream is not None
+        try:
+            self._stream.write(text.encode(self._encoding, errors="replace").decode(self._encoding))
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            self._say_lost(str(error))
+
+    def _say_lost(self, why: str, for_good: bool = True) -> None:
+        first = not self.lost and not getattr(self, "_said", False)
+        self._said = True
+        if for_good:
+            self.lost = self.lost or why
+        if first:
+            self.on_lost(why)
+
+
+def _descriptor(stream: TextIO | None) -> int | None:
+    try:
+        return None if stream is None else stream.fileno()
+    except (OSError, ValueError):
+        return None

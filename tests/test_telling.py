@@ -1,0 +1,64 @@
+"""A stream that never blocks its writer: stopped terminals, full pipes, full disks, closed and narrow streams."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from hil.telling import PENDING_CAP, Teller
+
+
+def test_a_pipe_that_nobody_reads_does_not_hold_the_writer() -> None:
+    read, write = os.pipe()
+    with open(write, "w") as stream:
+        reasons: list[str] = []
+        teller = Teller(stream, reasons.append)
+        begin = time.monotonic()
+        for _ in range(2 * PENDING_CAP // 1000):
+            teller.write("x" * 1000)
+        assert time.monotonic() - begin < 1.0
+        assert reasons == ["it takes no text, and too much waits for it"]
+        assert not teller.drain(0.05)
+        got = b""
+        while len(got) < PENDING_CAP - 1000:
+            got += os.read(read, 1 << 16)
+        assert teller.drain(5.0)  # it goes on where it is read again
+        os.close(read)
+
+
+@pytest.mark.parametrize("which", ["nobody reads", "full disk", "closed"])
+def test_a_stream_that_takes_nothing_is_told_of_once(which: str) -> None:
+    reasons: list[str] = []
+    read, write = os.pipe()
+    os.close(read)
+    stream = {
+        "nobody reads": lambda: os.fdopen(write, "w"),
+        "full disk": lambda: Path("/dev/full").open("w"),  # noqa: SIM115
+        "closed": lambda: None,
+    }[which]()
+    teller = Teller(stream, reasons.append)
+    for _ in range(3):
+        teller.write("a line\n")
+        teller.drain(1.0)
+    assert len(reasons) == 1
+    assert reasons[0]
+    assert not teller.isatty()
+
+
+def test_what_a_stream_cannot_encode_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with path.open("w", encoding="ascii") as stream:
+        teller = Teller(stream)
+        teller.write("V_π ━ 3.5\n")
+        assert teller.drain(1.0)
+    assert path.read_bytes() == b"V_? ? 3.5\n"
+
+
+def test_a_stream_in_memory_is_written_to_at_once() -> None:
+    stream = io.StringIO()
+    Teller(stream).write("now")
+    assert stream.getvalue() == "now"
