@@ -1,0 +1,1 @@
+"""The parts of benchmarks/hostile.py: each has measure(quick) -> figures."""
