@@ -1,15 +1,15 @@
-"""What a careless colleague, a damaged disk and an attacker do, done here: damaged run folders, hands at the front panel, stopped
-terminals and guardians, generated quantities.
+"""Hostile surroundings: damaged run folders, hands at the front panel, stopped terminals and guardians, generated quantities.
 
-    python benchmarks/hostile.py [--quick] [--only PART]     parts: quantities outputs panel folders; the last line is JSON
+python benchmarks/hostile.py [--quick] [--only PART]     parts: quantities outputs panel folders; the last line is JSON
 
-    folders_tried                 run folders made hostile, times the commands that looked at them
-    tracebacks, hangs             commands that ended so; imports_by_looking: modules of the folder that a looking command imported
-    sent_by_folder                messages that a resource named only by a run folder received
-    panel_changes, panel_noticed  settings changed by another hand while a run went on; those that became faults
-    panel_worst_s, _shots         longest from the change to its notice
-    *_off_s_worst                 longest from the trainer's end to outputs off, by the log of the simulated generator
-    quantities_tried, _wrong      generated texts; those taken for another value, or that took too long
+folders_tried                 hostile run folders, times the commands that looked at them
+tracebacks, hangs             commands that ended so
+imports_by_looking            modules of the folder that a looking command imported
+sent_by_folder                messages that a resource named only by a run folder received
+panel_changes, panel_noticed  settings changed by another hand while a run went on; those that became faults
+panel_worst_s, _shots         longest from the change to its notice
+*_off_s_worst                 longest from the trainer's end to outputs off, by the log of the simulated generator
+quantities_tried, _wrong      generated texts; those taken for another value, or that took too long
 """
 
 from __future__ import annotations
