@@ -13,7 +13,7 @@ gets an array of its own width.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,42 +26,34 @@ from hil.data import Dataset
 from hil.device import Chip, Device, Port
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
-from hil.naming import UNTOUCHED, arguments, construct, resolve
+from hil.naming import UNTOUCHED
 from hil.network import Layer, Network
 from hil.synapses import BesideLinear, flat_widths, reads
 
-ARCHITECTURES = {
-    "dense": "hil.synapses:dense",
-    "conv": "hil.synapses:conv",
-    "behind_devices": "hil.synapses:behind_devices",
-}
 CHANCY = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.FractionalMaxPool2d)
 
 
-def synapses(experiment: Experiment, data: Dataset, where: str) -> list[nn.Module]:
+def synapses(experiment: Experiment, data: Dataset) -> list[nn.Module]:
     """The synapses, initialised from the experiment's seed, checked against the data.
 
     Raises:
-        ConfigError: unknown settings, or a network that does not fit the data.
+        ConfigError: a network that does not fit the data.
     """
-    table, place = experiment.network, f"{where}: [network]"
-    made = resolve(table.use, place, ARCHITECTURES)
-    settings = arguments(made, table.settings(), place)
-    if "shape" in inspect.signature(made).parameters:
-        settings.setdefault("shape", data.shape)
-    _present(made, settings, place)
+    chosen = experiment.network.choice
+    parameters = inspect.signature(chosen.made).parameters
+    if "shape" in parameters and "shape" not in chosen.settings:
+        chosen = chosen.changed(shape=data.shape)
+    missing = [name for name, one in parameters.items() if one.default is one.empty and name not in chosen.settings]
+    if missing:
+        raise ConfigError(
+            f"{missing[0]} is missing", where=chosen.place, outputs=UNTOUCHED, todo=f"add {missing[0]} to the file"
+        )
     with torch.random.fork_rng(devices=[]):  # torch initialises modules from its global generator: keyed, then given back
         torch.manual_seed(key(experiment.seed, 0, "weights"))
-        found: list[nn.Module] = construct(made, settings, place)
-    _are_synapses(found, place)
-    _fits(found, settings, data, place)
+        found: list[nn.Module] = chosen.build()
+    _are_synapses(found, chosen.place)
+    _fits(found, chosen.settings, data, chosen.place)
     return found
-
-
-def _present(made: Any, settings: dict[str, Any], place: str) -> None:
-    missing = [n for n, p in inspect.signature(made).parameters.items() if p.default is p.empty and n not in settings]
-    if missing:
-        raise ConfigError(f"{missing[0]} is missing", where=place, outputs=UNTOUCHED, todo=f"add {missing[0]} to the file")
 
 
 def _are_synapses(found: object, place: str) -> None:
@@ -79,7 +71,7 @@ def _are_synapses(found: object, place: str) -> None:
         )  # fmt: skip
 
 
-def _fits(found: Sequence[nn.Module], settings: dict[str, Any], data: Dataset, place: str) -> None:
+def _fits(found: Sequence[nn.Module], settings: Mapping[str, Any], data: Dataset, place: str) -> None:
     features, classes = data.train.x.shape[1], len(data.classes)
     widths = settings.get("widths")
     wrong = isinstance(widths, list) and widths and widths[0] != features

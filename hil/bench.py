@@ -2,58 +2,59 @@
 
 Both go through the same drivers and the same wire; real or virtual is only which addresses are opened. A virtual bench runs in
 a process of its own, so the trainer talks to it as to boxes on a table, and its plant can be saved and restored for a resume.
+
+What the instruments make together is the bench's Shape, a class of its own: hil/build/shapes/ has ours, and a bench file may
+name another, shape = "module:Shape". `Opening` is what a shape opens its instruments with.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from rich.console import Console
-from torch import Tensor
 
 from calibration.certificate import Instrument
-from drivers.frame_session import FrameLink
 from drivers.link import Link
-from drivers.safe import SafeState, Switchable, board, in_order
-from drivers.scpi import Expect, Scpi
-from drivers.serial_link import SerialLink
-from drivers.spiking import SpikingBoard
-from drivers.transcript import Transcribed, TranscribedFrames, WireLog
+from drivers.safe import SafeState, Switchable, in_order
+from drivers.scpi import Expect, Identity, Scpi
+from drivers.transcript import Transcribed, WireLog
 from drivers.visa_link import VisaLink
-from drivers.waveform import Waveform, WaveformSettings
-from hil.config import Bench, BenchFile, DirectBench, InstrumentTable, SpikingBench, Using, VirtualTable
-from hil.device import Chip, Device, Spec
-from hil.direct_bench import NODE, Unguarded, direct_node
+from hil.config import BenchFile, InstrumentTable, TwinTable
+from hil.device import Chip, Device
 from hil.errors import ConfigError, Ended
 from hil.guardian.guard import Guard, guarded
-from hil.naming import UNTOUCHED, arguments, construct, resolve
+from hil.naming import UNTOUCHED, choice
 from hil.run.recovery import Patience
-from sim_devices.bench import ServedBench, build, spawn
-from sim_devices.control import ControlClient
-from sim_devices.fabrication import CABLE, node_specimen, specimen
-from sim_devices.lif_array import Neuron
-from sim_devices.spiking_bench import ServedBoard, VirtualBoard, spawn_board
-from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
-from sim_devices.wiring import Cable
 
-AWG, SCOPE, BOARD = "awg", "scope", "board"
 LINGER_S = 5.0  # a virtual bench outlives a trainer that was killed, so that there is something to be made safe
 VIRTUAL_PATIENCE_S = 3.0  # a process that does not answer for so long is gone
 LINK_S = 5.0  # what a link may wait by itself, unless the file says otherwise
 
 
+class Unguarded:
+    """In place of a Guard, where no output can stay on."""
+
+    def beat(self) -> None:
+        """Nobody listens."""
+
+
 @dataclass(frozen=True)
 class Opened:
-    """device or chip: ready to drive. facts: of the node. resources: instrument -> who answered. twin: the belief.
+    """A bench that is ready to drive.
 
-    instruments: the same who answered, as values. guard: who makes its outputs safe if this program cannot; `guard.beat` for
-    long work without the device. patience: of recovery.
+    Args:
+        device, chip: one of them; the other is None.
+        facts: of the node, for results.
+        resources: instrument -> who answered, a line for people.
+        guard: who makes its outputs safe if this program cannot; `guard.beat` for long work without the device.
+        twin: what is believed of the node, from the bench file.
+        patience: of recovery.
+        instruments: who answered, as values.
     """
 
     device: Device | None
@@ -61,119 +62,138 @@ class Opened:
     facts: dict[str, Any]
     resources: dict[str, str]
     guard: Guard | Unguarded
-    twin: Using | None = None
+    twin: TwinTable | None = None
     patience: Patience = field(default_factory=Patience)
     instruments: Mapping[str, Instrument] = field(default_factory=dict)
 
 
-class OnPlant:
-    """The device of a virtual bench: driven over the wire like a real one, its plant's state saved over the control port."""
+class Shape(Protocol):
+    """How the named instruments of a bench become one node. An object of it is made without arguments.
 
-    def __init__(self, inner: Waveform, bench: ServedBench) -> None:
-        self._inner, self._bench = inner, bench
+    Bench: the tables of its bench files, a subclass of BenchFile. calibration: "module:function" of the procedures that
+    `hil calibrate` does, or "" if there are none.
+    """
 
-    @property
-    def spec(self) -> Spec:
-        return self._inner.spec
+    Bench: ClassVar[type[BenchFile]]
+    calibration: ClassVar[str]
 
-    @property
-    def control(self) -> ControlClient:
-        """Of the plant: what is true of it, for those who judge what was measured."""
-        return self._bench.control
-
-    def program(self, params: Tensor) -> None:
-        self._inner.program(params)
-
-    def reset(self) -> None:
-        self._inner.reset()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._inner.forward(x)
-
-    def submit(self, x: Tensor) -> Future[Tensor]:
-        return self._inner.submit(x)
-
-    def edge(self, shift_s: float = 0.0) -> tuple[Tensor, Tensor]:
-        return self._inner.edge(shift_s)
-
-    def follow(self, offset: float, period: float | None = None) -> None:
-        self._inner.follow(offset, period)
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def clear(self) -> None:
-        self._inner.clear()
-
-    def reopen(self) -> None:
-        if not self._bench.running:
-            raise ended("virtual bench", self._bench.complaints())
-        self._inner.reopen()
-
-    def identify(self) -> str:
-        return self._inner.identify()
-
-    def reinstate(self) -> None:
-        self._inner.reinstate()
-
-    def verify(self) -> str:
-        return self._inner.verify()
-
-    def snapshot(self) -> Mapping[str, object]:
-        """Of the plant only: what the instruments hold is set up again by their drivers.
+    def open(self, bench: Any, opening: Opening) -> AbstractContextManager[Opened]:
+        """Open the instruments with `opening`; leaving closes the device, its outputs verified to be safe.
 
         Raises:
-            LinkError: the bench is gone, and its plant's state with it.
+            ConfigError: before anything is opened. LinkError, InstrumentError, MeasurementError: from the instruments.
         """
-        return self._bench.control.snapshot(boxes=False)
 
-    def restore(self, state: Mapping[str, object]) -> None:
-        self._bench.control.restore(state)
+    def settings(self, bench: Any) -> Mapping[str, Mapping[str, Any]]:
+        """The tables besides the instruments' that change what is measured, by name; a calibration holds for these alone."""
+
+    def serve(self, bench: Any, out: Console) -> None:
+        """Serve the virtual side until Ctrl-C. Raises: ConfigError: there is none."""
 
 
-class OnBoard:
-    """The chip of a virtual board: a port that went away with its process does not come back."""
+class Opening:
+    """What a shape opens instruments with: guarded, transcribed where asked for, closed at the end whatever happens.
 
-    def __init__(self, inner: SpikingBoard, served: ServedBoard) -> None:
-        self._inner, self._served = inner, served
+    Args:
+        bench: its file. run: the run folder, for what the guardian and a virtual bench write, or None. wire: keep transcripts
+            of what is said to every instrument there. stack: closes what is opened.
+    """
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> Device:
-        return self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)
+    def __init__(self, bench: BenchFile, run: Path | None, wire: bool, stack: ExitStack) -> None:
+        self.bench, self.run, self.stack = bench, run, stack
+        self._wire = run / "wire" if run is not None and wire else None
+        self.transcribed = wire
 
     @property
-    def retransmitted(self) -> int:
-        return self._inner.retransmitted
+    def patience(self) -> Patience:
+        """Of recovery. Raises: ConfigError: [recovery] makes no sense."""
+        found: Patience = choice("Patience", self.bench.recovery, f"{self.bench.place}: [recovery]", made=Patience).build()
+        return found
 
-    def close(self) -> None:
-        self._inner.close()
+    def guarded(self, resources: Sequence[str]) -> Guard:
+        """Own `resources`, and start who makes them safe when this program cannot.
 
-    def clear(self) -> None:
-        self._inner.clear()
+        Raises: RunError, GuardianLost, UnsafeOutputs: as `hil.guardian.guard.guarded`.
+        """
+        table, virtual = self.bench.guardian, self.bench.simulated
+        patience_s = min(table.patience_s, VIRTUAL_PATIENCE_S) if virtual else table.patience_s
+        opened = guarded(resources, silence_s=table.silence_s, patience_s=patience_s, run=self.run, virtual=virtual)
+        return self.stack.enter_context(opened)
 
-    def reopen(self) -> None:
-        if not self._served.running:
-            raise ended("virtual board", "")
-        self._inner.reopen()
+    def scpi(self, name: str, address: str, guard: Guard) -> tuple[Any, Identity]:
+        """The driver of an instrument that speaks SCPI, and who answered.
 
-    def identify(self) -> str:
-        return self._inner.identify()
+        Args:
+            name: of the instrument in the bench file. address: its VISA resource. guard: hears of every use of its wire.
 
-    def reinstate(self) -> None:
-        self._inner.reinstate()
+        Raises:
+            LinkError, InstrumentError: from the instrument.
+        """
+        table = self.bench.instruments[name]
+        link: Link = VisaLink(address, beat=guard.beat)
+        link.timeout_s = table.timeout_s or link.timeout_s
+        log = self.wire_log(name, address)
+        if log is not None:
+            link = Transcribed(link, log)
+        self.stack.callback(link.close)  # the driver closes it too; this is for what happens before there is a driver
+        scpi = Scpi(link, expect=expected(table))
+        who = scpi.identify()
+        return table.choice.build(scpi=scpi), who
 
-    def verify(self) -> str:
-        return self._inner.verify()
+    def wire_log(self, name: str, address: str) -> WireLog | None:
+        """Where what is said to an instrument is kept, if it was asked for."""
+        if self._wire is None:
+            return None
+        return self.stack.enter_context(WireLog(self._wire / f"{name}.jsonl", address))
+
+    def safe_states(self, drivers: Mapping[str, object]) -> tuple[SafeState, ...]:
+        """What safe means for each driver that can drive something, in the order of [safe].
+
+        Raises:
+            ConfigError: a driver does not say.
+        """
+        states = [safe_state(driver, self.bench.instruments[name].place) for name, driver in drivers.items()]
+        return in_order(states, self.bench.safe.order)
+
+    def check_silence(self, least_s: float, what: str) -> None:
+        """Raises: ConfigError: the guardian would take a legal wait of `least_s`, for `what`, for a hang."""
+        table = self.bench.guardian
+        if table.silence_s < least_s:
+            raise ConfigError(
+                "the guardian would take a legal wait for a hang", where=f"{table.place} silence_s",
+                got=f"{table.silence_s:g} s", allowed=f"at least {least_s:g} s, for what {what} and timeout_s allow",
+                outputs=UNTOUCHED, todo="raise silence_s, or lower the timeouts",
+            )  # fmt: skip
+
+
+def expected(table: InstrumentTable) -> Expect:
+    """Who must answer."""
+    return Expect(table.maker or "", table.model or "", table.serial or "")
+
+
+def answered(who: Identity, address: str) -> str:
+    """Who answered, for people."""
+    return f"{who.maker} {who.model}   {address}   SN {who.serial}   fw {who.firmware}"
+
+
+def instrument(who: Identity) -> Instrument:
+    """Who answered, for a certificate."""
+    return Instrument(who.maker, who.model, who.serial, who.firmware)
+
+
+def safe_state(driver: object, place: str) -> SafeState:
+    """What safe means for `driver`. Raises: ConfigError: it does not say."""
+    if isinstance(driver, Switchable):
+        return driver.safe_state()
+    raise ConfigError(
+        "this driver does not say what safe means", where=place, got=type(driver).__name__,
+        allowed="a driver with safe_state()", outputs="as the driver left them when it opened",
+        todo="give it safe_state(); see docs/safe_state.md",
+    )  # fmt: skip
 
 
 def ended(what: str, words: str) -> Ended:
+    """The process of a virtual bench is over."""
     return Ended(
         f"the process of the {what} is over", where=what, got=f"its last words:\n{words}" if words else "",
         outputs="off with it", todo="see why it ended, then hil resume: that starts a new one",
@@ -181,7 +201,7 @@ def ended(what: str, words: str) -> Ended:
 
 
 @contextmanager
-def open_bench(bench: Bench, where: str, run: Path | None = None, wire: bool = False) -> Iterator[Opened]:
+def open_bench(bench: BenchFile, run: Path | None = None, wire: bool = False) -> Iterator[Opened]:
     """Open the instruments of `bench`; a [virtual] bench is started first and stopped last. Leaving closes the device.
 
     Args:
@@ -193,230 +213,78 @@ def open_bench(bench: Bench, where: str, run: Path | None = None, wire: bool = F
         WrongInstrument, CommandRefused, MeasurementError. RunError: another program owns an instrument. GuardianLost.
         UnsafeOutputs: also on leaving.
     """
-    if isinstance(bench, DirectBench):
-        yield _direct(bench, where, wire)
-        return
-    log = run / "wire" if run and wire else None
-    opened = _open_board(bench, where, run, log) if isinstance(bench, SpikingBench) else _open_waveform(bench, where, run, log)
-    with opened as found:
-        yield found
+    with ExitStack() as stack, bench.how.open(bench, Opening(bench, run, wire, stack)) as opened:
+        yield opened
 
 
-def _direct(bench: DirectBench, where: str, wire: bool) -> Opened:
-    if wire:
-        raise ConfigError(
-            "this bench has no wire to keep a transcript of", where=where, got="wire = true", outputs=UNTOUCHED,
-            todo="remove wire from [train]",
-        )  # fmt: skip
-    node = direct_node(bench, where)
-    return Opened(node.device, None, node.facts, {}, Unguarded(), bench.twin, instruments={NODE: node.who})
-
-
-@contextmanager
-def _open_board(bench: SpikingBench, where: str, run: Path | None, log: Path | None) -> Iterator[Opened]:
-    patience = _patience(bench.recovery, where)
-    driver, settings = _driver(bench.board, f"{where}: [board]", ("link", "expect", "provenance"))
-    virtual = None if bench.virtual is None else _virtual_board(bench.virtual, f"{where}: [virtual]")
-    _check_address(bench.board, virtual is not None, f"{where}: [board]", "/dev/ttyACM0")
-    _check_silence(bench, 2 * (bench.board.timeout_s or LINK_S), where)
-    with ExitStack() as stack:
-        served = stack.enter_context(spawn_board(_lingering(virtual, run))) if virtual else None
-        port = served.port if served else str(bench.board.resource)
-        expect = Expect(bench.board.maker or "", bench.board.model or "", bench.board.serial or "")
-        guard = _guarded(bench, [port], run, stack)
-        guard.watch([board(BOARD, port, expect)])  # before it is opened, as opening arms it
-        line = SerialLink(port, beat=guard.beat)
-        line.timeout_s = bench.board.timeout_s or line.timeout_s
-        link: FrameLink = line
-        if log is not None:
-            link = TranscribedFrames(line, stack.enter_context(WireLog(log / f"{BOARD}.jsonl", port)))
-        opened = driver(link, **settings, expect=expect, provenance="twin" if served else "real")
-        stack.push(guard.leaving(opened.close))
-        guard.watch([_safe_state(opened, f"{where}: [board]")])
-        who = opened.identity
-        answered = f"{who.maker} {who.model}   {port}   SN {who.serial}   fw {who.firmware}"
-        chip: Chip = OnBoard(opened, served) if served else opened
-        facts = {"bench": bench.name, **(bench.virtual or {})}
-        found = {BOARD: Instrument(who.maker, who.model, who.serial, who.firmware)}
-        yield Opened(None, chip, facts, {BOARD: answered}, guard, patience=patience, instruments=found)
-
-
-def _guarded(bench: BenchFile | SpikingBench, resources: Sequence[str], run: Path | None, stack: ExitStack) -> Guard:
-    table, virtual = bench.guardian, bench.virtual is not None
-    patience_s = min(table.patience_s, VIRTUAL_PATIENCE_S) if virtual else table.patience_s
-    opened = guarded(resources, silence_s=table.silence_s, patience_s=patience_s, run=run, virtual=virtual)
-    return stack.enter_context(opened)
-
-
-def _safe_state(driver: object, where: str) -> SafeState:
-    if isinstance(driver, Switchable):
-        return driver.safe_state()
-    raise ConfigError(
-        "this driver does not say what safe means", where=where, got=type(driver).__name__,
-        allowed="a driver with safe_state()", outputs="as the driver left them when it opened",
-        todo="give it safe_state(); see docs/safe_state.md",
-    )  # fmt: skip
-
-
-def _virtual_board(table: Mapping[str, Any], where: str) -> VirtualBoard:
-    """[virtual]: settings of the board, and of its neurons in [virtual.neuron]."""
-    settings = dict(table)
-    settings["faults"] = tuple(settings.get("faults", ()))
-    neuron = Neuron(**arguments(Neuron, settings.pop("neuron", {}), f"{where[:-1]}.neuron]"))
-    return VirtualBoard(neuron, **arguments(VirtualBoard, settings, where, skip=("neuron",)))
-
-
-def _check_address(table: InstrumentTable, virtual: bool, where: str, example: str) -> None:
-    """A real box has an address, a virtual one has none: with both, nobody could tell which of them is meant."""
-    if virtual and table.resource is not None:
-        raise ConfigError(
-            "both a real and a virtual instrument", where=where, got=f'resource = "{table.resource}", and [virtual] tables',
-            allowed="one of them", outputs=UNTOUCHED, todo="remove [virtual] to drive the real one, else the resource",
-        )  # fmt: skip
-    if not virtual and table.resource is None:
-        raise ConfigError(
-            "no address", where=where, got="no resource, and no [virtual] tables in the file", outputs=UNTOUCHED,
-            todo=f'add resource = "{example}"; see hil list resources',
-        )  # fmt: skip
-
-
-@contextmanager
-def _open_waveform(bench: BenchFile, where: str, run: Path | None, log: Path | None) -> Iterator[Opened]:
-    patience = _patience(bench.recovery, where)
-    settings = WaveformSettings(**arguments(WaveformSettings, bench.waveform, f"{where}: [waveform]"))
-    slew = {} if bench.safe.awg.slew_v_per_s is None else {"slew_v_per_s": bench.safe.awg.slew_v_per_s}
-    awg = InstrumentTable.model_validate({**bench.awg.model_dump(), **slew})
-    waits_s = [t.timeout_s or LINK_S for t in (awg, bench.scope)]
-    _check_silence(bench, settings.trigger_timeout_s + settings.longest_delay_s + 2 * max(waits_s), where)
-    for name, table in ((AWG, awg), (SCOPE, bench.scope)):
-        _driver(table, f"{where}: [{name}]")
-        _check_address(table, bench.virtual is not None, f"{where}: [{name}]", "TCPIP::…")
-    with ExitStack() as stack:
-        served = stack.enter_context(spawn(_lingering(description(bench, where), run))) if bench.virtual else None
-        addresses = served.resources if served else {AWG: str(awg.resource), SCOPE: str(bench.scope.resource)}
-        guard = _guarded(bench, [addresses[AWG], addresses[SCOPE]], run, stack)
-        generator, awg_line, awg_who = _instrument(awg, addresses[AWG], f"{where}: [awg]", guard, stack, log)
-        stack.push(guard.leaving(generator.close))
-        guard.watch(in_order([_safe_state(generator, f"{where}: [awg]")], bench.safe.order))
-        digitizer, scope_line, scope_who = _instrument(bench.scope, addresses[SCOPE], f"{where}: [scope]", guard, stack, log)
-        waveform = Waveform(generator, digitizer, settings, "twin" if served else "real")
-        stack.push(guard.leaving(waveform.close))
-        device: Device = OnPlant(waveform, served) if served else waveform
-        facts = {
-            "bench": bench.name,
-            **({"use": bench.virtual.node.use, **bench.virtual.node.settings()} if bench.virtual else {}),
-        }
-        lines, found = {AWG: awg_line, SCOPE: scope_line}, {AWG: awg_who, SCOPE: scope_who}
-        yield Opened(device, None, facts, lines, guard, bench.twin, patience, found)
-
-
-V = TypeVar("V", VirtualBench, VirtualBoard)
-
-
-def _lingering(described: V, run: Path | None) -> V:
-    """It outlives a trainer that was killed, and writes to the run what its outputs did."""
-    log = None if run is None else str(run.resolve() / "bench.log")
-    return replace(described, linger_s=max(LINGER_S, described.linger_s), log_path=described.log_path or log)
-
-
-def _check_silence(bench: BenchFile | SpikingBench, least: float, where: str) -> None:
-    if bench.guardian.silence_s < least:
-        raise ConfigError(
-            "the guardian would take a legal wait for a hang", where=f"{where}: [guardian] silence_s",
-            got=f"{bench.guardian.silence_s:g} s", allowed=f"at least {least:g} s, for what [waveform] and timeout_s allow",
-            outputs=UNTOUCHED, todo="raise silence_s, or lower the timeouts",
-        )  # fmt: skip
-
-
-def _patience(table: Mapping[str, Any], where: str) -> Patience:
-    place = f"{where}: [recovery]"
-    found: Patience = construct(Patience, arguments(Patience, table, place), place)
-    return found
-
-
-def _driver(table: InstrumentTable, where: str, given: Sequence[str] = ("scpi",)) -> tuple[Any, dict[str, Any]]:
-    driver = resolve(table.use, where)
-    return driver, arguments(driver, table.settings(), where, skip=given)
-
-
-def _instrument(
-    table: InstrumentTable, address: str, where: str, guard: Guard, stack: ExitStack, log: Path | None
-) -> tuple[Any, str, Instrument]:
-    """An opened, identified driver, a line that says who answered, and who."""
-    driver, settings = _driver(table, where)
-    link: Link = VisaLink(address, beat=guard.beat)
-    link.timeout_s = table.timeout_s or link.timeout_s
-    if log is not None:
-        name = where.rsplit("[", 1)[1].rstrip("]")
-        link = Transcribed(link, stack.enter_context(WireLog(log / f"{name}.jsonl", address)))
-    stack.callback(link.close)  # the driver closes it too; this is for what happens before there is a driver
-    scpi = Scpi(link, expect=Expect(table.maker or "", table.model or "", table.serial or ""))
-    who = scpi.identify()
-    line = f"{who.maker} {who.model}   {address}   SN {who.serial}   fw {who.firmware}"
-    return driver(scpi, **settings), line, Instrument(who.maker, who.model, who.serial, who.firmware)
-
-
-def description(bench: BenchFile, where: str) -> VirtualBench:
-    """The simulated side of `bench`.
-
-    Raises:
-        ConfigError: the file has none, or its settings are wrong.
-    """
-    table = bench.virtual
-    if table is None:
-        raise ConfigError(
-            "this bench is real", where=where, got="no [virtual] tables", outputs="untouched; nothing was opened",
-            todo="a virtual bench has [virtual.awg], [virtual.scope] and [virtual.node]",
-        )  # fmt: skip
-    boxes = tuple(_box(name, use, f"{where}: [virtual.{name}]") for name, use in ((AWG, table.awg), (SCOPE, table.scope)))
-    node = resolve(table.node.use, f"{where}: [virtual.node]")
-    settings, cable = arguments(node, table.node.settings(), f"{where}: [virtual.node]"), _cable(table, where)
-    if table.specimen is not None:
-        settings = node_specimen(construct(node, settings, f"{where}: [virtual.node]"), table.specimen, f"{where}: [virtual]")
-        cable = {**cable, **specimen({"delay_s": cable.get("delay_s", 0.0)}, CABLE, table.specimen)}
-    wire = VirtualWire(AWG, SCOPE, Part(table.node.use, settings), **cable)
-    return VirtualBench(
-        boxes, (wire,), table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path, faults=table.faults
-    )
-
-
-def _box(name: str, table: Any, where: str) -> VirtualBox:
-    made = resolve(table.use, where)
-    return VirtualBox(name, table.use, arguments(made, table.settings(), where, skip=("lock",)))
-
-
-def _cable(table: VirtualTable, where: str) -> dict[str, Any]:
-    return arguments(Cable, table.cable, f"{where}: [virtual.cable]")
-
-
-def serve_bench(bench: Bench, where: str, out: Console) -> None:
+def serve_bench(bench: BenchFile, out: Console) -> None:
     """Serve the virtual side of `bench` from this process until Ctrl-C.
 
     Raises:
         ConfigError: it has none, or none that has a wire.
     """
-    if isinstance(bench, DirectBench):
-        raise ConfigError(
-            "there is nothing to serve", where=where, got=f'shape = "{bench.shape}", called directly', outputs=UNTOUCHED,
-            allowed='shape = "waveform" or "spiking"', todo="train on it, or calibrate it, as it is",
-        )  # fmt: skip
-    if isinstance(bench, SpikingBench):
-        with spawn_board(_virtual_board(bench.virtual or {}, f"{where}: [virtual]")) as board:
-            out.print(f"board    {board.port}      a serial line; Ctrl-C ends the bench", soft_wrap=True)
-            out.print("control  {}:{}      newline-separated JSON; see docs/virtual_bench.md".format(*board.control.address))
-            _until_interrupted(out)
-        return
-    with build(replace(description(bench, where), transport="both")) as running:
-        host, port = running.control.address
-        for name, resource in running.resources.items():
-            out.print(f"{name:<8} {resource}      {running.sockets[name]}", soft_wrap=True)
-        out.print(f"{'control':<8} {host}:{port}      newline-separated JSON; see docs/virtual_bench.md", soft_wrap=True)
-        out.print("open them with any VISA client; Ctrl-C ends the bench")
-        _until_interrupted(out)
+    bench.how.serve(bench, out)
 
 
-def _until_interrupted(out: Console) -> None:
+def until_interrupted(out: Console) -> None:
+    """Wait for Ctrl-C."""
     try:
         threading.Event().wait()
     except KeyboardInterrupt:
         out.print("bench ended; its outputs are off with it")
+
+
+class Lingering(Protocol):
+    """The description of a virtual bench."""
+
+    linger_s: float
+    log_path: str | None
+
+
+V = TypeVar("V", bound=Any)
+
+
+def lingering(described: V, run: Path | None) -> V:
+    """It outlives a trainer that was killed, and writes to the run what its outputs did."""
+    log = None if run is None else str(run.resolve() / "bench.log")
+    return replace(described, linger_s=max(LINGER_S, described.linger_s), log_path=described.log_path or log)
+
+
+def check_address(table: InstrumentTable, virtual: bool, example: str) -> None:
+    """A real box has an address, a virtual one has none: with both, nobody could tell which of them is meant.
+
+    Raises: ConfigError.
+    """
+    if virtual and table.resource is not None:
+        raise ConfigError(
+            "both a real and a virtual instrument", where=table.place,
+            got=f'resource = "{table.resource}", and [virtual] tables', allowed="one of them", outputs=UNTOUCHED,
+            todo="remove [virtual] to drive the real one, else the resource",
+        )  # fmt: skip
+    if not virtual and table.resource is None:
+        raise ConfigError(
+            "no address", where=table.place, got="no resource, and no [virtual] tables in the file", outputs=UNTOUCHED,
+            todo=f'add resource = "{example}"; see hil list resources',
+        )  # fmt: skip
+
+
+def role(bench: BenchFile, name: str, key: str, place: str) -> InstrumentTable:
+    """The instrument that plays a role. Raises: ConfigError: there is none of that name."""
+    found = bench.instruments.get(name)
+    if found is None:
+        raise ConfigError(
+            "no such instrument", where=f"{place} {key}", got=f'"{name}"',
+            allowed=", ".join(bench.instruments) or "none is there", outputs=UNTOUCHED,
+            todo=f"add [instruments.{name}], or name one that is there",
+        )  # fmt: skip
+    return found
+
+
+def check_roles(bench: BenchFile, named: Sequence[str], place: str) -> None:
+    """Raises: ConfigError: an instrument without a role."""
+    idle = [name for name in bench.instruments if name not in named]
+    if idle:
+        raise ConfigError(
+            "instruments without a role", where=place, got=", ".join(idle), allowed=", ".join(named), outputs=UNTOUCHED,
+            todo="name them in [node], or remove them",
+        )  # fmt: skip

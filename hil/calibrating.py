@@ -34,7 +34,7 @@ from calibration.twin_fit import network_of
 from calibration.validity import Difference, aged, instruments_differ, settings_differ
 from hil.bench import Opened, open_bench
 from hil.certified import age_of, max_age_s, settings_of
-from hil.config import Bench, Using, find, read_bench
+from hil.config import BenchFile, find, read_bench
 from hil.device import Device, Provenance
 from hil.errors import (
     ConfigError,
@@ -47,8 +47,8 @@ from hil.errors import (
     NotCalibrated,
     Stopped,
 )
-from hil.naming import UNTOUCHED, construct, resolve
-from hil.nodes import Node, resilient_node, twin_of
+from hil.naming import UNTOUCHED, construct, resolve, twin_choice
+from hil.nodes import Node, resilient_node
 from hil.report.certificate import render
 from hil.run.live import telling
 from hil.run.recovery import Told
@@ -56,11 +56,6 @@ from hil.run.stopping import Stopping
 from hil.unknowns import Fittable
 
 FOLDER = Path("calibrations")
-SEQUENCES = {
-    "waveform": "calibration.waveform:waveform",
-    "mesh": "calibration.mesh:mesh",
-    "camera": "calibration.camera:camera",
-}
 OPENING, TWIN, HONESTY = "open", "twin", "honesty"
 CORRECTED = "sim_devices.corrected:Corrected"
 OFF = "off, read back"
@@ -84,11 +79,11 @@ def calibrate(path: Path, out: Path, seed: int, console: Console) -> Path:
         NotCalibrated: the bench is not good; what was found is saved, under a name that says so.
         Refused: nothing was driven. Stopped, Interrupted: nothing was saved. UnsafeOutputs.
     """
-    bench, where = read_bench(path), str(path)
-    procedures, settings = sequence(bench, where), settings_of(bench, where)
-    belief = _belief(bench, where)
+    bench = read_bench(path)
+    procedures, settings = sequence(bench), settings_of(bench)
+    belief = _belief(bench)
     taken_at, found = datetime.now().astimezone().isoformat(timespec="seconds"), Findings()
-    with _ending(path, found), Stopping() as stopping, closing(_steps(bench, where, procedures, seed, found, console)) as steps:
+    with _ending(path, found), Stopping() as stopping, closing(_steps(bench, procedures, seed, found, console)) as steps:
         for step in steps:
             found.steps.append(step)
             for line in told(len(found.steps), step):
@@ -107,19 +102,19 @@ def calibrate(path: Path, out: Path, seed: int, console: Console) -> Path:
     return saved
 
 
-def sequence(bench: Bench, where: str) -> tuple[Procedure, ...]:
+def sequence(bench: BenchFile) -> tuple[Procedure, ...]:
     """The procedures of the bench's shape, or those that its file names.
 
     Raises:
         ConfigError: there are none.
     """
-    place, named = f"{where}: [calibration] procedures", bench.calibration.procedures
-    if named is None and bench.shape not in SEQUENCES:
+    place, named = f"{bench.calibration.place} procedures", bench.calibration.procedures or bench.how.calibration
+    if not named:
         raise ConfigError(
-            f"nothing is known about calibrating a {bench.shape} bench", where=where, allowed=", ".join(SEQUENCES),
-            outputs=UNTOUCHED, todo='name your own steps: [calibration] procedures = "module:function"',
+            f"nothing is known about calibrating a {bench.shape} bench", where=bench.place, outputs=UNTOUCHED,
+            todo='name your own steps: [calibration] procedures = "module:function"',
         )  # fmt: skip
-    listed: Any = construct(resolve(named or SEQUENCES[bench.shape], place), {}, place)
+    listed: Any = construct(resolve(named, place), {}, place)
     wrong = [each for each in listed if not isinstance(each, Procedure)] if isinstance(listed, tuple) else [listed]
     if wrong:
         raise ConfigError(
@@ -151,16 +146,16 @@ def check(path: Path, folder: Path, console: Console) -> None:
     Raises:
         ConfigError, NotCalibrated: it does not; see above. LinkError, InstrumentError: of the bench.
     """
-    bench, where = read_bench(path), str(path)
+    bench = read_bench(path)
     file = newest(bench, path, folder)
     certificate = Certificate.load_good(file)
     console.print(f"checking {file}, {age_of(certificate)} old", markup=False, soft_wrap=True)
-    found = [*aged(certificate, datetime.now().astimezone(), max_age_s(bench, path))]
-    found += settings_differ(certificate, settings_of(bench, where))
+    found = [*aged(certificate, datetime.now().astimezone(), max_age_s(bench))]
+    found += settings_differ(certificate, settings_of(bench))
     with ExitStack() as stack:
-        opened, device = _opened(bench, where, console, stack)
+        opened, device = _opened(bench, console, stack)
         found += instruments_differ(certificate, opened.instruments)
-        worse = _worse(certificate, device, where, console) if device is not None and certificate.twin else ""
+        worse = _worse(certificate, device, console) if device is not None and certificate.twin else ""
     for difference in found:
         console.print(f" {'!' if difference.refuses else '~'} {difference}", markup=False, soft_wrap=True)
     if not found:
@@ -169,7 +164,7 @@ def check(path: Path, folder: Path, console: Console) -> None:
     console.print("it holds", markup=False)
 
 
-def newest(bench: Bench, path: Path, folder: Path) -> Path:
+def newest(bench: BenchFile, path: Path, folder: Path) -> Path:
     """The calibration that the bench file names, else the newest good one of this bench in `folder`.
 
     Raises:
@@ -189,12 +184,12 @@ def newest(bench: Bench, path: Path, folder: Path) -> Path:
 
 
 def _steps(
-    bench: Bench, where: str, procedures: Sequence[Procedure], seed: int, found: Findings, console: Console
+    bench: BenchFile, procedures: Sequence[Procedure], seed: int, found: Findings, console: Console
 ) -> Generator[Step, None, None]:
     """Every step, the bench open meanwhile; a bench that cannot be opened for what it measures is the only step."""
     with ExitStack() as stack:
         try:
-            opened, device = _opened(bench, where, console, stack)
+            opened, device = _opened(bench, console, stack)
         except MeasurementError as error:
             yield _faulted(OPENING, error)
             return
@@ -202,11 +197,11 @@ def _steps(
             console.print(f"{name:<7} {line}", markup=False, soft_wrap=True)
         if device is None:
             raise ConfigError(
-                "a board of neurons has no steps that hil calibrate could do", where=where, got=bench.shape,
-                allowed=", ".join(SEQUENCES), outputs=OFF, todo="calibrate a bench with one node",
+                "a chip of neurons has no steps that hil calibrate could do", where=bench.place, got=bench.shape,
+                allowed="a bench with one node", outputs=OFF, todo="calibrate a bench with one node",
             )  # fmt: skip
         found.instruments, found.provenance = opened.instruments, device.spec.provenance
-        belief = None if opened.twin is None else twin_of(opened.twin.use, opened.twin.settings(), f"{where}: [twin]")
+        belief = None if opened.twin is None else opened.twin.choice.build()
         fittable = _fittable(belief)
         if belief is not None and fittable is None:
             console.print(f"twin    {type(belief).__name__} does not say what is unknown of it, so it is not fitted")
@@ -224,9 +219,9 @@ def _fittable(twin: object) -> Fittable | None:
     return twin if isinstance(twin, Fittable) else None
 
 
-def _opened(bench: Bench, where: str, console: Console, stack: ExitStack) -> tuple[Opened, Device | None]:
+def _opened(bench: BenchFile, console: Console, stack: ExitStack) -> tuple[Opened, Device | None]:
     """The bench, and its device climbing the recovery ladder by itself as in training."""
-    opened = stack.enter_context(open_bench(bench, where))
+    opened = stack.enter_context(open_bench(bench))
     node = Node(opened.device, opened.chip, None, opened.facts, opened.resources, opened.patience, opened.guard.beat)
     return opened, resilient_node(node, _telling(console)).source
 
@@ -270,7 +265,7 @@ def _honest(use: str, subject: Subject, found: Found) -> Step:
     """How well the fitted twin foretells the node, on probes that it was not fitted to."""
     assert subject.belief is not None  # or this is not among the procedures
     model = _model(use, subject.belief, found[TWIN])
-    seen = honesty(subject.device, twin_of(model.use, dict(model.settings), "the fitted twin"))
+    seen = honesty(subject.device, twin_choice(model.use, model.settings, "the fitted twin").build())
     unit = subject.device.spec.outputs.unit
     figures = {name: float(getattr(seen, name)) for name in ("bias", "spread", "correlation", "noise", "points")}
     return Step(HONESTY, f"the twin {_said(seen, unit)}", residual_rms=seen.error, residual_unit=unit, figures=figures)
@@ -285,11 +280,11 @@ def _rounded(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _worse(certificate: Certificate, device: Device, where: str, console: Console) -> str:
+def _worse(certificate: Certificate, device: Device, console: Console) -> str:
     """Why the certified twin does not stand for the node any more, or ""."""
     assert certificate.twin is not None  # asked by who looked
     model = certificate.twin
-    twin = twin_of(model.use, dict(model.settings), f"{where}: the calibration's [twin]")
+    twin = twin_choice(model.use, model.settings, f"{certificate.name}: [twin]").build()
     seen, before = honesty(device, twin), certificate.step(HONESTY)
     unit = device.spec.outputs.unit
     console.print(f"   the twin {_said(seen, unit)}", markup=False, soft_wrap=True)
@@ -318,12 +313,12 @@ def _judged(file: Path, found: Sequence[Difference], worse: str, path: Path) -> 
         )  # fmt: skip
 
 
-def _belief(bench: Bench, where: str) -> Model | None:
+def _belief(bench: BenchFile) -> Model | None:
     """The data sheet's twin, with every setting that it says it has."""
-    table: Using | None = getattr(bench, "twin", None)
+    table = bench.twin
     if table is None:
         return None
-    twin = _fittable(twin_of(table.use, table.settings(), f"{where}: [twin]"))
+    twin = _fittable(table.choice.build())
     return Model(table.use, table.settings() if twin is None else dict(twin.settings()))
 
 

@@ -17,22 +17,18 @@ its age.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from calibration.certificate import Certificate, Instrument
 from calibration.validity import Difference, age_s, aged, instruments_differ, settings_differ, span
-from drivers.waveform import WaveformSettings
-from hil.config import Bench, CalibrationTable, InstrumentTable, Using, find, read_bench
+from hil.config import BenchFile, find
 from hil.errors import ConfigError, WrongInstrument
-from hil.naming import UNTOUCHED, arguments, resolve
-from hil.units import quantity
+from hil.naming import UNTOUCHED, Choice, twin_choice
 
 FILE = "calibration.toml"
-NOT_SETTINGS = ("scpi", "link", "expect", "provenance")  # of a driver: what the bench gives it
-SHAPES = {"waveform": WaveformSettings}  # the class behind the table that has a shape's name
 
 
 @dataclass(frozen=True)
@@ -46,10 +42,10 @@ class Certified:
     said: tuple[str, ...]
 
     @property
-    def twin(self) -> Using | None:
-        """The belief that it found."""
+    def twin(self) -> Choice | None:
+        """The twin that it fitted."""
         model = self.certificate.twin
-        return None if model is None else Using.model_validate({"use": model.use, **model.settings})
+        return None if model is None else twin_choice(model.use, model.settings, f"{self.path}: [twin]")
 
     @property
     def title(self) -> str:
@@ -72,79 +68,65 @@ class Certified:
         return tuple(f"calibration {self.path.name}: {difference}" for difference in found)
 
 
-def certified(bench: Bench, where: Path, kept: bool = False, now: datetime | None = None) -> Certified | None:
-    """The calibration of `bench`, read from the file `where`, or None if it names none.
+def certified(bench: BenchFile, kept: bool = False, now: datetime | None = None) -> Certified | None:
+    """The calibration of `bench`, or None if it names none.
 
     Args:
-        kept: `where` is a run's copy, and the calibration lies beside it. now: with zone.
+        kept: the bench file is a run's copy, and the calibration lies beside it. now: with zone.
     Raises:
         ConfigError: it is missing, damaged or failed; or, unless the policy is to warn, of other settings or stale.
     """
-    table = bench.calibration
+    table, where = bench.calibration, bench.file
     if table.use is None:
         return None
-    place = f"{where}: [calibration]"
     path = where.parent / FILE if kept else find(table.use, where)
     certificate = Certificate.load_good(path)
     if certificate.shape != bench.shape:
         raise ConfigError(
-            "the calibration is of a bench of another shape", where=place, got=certificate.shape, allowed=bench.shape,
+            "the calibration is of a bench of another shape", where=table.place, got=certificate.shape, allowed=bench.shape,
             outputs=UNTOUCHED, todo=_todo(str(where), "name another"),
         )  # fmt: skip
-    found = [*settings_differ(certificate, settings_of(bench, str(where)))]
-    most_s = _max_age_s(table, place)
-    old = [*aged(certificate, now or datetime.now().astimezone(), most_s)]
+    found = [*settings_differ(certificate, settings_of(bench))]
+    old = [*aged(certificate, now or datetime.now().astimezone(), max_age_s(bench))]
     if not kept:
         found += old
     if found and table.policy == "refuse":
         raise ConfigError(
-            f"the calibration {path.name} does not hold here", where=place, got=_listed(found),
+            f"the calibration {path.name} does not hold here", where=table.place, got=_listed(found),
             allowed="the bench as it was calibrated", outputs=UNTOUCHED, todo=_todo(str(where), "undo the change"),
         )  # fmt: skip
     told = [*found, *(old if kept else [])]
     return Certified(path, certificate, table.policy, str(where), tuple(f"calibration {path.name}: {each}" for each in told))
 
 
-def settings_of(bench: Bench, where: str) -> dict[str, dict[str, Any]]:
-    """The tables of `bench` that change what is measured, by name: of every instrument, and the one named as the shape.
+def settings_of(bench: BenchFile) -> dict[str, dict[str, Any]]:
+    """The tables of `bench` that change what is measured, by name: of every instrument, and those of its shape.
 
     Addresses, timeouts, recovery, logs, safety and the virtual side do not; who answers is judged by serial number.
-
-    Raises:
-        ConfigError: an unknown key or driver.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for name in type(bench).model_fields:
-        value, place = getattr(bench, name), f"{where}: [{name}]"
-        if isinstance(value, InstrumentTable):
-            given = arguments(resolve(value.use, place), value.settings(), place, skip=NOT_SETTINGS)
-            found[name] = {"use": value.use, **_plain(given)}
-        elif name == bench.shape and isinstance(value, Mapping):
-            made = SHAPES.get(name)
-            found[name] = _plain(asdict(made(**arguments(made, value, place))) if made else value)
-    return found
+    found = {name: {"use": one.use, **_plain(one.choice.settings)} for name, one in bench.instruments.items()}
+    return found | {name: _plain(table) for name, table in bench.how.settings(bench).items()}
 
 
-def belief_of(bench: Bench, where: Path, kept: bool) -> Using | None:
+def belief_of(bench: BenchFile, kept: bool) -> Choice | None:
     """What is believed of the node: what its calibration found, else the bench file's [twin].
 
     Raises: as `certified`.
     """
-    pinned = certified(bench, where, kept)
+    pinned = certified(bench, kept)
     found = None if pinned is None else pinned.twin
-    return found or getattr(bench, "twin", None)
+    return found or (None if bench.twin is None else bench.twin.choice)
 
 
-def bench_files(name: str, near: Path) -> dict[str, bytes]:
-    """What a run keeps of the bench file `name`: its copy, and that of the calibration it uses, by their names in the folder.
+def bench_files(bench: BenchFile) -> dict[str, bytes]:
+    """What a run keeps of a bench: its file, and that of the calibration it uses, by their names in the folder.
 
     Raises:
-        ConfigError: one of them is missing, or the bench file makes no sense.
+        ConfigError: one of them is missing.
     """
-    path = find(name, near)
-    use = read_bench(path).calibration.use
-    kept = {"bench.toml": path.read_bytes()}
-    return kept if use is None else {**kept, FILE: find(use, path).read_bytes()}
+    use = bench.calibration.use
+    kept = {"bench.toml": bench.file.read_bytes()}
+    return kept if use is None else {**kept, FILE: find(use, bench.file).read_bytes()}
 
 
 def age_of(certificate: Certificate) -> str:
@@ -152,17 +134,14 @@ def age_of(certificate: Certificate) -> str:
     return span(max(0.0, age_s(certificate, datetime.now().astimezone())))
 
 
-def max_age_s(bench: Bench, where: Path) -> float:
+def max_age_s(bench: BenchFile) -> float:
     """Raises: ConfigError: it is no time."""
-    return _max_age_s(bench.calibration, f"{where}: [calibration]")
-
-
-def _max_age_s(table: CalibrationTable, place: str) -> float:
-    seconds = quantity(table.max_age, "second", f"{place} max_age")
+    table = bench.calibration
+    seconds = table.quantity("max_age", "second")
     if not seconds > 0:
         raise ConfigError(
-            "not an age", where=f"{place} max_age", got=f"{table.max_age}", allowed='above 0, as "24 h"', outputs=UNTOUCHED,
-            todo="correct the value",
+            "not an age", where=f"{table.place} max_age", got=f"{table.max_age}", allowed='above 0, as "24 h"',
+            outputs=UNTOUCHED, todo="correct the value",
         )  # fmt: skip
     return seconds
 

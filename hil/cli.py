@@ -10,7 +10,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
@@ -113,23 +113,24 @@ def train(
     wire
         Keep what is said to every instrument in wire/ in the run folder; the same as --set train.wire=true.
     """
+    from hil import launch
     from hil.config import dump, read_experiment
     from hil.files import write_atomic
     from hil.run.folder import RunFolder
 
     chosen = read_experiment(experiment, (*set, *["train.record=true"] * record, *["train.wire=true"] * wire))
     kept = {}
-    if chosen.device.bench is not None:
+    if chosen.bench is not None:
         from hil.certified import bench_files
 
-        kept = bench_files(chosen.device.bench, experiment)
+        kept = bench_files(chosen.bench)
     folder = RunFolder.create(run or _fresh(chosen.name or experiment.stem))
     with folder.owned():
         try:
             for name, payload in kept.items():
                 write_atomic(folder.path / name, payload)
             folder.write_config(dump(chosen))
-            _execute(folder, experiment, None)
+            _execute(folder, lambda: launch.launch(folder, chosen, out))
         except (HilError, KeyboardInterrupt) as error:
             noted = (folder.path / "journal.jsonl").exists() and not isinstance(error, Refused)
             if not noted and not any(folder.checkpoints.glob("*")):
@@ -233,15 +234,15 @@ def resume(
         if plan.finish == ("report.html",):
             out.print(f"report  {launch.report(folder)}", soft_wrap=True)
         else:
-            _execute(folder, folder.config, plan.start)
+            _execute(folder, lambda: launch.resume(folder, plan.start, out))
 
 
-def _execute(folder: Any, origin: Path, start: Path | None) -> None:
-    """Train what the folder's config.toml says, from `start` if given, and report."""
+def _execute(folder: Any, trained: Callable[[], Mapping[str, Any]]) -> None:
+    """Train, and report."""
     from hil import launch
 
     with folder.owned():
-        summary = launch.launch(folder, origin, start, out)
+        summary = trained()
         page = launch.report(folder)
     out.print(
         f"done in {summary['wall_s']:.0f} s. test {summary['test_accuracy']:.1%} "
@@ -417,7 +418,7 @@ def serve(bench: Path, /) -> None:
     from hil.bench import serve_bench
     from hil.config import read_bench
 
-    serve_bench(read_bench(bench), str(bench), out)
+    serve_bench(read_bench(bench), out)
 
 
 @app.command(name="list")
@@ -440,9 +441,7 @@ def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] 
 @app.command
 def describe(name: str, /) -> None:
     """What module:Class (or one of our short names) is, and its settings with units and defaults."""
-    from hil.experiment import LEARNERS
-    from hil.naming import resolve
-    from hil.nodes import CHIPS, TWINS
+    from hil.naming import CHIPS, LEARNERS, TWINS, resolve
 
     target = resolve(name, f"hil describe {name}", {**LEARNERS, **TWINS, **CHIPS})
     if not (inspect.isclass(target) or inspect.isfunction(target)):

@@ -34,11 +34,11 @@ from rich.console import Console
 from rich.table import Table
 
 from hil.certified import bench_files
-from hil.config import Experiment, Section, checked, dump, find, override, read_toml
+from hil.config import Experiment, Section, checked, dump, experiment_of, find, override, read_toml
 from hil.errors import ConfigError, Interrupted, RunError, Stopped
-from hil.experiment import checked_settings, dataset
+from hil.experiment import dataset, prepared
 from hil.files import write_atomic
-from hil.launch import launch
+from hil.launch import launch, resume
 from hil.naming import UNTOUCHED
 from hil.report import render
 from hil.report.comparing import outcome, table, write
@@ -79,13 +79,12 @@ class Comparison(Section):
 
 @dataclass(frozen=True)
 class Cell:
-    """One run to be. origin: the file that the names of other files in it are relative to."""
+    """One run to be."""
 
     learner: str
     device: str
     experiment: Experiment
     folder: Path
-    origin: Path
 
 
 def read(path: Path) -> Comparison:
@@ -103,7 +102,7 @@ def run(file: Comparison, path: Path, out: Path, console: Console) -> Standings:
     """
     listed = list(cells(file, path, out))
     for cell in listed:
-        checked_settings(cell.experiment, f"{path} ({cell.learner} on {cell.device})")
+        prepared(cell.experiment)
         _fits(cell)
     data = dataset(listed[0].experiment)
     out.mkdir(parents=True, exist_ok=True)
@@ -142,8 +141,7 @@ def cells(file: Comparison, path: Path, out: Path) -> Iterator[Cell]:
         for device, on in devices.items():
             for learner, by in learners.items():
                 folder = out / "runs" / _slug(learner) / _slug(device) / f"seed-{seed}"
-                origin = path if on.settings() else base
-                yield Cell(learner, device, _experiment(file, base, path, by, on, seed), folder, origin)
+                yield Cell(learner, device, _experiment(file, base, path, by, on, seed), folder)
 
 
 def tables(standings: Standings) -> Iterator[Table]:
@@ -167,7 +165,7 @@ def _experiment(file: Comparison, base: Path, path: Path, by: Entry, on: Entry, 
     made["train"] = {**made.get("train", {}), **{key: value for key, value in terms.items() if value is not None}}
     for text in (*on.set, *by.set):
         override(made, text)
-    return checked(Experiment, made, str(path))
+    return experiment_of(made, path, near=path if on.settings() else base)
 
 
 def _named(entries: Sequence[Entry], kind: str, path: Path, otherwise: str = "") -> Mapping[str, Entry]:
@@ -215,15 +213,15 @@ def _train(cell: Cell) -> None:
             with folder.owned():  # by nobody else
                 shutil.rmtree(cell.folder)  # nothing was committed
         folder = RunFolder.create(cell.folder)
-        bench = cell.experiment.device.bench
-        for name, payload in {} if bench is None else bench_files(bench, cell.origin).items():
+        bench = cell.experiment.bench
+        for name, payload in {} if bench is None else bench_files(bench).items():
             write_atomic(folder.path / name, payload)
         folder.config.write_text(dump(cell.experiment))
         write_atomic(folder.path / ASKED, dump(cell.experiment).encode())
-        launch(folder, cell.origin, None, quiet)
+        launch(folder, cell.experiment, quiet)
     else:
         with folder.owned():
-            launch(folder, folder.config, plan(inspect(folder.path)).start, quiet)
+            resume(folder, plan(inspect(folder.path)).start, quiet)
     render(folder.path)
 
 

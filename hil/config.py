@@ -20,35 +20,126 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from hil import toml
 from hil.errors import ConfigError
-from hil.naming import KINDS, UNTOUCHED, shortened, unknown
+from hil.naming import (
+    CHIPS,
+    KINDS,
+    LEARNERS,
+    SHAPES,
+    SYNAPSES,
+    UNTOUCHED,
+    Choice,
+    choice,
+    construct,
+    keeps,
+    resolve,
+    shortened,
+    twin_choice,
+    unknown,
+)
+from hil.units import quantity
 
 M = TypeVar("M", bound=BaseModel)
+GIVEN = ("scpi", "link", "expect", "provenance")  # what a bench gives to a driver; the rest are its settings
 
 
-class Section(BaseModel):
-    """A table of a file; keys that it does not know are errors."""
+class Table(BaseModel):
+    """A table of a file, which knows where it stands once the whole file was checked."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    _place: str = PrivateAttr(default="")
+
+    @property
+    def place(self) -> str:
+        """File and section, for messages: "experiment.toml: [learner]"."""
+        return self._place
+
+    def settle(self, place: str) -> None:
+        """Called once, with the place, when the whole file has been checked; a table that names a class finds it now.
+
+        Raises:
+            ConfigError: there is no such class, or it does not take these settings.
+        """
+        self._place = place
+
+    def changed(self, **settings: Any) -> Self:
+        """The same table with other settings, checked. Raises: ConfigError."""
+        made = checked(type(self), {**self.model_dump(exclude_none=True), **settings}, self.place)
+        made.settle(self.place)
+        return made
+
+    def quantity(self, key: str, unit: str) -> float:
+        """The value of `key` in `unit`. Raises: ConfigError: it is of another kind."""
+        return quantity(getattr(self, key), "dimensionless" if unit == "1" else unit, f"{self._place} {key}")
+
+
+class Section(Table):
+    """A table whose keys are all known; another one is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Using(BaseModel):
-    """A table whose `use` names a class; the other keys are that class's settings, checked when it is built."""
+class Using(Table):
+    """A table whose `use` names a class; the other keys are that class's settings."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     use: str
+    _choice: Choice | None = PrivateAttr(default=None)
 
     def settings(self) -> dict[str, Any]:
+        """As they are written."""
         return dict(self.model_extra or {})
+
+    @property
+    def choice(self) -> Choice:
+        """The class, and its settings checked."""
+        assert self._choice is not None, "only a table of a file that was read knows its class"
+        return self._choice
+
+    def settle(self, place: str) -> None:
+        super().settle(place)
+        self._choice = self.chosen(place)
+
+    def chosen(self, place: str) -> Choice:
+        """Find the class and check the settings. Raises: ConfigError."""
+        return choice(self.use, self.settings(), place)
+
+
+class LearnerTable(Using):
+    """A rule that learns: one of LEARNERS, or "module:Class"."""
+
+    def chosen(self, place: str) -> Choice:
+        made = resolve(self.use, place, LEARNERS)
+        keeps(made, ("Settings", "build", "step", "predict"), "a Learner", self.use, place)
+        found = choice(self.use, self.settings(), place, made=made.Settings)
+        return Choice(self.use, made, {"settings": found.build()}, place)
+
+    @property
+    def rule(self) -> Any:
+        """The class of the learner."""
+        return self.choice.made
+
+    @property
+    def options(self) -> Any:
+        """An object of the learner's class Settings."""
+        return self.choice.settings["settings"]
+
+
+class TwinTable(Using):
+    """A twin: one of TWINS, or "module:Class"."""
+
+    def chosen(self, place: str) -> Choice:
+        return twin_choice(self.use, self.settings(), place)
 
 
 class Data(Section, strict=True):
@@ -70,28 +161,56 @@ class FeedbackTable(Section, strict=True):
     kernel: Annotated[int, Field(gt=0)] = 3
 
 
-class NetworkTable(BaseModel):
+class NetworkTable(Using):
     """Linear synapses of these widths; or `use`, a function of the other keys that returns the list of synapses."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
     use: str = "dense"
     pieces: Annotated[int, Field(ge=1)] = 1
     feedback: FeedbackTable | None = None
 
-    def settings(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
+    def chosen(self, place: str) -> Choice:
+        return choice(self.use, self.settings(), place, SYNAPSES, skip=("shape",) if "shape" not in self.settings() else ())
 
 
-class DeviceTable(BaseModel):
+class DeviceTable(Table):
     """A bench file, a class, or a chip that gives every layer an array of its own; a network without it is refused."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     bench: str | None = None
     use: str | None = None
     chip: str | None = None
+    _choice: Choice | None = PrivateAttr(default=None)
 
     def settings(self) -> dict[str, Any]:
+        """As they are written."""
         return dict(self.model_extra or {})
+
+    @property
+    def choice(self) -> Choice | None:
+        """The class of a twin or of a chip, and its settings checked; None for a bench."""
+        return self._choice
+
+    def settle(self, place: str) -> None:
+        super().settle(place)
+        given = [name for name in ("bench", "use", "chip") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ConfigError(
+                "one device is needed", where=place, got=" and ".join(given) or "none", outputs=UNTOUCHED,
+                allowed='bench = "benches/….toml", use = "module:Class" for a node, or chip = "module:Class" for neurons',
+            )  # fmt: skip
+        if self.use is not None:
+            self._choice = twin_choice(self.use, self.settings(), place)
+        elif self.chip is not None:
+            self._choice = _chip_choice(self.chip, self.settings(), place)
+
+
+def _chip_choice(use: str, settings: Mapping[str, Any], place: str) -> Choice:
+    """A chip. One whose class has Settings is made of them and a seed; any other of its settings alone."""
+    made = resolve(use, place, CHIPS)
+    of = getattr(made, "Settings", None)
+    found = choice(use, settings, place, made=made if of is None else of)
+    keywords = found.settings if of is None else {"settings": found.build()}
+    return Choice(use, made, keywords, place, "a Chip", ("array", "close"))
 
 
 class EncodeTable(Section, strict=True):
@@ -106,13 +225,16 @@ class DecodeTable(Section, strict=True):
     scale: float | str
 
 
-class OptimizerTable(BaseModel):
+class OptimizerTable(Using, strict=True):
+    """An optimiser of torch.optim, or "module:Class"; lr is its learning rate."""
+
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, strict=True)
     use: str = "Adam"
     lr: Annotated[float, Field(gt=0)] = 1e-3
 
-    def settings(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
+    def chosen(self, place: str) -> Choice:
+        known = {name: f"torch.optim:{name}" for name in torch.optim.__all__ if name[0].isupper() and name != "Optimizer"}
+        return choice(self.use, self.settings(), place, known, skip=("params", "lr"))
 
 
 class TrainTable(Section, strict=True):
@@ -165,16 +287,40 @@ class Experiment(Section):
 
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
     name: str = ""
-    data: Data = Data()
+    data: Data = Field(default_factory=Data)
     network: NetworkTable
     device: DeviceTable
-    encode: EncodeTable = EncodeTable()
+    encode: EncodeTable = Field(default_factory=EncodeTable)
     decode: DecodeTable | None = None
-    learner: Using
-    optimizer: OptimizerTable = OptimizerTable()
-    train: TrainTable = TrainTable()
+    learner: LearnerTable
+    optimizer: OptimizerTable = Field(default_factory=OptimizerTable)
+    train: TrainTable = Field(default_factory=TrainTable)
     sentinel: SentinelTable | None = None
-    alarm: AlarmTable = AlarmTable()
+    alarm: AlarmTable = Field(default_factory=AlarmTable)
+    _near: Path = PrivateAttr(default=Path("experiment.toml"))
+    _bench: BenchFile | None = PrivateAttr(default=None)
+    _kept: bool = PrivateAttr(default=False)
+
+    @property
+    def near(self) -> Path:
+        """The file that names of other files are relative to."""
+        return self._near
+
+    @property
+    def bench(self) -> BenchFile | None:
+        """What [device] bench names, read."""
+        return self._bench
+
+    @property
+    def kept(self) -> bool:
+        """The bench is a run folder's copy, and its calibration lies beside it."""
+        return self._kept
+
+    def on_bench(self, bench: BenchFile, kept: bool = False) -> Self:
+        """The same experiment on a bench that was read from another file. kept: a run folder's copy."""
+        made = self.model_copy()
+        made._bench, made._kept = bench, kept
+        return made
 
 
 class InstrumentTable(Using):
@@ -187,22 +333,8 @@ class InstrumentTable(Using):
     model: str | None = None
     serial: str | None = None
 
-
-class VirtualTable(Section):
-    """The simulated side of a bench: which boxes, which node, how they are served. linger_s: how long it outlives its parent.
-    log_path: a file that is told what the outputs do. faults: see docs/virtual_bench.md. specimen: the node and the cable stray
-    from these tables as a specimen does, drawn from this number; left out: they are as they stand here."""
-
-    seed: int = 0
-    specimen: Annotated[int, Field(ge=0, strict=True)] | None = None
-    transport: Literal["hislip", "socket"] = "hislip"
-    linger_s: Annotated[float, Field(ge=0)] = 0.0
-    log_path: str | None = None
-    faults: list[dict[str, Any]] = []
-    awg: Using
-    scope: Using
-    node: Using
-    cable: dict[str, Any] = {}
+    def chosen(self, place: str) -> Choice:
+        return choice(self.use, self.settings(), place, skip=GIVEN)
 
 
 class LogTable(Section, strict=True):
@@ -231,78 +363,53 @@ class CalibrationTable(Section):
     network: bool = False
 
 
-class SlewTable(Section):
-    """slew_v_per_s: the drive goes down no faster than this before the output goes off; left out: off at once."""
+class SafeTable(Section):
+    """order: names of instruments, the first is made safe first; those that it does not name come last."""
 
-    slew_v_per_s: Annotated[float, Field(gt=0)] | None = None
-
-
-class WaveformSafe(Section):
-    """order: of the instruments that drive something."""
-
-    order: tuple[Literal["awg"], ...] = ("awg",)
-    awg: SlewTable = SlewTable()
-
-
-class SpikingSafe(Section):
-    order: tuple[Literal["board"], ...] = ("board",)
-
-
-class SpikingBench(Section):
-    """A bench of the spiking shape: a board of neurons on a serial line. virtual: the simulated board, instead of a port."""
-
-    name: str
-    shape: Literal["spiking"]
-    board: InstrumentTable
-    recovery: dict[str, Any] = {}
-    log: LogTable = LogTable()
-    virtual: dict[str, Any] | None = None
-    safe: SpikingSafe = SpikingSafe()
-    guardian: GuardianTable = GuardianTable()
-    calibration: CalibrationTable = CalibrationTable()
+    order: tuple[str, ...] = ()
 
 
 class BenchFile(Section):
-    """A bench of the waveform shape: AWG -> node -> scope."""
+    """What the files of all benches have in common: named instruments, and a shape that makes a node of them.
+
+    A shape adds tables of its own: see hil/build/shapes/shape.py.
+    """
 
     name: str
-    shape: Literal["waveform"] = "waveform"
-    awg: InstrumentTable
-    scope: InstrumentTable
-    waveform: dict[str, Any]
+    shape: str
+    instruments: dict[str, InstrumentTable] = {}
+    twin: TwinTable | None = None
+    safe: SafeTable = Field(default_factory=SafeTable)
     recovery: dict[str, Any] = {}
-    log: LogTable = LogTable()
-    twin: Using | None = None
-    virtual: VirtualTable | None = None
-    safe: WaveformSafe = WaveformSafe()
-    guardian: GuardianTable = GuardianTable()
-    calibration: CalibrationTable = CalibrationTable()
-
-
-class DirectTable(Section):
-    """The node of a bench that has no instruments. seed: of its noise."""
-
-    seed: int = 0
-    node: Using
-
-
-class DirectBench(Section):
-    """A bench of many channels at once: a mesh of interferometers, or a modulator, a medium and a camera. There are no drivers
-    for heater boards, modulators and cameras yet, so it is virtual, and its twin is called directly."""
-
-    name: str
-    shape: Literal["mesh", "camera"]
-    virtual: DirectTable
-    twin: Using | None = None
-    calibration: CalibrationTable = CalibrationTable()
+    log: LogTable = Field(default_factory=LogTable)
+    guardian: GuardianTable = Field(default_factory=GuardianTable)
+    calibration: CalibrationTable = Field(default_factory=CalibrationTable)
+    _file: Path = PrivateAttr(default=Path("bench.toml"))
+    _how: Any = PrivateAttr(default=None)
 
     @property
-    def log(self) -> LogTable:
-        """There is no wire."""
-        return LogTable()
+    def file(self) -> Path:
+        """Where it was read from."""
+        return self._file
 
+    @property
+    def how(self) -> Any:
+        """The Shape."""
+        return self._how
 
-Bench = BenchFile | SpikingBench | DirectBench
+    @property
+    def simulated(self) -> bool:
+        """Its instruments are simulated; a shape that can be says so."""
+        return getattr(self, "virtual", None) is not None
+
+    def settle(self, place: str) -> None:
+        super().settle(place)
+        wrong = [name for name in self.safe.order if name not in self.instruments]
+        if wrong:
+            raise ConfigError(
+                "no such instrument", where=f"{place}: [safe] order", got=", ".join(wrong), outputs=UNTOUCHED,
+                allowed=", ".join(self.instruments), todo="name instruments of this bench",
+            )  # fmt: skip
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -326,8 +433,15 @@ def read_toml(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """The experiment in `path`, with `section.key=value` overrides applied.
+def read_experiment(
+    path: Path, overrides: Sequence[str] = (), near: Path | None = None, bench: Path | None = None
+) -> Experiment:
+    """The experiment in `path`, every class that it names found and every setting checked.
+
+    Args:
+        overrides: section.key=value, over what the file says.
+        near: the file that names of other files are relative to, if it is not `path`.
+        bench: the bench file of a run folder, instead of the one that [device] names.
 
     Raises:
         ConfigError: names file, section, key, what was found and what is allowed.
@@ -335,38 +449,65 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     table = read_toml(path)
     for text in overrides:
         override(table, text)
+    return experiment_of(table, path, near, bench)
+
+
+def experiment_of(table: Mapping[str, Any], path: Path, near: Path | None = None, bench: Path | None = None) -> Experiment:
+    """The experiment that `table`, read from `path`, describes. Arguments and errors as of `read_experiment`."""
+    near = near or path
     learner = table.get("learner")
     if isinstance(learner, dict) and str(learner.get("feedback", "")).endswith(".toml"):  # a run holds all that it depends on
-        learner["feedback"] = read_toml(find(str(learner["feedback"]), path))
-    return checked(Experiment, table, str(path))
+        feedback = read_toml(find(str(learner["feedback"]), near))
+        table = {**table, "learner": {**learner, "feedback": feedback}}
+    found = checked(Experiment, table, str(path))
+    found._near = near
+    if found.device.bench is not None:
+        kept = bench is not None and bench.is_file()
+        return found.on_bench(read_bench(bench if bench is not None and kept else find(found.device.bench, near)), kept)
+    return found
 
 
-def read_bench(path: Path) -> Bench:
-    """Raises: ConfigError."""
+def read_bench(path: Path) -> BenchFile:
+    """The bench in `path`, as its shape has it. Raises: ConfigError."""
     table = read_toml(path)
-    if table.get("shape") == "spiking":
-        return checked(SpikingBench, table, str(path))
-    if table.get("shape") in ("mesh", "camera"):
-        return checked(DirectBench, _without_instruments(table, str(path)), str(path))
-    return checked(BenchFile, table, str(path))
+    return bench_of(table, path)
 
 
-def _without_instruments(table: dict[str, Any], where: str) -> dict[str, Any]:
-    shape, virtual = table["shape"], table.get("virtual")
-    parts = {**table, **{f"virtual.{key}": value for key, value in (virtual if isinstance(virtual, dict) else {}).items()}}
-    boxes = [
-        name
-        for name, part in parts.items()
-        if isinstance(part, dict) and {"use", "resource"} & set(part) and name not in ("twin", "virtual.node", "calibration")
-    ]
-    if boxes or virtual is None:
+def bench_of(table: Mapping[str, Any], path: Path) -> BenchFile:
+    """The bench that `table`, read from `path`, describes. Raises: ConfigError."""
+    _of_this_edition(table, path)
+    shape = table.get("shape")
+    if not isinstance(shape, str):
         raise ConfigError(
-            f"there are no instruments of the {shape} shape yet, so such a bench is virtual", where=where,
-            got=", ".join(f"[{name}]" for name in boxes) or "no [virtual.node]", outputs=UNTOUCHED,
-            allowed="[virtual.node], a twin that is called directly",
-            todo="remove these tables" if boxes else f"add [virtual.node], as in benches/ for shape = \"{shape}\"",
+            "shape is missing" if shape is None else "shape is no text", where=str(path), outputs=UNTOUCHED,
+            allowed=", ".join(SHAPES) + " or module:Shape", todo='add shape = "waveform", or another of these',
         )  # fmt: skip
-    return table
+    made = resolve(shape, f"{path}: shape", SHAPES)
+    keeps(made, ("Bench", "open"), "a Shape", shape, f"{path}: shape")
+    how = construct(made, {}, f"{path}: shape")
+    found: BenchFile = checked(how.Bench, table, str(path))
+    found._file, found._how = path, how
+    return found
+
+
+def _of_this_edition(table: Mapping[str, Any], path: Path) -> None:
+    """Refuse a bench file whose instruments are tables of their own, and say which lines to change."""
+    old = [
+        key for key, value in table.items() if isinstance(value, Mapping) and key not in ("twin", "virtual") and "use" in value
+    ]
+    old = [key for key in old if key not in ("node", "calibration")]
+    slew = [key for key in table.get("safe", {}) if key != "order"] if isinstance(table.get("safe"), Mapping) else []
+    if not old:
+        return
+    lines = [f"[{key}] becomes [instruments.{key}]" for key in old]
+    lines += [f'[safe.{key}] slew_v_per_s becomes slew = "… V/s" in [instruments.{key}]' for key in slew]
+    roles = {"awg": 'drive = "awg"', "scope": 'read = "scope"', "board": 'board = "board"'}
+    node = ", ".join(roles[key] for key in old if key in roles)
+    lines += [f"add [node] {node}"] if node and "node" not in table else []
+    raise ConfigError(
+        "this bench file is of the first edition", where=str(path), got=", ".join(f"[{key}]" for key in old), outputs=UNTOUCHED,
+        allowed="named instruments, and their roles in [node]", todo="; ".join(lines),
+    )  # fmt: skip
 
 
 def dump(model: BaseModel) -> str:
@@ -429,11 +570,28 @@ def checked(model: type[M], table: Mapping[str, Any], where: str) -> M:
         ConfigError: the first unknown key with the nearest known one, or the first wrong value.
     """
     try:
-        return model.model_validate(table)
+        found = model.model_validate(table)
     except pydantic.ValidationError as error:
         faults = error.errors(include_url=False)
         first = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])  # a misspelt key explains a missing one
         raise _explained(model, first, where, error.error_count()) from None
+    for path, part in _tables(found):
+        part.settle(f"{where}: [{path}]" if path else where)
+    return found
+
+
+def _tables(value: object, path: str = "") -> Iterator[tuple[str, Table]]:
+    """Every table of a file with the name of its section, the whole file first."""
+    if isinstance(value, Table):
+        yield path, value
+        for name in type(value).model_fields:
+            yield from _tables(getattr(value, name), f"{path}.{name}" if path else name)
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _tables(part, f"{path}.{name}")
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tables(part, path)
 
 
 def _explained(model: type[BaseModel], fault: Any, where: str, count: int) -> ConfigError:

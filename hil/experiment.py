@@ -7,7 +7,7 @@ its transfer curve measured, the network built around it. Whatever was opened is
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -21,13 +21,13 @@ from calibration.steering import Steered
 from hil import accelerator, watching
 from hil.architecture import closing, largest, on_chip, on_node, synapses
 from hil.chance import generator
-from hil.config import Experiment, default_threads
+from hil.config import DecodeTable, Experiment, default_threads
 from hil.data import Dataset, load, subset
 from hil.device import Device, Port
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
 from hil.learner import Learner
-from hil.naming import UNTOUCHED, arguments, construct, keeps, resolve
+from hil.naming import UNTOUCHED, construct
 from hil.network import Network
 from hil.nodes import Node, opened_node, resilient_node
 from hil.run import diagnostics
@@ -38,32 +38,12 @@ from hil.run.summary import Labels
 from hil.run.transfer import Transfer, foretold, measure, probed
 from hil.shift import shifted
 from hil.synapses import channels_of, flat_widths
-from hil.units import quantity
 from sim_devices.twin import follow
 
 if TYPE_CHECKING:
     from calibration.sentinel import DriftSentinel
     from hil.run.tape import Tape
 
-LEARNERS = {
-    "adfa": "hil.learners.adfa:ADFA",
-    "dfa": "hil.learners.dfa:DFA",
-    "backprop": "hil.learners.backprop:Backprop",
-    "pat": "hil.learners.pat:PAT",
-    "spsa": "hil.learners.spsa:SPSA",
-    "last_layer": "hil.learners.last_layer:LastLayer",
-    "adfa_snn": "hil.learners.adfa_snn:ADFASNN",
-    "saf_e": "hil.learners.saf:SAFE",
-    "saf_f": "hil.learners.saf:SAFF",
-    "ottt_a": "hil.learners.ottt:OTTTA",
-    "ottt_o": "hil.learners.ottt:OTTTO",
-    "spike_representation": "hil.learners.spike_representation:SpikeRepresentation",
-    "bptt": "hil.learners.bptt:BPTT",
-    "ff": "hil.learners.forward_forward:ForwardForward",
-    "ffgaf": "hil.learners.ffgaf:FFGAF",
-    "phyll": "hil.learners.phyll:PhyLL",
-    "spide": "hil.learners.spide:SPIDE",
-}
 FUSED = ("Adam", "AdamW", "SGD")  # torch's optimisers with a fused step on CPU
 
 
@@ -142,25 +122,39 @@ def dataset(experiment: Experiment) -> Dataset:
     return data if table.train_examples is None else subset(data, table.train_examples)
 
 
-def checked_settings(experiment: Experiment, where: str) -> None:
-    """Refuse, without opening anything, what can be refused so: data, network, learner's and optimiser's settings.
+@dataclass(frozen=True)
+class Prepared:
+    """All of an experiment that needs no device. chain: the synapses. feedback: closes the loop of a spiking network, or None.
+    optimizer: over the parameters of both. on: where the host computes."""
+
+    data: Dataset
+    chain: list[nn.Module]
+    feedback: nn.Module | None
+    optimizer: torch.optim.Optimizer
+    on: torch.device
+
+
+def prepared(experiment: Experiment, given: Dataset | None = None) -> Prepared:
+    """Make what needs no device, and so refuse what can be refused without one. given: instead of the data of [data].
 
     Raises:
         DataError, ConfigError.
     """
-    synapses(experiment, dataset(experiment), where)
-    accelerator.named(experiment.train.on, where)
-    _learner(experiment, where)
-    _steps(experiment, where)
+    data = dataset(experiment) if given is None else given
+    chain = synapses(experiment, data)
+    feedback = closing(experiment, chain, data.train.x.shape[1])
+    on = accelerator.named(experiment.train.on, experiment.train.place)
     if experiment.device.chip is not None:
-        watching.static(experiment, str(where))
+        watching.static(experiment)
+    for module in chain if feedback is None else (*chain, feedback):
+        module.to(on)  # where it is when the optimiser makes its slots
+    every = nn.ModuleList(chain if feedback is None else [*chain, feedback])
+    return Prepared(data, chain, feedback, optimiser(list(every.parameters()), experiment), on)
 
 
 @contextmanager
 def built(
     experiment: Experiment,
-    where: Path,
-    bench_copy: Path | None = None,
     run: Path | None = None,
     told: Told = untold,
     *,
@@ -170,72 +164,85 @@ def built(
     fresh: bool = False,
     allow: Allow = freely,
 ) -> Iterator[Built]:
-    """Build `experiment`, read from the file `where`; closes all it opened.
+    """Build `experiment`; closes all it opened.
 
     Args:
-        bench_copy: bench file to use instead of the one named, when a run folder holds a copy. run: that folder.
-        told: hears of every fault and recovery. record: onto a tape in `run`. node: used instead of opening the device.
+        run: the run folder, or None. told: hears of every fault and recovery. record: onto a tape in `run`.
+        node: used instead of opening the device.
         given: data to use instead of those of [data], for a search that splits them in its own way.
         allow: asked before every shot, see Metered.
         fresh: a run begins here, so the transfer curve is measured even if [decode] needs none: the twin is held against it.
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
     """
-    place = str(where)
-    data = dataset(experiment) if given is None else given
-    chain = synapses(experiment, data, place)
-    feedback = closing(experiment, chain, data.train.x.shape[1])
-    learner_class, settings = _learner(experiment, place)
-    _steps(experiment, place)
-    on = accelerator.named(experiment.train.on, place)
-    accelerator.settled(on)
-    served = experiment.device.bench is not None
-    torch.set_num_threads(experiment.train.threads or default_threads(served, largest(chain), experiment.train.batch))
+    accelerator.settled(accelerator.named(experiment.train.on, experiment.train.place))
+    made = prepared(experiment, given)
+    data, chain, on, table = made.data, made.chain, made.on, experiment.train
+    features = data.train.x.shape[1]
+    torch.set_num_threads(table.threads or default_threads(experiment.bench is not None, largest(chain), table.batch))
     with ExitStack() as stack:
         tape = stack.enter_context(_tape(run)) if record and run else None  # closed last: it has the device's last shot
-        node = resilient_node(node or opened_node(experiment, where, bench_copy, run, stack), told)
+        node = resilient_node(node or opened_node(experiment, run, stack), told)
         follow(node.twin, None, None, on)
         if tape is not None:
             node = _recorded(experiment, node, tape, fresh)
-        wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], on, place, fresh, allow, told)
+        wired = _wired(experiment, node, chain, made.feedback, features, on, fresh, allow, told)
         wired.net.to(on)
         model = None if node.twin is None else node.twin.ideal
         rng = generator(experiment.seed, 0, "learner")
-        learner: Learner = learner_class.build(wired.net, settings, len(data.classes), rng, model)
+        rule, options = experiment.learner.rule, experiment.learner.options
+        learner: Learner = rule.build(wired.net, options, len(data.classes), rng, model)
         if isinstance(learner, nn.Module):  # any other finds its place by itself, where the network already is
             learner.to(on)
-        optimizer = _optimizer(list(wired.net.parameters()), experiment, place)
-        table = experiment.train
         plan = Plan(experiment.seed, table.epochs, table.batch, table.schedule, table.budget_passes, experiment.data.shift)
         placed = accelerator.moved(data, on)
-        training = Training(wired.net, learner, optimizer, placed, plan, wired.devices(), tape, wired.sentinel)
+        training = Training(wired.net, learner, made.optimizer, placed, plan, wired.devices(), tape, wired.sentinel)
         provenance = training.devices[0].spec.provenance
-        labels = Labels(experiment.name or where.stem, provenance, node.facts, node.resources)
-        widths = flat_widths(chain, data.train.x.shape[1])[1:-1]
-        needs = "" if tape is None else _needs(training, widths, int(getattr(settings, "time_steps", 1)), tape)
+        labels = Labels(experiment.name or experiment.near.stem, provenance, node.facts, node.resources)
+        widths = flat_widths(chain, features)[1:-1]
+        needs = "" if tape is None else _needs(training, widths, int(getattr(options, "time_steps", 1)), tape)
         resolved = _resolved(experiment, wired.decode)
         yield Built(training, node, labels, resolved, wired.transfer, needs, wired.honesty)
 
 
-def elsewhere(made: Built, experiment: Experiment, where: Path, stack: ExitStack) -> Network:
+def elsewhere(made: Built, experiment: Experiment, stack: ExitStack) -> Network:
     """The synapses of `made` in front of the device of `experiment`: how a trained network stands another one.
 
     Raises: as `built`.
     """
-    trained, place = made.training.net, str(where)
+    trained = made.training.net
     chain = [layer.synapse for layer in trained.stack]
     features = made.training.data.train.x.shape[1]
-    node = resilient_node(opened_node(experiment, where, None, None, stack), untold)
+    node = resilient_node(opened_node(experiment, None, stack), untold)
     follow(node.twin, None, None, trained.place)
-    return _wired(experiment, node, chain, trained.feedback, features, trained.place, place).net
+    return _wired(experiment, node, chain, trained.feedback, features, trained.place).net
 
 
-def optimiser(groups: list[dict[str, Any]], experiment: Experiment, where: str) -> torch.optim.Optimizer:
-    """The optimiser of [optimizer] for groups of parameters, each with an "lr" of its own.
+def optimiser(parameters: Sequence[nn.Parameter] | Sequence[dict[str, Any]], experiment: Experiment) -> torch.optim.Optimizer:
+    """The optimiser of [optimizer] for parameters, or groups of them, each with an "lr" of its own.
 
-    Raises: ConfigError.
+    Raises:
+        ConfigError: it refuses its settings, or cannot make a plain step from dense gradients.
     """
-    return _optimizer(groups, experiment, where)
+    table = experiment.optimizer
+    chosen = table.choice
+    if table.use in FUSED and not {"foreach", "capturable", "differentiable"} & set(chosen.settings):
+        chosen = chosen.changed(
+            **{"fused": True, **chosen.settings}
+        )  # one pass over the parameters in place of one an operation
+    optimizer = chosen.build(params=parameters, lr=table.lr)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(
+            f'"{table.use}" is not an optimiser', where=table.place, got=type(optimizer).__name__, outputs=UNTOUCHED,
+            allowed="a torch.optim.Optimizer", todo="choose Adam, or another of torch.optim",
+        )  # fmt: skip
+    if isinstance(optimizer, torch.optim.SparseAdam):
+        raise ConfigError(
+            "this optimiser takes sparse gradients alone", where=table.place, got=table.use, outputs=UNTOUCHED,
+            allowed="one that takes dense gradients", todo="choose Adam",
+        )  # fmt: skip
+    construct(optimizer.step, {}, f"{table.place} {table.use}")  # no gradients yet: it moves nothing, unless it wants a closure
+    return optimizer
 
 
 def _tape(run: Path) -> Tape:
@@ -275,33 +282,30 @@ def _wired(
     feedback: nn.Module | None,
     features: int,
     on: torch.device,
-    where: str,
     fresh: bool = False,
     allow: Allow = freely,
     told: Told = untold,
 ) -> Wired:
     def encode(port: Port) -> Encode:
-        return _encode(experiment, port, where)
+        return _encode(experiment, port)
 
     if node.chip is not None:
-        watching.static(experiment, where)
+        watching.static(experiment)
         chip = MeteredChip(node.chip, allow)
         return Wired(on_chip(chain, chip, encode, features, feedback), lambda: tuple(chip.devices))
     if feedback is not None:
         raise ConfigError(
-            "feedback closes a loop in time, and this node has no time", where=f"{where}: [network] feedback", got="a node",
-            allowed='chip = "…" in [device], or a bench with a spiking board', todo="remove feedback",
+            "feedback closes a loop in time, and this node has no time", where=f"{experiment.network.place} feedback",
+            got="a node", allowed='chip = "…" in [device], or a bench with a spiking board', todo="remove feedback",
         )  # fmt: skip
     assert node.source is not None  # a Node has the one or the other
     source = (
-        node.source
-        if experiment.sentinel is None
-        else watching.steered_node(experiment, node.source, node.twin, node.follow, where)
+        node.source if experiment.sentinel is None else watching.steered_node(experiment, node.source, node.twin, node.follow)
     )
     device = metered(source, allow)
     encoding = encode(device.spec.inputs)
-    decode, transfer = _decode(experiment, device, on, where, fresh and node.twin is not None)
-    sentinel = watching.sentinel(experiment, device, source, told, on, where) if isinstance(source, Steered) else None
+    decode, transfer = _decode(experiment, device, on, fresh and node.twin is not None)
+    sentinel = watching.sentinel(experiment, device, source, told, on) if isinstance(source, Steered) else None
     net = on_node(chain, device, encoding, decode, experiment.network.pieces, features)
     return Wired(net, lambda: (device,), decode, transfer, sentinel, _honesty(node, device, transfer, on))
 
@@ -318,67 +322,24 @@ def _honesty(node: Node, device: Device, transfer: Transfer | None, on: torch.de
     return probed(device, twin.ideal, place=on)
 
 
-def _learner(experiment: Experiment, where: str) -> tuple[Any, Any]:
-    place = f"{where}: [learner]"
-    learner_class = resolve(experiment.learner.use, place, LEARNERS)
-    keeps(learner_class, ("Settings", "build", "step", "predict"), "a Learner", experiment.learner.use, place)
-    return learner_class, construct(
-        learner_class.Settings, arguments(learner_class.Settings, experiment.learner.settings(), place), place
-    )
+def _encode(experiment: Experiment, port: Port) -> Encode:
+    table = experiment.encode
+    period = None if table.period is None else table.quantity("period", port.unit)
+    return Encode.onto(port, table.quantity("gain", port.unit), table.quantity("offset", port.unit), table.overflow, period)
 
 
-def _optimizer(
-    parameters: list[nn.Parameter] | list[dict[str, Any]], experiment: Experiment, where: str
-) -> torch.optim.Optimizer:
-    table = experiment.optimizer
-    place = f"{where}: [optimizer]"
-    known = {name: f"torch.optim:{name}" for name in torch.optim.__all__ if name[0].isupper() and name != "Optimizer"}
-    chosen = resolve(table.use, place, known)
-    settings = arguments(chosen, table.settings(), place, skip=("params", "lr"))
-    if table.use in FUSED and not {"foreach", "capturable", "differentiable"} & set(settings):
-        settings.setdefault("fused", True)  # one pass over the parameters instead of one per operation
-    optimizer = construct(chosen, {"params": parameters, "lr": table.lr, **settings}, place)
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise ConfigError(
-            f'"{table.use}" is not an optimiser', where=place, got=type(optimizer).__name__, outputs=UNTOUCHED,
-            allowed="a torch.optim.Optimizer", todo="choose Adam, or another of torch.optim",
-        )  # fmt: skip
-    return optimizer
-
-
-def _steps(experiment: Experiment, where: str) -> None:
-    """Refuse an optimiser that cannot make a plain step from dense gradients, tried on a weight of its own."""
-    weight = nn.Parameter(torch.zeros(1, 1))
-    weight.grad = torch.zeros_like(weight)
-    optimizer = _optimizer([weight], experiment, where)
-    construct(optimizer.step, {}, f"{where}: [optimizer] {experiment.optimizer.use}")
-
-
-def _encode(experiment: Experiment, port: Port, where: str) -> Encode:
-    table, place = experiment.encode, f"{where}: [encode]"
-    period = None if table.period is None else quantity(table.period, _unit(port), f"{place} period")
-    gain, offset = (quantity(v, _unit(port), f"{place} {n}") for n, v in (("gain", table.gain), ("offset", table.offset)))
-    return Encode.onto(port, gain, offset, table.overflow, period)
-
-
-def _unit(port: Port) -> str:
-    return "dimensionless" if port.unit == "1" else port.unit
-
-
-def _decode(
-    experiment: Experiment, device: Device, on: torch.device, where: str, sweep: bool
-) -> tuple[Decode, Transfer | None]:
-    table, unit = experiment.decode, _unit(device.spec.outputs)
+def _decode(experiment: Experiment, device: Device, on: torch.device, sweep: bool) -> tuple[Decode, Transfer | None]:
+    table, unit = experiment.decode, device.spec.outputs.unit
     if table is None:
         transfer = measure(device, place=on)
         return transfer.decode(), transfer
-    zero, scale = (quantity(v, unit, f"{where}: [decode]") for v in (table.zero, table.scale))
-    return Decode(zero, scale), measure(device, place=on) if sweep else None
+    return Decode(table.quantity("zero", unit), table.quantity("scale", unit)), measure(device, place=on) if sweep else None
 
 
 def _resolved(experiment: Experiment, decode: Decode | None) -> Experiment:
     """The experiment as it runs: what was measured is written down, so that a resume does not measure it again."""
     if decode is None:
         return experiment
-    update = {"decode": {"zero": decode.zero, "scale": decode.scale}}
-    return Experiment.model_validate({**experiment.model_dump(exclude_none=True), **update})
+    table = DecodeTable(zero=decode.zero, scale=decode.scale)
+    table.settle(f"{experiment.place}: [decode]")
+    return experiment.model_copy(update={"decode": table})

@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from hil.config import AlarmTable, Experiment, dump, read_experiment
+from hil.config import AlarmTable, DecodeTable, Experiment, checked, dump, read_experiment
 from hil.errors import HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
 from hil.experiment import Built, built
 from hil.report import render
@@ -30,23 +30,23 @@ from hil.run.stopping import Stopping
 from hil.run.summary import FILE, Labels, amend
 
 
-def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console) -> dict[str, Any]:
-    """Train what the folder's config.toml says, and return the summary; of a run that is done only diagnostics are made.
+def launch(
+    folder: RunFolder, experiment: Experiment, console: Console, start: Path | None = None, goes_on: bool = False
+) -> dict[str, Any]:
+    """Train `experiment`, whose config.toml is in the folder, and return the summary; of a run that is done only diagnostics
+    are made.
 
     Args:
-        origin: the file that names of other files are relative to; the folder's own config.toml when a run goes on.
-        start: a checkpoint to go on from, or None for step 0.
+        start: a checkpoint to go on from, or None for step 0. goes_on: the run was begun before.
     Raises:
         Refused: nothing was trained. Stopped, Interrupted: the run is committed and resumable.
         UnsafeOutputs: outputs could not be verified safe, whatever else went wrong.
     """
+    origin = experiment.near
     with folder.owned():
         saved = checkpoint.load(start) if start else None  # read before anything is opened
-        experiment = read_experiment(folder.config)
         if saved is not None:
             experiment = _with_decode(experiment, saved)
-        goes_on = origin == folder.config
-        bench = folder.path / "bench.toml" if goes_on and experiment.device.bench is not None else None
         done = folder.read_json(FILE).get("status") == "done"
         folder.sweep()
         if saved is None:
@@ -63,8 +63,6 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
                 Stopping() as stopping,
                 built(
                     experiment,
-                    origin,
-                    bench,
                     folder.path,
                     told,
                     record=experiment.train.record and not done,
@@ -86,6 +84,13 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
                         summary = session.run(stopping, live)
                 _diagnose(folder, made, summary)
             return summary
+
+
+def resume(folder: RunFolder, start: Path | None, console: Console) -> dict[str, Any]:
+    """Go on with the run in `folder`, from the checkpoint `start` or from step 0. Errors as of `launch`."""
+    with folder.owned():
+        experiment = read_experiment(folder.config, bench=folder.path / "bench.toml")
+        return launch(folder, experiment, console, start, goes_on=True)
 
 
 def report(folder: RunFolder) -> Path:
@@ -139,7 +144,7 @@ def _with_decode(experiment: Experiment, saved: Checkpoint) -> Experiment:
     decode = (saved.facts.get("experiment") or {}).get("decode")
     if experiment.decode is not None or decode is None:
         return experiment
-    return Experiment.model_validate({**experiment.model_dump(exclude_none=True), "decode": decode})
+    return experiment.model_copy(update={"decode": checked(DecodeTable, decode, f"{experiment.place}: [decode]")})
 
 
 def _terms(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:

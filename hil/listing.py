@@ -8,9 +8,7 @@ import json
 from pathlib import Path
 
 from hil import catalogue
-from hil.experiment import LEARNERS
-from hil.naming import resolve
-from hil.nodes import CHIPS, TWINS
+from hil.naming import CHIPS, LEARNERS, TWINS, resolve
 from hil.run import status
 
 Rows = list[tuple[str, ...]]

@@ -11,12 +11,113 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hil.errors import ConfigError
 from hil.units import quantity, suffix_of
 
 UNTOUCHED = "untouched; nothing was opened"
+
+# Our short names. Text alone: nothing is imported before it is named.
+LEARNERS = {
+    "adfa": "hil.learners.adfa:ADFA",
+    "dfa": "hil.learners.dfa:DFA",
+    "backprop": "hil.learners.backprop:Backprop",
+    "pat": "hil.learners.pat:PAT",
+    "spsa": "hil.learners.spsa:SPSA",
+    "last_layer": "hil.learners.last_layer:LastLayer",
+    "adfa_snn": "hil.learners.adfa_snn:ADFASNN",
+    "saf_e": "hil.learners.saf:SAFE",
+    "saf_f": "hil.learners.saf:SAFF",
+    "ottt_a": "hil.learners.ottt:OTTTA",
+    "ottt_o": "hil.learners.ottt:OTTTO",
+    "spike_representation": "hil.learners.spike_representation:SpikeRepresentation",
+    "bptt": "hil.learners.bptt:BPTT",
+    "ff": "hil.learners.forward_forward:ForwardForward",
+    "ffgaf": "hil.learners.ffgaf:FFGAF",
+    "phyll": "hil.learners.phyll:PhyLL",
+    "spide": "hil.learners.spide:SPIDE",
+}
+TWINS = {
+    "mach_zehnder": "sim_devices.mach_zehnder:MachZehnder",
+    "tabulated": "sim_devices.tabulated:Tabulated",
+    "mzi_mesh": "sim_devices.mzi_mesh:MZIMesh",
+    "scattering": "sim_devices.scattering:Scattering",
+}
+CHIPS = {"lif": "sim_devices.spiking_array:TwinChip"}
+SYNAPSES = {
+    "dense": "hil.synapses:dense",
+    "conv": "hil.synapses:conv",
+    "behind_devices": "hil.synapses:behind_devices",
+}
+SHAPES = {
+    "waveform": "hil.build.shapes.waveform:WaveformShape",
+    "spiking": "hil.build.shapes.spiking:SpikingShape",
+    "mesh": "hil.build.shapes.direct:MeshShape",
+    "camera": "hil.build.shapes.direct:CameraShape",
+}
+TWIN_PARTS = ("spec", "rest", "respond", "ideal")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a table names with `use`: found, and its settings checked.
+
+    use: as it is written. made: the class or function. settings: its keyword arguments, in SI units. place: of the table.
+    kind, parts: what the object must be, and have.
+    """
+
+    use: str
+    made: Any
+    settings: Mapping[str, Any]
+    place: str
+    kind: str = ""
+    parts: tuple[str, ...] = ()
+
+    def build(self, **given: Any) -> Any:
+        """The object, made with its settings and what is `given` besides.
+
+        Raises:
+            ConfigError: it refuses its settings, or is not of the kind that is needed.
+        """
+        found = construct(self.made, {**given, **self.settings}, self.place)
+        if self.parts:
+            keeps(found, self.parts, self.kind, self.use, self.place)
+        return found
+
+    def changed(self, **settings: Any) -> Choice:
+        """With other settings, as `build` takes them."""
+        return replace(self, settings={**self.settings, **settings})
+
+
+def choice(
+    use: str,
+    settings: Mapping[str, Any],
+    place: str,
+    short: Mapping[str, str] = {},
+    *,
+    skip: Sequence[str] = (),
+    parts: tuple[str, ...] = (),
+    kind: str = "",
+    made: Any = None,
+) -> Choice:
+    """Find what `use` names, and check `settings` against what it takes.
+
+    Args:
+        short: our short names. skip: parameters that are given when it is built. made: what takes the settings, if known.
+        parts, kind: what the object must have, and how that is called.
+
+    Raises:
+        ConfigError: no such class, an unknown setting, or a value of the wrong kind.
+    """
+    found = resolve(use, place, short) if made is None else made
+    return Choice(use, found, arguments(found, settings, place, skip), place, kind, parts)
+
+
+def twin_choice(use: str, settings: Mapping[str, Any], place: str) -> Choice:
+    """A twin, by name. Raises: ConfigError."""
+    return choice(use, settings, place, TWINS, parts=TWIN_PARTS, kind="a Twin")
 
 
 def resolve(use: str, where: str, short: Mapping[str, str] = {}) -> Any:

@@ -9,24 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from calibration.steering import Follow, unfollowed
-from hil.config import Experiment, dump, find, read_bench
+from hil.config import BenchFile, Experiment, dump
 from hil.device import Chip, Device, Following, Recoverable
-from hil.errors import ConfigError
-from hil.naming import UNTOUCHED, arguments, construct, keeps, resolve
 from hil.run.recovery import Ladder, Patience, Told
 from hil.run.resilient import resilient, resilient_chip
-from sim_devices.lif_array import Neuron
 from sim_devices.simulated import Simulated
-from sim_devices.spiking_array import TwinChip
 from sim_devices.twin import Twin
-
-TWINS = {
-    "mach_zehnder": "sim_devices.mach_zehnder:MachZehnder",
-    "tabulated": "sim_devices.tabulated:Tabulated",
-    "mzi_mesh": "sim_devices.mzi_mesh:MZIMesh",
-    "scattering": "sim_devices.scattering:Scattering",
-}
-CHIPS = {"lif": "sim_devices.spiking_array:TwinChip"}
 
 
 @dataclass(frozen=True)
@@ -50,44 +38,37 @@ class Node:
     follow: Follow = unfollowed
 
 
-def opened_node(experiment: Experiment, where: Path, bench_copy: Path | None, run: Path | None, stack: ExitStack) -> Node:
-    """What [device] of `experiment`, read from the file `where`, names. `stack` closes it, outputs safe.
+def opened_node(experiment: Experiment, run: Path | None, stack: ExitStack) -> Node:
+    """What [device] of `experiment` names. `stack` closes it, outputs safe. run: the run folder, or None.
 
-    Args:
-        bench_copy: bench file to use instead of the one named, when a run folder holds a copy. run: that folder.
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError: from the bench.
     """
-    table, place = experiment.device, f"{where}: [device]"
-    named = {"bench": table.bench, "use": table.use, "chip": table.chip}
-    given = [name for name, value in named.items() if value is not None]
-    if len(given) != 1:
-        raise ConfigError(
-            "one device is needed", where=place, got=" and ".join(given) or "none", outputs=UNTOUCHED,
-            allowed='bench = "benches/….toml", use = "module:Class" for a node, or chip = "module:Class" for neurons',
-        )  # fmt: skip
+    table = experiment.device
+    if experiment.bench is not None:
+        return _bench_node(experiment.bench, experiment.kept, run, experiment.train.wire, stack)
+    assert table.choice is not None  # a device that is no bench
     if table.use is not None:
-        twin = twin_of(table.use, table.settings(), place)
+        twin: Twin = table.choice.build()
         return Node(Simulated(twin, experiment.seed), None, twin, {"use": table.use, **table.settings()}, {})
-    if table.chip is not None:
-        chip = _chip(table.chip, table.settings(), experiment.seed, place)
-        stack.callback(chip.close)
-        return Node(None, chip, None, {"chip": table.chip, **table.settings()}, {})
-    path = bench_copy or find(str(table.bench), where)
-    return _bench_node(path, bench_copy is not None, run, experiment.train.wire, stack)
+    seeded = {"seed": experiment.seed} if hasattr(table.choice.made, "Settings") else {}
+    chip: Chip = table.choice.build(**seeded)
+    stack.callback(chip.close)
+    return Node(None, chip, None, {"chip": table.chip, **table.settings()}, {})
 
 
-def _bench_node(path: Path, kept: bool, run: Path | None, wire: bool, stack: ExitStack) -> Node:
+def _bench_node(bench: BenchFile, kept: bool, run: Path | None, wire: bool, stack: ExitStack) -> Node:
     """kept: the file is a run's copy."""
     from hil.bench import open_bench  # the drivers and VISA are slow to import, and a twin needs neither
     from hil.certified import certified
 
-    bench = read_bench(path)
-    pinned = certified(bench, path, kept)
-    opened = stack.enter_context(open_bench(bench, str(path), run, wire or bench.log.wire))  # leaving closes it, verified
+    pinned = certified(bench, kept)
+    opened = stack.enter_context(open_bench(bench, run, wire or bench.log.wire))  # leaving closes it, verified
     beware = () if pinned is None else (*pinned.said, *pinned.met(opened.instruments))
-    found = opened.twin if pinned is None or pinned.twin is None else pinned.twin
-    belief = None if found is None else twin_of(found.use, found.settings(), f"{path}: [twin]")
+    found = opened.twin.choice if opened.twin is not None else None
+    if pinned is not None and pinned.twin is not None:
+        found = pinned.twin
+    belief: Twin | None = None if found is None else found.build()
     facts = opened.facts if pinned is None else {**opened.facts, "calibration": pinned.title}
     patience, beat = opened.patience, opened.guard.beat
     follow = opened.device.follow if isinstance(opened.device, Following) else unfollowed
@@ -104,20 +85,3 @@ def resilient_node(node: Node, told: Told) -> Node:
 
     source = None if node.source is None else resilient(node.source, ladder)
     return replace(node, source=source, chip=None if node.chip is None else resilient_chip(node.chip, ladder))
-
-
-def twin_of(use: str, settings: dict[str, Any], where: str) -> Twin:
-    """Build a twin from a table of a file."""
-    made = resolve(use, where, TWINS)
-    twin: Twin = construct(made, arguments(made, settings, where), where)
-    keeps(twin, ("spec", "rest", "respond", "ideal"), "a Twin", use, where)
-    return twin
-
-
-def _chip(use: str, settings: dict[str, Any], seed: int, where: str) -> Chip:
-    made = resolve(use, where, CHIPS)
-    if made is TwinChip:
-        return TwinChip(construct(Neuron, arguments(Neuron, settings, where), where), seed)
-    chip: Chip = construct(made, arguments(made, settings, where), where)
-    keeps(chip, ("array", "close"), "a Chip", use, where)
-    return chip

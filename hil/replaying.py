@@ -23,12 +23,12 @@ from rich.console import Console
 from torch import Tensor
 
 from hil.certified import belief_of
-from hil.config import Experiment, checked, dump, override, read_bench, read_toml
+from hil.config import Experiment, dump, experiment_of, override, read_toml
 from hil.errors import ConfigError, HilError, Interrupted, ReplayDiffers, RunError, Stopped, TapeEnded
 from hil.experiment import Built, built
 from hil.files import write_atomic
 from hil.naming import UNTOUCHED
-from hil.nodes import Node, twin_of
+from hil.nodes import Node
 from hil.run import checkpoint, diagnostics, session
 from hil.run.checkpoint import Checkpoint
 from hil.run.folder import RunFolder
@@ -136,7 +136,7 @@ def _same(recorded: Recorded, experiment: Experiment, folder: RunFolder, console
     node = _node(recorded, experiment, "strict")
     try:
         swept = bool(recorded.facts.get("swept", recorded.facts["measured"]))
-        with Stopping() as stopping, built(experiment, recorded.folder.config, node=node, fresh=swept) as made:
+        with Stopping() as stopping, built(experiment, node=node, fresh=swept) as made:
             training = made.training
             points = _points(recorded.folder)
             if made.transfer is not None:
@@ -166,7 +166,7 @@ def _same(recorded: Recorded, experiment: Experiment, folder: RunFolder, console
 
 def _another(recorded: Recorded, experiment: Experiment, folder: RunFolder, console: Console) -> str:
     node = _node(recorded, experiment, "any")
-    with Stopping() as stopping, built(experiment, recorded.folder.config, node=node) as made:
+    with Stopping() as stopping, built(experiment, node=node) as made:
         for line in made.introduction():
             console.print(line, markup=False, soft_wrap=True)
         with Live(made.training, console) as live:
@@ -260,7 +260,7 @@ def _experiment(recorded: Recorded, overrides: Sequence[str]) -> Experiment:
                 todo="change the learner, the optimiser or the loop, or train on the other device: hil train",
             )  # fmt: skip
         override(table, text)
-    experiment = checked(Experiment, table, str(path))
+    experiment = experiment_of(table, path, bench=recorded.folder.path / "bench.toml")
     threads = experiment.train.threads or recorded.facts["threads"]
     return experiment.model_copy(update={"train": experiment.train.model_copy(update={"record": False, "threads": threads})})
 
@@ -269,17 +269,16 @@ def _node(recorded: Recorded, experiment: Experiment, order: Order) -> Node:
     found = reels(recorded.tape)
     facts = {**recorded.facts["facts"], "recorded": str(recorded.folder.path)}
     if [reel.name for reel in found] == [NODE]:
-        return Node(replay(found[0], order), None, _belief(recorded, experiment), facts, {})
-    return Node(None, ReplayChip(found, order), _belief(recorded, experiment), facts, {})
+        return Node(replay(found[0], order), None, _belief(experiment), facts, {})
+    return Node(None, ReplayChip(found, order), _belief(experiment), facts, {})
 
 
-def _belief(recorded: Recorded, experiment: Experiment) -> Twin | None:
-    device, where = experiment.device, str(recorded.folder.config)
-    if device.use is not None:
-        return twin_of(device.use, device.settings(), f"{where}: [device]")
-    bench = recorded.folder.path / "bench.toml"
-    table = belief_of(read_bench(bench), bench, kept=True) if device.bench is not None else None
-    return None if table is None else twin_of(table.use, table.settings(), f"{bench}: [twin]")
+def _belief(experiment: Experiment) -> Twin | None:
+    if experiment.device.chip is not None:
+        return None
+    found = experiment.device.choice if experiment.bench is None else belief_of(experiment.bench, kept=True)
+    belief: Twin | None = None if found is None else found.build()
+    return belief
 
 
 def _devices(node: Node) -> list[Any]:

@@ -110,13 +110,13 @@ class SearchFile(Section):
     name: str = ""
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
     set: tuple[str, ...] = ()
-    search: SearchTable = SearchTable()
-    genome: GenomeTable = GenomeTable()
-    train: LessonTable = LessonTable()
-    evaluate: EvaluateTable = EvaluateTable()
+    search: SearchTable = Field(default_factory=SearchTable)
+    genome: GenomeTable = Field(default_factory=GenomeTable)
+    train: LessonTable = Field(default_factory=LessonTable)
+    evaluate: EvaluateTable = Field(default_factory=EvaluateTable)
     others: tuple[dict[str, Any], ...] = ()
     halving: HalvingTable | None = None
-    confirm: ConfirmTable = ConfirmTable()
+    confirm: ConfirmTable = Field(default_factory=ConfirmTable)
     bench: BenchStage | None = None
     slurm: dict[str, Any] = Field(default_factory=dict)
 
@@ -155,14 +155,9 @@ def read_search(path: Path) -> SearchFile:
     return file
 
 
-def base_experiment(file: SearchFile, path: Path) -> tuple[Experiment, Path]:
-    """The experiment that the search is based on, and its file.
-
-    Raises:
-        ConfigError.
-    """
-    base = find(file.base, path)
-    return read_experiment(base, file.set), base
+def base_experiment(file: SearchFile, path: Path) -> Experiment:
+    """The experiment that the search is based on. Raises: ConfigError."""
+    return read_experiment(find(file.base, path), file.set)
 
 
 def _falls(table: HalvingTable) -> bool:

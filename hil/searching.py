@@ -69,13 +69,13 @@ def start(path: Path, folder: RunFolder, console: Console, cluster: str | None =
         Refused: nothing was trained. Stopped, Interrupted: the search is committed and resumable.
     """
     file = read_search(path)
-    experiment, base = base_experiment(file, path)
+    experiment = base_experiment(file, path)
     if file.bench is not None and file.bench.device.bench is not None:
-        bench = find(file.bench.device.bench, path)
-        certified(read_bench(bench), bench)  # in order now, or refused: the copy is used as one that was
-        for name, payload in bench_files(str(bench), path).items():
+        bench = read_bench(find(file.bench.device.bench, path))
+        certified(bench)  # in order now, or refused: the copy is used as one that was
+        for name, payload in bench_files(bench).items():
             write_atomic(folder.path / name, payload)
-    experiment = completed(file, experiment, base)
+    experiment = completed(file, experiment)
     folder.write_config(dump(experiment))
     write_atomic(folder.path / SEARCH, dump(file).encode())
     return carry_on(folder, console, cluster)
@@ -85,7 +85,7 @@ def carry_on(folder: RunFolder, console: Console, cluster: str | None = None) ->
     """Go on with the search in `folder` from whatever was committed. Raises: as `start`."""
     file = checked(SearchFile, read_toml(folder.path / SEARCH), str(folder.path / SEARCH))
     copy = folder.path / "bench.toml"
-    workshop = Workshop(file, read_experiment(folder.config), folder.config, copy if copy.exists() else None)
+    workshop = Workshop(file, read_experiment(folder.config), read_bench(copy) if copy.exists() else None)
     with Stopping() as stopping, ExitStack() as stack:
         hunt = Hunt(workshop, folder, History(folder), cluster, stack, lambda: stopping.asked)
         for line in hunt.introduction():

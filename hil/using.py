@@ -36,18 +36,17 @@ def in_use(path: Path, rounds: int, watched: bool, split: SplitName, console: Co
             "this run has no best weights yet", where=str(path), got=f"no {best.name}", outputs="untouched; nothing was opened",
             todo=f"finish it: hil resume {path}",
         )  # fmt: skip
-    experiment = read_experiment(folder.config)
+    experiment = read_experiment(folder.config, bench=path / "bench.toml")
     if not watched:
         experiment = experiment.model_copy(update={"sentinel": None})
     saved = checkpoint.load(best)
     newest = checkpoint.load(checkpoint.latest(folder.checkpoints))
-    copy = path / "bench.toml"
 
     def told(kind: str, **facts: object) -> None:
         for line in telling(kind, facts):
             console.print(line, markup=False, soft_wrap=True)
 
-    with Stopping() as stopping, built(experiment, folder.config, copy if copy.is_file() else None, None, told) as made:
+    with Stopping() as stopping, built(experiment, told=told) as made:
         _load(made, saved, under("best_learner", newest.tensors) or under("learner", newest.tensors))
         for line in made.introduction():
             console.print(line, markup=False, soft_wrap=True)

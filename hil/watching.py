@@ -12,42 +12,48 @@ from hil.device import Device, Port
 from hil.errors import ConfigError
 from hil.naming import construct
 from hil.run.recovery import Told
-from hil.units import quantity
-from sim_devices.mach_zehnder import MachZehnder
-from sim_devices.twin import Twin
+from sim_devices.twin import Periodic, Twin
 
 if TYPE_CHECKING:
     from calibration.sentinel import DriftSentinel
 
 
-def static(experiment: Experiment, where: str) -> None:
+def static(experiment: Experiment) -> None:
     """Raises: ConfigError: a sentinel is asked for, of a node that has a state in time."""
     if experiment.sentinel is not None:
         raise ConfigError(
-            "the sentinel watches a node that all neurons share in time", where=f"{where}: [sentinel]", got="a chip of neurons",
-            outputs="untouched, or closed again", todo="remove [sentinel]",
+            "the sentinel watches a node that all neurons share in time", where=experiment.sentinel.place,
+            got="a chip of neurons", outputs="untouched, or closed again", todo="remove [sentinel]",
         )  # fmt: skip
 
 
-def steered_node(experiment: Experiment, device: Device, twin: Twin | None, follow: Follow, where: str) -> Steered:
+def steered_node(experiment: Experiment, device: Device, twin: Twin | None, follow: Follow) -> Steered:
     """`device`, its drive free to follow a bias that walks."""
-    table, port, place = experiment.sentinel, device.spec.inputs, f"{where}: [sentinel]"
+    table, port = experiment.sentinel, device.spec.inputs
     assert table is not None  # asked for
     if device.spec.temporal:
-        static(experiment, where)
-    period = experiment.encode.period if table.period is None else table.period
-    if period is None and isinstance(twin, MachZehnder):
-        period = 2 * twin.v_pi_v
-    found = None if period is None else quantity(period, _unit(port), f"{place} period")
+        static(experiment)
+    found = _period(experiment, port, twin)
     if found is not None and found > port.high - port.low and table.period is None:
         found = None  # it is known, and no drive can be moved by it
-    margin = quantity(table.margin, _unit(port), f"{place} margin")
-    made: Steered = construct(steered, {"device": device, "period": found, "margin": margin, "follow": follow}, place)
+    margin = table.quantity("margin", port.unit)
+    given = {"device": device, "period": found, "margin": margin, "follow": follow}
+    made: Steered = construct(steered, given, table.place)
     return made
 
 
+def _period(experiment: Experiment, port: Port, twin: Twin | None) -> float | None:
+    """Of the node in the unit of its drive: of [sentinel], else of [encode], else of the twin, if it has one."""
+    table, encode = experiment.sentinel, experiment.encode
+    if table is not None and table.period is not None:
+        return table.quantity("period", port.unit)
+    if encode.period is not None:
+        return encode.quantity("period", port.unit)
+    return twin.period if isinstance(twin, Periodic) else None
+
+
 def sentinel(
-    experiment: Experiment, device: Device, inner: Steered, told: Told, on: torch.device, where: str
+    experiment: Experiment, device: Device, inner: Steered, told: Told, on: torch.device
 ) -> DriftSentinel:  # fmt: skip
     from calibration.sentinel import DriftSentinel  # with what it takes of scipy: a second and a half
     from calibration.watch import Watch
@@ -56,9 +62,5 @@ def sentinel(
     assert table is not None  # asked for
     policy = tuple(table.policy) if isinstance(table.policy, list) else (table.policy,)
     settings = {"every": table.every, "policy": policy, "warn": table.warn, "act": table.act}
-    watch: Watch = construct(Watch, settings, f"{where}: [sentinel]")
+    watch: Watch = construct(Watch, settings, table.place)
     return DriftSentinel(device, inner, watch, told, on)
-
-
-def _unit(port: Port) -> str:
-    return "dimensionless" if port.unit == "1" else port.unit

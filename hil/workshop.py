@@ -21,13 +21,12 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from hil.architecture import synapses
-from hil.config import Experiment, checked, dump
+from hil.config import BenchFile, DeviceTable, Experiment, checked, dump, experiment_of
 from hil.data import Dataset
 from hil.errors import ConfigError
-from hil.experiment import LEARNERS, Built, built, dataset, elsewhere, optimiser
-from hil.learners.adfa import ADFA, ADFASettings, read_feedback
-from hil.naming import UNTOUCHED, resolve
-from hil.nodes import twin_of
+from hil.experiment import Built, built, dataset, elsewhere, optimiser
+from hil.learners.adfa import ADFA, read_feedback
+from hil.naming import UNTOUCHED
 from hil.run.meter import Allow, freely
 from hil.search.baselines import CMA, Random
 from hil.search.cluster import Cluster
@@ -42,6 +41,7 @@ from hil.search.recipe import Job, Objective, Recipe, Trainer
 from hil.search.splits import carved
 from hil.search.strategy import Operators, Strategy
 from hil.search_file import SearchFile, SearchTable
+from sim_devices.twin import Twin
 
 Place = Literal["twin", "bench"]
 
@@ -51,36 +51,26 @@ class Workshop:
     """All that is needed to train candidates.
 
     Args:
-        file: the search. experiment: its base, complete. origin: the file that names of other files are relative to.
-        bench_copy: the bench file of the run folder, or None.
+        file: the search. experiment: its base, complete. bench: of the stage [bench], a run folder's copy, or None.
     """
 
     file: SearchFile
     experiment: Experiment
-    origin: Path
-    bench_copy: Path | None = None
+    bench: BenchFile | None = None
 
     @classmethod
     def of(cls, text: str) -> Workshop:
         """The inverse of `text`."""
         table = json.loads(text)
-        copy = table["bench_copy"]
-        return cls(
-            checked(SearchFile, tomllib.loads(table["search"]), table["origin"]),
-            checked(Experiment, tomllib.loads(table["experiment"]), table["origin"]),
-            Path(table["origin"]),
-            None if copy is None else Path(copy),
-        )
+        file, path, near = tomllib.loads(table["search"]), Path(table["file"]), Path(table["near"])
+        return cls(checked(SearchFile, file, str(path)), experiment_of(tomllib.loads(table["experiment"]), path, near))
 
-    def text(self, place: Place = "twin") -> str:
-        """Everything, for a worker."""
-        copy = None if self.bench_copy is None else str(self.bench_copy.resolve())
+    def text(self) -> str:
+        """Everything, for a worker that trains on the twin."""
+        near = self.experiment.near.resolve()
         return json.dumps(
-            {
-                "place": place, "search": dump(self.file), "experiment": dump(self.experiment),
-                "origin": str(self.origin.resolve()), "bench_copy": copy,
-            }
-        )  # fmt: skip
+            {"search": dump(self.file), "experiment": dump(self.experiment), "file": str(near), "near": str(near)}
+        )
 
     def data(self) -> Dataset:
         """Raises: ConfigError, DataError."""
@@ -94,31 +84,28 @@ class Workshop:
         Raises:
             ConfigError: its learner has no feedback.
         """
-        place = f"{self.origin}: [learner]"
-        learner = resolve(self.experiment.learner.use, place, LEARNERS)
-        otherwise = getattr(learner.Settings(), "feedback", None)
-        if otherwise is None:
+        learner = self.experiment.learner
+        feedback = getattr(learner.options, "feedback", None)
+        if feedback is None:
             raise ConfigError(
-                "this learner has no feedback to be searched", where=place, got=self.experiment.learner.use,
+                "this learner has no feedback to be searched", where=learner.place, got=learner.use,
                 allowed="adfa, adfa_snn, or another with a setting feedback", outputs=UNTOUCHED,
             )  # fmt: skip
-        return Recipe(
-            read_feedback(self.experiment.learner.settings().get("feedback", otherwise)), self.experiment.optimizer.lr
-        )
+        return Recipe(read_feedback(feedback), self.experiment.optimizer.lr)
 
     def space(self, data: Dataset) -> Space:
         """Raises: ConfigError."""
         table, base = self.file.genome, self.base()
         found = base.feedback.to_table()
         otherwise: dict[str, Value] = {"lr": base.lr}
-        layers = len(synapses(self.experiment, data, str(self.origin))) - 1
+        layers = len(synapses(self.experiment, data)) - 1
         for name in ("distribution", "scale", "rank", "sparsity"):
             value: Any = found.get(name)
             if isinstance(value, list):
                 otherwise |= {f"{name}_{layer}": each for layer, each in enumerate(value, 1)}
             elif value is not None:
                 otherwise[name] = value
-        where = f"{self.origin}: [genome]"
+        where = self.file.genome.place
         return space(table.family, table.genes, otherwise, layers, table.terms, table.knots, table.reach, where)
 
     def trainer(self, place: Place = "twin", stop: Stop = lambda: "", allow: Allow = freely) -> Trainer:
@@ -136,38 +123,33 @@ class Workshop:
         Raises:
             ConfigError: another learner than aDFA, a network that is not linear, or a node that is no twin.
         """
-        experiment, place = self.experiment, str(self.origin)
-        use, settings = experiment.device.use, experiment.device.settings()
-        learner = experiment.learner
-        kind = resolve(learner.use, f"{place}: [learner]", LEARNERS)
-        if kind is not ADFA or use is None or experiment.optimizer.use not in ("Adam", "AdamW", "SGD"):
+        experiment, device, learner = self.experiment, self.experiment.device, self.experiment.learner
+        if learner.rule is not ADFA or device.use is None or experiment.optimizer.use not in ("Adam", "AdamW", "SGD"):
             raise ConfigError(
-                "a population is trained by aDFA on a twin, with Adam, AdamW or SGD", where=f"{place}: [evaluate] by",
-                got=f"{learner.use}, device {use or 'no twin'}, {experiment.optimizer.use}", allowed='by = "one"',
+                "a population is trained by aDFA on a twin, with Adam, AdamW or SGD", where=f"{self.file.evaluate.place} by",
+                got=f"{learner.use}, device {device.use or 'no twin'}, {experiment.optimizer.use}", allowed='by = "one"',
                 outputs=UNTOUCHED,
             )  # fmt: skip
-        with built(experiment, self.origin, given=data) as made:
+        with built(experiment, given=data) as made:
             layer = made.training.net.stack[0]
         assert layer.encode is not None  # a layer with a node has one
-        twins = [twin_of(use, {**settings, **other}, f"{place}: [device]") for other in ({}, *self.file.others)]
-        chosen = {key: value for key, value in learner.settings().items() if key == "loss"}
+        twins = [_twin(device.changed(**other)) for other in ({}, *self.file.others)]
         return Course(
-            data, self._linear, twins[0], layer.encode, layer.decode, lambda groups: optimiser(groups, experiment, place),
-            experiment.train.batch, ADFASettings(**chosen).loss, experiment.train.schedule, experiment.data.shift,
+            data, self._linear, twins[0], layer.encode, layer.decode, lambda groups: optimiser(groups, experiment),
+            experiment.train.batch, learner.options.loss, experiment.train.schedule, experiment.data.shift,
             tuple(twins[1:]), self.file.search.target,
         )  # fmt: skip
 
     def model(self) -> Callable[[Tensor], Tensor]:
         """The twin's noiseless response, drive -> reading, for a report."""
-        device = self.experiment.device
-        return twin_of(str(device.use), device.settings(), f"{self.origin}: [device]").ideal
+        return _twin(self.experiment.device).ideal
 
     def _linear(self, seed: int) -> list[nn.Linear]:
-        found = synapses(self.experiment.model_copy(update={"seed": seed}), self._data, str(self.origin))
+        found = synapses(self.experiment.model_copy(update={"seed": seed}), self._data)
         linear = [synapse for synapse in found if isinstance(synapse, nn.Linear) and synapse.bias is not None]
         if len(linear) < len(found):
             raise ConfigError(
-                "a population needs linear synapses with a bias", where=f"{self.origin}: [network]", outputs=UNTOUCHED,
+                "a population needs linear synapses with a bias", where=self.experiment.network.place, outputs=UNTOUCHED,
                 allowed="widths = [...], or by = \"one\" in [evaluate]",
             )  # fmt: skip
         return linear
@@ -182,34 +164,28 @@ class Workshop:
         experiment = self.asked(job, place)
         scored = data if job.split == "score" else dataclasses.replace(data, validation=data.test)
         with ExitStack() as stack:
-            bench = self.bench_copy if place == "bench" else None
-            made = stack.enter_context(built(experiment, self.origin, bench, given=scored, allow=allow))
+            made = stack.enter_context(built(experiment, given=scored, allow=allow))
             others = tuple(
-                elsewhere(made, self._other(experiment, other), self.origin, stack)
+                elsewhere(made, experiment.model_copy(update={"device": experiment.device.changed(**other)}), stack)
                 for other in (self.file.others if place == "twin" else ())
             )
             yield Candidate(made.training, others, made.labels.provenance)
 
     def asked(self, job: Job, place: Place = "twin") -> Experiment:
         """The experiment of a job."""
-        table = self.experiment.model_dump(exclude_none=True)
-        table["seed"] = job.seed
-        table["learner"] = {**table["learner"], "feedback": job.recipe.feedback.to_table()}
-        table["optimizer"] = {**table["optimizer"], "lr": job.recipe.lr}
-        table["train"] = {**table["train"], "epochs": job.epochs, "threads": 1}
-        table["train"].pop("budget_passes", None)
-        if place == "bench":
-            assert self.file.bench is not None  # who asks for the bench has one
-            table["device"] = self.file.bench.device.model_dump(exclude_none=True)
-            table.pop("decode", None)  # measured there, anew
-            if self.file.bench.encode is not None:
-                table["encode"] = self.file.bench.encode.model_dump(exclude_none=True)
-        return checked(Experiment, table, str(self.origin))
-
-    @staticmethod
-    def _other(experiment: Experiment, other: dict[str, Any]) -> Experiment:
-        table = experiment.model_dump(exclude_none=True)
-        return checked(Experiment, {**table, "device": {**table["device"], **other}}, "[[others]]")
+        base, stage = self.experiment, self.file.bench
+        changed: dict[str, Any] = {
+            "seed": job.seed,
+            "learner": base.learner.changed(feedback=job.recipe.feedback.to_table()),
+            "optimizer": base.optimizer.model_copy(update={"lr": job.recipe.lr}),
+            "train": base.train.model_copy(update={"epochs": job.epochs, "threads": 1, "budget_passes": None}),
+        }
+        if place == "twin":
+            return base.model_copy(update=changed)
+        assert stage is not None  # who asks for the bench has one
+        changed |= {"device": stage.device, "encode": stage.encode or base.encode, "decode": None}  # measured there, anew
+        found = base.model_copy(update=changed)
+        return found if self.bench is None else found.on_bench(self.bench, kept=True)
 
     def evaluator(self, cluster: str | None = None, stop: Stop = lambda: "") -> Evaluator:
         """Who trains candidates on the twin: a cluster, processes of this machine, or this process."""
@@ -237,12 +213,11 @@ class Workshop:
         return self.file.train.epochs * math.ceil(len(data.train) / self.experiment.train.batch)
 
 
-def completed(file: SearchFile, experiment: Experiment, origin: Path) -> Experiment:
+def completed(file: SearchFile, experiment: Experiment) -> Experiment:
     """The experiment with what is measured once for all candidates: the zero and scale of a reading."""
-    workshop = Workshop(file, experiment, origin)
     if file.genome.family not in FAMILIES or experiment.device.chip is not None:
         return experiment
-    with built(experiment, origin, given=workshop.data()) as made:
+    with built(experiment, given=Workshop(file, experiment).data()) as made:
         found: Built = made
         return found.experiment
 
@@ -254,14 +229,19 @@ def work(text: str, jobs: str) -> str:
 
 @lru_cache(maxsize=2)
 def _trainer(text: str) -> Trainer:
-    """A worker trains many chunks of one search: data are read once."""
-    place: Place = json.loads(text)["place"]
-    return Workshop.of(text).trainer(place)
+    """A worker trains many chunks of one search: files and data are read once."""
+    return Workshop.of(text).trainer()
 
 
 @lru_cache(maxsize=2)
 def _remembered(text: str) -> Dataset:
     return Workshop.of(text).data()
+
+
+def _twin(device: DeviceTable) -> Twin:
+    assert device.choice is not None  # a population is trained on a twin
+    twin: Twin = device.choice.build()
+    return twin
 
 
 def _operators(table: SearchTable) -> Operators:

@@ -122,6 +122,11 @@ class MachZehnder(nn.Module):
         """The same physics, its values `step_s` apart."""
         return self.remade({"step_s": step_s})
 
+    @property
+    def period(self) -> float:
+        """2 v_pi, in V."""
+        return 2 * self.v_pi_v
+
     def unknowns(self) -> dict[str, Unknown]:
         """What a specimen has its own value of; of the light's way (laser, fibres, loss, responsivity) the product alone can be
         seen, and the insertion loss stands for it."""

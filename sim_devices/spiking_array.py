@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -110,14 +111,16 @@ def run_keyed(
 class TwinChip:
     """A source of arrays: every layer of a network needs neurons of its own.
 
-    The same (neuron, seed) and the same order of requests give the same neurons, mismatch included.
+    The same (settings, seed) and the same order of requests give the same neurons, mismatch included.
 
     Args:
-        neuron: the design of the chip, and its spread. seed: of fabrication and noise.
+        settings: the design of the neurons, and its spread. seed: of fabrication and noise.
     """
 
-    def __init__(self, neuron: Neuron | None = None, seed: int = 0) -> None:
-        self.neuron, self.seed = neuron or Neuron(), seed
+    Settings: ClassVar[type[Neuron]] = Neuron
+
+    def __init__(self, settings: Neuron | None = None, seed: int = 0) -> None:
+        self.neuron, self.seed = settings or Neuron(), seed
         self._cut = 0
 
     def array(

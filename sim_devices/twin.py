@@ -6,7 +6,7 @@ that is given, drift from the state. Everything is where x is: on a GPU, nothing
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -43,3 +43,12 @@ class Twin(Protocol):
 
     def ideal(self, x: Tensor) -> Tensor:
         """The noiseless, settled response at rest, differentiable in x: what a model of the node would predict."""
+
+
+@runtime_checkable
+class Periodic(Protocol):
+    """A twin that answers alike to drives one period apart."""
+
+    @property
+    def period(self) -> float:
+        """In the unit of `spec.inputs`."""

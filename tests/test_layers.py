@@ -36,7 +36,7 @@ COMPOSITION = {
     "certified",
     "calibrating",
     "bench",
-    "direct_bench",
+    "build",
     "experiment",
     "nodes",
     "architecture",
