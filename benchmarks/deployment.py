@@ -21,7 +21,7 @@ import torch
 from drift import HERE, TABLE, data
 from hidden_benches import BENCH, calibrate
 
-from hil.config import Experiment, checked, read_toml
+from hil.config import Experiment, experiment_of, read_toml
 from hil.experiment import built
 from hil.run.loop import evaluate, train
 from hil.run.session import load_best
@@ -33,7 +33,7 @@ TWIN = "sim_devices.mach_zehnder:MachZehnder"
 def learned(learner: str, device: Mapping[str, Any], seed: int) -> dict[str, torch.Tensor]:
     """The best weights by validation."""
     examples, _ = data()
-    with built(_experiment(learner, device, seed), HERE, given=examples) as made:
+    with built(_experiment(learner, device, seed), given=examples) as made:
         for _ in train(made.training):
             pass
         load_best(made.training)
@@ -43,13 +43,13 @@ def learned(learner: str, device: Mapping[str, Any], seed: int) -> dict[str, tor
 def deployed(weights: Mapping[str, torch.Tensor], bench: Path, seed: int) -> float:
     """Accuracy on the bench."""
     examples, held = data()
-    with built(_experiment("adfa", {"bench": str(bench)}, seed), HERE, given=examples) as made:
+    with built(_experiment("adfa", {"bench": str(bench)}, seed), given=examples) as made:
         made.training.net.load_state_dict(dict(weights))
         return evaluate(made.training.net, made.training.learner, held)[0]["accuracy"]
 
 
 def _experiment(learner: str, device: Mapping[str, Any], seed: int) -> Experiment:
-    return checked(Experiment, {**TABLE, "seed": seed, "device": dict(device), "learner": {"use": learner}}, str(HERE))
+    return experiment_of({**TABLE, "seed": seed, "device": dict(device), "learner": {"use": learner}}, HERE)
 
 
 def one(number: int, folder: Path) -> dict[str, float] | None:

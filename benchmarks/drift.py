@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
-from hil.bench import OnPlant
-from hil.config import Experiment, checked
+from hil.build.shapes.waveform import OnPlant
+from hil.config import Experiment, experiment_of
 from hil.data import Dataset, Split, load, subset
 from hil.errors import MeasurementError
 from hil.experiment import Built, built
@@ -60,7 +60,7 @@ class Case:
     def experiment(self, device: Mapping[str, Any] | None = None) -> Experiment:
         given = {**TABLE["device"], "drift_rad_per_s": self.drift} if device is None else device
         table = {**TABLE, "seed": self.seed, "device": given}
-        return checked(Experiment, {**table, "sentinel": {}} if self.sentinel else table, str(HERE))
+        return experiment_of({**table, "sentinel": {}} if self.sentinel else table, HERE)
 
 
 def data() -> tuple[Dataset, Split]:
@@ -80,7 +80,7 @@ def elapsed_s(made: Built) -> float:
 def trained(case: Case) -> tuple[float, float, dict[str, torch.Tensor], float]:
     """Test accuracy of the last weights, and of the best by validation; those weights; the virtual time."""
     learned, _ = data()
-    with built(case.experiment(), HERE, given=learned) as made:
+    with built(case.experiment(), given=learned) as made:
         training = made.training
         for _ in train(training):
             pass
@@ -96,7 +96,7 @@ def rounds(case: Case, weights: Mapping[str, torch.Tensor], bench: Path | None =
     learned, rest = data()
     device = None if bench is None else {"bench": str(bench)}
     with ExitStack() as stack:
-        made = stack.enter_context(built(case.experiment(device), HERE, given=learned))
+        made = stack.enter_context(built(case.experiment(device), given=learned))
         made.training.net.load_state_dict(dict(weights))
         done: list[float] = []
         try:
@@ -109,7 +109,7 @@ def rounds(case: Case, weights: Mapping[str, torch.Tensor], bench: Path | None =
 def used_s(case: Case, weights: Mapping[str, torch.Tensor]) -> float:
     """Virtual time of all rounds."""
     learned, rest = data()
-    with built(case.experiment(), HERE, given=learned) as made:
+    with built(case.experiment(), given=learned) as made:
         made.training.net.load_state_dict(dict(weights))
         before = elapsed_s(made)
         next(use(made.training, rest, BATCH))
@@ -121,7 +121,7 @@ def alarms(seed: int) -> dict[str, int]:
     learned, _ = data()
     quiet = Case(seed, sentinel=True).experiment()
     long = quiet.model_copy(update={"train": quiet.train.model_copy(update={"epochs": 10**6, "batch": 16})})
-    with built(long, HERE, given=learned) as made:
+    with built(long, given=learned) as made:
         steps = (point for point in train(made.training) if isinstance(point, Step))
         looks = [point.look for point in islice(steps, ALARM_STEPS) if point.look is not None]
         wrong = sum(look.state == "act" or bool(look.did) for look in looks)
@@ -172,7 +172,7 @@ def _served_s(weights: Mapping[str, torch.Tensor], folder: Path, seed: int) -> f
     learned, rest = data()
     path, rate = folder / "rate.toml", 1e-3
     path.write_text(BENCH.read_text().replace("drift_rad_per_s = 4e-4", f"drift_rad_per_s = {rate}"))
-    with built(Case(seed).experiment({"bench": str(path)}), HERE, given=learned) as made:
+    with built(Case(seed).experiment({"bench": str(path)}), given=learned) as made:
         made.training.net.load_state_dict(dict(weights))
         plant = _plant(made)
         before = plant.control.get("state.0")

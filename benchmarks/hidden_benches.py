@@ -19,10 +19,10 @@ from calibration.fault import problem_of
 from calibration.sequence import Subject, calibrated
 from calibration.step import Estimate, Step
 from calibration.waveform import waveform
-from hil.bench import OnPlant, open_bench
-from hil.config import BenchFile, checked, read_toml
+from hil.bench import open_bench
+from hil.build.shapes.waveform import OnPlant
+from hil.config import BenchFile, bench_of, read_toml
 from hil.errors import MeasurementError
-from hil.nodes import twin_of
 from hil.run.recovery import Ladder
 from hil.run.resilient import resilient
 from hil.unknowns import Fittable
@@ -68,7 +68,7 @@ class Bench:
 def hidden(number: int) -> BenchFile:
     """The bench file's bench, with specimen and noise of this number."""
     table = read_toml(BENCH)
-    return checked(BenchFile, {**table, "virtual": {**table["virtual"], "specimen": number, "seed": number}}, str(BENCH))
+    return bench_of({**table, "virtual": {**table["virtual"], "specimen": number, "seed": number}}, BENCH)
 
 
 def calibrate(number: int) -> Bench:
@@ -81,11 +81,10 @@ def calibrate(number: int) -> Bench:
 
 
 def _calibrated(number: int) -> Bench:
-    where = f"bench {number}"
-    with open_bench(hidden(number), where) as opened:
+    with open_bench(hidden(number)) as opened:
         assert isinstance(opened.device, OnPlant)
         assert opened.twin is not None
-        belief: object = twin_of(opened.twin.use, opened.twin.settings(), where)
+        belief: object = opened.twin.choice.build()
         assert isinstance(belief, Fittable)
         began = time.perf_counter()
         steps = tuple(calibrated(waveform(), Subject(resilient(opened.device, Ladder), belief, number)))

@@ -64,7 +64,7 @@ def deployed(run: Path, strayed: tuple[str, ...], chip: int, split: str) -> floa
     """Accuracy of the run's best weights on strayed chip number `chip`."""
     experiment = read_experiment(run / "config.toml", (*strayed, f"seed={1000 + chip}"))
     best = checkpoint.load(run / "checkpoints" / "best.json")
-    with built(experiment, run / "config.toml") as made:
+    with built(experiment) as made:
         made.training.net.load_state_dict(dict(best.tensors))
         made.training.learner.load_state_dict(under("learner", checkpoint.load(newest(run)).tensors))
         return evaluate(made.training.net, made.training.learner, getattr(made.training.data, split))[0]["accuracy"]

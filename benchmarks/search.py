@@ -30,7 +30,7 @@ from typing import Any
 from recording import record
 from rich.console import Console
 
-from hil.config import Experiment, checked, read_experiment
+from hil.config import checked, experiment_of, read_experiment
 from hil.experiment import built
 from hil.run.folder import RunFolder
 from hil.run.loop import Epoch, train
@@ -60,7 +60,7 @@ def throughput(rounds: int, epochs: int) -> dict[str, Any]:
     for by, chunk in (("population", POPULATION // workers), ("one", 1)):
         table = {"base": str(DIGITS), "evaluate": {"by": by, "chunk": chunk, "workers": workers}}
         file = checked(SearchFile, table, "benchmark")
-        shops[by] = Workshop(file, completed(file, read_experiment(DIGITS), DIGITS), DIGITS)
+        shops[by] = Workshop(file, completed(file, read_experiment(DIGITS)))
     base = shops["one"].base()
     recipes = [*hand_made(base).values(), *random_fourier(base, 0, POPULATION).values()][:POPULATION]
     jobs = [Job(f"j/{k}", recipe, 1, epochs) for k, recipe in enumerate(recipes)]
@@ -120,7 +120,7 @@ def backprop(repeat: int, quick: bool) -> float:
     target = folder / "backprop.json"
     if not target.exists():
         confirmed = json.loads((folder / "stages.jsonl").read_text().splitlines()[-1])
-        shop = Workshop(read_search(folder / SEARCH), read_experiment(folder / "config.toml"), folder / "config.toml")
+        shop = Workshop(read_search(folder / SEARCH), read_experiment(folder / "config.toml"))
         data = shop.data()
         held = dataclasses.replace(data, validation=data.test)
         accuracies = []
@@ -128,7 +128,7 @@ def backprop(repeat: int, quick: bool) -> float:
             table = shop.experiment.model_dump(exclude_none=True)
             table |= {"seed": seed, "learner": {"use": "backprop"}}
             table["train"] |= {"epochs": confirmed["epochs"], "threads": 1}
-            with built(checked(Experiment, table, "backprop"), folder, given=held) as made:
+            with built(experiment_of(table, folder / "config.toml"), given=held) as made:
                 points = [point for point in train(made.training) if isinstance(point, Epoch)]
             accuracies.append(points[-1].validation["accuracy"])
         target.write_text(json.dumps(accuracies))

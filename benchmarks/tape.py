@@ -61,7 +61,7 @@ def main() -> None:
         parser.error(f"--pairs {pairs}: at least 10, one flush and enough for an error")
     torch.set_num_threads(1)
     rng = torch.Generator().manual_seed(0)
-    bench = open_bench(read_bench(BENCH), str(BENCH))
+    bench = open_bench(read_bench(BENCH))
     with tempfile.TemporaryDirectory() as folder, bench as opened, Tape(Path(folder)) as tape:
         device = opened.device
         assert device is not None

@@ -23,7 +23,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hil.bench import OnPlant, open_bench
+from hil.bench import open_bench
+from hil.build.shapes.waveform import OnPlant
 from hil.config import read_bench
 from hil.run.journal import Journal
 from hil.run.meter import metered
@@ -47,7 +48,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     rng = torch.Generator().manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder, open_bench(read_bench(BENCH), str(BENCH)) as opened:
+    with tempfile.TemporaryDirectory() as folder, open_bench(read_bench(BENCH)) as opened:
         plant = opened.device
         assert isinstance(plant, OnPlant)
         journal, number = Journal(Path(folder) / "journal.jsonl"), count(1)

@@ -490,23 +490,25 @@ def bench_of(table: Mapping[str, Any], path: Path) -> BenchFile:
     return found
 
 
+OF_ALL = frozenset(BenchFile.model_fields) | {"virtual", "node"}
+
+
 def _of_this_edition(table: Mapping[str, Any], path: Path) -> None:
     """Refuse a bench file whose instruments are tables of their own, and say which lines to change."""
-    old = [
-        key for key, value in table.items() if isinstance(value, Mapping) and key not in ("twin", "virtual") and "use" in value
-    ]
-    old = [key for key in old if key not in ("node", "calibration")]
-    slew = [key for key in table.get("safe", {}) if key != "order"] if isinstance(table.get("safe"), Mapping) else []
+    parts = {key: value for key, value in table.items() if isinstance(value, Mapping) and key not in OF_ALL}
+    old = [key for key, value in parts.items() if {"use", "resource"} & set(value)]
     if not old:
         return
+    safe = table.get("safe")
+    slew = [key for key in safe if key in old] if isinstance(safe, Mapping) else []
     lines = [f"[{key}] becomes [instruments.{key}]" for key in old]
     lines += [f'[safe.{key}] slew_v_per_s becomes slew = "… V/s" in [instruments.{key}]' for key in slew]
     roles = {"awg": 'drive = "awg"', "scope": 'read = "scope"', "board": 'board = "board"'}
     node = ", ".join(roles[key] for key in old if key in roles)
     lines += [f"add [node] {node}"] if node and "node" not in table else []
     raise ConfigError(
-        "this bench file is of the first edition", where=str(path), got=", ".join(f"[{key}]" for key in old), outputs=UNTOUCHED,
-        allowed="named instruments, and their roles in [node]", todo="; ".join(lines),
+        "an instrument has no table of its own any more", where=str(path), got=", ".join(f"[{key}]" for key in old),
+        outputs=UNTOUCHED, allowed="[instruments.NAME], and what each is for in [node]", todo="; ".join(lines),
     )  # fmt: skip
 
 

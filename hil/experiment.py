@@ -149,7 +149,9 @@ def prepared(experiment: Experiment, given: Dataset | None = None) -> Prepared:
     for module in chain if feedback is None else (*chain, feedback):
         module.to(on)  # where it is when the optimiser makes its slots
     every = nn.ModuleList(chain if feedback is None else [*chain, feedback])
-    return Prepared(data, chain, feedback, optimiser(list(every.parameters()), experiment), on)
+    optimizer, table = optimiser(list(every.parameters()), experiment), experiment.optimizer
+    construct(optimizer.step, {}, f"{table.place} {table.use}")  # no gradients yet: it moves nothing, unless it wants a closure
+    return Prepared(data, chain, feedback, optimizer, on)
 
 
 @contextmanager
@@ -238,10 +240,9 @@ def optimiser(parameters: Sequence[nn.Parameter] | Sequence[dict[str, Any]], exp
         )  # fmt: skip
     if isinstance(optimizer, torch.optim.SparseAdam):
         raise ConfigError(
-            "this optimiser takes sparse gradients alone", where=table.place, got=table.use, outputs=UNTOUCHED,
-            allowed="one that takes dense gradients", todo="choose Adam",
+            "this optimiser takes sparse gradients alone", where=f"{table.place} {table.use}", got="dense ones",
+            allowed="one that takes dense gradients", outputs=UNTOUCHED, todo="choose Adam",
         )  # fmt: skip
-    construct(optimizer.step, {}, f"{table.place} {table.use}")  # no gradients yet: it moves nothing, unless it wants a closure
     return optimizer
 
 

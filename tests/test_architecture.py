@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from torch import nn
 
-from hil import architecture
+import hil.synapses
 from hil.architecture import synapses
-from hil.config import Experiment
+from hil.config import Experiment, experiment_of
 from hil.data import load
 from hil.errors import ConfigError
 
 
 def experiment() -> Experiment:
-    return Experiment.model_validate(
-        {"network": {"use": "mine"}, "device": {"use": "mach_zehnder"}, "learner": {"use": "adfa"}}
-    )
+    tables = {"network": {"use": "hil.synapses:mine"}, "device": {"use": "mach_zehnder"}, "learner": {"use": "adfa"}}
+    return experiment_of(tables, Path("e.toml"))
 
 
 def made(monkeypatch: pytest.MonkeyPatch, chain: Callable[[], object]) -> list[nn.Module]:
-    monkeypatch.setattr(architecture, "resolve", lambda use, where, short: chain)
-    return synapses(experiment(), load("digits"), "e.toml")
+    monkeypatch.setattr(hil.synapses, "mine", chain, raising=False)
+    return synapses(experiment(), load("digits"))
 
 
 @pytest.mark.parametrize("chancy", [nn.Dropout(0.1), nn.AlphaDropout(0.1), nn.RReLU()], ids=lambda m: type(m).__name__)

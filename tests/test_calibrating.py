@@ -24,7 +24,7 @@ from calibration.certificate import Certificate, Instrument
 from hil import calibrating
 from hil.bench import Opened
 from hil.cli import run
-from hil.config import BenchFile, Using
+from hil.config import BenchFile, bench_of
 from hil.errors import Disconnected, Misaligned
 from sim_devices.simulated import Simulated
 
@@ -71,7 +71,7 @@ class Table:
     shot: Exception | None = None
 
     @contextmanager
-    def open(self, bench: BenchFile, where: str, run: Path | None = None, wire: bool = False) -> Iterator[Opened]:
+    def open(self, bench: BenchFile, run: Path | None = None, wire: bool = False) -> Iterator[Opened]:
         if self.unopenable is not None:
             raise self.unopenable
         self.opened += 1
@@ -431,10 +431,11 @@ def test_a_bench_can_be_made_of_its_table() -> None:
 
     from hil.certified import settings_of
 
-    bench = BenchFile.model_validate(tomllib.loads(BENCH))
-    found = settings_of(bench, "b.toml")
+    bench = bench_of(tomllib.loads(BENCH), Path("b.toml"))
+    found = settings_of(bench)
     assert set(found) == {"awg", "scope", "waveform"}
     assert found["scope"]["range_v"] == 0.5
     assert "serial" not in found["awg"]
     assert found["waveform"]["settle"] == 0.5  # a default counts as if it were written
-    assert bench.twin == Using.model_validate({"use": "small_calibration:Modulator", "v_pi": "3.5 V"})
+    assert bench.twin is not None
+    assert (bench.twin.use, bench.twin.settings()) == ("small_calibration:Modulator", {"v_pi": "3.5 V"})

@@ -248,7 +248,7 @@ def test_a_refused_port(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     bench = BENCH.partition("\n[virtual]")[0].replace(
         'maker = "Keysight"', f'resource = "TCPIP::127.0.0.1::{free_port()}::SOCKET"'
     )
-    bench = bench.replace("[scope]", '[scope]\nresource = "TCPIP::127.0.0.1::1::SOCKET"')
+    bench = bench.replace("[instruments.scope]", '[instruments.scope]\nresource = "TCPIP::127.0.0.1::1::SOCKET"')
     said = hil(capsys, "train", on_bench(tmp_path, bench), "--run", tmp_path / "r")
     assert said.code == 3
     for part in ("127.0.0.1", "Next:"):

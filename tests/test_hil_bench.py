@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from hil.bench import description, open_bench
-from hil.config import BenchFile, SpikingBench
+from hil.bench import open_bench
+from hil.build.shapes.waveform import WaveformBench, description
+from hil.config import BenchFile, bench_of
 from hil.errors import ConfigError
 from sim_devices.bench import ServedBench, spawn
-from sim_devices.virtual_bench import assemble
+from sim_devices.virtual_bench import VirtualBench, assemble
 
 BENCHES = Path(__file__).parents[1] / "benches"
 
@@ -23,9 +24,15 @@ def tables(name: str) -> dict[str, Any]:
     return tomllib.loads((BENCHES / name).read_text())
 
 
+def described(table: dict[str, Any]) -> VirtualBench:
+    bench = bench_of(table, Path("test"))
+    assert isinstance(bench, WaveformBench)
+    return description(bench)
+
+
 @pytest.fixture(scope="module")
 def served() -> Iterator[ServedBench]:
-    with spawn(description(BenchFile.model_validate(tables("mzm_awg_scope.toml")), "test")) as bench:
+    with spawn(described(tables("mzm_awg_scope.toml"))) as bench:
         yield bench
 
 
@@ -34,12 +41,12 @@ def on_a_table(bench: ServedBench) -> BenchFile:
     real = tables("mzm_awg_scope.toml")
     del real["virtual"]
     for name in ("awg", "scope"):
-        real[name]["resource"] = bench.resources[name]
-    return BenchFile.model_validate(real)
+        real["instruments"][name]["resource"] = bench.resources[name]
+    return bench_of(real, Path("test"))
 
 
 def test_leaving_switches_off_whatever_happened_and_though_nobody_closed_the_device(served: ServedBench) -> None:
-    with suppress(KeyboardInterrupt), open_bench(on_a_table(served), "test"):
+    with suppress(KeyboardInterrupt), open_bench(on_a_table(served)):
         assert served.control.outputs()["awg"]["1"]["on"]  # type: ignore[index]
         raise KeyboardInterrupt
     assert not served.control.outputs()["awg"]["1"]["on"]  # type: ignore[index]
@@ -48,20 +55,20 @@ def test_leaving_switches_off_whatever_happened_and_though_nobody_closed_the_dev
 def test_faults_of_the_bench_file_are_scheduled_from_the_start() -> None:
     bench = tables("mzm_awg_scope.toml")
     bench["virtual"] |= {"linger_s": 2.0, "log_path": "x.log", "faults": [{"box": "scope", "kind": "flip", "rate": 0.001}]}
-    described = description(BenchFile.model_validate(bench), "test")
-    assert (described.linger_s, described.log_path) == (2.0, "x.log")
-    assert [(f["box"], f["kind"], f["rate"]) for f in assemble(described).faults.faults()] == [("scope", "flip", 0.001)]
+    found = described(bench)
+    assert (found.linger_s, found.log_path) == (2.0, "x.log")
+    assert [(f["box"], f["kind"], f["rate"]) for f in assemble(found).faults.faults()] == [("scope", "flip", 0.001)]
     bench["virtual"]["faults"][0]["kind"] = "unplug"
     with pytest.raises(ConfigError, match="does not apply to a scope"):
-        assemble(description(BenchFile.model_validate(bench), "test"))
+        assemble(described(bench))
 
 
 def test_a_real_address_beside_virtual_tables_is_refused() -> None:
     both = tables("mzm_awg_scope.toml")
-    both["awg"]["resource"] = "TCPIP::127.0.0.1::hislip0::INSTR"
-    with pytest.raises(ConfigError, match="both a real and a virtual"), open_bench(BenchFile.model_validate(both), "test"):
+    both["instruments"]["awg"]["resource"] = "TCPIP::127.0.0.1::hislip0::INSTR"
+    with pytest.raises(ConfigError, match="both a real and a virtual"), open_bench(bench_of(both, Path("test"))):
         pass
     board = tables("spiking_board.toml")
-    board["board"]["resource"] = "/dev/ttyACM0"
-    with pytest.raises(ConfigError, match="both a real and a virtual"), open_bench(SpikingBench.model_validate(board), "test"):
+    board["instruments"]["board"]["resource"] = "/dev/ttyACM0"
+    with pytest.raises(ConfigError, match="both a real and a virtual"), open_bench(bench_of(board, Path("test"))):
         pass

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import hil.report
 from hil import bench as opening
+from hil.build.shapes import spiking, waveform
 from hil.cli import run
 from hil.device import Port, Spec, Streaming
 from hil.errors import OutOfRange, ReplayDiffers, TapeEnded
@@ -300,8 +301,10 @@ def test_a_served_bench_is_not_needed_again(
     def never(*_: object) -> None:
         raise AssertionError("a bench was opened")
 
-    for name in ("open_bench", "spawn", "spawn_board", "VisaLink", "SerialLink"):
-        monkeypatch.setattr(opening, name, never)
+    for module, name in (
+        (opening, "open_bench"), (waveform, "spawn"), (spiking, "spawn_board"), (opening, "VisaLink"), (spiking, "SerialLink"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, never)
     assert all(reel.head.streaming == (bench == "mzm_awg_scope") for reel in reels(tmp_path / "r" / "tape"))
     code, said = command("replay", tmp_path / "r")
     assert (code, "identical" in said) == (0, True), said

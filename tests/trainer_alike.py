@@ -18,7 +18,7 @@ from hil.config import read_bench
 def main() -> None:
     bench, run = sys.argv[1:]
     x = torch.linspace(-1.0, 1.0, 64).reshape(1, 64)
-    with open_bench(read_bench(Path(bench)), bench, Path(run)) as opened:
+    with open_bench(read_bench(Path(bench)), Path(run)) as opened:
         assert opened.device is not None
         assert opened.guard is not None
         opened.device.forward(x)

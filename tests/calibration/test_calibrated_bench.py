@@ -6,8 +6,9 @@ from pathlib import Path
 
 from calibration.sequence import Subject, calibrated
 from calibration.waveform import waveform
-from hil.bench import OnPlant, open_bench
-from hil.config import BenchFile, checked, read_toml
+from hil.bench import open_bench
+from hil.build.shapes.waveform import OnPlant
+from hil.config import bench_of, read_toml
 from hil.run.recovery import Ladder
 from hil.run.resilient import resilient
 from sim_devices.mach_zehnder import MachZehnder
@@ -18,8 +19,8 @@ SHEET = MachZehnder(v_pi_v=3.5)
 
 def test_a_specimen_is_found_through_the_wire() -> None:
     table = read_toml(BENCH)
-    bench = checked(BenchFile, {**table, "virtual": {**table["virtual"], "specimen": 17, "seed": 17}}, str(BENCH))
-    with open_bench(bench, "test") as opened:
+    bench = bench_of({**table, "virtual": {**table["virtual"], "specimen": 17, "seed": 17}}, BENCH)
+    with open_bench(bench) as opened:
         assert isinstance(opened.device, OnPlant)
         plant = opened.device.control
         steps = {s.name: s for s in calibrated(waveform(), Subject(resilient(opened.device, Ladder), SHEET, 1))}

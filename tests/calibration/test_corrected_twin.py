@@ -18,7 +18,7 @@ from calibration.waveform import waveform
 from hil.cli import run
 from hil.conformance import check_twin
 from hil.errors import ConfigError
-from hil.nodes import twin_of
+from hil.naming import twin_choice
 from sim_devices.corrected import Corrected
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
@@ -69,7 +69,7 @@ def test_a_network_stands_on_top_only_if_it_may() -> None:
     made = SHEET.remade({name: e.value for name, e in twin.estimates.items()})
     network = network_of(twin)
     assert network is not None
-    whole = twin_of("sim_devices.corrected:Corrected", {"of": USE, "base": made.settings(), **network}, "test")
+    whole = twin_choice("sim_devices.corrected:Corrected", {"of": USE, "base": made.settings(), **network}, "test").build()
     assert honesty(node(), whole).spread < honesty(node(), made).spread / 2
 
 

@@ -193,7 +193,7 @@ def test_a_driver_that_changed_is_found_out() -> None:
 
 def test_a_run_keeps_transcripts_when_asked(tmp_path: Path) -> None:
     board = read_bench(TRANSCRIPTS.parent.parent.parent / "benches" / "spiking_board.toml")
-    with open_bench(board, "b", tmp_path, wire=True) as opened:
+    with open_bench(board, tmp_path, wire=True) as opened:
         assert opened.chip is not None
         opened.chip.array(2)
     lines = read_transcript(tmp_path / "wire" / "board.jsonl")

@@ -25,8 +25,8 @@ from drivers.spiking import SpikingBoard
 from drivers.transcript import Transcribed, TranscribedFrames, WireLog
 from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
-from hil.bench import description
-from hil.config import BenchFile, read_bench
+from hil.build.shapes.waveform import WaveformBench, description
+from hil.config import read_bench
 from sim_devices.bench import spawn
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_bench import VirtualBoard, spawn_board
@@ -61,11 +61,11 @@ def board_session(link: FrameLink) -> list[Any]:
 
 def record(folder: Path) -> None:
     bench, answers = read_bench(BENCH), {}
-    assert isinstance(bench, BenchFile)
+    assert isinstance(bench, WaveformBench)
     for old in folder.glob("*.jsonl"):
         old.unlink()
     with (
-        spawn(description(bench, str(BENCH))) as served,
+        spawn(description(bench)) as served,
         WireLog(folder / "awg.jsonl", "awg") as awg,
         WireLog(folder / "scope.jsonl", "scope") as scope,
     ):

@@ -28,7 +28,7 @@ def test_the_bench_answers_to_its_drive(path: Path) -> None:
     and ends with its outputs read back as off."""
     bench = read_bench(path)
     assert isinstance(bench, BenchFile)
-    with open_bench(bench, str(path)) as opened:
+    with open_bench(bench) as opened:
         device = opened.device
         assert device is not None
         try:

@@ -23,11 +23,12 @@ from hil.chance import generator
 from hil.config import read_experiment
 from hil.data import Dataset, Split, load
 from hil.errors import ConfigError
-from hil.experiment import LEARNERS, built
-from hil.launch import launch
+from hil.experiment import built
+from hil.launch import resume
 from hil.learners import equilibrium
 from hil.learners.rate_learner import OnlineSettings
 from hil.learners.saf import SAFE
+from hil.naming import LEARNERS, resolve
 from hil.run import checkpoint
 from hil.run.folder import RunFolder
 from hil.run.loop import Epoch, Training, evaluate, train
@@ -102,7 +103,7 @@ def training(text: str, on: torch.device, folder: Path, monkeypatch: pytest.Monk
     path = folder / "experiment.toml"
     path.write_text(TRAIN + text)
     monkeypatch.setattr(accelerator, "named", lambda name, where: on)
-    with pretending() if on == ACCELERATOR else nullcontext(), built(read_experiment(path), path) as made:
+    with pretending() if on == ACCELERATOR else nullcontext(), built(read_experiment(path)) as made:
         assert made.training.net.place == on
         yield made.training
 
@@ -152,7 +153,7 @@ def test_a_whole_run(text: str, room: int, tmp_path: Path, monkeypatch: pytest.M
         folder = RunFolder.create(tmp_path / on.type)
         folder.config.write_text(TRAIN + text)
         with pretending() if on == ACCELERATOR else nullcontext():
-            summary = launch(folder, folder.config, None, Console(quiet=True))
+            summary = resume(folder, None, Console(quiet=True))
         assert summary["versions"]["on"] == str(on)
         found = folder.read_json("diagnostics.json")
         found.pop("time")
@@ -195,7 +196,7 @@ def test_answers_of_a_real_device_come_back(use: str) -> None:
             net = network(neuron, chip=chip)
             net.chip = chip
             net.to(on)
-            kind = experiment.resolve(LEARNERS[use], "test")
+            kind = resolve(LEARNERS[use], "test")
             learner = kind.build(net, kind.Settings(), 3, rng()).to(on)
             learner.step(net, examples().to(on), LABEL.to(on), torch.Generator(on))
             scores = learner.predict(net, examples().to(on))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from small_search import BASE, FILE, write
 
-from hil.config import Experiment, checked
+from hil.config import experiment_of
 from hil.errors import ConfigError
 from hil.feedback import Box, Constant, Expression, Feedback, Fourier, Function, Gaussian, Shaped, Sine, Tabulated
 from hil.functions import FAMILIES
@@ -39,9 +40,7 @@ FUNCTIONS: list[Function] = [
 
 def workshop(folder: Path, base: str = BASE, text: str = FILE) -> Workshop:
     path = write(folder, text, base)
-    import tomllib
-
-    return Workshop(read_search(path), checked(Experiment, tomllib.loads(base), str(path)), path)
+    return Workshop(read_search(path), experiment_of(tomllib.loads(base), path))
 
 
 def jobs(functions: Sequence[Function], rates: Sequence[float], epochs: int = 2, seed: int = 3) -> list[Job]:
@@ -128,7 +127,7 @@ def test_a_drive_that_the_device_would_refuse_ends_a_candidate(tmp_path: Path) -
     [
         ('use = "adfa"', 'use = "dfa"'),
         ("lr = 5e-3", 'use = "Adagrad"\nlr = 5e-3'),
-        ("[64, 12, 8, 10]", "[64, 12, 8, 10]\nx = 1"),
+        ("[64, 12, 8, 10]", '[64, 12, 8, 10]\nweights = "standardised"'),
     ],
 )
 def test_what_is_no_population_is_refused(tmp_path: Path, old: str, new: str) -> None:

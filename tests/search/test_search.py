@@ -22,6 +22,7 @@ from rich.console import Console
 from small_search import BASE, FILE, lethal, write
 
 from hil.cli import run
+from hil.config import Experiment, read_experiment
 from hil.errors import ConfigError, Interrupted, RunError, Stopped
 from hil.feedback import Feedback
 from hil.run.folder import RunFolder
@@ -190,7 +191,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, whole: Path) -> None:
 
 
 def test_a_worker_that_dies_is_replaced_and_its_chunk_done_once_more(tmp_path: Path, whole: Path) -> None:
-    shop = Workshop(read_search(write(tmp_path)), *_experiment(whole))
+    shop = Workshop(read_search(write(tmp_path)), _experiment(whole))
     space = shop.space(shop.data())
     from hil.search.loop import Plan, _jobs
 
@@ -211,10 +212,8 @@ def test_a_worker_that_dies_is_replaced_and_its_chunk_done_once_more(tmp_path: P
     pool.close()
 
 
-def _experiment(whole: Path) -> tuple[Any, Path]:
-    from hil.config import read_experiment
-
-    return read_experiment(whole / "config.toml"), whole / "config.toml"
+def _experiment(whole: Path) -> Experiment:
+    return read_experiment(whole / "config.toml")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hil.bench import description
-from hil.config import BenchFile, checked, read_toml
+from hil.build.shapes.waveform import WaveformBench, description
+from hil.config import bench_of, read_toml
 from hil.errors import ConfigError
 from hil.unknowns import Fittable, Noisy, Unknown
 from sim_devices.fabrication import node_specimen, specimen
@@ -18,9 +18,11 @@ from sim_devices.mach_zehnder import MachZehnder
 BENCH = Path("benches/mzm_awg_scope.toml")
 
 
-def bench(**virtual: object) -> BenchFile:
+def bench(**virtual: object) -> WaveformBench:
     table = read_toml(BENCH)
-    return checked(BenchFile, {**table, "virtual": {**table["virtual"], **virtual}}, "test")
+    found = bench_of({**table, "virtual": {**table["virtual"], **virtual}}, Path("test"))
+    assert isinstance(found, WaveformBench)
+    return found
 
 
 def test_the_same_number_gives_the_same_specimen_and_another_one_another() -> None:
@@ -57,7 +59,7 @@ def test_a_sheet_outside_its_own_limits_is_refused() -> None:
 
 
 def test_a_bench_file_hides_node_and_cable() -> None:
-    plain, hidden = description(bench(), "test").wires[0], description(bench(specimen=17), "test").wires[0]
+    plain, hidden = description(bench()).wires[0], description(bench(specimen=17)).wires[0]
     assert hidden.delay_s != plain.delay_s
     assert abs(hidden.delay_s - plain.delay_s) < 3e-9
     assert hidden.node.settings["v_pi_v"] != plain.node.settings["v_pi_v"]
@@ -68,7 +70,7 @@ def test_a_bench_file_hides_node_and_cable() -> None:
 def test_a_node_without_unknowns_has_no_specimens() -> None:
     node = {"use": "sim_devices.tabulated:Tabulated", "drive": [-4.0, 0.0, 4.0], "reading": [0.0, 0.1, 0.3]}
     with pytest.raises(ConfigError, match="no specimens"):
-        description(bench(specimen=1, node=node), "test")
+        description(bench(specimen=1, node=node))
 
 
 def test_the_modulator_can_be_fitted() -> None:
