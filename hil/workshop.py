@@ -130,6 +130,7 @@ class Workshop:
                 got=f"{learner.use}, device {device.use or 'no twin'}, {experiment.optimizer.use}", allowed='by = "one"',
                 outputs=UNTOUCHED,
             )  # fmt: skip
+        self._linear(experiment.seed)  # refused here, not in a worker
         with built(experiment, given=data) as made:
             layer = made.training.net.stack[0]
         assert layer.encode is not None  # a layer with a node has one
@@ -146,7 +147,7 @@ class Workshop:
 
     def _linear(self, seed: int) -> list[nn.Linear]:
         found = synapses(self.experiment.model_copy(update={"seed": seed}), self._data)
-        linear = [synapse for synapse in found if isinstance(synapse, nn.Linear) and synapse.bias is not None]
+        linear = [synapse for synapse in found if type(synapse) is nn.Linear and synapse.bias is not None]
         if len(linear) < len(found):
             raise ConfigError(
                 "a population needs linear synapses with a bias", where=self.experiment.network.place, outputs=UNTOUCHED,
