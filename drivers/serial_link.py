@@ -11,12 +11,15 @@ Source: EIA/TIA-232-F; pyserial 3.5. PyVISA's own serial sessions read one byte 
 
 from __future__ import annotations
 
+import glob
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 import serial
+from serial.tools.list_ports import comports
 
 from drivers.block import read_block
 from drivers.link import Deadline, Trust, checked_timeout
@@ -180,11 +183,13 @@ class SerialLink:
         try:
             port.open()
         except (OSError, ValueError) as error:
+            there = ports()
             raise OpenFailed(
                 "the serial port cannot be opened",
                 where=self._name,
                 got=str(error),
-                outputs="unknown: the instrument was not reached",
+                allowed=f"a port that is there: {', '.join(there)}" if there else "no serial port is there now",
+                outputs="as they were; nothing was sent",
                 todo="check the cable, the port's name, and that no other program holds it",
             ) from error
         self._port = port
@@ -232,6 +237,16 @@ class SerialLink:
             raise timed_out(self._name, f"{error} in a {doing}", self._timeout_s) from error
         except PORT_ERRORS as error:
             raise gone(self._name, f"{type(error).__name__} in a {doing}: {error}") from error
+
+
+def ports() -> tuple[str, ...]:
+    """The serial ports that are there now, with the name that udev gives to the board at each, where it does."""
+    named = {os.path.realpath(path): path for path in sorted(glob.glob("/dev/serial/by-id/*"))}
+    try:
+        found = sorted(port.device for port in comports())
+    except (OSError, TypeError, ValueError):  # not every system lets us look
+        return tuple(sorted(named.values()))
+    return tuple(f"{port} ({named[port]})" if port in named else port for port in found)
 
 
 class _SerialReply:

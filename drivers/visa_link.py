@@ -323,7 +323,7 @@ def _open_failed(name: str, got: str) -> OpenFailed:
         "nobody answers at this address",
         where=name,
         got=got,
-        outputs="unknown: the instrument was not reached",
+        outputs="as they were; nothing was sent",
         todo="check power, cable and address, that no other program is connected, and that a virtual bench is being served",
     )
 

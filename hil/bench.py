@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from calibration.certificate import Instrument
-from drivers.frame_session import FrameLink
+from drivers.frame_session import FrameLink, FrameSession
 from drivers.link import Link
 from drivers.safe import SafeState, Switchable, board, in_order
 from drivers.scpi import Expect, Scpi
@@ -224,12 +224,14 @@ def _open_board(bench: SpikingBench, where: str, run: Path | None, log: Path | N
         port = served.port if served else str(bench.board.resource)
         expect = Expect(bench.board.maker or "", bench.board.model or "", bench.board.serial or "")
         guard = _guarded(bench, [port], run, stack)
-        guard.watch([board(BOARD, port, expect)])  # before it is opened, as opening arms it
         line = SerialLink(port, beat=guard.beat)
+        stack.callback(line.close)  # the driver closes it too; this is for what happens before there is a driver
         line.timeout_s = bench.board.timeout_s or line.timeout_s
         link: FrameLink = line
         if log is not None:
             link = TranscribedFrames(line, stack.enter_context(WireLog(log / f"{BOARD}.jsonl", port)))
+        answering = FrameSession(link, expect=expect).welcome.identity  # arms nothing: until here there is nothing to make safe
+        guard.watch([board(BOARD, port, Expect(answering.maker, answering.model, answering.serial))])  # the driver arms
         opened = driver(link, **settings, expect=expect, provenance="twin" if served else "real")
         stack.push(guard.leaving(opened.close))
         guard.watch([_safe_state(opened, f"{where}: [board]")])
