@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
+import socket
 import subprocess
 import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
 
-from drivers.ownership import Owner, left_unsafe, lock_file, take
-from drivers.safe import OFF, SafeState, Step
+from drivers.ownership import Owner, folder, left_unsafe, lock_file, machine_folder, take
+from drivers.safe import OFF, SafeState, Step, board
 from drivers.scpi import Expect
+from drivers.serial_link import ports
 from hil.bench import description, open_bench
 from hil.config import BenchFile, SpikingBench, checked, read_bench
-from hil.errors import ConfigError, RunError, UnsafeOutputs
+from hil.errors import ConfigError, LinkTimeout, OpenFailed, RunError, UnsafeOutputs, WrongInstrument
 from hil.guardian.guard import guarded
 from hil.guardian.record import left_by, outputs_of
 from sim_devices.bench import RunningBench, ServedBench, build, spawn
@@ -41,6 +44,7 @@ WITHIN_S = 5.0  # two seconds on an idle machine
 def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Own locks, and own run folders."""
     monkeypatch.setenv("HIL_LOCKS", str(tmp_path / "locks"))
+    monkeypatch.setenv("HIL_MACHINE_LOCKS", str(tmp_path / "machine"))
     (tmp_path / "run").mkdir()
 
 
@@ -321,6 +325,115 @@ def test_a_trainer_of_the_waveform_bench_that_is_killed_in_a_shot(tmp_path: Path
         finally:
             child.end()
     assert outputs_of(tmp_path / "run") == "safe"
+
+
+def board_file(tmp_path: Path, port: str, **board: Any) -> Path:
+    """The board of spiking neurons as it would stand on a table."""
+    real = tomllib.loads((BENCHES / "spiking_board.toml").read_text())
+    del real["virtual"]
+    real["board"] |= {"resource": port, **board}
+    path = tmp_path / "board.toml"
+    path.write_text(tomli_w.dumps(real))
+    return path
+
+
+def opens(path: Path, run: Path | None) -> None:
+    with open_bench(read_bench(path), str(path), run):
+        pytest.fail("it was opened")
+
+
+def lock_files() -> list[str]:
+    return [path.name for place in (folder(), machine_folder()) for path in place.iterdir()]
+
+
+@pytest.mark.parametrize("kind", ["misspelt", "dangling", "file", "folder"])
+def test_a_port_that_is_not_there_leaves_nothing_to_be_made_safe(tmp_path: Path, kind: str) -> None:
+    """And the second time it is as the first."""
+    port = tmp_path / "ttyACMO"
+    if kind == "dangling":
+        port.symlink_to(tmp_path / "unplugged")
+    elif kind == "file":
+        port.write_text("")
+    elif kind == "folder":
+        port.mkdir()
+    for run in (None, tmp_path / "run", tmp_path / "run"):
+        begin = time.monotonic()
+        with pytest.raises(OpenFailed, match=r"serial port cannot be opened(?s:.)*nothing was sent") as caught:
+            opens(board_file(tmp_path, str(port)), run)
+        assert time.monotonic() - begin < patience_s() / 2, "its safe state was tried to be brought about"
+        assert all(there.split(" (")[0] in caught.value.allowed for there in ports())
+        assert lock_files() == []
+        assert outputs_of(tmp_path / "run") == ""
+
+
+def patience_s() -> float:
+    """That would be spent if a guard were armed."""
+    return SpikingBench.model_validate(tomllib.loads((BENCHES / "spiking_board.toml").read_text())).guardian.patience_s
+
+
+@pytest.mark.parametrize("address", ["TCPIP::127.0.0.1::hislip0,{}::INSTR", "TCPIP::127.0.0.1::{}::SOCKET"])
+def test_an_instrument_that_is_not_there_leaves_nothing_to_be_made_safe(tmp_path: Path, address: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    real = tomllib.loads((BENCHES / "mzm_awg_scope.toml").read_text())
+    del real["virtual"]
+    real["awg"]["resource"], real["scope"]["resource"] = address.format(port), "TCPIP::127.0.0.1::1::SOCKET"
+    path = tmp_path / "bench.toml"
+    path.write_text(tomli_w.dumps(real))
+    for _ in range(2):
+        with pytest.raises(OpenFailed, match="nothing was sent"):
+            opens(path, tmp_path / "run")
+        assert lock_files() == []
+        assert outputs_of(tmp_path / "run") == ""
+
+
+@pytest.mark.parametrize("wrong", [{"serial": "ANOTHER"}, {"model": "LASER"}, {"maker": "Acme"}])
+def test_another_board_at_the_port_was_never_armed(tmp_path: Path, line: RunningBoard, wrong: dict[str, str]) -> None:
+    with pytest.raises(WrongInstrument):
+        opens(board_file(tmp_path, line.port, **wrong), tmp_path / "run")
+    assert not line.board.armed
+    assert lock_files() == []
+    assert outputs_of(tmp_path / "run") == ""
+
+
+def test_a_port_at_which_nobody_answers_was_never_armed(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        with pytest.raises(LinkTimeout):
+            opens(board_file(tmp_path, os.ttyname(theirs), timeout_s=0.05), tmp_path / "run")
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert lock_files() == []
+    assert outputs_of(tmp_path / "run") == ""
+
+
+def test_what_an_earlier_run_left_stays_on_record_when_its_port_is_gone(tmp_path: Path) -> None:
+    port = str(tmp_path / "ttyACM0")
+    with take([port], Owner(1, "", "", "an earlier run")) as before:
+        before.write(port, asdict(board("board", port, Expect("HIL"))))
+    for _ in range(2):
+        with pytest.raises(UnsafeOutputs, match="left by an earlier program"), guarded([port], silence_s=60.0, patience_s=0.0):
+            pytest.fail("it went on")
+        assert [content["safe"]["resource"] for content in left_unsafe().values()] == [port]
+    with take([port], Owner(1, "", "", "of another version")) as before:
+        before.write(port, {"name": "board"})
+    with pytest.raises(OpenFailed):
+        opens(board_file(tmp_path, port), None)
+    assert [content["safe"] for content in left_unsafe().values()] == [{"name": "board"}]
+
+
+def test_a_board_that_is_unplugged_with_its_link_stays_on_record(
+    line: RunningBoard, start: Callable[..., Child], tmp_path: Path
+) -> None:
+    """The lock is that of the port which the link led to when it was opened."""
+    link = tmp_path / "by-id"
+    link.symlink_to(os.path.realpath(line.port))
+    child = start(str(link), "beats", "frames", patience_s=0.2)
+    link.unlink()
+    child.process.kill()
+    assert soon(lambda: bool(left_unsafe()))
+    assert [content["safe"]["resource"] for content in left_unsafe().values()] == [str(link)]
 
 
 @pytest.mark.parametrize(
