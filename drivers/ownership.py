@@ -354,8 +354,7 @@ def sweep() -> None:
     whose ports ended with them, and the logs of the guardians of those."""
 
     def clear(path: Path, handle: int) -> None:
-        content = _read(handle)
-        if not content or content.get("virtual") is True:
+        if not os.fstat(handle).st_size or _read(handle).get("virtual") is True:
             path.unlink()
 
     for place in (folder(), machine_folder()):
@@ -372,7 +371,7 @@ def _each_free(place: Path, do: Callable[[Path, int], None]) -> None:
         with suppress(OSError):  # another account's, or none that is a file
             handle = os.open(path, OPEN)
             try:
-                if stat.S_ISREG(os.fstat(handle).st_mode) and try_lock(handle) and _is_at(path, handle):
+                if _refused(os.fstat(handle)) is None and try_lock(handle) and _is_at(path, handle):
                     do(path, handle)
             finally:
                 os.close(handle)
@@ -393,10 +392,8 @@ def _locked(name: str, resource: str) -> int:
         handle = -1
         try:
             handle = _opened(path, MACHINE_FILE_MODE if machine else FILE_MODE)
-            facts = os.fstat(handle)
-            if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:  # with a second name it may be anybody's precious file
-                got = "a file with several names" if stat.S_ISREG(facts.st_mode) else kind_of(facts.st_mode)
-                raise _no_lock(path, got, machine)
+            if refused := _refused(os.fstat(handle)):
+                raise _no_lock(path, refused, machine)
             if try_lock(handle):
                 if _is_at(path, handle):
                     return handle
@@ -427,6 +424,13 @@ def _opened(path: Path, mode: int) -> int:
             handle = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, mode)
             os.fchmod(handle, mode)  # whatever the umask says
             return handle
+
+
+def _refused(facts: os.stat_result) -> str | None:
+    """What keeps a file from being a lock file."""
+    if not stat.S_ISREG(facts.st_mode):
+        return kind_of(facts.st_mode)
+    return "a file with several names" if facts.st_nlink > 1 else None  # it may be anybody's precious one
 
 
 def _is_at(path: Path, handle: int) -> bool:

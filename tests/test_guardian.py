@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from drivers.ownership import Owner, folder, left_unsafe, lock_file, machine_folder, take
+from drivers.ownership import Owner, folder, left_unsafe, lock_file, machine_file, machine_folder, take
 from drivers.safe import OFF, SafeState, Step, board
 from drivers.scpi import Expect
 from drivers.serial_link import ports
@@ -267,6 +267,41 @@ def test_a_second_program_is_refused_and_told_who_owns_the_instrument(
     with pytest.raises(RunError, match=rf"process {child.process.pid} \(guardian_child.*{tmp_path / 'run'}.*since 20"):
         take([spelt], Owner(os.getpid(), "", "now", "test"))
     assert on(table)
+
+
+def remove_locks(resource: str) -> None:
+    lock_file(resource).unlink()
+    machine_file(resource).unlink()
+
+
+def test_a_lock_that_is_removed_under_a_trainer_is_taken_anew_and_handed_on(
+    table: RunningBench, start: Callable[..., Child], tmp_path: Path
+) -> None:
+    resource, run = table.resources["awg"], tmp_path / "run"
+    child = start(resource, "beats", silence_s=1.5)
+    remove_locks(resource)
+    assert soon(lambda: sum(e["event"] == "lock file removed; locked again" for e in events(run)) == 2)
+    with pytest.raises(RunError, match=f"process {child.process.pid}"):
+        take([resource], Owner(os.getpid(), "", "now", "test"))
+    child.process.kill()
+    assert soon(lambda: not on(table))
+    assert soon(lambda: gone(child.guardian))
+    assert outputs_of(run) == "safe"
+    assert soon(lambda: not left_unsafe() and lock_file(resource).exists())
+
+
+def test_a_lock_that_is_removed_and_taken_by_another_program_stops_the_trainer_safely(
+    table: RunningBench, start: Callable[..., Child], tmp_path: Path
+) -> None:
+    resource = table.resources["awg"]
+    child = start(resource, "dead", silence_s=4.0)
+    child.process.send_signal(signal.SIGSTOP)  # so that the other one is first
+    remove_locks(resource)
+    with take([resource], Owner(os.getpid(), "", "now", "test")):
+        child.process.send_signal(signal.SIGCONT)
+        assert child.says() == ["RunError"]
+        assert not on(table)
+    assert outputs_of(tmp_path / "run") == "safe"
 
 
 def test_a_second_ctrl_c_switches_off_before_anything_is_waited_for(table: RunningBench, tmp_path: Path) -> None:
