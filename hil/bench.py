@@ -346,7 +346,9 @@ def _instrument(
 ) -> tuple[Any, str, Instrument]:
     """An opened, identified driver, a line that says who answered, and who."""
     driver, settings = _driver(table, where)
-    link: Link = VisaLink(address, beat=guard.beat)
+    line = VisaLink(address, beat=guard.beat)
+    open_to_all = table.resource is not None and not line.locked
+    link: Link = line
     link.timeout_s = table.timeout_s or link.timeout_s
     if log is not None:
         name = where.rsplit("[", 1)[1].rstrip("]")
@@ -354,8 +356,9 @@ def _instrument(
     stack.callback(link.close)  # the driver closes it too; this is for what happens before there is a driver
     scpi = Scpi(link, expect=Expect(table.maker or "", table.model or "", table.serial or ""))
     who = scpi.identify()
-    line = f"{who.maker} {who.model}   {address}   SN {who.serial}   fw {who.firmware}"
-    return driver(scpi, **settings), line, Instrument(who.maker, who.model, who.serial, who.firmware)
+    answered = f"{who.maker} {who.model}   {address}   SN {who.serial}   fw {who.firmware}"
+    answered += "   other computers are not kept out" if open_to_all else ""
+    return driver(scpi, **settings), answered, Instrument(who.maker, who.model, who.serial, who.firmware)
 
 
 def description(bench: BenchFile, where: str) -> VirtualBench:

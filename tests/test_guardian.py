@@ -422,6 +422,17 @@ def test_an_instrument_that_is_not_there_leaves_nothing_to_be_made_safe(tmp_path
         assert outputs_of(tmp_path / "run") == ""
 
 
+@pytest.mark.parametrize("transport", ["hislip", "socket"])
+def test_whether_other_computers_are_kept_out_is_told(tmp_path: Path, transport: str) -> None:
+    tables = tomllib.loads((BENCHES / "mzm_awg_scope.toml").read_text())
+    tables["virtual"]["transport"] = transport
+    with spawn(description(BenchFile.model_validate(tables), "test")) as served:
+        path = bench_file(tmp_path, served)
+        with open_bench(read_bench(path), str(path), tmp_path / "run") as opened:
+            told = ["not kept out" in line for line in opened.resources.values()]
+    assert told == [transport == "socket"] * 2
+
+
 @pytest.mark.parametrize("wrong", [{"serial": "ANOTHER"}, {"model": "LASER"}, {"maker": "Acme"}])
 def test_another_board_at_the_port_was_never_armed(tmp_path: Path, line: RunningBoard, wrong: dict[str, str]) -> None:
     with pytest.raises(WrongInstrument):

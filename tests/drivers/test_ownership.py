@@ -245,6 +245,23 @@ def test_another_folder_for_the_users_files_is_no_way_round(
             take([resource], ME)
 
 
+def test_a_kernel_that_protects_what_others_made_in_a_sticky_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fs.protected_regular: EACCES for O_CREAT where the file is there, whatever its mode."""
+    true, asked = os.open, []
+
+    def protected(path: str | Path, flags: int, mode: int = 0o777, **more: int) -> int:
+        if flags & os.O_CREAT and not flags & os.O_EXCL and Path(path).exists():
+            asked.append(path)
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return true(path, flags, mode, **more)
+
+    machine_file(AWG).touch()
+    machine_file(AWG).chmod(0o666)
+    monkeypatch.setattr(os, "open", protected)
+    take([AWG], ME).release()
+    assert asked == []
+
+
 @as_root
 def test_what_another_account_left_is_told_and_not_carried_out(machine: Path) -> None:
     safe = {"name": "awg", "resource": AWG, "steps": [{"command": ":OUTP1 1"}]}
