@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pyvisa_py.protocols.hislip as hislip
 import tomli_w
 
+from drivers.make_safe import securing
 from drivers.ownership import Owner, folder, left_unsafe, lock_file, machine_file, machine_folder, take
 from drivers.safe import OFF, SafeState, Step, board
 from drivers.scpi import Expect
@@ -267,6 +269,24 @@ def test_a_second_program_is_refused_and_told_who_owns_the_instrument(
     with pytest.raises(RunError, match=rf"process {child.process.pid} \(guardian_child.*{tmp_path / 'run'}.*since 20"):
         take([spelt], Owner(os.getpid(), "", "now", "test"))
     assert on(table)
+
+
+@pytest.mark.parametrize("string", ["", "of another computer"])
+def test_who_makes_safe_waits_for_the_lock_of_another_program(table: RunningBench, string: str) -> None:
+    resource = table.resources["awg"]
+    table.boxes["awg"].execute(b":OUTP1 1")  # type: ignore[attr-defined]
+    holder = hislip.Instrument("127.0.0.1", port=int(resource.split(",")[1].split(":")[0]))
+    assert holder.async_lock_request(0.0, string) == "success"
+    state = SafeState("awg", resource, "visa", Expect("Keysight"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
+    attempts = securing([state], 30.0)
+    first = next(attempts)
+    assert not first.verified
+    assert not first.last
+    assert "locked" in first.why
+    assert on(table)
+    holder.close()
+    assert list(attempts)[-1].verified
+    assert not on(table)
 
 
 def remove_locks(resource: str) -> None:
