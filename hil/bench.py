@@ -120,8 +120,8 @@ class Opening:
         opened = guarded(resources, silence_s=table.silence_s, patience_s=patience_s, run=self.run, virtual=virtual)
         return self.stack.enter_context(opened)
 
-    def scpi(self, name: str, address: str, guard: Guard) -> tuple[Any, Identity]:
-        """The driver of an instrument that speaks SCPI, and who answered.
+    def scpi(self, name: str, address: str, guard: Guard) -> tuple[Any, Identity, str]:
+        """The driver of an instrument that speaks SCPI, who answered, and a line about it for people.
 
         Args:
             name: of the instrument in the bench file. address: its VISA resource. guard: hears of every use of its wire.
@@ -130,7 +130,8 @@ class Opening:
             LinkError, InstrumentError: from the instrument.
         """
         table = self.bench.instruments[name]
-        link: Link = VisaLink(address, beat=guard.beat)
+        line = VisaLink(address, beat=guard.beat)
+        link: Link = line
         link.timeout_s = table.timeout_s or link.timeout_s
         log = self.wire_log(name, address)
         if log is not None:
@@ -138,7 +139,10 @@ class Opening:
         self.stack.callback(link.close)  # the driver closes it too; this is for what happens before there is a driver
         scpi = Scpi(link, expect=expected(table))
         who = scpi.identify()
-        return table.choice.build(scpi=scpi), who
+        told = answered(who, address)
+        if table.resource is not None and not line.locked:
+            told += "   other computers are not kept out"
+        return table.choice.build(scpi=scpi), who, told
 
     def wire_log(self, name: str, address: str) -> WireLog | None:
         """Where what is said to an instrument is kept, if it was asked for."""

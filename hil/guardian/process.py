@@ -11,14 +11,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from drivers import ownership
-from drivers.ownership import Owner
+from drivers.ownership import MACHINE, Owner
 from drivers.visa_link import library
+from hil.errors import HilError
 from hil.guardian.charge import BEAT, DONE, READY, UNSAFE, Charge
 from hil.guardian.record import Record, watching
 from hil.guardian.secure import secure
@@ -60,6 +61,7 @@ class Watch:
         self._stdin = stdin
         self._held = b""
         self.charge: Charge | None = None
+        self.names: dict[str, str] = {}  # resource -> key of its lock, as long as a port that may be unplugged is there
         self.record = Record(None)
         self._trainer: Trainer | None = None
 
@@ -102,6 +104,7 @@ class Watch:
         if self._trainer is None or self._trainer.pid != charge.owner.pid:
             self._trainer = Trainer(charge.owner.pid)
         self.charge, self.record = charge, Record(Path(charge.log))
+        self.names = {state.resource: ownership.canonical(state.resource) for state in charge.states}
         self.record.note(
             "watching", say=False, pid=charge.owner.pid, guardian=os.getpid(), silence_s=charge.silence_s,
             virtual=charge.virtual, states=watching(charge.states),
@@ -127,9 +130,9 @@ def main() -> int:
         # A pipe that was closed by a trainer that lives, or one that cannot be killed: it may switch on again at any time.
         gone = watch.trainer.kill()
         watch.record.note("trainer killed" if gone else "trainer does not end", pid=charge.owner.pid)
-    with _owning(charge) as unverified:
+    with _owning(charge, watch.names) as unverified:
         outcomes = secure(charge.states, charge.patience_s, watch.record)
-        unverified += [ownership.canonical(o.state.resource) for o in outcomes if not o.verified]
+        unverified += [watch.names[o.state.resource] for o in outcomes if not o.verified]
     return 4 if unverified else 3
 
 
@@ -139,14 +142,16 @@ def _look_for_visa() -> None:
 
 
 @contextmanager
-def _owning(charge: Charge) -> Iterator[list[str]]:
+def _owning(charge: Charge, names: Mapping[str, str]) -> Iterator[list[str]]:
     """Says in the lock files who holds them now; those of resources that are put into the list keep their safe state."""
-    states = {ownership.canonical(state.resource): state for state in charge.states}
+    states = {names[state.resource]: state for state in charge.states}
     tables = {r: watching([states[r]])[0] if r in states else None for r in charge.locks}
     by = replace(charge.owner, pid=os.getpid(), command=f"guardian, making safe what process {charge.owner.pid} left")
     unverified: list[str] = []
     try:
         for resource, handle in charge.locks.items():
+            with suppress(OSError, HilError):  # who has it meanwhile must not keep us from making safe
+                ownership.retake(resource, handle)
             _write(handle, by, tables[resource])
         yield unverified
     except BaseException:
@@ -154,12 +159,12 @@ def _owning(charge: Charge) -> Iterator[list[str]]:
         raise
     finally:
         for resource, handle in charge.locks.items():
-            keep = resource in unverified and not charge.virtual
+            keep = resource.removesuffix(MACHINE) in unverified and not charge.virtual
             with suppress(OSError):
                 if keep:
                     ownership.write(handle, charge.owner, tables[resource])
                 else:
-                    os.ftruncate(handle, 0)
+                    ownership.settle(resource, handle, remove=charge.virtual)
 
 
 def _write(handle: int, owner: Owner, safe: object) -> None:
