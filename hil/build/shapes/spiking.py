@@ -1,0 +1,166 @@
+"""The spiking shape: a board of neurons on a serial line. drivers/spiking.py makes a Chip of it, an array for every layer.
+
+[instruments.board]  use = "drivers.spiking:SpikingBoard", leak, v_th, …      resource = "/dev/ttyACM0"
+[node]               board = "board"            name of the instrument
+[virtual]            the simulated board, instead of a port: seed, serial, largest, neurons, baud, faults, linger_s, log_path
+[virtual.neuron]     design and spread of its neurons
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from pydantic import PrivateAttr
+from rich.console import Console
+
+from drivers.frame_session import FrameLink, FrameSession
+from drivers.safe import board as board_state
+from drivers.scpi import Expect
+from drivers.serial_link import SerialLink
+from drivers.spiking import SpikingBoard
+from drivers.transcript import TranscribedFrames
+from hil.bench import (
+    LINK_S,
+    Opened,
+    Opening,
+    answered,
+    check_address,
+    check_roles,
+    ended,
+    expected,
+    instrument,
+    lingering,
+    role,
+    until_interrupted,
+)
+from hil.config import BenchFile, Section
+from hil.device import Chip, Device
+from hil.errors import ConfigError
+from hil.naming import UNTOUCHED, choice
+from sim_devices.lif_array import Neuron
+from sim_devices.spiking_bench import ServedBoard, VirtualBoard, spawn_board
+
+
+class Roles(Section):
+    """[node]. board: the instrument that holds the neurons."""
+
+    board: str
+
+
+class SpikingBench(BenchFile):
+    """A bench file of the spiking shape."""
+
+    node: Roles
+    virtual: dict[str, Any] | None = None
+    _described: VirtualBoard | None = PrivateAttr(default=None)
+
+    def settle(self, place: str) -> None:
+        super().settle(place)
+        role(self, self.node.board, "board", f"{place}: [node]")
+        check_roles(self, (self.node.board,), f"{place}: [node]")
+        if self.virtual is not None:
+            settings = {**self.virtual, "faults": tuple(self.virtual.get("faults", ()))}
+            neuron = choice("neuron", settings.pop("neuron", {}), f"{place}: [virtual.neuron]", made=Neuron).build()
+            made = choice("board", settings, f"{place}: [virtual]", made=VirtualBoard, skip=("neuron",))
+            self._described = made.build(neuron=neuron)
+
+    @property
+    def described(self) -> VirtualBoard | None:
+        """The simulated board."""
+        return self._described
+
+
+class OnBoard:
+    """The chip of a virtual board: a port that went away with its process does not come back."""
+
+    def __init__(self, inner: SpikingBoard, served: ServedBoard) -> None:
+        self._inner, self._served = inner, served
+
+    def array(
+        self,
+        size: int,
+        couples: bool = False,
+        *,
+        v_th: float | None = None,
+        v_rest: float | None = None,
+        leak: float | None = None,
+    ) -> Device:
+        return self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)
+
+    @property
+    def retransmitted(self) -> int:
+        return self._inner.retransmitted
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def clear(self) -> None:
+        self._inner.clear()
+
+    def reopen(self) -> None:
+        if not self._served.running:
+            raise ended("virtual board", "")
+        self._inner.reopen()
+
+    def identify(self) -> str:
+        return self._inner.identify()
+
+    def reinstate(self) -> None:
+        self._inner.reinstate()
+
+    def verify(self) -> str:
+        return self._inner.verify()
+
+
+class SpikingShape:
+    """A board of neurons on a serial line."""
+
+    Bench: ClassVar[type[BenchFile]] = SpikingBench
+    calibration: ClassVar[str] = ""
+
+    @contextmanager
+    def open(self, bench: SpikingBench, opening: Opening) -> Iterator[Opened]:
+        """See hil.bench.Shape."""
+        name, patience = bench.node.board, opening.patience
+        table = bench.instruments[name]
+        check_address(table, bench.virtual is not None, "/dev/ttyACM0")
+        opening.check_silence(2 * (table.timeout_s or LINK_S), "the board")
+        described = bench.described
+        served = None if described is None else opening.stack.enter_context(spawn_board(lingering(described, opening.run)))
+        port = str(table.resource) if served is None else served.port
+        guard = opening.guarded([port])
+        line = SerialLink(port, beat=guard.beat)
+        opening.stack.callback(line.close)  # the driver closes it too; this is for what happens before there is a driver
+        line.timeout_s = table.timeout_s or line.timeout_s
+        link: FrameLink = line
+        log = opening.wire_log(name, port)
+        if log is not None:
+            link = TranscribedFrames(line, log)
+        answering = FrameSession(link, expect=expected(table)).welcome.identity  # arms nothing: nothing has to be made safe yet
+        who = Expect(answering.maker, answering.model, answering.serial)
+        guard.watch([board_state(name, port, who)])  # now, as the driver arms
+        provenance = "real" if served is None else "twin"
+        driver = table.choice.build(link=link, expect=expected(table), provenance=provenance)
+        opening.stack.push(guard.leaving(driver.close))
+        guard.watch(opening.safe_states({name: driver}))
+        chip: Chip = driver if served is None else OnBoard(driver, served)
+        facts, lines = {"bench": bench.name, **(bench.virtual or {})}, {name: answered(driver.identity, port)}
+        yield Opened(None, chip, facts, lines, guard, bench.twin, patience, {name: instrument(driver.identity)})
+
+    def settings(self, bench: SpikingBench) -> Mapping[str, Mapping[str, Any]]:
+        """What is measured depends on the board alone."""
+        return {}
+
+    def serve(self, bench: SpikingBench, out: Console) -> None:
+        """See hil.bench.Shape."""
+        if bench.described is None:
+            raise ConfigError(
+                "this bench is real", where=bench.place, got="no [virtual] table", outputs=UNTOUCHED,
+                todo="add [virtual] to serve a simulated board",
+            )  # fmt: skip
+        with spawn_board(bench.described) as board:
+            out.print(f"board    {board.port}      a serial line; Ctrl-C ends the bench", soft_wrap=True)
+            out.print("control  {}:{}      newline-separated JSON; see docs/virtual_bench.md".format(*board.control.address))
+            until_interrupted(out)

@@ -1,0 +1,256 @@
+"""The waveform shape: a generator drives the node, a scope reads it. drivers/waveform.py makes a Device of the two.
+
+[instruments.awg]    use = "drivers.keysight_33600:Keysight33600"        [instruments.scope]    use = "drivers.….:InfiniiVision"
+[node]       drive = "awg", read = "scope"            names of instruments
+[waveform]   symbol_rate = "100 MHz"                  how values become records: WaveformSettings
+[virtual]    seed, transport, linger_s, log_path, faults, specimen
+[virtual.awg] [virtual.scope]    simulated instruments, by the names of [instruments]      [virtual.node]    the twin between them
+[virtual.cable]                  delay and load of the cable
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, PrivateAttr, model_validator
+from rich.console import Console
+from torch import Tensor
+
+from drivers.waveform import Waveform, WaveformSettings
+from hil.bench import (
+    LINK_S,
+    Opened,
+    Opening,
+    check_address,
+    check_roles,
+    ended,
+    instrument,
+    lingering,
+    role,
+    until_interrupted,
+)
+from hil.config import BenchFile, Section, TwinTable, Using
+from hil.device import Device, Spec
+from hil.errors import ConfigError
+from hil.naming import UNTOUCHED, Choice, choice, construct
+from sim_devices.bench import ServedBench, build, spawn
+from sim_devices.control import ControlClient
+from sim_devices.fabrication import CABLE, node_specimen, specimen
+from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.wiring import Cable
+
+
+class Roles(Section):
+    """[node]. drive: the instrument that drives the node. read: the one that reads it."""
+
+    drive: str
+    read: str
+
+
+class BoxTable(Using):
+    """A simulated instrument."""
+
+    def chosen(self, place: str) -> Choice:
+        return choice(self.use, self.settings(), place, skip=("lock",))
+
+
+class VirtualTable(Section):
+    """The simulated side of a bench: which boxes, which node, how they are served. linger_s: how long it outlives its parent.
+    log_path: a file that is told what the outputs do. faults: see docs/virtual_bench.md. specimen: the node and the cable stray
+    from these tables as a specimen does, drawn from this number; left out: they are as they stand here."""
+
+    seed: int = 0
+    specimen: Annotated[int, Field(ge=0, strict=True)] | None = None
+    transport: Literal["hislip", "socket"] = "hislip"
+    linger_s: Annotated[float, Field(ge=0)] = 0.0
+    log_path: str | None = None
+    faults: list[dict[str, Any]] = []
+    node: TwinTable
+    cable: dict[str, Any] = {}
+    boxes: dict[str, BoxTable] = {}
+    _line: Choice | None = PrivateAttr(default=None)
+
+    def settle(self, place: str) -> None:
+        super().settle(place)
+        self._line = choice("cable", self.cable, f"{place[:-1]}.cable]", made=Cable)
+
+    @property
+    def line(self) -> Mapping[str, Any]:
+        """Delay and load of the cable, in SI units."""
+        assert self._line is not None  # it was read from a file
+        return self._line.settings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_boxes(cls, table: Any) -> Any:
+        """[virtual.NAME] is the simulated instrument of that name."""
+        if not isinstance(table, Mapping) or "boxes" in table:
+            return table
+        boxes = {name: part for name, part in table.items() if name not in cls.model_fields and isinstance(part, Mapping)}
+        return {**{name: part for name, part in table.items() if name not in boxes}, "boxes": boxes}
+
+
+class WaveformBench(BenchFile):
+    """A bench file of the waveform shape."""
+
+    node: Roles
+    waveform: dict[str, Any]
+    virtual: VirtualTable | None = None
+    _settings: WaveformSettings | None = PrivateAttr(default=None)
+
+    @property
+    def record(self) -> WaveformSettings:
+        """[waveform], checked."""
+        assert self._settings is not None  # it was read from a file
+        return self._settings
+
+    def settle(self, place: str) -> None:
+        super().settle(place)
+        self._settings = choice("waveform", self.waveform, f"{place}: [waveform]", made=WaveformSettings).build()
+        where = f"{place}: [node]"
+        for key, name in (("drive", self.node.drive), ("read", self.node.read)):
+            role(self, name, key, where)
+            if self.virtual is not None and name not in self.virtual.boxes:
+                raise ConfigError(
+                    "this instrument is not simulated", where=f"{place}: [virtual]", got=f"no [virtual.{name}]",
+                    allowed=f"[virtual.{name}], of the same name", outputs=UNTOUCHED, todo=f"add [virtual.{name}]",
+                )  # fmt: skip
+        check_roles(self, (self.node.drive, self.node.read), where)
+
+
+class OnPlant:
+    """The device of a virtual bench: driven over the wire like a real one, its plant's state saved over the control port."""
+
+    def __init__(self, inner: Waveform, bench: ServedBench) -> None:
+        self._inner, self._bench = inner, bench
+
+    @property
+    def spec(self) -> Spec:
+        return self._inner.spec
+
+    @property
+    def control(self) -> ControlClient:
+        """Of the plant: what is true of it, for those who judge what was measured."""
+        return self._bench.control
+
+    def program(self, params: Tensor) -> None:
+        self._inner.program(params)
+
+    def reset(self) -> None:
+        self._inner.reset()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._inner.forward(x)
+
+    def submit(self, x: Tensor) -> Future[Tensor]:
+        return self._inner.submit(x)
+
+    def edge(self, shift_s: float = 0.0) -> tuple[Tensor, Tensor]:
+        return self._inner.edge(shift_s)
+
+    def follow(self, offset: float, period: float | None = None) -> None:
+        self._inner.follow(offset, period)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def clear(self) -> None:
+        self._inner.clear()
+
+    def reopen(self) -> None:
+        if not self._bench.running:
+            raise ended("virtual bench", self._bench.complaints())
+        self._inner.reopen()
+
+    def identify(self) -> str:
+        return self._inner.identify()
+
+    def reinstate(self) -> None:
+        self._inner.reinstate()
+
+    def verify(self) -> str:
+        return self._inner.verify()
+
+    def snapshot(self) -> Mapping[str, object]:
+        """Of the plant only: what the instruments hold is set up again by their drivers.
+
+        Raises:
+            LinkError: the bench is gone, and its plant's state with it.
+        """
+        return self._bench.control.snapshot(boxes=False)
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        self._bench.control.restore(state)
+
+
+class WaveformShape:
+    """A generator and a scope around one node, shared in time by all neurons."""
+
+    Bench: ClassVar[type[BenchFile]] = WaveformBench
+    calibration: ClassVar[str] = "calibration.waveform:waveform"
+
+    @contextmanager
+    def open(self, bench: WaveformBench, opening: Opening) -> Iterator[Opened]:
+        """See hil.bench.Shape."""
+        patience, settings, roles = opening.patience, bench.record, bench.node
+        tables = {name: bench.instruments[name] for name in (roles.drive, roles.read)}
+        longest_s = max(table.timeout_s or LINK_S for table in tables.values())
+        opening.check_silence(settings.trigger_timeout_s + settings.longest_delay_s + 2 * longest_s, "[waveform]")
+        for table in tables.values():
+            check_address(table, bench.virtual is not None, "TCPIP::…")
+        described = lingering(description(bench), opening.run) if bench.virtual is not None else None
+        served = None if described is None else opening.stack.enter_context(spawn(described))
+        addresses = {name: str(table.resource) for name, table in tables.items()} if served is None else served.resources
+        guard = opening.guarded([addresses[name] for name in tables])
+        generator, generator_who, generator_line = opening.scpi(roles.drive, addresses[roles.drive], guard)
+        opening.stack.push(guard.leaving(generator.close))
+        guard.watch(opening.safe_states({roles.drive: generator}))
+        digitizer, digitizer_who, digitizer_line = opening.scpi(roles.read, addresses[roles.read], guard)
+        waveform = Waveform(generator, digitizer, settings, "real" if served is None else "twin")
+        opening.stack.push(guard.leaving(waveform.close))
+        device: Device = waveform if served is None else OnPlant(waveform, served)
+        node = {} if bench.virtual is None else {"use": bench.virtual.node.use, **bench.virtual.node.settings()}
+        lines = {roles.drive: generator_line, roles.read: digitizer_line}
+        found = {roles.drive: instrument(generator_who), roles.read: instrument(digitizer_who)}
+        yield Opened(device, None, {"bench": bench.name, **node}, lines, guard, bench.twin, patience, found)
+
+    def settings(self, bench: WaveformBench) -> Mapping[str, Mapping[str, Any]]:
+        """[waveform] decides what is measured."""
+        return {"waveform": asdict(bench.record)}
+
+    def serve(self, bench: WaveformBench, out: Console) -> None:
+        """See hil.bench.Shape."""
+        with build(replace(description(bench), transport="both")) as running:
+            host, port = running.control.address
+            for name, resource in running.resources.items():
+                out.print(f"{name:<8} {resource}      {running.sockets[name]}", soft_wrap=True)
+            out.print(f"{'control':<8} {host}:{port}      newline-separated JSON; see docs/virtual_bench.md", soft_wrap=True)
+            out.print("open them with any VISA client; Ctrl-C ends the bench")
+            until_interrupted(out)
+
+
+def description(bench: WaveformBench) -> VirtualBench:
+    """The simulated side of `bench`.
+
+    Raises:
+        ConfigError: the file has none, or its settings are wrong.
+    """
+    table = bench.virtual
+    if table is None:
+        raise ConfigError(
+            "this bench is real", where=bench.place, got="no [virtual] tables", outputs=UNTOUCHED,
+            todo=f"a virtual bench has [virtual.{bench.node.drive}], [virtual.{bench.node.read}] and [virtual.node]",
+        )  # fmt: skip
+    boxes = tuple(VirtualBox(name, box.use, box.choice.settings) for name, box in table.boxes.items())
+    settings, cable = dict(table.node.choice.settings), dict(table.line)
+    if table.specimen is not None:
+        settings = node_specimen(table.node.choice.build(), table.specimen, table.place)
+        cable |= specimen({"delay_s": cable.get("delay_s", 0.0)}, CABLE, table.specimen)
+    wire = VirtualWire(bench.node.drive, bench.node.read, Part(table.node.use, settings), **cable)
+    return VirtualBench(
+        boxes, (wire,), table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path, faults=table.faults
+    )
