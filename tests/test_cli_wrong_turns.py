@@ -146,7 +146,7 @@ def test_a_missing_bench_leaves_no_folder(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_dead_node_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, err = hil(capsys, "train", written(tmp_path), "--run", tmp_path / "r", "--set", "device.v_pi=inf")
+    code, err = hil(capsys, "train", written(tmp_path), "--run", tmp_path / "r", "--set", "device.v_pi=1e30")
     assert code == 3
     assert "does not answer" in err
     assert not (tmp_path / "r").exists()
