@@ -13,6 +13,7 @@ from hil.config import read_experiment
 from hil.errors import ConfigError
 from hil.naming import arguments
 from hil.units import Unbounded, finite, quantity
+from sim_devices.tabulated import Tabulated
 from sim_devices.wiring import Cable
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -148,6 +149,12 @@ def test_an_override_is_one_value(tmp_path: Path, text: str) -> None:
     path.write_text('[network]\nwidths = [64, 10]\n[device]\nuse = "x:Y"\n[learner]\nuse = "adfa"\n', encoding="utf-8")
     with pytest.raises(ConfigError, match="epochs"):
         read_experiment(path, [text])
+
+
+@pytest.mark.parametrize("drive", [["1_0 V", 20.0, 30.0], [0.0, "1,5 V", 2.0], [0.0, 1.0, 10**400], [0.0, math.nan, 2.0]])
+def test_the_points_of_a_curve_are_quantities(drive: list[float]) -> None:
+    with pytest.raises(ConfigError, match="not a curve; got drive"):
+        Tabulated(drive=drive, reading=[0.0, 1.0, 2.0])
 
 
 def test_the_numbers_of_an_instrument() -> None:
