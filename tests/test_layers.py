@@ -24,6 +24,7 @@ CONTRACTS = {
     "toml",
     "unknowns",
     "files",
+    "hints",
     "telling",
     "units",
     "wrappers",

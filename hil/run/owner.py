@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hil.errors import RunError
+from hil.hints import quoted
 
 NAME = "run.lock"
 DYING_S = 0.3  # a process that was killed while it started another leaves the lock to that one for a moment
@@ -61,7 +62,7 @@ def owned(folder: Path) -> Iterator[None]:
             raise RunError(
                 "another process is at work in this run folder", where=str(folder), got=str(owner(folder)),
                 outputs="untouched by this command; nothing was opened",
-                todo=f"look at it: hil status {folder}; to end it as Ctrl-C does: kill -INT {_read(path)[0] or 'PID'}",
+                todo=f"look at it: hil status {quoted(folder)}; to end it as Ctrl-C does: kill -INT {_read(path)[0] or 'PID'}",
             )  # fmt: skip
         _write(file)
         yield
