@@ -19,6 +19,7 @@ from hil.config import AlarmTable, Experiment, dump, read_experiment
 from hil.errors import HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
 from hil.experiment import Built, built
 from hil.hints import quoted
+from hil.naming import located
 from hil.report import render
 from hil.run import checkpoint, diagnostics, space
 from hil.run.alarms import Alarms, AlarmSettings, argv_of
@@ -200,7 +201,7 @@ def _told(folder: RunFolder, origin: Path, alarms: Alarms) -> Iterator[_Ending]:
             alarms.tell("fault", f"{error}\n\n{error.__cause__}" if error.__cause__ else str(error))
         raise
     except Refused as error:
-        if not isinstance(error, RunError) and ".toml" not in error.where:
+        if not isinstance(error, RunError) and not located(error.where):
             error.where = f"{origin}: {error.where}"
         error.outputs = error.outputs or "safe; whatever was opened is closed again"
         error.todo = error.todo or f"correct {error.where.split(': ')[0]}"

@@ -11,10 +11,11 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from hil.errors import ConfigError
+from hil.errors import ConfigError, Refused, RunError
 from hil.units import quantity, suffix_of
 
 UNTOUCHED = "untouched; nothing was opened"
@@ -44,6 +45,22 @@ def resolve(use: str, where: str, short: Mapping[str, str] = {}) -> Any:
         ) from error  # fmt: skip
 
 
+@contextmanager
+def blaming(place: str) -> Iterator[None]:
+    """What is refused in here and does not name a file is the fault of `place`: a file and its section."""
+    try:
+        yield
+    except Refused as error:
+        if not isinstance(error, RunError) and not located(error.where):
+            error.where = f"{place}: {error.where}" if error.where else place
+        raise
+
+
+def located(where: str) -> bool:
+    """Does the place of an error name the file, or a section of one?"""
+    return ".toml" in where or ": [" in where
+
+
 def construct(target: Callable[..., Any], settings: Mapping[str, Any], where: str) -> Any:
     """`target(**settings)`, for a target and settings that come from a file.
 
@@ -51,7 +68,8 @@ def construct(target: Callable[..., Any], settings: Mapping[str, Any], where: st
         ConfigError: it refuses them in words of its own. Refused: it refuses them in ours.
     """
     try:
-        return target(**settings)
+        with blaming(where):
+            return target(**settings)
     except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError, AssertionError) as error:
         given = ", ".join(f"{key} = {shortened(value)}" for key, value in settings.items() if key != "params") or "no settings"
         raise ConfigError(
