@@ -70,7 +70,13 @@ def quantity(value: object, unit: str, where: str, unbounded: bool = False) -> f
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise _refused(value, unit, where, f"write {_example(unit)}")
     if isinstance(value, str):
-        return math.inf if unbounded and INFINITE.fullmatch(value.strip(BLANKS)) else _of_text(value, unit, where)
+        if not unbounded:
+            return _of_text(value, unit, where)
+        try:
+            return math.inf if INFINITE.fullmatch(value.strip(BLANKS)) else _of_text(value, unit, where)
+        except ConfigError as error:
+            error.allowed += ', or "HighZ" alone'
+            raise
     try:
         number = float(value)
     except OverflowError:

@@ -113,6 +113,8 @@ def test_words_for_an_open_circuit(text: str) -> None:
     for target in (Keysight33600, Cable):
         assert arguments(target, {"load": text}, "[awg]", skip=("scpi",)) == {"load_ohm": math.inf}
     assert arguments(Box, {"load": text, "open": text}, "[box]") == {"load_ohm": math.inf, "open_ohm": math.inf}
+    with pytest.raises(ConfigError, match='or "HighZ" alone'):
+        arguments(Box, {"load_ohm": f"{text} ohm"}, "[box]")
     for table in ({"high": text}, {"hold": text}, {"high_v": text}):
         with pytest.raises(ConfigError, match="finite"):
             arguments(Box, table, "[box]")
