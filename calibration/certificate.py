@@ -262,9 +262,12 @@ class _Reader:
 
     def number(self, table: Mapping[str, Any], key: str) -> float:
         value = table.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _damaged(f"{self.path}{self.place}", f"{key} is wrong or missing", repr(value)[:80], "a number")
-        return float(value)
+        try:
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return float(value)
+        except OverflowError:
+            value = "a number of too many digits"
+        raise _damaged(f"{self.path}{self.place}", f"{key} is wrong or missing", repr(value)[:80], "a number")
 
     def table(self, table: Mapping[str, Any], key: str) -> dict[str, Any]:
         return self.take(table, key, dict)

@@ -40,6 +40,7 @@ from hil.errors import (
     UnsafeOutputs,
     WrongInstrument,
 )
+from hil.units import Unbounded, finite
 
 FULL_SCALE = 32767  # codes; the converter is symmetric, -32768 does not exist
 OPEN_CIRCUIT_V = 10.0  # largest voltage without a load
@@ -70,7 +71,7 @@ class Keysight33600:
 
     Args:
         scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
-        channel: 1 or 2. load_ohm: what is connected, math.inf for high impedance.
+        channel: 1 or 2. load_ohm: what is connected; infinite, or "HighZ" in a file, for high impedance.
         low_v, high_v: narrower limits of the drive, V. They also set amplitude and offset, so all codes are used.
         dac_bits: round codes to so many bits; None leaves the rounding to the instrument.
         memory_samples: a smaller memory than the model's, or the larger one of the memory option.
@@ -85,7 +86,7 @@ class Keysight33600:
         scpi: Scpi | Link,
         *,
         channel: int = 1,
-        load_ohm: float = 50.0,
+        load_ohm: Unbounded = 50.0,
         low_v: float | None = None,
         high_v: float | None = None,
         dac_bits: int | None = None,
@@ -236,7 +237,7 @@ class Keysight33600:
             return self._scpi.ask_float(query)
         reply = self._scpi.ask(query)
         try:
-            return float(reply)
+            return finite(reply)
         except ValueError as error:
             raise CommandRefused("the generator does not say its load", where=self._name, got=reply, outputs="off") from error
 

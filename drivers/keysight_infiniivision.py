@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from drivers.link import Link
 from drivers.record import Axis, Memory, Record, Scale, Words
-from drivers.scpi import Identity, Scpi
+from drivers.scpi import Identity, Scpi, reading
 from hil.device import Port
 from hil.errors import (
     CommandRefused,
@@ -296,7 +296,7 @@ def _parse(preamble: str, shape: tuple[int, float, float], most: int, where: str
     """Points, scale and axis of a preamble, if the record holds what was asked for."""
     samples, rate_hz, start_s = shape
     try:
-        fields = [float(field) for field in preamble.split(",")]
+        fields = [reading(field) for field in preamble.split(",")]
     except ValueError:
         fields = []
     if len(fields) != 10:

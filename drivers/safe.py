@@ -27,6 +27,7 @@ from drivers.frame_protocol import Kind
 from drivers.frame_session import FrameSession
 from drivers.scpi import Expect, Scpi
 from hil.errors import CommandRefused, ConfigError, HilError, LinkError
+from hil.units import finite
 
 Wire = Literal["visa", "frames"]
 OFF = ("0", "+0", "OFF")
@@ -233,7 +234,7 @@ def _ramp_down(ramp: Ramp, talk: Talk, clock: Callable[[], float], sleep: Callab
 def _levels(talk: Talk, command: str, ramp: Ramp) -> tuple[float, float]:
     """Vpp and V after `command`. Raises: ValueError: not two numbers."""
     amplitude, offset = talk.do(command, f"{ramp.amplitude}?;{ramp.offset}?").split(";")
-    return float(amplitude), float(offset)
+    return finite(amplitude), finite(offset)
 
 
 def in_order(states: Sequence[SafeState], order: Sequence[str]) -> tuple[SafeState, ...]:

@@ -15,6 +15,7 @@ Source: SCPI-1999 volume 1, 6.2.4 (paths), 21.8 (error queue, codes); IEEE 488.2
 from __future__ import annotations
 
 import math
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -33,10 +34,13 @@ from hil.errors import (
     NotAReading,
     WrongInstrument,
 )
+from hil.units import finite
 
 SENTINEL = 9.8e37
 """SCPI's not-a-number is 9.91e37 and its infinity 9.9e37; nothing measured is that large."""
 
+NO_RESULT = re.compile(r"[+-]?(nan|inf(inity)?)", re.IGNORECASE)
+WHOLE = re.compile(r"[+-]?[0-9]{1,100}")
 ERRORS_READ_AT_MOST = 64
 POWER_ON = 1 << 7
 OVERFLOW = "-350"
@@ -172,7 +176,7 @@ class Scpi:
         """
         reply = self.ask(command)
         try:
-            value = float(reply)
+            value = reading(reply)
         except ValueError as error:
             raise self._nonsense(command, reply, "a number") from error
         if math.isnan(value) or abs(value) >= SENTINEL:
@@ -190,16 +194,9 @@ class Scpi:
         """A whole number, however the instrument writes it (``+3``, ``3.0E0``)."""
         reply = self.ask(command)
         try:
-            return int(reply)
-        except ValueError:
-            pass
-        try:
-            value = float(reply)
+            return _whole(reply)
         except ValueError as error:
             raise self._nonsense(command, reply, "a whole number") from error
-        if not value.is_integer():
-            raise self._nonsense(command, reply, "a whole number")
-        return int(value)
 
     def ask_bool(self, command: str) -> bool:
         reply = self.ask(command)
@@ -276,7 +273,7 @@ class Scpi:
                 reply = self.ask(":SYST:ERR?")
                 code = reply.split(",", 1)[0]
                 try:
-                    number = int(code)
+                    number = _whole(code)
                 except ValueError as error:
                     raise self._nonsense(":SYST:ERR?", reply, 'code,"text"') from error
                 if number == 0:
@@ -372,6 +369,21 @@ class Scpi:
             outputs="as they were before",
             todo="recover() the session: it may be the answer to an older question",
         )
+
+
+def reading(text: str) -> float:
+    """The number in a reply; NaN where the instrument says in words that it has none. Raises: ValueError: neither."""
+    return math.nan if NO_RESULT.fullmatch(text.strip()) else finite(text)
+
+
+def _whole(reply: str) -> int:
+    """Raises: ValueError: no whole number."""
+    if WHOLE.fullmatch(reply.strip()):
+        return int(reply)
+    value = finite(reply)
+    if not value.is_integer():
+        raise ValueError("not a whole number")
+    return int(value)
 
 
 def _message(text: str) -> bytes:

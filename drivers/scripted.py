@@ -22,6 +22,7 @@ from drivers.link import Trust
 from drivers.transcript import Piece, described
 from hil import errors
 from hil.errors import BadBlock, ContractError, DataError, LinkError
+from hil.files import read_text
 
 SHOWN = 120
 TOLD = ("text", "hex", "head", "crc32", "of", "error")
@@ -52,14 +53,14 @@ def read_transcript(path: Path) -> list[Line]:
     """
     found = []
     try:
-        for number, text in enumerate(path.read_text().splitlines(), 1):
+        for number, text in enumerate(read_text(path, error=DataError).splitlines(), 1):
             table = json.loads(text)
             if "format" in table:
                 continue
             if table["kind"] == "full":
                 raise ValueError(f"line {number}: {table['what']}")
             found.append(Line(number, table))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             "not a whole transcript", where=str(path), got=str(error) or repr(error),
             allowed="JSON lines of drivers/transcript.py", outputs="untouched; nothing was opened",

@@ -29,6 +29,7 @@ from serial.tools.list_ports import comports
 
 from drivers.block import read_block
 from drivers.link import Deadline, Trust, checked_timeout
+from drivers.resource import serial_port
 from drivers.stream import LINE_LIMIT_BYTES, gone, out_of_step, timed_out
 from hil.errors import OpenFailed
 
@@ -56,7 +57,7 @@ class SerialLink:
     """A serial port as a Link.
 
     Args:
-        port: device name, such as ``/dev/ttyACM0`` or ``COM3``.
+        port: device name, such as ``/dev/ttyACM0`` or ``COM3``; VISA's ``ASRL/dev/ttyACM0::INSTR`` is the same.
         baud: bits per second.
         timeout_s: longest silence; large transfers may take the time that their bits need beyond it.
         terminator: added to every message written; b"" for frames that mark their own end. Text replies end at a newline.
@@ -193,7 +194,7 @@ class SerialLink:
 
     def _open(self) -> None:
         port = serial.Serial()
-        port.port, port.baudrate, port.exclusive = self._name, self._baud, True
+        port.port, port.baudrate, port.exclusive = serial_port(self._name), self._baud, True
         port.timeout = port.write_timeout = self._timeout_s
         port.dtr = False
         try:

@@ -32,7 +32,7 @@ from hil.device import Chip, Device, Spec
 from hil.direct_bench import NODE, Unguarded, direct_node
 from hil.errors import ConfigError, Ended
 from hil.guardian.guard import Guard, guarded
-from hil.naming import UNTOUCHED, arguments, construct, resolve
+from hil.naming import UNTOUCHED, arguments, blaming, construct, resolve
 from hil.run.recovery import Patience
 from sim_devices.bench import ServedBench, build, spawn
 from sim_devices.control import ControlClient
@@ -220,7 +220,8 @@ def _open_board(bench: SpikingBench, where: str, run: Path | None, log: Path | N
     _check_address(bench.board, virtual is not None, f"{where}: [board]", "/dev/ttyACM0")
     _check_silence(bench, 2 * (bench.board.timeout_s or LINK_S), where)
     with ExitStack() as stack:
-        served = stack.enter_context(spawn_board(_lingering(virtual, run))) if virtual else None
+        with blaming(f"{where}: [virtual]"):
+            served = stack.enter_context(spawn_board(_lingering(virtual, run))) if virtual else None
         port = served.port if served else str(bench.board.resource)
         expect = Expect(bench.board.maker or "", bench.board.model or "", bench.board.serial or "")
         guard = _guarded(bench, [port], run, stack)
@@ -232,7 +233,8 @@ def _open_board(bench: SpikingBench, where: str, run: Path | None, log: Path | N
             link = TranscribedFrames(line, stack.enter_context(WireLog(log / f"{BOARD}.jsonl", port)))
         answering = FrameSession(link, expect=expect).welcome.identity  # arms nothing: until here there is nothing to make safe
         guard.watch([board(BOARD, port, Expect(answering.maker, answering.model, answering.serial))])  # the driver arms
-        opened = driver(link, **settings, expect=expect, provenance="twin" if served else "real")
+        with blaming(f"{where}: [board]"):
+            opened = driver(link, **settings, expect=expect, provenance="twin" if served else "real")
         stack.push(guard.leaving(opened.close))
         guard.watch([_safe_state(opened, f"{where}: [board]")])
         who = opened.identity
@@ -264,8 +266,12 @@ def _virtual_board(table: Mapping[str, Any], where: str) -> VirtualBoard:
     """[virtual]: settings of the board, and of its neurons in [virtual.neuron]."""
     settings = dict(table)
     settings["faults"] = tuple(settings.get("faults", ()))
-    neuron = Neuron(**arguments(Neuron, settings.pop("neuron", {}), f"{where[:-1]}.neuron]"))
-    return VirtualBoard(neuron, **arguments(VirtualBoard, settings, where, skip=("neuron",)))
+    place = f"{where[:-1]}.neuron]"
+    neuron = construct(Neuron, arguments(Neuron, settings.pop("neuron", {}), place), place)
+    found: VirtualBoard = construct(
+        VirtualBoard, {"neuron": neuron, **arguments(VirtualBoard, settings, where, skip=("neuron",))}, where
+    )
+    return found
 
 
 def _check_address(table: InstrumentTable, virtual: bool, where: str, example: str) -> None:
@@ -285,7 +291,8 @@ def _check_address(table: InstrumentTable, virtual: bool, where: str, example: s
 @contextmanager
 def _open_waveform(bench: BenchFile, where: str, run: Path | None, log: Path | None) -> Iterator[Opened]:
     patience = _patience(bench.recovery, where)
-    settings = WaveformSettings(**arguments(WaveformSettings, bench.waveform, f"{where}: [waveform]"))
+    place = f"{where}: [waveform]"
+    settings: WaveformSettings = construct(WaveformSettings, arguments(WaveformSettings, bench.waveform, place), place)
     slew = {} if bench.safe.awg.slew_v_per_s is None else {"slew_v_per_s": bench.safe.awg.slew_v_per_s}
     awg = InstrumentTable.model_validate({**bench.awg.model_dump(), **slew})
     waits_s = [t.timeout_s or LINK_S for t in (awg, bench.scope)]
@@ -294,14 +301,16 @@ def _open_waveform(bench: BenchFile, where: str, run: Path | None, log: Path | N
         _driver(table, f"{where}: [{name}]")
         _check_address(table, bench.virtual is not None, f"{where}: [{name}]", "TCPIP::…")
     with ExitStack() as stack:
-        served = stack.enter_context(spawn(_lingering(description(bench, where), run))) if bench.virtual else None
+        with blaming(f"{where}: [virtual]"):
+            served = stack.enter_context(spawn(_lingering(description(bench, where), run))) if bench.virtual else None
         addresses = served.resources if served else {AWG: str(awg.resource), SCOPE: str(bench.scope.resource)}
         guard = _guarded(bench, [addresses[AWG], addresses[SCOPE]], run, stack)
         generator, awg_line, awg_who = _instrument(awg, addresses[AWG], f"{where}: [awg]", guard, stack, log)
         stack.push(guard.leaving(generator.close))
         guard.watch(in_order([_safe_state(generator, f"{where}: [awg]")], bench.safe.order))
         digitizer, scope_line, scope_who = _instrument(bench.scope, addresses[SCOPE], f"{where}: [scope]", guard, stack, log)
-        waveform = Waveform(generator, digitizer, settings, "twin" if served else "real")
+        with blaming(place):
+            waveform = Waveform(generator, digitizer, settings, "twin" if served else "real")
         stack.push(guard.leaving(waveform.close))
         device: Device = OnPlant(waveform, served) if served else waveform
         facts = {
@@ -346,7 +355,8 @@ def _instrument(
 ) -> tuple[Any, str, Instrument]:
     """An opened, identified driver, a line that says who answered, and who."""
     driver, settings = _driver(table, where)
-    line = VisaLink(address, beat=guard.beat)
+    with blaming(where):
+        line = VisaLink(address, beat=guard.beat)
     open_to_all = table.resource is not None and not line.locked
     link: Link = line
     link.timeout_s = table.timeout_s or link.timeout_s
@@ -358,7 +368,9 @@ def _instrument(
     who = scpi.identify()
     answered = f"{who.maker} {who.model}   {address}   SN {who.serial}   fw {who.firmware}"
     answered += "   other computers are not kept out" if open_to_all else ""
-    return driver(scpi, **settings), answered, Instrument(who.maker, who.model, who.serial, who.firmware)
+    with blaming(where):
+        opened = driver(scpi, **settings)
+    return opened, answered, Instrument(who.maker, who.model, who.serial, who.firmware)
 
 
 def description(bench: BenchFile, where: str) -> VirtualBench:

@@ -47,6 +47,7 @@ from hil.errors import (
     NotCalibrated,
     Stopped,
 )
+from hil.hints import quoted
 from hil.naming import UNTOUCHED, construct, resolve
 from hil.nodes import Node, resilient_node, twin_of
 from hil.report.certificate import render
@@ -183,7 +184,7 @@ def newest(bench: Bench, path: Path, folder: Path) -> Path:
     if not mine:
         raise ConfigError(
             "there is no calibration of this bench", where=str(path), got=f"none in {folder}", outputs=UNTOUCHED,
-            todo=f"make one: hil calibrate {path}",
+            todo=f"make one: hil calibrate {quoted(path)}",
         )  # fmt: skip
     return max(mine)[1]
 
@@ -303,7 +304,7 @@ def _worse(certificate: Certificate, device: Device, where: str, console: Consol
 
 def _judged(file: Path, found: Sequence[Difference], worse: str, path: Path) -> None:
     """Raises: NotCalibrated, ConfigError: it does not hold."""
-    again = f"calibrate again: hil calibrate {path}"
+    again = f"calibrate again: hil calibrate {quoted(path)}"
     on_bench = [str(each) for each in found if each.kind in ("serial", "age")] + [worse] * bool(worse)
     in_files = [str(each) for each in found if each.kind == "setting"]
     if on_bench:
@@ -348,7 +349,7 @@ def _not_good(made: Certificate, path: Path) -> NotCalibrated:
     return NotCalibrated(
         "the bench is not good", where=str(path), got=f"not good: {', '.join(step.name for step in bad)}",
         allowed="every step good", outputs=OFF,
-        todo=f"{first.todo if first else 'look at the report'}; then calibrate again: hil calibrate {path}",
+        todo=f"{first.todo if first else 'look at the report'}; then calibrate again: hil calibrate {quoted(path)}",
     )  # fmt: skip
 
 
@@ -358,7 +359,7 @@ def _ending(path: Path, found: Findings) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        error.where, error.outputs, error.todo = str(path), OFF, f"hil calibrate {path}"
+        error.where, error.outputs, error.todo = str(path), OFF, f"hil calibrate {quoted(path)}"
         raise
     except (LinkError, InstrumentError, MeasurementError, GuardianLost) as error:
         if not found.instruments:
@@ -369,5 +370,5 @@ def _ending(path: Path, found: Findings) -> Iterator[None]:
 def _stopped(path: Path, found: Findings, error: HilError) -> Stopped:
     return Stopped(
         f"a fault ended the calibration after {len(found.steps)} steps; nothing was saved", where=str(path),
-        outputs=OFF, todo=f"remove the cause, then: hil calibrate {path}",
+        outputs=OFF, todo=f"remove the cause, then: hil calibrate {quoted(path)}",
     )  # fmt: skip

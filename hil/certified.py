@@ -27,6 +27,7 @@ from calibration.validity import Difference, age_s, aged, instruments_differ, se
 from drivers.waveform import WaveformSettings
 from hil.config import Bench, CalibrationTable, InstrumentTable, Using, find, read_bench
 from hil.errors import ConfigError, WrongInstrument
+from hil.hints import quoted
 from hil.naming import UNTOUCHED, arguments, resolve
 from hil.units import quantity
 
@@ -177,4 +178,6 @@ def _listed(found: Sequence[Difference]) -> str:
 
 
 def _todo(where: str, else_: str) -> str:
-    return f'{else_}, or calibrate again: hil calibrate {where}; or, to go on all the same: [calibration] policy = "warn"'
+    return (
+        f'{else_}, or calibrate again: hil calibrate {quoted(where)}; or, to go on all the same: [calibration] policy = "warn"'
+    )

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hil.errors import ConfigError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
+from hil.hints import quoted
 
 app = cyclopts.App(
     name="hil",
@@ -219,7 +220,7 @@ def resume(
         if found.read_json("summary.json").get("status") == "done":
             raise RunError(
                 "this search is finished", where=str(run), outputs="untouched; nothing was opened",
-                todo=f"look at it: hil report {run}",
+                todo=f"look at it: hil report {quoted(run)}",
             )  # fmt: skip
         with found.owned():
             _searched(found, carry_on(found, out, cluster))

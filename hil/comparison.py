@@ -38,6 +38,7 @@ from hil.config import Experiment, Section, checked, dump, find, override, read_
 from hil.errors import ConfigError, Interrupted, RunError, Stopped
 from hil.experiment import checked_settings, dataset
 from hil.files import write_atomic
+from hil.hints import quoted
 from hil.launch import launch
 from hil.naming import UNTOUCHED
 from hil.report import render
@@ -114,7 +115,7 @@ def run(file: Comparison, path: Path, out: Path, console: Console) -> Standings:
             if not done:
                 _train(cell)
         except (Stopped, Interrupted) as error:
-            error.todo = f"hil compare {path} --out {out}   (goes on where it stopped)"
+            error.todo = f"hil compare {quoted(path)} --out {quoted(out)}   (goes on where it stopped)"
             raise
         result = outcome(cell.folder, str(cell.folder.relative_to(out)))
         found.setdefault((cell.learner, cell.device), []).append(result)

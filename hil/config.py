@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hil import toml
 from hil.errors import ConfigError
+from hil.files import read_text
 from hil.naming import KINDS, UNTOUCHED, shortened, unknown
 
 M = TypeVar("M", bound=BaseModel)
@@ -75,7 +76,7 @@ class NetworkTable(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     use: str = "dense"
-    pieces: Annotated[int, Field(ge=1)] = 1
+    pieces: Annotated[int, Field(ge=1, strict=True)] = 1
     feedback: FeedbackTable | None = None
 
     def settings(self) -> dict[str, Any]:
@@ -181,7 +182,7 @@ class InstrumentTable(Using):
     """An instrument of a bench: its driver in `use`, its address, who it must be, how long it may be silent; the rest are the
     driver's settings."""
 
-    timeout_s: Annotated[float, Field(gt=0, lt=3600)] | None = None
+    timeout_s: Annotated[float, Field(gt=0, lt=3600, strict=True)] | None = None
     resource: str | None = None
     maker: str | None = None
     model: str | None = None
@@ -193,10 +194,10 @@ class VirtualTable(Section):
     log_path: a file that is told what the outputs do. faults: see docs/virtual_bench.md. specimen: the node and the cable stray
     from these tables as a specimen does, drawn from this number; left out: they are as they stand here."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(strict=True)] = 0
     specimen: Annotated[int, Field(ge=0, strict=True)] | None = None
     transport: Literal["hislip", "socket"] = "hislip"
-    linger_s: Annotated[float, Field(ge=0)] = 0.0
+    linger_s: Annotated[float, Field(ge=0, strict=True)] = 0.0
     log_path: str | None = None
     faults: list[dict[str, Any]] = []
     awg: Using
@@ -211,7 +212,7 @@ class LogTable(Section, strict=True):
     wire: bool = False
 
 
-class GuardianTable(Section):
+class GuardianTable(Section, strict=True):
     """Who makes safe when the trainer cannot. silence_s: no use of any instrument for so long means that the trainer hangs; it
     must exceed the longest legal wait. patience_s: how long it is tried to make an instrument safe that does not answer."""
 
@@ -219,7 +220,7 @@ class GuardianTable(Section):
     patience_s: Annotated[float, Field(ge=0, le=3_600)] = 10.0
 
 
-class CalibrationTable(Section):
+class CalibrationTable(Section, strict=True):
     """use: the file of the calibration that this bench is used with. max_age: beyond it, it is stale. policy: what to do about
     one that does not fit. procedures: "module:function" with the steps of hil calibrate, instead of those of the shape.
     network: where the twin's physics is not enough, a network may stand on top of it, and both are judged together."""
@@ -231,7 +232,7 @@ class CalibrationTable(Section):
     network: bool = False
 
 
-class SlewTable(Section):
+class SlewTable(Section, strict=True):
     """slew_v_per_s: the drive goes down no faster than this before the output goes off; left out: off at once."""
 
     slew_v_per_s: Annotated[float, Field(gt=0)] | None = None
@@ -282,7 +283,7 @@ class BenchFile(Section):
 class DirectTable(Section):
     """The node of a bench that has no instruments. seed: of its noise."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(strict=True)] = 0
     node: Using
 
 
@@ -308,19 +309,17 @@ Bench = BenchFile | SpikingBench | DirectBench
 def read_toml(path: Path) -> dict[str, Any]:
     """Raises: ConfigError: no such file, or not TOML; the message gives the line."""
     try:
-        return toml.loads(path.read_text())
-    except FileNotFoundError as error:
+        return toml.loads(read_text(path, error=ConfigError))
+    except ConfigError as error:
+        if os.path.lexists(path):
+            error.outputs, error.todo = UNTOUCHED, error.todo or "give the path of a TOML file that you may read"
+            raise
         near = difflib.get_close_matches(
             path.name, [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else [], 1
         )
         hint = f'did you mean "{path.parent / near[0]}"?' if near else "give the path of a TOML file"
         raise ConfigError("no such file", where=str(path), outputs=UNTOUCHED, todo=hint) from error
-    except OSError as error:
-        raise ConfigError(
-            "cannot read this file", where=str(path), got=error.strerror or str(error), allowed="a TOML file",
-            outputs=UNTOUCHED, todo="give the path of a TOML file that you may read",
-        ) from error  # fmt: skip
-    except ValueError as error:  # not UTF-8, not TOML, or no name that a file can have
+    except ValueError as error:
         raise ConfigError(
             "not a TOML file", where=str(path), got=str(error), outputs=UNTOUCHED, todo="mend that line"
         ) from error
@@ -404,9 +403,11 @@ def override(table: dict[str, Any], text: str) -> None:
             todo="write it so, without spaces, or in quotes: --set train.epochs=3",
         )  # fmt: skip
     try:
-        parsed = toml.loads(f"value = {value}")["value"]
+        read = toml.loads(f"value = {value}")
+        # a bare word is a string, --set learner.use=dfa; so is what TOML would read in part only: "3 # 5", two lines
+        parsed = read["value"] if len(read) == 1 and ("#" not in value or not _scalar(read["value"])) else value.strip()
     except tomllib.TOMLDecodeError:
-        parsed = value.strip()  # a bare word is a string: --set learner.use=dfa
+        parsed = value.strip()
     except ValueError as error:
         raise ConfigError(
             "not a value", where=f"--set {shortened(text)}", got=str(error), allowed="section.key=value", outputs=UNTOUCHED,
@@ -420,6 +421,11 @@ def override(table: dict[str, Any], text: str) -> None:
                 todo=f"write {key}=value",
             )  # fmt: skip
     table[keys[-1]] = parsed
+
+
+def _scalar(value: object) -> bool:
+    """A value of TOML whose text has no quotes that could hold a #."""
+    return not isinstance(value, str | list | dict)
 
 
 def checked(model: type[M], table: Mapping[str, Any], where: str) -> M:

@@ -106,7 +106,7 @@ def parsed(text: str) -> Node:
     Raises:
         ConfigError: not such an expression; the nearest function is named.
     """
-    tokens = re.findall(r"[A-Za-z_]\w*|[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[(),]|\S", text)
+    tokens = re.findall(r"[A-Za-z_]\w*|[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[(),]|\S", text, re.ASCII)
     if len(tokens) > 4 * MAX_NODES:
         raise _wrong(text, f"{len(tokens)} words", f"up to {MAX_NODES} nodes")
     node, rest = _read(tokens, text, 0)

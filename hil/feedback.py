@@ -12,7 +12,6 @@ can be exchanged for another at the same learning rate. It is that of many draws
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,8 +20,10 @@ from typing import Literal, NamedTuple, TypeVar, get_args
 import torch
 from torch import Tensor
 
+from hil import toml
 from hil.errors import ConfigError
 from hil.expression import Expression
+from hil.files import read_text, write_atomic
 from hil.functions import (
     FAMILIES,
     ArctanSlope,
@@ -144,7 +145,7 @@ class Feedback:
 
     def save(self, path: Path) -> None:
         """Write as TOML."""
-        path.write_text(self.text())
+        write_atomic(path, self.text().encode())
 
     @classmethod
     def load(cls, path: Path) -> Feedback:
@@ -154,8 +155,8 @@ class Feedback:
             ConfigError: missing, not TOML, or not a feedback.
         """
         try:
-            table = tomllib.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            table = toml.loads(read_text(path, error=ConfigError))
+        except ValueError as error:
             raise ConfigError(
                 "not a feedback file", where=str(path), got=str(error), allowed="TOML with a table [g]",
                 outputs="untouched; nothing was opened",

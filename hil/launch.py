@@ -18,6 +18,8 @@ from rich.console import Console
 from hil.config import AlarmTable, Experiment, dump, read_experiment
 from hil.errors import HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
 from hil.experiment import Built, built
+from hil.hints import quoted
+from hil.naming import located
 from hil.report import render
 from hil.run import checkpoint, diagnostics, space
 from hil.run.alarms import Alarms, AlarmSettings, argv_of
@@ -169,7 +171,7 @@ def _diagnose(folder: RunFolder, made: Built, summary: dict[str, Any]) -> None:
 def _unreported(folder: RunFolder, name: str) -> Stopped:
     return Stopped(
         f"training is done and its summary written, but {name} could not be made", where=str(folder.path),
-        todo=f"remove the cause, then: hil resume {folder.path}   (makes what is missing)",
+        todo=f"remove the cause, then: hil resume {quoted(folder.path)}   (makes what is missing)",
     )  # fmt: skip
 
 
@@ -199,7 +201,7 @@ def _told(folder: RunFolder, origin: Path, alarms: Alarms) -> Iterator[_Ending]:
             alarms.tell("fault", f"{error}\n\n{error.__cause__}" if error.__cause__ else str(error))
         raise
     except Refused as error:
-        if not isinstance(error, RunError) and ".toml" not in error.where:
+        if not isinstance(error, RunError) and not located(error.where):
             error.where = f"{origin}: {error.where}"
         error.outputs = error.outputs or "safe; whatever was opened is closed again"
         error.todo = error.todo or f"correct {error.where.split(': ')[0]}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -36,7 +37,7 @@ def value_of(kind: str, value: object, where: str) -> Any:
     Raises:
         ConfigError: it is of another kind.
     """
-    whole = isinstance(value, int) and not isinstance(value, bool)
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if "float" in kind and (whole or isinstance(value, float)):
         return float(value)  # type: ignore[arg-type]
     if "int" in kind and whole:
@@ -46,7 +47,9 @@ def value_of(kind: str, value: object, where: str) -> Any:
     if "tuple" in kind and isinstance(value, list | tuple):
         item = next(name for name in ("float", "int", "Distribution") if f"tuple[{name}" in kind)
         return tuple(value_of(item, each, where) for each in value)
-    raise ConfigError("a value of the wrong kind", where=where, got=repr(value), allowed=kind.replace("tuple", "list"))
+    huge = isinstance(value, int) and abs(value) > sys.float_info.max  # Python does not print it without end
+    got = "a whole number of too many digits" if huge else repr(value)
+    raise ConfigError("a value of the wrong kind", where=where, got=got, allowed=kind.replace("tuple", "list"))
 
 
 def plain(value: object) -> object:

@@ -27,6 +27,7 @@ from hil.config import Experiment, checked, dump, override, read_bench, read_tom
 from hil.errors import ConfigError, HilError, Interrupted, ReplayDiffers, RunError, Stopped, TapeEnded
 from hil.experiment import Built, built
 from hil.files import write_atomic
+from hil.hints import quoted
 from hil.naming import UNTOUCHED
 from hil.nodes import Node, twin_of
 from hil.run import checkpoint, diagnostics, session
@@ -124,7 +125,7 @@ def repeat(run: Path, overrides: Sequence[str], target: Path | None, console: Co
                 return _another(recorded, experiment, folder, console)
             return _same(recorded, experiment, folder, console).verdict(run)
         except Interrupted as error:
-            error.todo = f"hil replay {run}"
+            error.todo = f"hil replay {quoted(run)}"
             raise
         except Stopped as stopped:
             end = _cause(stopped)

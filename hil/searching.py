@@ -26,6 +26,7 @@ from hil.data import Dataset
 from hil.errors import HilError, Interrupted, Refused, Stopped, UnsafeOutputs
 from hil.feedback import correlation, to_table
 from hil.files import write_atomic
+from hil.hints import quoted
 from hil.learners.adfa import slope
 from hil.run.folder import RunFolder
 from hil.run.stopping import Stopping
@@ -100,7 +101,7 @@ def carry_on(folder: RunFolder, console: Console, cluster: str | None = None) ->
             hunt.conclude("interrupted")
             raise Interrupted(
                 f"{error.what}; what was finished is committed", where=str(folder.path), outputs=CLOSED,
-                todo=f"hil resume {folder.path}",
+                todo=f"hil resume {quoted(folder.path)}",
             ) from error  # fmt: skip
         except UnsafeOutputs:
             hunt.conclude("fault")
@@ -112,7 +113,7 @@ def carry_on(folder: RunFolder, console: Console, cluster: str | None = None) ->
             raise Stopped(
                 "a fault ended the search; what was finished is committed", where=str(folder.path),
                 outputs=error.outputs or CLOSED,
-                todo=f"remove the cause, then: hil resume {folder.path}",
+                todo=f"remove the cause, then: hil resume {quoted(folder.path)}",
             ) from error  # fmt: skip
         return hunt.conclude("done")
 

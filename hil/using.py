@@ -12,6 +12,7 @@ from rich.console import Console
 from hil.config import read_experiment
 from hil.errors import Interrupted, RunError
 from hil.experiment import Built, built
+from hil.hints import quoted
 from hil.run import checkpoint
 from hil.run.checkpoint import under
 from hil.run.folder import RunFolder
@@ -34,7 +35,7 @@ def in_use(path: Path, rounds: int, watched: bool, split: SplitName, console: Co
     if not best.is_file():
         raise RunError(
             "this run has no best weights yet", where=str(path), got=f"no {best.name}", outputs="untouched; nothing was opened",
-            todo=f"finish it: hil resume {path}",
+            todo=f"finish it: hil resume {quoted(path)}",
         )  # fmt: skip
     experiment = read_experiment(folder.config)
     if not watched:

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from hil.chance import generator
 from hil.errors import ConfigError, ContractError
+from hil.units import Unbounded
 from sim_devices.instruments.drive import Drive
 from sim_devices.instruments.faults import Fault, Faults, Moment, Strike
 from sim_devices.instruments.keysight_33600 import Keysight33600
@@ -59,10 +60,10 @@ SEARCHED = 1 << 24  # points in which a crossing is looked for
 @dataclass(frozen=True, slots=True)
 class Cable:
     """delay_s: from the generator's connector to the scope's, node included; less than a sample is fine. load_ohm: what the
-    generator really sees (the modulator's input), math.inf for open."""
+    generator really sees (the modulator's input), infinite for open."""
 
     delay_s: float = 0.0
-    load_ohm: float = 50.0
+    load_ohm: Unbounded = 50.0
 
 
 @dataclass(frozen=True, slots=True)

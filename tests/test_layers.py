@@ -24,7 +24,9 @@ CONTRACTS = {
     "toml",
     "unknowns",
     "files",
+    "hints",
     "telling",
+    "units",
     "wrappers",
     "conformance",
 }
@@ -63,7 +65,7 @@ ONLY_IN = {
     "distributed": {"hil/search"},
     "dask_jobqueue": {"hil/search"},
     "pickle": set(),
-    "pint": {"hil/config.py", "hil/units.py"},
+    "pint": {"hil/units.py"},
 }
 
 

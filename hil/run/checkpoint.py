@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 
 from hil.errors import RunError
 from hil.files import write_atomic
+from hil.hints import quoted
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def load(path: Path) -> Checkpoint:
             got=f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error),
             allowed="the pair that hil wrote",
             outputs="untouched; nothing was opened",
-            todo=f"name an earlier one: hil resume RUN --from {path.parent}/step-….json",
+            todo=f"name an earlier one: hil resume RUN --from {quoted(path.parent)}/step-….json",
         ) from error
 
 

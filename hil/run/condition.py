@@ -22,6 +22,7 @@ from typing import Any
 
 from hil import toml
 from hil.errors import RunError
+from hil.hints import quoted
 from hil.run import checkpoint, journal
 from hil.run.owner import UNTOUCHED
 from hil.run.summary import STATUSES
@@ -83,9 +84,9 @@ class Condition:
     def last_good(self) -> str:
         """In words, with the command that goes on from there."""
         if self.good is None:
-            return f"no checkpoint can be used; train anew: hil train {self.path / 'config.toml'}"
-        at = f"{self.good.path.parent.name}/{self.good.path.name}"
-        return f"the last good state is step {self.good.step:,}; to go on from there: hil resume {self.path} --from {at}"
+            return f"no checkpoint can be used; train anew: hil train {quoted(self.path / 'config.toml')}"
+        again = f"hil resume {quoted(self.path)} --from {quoted(f'{self.good.path.parent.name}/{self.good.path.name}')}"
+        return f"the last good state is step {self.good.step:,}; to go on from there: {again}"
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def inspect(path: Path, verify: bool = True) -> Condition:
     summary = _object(path, "summary.json", "remove it, it is written again at the end; then", damages)
     status = str(summary.get("status", ""))
     if summary and status not in STATUSES:
-        damages.append(Damage("summary.json", f'status "{status}"', f"remove it, then: hil resume {path}"))
+        damages.append(Damage("summary.json", f'status "{status}"', f"remove it, then: hil resume {quoted(path)}"))
     drawn = _object(path, "diagnostics.json", "remove it, which costs the report the transfer curve; then", damages)
     told = _journal(path, damages, remarks)
     lost = tuple(_lost(told.events(), saved))
@@ -147,7 +148,9 @@ def plan(condition: Condition, chosen: Path | None = None, changed: bool = False
             "a damaged run folder", where=str(path / first.file), got=first.found + more, outputs=UNTOUCHED, todo=first.todo
         )
     if condition.status == "done" and not condition.lacking:
-        raise RunError("this run is finished", where=str(path), outputs=UNTOUCHED, todo=f"look at it: hil report {path}")
+        raise RunError(
+            "this run is finished", where=str(path), outputs=UNTOUCHED, todo=f"look at it: hil report {quoted(path)}"
+        )
     start = _chosen(condition, chosen) if chosen is not None else _newest(condition)
     said = list(condition.remarks)
     if start is not None:
@@ -197,7 +200,7 @@ def _chosen(condition: Condition, chosen: Path) -> Saved:
         there = ", ".join(saved.path.name for saved in condition.saved) or "none"
         raise RunError(
             "not a checkpoint of this run", where=f"--from {chosen}", allowed=f"one of {folder}: {there}",
-            outputs=UNTOUCHED, todo=f"name one of these, or leave out --from: hil resume {condition.path}",
+            outputs=UNTOUCHED, todo=f"name one of these, or leave out --from: hil resume {quoted(condition.path)}",
         )  # fmt: skip
     if found.damage:
         raise RunError(
@@ -219,7 +222,7 @@ def _changes(condition: Condition, start: Saved, changed: bool) -> Iterator[str]
         raise RunError(
             "this file was changed since the run was made", where=str(condition.path / name),
             got="; ".join([rest, *wrong[1:]]), allowed="the settings of the newest checkpoint", outputs=UNTOUCHED,
-            todo=f"undo the change; or, if it is meant: hil resume {condition.path} --changed",
+            todo=f"undo the change; or, if it is meant: hil resume {quoted(condition.path)} --changed",
         )  # fmt: skip
     yield from (f"changed since {start.path.name}: {text}" for text, _ in files)
 
@@ -310,7 +313,7 @@ def _object(path: Path, name: str, todo: str, damages: list[Damage]) -> Mapping[
         found = error.strerror or str(error)
     except (ValueError, RecursionError) as error:
         found = str(error)
-    damages.append(Damage(name, found, f"{todo}: hil resume {path}"))
+    damages.append(Damage(name, found, f"{todo}: hil resume {quoted(path)}"))
     return {}
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from hil.errors import RunError
 from hil.files import write_atomic
+from hil.hints import quoted
 from hil.run.journal import Journal
 from hil.run.owner import UNTOUCHED, owned
 
@@ -74,7 +75,8 @@ class RunFolder:
                     where=str(path),
                     got="a folder with files in it" if path.is_dir() else "a file",
                     outputs=UNTOUCHED,
-                    todo="choose another --run folder" + (f", or continue that one: hil resume {path}" if resumable else ""),
+                    todo="choose another --run folder"
+                    + (f", or continue that one: hil resume {quoted(path)}" if resumable else ""),
                 )
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:  # ValueError: no name that a folder can have

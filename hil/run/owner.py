@@ -21,6 +21,7 @@ from pathlib import Path
 
 from hil.errors import HilError, RunError
 from hil.files import loads, open_to_write, try_lock
+from hil.hints import quoted
 
 NAME = "run.lock"
 DYING_S = 0.3  # a process that was killed while it started another leaves the lock to that one for a moment
@@ -63,7 +64,7 @@ def owned(folder: Path) -> Iterator[None]:
             raise RunError(
                 "another process is at work in this run folder", where=str(folder), got=str(owner(folder)),
                 outputs="untouched by this command; nothing was opened",
-                todo=f"look at it: hil status {folder}; to end it as Ctrl-C does: kill -INT {_read(file)[0] or 'PID'}",
+                todo=f"look at it: hil status {quoted(folder)}; to end it as Ctrl-C does: kill -INT {_read(file)[0] or 'PID'}",
             )  # fmt: skip
         _write(file)
     except OSError as error:

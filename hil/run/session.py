@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from hil.errors import HilError, Interrupted, LinkError, RunError, Stopped
+from hil.hints import quoted
 from hil.learner import Online
 from hil.run import checkpoint
 from hil.run.folder import RunFolder
@@ -221,7 +222,7 @@ class Session:
             raise Stopped(
                 f"a fault ended the run after step {self.training.step:,}; {kept}",
                 where=str(self.folder.path),
-                todo=f"remove the cause, then: hil resume {self.folder.path}",
+                todo=f"remove the cause, then: hil resume {quoted(self.folder.path)}",
             ) from error
 
     def _commit_after(self) -> str:
@@ -258,7 +259,7 @@ class Session:
         return Interrupted(
             f"stopped by {why} after step {self.training.step:,}, which is committed",
             where=str(self.folder.path),
-            todo=f"hil resume {self.folder.path}",
+            todo=f"hil resume {quoted(self.folder.path)}",
         )
 
 
