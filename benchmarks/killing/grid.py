@@ -171,6 +171,7 @@ def _tried(place: Path, folder: Path, cell: Cell) -> int:
         outcome = _outcome(place, folder, cell)
         (place / "outcome.json").write_text(json.dumps(outcome.__dict__))
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, and of who started this one: that it ends is known
         _clean_up()
     return 0
 
