@@ -77,6 +77,7 @@ def main() -> None:
 
 def on_grid(quick: bool, jobs: int) -> None:
     """The table of all cells, or of a sample, and its sum as JSON."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, with nothing left behind
     with tempfile.TemporaryDirectory(prefix="hil-grid-") as folder:
         found = grid.measure(Path(folder), grid.QUICK if quick else grid.CELLS, jobs)
     print(grid.table(found))
