@@ -305,6 +305,8 @@ def _open_waveform(bench: BenchFile, where: str, run: Path | None, log: Path | N
             served = stack.enter_context(spawn(_lingering(description(bench, where), run))) if bench.virtual else None
         addresses = served.resources if served else {AWG: str(awg.resource), SCOPE: str(bench.scope.resource)}
         guard = _guarded(bench, [addresses[AWG], addresses[SCOPE]], run, stack)
+        if served is not None:  # a bench that does not answer must not be waited for until the guardian takes that for a hang
+            served.control.timeout_s = min(served.control.timeout_s, bench.guardian.silence_s / 2)
         generator, awg_line, awg_who = _instrument(awg, addresses[AWG], f"{where}: [awg]", guard, stack, log)
         stack.push(guard.leaving(generator.close))
         guard.watch(in_order([_safe_state(generator, f"{where}: [awg]")], bench.safe.order))

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -78,7 +79,7 @@ def exit_code(error: HilError) -> int:
 
 
 def story(error: HilError) -> list[HilError]:
-    """`error`, then what ended the run if that is another one, then the fault at the root of it; each once."""
+    """`error`, then what ended the run if that is another one, then the last fault and the one at the root of it; each once."""
     found: list[HilError] = []
     at: BaseException | None = error
     while at is not None:
@@ -86,7 +87,8 @@ def story(error: HilError) -> list[HilError]:
             found.append(at)
         at = at.__cause__ or at.__context__
     stops = [e for e in found[1:-1] if isinstance(e, Stopped | Interrupted)]
-    return [error, *stops[:1], *(found[-1:] if found[-1] is not error else [])]
+    last = [after for stop, after in pairwise(found) if isinstance(stop, Stopped) and after is not found[-1]]
+    return [error, *stops[:1], *last[:1], *(found[-1:] if found[-1] is not error else [])]
 
 
 @app.command

@@ -213,6 +213,16 @@ class ControlClient:
         self._number = 0
         self._open = True
 
+    @property
+    def timeout_s(self) -> float:
+        """Longest silence while an answer is waited for, s."""
+        return self._timeout_s
+
+    @timeout_s.setter
+    def timeout_s(self, seconds: float) -> None:
+        self._timeout_s = seconds
+        self._socket.settimeout(seconds)
+
     def paths(self) -> list[str]:
         """All that `get` and `set` know."""
         return [str(path) for path in self._sensible(_list, {"do": "paths"})]

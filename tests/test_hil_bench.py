@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from hil.bench import description, open_bench
+from hil.bench import OnPlant, description, open_bench
 from hil.config import BenchFile, SpikingBench
-from hil.errors import ConfigError
+from hil.errors import ConfigError, LinkTimeout
 from sim_devices.bench import ServedBench, spawn
 from sim_devices.virtual_bench import assemble
 
@@ -65,3 +67,20 @@ def test_a_real_address_beside_virtual_tables_is_refused() -> None:
     board["board"]["resource"] = "/dev/ttyACM0"
     with pytest.raises(ConfigError, match="both a real and a virtual"), open_bench(SpikingBench.model_validate(board), "test"):
         pass
+
+
+@pytest.mark.parametrize(("silence_s", "timeout_s"), [(13.0, 6.5), (16.0, 8.0), (60.0, 10.0)])
+def test_a_virtual_bench_that_does_not_answer_is_not_waited_for_until_that_looks_like_a_hang(
+    silence_s: float, timeout_s: float
+) -> None:
+    bench = {**tables("mzm_awg_scope.toml"), "guardian": {"silence_s": silence_s}}
+    with open_bench(BenchFile.model_validate(bench), "test") as opened:
+        assert isinstance(opened.device, OnPlant)
+        assert opened.device.control.timeout_s == timeout_s
+        assert opened.device.snapshot()
+        if silence_s < 16:
+            opened.device.control.timeout_s = 0.2
+            os.kill(opened.device._bench.pid, signal.SIGSTOP)
+            with pytest.raises(LinkTimeout, match=r"silence for 0\.2 s"):
+                opened.device.snapshot()
+            os.kill(opened.device._bench.pid, signal.SIGCONT)

@@ -190,7 +190,7 @@ class Ladder:
             HilError: the last fault, if no rung helps; its `got` says what was tried.
         """
         begin, tried = self._clock(), list[str]()
-        row = self._fault(fault)
+        row = self._fault(fault, tried, begin)
         if row.first is None:
             raise fault
         rung: Rung = row.first
@@ -202,7 +202,7 @@ class Ladder:
                 found = self._prepare(rung)
                 answer = shot()
             except HilError as again:
-                fault, row = again, self._fault(again)
+                fault, row = again, self._fault(again, tried, begin)
                 top = max(top, row.last)  # a lost answer may go on as a record that is not ours: one cause
                 rung = self._next(fault, row, rung, top, tried, begin)
             else:
@@ -241,11 +241,11 @@ class Ladder:
             self._beat()
             self._sleep(min(left, BEAT_S))
 
-    def _fault(self, fault: HilError) -> Row:
+    def _fault(self, fault: HilError, tried: list[str], begin: float) -> Row:
         row = row_of(fault)
         facts = {"error": type(fault).__name__, "what": fault.what, "where": fault.where, "got": fault.got}
         if row.first is None:
-            self._told("lost", **facts, tried=[], seconds=0.0)
+            self._told("lost", **facts, tried=list(tried), seconds=round(self._clock() - begin, 3))
         else:
             self._told("recovering", **facts, first=row.first.name.lower())
         return row

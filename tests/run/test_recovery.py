@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hil import errors
+from hil.cli import story
 from hil.device import Port, Spec
 from hil.errors import (
     BadBlock,
@@ -24,11 +25,14 @@ from hil.errors import (
     MissedTrigger,
     NotAReading,
     OutOfRange,
+    Overload,
     Saturated,
+    Stopped,
     Unrepeatable,
     UnsafeOutputs,
     WrongInstrument,
 )
+from hil.run.live import telling
 from hil.run.recovery import ROWS, Ladder, Patience, Rung, row_of
 from hil.run.resilient import Resilient, ResilientChip, ResilientStream, resilient, whole_batch
 
@@ -142,6 +146,30 @@ def test_what_cannot_be_mended_is_not_tried(fault: HilError) -> None:
         device.forward(torch.ones(1, 1))
     assert bench.calls == ["shot"]
     assert [kind for kind, _ in told] == ["lost"]
+
+
+@pytest.mark.parametrize(
+    ("faults", "tried"),
+    [
+        ([BadBlock("short"), Ended("over")], ["clear"]),
+        ([NotAReading("hole"), Disconnected("gone"), WrongInstrument("another")], ["repeat", "reopen"]),
+        ([Saturated("once"), Saturated("twice")], ["repeat"]),
+        ([Overload("tripped")], []),
+    ],
+)
+def test_the_fault_that_lasts_is_the_one_that_is_told(faults: list[HilError], tried: list[str]) -> None:
+    """With what was tried, in the journal and at the end; and beside it the one that it began with."""
+    last = faults[-1]
+    device, told, _ = around(Bench(*faults))
+    with pytest.raises(HilError) as raised:
+        device.forward(torch.ones(1, 1))
+    assert raised.value is last
+    kind, facts = told[-1]
+    assert (kind, facts["error"], facts["tried"]) == ("lost", type(last).__name__, tried)
+    assert next(telling(kind, facts)).startswith(f" ! {last.what}: {'not recovered by' if tried else 'nothing helps'}")
+    stopped = Stopped("a fault ended the run")
+    stopped.__cause__ = last
+    assert story(stopped) == [stopped, last, *([faults[0]] if len(faults) > 1 else [])]
 
 
 def test_a_shot_that_saturates_again_ends_the_ladder() -> None:
