@@ -219,6 +219,15 @@ class GuardianTable(Section):
     patience_s: Annotated[float, Field(ge=0, le=3_600)] = 10.0
 
 
+class PanelTable(Section):
+    """How often the instruments are asked what they hold, and what a change by another hand leads to. every: of use, "2 s".
+    policy: "restore" sets the bench up again and repeats the shot, "stop" ends the run. lock: lock their front panels."""
+
+    every: float | str = "2 s"
+    policy: Literal["restore", "stop"] = "restore"
+    lock: bool = True
+
+
 class CalibrationTable(Section):
     """use: the file of the calibration that this bench is used with. max_age: beyond it, it is stale. policy: what to do about
     one that does not fit. procedures: "module:function" with the steps of hil calibrate, instead of those of the shape.
@@ -259,6 +268,7 @@ class SpikingBench(Section):
     virtual: dict[str, Any] | None = None
     safe: SpikingSafe = SpikingSafe()
     guardian: GuardianTable = GuardianTable()
+    panel: PanelTable = PanelTable()
     calibration: CalibrationTable = CalibrationTable()
 
 
@@ -276,6 +286,7 @@ class BenchFile(Section):
     virtual: VirtualTable | None = None
     safe: WaveformSafe = WaveformSafe()
     guardian: GuardianTable = GuardianTable()
+    panel: PanelTable = PanelTable()
     calibration: CalibrationTable = CalibrationTable()
 
 
