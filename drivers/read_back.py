@@ -326,17 +326,19 @@ class Watch:
             panel.settle()
 
     def shot(self) -> None:
-        """A shot is over."""
+        """A shot begins."""
         self._shots += 1
 
-    def due(self) -> None:
-        """Look if it is time to.
+    def due(self) -> bool:
+        """Look if it is time to; True: it was, and everything is as it was set.
 
         Raises:
             SwitchedOff, Changed, ChangeForbidden: what was found. LinkError: of the instruments.
         """
         if self._wanted or self._clock() - self._looked_s >= self._care.every_s:
             self.look()
+            return True
+        return False
 
     def look(self) -> None:
         """Raises: as `due`."""
@@ -383,7 +385,7 @@ class Watch:
         """Ends the stretch of shots that it is about."""
         flat = [(name, finding) for name, some in found.items() for finding in some]
         off = next((name for name, finding in flat if finding.kind == "off"), None)
-        suspect, since_s = self._shots + 1, self._clock() - self._looked_s
+        suspect, since_s = max(1, self._shots), self._clock() - self._looked_s
         doubt = f"up to {suspect} shot{'s' * (suspect > 1)} of the last {since_s:.1f} s may have been measured so"
         self._clean()
         if off is not None:

@@ -194,7 +194,7 @@ class SpikingBoard:
         return []
 
     def look_if_due(self) -> None:
-        """Raises: SwitchedOff, Changed: as of a Watch."""
+        """To be called at the end of a pass. Raises: SwitchedOff, Changed: as of a Watch."""
         self._watch.shot()
         self._watch.due()
 

@@ -183,7 +183,7 @@ class Waveform:
                 self._spec.outputs.name,
             )  # fmt: skip
             self._delay = self._worker.submit(self._open).result()
-            self._contrast = self._opened_contrast = self._delay.contrast
+            self._contrast = self._trusted_contrast = self._opened_contrast = self._delay.contrast
         except BaseException:
             self.close()
             raise
@@ -229,6 +229,7 @@ class Waveform:
         """All records of a batch, or none."""
         answer = np.empty(plan.records * plan.symbols, dtype=np.float32)
         tally = replace(self._stats, host_s=self._stats.host_s + encode_s)
+        self._watch.shot()
         try:
             self._ready(plan)
             for k, record in enumerate(records):
@@ -240,7 +241,6 @@ class Waveform:
             if cause is fault:
                 raise
             raise cause from fault
-        self._watch.shot()
         self._stats = replace(tally, shots=tally.shots + 1, symbols=tally.symbols + count)
         return torch.from_numpy(answer[:count]).view(shape)
 
@@ -279,7 +279,8 @@ class Waveform:
                 read_s=tally.read_s + t3 - t2,
                 host_s=tally.host_s + self._clock() - t3,
             )
-            self._watch.due()
+            if self._watch.due():
+                self._trusted_contrast = self._contrast
         return tally
 
     def _align(self, plan: Plan, measured: Record) -> tuple[Window, int]:
@@ -341,6 +342,7 @@ class Waveform:
         """The markers must come back, as high as they were; the delay is what they say now."""
         before = self._delay.delay_s
         self._delay = self._worker.submit(self._measure).result()
+        self._contrast = self._trusted_contrast  # records since then may have been measured under other settings
         symbols = (self._delay.delay_s - before) * self._settings.symbol_rate_hz
         moved = f", moved by {symbols:.2f} symbols" if abs(symbols) > 0.01 else ""
         changed = f"; changed by another hand: {self._changed}" if self._changed else ""
