@@ -154,7 +154,6 @@ class InfiniiVision:
             Setting("format", ":WAV:FORM?", "word"),
             Setting("byte order", ":WAV:BYT?", "word"),
             Setting("sign of the words", ":WAV:UNS?", "flag"),
-            Setting("points mode", ":WAV:POIN:MODE?", "word"),
         )
 
     def reset(self) -> None:

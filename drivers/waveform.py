@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,7 +38,7 @@ from drivers.record import BARKER, GUARD, LEAD, Codes, Plan, Record, blank, cut,
 from drivers.roles import Digitizer, Generator
 from drivers.timing import Timing
 from hil.device import Port, Provenance, Spec
-from hil.errors import ConfigError, ContractError, HilError
+from hil.errors import Changed, ConfigError, ContractError, DirtySession, HilError
 
 LAYOUTS = 8  # sizes of batches that are remembered
 
@@ -164,6 +165,7 @@ class Waveform:
         self._generator, self._digitizer, self._clock = generator, digitizer, clock
         self._care, self._panelled = care or Care(), [i for i in (generator, digitizer) if isinstance(i, Panelled)]
         self._watch = Watch([instrument.panel for instrument in self._panelled], self._care, clock)
+        self._touched = ""  # by another hand, as told; nothing is measured until everything was set up again
         self._changed = ""  # by another hand, as found when everything was set up again
         self.notes: tuple[str, ...] = ()
         self._settings = settings or WaveformSettings()
@@ -229,20 +231,37 @@ class Waveform:
         """All records of a batch, or none."""
         answer = np.empty(plan.records * plan.symbols, dtype=np.float32)
         tally = replace(self._stats, host_s=self._stats.host_s + encode_s)
-        self._watch.shot()
-        try:
+        with self._watched():
             self._ready(plan)
             for k, record in enumerate(records):
                 part = answer[k * plan.symbols : (k + 1) * plan.symbols]
                 tally = self._exchange(plan, record, part, tally)
+        self._stats = replace(tally, shots=tally.shots + 1, symbols=tally.symbols + count)
+        return torch.from_numpy(answer[:count]).view(shape)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """A shot: if it fails, the settings are not known any more, and what another hand did is the fault to be told.
+
+        Raises:
+            DirtySession: another hand changed settings, and nothing was set up again since; nothing was sent.
+        """
+        if self._touched:
+            raise DirtySession(
+                "settings were changed by another hand, and are not set up again yet", where=self._spec.inputs.name,
+                got=self._touched, allowed="reinstate() and verify() first", outputs="as before; nothing was sent now",
+                todo="repeat the shot once the bench is set up again",
+            )  # fmt: skip
+        self._watch.shot()
+        try:
+            yield
         except HilError as fault:
             cause = self._watch.cause(fault)
             self._forget()
+            self._touched = cause.got if isinstance(cause, Changed) else ""
             if cause is fault:
                 raise
             raise cause from fault
-        self._stats = replace(tally, shots=tally.shots + 1, symbols=tally.symbols + count)
-        return torch.from_numpy(answer[:count]).view(shape)
 
     def _ready(self, plan: Plan) -> None:
         """Settings of both instruments for this plan; sends nothing if they are there already."""
@@ -333,6 +352,7 @@ class Waveform:
         for instrument in self._panelled:
             instrument.reset()
         self._reinstate()
+        self._touched = ""
 
     def attend(self) -> None:
         """See hil.device.Attentive."""
@@ -393,14 +413,12 @@ class Waveform:
         return self._worker.submit(self._edge, shift_s).result()
 
     def _edge(self, shift_s: float) -> tuple[Tensor, Tensor]:
-        try:
+        with self._watched():
             self._generator.prepare(self._settings.symbol_rate_hz * self._settings.samples_per_symbol)
             self._generator.upload(self._layout(1).empty)
             self._generator.output(True)
             time_s, volts = self._timing.edge(self._delay.delay_s, shift_s)
-        except HilError:
-            self._forget()
-            raise
+            self._watch.due()
         return torch.from_numpy(time_s), torch.from_numpy(volts)
 
     def _check_memories(self) -> None:

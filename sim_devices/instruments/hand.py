@@ -1,7 +1,7 @@
 """A hand at the front panel of a simulated box: what it sets is what the same command sets, unless the panel is locked.
 
 Neither the error queue nor the error bits of the standard event register know of what a hand does in vain; that keys were
-pressed is seen in bit 6 of the register (URQ).
+pressed is seen in bit 6 of the register (URQ). Not simulated: that a connection which ends gives its lock back.
 
 Source: IEEE 488.2-1992, 11.5.1 (URQ); Keysight 33500B/33600A guide, "SYSTem:LOCK"; InfiniiVision guide, ":SYSTem:LOCK".
 """

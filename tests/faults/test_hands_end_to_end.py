@@ -84,7 +84,7 @@ def control(bench: RunningBench) -> Iterator[ControlClient]:
         client.heal()
 
 
-def trained(bench: RunningBench, care: Care, told: Told) -> Tensor:
+def trained(bench: RunningBench, care: Care, told: Told, pieces: int = 1) -> Tensor:
     """One epoch of three batches, and its validation; the weights, all in a row."""
     torch.set_num_threads(1)
 
@@ -102,7 +102,7 @@ def trained(bench: RunningBench, care: Care, told: Told) -> Tensor:
         assert isinstance(node, Streaming)
         torch.manual_seed(1)
         hidden = Layer(nn.Linear(64, 24), node, Encode.onto(waveform.spec.inputs, 1.0, 0.0, "clip", None), Decode(0.18, 0.2))
-        net = Network([hidden, Layer(nn.Linear(24, 10))])
+        net = Network([hidden, Layer(nn.Linear(24, 10))], pieces=pieces)
         learner = ADFA.build(net, ADFASettings(), 10, generator(0, 0, "learner"), None)
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
         for _ in train(Training(net, learner, optimizer, digits(), Plan(seed=0, epochs=1, batch=64), (node,))):
@@ -142,6 +142,18 @@ def test_a_change_by_another_hand_leaves_no_trace(
     assert [kind for kind, _ in told] == ["recovering", "recovery"]
     assert told[0][1] | {"error": "Changed", "first": "restore", "suspect_shots": 1} == told[0][1]
     assert " -> " in str(told[0][1]["got"])
+
+
+@pytest.mark.parametrize("command", [":CHAN1:BWL 1", ":CHAN1:INV 1", ":CHAN1:OFFS 0.19"])
+def test_no_shot_that_waits_is_measured_before_everything_is_set_up_again(
+    command: str, bench: RunningBench, control: ControlClient, unharmed: Tensor
+) -> None:
+    """Some of it is nothing that the driver sets: only the reset brings it back."""
+    control.fault("scope", "hand", match=":SING", command=command, after=3)
+    told: Told = []
+    assert trained(bench, Care(0.0), told, pieces=3).equal(unharmed)
+    assert told[0][1]["error"] == "Changed"
+    assert bench.boxes["scope"].execute(b":CHAN1:BWL?;:CHAN1:INV?") == b"0;0"
 
 
 @pytest.mark.parametrize("care", [Care(0.0), Care(60.0), Care(0.0, "stop")])
