@@ -9,6 +9,9 @@ import pytest
 import torch
 from scripted_link import MessageLink, Transcript
 
+from calibration.sentinel import DriftSentinel
+from calibration.steering import steered
+from calibration.watch import Watch as Watchful
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
 from drivers.link import Link
@@ -22,6 +25,7 @@ from hil.errors import (
     ConfigError,
     ContractError,
     Desync,
+    DirtySession,
     HilError,
     LinkError,
     LinkTimeout,
@@ -133,6 +137,26 @@ def test_what_the_record_itself_shows_is_seen_at_once(name: str, bench: RunningB
         restored(device, answer)
 
 
+@pytest.mark.parametrize("name", ["limits off", "a lower limit", "trigger level"])
+def test_a_look_of_the_sentinel_asks_too(name: str, bench: RunningBench) -> None:
+    """What no record shows waits for the next look; who attends gets it with the next shot."""
+    box, command, said = CHANGES[name]
+    with opened(bench, Care(SELDOM)) as device:
+        sentinel = DriftSentinel(device, steered(device), Watchful(), lambda kind, **facts: None, attend=device.attend)
+        sentinel.begin()
+        sentinel.after(1, 1, 48)
+        device.forward(X)
+        by_hand(bench, box, command)
+        answer = device.forward(X)
+        with pytest.raises(Changed) as caught:
+            for step in range(2, 200):
+                sentinel.after(step, 1, 48)
+        assert said in caught.value.got
+        assert caught.value.suspect_shots is not None
+        assert caught.value.suspect_shots >= 2
+        restored(device, answer)
+
+
 @pytest.mark.parametrize("name", ["amplitude", "range", "limits off", "trigger level"])
 def test_the_bench_file_may_say_stop(name: str, bench: RunningBench) -> None:
     box, command, said = CHANGES[name]
@@ -161,6 +185,24 @@ def test_beyond_the_limits_of_the_drive_no_policy_goes_on(command: str, bench: R
         with pytest.raises(ChangeForbidden):
             device.reinstate()
     assert bench.boxes["awg"].outputs()["1"]["on"] is False  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("box", "command"), [("scope", ":CHAN1:BWL 1"), ("scope", ":CHAN1:RANG 0.6"), ("awg", ":SOUR1:VOLT 7.9")]
+)
+def test_shots_that_wait_are_not_measured_before_everything_is_set_up_again(
+    box: str, command: str, bench: RunningBench
+) -> None:
+    with opened(bench, Care(0.0)) as device:
+        answer = device.forward(X)
+        by_hand(bench, box, command)
+        waiting = [device.submit(X) for _ in range(3)]
+        with pytest.raises(Changed):
+            waiting[0].result()
+        for shot in waiting[1:]:
+            with pytest.raises(DirtySession, match="not set up again"):
+                shot.result()
+        restored(device, answer)
 
 
 def again(device: Waveform) -> None:

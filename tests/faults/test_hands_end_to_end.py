@@ -145,7 +145,7 @@ def test_a_change_by_another_hand_leaves_no_trace(
 
 
 @pytest.mark.parametrize("command", [":CHAN1:BWL 1", ":CHAN1:INV 1", ":CHAN1:OFFS 0.19"])
-def test_no_shot_that_waits_is_measured_before_everything_is_set_up_again(
+def test_a_change_while_shots_overlap_leaves_no_trace(
     command: str, bench: RunningBench, control: ControlClient, unharmed: Tensor
 ) -> None:
     """Some of it is nothing that the driver sets: only the reset brings it back."""
