@@ -354,7 +354,8 @@ class Watch:
 
     def cause(self, fault: HilError) -> HilError:
         """Of a shot that failed: what another hand did, if it did something; else `fault` itself."""
-        if isinstance(fault, LinkError) or not self._panels:
+        told = isinstance(fault, SwitchedOff) or (isinstance(fault, Changed) and fault.suspect_shots is not None)
+        if told or isinstance(fault, LinkError) or not self._panels:
             return fault
         try:
             found = {panel.name: [f for f in panel.findings() if f.kind != "errors"] for panel in self._panels}
