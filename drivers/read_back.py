@@ -40,6 +40,7 @@ Policy = Literal["restore", "stop"]
 ERRORS = 0b00111100  # of *ESR?: command, execution, device and query error
 SAME = 1e-6  # of the value: two answers that differ by less are the same setting
 LONGEST_S = 60.0  # between two looks
+SHARE = 0.01  # of the time, at most, for looks that are asked for besides the schedule
 PLACES = 64  # sets of own settings whose answers are remembered
 OUTPUT = "output"
 FLAGS = {"1": True, "+1": True, "ON": True, "0": False, "+0": False, "OFF": False}
@@ -314,10 +315,11 @@ class Watch:
         self._panels, self._care, self._clock = tuple(panels), care or Care(), clock
         self._looked_s = clock()
         self._shots = 0
+        self._took_s = 0.0  # the last look
         self._wanted = False
 
     def attend(self) -> None:
-        """Look with the next shot, whenever the last look was."""
+        """Look with the next shot, whenever the last look was; a little later where looks would cost more than SHARE."""
         self._wanted = True
 
     def settle(self) -> None:
@@ -335,8 +337,11 @@ class Watch:
         Raises:
             SwitchedOff, Changed, ChangeForbidden: what was found. LinkError: of the instruments.
         """
-        if self._wanted or self._clock() - self._looked_s >= self._care.every_s:
+        every_s = min(self._care.every_s, self._took_s / SHARE) if self._wanted else self._care.every_s
+        begin = self._clock()
+        if begin - self._looked_s >= every_s:
             self.look()
+            self._took_s = self._clock() - begin
             return True
         return False
 

@@ -84,7 +84,7 @@ def opened(bench: RunningBench, care: Care) -> Iterator[Waveform]:
 
     device = Waveform(
         Keysight33600(link("awg"), low_v=-4.0, high_v=4.0), InfiniiVision(link("scope"), range_v=0.5, offset_v=0.18),
-        WaveformSettings(longest_delay_s=2e-7, trigger_timeout_s=0.1), "twin", care=care,
+        WaveformSettings(longest_delay_s=2e-7, trigger_timeout_s=0.7), "twin", care=care,
     )  # fmt: skip
     try:
         yield device
@@ -410,6 +410,25 @@ def test_the_instruments_are_asked_every_few_seconds_of_use_and_when_somebody_as
     with pytest.raises(Changed, match=r"amplitude 8 V -> 4 V; up to 8 shots of the last") as caught:
         watch.due()
     assert caught.value.suspect_shots == 8
+
+
+@pytest.mark.parametrize("look_s", [1e-3, 5e-3, 20e-3])
+def test_looks_that_are_asked_for_cost_a_hundredth_of_the_time_at_most(look_s: float) -> None:
+    now = [0.0]
+
+    class Slow(Hands):
+        def findings(self) -> list[Finding]:
+            now[0] += look_s
+            return super().findings()
+
+    hands = Slow()
+    watch = Watch([hands], Care(SELDOM), lambda: now[0])
+    for _ in range(4000):  # a shot of 5 ms, a look asked for after each
+        watch.attend()
+        watch.shot()
+        now[0] += 5e-3
+        watch.due()
+    assert 0.5 * 0.01 < hands.looks * look_s / now[0] <= 0.01
 
 
 @pytest.mark.parametrize("every_s", [-1.0, float("nan"), 61.0, float("inf")])
