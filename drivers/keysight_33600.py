@@ -162,10 +162,11 @@ class Keysight33600:
 
     def _beyond(self, held: Mapping[str, Value]) -> str:
         """Another load moves nothing at the connector, the numbers follow it: the volts are those at the load that is there."""
-        if held["unit of the amplitude"] != "VPP":
-            return f"the amplitude is given in {held['unit of the amplitude']}"
-        factor = _limit_v(self._load_ohm) / _limit_v(_load(float(held["load"])))
-        swing, offset = 0.5 * float(held["amplitude"]) * factor, float(held["offset"]) * factor
+        load, amplitude, offset, unit = (held[name] for name in ("load", "amplitude", "offset", "unit of the amplitude"))
+        if unit != "VPP" or isinstance(load, str) or isinstance(amplitude, str) or isinstance(offset, str):
+            return f"how far the drive reaches cannot be told: amplitude {amplitude} {unit}, offset {offset}, load {load}"
+        factor = _limit_v(self._load_ohm) / _limit_v(_load(load))
+        swing, offset = 0.5 * amplitude * factor, offset * factor
         slack = LEVEL_SLACK * (self._port.high - self._port.low)
         if self._port.low - slack <= offset - swing and offset + swing <= self._port.high + slack:
             return ""

@@ -43,6 +43,7 @@ LONGEST_S = 60.0  # between two looks
 SHARE = 0.01  # of the time, at most, for looks that are asked for besides the schedule
 PLACES = 64  # sets of own settings whose answers are remembered
 OUTPUT = "output"
+NO_ANSWER = "no answer"  # to a question that the instrument refuses as it is set now, or does not know
 FLAGS = {"1": True, "+1": True, "ON": True, "0": False, "+0": False, "OFF": False}
 
 
@@ -63,6 +64,8 @@ class Setting:
 
     def read(self, text: str) -> Value:
         """Raises: ValueError: not an answer of this kind."""
+        if text == NO_ANSWER:
+            return text
         if self.kind == "number":
             value = float(text)
             if math.isnan(value):
@@ -176,19 +179,29 @@ class Panel:
         """
         reply = self._scpi.ask(self._question)
         parts = [part.strip() for part in reply.split(";")]
+        if len(parts) <= len(self._settings):
+            parts = self._one_by_one()
         try:
             if len(parts) != len(self._settings) + 1:
                 raise ValueError(f"{len(parts)} answers")
             held = {setting.name: setting.read(part) for setting, part in zip(self._settings.values(), parts, strict=False)}
             return held, int(float(parts[-1]))
         except (ValueError, OverflowError) as error:
-            what = "the instrument does not say what it holds"
-            self._scpi.link.distrust(what)
-            raise Desync(
-                what, where=self._scpi.link.name, got=f"{reply[:200]!r}: {error}",
-                allowed=f"{len(self._settings) + 1} answers to {self._question}", outputs="as they were",
-                todo="recover() the session; see that the firmware knows every one of these questions",
-            ) from error  # fmt: skip
+            raise self._nonsense(reply, f"{len(self._settings) + 1} answers to {self._question}") from error
+
+    def _one_by_one(self) -> list[str]:
+        """An answer is missing: which? *OPC? is always answered, whatever follows it in the message."""
+        replies = [self._scpi.ask(f"*OPC?;{question}").partition(";") for question in self._question.split(";")]
+        self._scpi.errors()
+        return [answer.strip() if given else NO_ANSWER for _, given, answer in replies]
+
+    def _nonsense(self, reply: str, allowed: str) -> Desync:
+        what = "the instrument does not say what it holds"
+        self._scpi.link.distrust(what)
+        return Desync(
+            what, where=self._scpi.link.name, got=repr(reply[:200]), allowed=allowed, outputs="as they were",
+            todo="recover() the session: it may be the answer to an older question",
+        )  # fmt: skip
 
     # What the driver says.
 
@@ -210,9 +223,15 @@ class Panel:
             SwitchedOff: it was left on, and somebody else has switched it off, now or at an earlier look.
         """
         if self._on and not self._off_by_hand and OUTPUT in self._settings:
-            held, events = self._ask()
-            self._scpi.power_lost = self._scpi.power_lost or bool(events & POWER_ON)
-            self._off_by_hand = not self._scpi.power_lost and held[OUTPUT] is False
+            question = f"{self._settings[OUTPUT].question};*ESR?"
+            reply = self._scpi.ask(question)
+            try:
+                answer, events = reply.split(";")
+                on = self._settings[OUTPUT].read(answer.strip())
+                self._scpi.power_lost = self._scpi.power_lost or bool(int(float(events)) & POWER_ON)
+            except (ValueError, OverflowError) as error:
+                raise self._nonsense(reply, f"two answers to {question}") from error
+            self._off_by_hand = not self._scpi.power_lost and not on
         if self._off_by_hand:
             raise switched_off(self._name)
 
@@ -266,7 +285,7 @@ class Panel:
         beyond, found = self._beyond(held), []
         for name, setting in self._settings.items():
             if name == OUTPUT:
-                found += self._of_output(bool(held[name]))
+                found += self._of_output(held[name])
             elif name in due and (heard or name not in self._names) and not setting.same(due[name], held[name]):
                 old, new = setting.said(due[name]), setting.said(held[name])
                 found.append(Finding("setting", f"{name} {old} -> {new}", beyond))
@@ -274,11 +293,12 @@ class Panel:
             found.append(Finding("errors", f"it refused something (*ESR? {events})"))
         return found
 
-    def _of_output(self, on: bool) -> list[Finding]:
+    def _of_output(self, on: Value) -> list[Finding]:
         if self._on is None or on is self._on:
             return []
-        self._off_by_hand = self._off_by_hand or not on
-        return [Finding("setting" if on else "off", f"output {'off -> on' if on else 'on -> off'}")]
+        self._off_by_hand = self._off_by_hand or on is False
+        said = self._settings[OUTPUT].said
+        return [Finding("off" if on is False else "setting", f"output {said(self._on)} -> {said(on)}")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,7 +439,7 @@ class Watch:
 
 def switched_off(name: str) -> SwitchedOff:
     return SwitchedOff(
-        "the output was switched off at the instrument, or by another program, and stays off", where=name,
+        "the output was switched off by a person, another program or its own protection, and stays off", where=name,
         got="output on -> off", allowed="only a person may switch it on again", outputs="off",
         todo="see why it was switched off; when it may go on again, say so by starting hil resume",
     )  # fmt: skip

@@ -437,7 +437,44 @@ def test_a_schedule_has_bounds(every_s: float) -> None:
         Care(every_s)
 
 
-@pytest.mark.parametrize("reply", ["1", "1;2;3", "nan;0", "one;0", "1;x", ""])
+@pytest.mark.parametrize("command", [":SOUR1:VOLT:UNIT VRMS", ":SOUR1:VOLT:UNIT DBM"])
+def test_an_amplitude_that_cannot_be_told_stops(command: str, bench: RunningBench) -> None:
+    """The box refuses the question as it is set then: what remains unanswered is told, and nothing waits for it."""
+    with opened(bench, Care(0.0)) as device:
+        by_hand(bench, "awg", command)
+        with pytest.raises(ChangeForbidden, match="cannot be told") as caught:
+            device.forward(X)
+        assert "amplitude 8 Vpp -> no answer" in caught.value.got
+    assert bench.boxes["awg"].outputs()["1"]["on"] is False  # type: ignore[index]
+
+
+class Older:
+    """A box that does not know :B?; what stands after it in a message is lost."""
+
+    def __init__(self) -> None:
+        self.answers = {":A?": "1", "*ESR?": "0", "*OPC?": "1", ":SYST:ERR?": '+0,"No error"'}
+
+    def execute(self, message: bytes) -> bytes | None:
+        found = []
+        for question in message.decode().split(";"):
+            if question not in self.answers:
+                break
+            found.append(self.answers[question])
+        return ";".join(found).encode() if found else None
+
+
+def test_a_question_that_the_firmware_does_not_know_is_left_out() -> None:
+    box = Older()
+    panel = Panel(Scpi(MessageLink(box)), "box", [Setting(name, f":{name.upper()}?") for name in "abc"])
+    box.answers[":C?"] = "3"
+    assert panel.held() == {"a": 1.0, "b": "no answer", "c": 3.0}
+    panel.settle()
+    assert panel.findings() == []
+    box.answers[":C?"] = "4"
+    assert [finding.said for finding in panel.findings()] == ["c 3 -> 4"]
+
+
+@pytest.mark.parametrize("reply", ["1;2;3", "nan;0", "one;0", "1;x", "1;inf"])
 def test_an_answer_that_makes_no_sense_makes_the_wire_dirty(reply: str) -> None:
     link = MessageLink(Transcript((":A?;*ESR?", reply)))
     with pytest.raises(Desync, match="does not say what it holds"):
