@@ -116,6 +116,7 @@ class Scpi:
     def __init__(self, link: Link, *, expect: Expect | None = None) -> None:
         self._link, self._expect = link, expect or Expect()
         self._identity: Identity | None = None
+        self.power_lost = False  # seen by power_cycled(), or by a Panel, since the instrument was last set up
 
     @property
     def link(self) -> Link:
@@ -306,7 +307,9 @@ class Scpi:
 
     def power_cycled(self) -> bool:
         """True once after the instrument was switched on: its settings and volatile memory are gone. Clears the ESR."""
-        return bool(self.ask_int("*ESR?") & POWER_ON)
+        found = bool(self.ask_int("*ESR?") & POWER_ON)
+        self.power_lost = self.power_lost or found
+        return found
 
     def clear(self) -> None:
         """Empty the wire. It is dirty until `identify()`."""
@@ -323,7 +326,8 @@ class Scpi:
             WrongInstrument, LinkError: as identify().
         """
         who = self.identify()
-        return f"{who.model} {who.serial} answers" + (", and was switched off and on since" if self.power_cycled() else "")
+        self.power_cycled()
+        return f"{who.model} {who.serial} answers" + (", and was switched off and on since" if self.power_lost else "")
 
     def recover(self, attempts: int = 4, pause_s: float = 0.2) -> Identity:
         """Bring a dirty link back: clear, else reopen, with growing pauses; then the same instrument must answer.

@@ -25,6 +25,7 @@ from torch import Tensor
 from drivers import frame_protocol as wire
 from drivers.frame_protocol import Kind
 from drivers.frame_session import FrameLink, FrameSession, Traffic
+from drivers.read_back import Care, Finding, Watch, switched_off
 from drivers.safe import FrameTalk, SafeState, board, carry_out
 from drivers.scpi import Expect, Identity
 from hil.device import Port, Provenance, Spec
@@ -75,6 +76,7 @@ class SpikingBoard:
         watchdog_s: after so much silence the board switches itself off; 0: never. reset() switches it on again.
         session: number of the conversation, to say the same bytes as another one; None: from the clock.
         expect: who should answer. provenance: "twin" when the board is simulated.
+        care: when the board is asked whether it is still armed and holds its arrays, and what a change leads to.
 
     Raises:
         WrongInstrument, LinkError: see FrameSession. ConfigError: a limit that the board does not have.
@@ -96,6 +98,7 @@ class SpikingBoard:
         session: int | None = None,
         expect: Expect | None = None,
         provenance: Provenance = "real",
+        care: Care | None = None,
     ) -> None:
         try:
             _check_names(reset, numbers)
@@ -109,6 +112,9 @@ class SpikingBoard:
         self._arrays: list[BoardArray] = []
         self._whole = True  # the board holds every array, thresholds included
         self._closed = False
+        self._armed = False  # this program armed it, and did not disarm it
+        self._off_by_hand = False
+        self._watch = Watch([self], care)
         try:
             self._limit = self._checked_limit(limit)
             self.arm()
@@ -153,8 +159,44 @@ class SpikingBoard:
         return array
 
     def arm(self) -> None:
-        """Let currents flow, and start the watchdog."""
+        """Let currents flow, and start the watchdog.
+
+        Raises:
+            SwitchedOff: somebody else disarmed the board since it was armed.
+        """
+        if self._off_by_hand:
+            raise switched_off(self.name)
         self._session.ask(Kind.ARM, wire.ARM.pack(self._watchdog_s))
+        self._armed = True
+
+    # What a Watch asks.
+
+    @property
+    def name(self) -> str:
+        return f"board at {self._session.where}"
+
+    def settle(self) -> None:
+        """Nothing to ask: the board says of its settings only how many arrays it holds."""
+
+    def held(self) -> dict[str, object]:
+        """What the board says now: armed or not, tripped by its watchdog or not, how many arrays."""
+        armed, tripped, arrays, _ = wire.fields(wire.STATUS, self._session.ask(Kind.STATUS), self._session.where)
+        return {"armed": bool(armed), "tripped": bool(tripped), "arrays": int(arrays)}
+
+    def findings(self) -> list[Finding]:
+        """Disarmed by somebody, or arrays that are gone. A watchdog that tripped is the driver's own business, see reset()."""
+        held, due = self.held(), len(self._arrays)
+        if held["arrays"] != due:
+            return [Finding("power", f"arrays {due} -> {held['arrays']}")]
+        if self._armed and due and not held["armed"] and not held["tripped"]:
+            self._off_by_hand = True
+            return [Finding("off", "armed -> disarmed")]
+        return []
+
+    def look_if_due(self) -> None:
+        """To be called at the end of a pass. Raises: SwitchedOff, Changed: as of a Watch."""
+        self._watch.shot()
+        self._watch.due()
 
     def rearm(self) -> None:
         """After the watchdog tripped: arm again. The membranes of all arrays went to rest, in the middle of a pass or not."""
@@ -183,13 +225,19 @@ class SpikingBoard:
             WrongInstrument: another board answers. LinkError: nobody does.
         """
         same = self._session.identify()
+        self._armed = self._armed and same  # it powers up disarmed
         return f"{self.identity.model} {self.identity.serial} answers" + ("" if same else ", and was rebooted since")
 
     def reinstate(self) -> None:
-        """After a reboot, set everything up again. Membranes count as lost: call reset() of every array."""
+        """After a reboot, set everything up again. Membranes count as lost: call reset() of every array.
+
+        Raises:
+            SwitchedOff: somebody else disarmed the board.
+        """
         self.lose()
-        _, _, arrays, _ = wire.fields(wire.STATUS, self._session.ask(Kind.STATUS), self._session.where)
-        if arrays != len(self._arrays) or not self._whole:
+        found = self._watch.before_reset()
+        if found or not self._whole:
+            self._armed = False
             self._whole = False  # until all of them hold what they held: a fault in between must not look like success
             self._session.begin_anew()
             for array in self._arrays:
@@ -262,6 +310,7 @@ class SpikingBoard:
             self._session.close()
 
     def _switch_off(self) -> None:
+        self._armed = False
         carry_out(self.safe_state(), FrameTalk(self._session))
 
     def _checked_limit(self, limit: float | None) -> float:
@@ -358,6 +407,7 @@ class BoardArray:
             at = np.s_[block.first_step : block.first_step + block.steps, block.first_row : block.first_row + block.rows]
             reply = self._session.ask(Kind.STEP, block.head(self._number), _bytes(currents[at]))
             spikes[at] = self._decoded(reply, (block.steps, block.rows, self._layout.size))
+        self._board.look_if_due()
         self._pass, self._lost = (steps, rows), False
         return torch.from_numpy(spikes).to(x.device)
 

@@ -6,6 +6,7 @@ a process of its own, so the trainer talks to it as to boxes on a table, and its
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -20,6 +21,7 @@ from torch import Tensor
 from calibration.certificate import Instrument
 from drivers.frame_session import FrameLink, FrameSession
 from drivers.link import Link
+from drivers.read_back import Care
 from drivers.safe import SafeState, Switchable, board, in_order
 from drivers.scpi import Expect, Scpi
 from drivers.serial_link import SerialLink
@@ -27,13 +29,14 @@ from drivers.spiking import SpikingBoard
 from drivers.transcript import Transcribed, TranscribedFrames, WireLog
 from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
-from hil.config import Bench, BenchFile, DirectBench, InstrumentTable, SpikingBench, Using, VirtualTable
+from hil.config import Bench, BenchFile, DirectBench, InstrumentTable, PanelTable, SpikingBench, Using, VirtualTable
 from hil.device import Chip, Device, Spec
 from hil.direct_bench import NODE, Unguarded, direct_node
 from hil.errors import ConfigError, Ended
 from hil.guardian.guard import Guard, guarded
 from hil.naming import UNTOUCHED, arguments, blaming, construct, resolve
 from hil.run.recovery import Patience
+from hil.units import quantity
 from sim_devices.bench import ServedBench, build, spawn
 from sim_devices.control import ControlClient
 from sim_devices.fabrication import CABLE, node_specimen, specimen
@@ -53,7 +56,7 @@ class Opened:
     """device or chip: ready to drive. facts: of the node. resources: instrument -> who answered. twin: the belief.
 
     instruments: the same who answered, as values. guard: who makes its outputs safe if this program cannot; `guard.beat` for
-    long work without the device. patience: of recovery.
+    long work without the device. patience: of recovery. beware: what people must be told of the instruments.
     """
 
     device: Device | None
@@ -64,6 +67,7 @@ class Opened:
     twin: Using | None = None
     patience: Patience = field(default_factory=Patience)
     instruments: Mapping[str, Instrument] = field(default_factory=dict)
+    beware: tuple[str, ...] = ()
 
 
 class OnPlant:
@@ -98,6 +102,9 @@ class OnPlant:
 
     def follow(self, offset: float, period: float | None = None) -> None:
         self._inner.follow(offset, period)
+
+    def attend(self) -> None:
+        self._inner.attend()
 
     def close(self) -> None:
         self._inner.close()
@@ -215,7 +222,8 @@ def _direct(bench: DirectBench, where: str, wire: bool) -> Opened:
 @contextmanager
 def _open_board(bench: SpikingBench, where: str, run: Path | None, log: Path | None) -> Iterator[Opened]:
     patience = _patience(bench.recovery, where)
-    driver, settings = _driver(bench.board, f"{where}: [board]", ("link", "expect", "provenance"))
+    care = _care(bench.panel, where)
+    driver, settings = _driver(bench.board, f"{where}: [board]", ("link", "expect", "provenance", "care"))
     virtual = None if bench.virtual is None else _virtual_board(bench.virtual, f"{where}: [virtual]")
     _check_address(bench.board, virtual is not None, f"{where}: [board]", "/dev/ttyACM0")
     _check_silence(bench, 2 * (bench.board.timeout_s or LINK_S), where)
@@ -233,8 +241,9 @@ def _open_board(bench: SpikingBench, where: str, run: Path | None, log: Path | N
             link = TranscribedFrames(line, stack.enter_context(WireLog(log / f"{BOARD}.jsonl", port)))
         answering = FrameSession(link, expect=expect).welcome.identity  # arms nothing: until here there is nothing to make safe
         guard.watch([board(BOARD, port, Expect(answering.maker, answering.model, answering.serial))])  # the driver arms
+        watched = {"care": care} if "care" in inspect.signature(driver).parameters else {}
         with blaming(f"{where}: [board]"):
-            opened = driver(link, **settings, expect=expect, provenance="twin" if served else "real")
+            opened = driver(link, **settings, expect=expect, provenance="twin" if served else "real", **watched)
         stack.push(guard.leaving(opened.close))
         guard.watch([_safe_state(opened, f"{where}: [board]")])
         who = opened.identity
@@ -290,7 +299,7 @@ def _check_address(table: InstrumentTable, virtual: bool, where: str, example: s
 
 @contextmanager
 def _open_waveform(bench: BenchFile, where: str, run: Path | None, log: Path | None) -> Iterator[Opened]:
-    patience = _patience(bench.recovery, where)
+    patience, care = _patience(bench.recovery, where), _care(bench.panel, where)
     place = f"{where}: [waveform]"
     settings: WaveformSettings = construct(WaveformSettings, arguments(WaveformSettings, bench.waveform, place), place)
     slew = {} if bench.safe.awg.slew_v_per_s is None else {"slew_v_per_s": bench.safe.awg.slew_v_per_s}
@@ -312,7 +321,7 @@ def _open_waveform(bench: BenchFile, where: str, run: Path | None, log: Path | N
         guard.watch(in_order([_safe_state(generator, f"{where}: [awg]")], bench.safe.order))
         digitizer, scope_line, scope_who = _instrument(bench.scope, addresses[SCOPE], f"{where}: [scope]", guard, stack, log)
         with blaming(place):
-            waveform = Waveform(generator, digitizer, settings, "twin" if served else "real")
+            waveform = Waveform(generator, digitizer, settings, "twin" if served else "real", care=care)
         stack.push(guard.leaving(waveform.close))
         device: Device = OnPlant(waveform, served) if served else waveform
         facts = {
@@ -320,7 +329,7 @@ def _open_waveform(bench: BenchFile, where: str, run: Path | None, log: Path | N
             **({"use": bench.virtual.node.use, **bench.virtual.node.settings()} if bench.virtual else {}),
         }
         lines, found = {AWG: awg_line, SCOPE: scope_line}, {AWG: awg_who, SCOPE: scope_who}
-        yield Opened(device, None, facts, lines, guard, bench.twin, patience, found)
+        yield Opened(device, None, facts, lines, guard, bench.twin, patience, found, waveform.notes)
 
 
 V = TypeVar("V", VirtualBench, VirtualBoard)
@@ -345,6 +354,14 @@ def _patience(table: Mapping[str, Any], where: str) -> Patience:
     place = f"{where}: [recovery]"
     found: Patience = construct(Patience, arguments(Patience, table, place), place)
     return found
+
+
+def _care(table: PanelTable, where: str) -> Care:
+    place = f"{where}: [panel]"
+    try:
+        return Care(quantity(table.every, "second", f"{place} every"), table.policy, table.lock)
+    except ConfigError as error:
+        raise ConfigError(error.what, where=place, got=error.got, allowed=error.allowed, outputs=UNTOUCHED) from error
 
 
 def _driver(table: InstrumentTable, where: str, given: Sequence[str] = ("scpi",)) -> tuple[Any, dict[str, Any]]:

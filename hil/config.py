@@ -220,6 +220,15 @@ class GuardianTable(Section, strict=True):
     patience_s: Annotated[float, Field(ge=0, le=3_600)] = 10.0
 
 
+class PanelTable(Section, strict=True):
+    """How often the instruments are asked what they hold, and what a change by another hand leads to. every: of use, "2 s".
+    policy: "restore" sets the bench up again and repeats the shot, "stop" ends the run. lock: lock their front panels."""
+
+    every: float | str = "2 s"
+    policy: Literal["restore", "stop"] = "restore"
+    lock: bool = True
+
+
 class CalibrationTable(Section, strict=True):
     """use: the file of the calibration that this bench is used with. max_age: beyond it, it is stale. policy: what to do about
     one that does not fit. procedures: "module:function" with the steps of hil calibrate, instead of those of the shape.
@@ -260,6 +269,7 @@ class SpikingBench(Section):
     virtual: dict[str, Any] | None = None
     safe: SpikingSafe = SpikingSafe()
     guardian: GuardianTable = GuardianTable()
+    panel: PanelTable = PanelTable()
     calibration: CalibrationTable = CalibrationTable()
 
 
@@ -277,6 +287,7 @@ class BenchFile(Section):
     virtual: VirtualTable | None = None
     safe: WaveformSafe = WaveformSafe()
     guardian: GuardianTable = GuardianTable()
+    panel: PanelTable = PanelTable()
     calibration: CalibrationTable = CalibrationTable()
 
 

@@ -186,6 +186,14 @@ class Following(Protocol):
 
 
 @runtime_checkable
+class Attentive(Protocol):
+    """A device whose instruments say what they hold, so that a change by another hand is seen."""
+
+    def attend(self) -> None:
+        """Ask them with the next shot, whenever they were asked last. Sends nothing."""
+
+
+@runtime_checkable
 class Restorable(Protocol):
     """A plant whose hidden state (drift clock, noise counter, membrane) can be saved, so that a resume is exact.
 
@@ -219,7 +227,11 @@ class Recoverable(Protocol):
         """
 
     def reinstate(self) -> None:
-        """Outputs off; then settings and volatile memory again, from what the driver remembers, in safe order."""
+        """Outputs off and a reset; then settings and volatile memory again, from what the driver remembers, in safe order.
+
+        Raises:
+            SwitchedOff: an output is off that this program had left on; it stays off.
+        """
 
     def verify(self) -> str:
         """A known drive must give its known answer. What was found, a line for people."""

@@ -19,6 +19,9 @@
     ├── InstrumentError              the box answered, and complains
     │   ├── CommandRefused           its error queue holds errors
     │   ├── Overload                 its protection tripped: nobody but a person may switch it on again
+    │   ├── SwitchedOff              somebody else switched an output off: nobody but a person may switch it on again
+    │   ├── Changed                  somebody else changed a setting; it is set up again from reset
+    │   │   └── ChangeForbidden      the same, beyond the limits of the drive, or where the bench file says to stop
     │   └── WrongInstrument          another maker, model or serial number than the bench file says
     ├── MeasurementError             the answer arrived and is not data
     │   ├── Saturated                the converter sat at a rail
@@ -145,6 +148,18 @@ class CommandRefused(InstrumentError):
 
 
 class Overload(InstrumentError):
+    pass
+
+
+class SwitchedOff(InstrumentError):
+    pass
+
+
+class Changed(InstrumentError):
+    suspect_shots: int | None = None  # shots that may have been measured under the other settings, where that is known
+
+
+class ChangeForbidden(Changed):
     pass
 
 

@@ -301,7 +301,9 @@ def _wired(
     device = metered(source, allow)
     encoding = encode(device.spec.inputs)
     decode, transfer = _decode(experiment, device, on, where, fresh and node.twin is not None)
-    sentinel = watching.sentinel(experiment, device, source, told, on, where) if isinstance(source, Steered) else None
+    sentinel = (
+        watching.sentinel(experiment, device, source, told, on, where, node.attend) if isinstance(source, Steered) else None
+    )
     net = on_node(chain, device, encoding, decode, experiment.network.pieces, features)
     return Wired(net, lambda: (device,), decode, transfer, sentinel, _honesty(node, device, transfer, on))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from calibration.steering import Follow, unfollowed
 from hil.config import Experiment, dump, find, read_bench
-from hil.device import Chip, Device, Following, Recoverable
+from hil.device import Attentive, Chip, Device, Following, Recoverable
 from hil.errors import ConfigError
 from hil.naming import UNTOUCHED, arguments, construct, keeps, resolve
 from hil.run.recovery import Ladder, Patience, Told
@@ -29,6 +29,10 @@ TWINS = {
 CHIPS = {"lif": "sim_devices.spiking_array:TwinChip"}
 
 
+def unattended() -> None:
+    """Of a device whose instruments, if it has any, say nothing of what they hold."""
+
+
 @dataclass(frozen=True)
 class Node:
     """What was opened, and what is known of it: a Device that all neurons share in time, or a Chip that arrays are cut from.
@@ -36,6 +40,7 @@ class Node:
     twin: the differentiable belief about a device, for references and reports. facts: for results. resources: instrument -> who
     answered; empty if nothing left this process. patience: with its faults. beat: a sign of life, for long pauses. settings: of
     the bench, whole, as text. beware: what must be told about its calibration. follow: moves the levels that the device adds.
+    attend: see hil.device.Attentive.
     """
 
     source: Device | None
@@ -48,6 +53,7 @@ class Node:
     settings: str = ""
     beware: tuple[str, ...] = ()
     follow: Follow = unfollowed
+    attend: Callable[[], None] = unattended
 
 
 def opened_node(experiment: Experiment, where: Path, bench_copy: Path | None, run: Path | None, stack: ExitStack) -> Node:
@@ -85,14 +91,15 @@ def _bench_node(path: Path, kept: bool, run: Path | None, wire: bool, stack: Exi
     bench = read_bench(path)
     pinned = certified(bench, path, kept)
     opened = stack.enter_context(open_bench(bench, str(path), run, wire or bench.log.wire))  # leaving closes it, verified
-    beware = () if pinned is None else (*pinned.said, *pinned.met(opened.instruments))
+    beware = opened.beware if pinned is None else (*opened.beware, *pinned.said, *pinned.met(opened.instruments))
     found = opened.twin if pinned is None or pinned.twin is None else pinned.twin
     belief = None if found is None else twin_of(found.use, found.settings(), f"{path}: [twin]")
     facts = opened.facts if pinned is None else {**opened.facts, "calibration": pinned.title}
     patience, beat = opened.patience, opened.guard.beat
     follow = opened.device.follow if isinstance(opened.device, Following) else unfollowed
+    attend = opened.device.attend if isinstance(opened.device, Attentive) else unattended
     return Node(
-        opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware, follow
+        opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware, follow, attend
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,8 +48,10 @@ def steered_node(experiment: Experiment, device: Device, twin: Twin | None, foll
 
 
 def sentinel(
-    experiment: Experiment, device: Device, inner: Steered, told: Told, on: torch.device, where: str
+    experiment: Experiment, device: Device, inner: Steered, told: Told, on: torch.device, where: str,
+    attend: Callable[[], None],
 ) -> DriftSentinel:  # fmt: skip
+    """Watches over `inner`, driven through `device`. attend: see hil.device.Attentive."""
     from calibration.sentinel import DriftSentinel  # with what it takes of scipy: a second and a half
     from calibration.watch import Watch
 
@@ -57,7 +60,7 @@ def sentinel(
     policy = tuple(table.policy) if isinstance(table.policy, list) else (table.policy,)
     settings = {"every": table.every, "policy": policy, "warn": table.warn, "act": table.act}
     watch: Watch = construct(Watch, settings, f"{where}: [sentinel]")
-    return DriftSentinel(device, inner, watch, told, on)
+    return DriftSentinel(device, inner, watch, told, on, attend=attend)
 
 
 def _unit(port: Port) -> str:

@@ -58,6 +58,21 @@ def test_faults_of_the_bench_file_are_scheduled_from_the_start() -> None:
         assemble(description(BenchFile.model_validate(bench), "test"))
 
 
+@pytest.mark.parametrize("table", [{"every": "2 V"}, {"every": "2 min"}, {"every": "-1 s"}, {"every": 1e9}])
+def test_a_schedule_of_the_panels_that_makes_no_sense_is_refused_before_anything_is_opened(table: dict[str, Any]) -> None:
+    for name in ("mzm_awg_scope.toml", "spiking_board.toml"):
+        shape = BenchFile if name.startswith("mzm") else SpikingBench
+        bench = shape.model_validate({**tables(name), "panel": table})
+        with pytest.raises(ConfigError, match=r"\[panel\]"), open_bench(bench, "test"):
+            raise AssertionError("it must not be opened")
+
+
+@pytest.mark.parametrize("table", [{"policy": "maybe"}, {"lock": "perhaps"}, {"evry": "2 s"}])
+def test_a_panel_table_is_checked_as_it_is_read(table: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="panel"):
+        BenchFile.model_validate({**tables("mzm_awg_scope.toml"), "panel": table})
+
+
 def test_a_real_address_beside_virtual_tables_is_refused() -> None:
     both = tables("mzm_awg_scope.toml")
     both["awg"]["resource"] = "TCPIP::127.0.0.1::hislip0::INSTR"

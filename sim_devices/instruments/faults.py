@@ -60,6 +60,7 @@ KINDS: Mapping[str, Sort] = {
     "mangle": Sort(Moment.COMMAND, WIRE, ("match", "bits")),
     "reboot": Sort(Moment.COMMAND, WIRE, ("match", "seconds", "quiet")),
     "flood": Sort(Moment.COMMAND, NETWORK, ("match",)),
+    "hand": Sort(Moment.COMMAND, NETWORK, ("match", "command")),
     "delay": Sort(Moment.EXCHANGE, WIRE, ("match", "seconds")),
     "stall": Sort(Moment.EXCHANGE, WIRE, ("match", "seconds")),
     "reset": Sort(Moment.EXCHANGE, NETWORK, ("match",)),
@@ -96,6 +97,7 @@ class Fault:
 
     seconds: how long. bytes: of the reply that are still sent (truncate, half_close; left out: half), or that are sent besides
     (pad, garbage; 4). bits: how many are flipped. position: where. bytes_per_s: throttle. serial: the other serial number.
+    command: what another hand sets just before, as another session does: a lock of the front panel does not keep it out.
     quiet: the reboot is not seen on the wire, only in the status and in what was lost.
     channel: of the scope. volts: that a stuck channel reads, or that are added (saturation; left out: the range of it).
     points: holes in a record. phase_rad, power, noise: step of the node's phase, factors on its laser and its noise.
@@ -113,6 +115,7 @@ class Fault:
     position: str = "payload"
     bytes_per_s: float = 10e3
     serial: str = "SOMEONE-ELSE"
+    command: str = ""
     quiet: bool = False
     channel: int = 1
     volts: float | None = None

@@ -134,6 +134,18 @@ class SpikingBoard:
             self._line.forget()
             self._free()
 
+    def press(self, command: str) -> str:
+        """The only key on the board, "SAFE": currents off.
+
+        Raises:
+            ContractError: another key.
+        """
+        if command.upper() != "SAFE":
+            raise ContractError("the board has no such key", where=self.name, got=command[:80], allowed="SAFE")
+        with self._lock:
+            self._disarm()
+        return ""
+
     def outputs(self) -> dict[str, object]:
         """May currents flow?"""
         with self._lock:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from drivers import frame_protocol as host
+from drivers.read_back import Care
 from drivers.scpi import Expect
 from drivers.serial_link import SerialLink
 from drivers.spiking import BoardArray, SpikingBoard
@@ -27,6 +28,7 @@ from hil.errors import (
     LinkError,
     LinkTimeout,
     OutOfRange,
+    SwitchedOff,
     UnsafeOutputs,
     WrongInstrument,
 )
@@ -505,3 +507,51 @@ def test_the_spec_tells_what_it_is(bench: Bench) -> None:
     assert (device.spec.inputs.size, device.spec.outputs.low) == (7, -1.0)
     empty = device.forward(torch.zeros(0, 2, 7))
     assert empty.shape == (0, 2, 7)
+
+
+@pytest.mark.parametrize("every_s", [0.0, 60.0])
+@pytest.mark.parametrize("way", ["reinstate", "clear", "reopen", "verify"])
+def test_a_board_that_a_person_disarmed_stays_disarmed(bench: Bench, every_s: float, way: str) -> None:
+    board = bench.open(care=Care(every_s))
+    array = board.array(3)
+    array.forward(torch.zeros(2, 1, 3))
+    bench.line.board.press("SAFE")
+    with pytest.raises(CommandRefused, match="NOT_ARMED"):
+        array.forward(torch.zeros(2, 1, 3))
+    if way in ("clear", "reopen"):
+        getattr(board, way)()
+        board.identify()
+    for attempt in (board.reinstate, board.reinstate, board.verify, board.recover):
+        with pytest.raises(SwitchedOff, match="stays off"):
+            attempt()
+    assert not bench.line.board.armed
+
+
+def test_a_board_that_is_disarmed_after_a_pass_is_seen_at_the_next_look(bench: Bench) -> None:
+    board = bench.open(care=Care(0.0))
+    array = board.array(3)
+    array.forward(torch.zeros(2, 1, 3))
+    assert board.held() == {"armed": True, "tripped": False, "arrays": 1}
+    answered, press = bench.line.board.feed, bench.line.board.press
+
+    def disarmed_meanwhile(data: bytes | memoryview) -> bytes:
+        reply = answered(data)
+        press("SAFE")
+        return reply
+
+    bench.line.board.feed = disarmed_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(SwitchedOff):
+        array.forward(torch.zeros(2, 1, 3))
+
+
+def test_arrays_that_are_gone_are_seen_at_the_next_look_and_set_up_again(bench: Bench) -> None:
+    board = bench.open(care=Care(0.0))
+    first, second = board.array(3), board.array(2)
+    answer = first.forward(torch.ones(2, 1, 3))
+    bench.line.board.reboot()
+    with pytest.raises((CommandRefused, InstrumentError)):
+        second.forward(torch.zeros(2, 1, 2))
+    board.reinstate()
+    board.verify()
+    first.reset()
+    assert first.forward(torch.ones(2, 1, 3)).equal(answer)
