@@ -33,6 +33,7 @@ from hil.errors import (
     LinkTimeout,
     SwitchedOff,
 )
+from hil.units import finite
 
 Value = float | str | bool
 Kind = Literal["number", "word", "flag"]
@@ -67,10 +68,7 @@ class Setting:
         if text == NO_ANSWER:
             return text
         if self.kind == "number":
-            value = float(text)
-            if math.isnan(value):
-                raise ValueError(text)
-            return value
+            return finite(text)
         if self.kind == "flag":
             if text.upper() not in FLAGS:
                 raise ValueError(text)
@@ -185,7 +183,7 @@ class Panel:
             if len(parts) != len(self._settings) + 1:
                 raise ValueError(f"{len(parts)} answers")
             held = {setting.name: setting.read(part) for setting, part in zip(self._settings.values(), parts, strict=False)}
-            return held, int(float(parts[-1]))
+            return held, int(finite(parts[-1]))
         except (ValueError, OverflowError) as error:
             raise self._nonsense(reply, f"{len(self._settings) + 1} answers to {self._question}") from error
 
@@ -228,7 +226,7 @@ class Panel:
             try:
                 answer, events = reply.split(";")
                 on = self._settings[OUTPUT].read(answer.strip())
-                self._scpi.power_lost = self._scpi.power_lost or bool(int(float(events)) & POWER_ON)
+                self._scpi.power_lost = self._scpi.power_lost or bool(int(finite(events)) & POWER_ON)
             except (ValueError, OverflowError) as error:
                 raise self._nonsense(reply, f"two answers to {question}") from error
             self._off_by_hand = not self._scpi.power_lost and not on
