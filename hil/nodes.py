@@ -36,6 +36,7 @@ class Node:
     twin: the differentiable belief about a device, for references and reports. facts: for results. resources: instrument -> who
     answered; empty if nothing left this process. patience: with its faults. beat: a sign of life, for long pauses. settings: of
     the bench, whole, as text. beware: what must be told about its calibration. follow: moves the levels that the device adds.
+    rest: outputs off at once, because of an error or None, before anything is written down; the device is closed with it.
     """
 
     source: Device | None
@@ -48,6 +49,7 @@ class Node:
     settings: str = ""
     beware: tuple[str, ...] = ()
     follow: Follow = unfollowed
+    rest: Callable[[BaseException | None], None] = lambda error: None
 
 
 def opened_node(experiment: Experiment, where: Path, bench_copy: Path | None, run: Path | None, stack: ExitStack) -> Node:
@@ -92,7 +94,8 @@ def _bench_node(path: Path, kept: bool, run: Path | None, wire: bool, stack: Exi
     patience, beat = opened.patience, opened.guard.beat
     follow = opened.device.follow if isinstance(opened.device, Following) else unfollowed
     return Node(
-        opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware, follow
+        opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware, follow,
+        opened.guard.rest,
     )  # fmt: skip
 
 
