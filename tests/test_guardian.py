@@ -575,17 +575,19 @@ def test_a_guardian_that_is_lost_again_leaves_nothing_on(
     assert child.process.poll() is None or then == "beats"
 
 
+@pytest.mark.parametrize("first", ["guardian", "trainer"])
 def test_a_trainer_and_its_guardian_that_were_stopped_together_go_on(
-    table: RunningBench, start: Callable[..., Child], tmp_path: Path
+    table: RunningBench, start: Callable[..., Child], tmp_path: Path, first: str
 ) -> None:
-    """For longer than a silence, and than an answer may take."""
+    """For longer than a silence, and than an answer may take. first: who was stopped first, and goes on first."""
     child = start(table.resources["awg"], "beats", silence_s=1.5)
-    both = (child.process.pid, child.guardian)
-    for pid in both:
+    both = (child.guardian, child.process.pid)
+    for pid in both if first == "guardian" else reversed(both):
         os.kill(pid, signal.SIGSTOP)
-    time.sleep(2.5)
-    for pid in both:
+    time.sleep(2.0)
+    for pid in both if first == "guardian" else reversed(both):
         os.kill(pid, signal.SIGCONT)
+        time.sleep(0.2)
     time.sleep(1.0)  # in which either would have acted
     assert [event["event"] for event in events(tmp_path / "run")] == ["watching"]
     assert on(table)
