@@ -229,7 +229,7 @@ class Guard:
         read, write = os.pipe()  # neither is inherited: were the other end open in a child, the end of file would never come
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "hil.guardian"],
+                [sys.executable, "-P", "-m", "hil.guardian"],
                 stdin=read,
                 stdout=subprocess.PIPE,
                 pass_fds=tuple(self._owned.files.values()),
