@@ -10,26 +10,51 @@ PyVISA-py opens, initialises and sends. Reading is done here, on its synchronous
 whole reply, an end of file noticed also while a stale reply is thrown away, payloads received into their final buffer. A device
 clear is completed here too: PyVISA-py's gives up when the rest of a reply stands before the acknowledgement.
 
-Source: IVI-6.1 HiSLIP 2.0 (2020), tables 3 and 4, sections 3.1.1-3.1.3.
+A shared lock of the instrument keeps out programs of other computers, and those that do not know our lock files. Its string is
+that of this computer, so all connections of this computer share it: the lock of a connection that died without a word (a cable,
+a power cut) lasts as long as the instrument believes in that connection, and an exclusive one would meanwhile keep out who
+comes to make safe. For that reason no exclusive lock is taken, here or over VXI-11, which has no other.
+
+Source: IVI-6.1 HiSLIP 2.0 (2020), tables 3 and 4, sections 3.1.1-3.1.3, 6.5 (locks).
 """
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Protocol
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 
 from drivers.link import Deadline
 from drivers.stream import LINE_LIMIT_BYTES, BenchSocket, gone, out_of_step
+from hil.errors import Desync, LinkTimeout
 
 HEADER = struct.Struct("!2sBBIQ")
-FATAL_ERROR, ERROR, DATA, DATA_END = 2, 3, 6, 7
+FATAL_ERROR, ERROR, LOCK, LOCK_RESPONSE, DATA, DATA_END = 2, 3, 4, 5, 6, 7
 DEVICE_CLEAR_COMPLETE, DEVICE_CLEAR_ACKNOWLEDGE = 8, 9
+DEVICE_CLEAR, DEVICE_CLEAR_STARTED = 19, 23  # on the asynchronous channel
+LOCK_WAIT_S = 0.3  # who holds a lock may be about to end
+LOCK_ANSWER_S = 0.4  # and this much later an instrument that knows of locks has answered
 ANY_MESSAGE = 0xFFFF_FFFF
 FIRST_MESSAGE = 0xFFFF_FF00  # message ids begin here, and again after a device clear
+
+
+Granted = Literal["granted", "refused", "none"]
+
+
+@cache
+def lock_string() -> str:
+    """The same for all programs of this computer, at any time, and for no other computer."""
+    known = ""
+    with suppress(OSError, ValueError):
+        known = Path("/etc/machine-id").read_text("ascii").strip()
+    return "hil " + hashlib.sha256(f"hil {known or socket.gethostname()}".encode()).hexdigest()[:16]
 
 
 class Client(Protocol):
@@ -61,6 +86,7 @@ class HislipWire:
         self.timeout_s = timeout_s
         self._left = 0  # payload bytes of the current message that were not read
         self._last = False  # the current message is a DataEnd
+        self._owed = False  # the answer to a request of a lock may still come
 
     def send(self, parts: Sequence[memoryview]) -> None:
         data = b"".join(parts)
@@ -68,13 +94,53 @@ class HislipWire:
         self._sock.settimeout(self.timeout_s)
         self._client.send(data)
 
+    def lock(self) -> Granted:
+        """Ask for the shared lock of this computer. "none": the instrument knows no such lock.
+
+        Raises:
+            LinkError: the wire.
+        """
+        self._client._async = BenchSocket.adopt(self._client._async)
+        try:
+            said = self._asked(LOCK, 1, round(LOCK_WAIT_S * 1000), lock_string().encode(), LOCK_RESPONSE)
+        except LinkTimeout:
+            self._owed = True
+            return "none"
+        except Desync:  # "unrecognized message type"
+            return "none"
+        return {0: "refused", 1: "granted", 2: "granted"}.get(said, "none")  # type: ignore[return-value]
+
+    def _asked(self, kind: int, control: int, parameter: int, payload: bytes, answer: int) -> int:
+        """The control code of the answer on the asynchronous channel; other messages there are thrown away."""
+        channel = self._client._async
+        assert isinstance(channel, BenchSocket)
+        deadline = Deadline.after(LOCK_WAIT_S + LOCK_ANSWER_S if kind == LOCK else self.timeout_s)
+        channel.settimeout(self.timeout_s)
+        channel.sendall(HEADER.pack(b"HS", kind, control, parameter, len(payload)) + payload)
+        while True:
+            head = bytearray(HEADER.size)
+            channel.fill(memoryview(head), self.timeout_s, deadline, self._where)
+            prologue, got, said, _, size = HEADER.unpack(head)
+            if prologue != b"HS" or size > LINE_LIMIT_BYTES:
+                raise gone(self._where, f"no HiSLIP message: {head.hex(' ')}")
+            channel.fill(memoryview(bytearray(size)), self.timeout_s, deadline, self._where)
+            if got == answer:
+                return int(said)
+            if got == FATAL_ERROR:
+                raise gone(self._where, f"a HiSLIP fatal error (code {said})")
+            if got == ERROR and not self._owed:
+                raise out_of_step("the instrument reports a HiSLIP error", self._where, bytes(head), "an answer")
+
     def clear(self) -> None:
         """Device clear. The rest of a reply that was under way, and whole replies behind it, are read and thrown away."""
         left, self._left, self._last = self._left, 0, False
         deadline = Deadline.after(self.timeout_s, left)
         self._sock.settimeout(self.timeout_s)
         self._client._async.settimeout(self.timeout_s)
-        feature = self._client.async_device_clear()
+        if self._owed:  # what PyVISA-py would take for the answer may come first
+            feature = self._asked(DEVICE_CLEAR, 0, 0, b"", DEVICE_CLEAR_STARTED)
+        else:
+            feature = self._client.async_device_clear()
         self._sock.sendall(HEADER.pack(b"HS", DEVICE_CLEAR_COMPLETE, feature, 0, 0))
         self._discard(left, deadline)
         while self._waste(deadline) != DEVICE_CLEAR_ACKNOWLEDGE:

@@ -1,40 +1,54 @@
-"""One owner per instrument: an advisory lock on a file, held by whoever has it open.
+"""One owner per instrument on a machine, whoever started it: locks on two files, held by whoever has them open.
 
-    /tmp/hil-<uid>/<slug>-<hash>.lock      flock(LOCK_EX | LOCK_NB);  the folder is ours alone, mode 0700, and no symbolic link
-    content                                {"pid", "run", "since", "command", "safe": null or the safe state}   or nothing
+    the machine's   /run/lock/hil-locks/<slug>-<hash>.lock    mode 0666 in a folder of mode 1777: any account can lock it
+    content         {"pid", "run", "since", "command", "virtual", "user"}   or nothing; told, and never acted upon
+    the user's      /tmp/hil-<uid>/<slug>-<hash>.lock         the folder is ours alone, mode 0700, and no symbolic link
+    content         the same and "safe": null or the safe state   or nothing
 
-The kernel lets go of the lock when the last process that holds the file open is gone, so a lock cannot be left behind. A
+The kernel lets go of a lock (flock) when the last process that holds the file open is gone, so a lock cannot be left behind. A
 process that inherits the open file shares the lock: who watches over a trainer goes on owning its instruments without a gap.
+That is why the locks are plain flock on descriptors that are opened here: a FileLock of the package filelock keeps its
+descriptor to itself, takes more than "would block" for a lock of somebody else, and where a disk cannot lock it makes a lock
+file that outlives its owner.
 
-The content is emptied only when the outputs were verified to be safe. Found in a file that nobody locks, a safe state says that
-its instrument was left by a program that could not verify it: make it safe first.
+The content is emptied only when the outputs were verified to be safe. Found in the user's file that nobody locks, a safe state
+says that its instrument was left by a program that could not verify it: make it safe first. What to send to an instrument is
+read from the user's own file alone, which nobody else can write. The machine's file can be written by anybody; that another
+account left an instrument is told, and then its outputs are unknown until opening it resets it.
 
-The folder is the same for every session of a user: a path that depends on the environment would let a job started by cron and
-one started at a desk both own the instrument, and a folder that goes away at the last logout would free it under a running job.
+Both folders are the same for every session of a user: a path that depends on the environment would let a job started by cron
+and one started at a desk both own the instrument, and a folder that goes away at the last logout would free it under a running
+job. HIL_LOCKS names another folder for the user's files, for tests; the machine's lock is taken all the same.
+HIL_MACHINE_LOCKS names another one for the machine's, for tests of instruments that nobody else can reach.
 
-Source: flock(2); VPP-4.3 (VISA) 4.3.1.1, resource strings.
+Source: flock(2); proc_sys_fs(5), protected_regular; VPP-4.3 (VISA) 4.3.1.1, resource strings.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import ipaddress
 import json
 import os
 import re
 import stat
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from hil.errors import RunError
+from hil.errors import HilError, RunError
+from hil.files import kind_of, loads, try_lock
 
-FOLDER_MODE = 0o700
+FOLDER_MODE, FILE_MODE = 0o700, 0o600
+MACHINE_MODE, MACHINE_FILE_MODE = 0o1777, 0o666
+TOPS = (Path("/run/lock"), Path("/tmp"))  # the first that any account can write to, so that all of them choose the same
+MACHINE = " (machine)"  # ends the name of the machine's lock in `Owned.files`
+OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY  # neither a link nor a pipe gets us anywhere
 CONTENT_CAP = 1 << 16  # bytes
 MOMENT_S = 0.5  # who only looks, or ends just now, holds a lock no longer than this
 WELL_KNOWN = {"111", "1024", "4880", "5024", "5025"}
@@ -43,12 +57,13 @@ WELL_KNOWN = {"111", "1024", "4880", "5024", "5025"}
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who holds an instrument. run: its folder, or "". since: ISO 8601."""
+    """Who holds an instrument. run: its folder, or "". since: ISO 8601. virtual: it ends with its owner."""
 
     pid: int
     run: str
     since: str
     command: str
+    virtual: bool = False
 
     def __str__(self) -> str:
         run = f", run {self.run}" if self.run else ""
@@ -98,17 +113,24 @@ def _network(parts: Sequence[str]) -> str:
 class Owned:
     """Resources held by this process. Made by `take`; use it with `with`, or call `close`.
 
-    found: canonical resource -> what a program left that could not say that its outputs were safe.
+    found: canonical resource -> what a program of this user left that could not say that its outputs were safe.
+    strangers: canonical resource -> who left it, of another account; nothing is known of its outputs.
     """
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._files: dict[str, int] = {}
+        self._safe: dict[str, object] = {}  # what was written for those that were reached
+        self._spared: set[str] = set()
+        self._names: dict[str, str] = {}
+        self._checking = threading.Lock()
         self.found: dict[str, Mapping[str, Any]] = {}
+        self.strangers: dict[str, str] = {}
 
     @property
     def files(self) -> Mapping[str, int]:
-        """Canonical resource -> open file; whoever inherits it shares the lock."""
+        """Canonical resource -> open file, and the machine's under the same name with MACHINE; who inherits all of them shares
+        the lock."""
         return dict(self._files)
 
     @property
@@ -116,32 +138,72 @@ class Owned:
         return folder()
 
     def add(self, resource: str) -> None:
-        """Raises: RunError: another program owns it."""
-        one = canonical(resource)
+        """Raises: RunError: another program owns it, or it cannot be locked."""
+        one = self._names[resource] = canonical(resource)
         if one in self._files:
             return
-        handle = self._files[one] = _locked(resource)
-        safe = _believed(handle).get("safe")
-        if isinstance(safe, Mapping):
+        common = self._files[one + MACHINE] = _locked(one + MACHINE, resource)
+        own = self._files[one] = _locked(one, resource)
+        before, safe = _read(common), _read(own).get("safe")
+        if isinstance(safe, Mapping) and _trusted(own):
             self.found[one] = safe
-        write(handle, self._owner, safe)
+        elif (before.get("user", os.getuid()) != os.getuid() and not before.get("virtual")) or safe is not None:
+            self.strangers[one] = _holder(before or _read(own))
+        _written(common, self._owner, None, resource)
+        _written(own, self._owner, self.found.get(one), resource)
 
     def write(self, resource: str, safe: object) -> None:
-        """Who owns it, and how it is made safe; None as long as it is."""
-        write(self._files[canonical(resource)], self._owner, safe)
+        """Who owns it, and how it is made safe; None as long as it is. Raises: RunError: the disk is full."""
+        one = self._name(resource)
+        self._safe[one] = safe
+        _written(self._files[one], self._owner, safe, resource)
+
+    def check(self) -> tuple[Path, ...]:
+        """Lock files that were removed under this program, and which it has made and locked anew. Call it now and then.
+
+        Raises:
+            RunError: meanwhile another program has taken one, or it cannot be locked.
+        """
+        again: list[Path] = []
+        if self._checking.acquire(blocking=False):
+            try:
+                for name, handle in self._files.items():
+                    if retake(name, handle):
+                        one = name.removesuffix(MACHINE)
+                        safe = None if name != one else self._safe.get(one, self.found.get(one))
+                        _written(handle, self._owner, safe, one)
+                        again.append(_path(name))
+            finally:
+                self._checking.release()
+        return tuple(again)
 
     def release(self, unverified: Sequence[str] = ()) -> None:
-        """Let go; the files of `unverified` resources keep their content. May be called twice."""
-        kept = {canonical(resource) for resource in unverified}
-        for one, handle in self._files.items():
-            if one not in kept:
-                os.ftruncate(handle, 0)
-            os.close(handle)
-        self._files = {}
+        """Let go; the files of `unverified` resources keep their content. May be called twice.
+
+        A resource that was never reached leaves no file, so a misspelt name does not; see `spare`.
+        """
+        self._let_go({self._name(resource) for resource in unverified})
+
+    def _name(self, resource: str) -> str:
+        """What `resource` was when it was taken: the link to a serial port goes away, or elsewhere, when it is unplugged."""
+        return self._names.get(resource) or canonical(resource)
+
+    def spare(self, one: str) -> None:
+        """What was found of this canonical resource could not be carried out: keep it unless the instrument is reached."""
+        self._spared.add(one)
 
     def close(self) -> None:
         """Let go without a word: what is written stays."""
-        for handle in self._files.values():
+        self._spared |= set(self.found)
+        self._let_go(set(self._safe))
+
+    def _let_go(self, kept: set[str]) -> None:
+        for name, handle in self._files.items():
+            one = name.removesuffix(MACHINE)
+            reached = one in self._safe
+            with suppress(OSError):  # a full disk
+                if one not in (kept if reached else self._spared):
+                    settle(name, handle, remove=not reached or self._owner.virtual)
             os.close(handle)
         self._files = {}
 
@@ -156,8 +218,9 @@ def take(resources: Sequence[str], owner: Owner) -> Owned:
     """All of `resources`, or none.
 
     Raises:
-        RunError: one of them is owned by another program, which is named; nothing was sent.
+        RunError: one of them is owned by another program, which is named, or cannot be locked; nothing was sent.
     """
+    sweep()
     owned = Owned(owner)
     try:
         for resource in resources:
@@ -168,16 +231,59 @@ def take(resources: Sequence[str], owner: Owner) -> Owned:
     return owned
 
 
-def write(handle: int, owner: Owner, safe: object) -> None:
+def write(handle: int, owner: Owner, safe: object = None) -> None:
     """Into a lock file that this process holds."""
-    table = {"pid": owner.pid, "run": owner.run, "since": owner.since, "command": owner.command, "safe": safe}
+    table = {
+        "pid": owner.pid, "run": owner.run, "since": owner.since, "command": owner.command, "virtual": owner.virtual,
+        "user": os.getuid(), "safe": safe,
+    }  # fmt: skip
     content = (json.dumps(table) + "\n").encode()
     os.pwrite(handle, content, 0)
     os.ftruncate(handle, len(content))
 
 
+def _written(handle: int, owner: Owner, safe: object, resource: str) -> None:
+    try:
+        write(handle, owner, safe)
+    except OSError as error:
+        raise RunError(
+            "the lock file cannot be written", where=resource, got=error.strerror or str(error),
+            outputs="as they were; nothing was sent", todo=f"free space at {folder()} and {machine_folder()}",
+        ) from error  # fmt: skip
+
+
+def settle(name: str, handle: int, remove: bool) -> None:
+    """Nothing is left to be told of `name`, a key of `Owned.files`. remove: nor will this file be needed again."""
+    os.ftruncate(handle, 0)
+    if remove:
+        with suppress(FileNotFoundError, PermissionError):  # of another account: it stays, and is empty
+            _path(name).unlink()  # while it is locked: who waits for it sees that it is gone
+
+
+def retake(name: str, handle: int) -> bool:
+    """If the file of `name`, a key of `Owned.files`, is not the one that `handle` has locked: lock the one that is there now,
+    or a new one, under the same handle. True: that was so.
+
+    Raises:
+        RunError: another program has taken it, or it cannot be locked.
+    """
+    path = _path(name)
+    if _is_at(path, handle):
+        return False
+    try:
+        new = _locked(name, name.removesuffix(MACHINE))
+    except RunError as error:
+        error.what = f"its lock file was removed while this program had it, and now {error.what}"
+        error.outputs = "as they were; they are made safe now"
+        error.todo = f"leave {path.parent} alone while a program runs, then hil resume"
+        raise
+    os.dup2(new, handle, inheritable=False)
+    os.close(new)
+    return True
+
+
 def folder() -> Path:
-    """Where the locks are.
+    """Where the user's files are.
 
     Raises:
         RunError: it is not ours alone.
@@ -194,72 +300,178 @@ def folder() -> Path:
     return path
 
 
+def machine_folder() -> Path:
+    """Where the machine's files are: in the first of TOPS that every account can write to.
+
+    Raises:
+        RunError: not every account can lock files there.
+    """
+    given = os.environ.get("HIL_MACHINE_LOCKS")
+    path = Path(given) if given else next((top for top in TOPS if _for_all(top)), TOPS[-1]) / "hil-locks"
+    end = time.monotonic() + MOMENT_S
+    while True:
+        try:
+            with suppress(FileExistsError):
+                path.mkdir(mode=FOLDER_MODE)
+            if _for_all(path):
+                return path
+            found = path.lstat()
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():  # new, or made by a program that came no further
+                path.chmod(MACHINE_MODE)
+                continue
+        except OSError as error:
+            raise _no_lock(path, error.strerror or str(error), machine=True) from error
+        if time.monotonic() > end:
+            raise _no_lock(path, f"{stat.filemode(found.st_mode)}, user {found.st_uid}", machine=True)
+        time.sleep(MOMENT_S / 20)  # another account may have made it just now
+
+
 def lock_file(resource: str) -> Path:
-    """Raises: RunError: see `folder`."""
-    one = canonical(resource)
-    slug = re.sub(r"[^a-z0-9.]+", "-", one.lower()).strip("-")[:60]
-    return folder() / f"{slug}-{hashlib.sha256(one.encode()).hexdigest()[:12]}.lock"
+    """The user's. Raises: RunError: see `folder`."""
+    return _path(canonical(resource))
+
+
+def machine_file(resource: str) -> Path:
+    """The machine's. Raises: RunError: see `machine_folder`."""
+    return _path(canonical(resource) + MACHINE)
 
 
 def left_unsafe() -> dict[Path, Mapping[str, Any]]:
     """Lock files that nobody holds and that still tell of outputs which were not verified to be safe."""
     found = {}
-    for path in sorted(folder().glob("*.lock")):
-        with suppress(OSError):
-            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                content = _believed(handle)
-                if isinstance(content.get("safe"), Mapping):
-                    found[path] = content
-            finally:
-                os.close(handle)
+
+    def look(path: Path, handle: int) -> None:
+        content = _read(handle)
+        if isinstance(content.get("safe"), Mapping) and _trusted(handle):
+            found[path] = content
+
+    _each_free(folder(), look)
     return found
 
 
-def _locked(resource: str) -> int:
-    path, end = lock_file(resource), time.monotonic() + MOMENT_S
+def sweep() -> None:
+    """Remove the files that nobody holds and that tell of nothing any more: those that are empty, those of virtual benches,
+    whose ports ended with them, and the logs of the guardians of those."""
+
+    def clear(path: Path, handle: int) -> None:
+        if not os.fstat(handle).st_size or _read(handle).get("virtual") is True:
+            path.unlink()
+
+    for place in (folder(), machine_folder()):
+        _each_free(place, clear)
+    for log in folder().glob("guardian-*.jsonl"):
+        with suppress(OSError, ValueError):
+            if not Path(f"/proc/{int(log.stem.removeprefix('guardian-'))}").exists() and '"virtual": true' in log.read_text():
+                log.unlink()
+
+
+def _each_free(place: Path, do: Callable[[Path, int], None]) -> None:
+    """Call `do` with each lock file that nobody holds, locked meanwhile."""
+    for path in sorted(place.glob("*.lock")):
+        with suppress(OSError):  # another account's, or none that is a file
+            handle = os.open(path, OPEN)
+            try:
+                if _refused(os.fstat(handle)) is None and try_lock(handle) and _is_at(path, handle):
+                    do(path, handle)
+            finally:
+                os.close(handle)
+
+
+def _path(name: str) -> Path:
+    """Of a key of `Owned.files`."""
+    one = name.removesuffix(MACHINE)
+    slug = re.sub(r"[^a-z0-9.]+", "-", one.lower()).strip("-")[:60]
+    place = folder() if one == name else machine_folder()
+    return place / f"{slug}-{hashlib.sha256(one.encode()).hexdigest()[:12]}.lock"
+
+
+def _locked(name: str, resource: str) -> int:
+    """The open file of `name`, a key of `Owned.files`, locked. resource: for messages."""
+    path, machine, end = _path(name), name.endswith(MACHINE), time.monotonic() + MOMENT_S
     while True:
+        handle = -1
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            handle = _opened(path, MACHINE_FILE_MODE if machine else FILE_MODE)
+            if refused := _refused(os.fstat(handle)):
+                raise _no_lock(path, refused, machine)
+            if try_lock(handle):
+                if _is_at(path, handle):
+                    return handle
+            elif time.monotonic() > end:
+                raise _in_use(resource, _holder(_read(handle)))
         except OSError as error:
-            raise _no_lock(path, error.strerror or str(error)) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
-                return handle
-            os.close(handle)  # somebody removed the file in between
-        except BlockingIOError as error:
-            holder = _holder(_read(handle))
-            os.close(handle)
-            if time.monotonic() < end:
-                time.sleep(MOMENT_S / 20)
-                continue
-            raise _in_use(resource, holder) from error
-        except OSError as error:
-            os.close(handle)
-            raise _no_lock(path, error.strerror or str(error)) from error
+            if handle >= 0:
+                os.close(handle)
+                raise _no_locks_here(path, error) from error
+            if not isinstance(error, PermissionError) or time.monotonic() > end:  # its maker may not have come to set its mode
+                raise _no_lock(path, error.strerror or str(error), machine) from error
+        except BaseException:
+            if handle >= 0:
+                os.close(handle)
+            raise
+        if handle >= 0:
+            os.close(handle)  # somebody has it, or removed it in between
+        time.sleep(MOMENT_S / 50)
+
+
+def _opened(path: Path, mode: int) -> int:
+    """Made if it is not there. First without O_CREAT: in a folder with the sticky bit Linux refuses O_CREAT for what is there
+    and belongs to another account."""
+    while True:
+        with suppress(FileNotFoundError):
+            return os.open(path, OPEN)
+        with suppress(FileExistsError):
+            handle = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, mode)
+            os.fchmod(handle, mode)  # whatever the umask says
+            return handle
+
+
+def _refused(facts: os.stat_result) -> str | None:
+    """What keeps a file from being a lock file."""
+    if not stat.S_ISREG(facts.st_mode):
+        return kind_of(facts.st_mode)
+    return "a file with several names" if facts.st_nlink > 1 else None  # it may be anybody's precious one
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(handle))
+    except OSError:
+        return False
+
+
+def _for_all(path: Path) -> bool:
+    """A folder in which any account can make files, and only their owners can remove them."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISDIR(mode) and stat.S_IMODE(mode) & MACHINE_MODE == MACHINE_MODE
+
+
+def _trusted(handle: int) -> bool:
+    """Written by this user or by root, and by nobody else."""
+    facts = os.fstat(handle)
+    return facts.st_uid in (os.getuid(), 0) and not facts.st_mode & 0o022
 
 
 def _read(handle: int) -> Mapping[str, Any]:
     """Empty when there is nothing, or nothing whole: then its writer had not come to switch anything on."""
     try:
-        table = json.loads(os.pread(handle, CONTENT_CAP, 0))
-    except (ValueError, RecursionError):
+        table = loads(os.pread(handle, CONTENT_CAP, 0), "lock file")
+    except HilError:
         return {}
     return table if isinstance(table, Mapping) else {}
 
 
-def _believed(handle: int) -> Mapping[str, Any]:
-    """The content of a file of this user, or of root: it says what is sent to an instrument, and not everybody may say that."""
-    return _read(handle) if os.fstat(handle).st_uid in (os.getuid(), 0) else {}
-
-
 def _holder(table: Mapping[str, Any]) -> str:
     try:
-        return str(Owner(int(table["pid"]), str(table["run"]), str(table["since"]), str(table["command"])))
-    except (KeyError, ValueError, TypeError):
+        said = str(Owner(int(table["pid"]), str(table["run"]), str(table["since"]), str(table["command"])))
+    except (KeyError, ValueError, TypeError, OverflowError):
         return "a program that did not say who it is"
+    user = table.get("user")
+    said += f", user {user}" if isinstance(user, int) and user != os.getuid() else ""
+    return "".join(c for c in said if c.isprintable())[:600]  # anybody may have written it
 
 
 def _in_use(resource: str, holder: str) -> RunError:
@@ -269,8 +481,18 @@ def _in_use(resource: str, holder: str) -> RunError:
     )  # fmt: skip
 
 
-def _no_lock(path: Path, got: str) -> RunError:
+def _no_lock(path: Path, got: str, machine: bool = False) -> RunError:
     return RunError(
-        "instruments cannot be locked", where=str(path), got=got, allowed=f"a folder of user {os.getuid()} alone, mode 0700",
-        outputs="untouched; nothing was opened", todo="see who made it and remove it, or set HIL_LOCKS to a folder of your own",
+        "instruments cannot be locked", where=str(path), got=got,
+        allowed="a folder for all accounts, mode 1777, with plain files of mode 0666" if machine
+        else f"a folder of user {os.getuid()} alone, mode 0700",
+        outputs="untouched; nothing was opened", todo="see who made it and remove it, as its owner or as root",
+    )  # fmt: skip
+
+
+def _no_locks_here(path: Path, error: OSError) -> RunError:
+    return RunError(
+        "this disk cannot lock files", where=str(path), got=error.strerror or str(error),
+        allowed="a local disk: neither NFS nor FUSE without flock", outputs="untouched; nothing was opened",
+        todo=f"mount a local disk, such as tmpfs, at {path.parent.parent}",
     )  # fmt: skip

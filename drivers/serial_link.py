@@ -3,20 +3,29 @@
     a byte takes 10 / baud seconds on the wire; a message is bytes, then `terminator` where the dialect has one
 
 Serial lines have no framing: a dialect with frames of its own (length, CRC, sequence number) uses `read_exact`, a text dialect
-`read_text`. DTR is low before the port opens, because raising it resets many microcontroller boards. The port is opened for
-this process alone where the system can do that.
+`read_text`. DTR is low before the port opens, because raising it resets many microcontroller boards.
+
+The port is opened for this process alone: locked with flock, for programs that ask, and with TIOCEXCL, which refuses all others
+but root's. A pseudo-terminal would keep TIOCEXCL when a killed program is gone, and has none. A forked process closes the port,
+or it would keep out who comes to make safe when its parent is gone.
 
 Source: EIA/TIA-232-F; pyserial 3.5. PyVISA's own serial sessions read one byte a call (0.1 MB/s) and are not used.
 """
 
 from __future__ import annotations
 
+import errno
+import glob
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
+from weakref import WeakSet
 
 import serial
+from serial.tools.list_ports import comports
 
 from drivers.block import read_block
 from drivers.link import Deadline, Trust, checked_timeout
@@ -26,6 +35,7 @@ from hil.errors import OpenFailed
 if sys.platform == "win32":
     PORT_ERRORS: tuple[type[Exception], ...] = (OSError, TypeError)
 else:
+    import fcntl
     import termios
 
     PORT_ERRORS = (OSError, TypeError, termios.error)  # the last one out of a flush, and it is no OSError
@@ -33,6 +43,13 @@ else:
 
 BITS_PER_BYTE = 10
 SILENCE_S = 0.05
+UNKNOWN_TODO = "check the cable, the port's name, and that no other program holds it"
+TODO = {
+    errno.EBUSY: "end the program that holds this port",
+    errno.EWOULDBLOCK: "end the program that holds this port",
+    errno.EACCES: "give this account access: add it to the group that owns the port (dialout, uucp), then log in again",
+    errno.EPERM: "give this account access: add it to the group that owns the port (dialout, uucp), then log in again",
+}
 
 
 class SerialLink:
@@ -169,6 +186,8 @@ class SerialLink:
             port, self._port = self._port, None
             self._ahead.clear()
             if port is not None:
+                _open_ports().discard(port)
+                _for_us_alone(port, False)  # whoever inherited the port may keep it open
                 with suppress(OSError):  # SerialException among them: a dead port is closed all the same
                     port.close()
 
@@ -180,13 +199,17 @@ class SerialLink:
         try:
             port.open()
         except (OSError, ValueError) as error:
+            there = ports()
             raise OpenFailed(
                 "the serial port cannot be opened",
                 where=self._name,
                 got=str(error),
-                outputs="unknown: the instrument was not reached",
-                todo="check the cable, the port's name, and that no other program holds it",
+                allowed=f"a port that is there: {', '.join(there)}" if there else "no serial port is there now",
+                outputs="as they were; nothing was sent",
+                todo=TODO.get(getattr(error, "errno", None) or 0, UNKNOWN_TODO),
             ) from error
+        _for_us_alone(port, True)
+        _open_ports().add(port)
         self._port = port
 
     def _take(self, port: serial.Serial, count: int) -> bytes:
@@ -232,6 +255,40 @@ class SerialLink:
             raise timed_out(self._name, f"{error} in a {doing}", self._timeout_s) from error
         except PORT_ERRORS as error:
             raise gone(self._name, f"{type(error).__name__} in a {doing}: {error}") from error
+
+
+def _for_us_alone(port: serial.Serial, alone: bool) -> None:
+    if sys.platform != "win32" and port.fd is not None:
+        with suppress(OSError):  # a system without it, or a dead port
+            if not os.ttyname(port.fd).startswith("/dev/pts/"):
+                fcntl.ioctl(port.fd, termios.TIOCEXCL if alone else termios.TIOCNXCL)
+
+
+@cache
+def _open_ports() -> WeakSet[serial.Serial]:
+    """Of this process; a forked one closes them."""
+    opened: WeakSet[serial.Serial] = WeakSet()
+
+    def close() -> None:
+        for port in list(opened):
+            handle, port.fd, port.is_open = port.fd, None, False
+            if handle is not None:
+                with suppress(OSError):
+                    os.close(handle)
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=close)
+    return opened
+
+
+def ports() -> tuple[str, ...]:
+    """The serial ports that are there now, with the name that udev gives to the board at each, where it does."""
+    named = {os.path.realpath(path): path for path in sorted(glob.glob("/dev/serial/by-id/*"))}
+    try:
+        found = sorted(port.device for port in comports())
+    except (OSError, TypeError, ValueError):  # not every system lets us look
+        return tuple(sorted(named.values()))
+    return tuple(f"{port} ({named[port]})" if port in named else port for port in found)
 
 
 class _SerialReply:

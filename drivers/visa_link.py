@@ -35,7 +35,7 @@ from pyvisa_py.protocols.rpc import RPCError
 from pyvisa_py.tcpip import TCPIPInstrHiSLIP, TCPIPInstrVxi11, TCPIPSocketSession
 
 from drivers.block import Reply, read_block
-from drivers.hislip import HislipWire
+from drivers.hislip import LOCK_WAIT_S, Granted, HislipWire
 from drivers.link import Trust, checked_timeout
 from drivers.stream import BenchSocket, SocketStream, gone, out_of_step, timed_out
 from drivers.viread import VisaBytes, VisaCalls, VisaMessages
@@ -86,7 +86,7 @@ class VisaLink:
 
     Raises:
         ConfigError: not a VISA resource string, or a serial port (SerialLink is for those).
-        OpenFailed: nobody answers at this address.
+        OpenFailed: nobody answers at this address, or a program of another computer has locked the instrument.
     """
 
     def __init__(
@@ -106,11 +106,17 @@ class VisaLink:
         self._trust = Trust(resource, beat)
         self._resource: MessageBasedResource | None = None
         self._wire: Wire | None = None
+        self._lock: Granted = "none"
         self._open()
 
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def locked(self) -> bool:
+        """The instrument keeps other computers out; not every kind of wire and of instrument can."""
+        return self._lock == "granted"
 
     @property
     def timeout_s(self) -> float:
@@ -190,10 +196,19 @@ class VisaLink:
         try:
             resource.timeout = _milliseconds(self._timeout_s)
             wire = self._wire_of(resource)
-        except FOREIGN as error:
+            self._lock = wire.lock() if isinstance(wire, HislipWire) else "none"
+        except (*FOREIGN, LinkError) as error:
             with suppress(*FOREIGN):
                 resource.close()
             raise _open_failed(self._name, _first_cause(error)) from error
+        if self._lock == "refused":
+            with suppress(*FOREIGN):
+                resource.close()
+            raise OpenFailed(
+                "another program has locked this instrument", where=self._name,
+                got=f"no lock within {LOCK_WAIT_S:g} s", outputs="as they were; nothing was sent",
+                todo="end that program, which may run on another computer, or unlock the instrument there",
+            )  # fmt: skip
         self._resource, self._wire = resource, wire
 
     def _wire_of(self, resource: MessageBasedResource) -> Wire:
@@ -323,7 +338,7 @@ def _open_failed(name: str, got: str) -> OpenFailed:
         "nobody answers at this address",
         where=name,
         got=got,
-        outputs="unknown: the instrument was not reached",
+        outputs="as they were; nothing was sent",
         todo="check power, cable and address, that no other program is connected, and that a virtual bench is being served",
     )
 

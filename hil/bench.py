@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from calibration.certificate import Instrument
-from drivers.frame_session import FrameLink
+from drivers.frame_session import FrameLink, FrameSession
 from drivers.link import Link
 from drivers.safe import SafeState, Switchable, board, in_order
 from drivers.scpi import Expect, Scpi
@@ -224,12 +224,14 @@ def _open_board(bench: SpikingBench, where: str, run: Path | None, log: Path | N
         port = served.port if served else str(bench.board.resource)
         expect = Expect(bench.board.maker or "", bench.board.model or "", bench.board.serial or "")
         guard = _guarded(bench, [port], run, stack)
-        guard.watch([board(BOARD, port, expect)])  # before it is opened, as opening arms it
         line = SerialLink(port, beat=guard.beat)
+        stack.callback(line.close)  # the driver closes it too; this is for what happens before there is a driver
         line.timeout_s = bench.board.timeout_s or line.timeout_s
         link: FrameLink = line
         if log is not None:
             link = TranscribedFrames(line, stack.enter_context(WireLog(log / f"{BOARD}.jsonl", port)))
+        answering = FrameSession(link, expect=expect).welcome.identity  # arms nothing: until here there is nothing to make safe
+        guard.watch([board(BOARD, port, Expect(answering.maker, answering.model, answering.serial))])  # the driver arms
         opened = driver(link, **settings, expect=expect, provenance="twin" if served else "real")
         stack.push(guard.leaving(opened.close))
         guard.watch([_safe_state(opened, f"{where}: [board]")])
@@ -344,7 +346,9 @@ def _instrument(
 ) -> tuple[Any, str, Instrument]:
     """An opened, identified driver, a line that says who answered, and who."""
     driver, settings = _driver(table, where)
-    link: Link = VisaLink(address, beat=guard.beat)
+    line = VisaLink(address, beat=guard.beat)
+    open_to_all = table.resource is not None and not line.locked
+    link: Link = line
     link.timeout_s = table.timeout_s or link.timeout_s
     if log is not None:
         name = where.rsplit("[", 1)[1].rstrip("]")
@@ -352,8 +356,9 @@ def _instrument(
     stack.callback(link.close)  # the driver closes it too; this is for what happens before there is a driver
     scpi = Scpi(link, expect=Expect(table.maker or "", table.model or "", table.serial or ""))
     who = scpi.identify()
-    line = f"{who.maker} {who.model}   {address}   SN {who.serial}   fw {who.firmware}"
-    return driver(scpi, **settings), line, Instrument(who.maker, who.model, who.serial, who.firmware)
+    answered = f"{who.maker} {who.model}   {address}   SN {who.serial}   fw {who.firmware}"
+    answered += "   other computers are not kept out" if open_to_all else ""
+    return driver(scpi, **settings), answered, Instrument(who.maker, who.model, who.serial, who.firmware)
 
 
 def description(bench: BenchFile, where: str) -> VirtualBench:

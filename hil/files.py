@@ -3,6 +3,7 @@
 reading    a regular file (a link to one is followed), never a pipe or a device that could block; its size is looked at
            before it is read; text is UTF-8 whatever the locale says, with or without a byte order mark
 writing    no link is followed, in the last part of the path; a regular file; temporaries are new
+locking    flock, which whoever inherits the open file shares; only "would block" means that another one has it
 JSON       deep, huge or broken text becomes our error
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import stat
@@ -126,6 +128,21 @@ def open_to_write(path: Path, flags: int = os.O_TRUNC, mode: int = 0o644) -> int
         os.close(file)
         raise
     return file
+
+
+def try_lock(file: int, shared: bool = False) -> bool:
+    """Lock an open file with flock, without waiting. True: locked. False: somebody else has it locked.
+
+    Raises:
+        OSError: this disk cannot lock (ENOLCK, ENOTSUP, ENOSYS, EIO: NFS, FUSE), which says nothing of anybody else.
+    """
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as fault:
+        if fault.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
+            return False
+        raise
+    return True
 
 
 def synced(path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -19,15 +20,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pyvisa_py.protocols.hislip as hislip
 import tomli_w
 
-from drivers.ownership import Owner, left_unsafe, lock_file, take
-from drivers.safe import OFF, SafeState, Step
+from drivers.make_safe import securing
+from drivers.ownership import Owner, folder, left_unsafe, lock_file, machine_file, machine_folder, take
+from drivers.safe import OFF, SafeState, Step, board
 from drivers.scpi import Expect
+from drivers.serial_link import ports
 from hil.bench import description, open_bench
 from hil.cli import story
 from hil.config import BenchFile, SpikingBench, checked, read_bench
-from hil.errors import ConfigError, Disconnected, RunError, Stopped, UnsafeOutputs
+from hil.errors import (
+    ConfigError,
+    Disconnected,
+    LinkTimeout,
+    OpenFailed,
+    RunError,
+    Stopped,
+    UnsafeOutputs,
+    WrongInstrument,
+)
 from hil.guardian import record
 from hil.guardian.__main__ import KEPT
 from hil.guardian.guard import guarded
@@ -48,6 +61,7 @@ WITHIN_S = 5.0  # two seconds on an idle machine
 def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Own locks, and own run folders."""
     monkeypatch.setenv("HIL_LOCKS", str(tmp_path / "locks"))
+    monkeypatch.setenv("HIL_MACHINE_LOCKS", str(tmp_path / "machine"))
     (tmp_path / "run").mkdir()
 
 
@@ -272,6 +286,59 @@ def test_a_second_program_is_refused_and_told_who_owns_the_instrument(
     assert on(table)
 
 
+@pytest.mark.parametrize("string", ["", "of another computer"])
+def test_who_makes_safe_waits_for_the_lock_of_another_program(table: RunningBench, string: str) -> None:
+    resource = table.resources["awg"]
+    table.boxes["awg"].execute(b":OUTP1 1")  # type: ignore[attr-defined]
+    holder = hislip.Instrument("127.0.0.1", port=int(resource.split(",")[1].split(":")[0]))
+    assert holder.async_lock_request(0.0, string) == "success"
+    state = SafeState("awg", resource, "visa", Expect("Keysight"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
+    attempts = securing([state], 30.0)
+    first = next(attempts)
+    assert not first.verified
+    assert not first.last
+    assert "locked" in first.why
+    assert on(table)
+    holder.close()
+    assert list(attempts)[-1].verified
+    assert not on(table)
+
+
+def remove_locks(resource: str) -> None:
+    lock_file(resource).unlink()
+    machine_file(resource).unlink()
+
+
+def test_a_lock_that_is_removed_under_a_trainer_is_taken_anew_and_handed_on(
+    table: RunningBench, start: Callable[..., Child], tmp_path: Path
+) -> None:
+    resource, run = table.resources["awg"], tmp_path / "run"
+    child = start(resource, "beats", silence_s=1.5)
+    remove_locks(resource)
+    assert soon(lambda: sum(e["event"] == "lock file removed; locked again" for e in events(run)) == 2)
+    with pytest.raises(RunError, match=f"process {child.process.pid}"):
+        take([resource], Owner(os.getpid(), "", "now", "test"))
+    child.process.kill()
+    assert soon(lambda: not on(table))
+    assert soon(lambda: gone(child.guardian))
+    assert outputs_of(run) == "safe"
+    assert soon(lambda: not left_unsafe() and lock_file(resource).exists())
+
+
+def test_a_lock_that_is_removed_and_taken_by_another_program_stops_the_trainer_safely(
+    table: RunningBench, start: Callable[..., Child], tmp_path: Path
+) -> None:
+    resource = table.resources["awg"]
+    child = start(resource, "dead", silence_s=4.0)
+    child.process.send_signal(signal.SIGSTOP)  # so that the other one is first
+    remove_locks(resource)
+    with take([resource], Owner(os.getpid(), "", "now", "test")):
+        child.process.send_signal(signal.SIGCONT)
+        assert child.says() == ["RunError"]
+        assert not on(table)
+    assert outputs_of(tmp_path / "run") == "safe"
+
+
 def test_a_second_ctrl_c_switches_off_before_anything_is_waited_for(table: RunningBench, tmp_path: Path) -> None:
     resource, seen = table.resources["awg"], []
     state = SafeState("awg", resource, "visa", Expect("Keysight"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
@@ -328,6 +395,126 @@ def test_a_trainer_of_the_waveform_bench_that_is_killed_in_a_shot(tmp_path: Path
         finally:
             child.end()
     assert outputs_of(tmp_path / "run") == "safe"
+
+
+def board_file(tmp_path: Path, port: str, **board: Any) -> Path:
+    """The board of spiking neurons as it would stand on a table."""
+    real = tomllib.loads((BENCHES / "spiking_board.toml").read_text())
+    del real["virtual"]
+    real["board"] |= {"resource": port, **board}
+    path = tmp_path / "board.toml"
+    path.write_text(tomli_w.dumps(real))
+    return path
+
+
+def opens(path: Path, run: Path | None) -> None:
+    with open_bench(read_bench(path), str(path), run):
+        pytest.fail("it was opened")
+
+
+def lock_files() -> list[str]:
+    return [path.name for place in (folder(), machine_folder()) for path in place.iterdir()]
+
+
+@pytest.mark.parametrize("kind", ["misspelt", "dangling", "file", "folder"])
+def test_a_port_that_is_not_there_leaves_nothing_to_be_made_safe(tmp_path: Path, kind: str) -> None:
+    """And the second time it is as the first."""
+    port = tmp_path / "ttyACMO"
+    if kind == "dangling":
+        port.symlink_to(tmp_path / "unplugged")
+    elif kind == "file":
+        port.write_text("")
+    elif kind == "folder":
+        port.mkdir()
+    for run in (None, tmp_path / "run", tmp_path / "run"):
+        begin = time.monotonic()
+        with pytest.raises(OpenFailed, match=r"serial port cannot be opened(?s:.)*nothing was sent") as caught:
+            opens(board_file(tmp_path, str(port)), run)
+        assert time.monotonic() - begin < patience_s() / 2, "its safe state was tried to be brought about"
+        assert all(there.split(" (")[0] in caught.value.allowed for there in ports())
+        assert lock_files() == []
+        assert outputs_of(tmp_path / "run") == ""
+
+
+def patience_s() -> float:
+    """That would be spent if a guard were armed."""
+    return SpikingBench.model_validate(tomllib.loads((BENCHES / "spiking_board.toml").read_text())).guardian.patience_s
+
+
+@pytest.mark.parametrize("address", ["TCPIP::127.0.0.1::hislip0,{}::INSTR", "TCPIP::127.0.0.1::{}::SOCKET"])
+def test_an_instrument_that_is_not_there_leaves_nothing_to_be_made_safe(tmp_path: Path, address: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    real = tomllib.loads((BENCHES / "mzm_awg_scope.toml").read_text())
+    del real["virtual"]
+    real["awg"]["resource"], real["scope"]["resource"] = address.format(port), "TCPIP::127.0.0.1::1::SOCKET"
+    path = tmp_path / "bench.toml"
+    path.write_text(tomli_w.dumps(real))
+    for _ in range(2):
+        with pytest.raises(OpenFailed, match="nothing was sent"):
+            opens(path, tmp_path / "run")
+        assert lock_files() == []
+        assert outputs_of(tmp_path / "run") == ""
+
+
+@pytest.mark.parametrize("transport", ["hislip", "socket"])
+def test_whether_other_computers_are_kept_out_is_told(tmp_path: Path, transport: str) -> None:
+    tables = tomllib.loads((BENCHES / "mzm_awg_scope.toml").read_text())
+    tables["virtual"]["transport"] = transport
+    with spawn(description(BenchFile.model_validate(tables), "test")) as served:
+        path = bench_file(tmp_path, served)
+        with open_bench(read_bench(path), str(path), tmp_path / "run") as opened:
+            told = ["not kept out" in line for line in opened.resources.values()]
+    assert told == [transport == "socket"] * 2
+
+
+@pytest.mark.parametrize("wrong", [{"serial": "ANOTHER"}, {"model": "LASER"}, {"maker": "Acme"}])
+def test_another_board_at_the_port_was_never_armed(tmp_path: Path, line: RunningBoard, wrong: dict[str, str]) -> None:
+    with pytest.raises(WrongInstrument):
+        opens(board_file(tmp_path, line.port, **wrong), tmp_path / "run")
+    assert not line.board.armed
+    assert lock_files() == []
+    assert outputs_of(tmp_path / "run") == ""
+
+
+def test_a_port_at_which_nobody_answers_was_never_armed(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        with pytest.raises(LinkTimeout):
+            opens(board_file(tmp_path, os.ttyname(theirs), timeout_s=0.05), tmp_path / "run")
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert lock_files() == []
+    assert outputs_of(tmp_path / "run") == ""
+
+
+def test_what_an_earlier_run_left_stays_on_record_when_its_port_is_gone(tmp_path: Path) -> None:
+    port = str(tmp_path / "ttyACM0")
+    with take([port], Owner(1, "", "", "an earlier run")) as before:
+        before.write(port, asdict(board("board", port, Expect("HIL"))))
+    for _ in range(2):
+        with pytest.raises(UnsafeOutputs, match="left by an earlier program"), guarded([port], silence_s=60.0, patience_s=0.0):
+            pytest.fail("it went on")
+        assert [content["safe"]["resource"] for content in left_unsafe().values()] == [port]
+    with take([port], Owner(1, "", "", "of another version")) as before:
+        before.write(port, {"name": "board"})
+    with pytest.raises(OpenFailed):
+        opens(board_file(tmp_path, port), None)
+    assert [content["safe"] for content in left_unsafe().values()] == [{"name": "board"}]
+
+
+def test_a_board_that_is_unplugged_with_its_link_stays_on_record(
+    line: RunningBoard, start: Callable[..., Child], tmp_path: Path
+) -> None:
+    """The lock is that of the port which the link led to when it was opened."""
+    link = tmp_path / "by-id"
+    link.symlink_to(os.path.realpath(line.port))
+    child = start(str(link), "beats", "frames", patience_s=0.2)
+    link.unlink()
+    child.process.kill()
+    assert soon(lambda: bool(left_unsafe()))
+    assert [content["safe"]["resource"] for content in left_unsafe().values()] == [str(link)]
 
 
 @pytest.mark.parametrize(

@@ -60,20 +60,23 @@ def guarded(
     """
     owner = Owner(
         os.getpid(), "" if run is None else str(run.resolve()), datetime.now().astimezone().isoformat(timespec="seconds"),
-        " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200],
+        " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200], virtual,
     )  # fmt: skip
     with ownership.take(resources, owner) as owned:
         log = owned.folder / f"guardian-{os.getpid()}.jsonl" if run is None else run.resolve() / NAME
         record = Record(log)
+        for resource, who in owned.strangers.items():
+            record.note("left by another account: outputs unknown until opening it resets it", resource=resource, by=who)
         if not virtual:
             _make_leftovers_safe(owned, run, patience_s, record)
+        guard = Guard(owned, owner, record, silence_s, patience_s, virtual)
         try:
-            with Guard(owned, owner, record, silence_s, patience_s, virtual) as guard:
+            with guard:
                 yield guard
         finally:
             record.drain()
-        if run is None and guard.uneventful:
-            log.unlink(missing_ok=True)
+            if run is None and (virtual or guard.uneventful):
+                log.unlink(missing_ok=True)
 
 
 class Guard:
@@ -105,13 +108,14 @@ class Guard:
 
     @property
     def uneventful(self) -> bool:
-        return self._settled and not self._renewed
+        return (self._settled or not self._states) and not self._renewed
 
     def beat(self) -> None:
         """This program makes progress. Costs a look at the clock most of the time.
 
         Raises:
             GuardianLost: there is no guardian, and none can be started; never while leaving.
+            RunError: a lock file was removed, and another program has the instrument; never while leaving.
         """
         now = time.monotonic()
         if now < self._due_s:
@@ -121,6 +125,8 @@ class Guard:
         try:
             if self._lost and not self._leaving:
                 raise _lost(self._lost)
+            for path in () if self._leaving else self._owned.check():
+                self._record.note("lock file removed; locked again", file=str(path))
             if not self._put(BEAT):  # it died; or it does not read and the pipe is full
                 self._renew("died")
             self._due_s = now + self._silence_s / BEATS_A_SILENCE
@@ -416,8 +422,10 @@ def _make_leftovers_safe(owned: Owned, run: Path | None, patience_s: float, reco
         owned.add(resource)
     states: dict[str, SafeState] = {}
     for one, table in owned.found.items():
-        with suppress(ConfigError):  # of another version: opening the instrument resets it
+        try:
             states[one] = SafeState.from_table(table)
+        except ConfigError:  # of another version: opening the instrument resets it
+            owned.spare(one)
     named = left_by(run) if run is not None else ()
     if not states:
         if named:

@@ -14,7 +14,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -22,6 +22,8 @@ from pathlib import Path
 
 from drivers import ownership
 from drivers.make_safe import Outcome, prepare
+from drivers.ownership import MACHINE, Owner
+from hil.errors import HilError
 from hil.guardian.charge import ANSWER, BEAT, DONE, PROBE, READY, UNSAFE, Charge
 from hil.guardian.record import Record, watching
 from hil.guardian.secure import secure
@@ -91,6 +93,7 @@ class Watch:
         self._stdin, self._stdout = stdin, stdout
         self._held = b""
         self.charge: Charge | None = None
+        self.names: dict[str, str] = {}  # resource -> key of its lock, as long as a port that may be unplugged is there
         self._voice = Teller(sys.stderr)
         self.record = Record(None, self._voice)
         self.trainer: Trainer | None = None
@@ -142,6 +145,7 @@ class Watch:
         if self.trainer is None or self.trainer.pid != charge.owner.pid:
             self.trainer = Trainer(charge.owner.pid)
         self.charge, self.record = charge, Record(Path(charge.log), self._voice)
+        self.names = {state.resource: ownership.canonical(state.resource) for state in charge.states}
         self.record.note(
             "watching", say=False, pid=charge.owner.pid, guardian=os.getpid(), silence_s=charge.silence_s,
             virtual=charge.virtual, states=watching(charge.states),
@@ -168,27 +172,32 @@ def main() -> int:
     if trainer is not None and (reason == "silence" or not trainer.ended(KILLED_S)):
         gone = trainer.kill()
         record.note("trainer killed" if gone else "trainer does not end", pid=charge.owner.pid)
-    outcomes = secure(charge.states, charge.patience_s, record, lambda: _owning(charge, locks))
-    _settled(charge, outcomes, locks)
+    outcomes = secure(charge.states, charge.patience_s, record, lambda: _owning(charge, watch.names, locks))
+    _settled(charge, watch.names, outcomes, locks)
     locks.drain(TELL_S)
     record.drain(TELL_S)
     return 3 if all(o.verified for o in outcomes) else 4
 
 
-def _owning(charge: Charge, locks: Background) -> None:
+def _owning(charge: Charge, names: Mapping[str, str], locks: Background) -> None:
     """Say in the lock files who holds them now."""
     by = replace(charge.owner, pid=os.getpid(), command=f"guardian, making safe what process {charge.owner.pid} left")
-    tables = {ownership.canonical(state.resource): watching([state])[0] for state in charge.states}
-    for resource, handle in charge.locks.items():
-        locks.later(partial(ownership.write, handle, by, tables.get(resource)))
+    tables = {names[state.resource]: watching([state])[0] for state in charge.states}
+    for name, handle in charge.locks.items():
+        locks.later(partial(_held, name, handle, by, tables.get(name)))
 
 
-def _settled(charge: Charge, outcomes: Sequence[Outcome], locks: Background) -> None:
+def _held(name: str, handle: int, by: Owner, safe: object) -> None:
+    with suppress(HilError):  # who has it meanwhile must not keep us from making safe
+        ownership.retake(name, handle)
+    ownership.write(handle, by, safe)
+
+
+def _settled(charge: Charge, names: Mapping[str, str], outcomes: Sequence[Outcome], locks: Background) -> None:
     """Empty the lock files; those of instruments that are not verified keep their safe state."""
-    kept = {} if charge.virtual else {ownership.canonical(o.state.resource): o.state for o in outcomes if not o.verified}
-    for resource, handle in charge.locks.items():
-        if resource in kept:
-            table = watching([kept[resource]])[0]
-            locks.later(partial(ownership.write, handle, charge.owner, table))
+    kept = {} if charge.virtual else {names[o.state.resource]: watching([o.state])[0] for o in outcomes if not o.verified}
+    for name, handle in charge.locks.items():
+        if name.removesuffix(MACHINE) in kept:
+            locks.later(partial(ownership.write, handle, charge.owner, kept.get(name)))
         else:
-            locks.later(partial(os.ftruncate, handle, 0))
+            locks.later(partial(ownership.settle, name, handle, charge.virtual))

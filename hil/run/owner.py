@@ -2,12 +2,12 @@
 
     {"pid": 4711, "host": "bench-pc", "since": "2026-11-25T01:15:42+00:00", "command": "hil resume runs/x"}
 
-The kernel lets go of the lock when the process ends, however it ends, so a lock is never stale.
+The kernel lets go of the lock when the process ends, however it ends, so a lock is never stale. A run is not kept on a disk
+that cannot lock: a pid in a file says nothing of a process on another computer that has mounted the same disk.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hil.errors import RunError
+from hil.errors import HilError, RunError
+from hil.files import loads, open_to_write, try_lock
 
 NAME = "run.lock"
 DYING_S = 0.3  # a process that was killed while it started another leaves the lock to that one for a moment
 PATIENCE_S = 0.5  # somebody who only looks holds a shared lock for a moment
+CONTENT_CAP = 1 << 16  # bytes
 UNTOUCHED = "untouched; nothing was opened"
 
 
@@ -46,54 +48,67 @@ def owned(folder: Path) -> Iterator[None]:
     """Be the one process that writes to `folder`.
 
     Raises:
-        RunError: another process does, or the folder is not writable.
+        RunError: another process does, the folder is not writable, or its disk cannot lock.
     """
     path = folder / NAME
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        file = open_to_write(path, os.O_RDWR)
     except OSError as error:
         raise RunError(
             f"cannot take the run folder: {error.strerror}", where=str(path), allowed="a folder that you may write to",
             outputs=UNTOUCHED, todo="make it writable",
         ) from error  # fmt: skip
     try:
-        if not _locked(file, fcntl.LOCK_EX, PATIENCE_S):
+        if not _locked(file, False, PATIENCE_S):
             raise RunError(
                 "another process is at work in this run folder", where=str(folder), got=str(owner(folder)),
                 outputs="untouched by this command; nothing was opened",
-                todo=f"look at it: hil status {folder}; to end it as Ctrl-C does: kill -INT {_read(path)[0] or 'PID'}",
+                todo=f"look at it: hil status {folder}; to end it as Ctrl-C does: kill -INT {_read(file)[0] or 'PID'}",
             )  # fmt: skip
         _write(file)
+    except OSError as error:
+        os.close(file)
+        raise RunError(
+            "this disk cannot lock files", where=str(path), got=error.strerror or str(error),
+            allowed="a local disk, or one that is mounted with locks; NFS and FUSE may have none", outputs=UNTOUCHED,
+            todo="choose a --run folder on a local disk; move a run that is to go on there first",
+        ) from error  # fmt: skip
+    except BaseException:
+        os.close(file)
+        raise
+    try:
         yield
     finally:
         os.close(file)  # and with it the lock
 
 
 def owner(folder: Path) -> Owner | None:
-    """Who has `folder`, or had it last; None if nobody ever took it. Touches nothing."""
-    path = folder / NAME
+    """Who has `folder`, or had it last; None if nobody ever took it. Touches nothing.
+
+    Nobody has it where a disk cannot lock.
+    """
     try:
-        file = os.open(path, os.O_RDONLY)
+        file = os.open(folder / NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)  # a pipe must not block
     except OSError:
         return None
     try:
-        alive = not _locked(file, fcntl.LOCK_SH, DYING_S)
+        try:
+            alive = not _locked(file, True, DYING_S)
+        except OSError:
+            alive = False
+        return Owner(*_read(file), alive)
     finally:
         os.close(file)
-    return Owner(*_read(path), alive)
 
 
-def _locked(file: int, kind: int, patience_s: float) -> bool:
+def _locked(file: int, shared: bool, patience_s: float) -> bool:
+    """Raises: OSError: this disk cannot lock."""
     end = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except OSError:
-            if time.monotonic() >= end:
-                return False
-            time.sleep(0.02)
-        else:
-            return True
+    while not try_lock(file, shared):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _write(file: int) -> None:
@@ -111,10 +126,10 @@ def _write(file: int) -> None:
         return
 
 
-def _read(path: Path) -> tuple[int, str, str, str]:
+def _read(file: int) -> tuple[int, str, str, str]:
     try:
-        facts = json.loads(path.read_text())
+        facts = loads(os.pread(file, CONTENT_CAP, 0), NAME)
         pid = facts["pid"]
         return pid if isinstance(pid, int) else 0, *(str(facts[name])[:500] for name in ("host", "since", "command"))  # type: ignore[return-value]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, HilError, KeyError, TypeError):
         return 0, "", "", ""

@@ -16,7 +16,9 @@ Device clear (IVI-6.1, 6.12): AsyncDeviceClear aborts what the box does and disc
 channel is deaf until DeviceClearComplete has come through it. MAV (bit 4 of the status byte) belongs to the transport: it is
 set from the sending of a reply until the client says that it was delivered.
 
-Locks: one client at a time may hold the exclusive lock; the others' messages wait. Shared locks are answered with an error.
+Locks (AsyncLock: control 1 requests, waiting for as many ms as the parameter says; 0 releases; the payload is the lock string,
+empty for the exclusive lock): one client may hold the exclusive lock; any number that name the same string share the shared
+one, and one of those may take the exclusive lock besides. The messages of all others wait. A lock ends with its connection.
 """
 
 from __future__ import annotations
@@ -90,10 +92,11 @@ class Complaint(IntEnum):
 
 
 class Lock(IntEnum):
-    """Control codes of AsyncLockResponse."""
+    """Control codes of AsyncLockResponse. FAILURE: not granted in time. ERROR: held already, or released without being held."""
 
     FAILURE = 0
     SUCCESS = 1
+    SUCCESS_SHARED_RELEASED = 2
     ERROR = 3
 
 
@@ -117,6 +120,7 @@ class _Session:
     too_large: bool = False
     unread: bool = False  # a reply was sent and not yet reported as delivered
     clearing: bool = False
+    gone: bool = False  # its asynchronous channel has ended
     line: FaultyLine | None = None  # made when the first fault is scheduled
 
     def forget(self) -> None:
@@ -144,8 +148,10 @@ class HislipServer:
         self._faults.doors.append(self._listener)
         self._sessions: dict[int, _Session] = {}
         self._last_number = 0
-        self._state = threading.Condition()  # guards the sessions and the exclusive lock
-        self._holder: _Session | None = None
+        self._state = threading.Condition()  # guards the sessions and the locks
+        self._holder: _Session | None = None  # of the exclusive lock
+        self._sharers: list[_Session] = []  # holders of the shared lock, all with the same string
+        self._string = b""
 
     @property
     def port(self) -> int:
@@ -203,6 +209,8 @@ class HislipServer:
             self._sessions.pop(session.number, None)
             if self._holder is session:
                 self._holder = None
+            if session in self._sharers:
+                self._sharers.remove(session)
             self._state.notify_all()
         if session.asynchronous is not None:
             hang_up(session.asynchronous)
@@ -289,10 +297,15 @@ class HislipServer:
         session.unread = False
 
     def _await_turn(self, session: _Session) -> None:
-        if self._holder is None or self._holder is session:
-            return
         with self._state:
-            self._state.wait_for(lambda: self._holder in (None, session) or session.clearing)
+            self._state.wait_for(lambda: self._may_speak(session) or session.clearing or session.gone)
+        if session.gone:
+            raise ConnectionAbortedError("the client went away while it waited for a lock")
+
+    def _may_speak(self, session: _Session) -> bool:
+        if self._holder is not None:
+            return self._holder is session
+        return not self._sharers or session in self._sharers
 
     def _reply(self, session: _Session, reply: bytes, number: int) -> None:
         """Send `reply` and a newline, in pieces that the client takes."""
@@ -326,6 +339,9 @@ class HislipServer:
                     raise _ProtocolError(Fatal.BAD_HEADER, "payload too long for the asynchronous channel")
                 self._async_message(session, channel, header, bytes(receive(channel, header.length)))
         finally:
+            with self._state:
+                session.gone = True
+                self._state.notify_all()
             hang_up(session.sync)
 
     def _async_message(self, session: _Session, channel: socket.socket, header: Header, payload: bytes) -> None:
@@ -338,10 +354,12 @@ class HislipServer:
             self._clear(session)
             _answer(channel, Kind.ASYNC_DEVICE_CLEAR_ACKNOWLEDGE, 0, 0)
         elif header.kind == Kind.ASYNC_LOCK:
-            _answer(channel, Kind.ASYNC_LOCK_RESPONSE, self._lock(session, header, shared=bool(payload)), 0)
+            _answer(channel, Kind.ASYNC_LOCK_RESPONSE, self._lock(session, header, payload), 0)
         elif header.kind == Kind.ASYNC_LOCK_INFO:
-            held = int(self._holder is not None)
-            _answer(channel, Kind.ASYNC_LOCK_INFO_RESPONSE, held, held)
+            with self._state:
+                holders = {s.number for s in (*self._sharers, *([self._holder] if self._holder else []))}
+                exclusive = int(self._holder is not None)
+            _answer(channel, Kind.ASYNC_LOCK_INFO_RESPONSE, exclusive, len(holders))
         elif header.kind == Kind.ASYNC_REMOTE_LOCAL:
             _answer(channel, Kind.ASYNC_REMOTE_LOCAL_RESPONSE, 0, 0)
         elif header.kind == Kind.FATAL_ERROR:
@@ -361,20 +379,39 @@ class HislipServer:
             self._state.notify_all()
         self._box.clear()
 
-    def _lock(self, session: _Session, header: Header, shared: bool) -> Lock:
+    def _lock(self, session: _Session, header: Header, string: bytes) -> Lock:
         with self._state:
             if header.control & 1 == 0:
-                if self._holder is not session:
-                    return Lock.ERROR
-                self._holder = None
-                self._state.notify_all()
-                return Lock.SUCCESS
-            if shared or self._holder is session:
+                return self._unlock(session)
+            if session in self._sharers if string else self._holder is session:
                 return Lock.ERROR
-            if not self._state.wait_for(lambda: self._holder is None, header.parameter / 1000):
+            free = self._free_to_share if string else self._free_to_own
+            if not self._state.wait_for(lambda: free(session, string), header.parameter / 1000):
                 return Lock.FAILURE
-            self._holder = session
+            if string:
+                self._sharers.append(session)
+                self._string = string
+            else:
+                self._holder = session
             return Lock.SUCCESS
+
+    def _unlock(self, session: _Session) -> Lock:
+        """The exclusive lock first, if both are held."""
+        if self._holder is session:
+            self._holder, answer = None, Lock.SUCCESS
+        elif session in self._sharers:
+            self._sharers.remove(session)
+            answer = Lock.SUCCESS_SHARED_RELEASED
+        else:
+            return Lock.ERROR
+        self._state.notify_all()
+        return answer
+
+    def _free_to_share(self, session: _Session, string: bytes) -> bool:
+        return self._holder in (None, session) and (not self._sharers or self._string == string)
+
+    def _free_to_own(self, session: _Session, _string: bytes) -> bool:
+        return self._holder is None and (not self._sharers or session in self._sharers)
 
 
 def _others(session: _Session) -> tuple[socket.socket, ...]:

@@ -115,6 +115,7 @@ class HislipServer(Served):
         self._answer, self._piece, self._newline = answer, piece, newline
         self.received: list[bytes] = []
         self.delivered: list[int] = []  # the RMT-delivered flag of each message
+        self.lock_answer = "granted"
         super().__init__(self._channel)
 
     def _channel(self, sock: socket.socket) -> None:
@@ -127,7 +128,11 @@ class HislipServer(Served):
                 self._send(sock, 18, 0, 0)
             elif kind == 15:
                 self._send(sock, 16, 0, 0, payload)
+            elif kind == 4:
+                self._answer_lock(sock)
             elif kind == 19:
+                if self.lock_answer == "late":
+                    self._send(sock, 5, 1, 0)
                 self._send(sock, 23, 0, 0)
             elif kind == 8:
                 message = b""
@@ -139,6 +144,12 @@ class HislipServer(Served):
                     self.received.append(message)
                     self._reply(sock, message, parameter)
                     message = b""
+
+    def _answer_lock(self, sock: socket.socket) -> None:
+        if self.lock_answer == "unknown type":
+            self._send(sock, 3, 1, 0, b"unrecognized message type")
+        elif self.lock_answer in ("granted", "error"):
+            self._send(sock, 5, 1 if self.lock_answer == "granted" else 3, 0)
 
     def _reply(self, sock: socket.socket, message: bytes, parameter: int) -> None:
         try:

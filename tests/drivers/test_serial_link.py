@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import tty
 
 import pytest
+import serial
 from firmware import firmware
 from link_server import IDN, block
 
 from drivers.scpi import Scpi
-from drivers.serial_link import SerialLink
+from drivers.serial_link import SerialLink, ports
 from hil.errors import BadBlock, ConfigError, DirtySession, Disconnected, LinkTimeout, OpenFailed
 
 
@@ -154,3 +156,78 @@ def test_no_such_port() -> None:
         SerialLink("/dev/no-such-port")
     with pytest.raises(ConfigError):
         SerialLink("/dev/null", timeout_s=0)
+
+
+def as_nobody(path: str) -> int:
+    """0, or the error number of an open by another account."""
+    pid = os.fork()
+    if pid == 0:
+        code = 0
+        try:
+            os.setgid(65534)
+            os.setuid(65534)
+            os.close(os.open(path, os.O_RDWR | os.O_NOCTTY))
+        except OSError as error:
+            code = error.errno or 1
+        os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="TIOCEXCL refuses all but root, and another account is imitated with setuid")
+def test_other_programs_are_refused_by_the_port_itself_until_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with firmware(polite) as board:
+        os.chmod(board.port, 0o666)
+        link = SerialLink(board.port)
+        assert as_nobody(board.port) == 0, "a pseudo-terminal would keep it for ever"
+        link.close()
+        monkeypatch.setattr(os, "ttyname", lambda handle: "/dev/ttyACM0")
+        link = SerialLink(board.port)
+        assert as_nobody(board.port) == errno.EBUSY
+        link.reopen()
+        assert as_nobody(board.port) == errno.EBUSY
+        link.close()
+        assert as_nobody(board.port) == 0
+
+
+def test_a_forked_process_does_not_hold_the_port() -> None:
+    """Of a trainer that is gone, say: whoever makes safe opens the port anew."""
+    with firmware(polite) as board:
+        link = SerialLink(board.port, timeout_s=1.0)
+        ours, theirs = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(theirs)
+            os.read(ours, 1)
+            os._exit(0)
+        with pytest.raises(OpenFailed, match="end the program that holds this port"):
+            SerialLink(board.port)
+        assert link._port is not None
+        os.close(link._port.fd or -1)  # as the kernel does for a process that is killed
+        again = SerialLink(board.port, timeout_s=1.0)
+        again.write(b"ECHO? hello\n")
+        assert again.read_text() == "hello"
+        again.close()
+        link._port.fd = None
+        os.close(theirs)
+        os.close(ours)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.EACCES, "group that owns the port"),
+        (errno.EBUSY, "end the program"),
+        (errno.ENOENT, "the port's name"),
+        (errno.EIO, "cable"),
+    ],
+)
+def test_a_port_that_cannot_be_opened_is_told_by_its_cause(monkeypatch: pytest.MonkeyPatch, code: int, said: str) -> None:
+    def refuse(self: serial.Serial) -> None:
+        raise serial.SerialException(code, os.strerror(code))
+
+    monkeypatch.setattr(serial.Serial, "open", refuse)
+    with pytest.raises(OpenFailed, match=said) as caught:
+        SerialLink("/dev/ttyACM7")
+    assert all(name in caught.value.allowed for name in ports())
+    assert "nothing was sent" in caught.value.outputs

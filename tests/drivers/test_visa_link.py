@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import gc
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import numpy as np
 import pytest
 import pyvisa
+import pyvisa_py.protocols.hislip as hislip
 from link_server import Deaf, Gone, HislipServer, Served, block, hislip_instrument, polite, socket_instrument
 
+from drivers.hislip import lock_string
 from drivers.link import Link
 from drivers.scpi import Scpi
 from drivers.visa_link import VisaLink, list_resources
@@ -27,6 +33,8 @@ from hil.errors import (
     LinkTimeout,
     OpenFailed,
 )
+from sim_devices.bench import build
+from sim_devices.virtual_bench import VirtualBench, VirtualBox
 
 # PyVISA-py does not close the socket of a HiSLIP session that could not be opened.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -414,3 +422,88 @@ def test_found_resources_are_resource_strings(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(pyvisa.ResourceManager, "list_resources", broken)
     with pytest.raises(OpenFailed, match="no network"):
         list_resources("@py")
+
+
+# Locks of the instrument itself.
+
+
+@pytest.fixture
+def box() -> Iterator[tuple[str, int]]:
+    """A box with real locks: its resource string and its port."""
+    with build(VirtualBench((VirtualBox("awg", "sim_devices.instruments.keysight_33600:Keysight33600"),))) as bench:
+        resource = bench.resources["awg"]
+        yield resource, int(resource.split(",")[1].split(":")[0])
+
+
+def test_this_computer_shares_the_lock_and_keeps_others_out(box: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first connection goes on holding its lock, as one that died without a word does."""
+    resource, port = box
+    first = opened(resource)
+    assert first.locked
+    second = opened(resource)
+    assert second.locked
+    assert ask(second, b"*IDN?").startswith("Keysight")
+    stranger = hislip.Instrument("127.0.0.1", port=port)
+    stranger.timeout = 0.1
+    stranger.send(b"*IDN?")
+    with pytest.raises(TimeoutError):
+        stranger.receive()
+    stranger.close()
+    monkeypatch.setattr("drivers.hislip.lock_string", lambda: "hil on another computer")
+    for _ in range(2):
+        with pytest.raises(OpenFailed, match=r"locked this instrument(?s:.)*nothing was sent(?s:.)*another computer"):
+            opened(resource)
+    first.close()
+    second.close()
+    third = opened(resource)
+    assert third.locked
+    third.close()
+
+
+@pytest.mark.parametrize("string", ["", "labview on another computer"])
+def test_a_lock_that_another_program_holds_is_said_and_waited_for_no_longer_than_a_moment(
+    box: tuple[str, int], string: str
+) -> None:
+    resource, port = box
+    holder = hislip.Instrument("127.0.0.1", port=port)
+    assert holder.async_lock_request(0.0, string) == "success"
+    with pytest.raises(OpenFailed, match="another program has locked"):
+        opened(resource)
+    holder.close()
+    link = opened(resource)
+    assert link.locked
+    assert ask(link, b"*IDN?").startswith("Keysight")
+    link.close()
+
+
+def test_a_reopened_link_is_locked_again_and_can_be_cleared(box: tuple[str, int]) -> None:
+    link = opened(box[0])
+    for empty in (link.reopen, link.clear):
+        empty()
+        with link.reidentifying():
+            assert ask(link, b"*IDN?").startswith("Keysight")
+        assert link.locked
+    link.close()
+
+
+@pytest.mark.parametrize("answer", ["silence", "late", "unknown type", "error"])
+def test_an_instrument_that_knows_no_locks_is_used_without(answer: str) -> None:
+    with hislip_instrument() as (resource, server):
+        server.lock_answer = answer
+        link = opened(resource, timeout_s=2.0)
+        assert not link.locked
+        assert ask(link, b"ECHO? twelve bytes") == "twelve bytes"
+        link.clear()
+        with link.reidentifying():
+            assert ask(link, b"*IDN?").startswith("Hil Works")
+        link.close()
+
+
+def test_the_string_of_a_lock_is_that_of_the_computer() -> None:
+    """Another process has the same, so whoever comes to make safe is let in."""
+    program = "from drivers.hislip import lock_string; print(lock_string())"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2]), "HOME": "/nonexistent"}
+    said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == lock_string()
+    assert lock_string().isascii()
+    assert len(lock_string()) <= 256

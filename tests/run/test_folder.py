@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ import pytest
 from hil.errors import RunError
 from hil.files import write_atomic
 from hil.run.folder import RunFolder
-from hil.run.owner import owner
+from hil.run.owner import PATIENCE_S, owner
 
 
 def test_a_run_folder_is_new_or_refused(tmp_path: Path) -> None:
@@ -86,6 +89,43 @@ def test_one_owner(tmp_path: Path) -> None:
     (folder.path / "run.lock").write_text("}{")
     with folder.owned():
         pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EIO, errno.EACCES])
+def test_a_disk_that_cannot_lock_is_not_taken_for_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    folder = RunFolder.create(tmp_path / "a")
+    with folder.owned():
+        pass
+
+    def flock(file: int, kind: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    begin = time.monotonic()
+    with pytest.raises(RunError, match=r"cannot lock files(?s:.)*--run") as caught, RunFolder.open(_opened(folder)).owned():
+        pytest.fail("it went on")
+    assert time.monotonic() - begin < PATIENCE_S, "it was tried again"
+    assert "process" not in str(caught.value)
+    assert "kill" not in str(caught.value)
+    assert os.strerror(code) in caught.value.got
+    found = owner(folder.path)
+    assert found is not None
+    assert not found.alive
+    assert found.pid == os.getpid()
+
+
+@pytest.mark.parametrize("trick", ["pipe", "link", "folder"])
+def test_a_lock_that_is_no_plain_file_is_refused_and_does_not_block(tmp_path: Path, trick: str) -> None:
+    folder, victim = RunFolder.create(tmp_path / "a"), tmp_path / "victim"
+    victim.write_text("precious")
+    lock = folder.path / "run.lock"
+    {"pipe": lambda: os.mkfifo(lock), "link": lambda: lock.symlink_to(victim), "folder": lock.mkdir}[trick]()
+    with pytest.raises(RunError, match="cannot take the run folder"), folder.owned():
+        pytest.fail("it went on")
+    owner(folder.path)
+    assert victim.read_text() == "precious"
 
 
 def _opened(folder: RunFolder) -> Path:

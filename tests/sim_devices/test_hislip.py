@@ -252,6 +252,65 @@ def test_lock_is_released(server: HislipServer) -> None:
     other.close()
 
 
+def test_a_shared_lock_lets_in_who_names_it_and_nobody_else(server: HislipServer, box: MemoryBox) -> None:
+    one, two, other = (Instrument("127.0.0.1", port=server.port) for _ in range(3))
+    assert one.async_lock_request(0.0, "key") == "success"
+    assert one.async_lock_request(0.0, "key") == "error"
+    assert two.async_lock_request(0.0, "key") == "success"
+    assert other.async_lock_request(0.05, "another key") == "failure"
+    assert other.async_lock_request(0.05) == "failure"
+    assert other.async_lock_info() == 0  # exclusive ones
+    for sharer in (one, two):
+        sharer.send(b"*IDN?")
+        assert bytes(sharer.receive()).startswith(b"Maker")
+    other.timeout = 0.1
+    other.send(b"PUT #13abc")
+    with pytest.raises(TimeoutError):
+        other.receive()
+    assert one.async_lock_release() == "success shared"
+    assert one.async_lock_release() == "error"
+    assert box.held == b""
+    two.close()
+    _until(lambda: box.held == b"#13abc")
+    assert other.async_lock_request(1.0, "another key") == "success"
+    for client in (one, other):
+        client.close()
+
+
+def test_an_exclusive_lock_among_those_who_share(server: HislipServer) -> None:
+    one, two = (Instrument("127.0.0.1", port=server.port) for _ in range(2))
+    for client in (one, two):
+        assert client.async_lock_request(0.0, "key") == "success"
+    assert one.async_lock_request(0.0) == "success"
+    assert two.async_lock_request(0.05) == "failure"
+    two.send(b"*IDN?")
+    two.timeout = 0.1
+    with pytest.raises(TimeoutError):
+        two.receive()
+    assert one.async_lock_release() == "success"
+    two.timeout = 3.0
+    assert bytes(two.receive()).startswith(b"Maker")
+    assert one.async_lock_release() == "success shared"
+    for client in (one, two):
+        client.close()
+
+
+@pytest.mark.parametrize("string", ["", "key"])
+def test_what_a_client_said_that_left_while_it_waited_for_a_lock_is_never_executed(
+    server: HislipServer, box: MemoryBox, string: str
+) -> None:
+    mine, other = (Instrument("127.0.0.1", port=server.port) for _ in range(2))
+    assert mine.async_lock_request(0.0, string) == "success"
+    other.send(b"PUT #13abc")
+    other.close()
+    _until(lambda: len(server._sessions) == 1)
+    assert mine.async_lock_release().startswith("success")
+    mine.send(b"GET?")
+    assert bytes(mine.receive()) == b"\n"
+    assert box.held == b""
+    mine.close()
+
+
 @pytest.mark.parametrize(
     ("first", "code"),
     [
