@@ -10,6 +10,7 @@ most; `securing` begins no attempt after its patience.
 
 from __future__ import annotations
 
+import codecs
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from hil.errors import HilError, Refused, UnsafeOutputs, WrongInstrument
 OPEN_S = 2.0
 ANSWER_S = 2.0
 FRAME_S = 0.5
+CODECS = ("ascii", "latin-1", "utf-8", "idna")  # Python loads them when they are first asked for
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 
 
@@ -73,6 +75,8 @@ def prepare() -> None:
     """Load all that an attempt needs, so that none of it is looked for on a disk when there is no time."""
     with suppress(OSError, ValueError):  # whoever needs it will be told
         library()
+    for name in CODECS:
+        codecs.lookup(name)
     with suppress(OSError):
         socket.getaddrinfo("localhost", None)  # the system's resolver loads its parts at the first name
 
