@@ -782,6 +782,26 @@ def test_a_trainer_and_its_guardian_that_were_stopped_together_go_on(
     assert soon(lambda: not on(table))
 
 
+@pytest.mark.parametrize("error", [None, Disconnected("the other end closed"), KeyboardInterrupt()])
+def test_after_rest_the_outputs_are_off_and_nobody_minds_how_long_the_rest_takes(
+    table: RunningBench, tmp_path: Path, error: BaseException | None
+) -> None:
+    resource, run = table.resources["awg"], tmp_path / "run"
+    state = SafeState("awg", resource, "visa", Expect("Keysight"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
+    with guarded([resource], silence_s=1.0, patience_s=1.0, run=run) as guard, ExitStack() as stack:
+        stack.push(guard.leaving(lambda: table.boxes["awg"].execute(b":OUTP1 0")))  # type: ignore[attr-defined]
+        guard.watch([state])
+        table.boxes["awg"].execute(b":OUTP1 1")  # type: ignore[attr-defined]
+        guard.rest(error)
+        assert not on(table)
+        assert gone(guard.pid)
+        guard.beat()
+        with pytest.raises(RunError, match="another program owns"):
+            take([resource], Owner(os.getpid(), "", "now", "test"))
+    assert [event["event"] for event in events(run)] == ["watching", "done"]
+    assert lock_file(resource).read_text() == ""
+
+
 def test_rest_closes_once_and_leaving_tells_what_it_could_not(table: RunningBench, tmp_path: Path) -> None:
     resource, closed = table.resources["awg"], list[str]()
     state = SafeState("awg", resource, "visa", Expect("Another"), (Step(":OUTP1 0", ":OUTP1?", OFF),))

@@ -170,13 +170,16 @@ class Guard:
             KeyboardInterrupt: somebody does not want to wait; the outputs are safe all the same.
         """
         stop: KeyboardInterrupt | None = None
+        whole = True
         for closing in reversed(self._closings):
             try:
                 closing.done(error)
             except KeyboardInterrupt as again:
                 error = stop = again
             except Exception as fault:  # noqa: BLE001 - raised again on leaving
-                error = fault
+                error, whole = fault, False
+        if whole and self._settled:  # what is still to be done may take long, and a guardian would take that for a hang
+            self._dismiss(DONE)
         if stop is not None:
             raise stop
 
@@ -212,14 +215,19 @@ class Guard:
         if not known:  # nobody closed what may be on
             self._secured(error)
         safe = self._settled or not self._states
-        if safe:
-            self._record.note("done", say=False, outputs="safe")
         unverified = [] if safe or self._virtual else [o.state.resource for o in self._outcomes if not o.verified]
-        self._ended.set()
-        self._say(DONE if safe else UNSAFE)
+        self._dismiss(DONE if safe else UNSAFE)
         self._owned.release(unverified)
         if not safe and error is None:
             raise unsafe(self._outcomes, "closing")
+
+    def _dismiss(self, word: bytes) -> None:
+        """There is nothing left for the guardian to do. May be called twice."""
+        if not self._ended.is_set():
+            self._ended.set()
+            if word == DONE:
+                self._record.note("done", say=False, outputs="safe")
+            self._say(word)
 
     def _secured(self, why: BaseException | None) -> bool:
         self._record.hold()
