@@ -34,6 +34,9 @@ class Unguarded:
     def beat(self) -> None:
         """Nobody listens."""
 
+    def rest(self, error: BaseException | None) -> None:
+        """Nothing is on."""
+
 
 @dataclass(frozen=True)
 class DirectNode:

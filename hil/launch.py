@@ -8,15 +8,17 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tomllib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from rich.console import Console
 
 from hil.config import AlarmTable, Experiment, dump, read_experiment
-from hil.errors import HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
+from hil.errors import HilError, Interrupted, Refused, RunError, Stopped, Unrepeatable, UnsafeOutputs
 from hil.experiment import Built, built
 from hil.hints import quoted
 from hil.naming import located
@@ -54,14 +56,11 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
         if saved is None:
             shutil.rmtree(folder.path / "tape", ignore_errors=True)  # of a run that is made again from its beginning
 
-        def told(kind: str, **facts: object) -> None:
-            folder.note(kind, **facts)
-            for line in telling(kind, facts):
-                console.print(line, markup=False, soft_wrap=True)
-
+        told = _Told(folder, console)
         with Alarms(_settings(experiment.alarm, origin), str(folder.path), folder.note) as alarms:
             with (
                 _told(folder, origin, alarms) as ending,
+                told,
                 Stopping() as stopping,
                 built(
                     experiment,
@@ -76,7 +75,7 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
                 known = made.first_diagnostics() if saved is None else folder.read_json("diagnostics.json")
                 labels = replace(made.labels, terms=_terms(made.experiment, folder), honesty=known.get("honesty"))
                 ending.labels = labels
-                session = _begun(folder, made, labels, saved, start, goes_on, alarms, console)
+                session = _begun(folder, made, labels, saved, start, goes_on, alarms, console, told)
                 alarms.watch(lambda: (made.training.step, made.training.device_passes))
                 for line in made.introduction():
                     console.print(line, markup=False, soft_wrap=True)
@@ -104,7 +103,7 @@ def report(folder: RunFolder) -> Path:
 
 def _begun(
     folder: RunFolder, made: Built, labels: Labels, saved: Checkpoint | None, start: Path | None, goes_on: bool,
-    alarms: Alarms, console: Console,
+    alarms: Alarms, console: Console, told: _Told,
 ) -> Session:  # fmt: skip
     """Restore, or make the first checkpoint; from here on the run is resumable."""
     training, table = made.training, made.experiment.train
@@ -126,7 +125,13 @@ def _begun(
         if line:
             console.print(f"beware  {line}", markup=False, soft_wrap=True)
             folder.note("beware", message=line)
-    session = Session(training, folder, labels, table.checkpoint_every, table.checkpoint_every_s, tell=alarms.tell)
+
+    def rest(error: BaseException | None) -> None:
+        made.node.rest(error)
+        with contextlib.suppress(RunError):  # what ends the run is told all the same
+            told.rest()
+
+    session = Session(training, folder, labels, table.checkpoint_every, table.checkpoint_every_s, tell=alarms.tell, rest=rest)
     if saved is None:
         if made.transfer is not None:
             folder.write_json("diagnostics.json", made.first_diagnostics())
@@ -163,6 +168,7 @@ def _diagnose(folder: RunFolder, made: Built, summary: dict[str, Any]) -> None:
     try:
         diagnostics.write(folder, made.training, made.model, summary["wall_s"])
     except HilError as error:
+        made.node.rest(error)
         with contextlib.suppress(RunError):
             folder.note("fault", step=made.training.step, error=type(error).__name__, message=str(error))
         raise _unreported(folder, "diagnostics.json") from error
@@ -173,6 +179,38 @@ def _unreported(folder: RunFolder, name: str) -> Stopped:
         f"training is done and its summary written, but {name} could not be made", where=str(folder.path),
         todo=f"remove the cause, then: hil resume {quoted(folder.path)}   (makes what is missing)",
     )  # fmt: skip
+
+
+class _Told:
+    """Tells the journal and people of faults and recoveries; a fault that ends the run after the outputs are off: a disk that
+    hangs must not keep them on. A context around all that can be on."""
+
+    def __init__(self, folder: RunFolder, console: Console) -> None:
+        self._folder, self._console = folder, console
+        self._late: deque[tuple[str, dict[str, object]]] = deque()  # of any thread
+
+    def __call__(self, kind: str, **facts: object) -> None:
+        self._late.append((kind, facts))
+        if kind != "lost" or facts.get("error") == Unrepeatable.__name__:  # that one has its batch repeated
+            self.rest()
+
+    def rest(self) -> None:
+        """Tell what waits: nothing is on any more, or the run goes on."""
+        while True:
+            try:
+                kind, facts = self._late.popleft()
+            except IndexError:
+                return
+            self._folder.note(kind, **facts)
+            for line in telling(kind, facts):
+                self._console.print(line, markup=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with contextlib.suppress(RunError):  # what ended the run is told all the same
+            self.rest()
 
 
 class _Ending:

@@ -41,6 +41,7 @@ class Node:
     answered; empty if nothing left this process. patience: with its faults. beat: a sign of life, for long pauses. settings: of
     the bench, whole, as text. beware: what must be told about its calibration. follow: moves the levels that the device adds.
     attend: see hil.device.Attentive.
+    rest: outputs off at once, because of an error or None, before anything is written down; the device is closed with it.
     """
 
     source: Device | None
@@ -54,6 +55,7 @@ class Node:
     beware: tuple[str, ...] = ()
     follow: Follow = unfollowed
     attend: Callable[[], None] = unattended
+    rest: Callable[[BaseException | None], None] = lambda error: None
 
 
 def opened_node(experiment: Experiment, where: Path, bench_copy: Path | None, run: Path | None, stack: ExitStack) -> Node:
@@ -99,7 +101,8 @@ def _bench_node(path: Path, kept: bool, run: Path | None, wire: bool, stack: Exi
     follow = opened.device.follow if isinstance(opened.device, Following) else unfollowed
     attend = opened.device.attend if isinstance(opened.device, Attentive) else unattended
     return Node(
-        opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware, follow, attend
+        opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware, follow, attend,
+        opened.guard.rest,
     )  # fmt: skip
 
 

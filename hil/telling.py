@@ -1,14 +1,18 @@
-"""A text stream that never blocks and never raises: what is told to a person must not hold up what keeps outputs safe.
+"""Telling that never blocks and never raises: what is told to a person must not hold up what keeps outputs safe.
 
     write -> queue, at most PENDING_CAP characters -> thread -> os.write -> terminal, pipe, file
 
 A terminal that is stopped (Ctrl-S), a full pipe, a lost ssh or a full disk leave the text in the queue or drop it; the writer
 goes on at once. What a stream lacks of the text (an ASCII terminal) is replaced. A stream without a descriptor, such as an
 io.StringIO, cannot block and is written to directly.
+
+    Teller        a text stream
+    Background    anything else that may hang, such as a line for a file on a disk that is gone
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
@@ -18,6 +22,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 PENDING_CAP = 1 << 18
+JOBS_CAP = 4096
 LEAVE_S = 0.5
 Lost = Callable[[str], None]
 
@@ -142,6 +147,51 @@ class Teller(io.TextIOBase):
             self.lost = self.lost or why
         if first:
             self.on_lost(why)
+
+
+class Background:
+    """Jobs that a thread of their own does, one after the other. The thread ends with the process, finished or not.
+
+    Args:
+        name: of the thread. most: jobs that may wait.
+    """
+
+    def __init__(self, name: str, most: int = JOBS_CAP) -> None:
+        self._name, self._most = name, most
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def later(self, job: Callable[[], None]) -> bool:
+        """Do `job` when those before it are done; returns at once. An OSError in it is dropped.
+
+        False: too many wait, and this one is left out.
+        """
+        with self._changed:
+            if len(self._jobs) >= self._most:
+                return False
+            self._jobs.append(job)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+            return True
+
+    def drain(self, wait_s: float = LEAVE_S) -> bool:
+        """Wait until all jobs are done, `wait_s` at most; False: they are not."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._jobs, wait_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._jobs))
+                job = self._jobs[0]
+            with contextlib.suppress(OSError):
+                job()
+            with self._changed:
+                self._jobs.popleft()
+                self._changed.notify_all()
 
 
 def _descriptor(stream: TextIO | None) -> int | None:

@@ -9,6 +9,9 @@ later than its last quiet look, so that a run that was killed meanwhile goes bac
 
 Every step is a line in the journal at once. A checkpoint follows every epoch, every so many steps if asked for, and at the
 latest after `every_s` seconds: a crash costs the steps since the last one, and a resume makes them again with the same numbers.
+
+Whatever ends a run, its outputs go off first (`rest`), and only then something is written: a disk that hangs must not keep an
+output on.
 """
 
 from __future__ import annotations
@@ -35,10 +38,15 @@ Point = Step | Epoch
 KEPT_CHECKPOINTS = 3
 EVERY_S = 60.0
 Tell = Callable[[str, str], None]
+Rest = Callable[[BaseException | None], None]
 
 
 def silent(kind: str, message: str) -> None:
     """Nobody wants to be told."""
+
+
+def nothing_on(error: BaseException | None) -> None:
+    """There is no output that could be on."""
 
 
 class Session:
@@ -47,6 +55,7 @@ class Session:
     Args:
         every: checkpoint after so many steps, besides every epoch's end; None: epochs only. every_s: and after so many seconds.
         clock: seconds. tell: told of recovered faults as they happen, (kind, message).
+        rest: makes the outputs safe when the run ends, because of an error or None; may be called again.
     """
 
     def __init__(
@@ -58,9 +67,10 @@ class Session:
         every_s: float = EVERY_S,
         clock: Callable[[], float] = time.monotonic,
         tell: Tell = silent,
+        rest: Rest = nothing_on,
     ) -> None:
         self.training, self.folder, self.labels = training, folder, labels
-        self._every, self._every_s, self._clock, self._tell = every, every_s, clock, tell
+        self._every, self._every_s, self._clock, self._tell, self._rest = every, every_s, clock, tell, rest
         self._begin, self._before = time.perf_counter(), training.wall_s
         self._committed = clock()
         self._journaled = training.step
@@ -95,19 +105,23 @@ class Session:
         self._whole = False
         for point in train(self.training):
             self._whole = True
+            look = point.look if isinstance(point, Step) else None
+            if stopping.asked and not (look is not None and look.back):  # going back needs the node once more
+                self._rest(None)
             self._journal(point)
             show(point)
-            look = point.look if isinstance(point, Step) else None
             if look is not None and look.back:
                 look, gone = self._go_back()
                 if gone and look.fault is None:
                     return False
-            if self._due(point):
+            if self._due(point) and not stopping.asked and not (look is not None and look.fault is not None):
                 self.commit()
             if look is not None and look.fault is not None:
+                self._rest(look.fault)
                 self.commit()
                 raise look.fault
             if stopping.asked:
+                self._rest(None)
                 self.commit()
                 raise self._interrupted(stopping.asked)
             self._whole = False
@@ -206,7 +220,8 @@ class Session:
     def _ending(self) -> Iterator[None]:
         """Turn whatever ends a run into its summary and its Interrupted or Stopped."""
         try:
-            yield
+            with self._rested():
+                yield
         except Interrupted as error:
             self.training.wall_s = self._wall_s()
             with contextlib.suppress(RunError):  # the step is committed; that counts
@@ -224,6 +239,15 @@ class Session:
                 where=str(self.folder.path),
                 todo=f"remove the cause, then: hil resume {quoted(self.folder.path)}",
             ) from error
+
+    @contextlib.contextmanager
+    def _rested(self) -> Iterator[None]:
+        """Outputs off first, whatever ends the run."""
+        try:
+            yield
+        except BaseException as error:
+            self._rest(error)
+            raise
 
     def _commit_after(self) -> str:
         """Commit the last whole step after a fault, if a resume from there is exact; returns what it will start from.

@@ -418,6 +418,16 @@ def test_the_watchdog_switches_off_and_reset_switches_on(bench: Bench) -> None:
     faultless(first)
 
 
+@pytest.mark.parametrize("armed_by", [SpikingBoard.arm, SpikingBoard.rearm, SpikingBoard.verify, SpikingBoard.recover])
+def test_no_current_flows_without_the_watchdog(bench: Bench, armed_by: Callable[[SpikingBoard], object]) -> None:
+    """Also with settings that nobody chose, and after whatever arms the board again."""
+    board = bench.open()
+    for arm in (lambda board: None, armed_by):
+        arm(board)
+        assert bench.line.board.armed
+        assert bench.line.board._watchdog_s == 60.0
+
+
 def test_switched_off_by_hand_it_stays_off(bench: Bench) -> None:
     board = bench.open()
     array = board.array(33)

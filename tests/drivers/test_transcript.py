@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 from scripted_link import MessageLink, Transcript
 from wire_sessions import TRANSCRIPTS, board_session, waveform_session
 
+from drivers import transcript
 from drivers.scpi import Scpi
 from drivers.scripted import ScriptedFrames, ScriptedLink, read_transcript
 from drivers.transcript import Transcribed, WireLog, described
@@ -148,6 +150,38 @@ def test_a_disk_that_is_full_stops_the_file_and_not_the_conversation(tmp_path: P
         log.close()
     with pytest.raises(RunError, match="cannot be written"):
         WireLog(tmp_path, "a folder")
+
+
+@pytest.mark.parametrize(("most", "said"), [(1 << 14, "does not answer"), (2, "does not keep up")])
+def test_a_disk_that_hangs_holds_up_no_conversation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, said: str
+) -> None:
+    """most: lines that may wait for it."""
+    monkeypatch.setattr(transcript, "LINES", most)
+    log, hangs = WireLog(tmp_path / "x.jsonl", "here"), threading.Event()
+    assert log._disk.drain(10.0)
+
+    class Hanging:
+        closed = False
+
+        def write(self, text: bytes) -> int:
+            hangs.wait()
+            return len(text)
+
+        def flush(self) -> None:
+            pass
+
+        def close(self) -> None:
+            self.closed = True
+
+    log._file.close()
+    log._file = Hanging()  # type: ignore[assignment]
+    monkeypatch.setattr(transcript, "CLOSE_S", 0.05)
+    for _ in range(3):
+        talk(Scpi(Transcribed(box(), log)))
+    with pytest.raises(RunError, match=said):
+        log.close()
+    hangs.set()
 
 
 @pytest.mark.parametrize("text", ['{"kind": "write"', "[]", '{"t": 1}'])
