@@ -16,6 +16,7 @@ scripted.py plays such a file.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ from zlib import crc32
 from drivers.frame_session import FrameLink
 from drivers.link import Link
 from hil.errors import DirtySession, HilError, RunError
+from hil.files import open_to_write
 
 FORMAT = 1
 FULL_BYTES = 4096
@@ -65,7 +67,7 @@ class WireLog:
         self._fault: OSError | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
+            self._file = os.fdopen(open_to_write(path, os.O_APPEND), "ab")
             self._size = self._file.tell()
         except OSError as error:
             raise self._unwritable(error) from error

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hil import toml
 from hil.errors import ConfigError
+from hil.files import read_text, there
 from hil.naming import KINDS, UNTOUCHED, shortened, unknown
 
 M = TypeVar("M", bound=BaseModel)
@@ -308,19 +309,17 @@ Bench = BenchFile | SpikingBench | DirectBench
 def read_toml(path: Path) -> dict[str, Any]:
     """Raises: ConfigError: no such file, or not TOML; the message gives the line."""
     try:
-        return toml.loads(path.read_text())
-    except FileNotFoundError as error:
+        return toml.loads(read_text(path, toml.MOST_BYTES, ConfigError))
+    except ConfigError as error:
+        if there(path):
+            error.outputs, error.todo = UNTOUCHED, error.todo or "give the path of a TOML file that you may read"
+            raise
         near = difflib.get_close_matches(
             path.name, [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else [], 1
         )
         hint = f'did you mean "{path.parent / near[0]}"?' if near else "give the path of a TOML file"
         raise ConfigError("no such file", where=str(path), outputs=UNTOUCHED, todo=hint) from error
-    except OSError as error:
-        raise ConfigError(
-            "cannot read this file", where=str(path), got=error.strerror or str(error), allowed="a TOML file",
-            outputs=UNTOUCHED, todo="give the path of a TOML file that you may read",
-        ) from error  # fmt: skip
-    except ValueError as error:  # not UTF-8, not TOML, or no name that a file can have
+    except ValueError as error:
         raise ConfigError(
             "not a TOML file", where=str(path), got=str(error), outputs=UNTOUCHED, todo="mend that line"
         ) from error

@@ -27,6 +27,7 @@ from drivers import ownership
 from drivers.make_safe import Outcome, securing, unsafe
 from drivers.ownership import Owned, Owner, canonical, lock_file
 from drivers.safe import SafeState
+from hil import child
 from hil.errors import ConfigError, GuardianLost, UnsafeOutputs
 from hil.guardian.charge import DONE, READY, UNSAFE, Charge
 from hil.guardian.record import NAME, Record, left_by, watching
@@ -180,15 +181,14 @@ class Guard:
     # The process.
 
     def _start(self) -> None:
-        paths = [str(Path(entry or os.curdir).resolve()) for entry in sys.path]
         read, write = os.pipe()  # neither is inherited: were the other end open in a child, the end of file would never come
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "hil.guardian"],
+                child.command("hil.guardian"),
                 stdin=read,
                 stdout=subprocess.PIPE,
                 pass_fds=tuple(self._owned.files.values()),
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                env=child.environment(),
                 start_new_session=True,  # Ctrl-C and the end of the terminal are for the trainer
             )
         except OSError as error:

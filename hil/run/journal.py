@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hil.errors import RunError
+from hil.files import lines, loads, open_to_write, opened, there
 
 SYNC_S = 1.0
 COMMIT_MARK = b'","kind":"commit",'
@@ -32,6 +33,7 @@ COMMIT = re.compile(
     rb'"device_s":#\.\d+(,"faults":#)?\}\n?'.replace(b"#", WHOLE)
 )
 TAIL_BYTES = 1 << 16
+MOST_BYTES = 1 << 33  # some fifty million steps
 RETURNS = ("resume", "roll_back")  # what brings a run back to the step that they name
 
 Record = dict[str, Any]
@@ -124,7 +126,7 @@ class Journal:
 
     def _opened(self) -> int:
         if self._file is None:
-            file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            file = open_to_write(self._path, os.O_RDWR | os.O_APPEND)
             try:
                 torn = _torn_bytes(file)
                 if torn:
@@ -216,35 +218,30 @@ def contents(path: Path, most: int | None = None) -> Contents:
     found = Contents()
     wrong: list[tuple[int, str, bool]] = []  # line number, why, whether a "torn" follows
     stride, next_kept, newest, skipped, number, last_ended = _stride(path, most), 0, b"", b"", 0, True
-    try:
-        with path.open("rb") as file:
-            offset = 0
-            for number, raw in enumerate(file, 1):
-                offset += len(raw)
-                if COMMIT_MARK in raw[:60] and COMMIT.fullmatch(raw):
-                    newest = skipped = raw
-                    if offset < next_kept or most == 0:
-                        continue
-                    next_kept = offset + stride
-                elif skipped and most:  # the last commit before an event is always kept
-                    found.records.append(json.loads(skipped))
-                skipped = b""
-                record = _parsed(raw, number, wrong)
-                if record is not None and wrong and record["kind"] == "torn" and wrong[-1][0] == number - 1:
-                    wrong[-1] = (*wrong[-1][:2], True)
-                if record is not None:
-                    found.records.append(record)
-                last_ended = raw.endswith(b"\n")
-            if wrong and wrong[-1][0] == number and not last_ended:
-                wrong[-1] = (*wrong[-1][:2], True)
-            if skipped and most:
-                found.records.append(json.loads(skipped))
-    except FileNotFoundError:
+    if not there(path):
         return found
-    except OSError as error:
-        raise RunError(
-            "cannot be read", where=str(path), got=error.strerror or str(error), todo="make it readable, or move it away"
-        ) from error
+    with opened(path, most=MOST_BYTES) as file:
+        offset = 0
+        for number, raw in enumerate(lines(file, str(path)), 1):
+            offset += len(raw)
+            if COMMIT_MARK in raw[:60] and COMMIT.fullmatch(raw):
+                newest = skipped = raw
+                if offset < next_kept or most == 0:
+                    continue
+                next_kept = offset + stride
+            elif skipped and most:  # the last commit before an event is always kept
+                found.records.append(json.loads(skipped))
+            skipped = b""
+            record = _parsed(raw, number, wrong)
+            if record is not None and wrong and record["kind"] == "torn" and wrong[-1][0] == number - 1:
+                wrong[-1] = (*wrong[-1][:2], True)
+            if record is not None:
+                found.records.append(record)
+            last_ended = raw.endswith(b"\n")
+        if wrong and wrong[-1][0] == number and not last_ended:
+            wrong[-1] = (*wrong[-1][:2], True)
+        if skipped and most:
+            found.records.append(json.loads(skipped))
     found.last = json.loads(newest) if newest else None
     for number, why, torn in wrong:
         (found.torn if torn else found.damaged).append(f"line {number}: {why}")
@@ -262,11 +259,12 @@ def _parsed(raw: bytes, number: int, wrong: list[tuple[int, str, bool]]) -> Reco
     if not raw.strip():
         return None
     try:
-        record = json.loads(raw)
-        if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
-            raise ValueError("not an object with a kind")
-    except (ValueError, RecursionError) as error:
-        wrong.append((number, str(error), False))
+        record = loads(raw, f"line {number}")
+    except RunError as error:
+        wrong.append((number, error.got, False))
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+        wrong.append((number, "not an object with a kind", False))
         return None
     return record
 

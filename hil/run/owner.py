@@ -20,8 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hil.errors import RunError
+from hil.files import open_to_write, opened, read_object
 
 NAME = "run.lock"
+MOST_BYTES = 1 << 16
 DYING_S = 0.3  # a process that was killed while it started another leaves the lock to that one for a moment
 PATIENCE_S = 0.5  # somebody who only looks holds a shared lock for a moment
 UNTOUCHED = "untouched; nothing was opened"
@@ -50,7 +52,7 @@ def owned(folder: Path) -> Iterator[None]:
     """
     path = folder / NAME
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        file = open_to_write(path, os.O_RDWR)
     except OSError as error:
         raise RunError(
             f"cannot take the run folder: {error.strerror}", where=str(path), allowed="a folder that you may write to",
@@ -73,13 +75,10 @@ def owner(folder: Path) -> Owner | None:
     """Who has `folder`, or had it last; None if nobody ever took it. Touches nothing."""
     path = folder / NAME
     try:
-        file = os.open(path, os.O_RDONLY)
-    except OSError:
+        with opened(path) as file:
+            alive = not _locked(file.fileno(), fcntl.LOCK_SH, DYING_S)
+    except RunError:
         return None
-    try:
-        alive = not _locked(file, fcntl.LOCK_SH, DYING_S)
-    finally:
-        os.close(file)
     return Owner(*_read(path), alive)
 
 
@@ -113,8 +112,8 @@ def _write(file: int) -> None:
 
 def _read(path: Path) -> tuple[int, str, str, str]:
     try:
-        facts = json.loads(path.read_text())
+        facts = read_object(path, MOST_BYTES)
         pid = facts["pid"]
         return pid if isinstance(pid, int) else 0, *(str(facts[name])[:500] for name in ("host", "since", "command"))  # type: ignore[return-value]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (RunError, KeyError):
         return 0, "", "", ""
