@@ -35,7 +35,7 @@ class Calibration:
         gain, offset: input unit per logical unit, and input unit. zero, scale: of the reading, in the output unit.
         residual_rms: root mean square of the fit's residuals, in the output unit.
         input_unit, output_unit: of the device's ports; checked when it is applied.
-        provenance: what was measured: "real", "twin" or "replay".
+        provenance: what was measured.
         taken_at: ISO 8601 with time zone.
         serials: serial number by name of instrument.
     """
@@ -93,7 +93,8 @@ class Calibration:
         try:
             table: dict[str, Any] = read_object(path, error=ConfigError)
         except ConfigError as error:
-            raise _damaged("not a calibration file", error.got or error.what, "JSON as hil writes it", str(path)) from error
+            got = error.got or error.what
+            raise _damaged("not a calibration file", got, f'JSON with "format": {FORMAT}', str(path)) from error
         if table.pop("format", None) != FORMAT:
             raise _damaged("not a calibration file of this format", "another object", f'"format": {FORMAT}', str(path))
         names = {f.name for f in fields(cls)}

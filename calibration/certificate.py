@@ -216,7 +216,8 @@ def _parsed(path: Path) -> dict[str, Any]:
         return toml.loads(read_text(path, toml.MOST_BYTES, ConfigError))
     except ConfigError as error:
         if there(path):
-            raise _damaged(str(path), error.what, error.got, "a TOML file of hil calibrate") from error
+            got = error.got or error.what
+            raise _damaged(str(path), "cannot be read", got, "a TOML file of hil calibrate") from error
         raise ConfigError(
             "no such calibration",
             where=str(path),

@@ -95,7 +95,7 @@ class SpikingBoard:
         watchdog_s: float = 60.0,
         session: int | None = None,
         expect: Expect | None = None,
-        provenance: Provenance = "real",
+        provenance: Provenance = "unknown",
     ) -> None:
         try:
             _check_names(reset, numbers)

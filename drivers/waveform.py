@@ -136,7 +136,7 @@ class Waveform:
 
     Args:
         generator, digitizer: opened drivers. settings: see WaveformSettings.
-        provenance: who really answers: "real", or "twin" when the bench is virtual.
+        provenance: who really answers: "real", or "twin" when the bench is virtual; whoever opened it knows.
         clock: seconds from any origin, for `stats`.
 
     Raises:
@@ -149,7 +149,7 @@ class Waveform:
         generator: Generator,
         digitizer: Digitizer,
         settings: WaveformSettings | None = None,
-        provenance: Provenance = "real",
+        provenance: Provenance = "unknown",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._generator, self._digitizer, self._clock = generator, digitizer, clock

@@ -80,13 +80,15 @@ class Comparison(Section):
 
 @dataclass(frozen=True)
 class Cell:
-    """One run to be. origin: the file that the names of other files in it are relative to."""
+    """One run to be. origin: the file that the names of other files in it are relative to. named: where modules of the user's
+    are found besides: the comparison and its base."""
 
     learner: str
     device: str
     experiment: Experiment
     folder: Path
     origin: Path
+    named: tuple[Path, ...] = ()
 
 
 def read(path: Path) -> Comparison:
@@ -117,7 +119,7 @@ def run(file: Comparison, path: Path, out: Path, console: Console, trusted: bool
         done = _finished(cell)
         try:
             if not done:
-                _train(cell, path)
+                _train(cell)
         except (Stopped, Interrupted) as error:
             error.todo = f"hil compare {path} --out {out}   (goes on where it stopped)"
             raise
@@ -148,7 +150,7 @@ def cells(file: Comparison, path: Path, out: Path) -> Iterator[Cell]:
             for learner, by in learners.items():
                 folder = out / "runs" / _slug(learner) / _slug(device) / f"seed-{seed}"
                 origin = path if on.settings() else base
-                yield Cell(learner, device, _experiment(file, base, path, by, on, seed), folder, origin)
+                yield Cell(learner, device, _experiment(file, base, path, by, on, seed), folder, origin, (path, base))
 
 
 def tables(standings: Standings) -> Iterator[Table]:
@@ -221,7 +223,7 @@ def _unharmed(out: Path, listed: Sequence[Cell]) -> None:
             )  # fmt: skip
 
 
-def _train(cell: Cell, path: Path) -> None:
+def _train(cell: Cell) -> None:
     """Start the run, or go on with it."""
     quiet = Console(quiet=True)
     folder = RunFolder(cell.folder)
@@ -232,11 +234,11 @@ def _train(cell: Cell, path: Path) -> None:
         folder = RunFolder.create(cell.folder)
         with folder.owned():
             write_atomic(folder.path / ASKED, dump(cell.experiment).encode())  # from here on the folder is known as this run's
-            bench, named = cell.experiment.device.bench, {"config.toml": [cell.origin, path]}
+            bench, named = cell.experiment.device.bench, {"config.toml": [cell.origin, *cell.named]}
             for name, payload in {} if bench is None else bench_files(bench, cell.origin).items():
                 write_atomic(folder.path / name, payload)
             if bench is not None:
-                named["bench.toml"] = [find(bench, cell.origin), cell.origin]
+                named["bench.toml"] = [find(bench, cell.origin), cell.origin, *cell.named]
             write_atomic(folder.path / modules.ORIGINS, modules.origins(named))
             folder.write_config(dump(cell.experiment))
             launch(folder, cell.origin, None, quiet)

@@ -152,7 +152,7 @@ def read_object(path: Path, most: int = MOST_TEXT_BYTES, error: type[HilError] =
     """The JSON object in a file. Raises: error: as of `read_text` and `loads`, or another kind of value."""
     value = loads(read_text(path, most, error), str(path), error)
     if not isinstance(value, dict):
-        raise error("a damaged file", where=str(path), got=type(value).__name__, allowed="a JSON object")
+        raise error("a damaged file", where=str(path), got=f"a {type(value).__name__}, not an object", allowed="JSON")
     return value
 
 
@@ -184,13 +184,21 @@ def written(file: int, payload: bytes) -> None:
         view = view[os.write(file, view) :]
 
 
-def append(path: Path, payload: bytes) -> None:
-    """`payload` at the end of a file, with the system when this returns; a part of it is taken back. Raises: OSError."""
+def append(path: Path, payload: bytes, durable: bool = False) -> None:
+    """`payload` at the end of a file; what is not written as a whole is taken back.
+
+    Args:
+        durable: it is on the disk when this returns; else with the system.
+    Raises:
+        OSError: it cannot be written, or this is no regular file.
+    """
     file = open_to_write(path, os.O_APPEND)
     try:
         before = os.fstat(file).st_size
         try:
             written(file, payload)
+            if durable:
+                os.fsync(file)
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(file, before)  # half a line is worse than none

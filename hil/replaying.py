@@ -269,8 +269,8 @@ def _node(recorded: Recorded, experiment: Experiment, order: Order) -> Node:
     found = reels(recorded.tape)
     facts = {**recorded.facts["facts"], "recorded": str(recorded.folder.path)}
     if [reel.name for reel in found] == [NODE]:
-        return Node(replay(found[0], order), None, _belief(recorded, experiment), facts, {})
-    return Node(None, ReplayChip(found, order), _belief(recorded, experiment), facts, {})
+        return Node(replay(found[0], order), None, _belief(recorded, experiment), facts, {}, provenance="replay")
+    return Node(None, ReplayChip(found, order), _belief(recorded, experiment), facts, {}, provenance="replay")
 
 
 def _belief(recorded: Recorded, experiment: Experiment) -> Twin | None:

@@ -26,7 +26,6 @@ from hil.files import (
     read_object,
     remove_tree,
     sweep,
-    synced,
     there,
     write_atomic,
 )
@@ -206,8 +205,7 @@ class RunFolder:
         """
         path = self.path / "metrics.jsonl"
         try:
-            append(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
-            synced(path)
+            append(path, "".join(json.dumps(line) + "\n" for line in lines).encode(), durable=True)
         except OSError as error:
             raise RunError(
                 f"cannot write: {error.strerror}", where=str(path), allowed="a regular file, and free space",

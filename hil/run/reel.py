@@ -56,7 +56,7 @@ COLUMNS = ROW.itemsize // 8
 LINE = struct.Struct("<" + f"{COLUMNS - 6}q" + "16s" * 3)  # the same; a field of ROW at a time takes ten times as long
 FLOAT, BITS, TERNARY = 0, 1, 2  # kind
 RESET, PROGRAM = 1, 2  # flags: what came between the shot before and this one
-PROVENANCES = ("real", "twin", "replay")
+PROVENANCES = ("real", "twin", "replay", "unknown")
 CHUNKS: Mapping[str, tuple[int, ...]] = {
     "input": (1 << 19,),
     "output": (1 << 19,),
