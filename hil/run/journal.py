@@ -32,6 +32,10 @@ COMMIT = re.compile(
     rb'\{"t":"[0-9T:.+-]{29}","kind":"commit","step":#,"epoch":#,"batch":#,"loss":-?#(?:\.\d+)?(?:e[+-]?\d+)?,"passes":#,'
     rb'"device_s":#\.\d+(,"faults":#)?\}\n?'.replace(b"#", WHOLE)
 )
+COMMITTED = ("step", "epoch", "batch", "loss", "passes", "device_s")
+COUNTS = ("step", "epoch", "batch", "passes", "faults", "epochs", "batches_per_epoch", "in_all")
+NUMBERS = (*COUNTS, "device_s", "accuracy")  # what is computed with, wherever it stands
+LARGEST = 1e18
 TAIL_BYTES = 1 << 16
 MOST_BYTES = 1 << 33  # some fifty million steps
 RETURNS = ("resume", "roll_back")  # what brings a run back to the step that they name
@@ -184,7 +188,15 @@ def _completed(file: int, line: bytes, written: int) -> None:
 def _torn_bytes(file: int) -> int:
     """How long the last line is if it has no end, else 0."""
     size = os.fstat(file).st_size
-    tail = os.pread(file, TAIL_BYTES, max(0, size - TAIL_BYTES))
+    tail = os.pread(file, COMMITTED = ("step", "epoch", "batch", "loss", "passes", "device_s")
+COUNTS = ("step", "epoch", "batch", "passes", "faults", "epochs", "batches_per_epoch", "in_all")
+NUMBERS = (*COUNTS, "device_s", "accuracy")  # what is computed with, wherever it stands
+LARGEST = 1e18
+TAIL_BYTES, max(0, size - COMMITTED = ("step", "epoch", "batch", "loss", "passes", "device_s")
+COUNTS = ("step", "epoch", "batch", "passes", "faults", "epochs", "batches_per_epoch", "in_all")
+NUMBERS = (*COUNTS, "device_s", "accuracy")  # what is computed with, wherever it stands
+LARGEST = 1e18
+TAIL_BYTES))
     return len(tail) - (tail.rfind(b"\n") + 1)
 
 
@@ -263,10 +275,24 @@ def _parsed(raw: bytes, number: int, wrong: list[tuple[int, str, bool]]) -> Reco
     except RunError as error:
         wrong.append((number, error.got, False))
         return None
-    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
-        wrong.append((number, "not an object with a kind", False))
+    why = _odd(record)
+    if why:
+        wrong.append((number, why, False))
         return None
-    return record
+    return record  # type: ignore[no-any-return]
+
+
+def _odd(record: object) -> str:
+    """Why nobody can go by what a line says, or ""."""
+    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+        return "not an object with a kind"
+    due = COMMITTED if record["kind"] == "commit" else ()
+    for name in (*due, *(name for name in NUMBERS if record.get(name) is not None)):
+        value = record.get(name)
+        if type(value) not in (int, float) or not abs(value) < LARGEST:  # NaN is not
+            return f"{name} = {str(value)[:40]}"
+    whole = [name for name in COUNTS if isinstance(record.get(name), float)]
+    return f"{whole[0]} = {record[whole[0]]}" if whole else ""
 
 
 def committed(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -66,6 +66,8 @@ CHUNKS: Mapping[str, tuple[int, ...]] = {
 DTYPES = {"input": "<f4", "output": "<f4", "spikes": "|u1", "index": "<i8"}
 WINDOW = 1 << 21  # values read at once
 DIGEST_BYTES = 16
+NUMERIC = (int, float)
+MOST_ITEMS = 1 << 50
 NO_KEY = bytes(DIGEST_BYTES)
 
 
@@ -106,11 +108,31 @@ def read_head(path: Path) -> Head:
             raise ValueError("a tape of another version of hil")
         spec = table.pop("spec")
         ports = {name: None if spec[name] is None else Port(**spec[name]) for name in ("inputs", "outputs", "params")}
-        return Head(Spec(**{**spec, **ports}), **table)
+        head = Head(Spec(**{**spec, **ports}), **table)
+        _check_kinds(head)
+        return head
     except RunError as error:
         raise damaged(path, error.got or error.what, "the file that hil wrote") from error
     except (ValueError, KeyError, TypeError, AttributeError, ContractError) as error:
         raise damaged(path, str(error) or repr(error), "the file that hil wrote") from error
+
+
+def _check_kinds(head: Head) -> None:
+    """Raises: ValueError: a value of another kind than hil writes."""
+    spec, lengths = head.spec, head.lengths
+    ports = [port for port in (spec.inputs, spec.outputs, spec.params) if port is not None]
+    good = (
+        all(isinstance(p.name, str) and isinstance(p.unit, str) and type(p.low) in NUMERIC and type(p.high) in NUMERIC for p in ports)
+        and all(p.size is None or (type(p.size) is int and p.size > 0) for p in ports)
+        and spec.inputs is not None and spec.outputs is not None
+        and isinstance(spec.temporal, bool) and spec.provenance in PROVENANCES and isinstance(head.streaming, bool)
+        and isinstance(head.made, dict) and isinstance(head.settings, str) and isinstance(head.sum, str)
+        and type(head.shots) is int and 0 <= head.shots < MOST_ITEMS
+        and isinstance(lengths, dict) and lengths.keys() == CHUNKS.keys() - {"index"}
+        and all(type(used) is int and 0 <= used < MOST_ITEMS for used in lengths.values())
+    )  # fmt: skip
+    if not good:
+        raise ValueError("a value of another kind")
 
 
 def settings_digest(text: str, params: bytes = b"") -> bytes:
