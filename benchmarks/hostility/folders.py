@@ -171,9 +171,8 @@ class Place:
                 yield "tracebacks", command
             if HIDDEN.search(said.replace("\r", "")):
                 yield "raw", command
-            if command in LOOKING or "--help" in command:
-                if any(mark.exists() for mark in marks):
-                    yield "imports_by_looking", command
+            if (command in LOOKING or "--help" in command) and any(mark.exists() for mark in marks):
+                yield "imports_by_looking", command
             for mark in marks:
                 mark.unlink(missing_ok=True)
             if _state(self.outside) != before:

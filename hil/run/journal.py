@@ -188,15 +188,7 @@ def _completed(file: int, line: bytes, written: int) -> None:
 def _torn_bytes(file: int) -> int:
     """How long the last line is if it has no end, else 0."""
     size = os.fstat(file).st_size
-    tail = os.pread(file, COMMITTED = ("step", "epoch", "batch", "loss", "passes", "device_s")
-COUNTS = ("step", "epoch", "batch", "passes", "faults", "epochs", "batches_per_epoch", "in_all")
-NUMBERS = (*COUNTS, "device_s", "accuracy")  # what is computed with, wherever it stands
-LARGEST = 1e18
-TAIL_BYTES, max(0, size - COMMITTED = ("step", "epoch", "batch", "loss", "passes", "device_s")
-COUNTS = ("step", "epoch", "batch", "passes", "faults", "epochs", "batches_per_epoch", "in_all")
-NUMBERS = (*COUNTS, "device_s", "accuracy")  # what is computed with, wherever it stands
-LARGEST = 1e18
-TAIL_BYTES))
+    tail = os.pread(file, TAIL_BYTES, max(0, size - TAIL_BYTES))
     return len(tail) - (tail.rfind(b"\n") + 1)
 
 

@@ -122,7 +122,8 @@ def _check_kinds(head: Head) -> None:
     spec, lengths = head.spec, head.lengths
     ports = [port for port in (spec.inputs, spec.outputs, spec.params) if port is not None]
     good = (
-        all(isinstance(p.name, str) and isinstance(p.unit, str) and type(p.low) in NUMERIC and type(p.high) in NUMERIC for p in ports)
+        all(isinstance(p.name, str) and isinstance(p.unit, str) for p in ports)
+        and all(type(p.low) in NUMERIC and type(p.high) in NUMERIC for p in ports)
         and all(p.size is None or (type(p.size) is int and p.size > 0) for p in ports)
         and spec.inputs is not None and spec.outputs is not None
         and isinstance(spec.temporal, bool) and spec.provenance in PROVENANCES and isinstance(head.streaming, bool)
