@@ -27,6 +27,7 @@ from hil.errors import HilError, RunError
 MOST_BYTES = 1 << 30  # of any one file that is read whole
 MOST_TEXT_BYTES = 1 << 28
 MOST_LINE_BYTES = 1 << 24
+MOST_HEADER_BYTES = 100_000_000  # as safetensors has it
 MEMORY_SHARE = 0.5  # of what is free, for one file of tensors: its bytes are there twice while they become tensors
 TEMPORARY = re.compile(r"\.[\w.-]+\.(?:json|jsonl|toml|html|safetensors)\.\d+\.part")  # as `write_atomic` names them
 KINDS = (
@@ -95,8 +96,21 @@ def there(path: Path) -> bool:
 
 
 def read_tensors(path: Path, error: type[HilError] = RunError) -> bytes:
-    """The bytes of a safetensors file. Raises: error: as of `read_bytes`; larger than the free memory allows."""
-    return read_bytes(path, int(MEMORY_SHARE * free_memory()), error)
+    """The bytes of a safetensors file, which must be as long as its header says before they are read.
+
+    Raises:
+        error: as of `read_bytes`; larger than the free memory allows, or of another length.
+    """
+    most = int(MEMORY_SHARE * free_memory())
+    with opened(path, error, most) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        length = int.from_bytes(stream.read(8), "little")
+        held = loads(stream.read(length), str(path), error) if 2 <= length <= min(MOST_HEADER_BYTES, size - 8) else None
+    parts = [part.get("data_offsets") for part in held.values() if isinstance(part, dict)] if isinstance(held, dict) else []
+    ends = [part[1] for part in parts if isinstance(part, list) and len(part) == 2 and isinstance(part[1], int)]
+    if not isinstance(held, dict) or size != 8 + length + max(ends, default=0):
+        raise error("a damaged file", where=str(path), got=f"{size:,} bytes", allowed="as many as its header says")
+    return read_bytes(path, most, error)
 
 
 def free_memory() -> int:

@@ -71,7 +71,7 @@ class VirtualBoard:
     def from_json(cls, text: str) -> VirtualBoard:
         """Raises: ConfigError: not such a description."""
         try:
-            table = dict(json.loads(text))
+            table = dict(loads(text, "virtual board", ConfigError))
             neuron = Neuron(**_known(Neuron, table.pop("neuron", {})))
             faults = tuple(dict(fault) for fault in table.pop("faults", ()))
             return cls(neuron, faults=faults, **_known(cls, table))

@@ -280,7 +280,7 @@ def _odd(record: object) -> str:
         return "not an object with a kind"
     due = COMMITTED if record["kind"] == "commit" else ()
     for name in (*due, *(name for name in NUMBERS if record.get(name) is not None)):
-        value = record.get(name)
+        value: Any = record.get(name)
         if type(value) not in (int, float) or not abs(value) < LARGEST:  # NaN is not
             return f"{name} = {str(value)[:40]}"
     whole = [name for name in COUNTS if isinstance(record.get(name), float)]
