@@ -63,10 +63,10 @@ class Opened:
     facts: dict[str, Any]
     resources: dict[str, str]
     guard: Guard | Unguarded
-    provenance: Provenance
     twin: Using | None = None
     patience: Patience = field(default_factory=Patience)
     instruments: Mapping[str, Instrument] = field(default_factory=dict)
+    provenance: Provenance = "unknown"
 
 
 class OnPlant:
@@ -225,7 +225,7 @@ def _direct(bench: DirectBench, where: str, wire: bool) -> Opened:
         )  # fmt: skip
     node = direct_node(bench, where)
     who = {NODE: node.who}
-    return Opened(node.device, None, node.facts, {}, Unguarded(), "twin", bench.twin, instruments=who)
+    return Opened(node.device, None, node.facts, {}, Unguarded(), bench.twin, instruments=who, provenance="twin")
 
 
 @contextmanager
@@ -255,7 +255,7 @@ def _open_board(bench: SpikingBench, where: str, run: Path | None, log: Path | N
         facts = {"bench": bench.name, **(bench.virtual or {})}
         found = {BOARD: Instrument(who.maker, who.model, who.serial, who.firmware)}
         origin = provenance_of(bench, found)
-        yield Opened(None, chip, facts, {BOARD: answered}, guard, origin, patience=patience, instruments=found)
+        yield Opened(None, chip, facts, {BOARD: answered}, guard, patience=patience, instruments=found, provenance=origin)
 
 
 def _guarded(bench: BenchFile | SpikingBench, resources: Sequence[str], run: Path | None, stack: ExitStack) -> Guard:
@@ -326,7 +326,7 @@ def _open_waveform(bench: BenchFile, where: str, run: Path | None, log: Path | N
             **({"use": bench.virtual.node.use, **bench.virtual.node.settings()} if bench.virtual else {}),
         }
         lines = {AWG: awg_line, SCOPE: scope_line}
-        yield Opened(device, None, facts, lines, guard, origin, bench.twin, patience, found)
+        yield Opened(device, None, facts, lines, guard, bench.twin, patience, found, origin)
 
 
 V = TypeVar("V", VirtualBench, VirtualBoard)
