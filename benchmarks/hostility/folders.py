@@ -78,7 +78,7 @@ patience_s = 0.3
 EVIL = "import pathlib\npathlib.Path(__file__).with_name('imported').touch()\nclass Thing:\n    pass\n"
 SHOWN = "x\x1b]52;c;ZXZpbA==\x07\x1b[2J\x9b31m\u202e[bold red]y[/] [link=file:///etc/passwd]z[/link] <script>alert(1)</script>"
 OTHERS: tuple[Any, ...] = (None, -1, 10**30, math.nan, -math.inf, True, SHOWN, [], [[]], {}, {"a": []}, 0.5, "")
-LIMIT_S = 60.0
+LIMIT_S = 30.0
 QUICK, QUICK_S, FULL = 150, 20.0, 2200
 GIB = 1 << 30
 LOOKING = (("status",), ("status", "--log"), ("report",), ("list", "runs"))
@@ -185,6 +185,8 @@ class Place:
         for name in names:
             for kind, change in self._kinds(name):
                 yield Trial(f"{name} {kind}", change, (*LOOKING, *resume, *use))
+        for kind, change in self._kinds("guardian.jsonl"):
+            yield Trial(f"guardian.jsonl {kind}", change, LOOKING[:2])
         taped = sorted(str(p.relative_to(self.taped)) for p in self.taped.rglob("*") if p.is_file() and "tape" in p.parts)
         for name in taped:
             for kind, change in self._kinds(name):
@@ -211,7 +213,7 @@ class Place:
         def put(make: Change) -> Change:
             def change(run: Path) -> None:
                 path = run / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
                 make(path)
 
             return change
