@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import threading
@@ -35,7 +36,7 @@ COMMIT = re.compile(
 COMMITTED = ("step", "epoch", "batch", "loss", "passes", "device_s")
 COUNTS = ("step", "epoch", "batch", "passes", "faults", "epochs", "batches_per_epoch", "in_all")
 NUMBERS = (*COUNTS, "device_s", "accuracy")  # what is computed with, wherever it stands
-LARGEST = 1e18
+LARGEST = 10**18  # of a count
 TAIL_BYTES = 1 << 16
 MOST_BYTES = 1 << 33  # some fifty million steps
 RETURNS = ("resume", "roll_back")  # what brings a run back to the step that they name
@@ -281,7 +282,7 @@ def _odd(record: object) -> str:
     due = COMMITTED if record["kind"] == "commit" else ()
     for name in (*due, *(name for name in NUMBERS if record.get(name) is not None)):
         value: Any = record.get(name)
-        if type(value) not in (int, float) or not abs(value) < LARGEST:  # NaN is not
+        if type(value) not in (int, float) or not (math.isfinite(value) if isinstance(value, float) else abs(value) < LARGEST):
             return f"{name} = {str(value)[:40]}"
     whole = [name for name in COUNTS if isinstance(record.get(name), float)]
     return f"{whole[0]} = {record[whole[0]]}" if whole else ""
