@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from hil.device import Device, Port, Provenance, Restorable, Spec
 from hil.errors import ConfigError, ContractError
+from hil.files import read_object, write_atomic
 
 FORMAT = 1
 NUMBERS = ("gain", "offset", "zero", "scale", "residual_rms")
@@ -35,7 +35,7 @@ class Calibration:
         gain, offset: input unit per logical unit, and input unit. zero, scale: of the reading, in the output unit.
         residual_rms: root mean square of the fit's residuals, in the output unit.
         input_unit, output_unit: of the device's ports; checked when it is applied.
-        provenance: what was measured: "real", "twin" or "replay".
+        provenance: what was measured.
         taken_at: ISO 8601 with time zone.
         serials: serial number by name of instrument.
     """
@@ -79,14 +79,9 @@ class Calibration:
         return (reading - self.zero) * (1.0 / self.scale)
 
     def save(self, path: Path) -> None:
-        """Write the file; an older one is replaced only by a complete one."""
+        """Write the file; an older one is replaced only by a complete one. Raises: RunError: it cannot be written."""
         table = {"format": FORMAT} | {f.name: getattr(self, f.name) for f in fields(self)} | {"serials": dict(self.serials)}
-        part = path.with_name(path.name + ".part")
-        with part.open("w") as file:
-            file.write(json.dumps(table, indent=2, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_atomic(path, (json.dumps(table, indent=2, allow_nan=False) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
@@ -96,10 +91,11 @@ class Calibration:
             ConfigError: missing, torn, altered beyond sense, or of another format.
         """
         try:
-            table: Any = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise _damaged("not a calibration file", str(error), "JSON as hil writes it", str(path)) from error
-        if not isinstance(table, dict) or table.pop("format", None) != FORMAT:
+            table: dict[str, Any] = read_object(path, error=ConfigError)
+        except ConfigError as error:
+            got = error.got or error.what
+            raise _damaged("not a calibration file", got, f'JSON with "format": {FORMAT}', str(path)) from error
+        if table.pop("format", None) != FORMAT:
             raise _damaged("not a calibration file of this format", "another object", f'"format": {FORMAT}', str(path))
         names = {f.name for f in fields(cls)}
         if set(table) != names:

@@ -97,7 +97,7 @@ class SpikingBoard:
         watchdog_s: float = 60.0,
         session: int | None = None,
         expect: Expect | None = None,
-        provenance: Provenance = "real",
+        provenance: Provenance = "unknown",
         care: Care | None = None,
     ) -> None:
         try:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ from zlib import crc32
 from drivers.frame_session import FrameLink
 from drivers.link import Link
 from hil.errors import DirtySession, HilError, RunError
+from hil.files import open_to_write
 from hil.telling import Background
 
 FORMAT = 1
@@ -72,7 +74,7 @@ class WireLog:
         self._disk = Background(f"transcript of {name}", LINES)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
+            self._file = os.fdopen(open_to_write(path, os.O_APPEND), "ab")
             self._size = self._file.tell()
         except OSError as error:
             raise self._unwritable(error) from error

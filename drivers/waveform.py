@@ -142,7 +142,7 @@ class Waveform:
 
     Args:
         generator, digitizer: opened drivers. settings: see WaveformSettings.
-        provenance: who really answers: "real", or "twin" when the bench is virtual.
+        provenance: who really answers: "real", or "twin" when the bench is virtual; whoever opened it knows.
         clock: seconds from any origin, for `stats`.
         care: when the instruments are asked what they hold, and what a change by another hand leads to.
 
@@ -158,7 +158,7 @@ class Waveform:
         generator: Generator,
         digitizer: Digitizer,
         settings: WaveformSettings | None = None,
-        provenance: Provenance = "real",
+        provenance: Provenance = "unknown",
         clock: Callable[[], float] = time.perf_counter,
         care: Care | None = None,
     ) -> None:

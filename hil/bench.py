@@ -30,7 +30,7 @@ from drivers.transcript import Transcribed, TranscribedFrames, WireLog
 from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
 from hil.config import Bench, BenchFile, DirectBench, InstrumentTable, PanelTable, SpikingBench, Using, VirtualTable
-from hil.device import Chip, Device, Spec
+from hil.device import Chip, Device, Provenance, Spec
 from hil.direct_bench import NODE, Unguarded, direct_node
 from hil.errors import ConfigError, Ended
 from hil.guardian.guard import Guard, guarded
@@ -46,6 +46,7 @@ from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWir
 from sim_devices.wiring import Cable
 
 AWG, SCOPE, BOARD = "awg", "scope", "board"
+SIMULATED = "SIM-"  # how serial numbers of simulated instruments begin
 LINGER_S = 5.0  # a virtual bench outlives a trainer that was killed, so that there is something to be made safe
 VIRTUAL_PATIENCE_S = 3.0  # a process that does not answer for so long is gone
 LINK_S = 5.0  # what a link may wait by itself, unless the file says otherwise
@@ -55,8 +56,9 @@ LINK_S = 5.0  # what a link may wait by itself, unless the file says otherwise
 class Opened:
     """device or chip: ready to drive. facts: of the node. resources: instrument -> who answered. twin: the belief.
 
-    instruments: the same who answered, as values. guard: who makes its outputs safe if this program cannot; `guard.beat` for
-    long work without the device. patience: of recovery. beware: what people must be told of the instruments.
+    provenance: by the bench file and by who answered. instruments: the same who answered, as values.
+    guard: who makes its outputs safe if this program cannot; `guard.beat` for long work without the device.
+    patience: of recovery. beware: what people must be told of the instruments.
     """
 
     device: Device | None
@@ -67,6 +69,7 @@ class Opened:
     twin: Using | None = None
     patience: Patience = field(default_factory=Patience)
     instruments: Mapping[str, Instrument] = field(default_factory=dict)
+    provenance: Provenance = "unknown"
     beware: tuple[str, ...] = ()
 
 
@@ -180,6 +183,18 @@ class OnBoard:
         return self._inner.verify()
 
 
+def provenance_of(bench: Bench, met: Mapping[str, Instrument] | None = None) -> Provenance:
+    """Who answers on `bench`, as far as it is known.
+
+    Args:
+        met: the instruments that answered; None or empty: none yet, and a file alone does not make a bench real.
+    """
+    if isinstance(bench, DirectBench) or bench.virtual is not None:
+        return "twin"
+    simulated = any(who.serial.startswith(SIMULATED) for who in (met or {}).values())  # of a virtual bench served elsewhere
+    return "twin" if simulated else "real" if met else "unknown"
+
+
 def ended(what: str, words: str) -> Ended:
     return Ended(
         f"the process of the {what} is over", where=what, got=f"its last words:\n{words}" if words else "",
@@ -216,7 +231,8 @@ def _direct(bench: DirectBench, where: str, wire: bool) -> Opened:
             todo="remove wire from [train]",
         )  # fmt: skip
     node = direct_node(bench, where)
-    return Opened(node.device, None, node.facts, {}, Unguarded(), bench.twin, instruments={NODE: node.who})
+    who = {NODE: node.who}
+    return Opened(node.device, None, node.facts, {}, Unguarded(), bench.twin, instruments=who, provenance="twin")
 
 
 @contextmanager
@@ -251,7 +267,8 @@ def _open_board(bench: SpikingBench, where: str, run: Path | None, log: Path | N
         chip: Chip = OnBoard(opened, served) if served else opened
         facts = {"bench": bench.name, **(bench.virtual or {})}
         found = {BOARD: Instrument(who.maker, who.model, who.serial, who.firmware)}
-        yield Opened(None, chip, facts, {BOARD: answered}, guard, patience=patience, instruments=found)
+        origin = provenance_of(bench, found)
+        yield Opened(None, chip, facts, {BOARD: answered}, guard, patience=patience, instruments=found, provenance=origin)
 
 
 def _guarded(bench: BenchFile | SpikingBench, resources: Sequence[str], run: Path | None, stack: ExitStack) -> Guard:
@@ -320,16 +337,18 @@ def _open_waveform(bench: BenchFile, where: str, run: Path | None, log: Path | N
         stack.push(guard.leaving(generator.close))
         guard.watch(in_order([_safe_state(generator, f"{where}: [awg]")], bench.safe.order))
         digitizer, scope_line, scope_who = _instrument(bench.scope, addresses[SCOPE], f"{where}: [scope]", guard, stack, log)
+        found = {AWG: awg_who, SCOPE: scope_who}
+        origin = provenance_of(bench, found)
         with blaming(place):
-            waveform = Waveform(generator, digitizer, settings, "twin" if served else "real", care=care)
+            waveform = Waveform(generator, digitizer, settings, origin, care=care)
         stack.push(guard.leaving(waveform.close))
         device: Device = OnPlant(waveform, served) if served else waveform
         facts = {
             "bench": bench.name,
             **({"use": bench.virtual.node.use, **bench.virtual.node.settings()} if bench.virtual else {}),
         }
-        lines, found = {AWG: awg_line, SCOPE: scope_line}, {AWG: awg_who, SCOPE: scope_who}
-        yield Opened(device, None, facts, lines, guard, bench.twin, patience, found, waveform.notes)
+        lines = {AWG: awg_line, SCOPE: scope_line}
+        yield Opened(device, None, facts, lines, guard, bench.twin, patience, found, origin, waveform.notes)
 
 
 V = TypeVar("V", VirtualBench, VirtualBoard)

@@ -32,10 +32,10 @@ from calibration.sequence import Found, Procedure, Subject, calibrated
 from calibration.step import Estimate, Step
 from calibration.twin_fit import network_of
 from calibration.validity import Difference, aged, instruments_differ, settings_differ
-from hil.bench import Opened, open_bench
+from hil.bench import Opened, open_bench, provenance_of
 from hil.certified import age_of, max_age_s, settings_of
 from hil.config import Bench, Using, find, read_bench
-from hil.device import Device, Provenance
+from hil.device import Device, Provenance, answered
 from hil.errors import (
     ConfigError,
     GuardianLost,
@@ -74,7 +74,7 @@ class Findings:
 
     steps: list[Step] = field(default_factory=list)
     instruments: Mapping[str, Instrument] = field(default_factory=dict)
-    provenance: Provenance = "real"
+    provenance: Provenance = "unknown"
     twin: Model | None = None
 
 
@@ -88,7 +88,7 @@ def calibrate(path: Path, out: Path, seed: int, console: Console) -> Path:
     bench, where = read_bench(path), str(path)
     procedures, settings = sequence(bench, where), settings_of(bench, where)
     belief = _belief(bench, where)
-    taken_at, found = datetime.now().astimezone().isoformat(timespec="seconds"), Findings()
+    taken_at, found = datetime.now().astimezone().isoformat(timespec="seconds"), Findings(provenance=provenance_of(bench))
     with _ending(path, found), Stopping() as stopping, closing(_steps(bench, where, procedures, seed, found, console)) as steps:
         for step in steps:
             found.steps.append(step)
@@ -206,7 +206,8 @@ def _steps(
                 "a board of neurons has no steps that hil calibrate could do", where=where, got=bench.shape,
                 allowed=", ".join(SEQUENCES), outputs=OFF, todo="calibrate a bench with one node",
             )  # fmt: skip
-        found.instruments, found.provenance = opened.instruments, device.spec.provenance
+        found.instruments = opened.instruments
+        found.provenance = answered(opened.provenance, device.spec.provenance)
         belief = None if opened.twin is None else twin_of(opened.twin.use, opened.twin.settings(), f"{where}: [twin]")
         fittable = _fittable(belief)
         if belief is not None and fittable is None:

@@ -25,8 +25,10 @@ from typing import Any
 from calibration.certificate import Certificate, Instrument
 from calibration.validity import Difference, age_s, aged, instruments_differ, settings_differ, span
 from drivers.waveform import WaveformSettings
+from hil import toml
 from hil.config import Bench, CalibrationTable, InstrumentTable, Using, find, read_bench
 from hil.errors import ConfigError, WrongInstrument
+from hil.files import read_bytes
 from hil.hints import quoted
 from hil.naming import UNTOUCHED, arguments, resolve
 from hil.units import quantity
@@ -144,8 +146,8 @@ def bench_files(name: str, near: Path) -> dict[str, bytes]:
     """
     path = find(name, near)
     use = read_bench(path).calibration.use
-    kept = {"bench.toml": path.read_bytes()}
-    return kept if use is None else {**kept, FILE: find(use, path).read_bytes()}
+    kept = {"bench.toml": read_bytes(path, toml.MOST_BYTES, ConfigError)}
+    return kept if use is None else {**kept, FILE: read_bytes(find(use, path), toml.MOST_BYTES, ConfigError)}
 
 
 def age_of(certificate: Certificate) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,11 +18,12 @@ from typing import Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import Parameter, validators
-from rich.console import Console
 from rich.table import Table
 
+from hil import modules
 from hil.errors import ConfigError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
 from hil.hints import quoted
+from hil.terminal import Terminal
 
 app = cyclopts.App(
     name="hil",
@@ -35,7 +35,10 @@ NEXT = (
     ("hil compare experiments/compare_digits.toml", "which learner suits this node?"),
     ("hil serve benches/mzm_awg_scope.toml", "open the same bench from your own scripts"),
 )
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+out = Terminal(width=None if sys.stdout.isatty() else 160)
+
+
+Trust = Annotated[bool, Parameter(name="--trust", negative=())]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; every expected error is printed, none is a traceback."""
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors = Terminal(stderr=True, soft_wrap=True)
+    modules.begin()
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.CycloptsError as error:
@@ -116,16 +120,19 @@ def train(
     wire
         Keep what is said to every instrument in wire/ in the run folder; the same as --set train.wire=true.
     """
-    from hil.config import dump, read_experiment
+    from hil.config import dump, find, read_experiment
     from hil.files import write_atomic
     from hil.run.folder import RunFolder
 
     chosen = read_experiment(experiment, (*set, *["train.record=true"] * record, *["train.wire=true"] * wire))
     kept = {}
+    named = {"config.toml": [experiment]}
     if chosen.device.bench is not None:
         from hil.certified import bench_files
 
         kept = bench_files(chosen.device.bench, experiment)
+        named["bench.toml"] = [find(chosen.device.bench, experiment), experiment]
+    kept[modules.ORIGINS] = modules.origins(named)
     folder = RunFolder.create(run or _fresh(chosen.name or experiment.stem))
     with folder.owned():
         try:
@@ -136,7 +143,7 @@ def train(
         except (HilError, KeyboardInterrupt) as error:
             noted = (folder.path / "journal.jsonl").exists() and not isinstance(error, Refused)
             if not noted and not any(folder.checkpoints.glob("*")):
-                shutil.rmtree(folder.path, ignore_errors=True)  # nothing ran: leave no empty folder behind
+                folder.discard()  # nothing ran: leave no empty folder behind
             raise
 
 
@@ -170,7 +177,7 @@ def search(
             summary = start(search, folder, out, cluster)
         except Refused:
             if not (folder.path / "evaluations.jsonl").exists():
-                shutil.rmtree(folder.path, ignore_errors=True)  # nothing ran: leave no empty folder behind
+                folder.discard()  # nothing ran: leave no empty folder behind
             raise
         _searched(folder, summary)
 
@@ -196,6 +203,7 @@ def resume(
     from_: Annotated[Path | None, Parameter(name="--from")] = None,
     changed: Annotated[bool, Parameter(name="--changed", negative=())] = False,
     cluster: Annotated[str | None, Parameter(name="--cluster")] = None,
+    trust: Trust = False,
 ) -> None:
     """Go on with an interrupted, faulted or killed run, from its newest checkpoint, or with a search, from its history; finish
     what a finished one lacks.
@@ -210,11 +218,15 @@ def resume(
         The changes made in the run's config.toml or bench.toml since are meant.
     cluster
         For a search: as of hil search.
+    trust
+        The folder may be executed although it is another user's, or others may write to it.
     """
     from hil import launch
     from hil.run import condition
     from hil.run.folder import RunFolder
+    from hil.trust import check as trusted
 
+    trusted(run, trust)
     if (run / "search.toml").is_file():
         from hil.searching import carry_on
 
@@ -265,6 +277,7 @@ def use(
     rounds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 10,
     split: Literal["validation", "test"] = "validation",
     sentinel: bool = True,
+    trust: Trust = False,
 ) -> None:
     """Put a finished run's network to use: its best weights, frozen, through its device, round after round; the sentinel of its
     [sentinel] table looks in between. Nothing in the run folder changes.
@@ -279,9 +292,13 @@ def use(
         Which examples.
     sentinel
         --no-sentinel: let the node drift.
+    trust
+        As of hil resume.
     """
+    from hil.trust import check as trusted
     from hil.using import in_use
 
+    trusted(run, trust)
     for found in in_use(run, rounds, sentinel, split, out):
         out.print(f" round {found.number:>3}   {split} {found.accuracy:.1%}", markup=False)
 
@@ -293,6 +310,7 @@ def replay(
     *,
     set: Annotated[tuple[str, ...], Parameter(name="--set", consume_multiple=True, negative=())] = (),
     run_: Annotated[Path | None, Parameter(name="--run")] = None,
+    trust: Trust = False,
 ) -> None:
     """Repeat a recorded run from its tape, without any bench, and say whether every number is the same.
 
@@ -304,9 +322,13 @@ def replay(
         section.key=value: train another learner on the recorded answers instead, where its inputs were recorded.
     run_
         A folder to keep the repetition in; by default it is gone afterwards.
+    trust
+        As of hil resume.
     """
     from hil.replaying import repeat
+    from hil.trust import check as trusted
 
+    trusted(run, trust)
     out.print(repeat(run, set, run_, out), soft_wrap=True, markup=False)
 
 
@@ -358,7 +380,7 @@ def status(run: Path | None = None, /, *, log: Annotated[bool, Parameter(name="-
 
 
 @app.command
-def compare(comparison: Path, /, *, out_: Annotated[Path | None, Parameter(name="--out")] = None) -> None:
+def compare(comparison: Path, /, *, out_: Annotated[Path | None, Parameter(name="--out")] = None, trust: Trust = False) -> None:
     """Train several learners on several devices with several seeds, on equal terms, and say which is better, if any is.
 
     Finished runs are not repeated: give the same command again after an interruption.
@@ -369,12 +391,14 @@ def compare(comparison: Path, /, *, out_: Annotated[Path | None, Parameter(name=
         The comparison file, see hil/comparison.py.
     out_
         The folder of the results; compare/<name> by default.
+    trust
+        As of hil resume, for runs that were begun in that folder.
     """
     from hil import comparison as comparing
 
     file = comparing.read(comparison)
     target = out_ or Path("compare") / (file.name or comparison.stem)
-    standings = comparing.run(file, comparison, target, out)
+    standings = comparing.run(file, comparison, target, out, trust)
     for table in comparing.tables(standings):
         out.print(table)
         out.print()
@@ -478,7 +502,9 @@ def _parameters(settings: Any) -> Mapping[str, inspect.Parameter]:
 
 def _fresh(name: str) -> Path:
     """A run folder that does not exist yet, in runs/ whatever the name holds."""
+    from hil.files import there
+
     slug = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:100] or "run"
     stem = Path("runs") / f"{slug}-{datetime.now():%Y%m%d-%H%M%S}"
     tries = (stem if n == 0 else stem.with_name(f"{stem.name}-{n}") for n in range(1000))
-    return next(path for path in tries if not path.exists())
+    return next(path for path in tries if not there(path))

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import copy
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +32,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
+from hil import modules, trust
 from hil.certified import bench_files
 from hil.config import Experiment, Section, checked, dump, find, override, read_toml
 from hil.errors import ConfigError, Interrupted, RunError, Stopped
 from hil.experiment import checked_settings, dataset
-from hil.files import write_atomic
+from hil.files import read_text, there, write_atomic
 from hil.hints import quoted
 from hil.launch import launch
 from hil.naming import UNTOUCHED
@@ -47,6 +47,7 @@ from hil.report.standings import Outcome, Row, Standings
 from hil.run.condition import inspect, plan
 from hil.run.folder import RunFolder
 
+RESULTS = ("table.json", "compare.html")
 ASKED = "asked.toml"  # beside config.toml, which the run completes with what it measured
 
 
@@ -80,13 +81,15 @@ class Comparison(Section):
 
 @dataclass(frozen=True)
 class Cell:
-    """One run to be. origin: the file that the names of other files in it are relative to."""
+    """One run to be. origin: the file that the names of other files in it are relative to. named: where modules of the user's
+    are found besides: the comparison and its base."""
 
     learner: str
     device: str
     experiment: Experiment
     folder: Path
     origin: Path
+    named: tuple[Path, ...] = ()
 
 
 def read(path: Path) -> Comparison:
@@ -94,16 +97,20 @@ def read(path: Path) -> Comparison:
     return checked(Comparison, read_toml(path), str(path))
 
 
-def run(file: Comparison, path: Path, out: Path, console: Console) -> Standings:
+def run(file: Comparison, path: Path, out: Path, console: Console, trusted: bool = False) -> Standings:
     """Make the runs that are missing in `out`, write table.json and compare.html there, and return what they show.
 
     Args:
-        path: of the comparison file.
+        path: of the comparison file. trusted: see hil/trust.py, for runs that were begun.
     Raises:
         Refused: before anything runs. Stopped, Interrupted: as of hil train; the same command goes on.
     """
+    modules.also(path, find(file.base, path))
     listed = list(cells(file, path, out))
+    _unharmed(out, listed)
     for cell in listed:
+        if there(cell.folder):
+            trust.check(cell.folder, trusted)
         checked_settings(cell.experiment, f"{path} ({cell.learner} on {cell.device})")
         _fits(cell)
     data = dataset(listed[0].experiment)
@@ -144,7 +151,7 @@ def cells(file: Comparison, path: Path, out: Path) -> Iterator[Cell]:
             for learner, by in learners.items():
                 folder = out / "runs" / _slug(learner) / _slug(device) / f"seed-{seed}"
                 origin = path if on.settings() else base
-                yield Cell(learner, device, _experiment(file, base, path, by, on, seed), folder, origin)
+                yield Cell(learner, device, _experiment(file, base, path, by, on, seed), folder, origin, (path, base))
 
 
 def tables(standings: Standings) -> Iterator[Table]:
@@ -193,7 +200,7 @@ def _slug(name: str) -> str:
 def _fits(cell: Cell) -> None:
     """Refuse a folder whose run was asked for with other settings."""
     asked = cell.folder / ASKED
-    if asked.is_file() and asked.read_text() != dump(cell.experiment):
+    if there(asked) and read_text(asked) != dump(cell.experiment):
         raise RunError(
             "this run was made with other settings", where=str(cell.folder), got=f"another {ASKED}",
             allowed="runs of the same comparison", outputs=UNTOUCHED, todo="choose another --out, or remove that folder",
@@ -201,10 +208,20 @@ def _fits(cell: Cell) -> None:
 
 
 def _finished(cell: Cell) -> bool:
-    if not (cell.folder / ASKED).is_file():
+    if not there(cell.folder / ASKED):
         return False
     found = inspect(cell.folder, verify=False)
     return found.status == "done" and not found.lacking
+
+
+def _unharmed(out: Path, listed: Sequence[Cell]) -> None:
+    """Refuse a folder with results that no comparison of ours wrote. Raises: RunError."""
+    for name in RESULTS:
+        if there(out / name) and not any(there(cell.folder / ASKED) for cell in listed):
+            raise RunError(
+                "this file would be overwritten", where=str(out / name), got="a folder without a run of this comparison",
+                allowed="a new or empty folder, or that of the same comparison", outputs=UNTOUCHED, todo="choose another --out",
+            )  # fmt: skip
 
 
 def _train(cell: Cell) -> None:
@@ -212,16 +229,20 @@ def _train(cell: Cell) -> None:
     quiet = Console(quiet=True)
     folder = RunFolder(cell.folder)
     if not any(folder.checkpoints.glob("step-*")):
-        if cell.folder.exists():
+        if there(cell.folder / ASKED):
             with folder.owned():  # by nobody else
-                shutil.rmtree(cell.folder)  # nothing was committed
+                folder.clear()  # nothing was committed
         folder = RunFolder.create(cell.folder)
-        bench = cell.experiment.device.bench
-        for name, payload in {} if bench is None else bench_files(bench, cell.origin).items():
-            write_atomic(folder.path / name, payload)
-        folder.config.write_text(dump(cell.experiment))
-        write_atomic(folder.path / ASKED, dump(cell.experiment).encode())
-        launch(folder, cell.origin, None, quiet)
+        with folder.owned():
+            write_atomic(folder.path / ASKED, dump(cell.experiment).encode())  # from here on the folder is known as this run's
+            bench, named = cell.experiment.device.bench, {"config.toml": [cell.origin, *cell.named]}
+            for name, payload in {} if bench is None else bench_files(bench, cell.origin).items():
+                write_atomic(folder.path / name, payload)
+            if bench is not None:
+                named["bench.toml"] = [find(bench, cell.origin), cell.origin, *cell.named]
+            write_atomic(folder.path / modules.ORIGINS, modules.origins(named))
+            folder.write_config(dump(cell.experiment))
+            launch(folder, cell.origin, None, quiet)
     else:
         with folder.owned():
             launch(folder, folder.config, plan(inspect(folder.path)).start, quiet)

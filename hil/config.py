@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hil import toml
 from hil.errors import ConfigError
-from hil.files import read_text
+from hil.files import read_text, there
 from hil.naming import KINDS, UNTOUCHED, shortened, unknown
 
 M = TypeVar("M", bound=BaseModel)
@@ -320,9 +320,9 @@ Bench = BenchFile | SpikingBench | DirectBench
 def read_toml(path: Path) -> dict[str, Any]:
     """Raises: ConfigError: no such file, or not TOML; the message gives the line."""
     try:
-        return toml.loads(read_text(path, error=ConfigError))
+        return toml.loads(read_text(path, toml.MOST_BYTES, ConfigError))
     except ConfigError as error:
-        if os.path.lexists(path):
+        if there(path):
             error.outputs, error.todo = UNTOUCHED, error.todo or "give the path of a TOML file that you may read"
             raise
         near = difflib.get_close_matches(

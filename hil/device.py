@@ -16,7 +16,18 @@ from torch import Tensor
 
 from hil.errors import ContractError, OutOfRange
 
-Provenance = Literal["real", "twin", "replay"]
+Provenance = Literal["real", "twin", "replay", "unknown"]
+
+
+def answered(told: Provenance, said: Provenance) -> Provenance:
+    """Who answers, by who opened it (told) and by the device itself (said).
+
+    A twin or a recording is one whoever says so; hardware it is if both do; whatever else is not known.
+    """
+    for kind in ("replay", "twin"):
+        if kind in (told, said):
+            return kind
+    return "real" if told == said == "real" else "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +127,14 @@ class Spec:
         inputs, outputs: the ports.
         params: what can be programmed on the device; None for a fixed node.
         temporal: x is (time, batch, n), and state lives in the device until `reset()`.
-        provenance: who answers. Every result carries it.
+        provenance: who answers. Every result carries it; "unknown" until whoever opened the device says so.
     """
 
     inputs: Port
     outputs: Port
     params: Port | None = None
     temporal: bool = False
-    provenance: Provenance = "real"
+    provenance: Provenance = "unknown"
 
 
 class Device(Protocol):

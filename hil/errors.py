@@ -41,12 +41,15 @@
     ├── GuardianLost                 nobody would make the outputs safe if this program died; nothing more is sent
     └── UnsafeOutputs                outputs could not be verified safe: the loudest one
 
+What stands in a message may come from outside, so whatever a terminal would obey is shown as an escape (hil/plain.py).
 A message answers five questions, each a keyword of the constructor: *where*, what was *got*, what is *allowed*, in which
 state the *outputs* are, and what to do (*todo*). Foreign exceptions become one of these in the two Link files and
 nowhere else.
 """
 
 from __future__ import annotations
+
+from hil.plain import plain
 
 
 class HilError(Exception):
@@ -76,7 +79,7 @@ class HilError(Exception):
             lines.append(f"Outputs: {self.outputs}.")
         if self.todo:
             lines.append(f"Next: {self.todo}.")
-        return "\n".join(lines)
+        return plain("\n".join(lines))
 
 
 class Refused(HilError):

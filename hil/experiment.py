@@ -23,7 +23,7 @@ from hil.architecture import closing, largest, on_chip, on_node, synapses
 from hil.chance import generator
 from hil.config import Experiment, default_threads
 from hil.data import Dataset, load, subset
-from hil.device import Device, Port
+from hil.device import Device, Port, answered
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
 from hil.learner import Learner
@@ -209,7 +209,7 @@ def built(
         plan = Plan(experiment.seed, table.epochs, table.batch, table.schedule, table.budget_passes, experiment.data.shift)
         placed = accelerator.moved(data, on)
         training = Training(wired.net, learner, optimizer, placed, plan, wired.devices(), tape, wired.sentinel)
-        provenance = training.devices[0].spec.provenance
+        provenance = answered(node.provenance, training.devices[0].spec.provenance)
         labels = Labels(experiment.name or where.stem, provenance, node.facts, node.resources)
         widths = flat_widths(chain, data.train.x.shape[1])[1:-1]
         needs = "" if tape is None else _needs(training, widths, int(getattr(settings, "time_steps", 1)), tape)

@@ -6,8 +6,6 @@ What happens is told three times: to the user (the error), to the journal (a lin
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tomllib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,9 +15,11 @@ from typing import Any, Self
 
 from rich.console import Console
 
-from hil.config import AlarmTable, Experiment, dump, read_experiment
+from hil import toml
+from hil.config import AlarmTable, Experiment, checked, dump, read_experiment, read_toml
 from hil.errors import HilError, Interrupted, Refused, RunError, Stopped, Unrepeatable, UnsafeOutputs
 from hil.experiment import Built, built
+from hil.files import remove_tree
 from hil.hints import quoted
 from hil.naming import located
 from hil.report import render
@@ -54,7 +54,7 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
         done = folder.read_json(FILE).get("status") == "done"
         folder.sweep()
         if saved is None:
-            shutil.rmtree(folder.path / "tape", ignore_errors=True)  # of a run that is made again from its beginning
+            remove_tree(folder.path / "tape")  # of a run that is made again from its beginning
 
         told = _Told(folder, console)
         with Alarms(_settings(experiment.alarm, origin), str(folder.path), folder.note) as alarms:
@@ -136,22 +136,23 @@ def _begun(
         if made.transfer is not None:
             folder.write_json("diagnostics.json", made.first_diagnostics())
         session.begin()
-    if saved is None or "decode" not in tomllib.loads(folder.config.read_text()):
+    if saved is None or "decode" not in read_toml(folder.config):
         folder.write_config(dump(made.experiment))  # after the checkpoint, which has to be there if nothing is measured again
     return session
 
 
 def _with_decode(experiment: Experiment, saved: Checkpoint) -> Experiment:
     """A run that was killed before it wrote down what it had measured has it in its first checkpoint."""
-    decode = (saved.facts.get("experiment") or {}).get("decode")
+    then = saved.facts.get("experiment")
+    decode = then.get("decode") if isinstance(then, dict) else None
     if experiment.decode is not None or decode is None:
         return experiment
-    return Experiment.model_validate({**experiment.model_dump(exclude_none=True), "decode": decode})
+    return checked(Experiment, {**experiment.model_dump(exclude_none=True), "decode": decode}, "checkpoint")
 
 
 def _terms(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     """What a checkpoint remembers of the files that it was made under."""
-    terms: dict[str, Any] = {"experiment": tomllib.loads(dump(experiment))}
+    terms: dict[str, Any] = {"experiment": toml.loads(dump(experiment))}
     copy = folder.path / "bench.toml"
     if experiment.device.bench is not None and copy.is_file():
         terms["bench_sha256"] = bench_sha256(folder.path)

@@ -7,7 +7,6 @@ v_pi = "3.5 V"               the parameter v_pi_v, its unit stated by its name
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import math
 import sys
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hil.errors import ConfigError, Refused, RunError
+from hil.modules import imported
 from hil.units import quantity, suffix_of
 
 UNTOUCHED = "untouched; nothing was opened"
@@ -36,11 +36,11 @@ def resolve(use: str, where: str, short: Mapping[str, str] = {}) -> Any:
             todo=f'did you mean "{hint}"?' if hint else "choose one of these",
         )  # fmt: skip
     try:
-        return getattr(importlib.import_module(module), name)
+        return getattr(imported(module, where), name)
     except Exception as error:  # a foreign module may fail in any way while it is imported
         raise ConfigError(
             f'cannot import "{path}"', where=where, got=f"{type(error).__name__}: {error}",
-            allowed="module:Class, importable from here", outputs=UNTOUCHED,
+            allowed="module:Class: installed, beside the file that names it, or in the working directory", outputs=UNTOUCHED,
             todo="check the spelling, that the package is installed, and that the module can be imported by itself",
         ) from error  # fmt: skip
 

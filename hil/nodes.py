@@ -10,7 +10,7 @@ from typing import Any
 
 from calibration.steering import Follow, unfollowed
 from hil.config import Experiment, dump, find, read_bench
-from hil.device import Attentive, Chip, Device, Following, Recoverable
+from hil.device import Attentive, Chip, Device, Following, Provenance, Recoverable
 from hil.errors import ConfigError
 from hil.naming import UNTOUCHED, arguments, construct, keeps, resolve
 from hil.run.recovery import Ladder, Patience, Told
@@ -39,8 +39,8 @@ class Node:
 
     twin: the differentiable belief about a device, for references and reports. facts: for results. resources: instrument -> who
     answered; empty if nothing left this process. patience: with its faults. beat: a sign of life, for long pauses. settings: of
-    the bench, whole, as text. beware: what must be told about its calibration. follow: moves the levels that the device adds.
-    attend: see hil.device.Attentive.
+    the bench, whole, as text. beware: what must be told about its calibration.
+    provenance: who answers, by who opened it. follow: moves the levels that the device adds. attend: see hil.device.Attentive.
     rest: outputs off at once, because of an error or None, before anything is written down; the device is closed with it.
     """
 
@@ -53,6 +53,7 @@ class Node:
     beat: Callable[[], None] = lambda: None
     settings: str = ""
     beware: tuple[str, ...] = ()
+    provenance: Provenance = "unknown"
     follow: Follow = unfollowed
     attend: Callable[[], None] = unattended
     rest: Callable[[BaseException | None], None] = lambda error: None
@@ -76,7 +77,7 @@ def opened_node(experiment: Experiment, where: Path, bench_copy: Path | None, ru
         )  # fmt: skip
     if table.use is not None:
         twin = twin_of(table.use, table.settings(), place)
-        return Node(Simulated(twin, experiment.seed), None, twin, {"use": table.use, **table.settings()}, {})
+        return Node(Simulated(twin, experiment.seed), None, twin, {"use": table.use, **table.settings()}, {}, provenance="twin")
     if table.chip is not None:
         chip = _chip(table.chip, table.settings(), experiment.seed, place)
         stack.callback(chip.close)
@@ -101,8 +102,8 @@ def _bench_node(path: Path, kept: bool, run: Path | None, wire: bool, stack: Exi
     follow = opened.device.follow if isinstance(opened.device, Following) else unfollowed
     attend = opened.device.attend if isinstance(opened.device, Attentive) else unattended
     return Node(
-        opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware, follow, attend,
-        opened.guard.rest,
+        opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware,
+        provenance=opened.provenance, follow=follow, attend=attend, rest=opened.guard.rest,
     )  # fmt: skip
 
 
@@ -119,6 +120,8 @@ def resilient_node(node: Node, told: Told) -> Node:
 def twin_of(use: str, settings: dict[str, Any], where: str) -> Twin:
     """Build a twin from a table of a file."""
     made = resolve(use, where, TWINS)
+    if isinstance(settings.get("of"), str):
+        resolve(settings["of"], where)  # a twin on top of another: that may be a class of the user's too
     twin: Twin = construct(made, arguments(made, settings, where), where)
     keeps(twin, ("spec", "rest", "respond", "ideal"), "a Twin", use, where)
     return twin

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from hil import modules
 from hil.certified import bench_files, certified
 from hil.config import checked, dump, find, read_bench, read_experiment, read_toml
 from hil.data import Dataset
@@ -71,11 +72,15 @@ def start(path: Path, folder: RunFolder, console: Console, cluster: str | None =
     """
     file = read_search(path)
     experiment, base = base_experiment(file, path)
+    modules.also(path, base)
+    named = {name: [base, path] for name in ("config.toml", SEARCH)}
     if file.bench is not None and file.bench.device.bench is not None:
         bench = find(file.bench.device.bench, path)
         certified(read_bench(bench), bench)  # in order now, or refused: the copy is used as one that was
         for name, payload in bench_files(str(bench), path).items():
             write_atomic(folder.path / name, payload)
+        named["bench.toml"] = [bench, path]
+    write_atomic(folder.path / modules.ORIGINS, modules.origins(named))
     experiment = completed(file, experiment, base)
     folder.write_config(dump(experiment))
     write_atomic(folder.path / SEARCH, dump(file).encode())

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import math
 import os
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,11 +19,13 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from hil import toml
 from hil.architecture import synapses
 from hil.config import Experiment, checked, dump
 from hil.data import Dataset
 from hil.errors import ConfigError
 from hil.experiment import LEARNERS, Built, built, dataset, elsewhere, optimiser
+from hil.files import loads
 from hil.learners.adfa import ADFA, ADFASettings, read_feedback
 from hil.naming import UNTOUCHED, resolve
 from hil.nodes import twin_of
@@ -63,11 +64,11 @@ class Workshop:
     @classmethod
     def of(cls, text: str) -> Workshop:
         """The inverse of `text`."""
-        table = json.loads(text)
+        table = loads(text, "a search")
         copy = table["bench_copy"]
         return cls(
-            checked(SearchFile, tomllib.loads(table["search"]), table["origin"]),
-            checked(Experiment, tomllib.loads(table["experiment"]), table["origin"]),
+            checked(SearchFile, toml.loads(table["search"]), table["origin"]),
+            checked(Experiment, toml.loads(table["experiment"]), table["origin"]),
             Path(table["origin"]),
             None if copy is None else Path(copy),
         )
@@ -255,7 +256,7 @@ def work(text: str, jobs: str) -> str:
 @lru_cache(maxsize=2)
 def _trainer(text: str) -> Trainer:
     """A worker trains many chunks of one search: data are read once."""
-    place: Place = json.loads(text)["place"]
+    place: Place = loads(text, "a search")["place"]
     return Workshop.of(text).trainer(place)
 
 

@@ -24,11 +24,12 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from hil import child
 from hil.errors import HilError, OpenFailed, Refused
+from hil.files import loads
 from sim_devices.control import ControlClient, ControlServer, refusal, refused
 from sim_devices.own_process import ONE_THREAD, STOP_TIMEOUT_S, end, reasons_to_end, serve_until_told
 from sim_devices.transports.hislip import HislipServer
@@ -139,15 +140,14 @@ def spawn(description: VirtualBench, start_timeout_s: float = START_TIMEOUT_S) -
         ConfigError, ...: what `build` refuses, as if it had been called here.
         OpenFailed: the process ended, or was not ready in time; `got` holds its last words.
     """
-    paths = [str(Path(entry or os.curdir).resolve()) for entry in sys.path]
     stderr = tempfile.TemporaryFile("w+", prefix="virtual-bench-", suffix=".stderr")  # noqa: SIM115, closed by stop()
     process = subprocess.Popen(
-        [sys.executable, "-m", "sim_devices.bench"],
+        child.command("sim_devices.bench"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
-        env={**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(paths)},
+        env=child.environment(ONE_THREAD),
         start_new_session=True,  # Ctrl-C on the terminal is for the trainer, which then makes the outputs safe
     )
     try:
@@ -174,7 +174,7 @@ def _await_ready(process: subprocess.Popen[str], description: str, stderr: IO[st
     if not line.endswith("\n"):
         process.wait(STOP_TIMEOUT_S)
         raise _not_started(f"exit status {process.returncode}", stderr)
-    ready: Mapping[str, object] = json.loads(line)
+    ready: Mapping[str, object] = loads(line, "virtual bench", OpenFailed)
     if "error" in ready:
         raise refused(ready["error"], "virtual bench")
     return ready

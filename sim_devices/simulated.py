@@ -6,6 +6,7 @@ Noise of call k comes from the generator (seed, k, "noise"), so a saved and rest
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -28,7 +29,9 @@ class Simulated:
 
     @property
     def spec(self) -> Spec:
-        return self._twin.spec
+        """The twin's, and a twin answers, whatever it says of itself."""
+        spec = self._twin.spec
+        return spec if spec.provenance == "twin" else replace(spec, provenance="twin")
 
     @property
     def twin(self) -> Twin:

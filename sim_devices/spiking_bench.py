@@ -26,7 +26,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from hil import child
 from hil.errors import ConfigError, HilError, OpenFailed, Refused
+from hil.files import loads
 from sim_devices.control import ControlClient, ControlServer, refusal, refused
 from sim_devices.instruments.faults import FaultSchedule
 from sim_devices.instruments.spiking_board import LARGEST, SpikingBoard
@@ -69,7 +71,7 @@ class VirtualBoard:
     def from_json(cls, text: str) -> VirtualBoard:
         """Raises: ConfigError: not such a description."""
         try:
-            table = dict(json.loads(text))
+            table = dict(loads(text, "virtual board", ConfigError))
             neuron = Neuron(**_known(Neuron, table.pop("neuron", {})))
             faults = tuple(dict(fault) for fault in table.pop("faults", ()))
             return cls(neuron, faults=faults, **_known(cls, table))
@@ -217,13 +219,12 @@ def spawn_board(description: VirtualBoard | None = None, start_timeout_s: float 
         ConfigError: what cannot be made.
         OpenFailed: the process ended, or was not ready in time; its stderr says why.
     """
-    paths = [str(Path(entry or os.curdir).resolve()) for entry in sys.path]
     process = subprocess.Popen(
-        [sys.executable, "-m", "sim_devices.spiking_bench"],
+        child.command("sim_devices.spiking_bench"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(paths)},
+        env=child.environment(ONE_THREAD),
         start_new_session=True,  # Ctrl-C on the terminal is for the trainer, which then makes the board safe
     )
     try:
@@ -251,7 +252,7 @@ def _await_ready(process: subprocess.Popen[str], description: str, timeout_s: fl
             "the process of the board did not start", where="virtual board", got=f"exit status {process.poll()}",
             allowed=f"ready within {timeout_s:g} s", outputs="none; nothing was opened", todo="read what it wrote to stderr",
         )  # fmt: skip
-    ready: Mapping[str, Any] = json.loads(line)
+    ready: Mapping[str, Any] = loads(line, "virtual bench", OpenFailed)
     if "error" in ready:
         raise refused(ready["error"], "virtual board")
     return ready

@@ -120,7 +120,7 @@ def test_foreign_modules(
 def test_wrong_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, err = hil(capsys, "train", tmp_path)
     assert code == 2
-    assert "a folder" in err
+    assert "got a folder" in err
     assert "mend that line" not in err
     path = written(tmp_path)
     for arguments in (

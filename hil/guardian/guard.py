@@ -29,6 +29,7 @@ from drivers import ownership
 from drivers.make_safe import Outcome, securing, unsafe
 from drivers.ownership import Owned, Owner, lock_file
 from drivers.safe import SafeState
+from hil import child
 from hil.errors import ConfigError, GuardianLost, UnsafeOutputs
 from hil.guardian.charge import ANSWER, BEAT, DONE, PROBE, READY, UNSAFE, Charge
 from hil.guardian.record import NAME, Record, left_by, watching
@@ -239,16 +240,15 @@ class Guard:
     # The process. Whoever calls what follows holds the lock, but for `_attend` and `_say`.
 
     def _start(self) -> None:
-        paths = [str(Path(entry or os.curdir).resolve()) for entry in sys.path]
         read, write = os.pipe()  # neither is inherited: were the other end open in a child, the end of file would never come
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "hil.guardian"],
+                child.command("hil.guardian"),
                 stdin=read,
                 stdout=subprocess.PIPE,
                 pass_fds=tuple(self._owned.files.values()),
                 cwd="/",  # a folder of ours may be on a disk that goes away
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                env=child.environment(),
                 start_new_session=True,  # Ctrl-C and the end of the terminal are for the trainer
             )
         except OSError as error:

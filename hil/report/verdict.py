@@ -61,7 +61,7 @@ def verdict(record: Record, table: Confusion) -> Verdict:
 def _provenance(record: Record) -> str:
     """As the summary has it; a run without one said at its start, or at its last resume, what was going to answer."""
     if record.summary:
-        return str(record.summary.get("provenance"))
+        return str(record.summary.get("provenance", "unknown"))
     said = [line["provenance"] for line in record.journal if "provenance" in line]
     return str(said[-1]) if said else "unknown"
 

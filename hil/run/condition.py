@@ -14,7 +14,6 @@ Rules of the plan
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 from hil import toml
 from hil.errors import RunError
+from hil.files import read_bytes, read_object, read_text, there
 from hil.hints import quoted
 from hil.run import checkpoint, journal
 from hil.run.owner import UNTOUCHED
@@ -257,13 +257,11 @@ def _saved(path: Path, verify: bool) -> Iterator[Saved]:
         facts: Mapping[str, Any] = {}
         damage = ""
         try:
-            facts = checkpoint.load(file).facts if verify else json.loads(file.read_text())
-            if not isinstance(facts, dict) or facts.get("step") != step:
+            facts = checkpoint.load(file).facts if verify else read_object(file, checkpoint.MOST_FACTS_BYTES)
+            if facts.get("step") != step:
                 damage, facts = "its facts are of another step than its name", {}
         except RunError as error:
-            damage = error.got
-        except (OSError, ValueError, RecursionError) as error:
-            damage = str(error)
+            damage = error.got or error.what
         yield Saved(file, step, damage, facts)
 
 
@@ -271,12 +269,11 @@ def _config(path: Path, saved: tuple[Saved, ...], damages: list[Damage]) -> Mapp
     kept = next((s.path for s in reversed(saved) if not s.damage and "experiment" in s.facts), None)
     todo = "restore it" + (f'; its settings are in {kept}, under "experiment"' if kept else f", or train anew beside {path}")
     try:
-        return toml.loads((path / "config.toml").read_text())
-    except FileNotFoundError:
-        damages.append(Damage("config.toml", "it is missing", todo))
-    except OSError as error:
-        damages.append(Damage("config.toml", error.strerror or str(error), "make it readable"))
-    except ValueError as error:  # not UTF-8, or not TOML
+        return toml.loads(read_text(path / "config.toml", toml.MOST_BYTES))
+    except RunError as error:
+        missing = not there(path / "config.toml")
+        damages.append(Damage("config.toml", "it is missing" if missing else error.got or error.what, todo))
+    except ValueError as error:
         damages.append(Damage("config.toml", f"not TOML: {error}", todo))
     return {}
 
@@ -288,40 +285,34 @@ def _bench(path: Path, config: Mapping[str, Any], damages: list[Damage]) -> str:
         return ""
     try:
         return bench_sha256(path)
-    except OSError as error:
+    except RunError as error:
         todo = f"put the bench file of this run there; it was a copy of {str(device['bench'])[:200]}"
-        damages.append(Damage("bench.toml", error.strerror or str(error), todo))
+        damages.append(Damage(Path(error.where).name or "bench.toml", error.got or error.what, todo))
         return ""
 
 
 def bench_sha256(path: Path) -> str:
-    """Of a run's copy of its bench file, and of its calibration if there is one. Raises: OSError."""
+    """Of a run's copy of its bench file, and of its calibration if there is one. Raises: RunError: one cannot be read."""
     calibration = path / "calibration.toml"
-    kept = calibration.read_bytes() if calibration.is_file() else b""
-    return hashlib.sha256((path / "bench.toml").read_bytes() + kept).hexdigest()
+    kept = read_bytes(calibration, toml.MOST_BYTES) if there(calibration) else b""
+    return hashlib.sha256(read_bytes(path / "bench.toml", toml.MOST_BYTES) + kept).hexdigest()
 
 
 def _object(path: Path, name: str, todo: str, damages: list[Damage]) -> Mapping[str, Any]:
-    try:
-        value = json.loads((path / name).read_text())
-        if isinstance(value, dict):
-            return value
-        found = f"a {type(value).__name__}, not an object"
-    except FileNotFoundError:
+    if not there(path / name):
         return {}
-    except OSError as error:
-        found = error.strerror or str(error)
-    except (ValueError, RecursionError) as error:
-        found = str(error)
-    damages.append(Damage(name, found, f"{todo}: hil resume {quoted(path)}"))
-    return {}
+    try:
+        return read_object(path / name)
+    except RunError as error:
+        damages.append(Damage(name, error.got or error.what, f"{todo}: hil resume {quoted(path)}"))
+        return {}
 
 
 def _journal(path: Path, damages: list[Damage], remarks: list[str]) -> journal.Contents:
     try:
         told = journal.contents(path / "journal.jsonl", most=0)
     except RunError as error:
-        damages.append(Damage("journal.jsonl", error.got, "make it readable, or move it away"))
+        damages.append(Damage("journal.jsonl", error.got or error.what, "make it readable, or move it away"))
         return journal.Contents()
     if told.damaged:
         more = f" and {len(told.damaged) - 1} more" if len(told.damaged) > 1 else ""
@@ -353,8 +344,8 @@ def _lacking(path: Path, drawn: Mapping[str, Any]) -> Iterator[str]:
     if "traffic" not in drawn:
         yield "diagnostics.json"
     try:
-        page = (path / "report.html").read_bytes()
-    except OSError:
+        page = read_bytes(path / "report.html")
+    except RunError:
         page = b""
     if not page.rstrip().endswith(b"</html>"):
         yield "report.html"

@@ -27,7 +27,14 @@ from hil.data import Dataset, Split, batches
 from hil.errors import RunError
 from hil.learner import Learner, Online, Selecting
 from hil.network import Network
-from hil.run.checkpoint import Checkpoint, optimizer_state, restore_optimizer, under
+from hil.run.checkpoint import (
+    Checkpoint,
+    check_optimizer,
+    check_tensors,
+    optimizer_state,
+    restore_optimizer,
+    under,
+)
 from hil.run.meter import Metered
 from hil.run.resilient import ResilientArray, whole_batch
 from hil.sentinel import Look, Sentinel
@@ -100,6 +107,9 @@ class Best:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     learner: dict[str, Tensor] = field(default_factory=dict)
     sentinel: Mapping[str, object] = field(default_factory=dict)
+
+
+KINDS = ("net", "learner", "optimizer", "best", "best_learner")  # of tensors in a checkpoint
 
 
 class Training:
@@ -187,6 +197,7 @@ class Training:
             "epoch": self.epoch,
             "batch": self.batch,
             "step": self.step,
+            "batches_per_epoch": self.batches_per_epoch,
             "sums": self.sums,
             "seconds": self.seconds,
             "best": {"accuracy": self.best.accuracy, "epoch": self.best.epoch},
@@ -217,7 +228,8 @@ class Training:
             RunError: it belongs to another network, learner or number of devices.
         """
         facts = point.facts
-        with _fitting():
+        with fitting():
+            self._check(point)
             self._learned(point)
             self.seconds = dict(facts["seconds"])
             for device, saved in zip(self.devices, facts["devices"], strict=True):
@@ -237,9 +249,44 @@ class Training:
         Raises:
             RunError: as of `restore`.
         """
-        with _fitting():
+        with fitting():
+            self._check(point)
             self._learned(point)
         self.whole()
+
+    def _check(self, point: Checkpoint) -> None:
+        """Nothing is restored of a checkpoint that is not whole. Raises: ValueError, KeyError, TypeError."""
+        facts, tensors, net = point.facts, point.tensors, self.net.state_dict()
+        unknown = [name for name in tensors if name.partition(".")[0] not in KINDS]
+        if unknown:
+            raise ValueError(f"an unknown tensor {unknown[0]}")
+        epoch, batch, step = (_whole(facts, name) for name in ("epoch", "batch", "step"))
+        best = facts["best"]
+        accuracy, best_epoch = _finite(best, "accuracy", -1.0), _whole(best, "epoch")
+        last = epoch * self.batches_per_epoch + batch
+        same = facts.get("batches_per_epoch") == self.batches_per_epoch  # else the user changed data or batch, and means it
+        if step < epoch + batch or (same and (step > last or batch > self.batches_per_epoch)):
+            raise ValueError(f"step {step} in epoch {epoch}, batch {batch}")
+        if best_epoch > epoch or accuracy > 1 or (best_epoch == 0) != (accuracy < 0):
+            raise ValueError(f"the best accuracy {accuracy} of epoch {best_epoch}, after epoch {epoch}")
+        check_tensors(under("net", tensors), net, "network")
+        check_tensors(under("best", tensors), net if best_epoch else {}, "best weights")
+        check_optimizer(self.optimizer, under("optimizer", tensors), facts["optimizer"], step > 0)
+        for name in dict(facts["sums"]):
+            _finite(facts["sums"], name, -math.inf)
+        if facts["seconds"].keys() != self.seconds.keys():
+            raise ValueError(f"times of {', '.join(facts['seconds'])}")
+        for name in facts["seconds"]:
+            _finite(facts["seconds"], name)
+        _finite({"wall_s": 0.0, **facts}, "wall_s")
+        for saved in facts["devices"]:
+            _finite(saved, "busy_s")
+            for name in ("calls", "passes", "faults"):
+                _whole({"faults": 0, **saved}, name)
+            if not isinstance(saved["snapshot"], dict):
+                raise ValueError("a device without its snapshot")
+        if len(facts["devices"]) != len(self.devices):
+            raise ValueError(f"{len(facts['devices'])} devices, not {len(self.devices)}")
 
     def _learned(self, point: Checkpoint) -> None:
         facts = point.facts
@@ -252,12 +299,26 @@ class Training:
         self.best = Best(best["accuracy"], best["epoch"], held, state, best.get("sentinel", {}))
 
 
+def _whole(facts: Mapping[str, Any], name: str) -> int:
+    value = facts[name]
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name} = {value!r}")
+    return value
+
+
+def _finite(facts: Mapping[str, Any], name: str, least: float = 0.0) -> float:
+    value = facts[name]
+    if type(value) not in (int, float) or not least <= value < math.inf:  # NaN is not
+        raise ValueError(f"{name} = {value!r}")
+    return float(value)
+
+
 @contextmanager
-def _fitting() -> Iterator[None]:
+def fitting() -> Iterator[None]:
     """Whatever goes wrong inside means that a checkpoint is of something else."""
     try:
         yield
-    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+    except (LookupError, ValueError, RuntimeError, TypeError, AttributeError, ArithmeticError) as error:
         lines = [line.strip() for line in str(error).splitlines()] or [repr(error)]
         raise RunError(
             "this checkpoint does not fit the experiment",

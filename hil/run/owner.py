@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hil.errors import HilError, RunError
-from hil.files import loads, open_to_write, try_lock
+from hil.files import loads, open_to_write, opened, try_lock
 from hil.hints import quoted
 
 NAME = "run.lock"
@@ -89,17 +89,14 @@ def owner(folder: Path) -> Owner | None:
     Nobody has it where a disk cannot lock.
     """
     try:
-        file = os.open(folder / NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)  # a pipe must not block
-    except OSError:
+        with opened(folder / NAME) as file:
+            try:
+                alive = not _locked(file.fileno(), True, DYING_S)
+            except OSError:
+                alive = False
+            return Owner(*_read(file.fileno()), alive)
+    except RunError:
         return None
-    try:
-        try:
-            alive = not _locked(file, True, DYING_S)
-        except OSError:
-            alive = False
-        return Owner(*_read(file), alive)
-    finally:
-        os.close(file)
 
 
 def _locked(file: int, shared: bool, patience_s: float) -> bool:

@@ -14,6 +14,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hil.child import SAFE
 from hil.errors import ConfigError, Stopped
 from hil.search.evaluator import LOOK_S, Chunk, Stop, Work, interrupted, read_outcomes, written
 from hil.search.recipe import Outcome
@@ -82,7 +83,9 @@ def _opened(address: str, slurm: Mapping[str, Any]) -> tuple[Any, Any]:
             "Dask is not installed", where=f"--cluster {address}", got=str(error), outputs="untouched; nothing was opened",
             todo="pip install 'hil[cluster]', or leave --cluster out",
         ) from error  # fmt: skip
-    dask.config.set({"distributed.scheduler.allowed-failures": TRIES})
+    dask.config.set(
+        {"distributed.scheduler.allowed-failures": TRIES, f"distributed.nanny.pre-spawn-environ.{SAFE}": "1"}
+    )  # also for a worker that is started anew: no module of the working directory
     kind, _, count = address.partition(":")
     try:
         if kind == "local":
