@@ -88,7 +88,12 @@ def calibrate(path: Path, out: Path, seed: int, console: Console) -> Path:
     procedures, settings = sequence(bench, where), settings_of(bench, where)
     belief = _belief(bench, where)
     taken_at, found = datetime.now().astimezone().isoformat(timespec="seconds"), Findings()
-    with _ending(path, found), Stopping() as stopping, closing(_steps(bench, where, procedures, seed, found, console)) as steps:
+    with (
+        _ending(path, found),
+        Stopping() as stopping,
+        closing(_steps(bench, where, procedures, seed, found, console)) as steps,
+        stopping.working(),
+    ):
         for step in steps:
             found.steps.append(step)
             for line in told(len(found.steps), step):

@@ -10,11 +10,12 @@ import re
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal, TextIO, cast
 
 import cyclopts
 from cyclopts import Parameter, validators
@@ -22,6 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hil.errors import ConfigError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
+from hil.run.stopping import Interrupts
+from hil.telling import Teller
 
 app = cyclopts.App(
     name="hil",
@@ -33,7 +36,16 @@ NEXT = (
     ("hil compare experiments/compare_digits.toml", "which learner suits this node?"),
     ("hil serve benches/mzm_awg_scope.toml", "open the same bench from your own scripts"),
 )
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+PRINTING = ("status", "list", "describe", "report", "--help", "-h", "--version")  # commands that hold nothing while they wait
+
+
+def console(stream: TextIO | None) -> Console:
+    """A console that shows its text on `stream`, and neither blocks nor raises: a display may go away, a run goes on."""
+    teller = stream if isinstance(stream, Teller) else Teller(stream)
+    return Console(file=cast(IO[str], teller), highlight=False, width=None if teller.isatty() else 160)
+
+
+out = console(sys.stdout)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,29 +54,59 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # busy processes a short spin was measured four times faster than torch's endless one; with two it went either way, and
     # on an idle machine it cost nothing.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    _keep_low_descriptors()
+    sys.stdout, sys.stderr = cast(TextIO, Teller(sys.stdout)), cast(TextIO, Teller(sys.stderr))  # for all that prints
     code = run(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and closed: one more Ctrl-C must not change the exit code
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and closed: one more Ctrl-C must not change the exit code
     sys.exit(code)
+
+
+def _keep_low_descriptors() -> None:
+    """A program started with >&- has no descriptor 1: the next file opened would get it, and all that prints would go there."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; every expected error is printed, none is a traceback."""
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-    except cyclopts.CycloptsError as error:
-        errors.print(f"hil: {error}\nNothing was opened; no output was touched. See: hil --help", markup=False)
-        return 2
-    except HilError as error:
-        errors.print("\n\n".join(str(e) for e in story(error)), markup=False)
-        return exit_code(error)
-    except KeyboardInterrupt:
-        errors.print(
+    global out
+    out, errors = console(sys.stdout), console(sys.stderr)
+    shown, said = cast(Teller, out.file), cast(Teller, errors.file)
+    shown.patient = bool(set(arguments[:1]) & set(PRINTING)) or not set(arguments).isdisjoint(PRINTING[-3:]) or not arguments
+    with Interrupts() as interrupts:
+        try:
+            app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+            shown.drain()
+            code = 0
+        except BaseException as error:  # noqa: BLE001 (whatever it is: it ends the command)
+            interrupts.deaf, shown.patient = True, False
+            shown.drain()  # before what is said about the error
+            code = explain(error, errors, interrupts.heard)
+        interrupts.deaf = True
+        said.drain()
+    return code
+
+
+def explain(error: BaseException, errors: Console, interrupted: bool = False) -> int:
+    """Print what ended a command, and return its exit code. interrupted: Ctrl-C was pressed, whatever became of that."""
+    if isinstance(error, cyclopts.CycloptsError):
+        text, code = f"hil: {error}\nNothing was opened; no output was touched. See: hil --help", 2
+    elif isinstance(error, HilError):
+        text, code = "\n\n".join(str(e) for e in story(error)), exit_code(error)
+    elif interrupted or isinstance(error, KeyboardInterrupt):
+        text, code = (
             "stopped at once; whatever was opened is closed, its outputs safe.\n"
-            "Next: hil list runs shows what can be resumed: everything up to its last committed step."
+            "Next: hil list runs shows what can be resumed: everything up to its last committed step.",
+            130,
         )
-        return 130
-    return 0
+    else:
+        raise error
+    errors.print(text, markup=False, soft_wrap=True)
+    return code
 
 
 def exit_code(error: HilError) -> int:

@@ -28,6 +28,7 @@ from hil.run.live import Live, telling
 from hil.run.session import Session, replay_test
 from hil.run.stopping import Stopping
 from hil.run.summary import FILE, Labels, amend
+from hil.telling import Teller, ignore
 
 
 def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
         Refused: nothing was trained. Stopped, Interrupted: the run is committed and resumable.
         UnsafeOutputs: outputs could not be verified safe, whatever else went wrong.
     """
-    with folder.owned():
+    with folder.owned(), display_noted(console, folder):
         saved = checkpoint.load(start) if start else None  # read before anything is opened
         experiment = read_experiment(folder.config)
         if saved is not None:
@@ -70,6 +71,7 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
                     record=experiment.train.record and not done,
                     fresh=saved is None,
                 ) as made,
+                stopping.working(),
             ):
                 known = made.first_diagnostics() if saved is None else folder.read_json("diagnostics.json")
                 labels = replace(made.labels, terms=_terms(made.experiment, folder), honesty=known.get("honesty"))
@@ -86,6 +88,26 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
                         summary = session.run(stopping, live)
                 _diagnose(folder, made, summary)
             return summary
+
+
+@contextlib.contextmanager
+def display_noted(console: Console, folder: RunFolder) -> Iterator[None]:
+    """Note in the journal, once, that `console` shows nothing any more; the run goes on without."""
+
+    def lost(why: str) -> None:
+        with contextlib.suppress(Exception):  # in the thread that shows: nobody could hear of it
+            folder.note("display", message=f"what is said is not shown any more: {why}")
+
+    file = console.file
+    if not isinstance(file, Teller):
+        yield
+        return
+    file.hear(lost)
+    try:
+        yield
+    finally:
+        file.drain()
+        file.on_lost = ignore
 
 
 def report(folder: RunFolder) -> Path:

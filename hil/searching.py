@@ -26,6 +26,7 @@ from hil.data import Dataset
 from hil.errors import HilError, Interrupted, Refused, Stopped, UnsafeOutputs
 from hil.feedback import correlation, to_table
 from hil.files import write_atomic
+from hil.launch import display_noted
 from hil.learners.adfa import slope
 from hil.run.folder import RunFolder
 from hil.run.stopping import Stopping
@@ -86,7 +87,7 @@ def carry_on(folder: RunFolder, console: Console, cluster: str | None = None) ->
     file = checked(SearchFile, read_toml(folder.path / SEARCH), str(folder.path / SEARCH))
     copy = folder.path / "bench.toml"
     workshop = Workshop(file, read_experiment(folder.config), folder.config, copy if copy.exists() else None)
-    with Stopping() as stopping, ExitStack() as stack:
+    with display_noted(console, folder), Stopping() as stopping, ExitStack() as stack:
         hunt = Hunt(workshop, folder, History(folder), cluster, stack, lambda: stopping.asked)
         for line in hunt.introduction():
             console.print(line, markup=False, soft_wrap=True)
