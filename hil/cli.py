@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
@@ -22,13 +23,15 @@ from cyclopts import Parameter, validators
 from rich.console import Console
 from rich.table import Table
 
-from hil.errors import ConfigError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
+from hil.errors import ConfigError, ForeignError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
+from hil.foreign import own_lines, said
 from hil.run.stopping import Interrupts
 from hil.telling import Teller
 
 app = cyclopts.App(
     name="hil",
-    help="Train physical neural networks with the hardware in the loop.",
+    help="Train physical neural networks with the hardware in the loop. With --traceback, anywhere on the line, or "
+    "HIL_TRACEBACK=1 in the environment, an error shows its traceback.",
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,  # `run` says what became of the outputs
 )
@@ -36,6 +39,7 @@ NEXT = (
     ("hil compare experiments/compare_digits.toml", "which learner suits this node?"),
     ("hil serve benches/mzm_awg_scope.toml", "open the same bench from your own scripts"),
 )
+TRACEBACK = "--traceback"
 PRINTING = ("status", "list", "describe", "report", "--help", "-h", "--version")  # commands that hold nothing while they wait
 
 
@@ -55,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # on an idle machine it cost nothing.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     _keep_low_descriptors()
+    threading.excepthook, sys.unraisablehook = brief_thread, brief_unraisable
     sys.stdout, sys.stderr = cast(TextIO, Teller(sys.stdout)), cast(TextIO, Teller(sys.stderr))  # for all that prints
     code = run(sys.argv[1:] if arguments is None else arguments)
     if threading.current_thread() is threading.main_thread():
@@ -72,10 +77,12 @@ def _keep_low_descriptors() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit code; every expected error is printed, none is a traceback."""
+    """Run the command and return its exit code; every error is printed, none is a traceback unless that is asked for."""
     global out
+    whole = TRACEBACK in arguments or os.environ.get("HIL_TRACEBACK", "") not in ("", "0")
+    arguments = [word for word in arguments if word != TRACEBACK]
     out, errors = console(sys.stdout), console(sys.stderr)
-    shown, said = cast(Teller, out.file), cast(Teller, errors.file)
+    shown, told = cast(Teller, out.file), cast(Teller, errors.file)
     shown.patient = bool(set(arguments[:1]) & set(PRINTING)) or not set(arguments).isdisjoint(PRINTING[-3:]) or not arguments
     with Interrupts() as interrupts:
         try:
@@ -86,8 +93,10 @@ def run(arguments: Sequence[str]) -> int:
             interrupts.deaf, shown.patient = True, False
             shown.drain()  # before what is said about the error
             code = explain(error, errors, interrupts.heard)
+            if whole:
+                errors.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)
         interrupts.deaf = True
-        said.drain()
+        told.drain()
     return code
 
 
@@ -104,9 +113,36 @@ def explain(error: BaseException, errors: Console, interrupted: bool = False) ->
             130,
         )
     else:
-        raise error
+        text, code = str(unforeseen(error)), 3
     errors.print(text, markup=False, soft_wrap=True)
     return code
+
+
+def unforeseen(error: BaseException) -> HilError:
+    """Of an exception that nothing below has mapped: in the user's code, if its innermost lines are there, or in hil."""
+    lines = own_lines(error)
+    whose = "code that is not hil's" if lines else "a fault of hil itself, which its authors want to hear of"
+    return ForeignError(
+        f"{type(error).__name__} where hil did not expect any: {whose}", where="hil", got=said(error), at=lines,
+        outputs="whatever was opened is closed again; hil status RUN says what was read back",
+        todo=f"the same command with {TRACEBACK} shows where it was raised; hil list runs shows what can be resumed",
+    )  # fmt: skip
+
+
+def brief_thread(args: Any) -> None:
+    """threading.excepthook: an exception that ended a thread, in a line or two."""
+    if args.exc_type is not SystemExit and sys.stderr is not None:
+        error = args.exc_value if args.exc_value is not None else args.exc_type()
+        name = args.thread.name if args.thread is not None else "?"
+        at = "".join(f"\nAt: {line}" for line in own_lines(error))
+        sys.stderr.write(f"the thread {name} ended with {type(error).__name__}: {said(error)}{at}\n")
+
+
+def brief_unraisable(args: Any) -> None:
+    """sys.unraisablehook: an exception that Python cannot raise, as of a __del__, in a line or two."""
+    if sys.stderr is not None:
+        at = "".join(f"\nAt: {line}" for line in own_lines(args.exc_value))
+        sys.stderr.write(f"ignored: {type(args.exc_value).__name__}: {said(args.exc_value)}{at}\n")
 
 
 def exit_code(error: HilError) -> int:
@@ -122,7 +158,9 @@ def story(error: HilError) -> list[HilError]:
     """`error`, then what ended the run if that is another one, then the fault at the root of it; each once."""
     found: list[HilError] = []
     at: BaseException | None = error
-    while at is not None:
+    seen: set[int] = set()  # a foreign exception may be its own cause
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
         if isinstance(at, HilError):
             found.append(at)
         at = at.__cause__ or at.__context__

@@ -16,8 +16,9 @@ from typing import Any
 from rich.console import Console
 
 from hil.config import AlarmTable, Experiment, dump, read_experiment
-from hil.errors import HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
+from hil.errors import ContractError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
 from hil.experiment import Built, built
+from hil.foreign import foreign, said
 from hil.report import render
 from hil.run import checkpoint, diagnostics, space
 from hil.run.alarms import Alarms, AlarmSettings, argv_of
@@ -76,7 +77,8 @@ def launch(folder: RunFolder, origin: Path, start: Path | None, console: Console
                 known = made.first_diagnostics() if saved is None else folder.read_json("diagnostics.json")
                 labels = replace(made.labels, terms=_terms(made.experiment, folder), honesty=known.get("honesty"))
                 ending.labels = labels
-                session = _begun(folder, made, labels, saved, start, goes_on, alarms, console)
+                with foreign(f"{origin}: before the first step", ContractError, "safe; whatever was opened is closed again"):
+                    session = _begun(folder, made, labels, saved, start, goes_on, alarms, console)
                 alarms.watch(lambda: (made.training.step, made.training.device_passes))
                 for line in made.introduction():
                     console.print(line, markup=False, soft_wrap=True)
@@ -181,7 +183,8 @@ def _settings(table: AlarmTable, origin: Path) -> AlarmSettings:
 def _diagnose(folder: RunFolder, made: Built, summary: dict[str, Any]) -> None:
     """The run is done by now: a fault here costs its report only."""
     try:
-        diagnostics.write(folder, made.training, made.model, summary["wall_s"])
+        with foreign("diagnostics"):
+            diagnostics.write(folder, made.training, made.model, summary["wall_s"])
     except HilError as error:
         with contextlib.suppress(RunError):
             folder.note("fault", step=made.training.step, error=type(error).__name__, message=str(error))
@@ -230,7 +233,7 @@ def _told(folder: RunFolder, origin: Path, alarms: Alarms) -> Iterator[_Ending]:
         if ending.labels is not None:
             _cut_short(folder, ending.labels, error)
             if isinstance(error, Exception):
-                alarms.tell("fault", f"{type(error).__name__}: {error}")
+                alarms.tell("fault", f"{type(error).__name__}: {said(error)}")
         raise
     assert ending.labels is not None  # nothing was refused
     _record(folder, "safe", ending.labels.outputs_after)
@@ -247,8 +250,9 @@ def _record(folder: RunFolder, kind: str, outputs: str, **facts: object) -> None
 
 def _cut_short(folder: RunFolder, labels: Labels, error: BaseException) -> None:
     """Of a second Ctrl-C, or a fault that hil has no word for: what the session could not say any more."""
-    cause = "stopped at once by a second SIGINT" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-    status = "interrupted" if isinstance(error, KeyboardInterrupt) else "fault"
+    at_once = isinstance(error, KeyboardInterrupt)
+    cause = "stopped at once by a second SIGINT" if at_once else f"{type(error).__name__}: {said(error)}"
+    status = "interrupted" if at_once else "fault"
     with contextlib.suppress(RunError):
         folder.note("interrupt" if status == "interrupted" else "fault", message=cause)
     outputs = labels.outputs_after

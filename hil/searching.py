@@ -26,6 +26,7 @@ from hil.data import Dataset
 from hil.errors import HilError, Interrupted, Refused, Stopped, UnsafeOutputs
 from hil.feedback import correlation, to_table
 from hil.files import write_atomic
+from hil.foreign import foreign
 from hil.launch import display_noted
 from hil.learners.adfa import slope
 from hil.run.folder import RunFolder
@@ -92,7 +93,7 @@ def carry_on(folder: RunFolder, console: Console, cluster: str | None = None) ->
         for line in hunt.introduction():
             console.print(line, markup=False, soft_wrap=True)
         try:
-            with Live(console) as live:
+            with foreign("search", outputs=CLOSED), Live(console) as live:
                 for point in hunt.points():
                     live(point)
                     if stopping.asked:

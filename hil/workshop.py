@@ -25,6 +25,7 @@ from hil.config import Experiment, checked, dump
 from hil.data import Dataset
 from hil.errors import ConfigError
 from hil.experiment import LEARNERS, Built, built, dataset, elsewhere, optimiser
+from hil.foreign import foreign
 from hil.learners.adfa import ADFA, ADFASettings, read_feedback
 from hil.naming import UNTOUCHED, resolve
 from hil.nodes import twin_of
@@ -249,7 +250,8 @@ def completed(file: SearchFile, experiment: Experiment, origin: Path) -> Experim
 
 def work(text: str, jobs: str) -> str:
     """What a worker does: jobs as JSON -> outcomes as JSON."""
-    return said(_trainer(text).train(read_jobs(jobs)))
+    with foreign("a candidate", outputs="none; the node is a twin"):  # what another process raises must be known here
+        return said(_trainer(text).train(read_jobs(jobs)))
 
 
 @lru_cache(maxsize=2)

@@ -21,7 +21,8 @@ from typing import Any
 
 import torch
 
-from hil.errors import HilError, Interrupted, LinkError, RunError, Stopped
+from hil.errors import ForeignError, HilError, Interrupted, LinkError, RunError, Stopped
+from hil.foreign import foreign
 from hil.learner import Online
 from hil.run import checkpoint
 from hil.run.folder import RunFolder
@@ -205,7 +206,8 @@ class Session:
     def _ending(self) -> Iterator[None]:
         """Turn whatever ends a run into its summary and its Interrupted or Stopped."""
         try:
-            yield
+            with foreign(f"after step {self.training.step:,} or later"):  # what no seam within has mapped
+                yield
         except Interrupted as error:
             self.training.wall_s = self._wall_s()
             with contextlib.suppress(RunError):  # the step is committed; that counts
@@ -235,21 +237,24 @@ class Session:
         if newest == _name(training):
             return "which is committed"
         instead = f"so the newest checkpoint is {newest}" if newest != "none" else "so hil resume starts again from step 0"
-        if not all(bool(torch.isfinite(value).all()) for value in training.net.state_dict().values()):
-            return f"its weights are not finite, {instead}"  # from the others a resume would fail again
         try:
+            with foreign("the state of the network"):
+                weights = training.net.state_dict().values()
+            if not all(bool(torch.isfinite(value).all()) for value in weights):
+                return f"its weights are not finite, {instead}"  # from the others a resume would fail again
             if not self._whole and isinstance(training.learner, Online):
                 return f"the learner had begun the next one, {instead}"
             if not self._whole and any(device.snapshot() for device in training.devices):
                 return f"the simulated node has gone on since then, {instead}"
             if self._journaled != training.step:
                 return f"it is not in the journal, {instead}"
-            self.commit()
+            with foreign("its checkpoint"):
+                self.commit()
         except LinkError as lost:
             with contextlib.suppress(RunError):
                 self.folder.note("lost", what="the state of the plant", message=str(lost))
             return f"the newest checkpoint is {newest}, as the plant's state is lost"
-        except RunError:
+        except (RunError, ForeignError):
             return f"it could not be written, {instead}"
         return "which is committed"
 
