@@ -328,6 +328,8 @@ def _execute(folder: Any, origin: Path, start: Path | None) -> None:
         f"({summary['provenance']}, seed {summary['seed']}, weights of epoch {summary['best_epoch']} by validation). "
         f"{summary['device_passes']:,} node evaluations."
     )
+    for line in summary.get("warnings", ()):
+        out.print(f"beware  {line}", soft_wrap=True, markup=False)
     out.print(f"run     {folder.path}\nreport  {page}", soft_wrap=True)
     for command, why in NEXT:
         if Path(command.split()[-1]).exists():  # a suggestion that cannot be followed from here is none

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -38,7 +39,7 @@ from hil.run.recovery import Told, untold
 from hil.run.summary import Labels
 from hil.run.transfer import Transfer, foretold, measure, probed
 from hil.shift import shifted
-from hil.synapses import channels_of, flat_widths
+from hil.synapses import channels_of, flat_widths, reads
 from hil.units import quantity
 from sim_devices.twin import follow
 
@@ -150,9 +151,10 @@ def checked_settings(experiment: Experiment, where: str) -> None:
         DataError, ConfigError.
     """
     with _building(where):
-        synapses(experiment, dataset(experiment), where)
+        data = usable(dataset(experiment))
+        chain = synapses(experiment, data, where)
         accelerator.named(experiment.train.on, where)
-        _learner(experiment, where)
+        _fits_learner(experiment, chain, data, *_learner(experiment, where), where)
         _steps(experiment, where)
         if experiment.device.chip is not None:
             watching.static(experiment, str(where))
@@ -217,6 +219,7 @@ def _built(
     chain = synapses(experiment, data, place)
     feedback = closing(experiment, chain, data.train.x.shape[1])
     learner_class, settings = _learner(experiment, place)
+    _fits_learner(experiment, chain, data, learner_class, settings, place)
     _steps(experiment, place)
     on = accelerator.named(experiment.train.on, place)
     accelerator.settled(on)
@@ -356,6 +359,50 @@ def _learner(experiment: Experiment, where: str) -> tuple[Any, Any]:
     return learner_class, construct(
         learner_class.Settings, arguments(learner_class.Settings, experiment.learner.settings(), place), place
     )
+
+
+def _fits_learner(
+    experiment: Experiment, chain: list[nn.Module], data: Dataset, learner_class: Any, settings: Any, where: str
+) -> None:
+    """Refuse, before anything is opened, more outputs than classes, and batches that the synapses do not take.
+
+    Raises:
+        ConfigError.
+    """
+    features, classes = data.train.x.shape[1], len(data.classes)
+    outputs = flat_widths(chain, features)[-1]
+    if outputs != classes and not getattr(learner_class, "any_outputs", False):
+        raise ConfigError(
+            f"the network does not fit {data.name}", where=f"{where}: [network]", got=f"{outputs} outputs",
+            allowed=f"{classes} outputs, one a class, for the learner {experiment.learner.use}", outputs=UNTOUCHED,
+            todo=f"make the last synapse {classes} wide",
+        )  # fmt: skip
+    if not hasattr(settings, "time_steps"):  # with a time axis an example is many
+        _takes_batches(experiment, chain, data, where)
+
+
+@torch.no_grad()
+def _takes_batches(experiment: Experiment, chain: list[nn.Module], data: Dataset, where: str) -> None:
+    """Every size of batch that training will send through the synapses, once, through copies of them."""
+    size, examples = experiment.train.batch, len(data.train)
+    whole = min(size, examples)
+    widths = flat_widths(chain, data.train.x.shape[1])
+    for count in dict.fromkeys(n for n in (whole, examples % whole) if n):
+        for number, synapse in enumerate(chain):
+            place = f"{where}: [network] synapse {number}, a batch of {count}"
+            todo = "change the synapse, or [train] batch"
+            if count == 1:
+                good = next((n for n in range(max(2, size), examples) if examples % n != 1), examples)
+                todo = f"[train] batch = {good} leaves no batch of one example: {examples:,} examples are {examples // size:,}"
+                todo += f" batches of {size} and one of {examples % size}" if examples % size else f" batches of {size}"
+            with foreign(place, ConfigError, UNTOUCHED, todo):
+                answer = deepcopy(synapse)(torch.zeros(count, reads(synapse) or widths[number]))
+            if answer.dtype != torch.float32 or len(answer) != count:
+                shape = tuple(answer.shape)
+                raise ConfigError(
+                    "a synapse gives float32, an answer an example", where=place, outputs=UNTOUCHED, todo="change the synapse",
+                    got=f"{answer.dtype}, shape {shape}", allowed=f"float32, shape ({count}, {widths[number + 1]})",
+                )  # fmt: skip
 
 
 def _optimizer(

@@ -33,6 +33,7 @@ from hil.run.folder import RunFolder
 from hil.run.stopping import Stopping
 from hil.search.archive import Archive
 from hil.search.artefact import save
+from hil.search.cluster import check_address
 from hil.search.evaluator import Evaluator, Here, Stop
 from hil.search.genome import Space
 from hil.search.hand_made import hand_made, random_fourier
@@ -71,6 +72,8 @@ def start(path: Path, folder: RunFolder, console: Console, cluster: str | None =
         Refused: nothing was trained. Stopped, Interrupted: the search is committed and resumable.
     """
     file = read_search(path)
+    if cluster is not None:
+        check_address(cluster)
     experiment, base = base_experiment(file, path)
     if file.bench is not None and file.bench.device.bench is not None:
         bench = find(file.bench.device.bench, path)
@@ -86,6 +89,9 @@ def start(path: Path, folder: RunFolder, console: Console, cluster: str | None =
 def carry_on(folder: RunFolder, console: Console, cluster: str | None = None) -> dict[str, Any]:
     """Go on with the search in `folder` from whatever was committed. Raises: as `start`."""
     file = checked(SearchFile, read_toml(folder.path / SEARCH), str(folder.path / SEARCH))
+    if cluster is not None:
+        check_address(cluster)
+        console.print(f"cluster {cluster}, for a worker of which {file.evaluate.join_s:g} s are waited", markup=False)
     copy = folder.path / "bench.toml"
     workshop = Workshop(file, read_experiment(folder.config), folder.config, copy if copy.exists() else None)
     with display_noted(console, folder), Stopping() as stopping, ExitStack() as stack:

@@ -216,7 +216,7 @@ class Workshop:
         """Who trains candidates on the twin: a cluster, processes of this machine, or this process."""
         workers = self.file.evaluate.workers or os.cpu_count() or 1
         if cluster is not None:
-            return Cluster(work, self.text(), cluster, self.file.slurm, stop)
+            return Cluster(work, self.text(), cluster, self.file.slurm, stop, self.file.evaluate.join_s)
         if workers > 1 and self.file.evaluate.device == "cpu":
             return Pool(work, self.text(), workers, stop)
         return Here(self.trainer(stop=stop))

@@ -27,6 +27,7 @@ from hil.learner import Online
 from hil.run import checkpoint
 from hil.run.folder import RunFolder
 from hil.run.loop import Epoch, Step, Training, evaluate, settle, train
+from hil.run.outcome import warnings
 from hil.run.stopping import Stopping
 from hil.run.summary import Labels, conclude
 from hil.sentinel import Look
@@ -197,7 +198,10 @@ class Session:
             training.tape.flush()  # a run that says that it is done can be replayed to its end
         _confusion(folder, training, predicted)
         training.wall_s = self._wall_s()
-        final = {"test_accuracy": score["accuracy"], "test_loss": score["loss"]}
+        beware = warnings(training, folder)
+        for line in beware:
+            folder.note("beware", message=line)
+        final = {"test_accuracy": score["accuracy"], "test_loss": score["loss"], "warnings": beware}
         summary = conclude(training, folder, self.labels, "done", final)
         folder.note("end", step=training.step, test_accuracy=score["accuracy"])
         return summary
