@@ -270,17 +270,20 @@ def resume(
     run: Path,
     /,
     *,
+    set: Annotated[tuple[str, ...], Parameter(name="--set", consume_multiple=True, negative=())] = (),
     from_: Annotated[Path | None, Parameter(name="--from")] = None,
     changed: Annotated[bool, Parameter(name="--changed", negative=())] = False,
     cluster: Annotated[str | None, Parameter(name="--cluster")] = None,
 ) -> None:
     """Go on with an interrupted, faulted or killed run, from its newest checkpoint, or with a search, from its history; finish
-    what a finished one lacks.
+    what a finished one lacks, or train it longer.
 
     Parameters
     ----------
     run
         The run folder.
+    set
+        section.key=value, from here on: train.epochs=20 trains longer, a finished run too; others that change no number.
     from_
         Another checkpoint of that run, its checkpoints/step-….json; those after it are dropped and made again.
     changed
@@ -295,6 +298,11 @@ def resume(
     if (run / "search.toml").is_file():
         from hil.searching import carry_on
 
+        if set:
+            raise ConfigError(
+                "a search goes on as it was begun", where="hil resume --set", got=" ".join(set), allowed="no --set",
+                outputs="untouched; nothing was opened", todo="start a new search, with another SEARCH.toml",
+            )  # fmt: skip
         found = RunFolder.open(run)
         if found.read_json("summary.json").get("status") == "done":
             raise RunError(
@@ -307,8 +315,9 @@ def resume(
     condition.inspect(run, verify=False)  # it is a run folder
     folder = RunFolder(run)
     with folder.owned():
+        anew = launch.set_anew(folder, set, changed, from_) if set else []
         plan = condition.plan(condition.inspect(run), from_, changed)
-        for line in plan.said:
+        for line in [*anew, *plan.said]:
             out.print(f"resume  {line}", markup=False, soft_wrap=True)
         if plan.finish == ("report.html",):
             out.print(f"report  {launch.report(folder)}", soft_wrap=True)

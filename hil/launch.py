@@ -6,9 +6,10 @@ What happens is told three times: to the user (the error), to the journal (a lin
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,14 @@ from typing import Any
 from rich.console import Console
 
 from hil.config import AlarmTable, Experiment, dump, read_experiment
-from hil.errors import ContractError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
+from hil.errors import ConfigError, ContractError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
 from hil.experiment import Built, built
 from hil.foreign import foreign, said
+from hil.naming import UNTOUCHED
 from hil.report import render
-from hil.run import checkpoint, diagnostics, space
+from hil.run import checkpoint, condition, diagnostics, space
 from hil.run.alarms import Alarms, AlarmSettings, argv_of
 from hil.run.checkpoint import Checkpoint
-from hil.run.condition import bench_sha256
 from hil.run.folder import RunFolder
 from hil.run.live import Live, telling
 from hil.run.session import Session, replay_test
@@ -112,6 +113,79 @@ def display_noted(console: Console, folder: RunFolder) -> Iterator[None]:
         file.on_lost = ignore
 
 
+def set_anew(folder: RunFolder, sets: Sequence[str], changed: bool = False, chosen: Path | None = None) -> list[str]:
+    """Write other settings into the config.toml of a run that goes on, and return what must be said about them.
+
+    With more epochs, or a larger budget of passes, a finished run is an interrupted one again: its weights, optimiser, metrics
+    and best epoch carry on from its last checkpoint, and its test split is read once more at the end.
+
+    Args:
+        sets: section.key=value. changed: settings that change what is trained are meant. chosen: as of `condition.plan`.
+    Raises:
+        Refused: nothing was changed.
+    """
+    found, where = condition.inspect(folder.path), "--set"
+    before, wanted = read_experiment(folder.config), read_experiment(folder.config, sets)
+    wrong = [
+        text
+        for key, text in condition.differences(tomllib.loads(dump(before)), tomllib.loads(dump(wanted)))
+        if key not in condition.FREE
+    ]
+    if wrong and not changed:
+        raise ConfigError(
+            "what was trained with another setting cannot go on with this one", where=where, got="; ".join(wrong),
+            allowed=", ".join(condition.FREE), outputs=UNTOUCHED,
+            todo=f"start a new run: hil train {folder.config} --set …; or, if it is meant, add --changed",
+        )  # fmt: skip
+    start, table = condition.start_of(found, chosen), wanted.train
+    facts = {} if start is None else start.facts
+    trained = int(facts.get("epoch", 0)) + (int(facts.get("batch", 0)) > 0)
+    if table.epochs < trained:
+        raise ConfigError(
+            "fewer epochs than were trained", where=f"{where} train.epochs", got=str(table.epochs),
+            allowed=f"{trained} or more", outputs=UNTOUCHED,
+            todo="name more; or an earlier checkpoint to go on from, with --from",
+        )  # fmt: skip
+    said = [*_scheduled(before, wanted, int(facts.get("step", 0)), trained)]
+    if found.status == "done":
+        passes = sum(int(device["passes"]) for device in facts.get("devices", ()))
+        if start is None or table.epochs == trained or (table.budget_passes or passes + 1) <= passes:
+            raise RunError(
+                "this run is finished, and nothing is left to train", where=str(folder.path), outputs=UNTOUCHED,
+                got=f"{trained} epochs, {passes:,} device passes", allowed="more epochs, and no budget of passes below that",
+                todo=f"hil resume {folder.path} --set train.epochs={trained + 5}",
+            )  # fmt: skip
+        said.append("the test split was read when the run was finished; it is read again at the end, and the summary says so")
+    folder.write_config(dump(wanted))
+    if found.status == "done":
+        _reopen(folder, trained, table.epochs)
+    return said
+
+
+def _scheduled(before: Experiment, wanted: Experiment, step: int, trained: int) -> Iterator[str]:
+    """What another number of epochs means for the learning rate."""
+    old, new = before.train.epochs, wanted.train.epochs
+    if old == new or step == 0:
+        return
+    if wanted.train.schedule == "constant":
+        yield f"the learning rate is constant, so this is a run of {new} epochs from its beginning"
+        return
+    at, then = (0.5 * (1 + math.cos(math.pi * min(1.0, trained / epochs))) for epochs in (old, new))
+    yield (
+        f"the {wanted.train.schedule} schedule is stretched to {new} epochs: after epoch {trained} the learning rate goes on "
+        f"at {then:.0%} of [optimizer] lr instead of {at:.0%}; a run that had {new} epochs from its beginning gives other numbers"
+    )
+
+
+def _reopen(folder: RunFolder, trained: int, epochs: int) -> None:
+    """What a finished run has made of its end is of another end, and is made again."""
+    folder.note("longer", message=f"to be trained for {epochs} epochs", trained=trained)
+    kept = folder.read_json("diagnostics.json")
+    folder.write_json("diagnostics.json", {key: kept[key] for key in ("transfer", "honesty") if key in kept})
+    folder.report.unlink(missing_ok=True)
+    amend(folder, status="interrupted", cause=f"finished after {trained} epochs, to be trained for {epochs}")
+
+
 def report(folder: RunFolder) -> Path:
     """Write the report of a run that is done.
 
@@ -171,7 +245,7 @@ def _terms(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     terms: dict[str, Any] = {"experiment": tomllib.loads(dump(experiment))}
     copy = folder.path / "bench.toml"
     if experiment.device.bench is not None and copy.is_file():
-        terms["bench_sha256"] = bench_sha256(folder.path)
+        terms["bench_sha256"] = condition.bench_sha256(folder.path)
     return terms
 
 

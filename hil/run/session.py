@@ -24,7 +24,7 @@ import torch
 from hil.errors import ForeignError, HilError, Interrupted, LinkError, RunError, Stopped
 from hil.foreign import foreign
 from hil.learner import Online
-from hil.run import checkpoint
+from hil.run import checkpoint, journal
 from hil.run.folder import RunFolder
 from hil.run.loop import Epoch, Step, Training, evaluate, settle, train
 from hil.run.outcome import warnings
@@ -198,10 +198,16 @@ class Session:
             training.tape.flush()  # a run that says that it is done can be replayed to its end
         _confusion(folder, training, predicted)
         training.wall_s = self._wall_s()
+        reads = 1 + sum(event["kind"] == "end" for event in journal.contents(folder.path / "journal.jsonl", most=0).events())
         beware = warnings(training, folder)
+        if reads > 1:
+            beware.append(
+                f"the test split was read {reads} times, as the run was made longer: a number of epochs that was chosen by what "
+                "it showed was chosen on test data"
+            )
         for line in beware:
             folder.note("beware", message=line)
-        final = {"test_accuracy": score["accuracy"], "test_loss": score["loss"], "warnings": beware}
+        final = {"test_accuracy": score["accuracy"], "test_loss": score["loss"], "test_reads": reads, "warnings": beware}
         summary = conclude(training, folder, self.labels, "done", final)
         folder.note("end", step=training.step, test_accuracy=score["accuracy"])
         return summary
