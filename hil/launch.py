@@ -173,7 +173,7 @@ def _scheduled(before: Experiment, wanted: Experiment, step: int, trained: int) 
     at, then = (0.5 * (1 + math.cos(math.pi * min(1.0, trained / epochs))) for epochs in (old, new))
     yield (
         f"the {wanted.train.schedule} schedule is stretched to {new} epochs: after epoch {trained} the learning rate goes on "
-        f"at {then:.0%} of [optimizer] lr instead of {at:.0%}; a run that had {new} epochs from its beginning gives other numbers"
+        f"at {then:.0%} of [optimizer] lr instead of {at:.0%}; a run of {new} epochs from its beginning gives other numbers"
     )
 
 

@@ -202,8 +202,8 @@ class Session:
         beware = warnings(training, folder)
         if reads > 1:
             beware.append(
-                f"the test split was read {reads} times, as the run was made longer: a number of epochs that was chosen by what "
-                "it showed was chosen on test data"
+                f"the test split was read {reads} times, as the run was made longer: epochs that were chosen by what it showed "
+                "were chosen on test data"
             )
         for line in beware:
             folder.note("beware", message=line)
