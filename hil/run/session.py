@@ -206,7 +206,7 @@ class Session:
                 "were chosen on test data"
             )
         for line in beware:
-            folder.note("beware", message=line)
+            folder.note("warning", message=line)
         final = {"test_accuracy": score["accuracy"], "test_loss": score["loss"], "test_reads": reads, "warnings": beware}
         summary = conclude(training, folder, self.labels, "done", final)
         folder.note("end", step=training.step, test_accuracy=score["accuracy"])
