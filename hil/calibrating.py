@@ -38,6 +38,7 @@ from hil.config import Bench, Using, find, read_bench
 from hil.device import Device, Provenance, answered
 from hil.errors import (
     ConfigError,
+    ForeignError,
     GuardianLost,
     HilError,
     InstrumentError,
@@ -47,6 +48,7 @@ from hil.errors import (
     NotCalibrated,
     Stopped,
 )
+from hil.foreign import foreign
 from hil.hints import quoted
 from hil.naming import UNTOUCHED, construct, resolve
 from hil.nodes import Node, resilient_node, twin_of
@@ -89,7 +91,12 @@ def calibrate(path: Path, out: Path, seed: int, console: Console) -> Path:
     procedures, settings = sequence(bench, where), settings_of(bench, where)
     belief = _belief(bench, where)
     taken_at, found = datetime.now().astimezone().isoformat(timespec="seconds"), Findings(provenance=provenance_of(bench))
-    with _ending(path, found), Stopping() as stopping, closing(_steps(bench, where, procedures, seed, found, console)) as steps:
+    with (
+        _ending(path, found),
+        Stopping() as stopping,
+        closing(_steps(bench, where, procedures, seed, found, console)) as steps,
+        stopping.working(),
+    ):
         for step in steps:
             found.steps.append(step)
             for line in told(len(found.steps), step):
@@ -246,7 +253,10 @@ def _patient(procedure: Procedure) -> Procedure:
 
     def run(subject: Subject, found: Found) -> Step:
         try:
-            return procedure.run(subject, found)
+            with foreign(
+                f"calibration, procedure {procedure.name}", outputs=OFF, todo="correct that code; then calibrate again"
+            ):
+                return procedure.run(subject, found)
         except MeasurementError as error:
             return _faulted(procedure.name, error)
 
@@ -362,7 +372,7 @@ def _ending(path: Path, found: Findings) -> Iterator[None]:
     except Interrupted as error:
         error.where, error.outputs, error.todo = str(path), OFF, f"hil calibrate {quoted(path)}"
         raise
-    except (LinkError, InstrumentError, MeasurementError, GuardianLost) as error:
+    except (LinkError, InstrumentError, MeasurementError, GuardianLost, ForeignError) as error:
         if not found.instruments:
             raise  # it was not opened; the error says all
         raise _stopped(path, found, error) from error

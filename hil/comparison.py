@@ -131,6 +131,8 @@ def run(file: Comparison, path: Path, out: Path, console: Console, trusted: bool
             f"{result.passes:,.0f} passes   {result.wall_s:.1f} s{'   (made before)' if done else ''}",
             soft_wrap=True, markup=False,
         )  # fmt: skip
+        for line in result.warnings:
+            console.print(f"         beware: {line}", soft_wrap=True, markup=False)
     rows = tuple(Row(learner, device, tuple(runs)) for (learner, device), runs in found.items())
     standings = Standings(file.name or path.stem, rows, _terms(file, listed[0].experiment), len(data.test))
     write(standings, out)

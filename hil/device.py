@@ -48,10 +48,23 @@ class Port:
     size: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("low", "high"):  # whole numbers, as of a converter, are numbers
+            object.__setattr__(self, name, self._limit(name))
         if not self.low <= self.high:  # also catches NaN
             raise ContractError(
                 "limits are the wrong way round", where=f"port {self.name}", got=f"low {self.low}, high {self.high}"
             )
+
+    def _limit(self, name: str) -> float:
+        value = getattr(self, name)
+        try:
+            if isinstance(value, bool | str | bytes):
+                raise TypeError
+            return float(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ContractError(
+                "a limit is a number", where=f"port {self.name}", got=f"{name} = {value!s:.60}", allowed="a number in its unit"
+            ) from error
 
     def check(self, values: Tensor) -> Tensor:
         """Return `values` (..., size) unchanged, or raise OutOfRange. NaN is out of range.

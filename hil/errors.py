@@ -35,6 +35,7 @@
     │   ├── Unrepeatable             a temporal device lost its state, and its noise is not what it was: repeat the batch
     │   └── ReplayDiffers            a replay was asked what was never recorded
     │       └── TapeEnded            or more than was recorded
+    ├── ForeignError                 code that is not hil's (a node, a learner, data, torch) raised an exception of its own
     ├── NotCalibrated                the bench was measured, and is not what its twin or its calibration says
     ├── Stopped                      a fault ended the run; it is committed and resumable; the cause is chained
     ├── Interrupted                  the user asked to stop; the run is resumable
@@ -43,8 +44,8 @@
 
 What stands in a message may come from outside, so whatever a terminal would obey is shown as an escape (hil/plain.py).
 A message answers five questions, each a keyword of the constructor: *where*, what was *got*, what is *allowed*, in which
-state the *outputs* are, and what to do (*todo*). Foreign exceptions become one of these in the two Link files and
-nowhere else.
+state the *outputs* are, and what to do (*todo*). Foreign exceptions become one of these where they come in: those of the wire
+in the Link files, those of the user's code and of its libraries in `hil/foreign.py`.
 """
 
 from __future__ import annotations
@@ -62,19 +63,22 @@ class HilError(Exception):
         allowed: what would have been accepted.
         outputs: the state of the hardware outputs, when it is known here.
         todo: the next step for the user.
+        at: lines of the user's own code, the innermost last.
     """
 
     def __init__(
-        self, what: str, *, where: str = "", got: str = "", allowed: str = "", outputs: str = "", todo: str = ""
-    ) -> None:
+        self, what: str, *, where: str = "", got: str = "", allowed: str = "", outputs: str = "", todo: str = "",
+        at: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         self.what, self.where, self.got = what, where, got
-        self.allowed, self.outputs, self.todo = allowed, outputs, todo
+        self.allowed, self.outputs, self.todo, self.at = allowed, outputs, todo, at
         super().__init__(what)
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
         facts = [f"got {self.got}" if self.got else "", f"allowed: {self.allowed}" if self.allowed else ""]
         lines = [head + "".join(f"; {fact}" for fact in facts if fact) + "."]
+        lines += [f"At: {line}" for line in self.at]
         if self.outputs:
             lines.append(f"Outputs: {self.outputs}.")
         if self.todo:
@@ -215,6 +219,10 @@ class ReplayDiffers(MeasurementError):
 
 
 class TapeEnded(ReplayDiffers):
+    pass
+
+
+class ForeignError(HilError):
     pass
 
 

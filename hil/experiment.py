@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,10 +23,11 @@ from hil import accelerator, watching
 from hil.architecture import closing, largest, on_chip, on_node, synapses
 from hil.chance import generator
 from hil.config import Experiment, default_threads
-from hil.data import Dataset, load, subset
+from hil.data import Dataset, load, subset, usable
 from hil.device import Device, Port, answered
 from hil.encoding import Decode, Encode
-from hil.errors import ConfigError
+from hil.errors import ConfigError, ContractError, ForeignError
+from hil.foreign import foreign
 from hil.learner import Learner
 from hil.naming import UNTOUCHED, arguments, construct, keeps, resolve
 from hil.network import Network
@@ -37,7 +39,7 @@ from hil.run.recovery import Told, untold
 from hil.run.summary import Labels
 from hil.run.transfer import Transfer, foretold, measure, probed
 from hil.shift import shifted
-from hil.synapses import channels_of, flat_widths
+from hil.synapses import channels_of, flat_widths, reads
 from hil.units import quantity
 from sim_devices.twin import follow
 
@@ -148,12 +150,14 @@ def checked_settings(experiment: Experiment, where: str) -> None:
     Raises:
         DataError, ConfigError.
     """
-    synapses(experiment, dataset(experiment), where)
-    accelerator.named(experiment.train.on, where)
-    _learner(experiment, where)
-    _steps(experiment, where)
-    if experiment.device.chip is not None:
-        watching.static(experiment, str(where))
+    with _building(where):
+        data = usable(dataset(experiment))
+        chain = synapses(experiment, data, where)
+        accelerator.named(experiment.train.on, where)
+        _fits_learner(experiment, chain, data, *_learner(experiment, where), where)
+        _steps(experiment, where)
+        if experiment.device.chip is not None:
+            watching.static(experiment, str(where))
 
 
 @contextmanager
@@ -182,39 +186,69 @@ def built(
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
     """
     place = str(where)
-    data = dataset(experiment) if given is None else given
+    with ExitStack() as stack:
+        stack.enter_context(accelerator.float32_by_default())
+        with _building(place):
+            made = _built(
+                experiment, where, bench_copy, run, told, stack, record and run is not None, node, given, fresh, allow
+            )
+        yield made
+
+
+@contextmanager
+def _building(place: str) -> Iterator[None]:
+    """Nothing is trained yet: what code that is not hil's raises here is a refusal."""
+    try:
+        with foreign(f"{place}: building the network, its node and its learner"):
+            yield
+    except ForeignError as error:
+        todo = error.todo.partition(", then")[0]
+        raise ContractError(
+            error.what, where=error.where, got=error.got, at=error.at, outputs="safe; whatever was opened is closed again",
+            todo=todo,
+        ) from error.__cause__  # fmt: skip
+
+
+def _built(
+    experiment: Experiment, where: Path, bench_copy: Path | None, run: Path | None, told: Told, stack: ExitStack, record: bool,
+    node: Node | None, given: Dataset | None, fresh: bool, allow: Allow,
+) -> Built:  # fmt: skip
+    """See `built`; `stack` closes what is opened."""
+    place = str(where)
+    data = usable(dataset(experiment) if given is None else given)
     chain = synapses(experiment, data, place)
     feedback = closing(experiment, chain, data.train.x.shape[1])
     learner_class, settings = _learner(experiment, place)
+    _fits_learner(experiment, chain, data, learner_class, settings, place)
     _steps(experiment, place)
     on = accelerator.named(experiment.train.on, place)
     accelerator.settled(on)
     served = experiment.device.bench is not None
     torch.set_num_threads(experiment.train.threads or default_threads(served, largest(chain), experiment.train.batch))
-    with ExitStack() as stack:
-        tape = stack.enter_context(_tape(run)) if record and run else None  # closed last: it has the device's last shot
-        node = resilient_node(node or opened_node(experiment, where, bench_copy, run, stack), told)
-        follow(node.twin, None, None, on)
-        if tape is not None:
-            node = _recorded(experiment, node, tape, fresh)
-        wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], on, place, fresh, allow, told)
-        wired.net.to(on)
-        model = None if node.twin is None else node.twin.ideal
-        rng = generator(experiment.seed, 0, "learner")
+    tape = stack.enter_context(_tape(run)) if record and run is not None else None  # closed last: it has the device's last shot
+    node = resilient_node(node or opened_node(experiment, where, bench_copy, run, stack), told)
+    follow(node.twin, None, None, on)
+    if tape is not None:
+        node = _recorded(experiment, node, tape, fresh)
+    wired = _wired(experiment, node, chain, feedback, data.train.x.shape[1], on, place, fresh, allow, told)
+    wired.net.to(on)
+    model = None if node.twin is None else node.twin.ideal
+    rng = generator(experiment.seed, 0, "learner")
+    with foreign(f"{place}: [learner] {experiment.learner.use}"):
         learner: Learner = learner_class.build(wired.net, settings, len(data.classes), rng, model)
-        if isinstance(learner, nn.Module):  # any other finds its place by itself, where the network already is
-            learner.to(on)
-        optimizer = _optimizer(list(wired.net.parameters()), experiment, place)
-        table = experiment.train
-        plan = Plan(experiment.seed, table.epochs, table.batch, table.schedule, table.budget_passes, experiment.data.shift)
-        placed = accelerator.moved(data, on)
-        training = Training(wired.net, learner, optimizer, placed, plan, wired.devices(), tape, wired.sentinel)
-        provenance = answered(node.provenance, training.devices[0].spec.provenance)
-        labels = Labels(experiment.name or where.stem, provenance, node.facts, node.resources)
-        widths = flat_widths(chain, data.train.x.shape[1])[1:-1]
-        needs = "" if tape is None else _needs(training, widths, int(getattr(settings, "time_steps", 1)), tape)
-        resolved = _resolved(experiment, wired.decode)
-        yield Built(training, node, labels, resolved, wired.transfer, needs, wired.honesty)
+    if isinstance(learner, nn.Module):  # any other finds its place by itself, where the network already is
+        learner.to(on)
+    optimizer = _optimizer(list(wired.net.parameters()), experiment, place)
+    table = experiment.train
+    plan = Plan(experiment.seed, table.epochs, table.batch, table.schedule, table.budget_passes, experiment.data.shift)
+    placed = accelerator.moved(data, on)
+    training = Training(wired.net, learner, optimizer, placed, plan, wired.devices(), tape, wired.sentinel)
+    provenance = answered(node.provenance, training.devices[0].spec.provenance)
+    labels = Labels(experiment.name or where.stem, provenance, node.facts, node.resources)
+    widths = flat_widths(chain, data.train.x.shape[1])[1:-1]
+    needs = "" if tape is None else _needs(training, widths, int(getattr(settings, "time_steps", 1)), tape)
+    resolved = _resolved(experiment, wired.decode)
+    return Built(training, node, labels, resolved, wired.transfer, needs, wired.honesty)
 
 
 def elsewhere(made: Built, experiment: Experiment, where: Path, stack: ExitStack) -> Network:
@@ -327,6 +361,50 @@ def _learner(experiment: Experiment, where: str) -> tuple[Any, Any]:
     return learner_class, construct(
         learner_class.Settings, arguments(learner_class.Settings, experiment.learner.settings(), place), place
     )
+
+
+def _fits_learner(
+    experiment: Experiment, chain: list[nn.Module], data: Dataset, learner_class: Any, settings: Any, where: str
+) -> None:
+    """Refuse, before anything is opened, more outputs than classes, and batches that the synapses do not take.
+
+    Raises:
+        ConfigError.
+    """
+    features, classes = data.train.x.shape[1], len(data.classes)
+    outputs = flat_widths(chain, features)[-1]
+    if outputs != classes and not getattr(learner_class, "any_outputs", False):
+        raise ConfigError(
+            f"the network does not fit {data.name}", where=f"{where}: [network]", got=f"{outputs} outputs",
+            allowed=f"{classes} outputs, one a class, for the learner {experiment.learner.use}", outputs=UNTOUCHED,
+            todo=f"make the last synapse {classes} wide",
+        )  # fmt: skip
+    if not hasattr(settings, "time_steps"):  # with a time axis an example is many
+        _takes_batches(experiment, chain, data, where)
+
+
+@torch.no_grad()
+def _takes_batches(experiment: Experiment, chain: list[nn.Module], data: Dataset, where: str) -> None:
+    """Every size of batch that training will send through the synapses, once, through copies of them."""
+    size, examples = experiment.train.batch, len(data.train)
+    whole = min(size, examples)
+    widths = flat_widths(chain, data.train.x.shape[1])
+    for count in dict.fromkeys(n for n in (whole, examples % whole) if n):
+        for number, synapse in enumerate(chain):
+            place = f"{where}: [network] synapse {number}, a batch of {count}"
+            todo = "change the synapse, or [train] batch"
+            if count == 1:
+                good = next((n for n in range(max(2, size), examples) if examples % n != 1), examples)
+                todo = f"[train] batch = {good} leaves no batch of one example: {examples:,} examples are {examples // size:,}"
+                todo += f" batches of {size} and one of {examples % size}" if examples % size else f" batches of {size}"
+            with foreign(place, ConfigError, UNTOUCHED, todo):
+                answer = deepcopy(synapse)(torch.zeros(count, reads(synapse) or widths[number]))
+            if answer.dtype != torch.float32 or len(answer) != count:
+                shape = tuple(answer.shape)
+                raise ConfigError(
+                    "a synapse gives float32, an answer an example", where=place, outputs=UNTOUCHED, todo="change the synapse",
+                    got=f"{answer.dtype}, shape {shape}", allowed=f"float32, shape ({count}, {widths[number + 1]})",
+                )  # fmt: skip
 
 
 def _optimizer(

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hil.errors import ConfigError, Refused, RunError
+from hil.errors import ConfigError, ForeignError, Refused, RunError
+from hil.foreign import foreign, said
 from hil.modules import imported
 from hil.units import quantity, suffix_of
 
@@ -36,10 +37,12 @@ def resolve(use: str, where: str, short: Mapping[str, str] = {}) -> Any:
             todo=f'did you mean "{hint}"?' if hint else "choose one of these",
         )  # fmt: skip
     try:
-        return getattr(imported(module, where), name)
-    except Exception as error:  # a foreign module may fail in any way while it is imported
+        with foreign(where):  # a foreign module may fail in any way while it is imported
+            return getattr(imported(module, where), name)
+    except ForeignError as mapped:
+        error = mapped.__cause__
         raise ConfigError(
-            f'cannot import "{path}"', where=where, got=f"{type(error).__name__}: {error}",
+            f'cannot import "{path}"', where=where, got=f"{type(error).__name__}: {said(error)}", at=mapped.at,
             allowed="module:Class: installed, beside the file that names it, or in the working directory", outputs=UNTOUCHED,
             todo="check the spelling, that the package is installed, and that the module can be imported by itself",
         ) from error  # fmt: skip
@@ -68,12 +71,13 @@ def construct(target: Callable[..., Any], settings: Mapping[str, Any], where: st
         ConfigError: it refuses them in words of its own. Refused: it refuses them in ours.
     """
     try:
-        with blaming(where):
+        with foreign(where), blaming(where):
             return target(**settings)
-    except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError, AssertionError) as error:
+    except ForeignError as mapped:
+        error = mapped.__cause__
         given = ", ".join(f"{key} = {shortened(value)}" for key, value in settings.items() if key != "params") or "no settings"
         raise ConfigError(
-            "these settings are refused", where=where, got=f"{given}: {str(error).splitlines()[0] if str(error) else error!r}",
+            "these settings are refused", where=where, got=f"{given}: {mapped.got or type(error).__name__}", at=mapped.at,
             outputs=UNTOUCHED, todo="correct the settings of this section",
         ) from error  # fmt: skip
 
@@ -90,7 +94,7 @@ def arguments(target: Any, table: Mapping[str, Any], where: str, skip: Sequence[
         parameters = inspect.signature(target).parameters
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"{target!r} takes no settings", where=where, allowed="a class, or a function", outputs=UNTOUCHED,
+            f"{said(target)} takes no settings", where=where, allowed="a class, or a function", outputs=UNTOUCHED,
             todo="name another module:Class",
         ) from error  # fmt: skip
     known = {n: p for n, p in parameters.items() if n not in skip and n != "self"}

@@ -11,6 +11,7 @@ seed = 0
              the family's own: hil/search/families.py
 [train]      epochs, repeats = 1      seeds a genome and generation; examples to train, score, and hold for the confirmation
 [evaluate]   by = "population"        or "one": the ordinary loop, for any learner; workers = 2, chunk = 16, device = "cpu"
+             join_s = 600             so long a cluster without any worker is waited for
 [[others]]                            settings of other devices of the same kind, for "robustness"
 [halving]    epochs = [8, 16], keep = [16, 4]         longer trainings for fewer
 [confirm]    seeds = 10, candidates = 4, random = 9   the winner on fresh seeds and held examples, beside rivals
@@ -76,6 +77,7 @@ class EvaluateTable(Section):
     workers: Annotated[int, Field(ge=0)] = 0
     chunk: Count = 16
     device: str = "cpu"
+    join_s: Rate = 600.0
 
 
 class HalvingTable(Section):

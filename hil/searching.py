@@ -27,12 +27,15 @@ from hil.data import Dataset
 from hil.errors import HilError, Interrupted, Refused, Stopped, UnsafeOutputs
 from hil.feedback import correlation, to_table
 from hil.files import write_atomic
+from hil.foreign import foreign
 from hil.hints import quoted
+from hil.launch import display_noted
 from hil.learners.adfa import slope
 from hil.run.folder import RunFolder
 from hil.run.stopping import Stopping
 from hil.search.archive import Archive
 from hil.search.artefact import save
+from hil.search.cluster import check_address
 from hil.search.evaluator import Evaluator, Here, Stop
 from hil.search.genome import Space
 from hil.search.hand_made import hand_made, random_fourier
@@ -71,6 +74,8 @@ def start(path: Path, folder: RunFolder, console: Console, cluster: str | None =
         Refused: nothing was trained. Stopped, Interrupted: the search is committed and resumable.
     """
     file = read_search(path)
+    if cluster is not None:
+        check_address(cluster)
     experiment, base = base_experiment(file, path)
     modules.also(path, base)
     named = {name: [base, path] for name in ("config.toml", SEARCH)}
@@ -90,14 +95,17 @@ def start(path: Path, folder: RunFolder, console: Console, cluster: str | None =
 def carry_on(folder: RunFolder, console: Console, cluster: str | None = None) -> dict[str, Any]:
     """Go on with the search in `folder` from whatever was committed. Raises: as `start`."""
     file = checked(SearchFile, read_toml(folder.path / SEARCH), str(folder.path / SEARCH))
+    if cluster is not None:
+        check_address(cluster)
+        console.print(f"cluster {cluster}, for a worker of which {file.evaluate.join_s:g} s are waited", markup=False)
     copy = folder.path / "bench.toml"
     workshop = Workshop(file, read_experiment(folder.config), folder.config, copy if copy.exists() else None)
-    with Stopping() as stopping, ExitStack() as stack:
+    with display_noted(console, folder), Stopping() as stopping, ExitStack() as stack:
         hunt = Hunt(workshop, folder, History(folder), cluster, stack, lambda: stopping.asked)
         for line in hunt.introduction():
             console.print(line, markup=False, soft_wrap=True)
         try:
-            with Live(console) as live:
+            with foreign("search", outputs=CLOSED), Live(console) as live:
                 for point in hunt.points():
                     live(point)
                     if stopping.asked:

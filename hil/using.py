@@ -49,7 +49,8 @@ def in_use(path: Path, rounds: int, watched: bool, split: SplitName, console: Co
         for line in telling(kind, facts):
             console.print(line, markup=False, soft_wrap=True)
 
-    with Stopping() as stopping, built(experiment, folder.config, copy if there(copy) else None, None, told) as made:
+    bench = copy if there(copy) else None
+    with Stopping() as stopping, built(experiment, folder.config, bench, None, told) as made, stopping.working():
         _load(made, saved, under("best_learner", newest.tensors) or under("learner", newest.tensors))
         for line in made.introduction():
             console.print(line, markup=False, soft_wrap=True)

@@ -26,6 +26,7 @@ from hil.data import Dataset
 from hil.errors import ConfigError
 from hil.experiment import LEARNERS, Built, built, dataset, elsewhere, optimiser
 from hil.files import loads
+from hil.foreign import foreign
 from hil.learners.adfa import ADFA, ADFASettings, read_feedback
 from hil.naming import UNTOUCHED, resolve
 from hil.nodes import twin_of
@@ -216,7 +217,7 @@ class Workshop:
         """Who trains candidates on the twin: a cluster, processes of this machine, or this process."""
         workers = self.file.evaluate.workers or os.cpu_count() or 1
         if cluster is not None:
-            return Cluster(work, self.text(), cluster, self.file.slurm, stop)
+            return Cluster(work, self.text(), cluster, self.file.slurm, stop, self.file.evaluate.join_s)
         if workers > 1 and self.file.evaluate.device == "cpu":
             return Pool(work, self.text(), workers, stop)
         return Here(self.trainer(stop=stop))
@@ -250,7 +251,8 @@ def completed(file: SearchFile, experiment: Experiment, origin: Path) -> Experim
 
 def work(text: str, jobs: str) -> str:
     """What a worker does: jobs as JSON -> outcomes as JSON."""
-    return said(_trainer(text).train(read_jobs(jobs)))
+    with foreign("a candidate", outputs="none; the node is a twin"):  # what another process raises must be known here
+        return said(_trainer(text).train(read_jobs(jobs)))
 
 
 @lru_cache(maxsize=2)

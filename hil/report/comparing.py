@@ -57,6 +57,7 @@ def outcome(folder: Path, shown: str) -> Outcome:
         step_passes=number(step, "passes_per_example"),
         step_bits=number(step, "bits_per_example"),
         twin_nrmse=number(_mapping(record.summary, "twin_honesty"), "nrmse"),
+        warnings=tuple(map(str, said)) if isinstance(said := record.summary.get("warnings"), list) else (),
     )
 
 

@@ -54,7 +54,8 @@ def _plain(value: object) -> object:
 
 def contents(record: Record) -> dict[str, object]:
     """What the template shows, by name. Figures are SVG text made here; everything else is text to be escaped."""
-    notes = list(record.notes)
+    beware = record.summary.get("warnings")
+    notes = [*(str(line) for line in (beware if isinstance(beware, list) else ())), *record.notes]
     made = record.diagnostics
     table: Confusion = _checked(findings.confusion, made, (), notes)
     curve: Transfer | None = _checked(findings.transfer, made, None, notes)

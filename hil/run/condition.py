@@ -149,9 +149,10 @@ def plan(condition: Condition, chosen: Path | None = None, changed: bool = False
         )
     if condition.status == "done" and not condition.lacking:
         raise RunError(
-            "this run is finished", where=str(path), outputs=UNTOUCHED, todo=f"look at it: hil report {quoted(path)}"
-        )
-    start = _chosen(condition, chosen) if chosen is not None else _newest(condition)
+            "this run is finished", where=str(path), outputs=UNTOUCHED,
+            todo=f"look at it: hil report {quoted(path)}; or train it longer: hil resume {quoted(path)} --set train.epochs=N",
+        )  # fmt: skip
+    start = start_of(condition, chosen)
     said = list(condition.remarks)
     if start is not None:
         said += _changes(condition, start, changed)
@@ -192,6 +193,11 @@ def _newest(condition: Condition) -> Saved | None:
     return newest
 
 
+def start_of(condition: Condition, chosen: Path | None = None) -> Saved | None:
+    """The checkpoint to go on from; None: step 0. Raises: RunError: it is damaged, missing, or none of this run's."""
+    return _chosen(condition, chosen) if chosen is not None else _newest(condition)
+
+
 def _chosen(condition: Condition, chosen: Path) -> Saved:
     places = [chosen, condition.path / chosen, condition.path / "checkpoints" / chosen]
     found = next((s for place in places for s in condition.saved if place.resolve() == s.path.resolve()), None)
@@ -213,7 +219,7 @@ def _chosen(condition: Condition, chosen: Path) -> Saved:
 def _changes(condition: Condition, start: Saved, changed: bool) -> Iterator[str]:
     """What was changed since the checkpoint; refused unless it changes no number or is meant."""
     then = start.facts.get("experiment")
-    files = [(f"config.toml: {text}", key in FREE) for key, text in _differences(then, condition.config)]
+    files = [(f"config.toml: {text}", key in FREE) for key, text in differences(then, condition.config)]
     if start.facts.get("bench_sha256", condition.bench) != condition.bench:
         files.append(("bench.toml: another text than when the run was made, or another calibration.toml", False))
     wrong = [text for text, free in files if not free]
@@ -227,7 +233,7 @@ def _changes(condition: Condition, start: Saved, changed: bool) -> Iterator[str]
     yield from (f"changed since {start.path.name}: {text}" for text, _ in files)
 
 
-def _differences(then: object, now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def differences(then: object, now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(key, what) of every setting that differs; nothing is known of a checkpoint without settings."""
     if not isinstance(then, Mapping):
         return

@@ -24,7 +24,8 @@ from torch.optim import Optimizer
 from hil.accelerator import sent
 from hil.chance import generator
 from hil.data import Dataset, Split, batches
-from hil.errors import RunError
+from hil.errors import ContractError, HilError, RunError
+from hil.foreign import MADE_SAFE, foreign, said
 from hil.learner import Learner, Online, Selecting
 from hil.network import Network
 from hil.run.checkpoint import (
@@ -318,12 +319,13 @@ def fitting() -> Iterator[None]:
     """Whatever goes wrong inside means that a checkpoint is of something else."""
     try:
         yield
-    except (LookupError, ValueError, RuntimeError, TypeError, AttributeError, ArithmeticError) as error:
-        lines = [line.strip() for line in str(error).splitlines()] or [repr(error)]
+    except HilError:
+        raise
+    except Exception as error:
         raise RunError(
             "this checkpoint does not fit the experiment",
             where="checkpoint",
-            got=f"no {lines[0]}" if isinstance(error, KeyError) else " ".join(lines[:2]),
+            got=f"no {said(error)}" if isinstance(error, KeyError) else said(error) or type(error).__name__,
             allowed="the network, learner and optimiser that it was made with",
             outputs="safe; whatever was opened is closed again",
             todo="undo the change in config.toml, or start a new run: hil train",
@@ -357,7 +359,8 @@ def _one_epoch(training: Training) -> Iterator[Step]:
         _set_rates(training)
         moved = shifted(x, training.data.shape, plan.shift, generator(plan.seed, training.step, "shift", x.device))
         cost = training.device_calls, training.device_passes
-        metrics = _learn_whole(training, moved, label)
+        with foreign(f"learner {type(training.learner).__name__}, step {training.step + 1}"):
+            metrics = _learn_whole(training, moved, label)
         training.batch += 1
         training.step += 1
         for key, value in metrics.items():
@@ -411,6 +414,11 @@ def _learn(training: Training, x: Tensor, label: Tensor) -> Mapping[str, float]:
     metrics: Mapping[str, float] = {}
     for metrics in _updates(training, x, label):
         mark = _spent(seconds, "learner_s", mark)
+        if "loss" not in metrics:
+            raise ContractError(
+                "a learner says what the loss of a step was", where=f"learner {type(training.learner).__name__}",
+                got=", ".join(metrics) or "nothing", allowed='at least "loss"', outputs=MADE_SAFE,
+            )  # fmt: skip
         if not math.isfinite(metrics["loss"]):
             raise _diverged(training.step, metrics["loss"])
         training.optimizer.step()
@@ -486,15 +494,17 @@ def _copied(module: Network | Learner) -> dict[str, Tensor]:
 def settle(training: Training) -> Mapping[str, float]:
     """Let a learner with several readouts choose one for the present weights; the accuracy of each, or nothing."""
     learner, split = training.learner, training.data.validation
-    return learner.select(training.net, *training.sent(split.x, split.y)) if isinstance(learner, Selecting) else {}
+    with foreign(f"learner {type(learner).__name__}, choosing its readout"):
+        return learner.select(training.net, *training.sent(split.x, split.y)) if isinstance(learner, Selecting) else {}
 
 
 @torch.no_grad()
 def evaluate(net: Network, learner: Learner, split: Split, tape: Recording | None = None) -> tuple[dict[str, float], Tensor]:
     """Score through the device: {"loss", "accuracy"} and the predicted classes (examples,)."""
     parts = torch.split(split.x, EVALUATION_BATCH)
-    scores = torch.cat([whole_batch(partial(learner.predict, net, sent(x, net.place)), _rewinding(tape)) for x in parts])
-    label = split.y.to(scores.device)
-    loss = torch.nn.functional.cross_entropy(scores, label)
+    with foreign(f"learner {type(learner).__name__}, predicting {len(split)} examples"):
+        scores = torch.cat([whole_batch(partial(learner.predict, net, sent(x, net.place)), _rewinding(tape)) for x in parts])
+        label = split.y.to(scores.device)
+        loss = torch.nn.functional.cross_entropy(scores, label)
     predicted = scores.argmax(1)
     return {"loss": float(loss), "accuracy": float((predicted == label).float().mean())}, predicted

@@ -24,12 +24,14 @@ from typing import Any
 
 import torch
 
-from hil.errors import HilError, Interrupted, LinkError, RunError, Stopped
+from hil.errors import ForeignError, HilError, Interrupted, LinkError, RunError, Stopped
+from hil.foreign import foreign
 from hil.hints import quoted
 from hil.learner import Online
-from hil.run import checkpoint
+from hil.run import checkpoint, journal
 from hil.run.folder import RunFolder
 from hil.run.loop import Epoch, Step, Training, evaluate, settle, train
+from hil.run.outcome import warnings
 from hil.run.stopping import Stopping
 from hil.run.summary import Labels, conclude
 from hil.sentinel import Look
@@ -211,7 +213,16 @@ class Session:
             training.tape.flush()  # a run that says that it is done can be replayed to its end
         _confusion(folder, training, predicted)
         training.wall_s = self._wall_s()
-        final = {"test_accuracy": score["accuracy"], "test_loss": score["loss"]}
+        reads = 1 + sum(event["kind"] == "end" for event in journal.contents(folder.path / "journal.jsonl", most=0).events())
+        beware = warnings(training, folder)
+        if reads > 1:
+            beware.append(
+                f"the test split was read {reads} times, as the run was made longer: epochs that were chosen by what it showed "
+                "were chosen on test data"
+            )
+        for line in beware:
+            folder.note("warning", message=line)
+        final = {"test_accuracy": score["accuracy"], "test_loss": score["loss"], "test_reads": reads, "warnings": beware}
         summary = conclude(training, folder, self.labels, "done", final)
         folder.note("end", step=training.step, test_accuracy=score["accuracy"])
         return summary
@@ -220,7 +231,7 @@ class Session:
     def _ending(self) -> Iterator[None]:
         """Turn whatever ends a run into its summary and its Interrupted or Stopped."""
         try:
-            with self._rested():
+            with foreign(f"after step {self.training.step:,} or later"), self._rested():  # what no seam within has mapped
                 yield
         except Interrupted as error:
             self.training.wall_s = self._wall_s()
@@ -260,21 +271,24 @@ class Session:
         if newest == _name(training):
             return "which is committed"
         instead = f"so the newest checkpoint is {newest}" if newest != "none" else "so hil resume starts again from step 0"
-        if not all(bool(torch.isfinite(value).all()) for value in training.net.state_dict().values()):
-            return f"its weights are not finite, {instead}"  # from the others a resume would fail again
         try:
+            with foreign("the state of the network"):
+                weights = training.net.state_dict().values()
+            if not all(bool(torch.isfinite(value).all()) for value in weights):
+                return f"its weights are not finite, {instead}"  # from the others a resume would fail again
             if not self._whole and isinstance(training.learner, Online):
                 return f"the learner had begun the next one, {instead}"
             if not self._whole and any(device.snapshot() for device in training.devices):
                 return f"the simulated node has gone on since then, {instead}"
             if self._journaled != training.step:
                 return f"it is not in the journal, {instead}"
-            self.commit()
+            with foreign("its checkpoint"):
+                self.commit()
         except LinkError as lost:
             with contextlib.suppress(RunError):
                 self.folder.note("lost", what="the state of the plant", message=str(lost))
             return f"the newest checkpoint is {newest}, as the plant's state is lost"
-        except RunError:
+        except (RunError, ForeignError):
             return f"it could not be written, {instead}"
         return "which is committed"
 
