@@ -22,7 +22,6 @@ from torch import Tensor
 
 from hil import toml
 from hil.errors import ConfigError
-from hil.expression import Expression
 from hil.files import read_text, write_atomic
 from hil.functions import (
     FAMILIES,
@@ -47,7 +46,6 @@ __all__ = [
     "Constant",
     "Correlation",
     "Distribution",
-    "Expression",
     "Feedback",
     "Fourier",
     "Function",

@@ -150,7 +150,7 @@ class Hunt:
         return [
             f"search  {file.search.strategy}, {file.search.population} genomes, {file.search.generations} generations, for "
             + " and ".join(file.search.objectives),
-            f"genome  {self.space.kind}: {', '.join(free) or 'the tree alone'}",
+            f"genome  {self.space.kind}: {', '.join(free)}",
             f"data    {data.name}: {len(data.train):,} to train · {len(data.validation):,} to score · {len(data.test):,} held; "
             "the test split is not touched",
         ]

@@ -16,7 +16,6 @@ CONTRACTS = {
     "learner",
     "feedback",
     "functions",
-    "expression",
     "plain_table",
     "synapses",
     "chance",
