@@ -28,7 +28,7 @@ from drivers.frame_session import FrameLink, FrameSession, Traffic
 from drivers.read_back import Care, Finding, Watch, switched_off
 from drivers.safe import FrameTalk, SafeState, board, carry_out
 from drivers.scpi import Expect, Identity
-from hil.device import Port, Provenance, Spec
+from hil.device import ArraySpec, Port, Provenance, Spec
 from hil.errors import ConfigError, ContractError, Desync, HilError, InstrumentError, LinkError, UnsafeOutputs
 
 Reset = Literal["soft", "hard"]
@@ -136,23 +136,16 @@ class SpikingBoard:
         """Frames that were lost or damaged, either way, and sent again."""
         return self._session.traffic.repeated
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> BoardArray:
-        """The next free neurons of the board. v_th, v_rest, leak: other than the board's.
+    def array(self, spec: ArraySpec) -> BoardArray:
+        """The next free neurons of the board.
 
         Raises:
             CommandRefused: no room, or settings that the board does not have.
         """
+        neuron = {"leak": self._leak, "v_th": self._v_th, "v_rest": self._v_rest, **spec.design}
         layout = Layout(
-            size, couples, self._leak if leak is None else leak, self._v_th if v_th is None else v_th,
-            self._v_rest if v_rest is None else v_rest, self._reset, self._refractory, self._numbers, self._limit,
+            spec.size, spec.couples, **neuron, reset=self._reset, refractory=self._refractory, numbers=self._numbers,
+            limit=self._limit,
         )  # fmt: skip
         array = BoardArray(self, self._session, layout, self._provenance)
         self._arrays.append(array)

@@ -30,13 +30,14 @@ from drivers.transcript import Transcribed, TranscribedFrames, WireLog
 from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
 from hil.config import Bench, BenchFile, DirectBench, InstrumentTable, PanelTable, SpikingBench, Using, VirtualTable
-from hil.device import Chip, Device, Spec
+from hil.device import ArraySpec, Chip, Device
 from hil.direct_bench import NODE, Unguarded, direct_node
 from hil.errors import ConfigError, Ended
 from hil.guardian.guard import Guard, guarded
 from hil.naming import UNTOUCHED, arguments, blaming, construct, resolve
 from hil.run.recovery import Patience
 from hil.units import quantity
+from hil.wrappers import Wrapper
 from sim_devices.bench import ServedBench, build, spawn
 from sim_devices.control import ControlClient
 from sim_devices.fabrication import CABLE, node_specimen, specimen
@@ -70,29 +71,19 @@ class Opened:
     beware: tuple[str, ...] = ()
 
 
-class OnPlant:
+class OnPlant(Wrapper):
     """The device of a virtual bench: driven over the wire like a real one, its plant's state saved over the control port."""
 
-    def __init__(self, inner: Waveform, bench: ServedBench) -> None:
-        self._inner, self._bench = inner, bench
+    _inner: Waveform
 
-    @property
-    def spec(self) -> Spec:
-        return self._inner.spec
+    def __init__(self, inner: Waveform, bench: ServedBench) -> None:
+        super().__init__(inner)
+        self._bench = bench
 
     @property
     def control(self) -> ControlClient:
         """Of the plant: what is true of it, for those who judge what was measured."""
         return self._bench.control
-
-    def program(self, params: Tensor) -> None:
-        self._inner.program(params)
-
-    def reset(self) -> None:
-        self._inner.reset()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._inner.forward(x)
 
     def submit(self, x: Tensor) -> Future[Tensor]:
         return self._inner.submit(x)
@@ -105,9 +96,6 @@ class OnPlant:
 
     def attend(self) -> None:
         self._inner.attend()
-
-    def close(self) -> None:
-        self._inner.close()
 
     def clear(self) -> None:
         self._inner.clear()
@@ -144,16 +132,8 @@ class OnBoard:
     def __init__(self, inner: SpikingBoard, served: ServedBoard) -> None:
         self._inner, self._served = inner, served
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> Device:
-        return self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)
+    def array(self, spec: ArraySpec) -> Device:
+        return self._inner.array(spec)
 
     @property
     def retransmitted(self) -> int:

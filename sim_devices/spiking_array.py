@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hil.chance import generator, key
-from hil.device import Spec
+from hil.device import ArraySpec, Spec
 from hil.errors import ContractError
 from sim_devices.lif_array import LifArray, Neuron
 from sim_devices.simulated import DTYPES
@@ -120,27 +120,13 @@ class TwinChip:
         self.neuron, self.seed = neuron or Neuron(), seed
         self._cut = 0
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> SpikingArray:
-        """The next array. v_th, v_rest, leak: other than the chip's design.
+    def array(self, spec: ArraySpec) -> SpikingArray:
+        """The next array.
 
         Raises:
             ConfigError: settings that make no neuron.
         """
-        neuron = replace(
-            self.neuron,
-            v_th=self.neuron.v_th if v_th is None else v_th,
-            v_rest=self.neuron.v_rest if v_rest is None else v_rest,
-            leak=self.neuron.leak if leak is None else leak,
-        )
-        return self.cut(size, neuron, couples)
+        return self.cut(spec.size, replace(self.neuron, **spec.design), spec.couples)
 
     def cut(self, size: int, neuron: Neuron, couples: bool = False) -> SpikingArray:
         """The next array, of a design of its own."""

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from hil.device import Chip, Device, Recovering, Restorable, Spec, Streaming
+from hil.device import ArraySpec, Chip, Device, Streaming
+from hil.wrappers import Wrapper
 
 
 @runtime_checkable
@@ -43,22 +44,17 @@ class Count:
     faults: int = 0
 
 
-class Metered:
+class Metered(Wrapper):
     """Counts what goes through `inner`. watch: shown every (drive, answer), for a look that is not counted in `count`.
 
     allow: asked before every shot, with its node evaluations; raises BudgetSpent if it may not have them.
     """
 
     def __init__(self, inner: Device, allow: Allow = freely) -> None:
-        self._inner, self._allow = inner, allow
+        super().__init__(inner)
+        self._allow, self._recovered = allow, self.recovered
         self.count = Count()
         self.watch: Callable[[Tensor, Tensor], None] | None = None
-        self._recovering = inner if isinstance(inner, Recovering) else None
-        self._recovered = 0 if self._recovering is None else self._recovering.recovered
-
-    @property
-    def spec(self) -> Spec:
-        return self._inner.spec
 
     @property
     def inner(self) -> Device:
@@ -74,10 +70,9 @@ class Metered:
         self._count_faults()
 
     def _count_faults(self) -> None:
-        if self._recovering is not None:
-            now = self._recovering.recovered
-            self.count.faults += now - self._recovered
-            self._recovered = now
+        now = self.recovered
+        self.count.faults += now - self._recovered
+        self._recovered = now
 
     def forward(self, x: Tensor) -> Tensor:
         self._allow(x.numel())
@@ -92,16 +87,6 @@ class Metered:
         if self.watch is not None:
             self.watch(x, answer)
         return answer
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def snapshot(self) -> Mapping[str, object]:
-        return self._inner.snapshot() if isinstance(self._inner, Restorable) else {}
-
-    def restore(self, state: Mapping[str, object]) -> None:
-        if isinstance(self._inner, Restorable) and state:
-            self._inner.restore(state)
 
 
 class MeteredStream(Metered):
@@ -144,17 +129,8 @@ class MeteredChip:
         self._inner, self._allow = inner, allow
         self.devices: list[Metered] = []
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> Metered:
-        array = self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)
-        self.devices.append(metered(array, self._allow))
+    def array(self, spec: ArraySpec) -> Metered:
+        self.devices.append(metered(self._inner.array(spec), self._allow))
         return self.devices[-1]
 
     def close(self) -> None:

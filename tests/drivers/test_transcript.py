@@ -15,6 +15,7 @@ from drivers.scripted import ScriptedFrames, ScriptedLink, read_transcript
 from drivers.transcript import Transcribed, WireLog, described
 from hil.bench import open_bench
 from hil.config import read_bench
+from hil.device import ArraySpec
 from hil.errors import ContractError, DataError, DirtySession, HilError, LinkTimeout, RunError
 
 IDENTITY = "Acme,S1,42,1.0"
@@ -197,7 +198,7 @@ def test_a_run_keeps_transcripts_when_asked(tmp_path: Path) -> None:
     board = read_bench(TRANSCRIPTS.parent.parent.parent / "benches" / "spiking_board.toml")
     with open_bench(board, "b", tmp_path, wire=True) as opened:
         assert opened.chip is not None
-        opened.chip.array(2)
+        opened.chip.array(ArraySpec(2))
     lines = read_transcript(tmp_path / "wire" / "board.jsonl")
     assert [line.kind for line in lines[:2]] == ["drain", "write"]
     assert lines[-1].kind == "close"

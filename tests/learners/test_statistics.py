@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hil.chance import generator
+from hil.device import ArraySpec
 from hil.encoding import Encode
 from hil.learner import Learner
 from hil.learners.adfa import ADFA, ADFASettings
@@ -54,7 +55,7 @@ def spiking() -> Network:
     torch.manual_seed(0)
     chip = TwinChip()
     *hidden, readout = dense([6, 8, 7, 3], norm="batch")
-    arrays = [chip.array(width) for width in (8, 7)]
+    arrays = [chip.array(ArraySpec(width)) for width in (8, 7)]
     layers = [Layer(s, a, Encode.onto(a.spec.inputs)) for s, a in zip(hidden, arrays, strict=True)]
     return Network([*layers, Layer(readout)])
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hil.chance import generator
 from hil.data import load
+from hil.device import ArraySpec
 from hil.encoding import Decode, Encode
 from hil.learners.adfa import ADFA, ADFASettings
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
@@ -120,7 +121,7 @@ def test_a_spiking_learner_without_a_readout_has_no_gradient_to_be_measured_from
 def spiking(kind: Any, settings: Any) -> Training:
     torch.manual_seed(0)
     chip = MeteredChip(TwinChip())
-    arrays = [chip.array(30), chip.array(20)]
+    arrays = [chip.array(ArraySpec(30)), chip.array(ArraySpec(20))]
     synapses = [nn.Linear(64, 30), nn.Linear(30, 20), nn.Linear(20, 10)]
     hidden = [Layer(s, a, Encode.onto(a.spec.inputs, 4.0)) for s, a in zip(synapses[:2], arrays, strict=True)]
     net = Network([*hidden, Layer(synapses[2])])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from hil.device import ArraySpec
 from hil.errors import ConfigError
 from sim_devices.instruments import frame_protocol as wire
 from sim_devices.instruments.frame_protocol import Code, Kind
@@ -198,7 +199,7 @@ def test_it_powers_up_disarmed() -> None:
 def test_rows_keep_membranes_of_their_own() -> None:
     host = Host(largest=64)
     array = host.allocated(size=3)
-    twin = TwinChip().array(3)
+    twin = TwinChip().array(ArraySpec(3))
     x = torch.rand(4, 5, 3) * 2
     wanted = twin.forward(x).numpy()
     for step in range(4):

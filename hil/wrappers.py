@@ -1,0 +1,47 @@
+"""What all devices around a device share: they hand on whatever they do not change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from hil.device import Device, Recovering, Restorable, Spec
+
+
+class Wrapper:
+    """A Device around `inner` that changes nothing; a subclass says what it does otherwise.
+
+    A state is saved as far as `inner` can save its own; it is empty for any other, and an empty one restores nothing.
+    """
+
+    def __init__(self, inner: Device) -> None:
+        self._inner = inner
+
+    @property
+    def spec(self) -> Spec:
+        return self._inner.spec
+
+    @property
+    def recovered(self) -> int:
+        """Faults that `inner` recovered from."""
+        return self._inner.recovered if isinstance(self._inner, Recovering) else 0
+
+    def program(self, params: Tensor) -> None:
+        self._inner.program(params)
+
+    def reset(self) -> None:
+        self._inner.reset()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._inner.forward(x)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def snapshot(self) -> Mapping[str, object]:
+        return self._inner.snapshot() if isinstance(self._inner, Restorable) else {}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        if isinstance(self._inner, Restorable) and state:
+            self._inner.restore(state)
