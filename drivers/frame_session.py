@@ -5,7 +5,7 @@
     reply with another number   thrown away and counted; the reply that is due may follow
 
 The same frame again is safe: the board answers a number that it has answered before from memory and does nothing twice. If the
-board was rebooted in between, its arrays are gone and nothing is sent again. Format: drivers/frame_protocol.py.
+board was rebooted in between, its arrays are gone and nothing is sent again. Format: hil/frame_protocol.py.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from drivers import frame_protocol as wire
-from drivers.frame_protocol import Code, Kind
 from drivers.scpi import Expect, Identity
+from hil import frame_protocol as wire
 from hil.errors import CommandRefused, Desync, InstrumentError, LinkError, LinkTimeout, WrongInstrument
+from hil.frame_protocol import Code, Kind
 
 STALE_AT_MOST = 16
 SESSION_MASK = 0xFFFFFFFF

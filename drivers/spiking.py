@@ -4,7 +4,7 @@
 
 A pass is sent in blocks that fit the board's memory: as many whole time steps as possible, else rows of one step. Membranes
 stay on the board until reset(). Numbers go as float32, exactly, or as int16 of limit/32767 a step, rounded. The frames are in
-drivers/frame_protocol.py, retries in drivers/frame_session.py.
+hil/frame_protocol.py, retries in drivers/frame_session.py.
 
     v[t] = leak (v[t-1] - (v_th - v_rest) s[t-1]) + I[t],   s[t] = H(v[t] - v_th)        what the board is set up to do
 
@@ -22,14 +22,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivers import frame_protocol as wire
-from drivers.frame_protocol import Kind
 from drivers.frame_session import FrameLink, FrameSession, Traffic
 from drivers.read_back import Care, Finding, Watch, switched_off
 from drivers.safe import FrameTalk, SafeState, board, carry_out
 from drivers.scpi import Expect, Identity
+from hil import frame_protocol as wire
 from hil.device import ArraySpec, Port, Provenance, Spec
 from hil.errors import ConfigError, ContractError, Desync, HilError, InstrumentError, LinkError, UnsafeOutputs
+from hil.frame_protocol import Kind
 
 Reset = Literal["soft", "hard"]
 Numbers = Literal["float32", "int16"]

@@ -23,6 +23,7 @@ CONTRACTS = {
     "toml",
     "unknowns",
     "files",
+    "frame_protocol",
     "hints",
     "telling",
     "units",

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from drivers import frame_protocol as host
 from drivers.read_back import Care
 from drivers.scpi import Expect
 from drivers.serial_link import SerialLink
 from drivers.spiking import BoardArray, SpikingBoard
+from hil import frame_protocol as host
 from hil.chance import generator
 from hil.device import ArraySpec, Device
 from hil.encoding import Encode
@@ -101,14 +101,6 @@ def bench() -> Iterator[Bench]:
 
 def currents(time: int = 6, batch: int = 5, size: int = 33, seed: int = 0) -> Tensor:
     return torch.randn(time, batch, size, generator=generator(seed, 0, "currents")) * 1.3
-
-
-def test_both_ends_write_the_same_format() -> None:
-    assert {k.name: int(k) for k in host.Kind} == {k.name: int(k) for k in board_side.Kind}
-    assert {c.name: int(c) for c in host.Code} == {c.name: int(c) for c in board_side.Code}
-    for name in ("HELLO", "WELCOME", "ALLOCATE", "ALLOCATED", "ARRAY", "STARTED", "BLOCK", "ARM", "STATUS"):
-        assert getattr(host, name).format == getattr(board_side, name).format
-    assert (host.VERSION, host.MAGIC, host.HEAD_BYTES) == (board_side.VERSION, board_side.MAGIC, board_side.HEAD_BYTES)
 
 
 def test_a_frame_of_the_host_is_read_by_the_board_and_back() -> None:
