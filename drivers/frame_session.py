@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from drivers.link import Spoken
 from drivers.scpi import Expect, Identity
 from hil import frame_protocol as wire
 from hil.errors import CommandRefused, Desync, InstrumentError, LinkError, LinkTimeout, WrongInstrument
@@ -26,20 +26,11 @@ SESSION_MASK = 0xFFFFFFFF
 NAMES = {int(code): code.name for code in Code}
 
 
-class FrameLink(Protocol):
+class FrameLink(Spoken, Protocol):
     """What a frame travels on; SerialLink is one."""
 
-    @property
-    def name(self) -> str: ...
-    def write(self, *parts: bytes | memoryview) -> None: ...
     def read_exact(self, count: int) -> bytes: ...
     def drain(self) -> bytes: ...
-    def clear(self) -> None: ...
-    def reopen(self) -> None: ...
-    def distrust(self, reason: str) -> None: ...
-    def transaction(self) -> AbstractContextManager[None]: ...
-    def reidentifying(self) -> AbstractContextManager[None]: ...
-    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
