@@ -15,14 +15,15 @@ from hil.feedback import Constant, Feedback, Sine
 from hil.learner import Learner
 from hil.learners.adfa import ADFA, ADFASettings
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
-from hil.learners.backprop import Backprop, BackpropSettings
+from hil.learners.backprop import Backprop
 from hil.learners.bptt import BPTT
 from hil.learners.dfa import DFA, DFASettings
 from hil.learners.ffgaf import FFGAF, FFGAFSettings
 from hil.learners.forward_forward import ForwardForward, ForwardForwardSettings
-from hil.learners.last_layer import LastLayer, LastLayerSettings
+from hil.learners.last_layer import LastLayer
+from hil.learners.one_pass import LossSettings
 from hil.learners.ottt import OTTT
-from hil.learners.pat import PAT, PATSettings
+from hil.learners.pat import PAT
 from hil.learners.phyll import PhyLL, PhyLLSettings
 from hil.learners.rate_learner import OnlineSettings, RateSettings
 from hil.learners.saf import SAFE, SAFF
@@ -85,12 +86,12 @@ LEARNERS: dict[str, Make] = {
     "adfa mse, sparse": lambda net, n, rng, model: ADFA(Feedback(Sine(phase=1.2), sparsity=0.2), (12, 12), n, rng, "mse"),
     "adfa, no derivative at all": lambda net, n, rng, model: ADFA(Feedback(Constant(), "sign"), (12, 12), n, rng),
     "dfa": lambda net, n, rng, model: DFA.build(net, DFASettings(), n, rng, model),
-    "backprop": lambda net, n, rng, model: Backprop.build(net, BackpropSettings(), n, rng, model),
-    "pat": lambda net, n, rng, model: PAT.build(net, PATSettings(), n, rng, model),
-    "pat mse": lambda net, n, rng, model: PAT.build(net, PATSettings("mse"), n, rng, model),
+    "backprop": lambda net, n, rng, model: Backprop.build(net, LossSettings(), n, rng, model),
+    "pat": lambda net, n, rng, model: PAT.build(net, LossSettings(), n, rng, model),
+    "pat mse": lambda net, n, rng, model: PAT.build(net, LossSettings("mse"), n, rng, model),
     "spsa": lambda net, n, rng, model: SPSA.build(net, SPSASettings(directions=16), n, rng, model),
     "weight perturbation": lambda net, n, rng, model: SPSA.build(net, SPSASettings("normal", directions=16), n, rng, model),
-    "last layer": lambda net, n, rng, model: LastLayer.build(net, LastLayerSettings(), n, rng, model),
+    "last layer": lambda net, n, rng, model: LastLayer.build(net, LossSettings(), n, rng, model),
     "forward-forward": lambda net, n, rng, model: ForwardForward.build(net, ForwardForwardSettings(amplitude=3), n, rng, model),
     "forward-forward, signed drive, peers": lambda net, n, rng, model: ForwardForward.build(net, SIGNED, n, rng, model),
     "phyll": lambda net, n, rng, model: PhyLL.build(net, PhyLLSettings(), n, rng, model),

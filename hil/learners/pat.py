@@ -16,7 +16,6 @@ Source: Wright et al., Nature 601, 549 (2022).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -27,32 +26,23 @@ from hil.device import Device, plain
 from hil.errors import ContractError
 from hil.learners.dfa import needed
 from hil.learners.loss import Loss, LossName, check_scores
+from hil.learners.one_pass import LossSettings, OnePass
 from hil.network import Layer, Network, accumulate, statistics_kept
 
 Model = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class PATSettings:
-    """[learner] of an experiment: loss is "cross_entropy" or "mse"."""
-
-    loss: LossName = "cross_entropy"
-
-    def __post_init__(self) -> None:
-        Loss(self.loss)
-
-
-class PAT(nn.Module):
+class PAT(OnePass):
     """Args: model: drive -> reading of the node, differentiable. It has no state of its own."""
 
-    Settings: ClassVar[type[PATSettings]] = PATSettings
+    Settings: ClassVar[type[LossSettings]] = LossSettings
 
     def __init__(self, model: Model, classes: int, loss: LossName = "cross_entropy") -> None:
         super().__init__()
         self.model, self.classes, self.loss = model, classes, Loss(loss)
 
     @classmethod
-    def build(cls, net: Network, settings: PATSettings, classes: int, rng: torch.Generator, model: Model | None = None) -> PAT:
+    def build(cls, net: Network, settings: LossSettings, classes: int, rng: torch.Generator, model: Model | None = None) -> PAT:
         """From settings.
 
         Raises:
@@ -87,12 +77,6 @@ class PAT(nn.Module):
             modelled = layer.through(self.model, point)
         (pulled,) = torch.autograd.grad(modelled, point, delta)
         return pulled
-
-    @torch.no_grad()
-    def predict(self, net: Network, x: Tensor) -> Tensor:
-        """(batch, classes): the readout of one pass through the device."""
-        net.eval()
-        return net.forward(x).outputs[-1]
 
 
 def _before_synapse(synapse: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:

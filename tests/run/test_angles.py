@@ -17,9 +17,10 @@ from hil.learners.adfa import ADFA, ADFASettings
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
 from hil.learners.bptt import BPTT
 from hil.learners.ffgaf import FFGAF, FFGAFSettings
-from hil.learners.last_layer import LastLayer, LastLayerSettings
+from hil.learners.last_layer import LastLayer
+from hil.learners.one_pass import LossSettings
 from hil.learners.ottt import OTTTO, OTTTOSettings
-from hil.learners.pat import PAT, PATSettings
+from hil.learners.pat import PAT
 from hil.learners.rate_learner import OnlineSettings, RateSettings
 from hil.learners.saf import SAFE, SAFF
 from hil.learners.spsa import SPSA, SPSASettings
@@ -44,9 +45,9 @@ def training(learner: str, budget: int | None = None) -> Training:
     rng = generator(0, 0, "learner")
     rule = {
         "adfa": lambda: ADFA.build(net, ADFASettings(), 10, rng, TWIN.ideal),
-        "pat": lambda: PAT.build(net, PATSettings(), 10, rng, TWIN.ideal),
+        "pat": lambda: PAT.build(net, LossSettings(), 10, rng, TWIN.ideal),
         "spsa": lambda: SPSA.build(net, SPSASettings(directions=2), 10, rng),
-        "last": lambda: LastLayer.build(net, LastLayerSettings(), 10, rng),
+        "last": lambda: LastLayer.build(net, LossSettings(), 10, rng),
     }[learner]()
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     return Training(net, rule, optimizer, load("digits"), Plan(0, 3, 64, budget_passes=budget), (device,))
