@@ -26,6 +26,7 @@ from sim_devices.own_process import START_TIMEOUT_S, Running, Served, serve
 from sim_devices.spiking_array import TwinChip
 from sim_devices.switch_log import Switched, SwitchLog
 from sim_devices.transports.pty import PtyServer
+from sim_devices.virtual_bench import Unwired
 
 BOARD = "board"  # its name at the control port
 WATCH_S = 0.1
@@ -75,7 +76,7 @@ def _known(made: type, table: Mapping[str, Any]) -> Mapping[str, Any]:
     return table
 
 
-class _Surroundings:
+class _Surroundings(Unwired):
     """What the control port shows beside the board itself: there is no plant, so there is nothing to set."""
 
     def __init__(self, log: SwitchLog) -> None:
@@ -85,23 +86,8 @@ class _Surroundings:
     def log(self) -> tuple[Switched, ...]:
         return self._log.entries
 
-    def paths(self) -> tuple[str, ...]:
-        return ()
-
     def get(self, path: str) -> float:
         raise ConfigError("a board has no such parameter", where="virtual board", got=path, todo="describe another board")
-
-    def set(self, path: str, value: float) -> None:
-        self.get(path)
-
-    def snapshot(self) -> Mapping[str, object]:
-        return {}
-
-    def restore(self, state: Mapping[str, object]) -> None:
-        pass
-
-    def extremes(self) -> Mapping[str, object]:
-        return {}
 
 
 class RunningBoard(Running):
