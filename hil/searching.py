@@ -334,7 +334,7 @@ class Hunt:
                 if number == 0:
                     true = slope(layer, model, kept)
                     for genome in self._archive.genomes:
-                        alike[genome.digest()] = correlation(self.space.recipe(genome).feedback.g(kept), true).centred
+                        alike[genome.digest()] = correlation(self.space.recipe(genome).feedback.g(kept), true)
         return {"layers": layers, "likeness": alike}
 
     def conclude(self, status: str) -> dict[str, Any]:

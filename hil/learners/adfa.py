@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hil.errors import ConfigError
-from hil.feedback import Correlation, Feedback, Function, correlation
+from hil.feedback import Feedback
 from hil.learners.loss import Loss, LossName
 from hil.learners.one_pass import DirectFeedback
 from hil.learners.projection import Projection, check_shape, hidden_shapes
@@ -82,18 +82,6 @@ class ADFA(DirectFeedback):
     def _delta(self, number: int, layer: Layer, trace: Trace, error: Tensor) -> Tensor:
         delta = self.projection.onto(number, error)
         return delta if layer.device is None else delta.mul_(self.feedback.g(trace.pre[number]))
-
-
-def correlations(net: Network, trace: Trace, g: Function, model: Model) -> tuple[Correlation | None, ...]:
-    """Per layer, how alike g and the model's true derivative are over the pre-activations visited in `trace`.
-
-    Args:
-        model: drive -> reading, differentiable, each value for itself; normally the Twin's `ideal`.
-    Returns:
-        None for a layer without a device.
-    """
-    pairs = zip(net.stack, trace.pre, strict=True)
-    return tuple(None if la.device is None else correlation(g(pre), slope(la, model, pre)) for la, pre in pairs)
 
 
 def slope(layer: Layer, model: Model, pre: Tensor) -> Tensor:

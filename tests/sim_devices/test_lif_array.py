@@ -134,7 +134,7 @@ def test_mismatch_is_drawn_once_per_array_and_differs_between_arrays() -> None:
     before = array.forward(x)
     array.reset()
     assert torch.equal(array.forward(x), before)
-    nominal = array.twin.nominal()
+    nominal = LifArray(2000, replace(design, threshold_mismatch=0.0, leak_mismatch=0.0, noise=0.0))
     assert not torch.equal(SpikingArray(nominal).forward(x), before)
     assert torch.equal(SpikingArray(nominal).forward(x), TwinChip().array(ArraySpec(2000)).forward(x))
 
