@@ -24,6 +24,7 @@ from hil.feedback import Feedback
 from hil.learners.loss import Loss, LossName
 from hil.learners.one_pass import DirectFeedback
 from hil.learners.projection import Projection, check_shape, hidden_shapes
+from hil.learners.transport import pulled
 from hil.network import Layer, Network, Trace
 
 Model = Callable[[Tensor], Tensor]
@@ -86,10 +87,7 @@ class ADFA(DirectFeedback):
 
 def slope(layer: Layer, model: Model, pre: Tensor) -> Tensor:
     """d output / d pre-activation at `pre`, same shape, for a model that maps each value for itself."""
-    point = pre.detach().requires_grad_(True)
-    with torch.enable_grad():
-        (found,) = torch.autograd.grad(layer.through(model, point).sum(), point)
-    return found
+    return pulled(lambda point: layer.through(model, point), pre, torch.ones_like(pre))
 
 
 def read_feedback(feedback: Mapping[str, object] | str) -> Feedback:

@@ -23,6 +23,7 @@ from hil.feedback import Constant, Distribution, Feedback
 from hil.learners.loss import Loss, LossName
 from hil.learners.one_pass import DirectFeedback
 from hil.learners.projection import Projection, check_shape, hidden_shapes
+from hil.learners.transport import pulled
 from hil.network import Layer, Network, Trace
 
 Model = Callable[[Tensor], Tensor]
@@ -93,11 +94,7 @@ class DFA(DirectFeedback):
         projected = self.projection.onto(number, error)
         if layer.device is None:
             return projected
-        pre = trace.pre[number].detach().requires_grad_(True)
-        with torch.enable_grad():
-            modelled = layer.through(self.model, pre)
-        (delta,) = torch.autograd.grad(modelled, pre, projected)
-        return delta
+        return pulled(lambda pre: layer.through(self.model, pre), trace.pre[number], projected)
 
 
 def needed(model: Model | None, learner: str) -> Model:
