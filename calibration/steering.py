@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hil.device import Device, Spec, Streaming
 from hil.errors import ContractError
-from hil.wrappers import Wrapper
+from hil.wrappers import Wrapper, then
 
 Follow = Callable[[float, float | None], None]
 
@@ -151,22 +151,11 @@ class SteeredStream(Steered):
         self._stream = inner
 
     def submit(self, x: Tensor) -> Future[Tensor]:
-        steering, seen = self._steering, Future[Tensor]()
+        steering = self._steering
         answer = self._stream.submit(self._moved(x))
         if steering.gain == 1.0 and steering.bias == 0.0:
             return answer
-        seen.set_running_or_notify_cancel()
-
-        def arrived(done: Future[Tensor]) -> None:
-            try:
-                found = done.result()
-            except BaseException as error:  # noqa: BLE001 - handed over whole to whoever waits for the answer
-                seen.set_exception(error)
-                return
-            seen.set_result((found - steering.bias) * (1.0 / steering.gain))
-
-        answer.add_done_callback(arrived)
-        return seen
+        return then(answer, lambda found: (found - steering.bias) * (1.0 / steering.gain))
 
 
 def steered(device: Device, period: float | None = None, margin: float = 0.0, follow: Follow = unfollowed) -> Steered:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 
 from torch import Tensor
 
@@ -45,3 +46,20 @@ class Wrapper:
     def restore(self, state: Mapping[str, object]) -> None:
         if isinstance(self._inner, Restorable) and state:
             self._inner.restore(state)
+
+
+def then(answer: Future[Tensor], act: Callable[[Tensor], Tensor]) -> Future[Tensor]:
+    """The Future of `act(answer)`: nobody sees the answer before. What either raises is handed over whole to who waits."""
+    seen = Future[Tensor]()
+    seen.set_running_or_notify_cancel()
+
+    def arrived(done: Future[Tensor]) -> None:
+        try:
+            found = act(done.result())
+        except BaseException as error:  # noqa: BLE001 - handed over whole
+            seen.set_exception(error)
+            return
+        seen.set_result(found)
+
+    answer.add_done_callback(arrived)
+    return seen

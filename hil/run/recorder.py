@@ -15,7 +15,7 @@ from hil.device import ArraySpec, Chip, Device, Streaming
 from hil.errors import ContractError
 from hil.run.reel import DIMENSIONS, PROGRAM, RESET, Floats, settings_digest
 from hil.run.tape import ReelWriter, Shot, Tape, now_ns
-from hil.wrappers import Wrapper
+from hil.wrappers import Wrapper, then
 
 NODE = "node"
 
@@ -71,21 +71,13 @@ class RecorderStream(Recorder):
         self._stream = inner
 
     def submit(self, x: Tensor) -> Future[Tensor]:
-        drive, flags, seen = self._reel.copy(x), self._taken(), Future[Tensor]()
-        answer = self._stream.submit(x)
-        seen.set_running_or_notify_cancel()
+        drive, flags = self._reel.copy(x), self._taken()
 
-        def arrived(done: Future[Tensor]) -> None:
-            try:
-                found = done.result()
-                self._record(drive, found, flags)
-            except BaseException as error:  # noqa: BLE001 - handed over whole to whoever waits for the answer
-                seen.set_exception(error)
-                return
-            seen.set_result(found)
+        def arrived(found: Tensor) -> Tensor:
+            self._record(drive, found, flags)
+            return found
 
-        answer.add_done_callback(arrived)
-        return seen
+        return then(self._stream.submit(x), arrived)
 
 
 class RecorderChip:
