@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -24,15 +23,14 @@ import safetensors.torch
 import tomli_w
 from torch import Tensor
 
-from calibration.files import write_whole
 from calibration.step import Estimate, Problem, Step
 from hil import toml
 from hil.device import Provenance
-from hil.errors import ConfigError, ContractError, RunError
+from hil.errors import UNTOUCHED, ConfigError, ContractError, RunError
+from hil.files import slug, write_atomic
 
 FORMAT = 1
 FAILED = "-failed"
-UNTOUCHED = "untouched; nothing was opened"
 AGAIN = "name an intact calibration, or calibrate again: hil calibrate BENCH.toml"
 T = TypeVar("T")
 
@@ -89,8 +87,7 @@ class Certificate:
     @property
     def name(self) -> str:
         """Of its files, without an ending."""
-        slug = re.sub(r"[^\w.-]+", "-", self.bench).strip("-.")[:80] or "bench"
-        return f"{slug}-{self.taken:%Y%m%d-%H%M%S}{'' if self.good else FAILED}"
+        return f"{slug(self.bench, 'bench')}-{self.taken:%Y%m%d-%H%M%S}{'' if self.good else FAILED}"
 
     @property
     def taken(self) -> datetime:
@@ -110,12 +107,13 @@ class Certificate:
             path = next(p for p in self._free(folder) if not p.exists() and not p.with_suffix(".safetensors").exists())
             sweeps = {f"{s.name}/{name}": t.detach().cpu().contiguous() for s in self.steps for name, t in s.raw.items()}
             payload = safetensors.torch.save(sweeps)
-            write_whole(path.with_suffix(".safetensors"), payload)
+            write_atomic(path.with_suffix(".safetensors"), payload)
             table = self._table({"file": f"{path.stem}.safetensors", "sha256": hashlib.sha256(payload).hexdigest()})
-            write_whole(path, tomli_w.dumps(table).encode())
-        except OSError as error:
+            write_atomic(path, tomli_w.dumps(table).encode())
+        except (OSError, RunError) as error:
             raise RunError(
-                "the calibration cannot be saved", where=str(folder), got=error.strerror or str(error),
+                "the calibration cannot be saved", where=str(folder),
+                got=error.what if isinstance(error, RunError) else error.strerror or str(error),
                 allowed="a folder that you may write to, with free space", todo="choose another folder: --out",
             ) from error  # fmt: skip
         return path

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import shutil
 import signal
 import sys
@@ -23,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hil.errors import ConfigError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
+from hil.files import slug
 from hil.hints import quoted
 
 app = cyclopts.App(
@@ -478,7 +478,6 @@ def _parameters(settings: Any) -> Mapping[str, inspect.Parameter]:
 
 def _fresh(name: str) -> Path:
     """A run folder that does not exist yet, in runs/ whatever the name holds."""
-    slug = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:100] or "run"
-    stem = Path("runs") / f"{slug}-{datetime.now():%Y%m%d-%H%M%S}"
+    stem = Path("runs") / f"{slug(name, 'run')}-{datetime.now():%Y%m%d-%H%M%S}"
     tries = (stem if n == 0 else stem.with_name(f"{stem.name}-{n}") for n in range(1000))
     return next(path for path in tries if not path.exists())

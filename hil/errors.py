@@ -48,6 +48,11 @@ nowhere else.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
+UNTOUCHED = "untouched; nothing was opened"  # the state of the outputs, where nothing was begun yet
+
 
 class HilError(Exception):
     """Something hil knows how to explain.
@@ -233,3 +238,8 @@ class GuardianLost(HilError):
 
 class UnsafeOutputs(HilError):
     pass
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name closest to `name`, or ""."""
+    return next(iter(difflib.get_close_matches(name, list(known), 1, 0.5)), "")
