@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -27,13 +26,12 @@ from torch import Tensor
 from calibration.step import Estimate, Problem, Step
 from hil import toml
 from hil.device import Provenance
-from hil.errors import ConfigError, ContractError, RunError
-from hil.files import read_tensors, read_text, there, write_atomic
+from hil.errors import UNTOUCHED, ConfigError, ContractError, RunError
+from hil.files import read_tensors, read_text, slug, there, write_atomic
 
 FORMAT = 1
 FAILED = "-failed"
 ENDINGS = (".toml", ".safetensors", ".html")  # of its files, and of its page
-UNTOUCHED = "untouched; nothing was opened"
 AGAIN = "name an intact calibration, or calibrate again: hil calibrate BENCH.toml"
 T = TypeVar("T")
 
@@ -90,8 +88,7 @@ class Certificate:
     @property
     def name(self) -> str:
         """Of its files, without an ending."""
-        slug = re.sub(r"[^\w.-]+", "-", self.bench).strip("-.")[:80] or "bench"
-        return f"{slug}-{self.taken:%Y%m%d-%H%M%S}{'' if self.good else FAILED}"
+        return f"{slug(self.bench, 'bench')}-{self.taken:%Y%m%d-%H%M%S}{'' if self.good else FAILED}"
 
     @property
     def taken(self) -> datetime:
@@ -116,7 +113,8 @@ class Certificate:
             write_atomic(path, tomli_w.dumps(table).encode())
         except (OSError, RunError) as error:
             raise RunError(
-                "the calibration cannot be saved", where=str(folder), got=getattr(error, "strerror", "") or str(error),
+                "the calibration cannot be saved", where=str(folder),
+                got=error.what if isinstance(error, RunError) else error.strerror or str(error),
                 allowed="a folder that you may write to, with free space", todo="choose another folder: --out",
             ) from error  # fmt: skip
         return path

@@ -22,11 +22,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
-from drivers import frame_protocol as wire
-from drivers.frame_protocol import Kind
 from drivers.frame_session import FrameSession
 from drivers.scpi import Expect, Scpi
+from hil import frame_protocol as wire
 from hil.errors import CommandRefused, ConfigError, HilError, LinkError
+from hil.frame_protocol import Kind
 from hil.units import finite
 
 Wire = Literal["visa", "frames"]
@@ -101,7 +101,7 @@ class Ramp:
 class SafeState:
     """The safe state of one instrument.
 
-    name: on its bench. resource: where it is. wire: "visa", or "frames" for the format of drivers/frame_protocol.py.
+    name: on its bench. resource: where it is. wire: "visa", or "frames" for the format of hil/frame_protocol.py.
     expect: who must answer before anything is set. steps: in this order. outputs: what they may be until it is verified.
     """
 

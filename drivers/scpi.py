@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.block import header
 from drivers.link import Link
 from hil.errors import (
     BadBlock,
@@ -228,19 +227,6 @@ class Scpi:
         with self._link.transaction():
             if message:
                 self._link.write(message)
-            self._wait()
-
-    def send_block(self, command: str, payload: memoryview | NDArray[np.generic]) -> None:
-        """Send a command whose last argument is a definite-length block, and wait until it is done.
-
-        Args:
-            command: up to the block: ``"SOUR1:DATA:ARB:DAC ramp,"`` or ``"CURVE"``.
-            payload: sent as it lies in memory; the caller chose the byte order.
-        """
-        data = np.ascontiguousarray(payload).reshape(-1).view(np.uint8).data
-        lead = command if command.endswith((",", " ")) else command + " "
-        with self._link.transaction():
-            self._link.write(_message(lead), header(len(data)), data)
             self._wait()
 
     def ask_block(self, command: str, dtype: np.dtype[np.generic] | str, count: int) -> NDArray[Any]:

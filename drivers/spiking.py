@@ -4,7 +4,7 @@
 
 A pass is sent in blocks that fit the board's memory: as many whole time steps as possible, else rows of one step. Membranes
 stay on the board until reset(). Numbers go as float32, exactly, or as int16 of limit/32767 a step, rounded. The frames are in
-drivers/frame_protocol.py, retries in drivers/frame_session.py.
+hil/frame_protocol.py, retries in drivers/frame_session.py.
 
     v[t] = leak (v[t-1] - (v_th - v_rest) s[t-1]) + I[t],   s[t] = H(v[t] - v_th)        what the board is set up to do
 
@@ -22,14 +22,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivers import frame_protocol as wire
-from drivers.frame_protocol import Kind
 from drivers.frame_session import FrameLink, FrameSession, Traffic
 from drivers.read_back import Care, Finding, Watch, switched_off
 from drivers.safe import FrameTalk, SafeState, board, carry_out
 from drivers.scpi import Expect, Identity
-from hil.device import Port, Provenance, Spec
+from hil import frame_protocol as wire
+from hil.device import ArraySpec, Port, Provenance, Spec
 from hil.errors import ConfigError, ContractError, Desync, HilError, InstrumentError, LinkError, UnsafeOutputs
+from hil.frame_protocol import Kind
 
 Reset = Literal["soft", "hard"]
 Numbers = Literal["float32", "int16"]
@@ -136,23 +136,16 @@ class SpikingBoard:
         """Frames that were lost or damaged, either way, and sent again."""
         return self._session.traffic.repeated
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> BoardArray:
-        """The next free neurons of the board. v_th, v_rest, leak: other than the board's.
+    def array(self, spec: ArraySpec) -> BoardArray:
+        """The next free neurons of the board.
 
         Raises:
             CommandRefused: no room, or settings that the board does not have.
         """
+        neuron = {"leak": self._leak, "v_th": self._v_th, "v_rest": self._v_rest, **spec.design}
         layout = Layout(
-            size, couples, self._leak if leak is None else leak, self._v_th if v_th is None else v_th,
-            self._v_rest if v_rest is None else v_rest, self._reset, self._refractory, self._numbers, self._limit,
+            spec.size, spec.couples, **neuron, reset=self._reset, refractory=self._refractory, numbers=self._numbers,
+            limit=self._limit,
         )  # fmt: skip
         array = BoardArray(self, self._session, layout, self._provenance)
         self._arrays.append(array)

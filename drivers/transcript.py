@@ -26,11 +26,11 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 from zlib import crc32
 
 from drivers.frame_session import FrameLink
-from drivers.link import Link
+from drivers.link import Link, Spoken
 from hil.errors import DirtySession, HilError, RunError
 from hil.files import open_to_write
 from hil.telling import Background
@@ -149,20 +149,6 @@ def described(data: Sequence[Piece], full_bytes: int = FULL_BYTES) -> dict[str, 
                 "crc32": crc}  # fmt: skip
     whole = b"".join(data)
     return {"bytes": size, "text": whole.decode("ascii")} if READABLE.issuperset(whole) else {"bytes": size, "hex": whole.hex()}
-
-
-class Spoken(Protocol):
-    """What every wire has, of messages or of frames."""
-
-    @property
-    def name(self) -> str: ...
-    def write(self, *parts: Piece) -> None: ...
-    def clear(self) -> None: ...
-    def reopen(self) -> None: ...
-    def distrust(self, reason: str) -> None: ...
-    def transaction(self) -> AbstractContextManager[None]: ...
-    def reidentifying(self) -> AbstractContextManager[None]: ...
-    def close(self) -> None: ...
 
 
 class _Wire:

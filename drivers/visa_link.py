@@ -21,7 +21,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, Protocol
 
@@ -38,7 +38,7 @@ from pyvisa_py.tcpip import TCPIPInstrHiSLIP, TCPIPInstrVxi11, TCPIPSocketSessio
 
 from drivers.block import Reply, read_block
 from drivers.hislip import LOCK_WAIT_S, Granted, HislipWire
-from drivers.link import Trust, checked_timeout
+from drivers.link import Trusted, checked_timeout
 from drivers.resource import standard
 from drivers.stream import BenchSocket, SocketStream, gone, out_of_step, timed_out
 from drivers.viread import VisaBytes, VisaCalls, VisaMessages
@@ -76,7 +76,7 @@ class Wire(Reply, Protocol):
     def line(self) -> bytes: ...
 
 
-class VisaLink:
+class VisaLink(Trusted):
     """A VISA resource as a Link.
 
     Args:
@@ -102,19 +102,14 @@ class VisaLink:
         terminator: bytes = b"\n",
         beat: Callable[[], None] | None = None,
     ) -> None:
-        self._name = _checked_resource(resource)
+        super().__init__(_checked_resource(resource), beat)
         self._timeout_s = checked_timeout(timeout_s, resource)
         self._open_timeout_s = checked_timeout(open_timeout_s, resource)
         self._backend, self._terminator = backend, terminator
-        self._trust = Trust(resource, beat)
         self._resource: MessageBasedResource | None = None
         self._wire: Wire | None = None
         self._lock: Granted = "none"
         self._open()
-
-    @property
-    def name(self) -> str:
-        return self._name
 
     @property
     def locked(self) -> bool:
@@ -132,19 +127,6 @@ class VisaLink:
             if self._wire is not None and self._resource is not None:
                 self._wire.timeout_s = self._timeout_s
                 self._resource.timeout = _milliseconds(self._timeout_s)
-
-    @property
-    def dirty(self) -> bool:
-        return self._trust.dirty
-
-    def transaction(self) -> AbstractContextManager[None]:
-        return self._trust.transaction()
-
-    def distrust(self, reason: str) -> None:
-        self._trust.lose(reason)
-
-    def reidentifying(self) -> AbstractContextManager[None]:
-        return self._trust.reidentifying()
 
     def write(self, *parts: bytes | memoryview) -> None:
         views = [_flat(part, self._name) for part in parts]

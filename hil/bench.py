@@ -30,17 +30,19 @@ from drivers.transcript import Transcribed, TranscribedFrames, WireLog
 from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
 from hil.config import Bench, BenchFile, DirectBench, InstrumentTable, PanelTable, SpikingBench, Using, VirtualTable
-from hil.device import Chip, Device, Provenance, Spec
+from hil.device import ArraySpec, Chip, Device, Provenance, Recoverable
 from hil.direct_bench import NODE, Unguarded, direct_node
 from hil.errors import ConfigError, Ended
 from hil.guardian.guard import Guard, guarded
 from hil.naming import UNTOUCHED, arguments, blaming, construct, resolve
 from hil.run.recovery import Patience
 from hil.units import quantity
+from hil.wrappers import Wrapper
 from sim_devices.bench import ServedBench, build, spawn
 from sim_devices.control import ControlClient
 from sim_devices.fabrication import CABLE, node_specimen, specimen
 from sim_devices.lif_array import Neuron
+from sim_devices.own_process import Served
 from sim_devices.spiking_bench import ServedBoard, VirtualBoard, spawn_board
 from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
 from sim_devices.wiring import Cable
@@ -73,29 +75,43 @@ class Opened:
     beware: tuple[str, ...] = ()
 
 
-class OnPlant:
+class _OnServed:
+    """The rungs of what a process of its own serves: what ended with its process does not come back."""
+
+    def __init__(self, inner: Recoverable, served: Served, what: str) -> None:
+        self._rungs, self._served, self._what = inner, served, what
+
+    def clear(self) -> None:
+        self._rungs.clear()
+
+    def reopen(self) -> None:
+        if not self._served.running:
+            raise ended(self._what, self._served.complaints())
+        self._rungs.reopen()
+
+    def identify(self) -> str:
+        return self._rungs.identify()
+
+    def reinstate(self) -> None:
+        self._rungs.reinstate()
+
+    def verify(self) -> str:
+        return self._rungs.verify()
+
+
+class OnPlant(Wrapper, _OnServed):
     """The device of a virtual bench: driven over the wire like a real one, its plant's state saved over the control port."""
 
-    def __init__(self, inner: Waveform, bench: ServedBench) -> None:
-        self._inner, self._bench = inner, bench
+    _inner: Waveform
 
-    @property
-    def spec(self) -> Spec:
-        return self._inner.spec
+    def __init__(self, inner: Waveform, served: ServedBench) -> None:
+        Wrapper.__init__(self, inner)
+        _OnServed.__init__(self, inner, served, "virtual bench")
 
     @property
     def control(self) -> ControlClient:
         """Of the plant: what is true of it, for those who judge what was measured."""
-        return self._bench.control
-
-    def program(self, params: Tensor) -> None:
-        self._inner.program(params)
-
-    def reset(self) -> None:
-        self._inner.reset()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._inner.forward(x)
+        return self._served.control
 
     def submit(self, x: Tensor) -> Future[Tensor]:
         return self._inner.submit(x)
@@ -109,54 +125,27 @@ class OnPlant:
     def attend(self) -> None:
         self._inner.attend()
 
-    def close(self) -> None:
-        self._inner.close()
-
-    def clear(self) -> None:
-        self._inner.clear()
-
-    def reopen(self) -> None:
-        if not self._bench.running:
-            raise ended("virtual bench", self._bench.complaints())
-        self._inner.reopen()
-
-    def identify(self) -> str:
-        return self._inner.identify()
-
-    def reinstate(self) -> None:
-        self._inner.reinstate()
-
-    def verify(self) -> str:
-        return self._inner.verify()
-
     def snapshot(self) -> Mapping[str, object]:
         """Of the plant only: what the instruments hold is set up again by their drivers.
 
         Raises:
             LinkError: the bench is gone, and its plant's state with it.
         """
-        return self._bench.control.snapshot(boxes=False)
+        return self.control.snapshot(boxes=False)
 
     def restore(self, state: Mapping[str, object]) -> None:
-        self._bench.control.restore(state)
+        self.control.restore(state)
 
 
-class OnBoard:
-    """The chip of a virtual board: a port that went away with its process does not come back."""
+class OnBoard(_OnServed):
+    """The chip of a virtual board."""
 
     def __init__(self, inner: SpikingBoard, served: ServedBoard) -> None:
-        self._inner, self._served = inner, served
+        super().__init__(inner, served, "virtual board")
+        self._inner = inner
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> Device:
-        return self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)
+    def array(self, spec: ArraySpec) -> Device:
+        return self._inner.array(spec)
 
     @property
     def retransmitted(self) -> int:
@@ -164,23 +153,6 @@ class OnBoard:
 
     def close(self) -> None:
         self._inner.close()
-
-    def clear(self) -> None:
-        self._inner.clear()
-
-    def reopen(self) -> None:
-        if not self._served.running:
-            raise ended("virtual board", "")
-        self._inner.reopen()
-
-    def identify(self) -> str:
-        return self._inner.identify()
-
-    def reinstate(self) -> None:
-        self._inner.reinstate()
-
-    def verify(self) -> str:
-        return self._inner.verify()
 
 
 def provenance_of(bench: Bench, met: Mapping[str, Instrument] | None = None) -> Provenance:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import signal
 import sys
 import threading
@@ -24,6 +23,7 @@ from rich.table import Table
 
 from hil import modules
 from hil.errors import ConfigError, ForeignError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
+from hil.files import slug
 from hil.foreign import own_lines, said
 from hil.hints import quoted
 from hil.run.stopping import Interrupts
@@ -595,7 +595,6 @@ def _fresh(name: str) -> Path:
     """A run folder that does not exist yet, in runs/ whatever the name holds."""
     from hil.files import there
 
-    slug = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:100] or "run"
-    stem = Path("runs") / f"{slug}-{datetime.now():%Y%m%d-%H%M%S}"
+    stem = Path("runs") / f"{slug(name, 'run')}-{datetime.now():%Y%m%d-%H%M%S}"
     tries = (stem if n == 0 else stem.with_name(f"{stem.name}-{n}") for n in range(1000))
     return next(path for path in tries if not there(path))

@@ -17,7 +17,6 @@ seed = 0
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -29,7 +28,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field
 
 from hil import toml
-from hil.errors import ConfigError
+from hil.errors import ConfigError, nearest
 from hil.files import read_text, there
 from hil.naming import KINDS, UNTOUCHED, shortened, unknown
 
@@ -325,10 +324,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         if there(path):
             error.outputs, error.todo = UNTOUCHED, error.todo or "give the path of a TOML file that you may read"
             raise
-        near = difflib.get_close_matches(
-            path.name, [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else [], 1
-        )
-        hint = f'did you mean "{path.parent / near[0]}"?' if near else "give the path of a TOML file"
+        near = nearest(path.name, (p.name for p in path.parent.glob("*.toml")) if path.parent.is_dir() else ())
+        hint = f'did you mean "{path.parent / near}"?' if near else "give the path of a TOML file"
         raise ConfigError("no such file", where=str(path), outputs=UNTOUCHED, todo=hint) from error
     except ValueError as error:
         raise ConfigError(

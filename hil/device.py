@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -277,19 +277,34 @@ class Recovering(Protocol):
     def recovered(self) -> int: ...
 
 
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """Which neurons are asked of a chip.
+
+    Args:
+        size: how many. couples: ternary ones, of two neurons each.
+        v_th, v_rest, leak: threshold, rest and leak where they are to differ from the chip's design.
+    """
+
+    size: int
+    couples: bool = False
+    _: KW_ONLY
+    v_th: float | None = None
+    v_rest: float | None = None
+    leak: float | None = None
+
+    @property
+    def design(self) -> dict[str, Any]:
+        """What differs from the chip's design, by name."""
+        found = {"v_th": self.v_th, "v_rest": self.v_rest, "leak": self.leak}
+        return {name: value for name, value in found.items() if value is not None}
+
+
 class Chip(Protocol):
     """A source of temporal devices: every layer of a spiking network needs neurons of its own."""
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> Device:
-        """The next array of neurons. couples: ternary ones. v_th, v_rest, leak: other than the chip's design."""
+    def array(self, spec: ArraySpec) -> Device:
+        """The next array of neurons."""
 
     def close(self) -> None:
         """Leave every array safe. May be called twice."""

@@ -50,7 +50,12 @@ in the Link files, those of the user's code and of its libraries in `hil/foreign
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from hil.plain import plain
+
+UNTOUCHED = "untouched; nothing was opened"  # the state of the outputs, where nothing was begun yet
 
 
 class HilError(Exception):
@@ -244,3 +249,8 @@ class GuardianLost(HilError):
 
 class UnsafeOutputs(HilError):
     pass
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name closest to `name`, or ""."""
+    return next(iter(difflib.get_close_matches(name, list(known), 1, 0.5)), "")

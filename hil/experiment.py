@@ -435,20 +435,16 @@ def _steps(experiment: Experiment, where: str) -> None:
 
 
 def _encode(experiment: Experiment, port: Port, where: str) -> Encode:
-    table, place = experiment.encode, f"{where}: [encode]"
-    period = None if table.period is None else quantity(table.period, _unit(port), f"{place} period")
-    gain, offset = (quantity(v, _unit(port), f"{place} {n}") for n, v in (("gain", table.gain), ("offset", table.offset)))
+    table, place, unit = experiment.encode, f"{where}: [encode]", watching.unit_of(port)
+    period = None if table.period is None else quantity(table.period, unit, f"{place} period")
+    gain, offset = (quantity(v, unit, f"{place} {n}") for n, v in (("gain", table.gain), ("offset", table.offset)))
     return Encode.onto(port, gain, offset, table.overflow, period)
-
-
-def _unit(port: Port) -> str:
-    return "dimensionless" if port.unit == "1" else port.unit
 
 
 def _decode(
     experiment: Experiment, device: Device, on: torch.device, where: str, sweep: bool
 ) -> tuple[Decode, Transfer | None]:
-    table, unit = experiment.decode, _unit(device.spec.outputs)
+    table, unit = experiment.decode, watching.unit_of(device.spec.outputs)
     if table is None:
         transfer = measure(device, place=on)
         return transfer.decode(), transfer

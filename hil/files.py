@@ -301,3 +301,8 @@ def kind_of(mode: int) -> str:
     """What a file of this `st_mode` is, in words."""
     device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
     return next((word for test, word in KINDS if test(mode)), "a device" if device else "a file of another kind")
+
+
+def slug(name: str, otherwise: str) -> str:
+    """`name` as a part of a file's name: letters, digits, "_", "." and "-", at most 80. otherwise: where nothing is left."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] or otherwise

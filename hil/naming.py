@@ -6,7 +6,6 @@ v_pi = "3.5 V"               the parameter v_pi_v, its unit stated by its name
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 import sys
@@ -14,12 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hil.errors import ConfigError, ForeignError, Refused, RunError
+from hil.errors import UNTOUCHED as UNTOUCHED
+from hil.errors import ConfigError, ForeignError, Refused, RunError, nearest
 from hil.foreign import foreign, said
 from hil.modules import imported
 from hil.units import quantity, suffix_of
-
-UNTOUCHED = "untouched; nothing was opened"
 
 
 def resolve(use: str, where: str, short: Mapping[str, str] = {}) -> Any:
@@ -174,11 +172,6 @@ def _finite(value: object, unbounded: bool) -> bool:
     if isinstance(value, int):
         return abs(value) <= sys.float_info.max
     return not isinstance(value, float) or math.isfinite(value) or (unbounded and value > 0)
-
-
-def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    """The known name closest to `name`, or ""."""
-    return next(iter(difflib.get_close_matches(name, list(known), 1, 0.5)), "")
 
 
 def unknown(where: str, key: str, value: object, known: Sequence[str]) -> ConfigError:

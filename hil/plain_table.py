@@ -7,7 +7,6 @@ What a field takes is read off its annotation: "float", "int", "str", a tuple of
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import sys
@@ -15,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from hil.errors import ConfigError
+from hil.errors import ConfigError, nearest
 
 
 def settings_of(kind: type, table: Mapping[str, object], where: str, besides: Sequence[str] = ()) -> dict[str, Any]:
@@ -85,5 +84,6 @@ def _key(key: str) -> str:
 
 def unknown(what: str, got: str, known: Sequence[str] | Mapping[str, object], where: str) -> ConfigError:
     """An error that names the nearest known name."""
-    near = difflib.get_close_matches(got, list(known), n=1, cutoff=0.0)
-    return ConfigError(f"unknown {what}", where=where, got=got, allowed=", ".join(known), todo=f"did you mean {near[0]}?")
+    hint = nearest(got, known)
+    todo = f"did you mean {hint}?" if hint else "choose one of these"
+    return ConfigError(f"unknown {what}", where=where, got=got, allowed=", ".join(known), todo=todo)

@@ -5,7 +5,7 @@ seed = 0
 [search]     strategy = "genetic"     or "random", "cma"; population, generations, elites, operators and rates
              objectives = ["accuracy"]        also "robustness", "passes", "steps"; several: NSGA-II and a Pareto front
              target = 0.9             the accuracy that "passes" and "steps" count to
-[genome]     family = "fourier"       sine, box, gaussian, spline, tree; terms, knots, reach
+[genome]     family = "fourier"       sine, box, gaussian, spline; terms, knots, reach
 [genome.genes]                        gene = value (fixed), [low, high] (free), ["normal", "sign"] (free, one of these)
              lr, scale, rank, sparsity, distribution (of all layers, or scale_1, scale_2, ...), amplitude, offset, clip, and
              the family's own: hil/search/families.py
@@ -52,8 +52,6 @@ class SearchTable(Section):
     mutation_eta: Rate = 15.0
     sigma: Rate = 0.1
     gene_rate: Share | None = None
-    height: Annotated[int, Field(ge=1, le=12)] = 6
-    nodes: Annotated[int, Field(ge=1, le=150)] = 40
 
 
 class GenomeTable(Section):

@@ -163,7 +163,7 @@ class Hunt:
         return [
             f"search  {file.search.strategy}, {file.search.population} genomes, {file.search.generations} generations, for "
             + " and ".join(file.search.objectives),
-            f"genome  {self.space.kind}: {', '.join(free) or 'the tree alone'}",
+            f"genome  {self.space.kind}: {', '.join(free)}",
             f"data    {data.name}: {len(data.train):,} to train · {len(data.validation):,} to score · {len(data.test):,} held; "
             "the test split is not touched",
         ]
@@ -347,7 +347,7 @@ class Hunt:
                 if number == 0:
                     true = slope(layer, model, kept)
                     for genome in self._archive.genomes:
-                        alike[genome.digest()] = correlation(self.space.recipe(genome).feedback.g(kept), true).centred
+                        alike[genome.digest()] = correlation(self.space.recipe(genome).feedback.g(kept), true)
         return {"layers": layers, "likeness": alike}
 
     def conclude(self, status: str) -> dict[str, Any]:

@@ -39,10 +39,10 @@ def steered_node(experiment: Experiment, device: Device, twin: Twin | None, foll
     period = experiment.encode.period if table.period is None else table.period
     if period is None and isinstance(twin, MachZehnder):
         period = 2 * twin.v_pi_v
-    found = None if period is None else quantity(period, _unit(port), f"{place} period")
+    found = None if period is None else quantity(period, unit_of(port), f"{place} period")
     if found is not None and found > port.high - port.low and table.period is None:
         found = None  # it is known, and no drive can be moved by it
-    margin = quantity(table.margin, _unit(port), f"{place} margin")
+    margin = quantity(table.margin, unit_of(port), f"{place} margin")
     made: Steered = construct(steered, {"device": device, "period": found, "margin": margin, "follow": follow}, place)
     return made
 
@@ -63,5 +63,6 @@ def sentinel(
     return DriftSentinel(device, inner, watch, told, on, attend=attend)
 
 
-def _unit(port: Port) -> str:
+def unit_of(port: Port) -> str:
+    """As `quantity` wants it."""
     return "dimensionless" if port.unit == "1" else port.unit

@@ -18,7 +18,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import partial
 from typing import Any, Protocol
 
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hil.chance import generator
-from hil.errors import ConfigError, ContractError
+from hil.errors import ConfigError, ContractError, nearest
 from hil.units import Unbounded
 from sim_devices.instruments.drive import Drive
 from sim_devices.instruments.faults import Fault, Faults, Moment, Strike
@@ -408,13 +407,13 @@ class Plant:
     def _parsed(self, path: str) -> tuple[str, str, int]:
         """(node | cable | scope | state, name, index of the wire)"""
         if path not in self.paths():
-            near = get_close_matches(path, self.paths(), 1)
+            hint = nearest(path, self.paths())
             raise ConfigError(
                 "the plant has no such parameter",
                 where="wiring",
                 got=path,
                 allowed=", ".join(self.paths()),
-                todo=f"did you mean {near[0]}" if near else "",
+                todo=f"did you mean {hint}" if hint else "",
             )
         head, name = path.split(".", 1)
         what = head.rstrip("0123456789")

@@ -95,7 +95,7 @@ def test_a_virtual_bench_that_does_not_answer_is_not_waited_for_until_that_looks
         assert opened.device.snapshot()
         if silence_s < 16:
             opened.device.control.timeout_s = 0.2
-            os.kill(opened.device._bench.pid, signal.SIGSTOP)
+            os.kill(opened.device._served.pid, signal.SIGSTOP)
             with pytest.raises(LinkTimeout, match=r"silence for 0\.2 s"):
                 opened.device.snapshot()
-            os.kill(opened.device._bench.pid, signal.SIGCONT)
+            os.kill(opened.device._served.pid, signal.SIGCONT)

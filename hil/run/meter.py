@@ -18,9 +18,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from hil.device import Chip, Device, Recovering, Restorable, Spec, Streaming
+from hil.device import ArraySpec, Chip, Device, Spec, Streaming
 from hil.errors import ContractError
 from hil.foreign import MADE_SAFE, foreign
+from hil.wrappers import Wrapper
 
 
 @runtime_checkable
@@ -49,20 +50,19 @@ class Count:
     faults: int = 0
 
 
-class Metered:
+class Metered(Wrapper):
     """Counts what goes through `inner`. watch: shown every (drive, answer), for a look that is not counted in `count`.
 
     allow: asked before every shot, with its node evaluations; raises BudgetSpent if it may not have them.
     """
 
     def __init__(self, inner: Device, allow: Allow = freely) -> None:
-        self._inner, self._allow = inner, allow
+        super().__init__(inner)
+        self._allow, self._recovered = allow, self.recovered
         self.count = Count()
         self.watch: Callable[[Tensor, Tensor], None] | None = None
         with foreign("node"):
             self._called = f"node {inner.spec.outputs.name}"
-        self._recovering = inner if isinstance(inner, Recovering) else None
-        self._recovered = 0 if self._recovering is None else self._recovering.recovered
 
     @property
     def spec(self) -> Spec:
@@ -85,10 +85,9 @@ class Metered:
         self._count_faults()
 
     def _count_faults(self) -> None:
-        if self._recovering is not None:
-            now = self._recovering.recovered
-            self.count.faults += now - self._recovered
-            self._recovered = now
+        now = self.recovered
+        self.count.faults += now - self._recovered
+        self._recovered = now
 
     def forward(self, x: Tensor) -> Tensor:
         self._allow(x.numel())
@@ -108,15 +107,11 @@ class Metered:
 
     def close(self) -> None:
         with foreign(self._called):
-            self._inner.close()
+            super().close()
 
     def snapshot(self) -> Mapping[str, object]:
         with foreign(self._called):
-            return self._inner.snapshot() if isinstance(self._inner, Restorable) else {}
-
-    def restore(self, state: Mapping[str, object]) -> None:
-        if isinstance(self._inner, Restorable) and state:
-            self._inner.restore(state)
+            return super().snapshot()
 
 
 class MeteredStream(Metered):
@@ -201,17 +196,9 @@ class MeteredChip:
         self._inner, self._allow = inner, allow
         self.devices: list[Metered] = []
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> Metered:
+    def array(self, spec: ArraySpec) -> Metered:
         with foreign("chip"):
-            array = self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)
+            array = self._inner.array(spec)
         self.devices.append(metered(array, self._allow))
         return self.devices[-1]
 

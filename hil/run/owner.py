@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hil.errors import UNTOUCHED as UNTOUCHED
 from hil.errors import HilError, RunError
 from hil.files import loads, open_to_write, opened, try_lock
 from hil.hints import quoted
@@ -27,7 +28,6 @@ NAME = "run.lock"
 DYING_S = 0.3  # a process that was killed while it started another leaves the lock to that one for a moment
 PATIENCE_S = 0.5  # somebody who only looks holds a shared lock for a moment
 CONTENT_CAP = 1 << 16  # bytes
-UNTOUCHED = "untouched; nothing was opened"
 
 
 @dataclass(frozen=True)

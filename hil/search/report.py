@@ -154,10 +154,9 @@ def _genomes(history: History) -> Table:
 
 
 def _values(row: Facts) -> str:
-    shown = ", ".join(
+    return ", ".join(
         f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row["values"].items()
     )
-    return f"{row['genome']['tree']}  {shown}" if "tree" in row["genome"] else shown
 
 
 def _generations(history: History) -> Table:

@@ -204,11 +204,6 @@ class Keysight33600:
     def connect(self, downstream: Downstream) -> None:
         self._downstream = downstream
 
-    def external_trigger(self) -> None:
-        """An edge at the Ext Trig connector."""
-        with self._lock:
-            self._fire(tuple(n for n, s in self._channels.items() if s.text("trigger") == "EXT"))
-
     def drive(self, channel: int, load_ohm: float = 50.0) -> Drive:
         """What `channel` does, in V at a load of `load_ohm` (math.inf: open)."""
         s = self._channels[channel]

@@ -11,11 +11,13 @@ from scripted_link import MessageLink, Transcript
 from wire_sessions import TRANSCRIPTS, board_session, waveform_session
 
 from drivers import transcript
+from drivers.block import header
 from drivers.scpi import Scpi
 from drivers.scripted import ScriptedFrames, ScriptedLink, read_transcript
 from drivers.transcript import Transcribed, WireLog, described
 from hil.bench import open_bench
 from hil.config import read_bench
+from hil.device import ArraySpec
 from hil.errors import ContractError, DataError, DirtySession, HilError, LinkTimeout, RunError
 
 IDENTITY = "Acme,S1,42,1.0"
@@ -24,7 +26,8 @@ IDENTITY = "Acme,S1,42,1.0"
 def talk(scpi: Scpi, volts: float = 2.5) -> None:
     scpi.identify()
     scpi.send(f":VOLT {volts:g}", ":OUTP 1")
-    scpi.send_block(":DATA", memoryview(bytes(range(200))))
+    scpi.link.write(b":DATA ", header(200), bytes(range(200)))
+    scpi.send()
     assert bytes(scpi.ask_block(":CURV?", "<u1", 4)) == b"\x00\x01\x02\xff"
     with pytest.raises(LinkTimeout):
         scpi.ask(":NEVER?")
@@ -96,7 +99,7 @@ def test_a_block_of_the_same_length_with_one_other_byte_is_found(tmp_path: Path,
     scpi.identify()
     scpi.send(":VOLT 2.5", ":OUTP 1")
     with pytest.raises(ContractError, match="line 7"):
-        scpi.send_block(":DATA", memoryview(bytes(range(199)) + b"\x00"))
+        scpi.link.write(b":DATA ", header(200), bytes(range(199)) + b"\x00")
 
 
 def test_a_read_in_the_place_of_a_write_and_a_conversation_that_ends_early(tmp_path: Path) -> None:
@@ -229,7 +232,7 @@ def test_a_run_keeps_transcripts_when_asked(tmp_path: Path) -> None:
     board = read_bench(TRANSCRIPTS.parent.parent.parent / "benches" / "spiking_board.toml")
     with open_bench(board, "b", tmp_path, wire=True) as opened:
         assert opened.chip is not None
-        opened.chip.array(2)
+        opened.chip.array(ArraySpec(2))
     lines = read_transcript(tmp_path / "wire" / "board.jsonl")
     assert [line.kind for line in lines[:2]] == ["drain", "write"]
     assert lines[-1].kind == "close"

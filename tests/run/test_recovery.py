@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hil import errors
 from hil.cli import story
-from hil.device import Port, Spec
+from hil.device import ArraySpec, Port, Spec
 from hil.errors import (
     BadBlock,
     CommandRefused,
@@ -318,12 +318,12 @@ class Chip(Bench):
         super().__init__()
         self.arrays = list(arrays)
 
-    def array(self, size: int, couples: bool = False, **_: object) -> Membranes:
+    def array(self, spec: ArraySpec) -> Membranes:
         return self.arrays.pop(0)
 
 
 def sequence(chip: ResilientChip, act: Callable[[float], None] | None = None) -> list[float]:
-    first, second = chip.array(1), chip.array(1)
+    first, second = chip.array(ArraySpec(1)), chip.array(ArraySpec(1))
     first.reset(), second.reset()
     found = []
     for k in range(5):
@@ -341,7 +341,7 @@ def test_a_temporal_device_repeats_from_its_last_reset() -> None:
 def test_a_noisy_array_makes_the_whole_batch_repeat() -> None:
     chip = Chip(Membranes(LinkTimeout("silent"), drift=0.5), Membranes())
     made = ResilientChip(chip, Ladder(chip))
-    first = made.array(1)
+    first = made.array(ArraySpec(1))
     undone: list[int] = []
 
     def batch() -> float:
