@@ -21,8 +21,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
+
+from killing import grid
+from killing.switches import until_off
 
 from hil.run import condition
 from hil.run.sameness import differences
@@ -58,7 +60,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=None, help="of the moments; by default others every time")
     parser.add_argument("--quick", action="store_true", help="three kills")
     parser.add_argument("--without-log", action="store_true", help="a bench that does not log its outputs: identity alone")
+    parser.add_argument("--grid", action="store_true", help="not at random, but at every rung of the recovery ladder")
+    parser.add_argument("--jobs", type=int, default=2, help="cells of the grid at a time")
     asked = parser.parse_args()
+    if asked.grid:
+        on_grid(asked.quick, asked.jobs)
+        return
     draw = random.Random(asked.seed)
     left = 3 if asked.quick else asked.times
     with tempfile.TemporaryDirectory(prefix="hil-kill-") as folder:
@@ -66,6 +73,15 @@ def main() -> None:
         while left > 0:
             left -= trials.run(min(left, KILLS_PER_RUN))
     print(json.dumps(trials.result()))
+
+
+def on_grid(quick: bool, jobs: int) -> None:
+    """The table of all cells, or of a sample, and its sum as JSON."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, with nothing left behind
+    with tempfile.TemporaryDirectory(prefix="hil-grid-") as folder:
+        found = grid.measure(Path(folder), grid.QUICK if quick else grid.CELLS, jobs)
+    print(grid.table(found))
+    print(json.dumps(grid.result(found)))
 
 
 class Trials:
@@ -100,7 +116,7 @@ class Trials:
                 at = time.time()
                 process.wait()
                 killed += 1
-                self._off_s.append(self._until_off(at, since))
+                self._off_s.append(until_off(self._log, at, since, LINGER_S) if self._logged else 0.0)
         if not _finished(run):
             self._ended(self._start(run), run)
         wrong = list(differences(self._folder / "whole", run))
@@ -132,47 +148,6 @@ class Trials:
         if process.wait() != 0:
             raise SystemExit(f"{run} ended with {process.returncode}:\n{(self._folder / 'said').read_text()[-3000:]}")
 
-    def _until_off(self, at: float, since: int) -> float:
-        """Seconds from the kill `at` until every output that was on is off; infinite if one is not before the bench ends.
-
-        A bench that is still starting, and whatever a dead trainer had sent, may switch one on after the kill; that counts.
-        """
-        if not self._logged:
-            return 0.0
-        settled = time.monotonic() + 1.0
-        while time.time() - at < LINGER_S:
-            on, last_off = _switched(self._log, since, at)
-            if not on and time.monotonic() >= settled:
-                return max(0.0, last_off - at)
-            time.sleep(0.05)
-        return float("inf")
-
-
-def _switched(log: Path, since: int, at: float) -> tuple[set[tuple[str, int]], float]:
-    """(outputs that are on, when the last one went off after `at`), from what was logged after byte `since`."""
-    on: set[tuple[str, int]] = set()
-    last_off = at
-    for line in _lines(log, since):
-        facts = json.loads(line)
-        if "on" not in facts:
-            continue  # the bench's own notes
-        output = (str(facts["box"]), int(facts["channel"]))
-        if facts["on"]:
-            on.add(output)
-        elif output in on:
-            on.discard(output)
-            last_off = max(last_off, float(facts["time_s"]))
-    return on, last_off
-
-
-def _lines(log: Path, since: int) -> Sequence[bytes]:
-    """Whole lines only: the last one may be half written."""
-    if not log.exists():
-        return []
-    with log.open("rb") as file:
-        file.seek(since)
-        return file.read().split(b"\n")[:-1]
-
 
 def _finished(run: Path) -> bool:
     if not (run / "config.toml").exists():
@@ -182,4 +157,7 @@ def _finished(run: Path) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -37,6 +37,7 @@ from recording import record
 from torch import nn
 
 from hil.chance import generator
+from hil.device import ArraySpec
 from hil.encoding import Decode, Encode
 from hil.feedback import Feedback, Sine
 from hil.learner import Learner
@@ -103,7 +104,7 @@ def spiking_network(seed: int = 0) -> Network:
     torch.manual_seed(seed)
     chip, layers = TwinChip(), []
     for a, b in pairwise(WIDTHS[:-1]):
-        array = chip.array(b)
+        array = chip.array(ArraySpec(b))
         layers.append(Layer(nn.Linear(a, b), array, Encode.onto(array.spec.inputs)))
     return Network([*layers, Layer(nn.Linear(WIDTHS[-2], WIDTHS[-1]))])
 

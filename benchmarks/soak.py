@@ -37,7 +37,7 @@ from drivers.serial_link import SerialLink
 from drivers.spiking import SpikingBoard
 from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
-from hil.device import Device
+from hil.device import ArraySpec, Device
 from hil.run.journal import Journal
 from hil.run.recovery import Ladder, Patience
 from hil.run.resilient import resilient, resilient_chip
@@ -163,8 +163,8 @@ def board(folder: Path) -> Iterator[Rig]:
     with spawn_board(VirtualBoard(neuron, seed=3)) as served:
         chip = SpikingBoard(SerialLink(served.port, timeout_s=TIMEOUT_S), provenance="twin")
         told = Told(folder / "pty.jsonl")
-        array: Device = resilient_chip(chip, lambda inner: Ladder(inner, Patience(60.0), told)).array(32)
-        twin: Device = TwinChip(neuron, 3).array(32)
+        array: Device = resilient_chip(chip, lambda inner: Ladder(inner, Patience(60.0), told)).array(ArraySpec(32))
+        twin: Device = TwinChip(neuron, 3).array(ArraySpec(32))
         count = itertools.count()
 
         def shot(rng: torch.Generator) -> bool:

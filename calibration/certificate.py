@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -24,15 +23,15 @@ import safetensors.torch
 import tomli_w
 from torch import Tensor
 
-from calibration.files import write_whole
 from calibration.step import Estimate, Problem, Step
 from hil import toml
 from hil.device import Provenance
-from hil.errors import ConfigError, ContractError, RunError
+from hil.errors import UNTOUCHED, ConfigError, ContractError, RunError
+from hil.files import read_tensors, read_text, slug, there, write_atomic
 
 FORMAT = 1
 FAILED = "-failed"
-UNTOUCHED = "untouched; nothing was opened"
+ENDINGS = (".toml", ".safetensors", ".html")  # of its files, and of its page
 AGAIN = "name an intact calibration, or calibrate again: hil calibrate BENCH.toml"
 T = TypeVar("T")
 
@@ -89,8 +88,7 @@ class Certificate:
     @property
     def name(self) -> str:
         """Of its files, without an ending."""
-        slug = re.sub(r"[^\w.-]+", "-", self.bench).strip("-.")[:80] or "bench"
-        return f"{slug}-{self.taken:%Y%m%d-%H%M%S}{'' if self.good else FAILED}"
+        return f"{slug(self.bench, 'bench')}-{self.taken:%Y%m%d-%H%M%S}{'' if self.good else FAILED}"
 
     @property
     def taken(self) -> datetime:
@@ -107,15 +105,16 @@ class Certificate:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            path = next(p for p in self._free(folder) if not p.exists() and not p.with_suffix(".safetensors").exists())
+            path = next(p for p in self._free(folder) if not any(there(p.with_suffix(ending)) for ending in ENDINGS))
             sweeps = {f"{s.name}/{name}": t.detach().cpu().contiguous() for s in self.steps for name, t in s.raw.items()}
             payload = safetensors.torch.save(sweeps)
-            write_whole(path.with_suffix(".safetensors"), payload)
+            write_atomic(path.with_suffix(".safetensors"), payload)
             table = self._table({"file": f"{path.stem}.safetensors", "sha256": hashlib.sha256(payload).hexdigest()})
-            write_whole(path, tomli_w.dumps(table).encode())
-        except OSError as error:
+            write_atomic(path, tomli_w.dumps(table).encode())
+        except (OSError, RunError) as error:
             raise RunError(
-                "the calibration cannot be saved", where=str(folder), got=error.strerror or str(error),
+                "the calibration cannot be saved", where=str(folder),
+                got=error.what if isinstance(error, RunError) else error.strerror or str(error),
                 allowed="a folder that you may write to, with free space", todo="choose another folder: --out",
             ) from error  # fmt: skip
         return path
@@ -212,16 +211,17 @@ def _step_table(step: Step) -> dict[str, Any]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        return toml.loads(path.read_text())
-    except FileNotFoundError as error:
+        return toml.loads(read_text(path, toml.MOST_BYTES, ConfigError))
+    except ConfigError as error:
+        if there(path):
+            got = error.got or error.what
+            raise _damaged(str(path), "cannot be read", got, "a TOML file of hil calibrate") from error
         raise ConfigError(
             "no such calibration",
             where=str(path),
             outputs=UNTOUCHED,
             todo="give its path, or make one: hil calibrate BENCH.toml",
         ) from error
-    except OSError as error:
-        raise _damaged(str(path), "cannot be read", error.strerror or str(error), "a TOML file of hil calibrate") from error
     except ValueError as error:
         raise _damaged(str(path), "not TOML", str(error), "the file that hil calibrate wrote, whole") from error
 
@@ -231,17 +231,14 @@ def _sweeps(path: Path, raw: Mapping[str, Any], read: _Reader) -> dict[str, Tens
     if not file.is_file():  # copied or renamed together
         file = path.with_suffix(".safetensors")
     try:
-        payload = file.read_bytes()
+        payload = read_tensors(file, ConfigError)
+    except ConfigError as error:
+        what = "the sweeps of this calibration are missing"
+        raise _damaged(str(file), what, error.got or error.what, f"the file beside {path.name}") from error
+    try:
         if hashlib.sha256(payload).hexdigest() != raw.get("sha256"):
             raise _damaged(str(file), "these are not the sweeps of this calibration", "another sha256", f"those of {path.name}")
         return dict(safetensors.torch.load(payload))
-    except OSError as error:
-        raise _damaged(
-            str(file),
-            "the sweeps of this calibration are missing",
-            error.strerror or str(error),
-            f"the file beside {path.name}",
-        ) from error
     except safetensors.SafetensorError as error:
         raise _damaged(str(file), "not a safetensors file", str(error), "the file that hil calibrate wrote, whole") from error
 
@@ -262,9 +259,12 @@ class _Reader:
 
     def number(self, table: Mapping[str, Any], key: str) -> float:
         value = table.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _damaged(f"{self.path}{self.place}", f"{key} is wrong or missing", repr(value)[:80], "a number")
-        return float(value)
+        try:
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return float(value)
+        except OverflowError:
+            value = "a number of too many digits"
+        raise _damaged(f"{self.path}{self.place}", f"{key} is wrong or missing", repr(value)[:80], "a number")
 
     def table(self, table: Mapping[str, Any], key: str) -> dict[str, Any]:
         return self.take(table, key, dict)

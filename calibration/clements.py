@@ -162,20 +162,6 @@ def mirrored(layout: Layout, phases: Tensor, signs: Tensor) -> Tensor:
     return torch.stack(found, -1)
 
 
-def nearest_branch(layout: Layout, phases: Tensor, expected: Tensor) -> Tensor:
-    """Of all meshes equal to `phases` but for phases of the outputs, the one nearest to `expected`, whole turns included."""
-    signs = torch.ones(*phases.shape[:-1], layout.heaters // 2, dtype=phases.dtype)
-    for number in range(layout.heaters // 2):  # in the order of the light: what is chosen acts on what comes behind
-        here = slice(2 * number, 2 * number + 2)
-        away = []
-        for sign in (1.0, -1.0):
-            signs[..., number] = sign
-            away.append(wrapped(mirrored(layout, phases, signs)[..., here] - expected[..., here]).square().sum(-1))
-        signs[..., number] = torch.where(away[0] <= away[1], 1.0, -1.0)
-    found = mirrored(layout, phases, signs)
-    return expected + wrapped(found - expected)
-
-
 def wrapped(angle: Tensor) -> Tensor:
     """Into -pi .. pi."""
     return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi

@@ -42,12 +42,6 @@ def hadamard(channels: int) -> Tensor:
     return torch.tensor(scipy.linalg.hadamard(1 << channels.bit_length())[:, 1 : channels + 1], dtype=torch.float64)
 
 
-def responses(design: Tensor, step: float, readings: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-    """Readings (R, M) at `step` times the rows of `design` (R, K) -> slopes (M, K) and their standard deviations."""
-    slopes = readings.T @ design / (step * len(design))
-    return slopes, torch.full_like(slopes, sigma / (step * math.sqrt(len(design))))
-
-
 def crosstalk(subject: Subject, found: Found) -> Step:
     """Estimates "theta 0 own", ... in rad/V^2, and "worst crosstalk". Raw: settings and powers as of the step "heaters", and
     what was fitted to all of them: offset, matrix, matrix_sigma, curvature, couplers, as in MeshModel."""

@@ -66,6 +66,7 @@ class DriftSentinel:
         device: the outermost device, counted like every other shot. steered: the one inside of it whose drive is moved.
         watch: when to look, and what to do. told: hears "sentinel" at every look; with a `message` if people should.
         place: where the host computes. clock: seconds, for the share of the time.
+        attend: called before every look; see hil.device.Attentive.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class DriftSentinel:
         told: Told,
         place: torch.device | str = "cpu",
         clock: Callable[[], float] = time.perf_counter,
+        attend: Callable[[], None] = lambda: None,
     ) -> None:
         port = device.spec.inputs
         if device.spec.temporal or port.size not in (None, 1):
@@ -85,7 +87,7 @@ class DriftSentinel:
                 todo="remove [sentinel]",
             )  # fmt: skip
         self._device, self._steered, self._watch, self._told = device, steered, watch, told
-        self._place, self._clock = place, clock
+        self._place, self._clock, self._attend = place, clock, attend
         # the limits themselves are not asked for: a float32 may round beyond them
         self._drive: Floats = (
             np.linspace(port.low, port.high, POINTS).astype(np.float32).clip(port.low, port.high).astype(np.float64)
@@ -193,6 +195,7 @@ class DriftSentinel:
 
     def _look(self, shots: int) -> Departure:
         assert self._reference is not None  # begin() comes before any look
+        self._attend()
         return self._reference.departure(np.stack([self._shot() for _ in range(shots)]).mean(0), shots)
 
     def _measured(self) -> Reference:

@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor
 
-from hil.device import Device, Recovering, Restorable, Spec, Streaming
+from hil.device import Device, Spec, Streaming
 from hil.errors import ContractError
+from hil.wrappers import Wrapper, then
 
 Follow = Callable[[float, float | None], None]
 
@@ -40,7 +41,7 @@ class Steering:
             raise ContractError("steering must be finite, its gain positive", where="steering", got=repr(self))
 
 
-class Steered:
+class Steered(Wrapper):
     """Args: inner: a static device. period: of the node in the unit of the drive, or None. margin: free at both rails if None.
     follow: told (offset, period) of every move, for levels that the device adds by itself; see hil.device.Following.
 
@@ -63,7 +64,8 @@ class Steered:
                 "a margin must leave some of the range", where=f"port {port.name}", got=f"{margin:g} {port.unit}",
                 allowed=f"0 to below {0.5 * (port.high - port.low):g} {port.unit}",
             )  # fmt: skip
-        self._inner, self._limits, self._period, self._follow = inner, port, period, follow
+        super().__init__(inner)
+        self._limits, self._period, self._follow = port, period, follow
         self._margin = 0.0 if period is not None else margin
         self._port = port.narrowed(port.low + self._margin, port.high - self._margin) if self._margin else port
         self._steering = Steering()
@@ -75,11 +77,6 @@ class Steered:
     @property
     def period(self) -> float | None:
         return self._period
-
-    @property
-    def recovered(self) -> int:
-        """Faults that the steered device recovered from."""
-        return self._inner.recovered if isinstance(self._inner, Recovering) else 0
 
     @property
     def steering(self) -> Steering:
@@ -114,12 +111,6 @@ class Steered:
         self._period = min(period, self._limits.high - self._limits.low)
         self.steer(self._steering)
 
-    def program(self, params: Tensor) -> None:
-        self._inner.program(params)
-
-    def reset(self) -> None:
-        self._inner.reset()
-
     def forward(self, x: Tensor) -> Tensor:
         return self._read(self._inner.forward(self._moved(x)))
 
@@ -139,20 +130,16 @@ class Steered:
         gain, bias = self._steering.gain, self._steering.bias
         return answer if gain == 1.0 and bias == 0.0 else (answer - bias) * (1.0 / gain)
 
-    def close(self) -> None:
-        self._inner.close()
-
     def snapshot(self) -> Mapping[str, object]:
         """Of a node whose state can be saved, with the steering; empty for any other, whose steering the sentinel keeps."""
-        inner = self._inner.snapshot() if isinstance(self._inner, Restorable) else {}
+        inner = super().snapshot()
         return {"inner": dict(inner), "steering": asdict(self._steering)} if inner else {}
 
     def restore(self, state: Mapping[str, object]) -> None:
         inner, steering = state.get("inner"), state.get("steering")
         if not isinstance(inner, Mapping) or not isinstance(steering, Mapping):
             raise ContractError("not a snapshot of a steered device", where=self._port.name, got=str(state)[:80])
-        if isinstance(self._inner, Restorable):
-            self._inner.restore(inner)
+        super().restore(inner)
         self.steer(Steering(**steering))
 
 
@@ -164,22 +151,11 @@ class SteeredStream(Steered):
         self._stream = inner
 
     def submit(self, x: Tensor) -> Future[Tensor]:
-        steering, seen = self._steering, Future[Tensor]()
+        steering = self._steering
         answer = self._stream.submit(self._moved(x))
         if steering.gain == 1.0 and steering.bias == 0.0:
             return answer
-        seen.set_running_or_notify_cancel()
-
-        def arrived(done: Future[Tensor]) -> None:
-            try:
-                found = done.result()
-            except BaseException as error:  # noqa: BLE001 - handed over whole to whoever waits for the answer
-                seen.set_exception(error)
-                return
-            seen.set_result((found - steering.bias) * (1.0 / steering.gain))
-
-        answer.add_done_callback(arrived)
-        return seen
+        return then(answer, lambda found: (found - steering.bias) * (1.0 / steering.gain))
 
 
 def steered(device: Device, period: float | None = None, margin: float = 0.0, follow: Follow = unfollowed) -> Steered:

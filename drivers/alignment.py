@@ -35,7 +35,7 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """From trigger to the start of a record as the digitizer sees it, s; and the marker's contrast, in words."""
+    """From trigger to the start of a record as the digitizer sees it, s; and the marker's contrast, in V, signed."""
 
     delay_s: float
     contrast: float
@@ -174,12 +174,13 @@ def measured_delay(record: Record, symbol_s: float, longest: int, acceptance: Ac
     peak = accepted(find(record.words, expected, period, longest * period), acceptance, where)
     # the first sample of a symbol comes between 0 and 1 samples after its edge: half a sample on average
     late = expected + peak.lag + peak.fraction - 0.5
-    return Delay(record.axis.start_s + late * record.axis.step_s - LEAD * symbol_s, peak.contrast)
+    contrast = peak.contrast * record.scale.volts_per_word
+    return Delay(record.axis.start_s + late * record.axis.step_s - LEAD * symbol_s, contrast)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Both markers of a record. lag: samples that it came later than the delay says. contrast: of the markers, in words."""
+    """Both markers of a record. lag: samples that it came later than the delay says. contrast: of the markers, in V, signed."""
 
     lag: int
     contrast: float
@@ -194,25 +195,29 @@ def steady(found: Found, before: float, most: float, where: str) -> Found:
     if abs(found.contrast - before) <= most * abs(before):
         return found
     raise Jumped(
-        "the node answers otherwise than a moment ago", where=where, got=f"a marker contrast of {found.contrast:.0f} words",
-        allowed=f"within {most:.0%} of the {before:.0f} of the record before", outputs="inside their limits",
+        "the node answers otherwise than a moment ago", where=where, got=f"a marker contrast of {found.contrast:.4g} V",
+        allowed=f"within {most:.0%} of the {before:.4g} V of the record before", outputs="inside their limits",
         todo="look at light, wavelength and bias; then hil resume, which takes the node as it is then",
     )  # fmt: skip
 
 
-def markers_of(record: Record, plan: Plan, place: Window, delay: Delay, acceptance: Acceptance, where: str) -> Found:
-    """Where the markers are, and how high. Both must agree.
+def markers_of(
+    record: Record, plan: Plan, place: Window, opened: float, acceptance: Acceptance, where: str
+) -> Found:  # fmt: skip
+    """Where the markers are, and how high. Both must agree. opened: their contrast when the device was opened, V, signed.
 
     Raises:
-        Misaligned: a marker is missing, faded, or in another place than the other.
+        Misaligned: a marker is missing, faded, upside down, or in another place than the other.
     """
-    reach = REACH * place.period
+    reach, volts = REACH * place.period, record.scale.volts_per_word
     head, tail = (
-        _unfaded(accepted(find(record.words, place.first(start), place.period, reach), acceptance, at), delay, at)
+        accepted(find(record.words, place.first(start), place.period, reach), acceptance, at)
         for start, at in ((plan.head, f"{where}, head marker"), (plan.tail, f"{where}, tail marker"))
     )
+    for peak, at in ((head, f"{where}, head marker"), (tail, f"{where}, tail marker")):
+        unfaded(peak.contrast * volts, opened, at)
     if head.lag == tail.lag:
-        return Found(head.lag, 0.5 * (head.contrast + tail.contrast))
+        return Found(head.lag, 0.5 * (head.contrast + tail.contrast) * volts)
     raise Misaligned(
         "the two markers of a record are not where they belong to each other",
         where=where,
@@ -223,14 +228,22 @@ def markers_of(record: Record, plan: Plan, place: Window, delay: Delay, acceptan
     )
 
 
-def _unfaded(peak: Peak, delay: Delay, where: str) -> Peak:
-    if peak.contrast / delay.contrast > FADED:  # a sign that flipped is another signal too
-        return peak
+def unfaded(contrast: float, opened: float, where: str) -> None:
+    """A marker must not fade, nor turn upside down, against what it was when the device was opened; both in V.
+
+    Raises:
+        Misaligned: it did.
+    """
+    if contrast / opened > FADED:  # a sign that flipped is another signal too
+        return
+    upside_down = contrast / opened < 0
     raise Misaligned(
-        "the marker has faded",
+        "the marker has faded and come back upside down" if upside_down else "the marker has faded",
         where=where,
-        got=f"a contrast of {peak.contrast:.0f} words",
-        allowed=f"more than {FADED:g} of the {delay.contrast:.0f} when the device was opened",
+        got=f"a contrast of {contrast:.4g} V",
+        allowed=f"more than {FADED:g} of the {opened:.4g} V when the device was opened, with the same sign",
         outputs="inside their limits",
-        todo="look at light and bias: the node has drifted; open the device again after calibrating",
+        todo="look at the polarity of the generator's output, at inverted inputs and at swapped cables"
+        if upside_down
+        else "look at light and bias: the node has drifted; open the device again after calibrating",
     )

@@ -5,41 +5,32 @@
     reply with another number   thrown away and counted; the reply that is due may follow
 
 The same frame again is safe: the board answers a number that it has answered before from memory and does nothing twice. If the
-board was rebooted in between, its arrays are gone and nothing is sent again. Format: drivers/frame_protocol.py.
+board was rebooted in between, its arrays are gone and nothing is sent again. Format: hil/frame_protocol.py.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from drivers import frame_protocol as wire
-from drivers.frame_protocol import Code, Kind
+from drivers.link import Spoken
 from drivers.scpi import Expect, Identity
+from hil import frame_protocol as wire
 from hil.errors import CommandRefused, Desync, InstrumentError, LinkError, LinkTimeout, WrongInstrument
+from hil.frame_protocol import Code, Kind
 
 STALE_AT_MOST = 16
 SESSION_MASK = 0xFFFFFFFF
 NAMES = {int(code): code.name for code in Code}
 
 
-class FrameLink(Protocol):
+class FrameLink(Spoken, Protocol):
     """What a frame travels on; SerialLink is one."""
 
-    @property
-    def name(self) -> str: ...
-    def write(self, *parts: bytes | memoryview) -> None: ...
     def read_exact(self, count: int) -> bytes: ...
     def drain(self) -> bytes: ...
-    def clear(self) -> None: ...
-    def reopen(self) -> None: ...
-    def distrust(self, reason: str) -> None: ...
-    def transaction(self) -> AbstractContextManager[None]: ...
-    def reidentifying(self) -> AbstractContextManager[None]: ...
-    def close(self) -> None: ...
 
 
 @dataclass(slots=True)

@@ -10,7 +10,8 @@
 Source: Keysight 33500B/33600A Series Operating and Service Guide, "DATA Subsystem", "FUNCtion Subsystem". The voltage between
 load and ground is bounded by 5 V into 50 ohm, 10 V into an open circuit, and follows the divider 50 + R in between.
 FILTer NORMal would smooth the samples, so it is OFF, which bounds the rate (data sheets 5991-0692EN, 5991-3272EN). A wrong
-OUTPut:LOAD is a factor of up to 2 in volts.
+OUTPut:LOAD is a factor of up to 2 in volts. SYSTem:LOCK:REQuest? locks the front panel, Local key included, and keeps other
+interfaces from setting anything; it is given back by SYSTem:LOCK:RELease, or when the connection ends.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 
 from drivers.block import header
 from drivers.link import Link
+from drivers.read_back import OUTPUT, Panel, Setting, Value, close_panel
 from drivers.record import Codes, Memory
 from drivers.safe import OFF, Ramp, SafeState, ScpiTalk, Step, carry_out
 from drivers.scpi import Expect, Identity, Scpi
@@ -40,6 +43,7 @@ from hil.errors import (
     UnsafeOutputs,
     WrongInstrument,
 )
+from hil.units import Unbounded, finite
 
 FULL_SCALE = 32767  # codes; the converter is symmetric, -32768 does not exist
 OPEN_CIRCUIT_V = 10.0  # largest voltage without a load
@@ -49,6 +53,7 @@ HIGHEST_LOAD_OHM = 10_000.0  # above it only INFinity
 INFINITE = 9.8e37  # at least this: SCPI's infinity is 9.9E37
 NAME = "HIL"
 REOPEN_PAUSE_S = 0.2
+LEVEL_SLACK = 1e-4  # of the range: the instrument answers what it has rounded
 NO_ERROR = re.compile(r"[+-]?0\s*,")
 
 
@@ -70,7 +75,7 @@ class Keysight33600:
 
     Args:
         scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
-        channel: 1 or 2. load_ohm: what is connected, math.inf for high impedance.
+        channel: 1 or 2. load_ohm: what is connected; infinite, or "HighZ" in a file, for high impedance.
         low_v, high_v: narrower limits of the drive, V. They also set amplitude and offset, so all codes are used.
         dac_bits: round codes to so many bits; None leaves the rounding to the instrument.
         memory_samples: a smaller memory than the model's, or the larger one of the memory option.
@@ -85,7 +90,7 @@ class Keysight33600:
         scpi: Scpi | Link,
         *,
         channel: int = 1,
-        load_ohm: float = 50.0,
+        load_ohm: Unbounded = 50.0,
         low_v: float | None = None,
         high_v: float | None = None,
         dac_bits: int | None = None,
@@ -99,6 +104,9 @@ class Keysight33600:
         self._settings: dict[str, float | str] = {}
         self._on: bool | None = None  # the output; None: not known
         self._closed = False
+        self._panel = Panel(
+            self._scpi, self._name, self._held(), self._beyond, lock=":SYST:LOCK:REQ?", unlock=":SYST:LOCK:REL"
+        )  # fmt: skip
         try:
             self._port = _port(self._name, load_ohm, low_v, high_v)
             self._amplitude_vpp, self._offset_v = _full_scale(self._port, load_ohm)
@@ -117,6 +125,56 @@ class Keysight33600:
     def drive(self) -> Port:
         """Limits of what may be driven, V."""
         return self._port
+
+    @property
+    def panel(self) -> Panel:
+        """What the instrument says that it holds."""
+        return self._panel
+
+    def held(self) -> dict[str, Value]:
+        """By name, what the instrument says now; one message."""
+        return self._panel.held()
+
+    def _held(self) -> tuple[Setting, ...]:
+        """Everything that volts, timing and limits rest on."""
+        source, output, n = self._source, self._output, self._channel
+        return (
+            Setting(OUTPUT, f"{output}?", "flag"),
+            Setting("polarity", f"{output}:POL?", "word"),
+            Setting("load", f"{output}:LOAD?", unit="ohm"),
+            Setting("unit of the amplitude", f"{source}:VOLT:UNIT?", "word"),
+            Setting("amplitude", f"{source}:VOLT?", unit="Vpp", tolerance=1e-6),
+            Setting("offset", f"{source}:VOLT:OFFS?", unit="V", tolerance=1e-6),
+            Setting("high limit", f"{source}:VOLT:LIM:HIGH?", unit="V", tolerance=1e-6),
+            Setting("low limit", f"{source}:VOLT:LIM:LOW?", unit="V", tolerance=1e-6),
+            Setting("limits", f"{source}:VOLT:LIM:STAT?", "flag"),
+            Setting("function", f"{source}:FUNC?", "word"),
+            Setting("filter", f"{source}:FUNC:ARB:FILT?", "word"),
+            Setting("sample rate", f"{source}:FUNC:ARB:SRAT?", unit="Sa/s"),
+            Setting("burst", f"{source}:BURS:STAT?", "flag"),
+            Setting("burst mode", f"{source}:BURS:MODE?", "word"),
+            Setting("burst cycles", f"{source}:BURS:NCYC?"),
+            Setting("trigger source", f":TRIG{n}:SOUR?", "word"),
+            Setting("trigger delay", f":TRIG{n}:DEL?", unit="s", tolerance=1e-12),
+            Setting("sync output", ":OUTP:SYNC?", "flag"),
+            Setting("sync source", ":OUTP:SYNC:SOUR?", "word"),
+            Setting("byte order", ":FORM:BORD?", "word"),
+        )
+
+    def _beyond(self, held: Mapping[str, Value]) -> str:
+        """Another load moves nothing at the connector, the numbers follow it: the volts are those at the load that is there."""
+        load, amplitude, offset, unit = (held[name] for name in ("load", "amplitude", "offset", "unit of the amplitude"))
+        if unit != "VPP" or isinstance(load, str) or isinstance(amplitude, str) or isinstance(offset, str):
+            return f"how far the drive reaches cannot be told: amplitude {amplitude} {unit}, offset {offset}, load {load}"
+        factor = _limit_v(self._load_ohm) / _limit_v(_load(load))
+        swing, offset = 0.5 * amplitude * factor, offset * factor
+        slack = LEVEL_SLACK * (self._port.high - self._port.low)
+        if self._port.low - slack <= offset - swing and offset + swing <= self._port.high + slack:
+            return ""
+        return (
+            f"the drive may reach {offset - swing:.4g} to {offset + swing:.4g} V, where {self._port.low:g} to "
+            f"{self._port.high:g} V are allowed"
+        )  # fmt: skip
 
     def settings(self) -> dict[str, float | str]:
         """What the instrument was told, as a copy; empty when it is not known."""
@@ -137,6 +195,17 @@ class Keysight33600:
         self.forget()
         self._scpi.reopen()
 
+    def reset(self) -> None:
+        """Output off, down the ramp if there is one, verified; then ``*RST``, whatever the instrument held.
+
+        Raises:
+            SwitchedOff: somebody else switched the output off. CommandRefused: it does not go off.
+        """
+        self._panel.check_output()
+        self._switch_off()
+        self._panel.let_in()
+        self._scpi.send("*RST", "*CLS")
+
     def identify(self) -> str:
         """The same instrument must answer. What was found, a line for people.
 
@@ -150,6 +219,7 @@ class Keysight33600:
 
         Raises:
             ConfigError: a sample rate that the model does not have. CommandRefused: the instrument complains.
+            SwitchedOff: somebody else switched the output off.
         """
         if not 1e-6 <= sample_rate_hz <= self.highest_rate_hz:
             raise ConfigError(
@@ -168,11 +238,15 @@ class Keysight33600:
         }
         if self._settings == wanted:
             return
+        self._panel.check_output()
         self.forget()
+        self._panel.left(None)
         self._scpi.send("*CLS", f"{self._output} 0", *self._levels(), *self._play_once(sample_rate_hz))
         self._scpi.check(f"setting up {self._name}", outputs="off")
         self._verify(sample_rate_hz)
         self._settings, self._on = wanted, False
+        self._panel.renewed()
+        self._panel.left(False)
 
     def _levels(self) -> tuple[str, ...]:
         """Each step is legal whatever was set before: no limit while the levels move, no offset while the amplitude does."""
@@ -236,7 +310,7 @@ class Keysight33600:
             return self._scpi.ask_float(query)
         reply = self._scpi.ask(query)
         try:
-            return float(reply)
+            return finite(reply)
         except ValueError as error:
             raise CommandRefused("the generator does not say its load", where=self._name, got=reply, outputs="off") from error
 
@@ -294,7 +368,7 @@ class Keysight33600:
         """Switch the output, and read back that it did; sends nothing if it is so already.
 
         Raises:
-            CommandRefused: it did not switch.
+            CommandRefused: it did not switch. SwitchedOff: somebody else switched it off.
         """
         if self._on is not on:
             self._switch(on)
@@ -306,12 +380,16 @@ class Keysight33600:
     def _switch_alone(self, on: bool) -> None:
         if on and self._closed:
             raise ContractError("the generator is closed", where=self._name, got="output on", outputs="being switched off")
+        if on:
+            self._panel.check_output()
         self._on = None
+        self._panel.left(None)
         if self._scpi.ask_bool(f"{self._output} {int(on)};{self._output}?") is not on:
             raise CommandRefused(
                 f"the output did not switch {'on' if on else 'off'}", where=self._name, outputs="unknown", todo="look at it"
             )
         self._on = on
+        self._panel.left(on)
 
     def safe_state(self) -> SafeState:
         """Output off, after the ramp if there is one; of this channel of the instrument that was identified."""
@@ -354,8 +432,10 @@ class Keysight33600:
     def _switch_off(self) -> None:
         with self._scpi.link.transaction():  # whole: nobody may switch on in between
             self.forget()
+            self._panel.left(None)
             carry_out(self.safe_state(), ScpiTalk(self._scpi))
             self._on = False
+            self._panel.left(False)
 
     def _open_anew(self) -> None:
         """A new connection holds nothing old, so there is no fault to wait out."""
@@ -379,7 +459,10 @@ class Keysight33600:
         try:
             self.safe()
         finally:
-            self._scpi.close()
+            try:
+                close_panel(self._panel)
+            finally:
+                self._scpi.close()
 
 
 def _port(name: str, load_ohm: float, low_v: float | None, high_v: float | None) -> Port:
@@ -392,6 +475,10 @@ def _port(name: str, load_ohm: float, low_v: float | None, high_v: float | None)
 
 def _limit_v(load_ohm: float) -> float:
     return OPEN_CIRCUIT_V if math.isinf(load_ohm) else OPEN_CIRCUIT_V * load_ohm / (load_ohm + SOURCE_OHM)
+
+
+def _load(answer_ohm: float) -> float:
+    return math.inf if answer_ohm >= INFINITE else answer_ohm
 
 
 def _least_vpp(load_ohm: float) -> float:

@@ -7,7 +7,7 @@
     volts = (word - yreference) yincrement + yorigin        seconds after the trigger = (i - xreference) xincrement + xorigin
 
 Words with a meaning of their own: 0 a hole (nothing was acquired), 1 clipped low, 0xFFFF clipped high. Preamble numbers of
-9.9E37 mean that there is no measurement.
+9.9E37 mean that there is no measurement. :SYSTem:LOCK locks the front panel.
 
 Source: Keysight InfiniiVision 4000 X-Series Programmer's Guide, ":WAVeform Commands", ":ACQuire Commands", ":AER", and
 "Synchronizing Acquisitions" (SINGle, wait for AER 1, trigger, wait until the Run bit of OPERegister:CONDition falls).
@@ -21,10 +21,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from drivers.link import Link
+from drivers.read_back import Panel, Setting, Value
 from drivers.record import Axis, Memory, Record, Scale, Words
-from drivers.scpi import Identity, Scpi
+from drivers.scpi import Identity, Scpi, reading
 from hil.device import Port
 from hil.errors import (
+    Changed,
     CommandRefused,
     ConfigError,
     HilError,
@@ -41,6 +43,7 @@ RUNNING = 1 << 3  # of OPERegister:CONDition
 INPUTS = {50.0: "FIFT", 1e6: "ONEM"}  # ohm
 WORD = 1  # format in the preamble
 HIGHEST_V = 1e6  # beyond what any probe can divide
+RANGE, POSITION = "time range", "time position"
 VERIFY_EVERY = 256  # records between two looks at the preamble: somebody may turn a knob
 
 
@@ -94,9 +97,11 @@ class InfiniiVision:
         self._clock = clock
         self._shape: tuple[int, float, float] | None = None  # what the instrument is configured for, if that is known
         self._preamble: str | None = None
+        self._upright: Scale | None = None  # of the first record since everything was set: no setting of a record moves it
         self._points, self._scale, self._axis = 0, Scale(1.0, 0.0, 0.0), Axis(0.0, 1.0)
         self._until_verified = 0
         self._closed = False
+        self._panel = Panel(self._scpi, self._name, self._held(), lock=":SYST:LOCK 1;:SYST:LOCK?", unlock=":SYST:LOCK 0")
         try:
             self._port = Port(self._name, offset_v - 0.5 * range_v, offset_v + 0.5 * range_v, "V")
             self._input = _input(input_ohm, self._name)
@@ -113,6 +118,49 @@ class InfiniiVision:
     def reading(self) -> Port:
         """The screen: what can be read without clipping, V."""
         return self._port
+
+    @property
+    def panel(self) -> Panel:
+        """What the instrument says that it holds."""
+        return self._panel
+
+    def held(self) -> dict[str, Value]:
+        """By name, what the instrument says now; one message."""
+        return self._panel.held()
+
+    def _held(self) -> tuple[Setting, ...]:
+        """Everything that volts and times of a record rest on."""
+        channel = self._channel
+        return (
+            Setting("range", f"{channel}:RANG?", unit="V"),
+            Setting("offset", f"{channel}:OFFS?", unit="V", tolerance=1e-6),
+            Setting("display of the channel", f"{channel}:DISP?", "flag"),
+            Setting("coupling", f"{channel}:COUP?", "word"),
+            Setting("impedance", f"{channel}:IMP?", "word"),
+            Setting("probe", f"{channel}:PROB?"),
+            Setting("inversion", f"{channel}:INV?", "flag"),
+            Setting("bandwidth limit", f"{channel}:BWL?", "flag"),
+            Setting("trigger mode", ":TRIG:MODE?", "word"),
+            Setting("trigger source", ":TRIG:EDGE:SOUR?", "word"),
+            Setting("trigger level", ":TRIG:EDGE:LEV?", unit="V", tolerance=1e-6),
+            Setting("trigger slope", ":TRIG:EDGE:SLOP?", "word"),
+            Setting("trigger sweep", ":TRIG:SWE?", "word"),
+            Setting("acquisition", ":ACQ:TYPE?", "word"),
+            Setting("time mode", ":TIM:MODE?", "word"),
+            Setting("time reference", ":TIM:REF?", "word"),
+            Setting(RANGE, ":TIM:RANG?", unit="s"),
+            Setting(POSITION, ":TIM:POS?", unit="s", tolerance=1e-13),
+            Setting("source of the words", ":WAV:SOUR?", "word"),
+            Setting("format", ":WAV:FORM?", "word"),
+            Setting("byte order", ":WAV:BYT?", "word"),
+            Setting("sign of the words", ":WAV:UNS?", "flag"),
+        )
+
+    def reset(self) -> None:
+        """``*RST``, whatever the instrument held. A scope drives nothing."""
+        self.forget()
+        self._panel.let_in()
+        self._scpi.send("*RST", "*CLS")
 
     def finer(self, rate_hz: float, most: int) -> int:
         """The largest multiple of `rate_hz`, up to `most`, that the sampling clock divides down to; 1 if there is none."""
@@ -162,12 +210,15 @@ class InfiniiVision:
         known, self._shape, self._preamble = self._shape is not None, None, None
         if not known:
             self._set_up()
+            self._panel.renewed()
         self._set_time(samples, rate_hz, start_s)
         self._scpi.check(f"setting up {self._name}")
         self._shape = (samples, rate_hz, start_s)
+        self._panel.renewed(self._shape, (RANGE, POSITION))
 
     def _set_up(self) -> None:
         """What stays the same between records."""
+        self._upright = None
         channel, source = self._channel, f"CHAN{self._channel[-1]}"
         self._scpi.send("*CLS", ":STOP")
         self._scpi.send(f"{channel}:DISP 1", f"{channel}:COUP DC", f"{channel}:IMP {self._input}", f"{channel}:PROB 1",
@@ -243,14 +294,13 @@ class InfiniiVision:
         if self._preamble is not None and text != self._preamble:
             before = self._preamble
             self.forget()
-            raise InstrumentError(
-                "the settings of the scope changed during the measurement",
-                where=self._name,
-                got=text,
-                allowed=before,
-                todo="leave the front panel alone, then repeat; the settings will be sent again",
-            )
+            raise _turned(self._name, text, before)
         self._points, self._scale, self._axis = _parse(text, shape, max(self.memory.most, self._most), self._name)
+        if self._upright is not None and not _same(self._upright, self._scale):
+            old, self._upright = self._upright, None
+            self.forget()
+            raise _turned(self._name, _scaled(self._scale), _scaled(old))
+        self._upright = self._scale
         self._preamble, self._until_verified = text, VERIFY_EVERY
 
     def _check(self, words: Words) -> None:
@@ -286,17 +336,33 @@ class InfiniiVision:
         self._closed = True
         try:
             self._scpi.send(":STOP")
+            self._panel.let_in()
         except HilError:
             self._shape = None
         finally:
             self._scpi.close()
 
 
+def _turned(where: str, got: str, allowed: str) -> Changed:
+    return Changed(
+        "the settings of the scope changed during the measurement", where=where, got=got, allowed=allowed,
+        outputs="inside their limits", todo="leave the front panel alone, then repeat; the settings will be sent again",
+    )  # fmt: skip
+
+
+def _scaled(scale: Scale) -> str:
+    return f"{scale.volts_per_word:g} V a word, {scale.zero_v:g} V at word 0"
+
+
+def _same(a: Scale, b: Scale) -> bool:
+    return math.isclose(a.volts_per_word, b.volts_per_word, rel_tol=1e-6) and abs(a.zero_v - b.zero_v) < a.volts_per_word
+
+
 def _parse(preamble: str, shape: tuple[int, float, float], most: int, where: str) -> tuple[int, Scale, Axis]:
     """Points, scale and axis of a preamble, if the record holds what was asked for."""
     samples, rate_hz, start_s = shape
     try:
-        fields = [float(field) for field in preamble.split(",")]
+        fields = [reading(field) for field in preamble.split(",")]
     except ValueError:
         fields = []
     if len(fields) != 10:

@@ -27,22 +27,12 @@ SLOWEST_BYTES_PER_S = 100_000.0
 """A large transfer may take its timeout plus its size over this rate; slower than this counts as no progress."""
 
 
-class Link(Protocol):
-    """What a driver speaks over. VisaLink and SerialLink are Links."""
+class Spoken(Protocol):
+    """What every wire has, of messages or of frames."""
 
     @property
     def name(self) -> str:
         """The resource string or the port: how messages and journals call this wire."""
-
-    @property
-    def timeout_s(self) -> float: ...
-
-    @timeout_s.setter
-    def timeout_s(self, seconds: float) -> None: ...
-
-    @property
-    def dirty(self) -> bool:
-        """True from a fault until the instrument was identified again."""
 
     def write(self, *parts: bytes | memoryview) -> None:
         """Send `parts`, joined, as one message; the link adds the terminator that the wire needs.
@@ -51,26 +41,6 @@ class Link(Protocol):
             LinkTimeout: the other end does not take the bytes.
             Desync: an unread reply was waiting: the last exchange was not finished.
             Disconnected, DirtySession.
-        """
-
-    def read_text(self) -> str:
-        """One reply, without its terminator.
-
-        Raises:
-            LinkTimeout, Disconnected, DirtySession.
-            Desync: more than one reply, or bytes that are not ASCII.
-        """
-
-    def read_block(self, item_bytes: int, limit_bytes: int) -> memoryview:
-        """The payload of one IEEE 488.2 definite-length block, as writable bytes in a buffer of its own.
-
-        Args:
-            item_bytes: the payload must hold whole items of this size.
-            limit_bytes: a header that announces more is refused before anything is allocated.
-
-        Raises:
-            BadBlock: header, size or terminator are not what the standard says.
-            LinkTimeout, Disconnected, DirtySession.
         """
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -96,8 +66,42 @@ class Link(Protocol):
         """May be called twice."""
 
 
+class Link(Spoken, Protocol):
+    """What a driver speaks over. VisaLink and SerialLink are Links."""
+
+    @property
+    def timeout_s(self) -> float: ...
+
+    @timeout_s.setter
+    def timeout_s(self, seconds: float) -> None: ...
+
+    @property
+    def dirty(self) -> bool:
+        """True from a fault until the instrument was identified again."""
+
+    def read_text(self) -> str:
+        """One reply, without its terminator.
+
+        Raises:
+            LinkTimeout, Disconnected, DirtySession.
+            Desync: more than one reply, or bytes that are not ASCII.
+        """
+
+    def read_block(self, item_bytes: int, limit_bytes: int) -> memoryview:
+        """The payload of one IEEE 488.2 definite-length block, as writable bytes in a buffer of its own.
+
+        Args:
+            item_bytes: the payload must hold whole items of this size.
+            limit_bytes: a header that announces more is refused before anything is allocated.
+
+        Raises:
+            BadBlock: header, size or terminator are not what the standard says.
+            LinkTimeout, Disconnected, DirtySession.
+        """
+
+
 class Trust:
-    """Whether a wire may be believed, with the lock that keeps transactions whole. Every Link holds one.
+    """Whether a wire may be believed, with the lock that keeps transactions whole. Every wire holds one.
 
     Args:
         name: the link's name, for messages.
@@ -175,6 +179,30 @@ class Trust:
             outputs="as they were before the fault; nothing was sent now",
             todo="call recover() of the instrument's session, then set the instrument again and repeat the shot",
         )
+
+
+class Trusted:
+    """What the wires here share: a name, and a Trust. Arguments as of Trust."""
+
+    def __init__(self, name: str, beat: Callable[[], None] | None = None) -> None:
+        self._name, self._trust = name, Trust(name, beat)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def dirty(self) -> bool:
+        return self._trust.dirty
+
+    def transaction(self) -> AbstractContextManager[None]:
+        return self._trust.transaction()
+
+    def distrust(self, reason: str) -> None:
+        self._trust.lose(reason)
+
+    def reidentifying(self) -> AbstractContextManager[None]:
+        return self._trust.reidentifying()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,21 +10,24 @@ most; `securing` begins no attempt after its patience.
 
 from __future__ import annotations
 
+import codecs
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from drivers.frame_session import FrameSession
 from drivers.safe import FrameTalk, SafeState, ScpiTalk, Talk, carry_out
 from drivers.scpi import Scpi
 from drivers.serial_link import SerialLink
-from drivers.visa_link import VisaLink
+from drivers.visa_link import VisaLink, library
 from hil.errors import HilError, Refused, UnsafeOutputs, WrongInstrument
 
 OPEN_S = 2.0
 ANSWER_S = 2.0
 FRAME_S = 0.5
+CODECS = ("ascii", "latin-1", "utf-8", "idna")  # Python loads them when they are first asked for
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 
 
@@ -68,6 +71,16 @@ def securing(
         left, attempt = again, attempt + 1
 
 
+def prepare() -> None:
+    """Load all that an attempt needs, so that none of it is looked for on a disk when there is no time."""
+    with suppress(OSError, ValueError):  # whoever needs it will be told
+        library()
+    for name in CODECS:
+        codecs.lookup(name)
+    with suppress(OSError):
+        socket.getaddrinfo("localhost", None)  # the system's resolver loads its parts at the first name
+
+
 def unsafe(outcomes: Sequence[Outcome], where: str, todo: str = "") -> UnsafeOutputs:
     """What is to be said of those that are not verified."""
     failed = [o for o in outcomes if not o.verified]
@@ -88,6 +101,8 @@ def _attempted(state: SafeState, attempt: int, end: float, clock: Callable[[], f
         why, verified, final = _said(error), False, True
     except HilError as error:
         why, verified, final = _said(error), False, False
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not keep the next instrument from being made safe
+        why, verified, final = f"{type(error).__name__}: {error}".splitlines()[0], False, False
     now = clock()
     return Outcome(state, verified, why, attempt, now - begin, final or now >= end)
 

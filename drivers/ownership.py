@@ -27,7 +27,6 @@ Source: flock(2); proc_sys_fs(5), protected_regular; VPP-4.3 (VISA) 4.3.1.1, res
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import os
 import re
@@ -41,6 +40,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from drivers.resource import canonical as canonical  # part of this module's face
 from hil.errors import HilError, RunError
 from hil.files import kind_of, loads, try_lock
 
@@ -51,8 +51,6 @@ MACHINE = " (machine)"  # ends the name of the machine's lock in `Owned.files`
 OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY  # neither a link nor a pipe gets us anywhere
 CONTENT_CAP = 1 << 16  # bytes
 MOMENT_S = 0.5  # who only looks, or ends just now, holds a lock no longer than this
-WELL_KNOWN = {"111", "1024", "4880", "5024", "5025"}
-"""Ports behind which an instrument itself listens: VXI-11, HiSLIP, SCPI telnet and socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,46 +66,6 @@ class Owner:
     def __str__(self) -> str:
         run = f", run {self.run}" if self.run else ""
         return f"process {self.pid} ({self.command}){run}, since {self.since}"
-
-
-def canonical(resource: str) -> str:
-    """One text for all spellings of an address.
-
-    Names are not resolved: an instrument that is addressed by name here and by number there has two locks.
-
-    >>> canonical("tcpip0::Scope.Lab::hislip0::INSTR") == canonical("TCPIP::scope.lab::5025::SOCKET")
-    True
-    >>> canonical("TCPIP::127.0.0.1::hislip0,40001::INSTR")
-    'tcpip/127.0.0.1/40001'
-    """
-    if "::" not in resource:  # a serial port
-        return f"serial/{os.path.realpath(resource) if resource.startswith('/') else resource.upper()}"
-    kind, *parts = resource.strip().split("::")
-    parts = [part.strip() for part in parts if part.strip()]
-    bus, number = re.sub(r"\d+$", "", kind).upper(), kind[len(kind.rstrip("0123456789")) :] or "0"
-    if bus == "TCPIP" and parts:
-        return _network(parts)
-    if bus == "USB" and len(parts) >= 3:
-        with suppress(ValueError):
-            return f"usb/{int(parts[0], 0):04x}/{int(parts[1], 0):04x}/{parts[2].upper()}"
-    return "/".join([f"{bus.lower()}{number}", *(part.upper() for part in parts if part.upper() != "INSTR")])
-
-
-def _network(parts: Sequence[str]) -> str:
-    """Host, and the port unless it is one of the instrument itself; a gateway's further names stay apart."""
-    text, _, port = parts[0].partition(",")
-    host = text.lower().rstrip(".")
-    host = "127.0.0.1" if host == "localhost" else host
-    with suppress(ValueError):
-        host = str(ipaddress.ip_address(host.strip("[]")))
-    device = ""
-    if len(parts) > 1 and parts[-1].upper() == "SOCKET":
-        port = parts[1]
-    elif len(parts) > 1 and parts[1].upper() != "INSTR":
-        name, _, after = parts[1].lower().partition(",")
-        known = re.fullmatch(r"(inst|hislip)0?", name) is not None
-        device, port = ("", after or port) if known else (parts[1].lower(), port)
-    return "/".join(["tcpip", host, *([device] if device else []), *([port] if port and port not in WELL_KNOWN else [])])
 
 
 class Owned:

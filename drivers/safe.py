@@ -22,11 +22,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
-from drivers import frame_protocol as wire
-from drivers.frame_protocol import Kind
 from drivers.frame_session import FrameSession
 from drivers.scpi import Expect, Scpi
+from hil import frame_protocol as wire
 from hil.errors import CommandRefused, ConfigError, HilError, LinkError
+from hil.frame_protocol import Kind
+from hil.units import finite
 
 Wire = Literal["visa", "frames"]
 OFF = ("0", "+0", "OFF")
@@ -100,7 +101,7 @@ class Ramp:
 class SafeState:
     """The safe state of one instrument.
 
-    name: on its bench. resource: where it is. wire: "visa", or "frames" for the format of drivers/frame_protocol.py.
+    name: on its bench. resource: where it is. wire: "visa", or "frames" for the format of hil/frame_protocol.py.
     expect: who must answer before anything is set. steps: in this order. outputs: what they may be until it is verified.
     """
 
@@ -233,7 +234,7 @@ def _ramp_down(ramp: Ramp, talk: Talk, clock: Callable[[], float], sleep: Callab
 def _levels(talk: Talk, command: str, ramp: Ramp) -> tuple[float, float]:
     """Vpp and V after `command`. Raises: ValueError: not two numbers."""
     amplitude, offset = talk.do(command, f"{ramp.amplitude}?;{ramp.offset}?").split(";")
-    return float(amplitude), float(offset)
+    return finite(amplitude), finite(offset)
 
 
 def in_order(states: Sequence[SafeState], order: Sequence[str]) -> tuple[SafeState, ...]:

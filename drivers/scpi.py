@@ -15,6 +15,7 @@ Source: SCPI-1999 volume 1, 6.2.4 (paths), 21.8 (error queue, codes); IEEE 488.2
 from __future__ import annotations
 
 import math
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.block import header
 from drivers.link import Link
 from hil.errors import (
     BadBlock,
@@ -33,10 +33,13 @@ from hil.errors import (
     NotAReading,
     WrongInstrument,
 )
+from hil.units import finite
 
 SENTINEL = 9.8e37
 """SCPI's not-a-number is 9.91e37 and its infinity 9.9e37; nothing measured is that large."""
 
+NO_RESULT = re.compile(r"[+-]?(nan|inf(inity)?)", re.IGNORECASE)
+WHOLE = re.compile(r"[+-]?[0-9]{1,100}")
 ERRORS_READ_AT_MOST = 64
 POWER_ON = 1 << 7
 OVERFLOW = "-350"
@@ -112,6 +115,7 @@ class Scpi:
     def __init__(self, link: Link, *, expect: Expect | None = None) -> None:
         self._link, self._expect = link, expect or Expect()
         self._identity: Identity | None = None
+        self.power_lost = False  # seen by power_cycled(), or by a Panel, since the instrument was last set up
 
     @property
     def link(self) -> Link:
@@ -172,7 +176,7 @@ class Scpi:
         """
         reply = self.ask(command)
         try:
-            value = float(reply)
+            value = reading(reply)
         except ValueError as error:
             raise self._nonsense(command, reply, "a number") from error
         if math.isnan(value) or abs(value) >= SENTINEL:
@@ -190,16 +194,9 @@ class Scpi:
         """A whole number, however the instrument writes it (``+3``, ``3.0E0``)."""
         reply = self.ask(command)
         try:
-            return int(reply)
-        except ValueError:
-            pass
-        try:
-            value = float(reply)
+            return _whole(reply)
         except ValueError as error:
             raise self._nonsense(command, reply, "a whole number") from error
-        if not value.is_integer():
-            raise self._nonsense(command, reply, "a whole number")
-        return int(value)
 
     def ask_bool(self, command: str) -> bool:
         reply = self.ask(command)
@@ -230,19 +227,6 @@ class Scpi:
         with self._link.transaction():
             if message:
                 self._link.write(message)
-            self._wait()
-
-    def send_block(self, command: str, payload: memoryview | NDArray[np.generic]) -> None:
-        """Send a command whose last argument is a definite-length block, and wait until it is done.
-
-        Args:
-            command: up to the block: ``"SOUR1:DATA:ARB:DAC ramp,"`` or ``"CURVE"``.
-            payload: sent as it lies in memory; the caller chose the byte order.
-        """
-        data = np.ascontiguousarray(payload).reshape(-1).view(np.uint8).data
-        lead = command if command.endswith((",", " ")) else command + " "
-        with self._link.transaction():
-            self._link.write(_message(lead), header(len(data)), data)
             self._wait()
 
     def ask_block(self, command: str, dtype: np.dtype[np.generic] | str, count: int) -> NDArray[Any]:
@@ -276,7 +260,7 @@ class Scpi:
                 reply = self.ask(":SYST:ERR?")
                 code = reply.split(",", 1)[0]
                 try:
-                    number = int(code)
+                    number = _whole(code)
                 except ValueError as error:
                     raise self._nonsense(":SYST:ERR?", reply, 'code,"text"') from error
                 if number == 0:
@@ -309,7 +293,9 @@ class Scpi:
 
     def power_cycled(self) -> bool:
         """True once after the instrument was switched on: its settings and volatile memory are gone. Clears the ESR."""
-        return bool(self.ask_int("*ESR?") & POWER_ON)
+        found = bool(self.ask_int("*ESR?") & POWER_ON)
+        self.power_lost = self.power_lost or found
+        return found
 
     def clear(self) -> None:
         """Empty the wire. It is dirty until `identify()`."""
@@ -326,7 +312,8 @@ class Scpi:
             WrongInstrument, LinkError: as identify().
         """
         who = self.identify()
-        return f"{who.model} {who.serial} answers" + (", and was switched off and on since" if self.power_cycled() else "")
+        self.power_cycled()
+        return f"{who.model} {who.serial} answers" + (", and was switched off and on since" if self.power_lost else "")
 
     def recover(self, attempts: int = 4, pause_s: float = 0.2) -> Identity:
         """Bring a dirty link back: clear, else reopen, with growing pauses; then the same instrument must answer.
@@ -372,6 +359,21 @@ class Scpi:
             outputs="as they were before",
             todo="recover() the session: it may be the answer to an older question",
         )
+
+
+def reading(text: str) -> float:
+    """The number in a reply; NaN where the instrument says in words that it has none. Raises: ValueError: neither."""
+    return math.nan if NO_RESULT.fullmatch(text.strip()) else finite(text)
+
+
+def _whole(reply: str) -> int:
+    """Raises: ValueError: no whole number."""
+    if WHOLE.fullmatch(reply.strip()):
+        return int(reply)
+    value = finite(reply)
+    if not value.is_integer():
+        raise ValueError("not a whole number")
+    return int(value)
 
 
 def _message(text: str) -> bytes:

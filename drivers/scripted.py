@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from drivers.link import Trust
+from drivers.link import Trusted
 from drivers.transcript import Piece, described
 from hil import errors
 from hil.errors import BadBlock, ContractError, DataError, LinkError
+from hil.files import read_text
 
 SHOWN = 120
 TOLD = ("text", "hex", "head", "crc32", "of", "error")
@@ -52,14 +52,14 @@ def read_transcript(path: Path) -> list[Line]:
     """
     found = []
     try:
-        for number, text in enumerate(path.read_text().splitlines(), 1):
+        for number, text in enumerate(read_text(path, error=DataError).splitlines(), 1):
             table = json.loads(text)
             if "format" in table:
                 continue
             if table["kind"] == "full":
                 raise ValueError(f"line {number}: {table['what']}")
             found.append(Line(number, table))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             "not a whole transcript", where=str(path), got=str(error) or repr(error),
             allowed="JSON lines of drivers/transcript.py", outputs="untouched; nothing was opened",
@@ -68,26 +68,18 @@ def read_transcript(path: Path) -> list[Line]:
     return found
 
 
-class _Script:
+class _Script(Trusted):
     """The box's side."""
 
     def __init__(self, lines: Sequence[Line], where: str) -> None:
-        self._lines, self._at, self.where = list(lines), 0, where
-        self._trust = Trust(where)
+        super().__init__(where)
+        self._lines, self._at = list(lines), 0
         self._differs: ContractError | None = None
 
     @classmethod
     def from_transcript(cls, path: Path) -> Self:
         """Raises: DataError: see read_transcript."""
         return cls(read_transcript(path), str(path))
-
-    @property
-    def name(self) -> str:
-        return self.where
-
-    @property
-    def dirty(self) -> bool:
-        return self._trust.dirty
 
     def write(self, *parts: Piece) -> None:
         """Raises: ContractError: another message than was recorded. Or the recorded error."""
@@ -110,15 +102,6 @@ class _Script:
         with self._trust.transaction():
             self._act("reopen")
             self._trust.emptied("reopened")
-
-    def distrust(self, reason: str) -> None:
-        self._trust.lose(reason)
-
-    def transaction(self) -> AbstractContextManager[None]:
-        return self._trust.transaction()
-
-    def reidentifying(self) -> AbstractContextManager[None]:
-        return self._trust.reidentifying()
 
     def close(self) -> None:
         """May be called more or less often than then."""
@@ -155,7 +138,7 @@ class _Script:
             return
         self._at += 1
         raised = getattr(errors, str(line.table["error"]), LinkError)
-        raise raised(str(line.table["what"]), where=f"{self.where}, line {line.number}", got=str(line.table["got"]))
+        raise raised(str(line.table["what"]), where=f"{self._name}, line {line.number}", got=str(line.table["got"]))
 
     def _due(self, kind: str, now: str) -> Line:
         if self._at == len(self._lines):
@@ -169,7 +152,7 @@ class _Script:
     def _difference(self, due: Line | None, now: str, more: str = "") -> ContractError:
         self._differs = self._differs or ContractError(
             "the driver does not say what was recorded",
-            where=f"{self.where}, {'after its last line' if due is None else f'line {due.number}'}",
+            where=f"{self._name}, {'after its last line' if due is None else f'line {due.number}'}",
             got=f"{now}{more}", allowed="nothing more" if due is None else str(due), outputs="none; this is a transcript",
             todo="mend the driver, or record the transcript again if it was meant to change",
         )  # fmt: skip
@@ -190,7 +173,7 @@ class ScriptedLink(_Script):
             payload = self._reply("block", "a block read")
             if len(payload) > limit_bytes or len(payload) % item_bytes:
                 raise BadBlock(
-                    "a block of the wrong size", where=self.where, got=f"{len(payload)} bytes",
+                    "a block of the wrong size", where=self._name, got=f"{len(payload)} bytes",
                     allowed=f"at most {limit_bytes}, in items of {item_bytes}",
                 )  # fmt: skip
             return memoryview(bytearray(payload))

@@ -20,7 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from weakref import WeakSet
 
@@ -28,7 +28,8 @@ import serial
 from serial.tools.list_ports import comports
 
 from drivers.block import read_block
-from drivers.link import Deadline, Trust, checked_timeout
+from drivers.link import Deadline, Trusted, checked_timeout
+from drivers.resource import serial_port
 from drivers.stream import LINE_LIMIT_BYTES, gone, out_of_step, timed_out
 from hil.errors import OpenFailed
 
@@ -52,11 +53,11 @@ TODO = {
 }
 
 
-class SerialLink:
+class SerialLink(Trusted):
     """A serial port as a Link.
 
     Args:
-        port: device name, such as ``/dev/ttyACM0`` or ``COM3``.
+        port: device name, such as ``/dev/ttyACM0`` or ``COM3``; VISA's ``ASRL/dev/ttyACM0::INSTR`` is the same.
         baud: bits per second.
         timeout_s: longest silence; large transfers may take the time that their bits need beyond it.
         terminator: added to every message written; b"" for frames that mark their own end. Text replies end at a newline.
@@ -75,16 +76,12 @@ class SerialLink:
         terminator: bytes = b"",
         beat: Callable[[], None] | None = None,
     ) -> None:
-        self._name, self._baud, self._terminator = port, baud, terminator
+        super().__init__(port, beat)
+        self._baud, self._terminator = baud, terminator
         self._timeout_s = checked_timeout(timeout_s, port)
-        self._trust = Trust(port, beat)
         self._port: serial.Serial | None = None
         self._ahead = bytearray()  # read from the port, not yet asked for
         self._open()
-
-    @property
-    def name(self) -> str:
-        return self._name
 
     @property
     def timeout_s(self) -> float:
@@ -96,19 +93,6 @@ class SerialLink:
             self._timeout_s = checked_timeout(seconds, self._name)
             if self._port is not None:
                 self._port.timeout = self._port.write_timeout = self._timeout_s
-
-    @property
-    def dirty(self) -> bool:
-        return self._trust.dirty
-
-    def transaction(self) -> AbstractContextManager[None]:
-        return self._trust.transaction()
-
-    def distrust(self, reason: str) -> None:
-        self._trust.lose(reason)
-
-    def reidentifying(self) -> AbstractContextManager[None]:
-        return self._trust.reidentifying()
 
     def write(self, *parts: bytes | memoryview) -> None:
         message = memoryview(b"".join((*parts, self._terminator)))
@@ -193,7 +177,7 @@ class SerialLink:
 
     def _open(self) -> None:
         port = serial.Serial()
-        port.port, port.baudrate, port.exclusive = self._name, self._baud, True
+        port.port, port.baudrate, port.exclusive = serial_port(self._name), self._baud, True
         port.timeout = port.write_timeout = self._timeout_s
         port.dtr = False
         try:

@@ -4,7 +4,7 @@
 
 A pass is sent in blocks that fit the board's memory: as many whole time steps as possible, else rows of one step. Membranes
 stay on the board until reset(). Numbers go as float32, exactly, or as int16 of limit/32767 a step, rounded. The frames are in
-drivers/frame_protocol.py, retries in drivers/frame_session.py.
+hil/frame_protocol.py, retries in drivers/frame_session.py.
 
     v[t] = leak (v[t-1] - (v_th - v_rest) s[t-1]) + I[t],   s[t] = H(v[t] - v_th)        what the board is set up to do
 
@@ -22,13 +22,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivers import frame_protocol as wire
-from drivers.frame_protocol import Kind
 from drivers.frame_session import FrameLink, FrameSession, Traffic
+from drivers.read_back import Care, Finding, Watch, switched_off
 from drivers.safe import FrameTalk, SafeState, board, carry_out
 from drivers.scpi import Expect, Identity
-from hil.device import Port, Provenance, Spec
+from hil import frame_protocol as wire
+from hil.device import ArraySpec, Port, Provenance, Spec
 from hil.errors import ConfigError, ContractError, Desync, HilError, InstrumentError, LinkError, UnsafeOutputs
+from hil.frame_protocol import Kind
 
 Reset = Literal["soft", "hard"]
 Numbers = Literal["float32", "int16"]
@@ -75,6 +76,7 @@ class SpikingBoard:
         watchdog_s: after so much silence the board switches itself off; 0: never. reset() switches it on again.
         session: number of the conversation, to say the same bytes as another one; None: from the clock.
         expect: who should answer. provenance: "twin" when the board is simulated.
+        care: when the board is asked whether it is still armed and holds its arrays, and what a change leads to.
 
     Raises:
         WrongInstrument, LinkError: see FrameSession. ConfigError: a limit that the board does not have.
@@ -95,7 +97,8 @@ class SpikingBoard:
         watchdog_s: float = 60.0,
         session: int | None = None,
         expect: Expect | None = None,
-        provenance: Provenance = "real",
+        provenance: Provenance = "unknown",
+        care: Care | None = None,
     ) -> None:
         try:
             _check_names(reset, numbers)
@@ -109,6 +112,9 @@ class SpikingBoard:
         self._arrays: list[BoardArray] = []
         self._whole = True  # the board holds every array, thresholds included
         self._closed = False
+        self._armed = False  # this program armed it, and did not disarm it
+        self._off_by_hand = False
+        self._watch = Watch([self], care)
         try:
             self._limit = self._checked_limit(limit)
             self.arm()
@@ -130,31 +136,60 @@ class SpikingBoard:
         """Frames that were lost or damaged, either way, and sent again."""
         return self._session.traffic.repeated
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> BoardArray:
-        """The next free neurons of the board. v_th, v_rest, leak: other than the board's.
+    def array(self, spec: ArraySpec) -> BoardArray:
+        """The next free neurons of the board.
 
         Raises:
             CommandRefused: no room, or settings that the board does not have.
         """
+        neuron = {"leak": self._leak, "v_th": self._v_th, "v_rest": self._v_rest, **spec.design}
         layout = Layout(
-            size, couples, self._leak if leak is None else leak, self._v_th if v_th is None else v_th,
-            self._v_rest if v_rest is None else v_rest, self._reset, self._refractory, self._numbers, self._limit,
+            spec.size, spec.couples, **neuron, reset=self._reset, refractory=self._refractory, numbers=self._numbers,
+            limit=self._limit,
         )  # fmt: skip
         array = BoardArray(self, self._session, layout, self._provenance)
         self._arrays.append(array)
         return array
 
     def arm(self) -> None:
-        """Let currents flow, and start the watchdog."""
+        """Let currents flow, and start the watchdog.
+
+        Raises:
+            SwitchedOff: somebody else disarmed the board since it was armed.
+        """
+        if self._off_by_hand:
+            raise switched_off(self.name)
         self._session.ask(Kind.ARM, wire.ARM.pack(self._watchdog_s))
+        self._armed = True
+
+    # What a Watch asks.
+
+    @property
+    def name(self) -> str:
+        return f"board at {self._session.where}"
+
+    def settle(self) -> None:
+        """Nothing to ask: the board says of its settings only how many arrays it holds."""
+
+    def held(self) -> dict[str, object]:
+        """What the board says now: armed or not, tripped by its watchdog or not, how many arrays."""
+        armed, tripped, arrays, _ = wire.fields(wire.STATUS, self._session.ask(Kind.STATUS), self._session.where)
+        return {"armed": bool(armed), "tripped": bool(tripped), "arrays": int(arrays)}
+
+    def findings(self) -> list[Finding]:
+        """Disarmed by somebody, or arrays that are gone. A watchdog that tripped is the driver's own business, see reset()."""
+        held, due = self.held(), len(self._arrays)
+        if held["arrays"] != due:
+            return [Finding("power", f"arrays {due} -> {held['arrays']}")]
+        if self._armed and due and not held["armed"] and not held["tripped"]:
+            self._off_by_hand = True
+            return [Finding("off", "armed -> disarmed")]
+        return []
+
+    def look_if_due(self) -> None:
+        """To be called at the end of a pass. Raises: SwitchedOff, Changed: as of a Watch."""
+        self._watch.shot()
+        self._watch.due()
 
     def rearm(self) -> None:
         """After the watchdog tripped: arm again. The membranes of all arrays went to rest, in the middle of a pass or not."""
@@ -183,13 +218,19 @@ class SpikingBoard:
             WrongInstrument: another board answers. LinkError: nobody does.
         """
         same = self._session.identify()
+        self._armed = self._armed and same  # it powers up disarmed
         return f"{self.identity.model} {self.identity.serial} answers" + ("" if same else ", and was rebooted since")
 
     def reinstate(self) -> None:
-        """After a reboot, set everything up again. Membranes count as lost: call reset() of every array."""
+        """After a reboot, set everything up again. Membranes count as lost: call reset() of every array.
+
+        Raises:
+            SwitchedOff: somebody else disarmed the board.
+        """
         self.lose()
-        _, _, arrays, _ = wire.fields(wire.STATUS, self._session.ask(Kind.STATUS), self._session.where)
-        if arrays != len(self._arrays) or not self._whole:
+        found = self._watch.before_reset()
+        if found or not self._whole:
+            self._armed = False
             self._whole = False  # until all of them hold what they held: a fault in between must not look like success
             self._session.begin_anew()
             for array in self._arrays:
@@ -262,6 +303,7 @@ class SpikingBoard:
             self._session.close()
 
     def _switch_off(self) -> None:
+        self._armed = False
         carry_out(self.safe_state(), FrameTalk(self._session))
 
     def _checked_limit(self, limit: float | None) -> float:
@@ -358,6 +400,7 @@ class BoardArray:
             at = np.s_[block.first_step : block.first_step + block.steps, block.first_row : block.first_row + block.rows]
             reply = self._session.ask(Kind.STEP, block.head(self._number), _bytes(currents[at]))
             spikes[at] = self._decoded(reply, (block.steps, block.rows, self._layout.size))
+        self._board.look_if_due()
         self._pass, self._lost = (steps, rows), False
         return torch.from_numpy(spikes).to(x.device)
 

@@ -15,32 +15,40 @@ scripted.py plays such a file.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 from zlib import crc32
 
 from drivers.frame_session import FrameLink
-from drivers.link import Link
+from drivers.link import Link, Spoken
 from hil.errors import DirtySession, HilError, RunError
+from hil.files import open_to_write
+from hil.telling import Background
 
 FORMAT = 1
 FULL_BYTES = 4096
 LIMIT_BYTES = 64 << 20
 HEAD_BYTES = 32
+LINES = 1 << 14
+CLOSE_S = 2.0
 READABLE = frozenset(range(0x20, 0x7F)) | frozenset(b"\r\n\t")
 
 Piece = bytes | memoryview
 
 
 class WireLog:
-    """The file of one wire. Writing it never fails a conversation: an output must be switched off whatever the disk says.
+    """The file of one wire. Writing it neither fails a conversation nor holds it up: an output must be switched off whatever
+    the disk says, or does not say. A thread writes; a disk that stays behind by more than LINES ends the transcript.
 
     Args:
         path: appended to. name: of the link. full_bytes: longer messages are kept as head, length and CRC-32.
@@ -63,9 +71,10 @@ class WireLog:
         self.path, self._full, self._limit, self._clock = path, full_bytes, limit_bytes, clock
         self._origin, self._lock, self._stopped = clock(), threading.Lock(), False
         self._fault: OSError | None = None
+        self._disk = Background(f"transcript of {name}", LINES)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
+            self._file = os.fdopen(open_to_write(path, os.O_APPEND), "ab")
             self._size = self._file.tell()
         except OSError as error:
             raise self._unwritable(error) from error
@@ -82,7 +91,10 @@ class WireLog:
         Raises:
             RunError: something could not be written.
         """
-        self._file.close()
+        self._disk.later(self._file.close)
+        if not self._disk.drain(CLOSE_S):
+            self._stopped = True
+            self._fault = self._fault or OSError(errno.ETIMEDOUT, "the disk does not answer")
         if self._fault is not None:
             fault, self._fault = self._fault, None
             raise self._unwritable(fault) from fault
@@ -106,10 +118,15 @@ class WireLog:
                 self._stopped = True
                 what = f"the transcript has its largest size, {self._limit} bytes; nothing that follows is kept"
                 text = json.dumps({"t": line.get("t", 0.0), "kind": "full", "what": what}).encode() + b"\n"
+            self._size += len(text)
+            if not self._disk.later(partial(self._put, text)):
+                self._stopped, self._fault = True, OSError(errno.ETIMEDOUT, "the disk does not keep up")
+
+    def _put(self, text: bytes) -> None:
+        if self._fault is None and not self._file.closed:
             try:
                 self._file.write(text)
                 self._file.flush()
-                self._size += len(text)
             except OSError as error:
                 self._stopped, self._fault = True, error
 
@@ -132,20 +149,6 @@ def described(data: Sequence[Piece], full_bytes: int = FULL_BYTES) -> dict[str, 
                 "crc32": crc}  # fmt: skip
     whole = b"".join(data)
     return {"bytes": size, "text": whole.decode("ascii")} if READABLE.issuperset(whole) else {"bytes": size, "hex": whole.hex()}
-
-
-class Spoken(Protocol):
-    """What every wire has, of messages or of frames."""
-
-    @property
-    def name(self) -> str: ...
-    def write(self, *parts: Piece) -> None: ...
-    def clear(self) -> None: ...
-    def reopen(self) -> None: ...
-    def distrust(self, reason: str) -> None: ...
-    def transaction(self) -> AbstractContextManager[None]: ...
-    def reidentifying(self) -> AbstractContextManager[None]: ...
-    def close(self) -> None: ...
 
 
 class _Wire:

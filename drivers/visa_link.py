@@ -21,22 +21,25 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, Protocol
 
 import pyvisa
+import pyvisa_py.protocols.hislip
+import pyvisa_py.protocols.rpc
+import pyvisa_py.tcpip
 from pyvisa.constants import ResourceAttribute, StatusCode
 from pyvisa.errors import VisaIOError
 from pyvisa.resources import MessageBasedResource
-from pyvisa.rname import InvalidResourceName, ResourceName, TCPIPSocket
 from pyvisa_py.highlevel import PyVisaLibrary
 from pyvisa_py.protocols.rpc import RPCError
 from pyvisa_py.tcpip import TCPIPInstrHiSLIP, TCPIPInstrVxi11, TCPIPSocketSession
 
 from drivers.block import Reply, read_block
 from drivers.hislip import LOCK_WAIT_S, Granted, HislipWire
-from drivers.link import Trust, checked_timeout
+from drivers.link import Trusted, checked_timeout
+from drivers.resource import standard
 from drivers.stream import BenchSocket, SocketStream, gone, out_of_step, timed_out
 from drivers.viread import VisaBytes, VisaCalls, VisaMessages
 from hil.errors import ConfigError, ContractError, LinkError, OpenFailed
@@ -73,7 +76,7 @@ class Wire(Reply, Protocol):
     def line(self) -> bytes: ...
 
 
-class VisaLink:
+class VisaLink(Trusted):
     """A VISA resource as a Link.
 
     Args:
@@ -99,19 +102,14 @@ class VisaLink:
         terminator: bytes = b"\n",
         beat: Callable[[], None] | None = None,
     ) -> None:
-        self._name = _checked_resource(resource)
+        super().__init__(_checked_resource(resource), beat)
         self._timeout_s = checked_timeout(timeout_s, resource)
         self._open_timeout_s = checked_timeout(open_timeout_s, resource)
         self._backend, self._terminator = backend, terminator
-        self._trust = Trust(resource, beat)
         self._resource: MessageBasedResource | None = None
         self._wire: Wire | None = None
         self._lock: Granted = "none"
         self._open()
-
-    @property
-    def name(self) -> str:
-        return self._name
 
     @property
     def locked(self) -> bool:
@@ -129,19 +127,6 @@ class VisaLink:
             if self._wire is not None and self._resource is not None:
                 self._wire.timeout_s = self._timeout_s
                 self._resource.timeout = _milliseconds(self._timeout_s)
-
-    @property
-    def dirty(self) -> bool:
-        return self._trust.dirty
-
-    def transaction(self) -> AbstractContextManager[None]:
-        return self._trust.transaction()
-
-    def distrust(self, reason: str) -> None:
-        self._trust.lose(reason)
-
-    def reidentifying(self) -> AbstractContextManager[None]:
-        return self._trust.reidentifying()
 
     def write(self, *parts: bytes | memoryview) -> None:
         views = [_flat(part, self._name) for part in parts]
@@ -186,7 +171,9 @@ class VisaLink:
 
     def _open(self) -> None:
         def connect() -> MessageBasedResource:
-            opened = library(self._backend).open_resource(self._name, open_timeout=_milliseconds(self._open_timeout_s))
+            manager = library(self._backend)
+            spelled = standard(self._name, brackets=not isinstance(manager.visalib, PyVisaLibrary))
+            opened = manager.open_resource(spelled, open_timeout=_milliseconds(self._open_timeout_s))
             if not isinstance(opened, MessageBasedResource):
                 opened.close()
                 raise TypeError(f"{type(opened).__name__} does not carry messages")
@@ -200,7 +187,7 @@ class VisaLink:
         except (*FOREIGN, LinkError) as error:
             with suppress(*FOREIGN):
                 resource.close()
-            raise _open_failed(self._name, _first_cause(error)) from error
+            raise _not_opened(self._name, error) from error
         if self._lock == "refused":
             with suppress(*FOREIGN):
                 resource.close()
@@ -222,7 +209,7 @@ class VisaLink:
         if isinstance(session, TCPIPInstrVxi11) and isinstance(session.interface.sock, socket.socket):
             session.interface.sock = BenchSocket.adopt(session.interface.sock)
         calls = _calls(resource)
-        if isinstance(ResourceName.from_string(self._name), TCPIPSocket):
+        if standard(self._name).endswith("::SOCKET"):
             resource.set_visa_attribute(ResourceAttribute.termchar, self._terminator[-1])
             return VisaBytes(calls, self._terminator, self._name, self._timeout_s)
         return VisaMessages(calls, self._name, self._timeout_s)
@@ -250,7 +237,37 @@ def library(backend: str = "") -> pyvisa.ResourceManager:
     Raises:
         OSError, ValueError: none works here.
     """
+    for module in (pyvisa_py.tcpip, pyvisa_py.protocols.hislip, pyvisa_py.protocols.rpc):
+        module.socket = _Sockets()
     return pyvisa.ResourceManager(backend)
+
+
+class _EitherSocket(socket.socket):
+    """A socket that becomes an IPv6 one when it is connected to such an address: PyVISA-py makes IPv4 sockets only."""
+
+    def connect(self, address: Any) -> None:
+        self._suit(address)
+        super().connect(address)
+
+    def connect_ex(self, address: Any) -> int:
+        self._suit(address)
+        return super().connect_ex(address)
+
+    def _suit(self, address: Any) -> None:
+        if ":" in address[0] and self.family == socket.AF_INET:
+            kind, silence_s = self.type, self.gettimeout()
+            self.close()
+            self.__init__(socket.AF_INET6, kind)  # type: ignore[misc]
+            self.settimeout(silence_s)
+
+
+class _Sockets:
+    """The module `socket` for PyVISA-py, with sockets for either kind of address."""
+
+    socket = _EitherSocket
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(socket, name)
 
 
 def list_resources(backend: str = "") -> tuple[str, ...]:
@@ -262,28 +279,19 @@ def list_resources(backend: str = "") -> tuple[str, ...]:
     try:
         return tuple(sorted(library(backend).list_resources()))
     except FOREIGN as error:
-        raise _open_failed("VISA", _first_cause(error)) from error
+        raise _not_opened("VISA", error) from error
 
 
 def _checked_resource(resource: str) -> str:
-    try:
-        parsed = ResourceName.from_string(resource)
-    except InvalidResourceName as error:
-        raise ConfigError(
-            "this is not a VISA resource string",
-            where=resource,
-            got=str(error),
-            allowed="TCPIP::host::hislip0::INSTR, TCPIP::host::5025::SOCKET, USB::…::INSTR",
-            outputs="unchanged; nothing was opened",
-        ) from error
-    if parsed.interface_type == "ASRL":
+    if resource.strip().upper().startswith("ASRL"):
         raise ConfigError(
             "serial ports are not opened through VISA",
             where=resource,
             allowed="SerialLink with the name of the port",
             outputs="unchanged; nothing was opened",
         )
-    return resource
+    standard(resource)
+    return resource.strip()
 
 
 def _within(seconds: float, connect: Callable[[], MessageBasedResource], name: str) -> MessageBasedResource:
@@ -315,7 +323,7 @@ def _within(seconds: float, connect: Callable[[], MessageBasedResource], name: s
     try:
         return outcome.result()
     except Exception as error:
-        raise _open_failed(name, _first_cause(error)) from error
+        raise _not_opened(name, error) from error
 
 
 def _refuse_unconnected(sock: socket.socket) -> None:
@@ -331,6 +339,47 @@ def _first_cause(error: BaseException) -> str:
     while (before := error.__cause__ or error.__context__) is not None:
         error = before
     return f"{type(error).__name__}: {error}"
+
+
+def _not_opened(name: str, error: Exception) -> OpenFailed:
+    """Why a resource could not be opened: only who was asked and did not answer may lack power or a cable."""
+    said = _first_cause(error)
+    first, *_ = str(error).splitlines() or [""]
+    if isinstance(error, ValueError) and "install" in str(error):  # PyVISA-py, of PyUSB, libusb, linux-gpib, PyVICP
+        return OpenFailed(
+            "this computer lacks a package for such an instrument", where=name, got=" ".join(str(error).split()),
+            outputs="as they were; nothing was sent", todo=_package(str(error), first),
+        )  # fmt: skip
+    if isinstance(error, OSError) and "VISA" in str(error) and error.errno is None:  # of PyVISA: no library
+        return OpenFailed(
+            "no VISA library works here", where=name, got=first, outputs="as they were; nothing was sent",
+            todo="install pyvisa-py, or NI-VISA",
+        )  # fmt: skip
+    if isinstance(error, ValueError | TypeError) and ("No class registered" in first or "carry messages" in first):
+        return OpenFailed(
+            "the VISA library cannot talk over such a resource", where=name, got=first,
+            outputs="as they were; nothing was sent", allowed="TCPIP, USB and GPIB instruments",
+            todo="correct the address, or install NI-VISA",
+        )  # fmt: skip
+    if said.startswith("gaierror"):
+        return OpenFailed(
+            "this host name is not known", where=name, got=said, outputs="as they were; nothing was sent",
+            todo="correct the name, or write the number of the address",
+        )  # fmt: skip
+    if "Access denied" in said or said.startswith("PermissionError"):
+        return OpenFailed(
+            "this user may not open the instrument", where=name, got=said, outputs="as they were; nothing was sent",
+            todo="give the user access to the device, on Linux by a udev rule",
+        )  # fmt: skip
+    return _open_failed(name, said)
+
+
+def _package(said: str, first: str) -> str:
+    if "libusb" in said:
+        return "install libusb: pip install libusb-package"
+    if "PyUSB" in said:
+        return "install PyUSB: pip install pyusb libusb-package"
+    return first
 
 
 def _open_failed(name: str, got: str) -> OpenFailed:

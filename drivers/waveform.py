@@ -11,15 +11,20 @@
 Nothing is sent before the whole batch was checked against the generator's limits. A batch is answered whole or not at all.
 
 The delay from trigger to record is measured once, when the device opens, with a finely sampled marker; from then on each
-symbol is sampled at a chosen phase, and each record must show its two markers where they are due.
+symbol is sampled at a chosen phase, and each record must show its two markers where they are due, with the sign and no less
+than a quarter of the contrast that they had when the device was opened.
+
+Instruments that can (`Panelled`, drivers/read_back.py) are asked every few seconds of use, after the record that was just read,
+and after any shot that failed, what they hold: a change by another hand is a fault with the old and the new value.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,12 +32,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivers.alignment import REACH, Acceptance, Delay, Window, markers_of, steady, window
+from drivers.alignment import REACH, Acceptance, Delay, Window, markers_of, steady, unfaded, window
+from drivers.read_back import Care, Panelled, Watch
 from drivers.record import BARKER, GUARD, LEAD, Codes, Plan, Record, blank, cut, fill
 from drivers.roles import Digitizer, Generator
 from drivers.timing import Timing
 from hil.device import Port, Provenance, Spec
-from hil.errors import ConfigError, ContractError, HilError
+from hil.errors import Changed, ConfigError, ContractError, DirtySession, HilError
 
 LAYOUTS = 8  # sizes of batches that are remembered
 
@@ -136,8 +142,11 @@ class Waveform:
 
     Args:
         generator, digitizer: opened drivers. settings: see WaveformSettings.
-        provenance: who really answers: "real", or "twin" when the bench is virtual.
+        provenance: who really answers: "real", or "twin" when the bench is virtual; whoever opened it knows.
         clock: seconds from any origin, for `stats`.
+        care: when the instruments are asked what they hold, and what a change by another hand leads to.
+
+    notes: what people should know of the instruments.
 
     Raises:
         OutOfRange: rest or marker levels outside the generator's limits; nothing was sent.
@@ -149,10 +158,16 @@ class Waveform:
         generator: Generator,
         digitizer: Digitizer,
         settings: WaveformSettings | None = None,
-        provenance: Provenance = "real",
+        provenance: Provenance = "unknown",
         clock: Callable[[], float] = time.perf_counter,
+        care: Care | None = None,
     ) -> None:
         self._generator, self._digitizer, self._clock = generator, digitizer, clock
+        self._care, self._panelled = care or Care(), [i for i in (generator, digitizer) if isinstance(i, Panelled)]
+        self._watch = Watch([instrument.panel for instrument in self._panelled], self._care, clock)
+        self._touched = ""  # by another hand, as told; nothing is measured until everything was set up again
+        self._changed = ""  # by another hand, as found when everything was set up again
+        self.notes: tuple[str, ...] = ()
         self._settings = settings or WaveformSettings()
         width = self._settings.width
         drive, reading = replace(generator.drive, size=width), replace(digitizer.reading, size=width)
@@ -170,7 +185,7 @@ class Waveform:
                 self._spec.outputs.name,
             )  # fmt: skip
             self._delay = self._worker.submit(self._open).result()
-            self._contrast = self._delay.contrast
+            self._contrast = self._trusted_contrast = self._opened_contrast = self._delay.contrast
         except BaseException:
             self.close()
             raise
@@ -216,16 +231,37 @@ class Waveform:
         """All records of a batch, or none."""
         answer = np.empty(plan.records * plan.symbols, dtype=np.float32)
         tally = replace(self._stats, host_s=self._stats.host_s + encode_s)
-        try:
+        with self._watched():
             self._ready(plan)
             for k, record in enumerate(records):
                 part = answer[k * plan.symbols : (k + 1) * plan.symbols]
                 tally = self._exchange(plan, record, part, tally)
-        except HilError:
-            self._forget()
-            raise
         self._stats = replace(tally, shots=tally.shots + 1, symbols=tally.symbols + count)
         return torch.from_numpy(answer[:count]).view(shape)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """A shot: if it fails, the settings are not known any more, and what another hand did is the fault to be told.
+
+        Raises:
+            DirtySession: another hand changed settings, and nothing was set up again since; nothing was sent.
+        """
+        if self._touched:
+            raise DirtySession(
+                "settings were changed by another hand, and are not set up again yet", where=self._spec.inputs.name,
+                got=self._touched, allowed="reinstate() and verify() first", outputs="as before; nothing was sent now",
+                todo="repeat the shot once the bench is set up again",
+            )  # fmt: skip
+        self._watch.shot()
+        try:
+            yield
+        except HilError as fault:
+            cause = self._watch.cause(fault)
+            self._forget()
+            self._touched = cause.got if isinstance(cause, Changed) else ""
+            if cause is fault:
+                raise
+            raise cause from fault
 
     def _ready(self, plan: Plan) -> None:
         """Settings of both instruments for this plan; sends nothing if they are there already."""
@@ -234,6 +270,7 @@ class Waveform:
         start_s = self._delay.delay_s + (plan.head - REACH + s.sample_phase / reads) * symbol_s
         self._generator.prepare(s.symbol_rate_hz * s.samples_per_symbol)
         self._digitizer.configure((plan.span + 2 * REACH) * reads, s.symbol_rate_hz * reads, start_s)
+        self._watch.settle()
 
     def _exchange(self, plan: Plan, record: Codes, answer: NDArray[np.float32], tally: Stats) -> Stats:
         """One record out, `averages` records back, decoded into `answer` (symbols,)."""
@@ -261,13 +298,15 @@ class Waveform:
                 read_s=tally.read_s + t3 - t2,
                 host_s=tally.host_s + self._clock() - t3,
             )
+            if self._watch.due():
+                self._trusted_contrast = self._contrast
         return tally
 
     def _align(self, plan: Plan, measured: Record) -> tuple[Window, int]:
         """Where the symbols lie, and by how many samples the whole record came late."""
         s, where = self._settings, self._spec.outputs.name
         place = window(measured.axis, 1 / s.symbol_rate_hz, self._delay.delay_s, s.settle, where)
-        found = markers_of(measured, plan, place, self._delay, s.acceptance, where)
+        found = markers_of(measured, plan, place, self._opened_contrast, s.acceptance, where)
         self._contrast = steady(found, self._contrast, s.marker_jump, where).contrast
         return place, found.lag
 
@@ -305,26 +344,41 @@ class Waveform:
         return "; ".join(self._worker.submit(lambda: (self._generator.identify(), self._digitizer.identify())).result())
 
     def reinstate(self) -> None:
-        """Output off, settings again, and a record that holds nothing but markers."""
-        self._worker.submit(self._reinstate).result()
+        """Output off, a reset, settings again, and a record that holds nothing but markers."""
+        self._worker.submit(self._reinstated).result()
+
+    def _reinstated(self) -> None:
+        self._changed = self._watch.before_reset()
+        for instrument in self._panelled:
+            instrument.reset()
+        self._reinstate()
+        self._touched = ""
+
+    def attend(self) -> None:
+        """See hil.device.Attentive."""
+        self._watch.attend()
 
     def verify(self) -> str:
-        """The markers must come back; the delay is what they say now."""
+        """The markers must come back, as high as they were; the delay is what they say now."""
         before = self._delay.delay_s
         self._delay = self._worker.submit(self._measure).result()
-        self._contrast = self._delay.contrast
+        self._contrast = self._trusted_contrast  # records since then may have been measured under other settings
         symbols = (self._delay.delay_s - before) * self._settings.symbol_rate_hz
         moved = f", moved by {symbols:.2f} symbols" if abs(symbols) > 0.01 else ""
-        return f"delay {self._delay.delay_s * 1e9:.2f} ns{moved}"
+        changed = f"; changed by another hand: {self._changed}" if self._changed else ""
+        return f"delay {self._delay.delay_s * 1e9:.2f} ns{moved}{changed}"
 
     def _open(self) -> Delay:
         self._reinstate()
-        return self._measure()
+        return self._measured()
 
     def _reinstate(self) -> None:
         self._forget()
         self._generator.prepare(self._settings.symbol_rate_hz * self._settings.samples_per_symbol)
         self._generator.upload(self._layout(self._longest).empty)
+        if self._care.lock:
+            refused = {i.panel.name: i.panel.lock_out() for i in self._panelled}
+            self.notes = tuple(f"{name}: the front panel is not locked: {why}" for name, why in refused.items() if why)
 
     @property
     def _longest(self) -> int:
@@ -332,9 +386,17 @@ class Waveform:
         return math.ceil(self._settings.longest_delay_s * self._settings.symbol_rate_hz) + 1
 
     def _measure(self) -> Delay:
-        """See when the marker of the empty record comes back; what plays the record holds it already."""
+        """See when the marker of the empty record comes back, with the sign that it had when the device was opened."""
+        found = self._measured()
+        unfaded(found.contrast, self._opened_contrast, f"{self._spec.outputs.name}, measuring the delay")
+        return found
+
+    def _measured(self) -> Delay:
+        """What plays the record holds it already."""
         self._generator.output(True)
-        return self._timing.delay(self._longest)
+        found = self._timing.delay(self._longest)
+        self._watch.begin()
+        return found
 
     def follow(self, offset: float, period: float | None = None) -> None:
         """See hil.device.Following: rest and markers move, so that they give the readings that they gave."""
@@ -351,14 +413,12 @@ class Waveform:
         return self._worker.submit(self._edge, shift_s).result()
 
     def _edge(self, shift_s: float) -> tuple[Tensor, Tensor]:
-        try:
+        with self._watched():
             self._generator.prepare(self._settings.symbol_rate_hz * self._settings.samples_per_symbol)
             self._generator.upload(self._layout(1).empty)
             self._generator.output(True)
             time_s, volts = self._timing.edge(self._delay.delay_s, shift_s)
-        except HilError:
-            self._forget()
-            raise
+            self._watch.due()
         return torch.from_numpy(time_s), torch.from_numpy(volts)
 
     def _check_memories(self) -> None:

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -63,6 +65,17 @@ def settled(place: torch.device) -> None:
     if place.type == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = False
+
+
+@contextmanager
+def float32_by_default() -> Iterator[None]:
+    """Whatever default a user's program has set for itself: what is made here is float32."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def moved(data: Dataset, place: torch.device) -> Dataset:

@@ -23,7 +23,7 @@ from hil.chance import key
 from hil.config import Experiment
 from hil.contraction import conv_feedback, dense_feedback
 from hil.data import Dataset
-from hil.device import Chip, Device, Port
+from hil.device import ArraySpec, Chip, Device, Port
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
 from hil.naming import UNTOUCHED
@@ -155,6 +155,6 @@ def on_chip(
     widths = flat_widths(found, features)[1:-1]
     hidden = []
     for synapse, width in zip(found[:-1], widths, strict=True):
-        array = chip.array(width)
+        array = chip.array(ArraySpec(width))
         hidden.append(Layer(synapse, array, encode(array.spec.inputs)))
     return Network([*hidden, Layer(found[-1])], feedback, chip=chip)

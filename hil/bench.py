@@ -20,17 +20,20 @@ from rich.console import Console
 
 from calibration.certificate import Instrument
 from drivers.link import Link
+from drivers.read_back import Care
 from drivers.safe import SafeState, Switchable, in_order
 from drivers.scpi import Expect, Identity, Scpi
 from drivers.transcript import Transcribed, WireLog
 from drivers.visa_link import VisaLink
 from hil.config import BenchFile, InstrumentTable, TwinTable
-from hil.device import Chip, Device
+from hil.device import Chip, Device, Provenance, Recoverable
 from hil.errors import ConfigError, Ended
 from hil.guardian.guard import Guard, guarded
-from hil.naming import UNTOUCHED, choice
+from hil.naming import UNTOUCHED, blaming, choice
 from hil.run.recovery import Patience
+from sim_devices.own_process import Served
 
+SIMULATED = "SIM-"  # how serial numbers of simulated instruments begin
 LINGER_S = 5.0  # a virtual bench outlives a trainer that was killed, so that there is something to be made safe
 VIRTUAL_PATIENCE_S = 3.0  # a process that does not answer for so long is gone
 LINK_S = 5.0  # what a link may wait by itself, unless the file says otherwise
@@ -41,6 +44,9 @@ class Unguarded:
 
     def beat(self) -> None:
         """Nobody listens."""
+
+    def rest(self, error: BaseException | None) -> None:
+        """Nothing is on."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class Opened:
         twin: what is believed of the node, from the bench file.
         patience: of recovery.
         instruments: who answered, as values.
+        provenance: by the bench file and by who answered.
+        beware: what people must be told of the instruments.
     """
 
     device: Device | None
@@ -65,6 +73,8 @@ class Opened:
     twin: TwinTable | None = None
     patience: Patience = field(default_factory=Patience)
     instruments: Mapping[str, Instrument] = field(default_factory=dict)
+    provenance: Provenance = "unknown"
+    beware: tuple[str, ...] = ()
 
 
 class Shape(Protocol):
@@ -110,6 +120,13 @@ class Opening:
         found: Patience = choice("Patience", self.bench.recovery, f"{self.bench.place}: [recovery]", made=Patience).build()
         return found
 
+    @property
+    def care(self) -> Care:
+        """How what the instruments hold is watched. Raises: ConfigError: [panel] makes no sense."""
+        table = self.bench.panel
+        with blaming(table.place):
+            return Care(table.quantity("every", "second"), table.policy, table.lock)
+
     def guarded(self, resources: Sequence[str]) -> Guard:
         """Own `resources`, and start who makes them safe when this program cannot.
 
@@ -130,7 +147,8 @@ class Opening:
             LinkError, InstrumentError: from the instrument.
         """
         table = self.bench.instruments[name]
-        line = VisaLink(address, beat=guard.beat)
+        with blaming(table.place):
+            line = VisaLink(address, beat=guard.beat)
         link: Link = line
         link.timeout_s = table.timeout_s or link.timeout_s
         log = self.wire_log(name, address)
@@ -168,6 +186,46 @@ class Opening:
                 got=f"{table.silence_s:g} s", allowed=f"at least {least_s:g} s, for what {what} and timeout_s allow",
                 outputs=UNTOUCHED, todo="raise silence_s, or lower the timeouts",
             )  # fmt: skip
+
+
+class OnServed:
+    """The rungs of the ladder for what a process of its own serves: what ended with its process does not come back.
+
+    Args:
+        inner: the driver. served: its process. what: how messages call it.
+    """
+
+    def __init__(self, inner: Recoverable, served: Served, what: str) -> None:
+        self._rungs, self._served, self._what = inner, served, what
+
+    def clear(self) -> None:
+        self._rungs.clear()
+
+    def reopen(self) -> None:
+        if not self._served.running:
+            raise ended(self._what, self._served.complaints())
+        self._rungs.reopen()
+
+    def identify(self) -> str:
+        return self._rungs.identify()
+
+    def reinstate(self) -> None:
+        self._rungs.reinstate()
+
+    def verify(self) -> str:
+        return self._rungs.verify()
+
+
+def provenance_of(bench: BenchFile, met: Mapping[str, Instrument] | None = None) -> Provenance:
+    """Who answers on `bench`, as far as it is known.
+
+    Args:
+        met: the instruments that answered; None or empty: none yet, and a file alone does not make a bench real.
+    """
+    if bench.simulated:
+        return "twin"
+    simulated = any(who.serial.startswith(SIMULATED) for who in (met or {}).values())  # of a virtual bench served elsewhere
+    return "twin" if simulated else "real" if met else "unknown"
 
 
 def expected(table: InstrumentTable) -> Expect:

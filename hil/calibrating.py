@@ -32,12 +32,13 @@ from calibration.sequence import Found, Procedure, Subject, calibrated
 from calibration.step import Estimate, Step
 from calibration.twin_fit import network_of
 from calibration.validity import Difference, aged, instruments_differ, settings_differ
-from hil.bench import Opened, open_bench
+from hil.bench import Opened, open_bench, provenance_of
 from hil.certified import age_of, max_age_s, settings_of
 from hil.config import BenchFile, find, read_bench
-from hil.device import Device, Provenance
+from hil.device import Device, Provenance, answered
 from hil.errors import (
     ConfigError,
+    ForeignError,
     GuardianLost,
     HilError,
     InstrumentError,
@@ -47,6 +48,8 @@ from hil.errors import (
     NotCalibrated,
     Stopped,
 )
+from hil.foreign import foreign
+from hil.hints import quoted
 from hil.naming import UNTOUCHED, construct, resolve, twin_choice
 from hil.nodes import Node, resilient_node
 from hil.report.certificate import render
@@ -68,7 +71,7 @@ class Findings:
 
     steps: list[Step] = field(default_factory=list)
     instruments: Mapping[str, Instrument] = field(default_factory=dict)
-    provenance: Provenance = "real"
+    provenance: Provenance = "unknown"
     twin: Model | None = None
 
 
@@ -82,8 +85,13 @@ def calibrate(path: Path, out: Path, seed: int, console: Console) -> Path:
     bench = read_bench(path)
     procedures, settings = sequence(bench), settings_of(bench)
     belief = _belief(bench)
-    taken_at, found = datetime.now().astimezone().isoformat(timespec="seconds"), Findings()
-    with _ending(path, found), Stopping() as stopping, closing(_steps(bench, procedures, seed, found, console)) as steps:
+    taken_at, found = datetime.now().astimezone().isoformat(timespec="seconds"), Findings(provenance=provenance_of(bench))
+    with (
+        _ending(path, found),
+        Stopping() as stopping,
+        closing(_steps(bench, procedures, seed, found, console)) as steps,
+        stopping.working(),
+    ):
         for step in steps:
             found.steps.append(step)
             for line in told(len(found.steps), step):
@@ -178,7 +186,7 @@ def newest(bench: BenchFile, path: Path, folder: Path) -> Path:
     if not mine:
         raise ConfigError(
             "there is no calibration of this bench", where=str(path), got=f"none in {folder}", outputs=UNTOUCHED,
-            todo=f"make one: hil calibrate {path}",
+            todo=f"make one: hil calibrate {quoted(path)}",
         )  # fmt: skip
     return max(mine)[1]
 
@@ -200,7 +208,8 @@ def _steps(
                 "a chip of neurons has no steps that hil calibrate could do", where=bench.place, got=bench.shape,
                 allowed="a bench with one node", outputs=OFF, todo="calibrate a bench with one node",
             )  # fmt: skip
-        found.instruments, found.provenance = opened.instruments, device.spec.provenance
+        found.instruments = opened.instruments
+        found.provenance = answered(opened.provenance, device.spec.provenance)
         belief = None if opened.twin is None else opened.twin.choice.build()
         fittable = _fittable(belief)
         if belief is not None and fittable is None:
@@ -239,7 +248,10 @@ def _patient(procedure: Procedure) -> Procedure:
 
     def run(subject: Subject, found: Found) -> Step:
         try:
-            return procedure.run(subject, found)
+            with foreign(
+                f"calibration, procedure {procedure.name}", outputs=OFF, todo="correct that code; then calibrate again"
+            ):
+                return procedure.run(subject, found)
         except MeasurementError as error:
             return _faulted(procedure.name, error)
 
@@ -298,7 +310,7 @@ def _worse(certificate: Certificate, device: Device, console: Console) -> str:
 
 def _judged(file: Path, found: Sequence[Difference], worse: str, path: Path) -> None:
     """Raises: NotCalibrated, ConfigError: it does not hold."""
-    again = f"calibrate again: hil calibrate {path}"
+    again = f"calibrate again: hil calibrate {quoted(path)}"
     on_bench = [str(each) for each in found if each.kind in ("serial", "age")] + [worse] * bool(worse)
     in_files = [str(each) for each in found if each.kind == "setting"]
     if on_bench:
@@ -343,7 +355,7 @@ def _not_good(made: Certificate, path: Path) -> NotCalibrated:
     return NotCalibrated(
         "the bench is not good", where=str(path), got=f"not good: {', '.join(step.name for step in bad)}",
         allowed="every step good", outputs=OFF,
-        todo=f"{first.todo if first else 'look at the report'}; then calibrate again: hil calibrate {path}",
+        todo=f"{first.todo if first else 'look at the report'}; then calibrate again: hil calibrate {quoted(path)}",
     )  # fmt: skip
 
 
@@ -353,9 +365,9 @@ def _ending(path: Path, found: Findings) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        error.where, error.outputs, error.todo = str(path), OFF, f"hil calibrate {path}"
+        error.where, error.outputs, error.todo = str(path), OFF, f"hil calibrate {quoted(path)}"
         raise
-    except (LinkError, InstrumentError, MeasurementError, GuardianLost) as error:
+    except (LinkError, InstrumentError, MeasurementError, GuardianLost, ForeignError) as error:
         if not found.instruments:
             raise  # it was not opened; the error says all
         raise _stopped(path, found, error) from error
@@ -364,5 +376,5 @@ def _ending(path: Path, found: Findings) -> Iterator[None]:
 def _stopped(path: Path, found: Findings, error: HilError) -> Stopped:
     return Stopped(
         f"a fault ended the calibration after {len(found.steps)} steps; nothing was saved", where=str(path),
-        outputs=OFF, todo=f"remove the cause, then: hil calibrate {path}",
+        outputs=OFF, todo=f"remove the cause, then: hil calibrate {quoted(path)}",
     )  # fmt: skip

@@ -9,12 +9,11 @@ Multiple Layers of Features from Tiny Images (2009).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from hil.errors import ConfigError
+from hil.errors import ConfigError, nearest
 
 DIGIT_NAMES = tuple(str(digit) for digit in range(10))
 
@@ -164,11 +163,11 @@ def describe(name: str) -> Card:
     for card in CARDS:
         if card.name == name:
             return card
-    near = difflib.get_close_matches(name, NAMES, n=1)
+    hint = nearest(name, NAMES)
     raise ConfigError(
         "no such data set",
         where="[data] use",
         got=repr(name),
         allowed=", ".join(NAMES),
-        todo=f'did you mean "{near[0]}"?' if near else "choose one of these",
+        todo=f'did you mean "{hint}"?' if hint else "choose one of these",
     )

@@ -24,8 +24,11 @@ from typing import Any
 
 from calibration.certificate import Certificate, Instrument
 from calibration.validity import Difference, age_s, aged, instruments_differ, settings_differ, span
+from hil import toml
 from hil.config import BenchFile, find
 from hil.errors import ConfigError, WrongInstrument
+from hil.files import read_bytes
+from hil.hints import quoted
 from hil.naming import UNTOUCHED, Choice, twin_choice
 
 FILE = "calibration.toml"
@@ -125,8 +128,8 @@ def bench_files(bench: BenchFile) -> dict[str, bytes]:
         ConfigError: one of them is missing.
     """
     use = bench.calibration.use
-    kept = {"bench.toml": bench.file.read_bytes()}
-    return kept if use is None else {**kept, FILE: find(use, bench.file).read_bytes()}
+    kept = {"bench.toml": read_bytes(bench.file, toml.MOST_BYTES, ConfigError)}
+    return kept if use is None else {**kept, FILE: read_bytes(find(use, bench.file), toml.MOST_BYTES, ConfigError)}
 
 
 def age_of(certificate: Certificate) -> str:
@@ -156,4 +159,6 @@ def _listed(found: Sequence[Difference]) -> str:
 
 
 def _todo(where: str, else_: str) -> str:
-    return f'{else_}, or calibrate again: hil calibrate {where}; or, to go on all the same: [calibration] policy = "warn"'
+    return (
+        f'{else_}, or calibrate again: hil calibrate {quoted(where)}; or, to go on all the same: [calibration] policy = "warn"'
+    )

@@ -6,26 +6,34 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
-import shutil
 import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal, TextIO, cast
 
 import cyclopts
 from cyclopts import Parameter, validators
-from rich.console import Console
 from rich.table import Table
 
-from hil.errors import ConfigError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
+from hil import modules
+from hil.errors import ConfigError, ForeignError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
+from hil.files import slug
+from hil.foreign import own_lines, said
+from hil.hints import quoted
+from hil.run.stopping import Interrupts
+from hil.telling import Teller
+from hil.terminal import Terminal
 
 app = cyclopts.App(
     name="hil",
-    help="Train physical neural networks with the hardware in the loop.",
+    help="Train physical neural networks with the hardware in the loop. With --traceback, anywhere on the line, or "
+    "HIL_TRACEBACK=1 in the environment, an error shows its traceback.",
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,  # `run` says what became of the outputs
 )
@@ -33,7 +41,20 @@ NEXT = (
     ("hil compare experiments/compare_digits.toml", "which learner suits this node?"),
     ("hil serve benches/mzm_awg_scope.toml", "open the same bench from your own scripts"),
 )
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+TRACEBACK = "--traceback"
+PRINTING = ("status", "list", "describe", "report", "--help", "-h", "--version")  # commands that hold nothing while they wait
+
+
+def console(stream: TextIO | None) -> Terminal:
+    """A console that shows its text on `stream`, and neither blocks nor raises: a display may go away, a run goes on."""
+    teller = stream if isinstance(stream, Teller) else Teller(stream)
+    return Terminal(file=cast(IO[str], teller), width=None if teller.isatty() else 160)
+
+
+out = console(sys.stdout)
+
+
+Trust = Annotated[bool, Parameter(name="--trust", negative=())]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,29 +63,92 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # busy processes a short spin was measured four times faster than torch's endless one; with two it went either way, and
     # on an idle machine it cost nothing.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    _keep_low_descriptors()
+    threading.excepthook, sys.unraisablehook = brief_thread, brief_unraisable
+    sys.stdout, sys.stderr = cast(TextIO, Teller(sys.stdout)), cast(TextIO, Teller(sys.stderr))  # for all that prints
     code = run(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and closed: one more Ctrl-C must not change the exit code
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said and closed: one more Ctrl-C must not change the exit code
     sys.exit(code)
 
 
+def _keep_low_descriptors() -> None:
+    """A program started with >&- has no descriptor 1: the next file opened would get it, and all that prints would go there."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+
+
 def run(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit code; every expected error is printed, none is a traceback."""
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-    except cyclopts.CycloptsError as error:
-        errors.print(f"hil: {error}\nNothing was opened; no output was touched. See: hil --help", markup=False)
-        return 2
-    except HilError as error:
-        errors.print("\n\n".join(str(e) for e in story(error)), markup=False)
-        return exit_code(error)
-    except KeyboardInterrupt:
-        errors.print(
+    """Run the command and return its exit code; every error is printed, none is a traceback unless that is asked for."""
+    global out
+    whole = TRACEBACK in arguments or os.environ.get("HIL_TRACEBACK", "") not in ("", "0")
+    arguments = [word for word in arguments if word != TRACEBACK]
+    out, errors = console(sys.stdout), console(sys.stderr)
+    shown, told = cast(Teller, out.file), cast(Teller, errors.file)
+    shown.patient = bool(set(arguments[:1]) & set(PRINTING)) or not set(arguments).isdisjoint(PRINTING[-3:]) or not arguments
+    modules.begin()
+    with Interrupts() as interrupts:
+        try:
+            app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+            shown.drain()
+            code = 0
+        except BaseException as error:  # noqa: BLE001 (whatever it is: it ends the command)
+            interrupts.deaf, shown.patient = True, False
+            shown.drain()  # before what is said about the error
+            code = explain(error, errors, interrupts.heard)
+            if whole:
+                errors.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)
+        interrupts.deaf = True
+        told.drain()
+    return code
+
+
+def explain(error: BaseException, errors: Terminal, interrupted: bool = False) -> int:
+    """Print what ended a command, and return its exit code. interrupted: Ctrl-C was pressed, whatever became of that."""
+    if isinstance(error, cyclopts.CycloptsError):
+        text, code = f"hil: {error}\nNothing was opened; no output was touched. See: hil --help", 2
+    elif isinstance(error, HilError):
+        text, code = "\n\n".join(str(e) for e in story(error)), exit_code(error)
+    elif interrupted or isinstance(error, KeyboardInterrupt):
+        text, code = (
             "stopped at once; whatever was opened is closed, its outputs safe.\n"
-            "Next: hil list runs shows what can be resumed: everything up to its last committed step."
+            "Next: hil list runs shows what can be resumed: everything up to its last committed step.",
+            130,
         )
-        return 130
-    return 0
+    else:
+        text, code = str(unforeseen(error)), 3
+    errors.print(text, markup=False, soft_wrap=True)
+    return code
+
+
+def unforeseen(error: BaseException) -> HilError:
+    """Of an exception that nothing below has mapped: in the user's code, if its innermost lines are there, or in hil."""
+    lines = own_lines(error)
+    whose = "code that is not hil's" if lines else "a fault of hil itself, which its authors want to hear of"
+    return ForeignError(
+        f"{type(error).__name__} where hil did not expect any: {whose}", where="hil", got=said(error), at=lines,
+        outputs="whatever was opened is closed again; hil status RUN says what was read back",
+        todo=f"the same command with {TRACEBACK} shows where it was raised; hil list runs shows what can be resumed",
+    )  # fmt: skip
+
+
+def brief_thread(args: Any) -> None:
+    """threading.excepthook: an exception that ended a thread, in a line or two."""
+    if args.exc_type is not SystemExit and sys.stderr is not None:
+        error = args.exc_value if args.exc_value is not None else args.exc_type()
+        name = args.thread.name if args.thread is not None else "?"
+        at = "".join(f"\nAt: {line}" for line in own_lines(error))
+        sys.stderr.write(f"the thread {name} ended with {type(error).__name__}: {said(error)}{at}\n")
+
+
+def brief_unraisable(args: Any) -> None:
+    """sys.unraisablehook: an exception that Python cannot raise, as of a __del__, in a line or two."""
+    if sys.stderr is not None:
+        at = "".join(f"\nAt: {line}" for line in own_lines(args.exc_value))
+        sys.stderr.write(f"ignored: {type(args.exc_value).__name__}: {said(args.exc_value)}{at}\n")
 
 
 def exit_code(error: HilError) -> int:
@@ -77,15 +161,18 @@ def exit_code(error: HilError) -> int:
 
 
 def story(error: HilError) -> list[HilError]:
-    """`error`, then what ended the run if that is another one, then the fault at the root of it; each once."""
+    """`error`, then what ended the run if that is another one, then the last fault and the one at the root of it; each once."""
     found: list[HilError] = []
     at: BaseException | None = error
-    while at is not None:
+    seen: set[int] = set()  # a foreign exception may be its own cause
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
         if isinstance(at, HilError):
             found.append(at)
         at = at.__cause__ or at.__context__
     stops = [e for e in found[1:-1] if isinstance(e, Stopped | Interrupted)]
-    return [error, *stops[:1], *(found[-1:] if found[-1] is not error else [])]
+    last = [after for stop, after in pairwise(found) if isinstance(stop, Stopped) and after is not found[-1]]
+    return [error, *stops[:1], *last[:1], *(found[-1:] if found[-1] is not error else [])]
 
 
 @app.command
@@ -120,10 +207,13 @@ def train(
 
     chosen = read_experiment(experiment, (*set, *["train.record=true"] * record, *["train.wire=true"] * wire))
     kept = {}
+    named = {"config.toml": [experiment]}
     if chosen.bench is not None:
         from hil.certified import bench_files
 
         kept = bench_files(chosen.bench)
+        named["bench.toml"] = [chosen.bench.file, experiment]
+    kept[modules.ORIGINS] = modules.origins(named)
     folder = RunFolder.create(run or _fresh(chosen.name or experiment.stem))
     with folder.owned():
         try:
@@ -134,7 +224,7 @@ def train(
         except (HilError, KeyboardInterrupt) as error:
             noted = (folder.path / "journal.jsonl").exists() and not isinstance(error, Refused)
             if not noted and not any(folder.checkpoints.glob("*")):
-                shutil.rmtree(folder.path, ignore_errors=True)  # nothing ran: leave no empty folder behind
+                folder.discard()  # nothing ran: leave no empty folder behind
             raise
 
 
@@ -168,7 +258,7 @@ def search(
             summary = start(search, folder, out, cluster)
         except Refused:
             if not (folder.path / "evaluations.jsonl").exists():
-                shutil.rmtree(folder.path, ignore_errors=True)  # nothing ran: leave no empty folder behind
+                folder.discard()  # nothing ran: leave no empty folder behind
             raise
         _searched(folder, summary)
 
@@ -191,36 +281,49 @@ def resume(
     run: Path,
     /,
     *,
+    set: Annotated[tuple[str, ...], Parameter(name="--set", consume_multiple=True, negative=())] = (),
     from_: Annotated[Path | None, Parameter(name="--from")] = None,
     changed: Annotated[bool, Parameter(name="--changed", negative=())] = False,
     cluster: Annotated[str | None, Parameter(name="--cluster")] = None,
+    trust: Trust = False,
 ) -> None:
     """Go on with an interrupted, faulted or killed run, from its newest checkpoint, or with a search, from its history; finish
-    what a finished one lacks.
+    what a finished one lacks, or train it longer.
 
     Parameters
     ----------
     run
         The run folder.
+    set
+        section.key=value, from here on: train.epochs=20 trains longer, a finished run too; others that change no number.
     from_
         Another checkpoint of that run, its checkpoints/step-….json; those after it are dropped and made again.
     changed
         The changes made in the run's config.toml or bench.toml since are meant.
     cluster
         For a search: as of hil search.
+    trust
+        The folder may be executed although it is another user's, or others may write to it.
     """
     from hil import launch
     from hil.run import condition
     from hil.run.folder import RunFolder
+    from hil.trust import check as trusted
 
+    trusted(run, trust)
     if (run / "search.toml").is_file():
         from hil.searching import carry_on
 
+        if set:
+            raise ConfigError(
+                "a search goes on as it was begun", where="hil resume --set", got=" ".join(set), allowed="no --set",
+                outputs="untouched; nothing was opened", todo="start a new search, with another SEARCH.toml",
+            )  # fmt: skip
         found = RunFolder.open(run)
         if found.read_json("summary.json").get("status") == "done":
             raise RunError(
                 "this search is finished", where=str(run), outputs="untouched; nothing was opened",
-                todo=f"look at it: hil report {run}",
+                todo=f"look at it: hil report {quoted(run)}",
             )  # fmt: skip
         with found.owned():
             _searched(found, carry_on(found, out, cluster))
@@ -228,8 +331,9 @@ def resume(
     condition.inspect(run, verify=False)  # it is a run folder
     folder = RunFolder(run)
     with folder.owned():
+        anew = launch.set_anew(folder, set, changed, from_) if set else []
         plan = condition.plan(condition.inspect(run), from_, changed)
-        for line in plan.said:
+        for line in [*anew, *plan.said]:
             out.print(f"resume  {line}", markup=False, soft_wrap=True)
         if plan.finish == ("report.html",):
             out.print(f"report  {launch.report(folder)}", soft_wrap=True)
@@ -249,6 +353,8 @@ def _execute(folder: Any, trained: Callable[[], Mapping[str, Any]]) -> None:
         f"({summary['provenance']}, seed {summary['seed']}, weights of epoch {summary['best_epoch']} by validation). "
         f"{summary['device_passes']:,} node evaluations."
     )
+    for line in summary.get("warnings", ()):
+        out.print(f"beware  {line}", soft_wrap=True, markup=False)
     out.print(f"run     {folder.path}\nreport  {page}", soft_wrap=True)
     for command, why in NEXT:
         if Path(command.split()[-1]).exists():  # a suggestion that cannot be followed from here is none
@@ -263,6 +369,7 @@ def use(
     rounds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 10,
     split: Literal["validation", "test"] = "validation",
     sentinel: bool = True,
+    trust: Trust = False,
 ) -> None:
     """Put a finished run's network to use: its best weights, frozen, through its device, round after round; the sentinel of its
     [sentinel] table looks in between. Nothing in the run folder changes.
@@ -277,9 +384,13 @@ def use(
         Which examples.
     sentinel
         --no-sentinel: let the node drift.
+    trust
+        As of hil resume.
     """
+    from hil.trust import check as trusted
     from hil.using import in_use
 
+    trusted(run, trust)
     for found in in_use(run, rounds, sentinel, split, out):
         out.print(f" round {found.number:>3}   {split} {found.accuracy:.1%}", markup=False)
 
@@ -291,6 +402,7 @@ def replay(
     *,
     set: Annotated[tuple[str, ...], Parameter(name="--set", consume_multiple=True, negative=())] = (),
     run_: Annotated[Path | None, Parameter(name="--run")] = None,
+    trust: Trust = False,
 ) -> None:
     """Repeat a recorded run from its tape, without any bench, and say whether every number is the same.
 
@@ -302,9 +414,13 @@ def replay(
         section.key=value: train another learner on the recorded answers instead, where its inputs were recorded.
     run_
         A folder to keep the repetition in; by default it is gone afterwards.
+    trust
+        As of hil resume.
     """
     from hil.replaying import repeat
+    from hil.trust import check as trusted
 
+    trusted(run, trust)
     out.print(repeat(run, set, run_, out), soft_wrap=True, markup=False)
 
 
@@ -356,7 +472,7 @@ def status(run: Path | None = None, /, *, log: Annotated[bool, Parameter(name="-
 
 
 @app.command
-def compare(comparison: Path, /, *, out_: Annotated[Path | None, Parameter(name="--out")] = None) -> None:
+def compare(comparison: Path, /, *, out_: Annotated[Path | None, Parameter(name="--out")] = None, trust: Trust = False) -> None:
     """Train several learners on several devices with several seeds, on equal terms, and say which is better, if any is.
 
     Finished runs are not repeated: give the same command again after an interruption.
@@ -367,12 +483,14 @@ def compare(comparison: Path, /, *, out_: Annotated[Path | None, Parameter(name=
         The comparison file, see hil/comparison.py.
     out_
         The folder of the results; compare/<name> by default.
+    trust
+        As of hil resume, for runs that were begun in that folder.
     """
     from hil import comparison as comparing
 
     file = comparing.read(comparison)
     target = out_ or Path("compare") / (file.name or comparison.stem)
-    standings = comparing.run(file, comparison, target, out)
+    standings = comparing.run(file, comparison, target, out, trust)
     for table in comparing.tables(standings):
         out.print(table)
         out.print()
@@ -474,7 +592,8 @@ def _parameters(settings: Any) -> Mapping[str, inspect.Parameter]:
 
 def _fresh(name: str) -> Path:
     """A run folder that does not exist yet, in runs/ whatever the name holds."""
-    slug = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:100] or "run"
-    stem = Path("runs") / f"{slug}-{datetime.now():%Y%m%d-%H%M%S}"
+    from hil.files import there
+
+    stem = Path("runs") / f"{slug(name, 'run')}-{datetime.now():%Y%m%d-%H%M%S}"
     tries = (stem if n == 0 else stem.with_name(f"{stem.name}-{n}") for n in range(1000))
-    return next(path for path in tries if not path.exists())
+    return next(path for path in tries if not there(path))

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import copy
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +32,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
+from hil import modules, trust
 from hil.certified import bench_files
 from hil.config import Experiment, Section, checked, dump, experiment_of, find, override, read_toml
 from hil.errors import ConfigError, Interrupted, RunError, Stopped
 from hil.experiment import dataset, prepared
-from hil.files import write_atomic
+from hil.files import read_text, there, write_atomic
+from hil.hints import quoted
 from hil.launch import launch, resume
 from hil.naming import UNTOUCHED
 from hil.report import render
@@ -46,6 +47,7 @@ from hil.report.standings import Outcome, Row, Standings
 from hil.run.condition import inspect, plan
 from hil.run.folder import RunFolder
 
+RESULTS = ("table.json", "compare.html")
 ASKED = "asked.toml"  # beside config.toml, which the run completes with what it measured
 
 
@@ -79,12 +81,13 @@ class Comparison(Section):
 
 @dataclass(frozen=True)
 class Cell:
-    """One run to be."""
+    """One run to be. named: files beside which modules of the user's are found: the comparison and its base."""
 
     learner: str
     device: str
     experiment: Experiment
     folder: Path
+    named: tuple[Path, ...] = ()
 
 
 def read(path: Path) -> Comparison:
@@ -92,16 +95,20 @@ def read(path: Path) -> Comparison:
     return checked(Comparison, read_toml(path), str(path))
 
 
-def run(file: Comparison, path: Path, out: Path, console: Console) -> Standings:
+def run(file: Comparison, path: Path, out: Path, console: Console, trusted: bool = False) -> Standings:
     """Make the runs that are missing in `out`, write table.json and compare.html there, and return what they show.
 
     Args:
-        path: of the comparison file.
+        path: of the comparison file. trusted: see hil/trust.py, for runs that were begun.
     Raises:
         Refused: before anything runs. Stopped, Interrupted: as of hil train; the same command goes on.
     """
+    modules.also(path, find(file.base, path))
     listed = list(cells(file, path, out))
+    _unharmed(out, listed)
     for cell in listed:
+        if there(cell.folder):
+            trust.check(cell.folder, trusted)
         prepared(cell.experiment)
         _fits(cell)
     data = dataset(listed[0].experiment)
@@ -113,7 +120,7 @@ def run(file: Comparison, path: Path, out: Path, console: Console) -> Standings:
             if not done:
                 _train(cell)
         except (Stopped, Interrupted) as error:
-            error.todo = f"hil compare {path} --out {out}   (goes on where it stopped)"
+            error.todo = f"hil compare {quoted(path)} --out {quoted(out)}   (goes on where it stopped)"
             raise
         result = outcome(cell.folder, str(cell.folder.relative_to(out)))
         found.setdefault((cell.learner, cell.device), []).append(result)
@@ -122,6 +129,8 @@ def run(file: Comparison, path: Path, out: Path, console: Console) -> Standings:
             f"{result.passes:,.0f} passes   {result.wall_s:.1f} s{'   (made before)' if done else ''}",
             soft_wrap=True, markup=False,
         )  # fmt: skip
+        for line in result.warnings:
+            console.print(f"         beware: {line}", soft_wrap=True, markup=False)
     rows = tuple(Row(learner, device, tuple(runs)) for (learner, device), runs in found.items())
     standings = Standings(file.name or path.stem, rows, _terms(file, listed[0].experiment), len(data.test))
     write(standings, out)
@@ -141,7 +150,7 @@ def cells(file: Comparison, path: Path, out: Path) -> Iterator[Cell]:
         for device, on in devices.items():
             for learner, by in learners.items():
                 folder = out / "runs" / _slug(learner) / _slug(device) / f"seed-{seed}"
-                yield Cell(learner, device, _experiment(file, base, path, by, on, seed), folder)
+                yield Cell(learner, device, _experiment(file, base, path, by, on, seed), folder, (path, base))
 
 
 def tables(standings: Standings) -> Iterator[Table]:
@@ -190,7 +199,7 @@ def _slug(name: str) -> str:
 def _fits(cell: Cell) -> None:
     """Refuse a folder whose run was asked for with other settings."""
     asked = cell.folder / ASKED
-    if asked.is_file() and asked.read_text() != dump(cell.experiment):
+    if there(asked) and read_text(asked) != dump(cell.experiment):
         raise RunError(
             "this run was made with other settings", where=str(cell.folder), got=f"another {ASKED}",
             allowed="runs of the same comparison", outputs=UNTOUCHED, todo="choose another --out, or remove that folder",
@@ -198,10 +207,20 @@ def _fits(cell: Cell) -> None:
 
 
 def _finished(cell: Cell) -> bool:
-    if not (cell.folder / ASKED).is_file():
+    if not there(cell.folder / ASKED):
         return False
     found = inspect(cell.folder, verify=False)
     return found.status == "done" and not found.lacking
+
+
+def _unharmed(out: Path, listed: Sequence[Cell]) -> None:
+    """Refuse a folder with results that no comparison of ours wrote. Raises: RunError."""
+    for name in RESULTS:
+        if there(out / name) and not any(there(cell.folder / ASKED) for cell in listed):
+            raise RunError(
+                "this file would be overwritten", where=str(out / name), got="a folder without a run of this comparison",
+                allowed="a new or empty folder, or that of the same comparison", outputs=UNTOUCHED, todo="choose another --out",
+            )  # fmt: skip
 
 
 def _train(cell: Cell) -> None:
@@ -209,16 +228,21 @@ def _train(cell: Cell) -> None:
     quiet = Console(quiet=True)
     folder = RunFolder(cell.folder)
     if not any(folder.checkpoints.glob("step-*")):
-        if cell.folder.exists():
+        if there(cell.folder / ASKED):
             with folder.owned():  # by nobody else
-                shutil.rmtree(cell.folder)  # nothing was committed
+                folder.clear()  # nothing was committed
         folder = RunFolder.create(cell.folder)
-        bench = cell.experiment.bench
-        for name, payload in {} if bench is None else bench_files(bench).items():
-            write_atomic(folder.path / name, payload)
-        folder.config.write_text(dump(cell.experiment))
-        write_atomic(folder.path / ASKED, dump(cell.experiment).encode())
-        launch(folder, cell.experiment, quiet)
+        with folder.owned():
+            write_atomic(folder.path / ASKED, dump(cell.experiment).encode())  # from here on the folder is known as this run's
+            bench, near = cell.experiment.bench, cell.experiment.near
+            named = {"config.toml": [near, *cell.named]}
+            for name, payload in {} if bench is None else bench_files(bench).items():
+                write_atomic(folder.path / name, payload)
+            if bench is not None:
+                named["bench.toml"] = [bench.file, near, *cell.named]
+            write_atomic(folder.path / modules.ORIGINS, modules.origins(named))
+            folder.write_config(dump(cell.experiment))
+            launch(folder, cell.experiment, quiet)
     else:
         with folder.owned():
             resume(folder, plan(inspect(folder.path)).start, quiet)

@@ -17,7 +17,6 @@ seed = 0
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,11 +25,11 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import pydantic
 import tomli_w
-import torch
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from hil import toml
-from hil.errors import ConfigError
+from hil.errors import ConfigError, nearest
+from hil.files import read_text, there
 from hil.naming import (
     CHIPS,
     KINDS,
@@ -50,7 +49,7 @@ from hil.naming import (
 from hil.units import quantity
 
 M = TypeVar("M", bound=BaseModel)
-GIVEN = ("scpi", "link", "expect", "provenance")  # what a bench gives to a driver; the rest are its settings
+GIVEN = ("scpi", "link", "expect", "provenance", "care")  # what a bench gives to a driver; the rest are its settings
 
 
 class Table(BaseModel):
@@ -165,7 +164,7 @@ class NetworkTable(Using):
     """Linear synapses of these widths; or `use`, a function of the other keys that returns the list of synapses."""
 
     use: str = "dense"
-    pieces: Annotated[int, Field(ge=1)] = 1
+    pieces: Annotated[int, Field(ge=1, strict=True)] = 1
     feedback: FeedbackTable | None = None
 
     def chosen(self, place: str) -> Choice:
@@ -233,6 +232,8 @@ class OptimizerTable(Using, strict=True):
     lr: Annotated[float, Field(gt=0)] = 1e-3
 
     def chosen(self, place: str) -> Choice:
+        import torch  # slow to import, and a command that only reads a bench needs none of it
+
         known = {name: f"torch.optim:{name}" for name in torch.optim.__all__ if name[0].isupper() and name != "Optimizer"}
         return choice(self.use, self.settings(), place, known, skip=("params", "lr"))
 
@@ -327,7 +328,7 @@ class InstrumentTable(Using):
     """An instrument of a bench: its driver in `use`, its address, who it must be, how long it may be silent; the rest are the
     driver's settings."""
 
-    timeout_s: Annotated[float, Field(gt=0, lt=3600)] | None = None
+    timeout_s: Annotated[float, Field(gt=0, lt=3600, strict=True)] | None = None
     resource: str | None = None
     maker: str | None = None
     model: str | None = None
@@ -343,7 +344,7 @@ class LogTable(Section, strict=True):
     wire: bool = False
 
 
-class GuardianTable(Section):
+class GuardianTable(Section, strict=True):
     """Who makes safe when the trainer cannot. silence_s: no use of any instrument for so long means that the trainer hangs; it
     must exceed the longest legal wait. patience_s: how long it is tried to make an instrument safe that does not answer."""
 
@@ -351,7 +352,16 @@ class GuardianTable(Section):
     patience_s: Annotated[float, Field(ge=0, le=3_600)] = 10.0
 
 
-class CalibrationTable(Section):
+class PanelTable(Section, strict=True):
+    """How often the instruments are asked what they hold, and what a change by another hand leads to. every: of use, "2 s".
+    policy: "restore" sets the bench up again and repeats the shot, "stop" ends the run. lock: lock their front panels."""
+
+    every: float | str = "2 s"
+    policy: Literal["restore", "stop"] = "restore"
+    lock: bool = True
+
+
+class CalibrationTable(Section, strict=True):
     """use: the file of the calibration that this bench is used with. max_age: beyond it, it is stale. policy: what to do about
     one that does not fit. procedures: "module:function" with the steps of hil calibrate, instead of those of the shape.
     network: where the twin's physics is not enough, a network may stand on top of it, and both are judged together."""
@@ -383,6 +393,7 @@ class BenchFile(Section):
     recovery: dict[str, Any] = {}
     log: LogTable = Field(default_factory=LogTable)
     guardian: GuardianTable = Field(default_factory=GuardianTable)
+    panel: PanelTable = Field(default_factory=PanelTable)
     calibration: CalibrationTable = Field(default_factory=CalibrationTable)
     _file: Path = PrivateAttr(default=Path("bench.toml"))
     _how: Any = PrivateAttr(default=None)
@@ -415,19 +426,15 @@ class BenchFile(Section):
 def read_toml(path: Path) -> dict[str, Any]:
     """Raises: ConfigError: no such file, or not TOML; the message gives the line."""
     try:
-        return toml.loads(path.read_text())
-    except FileNotFoundError as error:
-        near = difflib.get_close_matches(
-            path.name, [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else [], 1
-        )
-        hint = f'did you mean "{path.parent / near[0]}"?' if near else "give the path of a TOML file"
+        return toml.loads(read_text(path, toml.MOST_BYTES, ConfigError))
+    except ConfigError as error:
+        if there(path):
+            error.outputs, error.todo = UNTOUCHED, error.todo or "give the path of a TOML file that you may read"
+            raise
+        near = nearest(path.name, (p.name for p in path.parent.glob("*.toml")) if path.parent.is_dir() else ())
+        hint = f'did you mean "{path.parent / near}"?' if near else "give the path of a TOML file"
         raise ConfigError("no such file", where=str(path), outputs=UNTOUCHED, todo=hint) from error
-    except OSError as error:
-        raise ConfigError(
-            "cannot read this file", where=str(path), got=error.strerror or str(error), allowed="a TOML file",
-            outputs=UNTOUCHED, todo="give the path of a TOML file that you may read",
-        ) from error  # fmt: skip
-    except ValueError as error:  # not UTF-8, not TOML, or no name that a file can have
+    except ValueError as error:
         raise ConfigError(
             "not a TOML file", where=str(path), got=str(error), outputs=UNTOUCHED, todo="mend that line"
         ) from error
@@ -547,9 +554,11 @@ def override(table: dict[str, Any], text: str) -> None:
             todo="write it so, without spaces, or in quotes: --set train.epochs=3",
         )  # fmt: skip
     try:
-        parsed = toml.loads(f"value = {value}")["value"]
+        read = toml.loads(f"value = {value}")
+        # a bare word is a string, --set learner.use=dfa; so is what TOML would read in part only: "3 # 5", two lines
+        parsed = read["value"] if len(read) == 1 and ("#" not in value or not _scalar(read["value"])) else value.strip()
     except tomllib.TOMLDecodeError:
-        parsed = value.strip()  # a bare word is a string: --set learner.use=dfa
+        parsed = value.strip()
     except ValueError as error:
         raise ConfigError(
             "not a value", where=f"--set {shortened(text)}", got=str(error), allowed="section.key=value", outputs=UNTOUCHED,
@@ -563,6 +572,11 @@ def override(table: dict[str, Any], text: str) -> None:
                 todo=f"write {key}=value",
             )  # fmt: skip
     table[keys[-1]] = parsed
+
+
+def _scalar(value: object) -> bool:
+    """A value of TOML whose text has no quotes that could hold a #."""
+    return not isinstance(value, str | list | dict)
 
 
 def checked(model: type[M], table: Mapping[str, Any], where: str) -> M:

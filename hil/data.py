@@ -45,6 +45,7 @@ __all__ = [
     "read_cifar",
     "read_idx",
     "subset",
+    "usable",
 ]
 
 Bytes = NDArray[np.uint8]
@@ -124,6 +125,30 @@ def subset(dataset: Dataset, train_examples: int) -> Dataset:
         )
     train = Split(dataset.train.x[:train_examples], dataset.train.y[:train_examples])
     return dataclasses.replace(dataset, train=train)
+
+
+def usable(dataset: Dataset) -> Dataset:
+    """`dataset` itself, if one can train on it.
+
+    Raises:
+        DataError: a split whose x is not float32 (n, features), the same features in all, finite; or y not int64 (n,), a
+            number of a class.
+    """
+    features, classes = dataset.train.x.shape[-1] if dataset.train.x.ndim else 0, len(dataset.classes)
+    for name in ("train", "validation", "test"):
+        x, y = getattr(dataset, name).x, getattr(dataset, name).y
+        if x.dtype != torch.float32 or x.ndim != 2 or x.shape[1] != features or len(x) == 0:
+            got, allowed = f"x {x.dtype}, shape {tuple(x.shape)}", f"float32, shape (n, {features}), n at least 1"
+        elif y.dtype != torch.int64 or y.shape != x.shape[:1]:
+            got, allowed = f"y {y.dtype}, shape {tuple(y.shape)}", f"int64, shape ({len(x)},)"
+        elif not 0 <= int(y.min()) <= int(y.max()) < classes:
+            got, allowed = f"y from {int(y.min())} to {int(y.max())}", f"0 to {classes - 1}, the number of a class"
+        elif not bool(torch.isfinite(x).all()):
+            got, allowed = f"{int((~torch.isfinite(x)).sum())} values of x NaN or infinite", "finite values"
+        else:
+            continue
+        raise DataError(f"a {name} split that nobody can train on", where=f"data {dataset.name}", got=got, allowed=allowed)
+    return dataset
 
 
 def batches(split: Split, size: int, seed: int, epoch: int) -> Iterator[Batch]:

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import logging
 import os
+import re
 import tarfile
 import tempfile
 import zlib
@@ -19,9 +20,12 @@ from typing import NamedTuple
 
 from hil.catalogue import CIFAR_ARCHIVE, Card
 from hil.errors import DataError
+from hil.files import read_bytes
 
 CIFAR_FOLDER = "cifar-10-batches-bin"  # the name inside the archive
+PYTHON_VERSIONS = ("cifar-10-batches-py", "cifar-10-python.tar.gz")  # what torchvision keeps
 DOWNLOAD_TIMEOUT_S = 30.0
+IDX_NAME = re.compile("(train|t10k|test)(images|labels)(?:idx[13]?)?(?:ubyte|bin)?")
 
 
 class Content(NamedTuple):
@@ -57,6 +61,13 @@ def contents_of(card: Card, folder: Path | None) -> dict[str, Content]:
         _download(card, root / card.name, [name for name in card.sums if name not in found])
         found = _found(card, root)
     missing = [name for name in card.sums if name not in found]
+    pickled = next((place / name for place in _places(card, root) for name in PYTHON_VERSIONS if (place / name).exists()), None)
+    if missing and card.layout == "cifar" and pickled is not None:
+        raise DataError(
+            f"this is the Python version of {card.name}; its files are pickles, which can run any program, and are not read",
+            where=str(pickled), got=pickled.name, allowed=f"the binary version: {CIFAR_ARCHIVE}, packed or unpacked",
+            todo=f"get {card.mirrors[0]} into {root}, or leave out [data] dir to have it downloaded once",
+        )  # fmt: skip
     if missing:
         raise DataError(
             f"{len(missing)} of {len(card.sums)} files of {card.name} are missing",
@@ -71,24 +82,46 @@ def contents_of(card: Card, folder: Path | None) -> dict[str, Content]:
 
 def _found(card: Card, root: Path) -> dict[str, Content]:
     """The files of a card that lie under `root`, by name."""
-    places = (root / card.name, root, root / card.name / CIFAR_FOLDER, root / CIFAR_FOLDER)
+    places = _places(card, root)
     for place in places:
         if card.layout == "cifar" and (place / CIFAR_ARCHIVE).is_file():
             return _members(card, place / CIFAR_ARCHIVE)
+    there = [path for place in places for path in _listed(place) if path.is_file()]
     found = {}
     for name in card.sums:
-        path = next((p / f"{name}{end}" for p in places for end in ("", ".gz") if (p / f"{name}{end}").is_file()), None)
-        if path is not None:
-            found[name] = _content(path)
+        if of_it := [path for path in there if _plain(path.name) == _plain(name)]:
+            found[name] = _content(of_it[0])
     return found
 
 
-def _content(path: Path) -> Content:
+def _places(card: Card, root: Path) -> list[Path]:
+    """Folders in which a card's files may lie, the nearest to its own name first: its own, `root`, those of torchvision
+    (MNIST/raw, FashionMNIST/raw), of an archive that was unpacked, and of Kaggle, which gives each file a folder."""
+    own = [path for path in _listed(root) if path.is_dir() and _plain(path.name) == _plain(card.name)]
+    places = [*own, root]
+    inside = [place / name for place in places for name in ("raw", CIFAR_FOLDER)]
+    names = {_plain(name) for name in card.sums}
+    single = [path for place in places for path in _listed(place) if path.is_dir() and _plain(path.name) in names]
+    return [place for place in (*places, *inside, *single) if place.is_dir()]
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in it, a file before its .gz; nothing if it cannot be read."""
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError("cannot be read", where=str(path), got=str(error), todo="check its permissions") from error
-    return Content(_unzipped(data, str(path)), str(path))
+        return sorted(folder.iterdir(), key=lambda path: (path.suffix == ".gz", path.name))
+    except OSError:
+        return []
+
+
+def _plain(name: str) -> str:
+    """One text for all spellings of a file or a folder: "train-images.idx3-ubyte.gz" and "Train_Images_IDX3_UByte" are one."""
+    letters = "".join(c for c in name.lower().removesuffix(".gz") if c.isalnum())
+    idx = IDX_NAME.fullmatch(letters)
+    return letters if idx is None else f"{'t10k' if idx[1] == 'test' else idx[1]}{idx[2]}"
+
+
+def _content(path: Path) -> Content:
+    return Content(_unzipped(read_bytes(path, error=DataError), str(path)), str(path))
 
 
 def _unzipped(data: bytes, where: str) -> bytes:

@@ -8,15 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from hil.errors import ContractError, OutOfRange
 
-Provenance = Literal["real", "twin", "replay"]
+Provenance = Literal["real", "twin", "replay", "unknown"]
+
+
+def answered(told: Provenance, said: Provenance) -> Provenance:
+    """Who answers, by who opened it (told) and by the device itself (said).
+
+    A twin or a recording is one whoever says so; hardware it is if both do; whatever else is not known.
+    """
+    for kind in ("replay", "twin"):
+        if kind in (told, said):
+            return kind
+    return "real" if told == said == "real" else "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +48,23 @@ class Port:
     size: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("low", "high"):  # whole numbers, as of a converter, are numbers
+            object.__setattr__(self, name, self._limit(name))
         if not self.low <= self.high:  # also catches NaN
             raise ContractError(
                 "limits are the wrong way round", where=f"port {self.name}", got=f"low {self.low}, high {self.high}"
             )
+
+    def _limit(self, name: str) -> float:
+        value = getattr(self, name)
+        try:
+            if isinstance(value, bool | str | bytes):
+                raise TypeError
+            return float(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ContractError(
+                "a limit is a number", where=f"port {self.name}", got=f"{name} = {value!s:.60}", allowed="a number in its unit"
+            ) from error
 
     def check(self, values: Tensor) -> Tensor:
         """Return `values` (..., size) unchanged, or raise OutOfRange. NaN is out of range.
@@ -116,14 +140,14 @@ class Spec:
         inputs, outputs: the ports.
         params: what can be programmed on the device; None for a fixed node.
         temporal: x is (time, batch, n), and state lives in the device until `reset()`.
-        provenance: who answers. Every result carries it.
+        provenance: who answers. Every result carries it; "unknown" until whoever opened the device says so.
     """
 
     inputs: Port
     outputs: Port
     params: Port | None = None
     temporal: bool = False
-    provenance: Provenance = "real"
+    provenance: Provenance = "unknown"
 
 
 class Device(Protocol):
@@ -186,6 +210,14 @@ class Following(Protocol):
 
 
 @runtime_checkable
+class Attentive(Protocol):
+    """A device whose instruments say what they hold, so that a change by another hand is seen."""
+
+    def attend(self) -> None:
+        """Ask them with the next shot, whenever they were asked last. Sends nothing."""
+
+
+@runtime_checkable
 class Restorable(Protocol):
     """A plant whose hidden state (drift clock, noise counter, membrane) can be saved, so that a resume is exact.
 
@@ -219,7 +251,11 @@ class Recoverable(Protocol):
         """
 
     def reinstate(self) -> None:
-        """Outputs off; then settings and volatile memory again, from what the driver remembers, in safe order."""
+        """Outputs off and a reset; then settings and volatile memory again, from what the driver remembers, in safe order.
+
+        Raises:
+            SwitchedOff: an output is off that this program had left on; it stays off.
+        """
 
     def verify(self) -> str:
         """A known drive must give its known answer. What was found, a line for people."""
@@ -241,19 +277,34 @@ class Recovering(Protocol):
     def recovered(self) -> int: ...
 
 
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """Which neurons are asked of a chip.
+
+    Args:
+        size: how many. couples: ternary ones, of two neurons each.
+        v_th, v_rest, leak: threshold, rest and leak where they are to differ from the chip's design.
+    """
+
+    size: int
+    couples: bool = False
+    _: KW_ONLY
+    v_th: float | None = None
+    v_rest: float | None = None
+    leak: float | None = None
+
+    @property
+    def design(self) -> dict[str, Any]:
+        """What differs from the chip's design, by name."""
+        found = {"v_th": self.v_th, "v_rest": self.v_rest, "leak": self.leak}
+        return {name: value for name, value in found.items() if value is not None}
+
+
 class Chip(Protocol):
     """A source of temporal devices: every layer of a spiking network needs neurons of its own."""
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> Device:
-        """The next array of neurons. couples: ternary ones. v_th, v_rest, leak: other than the chip's design."""
+    def array(self, spec: ArraySpec) -> Device:
+        """The next array of neurons."""
 
     def close(self) -> None:
         """Leave every array safe. May be called twice."""

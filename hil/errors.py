@@ -19,6 +19,9 @@
     ├── InstrumentError              the box answered, and complains
     │   ├── CommandRefused           its error queue holds errors
     │   ├── Overload                 its protection tripped: nobody but a person may switch it on again
+    │   ├── SwitchedOff              somebody else switched an output off: nobody but a person may switch it on again
+    │   ├── Changed                  somebody else changed a setting; it is set up again from reset
+    │   │   └── ChangeForbidden      the same, beyond the limits of the drive, or where the bench file says to stop
     │   └── WrongInstrument          another maker, model or serial number than the bench file says
     ├── MeasurementError             the answer arrived and is not data
     │   ├── Saturated                the converter sat at a rail
@@ -32,18 +35,27 @@
     │   ├── Unrepeatable             a temporal device lost its state, and its noise is not what it was: repeat the batch
     │   └── ReplayDiffers            a replay was asked what was never recorded
     │       └── TapeEnded            or more than was recorded
+    ├── ForeignError                 code that is not hil's (a node, a learner, data, torch) raised an exception of its own
     ├── NotCalibrated                the bench was measured, and is not what its twin or its calibration says
     ├── Stopped                      a fault ended the run; it is committed and resumable; the cause is chained
     ├── Interrupted                  the user asked to stop; the run is resumable
     ├── GuardianLost                 nobody would make the outputs safe if this program died; nothing more is sent
     └── UnsafeOutputs                outputs could not be verified safe: the loudest one
 
+What stands in a message may come from outside, so whatever a terminal would obey is shown as an escape (hil/plain.py).
 A message answers five questions, each a keyword of the constructor: *where*, what was *got*, what is *allowed*, in which
-state the *outputs* are, and what to do (*todo*). Foreign exceptions become one of these in the two Link files and
-nowhere else.
+state the *outputs* are, and what to do (*todo*). Foreign exceptions become one of these where they come in: those of the wire
+in the Link files, those of the user's code and of its libraries in `hil/foreign.py`.
 """
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from hil.plain import plain
+
+UNTOUCHED = "untouched; nothing was opened"  # the state of the outputs, where nothing was begun yet
 
 
 class HilError(Exception):
@@ -56,24 +68,27 @@ class HilError(Exception):
         allowed: what would have been accepted.
         outputs: the state of the hardware outputs, when it is known here.
         todo: the next step for the user.
+        at: lines of the user's own code, the innermost last.
     """
 
     def __init__(
-        self, what: str, *, where: str = "", got: str = "", allowed: str = "", outputs: str = "", todo: str = ""
-    ) -> None:
+        self, what: str, *, where: str = "", got: str = "", allowed: str = "", outputs: str = "", todo: str = "",
+        at: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         self.what, self.where, self.got = what, where, got
-        self.allowed, self.outputs, self.todo = allowed, outputs, todo
+        self.allowed, self.outputs, self.todo, self.at = allowed, outputs, todo, at
         super().__init__(what)
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
         facts = [f"got {self.got}" if self.got else "", f"allowed: {self.allowed}" if self.allowed else ""]
         lines = [head + "".join(f"; {fact}" for fact in facts if fact) + "."]
+        lines += [f"At: {line}" for line in self.at]
         if self.outputs:
             lines.append(f"Outputs: {self.outputs}.")
         if self.todo:
             lines.append(f"Next: {self.todo}.")
-        return "\n".join(lines)
+        return plain("\n".join(lines))
 
 
 class Refused(HilError):
@@ -148,6 +163,18 @@ class Overload(InstrumentError):
     pass
 
 
+class SwitchedOff(InstrumentError):
+    pass
+
+
+class Changed(InstrumentError):
+    suspect_shots: int | None = None  # shots that may have been measured under the other settings, where that is known
+
+
+class ChangeForbidden(Changed):
+    pass
+
+
 class WrongInstrument(InstrumentError):
     pass
 
@@ -200,6 +227,10 @@ class TapeEnded(ReplayDiffers):
     pass
 
 
+class ForeignError(HilError):
+    pass
+
+
 class NotCalibrated(HilError):
     pass
 
@@ -218,3 +249,8 @@ class GuardianLost(HilError):
 
 class UnsafeOutputs(HilError):
     pass
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name closest to `name`, or ""."""
+    return next(iter(difflib.get_close_matches(name, list(known), 1, 0.5)), "")

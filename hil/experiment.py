@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,10 +23,11 @@ from hil import accelerator, watching
 from hil.architecture import closing, largest, on_chip, on_node, synapses
 from hil.chance import generator
 from hil.config import DecodeTable, Experiment, default_threads
-from hil.data import Dataset, load, subset
-from hil.device import Device, Port
+from hil.data import Dataset, load, subset, usable
+from hil.device import Device, Port, answered
 from hil.encoding import Decode, Encode
-from hil.errors import ConfigError
+from hil.errors import ConfigError, ContractError, ForeignError
+from hil.foreign import foreign
 from hil.learner import Learner
 from hil.naming import UNTOUCHED, construct
 from hil.network import Network
@@ -37,7 +39,7 @@ from hil.run.recovery import Told, untold
 from hil.run.summary import Labels
 from hil.run.transfer import Transfer, foretold, measure, probed
 from hil.shift import shifted
-from hil.synapses import channels_of, flat_widths
+from hil.synapses import channels_of, flat_widths, reads
 from sim_devices.twin import follow
 
 if TYPE_CHECKING:
@@ -140,18 +142,20 @@ def prepared(experiment: Experiment, given: Dataset | None = None) -> Prepared:
     Raises:
         DataError, ConfigError.
     """
-    data = dataset(experiment) if given is None else given
-    chain = synapses(experiment, data)
-    feedback = closing(experiment, chain, data.train.x.shape[1])
-    on = accelerator.named(experiment.train.on, experiment.train.place)
-    if experiment.device.chip is not None:
-        watching.static(experiment)
-    for module in chain if feedback is None else (*chain, feedback):
-        module.to(on)  # where it is when the optimiser makes its slots
-    every = nn.ModuleList(chain if feedback is None else [*chain, feedback])
-    optimizer, table = optimiser(list(every.parameters()), experiment), experiment.optimizer
-    construct(optimizer.step, {}, f"{table.place} {table.use}")  # no gradients yet: it moves nothing, unless it wants a closure
-    return Prepared(data, chain, feedback, optimizer, on)
+    with _building(experiment):
+        data = usable(dataset(experiment) if given is None else given)
+        chain = synapses(experiment, data)
+        feedback = closing(experiment, chain, data.train.x.shape[1])
+        on = accelerator.named(experiment.train.on, experiment.train.place)
+        _fits_learner(experiment, chain, data)
+        if experiment.device.chip is not None:
+            watching.static(experiment)
+        for module in chain if feedback is None else (*chain, feedback):
+            module.to(on)  # where it is when the optimiser makes its slots
+        every = nn.ModuleList(chain if feedback is None else [*chain, feedback])
+        optimizer, table = optimiser(list(every.parameters()), experiment), experiment.optimizer
+        construct(optimizer.step, {}, f"{table.place} {table.use}")  # no gradients yet: it moves nothing without a closure
+        return Prepared(data, chain, feedback, optimizer, on)
 
 
 @contextmanager
@@ -178,33 +182,59 @@ def built(
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
     """
     accelerator.settled(accelerator.named(experiment.train.on, experiment.train.place))
-    made = prepared(experiment, given)
-    data, chain, on, table = made.data, made.chain, made.on, experiment.train
+    with ExitStack() as stack:
+        stack.enter_context(accelerator.float32_by_default())
+        with _building(experiment):
+            ready = prepared(experiment, given)
+            made = _built(experiment, ready, run, told, stack, record and run is not None, node, fresh, allow)
+        yield made
+
+
+@contextmanager
+def _building(experiment: Experiment) -> Iterator[None]:
+    """Nothing is trained yet: what code that is not hil's raises here is a refusal."""
+    try:
+        with foreign(f"{experiment.place}: building the network, its node and its learner"):
+            yield
+    except ForeignError as error:
+        todo = error.todo.partition(", then")[0]
+        raise ContractError(
+            error.what, where=error.where, got=error.got, at=error.at, outputs="safe; whatever was opened is closed again",
+            todo=todo,
+        ) from error.__cause__  # fmt: skip
+
+
+def _built(
+    experiment: Experiment, ready: Prepared, run: Path | None, told: Told, stack: ExitStack, record: bool, node: Node | None,
+    fresh: bool, allow: Allow,
+) -> Built:  # fmt: skip
+    """See `built`; `stack` closes what is opened."""
+    data, chain, on, table = ready.data, ready.chain, ready.on, experiment.train
     features = data.train.x.shape[1]
     torch.set_num_threads(table.threads or default_threads(experiment.bench is not None, largest(chain), table.batch))
-    with ExitStack() as stack:
-        tape = stack.enter_context(_tape(run)) if record and run else None  # closed last: it has the device's last shot
-        node = resilient_node(node or opened_node(experiment, run, stack), told)
-        follow(node.twin, None, None, on)
-        if tape is not None:
-            node = _recorded(experiment, node, tape, fresh)
-        wired = _wired(experiment, node, chain, made.feedback, features, on, fresh, allow, told)
-        wired.net.to(on)
-        model = None if node.twin is None else node.twin.ideal
-        rng = generator(experiment.seed, 0, "learner")
-        rule, options = experiment.learner.rule, experiment.learner.options
+    tape = stack.enter_context(_tape(run)) if record and run is not None else None  # closed last: it has the device's last shot
+    node = resilient_node(node or opened_node(experiment, run, stack), told)
+    follow(node.twin, None, None, on)
+    if tape is not None:
+        node = _recorded(experiment, node, tape, fresh)
+    wired = _wired(experiment, node, chain, ready.feedback, features, on, fresh, allow, told)
+    wired.net.to(on)
+    model = None if node.twin is None else node.twin.ideal
+    rng = generator(experiment.seed, 0, "learner")
+    rule, options = experiment.learner.rule, experiment.learner.options
+    with foreign(f"{experiment.learner.place} {experiment.learner.use}"):
         learner: Learner = rule.build(wired.net, options, len(data.classes), rng, model)
-        if isinstance(learner, nn.Module):  # any other finds its place by itself, where the network already is
-            learner.to(on)
-        plan = Plan(experiment.seed, table.epochs, table.batch, table.schedule, table.budget_passes, experiment.data.shift)
-        placed = accelerator.moved(data, on)
-        training = Training(wired.net, learner, made.optimizer, placed, plan, wired.devices(), tape, wired.sentinel)
-        provenance = training.devices[0].spec.provenance
-        labels = Labels(experiment.name or experiment.near.stem, provenance, node.facts, node.resources)
-        widths = flat_widths(chain, features)[1:-1]
-        needs = "" if tape is None else _needs(training, widths, int(getattr(options, "time_steps", 1)), tape)
-        resolved = _resolved(experiment, wired.decode)
-        yield Built(training, node, labels, resolved, wired.transfer, needs, wired.honesty)
+    if isinstance(learner, nn.Module):  # any other finds its place by itself, where the network already is
+        learner.to(on)
+    plan = Plan(experiment.seed, table.epochs, table.batch, table.schedule, table.budget_passes, experiment.data.shift)
+    placed = accelerator.moved(data, on)
+    training = Training(wired.net, learner, ready.optimizer, placed, plan, wired.devices(), tape, wired.sentinel)
+    provenance = answered(node.provenance, training.devices[0].spec.provenance)
+    labels = Labels(experiment.name or experiment.near.stem, provenance, node.facts, node.resources)
+    widths = flat_widths(chain, features)[1:-1]
+    needs = "" if tape is None else _needs(training, widths, int(getattr(options, "time_steps", 1)), tape)
+    resolved = _resolved(experiment, wired.decode)
+    return Built(training, node, labels, resolved, wired.transfer, needs, wired.honesty)
 
 
 def elsewhere(made: Built, experiment: Experiment, stack: ExitStack) -> Network:
@@ -306,7 +336,7 @@ def _wired(
     device = metered(source, allow)
     encoding = encode(device.spec.inputs)
     decode, transfer = _decode(experiment, device, on, fresh and node.twin is not None)
-    sentinel = watching.sentinel(experiment, device, source, told, on) if isinstance(source, Steered) else None
+    sentinel = watching.sentinel(experiment, device, source, told, on, node.attend) if isinstance(source, Steered) else None
     net = on_node(chain, device, encoding, decode, experiment.network.pieces, features)
     return Wired(net, lambda: (device,), decode, transfer, sentinel, _honesty(node, device, transfer, on))
 
@@ -321,6 +351,48 @@ def _honesty(node: Node, device: Device, transfer: Transfer | None, on: torch.de
     if spec.inputs.size is None:
         return transfer.honesty(twin.ideal(transfer.drive), spec.outputs.unit)
     return probed(device, twin.ideal, place=on)
+
+
+def _fits_learner(experiment: Experiment, chain: list[nn.Module], data: Dataset) -> None:
+    """Refuse, before anything is opened, more outputs than classes, and batches that the synapses do not take.
+
+    Raises:
+        ConfigError.
+    """
+    features, classes = data.train.x.shape[1], len(data.classes)
+    outputs = flat_widths(chain, features)[-1]
+    if outputs != classes and not getattr(experiment.learner.rule, "any_outputs", False):
+        raise ConfigError(
+            f"the network does not fit {data.name}", where=experiment.network.place, got=f"{outputs} outputs",
+            allowed=f"{classes} outputs, one a class, for the learner {experiment.learner.use}", outputs=UNTOUCHED,
+            todo=f"make the last synapse {classes} wide",
+        )  # fmt: skip
+    if not hasattr(experiment.learner.options, "time_steps"):  # with a time axis an example is many
+        _takes_batches(experiment, chain, data)
+
+
+@torch.no_grad()
+def _takes_batches(experiment: Experiment, chain: list[nn.Module], data: Dataset) -> None:
+    """Every size of batch that training will send through the synapses, once, through copies of them."""
+    size, examples = experiment.train.batch, len(data.train)
+    whole = min(size, examples)
+    widths = flat_widths(chain, data.train.x.shape[1])
+    for count in dict.fromkeys(n for n in (whole, examples % whole) if n):
+        for number, synapse in enumerate(chain):
+            place = f"{experiment.network.place} synapse {number}, a batch of {count}"
+            todo = "change the synapse, or [train] batch"
+            if count == 1:
+                good = next((n for n in range(max(2, size), examples) if examples % n != 1), examples)
+                todo = f"[train] batch = {good} leaves no batch of one example: {examples:,} examples are {examples // size:,}"
+                todo += f" batches of {size} and one of {examples % size}" if examples % size else f" batches of {size}"
+            with foreign(place, ConfigError, UNTOUCHED, todo):
+                answer = deepcopy(synapse)(torch.zeros(count, reads(synapse) or widths[number]))
+            if answer.dtype != torch.float32 or len(answer) != count:
+                shape = tuple(answer.shape)
+                raise ConfigError(
+                    "a synapse gives float32, an answer an example", where=place, outputs=UNTOUCHED, todo="change the synapse",
+                    got=f"{answer.dtype}, shape {shape}", allowed=f"float32, shape ({count}, {widths[number + 1]})",
+                )  # fmt: skip
 
 
 def _encode(experiment: Experiment, port: Port) -> Encode:

@@ -12,17 +12,17 @@ can be exchanged for another at the same learning rate. It is that of many draws
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
+from hil import toml
 from hil.errors import ConfigError
-from hil.expression import Expression
+from hil.files import read_text, write_atomic
 from hil.functions import (
     FAMILIES,
     ArctanSlope,
@@ -44,9 +44,7 @@ __all__ = [
     "ArctanSlope",
     "Box",
     "Constant",
-    "Correlation",
     "Distribution",
-    "Expression",
     "Feedback",
     "Fourier",
     "Function",
@@ -144,7 +142,7 @@ class Feedback:
 
     def save(self, path: Path) -> None:
         """Write as TOML."""
-        path.write_text(self.text())
+        write_atomic(path, self.text().encode())
 
     @classmethod
     def load(cls, path: Path) -> Feedback:
@@ -154,8 +152,8 @@ class Feedback:
             ConfigError: missing, not TOML, or not a feedback.
         """
         try:
-            table = tomllib.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            table = toml.loads(read_text(path, error=ConfigError))
+        except ValueError as error:
             raise ConfigError(
                 "not a feedback file", where=str(path), got=str(error), allowed="TOML with a table [g]",
                 outputs="untouched; nothing was opened",
@@ -208,23 +206,17 @@ def _sparse(full: Tensor, sparsity: float, rng: torch.Generator) -> Tensor:
     return full * kept / math.sqrt(1 - sparsity)
 
 
-class Correlation(NamedTuple):
-    """How alike g and the true derivative are, -1 to 1. The sign is irrelevant: a random B absorbs it."""
-
-    cosine: float
-    centred: float
-
-
-def correlation(g_values: Tensor, slope_values: Tensor) -> Correlation:
-    """<g, f'> / sqrt(<g, g> <f', f'>), plain and with the means removed, over the pre-activations really visited.
+def correlation(g_values: Tensor, slope_values: Tensor) -> float:
+    """<g, f'> / sqrt(<g, g> <f', f'>), the means removed, over the pre-activations really visited: how alike g and the true
+    derivative are, -1 to 1. The sign is irrelevant: a random B absorbs it.
 
     Args:
         g_values, slope_values: g and f' at the same pre-activations, any shape, the same for both.
     Returns:
-        0 where one of them vanishes (or, centred, is constant).
+        0 where one of them is constant.
     """
     g, slope = g_values.cpu().double().flatten(), slope_values.cpu().double().flatten()
-    return Correlation(_cosine(g, slope), _cosine(g - g.mean(), slope - slope.mean()))
+    return _cosine(g - g.mean(), slope - slope.mean())
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

@@ -4,7 +4,9 @@ reading    a regular file (a link to one is followed), never a pipe or a device 
            before it is read; text is UTF-8 whatever the locale says, with or without a byte order mark
 writing    no link is followed, in the last part of the path; a regular file; temporaries are new
 locking    flock, which whoever inherits the open file shares; only "would block" means that another one has it
+removing   a folder and what is in it; a link is removed, never followed
 JSON       deep, huge or broken text becomes our error
+tensors    a safetensors file that fits into the memory that is free
 """
 
 from __future__ import annotations
@@ -15,15 +17,28 @@ import errno
 import fcntl
 import json
 import os
+import re
+import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hil.errors import HilError, RunError
 
 MOST_BYTES = 1 << 30  # of any one file that is read whole
 MOST_TEXT_BYTES = 1 << 28
-KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISLNK, "a link"))
+MOST_LINE_BYTES = 1 << 24
+MOST_HEADER_BYTES = 100_000_000  # as safetensors has it
+MEMORY_SHARE = 0.5  # of what is free, for one file of tensors: its bytes are there twice while they become tensors
+TEMPORARY = re.compile(r"\.[\w.-]+\.(?:json|jsonl|toml|html|safetensors)\.\d+\.part")  # as `write_atomic` names them
+KINDS = (
+    (stat.S_ISREG, "a file"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISLNK, "a link"),
+)
 MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
@@ -41,25 +56,73 @@ def read_bytes(path: Path, most: int = MOST_BYTES, error: type[HilError] = RunEr
     Raises:
         error: there is no such file, it is no regular file, too large, or cannot be read.
     """
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)  # a pipe must not block
+    with opened(path, error, most) as stream:
         try:
-            facts = os.fstat(file)
-            if not stat.S_ISREG(facts.st_mode):
-                raise error("not a regular file", where=str(path), got=kind_of(facts.st_mode), allowed="a regular file")
-            if facts.st_size > most:
-                raise error(
-                    "a file too large", where=str(path), got=f"{facts.st_size:,} bytes", allowed=f"at most {most:,} bytes"
-                )
-            with os.fdopen(os.dup(file), "rb") as stream:
-                payload = stream.read(most + 1)
-        finally:
-            os.close(file)
-    except (OSError, ValueError) as fault:  # ValueError: a name with a NUL in it
-        raise error("cannot read this file", where=str(path), got=getattr(fault, "strerror", "") or str(fault)) from fault
+            payload = stream.read(most + 1)
+        except (OSError, MemoryError) as fault:
+            raise error("cannot read this file", where=str(path), got=getattr(fault, "strerror", "") or str(fault)) from fault
     if len(payload) > most:
         raise error("a file that grows while it is read", where=str(path), allowed=f"at most {most:,} bytes")
     return payload
+
+
+def opened(path: Path, error: type[HilError] = RunError, most: int | None = None) -> IO[bytes]:
+    """A regular file to be read in pieces; most: bytes, None for any size. Arguments and errors as of `read_bytes`."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)  # a pipe must not block
+    except (OSError, ValueError) as fault:  # ValueError: a name with a NUL in it
+        raise error("cannot read this file", where=str(path), got=getattr(fault, "strerror", "") or str(fault)) from fault
+    facts = os.fstat(file)
+    if stat.S_ISREG(facts.st_mode) and (most is None or facts.st_size <= most):
+        return os.fdopen(file, "rb")
+    os.close(file)
+    if not stat.S_ISREG(facts.st_mode):
+        raise error("not a regular file", where=str(path), got=kind_of(facts.st_mode), allowed="a regular file")
+    raise error("a file too large", where=str(path), got=f"{facts.st_size:,} bytes", allowed=f"at most {most:,} bytes")
+
+
+def lines(stream: IO[bytes], where: str, most: int = MOST_LINE_BYTES, error: type[HilError] = RunError) -> Iterator[bytes]:
+    """Each with its end. Raises: error: one is longer than `most` bytes, or the file cannot be read on."""
+    try:
+        while line := stream.readline(most + 1):
+            if len(line) > most:
+                raise error("a line too long", where=where, got=f"over {most:,} bytes", allowed=f"at most {most:,} bytes")
+            yield line
+    except OSError as fault:
+        raise error("cannot read this file", where=where, got=fault.strerror or str(fault)) from fault
+
+
+def there(path: Path) -> bool:
+    """Whether something has this name, a link that leads nowhere included."""
+    return os.path.lexists(path)
+
+
+def read_tensors(path: Path, error: type[HilError] = RunError) -> bytes:
+    """The bytes of a safetensors file, which must be as long as its header says before they are read.
+
+    Raises:
+        error: as of `read_bytes`; larger than the free memory allows, or of another length.
+    """
+    most = int(MEMORY_SHARE * free_memory())
+    with opened(path, error, most) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        length = int.from_bytes(stream.read(8), "little")
+        held = loads(stream.read(length), str(path), error) if 2 <= length <= min(MOST_HEADER_BYTES, size - 8) else None
+    parts = [part.get("data_offsets") for part in held.values() if isinstance(part, dict)] if isinstance(held, dict) else []
+    ends = [part[1] for part in parts if isinstance(part, list) and len(part) == 2 and isinstance(part[1], int)]
+    if not isinstance(held, dict) or size != 8 + length + max(ends, default=0):
+        raise error("a damaged file", where=str(path), got=f"{size:,} bytes", allowed="as many as its header says")
+    return read_bytes(path, most, error)
+
+
+def free_memory() -> int:
+    """Bytes that can be had without swapping; MOST_BYTES where the system does not say."""
+    try:
+        with open("/proc/meminfo", "rb") as told:
+            found = re.search(rb"^MemAvailable:\s+(\d+) kB", told.read(), re.MULTILINE)
+    except OSError:
+        found = None
+    return int(found[1]) << 10 if found else MOST_BYTES
 
 
 def read_text(path: Path, most: int = MOST_TEXT_BYTES, error: type[HilError] = RunError) -> str:
@@ -96,8 +159,8 @@ def loads(text: str | bytes, where: str, error: type[HilError] = RunError) -> An
     """
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as fault:  # ValueError: also bytes that are no text, integers of too many digits
-        got = "nested too deeply" if isinstance(fault, RecursionError) else str(fault)
+    except (ValueError, RecursionError, MemoryError) as fault:  # ValueError: also bytes that are no text, too many digits
+        got = str(fault) if isinstance(fault, ValueError) else "nested too deeply"
         raise error("a damaged file", where=where, got=got, allowed="JSON") from fault
 
 
@@ -105,7 +168,7 @@ def read_object(path: Path, most: int = MOST_TEXT_BYTES, error: type[HilError] =
     """The JSON object in a file. Raises: error: as of `read_text` and `loads`, or another kind of value."""
     value = loads(read_text(path, most, error), str(path), error)
     if not isinstance(value, dict):
-        raise error("a damaged file", where=str(path), got=type(value).__name__, allowed="a JSON object")
+        raise error("a damaged file", where=str(path), got=f"a {type(value).__name__}, not an object", allowed="JSON")
     return value
 
 
@@ -145,6 +208,36 @@ def try_lock(file: int, shared: bool = False) -> bool:
     return True
 
 
+def written(file: int, payload: bytes) -> None:
+    """All of `payload` to a descriptor. Raises: OSError."""
+    view = memoryview(payload)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def append(path: Path, payload: bytes, durable: bool = False) -> None:
+    """`payload` at the end of a file; what is not written as a whole is taken back.
+
+    Args:
+        durable: it is on the disk when this returns; else with the system.
+    Raises:
+        OSError: it cannot be written, or this is no regular file.
+    """
+    file = open_to_write(path, os.O_APPEND)
+    try:
+        before = os.fstat(file).st_size
+        try:
+            written(file, payload)
+            if durable:
+                os.fsync(file)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(file, before)  # half a line is worse than none
+            raise
+    finally:
+        os.close(file)
+
+
 def synced(path: Path) -> None:
     """A file or a folder onto the disk. Raises: OSError."""
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -165,10 +258,12 @@ def write_atomic(path: Path, payload: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()  # of an earlier process with this number
-        with os.fdopen(open_to_write(temporary, os.O_EXCL), "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
+        file = open_to_write(temporary, os.O_EXCL)
+        try:
+            written(file, payload)
+            os.fsync(file)
+        finally:
+            os.close(file)
         temporary.replace(path)
         synced(path.parent)
     except OSError as error:
@@ -182,7 +277,32 @@ def write_atomic(path: Path, payload: bytes) -> None:
         ) from error
 
 
+def remove_tree(path: Path) -> None:
+    """Remove a folder with all that is in it; links are removed, never followed. What cannot be removed stays."""
+    try:
+        if stat.S_ISDIR(path.lstat().st_mode):
+            shutil.rmtree(path, ignore_errors=True)  # it walks by descriptors, and refuses a link
+        else:
+            path.unlink()
+    except (OSError, ValueError):
+        return
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporaries that killed processes left in `folder`, and nothing else."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+
+
 def kind_of(mode: int) -> str:
     """What a file of this `st_mode` is, in words."""
     device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
     return next((word for test, word in KINDS if test(mode)), "a device" if device else "a file of another kind")
+
+
+def slug(name: str, otherwise: str) -> str:
+    """`name` as a part of a file's name: letters, digits, "_", "." and "-", at most 80. otherwise: where nothing is left."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] or otherwise

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from hil.errors import ConfigError
-from hil.expression import Expression
 from hil.plain_table import plain, settings_of, unknown
 
 
@@ -185,7 +184,7 @@ class Shaped:
         return value if self.clip is None else value.clamp_(-self.clip, self.clip)
 
 
-Function = Fourier | Sine | Box | Gaussian | ArctanSlope | Constant | Tabulated | Shaped | Expression
+Function = Fourier | Sine | Box | Gaussian | ArctanSlope | Constant | Tabulated | Shaped
 FAMILIES: Mapping[str, type[Function]] = {
     "fourier": Fourier,
     "sine": Sine,
@@ -195,7 +194,6 @@ FAMILIES: Mapping[str, type[Function]] = {
     "constant": Constant,
     "tabulated": Tabulated,
     "shaped": Shaped,
-    "expression": Expression,
 }
 
 

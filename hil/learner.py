@@ -4,6 +4,9 @@ A learner runs the network forwards as often as it likes, fills `.grad` of the s
 report. It never steps an optimiser, never sees what answered, and draws every random number from the generator it is given.
 Its own fixed or adaptive tensors (feedback matrices, running statistics) are buffers in `state_dict`, so that a checkpoint
 holds them.
+
+A network has as many outputs as there are classes. A learner whose class says `any_outputs = True` takes more (a code of a
+population, a goodness), and makes one score a class of them in `predict`.
 """
 
 from __future__ import annotations

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 from pathlib import Path
 
 from hil import catalogue
+from hil.errors import RunError
+from hil.files import read_object
 from hil.naming import CHIPS, LEARNERS, TWINS, resolve
 from hil.run import status
 
@@ -56,10 +57,9 @@ def _runs() -> Rows:
     found: Rows = []
     for path in sorted(Path("runs").glob("*/config.toml")):
         try:
-            summary = json.loads((path.parent / "summary.json").read_text())
-        except (OSError, ValueError):
+            summary = read_object(path.parent / "summary.json")
+        except RunError:
             summary = {}
-        summary = summary if isinstance(summary, dict) else {}
         accuracy = summary.get("test_accuracy")
         shown = f"{accuracy:.1%}" if isinstance(accuracy, float) else "-"
         found.append((str(path.parent), status.brief(path.parent), shown, str(summary.get("provenance", "-"))))

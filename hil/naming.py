@@ -6,18 +6,19 @@ v_pi = "3.5 V"               the parameter v_pi_v, its unit stated by its name
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hil.errors import ConfigError
+from hil.errors import UNTOUCHED as UNTOUCHED
+from hil.errors import ConfigError, ForeignError, Refused, RunError, nearest
+from hil.foreign import foreign, said
+from hil.modules import imported
 from hil.units import quantity, suffix_of
-
-UNTOUCHED = "untouched; nothing was opened"
 
 # Our short names. Text alone: nothing is imported before it is named.
 LEARNERS = {
@@ -117,6 +118,8 @@ def choice(
 
 def twin_choice(use: str, settings: Mapping[str, Any], place: str) -> Choice:
     """A twin, by name. Raises: ConfigError."""
+    if isinstance(settings.get("of"), str):
+        resolve(settings["of"], place)  # a twin on top of another: that may be a class of the user's too
     return choice(use, settings, place, TWINS, parts=TWIN_PARTS, kind="a Twin")
 
 
@@ -135,13 +138,31 @@ def resolve(use: str, where: str, short: Mapping[str, str] = {}) -> Any:
             todo=f'did you mean "{hint}"?' if hint else "choose one of these",
         )  # fmt: skip
     try:
-        return getattr(importlib.import_module(module), name)
-    except Exception as error:  # a foreign module may fail in any way while it is imported
+        with foreign(where):  # a foreign module may fail in any way while it is imported
+            return getattr(imported(module, where), name)
+    except ForeignError as mapped:
+        error = mapped.__cause__
         raise ConfigError(
-            f'cannot import "{path}"', where=where, got=f"{type(error).__name__}: {error}",
-            allowed="module:Class, importable from here", outputs=UNTOUCHED,
+            f'cannot import "{path}"', where=where, got=f"{type(error).__name__}: {said(error)}", at=mapped.at,
+            allowed="module:Class: installed, beside the file that names it, or in the working directory", outputs=UNTOUCHED,
             todo="check the spelling, that the package is installed, and that the module can be imported by itself",
         ) from error  # fmt: skip
+
+
+@contextmanager
+def blaming(place: str) -> Iterator[None]:
+    """What is refused in here and does not name a file is the fault of `place`: a file and its section."""
+    try:
+        yield
+    except Refused as error:
+        if not isinstance(error, RunError) and not located(error.where):
+            error.where = f"{place}: {error.where}" if error.where else place
+        raise
+
+
+def located(where: str) -> bool:
+    """Does the place of an error name the file, or a section of one?"""
+    return ".toml" in where or ": [" in where
 
 
 def construct(target: Callable[..., Any], settings: Mapping[str, Any], where: str) -> Any:
@@ -151,11 +172,13 @@ def construct(target: Callable[..., Any], settings: Mapping[str, Any], where: st
         ConfigError: it refuses them in words of its own. Refused: it refuses them in ours.
     """
     try:
-        return target(**settings)
-    except (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError, AssertionError) as error:
+        with foreign(where), blaming(where):
+            return target(**settings)
+    except ForeignError as mapped:
+        error = mapped.__cause__
         given = ", ".join(f"{key} = {shortened(value)}" for key, value in settings.items() if key != "params") or "no settings"
         raise ConfigError(
-            "these settings are refused", where=where, got=f"{given}: {str(error).splitlines()[0] if str(error) else error!r}",
+            "these settings are refused", where=where, got=f"{given}: {mapped.got or type(error).__name__}", at=mapped.at,
             outputs=UNTOUCHED, todo="correct the settings of this section",
         ) from error  # fmt: skip
 
@@ -172,7 +195,7 @@ def arguments(target: Any, table: Mapping[str, Any], where: str, skip: Sequence[
         parameters = inspect.signature(target).parameters
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"{target!r} takes no settings", where=where, allowed="a class, or a function", outputs=UNTOUCHED,
+            f"{said(target)} takes no settings", where=where, allowed="a class, or a function", outputs=UNTOUCHED,
             todo="name another module:Class",
         ) from error  # fmt: skip
     known = {n: p for n, p in parameters.items() if n not in skip and n != "self"}
@@ -180,14 +203,22 @@ def arguments(target: Any, table: Mapping[str, Any], where: str, skip: Sequence[
     for key, value in table.items():
         place = f"{where} {key}"
         if key in known:
+            full = key
             unit = next((u for i in range(1, len(key)) if key[i] == "_" and (u := suffix_of(key, key[:i]))), None)
-            found[key] = quantity(value, unit, place) if unit and isinstance(value, str) else value
-            _of_its_kind(found[key], known[key].annotation, place)
-            continue
-        full = next((name for name in known if suffix_of(name, key)), None)
-        if full is None:
+        else:
+            full = next((name for name in known if suffix_of(name, key)), "")
+            unit = suffix_of(full, key)
+        if not full:
             raise unknown(place.rsplit(" ", 1)[0], key, value, [*known, *(n.rsplit("_", 1)[0] for n in known)])
-        found[full] = quantity(value, suffix_of(full, key) or "", place)
+        if full in found:
+            raise ConfigError(
+                "a setting is given twice", where=place, got=f"{full} in two spellings", outputs=UNTOUCHED, todo="remove one"
+            )
+        written = _written(known[full].annotation)
+        if unit and isinstance(value, str) and _kinds(written) != ["str"]:
+            value = quantity(value, unit, place, unbounded=_unbounded(written))
+        _of_its_kind(value, written, place, known[full].default)
+        found[full] = value
     missing = [n for n, p in known.items() if p.default is p.empty and p.kind is p.KEYWORD_ONLY and n not in found]
     if missing:
         raise ConfigError(
@@ -196,29 +227,54 @@ def arguments(target: Any, table: Mapping[str, Any], where: str, skip: Sequence[
     return found
 
 
-KINDS: Mapping[str, tuple[type, ...]] = {"float": (float, int), "int": (int,), "bool": (bool,), "str": (str,)}
+KINDS: Mapping[str, tuple[type, ...]] = {
+    "float": (float, int), "Unbounded": (float, int), "int": (int,), "bool": (bool,), "str": (str,),
+}  # fmt: skip
 
 
-def _of_its_kind(value: object, annotation: object, place: str) -> None:
-    """Refuse NaN, and a value that a parameter annotated with plain kinds ("float", "int | None") does not take."""
-    written = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    kinds = [kind for part in written.split("|") if (kind := part.strip()) != "None"]
+def _written(annotation: object) -> str:
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+
+
+def _kinds(written: str) -> list[str]:
+    return [kind for part in written.split("|") if (kind := part.strip()) != "None"]
+
+
+def _unbounded(written: str) -> bool:
+    """Is a parameter annotated with `hil.units.Unbounded`, as its source has it or as Python resolved it?"""
+    return "Unbounded" in written or "'or infinite'" in written
+
+
+def _of_its_kind(value: object, written: str, place: str, default: object) -> None:
+    """Refuse what is not finite, and a value that a parameter annotated with plain kinds ("float", "int | None") does not take.
+
+    An infinite one is taken by a parameter that is `Unbounded`, or is infinite when it is left out.
+    """
+    kinds = _kinds(written)
     plain = bool(kinds) and all(kind in KINDS for kind in kinds)
     fits = (
         any(isinstance(value, KINDS[kind]) and (kind == "bool" or not isinstance(value, bool)) for kind in kinds)
         if plain
         else True
     )
-    if not fits or (isinstance(value, float) and math.isnan(value)):
+    unbounded = _unbounded(written) or (isinstance(default, float) and math.isinf(default))
+    if not fits or not _finite(value, unbounded):
         raise ConfigError(
-            "a value of the wrong kind", where=place, got=shortened(value), allowed=" or ".join(kinds) + ", never NaN",
+            "a value of the wrong kind", where=place, got=shortened(value),
+            allowed=" or ".join(kinds) + (", never NaN" if unbounded else ", never NaN or infinite"),
             outputs=UNTOUCHED, todo="correct the value",
         )  # fmt: skip
 
 
-def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    """The known name closest to `name`, or ""."""
-    return next(iter(difflib.get_close_matches(name, list(known), 1, 0.5)), "")
+def _finite(value: object, unbounded: bool) -> bool:
+    """Are all numbers in `value` such as a float can be, and finite unless they are `unbounded`?"""
+    if isinstance(value, list | tuple):
+        return all(_finite(item, unbounded) for item in value)
+    if isinstance(value, Mapping):
+        return all(_finite(item, unbounded) for item in value.values())
+    if isinstance(value, int):
+        return abs(value) <= sys.float_info.max
+    return not isinstance(value, float) or math.isfinite(value) or (unbounded and value > 0)
 
 
 def unknown(where: str, key: str, value: object, known: Sequence[str]) -> ConfigError:
@@ -232,7 +288,8 @@ def unknown(where: str, key: str, value: object, known: Sequence[str]) -> Config
 
 def shortened(value: object) -> str:
     """As a message has room for."""
-    text = f'"{value}"' if isinstance(value, str) else str(value)
+    huge = isinstance(value, int) and abs(value) > sys.float_info.max  # Python does not print it without end
+    text = f'"{value}"' if isinstance(value, str) else "a whole number without end" if huge else str(value)
     return text if len(text) < 60 else text[:57] + "..."
 
 

@@ -10,11 +10,17 @@ from typing import Any
 
 from calibration.steering import Follow, unfollowed
 from hil.config import BenchFile, Experiment, dump
-from hil.device import Chip, Device, Following, Recoverable
+from hil.device import Attentive, Chip, Device, Following, Provenance, Recoverable
+from hil.errors import UnsafeOutputs
+from hil.foreign import foreign
 from hil.run.recovery import Ladder, Patience, Told
 from hil.run.resilient import resilient, resilient_chip
 from sim_devices.simulated import Simulated
 from sim_devices.twin import Twin
+
+
+def unattended() -> None:
+    """Of a device whose instruments, if it has any, say nothing of what they hold."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,9 @@ class Node:
 
     twin: the differentiable belief about a device, for references and reports. facts: for results. resources: instrument -> who
     answered; empty if nothing left this process. patience: with its faults. beat: a sign of life, for long pauses. settings: of
-    the bench, whole, as text. beware: what must be told about its calibration. follow: moves the levels that the device adds.
+    the bench, whole, as text. beware: what must be told about its calibration.
+    provenance: who answers, by who opened it. follow: moves the levels that the device adds. attend: see hil.device.Attentive.
+    rest: outputs off at once, because of an error or None, before anything is written down; the device is closed with it.
     """
 
     source: Device | None
@@ -35,7 +43,10 @@ class Node:
     beat: Callable[[], None] = lambda: None
     settings: str = ""
     beware: tuple[str, ...] = ()
+    provenance: Provenance = "unknown"
     follow: Follow = unfollowed
+    attend: Callable[[], None] = unattended
+    rest: Callable[[BaseException | None], None] = lambda error: None
 
 
 def opened_node(experiment: Experiment, run: Path | None, stack: ExitStack) -> Node:
@@ -50,10 +61,10 @@ def opened_node(experiment: Experiment, run: Path | None, stack: ExitStack) -> N
     assert table.choice is not None  # a device that is no bench
     if table.use is not None:
         twin: Twin = table.choice.build()
-        return Node(Simulated(twin, experiment.seed), None, twin, {"use": table.use, **table.settings()}, {})
+        return Node(Simulated(twin, experiment.seed), None, twin, {"use": table.use, **table.settings()}, {}, provenance="twin")
     seeded = {"seed": experiment.seed} if hasattr(table.choice.made, "Settings") else {}
     chip: Chip = table.choice.build(**seeded)
-    stack.callback(chip.close)
+    stack.callback(_close, chip, table.place)
     return Node(None, chip, None, {"chip": table.chip, **table.settings()}, {})
 
 
@@ -64,7 +75,7 @@ def _bench_node(bench: BenchFile, kept: bool, run: Path | None, wire: bool, stac
 
     pinned = certified(bench, kept)
     opened = stack.enter_context(open_bench(bench, run, wire or bench.log.wire))  # leaving closes it, verified
-    beware = () if pinned is None else (*pinned.said, *pinned.met(opened.instruments))
+    beware = opened.beware if pinned is None else (*opened.beware, *pinned.said, *pinned.met(opened.instruments))
     found = opened.twin.choice if opened.twin is not None else None
     if pinned is not None and pinned.twin is not None:
         found = pinned.twin
@@ -72,9 +83,18 @@ def _bench_node(bench: BenchFile, kept: bool, run: Path | None, wire: bool, stac
     facts = opened.facts if pinned is None else {**opened.facts, "calibration": pinned.title}
     patience, beat = opened.patience, opened.guard.beat
     follow = opened.device.follow if isinstance(opened.device, Following) else unfollowed
+    attend = opened.device.attend if isinstance(opened.device, Attentive) else unattended
     return Node(
-        opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware, follow
+        opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware,
+        provenance=opened.provenance, follow=follow, attend=attend, rest=opened.guard.rest,
     )  # fmt: skip
+
+
+def _close(chip: Chip, place: str) -> None:
+    """Raises: UnsafeOutputs: closing it failed in a way that says nothing about its outputs."""
+    todo = "switch the outputs off at the chip, and correct its close()"
+    with foreign(f"{place} closing the chip", UnsafeOutputs, "not known to be safe", todo):
+        chip.close()
 
 
 def resilient_node(node: Node, told: Told) -> Node:

@@ -7,14 +7,14 @@ What a field takes is read off its annotation: "float", "int", "str", a tuple of
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from hil.errors import ConfigError
+from hil.errors import ConfigError, nearest
 
 
 def settings_of(kind: type, table: Mapping[str, object], where: str, besides: Sequence[str] = ()) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def value_of(kind: str, value: object, where: str) -> Any:
     Raises:
         ConfigError: it is of another kind.
     """
-    whole = isinstance(value, int) and not isinstance(value, bool)
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if "float" in kind and (whole or isinstance(value, float)):
         return float(value)  # type: ignore[arg-type]
     if "int" in kind and whole:
@@ -46,7 +46,9 @@ def value_of(kind: str, value: object, where: str) -> Any:
     if "tuple" in kind and isinstance(value, list | tuple):
         item = next(name for name in ("float", "int", "Distribution") if f"tuple[{name}" in kind)
         return tuple(value_of(item, each, where) for each in value)
-    raise ConfigError("a value of the wrong kind", where=where, got=repr(value), allowed=kind.replace("tuple", "list"))
+    huge = isinstance(value, int) and abs(value) > sys.float_info.max  # Python does not print it without end
+    got = "a whole number of too many digits" if huge else repr(value)
+    raise ConfigError("a value of the wrong kind", where=where, got=got, allowed=kind.replace("tuple", "list"))
 
 
 def plain(value: object) -> object:
@@ -82,5 +84,6 @@ def _key(key: str) -> str:
 
 def unknown(what: str, got: str, known: Sequence[str] | Mapping[str, object], where: str) -> ConfigError:
     """An error that names the nearest known name."""
-    near = difflib.get_close_matches(got, list(known), n=1, cutoff=0.0)
-    return ConfigError(f"unknown {what}", where=where, got=got, allowed=", ".join(known), todo=f"did you mean {near[0]}?")
+    hint = nearest(got, known)
+    todo = f"did you mean {hint}?" if hint else "choose one of these"
+    return ConfigError(f"unknown {what}", where=where, got=got, allowed=", ".join(known), todo=todo)

@@ -9,7 +9,6 @@ that was killed, interrupted or ended by a fault is repeated up to where its tap
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,8 @@ from hil.certified import belief_of
 from hil.config import Experiment, dump, experiment_of, override, read_toml
 from hil.errors import ConfigError, HilError, Interrupted, ReplayDiffers, RunError, Stopped, TapeEnded
 from hil.experiment import Built, built
-from hil.files import write_atomic
+from hil.files import loads, read_object, read_text, there, write_atomic
+from hil.hints import quoted
 from hil.naming import UNTOUCHED
 from hil.nodes import Node
 from hil.run import checkpoint, diagnostics, session
@@ -42,6 +42,7 @@ from hil.run.summary import FILE
 from sim_devices.twin import Twin
 
 TIMES = frozenset({"wall_s", "device_s", "host_s", "samples_per_s", "device_passes"})
+FACTS: Mapping[str, type] = {"facts": dict, "measured": bool, "threads": int, "versions": dict}  # of tape.json
 Lines = dict[tuple[int, str], dict[str, Any]]
 RESULTS = ("test_accuracy", "test_loss", "validation_accuracy", "best_epoch", "steps")
 
@@ -65,12 +66,12 @@ class Recorded:
         reels(folder.path / "tape")  # damage is said before anything begins
         where = folder.path / "tape" / "tape.json"
         try:
-            facts = json.loads(where.read_text())
-            missing = {"facts", "measured", "threads", "versions"} - set(facts)
-        except (OSError, ValueError, TypeError) as error:
-            raise damaged(where, str(error), "the file that hil wrote") from error
-        if missing:
-            raise damaged(where, f"no {', '.join(sorted(missing))}", "the file that hil wrote")
+            facts = read_object(where)
+        except RunError as error:
+            raise damaged(where, error.got or error.what, "the file that hil wrote") from error
+        wrong = [name for name, kind in FACTS.items() if type(facts.get(name)) is not kind]
+        if wrong or not isinstance(facts.get("swept", False), bool) or facts["threads"] < 1:
+            raise damaged(where, f"another {', '.join(wrong) or 'swept or threads'}", "the file that hil wrote")
         return cls(folder, facts, folder.read_json(FILE).get("status") == "done")
 
 
@@ -124,7 +125,7 @@ def repeat(run: Path, overrides: Sequence[str], target: Path | None, console: Co
                 return _another(recorded, experiment, folder, console)
             return _same(recorded, experiment, folder, console).verdict(run)
         except Interrupted as error:
-            error.todo = f"hil replay {run}"
+            error.todo = f"hil replay {quoted(run)}"
             raise
         except Stopped as stopped:
             end = _cause(stopped)
@@ -269,8 +270,8 @@ def _node(recorded: Recorded, experiment: Experiment, order: Order) -> Node:
     found = reels(recorded.tape)
     facts = {**recorded.facts["facts"], "recorded": str(recorded.folder.path)}
     if [reel.name for reel in found] == [NODE]:
-        return Node(replay(found[0], order), None, _belief(experiment), facts, {})
-    return Node(None, ReplayChip(found, order), _belief(experiment), facts, {})
+        return Node(replay(found[0], order), None, _belief(experiment), facts, {}, provenance="replay")
+    return Node(None, ReplayChip(found, order), _belief(experiment), facts, {}, provenance="replay")
 
 
 def _belief(experiment: Experiment) -> Twin | None:
@@ -304,11 +305,11 @@ def _lines(folder: RunFolder, whole: bool = True) -> Lines:
     """By epoch and split. whole: a line that cannot be read is damage, and not the end of a killed run."""
     path = folder.path / "metrics.jsonl"
     found: Lines = {}
-    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
+    for number, line in enumerate(read_text(path).splitlines() if there(path) else [], 1):
         try:
-            facts = json.loads(line)
+            facts = loads(line, str(path))
             found[int(facts["epoch"]), str(facts["split"])] = facts
-        except (ValueError, KeyError, TypeError) as error:
+        except (RunError, ValueError, KeyError, TypeError, OverflowError) as error:
             if not whole:
                 break
             raise RunError("a damaged file", where=f"{path}, line {number}", got=line[:60], allowed="a JSON object") from error

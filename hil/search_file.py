@@ -5,12 +5,13 @@ seed = 0
 [search]     strategy = "genetic"     or "random", "cma"; population, generations, elites, operators and rates
              objectives = ["accuracy"]        also "robustness", "passes", "steps"; several: NSGA-II and a Pareto front
              target = 0.9             the accuracy that "passes" and "steps" count to
-[genome]     family = "fourier"       sine, box, gaussian, spline, tree; terms, knots, reach
+[genome]     family = "fourier"       sine, box, gaussian, spline; terms, knots, reach
 [genome.genes]                        gene = value (fixed), [low, high] (free), ["normal", "sign"] (free, one of these)
              lr, scale, rank, sparsity, distribution (of all layers, or scale_1, scale_2, ...), amplitude, offset, clip, and
              the family's own: hil/search/families.py
 [train]      epochs, repeats = 1      seeds a genome and generation; examples to train, score, and hold for the confirmation
 [evaluate]   by = "population"        or "one": the ordinary loop, for any learner; workers = 2, chunk = 16, device = "cpu"
+             join_s = 600             so long a cluster without any worker is waited for
 [[others]]                            settings of other devices of the same kind, for "robustness"
 [halving]    epochs = [8, 16], keep = [16, 4]         longer trainings for fewer
 [confirm]    seeds = 10, candidates = 4, random = 9   the winner on fresh seeds and held examples, beside rivals
@@ -51,8 +52,6 @@ class SearchTable(Section):
     mutation_eta: Rate = 15.0
     sigma: Rate = 0.1
     gene_rate: Share | None = None
-    height: Annotated[int, Field(ge=1, le=12)] = 6
-    nodes: Annotated[int, Field(ge=1, le=150)] = 40
 
 
 class GenomeTable(Section):
@@ -76,6 +75,7 @@ class EvaluateTable(Section):
     workers: Annotated[int, Field(ge=0)] = 0
     chunk: Count = 16
     device: str = "cpu"
+    join_s: Rate = 600.0
 
 
 class HalvingTable(Section):

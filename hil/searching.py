@@ -20,17 +20,22 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from hil import modules
 from hil.certified import bench_files, certified
 from hil.config import checked, dump, find, read_bench, read_experiment, read_toml
 from hil.data import Dataset
 from hil.errors import HilError, Interrupted, Refused, Stopped, UnsafeOutputs
 from hil.feedback import correlation, to_table
-from hil.files import write_atomic
+from hil.files import there, write_atomic
+from hil.foreign import foreign
+from hil.hints import quoted
+from hil.launch import display_noted
 from hil.learners.adfa import slope
 from hil.run.folder import RunFolder
 from hil.run.stopping import Stopping
 from hil.search.archive import Archive
 from hil.search.artefact import save
+from hil.search.cluster import check_address
 from hil.search.evaluator import Evaluator, Here, Stop
 from hil.search.genome import Space
 from hil.search.hand_made import hand_made, random_fourier
@@ -69,12 +74,19 @@ def start(path: Path, folder: RunFolder, console: Console, cluster: str | None =
         Refused: nothing was trained. Stopped, Interrupted: the search is committed and resumable.
     """
     file = read_search(path)
+    if cluster is not None:
+        check_address(cluster)
+    base = find(file.base, path)
+    modules.also(path, base)
     experiment = base_experiment(file, path)
+    named = {name: [base, path] for name in ("config.toml", SEARCH)}
     if file.bench is not None and file.bench.device.bench is not None:
         bench = read_bench(find(file.bench.device.bench, path))
         certified(bench)  # in order now, or refused: the copy is used as one that was
         for name, payload in bench_files(bench).items():
             write_atomic(folder.path / name, payload)
+        named["bench.toml"] = [bench.file, path]
+    write_atomic(folder.path / modules.ORIGINS, modules.origins(named))
     experiment = completed(file, experiment)
     folder.write_config(dump(experiment))
     write_atomic(folder.path / SEARCH, dump(file).encode())
@@ -84,14 +96,17 @@ def start(path: Path, folder: RunFolder, console: Console, cluster: str | None =
 def carry_on(folder: RunFolder, console: Console, cluster: str | None = None) -> dict[str, Any]:
     """Go on with the search in `folder` from whatever was committed. Raises: as `start`."""
     file = checked(SearchFile, read_toml(folder.path / SEARCH), str(folder.path / SEARCH))
+    if cluster is not None:
+        check_address(cluster)
+        console.print(f"cluster {cluster}, for a worker of which {file.evaluate.join_s:g} s are waited", markup=False)
     copy = folder.path / "bench.toml"
-    workshop = Workshop(file, read_experiment(folder.config), read_bench(copy) if copy.exists() else None)
-    with Stopping() as stopping, ExitStack() as stack:
+    workshop = Workshop(file, read_experiment(folder.config), read_bench(copy) if there(copy) else None)
+    with display_noted(console, folder), Stopping() as stopping, ExitStack() as stack:
         hunt = Hunt(workshop, folder, History(folder), cluster, stack, lambda: stopping.asked)
         for line in hunt.introduction():
             console.print(line, markup=False, soft_wrap=True)
         try:
-            with Live(console) as live:
+            with foreign("search", outputs=CLOSED), Live(console) as live:
                 for point in hunt.points():
                     live(point)
                     if stopping.asked:
@@ -100,7 +115,7 @@ def carry_on(folder: RunFolder, console: Console, cluster: str | None = None) ->
             hunt.conclude("interrupted")
             raise Interrupted(
                 f"{error.what}; what was finished is committed", where=str(folder.path), outputs=CLOSED,
-                todo=f"hil resume {folder.path}",
+                todo=f"hil resume {quoted(folder.path)}",
             ) from error  # fmt: skip
         except UnsafeOutputs:
             hunt.conclude("fault")
@@ -112,7 +127,7 @@ def carry_on(folder: RunFolder, console: Console, cluster: str | None = None) ->
             raise Stopped(
                 "a fault ended the search; what was finished is committed", where=str(folder.path),
                 outputs=error.outputs or CLOSED,
-                todo=f"remove the cause, then: hil resume {folder.path}",
+                todo=f"remove the cause, then: hil resume {quoted(folder.path)}",
             ) from error  # fmt: skip
         return hunt.conclude("done")
 
@@ -149,7 +164,7 @@ class Hunt:
         return [
             f"search  {file.search.strategy}, {file.search.population} genomes, {file.search.generations} generations, for "
             + " and ".join(file.search.objectives),
-            f"genome  {self.space.kind}: {', '.join(free) or 'the tree alone'}",
+            f"genome  {self.space.kind}: {', '.join(free)}",
             f"data    {data.name}: {len(data.train):,} to train · {len(data.validation):,} to score · {len(data.test):,} held; "
             "the test split is not touched",
         ]
@@ -333,7 +348,7 @@ class Hunt:
                 if number == 0:
                     true = slope(layer, model, kept)
                     for genome in self._archive.genomes:
-                        alike[genome.digest()] = correlation(self.space.recipe(genome).feedback.g(kept), true).centred
+                        alike[genome.digest()] = correlation(self.space.recipe(genome).feedback.g(kept), true)
         return {"layers": layers, "likeness": alike}
 
     def conclude(self, status: str) -> dict[str, Any]:

@@ -80,13 +80,6 @@ class BesideLinear(nn.Linear):
         super().__init__((answers or width) + width, out_features, bias)
 
 
-class LengthNorm(nn.Module):
-    """Divides every example by its root mean square: only the direction goes on."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return length_normalised(x)
-
-
 def length_normalised(x: Tensor) -> Tensor:
     """(batch, n) -> (batch, n), root mean square 1; an example that is 0 stays 0."""
     return x * (x.square().mean(-1, keepdim=True) + 1e-8).rsqrt()

@@ -1,14 +1,20 @@
-"""A text stream that never blocks and never raises: what is told to a person must not hold up what keeps outputs safe.
+"""Telling that never blocks and never raises: what is told to a person must not hold up what keeps outputs safe.
 
     write -> queue, at most PENDING_CAP characters -> thread -> os.write -> terminal, pipe, file
 
 A terminal that is stopped (Ctrl-S), a full pipe, a lost ssh or a full disk leave the text in the queue or drop it; the writer
-goes on at once. What a stream lacks of the text (an ASCII terminal) is replaced. A stream without a descriptor, such as an
-io.StringIO, cannot block and is written to directly.
+goes on at once. What a stream lacks of the text (an ASCII terminal) is replaced. A stream without a descriptor of its own, such
+as an io.StringIO or that of a notebook, is written to directly.
+
+A program that has nothing else to do than to tell may be `patient`: it waits for a slow reader, and nothing is dropped.
+
+    Teller        a text stream
+    Background    anything else that may hang, such as a line for a file on a disk that is gone
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
@@ -18,7 +24,10 @@ from collections.abc import Callable
 from typing import TextIO
 
 PENDING_CAP = 1 << 18
+JOBS_CAP = 4096
 LEAVE_S = 0.5
+LONGEST_S = 30.0  # to wait for a reader that takes a little now and then
+SLICE = 4096  # bytes in one write to a pipe: what a slow reader has taken is seen
 Lost = Callable[[str], None]
 
 
@@ -37,13 +46,21 @@ class Teller(io.TextIOBase):
     def __init__(self, stream: TextIO | None, lost: Lost = ignore) -> None:
         self._stream = stream
         self.on_lost = lost
-        self.lost = ""
+        self.lost = self._first = ""
+        self.patient = False
         self._encoding = getattr(stream, "encoding", None) or "utf-8"
         self._descriptor = _descriptor(stream)
         self._pending: deque[str] = deque()
         self._size = 0
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._taken_at = time.monotonic()
+
+    def hear(self, lost: Lost) -> None:
+        """From now on `lost` is called when text cannot be shown; at once, if that was so before."""
+        self.on_lost = lost
+        if self._first:
+            lost(self._first)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -79,16 +96,24 @@ class Teller(io.TextIOBase):
         """Does nothing: the thread writes as soon as the stream takes it. See `drain`."""
 
     def drain(self, wait_s: float = LEAVE_S) -> bool:
-        """Wait until all is written, `wait_s` at most; False: it was not."""
-        end = time.monotonic() + wait_s
+        """Wait until all is written, as long as the stream takes some every `wait_s`; False: it was not."""
+        begin = time.monotonic()
         with self._changed:
-            while self._pending and not self.lost and time.monotonic() < end:
-                self._changed.wait(end - time.monotonic())
+            while self._pending and not self.lost:
+                now = time.monotonic()
+                left = min(max(begin, self._taken_at) + wait_s, begin + LONGEST_S) - now
+                if self.patient:
+                    left = wait_s  # look again, without end
+                elif left <= 0:
+                    break
+                self._changed.wait(left)
             return not self._pending
 
     def _queue(self, text: str) -> None:
         with self._changed:
-            full = self._size + len(text) > PENDING_CAP
+            while self.patient and not self.lost and self._pending and self._size + len(text) > PENDING_CAP:
+                self._changed.wait(LEAVE_S)
+            full = self._size + len(text) > PENDING_CAP and not (self.patient and not self._pending)
             if not full and not self.lost:
                 self._pending.append(text)
                 self._size += len(text)
@@ -106,9 +131,11 @@ class Teller(io.TextIOBase):
                     self._changed.wait()
                 text = self._pending[0]
             try:
+                if self._stream is not None:
+                    self._stream.flush()  # what others wrote before
                 self._write_out(text.encode(self._encoding, errors="replace"))
-            except OSError as error:
-                self._say_lost(error.strerror or str(error))
+            except (OSError, ValueError) as error:
+                self._say_lost(getattr(error, "strerror", "") or str(error))
                 with self._changed:
                     self._pending.clear()
                     self._size = 0
@@ -123,7 +150,8 @@ class Teller(io.TextIOBase):
         assert self._descriptor is not None
         while data:
             try:
-                data = data[os.write(self._descriptor, data) :]
+                data = data[os.write(self._descriptor, data[:SLICE]) :]
+                self._taken_at = time.monotonic()
             except BlockingIOError:  # somebody else made the terminal non-blocking
                 time.sleep(0.01)
 
@@ -132,20 +160,65 @@ class Teller(io.TextIOBase):
         try:
             self._stream.write(text.encode(self._encoding, errors="replace").decode(self._encoding))
             self._stream.flush()
-        except (OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 (it may be anybody's class)
             self._say_lost(str(error))
 
     def _say_lost(self, why: str, for_good: bool = True) -> None:
-        first = not self.lost and not getattr(self, "_said", False)
-        self._said = True
         if for_good:
             self.lost = self.lost or why
-        if first:
+        if not self._first:
+            self._first = why
             self.on_lost(why)
 
 
+class Background:
+    """Jobs that a thread of their own does, one after the other. The thread ends with the process, finished or not.
+
+    Args:
+        name: of the thread. most: jobs that may wait.
+    """
+
+    def __init__(self, name: str, most: int = JOBS_CAP) -> None:
+        self._name, self._most = name, most
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def later(self, job: Callable[[], None]) -> bool:
+        """Do `job` when those before it are done; returns at once. An OSError in it is dropped.
+
+        False: too many wait, and this one is left out.
+        """
+        with self._changed:
+            if len(self._jobs) >= self._most:
+                return False
+            self._jobs.append(job)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+            return True
+
+    def drain(self, wait_s: float = LEAVE_S) -> bool:
+        """Wait until all jobs are done, `wait_s` at most; False: they are not."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._jobs, wait_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._jobs))
+                job = self._jobs[0]
+            with contextlib.suppress(OSError):
+                job()
+            with self._changed:
+                self._jobs.popleft()
+                self._changed.notify_all()
+
+
 def _descriptor(stream: TextIO | None) -> int | None:
+    """Of a stream that writes there; others may name one that is not where their text goes."""
     try:
-        return None if stream is None else stream.fileno()
+        return stream.fileno() if isinstance(stream, io.TextIOWrapper) else None
     except (OSError, ValueError):
         return None

@@ -12,6 +12,7 @@ import tomllib
 from typing import Any
 
 MOST_PARTS = 64
+MOST_BYTES = 1 << 24  # of a file; a calibration with a network on top of its twin has some 100 kB
 
 
 def loads(text: str) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def loads(text: str) -> dict[str, Any]:
             raise ValueError(f"a key of more than {MOST_PARTS} parts (at line {number})")
     try:
         return tomllib.loads(text)
-    except RecursionError as error:
+    except (RecursionError, MemoryError) as error:
         raise ValueError("nested without end") from error
 
 

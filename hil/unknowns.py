@@ -11,9 +11,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
 
+import torch
 from torch import Tensor
 
+from hil.device import Spec
 from hil.errors import ContractError
+
+State = tuple[Tensor, ...]
+
+
+class Twin(Protocol):
+    """The physics of a node: an nn.Module with this shape; see sim_devices/twin.py. `spec.provenance` is "twin"."""
+
+    @property
+    def spec(self) -> Spec: ...
+
+    def rest(self, batch: int, rng: torch.Generator) -> State:
+        """The state before anything was driven. Drift may start at random; it is drawn from `rng`."""
+
+    def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]:
+        """Drive x in the unit of `spec.inputs`, (batch, n_in) or (time, batch, n_in) -> reading, and the state after it."""
+
+    def ideal(self, x: Tensor) -> Tensor:
+        """The noiseless, settled response at rest, differentiable in x: what a model of the node would predict."""
+
+
+@runtime_checkable
+class Periodic(Protocol):
+    """A twin that answers alike to drives one period apart."""
+
+    @property
+    def period(self) -> float:
+        """In the unit of `spec.inputs`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,13 @@ from rich.console import Console
 from hil.config import read_experiment
 from hil.errors import Interrupted, RunError
 from hil.experiment import Built, built
+from hil.files import there
+from hil.hints import quoted
 from hil.run import checkpoint
 from hil.run.checkpoint import under
 from hil.run.folder import RunFolder
 from hil.run.live import telling
-from hil.run.loop import settle
+from hil.run.loop import fitting, settle
 from hil.run.stopping import Stopping
 from hil.run.use import Round, use
 
@@ -31,10 +33,10 @@ def in_use(path: Path, rounds: int, watched: bool, split: SplitName, console: Co
     """
     folder = RunFolder.open(path)
     best = path / "checkpoints" / "best.json"
-    if not best.is_file():
+    if not there(best):
         raise RunError(
             "this run has no best weights yet", where=str(path), got=f"no {best.name}", outputs="untouched; nothing was opened",
-            todo=f"finish it: hil resume {path}",
+            todo=f"finish it: hil resume {quoted(path)}",
         )  # fmt: skip
     experiment = read_experiment(folder.config, bench=path / "bench.toml")
     if not watched:
@@ -46,7 +48,7 @@ def in_use(path: Path, rounds: int, watched: bool, split: SplitName, console: Co
         for line in telling(kind, facts):
             console.print(line, markup=False, soft_wrap=True)
 
-    with Stopping() as stopping, built(experiment, told=told) as made:
+    with Stopping() as stopping, built(experiment, told=told) as made, stopping.working():
         _load(made, saved, under("best_learner", newest.tensors) or under("learner", newest.tensors))
         for line in made.introduction():
             console.print(line, markup=False, soft_wrap=True)
@@ -59,8 +61,10 @@ def in_use(path: Path, rounds: int, watched: bool, split: SplitName, console: Co
 
 def _load(made: Built, saved: checkpoint.Checkpoint, learner: dict[str, Any]) -> None:
     training = made.training
-    training.net.load_state_dict(dict(saved.tensors))
-    training.learner.load_state_dict(learner)
-    if training.sentinel is not None and saved.facts.get("sentinel"):
-        training.sentinel.restore(saved.facts["sentinel"])
+    with fitting():
+        checkpoint.check_tensors(saved.tensors, training.net.state_dict(), "best weights")
+        training.net.load_state_dict(dict(saved.tensors))
+        training.learner.load_state_dict(learner)
+        if training.sentinel is not None and saved.facts.get("sentinel"):
+            training.sentinel.restore(saved.facts["sentinel"])
     settle(training)

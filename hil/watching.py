@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,8 @@ from hil.device import Device, Port
 from hil.errors import ConfigError
 from hil.naming import construct
 from hil.run.recovery import Told
-from sim_devices.twin import Periodic, Twin
+from hil.unknowns import Periodic
+from sim_devices.twin import Twin
 
 if TYPE_CHECKING:
     from calibration.sentinel import DriftSentinel
@@ -53,8 +55,9 @@ def _period(experiment: Experiment, port: Port, twin: Twin | None) -> float | No
 
 
 def sentinel(
-    experiment: Experiment, device: Device, inner: Steered, told: Told, on: torch.device
+    experiment: Experiment, device: Device, inner: Steered, told: Told, on: torch.device, attend: Callable[[], None]
 ) -> DriftSentinel:  # fmt: skip
+    """Watches over `inner`, driven through `device`. attend: see hil.device.Attentive."""
     from calibration.sentinel import DriftSentinel  # with what it takes of scipy: a second and a half
     from calibration.watch import Watch
 
@@ -63,4 +66,4 @@ def sentinel(
     policy = tuple(table.policy) if isinstance(table.policy, list) else (table.policy,)
     settings = {"every": table.every, "policy": policy, "warn": table.warn, "act": table.act}
     watch: Watch = construct(Watch, settings, table.place)
-    return DriftSentinel(device, inner, watch, told, on)
+    return DriftSentinel(device, inner, watch, told, on, attend=attend)

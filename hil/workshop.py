@@ -10,7 +10,6 @@ import dataclasses
 import json
 import math
 import os
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,11 +19,14 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from hil import toml
 from hil.architecture import synapses
 from hil.config import BenchFile, DeviceTable, Experiment, checked, dump, experiment_of
 from hil.data import Dataset
 from hil.errors import ConfigError
 from hil.experiment import Built, built, dataset, elsewhere, optimiser
+from hil.files import loads
+from hil.foreign import foreign
 from hil.learners.adfa import ADFA, read_feedback
 from hil.naming import UNTOUCHED
 from hil.run.meter import Allow, freely
@@ -61,9 +63,9 @@ class Workshop:
     @classmethod
     def of(cls, text: str) -> Workshop:
         """The inverse of `text`."""
-        table = json.loads(text)
-        file, path, near = tomllib.loads(table["search"]), Path(table["file"]), Path(table["near"])
-        return cls(checked(SearchFile, file, str(path)), experiment_of(tomllib.loads(table["experiment"]), path, near))
+        table = loads(text, "a search")
+        file, path, near = toml.loads(table["search"]), Path(table["file"]), Path(table["near"])
+        return cls(checked(SearchFile, file, str(path)), experiment_of(toml.loads(table["experiment"]), path, near))
 
     def text(self) -> str:
         """Everything, for a worker that trains on the twin."""
@@ -192,7 +194,7 @@ class Workshop:
         """Who trains candidates on the twin: a cluster, processes of this machine, or this process."""
         workers = self.file.evaluate.workers or os.cpu_count() or 1
         if cluster is not None:
-            return Cluster(work, self.text(), cluster, self.file.slurm, stop)
+            return Cluster(work, self.text(), cluster, self.file.slurm, stop, self.file.evaluate.join_s)
         if workers > 1 and self.file.evaluate.device == "cpu":
             return Pool(work, self.text(), workers, stop)
         return Here(self.trainer(stop=stop))
@@ -225,7 +227,8 @@ def completed(file: SearchFile, experiment: Experiment) -> Experiment:
 
 def work(text: str, jobs: str) -> str:
     """What a worker does: jobs as JSON -> outcomes as JSON."""
-    return said(_trainer(text).train(read_jobs(jobs)))
+    with foreign("a candidate", outputs="none; the node is a twin"):  # what another process raises must be known here
+        return said(_trainer(text).train(read_jobs(jobs)))
 
 
 @lru_cache(maxsize=2)

@@ -1,45 +1,22 @@
 """A virtual bench: simulated instruments wired to the twin of a node, served over real transports.
 
-    build(description)   in this process         -> RunningBench
-    spawn(description)   in a process of its own -> ServedBench
-
-    python -m sim_devices.bench      stdin:  the description, one line of JSON; then it stays open: its end means that the
-                                             parent is gone, and `linger_s` later the bench ends
-                                     stdout: one line {"resources": {box: VISA resource}, "sockets": ..., "control": ...}
-                                             or {"error": {...}}, the refusal as it was raised
-
-A bench in its own process is to a trainer what a table full of boxes is: it goes on when the trainer dies, keeps its outputs as
-they were, and answers nobody's Ctrl-C.
+build(description)   in this process         -> RunningBench
+spawn(description)   in a process of its own -> ServedBench, {"resources": {box: VISA resource}, "sockets": {...}}
 """
 
 from __future__ import annotations
 
-import json
-import os
-import queue
-import subprocess
-import sys
-import tempfile
-import threading
-import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
-from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from contextlib import ExitStack
 
-from hil.errors import HilError, OpenFailed, Refused
-from sim_devices.control import ControlClient, ControlServer, refusal, refused
-from sim_devices.own_process import ONE_THREAD, STOP_TIMEOUT_S, end, reasons_to_end, serve_until_told
+from sim_devices.control import ControlServer
+from sim_devices.own_process import START_TIMEOUT_S, Running, Served, serve
 from sim_devices.transports.hislip import HislipServer
 from sim_devices.transports.socket import SocketServer
 from sim_devices.virtual_bench import Assembly, VirtualBench, assemble
 
-START_TIMEOUT_S = 60.0
-STDERR_LINES = 20
 
-
-class RunningBench:
+class RunningBench(Running):
     """A bench that is served from this process. Made by `build`.
 
     resources: box name -> VISA resource string, HiSLIP unless the bench has raw sockets alone. sockets: the raw ones.
@@ -71,15 +48,8 @@ class RunningBench:
         opened.callback(self.faults.heal)  # first of all: who waits because of a fault goes on, and can end
         self.control.start()
 
-    def close(self) -> None:
-        """End every server. May be called twice."""
-        self._servers.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+    def addresses(self) -> Mapping[str, object]:
+        return {"resources": self.resources, "sockets": self.sockets}
 
 
 def build(description: VirtualBench) -> RunningBench:
@@ -91,45 +61,13 @@ def build(description: VirtualBench) -> RunningBench:
     return RunningBench(assemble(description), description)
 
 
-class ServedBench:
-    """A bench in a process of its own. Made by `spawn`; use it with `with`, or call `stop`.
+class ServedBench(Served):
+    """A bench in a process of its own. Made by `spawn`. resources, sockets: as in RunningBench."""
 
-    resources, sockets: as in RunningBench. control: the control port. pid: of the process.
-    """
-
-    def __init__(self, process: subprocess.Popen[str], stderr: IO[str], ready: Mapping[str, object]) -> None:
-        self._process, self._stderr = process, stderr
-        self.resources, self.sockets = _texts(ready["resources"]), _texts(ready["sockets"])
-        host, port = _texts(ready["control"]).values()
-        self.control = ControlClient(host, int(port))
-        self.pid = process.pid
-
-    @property
-    def running(self) -> bool:
-        return self._process.poll() is None
-
-    def complaints(self) -> str:
-        """The last lines that the process wrote to its stderr."""
-        return _tail(self._stderr)
-
-    def stop(self) -> None:
-        """End the process, politely at first. May be called twice."""
-        with suppress(HilError):  # it may be gone already
-            self.control.stop()
-        self.control.close()
-        end(self._process)
-        self._stderr.close()
-
-    def kill(self) -> None:
-        """End the process at once, as a power cut would: SIGKILL."""
-        self._process.kill()
-        self._process.wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
+    def __init__(self, description: VirtualBench, start_timeout_s: float) -> None:
+        super().__init__("sim_devices.bench", "virtual bench", description.to_json(), start_timeout_s)
+        self.resources: dict[str, str] = self.ready["resources"]
+        self.sockets: dict[str, str] = self.ready["sockets"]
 
 
 def spawn(description: VirtualBench, start_timeout_s: float = START_TIMEOUT_S) -> ServedBench:
@@ -139,98 +77,13 @@ def spawn(description: VirtualBench, start_timeout_s: float = START_TIMEOUT_S) -
         ConfigError, ...: what `build` refuses, as if it had been called here.
         OpenFailed: the process ended, or was not ready in time; `got` holds its last words.
     """
-    paths = [str(Path(entry or os.curdir).resolve()) for entry in sys.path]
-    stderr = tempfile.TemporaryFile("w+", prefix="virtual-bench-", suffix=".stderr")  # noqa: SIM115, closed by stop()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sim_devices.bench"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-        env={**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(paths)},
-        start_new_session=True,  # Ctrl-C on the terminal is for the trainer, which then makes the outputs safe
-    )
-    try:
-        return ServedBench(process, stderr, _await_ready(process, description.to_json(), stderr, start_timeout_s))
-    except BaseException:
-        process.kill()
-        end(process)
-        stderr.close()
-        raise
+    return ServedBench(description, start_timeout_s)
 
 
-def _await_ready(process: subprocess.Popen[str], description: str, stderr: IO[str], timeout_s: float) -> Mapping[str, object]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=lambda out: lines.put(out.readline()), args=(process.stdout,), daemon=True).start()
-    with suppress(BrokenPipeError):  # it ended already; its last words say why
-        process.stdin.write(description + "\n")
-        process.stdin.flush()
-    try:
-        line = lines.get(timeout=timeout_s)
-    except queue.Empty:
-        raise _not_started(f"nothing after {timeout_s:g} s", stderr) from None
-    if not line.endswith("\n"):
-        process.wait(STOP_TIMEOUT_S)
-        raise _not_started(f"exit status {process.returncode}", stderr)
-    ready: Mapping[str, object] = json.loads(line)
-    if "error" in ready:
-        raise refused(ready["error"], "virtual bench")
-    return ready
-
-
-def _not_started(what: str, stderr: IO[str]) -> OpenFailed:
-    words = _tail(stderr)
-    return OpenFailed(
-        "the process of the virtual bench did not start",
-        where="virtual bench",
-        got=f"{what}; its last words:\n{words}" if words else what,
-        outputs="none; nothing was opened",
-    )
-
-
-def _tail(stderr: IO[str]) -> str:
-    stderr.seek(0)
-    return "".join(stderr.readlines()[-STDERR_LINES:]).rstrip()
-
-
-def _texts(value: object) -> dict[str, str]:
-    if isinstance(value, list):
-        value = dict(enumerate(value))
-    if not isinstance(value, Mapping):
-        raise OpenFailed("not what a virtual bench says first", where="virtual bench", got=str(value)[:80])
-    return {str(name): str(text) for name, text in value.items()}
-
-
-# -- The process of a served bench ------------------------------------------------------------------------------------
-
-
-def main() -> int:
-    """Serve until told to end. Exit status: 0 ended as asked, 2 refused."""
-    reasons = reasons_to_end()
-    try:
-        description = VirtualBench.from_json(sys.stdin.readline())
-        bench = build(description)
-    except Refused as error:
-        print(json.dumps({"error": refusal(error)}), flush=True)
-        return 2
-    with bench:
-        ready = {"resources": bench.resources, "sockets": bench.sockets, "control": bench.control.address}
-        print(json.dumps(ready), flush=True)
-        serve_until_told(reasons, bench.control.stopped, description.linger_s, lambda event: _note(bench, event))
-    return 0
-
-
-def _note(bench: RunningBench, event: str) -> None:
-    """A line in the bench's own log: in which state were the outputs?"""
-    bench.log.note(
-        {"time_s": time.time(), "event": event, "outputs": bench.control.outputs(), "extremes": bench.control.extremes()}
-    )
+def _made(text: str) -> tuple[RunningBench, float]:
+    description = VirtualBench.from_json(text)
+    return build(description), description.linger_s
 
 
 if __name__ == "__main__":
-    status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # all is closed; taking torch apart would cost the trainer most of a second
+    serve(_made)

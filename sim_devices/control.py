@@ -16,6 +16,7 @@ A line of JSON each way, newline-delimited, over TCP on the loopback interface:
     outputs                    for each box: its output channels, on or off, and their level in V
     extremes                   for each box and output: the lowest and the highest V that ever reached its connector
     reboot       box           power off and on
+    press        box command   what `command` does, done by a hand at the front panel; its answer. Refused where it is locked
     fault        box kind ...  schedule a fault, see sim_devices/instruments/faults.py; its id
     faults                     {"faults": what is scheduled and how often it was injected, "log": every injection}
     heal         fault         take back the fault of this id, or all without it; how many
@@ -32,7 +33,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from hil.errors import ConfigError, ContractError, Desync, Disconnected, HilError, LinkTimeout, OpenFailed, Refused
 from sim_devices.instruments.faults import FaultSchedule
@@ -82,6 +83,14 @@ class Controlled(Protocol):
     def outputs(self) -> dict[str, object]: ...
 
 
+@runtime_checkable
+class Touchable(Protocol):
+    """A simulated instrument with a front panel."""
+
+    def press(self, command: str) -> str:
+        """Raises: ContractError: it is locked. ConfigError: the box does not do that."""
+
+
 class ControlServer:
     """Args: plant: physics and wires. boxes: the simulated instruments by their name on the bench. faults: of them."""
 
@@ -106,6 +115,7 @@ class ControlServer:
             "outputs": lambda asked: self.outputs(),
             "extremes": lambda asked: self.extremes(),
             "reboot": lambda asked: self._box(_text(asked, "box")).reboot(),
+            "press": lambda asked: self._press(_text(asked, "box"), _text(asked, "command")),
             "fault": lambda asked: self._faults.add({k: v for k, v in asked.items() if k not in ("id", "do")}),
             "faults": lambda asked: {"faults": self._faults.faults(), "log": self._faults.log()},
             "heal": lambda asked: self._faults.heal(_text(asked, "fault") if "fault" in asked else None),
@@ -161,6 +171,12 @@ class ControlServer:
         found = self._plant.extremes()
         return {name: found.get(box.name, {}) for name, box in self._boxes.items()}
 
+    def _press(self, name: str, command: str) -> str:
+        box: object = self._box(name)
+        if not isinstance(box, Touchable):
+            raise ConfigError("this box has no front panel", where="control port", got=f'"{name}"')
+        return box.press(command)
+
     def _box(self, name: str) -> Controlled:
         if name not in self._boxes:
             raise ConfigError("no such box", where="control port", got=f'"{name}"', allowed=", ".join(sorted(self._boxes)))
@@ -213,6 +229,16 @@ class ControlClient:
         self._number = 0
         self._open = True
 
+    @property
+    def timeout_s(self) -> float:
+        """Longest silence while an answer is waited for, s."""
+        return self._timeout_s
+
+    @timeout_s.setter
+    def timeout_s(self, seconds: float) -> None:
+        self._timeout_s = seconds
+        self._socket.settimeout(seconds)
+
     def paths(self) -> list[str]:
         """All that `get` and `set` know."""
         return [str(path) for path in self._sensible(_list, {"do": "paths"})]
@@ -248,6 +274,14 @@ class ControlClient:
     def reboot(self, box: str) -> None:
         """Power the box off and on."""
         self._ask({"do": "reboot", "box": box})
+
+    def press(self, box: str, command: str) -> str:
+        """Do by hand, at the front panel, what `command` does; its answer.
+
+        Raises:
+            ContractError: the panel is locked. ConfigError: the box does not do that.
+        """
+        return str(self._ask({"do": "press", "box": box, "command": command}))
 
     def fault(self, box: str, kind: str, **settings: object) -> str:
         """Schedule a fault, its settings as in `sim_devices.instruments.faults.Fault`; its id."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -124,12 +124,6 @@ class LifArray(nn.Module):
         share = 1 - CUT * self.neuron.threshold_mismatch
         low = max(0.0, self.neuron.v_rest / share) + 1e-3 * (self.neuron.v_th - self.neuron.v_rest)
         return Port("thresholds", min(low, self.neuron.v_th), max(self.neuron.limit, self.neuron.v_th), "1", self.size)
-
-    def nominal(self) -> LifArray:
-        """The array as designed: no mismatch, no noise."""
-        return LifArray(
-            self.size, replace(self.neuron, threshold_mismatch=0.0, leak_mismatch=0.0, noise=0.0), couples=self.couples
-        )
 
     def rest(self, batch: int, rng: torch.Generator) -> State:
         """Membranes at 0, no spike yet, nobody silenced."""

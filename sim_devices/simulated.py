@@ -6,6 +6,8 @@ Noise of call k comes from the generator (seed, k, "noise"), so a saved and rest
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,16 +21,20 @@ from sim_devices.twin import State, Twin, follow
 class Simulated:
     """Args: twin: the physics. seed: of its noise and drift."""
 
+    counted: ClassVar[str] = "calls"  # by what the generators of the noise are keyed; its name in a snapshot
+
     def __init__(self, twin: Twin, seed: int = 0) -> None:
         self._twin, self._seed = twin, seed
-        self._calls = 0
+        self._count = 0
         self._params: Tensor | None = None
         self._state: State | None = None
         self._place: torch.device | None = None  # where all of it is; None: not known
 
     @property
     def spec(self) -> Spec:
-        return self._twin.spec
+        """The twin's, and a twin answers, whatever it says of itself."""
+        spec = self._twin.spec
+        return spec if spec.provenance == "twin" else replace(spec, provenance="twin")
 
     @property
     def twin(self) -> Twin:
@@ -51,11 +57,11 @@ class Simulated:
         if x.device != self._place:
             self._state, self._params = follow(self._twin, self._state, self._params, x.device)
             self._place = x.device
-        rng = generator(self._seed, self._calls, "noise", x.device)
+        rng = generator(self._seed, self._count, "noise", x.device)
         if self._state is None:
-            self._state = self._twin.rest(x.shape[-2], generator(self._seed, self._calls, "rest", x.device))
+            self._state = self._twin.rest(x.shape[-2], generator(self._seed, self._count, "rest", x.device))
         answer, self._state = self._twin.respond(self._state, self._params, x, rng)
-        self._calls += 1
+        self._count += 1
         return answer
 
     def close(self) -> None:
@@ -63,13 +69,13 @@ class Simulated:
 
     def snapshot(self) -> Mapping[str, object]:
         state = None if self._state is None else [{"dtype": str(t.dtype), "values": t.tolist()} for t in self._state]
-        return {"calls": self._calls, "state": state, "params": None if self._params is None else self._params.tolist()}
+        return {self.counted: self._count, "state": state, "params": None if self._params is None else self._params.tolist()}
 
     def restore(self, state: Mapping[str, object]) -> None:
-        calls, saved, params = state["calls"], state["state"], state["params"]
-        if not isinstance(calls, int) or not (saved is None or isinstance(saved, list)):
+        count, saved, params = state[self.counted], state["state"], state["params"]
+        if not isinstance(count, int) or not (saved is None or isinstance(saved, list)):
             raise ContractError("not a snapshot of a simulated device", where=self.spec.inputs.name, got=str(state)[:80])
-        self._calls = calls
+        self._count = count
         self._state = None if saved is None else tuple(torch.tensor(t["values"], dtype=DTYPES[t["dtype"]]) for t in saved)
         self._params, self._place = None if params is None else torch.tensor(params), None
 

@@ -9,7 +9,6 @@ T calls over one step give the same bits, also after a resume.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -17,40 +16,26 @@ import torch
 from torch import Tensor
 
 from hil.chance import generator, key
-from hil.device import Spec
+from hil.device import ArraySpec
 from hil.errors import ContractError
 from sim_devices.lif_array import LifArray, Neuron
-from sim_devices.simulated import DTYPES
+from sim_devices.simulated import Simulated
 from sim_devices.twin import State, follow
 
 
-class SpikingArray:
-    """Args: twin: the neurons. seed: of the membrane noise."""
+class SpikingArray(Simulated):
+    """Args: twin: the neurons. seed: of the membrane noise. What is programmed are thresholds (size,); mismatch is on top."""
+
+    counted = "steps"
+    _twin: LifArray
 
     def __init__(self, twin: LifArray, seed: int = 0) -> None:
-        self._twin, self._seed = twin, seed
-        self._steps = 0
-        self._params: Tensor | None = None
-        self._state: State | None = None
+        super().__init__(twin, seed)
         self._membranes: Tensor | None = None
-        self._place: torch.device | None = None  # where all of it is; None: not known
-
-    @property
-    def spec(self) -> Spec:
-        return self._twin.spec
 
     @property
     def twin(self) -> LifArray:
         return self._twin
-
-    def program(self, params: Tensor) -> None:
-        """Thresholds (size,), as designed; mismatch is on top."""
-        port = self.spec.params
-        assert port is not None  # a spiking array always has thresholds
-        self._params, self._place = port.check(params).detach().clone(), None
-
-    def reset(self) -> None:
-        self._state = None
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -71,8 +56,8 @@ class SpikingArray:
         if state is None:
             state = self._twin.rest(x.shape[1], torch.Generator(x.device))
         self._membranes = None  # given back before as much is taken again
-        spikes, self._membranes, self._state = run_keyed(self._twin, state, self._params, x, self._seed, self._steps)
-        self._steps += len(x)
+        spikes, self._membranes, self._state = run_keyed(self._twin, state, self._params, x, self._seed, self._count)
+        self._count += len(x)
         return spikes
 
     def monitor(self) -> Tensor:
@@ -84,21 +69,6 @@ class SpikingArray:
         if self._membranes is None:
             raise ContractError("no membranes yet", where="spiking array", got="monitor()", allowed="after forward()")
         return self._membranes
-
-    def close(self) -> None:
-        """Nothing to make safe."""
-
-    def snapshot(self) -> Mapping[str, object]:
-        state = None if self._state is None else [{"dtype": str(t.dtype), "values": t.tolist()} for t in self._state]
-        return {"steps": self._steps, "state": state, "params": None if self._params is None else self._params.tolist()}
-
-    def restore(self, state: Mapping[str, object]) -> None:
-        steps, saved, params = state["steps"], state["state"], state["params"]
-        if not isinstance(steps, int) or not (saved is None or isinstance(saved, list)):
-            raise ContractError("not a snapshot of a spiking array", where="spiking array", got=str(state)[:80])
-        self._steps = steps
-        self._state = None if saved is None else tuple(torch.tensor(t["values"], dtype=DTYPES[t["dtype"]]) for t in saved)
-        self._params, self._place = None if params is None else torch.tensor(params), None
 
 
 def run_keyed(
@@ -123,27 +93,13 @@ class TwinChip:
         self.neuron, self.seed = settings or Neuron(), seed
         self._cut = 0
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> SpikingArray:
-        """The next array. v_th, v_rest, leak: other than the chip's design.
+    def array(self, spec: ArraySpec) -> SpikingArray:
+        """The next array.
 
         Raises:
             ConfigError: settings that make no neuron.
         """
-        neuron = replace(
-            self.neuron,
-            v_th=self.neuron.v_th if v_th is None else v_th,
-            v_rest=self.neuron.v_rest if v_rest is None else v_rest,
-            leak=self.neuron.leak if leak is None else leak,
-        )
-        return self.cut(size, neuron, couples)
+        return self.cut(spec.size, replace(self.neuron, **spec.design), spec.couples)
 
     def cut(self, size: int, neuron: Neuron, couples: bool = False) -> SpikingArray:
         """The next array, of a design of its own."""

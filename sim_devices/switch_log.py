@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hil.errors import ConfigError
+from hil.files import append
+
 LENGTH = 10_000
 
 
@@ -26,12 +29,24 @@ class Switched:
 
 
 class SwitchLog:
-    """Args: path: a file that every line is appended to; None keeps them in memory alone."""
+    """Args: path: a file that every line is appended to; None keeps them in memory alone.
+
+    Raises:
+        ConfigError: it cannot be written, or is no regular file.
+    """
 
     def __init__(self, path: str | None = None) -> None:
         self._path = None if path is None else Path(path)
         self._entries: deque[Switched] = deque(maxlen=LENGTH)
         self._lock = threading.Lock()
+        if self._path is not None:
+            try:
+                append(self._path, b"")
+            except OSError as error:
+                raise ConfigError(
+                    "the log of the bench cannot be written", where=str(path), got=error.strerror or str(error),
+                    allowed="a regular file in a writable folder", outputs="untouched; nothing was opened",
+                ) from error  # fmt: skip
 
     @property
     def entries(self) -> tuple[Switched, ...]:
@@ -45,5 +60,5 @@ class SwitchLog:
     def note(self, line: Mapping[str, object]) -> None:
         """A line for the file alone. It is with the system, process or no process, when this returns."""
         if self._path is not None:
-            with self._lock, self._path.open("a") as log:
-                log.write(json.dumps(dict(line)) + "\n")
+            with self._lock:
+                append(self._path, (json.dumps(dict(line)) + "\n").encode())

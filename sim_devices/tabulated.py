@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from hil.device import Port, Spec
 from hil.errors import ConfigError
+from hil.units import quantity
 from sim_devices.twin import State
 
 
@@ -44,11 +45,17 @@ class Tabulated(nn.Module):
         reading_unit: str = "V",
     ) -> None:
         super().__init__()
-        x, y = (torch.tensor([float(v) for v in values], dtype=torch.float64) for values in (drive, reading))
-        if len(x) < 3 or len(x) != len(y) or not bool((x.diff() > 0).all()) or not bool(torch.isfinite(y).all()):
+        try:
+            x = torch.tensor([quantity(v, drive_unit, "drive") for v in drive], dtype=torch.float64)
+            y = torch.tensor([quantity(v, reading_unit, "reading") for v in reading], dtype=torch.float64)
+        except ConfigError as error:
+            raise ConfigError(
+                "not a curve", where="Tabulated", got=f"{error.where} {error.got}", allowed=error.allowed, todo=error.todo
+            ) from error
+        if len(x) < 3 or len(x) != len(y) or not bool((x.diff() > 0).all()):
             raise ConfigError(
                 "not a curve", where="Tabulated", got=f"{len(x)} drives, {len(y)} readings",
-                allowed="three points or more, as many readings as drives, drives rising, all finite",
+                allowed="three points or more, as many readings as drives, drives rising",
             )  # fmt: skip
         if not 0 <= noise < float("inf"):
             raise ConfigError("noise makes no sense", where="Tabulated", got=f"{noise}", allowed="0 or more")

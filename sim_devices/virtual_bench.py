@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from hil.errors import ConfigError
+from hil.files import loads
 from sim_devices.control import Adjustable
 from sim_devices.instruments.box import Box
 from sim_devices.instruments.faults import FaultSchedule, Place
@@ -114,7 +115,7 @@ class VirtualBench:
     def from_json(line: str) -> VirtualBench:
         """Raises: ConfigError: not the JSON of a bench."""
         try:
-            values: dict[str, Any] = json.loads(line)
+            values: dict[str, Any] = loads(line, "virtual bench", ConfigError)
             boxes = tuple(VirtualBox(**box) for box in values.pop("boxes"))
             wires = tuple(VirtualWire(**{**wire, "node": Part(**wire["node"])}) for wire in values.pop("wires", ()))
             faults = tuple(dict(fault) for fault in values.pop("faults", ()))

@@ -18,7 +18,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import partial
 from typing import Any, Protocol
 
@@ -28,7 +27,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hil.chance import generator
-from hil.errors import ConfigError, ContractError
+from hil.errors import ConfigError, ContractError, nearest
+from hil.units import Unbounded
 from sim_devices.instruments.drive import Drive
 from sim_devices.instruments.faults import Fault, Faults, Moment, Strike
 from sim_devices.instruments.keysight_33600 import Keysight33600
@@ -59,10 +59,10 @@ SEARCHED = 1 << 24  # points in which a crossing is looked for
 @dataclass(frozen=True, slots=True)
 class Cable:
     """delay_s: from the generator's connector to the scope's, node included; less than a sample is fine. load_ohm: what the
-    generator really sees (the modulator's input), math.inf for open."""
+    generator really sees (the modulator's input), infinite for open."""
 
     delay_s: float = 0.0
-    load_ohm: float = 50.0
+    load_ohm: Unbounded = 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,13 +407,13 @@ class Plant:
     def _parsed(self, path: str) -> tuple[str, str, int]:
         """(node | cable | scope | state, name, index of the wire)"""
         if path not in self.paths():
-            near = get_close_matches(path, self.paths(), 1)
+            hint = nearest(path, self.paths())
             raise ConfigError(
                 "the plant has no such parameter",
                 where="wiring",
                 got=path,
                 allowed=", ".join(self.paths()),
-                todo=f"did you mean {near[0]}" if near else "",
+                todo=f"did you mean {hint}" if hint else "",
             )
         head, name = path.split(".", 1)
         what = head.rstrip("0123456789")

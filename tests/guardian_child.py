@@ -19,13 +19,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from drivers import frame_protocol as wire
 from drivers.frame_session import FrameSession
 from drivers.link import Trust
 from drivers.safe import OFF, SafeState, Step, board
 from drivers.scpi import Expect, Scpi
 from drivers.serial_link import SerialLink
 from drivers.visa_link import VisaLink
+from hil import frame_protocol as wire
 from hil.errors import HilError, UnsafeOutputs
 from hil.guardian.guard import Guard, guarded
 

@@ -8,21 +8,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from calibration.calibration import Calibrated, Calibration
+from calibration.steering import steered
 from hil.conformance import check_device, check_learner, check_twin
 from hil.device import Device
 from hil.feedback import Constant, Feedback, Sine
 from hil.learner import Learner
 from hil.learners.adfa import ADFA, ADFASettings
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
-from hil.learners.backprop import Backprop, BackpropSettings
+from hil.learners.backprop import Backprop
 from hil.learners.bptt import BPTT
 from hil.learners.dfa import DFA, DFASettings
 from hil.learners.ffgaf import FFGAF, FFGAFSettings
 from hil.learners.forward_forward import ForwardForward, ForwardForwardSettings
-from hil.learners.last_layer import LastLayer, LastLayerSettings
+from hil.learners.last_layer import LastLayer
+from hil.learners.one_pass import LossSettings
 from hil.learners.ottt import OTTT
-from hil.learners.pat import PAT, PATSettings
+from hil.learners.pat import PAT
 from hil.learners.phyll import PhyLL, PhyLLSettings
 from hil.learners.rate_learner import OnlineSettings, RateSettings
 from hil.learners.saf import SAFE, SAFF
@@ -30,15 +31,13 @@ from hil.learners.spide import SPIDE, SPIDESettings
 from hil.learners.spike_representation import SpikeRepresentation
 from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Network
-from hil.wrappers import Averaged, Guarded
+from hil.run.meter import metered
 from sim_devices.lif_array import LifArray, Neuron
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.mzi_mesh import MZIMesh
 from sim_devices.scattering import Scattering
 from sim_devices.simulated import Simulated
 from sim_devices.spiking_array import SpikingArray
-
-VOLTS = Calibration(2.0, 0.5, 0.1, 0.25, 0.0, "V", "V", "twin", "2026-11-22T01:45:12+00:00")
 
 
 def drifting() -> MachZehnder:
@@ -48,14 +47,13 @@ def drifting() -> MachZehnder:
 DEVICES: dict[str, Callable[[], Device]] = {
     "simulated mach-zehnder": lambda: Simulated(MachZehnder(), seed=1),
     "simulated mach-zehnder that drifts": lambda: Simulated(drifting(), seed=1),
-    "guarded": lambda: Guarded(Simulated(MachZehnder(), seed=1), -2.0, 3.0, max_step=5.0),
-    "averaged": lambda: Averaged(Simulated(MachZehnder(), seed=1), 3),
-    "calibrated": lambda: Calibrated(Simulated(MachZehnder(), seed=1), VOLTS),
+    "metered": lambda: metered(Simulated(MachZehnder(), seed=1)),
+    "steered": lambda: steered(Simulated(MachZehnder(), seed=1), margin=0.5),
     "spiking array": lambda: SpikingArray(LifArray(4, NEURON), seed=1),
     "spiking array of couples": lambda: SpikingArray(LifArray(4, couples=True), seed=1),
     "simulated mesh": lambda: Simulated(MZIMesh(modes=3), seed=1),
     "simulated modulator and camera": lambda: Simulated(Scattering(macropixels=9, pixels=16), seed=1),
-    "all at once": lambda: Guarded(Averaged(Calibrated(Simulated(drifting(), seed=1), VOLTS), 2), -1.0, 1.0),
+    "all at once": lambda: metered(steered(Simulated(drifting(), seed=1), period=2.0)),
 }
 TWINS: dict[str, tuple[Callable[[], MachZehnder], bool]] = {
     "mach-zehnder": (MachZehnder, True),
@@ -88,12 +86,12 @@ LEARNERS: dict[str, Make] = {
     "adfa mse, sparse": lambda net, n, rng, model: ADFA(Feedback(Sine(phase=1.2), sparsity=0.2), (12, 12), n, rng, "mse"),
     "adfa, no derivative at all": lambda net, n, rng, model: ADFA(Feedback(Constant(), "sign"), (12, 12), n, rng),
     "dfa": lambda net, n, rng, model: DFA.build(net, DFASettings(), n, rng, model),
-    "backprop": lambda net, n, rng, model: Backprop.build(net, BackpropSettings(), n, rng, model),
-    "pat": lambda net, n, rng, model: PAT.build(net, PATSettings(), n, rng, model),
-    "pat mse": lambda net, n, rng, model: PAT.build(net, PATSettings("mse"), n, rng, model),
+    "backprop": lambda net, n, rng, model: Backprop.build(net, LossSettings(), n, rng, model),
+    "pat": lambda net, n, rng, model: PAT.build(net, LossSettings(), n, rng, model),
+    "pat mse": lambda net, n, rng, model: PAT.build(net, LossSettings("mse"), n, rng, model),
     "spsa": lambda net, n, rng, model: SPSA.build(net, SPSASettings(directions=16), n, rng, model),
     "weight perturbation": lambda net, n, rng, model: SPSA.build(net, SPSASettings("normal", directions=16), n, rng, model),
-    "last layer": lambda net, n, rng, model: LastLayer.build(net, LastLayerSettings(), n, rng, model),
+    "last layer": lambda net, n, rng, model: LastLayer.build(net, LossSettings(), n, rng, model),
     "forward-forward": lambda net, n, rng, model: ForwardForward.build(net, ForwardForwardSettings(amplitude=3), n, rng, model),
     "forward-forward, signed drive, peers": lambda net, n, rng, model: ForwardForward.build(net, SIGNED, n, rng, model),
     "phyll": lambda net, n, rng, model: PhyLL.build(net, PhyLLSettings(), n, rng, model),

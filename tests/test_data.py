@@ -188,6 +188,57 @@ def test_a_folder_may_hold_plain_or_gzipped_files(tmp_path: Path, zipped: bool, 
     assert {name: content.data for name, content in found.items()} == files
 
 
+SPELLINGS = (
+    "{part}-{what}-idx{rank}-ubyte", "{part}-{what}.idx{rank}-ubyte", "{part}_{what}_idx{rank}_ubyte",
+    "{part}-{what}.idx{rank}", "{part}-{what}-ubyte", "{part}-{what}.ubyte", "{part}-{what}.bin", "{part}-{what}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("inside", ["", "MNIST/raw", "mnist/raw", "raw", "Mnist"])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_files_go_by_all_their_usual_names(tmp_path: Path, spelling: str, inside: str, zipped: bool) -> None:
+    files, given = small_files(), {}
+    for name, held in files.items():
+        part, what, idx_rank, _ = name.split("-")
+        given[spelling.format(part=part, what=what, rank=idx_rank[-1])] = held
+    put(tmp_path / inside, given, zipped)
+    found = data_files.contents_of(small_card(files), tmp_path)
+    assert {name: content.data for name, content in found.items()} == files
+
+
+def test_each_of_two_sets_is_found_in_its_folder_of_torchvision(tmp_path: Path) -> None:
+    mnist = small_files()
+    fashion = {name: held[:-1] + bytes([held[-1] ^ 1]) for name, held in mnist.items()}
+    for folder, files in (("MNIST", mnist), ("FashionMNIST", fashion)):
+        put(tmp_path / folder / "raw", files, zipped=False)
+        put(tmp_path / folder / "raw", files, zipped=True)
+    for name, files in (("mnist", mnist), ("fashion-mnist", fashion)):
+        found = data_files.contents_of(small_card(files, name=name), tmp_path)
+        assert {name: content.data for name, content in found.items()} == files
+
+
+def test_files_may_each_have_a_folder_of_their_own(tmp_path: Path) -> None:
+    files = small_files()
+    for name, held in files.items():
+        put(tmp_path / name, {name: held}, zipped=False)
+    assert {name: content.data for name, content in data_files.contents_of(small_card(files), tmp_path).items()} == files
+
+
+@pytest.mark.parametrize(
+    "there", ["cifar-10-batches-py/data_batch_1", "cifar-10-python.tar.gz", "cifar10/cifar-10-python.tar.gz"]
+)
+def test_the_pickles_of_cifar_are_never_opened(tmp_path: Path, there: str) -> None:
+    (tmp_path / there).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / there).write_bytes(b"cos\nsystem\n(S'touch here'\ntR.")
+    with pytest.raises(DataError, match="pickles") as caught:
+        data.load("cifar10", tmp_path)
+    assert CIFAR_ARCHIVE in caught.value.allowed
+    card, packed = cifar_archive(tmp_path)
+    (tmp_path / CIFAR_ARCHIVE).write_bytes(packed)  # beside them it is read
+    assert len(data_files.contents_of(card, tmp_path)) == len(card.sums)
+
+
 def test_missing_files_are_named_and_nothing_is_downloaded_into_a_given_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="4 of 4 files") as caught:
         data.load("mnist", tmp_path)

@@ -82,4 +82,4 @@ def test_a_graph_does_not_pass_a_device() -> None:
 
 
 def test_a_device_is_real_unless_it_says_otherwise() -> None:
-    assert Spec(PORT, PORT).provenance == "real"
+    assert Spec(PORT, PORT).provenance == "unknown"

@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -28,9 +30,22 @@ from drivers.scpi import Expect
 from drivers.serial_link import ports
 from hil.bench import open_bench
 from hil.build.shapes.waveform import WaveformBench, description
+from hil.cli import story
 from hil.config import bench_of, read_bench
-from hil.errors import ConfigError, LinkTimeout, OpenFailed, RunError, UnsafeOutputs, WrongInstrument
+from hil.errors import (
+    ConfigError,
+    Disconnected,
+    LinkTimeout,
+    OpenFailed,
+    RunError,
+    Stopped,
+    UnsafeOutputs,
+    WrongInstrument,
+)
+from hil.guardian import record
+from hil.guardian.__main__ import KEPT
 from hil.guardian.guard import guarded
+from hil.guardian.process import Trainer
 from hil.guardian.record import left_by, outputs_of
 from sim_devices.bench import RunningBench, ServedBench, build, spawn
 from sim_devices.spiking_bench import RunningBoard, VirtualBoard, board_server
@@ -67,12 +82,12 @@ def line() -> Iterator[RunningBoard]:
 class Child:
     """A program under a guardian."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], stderr: int = subprocess.PIPE) -> None:
         self.process = subprocess.Popen(
             [sys.executable, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             env={**os.environ, "PYTHONPATH": PATHS},
         )
@@ -100,9 +115,9 @@ class Child:
 def start(tmp_path: Path) -> Iterator[Callable[..., Child]]:
     started: list[Child] = []
 
-    def light(resource: str, then: str, wire: str = "visa", **more: Any) -> Child:
+    def light(resource: str, then: str, wire: str = "visa", stderr: int = subprocess.PIPE, **more: Any) -> Child:
         told = {"resource": resource, "run": str(tmp_path / "run"), "wire": wire, "then": then, **more}
-        started.append(Child([str(HERE / "guardian_child.py"), json.dumps(told)]))
+        started.append(Child([str(HERE / "guardian_child.py"), json.dumps(told)], stderr))
         return started[-1]
 
     yield light
@@ -209,7 +224,7 @@ def test_a_guardian_that_was_started_again_does_its_work(
 
 def test_signals_of_the_terminal_are_not_for_the_guardian(table: RunningBench, start: Callable[..., Child]) -> None:
     child = start(table.resources["awg"], "close")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in signal.valid_signals() - KEPT:
         os.kill(child.guardian, number)
     assert os.getsid(child.guardian) == child.guardian
     child.process.kill()
@@ -525,3 +540,297 @@ def test_what_a_bench_file_cannot_say_of_safety(change: dict[str, Any], said: st
         pytest.fail("it was opened")
     with pytest.raises(ConfigError):
         bench_of({**tomllib.loads((BENCHES / "spiking_board.toml").read_text()), "safe": {"order": ["awg"]}}, Path("b"))
+
+
+def full_pipe() -> tuple[int, list[int]]:
+    """The end to write to of a pipe that is full and that nobody reads, and what is to be closed."""
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writes, bytes(4096))
+    os.set_blocking(writes, True)
+    return writes, [reads, writes]
+
+
+def stopped_terminal() -> tuple[int, list[int]]:
+    """Ctrl-S was pressed."""
+    master, slave = pty.openpty()
+    termios.tcflow(slave, termios.TCOOFF)
+    return slave, [master, slave]
+
+
+def lost_terminal() -> tuple[int, list[int]]:
+    master, slave = pty.openpty()
+    os.close(master)
+    return slave, [slave]
+
+
+@pytest.mark.parametrize("then", ["beats", "stuck"])
+@pytest.mark.parametrize("blocked", [full_pipe, stopped_terminal, lost_terminal])
+def test_a_terminal_that_takes_nothing_keeps_nothing_on(
+    table: RunningBench, start: Callable[..., Child], tmp_path: Path, blocked: Callable[[], tuple[int, list[int]]], then: str
+) -> None:
+    """Neither after a kill, by the guardian, nor where the trainer's own closing failed."""
+    stderr, files = blocked()
+    try:
+        child = start(table.resources["awg"], then, stderr=stderr)
+        child.process.kill() if then == "beats" else child.tell()
+        assert soon(lambda: not on(table))
+        assert soon(lambda: gone(child.guardian))
+        child.process.wait(WITHIN_S)
+        assert outputs_of(tmp_path / "run") == "safe"
+    finally:
+        for file in files:
+            os.close(file)
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link_to_a_fifo(path: Path) -> None:
+    os.mkfifo(path.with_name("fifo"))
+    path.symlink_to("fifo")
+
+
+def no_folder(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("moved"))
+
+
+@pytest.mark.parametrize("then", ["beats", "stuck"])
+@pytest.mark.parametrize("obstacle", [fifo, link_to_a_fifo, Path.mkdir, no_folder])
+def test_a_run_folder_that_takes_nothing_keeps_nothing_on(
+    table: RunningBench, start: Callable[..., Child], tmp_path: Path, obstacle: Callable[[Path], None], then: str
+) -> None:
+    child = start(table.resources["awg"], then)
+    (tmp_path / "run" / "guardian.jsonl").unlink()
+    obstacle(tmp_path / "run" / "guardian.jsonl")
+    child.process.kill() if then == "beats" else child.tell()
+    assert soon(lambda: not on(table))
+    assert soon(lambda: gone(child.guardian))
+    child.process.wait(WITHIN_S)
+    assert not left_unsafe()
+
+
+def test_a_disk_that_hangs_holds_up_nobody(table: RunningBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the trainer: a write that never returns, from before the fault on."""
+    resource, hangs, asked = table.resources["awg"], threading.Event(), []
+    state = SafeState("awg", resource, "visa", Expect("Keysight"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
+
+    def append(path: Path, line: bytes) -> None:
+        asked.append((json.loads(line)["event"], on(table)))
+        hangs.wait()
+
+    def failing() -> None:
+        raise UnsafeOutputs("it says nothing")
+
+    monkeypatch.setattr(record, "_append", append)
+    with guarded([resource], silence_s=60.0, patience_s=1.0, run=tmp_path / "run") as guard, ExitStack() as stack:
+        stack.push(guard.leaving(failing))
+        guard.watch([state])
+        table.boxes["awg"].execute(b":OUTP1 1")  # type: ignore[attr-defined]
+        guard.rest(None)
+        assert not on(table)
+        assert soon(lambda: bool(asked))
+    assert asked == [("closing failed", False)], "something was written while the output was on"
+    hangs.set()
+
+
+def test_all_that_making_safe_needs_is_loaded_beforehand(table: RunningBench, line: RunningBoard) -> None:
+    program = """
+import json, sys
+import hil.guardian.process
+from drivers.make_safe import make_safe, prepare
+from drivers.safe import OFF, Ramp, SafeState, Step, board
+from drivers.scpi import Expect
+prepare()
+ramp = Ramp(":OUTP1", ":SOUR1:VOLT", ":SOUR1:VOLT:OFFS", 100.0, 0.001, -5.0, 5.0)
+visa, port = json.loads(sys.argv[1])
+states = [SafeState("awg", at, "visa", Expect(), (Step(":OUTP1 0", ":OUTP1?", OFF),), ramp) for at in visa]
+had = set(sys.modules)
+outcomes = make_safe([*states, board("board", port, Expect())], 0.0)
+print(json.dumps([[o.verified for o in outcomes], sorted(set(sys.modules) - had)]))
+"""
+    by_name = table.resources["awg"].replace("127.0.0.1", "localhost")
+    told = json.dumps([[table.resources["awg"], table.sockets["awg"], by_name], line.port])
+    said = subprocess.run([sys.executable, "-c", program, told], env={**os.environ, "PYTHONPATH": PATHS}, capture_output=True)
+    assert json.loads(said.stdout) == [[True] * 4, []], said.stderr
+
+
+def test_a_trainer_that_ended_but_for_a_thread_that_hangs_is_gone() -> None:
+    """As one is that was killed while it writes to a disk that does not answer."""
+    program = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+print(flush=True)
+ctypes.CDLL(None).syscall(60 if __import__("platform").machine() == "x86_64" else 93, 0)
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        trainer = Trainer(process.pid)
+        assert soon(trainer.dying)
+        assert trainer.ended()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+HOSTILE = SafeState("awg", "", "visa", Expect(), (Step(":OUTP1 0", ":OUTP1?", OFF),))
+
+
+@pytest.mark.parametrize("where", ["another", "the same"])
+@pytest.mark.parametrize("address", ["resources", "sockets"])
+def test_a_run_folder_commands_nothing(
+    table: RunningBench, tmp_path: Path, address: str, where: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What its guardian.jsonl names gets no message, whether or not it is on the bench; it is told to people, and no more."""
+    resource = getattr(table, address)["awg"]
+    state = asdict(replace(HOSTILE, resource=resource, name="awg\x1b[2J"))
+    (tmp_path / "run" / "guardian.jsonl").write_text(json.dumps({"event": "watching", "pid": 1, "states": [state]}) + "\n")
+    table.boxes["awg"].execute(b":OUTP1 1")  # type: ignore[attr-defined]
+    mine = resource if where == "the same" else "GPIB7::1::INSTR"
+    with guarded([mine], silence_s=60.0, patience_s=0.0, run=tmp_path / "run"):
+        pass
+    assert on(table)
+    said = capfd.readouterr().err
+    assert f"awg?[2J at {resource}" in said
+    assert "\x1b" not in said
+
+
+def test_what_a_run_left_elsewhere_is_made_safe_as_its_lock_file_says(table: RunningBench, tmp_path: Path) -> None:
+    """The bench file names another address by now."""
+    resource, run = table.resources["awg"], tmp_path / "run"
+    owned = take([resource], Owner(1, str(run.resolve()), "", "test"))
+    owned.write(resource, asdict(replace(HOSTILE, resource=resource)))
+    owned.release(unverified=[resource])
+    table.boxes["awg"].execute(b":OUTP1 1")  # type: ignore[attr-defined]
+    with guarded(["GPIB7::1::INSTR"], silence_s=60.0, patience_s=0.0, run=tmp_path):
+        assert on(table), "of another run"
+    with guarded(["GPIB7::1::INSTR"], silence_s=60.0, patience_s=0.0, run=run):
+        assert not on(table)
+    assert not left_unsafe()
+
+
+@pytest.mark.parametrize(
+    ("payload", "known"),
+    [
+        (b'{"event": "watching", "states": 7}\n', "unknown"),
+        (b'{"event": "watching", "states": [[], null, {"name": {"a": 1}}]}\n', "unknown"),
+        (b'{"event": "watching", "states": {"name": "awg"}}\n{"outputs": ["safe"]}\n', "unknown"),
+        (b'{"event": "watching"}\n' + b"[" * 100_000 + b"\n", "unknown"),
+        (b'{"event": "watching"}\n{"outputs": "safe"}\n\xff\xfe\x00{"outputs"', "safe"),
+        (b"7\n[]\n\n", ""),
+    ],
+)
+def test_a_guardian_file_of_any_content(tmp_path: Path, payload: bytes, known: str) -> None:
+    (tmp_path / "guardian.jsonl").write_bytes(payload)
+    assert outputs_of(tmp_path) == known
+    assert all(isinstance(name, str) for name in left_by(tmp_path))
+
+
+@pytest.mark.parametrize("obstacle", [fifo, link_to_a_fifo, Path.mkdir])
+def test_a_guardian_file_of_any_kind(tmp_path: Path, obstacle: Callable[[Path], None]) -> None:
+    obstacle(tmp_path / "guardian.jsonl")
+    assert outputs_of(tmp_path) == "unknown"
+    assert left_by(tmp_path) == ()
+
+
+@pytest.mark.parametrize("then", ["beats", "idle"])
+def test_a_guardian_that_stands_still_is_replaced(
+    table: RunningBench, start: Callable[..., Child], tmp_path: Path, then: str
+) -> None:
+    """Also while the trainer uses no wire."""
+    child = start(table.resources["awg"], then, silence_s=5.0)
+    os.kill(child.guardian, signal.SIGSTOP)
+    assert soon(lambda: len(events(tmp_path / "run")) > 2, 4 * WITHIN_S)
+    first, told, again = events(tmp_path / "run")
+    assert (first["event"], again["event"]) == ("watching", "watching")
+    assert "does not answer" in told["event"]
+    assert gone(child.guardian)
+    assert on(table)
+    child.process.kill()
+    assert soon(lambda: not on(table))
+    assert soon(lambda: gone(again["guardian"]))
+
+
+@pytest.mark.parametrize(("then", "number"), [("beats", signal.SIGSTOP), ("idle", signal.SIGSTOP), ("idle", signal.SIGKILL)])
+def test_a_guardian_that_is_lost_again_leaves_nothing_on(
+    table: RunningBench, start: Callable[..., Child], tmp_path: Path, then: str, number: signal.Signals
+) -> None:
+    """A trainer that uses no wire hears of it later; its output is off by then."""
+    child = start(table.resources["awg"], then, silence_s=5.0)
+    os.kill(child.guardian, number)
+    assert soon(lambda: len(events(tmp_path / "run")) > 2, 4 * WITHIN_S)
+    os.kill(events(tmp_path / "run")[-1]["guardian"], number)
+    assert soon(lambda: not on(table), 4 * WITHIN_S)
+    assert child.process.poll() is None or then == "beats"
+
+
+@pytest.mark.parametrize("first", ["guardian", "trainer"])
+def test_a_trainer_and_its_guardian_that_were_stopped_together_go_on(
+    table: RunningBench, start: Callable[..., Child], tmp_path: Path, first: str
+) -> None:
+    """For longer than a silence, and than an answer may take. first: who was stopped first, and goes on first."""
+    child = start(table.resources["awg"], "beats", silence_s=1.5)
+    both = (child.guardian, child.process.pid)
+    for pid in both if first == "guardian" else reversed(both):
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(2.0)
+    for pid in both if first == "guardian" else reversed(both):
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.2)
+    time.sleep(1.0)  # in which either would have acted
+    assert [event["event"] for event in events(tmp_path / "run")] == ["watching"]
+    assert on(table)
+    child.process.kill()
+    assert soon(lambda: not on(table))
+
+
+@pytest.mark.parametrize("error", [None, Disconnected("the other end closed"), KeyboardInterrupt()])
+def test_after_rest_the_outputs_are_off_and_nobody_minds_how_long_the_rest_takes(
+    table: RunningBench, tmp_path: Path, error: BaseException | None
+) -> None:
+    resource, run = table.resources["awg"], tmp_path / "run"
+    state = SafeState("awg", resource, "visa", Expect("Keysight"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
+    with guarded([resource], silence_s=1.0, patience_s=1.0, run=run) as guard, ExitStack() as stack:
+        stack.push(guard.leaving(lambda: table.boxes["awg"].execute(b":OUTP1 0")))  # type: ignore[attr-defined]
+        guard.watch([state])
+        table.boxes["awg"].execute(b":OUTP1 1")  # type: ignore[attr-defined]
+        guard.rest(error)
+        assert not on(table)
+        assert gone(guard.pid)
+        guard.beat()
+        with pytest.raises(RunError, match="another program owns"):
+            take([resource], Owner(os.getpid(), "", "now", "test"))
+    assert [event["event"] for event in events(run)] == ["watching", "done"]
+    assert lock_file(resource).read_text() == ""
+
+
+def test_rest_closes_once_and_leaving_tells_what_it_could_not(table: RunningBench, tmp_path: Path) -> None:
+    resource, closed = table.resources["awg"], list[str]()
+    state = SafeState("awg", resource, "visa", Expect("Another"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
+
+    def failing() -> None:
+        closed.append("failing")
+        raise UnsafeOutputs("it says nothing", where="awg")
+
+    def trained() -> None:
+        with guarded([resource], silence_s=60.0, patience_s=0.0, run=tmp_path / "run") as guard, ExitStack() as stack:
+            stack.push(guard.leaving(failing))
+            guard.watch([state])
+            stack.push(guard.leaving(lambda: closed.append("well")))
+            try:
+                raise Disconnected("the other end closed")
+            except Disconnected as fault:
+                guard.rest(fault)
+                guard.rest(fault)
+                closed.append("written")
+                raise Stopped("a fault ended the run") from fault
+
+    with pytest.raises(UnsafeOutputs, match="it says nothing") as caught:
+        trained()
+    assert closed == ["well", "failing", "written"]
+    assert [type(error) for error in story(caught.value)] == [UnsafeOutputs, Stopped, Disconnected]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,9 +13,9 @@ from typing import Any
 import pytest
 
 from hil.bench import open_bench
-from hil.build.shapes.waveform import WaveformBench, description
+from hil.build.shapes.waveform import OnPlant, WaveformBench, description
 from hil.config import BenchFile, bench_of
-from hil.errors import ConfigError
+from hil.errors import ConfigError, LinkTimeout
 from sim_devices.bench import ServedBench, spawn
 from sim_devices.virtual_bench import VirtualBench, assemble
 
@@ -63,6 +65,20 @@ def test_faults_of_the_bench_file_are_scheduled_from_the_start() -> None:
         assemble(described(bench))
 
 
+@pytest.mark.parametrize("table", [{"every": "2 V"}, {"every": "2 min"}, {"every": "-1 s"}, {"every": 1e9}])
+def test_a_schedule_of_the_panels_that_makes_no_sense_is_refused_before_anything_is_opened(table: dict[str, Any]) -> None:
+    for name in ("mzm_awg_scope.toml", "spiking_board.toml"):
+        bench = bench_of({**tables(name), "panel": table}, Path("test"))
+        with pytest.raises(ConfigError, match=r"\[panel\]"), open_bench(bench):
+            raise AssertionError("it must not be opened")
+
+
+@pytest.mark.parametrize("table", [{"policy": "maybe"}, {"lock": "perhaps"}, {"evry": "2 s"}])
+def test_a_panel_table_is_checked_as_it_is_read(table: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="panel"):
+        bench_of({**tables("mzm_awg_scope.toml"), "panel": table}, Path("test"))
+
+
 def test_a_real_address_beside_virtual_tables_is_refused() -> None:
     both = tables("mzm_awg_scope.toml")
     both["instruments"]["awg"]["resource"] = "TCPIP::127.0.0.1::hislip0::INSTR"
@@ -72,3 +88,20 @@ def test_a_real_address_beside_virtual_tables_is_refused() -> None:
     board["instruments"]["board"]["resource"] = "/dev/ttyACM0"
     with pytest.raises(ConfigError, match="both a real and a virtual"), open_bench(bench_of(board, Path("test"))):
         pass
+
+
+@pytest.mark.parametrize(("silence_s", "timeout_s"), [(13.0, 6.5), (16.0, 8.0), (60.0, 10.0)])
+def test_a_virtual_bench_that_does_not_answer_is_not_waited_for_until_that_looks_like_a_hang(
+    silence_s: float, timeout_s: float
+) -> None:
+    bench = {**tables("mzm_awg_scope.toml"), "guardian": {"silence_s": silence_s}}
+    with open_bench(bench_of(bench, Path("test"))) as opened:
+        assert isinstance(opened.device, OnPlant)
+        assert opened.device.control.timeout_s == timeout_s
+        assert opened.device.snapshot()
+        if silence_s < 16:
+            opened.device.control.timeout_s = 0.2
+            os.kill(opened.device._served.pid, signal.SIGSTOP)
+            with pytest.raises(LinkTimeout, match=r"silence for 0\.2 s"):
+                opened.device.snapshot()
+            os.kill(opened.device._served.pid, signal.SIGCONT)

@@ -16,7 +16,6 @@ CONTRACTS = {
     "learner",
     "feedback",
     "functions",
-    "expression",
     "plain_table",
     "synapses",
     "chance",
@@ -24,7 +23,13 @@ CONTRACTS = {
     "toml",
     "unknowns",
     "files",
+    "frame_protocol",
+    "hints",
+    "plain",
+    "child",
+    "terminal",
     "telling",
+    "units",
     "wrappers",
     "conformance",
 }
@@ -33,6 +38,8 @@ COMPOSITION = {
     "cli",
     "config",
     "naming",
+    "modules",
+    "trust",
     "certified",
     "calibrating",
     "bench",
@@ -63,7 +70,7 @@ ONLY_IN = {
     "distributed": {"hil/search"},
     "dask_jobqueue": {"hil/search"},
     "pickle": set(),
-    "pint": {"hil/config.py", "hil/units.py"},
+    "pint": {"hil/units.py"},
 }
 
 
@@ -114,3 +121,60 @@ def test_foreign_packages_stay_in_their_place(path: Path) -> None:
     for name in imports(path):
         places = ONLY_IN.get(name.split(".")[0])
         assert places is None or any(relative.startswith(p) for p in places), f"{relative} may not import {name}"
+
+
+OPENERS = {
+    "open",
+    "read_text",
+    "read_bytes",
+    "write_text",
+    "write_bytes",
+    "touch",
+    "fromfile",
+    "rmtree",
+    "copytree",
+    "loads",
+    "load",
+}
+MAY_OPEN = {  # what is no file of a run, a search, a comparison or a calibration, and why
+    "hil/files.py": "the one place",
+    "hil/toml.py": "the one place for TOML",
+    "hil/feedback.py": "files of feedback, given by the user",
+    "hil/data_files.py": "data sets: archives of the user's or of a mirror",
+    "hil/guardian": "its own record and charge",
+    "drivers/ownership.py": "lock files of instruments, by descriptor",
+    "drivers/scripted.py": "a transcript that the user plays",
+    "drivers/safe.py": "a state, as text",
+    "sim_devices/control.py": "a wire",
+    "hil/conformance": "values in memory",
+}
+TEXTS = {"json.loads": {"hil/run/checkpoint.py", "hil/run/journal.py"}}  # of text that this process made, or has checked
+
+
+def opens(path: Path) -> set[str]:
+    """Calls that open, read, write or parse a file without hil/files.py."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Name) and node.func.id == "open":
+            found.add("open")
+        elif isinstance(node.func, ast.Attribute) and node.func.attr in OPENERS:
+            found.add(f"{ast.unparse(node.func.value)}.{node.func.attr}")
+    return found
+
+
+OURS = {  # calls of these names that open nothing by themselves
+    "toml.loads", "RunFolder.open", "Recorded.open", "checkpoint.load", "Certificate.load", "safetensors.torch.load",
+    "safetensors.numpy.load", "self._link.read_text", "self._inner.read_text", "port.open", "cls.load",
+    "Feedback.load", "self._memory[call.channel].load",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_are_opened_in_one_place(path: Path) -> None:
+    relative = str(path.relative_to(ROOT))
+    if any(relative.startswith(place) for place in MAY_OPEN):
+        return
+    wrong = {call for call in opens(path) - OURS if relative not in TEXTS.get(call, set())}
+    assert not wrong, f"{relative} opens files by {sorted(wrong)}: hil/files.py does"

@@ -19,7 +19,7 @@ import hil.report
 from hil import bench as opening
 from hil.build.shapes import spiking, waveform
 from hil.cli import run
-from hil.device import Port, Spec, Streaming
+from hil.device import ArraySpec, Port, Spec, Streaming
 from hil.errors import OutOfRange, ReplayDiffers, TapeEnded
 from hil.run.recorder import RecorderChip, recorded
 from hil.run.reel import CHUNKS, Reel, chunk_path
@@ -193,12 +193,12 @@ def test_a_node_that_the_tape_shows_to_be_quiet_may_be_asked_again(tmp_path: Pat
 def test_a_temporal_answer_belongs_to_its_history(tmp_path: Path) -> None:
     with Tape(tmp_path) as tape:
         tape.begin({})
-        array = RecorderChip(TwinChip(), tape, "").array(6)
+        array = RecorderChip(TwinChip(), tape, "").array(ArraySpec(6))
         x = torch.rand(2, 3, 6) * 2
         array.reset()
         got = [array.forward(x), array.forward(x)]
     chip = ReplayChip(reels(tmp_path), "any")
-    device = chip.array(6)
+    device = chip.array(ArraySpec(6))
     device.reset()
     assert torch.equal(device.forward(x), got[0])
     assert torch.equal(device.forward(x), got[1])
@@ -209,9 +209,9 @@ def test_a_temporal_answer_belongs_to_its_history(tmp_path: Path) -> None:
     with pytest.raises(ReplayDiffers):
         device.forward(x)
     with pytest.raises(ReplayDiffers, match="1 arrays"):
-        chip.array(6)
+        chip.array(ArraySpec(6))
     with pytest.raises(ReplayDiffers, match="'size': 6"):
-        ReplayChip(reels(tmp_path)).array(7)
+        ReplayChip(reels(tmp_path)).array(ArraySpec(7))
 
 
 def test_a_run_is_repeated_and_what_differs_is_found(tmp_path: Path, command: Command) -> None:

@@ -8,7 +8,6 @@ from hil.chance import generator
 from hil.errors import ConfigError
 from hil.synapses import (
     BesideLinear,
-    LengthNorm,
     QuantisedReLU,
     StandardisedConv2d,
     StandardisedLinear,
@@ -17,6 +16,7 @@ from hil.synapses import (
     conv,
     dense,
     flat_widths,
+    length_normalised,
     reads,
 )
 
@@ -44,7 +44,7 @@ def test_standardised_weights_ignore_scale_and_offset_of_what_is_stored() -> Non
 
 
 def test_length_norm() -> None:
-    out = LengthNorm()(torch.cat([7 * x(4, 9), torch.zeros(1, 9)]))
+    out = length_normalised(torch.cat([7 * x(4, 9), torch.zeros(1, 9)]))
     assert torch.allclose(out[:4].square().mean(1), torch.ones(4), atol=1e-5)
     assert not out[4].any()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from hil.telling import PENDING_CAP, Teller
+from hil.telling import PENDING_CAP, Background, Teller
 
 
 def test_a_pipe_that_nobody_reads_does_not_hold_the_writer() -> None:
@@ -62,3 +63,27 @@ def test_a_stream_in_memory_is_written_to_at_once() -> None:
     stream = io.StringIO()
     Teller(stream).write("now")
     assert stream.getvalue() == "now"
+
+
+def test_jobs_in_the_background_are_done_in_order_and_hold_up_nobody() -> None:
+    done, hangs, begun = list[int](), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        hangs.wait()
+        raise OSError(5, "Input/output error")
+
+    background = Background("test", most=3)
+    assert background.later(hang)
+    assert begun.wait(10.0)
+    assert background.later(lambda: done.append(1))
+    assert background.later(lambda: done.append(2))
+    assert not background.later(lambda: done.append(3)), "too many wait"
+    assert not background.drain(0.01)
+    assert done == []
+    hangs.set()
+    assert background.drain(10.0)
+    assert done == [1, 2]
+    assert background.later(lambda: done.append(4))
+    assert background.drain(10.0)
+    assert done == [1, 2, 4]

@@ -16,10 +16,11 @@ from typing import Protocol
 import numpy as np
 
 from fuzzing.target import Target
+from hil import frame_protocol as wire
 from hil.errors import HilError, LinkError, MeasurementError, Refused
+from hil.frame_protocol import Kind
 from sim_devices.control import ControlClient, ControlServer
-from sim_devices.instruments import frame_protocol as frames
-from sim_devices.instruments.frame_protocol import Kind
+from sim_devices.instruments.frame_protocol import frames
 from sim_devices.instruments.keysight_33600 import Keysight33600
 from sim_devices.instruments.keysight_infiniivision import InfiniiVision
 from sim_devices.instruments.spiking_board import SpikingBoard
@@ -173,18 +174,18 @@ def spiking(folder: Path, stack: ExitStack) -> Target:
     """The board's line: `feed` answers with whole frames or with nothing."""
 
     def frame(kind: int, payload: bytes, seq: int) -> bytes:
-        lead = frames.LEAD.pack(frames.MAGIC, kind, 0, seq, len(payload))
+        lead = wire.HEAD.pack(wire.MAGIC, kind, 0, seq, len(payload))
         crc = crc_hqx(lead, 0xFFFF)
         return lead + struct.pack("<H", crc) + payload + struct.pack("<H", crc_hqx(payload, crc))
 
     size = 5
-    block = frames.BLOCK.pack(0, 0, 0, 2, 0, 1)
+    block = wire.BLOCK.pack(0, 0, 0, 2, 0, 1)
     requests = (
-        (Kind.HELLO, frames.HELLO.pack(1, 77)), (Kind.ALLOCATE, frames.ALLOCATE.pack(size, 0, 0, 1, 0, 0, 0.5, 1.0, 0.0, 1.0)),
-        (Kind.PROGRAM, frames.ARRAY.pack(0) + np.ones(size, "<f4").tobytes()), (Kind.ARM, frames.ARM.pack(60.0)),
-        (Kind.RESET, frames.ARRAY.pack(0)), (Kind.STEP, block + np.ones(2 * size, "<f4").tobytes()), (Kind.MONITOR, block),
-        (Kind.STATUS, b""), (Kind.SAFE, b""), (Kind.ALLOCATE, frames.ALLOCATE.pack(3, 1, 1, 0, 0, 2, 0.5, 1.0, 0.0, 1.0)),
-        (Kind.STEP, frames.BLOCK.pack(1, 0, 0, 1, 0, 2) + np.ones(6, "<i2").tobytes()),
+        (Kind.HELLO, wire.HELLO.pack(1, 77)), (Kind.ALLOCATE, wire.ALLOCATE.pack(size, 0, 0, 1, 0, 0, 0.5, 1.0, 0.0, 1.0)),
+        (Kind.PROGRAM, wire.ARRAY.pack(0) + np.ones(size, "<f4").tobytes()), (Kind.ARM, wire.ARM.pack(60.0)),
+        (Kind.RESET, wire.ARRAY.pack(0)), (Kind.STEP, block + np.ones(2 * size, "<f4").tobytes()), (Kind.MONITOR, block),
+        (Kind.STATUS, b""), (Kind.SAFE, b""), (Kind.ALLOCATE, wire.ALLOCATE.pack(3, 1, 1, 0, 0, 2, 0.5, 1.0, 0.0, 1.0)),
+        (Kind.STEP, wire.BLOCK.pack(1, 0, 0, 1, 0, 2) + np.ones(6, "<i2").tobytes()),
     )  # fmt: skip
     each = [frame(kind, payload, seq) for seq, (kind, payload) in enumerate(requests)]
     begin = b"".join(each[:4])
@@ -193,12 +194,12 @@ def spiking(folder: Path, stack: ExitStack) -> Target:
         """Sums that fit, for most inputs: damage that a sum finds is found too soon."""
         if draw.random() < 0.2:
             return data
-        pieces = data.split(frames.MAGIC)
+        pieces = data.split(wire.MAGIC)
         mended = [pieces[0]]
         for piece in pieces[1:]:
-            payload = piece[frames.HEAD_BYTES - 2 : -2]
-            if len(piece) < frames.HEAD_BYTES:
-                mended.append(frames.MAGIC + piece)
+            payload = piece[wire.HEAD_BYTES - 2 : -2]
+            if len(piece) < wire.HEAD_BYTES:
+                mended.append(wire.MAGIC + piece)
             else:
                 mended.append(frame(piece[0], payload, int.from_bytes(piece[2:4], "little")))
         return b"".join(mended)
@@ -208,9 +209,9 @@ def spiking(folder: Path, stack: ExitStack) -> Target:
         reply = bytearray()
         for first in range(0, len(data), 4096):
             reply += board.feed(data[first : first + 4096])
-        for name, whole in frames.frames(bytes(reply)):
+        for name, whole in frames(bytes(reply)):
             assert name
-            assert crc_hqx(whole[frames.HEAD_BYTES : -2], int.from_bytes(whole[10:12], "little")) == int.from_bytes(
+            assert crc_hqx(whole[wire.HEAD_BYTES : -2], int.from_bytes(whole[10:12], "little")) == int.from_bytes(
                 whole[-2:], "little"
             )
         board.reboot()

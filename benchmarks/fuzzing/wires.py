@@ -12,9 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from drivers import frame_protocol as frames
 from drivers.block import read_block
-from drivers.frame_protocol import Kind
 from drivers.frame_session import FrameSession
 from drivers.hislip import HislipWire
 from drivers.link import Trust
@@ -23,7 +21,9 @@ from drivers.scpi import Expect, Scpi
 from drivers.stream import BenchSocket, SocketStream
 from drivers.visa_link import VisaLink, Wire
 from fuzzing.target import Target
+from hil import frame_protocol as frames
 from hil.errors import BadBlock, InstrumentError, LinkError, LinkTimeout, MeasurementError
+from hil.frame_protocol import Kind
 from sim_devices.instruments.spiking_board import SpikingBoard
 
 LIMIT = 1 << 20

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hil.chance import generator, key
 from hil.conformance.neurons import NeuronChip
 from hil.conformance.report import Broken, Checklist, Report, need
-from hil.device import Port, Spec
+from hil.device import ArraySpec, Port, Spec
 from hil.encoding import Decode, Encode
 from hil.errors import ContractError, Refused
 from hil.learner import Learner
@@ -101,7 +101,7 @@ class Case:
             synapses = [nn.Linear(FEATURES, HIDDEN), nn.Linear(HIDDEN, HIDDEN), nn.Linear(HIDDEN, CLASSES)]
         if self.spiking:
             chip = NeuronChip(detached)
-            arrays = [chip.array(HIDDEN) for _ in synapses[:-1]]
+            arrays = [chip.array(ArraySpec(HIDDEN)) for _ in synapses[:-1]]
             layers = [Layer(s, a, Encode.onto(a.spec.inputs, gain=2.0)) for s, a in zip(synapses, arrays, strict=False)]
             return Network([*layers, Layer(synapses[-1])], chip=chip), lambda: chip.sent.values
         node = SineNode(detached)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hil.device import Port, Spec
+from hil.device import ArraySpec, Port, Spec
 from hil.errors import ContractError
 
 LIMIT = 64.0
@@ -74,20 +74,10 @@ class NeuronChip:
         self.sent = Sent()
         self._detached, self._leak = detached, leak
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> Neurons:
+    def array(self, spec: ArraySpec) -> Neurons:
         """The next array."""
-        return Neurons(
-            size, couples, self._leak if leak is None else leak, 1.0 if v_th is None else v_th,
-            -1.0 if v_rest is None else v_rest, self.sent, self._detached,
-        )  # fmt: skip
+        design = {"leak": self._leak, "v_th": 1.0, "v_rest": -1.0, **spec.design}
+        return Neurons(spec.size, spec.couples, sent=self.sent, detached=self._detached, **design)
 
     def close(self) -> None:
         """Nothing to make safe."""

@@ -1,34 +1,22 @@
-"""Does an object keep the contract of a Twin (sim_devices/twin.py)?"""
+"""Does an object keep the contract of a Twin (hil/unknowns.py)?"""
 
 from __future__ import annotations
 
 import copy
 import json
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from hil.chance import generator
 from hil.conformance.report import Checklist, NotApplicable, Report, need
-from hil.device import Spec
+from hil.unknowns import State, Twin
 
 ANY_WIDTH, BATCH, STEPS = 5, 4, 3
-State = tuple[Tensor, ...]
 
 
-class TwinUnderTest(Protocol):
-    """The shape of a Twin."""
-
-    @property
-    def spec(self) -> Spec: ...
-    def rest(self, batch: int, rng: torch.Generator) -> State: ...
-    def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]: ...
-    def ideal(self, x: Tensor) -> Tensor: ...
-
-
-def check_twin(make: Callable[[], TwinUnderTest], rows_are_alone: bool = True, exact_slope: bool = True) -> Report:
+def check_twin(make: Callable[[], Twin], rows_are_alone: bool = True, exact_slope: bool = True) -> Report:
     """Try fresh twins from `make`.
 
     Args:
@@ -60,29 +48,29 @@ def check_twin(make: Callable[[], TwinUnderTest], rows_are_alone: bool = True, e
     return checks.report()
 
 
-def _drive(twin: TwinUnderTest, batch: int = BATCH, stream: str = "drive") -> Tensor:
+def _drive(twin: Twin, batch: int = BATCH, stream: str = "drive") -> Tensor:
     port = twin.spec.inputs
     shape = (batch, ANY_WIDTH if port.size is None else port.size)
     share = torch.rand((STEPS, *shape) if twin.spec.temporal else shape, generator=generator(0, batch, stream))
     return (port.low + (port.high - port.low) * share).clamp(port.low, port.high)
 
 
-def _params(twin: TwinUnderTest) -> Tensor | None:
+def _params(twin: Twin) -> Tensor | None:
     port = twin.spec.params
     return None if port is None else torch.full((port.size or 1,), 0.5 * (port.low + port.high))
 
 
 @torch.no_grad()
-def _ask(twin: TwinUnderTest, state: State, x: Tensor, step: int = 0) -> tuple[Tensor, State]:
+def _ask(twin: Twin, state: State, x: Tensor, step: int = 0) -> tuple[Tensor, State]:
     return twin.respond(state, _params(twin), x, generator(0, step, "noise"))
 
 
 @torch.no_grad()
-def _rest(twin: TwinUnderTest, batch: int = BATCH) -> State:
+def _rest(twin: Twin, batch: int = BATCH) -> State:
     return twin.rest(batch, generator(0, 0, "rest"))
 
 
-def _answers(twin: TwinUnderTest) -> None:
+def _answers(twin: Twin) -> None:
     x = _drive(twin)
     before = x.clone()
     reading, _ = _ask(twin, _rest(twin), x)
@@ -99,7 +87,7 @@ def _same(one: tuple[Tensor, State], other: tuple[Tensor, State]) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-def _reproducible(make: Callable[[], TwinUnderTest]) -> None:
+def _reproducible(make: Callable[[], Twin]) -> None:
     one, other = make(), make()
     before = torch.get_rng_state()
     first = _ask(one, _rest(one), _drive(one))
@@ -107,7 +95,7 @@ def _reproducible(make: Callable[[], TwinUnderTest]) -> None:
     need(torch.equal(before, torch.get_rng_state()), "torch's global generator was used")
 
 
-def _stateless(twin: TwinUnderTest) -> None:
+def _stateless(twin: Twin) -> None:
     state = _rest(twin)
     kept = tuple(t.clone() for t in state)
     need(isinstance(state, tuple) and all(isinstance(t, Tensor) for t in state), "the state is not a tuple of tensors")
@@ -117,7 +105,7 @@ def _stateless(twin: TwinUnderTest) -> None:
     need(_same(first, _ask(twin, kept, _drive(twin))), "the same state gave another answer after a call in between")
 
 
-def _portable(twin: TwinUnderTest) -> None:
+def _portable(twin: Twin) -> None:
     _, state = _ask(twin, _rest(twin), _drive(twin))
     text = json.dumps([t.tolist() for t in state])
     again = tuple(torch.tensor(v, dtype=t.dtype) for v, t in zip(json.loads(text), state, strict=True))
@@ -125,12 +113,12 @@ def _portable(twin: TwinUnderTest) -> None:
     need(_same(_ask(twin, state, x, 1), _ask(twin, again, x, 1)), "the answers differ after a round trip")
 
 
-def _noisy(twin: TwinUnderTest) -> bool:
+def _noisy(twin: Twin) -> bool:
     x, state = _drive(twin), _rest(twin)
     return not torch.equal(_ask(twin, state, x, 1)[0], _ask(twin, state, x, 2)[0])
 
 
-def _quiet(twin: TwinUnderTest, rows_are_alone: bool) -> None:
+def _quiet(twin: Twin, rows_are_alone: bool) -> None:
     if _noisy(twin):
         raise NotApplicable("the twin has noise; give one without")
     if not rows_are_alone:
@@ -141,7 +129,7 @@ def _close(a: Tensor, b: Tensor, span: float) -> bool:
     return bool(torch.allclose(a, b, rtol=1e-5, atol=1e-6 * span))
 
 
-def _batched(twin: TwinUnderTest, rows_are_alone: bool) -> None:
+def _batched(twin: Twin, rows_are_alone: bool) -> None:
     _quiet(twin, rows_are_alone)
     x = _drive(twin)
     whole, _ = _ask(twin, _rest(twin), x)
@@ -151,7 +139,7 @@ def _batched(twin: TwinUnderTest, rows_are_alone: bool) -> None:
         need(_close(alone, whole[..., row : row + 1, :], span), f"row {row} alone is another than in the batch")
 
 
-def _settles(twin: TwinUnderTest, rows_are_alone: bool) -> None:
+def _settles(twin: Twin, rows_are_alone: bool) -> None:
     _quiet(twin, rows_are_alone)
     if twin.spec.temporal:
         raise NotApplicable("it has a past")
@@ -163,7 +151,7 @@ def _settles(twin: TwinUnderTest, rows_are_alone: bool) -> None:
     need(apart <= 1e-4 * span, f"{apart:.3g} apart")
 
 
-def _gradient(make: Callable[[], TwinUnderTest], exact_slope: bool) -> None:
+def _gradient(make: Callable[[], Twin], exact_slope: bool) -> None:
     if not exact_slope:
         raise NotApplicable("its slope is a surrogate")
     twin = copy.deepcopy(make())

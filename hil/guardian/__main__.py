@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import os
-import sys
+import signal
 
-from hil.guardian.process import main
+KEPT = {
+    signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD,
+    signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS,
+}  # fmt: skip
+"""What cannot be ignored, or tells of a fault of this process itself."""
+
+
+def deaf() -> None:
+    """Ignore every other signal: the trainer's end is what counts here, whatever a terminal, a timer or a batch system says."""
+    for number in signal.valid_signals() - KEPT:
+        signal.signal(number, signal.SIG_IGN)
+
 
 if __name__ == "__main__":
-    status = main()
-    sys.stderr.flush()
-    os._exit(status)  # all is on record; a link whose opening hangs must not keep this process
+    deaf()  # before the slow imports
+    from hil.guardian.process import main
+
+    os._exit(main())  # all is on record; a thread that hangs in a link, a disk or a terminal must not keep this process

@@ -11,7 +11,8 @@ from drivers.ownership import Owner
 from drivers.safe import SafeState
 from hil.errors import ConfigError
 
-BEAT, DONE, UNSAFE, READY = b"", b"done", b"unsafe", b"ready"  # without the newline that ends each
+BEAT, PROBE, DONE, UNSAFE = b"", b"?", b"done", b"unsafe"  # of the trainer; without the newline that ends each
+READY, ANSWER = b"ready", b"!"  # of the guardian
 
 
 @dataclass(frozen=True, slots=True)

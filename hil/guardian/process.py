@@ -1,6 +1,10 @@
 """The guardian's process: waits on its stdin and on the trainer's end, and acts once. States and words: see the package.
 
-Exit status: 0 nothing was to be done · 3 made safe, verified · 4 outputs unknown.
+    end the trainer  ->  make safe, read back  ->  tell
+
+Until every instrument was tried once, this process touches neither a disk nor a terminal: all that `secure` needs is loaded
+before it is ready. What it tells is told by threads that may hang. Exit status: 0 nothing was to be done · 3 made safe,
+verified · 4 outputs unknown.
 """
 
 from __future__ import annotations
@@ -9,23 +13,28 @@ import os
 import select
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from drivers import ownership
+from drivers.make_safe import Outcome, prepare
 from drivers.ownership import MACHINE, Owner
-from drivers.visa_link import library
 from hil.errors import HilError
-from hil.guardian.charge import BEAT, DONE, READY, UNSAFE, Charge
+from hil.guardian.charge import ANSWER, BEAT, DONE, PROBE, READY, UNSAFE, Charge
 from hil.guardian.record import Record, watching
 from hil.guardian.secure import secure
+from hil.telling import Background, Teller
 
 READ_BYTES = 1 << 16
-END_S = 5.0  # a killed process is gone long before
+LOOK_S = 0.25  # how often it is looked whether a trainer that said nothing still runs
+AWAY_S = 1.0  # a longer wait than this was no wait: this process did not run
+KILLED_S = 0.5  # a killed process that is not gone by then hangs in the kernel, and runs no line of its own any more
+TELL_S = 1.0
+ZOMBIE = "Z"
 
 
 class Trainer:
@@ -39,56 +48,78 @@ class Trainer:
             self.handle = None
 
     def ended(self, wait_s: float = 0.0) -> bool:
-        if self.handle is not None:
-            return bool(select.select([self.handle], [], [], wait_s)[0])
-        time.sleep(min(wait_s, 0.1))
-        return os.getppid() != self.pid
+        end = time.monotonic() + wait_s
+        while not self._gone(min(LOOK_S / 5, wait_s)):
+            if time.monotonic() >= end:
+                return self.dying()
+        return True
+
+    def dying(self) -> bool:
+        """Killed, or ended, while one of its threads hangs in the kernel, on a disk perhaps: the system does not say that it
+        is gone before that thread is, which may be never."""
+        if self._gone(0.0):
+            return True
+        with suppress(OSError, ValueError):
+            lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+            said = dict(line.split(":", 1) for line in lines if ":" in line)
+            killed = (int(said["SigPnd"], 16) | int(said["ShdPnd"], 16)) >> (signal.SIGKILL - 1) & 1
+            return bool(killed) or said["State"].split()[0] == ZOMBIE
+        return False
 
     def kill(self) -> bool:
-        """SIGKILL; True when it is gone."""
+        """SIGKILL; True when it runs no more."""
         with suppress(ProcessLookupError, PermissionError):
             if self.handle is not None:
                 signal.pidfd_send_signal(self.handle, signal.SIGKILL)
             elif os.getppid() == self.pid:
                 os.kill(self.pid, signal.SIGKILL)
-        return self.ended(END_S)
+        return self.ended(KILLED_S)
+
+    def _gone(self, wait_s: float) -> bool:
+        if self.handle is not None:
+            return bool(select.select([self.handle], [], [], wait_s)[0])
+        time.sleep(wait_s)
+        return os.getppid() != self.pid
 
 
 class Watch:
-    """What is read from the trainer, until it says a last word or none any more."""
+    """What is read from the trainer, until it says a last word or none any more.
 
-    def __init__(self, stdin: int) -> None:
-        self._stdin = stdin
+    Args:
+        stdin: words of the trainer. stdout: answers; neither blocks.
+    """
+
+    def __init__(self, stdin: int, stdout: int) -> None:
+        self._stdin, self._stdout = stdin, stdout
         self._held = b""
         self.charge: Charge | None = None
         self.names: dict[str, str] = {}  # resource -> key of its lock, as long as a port that may be unplugged is there
-        self.record = Record(None)
-        self._trainer: Trainer | None = None
+        self._voice = Teller(sys.stderr)
+        self.record = Record(None, self._voice)
+        self.trainer: Trainer | None = None
 
     def reason(self) -> str:
         """Waits. "done", "unsafe", "trainer gone", or "silence"."""
-        last = time.monotonic()
+        last = now = time.monotonic()
         while True:
-            waits = [self._stdin, *([self._trainer.handle] if self._trainer and self._trainer.handle is not None else [])]
-            left_s = None if self.charge is None else max(0.0, last + self.charge.silence_s - time.monotonic())
-            ready, _, _ = select.select(waits, [], [], left_s)
+            waits = [self._stdin, *([self.trainer.handle] if self.trainer and self.trainer.handle is not None else [])]
+            silence_s = self.charge.silence_s if self.charge else float("inf")
+            ready, _, _ = select.select(waits, [], [], max(0.0, min(LOOK_S, last + silence_s - now)))
+            before, now = now, time.monotonic()
+            if now - before > LOOK_S + AWAY_S:  # stopped, or starved; so was the trainer perhaps, and it gets that time back
+                last = min(now, last + now - before)
             if self._stdin in ready:  # first: a last word may lie in the pipe of a process that is gone
                 for word in self._words():
-                    last = time.monotonic()
+                    last = last if word == PROBE else now
                     if word is None:
                         return "trainer gone"
                     if word in (DONE, UNSAFE):
                         return word.decode()
-                    if word != BEAT:
-                        self._take(word)
-            elif ready:
+                    self._hear(word)
+            elif ready or (self.trainer is not None and self.trainer.dying()):
                 return "trainer gone"
-            elif time.monotonic() - last >= (self.charge.silence_s if self.charge else float("inf")):
+            if now - last >= silence_s:
                 return "silence"
-
-    @property
-    def trainer(self) -> Trainer | None:
-        return self._trainer
 
     def _words(self) -> Iterator[bytes | None]:
         """Whole lines without their ends; None at the end of the pipe."""
@@ -98,75 +129,75 @@ class Watch:
         if not data:
             yield None
 
+    def _hear(self, word: bytes) -> None:
+        if word == PROBE:
+            self._say(ANSWER)
+        elif word != BEAT:
+            self._take(word)
+
+    def _say(self, word: bytes) -> None:
+        with suppress(OSError):  # gone, or it does not read; its end, or its silence, will say so
+            os.write(self._stdout, word + b"\n")
+
     def _take(self, line: bytes) -> None:
         """A charge replaces the one before."""
         charge = Charge.from_json(line)
-        if self._trainer is None or self._trainer.pid != charge.owner.pid:
-            self._trainer = Trainer(charge.owner.pid)
-        self.charge, self.record = charge, Record(Path(charge.log))
+        if self.trainer is None or self.trainer.pid != charge.owner.pid:
+            self.trainer = Trainer(charge.owner.pid)
+        self.charge, self.record = charge, Record(Path(charge.log), self._voice)
         self.names = {state.resource: ownership.canonical(state.resource) for state in charge.states}
         self.record.note(
             "watching", say=False, pid=charge.owner.pid, guardian=os.getpid(), silence_s=charge.silence_s,
             virtual=charge.virtual, states=watching(charge.states),
         )  # fmt: skip
-        with suppress(OSError):
-            os.write(sys.stdout.fileno(), READY + b"\n")
-        threading.Thread(target=_look_for_visa, daemon=True).start()  # now, while there is time
+        self.record.drain()
+        self._say(READY)
 
 
 def main() -> int:
     """Watch the process that started this one."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for the trainer, whose end is what counts here
-        signal.signal(number, signal.SIG_IGN)
-    watch = Watch(sys.stdin.fileno())
+    prepare()
+    os.set_blocking(sys.stdout.fileno(), False)
+    watch = Watch(sys.stdin.fileno(), sys.stdout.fileno())
     reason = watch.reason()
     charge = watch.charge
-    if charge is None or not charge.states:
+    if charge is None or not charge.states or reason == "done":
         return 0
-    if reason in ("done", "unsafe"):
-        return 0 if reason == "done" else 4
-    watch.record.note(reason, pid=charge.owner.pid)
-    if watch.trainer is not None and not (gone := watch.trainer.kill() if reason == "silence" else watch.trainer.ended(END_S)):
-        # A pipe that was closed by a trainer that lives, or one that cannot be killed: it may switch on again at any time.
-        gone = watch.trainer.kill()
-        watch.record.note("trainer killed" if gone else "trainer does not end", pid=charge.owner.pid)
-    with _owning(charge, watch.names) as unverified:
-        outcomes = secure(charge.states, charge.patience_s, watch.record)
-        unverified += [watch.names[o.state.resource] for o in outcomes if not o.verified]
-    return 4 if unverified else 3
+    if reason == "unsafe":
+        return 4
+    record, trainer, locks = watch.record, watch.trainer, Background("locks")
+    record.hold()
+    record.note(reason, pid=charge.owner.pid)
+    # A pipe that was closed by a trainer that lives, or one that hangs: it may switch on again at any time.
+    if trainer is not None and (reason == "silence" or not trainer.ended(KILLED_S)):
+        gone = trainer.kill()
+        record.note("trainer killed" if gone else "trainer does not end", pid=charge.owner.pid)
+    outcomes = secure(charge.states, charge.patience_s, record, lambda: _owning(charge, watch.names, locks))
+    _settled(charge, watch.names, outcomes, locks)
+    locks.drain(TELL_S)
+    record.drain(TELL_S)
+    return 3 if all(o.verified for o in outcomes) else 4
 
 
-def _look_for_visa() -> None:
-    with suppress(OSError, ValueError):  # whoever needs it will be told
-        library()
-
-
-@contextmanager
-def _owning(charge: Charge, names: Mapping[str, str]) -> Iterator[list[str]]:
-    """Says in the lock files who holds them now; those of resources that are put into the list keep their safe state."""
-    states = {names[state.resource]: state for state in charge.states}
-    tables = {r: watching([states[r]])[0] if r in states else None for r in charge.locks}
+def _owning(charge: Charge, names: Mapping[str, str], locks: Background) -> None:
+    """Say in the lock files who holds them now."""
     by = replace(charge.owner, pid=os.getpid(), command=f"guardian, making safe what process {charge.owner.pid} left")
-    unverified: list[str] = []
-    try:
-        for resource, handle in charge.locks.items():
-            with suppress(OSError, HilError):  # who has it meanwhile must not keep us from making safe
-                ownership.retake(resource, handle)
-            _write(handle, by, tables[resource])
-        yield unverified
-    except BaseException:
-        unverified += charge.locks
-        raise
-    finally:
-        for resource, handle in charge.locks.items():
-            keep = resource.removesuffix(MACHINE) in unverified and not charge.virtual
-            with suppress(OSError):
-                if keep:
-                    ownership.write(handle, charge.owner, tables[resource])
-                else:
-                    ownership.settle(resource, handle, remove=charge.virtual)
+    tables = {names[state.resource]: watching([state])[0] for state in charge.states}
+    for name, handle in charge.locks.items():
+        locks.later(partial(_held, name, handle, by, tables.get(name)))
 
 
-def _write(handle: int, owner: Owner, safe: object) -> None:
-    with suppress(OSError):  # a full disk must not keep anybody from making safe
-        ownership.write(handle, owner, safe)
+def _held(name: str, handle: int, by: Owner, safe: object) -> None:
+    with suppress(HilError):  # who has it meanwhile must not keep us from making safe
+        ownership.retake(name, handle)
+    ownership.write(handle, by, safe)
+
+
+def _settled(charge: Charge, names: Mapping[str, str], outcomes: Sequence[Outcome], locks: Background) -> None:
+    """Empty the lock files; those of instruments that are not verified keep their safe state."""
+    kept = {} if charge.virtual else {names[o.state.resource]: watching([o.state])[0] for o in outcomes if not o.verified}
+    for name, handle in charge.locks.items():
+        if name.removesuffix(MACHINE) in kept:
+            locks.later(partial(ownership.write, handle, charge.owner, kept.get(name)))
+        else:
+            locks.later(partial(ownership.settle, name, handle, charge.virtual))

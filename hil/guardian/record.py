@@ -11,6 +11,7 @@ Only the last kind says "outputs". After a "watching" without it, the machine it
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -20,63 +21,120 @@ from pathlib import Path
 from typing import Any, Literal
 
 from drivers.safe import SafeState
-from hil.errors import ConfigError
+from hil.errors import RunError
+from hil.files import loads, open_to_write, read_bytes
+from hil.telling import LEAVE_S, Background, Teller
 
 NAME = "guardian.jsonl"
+MOST_BYTES = 1 << 26
+MOST_NAMES, MOST_LETTERS, MOST_SPOKEN = 16, 200, 2000
 Outputs = Literal["safe", "unknown", ""]
 
 
 class Record:
-    """Args: path: of guardian.jsonl; None writes nowhere. A full disk stops nobody from making safe."""
+    """Takes what is to be told and returns at once; a thread writes it, so that neither a disk nor a terminal that hangs keeps
+    anybody from making safe.
 
-    def __init__(self, path: Path | None) -> None:
+    Args:
+        path: of guardian.jsonl; None writes nowhere. voice: where people are told, by default stderr.
+    """
+
+    def __init__(self, path: Path | None, voice: Teller | None = None) -> None:
         self.path = path
+        self.voice = Teller(sys.stderr) if voice is None else voice
+        self._disk = Background("guardian.jsonl")
+        self._held: list[tuple[str, str]] | None = None
 
     def note(self, event: str, say: bool = True, **facts: object) -> None:
-        line = {"t": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}
+        """One line. say: to people too."""
+        line = json.dumps({"t": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}) + "\n"
+        spoken = f"hil guardian: {plain(_spoken(event, facts), MOST_SPOKEN)}\n" if say else ""
+        if self._held is None:
+            self._tell(line, spoken)
+        else:
+            self._held.append((line, spoken))
+
+    def hold(self) -> None:
+        """Touch neither disk nor terminal until `release`; what is noted meanwhile waits."""
+        self._held = [] if self._held is None else self._held
+
+    def release(self) -> None:
+        """Tell what waits, and all that follows as it comes."""
+        held, self._held = self._held or [], None
+        for line, spoken in held:
+            self._tell(line, spoken)
+
+    def drain(self, wait_s: float = LEAVE_S) -> None:
+        """Wait until all is told, `wait_s` at most for the disk and for people each."""
+        self._disk.drain(wait_s)
+        self.voice.drain(wait_s)
+
+    def _tell(self, line: str, spoken: str) -> None:
         if self.path is not None:
-            with suppress(OSError), self.path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-        if say:
-            with suppress(OSError, ValueError):  # the terminal may be gone
-                print(f"hil guardian: {_spoken(event, facts)}", file=sys.stderr, flush=True)
+            path = self.path
+            self._disk.later(lambda: _append(path, line.encode()))
+        if spoken:
+            self.voice.write(spoken)
 
 
 def outputs_of(run: Path) -> Outputs:
     """What is known of the outputs after `run`; "" when it never watched over any, or its bench was virtual and is gone."""
     lines = _lines(run / NAME)
+    if lines is None:
+        return "unknown"
     watched = [n for n, line in enumerate(lines) if line.get("event") == "watching"]
     if not watched or lines[watched[-1]].get("virtual"):
         return ""
-    said = [line["outputs"] for line in lines[watched[-1] :] if line.get("outputs") in ("safe", "unknown")]
-    return said[-1] if said else "unknown"
+    said = [str(line["outputs"]) for line in lines[watched[-1] :] if line.get("outputs") in ("safe", "unknown")]
+    return "safe" if said[-1:] == ["safe"] else "unknown"
 
 
-def left_by(run: Path) -> tuple[SafeState, ...]:
-    """Safe states of the instruments that `run` left without verifying that they are safe."""
+def left_by(run: Path) -> tuple[str, ...]:
+    """Which instruments `run` left without verifying that they are safe, as text for people.
+
+    A run folder may come from anybody, so nothing in it is sent to an instrument or opened: how an instrument is made safe is
+    known from its driver, and from its lock file.
+    """
     if outputs_of(run) != "unknown":
         return ()
-    watched = [line for line in _lines(run / NAME) if line.get("event") == "watching"]
-    found = []
-    for table in watched[-1].get("states", ()):
-        with suppress(ConfigError):  # of another version: the lock file and opening itself are left
-            found.append(SafeState.from_table(table))
-    return tuple(found)
+    watched = [line for line in _lines(run / NAME) or () if line.get("event") == "watching"]
+    states = watched[-1].get("states") if watched else None
+    named = [state for state in states if isinstance(state, Mapping)] if isinstance(states, list) else []
+    return tuple(f"{plain(state.get('name'))} at {plain(state.get('resource'))}" for state in named[:MOST_NAMES])
 
 
 def watching(states: Iterable[SafeState]) -> list[dict[str, Any]]:
     return [asdict(state) for state in states]
 
 
-def _lines(path: Path) -> list[Mapping[str, Any]]:
-    """A torn last line is left out."""
+def plain(value: object, most: int = MOST_LETTERS) -> str:
+    """`value` as text that does nothing to a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(value)[:most])
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Raises: OSError: also for a link, or for what is no regular file."""
+    file = open_to_write(path, os.O_APPEND)
+    try:
+        os.write(file, line)
+    finally:
+        os.close(file)
+
+
+def _lines(path: Path) -> list[Mapping[str, Any]] | None:
+    """A torn or damaged line is left out; None: something is there that cannot be read."""
+    try:
+        if not os.path.lexists(path):
+            return []
+        payload = read_bytes(path, MOST_BYTES)
+    except (RunError, OSError, ValueError):
+        return None
     found: list[Mapping[str, Any]] = []
-    with suppress(OSError):
-        for text in path.read_text().splitlines():
-            with suppress(ValueError):
-                line = json.loads(text)
-                if isinstance(line, Mapping):
-                    found.append(line)
+    for text in payload.splitlines():
+        with suppress(RunError):
+            line = loads(text, str(path))
+            if isinstance(line, Mapping):
+                found.append(line)
     return found
 
 

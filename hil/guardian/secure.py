@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from drivers.make_safe import Outcome, securing
 from drivers.safe import SafeState
 from hil.guardian.record import Record
 
 
-def secure(states: Sequence[SafeState], patience_s: float, record: Record) -> tuple[Outcome, ...]:
-    """Make safe over new wires, on record; the last outcome of each."""
+def secure(
+    states: Sequence[SafeState], patience_s: float, record: Record, tried: Callable[[], None] = lambda: None
+) -> tuple[Outcome, ...]:
+    """Make safe over new wires, on record; the last outcome of each.
+
+    Nothing is told before every state was tried once. tried: called then.
+    """
+    record.hold()
     final: dict[str, Outcome] = {}
+    waits = {state.name for state in states}
     for outcome in securing(states, patience_s):
         final[outcome.state.name] = outcome
         record.note(
             "attempt", say=outcome.last, name=outcome.state.name, resource=outcome.state.resource, verified=outcome.verified,
             why=outcome.why, attempt=outcome.attempt, wall_s=round(outcome.wall_s, 4),
         )  # fmt: skip
+        waits.discard(outcome.state.name)
+        if not waits:
+            record.release()
+            tried()
+            tried = _nothing
     outcomes = tuple(final[state.name] for state in states)
     verified = all(o.verified for o in outcomes)
     record.note("made safe" if verified else "not made safe", outputs="safe" if verified else "unknown")
+    record.release()
     return outcomes
+
+
+def _nothing() -> None:
+    pass

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hil.errors import ConfigError
-from hil.feedback import Correlation, Feedback, Function, correlation
-from hil.learners.loss import Loss, LossName, check_scores
+from hil.feedback import Feedback
+from hil.learners.loss import Loss, LossName
+from hil.learners.one_pass import DirectFeedback
 from hil.learners.projection import Projection, check_shape, hidden_shapes
-from hil.network import Layer, Network, Trace, fill
+from hil.learners.transport import pulled
+from hil.network import Layer, Network, Trace
 
 Model = Callable[[Tensor], Tensor]
 
@@ -48,7 +50,7 @@ class ADFASettings:
         check_shape(self.sample_shape)
 
 
-class ADFA(nn.Module):
+class ADFA(DirectFeedback):
     """Args: feedback: g and how B is drawn. shapes: of each hidden layer, one example, or its width. rng: draws B.
 
     The matrices are the buffers `projection.B0`, ... of the state; g is a setting and is not.
@@ -78,47 +80,14 @@ class ADFA(nn.Module):
         shapes = hidden_shapes(net, settings.sample_shape)
         return cls(read_feedback(settings.feedback), shapes.pre, classes, rng, settings.loss)
 
-    @torch.no_grad()
-    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """One pass, then every `.grad`, overwritten; "loss", "accuracy", "overflow"."""
-        del rng  # nothing random
-        net.train()
-        trace = net.forward(x)
-        check_scores(trace.outputs[-1], self.projection.classes)
-        error, metrics = self.loss.judge(trace.outputs[-1], label)
-        fill(net, trace, [*(self._delta(number, layer, trace, error) for number, layer in enumerate(net.stack[:-1])), error])
-        metrics["overflow"] = net.overflow(trace)
-        return metrics
-
     def _delta(self, number: int, layer: Layer, trace: Trace, error: Tensor) -> Tensor:
         delta = self.projection.onto(number, error)
         return delta if layer.device is None else delta.mul_(self.feedback.g(trace.pre[number]))
 
-    @torch.no_grad()
-    def predict(self, net: Network, x: Tensor) -> Tensor:
-        """(batch, classes): the readout of one pass."""
-        net.eval()
-        return net.forward(x).outputs[-1]
-
-
-def correlations(net: Network, trace: Trace, g: Function, model: Model) -> tuple[Correlation | None, ...]:
-    """Per layer, how alike g and the model's true derivative are over the pre-activations visited in `trace`.
-
-    Args:
-        model: drive -> reading, differentiable, each value for itself; normally the Twin's `ideal`.
-    Returns:
-        None for a layer without a device.
-    """
-    pairs = zip(net.stack, trace.pre, strict=True)
-    return tuple(None if la.device is None else correlation(g(pre), slope(la, model, pre)) for la, pre in pairs)
-
 
 def slope(layer: Layer, model: Model, pre: Tensor) -> Tensor:
     """d output / d pre-activation at `pre`, same shape, for a model that maps each value for itself."""
-    point = pre.detach().requires_grad_(True)
-    with torch.enable_grad():
-        (found,) = torch.autograd.grad(layer.through(model, point).sum(), point)
-    return found
+    return pulled(lambda point: layer.through(model, point), pre, torch.ones_like(pre))
 
 
 def read_feedback(feedback: Mapping[str, object] | str) -> Feedback:

@@ -13,33 +13,23 @@ Source: Rumelhart, Hinton & Williams, Nature 323, 533 (1986); in-silico training
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hil.learners.dfa import needed
 from hil.learners.loss import Loss, LossName, check_scores
+from hil.learners.one_pass import LossSettings, OnePass
 from hil.network import Layer, Network, Trace
 
 Model = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class BackpropSettings:
-    """[learner] of an experiment: loss is "cross_entropy" or "mse"."""
-
-    loss: LossName = "cross_entropy"
-
-    def __post_init__(self) -> None:
-        Loss(self.loss)
-
-
-class Backprop(nn.Module):
+class Backprop(OnePass):
     """Args: model: drive -> reading of the node, differentiable. It has no state of its own."""
 
-    Settings: ClassVar[type[BackpropSettings]] = BackpropSettings
+    Settings: ClassVar[type[LossSettings]] = LossSettings
 
     def __init__(self, model: Model, classes: int, loss: LossName = "cross_entropy") -> None:
         super().__init__()
@@ -47,7 +37,7 @@ class Backprop(nn.Module):
 
     @classmethod
     def build(
-        cls, net: Network, settings: BackpropSettings, classes: int, rng: torch.Generator, model: Model | None = None
+        cls, net: Network, settings: LossSettings, classes: int, rng: torch.Generator, model: Model | None = None
     ) -> Backprop:
         """From settings.
 
@@ -84,12 +74,6 @@ class Backprop(nn.Module):
             h = layer.through(self.model, pre[-1])
             outputs.append(h)
         return Trace(tuple(inputs), tuple(pre), tuple(outputs))
-
-    @torch.no_grad()
-    def predict(self, net: Network, x: Tensor) -> Tensor:
-        """(batch, classes): the readout of one pass through the device."""
-        net.eval()
-        return net.forward(x).outputs[-1]
 
 
 def _refuse(layer: Layer, pre: Tensor) -> None:

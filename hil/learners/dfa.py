@@ -11,18 +11,20 @@ Source: Nokland, arXiv:1609.01596 (2016).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hil.errors import ConfigError
 from hil.feedback import Constant, Distribution, Feedback
-from hil.learners.loss import Loss, LossName, check_scores
+from hil.learners.loss import Loss, LossName
+from hil.learners.one_pass import DirectFeedback
 from hil.learners.projection import Projection, check_shape, hidden_shapes
-from hil.network import Layer, Network, Trace, fill
+from hil.learners.transport import pulled
+from hil.network import Layer, Network, Trace
 
 Model = Callable[[Tensor], Tensor]
 
@@ -54,7 +56,7 @@ class DFASettings:
         return Feedback.from_table({**table, **rank, "g": {"family": "constant"}}, where="[learner]")
 
 
-class DFA(nn.Module):
+class DFA(DirectFeedback):
     """The matrices are the buffers `projection.B0`, ... of the state.
 
     Args:
@@ -88,33 +90,11 @@ class DFA(nn.Module):
         shapes = hidden_shapes(net, settings.sample_shape)
         return cls(needed(model, "dfa"), shapes.outputs, classes, rng, settings.feedback(), settings.loss)
 
-    @torch.no_grad()
-    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """One measured pass, then every `.grad`, overwritten; "loss", "accuracy", "overflow"."""
-        del rng  # nothing random
-        net.train()
-        trace = net.forward(x)
-        check_scores(trace.outputs[-1], self.projection.classes)
-        error, metrics = self.loss.judge(trace.outputs[-1], label)
-        fill(net, trace, [*(self._delta(number, layer, trace, error) for number, layer in enumerate(net.stack[:-1])), error])
-        metrics["overflow"] = net.overflow(trace)
-        return metrics
-
     def _delta(self, number: int, layer: Layer, trace: Trace, error: Tensor) -> Tensor:
         projected = self.projection.onto(number, error)
         if layer.device is None:
             return projected
-        pre = trace.pre[number].detach().requires_grad_(True)
-        with torch.enable_grad():
-            modelled = layer.through(self.model, pre)
-        (delta,) = torch.autograd.grad(modelled, pre, projected)
-        return delta
-
-    @torch.no_grad()
-    def predict(self, net: Network, x: Tensor) -> Tensor:
-        """(batch, classes): the readout of one pass through the device."""
-        net.eval()
-        return net.forward(x).outputs[-1]
+        return pulled(lambda pre: layer.through(self.model, pre), trace.pre[number], projected)
 
 
 def needed(model: Model | None, learner: str) -> Model:

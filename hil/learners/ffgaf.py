@@ -82,6 +82,7 @@ class FFGAF(nn.Module):
     """
 
     Settings: ClassVar[type[FFGAFSettings]] = FFGAFSettings
+    any_outputs: ClassVar[bool] = True  # its scores are a goodness of every class, however wide the last layer is
     steps: Tensor
 
     def __init__(self, groups: Sequence[ClassGroups], classes: int, settings: FFGAFSettings) -> None:

@@ -11,30 +11,20 @@ Source: Huang, Zhu & Siew, Neurocomputing 70, 489 (2006).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hil.learners.loss import Loss, LossName, check_scores
+from hil.learners.one_pass import LossSettings, OnePass
 from hil.network import Network, accumulate
 
 
-@dataclass(frozen=True)
-class LastLayerSettings:
-    """[learner] of an experiment: loss is "cross_entropy" or "mse"."""
-
-    loss: LossName = "cross_entropy"
-
-    def __post_init__(self) -> None:
-        Loss(self.loss)
-
-
-class LastLayer(nn.Module):
+class LastLayer(OnePass):
     """It has no state of its own."""
 
-    Settings: ClassVar[type[LastLayerSettings]] = LastLayerSettings
+    Settings: ClassVar[type[LossSettings]] = LossSettings
 
     def __init__(self, classes: int, loss: LossName = "cross_entropy") -> None:
         super().__init__()
@@ -42,7 +32,7 @@ class LastLayer(nn.Module):
 
     @classmethod
     def build(
-        cls, net: Network, settings: LastLayerSettings, classes: int, rng: torch.Generator, model: object | None = None
+        cls, net: Network, settings: LossSettings, classes: int, rng: torch.Generator, model: object | None = None
     ) -> LastLayer:
         """For `net`, whose hidden synapses are frozen; needs no model of the node."""
         del rng, model
@@ -61,9 +51,3 @@ class LastLayer(nn.Module):
         net.zero_grad(set_to_none=True)
         accumulate(net.stack[-1].synapse, trace.inputs[-1], error)
         return {**metrics, "overflow": net.overflow(trace)}
-
-    @torch.no_grad()
-    def predict(self, net: Network, x: Tensor) -> Tensor:
-        """(batch, classes): the readout of one pass."""
-        net.eval()
-        return net.forward(x).outputs[-1]

@@ -16,7 +16,7 @@ Source: Wright et al., Nature 601, 549 (2022).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -27,32 +27,24 @@ from hil.device import Device, plain
 from hil.errors import ContractError
 from hil.learners.dfa import needed
 from hil.learners.loss import Loss, LossName, check_scores
-from hil.network import Layer, Network, accumulate, statistics_kept
+from hil.learners.one_pass import LossSettings, OnePass
+from hil.learners.transport import carried, pulled
+from hil.network import Network, accumulate
 
 Model = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class PATSettings:
-    """[learner] of an experiment: loss is "cross_entropy" or "mse"."""
-
-    loss: LossName = "cross_entropy"
-
-    def __post_init__(self) -> None:
-        Loss(self.loss)
-
-
-class PAT(nn.Module):
+class PAT(OnePass):
     """Args: model: drive -> reading of the node, differentiable. It has no state of its own."""
 
-    Settings: ClassVar[type[PATSettings]] = PATSettings
+    Settings: ClassVar[type[LossSettings]] = LossSettings
 
     def __init__(self, model: Model, classes: int, loss: LossName = "cross_entropy") -> None:
         super().__init__()
         self.model, self.classes, self.loss = model, classes, Loss(loss)
 
     @classmethod
-    def build(cls, net: Network, settings: PATSettings, classes: int, rng: torch.Generator, model: Model | None = None) -> PAT:
+    def build(cls, net: Network, settings: LossSettings, classes: int, rng: torch.Generator, model: Model | None = None) -> PAT:
         """From settings.
 
         Raises:
@@ -73,42 +65,12 @@ class PAT(nn.Module):
         for number in reversed(range(len(net.stack))):
             layer = net.stack[number]
             if layer.device is not None:
-                delta = self._before_device(layer, trace.pre[number], delta)
+                delta = pulled(partial(layer.through, self.model), trace.pre[number], delta)
             if number == 0:
                 accumulate(layer.synapse, trace.inputs[0], delta)
             else:
-                delta = _before_synapse(layer.synapse, trace.inputs[number], delta)
+                delta = carried(layer.synapse, trace.inputs[number], delta)
         return {**metrics, "overflow": net.overflow(trace)}
-
-    def _before_device(self, layer: Layer, pre: Tensor, delta: Tensor) -> Tensor:
-        """dL/dpre from dL/dout, by the model at the measured `pre`, encoding and decoding included."""
-        point = pre.detach().requires_grad_(True)
-        with torch.enable_grad():
-            modelled = layer.through(self.model, point)
-        (pulled,) = torch.autograd.grad(modelled, point, delta)
-        return pulled
-
-    @torch.no_grad()
-    def predict(self, net: Network, x: Tensor) -> Tensor:
-        """(batch, classes): the readout of one pass through the device."""
-        net.eval()
-        return net.forward(x).outputs[-1]
-
-
-def _before_synapse(synapse: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
-    """dL/dinputs from dL/dpre; adds to `.grad` of the synapse on the way."""
-    if type(synapse) is nn.Linear:
-        accumulate(synapse, inputs, delta)
-        return delta @ synapse.weight
-    params = [param for param in synapse.parameters() if param.requires_grad]
-    point = inputs.detach().requires_grad_(True)
-    with torch.enable_grad(), statistics_kept(synapse):
-        answer = synapse(point)
-    pulled, *grads = torch.autograd.grad(answer, [point, *params], delta, allow_unused=True)
-    for param, grad in zip(params, grads, strict=True):
-        if grad is not None:
-            param.grad = grad if param.grad is None else param.grad + grad
-    return torch.zeros_like(point) if pulled is None else pulled
 
 
 class PhysicsAware(nn.Module):
@@ -165,8 +127,4 @@ class _Measured(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        point = x.detach().requires_grad_(True)
-        with torch.enable_grad():
-            modelled = ctx.model(point)
-        (pulled,) = torch.autograd.grad(modelled, point, grad)
-        return pulled, None, None
+        return pulled(ctx.model, x, grad), None, None

@@ -70,6 +70,7 @@ class PhyLL(nn.Module):
     """
 
     Settings: ClassVar[type[PhyLLSettings]] = PhyLLSettings
+    any_outputs: ClassVar[bool] = True  # its scores are a goodness of every class, however wide the last layer is
 
     def __init__(self, widths: Sequence[int], classes: int, rng: torch.Generator, settings: PhyLLSettings) -> None:
         super().__init__()

@@ -24,6 +24,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from hil.device import ArraySpec
 from hil.encoding import Encode
 from hil.errors import ConfigError, ContractError
 from hil.learners.adfa import Model
@@ -108,7 +109,7 @@ class SPIDE(nn.Module):
             assert net.chip is not None  # checked
             assert layer.device is not None
             size = layer.device.spec.outputs.size or 1
-            array = net.chip.array(size, couples=True, v_th=v_th, v_rest=v_rest, leak=1.0)
+            array = net.chip.array(ArraySpec(size, couples=True, v_th=v_th, v_rest=v_rest, leak=1.0))
             couples.append(Layer(nn.Identity(), array, Encode.onto(array.spec.inputs, overflow="clip")))
         quanta = [(settings.quantum or measured_quantum(layer)) / _gain(layer) for layer in hidden]
         return cls(couples, quanta, classes, settings)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from hil.errors import ConfigError
 from hil.learners.loss import Loss, LossName, check_scores
+from hil.learners.one_pass import OnePass
 from hil.network import Network
 
 Perturbation = Literal["sign", "normal"]
@@ -55,7 +56,7 @@ class SPSASettings:
                 )  # fmt: skip
 
 
-class SPSA(nn.Module):
+class SPSA(OnePass):
     """It has no state of its own: directions are drawn anew in every step, from the step's generator."""
 
     Settings: ClassVar[type[SPSASettings]] = SPSASettings
@@ -117,12 +118,6 @@ class SPSA(nn.Module):
         if self.settings.perturbation == "normal":
             return torch.randn(weight.shape, generator=rng, device=rng.device).to(weight)
         return torch.randint(0, 2, weight.shape, generator=rng, device=rng.device).to(weight).mul_(2).sub_(1)
-
-    @torch.no_grad()
-    def predict(self, net: Network, x: Tensor) -> Tensor:
-        """(batch, classes): the readout of one pass."""
-        net.eval()
-        return net.forward(x).outputs[-1]
 
 
 @contextmanager

@@ -3,10 +3,13 @@
     dL/dinput = delta dpre/dinput        W^T delta for a linear synapse
     dL/dtheta = delta dpre/dtheta        added to `.grad`
 
-Only learners that are allowed to know the weights at the place of the error use this. Devices are never differentiated.
+Only learners that are allowed to know the weights at the place of the error use `carried`. Devices are never differentiated;
+models of them are, by `pulled`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -28,3 +31,12 @@ def carried(synapse: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
         if grad is not None:
             param.grad = grad if param.grad is None else param.grad.add_(grad)
     return torch.zeros_like(inputs) if found[0] is None else found[0]
+
+
+def pulled(act: Callable[[Tensor], Tensor], at: Tensor, delta: Tensor) -> Tensor:
+    """dL/dinput of the model `act` at the inputs `at`, from dL/doutput."""
+    point = at.detach().requires_grad_(True)
+    with torch.enable_grad():
+        answer = act(point)
+    (found,) = torch.autograd.grad(answer, point, delta)
+    return found

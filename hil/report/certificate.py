@@ -19,7 +19,7 @@ import safetensors.numpy
 
 from hil import toml
 from hil.errors import RunError
-from hil.files import write_atomic
+from hil.files import read_tensors, read_text, write_atomic
 from hil.report import figures
 from hil.report.page import page
 from hil.report.sweeps import Sweeps, drawn
@@ -166,10 +166,11 @@ def _problems(step: Facts) -> list[dict[str, str]]:
 
 def _read(path: Path) -> tuple[Facts, list[str]]:
     try:
-        table = toml.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        table = toml.loads(read_text(path, toml.MOST_BYTES))
+    except (RunError, ValueError) as error:
+        got = error.got or error.what if isinstance(error, RunError) else str(error)
         raise RunError(
-            "not a calibration", where=str(path), got=str(error), allowed="a file that hil calibrate wrote",
+            "not a calibration", where=str(path), got=got, allowed="a file that hil calibrate wrote",
             todo="name another: calibrations/….toml",
         ) from error  # fmt: skip
     if "step" not in table or "taken_at" not in table:
@@ -184,15 +185,15 @@ def _sweeps(path: Path, raw: Facts, notes: list[str]) -> dict[str, Sweeps]:
     """By step; empty, with a note, if they cannot be had."""
     file = path.with_suffix(".safetensors")
     try:
-        payload = file.read_bytes()
+        payload = read_tensors(file)
         if hashlib.sha256(payload).hexdigest() != raw.get("sha256"):
             notes.append(f"{file.name} holds the sweeps of another calibration, or is damaged; they are left out.")
             return {}
         loaded = safetensors.numpy.load(payload)
-    except OSError as error:
-        notes.append(f"{file.name}, which holds the sweeps, cannot be read: {error.strerror}.")
+    except RunError as error:
+        notes.append(f"{file.name}, which holds the sweeps, cannot be read: {error.got or error.what}.")
         return {}
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:  # a dtype that numpy does not have
         notes.append(f"{file.name} is damaged: {error}.")
         return {}
     found: dict[str, dict[str, Any]] = {}

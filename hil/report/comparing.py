@@ -50,13 +50,14 @@ def outcome(folder: Path, shown: str) -> Outcome:
         validation=validation,
         passes=passes,
         wall_s=wall_s,
-        provenance=str(record.summary.get("provenance")),
+        provenance=str(record.summary.get("provenance", "unknown")),
         folder=shown,
         curve=tuple((p, a) for p, a in points if math.isfinite(a) and math.isfinite(p)),
         angles_deg=tuple(number(layer, "angle_deg") for layer in layers) if isinstance(layers, list) else (),
         step_passes=number(step, "passes_per_example"),
         step_bits=number(step, "bits_per_example"),
         twin_nrmse=number(_mapping(record.summary, "twin_honesty"), "nrmse"),
+        warnings=tuple(map(str, said)) if isinstance(said := record.summary.get("warnings"), list) else (),
     )
 
 

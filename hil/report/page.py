@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from hil.errors import DataError
 from hil.files import write_atomic
+from hil.plain import plain
 from hil.report import figures, findings, tables
 from hil.report.findings import Confusion, Feedback, Histogram, Timeline, Transfer, number
 from hil.report.record import Facts, Record, read
@@ -31,13 +32,14 @@ def render(run: Path) -> Path:
 
 
 def page(template: str, shown: Mapping[str, object]) -> str:
-    """A page of this package with what it shows; all of it is escaped but figures."""
+    """A page of this package with what it shows; all of it is escaped but figures, and nothing turns text round."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
         loader=PackageLoader("hil.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_plain,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -45,9 +47,15 @@ def page(template: str, shown: Mapping[str, object]) -> str:
     return made.get_template(template).render(shown)
 
 
+def _plain(value: object) -> object:
+    """As `plain`, of the same class: what is markup already stays so."""
+    return type(value)(plain(value)) if isinstance(value, str) else value
+
+
 def contents(record: Record) -> dict[str, object]:
     """What the template shows, by name. Figures are SVG text made here; everything else is text to be escaped."""
-    notes = list(record.notes)
+    beware = record.summary.get("warnings")
+    notes = [*(str(line) for line in (beware if isinstance(beware, list) else ())), *record.notes]
     made = record.diagnostics
     table: Confusion = _checked(findings.confusion, made, (), notes)
     curve: Transfer | None = _checked(findings.transfer, made, None, notes)

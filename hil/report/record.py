@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from hil import toml
 from hil.errors import RunError
+from hil.files import MOST_TEXT_BYTES, loads, read_bytes, there
 from hil.run import journal
 
 FILES = ("config.toml", "summary.json", "metrics.jsonl", "journal.jsonl", "diagnostics.json")
@@ -72,13 +72,13 @@ def read(run: Path) -> Record:
 
 
 def _text(path: Path, notes: list[str]) -> str:
-    if not path.is_file():
+    if not there(path):
         notes.append(f"{path.name} is missing.")
         return ""
     try:
-        return path.read_bytes().decode("utf-8", errors="replace")
-    except OSError as error:
-        notes.append(f"{path.name} cannot be read: {error.strerror}.")
+        return read_bytes(path, MOST_TEXT_BYTES).decode("utf-8", errors="replace")
+    except RunError as error:
+        notes.append(f"{path.name} cannot be read: {error.got or error.what}.")
         return ""
 
 
@@ -95,9 +95,9 @@ def _object(path: Path, notes: list[str]) -> Facts:
     if not text:
         return {}
     try:
-        value = json.loads(text)
-    except ValueError as error:
-        notes.append(f"{path.name} is damaged, and left out: {error}.")
+        value = loads(text, path.name)
+    except RunError as error:
+        notes.append(f"{path.name} is damaged, and left out: {error.got}.")
         return {}
     if not isinstance(value, dict):
         notes.append(f"{path.name} is left out: it holds a {type(value).__name__}, not an object.")
@@ -107,13 +107,13 @@ def _object(path: Path, notes: list[str]) -> Facts:
 
 def _journal(path: Path, notes: list[str]) -> tuple[Facts, ...]:
     """Its events, and so many of its commits as a figure can show; a weekend has millions."""
-    if not path.is_file():
+    if not there(path):
         notes.append(f"{path.name} is missing.")
         return ()
     try:
         told = journal.contents(path, COMMITS)
     except RunError as error:
-        notes.append(f"{path.name} cannot be read: {error.got}.")
+        notes.append(f"{path.name} cannot be read: {error.got or error.what}.")
         return ()
     bad = [f"{path.name} {text}; it is left out." for text in told.damaged]
     notes.extend(bad[:NOTES_PER_FILE])
@@ -129,9 +129,9 @@ def _lines(path: Path, notes: list[str]) -> tuple[Facts, ...]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except ValueError as error:
-            bad.append(f"{path.name} line {number} is damaged, and left out: {error}.")
+            value = loads(line, path.name)
+        except RunError as error:
+            bad.append(f"{path.name} line {number} is damaged, and left out: {error.got}.")
             continue
         if isinstance(value, dict):
             good.append(value)

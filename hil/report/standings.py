@@ -36,7 +36,7 @@ class Band(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One finished run. curve: (device passes, validation accuracy) an epoch. angles_deg: per layer, or None.
-    twin_nrmse: by how much of the swing the twin was off, where it was measured."""
+    twin_nrmse: by how much of the swing the twin was off, where it was measured. warnings: of its summary."""
 
     seed: int
     test: float
@@ -50,6 +50,7 @@ class Outcome:
     step_passes: float | None = None
     step_bits: float | None = None
     twin_nrmse: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hil.hints import quoted
 from hil.report.findings import Confusion, curve, number, tested, wilson
 from hil.report.record import Facts, Record
 
@@ -60,7 +61,7 @@ def verdict(record: Record, table: Confusion) -> Verdict:
 def _provenance(record: Record) -> str:
     """As the summary has it; a run without one said at its start, or at its last resume, what was going to answer."""
     if record.summary:
-        return str(record.summary.get("provenance"))
+        return str(record.summary.get("provenance", "unknown"))
     said = [line["provenance"] for line in record.journal if "provenance" in line]
     return str(said[-1]) if said else "unknown"
 
@@ -113,11 +114,11 @@ def _state(record: Record) -> str:
     status = record.summary.get("status")
     if status == "done":
         return ""
-    again = f"It goes on with: hil resume {record.place}"
+    again = f"It goes on with: hil resume {quoted(record.place)}"
     if status == "interrupted":
         return f"This run was interrupted before its end. {again}"
     if status == "fault":
-        return f"This run stopped at a fault, told below. When that is put right: hil resume {record.place}"
+        return f"This run stopped at a fault, told below. When that is put right: hil resume {quoted(record.place)}"
     if status is None:
         return f"This run has no summary: it is still going on, or was killed. {again}"
     return f"This run says of itself: {status}."

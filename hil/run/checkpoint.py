@@ -11,6 +11,7 @@ a moment with new tensors beside old facts. A pair whose sums do not match is da
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -20,11 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from hil.errors import RunError
-from hil.files import write_atomic
+from hil.files import read_object, read_tensors, write_atomic
+from hil.hints import quoted
+
+MOST_FACTS_BYTES = 1 << 26  # a plant of many neurons has its state there
 
 
 @dataclass(frozen=True)
@@ -76,33 +81,30 @@ def load(path: Path) -> Checkpoint:
     """
     tensors = path.with_suffix(".safetensors")
     try:
-        facts = json.loads(path.read_text())
-        payload = tensors.read_bytes()
-        if not isinstance(facts, dict):
-            raise ValueError(f"a {type(facts).__name__} in place of its facts")
+        facts = read_object(path, MOST_FACTS_BYTES)
+        payload = read_tensors(tensors)
         if _sum(facts) != facts.get("facts_sha256"):
             raise ValueError("the checksum of the facts does not match, or is missing")
         if hashlib.sha256(payload).hexdigest() != facts.get("sha256"):
             raise ValueError(f"the checksum of the {len(payload):,} bytes in {tensors.name} does not match")
         return Checkpoint(safetensors.torch.load(payload), facts)
-    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
+    except (RunError, ValueError, RecursionError, MemoryError, safetensors.SafetensorError) as error:
         raise RunError(
             "a damaged checkpoint",
             where=str(path),
-            got=f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error),
+            got=f"{error.got or error.what}: {error.where}" if isinstance(error, RunError) else str(error) or repr(error),
             allowed="the pair that hil wrote",
             outputs="untouched; nothing was opened",
-            todo=f"name an earlier one: hil resume RUN --from {path.parent}/step-….json",
+            todo=f"name an earlier one: hil resume RUN --from {quoted(path.parent)}/step-….json",
         ) from error
 
 
 def fixed(path: Path) -> bool:
     """Whether the pair whose JSON is `path` says that it was made at a fixed step; nothing is verified."""
     try:
-        facts = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+        return bool(read_object(path, MOST_FACTS_BYTES).get("fixed"))
+    except RunError:
         return False  # damaged: whoever loads it is told
-    return isinstance(facts, dict) and bool(facts.get("fixed"))
 
 
 def latest(folder: Path) -> Path:
@@ -155,7 +157,60 @@ def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, 
                 tensors[f"{index}.{slot}"] = value
             else:
                 scalars[f"{index}.{slot}"] = value
-    return tensors, {"scalars": scalars, "groups": state["param_groups"]}
+    return tensors, {"scalars": scalars, "groups": state["param_groups"], "tensors": sorted(tensors)}
+
+
+def check_tensors(found: Mapping[str, Tensor], due: Mapping[str, Tensor], what: str) -> None:
+    """Raises: ValueError: a tensor of `what` is missing, unknown, or of another shape or dtype."""
+    odd = sorted(found.keys() ^ due.keys())
+    if odd:
+        raise ValueError(f"{what}: {'no' if odd[0] in due else 'an unknown'} tensor {odd[0]}")
+    for name, tensor in due.items():
+        got, wanted = ((tuple(t.shape), t.dtype) for t in (found[name], tensor))
+        if got != wanted:
+            raise ValueError(f"{what}: tensor {name} of {got[0]} {got[1]}, not {wanted[0]} {wanted[1]}")
+
+
+def check_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], facts: Mapping[str, Any], begun: bool) -> None:
+    """Hold a saved state against what `optimizer` keeps, seen at a step of a copy of it.
+
+    Args:
+        begun: steps were made, so that there is a state if there can be one.
+    Raises:
+        ValueError: it is of another kind, or not whole: a parameter has all that is due to it, or was never moved.
+    """
+    groups, then = optimizer.state_dict()["param_groups"], facts["groups"]
+    if not isinstance(then, list) or [set(g) for g in groups] != [set(g) for g in then]:
+        raise ValueError("the state of another optimiser")
+    if [g["params"] for g in groups] != [g["params"] for g in then]:
+        raise ValueError("the state of an optimiser of other parameters")
+    due, scalars = optimizer_state(_moved(optimizer))
+    told = facts.get("tensors", sorted(tensors))  # earlier checkpoints do not say
+    if sorted(tensors) != told:
+        odd = sorted(set(tensors) ^ set(map(str, told)))
+        raise ValueError(f"optimiser: {'an unknown' if odd and odd[0] in tensors else 'no'} tensor {odd[0] if odd else ''}")
+    saved = {*tensors, *facts["scalars"]}
+    every = {*due, *scalars["scalars"]}
+    moved = {key.split(".", 1)[0] for key in saved}
+    check_tensors(tensors, {key: t for key, t in due.items() if key.split(".", 1)[0] in moved}, "optimiser")
+    odd = sorted(saved ^ {key for key in every if key.split(".", 1)[0] in moved})
+    if odd or (begun and every and not saved):
+        raise ValueError(f"optimiser: {'an unknown' if odd and odd[0] in saved else 'no'} state {odd[0] if odd else ''}")
+    for key, value in facts["scalars"].items():
+        kind = scalars["scalars"][key]
+        if isinstance(kind, int | float) != isinstance(value, int | float) or value != value:
+            raise ValueError(f"optimiser: {key} = {value!r}")
+
+
+def _moved(optimizer: Optimizer) -> Optimizer:
+    """A copy that has made a step of no length, from where it was made."""
+    made = copy.deepcopy(optimizer)
+    made.state.clear()
+    for group in made.param_groups:
+        for weight in group["params"]:
+            weight.grad = torch.zeros_like(weight)
+    made.step()
+    return made
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

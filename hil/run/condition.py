@@ -14,7 +14,6 @@ Rules of the plan
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ from typing import Any
 
 from hil import toml
 from hil.errors import RunError
+from hil.files import read_bytes, read_object, read_text, there
+from hil.hints import quoted
 from hil.run import checkpoint, journal
 from hil.run.owner import UNTOUCHED
 from hil.run.summary import STATUSES
@@ -83,9 +84,9 @@ class Condition:
     def last_good(self) -> str:
         """In words, with the command that goes on from there."""
         if self.good is None:
-            return f"no checkpoint can be used; train anew: hil train {self.path / 'config.toml'}"
-        at = f"{self.good.path.parent.name}/{self.good.path.name}"
-        return f"the last good state is step {self.good.step:,}; to go on from there: hil resume {self.path} --from {at}"
+            return f"no checkpoint can be used; train anew: hil train {quoted(self.path / 'config.toml')}"
+        again = f"hil resume {quoted(self.path)} --from {quoted(f'{self.good.path.parent.name}/{self.good.path.name}')}"
+        return f"the last good state is step {self.good.step:,}; to go on from there: {again}"
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def inspect(path: Path, verify: bool = True) -> Condition:
     summary = _object(path, "summary.json", "remove it, it is written again at the end; then", damages)
     status = str(summary.get("status", ""))
     if summary and status not in STATUSES:
-        damages.append(Damage("summary.json", f'status "{status}"', f"remove it, then: hil resume {path}"))
+        damages.append(Damage("summary.json", f'status "{status}"', f"remove it, then: hil resume {quoted(path)}"))
     drawn = _object(path, "diagnostics.json", "remove it, which costs the report the transfer curve; then", damages)
     told = _journal(path, damages, remarks)
     lost = tuple(_lost(told.events(), saved))
@@ -147,8 +148,11 @@ def plan(condition: Condition, chosen: Path | None = None, changed: bool = False
             "a damaged run folder", where=str(path / first.file), got=first.found + more, outputs=UNTOUCHED, todo=first.todo
         )
     if condition.status == "done" and not condition.lacking:
-        raise RunError("this run is finished", where=str(path), outputs=UNTOUCHED, todo=f"look at it: hil report {path}")
-    start = _chosen(condition, chosen) if chosen is not None else _newest(condition)
+        raise RunError(
+            "this run is finished", where=str(path), outputs=UNTOUCHED,
+            todo=f"look at it: hil report {quoted(path)}; or train it longer: hil resume {quoted(path)} --set train.epochs=N",
+        )  # fmt: skip
+    start = start_of(condition, chosen)
     said = list(condition.remarks)
     if start is not None:
         said += _changes(condition, start, changed)
@@ -189,6 +193,11 @@ def _newest(condition: Condition) -> Saved | None:
     return newest
 
 
+def start_of(condition: Condition, chosen: Path | None = None) -> Saved | None:
+    """The checkpoint to go on from; None: step 0. Raises: RunError: it is damaged, missing, or none of this run's."""
+    return _chosen(condition, chosen) if chosen is not None else _newest(condition)
+
+
 def _chosen(condition: Condition, chosen: Path) -> Saved:
     places = [chosen, condition.path / chosen, condition.path / "checkpoints" / chosen]
     found = next((s for place in places for s in condition.saved if place.resolve() == s.path.resolve()), None)
@@ -197,7 +206,7 @@ def _chosen(condition: Condition, chosen: Path) -> Saved:
         there = ", ".join(saved.path.name for saved in condition.saved) or "none"
         raise RunError(
             "not a checkpoint of this run", where=f"--from {chosen}", allowed=f"one of {folder}: {there}",
-            outputs=UNTOUCHED, todo=f"name one of these, or leave out --from: hil resume {condition.path}",
+            outputs=UNTOUCHED, todo=f"name one of these, or leave out --from: hil resume {quoted(condition.path)}",
         )  # fmt: skip
     if found.damage:
         raise RunError(
@@ -210,7 +219,7 @@ def _chosen(condition: Condition, chosen: Path) -> Saved:
 def _changes(condition: Condition, start: Saved, changed: bool) -> Iterator[str]:
     """What was changed since the checkpoint; refused unless it changes no number or is meant."""
     then = start.facts.get("experiment")
-    files = [(f"config.toml: {text}", key in FREE) for key, text in _differences(then, condition.config)]
+    files = [(f"config.toml: {text}", key in FREE) for key, text in differences(then, condition.config)]
     if start.facts.get("bench_sha256", condition.bench) != condition.bench:
         files.append(("bench.toml: another text than when the run was made, or another calibration.toml", False))
     wrong = [text for text, free in files if not free]
@@ -219,12 +228,12 @@ def _changes(condition: Condition, start: Saved, changed: bool) -> Iterator[str]
         raise RunError(
             "this file was changed since the run was made", where=str(condition.path / name),
             got="; ".join([rest, *wrong[1:]]), allowed="the settings of the newest checkpoint", outputs=UNTOUCHED,
-            todo=f"undo the change; or, if it is meant: hil resume {condition.path} --changed",
+            todo=f"undo the change; or, if it is meant: hil resume {quoted(condition.path)} --changed",
         )  # fmt: skip
     yield from (f"changed since {start.path.name}: {text}" for text, _ in files)
 
 
-def _differences(then: object, now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def differences(then: object, now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(key, what) of every setting that differs; nothing is known of a checkpoint without settings."""
     if not isinstance(then, Mapping):
         return
@@ -254,13 +263,11 @@ def _saved(path: Path, verify: bool) -> Iterator[Saved]:
         facts: Mapping[str, Any] = {}
         damage = ""
         try:
-            facts = checkpoint.load(file).facts if verify else json.loads(file.read_text())
-            if not isinstance(facts, dict) or facts.get("step") != step:
+            facts = checkpoint.load(file).facts if verify else read_object(file, checkpoint.MOST_FACTS_BYTES)
+            if facts.get("step") != step:
                 damage, facts = "its facts are of another step than its name", {}
         except RunError as error:
-            damage = error.got
-        except (OSError, ValueError, RecursionError) as error:
-            damage = str(error)
+            damage = error.got or error.what
         yield Saved(file, step, damage, facts)
 
 
@@ -268,12 +275,11 @@ def _config(path: Path, saved: tuple[Saved, ...], damages: list[Damage]) -> Mapp
     kept = next((s.path for s in reversed(saved) if not s.damage and "experiment" in s.facts), None)
     todo = "restore it" + (f'; its settings are in {kept}, under "experiment"' if kept else f", or train anew beside {path}")
     try:
-        return toml.loads((path / "config.toml").read_text())
-    except FileNotFoundError:
-        damages.append(Damage("config.toml", "it is missing", todo))
-    except OSError as error:
-        damages.append(Damage("config.toml", error.strerror or str(error), "make it readable"))
-    except ValueError as error:  # not UTF-8, or not TOML
+        return toml.loads(read_text(path / "config.toml", toml.MOST_BYTES))
+    except RunError as error:
+        missing = not there(path / "config.toml")
+        damages.append(Damage("config.toml", "it is missing" if missing else error.got or error.what, todo))
+    except ValueError as error:
         damages.append(Damage("config.toml", f"not TOML: {error}", todo))
     return {}
 
@@ -285,40 +291,34 @@ def _bench(path: Path, config: Mapping[str, Any], damages: list[Damage]) -> str:
         return ""
     try:
         return bench_sha256(path)
-    except OSError as error:
+    except RunError as error:
         todo = f"put the bench file of this run there; it was a copy of {str(device['bench'])[:200]}"
-        damages.append(Damage("bench.toml", error.strerror or str(error), todo))
+        damages.append(Damage(Path(error.where).name or "bench.toml", error.got or error.what, todo))
         return ""
 
 
 def bench_sha256(path: Path) -> str:
-    """Of a run's copy of its bench file, and of its calibration if there is one. Raises: OSError."""
+    """Of a run's copy of its bench file, and of its calibration if there is one. Raises: RunError: one cannot be read."""
     calibration = path / "calibration.toml"
-    kept = calibration.read_bytes() if calibration.is_file() else b""
-    return hashlib.sha256((path / "bench.toml").read_bytes() + kept).hexdigest()
+    kept = read_bytes(calibration, toml.MOST_BYTES) if there(calibration) else b""
+    return hashlib.sha256(read_bytes(path / "bench.toml", toml.MOST_BYTES) + kept).hexdigest()
 
 
 def _object(path: Path, name: str, todo: str, damages: list[Damage]) -> Mapping[str, Any]:
-    try:
-        value = json.loads((path / name).read_text())
-        if isinstance(value, dict):
-            return value
-        found = f"a {type(value).__name__}, not an object"
-    except FileNotFoundError:
+    if not there(path / name):
         return {}
-    except OSError as error:
-        found = error.strerror or str(error)
-    except (ValueError, RecursionError) as error:
-        found = str(error)
-    damages.append(Damage(name, found, f"{todo}: hil resume {path}"))
-    return {}
+    try:
+        return read_object(path / name)
+    except RunError as error:
+        damages.append(Damage(name, error.got or error.what, f"{todo}: hil resume {quoted(path)}"))
+        return {}
 
 
 def _journal(path: Path, damages: list[Damage], remarks: list[str]) -> journal.Contents:
     try:
         told = journal.contents(path / "journal.jsonl", most=0)
     except RunError as error:
-        damages.append(Damage("journal.jsonl", error.got, "make it readable, or move it away"))
+        damages.append(Damage("journal.jsonl", error.got or error.what, "make it readable, or move it away"))
         return journal.Contents()
     if told.damaged:
         more = f" and {len(told.damaged) - 1} more" if len(told.damaged) > 1 else ""
@@ -350,8 +350,8 @@ def _lacking(path: Path, drawn: Mapping[str, Any]) -> Iterator[str]:
     if "traffic" not in drawn:
         yield "diagnostics.json"
     try:
-        page = (path / "report.html").read_bytes()
-    except OSError:
+        page = read_bytes(path / "report.html")
+    except RunError:
         page = b""
     if not page.rstrip().endswith(b"</html>"):
         yield "report.html"

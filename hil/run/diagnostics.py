@@ -114,5 +114,5 @@ def _feedback(training: Training, layer: Layer, pre: Tensor, model: Model | None
     if not isinstance(learner, ADFA):
         return {"pre": grid.tolist(), "g": None, "slope": steep, "correlation": None}
     g = learner.feedback.g
-    corr = None if model is None else correlation(g(pre), slope(layer, model, pre)).centred
+    corr = None if model is None else correlation(g(pre), slope(layer, model, pre))
     return {"pre": grid.tolist(), "g": g(grid).tolist(), "slope": steep, "correlation": corr}

@@ -1,36 +1,60 @@
 """A run is a folder on disk; this file knows its names and how to write them without ever leaving half a file.
 
-    config.toml  bench.toml  calibration.toml  metrics.jsonl  journal.jsonl  summary.json  diagnostics.json
+    config.toml  bench.toml  calibration.toml  origins.json  metrics.jsonl  journal.jsonl  summary.json  diagnostics.json
     checkpoints/  report.html  run.lock
 
 Whole files are written to a temporary name, fsynced, renamed, and their folder fsynced. Lines are appended in one write each,
-so a killed process leaves at most one torn last line, which readers report and skip.
+so a killed process leaves at most one torn last line, which readers report and skip. Every file is a regular one, and every
+folder a real one: a link in the place of either is refused before anything is written, and none is followed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hil.errors import RunError
-from hil.files import write_atomic
+from hil.files import (
+    TEMPORARY,
+    append,
+    loads,
+    read_bytes,
+    read_object,
+    remove_tree,
+    sweep,
+    there,
+    write_atomic,
+)
+from hil.hints import quoted
 from hil.run.journal import Journal
-from hil.run.owner import UNTOUCHED, owned
+from hil.run.owner import NAME, UNTOUCHED, owned
+
+BEGUN = ("bench.toml", "calibration.toml", "origins.json", NAME)  # written before config.toml, and a run begins with that
+FILES = (
+    "config.toml", "search.toml", "replayed.toml", "metrics.jsonl", "journal.jsonl", "guardian.jsonl", "summary.json",
+    "diagnostics.json", "bench.log", "report.html", *BEGUN, "asked.toml",
+)  # fmt: skip
+FOLDERS = ("checkpoints", "tape", "wire", "feedback")
+MOST_METRICS_BYTES = 1 << 28
 
 
 def _unused(path: Path) -> bool:
-    """Empty, or left by a process that was killed before there was a config.toml, so that nothing was begun."""
-    return all(
-        entry.name in ("bench.toml", "calibration.toml", "run.lock")
-        or entry.name.endswith(".part")
-        or (entry.is_dir() and not any(entry.iterdir()))
-        for entry in path.iterdir()
-    )
+    """Empty, or left by a process of ours that was killed before there was a config.toml, so that nothing was begun."""
+    entries = list(path.iterdir())
+    ours = (path / NAME).is_file()  # nobody else makes that
+    return all(_left(entry) and (ours or entry.name == "checkpoints") for entry in entries)
+
+
+def _left(entry: Path) -> bool:
+    if entry.is_symlink():
+        return False
+    if entry.name == "checkpoints":
+        return entry.is_dir() and not any(entry.iterdir())
+    return entry.is_file() and (entry.name in BEGUN or TEMPORARY.fullmatch(entry.name) is not None)
 
 
 class RunFolder:
@@ -40,6 +64,8 @@ class RunFolder:
         self.path = path
         self.journal = Journal(path / "journal.jsonl")
         self._owned = False
+        self._new = False  # the folder itself was made by `create`
+        self._before: frozenset[str] | None = None  # what `create` found in it; None: it was not made by `create`
 
     @contextlib.contextmanager
     def owned(self) -> Iterator[None]:
@@ -51,6 +77,7 @@ class RunFolder:
         if self._owned:
             yield
             return
+        self._check_folders()
         with owned(self.path):
             self._owned = True
             try:
@@ -59,6 +86,16 @@ class RunFolder:
                 self._owned = False
                 self.journal.close()
 
+    def _check_folders(self) -> None:
+        """Raises: RunError: a folder of the run is a link, or no folder."""
+        for name in FOLDERS:
+            path = self.path / name
+            if there(path) and (path.is_symlink() or not path.is_dir()):
+                raise RunError(
+                    "not a folder of this run", where=str(path), got="a link" if path.is_symlink() else "a file",
+                    allowed="a folder", outputs=UNTOUCHED, todo="put the folder itself there",
+                )  # fmt: skip
+
     @classmethod
     def create(cls, path: Path) -> RunFolder:
         """A new, empty run folder.
@@ -66,16 +103,20 @@ class RunFolder:
         Raises:
             RunError: something is there already.
         """
+        made = cls(path)
         try:
-            if path.exists() and (not path.is_dir() or not _unused(path)):
+            if there(path) and (path.is_symlink() or not path.is_dir() or not _unused(path)):
                 resumable = any((path / "checkpoints").glob("step-*.json"))
                 raise RunError(
                     "a run folder must be new or empty",
                     where=str(path),
-                    got="a folder with files in it" if path.is_dir() else "a file",
+                    got="a link" if path.is_symlink() else "a folder with files in it" if path.is_dir() else "a file",
                     outputs=UNTOUCHED,
-                    todo="choose another --run folder" + (f", or continue that one: hil resume {path}" if resumable else ""),
+                    todo="choose another --run folder"
+                    + (f", or continue that one: hil resume {quoted(path)}" if resumable else ""),
                 )
+            made._new = not path.exists()
+            made._before = frozenset() if made._new else frozenset(entry.name for entry in path.iterdir())
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:  # ValueError: no name that a folder can have
             raise RunError(
@@ -86,7 +127,24 @@ class RunFolder:
                 outputs=UNTOUCHED,
                 todo="choose another --run folder",
             ) from error
-        return cls(path)
+        return made
+
+    def clear(self) -> None:
+        """Remove what a run wrote here, by name; what else is in the folder stays."""
+        self.journal.close()
+        sweep(self.path)
+        for name in (*FOLDERS, *FILES):
+            if name not in (self._before or ()):
+                remove_tree(self.path / name)
+
+    def discard(self) -> None:
+        """Take back what was written here since `create`; what was there before stays."""
+        if self._before is None:
+            return
+        self.clear()
+        if self._new:
+            with contextlib.suppress(OSError):  # somebody put something into it
+                self.path.rmdir()
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -131,15 +189,7 @@ class RunFolder:
             RunError: the file is damaged.
         """
         path = self.path / name
-        if not path.exists():
-            return {}
-        try:
-            value = json.loads(path.read_text())
-        except (ValueError, OSError, RecursionError) as error:
-            raise RunError("a damaged file", where=str(path), got=str(error), todo="restore it, or start a new run") from error
-        if not isinstance(value, dict):
-            raise RunError("a damaged file", where=str(path), got=type(value).__name__, allowed="a JSON object")
-        return value
+        return read_object(path) if there(path) else {}
 
     def note(self, kind: str, **facts: object) -> None:
         """One line in the journal: what happened, when. Any thread may.
@@ -157,18 +207,12 @@ class RunFolder:
         """
         path = self.path / "metrics.jsonl"
         try:
-            with path.open("ab") as file:
-                before = file.tell()
-                try:
-                    file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
-                    file.flush()
-                    os.fsync(file.fileno())
-                except OSError:
-                    with contextlib.suppress(OSError):
-                        os.truncate(path, before)  # half a line is worse than none
-                    raise
+            append(path, "".join(json.dumps(line) + "\n" for line in lines).encode(), durable=True)
         except OSError as error:
-            raise RunError(f"cannot write: {error.strerror}", where=str(path), todo="free space, then hil resume") from error
+            raise RunError(
+                f"cannot write: {error.strerror}", where=str(path), allowed="a regular file, and free space",
+                todo="free space, then hil resume",
+            ) from error  # fmt: skip
 
     def forget_metrics_after(self, epoch: int) -> list[str]:
         """Drop metric lines of epochs that a resumed checkpoint has not finished: they will be made again.
@@ -177,17 +221,11 @@ class RunFolder:
         """
         path = self.path / "metrics.jsonl"
         kept, seen, lost = [], set(), []
-        for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        for line in read_bytes(path, MOST_METRICS_BYTES).split(b"\n") if there(path) else []:
             try:
-                facts = json.loads(line)
+                facts = loads(line, str(path))
                 of, split = int(facts["epoch"]), str(facts["split"])
-            except (
-                ValueError,
-                TypeError,
-                KeyError,
-                OverflowError,
-                RecursionError,
-            ):  # a torn last line of a killed run is dropped too
+            except (RunError, ValueError, TypeError, KeyError, OverflowError):  # a torn last line of a killed run, too
                 continue
             if of <= epoch and (of, split) not in seen:
                 seen.add((of, split))
@@ -196,16 +234,14 @@ class RunFolder:
             gone = [split for split in ("train", "validation") if (of, split) not in seen]
             if gone:
                 lost.append(f"metrics.jsonl: no readable line of epoch {of} ({', '.join(gone)}); the curves lack it")
-        if path.exists():
+        if there(path):
             write_atomic(path, b"".join(line + b"\n" for line in kept))
         return lost
 
     def sweep(self) -> None:
         """Remove what killed processes left half written."""
         for place in (self.path, self.checkpoints):
-            for path in place.glob(".*.part"):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+            sweep(place)
 
     @property
     def free_bytes(self) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import threading
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from hil.errors import RunError
+from hil.files import lines, loads, open_to_write, opened, there
 
 SYNC_S = 1.0
 COMMIT_MARK = b'","kind":"commit",'
@@ -31,7 +33,12 @@ COMMIT = re.compile(
     rb'\{"t":"[0-9T:.+-]{29}","kind":"commit","step":#,"epoch":#,"batch":#,"loss":-?#(?:\.\d+)?(?:e[+-]?\d+)?,"passes":#,'
     rb'"device_s":#\.\d+(,"faults":#)?\}\n?'.replace(b"#", WHOLE)
 )
+COMMITTED = ("step", "epoch", "batch", "loss", "passes", "device_s")
+COUNTS = ("step", "epoch", "batch", "passes", "faults", "epochs", "batches_per_epoch", "in_all")
+NUMBERS = (*COUNTS, "device_s", "accuracy")  # what is computed with, wherever it stands
+LARGEST = 10**18  # of a count
 TAIL_BYTES = 1 << 16
+MOST_BYTES = 1 << 33  # some fifty million steps
 RETURNS = ("resume", "roll_back")  # what brings a run back to the step that they name
 
 Record = dict[str, Any]
@@ -124,7 +131,7 @@ class Journal:
 
     def _opened(self) -> int:
         if self._file is None:
-            file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            file = open_to_write(self._path, os.O_RDWR | os.O_APPEND)
             try:
                 torn = _torn_bytes(file)
                 if torn:
@@ -216,35 +223,30 @@ def contents(path: Path, most: int | None = None) -> Contents:
     found = Contents()
     wrong: list[tuple[int, str, bool]] = []  # line number, why, whether a "torn" follows
     stride, next_kept, newest, skipped, number, last_ended = _stride(path, most), 0, b"", b"", 0, True
-    try:
-        with path.open("rb") as file:
-            offset = 0
-            for number, raw in enumerate(file, 1):
-                offset += len(raw)
-                if COMMIT_MARK in raw[:60] and COMMIT.fullmatch(raw):
-                    newest = skipped = raw
-                    if offset < next_kept or most == 0:
-                        continue
-                    next_kept = offset + stride
-                elif skipped and most:  # the last commit before an event is always kept
-                    found.records.append(json.loads(skipped))
-                skipped = b""
-                record = _parsed(raw, number, wrong)
-                if record is not None and wrong and record["kind"] == "torn" and wrong[-1][0] == number - 1:
-                    wrong[-1] = (*wrong[-1][:2], True)
-                if record is not None:
-                    found.records.append(record)
-                last_ended = raw.endswith(b"\n")
-            if wrong and wrong[-1][0] == number and not last_ended:
-                wrong[-1] = (*wrong[-1][:2], True)
-            if skipped and most:
-                found.records.append(json.loads(skipped))
-    except FileNotFoundError:
+    if not there(path):
         return found
-    except OSError as error:
-        raise RunError(
-            "cannot be read", where=str(path), got=error.strerror or str(error), todo="make it readable, or move it away"
-        ) from error
+    with opened(path, most=MOST_BYTES) as file:
+        offset = 0
+        for number, raw in enumerate(lines(file, str(path)), 1):
+            offset += len(raw)
+            if COMMIT_MARK in raw[:60] and COMMIT.fullmatch(raw):
+                newest = skipped = raw
+                if offset < next_kept or most == 0:
+                    continue
+                next_kept = offset + stride
+            elif skipped and most:  # the last commit before an event is always kept
+                found.records.append(json.loads(skipped))
+            skipped = b""
+            record = _parsed(raw, number, wrong)
+            if record is not None and wrong and record["kind"] == "torn" and wrong[-1][0] == number - 1:
+                wrong[-1] = (*wrong[-1][:2], True)
+            if record is not None:
+                found.records.append(record)
+            last_ended = raw.endswith(b"\n")
+        if wrong and wrong[-1][0] == number and not last_ended:
+            wrong[-1] = (*wrong[-1][:2], True)
+        if skipped and most:
+            found.records.append(json.loads(skipped))
     found.last = json.loads(newest) if newest else None
     for number, why, torn in wrong:
         (found.torn if torn else found.damaged).append(f"line {number}: {why}")
@@ -262,13 +264,28 @@ def _parsed(raw: bytes, number: int, wrong: list[tuple[int, str, bool]]) -> Reco
     if not raw.strip():
         return None
     try:
-        record = json.loads(raw)
-        if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
-            raise ValueError("not an object with a kind")
-    except (ValueError, RecursionError) as error:
-        wrong.append((number, str(error), False))
+        record = loads(raw, f"line {number}")
+    except RunError as error:
+        wrong.append((number, error.got, False))
         return None
-    return record
+    why = _odd(record)
+    if why:
+        wrong.append((number, why, False))
+        return None
+    return record  # type: ignore[no-any-return]
+
+
+def _odd(record: object) -> str:
+    """Why nobody can go by what a line says, or ""."""
+    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+        return "not an object with a kind"
+    due = COMMITTED if record["kind"] == "commit" else ()
+    for name in (*due, *(name for name in NUMBERS if record.get(name) is not None)):
+        value: Any = record.get(name)
+        if type(value) not in (int, float) or not (math.isfinite(value) if isinstance(value, float) else abs(value) < LARGEST):
+            return f"{name} = {str(value)[:40]}"
+    whole = [name for name in COUNTS if isinstance(record.get(name), float)]
+    return f"{whole[0]} = {record[whole[0]]}" if whole else ""
 
 
 def committed(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -106,7 +106,8 @@ def telling(kind: str, facts: Mapping[str, object]) -> Iterator[str]:
     elif kind == "retransmission":
         yield f" ! {facts['frames']} lost or damaged frames sent again"
     elif kind == "lost":
-        yield f" ! {facts['what']}: not recovered by {', '.join(_words(facts['tried']))} in {facts['seconds']} s"
+        ways = ", ".join(_words(facts["tried"]))
+        yield f" ! {facts['what']}: " + (f"not recovered by {ways} in {facts['seconds']} s" if ways else "nothing helps")
 
 
 def _words(value: object) -> list[str]:

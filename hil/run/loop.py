@@ -24,10 +24,18 @@ from torch.optim import Optimizer
 from hil.accelerator import sent
 from hil.chance import generator
 from hil.data import Dataset, Split, batches
-from hil.errors import RunError
+from hil.errors import ContractError, HilError, RunError
+from hil.foreign import MADE_SAFE, foreign, said
 from hil.learner import Learner, Online, Selecting
 from hil.network import Network
-from hil.run.checkpoint import Checkpoint, optimizer_state, restore_optimizer, under
+from hil.run.checkpoint import (
+    Checkpoint,
+    check_optimizer,
+    check_tensors,
+    optimizer_state,
+    restore_optimizer,
+    under,
+)
 from hil.run.meter import Metered
 from hil.run.resilient import ResilientArray, whole_batch
 from hil.sentinel import Look, Sentinel
@@ -100,6 +108,9 @@ class Best:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     learner: dict[str, Tensor] = field(default_factory=dict)
     sentinel: Mapping[str, object] = field(default_factory=dict)
+
+
+KINDS = ("net", "learner", "optimizer", "best", "best_learner")  # of tensors in a checkpoint
 
 
 class Training:
@@ -187,6 +198,7 @@ class Training:
             "epoch": self.epoch,
             "batch": self.batch,
             "step": self.step,
+            "batches_per_epoch": self.batches_per_epoch,
             "sums": self.sums,
             "seconds": self.seconds,
             "best": {"accuracy": self.best.accuracy, "epoch": self.best.epoch},
@@ -217,7 +229,8 @@ class Training:
             RunError: it belongs to another network, learner or number of devices.
         """
         facts = point.facts
-        with _fitting():
+        with fitting():
+            self._check(point)
             self._learned(point)
             self.seconds = dict(facts["seconds"])
             for device, saved in zip(self.devices, facts["devices"], strict=True):
@@ -237,9 +250,44 @@ class Training:
         Raises:
             RunError: as of `restore`.
         """
-        with _fitting():
+        with fitting():
+            self._check(point)
             self._learned(point)
         self.whole()
+
+    def _check(self, point: Checkpoint) -> None:
+        """Nothing is restored of a checkpoint that is not whole. Raises: ValueError, KeyError, TypeError."""
+        facts, tensors, net = point.facts, point.tensors, self.net.state_dict()
+        unknown = [name for name in tensors if name.partition(".")[0] not in KINDS]
+        if unknown:
+            raise ValueError(f"an unknown tensor {unknown[0]}")
+        epoch, batch, step = (_whole(facts, name) for name in ("epoch", "batch", "step"))
+        best = facts["best"]
+        accuracy, best_epoch = _finite(best, "accuracy", -1.0), _whole(best, "epoch")
+        last = epoch * self.batches_per_epoch + batch
+        same = facts.get("batches_per_epoch") == self.batches_per_epoch  # else the user changed data or batch, and means it
+        if step < epoch + batch or (same and (step > last or batch > self.batches_per_epoch)):
+            raise ValueError(f"step {step} in epoch {epoch}, batch {batch}")
+        if best_epoch > epoch or accuracy > 1 or (best_epoch == 0) != (accuracy < 0):
+            raise ValueError(f"the best accuracy {accuracy} of epoch {best_epoch}, after epoch {epoch}")
+        check_tensors(under("net", tensors), net, "network")
+        check_tensors(under("best", tensors), net if best_epoch else {}, "best weights")
+        check_optimizer(self.optimizer, under("optimizer", tensors), facts["optimizer"], step > 0)
+        for name in dict(facts["sums"]):
+            _finite(facts["sums"], name, -math.inf)
+        if facts["seconds"].keys() != self.seconds.keys():
+            raise ValueError(f"times of {', '.join(facts['seconds'])}")
+        for name in facts["seconds"]:
+            _finite(facts["seconds"], name)
+        _finite({"wall_s": 0.0, **facts}, "wall_s")
+        for saved in facts["devices"]:
+            _finite(saved, "busy_s")
+            for name in ("calls", "passes", "faults"):
+                _whole({"faults": 0, **saved}, name)
+            if not isinstance(saved["snapshot"], dict):
+                raise ValueError("a device without its snapshot")
+        if len(facts["devices"]) != len(self.devices):
+            raise ValueError(f"{len(facts['devices'])} devices, not {len(self.devices)}")
 
     def _learned(self, point: Checkpoint) -> None:
         facts = point.facts
@@ -252,17 +300,32 @@ class Training:
         self.best = Best(best["accuracy"], best["epoch"], held, state, best.get("sentinel", {}))
 
 
+def _whole(facts: Mapping[str, Any], name: str) -> int:
+    value = facts[name]
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name} = {value!r}")
+    return value
+
+
+def _finite(facts: Mapping[str, Any], name: str, least: float = 0.0) -> float:
+    value = facts[name]
+    if type(value) not in (int, float) or not least <= value < math.inf:  # NaN is not
+        raise ValueError(f"{name} = {value!r}")
+    return float(value)
+
+
 @contextmanager
-def _fitting() -> Iterator[None]:
+def fitting() -> Iterator[None]:
     """Whatever goes wrong inside means that a checkpoint is of something else."""
     try:
         yield
-    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        lines = [line.strip() for line in str(error).splitlines()] or [repr(error)]
+    except HilError:
+        raise
+    except Exception as error:
         raise RunError(
             "this checkpoint does not fit the experiment",
             where="checkpoint",
-            got=f"no {lines[0]}" if isinstance(error, KeyError) else " ".join(lines[:2]),
+            got=f"no {said(error)}" if isinstance(error, KeyError) else said(error) or type(error).__name__,
             allowed="the network, learner and optimiser that it was made with",
             outputs="safe; whatever was opened is closed again",
             todo="undo the change in config.toml, or start a new run: hil train",
@@ -296,7 +359,8 @@ def _one_epoch(training: Training) -> Iterator[Step]:
         _set_rates(training)
         moved = shifted(x, training.data.shape, plan.shift, generator(plan.seed, training.step, "shift", x.device))
         cost = training.device_calls, training.device_passes
-        metrics = _learn_whole(training, moved, label)
+        with foreign(f"learner {type(training.learner).__name__}, step {training.step + 1}"):
+            metrics = _learn_whole(training, moved, label)
         training.batch += 1
         training.step += 1
         for key, value in metrics.items():
@@ -350,6 +414,11 @@ def _learn(training: Training, x: Tensor, label: Tensor) -> Mapping[str, float]:
     metrics: Mapping[str, float] = {}
     for metrics in _updates(training, x, label):
         mark = _spent(seconds, "learner_s", mark)
+        if "loss" not in metrics:
+            raise ContractError(
+                "a learner says what the loss of a step was", where=f"learner {type(training.learner).__name__}",
+                got=", ".join(metrics) or "nothing", allowed='at least "loss"', outputs=MADE_SAFE,
+            )  # fmt: skip
         if not math.isfinite(metrics["loss"]):
             raise _diverged(training.step, metrics["loss"])
         training.optimizer.step()
@@ -425,15 +494,17 @@ def _copied(module: Network | Learner) -> dict[str, Tensor]:
 def settle(training: Training) -> Mapping[str, float]:
     """Let a learner with several readouts choose one for the present weights; the accuracy of each, or nothing."""
     learner, split = training.learner, training.data.validation
-    return learner.select(training.net, *training.sent(split.x, split.y)) if isinstance(learner, Selecting) else {}
+    with foreign(f"learner {type(learner).__name__}, choosing its readout"):
+        return learner.select(training.net, *training.sent(split.x, split.y)) if isinstance(learner, Selecting) else {}
 
 
 @torch.no_grad()
 def evaluate(net: Network, learner: Learner, split: Split, tape: Recording | None = None) -> tuple[dict[str, float], Tensor]:
     """Score through the device: {"loss", "accuracy"} and the predicted classes (examples,)."""
     parts = torch.split(split.x, EVALUATION_BATCH)
-    scores = torch.cat([whole_batch(partial(learner.predict, net, sent(x, net.place)), _rewinding(tape)) for x in parts])
-    label = split.y.to(scores.device)
-    loss = torch.nn.functional.cross_entropy(scores, label)
+    with foreign(f"learner {type(learner).__name__}, predicting {len(split)} examples"):
+        scores = torch.cat([whole_batch(partial(learner.predict, net, sent(x, net.place)), _rewinding(tape)) for x in parts])
+        label = split.y.to(scores.device)
+        loss = torch.nn.functional.cross_entropy(scores, label)
     predicted = scores.argmax(1)
     return {"loss": float(loss), "accuracy": float((predicted == label).float().mean())}, predicted

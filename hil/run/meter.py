@@ -1,5 +1,8 @@
 """A Device that counts: calls, node evaluations, and the time during which the device had work.
 
+It is the seam to a device that may be anybody's: whatever the device raises becomes one of our errors here, and an answer that
+is no measurement (not float32, of another shape, not finite, on another accelerator) is refused.
+
 With a streaming device the host works meanwhile, so busy time and host time may add up to more than the wall time.
 """
 
@@ -12,9 +15,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
-from hil.device import Chip, Device, Recovering, Restorable, Spec, Streaming
+from hil.device import ArraySpec, Chip, Device, Spec, Streaming
+from hil.errors import ContractError
+from hil.foreign import MADE_SAFE, foreign
+from hil.wrappers import Wrapper
 
 
 @runtime_checkable
@@ -43,22 +50,24 @@ class Count:
     faults: int = 0
 
 
-class Metered:
+class Metered(Wrapper):
     """Counts what goes through `inner`. watch: shown every (drive, answer), for a look that is not counted in `count`.
 
     allow: asked before every shot, with its node evaluations; raises BudgetSpent if it may not have them.
     """
 
     def __init__(self, inner: Device, allow: Allow = freely) -> None:
-        self._inner, self._allow = inner, allow
+        super().__init__(inner)
+        self._allow, self._recovered = allow, self.recovered
         self.count = Count()
         self.watch: Callable[[Tensor, Tensor], None] | None = None
-        self._recovering = inner if isinstance(inner, Recovering) else None
-        self._recovered = 0 if self._recovering is None else self._recovering.recovered
+        with foreign("node"):
+            self._called = f"node {inner.spec.outputs.name}"
 
     @property
     def spec(self) -> Spec:
-        return self._inner.spec
+        with foreign(self._called):
+            return self._inner.spec
 
     @property
     def inner(self) -> Device:
@@ -66,26 +75,29 @@ class Metered:
         return self._inner.inner if isinstance(self._inner, Wrapping) else self._inner
 
     def program(self, params: Tensor) -> None:
-        self._inner.program(params)
+        with foreign(self._called):
+            self._inner.program(params)
         self._count_faults()
 
     def reset(self) -> None:
-        self._inner.reset()
+        with foreign(self._called):
+            self._inner.reset()
         self._count_faults()
 
     def _count_faults(self) -> None:
-        if self._recovering is not None:
-            now = self._recovering.recovered
-            self.count.faults += now - self._recovered
-            self._recovered = now
+        now = self.recovered
+        self.count.faults += now - self._recovered
+        self._recovered = now
 
     def forward(self, x: Tensor) -> Tensor:
         self._allow(x.numel())
         begin = time.perf_counter()
         try:
-            answer = self._inner.forward(x)
+            with foreign(self._called):
+                answer = self._inner.forward(x)
         finally:
             self._count_faults()
+        check_answer(answer, x, self._inner.spec, self._called)
         self.count.busy_s += time.perf_counter() - begin
         self.count.calls += 1
         self.count.passes += x.numel()
@@ -94,14 +106,12 @@ class Metered:
         return answer
 
     def close(self) -> None:
-        self._inner.close()
+        with foreign(self._called):
+            super().close()
 
     def snapshot(self) -> Mapping[str, object]:
-        return self._inner.snapshot() if isinstance(self._inner, Restorable) else {}
-
-    def restore(self, state: Mapping[str, object]) -> None:
-        if isinstance(self._inner, Restorable) and state:
-            self._inner.restore(state)
+        with foreign(self._called):
+            return super().snapshot()
 
 
 class MeteredStream(Metered):
@@ -116,11 +126,15 @@ class MeteredStream(Metered):
     def submit(self, x: Tensor) -> Future[Tensor]:
         self._allow(x.numel())
         begin = time.perf_counter()
-        answer = self._stream.submit(x)
-        answer.add_done_callback(lambda done: self._finished(begin, x, done))
-        return answer
+        with foreign(self._called):
+            answer = self._stream.submit(x)
+        given: Future[Tensor] = Future()
+        given.set_running_or_notify_cancel()
+        answer.add_done_callback(lambda done: self._finished(begin, x, done, given))
+        return given
 
-    def _finished(self, begin: float, x: Tensor, done: Future[Tensor]) -> None:
+    def _finished(self, begin: float, x: Tensor, done: Future[Tensor], given: Future[Tensor]) -> None:
+        """In whatever thread the answer came."""
         now = time.perf_counter()
         with self._lock:  # answers come in order, so busy time is what lies after the previous answer
             self.count.busy_s += now - max(begin, self._idle_since)
@@ -128,8 +142,46 @@ class MeteredStream(Metered):
             self._count_faults()
             self.count.calls += 1
             self.count.passes += x.numel()
-            if self.watch is not None and not done.cancelled() and done.exception() is None:
-                self.watch(x, done.result())
+        try:
+            with foreign(self._called):
+                answer = done.result()
+            check_answer(answer, x, self.spec, self._called)
+            if self.watch is not None:
+                self.watch(x, answer)
+        except BaseException as error:  # noqa: BLE001 - handed over whole to whoever waits for the answer
+            given.set_exception(error)
+        else:
+            given.set_result(answer)
+
+
+def check_answer(answer: object, drive: Tensor, spec: Spec, where: str) -> None:
+    """Refuse what is no measurement.
+
+    Args:
+        drive: (…, n_in), what was answered. where: the device, for the message.
+    Raises:
+        ContractError: no tensor, not float32, of another shape, on another accelerator, or not finite.
+    """
+    size = spec.outputs.size
+    shape = (*drive.shape[:-1], drive.shape[-1] if size is None else size)
+    allowed = f"float32, shape {tuple(shape)}, finite"
+    if not isinstance(answer, Tensor):
+        found = f"a {type(answer).__name__}"
+    elif answer.dtype != torch.float32:
+        found = str(answer.dtype)
+    elif answer.device != drive.device and answer.device.type != "cpu":
+        found, allowed = f"a tensor on {answer.device}", f"one on {drive.device} or in the host's memory"
+    elif answer.shape != shape:
+        found = f"shape {tuple(answer.shape)}"
+    elif not bool(torch.isfinite(answer.detach().sum())) and not bool((good := torch.isfinite(answer)).all()):
+        found = f"{int((~good).sum())} of {answer.numel()} values NaN or infinite"
+    else:
+        return
+    raise ContractError(
+        "the answer of this node is no measurement", where=where, got=found, allowed=allowed,
+        outputs=MADE_SAFE,
+        todo="correct the class that answers; hil/conformance checks one",
+    )  # fmt: skip
 
 
 def metered(device: Device, allow: Allow = freely) -> Metered:
@@ -144,16 +196,9 @@ class MeteredChip:
         self._inner, self._allow = inner, allow
         self.devices: list[Metered] = []
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> Metered:
-        array = self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)
+    def array(self, spec: ArraySpec) -> Metered:
+        with foreign("chip"):
+            array = self._inner.array(spec)
         self.devices.append(metered(array, self._allow))
         return self.devices[-1]
 

@@ -19,14 +19,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hil.errors import UNTOUCHED as UNTOUCHED
 from hil.errors import HilError, RunError
-from hil.files import loads, open_to_write, try_lock
+from hil.files import loads, open_to_write, opened, try_lock
+from hil.hints import quoted
 
 NAME = "run.lock"
 DYING_S = 0.3  # a process that was killed while it started another leaves the lock to that one for a moment
 PATIENCE_S = 0.5  # somebody who only looks holds a shared lock for a moment
 CONTENT_CAP = 1 << 16  # bytes
-UNTOUCHED = "untouched; nothing was opened"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def owned(folder: Path) -> Iterator[None]:
             raise RunError(
                 "another process is at work in this run folder", where=str(folder), got=str(owner(folder)),
                 outputs="untouched by this command; nothing was opened",
-                todo=f"look at it: hil status {folder}; to end it as Ctrl-C does: kill -INT {_read(file)[0] or 'PID'}",
+                todo=f"look at it: hil status {quoted(folder)}; to end it as Ctrl-C does: kill -INT {_read(file)[0] or 'PID'}",
             )  # fmt: skip
         _write(file)
     except OSError as error:
@@ -88,17 +89,14 @@ def owner(folder: Path) -> Owner | None:
     Nobody has it where a disk cannot lock.
     """
     try:
-        file = os.open(folder / NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)  # a pipe must not block
-    except OSError:
+        with opened(folder / NAME) as file:
+            try:
+                alive = not _locked(file.fileno(), True, DYING_S)
+            except OSError:
+                alive = False
+            return Owner(*_read(file.fileno()), alive)
+    except RunError:
         return None
-    try:
-        try:
-            alive = not _locked(file, True, DYING_S)
-        except OSError:
-            alive = False
-        return Owner(*_read(file), alive)
-    finally:
-        os.close(file)
 
 
 def _locked(file: int, shared: bool, patience_s: float) -> bool:

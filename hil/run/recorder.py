@@ -4,39 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hil.device import Chip, Device, Recovering, Restorable, Spec, Streaming
+from hil.device import ArraySpec, Chip, Device, Streaming
 from hil.errors import ContractError
 from hil.run.reel import DIMENSIONS, PROGRAM, RESET, Floats, settings_digest
 from hil.run.tape import ReelWriter, Shot, Tape, now_ns
+from hil.wrappers import Wrapper, then
 
 NODE = "node"
 
 
-class Recorder:
+class Recorder(Wrapper):
     """Args: inner: what is recorded, wrapped by whatever guards and repeats. reel: where to."""
 
     def __init__(self, inner: Device, reel: ReelWriter) -> None:
-        self._inner, self._reel = inner, reel
+        super().__init__(inner)
+        self._reel = reel
         self._settings = settings_digest(reel.head.settings)
-
-    @property
-    def spec(self) -> Spec:
-        return self._inner.spec
 
     @property
     def inner(self) -> Device:
         return self._inner
-
-    @property
-    def recovered(self) -> int:
-        """Faults that the recorded device recovered from."""
-        return self._inner.recovered if isinstance(self._inner, Recovering) else 0
 
     def program(self, params: Tensor) -> None:
         self._inner.program(params)
@@ -53,16 +47,6 @@ class Recorder:
         answer = self._inner.forward(x)
         self._record(drive, answer, self._taken())
         return answer
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def snapshot(self) -> Mapping[str, object]:
-        return self._inner.snapshot() if isinstance(self._inner, Restorable) else {}
-
-    def restore(self, state: Mapping[str, object]) -> None:
-        if isinstance(self._inner, Restorable) and state:
-            self._inner.restore(state)
 
     def _taken(self) -> int:
         flags, self._reel.flags = self._reel.flags, 0
@@ -87,21 +71,13 @@ class RecorderStream(Recorder):
         self._stream = inner
 
     def submit(self, x: Tensor) -> Future[Tensor]:
-        drive, flags, seen = self._reel.copy(x), self._taken(), Future[Tensor]()
-        answer = self._stream.submit(x)
-        seen.set_running_or_notify_cancel()
+        drive, flags = self._reel.copy(x), self._taken()
 
-        def arrived(done: Future[Tensor]) -> None:
-            try:
-                found = done.result()
-                self._record(drive, found, flags)
-            except BaseException as error:  # noqa: BLE001 - handed over whole to whoever waits for the answer
-                seen.set_exception(error)
-                return
-            seen.set_result(found)
+        def arrived(found: Tensor) -> Tensor:
+            self._record(drive, found, flags)
+            return found
 
-        answer.add_done_callback(arrived)
-        return seen
+        return then(self._stream.submit(x), arrived)
 
 
 class RecorderChip:
@@ -110,19 +86,10 @@ class RecorderChip:
     def __init__(self, inner: Chip, tape: Tape, settings: str) -> None:
         self._inner, self._tape, self._settings, self._cut = inner, tape, settings, 0
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> Recorder:
-        array = self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)
+    def array(self, spec: ArraySpec) -> Recorder:
+        array = self._inner.array(spec)
         self._cut += 1
-        made = asked(size, couples, v_th, v_rest, leak)
-        return recorded(array, self._tape, array_name(self._cut), self._settings, made)
+        return recorded(array, self._tape, array_name(self._cut), self._settings, asdict(spec))
 
     def close(self) -> None:
         self._inner.close()
@@ -138,11 +105,6 @@ def recorded(device: Device, tape: Tape, name: str, settings: str, made: Mapping
 def array_name(number: int) -> str:
     """Of the reel of a chip's array, from 1."""
     return f"array-{number}"
-
-
-def asked(size: int, couples: bool, v_th: float | None, v_rest: float | None, leak: float | None) -> dict[str, Any]:
-    """How an array was asked of its chip, for its reel."""
-    return {"size": size, "couples": couples, "v_th": v_th, "v_rest": v_rest, "leak": leak}
 
 
 def kept(x: Tensor) -> Floats:

@@ -6,10 +6,11 @@
                                      shot           reinstate verify reinstate verify
                                                           shot             shot
 
-A fault enters at the rung of its row (`ROWS`) and leaves the ladder above the row's last one. Every rung ends with the whole
-shot, so no answer is ever put together from two of them, and none is read from a session that was not identified again. What
-happens on the way is told (`Told`): the journal keeps it, people see it. When the ladder ends, its last fault goes on to the
-caller, who makes the outputs safe.
+`reinstate` begins with a reset of every instrument: what is set up again does not depend on what somebody or something else
+had set meanwhile. A fault enters at the rung of its row (`ROWS`) and leaves the ladder above the row's last one. Every rung
+ends with the whole shot, so no answer is ever put together from two of them, and none is read from a session that was not
+identified again. What happens on the way is told (`Told`): the journal keeps it, people see it. When the ladder ends, its last
+fault goes on to the caller, who makes the outputs safe.
 
 Source: IEEE 488.2-1992, section 6 (what may follow a broken exchange); SCPI-1999 volume 2, 21.8 (-350, queue overflow).
 """
@@ -24,10 +25,13 @@ from typing import Protocol, TypeVar
 
 from hil.device import Recoverable
 from hil.errors import (
+    Changed,
+    ChangeForbidden,
     CommandRefused,
     DirtySession,
     Disconnected,
     Ended,
+    ForeignError,
     GuardianLost,
     HilError,
     InstrumentError,
@@ -41,6 +45,7 @@ from hil.errors import (
     Overload,
     Refused,
     Saturated,
+    SwitchedOff,
     Unrepeatable,
     UnsafeOutputs,
     WrongInstrument,
@@ -77,6 +82,7 @@ ROWS = (
     Row(Refused, None, Rung.REPEAT, "what was asked for cannot be; asking again changes nothing"),
     Row(UnsafeOutputs, None, Rung.REPEAT, "nothing may be sent while the outputs are unknown"),
     Row(GuardianLost, None, Rung.REPEAT, "nobody would make the outputs safe"),
+    Row(ForeignError, None, Rung.REPEAT, "code that is not hil's failed; the same call again changes nothing"),
     Row(Unrepeatable, None, Rung.REPEAT, "the whole batch must be repeated, by whoever began it"),
     Row(LinkError, Rung.CLEAR, Rung.REOPEN, "the wire may hold half a message"),
     Row(DirtySession, Rung.REPEAT, Rung.REOPEN, "the consequence of another fault, perhaps mended by now"),
@@ -91,6 +97,9 @@ ROWS = (
     ),
     Row(CommandRefused, Rung.RESTORE, Rung.CLEAR, "after an error, or an overflow of the queue, the settings are unknown"),
     Row(Overload, None, Rung.REPEAT, "a protection that tripped waits for a person"),
+    Row(SwitchedOff, None, Rung.REPEAT, "an output that a person switched off stays off until a person says otherwise"),
+    Row(Changed, Rung.RESTORE, Rung.REOPEN, "another hand changed a setting, and may still be at it"),
+    Row(ChangeForbidden, None, Rung.REPEAT, "the bench file says to stop, or the drive may have been outside of its limits"),
     Row(WrongInstrument, None, Rung.REPEAT, "another instrument must not be driven"),
     Row(MeasurementError, Rung.REPEAT, Rung.RESTORE, "the answer was whole and is no data"),
     Row(NotAReading, Rung.REPEAT, Rung.REOPEN, "holes and sentinels pass"),
@@ -190,7 +199,7 @@ class Ladder:
             HilError: the last fault, if no rung helps; its `got` says what was tried.
         """
         begin, tried = self._clock(), list[str]()
-        row = self._fault(fault)
+        row = self._fault(fault, tried, begin)
         if row.first is None:
             raise fault
         rung: Rung = row.first
@@ -202,7 +211,7 @@ class Ladder:
                 found = self._prepare(rung)
                 answer = shot()
             except HilError as again:
-                fault, row = again, self._fault(again)
+                fault, row = again, self._fault(again, tried, begin)
                 top = max(top, row.last)  # a lost answer may go on as a record that is not ours: one cause
                 rung = self._next(fault, row, rung, top, tried, begin)
             else:
@@ -241,11 +250,15 @@ class Ladder:
             self._beat()
             self._sleep(min(left, BEAT_S))
 
-    def _fault(self, fault: HilError) -> Row:
+    def _fault(self, fault: HilError, tried: list[str], begin: float) -> Row:
         row = row_of(fault)
-        facts = {"error": type(fault).__name__, "what": fault.what, "where": fault.where, "got": fault.got}
+        facts: dict[str, object] = {
+            "error": type(fault).__name__, "what": fault.what, "where": fault.where, "got": fault.got
+        }  # fmt: skip
+        if isinstance(fault, Changed) and fault.suspect_shots is not None:
+            facts["suspect_shots"] = fault.suspect_shots
         if row.first is None:
-            self._told("lost", **facts, tried=[], seconds=0.0)
+            self._told("lost", **facts, tried=list(tried), seconds=round(self._clock() - begin, 3))
         else:
             self._told("recovering", **facts, first=row.first.name.lower())
         return row

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -33,13 +34,15 @@ from numpy.typing import NDArray
 from xxhash import xxh3_128
 
 from hil.device import Port, Spec
-from hil.errors import RunError
+from hil.errors import ContractError, RunError
+from hil.files import kind_of, read_object, remove_tree, there
 
 Floats = NDArray[np.float32]
 Place = tuple[int, tuple[int, ...]]  # where values begin in their array, and their shape
 Digests = tuple[bytes, bytes, bytes]  # key, answer, settings
 
 FORMAT = 3
+MOST_HEAD_BYTES = 1 << 20
 DIMENSIONS = 4
 ROW = np.dtype(
     [
@@ -53,7 +56,7 @@ COLUMNS = ROW.itemsize // 8
 LINE = struct.Struct("<" + f"{COLUMNS - 6}q" + "16s" * 3)  # the same; a field of ROW at a time takes ten times as long
 FLOAT, BITS, TERNARY = 0, 1, 2  # kind
 RESET, PROGRAM = 1, 2  # flags: what came between the shot before and this one
-PROVENANCES = ("real", "twin", "replay")
+PROVENANCES = ("real", "twin", "replay", "unknown")
 CHUNKS: Mapping[str, tuple[int, ...]] = {
     "input": (1 << 19,),
     "output": (1 << 19,),
@@ -63,6 +66,8 @@ CHUNKS: Mapping[str, tuple[int, ...]] = {
 DTYPES = {"input": "<f4", "output": "<f4", "spikes": "|u1", "index": "<i8"}
 WINDOW = 1 << 21  # values read at once
 DIGEST_BYTES = 16
+NUMERIC = (int, float)
+MOST_ITEMS = 1 << 50
 NO_KEY = bytes(DIGEST_BYTES)
 
 
@@ -98,14 +103,37 @@ class Head:
 def read_head(path: Path) -> Head:
     """Raises: RunError: missing or damaged."""
     try:
-        table = json.loads(path.read_text())
+        table = read_object(path, MOST_HEAD_BYTES)
         if table.pop("format") != FORMAT:
             raise ValueError("a tape of another version of hil")
         spec = table.pop("spec")
         ports = {name: None if spec[name] is None else Port(**spec[name]) for name in ("inputs", "outputs", "params")}
-        return Head(Spec(**{**spec, **ports}), **table)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        head = Head(Spec(**{**spec, **ports}), **table)
+        _check_kinds(head)
+        return head
+    except RunError as error:
+        raise damaged(path, error.got or error.what, "the file that hil wrote") from error
+    except (ValueError, KeyError, TypeError, AttributeError, ContractError) as error:
         raise damaged(path, str(error) or repr(error), "the file that hil wrote") from error
+
+
+def _check_kinds(head: Head) -> None:
+    """Raises: ValueError: a value of another kind than hil writes."""
+    spec, lengths = head.spec, head.lengths
+    ports = [port for port in (spec.inputs, spec.outputs, spec.params) if port is not None]
+    good = (
+        all(isinstance(p.name, str) and isinstance(p.unit, str) for p in ports)
+        and all(type(p.low) in NUMERIC and type(p.high) in NUMERIC for p in ports)
+        and all(p.size is None or (type(p.size) is int and p.size > 0) for p in ports)
+        and spec.inputs is not None and spec.outputs is not None
+        and isinstance(spec.temporal, bool) and spec.provenance in PROVENANCES and isinstance(head.streaming, bool)
+        and isinstance(head.made, dict) and isinstance(head.settings, str) and isinstance(head.sum, str)
+        and type(head.shots) is int and 0 <= head.shots < MOST_ITEMS
+        and isinstance(lengths, dict) and lengths.keys() == CHUNKS.keys() - {"index"}
+        and all(type(used) is int and 0 <= used < MOST_ITEMS for used in lengths.values())
+    )  # fmt: skip
+    if not good:
+        raise ValueError("a value of another kind")
 
 
 def settings_digest(text: str, params: bytes = b"") -> bytes:
@@ -163,7 +191,8 @@ def _same(a: Floats, b: Floats) -> bool:
 
 
 def make_arrays(folder: Path) -> dict[str, zarr.Array[Any]]:
-    """Empty arrays of a new reel."""
+    """Empty arrays of a new reel, in the place of whatever nothing counts on."""
+    remove_tree(folder)
     zarr.create_group(str(folder))
     return {
         name: zarr.create_array(
@@ -178,14 +207,29 @@ def open_arrays(folder: Path, mode: str) -> dict[str, zarr.Array[Any]]:
     """Raises: RunError: an array is missing or is not what it was."""
     found = {}
     for name in CHUNKS:
+        _check_real(folder / name)
         try:
             array = zarr.open_array(str(folder / name), mode=mode, config={"write_empty_chunks": True})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise damaged(folder / name, str(error) or repr(error), "an array of zarr 3") from error
         if array.dtype != np.dtype(DTYPES[name]) or array.chunks != CHUNKS[name]:
             raise damaged(folder / name, f"{array.dtype} in chunks of {array.chunks}", f"{DTYPES[name]}, {CHUNKS[name]}")
         found[name] = array
     return found
+
+
+def _check_real(array: Path) -> None:
+    """zarr opens whatever has the name: what it will open is looked at before. Raises: RunError."""
+    for place in (array.parent.parent, array.parent, array, array / "c"):
+        if place.is_symlink():
+            raise damaged(place, "a link", "a folder")
+    metadata = array / "zarr.json"
+    if metadata.is_symlink():
+        raise damaged(metadata, "a link", "a regular file")
+    try:
+        read_object(metadata, MOST_HEAD_BYTES)
+    except RunError as error:
+        raise damaged(metadata, error.got or error.what, "an array of zarr 3") from error
 
 
 def row_bytes(name: str) -> int:
@@ -207,9 +251,10 @@ def check_chunks(folder: Path, head: Head) -> None:
         size = shape[0] * row_bytes(name)
         for number in range(-(-head.length(name) // shape[0])):
             path = chunk_path(folder, name, number)
-            if not path.is_file() or path.stat().st_size != size:
-                got = f"{path.stat().st_size} bytes" if path.is_file() else "a missing chunk"
-                raise damaged(path, got, f"{size} bytes")
+            found = path.lstat() if there(path) else None
+            if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != size or path.parent.is_symlink():
+                got = "a missing chunk" if found is None else f"{kind_of(found.st_mode)}, {found.st_size} bytes"
+                raise damaged(path, got, f"a regular file of {size} bytes")
 
 
 def read_rows(array: zarr.Array[Any], head: Head, where: Path) -> NDArray[np.void]:

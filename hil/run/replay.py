@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hil.device import Spec
+from hil.device import ArraySpec, Spec
 from hil.errors import ReplayDiffers, RunError, TapeEnded
-from hil.run.recorder import NODE, array_name, asked, kept
+from hil.run.recorder import NODE, array_name, kept
 from hil.run.reel import NO_KEY, PROGRAM, RESET, Floats, Reel, damaged, key_of, settings_digest
 
 Order = Literal["strict", "any"]
@@ -169,16 +169,8 @@ class ReplayChip:
         self._reels, self._order = reels, order
         self.devices: list[Replay] = []
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> Replay:
-        number, made = len(self.devices), asked(size, couples, v_th, v_rest, leak)
+    def array(self, spec: ArraySpec) -> Replay:
+        number, made = len(self.devices), dataclasses.asdict(spec)
         reel = self._reels[number] if number < len(self._reels) else None
         if reel is None or dict(reel.head.made) != made:
             raise ReplayDiffers(

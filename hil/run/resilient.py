@@ -11,29 +11,27 @@ Where there is nothing to recover (a twin in this process), there is no wrapper:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from hil.device import Chip, Device, Recoverable, Restorable, Retransmitting, Spec, Streaming, Timed
+from hil.device import ArraySpec, Chip, Device, Recoverable, Retransmitting, Streaming, Timed
 from hil.errors import HilError, LinkError, Unrepeatable
 from hil.run.recovery import Ladder
+from hil.wrappers import Wrapper
 
 A = TypeVar("A")
 BATCH_TRIES = 5
 
 
-class Resilient:
+class Resilient(Wrapper):
     """A Device around a recoverable one: `forward` answers, or the ladder has ended."""
 
     def __init__(self, inner: Device, ladder: Ladder) -> None:
-        self._inner, self._ladder = inner, ladder
-
-    @property
-    def spec(self) -> Spec:
-        return self._inner.spec
+        super().__init__(inner)
+        self._ladder = ladder
 
     @property
     def recovered(self) -> int:
@@ -58,16 +56,6 @@ class Resilient:
             act()
         except HilError as fault:
             self._ladder.climb(fault, act)
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def snapshot(self) -> Mapping[str, object]:
-        return self._inner.snapshot() if isinstance(self._inner, Restorable) else {}
-
-    def restore(self, state: Mapping[str, object]) -> None:
-        if isinstance(self._inner, Restorable) and state:
-            self._inner.restore(state)
 
 
 class ResilientStream(Resilient):
@@ -94,7 +82,7 @@ class ResilientStream(Resilient):
 
     def close(self) -> None:
         self._settler.shutdown(wait=False, cancel_futures=True)
-        self._inner.close()
+        super().close()
 
 
 @runtime_checkable
@@ -129,16 +117,8 @@ class ResilientChip:
         self._arrays: list[ResilientArray] = []
         self._seen = 0
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> ResilientArray:
-        self._arrays.append(ResilientArray(self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak), self))
+    def array(self, spec: ArraySpec) -> ResilientArray:
+        self._arrays.append(ResilientArray(self._inner.array(spec), self))
         return self._arrays[-1]
 
     def close(self) -> None:
@@ -175,20 +155,18 @@ class ResilientChip:
             raise
 
 
-class ResilientArray:
-    """An array of a ResilientChip. It keeps what it was driven with, and what it answered, since the last reset.
-
-    recovered: faults in its own calls that the chip recovered from.
-    """
+class ResilientArray(Wrapper):
+    """An array of a ResilientChip. It keeps what it was driven with, and what it answered, since the last reset."""
 
     def __init__(self, inner: Device, chip: ResilientChip) -> None:
-        self._inner, self._chip = inner, chip
-        self.recovered = 0
+        super().__init__(inner)
+        self._chip, self._recovered = chip, 0
         self._lived: list[tuple[Tensor, Tensor]] = []
 
     @property
-    def spec(self) -> Spec:
-        return self._inner.spec
+    def recovered(self) -> int:
+        """Faults in its own calls that the chip recovered from."""
+        return self._recovered
 
     def program(self, params: Tensor) -> None:
         try:
@@ -212,12 +190,12 @@ class ResilientArray:
             assert again is not None  # a forward gives a tensor
             answer = again
         self._lived.append((x, answer))
-        self.recovered += self._chip.retransmitted()
+        self._recovered += self._chip.retransmitted()
         return answer
 
     def _climb(self, fault: HilError, act: Callable[[], Tensor | None]) -> Tensor | None:
         answer = self._chip.climb(fault, act)
-        self.recovered += 1
+        self._recovered += 1
         return answer
 
     def relive(self) -> None:
@@ -238,16 +216,6 @@ class ResilientArray:
 
     def forget(self) -> None:
         self._lived.clear()
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def snapshot(self) -> Mapping[str, object]:
-        return self._inner.snapshot() if isinstance(self._inner, Restorable) else {}
-
-    def restore(self, state: Mapping[str, object]) -> None:
-        if isinstance(self._inner, Restorable) and state:
-            self._inner.restore(state)
 
 
 def resilient(device: Device, ladder: Callable[[Recoverable], Ladder]) -> Device:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from hil.files import loads, read_object, read_text
 from hil.run import checkpoint, journal
 
 FREE = {"wall_s", "device_s", "host_s", "samples_per_s", "faults_recovered", "outputs", "cause", "name", "resources"}
@@ -34,13 +35,14 @@ def differences(one: Path, other: Path) -> Iterator[str]:
             continue
         yield from (f"{first.name}: {key}" for key, value in tensors[0].items() if not torch.equal(value, tensors[1][key]))
     for name, free in (("summary.json", FREE), ("diagnostics.json", FREE | TIMED)):
-        facts = [json.loads((path / name).read_text()) for path in (one, other)]
+        facts = [read_object(path / name) for path in (one, other)]
         yield from _unequal(name, facts[0], facts[1], free)
-    lines = [(path / "metrics.jsonl").read_text().splitlines() for path in (one, other)]
+    lines = [read_text(path / "metrics.jsonl").splitlines() for path in (one, other)]
     if len(lines[0]) != len(lines[1]):
         yield f"metrics.jsonl: {len(lines[0])} and {len(lines[1])} lines"
     for number, (first_line, second_line) in enumerate(zip(*lines, strict=False), 1):
-        yield from _unequal(f"metrics.jsonl line {number}", json.loads(first_line), json.loads(second_line), FREE)
+        place = f"metrics.jsonl line {number}"
+        yield from _unequal(place, loads(first_line, place), loads(second_line, place), FREE)
     commits = [journal.committed(journal.Journal.read(path / "journal.jsonl")) for path in (one, other)]
     for path, found in zip((one, other), commits, strict=True):
         yield from (f"{path / 'journal.jsonl'}: {wrong}" for wrong in journal.missing(found))

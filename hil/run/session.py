@@ -9,6 +9,9 @@ later than its last quiet look, so that a run that was killed meanwhile goes bac
 
 Every step is a line in the journal at once. A checkpoint follows every epoch, every so many steps if asked for, and at the
 latest after `every_s` seconds: a crash costs the steps since the last one, and a resume makes them again with the same numbers.
+
+Whatever ends a run, its outputs go off first (`rest`), and only then something is written: a disk that hangs must not keep an
+output on.
 """
 
 from __future__ import annotations
@@ -21,11 +24,14 @@ from typing import Any
 
 import torch
 
-from hil.errors import HilError, Interrupted, LinkError, RunError, Stopped
+from hil.errors import ForeignError, HilError, Interrupted, LinkError, RunError, Stopped
+from hil.foreign import foreign
+from hil.hints import quoted
 from hil.learner import Online
-from hil.run import checkpoint
+from hil.run import checkpoint, journal
 from hil.run.folder import RunFolder
 from hil.run.loop import Epoch, Step, Training, evaluate, settle, train
+from hil.run.outcome import warnings
 from hil.run.stopping import Stopping
 from hil.run.summary import Labels, conclude
 from hil.sentinel import Look
@@ -34,10 +40,15 @@ Point = Step | Epoch
 KEPT_CHECKPOINTS = 3
 EVERY_S = 60.0
 Tell = Callable[[str, str], None]
+Rest = Callable[[BaseException | None], None]
 
 
 def silent(kind: str, message: str) -> None:
     """Nobody wants to be told."""
+
+
+def nothing_on(error: BaseException | None) -> None:
+    """There is no output that could be on."""
 
 
 class Session:
@@ -46,6 +57,7 @@ class Session:
     Args:
         every: checkpoint after so many steps, besides every epoch's end; None: epochs only. every_s: and after so many seconds.
         clock: seconds. tell: told of recovered faults as they happen, (kind, message).
+        rest: makes the outputs safe when the run ends, because of an error or None; may be called again.
     """
 
     def __init__(
@@ -57,9 +69,10 @@ class Session:
         every_s: float = EVERY_S,
         clock: Callable[[], float] = time.monotonic,
         tell: Tell = silent,
+        rest: Rest = nothing_on,
     ) -> None:
         self.training, self.folder, self.labels = training, folder, labels
-        self._every, self._every_s, self._clock, self._tell = every, every_s, clock, tell
+        self._every, self._every_s, self._clock, self._tell, self._rest = every, every_s, clock, tell, rest
         self._begin, self._before = time.perf_counter(), training.wall_s
         self._committed = clock()
         self._journaled = training.step
@@ -94,19 +107,23 @@ class Session:
         self._whole = False
         for point in train(self.training):
             self._whole = True
+            look = point.look if isinstance(point, Step) else None
+            if stopping.asked and not (look is not None and look.back):  # going back needs the node once more
+                self._rest(None)
             self._journal(point)
             show(point)
-            look = point.look if isinstance(point, Step) else None
             if look is not None and look.back:
                 look, gone = self._go_back()
                 if gone and look.fault is None:
                     return False
-            if self._due(point):
+            if self._due(point) and not stopping.asked and not (look is not None and look.fault is not None):
                 self.commit()
             if look is not None and look.fault is not None:
+                self._rest(look.fault)
                 self.commit()
                 raise look.fault
             if stopping.asked:
+                self._rest(None)
                 self.commit()
                 raise self._interrupted(stopping.asked)
             self._whole = False
@@ -196,7 +213,16 @@ class Session:
             training.tape.flush()  # a run that says that it is done can be replayed to its end
         _confusion(folder, training, predicted)
         training.wall_s = self._wall_s()
-        final = {"test_accuracy": score["accuracy"], "test_loss": score["loss"]}
+        reads = 1 + sum(event["kind"] == "end" for event in journal.contents(folder.path / "journal.jsonl", most=0).events())
+        beware = warnings(training, folder)
+        if reads > 1:
+            beware.append(
+                f"the test split was read {reads} times, as the run was made longer: epochs that were chosen by what it showed "
+                "were chosen on test data"
+            )
+        for line in beware:
+            folder.note("warning", message=line)
+        final = {"test_accuracy": score["accuracy"], "test_loss": score["loss"], "test_reads": reads, "warnings": beware}
         summary = conclude(training, folder, self.labels, "done", final)
         folder.note("end", step=training.step, test_accuracy=score["accuracy"])
         return summary
@@ -205,7 +231,8 @@ class Session:
     def _ending(self) -> Iterator[None]:
         """Turn whatever ends a run into its summary and its Interrupted or Stopped."""
         try:
-            yield
+            with foreign(f"after step {self.training.step:,} or later"), self._rested():  # what no seam within has mapped
+                yield
         except Interrupted as error:
             self.training.wall_s = self._wall_s()
             with contextlib.suppress(RunError):  # the step is committed; that counts
@@ -221,8 +248,17 @@ class Session:
             raise Stopped(
                 f"a fault ended the run after step {self.training.step:,}; {kept}",
                 where=str(self.folder.path),
-                todo=f"remove the cause, then: hil resume {self.folder.path}",
+                todo=f"remove the cause, then: hil resume {quoted(self.folder.path)}",
             ) from error
+
+    @contextlib.contextmanager
+    def _rested(self) -> Iterator[None]:
+        """Outputs off first, whatever ends the run."""
+        try:
+            yield
+        except BaseException as error:
+            self._rest(error)
+            raise
 
     def _commit_after(self) -> str:
         """Commit the last whole step after a fault, if a resume from there is exact; returns what it will start from.
@@ -235,21 +271,24 @@ class Session:
         if newest == _name(training):
             return "which is committed"
         instead = f"so the newest checkpoint is {newest}" if newest != "none" else "so hil resume starts again from step 0"
-        if not all(bool(torch.isfinite(value).all()) for value in training.net.state_dict().values()):
-            return f"its weights are not finite, {instead}"  # from the others a resume would fail again
         try:
+            with foreign("the state of the network"):
+                weights = training.net.state_dict().values()
+            if not all(bool(torch.isfinite(value).all()) for value in weights):
+                return f"its weights are not finite, {instead}"  # from the others a resume would fail again
             if not self._whole and isinstance(training.learner, Online):
                 return f"the learner had begun the next one, {instead}"
             if not self._whole and any(device.snapshot() for device in training.devices):
                 return f"the simulated node has gone on since then, {instead}"
             if self._journaled != training.step:
                 return f"it is not in the journal, {instead}"
-            self.commit()
+            with foreign("its checkpoint"):
+                self.commit()
         except LinkError as lost:
             with contextlib.suppress(RunError):
                 self.folder.note("lost", what="the state of the plant", message=str(lost))
             return f"the newest checkpoint is {newest}, as the plant's state is lost"
-        except RunError:
+        except (RunError, ForeignError):
             return f"it could not be written, {instead}"
         return "which is committed"
 
@@ -258,7 +297,7 @@ class Session:
         return Interrupted(
             f"stopped by {why} after step {self.training.step:,}, which is committed",
             where=str(self.folder.path),
-            todo=f"hil resume {self.folder.path}",
+            todo=f"hil resume {quoted(self.folder.path)}",
         )
 
 

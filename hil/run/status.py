@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hil.errors import RunError
+from hil.hints import quoted
 from hil.run import condition, journal
 from hil.run.owner import UNTOUCHED, Owner, owner
 
@@ -261,7 +262,7 @@ def _again(found: condition.Condition) -> str:
         plan = condition.plan(found)
     except RunError as error:
         return f"{error.what} ({error.where}; {error.got}): {error.todo}" if error.got else error.todo
-    return f"hil resume {found.path}   ({plan.said[-1]})"
+    return f"hil resume {quoted(found.path)}   ({plan.said[-1]})"
 
 
 def _whole(record: Mapping[str, Any], key: str) -> int | None:

@@ -1,33 +1,96 @@
 """How a run is asked to stop: the first Ctrl-C waits for the shot, the second does not.
 
 first SIGINT, or SIGTERM, SIGHUP     `asked` becomes the signal's name; the loop ends after the step, commits, makes safe
-second SIGINT                        KeyboardInterrupt here and now; the caller makes safe at once
+second SIGINT                        KeyboardInterrupt here and now, once; the caller makes safe at once
+any more, or while closing           nothing: outputs are being made safe, and nothing may come between
+
+A signal that was ignored before (nohup, a job in the background of a script) stays ignored. Python lets the main thread alone
+install handlers, so nothing is installed in any other, and a run there cannot be asked to stop by a signal.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Self
+
+BURST_S = 1.0
 
 
-class Stopping:
-    """A context that catches the signals; only the main thread may enter it."""
+class Handling:
+    """A context in which `caught` hears the signals `numbers`, where that is allowed; then the earlier handlers are back."""
 
-    def __init__(self) -> None:
-        self.asked = ""
+    def __init__(self, numbers: Sequence[signal.Signals], caught: Callable[[int, FrameType | None], None]) -> None:
+        self._numbers, self._caught = numbers, caught
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Stopping:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            self._before[number] = signal.signal(number, self._caught)
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in self._numbers:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):  # None: of a program that embeds Python
+                    self._before[number] = signal.signal(number, self._caught)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+
+class Stopping:
+    """A context that catches the signals for a run."""
+
+    def __init__(self) -> None:
+        self.asked = ""
+        self._cut = False
+        self._handling = Handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), self._caught)
+
+    def __enter__(self) -> Stopping:
+        self._handling.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._handling.__exit__(kind, error, trace)
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """The innermost context of a run: when it is left, what was opened is closed, and no signal comes between."""
+        try:
+            yield
+        finally:
+            self._cut = True
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+        if self.asked and number == signal.SIGINT and not self._cut:
+            self._cut = True
             raise KeyboardInterrupt
         self.asked = self.asked or signal.Signals(number).name
+
+
+class Interrupts:
+    """A context for a whole command: outside of a Stopping, SIGINT is a KeyboardInterrupt; a burst of them is one.
+
+    heard: whether there was one. deaf: set when the command is over and only says so; there is none any more.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.heard = self.deaf = False
+        self._clock, self._last = clock, -BURST_S
+        self._handling = Handling((signal.SIGINT,), self._caught)
+
+    def __enter__(self) -> Interrupts:
+        self._handling.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._handling.__exit__(kind, error, trace)
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        self.heard = True
+        now = self._clock()
+        burst, self._last = now - self._last < BURST_S, now
+        if not self.deaf and not burst:
+            raise KeyboardInterrupt

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from hil.device import Spec
 from hil.errors import RunError
-from hil.files import write_atomic
+from hil.files import there, write_atomic
 from hil.run.reel import (
     CHUNKS,
     COLUMNS,
@@ -88,7 +88,7 @@ class ReelWriter:
         self.flags = 0  # what came since the last shot
         self._provenance = PROVENANCES.index(head.spec.provenance)
         self._sum, self._key = hashlib.sha256(), NO_KEY
-        if self._json.exists():
+        if there(self._json):
             found = read_head(self._json)
             self._check_same(found)
             check_chunks(self._folder, found)
@@ -183,7 +183,7 @@ class Tape:
         self.path = path
         self._reels: dict[str, ReelWriter] = {}
         self.copies = Copies(KEPT_BYTES)
-        self._held = (path / "tape.json").exists()
+        self._held = there(path / "tape.json")
         self._queue: deque[tuple[ReelWriter, Shot]] = deque()
         self._due, self._flushing, self._closed = False, False, False  # due: the worker is to take what has come
         self._fault: BaseException | None = None

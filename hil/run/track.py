@@ -24,7 +24,7 @@ import zarr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hil.files import synced
+from hil.files import open_to_write, read_bytes, synced, there
 from hil.run.reel import CHUNKS, DTYPES, Floats, chunk_path, damaged, row_bytes
 
 PAST_CACHE = getattr(os, "O_DIRECT", 0)
@@ -74,13 +74,14 @@ class Track:
         self._unsynced.clear()  # what counts is on the disk, or it would not count
         if part := used % self._size:
             path = chunk_path(self._folder, self.name, used // self._size)
-            held = np.fromfile(path, DTYPES[self.name])
-            if held.size != self._buffer.size:
+            held = np.frombuffer(read_bytes(path, self._buffer.nbytes), np.uint8)
+            if held.nbytes != self._buffer.nbytes:
                 raise damaged(path, f"{held.nbytes} bytes", f"{self._buffer.nbytes} bytes")
+            held = held.view(DTYPES[self.name])
             self._buffer[:part] = held.reshape(CHUNKS[self.name])[:part]
         self._fit()
         number = -(-used // self._size)
-        while (beyond := chunk_path(self._folder, self.name, number)).exists():  # of a run that ended before it settled
+        while there(beyond := chunk_path(self._folder, self.name, number)):  # of a run that ended before it settled
             beyond.unlink()
             number += 1
 
@@ -116,7 +117,7 @@ class Track:
 
 def written(path: Path, payload: mmap.mmap, flags: int) -> None:
     """`payload` as the file's bytes; what it held before is never gone in between. Raises: OSError."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o644)
+    file = open_to_write(path, flags)
     try:
         with memoryview(payload) as view:
             done = 0

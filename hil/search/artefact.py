@@ -7,11 +7,10 @@ HASH is that of the recipe, so the same finding has the same name.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from hil.files import write_atomic
+from hil.files import slug, write_atomic
 from hil.search.recipe import Recipe
 
 
@@ -21,7 +20,6 @@ def save(folder: Path, name: str, recipe: Recipe, provenance: Mapping[str, objec
     Raises:
         RunError: it cannot be written.
     """
-    slug = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "feedback"
-    path = folder / "feedback" / f"{slug}-{recipe.digest()}.toml"
+    path = folder / "feedback" / f"{slug(name, 'feedback')}-{recipe.digest()}.toml"
     write_atomic(path, recipe.feedback.text({**provenance, "lr": recipe.lr}).encode())
     return path

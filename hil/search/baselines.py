@@ -48,11 +48,11 @@ class CMA:
     """
 
     def __init__(self, space: Space, seed: int, population: int, first: Sequence[Genome] = (), sigma: float = 0.3) -> None:
-        if space.grows or len(space.genes) < 2:
+        if len(space.genes) < 2:
             raise ConfigError(
                 "CMA-ES moves vectors of numbers", where="[search] strategy",
                 got=f"family {space.kind}, {len(space.genes)} numbers",
-                allowed="a family with two free genes or more, no trees", todo='strategy = "genetic"',
+                allowed="a family with two free genes or more", todo='strategy = "genetic"',
             )  # fmt: skip
         centre = first[0].numbers if first else (0.5,) * len(space.genes)
         self._seed = seed

@@ -11,14 +11,18 @@ search can be resumed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from hil.child import SAFE
 from hil.errors import ConfigError, Stopped
 from hil.search.evaluator import LOOK_S, Chunk, Stop, Work, interrupted, read_outcomes, written
 from hil.search.recipe import Outcome
 
 TRIES = 3
+JOIN_S = 600.0
 LOST = "none; the nodes are twins"
 
 
@@ -27,12 +31,18 @@ class Cluster:
 
     Args:
         work, setup, stop: as in Pool. address: see the module. slurm: settings of dask_jobqueue.SLURMCluster.
+        join_s: how long is waited while the cluster has no worker at all.
     Raises:
         ConfigError: Dask is not installed, or nobody answers at the address.
     """
 
-    def __init__(self, work: Work, setup: str, address: str, slurm: Mapping[str, Any], stop: Stop = lambda: "") -> None:
-        self._work, self._setup, self._stop = work, setup, stop
+    def __init__(
+        self, work: Work, setup: str, address: str, slurm: Mapping[str, Any], stop: Stop = lambda: "", join_s: float = JOIN_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._work, self._setup, self._stop, self._join_s, self._clock = work, setup, stop, join_s, clock
+        self._seen = clock()
+        check_address(address)
         self._cluster, self._client = _opened(address, slurm)
 
     @property
@@ -40,17 +50,19 @@ class Cluster:
         return self._client
 
     def evaluate(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Outcome]]]:
-        """Raises: Stopped: a chunk lost its workers, or the cluster is gone."""
+        """Raises: Stopped: a chunk lost its workers, nobody joins, or the cluster is gone."""
         from distributed import wait
         from distributed.client import FutureCancelledError
         from distributed.scheduler import KilledWorker
 
+        self._seen = self._clock()
         waiting = {self._client.submit(self._work, self._setup, written(chunk), pure=False): chunk for chunk in chunks}
         try:
             while waiting:
                 interrupted(self._stop, len(waiting))
                 with contextlib.suppress(TimeoutError):  # nothing came back yet
                     wait(list(waiting), LOOK_S, "FIRST_COMPLETED")
+                self._check_joined()
                 for done in [future for future in waiting if future.done()]:
                     outcomes = read_outcomes(done.result())
                     yield waiting.pop(done), outcomes
@@ -63,6 +75,17 @@ class Cluster:
             for future in waiting:
                 future.cancel()
 
+    def _check_joined(self) -> None:
+        """Raises: Stopped: there has been no worker for too long."""
+        now = self._clock()
+        if self._client.scheduler_info()["workers"]:
+            self._seen = now
+        elif now - self._seen >= self._join_s:
+            raise Stopped(
+                f"nobody joined the cluster within {self._join_s:g} s", where="cluster", got="no worker", outputs=LOST,
+                todo="look whether its jobs start (squeue), or raise [evaluate] join_s in search.toml; then hil resume",
+            )  # fmt: skip
+
     def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
@@ -70,6 +93,24 @@ class Cluster:
         if self._cluster is not None:
             self._cluster.close()
             self._cluster = None
+
+
+def check_address(address: str) -> None:
+    """Refuse, before anything is opened, what names no cluster.
+
+    Raises:
+        ConfigError.
+    """
+    kind, _, rest = address.partition(":")
+    if kind in ("local", "slurm"):
+        good = bool(re.fullmatch(r"[0-9]{1,5}", rest)) and int(rest) > 0
+    else:
+        good = bool(re.fullmatch(r"(tcp|tls|ucx|ws|wss|inproc)://\S+", address))
+    if not good:
+        raise ConfigError(
+            "no cluster", where=f"--cluster {address}", got=f'"{address}"', outputs="untouched; nothing was opened",
+            allowed="local:N, slurm:N, N from 1 to 99999, or tcp://host:port of a Dask scheduler",
+        )  # fmt: skip
 
 
 def _opened(address: str, slurm: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -82,7 +123,9 @@ def _opened(address: str, slurm: Mapping[str, Any]) -> tuple[Any, Any]:
             "Dask is not installed", where=f"--cluster {address}", got=str(error), outputs="untouched; nothing was opened",
             todo="pip install 'hil[cluster]', or leave --cluster out",
         ) from error  # fmt: skip
-    dask.config.set({"distributed.scheduler.allowed-failures": TRIES})
+    dask.config.set(
+        {"distributed.scheduler.allowed-failures": TRIES, f"distributed.nanny.pre-spawn-environ.{SAFE}": "1"}
+    )  # also for a worker that is started anew: no module of the working directory
     kind, _, count = address.partition(":")
     try:
         if kind == "local":

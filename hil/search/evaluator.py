@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
 from hil.errors import Interrupted
+from hil.files import loads
 from hil.search.recipe import Job, Outcome, Trainer
 
 Chunk = tuple[Job, ...]
@@ -53,7 +54,7 @@ def written(chunk: Chunk) -> str:
 
 
 def read_jobs(text: str) -> list[Job]:
-    return [Job.of(table) for table in json.loads(text)]
+    return [Job.of(table) for table in loads(text, "jobs of a worker")]
 
 
 def said(outcomes: Sequence[Outcome]) -> str:
@@ -61,7 +62,7 @@ def said(outcomes: Sequence[Outcome]) -> str:
 
 
 def read_outcomes(text: str) -> list[Outcome]:
-    return [Outcome.of(table) for table in json.loads(text)]
+    return [Outcome.of(table) for table in loads(text, "outcomes of a worker")]
 
 
 class Here:

@@ -3,7 +3,6 @@
     fourier    sin1 .. sinN, cos1 .. cosN in (-1, 1), made a vector of length 1; half_period
     sine       frequency, phase                box   half_width, centre            gaussian   width, centre
     spline     y1 .. yK at K knots from -reach to reach; the natural cubic spline through them, tabulated
-    tree       an expression; its numbers are in the tree
 
 The g of every family is then shaped: offset + amplitude g, held inside -clip .. clip.
 """
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from hil.feedback import Box, Expression, Fourier, Function, Gaussian, Shaped, Sine, Tabulated
+from hil.feedback import Box, Fourier, Function, Gaussian, Shaped, Sine, Tabulated
 
 Numbers = Mapping[str, float]
 Range = tuple[float, float]
@@ -28,10 +27,10 @@ POINTS_A_KNOT = 6
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """ranges: of its own genes. make: their values, and the tree if it has one, -> g."""
+    """ranges: of its own genes. make: their values -> g."""
 
     ranges: Mapping[str, Range]
-    make: Callable[[Numbers, str], Function]
+    make: Callable[[Numbers], Function]
 
 
 def family(name: str, terms: int = 4, knots: int = 9, reach: float = 3.0) -> Family:
@@ -46,7 +45,7 @@ def family(name: str, terms: int = 4, knots: int = 9, reach: float = 3.0) -> Fam
 def _fourier(terms: int, knots: int, reach: float) -> Family:
     names = [f"{kind}{k}" for kind in ("sin", "cos") for k in range(1, terms + 1)]
 
-    def make(values: Numbers, tree: str) -> Function:
+    def make(values: Numbers) -> Function:
         draws = [values[name] for name in names]
         length = math.hypot(*draws)
         unit = [value / length for value in draws] if length > 1e-9 else [1.0] + [0.0] * (2 * terms - 1)
@@ -57,15 +56,15 @@ def _fourier(terms: int, knots: int, reach: float) -> Family:
 
 def _sine(terms: int, knots: int, reach: float) -> Family:
     ranges = {"frequency": (0.2, 6.0), "phase": (-math.pi, math.pi)}
-    return Family(ranges, lambda v, tree: Sine(frequency=v["frequency"], phase=v["phase"]))
+    return Family(ranges, lambda v: Sine(frequency=v["frequency"], phase=v["phase"]))
 
 
 def _box(terms: int, knots: int, reach: float) -> Family:
-    return Family({"half_width": (0.1, 4.0), "centre": (-2.0, 2.0)}, lambda v, tree: Box(v["half_width"], v["centre"]))
+    return Family({"half_width": (0.1, 4.0), "centre": (-2.0, 2.0)}, lambda v: Box(v["half_width"], v["centre"]))
 
 
 def _gaussian(terms: int, knots: int, reach: float) -> Family:
-    return Family({"width": (0.1, 4.0), "centre": (-2.0, 2.0)}, lambda v, tree: Gaussian(v["width"], v["centre"]))
+    return Family({"width": (0.1, 4.0), "centre": (-2.0, 2.0)}, lambda v: Gaussian(v["width"], v["centre"]))
 
 
 def _spline(terms: int, knots: int, reach: float) -> Family:
@@ -73,15 +72,11 @@ def _spline(terms: int, knots: int, reach: float) -> Family:
     at = np.linspace(-reach, reach, knots)
     fine = np.linspace(-reach, reach, POINTS_A_KNOT * (knots - 1) + 1)
 
-    def make(values: Numbers, tree: str) -> Function:
+    def make(values: Numbers) -> Function:
         line = CubicSpline(at, [values[name] for name in names], bc_type="natural")
         return Tabulated(tuple(fine.tolist()), tuple(line(fine).tolist()))
 
     return Family(dict.fromkeys(names, (-1.0, 1.0)), make)
-
-
-def _tree(terms: int, knots: int, reach: float) -> Family:
-    return Family({}, lambda values, tree: Expression(tree))
 
 
 FAMILIES: Mapping[str, Callable[[int, int, float], Family]] = {
@@ -90,7 +85,6 @@ FAMILIES: Mapping[str, Callable[[int, int, float], Family]] = {
     "box": _box,
     "gaussian": _gaussian,
     "spline": _spline,
-    "tree": _tree,
 }
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from deap import base, tools
 
-from hil.search import trees
 from hil.search.genome import Genome, Space
 from hil.search.strategy import Fitness, Operators, distinct, drawn
 from hil.search.stream import keyed
@@ -78,18 +77,12 @@ class Genetic:
     def _child(self) -> Genome:
         mother, father = self._selected(), self._selected()
         ops = self._operators
-        numbers, other, tree = list(mother.numbers), list(father.numbers), mother.tree
+        numbers, other = list(mother.numbers), list(father.numbers)
         if random.random() < ops.crossover_rate:
-            if numbers:
-                self._cross(numbers, other)
-            if tree:
-                tree, _ = trees.crossed(tree, father.tree, ops.height, ops.nodes)
+            self._cross(numbers, other)
         if random.random() < ops.mutation_rate:
-            if numbers:
-                self._mutate(numbers)
-            if tree:
-                tree = trees.mutated(tree, ops.height, ops.nodes)
-        return Genome(tuple(min(max(float(number), 0.0), 1.0) for number in numbers), tree)
+            self._mutate(numbers)
+        return Genome(tuple(min(max(float(number), 0.0), 1.0) for number in numbers))
 
     def _selected(self) -> Genome:
         if len(self._parents[0].fitness.wvalues) > 1:

@@ -29,17 +29,16 @@ SHAPE = ("amplitude", "offset", "clip")
 
 @dataclass(frozen=True, slots=True)
 class Genome:
-    """numbers: in [0, 1], one per free gene. tree: the text of an expression, or ""."""
+    """numbers: in [0, 1], one per free gene."""
 
     numbers: tuple[float, ...]
-    tree: str = ""
 
     def table(self) -> dict[str, Any]:
-        return {"numbers": list(self.numbers)} | ({"tree": self.tree} if self.tree else {})
+        return {"numbers": list(self.numbers)}
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Genome:
-        return cls(tuple(table["numbers"]), table.get("tree", ""))
+        return cls(tuple(table["numbers"]))
 
     def digest(self) -> str:
         """Eight hexadecimal digits that stand for it."""
@@ -87,11 +86,6 @@ class Space:
     knots: int = 9
     reach: float = 3.0
 
-    @property
-    def grows(self) -> bool:
-        """Genomes have a tree."""
-        return self.kind == "tree"
-
     def values(self, genome: Genome) -> dict[str, Value]:
         """Every gene, free or fixed, in its own unit."""
         free = {gene.name: gene.value(share) for gene, share in zip(self.genes, genome.numbers, strict=True)}
@@ -101,7 +95,7 @@ class Space:
         """What the genome means."""
         values = self.values(genome)
         numbers = {name: float(value) for name, value in values.items() if not isinstance(value, str)}
-        g = shaped(family(self.kind, self.terms, self.knots, self.reach).make(numbers, genome.tree), numbers)
+        g = shaped(family(self.kind, self.terms, self.knots, self.reach).make(numbers), numbers)
         of_b = {name: found for name in OF_B if (found := self._per_layer(name, values)) is not None}
         table = {**of_b, "g": {"family": "constant"}}
         matrices = Feedback.from_table(table, "genome")
@@ -146,7 +140,7 @@ def space(
             free.append(_free(name, entry, f"{where} genes {name}"))
         else:
             fixed[name] = entry
-    if not free and kind != "tree":
+    if not free:
         raise ConfigError("no gene is free", where=where, todo="give at least one gene a range: lr = [1e-3, 1e-2]")
     return Space(kind, tuple(free), fixed, layers, terms, knots, reach)
 

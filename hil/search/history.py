@@ -18,12 +18,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hil.errors import RunError
-from hil.files import write_atomic
+from hil.files import append, loads, read_text, there, write_atomic
 from hil.run.folder import RunFolder
 from hil.search.recipe import Job, Outcome
 
 SEARCH = "search.toml"
 EVALUATIONS, GENERATIONS, STAGES = "evaluations.jsonl", "generations.jsonl", "stages.jsonl"
+KEYS = {EVALUATIONS: "key", GENERATIONS: "genomes", STAGES: "stage"}  # what a line of each file is known by
+KINDS: Mapping[str, type] = {EVALUATIONS: str, GENERATIONS: list, STAGES: str}
+MOST_BYTES = 1 << 32
 TIMES = ("wall_s", "where", "evaluations_per_s")  # what two equal searches may differ in
 
 
@@ -34,7 +37,13 @@ class History:
         self.folder = folder
         self.outcomes: dict[str, Outcome] = {}
         for line in self._mended(EVALUATIONS):
-            self.outcomes[line["key"]] = Outcome.of(line["outcome"])
+            try:
+                self.outcomes[line["key"]] = Outcome.of(line["outcome"])
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise RunError(
+                    "a damaged line", where=str(folder.path / EVALUATIONS), got=f"{line['key'][:60]}: {error!r}",
+                    allowed="an outcome as hil writes it", todo="restore the file, or remove this line and all after it",
+                ) from error  # fmt: skip
         self.generations = self._mended(GENERATIONS)
         self.stages = {str(line["stage"]): line for line in self._mended(STAGES)}
 
@@ -56,9 +65,7 @@ class History:
         text = "".join(json.dumps(line) + "\n" for line in lines)
         path = self.folder.path / name
         try:
-            with path.open("a") as file:
-                file.write(text)
-                file.flush()
+            append(path, text.encode())
         except OSError as error:
             raise RunError(f"cannot write: {error.strerror}", where=str(path), todo="free space, then hil resume") from error
 
@@ -69,16 +76,20 @@ class History:
             RunError: a line before the last is damaged.
         """
         path = self.folder.path / name
-        if not path.exists():
+        if not there(path):
             return []
-        lines = path.read_text().split("\n")
+        lines = read_text(path, MOST_BYTES).split("\n")
         found: list[dict[str, Any]] = []
         for number, line in enumerate(lines[:-1], 1):
+            place = f"{path}, line {number}"
             try:
-                found.append(json.loads(line))
-            except ValueError as error:
+                value = loads(line, place)
+                if not isinstance(value, dict) or not isinstance(value.get(KEYS[name]), KINDS[name]):
+                    raise RunError("a damaged line", where=place)
+                found.append(value)
+            except RunError as error:
                 raise RunError(
-                    "a damaged line", where=f"{path}, line {number}", got=line[:60], allowed="a JSON object",
+                    "a damaged line", where=place, got=line[:60], allowed="a JSON object as hil writes it",
                     todo="restore the file, or remove this line and all after it",
                 ) from error  # fmt: skip
         if lines[-1]:

@@ -3,7 +3,7 @@
     eta^2 = sum_bins n_b ( mean_b - mean )^2 / sum_i ( f_i - mean )^2          bins of equal numbers along the gene
     shown = max(0, (eta^2 - e) / (1 - e)),  e = (bins - 1) / (n - 1)           e is what chance alone explains
 
-For trees the "gene" is the presence of a function. A search does not sample evenly, so this describes the search, not the node.
+A search does not sample evenly, so this describes the search, not the node.
 
 Source: the correlation ratio, Pearson (1905).
 """
@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hil.expression import OF_ONE, OF_TWO, parsed
 from hil.search.genome import Genome, Space
 
 BINS = 6
@@ -27,9 +26,6 @@ def importance(space: Space, genomes: Sequence[Genome], fitness: Sequence[float]
     if good.sum() < 4 * BINS or np.ptp(worth[good]) == 0:
         return {}
     columns = {gene.name: [genome.numbers[place] for genome in genomes] for place, gene in enumerate(space.genes)}
-    if space.grows:
-        used = [{node.name for node in parsed(genome.tree)} for genome in genomes]
-        columns |= {f"{name}()": [float(name in names) for names in used] for name in (*OF_ONE, *OF_TWO)}
     found = {name: _explained(np.array(column)[good], worth[good]) for name, column in columns.items()}
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 

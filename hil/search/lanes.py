@@ -8,31 +8,18 @@ same in all lanes: candidates are compared under the same noise. The physics is 
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
 from hil.chance import generator
-from hil.device import Spec
 from hil.errors import ContractError
-
-State = tuple[Tensor, ...]
-
-
-class Physics(Protocol):
-    """The shape of a Twin (sim_devices/twin.py), as far as it is needed here."""
-
-    @property
-    def spec(self) -> Spec: ...
-    def rest(self, batch: int, rng: torch.Generator) -> State: ...
-    def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]: ...
+from hil.unknowns import State, Twin
 
 
 class Lanes:
     """Args: twin: static, nothing programmed. seed: of noise and drift."""
 
-    def __init__(self, twin: Physics, seed: int) -> None:
+    def __init__(self, twin: Twin, seed: int) -> None:
         self._twin, self._seed = twin, seed
         self._calls = 0
         self._state: State | None = None

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 from hil.errors import BudgetSpent, RunError
+from hil.files import append, loads, read_bytes, there, write_atomic
 
 FILE = "bench_passes.jsonl"
 
@@ -27,7 +28,7 @@ class Ledger:
         self._path, self.budget = folder / FILE, budget
         self._costs: dict[str, int] = {}  # by candidate, of its last beginning
         self.spent, self._key = 0, ""
-        if self._path.exists():
+        if there(self._path):
             self._read()
 
     def __str__(self) -> str:
@@ -60,8 +61,7 @@ class Ledger:
 
     def _enter(self, key: str, passes: int) -> None:
         try:
-            with self._path.open("a") as file:
-                file.write(json.dumps([key, passes]) + "\n")
+            append(self._path, (json.dumps([key, passes]) + "\n").encode())
         except OSError as error:
             raise RunError(
                 f"the ledger of the bench cannot be written: {error.strerror}", where=str(self._path),
@@ -75,14 +75,14 @@ class Ledger:
         self.spent += passes
 
     def _read(self) -> None:
-        text = self._path.read_text(errors="replace")
+        text = read_bytes(self._path).decode("utf-8", "replace")
         whole, _, torn = text.rpartition("\n")
         for number, line in enumerate(whole.splitlines(), 1):
             try:
-                key, passes = json.loads(line)
+                key, passes = loads(line, str(self._path))
                 if not isinstance(key, str) or not isinstance(passes, int) or isinstance(passes, bool) or passes < 0:
                     raise ValueError("not a key and a number of passes")
-            except (ValueError, TypeError) as error:
+            except (RunError, ValueError, TypeError) as error:
                 raise RunError(
                     "the ledger of the bench is damaged", where=f"{self._path} line {number}", got=line[:80],
                     allowed='["key", passes]', outputs="untouched; nothing was opened",
@@ -90,4 +90,4 @@ class Ledger:
                 ) from error  # fmt: skip
             self._count(key, passes)
         if torn:  # its shot was not sent before the line was whole
-            self._path.write_text(whole + "\n" if whole else "")
+            write_atomic(self._path, (whole + "\n" if whole else "").encode())

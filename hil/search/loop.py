@@ -173,12 +173,10 @@ def _record(
 
 
 def diversity(genomes: Sequence[Genome]) -> float:
-    """0 to 1: spread of the genes over that of uniform ones; for trees the share of different ones."""
-    if genomes[0].tree:
-        return len({genome.tree for genome in genomes}) / len(genomes)
+    """0 to 1: spread of the genes over that of uniform ones."""
     columns = zip(*(genome.numbers for genome in genomes), strict=True)
-    spreads = [pstdev(column) for column in columns]
-    return min(1.0, sum(spreads) / len(spreads) * math.sqrt(12)) if spreads else 0.0
+    spreads: list[float] = [pstdev(column) for column in columns]
+    return min(1.0, sum(spreads) / len(spreads) * math.sqrt(12))
 
 
 def _same(recorded: dict[str, Any] | None, genomes: Sequence[Genome], history: History) -> None:

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 
+from hil.child import SAFE, safely_spawning
 from hil.errors import Stopped
 from hil.search.evaluator import LOOK_S, Chunk, Stop, Work, interrupted, read_outcomes, written
 from hil.search.recipe import Outcome
@@ -80,12 +81,15 @@ class Pool:
             context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
             self._pool = ProcessPoolExecutor(self._workers, context, _begin, (os.getpid(),))
         for chunk in chunks:
-            yield self._pool.submit(self._work, self._setup, written(chunk)), chunk
+            with safely_spawning():  # a worker is started when there is work for it
+                future = self._pool.submit(self._work, self._setup, written(chunk))
+            yield future, chunk
 
 
 def _begin(owner: int) -> None:
     """In a new worker: one thread, Ctrl-C is the owner's business, and nobody outlives the owner."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.pop(SAFE, None)  # it was for this start alone
     import torch
 
     torch.set_num_threads(1)

@@ -28,10 +28,11 @@ from hil.data import Dataset, Split, batches
 from hil.encoding import Decode, Encode
 from hil.learners.loss import LossName
 from hil.run.loop import EVALUATION_BATCH
-from hil.search.lanes import Lanes, Physics
+from hil.search.lanes import Lanes
 from hil.search.recipe import Job, Outcome
 from hil.search.stacked import stacked
 from hil.shift import shifted
+from hil.unknowns import Twin
 
 Groups = list[dict[str, Any]]
 WHERE = "twin, population"
@@ -50,7 +51,7 @@ class Course:
 
     data: Dataset
     chain: Callable[[int], Sequence[nn.Linear]]
-    twin: Physics
+    twin: Twin
     encode: Encode
     decode: Decode
     optimizer: Callable[[Groups], Optimizer]
@@ -58,7 +59,7 @@ class Course:
     loss: LossName = "cross_entropy"
     schedule: str = "constant"
     shift: int = 0
-    others: tuple[Physics, ...] = ()
+    others: tuple[Twin, ...] = ()
     target: float | None = None
 
     @property
@@ -197,7 +198,7 @@ class Batch:
             right += pre[-1].argmax(2).eq(label.to(self.place)).sum(1)
         return right / len(split)
 
-    def _elsewhere(self, other: Physics) -> Tensor:
+    def _elsewhere(self, other: Twin) -> Tensor:
         """Accuracy through another device; what dies there has not died at home."""
         died, passes = self.died, self.passes
         found = self.accuracy(Lanes(other, self.seed), self.course.scored(self.split))

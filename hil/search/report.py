@@ -6,15 +6,16 @@ Every number comes from a file of the run folder; a stage that was not reached i
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hil import toml
+from hil.errors import RunError
 from hil.feedback import from_table
-from hil.files import write_atomic
+from hil.files import read_text, write_atomic
 from hil.report import figures
 from hil.report.page import page
 from hil.report.search_figures import bars, front, functions, generations, likeness
@@ -33,8 +34,14 @@ def render(run: Path) -> Path:
         RunError: this is no run folder, it is damaged, or it cannot be written.
     """
     folder = RunFolder.open(run)
-    with figures.style():
-        text = page("search.html", contents(folder))
+    try:
+        with figures.style():
+            text = page("search.html", contents(folder))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
+        raise RunError(
+            "a search whose files do not fit together", where=str(run), got=f"{type(error).__name__}: {error}",
+            allowed="the files that hil search wrote", todo="restore them from a copy, or search again",
+        ) from error  # fmt: skip
     write_atomic(folder.report, text.encode())
     return folder.report
 
@@ -55,8 +62,8 @@ def contents(folder: RunFolder) -> dict[str, object]:
         "file": str(folder.path / summary["feedback"]) if "feedback" in summary else "",
         "figures": _figures(history, last, summary, drawn),
         "tables": [table for table in (*_stages(history), _genomes(history), _generations(history)) if table[2]],
-        "search_text": (folder.path / SEARCH).read_text(),
-        "config_text": folder.config.read_text(),
+        "search_text": read_text(folder.path / SEARCH, toml.MOST_BYTES),
+        "config_text": read_text(folder.config, toml.MOST_BYTES),
     }
 
 
@@ -104,7 +111,7 @@ def _figures(history: History, last: Mapping[str, Facts], summary: Facts, drawn:
 
 
 def _objectives(history: History) -> tuple[str, ...]:
-    return tuple(tomllib.loads((history.folder.path / SEARCH).read_text())["search"]["objectives"])
+    return tuple(toml.loads(read_text(history.folder.path / SEARCH, toml.MOST_BYTES))["search"]["objectives"])
 
 
 def _functions(history: History, summary: Facts, layer: Facts) -> str:
@@ -147,10 +154,9 @@ def _genomes(history: History) -> Table:
 
 
 def _values(row: Facts) -> str:
-    shown = ", ".join(
+    return ", ".join(
         f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row["values"].items()
     )
-    return f"{row['genome']['tree']}  {shown}" if "tree" in row["genome"] else shown
 
 
 def _generations(history: History) -> Table:

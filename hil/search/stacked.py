@@ -2,9 +2,9 @@
 
     stacked([g_0, g_1, ...])(pre)[i] = g_i( pre[i] )            pre (lanes, batch, n)
 
-Functions of one family are evaluated together, their parameters a column of tensors (lanes, 1, 1); expressions one by one.
-Every family does the operations of its own `__call__` in hil/functions.py in the same order, so a lane agrees with it to
-rounding.
+Functions of one family are evaluated together, their parameters a column of tensors (lanes, 1, 1); tables of
+unequal length one by one. Every family does the operations of its own `__call__` in hil/functions.py in the same order, so a
+lane agrees with it to rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from hil.feedback import (
     ArctanSlope,
     Box,
     Constant,
-    Expression,
     Fourier,
     Function,
     Gaussian,
@@ -140,7 +139,7 @@ def _shaped(gs: Sequence[Function], place: torch.device | str) -> Lanes:
 
 
 def _each(gs: Sequence[Function], place: torch.device | str) -> Lanes:
-    """One by one: trees have nothing in common."""
+    """One by one: tables of unequal length."""
     del place
     return lambda pre: torch.stack([g(lane) for g, lane in zip(gs, pre, strict=True)])
 
@@ -154,5 +153,4 @@ _MADE: Mapping[type[Function], Callable[[Sequence[Function], torch.device | str]
     Constant: _constant,
     Tabulated: _tabulated,
     Shaped: _shaped,
-    Expression: _each,
 }

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from hil.search import trees
 from hil.search.genome import Genome, Space
 
 Fitness = tuple[float, ...]
@@ -33,7 +32,7 @@ class Operators:
         tournament: contestants of a selection. crossover_rate, mutation_rate: how often each happens to a child.
         crossover: "sbx" or "blend". mutation: "polynomial" or "gaussian". gene_rate: share of genes moved by a mutation;
         None: one gene on average. crossover_eta, mutation_eta: of SBX and polynomial mutation, larger stays closer.
-        blend, sigma: of the other two. height, nodes: limits of a tree.
+        blend, sigma: of the other two.
     """
 
     tournament: int = 3
@@ -46,14 +45,11 @@ class Operators:
     mutation_eta: float = 15.0
     sigma: float = 0.1
     gene_rate: float | None = None
-    height: int = 6
-    nodes: int = 40
 
 
 def drawn(space: Space) -> Genome:
     """A genome at random; draws from `random`, so only inside `keyed`."""
-    numbers = tuple(random.random() for _ in space.genes)
-    return Genome(numbers, trees.grown() if space.grows else "")
+    return Genome(tuple(random.random() for _ in space.genes))
 
 
 def distinct(make: Callable[[], Genome], count: int, taken: Sequence[Genome] = ()) -> list[Genome]:

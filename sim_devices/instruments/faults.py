@@ -18,11 +18,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
-from difflib import get_close_matches
 from enum import Enum
 from typing import Literal, Protocol
 
-from hil.errors import ConfigError
+from hil.errors import ConfigError, nearest
 
 LOG_LENGTH = 10_000
 MATCH_REACH = 256  # bytes of a message in which `match` is looked for: its commands, not the megabytes of its block
@@ -60,6 +59,7 @@ KINDS: Mapping[str, Sort] = {
     "mangle": Sort(Moment.COMMAND, WIRE, ("match", "bits")),
     "reboot": Sort(Moment.COMMAND, WIRE, ("match", "seconds", "quiet")),
     "flood": Sort(Moment.COMMAND, NETWORK, ("match",)),
+    "hand": Sort(Moment.COMMAND, NETWORK, ("match", "command")),
     "delay": Sort(Moment.EXCHANGE, WIRE, ("match", "seconds")),
     "stall": Sort(Moment.EXCHANGE, WIRE, ("match", "seconds")),
     "reset": Sort(Moment.EXCHANGE, NETWORK, ("match",)),
@@ -96,6 +96,7 @@ class Fault:
 
     seconds: how long. bytes: of the reply that are still sent (truncate, half_close; left out: half), or that are sent besides
     (pad, garbage; 4). bits: how many are flipped. position: where. bytes_per_s: throttle. serial: the other serial number.
+    command: what another hand sets just before, as another session does: a lock of the front panel does not keep it out.
     quiet: the reboot is not seen on the wire, only in the status and in what was lost.
     channel: of the scope. volts: that a stuck channel reads, or that are added (saturation; left out: the range of it).
     points: holes in a record. phase_rad, power, noise: step of the node's phase, factors on its laser and its noise.
@@ -113,6 +114,7 @@ class Fault:
     position: str = "payload"
     bytes_per_s: float = 10e3
     serial: str = "SOMEONE-ELSE"
+    command: str = ""
     quiet: bool = False
     channel: int = 1
     volts: float | None = None
@@ -123,10 +125,10 @@ class Fault:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            near = get_close_matches(self.kind, KINDS, 1)
+            hint = nearest(self.kind, KINDS)
             raise ConfigError(
                 "no such kind of fault", where="fault", got=f'"{self.kind}"', allowed=", ".join(KINDS),
-                todo=f'did you mean "{near[0]}"?' if near else "choose one of these",
+                todo=f'did you mean "{hint}"?' if hint else "choose one of these",
             )  # fmt: skip
         takes = (*COMMON, *KINDS[self.kind].takes)
         for field in fields(self):
@@ -184,10 +186,10 @@ def read_fault(table: Mapping[str, object]) -> tuple[str, Fault]:
     known = ["box", *(field.name for field in fields(Fault))]
     for name in table:
         if name not in known:
-            near = get_close_matches(name, known, 1)
+            hint = nearest(name, known)
             raise ConfigError(
                 "a fault has no such setting", where="fault", got=name, allowed=", ".join(known),
-                todo=f'did you mean "{near[0]}"?' if near else "leave it out",
+                todo=f'did you mean "{hint}"?' if hint else "leave it out",
             )  # fmt: skip
     box, settings = table.get("box"), {name: value for name, value in table.items() if name != "box"}
     if not isinstance(box, str) or not isinstance(settings.get("kind"), str):

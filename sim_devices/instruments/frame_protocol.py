@@ -1,17 +1,4 @@
-"""Wire format of the spiking board, version 1, as the board sees it.
-
-    frame    = A5 5A  kind u8  code u8  seq u16  length u32  head_crc u16 | payload | crc u16          little-endian
-    head_crc = CRC-16 of the 10 bytes before it, from FFFF;  crc = CRC-16 of the payload, from head_crc
-    CRC-16   : polynomial 1021, most significant bit first, nothing inverted (ITU-T V.41)
-
-    1 HELLO    version u16, session u32 -> version u16, boot u32, session u32, largest u32, free u32, limit f64, identity
-    2 ALLOCATE size u32, couples u8, reset u8, numbers u8, 0 u8, refractory u32, leak, v_th, v_rest, full_scale f64
-               -> array u16, lowest f64, highest f64
-    3 PROGRAM  array u16, thresholds f32        4 RESET    array u16 -> armed u8, tripped u8
-    7 ARM      watchdog f64, s                    8 SAFE
-    5 STEP     block, currents -> spike bits    6 MONITOR  block -> membranes
-    9 STATUS   -> armed u8, tripped u8, arrays u16, bad_frames u32
-    block      array u16, 0 u16, first_step u32, steps u32, first_row u32, rows u32
+"""The line of the spiking board, as the board reads it; the format is in hil/frame_protocol.py.
 
 The bytes of a line carry no marks, so after damage the board looks for the next head whose checksum fits. A frame that stops
 half way is given up when the line was silent for `gap_s`.
@@ -19,54 +6,11 @@ half way is given up when the line was silent for `gap_s`.
 
 from __future__ import annotations
 
-import struct
 from binascii import crc_hqx
 from collections.abc import Iterator
-from enum import IntEnum
 from typing import NamedTuple
 
-VERSION = 1
-MAGIC = b"\xa5\x5a"
-LEAD = struct.Struct("<2sBBHI")
-CRC = struct.Struct("<H")
-HEAD_BYTES = LEAD.size + CRC.size
-REPLY = 0x80
-
-HELLO = struct.Struct("<HI")
-WELCOME = struct.Struct("<HIIIId")
-ALLOCATE = struct.Struct("<IBBBBIdddd")
-ALLOCATED = struct.Struct("<Hdd")
-ARRAY = struct.Struct("<H")
-BLOCK = struct.Struct("<HHIIII")
-ARM = struct.Struct("<d")
-STARTED = struct.Struct("<BB")
-STATUS = struct.Struct("<BBHI")
-
-
-class Kind(IntEnum):
-    HELLO = 1
-    ALLOCATE = 2
-    PROGRAM = 3
-    RESET = 4
-    STEP = 5
-    MONITOR = 6
-    ARM = 7
-    SAFE = 8
-    STATUS = 9
-
-
-class Code(IntEnum):
-    DONE = 0
-    BAD_CRC = 1
-    UNKNOWN_KIND = 2
-    BAD_PAYLOAD = 3
-    NO_ARRAY = 4
-    OUT_OF_RANGE = 5
-    NO_ROOM = 6
-    NOT_ARMED = 7
-    WATCHDOG = 8
-    NO_DATA = 9
-    TOO_LONG = 10
+from hil.frame_protocol import CRC, HEAD, HEAD_BYTES, MAGIC, REPLY, Code, Kind, frame
 
 
 class Request(NamedTuple):
@@ -80,9 +24,7 @@ class Request(NamedTuple):
 
 
 def reply(kind: int, seq: int, payload: bytes = b"", code: Code = Code.DONE) -> bytes:
-    lead = LEAD.pack(MAGIC, kind | REPLY, code, seq, len(payload))
-    crc = crc_hqx(lead, 0xFFFF)
-    return b"".join((lead, CRC.pack(crc), payload, CRC.pack(crc_hqx(payload, crc))))
+    return b"".join(frame(kind | REPLY, seq, payload, code=code))
 
 
 class Reassembly:
@@ -118,9 +60,9 @@ class Reassembly:
             self._find_magic()
             if len(self._data) < HEAD_BYTES:
                 return None
-            _, kind, _, seq, length = LEAD.unpack_from(self._data)
-            (crc,) = CRC.unpack_from(self._data, LEAD.size)
-            if crc != crc_hqx(self._data[: LEAD.size], 0xFFFF):
+            _, kind, _, seq, length = HEAD.unpack_from(self._data)
+            (crc,) = CRC.unpack_from(self._data, HEAD.size)
+            if crc != crc_hqx(self._data[: HEAD.size], 0xFFFF):
                 complaint = self._damage(0, 0)
             elif length > self._largest:
                 complaint = self._damage(kind, seq, Code.TOO_LONG)
@@ -164,6 +106,6 @@ def frame_name(data: bytes) -> str:
 def frames(data: bytes) -> Iterator[tuple[str, bytes]]:
     """(name, frame) of undamaged frames that follow one another."""
     while data:
-        length = HEAD_BYTES + LEAD.unpack_from(data)[4] + CRC.size
+        length = HEAD_BYTES + HEAD.unpack_from(data)[4] + CRC.size
         yield frame_name(data), data[:length]
         data = data[length:]

@@ -4,7 +4,8 @@
 
 A trigger plays the record on every channel it reaches, and a pulse leaves the SYNC connector at its start, output on or off.
 
-Source: Keysight 33500B/33600A Series Operating and Service Guide, subsystems DATA, FUNCtion, VOLTage, OUTPut, BURSt, TRIGger;
+Source: Keysight 33500B/33600A Series Operating and Service Guide, subsystems DATA, FUNCtion, VOLTage, OUTPut, BURSt, TRIGger,
+SYSTem:LOCK;
 data sheets 5991-0692EN (33500B) and 5991-3272EN (33600A). Not simulated: sequences, modulation, sweeps, noise, pulse, PRBS.
 """
 
@@ -25,6 +26,7 @@ from sim_devices.instruments import output_stage
 from sim_devices.instruments import volatile_memory as memory
 from sim_devices.instruments.box import Message
 from sim_devices.instruments.drive import Drive, built_in, played
+from sim_devices.instruments.hand import FrontPanel
 from sim_devices.instruments.operations import Operations
 from sim_devices.instruments.parameters import INFINITY, Choice, Flag, Name, Number, Parameter, numbers
 from sim_devices.instruments.program_message import Block, ScpiError
@@ -121,6 +123,7 @@ class Keysight33600:
             trigger=self._bus_trigger,
             texts=memory.TEXTS,
         )
+        self._front = FrontPanel(self._scpi, self.name)
 
     # -- Box ----------------------------------------------------------------------------------------------------------
 
@@ -150,7 +153,13 @@ class Keysight33600:
             self._reset()
             for volatile in self._memory.values():
                 volatile.clear()
+            self._front.locks = 0
             self._scpi.status.power_on()
+
+    def press(self, command: str) -> str:
+        """A hand at the front panel; see hand.py."""
+        with self._lock:
+            return self._front.press(command)
 
     def outputs(self) -> dict[str, object]:
         with self._lock:
@@ -194,11 +203,6 @@ class Keysight33600:
 
     def connect(self, downstream: Downstream) -> None:
         self._downstream = downstream
-
-    def external_trigger(self) -> None:
-        """An edge at the Ext Trig connector."""
-        with self._lock:
-            self._fire(tuple(n for n, s in self._channels.items() if s.text("trigger") == "EXT"))
 
     def drive(self, channel: int, load_ohm: float = 50.0) -> Drive:
         """What `channel` does, in V at a load of `load_ohm` (math.inf: open)."""
@@ -306,10 +310,24 @@ class Keysight33600:
         yield Command("TRIGger<2>[:IMMediate]", self._trigger_channel)
         yield setting("FORMat:BORDer", "border", lambda call: self._box)
         yield setting("OUTPut<2>:TRIGger[:STATe]", "trigger_out", lambda call: self._box)
+        yield Command("SYSTem:LOCK:REQuest", get=self._request_lock)
+        yield Command("SYSTem:LOCK:RELease", self._release_lock)
         yield Command("DISPlay[:STATe]", lambda call: None, lambda call: "1")
         yield Command("DISPlay:TEXT[:DATA]", _seen_or_heard)
         yield Command("DISPlay:TEXT:CLEar", _seen_or_heard)
         yield Command("SYSTem:BEEPer[:IMMediate]", _seen_or_heard)
+
+    def _request_lock(self, call: Call) -> str:
+        """Requests are counted; each wants a release."""
+        call.none()
+        self._front.locks += 1
+        return "+1"
+
+    def _release_lock(self, call: Call) -> None:
+        call.none()
+        if not self._front.locks:
+            raise ScpiError(-221, "no lock is held")
+        self._front.locks -= 1
 
     def _data_commands(self) -> Iterator[Command]:
         source = "[SOURce<2>]"

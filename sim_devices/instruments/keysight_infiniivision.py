@@ -30,8 +30,9 @@ from sim_devices.instruments import converter, front_panel
 from sim_devices.instruments.box import Message
 from sim_devices.instruments.faults import Faults, Moment, Strike
 from sim_devices.instruments.front_panel import NR3
+from sim_devices.instruments.hand import FrontPanel
 from sim_devices.instruments.operations import Operations
-from sim_devices.instruments.parameters import INFINITY, short_or_long
+from sim_devices.instruments.parameters import INFINITY, Flag, short_or_long
 from sim_devices.instruments.program_message import ScpiError
 from sim_devices.instruments.record_faults import at_input, in_memory
 from sim_devices.instruments.sampling import REFERENCES, SCREEN_POINTS, Sampling, Window, sampling
@@ -132,6 +133,7 @@ class InfiniiVision:
             reset=self._reset,
             trigger=self._force,
         )
+        self._front = FrontPanel(self._scpi, self.name)
 
     # -- Box ----------------------------------------------------------------------------------------------------------
 
@@ -162,7 +164,13 @@ class InfiniiVision:
             self._operations.end_all()
             self._operations.clear()
             self._reset()
+            self._front.locks = 0
             self._scpi.status.power_on()
+
+    def press(self, command: str) -> str:
+        """A hand at the front panel; see hand.py."""
+        with self._lock:
+            return self._front.press(command)
 
     def outputs(self) -> dict[str, object]:
         return {}
@@ -372,8 +380,12 @@ class InfiniiVision:
         yield Command("WAVeform:PREamble", get=self._preamble)
         yield Command("WAVeform:DATA", get=self._data)
         yield Command("WAVeform:POINts", self._put_points, self._points_query)
+        yield Command("SYSTem:LOCK", self._put_lock, lambda call: f"{self._front.locks:d}")
         for at, name in enumerate(FIELDS, start=3):
             yield Command(f"WAVeform:{name}", get=partial(self._field, at))
+
+    def _put_lock(self, call: Call) -> None:
+        self._front.locks = int(Flag().read(call.only()))
 
     def _digitize(self, call: Call) -> None:
         sources = (self._box.read("source", token) for token in call.take(0, 4))

@@ -177,6 +177,8 @@ def number(token: Token, unit: str) -> float:
 def numbers(tokens: Iterable[Token]) -> np.ndarray:
     """Many plain numbers at once, float64 (n,); for waveforms sent as text."""
     texts = [t for t in tokens if isinstance(t, str)]
+    if any("_" in text for text in texts):  # Python's separator of digits, which is no SCPI
+        raise ScpiError(-104, "not a list of numbers")
     try:
         values = np.array(texts, dtype=np.float64)
     except ValueError as error:

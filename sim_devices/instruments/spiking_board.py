@@ -1,6 +1,6 @@
 """A microcontroller board with a chip of spiking neurons, on a serial line: bytes in, bytes out.
 
-The format of the line is in sim_devices/instruments/frame_protocol.py, the neurons are in sim_devices/lif_array.py. Each row of
+The format of the line is in hil/frame_protocol.py, the neurons are in sim_devices/lif_array.py. Each row of
 a batch has membranes of its own, which the board keeps between STEPs until RESET. A board that is not armed, or whose watchdog
 has tripped, drives no current: its membranes are at rest and STEP is refused. It powers up disarmed.
 """
@@ -20,9 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hil import frame_protocol as wire
 from hil.errors import ContractError, Refused
-from sim_devices.instruments import frame_protocol as wire
-from sim_devices.instruments.frame_protocol import Code, Kind, Request
+from hil.frame_protocol import Code, Kind
+from sim_devices.instruments.frame_protocol import Reassembly, Request, reply
 from sim_devices.lif_array import LifArray, Reset
 from sim_devices.spiking_array import TwinChip, run_keyed
 from sim_devices.switch_log import Switched, SwitchLog
@@ -98,7 +99,7 @@ class SpikingBoard:
         self._log = log or SwitchLog()
         self._chip = chip or TwinChip()
         self._serial, self._largest, self._neurons, self._clock = serial, largest, neurons, clock
-        self._line = wire.Reassembly(largest, gap_s)
+        self._line = Reassembly(largest, gap_s)
         self._boot = self._session = 0
         self._watchdog_s = self._heard_s = 0.0
         self._armed = self._tripped = False
@@ -134,6 +135,18 @@ class SpikingBoard:
             self._line.forget()
             self._free()
 
+    def press(self, command: str) -> str:
+        """The only key on the board, "SAFE": currents off.
+
+        Raises:
+            ContractError: another key.
+        """
+        if command.upper() != "SAFE":
+            raise ContractError("the board has no such key", where=self.name, got=command[:80], allowed="SAFE")
+        with self._lock:
+            self._disarm()
+        return ""
+
     def outputs(self) -> dict[str, object]:
         """May currents flow?"""
         with self._lock:
@@ -156,7 +169,7 @@ class SpikingBoard:
 
     def _answer(self, request: Request) -> bytes:
         if request.code is not Code.DONE:
-            return wire.reply(request.kind, request.seq, code=request.code)
+            return reply(request.kind, request.seq, code=request.code)
         armed = self.armed  # before the watchdog is fed
         self._heard_s = self._clock()
         same = (request.kind, request.seq, request.crc)
@@ -167,9 +180,9 @@ class SpikingBoard:
                 raise _Complaint(Code.UNKNOWN_KIND, f"kind {request.kind}")
             if request.kind == Kind.STEP and not armed:
                 raise self._not_armed()
-            answer = wire.reply(request.kind, request.seq, self._reads[request.kind](request.payload))
+            answer = reply(request.kind, request.seq, self._reads[request.kind](request.payload))
         except _Complaint as complaint:
-            answer = wire.reply(request.kind, request.seq, str(complaint).encode(), complaint.code)
+            answer = reply(request.kind, request.seq, str(complaint).encode(), complaint.code)
         if request.kind != Kind.HELLO:
             self._last, self._last_reply = same, answer
         return answer

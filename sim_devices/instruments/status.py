@@ -53,6 +53,11 @@ class Status:
         code, text = self._queue.pop(0) if self._queue else (0, TEXTS[0])
         return f'{code:+d},"{text}"'
 
+    def withdraw(self, keep: int) -> str:
+        """Take the errors after the first `keep` back; the first of them."""
+        taken, self._queue = self._queue[keep:], self._queue[:keep]
+        return f"{taken[0][0]:+d}, {taken[0][1]}" if taken else ""
+
     @property
     def errors(self) -> int:
         return len(self._queue)

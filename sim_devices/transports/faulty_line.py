@@ -1,6 +1,6 @@
 """The line to one client of a box while faults are scheduled: between what the box says and what arrives.
 
-    command   mangle, flood, reboot                              before the box executes it
+    command   mangle, flood, hand, reboot                            before the box executes it
     reply     delay   then   reset | refuse   or   drop | stale | half_close | the damaged reply, once or twice   then   stall
 
 A transport gives its framing: the (header, payload) pairs that carry a reply. With HiSLIP a truncated reply is a message that
@@ -55,6 +55,8 @@ class FaultyLine:
             elif strike.fault.kind == "flood":
                 for _ in range(QUEUE_LENGTH + 1):
                     self._box.query_error(SYSTEM_ERROR)
+            elif strike.fault.kind == "hand":
+                self._box.execute(strike.fault.command.encode())
             else:
                 self._reboot(strike)
         return message

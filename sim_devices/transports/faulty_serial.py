@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from hil.frame_protocol import HEAD_BYTES
 from sim_devices.instruments.damage import by_kind, damaged, flip
 from sim_devices.instruments.faults import Faults, Moment, Strike
-from sim_devices.instruments.frame_protocol import HEAD_BYTES, frame_name, frames
+from sim_devices.instruments.frame_protocol import frame_name, frames
 
 
 class Board(Protocol):

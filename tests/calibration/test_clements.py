@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from calibration.clements import Layout, decomposed, derivatives, haar, mirrored, nearest_branch, unitary, wrapped
+from calibration.clements import Layout, decomposed, derivatives, haar, mirrored, unitary, wrapped
 from calibration.mesh_fit import MeshModel, inverted
 from calibration.phase_reading import fidelity, powers, probes, read, rows
 from sim_devices.mzi_mesh import MZIMesh
@@ -28,6 +29,20 @@ def test_a_unitary_is_decomposed_and_composed_again(n: int) -> None:
     assert float(fidelity(unitary(layout, phases, even(layout)), u).min()) == pytest.approx(1, abs=1e-12)
     thetas = phases[:, ::2]
     assert 0 <= float(thetas.min()) <= float(thetas.max()) <= torch.pi
+
+
+def nearest_branch(layout: Layout, phases: Tensor, expected: Tensor) -> Tensor:
+    """Of all meshes equal to `phases` but for phases of the outputs, the one nearest to `expected`, whole turns included."""
+    signs = torch.ones(*phases.shape[:-1], layout.heaters // 2, dtype=phases.dtype)
+    for number in range(layout.heaters // 2):  # in the order of the light: what is chosen acts on what comes behind
+        here = slice(2 * number, 2 * number + 2)
+        away = []
+        for sign in (1.0, -1.0):
+            signs[..., number] = sign
+            away.append(wrapped(mirrored(layout, phases, signs)[..., here] - expected[..., here]).square().sum(-1))
+        signs[..., number] = torch.where(away[0] <= away[1], 1.0, -1.0)
+    found = mirrored(layout, phases, signs)
+    return expected + wrapped(found - expected)
 
 
 @pytest.mark.parametrize("n", [3, 6])

@@ -56,8 +56,11 @@ def polite(message: bytes) -> bytes | None:
 class Served:
     """A listening socket and the threads behind it."""
 
+    host = "127.0.0.1"
+
     def __init__(self, serve: Callable[[socket.socket], None]) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self._listener = socket.create_server((self.host, 0), family=family)
         self.port = self._listener.getsockname()[1]
         self.connections: list[socket.socket] = []
         self._serve = serve

@@ -52,7 +52,11 @@ def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("TCPIP::Scope.Lab::INSTR", "TCPIP::scope.lab.::hislip0::INSTR"),
         ("TCPIP::localhost::hislip0,40001::INSTR", "TCPIP::127.0.0.1::hislip0,40001", "TCPIP::127.0.0.1::40001::SOCKET"),
         ("USB0::0x0957::0x2A07::my1::INSTR", "USB::2391::10759::MY1::0::INSTR"),
-        ("GPIB::5::INSTR", "GPIB0::5::INSTR", "gpib0::5"),
+        ("GPIB::5::INSTR", "GPIB0::5::INSTR", "gpib0::5", " GPIB0 :: 05 :: INSTR "),
+        ("TCPIP::[fe80::1]::INSTR", "tcpip0::[FE80:0:0:0:0:0:0:1]::hislip0::instr", "TCPIP::[fe80:0::0001]::5025::SOCKET"),
+        ("TCPIP::10.0.0.7::INSTR", "TCPIP::[::ffff:10.0.0.7]::INSTR"),
+        ("ASRL1::INSTR", "asrl1::instr", "ASRL1", "/dev/ttyS0"),
+        ("ASRL/dev/ttyUSB7::INSTR", "asrl/dev/ttyUSB7::instr", " ASRL/dev/ttyUSB7", "/dev/ttyUSB7", " /dev/ttyUSB7 "),
     ],
 )  # fmt: skip
 def test_spellings_of_one_address_share_a_lock(spellings: tuple[str, ...]) -> None:
@@ -64,6 +68,7 @@ def test_different_instruments_do_not() -> None:
         AWG, "TCPIP::192.168.1.21::hislip0::INSTR", "TCPIP::127.0.0.1::hislip0,40001::INSTR", "GPIB1::5::INSTR",
         "TCPIP::127.0.0.1::hislip0,40002::INSTR", "TCPIP::gateway::gpib0,5::INSTR", "TCPIP::gateway::gpib0,6::INSTR",
         "GPIB0::5::INSTR", "GPIB0::5::1::INSTR", "USB::1::2::A::INSTR", "USB::1::2::B::INSTR", "/dev/ttyACM0", "/dev/ttyACM1",
+        "TCPIP::[fe80::1]::INSTR", "TCPIP::[fe80::2]::INSTR", "ASRL2::INSTR", "ASRL/dev/ttyUSB1::INSTR",
     )  # fmt: skip
     assert len({canonical(a) for a in addresses}) == len(addresses)
 

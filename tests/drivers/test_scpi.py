@@ -198,20 +198,6 @@ def test_an_error_reply_that_is_none_is_out_of_step() -> None:
         session.close()
 
 
-@pytest.mark.parametrize("dtype", ["<i2", ">i2", "<f4", "u1"])
-def test_blocks_out_are_the_bytes_in_memory(dtype: str) -> None:
-    values = np.array([[1, 2, 3], [4, 5, 6]], dtype).T  # not contiguous
-    for payload in (values, np.ascontiguousarray(values)):
-        box = Box()
-        with socket_instrument(box) as (resource, _):
-            session = over(resource)
-            session.send_block("DATA:DAC ramp,", payload)
-            session.send_block("CURVE", np.ascontiguousarray(payload).reshape(-1).view(np.uint8).data)
-            data = np.ascontiguousarray(values).tobytes()
-            assert box.sent == [b"DATA:DAC ramp," + block(data), b"*OPC?", b"CURVE " + block(data), b"*OPC?"]
-            session.close()
-
-
 @pytest.mark.parametrize("dtype", ["<i2", ">i2", "<f4", ">f4", "u1"])
 def test_blocks_in_are_decoded_in_the_order_that_was_asked_for(dtype: str) -> None:
     values = np.arange(100).astype(dtype)

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from drivers import frame_protocol as host
+from drivers.read_back import Care
 from drivers.scpi import Expect
 from drivers.serial_link import SerialLink
 from drivers.spiking import BoardArray, SpikingBoard
+from hil import frame_protocol as host
 from hil.chance import generator
-from hil.device import Device
+from hil.device import ArraySpec, Device
 from hil.encoding import Encode
 from hil.errors import (
     CommandRefused,
@@ -27,6 +28,7 @@ from hil.errors import (
     LinkError,
     LinkTimeout,
     OutOfRange,
+    SwitchedOff,
     UnsafeOutputs,
     WrongInstrument,
 )
@@ -101,14 +103,6 @@ def currents(time: int = 6, batch: int = 5, size: int = 33, seed: int = 0) -> Te
     return torch.randn(time, batch, size, generator=generator(seed, 0, "currents")) * 1.3
 
 
-def test_both_ends_write_the_same_format() -> None:
-    assert {k.name: int(k) for k in host.Kind} == {k.name: int(k) for k in board_side.Kind}
-    assert {c.name: int(c) for c in host.Code} == {c.name: int(c) for c in board_side.Code}
-    for name in ("HELLO", "WELCOME", "ALLOCATE", "ALLOCATED", "ARRAY", "STARTED", "BLOCK", "ARM", "STATUS"):
-        assert getattr(host, name).format == getattr(board_side, name).format
-    assert (host.VERSION, host.MAGIC, host.HEAD_BYTES) == (board_side.VERSION, board_side.MAGIC, board_side.HEAD_BYTES)
-
-
 def test_a_frame_of_the_host_is_read_by_the_board_and_back() -> None:
     pieces = host.frame(host.Kind.STEP, 0xBEEF, b"abc", memoryview(b"defg"))
     sent = b"".join(pieces)
@@ -136,8 +130,8 @@ def test_any_flipped_bit_of_a_reply_is_noticed() -> None:
 )
 @pytest.mark.parametrize("largest", [1 << 18, 1500, 300])
 def test_float32_gives_the_bits_of_the_twin(bench: Bench, settings: dict[str, object], largest: int) -> None:
-    twin = TwinChip(Neuron(threshold_mismatch=0.1, leak_mismatch=0.1, **settings), 3).array(33)  # type: ignore[arg-type]
-    array = bench.open(largest=largest, **settings).array(33)
+    twin = TwinChip(Neuron(threshold_mismatch=0.1, leak_mismatch=0.1, **settings), 3).array(ArraySpec(33))  # type: ignore[arg-type]
+    array = bench.open(largest=largest, **settings).array(ArraySpec(33))
     for seed in range(2):
         x = currents(seed=seed)
         spikes = array.forward(x)
@@ -150,8 +144,8 @@ def test_float32_gives_the_bits_of_the_twin(bench: Bench, settings: dict[str, ob
 
 
 def test_couples_answer_plus_and_minus(bench: Bench) -> None:
-    twin = TwinChip(SPREAD, 3).array(13, True, v_th=0.5, v_rest=-0.5, leak=1.0)
-    array = bench.open().array(13, True, v_th=0.5, v_rest=-0.5, leak=1.0)
+    twin = TwinChip(SPREAD, 3).array(ArraySpec(13, True, v_th=0.5, v_rest=-0.5, leak=1.0))
+    array = bench.open().array(ArraySpec(13, True, v_th=0.5, v_rest=-0.5, leak=1.0))
     x = currents(9, 3, 13) * 0.5
     spikes = array.forward(x)
     assert set(spikes.unique().tolist()) == {-1.0, 0.0, 1.0}
@@ -160,7 +154,7 @@ def test_couples_answer_plus_and_minus(bench: Bench) -> None:
 
 def test_noise_is_the_twins_when_whole_steps_fit(bench: Bench) -> None:
     noisy = Neuron(noise=0.4)
-    twin, array = TwinChip(noisy, 3).array(33), bench.open(noisy, largest=1 << 11).array(33)
+    twin, array = TwinChip(noisy, 3).array(ArraySpec(33)), bench.open(noisy, largest=1 << 11).array(ArraySpec(33))
     for _ in range(2):
         assert torch.equal(array.forward(currents()), twin.forward(currents()))
         array.reset()
@@ -168,7 +162,7 @@ def test_noise_is_the_twins_when_whole_steps_fit(bench: Bench) -> None:
 
 
 def test_int16_is_the_twin_driven_with_rounded_currents(bench: Bench) -> None:
-    twin, array = TwinChip(SPREAD, 3).array(33), bench.open(numbers="int16", limit=8.0).array(33)
+    twin, array = TwinChip(SPREAD, 3).array(ArraySpec(33)), bench.open(numbers="int16", limit=8.0).array(ArraySpec(33))
     x = currents()
     quantum = torch.tensor(8.0 / 32767)
     rounded = torch.round(x * torch.tensor(32767 / 8.0)) * quantum
@@ -195,14 +189,14 @@ def test_a_network_through_the_line_is_the_network_on_the_twin(bench: Bench) -> 
         return found
 
     board, chip = bench.open(), TwinChip(SPREAD, 3)
-    served = traces([board.array(30), board.array(20)])
-    direct = traces([chip.array(30), chip.array(20)])
+    served = traces([board.array(ArraySpec(30)), board.array(ArraySpec(20))])
+    direct = traces([chip.array(ArraySpec(30)), chip.array(ArraySpec(20))])
     assert any(float(tensor.mean()) > 0 for tensor in direct)
     assert all(torch.equal(a, b) for a, b in zip(served, direct, strict=True))
 
 
 def test_thresholds_are_programmed(bench: Bench) -> None:
-    array = bench.open(Neuron()).array(3)
+    array = bench.open(Neuron()).array(ArraySpec(3))
     array.program(torch.tensor([0.5, 1.0, 2.0]))
     array.reset()
     assert array.spec.params is not None
@@ -235,7 +229,7 @@ def swallowed(data: bytes) -> bytes:
 
 def faultless(array: BoardArray, size: int = 33) -> None:
     """Three more passes give what the twin gives, which is told of no fault."""
-    twin = TwinChip(SPREAD, 3).array(size)
+    twin = TwinChip(SPREAD, 3).array(ArraySpec(size))
     for seed in range(3):
         x = currents(seed=seed, size=size)
         assert torch.equal(array.forward(x), twin.forward(x))
@@ -244,7 +238,7 @@ def faultless(array: BoardArray, size: int = 33) -> None:
 @pytest.mark.parametrize("fault", [flipped(3), flipped(5), flipped(8), flipped(11), flipped(200), flipped(-1)])
 def test_a_damaged_request_is_sent_again(bench: Bench, fault: Callable[[bytes], bytes]) -> None:
     board = bench.open()
-    array = board.array(33)
+    array = board.array(ArraySpec(33))
     bench.line.up.append(fault)
     faultless(array)
     assert board.traffic.damaged + board.traffic.late >= 1
@@ -256,7 +250,7 @@ def test_a_damaged_or_lost_reply_is_asked_for_again_and_nothing_runs_twice(
     bench: Bench, fault: Callable[[bytes], bytes]
 ) -> None:
     board = bench.open()
-    array = board.array(33)
+    array = board.array(ArraySpec(33))
     bench.line.down.append(fault)
     faultless(array)
     assert board.traffic.repeated >= 1
@@ -265,7 +259,7 @@ def test_a_damaged_or_lost_reply_is_asked_for_again_and_nothing_runs_twice(
 @pytest.mark.parametrize("fault", [cut(0), cut(6), cut(100), swallowed])
 def test_a_request_with_missing_bytes_is_sent_again(bench: Bench, fault: Callable[[bytes], bytes]) -> None:
     board = bench.open()
-    array = board.array(33)
+    array = board.array(ArraySpec(33))
     bench.line.up.append(fault)
     faultless(array)
     assert board.traffic.repeated >= 1
@@ -273,7 +267,7 @@ def test_a_request_with_missing_bytes_is_sent_again(bench: Bench, fault: Callabl
 
 def test_a_stale_reply_is_not_taken_for_the_one_that_is_due(bench: Bench) -> None:
     board = bench.open()
-    array = board.array(33)
+    array = board.array(ArraySpec(33))
     array.forward(currents(seed=9))
     old = bench.line.replies[-1]
     array.reset()
@@ -284,7 +278,7 @@ def test_a_stale_reply_is_not_taken_for_the_one_that_is_due(bench: Bench) -> Non
 
 def test_a_line_that_stays_noisy_ends_in_an_error_and_the_membranes_are_not_believed(bench: Bench) -> None:
     board = bench.open(retries=2)
-    array = board.array(33)
+    array = board.array(ArraySpec(33))
     before = board.traffic.repeated
     bench.line.down += [flipped(20)] * 3
     with pytest.raises(Desync):
@@ -301,7 +295,7 @@ def test_a_line_that_stays_noisy_ends_in_an_error_and_the_membranes_are_not_beli
 
 def test_a_board_that_falls_silent_ends_in_a_timeout(bench: Bench) -> None:
     board = bench.open(retries=1)
-    array = board.array(33)
+    array = board.array(ArraySpec(33))
     bench.line.down += [swallowed] * 50
     with pytest.raises(LinkTimeout):
         array.forward(currents())
@@ -310,9 +304,9 @@ def test_a_board_that_falls_silent_ends_in_a_timeout(bench: Bench) -> None:
 
 def test_a_rebooted_board_is_noticed_and_set_up_again(bench: Bench) -> None:
     board = bench.open()
-    array = board.array(33)
+    array = board.array(ArraySpec(33))
     array.program(torch.full((33,), 0.7))
-    twin = TwinChip(SPREAD, 3).array(33)
+    twin = TwinChip(SPREAD, 3).array(ArraySpec(33))
     twin.program(torch.full((33,), 0.7))
     array.forward(currents())
     bench.line.board.reboot()
@@ -325,7 +319,7 @@ def test_a_rebooted_board_is_noticed_and_set_up_again(bench: Bench) -> None:
 
 def test_a_recovery_that_was_cut_short_is_done_again_whole(bench: Bench) -> None:
     board = bench.open(retries=0)
-    array = board.array(33)
+    array = board.array(ArraySpec(33))
     array.program(torch.full((33,), 0.7))
     bench.line.board.reboot()
     # answered: HELLO, STATUS, HELLO, ALLOCATE; lost on the way up: the thresholds
@@ -341,14 +335,14 @@ def test_a_recovery_that_was_cut_short_is_done_again_whole(bench: Bench) -> None
     assert host.Kind.PROGRAM in seen
     board.recover()
     array.reset()
-    twin = TwinChip(SPREAD, 3).array(33)
+    twin = TwinChip(SPREAD, 3).array(ArraySpec(33))
     twin.program(torch.full((33,), 0.7))
     assert torch.equal(array.forward(currents()), twin.forward(currents()))
 
 
 def test_a_reboot_while_a_reply_is_due_is_noticed(bench: Bench) -> None:
     board = bench.open()
-    array = board.array(33)
+    array = board.array(ArraySpec(33))
 
     def reboot(reply: bytes) -> bytes:
         bench.line.board.reboot()
@@ -364,7 +358,7 @@ def test_a_reboot_while_a_reply_is_due_is_noticed(bench: Bench) -> None:
 
 def test_nothing_is_sent_that_is_out_of_limits(bench: Bench) -> None:
     board = bench.open(limit=2.0)
-    array = board.array(4)
+    array = board.array(ArraySpec(4))
     sent = board.traffic.bytes_up
     for bad in (2.1, float("nan"), float("inf")):
         with pytest.raises(OutOfRange):
@@ -384,7 +378,7 @@ def test_nothing_is_sent_that_is_out_of_limits(bench: Bench) -> None:
 
 
 def test_another_batch_needs_a_reset(bench: Bench) -> None:
-    array = bench.open().array(33)
+    array = bench.open().array(ArraySpec(33))
     array.forward(currents(batch=4))
     with pytest.raises(ContractError):
         array.forward(currents(batch=5))
@@ -395,14 +389,14 @@ def test_another_batch_needs_a_reset(bench: Bench) -> None:
 def test_settings_that_the_board_does_not_have_are_refused(bench: Bench) -> None:
     board = bench.open()
     with pytest.raises(CommandRefused, match="ALLOCATE"):
-        board.array(4, leak=1.5)
+        board.array(ArraySpec(4, leak=1.5))
     with pytest.raises(CommandRefused):
-        board.array(1 << 21)
+        board.array(ArraySpec(1 << 21))
 
 
 def test_the_watchdog_switches_off_and_reset_switches_on(bench: Bench) -> None:
     board = bench.open(watchdog_s=0.3)
-    first, second = board.array(33), board.array(33)
+    first, second = board.array(ArraySpec(33)), board.array(ArraySpec(33))
     first.forward(currents())
     second.forward(currents())
     time.sleep(0.4)
@@ -416,9 +410,19 @@ def test_the_watchdog_switches_off_and_reset_switches_on(bench: Bench) -> None:
     faultless(first)
 
 
+@pytest.mark.parametrize("armed_by", [SpikingBoard.arm, SpikingBoard.rearm, SpikingBoard.verify, SpikingBoard.recover])
+def test_no_current_flows_without_the_watchdog(bench: Bench, armed_by: Callable[[SpikingBoard], object]) -> None:
+    """Also with settings that nobody chose, and after whatever arms the board again."""
+    board = bench.open()
+    for arm in (lambda board: None, armed_by):
+        arm(board)
+        assert bench.line.board.armed
+        assert bench.line.board._watchdog_s == 60.0
+
+
 def test_switched_off_by_hand_it_stays_off(bench: Bench) -> None:
     board = bench.open()
-    array = board.array(33)
+    array = board.array(ArraySpec(33))
     board.safe()
     assert not bench.line.board.armed
     array.reset()
@@ -431,7 +435,7 @@ def test_switched_off_by_hand_it_stays_off(bench: Bench) -> None:
 
 def test_close_leaves_the_board_off_even_over_a_noisy_line(bench: Bench) -> None:
     board = bench.open()
-    array = board.array(4)
+    array = board.array(ArraySpec(4))
     bench.line.down += [swallowed, flipped(2)]
     array.close()
     assert not bench.line.board.armed
@@ -486,22 +490,70 @@ def test_the_wrong_board_is_refused(bench: Bench) -> None:
 
 def test_what_an_earlier_program_left_on_the_line_is_not_believed(bench: Bench) -> None:
     board = bench.open()
-    array = board.array(33)
-    twin = TwinChip(SPREAD, 3).array(33)
+    array = board.array(ArraySpec(33))
+    twin = TwinChip(SPREAD, 3).array(ArraySpec(33))
     link = board._session._link
     link.write(*host.frame(host.Kind.STATUS, 77))  # asked and never read
     link.close()
     again = bench.connect()
-    assert torch.equal(again.array(33).forward(currents()), twin.forward(currents()))
+    assert torch.equal(again.array(ArraySpec(33)).forward(currents()), twin.forward(currents()))
     with pytest.raises(LinkError):
         array.forward(currents())
 
 
 def test_the_spec_tells_what_it_is(bench: Bench) -> None:
-    array = bench.open().array(7, True)
+    array = bench.open().array(ArraySpec(7, True))
     device: Device = array
     assert device.spec.temporal
     assert device.spec.provenance == "twin"
     assert (device.spec.inputs.size, device.spec.outputs.low) == (7, -1.0)
     empty = device.forward(torch.zeros(0, 2, 7))
     assert empty.shape == (0, 2, 7)
+
+
+@pytest.mark.parametrize("every_s", [0.0, 60.0])
+@pytest.mark.parametrize("way", ["reinstate", "clear", "reopen", "verify"])
+def test_a_board_that_a_person_disarmed_stays_disarmed(bench: Bench, every_s: float, way: str) -> None:
+    board = bench.open(care=Care(every_s))
+    array = board.array(ArraySpec(3))
+    array.forward(torch.zeros(2, 1, 3))
+    bench.line.board.press("SAFE")
+    with pytest.raises(CommandRefused, match="NOT_ARMED"):
+        array.forward(torch.zeros(2, 1, 3))
+    if way in ("clear", "reopen"):
+        getattr(board, way)()
+        board.identify()
+    for attempt in (board.reinstate, board.reinstate, board.verify, board.recover):
+        with pytest.raises(SwitchedOff, match="stays off"):
+            attempt()
+    assert not bench.line.board.armed
+
+
+def test_a_board_that_is_disarmed_after_a_pass_is_seen_at_the_next_look(bench: Bench) -> None:
+    board = bench.open(care=Care(0.0))
+    array = board.array(ArraySpec(3))
+    array.forward(torch.zeros(2, 1, 3))
+    assert board.held() == {"armed": True, "tripped": False, "arrays": 1}
+    answered, press = bench.line.board.feed, bench.line.board.press
+
+    def disarmed_meanwhile(data: bytes | memoryview) -> bytes:
+        reply = answered(data)
+        press("SAFE")
+        return reply
+
+    bench.line.board.feed = disarmed_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(SwitchedOff):
+        array.forward(torch.zeros(2, 1, 3))
+
+
+def test_arrays_that_are_gone_are_seen_at_the_next_look_and_set_up_again(bench: Bench) -> None:
+    board = bench.open(care=Care(0.0))
+    first, second = board.array(ArraySpec(3)), board.array(ArraySpec(2))
+    answer = first.forward(torch.ones(2, 1, 3))
+    bench.line.board.reboot()
+    with pytest.raises((CommandRefused, InstrumentError)):
+        second.forward(torch.zeros(2, 1, 2))
+    board.reinstate()
+    board.verify()
+    first.reset()
+    assert first.forward(torch.ones(2, 1, 3)).equal(answer)

@@ -11,12 +11,12 @@ import pytest
 from firmware import firmware
 from link_server import hislip_instrument, polite, socket_instrument
 
-from drivers.frame_protocol import ALLOCATE, ARM, ARRAY, BLOCK, Kind
 from drivers.frame_session import FrameSession
 from drivers.scpi import Scpi
 from drivers.serial_link import SerialLink
 from drivers.visa_link import VisaLink
 from hil.errors import LinkTimeout
+from hil.frame_protocol import ALLOCATE, ARM, ARRAY, BLOCK, Kind
 from sim_devices.instruments.keysight_33600 import Keysight33600
 from sim_devices.instruments.spiking_board import SpikingBoard
 from sim_devices.transports.hislip import HislipServer

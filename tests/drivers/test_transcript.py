@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 from scripted_link import MessageLink, Transcript
 from wire_sessions import TRANSCRIPTS, board_session, waveform_session
 
+from drivers import transcript
+from drivers.block import header
 from drivers.scpi import Scpi
 from drivers.scripted import ScriptedFrames, ScriptedLink, read_transcript
 from drivers.transcript import Transcribed, WireLog, described
 from hil.bench import open_bench
 from hil.config import read_bench
+from hil.device import ArraySpec
 from hil.errors import ContractError, DataError, DirtySession, HilError, LinkTimeout, RunError
 
 IDENTITY = "Acme,S1,42,1.0"
@@ -22,7 +26,8 @@ IDENTITY = "Acme,S1,42,1.0"
 def talk(scpi: Scpi, volts: float = 2.5) -> None:
     scpi.identify()
     scpi.send(f":VOLT {volts:g}", ":OUTP 1")
-    scpi.send_block(":DATA", memoryview(bytes(range(200))))
+    scpi.link.write(b":DATA ", header(200), bytes(range(200)))
+    scpi.send()
     assert bytes(scpi.ask_block(":CURV?", "<u1", 4)) == b"\x00\x01\x02\xff"
     with pytest.raises(LinkTimeout):
         scpi.ask(":NEVER?")
@@ -94,7 +99,7 @@ def test_a_block_of_the_same_length_with_one_other_byte_is_found(tmp_path: Path,
     scpi.identify()
     scpi.send(":VOLT 2.5", ":OUTP 1")
     with pytest.raises(ContractError, match="line 7"):
-        scpi.send_block(":DATA", memoryview(bytes(range(199)) + b"\x00"))
+        scpi.link.write(b":DATA ", header(200), bytes(range(199)) + b"\x00")
 
 
 def test_a_read_in_the_place_of_a_write_and_a_conversation_that_ends_early(tmp_path: Path) -> None:
@@ -150,6 +155,38 @@ def test_a_disk_that_is_full_stops_the_file_and_not_the_conversation(tmp_path: P
         WireLog(tmp_path, "a folder")
 
 
+@pytest.mark.parametrize(("most", "said"), [(1 << 14, "does not answer"), (2, "does not keep up")])
+def test_a_disk_that_hangs_holds_up_no_conversation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, said: str
+) -> None:
+    """most: lines that may wait for it."""
+    monkeypatch.setattr(transcript, "LINES", most)
+    log, hangs = WireLog(tmp_path / "x.jsonl", "here"), threading.Event()
+    assert log._disk.drain(10.0)
+
+    class Hanging:
+        closed = False
+
+        def write(self, text: bytes) -> int:
+            hangs.wait()
+            return len(text)
+
+        def flush(self) -> None:
+            pass
+
+        def close(self) -> None:
+            self.closed = True
+
+    log._file.close()
+    log._file = Hanging()  # type: ignore[assignment]
+    monkeypatch.setattr(transcript, "CLOSE_S", 0.05)
+    for _ in range(3):
+        talk(Scpi(Transcribed(box(), log)))
+    with pytest.raises(RunError, match=said):
+        log.close()
+    hangs.set()
+
+
 @pytest.mark.parametrize("text", ['{"kind": "write"', "[]", '{"t": 1}'])
 def test_what_is_no_transcript_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.jsonl").write_text(text)
@@ -195,7 +232,7 @@ def test_a_run_keeps_transcripts_when_asked(tmp_path: Path) -> None:
     board = read_bench(TRANSCRIPTS.parent.parent.parent / "benches" / "spiking_board.toml")
     with open_bench(board, tmp_path, wire=True) as opened:
         assert opened.chip is not None
-        opened.chip.array(2)
+        opened.chip.array(ArraySpec(2))
     lines = read_transcript(tmp_path / "wire" / "board.jsonl")
     assert [line.kind for line in lines[:2]] == ["drain", "write"]
     assert lines[-1].kind == "close"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
 import pytest
 import pyvisa
 from link_server import Gone, block, polite, socket_instrument, vxi11_instrument
 from pyvisa.resources import MessageBasedResource
 
-from drivers.block import read_block
+from drivers.block import header, read_block
 from drivers.scpi import Scpi
 from drivers.viread import VisaBytes, VisaCalls, VisaMessages
 from drivers.visa_link import VisaLink, _calls
@@ -28,7 +27,8 @@ def test_vxi11_marks_the_end_of_replies(newline: bytes) -> None:
         for size in SIZES if newline else SIZES[1:]:
             assert session.ask_block(f"BLOCK? {size}", "u1", size).tobytes() == b"\n" * size
         assert session.ask("ECHO? in step") == "in step"
-        session.send_block("DATA", np.zeros(300_000, np.uint8))
+        session.link.write(b"DATA ", header(300_000), bytes(300_000))
+        session.send()
         session.close()
 
 

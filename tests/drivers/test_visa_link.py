@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import pyvisa
 import pyvisa_py.protocols.hislip as hislip
-from link_server import Deaf, Gone, HislipServer, Served, block, hislip_instrument, polite, socket_instrument
+from link_server import Deaf, Gone, HislipServer, Served, block, hislip_instrument, polite, socket_instrument, vxi11_instrument
 
 from drivers.hislip import lock_string
 from drivers.link import Link
@@ -37,7 +38,7 @@ from sim_devices.bench import build
 from sim_devices.virtual_bench import VirtualBench, VirtualBox
 
 # PyVISA-py does not close the socket of a HiSLIP session that could not be opened.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <.*ocket:ResourceWarning")
 
 Instrument = Callable[..., AbstractContextManager[tuple[str, Served | HislipServer]]]
 wires = pytest.mark.parametrize("instrument", [socket_instrument, hislip_instrument], ids=["socket", "hislip"])
@@ -189,6 +190,86 @@ def test_hislip_marks_the_end_so_a_newline_is_not_needed() -> None:
         assert server.delivered == [0, 1, 1]  # each message says that the reply before it was read
         assert server.received[0] == b"ECHO? twelve bytes"
         link.close()
+
+
+@pytest.mark.parametrize("instrument", [socket_instrument, hislip_instrument, vxi11_instrument])
+def test_all_spellings_of_an_address_are_opened(instrument: Instrument) -> None:
+    with instrument() as (resource, _):
+        board = resource.replace("TCPIP", "TCPIP0")
+        short = resource.removesuffix("::INSTR")
+        for spelling in (resource.lower(), resource.upper(), board, f"  {board.lower()}\t", short, short.replace("::", " :: ")):
+            link = opened(spelling)
+            assert link.name == spelling.strip()
+            assert ask(link, b"*IDN?") == "Hil Works,Model 7,SN-1,1.0"
+            link.close()
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize("host", ["[::1]", "[0:0:0:0:0:0:0:1]", "[0000::0001]"])
+@pytest.mark.parametrize("instrument", [socket_instrument, hislip_instrument, vxi11_instrument])
+def test_an_ipv6_address_stands_in_brackets(instrument: Instrument, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Served, "host", "::1")
+    with instrument() as (resource, _):
+        link = opened(resource.replace("127.0.0.1", host))
+        assert ask(link, b"*IDN?") == "Hil Works,Model 7,SN-1,1.0"
+        link.reopen()
+        with link.reidentifying():
+            assert ask(link, b"ECHO? again") == "again"
+        link.close()
+
+
+@pytest.mark.parametrize(
+    ("resource", "said", "todo"),
+    [
+        ("USB::0x957::0x2A07::MY1::INSTR", "Please install PyUSB to use this.\nNo module named 'usb'", "PyUSB"),
+        ("USB0::2391::10759::MY1::RAW", "PyUSB does not seem to be installed.\ninstall libusb 1.0", "libusb"),
+        ("GPIB::5::INSTR", "Please install linux-gpib (Linux) or gpib-ctypes", "linux-gpib"),
+        ("VICP::h::INSTR", "Please install PyVICP to use this resource type.", "PyVICP"),
+    ],
+)  # fmt: skip
+def test_a_missing_package_is_what_the_message_says(
+    resource: str, said: str, todo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError(said)
+
+    monkeypatch.setattr(pyvisa.ResourceManager, "open_resource", broken)
+    with pytest.raises(OpenFailed, match="lacks a package") as caught:
+        opened(resource)
+    assert todo in caught.value.todo
+    assert "power" not in str(caught.value)
+    assert "cable" not in str(caught.value)
+    monkeypatch.undo()
+    if importlib.util.find_spec("usb") is None and resource.startswith("USB"):  # as it is without the package
+        with pytest.raises(OpenFailed, match="lacks a package"):
+            opened(resource)
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "host name"),
+        (PermissionError(13, "Permission denied"), "may not open"),
+        (ValueError("No class registered for 2, INSTR"), "cannot talk"),
+        (OSError("Could not locate a VISA implementation."), "no VISA"),
+    ],
+)  # fmt: skip
+def test_only_who_does_not_answer_lacks_power(error: Exception, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pyvisa.ResourceManager, "open_resource", broken)
+    with pytest.raises(OpenFailed, match=what) as caught:
+        opened("TCPIP::h::inst0::INSTR")
+    assert "power" not in str(caught.value)
 
 
 def test_nobody_listens() -> None:

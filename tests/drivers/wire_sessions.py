@@ -27,6 +27,7 @@ from drivers.visa_link import VisaLink
 from drivers.waveform import Waveform, WaveformSettings
 from hil.build.shapes.waveform import WaveformBench, description
 from hil.config import read_bench
+from hil.device import ArraySpec
 from sim_devices.bench import spawn
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_bench import VirtualBoard, spawn_board
@@ -49,7 +50,7 @@ def waveform_session(awg: Link, scope: Link, high_v: float = 4.0) -> list[Any]:
 def board_session(link: FrameLink) -> list[Any]:
     """Two arrays, thresholds, two passes that go on from each other, a reset; the spikes."""
     board = SpikingBoard(link, expect=Expect("HIL", "SPIKING-BOARD"), session=7)
-    first, second = board.array(4), board.array(3, True)
+    first, second = board.array(ArraySpec(4)), board.array(ArraySpec(3, True))
     first.program(torch.tensor([0.5, 1.0, 1.5, 2.0]))
     x = torch.linspace(-1.0, 2.0, 24).view(3, 2, 4)
     spikes = [first.forward(x), first.forward(x), second.forward(x[..., :3] * 2)]

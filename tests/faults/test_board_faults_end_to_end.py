@@ -18,6 +18,7 @@ from drivers.serial_link import SerialLink
 from drivers.spiking import SpikingBoard
 from hil.chance import generator
 from hil.data import Dataset, load, subset
+from hil.device import ArraySpec
 from hil.encoding import Encode
 from hil.errors import Disconnected, HilError, LinkError, LinkTimeout, OpenFailed
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
@@ -71,7 +72,7 @@ def trained(served: ServedBoard, patience_s: float = 10.0) -> Outcome:
         torch.manual_seed(1)
         layers = []
         for n_in, n_out in ((64, 24), (24, 16)):
-            array = metered.array(n_out)
+            array = metered.array(ArraySpec(n_out))
             layers.append(Layer(nn.Linear(n_in, n_out), array, Encode.onto(array.spec.inputs, 2.0, 0.0, "clip", None)))
         net = Network([*layers, Layer(nn.Linear(16, 10))], chip=metered)
         learner = ADFASNN.build(net, ADFASNNSettings(time_steps=4, chunk=2), 10, generator(0, 0, "learner"), None)

@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drivers import frame_protocol as host
-from drivers.frame_protocol import Kind
 from drivers.frame_session import FrameSession
 from drivers.keysight_infiniivision import _parse
 from drivers.safe import FrameTalk, Ramp, SafeState, Step, board, carry_out
 from drivers.scpi import Expect
 from hil import config, toml
+from hil import frame_protocol as host
 from hil.errors import ConfigError, ContractError, Desync, HilError, InstrumentError, MeasurementError, RunError
+from hil.frame_protocol import Code, Kind
 from hil.run import journal, owner
 from hil.run.folder import RunFolder
 from sim_devices.control import ControlClient, ControlServer, refused
-from sim_devices.instruments.frame_protocol import Code, frames
+from sim_devices.instruments.frame_protocol import frames
 from sim_devices.instruments.keysight_33600 import Keysight33600
 from sim_devices.instruments.keysight_infiniivision import InfiniiVision
 from sim_devices.instruments.sampling import sampling

@@ -15,7 +15,6 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivers import frame_protocol as host
 from drivers.block import header, read_block
 from drivers.hislip import HEADER, HislipWire
 from drivers.keysight_33600 import FULL_SCALE
@@ -23,6 +22,7 @@ from drivers.keysight_33600 import Keysight33600 as Driver
 from drivers.safe import Ramp, SafeState, Step
 from drivers.scpi import Expect
 from hil import config, toml
+from hil import frame_protocol as host
 from hil.errors import BadBlock, ConfigError, Desync, LinkError
 from hil.run import journal
 from sim_devices.instruments import frame_protocol as board
@@ -155,7 +155,7 @@ def test_a_frame_is_read_whatever_stands_before_it(kind: int, seq: int, payload:
     stream = noise.replace(b"\xa5", b"x") + sent
     for first in range(0, len(stream), piece):
         found += [(r.kind, r.seq, bytes(r.payload), r.code) for r in line.feed(stream[first : first + piece], 0.0)]
-    assert found == [(kind, seq, payload, board.Code.DONE)]
+    assert found == [(kind, seq, payload, host.Code.DONE)]
     reply = board.reply(kind, seq, payload)
     head = host.head(reply[: host.HEAD_BYTES], "here")
     assert bytes(host.payload(head, reply[host.HEAD_BYTES :], "here")) == payload

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hil.chance import generator
 from hil.data import Dataset, batches
-from hil.device import Chip
+from hil.device import ArraySpec, Chip
 from hil.encoding import Encode
 from hil.learner import Learner, Online
 from hil.network import Layer, Network
@@ -36,7 +36,7 @@ def network(
         with torch.no_grad():
             synapse.weight.mul_(64 * gain).round_().div_(64)
             synapse.bias.mul_(64).round_().div_(64)
-        array = source.array(widths[number + 1])
+        array = source.array(ArraySpec(widths[number + 1]))
         layers.append(Layer(synapse, array, Encode.onto(array.spec.inputs, gain=drive)))
     return Network(layers)
 

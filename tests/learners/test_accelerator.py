@@ -22,6 +22,7 @@ from hil import accelerator, experiment
 from hil.chance import generator
 from hil.config import read_experiment
 from hil.data import Dataset, Split, load
+from hil.device import ArraySpec
 from hil.errors import ConfigError
 from hil.experiment import built
 from hil.launch import resume
@@ -181,8 +182,8 @@ class Far:
 
 
 class FarChip(TwinChip):
-    def array(self, size: int, couples: bool = False, **design: float | None) -> Far:  # type: ignore[override]
-        return Far(super().array(size, couples, **design))
+    def array(self, spec: ArraySpec) -> Far:  # type: ignore[override]
+        return Far(super().array(spec))
 
 
 @pytest.mark.parametrize("use", ["saf_e", "spide", "ffgaf"])
@@ -209,14 +210,14 @@ def test_neurons_change_places_with_their_state(couples: bool) -> None:
     """Half of the time on the CPU, the rest on the accelerator, thresholds programmed: the spikes of one place."""
     neuron = Neuron(threshold_mismatch=0.1, noise=0.1, refractory=1)
     current = torch.randn(8, 5, 6, generator=generator(0, 0, "current"))
-    one, first = (TwinChip(neuron, 1).array(6, couples) for _ in range(2))
+    one, first = (TwinChip(neuron, 1).array(ArraySpec(6, couples)) for _ in range(2))
     thresholds = torch.linspace(0.8, 1.2, 6)
     for array in (one, first):
         array.program(thresholds)
     whole = one.forward(current)
     begun = first.forward(current[:4])
     with pretending():
-        second = TwinChip(neuron, 1).array(6, couples)
+        second = TwinChip(neuron, 1).array(ArraySpec(6, couples))
         second.restore(json.loads(json.dumps(first.snapshot())))
         rest = second.forward(current[4:].to(ACCELERATOR))
         assert rest.device == second.monitor().device == ACCELERATOR

@@ -6,6 +6,7 @@ from spiking_net import LABEL, close, examples, gradients, network, rng, stepped
 from torch import Tensor
 
 from hil.chance import generator
+from hil.device import ArraySpec
 from hil.encoding import Encode
 from hil.errors import ConfigError, OutOfRange
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
@@ -50,7 +51,7 @@ def test_the_host_follows_the_membranes_of_the_device() -> None:
 
 
 def test_what_is_misbelieved_of_a_neuron_does_not_grow_with_time() -> None:
-    array = TwinChip(Neuron(threshold_mismatch=0.1, leak_mismatch=0.1)).array(50)
+    array = TwinChip(Neuron(threshold_mismatch=0.1, leak_mismatch=0.1)).array(ArraySpec(50))
     current = torch.rand(1, 3, 50, generator=rng()).expand(60, -1, -1) * 2
     spikes = array.forward(current)
     v, s, wrong = torch.zeros(3, 50), torch.zeros(3, 50), []
@@ -105,7 +106,7 @@ def test_the_same_through_convolutions(changed: dict[str, object]) -> None:
     torch.manual_seed(0)
     synapses = conv([1, 6, 6], [3, 4], strides=[1, 2], pool="average", weights="standardised", readout=3, gain=4.0)
     chip = TwinChip()
-    arrays = [chip.array(width) for width in flat_widths(synapses, 36)[1:-1]]
+    arrays = [chip.array(ArraySpec(width)) for width in flat_widths(synapses, 36)[1:-1]]
     layers = [Layer(s, a, Encode.onto(a.spec.inputs)) for s, a in zip(synapses, arrays, strict=False)]
     net = Network([*layers, Layer(synapses[-1])])
     x = examples(36)

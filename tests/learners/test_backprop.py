@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from hil.chance import generator
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError, OutOfRange
-from hil.learners.backprop import Backprop, BackpropSettings
+from hil.learners.backprop import Backprop
+from hil.learners.one_pass import LossSettings
 from hil.network import Layer, Network
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
@@ -29,7 +30,7 @@ def network(noise: float = 0.0, overflow: str = "clip") -> tuple[Network, Simula
 
 
 def learner(net: Network, loss: str = "cross_entropy") -> Backprop:
-    settings = BackpropSettings(loss)  # type: ignore[arg-type]
+    settings = LossSettings(loss)  # type: ignore[arg-type]
     return Backprop.build(net, settings, 3, generator(0, 0, "learner"), MachZehnder().ideal)
 
 
@@ -90,7 +91,7 @@ def test_old_gradients_are_overwritten() -> None:
 
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="hinge"):
-        BackpropSettings("hinge")  # type: ignore[arg-type]
+        LossSettings("hinge")  # type: ignore[arg-type]
     net, _ = network()
     with pytest.raises(ConfigError, match="model"):
-        Backprop.build(net, BackpropSettings(), 3, generator(0, 0, "learner"), None)
+        Backprop.build(net, LossSettings(), 3, generator(0, 0, "learner"), None)

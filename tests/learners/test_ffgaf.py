@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hil.chance import generator
+from hil.device import ArraySpec
 from hil.encoding import Encode
 from hil.errors import ConfigError, OutOfRange
 from hil.learners.class_groups import ClassGroups
@@ -35,7 +36,7 @@ def network(convolutional: bool = True, neuron: Neuron = ROUNDING) -> Network:
     chip = TwinChip(neuron, seed=2)
     layers = []
     for synapse, width in zip(made[:-1], flat_widths(made, 36)[1:], strict=False):
-        array = chip.array(width)
+        array = chip.array(ArraySpec(width))
         layers.append(Layer(synapse, array, Encode.onto(array.spec.inputs)))
     return Network([*layers, Layer(made[-1])])
 

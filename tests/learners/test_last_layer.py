@@ -7,8 +7,9 @@ from torch import nn
 
 from hil.chance import generator
 from hil.encoding import Encode
-from hil.learners.backprop import Backprop, BackpropSettings
-from hil.learners.last_layer import LastLayer, LastLayerSettings
+from hil.learners.backprop import Backprop
+from hil.learners.last_layer import LastLayer
+from hil.learners.one_pass import LossSettings
 from hil.network import Layer, Network
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
@@ -22,9 +23,9 @@ def test_readout_is_exact_and_the_rest_is_frozen() -> None:
     device = Simulated(TWIN)
     net = Network([Layer(nn.Linear(6, 5), device, Encode.onto(device.spec.inputs, 0.5)), Layer(nn.Linear(5, 3))])
     x, rng = torch.randn(4, 6, generator=generator(0, 0, "x")), generator(0, 0, "learner")
-    Backprop.build(net, BackpropSettings(), 3, rng, TWIN.ideal).step(net, x, LABEL, rng)
+    Backprop.build(net, LossSettings(), 3, rng, TWIN.ideal).step(net, x, LABEL, rng)
     exact = [p.grad.clone() for p in net.stack[-1].parameters() if p.grad is not None]
-    rule = LastLayer.build(net, LastLayerSettings(), 3, rng)
+    rule = LastLayer.build(net, LossSettings(), 3, rng)
     optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
     before = net.stack[0].synapse.weight.clone()  # type: ignore[operator]
     for number in range(3):

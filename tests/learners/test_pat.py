@@ -12,8 +12,9 @@ from hil.chance import generator
 from hil.device import Port, Spec
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError, ContractError, OutOfRange
-from hil.learners.backprop import Backprop, BackpropSettings
-from hil.learners.pat import PAT, PATSettings, PhysicsAware
+from hil.learners.backprop import Backprop
+from hil.learners.one_pass import LossSettings
+from hil.learners.pat import PAT, PhysicsAware
 from hil.network import Layer, Network
 from sim_devices.lif_array import LifArray
 from sim_devices.mach_zehnder import MachZehnder
@@ -49,8 +50,8 @@ def test_with_a_true_model_and_no_noise_it_is_backpropagation(middle, loss) -> N
     twin = MachZehnder(noise=0.0)
     net = network(twin, middle and middle())
     rng = generator(0, 0, "learner")
-    pat = gradients(net, PAT.build(net, PATSettings(loss), 3, rng, twin.ideal))
-    exact = gradients(net, Backprop.build(net, BackpropSettings(loss), 3, rng, twin.ideal))
+    pat = gradients(net, PAT.build(net, LossSettings(loss), 3, rng, twin.ideal))
+    exact = gradients(net, Backprop.build(net, LossSettings(loss), 3, rng, twin.ideal))
     assert len(pat) == len(exact) == len(list(net.parameters()))
     for one, other in zip(pat, exact, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
@@ -60,7 +61,7 @@ def test_slopes_are_the_models_at_what_was_measured() -> None:
     """The formula, written out, with a model that is wrong by its half-wave voltage and its bias."""
     twin, wrong = MachZehnder(noise=0.0), MachZehnder(v_pi_v=4.2, phase_rad=-1.2)
     net = network(twin)
-    rule = PAT.build(net, PATSettings(), 3, generator(0, 0, "learner"), wrong.ideal)
+    rule = PAT.build(net, LossSettings(), 3, generator(0, 0, "learner"), wrong.ideal)
     found = gradients(net, rule)
     trace = net(x())
     delta = (trace.outputs[-1].softmax(1) - torch.eye(3)[LABEL]) / 4
@@ -72,7 +73,7 @@ def test_slopes_are_the_models_at_what_was_measured() -> None:
         assert isinstance(above, nn.Linear)
         delta = ((delta @ above.weight) * steep).float()
         assert torch.allclose(found[2 * number], delta.t() @ trace.inputs[number], atol=1e-6)
-    believed = gradients(net, Backprop.build(net, BackpropSettings(), 3, generator(0, 0, "learner"), wrong.ideal))
+    believed = gradients(net, Backprop.build(net, LossSettings(), 3, generator(0, 0, "learner"), wrong.ideal))
     assert not torch.allclose(found[0], believed[0], atol=1e-3)
 
 
@@ -80,16 +81,16 @@ def test_a_frozen_synapse_lets_the_error_through() -> None:
     twin = MachZehnder(noise=0.0)
     net = network(twin)
     net.stack[1].synapse.requires_grad_(False)
-    PAT.build(net, PATSettings(), 3, generator(0, 0, "learner"), twin.ideal).step(net, x(), LABEL, generator(0, 0, "step"))
+    PAT.build(net, LossSettings(), 3, generator(0, 0, "learner"), twin.ideal).step(net, x(), LABEL, generator(0, 0, "step"))
     assert net.stack[1].synapse.weight.grad is None
     assert net.stack[0].synapse.weight.grad.any()  # type: ignore[union-attr,operator]
 
 
 def test_needs_a_model_and_a_known_loss() -> None:
     with pytest.raises(ConfigError, match="there is none"):
-        PAT.build(network(MachZehnder()), PATSettings(), 3, generator(0, 0, "learner"))
+        PAT.build(network(MachZehnder()), LossSettings(), 3, generator(0, 0, "learner"))
     with pytest.raises(ConfigError, match="no such loss"):
-        PATSettings("hinge")  # type: ignore[arg-type]
+        LossSettings("hinge")  # type: ignore[arg-type]
 
 
 # ---- PhysicsAware -----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 from spiking_net import LABEL, close, examples, gradients, network, rng, stepped
 
 from hil.chance import generator
+from hil.device import ArraySpec
 from hil.encoding import Encode
 from hil.errors import ConfigError, ContractError, OutOfRange
 from hil.learners.ottt import OTTT, OTTTO
@@ -83,7 +84,7 @@ def test_the_same_with_a_convolution_and_dropout() -> None:
         parts, chip = conv([1, 4, 4], [3], units=[10], readout=3), TwinChip(Neuron())
         hidden = []
         for synapse, width in zip(parts, (48, 10), strict=False):
-            array = chip.array(width)
+            array = chip.array(ArraySpec(width))
             hidden.append(Layer(synapse, array, Encode.onto(array.spec.inputs)))
         return Network([*hidden, Layer(parts[-1])])
 

@@ -18,7 +18,7 @@ from hil.cli import run
 from hil.config import Experiment
 from hil.contraction import Contracted, conv_feedback, dense_feedback
 from hil.data import load
-from hil.device import Chip, Device
+from hil.device import ArraySpec, Chip, Device
 from hil.encoding import Encode
 from hil.errors import ConfigError, ContractError, OutOfRange
 from hil.learners.equilibrium import by_events, measured_quantum, settle
@@ -54,7 +54,7 @@ def network(
     chip = MeteredChip(source or TwinChip(neuron, seed=3))
     layers = []
     for synapse, width in zip(found[:-1], flat_widths(found, 36)[1:], strict=False):
-        array = chip.array(width)
+        array = chip.array(ArraySpec(width))
         layers.append(Layer(synapse, array, Encode.onto(array.spec.inputs, gain)))
     return Network([*layers, Layer(found[-1])], loop, chip=chip)
 
@@ -124,7 +124,7 @@ def test_rates_approach_the_equilibrium(structure: str) -> None:
 
 def test_modified_reset_halves_the_error_of_a_rate() -> None:
     def worst(neuron: Neuron) -> float:
-        array = TwinChip(neuron).array(101)
+        array = TwinChip(neuron).array(ArraySpec(101))
         amounts = torch.linspace(0, 1, 101) * (neuron.v_th - neuron.v_rest)
         return float((array.forward(amounts.expand(50, 1, 101)).mean(0)[0] - torch.linspace(0, 1, 101)).abs().max())
 
@@ -388,7 +388,7 @@ def test_digits_are_learned() -> None:
     data = load("digits")
     torch.manual_seed(0)
     chip = TwinChip(ROUNDING)
-    arrays = chip.array(100)
+    arrays = chip.array(ArraySpec(100))
     net = Network(
         [Layer(nn.Linear(64, 100), arrays, Encode.onto(arrays.spec.inputs, 4.0)), Layer(nn.Linear(100, 10))],
         dense_feedback(100, 100, 2.0, 0.1),

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from hil.chance import generator
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError, LinkTimeout
-from hil.learners.backprop import Backprop, BackpropSettings
+from hil.learners.backprop import Backprop
+from hil.learners.one_pass import LossSettings
 from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Layer, Network
 from hil.run.meter import Metered
@@ -56,7 +57,7 @@ def test_two_passes_a_direction_are_counted(directions: int) -> None:
 @pytest.mark.parametrize("perturbation", ["sign", "normal"])
 def test_the_mean_over_directions_is_the_gradient(perturbation: str) -> None:
     net, _ = network()
-    Backprop.build(net, BackpropSettings(), 3, generator(0, 0, "learner"), TWIN.ideal).step(
+    Backprop.build(net, LossSettings(), 3, generator(0, 0, "learner"), TWIN.ideal).step(
         net, x(), LABEL, generator(0, 0, "step")
     )
     true = flat(net)
@@ -69,7 +70,7 @@ def test_the_mean_over_directions_is_the_gradient(perturbation: str) -> None:
 def test_one_direction_is_the_slope_along_it() -> None:
     """g . u / |u|^2 is the directional derivative, and for signs |g| is the same for every weight."""
     net, _ = network()
-    Backprop.build(net, BackpropSettings(), 3, generator(0, 0, "learner"), TWIN.ideal).step(
+    Backprop.build(net, LossSettings(), 3, generator(0, 0, "learner"), TWIN.ideal).step(
         net, x(), LABEL, generator(0, 0, "step")
     )
     true = flat(net)

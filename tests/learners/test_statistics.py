@@ -10,15 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from hil.chance import generator
+from hil.device import ArraySpec
 from hil.encoding import Encode
 from hil.learner import Learner
 from hil.learners.adfa import ADFA, ADFASettings
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
-from hil.learners.backprop import Backprop, BackpropSettings
+from hil.learners.backprop import Backprop
 from hil.learners.dfa import DFA, DFASettings
-from hil.learners.last_layer import LastLayer, LastLayerSettings
+from hil.learners.last_layer import LastLayer
+from hil.learners.one_pass import LossSettings
 from hil.learners.ottt import OTTTA
-from hil.learners.pat import PAT, PATSettings
+from hil.learners.pat import PAT
 from hil.learners.rate_learner import OnlineSettings, RateSettings
 from hil.learners.saf import SAFE, SAFF
 from hil.learners.spike_representation import SpikeRepresentation
@@ -54,7 +56,7 @@ def spiking() -> Network:
     torch.manual_seed(0)
     chip = TwinChip()
     *hidden, readout = dense([6, 8, 7, 3], norm="batch")
-    arrays = [chip.array(width) for width in (8, 7)]
+    arrays = [chip.array(ArraySpec(width)) for width in (8, 7)]
     layers = [Layer(s, a, Encode.onto(a.spec.inputs)) for s, a in zip(hidden, arrays, strict=True)]
     return Network([*layers, Layer(readout)])
 
@@ -71,9 +73,9 @@ def alike(a: list[Tensor], b: list[Tensor]) -> bool:
 STATIC: dict[str, Make] = {
     "adfa": lambda net: ADFA.build(net, ADFASettings(sample_shape=(6,)), 3, rng()),
     "dfa": lambda net: DFA.build(net, DFASettings(sample_shape=(6,)), 3, rng(), MODEL),
-    "pat": lambda net: PAT.build(net, PATSettings(), 3, rng(), MODEL),
-    "backprop": lambda net: Backprop.build(net, BackpropSettings(), 3, rng(), MODEL),
-    "last_layer": lambda net: LastLayer.build(net, LastLayerSettings(), 3, rng()),
+    "pat": lambda net: PAT.build(net, LossSettings(), 3, rng(), MODEL),
+    "backprop": lambda net: Backprop.build(net, LossSettings(), 3, rng(), MODEL),
+    "last_layer": lambda net: LastLayer.build(net, LossSettings(), 3, rng()),
     "spsa": lambda net: SPSA.build(net, SPSASettings(), 3, rng()),
 }
 ONLINE = OnlineSettings(time_steps=3, chunk=3)

@@ -11,14 +11,16 @@ from torch import Tensor, nn
 
 from hil.chance import generator
 from hil.data import load
+from hil.device import ArraySpec
 from hil.encoding import Decode, Encode
 from hil.learners.adfa import ADFA, ADFASettings
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
 from hil.learners.bptt import BPTT
 from hil.learners.ffgaf import FFGAF, FFGAFSettings
-from hil.learners.last_layer import LastLayer, LastLayerSettings
+from hil.learners.last_layer import LastLayer
+from hil.learners.one_pass import LossSettings
 from hil.learners.ottt import OTTTO, OTTTOSettings
-from hil.learners.pat import PAT, PATSettings
+from hil.learners.pat import PAT
 from hil.learners.rate_learner import OnlineSettings, RateSettings
 from hil.learners.saf import SAFE, SAFF
 from hil.learners.spsa import SPSA, SPSASettings
@@ -43,9 +45,9 @@ def training(learner: str, budget: int | None = None) -> Training:
     rng = generator(0, 0, "learner")
     rule = {
         "adfa": lambda: ADFA.build(net, ADFASettings(), 10, rng, TWIN.ideal),
-        "pat": lambda: PAT.build(net, PATSettings(), 10, rng, TWIN.ideal),
+        "pat": lambda: PAT.build(net, LossSettings(), 10, rng, TWIN.ideal),
         "spsa": lambda: SPSA.build(net, SPSASettings(directions=2), 10, rng),
-        "last": lambda: LastLayer.build(net, LastLayerSettings(), 10, rng),
+        "last": lambda: LastLayer.build(net, LossSettings(), 10, rng),
     }[learner]()
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     return Training(net, rule, optimizer, load("digits"), Plan(0, 3, 64, budget_passes=budget), (device,))
@@ -120,7 +122,7 @@ def test_a_spiking_learner_without_a_readout_has_no_gradient_to_be_measured_from
 def spiking(kind: Any, settings: Any) -> Training:
     torch.manual_seed(0)
     chip = MeteredChip(TwinChip())
-    arrays = [chip.array(30), chip.array(20)]
+    arrays = [chip.array(ArraySpec(30)), chip.array(ArraySpec(20))]
     synapses = [nn.Linear(64, 30), nn.Linear(30, 20), nn.Linear(20, 10)]
     hidden = [Layer(s, a, Encode.onto(a.spec.inputs, 4.0)) for s, a in zip(synapses[:2], arrays, strict=True)]
     net = Network([*hidden, Layer(synapses[2])])

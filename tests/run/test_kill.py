@@ -1,14 +1,13 @@
-"""A run that is killed at any moment, and resumed, ends with the numbers of one that never was, bit for bit."""
+"""A run that is killed at any state of its files, and resumed, ends with the numbers of one that never was, bit for bit."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +37,7 @@ batch = 16
 threads = 1
 """
 OFTEN = "checkpoint_every_s = 0.03\n"
+FIXED = "checkpoint_every = 4\n"  # by steps, so that every run does the same to its files
 
 
 class Zygote:
@@ -45,6 +45,7 @@ class Zygote:
 
     def __init__(self, folder: Path) -> None:
         self.log = log = folder / "log"
+        self.acts = folder / "acts"  # of the last command, a line each
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HIL_TEST_LOG": str(log), "PYTHONPATH": os.pathsep.join(sys.path)}
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).parent / "zygote.py"), str(written(folder, TWIN)), str(folder / "warm")],
@@ -57,13 +58,18 @@ class Zygote:
         return self._process.stdout.readline().strip()
 
     def __call__(
-        self, *arguments: object, kill_after_s: float | None = None, file_bytes: int | None = None, log: Path | None = None
+        self, *arguments: object, kill_at: tuple[str, int] | None = None, file_bytes: int | None = None, log: Path | None = None
     ) -> int:
-        """The exit code; -9 if it was killed. file_bytes: how long a file of it may get. log: for its output."""
+        """The exit code; -9 if it was killed.
+
+        Args:
+            kill_at: the kind of act, and which of them, see Acts in zygote.py. file_bytes: how long a file of it may get.
+            log: for its output.
+        """
         assert self._process.stdin is not None
         asked = {
-            "arguments": [str(a) for a in arguments], "kill_after_s": kill_after_s, "file_bytes": file_bytes,
-            "log": str(log or self.log),
+            "arguments": [str(a) for a in arguments], "kill_at": kill_at, "acts": str(self.acts),
+            "file_bytes": file_bytes, "log": str(log or self.log),
         }  # fmt: skip
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
@@ -90,18 +96,16 @@ def written(folder: Path, text: str, name: str = "e.toml") -> Path:
     return path
 
 
-def survive(hil: Zygote, experiment: Path, run: Path, moments: list[float]) -> None:
-    """Train in `run`, killed so many seconds after each start; then to the end."""
-    for after in [*moments, None]:
-        begun = (run / "config.toml").exists()
-        if begun and finished(run):
-            return
-        code = hil("resume", run, kill_after_s=after) if begun else hil("train", experiment, "--run", run, kill_after_s=after)
-        assert code in ((0, -9) if after is not None else (0,)), hil.log.read_text()[-3000:]
-        if (run / "config.toml").exists():
-            found = status.read(run)
-            assert found.state == "done" or found.state.startswith("dead"), found
-            assert list(status.lines(found))
+def start(hil: Zygote, experiment: Path, run: Path, kill_at: tuple[str, int] | None = None) -> int:
+    """`hil train`, or `hil resume` once there is something to resume; the exit code, which is -9 or 0."""
+    begun = (run / "config.toml").exists()
+    code = hil("resume", run, kill_at=kill_at) if begun else hil("train", experiment, "--run", run, kill_at=kill_at)
+    assert code in ((0, -9) if kill_at else (0,)), f"{kill_at}: {hil.log.read_text()[-3000:]}"
+    if (run / "config.toml").exists():
+        found = status.read(run)
+        assert found.state == "done" or found.state.startswith("dead"), found
+        assert list(status.lines(found))
+    return code
 
 
 def finished(run: Path) -> bool:
@@ -110,34 +114,52 @@ def finished(run: Path) -> bool:
     return found.status == "done" and not found.lacking
 
 
-def lasting(hil: Zygote, experiment: Path, run: Path) -> float:
-    """Seconds that the whole run takes."""
-    begin = time.monotonic()
+def acts(hil: Zygote, experiment: Path, run: Path) -> Counter[str]:
+    """What the whole run does to its files, and how often, in the order of first times."""
     assert hil("train", experiment, "--run", run) == 0, hil.log.read_text()[-3000:]
-    return time.monotonic() - begin
+    return Counter(hil.acts.read_text().splitlines())
 
 
-@pytest.mark.timeout(300)
-def test_killed_at_any_moment_on_a_twin(hil: Zygote, tmp_path: Path) -> None:
-    lasts = lasting(hil, written(tmp_path, TWIN), tmp_path / "whole")
-    often, draw = written(tmp_path, TWIN + OFTEN, "often.toml"), random.Random()
-    for trial in range(10):
-        moments = [draw.uniform(0.0, 1.3 * lasts)] + [draw.uniform(0.0, lasts) for _ in range(trial % 5 == 0)]
-        survive(hil, often, tmp_path / f"r{trial}", moments)
-        assert list(differences(tmp_path / "whole", tmp_path / f"r{trial}")) == [], f"killed after {moments} s"
+def survive(hil: Zygote, experiment: Path, whole: Path, kills: Iterable[tuple[str, int]]) -> None:
+    """A run that is killed there, one of each start, then goes to its end, and is the same; a new one when there is no more of
+    it to be killed."""
+    number, killed = 0, list[tuple[str, int]]()
+
+    def ended(run: Path) -> None:
+        assert list(differences(whole, run)) == [], f"killed at {killed}"
+        killed.clear()
+
+    run = whole.with_name("r0")
+    for at in kills:
+        if ((run / "config.toml").exists() and finished(run)) or start(hil, experiment, run, at) == 0:
+            ended(run)
+            number += 1
+            run = whole.with_name(f"r{number}")
+            assert start(hil, experiment, run, at) == -9, f"{at} did not come"
+        killed.append(at)
+    if not finished(run):
+        start(hil, experiment, run)
+    ended(run)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("nth", [0, 3])
+def test_killed_at_every_kind_of_act_on_a_twin(hil: Zygote, tmp_path: Path, nth: int) -> None:
+    experiment = written(tmp_path, TWIN + FIXED)
+    found = acts(hil, experiment, tmp_path / "whole")
+    assert {"fsync metrics.jsonl", "half of a write journal.jsonl", "replace .step-N.json.N.part"} <= found.keys()
+    survive(hil, experiment, tmp_path / "whole", [(kind, nth) for kind, times in found.items() if times > nth])
+
+
+@pytest.mark.timeout(600)
 def test_killed_on_the_virtual_bench(hil: Zygote, tmp_path: Path) -> None:
     """The plant of the bench drifts and is noisy; its state is in the checkpoint."""
     bench = (ROOT / "benches" / "mzm_awg_scope.toml").read_text()
     written(tmp_path, bench, "b.toml")
     text = TWIN.replace('use = "mach_zehnder"\nv_pi = "3.5 V"\ndrift_rad_per_rts = 0.1', 'bench = "b.toml"')
-    lasts = lasting(hil, written(tmp_path, text), tmp_path / "whole")
-    often = written(tmp_path, text + OFTEN, "often.toml")
-    moments = [random.uniform(0.3, 0.7) * lasts, random.uniform(0.3, 1.0) * lasts]  # of the first start, of the first resume
-    survive(hil, often, tmp_path / "r", moments)
-    assert list(differences(tmp_path / "whole", tmp_path / "r")) == [], f"killed after {moments} of {lasts} s"
+    experiment = written(tmp_path, text + FIXED)
+    acts(hil, experiment, tmp_path / "whole")
+    survive(hil, experiment, tmp_path / "whole", [("half of a write journal.jsonl", 9), ("replace .step-N.json.N.part", 1)])
 
 
 # ---- a full disk ------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from hil import errors
-from hil.device import Port, Spec
+from hil.cli import story
+from hil.device import ArraySpec, Port, Spec
 from hil.errors import (
     BadBlock,
     CommandRefused,
@@ -24,11 +25,14 @@ from hil.errors import (
     MissedTrigger,
     NotAReading,
     OutOfRange,
+    Overload,
     Saturated,
+    Stopped,
     Unrepeatable,
     UnsafeOutputs,
     WrongInstrument,
 )
+from hil.run.live import telling
 from hil.run.recovery import ROWS, Ladder, Patience, Rung, row_of
 from hil.run.resilient import Resilient, ResilientChip, ResilientStream, resilient, whole_batch
 
@@ -142,6 +146,30 @@ def test_what_cannot_be_mended_is_not_tried(fault: HilError) -> None:
         device.forward(torch.ones(1, 1))
     assert bench.calls == ["shot"]
     assert [kind for kind, _ in told] == ["lost"]
+
+
+@pytest.mark.parametrize(
+    ("faults", "tried"),
+    [
+        ([BadBlock("short"), Ended("over")], ["clear"]),
+        ([NotAReading("hole"), Disconnected("gone"), WrongInstrument("another")], ["repeat", "reopen"]),
+        ([Saturated("once"), Saturated("twice")], ["repeat"]),
+        ([Overload("tripped")], []),
+    ],
+)
+def test_the_fault_that_lasts_is_the_one_that_is_told(faults: list[HilError], tried: list[str]) -> None:
+    """With what was tried, in the journal and at the end; and beside it the one that it began with."""
+    last = faults[-1]
+    device, told, _ = around(Bench(*faults))
+    with pytest.raises(HilError) as raised:
+        device.forward(torch.ones(1, 1))
+    assert raised.value is last
+    kind, facts = told[-1]
+    assert (kind, facts["error"], facts["tried"]) == ("lost", type(last).__name__, tried)
+    assert next(telling(kind, facts)).startswith(f" ! {last.what}: {'not recovered by' if tried else 'nothing helps'}")
+    stopped = Stopped("a fault ended the run")
+    stopped.__cause__ = last
+    assert story(stopped) == [stopped, last, *([faults[0]] if len(faults) > 1 else [])]
 
 
 def test_a_shot_that_saturates_again_ends_the_ladder() -> None:
@@ -290,12 +318,12 @@ class Chip(Bench):
         super().__init__()
         self.arrays = list(arrays)
 
-    def array(self, size: int, couples: bool = False, **_: object) -> Membranes:
+    def array(self, spec: ArraySpec) -> Membranes:
         return self.arrays.pop(0)
 
 
 def sequence(chip: ResilientChip, act: Callable[[float], None] | None = None) -> list[float]:
-    first, second = chip.array(1), chip.array(1)
+    first, second = chip.array(ArraySpec(1)), chip.array(ArraySpec(1))
     first.reset(), second.reset()
     found = []
     for k in range(5):
@@ -313,7 +341,7 @@ def test_a_temporal_device_repeats_from_its_last_reset() -> None:
 def test_a_noisy_array_makes_the_whole_batch_repeat() -> None:
     chip = Chip(Membranes(LinkTimeout("silent"), drift=0.5), Membranes())
     made = ResilientChip(chip, Ladder(chip))
-    first = made.array(1)
+    first = made.array(ArraySpec(1))
     undone: list[int] = []
 
     def batch() -> float:

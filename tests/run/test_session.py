@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from hil.data import load, subset
 from hil.device import Recovering, Spec
 from hil.encoding import Decode, Encode
-from hil.errors import Disconnected, RunError, Stopped
+from hil.errors import Disconnected, Interrupted, OutOfRange, RunError, Stopped
 from hil.learners.adfa import ADFA, ADFASettings
 from hil.network import Layer, Network
 from hil.run import checkpoint, space
@@ -147,3 +148,54 @@ def test_no_room_is_refused_and_little_room_is_said(tmp_path: Path, monkeypatch:
     assert "little room" in space.check(folder, made)
     free[0] = 1 << 40
     assert space.check(folder, made) == ""
+
+
+class Ending(Faulty):
+    """At shot 5 something ends the run: `end`."""
+
+    def __init__(self, end: Callable[[], None]) -> None:
+        super().__init__(dies=0, real=True)
+        self._end = end
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer = super().forward(x)
+        if self.shots == 5:
+            self._end()
+        return answer
+
+
+ENDINGS = [
+    None, Disconnected("gone"), OutOfRange("too much"), RunError("full"), Interrupted("asked to"), KeyboardInterrupt(),
+    ZeroDivisionError(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", ENDINGS)
+def test_outputs_go_off_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException | None
+) -> None:
+    """error: what ends the run; None: a signal that asks it to stop."""
+    stopping, did = Stopping(), list[str]()
+
+    def end() -> None:
+        did.append("end")
+        stopping.asked = "SIGTERM"
+        if error is not None:
+            stopping.asked = ""
+            raise error
+
+    written = os.write
+    folder, made = RunFolder.create(tmp_path / "r"), training(Ending(end))
+    session = Session(made, folder, LABELS, every=1, rest=lambda error: did.append("rest"))
+    session.begin()
+
+    def write(file: int, data: bytes) -> int:
+        did.append("write")
+        return written(file, data)
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(BaseException) as caught:
+        session.run(stopping, lambda point: None)
+    assert type(caught.value) in (Stopped, Interrupted, type(error))
+    assert did[did.index("end") + 1] == "rest"
+    assert did.index("write") < did.index("end"), "nothing is written at all"

@@ -1,4 +1,4 @@
-"""Genomes, trees, DEAP's chance, strategies."""
+"""Genomes, DEAP's chance, strategies."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import pytest
 import torch
 
 from hil.errors import ConfigError
-from hil.expression import Expression, parsed
 from hil.feedback import Feedback, Fourier, Shaped, Tabulated
-from hil.search import trees
 from hil.search.archive import Archive
 from hil.search.baselines import CMA, Random
 from hil.search.genetic import Genetic, fronts
@@ -98,33 +96,6 @@ def test_wrong_genes_are_refused(genes: dict[str, object], said: str) -> None:
     assert said in str(error.value)
 
 
-def test_trees_stay_trees_within_their_limits() -> None:
-    with keyed(0, 0, "trees"):
-        crowd = [trees.grown() for _ in range(30)]
-        for _ in range(20):
-            one, other = random.sample(range(30), 2)
-            crowd[one], crowd[other] = trees.crossed(crowd[one], crowd[other], 6, 40)
-            crowd = [trees.mutated(text, 6, 40) for text in crowd]
-    assert len(set(crowd)) > 10
-    for text in crowd:
-        assert len(list(parsed(text))) <= 40
-        assert Expression(text)(torch.linspace(-2, 2, 9)).shape == (9,)
-        assert str(parsed(text)) == text
-
-
-@pytest.mark.parametrize(
-    "text", ["", "sn(a)", "add(a)", "sin(a", "sin(a) a", "1e999", "__import__", "a.b", "(" * 500, "neg(" * 900]
-)
-def test_what_is_no_expression_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="not an expression"):
-        Expression(text)
-
-
-def test_an_expression_protects_its_divisions_and_keeps_nan() -> None:
-    assert Expression("div(a, a)")(torch.tensor([0.0, 2.0])).tolist() == [1.0, 1.0]
-    assert math.isnan(float(Expression("step(a)")(torch.tensor(math.nan))))
-
-
 def test_the_global_generators_are_given_back() -> None:
     random.seed(5)
     np.random.seed(5)  # noqa: NPY002
@@ -207,9 +178,15 @@ def test_importance_finds_the_gene_that_mattered() -> None:
     assert values["frequency"] < 0.1
 
 
-def test_cma_refuses_trees() -> None:
+def test_cma_refuses_a_single_number() -> None:
     with pytest.raises(ConfigError, match="CMA-ES"):
-        CMA(made("tree"), 0, 8)
+        CMA(made("sine", phase=0.0), 0, 8)
+
+
+def test_a_family_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(ConfigError) as refusal:
+        made("tree")
+    assert all(word in str(refusal.value) for word in ("unknown family", "fourier, sine, box", "Next: "))
 
 
 def test_fitness_is_without_the_luck_of_the_seeds() -> None:

@@ -12,7 +12,7 @@ from small_search import BASE, FILE, write
 
 from hil.config import experiment_of
 from hil.errors import ConfigError
-from hil.feedback import Box, Constant, Expression, Feedback, Fourier, Function, Gaussian, Shaped, Sine, Tabulated
+from hil.feedback import Box, Constant, Feedback, Fourier, Function, Gaussian, Shaped, Sine, Tabulated
 from hil.functions import FAMILIES
 from hil.run.loop import Training, train
 from hil.search.one_by_one import OneByOne
@@ -33,7 +33,6 @@ FUNCTIONS: list[Function] = [
     Tabulated((-2.0, 0.5, 3.0), (1.0, -1.0, 0.5)),
     Shaped(Sine(), 2.0, 0.3, 1.5),
     Shaped(Box(1.0), -1.0, 0.3),
-    Expression("sub(cos(a), mul(0.2, a))"),
     FAMILIES["arctan_slope"](),
 ]
 

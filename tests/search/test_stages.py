@@ -1,4 +1,4 @@
-"""What follows the generations, and searches of other kinds: robust, by trees, of spikes, on a bench."""
+"""What follows the generations, and searches of other kinds: robust, of spikes, on a bench."""
 
 from __future__ import annotations
 
@@ -138,13 +138,6 @@ def test_several_objectives_with_other_devices(tmp_path: Path) -> None:
     assert 0 < robustness <= 1
     assert steps >= -4.5  # of four, but for the luck of the seeds
     assert passes < 0 < accuracy
-
-
-def test_trees_are_searched(tmp_path: Path) -> None:
-    text = FILE.replace("terms = 2", 'family = "tree"').replace("generations = 3", "generations = 4")
-    folder = RunFolder.create(tmp_path / "run")
-    summary = start(write(tmp_path, text), folder, QUIET)
-    assert 'family = "expression"' in (folder.path / summary["feedback"]).read_text()
 
 
 def test_spiking_networks_are_searched_one_by_one(tmp_path: Path) -> None:

@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from hil import frame_protocol as wire
 from hil.errors import ConfigError, ContractError
-from sim_devices.instruments import frame_protocol as wire
-from sim_devices.instruments.frame_protocol import Code, Kind
+from hil.frame_protocol import Code, Kind
+from sim_devices.instruments import frame_protocol as board_side
 from sim_devices.spiking_bench import RunningBoard, ServedBoard, VirtualBoard, spawn_board
 
 HELLO = wire.HELLO.pack(1, 5)
 
 
 def request(kind: int, seq: int, payload: bytes = b"") -> bytes:
-    lead = wire.LEAD.pack(wire.MAGIC, kind, 0, seq, len(payload))
+    lead = wire.HEAD.pack(wire.MAGIC, kind, 0, seq, len(payload))
     crc = wire.crc_hqx(lead, 0xFFFF)
     return lead + struct.pack("<H", crc) + payload + struct.pack("<H", wire.crc_hqx(payload, crc))
 
@@ -53,7 +54,7 @@ class Host:
 
 def reply(kind: int, seq: int) -> bytes:
     """A reply without a payload."""
-    return wire.reply(kind, seq)
+    return board_side.reply(kind, seq)
 
 
 @pytest.fixture

@@ -231,6 +231,14 @@ def test_the_error_queue_is_flooded(bench: Bench) -> None:
     assert bench.box.query_errors == [-310] * 21
 
 
+def test_another_hand_sets_something_just_before_a_command(bench: Bench) -> None:
+    bench.fault("hand", match="*IDN", command=":OUTP1 0", after=1)
+    bench.ask(b"*IDN?")
+    assert b":OUTP1 0" not in bench.box.messages
+    bench.ask(b"*IDN?")
+    assert bench.box.messages[-2:] == [b":OUTP1 0", b"*IDN?"]
+
+
 def test_a_command_arrives_with_a_bit_flipped(bench: Bench) -> None:
     bench.fault("mangle", bits=1, match="HELLO")
     bench.client.put(b"HELLO WORLD")

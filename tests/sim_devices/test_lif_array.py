@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hil.chance import generator
-from hil.device import Device, Restorable
+from hil.device import ArraySpec, Device, Restorable
 from hil.errors import ConfigError, ContractError, OutOfRange
 from sim_devices.lif_array import LifArray, Neuron
 from sim_devices.spiking_array import SpikingArray, TwinChip
@@ -53,7 +53,7 @@ def by_hand(x: Tensor, twin: LifArray) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("design", DESIGNS)
 def test_spikes_and_membranes_are_those_of_the_equations_bit_for_bit(design: Neuron) -> None:
     x = currents()
-    array = TwinChip(design, 5).array(7)
+    array = TwinChip(design, 5).array(ArraySpec(7))
     spikes = array.forward(x)
     wanted, membranes = by_hand(x, array.twin)
     assert 0 < wanted.sum() < wanted.size
@@ -64,7 +64,7 @@ def test_spikes_and_membranes_are_those_of_the_equations_bit_for_bit(design: Neu
 def test_couples_fire_plus_and_minus_with_a_shared_reset() -> None:
     design = Neuron(leak=1.0, v_th=0.5, v_rest=-0.5, threshold_mismatch=0.1)
     x = currents(20) * 0.5
-    array = TwinChip(design, 2).array(7, couples=True)
+    array = TwinChip(design, 2).array(ArraySpec(7, couples=True))
     wanted, membranes = by_hand(x, array.twin)
     spikes = array.forward(x)
     assert set(spikes.unique().tolist()) == {-1.0, 0.0, 1.0}
@@ -76,7 +76,7 @@ def test_a_threshold_of_half_the_quantum_rounds_the_rate() -> None:
     rates = torch.linspace(0, 1, 41)
     steps = 20
     for v_rest, worst in ((0.0, 1.0), (-1.0, 0.5)):
-        array = TwinChip(Neuron(leak=1.0, v_rest=v_rest)).array(41)
+        array = TwinChip(Neuron(leak=1.0, v_rest=v_rest)).array(ArraySpec(41))
         x = (rates * (1.0 - v_rest)).expand(steps, 1, 41)
         error = array.forward(x).mean(0) - rates
         assert float(error.abs().max()) * steps <= worst + 1e-3
@@ -87,7 +87,7 @@ def test_a_threshold_of_half_the_quantum_rounds_the_rate() -> None:
 def test_all_steps_at_once_equal_one_step_at_a_time(design: Neuron, couples: bool) -> None:
     design = replace(design, reset="soft") if couples else design
     x = currents(15, 5, 33)
-    whole, single, mixed = (TwinChip(design, 3).array(33, couples) for _ in range(3))
+    whole, single, mixed = (TwinChip(design, 3).array(ArraySpec(33, couples)) for _ in range(3))
     at_once = whole.forward(x)
     steps, membranes = [], []
     for t in range(15):
@@ -101,13 +101,13 @@ def test_all_steps_at_once_equal_one_step_at_a_time(design: Neuron, couples: boo
 def test_rows_are_independent_of_how_a_batch_is_cut() -> None:
     design = Neuron(leak=0.93, threshold_mismatch=0.1, leak_mismatch=0.1)
     x = currents(6, 10, 37)
-    whole = TwinChip(design, 1).array(37).forward(x)
+    whole = TwinChip(design, 1).array(ArraySpec(37)).forward(x)
     for rows in (slice(0, 3), slice(3, 10)):
-        assert torch.equal(TwinChip(design, 1).array(37).forward(x[:, rows]), whole[:, rows])
+        assert torch.equal(TwinChip(design, 1).array(ArraySpec(37)).forward(x[:, rows]), whole[:, rows])
 
 
 def test_state_lives_until_reset() -> None:
-    array = TwinChip(Neuron(leak=1.0)).array(1)
+    array = TwinChip(Neuron(leak=1.0)).array(ArraySpec(1))
     half = torch.full((1, 1, 1), 0.5)
     assert [float(array.forward(half)) for _ in range(4)] == [0, 1, 0, 1]
     array.forward(half)
@@ -116,36 +116,36 @@ def test_state_lives_until_reset() -> None:
 
 
 def test_refractory_steps_are_silent_and_blind() -> None:
-    array = TwinChip(Neuron(leak=1.0, refractory=2)).array(1)
+    array = TwinChip(Neuron(leak=1.0, refractory=2)).array(ArraySpec(1))
     assert array.forward(torch.ones(9, 1, 1)).flatten().tolist() == [1, 0, 0, 1, 0, 0, 1, 0, 0]
 
 
 def test_mismatch_is_drawn_once_per_array_and_differs_between_arrays() -> None:
     design = Neuron(threshold_mismatch=0.1, leak_mismatch=0.1)
     chip, again = TwinChip(design, 4), TwinChip(design, 4)
-    first, second = chip.array(2000).twin, chip.array(2000).twin
-    assert torch.equal(first.threshold_factor, again.array(2000).twin.threshold_factor)
+    first, second = chip.array(ArraySpec(2000)).twin, chip.array(ArraySpec(2000)).twin
+    assert torch.equal(first.threshold_factor, again.array(ArraySpec(2000)).twin.threshold_factor)
     assert not torch.equal(first.threshold_factor, second.threshold_factor)
     assert float(first.threshold_factor.std()) == pytest.approx(0.1, rel=0.08)
     assert float((1 - first.leaks).std() / 0.5) == pytest.approx(0.1, rel=0.08)
     assert float((first.threshold_factor - 1).abs().max()) <= 0.3 + 1e-6
     x = currents(5, 2, 2000)
-    array = TwinChip(design, 4).array(2000)
+    array = TwinChip(design, 4).array(ArraySpec(2000))
     before = array.forward(x)
     array.reset()
     assert torch.equal(array.forward(x), before)
-    nominal = array.twin.nominal()
+    nominal = LifArray(2000, replace(design, threshold_mismatch=0.0, leak_mismatch=0.0, noise=0.0))
     assert not torch.equal(SpikingArray(nominal).forward(x), before)
-    assert torch.equal(SpikingArray(nominal).forward(x), TwinChip().array(2000).forward(x))
+    assert torch.equal(SpikingArray(nominal).forward(x), TwinChip().array(ArraySpec(2000)).forward(x))
 
 
 def test_no_leak_has_no_leak_mismatch() -> None:
-    twin = TwinChip(Neuron(leak=1.0, leak_mismatch=0.2)).array(10).twin
+    twin = TwinChip(Neuron(leak=1.0, leak_mismatch=0.2)).array(ArraySpec(10)).twin
     assert twin.leaks.tolist() == [1.0] * 10
 
 
 def test_noise_has_its_sigma_and_is_new_in_every_sequence() -> None:
-    array = TwinChip(Neuron(leak=1.0, v_th=50.0, noise=0.2), 1).array(500)
+    array = TwinChip(Neuron(leak=1.0, v_th=50.0, noise=0.2), 1).array(ArraySpec(500))
     quiet = torch.zeros(1, 40, 500)
     array.forward(quiet)
     first = array.monitor()
@@ -156,7 +156,7 @@ def test_noise_has_its_sigma_and_is_new_in_every_sequence() -> None:
 
 
 def test_programmed_thresholds_replace_the_designed_ones() -> None:
-    array = TwinChip(Neuron(leak=1.0)).array(3)
+    array = TwinChip(Neuron(leak=1.0)).array(ArraySpec(3))
     array.program(torch.tensor([0.5, 1.0, 2.0]))
     assert array.forward(torch.full((8, 1, 3), 0.5)).sum((0, 1)).tolist() == [8, 4, 2]
     with pytest.raises(OutOfRange):
@@ -166,7 +166,7 @@ def test_programmed_thresholds_replace_the_designed_ones() -> None:
 
 
 def test_a_chip_gives_arrays_of_another_design() -> None:
-    array = TwinChip(Neuron(leak=0.5, noise=0.1)).array(4, True, v_th=0.5, v_rest=-0.5, leak=1.0)
+    array = TwinChip(Neuron(leak=0.5, noise=0.1)).array(ArraySpec(4, True, v_th=0.5, v_rest=-0.5, leak=1.0))
     assert array.twin.neuron == Neuron(leak=1.0, v_th=0.5, v_rest=-0.5, noise=0.1)
     assert array.twin.couples
     assert (array.spec.outputs.low, array.spec.outputs.high) == (-1.0, 1.0)
@@ -176,10 +176,10 @@ def test_a_chip_gives_arrays_of_another_design() -> None:
 @pytest.mark.parametrize("sg", ["arctan", "sigmoid"])
 def test_the_surrogate_response_has_the_spikes_of_the_array(design: Neuron, sg: str) -> None:
     x = currents(15, 4, 21)
-    array = TwinChip(design, 6).array(21)
+    array = TwinChip(design, 6).array(ArraySpec(21))
     assert torch.equal(array.twin.surrogate(x, sg), array.forward(x))  # type: ignore[arg-type]
     if design.reset == "soft":
-        couple = TwinChip(design, 6).array(21, True)
+        couple = TwinChip(design, 6).array(ArraySpec(21, True))
         assert torch.equal(couple.twin.surrogate(x), couple.forward(x))
 
 
@@ -212,7 +212,7 @@ def test_the_arctan_slope_at_threshold_is_its_sharpness_over_two() -> None:
 
 
 def test_the_device_keeps_the_contracts() -> None:
-    array = TwinChip().array(4)
+    array = TwinChip().array(ArraySpec(4))
     device: Device = array
     assert isinstance(array, Restorable)
     assert device.spec.temporal
@@ -228,14 +228,14 @@ def test_the_device_keeps_the_contracts() -> None:
     "x", [torch.zeros(2, 4), torch.zeros(1, 3, 4), torch.zeros(1, 2, 2, 4)], ids=["no time", "other batch", "four axes"]
 )
 def test_other_shapes_are_refused(x: Tensor) -> None:
-    array = TwinChip().array(4)
+    array = TwinChip().array(ArraySpec(4))
     array.forward(torch.zeros(1, 2, 4))
     with pytest.raises(ContractError):
         array.forward(x)
 
 
 def test_currents_out_of_limits_are_refused() -> None:
-    array = TwinChip(Neuron(limit=2.0)).array(1)
+    array = TwinChip(Neuron(limit=2.0)).array(ArraySpec(1))
     for bad in (2.1, float("nan"), float("-inf")):
         with pytest.raises(OutOfRange):
             array.forward(torch.full((1, 1, 1), bad))
@@ -243,7 +243,7 @@ def test_currents_out_of_limits_are_refused() -> None:
 
 def test_a_monitor_without_a_pass_is_refused() -> None:
     with pytest.raises(ContractError):
-        TwinChip().array(1).monitor()
+        TwinChip().array(ArraySpec(1)).monitor()
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_arrays_that_cannot_be_are_refused() -> None:
 def test_a_restored_array_goes_on_bit_for_bit() -> None:
     design = Neuron(noise=0.2, refractory=1, threshold_mismatch=0.1)
     x = currents(6, 3, 5)
-    array, other = TwinChip(design, 8).array(5), TwinChip(design, 8).array(5)
+    array, other = TwinChip(design, 8).array(ArraySpec(5)), TwinChip(design, 8).array(ArraySpec(5))
     array.program(torch.full((5,), 0.8))
     array.forward(x[:3])
     other.restore(json.loads(json.dumps(array.snapshot())))

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from hil import frame_protocol as wire
+from hil.device import ArraySpec
 from hil.errors import ConfigError
-from sim_devices.instruments import frame_protocol as wire
-from sim_devices.instruments.frame_protocol import Code, Kind
+from hil.frame_protocol import Code, Kind
+from sim_devices.instruments.frame_protocol import reply
 from sim_devices.instruments.spiking_board import SpikingBoard
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_array import TwinChip
@@ -43,7 +45,7 @@ class Host:
 
 
 def request(kind: int, seq: int, payload: bytes = b"") -> bytes:
-    frame = bytearray(wire.reply(kind, seq, payload))
+    frame = bytearray(reply(kind, seq, payload))
     frame[2] = kind  # a reply without the bit that makes it one, and new checksums
     frame[10:12] = struct.pack("<H", wire.crc_hqx(frame[:10], 0xFFFF))
     frame[-2:] = struct.pack("<H", wire.crc_hqx(payload, struct.unpack("<H", frame[10:12])[0]))
@@ -51,7 +53,7 @@ def request(kind: int, seq: int, payload: bytes = b"") -> bytes:
 
 
 def answer(data: bytes) -> tuple[int, bytes]:
-    magic, _, code, _, length = wire.LEAD.unpack_from(data)
+    magic, _, code, _, length = wire.HEAD.unpack_from(data)
     assert magic == wire.MAGIC
     assert len(data) == wire.HEAD_BYTES + length + 2
     return code, data[wire.HEAD_BYTES : -2]
@@ -198,7 +200,7 @@ def test_it_powers_up_disarmed() -> None:
 def test_rows_keep_membranes_of_their_own() -> None:
     host = Host(largest=64)
     array = host.allocated(size=3)
-    twin = TwinChip().array(3)
+    twin = TwinChip().array(ArraySpec(3))
     x = torch.rand(4, 5, 3) * 2
     wanted = twin.forward(x).numpy()
     for step in range(4):

@@ -19,14 +19,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from pydantic import Field
 from rich.console import Console
 
 from calibration.certificate import Instrument
 from calibration.frames import is_camera
 from calibration.mesh_light import layout_of
-from hil.bench import Opened, Opening, Unguarded
+from hil.bench import SIMULATED, Opened, Opening, Unguarded
 from hil.config import BenchFile, Section, TwinTable
 from hil.device import Spec
 from hil.errors import ConfigError
@@ -39,7 +40,7 @@ NODE = "node"
 class DirectTable(Section):
     """The node of a bench that has no instruments. seed: of its noise."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(strict=True)] = 0
     node: TwinTable
 
 
@@ -86,9 +87,10 @@ class _Direct(ABC):
             )  # fmt: skip
         named = {"use": table.use, **table.settings()}
         digest = hashlib.blake2b(json.dumps(named, sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
-        who = Instrument("hil", type(twin).__name__, f"SIM-{digest}", version("hil"))
+        who = Instrument("hil", type(twin).__name__, f"{SIMULATED}{digest}", version("hil"))
         device = Simulated(twin, bench.virtual.seed)
-        yield Opened(device, None, {"bench": bench.name, **named}, {}, Unguarded(), bench.twin, instruments={NODE: who})
+        facts = {"bench": bench.name, **named}
+        yield Opened(device, None, facts, {}, Unguarded(), bench.twin, instruments={NODE: who}, provenance="twin")
 
     def settings(self, bench: DirectBench) -> Mapping[str, Mapping[str, Any]]:
         """None: the node's own are in its serial number."""

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -23,22 +24,23 @@ from drivers.spiking import SpikingBoard
 from drivers.transcript import TranscribedFrames
 from hil.bench import (
     LINK_S,
+    OnServed,
     Opened,
     Opening,
     answered,
     check_address,
     check_roles,
-    ended,
     expected,
     instrument,
     lingering,
+    provenance_of,
     role,
     until_interrupted,
 )
 from hil.config import BenchFile, Section
-from hil.device import Chip, Device
+from hil.device import ArraySpec, Chip, Device
 from hil.errors import ConfigError
-from hil.naming import UNTOUCHED, choice
+from hil.naming import UNTOUCHED, blaming, choice
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_bench import ServedBoard, VirtualBoard, spawn_board
 
@@ -72,22 +74,15 @@ class SpikingBench(BenchFile):
         return self._described
 
 
-class OnBoard:
-    """The chip of a virtual board: a port that went away with its process does not come back."""
+class OnBoard(OnServed):
+    """The chip of a virtual board."""
 
     def __init__(self, inner: SpikingBoard, served: ServedBoard) -> None:
-        self._inner, self._served = inner, served
+        super().__init__(inner, served, "virtual board")
+        self._inner = inner
 
-    def array(
-        self,
-        size: int,
-        couples: bool = False,
-        *,
-        v_th: float | None = None,
-        v_rest: float | None = None,
-        leak: float | None = None,
-    ) -> Device:
-        return self._inner.array(size, couples, v_th=v_th, v_rest=v_rest, leak=leak)
+    def array(self, spec: ArraySpec) -> Device:
+        return self._inner.array(spec)
 
     @property
     def retransmitted(self) -> int:
@@ -95,23 +90,6 @@ class OnBoard:
 
     def close(self) -> None:
         self._inner.close()
-
-    def clear(self) -> None:
-        self._inner.clear()
-
-    def reopen(self) -> None:
-        if not self._served.running:
-            raise ended("virtual board", "")
-        self._inner.reopen()
-
-    def identify(self) -> str:
-        return self._inner.identify()
-
-    def reinstate(self) -> None:
-        self._inner.reinstate()
-
-    def verify(self) -> str:
-        return self._inner.verify()
 
 
 class SpikingShape:
@@ -123,12 +101,13 @@ class SpikingShape:
     @contextmanager
     def open(self, bench: SpikingBench, opening: Opening) -> Iterator[Opened]:
         """See hil.bench.Shape."""
-        name, patience = bench.node.board, opening.patience
+        name, patience, care = bench.node.board, opening.patience, opening.care
         table = bench.instruments[name]
         check_address(table, bench.virtual is not None, "/dev/ttyACM0")
         opening.check_silence(2 * (table.timeout_s or LINK_S), "the board")
         described = bench.described
-        served = None if described is None else opening.stack.enter_context(spawn_board(lingering(described, opening.run)))
+        with blaming(f"{bench.place}: [virtual]"):
+            served = None if described is None else opening.stack.enter_context(spawn_board(lingering(described, opening.run)))
         port = str(table.resource) if served is None else served.port
         guard = opening.guarded([port])
         line = SerialLink(port, beat=guard.beat)
@@ -142,12 +121,14 @@ class SpikingShape:
         who = Expect(answering.maker, answering.model, answering.serial)
         guard.watch([board_state(name, port, who)])  # now, as the driver arms
         provenance = "real" if served is None else "twin"
-        driver = table.choice.build(link=link, expect=expected(table), provenance=provenance)
+        watched = {"care": care} if "care" in inspect.signature(table.choice.made).parameters else {}
+        driver = table.choice.build(link=link, expect=expected(table), provenance=provenance, **watched)
         opening.stack.push(guard.leaving(driver.close))
         guard.watch(opening.safe_states({name: driver}))
         chip: Chip = driver if served is None else OnBoard(driver, served)
         facts, lines = {"bench": bench.name, **(bench.virtual or {})}, {name: answered(driver.identity, port)}
-        yield Opened(None, chip, facts, lines, guard, bench.twin, patience, {name: instrument(driver.identity)})
+        found = {name: instrument(driver.identity)}
+        yield Opened(None, chip, facts, lines, guard, bench.twin, patience, found, provenance_of(bench, found))
 
     def settings(self, bench: SpikingBench) -> Mapping[str, Mapping[str, Any]]:
         """What is measured depends on the board alone."""

@@ -4,8 +4,8 @@
 [node]       drive = "awg", read = "scope"            names of instruments
 [waveform]   symbol_rate = "100 MHz"                  how values become records: WaveformSettings
 [virtual]    seed, transport, linger_s, log_path, faults, specimen
-[virtual.awg] [virtual.scope]    simulated instruments, by the names of [instruments]      [virtual.node]    the twin between them
-[virtual.cable]                  delay and load of the cable
+[virtual.awg] [virtual.scope]    simulated instruments, by the names of [instruments]
+[virtual.node]                   the twin between them        [virtual.cable]    delay and load of the cable
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ from torch import Tensor
 from drivers.waveform import Waveform, WaveformSettings
 from hil.bench import (
     LINK_S,
+    OnServed,
     Opened,
     Opening,
     check_address,
     check_roles,
-    ended,
     instrument,
     lingering,
+    provenance_of,
     role,
     until_interrupted,
 )
 from hil.config import BenchFile, Section, TwinTable, Using
-from hil.device import Device, Spec
+from hil.device import Device
 from hil.errors import ConfigError
-from hil.naming import UNTOUCHED, Choice, choice, construct
+from hil.naming import UNTOUCHED, Choice, blaming, choice
+from hil.wrappers import Wrapper
 from sim_devices.bench import ServedBench, build, spawn
 from sim_devices.control import ControlClient
 from sim_devices.fabrication import CABLE, node_specimen, specimen
@@ -63,15 +65,15 @@ class VirtualTable(Section):
     log_path: a file that is told what the outputs do. faults: see docs/virtual_bench.md. specimen: the node and the cable stray
     from these tables as a specimen does, drawn from this number; left out: they are as they stand here."""
 
-    seed: int = 0
+    seed: Annotated[int, Field(strict=True)] = 0
     specimen: Annotated[int, Field(ge=0, strict=True)] | None = None
     transport: Literal["hislip", "socket"] = "hislip"
-    linger_s: Annotated[float, Field(ge=0)] = 0.0
+    linger_s: Annotated[float, Field(ge=0, strict=True)] = 0.0
     log_path: str | None = None
-    faults: list[dict[str, Any]] = []
+    faults: list[dict[str, Any]] = Field(default_factory=list)
     node: TwinTable
-    cable: dict[str, Any] = {}
-    boxes: dict[str, BoxTable] = {}
+    cable: dict[str, Any] = Field(default_factory=dict)
+    boxes: dict[str, BoxTable] = Field(default_factory=dict)
     _line: Choice | None = PrivateAttr(default=None)
 
     def settle(self, place: str) -> None:
@@ -122,29 +124,19 @@ class WaveformBench(BenchFile):
         check_roles(self, (self.node.drive, self.node.read), where)
 
 
-class OnPlant:
+class OnPlant(Wrapper, OnServed):
     """The device of a virtual bench: driven over the wire like a real one, its plant's state saved over the control port."""
 
-    def __init__(self, inner: Waveform, bench: ServedBench) -> None:
-        self._inner, self._bench = inner, bench
+    _inner: Waveform
 
-    @property
-    def spec(self) -> Spec:
-        return self._inner.spec
+    def __init__(self, inner: Waveform, served: ServedBench) -> None:
+        Wrapper.__init__(self, inner)
+        OnServed.__init__(self, inner, served, "virtual bench")
 
     @property
     def control(self) -> ControlClient:
         """Of the plant: what is true of it, for those who judge what was measured."""
-        return self._bench.control
-
-    def program(self, params: Tensor) -> None:
-        self._inner.program(params)
-
-    def reset(self) -> None:
-        self._inner.reset()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._inner.forward(x)
+        return self._served.control
 
     def submit(self, x: Tensor) -> Future[Tensor]:
         return self._inner.submit(x)
@@ -155,25 +147,8 @@ class OnPlant:
     def follow(self, offset: float, period: float | None = None) -> None:
         self._inner.follow(offset, period)
 
-    def close(self) -> None:
-        self._inner.close()
-
-    def clear(self) -> None:
-        self._inner.clear()
-
-    def reopen(self) -> None:
-        if not self._bench.running:
-            raise ended("virtual bench", self._bench.complaints())
-        self._inner.reopen()
-
-    def identify(self) -> str:
-        return self._inner.identify()
-
-    def reinstate(self) -> None:
-        self._inner.reinstate()
-
-    def verify(self) -> str:
-        return self._inner.verify()
+    def attend(self) -> None:
+        self._inner.attend()
 
     def snapshot(self) -> Mapping[str, object]:
         """Of the plant only: what the instruments hold is set up again by their drivers.
@@ -181,10 +156,10 @@ class OnPlant:
         Raises:
             LinkError: the bench is gone, and its plant's state with it.
         """
-        return self._bench.control.snapshot(boxes=False)
+        return self.control.snapshot(boxes=False)
 
     def restore(self, state: Mapping[str, object]) -> None:
-        self._bench.control.restore(state)
+        self.control.restore(state)
 
 
 class WaveformShape:
@@ -196,27 +171,33 @@ class WaveformShape:
     @contextmanager
     def open(self, bench: WaveformBench, opening: Opening) -> Iterator[Opened]:
         """See hil.bench.Shape."""
-        patience, settings, roles = opening.patience, bench.record, bench.node
+        patience, care, settings, roles = opening.patience, opening.care, bench.record, bench.node
         tables = {name: bench.instruments[name] for name in (roles.drive, roles.read)}
         longest_s = max(table.timeout_s or LINK_S for table in tables.values())
         opening.check_silence(settings.trigger_timeout_s + settings.longest_delay_s + 2 * longest_s, "[waveform]")
         for table in tables.values():
             check_address(table, bench.virtual is not None, "TCPIP::…")
         described = lingering(description(bench), opening.run) if bench.virtual is not None else None
-        served = None if described is None else opening.stack.enter_context(spawn(described))
+        with blaming(bench.virtual.place if bench.virtual is not None else bench.place):
+            served = None if described is None else opening.stack.enter_context(spawn(described))
         addresses = {name: str(table.resource) for name, table in tables.items()} if served is None else served.resources
         guard = opening.guarded([addresses[name] for name in tables])
+        if served is not None:  # a bench that does not answer must not be waited for until the guardian takes that for a hang
+            served.control.timeout_s = min(served.control.timeout_s, bench.guardian.silence_s / 2)
         generator, generator_who, generator_line = opening.scpi(roles.drive, addresses[roles.drive], guard)
         opening.stack.push(guard.leaving(generator.close))
         guard.watch(opening.safe_states({roles.drive: generator}))
         digitizer, digitizer_who, digitizer_line = opening.scpi(roles.read, addresses[roles.read], guard)
-        waveform = Waveform(generator, digitizer, settings, "real" if served is None else "twin")
+        found = {roles.drive: instrument(generator_who), roles.read: instrument(digitizer_who)}
+        origin = provenance_of(bench, found)
+        with blaming(f"{bench.place}: [waveform]"):
+            waveform = Waveform(generator, digitizer, settings, origin, care=care)
         opening.stack.push(guard.leaving(waveform.close))
         device: Device = waveform if served is None else OnPlant(waveform, served)
         node = {} if bench.virtual is None else {"use": bench.virtual.node.use, **bench.virtual.node.settings()}
         lines = {roles.drive: generator_line, roles.read: digitizer_line}
-        found = {roles.drive: instrument(generator_who), roles.read: instrument(digitizer_who)}
-        yield Opened(device, None, {"bench": bench.name, **node}, lines, guard, bench.twin, patience, found)
+        facts = {"bench": bench.name, **node}
+        yield Opened(device, None, facts, lines, guard, bench.twin, patience, found, origin, waveform.notes)
 
     def settings(self, bench: WaveformBench) -> Mapping[str, Mapping[str, Any]]:
         """[waveform] decides what is measured."""

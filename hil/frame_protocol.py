@@ -1,4 +1,4 @@
-"""Wire format of the spiking board, version 1: numbered frames with two checksums over a serial line. Host side.
+"""Wire format of the spiking board, version 1: numbered frames with two checksums over a serial line.
 
     frame    = head payload crc           all numbers little-endian
     head     = A5 5A  kind u8  code u8  seq u16  length u32  head_crc u16         12 bytes, length of the payload
@@ -95,9 +95,9 @@ class Head:
     crc: int
 
 
-def frame(kind: int, seq: int, *payload: bytes | memoryview) -> list[bytes | memoryview]:
-    """The pieces of a request, to be written one after another; the payload is not copied."""
-    lead = HEAD.pack(MAGIC, kind, 0, seq, sum(len(piece) for piece in payload))
+def frame(kind: int, seq: int, *payload: bytes | memoryview, code: int = Code.DONE) -> list[bytes | memoryview]:
+    """The pieces of a frame, to be written one after another; the payload is not copied."""
+    lead = HEAD.pack(MAGIC, kind, code, seq, sum(len(piece) for piece in payload))
     crc = crc_hqx(lead, 0xFFFF)
     pieces: list[bytes | memoryview] = [lead + CRC.pack(crc), *payload]
     for piece in payload:

@@ -1,0 +1,52 @@
+"""How a Python process of ours is started: with our modules, and none that lie about in the working directory.
+
+Python puts the folder that it is started in, or that of a script, before its own library: a `json.py` there would be run. A
+child of ours is started with a safe path (-P), and finds what this process finds in the same order, except that folders which
+nobody named in PYTHONPATH come last: there, a module of the user's is found, and none of Python's or of a package is hidden.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+SAFE = "PYTHONSAFEPATH"
+
+
+def command(module: str) -> list[str]:
+    """The command line of `python -m module`."""
+    return [sys.executable, "-P", "-m", module]
+
+
+def environment(more: Mapping[str, str] = {}) -> dict[str, str]:
+    """Of a child: ours, with the search path and `more`."""
+    return {**os.environ, **more, "PYTHONPATH": os.pathsep.join(search_path())}
+
+
+def search_path() -> list[str]:
+    """`sys.path`, absolute: without the working directory that stands for "" in it, and with added folders last."""
+    library = os.path.realpath(sysconfig.get_path("stdlib"))
+    named = {os.path.realpath(entry or os.curdir) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)}
+    known = [os.path.realpath(entry) for entry in sys.path if entry]
+    begin = known.index(library) if library in known else 0
+    early, late = known[:begin], known[begin:]
+    zipped = [entry for entry in early if entry.endswith(".zip") and os.path.dirname(entry) == os.path.dirname(library)]
+    first = [entry for entry in early if entry in zipped or ("PYTHONPATH" in os.environ and entry in named)]
+    return list(dict.fromkeys([*first, *late, *(entry for entry in early if entry not in first)]))
+
+
+@contextmanager
+def safely_spawning() -> Iterator[None]:
+    """Inside, processes that multiprocessing starts have a safe path too; they take `sys.path` over from this one."""
+    before = os.environ.get(SAFE)
+    os.environ[SAFE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SAFE]
+        else:
+            os.environ[SAFE] = before

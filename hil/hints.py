@@ -1,0 +1,17 @@
+"""Words of a command that a message tells the user to type, as the shell takes them."""
+
+from __future__ import annotations
+
+import shlex
+
+
+def quoted(word: object) -> str:
+    """A path, or another word, quoted where the shell would take it apart.
+
+    >>> print("hil resume", quoted("runs/first run"))
+    hil resume 'runs/first run'
+    >>> print("hil resume", quoted("-x"))
+    hil resume ./-x
+    """
+    text = str(word)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)

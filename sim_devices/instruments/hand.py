@@ -1,0 +1,42 @@
+"""A hand at the front panel of a simulated box: what it sets is what the same command sets, unless the panel is locked.
+
+Neither the error queue nor the error bits of the standard event register know of what a hand does in vain; that keys were
+pressed is seen in bit 6 of the register (URQ). Not simulated: that a connection which ends gives its lock back.
+
+Source: IEEE 488.2-1992, 11.5.1 (URQ); Keysight 33500B/33600A guide, "SYSTem:LOCK"; InfiniiVision guide, ":SYSTem:LOCK".
+"""
+
+from __future__ import annotations
+
+from hil.errors import ConfigError, ContractError
+from sim_devices.instruments.scpi import Scpi
+
+URQ = 0x40
+
+
+class FrontPanel:
+    """Args: scpi: of the box. name: of the box, for messages. locks: how many requests have locked it and not let go."""
+
+    def __init__(self, scpi: Scpi, name: str) -> None:
+        self._scpi, self._name = scpi, name
+        self.locks = 0
+
+    def press(self, command: str) -> str:
+        """Do by hand what `command` does; the answer if it asks for something.
+
+        Raises:
+            ContractError: the panel is locked; nothing was done. ConfigError: the box does not do that.
+        """
+        if self.locks:
+            raise ContractError(
+                "the front panel is locked", where=self._name, got=command[:80], allowed="nothing until it is unlocked",
+                outputs="unchanged",
+            )  # fmt: skip
+        status = self._scpi.status
+        before, event = status.errors, status.event
+        answer = self._scpi.execute(command.encode("ascii", "replace")) or b""
+        if status.errors > before:
+            refused, status.event = status.withdraw(before), event
+            raise ConfigError("the box does not do that", where=self._name, got=f"{command[:80]}: {refused}")
+        status.event |= URQ
+        return answer.decode("latin-1")

@@ -1,0 +1,158 @@
+"""A finished run takes more epochs, and then is the run that had them from its beginning."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from hil import cli
+from hil.run.checkpoint import latest, load
+
+TWIN = """
+seed = 1
+[data]
+train_examples = 96
+[network]
+widths = [64, 8, 10]
+[device]
+use = "mach_zehnder"
+v_pi = "3.5 V"
+drift_rad_per_rts = 0.1
+[encode]
+overflow = "fold"
+period = "7 V"
+[learner]
+use = "adfa"
+[train]
+epochs = 2
+batch = 32
+threads = 1
+"""
+KEPT = ("test_accuracy", "test_loss", "validation_accuracy", "best_epoch", "device_passes", "steps")
+
+
+def hil(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = cli.run([str(each) for each in arguments])
+    return code, *capsys.readouterr()
+
+
+def trained(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, *sets: str) -> Path:
+    (tmp_path / "e.toml").write_text(TWIN)
+    more = [word for each in sets for word in ("--set", each)]
+    code, _, err = hil(capsys, "train", tmp_path / "e.toml", "--run", tmp_path / name, *more)
+    assert code == 0, err
+    return tmp_path / name
+
+
+def summary(run: Path) -> dict[str, object]:
+    found = json.loads((run / "summary.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sets", "steps"), [((), (3, 4)), (("optimizer.use=SGD", "optimizer.lr=0.1"), (4,)), (("train.record=true",), (4,))]
+)
+def test_it_is_the_longer_run_bit_for_bit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sets: tuple[str, ...], steps: tuple[int, ...]
+) -> None:
+    whole, run = trained(tmp_path, capsys, "whole", "train.epochs=4", *sets), trained(tmp_path, capsys, "r", *sets)
+    for epochs in steps:
+        code, out, err = hil(capsys, "resume", run, "--set", f"train.epochs={epochs}")
+        assert code == 0, err
+        assert f"the learning rate is constant, so this is a run of {epochs} epochs" in out
+        assert "the test split" in out
+    here, there = load(latest(run / "checkpoints")), load(latest(whole / "checkpoints"))
+    assert here.tensors.keys() == there.tensors.keys()
+    assert all(torch.equal(here.tensors[key], there.tensors[key]) for key in here.tensors)
+    assert [summary(run)[key] for key in KEPT] == [summary(whole)[key] for key in KEPT]
+    assert (summary(whole)["test_reads"], summary(run)["test_reads"]) == (1, 1 + len(steps))
+    assert f"read {1 + len(steps)} times" in str(summary(run)["warnings"])
+    assert (run / "metrics.jsonl").read_text().count("\n") == 8
+    assert (run / "report.html").is_file()
+    drawn = [json.loads((folder / "diagnostics.json").read_text()) for folder in (run, whole)]
+    assert drawn[0].keys() == drawn[1].keys()
+    assert drawn[0]["transfer"] == drawn[1]["transfer"]
+    assert "finished" in hil(capsys, "resume", run)[2]
+
+
+def test_a_schedule_is_stretched_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(tmp_path, capsys, "r", "train.schedule=cosine")
+    code, out, err = hil(capsys, "resume", run, "--set", "train.epochs=4")
+    assert code == 0, err
+    assert "the cosine schedule is stretched to 4 epochs: after epoch 2" in out
+    assert "at 50% of [optimizer] lr instead of 0%" in out
+
+
+@pytest.mark.parametrize(
+    ("sets", "more", "parts"),
+    [
+        (["train.epochs=1"], [], ["fewer epochs than were trained", "2 or more"]),
+        (["train.epochs=2"], [], ["nothing is left to train", "2 epochs"]),
+        (["train.epochs=9", "train.budget_passes=10"], [], ["nothing is left to train"]),
+        (["optimizer.lr=0.1", "train.epochs=4"], [], ["optimizer.lr 0.001 -> 0.1", "train.epochs", "--changed"]),
+        (["seed=2"], [], ["seed 1 -> 2", "hil train"]),
+        (["data.train_examples=90"], [], ["data.train_examples"]),
+        (["train.epochs=0"], [], ["epochs"]),
+        (["train.epoch=5"], [], ["epoch", "Did you mean"]),
+        (["train.checkpoint_every=3"], [], ["nothing is left to train"]),
+        (["train.batch=1"], ["--changed"], ["nothing is left to train"]),
+    ],
+)
+def test_what_is_refused_changes_nothing(
+    shared: Path, capsys: pytest.CaptureFixture[str], sets: list[str], more: list[str], parts: list[str]
+) -> None:
+    before = {path.name: path.read_bytes() for path in shared.iterdir() if path.is_file() and path.name != "run.lock"}
+    code, _, err = hil(capsys, "resume", shared, *[word for each in sets for word in ("--set", each)], *more)
+    assert code == 2, err
+    for part in (*parts, "Outputs: untouched", "Next: "):
+        assert part in err, err
+    assert before == {path.name: path.read_bytes() for path in shared.iterdir() if path.name in before}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("more")
+    (folder / "e.toml").write_text(TWIN)
+    assert cli.run(["train", str(folder / "e.toml"), "--run", str(folder / "r")]) == 0
+    return folder / "r"
+
+
+def test_an_unfinished_run_takes_more_and_fewer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+    import signal
+
+    from hil.run import session
+    from hil.run.loop import Step, train
+
+    def interrupted(training: object) -> object:
+        for point in train(training):  # type: ignore[arg-type]
+            if isinstance(point, Step) and point.step == 4:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield point
+
+    whole = trained(tmp_path, capsys, "whole", "train.epochs=3")
+    monkeypatch.setattr(session, "train", interrupted)
+    run = tmp_path / "r"
+    assert hil(capsys, "train", tmp_path / "e.toml", "--run", run, "--set", "train.epochs=9")[0] == 130
+    monkeypatch.undo()
+    code, _, err = hil(capsys, "resume", run, "--set", "train.epochs=1")  # in the middle of the second
+    assert code == 2, err
+    assert "2 or more" in err
+    assert hil(capsys, "resume", run, "--set", "train.epochs=3")[0] == 0
+    assert [summary(run)[key] for key in KEPT] == [summary(whole)[key] for key in KEPT]
+    assert summary(run)["test_reads"] == 1
+
+
+def test_other_settings_with_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(tmp_path, capsys, "r")
+    before = load(latest(run / "checkpoints")).tensors["net.layers.0.synapse.weight"]
+    code, out, err = hil(capsys, "resume", run, "--set", "train.epochs=3", "--set", "optimizer.lr=1e-30", "--changed")
+    assert code == 0, err
+    assert "optimizer.lr 0.001 -> 1e-30" in out
+    assert torch.equal(before, load(latest(run / "checkpoints")).tensors["net.layers.0.synapse.weight"])
