@@ -78,7 +78,8 @@ def test_a_bench_file_and_who_answered(tmp_path: Path) -> None:
     virtual, spiking = tmp_path / "virtual.toml", tmp_path / "spiking.toml"
     virtual.write_text(BENCH)
     spiking.write_text(
-        'name = "b"\nshape = "spiking"\n[instruments.board]\nuse = "drivers.spiking:SpikingBoard"\n[node]\nboard = "board"\n[virtual]\n'
+        'name = "b"\nshape = "spiking"\n[instruments.board]\nuse = "drivers.spiking:SpikingBoard"\n'
+        '[node]\nboard = "board"\n[virtual]\n'
     )
     for path in (virtual, spiking, ROOT / "benches" / "mzi_mesh.toml"):
         bench = read_bench(path)
