@@ -233,7 +233,7 @@ def _sweeps(path: Path, raw: Mapping[str, Any], read: _Reader) -> dict[str, Tens
     try:
         payload = read_tensors(file, ConfigError)
     except ConfigError as error:
-        what = "the sweeps of this calibration are missing"
+        what = "these are not the sweeps of this calibration" if there(file) else "the sweeps of this calibration are missing"
         raise _damaged(str(file), what, error.got or error.what, f"the file beside {path.name}") from error
     try:
         if hashlib.sha256(payload).hexdigest() != raw.get("sha256"):

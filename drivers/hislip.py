@@ -33,7 +33,8 @@ import numpy as np
 
 from drivers.link import Deadline
 from drivers.stream import LINE_LIMIT_BYTES, BenchSocket, gone, out_of_step
-from hil.errors import Desync, LinkTimeout
+from hil.errors import Desync, LinkError, LinkTimeout
+from hil.files import read_text
 
 HEADER = struct.Struct("!2sBBIQ")
 FATAL_ERROR, ERROR, LOCK, LOCK_RESPONSE, DATA, DATA_END = 2, 3, 4, 5, 6, 7
@@ -52,8 +53,8 @@ Granted = Literal["granted", "refused", "none"]
 def lock_string() -> str:
     """The same for all programs of this computer, at any time, and for no other computer."""
     known = ""
-    with suppress(OSError, ValueError):
-        known = Path("/etc/machine-id").read_text("ascii").strip()
+    with suppress(LinkError):
+        known = read_text(Path("/etc/machine-id"), 1 << 10, LinkError).strip()
     return "hil " + hashlib.sha256(f"hil {known or socket.gethostname()}".encode()).hexdigest()[:16]
 
 

@@ -151,7 +151,7 @@ def set_anew(folder: RunFolder, sets: Sequence[str], changed: bool = False, chos
         raise ConfigError(
             "what was trained with another setting cannot go on with this one", where=where, got="; ".join(wrong),
             allowed=", ".join(condition.FREE), outputs=UNTOUCHED,
-            todo=f"start a new run: hil train {folder.config} --set …; or, if it is meant, add --changed",
+            todo=f"start a new run: hil train {quoted(folder.config)} --set …; or, if it is meant, add --changed",
         )  # fmt: skip
     start, table = condition.start_of(found, chosen), wanted.train
     facts = {} if start is None else start.facts
@@ -169,7 +169,7 @@ def set_anew(folder: RunFolder, sets: Sequence[str], changed: bool = False, chos
             raise RunError(
                 "this run is finished, and nothing is left to train", where=str(folder.path), outputs=UNTOUCHED,
                 got=f"{trained} epochs, {passes:,} device passes", allowed="more epochs, and no budget of passes below that",
-                todo=f"hil resume {folder.path} --set train.epochs={trained + 5}",
+                todo=f"hil resume {quoted(folder.path)} --set train.epochs={trained + 5}",
             )  # fmt: skip
         said.append("the test split was read when the run was finished; it is read again at the end, and the summary says so")
     folder.write_config(dump(wanted))

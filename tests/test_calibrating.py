@@ -58,6 +58,8 @@ class Silent:
 
     def beat(self) -> None: ...
 
+    def rest(self, error: BaseException | None) -> None: ...
+
 
 @dataclass
 class Table:

@@ -7,15 +7,17 @@ overflow   more than a fifth of the pre-activations were folded or clipped in th
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
 
 from hil.data import Dataset
-from hil.run.folder import RunFolder
+from hil.errors import RunError
+from hil.files import loads, read_text, there
+from hil.run.folder import MOST_METRICS_BYTES, RunFolder
 from hil.run.loop import Training
 
 DONE = {"fold": "folded", "clip": "clipped"}
@@ -65,13 +67,11 @@ def _epochs(folder: RunFolder) -> list[Mapping[str, Any]]:
     """The lines of metrics.jsonl about training, those that can be read."""
     lines: list[Mapping[str, Any]] = []
     path = folder.path / "metrics.jsonl"
-    for text in path.read_text().splitlines() if path.is_file() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and line.get("split") == "train":
-            lines.append(line)
+    for text in read_text(path, MOST_METRICS_BYTES).splitlines() if there(path) else ():
+        with suppress(RunError):
+            line = loads(text, str(path))
+            if isinstance(line, dict) and line.get("split") == "train":
+                lines.append(line)
     return lines
 
 

@@ -193,12 +193,14 @@ def test_a_forked_process_does_not_hold_the_port() -> None:
     """Of a trainer that is gone, say: whoever makes safe opens the port anew."""
     with firmware(polite) as board:
         link = SerialLink(board.port, timeout_s=1.0)
-        ours, theirs = os.pipe()
+        (ours, theirs), (heard, says) = os.pipe(), os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(theirs)
+            os.write(says, b"forked")  # what a fork closes is closed by now
             os.read(ours, 1)
             os._exit(0)
+        os.read(heard, 6)
         with pytest.raises(OpenFailed, match="end the program that holds this port"):
             SerialLink(board.port)
         assert link._port is not None
@@ -208,8 +210,8 @@ def test_a_forked_process_does_not_hold_the_port() -> None:
         assert again.read_text() == "hello"
         again.close()
         link._port.fd = None
-        os.close(theirs)
-        os.close(ours)
+        for file in (theirs, ours, heard, says):
+            os.close(file)
         os.waitpid(pid, 0)
 
 
