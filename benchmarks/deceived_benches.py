@@ -1,7 +1,7 @@
 """Benches that are not what their files say: hil calibrate must say what each is, and save nothing as good.
 
 Each is the bench file with one lie in its virtual side (or a range that is too small), calibrated whole by
-`hil.calibrating.calibrate`. What counts is the first problem that was reported: it is what the user is told to mend.
+`hil.commands.calibrate.calibrate`. What counts is the first problem that was reported: it is what the user is told to mend.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from rich.console import Console
 
 from calibration.certificate import FAILED, Certificate
 from calibration.step import Problem
-from hil.calibrating import calibrate
-from hil.config import read_toml
+from hil.commands.calibrate import calibrate
+from hil.config.read import read_toml
 from hil.errors import NotCalibrated
 
 OTHER = torch.linspace(-4, 4, 33, dtype=torch.float64)

@@ -21,10 +21,11 @@ import torch
 from drift import HERE, TABLE, data
 from hidden_benches import BENCH, calibrate
 
-from hil.config import Experiment, experiment_of, read_toml
-from hil.experiment import built
-from hil.run.loop import evaluate, train
-from hil.run.session import load_best
+from hil.build.training import built
+from hil.config.experiment import Experiment, experiment_of
+from hil.config.read import read_toml
+from hil.training.loop import evaluate, train
+from hil.training.session import load_best
 
 WAYS = ("data sheet", "calibrated", "PAT", "aDFA")
 TWIN = "sim_devices.mach_zehnder:MachZehnder"

@@ -25,13 +25,13 @@ from typing import Any
 import torch
 
 from hil.build.shapes.waveform import OnPlant
-from hil.config import Experiment, experiment_of
-from hil.data import Dataset, Split, load, subset
+from hil.build.training import Built, built
+from hil.config.experiment import Experiment, experiment_of
+from hil.data.dataset import Dataset, Split, load, subset
 from hil.errors import MeasurementError
-from hil.experiment import Built, built
-from hil.run.loop import Step, evaluate, train
-from hil.run.session import load_best
-from hil.run.use import use
+from hil.training.loop import Step, evaluate, train
+from hil.training.session import load_best
+from hil.training.use import use
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "experiments" / "digits_drift.toml"

@@ -20,14 +20,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from drivers.ownership import Owner, take
+from drivers.lock import Owner, take
 from drivers.safe import SafeState
 from drivers.scpi import Expect
-from hil.guardian.guard import Guard
+from hil.guardian.client import Guard
 from hil.guardian.record import Record
-from sim_devices.bench import build
-from sim_devices.spiking_bench import VirtualBoard, board_server
-from sim_devices.virtual_bench import VirtualBench, VirtualBox
+from sim_devices.bench.board import VirtualBoard, board_server
+from sim_devices.bench.description import VirtualBench, VirtualBox
+from sim_devices.bench.served import build
 
 ROOT = Path(__file__).resolve().parent.parent
 AWG = VirtualBox("awg", "sim_devices.instruments.keysight_33600:Keysight33600")

@@ -18,15 +18,16 @@ from pathlib import Path
 from calibration.fault import problem_of
 from calibration.sequence import Subject, calibrated
 from calibration.step import Estimate, Step
-from calibration.waveform import waveform
-from hil.bench import open_bench
+from calibration.waveform.sequence import waveform
+from hil.build.bench import open_bench
 from hil.build.shapes.waveform import OnPlant
-from hil.config import BenchFile, bench_of, read_toml
+from hil.config.bench import BenchFile, bench_of
+from hil.config.read import read_toml
+from hil.devices.recovery import Ladder
+from hil.devices.resilient import resilient
 from hil.errors import MeasurementError
-from hil.run.recovery import Ladder
-from hil.run.resilient import resilient
-from hil.unknowns import Fittable
-from sim_devices.control import ControlClient
+from hil.twin import Fittable
+from sim_devices.bench.control import ControlClient
 
 BENCH = Path(__file__).resolve().parent.parent / "benches" / "mzm_awg_scope.toml"
 TRUTH = {"phase_rad": "state.0", "delay_s": "cable.delay_s"}

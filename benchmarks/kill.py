@@ -26,8 +26,8 @@ from pathlib import Path
 from killing import grid
 from killing.switches import until_off
 
-from hil.run import condition
-from hil.run.sameness import differences
+from hil.run import resume
+from hil.run.same import differences
 
 ROOT = Path(__file__).resolve().parent.parent
 LINGER_S = 30.0
@@ -152,7 +152,7 @@ class Trials:
 def _finished(run: Path) -> bool:
     if not (run / "config.toml").exists():
         return False
-    found = condition.inspect(run)
+    found = resume.inspect(run)
     return found.status == "done" and not found.lacking
 
 

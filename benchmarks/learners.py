@@ -36,16 +36,16 @@ import torch
 from recording import record
 from torch import nn
 
-from hil.chance import generator
 from hil.device import ArraySpec
 from hil.encoding import Decode, Encode
-from hil.feedback import Feedback, Sine
+from hil.feedback.feedback import Feedback, Sine
 from hil.learner import Learner
 from hil.learners.adfa import ADFA
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
-from hil.learners.rate_learner import RateSettings
+from hil.learners.parts.rate_learner import RateSettings
 from hil.learners.saf import SAFF
 from hil.network import Layer, Network
+from hil.seeding import generator
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.spiking_array import TwinChip
 

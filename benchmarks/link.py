@@ -29,7 +29,7 @@ import numpy as np
 import pyvisa
 from pyvisa.resources import MessageBasedResource
 
-from drivers.visa_link import VisaLink
+from drivers.links.visa_link import VisaLink
 
 SIZE_BYTES = 1 << 20
 FAST_REPEATS = 40

@@ -4,8 +4,9 @@
 
 Every mesh and every medium is a specimen of its own, drawn from a number that the calibration does not get; it sees the Device
 alone. For a mesh, fidelities are taken twice: as measured through powers by the calibration, and on fresh random unitaries from
-the twin's true matrix; both leave out the phases of the outputs (calibration/mesh.py). Coverage is the share of the crosstalk
-matrix's elements whose true value lies within one stated standard deviation. For a medium: correlation of foretold and measured
+the twin's true matrix; both leave out the phases of the outputs (calibration/mesh/sequence.py). Coverage is the share of the
+crosstalk matrix's elements whose true value lies within one stated standard deviation. For a medium: correlation of foretold
+and measured
 light on unseen patterns, and focus over what even illumination would allow. Last line: JSON.
 """
 
@@ -21,11 +22,11 @@ from typing import Any
 import torch
 from recording import record
 
-from calibration.camera import camera
-from calibration.clements import haar
-from calibration.crosstalk import model_of
-from calibration.mesh import mesh, phases_of, voltages
-from calibration.phase_reading import fidelity
+from calibration.camera.sequence import camera
+from calibration.mesh.clements import haar
+from calibration.mesh.crosstalk import model_of
+from calibration.mesh.phase_reading import fidelity
+from calibration.mesh.sequence import mesh, phases_of, voltages
 from calibration.sequence import Subject, calibrated
 from calibration.step import Step
 from sim_devices.mzi_mesh import MZIMesh

@@ -30,11 +30,11 @@ import scipy.stats
 import torch
 from recording import record
 
-from hil.config import read_experiment
-from hil.experiment import built
+from hil.build.training import built
+from hil.config.experiment import read_experiment
 from hil.run import checkpoint
 from hil.run.checkpoint import under
-from hil.run.loop import evaluate
+from hil.training.loop import evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
 STRAY = ("device.threshold_mismatch=0.1", "device.leak_mismatch=0.1")

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hil.chance import generator
 from hil.encoding import Decode, Encode
-from hil.feedback import Feedback, Sine
+from hil.feedback.feedback import Feedback, Sine
 from hil.learners.adfa import ADFA
 from hil.network import Layer, Network
+from hil.seeding import generator
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 

@@ -30,18 +30,19 @@ from typing import Any
 from recording import record
 from rich.console import Console
 
-from hil.config import checked, experiment_of, read_experiment
-from hil.experiment import built
+from hil.build.search import Workshop, completed, work
+from hil.build.training import built
+from hil.commands.search import carry_on, start
+from hil.config.experiment import experiment_of, read_experiment
+from hil.config.read import checked
+from hil.config.search import SearchFile, read_search
 from hil.run.folder import RunFolder
-from hil.run.loop import Epoch, train
 from hil.search.evaluator import chunked
 from hil.search.hand_made import hand_made, random_fourier
 from hil.search.history import SEARCH
+from hil.search.jobs import Job
 from hil.search.pool import Pool
-from hil.search.recipe import Job
-from hil.search_file import SearchFile, read_search
-from hil.searching import carry_on, start
-from hil.workshop import Workshop, completed, work
+from hil.training.loop import Epoch, train
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "runs" / "search-benchmark"

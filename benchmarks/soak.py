@@ -33,22 +33,22 @@ from recording import record
 
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
-from drivers.serial_link import SerialLink
-from drivers.spiking import SpikingBoard
-from drivers.visa_link import VisaLink
-from drivers.waveform import Waveform, WaveformSettings
+from drivers.links.serial_link import SerialLink
+from drivers.links.visa_link import VisaLink
+from drivers.spiking.device import SpikingBoard
+from drivers.waveform.device import Waveform, WaveformSettings
 from hil.device import ArraySpec, Device
+from hil.devices.recovery import Ladder, Patience
+from hil.devices.resilient import resilient, resilient_chip
 from hil.run.journal import Journal
-from hil.run.recovery import Ladder, Patience
-from hil.run.resilient import resilient, resilient_chip
-from sim_devices.bench import spawn
-from sim_devices.control import ControlClient
+from sim_devices.bench.board import VirtualBoard, spawn_board
+from sim_devices.bench.control import ControlClient
+from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.bench.served import spawn
 from sim_devices.lif_array import Neuron
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 from sim_devices.spiking_array import TwinChip
-from sim_devices.spiking_bench import VirtualBoard, spawn_board
-from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
 
 LIMIT_V, RANGE_V, OFFSET_V, BITS = 4.0, 0.5, 0.18, 12
 NODE = {"v_pi_v": 3.52, "phase_rad": -1.2, "noise": 0.0}

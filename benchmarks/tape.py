@@ -26,10 +26,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hil.bench import open_bench
-from hil.config import read_bench
-from hil.run.recorder import recorded
-from hil.run.tape import Tape
+from hil.build.bench import open_bench
+from hil.config.bench import read_bench
+from hil.tape.recorder import recorded
+from hil.tape.writer import Tape
 
 BENCH = Path(__file__).resolve().parent.parent / "benches" / "mzm_awg_scope.toml"
 CHECKPOINT_S = 60.0  # of [train], unless set

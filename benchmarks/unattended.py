@@ -23,13 +23,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hil.bench import open_bench
+from hil.build.bench import open_bench
 from hil.build.shapes.waveform import OnPlant
-from hil.config import read_bench
+from hil.config.bench import read_bench
+from hil.devices.meter import metered
+from hil.devices.recovery import Ladder
+from hil.devices.resilient import resilient
 from hil.run.journal import Journal
-from hil.run.meter import metered
-from hil.run.recovery import Ladder
-from hil.run.resilient import resilient
 
 BENCH = Path(__file__).resolve().parent.parent / "benches" / "mzm_awg_scope.toml"
 VALUES, SHOTS = 64 * 1024 // 4, 100

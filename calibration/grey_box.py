@@ -32,7 +32,7 @@ from torch import Tensor
 from calibration.step import Estimate, Problem
 from hil.device import Port
 from hil.errors import ContractError
-from hil.unknowns import Fittable, Unknown
+from hil.twin import Fittable, Unknown
 
 PATIENT = 4.0  # sigmas beyond which a residual counts less than its square
 TURNS, SCALES = 6, (1.0, 0.5, 2.0)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from calibration.step import Problem, Step
 from hil.device import Device
-from hil.unknowns import Fittable
+from hil.twin import Fittable
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from calibration.sequence import Subject
-from hil.chance import generator
 from hil.errors import ContractError
+from hil.seeding import generator
 
 OVERHEAD, STEP = "overhead_s", "step_s"  # settings of a twin: its time per call, and per value
 

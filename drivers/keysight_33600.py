@@ -25,12 +25,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.block import header
-from drivers.link import Link
+from drivers.links.block import header
+from drivers.links.link import Link
 from drivers.read_back import OUTPUT, Panel, Setting, Value, close_panel
-from drivers.record import Codes, Memory
 from drivers.safe import OFF, Ramp, SafeState, ScpiTalk, Step, carry_out
 from drivers.scpi import Expect, Identity, Scpi
+from drivers.waveform.record import Codes, Memory
 from hil.device import Port
 from hil.errors import (
     CommandRefused,

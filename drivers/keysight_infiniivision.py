@@ -20,10 +20,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from drivers.link import Link
+from drivers.links.link import Link
 from drivers.read_back import Panel, Setting, Value
-from drivers.record import Axis, Memory, Record, Scale, Words
 from drivers.scpi import Identity, Scpi, reading
+from drivers.waveform.record import Axis, Memory, Record, Scale, Words
 from hil.device import Port
 from hil.errors import (
     Changed,

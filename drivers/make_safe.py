@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from drivers.frame_session import FrameSession
+from drivers.links.serial_link import SerialLink
+from drivers.links.visa_link import VisaLink, library
 from drivers.safe import FrameTalk, SafeState, ScpiTalk, Talk, carry_out
 from drivers.scpi import Scpi
-from drivers.serial_link import SerialLink
-from drivers.visa_link import VisaLink, library
+from drivers.spiking.session import FrameSession
 from hil.errors import HilError, Refused, UnsafeOutputs, WrongInstrument
 
 OPEN_S = 2.0

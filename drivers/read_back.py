@@ -101,7 +101,7 @@ class Finding:
 
 
 class Looked(Protocol):
-    """One instrument, as a Watch sees it. `Panel` is one; drivers/spiking.py has another."""
+    """One instrument, as a Watch sees it. `Panel` is one; drivers/spiking/device.py has another."""
 
     @property
     def name(self) -> str: ...

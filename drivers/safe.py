@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
-from drivers.frame_session import FrameSession
 from drivers.scpi import Expect, Scpi
+from drivers.spiking.session import FrameSession
 from hil import frame_protocol as wire
 from hil.errors import CommandRefused, ConfigError, HilError, LinkError
 from hil.frame_protocol import Kind

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.link import Link
+from drivers.links.link import Link
 from hil.errors import (
     BadBlock,
     CommandRefused,

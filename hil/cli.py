@@ -21,14 +21,14 @@ import cyclopts
 from cyclopts import Parameter, validators
 from rich.table import Table
 
-from hil import modules
+from hil.commands.terminal import Terminal
+from hil.config import modules
 from hil.errors import ConfigError, ForeignError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
 from hil.files import slug
 from hil.foreign import own_lines, said
 from hil.hints import quoted
-from hil.run.stopping import Interrupts
+from hil.run.signals import Interrupts
 from hil.telling import Teller
-from hil.terminal import Terminal
 
 app = cyclopts.App(
     name="hil",
@@ -200,8 +200,9 @@ def train(
     wire
         Keep what is said to every instrument in wire/ in the run folder; the same as --set train.wire=true.
     """
-    from hil import launch
-    from hil.config import dump, read_experiment
+    from hil.commands import train as training
+    from hil.config.experiment import read_experiment
+    from hil.config.read import dump
     from hil.files import write_atomic
     from hil.run.folder import RunFolder
 
@@ -209,7 +210,7 @@ def train(
     kept = {}
     named = {"config.toml": [experiment]}
     if chosen.bench is not None:
-        from hil.certified import bench_files
+        from hil.build.calibration import bench_files
 
         kept = bench_files(chosen.bench)
         named["bench.toml"] = [chosen.bench.file, experiment]
@@ -220,7 +221,7 @@ def train(
             for name, payload in kept.items():
                 write_atomic(folder.path / name, payload)
             folder.write_config(dump(chosen))
-            _execute(folder, lambda: launch.launch(folder, chosen, out))
+            _execute(folder, lambda: training.launch(folder, chosen, out))
         except (HilError, KeyboardInterrupt) as error:
             noted = (folder.path / "journal.jsonl").exists() and not isinstance(error, Refused)
             if not noted and not any(folder.checkpoints.glob("*")):
@@ -241,15 +242,15 @@ def search(
     Parameters
     ----------
     search
-        The search file, see hil/search_file.py.
+        The search file, see hil/config/search.py.
     run
         The run folder, new or empty; by default a new one under runs/.
     cluster
         local:N, slurm:N, or the address of a Dask scheduler; by default processes of this machine.
     """
+    from hil.commands.search import start
+    from hil.config.search import read_search
     from hil.run.folder import RunFolder
-    from hil.search_file import read_search
-    from hil.searching import start
 
     name = read_search(search).name or search.stem
     folder = RunFolder.create(run or _fresh(name))
@@ -265,7 +266,7 @@ def search(
 
 def _searched(folder: Any, summary: Mapping[str, Any]) -> None:
     """Report a finished search."""
-    from hil.search.report import render
+    from hil.report.search import render
 
     page = render(folder.path)
     found = folder.path / summary["feedback"]
@@ -305,14 +306,14 @@ def resume(
     trust
         The folder may be executed although it is another user's, or others may write to it.
     """
-    from hil import launch
-    from hil.run import condition
+    from hil.commands import train as training
+    from hil.commands.trust import check as trusted
+    from hil.run import resume as going_on
     from hil.run.folder import RunFolder
-    from hil.trust import check as trusted
 
     trusted(run, trust)
     if (run / "search.toml").is_file():
-        from hil.searching import carry_on
+        from hil.commands.search import carry_on
 
         if set:
             raise ConfigError(
@@ -328,26 +329,27 @@ def resume(
         with found.owned():
             _searched(found, carry_on(found, out, cluster))
         return
-    condition.inspect(run, verify=False)  # it is a run folder
+    going_on.inspect(run, verify=False)  # it is a run folder
     folder = RunFolder(run)
     with folder.owned():
-        anew = launch.set_anew(folder, set, changed, from_) if set else []
-        plan = condition.plan(condition.inspect(run), from_, changed)
+        anew = training.set_anew(folder, set, changed, from_) if set else []
+        plan = going_on.plan(going_on.inspect(run), from_, changed)
         for line in [*anew, *plan.said]:
             out.print(f"resume  {line}", markup=False, soft_wrap=True)
         if plan.finish == ("report.html",):
-            out.print(f"report  {launch.report(folder)}", soft_wrap=True)
+            out.print(f"report  {training.report(folder)}", soft_wrap=True)
         else:
-            _execute(folder, lambda: launch.resume(folder, plan.start, out))
+            _execute(folder, lambda: training.resume(folder, plan.start, out))
 
 
 def _execute(folder: Any, trained: Callable[[], Mapping[str, Any]]) -> None:
     """Train, and report."""
-    from hil import launch
+
+    from hil.commands import train as training
 
     with folder.owned():
         summary = trained()
-        page = launch.report(folder)
+        page = training.report(folder)
     out.print(
         f"done in {summary['wall_s']:.0f} s. test {summary['test_accuracy']:.1%} "
         f"({summary['provenance']}, seed {summary['seed']}, weights of epoch {summary['best_epoch']} by validation). "
@@ -387,8 +389,8 @@ def use(
     trust
         As of hil resume.
     """
-    from hil.trust import check as trusted
-    from hil.using import in_use
+    from hil.commands.trust import check as trusted
+    from hil.commands.use import in_use
 
     trusted(run, trust)
     for found in in_use(run, rounds, sentinel, split, out):
@@ -417,8 +419,8 @@ def replay(
     trust
         As of hil resume.
     """
-    from hil.replaying import repeat
-    from hil.trust import check as trusted
+    from hil.commands.replay import repeat
+    from hil.commands.trust import check as trusted
 
     trusted(run, trust)
     out.print(repeat(run, set, run_, out), soft_wrap=True, markup=False)
@@ -429,8 +431,8 @@ def report(*runs: Path) -> None:
     """Write report.html into each run folder, from what is in it; or the page of a calibration beside its file."""
     from hil.report import render
     from hil.report.certificate import render as render_certificate
+    from hil.report.search import render as render_search
     from hil.run.folder import RunFolder
-    from hil.search.report import render as render_search
 
     if not runs:
         raise ConfigError(
@@ -480,13 +482,13 @@ def compare(comparison: Path, /, *, out_: Annotated[Path | None, Parameter(name=
     Parameters
     ----------
     comparison
-        The comparison file, see hil/comparison.py.
+        The comparison file, see hil/commands/compare.py.
     out_
         The folder of the results; compare/<name> by default.
     trust
         As of hil resume, for runs that were begun in that folder.
     """
-    from hil import comparison as comparing
+    from hil.commands import compare as comparing
 
     file = comparing.read(comparison)
     target = out_ or Path("compare") / (file.name or comparison.stem)
@@ -521,20 +523,20 @@ def calibrate(
     seed
         Of the order of drives.
     """
-    from hil import calibrating
+    from hil.commands import calibrate as calibration
 
-    folder = out_ or calibrating.FOLDER
+    folder = out_ or calibration.FOLDER
     if check:
-        calibrating.check(bench, folder, out)
+        calibration.check(bench, folder, out)
     else:
-        calibrating.calibrate(bench, folder, seed, out)
+        calibration.calibrate(bench, folder, seed, out)
 
 
 @app.command
 def serve(bench: Path, /) -> None:
     """Serve the virtual bench of BENCH.toml until Ctrl-C; any VISA client can open the resources that it prints."""
-    from hil.bench import serve_bench
-    from hil.config import read_bench
+    from hil.build.bench import serve_bench
+    from hil.config.bench import read_bench
 
     serve_bench(read_bench(bench), out)
 
@@ -542,7 +544,7 @@ def serve(bench: Path, /) -> None:
 @app.command(name="list")
 def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] | None = None, /) -> None:
     """What there is: devices, learners, data sets, VISA resources, runs."""
-    from hil import listing
+    from hil.commands import list as listing
 
     kinds = [what] if what else ["devices", "learners", "datasets", "runs"]
     for kind in kinds:
@@ -559,7 +561,7 @@ def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] 
 @app.command
 def describe(name: str, /) -> None:
     """What module:Class (or one of our short names) is, and its settings with units and defaults."""
-    from hil.naming import CHIPS, LEARNERS, TWINS, resolve
+    from hil.config.resolve import CHIPS, LEARNERS, TWINS, resolve
 
     target = resolve(name, f"hil describe {name}", {**LEARNERS, **TWINS, **CHIPS})
     if not (inspect.isclass(target) or inspect.isfunction(target)):

@@ -231,7 +231,7 @@ class Restorable(Protocol):
 
 @runtime_checkable
 class Recoverable(Protocol):
-    """A device, or a chip, that can be brought back after a fault, rung by rung; hil/run/recovery.py says which when.
+    """A device, or a chip, that can be brought back after a fault, rung by rung; hil/devices/recovery.py says which when.
 
     Every method raises HilError if its rung does not hold. None lets a value out of limits out, and outputs are off from
     `reinstate` until `verify` has seen that the settings are back.

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from hil.device import Spec
 from hil.errors import ConfigError
+from sim_devices.bench.description import Part, made
 from sim_devices.twin import State, Twin
-from sim_devices.virtual_bench import Part, made
 
 
 class Corrected(nn.Module):

@@ -26,9 +26,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator
 from hil.device import Port, Spec
 from hil.errors import ConfigError, ContractError
+from hil.seeding import generator
 from sim_devices.twin import State
 
 Reset = Literal["soft", "hard"]

@@ -43,7 +43,7 @@ from torch import Tensor, nn
 
 from hil.device import Port, Spec
 from hil.errors import ConfigError
-from hil.unknowns import Unknown
+from hil.twin import Unknown
 from sim_devices.twin import State, held
 
 ELEMENTARY_CHARGE_C = 1.602176634e-19

@@ -15,7 +15,7 @@ Driven by an I/Q modulator in front of every waveguide, x = (I_1 .. I_N, Q_1 .. 
     a_j = sqrt(P_in) (I_j + i Q_j)              y_n = g_n 10^(-L/10) | (U a)_n |^2 + dark + noise
 
 Hidden in a specimen: phase0 uniform on the circle, coupler errors e, C, photodiode gains g. Not fittable by a few numbers: what
-is unknown of it are matrices, which calibration/crosstalk.py finds.
+is unknown of it are matrices, which calibration/mesh/crosstalk.py finds.
 
 Sources: Clements et al., Optica 3, 1460 (2016), arXiv:1603.08788 (the rectangle); Pai et al., IEEE JSTQE (2020) (errors);
 Bandyopadhyay, Hamerly & Englund, Optica 8, 1247 (2021) (couplers); Jacques et al., Opt. Express 27, 10456 (2019) (crosstalk).
@@ -29,9 +29,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator
 from hil.device import Port, Spec
 from hil.errors import ConfigError
+from hil.seeding import generator
 from sim_devices.twin import State
 
 COLUMN_PITCH, MODE_PITCH = 2.0, 1.0  # in heater pitches: phi and theta of a column lie one behind the other

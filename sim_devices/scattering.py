@@ -14,7 +14,8 @@ The optics are programmed, four numbers from 0 to 1; nothing programmed is 0, 0.
     laser      its power;      lamp    of an even light on the camera, 1.2 at most
 
 Hidden in a specimen: gamma, stroke, ripple, flatness, illumination, T, A, b, sensitivity, offset and dark of pixels. Not
-fittable by a few numbers; calibration/camera.py finds what is unknown of it. The medium stands still: it does not decorrelate.
+fittable by a few numbers; calibration/camera/sequence.py finds what is unknown of it. The medium stands still: it does not
+decorrelate.
 
 Sources: Popoff et al., Phys. Rev. Lett. 104, 100601 (2010) (transmission matrix); Goodman, Speckle Phenomena in Optics (2007);
 EMVA standard 1288 (camera).
@@ -28,9 +29,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator
 from hil.device import Port, Spec
 from hil.errors import ConfigError
+from hil.seeding import generator
 from sim_devices.twin import State
 
 GRAY, TOP, SCALE = 255.0, 4095.0, 4000.0

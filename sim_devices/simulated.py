@@ -12,9 +12,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hil.chance import generator
 from hil.device import Spec
 from hil.errors import ContractError
+from hil.seeding import generator
 from sim_devices.twin import State, Twin, follow
 
 

@@ -15,9 +15,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hil.chance import generator, key
 from hil.device import ArraySpec
 from hil.errors import ContractError
+from hil.seeding import generator, key
 from sim_devices.lif_array import LifArray, Neuron
 from sim_devices.simulated import Simulated
 from sim_devices.twin import State, follow

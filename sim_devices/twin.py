@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hil.unknowns import State as State
-from hil.unknowns import Twin as Twin
+from hil.twin import State as State
+from hil.twin import Twin as Twin
 
 
 def follow(twin: object, state: State | None, params: Tensor | None, place: torch.device) -> tuple[State | None, Tensor | None]:

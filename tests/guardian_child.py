@@ -19,15 +19,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from drivers.frame_session import FrameSession
-from drivers.link import Trust
+from drivers.links.link import Trust
+from drivers.links.serial_link import SerialLink
+from drivers.links.visa_link import VisaLink
 from drivers.safe import OFF, SafeState, Step, board
 from drivers.scpi import Expect, Scpi
-from drivers.serial_link import SerialLink
-from drivers.visa_link import VisaLink
+from drivers.spiking.session import FrameSession
 from hil import frame_protocol as wire
 from hil.errors import HilError, UnsafeOutputs
-from hil.guardian.guard import Guard, guarded
+from hil.guardian.client import Guard, guarded
 
 
 def generator(told: dict[str, Any], guard: Guard, stack: ExitStack) -> Callable[[], None]:

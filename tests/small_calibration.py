@@ -12,7 +12,7 @@ from scipy.optimize import least_squares
 from calibration.sequence import Found, Procedure, Subject
 from calibration.step import Estimate, Problem, Step
 from hil.errors import Saturated
-from hil.unknowns import Unknown
+from hil.twin import Unknown
 from sim_devices.mach_zehnder import MachZehnder
 
 NAMES = ("v_pi_v", "phase_rad", "laser_w")

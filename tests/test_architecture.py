@@ -9,9 +9,9 @@ import pytest
 from torch import nn
 
 import hil.synapses
-from hil.architecture import synapses
-from hil.config import Experiment, experiment_of
-from hil.data import load
+from hil.build.network import synapses
+from hil.config.experiment import Experiment, experiment_of
+from hil.data.dataset import load
 from hil.errors import ConfigError
 
 

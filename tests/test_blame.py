@@ -11,9 +11,9 @@ import tomli_w
 
 from drivers.keysight_33600 import Keysight33600
 from hil.cli import run
+from hil.commands.train import _told
+from hil.config.resolve import blaming, construct
 from hil.errors import ConfigError, OutOfRange, Refused, RunError
-from hil.launch import _told
-from hil.naming import blaming, construct
 from sim_devices.lif_array import Neuron
 from sim_devices.mach_zehnder import MachZehnder
 

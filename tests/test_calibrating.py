@@ -19,12 +19,12 @@ import pytest
 import small_calibration
 from torch import Tensor
 
-import hil.bench
+import hil.build.bench
 from calibration.certificate import Certificate, Instrument
-from hil import calibrating
-from hil.bench import Opened
+from hil.build.bench import Opened
 from hil.cli import run
-from hil.config import BenchFile, bench_of
+from hil.commands import calibrate
+from hil.config.bench import BenchFile, bench_of
 from hil.errors import Disconnected, Misaligned
 from sim_devices.simulated import Simulated
 
@@ -100,8 +100,8 @@ class OnTable(Simulated):
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> Table:
     made = Table(small_calibration.Modulator(v_pi_v=3.61, phase_rad=-1.2, low_v=-4.0, high_v=4.0))
-    monkeypatch.setattr(hil.bench, "open_bench", made.open)
-    monkeypatch.setattr(calibrating, "open_bench", made.open)
+    monkeypatch.setattr(hil.build.bench, "open_bench", made.open)
+    monkeypatch.setattr(calibrate, "open_bench", made.open)
     return made
 
 
@@ -269,8 +269,8 @@ def test_training_believes_it_and_the_run_needs_nothing_outside(
     assert whole["correlation"] > 0.9999
     assert "the twin is off by" in (here / "whole" / "report.html").read_text()
 
-    from hil.run import session
-    from hil.run.loop import Step, train
+    from hil.training import session
+    from hil.training.loop import Step, train
 
     def interrupted(training: object) -> object:
         for point in train(training):  # type: ignore[arg-type]
@@ -282,7 +282,7 @@ def test_training_believes_it_and_the_run_needs_nothing_outside(
     assert hil_(capsys, "train", "e.toml", "--run", "parts")[0] == 130
     monkeypatch.undo()
     monkeypatch.chdir(here)
-    monkeypatch.setattr(hil.bench, "open_bench", table.open)
+    monkeypatch.setattr(hil.build.bench, "open_bench", table.open)
     for path in (*(here / "calibrations").iterdir(), here / "b.toml"):
         path.unlink()
     code, _, err = hil_(capsys, "resume", "parts")
@@ -334,7 +334,7 @@ def test_a_resume_refuses_nothing_for_its_age_but_other_instruments_and_another_
 ) -> None:
     assert hil_(capsys, "calibrate", "b.toml")[0] == 0
     used(here, 'max_age = "20 s"\n')
-    from hil.run import session
+    from hil.training import session
 
     def at_once(training: object) -> object:
         os.kill(os.getpid(), signal.SIGINT)
@@ -431,7 +431,7 @@ def test_a_bench_can_be_made_of_its_table() -> None:
     """Any TOML of a bench: who uses it, and what of it decides whether a calibration holds."""
     import tomllib
 
-    from hil.certified import settings_of
+    from hil.build.calibration import settings_of
 
     bench = bench_of(tomllib.loads(BENCH), Path("b.toml"))
     found = settings_of(bench)

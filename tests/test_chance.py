@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hil.chance import generator, key
+from hil.seeding import generator, key
 
 SEEDS, STEPS, STREAMS = st.integers(-(2**63), 2**63), st.integers(0, 2**40), st.text(max_size=8)
 
@@ -24,7 +24,7 @@ def test_the_same_triple_gives_the_same_numbers_in_any_order() -> None:
 
 
 def test_the_same_numbers_in_another_process() -> None:
-    code = "from hil.chance import key; print(key(3, 7, 'noise'))"
+    code = "from hil.seeding import key; print(key(3, 7, 'noise'))"
     assert int(subprocess.check_output([sys.executable, "-c", code])) == key(3, 7, "noise")
 
 

@@ -161,8 +161,8 @@ def test_resume_continues_to_the_same_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     """Stopped by a signal after any step, inside an epoch or at its end, and resumed: bit for bit the uninterrupted run."""
-    from hil.run import session
-    from hil.run.loop import Step, train
+    from hil.training import session
+    from hil.training.loop import Step, train
 
     text = TWIN.replace('v_pi = "3.5 V"', 'v_pi = "3.5 V"\ndrift_rad_per_rts = 0.1')
     path = experiment(tmp_path, text)
@@ -194,8 +194,8 @@ def test_resume_continues_to_the_same_numbers(
 def test_a_nan_weight_stops_before_anything_is_sent(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hil.run import session
-    from hil.run.loop import Step, Training, train
+    from hil.training import session
+    from hil.training.loop import Step, Training, train
 
     def poisoned(training: Training) -> object:
         for point in train(training):
@@ -292,7 +292,7 @@ def started(tmp_path: Path, text: str) -> subprocess.Popen[str]:
 LONG = TWIN.replace("epochs = 2", "epochs = 500\ncheckpoint_every = 5")
 
 
-def children(pid: int, module: str = "sim_devices.bench") -> list[int]:
+def children(pid: int, module: str = "sim_devices.bench.served") -> list[int]:
     """Its children that run `module`."""
     found = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return [p for p in found if module in Path(f"/proc/{p}/cmdline").read_text().split("\0")]

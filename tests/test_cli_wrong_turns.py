@@ -130,7 +130,7 @@ def test_wrong_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ("train", path, "--run", path / "below"),
         ("resume", path),
         ("describe", "os:path"),
-        ("describe", "hil.naming:UNTOUCHED"),
+        ("describe", "hil.config.resolve:UNTOUCHED"),
     ):
         code, err = hil(capsys, *arguments)
         assert code == 2, arguments
@@ -173,8 +173,8 @@ def stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    from hil.run import session
-    from hil.run.loop import Step, train
+    from hil.training import session
+    from hil.training.loop import Step, train
 
     def interrupted(training: object) -> object:
         for point in train(training):  # type: ignore[arg-type]
@@ -250,7 +250,7 @@ def test_faults_while_the_test_split_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Training is over: the run is resumable, and the resumed one has the numbers of a run without the fault."""
-    from hil.run import session
+    from hil.training import session
 
     def lost(*_: object) -> object:
         raise Disconnected("the other end closed", where="scope", outputs="unknown", todo="look at the cable")
@@ -296,12 +296,12 @@ def test_help_says_what_the_options_mean(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_ctrl_c_while_opening(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from hil import launch
+    from hil.commands import train as training
 
     def hanging(*_: object, record: bool, fresh: bool) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(launch, "built", hanging)
+    monkeypatch.setattr(training, "built", hanging)
     code, err = hil(capsys, "train", written(tmp_path), "--run", tmp_path / "r")
     assert code == 130
     for part in ("stopped at once", "outputs safe", "Next: "):

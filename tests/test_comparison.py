@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hil import comparison
 from hil.cli import run
+from hil.commands import compare
 from hil.errors import ConfigError, Interrupted
 
 BASE = """
@@ -88,10 +88,10 @@ def test_compare_from_the_command_line_and_again(tmp_path: Path, capsys: pytest.
 def test_an_interruption_says_how_to_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(cell: comparison.Cell) -> None:
+    def stopped(cell: compare.Cell) -> None:
         raise Interrupted("stopped by SIGINT", where=str(cell.folder), todo="hil resume")
 
-    monkeypatch.setattr(comparison, "_train", stopped)
+    monkeypatch.setattr(compare, "_train", stopped)
     assert run(["compare", str(write(tmp_path)), "--out", str(tmp_path / "out")]) == 130
     assert "hil compare" in capsys.readouterr().err
 
@@ -123,10 +123,10 @@ def test_devices_and_learners_are_crossed(tmp_path: Path) -> None:
         FILE + '[[device]]\nname = "good"\nuse = "mach_zehnder"\n[[device]]\nname = "bad"\nuse = "mach_zehnder"\nnoise = 30.0\n'
     )
     path = write(tmp_path, text)
-    cells = list(comparison.cells(comparison.read(path), path, tmp_path / "out"))
+    cells = list(compare.cells(compare.read(path), path, tmp_path / "out"))
     assert len(cells) == 2 * 2 * 3
     assert len({cell.folder for cell in cells}) == 12
     noisy = [cell for cell in cells if cell.device == "bad"]
     assert all(cell.experiment.device.settings() == {"noise": 30.0} for cell in noisy)
     with pytest.raises(ConfigError, match="no such file"):
-        comparison.read(tmp_path / "none.toml")
+        compare.read(tmp_path / "none.toml")

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from hil import comparison
-from hil.config import dump, find, read_bench, read_experiment
+from hil.commands import compare
+from hil.config.bench import read_bench
+from hil.config.experiment import read_experiment
+from hil.config.read import dump, find
+from hil.config.resolve import arguments, resolve
+from hil.config.search import base_experiment, read_search
 from hil.errors import ConfigError
-from hil.naming import arguments, resolve
-from hil.search_file import base_experiment, read_search
 from hil.units import quantity
 
 GOOD = """
@@ -115,7 +117,7 @@ def test_the_shipped_files_are_valid() -> None:
         read_bench(path)
     for path in (root / "experiments").glob("*.toml"):
         if path.name.startswith("compare_"):
-            assert list(comparison.cells(comparison.read(path), path, Path("unused")))
+            assert list(compare.cells(compare.read(path), path, Path("unused")))
         elif path.name.startswith("search_"):
             base_experiment(read_search(path), path)
         else:

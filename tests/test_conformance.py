@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from calibration.steering import steered
+from calibration.drift.steering import steered
 from hil.conformance import check_device, check_learner, check_twin
 from hil.device import Device
-from hil.feedback import Constant, Feedback, Sine
+from hil.devices.meter import metered
+from hil.feedback.feedback import Constant, Feedback, Sine
 from hil.learner import Learner
 from hil.learners.adfa import ADFA, ADFASettings
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
@@ -21,17 +22,16 @@ from hil.learners.dfa import DFA, DFASettings
 from hil.learners.ffgaf import FFGAF, FFGAFSettings
 from hil.learners.forward_forward import ForwardForward, ForwardForwardSettings
 from hil.learners.last_layer import LastLayer
-from hil.learners.one_pass import LossSettings
 from hil.learners.ottt import OTTT
+from hil.learners.parts.one_pass import LossSettings
+from hil.learners.parts.rate_learner import OnlineSettings, RateSettings
 from hil.learners.pat import PAT
 from hil.learners.phyll import PhyLL, PhyLLSettings
-from hil.learners.rate_learner import OnlineSettings, RateSettings
 from hil.learners.saf import SAFE, SAFF
 from hil.learners.spide import SPIDE, SPIDESettings
 from hil.learners.spike_representation import SpikeRepresentation
 from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Network
-from hil.run.meter import metered
 from sim_devices.lif_array import LifArray, Neuron
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.mzi_mesh import MZIMesh

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from hil.conformance import Knob, check_device, check_instrument, check_learner, check_twin
 from hil.device import Port, Spec
 from hil.errors import ContractError
-from hil.feedback import Feedback, Sine
+from hil.feedback.feedback import Feedback, Sine
 from hil.learners.adfa import ADFA
-from hil.learners.loss import Loss
+from hil.learners.parts.loss import Loss
 from hil.network import Network, Trace, fill
 from sim_devices.mach_zehnder import MachZehnder
 

@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 import torch
 
-from hil import data, data_files
-from hil.catalogue import CARDS, CIFAR10, CIFAR_ARCHIVE, MNIST, Card
-from hil.data_files import Content
+from hil.data import dataset
+from hil.data import files as data_files
+from hil.data.files import Content
+from hil.data.sources import CARDS, CIFAR10, CIFAR_ARCHIVE, MNIST, Card
 from hil.errors import ConfigError, DataError
 
 
@@ -51,14 +52,14 @@ def contents(files: dict[str, bytes]) -> dict[str, Content]:
 
 
 @pytest.fixture(scope="module")
-def digits() -> data.Dataset:
-    return data.load("digits")
+def digits() -> dataset.Dataset:
+    return dataset.load("digits")
 
 
 # ---- digits ---------------------------------------------------------------------------------------------------------------
 
 
-def test_digits_are_shipped_with_the_split_that_is_documented(digits: data.Dataset) -> None:
+def test_digits_are_shipped_with_the_split_that_is_documented(digits: dataset.Dataset) -> None:
     assert [len(s) for s in (digits.train, digits.validation, digits.test)] == [1437, 180, 180]
     assert digits.shape == (1, 8, 8)
     assert digits.train.x.shape == (1437, 64)
@@ -68,7 +69,7 @@ def test_digits_are_shipped_with_the_split_that_is_documented(digits: data.Datas
     assert "C50P49" in digits.source
 
 
-def test_the_digits_are_stratified_and_every_example_is_used_once(digits: data.Dataset) -> None:
+def test_the_digits_are_stratified_and_every_example_is_used_once(digits: dataset.Dataset) -> None:
     total = torch.zeros(10)
     for split in (digits.train, digits.validation, digits.test):
         counts = split.y.bincount(minlength=10)
@@ -79,11 +80,11 @@ def test_the_digits_are_stratified_and_every_example_is_used_once(digits: data.D
     assert len(torch.unique(everything, dim=0)) == 1797  # no image appears twice
 
 
-def test_the_split_never_changes(digits: data.Dataset) -> None:
+def test_the_split_never_changes(digits: dataset.Dataset) -> None:
     pixels = torch.cat([s.x for s in (digits.train, digits.validation, digits.test)]).mul(16).byte().numpy()
     assert hashlib.sha256(pixels.tobytes()).hexdigest() == "721f2f18d5f7ee75bddd577b7c496a765836fc0f98533f13473167dc41b956d7"
     # The raw stream of a bit generator is fixed by numpy; were it not, all results would silently change.
-    assert data._permutation(8, "split mnist").tolist() == [7, 4, 0, 1, 6, 2, 3, 5]
+    assert dataset._permutation(8, "split mnist").tolist() == [7, 4, 0, 1, 6, 2, 3, 5]
 
 
 # ---- IDX and CIFAR-10 readers ---------------------------------------------------------------------------------------------
@@ -91,7 +92,7 @@ def test_the_split_never_changes(digits: data.Dataset) -> None:
 
 def test_idx_keeps_shape_and_order() -> None:
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    np.testing.assert_array_equal(data.read_idx(Content(idx(array), "x")), array)
+    np.testing.assert_array_equal(dataset.read_idx(Content(idx(array), "x")), array)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ def test_idx_keeps_shape_and_order() -> None:
 def test_a_damaged_idx_file_is_refused_by_name(damage, fault: str) -> None:
     good = idx(np.zeros((3, 2, 2)))
     with pytest.raises(DataError, match=fault) as caught:
-        data.read_idx(Content(damage(good), "/data/images"))
+        dataset.read_idx(Content(damage(good), "/data/images"))
     assert caught.value.where == "/data/images"
     assert caught.value.got
     assert caught.value.allowed
@@ -118,7 +119,7 @@ def test_a_damaged_idx_file_is_refused_by_name(damage, fault: str) -> None:
 
 def test_cifar_planes_stay_red_green_blue() -> None:
     record = bytes([7]) + bytes([1]) * 1024 + bytes([2]) * 1024 + bytes([3]) * 1024
-    pixels, labels = data.read_cifar(Content(record * 2, "x"))
+    pixels, labels = dataset.read_cifar(Content(record * 2, "x"))
     assert labels.tolist() == [7, 7]
     assert pixels.reshape(2, 3, 32, 32)[0, :, 5, 5].tolist() == [1, 2, 3]
 
@@ -126,7 +127,7 @@ def test_cifar_planes_stay_red_green_blue() -> None:
 @pytest.mark.parametrize("length", [0, 3072, 3074])
 def test_a_cut_cifar_record_is_refused(length: int) -> None:
     with pytest.raises(DataError, match="whole number of records"):
-        data.read_cifar(Content(bytes(length), "batch"))
+        dataset.read_cifar(Content(bytes(length), "batch"))
 
 
 # ---- from files to splits -------------------------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ def test_a_cut_cifar_record_is_refused(length: int) -> None:
 
 def test_the_validation_split_is_taken_from_the_training_files_only() -> None:
     files = small_files()
-    got = data.parse(small_card(files), contents(files))
+    got = dataset.parse(small_card(files), contents(files))
     train, validation = ((s.x[:, 0] * 255).round().int() for s in (got.train, got.validation))
     assert sorted(train.tolist() + validation.tolist()) == list(range(20))
     assert (got.test.x[:, 0] * 255).round().int().tolist() == list(range(10))  # the publisher's order
@@ -146,7 +147,7 @@ def test_a_label_that_stands_for_no_class_is_refused() -> None:
     files = small_files()
     files["t10k-labels-idx1-ubyte"] = idx(np.array([0, 1, 2, 10, 4, 5, 6, 7, 8, 9]))
     with pytest.raises(DataError, match="stands for no class") as caught:
-        data.parse(small_card(files), contents(files))
+        dataset.parse(small_card(files), contents(files))
     assert caught.value.where == "/x/t10k-labels-idx1-ubyte"
     assert "10 at example 3" in caught.value.got
 
@@ -155,7 +156,7 @@ def test_labels_and_images_that_do_not_match_are_refused() -> None:
     files = small_files()
     files["train-labels-idx1-ubyte"] = idx(np.zeros(19))
     with pytest.raises(DataError, match="one label for each image"):
-        data.parse(small_card(files), contents(files))
+        dataset.parse(small_card(files), contents(files))
 
 
 def test_one_changed_pixel_is_found() -> None:
@@ -165,7 +166,7 @@ def test_one_changed_pixel_is_found() -> None:
     held[-1] ^= 1
     files["t10k-images-idx3-ubyte"] = bytes(held)
     with pytest.raises(DataError, match="not the published one") as caught:
-        data.parse(card, contents(files))
+        dataset.parse(card, contents(files))
     assert caught.value.where == "/x/t10k-images-idx3-ubyte"
     assert caught.value.allowed == card.sums["t10k-images-idx3-ubyte"]
 
@@ -232,7 +233,7 @@ def test_the_pickles_of_cifar_are_never_opened(tmp_path: Path, there: str) -> No
     (tmp_path / there).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / there).write_bytes(b"cos\nsystem\n(S'touch here'\ntR.")
     with pytest.raises(DataError, match="pickles") as caught:
-        data.load("cifar10", tmp_path)
+        dataset.load("cifar10", tmp_path)
     assert CIFAR_ARCHIVE in caught.value.allowed
     card, packed = cifar_archive(tmp_path)
     (tmp_path / CIFAR_ARCHIVE).write_bytes(packed)  # beside them it is read
@@ -241,7 +242,7 @@ def test_the_pickles_of_cifar_are_never_opened(tmp_path: Path, there: str) -> No
 
 def test_missing_files_are_named_and_nothing_is_downloaded_into_a_given_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="4 of 4 files") as caught:
-        data.load("mnist", tmp_path)
+        dataset.load("mnist", tmp_path)
     assert caught.value.where == str(tmp_path)
     assert "train-images-idx3-ubyte" in caught.value.got
     assert list(tmp_path.iterdir()) == []
@@ -250,7 +251,7 @@ def test_missing_files_are_named_and_nothing_is_downloaded_into_a_given_folder(t
 def test_the_files_of_another_set_are_refused(tmp_path: Path) -> None:
     put(tmp_path, small_files(), zipped=True)
     with pytest.raises(DataError, match="not the published one"):
-        data.load("fashion-mnist", tmp_path)
+        dataset.load("fashion-mnist", tmp_path)
 
 
 def test_a_truncated_gzip_file_is_refused(tmp_path: Path) -> None:
@@ -278,7 +279,7 @@ def cifar_archive(tmp_path: Path) -> tuple[Card, bytes]:
 def test_cifar_is_read_from_its_archive_without_unpacking(tmp_path: Path) -> None:
     card, packed = cifar_archive(tmp_path)
     (tmp_path / CIFAR_ARCHIVE).write_bytes(packed)
-    got = data.parse(card, data_files.contents_of(card, tmp_path))
+    got = dataset.parse(card, data_files.contents_of(card, tmp_path))
     assert got.test.y.tolist() == [5]
     assert sorted(got.train.y.tolist() + got.validation.y.tolist()) == [0, 1, 2, 3, 4]
     assert [p.name for p in tmp_path.iterdir()] == [CIFAR_ARCHIVE]
@@ -359,9 +360,9 @@ def test_no_mirror_leaves_nothing_behind_and_says_what_was_tried(mirror: tuple[P
 # ---- what a run uses ------------------------------------------------------------------------------------------------------
 
 
-def test_batches_cover_the_split_and_depend_on_seed_and_epoch_alone(digits: data.Dataset) -> None:
+def test_batches_cover_the_split_and_depend_on_seed_and_epoch_alone(digits: dataset.Dataset) -> None:
     def order(seed: int, epoch: int) -> list[int]:
-        return torch.cat([batch.which for batch in data.batches(digits.train, 128, seed, epoch)]).tolist()
+        return torch.cat([batch.which for batch in dataset.batches(digits.train, 128, seed, epoch)]).tolist()
 
     first = order(0, 3)
     assert sorted(first) == list(range(1437))
@@ -370,39 +371,39 @@ def test_batches_cover_the_split_and_depend_on_seed_and_epoch_alone(digits: data
     assert order(1, 3) != first
 
 
-def test_batches_carry_the_examples_they_name_and_go_on_in_the_middle(digits: data.Dataset) -> None:
-    all_batches = list(data.batches(digits.train, 100, 5, 0))
+def test_batches_carry_the_examples_they_name_and_go_on_in_the_middle(digits: dataset.Dataset) -> None:
+    all_batches = list(dataset.batches(digits.train, 100, 5, 0))
     assert [len(b.y) for b in all_batches] == [100] * 14 + [37]
-    for x, y, which in islice(data.batches(digits.train, 100, 5, 0), 12, None):
+    for x, y, which in islice(dataset.batches(digits.train, 100, 5, 0), 12, None):
         assert torch.equal(x, digits.train.x[which])
         assert torch.equal(y, digits.train.y[which])
-    assert torch.equal(next(islice(data.batches(digits.train, 100, 5, 0), 12, None)).which, all_batches[12].which)
+    assert torch.equal(next(islice(dataset.batches(digits.train, 100, 5, 0), 12, None)).which, all_batches[12].which)
 
 
-def test_a_subset_is_a_prefix_of_the_training_split_only(digits: data.Dataset) -> None:
-    small = data.subset(digits, 200)
+def test_a_subset_is_a_prefix_of_the_training_split_only(digits: dataset.Dataset) -> None:
+    small = dataset.subset(digits, 200)
     assert torch.equal(small.train.x, digits.train.x[:200])
     assert small.train.y.bincount(minlength=10).min() >= 18  # a prefix of a stratified order is stratified
     assert small.test is digits.test
     for wrong in (0, -1, 1438):
         with pytest.raises(ConfigError, match="training examples"):
-            data.subset(digits, wrong)
+            dataset.subset(digits, wrong)
 
 
-def test_a_batch_of_nothing_is_refused(digits: data.Dataset) -> None:
+def test_a_batch_of_nothing_is_refused(digits: dataset.Dataset) -> None:
     with pytest.raises(ConfigError, match="batch"):
-        next(data.batches(digits.train, 0, 0, 0))
+        next(dataset.batches(digits.train, 0, 0, 0))
 
 
 def test_an_unknown_name_brings_the_nearest_one() -> None:
     with pytest.raises(ConfigError, match="no such data set") as caught:
-        data.load("fashon-mnist")
+        dataset.load("fashon-mnist")
     assert "fashion-mnist" in caught.value.todo
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_every_card_is_whole(card: Card) -> None:
-    assert data.describe(card.name) is card
+    assert dataset.describe(card.name) is card
     assert len(card.classes) == 10
     assert all(len(value) == 64 for value in card.sums.values())
     assert f"{card.test:,} test" in card.line

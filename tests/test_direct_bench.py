@@ -8,18 +8,19 @@ import pytest
 import torch
 
 from calibration.certificate import Certificate
-from calibration.clements import haar
-from calibration.crosstalk import model_of
-from calibration.mesh import voltages
-from calibration.phase_reading import fidelity
-from hil.bench import open_bench, serve_bench
+from calibration.mesh.clements import haar
+from calibration.mesh.crosstalk import model_of
+from calibration.mesh.phase_reading import fidelity
+from calibration.mesh.sequence import voltages
+from hil.build.bench import open_bench, serve_bench
 from hil.build.shapes.direct import DirectBench
-from hil.calibrating import calibrate
+from hil.build.training import built
 from hil.cli import out
-from hil.config import bench_of, read_bench, read_experiment
+from hil.commands.calibrate import calibrate
+from hil.config.bench import bench_of, read_bench
+from hil.config.experiment import read_experiment
 from hil.errors import ConfigError
-from hil.experiment import built
-from hil.run.loop import train
+from hil.training.loop import train
 from sim_devices.mzi_mesh import MZIMesh
 
 ROOT = Path(__file__).parents[1]

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from hil import cli, experiment
-from hil.data import Split, load
+from hil import cli
+from hil.build import training
+from hil.data.dataset import Split, load
 from hil.errors import ConfigError, Stopped
-from hil.run.outcome import found
 from hil.search.cluster import Cluster, check_address
+from hil.training.outcome import found
 
 TWIN = """
 seed = 1
@@ -68,7 +69,7 @@ def unopened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def opened(*_: object) -> object:
         raise AssertionError("opened")
 
-    monkeypatch.setattr(experiment, "opened_node", opened)
+    monkeypatch.setattr(training, "opened_node", opened)
     (tmp_path / "early_net.py").write_text(NET)
     monkeypatch.syspath_prepend(tmp_path)
 

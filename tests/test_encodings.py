@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from drivers.scripted import read_transcript
-from hil import comparison
-from hil.config import read_bench, read_experiment, read_toml
+from drivers.links.scripted import read_transcript
+from hil.commands import compare
+from hil.config.bench import read_bench
+from hil.config.experiment import read_experiment
+from hil.config.read import read_toml
+from hil.config.search import read_search
 from hil.errors import HilError
-from hil.feedback import Feedback
-from hil.functions import Sine
-from hil.search_file import read_search
+from hil.feedback.feedback import Feedback
+from hil.feedback.functions import Sine
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT = '# \u00b5V, \u03a9\n[network]\nwidths = [64, 10]\n[device]\nuse = "mach_zehnder"\n[learner]\nuse = "adfa"\n'
@@ -28,7 +30,7 @@ READERS: dict[str, tuple[Callable[[Path], Any], str]] = {
         (ROOT / "benches" / "mzm_awg_scope.toml").read_text(encoding="utf-8").replace("Arbitrary", "\u00c4ther"),
     ),
     "search": (read_search, "# \u00fc\n" + (ROOT / "experiments" / "search_mzm_digits.toml").read_text(encoding="utf-8")),
-    "comparison": (comparison.read, "# \u00e9\n" + (ROOT / "experiments" / "compare_digits.toml").read_text(encoding="utf-8")),
+    "comparison": (compare.read, "# \u00e9\n" + (ROOT / "experiments" / "compare_digits.toml").read_text(encoding="utf-8")),
     "feedback": (Feedback.load, "# \u00e9\n" + Feedback(Sine(1.3, 1.2)).text()),
     "transcript": (read_transcript, '{"t": 0.0, "kind": "write", "text": "\u00e9"}\n'),
 }
@@ -56,10 +58,11 @@ def test_the_locale_does_not_matter(tmp_path: Path) -> None:
     for kind, (_, text) in READERS.items():
         (tmp_path / f"{kind}.toml").write_bytes(text.encode("utf-8"))
     script = (
-        "import sys; from pathlib import Path; from hil.config import read_bench, read_experiment; from hil import comparison;"
-        "from hil.search_file import read_search; from hil.feedback import Feedback; p = Path(sys.argv[1]);"
+        "import sys; from pathlib import Path; from hil.config.bench import read_bench;"
+        "from hil.config.experiment import read_experiment; from hil.commands import compare;"
+        "from hil.config.search import read_search; from hil.feedback.feedback import Feedback; p = Path(sys.argv[1]);"
         "read_experiment(p / 'experiment.toml'); read_bench(p / 'bench.toml'); read_search(p / 'search.toml');"
-        "comparison.read(p / 'comparison.toml'); Feedback.load(p / 'feedback.toml').save(p / 'written.toml');"
+        "compare.read(p / 'comparison.toml'); Feedback.load(p / 'feedback.toml').save(p / 'written.toml');"
         "print(sys.flags.utf8_mode, sys.stdout.encoding)"
     )
     done = subprocess.run(

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hil.chance import generator
 from hil.errors import ConfigError
-from hil.feedback import (
+from hil.feedback.feedback import (
     FAMILIES,
     ArctanSlope,
     Box,
@@ -26,6 +25,7 @@ from hil.feedback import (
     matrix,
     to_table,
 )
+from hil.seeding import generator
 
 EXAMPLES: list[Function] = [
     Fourier((0.5, -0.25), (0.0, 0.75), 2.0),

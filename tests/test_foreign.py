@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from hil import cli
-from hil.data import Dataset, Split, load, usable
+from hil.data.dataset import Dataset, Split, load, usable
 from hil.device import Port, Spec
+from hil.devices.meter import check_answer
 from hil.errors import ContractError, DataError, ForeignError, HilError
 from hil.foreign import foreign, own_lines, said
-from hil.run.meter import check_answer
 
 EXPERIMENT = """
 seed = 1
@@ -170,7 +170,7 @@ def test_the_traceback_is_shown_if_asked_for(
 def test_what_nobody_expected_is_a_fault_of_hil(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    from hil import listing
+    from hil.commands import list as listing
 
     monkeypatch.setattr(listing, "rows", {}.__getitem__)
     assert cli.run(["list", "devices"]) == 3

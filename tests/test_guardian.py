@@ -23,15 +23,15 @@ import pytest
 import pyvisa_py.protocols.hislip as hislip
 import tomli_w
 
+from drivers.links.serial_link import ports
+from drivers.lock import Owner, folder, left_unsafe, lock_file, machine_file, machine_folder, take
 from drivers.make_safe import securing
-from drivers.ownership import Owner, folder, left_unsafe, lock_file, machine_file, machine_folder, take
 from drivers.safe import OFF, SafeState, Step, board
 from drivers.scpi import Expect
-from drivers.serial_link import ports
-from hil.bench import open_bench
+from hil.build.bench import open_bench
 from hil.build.shapes.waveform import WaveformBench, description
 from hil.cli import story
-from hil.config import bench_of, read_bench
+from hil.config.bench import bench_of, read_bench
 from hil.errors import (
     ConfigError,
     Disconnected,
@@ -44,12 +44,12 @@ from hil.errors import (
 )
 from hil.guardian import record
 from hil.guardian.__main__ import KEPT
-from hil.guardian.guard import guarded
+from hil.guardian.client import guarded
 from hil.guardian.process import Trainer
 from hil.guardian.record import left_by, outputs_of
-from sim_devices.bench import RunningBench, ServedBench, build, spawn
-from sim_devices.spiking_bench import RunningBoard, VirtualBoard, board_server
-from sim_devices.virtual_bench import VirtualBench, VirtualBox
+from sim_devices.bench.board import RunningBoard, VirtualBoard, board_server
+from sim_devices.bench.description import VirtualBench, VirtualBox
+from sim_devices.bench.served import RunningBench, ServedBench, build, spawn
 
 HERE = Path(__file__).parent
 BENCHES = HERE.parent / "benches"
@@ -362,7 +362,7 @@ def test_the_guardian_needs_no_torch() -> None:
     """Nor anything else that would make it slow."""
     program = (
         "import sys, hil.guardian.process, hil.guardian.__main__;"
-        " print([m for m in ('torch', 'pydantic', 'scipy', 'hil.config', 'rich') if m in sys.modules])"
+        " print([m for m in ('torch', 'pydantic', 'scipy', 'hil.config.experiment', 'rich') if m in sys.modules])"
     )
     said = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": PATHS}, capture_output=True, text=True

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from hil.bench import open_bench
+from hil.build.bench import open_bench
 from hil.build.shapes.waveform import OnPlant, WaveformBench, description
-from hil.config import BenchFile, bench_of
+from hil.config.bench import BenchFile, bench_of
 from hil.errors import ConfigError, LinkTimeout
-from sim_devices.bench import ServedBench, spawn
-from sim_devices.virtual_bench import VirtualBench, assemble
+from sim_devices.bench.description import VirtualBench, assemble
+from sim_devices.bench.served import ServedBench, spawn
 
 BENCHES = Path(__file__).parents[1] / "benches"
 

@@ -10,8 +10,8 @@ import pytest
 
 from hil.errors import HilError
 from hil.hints import quoted
-from hil.run.condition import inspect
 from hil.run.folder import RunFolder
+from hil.run.resume import inspect
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("first run", "it's", "a;b", "$HOME", "two  blanks", "(old)", "*")

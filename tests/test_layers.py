@@ -8,63 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTRACTS = {
-    "device",
-    "errors",
-    "network",
-    "encoding",
-    "learner",
-    "feedback",
-    "functions",
-    "plain_table",
-    "synapses",
-    "chance",
-    "sentinel",
-    "toml",
-    "unknowns",
-    "files",
-    "frame_protocol",
-    "hints",
-    "plain",
-    "child",
-    "terminal",
-    "telling",
-    "units",
-    "wrappers",
-    "conformance",
-}
-ENTRY = {"__main__", "__init__"}
-COMPOSITION = {
-    "cli",
-    "config",
-    "naming",
-    "modules",
-    "trust",
-    "certified",
-    "calibrating",
-    "bench",
-    "build",
-    "experiment",
-    "nodes",
-    "architecture",
-    "listing",
-    "launch",
-    "comparison",
-    "guardian",
-    "replaying",
-    "search_file",
-    "workshop",
-    "watching",
-    "using",
-    "searching",
-    *ENTRY,
-}
+COMPOSITION = {"build", "commands", "guardian"}  # folders of hil/ that put things together; cli.py and __main__.py besides
 COLUMNS = {"drivers", "sim_devices", "calibration"}
 ONLY_IN = {
     "deap": {"hil/search"},
-    "pyvisa": {"drivers/visa_link.py"},
-    "pyvisa_py": {"drivers/visa_link.py"},
-    "serial": {"drivers/serial_link.py"},
+    "pyvisa": {"drivers/links/visa_link.py"},
+    "pyvisa_py": {"drivers/links/visa_link.py"},
+    "serial": {"drivers/links/serial_link.py"},
     "nicegui": {"hil/monitor"},
     "dask": {"hil/search"},
     "distributed": {"hil/search"},
@@ -92,15 +42,18 @@ def imports(path: Path) -> set[str]:
 
 
 def room(dotted: str) -> str:
-    """contracts, composition, hil (its column), drivers, sim_devices, calibration, or "" for what is not ours."""
+    """contracts, composition, hil (its column), drivers, sim_devices, calibration, or "" for what is not ours.
+
+    Folders say it: a file at the top of hil/ is a contract, a folder of hil/ a subject, but for those that compose.
+    """
     parts = dotted.split(".")
     if parts[0] in COLUMNS:
         return parts[0]
     if parts[0] != "hil" or len(parts) == 1:
         return ""
-    if parts[1] in CONTRACTS:
-        return "contracts"
-    return "composition" if parts[1] in COMPOSITION else "hil"
+    if parts[1] in COMPOSITION or parts[1] in ("cli", "__main__", "__init__"):
+        return "composition"
+    return "contracts" if (ROOT / "hil" / f"{parts[1]}.py").is_file() else "hil" if (ROOT / "hil" / parts[1]).is_dir() else ""
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
@@ -139,13 +92,13 @@ OPENERS = {
 MAY_OPEN = {  # what is no file of a run, a search, a comparison or a calibration, and why
     "hil/files.py": "the one place",
     "hil/toml.py": "the one place for TOML",
-    "hil/feedback.py": "files of feedback, given by the user",
-    "hil/data_files.py": "data sets: archives of the user's or of a mirror",
+    "hil/feedback/feedback.py": "files of feedback, given by the user",
+    "hil/data/files.py": "data sets: archives of the user's or of a mirror",
     "hil/guardian": "its own record and charge",
-    "drivers/ownership.py": "lock files of instruments, by descriptor",
-    "drivers/scripted.py": "a transcript that the user plays",
+    "drivers/lock.py": "lock files of instruments, by descriptor",
+    "drivers/links/scripted.py": "a transcript that the user plays",
     "drivers/safe.py": "a state, as text",
-    "sim_devices/control.py": "a wire",
+    "sim_devices/bench/control.py": "a wire",
     "hil/conformance": "values in memory",
 }
 TEXTS = {
@@ -168,7 +121,7 @@ def opens(path: Path) -> set[str]:
 
 
 OURS = {  # calls of these names that open nothing by themselves
-    "toml.loads", "RunFolder.open", "Recorded.open", "checkpoint.load", "Certificate.load", "safetensors.torch.load",
+    "toml.loads", "RunFolder.open", "bench.how.open", "Recorded.open", "checkpoint.load", "Certificate.load", "safetensors.torch.load",
     "safetensors.numpy.load", "self._link.read_text", "self._inner.read_text", "port.open", "cls.load",
     "Feedback.load", "self._memory[call.channel].load",
 }  # fmt: skip

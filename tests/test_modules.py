@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from hil import child, modules
+from hil import child
 from hil.cli import run
+from hil.config import modules
+from hil.config.resolve import resolve
 from hil.errors import ConfigError
-from hil.naming import resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 LAB = "class Thing:\n    where = {!r}\n"
@@ -161,11 +162,11 @@ def test_a_stray_module_is_not_run_and_the_own_one_is_found(tmp_path: Path) -> N
 
 
 CHILDREN = {
-    "bench": "from sim_devices.bench import spawn\n"
-    "from sim_devices.virtual_bench import VirtualBench, VirtualBox\n"
+    "bench": "from sim_devices.bench.served import spawn\n"
+    "from sim_devices.bench.description import VirtualBench, VirtualBox\n"
     "spawn(VirtualBench((VirtualBox('awg', 'sim_devices.instruments.keysight_33600:Keysight33600', {}),))).stop()\n",
-    "board": "from sim_devices.spiking_bench import spawn_board\nspawn_board().stop()\n",
-    "guardian": "from hil.guardian.guard import guarded\n"
+    "board": "from sim_devices.bench.board import spawn_board\nspawn_board().stop()\n",
+    "guardian": "from hil.guardian.client import guarded\n"
     "with guarded(['TCPIP::127.0.0.1::9::SOCKET'], silence_s=60.0, patience_s=1.0) as guard:\n    guard.watch([])\n",
     "pool": "from hil.search.pool import Pool\nfrom hil.search.evaluator import read_jobs\n"
     "pool = Pool(read_jobs, '[]', 1)\nlist(pool._submitted([[]]))[0][0].exception()\npool.close()\n",

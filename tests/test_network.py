@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator
 from hil.device import Port, Spec
 from hil.encoding import Decode, Encode
 from hil.errors import ContractError
 from hil.network import Layer, Network, Trace, accumulate, fill, statistics_kept
+from hil.seeding import generator
 
 
 class Sine:

@@ -11,12 +11,12 @@ from typing import Any, get_args
 
 import pytest
 
-import hil.bench
+import hil.build.bench
 from calibration.certificate import Certificate, Instrument
-from hil import calibrating
-from hil.bench import provenance_of
+from hil.build.bench import provenance_of
 from hil.cli import run
-from hil.config import read_bench
+from hil.commands import calibrate
+from hil.config.bench import read_bench
 from hil.device import Port, Provenance, Spec, answered
 from hil.errors import Misaligned
 from hil.report.certificate import render
@@ -42,8 +42,8 @@ def test_hardware_is_what_both_call_so(kind: Provenance) -> None:
 def test_nobody_is_hardware_by_default() -> None:
     port = Port("p", 0.0, 1.0)
     assert Spec(port, port).provenance == "unknown"
-    assert calibrating.Findings().provenance == "unknown"
-    assert hil.bench.Opened(None, None, {}, {}, hil.bench.Unguarded()).provenance == "unknown"
+    assert calibrate.Findings().provenance == "unknown"
+    assert hil.build.bench.Opened(None, None, {}, {}, hil.build.bench.Unguarded()).provenance == "unknown"
 
 
 class Boastful(MachZehnder):
@@ -78,7 +78,7 @@ def test_a_bench_file_and_who_answered(tmp_path: Path) -> None:
     virtual, spiking = tmp_path / "virtual.toml", tmp_path / "spiking.toml"
     virtual.write_text(BENCH)
     spiking.write_text(
-        'name = "b"\nshape = "spiking"\n[instruments.board]\nuse = "drivers.spiking:SpikingBoard"\n'
+        'name = "b"\nshape = "spiking"\n[instruments.board]\nuse = "drivers.spiking.device:SpikingBoard"\n'
         '[node]\nboard = "board"\n[virtual]\n'
     )
     for path in (virtual, spiking, ROOT / "benches" / "mzi_mesh.toml"):
@@ -107,7 +107,7 @@ def test_a_calibration_that_failed_at_opening_is_no_hardware(
         raise Misaligned("the marker is not where it must be", where="scope", todo="look at the cable")
         yield
 
-    monkeypatch.setattr(calibrating, "open_bench", unopenable)
+    monkeypatch.setattr(calibrate, "open_bench", unopenable)
     (tmp_path / "b.toml").write_text(text)
     assert run(["calibrate", str(tmp_path / "b.toml"), "--out", str(tmp_path / "c")]) == 3
     assert f"NOT GOOD ({kind})" in capsys.readouterr().out

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 import hil.report
-from hil import bench as opening
+from hil.build import bench as opening
 from hil.build.shapes import spiking, waveform
 from hil.cli import run
 from hil.device import ArraySpec, Port, Spec, Streaming
 from hil.errors import OutOfRange, ReplayDiffers, TapeEnded
-from hil.run.recorder import RecorderChip, recorded
-from hil.run.reel import CHUNKS, Reel, chunk_path
-from hil.run.replay import ReplayChip, reels, replay
-from hil.run.tape import Tape
+from hil.tape.format import CHUNKS, Reel, chunk_path
+from hil.tape.recorder import RecorderChip, recorded
+from hil.tape.replay import ReplayChip, reels, replay
+from hil.tape.writer import Tape
 from sim_devices.spiking_array import TwinChip
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,7 +68,7 @@ import os, signal
 import hil.run.reel
 from hil.learners.adfa import ADFA
 
-hil.run.reel.CHUNKS.update({"input": (2_000,), "output": (2_000,)})  # full before the next flush, so that a tail is torn
+hil.tape.format.CHUNKS.update({"input": (2_000,), "output": (2_000,)})  # full before the next flush, so that a tail is torn
 
 
 class Mortal(ADFA):

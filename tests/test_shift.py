@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hil.chance import generator
+from hil.data.shift import shifted
 from hil.errors import ConfigError
-from hil.shift import shifted
+from hil.seeding import generator
 
 
 def test_every_example_is_moved_as_a_whole_and_the_rest_is_zero() -> None:

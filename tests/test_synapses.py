@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator
 from hil.errors import ConfigError
+from hil.seeding import generator
 from hil.synapses import (
     BesideLinear,
     QuantisedReLU,

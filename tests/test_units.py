@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from drivers.keysight_33600 import Keysight33600
-from hil.config import read_experiment
+from hil.config.experiment import read_experiment
+from hil.config.resolve import arguments
 from hil.errors import ConfigError
-from hil.naming import arguments
 from hil.units import Unbounded, finite, quantity
+from sim_devices.bench.wiring import Cable
 from sim_devices.tabulated import Tabulated
-from sim_devices.wiring import Cable
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from calibration.steering import steered
+from calibration.drift.steering import steered
 from hil.device import Device, Port, Spec
-from hil.run.meter import metered
-from hil.wrappers import Wrapper
+from hil.devices.meter import metered
+from hil.wrapper import Wrapper
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 

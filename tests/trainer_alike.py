@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from hil.bench import open_bench
-from hil.config import read_bench
+from hil.build.bench import open_bench
+from hil.config.bench import read_bench
 
 
 def main() -> None:

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from drivers.block import read_block
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
-from drivers.link import Trust
-from drivers.stream import LINE_LIMIT_BYTES, out_of_step
-from drivers.waveform import Waveform, WaveformSettings
+from drivers.links.block import read_block
+from drivers.links.link import Trust
+from drivers.links.stream import LINE_LIMIT_BYTES, out_of_step
+from drivers.waveform.device import Waveform, WaveformSettings
 from fuzzing.boxes import Clock, Table
 from fuzzing.target import OutOfLimits, Target
 from fuzzing.wires import Message

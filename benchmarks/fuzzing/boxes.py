@@ -19,14 +19,14 @@ from fuzzing.target import Target
 from hil import frame_protocol as wire
 from hil.errors import HilError, LinkError, MeasurementError, Refused
 from hil.frame_protocol import Kind
-from sim_devices.control import ControlClient, ControlServer
+from sim_devices.bench.control import ControlClient, ControlServer
+from sim_devices.bench.wiring import Cable, Plant, Wire
 from sim_devices.instruments.frame_protocol import frames
 from sim_devices.instruments.keysight_33600 import Keysight33600
 from sim_devices.instruments.keysight_infiniivision import InfiniiVision
 from sim_devices.instruments.spiking_board import SpikingBoard
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.transports.framing import Scanner, messages
-from sim_devices.wiring import Cable, Plant, Wire
 
 GENERATOR = (
     b"*IDN?",

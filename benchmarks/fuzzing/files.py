@@ -16,9 +16,10 @@ import torch
 from drivers.safe import SafeState, carry_out
 from drivers.scpi import Identity
 from fuzzing.target import OutOfLimits, Target
-from hil import comparison, config
+from hil.commands import compare
+from hil.config import experiment
 from hil.errors import ConfigError, InstrumentError, RunError
-from hil.run import checkpoint, condition, journal, status
+from hil.run import checkpoint, journal, resume, status
 from hil.run.folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,14 +31,14 @@ def toml(folder: Path, stack: ExitStack) -> Target:
     compares = [(ROOT / "experiments" / "compare_digits.toml").read_bytes()]
     benches = [p.read_bytes() for p in sorted((ROOT / "benches").glob("*.toml"))]
     path = folder / "fuzz.toml"
-    readers = (config.read_experiment, config.read_bench, comparison.read)
+    readers = (experiment.read_experiment, experiment.read_bench, compare.read)
 
     def run(data: bytes) -> None:
         path.write_bytes(data[1:])
         read = readers[(data[0] if data else 0) % len(readers)]
         found = read(path)
-        if read is not comparison.read:
-            config.checked(type(found), tomllib.loads(config.dump(found)), "again")
+        if read is not compare.read:
+            experiment.checked(type(found), tomllib.loads(experiment.dump(found)), "again")
 
     samples = [bytes([k]) + text for k, texts in enumerate((experiments, benches, compares)) for text in texts]
     samples.append(b"\x01" + (ROOT / "docs" / "virtual_bench.md").read_bytes())
@@ -50,8 +51,8 @@ def overrides(folder: Path, stack: ExitStack) -> Target:
 
     def run(data: bytes) -> None:
         found = tomllib.loads(table)
-        config.override(found, data.decode("utf-8", "replace"))
-        config.checked(config.Experiment, found, "fuzz")
+        experiment.override(found, data.decode("utf-8", "replace"))
+        experiment.checked(experiment.Experiment, found, "fuzz")
 
     return Target("overrides", samples, run, (ConfigError,))
 
@@ -117,11 +118,11 @@ def run_folder(folder: Path, stack: ExitStack) -> Target:
 def _read(path: Path, name: str) -> None:
     for verify in (True, False):
         with contextlib.suppress(RunError):
-            found = condition.inspect(path, verify)
+            found = resume.inspect(path, verify)
             for changed in (False, True):
                 with contextlib.suppress(RunError):
-                    condition.plan(found, changed=changed)
-            condition.plan(replace(found, damages=()), Path(f"step-{10:08d}.json"))
+                    resume.plan(found, changed=changed)
+            resume.plan(replace(found, damages=()), Path(f"step-{10:08d}.json"))
     for most in (None, 0, 5):
         told = journal.contents(path / "journal.jsonl", most)
         list(journal.missing(journal.committed(told.records)))

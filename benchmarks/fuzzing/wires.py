@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from drivers.block import read_block
-from drivers.frame_session import FrameSession
-from drivers.hislip import HislipWire
-from drivers.link import Trust
+from drivers.links.block import read_block
+from drivers.links.hislip import HislipWire
+from drivers.links.link import Trust
+from drivers.links.stream import BenchSocket, SocketStream
+from drivers.links.visa_link import VisaLink, Wire
 from drivers.safe import FrameTalk, board, carry_out
 from drivers.scpi import Expect, Scpi
-from drivers.stream import BenchSocket, SocketStream
-from drivers.visa_link import VisaLink, Wire
+from drivers.spiking.session import FrameSession
 from fuzzing.target import Target
 from hil import frame_protocol as frames
 from hil.errors import BadBlock, InstrumentError, LinkError, LinkTimeout, MeasurementError

@@ -17,14 +17,15 @@ from typing import Any
 
 import torch
 
-from drivers.visa_link import VisaLink
-from hil.bench import open_bench
+from drivers.links.visa_link import VisaLink
+from hil.build.bench import open_bench
 from hil.build.shapes.waveform import OnPlant
-from hil.config import bench_of, read_toml
+from hil.config.bench import bench_of
+from hil.config.read import read_toml
 from hil.device import Device
+from hil.devices.recovery import Ladder
+from hil.devices.resilient import resilient
 from hil.errors import SwitchedOff
-from hil.run.recovery import Ladder
-from hil.run.resilient import resilient
 
 BENCH = Path(__file__).resolve().parent.parent.parent / "benches" / "mzm_awg_scope.toml"
 EVERY_S, QUICK_EVERY_S = 2.0, 0.5

@@ -41,8 +41,8 @@ from typing import Any
 import torch
 
 from hil.cli import run as hil
-from hil.run.recovery import Rung
-from hil.run.sameness import differences
+from hil.devices.recovery import Rung
+from hil.run.same import differences
 from killing.moment import Moment, state
 from killing.switches import NEVER, until_off
 

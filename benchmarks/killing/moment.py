@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from drivers.keysight_33600 import Keysight33600
-from hil.bench import OnPlant
-from hil.guardian.guard import Guard
-from hil.run.recovery import Ladder, Rung
+from hil.build.bench import OnPlant
+from hil.devices.recovery import Ladder, Rung
+from hil.guardian.client import Guard
 
 SHOT = 12  # in the first epoch, after the first checkpoint within it
 FAULTS: dict[Rung, tuple[str, str, dict[str, object]]] = {

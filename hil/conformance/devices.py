@@ -9,10 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hil.chance import generator
 from hil.conformance.report import Broken, Checklist, NotApplicable, Report, need
 from hil.device import Device, Port, Restorable, Spec, Streaming
 from hil.errors import ContractError, OutOfRange
+from hil.seeding import generator
 
 ANY_WIDTH = 5  # channels tried where the port takes any
 BATCHES = (1, 3, 8)

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator, key
 from hil.conformance.neurons import NeuronChip
 from hil.conformance.report import Broken, Checklist, Report, need
 from hil.device import ArraySpec, Port, Spec
@@ -19,6 +18,7 @@ from hil.encoding import Decode, Encode
 from hil.errors import ContractError, Refused
 from hil.learner import Learner
 from hil.network import Layer, Network
+from hil.seeding import generator, key
 
 FEATURES, HIDDEN, CLASSES, EXAMPLES = 6, 12, 3, 90
 Model = Callable[[Tensor], Tensor]

@@ -1,4 +1,4 @@
-"""Does an object keep the contract of a Twin (hil/unknowns.py)?"""
+"""Does an object keep the contract of a Twin (hil/twin.py)?"""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator
 from hil.conformance.report import Checklist, NotApplicable, Report, need
-from hil.unknowns import State, Twin
+from hil.seeding import generator
+from hil.twin import State, Twin
 
 ANY_WIDTH, BATCH, STEPS = 5, 4, 3
 

@@ -20,11 +20,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from drivers import ownership
+from drivers import lock
+from drivers.lock import MACHINE, Owner
 from drivers.make_safe import Outcome, prepare
-from drivers.ownership import MACHINE, Owner
 from hil.errors import HilError
-from hil.guardian.charge import ANSWER, BEAT, DONE, PROBE, READY, UNSAFE, Charge
+from hil.guardian.messages import ANSWER, BEAT, DONE, PROBE, READY, UNSAFE, Charge
 from hil.guardian.record import Record, watching
 from hil.guardian.secure import secure
 from hil.telling import Background, Teller
@@ -145,7 +145,7 @@ class Watch:
         if self.trainer is None or self.trainer.pid != charge.owner.pid:
             self.trainer = Trainer(charge.owner.pid)
         self.charge, self.record = charge, Record(Path(charge.log), self._voice)
-        self.names = {state.resource: ownership.canonical(state.resource) for state in charge.states}
+        self.names = {state.resource: lock.canonical(state.resource) for state in charge.states}
         self.record.note(
             "watching", say=False, pid=charge.owner.pid, guardian=os.getpid(), silence_s=charge.silence_s,
             virtual=charge.virtual, states=watching(charge.states),
@@ -189,8 +189,8 @@ def _owning(charge: Charge, names: Mapping[str, str], locks: Background) -> None
 
 def _held(name: str, handle: int, by: Owner, safe: object) -> None:
     with suppress(HilError):  # who has it meanwhile must not keep us from making safe
-        ownership.retake(name, handle)
-    ownership.write(handle, by, safe)
+        lock.retake(name, handle)
+    lock.write(handle, by, safe)
 
 
 def _settled(charge: Charge, names: Mapping[str, str], outcomes: Sequence[Outcome], locks: Background) -> None:
@@ -198,6 +198,6 @@ def _settled(charge: Charge, names: Mapping[str, str], outcomes: Sequence[Outcom
     kept = {} if charge.virtual else {names[o.state.resource]: watching([o.state])[0] for o in outcomes if not o.verified}
     for name, handle in charge.locks.items():
         if name.removesuffix(MACHINE) in kept:
-            locks.later(partial(ownership.write, handle, charge.owner, kept.get(name)))
+            locks.later(partial(lock.write, handle, charge.owner, kept.get(name)))
         else:
-            locks.later(partial(ownership.settle, name, handle, charge.virtual))
+            locks.later(partial(lock.settle, name, handle, charge.virtual))

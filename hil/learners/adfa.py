@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from hil.errors import ConfigError
-from hil.feedback import Feedback
-from hil.learners.loss import Loss, LossName
-from hil.learners.one_pass import DirectFeedback
-from hil.learners.projection import Projection, check_shape, hidden_shapes
-from hil.learners.transport import pulled
+from hil.feedback.feedback import Feedback
+from hil.learners.parts.loss import Loss, LossName
+from hil.learners.parts.one_pass import DirectFeedback
+from hil.learners.parts.projection import Projection, check_shape, hidden_shapes
+from hil.learners.parts.transport import pulled
 from hil.network import Layer, Network, Trace
 
 Model = Callable[[Tensor], Tensor]

@@ -25,12 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from hil.errors import ConfigError
-from hil.feedback import Feedback
+from hil.feedback.feedback import Feedback
 from hil.learners.adfa import Model, read_feedback
-from hil.learners.loss import Loss, LossName, check_scores
-from hil.learners.neuron_model import NeuronModel
-from hil.learners.projection import Projection, check_shape, hidden_shapes
-from hil.learners.spiking_pass import Overflow, check_steps, chunks, dropout_masks, masked, rates, traced
+from hil.learners.parts.loss import Loss, LossName, check_scores
+from hil.learners.parts.neuron_model import NeuronModel
+from hil.learners.parts.projection import Projection, check_shape, hidden_shapes
+from hil.learners.parts.spiking_pass import Overflow, check_steps, chunks, dropout_masks, masked, rates, traced
 from hil.network import Network, Trace, accumulate
 
 Update = Literal["accumulated", "per_step"]

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from hil.learners.dfa import needed
-from hil.learners.loss import Loss, LossName, check_scores
-from hil.learners.one_pass import LossSettings, OnePass
+from hil.learners.parts.loss import Loss, LossName, check_scores
+from hil.learners.parts.one_pass import LossSettings, OnePass
 from hil.network import Layer, Network, Trace
 
 Model = Callable[[Tensor], Tensor]

@@ -18,9 +18,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hil.learners.loss import Loss, Mixed, check_scores
-from hil.learners.rate_learner import OnlineSettings, RateLearner
-from hil.learners.spiking_pass import dropout_masks, masked, over_time
+from hil.learners.parts.loss import Loss, Mixed, check_scores
+from hil.learners.parts.rate_learner import OnlineSettings, RateLearner
+from hil.learners.parts.spiking_pass import dropout_masks, masked, over_time
 from hil.network import Layer, Network
 
 

@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from hil.errors import ConfigError
 from hil.learners.adfa import Model
-from hil.learners.class_groups import ClassGroups
-from hil.learners.difficulty import Difficulty
-from hil.learners.opened import Opened
-from hil.learners.readouts import VALIDATED, Readouts
+from hil.learners.parts.class_groups import ClassGroups
+from hil.learners.parts.difficulty import Difficulty
+from hil.learners.parts.opened import Opened
+from hil.learners.parts.readouts import VALIDATED, Readouts
 from hil.network import Layer, Network, Trace
 from hil.synapses import QuantisedReLU, channels_of
 

@@ -27,10 +27,10 @@ from torch.nn import functional
 
 from hil.errors import ConfigError, ContractError
 from hil.learners.adfa import Model
-from hil.learners.label_slot import candidates, check_slot, claiming, neutral, wrong_labels
-from hil.learners.loss import Loss, check_scores
-from hil.learners.opened import Opened
-from hil.learners.readouts import VALIDATED, Readouts
+from hil.learners.parts.label_slot import candidates, check_slot, claiming, neutral, wrong_labels
+from hil.learners.parts.loss import Loss, check_scores
+from hil.learners.parts.opened import Opened
+from hil.learners.parts.readouts import VALIDATED, Readouts
 from hil.network import Layer, Network, Trace
 from hil.synapses import channels_of, length_normalised
 

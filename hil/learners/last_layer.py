@@ -16,8 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hil.learners.loss import Loss, LossName, check_scores
-from hil.learners.one_pass import LossSettings, OnePass
+from hil.learners.parts.loss import Loss, LossName, check_scores
+from hil.learners.parts.one_pass import LossSettings, OnePass
 from hil.network import Network, accumulate
 
 

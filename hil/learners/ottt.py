@@ -19,10 +19,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hil.learners.loss import check_scores
-from hil.learners.neuron_model import bump
-from hil.learners.rate_learner import OnlineLearner, OnlineSettings, Update
-from hil.learners.spiking_pass import Overflow, chunks, dropout_masks, masked
+from hil.learners.parts.loss import check_scores
+from hil.learners.parts.neuron_model import bump
+from hil.learners.parts.rate_learner import OnlineLearner, OnlineSettings, Update
+from hil.learners.parts.spiking_pass import Overflow, chunks, dropout_masks, masked
 from hil.network import Network, statistics_kept
 
 

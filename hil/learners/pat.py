@@ -26,9 +26,9 @@ from torch.autograd.function import once_differentiable
 from hil.device import Device, plain
 from hil.errors import ContractError
 from hil.learners.dfa import needed
-from hil.learners.loss import Loss, LossName, check_scores
-from hil.learners.one_pass import LossSettings, OnePass
-from hil.learners.transport import carried, pulled
+from hil.learners.parts.loss import Loss, LossName, check_scores
+from hil.learners.parts.one_pass import LossSettings, OnePass
+from hil.learners.parts.transport import carried, pulled
 from hil.network import Network, accumulate
 
 Model = Callable[[Tensor], Tensor]

@@ -25,8 +25,8 @@ from torch.nn import functional
 from hil.errors import ConfigError, ContractError
 from hil.learners.adfa import Model
 from hil.learners.forward_forward import refuse_temporal
-from hil.learners.label_slot import candidates, check_slot, claiming, neutral, wrong_labels
-from hil.learners.opened import Opened
+from hil.learners.parts.label_slot import candidates, check_slot, claiming, neutral, wrong_labels
+from hil.learners.parts.opened import Opened
 from hil.network import Network, Trace
 from hil.synapses import BesideLinear, channels_of, length_normalised
 

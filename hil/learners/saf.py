@@ -24,11 +24,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from hil.learners.loss import check_scores
-from hil.learners.neuron_model import NeuronModel, bump
-from hil.learners.rate_learner import OnlineLearner, RateLearner
-from hil.learners.spiking_pass import Overflow, chunks, dropout_masks, masked
-from hil.learners.transport import carried
+from hil.learners.parts.loss import check_scores
+from hil.learners.parts.neuron_model import NeuronModel, bump
+from hil.learners.parts.rate_learner import OnlineLearner, RateLearner
+from hil.learners.parts.spiking_pass import Overflow, chunks, dropout_masks, masked
+from hil.learners.parts.transport import carried
 from hil.network import Layer, Network, accumulate
 
 

@@ -28,8 +28,8 @@ from hil.device import ArraySpec
 from hil.encoding import Encode
 from hil.errors import ConfigError, ContractError
 from hil.learners.adfa import Model
-from hil.learners.equilibrium import Linearised, Settled, adjoint, mean_currents, measured_quantum, settle
-from hil.learners.loss import Loss, LossName, check_scores
+from hil.learners.parts.equilibrium import Linearised, Settled, adjoint, mean_currents, measured_quantum, settle
+from hil.learners.parts.loss import Loss, LossName, check_scores
 from hil.network import Layer, Network, Trace, accumulate
 
 HASTE = 0.25  # share of a wrong scale, in its logarithm, that one step corrects

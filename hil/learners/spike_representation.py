@@ -16,10 +16,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hil.learners.loss import check_scores
-from hil.learners.rate_learner import RateLearner
+from hil.learners.parts.loss import check_scores
+from hil.learners.parts.rate_learner import RateLearner
+from hil.learners.parts.spiking_pass import Overflow, chunks, dropout_masks, masked
 from hil.learners.saf import WeightedSums
-from hil.learners.spiking_pass import Overflow, chunks, dropout_masks, masked
 from hil.network import Network, statistics_kept
 
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from hil.errors import ConfigError
-from hil.learners.loss import Loss, LossName, check_scores
-from hil.learners.one_pass import OnePass
+from hil.learners.parts.loss import Loss, LossName, check_scores
+from hil.learners.parts.one_pass import OnePass
 from hil.network import Network
 
 Perturbation = Literal["sign", "normal"]

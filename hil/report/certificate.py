@@ -21,10 +21,10 @@ from hil import toml
 from hil.errors import RunError
 from hil.files import read_tensors, read_text, write_atomic
 from hil.report import figures
+from hil.report.headline import PROVENANCE, UNKNOWN, Tile, duration, quantity
 from hil.report.page import page
-from hil.report.sweeps import Sweeps, drawn
+from hil.report.sweep_figures import Sweeps, drawn
 from hil.report.tables import settings
-from hil.report.verdict import PROVENANCE, UNKNOWN, Tile, duration, quantity
 
 Facts = Mapping[str, Any]
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from hil.report.findings import Curve, Event, Feedback, Histogram, Timeline, Transfer, Watched
-from hil.report.standings import Band
+from hil.report.contents import Curve, Event, Feedback, Histogram, Timeline, Transfer, Watched
+from hil.report.significance import Band
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

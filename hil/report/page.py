@@ -12,10 +12,11 @@ from typing import TypeVar
 from hil.errors import DataError
 from hil.files import write_atomic
 from hil.plain import plain
-from hil.report import figures, findings, tables
-from hil.report.findings import Confusion, Feedback, Histogram, Timeline, Transfer, number
-from hil.report.record import Facts, Record, read
-from hil.report.verdict import percent, quantity, verdict
+from hil.report import contents as findings
+from hil.report import figures, tables
+from hil.report.contents import Confusion, Feedback, Histogram, Timeline, Transfer, number
+from hil.report.headline import percent, quantity, verdict
+from hil.report.run_files import Facts, Record, read
 
 T = TypeVar("T")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from hil.report.findings import Confusion, Event, by_epoch, number
-from hil.report.record import Facts
-from hil.report.verdict import duration
+from hil.report.contents import Confusion, Event, by_epoch, number
+from hil.report.headline import duration
+from hil.report.run_files import Facts
 
 TIMES = {
     "upload": ("sending to the bench", "bench"),

@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from hil.errors import ConfigError, RunError
-from hil.run.owner import UNTOUCHED
+from hil.run.lock import UNTOUCHED
 
 WAITING = 16  # alarms that may wait for a slow command; more are left out
 LAST_WORDS = 300
@@ -37,7 +37,7 @@ LAST_WORDS = 300
 
 @dataclass(frozen=True)
 class AlarmSettings:
-    """argv: empty for none. on: kinds that matter. timeout_s, every_s, stalled_s: see hil/config.py, AlarmTable."""
+    """argv: empty for none. on: kinds that matter. timeout_s, every_s, stalled_s: see hil/config/experiment.py, AlarmTable."""
 
     argv: tuple[str, ...] = ()
     on: tuple[str, ...] = ()

@@ -31,7 +31,7 @@ from hil.files import (
 )
 from hil.hints import quoted
 from hil.run.journal import Journal
-from hil.run.owner import NAME, UNTOUCHED, owned
+from hil.run.lock import NAME, UNTOUCHED, owned
 
 BEGUN = ("bench.toml", "calibration.toml", "origins.json", NAME)  # written before config.toml, and a run begins with that
 FILES = (

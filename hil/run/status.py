@@ -16,8 +16,8 @@ from typing import Any
 
 from hil.errors import RunError
 from hil.hints import quoted
-from hil.run import condition, journal
-from hil.run.owner import UNTOUCHED, Owner, owner
+from hil.run import journal, resume
+from hil.run.lock import UNTOUCHED, Owner, owner
 
 RECOVERING = ("recovering",)  # an event of this kind as the last one: a fault is being put right
 FAULTS = (*RECOVERING, "recovery", "retransmission", "fault", "recovered", "lost", "unsafe", "stalled", "alarm")
@@ -79,7 +79,7 @@ def read(path: Path, now: Callable[[], float] = time.time) -> Status:
     """
     held = owner(path)
     alive = held is not None and held.alive
-    found = condition.inspect(path, verify=not alive)  # those of a live run come and go
+    found = resume.inspect(path, verify=not alive)  # those of a live run come and go
     told = journal.contents(path / "journal.jsonl", COMMITS)
     begun = _last(told.records, BEGINS) or {}
     epochs, per_epoch = _whole(begun, "epochs"), _whole(begun, "batches_per_epoch")
@@ -121,7 +121,7 @@ def brief(path: Path) -> str:
     try:
         held = owner(path)
         alive = held is not None and held.alive
-        found = condition.inspect(path, verify=False)
+        found = resume.inspect(path, verify=False)
     except RunError as error:
         return f"unreadable: {error.what}"
     state = "at work" if alive else _ended(found.journal.records, found.status)
@@ -155,7 +155,7 @@ def log(path: Path) -> Iterator[str]:
     Raises:
         RunError: it is no run folder, or its journal cannot be read.
     """
-    condition.inspect(path, verify=False)
+    resume.inspect(path, verify=False)
     told = journal.contents(path / "journal.jsonl", most=0)
     for event in told.events():
         yield f"{str(event.get('t', ''))[:23]:<23}  {event['kind']:<11} {' '.join(message(event).split())}"
@@ -257,9 +257,9 @@ def _health(state: str, faults: Sequence[journal.Record], now: float) -> str:
     return f"good again, {last}" if min(ages) > LATEST_S else f"shaky, {last}"
 
 
-def _again(found: condition.Condition) -> str:
+def _again(found: resume.Condition) -> str:
     try:
-        plan = condition.plan(found)
+        plan = resume.plan(found)
     except RunError as error:
         return f"{error.what} ({error.where}; {error.got}): {error.todo}" if error.got else error.todo
     return f"hil resume {quoted(found.path)}   ({plan.said[-1]})"

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from hil import accelerator
+from hil import torch_device
 from hil.run.folder import RunFolder
-from hil.run.loop import Training
+from hil.training.loop import Training
 
 FILE = "summary.json"
 STATUSES = ("done", "interrupted", "fault")
@@ -26,8 +26,8 @@ STATUSES = ("done", "interrupted", "fault")
 class Labels:
     """What a result must say about itself. node: name and parameters. resources: instrument -> identity.
 
-    terms: what every checkpoint remembers of the files that it was made under, see hil/run/condition.py. honesty: of the twin,
-    as it was found when the run began, see hil/run/transfer.py.
+    terms: what every checkpoint remembers of the files that it was made under, see hil/run/resume.py. honesty: of the twin,
+    as it was found when the run began, see hil/training/transfer_curve.py.
     """
 
     name: str
@@ -72,7 +72,7 @@ def conclude(training: Training, folder: RunFolder, labels: Labels, status: str,
             "torch": torch.__version__,
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),
-            "on": accelerator.title(training.net.place),
+            "on": torch_device.title(training.net.place),
         },
     }
     if training.sentinel is not None:

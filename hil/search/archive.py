@@ -18,7 +18,7 @@ import numpy as np
 
 from hil.search.genetic import fronts
 from hil.search.genome import Genome
-from hil.search.recipe import Objective, Outcome
+from hil.search.jobs import Objective, Outcome
 from hil.search.strategy import Fitness
 
 Seen = tuple[int, Outcome]  # the seed, and what came of it

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hil.files import slug, write_atomic
-from hil.search.recipe import Recipe
+from hil.search.jobs import Recipe
 
 
 def save(folder: Path, name: str, recipe: Recipe, provenance: Mapping[str, object]) -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 from hil.child import SAFE
 from hil.errors import ConfigError, Stopped
 from hil.search.evaluator import LOOK_S, Chunk, Stop, Work, interrupted, read_outcomes, written
-from hil.search.recipe import Outcome
+from hil.search.jobs import Outcome
 
 TRIES = 3
 JOIN_S = 600.0

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from hil.errors import Interrupted
 from hil.files import loads
-from hil.search.recipe import Job, Outcome, Trainer
+from hil.search.jobs import Job, Outcome, Trainer
 
 Chunk = tuple[Job, ...]
 Work = Callable[[str, str], str]  # (what describes the trainer, jobs as JSON) -> outcomes as JSON; importable by name

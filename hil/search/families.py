@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from hil.feedback import Box, Fourier, Function, Gaussian, Shaped, Sine, Tabulated
+from hil.feedback.feedback import Box, Fourier, Function, Gaussian, Shaped, Sine, Tabulated
 
 Numbers = Mapping[str, float]
 Range = tuple[float, float]

@@ -15,9 +15,9 @@ from typing import Any
 
 from deap import base, tools
 
+from hil.search.deap_random import keyed
 from hil.search.genome import Genome, Space
 from hil.search.strategy import Fitness, Operators, distinct, drawn
-from hil.search.stream import keyed
 
 
 class Worth(base.Fitness):  # type: ignore[misc]

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hil.errors import ConfigError
-from hil.feedback import Feedback
-from hil.plain_table import unknown
+from hil.feedback.feedback import Feedback
+from hil.feedback.tables import unknown
 from hil.search.families import FAMILIES, LOGARITHMIC, WHOLE, family, shaped
-from hil.search.recipe import Recipe
+from hil.search.jobs import Recipe
 
 Value = float | int | str
 OF_B = ("distribution", "scale", "rank", "sparsity")

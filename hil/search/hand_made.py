@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from hil.chance import generator
-from hil.feedback import ArctanSlope, Box, Constant, Feedback, Fourier, Function, Gaussian, Sine
-from hil.search.recipe import Recipe
+from hil.feedback.feedback import ArctanSlope, Box, Constant, Feedback, Fourier, Function, Gaussian, Sine
+from hil.search.jobs import Recipe
+from hil.seeding import generator
 
 HAND_MADE: Mapping[str, Function] = {
     "sine": Sine(),

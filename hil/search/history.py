@@ -20,7 +20,7 @@ from typing import Any
 from hil.errors import RunError
 from hil.files import append, loads, read_text, there, write_atomic
 from hil.run.folder import RunFolder
-from hil.search.recipe import Job, Outcome
+from hil.search.jobs import Job, Outcome
 
 SEARCH = "search.toml"
 EVALUATIONS, GENERATIONS, STAGES = "evaluations.jsonl", "generations.jsonl", "stages.jsonl"

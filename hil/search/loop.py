@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from statistics import median, pstdev
 from typing import Any
 
-from hil.chance import key
 from hil.errors import RunError
 from hil.search.archive import Archive
 from hil.search.evaluator import Chunk, Evaluator, chunked, missing
 from hil.search.genome import Genome, Space
 from hil.search.history import History
-from hil.search.recipe import Job, Outcome
+from hil.search.jobs import Job, Outcome
 from hil.search.strategy import Strategy
+from hil.seeding import key
 
 SEED_BITS = 31
 

@@ -19,7 +19,7 @@ from multiprocessing.connection import wait
 from hil.child import SAFE, safely_spawning
 from hil.errors import Stopped
 from hil.search.evaluator import LOOK_S, Chunk, Stop, Work, interrupted, read_outcomes, written
-from hil.search.recipe import Outcome
+from hil.search.jobs import Outcome
 
 TRIES = 2
 

@@ -12,7 +12,7 @@ import dataclasses
 
 import torch
 
-from hil.data import Dataset, Split
+from hil.data.dataset import Dataset, Split
 from hil.errors import ConfigError
 
 

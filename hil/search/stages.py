@@ -20,11 +20,11 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from hil.errors import BudgetSpent
+from hil.search.budget import Ledger
 from hil.search.evaluator import Evaluator, chunked
 from hil.search.history import History
-from hil.search.ledger import Ledger
+from hil.search.jobs import Job, Outcome, Recipe, Scored
 from hil.search.loop import Point, Progress, Told, answered, seed_of
-from hil.search.recipe import Job, Outcome, Recipe, Scored
 
 Recipes = Mapping[str, Recipe]
 

@@ -245,7 +245,7 @@ class _Scheduled:
 class Faults:
     """The faults of one target: a box, a board or a node.
 
-    target: its name on the bench. place: what it is. seed: see `hil.chance.key`. log: of all targets.
+    target: its name on the bench. place: what it is. seed: see `hil.seeding.key`. log: of all targets.
     doors: filled by the servers of a box. check: refuses a fault of this target with ConfigError, besides what KINDS refuses.
     """
 
@@ -325,7 +325,7 @@ class Faults:
 
     def _struck(self, scheduled: _Scheduled) -> random.Random | None:
         """The generator of a strike, or None."""
-        from hil.chance import key  # here, because a bench without wires and faults starts ten times faster without torch
+        from hil.seeding import key  # here, because a bench without wires and faults starts ten times faster without torch
 
         fault, number = scheduled.fault, scheduled.seen
         scheduled.seen += 1

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from hil.bench import open_bench
-from hil.certified import settings_of
-from hil.config import bench_of, read_bench, read_experiment, read_toml
+from hil.build.bench import open_bench
+from hil.build.calibration import settings_of
+from hil.build.training import built
+from hil.config.bench import bench_of, read_bench
+from hil.config.experiment import read_experiment
+from hil.config.read import read_toml
 from hil.errors import ConfigError
-from hil.experiment import built
-from hil.run.loop import train
+from hil.training.loop import train
 
 SHAPE = '''
 """Two instruments that share a node: what one sends, the other reads; here without a wire."""
@@ -47,7 +49,7 @@ class Pair(BenchFile):
 
 class Shape:
     Bench: ClassVar = Pair
-    calibration: ClassVar = "calibration.waveform:waveform"
+    calibration: ClassVar = "calibration.waveform.sequence:waveform"
 
     @contextmanager
     def open(self, bench, opening):

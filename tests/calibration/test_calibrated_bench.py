@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from calibration.sequence import Subject, calibrated
-from calibration.waveform import waveform
-from hil.bench import open_bench
+from calibration.waveform.sequence import waveform
+from hil.build.bench import open_bench
 from hil.build.shapes.waveform import OnPlant
-from hil.config import bench_of, read_toml
-from hil.run.recovery import Ladder
-from hil.run.resilient import resilient
+from hil.config.bench import bench_of
+from hil.config.read import read_toml
+from hil.devices.recovery import Ladder
+from hil.devices.resilient import resilient
 from sim_devices.mach_zehnder import MachZehnder
 
 BENCH = Path("benches/mzm_awg_scope.toml")

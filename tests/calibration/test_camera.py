@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from calibration.camera import camera
-from calibration.phase_lut import levels_for
+from calibration.camera.phase_lut import levels_for
+from calibration.camera.sequence import camera
+from calibration.camera.transmission import retrieved
 from calibration.sequence import Subject, calibrated
 from calibration.step import Step
-from calibration.transmission import retrieved
 from hil.device import Device
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.scattering import Scattering

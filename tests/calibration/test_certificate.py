@@ -13,9 +13,9 @@ from small_calibration import Modulator, steps
 
 from calibration.certificate import Certificate, Instrument, Model, digest
 from calibration.fault import problem_of
-from calibration.honesty import honesty
 from calibration.sequence import Subject, calibrated
 from calibration.step import Estimate, Problem, Step
+from calibration.twin_check import honesty
 from calibration.validity import aged, instruments_differ, settings_differ, span
 from hil.errors import ConfigError, RunError, Saturated
 from sim_devices.simulated import Simulated

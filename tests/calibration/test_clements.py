@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from calibration.clements import Layout, decomposed, derivatives, haar, mirrored, unitary, wrapped
-from calibration.mesh_fit import MeshModel, inverted
-from calibration.phase_reading import fidelity, powers, probes, read, rows
+from calibration.mesh.clements import Layout, decomposed, derivatives, haar, mirrored, unitary, wrapped
+from calibration.mesh.fit import MeshModel, inverted
+from calibration.mesh.phase_reading import fidelity, powers, probes, read, rows
 from sim_devices.mzi_mesh import MZIMesh
 
 

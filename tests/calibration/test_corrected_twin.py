@@ -10,15 +10,15 @@ import pytest
 import tomli_w
 import torch
 
-from calibration.honesty import honesty
 from calibration.sequence import Subject, calibrated
 from calibration.step import Step
-from calibration.twin_fit import network_of
-from calibration.waveform import waveform
+from calibration.twin_check import honesty
+from calibration.waveform.sequence import waveform
+from calibration.waveform.twin_fit import network_of
 from hil.cli import run
+from hil.config.resolve import twin_choice
 from hil.conformance import check_twin
 from hil.errors import ConfigError
-from hil.naming import twin_choice
 from sim_devices.corrected import Corrected
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from calibration.charts import Chart, Limits, decision, loudest, run_length, settled
-from calibration.drift import Reference, probe
+from calibration.drift.control_charts import Chart, Limits, decision, loudest, run_length, settled
+from calibration.drift.estimate import Reference, probe
 from hil.errors import ContractError, MeasurementError
 
 Floats = NDArray[np.float64]

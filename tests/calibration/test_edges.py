@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from calibration.delay import DELAY, begun, interval
 from calibration.sequence import Procedure, Subject, calibrated
-from calibration.settling import SETTLING
 from calibration.step import Step
-from hil.chance import generator
+from calibration.waveform.delay import DELAY, begun, interval
+from calibration.waveform.settling import SETTLING
 from hil.device import Spec, Timed
+from hil.seeding import generator
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 

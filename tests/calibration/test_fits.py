@@ -9,9 +9,9 @@ from torch import Tensor
 from calibration.fault import problem_of
 from calibration.residual_net import gained, trained
 from calibration.residuals import correlation_ratio, lag_one, runs
-from hil.chance import generator
 from hil.device import Port
 from hil.errors import Flat, Jumped, Late, MeasurementError, Misaligned, Saturated
+from hil.seeding import generator
 
 PORT = Port("drive", -4.0, 4.0, "V")
 SIGMA = 0.01

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from calibration.clements import haar
-from calibration.crosstalk import hadamard, model_of
-from calibration.mesh import mesh, voltages
-from calibration.phase_reading import fidelity
+from calibration.mesh.clements import haar
+from calibration.mesh.crosstalk import hadamard, model_of
+from calibration.mesh.phase_reading import fidelity
+from calibration.mesh.sequence import mesh, voltages
 from calibration.sequence import Subject, calibrated
 from calibration.step import Step
 from hil.device import Device

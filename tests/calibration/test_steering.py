@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from calibration.steering import Steered, SteeredStream, Steering, steered
+from calibration.drift.steering import Steered, SteeredStream, Steering, steered
 from hil.device import Port, Spec
 from hil.errors import ContractError, OutOfRange
 from sim_devices.mach_zehnder import MachZehnder

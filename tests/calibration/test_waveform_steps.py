@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from calibration.bias import wrapped
-from calibration.dark import DARK, allan
 from calibration.grey_box import fitted
-from calibration.noise import NOISE
 from calibration.sequence import Procedure, Subject, calibrated
 from calibration.shots import Shots, quantum
 from calibration.step import Step
-from calibration.transfer import sweeps
-from calibration.waveform import waveform
-from hil.chance import generator
+from calibration.waveform.bias import wrapped
+from calibration.waveform.dark import DARK, allan
+from calibration.waveform.noise import NOISE
+from calibration.waveform.sequence import waveform
+from calibration.waveform.transfer import sweeps
 from hil.device import Device, Spec
-from sim_devices.fabrication import node_specimen
+from hil.seeding import generator
+from sim_devices.bench.specimen import node_specimen
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 from sim_devices.tabulated import Tabulated

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from drivers.link import Trust
+from drivers.links.link import Trust
 from hil.errors import BadBlock, Disconnected, LinkTimeout
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.alignment import Acceptance, accepted, find, window
-from drivers.record import BARKER, Axis, Memory, blank, cut
+from drivers.waveform.alignment import Acceptance, accepted, find, window
+from drivers.waveform.record import BARKER, Axis, Memory, blank, cut
 from hil.errors import ConfigError, Misaligned
 
 BIG = Memory(32, 4_000_000)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from link_server import block
 
-from drivers.block import header, read_block
-from drivers.stream import BenchSocket, SocketStream
+from drivers.links.block import header, read_block
+from drivers.links.stream import BenchSocket, SocketStream
 from hil.errors import BadBlock, ContractError, Disconnected, HilError, LinkTimeout
 
 LIMIT = 1 << 21

@@ -21,9 +21,9 @@ import pytest
 from firmware import firmware
 from link_server import HISLIP, IDN, HislipServer, Served, hislip_instrument, socket_instrument
 
-from drivers.link import Link
-from drivers.serial_link import SerialLink
-from drivers.visa_link import VisaLink
+from drivers.links.link import Link
+from drivers.links.serial_link import SerialLink
+from drivers.links.visa_link import VisaLink
 from hil.errors import Disconnected, LinkTimeout
 
 # PyVISA-py does not close the socket of a HiSLIP session that could not be opened.

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from drivers.link import Deadline, Trust, checked_timeout
+from drivers.links.link import Deadline, Trust, checked_timeout
 from hil.errors import ConfigError, DirtySession, LinkTimeout, OutOfRange
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from drivers.ownership import (
+from drivers.lock import (  # fmt: skip
     MACHINE,
     Owned,
     Owner,
@@ -29,7 +29,7 @@ from drivers.ownership import (
     machine_folder,
     sweep,
     take,
-)  # fmt: skip
+)
 from hil.errors import RunError
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +90,7 @@ def test_the_second_is_refused_by_name_and_gets_none_of_what_it_asked_for() -> N
 def test_the_kernel_lets_go_when_the_last_who_shares_it_is_gone() -> None:
     """A killed owner's lock lives on in who inherited the file, and no longer."""
     program = (
-        "import subprocess, sys; from drivers.ownership import *; "
+        "import subprocess, sys; from drivers.lock import *; "
         f"owned = take([{AWG!r}], Owner(1, '', '', 'x')); owned.write({AWG!r}, {{'name': 'awg'}}); "
         "heir = subprocess.Popen(['sleep', '30'], pass_fds=tuple(owned.files.values()), stdout=subprocess.DEVNULL); "
         "print(heir.pid, flush=True); sys.stdin.read()"

@@ -9,16 +9,16 @@ import pytest
 import torch
 from scripted_link import MessageLink, Transcript
 
-from calibration.sentinel import DriftSentinel
-from calibration.steering import steered
-from calibration.watch import Watch as Watchful
+from calibration.drift.sentinel import DriftSentinel
+from calibration.drift.settings import Watch as Watchful
+from calibration.drift.steering import steered
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
-from drivers.link import Link
+from drivers.links.link import Link
+from drivers.links.visa_link import VisaLink
 from drivers.read_back import Care, Finding, Panel, Setting, Watch
 from drivers.scpi import Scpi
-from drivers.visa_link import VisaLink
-from drivers.waveform import Waveform, WaveformSettings
+from drivers.waveform.device import Waveform, WaveformSettings
 from hil.errors import (
     Changed,
     ChangeForbidden,
@@ -33,10 +33,10 @@ from hil.errors import (
     MissedTrigger,
     SwitchedOff,
 )
-from sim_devices.bench import RunningBench, build
-from sim_devices.control import ControlClient
+from sim_devices.bench.control import ControlClient
+from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.bench.served import RunningBench, build
 from sim_devices.instruments.keysight_33600 import Keysight33600 as SimulatedGenerator
-from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
 
 X = torch.linspace(-3.0, 3.0, 48).view(6, 8)
 SELDOM = 60.0

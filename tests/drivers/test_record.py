@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivers.record import BARKER, OVERHEAD, Memory, blank, cut, fill
+from drivers.waveform.record import BARKER, OVERHEAD, Memory, blank, cut, fill
 from hil.errors import ConfigError
 
 BIG = Memory(32, 4_000_000)

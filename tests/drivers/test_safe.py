@@ -14,9 +14,9 @@ from drivers.make_safe import make_safe, securing, unsafe
 from drivers.safe import OFF, Ramp, SafeState, ScpiTalk, Step, board, carry_out, in_order
 from drivers.scpi import Expect, Scpi
 from hil.errors import CommandRefused, ConfigError, Disconnected, UnsafeOutputs
-from sim_devices.bench import build
+from sim_devices.bench.description import VirtualBench, VirtualBox
+from sim_devices.bench.served import build
 from sim_devices.instruments.keysight_33600 import Keysight33600 as SimulatedGenerator
-from sim_devices.virtual_bench import VirtualBench, VirtualBox
 
 AWG = VirtualBox("awg", "sim_devices.instruments.keysight_33600:Keysight33600")
 VOLTS = st.floats(-5, 5, allow_nan=False)

@@ -15,14 +15,14 @@ from scripted_link import MessageLink
 
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
-from drivers.visa_link import VisaLink
-from drivers.waveform import Waveform, WaveformSettings
+from drivers.links.visa_link import VisaLink
+from drivers.waveform.device import Waveform, WaveformSettings
 from hil.conformance import check_device
 from hil.errors import Disconnected, InstrumentError, LinkError, MeasurementError, OutOfRange, Saturated, UnsafeOutputs
-from sim_devices.bench import ServedBench, spawn
+from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire, assemble
+from sim_devices.bench.served import ServedBench, spawn
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
-from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire, assemble
 
 RANGE_V, OFFSET_V, ADC_BITS, DAC_BITS = 0.5, 0.18, 10, 12
 STEP_V = RANGE_V / (1 << ADC_BITS)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from link_server import IDN, block, socket_instrument
 
+from drivers.links.visa_link import VisaLink
 from drivers.scpi import Expect, Identity, Scpi
-from drivers.visa_link import VisaLink
 from hil.errors import (
     BadBlock,
     CommandRefused,

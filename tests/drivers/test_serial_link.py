@@ -12,8 +12,8 @@ import serial
 from firmware import firmware
 from link_server import IDN, block
 
+from drivers.links.serial_link import SerialLink, ports
 from drivers.scpi import Scpi
-from drivers.serial_link import SerialLink, ports
 from hil.errors import BadBlock, ConfigError, DirtySession, Disconnected, LinkTimeout, OpenFailed
 
 

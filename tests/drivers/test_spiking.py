@@ -10,12 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from drivers.links.serial_link import SerialLink
 from drivers.read_back import Care
 from drivers.scpi import Expect
-from drivers.serial_link import SerialLink
-from drivers.spiking import BoardArray, SpikingBoard
+from drivers.spiking.device import BoardArray, SpikingBoard
 from hil import frame_protocol as host
-from hil.chance import generator
 from hil.device import ArraySpec, Device
 from hil.encoding import Encode
 from hil.errors import (
@@ -33,6 +32,7 @@ from hil.errors import (
     WrongInstrument,
 )
 from hil.network import Layer, Network
+from hil.seeding import generator
 from sim_devices.instruments import frame_protocol as board_side
 from sim_devices.instruments.spiking_board import SpikingBoard as SimulatedBoard
 from sim_devices.lif_array import Neuron

@@ -11,10 +11,10 @@ import pytest
 from firmware import firmware
 from link_server import hislip_instrument, polite, socket_instrument
 
-from drivers.frame_session import FrameSession
+from drivers.links.serial_link import SerialLink
+from drivers.links.visa_link import VisaLink
 from drivers.scpi import Scpi
-from drivers.serial_link import SerialLink
-from drivers.visa_link import VisaLink
+from drivers.spiking.session import FrameSession
 from hil.errors import LinkTimeout
 from hil.frame_protocol import ALLOCATE, ARM, ARRAY, BLOCK, Kind
 from sim_devices.instruments.keysight_33600 import Keysight33600

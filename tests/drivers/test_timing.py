@@ -13,13 +13,13 @@ from scripted_link import MessageLink
 
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
-from drivers.timing import FALL
-from drivers.waveform import Waveform
+from drivers.waveform.device import Waveform
+from drivers.waveform.timing import FALL
 from hil.device import Timed
+from hil.devices.recovery import Ladder
+from hil.devices.resilient import resilient
 from hil.errors import Flat, Late, Misaligned
-from hil.run.recovery import Ladder
-from hil.run.resilient import resilient
-from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire, assemble
+from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire, assemble
 
 NODE = {"v_pi_v": 3.52, "phase_rad": -1.2, "noise": 1.0}
 BOXES = (

@@ -10,13 +10,13 @@ import pytest
 from scripted_link import MessageLink, Transcript
 from wire_sessions import TRANSCRIPTS, board_session, waveform_session
 
-from drivers import transcript
-from drivers.block import header
+from drivers.links import transcript
+from drivers.links.block import header
+from drivers.links.scripted import ScriptedFrames, ScriptedLink, read_transcript
+from drivers.links.transcript import Transcribed, WireLog, described
 from drivers.scpi import Scpi
-from drivers.scripted import ScriptedFrames, ScriptedLink, read_transcript
-from drivers.transcript import Transcribed, WireLog, described
-from hil.bench import open_bench
-from hil.config import read_bench
+from hil.build.bench import open_bench
+from hil.config.bench import read_bench
 from hil.device import ArraySpec
 from hil.errors import ContractError, DataError, DirtySession, HilError, LinkTimeout, RunError
 

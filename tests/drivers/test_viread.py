@@ -9,10 +9,10 @@ import pyvisa
 from link_server import Gone, block, polite, socket_instrument, vxi11_instrument
 from pyvisa.resources import MessageBasedResource
 
-from drivers.block import header, read_block
+from drivers.links.block import header, read_block
+from drivers.links.viread import VisaBytes, VisaCalls, VisaMessages
+from drivers.links.visa_link import VisaLink, _calls
 from drivers.scpi import Scpi
-from drivers.viread import VisaBytes, VisaCalls, VisaMessages
-from drivers.visa_link import VisaLink, _calls
 from hil.errors import BadBlock, Disconnected, LinkTimeout
 
 SIZES = [0, 1, 20479, 20480, 20481, (1 << 20) + 1]

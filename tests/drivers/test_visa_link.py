@@ -20,10 +20,10 @@ import pyvisa
 import pyvisa_py.protocols.hislip as hislip
 from link_server import Deaf, Gone, HislipServer, Served, block, hislip_instrument, polite, socket_instrument, vxi11_instrument
 
-from drivers.hislip import lock_string
-from drivers.link import Link
+from drivers.links.hislip import lock_string
+from drivers.links.link import Link
+from drivers.links.visa_link import VisaLink, list_resources
 from drivers.scpi import Scpi
-from drivers.visa_link import VisaLink, list_resources
 from hil.errors import (
     BadBlock,
     ConfigError,
@@ -34,8 +34,8 @@ from hil.errors import (
     LinkTimeout,
     OpenFailed,
 )
-from sim_devices.bench import build
-from sim_devices.virtual_bench import VirtualBench, VirtualBox
+from sim_devices.bench.description import VirtualBench, VirtualBox
+from sim_devices.bench.served import build
 
 # PyVISA-py does not close the socket of a HiSLIP session that could not be opened.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <.*ocket:ResourceWarning")
@@ -530,7 +530,7 @@ def test_this_computer_shares_the_lock_and_keeps_others_out(box: tuple[str, int]
     with pytest.raises(TimeoutError):
         stranger.receive()
     stranger.close()
-    monkeypatch.setattr("drivers.hislip.lock_string", lambda: "hil on another computer")
+    monkeypatch.setattr("drivers.links.hislip.lock_string", lambda: "hil on another computer")
     for _ in range(2):
         with pytest.raises(OpenFailed, match=r"locked this instrument(?s:.)*nothing was sent(?s:.)*another computer"):
             opened(resource)
@@ -582,7 +582,7 @@ def test_an_instrument_that_knows_no_locks_is_used_without(answer: str) -> None:
 
 def test_the_string_of_a_lock_is_that_of_the_computer() -> None:
     """Another process has the same, so whoever comes to make safe is let in."""
-    program = "from drivers.hislip import lock_string; print(lock_string())"
+    program = "from drivers.links.hislip import lock_string; print(lock_string())"
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2]), "HOME": "/nonexistent"}
     said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == lock_string()

@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from drivers.record import OVERHEAD, Axis, Codes, Memory, Record, Scale
-from drivers.waveform import Waveform, WaveformSettings
+from drivers.waveform.device import Waveform, WaveformSettings
+from drivers.waveform.record import OVERHEAD, Axis, Codes, Memory, Record, Scale
 from hil.device import Port, Streaming
 from hil.errors import ConfigError, ContractError, Disconnected, Misaligned, MissedTrigger, OutOfRange, UnsafeOutputs
 

@@ -15,22 +15,22 @@ from typing import Any
 
 import torch
 
-from drivers.frame_session import FrameLink
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
-from drivers.link import Link
+from drivers.links.link import Link
+from drivers.links.serial_link import SerialLink
+from drivers.links.transcript import Transcribed, TranscribedFrames, WireLog
+from drivers.links.visa_link import VisaLink
 from drivers.scpi import Expect, Scpi
-from drivers.serial_link import SerialLink
-from drivers.spiking import SpikingBoard
-from drivers.transcript import Transcribed, TranscribedFrames, WireLog
-from drivers.visa_link import VisaLink
-from drivers.waveform import Waveform, WaveformSettings
+from drivers.spiking.device import SpikingBoard
+from drivers.spiking.session import FrameLink
+from drivers.waveform.device import Waveform, WaveformSettings
 from hil.build.shapes.waveform import WaveformBench, description
-from hil.config import read_bench
+from hil.config.bench import read_bench
 from hil.device import ArraySpec
-from sim_devices.bench import spawn
+from sim_devices.bench.board import VirtualBoard, spawn_board
+from sim_devices.bench.served import spawn
 from sim_devices.lif_array import Neuron
-from sim_devices.spiking_bench import VirtualBoard, spawn_board
 
 BENCH = Path(__file__).resolve().parent.parent.parent / "benches" / "mzm_awg_scope.toml"
 TRANSCRIPTS = Path(__file__).resolve().parent / "transcripts"

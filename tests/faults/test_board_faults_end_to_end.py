@@ -14,21 +14,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from drivers.serial_link import SerialLink
-from drivers.spiking import SpikingBoard
-from hil.chance import generator
-from hil.data import Dataset, load, subset
+from drivers.links.serial_link import SerialLink
+from drivers.spiking.device import SpikingBoard
+from hil.data.dataset import Dataset, load, subset
 from hil.device import ArraySpec
+from hil.devices.meter import MeteredChip
+from hil.devices.recovery import Ladder, Patience
+from hil.devices.resilient import resilient_chip
 from hil.encoding import Encode
 from hil.errors import Disconnected, HilError, LinkError, LinkTimeout, OpenFailed
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
 from hil.network import Layer, Network
-from hil.run.loop import Plan, Training, train
-from hil.run.meter import MeteredChip
-from hil.run.recovery import Ladder, Patience
-from hil.run.resilient import resilient_chip
+from hil.seeding import generator
+from hil.training.loop import Plan, Training, train
+from sim_devices.bench.board import ServedBoard, VirtualBoard, spawn_board
 from sim_devices.lif_array import Neuron
-from sim_devices.spiking_bench import ServedBoard, VirtualBoard, spawn_board
 
 TIMEOUT_S = 0.25
 

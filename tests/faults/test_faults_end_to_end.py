@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
+from drivers.links.visa_link import VisaLink
 from drivers.scpi import Expect, Scpi
-from drivers.visa_link import VisaLink
-from drivers.waveform import Waveform, WaveformSettings
-from hil.chance import generator
-from hil.data import Dataset, load, subset
+from drivers.waveform.device import Waveform, WaveformSettings
+from hil.data.dataset import Dataset, load, subset
 from hil.device import Streaming
+from hil.devices.meter import metered
+from hil.devices.recovery import Ladder, Patience
+from hil.devices.resilient import resilient
 from hil.encoding import Decode, Encode
 from hil.errors import (
     HilError,
@@ -38,13 +40,11 @@ from hil.errors import (
 )
 from hil.learners.adfa import ADFA, ADFASettings
 from hil.network import Layer, Network
-from hil.run.loop import Plan, Training, train
-from hil.run.meter import metered
-from hil.run.recovery import Ladder, Patience
-from hil.run.resilient import resilient
-from sim_devices.bench import RunningBench, build
-from sim_devices.control import ControlClient
-from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
+from hil.seeding import generator
+from hil.training.loop import Plan, Training, train
+from sim_devices.bench.control import ControlClient
+from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.bench.served import RunningBench, build
 
 LIMIT_V = 4.0
 TIMEOUT_S = 0.25

@@ -18,25 +18,25 @@ from torch import Tensor, nn
 
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
+from drivers.links.visa_link import VisaLink
 from drivers.read_back import Care
-from drivers.visa_link import VisaLink
-from drivers.waveform import Waveform, WaveformSettings
-from hil.chance import generator
+from drivers.waveform.device import Waveform, WaveformSettings
 from hil.cli import run
-from hil.data import Dataset, load, subset
+from hil.data.dataset import Dataset, load, subset
 from hil.device import Streaming
+from hil.devices.meter import metered
+from hil.devices.recovery import Ladder, Patience
+from hil.devices.resilient import resilient
 from hil.encoding import Decode, Encode
 from hil.errors import ChangeForbidden, SwitchedOff
 from hil.learners.adfa import ADFA, ADFASettings
 from hil.network import Layer, Network
 from hil.run.journal import Journal, committed
-from hil.run.loop import Plan, Training, train
-from hil.run.meter import metered
-from hil.run.recovery import Ladder, Patience
-from hil.run.resilient import resilient
-from sim_devices.bench import RunningBench, build
-from sim_devices.control import ControlClient
-from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
+from hil.seeding import generator
+from hil.training.loop import Plan, Training, train
+from sim_devices.bench.control import ControlClient
+from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.bench.served import RunningBench, build
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 EXPERIMENT = """

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
-from drivers.visa_link import VisaLink
-from drivers.waveform import Waveform, WaveformSettings
+from drivers.links.visa_link import VisaLink
+from drivers.waveform.device import Waveform, WaveformSettings
+from hil.devices.recovery import Ladder, Patience
+from hil.devices.resilient import resilient
 from hil.errors import HilError, UnsafeOutputs
-from hil.run.recovery import Ladder, Patience
-from hil.run.resilient import resilient
-from sim_devices.bench import RunningBench, build
-from sim_devices.control import ControlClient
-from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.bench.control import ControlClient
+from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.bench.served import RunningBench, build
 
 LOW_V, HIGH_V = -1.5, 2.5  # not symmetric, so that a lost offset or a lost sign would show
 SHOTS = 6

@@ -11,24 +11,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drivers.frame_session import FrameSession
 from drivers.keysight_infiniivision import _parse
 from drivers.safe import FrameTalk, Ramp, SafeState, Step, board, carry_out
 from drivers.scpi import Expect
-from hil import config, toml
+from drivers.spiking.session import FrameSession
 from hil import frame_protocol as host
+from hil import toml
+from hil.config import experiment
 from hil.errors import ConfigError, ContractError, Desync, HilError, InstrumentError, MeasurementError, RunError
 from hil.frame_protocol import Code, Kind
-from hil.run import journal, owner
+from hil.run import journal, lock
 from hil.run.folder import RunFolder
-from sim_devices.control import ControlClient, ControlServer, refused
+from sim_devices.bench.control import ControlClient, ControlServer, refused
+from sim_devices.bench.wiring import Plant, Wire
 from sim_devices.instruments.frame_protocol import frames
 from sim_devices.instruments.keysight_33600 import Keysight33600
 from sim_devices.instruments.keysight_infiniivision import InfiniiVision
 from sim_devices.instruments.sampling import sampling
 from sim_devices.instruments.spiking_board import SpikingBoard
 from sim_devices.mach_zehnder import MachZehnder
-from sim_devices.wiring import Plant, Wire
 
 DEEP = "[" * 100_000
 RAMP = Ramp(":OUTP1", ":V", ":O", 100.0, 1e-3, -1.0, 1.0)
@@ -154,11 +155,11 @@ def test_a_safe_state_of_other_kinds_of_values_is_refused(change: dict[str, obje
 @pytest.mark.parametrize(
     ("text", "read"),
     [
-        (f"a = {DEEP}", config.read_experiment),
+        (f"a = {DEEP}", experiment.read_experiment),
         (DEEP, lambda path: SafeState.from_json(path.read_text())),
-        (DEEP, lambda path: config.override({}, f"a={path.read_text()}")),
-        ("1" * 5000, lambda path: config.override({}, f"a={path.read_text()}")),
-        ("a." * 5000 + "b=1", lambda path: config.override({}, path.read_text())),
+        (DEEP, lambda path: experiment.override({}, f"a={path.read_text()}")),
+        ("1" * 5000, lambda path: experiment.override({}, f"a={path.read_text()}")),
+        ("a." * 5000 + "b=1", lambda path: experiment.override({}, path.read_text())),
         (DEEP, lambda path: RunFolder(path.parent).read_json(path.name)),
     ],
 )
@@ -170,8 +171,8 @@ def test_what_has_no_end_is_refused(tmp_path: Path, text: str, read: Callable[[P
 
 
 def test_a_lock_that_is_nested_without_end_names_nobody(tmp_path: Path) -> None:
-    (tmp_path / owner.NAME).write_text(DEEP)
-    found = owner.owner(tmp_path)
+    (tmp_path / lock.NAME).write_text(DEEP)
+    found = lock.owner(tmp_path)
     assert found is not None
     assert found.pid == 0
 

@@ -15,14 +15,15 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivers.block import header, read_block
-from drivers.hislip import HEADER, HislipWire
 from drivers.keysight_33600 import FULL_SCALE
 from drivers.keysight_33600 import Keysight33600 as Driver
+from drivers.links.block import header, read_block
+from drivers.links.hislip import HEADER, HislipWire
 from drivers.safe import Ramp, SafeState, Step
 from drivers.scpi import Expect
-from hil import config, toml
 from hil import frame_protocol as host
+from hil import toml
+from hil.config import experiment
 from hil.errors import BadBlock, ConfigError, Desync, LinkError
 from hil.run import journal
 from sim_devices.instruments import frame_protocol as board
@@ -277,7 +278,7 @@ def test_any_text_is_toml_or_a_config_error(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "e.toml"
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
-        for read in (config.read_experiment, config.read_bench):
+        for read in (experiment.read_experiment, experiment.read_bench):
             with pytest.raises(ConfigError):
                 read(path)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from hil.bench import open_bench
-from hil.config import BenchFile, read_bench
+from hil.build.bench import open_bench
+from hil.config.bench import BenchFile, read_bench
 from hil.errors import OutOfRange
-from hil.run.transfer import measure
+from hil.training.transfer_curve import measure
 
 ROOT = Path(__file__).resolve().parents[2]
 

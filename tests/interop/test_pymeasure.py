@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sim_devices.bench import ServedBench, spawn
-from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.bench.served import ServedBench, spawn
 
 pytest.importorskip("pymeasure")
 agilent = pytest.importorskip("pymeasure.instruments.agilent")

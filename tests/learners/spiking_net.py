@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator
-from hil.data import Dataset, batches
+from hil.data.dataset import Dataset, batches
 from hil.device import ArraySpec, Chip
 from hil.encoding import Encode
 from hil.learner import Learner, Online
 from hil.network import Layer, Network
-from hil.run.loop import evaluate
+from hil.seeding import generator
+from hil.training.loop import evaluate
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_array import TwinChip
 

@@ -18,21 +18,22 @@ from rich.console import Console
 from spiking_net import LABEL, examples, gradients, network, rng
 from torch import Tensor
 
-from hil import accelerator, experiment
-from hil.chance import generator
-from hil.config import read_experiment
-from hil.data import Dataset, Split, load
+from hil import torch_device
+from hil.build import training as experiment
+from hil.build.training import built
+from hil.commands.train import resume
+from hil.config.experiment import read_experiment
+from hil.config.resolve import LEARNERS, resolve
+from hil.data.dataset import Dataset, Split, load
 from hil.device import ArraySpec
 from hil.errors import ConfigError
-from hil.experiment import built
-from hil.launch import resume
-from hil.learners import equilibrium
-from hil.learners.rate_learner import OnlineSettings
+from hil.learners.parts import equilibrium
+from hil.learners.parts.rate_learner import OnlineSettings
 from hil.learners.saf import SAFE
-from hil.naming import LEARNERS, resolve
 from hil.run import checkpoint
 from hil.run.folder import RunFolder
-from hil.run.loop import Epoch, Training, evaluate, train
+from hil.seeding import generator
+from hil.training.loop import Epoch, Training, evaluate, train
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_array import SpikingArray, TwinChip
 
@@ -94,16 +95,16 @@ def digits() -> Dataset:
 def here(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> None:
     monkeypatch.setattr(experiment, "dataset", lambda table: digits)
     monkeypatch.setattr(equilibrium, "FEW", 10**12)  # on the CPU, few spikes are summed one by one: rounded otherwise
-    monkeypatch.setattr(accelerator, "settled", lambda on: None)
-    monkeypatch.setattr(accelerator, "_free_bytes", lambda on: 1 << 30)
-    monkeypatch.setattr(accelerator, "title", str)
+    monkeypatch.setattr(torch_device, "settled", lambda on: None)
+    monkeypatch.setattr(torch_device, "_free_bytes", lambda on: 1 << 30)
+    monkeypatch.setattr(torch_device, "title", str)
 
 
 @contextmanager
 def training(text: str, on: torch.device, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Training]:
     path = folder / "experiment.toml"
     path.write_text(TRAIN + text)
-    monkeypatch.setattr(accelerator, "named", lambda name, where: on)
+    monkeypatch.setattr(torch_device, "named", lambda name, where: on)
     with pretending() if on == ACCELERATOR else nullcontext(), built(read_experiment(path)) as made:
         assert made.training.net.place == on
         yield made.training
@@ -149,8 +150,8 @@ def test_a_whole_run(text: str, room: int, tmp_path: Path, monkeypatch: pytest.M
     """With transfer curve, confusion, diagnostics and angles; whether the data fit there or go batch by batch."""
     summaries = []
     for on in (CPU, ACCELERATOR):
-        monkeypatch.setattr(accelerator, "named", lambda name, where, on=on: on)
-        monkeypatch.setattr(accelerator, "_free_bytes", lambda on: room)
+        monkeypatch.setattr(torch_device, "named", lambda name, where, on=on: on)
+        monkeypatch.setattr(torch_device, "_free_bytes", lambda on: room)
         folder = RunFolder.create(tmp_path / on.type)
         folder.config.write_text(TRAIN + text)
         with pretending() if on == ACCELERATOR else nullcontext():
@@ -263,16 +264,16 @@ def test_what_is_left_behind_is_found() -> None:
 def test_an_accelerator_that_is_not_there(on: str, cards: int, parts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, cards)
     with pytest.raises(ConfigError) as caught:
-        accelerator.named(on, "x.toml")
+        torch_device.named(on, "x.toml")
     for part in parts:
         assert part in str(caught.value)
 
 
 def test_what_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, 0)
-    assert [accelerator.named(on, "") for on in ("cpu", "auto")] == [CPU, CPU]
+    assert [torch_device.named(on, "") for on in ("cpu", "auto")] == [CPU, CPU]
     machine(monkeypatch, 2)
-    assert [str(accelerator.named(on, "")) for on in ("cuda", "cuda:1", "auto")] == ["cuda", "cuda:1", "cuda"]
+    assert [str(torch_device.named(on, "")) for on in ("cuda", "cuda:1", "auto")] == ["cuda", "cuda:1", "cuda"]
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, cards: int) -> None:

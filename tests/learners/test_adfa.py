@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError, ContractError, OutOfRange
-from hil.feedback import Constant, Feedback, Sine, correlation
+from hil.feedback.feedback import Constant, Feedback, Sine, correlation
 from hil.learners.adfa import ADFA, ADFASettings, read_feedback, slope
 from hil.network import Layer, Network
+from hil.seeding import generator
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError, OutOfRange
 from hil.learners.backprop import Backprop
-from hil.learners.one_pass import LossSettings
+from hil.learners.parts.one_pass import LossSettings
 from hil.network import Layer, Network
+from hil.seeding import generator
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 

@@ -8,22 +8,22 @@ import pytest
 import torch
 from spiking_net import network, trained
 
-from drivers.serial_link import SerialLink
-from drivers.spiking import SpikingBoard
-from hil.chance import generator
-from hil.data import Dataset, load, subset
+from drivers.links.serial_link import SerialLink
+from drivers.spiking.device import SpikingBoard
+from hil.data.dataset import Dataset, load, subset
 from hil.device import Chip
 from hil.learner import Learner
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
 from hil.learners.bptt import BPTT
 from hil.learners.ffgaf import FFGAF, FFGAFSettings
 from hil.learners.ottt import OTTT
-from hil.learners.rate_learner import OnlineSettings, RateSettings
+from hil.learners.parts.rate_learner import OnlineSettings, RateSettings
 from hil.learners.saf import SAFE, SAFF
 from hil.network import Network
+from hil.seeding import generator
+from sim_devices.bench.board import ServedBoard, VirtualBoard, spawn_board
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_array import TwinChip
-from sim_devices.spiking_bench import ServedBoard, VirtualBoard, spawn_board
 
 NEURON = Neuron(threshold_mismatch=0.05, leak_mismatch=0.05)
 T = {"time_steps": 4, "chunk": 4}

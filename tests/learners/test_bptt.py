@@ -4,11 +4,11 @@ import pytest
 import torch
 from spiking_net import LABEL, close, examples, gradients, network, rng, stepped
 
-from hil.chance import generator
 from hil.errors import OutOfRange
 from hil.learners.bptt import BPTT
-from hil.learners.neuron_model import NeuronModel, bump
-from hil.learners.rate_learner import OnlineSettings
+from hil.learners.parts.neuron_model import NeuronModel, bump
+from hil.learners.parts.rate_learner import OnlineSettings
+from hil.seeding import generator
 from sim_devices.lif_array import LifArray, Neuron
 
 SETTINGS = OnlineSettings(time_steps=5, mse_share=0.0)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator
 from hil.device import Port, Spec
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
 from hil.learners.dfa import DFA, DFASettings
 from hil.network import Layer, Network
+from hil.seeding import generator
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 

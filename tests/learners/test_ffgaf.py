@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator
 from hil.device import ArraySpec
 from hil.encoding import Encode
 from hil.errors import ConfigError, OutOfRange
-from hil.learners.class_groups import ClassGroups
-from hil.learners.difficulty import Difficulty, apportioned
 from hil.learners.ffgaf import FFGAF, FFGAFSettings
+from hil.learners.parts.class_groups import ClassGroups
+from hil.learners.parts.difficulty import Difficulty, apportioned
 from hil.network import Layer, Network
+from hil.seeding import generator
 from hil.synapses import conv, dense, flat_widths
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_array import TwinChip

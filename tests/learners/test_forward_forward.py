@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hil.chance import generator
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError, ContractError, OutOfRange
 from hil.learners.forward_forward import ForwardForward, ForwardForwardSettings
-from hil.learners.label_slot import candidates, claiming, neutral, wrong_labels
+from hil.learners.parts.label_slot import candidates, claiming, neutral, wrong_labels
 from hil.network import Layer, Network
+from hil.seeding import generator
 from hil.synapses import length_normalised
 from sim_devices.lif_array import LifArray
 from sim_devices.mach_zehnder import MachZehnder

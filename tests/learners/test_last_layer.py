@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from hil.chance import generator
 from hil.encoding import Encode
 from hil.learners.backprop import Backprop
 from hil.learners.last_layer import LastLayer
-from hil.learners.one_pass import LossSettings
+from hil.learners.parts.one_pass import LossSettings
 from hil.network import Layer, Network
+from hil.seeding import generator
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator
 from hil.device import Port, Spec
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError, ContractError, OutOfRange
 from hil.learners.backprop import Backprop
-from hil.learners.one_pass import LossSettings
+from hil.learners.parts.one_pass import LossSettings
 from hil.learners.pat import PAT, PhysicsAware
 from hil.network import Layer, Network
+from hil.seeding import generator
 from sim_devices.lif_array import LifArray
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError, ContractError, OutOfRange
-from hil.learners.label_slot import claiming, wrong_labels
+from hil.learners.parts.label_slot import claiming, wrong_labels
 from hil.learners.phyll import PhyLL, PhyLLSettings
 from hil.network import Layer, Network
+from hil.seeding import generator
 from hil.synapses import BesideLinear, behind_devices, length_normalised
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated

@@ -8,16 +8,16 @@ import pytest
 import torch
 from spiking_net import LABEL, close, examples, gradients, network, rng, stepped
 
-from hil.chance import generator
 from hil.device import ArraySpec
 from hil.encoding import Encode
 from hil.errors import ConfigError, ContractError, OutOfRange
 from hil.learners.ottt import OTTT, OTTTO
-from hil.learners.rate_learner import OnlineSettings, RateSettings
+from hil.learners.parts.rate_learner import OnlineSettings, RateSettings
+from hil.learners.parts.spiking_pass import chunks
 from hil.learners.saf import SAFE, SAFF, WeightedSums
 from hil.learners.spike_representation import SpikeRepresentation
-from hil.learners.spiking_pass import chunks
 from hil.network import Layer, Network
+from hil.seeding import generator
 from hil.synapses import conv
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_array import TwinChip

@@ -10,27 +10,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from drivers.serial_link import SerialLink
-from drivers.spiking import SpikingBoard
-from hil.architecture import closing
-from hil.chance import generator
+from drivers.links.serial_link import SerialLink
+from drivers.spiking.device import SpikingBoard
+from hil.build.network import closing
 from hil.cli import run
-from hil.config import Experiment
+from hil.config.experiment import Experiment
 from hil.contraction import Contracted, conv_feedback, dense_feedback
-from hil.data import load
+from hil.data.dataset import load
 from hil.device import ArraySpec, Chip, Device
+from hil.devices.meter import MeteredChip
 from hil.encoding import Encode
 from hil.errors import ConfigError, ContractError, OutOfRange
-from hil.learners.equilibrium import by_events, measured_quantum, settle
+from hil.learners.parts.equilibrium import by_events, measured_quantum, settle
 from hil.learners.spide import SPIDE, SPIDESettings
 from hil.network import Layer, Network
-from hil.run import checkpoint, session
-from hil.run.loop import Epoch, Step, Training, train
-from hil.run.meter import MeteredChip
+from hil.run import checkpoint
+from hil.seeding import generator
 from hil.synapses import conv, dense, flat_widths
+from hil.training import session
+from hil.training.loop import Epoch, Step, Training, train
+from sim_devices.bench.board import VirtualBoard, board_server
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_array import TwinChip
-from sim_devices.spiking_bench import VirtualBoard, board_server
 
 ROUNDING = Neuron(leak=1.0, v_th=1.0, v_rest=-1.0)
 LABEL = torch.arange(24) % 3

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator
+from hil.devices.meter import Metered
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError, LinkTimeout
 from hil.learners.backprop import Backprop
-from hil.learners.one_pass import LossSettings
+from hil.learners.parts.one_pass import LossSettings
 from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Layer, Network
-from hil.run.meter import Metered
+from hil.seeding import generator
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator
 from hil.device import ArraySpec
 from hil.encoding import Encode
 from hil.learner import Learner
@@ -18,14 +17,15 @@ from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
 from hil.learners.backprop import Backprop
 from hil.learners.dfa import DFA, DFASettings
 from hil.learners.last_layer import LastLayer
-from hil.learners.one_pass import LossSettings
 from hil.learners.ottt import OTTTA
+from hil.learners.parts.one_pass import LossSettings
+from hil.learners.parts.rate_learner import OnlineSettings, RateSettings
 from hil.learners.pat import PAT
-from hil.learners.rate_learner import OnlineSettings, RateSettings
 from hil.learners.saf import SAFE, SAFF
 from hil.learners.spike_representation import SpikeRepresentation
 from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Layer, Network
+from hil.seeding import generator
 from hil.synapses import dense
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated

@@ -9,7 +9,7 @@ from test_report import Page
 from hil.report import figures
 from hil.report.certificate import contents
 from hil.report.page import page
-from hil.report.sweeps import drawn, label, panels
+from hil.report.sweep_figures import drawn, label, panels
 
 X = np.linspace(-1.0, 1.0, 50)
 

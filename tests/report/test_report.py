@@ -14,9 +14,9 @@ import pytest
 
 from hil.errors import RunError
 from hil.report import render
-from hil.report.findings import by_epoch, feedback, timeline, wilson
-from hil.report.record import read
-from hil.report.verdict import duration, quantity
+from hil.report.contents import by_epoch, feedback, timeline, wilson
+from hil.report.headline import duration, quantity
+from hil.report.run_files import read
 
 CONFIG = 'seed = 3\n\n[data]\nuse = "digits"\n\n[learner]\nuse = "adfa"\nfeedback = "sine"\n'
 

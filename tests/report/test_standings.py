@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from hil.report.standings import Outcome, Row, contest, holm, welch
+from hil.report.significance import Outcome, Row, contest, holm, welch
 
 
 def row(learner: str, *tests: float) -> Row:

@@ -9,26 +9,26 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hil.chance import generator
-from hil.data import load
+from hil.data.dataset import load
 from hil.device import ArraySpec
+from hil.devices.meter import MeteredChip, metered
+from hil.devices.traffic import Traffic, read_bits
 from hil.encoding import Decode, Encode
 from hil.learners.adfa import ADFA, ADFASettings
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
 from hil.learners.bptt import BPTT
 from hil.learners.ffgaf import FFGAF, FFGAFSettings
 from hil.learners.last_layer import LastLayer
-from hil.learners.one_pass import LossSettings
 from hil.learners.ottt import OTTTO, OTTTOSettings
+from hil.learners.parts.one_pass import LossSettings
+from hil.learners.parts.rate_learner import OnlineSettings, RateSettings
 from hil.learners.pat import PAT
-from hil.learners.rate_learner import OnlineSettings, RateSettings
 from hil.learners.saf import SAFE, SAFF
 from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Layer, Network
-from hil.run.alignment import Look, angle, look
-from hil.run.loop import Epoch, Plan, Step, Training, train
-from hil.run.meter import MeteredChip, metered
-from hil.run.traffic import Traffic, read_bits
+from hil.seeding import generator
+from hil.training.gradient_check import Look, angle, look
+from hil.training.loop import Epoch, Plan, Step, Training, train
 from sim_devices.lif_array import LifArray
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated

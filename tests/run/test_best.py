@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hil.data import load
+from hil.data.dataset import load
 from hil.network import Layer, Network
 from hil.run.folder import RunFolder
-from hil.run.loop import Plan, Training, train
-from hil.run.session import run
-from hil.run.stopping import Stopping
+from hil.run.signals import Stopping
 from hil.run.summary import Labels
+from hil.training.loop import Plan, Training, train
+from hil.training.session import run
 
 
 class Fading(nn.Module):

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from hil.cli import run
-from hil.config import read_bench, read_experiment
+from hil.config.bench import read_bench
+from hil.config.experiment import read_experiment
 from hil.errors import Refused, RunError
-from hil.run import checkpoint, condition, session, status
+from hil.run import checkpoint, resume, status
 from hil.run.folder import RunFolder
+from hil.training import session
 
 TWIN = """
 seed = 1
@@ -64,8 +66,8 @@ def path(killed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(killed, tmp_path / "r"))
 
 
-def planned(path: Path, chosen: Path | None = None, changed: bool = False) -> condition.Plan:
-    return condition.plan(condition.inspect(path), chosen, changed)
+def planned(path: Path, chosen: Path | None = None, changed: bool = False) -> resume.Plan:
+    return resume.plan(resume.inspect(path), chosen, changed)
 
 
 def test_a_killed_run_goes_on_from_its_newest_checkpoint(path: Path) -> None:
@@ -257,7 +259,7 @@ def test_the_bench_file_belongs_to_it(tmp_path: Path) -> None:
     assert "bench.toml" in str(caught.value)
     (tmp_path / "bench.toml").write_text((Path(__file__).parents[2] / "benches" / "mzm_awg_scope.toml").read_text())
     assert planned(tmp_path).start is None
-    facts = {"step": 3, "experiment": {"device": {"bench": "b.toml"}}, "bench_sha256": condition.inspect(tmp_path).bench}
+    facts = {"step": 3, "experiment": {"device": {"bench": "b.toml"}}, "bench_sha256": resume.inspect(tmp_path).bench}
     checkpoint.save(tmp_path / "checkpoints", "step-00000003", checkpoint.Checkpoint({}, facts))
     assert planned(tmp_path).start is not None
     (tmp_path / "bench.toml").write_text((tmp_path / "bench.toml").read_text().replace('"4 V"', '"3 V"'))

@@ -12,7 +12,7 @@ import pytest
 from hil.errors import RunError
 from hil.files import write_atomic
 from hil.run.folder import RunFolder
-from hil.run.owner import PATIENCE_S, owner
+from hil.run.lock import PATIENCE_S, owner
 
 
 def test_a_run_folder_is_new_or_refused(tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from hil import trust
 from hil.cli import run
+from hil.commands import trust
+from hil.commands.terminal import Terminal
 from hil.errors import RunError
 from hil.files import write_atomic
 from hil.plain import HIDDEN, plain
 from hil.run import checkpoint
 from hil.run.folder import RunFolder
-from hil.terminal import Terminal
 
 TINY = """
 name = "tiny"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hil.run import condition, status
-from hil.run.sameness import differences
+from hil.run import resume, status
+from hil.run.same import differences
 
 ROOT = Path(__file__).resolve().parents[2]
 TWIN = """
@@ -109,7 +109,7 @@ def start(hil: Zygote, experiment: Path, run: Path, kill_at: tuple[str, int] | N
 
 
 def finished(run: Path) -> bool:
-    found = condition.inspect(run)
+    found = resume.inspect(run)
     assert not found.damages
     return found.status == "done" and not found.lacking
 
@@ -181,7 +181,7 @@ def test_no_room_for_more(hil: Zygote, tmp_path: Path, hidden: int, batch: int, 
     assert "Traceback" not in log.read_text()
     found = status.read(tmp_path / "r")
     assert "hil resume" in found.again
-    kept = condition.inspect(tmp_path / "r")
+    kept = resume.inspect(tmp_path / "r")
     assert not kept.damages
     assert not kept.journal.damaged
     assert not kept.journal.torn

@@ -127,8 +127,8 @@ def test_an_unfinished_run_takes_more_and_fewer(
     import os
     import signal
 
-    from hil.run import session
-    from hil.run.loop import Step, train
+    from hil.training import session
+    from hil.training.loop import Step, train
 
     def interrupted(training: object) -> object:
         for point in train(training):  # type: ignore[arg-type]

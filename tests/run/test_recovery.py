@@ -12,6 +12,8 @@ from torch import Tensor
 from hil import errors
 from hil.cli import story
 from hil.device import ArraySpec, Port, Spec
+from hil.devices.recovery import ROWS, Ladder, Patience, Rung, row_of
+from hil.devices.resilient import Resilient, ResilientChip, ResilientStream, resilient, whole_batch
 from hil.errors import (
     BadBlock,
     CommandRefused,
@@ -32,9 +34,7 @@ from hil.errors import (
     UnsafeOutputs,
     WrongInstrument,
 )
-from hil.run.live import telling
-from hil.run.recovery import ROWS, Ladder, Patience, Rung, row_of
-from hil.run.resilient import Resilient, ResilientChip, ResilientStream, resilient, whole_batch
+from hil.training.progress import telling
 
 SPEC = Spec(Port("drive", -1.0, 1.0), Port("reading", -1.0, 1.0))
 

@@ -11,20 +11,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hil.data import load, subset
+from hil.data.dataset import load, subset
 from hil.device import Recovering, Spec
+from hil.devices.meter import metered
 from hil.encoding import Decode, Encode
 from hil.errors import Disconnected, Interrupted, OutOfRange, RunError, Stopped
 from hil.learners.adfa import ADFA, ADFASettings
 from hil.network import Layer, Network
-from hil.run import checkpoint, space
+from hil.run import checkpoint
 from hil.run.folder import RunFolder
 from hil.run.journal import Journal
-from hil.run.loop import Plan, Training
-from hil.run.meter import metered
-from hil.run.session import Session
-from hil.run.stopping import Stopping
+from hil.run.signals import Stopping
 from hil.run.summary import Labels
+from hil.training import disk_space
+from hil.training.loop import Plan, Training
+from hil.training.session import Session
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 
@@ -137,17 +138,17 @@ def test_recovered_faults_are_counted_and_kept(tmp_path: Path) -> None:
 
 def test_no_room_is_refused_and_little_room_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, made = RunFolder.create(tmp_path / "r"), training(Simulated(MachZehnder()))
-    one = space.checkpoint_bytes(made)
+    one = disk_space.checkpoint_bytes(made)
     path = checkpoint.save(folder.checkpoints, "step-00000000", made.checkpoint())
     assert path.with_suffix(".safetensors").stat().st_size < one
     free = [0]
     monkeypatch.setattr(RunFolder, "free_bytes", property(lambda self: free[0]))
     with pytest.raises(RunError, match="no room for a checkpoint"):
-        space.check(folder, made)
-    free[0] = 2 * one + space.MARGIN_BYTES
-    assert "little room" in space.check(folder, made)
+        disk_space.check(folder, made)
+    free[0] = 2 * one + disk_space.MARGIN_BYTES
+    assert "little room" in disk_space.check(folder, made)
     free[0] = 1 << 40
-    assert space.check(folder, made) == ""
+    assert disk_space.check(folder, made) == ""
 
 
 class Ending(Faulty):

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from hil import cli
-from hil.run import session
-from hil.run.loop import Step, train
-from hil.run.stopping import Interrupts, Stopping
+from hil.run.signals import Interrupts, Stopping
+from hil.training import session
+from hil.training.loop import Step, train
 
 ROOT = Path(__file__).resolve().parents[2]
 TWIN = """
@@ -156,7 +156,7 @@ def test_a_burst_is_one_interrupt_and_a_later_ctrl_c_another() -> None:
 def test_ctrl_c_is_130_whatever_an_import_makes_of_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, wrapped: Exception | None
 ) -> None:
-    from hil import listing
+    from hil.commands import list as listing
 
     def importing(kind: str) -> object:
         try:

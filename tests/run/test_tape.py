@@ -18,10 +18,10 @@ from torch import Tensor
 
 from hil.device import Port, Spec, Streaming
 from hil.errors import ContractError, LinkTimeout, RunError
-from hil.run import tape as taping
-from hil.run.recorder import Recorder, recorded
-from hil.run.reel import BITS, CHUNKS, FLOAT, PROGRAM, RESET, TERNARY, Reel, chunk_path
-from hil.run.tape import Needs, ReelWriter, Shot, Tape
+from hil.tape import writer as taping
+from hil.tape.format import BITS, CHUNKS, FLOAT, PROGRAM, RESET, TERNARY, Reel, chunk_path
+from hil.tape.recorder import Recorder, recorded
+from hil.tape.writer import Needs, ReelWriter, Shot, Tape
 
 STATIC = Spec(Port("drive", -9.0, 9.0, "V"), Port("reading", -9.0, 9.0, "V"), provenance="twin")
 SPIKING = Spec(Port("current", -9.0, 9.0), Port("spikes", -1.0, 1.0), Port("thresholds", 0.0, 9.0), True, "twin")

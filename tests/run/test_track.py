@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from hil.errors import RunError
-from hil.run import track as tracks
-from hil.run.reel import CHUNKS, chunk_path, make_arrays, open_arrays
-from hil.run.track import Copies, Track, written
+from hil.tape import chunks as tracks
+from hil.tape.chunks import Copies, Track, written
+from hil.tape.format import CHUNKS, chunk_path, make_arrays, open_arrays
 
 SIZE = CHUNKS["input"][0]
 

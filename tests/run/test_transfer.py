@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hil.device import Port, Spec
-from hil.run.transfer import Transfer, foretold, judged, measure, probed
+from hil.training.transfer_curve import Transfer, foretold, judged, measure, probed
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 

@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 
-import hil.bench  # noqa: F401
 from hil.cli import run
 
 

@@ -14,11 +14,11 @@ from rich.console import Console
 from small_search import FILE, write
 from test_search import history
 
+from hil.commands.search import start
 from hil.errors import ConfigError
 from hil.run.folder import RunFolder
 from hil.search.cluster import Cluster
 from hil.search.history import EVALUATIONS
-from hil.searching import start
 
 pytest.importorskip("distributed")
 QUIET = Console(quiet=True)

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from hil.errors import ConfigError
-from hil.feedback import Feedback, Fourier, Shaped, Tabulated
+from hil.feedback.feedback import Feedback, Fourier, Shaped, Tabulated
 from hil.search.archive import Archive
-from hil.search.baselines import CMA, Random
+from hil.search.deap_random import keyed
 from hil.search.genetic import Genetic, fronts
 from hil.search.genome import Gene, Genome, Space, space
 from hil.search.importance import importance
-from hil.search.recipe import Objective, Outcome, Recipe
+from hil.search.jobs import Objective, Outcome, Recipe
+from hil.search.random_and_cma import CMA, Random
 from hil.search.strategy import Operators, Strategy
-from hil.search.stream import keyed
 
 OTHERWISE = {"lr": 1e-3, "distribution": "uniform", "scale": 0.1, "sparsity": 0.0}
 

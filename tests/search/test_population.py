@@ -10,17 +10,17 @@ import pytest
 import torch
 from small_search import BASE, FILE, write
 
-from hil.config import experiment_of
+from hil.build.search import Workshop
+from hil.config.experiment import experiment_of
+from hil.config.search import SearchFile, read_search
 from hil.errors import ConfigError
-from hil.feedback import Box, Constant, Feedback, Fourier, Function, Gaussian, Shaped, Sine, Tabulated
-from hil.functions import FAMILIES
-from hil.run.loop import Training, train
-from hil.search.one_by_one import OneByOne
-from hil.search.population import Batch, TwinPopulation
-from hil.search.recipe import Job, Recipe
-from hil.search.stacked import stacked
-from hil.search_file import SearchFile, read_search
-from hil.workshop import Workshop
+from hil.feedback.feedback import Box, Constant, Feedback, Fourier, Function, Gaussian, Shaped, Sine, Tabulated
+from hil.feedback.functions import FAMILIES
+from hil.search.batched_functions import stacked
+from hil.search.batched_trainer import Batch, TwinPopulation
+from hil.search.jobs import Job, Recipe
+from hil.search.plain_trainer import OneByOne
+from hil.training.loop import Training, train
 
 FUNCTIONS: list[Function] = [
     Sine(phase=1.2),
@@ -136,7 +136,7 @@ def test_what_is_no_population_is_refused(tmp_path: Path, old: str, new: str) ->
 
 
 def test_the_test_split_is_not_in_what_a_search_sees(tmp_path: Path) -> None:
-    from hil.data import load
+    from hil.data.dataset import load
 
     data, whole = workshop(tmp_path).data(), load("digits")
     seen = torch.cat([data.train.x, data.validation.x, data.test.x])

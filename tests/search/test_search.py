@@ -21,18 +21,18 @@ import pytest
 from rich.console import Console
 from small_search import BASE, FILE, lethal, write
 
+from hil.build.search import Workshop
 from hil.cli import run
-from hil.config import Experiment, read_experiment
+from hil.commands.search import carry_on, start
+from hil.config.experiment import Experiment, read_experiment
+from hil.config.search import read_search
 from hil.errors import ConfigError, Interrupted, RunError, Stopped
-from hil.feedback import Feedback
+from hil.feedback.feedback import Feedback
 from hil.run.folder import RunFolder
 from hil.search.evaluator import Chunk, Here, chunked, missing
 from hil.search.history import EVALUATIONS, GENERATIONS, SEARCH, STAGES, History, same
+from hil.search.jobs import Outcome
 from hil.search.pool import Pool
-from hil.search.recipe import Outcome
-from hil.search_file import read_search
-from hil.searching import carry_on, start
-from hil.workshop import Workshop
 
 QUIET = Console(quiet=True)
 

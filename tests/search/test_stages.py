@@ -16,21 +16,21 @@ from rich.console import Console
 from small_search import BASE, FILE, write
 from torch import Tensor
 
-from drivers.waveform import Waveform
+from drivers.waveform.device import Waveform
 from hil.cli import run
+from hil.commands.search import start
 from hil.errors import BudgetSpent, Disconnected, RunError, Stopped, UnsafeOutputs
-from hil.feedback import Feedback, Sine
+from hil.feedback.feedback import Feedback, Sine
 from hil.run.folder import RunFolder
-from hil.run.loop import Training
-from hil.search import one_by_one
+from hil.search import plain_trainer
+from hil.search.budget import FILE as LEDGER
+from hil.search.budget import Ledger
 from hil.search.evaluator import Here
 from hil.search.history import History
-from hil.search.ledger import FILE as LEDGER
-from hil.search.ledger import Ledger
-from hil.search.one_by_one import OneByOne
-from hil.search.recipe import Job, Outcome, Recipe
+from hil.search.jobs import Job, Outcome, Recipe
+from hil.search.plain_trainer import OneByOne
 from hil.search.stages import Budget, Row, Trial, claims, halving, on_bench, rank_correlation, seeds, told
-from hil.searching import start
+from hil.training.loop import Training
 
 QUIET = Console(quiet=True)
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,7 +177,7 @@ def test_outputs_that_are_not_safe_stay_the_loudest(tmp_path: Path, monkeypatch:
 
 def test_ctrl_c_in_a_candidate_of_the_bench_ends_it_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, FILE + '[bench]\ntop = 1\nspread = 1\ndevice = { use = "mach_zehnder" }\n')
-    inner, made = one_by_one.train, []
+    inner, made = plain_trainer.train, []
 
     def interrupted(training: Training) -> Iterator[Any]:
         for point in inner(training):
@@ -186,7 +186,7 @@ def test_ctrl_c_in_a_candidate_of_the_bench_ends_it_there(tmp_path: Path, monkey
             made.append(point)
             yield point
 
-    monkeypatch.setattr(one_by_one, "train", interrupted)
+    monkeypatch.setattr(plain_trainer, "train", interrupted)
     assert run(["search", str(path), "--run", str(tmp_path / "run")]) == 130
     assert len(made) == 1
     assert run(["resume", str(tmp_path / "run")]) == 0

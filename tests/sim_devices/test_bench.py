@@ -14,8 +14,8 @@ import pytest
 import pyvisa
 
 from hil.errors import ConfigError, Disconnected, OpenFailed
-from sim_devices.bench import build, spawn
-from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.bench.served import build, spawn
 
 MEMORY = "memory_box:MemoryBox"
 BENCH = VirtualBench((VirtualBox("awg", MEMORY, {"name": "M1", "level_v": 0.5}), VirtualBox("scope", MEMORY, {"name": "M2"})))

@@ -15,8 +15,8 @@ import pytest
 from hil import frame_protocol as wire
 from hil.errors import ConfigError, ContractError
 from hil.frame_protocol import Code, Kind
+from sim_devices.bench.board import RunningBoard, ServedBoard, VirtualBoard, spawn_board
 from sim_devices.instruments import frame_protocol as board_side
-from sim_devices.spiking_bench import RunningBoard, ServedBoard, VirtualBoard, spawn_board
 
 HELLO = wire.HELLO.pack(1, 5)
 

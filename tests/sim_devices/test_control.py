@@ -14,7 +14,7 @@ from memory_box import MemoryBox
 
 from hil.device import Restorable
 from hil.errors import ConfigError, ContractError, Desync, Disconnected, LinkTimeout, OpenFailed, OutOfRange
-from sim_devices.control import ControlClient, ControlServer
+from sim_devices.bench.control import ControlClient, ControlServer
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from hil.build.shapes.waveform import WaveformBench, description
-from hil.config import bench_of, read_toml
+from hil.config.bench import bench_of
+from hil.config.read import read_toml
 from hil.errors import ConfigError
-from hil.unknowns import Fittable, Noisy, Unknown
-from sim_devices.fabrication import node_specimen, specimen
+from hil.twin import Fittable, Noisy, Unknown
+from sim_devices.bench.specimen import node_specimen, specimen
 from sim_devices.mach_zehnder import MachZehnder
 
 BENCH = Path("benches/mzm_awg_scope.toml")

@@ -12,8 +12,8 @@ import pytest
 import pyvisa
 from faulty_box import BLOCK, HEAD, HEADER, Bench, HislipClient, until_blocked, until_quiet
 
-from hil.chance import key
 from hil.errors import ConfigError
+from hil.seeding import key
 from sim_devices.instruments.faults import KINDS, Fault, Faults, FaultSchedule
 from sim_devices.transports.hislip import HislipServer
 

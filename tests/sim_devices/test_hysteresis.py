@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hil.chance import generator
 from hil.errors import ConfigError
+from hil.seeding import generator
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hil.chance import generator
 from hil.device import ArraySpec, Device, Restorable
 from hil.errors import ConfigError, ContractError, OutOfRange
+from hil.seeding import generator
 from sim_devices.lif_array import LifArray, Neuron
 from sim_devices.spiking_array import SpikingArray, TwinChip
 

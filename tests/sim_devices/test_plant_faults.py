@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from hil.errors import ConfigError
-from sim_devices.bench import RunningBench, build
-from sim_devices.control import ControlClient
-from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.bench.control import ControlClient
+from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.bench.served import RunningBench, build
 
 NODE = Part(
     "sim_devices.mach_zehnder:MachZehnder",

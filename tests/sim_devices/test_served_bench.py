@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from pyvisa.resources import MessageBasedResource
 
 from hil.errors import ConfigError, Disconnected
-from sim_devices.bench import ServedBench, spawn
-from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.bench.served import ServedBench, spawn
 
 NODE = Part(
     "sim_devices.mach_zehnder:MachZehnder", {"v_pi_v": 3.5, "phase_rad": -math.pi / 2, "bandwidth_hz": 1e9, "noise": 0.0}

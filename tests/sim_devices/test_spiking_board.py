@@ -17,11 +17,11 @@ from hil import frame_protocol as wire
 from hil.device import ArraySpec
 from hil.errors import ConfigError
 from hil.frame_protocol import Code, Kind
+from sim_devices.bench.board import VirtualBoard, spawn_board
 from sim_devices.instruments.frame_protocol import reply
 from sim_devices.instruments.spiking_board import SpikingBoard
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_array import TwinChip
-from sim_devices.spiking_bench import VirtualBoard, spawn_board
 
 
 class Host:
@@ -240,7 +240,7 @@ def test_a_board_in_its_own_process_ends_when_told() -> None:
 
 
 def test_a_board_does_not_outlive_its_parent() -> None:
-    program = "from sim_devices.spiking_bench import spawn_board; print(spawn_board().pid, flush=True); input()"
+    program = "from sim_devices.bench.board import spawn_board; print(spawn_board().pid, flush=True); input()"
     parent = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     assert parent.stdin is not None

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from hil.device import Port, Spec
 from hil.errors import ConfigError, ContractError
+from sim_devices.bench.wiring import Cable, Plant, Wire
 from sim_devices.instruments.keysight_33600 import Keysight33600
 from sim_devices.instruments.keysight_infiniivision import InfiniiVision
 from sim_devices.twin import State
-from sim_devices.wiring import Cable, Plant, Wire
 
 RATE = 100e6
 

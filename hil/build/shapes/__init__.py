@@ -1,1 +1,1 @@
-"""How named instruments become a node: a file a shape. The protocol is hil.bench.Shape."""
+"""How named instruments become a node: a file a shape. The protocol is hil.build.bench.Shape."""

@@ -1,7 +1,7 @@
 """Two shapes without instruments: the twin of a node of many channels, called directly.
 
-    shape = "mesh"      2 N drives, N readings, N (N - 1) heaters     calibration/mesh.py
-    shape = "camera"    K gray levels, M counts, 4 optics             calibration/camera.py
+    shape = "mesh"      2 N drives, N readings, N (N - 1) heaters     calibration/mesh/sequence.py
+    shape = "camera"    K gray levels, M counts, 4 optics             calibration/camera/sequence.py
 
 [virtual]        seed: of its noise
 [virtual.node]   use = "sim_devices.mzi_mesh:MZIMesh", and its settings
@@ -24,14 +24,15 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from rich.console import Console
 
+from calibration.camera.frames import is_camera
 from calibration.certificate import Instrument
-from calibration.frames import is_camera
-from calibration.mesh_light import layout_of
-from hil.bench import SIMULATED, Opened, Opening, Unguarded
-from hil.config import BenchFile, Section, TwinTable
+from calibration.mesh.light import layout_of
+from hil.build.bench import SIMULATED, Opened, Opening, Unguarded
+from hil.config.bench import BenchFile, TwinTable
+from hil.config.read import Section
+from hil.config.resolve import UNTOUCHED
 from hil.device import Spec
 from hil.errors import ConfigError
-from hil.naming import UNTOUCHED
 from sim_devices.simulated import Simulated
 
 NODE = "node"
@@ -72,7 +73,7 @@ class _Direct(ABC):
 
     @contextmanager
     def open(self, bench: DirectBench, opening: Opening) -> Iterator[Opened]:
-        """See hil.bench.Shape. Raises: ConfigError: the node has not this shape."""
+        """See hil.build.bench.Shape. Raises: ConfigError: the node has not this shape."""
         if opening.transcribed:
             raise ConfigError(
                 "this bench has no wire to keep a transcript of", where=bench.place, got="wire = true", outputs=UNTOUCHED,
@@ -107,7 +108,7 @@ class _Direct(ABC):
 class MeshShape(_Direct):
     """A mesh of interferometers: modulators in front, heaters on it, photodiodes behind."""
 
-    calibration = "calibration.mesh:mesh"
+    calibration = "calibration.mesh.sequence:mesh"
     allowed = "2 N drives, N readings, N (N - 1) parameters"
 
     def fits(self, spec: Spec) -> bool:
@@ -117,7 +118,7 @@ class MeshShape(_Direct):
 class CameraShape(_Direct):
     """A spatial modulator, a scattering medium, a camera."""
 
-    calibration = "calibration.camera:camera"
+    calibration = "calibration.camera.sequence:camera"
     allowed = "gray levels, counts, optics"
 
     def fits(self, spec: Spec) -> bool:

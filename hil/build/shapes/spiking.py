@@ -1,6 +1,6 @@
-"""The spiking shape: a board of neurons on a serial line. drivers/spiking.py makes a Chip of it, an array for every layer.
+"""The spiking shape: a board of neurons on a serial line. drivers/spiking/device.py makes a Chip of it: an array a layer.
 
-[instruments.board]  use = "drivers.spiking:SpikingBoard", leak, v_th, …      resource = "/dev/ttyACM0"
+[instruments.board]  use = "drivers.spiking.device:SpikingBoard", leak, v_th, …      resource = "/dev/ttyACM0"
 [node]               board = "board"            name of the instrument
 [virtual]            the simulated board, instead of a port: seed, serial, largest, neurons, baud, faults, linger_s, log_path
 [virtual.neuron]     design and spread of its neurons
@@ -16,13 +16,13 @@ from typing import Any, ClassVar
 from pydantic import PrivateAttr
 from rich.console import Console
 
-from drivers.frame_session import FrameLink, FrameSession
+from drivers.links.serial_link import SerialLink
+from drivers.links.transcript import TranscribedFrames
 from drivers.safe import board as board_state
 from drivers.scpi import Expect
-from drivers.serial_link import SerialLink
-from drivers.spiking import SpikingBoard
-from drivers.transcript import TranscribedFrames
-from hil.bench import (
+from drivers.spiking.device import SpikingBoard
+from drivers.spiking.session import FrameLink, FrameSession
+from hil.build.bench import (
     LINK_S,
     OnServed,
     Opened,
@@ -37,12 +37,13 @@ from hil.bench import (
     role,
     until_interrupted,
 )
-from hil.config import BenchFile, Section
+from hil.config.bench import BenchFile
+from hil.config.read import Section
+from hil.config.resolve import UNTOUCHED, blaming, choice
 from hil.device import ArraySpec, Chip, Device
 from hil.errors import ConfigError
-from hil.naming import UNTOUCHED, blaming, choice
+from sim_devices.bench.board import ServedBoard, VirtualBoard, spawn_board
 from sim_devices.lif_array import Neuron
-from sim_devices.spiking_bench import ServedBoard, VirtualBoard, spawn_board
 
 
 class Roles(Section):
@@ -100,7 +101,7 @@ class SpikingShape:
 
     @contextmanager
     def open(self, bench: SpikingBench, opening: Opening) -> Iterator[Opened]:
-        """See hil.bench.Shape."""
+        """See hil.build.bench.Shape."""
         name, patience, care = bench.node.board, opening.patience, opening.care
         table = bench.instruments[name]
         check_address(table, bench.virtual is not None, "/dev/ttyACM0")
@@ -135,7 +136,7 @@ class SpikingShape:
         return {}
 
     def serve(self, bench: SpikingBench, out: Console) -> None:
-        """See hil.bench.Shape."""
+        """See hil.build.bench.Shape."""
         if bench.described is None:
             raise ConfigError(
                 "this bench is real", where=bench.place, got="no [virtual] table", outputs=UNTOUCHED,

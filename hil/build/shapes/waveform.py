@@ -1,4 +1,4 @@
-"""The waveform shape: a generator drives the node, a scope reads it. drivers/waveform.py makes a Device of the two.
+"""The waveform shape: a generator drives the node, a scope reads it. drivers/waveform/device.py makes a Device of the two.
 
 [instruments.awg]    use = "drivers.keysight_33600:Keysight33600"        [instruments.scope]    use = "drivers.….:InfiniiVision"
 [node]       drive = "awg", read = "scope"            names of instruments
@@ -20,8 +20,8 @@ from pydantic import Field, PrivateAttr, model_validator
 from rich.console import Console
 from torch import Tensor
 
-from drivers.waveform import Waveform, WaveformSettings
-from hil.bench import (
+from drivers.waveform.device import Waveform, WaveformSettings
+from hil.build.bench import (
     LINK_S,
     OnServed,
     Opened,
@@ -34,16 +34,17 @@ from hil.bench import (
     role,
     until_interrupted,
 )
-from hil.config import BenchFile, Section, TwinTable, Using
+from hil.config.bench import BenchFile, TwinTable
+from hil.config.read import Section, Using
+from hil.config.resolve import UNTOUCHED, Choice, blaming, choice
 from hil.device import Device
 from hil.errors import ConfigError
-from hil.naming import UNTOUCHED, Choice, blaming, choice
-from hil.wrappers import Wrapper
-from sim_devices.bench import ServedBench, build, spawn
-from sim_devices.control import ControlClient
-from sim_devices.fabrication import CABLE, node_specimen, specimen
-from sim_devices.virtual_bench import Part, VirtualBench, VirtualBox, VirtualWire
-from sim_devices.wiring import Cable
+from hil.wrapper import Wrapper
+from sim_devices.bench.control import ControlClient
+from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.bench.served import ServedBench, build, spawn
+from sim_devices.bench.specimen import CABLE, node_specimen, specimen
+from sim_devices.bench.wiring import Cable
 
 
 class Roles(Section):
@@ -166,11 +167,11 @@ class WaveformShape:
     """A generator and a scope around one node, shared in time by all neurons."""
 
     Bench: ClassVar[type[BenchFile]] = WaveformBench
-    calibration: ClassVar[str] = "calibration.waveform:waveform"
+    calibration: ClassVar[str] = "calibration.waveform.sequence:waveform"
 
     @contextmanager
     def open(self, bench: WaveformBench, opening: Opening) -> Iterator[Opened]:
-        """See hil.bench.Shape."""
+        """See hil.build.bench.Shape."""
         patience, care, settings, roles = opening.patience, opening.care, bench.record, bench.node
         tables = {name: bench.instruments[name] for name in (roles.drive, roles.read)}
         longest_s = max(table.timeout_s or LINK_S for table in tables.values())
@@ -204,7 +205,7 @@ class WaveformShape:
         return {"waveform": asdict(bench.record)}
 
     def serve(self, bench: WaveformBench, out: Console) -> None:
-        """See hil.bench.Shape."""
+        """See hil.build.bench.Shape."""
         with build(replace(description(bench), transport="both")) as running:
             host, port = running.control.address
             for name, resource in running.resources.items():

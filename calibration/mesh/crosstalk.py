@@ -1,0 +1,122 @@
+"""What K actuators do to K phases, their own and all others', and how that is undone.
+
+    phase = offset + C p,   p_j the heat of heater j;   C_kk own, C_kj crosstalk
+    compensation   p = C^-1 ( phase - offset ), or (C'C + l^2)^-1 C' where C is nearly singular
+
+All actuators are stepped at once, up or down by the rows of a Hadamard matrix (R >= K + 1, a power of 2):
+
+    var C_kj = sigma^2 / (R a^2)        one at a time, with as many readings: K times that, sqrt(K) in noise
+
+On a mesh steps of +-15, +-50 and +-90 % of the room that each heater has, each block around a noisy point of its own, are
+fitted at once with coupler errors and self-heating (calibration/mesh/fit.py), the small ones first: they hold the large ones on
+their turn.
+
+Sources: Jacques et al., Opt. Express 27, 10456 (2019); Teofilovic et al., arXiv:2404.10589 (linear regression does best);
+Plackett & Burman, Biometrika 33, 305 (1946) (designs).
+"""
+
+from __future__ import annotations
+
+import math
+
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from calibration.mesh.clements import Layout
+from calibration.mesh.fit import WORST_CONDITION, Fitted, MeshModel, fit, judged
+from calibration.mesh.light import Lit, listed
+from calibration.sequence import Found, Subject
+from calibration.step import Estimate, Problem, Step
+from hil.seeding import generator
+
+CROSSTALK = "crosstalk"
+REACHES = (0.15, 0.5, 0.9)
+JITTER = 0.1
+MOST_CHI2 = 1.5
+MOST_SIGMA = 0.02  # of a heater's own slope
+
+
+def hadamard(channels: int) -> Tensor:
+    """(R, channels) of +-1, columns orthogonal to each other and to 1; R the least power of 2 above `channels`."""
+    return torch.tensor(scipy.linalg.hadamard(1 << channels.bit_length())[:, 1 : channels + 1], dtype=torch.float64)
+
+
+def crosstalk(subject: Subject, found: Found) -> Step:
+    """Estimates "theta 0 own", ... in rad/V^2, and "worst crosstalk". Raw: settings and powers as of the step "heaters", and
+    what was fitted to all of them: offset, matrix, matrix_sigma, curvature, couplers, as in MeshModel."""
+    lit, before = Lit.of(subject.device, found), found["heaters"].raw
+    layout, base, slope = lit.layout, before["base"], before["slope"]
+    design, rng = hadamard(layout.heaters), generator(subject.seed, 0, "crosstalk")
+    zeros = torch.zeros(layout.heaters, dtype=torch.float64)
+    model = MeshModel(layout, before["phase"] - slope * base, torch.diag(slope), zeros, zeros.view(-1, 2), lit.full_v)
+    share, powers, sigma = (before[name] for name in ("share", "powers", "sigma"))
+    for reach in REACHES:
+        point = (base + JITTER * (torch.rand(len(base), generator=rng, dtype=torch.float64) - 0.5)).clamp(0.02, 0.98)
+        more = torch.where(design > 0, point + reach * (1 - point), point - reach * point)
+        measured = lit.powers(more)
+        share, powers, sigma = torch.cat([share, more]), torch.cat([powers, measured[0]]), torch.cat([sigma, measured[1]])
+        model = fit(model, share, powers, sigma)
+    return _told(lit, judged(model, share, powers, sigma), {"share": share, "powers": powers, "sigma": sigma})
+
+
+def model_of(found: Found, full_v: float) -> MeshModel:
+    """The mesh as the step "crosstalk" found it."""
+    raw = found[CROSSTALK].raw
+    modes = round(0.5 + math.sqrt(0.25 + len(raw["offset"])))  # K = N (N - 1)
+    return MeshModel(Layout.rectangle(modes), raw["offset"], raw["matrix"], raw["curvature"], raw["couplers"], full_v)
+
+
+def _told(lit: Lit, fitted: Fitted, raw: dict[str, Tensor]) -> Step:
+    layout, model, unit = lit.layout, fitted.model, lit.full_v**2
+    own, own_sigma = model.matrix.diagonal(), fitted.sigma.diagonal()
+    share = (model.matrix / own).fill_diagonal_(0.0)
+    whole = float(share.abs().sum(1).max())
+    k, j = divmod(int(share.abs().argmax()), layout.heaters)
+    worst = Estimate(float(share[k, j]), float(fitted.sigma[k, j] / own[j].abs()))
+    condition = float(torch.linalg.cond(model.matrix))
+    vague = own_sigma > MOST_SIGMA * own.abs()
+    problems = [
+        Problem(
+            "noise", f"{layout.name(n)} is not known well enough", f"± {float(own_sigma[n] / own[n].abs()):.1%} of its slope, "
+            f"allowed {MOST_SIGMA:.0%}", "more light, or more shots",
+        )
+        for n in torch.nonzero(vague).flatten().tolist()
+    ]  # fmt: skip
+    short = ~vague & (own + 3 * own_sigma < 2 * math.pi)
+    problems += [
+        Problem(
+            "range", f"{layout.name(n)} does not reach a whole turn", f"{float(own[n]):.2f} rad at full voltage, needed "
+            f"{2 * math.pi:.2f}", "allow it a higher voltage; until then some unitaries cannot be set",
+        )
+        for n in torch.nonzero(short).flatten().tolist()
+    ]  # fmt: skip
+    if fitted.chi2 > MOST_CHI2:
+        problems.append(Problem(
+            "kind", "phases do not follow the heaters as heat does", f"reduced chi2 {fitted.chi2:.3g}, allowed {MOST_CHI2:g}",
+            "let the chip settle longer between settings; see whether supply lines are shared",
+        ))  # fmt: skip
+    if condition > WORST_CONDITION:
+        problems.append(Problem(
+            "condition", "the crosstalk matrix is nearly singular", f"condition {condition:.2g}, allowed {WORST_CONDITION:g}",
+            "two heaters act alike; compensation is damped",
+        ))  # fmt: skip
+    said = (
+        f"{layout.heaters} x {layout.heaters} crosstalk matrix from {len(raw['share'])} settings: worst {worst.value:+.1%} "
+        f"({layout.name(j)} on {layout.name(k)}), up to {whole:.0%} in all on one phase; chi2 {fitted.chi2:.2f}"
+        + listed(problems)
+    )
+    estimates = {
+        f"{layout.name(n)} own": Estimate(float(own[n]) / unit, float(own_sigma[n]) / unit, "rad/V²")
+        for n in range(layout.heaters)
+    }
+    well = fitted.chi2 <= MOST_CHI2 and condition <= WORST_CONDITION
+    success = tuple(well and not bool(bad) for bad in vague | short)
+    return Step(
+        CROSSTALK, said, {**estimates, "worst crosstalk": worst}, success, tuple(problems),
+        figures={"chi2": fitted.chi2, "condition": condition, "self_heating": float(model.curvature.median())},
+        raw={
+            **raw, "offset": model.offset, "offset_sigma": fitted.offset_sigma, "matrix": model.matrix,
+            "matrix_sigma": fitted.sigma, "curvature": model.curvature, "couplers": model.couplers,
+        },
+    )  # fmt: skip

@@ -1,0 +1,132 @@
+"""The heaters of a mesh one by one: which way each phase goes, by how much, which of them do nothing.
+
+From a setting at which every phase shows well in the powers, all heaters are stepped at once by +-1 %, in the order of a
+Hadamard matrix and its negative, H, so that products of two steps do not look like a third; all phases are read from the powers
+of every setting (calibration/mesh/phase_reading.py). For heater k
+
+    slope_k    = (1 / R a) sum_r H_rk phase_k(r)
+    response_k = rms over probes and photodiodes of (1 / R a) sum_r H_rk power(r)       one that does nothing has none: "stuck"
+
+The setting is searched from noisy points, as equal ones would let crosstalk add up: of 24 drawn at random the one where the
+summed variance of the phases is least, then a walk in random directions that keeps what is better.
+
+A decomposition cannot tell theta from -theta; a heater can only add phase, so a falling theta is the other branch. Couplers are
+taken as even here, which bends slopes by some ten per cent in a large mesh: the fit of the step "crosstalk" starts there, and
+they are no result.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from calibration.mesh.clements import Layout, decomposed, mirrored, wrapped
+from calibration.mesh.crosstalk import hadamard
+from calibration.mesh.light import Lit, listed
+from calibration.mesh.phase_reading import Phases, read, rows
+from calibration.sequence import Found, Subject
+from calibration.step import Estimate, Problem, Step
+from hil.seeding import generator
+
+HEATERS = "heaters"
+DRAWN, WALKED, TRIED = 24, 10, 12
+LOW, HIGH = 0.15, 0.85  # of the largest squared voltage: where a setting is searched
+STEP = 0.01
+LEAST_RESPONSE = 0.1  # of the median; below it a heater does nothing
+SPREAD = 0.25  # by how much slopes are believed to differ from their median
+MOST_CHI2, SEARCH_CHI2 = 3.0, 100.0  # the search reads phases in haste
+
+
+def heaters(subject: Subject, found: Found) -> Step:
+    """Estimate "V_pi", of a typical heater. Raw: settings as shares of the largest squared voltage, powers of the probes in
+    units of a full input, and their standard deviations; base and phase, read there, and slope, rad at full voltage."""
+    lit = Lit.of(subject.device, found)
+    layout = lit.layout
+    base, there, chi2 = _searched(lit, generator(subject.seed, 0, "heaters"))
+    if not chi2 < SEARCH_CHI2:  # also if it is no number
+        return _no_interference(layout, base, chi2)
+    design = hadamard(layout.heaters)
+    design = torch.cat([design, -design])
+    share = base + STEP * design
+    powers, sigma = lit.powers(share)
+    even = torch.zeros(layout.heaters // 2, 2, dtype=torch.float64)
+    phases = read(layout, powers, sigma, there.expand(len(share), -1), even)
+    falling = (design * phases.values).sum(0)[::2] < 0
+    turned = mirrored(layout, phases.values, torch.where(falling, -1.0, 1.0).double())
+    turned = turned[:1] + wrapped(turned - turned[:1])
+    slope = (design * turned).sum(0) / (STEP * len(design))
+    typical = float(slope.median())
+    spread = 1.48 * float((slope - typical).abs().median())
+    slope = slope.clamp((1 - SPREAD) * typical, (1 + SPREAD) * typical)
+    problems, good = _judged(layout, _responses(design, powers, sigma))
+    chi2 = float(phases.chi2.median())
+    if chi2 > MOST_CHI2:
+        problems.append(_not_a_mesh(chi2))
+        good = torch.zeros_like(good)
+    if not typical > 0:
+        return _no_interference(layout, base, chi2)
+    v_pi = lit.full_v * math.sqrt(math.pi / typical)
+    estimates = {"V_pi": Estimate(v_pi, 0.5 * v_pi * spread / typical / math.sqrt(layout.heaters), "V")}
+    said = f"{int(good.sum())} of {layout.heaters} heaters turn their phase, V_pi {v_pi:.2f} V" + listed(problems)
+    phase = torch.linalg.lstsq(torch.cat([torch.ones(len(design), 1).double(), design], 1), turned).solution[0]
+    return Step(
+        HEATERS, said, estimates, tuple(bool(one) for one in good), tuple(problems),
+        residual_rms=float((turned - phase - STEP * design * slope).std()), residual_unit="rad", figures={"chi2": chi2},
+        raw={"base": base, "phase": phase, "slope": slope, "share": share, "powers": powers, "sigma": sigma},
+    )  # fmt: skip
+
+
+def _searched(lit: Lit, rng: torch.Generator) -> tuple[Tensor, Tensor, float]:
+    """The setting at which all phases show best, (K,), the phases there on the branch of the decomposition, and their chi2."""
+    k = lit.layout.heaters
+    even = torch.zeros(k // 2, 2, dtype=torch.float64)
+    tried = LOW + (HIGH - LOW) * torch.rand(DRAWN, k, generator=rng, dtype=torch.float64)
+    best, base, there, chi2 = math.inf, tried[0], tried[0], math.inf
+    for _ in range(1 + WALKED):
+        powers, sigma = lit.powers(tried)
+        phases: Phases = read(lit.layout, powers, sigma, decomposed(lit.layout, rows(powers)), even, rounds=3)
+        variance = phases.sigma.square().mean(1).nan_to_num(math.inf)
+        least = int(variance.argmin())
+        if float(variance[least]) < best:
+            best, base, there, chi2 = float(variance[least]), tried[least], phases.values[least], float(phases.chi2[least])
+        some = torch.rand(TRIED, k, generator=rng, dtype=torch.float64) < 0.3
+        tried = (base + 0.12 * some * torch.randn(TRIED, k, generator=rng, dtype=torch.float64)).clamp(LOW, HIGH)
+    return base, there, chi2
+
+
+def _responses(design: Tensor, powers: Tensor, sigma: Tensor) -> Tensor:
+    """Of every heater (K,), what noise alone would give taken off."""
+    scale = STEP * len(design)
+    slopes = (design.T @ powers.flatten(1)) / scale
+    noise = sigma.square().sum(0).mean() / scale**2
+    return (slopes.square().mean(1) - noise).clamp(min=0).sqrt()
+
+
+def _judged(layout: Layout, response: Tensor) -> tuple[list[Problem], Tensor]:
+    share = response / response.median()
+    stuck = share < LEAST_RESPONSE
+    problems = [
+        Problem(
+            "stuck", f"{layout.name(k)} does not turn", f"{float(share[k]):.1%} of the others' effect on the powers, at least "
+            f"{LEAST_RESPONSE:.0%} needed", "look at its bond and driver; the mesh cannot be programmed without it",
+        )
+        for k in torch.nonzero(stuck).flatten().tolist()
+    ]  # fmt: skip
+    return problems, ~stuck
+
+
+def _no_interference(layout: Layout, base: Tensor, chi2: float) -> Step:
+    problem = _not_a_mesh(chi2)
+    return Step(
+        HEATERS, problem.what, success=(False,) * layout.heaters, problems=(problem,), raw={"base": base},
+        figures={"chi2": chi2} if math.isfinite(chi2) else {},
+    )  # fmt: skip
+
+
+def _not_a_mesh(chi2: float) -> Problem:
+    return Problem(
+        "kind", "the powers are not those of a lossless mesh", f"reduced chi2 {chi2:.2g}, allowed {MOST_CHI2:g}",
+        "see whether inputs interfere (one laser, paths of equal length) and whether the order of channels is right",
+    )  # fmt: skip

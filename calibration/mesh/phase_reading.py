@@ -1,0 +1,130 @@
+"""Every phase of a mesh at once, read from powers: light in one and in two inputs, interference on all outputs.
+
+    probes       e_j,   e_j + e_k,   e_j + i e_k     (j < k)      N^2 of them: all that powers can tell of a unitary
+    power        y_bn = | sum_j U_nj x_bj |^2                     in units of one full input, photodiodes' gains divided out
+    tomography   conj(U_nj) U_nk from these, its largest eigenvector is row n of U; rows made orthogonal (polar decomposition)
+    phases       min sum (y - model(phases, couplers))^2 / sigma^2    Gauss-Newton from the decomposition of that U
+
+Power detection does not see the phase of a row, that is, of an output: N phases behind the mesh stay unknown, and two unitaries
+that differ in them alone are the same here:
+
+    F = ( sum_n | <u_n, v_n> | )^2 / N^2  =  max_D | tr( (D U)^H V ) |^2 / N^2,    D diagonal, of unit modulus
+
+One setting does not tell coupler errors from phases, as a mesh with even couplers can have almost any unitary: `read` takes the
+couplers as given. They show in how phases follow the heaters over many settings: calibration/mesh/fit.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from calibration.mesh.clements import Layout, derivatives, unitary
+
+TRUST_RAD = 0.7  # longest step of a phase in one iteration
+CHUNK = 1 << 22  # elements of a Jacobian held at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Read from powers at R settings.
+
+    values, sigma: (R, K), rad. strain: (R,), by how many rad the phases of a setting move for a coupler error of 1 rad, rms.
+    chi2: (R,), reduced.
+    """
+
+    values: Tensor
+    sigma: Tensor
+    strain: Tensor
+    chi2: Tensor
+
+
+def probes(modes: int) -> Tensor:
+    """(N^2, N), complex, every entry 0, 1 or i."""
+    one = torch.eye(modes, dtype=torch.complex128)
+    pairs = [(j, k) for j in range(modes) for k in range(j + 1, modes)]
+    return torch.stack([*one, *(one[j] + one[k] for j, k in pairs), *(one[j] + 1j * one[k] for j, k in pairs)])
+
+
+def powers(u: Tensor, light: Tensor) -> Tensor:
+    """(..., N, N) and probes (B, N) -> (..., B, N)."""
+    out = light @ u.mT
+    return out.real.square() + out.imag.square()
+
+
+def rows(measured: Tensor) -> Tensor:
+    """Powers (..., N^2, N) of the probes -> the nearest unitary (..., N, N), its rows each up to a phase."""
+    n = measured.shape[-1]
+    j, k = torch.triu_indices(n, n, 1)
+    alone = measured[..., :n, :]
+    both = alone[..., j, :] + alone[..., k, :]
+    real, imaginary = (measured[..., n + part * len(j) : n + (part + 1) * len(j), :] - both for part in (0, 1))
+    product = torch.zeros(*measured.shape[:-2], n, n, n, dtype=torch.complex128)  # of output n: conj(u_j) u_k
+    product[..., range(n), range(n)] = alone.mT + 0j
+    product[..., j, k] = torch.complex(real, -imaginary).mT / 2
+    product[..., k, j] = product[..., j, k].conj()
+    found = torch.linalg.eigh(product).eigenvectors[..., -1].conj()
+    left, _, right = torch.linalg.svd(found)
+    answer: Tensor = left @ right
+    return answer
+
+
+def fidelity(u: Tensor, v: Tensor) -> Tensor:
+    """F of the module's text, (...), 0 to 1."""
+    return ((u.conj() * v).sum(-1).abs().sum(-1) / u.shape[-1]).square()
+
+
+def read(layout: Layout, measured: Tensor, sigma: Tensor, start: Tensor, couplers: Tensor, rounds: int = 8) -> Phases:
+    """Phases at which the model gives `measured`.
+
+    Args: measured, sigma: (R, N^2, N). start: (R, K), near enough. couplers: (K / 2, 2).
+    """
+    light, phases = probes(layout.modes), start.clone()
+    damping = torch.full((len(phases),), 1e-3, dtype=phases.dtype)
+    cost = misfit(layout, light, measured, sigma, phases, couplers)
+    for _ in range(rounds):
+        normal, slope, *_ = normal_equations(layout, light, measured, sigma, phases, couplers)
+        held = normal + torch.diag_embed(damping[:, None] * normal.diagonal(dim1=1, dim2=2) + 1e-9)
+        step = torch.linalg.solve(held, slope)
+        step = step * (TRUST_RAD / step.abs().amax(1, keepdim=True).clamp(min=TRUST_RAD))
+        tried = misfit(layout, light, measured, sigma, phases + step, couplers)
+        better = tried <= cost
+        phases = torch.where(better[:, None], phases + step, phases)
+        cost, damping = torch.where(better, tried, cost), torch.where(better, damping / 10, damping * 10).clamp(1e-9, 1e3)
+    normal, _, border, *_ = normal_equations(layout, light, measured, sigma, phases, couplers)
+    inverse = torch.linalg.inv(normal + 1e-9 * torch.eye(layout.heaters, dtype=normal.dtype))
+    strain = (inverse @ border).square().mean((1, 2)).sqrt()
+    freedom = measured[0].numel() - layout.heaters
+    tight = inverse.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+    return Phases(phases, tight, strain, cost / max(freedom, 1))
+
+
+def misfit(layout: Layout, light: Tensor, measured: Tensor, sigma: Tensor, phases: Tensor, couplers: Tensor) -> Tensor:
+    """Sum of squared residuals over sigma, of every setting (R,)."""
+    model = powers(unitary(layout, phases, couplers), light)
+    return ((measured - model) / sigma).square().sum((1, 2))
+
+
+def normal_equations(
+    layout: Layout, light: Tensor, measured: Tensor, sigma: Tensor, phases: Tensor, couplers: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """For each setting J'J (R, K, K) and J'r (R, K) of the phases, the border (R, K, K) between phases and couplers, and both
+    for the couplers."""
+    parts = []
+    size = max(1, CHUNK // (len(light) * layout.modes * layout.heaters * 2))
+    for here in torch.split(torch.arange(len(phases)), size):
+        u, *slopes = derivatives(layout, phases[here], couplers)
+        out = light @ u.mT  # (r, B, N)
+        weight = 1 / sigma[here]
+        left = ((measured[here] - out.abs().square()) * weight).flatten(1)[..., None]
+        by_phase, by_coupler = (  # d |out|^2 = 2 Re( conj(out) dU x )
+            (2 * (out.conj()[:, None] * (light @ one.mT)).real * weight[:, None]).flatten(2) for one in slopes
+        )
+        parts.append((
+            by_phase @ by_phase.mT, (by_phase @ left)[..., 0], by_phase @ by_coupler.mT, by_coupler @ by_coupler.mT,
+            (by_coupler @ left)[..., 0],
+        ))  # fmt: skip
+    normal, slope, border, edge, far = (torch.cat(piece) for piece in zip(*parts, strict=True))
+    return normal, slope, border, edge, far

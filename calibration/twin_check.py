@@ -1,0 +1,73 @@
+"""How well a twin foretells its node on a fixed set of probes.
+
+r_k = mean over repeats of y_k - f(x_k)         f the twin's noiseless response
+x_k  evenly over the input port; of a node of many channels: drawn over it, the same ones every time
+bias = mean r,  spread = sqrt( mean (r - bias)^2 ),  correlation of mean y with f
+noise = rms over k of the standard deviation of y_k over the repeats, of one reading
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hil.device import Device
+from hil.seeding import generator
+
+POINTS, REPEATS = 101, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Honesty:
+    """bias, spread and noise in the unit of the output port; correlation -1 to 1; points: of the probe set."""
+
+    bias: float
+    spread: float
+    correlation: float
+    points: int
+    noise: float
+
+    @property
+    def error(self) -> float:
+        """Root mean square of what the twin is off by, in the unit of the output port."""
+        return math.hypot(self.bias, self.spread)
+
+
+class Model(Protocol):
+    """What of a twin is asked."""
+
+    def ideal(self, x: Tensor) -> Tensor: ...
+
+
+def honesty(device: Device, twin: Model, points: int = POINTS, repeats: int = REPEATS) -> Honesty:
+    """One shot of `points` x `repeats` values.
+
+    Raises:
+        LinkError, InstrumentError, MeasurementError: of the device.
+    """
+    port = device.spec.inputs
+    width = port.size or 1
+    if width == 1:
+        probes = torch.linspace(port.low, port.high, points).unsqueeze(1)
+    else:
+        drawn = torch.rand(points, width, generator=generator(0, 0, "probes"))
+        probes = torch.lerp(torch.tensor(port.low), torch.tensor(port.high), drawn)
+    drive = probes.clamp(port.low, port.high).repeat(repeats, 1)
+    answers = device.forward(drive).to("cpu", torch.float64).view(repeats, points, -1)
+    with torch.no_grad():
+        foretold = twin.ideal(drive[:points]).to("cpu", torch.float64)
+    mean = answers.mean(0)
+    off = mean - foretold
+    noise = float(answers.std(0).square().mean().sqrt()) if repeats > 1 else 0.0
+    bias = float(off.mean())
+    return Honesty(bias, float((off - bias).square().mean().sqrt()), _correlation(mean, foretold), points, noise)
+
+
+def _correlation(a: Tensor, b: Tensor) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    size = float(a.norm() * b.norm())
+    return float((a * b).sum()) / size if size else 0.0

@@ -1,0 +1,165 @@
+"""A calibration, held against the bench that it is used on: what is refused, by whom, and what is believed of the node then.
+
+[calibration]                                in a bench file
+use = "calibrations/bench-….toml"            as other files are found: beside the bench file or above it
+max_age = "24 h"                             older ones are stale
+policy = "refuse"                            or "warn": what differs is said and written down, and it is used all the same
+
+    missing, damaged, failed     ConfigError, whatever the policy               nothing was opened
+    other settings, stale        ConfigError                                    nothing was opened
+    other serial numbers         WrongInstrument                                outputs off, read back
+    other firmware               is said
+
+A run keeps a copy, calibration.toml, beside its bench.toml. It was in order when the run began, so a resume refuses nothing for
+its age.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from calibration.certificate import Certificate, Instrument
+from calibration.validity import Difference, age_s, aged, instruments_differ, settings_differ, span
+from hil import toml
+from hil.config.bench import BenchFile
+from hil.config.read import find
+from hil.config.resolve import UNTOUCHED, Choice, twin_choice
+from hil.errors import ConfigError, WrongInstrument
+from hil.files import read_bytes
+from hil.hints import quoted
+
+FILE = "calibration.toml"
+
+
+@dataclass(frozen=True)
+class Certified:
+    """The calibration that a bench file names, as far as it can be judged without the bench. said: what must be told."""
+
+    path: Path
+    certificate: Certificate
+    policy: str
+    where: str
+    said: tuple[str, ...]
+
+    @property
+    def twin(self) -> Choice | None:
+        """The twin that it fitted."""
+        model = self.certificate.twin
+        return None if model is None else twin_choice(model.use, model.settings, f"{self.path}: [twin]")
+
+    @property
+    def title(self) -> str:
+        return f"{self.certificate.name}, {self.certificate.taken_at}"
+
+    def met(self, answered: Mapping[str, Instrument]) -> tuple[str, ...]:
+        """What must be told once the instruments have answered.
+
+        Raises:
+            WrongInstrument: others than those that were calibrated, and the policy is to refuse.
+        """
+        found = list(instruments_differ(self.certificate, answered))
+        wrong = [difference for difference in found if difference.refuses]
+        if wrong and self.policy == "refuse":
+            raise WrongInstrument(
+                "the calibration is of other instruments", where=str(self.path), got=_listed(wrong),
+                allowed="the instruments that were calibrated", outputs="off, read back, as the bench is closed again",
+                todo=_todo(self.where, "connect those"),
+            )  # fmt: skip
+        return tuple(f"calibration {self.path.name}: {difference}" for difference in found)
+
+
+def certified(bench: BenchFile, kept: bool = False, now: datetime | None = None) -> Certified | None:
+    """The calibration of `bench`, or None if it names none.
+
+    Args:
+        kept: the bench file is a run's copy, and the calibration lies beside it. now: with zone.
+    Raises:
+        ConfigError: it is missing, damaged or failed; or, unless the policy is to warn, of other settings or stale.
+    """
+    table, where = bench.calibration, bench.file
+    if table.use is None:
+        return None
+    path = where.parent / FILE if kept else find(table.use, where)
+    certificate = Certificate.load_good(path)
+    if certificate.shape != bench.shape:
+        raise ConfigError(
+            "the calibration is of a bench of another shape", where=table.place, got=certificate.shape, allowed=bench.shape,
+            outputs=UNTOUCHED, todo=_todo(str(where), "name another"),
+        )  # fmt: skip
+    found = [*settings_differ(certificate, settings_of(bench))]
+    old = [*aged(certificate, now or datetime.now().astimezone(), max_age_s(bench))]
+    if not kept:
+        found += old
+    if found and table.policy == "refuse":
+        raise ConfigError(
+            f"the calibration {path.name} does not hold here", where=table.place, got=_listed(found),
+            allowed="the bench as it was calibrated", outputs=UNTOUCHED, todo=_todo(str(where), "undo the change"),
+        )  # fmt: skip
+    told = [*found, *(old if kept else [])]
+    return Certified(path, certificate, table.policy, str(where), tuple(f"calibration {path.name}: {each}" for each in told))
+
+
+def settings_of(bench: BenchFile) -> dict[str, dict[str, Any]]:
+    """The tables of `bench` that change what is measured, by name: of every instrument, and those of its shape.
+
+    Addresses, timeouts, recovery, logs, safety and the virtual side do not; who answers is judged by serial number.
+    """
+    found = {name: {"use": one.use, **_plain(one.choice.settings)} for name, one in bench.instruments.items()}
+    return found | {name: _plain(table) for name, table in bench.how.settings(bench).items()}
+
+
+def belief_of(bench: BenchFile, kept: bool) -> Choice | None:
+    """What is believed of the node: what its calibration found, else the bench file's [twin].
+
+    Raises: as `certified`.
+    """
+    pinned = certified(bench, kept)
+    found = None if pinned is None else pinned.twin
+    return found or (None if bench.twin is None else bench.twin.choice)
+
+
+def bench_files(bench: BenchFile) -> dict[str, bytes]:
+    """What a run keeps of a bench: its file, and that of the calibration it uses, by their names in the folder.
+
+    Raises:
+        ConfigError: one of them is missing.
+    """
+    use = bench.calibration.use
+    kept = {"bench.toml": read_bytes(bench.file, toml.MOST_BYTES, ConfigError)}
+    return kept if use is None else {**kept, FILE: read_bytes(find(use, bench.file), toml.MOST_BYTES, ConfigError)}
+
+
+def age_of(certificate: Certificate) -> str:
+    """In words."""
+    return span(max(0.0, age_s(certificate, datetime.now().astimezone())))
+
+
+def max_age_s(bench: BenchFile) -> float:
+    """Raises: ConfigError: it is no time."""
+    table = bench.calibration
+    seconds = table.quantity("max_age", "second")
+    if not seconds > 0:
+        raise ConfigError(
+            "not an age", where=f"{table.place} max_age", got=f"{table.max_age}", allowed='above 0, as "24 h"',
+            outputs=UNTOUCHED, todo="correct the value",
+        )  # fmt: skip
+    return seconds
+
+
+def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
+    """As TOML gives it back."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items() if value is not None}
+
+
+def _listed(found: Sequence[Difference]) -> str:
+    return "; ".join(map(str, found[:4])) + (f"; {len(found) - 4} more" if len(found) > 4 else "")
+
+
+def _todo(where: str, else_: str) -> str:
+    return (
+        f'{else_}, or calibrate again: hil calibrate {quoted(where)}; or, to go on all the same: [calibration] policy = "warn"'
+    )

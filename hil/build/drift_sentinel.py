@@ -1,0 +1,69 @@
+"""A [sentinel] table becomes the device whose drive it may move, and the sentinel that watches over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from calibration.drift.steering import Follow, Steered, steered
+from hil.config.experiment import Experiment
+from hil.config.resolve import construct
+from hil.device import Device, Port
+from hil.devices.recovery import Told
+from hil.errors import ConfigError
+from hil.twin import Periodic
+from sim_devices.twin import Twin
+
+if TYPE_CHECKING:
+    from calibration.drift.sentinel import DriftSentinel
+
+
+def static(experiment: Experiment) -> None:
+    """Raises: ConfigError: a sentinel is asked for, of a node that has a state in time."""
+    if experiment.sentinel is not None:
+        raise ConfigError(
+            "the sentinel watches a node that all neurons share in time", where=experiment.sentinel.place,
+            got="a chip of neurons", outputs="untouched, or closed again", todo="remove [sentinel]",
+        )  # fmt: skip
+
+
+def steered_node(experiment: Experiment, device: Device, twin: Twin | None, follow: Follow) -> Steered:
+    """`device`, its drive free to follow a bias that walks."""
+    table, port = experiment.sentinel, device.spec.inputs
+    assert table is not None  # asked for
+    if device.spec.temporal:
+        static(experiment)
+    found = _period(experiment, port, twin)
+    if found is not None and found > port.high - port.low and table.period is None:
+        found = None  # it is known, and no drive can be moved by it
+    margin = table.quantity("margin", port.unit)
+    given = {"device": device, "period": found, "margin": margin, "follow": follow}
+    made: Steered = construct(steered, given, table.place)
+    return made
+
+
+def _period(experiment: Experiment, port: Port, twin: Twin | None) -> float | None:
+    """Of the node in the unit of its drive: of [sentinel], else of [encode], else of the twin, if it has one."""
+    table, encode = experiment.sentinel, experiment.encode
+    if table is not None and table.period is not None:
+        return table.quantity("period", port.unit)
+    if encode.period is not None:
+        return encode.quantity("period", port.unit)
+    return twin.period if isinstance(twin, Periodic) else None
+
+
+def sentinel(
+    experiment: Experiment, device: Device, inner: Steered, told: Told, on: torch.device, attend: Callable[[], None]
+) -> DriftSentinel:  # fmt: skip
+    """Watches over `inner`, driven through `device`. attend: see hil.device.Attentive."""
+    from calibration.drift.sentinel import DriftSentinel  # with what it takes of scipy: a second and a half
+    from calibration.drift.settings import Watch
+
+    table = experiment.sentinel
+    assert table is not None  # asked for
+    policy = tuple(table.policy) if isinstance(table.policy, list) else (table.policy,)
+    settings = {"every": table.every, "policy": policy, "warn": table.warn, "act": table.act}
+    watch: Watch = construct(Watch, settings, table.place)
+    return DriftSentinel(device, inner, watch, told, on, attend=attend)

@@ -1,0 +1,109 @@
+"""From the [device] section of an experiment to what it names: a node or a chip, simulated here or on a bench, and its twin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from calibration.drift.steering import Follow, unfollowed
+from hil.config.bench import BenchFile
+from hil.config.experiment import Experiment
+from hil.config.read import dump
+from hil.device import Attentive, Chip, Device, Following, Provenance, Recoverable
+from hil.devices.recovery import Ladder, Patience, Told
+from hil.devices.resilient import resilient, resilient_chip
+from hil.errors import UnsafeOutputs
+from hil.foreign import foreign
+from sim_devices.simulated import Simulated
+from sim_devices.twin import Twin
+
+
+def unattended() -> None:
+    """Of a device whose instruments, if it has any, say nothing of what they hold."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """What was opened, and what is known of it: a Device that all neurons share in time, or a Chip that arrays are cut from.
+
+    twin: the differentiable belief about a device, for references and reports. facts: for results. resources: instrument -> who
+    answered; empty if nothing left this process. patience: with its faults. beat: a sign of life, for long pauses. settings: of
+    the bench, whole, as text. beware: what must be told about its calibration.
+    provenance: who answers, by who opened it. follow: moves the levels that the device adds. attend: see hil.device.Attentive.
+    rest: outputs off at once, because of an error or None, before anything is written down; the device is closed with it.
+    """
+
+    source: Device | None
+    chip: Chip | None
+    twin: Twin | None
+    facts: dict[str, Any]
+    resources: dict[str, str]
+    patience: Patience = field(default_factory=Patience)
+    beat: Callable[[], None] = lambda: None
+    settings: str = ""
+    beware: tuple[str, ...] = ()
+    provenance: Provenance = "unknown"
+    follow: Follow = unfollowed
+    attend: Callable[[], None] = unattended
+    rest: Callable[[BaseException | None], None] = lambda error: None
+
+
+def opened_node(experiment: Experiment, run: Path | None, stack: ExitStack) -> Node:
+    """What [device] of `experiment` names. `stack` closes it, outputs safe. run: the run folder, or None.
+
+    Raises:
+        Refused: before anything is opened. LinkError, InstrumentError: from the bench.
+    """
+    table = experiment.device
+    if experiment.bench is not None:
+        return _bench_node(experiment.bench, experiment.kept, run, experiment.train.wire, stack)
+    assert table.choice is not None  # a device that is no bench
+    if table.use is not None:
+        twin: Twin = table.choice.build()
+        return Node(Simulated(twin, experiment.seed), None, twin, {"use": table.use, **table.settings()}, {}, provenance="twin")
+    seeded = {"seed": experiment.seed} if hasattr(table.choice.made, "Settings") else {}
+    chip: Chip = table.choice.build(**seeded)
+    stack.callback(_close, chip, table.place)
+    return Node(None, chip, None, {"chip": table.chip, **table.settings()}, {})
+
+
+def _bench_node(bench: BenchFile, kept: bool, run: Path | None, wire: bool, stack: ExitStack) -> Node:
+    """kept: the file is a run's copy."""
+    from hil.build.bench import open_bench  # the drivers and VISA are slow to import, and a twin needs neither
+    from hil.build.calibration import certified
+
+    pinned = certified(bench, kept)
+    opened = stack.enter_context(open_bench(bench, run, wire or bench.log.wire))  # leaving closes it, verified
+    beware = opened.beware if pinned is None else (*opened.beware, *pinned.said, *pinned.met(opened.instruments))
+    found = opened.twin.choice if opened.twin is not None else None
+    if pinned is not None and pinned.twin is not None:
+        found = pinned.twin
+    belief: Twin | None = None if found is None else found.build()
+    facts = opened.facts if pinned is None else {**opened.facts, "calibration": pinned.title}
+    patience, beat = opened.patience, opened.guard.beat
+    follow = opened.device.follow if isinstance(opened.device, Following) else unfollowed
+    attend = opened.device.attend if isinstance(opened.device, Attentive) else unattended
+    return Node(
+        opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware,
+        provenance=opened.provenance, follow=follow, attend=attend, rest=opened.guard.rest,
+    )  # fmt: skip
+
+
+def _close(chip: Chip, place: str) -> None:
+    """Raises: UnsafeOutputs: closing it failed in a way that says nothing about its outputs."""
+    todo = "switch the outputs off at the chip, and correct its close()"
+    with foreign(f"{place} closing the chip", UnsafeOutputs, "not known to be safe", todo):
+        chip.close()
+
+
+def resilient_node(node: Node, told: Told) -> Node:
+    """`node`, climbing the recovery ladder by itself."""
+
+    def ladder(device: Recoverable) -> Ladder:
+        return Ladder(device, node.patience, told, node.beat)
+
+    source = None if node.source is None else resilient(node.source, ladder)
+    return replace(node, source=source, chip=None if node.chip is None else resilient_chip(node.chip, ladder))

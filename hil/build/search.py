@@ -1,0 +1,255 @@
+"""From a search file to what it needs: data, course, trainers, evaluators, strategy.
+
+What every candidate is trained by stands in the run folder's config.toml, complete, with the decoding that was measured once.
+A worker builds its trainer from the texts of config.toml and search.toml, so it may be another process or another machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from hil import toml
+from hil.build.network import synapses
+from hil.build.training import Built, built, dataset, elsewhere, optimiser
+from hil.config.bench import BenchFile
+from hil.config.experiment import DeviceTable, Experiment, experiment_of
+from hil.config.read import checked, dump
+from hil.config.resolve import UNTOUCHED
+from hil.config.search import SearchFile, SearchTable
+from hil.data.dataset import Dataset
+from hil.devices.meter import Allow, freely
+from hil.errors import ConfigError
+from hil.files import loads
+from hil.foreign import foreign
+from hil.learners.adfa import ADFA, read_feedback
+from hil.search.batched_trainer import Course, TwinPopulation
+from hil.search.cluster import Cluster
+from hil.search.evaluator import Evaluator, Here, Stop, read_jobs, said
+from hil.search.families import FAMILIES
+from hil.search.genetic import Genetic
+from hil.search.genome import Space, Value, space
+from hil.search.jobs import Job, Objective, Recipe, Trainer
+from hil.search.plain_trainer import Candidate, OneByOne
+from hil.search.pool import Pool
+from hil.search.random_and_cma import CMA, Random
+from hil.search.splits import carved
+from hil.search.strategy import Operators, Strategy
+from sim_devices.twin import Twin
+
+Place = Literal["twin", "bench"]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """All that is needed to train candidates.
+
+    Args:
+        file: the search. experiment: its base, complete. bench: of the stage [bench], a run folder's copy, or None.
+    """
+
+    file: SearchFile
+    experiment: Experiment
+    bench: BenchFile | None = None
+
+    @classmethod
+    def of(cls, text: str) -> Workshop:
+        """The inverse of `text`."""
+        table = loads(text, "a search")
+        file, path, near = toml.loads(table["search"]), Path(table["file"]), Path(table["near"])
+        return cls(checked(SearchFile, file, str(path)), experiment_of(toml.loads(table["experiment"]), path, near))
+
+    def text(self) -> str:
+        """Everything, for a worker that trains on the twin."""
+        near = self.experiment.near.resolve()
+        return json.dumps(
+            {"search": dump(self.file), "experiment": dump(self.experiment), "file": str(near), "near": str(near)}
+        )
+
+    def data(self) -> Dataset:
+        """Raises: ConfigError, DataError."""
+        table = self.file.train
+        whole = self.experiment.model_copy(update={"data": self.experiment.data.model_copy(update={"train_examples": None})})
+        return carved(dataset(whole), table.examples, table.score, table.held)
+
+    def base(self) -> Recipe:
+        """The feedback and the rate that the experiment has without a search.
+
+        Raises:
+            ConfigError: its learner has no feedback.
+        """
+        learner = self.experiment.learner
+        feedback = getattr(learner.options, "feedback", None)
+        if feedback is None:
+            raise ConfigError(
+                "this learner has no feedback to be searched", where=learner.place, got=learner.use,
+                allowed="adfa, adfa_snn, or another with a setting feedback", outputs=UNTOUCHED,
+            )  # fmt: skip
+        return Recipe(read_feedback(feedback), self.experiment.optimizer.lr)
+
+    def space(self, data: Dataset) -> Space:
+        """Raises: ConfigError."""
+        table, base = self.file.genome, self.base()
+        found = base.feedback.to_table()
+        otherwise: dict[str, Value] = {"lr": base.lr}
+        layers = len(synapses(self.experiment, data)) - 1
+        for name in ("distribution", "scale", "rank", "sparsity"):
+            value: Any = found.get(name)
+            if isinstance(value, list):
+                otherwise |= {f"{name}_{layer}": each for layer, each in enumerate(value, 1)}
+            elif value is not None:
+                otherwise[name] = value
+        where = self.file.genome.place
+        return space(table.family, table.genes, otherwise, layers, table.terms, table.knots, table.reach, where)
+
+    def trainer(self, place: Place = "twin", stop: Stop = lambda: "", allow: Allow = freely) -> Trainer:
+        """stop: as in OneByOne. allow: of the bench, as in Metered.
+
+        Raises: ConfigError: a population is not what this experiment can be trained as."""
+        data, target = self.data(), self.file.search.target
+        if place == "bench" or self.file.evaluate.by == "one":
+            return OneByOne(lambda job: self.candidate(job, data, place, allow), target, stop)
+        return TwinPopulation(self.course(data), self.file.evaluate.device)
+
+    def course(self, data: Dataset) -> Course:
+        """What a population shares.
+
+        Raises:
+            ConfigError: another learner than aDFA, a network that is not linear, or a node that is no twin.
+        """
+        experiment, device, learner = self.experiment, self.experiment.device, self.experiment.learner
+        if learner.rule is not ADFA or device.use is None or experiment.optimizer.use not in ("Adam", "AdamW", "SGD"):
+            raise ConfigError(
+                "a population is trained by aDFA on a twin, with Adam, AdamW or SGD", where=f"{self.file.evaluate.place} by",
+                got=f"{learner.use}, device {device.use or 'no twin'}, {experiment.optimizer.use}", allowed='by = "one"',
+                outputs=UNTOUCHED,
+            )  # fmt: skip
+        self._linear(experiment.seed)  # refused here, not in a worker
+        with built(experiment, given=data) as made:
+            layer = made.training.net.stack[0]
+        assert layer.encode is not None  # a layer with a node has one
+        twins = [_twin(device.changed(**other)) for other in ({}, *self.file.others)]
+        return Course(
+            data, self._linear, twins[0], layer.encode, layer.decode, lambda groups: optimiser(groups, experiment),
+            experiment.train.batch, learner.options.loss, experiment.train.schedule, experiment.data.shift,
+            tuple(twins[1:]), self.file.search.target,
+        )  # fmt: skip
+
+    def model(self) -> Callable[[Tensor], Tensor]:
+        """The twin's noiseless response, drive -> reading, for a report."""
+        return _twin(self.experiment.device).ideal
+
+    def _linear(self, seed: int) -> list[nn.Linear]:
+        found = synapses(self.experiment.model_copy(update={"seed": seed}), self._data)
+        linear = [synapse for synapse in found if type(synapse) is nn.Linear and synapse.bias is not None]
+        if len(linear) < len(found):
+            raise ConfigError(
+                "a population needs linear synapses with a bias", where=self.experiment.network.place, outputs=UNTOUCHED,
+                allowed="widths = [...], or by = \"one\" in [evaluate]",
+            )  # fmt: skip
+        return linear
+
+    @property
+    def _data(self) -> Dataset:
+        return _remembered(self.text())
+
+    @contextmanager
+    def candidate(self, job: Job, data: Dataset, place: Place = "twin", allow: Allow = freely) -> Iterator[Candidate]:
+        """The ordinary built experiment for a job; closed at the end."""
+        experiment = self.asked(job, place)
+        scored = data if job.split == "score" else dataclasses.replace(data, validation=data.test)
+        with ExitStack() as stack:
+            made = stack.enter_context(built(experiment, given=scored, allow=allow))
+            others = tuple(
+                elsewhere(made, experiment.model_copy(update={"device": experiment.device.changed(**other)}), stack)
+                for other in (self.file.others if place == "twin" else ())
+            )
+            yield Candidate(made.training, others, made.labels.provenance)
+
+    def asked(self, job: Job, place: Place = "twin") -> Experiment:
+        """The experiment of a job."""
+        base, stage = self.experiment, self.file.bench
+        changed: dict[str, Any] = {
+            "seed": job.seed,
+            "learner": base.learner.changed(feedback=job.recipe.feedback.to_table()),
+            "optimizer": base.optimizer.model_copy(update={"lr": job.recipe.lr}),
+            "train": base.train.model_copy(update={"epochs": job.epochs, "threads": 1, "budget_passes": None}),
+        }
+        if place == "twin":
+            return base.model_copy(update=changed)
+        assert stage is not None  # who asks for the bench has one
+        changed |= {"device": stage.device, "encode": stage.encode or base.encode, "decode": None}  # measured there, anew
+        found = base.model_copy(update=changed)
+        return found if self.bench is None else found.on_bench(self.bench, kept=True)
+
+    def evaluator(self, cluster: str | None = None, stop: Stop = lambda: "") -> Evaluator:
+        """Who trains candidates on the twin: a cluster, processes of this machine, or this process."""
+        workers = self.file.evaluate.workers or os.cpu_count() or 1
+        if cluster is not None:
+            return Cluster(work, self.text(), cluster, self.file.slurm, stop, self.file.evaluate.join_s)
+        if workers > 1 and self.file.evaluate.device == "cpu":
+            return Pool(work, self.text(), workers, stop)
+        return Here(self.trainer(stop=stop))
+
+    def strategy(self, found: Space) -> Strategy:
+        """Raises: ConfigError."""
+        table, seed = self.file.search, self.file.seed
+        if table.strategy == "random":
+            return Random(found, seed, table.population)
+        if table.strategy == "cma":
+            return CMA(found, seed, table.population)
+        return Genetic(found, seed, table.population, table.elites, _operators(table))
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        return tuple(Objective(name) for name in self.file.search.objectives)
+
+    def most_steps(self, data: Dataset) -> int:
+        return self.file.train.epochs * math.ceil(len(data.train) / self.experiment.train.batch)
+
+
+def completed(file: SearchFile, experiment: Experiment) -> Experiment:
+    """The experiment with what is measured once for all candidates: the zero and scale of a reading."""
+    if file.genome.family not in FAMILIES or experiment.device.chip is not None:
+        return experiment
+    with built(experiment, given=Workshop(file, experiment).data()) as made:
+        found: Built = made
+        return found.experiment
+
+
+def work(text: str, jobs: str) -> str:
+    """What a worker does: jobs as JSON -> outcomes as JSON."""
+    with foreign("a candidate", outputs="none; the node is a twin"):  # what another process raises must be known here
+        return said(_trainer(text).train(read_jobs(jobs)))
+
+
+@lru_cache(maxsize=2)
+def _trainer(text: str) -> Trainer:
+    """A worker trains many chunks of one search: files and data are read once."""
+    return Workshop.of(text).trainer()
+
+
+@lru_cache(maxsize=2)
+def _remembered(text: str) -> Dataset:
+    return Workshop.of(text).data()
+
+
+def _twin(device: DeviceTable) -> Twin:
+    assert device.choice is not None  # a population is trained on a twin
+    twin: Twin = device.choice.build()
+    return twin
+
+
+def _operators(table: SearchTable) -> Operators:
+    names = [field.name for field in dataclasses.fields(Operators)]
+    return Operators(**{name: getattr(table, name) for name in names})

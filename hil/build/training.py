@@ -1,0 +1,424 @@
+"""From an experiment file to objects that can train: the composition root below the command line.
+
+Everything that can be refused without hardware is checked first: data, network, classes, settings. Then the device is opened,
+its transfer curve measured, the network built around it. Whatever was opened is closed, outputs safe, when the context ends.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from calibration.drift.steering import Steered
+from hil import torch_device
+from hil.build import drift_sentinel
+from hil.build.network import closing, largest, on_chip, on_node, synapses
+from hil.build.node import Node, opened_node, resilient_node
+from hil.config.experiment import DecodeTable, Experiment
+from hil.config.resolve import UNTOUCHED, construct
+from hil.data.dataset import Dataset, load, moved, subset, usable
+from hil.data.shift import shifted
+from hil.device import Device, Port, answered
+from hil.devices.meter import Allow, Metered, MeteredChip, freely, metered
+from hil.devices.recovery import Told, untold
+from hil.encoding import Decode, Encode
+from hil.errors import ConfigError, ContractError, ForeignError
+from hil.foreign import foreign
+from hil.learner import Learner
+from hil.network import Network
+from hil.run.summary import Labels
+from hil.seeding import generator
+from hil.synapses import channels_of, flat_widths, reads
+from hil.torch_device import default_threads
+from hil.training import diagnostics
+from hil.training.loop import Plan, Training
+from hil.training.transfer_curve import Transfer, foretold, measure, probed
+from sim_devices.twin import follow
+
+if TYPE_CHECKING:
+    from calibration.drift.sentinel import DriftSentinel
+    from hil.tape.writer import Tape
+
+FUSED = ("Adam", "AdamW", "SGD")  # torch's optimisers with a fused step on CPU
+
+
+@dataclass(frozen=True)
+class Wired:
+    """A network around a node. devices: all of them, counted; a learner may cut more from a chip while it is built.
+    honesty: of the twin, see hil/training/transfer_curve.py."""
+
+    net: Network
+    devices: Callable[[], tuple[Metered, ...]]
+    decode: Decode | None = None
+    transfer: Transfer | None = None
+    sentinel: DriftSentinel | None = None
+    honesty: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """A training ready to run, and what the report wants to know. `transfer` is None where none was measured.
+
+    tape: how much will be recorded, or "". honesty: how the twin foretold the node, see hil/training/transfer_curve.py; None if
+    there is no twin, or nothing was measured.
+    """
+
+    training: Training
+    node: Node
+    labels: Labels
+    experiment: Experiment
+    transfer: Transfer | None
+    tape: str = ""
+    honesty: dict[str, Any] | None = None
+
+    @property
+    def model(self) -> Callable[[Tensor], Tensor] | None:
+        """The twin's noiseless response, drive -> reading; None also for a node of many channels: that is no curve."""
+        twin = self.node.twin
+        return None if twin is None or twin.spec.inputs.size is not None else twin.ideal
+
+    def first_diagnostics(self) -> dict[str, Any]:
+        """What diagnostics.json begins with: the measured transfer curve beside the twin's, and how honest the twin is."""
+        if self.transfer is None:
+            return {}
+        spec = self.training.devices[0].spec
+        table = diagnostics.transfer_table(self.transfer, self.model, spec.inputs.unit, spec.outputs.unit)
+        return {"transfer": table, **({} if self.honesty is None else {"honesty": self.honesty})}
+
+    def introduction(self) -> Iterator[str]:
+        """What is about to happen, a line each."""
+        for name, line in self.node.resources.items():
+            yield f"{name:<7} {line}"
+        facts = ", ".join(f"{k} {v}" for k, v in self.node.facts.items())
+        yield f"node    {facts}   ({self.labels.provenance})"
+        data, net = self.training.data, self.training.net
+        if net.place.type != "cpu":
+            yield f"on      {torch_device.title(net.place)}"
+        shape = "-".join(str(channels_of(layer.synapse)) for layer in net.stack)
+        yield (
+            f"data    {data.name}: {len(data.train):,} train · {len(data.validation):,} validation · {len(data.test):,} test"
+            f"   network {data.train.x.shape[1]}-{shape}, {self.experiment.learner.use}"
+        )
+        if self.honesty is not None:
+            yield f"twin    {foretold(self.honesty)}"
+        if self.tape:
+            yield f"tape    {self.tape}"
+
+
+def dataset(experiment: Experiment) -> Dataset:
+    """The data.
+
+    Raises:
+        DataError, ConfigError.
+    """
+    table = experiment.data
+    data = load(table.use, Path(table.dir) if table.dir else None)
+    shifted(data.train.x[:1], data.shape, table.shift, generator(experiment.seed, 0, "shift"))  # refused here, not at step 1
+    return data if table.train_examples is None else subset(data, table.train_examples)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All of an experiment that needs no device. chain: the synapses. feedback: closes the loop of a spiking network, or None.
+    optimizer: over the parameters of both. on: where the host computes."""
+
+    data: Dataset
+    chain: list[nn.Module]
+    feedback: nn.Module | None
+    optimizer: torch.optim.Optimizer
+    on: torch.device
+
+
+def prepared(experiment: Experiment, given: Dataset | None = None) -> Prepared:
+    """Make what needs no device, and so refuse what can be refused without one. given: instead of the data of [data].
+
+    Raises:
+        DataError, ConfigError.
+    """
+    with _building(experiment):
+        data = usable(dataset(experiment) if given is None else given)
+        chain = synapses(experiment, data)
+        feedback = closing(experiment, chain, data.train.x.shape[1])
+        on = torch_device.named(experiment.train.on, experiment.place)
+        _fits_learner(experiment, chain, data)
+        if experiment.device.chip is not None:
+            drift_sentinel.static(experiment)
+        for module in chain if feedback is None else (*chain, feedback):
+            module.to(on)  # where it is when the optimiser makes its slots
+        every = nn.ModuleList(chain if feedback is None else [*chain, feedback])
+        optimizer, table = optimiser(list(every.parameters()), experiment), experiment.optimizer
+        construct(optimizer.step, {}, f"{table.place} {table.use}")  # no gradients yet: it moves nothing without a closure
+        return Prepared(data, chain, feedback, optimizer, on)
+
+
+@contextmanager
+def built(
+    experiment: Experiment,
+    run: Path | None = None,
+    told: Told = untold,
+    *,
+    record: bool = False,
+    node: Node | None = None,
+    given: Dataset | None = None,
+    fresh: bool = False,
+    allow: Allow = freely,
+) -> Iterator[Built]:
+    """Build `experiment`; closes all it opened.
+
+    Args:
+        run: the run folder, or None. told: hears of every fault and recovery. record: onto a tape in `run`.
+        node: used instead of opening the device.
+        given: data to use instead of those of [data], for a search that splits them in its own way.
+        allow: asked before every shot, see Metered.
+        fresh: a run begins here, so the transfer curve is measured even if [decode] needs none: the twin is held against it.
+    Raises:
+        Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
+    """
+    torch_device.settled(torch_device.named(experiment.train.on, experiment.place))
+    with ExitStack() as stack:
+        stack.enter_context(torch_device.float32_by_default())
+        with _building(experiment):
+            ready = prepared(experiment, given)
+            made = _built(experiment, ready, run, told, stack, record and run is not None, node, fresh, allow)
+        yield made
+
+
+@contextmanager
+def _building(experiment: Experiment) -> Iterator[None]:
+    """Nothing is trained yet: what code that is not hil's raises here is a refusal."""
+    try:
+        with foreign(f"{experiment.place}: building the network, its node and its learner"):
+            yield
+    except ForeignError as error:
+        todo = error.todo.partition(", then")[0]
+        raise ContractError(
+            error.what, where=error.where, got=error.got, at=error.at, outputs="safe; whatever was opened is closed again",
+            todo=todo,
+        ) from error.__cause__  # fmt: skip
+
+
+def _built(
+    experiment: Experiment, ready: Prepared, run: Path | None, told: Told, stack: ExitStack, record: bool, node: Node | None,
+    fresh: bool, allow: Allow,
+) -> Built:  # fmt: skip
+    """See `built`; `stack` closes what is opened."""
+    data, chain, on, table = ready.data, ready.chain, ready.on, experiment.train
+    features = data.train.x.shape[1]
+    torch.set_num_threads(table.threads or default_threads(experiment.bench is not None, largest(chain), table.batch))
+    tape = stack.enter_context(_tape(run)) if record and run is not None else None  # closed last: it has the device's last shot
+    node = resilient_node(node or opened_node(experiment, run, stack), told)
+    follow(node.twin, None, None, on)
+    if tape is not None:
+        node = _recorded(experiment, node, tape, fresh)
+    wired = _wired(experiment, node, chain, ready.feedback, features, on, fresh, allow, told)
+    wired.net.to(on)
+    model = None if node.twin is None else node.twin.ideal
+    rng = generator(experiment.seed, 0, "learner")
+    rule, options = experiment.learner.rule, experiment.learner.options
+    with foreign(f"{experiment.learner.place} {experiment.learner.use}"):
+        learner: Learner = rule.build(wired.net, options, len(data.classes), rng, model)
+    if isinstance(learner, nn.Module):  # any other finds its place by itself, where the network already is
+        learner.to(on)
+    plan = Plan(experiment.seed, table.epochs, table.batch, table.schedule, table.budget_passes, experiment.data.shift)
+    placed = moved(data, on)
+    training = Training(wired.net, learner, ready.optimizer, placed, plan, wired.devices(), tape, wired.sentinel)
+    provenance = answered(node.provenance, training.devices[0].spec.provenance)
+    labels = Labels(experiment.name or experiment.near.stem, provenance, node.facts, node.resources)
+    widths = flat_widths(chain, features)[1:-1]
+    needs = "" if tape is None else _needs(training, widths, int(getattr(options, "time_steps", 1)), tape)
+    resolved = _resolved(experiment, wired.decode)
+    return Built(training, node, labels, resolved, wired.transfer, needs, wired.honesty)
+
+
+def elsewhere(made: Built, experiment: Experiment, stack: ExitStack) -> Network:
+    """The synapses of `made` in front of the device of `experiment`: how a trained network stands another one.
+
+    Raises: as `built`.
+    """
+    trained = made.training.net
+    chain = [layer.synapse for layer in trained.stack]
+    features = made.training.data.train.x.shape[1]
+    node = resilient_node(opened_node(experiment, None, stack), untold)
+    follow(node.twin, None, None, trained.place)
+    return _wired(experiment, node, chain, trained.feedback, features, trained.place).net
+
+
+def optimiser(parameters: Sequence[nn.Parameter] | Sequence[dict[str, Any]], experiment: Experiment) -> torch.optim.Optimizer:
+    """The optimiser of [optimizer] for parameters, or groups of them, each with an "lr" of its own.
+
+    Raises:
+        ConfigError: it refuses its settings, or cannot make a plain step from dense gradients.
+    """
+    table = experiment.optimizer
+    chosen = table.choice
+    if table.use in FUSED and not {"foreach", "capturable", "differentiable"} & set(chosen.settings):
+        chosen = chosen.changed(
+            **{"fused": True, **chosen.settings}
+        )  # one pass over the parameters in place of one an operation
+    optimizer = chosen.build(params=parameters, lr=table.lr)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(
+            f'"{table.use}" is not an optimiser', where=table.place, got=type(optimizer).__name__, outputs=UNTOUCHED,
+            allowed="a torch.optim.Optimizer", todo="choose Adam, or another of torch.optim",
+        )  # fmt: skip
+    if isinstance(optimizer, torch.optim.SparseAdam):
+        raise ConfigError(
+            "this optimiser takes sparse gradients alone", where=f"{table.place} {table.use}", got="dense ones",
+            allowed="one that takes dense gradients", outputs=UNTOUCHED, todo="choose Adam",
+        )  # fmt: skip
+    return optimizer
+
+
+def _tape(run: Path) -> Tape:
+    from hil.tape.writer import Tape  # zarr is slow to import, and most runs are not recorded
+
+    return Tape(run / "tape")
+
+
+def _recorded(experiment: Experiment, node: Node, tape: Tape, fresh: bool) -> Node:
+    """`node`, recorded outside of the ladder: what the learner really got, once."""
+    from hil.tape.recorder import NODE, RecorderChip, recorded
+
+    versions = {"hil": version("hil"), "torch": torch.__version__}
+    threads = torch.get_num_threads()
+    measured = experiment.decode is None
+    tape.begin(
+        {"facts": node.facts, "measured": measured, "swept": measured or fresh, "threads": threads, "versions": versions}
+    )
+    settings = json.dumps(node.facts, sort_keys=True, default=str) + node.settings
+    source = None if node.source is None else recorded(node.source, tape, NODE, settings, {})
+    chip = None if node.chip is None else RecorderChip(node.chip, tape, settings)
+    return replace(node, source=source, chip=chip)
+
+
+def _needs(training: Training, widths: list[int], steps: int, tape: Tape) -> str:
+    """How much goes onto the tape. Raises: RunError: more than the disk can hold."""
+    from hil.tape.writer import Needs
+
+    examples, plan = len(training.data.train.y) + len(training.data.validation.y), training.plan
+    return Needs.of(widths, steps, training.net.temporal, plan.batch, examples, plan.epochs).check(tape.path, tape.nbytes)
+
+
+def _wired(
+    experiment: Experiment,
+    node: Node,
+    chain: list[nn.Module],
+    feedback: nn.Module | None,
+    features: int,
+    on: torch.device,
+    fresh: bool = False,
+    allow: Allow = freely,
+    told: Told = untold,
+) -> Wired:
+    def encode(port: Port) -> Encode:
+        return _encode(experiment, port)
+
+    if node.chip is not None:
+        drift_sentinel.static(experiment)
+        chip = MeteredChip(node.chip, allow)
+        return Wired(on_chip(chain, chip, encode, features, feedback), lambda: tuple(chip.devices))
+    if feedback is not None:
+        raise ConfigError(
+            "feedback closes a loop in time, and this node has no time", where=f"{experiment.network.place} feedback",
+            got="a node", allowed='chip = "…" in [device], or a bench with a spiking board', todo="remove feedback",
+        )  # fmt: skip
+    assert node.source is not None  # a Node has the one or the other
+    source = (
+        node.source
+        if experiment.sentinel is None
+        else drift_sentinel.steered_node(experiment, node.source, node.twin, node.follow)
+    )
+    device = metered(source, allow)
+    encoding = encode(device.spec.inputs)
+    decode, transfer = _decode(experiment, device, on, fresh and node.twin is not None)
+    sentinel = (
+        drift_sentinel.sentinel(experiment, device, source, told, on, node.attend) if isinstance(source, Steered) else None
+    )
+    net = on_node(chain, device, encoding, decode, experiment.network.pieces, features)
+    return Wired(net, lambda: (device,), decode, transfer, sentinel, _honesty(node, device, transfer, on))
+
+
+@torch.no_grad()
+def _honesty(node: Node, device: Device, transfer: Transfer | None, on: torch.device) -> dict[str, Any] | None:
+    """Of a twin that is held against the transfer curve; of a node of many channels, against probes of its own: one more shot.
+    A node that is programmed is another one by each program, so no twin of it is judged here."""
+    twin, spec = node.twin, device.spec
+    if twin is None or transfer is None or spec.params is not None:
+        return None
+    if spec.inputs.size is None:
+        return transfer.honesty(twin.ideal(transfer.drive), spec.outputs.unit)
+    return probed(device, twin.ideal, place=on)
+
+
+def _fits_learner(experiment: Experiment, chain: list[nn.Module], data: Dataset) -> None:
+    """Refuse, before anything is opened, more outputs than classes, and batches that the synapses do not take.
+
+    Raises:
+        ConfigError.
+    """
+    features, classes = data.train.x.shape[1], len(data.classes)
+    outputs = flat_widths(chain, features)[-1]
+    if outputs != classes and not getattr(experiment.learner.rule, "any_outputs", False):
+        raise ConfigError(
+            f"the network does not fit {data.name}", where=experiment.network.place, got=f"{outputs} outputs",
+            allowed=f"{classes} outputs, one a class, for the learner {experiment.learner.use}", outputs=UNTOUCHED,
+            todo=f"make the last synapse {classes} wide",
+        )  # fmt: skip
+    if not hasattr(experiment.learner.options, "time_steps"):  # with a time axis an example is many
+        _takes_batches(experiment, chain, data)
+
+
+@torch.no_grad()
+def _takes_batches(experiment: Experiment, chain: list[nn.Module], data: Dataset) -> None:
+    """Every size of batch that training will send through the synapses, once, through copies of them."""
+    size, examples = experiment.train.batch, len(data.train)
+    whole = min(size, examples)
+    widths = flat_widths(chain, data.train.x.shape[1])
+    for count in dict.fromkeys(n for n in (whole, examples % whole) if n):
+        for number, synapse in enumerate(chain):
+            place = f"{experiment.network.place} synapse {number}, a batch of {count}"
+            todo = "change the synapse, or [train] batch"
+            if count == 1:
+                good = next((n for n in range(max(2, size), examples) if examples % n != 1), examples)
+                todo = f"[train] batch = {good} leaves no batch of one example: {examples:,} examples are {examples // size:,}"
+                todo += f" batches of {size} and one of {examples % size}" if examples % size else f" batches of {size}"
+            with foreign(place, ConfigError, UNTOUCHED, todo):
+                answer = deepcopy(synapse)(torch.zeros(count, reads(synapse) or widths[number]))
+            if answer.dtype != torch.float32 or len(answer) != count:
+                shape = tuple(answer.shape)
+                raise ConfigError(
+                    "a synapse gives float32, an answer an example", where=place, outputs=UNTOUCHED, todo="change the synapse",
+                    got=f"{answer.dtype}, shape {shape}", allowed=f"float32, shape ({count}, {widths[number + 1]})",
+                )  # fmt: skip
+
+
+def _encode(experiment: Experiment, port: Port) -> Encode:
+    table = experiment.encode
+    period = None if table.period is None else table.quantity("period", port.unit)
+    return Encode.onto(port, table.quantity("gain", port.unit), table.quantity("offset", port.unit), table.overflow, period)
+
+
+def _decode(experiment: Experiment, device: Device, on: torch.device, sweep: bool) -> tuple[Decode, Transfer | None]:
+    table, unit = experiment.decode, device.spec.outputs.unit
+    if table is None:
+        transfer = measure(device, place=on)
+        return transfer.decode(), transfer
+    return Decode(table.quantity("zero", unit), table.quantity("scale", unit)), measure(device, place=on) if sweep else None
+
+
+def _resolved(experiment: Experiment, decode: Decode | None) -> Experiment:
+    """The experiment as it runs: what was measured is written down, so that a resume does not measure it again."""
+    if decode is None:
+        return experiment
+    table = DecodeTable(zero=decode.zero, scale=decode.scale)
+    table.settle(f"{experiment.place}: [decode]")
+    return experiment.model_copy(update={"decode": table})

@@ -1,0 +1,266 @@
+"""Several learners on several devices with several seeds, on equal terms: the same data, initial weights and order of
+examples for a seed, the same settings but those named, the same budget.
+
+base = "digits_adfa_twin.toml"          an experiment file; everything that is not said here is as there
+seeds = [0, 1, 2]
+budget_passes = 4_000_000               each run ends with the step that spends them, validation and transfer curve included,
+epochs = 12                             or with this epoch, whichever comes first; left out: as in the base
+[[learner]]                             name, set; the rest is the [learner] of the experiment
+use = "adfa"
+[[learner]]
+name = "SPSA"
+use = "spsa"
+set = ["optimizer.lr=0.01"]             section.key=value, for this learner only
+[[device]]                              name, set; the rest is the [device]; left out: the base's
+use = "mach_zehnder"
+
+    compare/<name>/  table.json  compare.html  runs/<learner>/<device>/seed-<n>/        each a run folder, as of hil train
+
+A finished run is not repeated; an interrupted one goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
+from rich.table import Table
+
+from hil.build.calibration import bench_files
+from hil.build.training import dataset, prepared
+from hil.commands import trust
+from hil.commands.train import launch, resume
+from hil.config import modules
+from hil.config.experiment import Experiment, experiment_of
+from hil.config.read import Section, checked, dump, find, override, read_toml
+from hil.config.resolve import UNTOUCHED
+from hil.errors import ConfigError, Interrupted, RunError, Stopped
+from hil.files import read_text, there, write_atomic
+from hil.hints import quoted
+from hil.report import render
+from hil.report.comparison import outcome, table, write
+from hil.report.significance import Outcome, Row, Standings
+from hil.run.folder import RunFolder
+from hil.run.resume import inspect, plan
+
+RESULTS = ("table.json", "compare.html")
+ASKED = "asked.toml"  # beside config.toml, which the run completes with what it measured
+
+
+class Entry(BaseModel):
+    """A learner or a device: name and set are ours, the rest goes into its table of the experiment."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str | None = None
+    set: tuple[str, ...] = ()
+
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+    def called(self, otherwise: str) -> str:
+        """Its name, or what it uses."""
+        rest = self.settings()
+        return self.name or str(next((rest[key] for key in ("use", "bench", "chip") if key in rest), otherwise))
+
+
+class Comparison(Section):
+    """A comparison file."""
+
+    base: str
+    name: str = ""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    budget_passes: Annotated[int, Field(gt=0)] | None = None
+    epochs: Annotated[int, Field(gt=0)] | None = None
+    learner: Annotated[tuple[Entry, ...], Field(min_length=1)]
+    device: tuple[Entry, ...] = (Entry(),)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run to be. named: files beside which modules of the user's are found: the comparison and its base."""
+
+    learner: str
+    device: str
+    experiment: Experiment
+    folder: Path
+    named: tuple[Path, ...] = ()
+
+
+def read(path: Path) -> Comparison:
+    """Raises: ConfigError: names file, table, key, what was found and what is allowed."""
+    return checked(Comparison, read_toml(path), str(path))
+
+
+def run(file: Comparison, path: Path, out: Path, console: Console, trusted: bool = False) -> Standings:
+    """Make the runs that are missing in `out`, write table.json and compare.html there, and return what they show.
+
+    Args:
+        path: of the comparison file. trusted: see hil/commands/trust.py, for runs that were begun.
+    Raises:
+        Refused: before anything runs. Stopped, Interrupted: as of hil train; the same command goes on.
+    """
+    modules.also(path, find(file.base, path))
+    listed = list(cells(file, path, out))
+    _unharmed(out, listed)
+    for cell in listed:
+        if there(cell.folder):
+            trust.check(cell.folder, trusted)
+        prepared(cell.experiment)
+        _fits(cell)
+    data = dataset(listed[0].experiment)
+    out.mkdir(parents=True, exist_ok=True)
+    found: dict[tuple[str, str], list[Outcome]] = {}
+    for number, cell in enumerate(listed, 1):
+        done = _finished(cell)
+        try:
+            if not done:
+                _train(cell)
+        except (Stopped, Interrupted) as error:
+            error.todo = f"hil compare {quoted(path)} --out {quoted(out)}   (goes on where it stopped)"
+            raise
+        result = outcome(cell.folder, str(cell.folder.relative_to(out)))
+        found.setdefault((cell.learner, cell.device), []).append(result)
+        console.print(
+            f" {number:>3}/{len(listed)}  {cell.learner} · {cell.device} · seed {result.seed}   test {result.test:.1%}   "
+            f"{result.passes:,.0f} passes   {result.wall_s:.1f} s{'   (made before)' if done else ''}",
+            soft_wrap=True, markup=False,
+        )  # fmt: skip
+        for line in result.warnings:
+            console.print(f"         beware: {line}", soft_wrap=True, markup=False)
+    rows = tuple(Row(learner, device, tuple(runs)) for (learner, device), runs in found.items())
+    standings = Standings(file.name or path.stem, rows, _terms(file, listed[0].experiment), len(data.test))
+    write(standings, out)
+    return standings
+
+
+def cells(file: Comparison, path: Path, out: Path) -> Iterator[Cell]:
+    """Every run of the comparison, seed by seed, so that a part of it is already a comparison.
+
+    Raises:
+        ConfigError: two have one name, or the experiment makes no sense.
+    """
+    base = find(file.base, path)
+    learners = _named(file.learner, "learner", path)
+    devices = _named(file.device, "device", path, str(read_toml(base).get("name") or base.stem))
+    for seed in file.seeds:
+        for device, on in devices.items():
+            for learner, by in learners.items():
+                folder = out / "runs" / _slug(learner) / _slug(device) / f"seed-{seed}"
+                yield Cell(learner, device, _experiment(file, base, path, by, on, seed), folder, (path, base))
+
+
+def tables(standings: Standings) -> Iterator[Table]:
+    """One a device, for the terminal."""
+    for device in standings.devices:
+        shown = Table(title=f"{device}: test accuracy over seeds", title_justify="left", box=None, header_style="dim")
+        made = table(standings.on(device))
+        for column in made.head:
+            shown.add_column(column, justify="left" if column == "learner" else "right")
+        for row in made.rows:
+            shown.add_row(*row)
+        yield shown
+
+
+def _experiment(file: Comparison, base: Path, path: Path, by: Entry, on: Entry, seed: int) -> Experiment:
+    made = copy.deepcopy(read_toml(base))
+    made["seed"], made["learner"] = seed, by.settings()
+    if on.settings():
+        made["device"] = on.settings()
+    terms = {"epochs": file.epochs, "budget_passes": file.budget_passes}
+    made["train"] = {**made.get("train", {}), **{key: value for key, value in terms.items() if value is not None}}
+    for text in (*on.set, *by.set):
+        override(made, text)
+    return experiment_of(made, path, near=path if on.settings() else base)
+
+
+def _named(entries: Sequence[Entry], kind: str, path: Path, otherwise: str = "") -> Mapping[str, Entry]:
+    named: dict[str, Entry] = {}
+    for entry in entries:
+        name = entry.called(otherwise)
+        if _slug(name) in map(_slug, named) or not _slug(name):
+            fault = f"two {kind}s are called alike" if name else f"a {kind} has neither name nor use"
+            raise ConfigError(
+                fault, where=f"{path}: [[{kind}]]", got=repr(name), outputs=UNTOUCHED,
+                todo=f'give each a name of its own: name = "{name or kind} 2"',
+            )  # fmt: skip
+        named[name] = entry
+    return named
+
+
+def _slug(name: str) -> str:
+    """A folder's name: letters, digits, points and dashes."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
+
+
+def _fits(cell: Cell) -> None:
+    """Refuse a folder whose run was asked for with other settings."""
+    asked = cell.folder / ASKED
+    if there(asked) and read_text(asked) != dump(cell.experiment):
+        raise RunError(
+            "this run was made with other settings", where=str(cell.folder), got=f"another {ASKED}",
+            allowed="runs of the same comparison", outputs=UNTOUCHED, todo="choose another --out, or remove that folder",
+        )  # fmt: skip
+
+
+def _finished(cell: Cell) -> bool:
+    if not there(cell.folder / ASKED):
+        return False
+    found = inspect(cell.folder, verify=False)
+    return found.status == "done" and not found.lacking
+
+
+def _unharmed(out: Path, listed: Sequence[Cell]) -> None:
+    """Refuse a folder with results that no comparison of ours wrote. Raises: RunError."""
+    for name in RESULTS:
+        if there(out / name) and not any(there(cell.folder / ASKED) for cell in listed):
+            raise RunError(
+                "this file would be overwritten", where=str(out / name), got="a folder without a run of this comparison",
+                allowed="a new or empty folder, or that of the same comparison", outputs=UNTOUCHED, todo="choose another --out",
+            )  # fmt: skip
+
+
+def _train(cell: Cell) -> None:
+    """Start the run, or go on with it."""
+    quiet = Console(quiet=True)
+    folder = RunFolder(cell.folder)
+    if not any(folder.checkpoints.glob("step-*")):
+        if there(cell.folder / ASKED):
+            with folder.owned():  # by nobody else
+                folder.clear()  # nothing was committed
+        folder = RunFolder.create(cell.folder)
+        with folder.owned():
+            write_atomic(folder.path / ASKED, dump(cell.experiment).encode())  # from here on the folder is known as this run's
+            bench, near = cell.experiment.bench, cell.experiment.near
+            named = {"config.toml": [near, *cell.named]}
+            for name, payload in {} if bench is None else bench_files(bench).items():
+                write_atomic(folder.path / name, payload)
+            if bench is not None:
+                named["bench.toml"] = [bench.file, near, *cell.named]
+            write_atomic(folder.path / modules.ORIGINS, modules.origins(named))
+            folder.write_config(dump(cell.experiment))
+            launch(folder, cell.experiment, quiet)
+    else:
+        with folder.owned():
+            resume(folder, plan(inspect(folder.path)).start, quiet)
+    render(folder.path)
+
+
+def _terms(file: Comparison, experiment: Experiment) -> tuple[str, ...]:
+    train = experiment.train
+    budget = "no budget of device passes" if file.budget_passes is None else f"{file.budget_passes:,} device passes"
+    return (
+        f"Every run ends with the step that spends its budget, or with its last epoch: {budget}, {file.epochs or train.epochs} "
+        "epochs. The transfer curve and every validation count as passes, as training does.",
+        f"Data {experiment.data.use}, batch {train.batch}; for one seed all learners have the same initial weights, the same "
+        f"order of examples; noise is keyed by the seed and the number of the call. Seeds: {', '.join(map(str, file.seeds))}.",
+        "The epoch is chosen on the validation split; the test split is read once, at the end of each run.",
+        "Bits per example: of one training step, 16 for a value sent or read, 1 for a spike. Angles: between the learner's "
+        "direction and the true gradient of the twin (for spikes the surrogate gradient through time), per layer, mean over "
+        "seeds, at the end; 90° is no relation.",
+    )

@@ -1,0 +1,386 @@
+"""One search, from its file or its run folder to what it found: generations, halving, choice, bench, confirmation, artefact.
+
+    hil search SEARCH.toml     a new run folder: config.toml (the base, complete), search.toml, then `carry_on`
+    hil resume RUN             `carry_on`: what the folder's history holds is not done again
+
+summary.json says what was found; diagnostics.json what the report draws over it: the node's true derivative, the
+pre-activations that the winner visits, and how alike every g is to the derivative there.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from hil.build.calibration import bench_files, certified
+from hil.build.search import Workshop, completed
+from hil.commands.train import display_noted
+from hil.config import modules
+from hil.config.bench import read_bench
+from hil.config.experiment import read_experiment
+from hil.config.read import checked, dump, find, read_toml
+from hil.config.search import SearchFile, base_experiment, read_search
+from hil.data.dataset import Dataset
+from hil.errors import HilError, Interrupted, Refused, Stopped, UnsafeOutputs
+from hil.feedback.feedback import correlation, to_table
+from hil.files import there, write_atomic
+from hil.foreign import foreign
+from hil.hints import quoted
+from hil.learners.adfa import slope
+from hil.run.folder import RunFolder
+from hil.run.signals import Stopping
+from hil.search.archive import Archive
+from hil.search.artefact import save
+from hil.search.budget import Ledger
+from hil.search.cluster import check_address
+from hil.search.evaluator import Evaluator, Here, Stop
+from hil.search.genome import Space
+from hil.search.hand_made import hand_made, random_fourier
+from hil.search.history import SEARCH, History
+from hil.search.importance import importance
+from hil.search.jobs import Job, Recipe
+from hil.search.loop import Plan, Point, Told, search
+from hil.search.progress import Live
+from hil.search.stages import (
+    Budget,
+    Claim,
+    Row,
+    Trial,
+    claims,
+    halving,
+    noted,
+    on_bench,
+    rank_correlation,
+    seeds,
+    told,
+    tried,
+)
+
+CLOSED = "none in use: a bench is opened for one candidate, and closed after it, off and read back"
+DRAWN, GRID = 2000, 241  # pre-activations kept for the report; points of a drawn curve
+Names = Generator[Point, None, list[str]]
+
+
+def start(path: Path, folder: RunFolder, console: Console, cluster: str | None = None) -> dict[str, Any]:
+    """Begin the search of the file `path` in `folder`, and return its summary.
+
+    Raises:
+        Refused: nothing was trained. Stopped, Interrupted: the search is committed and resumable.
+    """
+    file = read_search(path)
+    if cluster is not None:
+        check_address(cluster)
+    base = find(file.base, path)
+    modules.also(path, base)
+    experiment = base_experiment(file, path)
+    named = {name: [base, path] for name in ("config.toml", SEARCH)}
+    if file.bench is not None and file.bench.device.bench is not None:
+        bench = read_bench(find(file.bench.device.bench, path))
+        certified(bench)  # in order now, or refused: the copy is used as one that was
+        for name, payload in bench_files(bench).items():
+            write_atomic(folder.path / name, payload)
+        named["bench.toml"] = [bench.file, path]
+    write_atomic(folder.path / modules.ORIGINS, modules.origins(named))
+    experiment = completed(file, experiment)
+    folder.write_config(dump(experiment))
+    write_atomic(folder.path / SEARCH, dump(file).encode())
+    return carry_on(folder, console, cluster)
+
+
+def carry_on(folder: RunFolder, console: Console, cluster: str | None = None) -> dict[str, Any]:
+    """Go on with the search in `folder` from whatever was committed. Raises: as `start`."""
+    file = checked(SearchFile, read_toml(folder.path / SEARCH), str(folder.path / SEARCH))
+    if cluster is not None:
+        check_address(cluster)
+        console.print(f"cluster {cluster}, for a worker of which {file.evaluate.join_s:g} s are waited", markup=False)
+    copy = folder.path / "bench.toml"
+    workshop = Workshop(file, read_experiment(folder.config), read_bench(copy) if there(copy) else None)
+    with display_noted(console, folder), Stopping() as stopping, ExitStack() as stack:
+        hunt = Hunt(workshop, folder, History(folder), cluster, stack, lambda: stopping.asked)
+        for line in hunt.introduction():
+            console.print(line, markup=False, soft_wrap=True)
+        try:
+            with foreign("search", outputs=CLOSED), Live(console) as live:
+                for point in hunt.points():
+                    live(point)
+                    if stopping.asked:
+                        raise Interrupted(f"stopped by {stopping.asked}")
+        except Interrupted as error:
+            hunt.conclude("interrupted")
+            raise Interrupted(
+                f"{error.what}; what was finished is committed", where=str(folder.path), outputs=CLOSED,
+                todo=f"hil resume {quoted(folder.path)}",
+            ) from error  # fmt: skip
+        except UnsafeOutputs:
+            hunt.conclude("fault")
+            raise
+        except Refused:
+            raise
+        except HilError as error:
+            hunt.conclude("fault")
+            raise Stopped(
+                "a fault ended the search; what was finished is committed", where=str(folder.path),
+                outputs=error.outputs or CLOSED,
+                todo=f"remove the cause, then: hil resume {quoted(folder.path)}",
+            ) from error  # fmt: skip
+        return hunt.conclude("done")
+
+
+class Hunt:
+    """One search while it runs. stack: closes what is opened. stop: why it should, or ""."""
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        folder: RunFolder,
+        history: History,
+        cluster: str | None,
+        stack: ExitStack,
+        stop: Stop,
+    ) -> None:
+        self._shop, self._folder, self._history, self._stop = workshop, folder, history, stop
+        self._file = workshop.file
+        self.data: Dataset = workshop.data()
+        self.space: Space = workshop.space(self.data)
+        self._archive = Archive(workshop.objectives, workshop.most_steps(self.data))
+        self._base = workshop.base()
+        self._strategy = workshop.strategy(self.space)
+        workshop.trainer()  # refused here, not in a worker
+        self._evaluator: Evaluator = workshop.evaluator(cluster, stop)
+        stack.callback(self._evaluator.close)
+        self._begin = time.perf_counter()
+        self._before = float(folder.read_json("summary.json").get("wall_s", 0.0))
+        self._found: dict[str, Any] = {}
+
+    def introduction(self) -> list[str]:
+        file, data = self._file, self.data
+        free = [gene.name for gene in self.space.genes]
+        return [
+            f"search  {file.search.strategy}, {file.search.population} genomes, {file.search.generations} generations, for "
+            + " and ".join(file.search.objectives),
+            f"genome  {self.space.kind}: {', '.join(free)}",
+            f"data    {data.name}: {len(data.train):,} to train · {len(data.validation):,} to score · {len(data.test):,} held; "
+            "the test split is not touched",
+        ]
+
+    def points(self) -> Iterator[Point]:
+        """All stages."""
+        file, table = self._file, self._file.train
+        plan = Plan(file.seed, file.search.generations, table.epochs, table.repeats, file.evaluate.chunk)
+        yield from search(plan, self.space, self._strategy, self._evaluator, self._archive, self._history)
+        names = yield from self._halved()
+        names = yield from self._chosen(names)
+        if file.bench is not None:
+            names = yield from self._benched(names)
+        yield from self._confirmed(names[0])
+
+    def _recipe(self, name: str) -> Recipe:
+        genome = next(genome for genome in self._archive.genomes if genome.digest() == name)
+        return self.space.recipe(genome)
+
+    def _top(self, count: int) -> list[str]:
+        """The front if there are several objectives, then the best by the first."""
+        front = self._archive.front() if len(self._file.search.objectives) > 1 else []
+        names = [genome.digest() for genome in (*front, *self._archive.best(count))]
+        return list(dict.fromkeys(names))[:count]
+
+    def _halved(self) -> Names:
+        table = self._file.halving
+        if table is None:
+            return self._top(max(self._file.confirm.candidates, self._file.bench.top if self._file.bench else 1))
+        recipes = {name: self._recipe(name) for name in self._top(table.keep[0])}
+        rungs = list(zip(table.epochs, table.keep, strict=True))
+        names = yield from halving(
+            recipes, rungs, table.repeats, self._file.seed, self._evaluator, self._file.evaluate.chunk, self._history
+        )
+        return names
+
+    @property
+    def _epochs(self) -> int:
+        """Of a confirmation: its own, or those of the last rung, or those of the search."""
+        halved = self._file.halving
+        return self._file.confirm.epochs or (halved.epochs[-1] if halved else self._file.train.epochs)
+
+    def _chosen(self, names: list[str]) -> Names:
+        table = self._file.confirm
+        entering = {name: self._recipe(name) for name in names[: table.candidates]}
+        trial = Trial("choice", entering, seeds(self._file.seed, table.seeds, "choice"), self._epochs)
+        rows = yield from tried(trial, self._evaluator, self._file.evaluate.chunk, self._history)
+        noted(trial, rows, self._history)
+        rows = sorted(rows, key=lambda row: -row.mean)
+        yield Told(f"choice     {rows[0].name} of {len(rows)}, mean {rows[0].mean:.2%} over {table.seeds} fresh seeds")
+        return [*(row.name for row in rows), *names[table.candidates :]]
+
+    def _benched(self, names: list[str]) -> Names:
+        """The twin's best and some spread over the rest, on both. Returns the names, the bench's best first."""
+        table = self._file.bench
+        assert table is not None  # asked for
+        top = names[: table.top]
+        entering = {name: self._recipe(name) for name in dict.fromkeys([*top, *self._spread(table.spread, top)])}
+        epochs = table.epochs or self._file.train.epochs
+        drawn = seeds(self._file.seed, table.seeds, "bench")
+        on_twin = yield from tried(
+            Trial("twin", entering, drawn, epochs), self._evaluator, self._file.evaluate.chunk, self._history
+        )
+        trial = Trial("bench", entering, drawn, epochs)
+        ledger = Ledger(self._history.folder.path, table.budget_passes)
+        bench = Here(self._shop.trainer("bench", self._stop, ledger.grant))
+        rows, short = yield from on_bench(trial, bench, Budget(ledger, table.budget_h), self._history)
+        agreement = rank_correlation(on_twin, rows)
+        noted(Trial("twin", entering, drawn, epochs), on_twin, self._history)
+        noted(trial, rows, self._history, rank_correlation=agreement, ended_early=short, where=self._where(trial))
+        self._found["bench"] = {
+            "rank_correlation": agreement, "rows": [row.table() for row in rows], "ended_early": short, "passes": ledger.spent,
+        }  # fmt: skip
+        shown = "unknown" if agreement is None else f"{agreement:+.2f}"
+        ends = f"; {short}" if short else ""
+        yield Told(f"bench      {len(rows)} candidates, {ledger} passes, rank correlation of twin and bench {shown}{ends}")
+        ranked = [row.name for row in sorted(rows, key=lambda row: -row.mean) if row.name in top]
+        return list(dict.fromkeys([*ranked, *names]))
+
+    def _where(self, trial: Trial) -> str:
+        outcomes = [self._history.outcomes[job.key] for job in trial.jobs if job.key in self._history.outcomes]
+        return outcomes[0].where if outcomes else ""
+
+    def _spread(self, count: int, besides: list[str]) -> list[str]:
+        """Genomes at equal distances in the ranking: a correlation among the best alone would say little."""
+        ranked = [genome.digest() for genome in self._archive.best(len(self._archive)) if genome.digest() not in besides]
+        return [ranked[(len(ranked) - 1) * (k + 1) // count] for k in range(count)] if ranked else []
+
+    def _confirmed(self, name: str) -> Iterator[Point]:
+        """The winner and its rivals on fresh seeds and held examples; writes the artefact and what the report needs."""
+        file, table = self._file, self._file.confirm
+        by_hand = hand_made(self._base) if table.hand_made else {}
+        random = random_fourier(self._base, file.seed, table.random)
+        recipe = self._recipe(name)
+        trial = Trial(
+            "confirmation",
+            {"found": recipe, **by_hand, **random},
+            seeds(file.seed, table.seeds, "confirm"),
+            self._epochs,
+            "held",
+        )
+        rows = yield from tried(trial, self._evaluator, file.evaluate.chunk, self._history)
+        winner = rows[0]
+        made = claims(winner, [row for row in rows if row.name in by_hand], [row for row in rows if row.name in random])
+        beside = {row.name: to_table(trial.recipes[row.name].feedback.g) for row in _best_rivals(rows[1:])}
+        noted(trial, rows, self._history, winner=name, claims=[_claimed(claim) for claim in made], drawn=beside)
+        path = save(self._folder.path, file.name or "feedback", recipe, self._provenance(name, winner, made))
+        self._found |= {
+            "winner": name,
+            "feedback": str(path.relative_to(self._folder.path)),
+            "recipe": recipe.table(),
+            "held_accuracy": winner.mean,
+            "held_error": winner.error,
+            "claims": [_claimed(claim) for claim in made],
+            "front": [genome.digest() for genome in self._archive.front()],
+        }
+        self._diagnose(recipe)
+        error = 100 * (winner.error or 0.0)
+        yield Told(
+            f"found      {name}: {winner.mean:.2%} ± {error:.2f}, {table.seeds} seeds, {len(self.data.test)} held examples"
+        )
+        for claim in made:
+            yield Told(f"           {told(claim)}")
+
+    def _provenance(self, name: str, row: Row, made: list[Claim]) -> Mapping[str, object]:
+        experiment, file = self._shop.experiment, self._file
+        return {
+            "search": str(self._folder.path),
+            "strategy": file.search.strategy,
+            "genome": name,
+            "data": experiment.data.use,
+            "checksum": self.data.checksum,
+            "device": experiment.device.model_dump(exclude_none=True),
+            "encode": experiment.encode.model_dump(exclude_none=True),
+            "answered_by": self._where(Trial("confirmation", {"found": self._recipe(name)}, seeds(
+                file.seed, file.confirm.seeds, "confirm"), self._epochs, "held")),
+            "learner": experiment.learner.use,
+            "seed": file.seed,
+            "epochs": self._epochs,
+            "confirmed_on_seeds": list(seeds(file.seed, file.confirm.seeds, "confirm")),
+            "held_examples": len(self.data.test),
+            "accuracy": row.mean,
+            "standard_error": row.error,
+            "compared": [f"{claim.over}: {100 * claim.difference:+.2f} ± {100 * claim.error:.2f} points" for claim in made],
+            "versions": {"hil": version("hil"), "torch": torch.__version__, "deap": version("deap")},
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def _diagnose(self, recipe: Recipe) -> None:
+        """Train the winner once more and look: pre-activations, true derivative, likeness of every g."""
+        job = Job("look", recipe, self._file.seed, self._file.train.epochs)
+        genomes = self._archive.genomes
+        fitness = [self._archive.fitness(genome)[0] for genome in genomes]
+        found: dict[str, Any] = {"importance": dict(importance(self.space, genomes, fitness))}
+        if self._shop.experiment.device.chip is None and self._file.evaluate.by == "population":
+            found |= self._looked(job)
+        self._folder.write_json("diagnostics.json", found)
+
+    def _looked(self, job: Job) -> dict[str, Any]:
+        from hil.training.loop import train
+
+        with self._shop.candidate(job, self.data) as made:
+            training = made.training
+            for _ in train(training):
+                pass
+            trace = training.net.forward(self.data.validation.x)
+            model = self._shop.model()
+            layers, alike = [], {}
+            for number, layer in enumerate(training.net.stack[:-1]):
+                pre = trace.pre[number].flatten()
+                kept = pre[:: max(1, len(pre) // DRAWN)][:DRAWN]
+                reach = float(pre.abs().quantile(0.999)) if len(pre) < 2**24 else float(kept.abs().max())
+                grid = torch.linspace(-reach, reach, GRID)
+                share, edges = torch.histogram(pre.clamp(-reach, reach), 60)
+                layers.append(
+                    {
+                        "grid": grid.tolist(), "slope": slope(layer, model, grid).tolist(),
+                        "shares": (share / share.sum()).tolist(), "edges": edges.tolist(),
+                    }
+                )  # fmt: skip
+                if number == 0:
+                    true = slope(layer, model, kept)
+                    for genome in self._archive.genomes:
+                        alike[genome.digest()] = correlation(self.space.recipe(genome).feedback.g(kept), true)
+        return {"layers": layers, "likeness": alike}
+
+    def conclude(self, status: str) -> dict[str, Any]:
+        """Write summary.json and return it."""
+        generations = self._history.generations
+        summary = {
+            "status": status,
+            "kind": "search",
+            "name": self._file.name or self._folder.path.name,
+            "strategy": self._file.search.strategy,
+            "provenance": "twin",
+            "seed": self._file.seed,
+            "generations": len(generations),
+            "evaluations": len(self._history.outcomes),
+            "diverged": sum(found.died_at is not None for found in self._history.outcomes.values()),
+            "device_passes": sum(found.passes for found in self._history.outcomes.values()),
+            **self._found,
+            "wall_s": self._before + time.perf_counter() - self._begin,
+            "versions": {
+                "hil": version("hil"), "torch": torch.__version__, "deap": version("deap"),
+                "python": platform.python_version(),
+            },
+        }  # fmt: skip
+        self._folder.write_json("summary.json", summary)
+        return summary
+
+
+def _best_rivals(rows: list[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: -row.mean)[:3]
+
+
+def _claimed(claim: Claim) -> dict[str, Any]:
+    return {"over": claim.over, "difference": claim.difference, "error": claim.error, "holds": claim.holds}

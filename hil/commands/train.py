@@ -1,0 +1,397 @@
+"""One run, from a folder that holds a config.toml to its summary and report: build, restore, train, diagnose.
+
+What happens is told three times: to the user (the error), to the journal (a line), to whoever hears the alarms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+
+from hil import toml
+from hil.build.training import Built, built
+from hil.config.experiment import AlarmTable, DecodeTable, Experiment, read_experiment
+from hil.config.read import checked, dump, read_toml
+from hil.config.resolve import UNTOUCHED, located
+from hil.errors import (
+    ConfigError,
+    ContractError,
+    HilError,
+    Interrupted,
+    Refused,
+    RunError,
+    Stopped,
+    Unrepeatable,
+    UnsafeOutputs,
+)
+from hil.files import remove_tree
+from hil.foreign import foreign, said
+from hil.hints import quoted
+from hil.report import render
+from hil.run import checkpoint
+from hil.run import resume as condition
+from hil.run.alarms import Alarms, AlarmSettings, argv_of
+from hil.run.checkpoint import Checkpoint
+from hil.run.folder import RunFolder
+from hil.run.signals import Stopping
+from hil.run.summary import FILE, Labels, amend
+from hil.telling import Teller, ignore
+from hil.training import diagnostics, disk_space
+from hil.training.progress import Live, telling
+from hil.training.session import Session, replay_test
+
+
+def launch(
+    folder: RunFolder, experiment: Experiment, console: Console, start: Path | None = None, goes_on: bool = False
+) -> dict[str, Any]:
+    """Train `experiment`, whose config.toml is in the folder, and return the summary; of a run that is done only diagnostics
+    are made.
+
+    Args:
+        start: a checkpoint to go on from, or None for step 0. goes_on: the run was begun before.
+    Raises:
+        Refused: nothing was trained. Stopped, Interrupted: the run is committed and resumable.
+        UnsafeOutputs: outputs could not be verified safe, whatever else went wrong.
+    """
+    origin = experiment.near
+    with folder.owned(), display_noted(console, folder):
+        saved = checkpoint.load(start) if start else None  # read before anything is opened
+        if saved is not None:
+            experiment = _with_decode(experiment, saved)
+        done = folder.read_json(FILE).get("status") == "done"
+        folder.sweep()
+        if saved is None:
+            remove_tree(folder.path / "tape")  # of a run that is made again from its beginning
+
+        told = _Told(folder, console)
+        with Alarms(_settings(experiment.alarm, origin), str(folder.path), folder.note) as alarms:
+            with (
+                _told(folder, origin, alarms) as ending,
+                told,
+                Stopping() as stopping,
+                built(
+                    experiment,
+                    folder.path,
+                    told,
+                    record=experiment.train.record and not done,
+                    fresh=saved is None,
+                ) as made,
+                stopping.working(),
+            ):
+                known = made.first_diagnostics() if saved is None else folder.read_json("diagnostics.json")
+                labels = replace(made.labels, terms=_terms(made.experiment, folder), honesty=known.get("honesty"))
+                ending.labels = labels
+                with foreign(f"{origin}: before the first step", ContractError, "safe; whatever was opened is closed again"):
+                    session = _begun(folder, made, labels, saved, start, goes_on, alarms, console, told)
+                alarms.watch(lambda: (made.training.step, made.training.device_passes))
+                for line in made.introduction():
+                    console.print(line, markup=False, soft_wrap=True)
+                if done:
+                    replay_test(made.training)
+                    summary = folder.read_json(FILE)
+                else:
+                    with Live(made.training, console) as live:
+                        summary = session.run(stopping, live)
+                _diagnose(folder, made, summary)
+            return summary
+
+
+def resume(folder: RunFolder, start: Path | None, console: Console) -> dict[str, Any]:
+    """Go on with the run in `folder`, from the checkpoint `start` or from step 0. Errors as of `launch`."""
+    with folder.owned():
+        experiment = read_experiment(folder.config, bench=folder.path / "bench.toml")
+        return launch(folder, experiment, console, start, goes_on=True)
+
+
+@contextlib.contextmanager
+def display_noted(console: Console, folder: RunFolder) -> Iterator[None]:
+    """Note in the journal, once, that `console` shows nothing any more; the run goes on without."""
+
+    def lost(why: str) -> None:
+        with contextlib.suppress(Exception):  # in the thread that shows: nobody could hear of it
+            folder.note("display", message=f"what is said is not shown any more: {why}")
+
+    file = console.file
+    if not isinstance(file, Teller):
+        yield
+        return
+    file.hear(lost)
+    try:
+        yield
+    finally:
+        file.drain()
+        file.on_lost = ignore
+
+
+def set_anew(folder: RunFolder, sets: Sequence[str], changed: bool = False, chosen: Path | None = None) -> list[str]:
+    """Write other settings into the config.toml of a run that goes on, and return what must be said about them.
+
+    With more epochs, or a larger budget of passes, a finished run is an interrupted one again: its weights, optimiser, metrics
+    and best epoch carry on from its last checkpoint, and its test split is read once more at the end.
+
+    Args:
+        sets: section.key=value. changed: settings that change what is trained are meant. chosen: as of `condition.plan`.
+    Raises:
+        Refused: nothing was changed.
+    """
+    found, where = condition.inspect(folder.path), "--set"
+    copy = folder.path / "bench.toml"
+    before, wanted = (read_experiment(folder.config, some, bench=copy) for some in ((), sets))
+    wrong = [
+        text
+        for key, text in condition.differences(toml.loads(dump(before)), toml.loads(dump(wanted)))
+        if key not in condition.FREE
+    ]
+    if wrong and not changed:
+        raise ConfigError(
+            "what was trained with another setting cannot go on with this one", where=where, got="; ".join(wrong),
+            allowed=", ".join(condition.FREE), outputs=UNTOUCHED,
+            todo=f"start a new run: hil train {quoted(folder.config)} --set …; or, if it is meant, add --changed",
+        )  # fmt: skip
+    start, table = condition.start_of(found, chosen), wanted.train
+    facts = {} if start is None else start.facts
+    trained = int(facts.get("epoch", 0)) + (int(facts.get("batch", 0)) > 0)
+    if table.epochs < trained:
+        raise ConfigError(
+            "fewer epochs than were trained", where=f"{where} train.epochs", got=str(table.epochs),
+            allowed=f"{trained} or more", outputs=UNTOUCHED,
+            todo="name more; or an earlier checkpoint to go on from, with --from",
+        )  # fmt: skip
+    said = [*_scheduled(before, wanted, int(facts.get("step", 0)), trained)]
+    if found.status == "done":
+        passes = sum(int(device["passes"]) for device in facts.get("devices", ()))
+        if start is None or table.epochs == trained or (table.budget_passes or passes + 1) <= passes:
+            raise RunError(
+                "this run is finished, and nothing is left to train", where=str(folder.path), outputs=UNTOUCHED,
+                got=f"{trained} epochs, {passes:,} device passes", allowed="more epochs, and no budget of passes below that",
+                todo=f"hil resume {quoted(folder.path)} --set train.epochs={trained + 5}",
+            )  # fmt: skip
+        said.append("the test split was read when the run was finished; it is read again at the end, and the summary says so")
+    folder.write_config(dump(wanted))
+    if found.status == "done":
+        _reopen(folder, trained, table.epochs)
+    return said
+
+
+def _scheduled(before: Experiment, wanted: Experiment, step: int, trained: int) -> Iterator[str]:
+    """What another number of epochs means for the learning rate."""
+    old, new = before.train.epochs, wanted.train.epochs
+    if old == new or step == 0:
+        return
+    if wanted.train.schedule == "constant":
+        yield f"the learning rate is constant, so this is a run of {new} epochs from its beginning"
+        return
+    at, then = (0.5 * (1 + math.cos(math.pi * min(1.0, trained / epochs))) for epochs in (old, new))
+    yield (
+        f"the {wanted.train.schedule} schedule is stretched to {new} epochs: after epoch {trained} the learning rate goes on "
+        f"at {then:.0%} of [optimizer] lr instead of {at:.0%}; a run of {new} epochs from its beginning gives other numbers"
+    )
+
+
+def _reopen(folder: RunFolder, trained: int, epochs: int) -> None:
+    """What a finished run has made of its end is of another end, and is made again."""
+    folder.note("longer", message=f"to be trained for {epochs} epochs", trained=trained)
+    kept = folder.read_json("diagnostics.json")
+    folder.write_json("diagnostics.json", {key: kept[key] for key in ("transfer", "honesty") if key in kept})
+    folder.report.unlink(missing_ok=True)
+    amend(folder, status="interrupted", cause=f"finished after {trained} epochs, to be trained for {epochs}")
+
+
+def report(folder: RunFolder) -> Path:
+    """Write the report of a run that is done.
+
+    Raises:
+        Stopped: it cannot be written.
+    """
+    try:
+        return render(folder.path)
+    except RunError as error:
+        raise _unreported(folder, "report.html") from error
+
+
+def _begun(
+    folder: RunFolder, made: Built, labels: Labels, saved: Checkpoint | None, start: Path | None, goes_on: bool,
+    alarms: Alarms, console: Console, told: _Told,
+) -> Session:  # fmt: skip
+    """Restore, or make the first checkpoint; from here on the run is resumable."""
+    training, table = made.training, made.experiment.train
+    facts = {
+        "provenance": labels.provenance, "node": labels.node, "resources": labels.resources,
+        "epochs": training.plan.epochs, "batches_per_epoch": training.batches_per_epoch,
+    }  # fmt: skip
+    if saved is not None and start is not None:
+        training.restore(saved)
+    warning = disk_space.check(folder, training)
+    lost = folder.forget_metrics_after(training.epoch) if goes_on else []
+    if saved is not None and start is not None:
+        checkpoint.forget_after(folder.checkpoints, start)
+    if goes_on:
+        folder.note("resume", step=training.step, checkpoint=start.name if start else None, **facts)
+    else:
+        folder.note("start", **facts)
+    for line in [warning, *lost, *made.node.beware]:
+        if line:
+            console.print(f"beware  {line}", markup=False, soft_wrap=True)
+            folder.note("beware", message=line)
+
+    def rest(error: BaseException | None) -> None:
+        made.node.rest(error)
+        with contextlib.suppress(RunError):  # what ends the run is told all the same
+            told.rest()
+
+    session = Session(training, folder, labels, table.checkpoint_every, table.checkpoint_every_s, tell=alarms.tell, rest=rest)
+    if saved is None:
+        if made.transfer is not None:
+            folder.write_json("diagnostics.json", made.first_diagnostics())
+        session.begin()
+    if saved is None or "decode" not in read_toml(folder.config):
+        folder.write_config(dump(made.experiment))  # after the checkpoint, which has to be there if nothing is measured again
+    return session
+
+
+def _with_decode(experiment: Experiment, saved: Checkpoint) -> Experiment:
+    """A run that was killed before it wrote down what it had measured has it in its first checkpoint."""
+    then = saved.facts.get("experiment")
+    decode = then.get("decode") if isinstance(then, dict) else None
+    if experiment.decode is not None or decode is None:
+        return experiment
+    return experiment.model_copy(update={"decode": checked(DecodeTable, decode, f"{experiment.place}: [decode]")})
+
+
+def _terms(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
+    """What a checkpoint remembers of the files that it was made under."""
+    terms: dict[str, Any] = {"experiment": toml.loads(dump(experiment))}
+    copy = folder.path / "bench.toml"
+    if experiment.device.bench is not None and copy.is_file():
+        terms["bench_sha256"] = condition.bench_sha256(folder.path)
+    return terms
+
+
+def _settings(table: AlarmTable, origin: Path) -> AlarmSettings:
+    argv = argv_of(table.command, f"{origin}: [alarm] command")
+    return AlarmSettings(argv, tuple(table.on), table.timeout_s, table.every_s, table.stalled_s)
+
+
+def _diagnose(folder: RunFolder, made: Built, summary: dict[str, Any]) -> None:
+    """The run is done by now: a fault here costs its report only."""
+    try:
+        with foreign("diagnostics"):
+            diagnostics.write(folder, made.training, made.model, summary["wall_s"])
+    except HilError as error:
+        made.node.rest(error)
+        with contextlib.suppress(RunError):
+            folder.note("fault", step=made.training.step, error=type(error).__name__, message=str(error))
+        raise _unreported(folder, "diagnostics.json") from error
+
+
+def _unreported(folder: RunFolder, name: str) -> Stopped:
+    return Stopped(
+        f"training is done and its summary written, but {name} could not be made", where=str(folder.path),
+        todo=f"remove the cause, then: hil resume {quoted(folder.path)}   (makes what is missing)",
+    )  # fmt: skip
+
+
+class _Told:
+    """Tells the journal and people of faults and recoveries; a fault that ends the run after the outputs are off: a disk that
+    hangs must not keep them on. A context around all that can be on."""
+
+    def __init__(self, folder: RunFolder, console: Console) -> None:
+        self._folder, self._console = folder, console
+        self._late: deque[tuple[str, dict[str, object]]] = deque()  # of any thread
+
+    def __call__(self, kind: str, **facts: object) -> None:
+        self._late.append((kind, facts))
+        if kind != "lost" or facts.get("error") == Unrepeatable.__name__:  # that one has its batch repeated
+            self.rest()
+
+    def rest(self) -> None:
+        """Tell what waits: nothing is on any more, or the run goes on."""
+        while True:
+            try:
+                kind, facts = self._late.popleft()
+            except IndexError:
+                return
+            self._folder.note(kind, **facts)
+            for line in telling(kind, facts):
+                self._console.print(line, markup=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with contextlib.suppress(RunError):  # what ended the run is told all the same
+            self.rest()
+
+
+class _Ending:
+    """labels: once the node is open."""
+
+    labels: Labels | None = None
+
+
+@contextlib.contextmanager
+def _told(folder: RunFolder, origin: Path, alarms: Alarms) -> Iterator[_Ending]:
+    """Says how a run ended and in which state its outputs are; around everything that opens and closes instruments."""
+    ending = _Ending()
+    try:
+        yield ending
+    except UnsafeOutputs as error:
+        outputs = error.outputs or "not known to be safe"
+        if ending.labels is not None:
+            _record(folder, "unsafe", outputs, message=str(error))
+        alarms.tell("unsafe", str(error))
+        raise
+    except (Stopped, Interrupted) as error:
+        # true now: had closing failed, UnsafeOutputs would be here
+        error.outputs = outputs = ending.labels.outputs_after if ending.labels else ""
+        _record(folder, "safe", outputs)
+        if isinstance(error, Stopped):
+            alarms.tell("fault", f"{error}\n\n{error.__cause__}" if error.__cause__ else str(error))
+        raise
+    except Refused as error:
+        if not isinstance(error, RunError) and not located(error.where):
+            error.where = f"{origin}: {error.where}"
+        error.outputs = error.outputs or "safe; whatever was opened is closed again"
+        error.todo = error.todo or f"correct {error.where.split(': ')[0]}"
+        raise
+    except BaseException as error:
+        if ending.labels is not None:
+            _cut_short(folder, ending.labels, error)
+            if isinstance(error, Exception):
+                alarms.tell("fault", f"{type(error).__name__}: {said(error)}")
+        raise
+    assert ending.labels is not None  # nothing was refused
+    _record(folder, "safe", ending.labels.outputs_after)
+    alarms.tell("end", f"done; its outputs: {ending.labels.outputs_after}")
+
+
+def _record(folder: RunFolder, kind: str, outputs: str, **facts: object) -> None:
+    """Best told, but the run's end stands without it; a full disk may be what ended it."""
+    with contextlib.suppress(RunError):
+        folder.note(kind, outputs=outputs, **facts)
+    with contextlib.suppress(RunError):
+        amend(folder, outputs=outputs)
+
+
+def _cut_short(folder: RunFolder, labels: Labels, error: BaseException) -> None:
+    """Of a second Ctrl-C, or a fault that hil has no word for: what the session could not say any more."""
+    at_once = isinstance(error, KeyboardInterrupt)
+    cause = "stopped at once by a second SIGINT" if at_once else f"{type(error).__name__}: {said(error)}"
+    status = "interrupted" if at_once else "fault"
+    with contextlib.suppress(RunError):
+        folder.note("interrupt" if status == "interrupted" else "fault", message=cause)
+    outputs = labels.outputs_after
+    with contextlib.suppress(RunError):
+        before = {"name": labels.name, "provenance": labels.provenance, **folder.read_json(FILE)}
+        if before.get("status") != "done":
+            folder.write_json(FILE, {**before, "status": status, "cause": cause, "outputs": outputs})
+    with contextlib.suppress(RunError):
+        folder.note("safe", outputs=outputs)

@@ -1,0 +1,175 @@
+"""What the files of all benches have in common: TOML in, checked values out. A shape adds tables of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PrivateAttr
+
+from hil.config.read import Section, Using, checked, read_toml
+from hil.config.resolve import (
+    SHAPES,
+    UNTOUCHED,
+    Choice,
+    choice,
+    construct,
+    keeps,
+    resolve,
+    twin_choice,
+)
+from hil.errors import ConfigError
+
+GIVEN = ("scpi", "link", "expect", "provenance", "care")  # what a bench gives to a driver; the rest are its settings
+
+
+class TwinTable(Using):
+    """A twin: one of TWINS, or "module:Class"."""
+
+    def chosen(self, place: str) -> Choice:
+        return twin_choice(self.use, self.settings(), place)
+
+
+class InstrumentTable(Using):
+    """An instrument of a bench: its driver in `use`, its address, who it must be, how long it may be silent; the rest are the
+    driver's settings."""
+
+    timeout_s: Annotated[float, Field(gt=0, lt=3600, strict=True)] | None = None
+    resource: str | None = None
+    maker: str | None = None
+    model: str | None = None
+    serial: str | None = None
+
+    def chosen(self, place: str) -> Choice:
+        return choice(self.use, self.settings(), place, skip=GIVEN)
+
+
+class LogTable(Section, strict=True):
+    """wire: every run on this bench keeps transcripts of what is said to its instruments."""
+
+    wire: bool = False
+
+
+class GuardianTable(Section, strict=True):
+    """Who makes safe when the trainer cannot. silence_s: no use of any instrument for so long means that the trainer hangs; it
+    must exceed the longest legal wait. patience_s: how long it is tried to make an instrument safe that does not answer."""
+
+    silence_s: Annotated[float, Field(ge=1, le=86_400)] = 60.0
+    patience_s: Annotated[float, Field(ge=0, le=3_600)] = 10.0
+
+
+class PanelTable(Section, strict=True):
+    """How often the instruments are asked what they hold, and what a change by another hand leads to. every: of use, "2 s".
+    policy: "restore" sets the bench up again and repeats the shot, "stop" ends the run. lock: lock their front panels."""
+
+    every: float | str = "2 s"
+    policy: Literal["restore", "stop"] = "restore"
+    lock: bool = True
+
+
+class CalibrationTable(Section, strict=True):
+    """use: the file of the calibration that this bench is used with. max_age: beyond it, it is stale. policy: what to do about
+    one that does not fit. procedures: "module:function" with the steps of hil calibrate, instead of those of the shape.
+    network: where the twin's physics is not enough, a network may stand on top of it, and both are judged together."""
+
+    use: str | None = None
+    max_age: float | str = "24 h"
+    policy: Literal["refuse", "warn"] = "refuse"
+    procedures: str | None = None
+    network: bool = False
+
+
+class SafeTable(Section):
+    """order: names of instruments, the first is made safe first; those that it does not name come last."""
+
+    order: tuple[str, ...] = ()
+
+
+class BenchFile(Section):
+    """What the files of all benches have in common: named instruments, and a shape that makes a node of them.
+
+    A shape adds tables of its own: see hil/build/shapes/shape.py.
+    """
+
+    name: str
+    shape: str
+    instruments: dict[str, InstrumentTable] = Field(default_factory=dict)
+    twin: TwinTable | None = None
+    safe: SafeTable = Field(default_factory=SafeTable)
+    recovery: dict[str, Any] = Field(default_factory=dict)
+    log: LogTable = Field(default_factory=LogTable)
+    guardian: GuardianTable = Field(default_factory=GuardianTable)
+    panel: PanelTable = Field(default_factory=PanelTable)
+    calibration: CalibrationTable = Field(default_factory=CalibrationTable)
+    _file: Path = PrivateAttr(default=Path("bench.toml"))
+    _how: Any = PrivateAttr(default=None)
+
+    @property
+    def file(self) -> Path:
+        """Where it was read from."""
+        return self._file
+
+    @property
+    def how(self) -> Any:
+        """The Shape."""
+        return self._how
+
+    @property
+    def simulated(self) -> bool:
+        """Its instruments are simulated; a shape that can be says so."""
+        return getattr(self, "virtual", None) is not None
+
+    def settle(self, place: str) -> None:
+        super().settle(place)
+        wrong = [name for name in self.safe.order if name not in self.instruments]
+        if wrong:
+            raise ConfigError(
+                "no such instrument", where=f"{place}: [safe] order", got=", ".join(wrong), outputs=UNTOUCHED,
+                allowed=", ".join(self.instruments), todo="name instruments of this bench",
+            )  # fmt: skip
+
+
+def read_bench(path: Path) -> BenchFile:
+    """The bench in `path`, as its shape has it. Raises: ConfigError."""
+    table = read_toml(path)
+    return bench_of(table, path)
+
+
+def bench_of(table: Mapping[str, Any], path: Path) -> BenchFile:
+    """The bench that `table`, read from `path`, describes. Raises: ConfigError."""
+    _of_this_edition(table, path)
+    shape = table.get("shape")
+    if not isinstance(shape, str):
+        raise ConfigError(
+            "shape is missing" if shape is None else "shape is no text", where=str(path), outputs=UNTOUCHED,
+            allowed=", ".join(SHAPES) + " or module:Shape", todo='add shape = "waveform", or another of these',
+        )  # fmt: skip
+    made = resolve(shape, f"{path}: shape", SHAPES)
+    keeps(made, ("Bench", "open"), "a Shape", shape, f"{path}: shape")
+    how = construct(made, {}, f"{path}: shape")
+    found: BenchFile = checked(how.Bench, table, str(path))
+    found._file, found._how = path, how
+    return found
+
+
+OF_ALL = frozenset(BenchFile.model_fields) | {"virtual", "node"}
+
+
+def _of_this_edition(table: Mapping[str, Any], path: Path) -> None:
+    """Refuse a bench file whose instruments are tables of their own, and say which lines to change."""
+    parts = {key: value for key, value in table.items() if isinstance(value, Mapping) and key not in OF_ALL}
+    old = [key for key, value in parts.items() if {"use", "resource"} & set(value)]
+    if not old:
+        return
+    safe = table.get("safe")
+    slew = [key for key in safe if key in old] if isinstance(safe, Mapping) else []
+    lines = [f"[{key}] becomes [instruments.{key}]" for key in old]
+    lines += [f'[safe.{key}] slew_v_per_s becomes slew = "… V/s" in [instruments.{key}]' for key in slew]
+    roles = {"awg": 'drive = "awg"', "scope": 'read = "scope"', "board": 'board = "board"'}
+    node = ", ".join(roles[key] for key in old if key in roles)
+    lines += [f"add [node] {node}"] if node and "node" not in table else []
+    raise ConfigError(
+        "an instrument has no table of its own any more", where=str(path), got=", ".join(f"[{key}]" for key in old),
+        outputs=UNTOUCHED, allowed="[instruments.NAME], and what each is for in [node]", todo="; ".join(lines),
+    )  # fmt: skip

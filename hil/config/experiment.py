@@ -1,0 +1,284 @@
+"""Experiment and bench files: TOML in, checked values out. An unknown key is an error that names the nearest one.
+
+seed = 0
+[data]       use = "digits"
+[network]    widths = [64, 100, 100, 10]             or  use = "conv" or "module:function" and its settings
+             feedback = { norm = 2.0 }               closes the loop of a spiking network; left out: none
+[device]     bench = "benches/mzm_awg_scope.toml"      or  use, or chip = "module:Class" and its settings
+[encode]     gain = "1.1 V", overflow = "fold", period = "7 V"
+[decode]     zero, scale; left out: taken from the transfer curve that every run measures first
+[learner]    use = "adfa" or "module:Class", and its settings
+[optimizer]  use = "Adam", lr = 1e-3
+[train]      epochs = 5, batch = 128, checkpoint_every_s = 60
+             on = "cuda"      where the host computes: "cpu", "cuda", "cuda:1", "mps" or "auto"
+[sentinel]   every = 20, policy = ["servo", "recalibrate", "stop"]     a look at the node now and then; see docs/drift.md
+[alarm]      command = "notify-send hil" or ["my-alarm", "--loud"], on = ["fault", "end"]; see hil/run/alarms.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, PrivateAttr
+
+from hil.config.bench import (
+    BenchFile,
+    read_bench,
+)
+from hil.config.read import Section, Table, Using, checked, find, override, read_toml
+from hil.config.resolve import (
+    CHIPS,
+    LEARNERS,
+    SYNAPSES,
+    UNTOUCHED,
+    Choice,
+    choice,
+    keeps,
+    resolve,
+    twin_choice,
+)
+from hil.errors import ConfigError
+
+
+class LearnerTable(Using):
+    """A rule that learns: one of LEARNERS, or "module:Class"."""
+
+    def chosen(self, place: str) -> Choice:
+        made = resolve(self.use, place, LEARNERS)
+        keeps(made, ("Settings", "build", "step", "predict"), "a Learner", self.use, place)
+        found = choice(self.use, self.settings(), place, made=made.Settings)
+        return Choice(self.use, made, {"settings": found.build()}, place)
+
+    @property
+    def rule(self) -> Any:
+        """The class of the learner."""
+        return self.choice.made
+
+    @property
+    def options(self) -> Any:
+        """An object of the learner's class Settings."""
+        return self.choice.settings["settings"]
+
+
+class Data(Section, strict=True):
+    """shift: training images are moved by up to so many pixels either way, anew each time; validation and test never are."""
+
+    use: str = "digits"
+    shift: Annotated[int, Field(ge=0)] = 0
+    dir: str | None = None
+    train_examples: Annotated[int, Field(gt=0)] | None = None
+
+
+class FeedbackTable(Section, strict=True):
+    """A synapse from the last hidden layer back to the first: its kind, its largest Frobenius norm, a factor on its first
+    weights, and the side of its kernel if it is "conv"."""
+
+    use: Literal["dense", "conv"] = "dense"
+    norm: Annotated[float, Field(gt=0)] = 2.0
+    scale: Annotated[float, Field(gt=0)] = 0.1
+    kernel: Annotated[int, Field(gt=0)] = 3
+
+
+class NetworkTable(Using):
+    """Linear synapses of these widths; or `use`, a function of the other keys that returns the list of synapses."""
+
+    use: str = "dense"
+    pieces: Annotated[int, Field(ge=1, strict=True)] = 1
+    feedback: FeedbackTable | None = None
+
+    def chosen(self, place: str) -> Choice:
+        return choice(self.use, self.settings(), place, SYNAPSES, skip=("shape",) if "shape" not in self.settings() else ())
+
+
+class DeviceTable(Table):
+    """A bench file, a class, or a chip that gives every layer an array of its own; a network without it is refused."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    bench: str | None = None
+    use: str | None = None
+    chip: str | None = None
+    _choice: Choice | None = PrivateAttr(default=None)
+
+    def settings(self) -> dict[str, Any]:
+        """As they are written."""
+        return dict(self.model_extra or {})
+
+    @property
+    def choice(self) -> Choice | None:
+        """The class of a twin or of a chip, and its settings checked; None for a bench."""
+        return self._choice
+
+    def settle(self, place: str) -> None:
+        super().settle(place)
+        given = [name for name in ("bench", "use", "chip") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ConfigError(
+                "one device is needed", where=place, got=" and ".join(given) or "none", outputs=UNTOUCHED,
+                allowed='bench = "benches/….toml", use = "module:Class" for a node, or chip = "module:Class" for neurons',
+            )  # fmt: skip
+        if self.use is not None:
+            self._choice = twin_choice(self.use, self.settings(), place)
+        elif self.chip is not None:
+            self._choice = _chip_choice(self.chip, self.settings(), place)
+
+
+def _chip_choice(use: str, settings: Mapping[str, Any], place: str) -> Choice:
+    """A chip. One whose class has Settings is made of them and a seed; any other of its settings alone."""
+    made = resolve(use, place, CHIPS)
+    of = getattr(made, "Settings", None)
+    found = choice(use, settings, place, made=made if of is None else of)
+    keywords = found.settings if of is None else {"settings": found.build()}
+    return Choice(use, made, keywords, place, "a Chip", ("array", "close"))
+
+
+class EncodeTable(Section, strict=True):
+    gain: float | str = 1.0
+    offset: float | str = 0.0
+    overflow: Literal["refuse", "clip", "fold"] = "refuse"
+    period: float | str | None = None
+
+
+class DecodeTable(Section, strict=True):
+    zero: float | str
+    scale: float | str
+
+
+class OptimizerTable(Using, strict=True):
+    """An optimiser of torch.optim, or "module:Class"; lr is its learning rate."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, strict=True)
+    use: str = "Adam"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+
+    def chosen(self, place: str) -> Choice:
+        import torch  # slow to import, and a command that only reads a bench needs none of it
+
+        known = {name: f"torch.optim:{name}" for name in torch.optim.__all__ if name[0].isupper() and name != "Optimizer"}
+        return choice(self.use, self.settings(), place, known, skip=("params", "lr"))
+
+
+class TrainTable(Section, strict=True):
+    """on: where the host computes; not called device, which is the node. A run may be resumed elsewhere: change it in its
+    config.toml. record: every shot of every device onto a tape in the run folder, for hil replay. wire: what is said to every
+    instrument into wire/ there."""
+
+    epochs: Annotated[int, Field(gt=0)] = 5
+    batch: Annotated[int, Field(gt=0)] = 128
+    schedule: Literal["constant", "cosine"] = "constant"
+    budget_passes: Annotated[int, Field(gt=0)] | None = None
+    checkpoint_every: Annotated[int, Field(gt=0)] | None = None
+    checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0
+    threads: Annotated[int, Field(gt=0, le=1024)] | None = None
+    record: bool = False
+    wire: bool = False
+    on: str = "cpu"
+
+
+Rung = Literal["log", "rescale", "servo", "recalibrate", "roll_back", "stop"]
+
+
+POLICY: tuple[Rung, ...] = ("servo", "rescale", "recalibrate", "stop")
+Alarm = Literal["fault", "recovered", "end", "unsafe", "stalled"]
+ALARMS: tuple[Alarm, ...] = ("fault", "end", "unsafe", "stalled")
+
+
+class SentinelTable(Section, strict=True):
+    """every: steps between looks, at least. policy: what is done about a drift, in order; see calibration/drift/sentinel.py.
+    warn, act: by what share of its half swing the node's answers may differ from the reference. period: of the node in its
+    drive's unit; left out: that of [encode], or of the twin. margin: of a node without one, kept free at both rails.
+    """
+
+    every: Annotated[int, Field(gt=0)] = 20
+    policy: Rung | list[Rung] = Field(default_factory=lambda: list(POLICY))
+    warn: Annotated[float, Field(gt=0, lt=1)] = 0.005
+    act: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    period: float | str | None = None
+    margin: float | str = 0.0
+
+
+class AlarmTable(Section, strict=True):
+    """A command that is run when something happens to the run. timeout_s: it is ended then. every_s: of one kind at most one in
+    so many seconds. stalled_s: "stalled" is when no step or shot was finished for so long."""
+
+    command: str | list[str] | None = None
+    on: list[Alarm] = Field(default_factory=lambda: list(ALARMS))
+    timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    every_s: Annotated[float, Field(ge=0)] = 60.0
+    stalled_s: Annotated[float, Field(gt=0)] = 600.0
+
+
+class Experiment(Section):
+    """A whole experiment file."""
+
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    name: str = ""
+    data: Data = Field(default_factory=Data)
+    network: NetworkTable
+    device: DeviceTable
+    encode: EncodeTable = Field(default_factory=EncodeTable)
+    decode: DecodeTable | None = None
+    learner: LearnerTable
+    optimizer: OptimizerTable = Field(default_factory=OptimizerTable)
+    train: TrainTable = Field(default_factory=TrainTable)
+    sentinel: SentinelTable | None = None
+    alarm: AlarmTable = Field(default_factory=AlarmTable)
+    _near: Path = PrivateAttr(default=Path("experiment.toml"))
+    _bench: BenchFile | None = PrivateAttr(default=None)
+    _kept: bool = PrivateAttr(default=False)
+
+    @property
+    def near(self) -> Path:
+        """The file that names of other files are relative to."""
+        return self._near
+
+    @property
+    def bench(self) -> BenchFile | None:
+        """What [device] bench names, read."""
+        return self._bench
+
+    @property
+    def kept(self) -> bool:
+        """The bench is a run folder's copy, and its calibration lies beside it."""
+        return self._kept
+
+    def on_bench(self, bench: BenchFile, kept: bool = False) -> Self:
+        """The same experiment on a bench that was read from another file. kept: a run folder's copy."""
+        made = self.model_copy()
+        made._bench, made._kept = bench, kept
+        return made
+
+
+def read_experiment(
+    path: Path, overrides: Sequence[str] = (), near: Path | None = None, bench: Path | None = None
+) -> Experiment:
+    """The experiment in `path`, every class that it names found and every setting checked.
+
+    Args:
+        overrides: section.key=value, over what the file says.
+        near: the file that names of other files are relative to, if it is not `path`.
+        bench: the bench file of a run folder, instead of the one that [device] names.
+
+    Raises:
+        ConfigError: names file, section, key, what was found and what is allowed.
+    """
+    table = read_toml(path)
+    for text in overrides:
+        override(table, text)
+    return experiment_of(table, path, near, bench)
+
+
+def experiment_of(table: Mapping[str, Any], path: Path, near: Path | None = None, bench: Path | None = None) -> Experiment:
+    """The experiment that `table`, read from `path`, describes. Arguments and errors as of `read_experiment`."""
+    near = near or path
+    learner = table.get("learner")
+    if isinstance(learner, dict) and str(learner.get("feedback", "")).endswith(".toml"):  # a run holds all that it depends on
+        feedback = read_toml(find(str(learner["feedback"]), near))
+        table = {**table, "learner": {**learner, "feedback": feedback}}
+    found = checked(Experiment, table, str(path))
+    found._near = near
+    if found.device.bench is not None:
+        kept = bench is not None and bench.is_file()
+        return found.on_bench(read_bench(bench if bench is not None and kept else find(found.device.bench, near)), kept)
+    return found

@@ -1,0 +1,233 @@
+"""A TOML file becomes checked tables: an unknown key is an error that names the nearest one, every table knows its place."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import pydantic
+import tomli_w
+from pydantic import BaseModel, ConfigDict, PrivateAttr
+
+from hil import toml
+from hil.config.resolve import (
+    KINDS,
+    UNTOUCHED,
+    Choice,
+    choice,
+    shortened,
+    unknown,
+)
+from hil.errors import ConfigError, nearest
+from hil.files import read_text, there
+from hil.units import quantity
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Table(BaseModel):
+    """A table of a file, which knows where it stands once the whole file was checked."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    _place: str = PrivateAttr(default="")
+
+    @property
+    def place(self) -> str:
+        """File and section, for messages: "experiment.toml: [learner]"."""
+        return self._place
+
+    def settle(self, place: str) -> None:
+        """Called once, with the place, when the whole file has been checked; a table that names a class finds it now.
+
+        Raises:
+            ConfigError: there is no such class, or it does not take these settings.
+        """
+        self._place = place
+
+    def changed(self, **settings: Any) -> Self:
+        """The same table with other settings, checked. Raises: ConfigError."""
+        made = checked(type(self), {**self.model_dump(exclude_none=True), **settings}, self.place)
+        made.settle(self.place)
+        return made
+
+    def quantity(self, key: str, unit: str) -> float:
+        """The value of `key` in `unit`. Raises: ConfigError: it is of another kind."""
+        return quantity(getattr(self, key), "dimensionless" if unit == "1" else unit, f"{self._place} {key}")
+
+
+class Section(Table):
+    """A table whose keys are all known; another one is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Using(Table):
+    """A table whose `use` names a class; the other keys are that class's settings."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    use: str
+    _choice: Choice | None = PrivateAttr(default=None)
+
+    def settings(self) -> dict[str, Any]:
+        """As they are written."""
+        return dict(self.model_extra or {})
+
+    @property
+    def choice(self) -> Choice:
+        """The class, and its settings checked."""
+        assert self._choice is not None, "only a table of a file that was read knows its class"
+        return self._choice
+
+    def settle(self, place: str) -> None:
+        super().settle(place)
+        self._choice = self.chosen(place)
+
+    def chosen(self, place: str) -> Choice:
+        """Find the class and check the settings. Raises: ConfigError."""
+        return choice(self.use, self.settings(), place)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Raises: ConfigError: no such file, or not TOML; the message gives the line."""
+    try:
+        return toml.loads(read_text(path, toml.MOST_BYTES, ConfigError))
+    except ConfigError as error:
+        if there(path):
+            error.outputs, error.todo = UNTOUCHED, error.todo or "give the path of a TOML file that you may read"
+            raise
+        near = nearest(path.name, (p.name for p in path.parent.glob("*.toml")) if path.parent.is_dir() else ())
+        hint = f'did you mean "{path.parent / near}"?' if near else "give the path of a TOML file"
+        raise ConfigError("no such file", where=str(path), outputs=UNTOUCHED, todo=hint) from error
+    except ValueError as error:
+        raise ConfigError(
+            "not a TOML file", where=str(path), got=str(error), outputs=UNTOUCHED, todo="mend that line"
+        ) from error
+
+
+def dump(model: BaseModel) -> str:
+    """TOML text that reads back to the same values; None is left out, as TOML has no such value."""
+    return tomli_w.dumps(_without_none(model.model_dump()))
+
+
+def find(name: str, near: Path) -> Path:
+    """A file named in an experiment: as given, or beside the experiment or one of the folders above it.
+
+    Raises:
+        ConfigError: it is in none of them.
+    """
+    places = [Path(name)] if Path(name).is_absolute() else [folder / name for folder in (Path.cwd(), *near.resolve().parents)]
+    for place in places:
+        if place.is_file():
+            return place
+    raise ConfigError(
+        f'file "{name}" not found', where=str(near), got=f"nothing at {places[0]}", outputs=UNTOUCHED,
+        todo="give a path relative to the experiment file or to the folder you are in",
+    )  # fmt: skip
+
+
+def override(table: dict[str, Any], text: str) -> None:
+    """Set `section.key=value` in `table`; a value that is not TOML is a string.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    path, equals, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys) or len(keys) > toml.MOST_PARTS:
+        raise ConfigError(
+            "not an override", where=f"--set {shortened(text)}", allowed="section.key=value", outputs=UNTOUCHED,
+            todo="write it so, without spaces, or in quotes: --set train.epochs=3",
+        )  # fmt: skip
+    try:
+        read = toml.loads(f"value = {value}")
+        # a bare word is a string, --set learner.use=dfa; so is what TOML would read in part only: "3 # 5", two lines
+        parsed = read["value"] if len(read) == 1 and ("#" not in value or not _scalar(read["value"])) else value.strip()
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    except ValueError as error:
+        raise ConfigError(
+            "not a value", where=f"--set {shortened(text)}", got=str(error), allowed="section.key=value", outputs=UNTOUCHED,
+            todo="write a shorter one",
+        ) from error  # fmt: skip
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise ConfigError(
+                f"{key} is a value, not a section", where=f"--set {text}", allowed="section.key=value", outputs=UNTOUCHED,
+                todo=f"write {key}=value",
+            )  # fmt: skip
+    table[keys[-1]] = parsed
+
+
+def checked(model: type[M], table: Mapping[str, Any], where: str) -> M:
+    """`table` as a `model`.
+
+    Raises:
+        ConfigError: the first unknown key with the nearest known one, or the first wrong value.
+    """
+    try:
+        found = model.model_validate(table)
+    except pydantic.ValidationError as error:
+        faults = error.errors(include_url=False)
+        first = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])  # a misspelt key explains a missing one
+        raise _explained(model, first, where, error.error_count()) from None
+    for path, part in _tables(found):
+        part.settle(f"{where}: [{path}]" if path else where)
+    return found
+
+
+def _tables(value: object, path: str = "") -> Iterator[tuple[str, Table]]:
+    """Every table of a file with the name of its section, the whole file first."""
+    if isinstance(value, Table):
+        yield path, value
+        for name in type(value).model_fields:
+            yield from _tables(getattr(value, name), f"{path}.{name}" if path else name)
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _tables(part, f"{path}.{name}")
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _tables(part, path)
+
+
+def _explained(model: type[BaseModel], fault: Any, where: str, count: int) -> ConfigError:
+    path = [str(part) for part in fault["loc"]]
+    if len(path) > 1 and path[-1] in KINDS:  # one of the kinds that the key before it may have
+        path.pop()
+    allowed = "a section with keys of its own" if fault["type"] == "model_type" else fault["msg"]
+    section = f"{where}: [{'.'.join(path[:-1])}]" if len(path) > 1 else where
+    if fault["type"] == "extra_forbidden":
+        return unknown(section, path[-1], fault["input"], _fields(model, path[:-1]))
+    more = f" ({count - 1} more after this one)" if count > 1 else ""
+    if fault["type"] == "missing":
+        return ConfigError(
+            f"{path[-1]} is missing{more}", where=section, outputs=UNTOUCHED, todo=f"add {path[-1]} to the file",
+        )  # fmt: skip
+    return ConfigError(
+        f"{path[-1]} = {shortened(fault['input'])}: wrong value{more}", where=section, allowed=allowed,
+        outputs=UNTOUCHED, todo="correct the value",
+    )  # fmt: skip
+
+
+def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """The keys allowed in the section `path` of `model`."""
+    for part in path:
+        if part.isdigit():  # a place in a list of tables
+            continue
+        annotation = model.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), model)
+    return list(model.model_fields)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return [_without_none(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _scalar(value: object) -> bool:
+    """A value of TOML whose text has no quotes that could hold a #."""
+    return not isinstance(value, str | list | dict)

@@ -1,0 +1,303 @@
+"""From names in a file to objects: an import path to what it names, a table to the keyword arguments of that.
+
+use = "module:Class"         an import path, or one of our short names
+v_pi = "3.5 V"               the parameter v_pi_v, its unit stated by its name
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hil.config.modules import imported
+from hil.errors import UNTOUCHED as UNTOUCHED
+from hil.errors import ConfigError, ForeignError, Refused, RunError, nearest
+from hil.foreign import foreign, said
+from hil.units import quantity, suffix_of
+
+# Our short names. Text alone: nothing is imported before it is named.
+LEARNERS = {
+    "adfa": "hil.learners.adfa:ADFA",
+    "dfa": "hil.learners.dfa:DFA",
+    "backprop": "hil.learners.backprop:Backprop",
+    "pat": "hil.learners.pat:PAT",
+    "spsa": "hil.learners.spsa:SPSA",
+    "last_layer": "hil.learners.last_layer:LastLayer",
+    "adfa_snn": "hil.learners.adfa_snn:ADFASNN",
+    "saf_e": "hil.learners.saf:SAFE",
+    "saf_f": "hil.learners.saf:SAFF",
+    "ottt_a": "hil.learners.ottt:OTTTA",
+    "ottt_o": "hil.learners.ottt:OTTTO",
+    "spike_representation": "hil.learners.spike_representation:SpikeRepresentation",
+    "bptt": "hil.learners.bptt:BPTT",
+    "ff": "hil.learners.forward_forward:ForwardForward",
+    "ffgaf": "hil.learners.ffgaf:FFGAF",
+    "phyll": "hil.learners.phyll:PhyLL",
+    "spide": "hil.learners.spide:SPIDE",
+}
+TWINS = {
+    "mach_zehnder": "sim_devices.mach_zehnder:MachZehnder",
+    "tabulated": "sim_devices.tabulated:Tabulated",
+    "mzi_mesh": "sim_devices.mzi_mesh:MZIMesh",
+    "scattering": "sim_devices.scattering:Scattering",
+}
+CHIPS = {"lif": "sim_devices.spiking_array:TwinChip"}
+SYNAPSES = {
+    "dense": "hil.synapses:dense",
+    "conv": "hil.synapses:conv",
+    "behind_devices": "hil.synapses:behind_devices",
+}
+SHAPES = {
+    "waveform": "hil.build.shapes.waveform:WaveformShape",
+    "spiking": "hil.build.shapes.spiking:SpikingShape",
+    "mesh": "hil.build.shapes.direct:MeshShape",
+    "camera": "hil.build.shapes.direct:CameraShape",
+}
+TWIN_PARTS = ("spec", "rest", "respond", "ideal")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a table names with `use`: found, and its settings checked.
+
+    use: as it is written. made: the class or function. settings: its keyword arguments, in SI units. place: of the table.
+    kind, parts: what the object must be, and have.
+    """
+
+    use: str
+    made: Any
+    settings: Mapping[str, Any]
+    place: str
+    kind: str = ""
+    parts: tuple[str, ...] = ()
+
+    def build(self, **given: Any) -> Any:
+        """The object, made with its settings and what is `given` besides.
+
+        Raises:
+            ConfigError: it refuses its settings, or is not of the kind that is needed.
+        """
+        found = construct(self.made, {**given, **self.settings}, self.place)
+        if self.parts:
+            keeps(found, self.parts, self.kind, self.use, self.place)
+        return found
+
+    def changed(self, **settings: Any) -> Choice:
+        """With other settings, as `build` takes them."""
+        return replace(self, settings={**self.settings, **settings})
+
+
+def choice(
+    use: str,
+    settings: Mapping[str, Any],
+    place: str,
+    short: Mapping[str, str] = {},
+    *,
+    skip: Sequence[str] = (),
+    parts: tuple[str, ...] = (),
+    kind: str = "",
+    made: Any = None,
+) -> Choice:
+    """Find what `use` names, and check `settings` against what it takes.
+
+    Args:
+        short: our short names. skip: parameters that are given when it is built. made: what takes the settings, if known.
+        parts, kind: what the object must have, and how that is called.
+
+    Raises:
+        ConfigError: no such class, an unknown setting, or a value of the wrong kind.
+    """
+    found = resolve(use, place, short) if made is None else made
+    return Choice(use, found, arguments(found, settings, place, skip), place, kind, parts)
+
+
+def twin_choice(use: str, settings: Mapping[str, Any], place: str) -> Choice:
+    """A twin, by name. Raises: ConfigError."""
+    if isinstance(settings.get("of"), str):
+        resolve(settings["of"], place)  # a twin on top of another: that may be a class of the user's too
+    return choice(use, settings, place, TWINS, parts=TWIN_PARTS, kind="a Twin")
+
+
+def resolve(use: str, where: str, short: Mapping[str, str] = {}) -> Any:
+    """The object that `use` names: "module:Class", or one of our short names.
+
+    Raises:
+        ConfigError: no such module or name; the nearest short name is offered.
+    """
+    path = short.get(use, use)
+    module, colon, name = path.partition(":")
+    if not colon:
+        hint = nearest(use, short)
+        raise ConfigError(
+            f'"{use}" is not known', where=where, allowed=", ".join(short) + " or module:Class", outputs=UNTOUCHED,
+            todo=f'did you mean "{hint}"?' if hint else "choose one of these",
+        )  # fmt: skip
+    try:
+        with foreign(where):  # a foreign module may fail in any way while it is imported
+            return getattr(imported(module, where), name)
+    except ForeignError as mapped:
+        error = mapped.__cause__
+        raise ConfigError(
+            f'cannot import "{path}"', where=where, got=f"{type(error).__name__}: {said(error)}", at=mapped.at,
+            allowed="module:Class: installed, beside the file that names it, or in the working directory", outputs=UNTOUCHED,
+            todo="check the spelling, that the package is installed, and that the module can be imported by itself",
+        ) from error  # fmt: skip
+
+
+@contextmanager
+def blaming(place: str) -> Iterator[None]:
+    """What is refused in here and does not name a file is the fault of `place`: a file and its section."""
+    try:
+        yield
+    except Refused as error:
+        if not isinstance(error, RunError) and not located(error.where):
+            error.where = f"{place}: {error.where}" if error.where else place
+        raise
+
+
+def located(where: str) -> bool:
+    """Does the place of an error name the file, or a section of one?"""
+    return ".toml" in where or ": [" in where
+
+
+def construct(target: Callable[..., Any], settings: Mapping[str, Any], where: str) -> Any:
+    """`target(**settings)`, for a target and settings that come from a file.
+
+    Raises:
+        ConfigError: it refuses them in words of its own. Refused: it refuses them in ours.
+    """
+    try:
+        with foreign(where), blaming(where):
+            return target(**settings)
+    except ForeignError as mapped:
+        error = mapped.__cause__
+        given = ", ".join(f"{key} = {shortened(value)}" for key, value in settings.items() if key != "params") or "no settings"
+        raise ConfigError(
+            "these settings are refused", where=where, got=f"{given}: {mapped.got or type(error).__name__}", at=mapped.at,
+            outputs=UNTOUCHED, todo="correct the settings of this section",
+        ) from error  # fmt: skip
+
+
+def arguments(target: Any, table: Mapping[str, Any], where: str, skip: Sequence[str] = ()) -> dict[str, Any]:
+    """`table` as keyword arguments of `target`: names checked, texts with units parsed by the unit in the parameter's name.
+
+    A parameter `v_pi_v` may be written `v_pi = "3.5 V"` or `v_pi_v = 3.5`.
+
+    Raises:
+        ConfigError: an unknown key (the nearest is named), a value of the wrong kind, or a missing one.
+    """
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{said(target)} takes no settings", where=where, allowed="a class, or a function", outputs=UNTOUCHED,
+            todo="name another module:Class",
+        ) from error  # fmt: skip
+    known = {n: p for n, p in parameters.items() if n not in skip and n != "self"}
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        place = f"{where} {key}"
+        if key in known:
+            full = key
+            unit = next((u for i in range(1, len(key)) if key[i] == "_" and (u := suffix_of(key, key[:i]))), None)
+        else:
+            full = next((name for name in known if suffix_of(name, key)), "")
+            unit = suffix_of(full, key)
+        if not full:
+            raise unknown(place.rsplit(" ", 1)[0], key, value, [*known, *(n.rsplit("_", 1)[0] for n in known)])
+        if full in found:
+            raise ConfigError(
+                "a setting is given twice", where=place, got=f"{full} in two spellings", outputs=UNTOUCHED, todo="remove one"
+            )
+        written = _written(known[full].annotation)
+        if unit and isinstance(value, str) and _kinds(written) != ["str"]:
+            value = quantity(value, unit, place, unbounded=_unbounded(written))
+        _of_its_kind(value, written, place, known[full].default)
+        found[full] = value
+    missing = [n for n, p in known.items() if p.default is p.empty and p.kind is p.KEYWORD_ONLY and n not in found]
+    if missing:
+        raise ConfigError(
+            "settings are missing", where=where, got="no " + ", ".join(missing), outputs=UNTOUCHED, todo="add them"
+        )
+    return found
+
+
+KINDS: Mapping[str, tuple[type, ...]] = {
+    "float": (float, int), "Unbounded": (float, int), "int": (int,), "bool": (bool,), "str": (str,),
+}  # fmt: skip
+
+
+def _written(annotation: object) -> str:
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+
+
+def _kinds(written: str) -> list[str]:
+    return [kind for part in written.split("|") if (kind := part.strip()) != "None"]
+
+
+def _unbounded(written: str) -> bool:
+    """Is a parameter annotated with `hil.units.Unbounded`, as its source has it or as Python resolved it?"""
+    return "Unbounded" in written or "'or infinite'" in written
+
+
+def _of_its_kind(value: object, written: str, place: str, default: object) -> None:
+    """Refuse what is not finite, and a value that a parameter annotated with plain kinds ("float", "int | None") does not take.
+
+    An infinite one is taken by a parameter that is `Unbounded`, or is infinite when it is left out.
+    """
+    kinds = _kinds(written)
+    plain = bool(kinds) and all(kind in KINDS for kind in kinds)
+    fits = (
+        any(isinstance(value, KINDS[kind]) and (kind == "bool" or not isinstance(value, bool)) for kind in kinds)
+        if plain
+        else True
+    )
+    unbounded = _unbounded(written) or (isinstance(default, float) and math.isinf(default))
+    if not fits or not _finite(value, unbounded):
+        raise ConfigError(
+            "a value of the wrong kind", where=place, got=shortened(value),
+            allowed=" or ".join(kinds) + (", never NaN" if unbounded else ", never NaN or infinite"),
+            outputs=UNTOUCHED, todo="correct the value",
+        )  # fmt: skip
+
+
+def _finite(value: object, unbounded: bool) -> bool:
+    """Are all numbers in `value` such as a float can be, and finite unless they are `unbounded`?"""
+    if isinstance(value, list | tuple):
+        return all(_finite(item, unbounded) for item in value)
+    if isinstance(value, Mapping):
+        return all(_finite(item, unbounded) for item in value.values())
+    if isinstance(value, int):
+        return abs(value) <= sys.float_info.max
+    return not isinstance(value, float) or math.isfinite(value) or (unbounded and value > 0)
+
+
+def unknown(where: str, key: str, value: object, known: Sequence[str]) -> ConfigError:
+    """The error for a key that is not one of `known`; the nearest of them is offered."""
+    hint = nearest(key, known)
+    return ConfigError(
+        f"{key} = {shortened(value)}: unknown key" + (f'. Did you mean "{hint}"?' if hint else ""),
+        where=where, allowed=", ".join(dict.fromkeys(known)), outputs=UNTOUCHED, todo="correct or remove the key",
+    )  # fmt: skip
+
+
+def shortened(value: object) -> str:
+    """As a message has room for."""
+    huge = isinstance(value, int) and abs(value) > sys.float_info.max  # Python does not print it without end
+    text = f'"{value}"' if isinstance(value, str) else "a whole number without end" if huge else str(value)
+    return text if len(text) < 60 else text[:57] + "..."
+
+
+def keeps(found: object, parts: tuple[str, ...], kind: str, use: str, where: str) -> None:
+    """Refuse what a file names and is not what the section needs."""
+    missing = [part for part in parts if getattr(found, part, None) is None]
+    if missing:
+        raise ConfigError(
+            f'"{use}" is not {kind}', where=where, got="no " + ", ".join(missing), allowed=f"{kind}: {', '.join(parts)}",
+            outputs=UNTOUCHED, todo="name another module:Class, or give it what is missing (hil/conformance.py checks it)",
+        )  # fmt: skip

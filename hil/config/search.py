@@ -1,0 +1,165 @@
+"""A search file: which experiment, which genomes, how they are bred, who trains them, and what follows.
+
+base = "digits_adfa_twin.toml"        the experiment that every candidate is trained by; set = ["section.key=value"] changes it
+seed = 0
+[search]     strategy = "genetic"     or "random", "cma"; population, generations, elites, operators and rates
+             objectives = ["accuracy"]        also "robustness", "passes", "steps"; several: NSGA-II and a Pareto front
+             target = 0.9             the accuracy that "passes" and "steps" count to
+[genome]     family = "fourier"       sine, box, gaussian, spline; terms, knots, reach
+[genome.genes]                        gene = value (fixed), [low, high] (free), ["normal", "sign"] (free, one of these)
+             lr, scale, rank, sparsity, distribution (of all layers, or scale_1, scale_2, ...), amplitude, offset, clip, and
+             the family's own: hil/search/families.py
+[train]      epochs, repeats = 1      seeds a genome and generation; examples to train, score, and hold for the confirmation
+[evaluate]   by = "population"        or "one": the ordinary loop, for any learner; workers = 2, chunk = 16, device = "cpu"
+             join_s = 600             so long a cluster without any worker is waited for
+[[others]]                            settings of other devices of the same kind, for "robustness"
+[halving]    epochs = [8, 16], keep = [16, 4]         longer trainings for fewer
+[confirm]    seeds = 10, candidates = 4, random = 9   the winner on fresh seeds and held examples, beside rivals
+[bench]      device = { bench = "…" } top = 3, spread = 2, seeds, epochs, budget_passes, budget_h
+[slurm]      settings of dask_jobqueue.SLURMCluster, for --cluster slurm:N
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from hil.config.experiment import DeviceTable, EncodeTable, Experiment, read_experiment
+from hil.config.read import Section, checked, find, read_toml
+from hil.config.resolve import UNTOUCHED
+from hil.errors import ConfigError
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class SearchTable(Section):
+    strategy: Literal["genetic", "random", "cma"] = "genetic"
+    population: Annotated[int, Field(ge=4)] = 32
+    generations: Count = 15
+    elites: Annotated[int, Field(ge=0)] = 4
+    objectives: Annotated[tuple[Literal["accuracy", "robustness", "passes", "steps"], ...], Field(min_length=1)] = ("accuracy",)
+    target: Share | None = None
+    tournament: Count = 3
+    crossover: Literal["sbx", "blend"] = "sbx"
+    crossover_rate: Share = 0.9
+    crossover_eta: Rate = 10.0
+    blend: Rate = 0.4
+    mutation: Literal["polynomial", "gaussian"] = "polynomial"
+    mutation_rate: Share = 0.7
+    mutation_eta: Rate = 15.0
+    sigma: Rate = 0.1
+    gene_rate: Share | None = None
+
+
+class GenomeTable(Section):
+    family: str = "fourier"
+    terms: Annotated[int, Field(ge=1, le=32)] = 4
+    knots: Annotated[int, Field(ge=3, le=64)] = 9
+    reach: Rate = 3.0
+    genes: dict[str, Any] = Field(default_factory=dict)
+
+
+class LessonTable(Section):
+    epochs: Count = 4
+    repeats: Count = 1
+    examples: Count | None = None
+    score: Count = 300
+    held: Count = 300
+
+
+class EvaluateTable(Section):
+    by: Literal["population", "one"] = "population"
+    workers: Annotated[int, Field(ge=0)] = 0
+    chunk: Count = 16
+    device: str = "cpu"
+    join_s: Rate = 600.0
+
+
+class HalvingTable(Section):
+    epochs: Annotated[tuple[Count, ...], Field(min_length=1)]
+    keep: Annotated[tuple[Count, ...], Field(min_length=1)]
+    repeats: Count = 1
+
+
+class ConfirmTable(Section):
+    seeds: Annotated[int, Field(ge=2)] = 10
+    candidates: Count = 4
+    random: Annotated[int, Field(ge=0)] = 9
+    hand_made: bool = True
+    epochs: Count | None = None
+
+
+class BenchStage(Section):
+    device: DeviceTable
+    encode: EncodeTable | None = None
+    top: Count = 3
+    spread: Annotated[int, Field(ge=0)] = 2
+    seeds: Count = 1
+    epochs: Count | None = None
+    budget_passes: Count | None = None
+    budget_h: Rate | None = None
+
+
+class SearchFile(Section):
+    """A whole search file."""
+
+    base: str
+    name: str = ""
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    set: tuple[str, ...] = ()
+    search: SearchTable = Field(default_factory=SearchTable)
+    genome: GenomeTable = Field(default_factory=GenomeTable)
+    train: LessonTable = Field(default_factory=LessonTable)
+    evaluate: EvaluateTable = Field(default_factory=EvaluateTable)
+    others: tuple[dict[str, Any], ...] = ()
+    halving: HalvingTable | None = None
+    confirm: ConfirmTable = Field(default_factory=ConfirmTable)
+    bench: BenchStage | None = None
+    slurm: dict[str, Any] = Field(default_factory=dict)
+
+
+def read_search(path: Path) -> SearchFile:
+    """The search in `path`.
+
+    Raises:
+        ConfigError: names file, table, key, what was found and what is allowed.
+    """
+    file = checked(SearchFile, read_toml(path), str(path))
+    rules = (
+        ("[search] elites", file.search.elites, file.search.elites < file.search.population, "fewer than the population"),
+        (
+            "[halving] keep",
+            None if file.halving is None else list(file.halving.keep),
+            file.halving is None or _falls(file.halving),
+            "as many as epochs, fewer and fewer",
+        ),
+        (
+            "[search] objectives",
+            "robustness without [[others]]",
+            "robustness" not in file.search.objectives or bool(file.others),
+            "other devices in [[others]]",
+        ),
+        (
+            "[search] objectives",
+            "steps or passes without a target",
+            file.search.target is not None or not {"steps", "passes"} & set(file.search.objectives),
+            "target = an accuracy",
+        ),
+    )
+    for place, got, good, allowed in rules:
+        if not good:
+            raise ConfigError("makes no sense", where=f"{path}: {place}", got=str(got), allowed=allowed, outputs=UNTOUCHED)
+    return file
+
+
+def base_experiment(file: SearchFile, path: Path) -> Experiment:
+    """The experiment that the search is based on. Raises: ConfigError."""
+    return read_experiment(find(file.base, path), file.set)
+
+
+def _falls(table: HalvingTable) -> bool:
+    return len(table.keep) == len(table.epochs) and all(a > b for a, b in zip(table.keep, table.keep[1:], strict=False))

@@ -1,0 +1,206 @@
+"""A Device that counts: calls, node evaluations, and the time during which the device had work.
+
+It is the seam to a device that may be anybody's: whatever the device raises becomes one of our errors here, and an answer that
+is no measurement (not float32, of another shape, not finite, on another accelerator) is refused.
+
+With a streaming device the host works meanwhile, so busy time and host time may add up to more than the wall time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from hil.device import ArraySpec, Chip, Device, Spec, Streaming
+from hil.errors import ContractError
+from hil.foreign import MADE_SAFE, foreign
+from hil.wrapper import Wrapper
+
+
+@runtime_checkable
+class Wrapping(Protocol):
+    """A device that leaves another one as it is, and only looks on."""
+
+    @property
+    def inner(self) -> Device: ...
+
+
+Allow = Callable[[int], None]
+
+
+def freely(passes: int) -> None:
+    """No budget."""
+
+
+@dataclass
+class Count:
+    """calls: shots asked for. passes: node evaluations (values sent). busy_s: time with at least one call in progress.
+    faults: those that the device recovered from."""
+
+    calls: int = 0
+    passes: int = 0
+    busy_s: float = 0.0
+    faults: int = 0
+
+
+class Metered(Wrapper):
+    """Counts what goes through `inner`. watch: shown every (drive, answer), for a look that is not counted in `count`.
+
+    allow: asked before every shot, with its node evaluations; raises BudgetSpent if it may not have them.
+    """
+
+    def __init__(self, inner: Device, allow: Allow = freely) -> None:
+        super().__init__(inner)
+        self._allow, self._recovered = allow, self.recovered
+        self.count = Count()
+        self.watch: Callable[[Tensor, Tensor], None] | None = None
+        with foreign("node"):
+            self._called = f"node {inner.spec.outputs.name}"
+
+    @property
+    def spec(self) -> Spec:
+        with foreign(self._called):
+            return self._inner.spec
+
+    @property
+    def inner(self) -> Device:
+        """What is counted; of a recorded device, what is recorded."""
+        return self._inner.inner if isinstance(self._inner, Wrapping) else self._inner
+
+    def program(self, params: Tensor) -> None:
+        with foreign(self._called):
+            self._inner.program(params)
+        self._count_faults()
+
+    def reset(self) -> None:
+        with foreign(self._called):
+            self._inner.reset()
+        self._count_faults()
+
+    def _count_faults(self) -> None:
+        now = self.recovered
+        self.count.faults += now - self._recovered
+        self._recovered = now
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._allow(x.numel())
+        begin = time.perf_counter()
+        try:
+            with foreign(self._called):
+                answer = self._inner.forward(x)
+        finally:
+            self._count_faults()
+        check_answer(answer, x, self._inner.spec, self._called)
+        self.count.busy_s += time.perf_counter() - begin
+        self.count.calls += 1
+        self.count.passes += x.numel()
+        if self.watch is not None:
+            self.watch(x, answer)
+        return answer
+
+    def close(self) -> None:
+        with foreign(self._called):
+            super().close()
+
+    def snapshot(self) -> Mapping[str, object]:
+        with foreign(self._called):
+            return super().snapshot()
+
+
+class MeteredStream(Metered):
+    """The same around a Streaming device."""
+
+    def __init__(self, inner: Streaming, allow: Allow = freely) -> None:
+        super().__init__(inner, allow)
+        self._stream = inner
+        self._lock = threading.Lock()
+        self._idle_since = 0.0
+
+    def submit(self, x: Tensor) -> Future[Tensor]:
+        self._allow(x.numel())
+        begin = time.perf_counter()
+        with foreign(self._called):
+            answer = self._stream.submit(x)
+        given: Future[Tensor] = Future()
+        given.set_running_or_notify_cancel()
+        answer.add_done_callback(lambda done: self._finished(begin, x, done, given))
+        return given
+
+    def _finished(self, begin: float, x: Tensor, done: Future[Tensor], given: Future[Tensor]) -> None:
+        """In whatever thread the answer came."""
+        now = time.perf_counter()
+        with self._lock:  # answers come in order, so busy time is what lies after the previous answer
+            self.count.busy_s += now - max(begin, self._idle_since)
+            self._idle_since = now
+            self._count_faults()
+            self.count.calls += 1
+            self.count.passes += x.numel()
+        try:
+            with foreign(self._called):
+                answer = done.result()
+            check_answer(answer, x, self.spec, self._called)
+            if self.watch is not None:
+                self.watch(x, answer)
+        except BaseException as error:  # noqa: BLE001 - handed over whole to whoever waits for the answer
+            given.set_exception(error)
+        else:
+            given.set_result(answer)
+
+
+def check_answer(answer: object, drive: Tensor, spec: Spec, where: str) -> None:
+    """Refuse what is no measurement.
+
+    Args:
+        drive: (…, n_in), what was answered. where: the device, for the message.
+    Raises:
+        ContractError: no tensor, not float32, of another shape, on another accelerator, or not finite.
+    """
+    size = spec.outputs.size
+    shape = (*drive.shape[:-1], drive.shape[-1] if size is None else size)
+    allowed = f"float32, shape {tuple(shape)}, finite"
+    if not isinstance(answer, Tensor):
+        found = f"a {type(answer).__name__}"
+    elif answer.dtype != torch.float32:
+        found = str(answer.dtype)
+    elif answer.device != drive.device and answer.device.type != "cpu":
+        found, allowed = f"a tensor on {answer.device}", f"one on {drive.device} or in the host's memory"
+    elif answer.shape != shape:
+        found = f"shape {tuple(answer.shape)}"
+    elif not bool(torch.isfinite(answer.detach().sum())) and not bool((good := torch.isfinite(answer)).all()):
+        found = f"{int((~good).sum())} of {answer.numel()} values NaN or infinite"
+    else:
+        return
+    raise ContractError(
+        "the answer of this node is no measurement", where=where, got=found, allowed=allowed,
+        outputs=MADE_SAFE,
+        todo="correct the class that answers; hil/conformance checks one",
+    )  # fmt: skip
+
+
+def metered(device: Device, allow: Allow = freely) -> Metered:
+    """`device`, counted; still Streaming if it was."""
+    return MeteredStream(device, allow) if isinstance(device, Streaming) else Metered(device, allow)
+
+
+class MeteredChip:
+    """A Chip whose arrays are all counted. devices: those cut so far, in order."""
+
+    def __init__(self, inner: Chip, allow: Allow = freely) -> None:
+        self._inner, self._allow = inner, allow
+        self.devices: list[Metered] = []
+
+    def array(self, spec: ArraySpec) -> Metered:
+        with foreign("chip"):
+            array = self._inner.array(spec)
+        self.devices.append(metered(array, self._allow))
+        return self.devices[-1]
+
+    def close(self) -> None:
+        self._inner.close()

@@ -1,0 +1,57 @@
+"""What learners share that ask the network once: for a step, and for a prediction."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hil.learners.parts.loss import Loss, LossName, check_scores
+from hil.learners.parts.projection import Projection
+from hil.network import Layer, Network, Trace, fill
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """[learner] of an experiment: loss is "cross_entropy" or "mse"."""
+
+    loss: LossName = "cross_entropy"
+
+    def __post_init__(self) -> None:
+        Loss(self.loss)
+
+
+class OnePass(nn.Module):
+    """It predicts by one pass through the device."""
+
+    @torch.no_grad()
+    def predict(self, net: Network, x: Tensor) -> Tensor:
+        """(batch, classes): the readout."""
+        net.eval()
+        return net.forward(x).outputs[-1]
+
+
+class DirectFeedback(OnePass, ABC):
+    """The error at the readout goes to every hidden layer through a fixed matrix; a subclass says by which slope there."""
+
+    loss: Loss
+    projection: Projection
+
+    @torch.no_grad()
+    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
+        """One measured pass, then every `.grad`, overwritten; "loss", "accuracy", "overflow"."""
+        del rng  # nothing random
+        net.train()
+        trace = net.forward(x)
+        check_scores(trace.outputs[-1], self.projection.classes)
+        error, metrics = self.loss.judge(trace.outputs[-1], label)
+        fill(net, trace, [*(self._delta(number, layer, trace, error) for number, layer in enumerate(net.stack[:-1])), error])
+        metrics["overflow"] = net.overflow(trace)
+        return metrics
+
+    @abstractmethod
+    def _delta(self, number: int, layer: Layer, trace: Trace, error: Tensor) -> Tensor:
+        """dL/dpre of a hidden layer, from dL/do."""

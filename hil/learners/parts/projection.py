@@ -1,0 +1,99 @@
+"""Fixed random projections of the error at the readout onto every hidden layer: e B_l^T, one B_l (units_l, classes) each.
+
+Source: Lillicrap et al., Nat. Commun. 7, 13276 (2016); Nokland, arXiv:1609.01596 (2016), direct feedback alignment.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hil.errors import ConfigError, ContractError
+from hil.feedback.feedback import Feedback
+from hil.network import Network
+
+
+class Projection(nn.Module):
+    """The matrices B as buffers, so that a checkpoint holds them.
+
+    Args:
+        feedback: how they are drawn. shapes: of one example of each hidden layer, for example ((800,), (16, 14, 14)).
+        classes: length of the error. rng: draws them, layer by layer.
+    """
+
+    def __init__(self, feedback: Feedback, shapes: Sequence[tuple[int, ...]], classes: int, rng: torch.Generator) -> None:
+        super().__init__()
+        self.shapes, self.classes = tuple(shapes), classes
+        rows = [math.prod(shape) for shape in shapes]
+        for number, b in enumerate(feedback.matrices(rows, classes, rng)):
+            self.register_buffer(f"B{number}", b)
+
+    def onto(self, layer: int, error: Tensor) -> Tensor:
+        """error (batch, classes) -> a new tensor (batch, *shapes[layer])."""
+        projected = error @ self.get_buffer(f"B{layer}").t()
+        return projected if len(self.shapes[layer]) == 1 else projected.view(len(error), *self.shapes[layer])
+
+
+class Shapes(NamedTuple):
+    """Of one example, per hidden layer: the pre-activation, and what the device answers."""
+
+    pre: tuple[tuple[int, ...], ...]
+    outputs: tuple[tuple[int, ...], ...]
+
+
+@torch.no_grad()
+def hidden_shapes(net: Network, sample_shape: Sequence[int] = ()) -> Shapes:
+    """Shapes of the hidden layers, found without asking a device.
+
+    Args:
+        sample_shape: of one example of x; may be left out if every hidden synapse is an nn.Linear.
+    Raises:
+        ContractError: `sample_shape` is needed, or does not fit.
+    """
+    pre, outputs = [], []
+    shape = tuple(sample_shape)
+    for layer in net.stack[:-1]:
+        pre.append(_answer(layer.synapse, shape) if sample_shape else _width(layer.synapse))
+        read = None if layer.device is None else layer.device.spec.outputs.size
+        shape = pre[-1] if read is None else (*pre[-1][:-1], read)
+        outputs.append(shape)
+    return Shapes(tuple(pre), tuple(outputs))
+
+
+def _answer(synapse: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
+    place = next((p.device for p in synapse.parameters()), torch.device("cpu"))
+    training = synapse.training
+    synapse.eval()  # one example has no statistics, and must not leave any
+    try:
+        answer: Tensor = synapse(torch.zeros(1, *shape, device=place))
+    except RuntimeError as error:
+        raise ContractError(
+            "a hidden synapse does not take this input", where="network", got=f"an example of shape {shape}",
+            allowed=str(error).splitlines()[0], todo="correct sample_shape in [learner], or the widths",
+        ) from error  # fmt: skip
+    finally:
+        synapse.train(training)
+    return tuple(answer.shape[1:])
+
+
+def _width(synapse: nn.Module) -> tuple[int, ...]:
+    if isinstance(synapse, nn.Linear):
+        return (synapse.out_features,)
+    raise ContractError(
+        "the size of a hidden layer is not known",
+        where="learner",
+        got=f"a synapse of type {type(synapse).__name__}",
+        allowed="nn.Linear, or any module if the shape of an example is given",
+        todo="set sample_shape in [learner], for example [784]",
+    )
+
+
+def check_shape(shape: Sequence[int]) -> None:
+    """Raise ConfigError unless all entries are positive whole numbers."""
+    whole = isinstance(shape, list | tuple) and all(isinstance(n, int) and n > 0 for n in shape)
+    if not whole:
+        raise ConfigError("not a shape", where="[learner] sample_shape", got=repr(shape), allowed="for example [1, 28, 28]")

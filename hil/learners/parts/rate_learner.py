@@ -1,0 +1,148 @@
+"""What learners have in common that read a net of spiking neurons by its firing rates: settings, prediction, updates in time.
+
+    value of the last synapse at   sum_t w[t] s[t] / sum_t w[t]      w = 1, or lam^(T - t) where a learner says `weighted`
+
+They have no state of their own; what they believe of the neurons stands in their settings.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self, get_args
+
+import torch
+from torch import Tensor, nn
+
+from hil.errors import ConfigError
+from hil.learners.adfa import Model
+from hil.learners.parts.loss import Loss, Mixed
+from hil.learners.parts.neuron_model import SHARPNESS, NeuronModel
+from hil.learners.parts.projection import check_shape, hidden_shapes
+from hil.learners.parts.spiking_pass import check_steps, rates, traced
+from hil.network import Network, Trace
+
+Update = Literal["accumulated", "per_step"]
+
+
+@dataclass(frozen=True)
+class RateSettings:
+    """[learner] of an experiment.
+
+    Args:
+        time_steps: T. chunk: steps that a device is asked for at once. leak, v_th, v_rest: what is believed of the neurons.
+        mse_share: of the loss, beside cross entropy. dropout: share of hidden neurons left out, per example, in training.
+        sample_shape: of one example; needed for dropout if a hidden synapse is not an nn.Linear.
+    """
+
+    time_steps: int = 6
+    chunk: int = 2
+    leak: float = 0.5
+    v_th: float = 1.0
+    v_rest: float = 0.0
+    mse_share: float = 0.05
+    dropout: float = 0.0
+    sample_shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        Mixed(self.mse_share)
+        check_shape(self.sample_shape)
+        check_steps(self.time_steps, self.chunk, self.dropout)
+        NeuronModel(self.leak, self.v_th, self.v_rest)
+
+    @property
+    def neuron(self) -> NeuronModel:
+        return NeuronModel(self.leak, self.v_th, self.v_rest)
+
+
+@dataclass(frozen=True)
+class OnlineSettings(RateSettings):
+    """Besides: update: "accumulated", one direction a batch, or "per_step". sharpness: a of the sigmoid surrogate."""
+
+    update: Update = "accumulated"
+    sharpness: float = SHARPNESS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_update(self.update)
+        if not self.sharpness > 0:
+            raise ConfigError("sharpness must be positive", where="[learner] sharpness", got=repr(self.sharpness))
+
+
+def check_update(update: str) -> None:
+    """Raise ConfigError unless it is known."""
+    if update not in get_args(Update):
+        raise ConfigError("no such update", where="[learner] update", got=repr(update), allowed=", ".join(get_args(Update)))
+
+
+class RateLearner(nn.Module):
+    """Args: settings, classes: labels. widths: of the hidden layers, for dropout. It has no state of its own.
+    weighted: it predicts from rates in which a step weighs less, the longer ago it was."""
+
+    Settings: ClassVar[type[Any]] = RateSettings
+    weighted: ClassVar[bool] = False
+    settings: RateSettings
+
+    def __init__(self, settings: RateSettings, classes: int, widths: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.settings, self.classes, self.widths = settings, classes, tuple(widths)
+        self.neuron = settings.neuron
+        self.loss: Loss | Mixed = Mixed(settings.mse_share)
+
+    @classmethod
+    def build(cls, net: Network, settings: Any, classes: int, rng: torch.Generator, model: Model | None = None) -> Self:
+        """For `net`, from settings."""
+        del rng, model
+        return cls(settings, classes, dropped_widths(net, settings))
+
+    @torch.no_grad()
+    def predict(self, net: Network, x: Tensor) -> Tensor:
+        """(batch, classes): the readout of the firing rates, through the devices."""
+        net.eval()
+        scores: Tensor = net.stack[-1].synapse(rates(net, x, self.settings.time_steps, self.settings.chunk, self._weight))
+        return scores
+
+    def trace(self, net: Network, x: Tensor) -> Trace:
+        """One pass as `predict` makes it."""
+        net.eval()
+        return traced(net, x, self.settings.time_steps, self.settings.chunk, self._weight)
+
+    @property
+    def _weight(self) -> float:
+        return self.settings.leak if self.weighted else 1.0
+
+
+class OnlineLearner(RateLearner, ABC):
+    """One that has a direction for each time step. Subclasses give `_run`."""
+
+    Settings: ClassVar[type[Any]] = OnlineSettings
+    settings: OnlineSettings
+
+    @torch.no_grad()
+    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
+        """The sum of the directions of all steps, in `.grad`, overwritten.
+
+        Returns:
+            "loss", "accuracy" (of the scores of all steps), "overflow", and what else `_run` tells.
+        """
+        *_, metrics = self._run(net, x, label, rng, changing=False)
+        return metrics
+
+    def updates(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Iterator[Mapping[str, float]]:
+        """A direction per time step if `update` is "per_step", else one a batch."""
+        if self.settings.update == "accumulated":
+            yield self.step(net, x, label, rng)
+        else:
+            yield from self._run(net, x, label, rng, changing=True)
+
+    @abstractmethod
+    def _run(
+        self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator, changing: bool
+    ) -> Iterator[Mapping[str, float]]:
+        """Metrics so far, after each time step. changing: weights move in between, so each step has a gradient of its own."""
+
+
+def dropped_widths(net: Network, settings: RateSettings) -> tuple[int, ...]:
+    """Of the hidden layers, if there is dropout."""
+    return tuple(shape[-1] for shape in hidden_shapes(net, settings.sample_shape).pre) if settings.dropout else ()

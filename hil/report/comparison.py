@@ -1,0 +1,165 @@
+"""Finished run folders -> table.json and compare.html, and the table that both and the terminal show."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hil.errors import RunError
+from hil.files import write_atomic
+from hil.report import figures
+from hil.report.contents import curve, number, wilson
+from hil.report.headline import PROVENANCE, UNKNOWN, duration
+from hil.report.page import page
+from hil.report.run_files import Facts, read
+from hil.report.significance import Outcome, Row, Standings
+from hil.report.tables import Table
+
+HEAD = (
+    "learner", "seeds", "mean", "std", "worst", "validation", "device passes", "wall", "bits/example", "twin off by",
+    "angles, layer 1 …",
+)  # fmt: skip
+
+
+def outcome(folder: Path, shown: str) -> Outcome:
+    """What a finished run says of itself.
+
+    Raises:
+        RunError: it is not finished, or damaged.
+    """
+    record = read(folder)
+    test, validation = number(record.summary, "test_accuracy"), number(record.summary, "validation_accuracy")
+    passes, wall_s, seed = (number(record.summary, key) for key in ("device_passes", "wall_s", "seed"))
+    if test is None or validation is None or passes is None or wall_s is None or seed is None:
+        raise RunError(
+            "not a finished run", where=str(folder), got="; ".join(record.notes) or "a summary without results",
+            todo="remove that folder and compare again",
+        )  # fmt: skip
+    spent, held = curve(record.metrics, "train", "device_passes"), curve(record.metrics, "validation", "accuracy")
+    accuracy = dict(zip(held.epochs, held.values, strict=True))
+    points = ((p, accuracy.get(epoch, math.nan)) for epoch, p in zip(spent.epochs, spent.values, strict=True))
+    layers = record.diagnostics.get("layers")
+    step = _mapping(_mapping(record.diagnostics, "traffic"), "step")
+    return Outcome(
+        seed=int(seed),
+        test=test,
+        validation=validation,
+        passes=passes,
+        wall_s=wall_s,
+        provenance=str(record.summary.get("provenance", "unknown")),
+        folder=shown,
+        curve=tuple((p, a) for p, a in points if math.isfinite(a) and math.isfinite(p)),
+        angles_deg=tuple(number(layer, "angle_deg") for layer in layers) if isinstance(layers, list) else (),
+        step_passes=number(step, "passes_per_example"),
+        step_bits=number(step, "bits_per_example"),
+        twin_nrmse=number(_mapping(record.summary, "twin_honesty"), "nrmse"),
+        warnings=tuple(map(str, said)) if isinstance(said := record.summary.get("warnings"), list) else (),
+    )
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """A row a learner, the best first; accuracies on the test split."""
+    return Table(HEAD, tuple(_line(row) for row in sorted(rows, key=lambda row: -row.mean)))
+
+
+def _line(row: Row) -> tuple[str, ...]:
+    bits = row.runs[0].step_bits
+    return (
+        row.learner,
+        str(len(row.runs)),
+        f"{row.mean:.2%}",
+        "-" if row.std is None else f"{row.std:.2%}",
+        f"{row.worst:.2%}",
+        f"{row.validation:.2%}",
+        f"{row.passes:,.0f}",
+        duration(row.wall_s),
+        "-" if bits is None else f"{bits:,.0f}",
+        f"{100 * max(off):.2g}%" if (off := [run.twin_nrmse for run in row.runs if run.twin_nrmse is not None]) else "-",
+        " ".join("-" if a is None else f"{a:.0f}°" for a in row.angles_deg) or "-",
+    )
+
+
+def write(standings: Standings, folder: Path) -> None:
+    """table.json and compare.html in `folder`.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    write_atomic(folder / "table.json", (json.dumps(as_json(standings), indent=1) + "\n").encode())
+    with figures.style():
+        shown = page("comparison.html", contents(standings))
+    write_atomic(folder / "compare.html", shown.encode())
+
+
+def as_json(standings: Standings) -> dict[str, Any]:
+    """Everything, as JSON values; accuracies are fractions."""
+    rows = [
+        {
+            "learner": row.learner,
+            "device": row.device,
+            "seeds": [run.seed for run in row.runs],
+            "mean": row.mean,
+            "std": row.std,
+            "worst": row.worst,
+            "validation_mean": row.validation,
+            "device_passes": row.passes,
+            "wall_s": row.wall_s,
+            "angles_deg": list(row.angles_deg),
+            "runs": [dataclasses.asdict(run) for run in row.runs],
+        }
+        for row in standings.rows
+    ]
+    contests = [dataclasses.asdict(found) for found in standings.contests()]
+    return {
+        "name": standings.name,
+        "test_examples": standings.test_examples,
+        "terms": list(standings.terms),
+        "rows": rows,
+        "contests": contests,
+    }
+
+
+def contents(standings: Standings) -> dict[str, object]:
+    """What the template shows, by name."""
+    kinds = {run.provenance for row in standings.rows for run in row.runs}
+    kind = kinds.pop() if len(kinds) == 1 else "mixed"
+    badge, origin = PROVENANCE.get(kind, ("mixed", "Not every run had the same kind of node.") if kind == "mixed" else UNKNOWN)
+    devices = [
+        {
+            "name": found.device,
+            "figure": figures.race({row.learner: row.band() for row in standings.on(found.device)}, f"race-{number}"),
+            "table": table(standings.on(found.device)),
+            "pairs": found.pairs,
+        }
+        for number, found in enumerate(standings.contests(), 1)
+    ]
+    return {
+        "name": standings.name,
+        "kind": kind if kind in PROVENANCE else "unknown",
+        "badge": badge,
+        "origin": origin,
+        "learners": len({row.learner for row in standings.rows}),
+        "findings": standings.findings(),
+        "devices": devices,
+        "terms": (*standings.terms, fineness(standings)),
+        "rows": standings.rows,
+    }
+
+
+def fineness(standings: Standings) -> str:
+    """How finely the test set can tell."""
+    best = max(row.mean for row in standings.rows)
+    low, high = wilson(best, standings.test_examples)
+    return (
+        f"{standings.test_examples:,} test examples: an accuracy of {best:.1%} is known to {low:.1%} … {high:.1%} (95 %) for "
+        f"the population they come from. All learners are tested on the same ones."
+    )
+
+
+def _mapping(facts: Facts, key: str) -> Facts:
+    value = facts.get(key)
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,332 @@
+"""What the report shows, as values: curves, transfer, feedback, times, events, confusion; checked before they are drawn.
+
+correlation      r = sum (a - mean a)(b - mean b) / sqrt( sum (a - mean a)^2  sum (b - mean b)^2 )
+interval         Wilson's score interval of a share k / n at 95 % (E. B. Wilson, J. Am. Stat. Assoc. 22, 209, 1927)
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from hil.errors import DataError
+from hil.report.run_files import Facts, Record
+
+Numbers = tuple[float, ...]
+Confusion = tuple[tuple[int, ...], ...]
+PLACE = "diagnostics.json"
+ROUTINE = ("step", "commit", "checkpoint", "epoch")  # of the journal: no events
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One quantity over the epochs."""
+
+    epochs: Numbers
+    values: Numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """counts (bins,) between edges (bins + 1,), in the drive unit of the node."""
+
+    edges: Numbers
+    counts: Numbers
+
+    @property
+    def shares(self) -> Numbers:
+        """Counts as shares of all, 0 to 1."""
+        total = sum(self.counts) or 1.0
+        return tuple(count / total for count in self.counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """drive, measured, spread and twin (points,); twin is empty where no twin is known."""
+
+    drive: Numbers
+    measured: Numbers
+    spread: Numbers
+    twin: Numbers
+    drive_unit: str
+    reading_unit: str
+
+    @property
+    def misfit(self) -> float | None:
+        """Root mean square of measured minus twin, in the reading unit."""
+        if not self.twin:
+            return None
+        return math.sqrt(sum((a - b) ** 2 for a, b in zip(self.measured, self.twin, strict=True)) / len(self.twin))
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """g and the twin's true derivative over the pre-activations of one layer, in ascending order; either may be empty."""
+
+    layer: int
+    pre: Numbers
+    g: Numbers
+    slope: Numbers
+    correlation: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the journal that is not a step: since_s after the first line."""
+
+    since_s: float | None
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """steps: committed steps over seconds since the start. length_s: of the whole journal."""
+
+    since_s: Numbers
+    steps: Numbers
+    events: tuple[Event, ...]
+    length_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a sentinel saw, a value a look. steps: after which. walk, sigma: off the reference, before anything was done.
+    walked: all that was followed until then. acts: (step, what was done). unit: of the walks. warn, act: levels of the walk."""
+
+    steps: Numbers
+    walk: Numbers
+    sigma: Numbers
+    walked: Numbers
+    acts: tuple[tuple[float, str], ...]
+    unit: str
+    warn: float
+    act: float
+
+
+def number(facts: Facts, key: str) -> float | None:
+    """A finite number under `key`, or None."""
+    value = facts.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def by_epoch(metrics: Sequence[Facts]) -> dict[tuple[int, str], Facts]:
+    """The last line of each (epoch, split): a resumed run may have written an epoch twice."""
+    last: dict[tuple[int, str], Facts] = {}
+    for line in metrics:
+        epoch, split = line.get("epoch"), line.get("split")
+        if isinstance(epoch, int) and isinstance(split, str):
+            last[epoch, split] = line
+    return dict(sorted(last.items()))
+
+
+def curve(metrics: Sequence[Facts], split: str, key: str) -> Curve:
+    """A curve of `key`; an epoch without a finite value leaves a gap (NaN)."""
+    lines = [(epoch, line) for (epoch, part), line in by_epoch(metrics).items() if part == split and key in line]
+    values = [number(line, key) for _, line in lines]
+    return Curve(tuple(float(e) for e, _ in lines), tuple(math.nan if v is None else v for v in values))
+
+
+def transfer(diagnostics: Facts) -> Transfer | None:
+    """The measured transfer curve, in the order of the drive.
+
+    Raises:
+        DataError: it is there, and does not make sense.
+    """
+    facts = _mapping(diagnostics, "transfer")
+    if facts is None:
+        return None
+    drive, measured = _numbers(facts, "transfer.drive"), _numbers(facts, "transfer.measured")
+    spread, twin = _optional(facts, "transfer.spread"), _optional(facts, "transfer.twin")
+    _same_length("transfer", drive, measured, *(part for part in (spread, twin) if part))
+    order = sorted(range(len(drive)), key=drive.__getitem__)
+    drive, measured, spread, twin = (_reordered(part, order) for part in (drive, measured, spread, twin))
+    return Transfer(
+        drive,
+        measured,
+        spread,
+        twin,
+        str(facts.get("drive_unit", "1")),
+        str(facts.get("reading_unit", "1")),
+    )
+
+
+def histograms(diagnostics: Facts) -> tuple[Histogram, ...]:
+    """The drive values really used, per layer.
+
+    Raises:
+        DataError: they are there, and do not make sense.
+    """
+    found = []
+    for layer, facts in enumerate(_list(diagnostics, "pre"), 1):
+        edges, counts = _numbers(facts, f"pre[{layer}].edges"), _numbers(facts, f"pre[{layer}].counts")
+        if len(edges) != len(counts) + 1 or any(b <= a for a, b in itertools.pairwise(edges)):
+            raise _senseless(
+                f"pre[{layer}]", f"{len(edges)} edges and {len(counts)} counts", "rising edges, one more than counts"
+            )
+        found.append(Histogram(edges, counts))
+    return tuple(found)
+
+
+def feedback(diagnostics: Facts) -> tuple[Feedback, ...]:
+    """g over the true derivative, per layer.
+
+    Raises:
+        DataError: it is there, and does not make sense.
+    """
+    found = []
+    for layer, facts in enumerate(_list(diagnostics, "feedback"), 1):
+        pre = _numbers(facts, f"feedback[{layer}].pre")
+        g, slope = _optional(facts, f"feedback[{layer}].g"), _optional(facts, f"feedback[{layer}].slope")
+        if not g and not slope:
+            continue
+        _same_length(f"feedback[{layer}]", pre, *(part for part in (g, slope) if part))
+        order = sorted(range(len(pre)), key=pre.__getitem__)
+        pre, g, slope = (_reordered(part, order) for part in (pre, g, slope))
+        found.append(Feedback(layer, pre, g, slope, number(facts, "correlation")))
+    return tuple(found)
+
+
+def seconds(diagnostics: Facts) -> dict[str, float]:
+    """Where the time went, in the order of the file: name without "_s" -> s; zeros are left out."""
+    facts = _mapping(diagnostics, "time") or {}
+    found = {key.removesuffix("_s"): number(facts, key) for key in facts}
+    return {key: value for key, value in found.items() if value is not None and value > 0}
+
+
+def confusion(diagnostics: Facts) -> Confusion:
+    """counts[true][predicted], or empty.
+
+    Raises:
+        DataError: it is not a square table of whole numbers.
+    """
+    table = _list(diagnostics, "confusion")
+    whole = all(isinstance(row, list) and all(isinstance(n, int) and n >= 0 for n in row) for row in table)
+    if not whole or any(len(row) != len(table) for row in table):
+        raise _senseless("confusion", "something else", "a square table of whole numbers")
+    return tuple(tuple(row) for row in table)
+
+
+def timeline(journal: Sequence[Facts]) -> Timeline:
+    """Steps and events over the time since the first dated line."""
+    times = [_moment(line.get("t")) for line in journal]
+    start = next((t for t in times if t is not None), None)
+    since, steps, events = [], [], []
+    length = 0.0
+    for line, moment in zip(journal, times, strict=True):
+        after = None if moment is None or start is None else (moment - start).total_seconds()
+        length = max(length, after or 0.0)
+        step, kind = number(line, "step"), str(line.get("kind", "?"))
+        if after is not None and step is not None:
+            since.append(after)
+            steps.append(step)
+        if kind not in ROUTINE and (kind != "sentinel" or "message" in line):
+            events.append(Event(after, kind, _said(line)))
+    return Timeline(tuple(since), tuple(steps), tuple(events), length)
+
+
+def watched(journal: Sequence[Facts]) -> Watched | None:
+    """The looks of the run's sentinel, in the order in which they were taken; None without any."""
+    keys = ("step", "walk", "walk_sigma", "walked", "warn", "act")
+    looks, acts, unit = [], [], ""
+    for line in journal:
+        if line.get("kind") != "sentinel":
+            continue
+        step, did = number(line, "step"), line.get("did")
+        if step is not None and isinstance(did, list):
+            acts += [(step, str(what)) for what in did if what != "reference"]
+        values = [number(line, key) for key in keys]
+        found = [value for value in values if value is not None]
+        if len(found) == len(keys):
+            looks.append(found)
+            unit = str(line.get("unit", ""))
+    if not looks:
+        return None
+    steps, walk, sigma, walked, warn, act = (tuple(column) for column in zip(*looks, strict=True))
+    return Watched(steps, walk, sigma, walked, tuple(acts), unit, warn[-1], act[-1])
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Where the true share lies with 95 % confidence, from `share` of `count` trials.
+
+    >>> tuple(round(v, 3) for v in wilson(0.95, 180))
+    (0.908, 0.973)
+    """
+    z = 1.959964
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return middle - half, middle + half
+
+
+def tested(record: Record, table: Confusion) -> int | None:
+    """How many test examples there were, if the confusion matrix agrees with the accuracy in the summary."""
+    accuracy, total = number(record.summary, "test_accuracy"), sum(map(sum, table))
+    if accuracy is None or not total:
+        return None
+    right = sum(row[k] for k, row in enumerate(table))
+    return total if abs(right / total - accuracy) < 0.5 / total else None
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text).astimezone() if isinstance(text, str) else None
+    except ValueError:
+        return None
+
+
+def _said(line: Facts) -> str:
+    """What a journal line says besides its time and kind: the message first, then the facts."""
+    told = [str(line[key]) for key in ("message", "what") if key in line]
+    rest = [f"{key} {_short(value)}" for key, value in line.items() if key not in {"t", "kind", "message", "what"}]
+    return "\n".join([*told, ", ".join(rest)]).strip()
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "(" + ", ".join(f"{key} {_short(inner)}" for key, inner in value.items()) + ")"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _mapping(facts: Facts, key: str) -> Facts | None:
+    value = facts.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise _senseless(key, type(value).__name__, "an object")
+    return value
+
+
+def _list(facts: Facts, key: str) -> list[Any]:
+    value = facts.get(key)
+    if value is not None and not isinstance(value, list):
+        raise _senseless(key, type(value).__name__, "a list")
+    return value or []
+
+
+def _numbers(facts: object, key: str) -> Numbers:
+    """The list under the last part of the dotted `key`; every item a number, NaN allowed."""
+    value = facts.get(key.rsplit(".", 1)[-1]) if isinstance(facts, Mapping) else None
+    if not isinstance(value, list) or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
+        raise _senseless(key, type(value).__name__, "a list of numbers")
+    return tuple(map(float, value))
+
+
+def _optional(facts: Facts, key: str) -> Numbers:
+    return () if facts.get(key.rsplit(".", 1)[-1]) is None else _numbers(facts, key)
+
+
+def _reordered(part: Numbers, order: Sequence[int]) -> Numbers:
+    return tuple(part[k] for k in order) if part else ()
+
+
+def _same_length(key: str, *parts: Numbers) -> None:
+    if len({len(part) for part in parts}) != 1 or not parts[0]:
+        raise _senseless(key, " and ".join(str(len(part)) for part in parts) + " points", "as many in each list")
+
+
+def _senseless(key: str, got: str, allowed: str) -> DataError:
+    return DataError(f"{key} does not make sense, and is left out", where=PLACE, got=got, allowed=allowed)

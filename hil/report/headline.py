@@ -1,0 +1,181 @@
+"""The first lines of the report: how well it went, who answered, how many seeds, what it cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hil.hints import quoted
+from hil.report.contents import Confusion, curve, number, tested, wilson
+from hil.report.run_files import Facts, Record
+
+PROVENANCE = {
+    "real": ("hardware", "Hardware answered: the node is a real one."),
+    "twin": ("twin", "A twin answered: the physics of the node was simulated; no hardware took part."),
+    "replay": ("replay", "A recording answered: readings taken earlier were replayed; no hardware took part."),
+}
+UNKNOWN = ("origin unknown", "It is not recorded what answered: do not take this for a result of hardware.")
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One number worth a glance; note: the small print beneath it."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """figure: the large number. sentence: what it is. origin, badge: who answered. state: "" or why the run is not done."""
+
+    figure: str
+    sentence: str
+    badge: str
+    kind: str
+    origin: str
+    state: str
+    tiles: tuple[Tile, ...]
+
+
+def verdict(record: Record, table: Confusion) -> Verdict:
+    """What the summary says, in plain words."""
+    kind = _provenance(record)
+    badge, origin = PROVENANCE.get(kind, UNKNOWN)
+    figure, sentence = _accuracy(record)
+    tiles = [_test(record, table), _validation(record.summary), _seeds(record.summary), _passes(record.summary)]
+    tiles += [_time(record.summary), _faults(record.summary), _honesty(record.summary)]
+    return Verdict(
+        figure=figure,
+        sentence=sentence,
+        badge=badge,
+        kind=kind if kind in PROVENANCE else "unknown",
+        origin=origin,
+        state=_state(record),
+        tiles=tuple(tile for tile in tiles if tile is not None),
+    )
+
+
+def _provenance(record: Record) -> str:
+    """As the summary has it; a run without one said at its start, or at its last resume, what was going to answer."""
+    if record.summary:
+        return str(record.summary.get("provenance", "unknown"))
+    said = [line["provenance"] for line in record.journal if "provenance" in line]
+    return str(said[-1]) if said else "unknown"
+
+
+def percent(share: float) -> str:
+    """0.9534 -> "95.3 %", with a space that does not break."""
+    return f"{100 * share:.1f}\u00a0%"
+
+
+def quantity(value: float, unit: str) -> str:
+    """Three figures with the SI prefix that suits them.
+
+    >>> quantity(0.000148, "V"), quantity(-3.5, "V"), quantity(0.25, "1")
+    ('148 µV', '-3.5 V', '0.25')
+    """
+    if unit == "1":
+        return f"{value:.3g}"
+    if not value or not math.isfinite(value):
+        return f"{value:g} {unit}"
+    power = min(max(math.floor(math.log10(abs(value)) / 3 + 1e-9), -4), 3)
+    return f"{value / 1000.0**power:.3g} {('p', 'n', 'µ', 'm', '', 'k', 'M', 'G')[power + 4]}{unit}"
+
+
+def duration(seconds: float) -> str:
+    """Three figures or so, in the unit that a person would use."""
+    if seconds < 1:
+        return quantity(seconds, "s")
+    if seconds < 120:
+        return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s" if seconds % 60 < 59.5 else f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _accuracy(record: Record) -> tuple[str, str]:
+    on = _section(record.config, "data").get("use")
+    of = f" on {on}" if isinstance(on, str) else ""
+    test, validation = number(record.summary, "test_accuracy"), number(record.summary, "validation_accuracy")
+    if test is not None:
+        return percent(test), f"test accuracy{of}"
+    if validation is None or not number(record.summary, "best_epoch"):
+        seen = [v for v in curve(record.metrics, "validation", "accuracy").values if math.isfinite(v)]
+        validation = max(seen, default=None)
+    if validation is not None:
+        return percent(validation), f"validation accuracy{of} so far; the test split has not been read"
+    return "No result", f"yet{of}: neither the test nor the validation split has been scored"
+
+
+def _state(record: Record) -> str:
+    status = record.summary.get("status")
+    if status == "done":
+        return ""
+    again = f"It goes on with: hil resume {quoted(record.place)}"
+    if status == "interrupted":
+        return f"This run was interrupted before its end. {again}"
+    if status == "fault":
+        return f"This run stopped at a fault, told below. When that is put right: hil resume {quoted(record.place)}"
+    if status is None:
+        return f"This run has no summary: it is still going on, or was killed. {again}"
+    return f"This run says of itself: {status}."
+
+
+def _test(record: Record, table: Confusion) -> Tile | None:
+    test, examples = number(record.summary, "test_accuracy"), tested(record, table)
+    if test is None or examples is None:
+        return None
+    low, high = wilson(test, examples)
+    note = f"{100 * low:.1f} to {percent(high)} with 95\u00a0% confidence"
+    return Tile("test examples right", f"{round(test * examples):,} of {examples:,}", note)
+
+
+def _validation(summary: Facts) -> Tile | None:
+    validation, epoch = number(summary, "validation_accuracy"), number(summary, "best_epoch")
+    if validation is None or not epoch:
+        return None
+    return Tile("validation accuracy", percent(validation), f"at epoch {epoch:.0f}, the best one")
+
+
+def _seeds(summary: Facts) -> Tile | None:
+    seeds = summary.get("seeds", [summary["seed"]] if "seed" in summary else None)
+    if not isinstance(seeds, list) or not seeds:
+        return None
+    note = "the spread between seeds is unknown" if len(seeds) == 1 else ""
+    return Tile("seed" if len(seeds) == 1 else "seeds", ", ".join(map(str, seeds)), note)
+
+
+def _passes(summary: Facts) -> Tile | None:
+    passes = number(summary, "device_passes")
+    return None if passes is None else Tile("device passes", f"{passes:,.0f}", "evaluations of the node, all counted")
+
+
+def _time(summary: Facts) -> Tile | None:
+    wall, device = number(summary, "wall_s"), number(summary, "device_s")
+    if wall is None:
+        return None
+    note = "" if device is None or not wall else f"{100 * min(device / wall, 1):.0f} % of it with the node"
+    return Tile("wall time", duration(wall), note)
+
+
+def _faults(summary: Facts) -> Tile | None:
+    faults = number(summary, "faults_recovered")
+    return None if faults is None else Tile("faults recovered", f"{faults:,.0f}")
+
+
+def _honesty(summary: Facts) -> Tile | None:
+    """Of the twin that a learner or this report believes."""
+    found = _section(summary, "twin_honesty")
+    nrmse, correlation, bias = (number(found, key) for key in ("nrmse", "correlation", "bias"))
+    if nrmse is None or correlation is None or bias is None:
+        return None
+    note = f"of the swing, against {found.get('points')} measured points; bias {quantity(bias, str(found.get('unit', '1')))}"
+    return Tile("the twin is off by", f"{100 * nrmse:.2g}\u00a0%", f"{note}, correlation {correlation:.5f}")
+
+
+def _section(config: Facts, name: str) -> Facts:
+    value = config.get(name)
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,176 @@
+"""A search's run folder -> report.html: what was found, fitness, front, functions, importance, likeness, rivals, bench.
+
+Every number comes from a file of the run folder; a stage that was not reached is not on the page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hil import toml
+from hil.errors import RunError
+from hil.feedback.feedback import from_table
+from hil.files import read_text, write_atomic
+from hil.report import figures
+from hil.report.page import page
+from hil.report.search_figures import bars, front, functions, generations, likeness
+from hil.run.folder import RunFolder
+from hil.search.genetic import fronts
+from hil.search.history import SEARCH, History
+
+Facts = Mapping[str, Any]
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+
+
+def render(run: Path) -> Path:
+    """Write report.html in the run folder, and return its path.
+
+    Raises:
+        RunError: this is no run folder, it is damaged, or it cannot be written.
+    """
+    folder = RunFolder.open(run)
+    try:
+        with figures.style():
+            text = page("search.html", contents(folder))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
+        raise RunError(
+            "a search whose files do not fit together", where=str(run), got=f"{type(error).__name__}: {error}",
+            allowed="the files that hil search wrote", todo="restore them from a copy, or search again",
+        ) from error  # fmt: skip
+    write_atomic(folder.report, text.encode())
+    return folder.report
+
+
+def contents(folder: RunFolder) -> dict[str, object]:
+    """What the template shows, by name."""
+    history = History(folder)
+    summary, drawn = folder.read_json("summary.json"), folder.read_json("diagnostics.json")
+    held, error = summary.get("held_accuracy"), summary.get("held_error")
+    last = _last_seen(history)
+    return {
+        "name": str(summary.get("name", folder.path.name)),
+        "kind": str(summary.get("provenance", "unknown")),
+        "value": "" if held is None else f"{held:.2%}",
+        "what": "" if held is None else f"± {100 * (error or 0):.2f} on held examples with the feedback that was found",
+        "state": _state(summary),
+        "claims": [_claim(claim) for claim in summary.get("claims", [])],
+        "file": str(folder.path / summary["feedback"]) if "feedback" in summary else "",
+        "figures": _figures(history, last, summary, drawn),
+        "tables": [table for table in (*_stages(history), _genomes(history), _generations(history)) if table[2]],
+        "search_text": read_text(folder.path / SEARCH, toml.MOST_BYTES),
+        "config_text": read_text(folder.config, toml.MOST_BYTES),
+    }
+
+
+def _state(summary: Facts) -> str:
+    if not summary:
+        return "Not finished: no summary was written yet."
+    return (
+        f"{summary.get('status')}: {summary.get('strategy')}, {summary.get('generations')} generations, "
+        f"{summary.get('evaluations'):,} trainings of which {summary.get('diverged')} diverged, "
+        f"{summary.get('device_passes'):,} node evaluations, {summary.get('wall_s', 0):.0f} s. The test split was not touched."
+    )
+
+
+def _claim(claim: Facts) -> str:
+    verdict = "" if claim["holds"] else " (not beyond two standard errors)"
+    return f"{100 * claim['difference']:+.2f} ± {100 * claim['error']:.2f} points over {claim['over']}{verdict}"
+
+
+def _last_seen(history: History) -> dict[str, Facts]:
+    """Genome -> its newest row: its fitness is of all its evaluations until then."""
+    return {row["name"]: row for generation in history.generations for row in generation["genomes"]}
+
+
+def _figures(history: History, last: Mapping[str, Facts], summary: Facts, drawn: Facts) -> list[tuple[str, str]]:
+    found = []
+    if history.generations:
+        names = _objectives(history)
+        first = names[0]
+        factor, unit = (100.0, "%") if first in ("accuracy", "robustness") else (1.0, "")
+        rows = [[factor * row["fitness"][0] for row in each["genomes"]] for each in history.generations]
+        best, middle = ([factor * each[key] for each in history.generations] for key in ("best", "median"))
+        found.append(("Fitness over generations", generations(best, middle, rows, first, unit)))
+        if len(names) > 1:
+            points = [tuple(row["fitness"]) for row in last.values()]
+            flat = [(point[0], point[1]) for point in points]
+            found.append(("Pareto front", front(flat, [flat[k] for k in fronts(points)], (names[0], names[1]))))
+    if drawn.get("layers"):
+        found.append(("The best g over the true derivative, first layer", _functions(history, summary, drawn["layers"][0])))
+    if drawn.get("importance"):
+        found.append(("Which genes mattered", bars(drawn["importance"])))
+    if drawn.get("likeness"):
+        alike = [(value, 100 * last[name]["fitness"][0]) for name, value in drawn["likeness"].items() if name in last]
+        found.append(("Likeness to the derivative", likeness(alike, f"{_objectives(history)[0]} (%)")))
+    return found
+
+
+def _objectives(history: History) -> tuple[str, ...]:
+    return tuple(toml.loads(read_text(history.folder.path / SEARCH, toml.MOST_BYTES))["search"]["objectives"])
+
+
+def _functions(history: History, summary: Facts, layer: Facts) -> str:
+    """The winner, and the best of its rivals."""
+    grid = torch.tensor(layer["grid"])
+    recipes = {"found": summary["recipe"]["feedback"]["g"]} if "recipe" in summary else {}
+    recipes |= history.stages.get("confirmation", {}).get("drawn", {})
+    curves = [(name, from_table(g)(grid).tolist()) for name, g in recipes.items()]
+    return functions(layer["grid"], layer["slope"], curves, layer["edges"], layer["shares"])
+
+
+def _stages(history: History) -> list[Table]:
+    found: list[Table] = []
+    head = ("candidate", "mean", "std", "seeds")
+    titles = {"confirmation": "Confirmation: held examples, fresh seeds", "choice": "Choice among the best, fresh seeds"}
+    for name, record in reversed(history.stages.items()):
+        title = titles.get(name, name.capitalize())
+        if "rank_correlation" in record:
+            value = record["rank_correlation"]
+            title += ", rank correlation with the twin " + ("unknown" if value is None else f"{value:+.2f}")
+        rows = sorted(record["rows"], key=lambda row: -row["mean"])
+        lines = [(row["name"], f"{row['mean']:.2%}", _percent(row["std"]), str(len(row["accuracies"]))) for row in rows]
+        found.append((title, head, lines))
+    return found
+
+
+def _genomes(history: History) -> Table:
+    if not history.generations:
+        return "", (), ()
+    rows = sorted(history.generations[-1]["genomes"], key=lambda row: -row["fitness"][0])
+    head = ("genome", "fitness", "evaluations", "wall s", "where", "values")
+    lines = [
+        (
+            row["name"], " ".join(f"{value:.4g}" for value in row["fitness"]), str(row["evaluations"]), f"{row['wall_s']:.2f}",
+            row["where"], _values(row),
+        )
+        for row in rows
+    ]  # fmt: skip
+    return "Last generation", head, lines
+
+
+def _values(row: Facts) -> str:
+    return ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row["values"].items()
+    )
+
+
+def _generations(history: History) -> Table:
+    head = ("generation", "best", "median", "diversity", "genomes", "diverged", "wall s", "evaluations/s", "seeds")
+    lines = [
+        (
+            str(each["generation"] + 1), f"{each['best']:.4g}", f"{each['median']:.4g}", f"{each['diversity']:.2f}",
+            str(len(each["genomes"])), str(sum(died is not None for row in each["genomes"] for died in row["died_at"])),
+            f"{each['wall_s']:.1f}", f"{each['evaluations_per_s']:.1f}", json.dumps(each["seeds"]),
+        )
+        for each in history.generations
+    ]  # fmt: skip
+    return "Generations", head, lines
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"

@@ -1,0 +1,247 @@
+"""A whole population trained at once: every candidate a lane of batched tensors, one matrix product a layer for all of them.
+
+    pre_l    = h_{l-1} W_l^T + b_l            W (lanes, out, in), h (lanes, batch, in); the minibatch is the same in all lanes
+    h_l      = decode( node( encode( pre_l ) ) )
+    e        = dL/do,   delta_l = ( e B_l^T ) * g( pre_l )           B and g of the lane
+    dW_l     = delta_l^T h_{l-1}
+
+This is aDFA (hil/learners/adfa.py) in the loop of hil/training/loop.py: the same initial weights, order of examples, noise,
+matrices and steps of the optimiser, so a lane gives the numbers of an ordinary run to rounding. A candidate whose loss or
+drive is not
+finite, or whose drive is out of limits, goes on without being counted: its outcome says at which step it died.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hil.data.dataset import Dataset, Split, batches
+from hil.data.shift import shifted
+from hil.encoding import Decode, Encode
+from hil.learners.parts.loss import LossName
+from hil.search.batched_functions import stacked
+from hil.search.batched_twin import Lanes
+from hil.search.jobs import Job, Outcome
+from hil.seeding import generator
+from hil.training.loop import EVALUATION_BATCH
+from hil.twin import Twin
+
+Groups = list[dict[str, Any]]
+WHERE = "twin, population"
+
+
+@dataclass(frozen=True)
+class Course:
+    """What all candidates of a search share.
+
+    Args:
+        data: train to learn from, validation for the score, test for the confirmation: the search's own, see splits.py.
+        chain: seed -> the initial synapses, all linear. twin: the node. others: other devices, for robustness.
+        optimizer: groups of parameters, each with its "lr" -> the optimiser; one that treats every number for itself.
+        target: the accuracy that ends the count of steps and passes; None: none.
+    """
+
+    data: Dataset
+    chain: Callable[[int], Sequence[nn.Linear]]
+    twin: Twin
+    encode: Encode
+    decode: Decode
+    optimizer: Callable[[Groups], Optimizer]
+    batch: int
+    loss: LossName = "cross_entropy"
+    schedule: str = "constant"
+    shift: int = 0
+    others: tuple[Twin, ...] = ()
+    target: float | None = None
+
+    @property
+    def classes(self) -> int:
+        return len(self.data.classes)
+
+    def scored(self, split: str) -> Split:
+        return self.data.test if split == "held" else self.data.validation
+
+
+class TwinPopulation:
+    """A Trainer. Args: course: what the candidates share. device: of torch, where everything is computed."""
+
+    def __init__(self, course: Course, device: str = "cpu") -> None:
+        self._course, self._place = course, device
+
+    def train(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Jobs of one seed, length and split are trained together; answers in the order of the jobs."""
+        alike: dict[tuple[int, int, str], list[int]] = {}
+        for number, job in enumerate(jobs):
+            alike.setdefault((job.seed, job.epochs, job.split), []).append(number)
+        found: dict[int, Outcome] = {}
+        for numbers in alike.values():
+            group = [jobs[number] for number in numbers]
+            found |= zip(numbers, Batch(self._course, group, self._place).train(), strict=True)
+        return [found[number] for number in range(len(jobs))]
+
+
+class Batch:
+    """Candidates that share seed, epochs and split, while they are trained.
+
+    weights, biases: per layer, (lanes, out, in) and (lanes, out).
+    """
+
+    def __init__(self, course: Course, jobs: Sequence[Job], place: str) -> None:
+        self.course, self.jobs, self.place = course, jobs, place
+        self.seed, self.epochs, self.split = jobs[0].seed, jobs[0].epochs, jobs[0].split
+        lanes, chain = len(jobs), course.chain(self.seed)
+        self.weights = [_copies(synapse.weight, lanes, place) for synapse in chain]
+        self.biases = [_copies(synapse.bias, lanes, place) for synapse in chain]
+        self.gradients = [(torch.empty_like(w), torch.empty_like(b)) for w, b in zip(self.weights, self.biases, strict=True)]
+        self.groups, self.optimizer = self._optimizer()
+        widths = [synapse.out_features for synapse in chain[:-1]]
+        drawn = [job.recipe.feedback.matrices(widths, course.classes, generator(self.seed, 0, "learner")) for job in jobs]
+        self.backward = [torch.stack(layer).transpose(1, 2).contiguous().to(place) for layer in zip(*drawn, strict=True)]
+        self.g = stacked([job.recipe.feedback.g for job in jobs], place)
+        self.node = Lanes(course.twin, self.seed)
+        self.limits = course.twin.spec.inputs
+        self.step = self.passes = 0
+        self.died = torch.full((lanes,), -1, device=place)
+
+    def train(self) -> list[Outcome]:
+        """Train to the end."""
+        begin = time.perf_counter()
+        curve, marks = [], []
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "There is a performance drop", UserWarning
+            )  # of some operations mapped over lanes
+            for epoch in range(self.epochs):
+                self._epoch(epoch)
+                curve.append(self.accuracy(self.node, self.course.scored(self.split)))
+                marks.append((self.step, self.passes))
+            others = [self._elsewhere(other) for other in self.course.others]
+        seconds = (time.perf_counter() - begin) / len(self.jobs)
+        robust = torch.stack(others).mean(0).tolist() if others else [None] * len(self.jobs)
+        rows = zip(torch.stack(curve, 1).tolist(), self.died.tolist(), robust, strict=True)
+        return [outcome(line, died, value, marks, self.course.target, seconds, WHERE) for line, died, value in rows]
+
+    @torch.no_grad()
+    def _epoch(self, epoch: int) -> None:
+        course = self.course
+        for x, label, _ in batches(course.data.train, course.batch, self.seed, epoch):
+            moved = shifted(x, course.data.shape, course.shift, generator(self.seed, self.step, "shift"))
+            self._set_rates()
+            self._update(moved.to(self.place), label.to(self.place))
+            self.step += 1
+
+    def _update(self, x: Tensor, label: Tensor) -> None:
+        inputs, pre = self._forward(self.node, x)
+        loss, error = self._judged(pre[-1], label)
+        self._note(~torch.isfinite(loss))
+        deltas = [torch.bmm(error, b).mul_(self.g(a)) for b, a in zip(self.backward, pre[:-1], strict=True)]
+        for h, delta, (weight, bias) in zip(inputs, [*deltas, error], self.gradients, strict=True):
+            if h.ndim == 2:  # the minibatch itself: one product for all lanes
+                torch.mm(delta.transpose(1, 2).reshape(-1, len(h)), h, out=weight.view(-1, h.shape[1]))
+            else:
+                torch.bmm(delta.transpose(1, 2), h, out=weight)
+            torch.sum(delta, 1, out=bias)
+        self.optimizer.step()
+
+    def _forward(self, node: Lanes, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """(what goes into each synapse, what comes out)."""
+        inputs, pre = [], []
+        h = x
+        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            inputs.append(h)
+            if h.ndim == 2:
+                flat = torch.addmm(bias.view(-1), h, weight.view(-1, h.shape[1]).t())
+                pre.append(flat.view(len(h), *bias.shape).transpose(0, 1).contiguous())
+            else:
+                pre.append(torch.baddbmm(bias.unsqueeze(1), h, weight.transpose(1, 2)))
+            if number < len(self.weights) - 1:
+                h = self._measured(node, pre[-1])
+        return inputs, pre
+
+    def _measured(self, node: Lanes, pre: Tensor) -> Tensor:
+        drive = self.course.encode(pre)
+        low, high = torch.aminmax(drive.flatten(1), dim=1)
+        least, most = torch.tensor([self.limits.low, self.limits.high], dtype=drive.dtype).tolist()
+        self._note(~((low >= least) & (high <= most)))  # NaN too
+        self.passes += drive[0].numel()
+        return self.course.decode(node.forward(drive))
+
+    def _note(self, bad: Tensor) -> None:
+        self.died = torch.where((self.died < 0) & bad, self.step, self.died)
+
+    def _judged(self, scores: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """(loss (lanes,), dL/do) as hil/learners/parts/loss.py has them."""
+        index = label.view(1, -1, 1).expand(len(scores), -1, 1)
+        one = torch.ones((), dtype=scores.dtype, device=scores.device).expand(index.shape)
+        share = 1 / len(label)
+        if self.course.loss == "mse":
+            error = scores.scatter_add(2, index, -one)
+            return error.square().sum((1, 2)).mul_(0.5 * share), error.mul_(share)
+        logp = scores.log_softmax(2)
+        loss = logp.gather(2, index).sum((1, 2)).mul_(-share)
+        return loss, logp.exp_().scatter_add_(2, index, -one).mul_(share)
+
+    @torch.no_grad()
+    def accuracy(self, node: Lanes, split: Split) -> Tensor:
+        """(lanes,): through `node`, in the pieces of hil/training/loop.py."""
+        right = torch.zeros(len(self.jobs), device=self.place)
+        for x, label in zip(torch.split(split.x, EVALUATION_BATCH), torch.split(split.y, EVALUATION_BATCH), strict=True):
+            _, pre = self._forward(node, x.to(self.place))
+            right += pre[-1].argmax(2).eq(label.to(self.place)).sum(1)
+        return right / len(split)
+
+    def _elsewhere(self, other: Twin) -> Tensor:
+        """Accuracy through another device; what dies there has not died at home."""
+        died, passes = self.died, self.passes
+        found = self.accuracy(Lanes(other, self.seed), self.course.scored(self.split))
+        lost = (self.died >= 0) & (died < 0)
+        self.died, self.passes = died, passes
+        return found.masked_fill(lost, 0.0)
+
+    def _optimizer(self) -> tuple[Groups, Optimizer]:
+        """One group for all if the rates are equal, or a group a lane, whose parameters are views of the stacked tensors."""
+        rates = [job.recipe.lr for job in self.jobs]
+        stacks = [pair for both in zip(self.weights, self.biases, strict=True) for pair in both]
+        slopes = [part for both in self.gradients for part in both]
+        groups: Groups = []
+        for number, rate in [(None, rates[0])] if len(set(rates)) == 1 else list(enumerate(rates)):
+            params = []
+            for stack, slope in zip(stacks, slopes, strict=True):
+                params.append(nn.Parameter(stack if number is None else stack[number]))
+                params[-1].grad = slope if number is None else slope[number]
+            groups.append({"params": params, "lr": rate})
+        optimizer = self.course.optimizer(groups)
+        self.rates = [float(group["lr"]) for group in optimizer.param_groups]
+        return groups, optimizer
+
+    def _set_rates(self) -> None:
+        if self.course.schedule == "cosine":
+            total = self.epochs * math.ceil(len(self.course.data.train) / self.course.batch)
+            factor = 0.5 * (1 + math.cos(math.pi * self.step / total))
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * factor
+
+
+def _copies(values: Tensor, lanes: int, place: str) -> Tensor:
+    return values.detach().to(place).unsqueeze(0).repeat(lanes, *[1] * values.ndim)
+
+
+def outcome(
+    curve: Sequence[float], died: int, robustness: float | None, marks: Sequence[tuple[int, int]], target: float | None,
+    wall_s: float, where: str,
+) -> Outcome:  # fmt: skip
+    """What a training came to. died: a step, or -1. marks: (steps, passes) after each epoch."""
+    if died >= 0:
+        return Outcome(0.0, tuple(curve), marks[-1][1] if marks else 0, None, None, died, wall_s, where)
+    reached = next((mark for mark, value in zip(marks, curve, strict=True) if target is not None and value >= target), None)
+    steps, passes = reached or (None, marks[-1][1])
+    return Outcome(curve[-1], tuple(curve), passes, steps, robustness, None, wall_s, where)

@@ -1,0 +1,53 @@
+"""Many copies of one node side by side, one a lane, each driven on its own: what a population is trained on.
+
+    forward(x)[i] = what Simulated(twin, seed) answers to x[i] in its k-th call            x (lanes, batch, n)
+
+State is a lane's own; noise and drift of call k come from (seed, k, "noise") as those of a simulated device do, and are the
+same in all lanes: candidates are compared under the same noise. The physics is mapped over lanes, not looped.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hil.errors import ContractError
+from hil.seeding import generator
+from hil.twin import State, Twin
+
+
+class Lanes:
+    """Args: twin: static, nothing programmed. seed: of noise and drift."""
+
+    def __init__(self, twin: Twin, seed: int) -> None:
+        self._twin, self._seed = twin, seed
+        self._calls = 0
+        self._state: State | None = None
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """(lanes, batch, n) -> (lanes, batch, n); nothing is checked against the limits.
+
+        Raises:
+            ContractError: the twin's physics cannot be mapped over lanes.
+        """
+        rng = generator(self._seed, self._calls, "noise", x.device)
+        if self._state is None:
+            self._state = self._twin.rest(x.shape[-2], generator(self._seed, self._calls, "rest", x.device))
+            self._own = tuple(False for _ in self._state)
+        self._calls += 1
+        dims = tuple(0 if own else None for own in self._own)
+
+        def respond(lane: Tensor, *state: Tensor) -> tuple[Tensor, State]:
+            return self._twin.respond(state, None, lane, rng)
+
+        try:
+            answer, state = torch.func.vmap(respond, in_dims=(0, *dims), randomness="same")(x, *self._state)
+        except RuntimeError as error:
+            raise ContractError(
+                "this twin cannot be run as a population", where=type(self._twin).__name__, got=str(error).splitlines()[0],
+                allowed="a respond() that torch.func.vmap can map", todo='by = "one" in [evaluate]',
+            ) from error  # fmt: skip
+        self._own = tuple(not torch.equal(part, part[:1].expand_as(part)) for part in state)
+        self._state = tuple(part if own else part[0] for part, own in zip(state, self._own, strict=True))
+        return answer

@@ -1,0 +1,111 @@
+"""What an evaluator is asked for, and what it answers; values that go through JSON.
+
+Recipe    a feedback and a learning rate
+Job       a recipe, trained with a seed for some epochs, scored on a split
+Outcome   what came of it; a candidate that diverged is an outcome too, the worst
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+from hil.feedback.feedback import Feedback
+
+Scored = Literal["score", "held"]
+WORST = -1e15  # finite, as crowding distances divide by the width of a front
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a candidate learns."""
+
+    feedback: Feedback
+    lr: float
+
+    def table(self) -> dict[str, Any]:
+        return {"feedback": self.feedback.to_table(), "lr": self.lr}
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> Recipe:
+        return cls(Feedback.from_table(table["feedback"]), float(table["lr"]))
+
+    def digest(self) -> str:
+        """Eight hexadecimal digits that stand for the recipe."""
+        return hashlib.blake2b(json.dumps(self.table(), sort_keys=True).encode(), digest_size=4).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Args: key: unique in a search. seed: of weights, order, noise and B. split: what the accuracy is measured on."""
+
+    key: str
+    recipe: Recipe
+    seed: int
+    epochs: int
+    split: Scored = "score"
+
+    def table(self) -> dict[str, Any]:
+        return {
+            "key": self.key, "recipe": self.recipe.table(), "seed": self.seed, "epochs": self.epochs, "split": self.split
+        }  # fmt: skip
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> Job:
+        return cls(table["key"], Recipe.of(table["recipe"]), table["seed"], table["epochs"], table["split"])
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Args:
+    accuracy: after the last epoch, a fraction; 0 if it diverged. curve: after each epoch.
+    passes: node evaluations until the target was reached, or of the whole training. steps: until the target, or None.
+    robustness: mean accuracy on the other devices, or None. died_at: the step that was not finite, or out of limits.
+    wall_s: its share of the time. where: who trained it.
+    """
+
+    accuracy: float
+    curve: tuple[float, ...] = ()
+    passes: int = 0
+    steps: int | None = None
+    robustness: float | None = None
+    died_at: int | None = None
+    wall_s: float = 0.0
+    where: str = ""
+
+    def table(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> Outcome:
+        return cls(**{**table, "curve": tuple(table["curve"])})
+
+
+class Trainer(Protocol):
+    """Trains jobs, all of them, in this process."""
+
+    def train(self, jobs: Sequence[Job]) -> list[Outcome]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """One number of an outcome, larger is better.
+
+    name: "accuracy"; "robustness"; "passes" or "steps", fewer are better, all of them if the target was not reached.
+    """
+
+    name: Literal["accuracy", "robustness", "passes", "steps"]
+
+    def value(self, outcome: Outcome, most_steps: int) -> float:
+        """Never NaN; a candidate that diverged has the worst."""
+        dead = outcome.died_at is not None
+        if self.name == "accuracy":
+            return 0.0 if dead else outcome.accuracy
+        if self.name == "robustness":
+            return 0.0 if dead or outcome.robustness is None else outcome.robustness
+        if self.name == "steps":
+            return -float(2 * most_steps if dead else most_steps if outcome.steps is None else outcome.steps)
+        return WORST if dead else -float(outcome.passes)

@@ -1,0 +1,80 @@
+"""Candidates trained one at a time, each by the ordinary loop on the ordinary built experiment: any learner, any device.
+
+The device may be a twin or a bench. A candidate whose loss is not finite, or whose drive the device refuses, is an outcome, the
+worst; a fault of the bench is none, and is raised.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from hil.errors import Interrupted, OutOfRange, RunError
+from hil.network import Network
+from hil.search.batched_trainer import outcome
+from hil.search.evaluator import Stop
+from hil.search.jobs import Job, Outcome
+from hil.training.loop import Epoch, Training, evaluate, train
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """training: at step 0. others: the same synapses in front of other devices, for robustness. where: who answers."""
+
+    training: Training
+    others: tuple[Network, ...] = ()
+    where: str = "twin"
+
+
+class OneByOne:
+    """A Trainer.
+
+    Args:
+        make: builds what a job asks for, and closes it. target: as in Course.
+        stop: asked after every step; its answer, unless "", ends the training there, and a resume begins the candidate anew.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Job], AbstractContextManager[Candidate]],
+        target: float | None = None,
+        stop: Stop = lambda: "",
+    ) -> None:
+        self._make, self._target, self._stop = make, target, stop
+
+    def train(self, jobs: Sequence[Job]) -> list[Outcome]:
+        return [self._one(job) for job in jobs]
+
+    def _one(self, job: Job) -> Outcome:
+        begin = time.perf_counter()
+        with self._make(job) as made:
+            training = made.training
+            curve: list[float] = []
+            marks: list[tuple[int, int]] = []
+            died, robustness = -1, None
+            try:
+                for point in train(training):
+                    if self._stop():
+                        raise Interrupted(f"stopped by {self._stop()} in the middle of a candidate", where=job.key)
+                    if isinstance(point, Epoch):
+                        curve.append(point.validation["accuracy"])
+                        marks.append((training.step, training.device_passes))
+            except OutOfRange:  # refused before anything was sent
+                died = training.step
+            except RunError:  # the loop's word for a loss that is not finite
+                died = training.step
+            if died < 0 and made.others:
+                found = [_accuracy(net, training) for net in made.others]
+                robustness = sum(found) / len(found)
+            seconds = time.perf_counter() - begin
+            return outcome(curve, died, robustness, marks, self._target, seconds, made.where)
+
+
+def _accuracy(net: Network, training: Training) -> float:
+    """Through another device; 0 if it refuses what the network sends."""
+    try:
+        return evaluate(net, training.learner, training.data.validation)[0]["accuracy"]
+    except OutOfRange:
+        return 0.0

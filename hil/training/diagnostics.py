@@ -1,0 +1,118 @@
+"""diagnostics.json: what the report draws besides curves; measured at the end of a run, on validation examples.
+
+transfer   the node's curve as measured at the start, its spread, and the twin's
+pre        per hidden layer, a histogram of the drive that the network really uses, over the node's port
+feedback   per hidden layer, g and the twin's slope over the visited pre-activations, and their correlation
+time       where the time went, in seconds
+layers     per layer: the angle between the learner's direction and the gradient (`angle_to`) in degrees, the firing rate of its
+           neurons, and the share of the node's range between the 1st and the 99th hundredth of its drives
+traffic    of one training step, and of one prediction: node evaluations and bits per example, calls in all
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hil.devices.traffic import Traffic
+from hil.feedback.feedback import correlation
+from hil.learner import Tracing
+from hil.learners.adfa import ADFA, slope
+from hil.network import Layer
+from hil.run.folder import RunFolder
+from hil.training.gradient_check import look
+from hil.training.loop import Training
+from hil.training.transfer_curve import Transfer
+
+EXAMPLES = 256
+BINS = 80
+GRID = 200
+
+Model = Callable[[Tensor], Tensor]
+
+
+def transfer_table(transfer: Transfer, model: Model | None, drive_unit: str, reading_unit: str) -> dict[str, Any]:
+    """The measured curve beside the twin's, as lists."""
+    return {
+        "drive": transfer.drive.tolist(),
+        "measured": transfer.mean.tolist(),
+        "spread": transfer.spread.tolist(),
+        "twin": None if model is None else model(transfer.drive).detach().tolist(),
+        "drive_unit": drive_unit,
+        "reading_unit": reading_unit,
+    }
+
+
+def write(folder: RunFolder, training: Training, model: Model | None, wall_s: float) -> None:
+    """Add the rest to the run's diagnostics.json; costs one more step and two more passes of EXAMPLES examples."""
+    some, learner = training.data.validation.x[:EXAMPLES].to(training.net.place), training.learner
+    trace = learner.trace(training.net, some) if isinstance(learner, Tracing) else training.net(some)
+    hidden = [(layer, pre) for layer, pre in zip(training.net.stack, trace.pre, strict=True) if layer.encode is not None]
+    found = folder.read_json("diagnostics.json")
+    found["pre"] = [_histogram(layer, pre) for layer, pre in hidden]
+    found["feedback"] = [_feedback(training, layer, pre, model) for layer, pre in hidden]
+    found["time"] = times(training, wall_s)
+    found |= _looked(training, model, dict(zip((id(layer) for layer, _ in hidden), (pre for _, pre in hidden), strict=True)))
+    folder.write_json("diagnostics.json", found)
+
+
+def _looked(training: Training, model: Model | None, pre: Mapping[int, Tensor]) -> dict[str, Any]:
+    """layers and traffic. pre: of a layer, by its id."""
+    seen, specs = look(training, model, EXAMPLES), [device.spec for device in training.devices]
+    rates = {id(d): t.firing_rate(s) for d, t, s in zip(training.devices, seen.prediction, specs, strict=True)}
+    layers = [
+        {
+            "angle_deg": angle,
+            "firing_rate": rates.get(id(layer.device)),
+            "range_use": _range_use(layer, pre[id(layer)]) if id(layer) in pre else None,
+        }
+        for layer, angle in zip(training.net.stack, seen.angles, strict=True)
+    ]
+
+    def cost(parts: Sequence[Traffic]) -> dict[str, float]:
+        bits = sum(part.bits(spec) for part, spec in zip(parts, specs, strict=True))
+        passes = sum(part.sent for part in parts)
+        calls = sum(part.calls for part in parts)
+        return {"passes_per_example": passes / seen.examples, "bits_per_example": bits / seen.examples, "calls": calls}
+
+    traffic = {"examples": seen.examples, "step": cost(seen.step), "prediction": cost(seen.prediction)}
+    return {"layers": layers, "no_angle": seen.why, "angle_to": seen.to, "traffic": traffic}
+
+
+def _range_use(layer: Layer, pre: Tensor) -> float:
+    """0 to 1: how much of its node's range the layer uses, outliers left out."""
+    encode = layer.encode
+    assert encode is not None  # the caller chose layers with a device
+    drive = encode(pre).cpu().flatten()
+    low, high = (float(drive.kthvalue(max(1, round(q * drive.numel()))).values) for q in (0.01, 0.99))
+    return (high - low) / (encode.high - encode.low) if encode.high > encode.low else 0.0
+
+
+def times(training: Training, wall_s: float) -> dict[str, float]:
+    """Seconds by activity. What the device does while the host computes is host time: only waiting counts as device."""
+    spent = dict(training.seconds)
+    device = min(training.device_s, wall_s)
+    host = max(spent["learner_s"] + spent["evaluate_s"] - device, 0.0)
+    shown = {"device_s": device, "host_s": host, "optimizer_s": spent["optimizer_s"], "data_s": spent["data_s"]}
+    return {**shown, "other_s": max(wall_s - sum(shown.values()), 0.0)}
+
+
+def _histogram(layer: Layer, pre: Tensor) -> dict[str, list[float]]:
+    encode = layer.encode
+    assert encode is not None  # the caller chose layers with a device
+    counts = torch.histc(encode(pre).cpu(), BINS, encode.low, encode.high)
+    return {"edges": torch.linspace(encode.low, encode.high, BINS + 1).tolist(), "counts": counts.tolist()}
+
+
+def _feedback(training: Training, layer: Layer, pre: Tensor, model: Model | None) -> dict[str, Any]:
+    grid = torch.linspace(float(pre.min()), float(pre.max()), GRID, device=pre.device)
+    steep = None if model is None else slope(layer, model, grid).tolist()
+    learner = training.learner
+    if not isinstance(learner, ADFA):
+        return {"pre": grid.tolist(), "g": None, "slope": steep, "correlation": None}
+    g = learner.feedback.g
+    corr = None if model is None else correlation(g(pre), slope(layer, model, pre))
+    return {"pre": grid.tolist(), "g": g(grid).tolist(), "slope": steep, "correlation": corr}

@@ -1,0 +1,114 @@
+"""What a tired physicist sees while it trains: one bar an epoch, and the numbers that tell whether to go on watching.
+
+Without a terminal (a log file, a test) one line an epoch is printed instead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hil.training.loop import Epoch, Step, Training
+
+
+class Live:
+    """A context; call it with every point of the loop.
+
+    Args:
+        training: read for totals, device time and counters. console: where to print.
+    """
+
+    def __init__(self, training: Training, console: Console) -> None:
+        self._training, self._console = training, console
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+            refresh_per_second=4,
+        )
+        self._task = self._bar.add_task(
+            "", total=training.batches_per_epoch, completed=training.batch,
+            epoch=training.epoch + 1, epochs=training.plan.epochs, text="",
+        )  # fmt: skip
+        self._mark, self._device_s, self._seen, self._loss = time.perf_counter(), training.device_s, 0, 0.0
+        self._shown = 0.0
+        self._beyond = {"refuse": "refused", "clip": "clipped", "fold": "folded"}[_policy(training)]
+        self._over = 0.0
+
+    def __enter__(self) -> Live:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def __call__(self, point: Step | Epoch) -> None:
+        if isinstance(point, Epoch):
+            self._epoch_done(point)
+            return
+        self._seen += point.examples
+        self._loss += 0.05 * (point.metrics["loss"] - self._loss) if self._loss else point.metrics["loss"]
+        self._over = point.metrics.get("overflow", 0.0)
+        now = time.perf_counter()
+        if self._console.is_terminal and now - self._shown > 0.1:
+            self._shown = now
+            self._bar.update(
+                self._task, completed=self._training.batch, epoch=point.epoch,
+                text=self._text(now - self._mark, self._loss, self._over, self._seen),
+            )  # fmt: skip
+
+    def _text(self, wall_s: float, loss: float, overflow: float, seen: int) -> str:
+        busy = (self._training.device_s - self._device_s) / wall_s if wall_s else 0.0
+        best = self._training.best
+        validation = f"validation {best.accuracy:.1%} (epoch {best.epoch})" if best.epoch else "validation -"
+        return (
+            f"{seen / wall_s:,.0f} samples/s · device {busy:.0%} · loss {loss:.3f} · {validation} · "
+            f"{self._beyond} {overflow:.1%} · faults {self._training.faults_recovered}"
+        )
+
+    def _epoch_done(self, point: Epoch) -> None:
+        device = point.device_s / point.wall_s if point.wall_s else 0.0
+        self._console.print(
+            f" epoch {point.epoch:>2}/{self._training.plan.epochs}  {point.samples_per_s:>7,.0f} samples/s   "
+            f"device {device:>4.0%}   loss {point.train['loss']:.3f}   train {point.train.get('accuracy', float('nan')):.1%}   "
+            f"validation {point.validation['accuracy']:.1%}{' *' if point.best else '  '}   "
+            f"{self._beyond} {point.train.get('overflow', 0.0):.1%}   faults {self._training.faults_recovered}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        self._mark, self._device_s, self._seen = time.perf_counter(), self._training.device_s, 0
+        self._bar.update(self._task, completed=0, epoch=min(point.epoch + 1, self._training.plan.epochs))
+
+
+def _policy(training: Training) -> str:
+    """What happens to pre-activations beyond the range of the nodes."""
+    return next((layer.encode.overflow for layer in training.net.stack if layer.encode is not None), "refuse")
+
+
+def telling(kind: str, facts: Mapping[str, object]) -> Iterator[str]:
+    """A fault, or a recovery from one, as lines for people."""
+    if kind == "recovering":
+        got = f" ({facts['got']})" if facts["got"] else ""
+        yield f" ! {facts['where']}: {facts['what']}{got}"
+    elif kind == "recovery":
+        tried, found = _words(facts["tried"]), _words(facts["found"])
+        yield f"   {' · '.join([*tried, *found, 'shot repeated'])} in {facts['seconds']} s   [{facts['n']} recovered]"
+    elif kind == "sentinel" and "message" in facts:
+        yield f" ~ {facts['message']}"
+    elif kind == "retransmission":
+        yield f" ! {facts['frames']} lost or damaged frames sent again"
+    elif kind == "lost":
+        ways = ", ".join(_words(facts["tried"]))
+        yield f" ! {facts['what']}: " + (f"not recovered by {ways} in {facts['seconds']} s" if ways else "nothing helps")
+
+
+def _words(value: object) -> list[str]:
+    return [str(word) for word in value] if isinstance(value, list | tuple) else [str(value)]

@@ -1,0 +1,70 @@
+"""A trained network in use: weights frozen, examples through the device round after round, the sentinel between batches.
+
+    for found in use(training, split): ...
+
+Nothing is learned and nothing written. A sentinel that would go back to earlier weights is told that there are none: these are
+the ones in use.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hil.data.dataset import Split
+from hil.sentinel import Look
+from hil.training.loop import EVALUATION_BATCH, Training
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """All examples once. number: from 1. accuracy: a fraction. looks: that the sentinel took meanwhile."""
+
+    number: int
+    accuracy: float
+    looks: tuple[Look, ...]
+
+
+@torch.no_grad()
+def use(training: Training, split: Split, batch: int = EVALUATION_BATCH) -> Iterator[Round]:
+    """For ever; the weights, and the sentinel's state, are those that `training` has.
+
+    Raises:
+        Drifted: the sentinel cannot put the node right. Whatever the devices raise.
+    """
+    parts = list(zip(torch.split(split.x, batch), torch.split(split.y, batch), strict=True))
+    looks: list[Look] = []
+    if training.sentinel is not None:  # the node may have moved since the weights were made
+        _, cost = _predicted(training, *parts[0])  # not scored: how much a look may cost is known from it
+        looks = _looked(training, 0, cost)
+    count = 0
+    for number in itertools.count(1):
+        right = 0
+        for x, label in parts:
+            found, cost = _predicted(training, x, label)
+            right, count = right + found, count + 1
+            looks += [] if training.sentinel is None else _looked(training, count, cost)
+        yield Round(number, right / len(split.y), tuple(looks))
+        looks = []
+
+
+def _predicted(training: Training, x: Tensor, label: Tensor) -> tuple[int, tuple[int, int]]:
+    """How many were right; calls and passes of the devices."""
+    calls, passes = training.device_calls, training.device_passes
+    placed, wanted = training.sent(x, label)
+    right = int((training.learner.predict(training.net, placed).argmax(1) == wanted).sum())
+    return right, (training.device_calls - calls, training.device_passes - passes)
+
+
+def _looked(training: Training, step: int, cost: tuple[int, int]) -> list[Look]:
+    assert training.sentinel is not None  # the caller looked
+    look = training.sentinel.after(step, *cost)
+    if look is not None and look.back:
+        look = training.sentinel.back(None)
+    if look is not None and look.fault is not None:
+        raise look.fault
+    return [] if look is None else [look]

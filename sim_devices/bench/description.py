@@ -1,0 +1,250 @@
+"""What a virtual bench is, as data, and how its parts are put together.
+
+A description holds JSON values only, so that it can be sent to another process:
+
+    {"boxes": [{"name": "awg", "use": "module:Class", "settings": {...}}, ...],
+     "wires": [{"awg": "awg", "scope": "scope", "node": {"use": "module:Class", "settings": {...}}, "delay_s": 12.4e-9, ...}],
+     "transport": "hislip", "seed": 7, "faults": [{"box": "scope", "kind": "truncate", "rate": 0.001}, ...], ...}
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeVar, cast, get_args
+
+from hil.errors import ConfigError
+from hil.files import loads
+from sim_devices.bench.control import Adjustable
+from sim_devices.instruments.box import Box
+from sim_devices.instruments.faults import FaultSchedule, Place
+from sim_devices.switch_log import SwitchLog
+
+Transport = Literal["hislip", "socket", "both"]
+B = TypeVar("B")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Something to be made: `use` is "module:Class", `settings` its keyword arguments."""
+
+    use: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualBox:
+    """A simulated instrument.
+
+    name: on this bench, "awg". use: "module:Class", a `Box` that takes a keyword `lock`. settings: its other keywords.
+    hislip_port, socket_port: 0 takes a free one.
+    """
+
+    name: str
+    use: str
+    settings: Mapping[str, object] = field(default_factory=dict)
+    hislip_port: int = 0
+    socket_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualWire:
+    """From a generator through a node to a scope; the fields are those of `sim_devices.bench.wiring.Wire` and its Cable.
+
+    awg, scope: names of boxes. node: the twin. load_ohm: what the generator really sees, None for open.
+    """
+
+    awg: str
+    scope: str
+    node: Part
+    awg_channel: int = 1
+    scope_channel: int = 1
+    delay_s: float = 0.0
+    load_ohm: float | None = 50.0
+    noise_v: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualBench:
+    """A whole bench.
+
+    boxes: the instruments. wires: what lies between them. seed: of noise and drift.
+    oversample: see `sim_devices.bench.wiring.Plant`. linger_s: how long it outlives its parent. log_path: a file that gets a
+    line when an output goes on or off, and the state of
+    all of them when the parent is gone and at the end. faults: scheduled from the start, see `sim_devices.instruments.faults`;
+    the box of a fault is a name of `boxes`, or "node", "node2", ... for that of a wire.
+    """
+
+    boxes: tuple[VirtualBox, ...]
+    wires: tuple[VirtualWire, ...] = ()
+    transport: Transport = "hislip"
+    seed: int = 0
+    oversample: int = 1
+    control_port: int = 0
+    linger_s: float = 0.0
+    log_path: str | None = None
+    faults: Sequence[Mapping[str, object]] = ()
+
+    def __post_init__(self) -> None:
+        if self.transport not in get_args(Transport):
+            raise ConfigError(
+                "no such transport", where="virtual bench", got=f"{self.transport!r}", allowed=", ".join(get_args(Transport))
+            )
+        names = [box.name for box in self.boxes]
+        if not names or len(set(names)) != len(names):
+            raise ConfigError("boxes need distinct names", where="virtual bench", got=f"{names}", allowed="one or more")
+
+    def to_json(self) -> str:
+        """One line.
+
+        Raises:
+            ConfigError: a setting is not a JSON value.
+        """
+        try:
+            return json.dumps(asdict(self))
+        except TypeError as error:
+            raise ConfigError(
+                "a setting is not a JSON value", where="virtual bench", got=str(error), allowed="numbers, text, lists, mappings"
+            ) from error
+
+    @staticmethod
+    def from_json(line: str) -> VirtualBench:
+        """Raises: ConfigError: not the JSON of a bench."""
+        try:
+            values: dict[str, Any] = loads(line, "virtual bench", ConfigError)
+            boxes = tuple(VirtualBox(**box) for box in values.pop("boxes"))
+            wires = tuple(VirtualWire(**{**wire, "node": Part(**wire["node"])}) for wire in values.pop("wires", ()))
+            faults = tuple(dict(fault) for fault in values.pop("faults", ()))
+            return VirtualBench(boxes, wires, faults=faults, **values)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(
+                "not the description of a virtual bench", where="virtual bench", got=f"{line[:80]!r}: {error}"
+            ) from error
+
+
+class Unwired:
+    """The plant of a bench without wires: it has no state."""
+
+    def paths(self) -> tuple[str, ...]:
+        return ()
+
+    def get(self, path: str) -> float:
+        raise ConfigError("this bench has no wires", where="plant", got=path, todo="give the bench a wire and a node")
+
+    def set(self, path: str, value: float) -> None:
+        self.get(path)
+
+    def snapshot(self) -> Mapping[str, object]:
+        return {}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        pass
+
+    @property
+    def log(self) -> tuple[Any, ...]:
+        return ()
+
+    def extremes(self) -> Mapping[str, object]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """The parts, wired to each other and not yet served."""
+
+    plant: Adjustable
+    boxes: dict[str, Box]
+    faults: FaultSchedule
+    log: SwitchLog
+
+
+def assemble(bench: VirtualBench) -> Assembly:
+    """Make every part and connect it.
+
+    Raises:
+        ConfigError: names the part, what it got and what it takes.
+    """
+    lock = threading.Condition()  # of the whole bench: a trigger runs from box to box through the node
+    boxes: dict[str, object] = {
+        box.name: made(Part(box.use, box.settings), f"box {box.name}", lock=lock) for box in bench.boxes
+    }
+    scopes = {wire.scope for wire in bench.wires}
+    places: dict[str, Place] = {name: "scope" if name in scopes else "box" for name in boxes}
+    places |= {f"node{'' if i == 0 else i + 1}": "node" for i in range(len(bench.wires))}
+    faults, log = FaultSchedule(places, bench.seed), SwitchLog(bench.log_path)
+    plant = _wired(bench, boxes, faults, log) if bench.wires else Unwired()
+    faults.add_all(bench.faults)
+    return Assembly(plant, {name: cast(Box, box) for name, box in boxes.items()}, faults, log)
+
+
+def _wired(bench: VirtualBench, boxes: Mapping[str, object], faults: FaultSchedule, log: SwitchLog) -> Adjustable:
+    from sim_devices.bench.wiring import Cable, Node, Plant, Wire
+    from sim_devices.instruments.keysight_33600 import Keysight33600  # here, because a bench without wires starts ten times
+    from sim_devices.instruments.keysight_infiniivision import InfiniiVision  # faster without torch
+
+    def wire(w: VirtualWire) -> Wire:
+        return Wire(
+            awg=_box(boxes, w.awg, Keysight33600),
+            node=cast(Node, made(w.node, "node")),
+            scope=_box(boxes, w.scope, InfiniiVision),
+            awg_channel=w.awg_channel,
+            scope_channel=w.scope_channel,
+            cable=Cable(w.delay_s, math.inf if w.load_ohm is None else w.load_ohm),
+            noise_v=w.noise_v,
+        )
+
+    wires = [wire(w) for w in bench.wires]
+    for described, made_wire in zip(bench.wires, wires, strict=True):
+        made_wire.scope.faults = faults.of[described.scope]
+    return Plant(wires, seed=bench.seed, oversample=bench.oversample, log=log, faults=faults.of)
+
+
+def _box(boxes: Mapping[str, object], name: str, kind: type[B]) -> B:
+    box = boxes.get(name)
+    if not isinstance(box, kind):
+        raise ConfigError(
+            "a wire ends at a box that is not there or not of its kind",
+            where="wires",
+            got=f'"{name}": {type(box).__name__ if name in boxes else "no such box"}',
+            allowed=f"a {kind.__name__}; there are {', '.join(boxes)}",
+        )
+    return box
+
+
+def made(part: Part, where: str, **given: object) -> object:
+    """The object that `part` describes, with the settings that are `given` besides.
+
+    Raises:
+        ConfigError: no such module, class or setting; or the class itself refuses.
+    """
+    target = _found(part.use, where)
+    try:
+        inspect.signature(target).bind(**{**part.settings, **given})
+    except TypeError as error:
+        takes = [name for name in inspect.signature(target).parameters if name not in given]
+        raise ConfigError(
+            f"{part.use} does not take these settings", where=where, got=str(error), allowed=", ".join(takes)
+        ) from error
+    return target(**{**part.settings, **given})
+
+
+def _found(use: str, where: str) -> type[Any]:
+    name, _, attribute = use.partition(":")
+    try:
+        found = getattr(importlib.import_module(name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f'cannot import "{use}"',
+            where=where,
+            got=str(error),
+            allowed="module:Class",
+            todo="check the spelling of the module",
+        ) from error
+    if not isinstance(found, type):
+        raise ConfigError(f'"{use}" is not a class', where=where, got=type(found).__name__, allowed="module:Class")
+    return found

@@ -1,0 +1,446 @@
+"""The wires of a virtual bench: generator channel -> cable -> node -> scope channel, and SYNC -> EXT TRIG.
+
+    x_k = drive( t_k - delay )       t_k the instants of the scope, zero-order hold on the generator's samples
+    y   = node.respond(x)            at the scope's sample interval, or `oversample` times finer, the last of each kept
+    word = ADC( y + front-end noise )
+
+t = 0 is the SYNC edge, at which sample 0 of the record leaves the generator. A sample of the scope reads what the node gives
+at the end of its interval, as the twin does. Noise and drift of shot k come from the generator (seed, k, "plant"), so a
+snapshot is the shot number and the state of the twins.
+
+Source of the trigger rules: Keysight 33500B/33600A Operating and Service Guide, "SYNC Signal" (3.3 V, high for the first half
+of an arbitrary record); InfiniiVision 3000 X-Series Programmer's Guide, ":TRIGger:EDGE".
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hil.errors import ConfigError, ContractError, nearest
+from hil.seeding import generator
+from hil.units import Unbounded
+from sim_devices.instruments.drive import Drive
+from sim_devices.instruments.faults import Fault, Faults, Moment, Strike
+from sim_devices.instruments.keysight_33600 import Keysight33600
+from sim_devices.instruments.keysight_infiniivision import InfiniiVision, Trigger
+from sim_devices.instruments.sampling import Window
+from sim_devices.mode_hop import hop
+from sim_devices.simulated import DTYPES
+from sim_devices.switch_log import Switched, SwitchLog
+from sim_devices.twin import State, Twin
+
+SYNC_V = 3.3
+SLACK = 1e-4  # of a sample: an instant that close below the next sample belongs to it
+
+
+class Node(Twin, Protocol):
+    """A twin whose sample interval can be chosen, and whose constructor takes JSON values; only numbers can be `set`."""
+
+    def settings(self) -> Mapping[str, float]:
+        """The keyword arguments that make it again."""
+
+    def sampled(self, step_s: float) -> Node:
+        """The same physics, its values `step_s` apart."""
+
+
+SEARCHED = 1 << 24  # points in which a crossing is looked for
+
+
+@dataclass(frozen=True, slots=True)
+class Cable:
+    """delay_s: from the generator's connector to the scope's, node included; less than a sample is fine. load_ohm: what the
+    generator really sees (the modulator's input), infinite for open."""
+
+    delay_s: float = 0.0
+    load_ohm: Unbounded = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One path through a node. noise_v: front-end noise of the scope channel, rms."""
+
+    awg: Keysight33600
+    node: Node
+    scope: InfiniiVision
+    awg_channel: int = 1
+    scope_channel: int = 1
+    cable: Cable = Cable()
+    noise_v: float = 0.0
+
+
+class Plant:
+    """All wires of a bench. Boxes on one bench share one lock, which is held when the plant is called.
+
+    Args:
+        wires: at least one. seed: of noise and drift. oversample: points simulated per point of the scope; more than 1 where
+        a node's bandwidth matters between the scope's points. clock: for the log, seconds. log: of the outputs that are
+        switched. faults: of the nodes, by "node", "node2", ... for the wires in order.
+    """
+
+    def __init__(
+        self,
+        wires: Sequence[Wire],
+        *,
+        seed: int = 0,
+        oversample: int = 1,
+        clock: Callable[[], float] = time.time,
+        log: SwitchLog | None = None,
+        faults: Mapping[str, Faults] | None = None,
+    ) -> None:
+        if not wires or oversample < 1:
+            raise ConfigError("a bench needs a wire", where="wiring", got=f"{len(wires)} wires, oversample {oversample}")
+        inputs = [(id(w.scope), w.scope_channel) for w in wires]
+        if len(set(inputs)) < len(inputs):
+            raise ConfigError("two wires end at one scope channel", where="wiring", got=f"{[c for _, c in inputs]}")
+        self._lock = wires[0].awg.lock
+        if any(box.lock is not self._lock for w in wires for box in (w.awg, w.scope)):
+            raise ConfigError("the boxes of one bench must share one lock", where="wiring", todo="give every box the same lock")
+        self._wires, self._seed, self._oversample, self._clock = list(wires), seed, oversample, clock
+        self._shot = 0
+        self._sync = True
+        self._states: list[State | None] = [None] * len(wires)
+        self._sampled: list[tuple[float, Node] | None] = [None] * len(wires)
+        self._indices: dict[int, tuple[tuple[float, ...], NDArray[np.intp]]] = {}
+        self._log = log or SwitchLog()
+        known = faults or {}
+        self._faults = [known.get(f"node{_tail(i)}") or Faults(f"node{_tail(i)}", "node") for i in range(len(wires))]
+        self._extremes: dict[str, dict[int, tuple[float, float]]] = {}
+        for i, wire in enumerate(self._wires):
+            self._faults[i].check = partial(self._can_hop, i)
+            wire.awg.connect(self)
+            wire.scope.connect(self)
+
+    # -- What the boxes call, with the lock held ----------------------------------------------------------------------
+
+    def fired(self, source: Keysight33600, channels: tuple[int, ...]) -> None:
+        """A burst starts: every scope that waits for its edge records it."""
+        for channel in channels:
+            if source.on(channel):
+                self._see(source, channel, whole=True)
+        for scope in self._scopes():
+            playing = self._playing(scope, source, channels)
+            if scope.waiting and playing:
+                self._take(scope, playing)
+
+    def armed(self, scope: InfiniiVision) -> None:
+        """A generator that runs freely gives the next edge at once."""
+        playing = self._playing(scope)
+        while scope.waiting and playing and self._take(scope, playing) and scope.mode != "running":
+            pass  # an average takes several
+
+    def forced(self, scope: InfiniiVision) -> None:
+        """No edge: bursts are at rest, what runs freely is somewhere in its record."""
+        self._record(scope, scope.window(), self._playing(scope))
+
+    def switched(self, source: Keysight33600, channel: int, on: bool) -> None:
+        self._log.add(Switched(self._clock(), source.name, channel, on))
+        if on:
+            self.moved(source, channel)
+            for scope in self._scopes():
+                self.armed(scope)
+
+    def moved(self, source: Keysight33600, channel: int) -> None:
+        self._see(source, channel, whole=source.free_running(channel))
+
+    # -- What people and the control port call ------------------------------------------------------------------------
+
+    @property
+    def log(self) -> tuple[Switched, ...]:
+        """Outputs that went on or off, oldest first."""
+        return self._log.entries
+
+    def extremes(self) -> dict[str, object]:
+        """By the name of a generator, for each channel that ever was on: the lowest and highest V at its connector since the
+        start, at the load of its cable; a channel without a cable is open."""
+        with self._lock:
+            return {
+                name: {str(channel): {"low_v": low, "high_v": high} for channel, (low, high) in seen.items()}
+                for name, seen in self._extremes.items()
+            }
+
+    @property
+    def shots(self) -> int:
+        """How often the nodes were driven."""
+        return self._shot
+
+    def paths(self) -> tuple[str, ...]:
+        """All that `get` and `set` know. The second wire's are node2.…, cable2.…, scope2.…, state2.…"""
+        found = ["sync.connected"]
+        for i, wire in enumerate(self._wires):
+            tail = _tail(i)
+            found += [f"node{tail}.{name}" for name, value in wire.node.settings().items() if isinstance(value, int | float)]
+            found += [f"state{tail}.{k}" for k, part in enumerate(self._states[i] or ()) if part.numel() == 1]
+            found += [f"cable{tail}.delay_s", f"cable{tail}.load_ohm", f"scope{tail}.noise_v"]
+        return tuple(found)
+
+    def get(self, path: str) -> float:
+        """A parameter of the plant, for example ``node.phase_rad``; ``state.0`` is the first part of the twin's state now.
+
+        Raises:
+            ConfigError: there is no such path.
+        """
+        with self._lock:
+            if path == "sync.connected":
+                return float(self._sync)
+            what, name, i = self._parsed(path)
+            wire = self._wires[i]
+            if what == "node":
+                return float(wire.node.settings()[name])
+            if what == "state":
+                return float((self._states[i] or ())[int(name)])
+            return wire.noise_v if what == "scope" else {"delay_s": wire.cable.delay_s, "load_ohm": wire.cable.load_ohm}[name]
+
+    def set(self, path: str, value: float) -> None:
+        """Change a parameter. Of the state, only what rests elsewhere with the new node moves: a change of the noise does not
+        undo the drift.
+
+        Raises:
+            ConfigError: there is no such path, or the node refuses the value.
+        """
+        with self._lock:
+            if path == "sync.connected":
+                self._sync = bool(value)
+                return
+            what, name, i = self._parsed(path)
+            wire = self._wires[i]
+            if what == "node":
+                self._renew(i, {**wire.node.settings(), name: value})
+            elif what == "state":
+                parts = list(self._states[i] or ())
+                parts[int(name)] = torch.full_like(parts[int(name)], value)
+                self._states[i] = tuple(parts)
+            elif what == "scope":
+                self._wires[i] = replace(wire, noise_v=value)
+            else:
+                self._wires[i] = replace(wire, cable=replace(wire.cable, **{name: value}))
+
+    def snapshot(self) -> dict[str, object]:
+        with self._lock:
+            return {"shot": self._shot, "sync": self._sync, "wires": [self._saved(i) for i in range(len(self._wires))]}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        shot, wires = state.get("shot"), state.get("wires")
+        if not (isinstance(shot, int) and isinstance(wires, list) and len(wires) == len(self._wires)):
+            raise ContractError("not a snapshot of this bench", where="wiring", got=str(state)[:80])
+        with self._lock:
+            self._shot, self._sync = shot, bool(state.get("sync"))
+            for i, saved in enumerate(wires):
+                wire = self._wires[i]
+                self._wires[i] = replace(
+                    wire, node=_made(wire.node, saved["node"]), cable=Cable(**saved["cable"]), noise_v=float(saved["noise_v"])
+                )
+                parts = saved["state"]
+                self._sampled[i] = None
+                self._states[i] = None if parts is None else self._restored(i, parts)
+
+    def _restored(self, i: int, parts: Sequence[Mapping[str, Any]]) -> State:
+        """Raises: ContractError: not a state that node i can have."""
+        state = tuple(torch.tensor(p["values"], dtype=DTYPES[p["dtype"]]) for p in parts)
+        rest = self._wires[i].node.rest(1, self._resting(i))
+        if [part.shape for part in state] != [part.shape for part in rest]:
+            raise ContractError("the state of another node", where="wiring", got=str([tuple(part.shape) for part in state]))
+        return state
+
+    # -- Inside -------------------------------------------------------------------------------------------------------
+
+    def _see(self, source: Keysight33600, channel: int, whole: bool) -> None:
+        """Note what is at the connector now."""
+        load = next((w.cable.load_ohm for w in self._wires if w.awg is source and w.awg_channel == channel), math.inf)
+        low, high = source.span(channel, load, whole)
+        seen = self._extremes.setdefault(source.name, {})
+        lowest, highest = seen.get(channel, (low, high))
+        seen[channel] = min(low, lowest), max(high, highest)
+
+    def _scopes(self) -> list[InfiniiVision]:
+        return list({id(w.scope): w.scope for w in self._wires}.values())
+
+    def _playing(
+        self, scope: InfiniiVision, source: Keysight33600 | None = None, channels: tuple[int, ...] = ()
+    ) -> frozenset[int]:
+        """The wires into `scope` whose generator channel was triggered, or runs freely."""
+        return frozenset(
+            i
+            for i, w in enumerate(self._wires)
+            if w.scope is scope and ((w.awg is source and w.awg_channel in channels) or w.awg.free_running(w.awg_channel))
+        )
+
+    def _take(self, scope: InfiniiVision, playing: frozenset[int]) -> bool:
+        """Record, if the edge that the scope waits for comes."""
+        edge, window = scope.edge(), scope.window()
+        if edge.source != "EXT":
+            return self._take_level(scope, edge, window, playing)
+        if not (self._sync and 0 <= edge.level_v < SYNC_V):
+            return False
+        leading = next((i for i in playing if self._wires[i].awg.sync(self._wires[i].awg_channel)), None)
+        if leading is None or scope.misses():
+            return False
+        late = 0.0 if edge.rising else 0.5 * self._drive(leading).duration_s
+        self._record(scope, replace(window, start_s=window.start_s + late), playing, window)
+        return True
+
+    def _take_level(self, scope: InfiniiVision, edge: Trigger, window: Window, playing: frozenset[int]) -> bool:
+        """Trigger on a signal: drive the whole record, look for the first crossing, cut the window around it.
+
+        A record of more than SEARCHED points never triggers: :TIM:POS 500 at 5 GSa/s would be 10 TB.
+        """
+        rate = window.rate_hz
+        before = max(0, math.ceil(-window.start_s * rate))
+        after = max(0, math.ceil(window.start_s * rate) + window.points)
+        played = max(d.duration_s * (d.cycles if math.isfinite(d.cycles) else 1) for d in map(self._drive, playing))
+        long = Window(-before / rate, rate, before + math.ceil(played * rate) + after)
+        if long.points > SEARCHED:
+            return False
+        volts = self._volts(scope, long, playing)
+        signal = volts.get(int(edge.source[-1]))
+        if signal is None:
+            return False
+        above = (signal if edge.rising else -signal) >= (edge.level_v if edge.rising else -edge.level_v)
+        crossings = torch.nonzero(above[1:] & ~above[:-1])
+        later = crossings[crossings >= before - 1]
+        if not len(later):
+            return False
+        first = int(later[0]) + 1 + round(window.start_s * rate)
+        if first + window.points > long.points or scope.misses():
+            return False
+        scope.capture(window, {n: v[first : first + window.points] for n, v in volts.items()})
+        return True
+
+    def _record(self, scope: InfiniiVision, instants: Window, playing: frozenset[int], shown: Window | None = None) -> None:
+        scope.capture(shown or instants, self._volts(scope, instants, playing))
+
+    @torch.no_grad()
+    def _volts(self, scope: InfiniiVision, window: Window, playing: frozenset[int]) -> dict[int, Tensor]:
+        """Drive every node that leads to `scope` once. One shot."""
+        fine = Window(window.start_s, window.rate_hz * self._oversample, window.points * self._oversample)
+        found: dict[int, Tensor] = {}
+        for i, wire in enumerate(self._wires):
+            if wire.scope is scope:
+                found[wire.scope_channel] = self._response(
+                    i, torch.from_numpy(self._levels(i, fine, i in playing)), fine.rate_hz
+                )
+        self._shot += 1
+        return found
+
+    def _response(self, i: int, x: Tensor, rate_hz: float) -> Tensor:
+        """(n,) V at the node -> (n / oversample,) V at the scope."""
+        wire, rng = self._wires[i], generator(self._seed, self._shot, f"plant{_tail(i)}")
+        known = self._sampled[i]
+        if known is None or known[0] != rate_hz:
+            known = self._sampled[i] = (rate_hz, wire.node.sampled(1 / rate_hz))
+        state = self._states[i]
+        if state is None:
+            state = wire.node.rest(1, self._resting(i))
+        strikes = self._faults[i].strikes(Moment.SHOT) if self._faults[i].on_physics else ()
+        node, shift = self._hopped(i, rate_hz, strikes) if strikes else (known[1], None)
+        y, after = node.respond(state if shift is None else _moved(state, shift, 1), None, x.unsqueeze(0), rng)
+        self._states[i] = after if shift is None else _moved(after, shift, -1)
+        y = y.reshape(-1)[self._oversample - 1 :: self._oversample]
+        if wire.noise_v:
+            y = y + wire.noise_v * torch.randn(y.shape, generator=rng)
+        return y
+
+    def _hopped(self, i: int, rate_hz: float, strikes: Sequence[Strike]) -> tuple[Node, State]:
+        """For one shot: another node in the same place, and how far its rest is from that of the node itself."""
+        node = self._wires[i].node
+        settings = dict(node.settings())
+        for strike in strikes:
+            settings |= hop(settings, strike.fault)
+        other = _made(node, settings)
+        rests = zip(node.rest(1, self._resting(i)), other.rest(1, self._resting(i)), strict=True)
+        return other.sampled(1 / rate_hz), tuple(there - here for here, there in rests)
+
+    def _can_hop(self, i: int, fault: Fault) -> None:
+        """Raises: ConfigError: the node of wire i cannot make this mode hop."""
+        node = self._wires[i].node
+        _made(node, {**node.settings(), **hop(node.settings(), fault)})
+
+    def _drive(self, i: int) -> Drive:
+        wire = self._wires[i]
+        return wire.awg.drive(wire.awg_channel, wire.cable.load_ohm)
+
+    def _levels(self, i: int, window: Window, playing: bool) -> NDArray[np.float32]:
+        """What reaches the node at the instants of a window, V."""
+        drive = self._drive(i)
+        if not (playing and drive.on):
+            return np.full(window.points, drive.rest_v, dtype=np.float32)
+        length = len(drive.levels) - 1
+        start = (window.start_s - self._wires[i].cable.delay_s) * drive.sample_rate_hz
+        key = (start, drive.sample_rate_hz / window.rate_hz, window.points, length, drive.cycles)
+        known = self._indices.get(i)
+        if known is None or known[0] != key:
+            known = self._indices[i] = (key, _held(*key))
+        return drive.levels.take(known[1])
+
+    def _resting(self, i: int) -> torch.Generator:
+        return generator(self._seed, 0, f"rest{_tail(i)}")
+
+    def _renew(self, i: int, settings: Mapping[str, float]) -> None:
+        """Another node in the same place; see `set`."""
+        old, new = self._wires[i].node, _made(self._wires[i].node, settings)
+        self._wires[i], self._sampled[i] = replace(self._wires[i], node=new), None
+        state = self._states[i]
+        if state is not None:
+            rests = zip(old.rest(1, self._resting(i)), new.rest(1, self._resting(i)), strict=True)
+            self._states[i] = tuple(
+                now if torch.equal(was, will) else will for now, (was, will) in zip(state, rests, strict=True)
+            )
+
+    def _saved(self, i: int) -> dict[str, object]:
+        wire, state = self._wires[i], self._states[i]
+        return {
+            "node": dict(wire.node.settings()),
+            "cable": {"delay_s": wire.cable.delay_s, "load_ohm": wire.cable.load_ohm},
+            "noise_v": wire.noise_v,
+            "state": None if state is None else [{"dtype": str(p.dtype), "values": p.tolist()} for p in state],
+        }
+
+    def _parsed(self, path: str) -> tuple[str, str, int]:
+        """(node | cable | scope | state, name, index of the wire)"""
+        if path not in self.paths():
+            hint = nearest(path, self.paths())
+            raise ConfigError(
+                "the plant has no such parameter",
+                where="wiring",
+                got=path,
+                allowed=", ".join(self.paths()),
+                todo=f"did you mean {hint}" if hint else "",
+            )
+        head, name = path.split(".", 1)
+        what = head.rstrip("0123456789")
+        return what, name, int(head[len(what) :] or 1) - 1
+
+
+def _held(start: float, ratio: float, points: int, length: int, cycles: float) -> NDArray[np.intp]:
+    """Which entry of `Drive.levels` is on at each instant: floor(start + k ratio), the last entry outside of the record."""
+    index: NDArray[np.intp] = np.floor(np.arange(points) * ratio + (start + SLACK)).astype(np.intp)
+    if math.isinf(cycles):
+        return index % length
+    outside = (index < 0) | (index >= length * cycles)
+    index %= length
+    index[outside] = length
+    return index
+
+
+def _moved(state: State, by: State, sign: int) -> State:
+    return tuple(part + sign * step for part, step in zip(state, by, strict=True))
+
+
+def _made(node: Node, settings: Mapping[str, float]) -> Node:
+    """A node of the same kind."""
+    make: Callable[..., Node] = type(node)
+    return make(**settings)
+
+
+def _tail(i: int) -> str:
+    """Wire 0 has no number, the next is 2."""
+    return "" if i == 0 else str(i + 1)
