@@ -45,7 +45,7 @@ def home() -> Path:
 
 def shipped(card: Card) -> dict[str, Content]:
     """The one file that comes with the package, by its name in `card.sums`."""
-    packed = files("hil").joinpath("digits.csv.gz")
+    packed = files("hil.data").joinpath("digits.csv.gz")
     return {name: Content(_unzipped(packed.read_bytes(), str(packed)), str(packed)) for name in card.sums}
 
 
