@@ -54,11 +54,15 @@ def test_leaving_switches_off_whatever_happened_and_though_nobody_closed_the_dev
     assert not served.control.outputs()["awg"]["1"]["on"]  # type: ignore[index]
 
 
-def test_faults_of_the_bench_file_are_scheduled_from_the_start() -> None:
+def test_faults_of_the_bench_file_are_scheduled_from_the_start(tmp_path: Path) -> None:
     bench = tables("mzm_awg_scope.toml")
-    bench["virtual"] |= {"linger_s": 2.0, "log_path": "x.log", "faults": [{"box": "scope", "kind": "flip", "rate": 0.001}]}
+    bench["virtual"] |= {
+        "linger_s": 2.0,
+        "log_path": str(tmp_path / "x.log"),
+        "faults": [{"box": "scope", "kind": "flip", "rate": 0.001}],
+    }
     found = described(bench)
-    assert (found.linger_s, found.log_path) == (2.0, "x.log")
+    assert (found.linger_s, found.log_path) == (2.0, str(tmp_path / "x.log"))
     assert [(f["box"], f["kind"], f["rate"]) for f in assemble(found).faults.faults()] == [("scope", "flip", 0.001)]
     bench["virtual"]["faults"][0]["kind"] = "unplug"
     with pytest.raises(ConfigError, match="does not apply to a scope"):
