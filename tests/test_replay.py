@@ -65,7 +65,7 @@ batch = 64
 """
 SUICIDE = """
 import os, signal
-import hil.run.reel
+import hil.tape.format
 from hil.learners.adfa import ADFA
 
 hil.tape.format.CHUNKS.update({"input": (2_000,), "output": (2_000,)})  # full before the next flush, so that a tail is torn

@@ -113,7 +113,7 @@ class BenchFile(Section):
     @property
     def how(self) -> Any:
         """The Shape."""
-        return self._how
+        return self._how()
 
     @property
     def simulated(self) -> bool:
@@ -147,9 +147,9 @@ def bench_of(table: Mapping[str, Any], path: Path) -> BenchFile:
         )  # fmt: skip
     made = resolve(shape, f"{path}: shape", SHAPES)
     keeps(made, ("Bench", "open"), "a Shape", shape, f"{path}: shape")
-    how = construct(made, {}, f"{path}: shape")
-    found: BenchFile = checked(how.Bench, table, str(path))
-    found._file, found._how = path, how
+    construct(made, {}, f"{path}: shape")  # refused here
+    found: BenchFile = checked(made.Bench, table, str(path))
+    found._file, found._how = path, made
     return found
 
 

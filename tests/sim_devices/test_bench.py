@@ -132,8 +132,8 @@ def test_own_session_so_that_ctrl_c_on_the_terminal_does_not_reach_it() -> None:
 
 PARENT = """
 import json, sys
-from sim_devices.bench import spawn
-from sim_devices.virtual_bench import VirtualBench
+from sim_devices.bench.served import spawn
+from sim_devices.bench.description import VirtualBench
 bench = spawn(VirtualBench.from_json(sys.argv[1]))
 print(json.dumps([bench.pid, bench.resources["awg"]]), flush=True)
 sys.stdin.read()

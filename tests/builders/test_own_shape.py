@@ -21,8 +21,9 @@ SHAPE = '''
 from contextlib import contextmanager
 from typing import ClassVar
 
-from hil.bench import Opened, Unguarded, check_roles, role
-from hil.config import BenchFile, Section
+from hil.build.bench import Opened, Unguarded, check_roles, role
+from hil.config.bench import BenchFile
+from hil.config.read import Section
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 
