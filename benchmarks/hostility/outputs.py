@@ -206,7 +206,7 @@ ROUNDS = 5
 def tried(case: str) -> float:
     """Seconds until off."""
     blocked, spoil, number = CASES[case]
-    with tempfile.TemporaryDirectory(prefix="hil-outputs-") as folder, blocked() as (stderr, block):
+    with tempfile.TemporaryDirectory(prefix="hil-outputs-", ignore_cleanup_errors=True) as folder, blocked() as (stderr, block):
         trial = Trial(Path(folder), stderr)
         try:
             block()

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from drivers.keysight_33600 import Keysight33600
-from hil.build.bench import OnPlant
+from hil.build.shapes.waveform import OnPlant
 from hil.devices.recovery import Ladder, Rung
 from hil.guardian.client import Guard
 
