@@ -68,7 +68,7 @@ class Moment:
         self._guard = guard
 
     def _driving(self, device: OnPlant, x: object) -> None:
-        self._shots, self._bench = self._shots + 1, device._bench
+        self._shots, self._bench = self._shots + 1, device._served
         if self._shots == SHOT:
             box, kind, settings = FAULTS[self.rung]
             device.control.fault(box, kind, **settings)
