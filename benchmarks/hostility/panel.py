@@ -102,7 +102,7 @@ def changed(plant: OnPlant, device: Device, heard: list[Heard], box: str, comman
     answer = device.forward(x)
     for _ in range(20):
         device.forward(x)
-    hand = VisaLink(plant._bench.resources[box])
+    hand = VisaLink(plant._served.resources[box])
     try:
         hand.write(command.encode())
         hand.write(b"*OPC?")
