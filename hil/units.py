@@ -27,7 +27,8 @@ from hil.errors import ConfigError
 if TYPE_CHECKING:
     from pint import UnitRegistry
 
-Unbounded = Annotated[float, "or infinite"]
+UNBOUNDED = "or infinite"
+Unbounded = Annotated[float, UNBOUNDED]
 """Annotates a setting that may be infinite: `load = "HighZ"`, "INFinity" or "inf", in any case, or TOML's inf."""
 
 SUFFIXES = {

@@ -113,11 +113,11 @@ def test_a_table_holds_its_ends_and_passes_nan() -> None:
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ({"family": "sinus"}, ["sinus", "did you mean sine?"]),
+        ({"family": "sinus"}, ["sinus", 'Did you mean "sine"?']),
         ({}, ["family"]),
         ({"family": "expression", "expression": "sin(a)"}, ["unknown family of g", "fourier, sine, box", "Next: "]),
-        ({"family": "sine", "phse": 1.0}, ["phse", "did you mean phase?"]),
-        ({"family": "sine", "phase": "0.6"}, ["phase", "'0.6'"]),
+        ({"family": "sine", "phse": 1.0}, ["phse", 'Did you mean "phase"?']),
+        ({"family": "sine", "phase": "0.6"}, ["phase", '"0.6"']),
         ({"family": "sine", "phase": True}, ["phase"]),
         ({"family": "sine", "phase": math.nan}, ["finite"]),
         ({"family": "gaussian", "width": 0.0}, ["width", "positive"]),
@@ -187,10 +187,10 @@ def test_scales_are_per_layer() -> None:
     ("table", "words"),
     [
         ({}, ["g is missing"]),
-        ({"g": {"family": "sine"}, "sparcity": 0.1}, ["sparcity", "did you mean sparsity?"]),
+        ({"g": {"family": "sine"}, "sparcity": 0.1}, ["sparcity", 'Did you mean "sparsity"?']),
         ({"g": {"family": "sine"}, "distribution": "gaussian"}, ["gaussian", "uniform, normal, sign, orthogonal"]),
-        ({"g": {"family": "sine"}, "scale": -1.0}, ["scale must be positive"]),
-        ({"g": {"family": "sine"}, "scale": [0.1, 0.0]}, ["scale must be positive"]),
+        ({"g": {"family": "sine"}, "scale": -1.0}, ["scale makes no sense", "positive"]),
+        ({"g": {"family": "sine"}, "scale": [0.1, 0.0]}, ["scale makes no sense", "positive"]),
         ({"g": {"family": "sine"}, "rank": 0}, ["rank"]),
         ({"g": {"family": "sine"}, "rank": 2.5}, ["rank", "wrong kind"]),
         ({"g": {"family": "sine"}, "sparsity": 1.0}, ["sparsity"]),

@@ -12,16 +12,10 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from hil import toml
-from hil.config.resolve import (
-    KINDS,
-    UNTOUCHED,
-    Choice,
-    choice,
-    shortened,
-    unknown,
-)
-from hil.errors import ConfigError, nearest
+from hil.config.resolve import Choice, choice
+from hil.errors import UNTOUCHED, ConfigError, nearest
 from hil.files import read_text, there
+from hil.settings import shortened, unknown
 from hil.units import quantity
 
 M = TypeVar("M", bound=BaseModel)
@@ -194,7 +188,7 @@ def _tables(value: object, path: str = "") -> Iterator[tuple[str, Table]]:
 
 def _explained(model: type[BaseModel], fault: Any, where: str, count: int) -> ConfigError:
     path = [str(part) for part in fault["loc"]]
-    if len(path) > 1 and path[-1] in KINDS:  # one of the kinds that the key before it may have
+    if len(path) > 1 and path[-1] in ("bool", "int", "float", "str"):  # one of the kinds that the key before it may have
         path.pop()
     allowed = "a section with keys of its own" if fault["type"] == "model_type" else fault["msg"]
     section = f"{where}: [{'.'.join(path[:-1])}]" if len(path) > 1 else where
