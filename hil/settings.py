@@ -16,12 +16,13 @@ Rules that relate two fields follow there.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
+import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import lru_cache
+from dataclasses import dataclass, is_dataclass
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -145,26 +146,23 @@ def arguments(
 
 def check(settings: Any, where: str) -> None:
     """Check the fields of a dataclass against their annotations; lists become tuples. Raises: ConfigError."""
-    for name, one in parameters(type(settings)).items():
+    made: Callable[..., Any] = type(settings)
+    for name, one in parameters(made).items():
         value = getattr(settings, name)
         checked = one.checked(value, f"{where} {name}")
         if checked is not value:
             object.__setattr__(settings, name, checked)  # it is being made, and frozen only afterwards
 
 
-@lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=1024)
 def parameters(target: Callable[..., Any]) -> Mapping[str, Parameter]:
     """What `target` takes, by name.
 
     Raises:
         TypeError, ValueError: it cannot be called, or does not say.
     """
-    own = {field.name for field in fields(target)} if isinstance(target, type) and hasattr(target, "__dataclass_fields__") else ()
-    return {
-        name: _parameter(target, one, name in own)
-        for name, one in inspect.signature(target).parameters.items()
-        if name != "self"
-    }
+    own = is_dataclass(target)
+    return {name: _parameter(target, one, own) for name, one in inspect.signature(target).parameters.items() if name != "self"}
 
 
 def in_words(kind: Any, many: bool = False) -> str:
@@ -224,7 +222,7 @@ def shortened(value: object) -> str:
     return text if len(text) < 60 else text[:57] + "..."
 
 
-# ---- an annotation ------------------------------------------------------------------------------------------------------------
+# ---- an annotation --------------------------------------------------------------------------------------------------------
 
 
 def _parameter(target: Any, one: inspect.Parameter, field: bool) -> Parameter:
@@ -242,16 +240,14 @@ def _resolved(target: Any, one: inspect.Parameter) -> Any:
     """The annotation of a parameter; as it is written where its names cannot be found."""
     if not isinstance(one.annotation, str):
         return one.annotation
-    names: Mapping[str, Any] = {}
-    if isinstance(target, type):  # a field of a dataclass is read where its class stands
-        bases = [base for base in target.__mro__ if one.name in vars(base).get("__annotations__", {})]
-        names = vars(sys.modules[bases[0].__module__]) if bases else getattr(inspect.unwrap(target.__init__), "__globals__", {})
-    else:
-        names = getattr(inspect.unwrap(target), "__globals__", {})
+    bases = target.__mro__ if isinstance(target, type) else ()
+    base = next((each for each in bases if one.name in vars(each).get("__annotations__", {})), None)  # of a dataclass
+    function = inspect.getattr_static(target, "__init__") if isinstance(target, type) else target
+    names = getattr(inspect.unwrap(function), "__globals__", {}) if base is None else vars(sys.modules[base.__module__])
     holder = SimpleNamespace(__annotations__={"_": one.annotation})
     try:
         return get_type_hints(holder, dict(names), include_extras=True)["_"]
-    except Exception:  # imported for type checkers alone, or no type at all
+    except Exception:  # noqa: BLE001  imported for type checkers alone, or no type at all
         return one.annotation
 
 
@@ -270,7 +266,7 @@ def _strict(kind: Any) -> Any:
     parts = tuple(each if each is Ellipsis else _strict(each) for each in args)
     if any(part is None for part in parts):
         return None
-    return Union[parts] if origin in (Union, UnionType) else origin[parts]
+    return functools.reduce(operator.or_, parts) if origin in (Union, UnionType) else origin[parts]
 
 
 def _among(kind: Any, kinds: Iterable[Any]) -> bool:

@@ -1,6 +1,6 @@
 """Plain tables as TOML: strings, numbers, lists and tables in tables.
 
-    {"scale": [0.1, 0.2], "g": {"family": "sine"}}      ->      scale = [0.1, 0.2], g = { family = "sine" }
+{"scale": [0.1, 0.2], "g": {"family": "sine"}}      ->      scale = [0.1, 0.2], g = { family = "sine" }
 """
 
 from __future__ import annotations
