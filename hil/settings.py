@@ -49,7 +49,7 @@ TABLES = (dict, Mapping)
 
 
 @dataclass(frozen=True)
-class Parameter:
+class Setting:
     """What a class takes under one name.
 
     kind: the annotation, resolved. default: inspect.Parameter.empty if there is none. needed: a file must give it.
@@ -155,14 +155,14 @@ def check(settings: Any, where: str) -> None:
 
 
 @functools.lru_cache(maxsize=1024)
-def parameters(target: Callable[..., Any]) -> Mapping[str, Parameter]:
+def parameters(target: Callable[..., Any]) -> Mapping[str, Setting]:
     """What `target` takes, by name.
 
     Raises:
         TypeError, ValueError: it cannot be called, or does not say.
     """
     own = is_dataclass(target)
-    return {name: _parameter(target, one, own) for name, one in inspect.signature(target).parameters.items() if name != "self"}
+    return {name: _setting(target, one, own) for name, one in inspect.signature(target).parameters.items() if name != "self"}
 
 
 def in_words(kind: Any, many: bool = False) -> str:
@@ -190,15 +190,12 @@ def in_words(kind: Any, many: bool = False) -> str:
 
 
 def in_range(constraints: Sequence[Any]) -> str:
-    """The bounds of a number: "above 0", "0 up to below 1"."""
+    """The bounds of a number: "above 0, up to 1", "0 or more, below 1"."""
     found = {name: value for each in constraints for name, value in _bounds(each)}
-    if not found:
-        return ""
-    least = f"above {found['gt']:g}" if "gt" in found else f"{found['ge']:g}" if "ge" in found else ""
-    most = f"below {found['lt']:g}" if "lt" in found else f"{found['le']:g}" if "le" in found else ""
-    if not most:
-        return least if "gt" in found else f"{least} or more"
-    return f"{least} up to {most}" if least else most if "lt" in found else f"{most} or less"
+    if "ge" in found and "le" in found:
+        return f"{found['ge']:g} to {found['le']:g}"
+    words = {"gt": "above {:g}", "ge": "{:g} or more", "lt": "below {:g}", "le": "up to {:g}"}
+    return ", ".join(text.format(found[name]) for name, text in words.items() if name in found)
 
 
 def unknown(where: str, key: str, value: object, known: Iterable[str], what: str = "key", named: str = "") -> ConfigError:
@@ -225,15 +222,15 @@ def shortened(value: object) -> str:
 # ---- an annotation --------------------------------------------------------------------------------------------------------
 
 
-def _parameter(target: Any, one: inspect.Parameter, field: bool) -> Parameter:
+def _setting(target: Any, one: inspect.Parameter, field: bool) -> Setting:
     kind = _resolved(target, one)
     alone = one.default is one.empty and (field or one.kind is one.KEYWORD_ONLY)
     stems = (one.name[:i] for i in range(1, len(one.name)) if one.name[i] == "_")
-    alias = next((stem for stem in stems if suffix_of(one.name, stem)), "")
+    alias = next((stem for stem in stems if suffix_of(one.name, stem) and not stem.endswith("_per")), "")  # dB/Hz is not Hz
     unbounded = UNBOUNDED in _notes(kind)
     strict = None if kind is one.empty else _strict(kind)
     adapter = None if strict is None else TypeAdapter[Any](strict)
-    return Parameter(one.name, alias, kind, one.default, alone, suffix_of(one.name, alias), unbounded, adapter)
+    return Setting(one.name, alias, kind, one.default, alone, suffix_of(one.name, alias), unbounded, adapter)
 
 
 def _resolved(target: Any, one: inspect.Parameter) -> Any:

@@ -21,23 +21,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from hil.device import Port, Spec
 from hil.errors import ConfigError, ContractError
 from hil.seeding import generator
-from hil.settings import NotNegative, Positive, check
 from sim_devices.twin import State
 
 Reset = Literal["soft", "hard"]
 Surrogate = Literal["arctan", "sigmoid"]
 SHARPNESS = {"arctan": 2.0, "sigmoid": 4.0}
 CUT = 3.0  # standard deviations; neurons further out do not leave the fab
-Mismatch = Annotated[float, Field(ge=0, le=0.9 / CUT)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +48,32 @@ class Neuron:
         noise: standard deviation added to the membrane in each step. limit: largest input current, either sign.
     """
 
-    leak: Annotated[float, Field(gt=0, le=1)] = 0.5
-    v_th: Positive = 1.0
+    leak: float = 0.5
+    v_th: float = 1.0
     v_rest: float = 0.0
     reset: Reset = "soft"
-    refractory: Annotated[int, Field(ge=0, lt=2**15)] = 0
-    threshold_mismatch: Mismatch = 0.0
-    leak_mismatch: Mismatch = 0.0
-    noise: NotNegative = 0.0
-    limit: Positive = 64.0
+    refractory: int = 0
+    threshold_mismatch: float = 0.0
+    leak_mismatch: float = 0.0
+    noise: float = 0.0
+    limit: float = 64.0
 
     def __post_init__(self) -> None:
-        check(self, "spiking neuron")
-        if not self.v_rest < self.lowest_threshold(self.v_th):
-            raise ConfigError(
-                "v_rest makes no sense", where="spiking neuron", got=f"{self.v_rest}", allowed="below every threshold"
-            )
+        largest = 0.9 / CUT
+        rules = (
+            ("leak", self.leak, 0 < self.leak <= 1, "above 0, up to 1"),
+            ("v_th", self.v_th, 0 < self.v_th < math.inf, "above 0"),
+            ("v_rest", self.v_rest, -math.inf < self.v_rest < self.lowest_threshold(self.v_th), "below every threshold"),
+            ("reset", self.reset, self.reset in ("soft", "hard"), '"soft" or "hard"'),
+            ("refractory", self.refractory, 0 <= self.refractory < 2**15, "0 to 32767 steps"),
+            ("threshold_mismatch", self.threshold_mismatch, 0 <= self.threshold_mismatch <= largest, f"0 to {largest:g}"),
+            ("leak_mismatch", self.leak_mismatch, 0 <= self.leak_mismatch <= largest, f"0 to {largest:g}"),
+            ("noise", self.noise, 0 <= self.noise < math.inf, "0 or more"),
+            ("limit", self.limit, 0 < self.limit < math.inf, "above 0"),
+        )
+        for name, value, good, allowed in rules:
+            if not good:
+                raise ConfigError(f"{name} makes no sense", where="spiking neuron", got=f"{value}", allowed=allowed)
 
     def lowest_threshold(self, v_th: float) -> float:
         """The lowest that fabrication can make of `v_th`."""
