@@ -251,15 +251,15 @@ def search(
     cluster
         local:N, slurm:N, or the address of a Dask scheduler; by default processes of this machine.
     """
-    from hil.commands.search import start
+    from hil.commands.search import begin
     from hil.config.search import read_search
     from hil.run.folder import RunFolder
 
-    name = read_search(search).name or search.stem
-    folder = RunFolder.create(run or _fresh(name))
+    file = read_search(search)
+    folder = RunFolder.create(run or _fresh(file.name or search.stem))
     with folder.owned():
         try:
-            summary = start(search, folder, out, cluster)
+            summary = begin(file, folder, out, cluster)
         except Refused:
             if not (folder.path / "evaluations.jsonl").exists():
                 folder.discard()  # nothing ran: leave no empty folder behind

@@ -198,18 +198,22 @@ def in_range(constraints: Sequence[Any]) -> str:
     return ", ".join(text.format(found[name]) for name, text in words.items() if name in found)
 
 
-def unknown(where: str, key: str, value: object, known: Iterable[str], what: str = "key", named: str = "") -> ConfigError:
-    """The error for a key that is not one of `known`; the nearest of them is offered.
-
-    Args:
-        what: the key is, as "gene". named: what is looked for in `known`, if it is not the key.
-    """
+def unknown(where: str, key: str, value: object, known: Iterable[str]) -> ConfigError:
+    """The error for a key that is not one of `known`; the nearest of them is offered."""
     known = tuple(dict.fromkeys(known))
-    hint = nearest(named or key, known)
+    hint = nearest(key, known)
     return ConfigError(
-        f"{key} = {shortened(value)}: unknown {what}" + (f'. Did you mean "{hint}"?' if hint else ""),
-        where=where, allowed=", ".join(known), outputs=UNTOUCHED, todo=f"correct or remove the {what}",
+        f"{key} = {shortened(value)}: unknown key" + (f'. Did you mean "{hint}"?' if hint else ""),
+        where=where, allowed=", ".join(known), outputs=UNTOUCHED, todo="correct or remove the key",
     )  # fmt: skip
+
+
+def no_such(what: str, got: str, known: Iterable[str], where: str) -> ConfigError:
+    """The error for the name of a `what` that is not one of `known`; the nearest of them is offered."""
+    known = tuple(known)
+    hint = nearest(got, known)
+    todo = f"did you mean {hint}?" if hint else "choose one of these"
+    return ConfigError(f"unknown {what}", where=where, got=got, allowed=", ".join(known), outputs=UNTOUCHED, todo=todo)
 
 
 def shortened(value: object) -> str:

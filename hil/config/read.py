@@ -76,11 +76,11 @@ class Using(Table):
 
     def settle(self, place: str) -> None:
         super().settle(place)
-        self._choice = self.chosen(place)
+        self._choice = self.chosen()
 
-    def chosen(self, place: str) -> Choice:
+    def chosen(self) -> Choice:
         """Find the class and check the settings. Raises: ConfigError."""
-        return choice(self.use, self.settings(), place)
+        return choice(self.use, self.settings(), self.place)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

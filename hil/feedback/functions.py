@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hil.errors import ConfigError
 from hil.feedback.tables import plain
-from hil.settings import Positive, arguments, check, unknown
+from hil.settings import Positive, arguments, check, no_such
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,7 @@ def from_table(table: Mapping[str, object], where: str = "feedback g") -> Functi
     """
     family = table.get("family")
     if not isinstance(family, str) or family not in FAMILIES:
-        raise unknown(where, "family", family, FAMILIES, "family of g", named=str(family))
+        raise no_such("family of g", str(family), FAMILIES, where)
     kind, place = FAMILIES[family], f"{where} {family}"
     inner = table.get("of") if kind is Shaped else None
     apart = ("family", "of") if isinstance(inner, Mapping) else ("family",)

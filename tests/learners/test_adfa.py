@@ -187,7 +187,7 @@ def test_default_settings_build() -> None:
     ("settings", "word"),
     [
         ({"loss": "hinge"}, "cross_entropy, mse"),
-        ({"feedback": {"g": {"family": "sin"}}}, "Did you mean .sine"),
+        ({"feedback": {"g": {"family": "sin"}}}, "did you mean sine"),
         ({"feedback": "absent.toml"}, "absent.toml"),
         ({"feedback": 3}, "a table, or a file name"),
         ({"sample_shape": [0]}, "sample_shape"),
