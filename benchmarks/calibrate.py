@@ -1,6 +1,6 @@
 """How well a bench can be calibrated that nobody knows, and what is said of one that lies.
 
-    python benchmarks/calibration.py [--parts hidden,deceived,drift,deploy] [--benches N] [--first N] [--record]
+    python benchmarks/calibrate.py [--parts hidden,deceived,drift,deploy] [--benches N] [--first N] [--record]
 
 hidden     specimens of the waveform bench, served over HiSLIP, calibrated blind, held against the truth: hidden_benches.py
 deceived   hysteresis, stuck channel, clipping, wrong load, wrong delay, wrong node: deceived_benches.py
