@@ -18,7 +18,7 @@ from typing import Any
 
 import tomli_w
 import torch
-from drift import HERE, TABLE, data
+from drift import FULL, HERE, TABLE, data
 from hidden_benches import BENCH, calibrate
 
 from hil.build.training import built
@@ -27,14 +27,15 @@ from hil.config.read import read_toml
 from hil.training.loop import evaluate, train
 from hil.training.session import load_best
 
+EPOCHS = FULL.epochs
 WAYS = ("data sheet", "calibrated", "PAT", "aDFA")
 TWIN = "sim_devices.mach_zehnder:MachZehnder"
 
 
-def learned(learner: str, device: Mapping[str, Any], seed: int) -> dict[str, torch.Tensor]:
+def learned(learner: str, device: Mapping[str, Any], seed: int, epochs: int) -> dict[str, torch.Tensor]:
     """The best weights by validation."""
     examples, _ = data()
-    with built(_experiment(learner, device, seed), given=examples) as made:
+    with built(_experiment(learner, device, seed, epochs), given=examples) as made:
         for _ in train(made.training):
             pass
         load_best(made.training)
@@ -49,11 +50,12 @@ def deployed(weights: Mapping[str, torch.Tensor], bench: Path, seed: int) -> flo
         return evaluate(made.training.net, made.training.learner, held)[0]["accuracy"]
 
 
-def _experiment(learner: str, device: Mapping[str, Any], seed: int) -> Experiment:
-    return experiment_of({**TABLE, "seed": seed, "device": dict(device), "learner": {"use": learner}}, HERE)
+def _experiment(learner: str, device: Mapping[str, Any], seed: int, epochs: int = EPOCHS) -> Experiment:
+    train = {**TABLE["train"], "epochs": epochs}
+    return experiment_of({**TABLE, "seed": seed, "device": dict(device), "learner": {"use": learner}, "train": train}, HERE)
 
 
-def one(number: int, folder: Path) -> dict[str, float] | None:
+def one(number: int, folder: Path, epochs: int = EPOCHS) -> dict[str, float] | None:
     """Accuracies on hidden bench `number` by way; None if it could not be calibrated."""
     found = calibrate(number)
     if not found.good:
@@ -67,10 +69,10 @@ def one(number: int, folder: Path) -> dict[str, float] | None:
     bench.write_text(tomli_w.dumps({**table, "virtual": virtual, "twin": {"use": TWIN, **fitted}}))
     still = {key: value for key, value in fitted.items() if not key.startswith("drift")}
     weights = {
-        "data sheet": learned("backprop", {"use": TWIN, **sheet}, number),
-        "calibrated": learned("backprop", {"use": TWIN, **still}, number),
-        "PAT": learned("pat", {"bench": str(bench)}, number),
-        "aDFA": learned("adfa", {"bench": str(bench)}, number),
+        "data sheet": learned("backprop", {"use": TWIN, **sheet}, number, epochs),
+        "calibrated": learned("backprop", {"use": TWIN, **still}, number, epochs),
+        "PAT": learned("pat", {"bench": str(bench)}, number, epochs),
+        "aDFA": learned("adfa", {"bench": str(bench)}, number, epochs),
     }
     scores = {way: deployed(weights[way], bench, number) for way in WAYS}
     print(f"bench {number}: " + ", ".join(f"{way} {score:.4f}" for way, score in scores.items()), flush=True)

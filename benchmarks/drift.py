@@ -36,9 +36,8 @@ from hil.training.use import use
 ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "experiments" / "digits_drift.toml"
 BENCH = ROOT / "benches" / "mzm_awg_scope.toml"
-LEARNED, BATCH, ROUNDS = 900, 60, 200
+LEARNED, BATCH = 900, 60
 SHOT_S, VALUE_S = 5e-3, 10e-9  # of virtual time, see sim_devices/mach_zehnder.py
-ALARM_STEPS = 10_000
 TABLE: Mapping[str, Any] = {
     "network": {"widths": [64, 100, 100, 10]},
     "device": {"use": "mach_zehnder", "v_pi": "3.5 V"},
@@ -50,16 +49,30 @@ TABLE: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
+class Size:
+    """rounds: of use. alarm_steps: of training without drift, and looks. epochs: of a training."""
+
+    rounds: int
+    alarm_steps: int
+    epochs: int
+
+
+FULL, QUICK = Size(200, 10_000, 20), Size(40, 100, 1)
+
+
+@dataclass(frozen=True)
 class Case:
     """drift: rad/s of virtual time. sentinel: it watches."""
 
     seed: int
+    size: Size
     drift: float = 0.0
     sentinel: bool = False
 
     def experiment(self, device: Mapping[str, Any] | None = None) -> Experiment:
         given = {**TABLE["device"], "drift_rad_per_s": self.drift} if device is None else device
-        table = {**TABLE, "seed": self.seed, "device": given}
+        train = {**TABLE["train"], "epochs": self.size.epochs}
+        table = {**TABLE, "seed": self.seed, "device": given, "train": train}
         return experiment_of({**table, "sentinel": {}} if self.sentinel else table, HERE)
 
 
@@ -91,7 +104,7 @@ def trained(case: Case) -> tuple[float, float, dict[str, torch.Tensor], float]:
         return last["accuracy"], best["accuracy"], dict(training.best.tensors), took_s
 
 
-def rounds(case: Case, weights: Mapping[str, torch.Tensor], bench: Path | None = None, count: int = ROUNDS) -> list[float]:
+def rounds(case: Case, weights: Mapping[str, torch.Tensor], bench: Path | None = None) -> list[float]:
     """Accuracy of each round with frozen weights; fewer if the bench stopped."""
     learned, rest = data()
     device = None if bench is None else {"bench": str(bench)}
@@ -100,7 +113,7 @@ def rounds(case: Case, weights: Mapping[str, torch.Tensor], bench: Path | None =
         made.training.net.load_state_dict(dict(weights))
         done: list[float] = []
         try:
-            done.extend(each.accuracy for each in islice(use(made.training, rest, BATCH), count))
+            done.extend(each.accuracy for each in islice(use(made.training, rest, BATCH), case.size.rounds))
         except MeasurementError as error:  # an unwatched bench whose markers fade stops by itself
             print(f"stopped in round {len(done) + 1}: {error.what}", flush=True)
         return done
@@ -113,24 +126,25 @@ def used_s(case: Case, weights: Mapping[str, torch.Tensor]) -> float:
         made.training.net.load_state_dict(dict(weights))
         before = elapsed_s(made)
         next(use(made.training, rest, BATCH))
-        return ROUNDS * (elapsed_s(made) - before)
+        return case.size.rounds * (elapsed_s(made) - before)
 
 
-def alarms(seed: int) -> dict[str, int]:
+def alarms(seed: int, size: Size) -> dict[str, int]:
     """False ones, in steps of a training and in looks."""
     learned, _ = data()
-    quiet = Case(seed, sentinel=True).experiment()
+    quiet = Case(seed, size, sentinel=True).experiment()
     long = quiet.model_copy(update={"train": quiet.train.model_copy(update={"epochs": 10**6, "batch": 16})})
     with built(long, given=learned) as made:
         steps = (point for point in train(made.training) if isinstance(point, Step))
-        looks = [point.look for point in islice(steps, ALARM_STEPS) if point.look is not None]
+        looks = [point.look for point in islice(steps, size.alarm_steps) if point.look is not None]
         wrong = sum(look.state == "act" or bool(look.did) for look in looks)
         watching = made.training.sentinel
         assert watching is not None
         every = int(str(watching.summary()["every"]))
-        more = [watching.after(every * k, 10**6, 10**9) for k in range(1, ALARM_STEPS + 1)]
+        more = [watching.after(every * k, 10**6, 10**9) for k in range(1, size.alarm_steps + 1)]
         wrong_looks = sum(look is not None and (look.state == "act" or bool(look.did)) for look in more)
-    return {"steps": ALARM_STEPS, "looks_in_steps": len(looks), "looks": ALARM_STEPS, "false_alarms": wrong + wrong_looks}
+    wrong += wrong_looks
+    return {"steps": size.alarm_steps, "looks_in_steps": len(looks), "looks": size.alarm_steps, "false_alarms": wrong}
 
 
 @dataclass(frozen=True)
@@ -142,42 +156,44 @@ class Seed:
     use: tuple[list[float], list[float], list[float]]
 
 
-def one(seed: int) -> Seed:
-    free = trained(Case(seed))
+def one(seed: int, size: Size) -> Seed:
+    free = trained(Case(seed, size))
     weights, rate = free[2], pi / 2 / free[3]
-    watched, alone = trained(Case(seed, rate, sentinel=True)), trained(Case(seed, rate))
-    rate = pi / 2 / used_s(Case(seed), weights)
-    a, b, c = (rounds(case, weights) for case in (Case(seed), Case(seed, rate, sentinel=True), Case(seed, rate)))
+    watched, alone = trained(Case(seed, size, rate, sentinel=True)), trained(Case(seed, size, rate))
+    rate = pi / 2 / used_s(Case(seed, size), weights)
+    a, b, c = (
+        rounds(case, weights) for case in (Case(seed, size), Case(seed, size, rate, sentinel=True), Case(seed, size, rate))
+    )
     last, best = ((free[k], watched[k], alone[k]) for k in (0, 1))
     behind = max(x - y for x, y in zip(a, b, strict=True))
     print(f"seed {seed}: {best} {last}; use, worst {min(a):.4f} {min(b):.4f} {min(c):.4f}, behind {behind:.4f}", flush=True)
     return Seed(last, best, (a, b, c))
 
 
-def served(seed: int, folder: Path) -> tuple[list[float], list[float], list[float]]:
+def served(seed: int, folder: Path, size: Size) -> tuple[list[float], list[float], list[float]]:
     """Use through a bench over HiSLIP: its plant's own drift, and the walk that it really made."""
-    weights = trained(Case(seed))[2]
+    weights = trained(Case(seed, size))[2]
     text = BENCH.read_text().replace('v_pi = "3.52 V"', 'v_pi = "3.5 V"')
     found = []
     for name, drift, sentinel in (("free", 0.0, False), ("watched", 1.0, True), ("alone", 1.0, False)):
-        rate = drift * pi / 2 / (_served_s(weights, folder, seed) if drift else 1.0)
+        rate = drift * pi / 2 / (_served_s(weights, folder, Case(seed, size)) if drift else 1.0)
         path = folder / f"{name}.toml"
         path.write_text(text.replace("drift_rad_per_s = 4e-4", f"drift_rad_per_s = {rate}"))
-        found.append(rounds(Case(seed, sentinel=sentinel), weights, path))
+        found.append(rounds(Case(seed, size, sentinel=sentinel), weights, path))
     return found[0], found[1], found[2]
 
 
-def _served_s(weights: Mapping[str, torch.Tensor], folder: Path, seed: int) -> float:
+def _served_s(weights: Mapping[str, torch.Tensor], folder: Path, case: Case) -> float:
     """Virtual time of all rounds, from how far the plant walks in one at a known rate."""
     learned, rest = data()
     path, rate = folder / "rate.toml", 1e-3
     path.write_text(BENCH.read_text().replace("drift_rad_per_s = 4e-4", f"drift_rad_per_s = {rate}"))
-    with built(Case(seed).experiment({"bench": str(path)}), given=learned) as made:
+    with built(case.experiment({"bench": str(path)}), given=learned) as made:
         made.training.net.load_state_dict(dict(weights))
         plant = _plant(made)
         before = plant.control.get("state.0")
         next(use(made.training, rest, BATCH))
-        return ROUNDS * (plant.control.get("state.0") - before) / rate
+        return case.size.rounds * (plant.control.get("state.0") - before) / rate
 
 
 def _plant(made: Built) -> OnPlant:
@@ -211,11 +227,11 @@ def drawn(seeds: Sequence[Seed], path: Path) -> None:
     fig.savefig(path, dpi=80)
 
 
-def drift(count: int, figure: Path | None = None) -> tuple[dict[str, object], list[str]]:
+def drift(count: int, size: Size = FULL, figure: Path | None = None) -> tuple[dict[str, object], list[str]]:
     """Figures and the lines of a table, over `count` seeds."""
     torch.set_num_threads(1)
-    seeds = [one(seed) for seed in range(count)]
-    cried = alarms(0)
+    seeds = [one(seed, size) for seed in range(count)]
+    cried = alarms(0, size)
     if figure is not None:
         drawn(seeds, figure)
 
@@ -230,8 +246,8 @@ def drift(count: int, figure: Path | None = None) -> tuple[dict[str, object], li
     table.append("| the same, weights of the last epoch | " + " | ".join(f"{v:.4f}" for v in last) + " |")
     table.append("| frozen weights in use, worst round | " + " | ".join(f"{value:.4f}" for value in worst) + " |")
     with tempfile.TemporaryDirectory() as name:
-        wires = served(0, Path(name))
-    stops = ["" if len(each) == ROUNDS else f", stopped in round {len(each) + 1}" for each in wires]
+        wires = served(0, Path(name), size)
+    stops = ["" if len(each) == size.rounds else f", stopped in round {len(each) + 1}" for each in wires]
     cells = (f"{min(each):.4f}{stop}" for each, stop in zip(wires, stops, strict=True))
     table.append("| the same over HiSLIP, seed 0 | " + " | ".join(cells) + " |")
     figures: dict[str, object] = {

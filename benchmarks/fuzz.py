@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from fuzzing import bench, boxes, files, wires
+from fuzzing import TARGETS
 from fuzzing.mutate import mutated
 from fuzzing.target import OutOfLimits, Target
 
@@ -54,8 +54,7 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory(prefix="hil-fuzz-") as folder, contextlib.ExitStack() as stack:
-        makers = (*wires.TARGETS, *boxes.TARGETS, *bench.TARGETS, *files.TARGETS)
-        targets = [made for make in makers if (made := make(Path(folder), stack)).name.startswith(asked.only)]
+        targets = [made for make in TARGETS if (made := make(Path(folder), stack)).name.startswith(asked.only)]
         trial = Trial(asked.seed)
         for target in targets:
             if asked.again is not None:

@@ -1,6 +1,6 @@
 """How fast the guardian is: its start, a beat, and the time from the trainer's SIGKILL to outputs off.
 
-    python benchmarks/guardian.py [COUNT]
+    python benchmarks/guardian.py [--quick] [COUNT]
 
 The trainer is tests/guardian_child.py; the instruments are served from this process. The time to "off" is taken from the kill
 to the moment at which the simulated box says so, looked at every millisecond. On the serial line the trainer dies in the middle
@@ -9,6 +9,7 @@ of a frame, so the line has to fall silent first.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -89,7 +90,11 @@ def start_and_beat(count: int, folder: Path) -> None:
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("count", type=int, nargs="?", default=20, help="kills on each wire")
+    parser.add_argument("--quick", action="store_true", help="two kills on each wire")
+    options = parser.parse_args()
+    count = 2 if options.quick else options.count
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["HIL_LOCKS"] = str(folder / "locks")

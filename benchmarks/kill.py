@@ -24,10 +24,10 @@ import time
 from pathlib import Path
 
 from killing import grid
+from killing.same import differences
 from killing.switches import until_off
 
 from hil.run import resume
-from hil.run.same import differences
 
 ROOT = Path(__file__).resolve().parent.parent
 LINGER_S = 30.0

@@ -1,6 +1,6 @@
 """A long run with faults: no wrong answer accepted, no fault unaccounted for, no memory lost.
 
-    python benchmarks/soak.py [--shots N] [--rate R] [--wires hislip socket pty] [--minutes M] [--seed S] [--record]
+    python benchmarks/soak.py [--quick] [--shots N] [--rate R] [--wires hislip socket pty] [--minutes M] [--seed S] [--record]
 
 Of the shots 15 % go to a waveform bench over HiSLIP, 15 % to one over raw sockets, 70 % to a spiking board on a serial line,
 each bench in a process of its own. With --minutes a wire ends after so long, whatever it has done.
@@ -237,7 +237,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e6)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", action="store_true", help="append the table to RESULTS.md")
+    parser.add_argument("--quick", action="store_true", help="2,000 shots, a fault in one of 50, at most 15 s a wire")
     chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.shots, chosen.rate, chosen.minutes = 2_000, 0.02, 0.25
     torch.set_num_threads(1)
     found: dict[str, Tally] = {}
     with tempfile.TemporaryDirectory() as name:

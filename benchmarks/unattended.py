@@ -6,7 +6,7 @@ Without: the waveform device as its driver makes it, over wires that give no sig
 `open_bench`, so every use of a wire beats for the guardian; behind the recovery ladder and the meter, with a committed line in
 the journal for every shot. Rounds alternate on one bench.
 
-    python benchmarks/unattended.py [--rounds N]
+    python benchmarks/unattended.py [--quick] [--rounds N]
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def spent_s(shot: Callable[[Tensor], object], drives: list[Tensor]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=11)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--quick", action="store_true", help="3 rounds")
+    options = parser.parse_args()
+    rounds = 3 if options.quick else options.rounds
     torch.set_num_threads(1)
     rng = torch.Generator().manual_seed(0)
     with tempfile.TemporaryDirectory() as folder, open_bench(read_bench(BENCH)) as opened:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -28,6 +29,7 @@ from hil import toml
 from hil.device import Provenance
 from hil.errors import UNTOUCHED, ConfigError, ContractError, RunError
 from hil.files import read_tensors, read_text, slug, there, write_atomic
+from hil.settings import arguments
 
 FORMAT = 1
 FAILED = "-failed"
@@ -147,29 +149,17 @@ class Certificate:
         Raises:
             ConfigError: missing, torn, changed, of another format, or without its sweeps.
         """
-        read = _Reader(str(path))
         table = _parsed(path)
         if table.get("format") != FORMAT:
             raise _damaged(str(path), "not a calibration of this format", repr(table.get("format")), f"format = {FORMAT}")
-        told = read.take(table, "sha256", str)
-        if digest({key: value for key, value in table.items() if key != "sha256"}) != told:
+        if digest({key: value for key, value in table.items() if key != "sha256"}) != table.get("sha256"):
             raise _damaged(str(path), "it was changed after it was written", "another sha256", "the file that hil wrote")
-        raw = _sweeps(path, read.table(table, "raw"), read) if sweeps else {}
-        made = cls(
-            bench=read.take(table, "bench", str),
-            shape=read.take(table, "shape", str),
-            taken_at=read.time(table, "taken_at"),
-            provenance=read.provenance(table),
-            seed=read.take(table, "seed", int),
-            versions=read.texts(table, "versions"),
-            instruments={name: read.instrument(who, name) for name, who in read.table(table, "instruments").items()},
-            settings={name: read.table(read.table(table, "settings"), name) for name in read.table(table, "settings")},
-            steps=tuple(read.step(part, raw) for part in read.take(table, "step", list)),
-            belief=read.model(table, "belief"),
-            twin=read.model(table, "twin"),
-        )
-        if made.good != read.take(table, "good", bool):
-            raise _damaged(str(path), "good does not follow from its steps", f"good = {table['good']}", f"{made.good}".lower())
+        with _damage():
+            file = _File(**arguments(_File, table, str(path), finite=False))
+            raw = _sweeps(path, file.raw) if sweeps else {}
+            made = file.certificate(str(path), raw)
+        if made.good != file.good:
+            raise _damaged(str(path), "good does not follow from its steps", f"good = {file.good}", f"{made.good}".lower())
         return made
 
     @classmethod
@@ -226,8 +216,8 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise _damaged(str(path), "not TOML", str(error), "the file that hil calibrate wrote, whole") from error
 
 
-def _sweeps(path: Path, raw: Mapping[str, Any], read: _Reader) -> dict[str, Tensor]:
-    file = path.with_name(Path(read.take(raw, "file", str)).name)
+def _sweeps(path: Path, raw: Mapping[str, str]) -> dict[str, Tensor]:
+    file = path.with_name(Path(raw.get("file", "")).name or path.name)
     if not file.is_file():  # copied or renamed together
         file = path.with_suffix(".safetensors")
     try:
@@ -243,103 +233,97 @@ def _sweeps(path: Path, raw: Mapping[str, Any], read: _Reader) -> dict[str, Tens
         raise _damaged(str(file), "not a safetensors file", str(error), "the file that hil calibrate wrote, whole") from error
 
 
+Parts = Mapping[str, Mapping[str, Any]]
+
+
 @dataclass(frozen=True)
-class _Reader:
-    """Takes a parsed file apart; whatever is not as it must be is a ConfigError that names the place."""
+class _File:
+    """As the TOML has it."""
 
-    path: str
-    place: str = field(default="")
+    format: int
+    bench: str
+    shape: str
+    good: bool
+    taken_at: str
+    provenance: Provenance
+    seed: int
+    versions: Mapping[str, str]
+    instruments: Parts
+    settings: Parts
+    raw: Mapping[str, str]
+    step: Sequence[Mapping[str, Any]]
+    sha256: str
+    belief: Mapping[str, Any] | None = None
+    twin: Mapping[str, Any] | None = None
 
-    def take(self, table: Mapping[str, Any], key: str, kind: type[T]) -> T:
-        value = table.get(key)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            got = f"no {key}" if value is None else f"{key} = {value!r}"[:80]
-            raise _damaged(f"{self.path}{self.place}", f"{key} is wrong or missing", got, f"a {kind.__name__}")
-        return value
-
-    def number(self, table: Mapping[str, Any], key: str) -> float:
-        value = table.get(key)
-        try:
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return float(value)
-        except OverflowError:
-            value = "a number of too many digits"
-        raise _damaged(f"{self.path}{self.place}", f"{key} is wrong or missing", repr(value)[:80], "a number")
-
-    def table(self, table: Mapping[str, Any], key: str) -> dict[str, Any]:
-        return self.take(table, key, dict)
-
-    def texts(self, table: Mapping[str, Any], key: str) -> dict[str, str]:
-        part = self.table(table, key)
-        return {name: self.at(key).take(part, name, str) for name in part}
-
-    def at(self, place: str) -> _Reader:
-        return _Reader(self.path, f": [{place}]")
-
-    def time(self, table: Mapping[str, Any], key: str) -> str:
-        text = self.take(table, key, str)
-        try:
-            zoned = datetime.fromisoformat(text).tzinfo is not None
-        except ValueError:
-            zoned = False
-        if not zoned:
-            raise _damaged(self.path, f"{key} is not a time", repr(text), "ISO 8601 with zone: 2026-11-22T01:45:12+00:00")
-        return text
-
-    def provenance(self, table: Mapping[str, Any]) -> Provenance:
-        found = self.take(table, "provenance", str)
-        for known in get_args(Provenance):
-            if found == known:
-                return known  # type: ignore[no-any-return]
-        raise _damaged(self.path, "unknown provenance", repr(found), ", ".join(get_args(Provenance)))
-
-    def instrument(self, who: object, name: str) -> Instrument:
-        at = self.at(f"instruments.{name}")
-        if not isinstance(who, dict):
-            raise _damaged(f"{at.path}{at.place}", "not an instrument", repr(who)[:80], "maker, model, serial, firmware")
-        return Instrument(*(at.take(who, key, str) for key in ("maker", "model", "serial", "firmware")))
-
-    def model(self, table: Mapping[str, Any], key: str) -> Model | None:
-        if key not in table:
-            return None
-        part = self.table(table, key)
-        return Model(self.at(key).take(part, "use", str), self.at(key).table(part, "settings"))
-
-    def step(self, part: object, raw: Mapping[str, Tensor]) -> Step:
-        if not isinstance(part, dict):
-            raise _damaged(self.path, "a [[step]] is no table", repr(part)[:80], "the file that hil wrote")
-        name = self.take(part, "name", str)
-        at = self.at(f"step {name}")
-        names = [str(each) for each in at.take(part, "raw", list)]
-        missing = [each for each in names if raw and f"{name}/{each}" not in raw]
-        if missing:
-            raise _damaged(
-                f"{self.path}{at.place}", "a sweep is missing", f"no {', '.join(missing)}", "the sweeps of each step"
-            )
-        estimates, figures = at.table(part, "estimates"), at.table(part, "figures")
-        rms = at.number(part, "residual_rms") if "residual_rms" in part else None
-        return Step(
-            name, at.take(part, "said", str),
-            {each: at.estimate(at.table(estimates, each)) for each in estimates},
-            tuple(bool(channel) for channel in at.take(part, "success", list)),
-            tuple(at.problem(each) for each in at.take(part, "problem", list)),
-            rms, str(part.get("residual_unit", "1")),
-            {each: at.number(figures, each) for each in figures},
-            {each: raw[f"{name}/{each}"] for each in names} if raw else {},
-            at.number(part, "took_s"),
+    def certificate(self, path: str, raw: Mapping[str, Tensor]) -> Certificate:
+        """raw: every sweep, or empty. Raises: ConfigError."""
+        models = {"belief": self.belief, "twin": self.twin}
+        return Certificate(
+            self.bench, self.shape, _zoned(self.taken_at, path), self.provenance, self.seed, self.versions,
+            {name: _made(Instrument, who, f"{path}: [instruments.{name}]") for name, who in self.instruments.items()},
+            self.settings,
+            tuple(_made(_StepFile, part, f"{path}: [step {part.get('name')}]").step(path, raw) for part in self.step),
+            **{name: _made(Model, part, f"{path}: [{name}]") for name, part in models.items() if part is not None},
         )  # fmt: skip
 
-    def estimate(self, table: Mapping[str, Any]) -> Estimate:
-        value, sigma = self.number(table, "value"), self.number(table, "sigma")
-        try:
-            return Estimate(value, sigma, self.take(table, "unit", str))
-        except ContractError as error:
-            raise _damaged(f"{self.path}{self.place}", error.what, error.got, "a finite value, a sigma of 0 or more") from error
 
-    def problem(self, table: object) -> Problem:
-        if not isinstance(table, dict):
-            raise _damaged(f"{self.path}{self.place}", "a problem is no table", repr(table)[:80], "kind, what, evidence, todo")
-        return Problem(*(self.take(table, key, str) for key in ("kind", "what", "evidence", "todo")))
+@dataclass(frozen=True)
+class _StepFile:
+    """As a [[step]] has it."""
+
+    name: str
+    said: str
+    success: tuple[bool, ...]
+    took_s: float
+    raw: Sequence[str]
+    figures: Mapping[str, float]
+    estimates: Parts
+    problem: Sequence[Mapping[str, Any]]
+    residual_rms: float | None = None
+    residual_unit: str = "1"
+
+    def step(self, path: str, raw: Mapping[str, Tensor]) -> Step:
+        """raw: every sweep, or empty. Raises: ConfigError."""
+        place = f"{path}: [step {self.name}]"
+        missing = [each for each in self.raw if raw and f"{self.name}/{each}" not in raw]
+        if missing:
+            raise _damaged(place, "a sweep is missing", f"no {', '.join(missing)}", "the sweeps of each step")
+        return Step(
+            self.name, self.said,
+            {name: _made(Estimate, {"unit": None, **part}, f"{place} {name}") for name, part in self.estimates.items()},
+            self.success,  # an estimate without its unit is none, and takes no default
+            tuple(_made(Problem, part, place) for part in self.problem), self.residual_rms, self.residual_unit, self.figures,
+            {each: raw[f"{self.name}/{each}"] for each in self.raw} if raw else {}, self.took_s,
+        )  # fmt: skip
+
+
+def _made(kind: Callable[..., T], table: Mapping[str, Any], place: str) -> T:
+    """Raises: ConfigError: another table than a `kind` makes."""
+    try:
+        return kind(**arguments(kind, table, place, finite=False))
+    except ContractError as error:
+        raise _damaged(place, error.what, error.got, "a finite value, a sigma of 0 or more") from error
+
+
+def _zoned(text: str, path: str) -> str:
+    try:
+        zoned = datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        zoned = False
+    if not zoned:
+        raise _damaged(path, "taken_at is not a time", repr(text), "ISO 8601 with zone: 2026-11-22T01:45:12+00:00")
+    return text
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """What is wrong in a file that hil wrote is not for a person to correct."""
+    try:
+        yield
+    except ConfigError as error:
+        error.todo = AGAIN
+        raise
 
 
 def _damaged(where: str, what: str, got: str, allowed: str = "", todo: str = AGAIN) -> ConfigError:

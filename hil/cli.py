@@ -15,7 +15,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, TextIO, cast
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
 import cyclopts
 from cyclopts import Parameter, validators
@@ -29,6 +29,9 @@ from hil.foreign import own_lines, said
 from hil.hints import quoted
 from hil.run.signals import Interrupts
 from hil.telling import Teller
+
+if TYPE_CHECKING:
+    from hil.settings import Setting
 
 app = cyclopts.App(
     name="hil",
@@ -248,15 +251,15 @@ def search(
     cluster
         local:N, slurm:N, or the address of a Dask scheduler; by default processes of this machine.
     """
-    from hil.commands.search import start
+    from hil.commands.search import begin
     from hil.config.search import read_search
     from hil.run.folder import RunFolder
 
-    name = read_search(search).name or search.stem
-    folder = RunFolder.create(run or _fresh(name))
+    file = read_search(search)
+    folder = RunFolder.create(run or _fresh(file.name or search.stem))
     with folder.owned():
         try:
-            summary = start(search, folder, out, cluster)
+            summary = begin(file, folder, out, cluster)
         except Refused:
             if not (folder.path / "evaluations.jsonl").exists():
                 folder.discard()  # nothing ran: leave no empty folder behind
@@ -562,6 +565,7 @@ def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] 
 def describe(name: str, /) -> None:
     """What module:Class (or one of our short names) is, and its settings with units and defaults."""
     from hil.config.resolve import CHIPS, LEARNERS, TWINS, resolve
+    from hil.units import symbol
 
     target = resolve(name, f"hil describe {name}", {**LEARNERS, **TWINS, **CHIPS})
     if not (inspect.isclass(target) or inspect.isfunction(target)):
@@ -581,13 +585,16 @@ def describe(name: str, /) -> None:
     )
     for name, parameter in _parameters(settings).items():
         default = made.get(name, parameter.default)
-        shown = "required" if default is parameter.empty else f"default {default!r}"
-        out.print(f"  {name:<24} {inspect.formatannotation(parameter.annotation).strip(chr(39)):<28} {shown}", markup=False)
+        shown = "required" if default is inspect.Parameter.empty else f"default {default!r}"
+        unit = f" in {symbol(parameter.unit)}" if parameter.unit else ""
+        out.print(f"  {name:<24} {parameter.allowed + unit:<34} {shown}", markup=False)
 
 
-def _parameters(settings: Any) -> Mapping[str, inspect.Parameter]:
+def _parameters(settings: Any) -> Mapping[str, Setting]:
+    from hil.settings import parameters
+
     try:
-        return inspect.signature(settings).parameters
+        return parameters(settings)
     except ValueError:  # some classes written in C do not say what they take
         return {}
 

@@ -28,7 +28,7 @@ OURS = tuple(str(HERE / name) + os.sep for name in ("hil", "drivers", "sim_devic
 PACKAGES = ("site-packages", "dist-packages")
 STANDARD = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib"))
 LIBRARIES = (
-    "torch", "numpy", "scipy", "pydantic", "pyvisa", "pyvisa_py", "serial", "rich", "cyclopts", "matplotlib", "deap", "zarr",
+    "torch", "numpy", "scipy", "pydantic", "pyvisa", "pyvisa_py", "serial", "rich", "cyclopts", "matplotlib", "deap",
     "distributed", "dask", "safetensors", "pint", "_pytest", "pytest", "pluggy",
 )  # fmt: skip
 MOST_TEXT, MOST_LINES = 400, 3

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hil.errors import ConfigError
+from hil.settings import Count
 
 Weights = Literal["plain", "standardised"]
 Norm = Literal["none", "batch", "sample"]
@@ -103,7 +104,7 @@ class QuantisedReLU(nn.Module):
 
 
 def dense(
-    widths: Sequence[int], bias: bool = True, weights: Weights = "plain", norm: Norm = "none", levels: int = 0,
+    widths: Sequence[Count], bias: bool = True, weights: Weights = "plain", norm: Norm = "none", levels: int = 0,
     threshold: float = 2.0, readout: bool = True, gain: float = 1.0, answers: int = 0,
 ) -> list[nn.Module]:  # fmt: skip
     """Fully connected synapses, one fewer than `widths`.
@@ -138,7 +139,8 @@ def dense(
 
 
 def conv(
-    shape: Sequence[int], channels: Sequence[int], kernels: Sequence[int] | int = 3, strides: Sequence[int] | int = 1,
+    shape: Sequence[Count], channels: Sequence[Count], kernels: Sequence[Count] | Count = 3,
+    strides: Sequence[Count] | Count = 1,
     pool: Pool = "none", weights: Weights = "plain", norm: Norm = "none", levels: int = 0, threshold: float = 2.0,
     bias: bool = True, units: Sequence[int] = (), readout: int = 0, gain: float = 1.0,
 ) -> list[nn.Module]:  # fmt: skip
@@ -176,7 +178,7 @@ def conv(
 
 
 def behind_devices(
-    widths: Sequence[int], concatenate: bool = True, bias: bool = True, answers: int = 0
+    widths: Sequence[Count], concatenate: bool = True, bias: bool = True, answers: int = 0
 ) -> list[nn.Module]:  # fmt: skip
     """Linear synapses that each follow a device; x goes to the first device as it is.
 

@@ -27,13 +27,18 @@ from hil.errors import ConfigError
 if TYPE_CHECKING:
     from pint import UnitRegistry
 
-Unbounded = Annotated[float, "or infinite"]
+UNBOUNDED = "or infinite"
+Unbounded = Annotated[float, UNBOUNDED]
 """Annotates a setting that may be infinite: `load = "HighZ"`, "INFinity" or "inf", in any case, or TOML's inf."""
 
 SUFFIXES = {
     "v": "volt", "s": "second", "hz": "hertz", "w": "watt", "a": "ampere", "ohm": "ohm", "rad": "radian", "k": "kelvin",
     "rad_per_s": "radian / second", "rad_per_rts": "radian / second ** 0.5", "a_per_w": "ampere / watt",
     "a_per_rthz": "ampere / hertz ** 0.5", "v_per_s": "volt / second",
+}  # fmt: skip
+KINDS = {
+    "volt": "a voltage", "second": "a time", "hertz": "a frequency", "watt": "a power", "ampere": "a current",
+    "ohm": "a resistance", "radian": "an angle", "kelvin": "a temperature", "volt / second": "a slew rate",
 }  # fmt: skip
 SYMBOLS = {"volt": "V", "second": "s", "hertz": "Hz", "watt": "W", "ampere": "A", "radian": "rad", "kelvin": "K"}
 UNITLESS = {"", "1", "dimensionless"}
@@ -277,24 +282,25 @@ def _refused(value: object, unit: str, where: str, todo: str) -> ConfigError:
         got = f"a whole number of {value.bit_length()} bits"
     else:
         got = repr(value) if len(repr(value)) < LONGEST else f"{repr(value)[:LONGEST]}…"
-    what = "a number" if unit in UNITLESS else f"one number and one unit, {unit}"
+    what = "a number" if unit in UNITLESS else KINDS.get(unit, f"one number and one unit, {unit}")
     return ConfigError(
-        "not a quantity of this kind", where=where, got=got, allowed=f"{what}: {_example(unit)}",
+        "not a quantity of this kind", where=where, got=got, allowed=f"{what}, e.g. {_example(unit)}",
         outputs="untouched; nothing was opened", todo=todo,
     )  # fmt: skip
 
 
-def _symbol(unit: str) -> str:
+def symbol(unit: str) -> str:
+    """For a unit of a parameter: "V", "rad/s**0.5"; "" for a bare number."""
     return "" if unit in UNITLESS else re.sub("[a-z]+", lambda word: SYMBOLS.get(word[0], word[0]), unit).replace(" ", "")
 
 
 def _example(unit: str, number: str = "1.5") -> str:
-    return number if unit in UNITLESS else f'"{number} {_symbol(unit)}"'
+    return number if unit in UNITLESS else f'"{number} {symbol(unit)}"'
 
 
 def _spelling(written: str, unit: str) -> str:
     """Units of the right kind that are written almost like this: "mv" -> mV or MV."""
-    near = [p + _symbol(unit) for p in PREFIXES if (p + _symbol(unit)).casefold() == written.casefold()]
+    near = [p + symbol(unit) for p in PREFIXES if (p + symbol(unit)).casefold() == written.casefold()]
     return f"case matters in a unit: write {' or '.join(near)}" if near else ""
 
 

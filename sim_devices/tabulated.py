@@ -38,8 +38,8 @@ class Tabulated(nn.Module):
     def __init__(
         self,
         *,
-        drive: Sequence[float],
-        reading: Sequence[float],
+        drive: Sequence[float | str],
+        reading: Sequence[float | str],
         noise: float = 0.0,
         drive_unit: str = "V",
         reading_unit: str = "V",

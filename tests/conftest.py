@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,22 @@ def machine_locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HIL_MACHINE_LOCKS", str(tmp_path_factory.mktemp("machine") / "locks"))
         yield
+
+
+@pytest.fixture
+def files_read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often this process has read each file of TOML since, by its name."""
+    from hil.config import read
+
+    seen: Counter[str] = Counter()
+    inner = read.read_text
+
+    def counted(path: Path, *more: object) -> str:
+        seen[Path(path).name] += 1
+        return inner(path, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(read, "read_text", counted)
+    return seen
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,8 @@ def test_devices_and_learners_are_crossed(tmp_path: Path) -> None:
     assert all(cell.experiment.device.settings() == {"noise": 30.0} for cell in noisy)
     with pytest.raises(ConfigError, match="no such file"):
         compare.read(tmp_path / "none.toml")
+
+
+def test_a_comparison_reads_its_files_once_and_nothing_that_it_wrote(tmp_path: Path, files_read: Counter[str]) -> None:
+    assert run(["compare", str(write(tmp_path)), "--out", str(tmp_path / "out")]) == 0
+    assert files_read == {"c.toml": 1, "base.toml": 1}

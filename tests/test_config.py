@@ -10,9 +10,10 @@ from hil.commands import compare
 from hil.config.bench import read_bench
 from hil.config.experiment import read_experiment
 from hil.config.read import dump, find
-from hil.config.resolve import arguments, resolve
+from hil.config.resolve import resolve
 from hil.config.search import base_experiment, read_search
 from hil.errors import ConfigError
+from hil.settings import arguments
 from hil.units import quantity
 
 GOOD = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from calibration.mesh.sequence import voltages
 from hil.build.bench import open_bench, serve_bench
 from hil.build.shapes.direct import DirectBench
 from hil.build.training import built
-from hil.cli import out
+from hil.cli import out, run
 from hil.commands.calibrate import calibrate
 from hil.config.bench import bench_of, read_bench
 from hil.config.experiment import read_experiment
@@ -117,3 +118,13 @@ def test_a_synapse_that_does_not_read_the_answer_is_refused() -> None:
     refused = pytest.raises(ConfigError, match=r"does not read what the device answers(.|\n)*answers = 12")
     with refused, built(read_experiment(path, ("network.answers=11",))):
         pass
+
+
+def test_a_training_reads_its_files_once_and_nothing_that_it_wrote(tmp_path: Path, files_read: Counter[str]) -> None:
+    (tmp_path / "bench.toml").write_bytes(MESH.read_bytes())
+    (tmp_path / "e.toml").write_text(
+        '[data]\ntrain_examples = 64\n[network]\nwidths = [64, 12, 10]\nanswers = 6\n[device]\nbench = "bench.toml"\n'
+        '[encode]\noverflow = "clip"\n[decode]\nzero = 0.0\nscale = 1e-4\n[learner]\nuse = "adfa"\n[train]\nepochs = 1\n'
+    )
+    assert run(["train", str(tmp_path / "e.toml"), "--run", str(tmp_path / "r")]) == 0
+    assert files_read == {"e.toml": 1, "bench.toml": 1}

@@ -10,8 +10,8 @@ import pytest
 
 from drivers.keysight_33600 import Keysight33600
 from hil.config.experiment import read_experiment
-from hil.config.resolve import arguments
 from hil.errors import ConfigError
+from hil.settings import arguments
 from hil.units import Unbounded, finite, quantity
 from sim_devices.bench.wiring import Cable
 from sim_devices.tabulated import Tabulated

@@ -1,1 +1,7 @@
-"""What benchmarks/fuzz.py is made of: a mutator, and the readers that it is turned on."""
+"""Targets of benchmarks/fuzz.py, and of tests/fuzz."""
+
+from fuzzing import bench, boxes, files, wires
+from fuzzing.target import Target as Target
+
+TARGETS = (*wires.TARGETS, *boxes.TARGETS, *bench.TARGETS, *files.TARGETS)
+"""Each makes a Target: (a folder of its own, what closes it) -> Target."""

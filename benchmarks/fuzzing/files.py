@@ -18,6 +18,8 @@ from drivers.scpi import Identity
 from fuzzing.target import OutOfLimits, Target
 from hil.commands import compare
 from hil.config import experiment
+from hil.config.bench import read_bench
+from hil.config.read import dump
 from hil.errors import ConfigError, InstrumentError, RunError
 from hil.run import checkpoint, journal, resume, status
 from hil.run.folder import RunFolder
@@ -31,14 +33,14 @@ def toml(folder: Path, stack: ExitStack) -> Target:
     compares = [(ROOT / "experiments" / "compare_digits.toml").read_bytes()]
     benches = [p.read_bytes() for p in sorted((ROOT / "benches").glob("*.toml"))]
     path = folder / "fuzz.toml"
-    readers = (experiment.read_experiment, experiment.read_bench, compare.read)
+    readers = (experiment.read_experiment, read_bench, compare.read)
 
     def run(data: bytes) -> None:
         path.write_bytes(data[1:])
         read = readers[(data[0] if data else 0) % len(readers)]
         found = read(path)
         if read is not compare.read:
-            experiment.checked(type(found), tomllib.loads(experiment.dump(found)), "again")
+            experiment.checked(type(found), tomllib.loads(dump(found)), "again")
 
     samples = [bytes([k]) + text for k, texts in enumerate((experiments, benches, compares)) for text in texts]
     samples.append(b"\x01" + (ROOT / "docs" / "virtual_bench.md").read_bytes())

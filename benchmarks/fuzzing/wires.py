@@ -64,6 +64,7 @@ class Message:
         self._data = data
 
     def take(self, count: int) -> bytes:
+        assert count <= LIMIT + 16, "more than the limit was asked for"
         head, self._data = self._data[:count], self._data[count:]
         return head
 

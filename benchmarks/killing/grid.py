@@ -42,8 +42,8 @@ import torch
 
 from hil.cli import run as hil
 from hil.devices.recovery import Rung
-from hil.run.same import differences
 from killing.moment import Moment, state
+from killing.same import differences
 from killing.switches import NEVER, until_off
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -26,10 +26,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from drivers.read_back import Care, Panelled, Watch
@@ -39,7 +41,9 @@ from drivers.waveform.roles import Digitizer, Generator
 from drivers.waveform.timing import Timing
 from hil.device import Port, Provenance, Spec
 from hil.errors import Changed, ConfigError, ContractError, DirtySession, HilError
+from hil.settings import Count, NotNegative, Positive, Share, check
 
+Match = Annotated[float, Field(gt=0, le=1)]  # at 0 a flat line would pass for a marker
 LAYOUTS = 8  # sizes of batches that are remembered
 
 
@@ -61,42 +65,24 @@ class WaveformSettings:
         width: neurons of the layer; None takes any.
     """
 
-    symbol_rate_hz: float = 100e6
-    samples_per_symbol: int = 1
-    reads_per_symbol: int = 1
-    sample_phase: float = 0.75
-    settle: float = 0.5
-    averages: int = 1
+    symbol_rate_hz: Positive = 100e6
+    samples_per_symbol: Count = 1
+    reads_per_symbol: Count = 1
+    sample_phase: Share = 0.75
+    settle: Share = 0.5
+    averages: Count = 1
     rest_v: float | None = None
     marker_low_v: float | None = None
     marker_high_v: float | None = None
-    marker_threshold: float = 0.8
-    marker_ambiguous: float = 0.8
-    marker_jump: float = 0.3
-    longest_delay_s: float = 2e-6
-    trigger_timeout_s: float = 2.0
-    width: int | None = None
+    marker_threshold: Match = 0.8
+    marker_ambiguous: Match = 0.8
+    marker_jump: Positive = 0.3
+    longest_delay_s: NotNegative = 2e-6
+    trigger_timeout_s: Positive = 2.0
+    width: Count | None = None
 
     def __post_init__(self) -> None:
-        whole = {
-            "samples_per_symbol": self.samples_per_symbol,
-            "reads_per_symbol": self.reads_per_symbol,
-            "averages": self.averages,
-        }
-        for name, count in whole.items():
-            if count < 1:
-                raise ConfigError(f"{name} must be at least 1", where="waveform", got=f"{count}")
-        for name, share in ("settle", self.settle), ("sample_phase", self.sample_phase):
-            if not 0 <= share < 1:
-                raise ConfigError(f"{name} must be a fraction", where="waveform", got=f"{share}", allowed="0 to below 1")
-        for name, share in ("marker_threshold", self.marker_threshold), ("marker_ambiguous", self.marker_ambiguous):
-            if not 0 < share <= 1:  # at 0 a flat line would pass for a marker
-                raise ConfigError(f"{name} must be a fraction", where="waveform", got=f"{share}", allowed="above 0, up to 1")
-        if not self.marker_jump > 0:
-            raise ConfigError("marker_jump must be positive", where="waveform", got=f"{self.marker_jump}")
-        times = (self.symbol_rate_hz, self.longest_delay_s, self.trigger_timeout_s)
-        if not (self.symbol_rate_hz > 0 and self.longest_delay_s >= 0 and self.trigger_timeout_s > 0 and max(times) < math.inf):
-            raise ConfigError("rates and times must be positive and finite", where="waveform", got=repr(self))
+        check(self, "waveform")
 
     @property
     def acceptance(self) -> Acceptance:

@@ -174,7 +174,7 @@ class Opening:
         Raises:
             ConfigError: a driver does not say.
         """
-        states = [safe_state(driver, self.bench.instruments[name].place) for name, driver in drivers.items()]
+        states = [_safe_state(driver, self.bench.instruments[name]) for name, driver in drivers.items()]
         return in_order(states, self.bench.safe.order)
 
     def check_silence(self, least_s: float, what: str) -> None:
@@ -243,12 +243,12 @@ def instrument(who: Identity) -> Instrument:
     return Instrument(who.maker, who.model, who.serial, who.firmware)
 
 
-def safe_state(driver: object, place: str) -> SafeState:
+def _safe_state(driver: object, table: InstrumentTable) -> SafeState:
     """What safe means for `driver`. Raises: ConfigError: it does not say."""
     if isinstance(driver, Switchable):
         return driver.safe_state()
     raise ConfigError(
-        "this driver does not say what safe means", where=place, got=type(driver).__name__,
+        "this driver does not say what safe means", where=table.place, got=type(driver).__name__,
         allowed="a driver with safe_state()", outputs="as the driver left them when it opened",
         todo="give it safe_state(); see docs/safe_state.md",
     )  # fmt: skip
@@ -330,23 +330,23 @@ def check_address(table: InstrumentTable, virtual: bool, example: str) -> None:
         )  # fmt: skip
 
 
-def role(bench: BenchFile, name: str, key: str, place: str) -> InstrumentTable:
-    """The instrument that plays a role. Raises: ConfigError: there is none of that name."""
+def role(bench: BenchFile, name: str, key: str) -> InstrumentTable:
+    """The instrument that plays the role `key` of [node]. Raises: ConfigError: there is none of that name."""
     found = bench.instruments.get(name)
     if found is None:
         raise ConfigError(
-            "no such instrument", where=f"{place} {key}", got=f'"{name}"',
+            "no such instrument", where=f"{bench.place}: [node] {key}", got=f'"{name}"',
             allowed=", ".join(bench.instruments) or "none is there", outputs=UNTOUCHED,
             todo=f"add [instruments.{name}], or name one that is there",
         )  # fmt: skip
     return found
 
 
-def check_roles(bench: BenchFile, named: Sequence[str], place: str) -> None:
+def check_roles(bench: BenchFile, named: Sequence[str]) -> None:
     """Raises: ConfigError: an instrument without a role."""
     idle = [name for name in bench.instruments if name not in named]
     if idle:
         raise ConfigError(
-            "instruments without a role", where=place, got=", ".join(idle), allowed=", ".join(named), outputs=UNTOUCHED,
-            todo="name them in [node], or remove them",
+            "instruments without a role", where=f"{bench.place}: [node]", got=", ".join(idle), allowed=", ".join(named),
+            outputs=UNTOUCHED, todo="name them in [node], or remove them",
         )  # fmt: skip

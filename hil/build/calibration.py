@@ -37,12 +37,11 @@ FILE = "calibration.toml"
 
 @dataclass(frozen=True)
 class Certified:
-    """The calibration that a bench file names, as far as it can be judged without the bench. said: what must be told."""
+    """The calibration that the file of `bench` names, as far as it can be judged without it. said: what must be told."""
 
     path: Path
     certificate: Certificate
-    policy: str
-    where: str
+    bench: BenchFile
     said: tuple[str, ...]
 
     @property
@@ -63,11 +62,11 @@ class Certified:
         """
         found = list(instruments_differ(self.certificate, answered))
         wrong = [difference for difference in found if difference.refuses]
-        if wrong and self.policy == "refuse":
+        if wrong and self.bench.calibration.policy == "refuse":
             raise WrongInstrument(
                 "the calibration is of other instruments", where=str(self.path), got=_listed(wrong),
                 allowed="the instruments that were calibrated", outputs="off, read back, as the bench is closed again",
-                todo=_todo(self.where, "connect those"),
+                todo=_todo(self.bench, "connect those"),
             )  # fmt: skip
         return tuple(f"calibration {self.path.name}: {difference}" for difference in found)
 
@@ -80,15 +79,15 @@ def certified(bench: BenchFile, kept: bool = False, now: datetime | None = None)
     Raises:
         ConfigError: it is missing, damaged or failed; or, unless the policy is to warn, of other settings or stale.
     """
-    table, where = bench.calibration, bench.file
+    table = bench.calibration
     if table.use is None:
         return None
-    path = where.parent / FILE if kept else find(table.use, where)
+    path = bench.file.parent / FILE if kept else find(table.use, bench.file)
     certificate = Certificate.load_good(path)
     if certificate.shape != bench.shape:
         raise ConfigError(
             "the calibration is of a bench of another shape", where=table.place, got=certificate.shape, allowed=bench.shape,
-            outputs=UNTOUCHED, todo=_todo(str(where), "name another"),
+            outputs=UNTOUCHED, todo=_todo(bench, "name another"),
         )  # fmt: skip
     found = [*settings_differ(certificate, settings_of(bench))]
     old = [*aged(certificate, now or datetime.now().astimezone(), max_age_s(bench))]
@@ -97,10 +96,10 @@ def certified(bench: BenchFile, kept: bool = False, now: datetime | None = None)
     if found and table.policy == "refuse":
         raise ConfigError(
             f"the calibration {path.name} does not hold here", where=table.place, got=_listed(found),
-            allowed="the bench as it was calibrated", outputs=UNTOUCHED, todo=_todo(str(where), "undo the change"),
+            allowed="the bench as it was calibrated", outputs=UNTOUCHED, todo=_todo(bench, "undo the change"),
         )  # fmt: skip
     told = [*found, *(old if kept else [])]
-    return Certified(path, certificate, table.policy, str(where), tuple(f"calibration {path.name}: {each}" for each in told))
+    return Certified(path, certificate, bench, tuple(f"calibration {path.name}: {each}" for each in told))
 
 
 def settings_of(bench: BenchFile) -> dict[str, dict[str, Any]]:
@@ -159,7 +158,6 @@ def _listed(found: Sequence[Difference]) -> str:
     return "; ".join(map(str, found[:4])) + (f"; {len(found) - 4} more" if len(found) > 4 else "")
 
 
-def _todo(where: str, else_: str) -> str:
-    return (
-        f'{else_}, or calibrate again: hil calibrate {quoted(where)}; or, to go on all the same: [calibration] policy = "warn"'
-    )
+def _todo(bench: BenchFile, else_: str) -> str:
+    again = f"{else_}, or calibrate again: hil calibrate {quoted(bench.file)}"
+    return f'{again}; or, to go on all the same: [calibration] policy = "warn"'

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,7 +77,11 @@ class Workshop:
         )
 
     def data(self) -> Dataset:
-        """Raises: ConfigError, DataError."""
+        """Read once. Raises: ConfigError, DataError."""
+        return self._data
+
+    @cached_property
+    def _data(self) -> Dataset:
         table = self.file.train
         whole = self.experiment.model_copy(update={"data": self.experiment.data.model_copy(update={"train_examples": None})})
         return carved(dataset(whole), table.examples, table.score, table.held)
@@ -159,10 +163,6 @@ class Workshop:
             )  # fmt: skip
         return linear
 
-    @property
-    def _data(self) -> Dataset:
-        return _remembered(self.text())
-
     @contextmanager
     def candidate(self, job: Job, data: Dataset, place: Place = "twin", allow: Allow = freely) -> Iterator[Candidate]:
         """The ordinary built experiment for a job; closed at the end."""
@@ -237,11 +237,6 @@ def work(text: str, jobs: str) -> str:
 def _trainer(text: str) -> Trainer:
     """A worker trains many chunks of one search: files and data are read once."""
     return Workshop.of(text).trainer()
-
-
-@lru_cache(maxsize=2)
-def _remembered(text: str) -> Dataset:
-    return Workshop.of(text).data()
 
 
 def _twin(device: DeviceTable) -> Twin:

@@ -279,7 +279,7 @@ def optimiser(parameters: Sequence[nn.Parameter] | Sequence[dict[str, Any]], exp
 
 
 def _tape(run: Path) -> Tape:
-    from hil.tape.writer import Tape  # zarr is slow to import, and most runs are not recorded
+    from hil.tape.writer import Tape  # most runs are not recorded
 
     return Tape(run / "tape")
 

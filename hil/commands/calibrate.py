@@ -156,7 +156,7 @@ def check(path: Path, folder: Path, console: Console) -> None:
         ConfigError, NotCalibrated: it does not; see above. LinkError, InstrumentError: of the bench.
     """
     bench = read_bench(path)
-    file = newest(bench, path, folder)
+    file = newest(bench, folder)
     certificate = Certificate.load_good(file)
     console.print(f"checking {file}, {age_of(certificate)} old", markup=False, soft_wrap=True)
     found = [*aged(certificate, datetime.now().astimezone(), max_age_s(bench))]
@@ -173,21 +173,21 @@ def check(path: Path, folder: Path, console: Console) -> None:
     console.print("it holds", markup=False)
 
 
-def newest(bench: BenchFile, path: Path, folder: Path) -> Path:
+def newest(bench: BenchFile, folder: Path) -> Path:
     """The calibration that the bench file names, else the newest good one of this bench in `folder`.
 
     Raises:
         ConfigError: there is none.
     """
     if bench.calibration.use is not None:
-        return find(bench.calibration.use, path)
+        return find(bench.calibration.use, bench.file)
     listed = [p for p in sorted(folder.glob("*.toml")) if not p.stem.endswith(FAILED)]
     read = [(Certificate.load(p, sweeps=False), p) for p in listed]
     mine = [(made.taken, p) for made, p in read if made.bench == bench.name and made.good]
     if not mine:
         raise ConfigError(
-            "there is no calibration of this bench", where=str(path), got=f"none in {folder}", outputs=UNTOUCHED,
-            todo=f"make one: hil calibrate {quoted(path)}",
+            "there is no calibration of this bench", where=str(bench.file), got=f"none in {folder}", outputs=UNTOUCHED,
+            todo=f"make one: hil calibrate {quoted(bench.file)}",
         )  # fmt: skip
     return max(mine)[1]
 

@@ -146,13 +146,18 @@ def cells(file: Comparison, path: Path, out: Path) -> Iterator[Cell]:
         ConfigError: two have one name, or the experiment makes no sense.
     """
     base = find(file.base, path)
+    table = read_toml(base)
     learners = _named(file.learner, "learner", path)
-    devices = _named(file.device, "device", path, str(read_toml(base).get("name") or base.stem))
+    devices = _named(file.device, "device", path, str(table.get("name") or base.stem))
+    asked = {
+        (learner, device): experiment_of(_table(table, file, by, on), path, near=path if on.settings() else base)
+        for device, on in devices.items()
+        for learner, by in learners.items()
+    }
     for seed in file.seeds:
-        for device, on in devices.items():
-            for learner, by in learners.items():
-                folder = out / "runs" / _slug(learner) / _slug(device) / f"seed-{seed}"
-                yield Cell(learner, device, _experiment(file, base, path, by, on, seed), folder, (path, base))
+        for (learner, device), experiment in asked.items():
+            folder = out / "runs" / _slug(learner) / _slug(device) / f"seed-{seed}"
+            yield Cell(learner, device, experiment.model_copy(update={"seed": seed}), folder, (path, base))
 
 
 def tables(standings: Standings) -> Iterator[Table]:
@@ -167,16 +172,17 @@ def tables(standings: Standings) -> Iterator[Table]:
         yield shown
 
 
-def _experiment(file: Comparison, base: Path, path: Path, by: Entry, on: Entry, seed: int) -> Experiment:
-    made = copy.deepcopy(read_toml(base))
-    made["seed"], made["learner"] = seed, by.settings()
+def _table(base: Mapping[str, Any], file: Comparison, by: Entry, on: Entry) -> dict[str, Any]:
+    """The experiment file of a learner on a device; its seed is set afterwards."""
+    made = copy.deepcopy(dict(base))
+    made["learner"] = by.settings()
     if on.settings():
         made["device"] = on.settings()
     terms = {"epochs": file.epochs, "budget_passes": file.budget_passes}
     made["train"] = {**made.get("train", {}), **{key: value for key, value in terms.items() if value is not None}}
     for text in (*on.set, *by.set):
         override(made, text)
-    return experiment_of(made, path, near=path if on.settings() else base)
+    return made
 
 
 def _named(entries: Sequence[Entry], kind: str, path: Path, otherwise: str = "") -> Mapping[str, Entry]:

@@ -24,9 +24,9 @@ from hil.build.calibration import bench_files, certified
 from hil.build.search import Workshop, completed
 from hil.commands.train import display_noted
 from hil.config import modules
-from hil.config.bench import read_bench
+from hil.config.bench import BenchFile, read_bench
 from hil.config.experiment import read_experiment
-from hil.config.read import checked, dump, find, read_toml
+from hil.config.read import dump, find
 from hil.config.search import SearchFile, base_experiment, read_search
 from hil.data.dataset import Dataset
 from hil.errors import HilError, Interrupted, Refused, Stopped, UnsafeOutputs
@@ -70,18 +70,24 @@ Names = Generator[Point, None, list[str]]
 
 
 def start(path: Path, folder: RunFolder, console: Console, cluster: str | None = None) -> dict[str, Any]:
-    """Begin the search of the file `path` in `folder`, and return its summary.
+    """Begin the search of the file `path` in `folder`. Otherwise as `begin`."""
+    return begin(read_search(path), folder, console, cluster)
+
+
+def begin(file: SearchFile, folder: RunFolder, console: Console, cluster: str | None = None) -> dict[str, Any]:
+    """Begin a search in `folder`, and return its summary.
 
     Raises:
         Refused: nothing was trained. Stopped, Interrupted: the search is committed and resumable.
     """
-    file = read_search(path)
     if cluster is not None:
         check_address(cluster)
+    path = file.file
     base = find(file.base, path)
     modules.also(path, base)
     experiment = base_experiment(file, path)
     named = {name: [base, path] for name in ("config.toml", SEARCH)}
+    bench: BenchFile | None = None
     if file.bench is not None and file.bench.device.bench is not None:
         bench = read_bench(find(file.bench.device.bench, path))
         certified(bench)  # in order now, or refused: the copy is used as one that was
@@ -92,17 +98,24 @@ def start(path: Path, folder: RunFolder, console: Console, cluster: str | None =
     experiment = completed(file, experiment)
     folder.write_config(dump(experiment))
     write_atomic(folder.path / SEARCH, dump(file).encode())
-    return carry_on(folder, console, cluster)
+    kept = None if bench is None else bench.kept_in(folder.path / "bench.toml")
+    return _carried(Workshop(file, experiment.kept_in(folder.config), kept), folder, console, cluster)
 
 
 def carry_on(folder: RunFolder, console: Console, cluster: str | None = None) -> dict[str, Any]:
     """Go on with the search in `folder` from whatever was committed. Raises: as `start`."""
-    file = checked(SearchFile, read_toml(folder.path / SEARCH), str(folder.path / SEARCH))
     if cluster is not None:
         check_address(cluster)
-        console.print(f"cluster {cluster}, for a worker of which {file.evaluate.join_s:g} s are waited", markup=False)
     copy = folder.path / "bench.toml"
+    file = read_search(folder.path / SEARCH)
     workshop = Workshop(file, read_experiment(folder.config), read_bench(copy) if there(copy) else None)
+    return _carried(workshop, folder, console, cluster)
+
+
+def _carried(workshop: Workshop, folder: RunFolder, console: Console, cluster: str | None) -> dict[str, Any]:
+    file = workshop.file
+    if cluster is not None:
+        console.print(f"cluster {cluster}, for a worker of which {file.evaluate.join_s:g} s are waited", markup=False)
     with display_noted(console, folder), Stopping() as stopping, ExitStack() as stack:
         hunt = Hunt(workshop, folder, History(folder), cluster, stack, lambda: stopping.asked)
         for line in hunt.introduction():

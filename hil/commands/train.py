@@ -19,7 +19,7 @@ from rich.console import Console
 from hil import toml
 from hil.build.training import Built, built
 from hil.config.experiment import AlarmTable, DecodeTable, Experiment, read_experiment
-from hil.config.read import checked, dump, read_toml
+from hil.config.read import checked, dump
 from hil.config.resolve import UNTOUCHED, located
 from hil.errors import (
     ConfigError,
@@ -64,6 +64,7 @@ def launch(
     origin = experiment.near
     with folder.owned(), display_noted(console, folder):
         saved = checkpoint.load(start) if start else None  # read before anything is opened
+        complete = saved is not None and experiment.decode is not None  # config.toml says what was measured first
         if saved is not None:
             experiment = _with_decode(experiment, saved)
         done = folder.read_json(FILE).get("status") == "done"
@@ -72,7 +73,7 @@ def launch(
             remove_tree(folder.path / "tape")  # of a run that is made again from its beginning
 
         told = _Told(folder, console)
-        with Alarms(_settings(experiment.alarm, origin), str(folder.path), folder.note) as alarms:
+        with Alarms(_settings(experiment.alarm), str(folder.path), folder.note) as alarms:
             with (
                 _told(folder, origin, alarms) as ending,
                 told,
@@ -91,6 +92,8 @@ def launch(
                 ending.labels = labels
                 with foreign(f"{origin}: before the first step", ContractError, "safe; whatever was opened is closed again"):
                     session = _begun(folder, made, labels, saved, start, goes_on, alarms, console, told)
+                if not complete:
+                    folder.write_config(dump(made.experiment))  # after the checkpoint: without one all is measured again
                 alarms.watch(lambda: (made.training.step, made.training.device_passes))
                 for line in made.introduction():
                     console.print(line, markup=False, soft_wrap=True)
@@ -252,8 +255,6 @@ def _begun(
         if made.transfer is not None:
             folder.write_json("diagnostics.json", made.first_diagnostics())
         session.begin()
-    if saved is None or "decode" not in read_toml(folder.config):
-        folder.write_config(dump(made.experiment))  # after the checkpoint, which has to be there if nothing is measured again
     return session
 
 
@@ -275,8 +276,8 @@ def _terms(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     return terms
 
 
-def _settings(table: AlarmTable, origin: Path) -> AlarmSettings:
-    argv = argv_of(table.command, f"{origin}: [alarm] command")
+def _settings(table: AlarmTable) -> AlarmSettings:
+    argv = argv_of(table.command, f"{table.place} command")
     return AlarmSettings(argv, tuple(table.on), table.timeout_s, table.every_s, table.stalled_s)
 
 

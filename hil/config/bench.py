@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr
 
@@ -27,8 +27,8 @@ GIVEN = ("scpi", "link", "expect", "provenance", "care")  # what a bench gives t
 class TwinTable(Using):
     """A twin: one of TWINS, or "module:Class"."""
 
-    def chosen(self, place: str) -> Choice:
-        return twin_choice(self.use, self.settings(), place)
+    def chosen(self) -> Choice:
+        return twin_choice(self.use, self.settings(), self.place)
 
 
 class InstrumentTable(Using):
@@ -41,8 +41,8 @@ class InstrumentTable(Using):
     model: str | None = None
     serial: str | None = None
 
-    def chosen(self, place: str) -> Choice:
-        return choice(self.use, self.settings(), place, skip=GIVEN)
+    def chosen(self) -> Choice:
+        return choice(self.use, self.settings(), self.place, skip=GIVEN)
 
 
 class LogTable(Section, strict=True):
@@ -109,6 +109,12 @@ class BenchFile(Section):
     def file(self) -> Path:
         """Where it was read from."""
         return self._file
+
+    def kept_in(self, copy: Path) -> Self:
+        """The same bench as a run folder keeps it, as if it were read from `copy`."""
+        made = self.model_copy()
+        made._file = copy
+        return made
 
     @property
     def how(self) -> Any:

@@ -45,11 +45,11 @@ from hil.errors import ConfigError
 class LearnerTable(Using):
     """A rule that learns: one of LEARNERS, or "module:Class"."""
 
-    def chosen(self, place: str) -> Choice:
-        made = resolve(self.use, place, LEARNERS)
-        keeps(made, ("Settings", "build", "step", "predict"), "a Learner", self.use, place)
-        found = choice(self.use, self.settings(), place, made=made.Settings)
-        return Choice(self.use, made, {"settings": found.build()}, place)
+    def chosen(self) -> Choice:
+        made = resolve(self.use, self.place, LEARNERS)
+        keeps(made, ("Settings", "build", "step", "predict"), "a Learner", self.use, self.place)
+        found = choice(self.use, self.settings(), self.place, made=made.Settings)
+        return Choice(self.use, made, {"settings": found.build()}, self.place)
 
     @property
     def rule(self) -> Any:
@@ -88,8 +88,10 @@ class NetworkTable(Using):
     pieces: Annotated[int, Field(ge=1, strict=True)] = 1
     feedback: FeedbackTable | None = None
 
-    def chosen(self, place: str) -> Choice:
-        return choice(self.use, self.settings(), place, SYNAPSES, skip=("shape",) if "shape" not in self.settings() else ())
+    def chosen(self) -> Choice:
+        return choice(
+            self.use, self.settings(), self.place, SYNAPSES, skip=("shape",) if "shape" not in self.settings() else ()
+        )
 
 
 class DeviceTable(Table):
@@ -152,11 +154,11 @@ class OptimizerTable(Using, strict=True):
     use: str = "Adam"
     lr: Annotated[float, Field(gt=0)] = 1e-3
 
-    def chosen(self, place: str) -> Choice:
+    def chosen(self) -> Choice:
         import torch  # slow to import, and a command that only reads a bench needs none of it
 
         known = {name: f"torch.optim:{name}" for name in torch.optim.__all__ if name[0].isupper() and name != "Optimizer"}
-        return choice(self.use, self.settings(), place, known, skip=("params", "lr"))
+        return choice(self.use, self.settings(), self.place, known, skip=("params", "lr"))
 
 
 class TrainTable(Section, strict=True):
@@ -242,6 +244,12 @@ class Experiment(Section):
     def kept(self) -> bool:
         """The bench is a run folder's copy, and its calibration lies beside it."""
         return self._kept
+
+    def kept_in(self, copy: Path) -> Self:
+        """The same experiment as a run folder keeps it, as if it were read from `copy`."""
+        made = self.model_copy()
+        made._near = copy
+        return made
 
     def on_bench(self, bench: BenchFile, kept: bool = False) -> Self:
         """The same experiment on a bench that was read from another file. kept: a run folder's copy."""

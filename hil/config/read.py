@@ -12,16 +12,10 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from hil import toml
-from hil.config.resolve import (
-    KINDS,
-    UNTOUCHED,
-    Choice,
-    choice,
-    shortened,
-    unknown,
-)
-from hil.errors import ConfigError, nearest
+from hil.config.resolve import Choice, choice
+from hil.errors import UNTOUCHED, ConfigError, nearest
 from hil.files import read_text, there
+from hil.settings import shortened, unknown
 from hil.units import quantity
 
 M = TypeVar("M", bound=BaseModel)
@@ -82,11 +76,11 @@ class Using(Table):
 
     def settle(self, place: str) -> None:
         super().settle(place)
-        self._choice = self.chosen(place)
+        self._choice = self.chosen()
 
-    def chosen(self, place: str) -> Choice:
+    def chosen(self) -> Choice:
         """Find the class and check the settings. Raises: ConfigError."""
-        return choice(self.use, self.settings(), place)
+        return choice(self.use, self.settings(), self.place)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -194,7 +188,7 @@ def _tables(value: object, path: str = "") -> Iterator[tuple[str, Table]]:
 
 def _explained(model: type[BaseModel], fault: Any, where: str, count: int) -> ConfigError:
     path = [str(part) for part in fault["loc"]]
-    if len(path) > 1 and path[-1] in KINDS:  # one of the kinds that the key before it may have
+    if len(path) > 1 and path[-1] in ("bool", "int", "float", "str"):  # one of the kinds that the key before it may have
         path.pop()
     allowed = "a section with keys of its own" if fault["type"] == "model_type" else fault["msg"]
     section = f"{where}: [{'.'.join(path[:-1])}]" if len(path) > 1 else where

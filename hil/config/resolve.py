@@ -6,9 +6,6 @@ v_pi = "3.5 V"               the parameter v_pi_v, its unit stated by its name
 
 from __future__ import annotations
 
-import inspect
-import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,7 +15,7 @@ from hil.config.modules import imported
 from hil.errors import UNTOUCHED as UNTOUCHED
 from hil.errors import ConfigError, ForeignError, Refused, RunError, nearest
 from hil.foreign import foreign, said
-from hil.units import quantity, suffix_of
+from hil.settings import arguments, shortened
 
 # Our short names. Text alone: nothing is imported before it is named.
 LEARNERS = {
@@ -181,116 +178,6 @@ def construct(target: Callable[..., Any], settings: Mapping[str, Any], where: st
             "these settings are refused", where=where, got=f"{given}: {mapped.got or type(error).__name__}", at=mapped.at,
             outputs=UNTOUCHED, todo="correct the settings of this section",
         ) from error  # fmt: skip
-
-
-def arguments(target: Any, table: Mapping[str, Any], where: str, skip: Sequence[str] = ()) -> dict[str, Any]:
-    """`table` as keyword arguments of `target`: names checked, texts with units parsed by the unit in the parameter's name.
-
-    A parameter `v_pi_v` may be written `v_pi = "3.5 V"` or `v_pi_v = 3.5`.
-
-    Raises:
-        ConfigError: an unknown key (the nearest is named), a value of the wrong kind, or a missing one.
-    """
-    try:
-        parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{said(target)} takes no settings", where=where, allowed="a class, or a function", outputs=UNTOUCHED,
-            todo="name another module:Class",
-        ) from error  # fmt: skip
-    known = {n: p for n, p in parameters.items() if n not in skip and n != "self"}
-    found: dict[str, Any] = {}
-    for key, value in table.items():
-        place = f"{where} {key}"
-        if key in known:
-            full = key
-            unit = next((u for i in range(1, len(key)) if key[i] == "_" and (u := suffix_of(key, key[:i]))), None)
-        else:
-            full = next((name for name in known if suffix_of(name, key)), "")
-            unit = suffix_of(full, key)
-        if not full:
-            raise unknown(place.rsplit(" ", 1)[0], key, value, [*known, *(n.rsplit("_", 1)[0] for n in known)])
-        if full in found:
-            raise ConfigError(
-                "a setting is given twice", where=place, got=f"{full} in two spellings", outputs=UNTOUCHED, todo="remove one"
-            )
-        written = _written(known[full].annotation)
-        if unit and isinstance(value, str) and _kinds(written) != ["str"]:
-            value = quantity(value, unit, place, unbounded=_unbounded(written))
-        _of_its_kind(value, written, place, known[full].default)
-        found[full] = value
-    missing = [n for n, p in known.items() if p.default is p.empty and p.kind is p.KEYWORD_ONLY and n not in found]
-    if missing:
-        raise ConfigError(
-            "settings are missing", where=where, got="no " + ", ".join(missing), outputs=UNTOUCHED, todo="add them"
-        )
-    return found
-
-
-KINDS: Mapping[str, tuple[type, ...]] = {
-    "float": (float, int), "Unbounded": (float, int), "int": (int,), "bool": (bool,), "str": (str,),
-}  # fmt: skip
-
-
-def _written(annotation: object) -> str:
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-
-
-def _kinds(written: str) -> list[str]:
-    return [kind for part in written.split("|") if (kind := part.strip()) != "None"]
-
-
-def _unbounded(written: str) -> bool:
-    """Is a parameter annotated with `hil.units.Unbounded`, as its source has it or as Python resolved it?"""
-    return "Unbounded" in written or "'or infinite'" in written
-
-
-def _of_its_kind(value: object, written: str, place: str, default: object) -> None:
-    """Refuse what is not finite, and a value that a parameter annotated with plain kinds ("float", "int | None") does not take.
-
-    An infinite one is taken by a parameter that is `Unbounded`, or is infinite when it is left out.
-    """
-    kinds = _kinds(written)
-    plain = bool(kinds) and all(kind in KINDS for kind in kinds)
-    fits = (
-        any(isinstance(value, KINDS[kind]) and (kind == "bool" or not isinstance(value, bool)) for kind in kinds)
-        if plain
-        else True
-    )
-    unbounded = _unbounded(written) or (isinstance(default, float) and math.isinf(default))
-    if not fits or not _finite(value, unbounded):
-        raise ConfigError(
-            "a value of the wrong kind", where=place, got=shortened(value),
-            allowed=" or ".join(kinds) + (", never NaN" if unbounded else ", never NaN or infinite"),
-            outputs=UNTOUCHED, todo="correct the value",
-        )  # fmt: skip
-
-
-def _finite(value: object, unbounded: bool) -> bool:
-    """Are all numbers in `value` such as a float can be, and finite unless they are `unbounded`?"""
-    if isinstance(value, list | tuple):
-        return all(_finite(item, unbounded) for item in value)
-    if isinstance(value, Mapping):
-        return all(_finite(item, unbounded) for item in value.values())
-    if isinstance(value, int):
-        return abs(value) <= sys.float_info.max
-    return not isinstance(value, float) or math.isfinite(value) or (unbounded and value > 0)
-
-
-def unknown(where: str, key: str, value: object, known: Sequence[str]) -> ConfigError:
-    """The error for a key that is not one of `known`; the nearest of them is offered."""
-    hint = nearest(key, known)
-    return ConfigError(
-        f"{key} = {shortened(value)}: unknown key" + (f'. Did you mean "{hint}"?' if hint else ""),
-        where=where, allowed=", ".join(dict.fromkeys(known)), outputs=UNTOUCHED, todo="correct or remove the key",
-    )  # fmt: skip
-
-
-def shortened(value: object) -> str:
-    """As a message has room for."""
-    huge = isinstance(value, int) and abs(value) > sys.float_info.max  # Python does not print it without end
-    text = f'"{value}"' if isinstance(value, str) else "a whole number without end" if huge else str(value)
-    return text if len(text) < 60 else text[:57] + "..."
 
 
 def keeps(found: object, parts: tuple[str, ...], kind: str, use: str, where: str) -> None:

@@ -24,7 +24,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from hil.config.experiment import DeviceTable, EncodeTable, Experiment, read_experiment
 from hil.config.read import Section, checked, find, read_toml
@@ -120,6 +120,12 @@ class SearchFile(Section):
     confirm: ConfirmTable = Field(default_factory=ConfirmTable)
     bench: BenchStage | None = None
     slurm: dict[str, Any] = Field(default_factory=dict)
+    _file: Path = PrivateAttr(default=Path("search.toml"))
+
+    @property
+    def file(self) -> Path:
+        """Where it was read from."""
+        return self._file
 
 
 def read_search(path: Path) -> SearchFile:
@@ -129,6 +135,7 @@ def read_search(path: Path) -> SearchFile:
         ConfigError: names file, table, key, what was found and what is allowed.
     """
     file = checked(SearchFile, read_toml(path), str(path))
+    file._file = path
     rules = (
         ("[search] elites", file.search.elites, file.search.elites < file.search.population, "fewer than the population"),
         (

@@ -21,7 +21,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol, TypeVar
+from typing import Annotated, Protocol, TypeVar
+
+from pydantic import Field
 
 from hil.device import Recoverable
 from hil.errors import (
@@ -50,6 +52,7 @@ from hil.errors import (
     UnsafeOutputs,
     WrongInstrument,
 )
+from hil.settings import check
 
 A = TypeVar("A")
 PAUSE_S = 0.2  # before the second reopening; doubled each time
@@ -136,12 +139,11 @@ class Patience:
         most: so many recoveries in one run end it: a bench that needs more is not one to trust. None: no bound.
     """
 
-    patience_s: float = 120.0
-    most: int | None = None
+    patience_s: Annotated[float, Field(ge=0, lt=86_400)] = 120.0
+    most: Annotated[int, Field(ge=0)] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.patience_s < 86_400 or (self.most is not None and self.most < 0):
-            raise ValueError(f"patience_s from 0 to 86400 s, most 0 or more: got {self.patience_s}, {self.most}")
+        check(self, "[recovery]")
 
 
 def asleep_s() -> float:

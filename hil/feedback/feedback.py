@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -36,8 +36,9 @@ from hil.feedback.functions import (
     from_table,
     to_table,
 )
-from hil.feedback.tables import lines, plain, settings_of, unknown
+from hil.feedback.tables import lines, plain
 from hil.files import read_text, write_atomic
+from hil.settings import Count, Positive, Share, arguments, check
 
 __all__ = [
     "FAMILIES",
@@ -79,23 +80,12 @@ class Feedback:
 
     g: Function
     distribution: Distribution | tuple[Distribution, ...] = "uniform"
-    scale: float | tuple[float, ...] = 0.1
-    rank: int | tuple[int, ...] | None = None
-    sparsity: float | tuple[float, ...] = 0.0
+    scale: Positive | tuple[Positive, ...] = 0.1
+    rank: Count | tuple[Count, ...] | None = None
+    sparsity: Share | tuple[Share, ...] = 0.0
 
     def __post_init__(self) -> None:
-        for distribution in _each(self.distribution):
-            if distribution not in get_args(Distribution):
-                raise unknown("distribution of B", distribution, get_args(Distribution), "feedback")
-        for scale in _each(self.scale):
-            if not 0 < scale < math.inf:
-                raise ConfigError("scale must be positive", where="feedback", got=str(scale), allowed="above 0, finite")
-        for rank in _each(self.rank):
-            if rank is not None and rank < 1:
-                raise ConfigError("the rank of B is at least 1", where="feedback", got=f"rank {rank}")
-        for share in _each(self.sparsity):
-            if not 0 <= share < 1:
-                raise ConfigError("not a share", where="feedback", got=f"sparsity {share}", allowed="0 up to, not 1")
+        check(self, "feedback")
 
     def matrices(self, rows: Sequence[int], classes: int, rng: torch.Generator) -> tuple[Tensor, ...]:
         """One B (rows_l, classes) per hidden layer, drawn in the order of the layers.
@@ -128,7 +118,7 @@ class Feedback:
         if not isinstance(g, Mapping):
             raise ConfigError("g is missing", where=where, got=repr(g), allowed='a table such as { family = "sine" }')
         settings = {key: value for key, value in table.items() if key not in ("g", PROVENANCE)}
-        return cls(g=from_table(g, f"{where} g"), **settings_of(cls, settings, where))
+        return cls(g=from_table(g, f"{where} g"), **arguments(cls, settings, where, skip=("g",), besides=("g", PROVENANCE)))
 
     def text(self, provenance: Mapping[str, object] | None = None) -> str:
         """As TOML, with where it came from if that is known."""
@@ -223,10 +213,6 @@ def _cosine(a: Tensor, b: Tensor) -> float:
     norm = float(a.norm() * b.norm())
     tiny = 1e-12 * a.numel()  # rounding of the mean of a constant
     return float(a @ b) / norm if not norm <= tiny else 0.0
-
-
-def _each(value: T | tuple[T, ...]) -> tuple[T, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 def _layers(value: T | tuple[T, ...], count: int, name: str) -> tuple[T, ...]:

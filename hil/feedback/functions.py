@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from hil.errors import ConfigError
-from hil.feedback.tables import plain, settings_of, unknown
+from hil.feedback.tables import plain
+from hil.settings import Positive, arguments, check, no_such
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,10 @@ class Fourier:
 
     sin: tuple[float, ...]
     cos: tuple[float, ...]
-    half_period: float = 1.0
+    half_period: Positive = 1.0
 
     def __post_init__(self) -> None:
-        _finite("fourier", *self.sin, *self.cos)
-        _positive("fourier", half_period=self.half_period)
+        check(self, "feedback g fourier")
         if not self.sin or len(self.sin) != len(self.cos):
             raise ConfigError(
                 "sin and cos need as many coefficients, at least one",
@@ -68,7 +68,7 @@ class Sine:
     offset: float = 0.0
 
     def __post_init__(self) -> None:
-        _finite("sine", self.amplitude, self.frequency, self.phase, self.offset)
+        check(self, "feedback g sine")
 
     def __call__(self, pre: Tensor) -> Tensor:
         value = (pre * self.frequency).add_(self.phase).sin_()
@@ -79,12 +79,11 @@ class Sine:
 class Box:
     """1 where |a - centre| < half_width, else 0."""
 
-    half_width: float = 0.5
+    half_width: Positive = 0.5
     centre: float = 0.0
 
     def __post_init__(self) -> None:
-        _finite("box", self.centre)
-        _positive("box", half_width=self.half_width)
+        check(self, "feedback g box")
 
     def __call__(self, pre: Tensor) -> Tensor:
         return (pre - self.centre).abs_().lt_(self.half_width)
@@ -94,12 +93,11 @@ class Box:
 class Gaussian:
     """exp( -(a - centre)^2 / (2 width^2) )."""
 
-    width: float = 1.0
+    width: Positive = 1.0
     centre: float = 0.0
 
     def __post_init__(self) -> None:
-        _finite("gaussian", self.centre)
-        _positive("gaussian", width=self.width)
+        check(self, "feedback g gaussian")
 
     def __call__(self, pre: Tensor) -> Tensor:
         return (pre - self.centre).square_().mul_(-0.5 / self.width**2).exp_()
@@ -109,12 +107,11 @@ class Gaussian:
 class ArctanSlope:
     """Derivative of arctan(pi/2 alpha u) / pi with u = a - centre: (alpha / 2) / ( 1 + (pi/2 alpha u)^2 )."""
 
-    alpha: float = 2.0
+    alpha: Positive = 2.0
     centre: float = 0.0
 
     def __post_init__(self) -> None:
-        _finite("arctan_slope", self.centre)
-        _positive("arctan_slope", alpha=self.alpha)
+        check(self, "feedback g arctan_slope")
 
     def __call__(self, pre: Tensor) -> Tensor:
         steep = 0.5 * math.pi * self.alpha
@@ -128,7 +125,7 @@ class Constant:
     value: float = 1.0
 
     def __post_init__(self) -> None:
-        _finite("constant", self.value)
+        check(self, "feedback g constant")
 
     def __call__(self, pre: Tensor) -> Tensor:
         return torch.full_like(pre, self.value)
@@ -142,7 +139,7 @@ class Tabulated:
     y: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        _finite("tabulated", *self.x, *self.y)
+        check(self, "feedback g tabulated")
         rising = all(a < b for a, b in zip(self.x, self.x[1:], strict=False))
         if len(self.x) < 2 or len(self.x) != len(self.y) or not rising:
             raise ConfigError(
@@ -169,12 +166,10 @@ class Shaped:
     of: Function
     amplitude: float = 1.0
     offset: float = 0.0
-    clip: float | None = None
+    clip: Positive | None = None
 
     def __post_init__(self) -> None:
-        _finite("shaped", self.amplitude, self.offset)
-        if self.clip is not None:
-            _positive("feedback g shaped", clip=self.clip)
+        check(self, "feedback g shaped")
         if isinstance(self.of, Shaped):
             raise ConfigError("a shaped function is not shaped again", where="feedback g shaped", got="shaped of shaped")
 
@@ -213,25 +208,10 @@ def from_table(table: Mapping[str, object], where: str = "feedback g") -> Functi
     """
     family = table.get("family")
     if not isinstance(family, str) or family not in FAMILIES:
-        raise unknown("family of g", str(family), FAMILIES, where)
+        raise no_such("family of g", str(family), FAMILIES, where)
     kind, place = FAMILIES[family], f"{where} {family}"
     inner = table.get("of") if kind is Shaped else None
     apart = ("family", "of") if isinstance(inner, Mapping) else ("family",)
-    settings = settings_of(kind, {key: value for key, value in table.items() if key not in apart}, place)
-    if isinstance(inner, Mapping):
-        settings["of"] = from_table(inner, f"{place} of")
-    try:
-        return kind(**settings)
-    except TypeError as error:  # a parameter without a default was left out
-        raise ConfigError("a parameter is missing", where=place, got=", ".join(settings) or "none", todo=str(error)) from error
-
-
-def _finite(family: str, *values: float) -> None:
-    if not all(math.isfinite(value) for value in values):
-        raise ConfigError("parameters must be finite", where=f"feedback g {family}", got=str(values))
-
-
-def _positive(family: str, **values: float) -> None:
-    for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise ConfigError(f"{name} must be positive", where=family, got=str(value), allowed="above 0, finite")
+    given = {key: value for key, value in table.items() if key not in apart}
+    of = {"of": from_table(inner, f"{place} of")} if isinstance(inner, Mapping) else {}
+    return kind(**arguments(kind, {**given, **of}, place))

@@ -23,9 +23,10 @@ from hil.errors import ConfigError
 from hil.feedback.feedback import Feedback
 from hil.learners.parts.loss import Loss, LossName
 from hil.learners.parts.one_pass import DirectFeedback
-from hil.learners.parts.projection import Projection, check_shape, hidden_shapes
+from hil.learners.parts.projection import Projection, hidden_shapes
 from hil.learners.parts.transport import pulled
 from hil.network import Layer, Network, Trace
+from hil.settings import Count, check
 
 Model = Callable[[Tensor], Tensor]
 
@@ -42,12 +43,11 @@ class ADFASettings:
 
     feedback: Mapping[str, object] | str = field(default_factory=lambda: {"g": {"family": "sine", "phase": 1.2}})
     loss: LossName = "cross_entropy"
-    sample_shape: tuple[int, ...] = ()
+    sample_shape: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:
-        Loss(self.loss)
         read_feedback(self.feedback)
-        check_shape(self.sample_shape)
+        check(self, "[learner]")
 
 
 class ADFA(DirectFeedback):

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,10 +28,11 @@ from hil.errors import ConfigError
 from hil.feedback.feedback import Feedback
 from hil.learners.adfa import Model, read_feedback
 from hil.learners.parts.loss import Loss, LossName, check_scores
-from hil.learners.parts.neuron_model import NeuronModel
-from hil.learners.parts.projection import Projection, check_shape, hidden_shapes
-from hil.learners.parts.spiking_pass import Overflow, check_steps, chunks, dropout_masks, masked, rates, traced
+from hil.learners.parts.neuron_model import Leak, NeuronModel
+from hil.learners.parts.projection import Projection, hidden_shapes
+from hil.learners.parts.spiking_pass import Overflow, chunks, dropout_masks, masked, rates, traced
 from hil.network import Network, Trace, accumulate
+from hil.settings import Count, Positive, Share, check
 
 Update = Literal["accumulated", "per_step"]
 Error = Literal["mean", "running"]
@@ -50,30 +51,21 @@ class ADFASNNSettings:
     """
 
     feedback: Mapping[str, object] | str = field(default_factory=lambda: {"g": {"family": "gaussian", "width": 0.5}})
-    time_steps: int = 6
-    chunk: int = 2
+    time_steps: Count = 6
+    chunk: Count = 2
     loss: LossName = "cross_entropy"
     update: Update = "accumulated"
     error: Error = "mean"
     presynaptic: Presynaptic = "spike"
-    leak: float = 0.5
-    v_th: float = 1.0
+    leak: Leak = 0.5
+    v_th: Positive = 1.0
     v_rest: float = 0.0
-    dropout: float = 0.0
-    sample_shape: tuple[int, ...] = ()
+    dropout: Share = 0.0
+    sample_shape: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:
-        Loss(self.loss)
         read_feedback(self.feedback)
-        check_shape(self.sample_shape)
-        check_steps(self.time_steps, self.chunk, self.dropout)
-        for name, value, literal in (
-            ("update", self.update, Update), ("error", self.error, Error), ("presynaptic", self.presynaptic, Presynaptic),
-        ):  # fmt: skip
-            if value not in get_args(literal):
-                raise ConfigError(
-                    f"no such {name}", where=f"[learner] {name}", got=repr(value), allowed=", ".join(get_args(literal))
-                )
+        check(self, "[learner]")
         if self.update == "per_step" and self.error == "mean":
             raise ConfigError(
                 "the mean error is known at the end only", where="[learner] error", got='"mean" with update = "per_step"',

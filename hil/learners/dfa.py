@@ -22,9 +22,10 @@ from hil.errors import ConfigError
 from hil.feedback.feedback import Constant, Distribution, Feedback
 from hil.learners.parts.loss import Loss, LossName
 from hil.learners.parts.one_pass import DirectFeedback
-from hil.learners.parts.projection import Projection, check_shape, hidden_shapes
+from hil.learners.parts.projection import Projection, hidden_shapes
 from hil.learners.parts.transport import pulled
 from hil.network import Layer, Network, Trace
+from hil.settings import Count, Positive, Share, check
 
 Model = Callable[[Tensor], Tensor]
 
@@ -38,16 +39,14 @@ class DFASettings:
     """
 
     distribution: Distribution = "uniform"
-    scale: float | tuple[float, ...] = 0.1
-    rank: int | None = None
-    sparsity: float = 0.0
+    scale: Positive | tuple[Positive, ...] = 0.1
+    rank: Count | None = None
+    sparsity: Share = 0.0
     loss: LossName = "cross_entropy"
-    sample_shape: tuple[int, ...] = ()
+    sample_shape: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:
-        Loss(self.loss)
-        self.feedback()
-        check_shape(self.sample_shape)
+        check(self, "[learner]")
 
     def feedback(self) -> Feedback:
         """The matrices as a Feedback whose g is 1."""

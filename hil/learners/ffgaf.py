@@ -18,9 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from hil.errors import ConfigError
@@ -30,6 +31,7 @@ from hil.learners.parts.difficulty import Difficulty
 from hil.learners.parts.opened import Opened
 from hil.learners.parts.readouts import VALIDATED, Readouts
 from hil.network import Layer, Network, Trace
+from hil.settings import Count, NotNegative, Positive, Share, check
 from hil.synapses import QuantisedReLU, channels_of
 
 Adaptation = Literal["none", "weights", "shares", "both"]
@@ -47,32 +49,19 @@ class FFGAFSettings:
         readout: "sum", "upper" (without the first layer), "layer0", ...; "validated" chooses.
     """
 
-    time_steps: int = 8
-    temperature: float = 32.0
-    dropout: float = 0.0
+    time_steps: Count = 8
+    temperature: Positive = 32.0
+    dropout: Share = 0.0
     adaptation: Adaptation = "weights"
-    strength: float = 0.5
-    spread: float = 2.0
-    momentum: float = 0.98
-    share_every: int = 50
-    shares: tuple[float, ...] = ()
+    strength: NotNegative = 0.5
+    spread: Annotated[float, Field(ge=1)] = 2.0
+    momentum: Share = 0.98
+    share_every: Count = 50
+    shares: tuple[Positive, ...] = ()
     readout: str = VALIDATED
 
     def __post_init__(self) -> None:
-        rules = (
-            ("time_steps", self.time_steps, self.time_steps >= 1, "1 or more"),
-            ("temperature", self.temperature, self.temperature > 0, "above 0"),
-            ("dropout", self.dropout, 0 <= self.dropout < 1, "0 up to below 1"),
-            ("adaptation", self.adaptation, self.adaptation in get_args(Adaptation), ", ".join(get_args(Adaptation))),
-            ("strength", self.strength, self.strength >= 0, "0 or more"),
-            ("spread", self.spread, self.spread >= 1, "1 or more"),
-            ("momentum", self.momentum, 0 <= self.momentum < 1, "0 up to below 1"),
-            ("share_every", self.share_every, self.share_every >= 1, "1 or more"),
-            ("shares", self.shares, all(share > 0 for share in self.shares), "positive numbers, one a class"),
-        )
-        for name, value, good, allowed in rules:
-            if not good:
-                raise ConfigError(f"{name} makes no sense", where=f"[learner] {name}", got=f"{value!r}", allowed=allowed)
+        check(self, "[learner]")
 
 
 class FFGAF(nn.Module):

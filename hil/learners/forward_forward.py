@@ -19,19 +19,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hil.errors import ConfigError, ContractError
+from hil.errors import ContractError
 from hil.learners.adfa import Model
 from hil.learners.parts.label_slot import candidates, check_slot, claiming, neutral, wrong_labels
 from hil.learners.parts.loss import Loss, check_scores
 from hil.learners.parts.opened import Opened
 from hil.learners.parts.readouts import VALIDATED, Readouts
 from hil.network import Layer, Network, Trace
+from hil.settings import NotNegative, Positive, Share, check
 from hil.synapses import channels_of, length_normalised
 
 LossKind = Literal["logistic", "pairs"]
@@ -55,30 +56,17 @@ class ForwardForwardSettings:
 
     loss: LossKind = "pairs"
     threshold: float = 2.0
-    sharpness: float = 16.0
-    peer: float = 0.0
+    sharpness: Positive = 16.0
+    peer: NotNegative = 0.0
     straight_through: bool = True
     negatives: Negatives = "hard"
     amplitude: float = 5.0
-    dropout: float = 0.0
+    dropout: Share = 0.0
     drive: Drive = "rectified"
     readout: str = VALIDATED
 
     def __post_init__(self) -> None:
-        for name, value, kinds in (
-            ("loss", self.loss, LossKind),
-            ("negatives", self.negatives, Negatives),
-            ("drive", self.drive, Drive),
-        ):
-            if value not in get_args(kinds):
-                raise ConfigError(
-                    f"no such {name}", where=f"[learner] {name}", got=repr(value), allowed=", ".join(get_args(kinds))
-                )
-        if not 0 <= self.dropout < 1:
-            raise ConfigError("dropout makes no sense", where="[learner]", got=str(self.dropout), allowed="0 up to below 1")
-        for name, number, least in (("sharpness", self.sharpness, 1e-9), ("peer", self.peer, 0.0)):
-            if not number >= least:
-                raise ConfigError(f"{name} makes no sense", where="[learner]", got=str(number), allowed=f"{least:g} or more")
+        check(self, "[learner]")
 
 
 class Judged(NamedTuple):

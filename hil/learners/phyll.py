@@ -16,18 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hil.errors import ConfigError, ContractError
+from hil.errors import ContractError
 from hil.learners.adfa import Model
 from hil.learners.forward_forward import refuse_temporal
 from hil.learners.parts.label_slot import candidates, check_slot, claiming, neutral, wrong_labels
 from hil.learners.parts.opened import Opened
 from hil.network import Network, Trace
+from hil.settings import Count, Positive, check
 from hil.synapses import BesideLinear, channels_of, length_normalised
 
 Phi = Literal["abs", "relu"]
@@ -43,24 +44,15 @@ class PhyLLSettings:
         inner_steps, inner_rate: digital steps per measurement, and their rate.
     """
 
-    theta: float = 4.0
+    theta: Positive = 4.0
     phi: Phi = "abs"
     amplitude: float = 1.0
     normalise: bool = True
-    inner_steps: int = 1
-    inner_rate: float = 0.1
+    inner_steps: Count = 1
+    inner_rate: Positive = 0.1
 
     def __post_init__(self) -> None:
-        rules = (
-            ("theta", self.theta > 0, "above 0"),
-            ("phi", self.phi in get_args(Phi), ", ".join(get_args(Phi))),
-            ("inner_steps", self.inner_steps >= 1, "1 or more"),
-            ("inner_rate", self.inner_rate > 0, "above 0"),
-        )
-        for name, good, allowed in rules:
-            if not good:
-                got = repr(getattr(self, name))
-                raise ConfigError(f"{name} makes no sense", where=f"[learner] {name}", got=got, allowed=allowed)
+        check(self, "[learner]")
 
 
 class PhyLL(nn.Module):

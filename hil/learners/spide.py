@@ -19,9 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from hil.device import ArraySpec
@@ -30,7 +31,9 @@ from hil.errors import ConfigError, ContractError
 from hil.learners.adfa import Model
 from hil.learners.parts.equilibrium import Linearised, Settled, adjoint, mean_currents, measured_quantum, settle
 from hil.learners.parts.loss import Loss, LossName, check_scores
+from hil.learners.parts.neuron_model import Leak
 from hil.network import Layer, Network, Trace, accumulate
+from hil.settings import Count, Positive, check
 
 HASTE = 0.25  # share of a wrong scale, in its logarithm, that one step corrects
 LARGEST_SCALE = 1e8
@@ -47,30 +50,21 @@ class SPIDESettings:
         loss: "cross_entropy" or "mse".
     """
 
-    forward_steps: int = 30
-    backward_steps: int = 50
-    scale: float | Literal["auto"] = "auto"
-    target: float = 0.2
-    quantum: float | None = None
-    leak: float = 1.0
+    forward_steps: Count = 30
+    backward_steps: Count = 50
+    scale: Annotated[float, Field(gt=0, le=LARGEST_SCALE)] | Literal["auto"] = "auto"
+    target: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    quantum: Positive | None = None
+    leak: Leak = 1.0
     modified_reset: bool = True
     loss: LossName = "cross_entropy"
 
     def __post_init__(self) -> None:
-        Loss(self.loss)
-        by_hand = isinstance(self.scale, int | float) and 0 < self.scale <= LARGEST_SCALE
-        rules = (
-            ("forward_steps", self.forward_steps, self.forward_steps >= 1, "1 or more"),
-            ("backward_steps", self.backward_steps, self.backward_steps >= 1, "1 or more"),
-            ("scale", self.scale, self.scale == "auto" or by_hand, f'"auto", or above 0, up to {LARGEST_SCALE:g}'),
-            ("target", self.target, 0 < self.target < 1, "between 0 and 1"),
-            ("quantum", self.quantum, self.quantum is None or self.quantum > 0, "above 0"),
-            ("leak", self.leak, 0 < self.leak <= 1, "above 0, up to 1"),
-            ("leak", self.leak, self.leak == 1 or self.quantum is not None, "1, unless quantum is given"),
-        )
-        for name, value, good, allowed in rules:
-            if not good:
-                raise ConfigError(f"{name} makes no sense", where=f"[learner] {name}", got=f"{value!r}", allowed=allowed)
+        check(self, "[learner]")
+        if self.leak != 1 and self.quantum is None:
+            raise ConfigError(
+                "leak makes no sense", where="[learner] leak", got=f"{self.leak}", allowed="1, unless quantum is given"
+            )
 
 
 class SPIDE(nn.Module):

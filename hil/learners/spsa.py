@@ -14,15 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from hil.errors import ConfigError
 from hil.learners.parts.loss import Loss, LossName, check_scores
 from hil.learners.parts.one_pass import OnePass
 from hil.network import Network
+from hil.settings import Count, Positive, check
 
 Perturbation = Literal["sign", "normal"]
 
@@ -37,23 +37,12 @@ class SPSASettings:
     """
 
     perturbation: Perturbation = "sign"
-    size: float = 0.01
-    directions: int = 1
+    size: Positive = 0.01
+    directions: Count = 1
     loss: LossName = "cross_entropy"
 
     def __post_init__(self) -> None:
-        Loss(self.loss)
-        checks = {
-            "perturbation": (self.perturbation in get_args(Perturbation), ", ".join(get_args(Perturbation))),
-            "size": (self.size > 0, "above 0"),
-            "directions": (isinstance(self.directions, int) and self.directions >= 1, "1, 2, ..."),
-        }
-        for name, (good, allowed) in checks.items():
-            if not good:
-                raise ConfigError(
-                    f"{name} makes no sense", where=f"[learner] {name}", got=repr(getattr(self, name)), allowed=allowed,
-                    outputs="untouched; nothing was opened",
-                )  # fmt: skip
+        check(self, "[learner]")
 
 
 class SPSA(OnePass):

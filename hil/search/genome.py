@@ -18,9 +18,9 @@ from typing import Any
 
 from hil.errors import ConfigError
 from hil.feedback.feedback import Feedback
-from hil.feedback.tables import unknown
 from hil.search.families import FAMILIES, LOGARITHMIC, WHOLE, family, shaped
 from hil.search.jobs import Recipe
+from hil.settings import no_such
 
 Value = float | int | str
 OF_B = ("distribution", "scale", "rank", "sparsity")
@@ -126,13 +126,13 @@ def space(
         ConfigError: no such family or gene, or a range that makes no sense.
     """
     if kind not in FAMILIES:
-        raise unknown("family", kind, FAMILIES, where)
+        raise no_such("family", kind, FAMILIES, where)
     ranges = family(kind, terms, knots, reach).ranges
     of_layers = [f"{name}_{layer}" for name in OF_B for layer in range(1, layers + 1)]
     known = (*ranges, *SHAPE, *OF_B, *of_layers, "lr")
     for name in written:
         if name not in known:
-            raise unknown("gene", name, known, f"{where} genes")
+            raise no_such("gene", name, known, f"{where} genes")
     entries: dict[str, Any] = {**otherwise, **ranges, **_written(written, otherwise, layers)}
     free, fixed = [], {}
     for name, entry in entries.items():

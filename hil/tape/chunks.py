@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import zarr
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -36,11 +35,11 @@ class Track:
     """Appends to one array.
 
     Args:
-        folder: of the reel. array: opened for writing. room: called with the bytes of a chunk before it is written.
+        folder: of the reel, in which the array has its own. room: called with the bytes of a chunk before it is written.
     """
 
-    def __init__(self, folder: Path, name: str, array: zarr.Array[Any], room: Callable[[int], None]) -> None:
-        self._folder, self.name, self._array, self._room = folder, name, array, room
+    def __init__(self, folder: Path, name: str, room: Callable[[int], None]) -> None:
+        self._folder, self.name, self._room = folder, name, room
         self._size = CHUNKS[name][0]
         self._memory = mmap.mmap(-1, self._size * row_bytes(name))
         self._buffer = np.frombuffer(self._memory, DTYPES[name]).reshape(CHUNKS[name])
@@ -66,7 +65,6 @@ class Track:
             self._buffer[self.used % self._size :] = 0
             self._write()
         self._sync()
-        self._fit()
 
     def go_to(self, used: int) -> None:
         """Forget what is beyond `used` items, which are in the files. Raises: RunError: they are not."""
@@ -79,24 +77,15 @@ class Track:
                 raise damaged(path, f"{held.nbytes} bytes", f"{self._buffer.nbytes} bytes")
             held = held.view(DTYPES[self.name])
             self._buffer[:part] = held.reshape(CHUNKS[self.name])[:part]
-        self._fit()
         number = -(-used // self._size)
         while there(beyond := chunk_path(self._folder, self.name, number)):  # of a run that ended before it settled
             beyond.unlink()
             number += 1
 
-    def _fit(self) -> None:
-        """The array as long as what is in it; durably, as the JSON that counts on it comes next."""
-        if self._array.shape[0] != self.used:
-            self._array.resize((self.used, *self._array.shape[1:]))
-            synced(self._folder / self.name / "zarr.json")
-            synced(self._folder / self.name)
-
     def _write(self) -> None:
         """The chunk that the last value is in."""
         self._room(len(self._memory))
         path = chunk_path(self._folder, self.name, (self.used - 1) // self._size)
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             written(path, self._memory, self._flags)
         except OSError as error:
@@ -112,6 +101,8 @@ class Track:
     def _sync(self) -> None:
         for path in self._unsynced:
             synced(path)
+        if self._unsynced:
+            synced(self._folder / self.name)  # their names
         self._unsynced.clear()
 
 

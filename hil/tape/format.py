@@ -1,11 +1,11 @@
 """One device of a tape on disk, and how it is known to be whole.
 
-    tape/<reel>/        a zarr 3 group: flat arrays, in chunks, not compressed
+    tape/<reel>/        a folder for each flat array: its chunks 0, 1, ..., raw values, little endian; zeros fill the last one
         input           float32     drives of all shots, one after another, row by row
         output          float32     answers that are not spikes
         spikes          uint8       answers that are: one bit a value, first bit highest; for -1/0/+1 a second plane for -1
         index           int64       (shots, 22): a ROW a shot, where its values lie, its shapes, flags, time and digests
-    tape/<reel>.json    what the device is; shots and lengths that count, and the SHA-256 of the index up to there
+    tape/<reel>.json    the format; what the device is; shots and lengths that count, and the SHA-256 of the index up to there
 
 The JSON is replaced last and wholly, so it says what was written before it; whatever the arrays hold beyond is the torn tail of
 a killed run, and is dropped. Everything up to there is checked: each chunk must be there in its full size, the index must have
@@ -29,19 +29,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 from xxhash import xxh3_128
 
 from hil.device import Port, Spec
 from hil.errors import ContractError, RunError
-from hil.files import kind_of, read_object, remove_tree, there
+from hil.files import kind_of, read_bytes, read_object, remove_tree, there
 
 Floats = NDArray[np.float32]
 Place = tuple[int, tuple[int, ...]]  # where values begin in their array, and their shape
 Digests = tuple[bytes, bytes, bytes]  # key, answer, settings
 
-FORMAT = 3
+FORMAT = 4
 MOST_HEAD_BYTES = 1 << 20
 DIMENSIONS = 4
 ROW = np.dtype(
@@ -104,8 +103,10 @@ def read_head(path: Path) -> Head:
     """Raises: RunError: missing or damaged."""
     try:
         table = read_object(path, MOST_HEAD_BYTES)
-        if table.pop("format") != FORMAT:
-            raise ValueError("a tape of another version of hil")
+        if (found := table.pop("format")) != FORMAT:
+            raise ValueError(
+                f"format {found}: a tape of another version of hil, to be replayed with that; this one has {FORMAT}"
+            )
         spec = table.pop("spec")
         ports = {name: None if spec[name] is None else Port(**spec[name]) for name in ("inputs", "outputs", "params")}
         head = Head(Spec(**{**spec, **ports}), **table)
@@ -190,46 +191,11 @@ def _same(a: Floats, b: Floats) -> bool:
     return bool(np.array_equal(a.view(np.uint32), np.ascontiguousarray(b).view(np.uint32)))
 
 
-def make_arrays(folder: Path) -> dict[str, zarr.Array[Any]]:
+def make_arrays(folder: Path) -> None:
     """Empty arrays of a new reel, in the place of whatever nothing counts on."""
     remove_tree(folder)
-    zarr.create_group(str(folder))
-    return {
-        name: zarr.create_array(
-            str(folder / name), shape=(0, *CHUNKS[name][1:]), chunks=CHUNKS[name], dtype=DTYPES[name], compressors=None,
-            fill_value=0, config={"write_empty_chunks": True},  # a chunk that is not there is a chunk that was lost
-        )
-        for name in CHUNKS
-    }  # fmt: skip
-
-
-def open_arrays(folder: Path, mode: str) -> dict[str, zarr.Array[Any]]:
-    """Raises: RunError: an array is missing or is not what it was."""
-    found = {}
     for name in CHUNKS:
-        _check_real(folder / name)
-        try:
-            array = zarr.open_array(str(folder / name), mode=mode, config={"write_empty_chunks": True})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise damaged(folder / name, str(error) or repr(error), "an array of zarr 3") from error
-        if array.dtype != np.dtype(DTYPES[name]) or array.chunks != CHUNKS[name]:
-            raise damaged(folder / name, f"{array.dtype} in chunks of {array.chunks}", f"{DTYPES[name]}, {CHUNKS[name]}")
-        found[name] = array
-    return found
-
-
-def _check_real(array: Path) -> None:
-    """zarr opens whatever has the name: what it will open is looked at before. Raises: RunError."""
-    for place in (array.parent.parent, array.parent, array, array / "c"):
-        if place.is_symlink():
-            raise damaged(place, "a link", "a folder")
-    metadata = array / "zarr.json"
-    if metadata.is_symlink():
-        raise damaged(metadata, "a link", "a regular file")
-    try:
-        read_object(metadata, MOST_HEAD_BYTES)
-    except RunError as error:
-        raise damaged(metadata, error.got or error.what, "an array of zarr 3") from error
+        (folder / name).mkdir(parents=True)
 
 
 def row_bytes(name: str) -> int:
@@ -238,7 +204,7 @@ def row_bytes(name: str) -> int:
 
 
 def chunk_path(folder: Path, name: str, number: int) -> Path:
-    return folder.joinpath(name, "c", *map(str, (number, *[0] * (len(CHUNKS[name]) - 1))))
+    return folder / name / str(number)
 
 
 def check_chunks(folder: Path, head: Head) -> None:
@@ -248,20 +214,38 @@ def check_chunks(folder: Path, head: Head) -> None:
         RunError: names the first one that is not.
     """
     for name, shape in CHUNKS.items():
+        for place in (folder.parent, folder, folder / name):
+            if place.is_symlink() or not place.is_dir():
+                raise damaged(place, "a link, or nothing", "a folder")
         size = shape[0] * row_bytes(name)
         for number in range(-(-head.length(name) // shape[0])):
             path = chunk_path(folder, name, number)
             found = path.lstat() if there(path) else None
-            if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != size or path.parent.is_symlink():
+            if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != size:
                 got = "a missing chunk" if found is None else f"{kind_of(found.st_mode)}, {found.st_size} bytes"
                 raise damaged(path, got, f"a regular file of {size} bytes")
 
 
-def read_rows(array: zarr.Array[Any], head: Head, where: Path) -> NDArray[np.void]:
+def read_items(folder: Path, name: str, start: int, stop: int) -> NDArray[Any]:
+    """Items start .. stop of an array, from its chunks. Raises: RunError: one is missing, or has another size."""
+    size, parts = CHUNKS[name][0], []
+    for number in range(start // size, -(-stop // size)):
+        path = chunk_path(folder, name, number)
+        held = read_bytes(path, size * row_bytes(name))
+        if len(held) != size * row_bytes(name):
+            raise damaged(path, f"{len(held)} bytes", f"{size * row_bytes(name)} bytes")
+        chunk = np.frombuffer(held, DTYPES[name]).reshape(CHUNKS[name])
+        parts.append(chunk[max(0, start - number * size) : stop - number * size])
+    return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty((0, *CHUNKS[name][1:]), DTYPES[name])])
+
+
+def read_rows(folder: Path, head: Head) -> NDArray[np.void]:
     """The index (shots,) of ROW. Raises: RunError: it does not have its sum."""
-    table = np.ascontiguousarray(np.asarray(array[: head.shots])).reshape(-1, COLUMNS)
+    table = np.ascontiguousarray(read_items(folder, "index", 0, head.shots))
     if len(table) != head.shots or (head.shots and hashlib.sha256(table.data).hexdigest() != head.sum):
-        raise damaged(where, "an index that was altered or is cut", f"{head.shots} shots with SHA-256 {head.sum[:12]}…")
+        raise damaged(
+            folder / "index", "an index that was altered or is cut", f"{head.shots} shots with SHA-256 {head.sum[:12]}…"
+        )
     rows: NDArray[np.void] = table.view(ROW).reshape(-1)
     return rows
 
@@ -273,8 +257,7 @@ class Reel:
         self.name, self._folder = name, folder / name
         self.head = read_head(folder / f"{name}.json")
         check_chunks(self._folder, self.head)
-        self._arrays = open_arrays(self._folder, "r")
-        self.rows = read_rows(self._arrays["index"], self.head, self._folder / "index")
+        self.rows = read_rows(self._folder, self.head)
         self._windows: dict[str, tuple[int, NDArray[Any]]] = {}
 
     def __len__(self) -> int:
@@ -317,8 +300,8 @@ class Reel:
         """A copy; shots are mostly read in order, so more than asked is read at once."""
         first, window = self._windows.get(name, (0, np.empty(0)))
         if not first <= start <= start + count <= first + len(window):
-            first = start
-            window = np.asarray(self._arrays[name][start : min(self.head.length(name), start + max(count, WINDOW))])
+            first = start - start % CHUNKS[name][0]
+            window = read_items(self._folder, name, first, min(self.head.length(name), max(start + count, first + WINDOW)))
             self._windows[name] = first, window
         return window[start - first : start - first + count].copy()
 

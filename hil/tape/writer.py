@@ -46,7 +46,6 @@ from hil.tape.format import (
     digest,
     key_of,
     make_arrays,
-    open_arrays,
     packed,
     read_head,
     read_rows,
@@ -92,13 +91,12 @@ class ReelWriter:
             found = read_head(self._json)
             self._check_same(found)
             check_chunks(self._folder, found)
-            arrays, self.head = open_arrays(self._folder, "r+"), found
+            self.head = found
             self.shots = found.shots
         else:
-            arrays = make_arrays(self._folder)
+            make_arrays(self._folder)
             write_atomic(self._json, head.text().encode())
-        self._index = arrays["index"]
-        self._tracks = {name: Track(self._folder, name, arrays[name], self._room) for name in CHUNKS}
+        self._tracks = {name: Track(self._folder, name, self._room) for name in CHUNKS}
 
     def _check_same(self, found: Head) -> None:
         if not found.same_device(self.head):
@@ -125,7 +123,7 @@ class ReelWriter:
         """
         if shots > self.head.shots:
             raise damaged(self._json, f"{self.head.shots} shots", f"at least {shots}, as the checkpoint counts them")
-        rows = read_rows(self._index, self.head, self._folder / "index")[:shots]
+        rows = read_rows(self._folder, self.head)[:shots]
         self._sum = hashlib.sha256(rows.view(np.int64).data)
         self._key = rows[-1]["key"].tobytes() if shots else NO_KEY
         lengths = _ends(rows)

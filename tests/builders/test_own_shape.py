@@ -44,8 +44,8 @@ class Pair(BenchFile):
     def settle(self, place):
         super().settle(place)
         for key, name in (("sends", self.node.sends), ("hears", self.node.hears)):
-            role(self, name, key, f"{place}: [node]")
-        check_roles(self, (self.node.sends, self.node.hears), f"{place}: [node]")
+            role(self, name, key)
+        check_roles(self, (self.node.sends, self.node.hears))
 
 
 class Shape:

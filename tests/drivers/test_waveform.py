@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from drivers.waveform.device import Waveform, WaveformSettings
 from drivers.waveform.record import OVERHEAD, Axis, Codes, Memory, Record, Scale
 from hil.device import Port, Streaming
-from hil.errors import ConfigError, ContractError, Disconnected, Misaligned, MissedTrigger, OutOfRange, UnsafeOutputs
+from hil.errors import ConfigError, ContractError, Disconnected, Misaligned, MissedTrigger, OutOfRange, Refused, UnsafeOutputs
 
 Node = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 STEP_V = 1e-4  # of the array digitizer
@@ -361,7 +361,7 @@ def test_close_does_not_claim_safety_that_it_cannot_verify() -> None:
 @pytest.mark.parametrize("levels", [{"marker_high_v": 1.2}, {"rest_v": -3.0}, {"marker_low_v": float("nan")}])
 def test_marker_and_rest_keep_the_limits(levels: dict[str, float]) -> None:
     generator = ArrayGenerator()
-    with pytest.raises(OutOfRange):
+    with pytest.raises(Refused):
         Waveform(generator, ArrayDigitizer(generator), WaveformSettings(**levels))  # type: ignore[arg-type]
     assert (generator.uploads, generator.plays) == ([], 0)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
+from fuzzing.wires import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,7 @@ from drivers.scpi import Expect
 from hil import frame_protocol as host
 from hil import toml
 from hil.config import experiment
-from hil.errors import BadBlock, ConfigError, Desync, LinkError
+from hil.errors import ConfigError, Desync
 from hil.run import journal
 from sim_devices.instruments import frame_protocol as board
 from sim_devices.instruments.keysight_33600 import Keysight33600
@@ -38,26 +39,6 @@ LIMIT = 1 << 16
 TEXT = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=30)
 
 
-class Message:
-    """A reply in memory, on a wire that marks the end of a message."""
-
-    endings = frozenset({b"", b"\n"})
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def take(self, count: int) -> bytes:
-        assert count <= LIMIT + 16, "more than the limit was asked for"
-        head, self.data = self.data[:count], self.data[count:]
-        return head
-
-    def take_rest(self, count: int) -> tuple[memoryview, bytes]:
-        return memoryview(bytearray(self.take(count))), self.take(3)
-
-    def glimpse(self, count: int) -> bytes:
-        return self.data[: max(count, 0)]
-
-
 # -- Blocks and HiSLIP ----------------------------------------------------------------------------------------------------
 
 
@@ -66,17 +47,6 @@ class Message:
 def test_a_block_comes_back_as_it_was_sent(payload: bytes, item: int) -> None:
     payload = payload[: len(payload) // item * item]
     assert bytes(read_block(Message(header(len(payload)) + payload + b"\n"), item, LIMIT, "here")) == payload
-
-
-@given(data=st.binary(max_size=40) | st.builds(lambda d: b"#" + d, st.binary(max_size=30)))
-@quickly
-def test_any_bytes_are_a_block_or_a_bad_one(data: bytes) -> None:
-    try:
-        payload = read_block(Message(data), 2, LIMIT, "here")
-    except BadBlock:
-        return
-    assert data.startswith(b"#")
-    assert len(payload) % 2 == 0
 
 
 class Wire:
@@ -124,19 +94,6 @@ def test_a_reply_comes_whole_however_it_was_cut_and_whatever_was_late(payload: b
     assert bytes(read_block(wire, 1, LIMIT, "here")) == payload
     line = payload.replace(b"\n", b"").rstrip(b"\r")
     assert hislip_wire(late + in_messages(line + b"\n", sizes)).line() == line
-
-
-@given(
-    data=st.binary(max_size=80) | st.builds(in_messages, st.binary(max_size=60), st.lists(st.integers(0, 9), max_size=3)),
-    cut=st.integers(0, 100),
-)
-@quickly
-def test_any_bytes_are_a_reply_or_an_error_of_the_wire(data: bytes, cut: int) -> None:
-    for read in (HislipWire.line, lambda wire: read_block(wire, 2, LIMIT, "here")):
-        try:
-            read(hislip_wire(data[:cut]))
-        except (LinkError, ConnectionResetError):
-            continue
 
 
 # -- Frames ---------------------------------------------------------------------------------------------------------------

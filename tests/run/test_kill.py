@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from killing.same import differences
 
 from hil.run import resume, status
-from hil.run.same import differences
 
 ROOT = Path(__file__).resolve().parents[2]
 TWIN = """

@@ -328,9 +328,11 @@ def test_damage_is_named(tmp_path: Path, damage: str) -> None:
     head, folder = tmp_path / "node.json", tmp_path / "node"
     what, how = damage.split()
     array = {"chunk": "output", "answer": "output", "drive": "input"}.get(what, "index")
-    victim = head if what == "json" else folder / "input" / "zarr.json" if what == "array" else chunk_path(folder, array, 0)
+    victim = head if what == "json" else chunk_path(folder, array, 0)
     payload = bytearray(victim.read_bytes())
-    if how == "gone":
+    if what == "array":
+        shutil.rmtree(folder / "spikes")
+    elif how == "gone":
         victim.unlink()
     elif how == "cut":
         victim.write_bytes(payload[: len(payload) // 2])

@@ -15,13 +15,14 @@ import torch
 from hil.errors import RunError
 from hil.tape import chunks as tracks
 from hil.tape.chunks import Copies, Track, written
-from hil.tape.format import CHUNKS, chunk_path, make_arrays, open_arrays
+from hil.tape.format import CHUNKS, chunk_path, make_arrays, read_items
 
 SIZE = CHUNKS["input"][0]
 
 
 def track(folder: Path, room: Any = lambda needed: None) -> Track:
-    return Track(folder, "input", make_arrays(folder)["input"], room)
+    make_arrays(folder)
+    return Track(folder, "input", room)
 
 
 def values(count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -29,7 +30,7 @@ def values(count: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def held(folder: Path, count: int) -> bytes:
-    return np.asarray(open_arrays(folder, "r")["input"][:count]).tobytes()
+    return read_items(folder, "input", 0, count).tobytes()
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -47,21 +48,18 @@ def test_what_is_appended_is_there_however_it_is_cut(tmp_path: Path, cached: boo
     mine.append(more)
     mine.settle()
     assert held(tmp_path, len(x) + SIZE) == x.tobytes() + more.tobytes()
-    assert open_arrays(tmp_path, "r")["input"].shape == (3 * SIZE + 77,)
 
 
-def test_what_is_settled_is_on_the_disk_and_the_json_of_its_length_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_settled_is_on_the_disk_and_so_is_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, brought = track(tmp_path), []
     monkeypatch.setattr(tracks, "synced", lambda path: brought.append(path))
     for number in range(tracks.SYNC_CHUNKS + 3):
         mine.append(values(SIZE, number))
     chunks = [chunk_path(tmp_path, "input", number) for number in range(tracks.SYNC_CHUNKS + 4)]
-    assert brought == chunks[: tracks.SYNC_CHUNKS]
+    assert brought == [*chunks[: tracks.SYNC_CHUNKS], tmp_path / "input"]
     mine.append(values(5))
     mine.settle()
-    assert brought == [*chunks, tmp_path / "input" / "zarr.json", tmp_path / "input"]
+    assert brought == [*chunks[: tracks.SYNC_CHUNKS], tmp_path / "input", *chunks[tracks.SYNC_CHUNKS :], tmp_path / "input"]
     mine.settle()  # nothing new, nothing to bring
     assert len(brought) == len(chunks) + 2
 
@@ -77,7 +75,7 @@ def test_it_goes_back_into_a_chunk_and_on_from_there(tmp_path: Path) -> None:
     mine.append(x[SIZE + 40 :])
     mine.settle()
     assert held(tmp_path, len(x)) == x.tobytes()
-    other = Track(tmp_path, "input", open_arrays(tmp_path, "r+")["input"], lambda needed: None)
+    other = Track(tmp_path, "input", lambda needed: None)
     os.truncate(chunk_path(tmp_path, "input", 1), 4096)
     with pytest.raises(RunError, match="4096 bytes"):
         other.go_to(SIZE + 40)

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -241,3 +242,8 @@ def test_an_unknown_learner_of_feedback_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, base=BASE.replace('"adfa"', '"backprop"'))
     with pytest.raises(ConfigError, match="no feedback"):
         start(path, RunFolder.create(tmp_path / "run"), QUIET)
+
+
+def test_a_search_reads_its_files_once_and_nothing_that_it_wrote(tmp_path: Path, files_read: Counter[str]) -> None:
+    assert run(["search", str(write(tmp_path)), "--run", str(tmp_path / "r")]) == 0
+    assert files_read == {"search.toml": 1, "base.toml": 1}

@@ -61,8 +61,8 @@ class SpikingBench(BenchFile):
 
     def settle(self, place: str) -> None:
         super().settle(place)
-        role(self, self.node.board, "board", f"{place}: [node]")
-        check_roles(self, (self.node.board,), f"{place}: [node]")
+        role(self, self.node.board, "board")
+        check_roles(self, (self.node.board,))
         if self.virtual is not None:
             settings = {**self.virtual, "faults": tuple(self.virtual.get("faults", ()))}
             neuron = choice("neuron", settings.pop("neuron", {}), f"{place}: [virtual.neuron]", made=Neuron).build()

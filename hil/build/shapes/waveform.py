@@ -57,8 +57,8 @@ class Roles(Section):
 class BoxTable(Using):
     """A simulated instrument."""
 
-    def chosen(self, place: str) -> Choice:
-        return choice(self.use, self.settings(), place, skip=("lock",))
+    def chosen(self) -> Choice:
+        return choice(self.use, self.settings(), self.place, skip=("lock",))
 
 
 class VirtualTable(Section):
@@ -114,15 +114,14 @@ class WaveformBench(BenchFile):
     def settle(self, place: str) -> None:
         super().settle(place)
         self._settings = choice("waveform", self.waveform, f"{place}: [waveform]", made=WaveformSettings).build()
-        where = f"{place}: [node]"
         for key, name in (("drive", self.node.drive), ("read", self.node.read)):
-            role(self, name, key, where)
+            role(self, name, key)
             if self.virtual is not None and name not in self.virtual.boxes:
                 raise ConfigError(
                     "this instrument is not simulated", where=f"{place}: [virtual]", got=f"no [virtual.{name}]",
                     allowed=f"[virtual.{name}], of the same name", outputs=UNTOUCHED, todo=f"add [virtual.{name}]",
                 )  # fmt: skip
-        check_roles(self, (self.node.drive, self.node.read), where)
+        check_roles(self, (self.node.drive, self.node.read))
 
 
 class OnPlant(Wrapper, OnServed):

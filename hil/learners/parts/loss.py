@@ -70,10 +70,6 @@ class Mixed:
 
     share: float = 0.05
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ConfigError("not a share", where="[learner] mse_share", got=repr(self.share), allowed="0 to 1")
-
     def judge(self, scores: Tensor, label: Tensor) -> Verdict:
         """As Loss.judge."""
         error, metrics = Loss("cross_entropy").judge(scores, label)

@@ -12,35 +12,32 @@ Source: Xiao et al., OTTT, NeurIPS 2022 (neuron, surrogate); Zhang et al., arXiv
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from hil.errors import ConfigError
+from hil.settings import Positive, check
 
 SHARPNESS = 4.0
+Leak = Annotated[float, Field(gt=0, le=1)]
 
 
 @dataclass(frozen=True, slots=True)
 class NeuronModel:
     """Args: leak: lam, kept per step; 1: no leak. v_th, v_rest: threshold, and the level that the reset aims at."""
 
-    leak: float = 0.5
-    v_th: float = 1.0
+    leak: Leak = 0.5
+    v_th: Positive = 1.0
     v_rest: float = 0.0
 
     def __post_init__(self) -> None:
-        rules = (
-            ("leak", self.leak, 0 < self.leak <= 1, "above 0, up to 1"),
-            ("v_th", self.v_th, 0 < self.v_th < math.inf, "above 0"),
-            ("v_rest", self.v_rest, -math.inf < self.v_rest < self.v_th, "below v_th"),
-        )
-        for name, value, good, allowed in rules:
-            if not good:
-                raise ConfigError(f"{name} makes no sense", where=f"[learner] {name}", got=repr(value), allowed=allowed)
+        check(self, "[learner]")
+        if not self.v_rest < self.v_th:
+            raise ConfigError("v_rest makes no sense", where="[learner] v_rest", got=f"{self.v_rest}", allowed="below v_th")
 
     @property
     def quantum(self) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hil.learners.parts.loss import Loss, LossName, check_scores
 from hil.learners.parts.projection import Projection
 from hil.network import Layer, Network, Trace, fill
+from hil.settings import check
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class LossSettings:
     loss: LossName = "cross_entropy"
 
     def __post_init__(self) -> None:
-        Loss(self.loss)
+        check(self, "[learner]")
 
 
 class OnePass(nn.Module):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hil.errors import ConfigError, ContractError
+from hil.errors import ContractError
 from hil.feedback.feedback import Feedback
 from hil.network import Network
 
@@ -90,10 +90,3 @@ def _width(synapse: nn.Module) -> tuple[int, ...]:
         allowed="nn.Linear, or any module if the shape of an example is given",
         todo="set sample_shape in [learner], for example [784]",
     )
-
-
-def check_shape(shape: Sequence[int]) -> None:
-    """Raise ConfigError unless all entries are positive whole numbers."""
-    whole = isinstance(shape, list | tuple) and all(isinstance(n, int) and n > 0 for n in shape)
-    if not whole:
-        raise ConfigError("not a shape", where="[learner] sample_shape", got=repr(shape), allowed="for example [1, 28, 28]")

@@ -10,18 +10,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from hil.errors import ConfigError
 from hil.learners.adfa import Model
 from hil.learners.parts.loss import Loss, Mixed
-from hil.learners.parts.neuron_model import SHARPNESS, NeuronModel
-from hil.learners.parts.projection import check_shape, hidden_shapes
-from hil.learners.parts.spiking_pass import check_steps, rates, traced
+from hil.learners.parts.neuron_model import SHARPNESS, Leak, NeuronModel
+from hil.learners.parts.projection import hidden_shapes
+from hil.learners.parts.spiking_pass import rates, traced
 from hil.network import Network, Trace
+from hil.settings import Count, Positive, Share, check
 
 Update = Literal["accumulated", "per_step"]
 
@@ -36,19 +37,17 @@ class RateSettings:
         sample_shape: of one example; needed for dropout if a hidden synapse is not an nn.Linear.
     """
 
-    time_steps: int = 6
-    chunk: int = 2
-    leak: float = 0.5
-    v_th: float = 1.0
+    time_steps: Count = 6
+    chunk: Count = 2
+    leak: Leak = 0.5
+    v_th: Positive = 1.0
     v_rest: float = 0.0
-    mse_share: float = 0.05
-    dropout: float = 0.0
-    sample_shape: tuple[int, ...] = ()
+    mse_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    dropout: Share = 0.0
+    sample_shape: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:
-        Mixed(self.mse_share)
-        check_shape(self.sample_shape)
-        check_steps(self.time_steps, self.chunk, self.dropout)
+        check(self, "[learner]")
         NeuronModel(self.leak, self.v_th, self.v_rest)
 
     @property
@@ -61,19 +60,7 @@ class OnlineSettings(RateSettings):
     """Besides: update: "accumulated", one direction a batch, or "per_step". sharpness: a of the sigmoid surrogate."""
 
     update: Update = "accumulated"
-    sharpness: float = SHARPNESS
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_update(self.update)
-        if not self.sharpness > 0:
-            raise ConfigError("sharpness must be positive", where="[learner] sharpness", got=repr(self.sharpness))
-
-
-def check_update(update: str) -> None:
-    """Raise ConfigError unless it is known."""
-    if update not in get_args(Update):
-        raise ConfigError("no such update", where="[learner] update", got=repr(update), allowed=", ".join(get_args(Update)))
+    sharpness: Positive = SHARPNESS
 
 
 class RateLearner(nn.Module):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hil.device import plain
-from hil.errors import ConfigError, ContractError
+from hil.errors import ContractError
 from hil.network import Layer, Network, Trace
 
 
@@ -103,18 +103,6 @@ def dropout_masks(widths: Sequence[int], batch: int, share: float, rng: torch.Ge
     return [
         (torch.rand(batch, n, generator=rng, device=like.device) < keep).to(like.dtype).div_(keep) for n in widths
     ]  # held for all steps: a neuron that is out is out for the example
-
-
-def check_steps(time_steps: int, chunk: int, dropout: float = 0.0) -> None:
-    """Raise ConfigError for settings that make no sense."""
-    rules = (
-        ("time_steps", time_steps, isinstance(time_steps, int) and time_steps >= 1, "1 or more"),
-        ("chunk", chunk, isinstance(chunk, int) and chunk >= 1, "1 or more"),
-        ("dropout", dropout, 0 <= dropout < 1, "0 up to below 1"),
-    )
-    for name, value, good, allowed in rules:
-        if not good:
-            raise ConfigError(f"{name} makes no sense", where=f"[learner] {name}", got=repr(value), allowed=allowed)
 
 
 def masked(values: Tensor, masks: Sequence[Tensor], layer: int) -> Tensor:

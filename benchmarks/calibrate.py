@@ -1,6 +1,6 @@
 """How well a bench can be calibrated that nobody knows, and what is said of one that lies.
 
-    python benchmarks/calibration.py [--parts hidden,deceived,drift,deploy] [--benches N] [--first N] [--record]
+    python benchmarks/calibrate.py [--quick] [--parts hidden,deceived,drift,deploy] [--benches N] [--first N] [--record]
 
 hidden     specimens of the waveform bench, served over HiSLIP, calibrated blind, held against the truth: hidden_benches.py
 deceived   hysteresis, stuck channel, clipping, wrong load, wrong delay, wrong node: deceived_benches.py
@@ -47,7 +47,7 @@ def deceived(options: argparse.Namespace) -> Found:
     rows = ["| bench | reported | by the step | evidence | |", "|---|---|---|---|---|"]
     told = []
     with tempfile.TemporaryDirectory() as folder:
-        for number, lie in enumerate(LIES):
+        for number, lie in enumerate(LIES[:2] if options.quick else LIES):
             told.append(deceive(lie, Path(folder) / str(number)))
             last, said = told[-1], told[-1].problem
             rows.append(
@@ -61,13 +61,18 @@ def deceived(options: argparse.Namespace) -> Found:
 
 def drifted(options: argparse.Namespace) -> Found:
     """The bias walks."""
-    return drift.drift(options.seeds, PICTURES / "drift.png" if options.record else None)
+    return drift.drift(
+        options.seeds, drift.QUICK if options.quick else drift.FULL, PICTURES / "drift.png" if options.record else None
+    )
 
 
 def deploy(options: argparse.Namespace) -> Found:
     """Four ways to the weights."""
     with tempfile.TemporaryDirectory() as folder:
-        found = [deployment.one(number, Path(folder)) for number in range(options.first, options.first + options.seeds)]
+        found = [
+            deployment.one(number, Path(folder), 1 if options.quick else deployment.EPOCHS)
+            for number in range(options.first, options.first + options.seeds)
+        ]
     benches = [each for each in found if each is not None]
     if options.record:
         deployment.drawn(benches, PICTURES / "deployment.png")
@@ -87,7 +92,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="of drift; benches of deploy")
     parser.add_argument("--first", type=int, default=0, help="number of the first specimen")
     parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
+    parser.add_argument("--quick", action="store_true", help="one bench, two lies, one seed, short trainings; under a minute")
     options = parser.parse_args()
+    if options.quick:
+        options.benches = options.seeds = 1
     torch.set_num_threads(1)  # the served bench needs the other core
     figures: dict[str, object] = {}
     lines: Lines = []
