@@ -129,7 +129,7 @@ def sequence(bench: BenchFile) -> tuple[Procedure, ...]:
         raise ConfigError(
             "these are not procedures", where=place, got=type(wrong[0]).__name__,
             allowed="a function without arguments that returns a tuple of Procedure", outputs=UNTOUCHED,
-            todo="see docs/calibration.md",
+            todo="see docs/how-to/calibrate.md",
         )  # fmt: skip
     found: tuple[Procedure, ...] = listed
     return found
