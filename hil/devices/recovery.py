@@ -124,7 +124,7 @@ class Told(Protocol):
 
 
 def untold(kind: str, **facts: object) -> None:
-    """For those who do not want to know."""
+    """Ignore every event."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,7 @@ class Training:
 
     @property
     def scored(self) -> bool:
-        """Not between the last step of an epoch and its validation."""
+        """True unless the epoch's validation is still due."""
         return self.batch < self.batches_per_epoch and not (self.spent and self.batch > 0)
 
     @property

@@ -210,7 +210,9 @@ class WaveformShape:
             host, port = running.control.address
             for name, resource in running.resources.items():
                 out.print(f"{name:<8} {resource}      {running.sockets[name]}", soft_wrap=True)
-            out.print(f"{'control':<8} {host}:{port}      newline-separated JSON; see docs/reference/virtual_bench.md", soft_wrap=True)
+            out.print(
+                f"{'control':<8} {host}:{port}      newline-separated JSON; see docs/reference/virtual_bench.md", soft_wrap=True
+            )
             out.print("open them with any VISA client; Ctrl-C ends the bench")
             until_interrupted(out)
 
