@@ -4,7 +4,7 @@
 
 hidden     specimens of the waveform bench, served over HiSLIP, calibrated blind, held against the truth: hidden_benches.py
 deceived   hysteresis, stuck channel, clipping, wrong load, wrong delay, wrong node: deceived_benches.py
-drift      a bias that walks by V_pi / 2, in training and in use, with the sentinel and without it: drift.py, docs/images/drift.png
+drift      a bias that walks by V_pi / 2, in training and in use, with and without the sentinel: drift.py, docs/images/drift.png
 deploy     weights learned in silico and in the loop, on hidden benches: deployment.py, docs/images/deployment.png
 
 Last line: JSON with the keys of every part that was done.

@@ -68,8 +68,8 @@ class Wired:
 class Built:
     """A training ready to run, and what the report wants to know. `transfer` is None where none was measured.
 
-    tape: how much will be recorded, or "". honesty: how well the twin predicts the node, see hil/training/transfer_curve.py; None if
-    there is no twin, or nothing was measured.
+    tape: how much will be recorded, or "". honesty: how well the twin predicts the node, see hil/training/transfer_curve.py;
+    None if there is no twin, or nothing was measured.
     """
 
     training: Training

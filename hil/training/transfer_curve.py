@@ -15,7 +15,6 @@ from hil.encoding import Decode
 from hil.errors import MeasurementError
 from hil.seeding import generator
 
-
 NOT_VALID = 0.25  # of peak to peak: from here on the twin predicts hardly more of a curve than its mean would
 
 
@@ -94,7 +93,7 @@ def probed(
 
 
 def predicted(honesty: Mapping[str, Any]) -> str:
-    """`Transfer.honesty` as a line for people. NOT VALID: the twin is off by as much as the curve itself moves, or says nothing."""
+    """`Transfer.honesty` as a line for people; NOT VALID from an error of NOT_VALID on, and where there is no number."""
     off = math.hypot(honesty["bias"], honesty["spread"])
     share = f"{100 * honesty['nrmse']:.2g} % of peak to peak"
     if not math.isfinite(honesty["nrmse"]):

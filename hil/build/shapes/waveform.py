@@ -63,8 +63,8 @@ class BoxTable(Using):
 
 class VirtualTable(Section):
     """The simulated side of a bench: which boxes, which node, how they are served. linger_s: how long it outlives its parent.
-    log_path: a file that is told what the outputs do. faults: see docs/reference/virtual_bench.md. specimen: the node and the cable stray
-    from these tables as a specimen does, drawn from this number; left out: they are as they stand here."""
+    log_path: a file that is told what the outputs do. faults: see docs/reference/virtual_bench.md. specimen: the node
+    and the cable stray from these tables as a specimen does, drawn from this number; left out: they are as they stand here."""
 
     seed: Annotated[int, Field(strict=True)] = 0
     specimen: Annotated[int, Field(ge=0, strict=True)] | None = None
