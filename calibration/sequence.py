@@ -21,7 +21,7 @@ class Subject:
     """What is calibrated.
 
     Args:
-        device: driven and read as in training. belief: the nominal twin to be fitted, or None.
+        device: driven and read as in training. belief: the twin that is to become honest, or None.
         seed: of the order of drives and of randomised designs. network: where the belief's physics is not enough, a network of
         the drive may stand on top of it. clock: seconds, for how long steps took.
     """

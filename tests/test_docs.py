@@ -106,6 +106,12 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
+def test_scripts_exist(page: Path) -> None:
+    for script in re.findall(r"(?:benchmarks|tests|examples)/[\w/]+\.py", page.read_text()):
+        assert (ROOT / script).is_file(), f"{title(page)}: {script}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
 def test_names_of_python_exist(page: Path) -> None:
     for span in spans(page):
         named = re.match(rf"((?:{'|'.join(OURS)})(?:\.\w+)+)(?::(\w+))?(?=\(|$)", span)

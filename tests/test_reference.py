@@ -6,11 +6,13 @@ import dataclasses
 import inspect
 import json
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import DOCS, rows, sections
+from pages import DOCS, PAGES, blocks, rows, sections, title
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
@@ -21,7 +23,7 @@ from drivers.waveform.device import WaveformSettings
 from hil import errors
 from hil.build.shapes import direct, spiking, waveform
 from hil.cli import exit_code
-from hil.config import bench, experiment
+from hil.config import bench, experiment, search
 from hil.devices.recovery import Patience
 from hil.units import SUFFIXES, SYMBOLS
 from sim_devices.bench.board import VirtualBoard
@@ -44,6 +46,9 @@ EXPERIMENT: Mapping[str, Any] = {
     "[decode]": experiment.DecodeTable, "[learner]": experiment.LearnerTable, "[optimizer]": experiment.OptimizerTable,
     "[train]": experiment.TrainTable, "[sentinel]": experiment.SentinelTable, "[alarm]": experiment.AlarmTable,
 }  # fmt: skip
+FILES = (
+    experiment.Experiment, bench.BenchFile, waveform.WaveformBench, spiking.SpikingBench, direct.DirectBench, search.SearchFile,
+)  # fmt: skip
 CASES = [("bench_file.md", head, made) for head, made in BENCH.items()]
 CASES += [("experiment_file.md", head, made) for head, made in EXPERIMENT.items()]
 
@@ -110,6 +115,41 @@ def test_every_table_of_an_experiment_and_of_a_bench_is_listed() -> None:
                 assert any(head.startswith((f"[{name}]", f"[{name}.")) for head in listed), name
 
 
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_blocks_of_toml_have_tables_and_keys_that_exist(page: Path) -> None:
+    """A page shows parts of files, so a part is held against what any of our files may have there."""
+    for block in blocks(page):
+        if block.language == "toml":
+            table = tomllib.loads(block.text)
+            own = ":" in str(table.get("shape", ""))  # [node] and [virtual] are those of the page's own shape
+            for key, value in table.items():
+                assert any(key in model.model_fields for model in FILES), f"{title(page)}: {key}"
+                wrong = [] if own and key in ("node", "virtual") else list(strange(value, key))
+                assert not wrong, f"{title(page)}: {wrong}"
+
+
+def strange(value: object, key: str) -> Iterator[str]:
+    """Keys of a table that no file of ours has there. A table whose keys are settings of a class may have any."""
+    kinds = [kind for model in FILES if key in model.model_fields for kind in tables_of(model.model_fields[key].annotation)]
+    strict = [kind for kind in kinds if kind.model_config.get("extra") != "allow" and kind is not waveform.VirtualTable]
+    if isinstance(value, Mapping) and kinds and kinds == strict:
+        yield from (f"[{key}] {name}" for name in value if not any(name in kind.model_fields for kind in kinds))
+
+
+def tables_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    for kind in [annotation, *getattr(annotation, "__args__", ())]:
+        if inspect.isclass(kind) and issubclass(kind, BaseModel):
+            yield kind
+
+
+def test_the_check_of_tables_finds_the_form_of_the_first_edition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pages.ROOT", tmp_path)
+    for text in ("[awg]\ntimeout_s = 5.0", "[guardian]\nsilence = 3", "[train]\nepoch = 3", "[safe.awg]\nslew_v_per_s = 2.0"):
+        (tmp_path / "page.md").write_text(f"```toml\n{text}\n```\n")
+        with pytest.raises(AssertionError):
+            test_blocks_of_toml_have_tables_and_keys_that_exist(tmp_path / "page.md")
+
+
 def test_every_error_is_listed_with_its_parent_and_exit_code() -> None:
     page = DOCS / "reference" / "errors.md"
     listed = {cells[0].strip("`"): cells for cells in rows(page.read_text()) if re.fullmatch(r"`\w+`", cells[0])}
@@ -126,19 +166,5 @@ def test_the_glossary_is_in_order_and_explains_each_word_once() -> None:
     words = [cells[0] for cells in rows((DOCS / "reference" / "glossary.md").read_text())]
     assert words == sorted(words, key=str.casefold)
     assert len(set(words)) == len(words)
-    needed = [
-        "node",
-        "device",
-        "twin",
-        "shot",
-        "pass",
-        "rung",
-        "sample",
-        "specimen",
-        "certificate",
-        "shape",
-        "port",
-        "guardian",
-        "sentinel",
-    ]
-    assert set(needed) <= set(words)
+    told = "node device twin shot pass rung sample specimen certificate shape port guardian sentinel"
+    assert set(told.split()) <= set(words)

@@ -41,7 +41,7 @@ from hil.synapses import channels_of, flat_widths, reads
 from hil.torch_device import default_threads
 from hil.training import diagnostics
 from hil.training.loop import Plan, Training
-from hil.training.transfer_curve import Transfer, measure, predicted, probed
+from hil.training.transfer_curve import Transfer, measure, probed, twin_line
 from sim_devices.twin import follow
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Built:
             f"   network {data.train.x.shape[1]}-{shape}, {self.experiment.learner.use}"
         )
         if self.honesty is not None:
-            yield f"twin    {predicted(self.honesty)}"
+            yield f"twin    {twin_line(self.honesty)}"
         if self.tape:
             yield f"tape    {self.tape}"
 

@@ -124,7 +124,7 @@ class Told(Protocol):
 
 
 def untold(kind: str, **facts: object) -> None:
-    """Ignore every event."""
+    """For those who do not want to know."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,7 @@ class Training:
 
     @property
     def scored(self) -> bool:
-        """True unless the epoch's validation is still due."""
+        """Not between the last step of an epoch and its validation."""
         return self.batch < self.batches_per_epoch and not (self.spent and self.batch > 0)
 
     @property

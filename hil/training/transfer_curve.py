@@ -92,7 +92,7 @@ def probed(
     return judged(answers.mean(0), answers.std(0), model(drive), device.spec.outputs.unit)
 
 
-def predicted(honesty: Mapping[str, Any]) -> str:
+def twin_line(honesty: Mapping[str, Any]) -> str:
     """`Transfer.honesty` as a line for people; NOT VALID from an error of NOT_VALID on, and where there is no number."""
     off = math.hypot(honesty["bias"], honesty["spread"])
     share = f"{100 * honesty['nrmse']:.2g} % of peak to peak"

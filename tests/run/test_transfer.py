@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hil.device import Port, Spec
-from hil.training.transfer_curve import Transfer, judged, measure, predicted, probed
+from hil.training.transfer_curve import Transfer, judged, measure, probed, twin_line
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 
@@ -60,7 +60,7 @@ def test_a_twin_of_the_curve() -> None:
     ],
 )
 def test_what_is_said_of_a_twin(bias: float, spread: float, nrmse: float, unit: str, said: str) -> None:
-    line = predicted({"bias": bias, "spread": spread, "nrmse": nrmse, "unit": unit, "noise": 4.3e-4})
+    line = twin_line({"bias": bias, "spread": spread, "nrmse": nrmse, "unit": unit, "noise": 4.3e-4})
     assert said in line
     assert line.startswith("model against measured curve: rms error ")
     assert ("NOT VALID" in line) is ("NOT VALID" in said)
