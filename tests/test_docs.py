@@ -16,6 +16,8 @@ from cyclopts import CycloptsError
 from pages import DOCS, PAGES, ROOT, Block, blocks, rows, sections, spans, title, written
 
 from hil.cli import app
+from hil.config.bench import read_bench
+from hil.config.experiment import read_experiment
 
 OURS = ("hil", "drivers", "sim_devices", "calibration")
 FOLDERS = (*OURS, "tests", "experiments", "benches", "benchmarks", "docs")
@@ -62,6 +64,22 @@ def test_blocks_of_toml_are_toml(page: Path) -> None:
     for block in blocks(page):
         if block.language == "toml":
             tomllib.loads(block.text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_whole_files_of_a_page_are_read(page: Path, folder: Path) -> None:
+    """A bench has a shape; an experiment has a network, a device and a learner. test_reference.py looks at parts of files."""
+    tables = [(block, tomllib.loads(block.text)) for block in blocks(page) if block.language == "toml"]
+    written([page, DOCS / "how-to" / "add_a_driver.md"], folder)
+    (folder / "benches").symlink_to(ROOT / "benches")
+    for block, table in tables:
+        if "shape" in table:
+            (folder / "BENCH.toml").write_text(block.text)
+            assert read_bench(folder / "BENCH.toml").name == table["name"]
+    for block, table in tables:
+        if {"network", "device", "learner"} <= set(table):
+            (folder / "EXPERIMENT.toml").write_text(block.text)
+            read_experiment(folder / "EXPERIMENT.toml")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
