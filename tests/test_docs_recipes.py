@@ -13,6 +13,7 @@ import pytest
 from pages import DOCS, ROOT, blocks, written
 
 from hil.cli import run
+from hil.config import modules
 
 HOW_TO = DOCS / "how-to"
 
@@ -84,6 +85,8 @@ def test_a_slip_in_the_bench_file_is_explained(
     (lab / f"bad_{file}").write_text(text.replace(before, after))
     monkeypatch.chdir(lab)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(modules, "_found", {})  # as in a process of its own
+    monkeypatch.setattr(modules, "_folders", [])
     code = run(["train", "g1_digits.toml", "--set", f"device.bench=bad_{file}", "--run", "bad"])
     for name in set(sys.modules) - known:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(lab)):
