@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,14 +54,26 @@ def test_own_shape_own_driver_and_own_learner_in_one_run(lab: Path) -> None:
     assert end["outputs"]["g1"]["1"]["on"] is False
 
 
+@pytest.fixture
+def typed(lab: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """A command in the folder, in this process as in one of its own; its exit code."""
+    known = set(sys.modules)
+    monkeypatch.chdir(lab)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(modules, "_found", {})
+    monkeypatch.setattr(modules, "_folders", [])
+    yield lambda *words: run(words)
+    for name in set(sys.modules) - known:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(lab)):
+            del sys.modules[name]  # other tests have modules of these names
+
+
 @pytest.mark.parametrize("page", ["add_a_learner.md", "add_a_twin.md"])
-def test_the_command_of_a_page_runs_as_it_stands(lab: Path, page: str) -> None:
-    (line,) = [line for block in blocks(HOW_TO / page) for line in block.text.splitlines() if line.startswith("hil ")] or [
-        f"hil train {next(b.file for b in blocks(HOW_TO / page) if b.file.endswith('.toml'))}"
-    ]
-    ended = hil(lab, *line.split()[1:], "--run", page.removesuffix(".md"))
-    assert ended.returncode == 0, ended.stderr
-    assert summary(lab, page.removesuffix(".md"))["status"] == "done"
+def test_the_experiment_of_a_page_runs_as_it_stands(lab: Path, page: str, typed: Callable[..., int]) -> None:
+    (experiment,) = (block.file for block in blocks(HOW_TO / page) if block.file.endswith(".toml"))
+    folder = page.removesuffix(".md")
+    assert typed("train", experiment, "--run", folder) == 0
+    assert summary(lab, folder)["status"] == "done"
 
 
 @pytest.mark.parametrize(
@@ -72,25 +85,12 @@ def test_the_command_of_a_page_runs_as_it_stands(lab: Path, page: str) -> None:
     ],
 )
 def test_a_slip_in_the_bench_file_is_explained(
-    lab: Path,
-    file: str,
-    before: str,
-    after: str,
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    lab: Path, file: str, before: str, after: str, said: str, typed: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text, known = (lab / file).read_text(), set(sys.modules)
+    text = (lab / file).read_text()
     assert before in text
     (lab / f"bad_{file}").write_text(text.replace(before, after))
-    monkeypatch.chdir(lab)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(modules, "_found", {})  # as in a process of its own
-    monkeypatch.setattr(modules, "_folders", [])
-    code = run(["train", "g1_digits.toml", "--set", f"device.bench=bad_{file}", "--run", "bad"])
-    for name in set(sys.modules) - known:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(lab)):
-            del sys.modules[name]  # other tests have modules of these names
+    code = typed("train", "g1_digits.toml", "--set", f"device.bench=bad_{file}", "--run", "bad")
     told = capsys.readouterr().err
     assert code == 2, told
     assert re.search(said, told)
