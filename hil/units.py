@@ -35,11 +35,11 @@ SUFFIXES = {
     "rad_per_s": "radian / second", "rad_per_rts": "radian / second ** 0.5", "a_per_w": "ampere / watt",
     "a_per_rthz": "ampere / hertz ** 0.5", "v_per_s": "volt / second",
 }  # fmt: skip
-SYMBOLS = {"volt": "V", "second": "s", "hertz": "Hz", "watt": "W", "ampere": "A", "radian": "rad", "kelvin": "K"}
 KINDS = {
     "volt": "a voltage", "second": "a time", "hertz": "a frequency", "watt": "a power", "ampere": "a current",
-    "ohm": "a resistance", "radian": "an angle", "kelvin": "a temperature",
+    "ohm": "a resistance", "radian": "an angle", "kelvin": "a temperature", "volt / second": "a slew rate",
 }  # fmt: skip
+SYMBOLS = {"volt": "V", "second": "s", "hertz": "Hz", "watt": "W", "ampere": "A", "radian": "rad", "kelvin": "K"}
 UNITLESS = {"", "1", "dimensionless"}
 LONGEST = 100  # characters of a text
 BLANKS = " \t\u00a0\u2009\u202f"  # what a text copied from a data sheet has between number and unit
@@ -281,9 +281,9 @@ def _refused(value: object, unit: str, where: str, todo: str) -> ConfigError:
         got = f"a whole number of {value.bit_length()} bits"
     else:
         got = repr(value) if len(repr(value)) < LONGEST else f"{repr(value)[:LONGEST]}…"
-    kind = "a number" if unit in UNITLESS else KINDS.get(unit, f"one number and one unit ({unit})")
+    what = "a number" if unit in UNITLESS else KINDS.get(unit, f"one number and one unit, {unit}")
     return ConfigError(
-        f"not {kind}", where=where, got=got, allowed=f"{kind}, e.g. {_example(unit)}",
+        "not a quantity of this kind", where=where, got=got, allowed=f"{what}, e.g. {_example(unit)}",
         outputs="untouched; nothing was opened", todo=todo,
     )  # fmt: skip
 
