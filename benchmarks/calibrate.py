@@ -4,8 +4,8 @@
 
 hidden     specimens of the waveform bench, served over HiSLIP, calibrated blind, held against the truth: hidden_benches.py
 deceived   hysteresis, stuck channel, clipping, wrong load, wrong delay, wrong node: deceived_benches.py
-drift      a bias that walks by V_pi / 2, in training and in use, with the sentinel and without it: drift.py, docs/drift.png
-deploy     weights learned in silico and in the loop, on hidden benches: deployment.py, docs/deployment.png
+drift      a bias that walks by V_pi / 2, in training and in use, with and without the sentinel: drift.py, docs/images/drift.png
+deploy     weights learned in silico and in the loop, on hidden benches: deployment.py, docs/images/deployment.png
 
 Last line: JSON with the keys of every part that was done.
 
@@ -79,7 +79,7 @@ def deploy(options: argparse.Namespace) -> Found:
     return deployment.summary(benches)
 
 
-PICTURES = Path(__file__).resolve().parent.parent / "docs"
+PICTURES = Path(__file__).resolve().parent.parent / "docs" / "images"
 PARTS: Mapping[str, Callable[[argparse.Namespace], Found]] = {
     "hidden": hidden, "deceived": deceived, "drift": drifted, "deploy": deploy,
 }  # fmt: skip

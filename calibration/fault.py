@@ -14,4 +14,4 @@ def problem_of(error: MeasurementError) -> Problem:
     evidence = "; ".join(fact for fact in facts if fact) or "nothing more is known"
     what = f"{error.where}: {error.what}" if error.where else error.what
     kind = next((kind for found, kind in KINDS.items() if isinstance(error, found)), type(error).__name__.lower())
-    return Problem(kind, what, evidence, error.todo or "see docs/faults.md")
+    return Problem(kind, what, evidence, error.todo or "see docs/reference/faults.md")

@@ -143,6 +143,7 @@ def test_a_good_bench(here: Path, table: Table, capsys: pytest.CaptureFixture[st
     lines = out.splitlines()
     assert [line.split()[1] for line in lines if re.match(r" \d ", line)] == ["floor", "transfer", "twin", "honesty"]
     assert all(line.endswith(" ok") for line in lines if re.match(r" \d ", line))
+    assert "all 4 calibration steps passed, the twin is fitted" in out
     for part in ("saved   calibrations/mzm_awg_scope-", "valid for awg MY1, scope MY2", "[calibration] use = ", "hil train"):
         assert part in out
     made = Certificate.load(saved(here))
@@ -155,6 +156,7 @@ def test_a_good_bench(here: Path, table: Table, capsys: pytest.CaptureFixture[st
     assert "virtual" not in made.settings
     page = saved(here).with_suffix(".html").read_text()
     assert page.count("<svg") == 3
+    assert "all 4 calibration steps passed" in page
     assert not re.search(r"""(src|href)=["']https?://""", page)
     assert (table.opened, table.closed) == (1, 1)
 
@@ -233,7 +235,7 @@ def test_a_lost_wire_and_ctrl_c_save_nothing(
         ("[calibration]\n", '[calibration]\npolicy = "ignore"\n', ["[calibration]", "policy", "'refuse' or 'warn'"]),
         ("[calibration]\n", '[calibration]\nuse = "nowhere.toml"\n', ["nowhere.toml", "not found"]),
         ("[calibration]\n", '[calibration]\nuse = "b.toml"\n', ["not a calibration of this format"]),
-        ("[calibration]\n", '[calibration]\nmax_age = "3 V"\nuse = "%s"\n', ["max_age", "3 V", "second"]),
+        ("[calibration]\n", '[calibration]\nmax_age = "3 V"\nuse = "%s"\n', ["max_age", "3 V", "a time"]),
         ("[calibration]\n", '[calibration]\nmax_age = 0\nuse = "%s"\n', ["max_age", "above 0"]),
     ],
 )
@@ -262,7 +264,7 @@ def test_training_believes_it_and_the_run_needs_nothing_outside(
     code, out, err = hil_(capsys, "train", "e.toml", "--run", "whole")
     assert code == 0, err
     assert "calibration mzm_awg_scope-" in out
-    assert "twin    foretells the curve to 0." in out
+    assert "twin    model against measured curve: rms error " in out
     sheet, whole = summary(here / "sheet")["twin_honesty"], summary(here / "whole")["twin_honesty"]
     assert sheet["nrmse"] > 0.05
     assert whole["nrmse"] < 0.002

@@ -1,4 +1,4 @@
-"""Who may import whom. The picture stands in docs/architecture.md; this test is the law."""
+"""Who may import whom. The picture stands in docs/explanation/architecture.md; this test is the law."""
 
 from __future__ import annotations
 

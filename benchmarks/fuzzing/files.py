@@ -43,7 +43,7 @@ def toml(folder: Path, stack: ExitStack) -> Target:
             experiment.checked(type(found), tomllib.loads(dump(found)), "again")
 
     samples = [bytes([k]) + text for k, texts in enumerate((experiments, benches, compares)) for text in texts]
-    samples.append(b"\x01" + (ROOT / "docs" / "virtual_bench.md").read_bytes())
+    samples.append(b"\x01" + (ROOT / "docs" / "reference" / "virtual_bench.md").read_bytes())
     return Target("toml", samples, run, (ConfigError,))
 
 

@@ -250,7 +250,7 @@ def _safe_state(driver: object, table: InstrumentTable) -> SafeState:
     raise ConfigError(
         "this driver does not say what safe means", where=table.place, got=type(driver).__name__,
         allowed="a driver with safe_state()", outputs="as the driver left them when it opened",
-        todo="give it safe_state(); see docs/safe_state.md",
+        todo="give it safe_state(); see docs/how-to/add_a_driver.md",
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ from hil.synapses import channels_of, flat_widths, reads
 from hil.torch_device import default_threads
 from hil.training import diagnostics
 from hil.training.loop import Plan, Training
-from hil.training.transfer_curve import Transfer, foretold, measure, probed
+from hil.training.transfer_curve import Transfer, measure, probed, twin_line
 from sim_devices.twin import follow
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ class Wired:
 class Built:
     """A training ready to run, and what the report wants to know. `transfer` is None where none was measured.
 
-    tape: how much will be recorded, or "". honesty: how the twin foretold the node, see hil/training/transfer_curve.py; None if
-    there is no twin, or nothing was measured.
+    tape: how much will be recorded, or "". honesty: how well the twin predicts the node, see hil/training/transfer_curve.py;
+    None if there is no twin, or nothing was measured.
     """
 
     training: Training
@@ -87,7 +87,7 @@ class Built:
         return None if twin is None or twin.spec.inputs.size is not None else twin.ideal
 
     def first_diagnostics(self) -> dict[str, Any]:
-        """What diagnostics.json begins with: the measured transfer curve beside the twin's, and how honest the twin is."""
+        """What diagnostics.json begins with: the measured transfer curve beside the twin's, and how well the twin fits."""
         if self.transfer is None:
             return {}
         spec = self.training.devices[0].spec
@@ -109,7 +109,7 @@ class Built:
             f"   network {data.train.x.shape[1]}-{shape}, {self.experiment.learner.use}"
         )
         if self.honesty is not None:
-            yield f"twin    {foretold(self.honesty)}"
+            yield f"twin    {twin_line(self.honesty)}"
         if self.tape:
             yield f"tape    {self.tape}"
 

@@ -129,7 +129,7 @@ def sequence(bench: BenchFile) -> tuple[Procedure, ...]:
         raise ConfigError(
             "these are not procedures", where=place, got=type(wrong[0]).__name__,
             allowed="a function without arguments that returns a tuple of Procedure", outputs=UNTOUCHED,
-            todo="see docs/calibration.md",
+            todo="see docs/how-to/calibrate.md",
         )  # fmt: skip
     found: tuple[Procedure, ...] = listed
     return found
@@ -275,7 +275,7 @@ def _model(use: str, belief: Fittable, step: Step) -> Model:
 
 
 def _honest(use: str, subject: Subject, found: Found) -> Step:
-    """How well the fitted twin foretells the node, on probes that it was not fitted to."""
+    """How well the fitted twin predicts the node, on probes that it was not fitted to."""
     assert subject.belief is not None  # or this is not among the procedures
     model = _model(use, subject.belief, found[TWIN])
     seen = honesty(subject.device, twin_choice(model.use, model.settings, "the fitted twin").build())
@@ -339,7 +339,7 @@ def _verdict(made: Certificate, saved: Path, page: Path, path: Path) -> Iterator
     who = ", ".join(f"{name} {instrument.serial}" for name, instrument in made.instruments.items())
     took = sum(step.took_s for step in made.steps)
     if made.good:
-        fitted = "the bench is good, its twin fitted" if made.twin else "the bench is good"
+        fitted = f"all {len(made.steps)} calibration steps passed" + (", the twin is fitted" if made.twin else "")
         yield f"done in {took:.0f} s: {fitted} ({made.provenance})"
         yield f"saved   {saved}   valid for {who}"
     else:

@@ -11,7 +11,7 @@ seed = 0
 [optimizer]  use = "Adam", lr = 1e-3
 [train]      epochs = 5, batch = 128, checkpoint_every_s = 60
              on = "cuda"      where the host computes: "cpu", "cuda", "cuda:1", "mps" or "auto"
-[sentinel]   every = 20, policy = ["servo", "recalibrate", "stop"]     a look at the node now and then; see docs/drift.md
+[sentinel]   every = 20, policy = ["servo", "recalibrate", "stop"]     a look at the node; see docs/how-to/correct_drift.md
 [alarm]      command = "notify-send hil" or ["my-alarm", "--loud"], on = ["fault", "end"]; see hil/run/alarms.py
 """
 

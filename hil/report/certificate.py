@@ -65,7 +65,7 @@ def contents(name: str, table: Facts, sweeps: Mapping[str, Sweeps], notes: list[
     return {
         "name": name,
         "good": good,
-        "sentence": _sentence(good, bad),
+        "sentence": _sentence(good, bad, len(steps)),
         "kind": kind if kind in PROVENANCE else "unknown",
         "badge": badge,
         "origin": origin,
@@ -82,9 +82,9 @@ def contents(name: str, table: Facts, sweeps: Mapping[str, Sweeps], notes: list[
     }
 
 
-def _sentence(good: bool, bad: list[Facts]) -> str:
+def _sentence(good: bool, bad: list[Facts], count: int) -> str:
     if good:
-        return "every step of this bench is as it must be"
+        return f"all {count} calibration steps passed"
     names = ", ".join(str(step.get("name")) for step in bad)
     return f"nothing uses this calibration: {names} not good" if names else "nothing uses this calibration"
 

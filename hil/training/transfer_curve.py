@@ -15,6 +15,8 @@ from hil.encoding import Decode
 from hil.errors import MeasurementError
 from hil.seeding import generator
 
+NOT_VALID = 0.25  # of peak to peak: from here on the twin predicts hardly more of a curve than its mean would
+
 
 @dataclass(frozen=True)
 class Transfer:
@@ -28,7 +30,7 @@ class Transfer:
     spread: Tensor
 
     def honesty(self, twin: Tensor, unit: str) -> dict[str, Any]:
-        """How a twin that says `twin` (points,) foretold the curve: see `judged`."""
+        """How well a twin that says `twin` (points,) predicts the curve: see `judged`."""
         return judged(self.mean, self.spread, twin, unit)
 
     def decode(self) -> Decode:
@@ -53,7 +55,7 @@ class Transfer:
 
 
 def judged(mean: Tensor, spread: Tensor, twin: Tensor, unit: str) -> dict[str, Any]:
-    """How a twin that says `twin` foretold readings of this mean and spread over repeats, all of one shape; r = mean - twin:
+    """How well a twin that says `twin` predicts readings of this mean and spread over repeats, of one shape; r = mean - twin:
 
         bias = mean r    spread = sqrt( mean (r - bias)^2 )    nrmse = sqrt( mean r^2 ) / (max mean - min mean)
 
@@ -90,14 +92,27 @@ def probed(
     return judged(answers.mean(0), answers.std(0), model(drive), device.spec.outputs.unit)
 
 
-def foretold(honesty: Mapping[str, Any]) -> str:
-    """`Transfer.honesty` as a line for people."""
-    unit = "" if honesty["unit"] == "1" else f" {honesty['unit']}"
-    bias, spread, noise = (f"{honesty[name]:{sign}.2g}{unit}" for name, sign in (("bias", "+"), ("spread", ""), ("noise", "")))
+def twin_line(honesty: Mapping[str, Any]) -> str:
+    """`Transfer.honesty` as a line for people; NOT VALID from an error of NOT_VALID on, and where there is no number."""
+    off = math.hypot(honesty["bias"], honesty["spread"])
+    share = f"{100 * honesty['nrmse']:.2g} % of peak to peak"
+    if not math.isfinite(honesty["nrmse"]):
+        share = "the curve does not move" if math.isinf(honesty["nrmse"]) else "the twin gives no number"
+    valid = honesty["nrmse"] < NOT_VALID and math.isfinite(off)
     return (
-        f"foretells the curve to {100 * honesty['nrmse']:.2g} % of its swing, correlation {honesty['correlation']:.5f}   "
-        f"bias {bias}, spread {spread}, noise of a reading {noise}"
+        f"model against measured curve: rms error {_said(off, honesty['unit'])} ({share}); "
+        f"noise of a reading {_said(honesty['noise'], honesty['unit'])}"
+        + ("" if valid else "; NOT VALID: this twin does not describe this node")
     )
+
+
+def _said(value: float, unit: str) -> str:
+    """1.8e-3 V -> "1.8 mV"."""
+    if unit == "1" or not math.isfinite(value):
+        return f"{value:.2g}" + ("" if unit == "1" else f" {unit}")
+    power = min(0, max(-12, 3 * math.floor(math.log10(abs(value)) / 3))) if value else 0
+    prefix = {0: "", -3: "m", -6: "µ", -9: "n", -12: "p"}[power]
+    return f"{float(f'{value / 10**power:.2g}'):g} {prefix}{unit}"
 
 
 def measure(device: Device, points: int = 201, repeats: int = 8, place: torch.device | str = "cpu") -> Transfer:

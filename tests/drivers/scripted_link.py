@@ -2,80 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from drivers.links.memory import MemoryLink as MessageLink
 
-from drivers.links.link import Trust
-from hil.errors import BadBlock, Disconnected, LinkTimeout
-
-
-class Box(Protocol):
-    def execute(self, message: bytes) -> bytes | None: ...
-
-
-class MessageLink:
-    """What both have in common; `answer` is given by whoever builds it."""
-
-    def __init__(self, answer: Box) -> None:
-        self.name, self.timeout_s, self.closed, self.sent_bytes = "test link", 1.0, 0, 0
-        self.sent: list[bytes] = []
-        self.gone = False
-        self._box, self._trust = answer, Trust("test link")
-        self._replies: list[bytes] = []
-
-    @property
-    def dirty(self) -> bool:
-        return self._trust.dirty
-
-    def write(self, *parts: bytes | memoryview) -> None:
-        with self._trust.use():
-            if self.gone:
-                raise Disconnected("the other end went away", where=self.name)
-            message = b"".join(bytes(part) for part in parts)
-            self.sent.append(message)
-            self.sent_bytes += len(message)
-            reply = self._box.execute(message)
-            if reply is not None:
-                self._replies.append(reply)
-
-    def read_text(self) -> str:
-        return self._read().decode("ascii")
-
-    def read_block(self, item_bytes: int, limit_bytes: int) -> memoryview:
-        reply = self._read()
-        digits = int(reply[1:2])
-        payload = reply[2 + digits :]
-        if reply[:1] != b"#" or int(reply[2 : 2 + digits]) != len(payload) or len(payload) > limit_bytes:
-            raise BadBlock("not a block", where=self.name)
-        return memoryview(bytearray(payload))
-
-    def _read(self) -> bytes:
-        with self._trust.use():
-            if not self._replies:
-                raise LinkTimeout("no answer", where=self.name)
-            return self._replies.pop(0)
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        with self._trust.transaction():
-            yield
-
-    def distrust(self, reason: str) -> None:
-        self._trust.lose(reason)
-
-    def reidentifying(self) -> AbstractContextManager[None]:
-        return self._trust.reidentifying()
-
-    def clear(self) -> None:
-        self._replies.clear()
-        self._trust.emptied("cleared")
-
-    def reopen(self) -> None:
-        self.clear()
-
-    def close(self) -> None:
-        self.closed += 1
+__all__ = ["MessageLink", "Transcript"]
 
 
 class Transcript:

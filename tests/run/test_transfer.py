@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hil.device import Port, Spec
-from hil.training.transfer_curve import Transfer, foretold, judged, measure, probed
+from hil.training.transfer_curve import Transfer, judged, measure, probed, twin_line
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 
@@ -45,7 +45,25 @@ def test_a_twin_of_the_curve() -> None:
     assert found[3.6]["correlation"] > 0.99999 > found[3.3]["correlation"]
     assert found[3.6]["points"] == 201
     assert 0.0003 < found[3.6]["noise"] < 0.0005
-    assert foretold(found[3.3]).startswith(f"foretells the curve to {100 * found[3.3]['nrmse']:.2g} % of its swing")
+
+
+@pytest.mark.parametrize(
+    ("bias", "spread", "nrmse", "unit", "said"),
+    [
+        (0.0, 1.8e-3, 5e-3, "V", "rms error 1.8 mV (0.5 % of peak to peak); noise of a reading 430 µV"),
+        (3.0, 4.0, 0.02, "1", "rms error 5 (2 % of peak to peak); noise of a reading 0.00043"),
+        (0.3, 0.4, 0.25, "A", "rms error 500 mA (25 % of peak to peak); noise of a reading 430 µA; NOT VALID"),
+        (0.0, 0.0, 0.0, "V", "rms error 0 V (0 % of peak to peak); noise"),
+        (0.0, 2e-12, 0.1, "A", "rms error 2 pA (10 % of peak to peak)"),
+        (1.0, 0.0, math.inf, "V", "rms error 1 V (the curve does not move); noise of a reading 430 µV; NOT VALID"),
+        (math.nan, 0.0, math.nan, "V", "(the twin gives no number); noise of a reading 430 µV; NOT VALID"),
+    ],
+)
+def test_what_is_said_of_a_twin(bias: float, spread: float, nrmse: float, unit: str, said: str) -> None:
+    line = twin_line({"bias": bias, "spread": spread, "nrmse": nrmse, "unit": unit, "noise": 4.3e-4})
+    assert said in line
+    assert line.startswith("model against measured curve: rms error ")
+    assert ("NOT VALID" in line) is ("NOT VALID" in said)
 
 
 def test_a_twin_of_many_channels_is_asked_about_each() -> None:

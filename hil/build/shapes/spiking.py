@@ -144,5 +144,7 @@ class SpikingShape:
             )  # fmt: skip
         with spawn_board(bench.described) as board:
             out.print(f"board    {board.port}      a serial line; Ctrl-C ends the bench", soft_wrap=True)
-            out.print("control  {}:{}      newline-separated JSON; see docs/virtual_bench.md".format(*board.control.address))
+            out.print(
+                "control  {}:{}      newline-separated JSON; see docs/reference/virtual_bench.md".format(*board.control.address)
+            )
             until_interrupted(out)

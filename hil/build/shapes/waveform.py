@@ -63,8 +63,8 @@ class BoxTable(Using):
 
 class VirtualTable(Section):
     """The simulated side of a bench: which boxes, which node, how they are served. linger_s: how long it outlives its parent.
-    log_path: a file that is told what the outputs do. faults: see docs/virtual_bench.md. specimen: the node and the cable stray
-    from these tables as a specimen does, drawn from this number; left out: they are as they stand here."""
+    log_path: a file that is told what the outputs do. faults: see docs/reference/virtual_bench.md. specimen: the node
+    and the cable stray from these tables as a specimen does, drawn from this number; left out: they are as they stand here."""
 
     seed: Annotated[int, Field(strict=True)] = 0
     specimen: Annotated[int, Field(ge=0, strict=True)] | None = None
@@ -209,7 +209,9 @@ class WaveformShape:
             host, port = running.control.address
             for name, resource in running.resources.items():
                 out.print(f"{name:<8} {resource}      {running.sockets[name]}", soft_wrap=True)
-            out.print(f"{'control':<8} {host}:{port}      newline-separated JSON; see docs/virtual_bench.md", soft_wrap=True)
+            out.print(
+                f"{'control':<8} {host}:{port}      newline-separated JSON; see docs/reference/virtual_bench.md", soft_wrap=True
+            )
             out.print("open them with any VISA client; Ctrl-C ends the bench")
             until_interrupted(out)
 
