@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hil import toml
+from hil.config.experiment import made_in_python
 from hil.errors import RunError
 from hil.files import read_bytes, read_object, read_text, there
 from hil.hints import quoted
@@ -132,11 +133,12 @@ def inspect(path: Path, verify: bool = True) -> Condition:
     )
 
 
-def plan(condition: Condition, chosen: Path | None = None, changed: bool = False) -> Plan:
+def plan(condition: Condition, chosen: Path | None = None, changed: bool = False, python: bool = False) -> Plan:
     """Where to go on.
 
     Args:
         chosen: a checkpoint, by the user's word. changed: the user means the changes in config.toml and bench.toml.
+        python: who asks is the script that made the run.
     Raises:
         RunError: the folder is damaged, the run finished, or the checkpoint is none of this run's.
     """
@@ -152,6 +154,8 @@ def plan(condition: Condition, chosen: Path | None = None, changed: bool = False
             "this run is finished", where=str(path), outputs=UNTOUCHED,
             todo=f"look at it: hil report {quoted(path)}; or train it longer: hil resume {quoted(path)} --set train.epochs=N",
         )  # fmt: skip
+    if not python and (made := made_in_python(condition.config, str(path))):
+        raise made
     start = start_of(condition, chosen)
     said = list(condition.remarks)
     if start is not None:
