@@ -27,7 +27,7 @@ def safe() -> None:  # called after an error, after a training, and when Python 
 dac, adc = hil.Port("dac", low=-2, high=2, unit="V", size=16), hil.Port("adc", low=-5, high=5, unit="mA", size=16)
 device = hil.from_functions(write, read, inputs=dac, outputs=adc, safe=safe)
 
-print("1 V on every channel gives", device.forward(torch.ones(1, 16)).round(decimals=2).tolist()[0][:4], "... mA")
+print("1 V on every channel gives", device.forward(torch.ones(1, 16))[0, :4].numpy().round(2), "... mA")
 try:
     device.forward(torch.full((1, 16), 3.0))
 except hil.HilError as error:

@@ -1,6 +1,6 @@
 """Train a network on a twin: a Mach-Zehnder modulator, simulated in this process, learns digits by aDFA.
 
-Prints: a line an epoch, the accuracies from the run folder, and where its report is. Call it again: the run is finished, so it is
+Prints: a line an epoch, the accuracies from the run folder, and where its report is. Call it again: the run is finished, and
 only read. Raise `epochs` and call it again: the run is trained longer.
 """
 

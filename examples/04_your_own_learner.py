@@ -21,7 +21,8 @@ class SignFeedback(torch.nn.Module):  # a module, so that a checkpoint holds its
         scores = trace.outputs[-1]
         error = (scores.softmax(1) - torch.nn.functional.one_hot(label, scores.shape[1])) / len(x)  # dLoss/dscores
         fill(net, trace, [error @ self.B, error])  # dLoss/dpre of each layer
-        return {"loss": float(torch.nn.functional.cross_entropy(scores, label)), "overflow": net.overflow(trace)}
+        loss, right = torch.nn.functional.cross_entropy(scores, label), (scores.argmax(1) == label).float().mean()
+        return {"loss": float(loss), "accuracy": float(right), "overflow": net.overflow(trace)}
 
     def predict(self, net: hil.Network, x: torch.Tensor) -> torch.Tensor:
         return net.forward(x).outputs[-1]

@@ -1,8 +1,8 @@
 """Search the feedback: which function g, in place of the derivative of the node, does this network learn best with?
 
 A small evolution: the best g so far is changed at random, and kept if the network then learns better, by the validation split.
-Prints: every better g, and its test accuracy. `hil search` does this from a file with whole populations at once, many families of
-functions, fresh seeds for the winner, and a report.
+Prints: every better g, and the test accuracy of the best. `hil search` does this from a file with whole populations at once,
+many families of functions, fresh seeds for the winner, and a report.
 """
 
 import random
@@ -16,9 +16,8 @@ digits, rng = hil.load("digits"), random.Random(1)
 def trained(number: int, frequency: float, phase: float) -> hil.Run:
     net = hil.dense([64, 60, 10], MachZehnder(v_pi_v=3.5), gain=1.5, overflow="fold", period=7.0)
     g = {"family": "sine", "frequency": frequency, "phase": phase}
-    return hil.train(
-        net, "adfa", digits, epochs=2, batch=32, lr=2e-3, run=f"runs/06_search/{number}", show=False, feedback={"g": g}
-    )
+    settings = {"epochs": 2, "batch": 32, "lr": 2e-3, "run": f"runs/06_search/{number}", "show": False, "report": False}
+    return hil.train(net, "adfa", digits, feedback={"g": g}, **settings)
 
 
 best, score = (1.0, 0.0), 0.0

@@ -75,15 +75,16 @@ class GivenDevice(DeviceTable):
 
 
 class GivenLearner(LearnerTable):
-    """A learner that was given: a class of its settings, or an object."""
+    """A learner that was given: a class with Settings, or an object that is made already."""
 
-    _made: Any = PrivateAttr(default=None)
+    _kind: Any = PrivateAttr(default=None)
+    _ready: bool = PrivateAttr(default=False)
 
     def chosen(self, place: str) -> Choice:
-        if self._made is None:
-            return Choice(self.use, None, {}, place)
-        found = choice(self.use, self.settings(), place, made=self._made.Settings)
-        return Choice(self.use, self._made, {"settings": found.build()}, place)
+        if self._ready:
+            return Choice(self.use, self._kind, {"settings": None}, place)
+        found = choice(self.use, self.settings(), place, made=self._kind.Settings)
+        return Choice(self.use, self._kind, {"settings": found.build()}, place)
 
 
 class GivenExperiment(Experiment):
@@ -219,9 +220,9 @@ def _learner_table(learner: Any, settings: Mapping[str, Any]) -> LearnerTable:
         return checked(LearnerTable, {"use": learner, **plain}, place)
     kind = learner if isinstance(learner, type) else type(learner)
     table = GivenLearner(use=f"{kind.__module__}:{kind.__qualname__}", **plain)
+    table._kind, table._ready = kind, not isinstance(learner, type)
     if isinstance(learner, type):
         keeps(learner, ("Settings", "build", "step", "predict"), "a Learner that hil.train can make", learner.__name__, place)
-        table._made = learner
         return table
     missing = [name for name in LEARNS if not callable(getattr(learner, name, None))]
     if missing:

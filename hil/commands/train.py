@@ -235,8 +235,8 @@ def report(folder: RunFolder) -> Path:
         raise _unreported(folder, "report.html") from error
 
 
-def lines(folder: RunFolder, summary: Mapping[str, Any], page: Path) -> Iterator[str]:
-    """What came of a run that is done, for people."""
+def lines(folder: RunFolder, summary: Mapping[str, Any], page: Path | None) -> Iterator[str]:
+    """What came of a run that is done, for people. page: its report, or None."""
     yield (
         f"done in {summary['wall_s']:.0f} s. test {summary['test_accuracy']:.1%} "
         f"({summary['provenance']}, seed {summary['seed']}, weights of epoch {summary['best_epoch']} by validation). "
@@ -244,7 +244,8 @@ def lines(folder: RunFolder, summary: Mapping[str, Any], page: Path) -> Iterator
     )
     yield from (f"beware  {line}" for line in summary.get("warnings", ()))
     yield f"run     {folder.path}"
-    yield f"report  {page}"
+    if page is not None:
+        yield f"report  {page}"
 
 
 def _begun(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
@@ -36,6 +37,7 @@ def train(
     run: str | Path | None = None,
     name: str = "",
     show: bool | Callable[[Point], None] = True,
+    report: bool = True,
     checkpoint_every_s: float = 60.0,
     twin: Twin | None = None,
     **settings: Any,
@@ -61,6 +63,7 @@ def train(
         run: the run folder: a new one, or the one to go on with. None: a new one in runs/.
         name: of the run, in its report.
         show: print what happens; or a function, called with every step and epoch instead.
+        report: draw report.html at the end, which takes about a second; `hil report RUN` draws it later.
         checkpoint_every_s: a checkpoint follows every epoch, and every so many seconds.
         twin: a model of the device, for learners that differentiate one; known already of a bench file and of a simulated one.
         settings: of the learner, as in [learner] of an experiment file: feedback=hil.Feedback(...), loss="mse".
@@ -80,8 +83,8 @@ def train(
         >>> from sim_devices.mach_zehnder import MachZehnder
         >>> net = hil.dense([64, 20, 10], MachZehnder(), overflow="clip")
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     run = hil.train(net, "adfa", "digits", epochs=1, run=folder, show=False)
-        ...     run.test_accuracy > 0.5
+        ...     run = hil.train(net, "adfa", "digits", epochs=3, batch=32, lr=1e-2, run=folder, show=False, report=False)
+        ...     run.test_accuracy > 0.6
         True
     """
     from hil.build.given import given, restore_decodes
@@ -102,13 +105,13 @@ def train(
     )
     console = _console(show is True)
     folder = RunFolder(path) if config is not None else RunFolder.create(path)
-    shown: Callable[[Point], None] = show if callable(show) else lambda point: None
+    how = How(console, show if callable(show) else lambda point: None, report)
     with folder.owned():
         try:
             if config is None:
-                _begin(folder, made, console, shown)
+                _begin(folder, made, how)
             else:
-                _go_on(folder, made, console, shown)
+                _go_on(folder, made, how)
         except (Stopped, Interrupted) as error:
             first = "" if isinstance(error, Interrupted) else "remove the cause, then "
             error.todo = f"{first}run the script again with the same run folder, and it goes on: {made.experiment.python}"
@@ -152,12 +155,21 @@ def _begun(path: Path) -> Mapping[str, Any] | None:
     return found
 
 
-def _begin(folder: RunFolder, made: Given, console: Terminal, show: Callable[[Point], None]) -> None:
+@dataclass(frozen=True)
+class How:
+    """console: where to print. show: called with every point. report: draw report.html."""
+
+    console: Terminal
+    show: Callable[[Point], None]
+    report: bool
+
+
+def _begin(folder: RunFolder, made: Given, how: How) -> None:
     from hil.config.read import dump
 
     try:
         folder.write_config(dump(made.experiment))
-        _launched(folder, made, console, show, None, False)
+        _launched(folder, made, how, None, False)
     except (HilError, KeyboardInterrupt) as error:
         noted = (folder.path / "journal.jsonl").exists() and not isinstance(error, Refused)
         if not noted and not any(folder.checkpoints.glob("*")):
@@ -165,9 +177,7 @@ def _begin(folder: RunFolder, made: Given, console: Terminal, show: Callable[[Po
         raise
 
 
-def _go_on(folder: RunFolder, made: Given, console: Terminal, show: Callable[[Point], None]) -> None:
-    from dataclasses import replace
-
+def _go_on(folder: RunFolder, made: Given, how: How) -> None:
     from hil import toml
     from hil.commands.train import reopen, report
     from hil.config.read import dump
@@ -195,23 +205,21 @@ def _go_on(folder: RunFolder, made: Given, console: Terminal, show: Callable[[Po
         folder.write_config(dump(made.experiment))
         reopen(folder, trained, epochs)
         found = resume.inspect(folder.path)
-    elif found.status == "done" and not found.lacking and not found.damages:
-        console.print(f"run     {folder.path} is finished; nothing was driven", markup=False, soft_wrap=True)
+    elif found.status == "done" and not found.damages and not {*found.lacking} - ({"report.html"} if not how.report else set()):
+        how.console.print(f"run     {folder.path} is finished; nothing was driven", markup=False, soft_wrap=True)
         _best(folder, made)
         return
     plan = resume.plan(replace(found, config=now), python=True)
     for line in plan.said:
-        console.print(f"resume  {line}", markup=False, soft_wrap=True)
+        how.console.print(f"resume  {line}", markup=False, soft_wrap=True)
     if plan.finish == ("report.html",):
         report(folder)
         _best(folder, made)
     else:
-        _launched(folder, made, console, show, plan.start, True)
+        _launched(folder, made, how, plan.start, True)
 
 
-def _launched(
-    folder: RunFolder, made: Given, console: Terminal, show: Callable[[Point], None], start: Path | None, goes_on: bool
-) -> None:
+def _launched(folder: RunFolder, made: Given, how: How, start: Path | None, goes_on: bool) -> None:
     from hil.build.given import built_of
     from hil.commands.train import launch, lines, report
     from hil.devices.recovery import Told
@@ -219,10 +227,9 @@ def _launched(
     def building(experiment: object, run: Path, told: Told, *, record: bool, fresh: bool) -> Any:
         return built_of(made, told, fresh=fresh)
 
-    summary = launch(folder, made.experiment, console, start, goes_on, building, show)
-    page = report(folder)
-    for line in lines(folder, summary, page):
-        console.print(line, markup=False, soft_wrap=True)
+    summary = launch(folder, made.experiment, how.console, start, goes_on, building, how.show)
+    for line in lines(folder, summary, report(folder) if how.report else None):
+        how.console.print(line, markup=False, soft_wrap=True)
 
 
 def _best(folder: RunFolder, made: Given) -> None:

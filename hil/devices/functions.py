@@ -159,7 +159,8 @@ class Functions:
             measured = measured.reshape(1)
         if measured.shape != (width,) or measured.dtype.kind not in "fiub":
             raise self._no_measurement(f"{measured.dtype}, shape {measured.shape}", width)
-        found = measured.astype(np.float32)
+        with np.errstate(over="ignore"):  # more than float32 holds becomes infinite, and is refused
+            found = measured.astype(np.float32)
         if not np.isfinite(found).all():
             raise self._no_measurement(f"{int((~np.isfinite(found)).sum())} of {width} values NaN or infinite", width)
         return found
