@@ -20,7 +20,7 @@ class SignFeedback(torch.nn.Module):  # a module, so that a checkpoint holds its
         trace = net.forward(x)  # the device is asked here
         scores = trace.outputs[-1]
         error = (scores.softmax(1) - torch.nn.functional.one_hot(label, scores.shape[1])) / len(x)  # dLoss/dscores
-        fill(net, trace, [error @ self.B, error])  # dLoss/dpre of each layer
+        fill(net, trace, [error @ self.get_buffer("B"), error])  # dLoss/dpre of each layer
         loss, right = torch.nn.functional.cross_entropy(scores, label), (scores.argmax(1) == label).float().mean()
         return {"loss": float(loss), "accuracy": float(right), "overflow": net.overflow(trace)}
 

@@ -17,11 +17,11 @@ def accuracy(learner: str, seed: int) -> float:
     net = hil.dense([64, 60, 10], MachZehnder(v_pi_v=3.5), gain=1.5, overflow="fold", period=7.0, seed=seed)
     folder = f"runs/05_compare/{learner}-{seed}"
     run = hil.train(net, learner, digits, epochs=2, batch=32, lr=5e-3, seed=seed, run=folder, show=False, report=False)
-    return run.test_accuracy
+    return run.summary["test_accuracy"]
 
 
 found = {learner: [accuracy(learner, seed) for seed in seeds] for learner in ("adfa", "last_layer")}
 for learner, values in found.items():
     print(f"{learner:<12} {mean(values):.1%} ± {stdev(values):.1%} over {len(values)} seeds")
-p = welch(*found.values(), resolution=1 / len(digits.test))
+p = welch(found["adfa"], found["last_layer"], resolution=1 / len(digits.test))
 print(f"p = {p:.2g} that the two are equally good")

@@ -16,8 +16,8 @@ digits, rng = hil.load("digits"), random.Random(1)
 def trained(number: int, frequency: float, phase: float) -> hil.Run:
     net = hil.dense([64, 60, 10], MachZehnder(v_pi_v=3.5), gain=1.5, overflow="fold", period=7.0)
     g = {"family": "sine", "frequency": frequency, "phase": phase}
-    settings = {"epochs": 2, "batch": 32, "lr": 2e-3, "run": f"runs/06_search/{number}", "show": False, "report": False}
-    return hil.train(net, "adfa", digits, feedback={"g": g}, **settings)
+    folder = f"runs/06_search/{number}"
+    return hil.train(net, "adfa", digits, epochs=2, batch=32, lr=2e-3, run=folder, show=False, report=False, feedback={"g": g})
 
 
 best, score = (1.0, 0.0), 0.0

@@ -89,9 +89,7 @@ def test_every_name_is_lazy_and_known_to_type_checkers() -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
-def test_example_runs(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_example_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     text = path.read_text()
     assert len(text.splitlines()) < 40
     assert "Prints:" in (ast.get_docstring(ast.parse(text)) or "")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hil.encoding import Decode, Encode, Overflow
 from hil.errors import UNTOUCHED, ConfigError
 from hil.network import Layer, Network
+from hil.torch_device import float32_by_default
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +28,7 @@ class Dense(Network):
         self.transfer = transfer
 
 
+@float32_by_default()
 def dense(
     widths: Sequence[int],
     device: Device | Chip | Twin,

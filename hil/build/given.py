@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import reduce
 from pathlib import Path
@@ -107,6 +108,7 @@ class Given:
     twin: Twin | None
 
 
+@torch_device.float32_by_default()
 def given(
     net: Any, learner: Any, data: Any, *, seed: int, name: str, optimizer: Mapping[str, Any], train: Mapping[str, Any],
     settings: Mapping[str, Any], twin: Twin | None = None,
@@ -143,8 +145,8 @@ def given(
     }
     experiment = checked(GivenExperiment, table, PLACE)
     experiment._near = Path(PLACE)
-    synapses: list[nn.Module] = [layer.synapse for layer in net.stack]
     with building(experiment):
+        synapses: list[nn.Module] = [deepcopy(layer.synapse).cpu() for layer in net.stack]  # tried without moving the others
         _fits_data(synapses, data)
         fits_learner(experiment, synapses, data)
         optimiser(_parameters(net), experiment)

@@ -58,7 +58,7 @@ def launch(
     console: Console,
     start: Path | None = None,
     goes_on: bool = False,
-    building: Building = built,
+    building: Building | None = None,
     show: Callable[[Point], None] = lambda point: None,
 ) -> dict[str, Any]:
     """Train `experiment`, whose config.toml is in the folder, and return the summary; of a run that is done only diagnostics
@@ -66,7 +66,8 @@ def launch(
 
     Args:
         start: a checkpoint to go on from, or None for step 0. goes_on: the run was begun before.
-        building: opens the device and builds the training, as `built` does. show: called with every point, besides the display.
+        building: opens the device and builds the training, instead of `built`.
+        show: called with every point, besides the display.
     Raises:
         Refused: nothing was trained. Stopped, Interrupted: the run is committed and resumable.
         UnsafeOutputs: outputs could not be verified safe, whatever else went wrong.
@@ -88,7 +89,7 @@ def launch(
                 _told(folder, origin, alarms) as ending,
                 told,
                 Stopping() as stopping,
-                building(
+                (building or built)(
                     experiment,
                     folder.path,
                     told,
