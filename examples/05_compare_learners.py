@@ -17,7 +17,7 @@ def accuracy(learner: str, seed: int) -> float:
     net = hil.dense([64, 60, 10], MachZehnder(v_pi_v=3.5), gain=1.5, overflow="fold", period=7.0, seed=seed)
     folder = f"runs/05_compare/{learner}-{seed}"
     run = hil.train(net, learner, digits, epochs=2, batch=32, lr=5e-3, seed=seed, run=folder, show=False, report=False)
-    return run.summary["test_accuracy"]
+    return float(run.summary["test_accuracy"])
 
 
 found = {learner: [accuracy(learner, seed) for seed in seeds] for learner in ("adfa", "last_layer")}
