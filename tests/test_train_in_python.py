@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -136,6 +138,35 @@ def test_ctrl_c_and_the_same_script_again_give_the_run_without_it(step: int, tmp
     seen: list[Any] = []
     cut = hil.train(on_twin(), "adfa", DIGITS, **{**QUICK, "show": seen.append}, run=tmp_path / "cut")
     assert next(point.step for point in seen if isinstance(point, Step)) == step + 1
+    assert list(unlike(whole.folder, cut.folder)) == []
+
+
+KILLED = """
+import os, signal, sys
+import hil
+from hil.data.dataset import subset
+from sim_devices.mach_zehnder import MachZehnder
+
+def show(point):
+    if point.step == 11:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+net = hil.dense([64, 12, 10], MachZehnder(), gain=1.0, overflow="clip")
+hil.train(net, "adfa", subset(hil.load("digits"), 256), epochs=2, batch=32, lr=5e-3, run=sys.argv[1], show=show, report=False)
+"""
+
+
+def test_a_script_that_was_killed_goes_on_with_the_same_numbers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "my script.py"
+    script.write_text(KILLED)
+    done = subprocess.run([sys.executable, str(script), str(tmp_path / "cut")], timeout=100)
+    assert done.returncode == -signal.SIGKILL
+    assert cli.run(["status", str(tmp_path / "cut")]) == 0
+    shown = " ".join(capfd.readouterr().out.split())
+    assert "dead" in shown
+    assert f"python '{script}'" in shown  # as a shell takes it
+    cut = hil.train(on_twin(), "adfa", DIGITS, **QUICK, run=tmp_path / "cut")
+    whole = hil.train(on_twin(), "adfa", DIGITS, **QUICK, run=tmp_path / "whole")
     assert list(unlike(whole.folder, cut.folder)) == []
 
 

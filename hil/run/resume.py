@@ -149,12 +149,14 @@ def plan(condition: Condition, chosen: Path | None = None, changed: bool = False
         raise RunError(
             "a damaged run folder", where=str(path / first.file), got=first.found + more, outputs=UNTOUCHED, todo=first.todo
         )
+    made = None if python else made_in_python(condition.config, str(path))
     if condition.status == "done" and not condition.lacking:
+        longer = f"hil resume {quoted(path)} --set train.epochs=N" if made is None else "more epochs in the script that made it"
         raise RunError(
             "this run is finished", where=str(path), outputs=UNTOUCHED,
-            todo=f"look at it: hil report {quoted(path)}; or train it longer: hil resume {quoted(path)} --set train.epochs=N",
+            todo=f"look at it: hil report {quoted(path)}; or train it longer: {longer}",
         )  # fmt: skip
-    if not python and (made := made_in_python(condition.config, str(path))):
+    if made is not None:
         raise made
     start = start_of(condition, chosen)
     said = list(condition.remarks)
