@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from killing.same import differences as unlike
 from torch import nn
 
 import hil
@@ -33,7 +34,6 @@ from hil.errors import (
 )
 from hil.learners.adfa import ADFA
 from hil.network import fill
-from hil.run.same import differences as unlike
 from hil.training.loop import Step
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.spiking_array import TwinChip

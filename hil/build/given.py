@@ -64,8 +64,8 @@ class GivenData(Data):
 class GivenNetwork(NetworkTable):
     """The layers, in words and numbers."""
 
-    def chosen(self, place: str) -> Choice:
-        return Choice(self.use, None, {}, place)
+    def chosen(self) -> Choice:
+        return Choice(self.use, None, {}, self.place)
 
 
 class GivenDevice(DeviceTable):
@@ -81,11 +81,11 @@ class GivenLearner(LearnerTable):
     _kind: Any = PrivateAttr(default=None)
     _ready: bool = PrivateAttr(default=False)
 
-    def chosen(self, place: str) -> Choice:
+    def chosen(self) -> Choice:
         if self._ready:
-            return Choice(self.use, self._kind, {"settings": None}, place)
-        found = choice(self.use, self.settings(), place, made=self._kind.Settings)
-        return Choice(self.use, self._kind, {"settings": found.build()}, place)
+            return Choice(self.use, self._kind, {"settings": None}, self.place)
+        found = choice(self.use, self.settings(), self.place, made=self._kind.Settings)
+        return Choice(self.use, self._kind, {"settings": found.build()}, self.place)
 
 
 class GivenExperiment(Experiment):
