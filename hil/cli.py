@@ -12,7 +12,6 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
@@ -24,7 +23,7 @@ from rich.table import Table
 from hil.commands.terminal import Terminal
 from hil.config import modules
 from hil.errors import ConfigError, ForeignError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
-from hil.files import slug
+from hil.files import new_path
 from hil.foreign import own_lines, said
 from hil.hints import quoted
 from hil.run.signals import Interrupts
@@ -218,7 +217,7 @@ def train(
         kept = bench_files(chosen.bench)
         named["bench.toml"] = [chosen.bench.file, experiment]
     kept[modules.ORIGINS] = modules.origins(named)
-    folder = RunFolder.create(run or _fresh(chosen.name or experiment.stem))
+    folder = RunFolder.create(run or new_path(Path("runs"), chosen.name or experiment.stem))
     with folder.owned():
         try:
             for name, payload in kept.items():
@@ -256,7 +255,7 @@ def search(
     from hil.run.folder import RunFolder
 
     file = read_search(search)
-    folder = RunFolder.create(run or _fresh(file.name or search.stem))
+    folder = RunFolder.create(run or new_path(Path("runs"), file.name or search.stem))
     with folder.owned():
         try:
             summary = begin(file, folder, out, cluster)
@@ -353,14 +352,8 @@ def _execute(folder: Any, trained: Callable[[], Mapping[str, Any]]) -> None:
     with folder.owned():
         summary = trained()
         page = training.report(folder)
-    out.print(
-        f"done in {summary['wall_s']:.0f} s. test {summary['test_accuracy']:.1%} "
-        f"({summary['provenance']}, seed {summary['seed']}, weights of epoch {summary['best_epoch']} by validation). "
-        f"{summary['device_passes']:,} node evaluations."
-    )
-    for line in summary.get("warnings", ()):
-        out.print(f"beware  {line}", soft_wrap=True, markup=False)
-    out.print(f"run     {folder.path}\nreport  {page}", soft_wrap=True)
+    for line in training.lines(folder, summary, page):
+        out.print(line, soft_wrap=True, markup=False)
     for command, why in NEXT:
         if Path(command.split()[-1]).exists():  # a suggestion that cannot be followed from here is none
             out.print(f"next    {command:<46} {why}", soft_wrap=True)
@@ -597,12 +590,3 @@ def _parameters(settings: Any) -> Mapping[str, Setting]:
         return parameters(settings)
     except ValueError:  # some classes written in C do not say what they take
         return {}
-
-
-def _fresh(name: str) -> Path:
-    """A run folder that does not exist yet, in runs/ whatever the name holds."""
-    from hil.files import there
-
-    stem = Path("runs") / f"{slug(name, 'run')}-{datetime.now():%Y%m%d-%H%M%S}"
-    tries = (stem if n == 0 else stem.with_name(f"{stem.name}-{n}") for n in range(1000))
-    return next(path for path in tries if not there(path))

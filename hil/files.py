@@ -21,6 +21,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -306,3 +307,10 @@ def kind_of(mode: int) -> str:
 def slug(name: str, otherwise: str) -> str:
     """`name` as a part of a file's name: letters, digits, "_", "." and "-", at most 80. otherwise: where nothing is left."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] or otherwise
+
+
+def new_path(folder: Path, name: str) -> Path:
+    """A path in `folder` that does not exist yet, with the time in its name, whatever `name` holds."""
+    stem = folder / f"{slug(name, 'run')}-{datetime.now():%Y%m%d-%H%M%S}"
+    tries = (stem if n == 0 else stem.with_name(f"{stem.name}-{n}") for n in range(1000))
+    return next(path for path in tries if not there(path))

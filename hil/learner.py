@@ -21,6 +21,8 @@ from hil.network import Network, Trace
 
 
 class Learner(Protocol):
+    """A rule that turns a pass through the network into a direction for its weights."""
+
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
         """One batch: fill `.grad` of every trained parameter; what stood there before is overwritten.
 

@@ -59,7 +59,7 @@ def opened_node(experiment: Experiment, run: Path | None, stack: ExitStack) -> N
     """
     table = experiment.device
     if experiment.bench is not None:
-        return _bench_node(experiment.bench, experiment.kept, run, experiment.train.wire, stack)
+        return bench_node(experiment.bench, experiment.kept, run, experiment.train.wire, stack)
     assert table.choice is not None  # a device that is no bench
     if table.use is not None:
         twin: Twin = table.choice.build()
@@ -70,7 +70,7 @@ def opened_node(experiment: Experiment, run: Path | None, stack: ExitStack) -> N
     return Node(None, chip, None, {"chip": table.chip, **table.settings()}, {})
 
 
-def _bench_node(bench: BenchFile, kept: bool, run: Path | None, wire: bool, stack: ExitStack) -> Node:
+def bench_node(bench: BenchFile, kept: bool, run: Path | None, wire: bool, stack: ExitStack) -> Node:
     """kept: the file is a run's copy."""
     from hil.build.bench import open_bench  # the drivers and VISA are slow to import, and a twin needs neither
     from hil.build.calibration import certified

@@ -144,12 +144,12 @@ def prepared(experiment: Experiment, given: Dataset | None = None) -> Prepared:
     Raises:
         DataError, ConfigError.
     """
-    with _building(experiment):
+    with building(experiment):
         data = usable(dataset(experiment) if given is None else given)
         chain = synapses(experiment, data)
         feedback = closing(experiment, chain, data.train.x.shape[1])
         on = torch_device.named(experiment.train.on, experiment.place)
-        _fits_learner(experiment, chain, data)
+        fits_learner(experiment, chain, data)
         if experiment.device.chip is not None:
             drift_sentinel.static(experiment)
         for module in chain if feedback is None else (*chain, feedback):
@@ -186,14 +186,14 @@ def built(
     torch_device.settled(torch_device.named(experiment.train.on, experiment.place))
     with ExitStack() as stack:
         stack.enter_context(torch_device.float32_by_default())
-        with _building(experiment):
+        with building(experiment):
             ready = prepared(experiment, given)
             made = _built(experiment, ready, run, told, stack, record and run is not None, node, fresh, allow)
         yield made
 
 
 @contextmanager
-def _building(experiment: Experiment) -> Iterator[None]:
+def building(experiment: Experiment) -> Iterator[None]:
     """Nothing is trained yet: what code that is not hil's raises here is a refusal."""
     try:
         with foreign(f"{experiment.place}: building the network, its node and its learner"):
@@ -344,11 +344,11 @@ def _wired(
         drift_sentinel.sentinel(experiment, device, source, told, on, node.attend) if isinstance(source, Steered) else None
     )
     net = on_node(chain, device, encoding, decode, experiment.network.pieces, features)
-    return Wired(net, lambda: (device,), decode, transfer, sentinel, _honesty(node, device, transfer, on))
+    return Wired(net, lambda: (device,), decode, transfer, sentinel, honest(node, device, transfer, on))
 
 
 @torch.no_grad()
-def _honesty(node: Node, device: Device, transfer: Transfer | None, on: torch.device) -> dict[str, Any] | None:
+def honest(node: Node, device: Device, transfer: Transfer | None, on: torch.device) -> dict[str, Any] | None:
     """Of a twin that is held against the transfer curve; of a node of many channels, against probes of its own: one more shot.
     A node that is programmed is another one by each program, so no twin of it is judged here."""
     twin, spec = node.twin, device.spec
@@ -359,7 +359,7 @@ def _honesty(node: Node, device: Device, transfer: Transfer | None, on: torch.de
     return probed(device, twin.ideal, place=on)
 
 
-def _fits_learner(experiment: Experiment, chain: list[nn.Module], data: Dataset) -> None:
+def fits_learner(experiment: Experiment, chain: list[nn.Module], data: Dataset) -> None:
     """Refuse, before anything is opened, more outputs than classes, and batches that the synapses do not take.
 
     Raises:

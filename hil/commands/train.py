@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -46,17 +47,27 @@ from hil.run.summary import FILE, Labels, amend
 from hil.telling import Teller, ignore
 from hil.training import diagnostics, disk_space
 from hil.training.progress import Live, telling
-from hil.training.session import Session, replay_test
+from hil.training.session import Point, Session, replay_test
+
+Building = Callable[..., AbstractContextManager[Built]]
 
 
 def launch(
-    folder: RunFolder, experiment: Experiment, console: Console, start: Path | None = None, goes_on: bool = False
+    folder: RunFolder,
+    experiment: Experiment,
+    console: Console,
+    start: Path | None = None,
+    goes_on: bool = False,
+    building: Building | None = None,
+    show: Callable[[Point], None] = lambda point: None,
 ) -> dict[str, Any]:
     """Train `experiment`, whose config.toml is in the folder, and return the summary; of a run that is done only diagnostics
     are made.
 
     Args:
         start: a checkpoint to go on from, or None for step 0. goes_on: the run was begun before.
+        building: opens the device and builds the training, instead of `built`.
+        show: called with every point, besides the display.
     Raises:
         Refused: nothing was trained. Stopped, Interrupted: the run is committed and resumable.
         UnsafeOutputs: outputs could not be verified safe, whatever else went wrong.
@@ -78,7 +89,7 @@ def launch(
                 _told(folder, origin, alarms) as ending,
                 told,
                 Stopping() as stopping,
-                built(
+                (building or built)(
                     experiment,
                     folder.path,
                     told,
@@ -102,7 +113,12 @@ def launch(
                     summary = folder.read_json(FILE)
                 else:
                     with Live(made.training, console) as live:
-                        summary = session.run(stopping, live)
+
+                        def shown(point: Point) -> None:
+                            live(point)
+                            show(point)
+
+                        summary = session.run(stopping, shown)
                 _diagnose(folder, made, summary)
             return summary
 
@@ -180,7 +196,7 @@ def set_anew(folder: RunFolder, sets: Sequence[str], changed: bool = False, chos
         said.append("the test split was read when the run was finished; it is read again at the end, and the summary says so")
     folder.write_config(dump(wanted))
     if found.status == "done":
-        _reopen(folder, trained, table.epochs)
+        reopen(folder, trained, table.epochs)
     return said
 
 
@@ -199,7 +215,7 @@ def _scheduled(before: Experiment, wanted: Experiment, step: int, trained: int) 
     )
 
 
-def _reopen(folder: RunFolder, trained: int, epochs: int) -> None:
+def reopen(folder: RunFolder, trained: int, epochs: int) -> None:
     """What a finished run has made of its end is of another end, and is made again."""
     folder.note("longer", message=f"to be trained for {epochs} epochs", trained=trained)
     kept = folder.read_json("diagnostics.json")
@@ -218,6 +234,19 @@ def report(folder: RunFolder) -> Path:
         return render(folder.path)
     except RunError as error:
         raise _unreported(folder, "report.html") from error
+
+
+def lines(folder: RunFolder, summary: Mapping[str, Any], page: Path | None) -> Iterator[str]:
+    """What came of a run that is done, for people. page: its report, or None."""
+    yield (
+        f"done in {summary['wall_s']:.0f} s. test {summary['test_accuracy']:.1%} "
+        f"({summary['provenance']}, seed {summary['seed']}, weights of epoch {summary['best_epoch']} by validation). "
+        f"{summary['device_passes']:,} node evaluations."
+    )
+    yield from (f"beware  {line}" for line in summary.get("warnings", ()))
+    yield f"run     {folder.path}"
+    if page is not None:
+        yield f"report  {page}"
 
 
 def _begun(

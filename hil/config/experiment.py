@@ -39,7 +39,7 @@ from hil.config.resolve import (
     resolve,
     twin_choice,
 )
-from hil.errors import ConfigError
+from hil.errors import ConfigError, RunError
 
 
 class LearnerTable(Using):
@@ -277,8 +277,21 @@ def read_experiment(
     return experiment_of(table, path, near, bench)
 
 
+def made_in_python(table: Mapping[str, Any], where: str) -> RunError | None:
+    """Of the config.toml of a run that a script made with hil.train: nothing but the script can build it again."""
+    script = table.get("python")
+    if script is None:
+        return None
+    return RunError(
+        "this run was made from Python, which alone can build its network and its device", where=where, outputs=UNTOUCHED,
+        todo=f"run the script again with the same run folder, and it goes on: {script}",
+    )  # fmt: skip
+
+
 def experiment_of(table: Mapping[str, Any], path: Path, near: Path | None = None, bench: Path | None = None) -> Experiment:
     """The experiment that `table`, read from `path`, describes. Arguments and errors as of `read_experiment`."""
+    if error := made_in_python(table, str(path)):
+        raise error
     near = near or path
     learner = table.get("learner")
     if isinstance(learner, dict) and str(learner.get("feedback", "")).endswith(".toml"):  # a run holds all that it depends on

@@ -95,8 +95,8 @@ class Batch(NamedTuple):
 # ---- what a run uses ------------------------------------------------------------------------------------------------------
 
 
-def load(name: str, folder: Path | None = None) -> Dataset:
-    """Read a data set, check every byte of it, and split it.
+def load(name: str, folder: str | Path | None = None) -> Dataset:
+    """Read a data set, check every byte of it, and split it: always in the same way.
 
     Args:
         name: one of NAMES.
@@ -104,10 +104,16 @@ def load(name: str, folder: Path | None = None) -> Dataset:
             None: `home()` holds them, and what is missing is downloaded there. The digits are shipped and need no folder.
 
     Raises:
-        ConfigError: no such data set. DataError: a file is missing, truncated, damaged or of another content.
+        ConfigError: no such data set.
+        DataError: a file is missing, truncated, damaged or of another content.
+
+    Example:
+        >>> digits = load("digits")
+        >>> tuple(digits.train.x.shape), digits.train.y.dtype
+        ((1437, 64), torch.int64)
     """
-    card = describe(name)
-    return parse(card, shipped(card) if card.layout == "csv" else contents_of(card, folder))
+    card, place = describe(name), None if folder is None else Path(folder)
+    return parse(card, shipped(card) if card.layout == "csv" else contents_of(card, place))
 
 
 def subset(dataset: Dataset, train_examples: int) -> Dataset:

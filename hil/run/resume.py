@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hil import toml
+from hil.config.experiment import made_in_python
 from hil.errors import RunError
 from hil.files import read_bytes, read_object, read_text, there
 from hil.hints import quoted
@@ -132,11 +133,12 @@ def inspect(path: Path, verify: bool = True) -> Condition:
     )
 
 
-def plan(condition: Condition, chosen: Path | None = None, changed: bool = False) -> Plan:
+def plan(condition: Condition, chosen: Path | None = None, changed: bool = False, python: bool = False) -> Plan:
     """Where to go on.
 
     Args:
         chosen: a checkpoint, by the user's word. changed: the user means the changes in config.toml and bench.toml.
+        python: who asks is the script that made the run.
     Raises:
         RunError: the folder is damaged, the run finished, or the checkpoint is none of this run's.
     """
@@ -147,11 +149,15 @@ def plan(condition: Condition, chosen: Path | None = None, changed: bool = False
         raise RunError(
             "a damaged run folder", where=str(path / first.file), got=first.found + more, outputs=UNTOUCHED, todo=first.todo
         )
+    made = None if python else made_in_python(condition.config, str(path))
     if condition.status == "done" and not condition.lacking:
+        longer = f"hil resume {quoted(path)} --set train.epochs=N" if made is None else "more epochs in the script that made it"
         raise RunError(
             "this run is finished", where=str(path), outputs=UNTOUCHED,
-            todo=f"look at it: hil report {quoted(path)}; or train it longer: hil resume {quoted(path)} --set train.epochs=N",
+            todo=f"look at it: hil report {quoted(path)}; or train it longer: {longer}",
         )  # fmt: skip
+    if made is not None:
+        raise made
     start = start_of(condition, chosen)
     said = list(condition.remarks)
     if start is not None:

@@ -27,7 +27,8 @@ class Labels:
     """What a result must say about itself. node: name and parameters. resources: instrument -> identity.
 
     terms: what every checkpoint remembers of the files that it was made under, see hil/run/resume.py. honesty: of the twin,
-    as it was found when the run began, see hil/training/transfer_curve.py.
+    as it was found when the run began, see hil/training/transfer_curve.py. after: of the outputs, where neither a bench nor a
+    twin is what was driven.
     """
 
     name: str
@@ -36,10 +37,13 @@ class Labels:
     resources: Mapping[str, str]
     terms: Mapping[str, Any] = field(default_factory=dict)
     honesty: Mapping[str, Any] | None = None
+    after: str = ""
 
     @property
     def outputs_after(self) -> str:
         """Their state once everything was closed; whoever closes raises UnsafeOutputs if this does not hold."""
+        if self.after:
+            return self.after
         return "off, read back" if self.resources else "none; the node is a twin in this process"
 
 

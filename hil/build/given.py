@@ -1,0 +1,377 @@
+"""From a network, a learner and data that a script made to a training: what `hil.build.training` does for an experiment file.
+
+The network is trained in place: a second one shares its synapses, with the same devices counted, checked and recovering.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ConfigDict, Field, PrivateAttr
+from torch import Tensor, nn
+
+from hil import torch_device
+from hil.build.dense import Dense
+from hil.build.network import largest
+from hil.build.node import Node
+from hil.build.open_bench import Bench, outputs_after, rested, unwrapped
+from hil.build.training import Built, building, fits_learner, honest, optimiser
+from hil.config.experiment import Data, DeviceTable, Experiment, LearnerTable, NetworkTable
+from hil.config.read import Table, checked
+from hil.config.resolve import LEARNERS, Choice, choice, keeps
+from hil.data.dataset import Dataset, moved, usable
+from hil.device import Device, Provenance, Recoverable, answered
+from hil.devices.meter import Metered, MeteredChip, metered
+from hil.devices.recovery import Ladder, Patience, Told, untold
+from hil.devices.resilient import resilient, resilient_chip
+from hil.encoding import Decode
+from hil.errors import UNTOUCHED, ConfigError, DataError, UnsafeOutputs
+from hil.feedback.feedback import Feedback
+from hil.foreign import foreign, said
+from hil.hints import quoted
+from hil.learner import Learner
+from hil.network import Layer, Network
+from hil.run.summary import Labels
+from hil.seeding import generator
+from hil.synapses import flat_widths
+from hil.torch_device import default_threads
+from hil.training.loop import Plan, Training
+from hil.twin import Twin
+from sim_devices.simulated import Simulated
+from sim_devices.twin import follow
+
+PLACE = "hil.train"
+LEARNS = ("step", "predict", "state_dict", "load_state_dict")
+
+
+# ---- what is written down of it -------------------------------------------------------------------------------------------
+
+
+class GivenData(Data):
+    """The name of a data set, and what tells it from another one."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class GivenNetwork(NetworkTable):
+    """The layers, in words and numbers."""
+
+    def chosen(self) -> Choice:
+        return Choice(self.use, None, {}, self.place)
+
+
+class GivenDevice(DeviceTable):
+    """What is known of the devices."""
+
+    def settle(self, place: str) -> None:
+        Table.settle(self, place)
+
+
+class GivenLearner(LearnerTable):
+    """A learner that was given: a class with Settings, or an object that is made already."""
+
+    _kind: Any = PrivateAttr(default=None)
+    _ready: bool = PrivateAttr(default=False)
+
+    def chosen(self) -> Choice:
+        if self._ready:
+            return Choice(self.use, self._kind, {"settings": None}, self.place)
+        found = choice(self.use, self.settings(), self.place, made=self._kind.Settings)
+        return Choice(self.use, self._kind, {"settings": found.build()}, self.place)
+
+
+class GivenExperiment(Experiment):
+    """An Experiment that a script made. python: how it is run again."""
+
+    python: str
+    data: GivenData = Field(default_factory=GivenData)
+    network: GivenNetwork
+    device: GivenDevice
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a script gave, checked. learner: an object; None: to be built as the experiment says. twin: of the node, or None."""
+
+    net: Network
+    data: Dataset
+    experiment: GivenExperiment
+    learner: Learner | None
+    twin: Twin | None
+
+
+@torch_device.float32_by_default()
+def given(
+    net: Any, learner: Any, data: Any, *, seed: int, name: str, optimizer: Mapping[str, Any], train: Mapping[str, Any],
+    settings: Mapping[str, Any], twin: Twin | None = None,
+) -> Given:  # fmt: skip
+    """Check all that can be checked without a device.
+
+    Args:
+        optimizer, train: tables as of an experiment file. settings: of the learner. Others: see hil.train.
+    Raises:
+        ConfigError, DataError.
+    """
+    if not isinstance(net, Network):
+        raise _wrong("network", said(net, 60), "a hil.Network, as hil.dense makes one", "give the network first")
+    if not net.devices and net.chip is None:
+        raise _wrong(
+            "network", "layers without any device", "a device behind each hidden layer",
+            "make it with hil.dense(widths, device), or give hil.Layer(synapse, device, encode) a device",
+        )  # fmt: skip
+    if not isinstance(data, Dataset):
+        got = f"{said(data, 60)} ({type(data).__name__})"
+        raise DataError("not a data set", where=f"{PLACE}: data", got=got, allowed='hil.load("digits"), or a hil.Dataset',
+                        outputs=UNTOUCHED, todo="give the data set third, after the learner")  # fmt: skip
+    usable(data)
+    table = {
+        "seed": seed,
+        "name": name,
+        "python": script(),
+        "data": _data_table(data),
+        "network": _network_table(net),
+        "device": _device_table(net),
+        "learner": _learner_table(learner, settings),
+        "optimizer": dict(optimizer),
+        "train": {**train, "on": str(net.place)},
+    }
+    experiment = checked(GivenExperiment, table, PLACE)
+    experiment._near = Path(PLACE)
+    with building(experiment):
+        synapses: list[nn.Module] = [deepcopy(layer.synapse).cpu() for layer in net.stack]  # tried without moving the others
+        _fits_data(synapses, data)
+        fits_learner(experiment, synapses, data)
+        optimiser(_parameters(net), experiment)
+    return Given(net, data, experiment, None if isinstance(learner, str | type) else learner, twin)
+
+
+def _fits_data(synapses: list[nn.Module], data: Dataset) -> None:
+    """Raises: ConfigError: the first synapse does not take an example, or the last gives no score for a class."""
+    features, first = data.train.x.shape[1], synapses[0]
+    wide = first.in_features if isinstance(first, nn.Linear) else features
+    outputs = flat_widths(synapses, wide)[-1]
+    if wide != features or outputs < len(data.classes):
+        raise _wrong(
+            "network", f"{wide} inputs, {outputs} outputs",
+            f"{features} inputs, {len(data.classes)} outputs, as {data.name} has features and classes",
+            f"make it of widths [{features}, ..., {len(data.classes)}]",
+        )  # fmt: skip
+
+
+def script() -> str:
+    """How the program that runs is run again, in words."""
+    name = sys.argv[0] if sys.argv else ""
+    return f"python {quoted(name)}" if name.endswith(".py") else "the script or notebook that called hil.train"
+
+
+def _wrong(section: str, got: str, allowed: str, todo: str) -> ConfigError:
+    return ConfigError(
+        f"this {section} cannot be trained", where=f"{PLACE}: [{section}]", got=got, allowed=allowed, outputs=UNTOUCHED,
+        todo=todo,
+    )  # fmt: skip
+
+
+def _data_table(data: Dataset) -> dict[str, Any]:
+    counts = {split: len(getattr(data, split)) for split in ("train", "validation", "test")}
+    shape = {"features": data.train.x.shape[1], "classes": len(data.classes)}
+    return {"use": data.name, "checksum": data.checksum, **counts, **shape}
+
+
+def _network_table(net: Network) -> dict[str, Any]:
+    layers = {}
+    for number, layer in enumerate(net.stack, 1):
+        encode = {} if layer.encode is None else asdict(layer.encode)
+        layers[f"layer_{number}"] = {"synapse": " ".join(str(layer.synapse).split()), **encode}
+    decodes = {f"layer_{n}": asdict(layer.decode) for n, layer in enumerate(net.stack, 1) if layer.device is not None}
+    closing = {} if net.feedback is None else {"closing": " ".join(str(net.feedback).split())}
+    return {"use": "Python", "pieces": net.pieces, **layers, "decode": decodes, **closing}
+
+
+def restore_decodes(net: Network, config: Mapping[str, Any]) -> None:
+    """A run goes on with the zeros and scales that it was begun with, whatever a new sweep found. config: of the run folder."""
+    network = config.get("network")
+    table = network.get("decode") if isinstance(network, Mapping) else None
+    for number, layer in enumerate(net.stack, 1):
+        kept = table.get(f"layer_{number}") if isinstance(table, Mapping) else None
+        if layer.device is not None and isinstance(kept, Mapping):
+            with foreign(f"{PLACE}: [network.decode] of the run's config.toml", ConfigError, UNTOUCHED, "restore config.toml"):
+                layer.decode = Decode(float(kept["zero"]), float(kept["scale"]))
+
+
+def _device_table(net: Network) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for number, (device, _) in enumerate(_seen(net), 1):
+        spec = device.spec
+        kind: type = type(device.twin) if isinstance(device, Simulated) else type(device)
+        ports = {"inputs": asdict(spec.inputs), "outputs": asdict(spec.outputs), "temporal": spec.temporal}
+        found[f"device_{number}"] = {"class": f"{kind.__module__}:{kind.__qualname__}", **ports}
+    return {"use": ", ".join(dict.fromkeys(table["class"] for table in found.values())), **found}
+
+
+def _learner_table(learner: Any, settings: Mapping[str, Any]) -> LearnerTable:
+    place, plain = f"{PLACE}: [learner]", {key: _plain(value, key) for key, value in settings.items()}
+    if isinstance(learner, str):
+        return checked(LearnerTable, {"use": learner, **plain}, place)
+    kind = learner if isinstance(learner, type) else type(learner)
+    table = GivenLearner(use=f"{kind.__module__}:{kind.__qualname__}", **plain)
+    table._kind, table._ready = kind, not isinstance(learner, type)
+    if isinstance(learner, type):
+        keeps(learner, ("Settings", "build", "step", "predict"), "a Learner that hil.train can make", learner.__name__, place)
+        return table
+    missing = [name for name in LEARNS if not callable(getattr(learner, name, None))]
+    if missing:
+        raise _wrong(
+            "learner", f"{said(learner, 60)} without {', '.join(missing)}",
+            f"one of {', '.join(LEARNERS)}, or an object with {', '.join(LEARNS)}", "see examples/04_your_own_learner.py",
+        )  # fmt: skip
+    if settings:
+        raise _wrong(
+            "learner", ", ".join(f"{key} = {said(value, 40)}" for key, value in settings.items()),
+            "no settings beside a learner that is made already", "give them to its class, and remove them here",
+        )  # fmt: skip
+    return table
+
+
+def _plain(value: Any, key: str) -> Any:
+    """As TOML holds it."""
+    if isinstance(value, Feedback):
+        return value.to_table()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part, key) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part, key) for part in value]
+    if isinstance(value, str | int | float | bool):
+        return value
+    raise _wrong(
+        "learner", f"{key} = {said(value, 60)} ({type(value).__name__})",
+        "numbers, text, lists and mappings of them, a hil.Feedback",
+        "a learner that needs another thing can be given as an object",
+    )  # fmt: skip
+
+
+# ---- what runs ------------------------------------------------------------------------------------------------------------
+
+
+def _seen(net: Network) -> list[tuple[Device, list[Layer]]]:
+    """The distinct devices, each with the layers before it."""
+    return [(device, [layer for layer in net.stack if layer.device is device]) for device in net.devices]
+
+
+def _parameters(net: Network) -> list[nn.Parameter]:
+    """Of the synapses alone: a device may be a module too."""
+    parts = [layer.synapse for layer in net.stack]
+    return list(nn.ModuleList(parts if net.feedback is None else [*parts, net.feedback]).parameters())
+
+
+class _Ends:
+    """Makes the devices of a script safe; what cannot be, is said at the end, after all else."""
+
+    def __init__(self, devices: list[Any]) -> None:
+        self._devices = devices
+        self._unsafe: UnsafeOutputs | None = None
+
+    def rest(self, error: BaseException | None) -> None:
+        for device in self._devices:
+            try:
+                rested(device, error)
+            except UnsafeOutputs as unsafe:
+                self._unsafe = unsafe
+
+    def __call__(self) -> None:
+        self.rest(None)
+        if self._unsafe is not None:
+            raise self._unsafe
+
+
+@contextmanager
+def built_of(found: Given, told: Told = untold, *, fresh: bool = False) -> Iterator[Built]:
+    """Build the training; its devices are safe when the context ends.
+
+    Args:
+        told: hears of every fault and recovery. fresh: a run begins here.
+    Raises:
+        Refused: nothing was driven. UnsafeOutputs: also on leaving.
+    """
+    experiment, net = found.experiment, found.net
+    torch_device.settled(net.place)
+    threads = torch.get_num_threads()
+    with ExitStack() as stack:
+        stack.callback(torch.set_num_threads, threads)
+        stack.enter_context(torch_device.float32_by_default())
+        owned = [device for device, _ in _seen(net)] if net.chip is None else [net.chip]
+        ends = _Ends(owned)
+        stack.callback(ends)
+        benches = [device for device in owned if isinstance(device, Bench)]
+        for bench in benches:
+            bench.heard.append(told)
+            stack.callback(bench.heard.pop)
+        with building(experiment):
+            made = _built(found, told, owned, benches, ends.rest, fresh)
+        yield made
+
+
+def _built(
+    found: Given, told: Told, owned: list[Any], benches: list[Bench], rest: Callable[[BaseException | None], None], fresh: bool
+) -> Built:
+    experiment, net, on = found.experiment, found.net, found.net.place
+    table, synapses = experiment.train, [layer.synapse for layer in net.stack]
+    torch.set_num_threads(table.threads or default_threads(bool(benches), largest(synapses), table.batch))
+
+    def ladder(device: Recoverable) -> Ladder:
+        return Ladder(device, Patience(), told, lambda: None)
+
+    counted = {id(device): metered(resilient(unwrapped(device), ladder)) for device, _ in _seen(net)}
+    devices: Callable[[], tuple[Metered, ...]] = lambda: tuple(counted.values())  # noqa: E731
+    chip: MeteredChip | None = None
+    if net.chip is not None:
+        chip = MeteredChip(resilient_chip(net.chip, ladder))
+        chip.devices.extend(counted.values())
+        devices = lambda: tuple(chip.devices)  # noqa: E731
+    layers = [
+        Layer(layer.synapse, None if layer.device is None else counted[id(layer.device)], layer.encode, layer.decode)
+        for layer in net.stack
+    ]
+    twin_net = Network(layers, net.feedback, net.pieces, chip)
+    node = _node(found, owned, benches, rest)
+    follow(node.twin, None, None, on)
+    model = None if node.twin is None else node.twin.ideal
+    learner = found.learner or _learner(experiment, twin_net, len(found.data.classes), model)
+    if isinstance(learner, nn.Module):
+        learner.to(on)
+    plan = Plan(experiment.seed, table.epochs, table.batch, table.schedule)
+    training = Training(twin_net, learner, optimiser(_parameters(net), experiment), moved(found.data, on), plan, devices())
+    provenance = reduce(answered, [answered(node.provenance, device.spec.provenance) for device in training.devices])
+    after = "; ".join(dict.fromkeys(filter(None, (outputs_after(device) for device in owned))))
+    labels = Labels(experiment.name or PLACE, provenance, node.facts, node.resources, after=after)
+    transfer = net.transfer if isinstance(net, Dense) and fresh else None
+    honesty = honest(node, training.devices[0], transfer, on) if len(counted) == 1 and chip is None else None
+    return Built(training, node, labels, experiment, transfer, honesty=honesty)
+
+
+def _learner(experiment: Experiment, net: Network, classes: int, model: Callable[[Tensor], Tensor] | None) -> Learner:
+    table = experiment.learner
+    with foreign(f"{table.place} {table.use}"):
+        made: Learner = table.rule.build(net, table.options, classes, generator(experiment.seed, 0, "learner"), model)
+    return made
+
+
+def _node(found: Given, owned: list[Any], benches: list[Bench], rest: Callable[[BaseException | None], None]) -> Node:
+    """All devices together, as results and messages know them."""
+    twins = [found.twin, *(device.twin for device in owned if isinstance(device, Simulated)), *(b.node.twin for b in benches)]
+    facts: dict[str, Any] = {"use": found.experiment.device.use, **{k: v for b in benches for k, v in b.node.facts.items()}}
+    resources = {name: line for bench in benches for name, line in bench.instruments.items()}
+    told: list[Provenance] = [bench.node.provenance for bench in benches] or ["real"]  # who made it says so, with its spec
+    return Node(
+        owned[0] if found.net.chip is None else None, found.net.chip, next((t for t in twins if t is not None), None), facts,
+        resources, provenance=reduce(answered, told), rest=rest, beware=tuple(line for b in benches for line in b.node.beware),
+    )  # fmt: skip

@@ -1,0 +1,103 @@
+"""A run as an object: what its folder holds, read anew each time it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from hil.report.run_files import Record
+
+
+class Run:
+    """The folder of a run, finished or not; one that `hil train` made is read alike.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        RunError: it is no run folder; by the attributes and methods.
+
+    Example:
+        run = hil.Run("runs/first")
+        print(run, run.metrics[-1]["accuracy"])
+        run.plot().savefig("first.pdf")
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """How it ended: status, test_accuracy (0 to 1), provenance, seed, wall_s, device_s (s), device_passes; empty if it did
+        not end yet."""
+        return dict(self._record.summary)
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """A mapping for every finished epoch and split: epoch, step, split ("train", "validation"), loss, accuracy (0 to 1)."""
+        return [dict(line) for line in self._record.metrics]
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Share of the test examples that are classified right, 0 to 1; None before the end."""
+        return _number(self._record, "test_accuracy")
+
+    @property
+    def report(self) -> Path:
+        """Path of the page with all of it."""
+        return self.folder / "report.html"
+
+    def plot(self) -> Figure:
+        """Loss and accuracy over the epochs, training and validation, and the test accuracy.
+
+        Returns:
+            a matplotlib Figure, to be shown or saved.
+        """
+        from matplotlib.figure import Figure
+
+        from hil.report.contents import curve
+
+        record = self._record
+        figure = Figure(figsize=(8.0, 3.2), layout="constrained")
+        losses, shares = figure.subplots(1, 2)
+        for split in ("train", "validation"):
+            for axes, key, factor in ((losses, "loss", 1.0), (shares, "accuracy", 100.0)):
+                line = curve(record.metrics, split, key)
+                axes.plot(line.epochs, [factor * value for value in line.values], "o-", ms=3, label=split)
+        found = self.test_accuracy
+        if found is not None:
+            shares.axhline(100 * found, color="black", lw=1, ls="--", label=f"test {found:.1%}")
+        for axes, label in ((losses, "loss"), (shares, "accuracy (%)")):
+            axes.set_xlabel("epoch")
+            axes.set_ylabel(label)
+            axes.legend(frameon=False)
+        figure.suptitle(f"{self.folder.name}   {record.summary.get('provenance', '')}".strip())
+        return figure
+
+    @property
+    def _record(self) -> Record:
+        from hil.report.run_files import read  # drawing a page is slow to import
+
+        return read(self.folder)
+
+    def __repr__(self) -> str:
+        record = self._record
+        summary, found = record.summary, _number(record, "test_accuracy")
+        epochs = {line.get("epoch") for line in record.metrics}
+        facts = [
+            str(summary.get("status") or "not finished"),
+            "" if found is None else f"test {found:.1%}",
+            f"{len(epochs)} epoch{'s' * (len(epochs) != 1)}",
+            str(summary.get("provenance", "")),
+        ]
+        return f"Run({str(self.folder)!r}: {', '.join(fact for fact in facts if fact)})"
+
+
+def _number(record: Record, key: str) -> float | None:
+    from hil.report.contents import number
+
+    return number(record.summary, key)
