@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small import blank
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # before torch is imported, and for every process that a test starts
@@ -39,6 +40,17 @@ def files_read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr(read, "read_text", counted)
     return seen
+
+
+@pytest.fixture(autouse=True)
+def drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made, and drawn for the tests that are marked so: drawing them is two thirds of what a small run takes."""
+    if "drawn" not in request.keywords:
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", blank)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "drawn: the figures of its pages are drawn")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
