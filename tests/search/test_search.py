@@ -52,6 +52,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.drawn
 def test_a_search_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], whole: Path) -> None:
     state = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[union-attr, call-overload, index]  # noqa: NPY002
     assert run(["search", str(write(tmp_path)), "--run", str(tmp_path / "r")]) == 0
