@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -177,7 +178,12 @@ def test_a_damaged_line_is_named(tmp_path: Path, whole: Path) -> None:
     assert "line 1" in str(error.value)
 
 
-def test_a_worker_that_dies_is_replaced_and_its_chunk_done_once_more(tmp_path: Path, whole: Path) -> None:
+def test_a_worker_that_dies_is_replaced_and_its_chunk_done_once_more(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers are forks here, so that they begin at once."""
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda how: fork)
     shop = Workshop(read_search(write(tmp_path)), _experiment(whole))
     space = shop.space(shop.data())
     from hil.search.loop import Plan, _jobs
