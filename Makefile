@@ -2,6 +2,7 @@
 # make test   lint and types beside the whole suite
 PYTHON ?= python3
 PY := .venv/bin/python
+unexport PYTHONDONTWRITEBYTECODE  # or each process that a test starts would compile everything anew
 
 .PHONY: demo test suite lint bench clean
 demo: .venv/ready
@@ -11,7 +12,7 @@ test: .venv/ready
 	@$(MAKE) --no-print-directory --jobs 2 lint suite
 
 suite: .venv/ready
-	$(PY) -m pytest tests -n 2 --dist worksteal
+	$(PY) -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -59,6 +59,18 @@ def _drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, save
         monkeypatch.setattr("matplotlib.figure.Figure.savefig", saved)
 
 
+SLOW = (
+    "test_guardian", "test_kill", "test_cli", "test_sentinel", "test_search", "test_cluster", "test_stages", "test_modules",
+    "test_hil_bench", "test_replay", "test_spide", "test_hostile_folder", "test_board_training", "test_corrected_twin",
+    "test_faults_end_to_end", "test_hands_end_to_end", "test_same_twin_two_ways", "test_condition", "test_calibrating",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files first, so that none of them begins when the other processes have nothing left to do."""
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "drawn: the figures of its pages are drawn")
 
