@@ -23,9 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from killing import grid
-from killing.same import differences
 from killing import grid, searches
+from killing.same import differences
 from killing.switches import until_off
 
 from hil.run import resume

@@ -43,20 +43,20 @@ def files_read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def saved() -> Iterator[object]:
+def drawing() -> Iterator[object]:
     """Figures are made, and drawn only for the tests that are marked so: it is two thirds of what a small run takes."""
     from matplotlib.figure import Figure
 
     with pytest.MonkeyPatch.context() as patch:
-        drawing = Figure.savefig
+        inner = Figure.savefig
         patch.setattr(Figure, "savefig", blank)
-        yield drawing
+        yield inner
 
 
 @pytest.fixture(autouse=True)
-def _drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, saved: object) -> None:
+def _drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, drawing: object) -> None:
     if "drawn" in request.keywords:
-        monkeypatch.setattr("matplotlib.figure.Figure.savefig", saved)
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", drawing)
 
 
 SLOW = (

@@ -146,10 +146,10 @@ def opened(run: Path) -> Page:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, saved: object) -> tuple[Page, str]:
+def whole(tmp_path_factory: pytest.TempPathFactory, drawing: object) -> tuple[Page, str]:
     run = write(tmp_path_factory.mktemp("runs") / "night-3")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("matplotlib.figure.Figure.savefig", saved)
+        patch.setattr("matplotlib.figure.Figure.savefig", drawing)
         return opened(run), (run / "report.html").read_text()
 
 

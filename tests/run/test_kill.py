@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from killing.same import differences
 from acts import Kill, counted, killed, survive
+from killing.same import differences
 from small import MODULATOR, Command, toml
 
 from hil.cli import run
