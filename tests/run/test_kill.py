@@ -61,6 +61,7 @@ def killed_and_resumed(folder: Path, experiment: Path, kills: Callable[[Counter[
     survive(start, finished, lambda run: list(differences(folder / "whole", run)) == [], folder, kills(whole))
 
 
+@pytest.mark.timeout(600)  # dozens of processes, on a busy machine
 @pytest.mark.parametrize("nth", [0, 3])
 def test_killed_at_every_kind_of_act_on_a_twin(tmp_path: Path, nth: int) -> None:
     def kills(found: Counter[str]) -> Iterable[Kill]:
@@ -70,6 +71,7 @@ def test_killed_at_every_kind_of_act_on_a_twin(tmp_path: Path, nth: int) -> None
     killed_and_resumed(tmp_path, written(tmp_path, TWIN + FIXED), kills)
 
 
+@pytest.mark.timeout(300)
 def test_killed_on_the_virtual_bench(tmp_path: Path) -> None:
     """The plant of the bench drifts and is noisy; its state is in the checkpoint."""
     written(tmp_path, (ROOT / "benches" / "mzm_awg_scope.toml").read_text(), "b.toml")

@@ -129,6 +129,7 @@ def test_ctrl_c_commits_and_resume_goes_on(tmp_path: Path, whole: Path, monkeypa
     assert len(keys) == len(set(keys))  # nothing was trained twice
 
 
+@pytest.mark.timeout(600)  # dozens of processes, on a busy machine
 def test_killed_at_every_write_it_ends_with_the_same_history(tmp_path: Path, whole: Path) -> None:
     """Before it, half way through it, and before what was written takes its name; also far into the evaluations."""
     path, acts = write(tmp_path), tmp_path / "acts"
@@ -149,6 +150,7 @@ def test_killed_at_every_write_it_ends_with_the_same_history(tmp_path: Path, who
     survive(start, finished, lambda run: history(run) == history(whole), tmp_path, kills)
 
 
+@pytest.mark.timeout(300)
 def test_a_killed_search_leaves_no_worker_and_two_go_on_with_the_history_of_one(tmp_path: Path, whole: Path) -> None:
     command = Command("search", write(tmp_path, FILE.replace("workers = 1", "workers = 2")), "--run", tmp_path / "run")
     assert until((tmp_path / "run" / EVALUATIONS).exists)
