@@ -29,7 +29,7 @@ from hil.config.bench import BenchFile, bench_of
 from hil.errors import Disconnected, Misaligned
 from sim_devices.simulated import Simulated
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BENCH = (ROOT / "benches" / "mzm_awg_scope.toml").read_text().replace(
     '"sim_devices.mach_zehnder:MachZehnder"\nv_pi = "3.5 V"', '"small_calibration:Modulator"\nv_pi = "3.5 V"'
 ) + '\n[calibration]\nprocedures = "small_calibration:steps"\n'  # fmt: skip

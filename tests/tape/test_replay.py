@@ -25,7 +25,7 @@ from hil.tape.replay import ReplayChip, reels, replay
 from hil.tape.writer import Tape
 from sim_devices.spiking_array import TwinChip
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SPEC = Spec(Port("drive", -9.0, 9.0, "V"), Port("reading", -9.0, 9.0, "V"), provenance="real")
 TWIN = toml(256, "64, 12, 12, 10", train="epochs = 2\nbatch = 32\nrecord = true")
 SPIKES = """

@@ -17,7 +17,7 @@ from hil.config import modules
 from hil.config.resolve import resolve
 from hil.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LAB = "class Thing:\n    where = {!r}\n"
 STRAY = "open(__file__ + '.ran', 'w').close()\nraise SystemExit('a module that lies about was imported')\n"
 HIDING = ("json", "random", "torch", "numpy", "pathlib", "drivers", "queue", "tomllib", "rich", "selectors", "socket")
