@@ -1,13 +1,18 @@
 # make demo   installs once, then trains on real digits through a virtual bench over VISA
-# make test   lint and the whole suite
+# make test   lint and types beside the whole suite
+PYTHON ?= python3
 PY := .venv/bin/python
+unexport PYTHONDONTWRITEBYTECODE  # or each process that a test starts would compile everything anew
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test suite lint bench clean
 demo: .venv/ready
 	$(PY) -m hil train experiments/demo.toml
 
-test: .venv/ready lint
-	$(PY) -m pytest tests -n 2 --dist loadfile
+test: .venv/ready
+	@$(MAKE) --no-print-directory --jobs 2 lint suite
+
+suite: .venv/ready
+	$(PY) -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/ready
 	.venv/bin/ruff check .
@@ -20,7 +25,9 @@ bench: .venv/ready
 	$(PY) benchmarks/overhead.py --quick
 
 .venv/ready: pyproject.toml constraints.txt
-	python3 -m venv .venv
+	@$(PYTHON) -c 'import sys; v = "%d.%d" % sys.version_info[:2]; sys.exit(None if sys.version_info >= (3, 11) else \
+		"hil needs Python 3.11 or newer, and $(PYTHON) is " + v + "; name another one: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
 	touch $@

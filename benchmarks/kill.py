@@ -23,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from killing import grid
+from killing import grid, searches
 from killing.same import differences
 from killing.switches import until_off
 
@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three kills")
     parser.add_argument("--without-log", action="store_true", help="a bench that does not log its outputs: identity alone")
     parser.add_argument("--grid", action="store_true", help="not at random, but at every rung of the recovery ladder")
+    parser.add_argument("--search", action="store_true", help="kill `hil search` in place of `hil train`; it needs no bench")
     parser.add_argument("--jobs", type=int, default=2, help="cells of the grid at a time")
     asked = parser.parse_args()
     if asked.grid:
@@ -69,6 +70,9 @@ def main() -> None:
     draw = random.Random(asked.seed)
     left = 3 if asked.quick else asked.times
     with tempfile.TemporaryDirectory(prefix="hil-kill-") as folder:
+        if asked.search:
+            print(json.dumps(searches.measure(Path(folder), draw, left)))
+            return
         trials = Trials(Path(folder), draw, logged=not asked.without_log)
         while left > 0:
             left -= trials.run(min(left, KILLS_PER_RUN))

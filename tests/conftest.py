@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small import blank
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # before torch is imported, and for every process that a test starts
@@ -39,6 +40,39 @@ def files_read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr(read, "read_text", counted)
     return seen
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawing() -> Iterator[object]:
+    """Figures are made, and drawn only for the tests that are marked so: it is two thirds of what a small run takes."""
+    from matplotlib.figure import Figure
+
+    with pytest.MonkeyPatch.context() as patch:
+        inner = Figure.savefig
+        patch.setattr(Figure, "savefig", blank)
+        yield inner
+
+
+@pytest.fixture(autouse=True)
+def _drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, drawing: object) -> None:
+    if "drawn" in request.keywords:
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", drawing)
+
+
+SLOW = (
+    "test_guardian", "test_kill", "test_cli", "test_sentinel", "test_search", "test_cluster", "test_stages", "test_modules",
+    "test_open_bench", "test_replay", "test_spide", "test_hostile_folder", "test_board_training", "test_corrected_twin",
+    "test_faults_end_to_end", "test_hands_end_to_end", "test_same_twin_two_ways", "test_resume", "test_calibrate",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow files first, so that none of them begins when the other processes have nothing left to do."""
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "drawn: the figures of its pages are drawn")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

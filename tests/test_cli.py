@@ -7,34 +7,17 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
+from small import Command, toml, until
 
 from hil.cli import run
 
 ROOT = Path(__file__).resolve().parent.parent
-TWIN = """
-seed = 1
-[network]
-widths = [64, 20, 10]
-[device]
-use = "mach_zehnder"
-v_pi = "3.5 V"
-[encode]
-overflow = "fold"
-period = "7 V"
-[learner]
-use = "adfa"
-[train]
-epochs = 2
-batch = 64
-"""
+TWIN = toml(None, "64, 20, 10", train="epochs = 2\nbatch = 64")
 BENCH = (ROOT / "benches" / "mzm_awg_scope.toml").read_text()
 
 
@@ -67,6 +50,7 @@ def summary(folder: Path) -> dict[str, object]:
     return found
 
 
+@pytest.mark.drawn
 def test_train_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = hil(capsys, "train", experiment(tmp_path), "--run", tmp_path / "r")
     assert said.code == 0, said.err
@@ -277,16 +261,13 @@ def test_a_missing_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "resource" in said.err
 
 
-def started(tmp_path: Path, text: str) -> subprocess.Popen[str]:
-    """`hil train` in its own process, through the virtual bench, after its first committed steps."""
-    command = [sys.executable, "-m", "hil", "train", str(on_bench(tmp_path, BENCH, text)), "--run", str(tmp_path / "r")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "r" / "checkpoints").glob("step-*.json")):
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return process
+def started(tmp_path: Path, text: str) -> Command:
+    """`hil train` through the virtual bench, after its first committed steps."""
+    command = Command("train", on_bench(tmp_path, BENCH, text), "--run", tmp_path / "r")
+    checkpoints = tmp_path / "r" / "checkpoints"
+    assert until(lambda: any(checkpoints.glob("step-*.json")) or command.poll() is not None)
+    assert command.poll() is None, command.said()
+    return command
 
 
 LONG = TWIN.replace("epochs = 2", "epochs = 500\ncheckpoint_every = 5")
@@ -299,14 +280,13 @@ def children(pid: int, module: str = "sim_devices.bench.served") -> list[int]:
 
 
 def test_a_killed_bench_and_a_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    process = started(tmp_path, LONG)
-    (bench,) = children(process.pid)
+    command = started(tmp_path, LONG)
+    (bench,) = children(command.pid)
     os.kill(bench, signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
     # the generator cannot be asked any more: nobody may claim that its output is off
-    assert process.returncode == 4, err
+    assert command.ended() == 4, command.said()
     for part in ("fault ended the run", "unknown", "the other end closed", "switch the output off", "hil resume"):
-        assert part in err
+        assert part in command.said()
     assert summary(tmp_path / "r")["status"] == "fault"
     assert summary(tmp_path / "r")["outputs"].startswith("unknown")
     config = tmp_path / "r" / "config.toml"
@@ -317,25 +297,23 @@ def test_a_killed_bench_and_a_resume(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_a_killed_trainer_leaves_the_virtual_bench_safe(tmp_path: Path) -> None:
     """The guardian switches it off while the bench lingers; a resume goes on."""
-    process = started(tmp_path, LONG)
-    assert len(children(process.pid, "hil.guardian")) == 1
-    process.kill()
-    _, err = process.communicate(timeout=60)  # ends when the guardian has ended, which says on stderr what it did
-    assert "safe, read back" in err, err
+    command = started(tmp_path, LONG)
+    assert len(children(command.pid, "hil.guardian")) == 1
+    command.send(signal.SIGKILL)
+    assert command.ended() == -signal.SIGKILL
+    assert until(lambda: "safe, read back" in command.said()), command.said()  # the guardian says on stderr what it did
+    log = tmp_path / "r" / "bench.log"
+    assert until(lambda: "end" in log.read_text())
     said = [json.loads(line) for line in (tmp_path / "r" / "guardian.jsonl").read_text().splitlines()]
     assert [line["event"] for line in said] == ["watching", "trainer gone", "attempt", "made safe"]
-    deadline = time.monotonic() + 30
-    while "end" not in (log := (tmp_path / "r" / "bench.log").read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not json.loads(log.splitlines()[-1])["outputs"]["awg"]["1"]["on"]
+    assert not json.loads(log.read_text().splitlines()[-1])["outputs"]["awg"]["1"]["on"]
 
 
 def test_ctrl_c_at_the_bench(tmp_path: Path) -> None:
-    process = started(tmp_path, LONG)
-    (bench,) = children(process.pid)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    command = started(tmp_path, LONG)
+    (bench,) = children(command.pid)
+    command.send(signal.SIGINT)
+    assert command.ended() == 130, command.said()
     for part in ("SIGINT", "is committed", "off, read back", "hil resume"):
-        assert part in err
+        assert part in command.said()
     assert not Path(f"/proc/{bench}").exists()

@@ -9,28 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import toml
 
 from hil.cli import run
 from hil.errors import Disconnected, RunError
 
-TWIN = """
-seed = 1
-[data]
-train_examples = 96
-[network]
-widths = [64, 8, 10]
-[device]
-use = "mach_zehnder"
-v_pi = "3.5 V"
-[encode]
-overflow = "fold"
-period = "7 V"
-[learner]
-use = "adfa"
-[train]
-epochs = 3
-batch = 32
-"""
+TWIN = toml(train="epochs = 3\nbatch = 32")
 
 
 def hil(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import toml
 
 from hil import cli
 from hil.build import training
@@ -16,25 +17,7 @@ from hil.errors import ConfigError, Stopped
 from hil.search.cluster import Cluster, check_address
 from hil.training.outcome import found
 
-TWIN = """
-seed = 1
-[data]
-train_examples = 97
-[network]
-widths = [64, 8, 10]
-[device]
-use = "mach_zehnder"
-v_pi = "3.5 V"
-[encode]
-overflow = "fold"
-period = "7 V"
-[learner]
-use = "adfa"
-[train]
-epochs = 2
-batch = 32
-threads = 1
-"""
+TWIN = toml(97)
 NET = """
 from torch import nn
 from torch.nn import Sequential, Linear

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import toml
 
 from hil import cli
 from hil.data.dataset import Dataset, Split, load, usable
@@ -17,23 +18,7 @@ from hil.devices.meter import check_answer
 from hil.errors import ContractError, DataError, ForeignError, HilError
 from hil.foreign import foreign, own_lines, said
 
-EXPERIMENT = """
-seed = 1
-[data]
-train_examples = 96
-[network]
-widths = [64, 8, 10]
-[device]
-use = "my_lab:Node"
-[encode]
-overflow = "clip"
-[learner]
-use = "my_lab:Mine"
-[train]
-epochs = 2
-batch = 32
-threads = 1
-"""
+EXPERIMENT = toml(device='use = "my_lab:Node"', encode='overflow = "clip"', learner="my_lab:Mine")
 LAB = """
 import torch
 from sim_devices.mach_zehnder import MachZehnder

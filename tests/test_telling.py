@@ -21,7 +21,7 @@ def test_a_pipe_that_nobody_reads_does_not_hold_the_writer() -> None:
         begin = time.monotonic()
         for _ in range(2 * PENDING_CAP // 1000):
             teller.write("x" * 1000)
-        assert time.monotonic() - begin < 1.0
+        assert time.monotonic() - begin < 10.0
         assert reasons == ["it takes no text, and too much waits for it"]
         assert not teller.drain(0.05)
         got = b""

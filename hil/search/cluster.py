@@ -23,6 +23,7 @@ from hil.search.jobs import Outcome
 
 TRIES = 3
 JOIN_S = 600.0
+ANSWER_S = 5.0  # of a scheduler that is to be there already
 LOST = "none; the nodes are twins"
 
 
@@ -139,7 +140,7 @@ def _opened(address: str, slurm: Mapping[str, Any]) -> tuple[Any, Any]:
             cluster = SLURMCluster(**{"cores": 1, "processes": 1, "memory": "4GB", **slurm})
             cluster.scale(jobs=int(count))
             return cluster, Client(cluster)
-        return None, Client(address, timeout=5)
+        return None, Client(address, timeout=ANSWER_S)
     except (OSError, ValueError, ImportError, TypeError) as error:
         raise ConfigError(
             "no cluster", where=f"--cluster {address}", got=str(error) or type(error).__name__,

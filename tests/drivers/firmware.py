@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import threading
 import tty
 from collections.abc import Callable, Iterator
@@ -18,17 +19,20 @@ class Firmware:
         tty.setraw(self._slave)
         self.port = os.ttyname(self._slave)
         self._answer = answer
+        self._ended, self._end = os.pipe()
+        self._pulled = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         line = b""
         with contextlib.suppress(OSError):
-            while data := os.read(self.master, 4096):
-                line += data
+            while self._ended not in select.select([self.master, self._ended], [], [])[0]:
+                line += os.read(self.master, 4096)
                 while b"\n" in line:
                     message, line = line.split(b"\n", 1)
                     if message == b"UNPLUG":  # closed by the thread that reads: a blocked read would keep it open
+                        self._pulled = True
                         os.close(self.master)
                         return
                     reply = self._answer(message)
@@ -40,8 +44,11 @@ class Firmware:
             data = data[os.write(self.master, data) :]
 
     def unplug(self) -> None:
-        os.close(self._slave)
-        with contextlib.suppress(OSError):  # the test may have pulled the plug already
+        os.write(self._end, b".")
+        self._thread.join()  # or it would read on, from what is opened next under this number
+        for file in (self._slave, self._ended, self._end):
+            os.close(file)
+        if not self._pulled:
             os.close(self.master)
 
 

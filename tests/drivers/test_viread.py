@@ -59,8 +59,8 @@ def test_vxi11_timeout_and_death() -> None:
         start, cpu = time.monotonic(), time.process_time()
         with pytest.raises(Disconnected):
             session.ask("DIE?")
-        assert time.monotonic() - start < 1.0
-        assert time.process_time() - cpu < 0.5
+        assert time.monotonic() - start < 4.0
+        assert time.process_time() - cpu < 1.0
         assert session.recover().serial == "SN-1"
         session.close()
 

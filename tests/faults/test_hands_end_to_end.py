@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import toml
 from torch import Tensor, nn
 
 from drivers.keysight_33600 import Keysight33600
@@ -39,24 +40,7 @@ from sim_devices.bench.description import Part, VirtualBench, VirtualBox, Virtua
 from sim_devices.bench.served import RunningBench, build
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-EXPERIMENT = """
-seed = 1
-[data]
-train_examples = 320
-[network]
-widths = [64, 20, 10]
-[device]
-bench = "b.toml"
-[encode]
-overflow = "fold"
-period = "7 V"
-[learner]
-use = "adfa"
-[train]
-epochs = 3
-batch = 64
-checkpoint_every = 1
-"""
+EXPERIMENT = toml(320, "64, 20, 10", 'bench = "b.toml"', train="epochs = 3\nbatch = 64\ncheckpoint_every = 1")
 Told = list[tuple[str, dict[str, object]]]
 
 

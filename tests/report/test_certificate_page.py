@@ -11,6 +11,7 @@ from hil.report.certificate import contents
 from hil.report.page import page
 from hil.report.sweep_figures import drawn, label, panels
 
+pytestmark = pytest.mark.drawn
 X = np.linspace(-1.0, 1.0, 50)
 
 

@@ -18,6 +18,8 @@ from hil.report.contents import by_epoch, feedback, timeline, wilson
 from hil.report.headline import duration, quantity
 from hil.report.run_files import read
 
+pytestmark = pytest.mark.drawn
+
 CONFIG = 'seed = 3\n\n[data]\nuse = "digits"\n\n[learner]\nuse = "adfa"\nfeedback = "sine"\n'
 
 
@@ -144,9 +146,11 @@ def opened(run: Path) -> Page:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, str]:
+def whole(tmp_path_factory: pytest.TempPathFactory, drawing: object) -> tuple[Page, str]:
     run = write(tmp_path_factory.mktemp("runs") / "night-3")
-    return opened(run), (run / "report.html").read_text()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", drawing)
+        return opened(run), (run / "report.html").read_text()
 
 
 def test_the_verdict_says_how_well_who_answered_and_at_what_cost(whole: tuple[Page, str]) -> None:

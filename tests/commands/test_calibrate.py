@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import small_calibration
+from small import toml
 from torch import Tensor
 
 import hil.build.bench
@@ -28,28 +29,11 @@ from hil.config.bench import BenchFile, bench_of
 from hil.errors import Disconnected, Misaligned
 from sim_devices.simulated import Simulated
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BENCH = (ROOT / "benches" / "mzm_awg_scope.toml").read_text().replace(
     '"sim_devices.mach_zehnder:MachZehnder"\nv_pi = "3.5 V"', '"small_calibration:Modulator"\nv_pi = "3.5 V"'
 ) + '\n[calibration]\nprocedures = "small_calibration:steps"\n'  # fmt: skip
-EXPERIMENT = """
-seed = 1
-[data]
-train_examples = 96
-[network]
-widths = [64, 8, 10]
-[device]
-bench = "b.toml"
-[encode]
-overflow = "fold"
-period = "7 V"
-[learner]
-use = "pat"
-[train]
-epochs = 2
-batch = 32
-checkpoint_every = 1
-"""
+EXPERIMENT = toml(device='bench = "b.toml"', learner="pat", train="epochs = 2\nbatch = 32\ncheckpoint_every = 1")
 WHO = {"awg": Instrument("Keysight", "33622A", "MY1", "A.02"), "scope": Instrument("Keysight", "DSOX3024T", "MY2", "07.50")}
 
 
@@ -137,6 +121,7 @@ def summary(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.drawn
 def test_a_good_bench(here: Path, table: Table, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = hil_(capsys, "calibrate", "b.toml")
     assert code == 0, err

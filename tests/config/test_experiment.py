@@ -113,7 +113,7 @@ def test_find_looks_beside_and_above(tmp_path: Path) -> None:
 
 
 def test_the_shipped_files_are_valid() -> None:
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     for path in (root / "benches").glob("*.toml"):
         read_bench(path)
     for path in (root / "experiments").glob("*.toml"):

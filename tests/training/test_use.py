@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import hil.report
 from hil.cli import run
 from hil.report import render
 
@@ -38,9 +37,7 @@ batch = 32
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("use")
     (folder / "e.toml").write_text(FILE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hil.report, "render", lambda path: path / "report.html")
-        assert run(["train", str(folder / "e.toml"), "--run", str(folder / "r")]) == 0
+    assert run(["train", str(folder / "e.toml"), "--run", str(folder / "r")]) == 0
     return folder / "r"
 
 

@@ -24,7 +24,7 @@ from hil.errors import ConfigError
 from hil.training.loop import train
 from sim_devices.mzi_mesh import MZIMesh
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MESH, CAMERA = (ROOT / "benches" / name for name in ("mzi_mesh.toml", "slm_camera.toml"))
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import pytest
 import torch
+from small import Command as Commanded
+from small import toml
 from torch import Tensor
 
-import hil.report
 from hil.build import bench as opening
 from hil.build.shapes import spiking, waveform
 from hil.cli import run
@@ -27,27 +25,9 @@ from hil.tape.replay import ReplayChip, reels, replay
 from hil.tape.writer import Tape
 from sim_devices.spiking_array import TwinChip
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SPEC = Spec(Port("drive", -9.0, 9.0, "V"), Port("reading", -9.0, 9.0, "V"), provenance="real")
-TWIN = """
-seed = 1
-[data]
-train_examples = 256
-[network]
-widths = [64, 12, 12, 10]
-[device]
-use = "mach_zehnder"
-v_pi = "3.5 V"
-[encode]
-overflow = "fold"
-period = "7 V"
-[learner]
-use = "adfa"
-[train]
-epochs = 2
-batch = 32
-record = true
-"""
+TWIN = toml(256, "64, 12, 12, 10", train="epochs = 2\nbatch = 32\nrecord = true")
 SPIKES = """
 seed = 1
 [data]
@@ -65,10 +45,7 @@ batch = 64
 """
 SUICIDE = """
 import os, signal
-import hil.tape.format
 from hil.learners.adfa import ADFA
-
-hil.tape.format.CHUNKS.update({"input": (2_000,), "output": (2_000,)})  # full before the next flush, so that a tail is torn
 
 
 class Mortal(ADFA):
@@ -87,7 +64,6 @@ Command = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    monkeypatch.setattr(hil.report, "render", lambda path: path / "report.html")  # it is not what is tested here
 
     def call(*arguments: object) -> tuple[int, str]:
         code = run([str(a) for a in arguments])
@@ -256,16 +232,15 @@ def test_another_learner_behind_a_fixed_layer(tmp_path: Path, command: Command) 
 
 def test_killed_and_resumed_is_the_same_tape(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("input", "output"):
-        monkeypatch.setitem(cast(dict[str, tuple[int, ...]], CHUNKS), name, (2_000,))  # as in the process that is killed
-    (tmp_path / "mortal.py").write_text(SUICIDE)
-    text = TWIN.replace('"adfa"', '"mortal:Mortal"').replace("batch = 32", "batch = 32\ncheckpoint_every = 3")
+        monkeypatch.setitem(
+            cast(dict[str, tuple[int, ...]], CHUNKS), name, (2_000,)
+        )  # full before the next flush, so that a tail is torn
+    (tmp_path / "mortal_on_tape.py").write_text(SUICIDE)
+    text = TWIN.replace('"adfa"', '"mortal_on_tape:Mortal"').replace("batch = 32", "batch = 32\ncheckpoint_every = 3")
     path = written(tmp_path, text)
-    environment = {**os.environ, "DIES_AT": "13", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    killed = subprocess.run(
-        [sys.executable, "-m", "hil", "train", path, "--run", tmp_path / "r"], env=environment, capture_output=True, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     monkeypatch.syspath_prepend(str(tmp_path))
+    killed = Commanded("train", path, "--run", tmp_path / "r", environment={"DIES_AT": "13"})
+    assert killed.ended() == -signal.SIGKILL, killed.said()
     torn = len(Reel(tmp_path / "r" / "tape", "node"))
     assert torn > 1 + 2 * 12  # the sweep, and more than the twelve steps of the newest checkpoint
     code, said = command("replay", tmp_path / "r")  # as far as it goes

@@ -51,6 +51,7 @@ def write(tmp_path: Path, text: str = FILE) -> Path:
     return path
 
 
+@pytest.mark.drawn
 def test_compare_from_the_command_line_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = write(tmp_path), tmp_path / "out"
     assert run(["compare", str(path), "--out", str(out)]) == 0

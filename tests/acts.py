@@ -1,45 +1,19 @@
-"""Starts `hil` commands as processes of their own, quickly: everything is imported once, each command is a fork of that.
-
-python zygote.py EXPERIMENT.toml RUN     trained once in this process, after which nothing is left to be imported
-stdin    {"arguments": [...], "kill_at": [kind, nth] or null, "acts": path, "file_bytes": number or null, "log": path}, a line a
-         command; it kills itself at its nth act of this kind, see Acts; no file of it can grow beyond file_bytes, see
-         RLIMIT_FSIZE in getrlimit(2)
-stdout   "ready"; then the exit code of each command, -9 if it was killed
-"""
+"""A process that dies at a chosen state of the files of its run folder."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import resource
 import signal
-import sys
 import threading
-import traceback
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
+from small import Command
 
-from hil.cli import run
-
-
-def main(experiment: str, folder: str) -> None:
-    torch.set_num_threads(1)  # a pool of threads would not survive a fork
-    answers = os.fdopen(os.dup(1), "w")
-    log = os.open(os.environ["HIL_TEST_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    assert run(["train", experiment, "--run", folder]) == 0
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        asked = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            _become(asked["arguments"], asked["log"], asked["file_bytes"], Acts(Path(asked["acts"]), asked["kill_at"]))
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=answers, flush=True)
+Kill = tuple[str, int]  # an act's kind, and which of them
 
 
 class Acts:
@@ -53,7 +27,7 @@ class Acts:
         kill_at: die of SIGKILL before the nth act of this kind, from 0.
     """
 
-    def __init__(self, told: Path, kill_at: tuple[str, int] | None) -> None:
+    def __init__(self, told: Path, kill_at: Kill | None) -> None:
         self._told, self._kill_at, self._seen = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), kill_at, 0
         self._write = os.write
         for name in ("open", "fsync", "fdatasync", "ftruncate", "truncate", "replace", "unlink"):
@@ -89,22 +63,43 @@ class Acts:
         self._seen += 1
 
 
-def _become(arguments: Sequence[str], log: str, file_bytes: int | None, acts: Acts) -> None:
-    code = 70
-    try:
-        said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
-        if file_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
-        code = run(arguments)
-    except BaseException:  # noqa: BLE001 (whatever it is: it is this process's end)
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
+def killed(acts: Path, kill_at: Kill | None, *arguments: object) -> int:
+    """The exit code of a command: -9 if it died there, 0 if it came to its end."""
+    command = Command(*arguments, first=lambda: Acts(acts, kill_at))
+    code = command.ended()
+    assert code in ((0, -9) if kill_at else (0,)), f"{kill_at}: {command.said()[-3000:]}"
+    return code
 
 
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+def counted(acts: Path, *arguments: object) -> Counter[str]:
+    """What the command, undisturbed, does to its files, and how often, in the order of first times."""
+    killed(acts, None, *arguments)
+    return Counter(acts.read_text().splitlines())
+
+
+def survive(
+    start: Callable[[Path, Kill | None], int], finished: Callable[[Path], bool], same: Callable[[Path], bool], folder: Path,
+    kills: Iterable[Kill],
+) -> None:  # fmt: skip
+    """A run that is killed there, one of each start, then goes to its end, and is the same; a new one when there is no more of
+    it to be killed.
+
+    Args: start: begins a run folder, or goes on with it; its exit code. finished: False also of a folder that is not there.
+    """
+    died, number = list[Kill](), 0
+
+    def ended(run: Path) -> None:
+        assert same(run), f"killed at {died}"
+        died.clear()
+
+    run = folder / "r0"
+    for at in kills:
+        if finished(run) or start(run, at) == 0:
+            ended(run)
+            number += 1
+            run = folder / f"r{number}"
+            assert start(run, at) == -9, f"{at} did not come"
+        died.append(at)
+    if not finished(run):
+        start(run, None)
+    ended(run)

@@ -19,7 +19,7 @@ from hil.errors import ConfigError, LinkTimeout
 from sim_devices.bench.description import VirtualBench, assemble
 from sim_devices.bench.served import ServedBench, spawn
 
-BENCHES = Path(__file__).parents[1] / "benches"
+BENCHES = Path(__file__).parents[2] / "benches"
 
 
 def tables(name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small import toml
 
 from hil import child
 from hil.cli import run
@@ -16,7 +17,7 @@ from hil.config import modules
 from hil.config.resolve import resolve
 from hil.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LAB = "class Thing:\n    where = {!r}\n"
 STRAY = "open(__file__ + '.ran', 'w').close()\nraise SystemExit('a module that lies about was imported')\n"
 HIDING = ("json", "random", "torch", "numpy", "pathlib", "drivers", "queue", "tomllib", "rich", "selectors", "socket")
@@ -114,24 +115,7 @@ def test_folders_that_nobody_named_come_last(monkeypatch: pytest.MonkeyPatch, tm
     assert child.command("hil.guardian")[1:] == ["-P", "-m", "hil.guardian"]
 
 
-EXPERIMENT = """
-seed = 1
-[data]
-train_examples = 16
-[network]
-widths = [64, 3, 10]
-[device]
-use = "lab_in_tests:Node"
-[encode]
-overflow = "fold"
-period = "7 V"
-[learner]
-use = "adfa"
-[train]
-epochs = 1
-batch = 8
-threads = 1
-"""
+EXPERIMENT = toml(16, "64, 3, 10", 'use = "lab_in_tests:Node"', train="epochs = 1\nbatch = 8\nthreads = 1")
 NODE = "from sim_devices.mach_zehnder import MachZehnder\nclass Node(MachZehnder):\n    pass\n"
 
 
