@@ -84,7 +84,7 @@ class AcmeG1:
                 raise CommandRefused("the output did not switch", where="G1", outputs="unknown", todo="look at the front panel")
 
     def safe_state(self) -> SafeState:
-        """What safe means, as a value: the guardian carries it out over a wire of its own when this program cannot."""
+        """Say what safe means: a value that the guardian carries out over a wire of its own when this program cannot."""
         who = self.identity
         return SafeState(
             name="g1", resource=self._scpi.link.name, wire="visa", expect=Expect(who.maker, who.model, who.serial),
@@ -114,5 +114,5 @@ class AcmeG1:
             self._scpi.close()
 
     def _checked(self, levels_v: Sequence[float]) -> None:
-        """Raises: OutOfRange: before anything is sent; NaN is out of range. Refuse, never clip."""
+        """Refuse levels out of limits, never clip. Raises: OutOfRange: before anything is sent; NaN is out of range."""
         self.drive.check(torch.tensor(list(levels_v), dtype=torch.float64))

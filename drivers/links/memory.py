@@ -17,7 +17,8 @@ from hil.errors import BadBlock, Disconnected, LinkTimeout
 class Box(Protocol):
     """A simulated instrument, or whatever else answers."""
 
-    def execute(self, message: bytes) -> bytes | None: ...
+    def execute(self, message: bytes) -> bytes | None:
+        """Run one message. Returns the answer, or None if nothing was asked."""
 
 
 class MemoryLink:
@@ -32,9 +33,11 @@ class MemoryLink:
 
     @property
     def dirty(self) -> bool:
+        """True until the instrument was identified after a fault."""
         return self._trust.dirty
 
     def write(self, *parts: bytes | memoryview) -> None:
+        """Send one message and keep its answer. Raises: Disconnected: `gone` is set."""
         with self._trust.use():
             if self.gone:
                 raise Disconnected("the other end went away", where=self.name)
@@ -46,9 +49,11 @@ class MemoryLink:
                 self._replies.append(reply)
 
     def read_text(self) -> str:
+        """Return the next answer. Raises: LinkTimeout: nothing was answered."""
         return self._read().decode("ascii")
 
     def read_block(self, item_bytes: int, limit_bytes: int) -> memoryview:
+        """Return the payload of the next answer. Raises: BadBlock: it is none, or too long. LinkTimeout."""
         reply = self._read()
         digits = int(reply[1:2])
         payload = reply[2 + digits :]
@@ -64,21 +69,27 @@ class MemoryLink:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
+        """Let nobody else speak in between."""
         with self._trust.transaction():
             yield
 
     def distrust(self, reason: str) -> None:
+        """Make the link dirty: an answer did not fit its question."""
         self._trust.lose(reason)
 
     def reidentifying(self) -> AbstractContextManager[None]:
+        """Allow use of a dirty link; it is clean again if nothing is raised."""
         return self._trust.reidentifying()
 
     def clear(self) -> None:
+        """Throw away what was not read."""
         self._replies.clear()
         self._trust.emptied("cleared")
 
     def reopen(self) -> None:
+        """Do as `clear`: there is no connection."""
         self.clear()
 
     def close(self) -> None:
+        """Count in `closed` how often it was called."""
         self.closed += 1

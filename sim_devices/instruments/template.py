@@ -24,8 +24,13 @@ MOST_LEVELS = 100
 
 
 class AcmeG1:
-    """Args:
-    serial: serial number. saturation_a: I_s. slope_v: n V_t. lock: of the bench, which gives it.
+    """A simulated G1.
+
+    Args:
+        serial: serial number.
+        saturation_a: I_s.
+        slope_v: n V_t.
+        lock: of the bench, which gives it.
     """
 
     def __init__(
@@ -61,7 +66,7 @@ class AcmeG1:
         return ",".join(f"{self.current(volts):+.9E}" for volts in levels)
 
     def current(self, volts: float) -> float:
-        """A, at a level in V."""
+        """Return the current in A at a level in V."""
         flows = self._saturation_a * math.expm1(min(volts / self._slope_v, 50.0))
         return max(-COMPLIANCE_A, min(COMPLIANCE_A, flows))
 
@@ -72,37 +77,47 @@ class AcmeG1:
 
     @property
     def name(self) -> str:
+        """Model and serial number."""
         return f"G1 {self._serial}"
 
     def execute(self, message: Message) -> bytes | None:
+        """Run one whole program message. Returns its answer, or None."""
         return self._scpi.execute(message)
 
     def clear(self) -> None:
+        """Clear the device: half-done messages are forgotten, waits end; settings stay."""
         self._scpi.clear()
 
     def status_byte(self) -> int:
+        """Answer a serial poll."""
         return self._scpi.status_byte()
 
     def trigger(self) -> None:
+        """Do as ``*TRG``."""
         self._scpi.execute(b"*TRG")
 
     def query_error(self, code: int) -> None:
+        """Queue an error of the query protocol, which the transport saw."""
         self._scpi.query_error(code)
 
     def reboot(self) -> None:
+        """Switch the power off and on."""
         with self._lock:
             self._settings.reset()
             self._scpi.status.power_on()
 
     def snapshot(self) -> dict[str, object]:
+        """Return all of the state, as JSON values."""
         with self._lock:
             return self._settings.snapshot()
 
     def restore(self, state: Mapping[str, object]) -> None:
+        """Take over a snapshot. Raises: ContractError: not one of this model."""
         with self._lock:
             self._settings.restore(state)
 
     def outputs(self) -> dict[str, object]:
+        """Return for each output: is it on, and its level in V."""
         with self._lock:
             volts = self._settings.number("volts")
             return {"1": {"on": self._settings.flag("output"), "low_v": volts, "high_v": volts}}
