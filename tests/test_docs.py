@@ -129,6 +129,19 @@ def test_scripts_exist(page: Path) -> None:
         assert (ROOT / script).is_file(), f"{title(page)}: {script}"
 
 
+def test_files_that_the_code_names_exist() -> None:
+    named = re.compile(rf"\b(?:{'|'.join(FOLDERS)})/[\w./-]+\.(?:py|md|toml)\b")
+    sources = [
+        p
+        for top in (*OURS, "benchmarks", "benches", "experiments")
+        for p in (ROOT / top).rglob("*")
+        if p.suffix in (".py", ".toml")
+    ]
+    wrong = {f"{title(p)}: {name}" for p in sources for name in named.findall(p.read_text()) if not (ROOT / name).is_file()}
+    assert len(sources) > 200
+    assert not wrong
+
+
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_names_of_python_exist(page: Path) -> None:
     for span in spans(page):
