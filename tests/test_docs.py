@@ -20,7 +20,7 @@ from hil.config.bench import read_bench
 from hil.config.experiment import read_experiment
 
 OURS = ("hil", "drivers", "sim_devices", "calibration")
-FOLDERS = (*OURS, "tests", "experiments", "benches", "benchmarks", "docs")
+FOLDERS = (*OURS, "examples", "tests", "experiments", "benches", "benchmarks", "docs")
 COMMANDS = ("", "sh", "console")  # languages of blocks that may hold command lines
 NO_FILES = {"json.py", "torch.py", "test_reads"}  # what a user must not call a module; a key of summary.json
 GROUPS = {"tutorials": 3, "how-to": 10, "explanation": 3, "reference": 6, "decisions": 12}  # folder -> pages at least
