@@ -20,7 +20,7 @@ from hil.config.bench import read_bench
 from hil.config.experiment import read_experiment
 
 OURS = ("hil", "drivers", "sim_devices", "calibration")
-FOLDERS = (*OURS, "tests", "experiments", "benches", "benchmarks", "docs")
+FOLDERS = (*OURS, "examples", "tests", "experiments", "benches", "benchmarks", "docs")
 COMMANDS = ("", "sh", "console")  # languages of blocks that may hold command lines
 NO_FILES = {"json.py", "torch.py", "test_reads"}  # what a user must not call a module; a key of summary.json
 GROUPS = {"tutorials": 3, "how-to": 10, "explanation": 3, "reference": 6, "decisions": 12}  # folder -> pages at least
@@ -127,6 +127,19 @@ def test_files_that_are_named_exist(page: Path) -> None:
 def test_scripts_exist(page: Path) -> None:
     for script in re.findall(r"(?:benchmarks|tests|examples)/[\w/]+\.py", page.read_text()):
         assert (ROOT / script).is_file(), f"{title(page)}: {script}"
+
+
+def test_files_that_the_code_names_exist() -> None:
+    named = re.compile(rf"\b(?:{'|'.join(FOLDERS)})/[\w./-]+\.(?:py|md|toml)\b")
+    sources = [
+        p
+        for top in (*OURS, "benchmarks", "benches", "experiments")
+        for p in (ROOT / top).rglob("*")
+        if p.suffix in (".py", ".toml")
+    ]
+    wrong = {f"{title(p)}: {name}" for p in sources for name in named.findall(p.read_text()) if not (ROOT / name).is_file()}
+    assert len(sources) > 200
+    assert not wrong
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)

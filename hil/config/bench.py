@@ -89,7 +89,7 @@ class SafeTable(Section):
 class BenchFile(Section):
     """What the files of all benches have in common: named instruments, and a shape that makes a node of them.
 
-    A shape adds tables of its own: see hil/build/shapes/shape.py.
+    A shape adds tables of its own: see Shape in hil/build/bench.py.
     """
 
     name: str

@@ -186,5 +186,5 @@ def keeps(found: object, parts: tuple[str, ...], kind: str, use: str, where: str
     if missing:
         raise ConfigError(
             f'"{use}" is not {kind}', where=where, got="no " + ", ".join(missing), allowed=f"{kind}: {', '.join(parts)}",
-            outputs=UNTOUCHED, todo="name another module:Class, or give it what is missing (hil/conformance.py checks it)",
+            outputs=UNTOUCHED, todo="name another module:Class, or give it what is missing (hil.conformance checks it)",
         )  # fmt: skip
