@@ -45,6 +45,7 @@ class Track:
         self._buffer = np.frombuffer(self._memory, DTYPES[name]).reshape(CHUNKS[name])
         self.used = 0
         self._written = 0  # of `used`, in the files
+        self._named = 0  # of `used`, in files whose names are on the disk
         self._unsynced: list[Path] = []
         self._flags = PAST_CACHE if len(self._memory) % mmap.PAGESIZE == 0 else 0
 
@@ -65,10 +66,13 @@ class Track:
             self._buffer[self.used % self._size :] = 0
             self._write()
         self._sync()
+        if self._named < self._written:
+            synced(self._folder / self.name)  # the names of new chunks; the JSON that counts on them comes next
+            self._named = self._written
 
     def go_to(self, used: int) -> None:
         """Forget what is beyond `used` items, which are in the files. Raises: RunError: they are not."""
-        self.used = self._written = used
+        self.used = self._written = self._named = used
         self._unsynced.clear()  # what counts is on the disk, or it would not count
         if part := used % self._size:
             path = chunk_path(self._folder, self.name, used // self._size)
@@ -101,8 +105,6 @@ class Track:
     def _sync(self) -> None:
         for path in self._unsynced:
             synced(path)
-        if self._unsynced:
-            synced(self._folder / self.name)  # their names
         self._unsynced.clear()
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from hil.device import Port, Spec, Streaming
 from hil.errors import ContractError, LinkTimeout, RunError
 from hil.tape import writer as taping
-from hil.tape.format import BITS, CHUNKS, FLOAT, PROGRAM, RESET, TERNARY, Reel, chunk_path
+from hil.tape.format import BITS, CHUNKS, FLOAT, FORMAT, PROGRAM, RESET, TERNARY, Reel, chunk_path
 from hil.tape.recorder import Recorder, recorded
 from hil.tape.writer import Needs, ReelWriter, Shot, Tape
 
@@ -344,6 +344,17 @@ def test_damage_is_named(tmp_path: Path, damage: str) -> None:
     with pytest.raises(RunError, match="damaged tape") as caught:
         contents(Reel(tmp_path, "node"))
     assert "--record" in str(caught.value)
+
+
+def test_a_tape_of_another_format_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with started(tmp_path) as tape:
+        recorded(Echo(), tape, "node", "", {}).forward(drives(1)[0])
+    head = tmp_path / "node.json"
+    for other in (1, 3, 5):
+        head.write_text(head.read_text().replace(f'"format": {FORMAT}', f'"format": {other}'))
+        with pytest.raises(RunError, match=f"format {other}: a tape of another version of hil, .* this one has {FORMAT}"):
+            Reel(tmp_path, "node")
+        head.write_text(head.read_text().replace(f'"format": {other}', f'"format": {FORMAT}'))
 
 
 def test_a_full_disk_ends_the_run_before_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
