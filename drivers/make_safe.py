@@ -33,7 +33,13 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One attempt. verified: the instrument says that it is safe. why: it is not, or how it became so. last: no more follow."""
+    """One attempt.
+
+    Args:
+        verified: the instrument says that it is safe.
+        why: it is not, or how it became so.
+        last: no more follow.
+    """
 
     state: SafeState
     verified: bool
@@ -55,7 +61,14 @@ def securing(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Outcome]:
-    """Every attempt as it ends. patience_s: no attempt begins later than this; each state gets one in any case."""
+    """Yield every attempt as it ends.
+
+    Args:
+        states: what to make safe, in this order.
+        patience_s: no attempt begins later than this; each state gets one in any case.
+        clock: seconds from any origin.
+        sleep: waits so many seconds between the rounds.
+    """
     end, pause = clock() + patience_s, FIRST_PAUSE_S
     left, attempt = list(states), 1
     while left:
@@ -82,7 +95,7 @@ def prepare() -> None:
 
 
 def unsafe(outcomes: Sequence[Outcome], where: str, todo: str = "") -> UnsafeOutputs:
-    """What is to be said of those that are not verified."""
+    """The error that names the outputs which are not verified safe."""
     failed = [o for o in outcomes if not o.verified]
     return UnsafeOutputs(
         "outputs could not be verified to be safe", where=where,
