@@ -56,12 +56,21 @@ class Sweeps:
     time_s: Tensor
 
     def shots(self, which: slice) -> Sweeps:
+        """Return the sweeps that `which` selects."""
         return Sweeps(self.drive[which], self.reading[which], self.sigma[which], self.time_s[which])
 
 
 @dataclass(frozen=True)
 class Fit:
-    """estimates: of the parameters that were free. twin: with them. chi2: reduced. at_limit: names. drive_sigma: s_x."""
+    """The result of a fit of a twin's parameters.
+
+    Args:
+        estimates: of the parameters that were free.
+        twin: with them.
+        chi2: reduced.
+        at_limit: names.
+        drive_sigma: s_x.
+    """
 
     estimates: Mapping[str, Estimate]
     twin: Fittable
@@ -88,7 +97,11 @@ def fitted(belief: Fittable, sweeps: Sweeps, port: Port, drift: Estimate | None 
     """The belief with its seen parameters as the sweeps say, and its drift if it has one.
 
     Args:
-        port: of the drive. drift: as it was measured, instead of the data sheet's.
+        belief: the nominal twin.
+        sweeps: what was measured.
+        port: of the drive.
+        drift: as it was measured, instead of the data sheet's.
+
     Raises:
         ContractError: the belief says of no parameter that it is seen.
     """
@@ -129,7 +142,11 @@ def _drive_sigma(residual: Array, sigma: Tensor, slope: Tensor) -> float:
 
 @dataclass(frozen=True)
 class _Free:
-    """The parameters that are free, as numbers u: p = sheet + spread u. width: of each prior, in spreads."""
+    """The parameters that are free, as numbers u: p = sheet + spread u.
+
+    Args:
+        width: of each prior, in spreads.
+    """
 
     belief: Fittable
     names: tuple[str, ...]
@@ -215,7 +232,7 @@ class _Free:
         return _Solved(found.x, self.residual(found.x, sweeps), self._jacobian(found.x, sweeps))
 
     def _jacobian(self, u: Array, sweeps: Sweeps) -> Array:
-        """Without the loss, whose weights are 1 but for outliers; by central differences."""
+        """Compute the Jacobian by central differences, without the loss, whose weights are 1 but for outliers."""
         columns = []
         for k in range(len(u)):
             step = np.zeros(len(u))
@@ -260,7 +277,7 @@ def _foretold(belief: Fittable, settings: Mapping[str, float], sweeps: Sweeps, t
 
 
 def problems(fit: Fit, belief: Fittable, port: Port) -> tuple[Problem, ...]:
-    """What of a fit cannot be: "kind", "bound", "load", "sheet"; the likeliest cause first."""
+    """Return what is wrong with a fit: "kind", "bound", "load", "sheet"; the likeliest cause first."""
     found = []
     if fit.chi2 > CHI2_HIGH:
         found.append(Problem(

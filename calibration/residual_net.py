@@ -26,7 +26,11 @@ DECAY = 1e-5
 
 
 class ResidualNet(nn.Module):
-    """Correction in the unit of the reading for a drive (...), same shape. scale: of what it gives."""
+    """Correction in the unit of the reading for a drive (...), same shape.
+
+    Args:
+        scale: of what it gives.
+    """
 
     def __init__(self, port: Port, scale: float, rng: torch.Generator) -> None:
         super().__init__()
@@ -44,6 +48,7 @@ class ResidualNet(nn.Module):
         return weights | {name: torch.as_tensor(value, dtype=torch.float64) for name, value in plain.items()}
 
     def forward(self, drive: Tensor) -> Tensor:
+        """Return the correction in the unit of the reading for a drive (...), same shape."""
         u = (drive - self._middle) / self._half
         hidden: Tensor = torch.tanh(u.unsqueeze(-1) * self.w1 + self.b1)
         correction: Tensor = hidden @ self.w2 + self.b2

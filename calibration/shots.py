@@ -19,7 +19,11 @@ OVERHEAD, STEP = "overhead_s", "step_s"  # settings of a twin: its time per call
 
 
 class Shots:
-    """Shots of one procedure. name: of the procedure, for its draws. now_s: s since it began."""
+    """Shots of one procedure.
+
+    Args:
+        name: of the procedure, for its draws. now_s: s since it began.
+    """
 
     def __init__(self, subject: Subject, name: str) -> None:
         spec = subject.device.spec
@@ -35,6 +39,7 @@ class Shots:
 
     @property
     def now_s(self) -> float:
+        """Seconds since the procedure began; simulated ones where the bench has a pace."""
         return self._virtual_s if self._pace else self._subject.clock() - self._began_s
 
     def __call__(self, drive: Tensor) -> Tensor:
@@ -60,9 +65,11 @@ class Shots:
         return self._held(self.shuffled(self.port.low + (self.port.high - self.port.low) * share))
 
     def uniform(self, count: int) -> Tensor:
+        """Draw `count` numbers in [0, 1), float64."""
         return torch.rand(count, generator=self.rng, dtype=torch.float64)
 
     def shuffled(self, values: Tensor) -> Tensor:
+        """Return `values` in a random order."""
         return values[torch.randperm(len(values), generator=self.rng)]
 
     @property

@@ -23,7 +23,11 @@ POINTS, REPEATS = 101, 8
 
 @dataclass(frozen=True, slots=True)
 class Honesty:
-    """bias, spread and noise in the unit of the output port; correlation -1 to 1; points: of the probe set."""
+    """bias, spread and noise in the unit of the output port; correlation -1 to 1.
+
+    Args:
+        points: of the probe set.
+    """
 
     bias: float
     spread: float
@@ -38,13 +42,14 @@ class Honesty:
 
 
 class Model(Protocol):
-    """What of a twin is asked."""
+    """The part of a twin that the check needs."""
 
-    def ideal(self, x: Tensor) -> Tensor: ...
+    def ideal(self, x: Tensor) -> Tensor:
+        """Return the reading without noise or memory for a drive `x`, same shape."""
 
 
 def honesty(device: Device, twin: Model, points: int = POINTS, repeats: int = REPEATS) -> Honesty:
-    """One shot of `points` x `repeats` values.
+    """Check a twin with one shot of `points` x `repeats` values.
 
     Raises:
         LinkError, InstrumentError, MeasurementError: of the device.

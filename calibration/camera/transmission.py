@@ -101,7 +101,7 @@ def _left(x: Tensor, found: Tensor, amplitude: Tensor) -> Tensor:
 
 
 def _correlation(foretold: Tensor, measured: Tensor) -> Tensor:
-    """Of every pixel over the patterns, (M,); 0 where nothing was measured."""
+    """Correlate every pixel over the patterns, (M,); 0 where nothing was measured."""
     a, b = foretold - foretold.mean(0), measured - measured.mean(0)
     answer: Tensor = (a * b).sum(0) / (a.norm(dim=0) * b.norm(dim=0)).clamp(min=1e-12)
     return answer

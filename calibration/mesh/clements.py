@@ -26,22 +26,29 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """modes: N. columns: upper waveguides of the interferometers, column by column."""
+    """Places of the interferometers of a mesh.
+
+    Args:
+        modes: N.
+        columns: upper waveguides of the interferometers, column by column.
+    """
 
     modes: int
     columns: tuple[tuple[int, ...], ...]
 
     @classmethod
     def rectangle(cls, modes: int) -> Layout:
+        """The layout of Clements et al. (2016): N columns, alternately N/2 and N/2 - 1 interferometers for even N."""
         columns = (tuple(range(column % 2, modes - 1, 2)) for column in range(modes))
         return cls(modes, tuple(column for column in columns if column))
 
     @property
     def heaters(self) -> int:
+        """Number of heaters: N (N - 1), two for each interferometer."""
         return self.modes * (self.modes - 1)
 
     def name(self, heater: int) -> str:
-        """theta 3, the inner heater of interferometer 3."""
+        """Return the name of a heater: "theta 3" is the inner one of interferometer 3, "phi 3" its outer one."""
         return f"{'phi' if heater % 2 else 'theta'} {heater // 2}"
 
 
@@ -107,7 +114,7 @@ def _walk(layout: Layout, phases: Tensor, couplers: Tensor) -> tuple[Tensor, lis
 
 
 def decomposed(layout: Layout, u: Tensor) -> Tensor:
-    """(..., N, N) unitary -> phases (..., K) of a mesh with even couplers that has it, but for phases of its outputs.
+    """Decompose (..., N, N) unitaries into phases (..., K) of a mesh with even couplers, but for phases of its outputs.
 
     Every theta is in 0 .. pi, every phi in -pi .. pi.
     """
@@ -139,7 +146,7 @@ def decomposed(layout: Layout, u: Tensor) -> Tensor:
 
 
 def _placed(layout: Layout, found: list[tuple[int, Tensor, Tensor]]) -> Tensor:
-    """Interferometers in the order of the light, into the order of the heaters."""
+    """Bring interferometers from the order of the light into the order of the heaters."""
     waiting: dict[int, list[tuple[Tensor, Tensor]]] = {}
     for m, theta, phi in found:
         waiting.setdefault(m, []).append((theta, phi))
@@ -163,7 +170,7 @@ def mirrored(layout: Layout, phases: Tensor, signs: Tensor) -> Tensor:
 
 
 def wrapped(angle: Tensor) -> Tensor:
-    """Into -pi .. pi."""
+    """Wrap phases into -pi .. pi."""
     return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
 
 

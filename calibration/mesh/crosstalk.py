@@ -43,8 +43,11 @@ def hadamard(channels: int) -> Tensor:
 
 
 def crosstalk(subject: Subject, found: Found) -> Step:
-    """Estimates "theta 0 own", ... in rad/V^2, and "worst crosstalk". Raw: settings and powers as of the step "heaters", and
-    what was fitted to all of them: offset, matrix, matrix_sigma, curvature, couplers, as in MeshModel."""
+    """Estimates "theta 0 own", ... in rad/V^2, and "worst crosstalk".
+
+    Raw: settings and powers as of the step "heaters", and what was fitted to all of them: offset, matrix, matrix_sigma,
+    curvature, couplers, as in MeshModel.
+    """
     lit, before = Lit.of(subject.device, found), found["heaters"].raw
     layout, base, slope = lit.layout, before["base"], before["slope"]
     design, rng = hadamard(layout.heaters), generator(subject.seed, 0, "crosstalk")

@@ -40,8 +40,11 @@ MOST_CHI2, SEARCH_CHI2 = 3.0, 100.0  # the search reads phases in haste
 
 
 def heaters(subject: Subject, found: Found) -> Step:
-    """Estimate "V_pi", of a typical heater. Raw: settings as shares of the largest squared voltage, powers of the probes in
-    units of a full input, and their standard deviations; base and phase, read there, and slope, rad at full voltage."""
+    """Estimate "V_pi", of a typical heater.
+
+    Raw: settings as shares of the largest squared voltage, powers of the probes in units of a full input, and their
+    standard deviations; base and phase, read there, and slope, rad at full voltage.
+    """
     lit = Lit.of(subject.device, found)
     layout = lit.layout
     base, there, chi2 = _searched(lit, generator(subject.seed, 0, "heaters"))
@@ -97,7 +100,7 @@ def _searched(lit: Lit, rng: torch.Generator) -> tuple[Tensor, Tensor, float]:
 
 
 def _responses(design: Tensor, powers: Tensor, sigma: Tensor) -> Tensor:
-    """Of every heater (K,), what noise alone would give taken off."""
+    """Return the response to every heater (K,), what noise alone would give taken off."""
     scale = STEP * len(design)
     slopes = (design.T @ powers.flatten(1)) / scale
     noise = sigma.square().sum(0).mean() / scale**2

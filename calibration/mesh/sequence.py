@@ -103,7 +103,7 @@ def _estimates(found: Found, model: MeshModel, reached: list[float]) -> dict[str
 
 
 def _problems(lit: Lit, chi2: float, worst: float, beyond: Tensor) -> tuple[list[Problem], bool]:
-    """What is wrong, and whether the mesh as a whole is well."""
+    """Return what is wrong, and whether the mesh as a whole is well."""
     problems = []
     if chi2 > MOST_CHI2:
         problems.append(Problem(

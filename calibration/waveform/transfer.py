@@ -47,12 +47,12 @@ def transfer(subject: Subject, found: Found) -> Step:
 
 
 def explained(found: tuple[Problem, ...], subject: Subject) -> tuple[Problem, ...]:
-    """Without the physics not being enough, where a network may stand on top of it; the step `twin` judges both together."""
+    """Leave out that the physics is not enough where a network may stand on it; the step `twin` judges both together."""
     return tuple(problem for problem in found if not (subject.network and problem.kind == "kind"))
 
 
 def sweeps(shots: Shots, found: Found, count: int, records: int) -> Sweeps:
-    """`records` shots of `count` values; the last one at t = 0."""
+    """Take `records` shots of `count` values; the last one is at t = 0."""
     drive, reading, at = [], [], []
     for _ in range(records):
         x = shots.scattered(count)

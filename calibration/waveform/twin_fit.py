@@ -50,7 +50,7 @@ NET = "net_"  # begins the names of a network's numbers among the raw ones
 
 @dataclass(frozen=True)
 class Slopes:
-    """At POINTS drives: drive, the device's slope, the twin's; sigma of the device's."""
+    """Slopes at POINTS drives: drive, the device's slope, the twin's; sigma of the device's."""
 
     drive: Tensor
     measured: Tensor
@@ -59,12 +59,13 @@ class Slopes:
 
     @property
     def cosine(self) -> float:
+        """Cosine of the angle between measured and twin's slopes, -1 to 1; 0 if either is flat."""
         size = float(self.measured.norm() * self.twin.norm())
         return float(self.measured @ self.twin) / size if size else 0.0
 
     @property
     def floor(self) -> float:
-        """Of a perfect twin."""
+        """Cosine that a perfect twin would show, with this noise of the device's slopes."""
         power = float(self.twin.square().sum())
         return math.sqrt(power / (power + len(self.twin) * self.sigma**2)) if power else 0.0
 
@@ -106,14 +107,16 @@ class FittedTwin:
     net: ResidualNet | None = None
 
     def ideal(self, x: Tensor) -> Tensor:
+        """Return the reading without noise or memory for a drive `x`, same shape, the network's correction included."""
         return self.fit.twin.ideal(x) if self.net is None else self.fit.twin.ideal(x) + self.net(x)
 
     def foretold(self, sweeps: Sweeps) -> Tensor:
+        """Return what the fitted twin foretells for the sweeps, drift and correction included."""
         return self.fit.foretold(sweeps) if self.net is None else self.fit.foretold(sweeps) + self.net(sweeps.drive)
 
 
 def network_of(step: Step) -> dict[str, Any] | None:
-    """What makes the network on top of a twin again, from the raw numbers of this step: lists, and plain numbers."""
+    """Make the settings of the network on top of a twin from the raw numbers of this step."""
     found = {name.removeprefix(NET): value.tolist() for name, value in step.raw.items() if name.startswith(NET)}
     return found or None
 
