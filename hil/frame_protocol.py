@@ -61,6 +61,8 @@ STATUS = struct.Struct("<BBHI")
 
 
 class Kind(IntEnum):
+    """The request of a frame; see the module."""
+
     HELLO = 1
     ALLOCATE = 2
     PROGRAM = 3
@@ -73,6 +75,8 @@ class Kind(IntEnum):
 
 
 class Code(IntEnum):
+    """The end of a request: DONE, or why it was refused."""
+
     DONE = 0
     BAD_CRC = 1
     UNKNOWN_KIND = 2
@@ -88,6 +92,16 @@ class Code(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Head:
+    """The head of a frame.
+
+    Args:
+        kind: of the frame; bit 7 is set in a reply.
+        code: how the request ended.
+        seq: number of the request.
+        length: bytes of the payload.
+        crc: checksum of the head, from which that of the payload goes on.
+    """
+
     kind: int
     code: int
     seq: int
@@ -132,6 +146,7 @@ def fields(layout: struct.Struct, body: bytes | memoryview, where: str) -> tuple
 
 
 def damaged(where: str, got: str) -> Desync:
+    """The error of a frame whose checksum does not fit."""
     return Desync(
         "a frame arrived damaged", where=where, got=got, allowed="a checksum that fits", outputs="as they were",
         todo="lower the baud rate, shorten or shield the cable",

@@ -65,6 +65,7 @@ class GivenNetwork(NetworkTable):
     """The layers, in words and numbers."""
 
     def chosen(self) -> Choice:
+        """Return a choice without settings: the network was given."""
         return Choice(self.use, None, {}, self.place)
 
 
@@ -72,6 +73,7 @@ class GivenDevice(DeviceTable):
     """What is known of the devices."""
 
     def settle(self, place: str) -> None:
+        """Check the table alone: there is no class to find."""
         Table.settle(self, place)
 
 
@@ -82,6 +84,7 @@ class GivenLearner(LearnerTable):
     _ready: bool = PrivateAttr(default=False)
 
     def chosen(self) -> Choice:
+        """Return the class that was given, its settings checked; an object has none."""
         if self._ready:
             return Choice(self.use, self._kind, {"settings": None}, self.place)
         found = choice(self.use, self.settings(), self.place, made=self._kind.Settings)
@@ -89,7 +92,11 @@ class GivenLearner(LearnerTable):
 
 
 class GivenExperiment(Experiment):
-    """An Experiment that a script made. python: how it is run again."""
+    """An Experiment that a script made.
+
+    Args:
+        python: how it is run again.
+    """
 
     python: str
     data: GivenData = Field(default_factory=GivenData)
@@ -99,7 +106,12 @@ class GivenExperiment(Experiment):
 
 @dataclass(frozen=True)
 class Given:
-    """What a script gave, checked. learner: an object; None: to be built as the experiment says. twin: of the node, or None."""
+    """What a script gave, checked.
+
+    Args:
+        learner: an object; None: to be built as the experiment says.
+        twin: of the node, or None.
+    """
 
     net: Network
     data: Dataset
@@ -116,7 +128,16 @@ def given(
     """Check all that can be checked without a device.
 
     Args:
-        optimizer, train: tables as of an experiment file. settings: of the learner. Others: see hil.train.
+        net: as of hil.train.
+        learner: as of hil.train.
+        data: as of hil.train.
+        seed: of everything.
+        name: of the run.
+        optimizer: table as of an experiment file.
+        train: table as of an experiment file.
+        settings: of the learner.
+        twin: as of hil.train.
+
     Raises:
         ConfigError, DataError.
     """
@@ -196,7 +217,12 @@ def _network_table(net: Network) -> dict[str, Any]:
 
 
 def restore_decodes(net: Network, config: Mapping[str, Any]) -> None:
-    """A run goes on with the zeros and scales that it was begun with, whatever a new sweep found. config: of the run folder."""
+    """Let a run go on with the zeros and scales that it was begun with, whatever a new sweep found.
+
+    Args:
+        net: the network.
+        config: of the run folder.
+    """
     network = config.get("network")
     table = network.get("decode") if isinstance(network, Mapping) else None
     for number, layer in enumerate(net.stack, 1):
@@ -298,7 +324,10 @@ def built_of(found: Given, told: Told = untold, *, fresh: bool = False) -> Itera
     """Build the training; its devices are safe when the context ends.
 
     Args:
-        told: hears of every fault and recovery. fresh: a run begins here.
+        found: what was given, checked.
+        told: hears of every fault and recovery.
+        fresh: a run begins here.
+
     Raises:
         Refused: nothing was driven. UnsafeOutputs: also on leaving.
     """

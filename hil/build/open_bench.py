@@ -27,7 +27,8 @@ class Bench:
     """An open bench: a Device, or a Chip where its node is an array of spiking neurons.
 
     Args:
-        node: what was opened. heard: to whom faults and recoveries are told, a list of one.
+        node: what was opened.
+        heard: to whom faults and recoveries are told, a list of one.
     """
 
     def __init__(self, node: Node, heard: list[Told]) -> None:

@@ -55,7 +55,9 @@ class Workshop:
     """All that is needed to train candidates.
 
     Args:
-        file: the search. experiment: its base, complete. bench: of the stage [bench], a run folder's copy, or None.
+        file: the search.
+        experiment: its base, complete.
+        bench: of the stage [bench], a run folder's copy, or None.
     """
 
     file: SearchFile
@@ -70,7 +72,7 @@ class Workshop:
         return cls(checked(SearchFile, file, str(path)), experiment_of(toml.loads(table["experiment"]), path, near))
 
     def text(self) -> str:
-        """Everything, for a worker that trains on the twin."""
+        """Write all that a worker needs that trains on the twin."""
         near = self.experiment.near.resolve()
         return json.dumps(
             {"search": dump(self.file), "experiment": dump(self.experiment), "file": str(near), "near": str(near)}
@@ -117,16 +119,23 @@ class Workshop:
         return space(table.family, table.genes, otherwise, layers, table.terms, table.knots, table.reach, where)
 
     def trainer(self, place: Place = "twin", stop: Stop = lambda: "", allow: Allow = freely) -> Trainer:
-        """stop: as in OneByOne. allow: of the bench, as in Metered.
+        """Return what trains the candidates at `place`.
 
-        Raises: ConfigError: a population is not what this experiment can be trained as."""
+        Args:
+            place: on a twin, or on the bench of the stage [bench].
+            stop: as in OneByOne.
+            allow: of the bench, as in Metered.
+
+        Raises:
+            ConfigError: a population is not what this experiment can be trained as.
+        """
         data, target = self.data(), self.file.search.target
         if place == "bench" or self.file.evaluate.by == "one":
             return OneByOne(lambda job: self.candidate(job, data, place, allow), target, stop)
         return TwinPopulation(self.course(data), self.file.evaluate.device)
 
     def course(self, data: Dataset) -> Course:
-        """What a population shares.
+        """Return what the candidates of a population share.
 
         Raises:
             ConfigError: another learner than aDFA, a network that is not linear, or a node that is no twin.
@@ -193,7 +202,7 @@ class Workshop:
         return found if self.bench is None else found.on_bench(self.bench, kept=True)
 
     def evaluator(self, cluster: str | None = None, stop: Stop = lambda: "") -> Evaluator:
-        """Who trains candidates on the twin: a cluster, processes of this machine, or this process."""
+        """Return who trains candidates on the twin: a cluster, processes of this machine, or this process."""
         workers = self.file.evaluate.workers or os.cpu_count() or 1
         if cluster is not None:
             return Cluster(work, self.text(), cluster, self.file.slurm, stop, self.file.evaluate.join_s)
@@ -212,9 +221,11 @@ class Workshop:
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
+        """Objectives of the search; the first decides where one must."""
         return tuple(Objective(name) for name in self.file.search.objectives)
 
     def most_steps(self, data: Dataset) -> int:
+        """Return the steps of a training of all epochs on `data`."""
         return self.file.train.epochs * math.ceil(len(data.train) / self.experiment.train.batch)
 
 
@@ -228,7 +239,7 @@ def completed(file: SearchFile, experiment: Experiment) -> Experiment:
 
 
 def work(text: str, jobs: str) -> str:
-    """What a worker does: jobs as JSON -> outcomes as JSON."""
+    """Train jobs in a worker: jobs as JSON -> outcomes as JSON."""
     with foreign("a candidate", outputs="none; the node is a twin"):  # what another process raises must be known here
         return said(_trainer(text).train(read_jobs(jobs)))
 

@@ -53,8 +53,12 @@ FUSED = ("Adam", "AdamW", "SGD")  # torch's optimisers with a fused step on CPU
 
 @dataclass(frozen=True)
 class Wired:
-    """A network around a node. devices: all of them, counted; a learner may cut more from a chip while it is built.
-    honesty: of the twin, see hil/training/transfer_curve.py."""
+    """A network around a node.
+
+    Args:
+        devices: all of them, counted; a learner may cut more from a chip while it is built.
+        honesty: of the twin, see hil/training/transfer_curve.py.
+    """
 
     net: Network
     devices: Callable[[], tuple[Metered, ...]]
@@ -68,8 +72,10 @@ class Wired:
 class Built:
     """A training ready to run, and what the report wants to know. `transfer` is None where none was measured.
 
-    tape: how much will be recorded, or "". honesty: how well the twin predicts the node, see hil/training/transfer_curve.py;
-    None if there is no twin, or nothing was measured.
+    Args:
+        tape: how much will be recorded, or "".
+        honesty: how well the twin predicts the node, see hil/training/transfer_curve.py; None if there is no twin, or
+            nothing was measured.
     """
 
     training: Training
@@ -87,7 +93,7 @@ class Built:
         return None if twin is None or twin.spec.inputs.size is not None else twin.ideal
 
     def first_diagnostics(self) -> dict[str, Any]:
-        """What diagnostics.json begins with: the measured transfer curve beside the twin's, and how well the twin fits."""
+        """Return the beginning of diagnostics.json: the measured transfer curve beside the twin's, and the twin check."""
         if self.transfer is None:
             return {}
         spec = self.training.devices[0].spec
@@ -95,7 +101,7 @@ class Built:
         return {"transfer": table, **({} if self.honesty is None else {"honesty": self.honesty})}
 
     def introduction(self) -> Iterator[str]:
-        """What is about to happen, a line each."""
+        """Say what is about to happen, a line each."""
         for name, line in self.node.resources.items():
             yield f"{name:<7} {line}"
         facts = ", ".join(f"{k} {v}" for k, v in self.node.facts.items())
@@ -128,8 +134,14 @@ def dataset(experiment: Experiment) -> Dataset:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All of an experiment that needs no device. chain: the synapses. feedback: closes the loop of a spiking network, or None.
-    optimizer: over the parameters of both. on: where the host computes."""
+    """All of an experiment that needs no device.
+
+    Args:
+        chain: the synapses.
+        feedback: closes the loop of a spiking network, or None.
+        optimizer: over the parameters of both.
+        on: where the host computes.
+    """
 
     data: Dataset
     chain: list[nn.Module]
@@ -139,7 +151,11 @@ class Prepared:
 
 
 def prepared(experiment: Experiment, given: Dataset | None = None) -> Prepared:
-    """Make what needs no device, and so refuse what can be refused without one. given: instead of the data of [data].
+    """Make what needs no device, and so refuse what can be refused without one.
+
+    Args:
+        experiment: as it was read.
+        given: instead of the data of [data].
 
     Raises:
         DataError, ConfigError.
@@ -175,11 +191,16 @@ def built(
     """Build `experiment`; closes all it opened.
 
     Args:
-        run: the run folder, or None. told: hears of every fault and recovery. record: onto a tape in `run`.
+        experiment: as it was read.
+        run: the run folder, or None.
+        told: hears of every fault and recovery.
+        record: onto a tape in `run`.
         node: used instead of opening the device.
         given: data to use instead of those of [data], for a search that splits them in its own way.
+        fresh: a run begins here, so the transfer curve is measured even if [decode] needs none: the twin is held against
+            it.
         allow: asked before every shot, see Metered.
-        fresh: a run begins here, so the transfer curve is measured even if [decode] needs none: the twin is held against it.
+
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
     """
@@ -285,7 +306,7 @@ def _tape(run: Path) -> Tape:
 
 
 def _recorded(experiment: Experiment, node: Node, tape: Tape, fresh: bool) -> Node:
-    """`node`, recorded outside of the ladder: what the learner really got, once."""
+    """Return `node`, recorded outside of the ladder: what the learner really got, once."""
     from hil.tape.recorder import NODE, RecorderChip, recorded
 
     versions = {"hil": version("hil"), "torch": torch.__version__}
@@ -301,7 +322,7 @@ def _recorded(experiment: Experiment, node: Node, tape: Tape, fresh: bool) -> No
 
 
 def _needs(training: Training, widths: list[int], steps: int, tape: Tape) -> str:
-    """How much goes onto the tape. Raises: RunError: more than the disk can hold."""
+    """Say how much goes onto the tape. Raises: RunError: more than the disk can hold."""
     from hil.tape.writer import Needs
 
     examples, plan = len(training.data.train.y) + len(training.data.validation.y), training.plan
@@ -350,7 +371,9 @@ def _wired(
 @torch.no_grad()
 def honest(node: Node, device: Device, transfer: Transfer | None, on: torch.device) -> dict[str, Any] | None:
     """Of a twin that is held against the transfer curve; of a node of many channels, against probes of its own: one more shot.
-    A node that is programmed is another one by each program, so no twin of it is judged here."""
+
+    A node that is programmed is another one by each program, so no twin of it is judged here.
+    """
     twin, spec = node.twin, device.spec
     if twin is None or transfer is None or spec.params is not None:
         return None
@@ -379,7 +402,7 @@ def fits_learner(experiment: Experiment, chain: list[nn.Module], data: Dataset) 
 
 @torch.no_grad()
 def _takes_batches(experiment: Experiment, chain: list[nn.Module], data: Dataset) -> None:
-    """Every size of batch that training will send through the synapses, once, through copies of them."""
+    """Send every size of batch that training will use through copies of the synapses, once."""
     size, examples = experiment.train.batch, len(data.train)
     whole = min(size, examples)
     widths = flat_widths(chain, data.train.x.shape[1])

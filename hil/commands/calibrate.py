@@ -68,7 +68,11 @@ WORSE = 2.0  # a certified twin may be off by so many times what it was when it 
 
 @dataclass
 class Findings:
-    """What has been measured so far. twin: the fitted one."""
+    """The results of a calibration so far.
+
+    Args:
+        twin: the fitted one.
+    """
 
     steps: list[Step] = field(default_factory=list)
     instruments: Mapping[str, Instrument] = field(default_factory=dict)
@@ -151,7 +155,10 @@ def check(path: Path, folder: Path, console: Console) -> None:
     """Say what changed since the bench of the file `path` was calibrated, and whether the calibration still holds.
 
     Args:
+        path: of the bench file.
         folder: where the newest calibration of this bench is looked for if the bench file names none.
+        console: where people are told.
+
     Raises:
         ConfigError, NotCalibrated: it does not; see above. LinkError, InstrumentError: of the bench.
     """
@@ -195,7 +202,7 @@ def newest(bench: BenchFile, folder: Path) -> Path:
 def _steps(
     bench: BenchFile, procedures: Sequence[Procedure], seed: int, found: Findings, console: Console
 ) -> Generator[Step, None, None]:
-    """Every step, the bench open meanwhile; a bench that cannot be opened for what it measures is the only step."""
+    """Do every step with the bench open; a bench that cannot be opened for what it measures is the only step."""
     with ExitStack() as stack:
         try:
             opened, device = _opened(bench, console, stack)
@@ -245,7 +252,7 @@ def _telling(console: Console) -> Told:
 
 
 def _patient(procedure: Procedure) -> Procedure:
-    """`procedure`, with a fault of a measurement as its finding."""
+    """Return `procedure`, with a fault of a measurement as its finding."""
 
     def run(subject: Subject, found: Found) -> Step:
         try:
@@ -275,7 +282,7 @@ def _model(use: str, belief: Fittable, step: Step) -> Model:
 
 
 def _honest(use: str, subject: Subject, found: Found) -> Step:
-    """How well the fitted twin predicts the node, on probes that it was not fitted to."""
+    """Check how well the fitted twin predicts the node, on probes that it was not fitted to."""
     assert subject.belief is not None  # or this is not among the procedures
     model = _model(use, subject.belief, found[TWIN])
     seen = honesty(subject.device, twin_choice(model.use, model.settings, "the fitted twin").build())
@@ -294,7 +301,7 @@ def _rounded(value: float) -> float:
 
 
 def _worse(certificate: Certificate, device: Device, console: Console) -> str:
-    """Why the certified twin does not stand for the node any more, or ""."""
+    """Say why the certified twin does not stand for the node any more, or ""."""
     assert certificate.twin is not None  # asked by who looked
     model = certificate.twin
     twin = twin_choice(model.use, model.settings, f"{certificate.name}: [twin]").build()
@@ -362,7 +369,7 @@ def _not_good(made: Certificate, path: Path) -> NotCalibrated:
 
 @contextmanager
 def _ending(path: Path, found: Findings) -> Iterator[None]:
-    """Around everything that opens and closes instruments: says what a fault ended, and what is safe."""
+    """Say what a fault ended, and what is safe, around everything that opens and closes instruments."""
     try:
         yield
     except Interrupted as error:

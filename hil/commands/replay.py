@@ -51,7 +51,12 @@ RESULTS = ("test_accuracy", "test_loss", "validation_accuracy", "best_epoch", "s
 
 @dataclass(frozen=True)
 class Recorded:
-    """A run on disk, with its tape. done: it came to its end. facts: of tape.json."""
+    """A run on disk, with its tape.
+
+    Args:
+        done: it came to its end.
+        facts: of tape.json.
+    """
 
     folder: RunFolder
     facts: Mapping[str, Any]
@@ -59,6 +64,7 @@ class Recorded:
 
     @property
     def tape(self) -> Path:
+        """Folder of the tape."""
         return self.folder.path / "tape"
 
     @classmethod
@@ -79,8 +85,13 @@ class Recorded:
 
 @dataclass
 class Compared:
-    """What was found while a run was repeated. weights: checkpoints that were compared. astray: by their place, what differs;
-    of a place that the run came to twice, the last time counts, as of the run itself."""
+    """The differences that were found while a run was repeated.
+
+    Args:
+        weights: checkpoints that were compared.
+        astray: by their place, what differs; of a place that the run came to twice, the last time counts, as of the run
+            itself.
+    """
 
     weights: int = 0
     astray: dict[tuple[int, int], str] = field(default_factory=dict)
@@ -236,7 +247,7 @@ def _compare_end(recorded: Recorded, folder: RunFolder, summary: Mapping[str, An
 
 
 def _cause(stopped: Stopped) -> HilError:
-    """What to tell instead of "resume it": a replay is not resumed."""
+    """Return the cause without "resume it": a replay is not resumed."""
     cause = stopped.__cause__
     if not isinstance(cause, ReplayDiffers):
         stopped.todo = "remove the cause, then replay again"
@@ -249,7 +260,7 @@ def _cause(stopped: Stopped) -> HilError:
 
 
 def _experiment(recorded: Recorded, overrides: Sequence[str]) -> Experiment:
-    """As it ran: with what was measured to be measured again, from the tape."""
+    """Return the experiment as it ran: what was measured is measured again, from the tape."""
     path = recorded.folder.config
     table = read_toml(path)
     if recorded.facts["measured"]:
@@ -304,7 +315,12 @@ def _points(folder: RunFolder) -> dict[tuple[int, int], Checkpoint]:
 
 
 def _lines(folder: RunFolder, whole: bool = True) -> Lines:
-    """By epoch and split. whole: a line that cannot be read is damage, and not the end of a killed run."""
+    """Read metrics.jsonl, by epoch and split.
+
+    Args:
+        folder: of the run.
+        whole: a line that cannot be read is damage, and not the end of a killed run.
+    """
     path = folder.path / "metrics.jsonl"
     found: Lines = {}
     for number, line in enumerate(read_text(path).splitlines() if there(path) else [], 1):

@@ -32,8 +32,10 @@ class Run:
 
     @property
     def summary(self) -> Mapping[str, Any]:
-        """How it ended: status, test_accuracy (0 to 1), provenance, seed, wall_s, device_s (s), device_passes; empty if it did
-        not end yet."""
+        """The end of the run, as summary.json has it; empty if it did not end yet.
+
+        It has status, test_accuracy (0 to 1), provenance, seed, wall_s, device_s (s), device_passes and more.
+        """
         return dict(self._record.summary)
 
     @property

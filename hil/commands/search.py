@@ -148,7 +148,12 @@ def _carried(workshop: Workshop, folder: RunFolder, console: Console, cluster: s
 
 
 class Hunt:
-    """One search while it runs. stack: closes what is opened. stop: why it should, or ""."""
+    """One search while it runs.
+
+    Args:
+        stack: closes what is opened.
+        stop: why it should, or "".
+    """
 
     def __init__(
         self,
@@ -174,6 +179,7 @@ class Hunt:
         self._found: dict[str, Any] = {}
 
     def introduction(self) -> list[str]:
+        """Say in a few lines what is searched, by whom it is trained, and on what."""
         file, data = self._file, self.data
         free = [gene.name for gene in self.space.genes]
         return [
@@ -185,7 +191,7 @@ class Hunt:
         ]
 
     def points(self) -> Iterator[Point]:
-        """All stages."""
+        """Go through all stages, and yield what is to be shown."""
         file, table = self._file, self._file.train
         plan = Plan(file.seed, file.search.generations, table.epochs, table.repeats, file.evaluate.chunk)
         yield from search(plan, self.space, self._strategy, self._evaluator, self._archive, self._history)
@@ -218,7 +224,7 @@ class Hunt:
 
     @property
     def _epochs(self) -> int:
-        """Of a confirmation: its own, or those of the last rung, or those of the search."""
+        """Return the epochs of a confirmation: its own, or those of the last rung, or those of the search."""
         halved = self._file.halving
         return self._file.confirm.epochs or (halved.epochs[-1] if halved else self._file.train.epochs)
 
@@ -264,7 +270,7 @@ class Hunt:
         return outcomes[0].where if outcomes else ""
 
     def _spread(self, count: int, besides: list[str]) -> list[str]:
-        """Genomes at equal distances in the ranking: a correlation among the best alone would say little."""
+        """Return genomes at equal distances in the ranking: a correlation among the best alone would say little."""
         ranked = [genome.digest() for genome in self._archive.best(len(self._archive)) if genome.digest() not in besides]
         return [ranked[(len(ranked) - 1) * (k + 1) // count] for k in range(count)] if ranked else []
 

@@ -65,8 +65,9 @@ def train(
         show: print what happens; or a function, called with every step and epoch instead.
         report: draw report.html at the end, which takes about a second; `hil report RUN` draws it later.
         checkpoint_every_s: a checkpoint follows every epoch, and every so many seconds.
-        twin: a model of the device, for learners that differentiate one; known already of a bench file and of a simulated one.
-        settings: of the learner, as in [learner] of an experiment file: feedback=hil.Feedback(...), loss="mse".
+        twin: a model of the device, for learners that differentiate one; known already of a bench file and of a simulated
+            one.
+        **settings: of the learner, as in [learner] of an experiment file: feedback=hil.Feedback(...), loss="mse".
 
     Returns:
         the run.
@@ -157,7 +158,13 @@ def _begun(path: Path) -> Mapping[str, Any] | None:
 
 @dataclass(frozen=True)
 class How:
-    """console: where to print. show: called with every point. report: draw report.html."""
+    """How a run tells of itself.
+
+    Args:
+        console: where to print.
+        show: called with every point.
+        report: draw report.html.
+    """
 
     console: Terminal
     show: Callable[[Point], None]

@@ -63,7 +63,7 @@ SLEEP_S = 5.0  # a shorter nap is not seen by an instrument
 
 
 class Rung(IntEnum):
-    """How much is done before the shot is repeated."""
+    """A rung of the ladder: how much is done before the shot is repeated."""
 
     REPEAT = 0
     RESTORE = 1
@@ -73,7 +73,11 @@ class Rung(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A kind of fault. first, last: the rungs that may help; first None: nothing does, and the run stops safely."""
+    """A kind of fault.
+
+    Args:
+        first, last: the rungs that may help; first None: nothing does, and the run stops safely.
+    """
 
     error: type[HilError]
     first: Rung | None
@@ -120,19 +124,23 @@ def row_of(fault: HilError) -> Row:
 
 
 class Told(Protocol):
-    """Hears what happens: "recovering" (a fault is worked on), then "recovery", or "lost" if nothing helped; "retransmission"
-    where frames were sent again below the ladder."""
+    """Hears what happens to a device.
 
-    def __call__(self, kind: str, **facts: object) -> None: ...
+    "recovering": a fault is worked on; then "recovery", or "lost" if nothing helped; "retransmission" where frames were
+    sent again below the ladder.
+    """
+
+    def __call__(self, kind: str, **facts: object) -> None:
+        """Hear of an event called `kind`, with what is known about it."""
 
 
 def untold(kind: str, **facts: object) -> None:
-    """For those who do not want to know."""
+    """Ignore every event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a fault is worked on.
+    """Limits of the work on a fault: how often, how long.
 
     Args:
         patience_s: from the fault on, reopening is tried again; a scope that reboots takes a minute.
@@ -147,8 +155,10 @@ class Patience:
 
 
 def asleep_s() -> float:
-    """How long the computer has been suspended since it booted, s; where no clock counts that, by how much the wall clock runs
-    ahead of the one that stands still meanwhile."""
+    """Return how long the computer has been suspended since it booted, s.
+
+    Where no clock counts that, it is by how much the wall clock runs ahead of the one that stands still meanwhile.
+    """
     now_s = time.time() if BOOT_CLOCK is None else time.clock_gettime(BOOT_CLOCK)
     return now_s - time.monotonic()
 
@@ -157,8 +167,11 @@ class Ladder:
     """Brings one device back, as often as it takes, and counts.
 
     Args:
-        device: what has the rungs. told: hears of every fault and every recovery. beat: called every second of a pause.
-        clock, sleep: of the pauses, s. asleep: see asleep_s.
+        device: what has the rungs.
+        told: hears of every fault and every recovery.
+        beat: called every second of a pause.
+        clock, sleep: of the pauses, s.
+        asleep: see asleep_s.
     """
 
     def __init__(
@@ -177,7 +190,7 @@ class Ladder:
         self.recovered = 0
 
     def awake(self) -> None:
-        """To be called before every shot.
+        """Recover first if the computer was suspended; call it before every shot.
 
         Raises:
             Disconnected: the computer slept since the last call, and what was on the wires is not to be believed.
@@ -191,7 +204,7 @@ class Ladder:
             )  # fmt: skip
 
     def retransmitted(self, frames: int) -> None:
-        """So many frames were put right by the session itself."""
+        """Tell that so many frames were put right by the session itself."""
         self._told("retransmission", frames=frames)
 
     def climb(self, fault: HilError, shot: Callable[[], A]) -> A:
@@ -221,7 +234,7 @@ class Ladder:
                 return answer
 
     def _prepare(self, rung: Rung) -> list[str]:
-        """Everything that comes before the shot on this rung; what was found on the way."""
+        """Do everything that comes before the shot on this rung; return what was found on the way."""
         found = []
         if rung is Rung.REOPEN:
             self._device.reopen()
@@ -235,7 +248,7 @@ class Ladder:
         return found
 
     def _next(self, fault: HilError, row: Row, rung: Rung, top: Rung, tried: list[str], begin: float) -> Rung:
-        """One rung up, or the one that the new fault needs; at the top, the same again after a pause."""
+        """Return the next rung, or the one that the new fault needs; at the top, the same again after a pause."""
         if row.first is None:
             raise fault
         higher = max(rung + 1, row.first)

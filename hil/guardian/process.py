@@ -48,6 +48,7 @@ class Trainer:
             self.handle = None
 
     def ended(self, wait_s: float = 0.0) -> bool:
+        """Wait up to `wait_s` for the trainer's end; return whether it ended, or is dying."""
         end = time.monotonic() + wait_s
         while not self._gone(min(LOOK_S / 5, wait_s)):
             if time.monotonic() >= end:
@@ -55,8 +56,10 @@ class Trainer:
         return True
 
     def dying(self) -> bool:
-        """Killed, or ended, while one of its threads hangs in the kernel, on a disk perhaps: the system does not say that it
-        is gone before that thread is, which may be never."""
+        """True if it is killed, or ended, while one of its threads hangs in the kernel, on a disk perhaps.
+
+        The system does not say that it is gone before that thread is, which may be never.
+        """
         if self._gone(0.0):
             return True
         with suppress(OSError, ValueError):
@@ -67,7 +70,7 @@ class Trainer:
         return False
 
     def kill(self) -> bool:
-        """SIGKILL; True when it runs no more."""
+        """Kill the trainer; True when it runs no more."""
         with suppress(ProcessLookupError, PermissionError):
             if self.handle is not None:
                 signal.pidfd_send_signal(self.handle, signal.SIGKILL)
@@ -83,10 +86,11 @@ class Trainer:
 
 
 class Watch:
-    """What is read from the trainer, until it says a last word or none any more.
+    """Reads from the trainer until it says a last word or none any more.
 
     Args:
-        stdin: words of the trainer. stdout: answers; neither blocks.
+        stdin: words of the trainer.
+        stdout: answers; neither blocks.
     """
 
     def __init__(self, stdin: int, stdout: int) -> None:
@@ -99,7 +103,7 @@ class Watch:
         self.trainer: Trainer | None = None
 
     def reason(self) -> str:
-        """Waits. "done", "unsafe", "trainer gone", or "silence"."""
+        """Wait for the reason to act: "done", "unsafe", "trainer gone", or "silence"."""
         last = now = time.monotonic()
         while True:
             waits = [self._stdin, *([self.trainer.handle] if self.trainer and self.trainer.handle is not None else [])]
@@ -122,7 +126,7 @@ class Watch:
                 return "silence"
 
     def _words(self) -> Iterator[bytes | None]:
-        """Whole lines without their ends; None at the end of the pipe."""
+        """Return whole lines without their ends; None at the end of the pipe."""
         data = os.read(self._stdin, READ_BYTES)
         *lines, self._held = (self._held + data).split(b"\n")
         yield from lines

@@ -12,9 +12,15 @@ from hil.guardian.record import Record
 def secure(
     states: Sequence[SafeState], patience_s: float, record: Record, tried: Callable[[], None] = lambda: None
 ) -> tuple[Outcome, ...]:
-    """Make safe over new wires, on record; the last outcome of each.
+    """Make safe over new wires, on record; return the last outcome of each.
 
-    Nothing is told before every state was tried once. tried: called then.
+    Nothing is told before every state was tried once.
+
+    Args:
+        states: what to make safe, in this order.
+        patience_s: how long it is tried.
+        record: where it is told.
+        tried: called when every state was tried once.
     """
     record.hold()
     final: dict[str, Outcome] = {}

@@ -39,8 +39,10 @@ class PhyLLSettings:
     """[learner] of an experiment.
 
     Args:
-        theta: of the contrast. phi: "abs" (waves) or "relu".
-        amplitude: of the label in the input. normalise: the example, label included, has root mean square 1.
+        theta: of the contrast.
+        phi: "abs" (waves) or "relu".
+        amplitude: of the label in the input.
+        normalise: the example, label included, has root mean square 1.
         inner_steps, inner_rate: digital steps per measurement, and their rate.
     """
 
@@ -56,7 +58,13 @@ class PhyLLSettings:
 
 
 class PhyLL(nn.Module):
-    """Args: widths: of the answers of all synapses, 0 for one without weights. classes: labels. rng: draws the directions.
+    """Physical local learning: every layer is trained for itself, on the cosine with a random direction.
+
+    Args:
+        widths: of the answers of all synapses, 0 for one without weights.
+        classes: labels.
+        rng: draws the directions.
+        settings: as in an experiment.
 
     The directions are the buffers `direction0`, ... of the state.
     """
@@ -76,7 +84,7 @@ class PhyLL(nn.Module):
     def build(
         cls, net: Network, settings: PhyLLSettings, classes: int, rng: torch.Generator, model: Model | None = None
     ) -> PhyLL:
-        """For `net`, of static nodes; needs no model of them.
+        """Build it for `net`, of static nodes; needs no model of them.
 
         Raises:
             ContractError: a temporal network, or nothing to train.
@@ -131,7 +139,7 @@ class PhyLL(nn.Module):
         return self._pass(net, neutral(x, self.classes, self.settings.amplitude))
 
     def _pass(self, net: Network, x: Tensor) -> Trace:
-        """As `Network.forward`, but a synapse may also read what its device was sent."""
+        """Do what `Network.forward` does, but a synapse may also read what its device was sent."""
         inputs: list[Tensor] = []
         pre: list[Tensor] = []
         outputs: list[Tensor] = []

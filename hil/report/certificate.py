@@ -1,5 +1,6 @@
-"""A saved calibration -> one page beside it: verdict, what failed and what to do about it, every step with its curves,
-residuals and parameters, settings, origin.
+"""One page beside a saved calibration: verdict, every step with its curves and parameters, settings, origin.
+
+What failed comes first, with what to do about it.
 
 Read as plain data, so that a damaged one, or one without its sweeps, still gives a page that says so.
 """
@@ -31,7 +32,11 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Row:
-    """A parameter: what was found, how well, and what the data sheet said. off: in sigmas of the finding, or ""."""
+    """A parameter: what was found, how well, and what the data sheet said.
+
+    Args:
+        off: in sigmas of the finding, or "".
+    """
 
     name: str
     found: str
@@ -53,7 +58,7 @@ def render(path: Path) -> Path:
 
 
 def contents(name: str, table: Facts, sweeps: Mapping[str, Sweeps], notes: list[str]) -> dict[str, object]:
-    """What the template shows, by name."""
+    """Return what the template shows, by name."""
     good, kind = table.get("good") is True, str(table.get("provenance"))
     badge, origin = PROVENANCE.get(kind, UNKNOWN)
     steps = [step for step in _list(table, "step") if isinstance(step, Mapping)]
@@ -182,7 +187,7 @@ def _read(path: Path) -> tuple[Facts, list[str]]:
 
 
 def _sweeps(path: Path, raw: Facts, notes: list[str]) -> dict[str, Sweeps]:
-    """By step; empty, with a note, if they cannot be had."""
+    """Return the sweeps by step; empty, with a note, if they cannot be had."""
     file = path.with_suffix(".safetensors")
     try:
         payload = read_tensors(file)

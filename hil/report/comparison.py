@@ -26,7 +26,7 @@ HEAD = (
 
 
 def outcome(folder: Path, shown: str) -> Outcome:
-    """What a finished run says of itself.
+    """Return what a finished run says of itself.
 
     Raises:
         RunError: it is not finished, or damaged.
@@ -124,7 +124,7 @@ def as_json(standings: Standings) -> dict[str, Any]:
 
 
 def contents(standings: Standings) -> dict[str, object]:
-    """What the template shows, by name."""
+    """Return what the template shows, by name."""
     kinds = {run.provenance for row in standings.rows for run in row.runs}
     kind = kinds.pop() if len(kinds) == 1 else "mixed"
     badge, origin = PROVENANCE.get(kind, ("mixed", "Not every run had the same kind of node.") if kind == "mixed" else UNKNOWN)
@@ -151,7 +151,7 @@ def contents(standings: Standings) -> dict[str, object]:
 
 
 def fineness(standings: Standings) -> str:
-    """How finely the test set can tell."""
+    """Say how finely the test set can tell."""
     best = max(row.mean for row in standings.rows)
     low, high = wilson(best, standings.test_examples)
     return (

@@ -85,7 +85,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """steps: committed steps over seconds since the start. length_s: of the whole journal."""
+    """The progress of a run over time.
+
+    Args:
+        steps: committed steps over seconds since the start.
+        length_s: of the whole journal.
+    """
 
     since_s: Numbers
     steps: Numbers
@@ -95,8 +100,16 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What a sentinel saw, a value a look. steps: after which. walk, sigma: off the reference, before anything was done.
-    walked: all that was followed until then. acts: (step, what was done). unit: of the walks. warn, act: levels of the walk."""
+    """The observations of a sentinel, a value a look.
+
+    Args:
+        steps: after which.
+        walk, sigma: off the reference, before anything was done.
+        walked: all that was followed until then.
+        acts: (step, what was done).
+        unit: of the walks.
+        warn, act: levels of the walk.
+    """
 
     steps: Numbers
     walk: Numbers
@@ -175,7 +188,7 @@ def histograms(diagnostics: Facts) -> tuple[Histogram, ...]:
 
 
 def feedback(diagnostics: Facts) -> tuple[Feedback, ...]:
-    """g over the true derivative, per layer.
+    """Return g and the true derivative of every layer.
 
     Raises:
         DataError: it is there, and does not make sense.
@@ -194,7 +207,7 @@ def feedback(diagnostics: Facts) -> tuple[Feedback, ...]:
 
 
 def seconds(diagnostics: Facts) -> dict[str, float]:
-    """Where the time went, in the order of the file: name without "_s" -> s; zeros are left out."""
+    """Return where the time went, in the order of the file: name without "_s" -> s; zeros are left out."""
     facts = _mapping(diagnostics, "time") or {}
     found = {key.removesuffix("_s"): number(facts, key) for key in facts}
     return {key: value for key, value in found.items() if value is not None and value > 0}
@@ -253,7 +266,7 @@ def watched(journal: Sequence[Facts]) -> Watched | None:
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
-    """Where the true share lies with 95 % confidence, from `share` of `count` trials.
+    """Return the interval of the true share with 95 % confidence, from `share` of `count` trials.
 
     >>> tuple(round(v, 3) for v in wilson(0.95, 180))
     (0.908, 0.973)
@@ -265,7 +278,7 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def tested(record: Record, table: Confusion) -> int | None:
-    """How many test examples there were, if the confusion matrix agrees with the accuracy in the summary."""
+    """Return how many test examples there were, if the confusion matrix agrees with the accuracy in the summary."""
     accuracy, total = number(record.summary, "test_accuracy"), sum(map(sum, table))
     if accuracy is None or not total:
         return None
@@ -281,7 +294,7 @@ def _moment(text: object) -> datetime | None:
 
 
 def _said(line: Facts) -> str:
-    """What a journal line says besides its time and kind: the message first, then the facts."""
+    """Return what a journal line says besides its time and kind: the message first, then the facts."""
     told = [str(line[key]) for key in ("message", "what") if key in line]
     rest = [f"{key} {_short(value)}" for key, value in line.items() if key not in {"t", "kind", "message", "what"}]
     return "\n".join([*told, ", ".join(rest)]).strip()

@@ -1,5 +1,7 @@
-"""Figures as inline SVG. Colours are written as stand-ins and replaced by variables of the page's style sheet, so that one
-drawing serves light and dark; text stays text.
+"""Figures as inline SVG.
+
+Colours are written as stand-ins and replaced by variables of the page's style sheet, so that one drawing serves light and
+dark; text stays text.
 """
 
 from __future__ import annotations
@@ -172,7 +174,7 @@ def _used(axes: Axes, used: Sequence[Histogram]) -> None:
 
 
 def feedback(part: Feedback) -> str:
-    """g over the true derivative of one layer, each divided by its largest magnitude."""
+    """Draw g over the true derivative of one layer, each divided by its largest magnitude."""
     fig, axes = _figure(2.9)
     axes.axhline(0, color=MUTED, lw=0.7)
     if part.slope:

@@ -20,7 +20,11 @@ UNKNOWN = ("origin unknown", "It is not recorded what answered: do not take this
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One number worth a glance; note: the small print beneath it."""
+    """One number worth a glance.
+
+    Args:
+        note: the small print beneath it.
+    """
 
     label: str
     value: str
@@ -29,7 +33,14 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """figure: the large number. sentence: what it is. origin, badge: who answered. state: "" or why the run is not done."""
+    """The head of a report: one large number, and what it is.
+
+    Args:
+        figure: the large number.
+        sentence: what it is.
+        origin, badge: who answered.
+        state: "" or why the run is not done.
+    """
 
     figure: str
     sentence: str
@@ -41,7 +52,7 @@ class Verdict:
 
 
 def verdict(record: Record, table: Confusion) -> Verdict:
-    """What the summary says, in plain words."""
+    """Say in plain words what the summary says."""
     kind = _provenance(record)
     badge, origin = PROVENANCE.get(kind, UNKNOWN)
     figure, sentence = _accuracy(record)
@@ -59,7 +70,7 @@ def verdict(record: Record, table: Confusion) -> Verdict:
 
 
 def _provenance(record: Record) -> str:
-    """As the summary has it; a run without one said at its start, or at its last resume, what was going to answer."""
+    """Return the summary's provenance; of a run without one, what was going to answer at its start or last resume."""
     if record.summary:
         return str(record.summary.get("provenance", "unknown"))
     said = [line["provenance"] for line in record.journal if "provenance" in line]
@@ -167,7 +178,7 @@ def _faults(summary: Facts) -> Tile | None:
 
 
 def _honesty(summary: Facts) -> Tile | None:
-    """Of the twin that a learner or this report believes."""
+    """Return the tile of the twin check, of the twin that a learner or this report uses."""
     found = _section(summary, "twin_honesty")
     nrmse, correlation, bias = (number(found, key) for key in ("nrmse", "correlation", "bias"))
     if nrmse is None or correlation is None or bias is None:

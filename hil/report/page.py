@@ -49,12 +49,12 @@ def page(template: str, shown: Mapping[str, object]) -> str:
 
 
 def _plain(value: object) -> object:
-    """As `plain`, of the same class: what is markup already stays so."""
+    """Make a value plain, of the same class: what is markup already stays so."""
     return type(value)(plain(value)) if isinstance(value, str) else value
 
 
 def contents(record: Record) -> dict[str, object]:
-    """What the template shows, by name. Figures are SVG text made here; everything else is text to be escaped."""
+    """Return what the template shows, by name. Figures are SVG text made here; everything else is text to be escaped."""
     beware = record.summary.get("warnings")
     notes = [*(str(line) for line in (beware if isinstance(beware, list) else ())), *record.notes]
     made = record.diagnostics
@@ -97,7 +97,7 @@ def contents(record: Record) -> dict[str, object]:
 
 
 def _checked(find: Callable[[Facts], T], diagnostics: Facts, otherwise: T, notes: list[str]) -> T:
-    """What `find` finds, or a note about why it makes no sense."""
+    """Return what `find` finds, or note why it makes no sense."""
     try:
         return find(diagnostics)
     except DataError as error:

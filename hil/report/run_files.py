@@ -27,7 +27,8 @@ class Record:
     """A run folder, read.
 
     Args:
-        place: the folder as the user named it. config, summary, diagnostics: empty if there is no such file.
+        place: the folder as the user named it.
+        config, summary, diagnostics: empty if there is no such file.
         notes: what is missing or damaged, a sentence each.
     """
 

@@ -36,7 +36,11 @@ MOST_FIGURES = 8
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves over one axis. residuals: drawn beneath."""
+    """Curves over one axis.
+
+    Args:
+        residuals: drawn beneath.
+    """
 
     axis: str
     x: Floats
@@ -86,6 +90,7 @@ def label(name: str) -> tuple[str, str]:
 
 
 def is_fit(name: str) -> bool:
+    """True if a sweep's array of this name was computed, not measured."""
     return any(word in name for word in ("fit", "model"))
 
 

@@ -41,7 +41,11 @@ DEEPEST = 4
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A part of the wall time; family: "bench", "host" or "rest"; tint 0, 1, … within it."""
+    """A part of the wall time.
+
+    Args:
+        family: "bench", "host" or "rest"; tint 0, 1, … within it.
+    """
 
     name: str
     text: str
@@ -61,6 +65,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
+    """A table of a report, all text.
+
+    Args:
+        head: of the columns.
+        rows: each as wide as the head.
+    """
+
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
@@ -101,7 +112,7 @@ def layers(diagnostics: Facts) -> Table | None:
 
 
 def traffic(diagnostics: Facts) -> Table | None:
-    """What one training step and one prediction ask of the devices, per example."""
+    """Return what one training step and one prediction ask of the devices, per example."""
     seen = diagnostics.get("traffic")
     parts = [(part, seen.get(part)) for part in ("step", "prediction")] if isinstance(seen, Mapping) else []
     keys = ("passes_per_example", "bits_per_example")

@@ -32,7 +32,11 @@ CONTENT_CAP = 1 << 16  # bytes
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a run folder, or held it last. alive: holds it now. pid 0: not known."""
+    """The program that holds a run folder, or held it last.
+
+    Args:
+        alive: holds it now. pid 0: not known.
+    """
 
     pid: int
     host: str
@@ -84,7 +88,7 @@ def owned(folder: Path) -> Iterator[None]:
 
 
 def owner(folder: Path) -> Owner | None:
-    """Who has `folder`, or had it last; None if nobody ever took it. Touches nothing.
+    """Return who has `folder`, or had it last; None if nobody ever took it. Touches nothing.
 
     Nobody has it where a disk cannot lock.
     """
@@ -110,7 +114,7 @@ def _locked(file: int, shared: bool, patience_s: float) -> bool:
 
 
 def _write(file: int) -> None:
-    """Best told, not vital: a full disk must not keep a run from being resumed."""
+    """Write who owns the folder, if the disk takes it: a full one must not keep a run from being resumed."""
     facts = {
         "pid": os.getpid(),
         "host": socket.gethostname(),

@@ -41,11 +41,13 @@ WHERE = "twin, population"
 
 @dataclass(frozen=True)
 class Course:
-    """What all candidates of a search share.
+    """The common part of all candidates of a search.
 
     Args:
         data: train to learn from, validation for the score, test for the confirmation: the search's own, see splits.py.
-        chain: seed -> the initial synapses, all linear. twin: the node. others: other devices, for robustness.
+        chain: seed -> the initial synapses, all linear.
+        twin: the node.
+        others: other devices, for robustness.
         optimizer: groups of parameters, each with its "lr" -> the optimiser; one that treats every number for itself.
         target: the accuracy that ends the count of steps and passes; None: none.
     """
@@ -65,14 +67,21 @@ class Course:
 
     @property
     def classes(self) -> int:
+        """Number of labels."""
         return len(self.data.classes)
 
     def scored(self, split: str) -> Split:
+        """Return the split that "score" or "held" names."""
         return self.data.test if split == "held" else self.data.validation
 
 
 class TwinPopulation:
-    """A Trainer. Args: course: what the candidates share. device: of torch, where everything is computed."""
+    """A Trainer.
+
+    Args:
+        course: what the candidates share.
+        device: of torch, where everything is computed.
+    """
 
     def __init__(self, course: Course, device: str = "cpu") -> None:
         self._course, self._place = course, device
@@ -239,7 +248,17 @@ def outcome(
     curve: Sequence[float], died: int, robustness: float | None, marks: Sequence[tuple[int, int]], target: float | None,
     wall_s: float, where: str,
 ) -> Outcome:  # fmt: skip
-    """What a training came to. died: a step, or -1. marks: (steps, passes) after each epoch."""
+    """Sum up what a training came to.
+
+    Args:
+        curve: accuracy after each epoch.
+        died: the step at which it diverged, or -1.
+        robustness: mean accuracy on the other devices, or None.
+        marks: (steps, passes) after each epoch.
+        target: accuracy that passes and steps count to, or None.
+        wall_s: its share of the time.
+        where: who trained it.
+    """
     if died >= 0:
         return Outcome(0.0, tuple(curve), marks[-1][1] if marks else 0, None, None, died, wall_s, where)
     reached = next((mark for mark, value in zip(marks, curve, strict=True) if target is not None and value >= target), None)

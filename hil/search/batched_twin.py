@@ -17,7 +17,12 @@ from hil.twin import State, Twin
 
 
 class Lanes:
-    """Args: twin: static, nothing programmed. seed: of noise and drift."""
+    """A twin that answers many candidates at once.
+
+    Args:
+        twin: static, nothing programmed.
+        seed: of noise and drift.
+    """
 
     def __init__(self, twin: Twin, seed: int) -> None:
         self._twin, self._seed = twin, seed

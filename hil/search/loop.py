@@ -29,7 +29,14 @@ SEED_BITS = 31
 
 @dataclass(frozen=True)
 class Plan:
-    """seed: of everything. repeats: seeds a genome and generation. epochs: of a training. chunk: jobs that go out together."""
+    """The size of a search.
+
+    Args:
+        seed: of everything.
+        repeats: seeds a genome and generation.
+        epochs: of a training.
+        chunk: jobs that go out together.
+    """
 
     seed: int
     generations: int
@@ -40,7 +47,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Progress:
-    """Some jobs of a stage came back: done of total. task: what it belongs to."""
+    """Some jobs of a stage came back: done of total.
+
+    Args:
+        task: what it belongs to.
+    """
 
     task: str
     done: int
@@ -49,7 +60,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Generation:
-    """One finished generation; fitness of the first objective. fresh: evaluated now, not read from the record."""
+    """One finished generation; fitness of the first objective.
+
+    Args:
+        fresh: evaluated now, not read from the record.
+    """
 
     number: int
     of: int

@@ -35,6 +35,7 @@ class Live:
         self._bar.stop()
 
     def __call__(self, point: Point) -> None:
+        """Show a point: move the bar, or print the line."""
         if isinstance(point, Jobs):
             self._bar.update(
                 self._row, completed=point.done, total=point.total, task_name=point.task, text=f"{point.done}/{point.total}"

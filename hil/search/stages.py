@@ -31,7 +31,11 @@ Recipes = Mapping[str, Recipe]
 
 @dataclass(frozen=True)
 class Trial:
-    """Recipes by name, all on the same seeds. stage: also the beginning of the jobs' keys."""
+    """Recipes by name, all on the same seeds.
+
+    Args:
+        stage: also the beginning of the jobs' keys.
+    """
 
     stage: str
     recipes: Recipes
@@ -41,6 +45,7 @@ class Trial:
 
     @property
     def jobs(self) -> list[Job]:
+        """Its jobs: every recipe with every seed."""
         return [
             Job(f"{self.stage}/{name}/{seed}", recipe, seed, self.epochs, self.split)
             for seed in self.seeds
@@ -57,10 +62,12 @@ class Row:
 
     @property
     def mean(self) -> float:
+        """Mean accuracy over the seeds."""
         return mean(self.accuracies)
 
     @property
     def std(self) -> float | None:
+        """Standard deviation over the seeds; None for one seed."""
         return stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
     @property
@@ -69,6 +76,7 @@ class Row:
         return None if self.std is None else self.std / math.sqrt(len(self.accuracies))
 
     def table(self) -> dict[str, Any]:
+        """Return it as JSON values."""
         return {"name": self.name, "mean": self.mean, "std": self.std, "error": self.error, "accuracies": list(self.accuracies)}
 
 
@@ -89,7 +97,7 @@ def tried(trial: Trial, evaluator: Evaluator, chunk: int, history: History) -> G
 
 
 def noted(trial: Trial, rows: Sequence[Row], history: History, **more: Any) -> None:
-    """One line of the history for a finished trial, unless it is there."""
+    """Write a line of the history for a finished trial, unless it is there."""
     if trial.stage not in history.stages:
         place = {"seeds": list(trial.seeds), "epochs": trial.epochs, "split": trial.split}
         history.add_stage({"stage": trial.stage, **place, "rows": [row.table() for row in rows], **more})
@@ -104,7 +112,20 @@ def halving(
     chunk: int,
     history: History,
 ) -> Generator[Point, None, list[str]]:
-    """Successive halving. rungs: (epochs, recipes that enter). Returns the names that entered the last rung, best first."""
+    """Train fewer and fewer recipes for longer and longer (successive halving).
+
+    Args:
+        recipes: by name.
+        rungs: (epochs, recipes that enter) of each.
+        repeats: seeds a recipe and rung.
+        seed: of the search.
+        evaluator: has them trained.
+        chunk: jobs that go out together.
+        history: keeps the outcomes.
+
+    Returns:
+        the names that entered the last rung, best first.
+    """
     names = list(recipes)
     for number, (epochs, keep) in enumerate(rungs, 1):
         names = names[:keep]
@@ -133,7 +154,7 @@ class Claim:
 
 
 def claims(winner: Row, hand_made: Sequence[Row], random: Sequence[Row]) -> list[Claim]:
-    """Seed by seed, so that what all share of a seed falls out."""
+    """Compare seed by seed, so that what all share of a seed falls out."""
     found = []
     if random:
         middle = tuple(median(values) for values in zip(*(row.accuracies for row in random), strict=True))
@@ -159,13 +180,18 @@ def told(claim: Claim) -> str:
 
 @dataclass(frozen=True)
 class Budget:
-    """What the bench may spend. ledger: device passes, never more. hours: after which no candidate begins; None: no limit."""
+    """Limits of what the bench may spend.
+
+    Args:
+        ledger: device passes, never more.
+        hours: after which no candidate begins; None: no limit.
+    """
 
     ledger: Ledger
     hours: float | None = None
 
     def spent(self, outcomes: Sequence[Outcome]) -> str:
-        """Why no other candidate may begin, or ""."""
+        """Say why no other candidate may begin, or ""."""
         hours = sum(found.wall_s for found in outcomes) / 3600
         if self.hours is not None and hours >= self.hours:
             return f"{hours:.2f} of {self.hours:g} h"
@@ -192,7 +218,7 @@ def on_bench(trial: Trial, bench: Evaluator, budget: Budget, history: History) -
 
 
 def _rows(trial: Trial, history: History) -> list[Row]:
-    """Of those that were trained with at least one seed."""
+    """Return the rows of those that were trained with at least one seed."""
     found: dict[str, list[float]] = {}
     for job in trial.jobs:
         if job.key in history.outcomes:

@@ -72,7 +72,12 @@ NO_KEY = bytes(DIGEST_BYTES)
 
 @dataclass(frozen=True)
 class Head:
-    """The JSON of a reel. made: how an array was asked of its chip. shots, lengths, sum: what counts, see the module."""
+    """The JSON of a reel.
+
+    Args:
+        made: how an array was asked of its chip.
+        shots, lengths, sum: what counts, see the module.
+    """
 
     spec: Spec
     streaming: bool
@@ -83,16 +88,21 @@ class Head:
     sum: str = ""
 
     def length(self, name: str) -> int:
+        """Return the rows of one array that count."""
         return self.shots if name == "index" else (self.lengths or {}).get(name, 0)
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all rows that count, uncompressed."""
         return sum(self.length(name) * row_bytes(name) for name in CHUNKS)
 
     def text(self) -> str:
+        """Write the head as JSON."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
 
     def same_device(self, other: Head) -> bool:
+        """True if both are of the same device, however much was recorded."""
+
         def bare(head: Head) -> Head:
             return replace(head, shots=0, lengths=None, sum="")
 
@@ -138,17 +148,19 @@ def _check_kinds(head: Head) -> None:
 
 
 def settings_digest(text: str, params: bytes = b"") -> bytes:
-    """Of everything that decides how a device answers: what it is and how it was set up, and what was programmed."""
+    """Return a digest of all that decides how a device answers: what it is, how it was set up, what was programmed."""
     return hashlib.sha256(text.encode() + b"\0" + params).digest()[:DIGEST_BYTES]
 
 
 def key_of(settings: bytes, before: bytes, x: Floats) -> bytes:
+    """Return the key of a shot: the digest of the settings, the key before (temporal devices) and the input x."""
     found = xxh3_128(settings + before + repr(x.shape).encode())
     found.update(np.ascontiguousarray(x).data)
     return found.digest()
 
 
 def digest(values: Floats) -> bytes:
+    """Return a digest of the values' bytes."""
     return xxh3_128(np.ascontiguousarray(values).data).digest()
 
 
@@ -183,6 +195,7 @@ def unpacked(kind: int, stored: NDArray[Any], count: int) -> Floats:
 
 
 def stored_length(kind: int, count: int) -> int:
+    """Return how many values of the array `count` values of an answer take, by the kind of their storage."""
     return {FLOAT: count, BITS: -(-count // 8), TERNARY: 2 * -(-count // 8)}[kind]
 
 
@@ -199,11 +212,12 @@ def make_arrays(folder: Path) -> None:
 
 
 def row_bytes(name: str) -> int:
-    """Of one item along the first dimension of an array."""
+    """Return the bytes of one item along the first dimension of an array."""
     return int(np.prod(CHUNKS[name][1:])) * np.dtype(DTYPES[name]).itemsize
 
 
 def chunk_path(folder: Path, name: str, number: int) -> Path:
+    """Path of a chunk of an array, as zarr names it."""
     return folder / name / str(number)
 
 
@@ -264,11 +278,12 @@ class Reel:
         return self.head.shots
 
     def shape(self, shot: int) -> tuple[int, ...]:
-        """Of the drive."""
+        """Return the shape of the drive of a shot."""
         row = self.rows[shot]
         return tuple(int(n) for n in row["in_shape"][: row["in_ndim"]])
 
     def key(self, shot: int) -> bytes:
+        """Return the key of a shot."""
         return bytes(self.rows[shot]["key"].tobytes())
 
     def before(self, shot: int) -> bytes:
@@ -307,6 +322,7 @@ class Reel:
 
 
 def damaged(where: Path, got: str, allowed: str) -> RunError:
+    """The error of a tape that is not what was recorded."""
     return RunError(
         "a damaged tape", where=str(where), got=got, allowed=allowed, outputs="untouched; nothing was opened",
         todo="restore the file from a copy, or record the run again: hil train --record",

@@ -51,10 +51,12 @@ class Timed(Protocol):
     """Settings of a spiking learner."""
 
     @property
-    def time_steps(self) -> int: ...
+    def time_steps(self) -> int:
+        """Steps of a pass."""
 
     @property
-    def dropout(self) -> float: ...
+    def dropout(self) -> float:
+        """Share of the hidden neurons left out in training."""
 
 
 @runtime_checkable
@@ -72,7 +74,9 @@ class Look:
 
     Args:
         angles: per layer, degrees; None where the learner gives a layer no direction, or where there is no true gradient.
-        why: why there is none at all, or "". to: what the angles are measured from. step, prediction: traffic per device.
+        why: why there is none at all, or "".
+        to: what the angles are measured from.
+        step, prediction: traffic per device.
     """
 
     examples: int
@@ -137,14 +141,14 @@ def surrogate_directions(
 
 
 def angle(a: Tensor, b: Tensor) -> float | None:
-    """Between two directions, degrees; None if one of them is 0."""
+    """Return the angle between two directions, degrees; None if one of them is 0."""
     a, b = a.cpu().double(), b.cpu().double()
     norms = float(a.norm() * b.norm())
     return math.degrees(math.acos(max(-1.0, min(1.0, float(a @ b) / norms)))) if norms > 0 else None
 
 
 def _reason(net: Network, learner: Learner, model: Model | None) -> str:
-    """Why there is no true gradient to compare with, or ""."""
+    """Say why there is no true gradient to compare with, or ""."""
     if net.temporal and isinstance(learner, Spiking) and isinstance(learner.neuron, NeuronModel):
         return ""
     if net.temporal:

@@ -19,7 +19,8 @@ class Live:
     """A context; call it with every point of the loop.
 
     Args:
-        training: read for totals, device time and counters. console: where to print.
+        training: read for totals, device time and counters.
+        console: where to print.
     """
 
     def __init__(self, training: Training, console: Console) -> None:
@@ -51,6 +52,7 @@ class Live:
         self._bar.stop()
 
     def __call__(self, point: Step | Epoch) -> None:
+        """Show a step or an epoch."""
         if isinstance(point, Epoch):
             self._epoch_done(point)
             return
@@ -89,7 +91,7 @@ class Live:
 
 
 def _policy(training: Training) -> str:
-    """What happens to pre-activations beyond the range of the nodes."""
+    """Say what happens to pre-activations beyond the range of the nodes."""
     return next((layer.encode.overflow for layer in training.net.stack if layer.encode is not None), "refuse")
 
 

@@ -44,7 +44,7 @@ Rest = Callable[[BaseException | None], None]
 
 
 def silent(kind: str, message: str) -> None:
-    """Nobody wants to be told."""
+    """Do nothing: nobody wants to be told."""
 
 
 def nothing_on(error: BaseException | None) -> None:
@@ -55,8 +55,10 @@ class Session:
     """One process's part of a run.
 
     Args:
-        every: checkpoint after so many steps, besides every epoch's end; None: epochs only. every_s: and after so many seconds.
-        clock: seconds. tell: told of recovered faults as they happen, (kind, message).
+        every: checkpoint after so many steps, besides every epoch's end; None: epochs only.
+        every_s: and after so many seconds.
+        clock: seconds.
+        tell: told of recovered faults as they happen, (kind, message).
         rest: makes the outputs safe when the run ends, because of an error or None; may be called again.
     """
 
@@ -91,7 +93,11 @@ class Session:
             self.commit()
 
     def run(self, stopping: Stopping, show: Callable[[Point], None]) -> dict[str, Any]:
-        """Train to the end and return the summary. show: called with every point, for the live display.
+        """Train to the end and return the summary.
+
+        Args:
+            stopping: says when to stop.
+            show: called with every point, for the live display.
 
         Raises:
             Interrupted: asked to stop; the run is committed and resumable.
@@ -103,7 +109,7 @@ class Session:
             return self._finish()
 
     def _trained(self, stopping: Stopping, show: Callable[[Point], None]) -> bool:
-        """To the end; False: it went back to an earlier step instead."""
+        """Train to the end; False: it went back to an earlier step instead."""
         self._whole = False
         for point in train(self.training):
             self._whole = True
@@ -130,7 +136,7 @@ class Session:
         return True
 
     def _go_back(self) -> tuple[Look, bool]:
-        """To the newest checkpoint of a quiet time, if there is one; what the sentinel did then, and whether there was."""
+        """Go back to the newest checkpoint of a quiet time, if there is one; return the look, and whether there was."""
         training, folder, sentinel = self.training, self.folder, self.training.sentinel
         assert sentinel is not None  # it asked
         found = self._quiet()[-1:]

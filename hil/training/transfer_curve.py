@@ -30,7 +30,7 @@ class Transfer:
     spread: Tensor
 
     def honesty(self, twin: Tensor, unit: str) -> dict[str, Any]:
-        """How well a twin that says `twin` (points,) predicts the curve: see `judged`."""
+        """Check how well a twin that says `twin` (points,) predicts the curve: see `judged`."""
         return judged(self.mean, self.spread, twin, unit)
 
     def decode(self) -> Decode:
@@ -55,7 +55,9 @@ class Transfer:
 
 
 def judged(mean: Tensor, spread: Tensor, twin: Tensor, unit: str) -> dict[str, Any]:
-    """How well a twin that says `twin` predicts readings of this mean and spread over repeats, of one shape; r = mean - twin:
+    """Judge how a twin that says `twin` predicts readings of this mean and spread over repeats, all of one shape.
+
+    With r = mean - twin:
 
         bias = mean r    spread = sqrt( mean (r - bias)^2 )    nrmse = sqrt( mean r^2 ) / (max mean - min mean)
 
@@ -116,7 +118,14 @@ def _said(value: float, unit: str) -> str:
 
 
 def measure(device: Device, points: int = 201, repeats: int = 8, place: torch.device | str = "cpu") -> Transfer:
-    """Sweep a static device over its whole input port, `repeats` times up. place: where the host computes."""
+    """Sweep a static device over its whole input port, `repeats` times up.
+
+    Args:
+        device: a static one.
+        points: of a sweep.
+        repeats: sweeps.
+        place: where the host computes.
+    """
     port = device.spec.inputs
     drive = torch.linspace(port.low, port.high, points).clamp(port.low, port.high).to(place)
     if port.size is None:
