@@ -52,7 +52,7 @@ class Instrument:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class TwinChoice:
     """A twin as a file names it: the class, and the settings that make it."""
 
     use: str
@@ -72,7 +72,7 @@ class Certificate:
         instruments: by their names in the bench file.
         settings: by table, those of the bench file that change what is measured; TOML values.
         steps: as they were done.
-        belief: the twin before.
+        nominal: the twin before; the table [belief] of the file.
         twin: the fitted one; None where none was fitted.
     """
 
@@ -85,8 +85,8 @@ class Certificate:
     instruments: Mapping[str, Instrument]
     settings: Mapping[str, Mapping[str, Any]]
     steps: tuple[Step, ...]
-    belief: Model | None = None
-    twin: Model | None = None
+    nominal: TwinChoice | None = None
+    twin: TwinChoice | None = None
 
     @property
     def good(self) -> bool:
@@ -142,7 +142,7 @@ class Certificate:
             "instruments": {name: asdict(who) for name, who in self.instruments.items()},
             "settings": {name: dict(rows) for name, rows in self.settings.items()},
         }  # fmt: skip
-        for name, model in (("belief", self.belief), ("twin", self.twin)):
+        for name, model in (("belief", self.nominal), ("twin", self.twin)):
             if model is not None:
                 table[name] = {"use": model.use, "settings": dict(model.settings)}
         table |= {"raw": dict(raw), "step": [_step_table(step) for step in self.steps]}
@@ -263,7 +263,7 @@ class _File:
     raw: Mapping[str, str]
     step: Sequence[Mapping[str, Any]]
     sha256: str
-    belief: Mapping[str, Any] | None = None
+    belief: Mapping[str, Any] | None = None  # the nominal twin; files have called it so from the first
     twin: Mapping[str, Any] | None = None
 
     def certificate(self, path: str, raw: Mapping[str, Tensor]) -> Certificate:
@@ -273,12 +273,13 @@ class _File:
             ConfigError: a part of it makes no sense.
         """
         models = {"belief": self.belief, "twin": self.twin}
+        made = {name: _made(TwinChoice, part, f"{path}: [{name}]") for name, part in models.items() if part is not None}
         return Certificate(
             self.bench, self.shape, _zoned(self.taken_at, path), self.provenance, self.seed, self.versions,
             {name: _made(Instrument, who, f"{path}: [instruments.{name}]") for name, who in self.instruments.items()},
             self.settings,
             tuple(_made(_StepFile, part, f"{path}: [step {part.get('name')}]").step(path, raw) for part in self.step),
-            **{name: _made(Model, part, f"{path}: [{name}]") for name, part in models.items() if part is not None},
+            nominal=made.get("belief"), twin=made.get("twin"),
         )  # fmt: skip
 
 

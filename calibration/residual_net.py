@@ -2,7 +2,7 @@
 
     y = f(x; p) + s n(u),    n(u) = w2 tanh( w1 u + b1 ) + b2,    u the drive scaled to -1 .. 1,  s the rms of the residuals
 
-It is fitted to the same values as the grey box, full batch, by L-BFGS, and believed only if it foretells values that it has not
+It is fitted to the same values as the grey box, full batch, by L-BFGS, and used only if it predicts values that it has not
 seen: over held-out values, with and without it,
 
     z = sqrt(n) mean(g) / std(g),    g = r^2 - r'^2                      more than SURE, and GAIN of chi^2 at least
@@ -56,7 +56,7 @@ class ResidualNet(nn.Module):
 
 
 def trained(drive: Tensor, residual: Tensor, sigma: Tensor, port: Port, rng: torch.Generator) -> ResidualNet:
-    """A net that foretells `residual` (n,), measured minus grey box, weighted by 1 / sigma."""
+    """Fit a net that predicts `residual` (n,), measured minus grey box, weighted by 1 / sigma."""
     every = max(1, len(drive) // VALUES)
     drive, residual, sigma = (values[::every] for values in (drive, residual, sigma))
     net = ResidualNet(port, float(residual.square().mean().sqrt()) or 1.0, rng)

@@ -22,14 +22,14 @@ class Subject:
 
     Args:
         device: driven and read as in training.
-        belief: the twin that is to become honest, or None.
+        nominal: the nominal twin to be fitted, or None.
         seed: of the order of drives and of randomised designs.
-        network: where the belief's physics is not enough, a network of the drive may stand on top of it.
+        network: where the nominal twin's physics is not enough, a network of the drive may stand on top of it.
         clock: seconds, for how long steps took.
     """
 
     device: Device
-    belief: Fittable | None = None
+    nominal: Fittable | None = None
     seed: int = 0
     network: bool = False
     clock: Callable[[], float] = time.perf_counter

@@ -1,6 +1,6 @@
 """Sweeps through a node that is shared in time, and when each of them was made.
 
-    t <- t + overhead + values x step       where the node is a twin, whose time is its own, and the belief says how it passes
+    t <- t + overhead + values x step       where the node is a twin, whose time is its own, as the nominal twin says
     t = clock                               else
 
 Drive (n,) in, reading (n,) out, both float64, in the order in which the node got them.
@@ -31,7 +31,7 @@ class Shots:
             raise ContractError("these procedures are for a static node", where=spec.inputs.name, got="a temporal one")
         self._subject, self.port, self.out = subject, spec.inputs, spec.outputs
         self.rng = generator(subject.seed, 0, f"calibration {name}")
-        known = {} if subject.belief is None else subject.belief.settings()
+        known = {} if subject.nominal is None else subject.nominal.settings()
         virtual = spec.provenance == "twin" and OVERHEAD in known and STEP in known
         self._pace = (known[OVERHEAD], known[STEP]) if virtual else None
         self._began_s = subject.clock()

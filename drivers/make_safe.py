@@ -32,7 +32,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SafeOutcome:
     """One attempt.
 
     Args:
@@ -49,7 +49,7 @@ class Outcome:
     last: bool
 
 
-def make_safe(states: Sequence[SafeState], patience_s: float) -> tuple[Outcome, ...]:
+def make_safe(states: Sequence[SafeState], patience_s: float) -> tuple[SafeOutcome, ...]:
     """The last outcome of each state, in order."""
     final = {o.state.name: o for o in securing(states, patience_s)}
     return tuple(final[state.name] for state in states)
@@ -60,7 +60,7 @@ def securing(
     patience_s: float,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Outcome]:
+) -> Iterator[SafeOutcome]:
     """Yield every attempt as it ends.
 
     Args:
@@ -94,7 +94,7 @@ def prepare() -> None:
         socket.getaddrinfo("localhost", None)  # the system's resolver loads its parts at the first name
 
 
-def unsafe(outcomes: Sequence[Outcome], where: str, todo: str = "") -> UnsafeOutputs:
+def unsafe(outcomes: Sequence[SafeOutcome], where: str, todo: str = "") -> UnsafeOutputs:
     """The error that names the outputs which are not verified safe."""
     failed = [o for o in outcomes if not o.verified]
     return UnsafeOutputs(
@@ -105,7 +105,7 @@ def unsafe(outcomes: Sequence[Outcome], where: str, todo: str = "") -> UnsafeOut
     )  # fmt: skip
 
 
-def _attempted(state: SafeState, attempt: int, end: float, clock: Callable[[], float]) -> Outcome:
+def _attempted(state: SafeState, attempt: int, end: float, clock: Callable[[], float]) -> SafeOutcome:
     begin = clock()
     try:
         with _conversation(state) as talk:
@@ -117,7 +117,7 @@ def _attempted(state: SafeState, attempt: int, end: float, clock: Callable[[], f
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not keep the next instrument from being made safe
         why, verified, final = f"{type(error).__name__}: {error}".splitlines()[0], False, False
     now = clock()
-    return Outcome(state, verified, why, attempt, now - begin, final or now >= end)
+    return SafeOutcome(state, verified, why, attempt, now - begin, final or now >= end)
 
 
 @contextmanager

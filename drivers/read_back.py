@@ -5,8 +5,8 @@
     finding    a value that is not the one of before; the output on or off otherwise than the driver left it; a bit of *ESR?
 
 A `Panel` is that for one instrument: its driver says which settings count (header, kind, unit, tolerance) and calls `renewed()`
-when it has set them, `left()` when it has switched the output. A `Watch` looks at the panels of a device every few seconds of
-use, and decides what a finding is: SwitchedOff, Changed, or ChangeForbidden.
+when it has set them, `left()` when it has switched the output. A `PanelWatch` looks at the panels of a device every few seconds
+of use, and decides what a finding is: SwitchedOff, Changed, or ChangeForbidden.
 
 Source: IEEE 488.2-1992, 11.5.1 (ESR: 7 power on, 5 command error, 4 execution error, 3 device error, 2 query error); SCPI-1999
 volume 1, 6.2.5 (several questions in one message).
@@ -92,7 +92,7 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ForeignChange:
     """One difference from how the instrument was left.
 
     Args:
@@ -108,7 +108,7 @@ class Finding:
 
 
 class Looked(Protocol):
-    """One instrument, as a Watch sees it. `Panel` is one; drivers/spiking/device.py has another."""
+    """One instrument, as a PanelWatch sees it. `Panel` is one; drivers/spiking/device.py has another."""
 
     @property
     def name(self) -> str:
@@ -117,7 +117,7 @@ class Looked(Protocol):
     def settle(self) -> None:
         """Ask for what was set since the last time, and keep the answers as what must be found from now on."""
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[ForeignChange]:
         """Ask for everything, and compare."""
 
 
@@ -271,7 +271,7 @@ class Panel:
             self._locked = False
             self._scpi.send(self._unlock)
 
-    # What a Watch asks.
+    # What a PanelWatch asks.
 
     def settle(self) -> None:
         """Ask the instrument for what the driver has just set, and keep the answers as what is due from now on.
@@ -294,16 +294,16 @@ class Panel:
             self._own.clear()
         self._own[self._place] = own
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[ForeignChange]:
         """Ask the instrument for all of its settings and return what is not as it was left."""
         held, events = self._ask()
         return self._findings(held, events)
 
-    def _findings(self, held: Mapping[str, Value], events: int) -> list[Finding]:
+    def _findings(self, held: Mapping[str, Value], events: int) -> list[ForeignChange]:
         self._scpi.power_lost = self._scpi.power_lost or bool(events & POWER_ON)
         if self._scpi.power_lost:
             self._on = None
-            return [Finding("power", "it was switched off and on")]
+            return [ForeignChange("power", "it was switched off and on")]
         due = self._before | self._own.get(self._place, {})
         heard = self._place in self._own
         beyond, found = self._beyond(held), []
@@ -312,17 +312,17 @@ class Panel:
                 found += self._of_output(held[name])
             elif name in due and (heard or name not in self._names) and not setting.same(due[name], held[name]):
                 old, new = setting.said(due[name]), setting.said(held[name])
-                found.append(Finding("setting", f"{name} {old} -> {new}", beyond))
+                found.append(ForeignChange("setting", f"{name} {old} -> {new}", beyond))
         if events & ERRORS:
-            found.append(Finding("errors", f"it refused something (*ESR? {events})"))
+            found.append(ForeignChange("errors", f"it refused something (*ESR? {events})"))
         return found
 
-    def _of_output(self, on: Value) -> list[Finding]:
+    def _of_output(self, on: Value) -> list[ForeignChange]:
         if self._on is None or on is self._on:
             return []
         self._off_by_hand = self._off_by_hand or on is False
         said = self._settings[OUTPUT].said
-        return [Finding("off" if on is False else "setting", f"output {said(self._on)} -> {said(on)}")]
+        return [ForeignChange("off" if on is False else "setting", f"output {said(self._on)} -> {said(on)}")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +349,7 @@ class Care:
             raise ConfigError("no such policy", where="panel", got=str(self.policy), allowed="restore or stop")
 
 
-class Watch:
+class PanelWatch:
     """Looks at the panels of one device.
 
     Args:
@@ -434,7 +434,7 @@ class Watch:
     def _clean(self) -> None:
         self._looked_s, self._shots, self._wanted = self._clock(), 0, False
 
-    def _fault(self, found: Mapping[str, Sequence[Finding]]) -> InstrumentError:
+    def _fault(self, found: Mapping[str, Sequence[ForeignChange]]) -> InstrumentError:
         """Return the fault, and end the stretch of shots that it is about."""
         flat = [(name, finding) for name, some in found.items() for finding in some]
         off = next((name for name, finding in flat if finding.kind == "off"), None)
@@ -473,7 +473,7 @@ def switched_off(name: str) -> SwitchedOff:
     )  # fmt: skip
 
 
-def _changed(name: str, findings: Iterable[Finding], doubt: str = "") -> Changed:
+def _changed(name: str, findings: Iterable[ForeignChange], doubt: str = "") -> Changed:
     said = ", ".join(finding.said for finding in findings)
     return Changed(
         "settings were changed by another hand", where=name, got=f"{said}; {doubt}" if doubt else said,

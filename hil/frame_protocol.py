@@ -91,7 +91,7 @@ class Code(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class FrameHead:
     """The head of a frame.
 
     Args:
@@ -119,7 +119,7 @@ def frame(kind: int, seq: int, *payload: bytes | memoryview, code: int = Code.DO
     return [*pieces, CRC.pack(crc)]
 
 
-def head(data: bytes, where: str) -> Head:
+def head(data: bytes, where: str) -> FrameHead:
     """Raises: Desync: not a head, or damaged."""
     magic, kind, code, seq, length = HEAD.unpack_from(data)
     (crc,) = CRC.unpack_from(data, HEAD.size)
@@ -127,10 +127,10 @@ def head(data: bytes, where: str) -> Head:
         raise damaged(where, f"head {data[:HEAD_BYTES].hex(' ')}")
     if length > REPLY_MOST:
         raise damaged(where, f"a head that announces {length} bytes")
-    return Head(kind, code, seq, length, crc)
+    return FrameHead(kind, code, seq, length, crc)
 
 
-def payload(head: Head, data: bytes, where: str) -> memoryview:
+def payload(head: FrameHead, data: bytes, where: str) -> memoryview:
     """The payload in `data`, which is the payload and its checksum. Raises: Desync: damaged."""
     view = memoryview(data)
     if CRC.unpack(view[-CRC.size :])[0] != crc_hqx(view[: -CRC.size], head.crc):

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from calibration.drift.control_charts import Chart, Limits, loudest, settled
 from calibration.drift.estimate import STRONGEST, WEAKEST, Departure, Floats, Reference, probe
-from calibration.drift.settings import Memory, Rung, Watch
+from calibration.drift.settings import Rung, SentinelMemory, SentinelSettings
 from calibration.drift.steering import Steered, Steering
 from hil.device import Device
 from hil.errors import ContractError, Drifted, MeasurementError
@@ -53,7 +53,7 @@ CHARTS = ("walk", "scale", "offset", "shape")
 GRAIN = 2.0**-20  # of the range, of the half swing, of 1: to which corrections are rounded
 
 
-class Told(Protocol):
+class EventListener(Protocol):
     """Hears of every look and action."""
 
     def __call__(self, kind: str, **facts: object) -> None:
@@ -77,8 +77,8 @@ class DriftSentinel:
         self,
         device: Device,
         steered: Steered,
-        watch: Watch,
-        told: Told,
+        watch: SentinelSettings,
+        told: EventListener,
         place: torch.device | str = "cpu",
         clock: Callable[[], float] = time.perf_counter,
         attend: Callable[[], None] = lambda: None,
@@ -100,7 +100,7 @@ class DriftSentinel:
         self._probe = (row.unsqueeze(0) if port.size is None else row.unsqueeze(1)).to(place)
         self._reference: Reference | None = None
         self._origin: Reference | None = None
-        self._memory = Memory()
+        self._memory = SentinelMemory()
         self._busy_s = 0.0
 
     @property
@@ -179,7 +179,7 @@ class DriftSentinel:
         if self._reference is not None and self._reference.period is not None:
             self._steered.retune(self._reference.period)
         self._steered.steer(Steering(**state["steering"]))
-        self._memory = Memory.read(state["memory"])
+        self._memory = SentinelMemory.read(state["memory"])
         self._busy_s = float(state["busy_s"])
 
     def summary(self) -> Mapping[str, object]:

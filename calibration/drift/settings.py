@@ -17,7 +17,7 @@ AFTER_BACK: tuple[Rung, ...] = ("servo", "rescale", "recalibrate")
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class SentinelSettings:
     """Settings of the sentinel: how often it looks for drift, and what it does about it.
 
     Args:
@@ -49,7 +49,7 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Memory:
+class SentinelMemory:
     """The state of a sentinel besides its references, for a resume.
 
     Args:
@@ -84,7 +84,7 @@ class Memory:
         return {**own, **maps, "charts": charts, "waiting": list(self.waiting)}
 
     @classmethod
-    def read(cls, table: Mapping[str, Any]) -> Memory:
+    def read(cls, table: Mapping[str, Any]) -> SentinelMemory:
         """The inverse of `table`. Raises: KeyError, TypeError, ValueError: it is not one."""
         charts = {str(name): Chart(*(float(n) for n in numbers)) for name, numbers in table["charts"].items()}
         return cls(**{**table, "charts": charts, "waiting": tuple(table["waiting"])})

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from calibration.mesh.clements import Layout, unitary
+from calibration.mesh.clements import MeshLayout, unitary
 from calibration.mesh.phase_reading import misfit, normal_equations, powers, probes
 
 CROSS_SHARE, CURVATURE, COUPLER_RAD = 0.1, 0.1, 0.03
@@ -33,7 +33,7 @@ class MeshModel:
         full_v: V_max.
     """
 
-    layout: Layout
+    layout: MeshLayout
     offset: Tensor
     matrix: Tensor
     curvature: Tensor
@@ -140,7 +140,7 @@ def fit(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, rounds
     return model
 
 
-def judged(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor) -> Fitted:
+def assessed(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor) -> Fitted:
     """Return the model with the uncertainties of the fit."""
     normal, _ = _equations(model, share, measured, sigma)
     k = model.layout.heaters

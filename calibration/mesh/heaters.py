@@ -22,7 +22,7 @@ import math
 import torch
 from torch import Tensor
 
-from calibration.mesh.clements import Layout, decomposed, mirrored, wrapped
+from calibration.mesh.clements import MeshLayout, decomposed, mirrored, wrapped
 from calibration.mesh.crosstalk import hadamard
 from calibration.mesh.light import Lit, listed
 from calibration.mesh.phase_reading import Phases, read, rows
@@ -107,7 +107,7 @@ def _responses(design: Tensor, powers: Tensor, sigma: Tensor) -> Tensor:
     return (slopes.square().mean(1) - noise).clamp(min=0).sqrt()
 
 
-def _judged(layout: Layout, response: Tensor) -> tuple[list[Problem], Tensor]:
+def _judged(layout: MeshLayout, response: Tensor) -> tuple[list[Problem], Tensor]:
     share = response / response.median()
     stuck = share < LEAST_RESPONSE
     problems = [
@@ -120,7 +120,7 @@ def _judged(layout: Layout, response: Tensor) -> tuple[list[Problem], Tensor]:
     return problems, ~stuck
 
 
-def _no_interference(layout: Layout, base: Tensor, chi2: float) -> Step:
+def _no_interference(layout: MeshLayout, base: Tensor, chi2: float) -> Step:
     problem = _not_a_mesh(chi2)
     return Step(
         HEATERS, problem.what, success=(False,) * layout.heaters, problems=(problem,), raw={"base": base},

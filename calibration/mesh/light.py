@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calibration.mesh.clements import Layout
+from calibration.mesh.clements import MeshLayout
 from calibration.mesh.phase_reading import probes
 from calibration.sequence import Found
 from calibration.step import Problem, Step
@@ -24,11 +24,11 @@ from hil.device import Device, Spec
 PHOTODIODES = "photodiodes"
 
 
-def layout_of(spec: Spec) -> Layout | None:
+def layout_of(spec: Spec) -> MeshLayout | None:
     """The mesh that has these channels, or None."""
     if spec.params is None or spec.outputs.size is None or spec.temporal:
         return None
-    layout = Layout.rectangle(spec.outputs.size)
+    layout = MeshLayout.rectangle(spec.outputs.size)
     fits = spec.inputs.size == 2 * layout.modes and spec.params.size == layout.heaters and layout.modes > 1
     return layout if fits and spec.inputs.low <= 0 and spec.inputs.high >= 1 else None
 
@@ -63,7 +63,7 @@ class Lit:
     """
 
     device: Device
-    layout: Layout
+    layout: MeshLayout
     dark: Tensor
     gain: Tensor
     noise_w: Tensor

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calibration.mesh.clements import Layout, derivatives, unitary
+from calibration.mesh.clements import MeshLayout, derivatives, unitary
 
 TRUST_RAD = 0.7  # longest step of a phase in one iteration
 CHUNK = 1 << 22  # elements of a Jacobian held at a time
@@ -78,7 +78,7 @@ def fidelity(u: Tensor, v: Tensor) -> Tensor:
     return ((u.conj() * v).sum(-1).abs().sum(-1) / u.shape[-1]).square()
 
 
-def read(layout: Layout, measured: Tensor, sigma: Tensor, start: Tensor, couplers: Tensor, rounds: int = 8) -> Phases:
+def read(layout: MeshLayout, measured: Tensor, sigma: Tensor, start: Tensor, couplers: Tensor, rounds: int = 8) -> Phases:
     """Find the phases at which the model gives `measured`.
 
     Args:
@@ -109,14 +109,14 @@ def read(layout: Layout, measured: Tensor, sigma: Tensor, start: Tensor, coupler
     return Phases(phases, tight, strain, cost / max(freedom, 1))
 
 
-def misfit(layout: Layout, light: Tensor, measured: Tensor, sigma: Tensor, phases: Tensor, couplers: Tensor) -> Tensor:
+def misfit(layout: MeshLayout, light: Tensor, measured: Tensor, sigma: Tensor, phases: Tensor, couplers: Tensor) -> Tensor:
     """Sum of squared residuals over sigma, of every setting (R,)."""
     model = powers(unitary(layout, phases, couplers), light)
     return ((measured - model) / sigma).square().sum((1, 2))
 
 
 def normal_equations(
-    layout: Layout, light: Tensor, measured: Tensor, sigma: Tensor, phases: Tensor, couplers: Tensor
+    layout: MeshLayout, light: Tensor, measured: Tensor, sigma: Tensor, phases: Tensor, couplers: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the normal equations of phases and couplers.
 

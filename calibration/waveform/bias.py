@@ -38,10 +38,10 @@ SHARE = 0.5  # of the way from null to peak: d
 
 def bias(subject: Subject, found: Found) -> Step:
     """Estimate quadrature, peak, null in the unit of the drive, drift_rad_per_s, and how well the lock holds, in rad."""
-    if subject.belief is None or (turns := turning(subject.belief)) is None:
-        return Step(NAME, "nothing to lock: the twin has no periodic parameter" if subject.belief else "no twin, no bias")
+    if subject.nominal is None or (turns := turning(subject.nominal)) is None:
+        return Step(NAME, "nothing to lock: the twin has no periodic parameter" if subject.nominal else "no twin, no bias")
     shots, unit = Shots(subject, NAME), subject.device.spec.inputs.unit
-    twin = subject.belief.remade({name: e.value for name, e in found["transfer"].estimates.items()})
+    twin = subject.nominal.remade({name: e.value for name, e in found["transfer"].estimates.items()})
     places = _places(twin, shots)
     if places is None:
         return _nowhere(shots)

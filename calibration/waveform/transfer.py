@@ -26,17 +26,17 @@ COUNT, RECORDS, BINS = 1024, 4, 64
 
 
 def transfer(subject: Subject, found: Found) -> Step:
-    """The curve in bins; estimates of the belief's seen parameters, if there is a belief."""
+    """Measure the curve in bins; estimate the nominal twin's seen parameters, if there is one."""
     shots = Shots(subject, NAME)
     taken = sweeps(shots, found, COUNT, RECORDS)
     level, mean, sigma = binned(taken, taken.reading, shots.port)
     raw = {"drive_v": level, "reading_v": mean, "sigma_v": sigma}
-    if subject.belief is None:
+    if subject.nominal is None:
         said = f"{float(mean.min()):.4g} to {float(mean.max()):.4g} {shots.out.unit}; no twin to fit"
         return Step(NAME, said, raw=raw)
-    fit = fitted(subject.belief, taken, shots.port)
-    found_bad = explained(problems(fit, subject.belief, shots.port), subject)
-    off = taken.reading - fit.foretold(taken)
+    fit = fitted(subject.nominal, taken, shots.port)
+    found_bad = explained(problems(fit, subject.nominal, shots.port), subject)
+    off = taken.reading - fit.predicted(taken)
     rms = float(off.square().mean().sqrt())
     with torch.no_grad():
         raw |= {"fitted_v": fit.twin.ideal(level), "residual_v": binned(taken, off, shots.port)[1]}

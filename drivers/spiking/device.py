@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivers.read_back import Care, Finding, Watch, switched_off
+from drivers.read_back import Care, ForeignChange, PanelWatch, switched_off
 from drivers.safe import FrameTalk, SafeState, board, carry_out
 from drivers.scpi import Expect, Identity
-from drivers.spiking.session import FrameLink, FrameSession, Traffic
+from drivers.spiking.session import FrameLink, FrameSession, LineTraffic
 from hil import frame_protocol as wire
 from hil.device import ArraySpec, Port, Provenance, Spec
 from hil.errors import ConfigError, ContractError, Desync, HilError, InstrumentError, LinkError, UnsafeOutputs
@@ -39,7 +39,7 @@ FULL_CODE = 32767
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class ArrayLayout:
     """The setup of an array, kept to set it up again after a reboot."""
 
     size: int
@@ -119,7 +119,7 @@ class SpikingBoard:
         self._closed = False
         self._armed = False  # this program armed it, and did not disarm it
         self._off_by_hand = False
-        self._watch = Watch([self], care)
+        self._watch = PanelWatch([self], care)
         try:
             self._limit = self._checked_limit(limit)
             self.arm()
@@ -133,7 +133,7 @@ class SpikingBoard:
         return self._session.welcome.identity
 
     @property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> LineTraffic:
         """Bytes and faults on the line since it was opened."""
         return self._session.traffic
 
@@ -149,7 +149,7 @@ class SpikingBoard:
             CommandRefused: no room, or settings that the board does not have.
         """
         neuron = {"leak": self._leak, "v_th": self._v_th, "v_rest": self._v_rest, **spec.design}
-        layout = Layout(
+        layout = ArrayLayout(
             spec.size, spec.couples, **neuron, reset=self._reset, refractory=self._refractory, numbers=self._numbers,
             limit=self._limit,
         )  # fmt: skip
@@ -168,7 +168,7 @@ class SpikingBoard:
         self._session.ask(Kind.ARM, wire.ARM.pack(self._watchdog_s))
         self._armed = True
 
-    # What a Watch asks.
+    # What a PanelWatch asks.
 
     @property
     def name(self) -> str:
@@ -183,18 +183,18 @@ class SpikingBoard:
         armed, tripped, arrays, _ = wire.fields(wire.STATUS, self._session.ask(Kind.STATUS), self._session.where)
         return {"armed": bool(armed), "tripped": bool(tripped), "arrays": int(arrays)}
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[ForeignChange]:
         """Find out whether somebody disarmed it, or arrays are gone; a watchdog that tripped is seen by reset()."""
         held, due = self.held(), len(self._arrays)
         if held["arrays"] != due:
-            return [Finding("power", f"arrays {due} -> {held['arrays']}")]
+            return [ForeignChange("power", f"arrays {due} -> {held['arrays']}")]
         if self._armed and due and not held["armed"] and not held["tripped"]:
             self._off_by_hand = True
-            return [Finding("off", "armed -> disarmed")]
+            return [ForeignChange("off", "armed -> disarmed")]
         return []
 
     def look_if_due(self) -> None:
-        """Look at the end of a pass, if it is time. Raises: SwitchedOff, Changed: as of a Watch."""
+        """Look at the end of a pass, if it is time. Raises: SwitchedOff, Changed: as of a PanelWatch."""
         self._watch.shot()
         self._watch.due()
 
@@ -326,7 +326,7 @@ class SpikingBoard:
 class BoardArray:
     """Neurons of a board as a Device. Made by `SpikingBoard.array`."""
 
-    def __init__(self, board: SpikingBoard, session: FrameSession, layout: Layout, provenance: Provenance) -> None:
+    def __init__(self, board: SpikingBoard, session: FrameSession, layout: ArrayLayout, provenance: Provenance) -> None:
         self._board, self._session, self._layout = board, session, layout
         self._thresholds: NDArray[np.float32] | None = None
         self._batch: int | None = None  # since the last reset

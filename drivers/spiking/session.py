@@ -37,7 +37,7 @@ class FrameLink(Spoken, Protocol):
 
 
 @dataclass(slots=True)
-class Traffic:
+class LineTraffic:
     """Counts of the line since it was opened.
 
     Args:
@@ -89,7 +89,7 @@ class FrameSession:
         self._link, self._retries, self._expect = link, retries, expect or Expect()
         self._session = (time.time_ns() if session is None else session) & SESSION_MASK
         self._seq = self._session & 0xFFFF
-        self.traffic = Traffic()
+        self.traffic = LineTraffic()
         self._link.drain()  # a banner, or what an earlier program left
         self.welcome = self._first_hello()
 

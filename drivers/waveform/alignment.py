@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.waveform.record import BARKER, LEAD, Axis, Plan, Record
+from drivers.waveform.record import BARKER, LEAD, Axis, Record, RecordPlan
 from hil.errors import ConfigError, Jumped, Misaligned
 
 REACH = 4  # symbols either way in which a marker may be found
@@ -213,7 +213,7 @@ def steady(found: Found, before: float, most: float, where: str) -> Found:
 
 
 def markers_of(
-    record: Record, plan: Plan, place: Window, opened: float, acceptance: Acceptance, where: str
+    record: Record, plan: RecordPlan, place: Window, opened: float, acceptance: Acceptance, where: str
 ) -> Found:  # fmt: skip
     """Find both markers and their height; they must agree.
 

@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from drivers.read_back import Care, Panelled, Watch
+from drivers.read_back import Care, Panelled, PanelWatch
 from drivers.waveform.alignment import REACH, Acceptance, Delay, Window, markers_of, steady, unfaded, window
-from drivers.waveform.record import BARKER, GUARD, LEAD, Codes, Plan, Record, blank, cut, fill
+from drivers.waveform.record import BARKER, GUARD, LEAD, Codes, Record, RecordPlan, blank, cut, fill
 from drivers.waveform.roles import Digitizer, Generator
 from drivers.waveform.timing import Timing
 from hil.device import Port, Provenance, Spec
@@ -119,10 +119,10 @@ class Levels:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class BatchLayout:
     """A plan with what is reused by every batch of its size: the record without data, and the code of the rest level."""
 
-    plan: Plan
+    plan: RecordPlan
     empty: Codes
     rest: int
 
@@ -155,7 +155,7 @@ class Waveform:
     ) -> None:
         self._generator, self._digitizer, self._clock = generator, digitizer, clock
         self._care, self._panelled = care or Care(), [i for i in (generator, digitizer) if isinstance(i, Panelled)]
-        self._watch = Watch([instrument.panel for instrument in self._panelled], self._care, clock)
+        self._watch = PanelWatch([instrument.panel for instrument in self._panelled], self._care, clock)
         self._touched = ""  # by another hand, as told; nothing is measured until everything was set up again
         self._changed = ""  # by another hand, as found when everything was set up again
         self.notes: tuple[str, ...] = ()
@@ -163,7 +163,7 @@ class Waveform:
         width = self._settings.width
         drive, reading = replace(generator.drive, size=width), replace(digitizer.reading, size=width)
         self._spec = Spec(inputs=drive, outputs=reading, provenance=provenance)
-        self._layouts: dict[int, Layout] = {}
+        self._layouts: dict[int, BatchLayout] = {}
         self._stats = Stats()
         self._closed = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="waveform")
@@ -221,7 +221,7 @@ class Waveform:
         records = fill(layout.plan, layout.empty, layout.rest, self._generator.encode(values))
         return self._worker.submit(self._shot, layout.plan, records, len(values), x.shape, self._clock() - started)
 
-    def _shot(self, plan: Plan, records: Codes, count: int, shape: torch.Size, encode_s: float) -> Tensor:
+    def _shot(self, plan: RecordPlan, records: Codes, count: int, shape: torch.Size, encode_s: float) -> Tensor:
         """Play all records of a batch, or none."""
         answer = np.empty(plan.records * plan.symbols, dtype=np.float32)
         tally = replace(self._stats, host_s=self._stats.host_s + encode_s)
@@ -257,7 +257,7 @@ class Waveform:
                 raise
             raise cause from fault
 
-    def _ready(self, plan: Plan) -> None:
+    def _ready(self, plan: RecordPlan) -> None:
         """Set both instruments for this plan; send nothing if they are set already."""
         s, symbol_s = self._settings, 1 / self._settings.symbol_rate_hz
         reads = s.reads_per_symbol
@@ -266,7 +266,7 @@ class Waveform:
         self._digitizer.configure((plan.span + 2 * REACH) * reads, s.symbol_rate_hz * reads, start_s)
         self._watch.settle()
 
-    def _exchange(self, plan: Plan, record: Codes, answer: NDArray[np.float32], tally: Stats) -> Stats:
+    def _exchange(self, plan: RecordPlan, record: Codes, answer: NDArray[np.float32], tally: Stats) -> Stats:
         """Play one record, take `averages` records back, and decode them into `answer` (symbols,)."""
         t0 = self._clock()
         self._generator.upload(record)
@@ -296,7 +296,7 @@ class Waveform:
                 self._trusted_contrast = self._contrast
         return tally
 
-    def _align(self, plan: Plan, measured: Record) -> tuple[Window, int]:
+    def _align(self, plan: RecordPlan, measured: Record) -> tuple[Window, int]:
         """Find where the symbols lie, and by how many samples the whole record came late."""
         s, where = self._settings, self._spec.outputs.name
         place = window(measured.axis, 1 / s.symbol_rate_hz, self._delay.delay_s, s.settle, where)
@@ -304,7 +304,7 @@ class Waveform:
         self._contrast = steady(found, self._contrast, s.marker_jump, where).contrast
         return place, found.lag
 
-    def _decode(self, plan: Plan, measured: Record, place: Window, lag: int, answer: NDArray[np.float32]) -> None:
+    def _decode(self, plan: RecordPlan, measured: Record, place: Window, lag: int, answer: NDArray[np.float32]) -> None:
         """Add the mean of the settled samples of each symbol, in V, divided by the number of averages."""
         first = place.first(plan.data) + lag
         symbols = measured.words[first : first + plan.symbols * place.period].reshape(plan.symbols, place.period)
@@ -425,7 +425,7 @@ class Waveform:
                 todo="lower longest_delay_s, or raise the memory",
             )  # fmt: skip
 
-    def _layout(self, values: int) -> Layout:
+    def _layout(self, values: int) -> BatchLayout:
         if values not in self._layouts:
             if len(self._layouts) == LAYOUTS:
                 self._layouts.clear()
@@ -433,7 +433,7 @@ class Waveform:
             plan = cut(values, self._generator.memory, self._digitizer.memory, s.samples_per_symbol, s.reads_per_symbol)
             levels = np.array([self._levels.rest_v, self._levels.low_v, self._levels.high_v], dtype=np.float32)
             rest, low, high = (int(code) for code in self._generator.encode(levels))
-            self._layouts[values] = Layout(plan, blank(plan, rest, low, high), rest)
+            self._layouts[values] = BatchLayout(plan, blank(plan, rest, low, high), rest)
         return self._layouts[values]
 
     def _forget(self) -> None:

@@ -37,7 +37,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RecordPlan:
     """Layout of a batch in records, and of each record. All positions are in symbols.
 
     Args:
@@ -78,7 +78,7 @@ class Plan:
 OVERHEAD = 2 * len(BARKER) + 2 * GUARD + LEAD + TRAIL
 
 
-def cut(values: int, drive: Memory, read: Memory, drive_per_symbol: int, read_per_symbol: int) -> Plan:
+def cut(values: int, drive: Memory, read: Memory, drive_per_symbol: int, read_per_symbol: int) -> RecordPlan:
     """Cut `values` symbols into as few equal records as fit both memories.
 
     Raises:
@@ -96,10 +96,10 @@ def cut(values: int, drive: Memory, read: Memory, drive_per_symbol: int, read_pe
     records = max(1, -(-values // room))
     symbols = -(-values // records)
     total = symbols + OVERHEAD
-    return Plan(symbols, records, total, drive.padded(total * drive_per_symbol), drive_per_symbol)
+    return RecordPlan(symbols, records, total, drive.padded(total * drive_per_symbol), drive_per_symbol)
 
 
-def blank(plan: Plan, rest: int, low: int, high: int) -> Codes:
+def blank(plan: RecordPlan, rest: int, low: int, high: int) -> Codes:
     """The record (sent,) with both markers and without data.
 
     Args:
@@ -116,7 +116,7 @@ def blank(plan: Plan, rest: int, low: int, high: int) -> Codes:
     return record
 
 
-def fill(plan: Plan, empty: Codes, rest: int, values: Codes) -> Codes:
+def fill(plan: RecordPlan, empty: Codes, rest: int, values: Codes) -> Codes:
     """Lay codes of all values (n,) into records (records, sent) with the markers of `empty`."""
     records = np.empty((plan.records, plan.sent), dtype=np.int16)
     records[:] = empty

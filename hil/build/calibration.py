@@ -119,7 +119,7 @@ def settings_of(bench: BenchFile) -> dict[str, dict[str, Any]]:
     return found | {name: _plain(table) for name, table in bench.how.settings(bench).items()}
 
 
-def belief_of(bench: BenchFile, kept: bool) -> Choice | None:
+def twin_choice_of(bench: BenchFile, kept: bool) -> Choice | None:
     """Return the model of the node: what its calibration found, else the bench file's [twin].
 
     Raises: as `certified`.

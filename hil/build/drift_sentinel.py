@@ -11,7 +11,7 @@ from calibration.drift.steering import Follow, Steered, steered
 from hil.config.experiment import Experiment
 from hil.config.resolve import construct
 from hil.device import Device, Port
-from hil.devices.recovery import Told
+from hil.devices.recovery import EventListener
 from hil.errors import ConfigError
 from hil.twin import Periodic
 from sim_devices.twin import Twin
@@ -55,7 +55,7 @@ def _period(experiment: Experiment, port: Port, twin: Twin | None) -> float | No
 
 
 def sentinel(
-    experiment: Experiment, device: Device, inner: Steered, told: Told, on: torch.device, attend: Callable[[], None]
+    experiment: Experiment, device: Device, inner: Steered, told: EventListener, on: torch.device, attend: Callable[[], None]
 ) -> DriftSentinel:  # fmt: skip
     """Make the sentinel that watches over `inner`.
 
@@ -68,11 +68,11 @@ def sentinel(
         attend: see hil.device.Attentive.
     """
     from calibration.drift.sentinel import DriftSentinel  # with what it takes of scipy: a second and a half
-    from calibration.drift.settings import Watch
+    from calibration.drift.settings import SentinelSettings
 
     table = experiment.sentinel
     assert table is not None  # asked for
     policy = tuple(table.policy) if isinstance(table.policy, list) else (table.policy,)
     settings = {"every": table.every, "policy": policy, "warn": table.warn, "act": table.act}
-    watch: Watch = construct(Watch, settings, table.place)
+    watch: SentinelSettings = construct(SentinelSettings, settings, table.place)
     return DriftSentinel(device, inner, watch, told, on, attend=attend)

@@ -23,14 +23,14 @@ from hil.build.dense import Dense
 from hil.build.network import largest
 from hil.build.node import Node
 from hil.build.open_bench import Bench, outputs_after, rested, unwrapped
-from hil.build.training import Built, building, fits_learner, honest, optimiser
+from hil.build.training import Built, building, checked_twin, fits_learner, optimiser
 from hil.config.experiment import Data, DeviceTable, Experiment, LearnerTable, NetworkTable
 from hil.config.read import Table, checked
 from hil.config.resolve import LEARNERS, Choice, choice, keeps
 from hil.data.dataset import Dataset, moved, usable
 from hil.device import Device, Provenance, Recoverable, answered
 from hil.devices.meter import Metered, MeteredChip, metered
-from hil.devices.recovery import Ladder, Patience, Told, untold
+from hil.devices.recovery import EventListener, Ladder, Patience, ignore_event
 from hil.devices.resilient import resilient, resilient_chip
 from hil.encoding import Decode
 from hil.errors import UNTOUCHED, ConfigError, DataError, UnsafeOutputs
@@ -43,7 +43,7 @@ from hil.run.summary import Labels
 from hil.seeding import generator
 from hil.synapses import flat_widths
 from hil.torch_device import default_threads
-from hil.training.loop import Plan, Training
+from hil.training.loop import Training, TrainingPlan
 from hil.twin import Twin
 from sim_devices.simulated import Simulated
 from sim_devices.twin import follow
@@ -320,7 +320,7 @@ class _Ends:
 
 
 @contextmanager
-def built_of(found: Given, told: Told = untold, *, fresh: bool = False) -> Iterator[Built]:
+def built_of(found: Given, told: EventListener = ignore_event, *, fresh: bool = False) -> Iterator[Built]:
     """Build the training; its devices are safe when the context ends.
 
     Args:
@@ -350,7 +350,12 @@ def built_of(found: Given, told: Told = untold, *, fresh: bool = False) -> Itera
 
 
 def _built(
-    found: Given, told: Told, owned: list[Any], benches: list[Bench], rest: Callable[[BaseException | None], None], fresh: bool
+    found: Given,
+    told: EventListener,
+    owned: list[Any],
+    benches: list[Bench],
+    rest: Callable[[BaseException | None], None],
+    fresh: bool,
 ) -> Built:
     experiment, net, on = found.experiment, found.net, found.net.place
     table, synapses = experiment.train, [layer.synapse for layer in net.stack]
@@ -377,14 +382,14 @@ def _built(
     learner = found.learner or _learner(experiment, twin_net, len(found.data.classes), model)
     if isinstance(learner, nn.Module):
         learner.to(on)
-    plan = Plan(experiment.seed, table.epochs, table.batch, table.schedule)
+    plan = TrainingPlan(experiment.seed, table.epochs, table.batch, table.schedule)
     training = Training(twin_net, learner, optimiser(_parameters(net), experiment), moved(found.data, on), plan, devices())
     provenance = reduce(answered, [answered(node.provenance, device.spec.provenance) for device in training.devices])
     after = "; ".join(dict.fromkeys(filter(None, (outputs_after(device) for device in owned))))
     labels = Labels(experiment.name or PLACE, provenance, node.facts, node.resources, after=after)
     transfer = net.transfer if isinstance(net, Dense) and fresh else None
-    honesty = honest(node, training.devices[0], transfer, on) if len(counted) == 1 and chip is None else None
-    return Built(training, node, labels, experiment, transfer, honesty=honesty)
+    twin_check = checked_twin(node, training.devices[0], transfer, on) if len(counted) == 1 and chip is None else None
+    return Built(training, node, labels, experiment, transfer, twin_check=twin_check)
 
 
 def _learner(experiment: Experiment, net: Network, classes: int, model: Callable[[Tensor], Tensor] | None) -> Learner:

@@ -13,7 +13,7 @@ from hil.config.bench import BenchFile
 from hil.config.experiment import Experiment
 from hil.config.read import dump
 from hil.device import Attentive, Chip, Device, Following, Provenance, Recoverable
-from hil.devices.recovery import Ladder, Patience, Told
+from hil.devices.recovery import EventListener, Ladder, Patience
 from hil.devices.resilient import resilient, resilient_chip
 from hil.errors import UnsafeOutputs
 from hil.foreign import foreign
@@ -30,7 +30,7 @@ class Node:
     """An opened node: a Device that all neurons share in time, or a Chip that arrays are cut from.
 
     Args:
-        twin: the differentiable belief about a device, for references and reports.
+        twin: the differentiable model of a device, for references and reports.
         facts: for results.
         resources: instrument -> who answered; empty if nothing left this process.
         patience: with its faults.
@@ -102,13 +102,13 @@ def bench_node(bench: BenchFile, kept: bool, run: Path | None, wire: bool, stack
     found = opened.twin.choice if opened.twin is not None else None
     if pinned is not None and pinned.twin is not None:
         found = pinned.twin
-    belief: Twin | None = None if found is None else found.build()
+    nominal: Twin | None = None if found is None else found.build()
     facts = opened.facts if pinned is None else {**opened.facts, "calibration": pinned.title}
     patience, beat = opened.patience, opened.guard.beat
     follow = opened.device.follow if isinstance(opened.device, Following) else unfollowed
     attend = opened.device.attend if isinstance(opened.device, Attentive) else unattended
     return Node(
-        opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware,
+        opened.device, opened.chip, nominal, facts, opened.resources, patience, beat, dump(bench), beware,
         provenance=opened.provenance, follow=follow, attend=attend, rest=opened.guard.rest,
     )  # fmt: skip
 
@@ -120,7 +120,7 @@ def _close(chip: Chip, place: str) -> None:
         chip.close()
 
 
-def resilient_node(node: Node, told: Told) -> Node:
+def resilient_node(node: Node, told: EventListener) -> Node:
     """`node`, climbing the recovery ladder by itself."""
 
     def ladder(device: Recoverable) -> Ladder:

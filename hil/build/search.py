@@ -28,7 +28,7 @@ from hil.config.read import checked, dump
 from hil.config.resolve import UNTOUCHED
 from hil.config.search import SearchFile, SearchTable
 from hil.data.dataset import Dataset
-from hil.devices.meter import Allow, freely
+from hil.devices.meter import Allow, no_budget
 from hil.errors import ConfigError
 from hil.files import loads
 from hil.foreign import foreign
@@ -51,7 +51,7 @@ Place = Literal["twin", "bench"]
 
 
 @dataclass(frozen=True)
-class Workshop:
+class SearchBuilder:
     """All that is needed to train candidates.
 
     Args:
@@ -65,7 +65,7 @@ class Workshop:
     bench: BenchFile | None = None
 
     @classmethod
-    def of(cls, text: str) -> Workshop:
+    def of(cls, text: str) -> SearchBuilder:
         """The inverse of `text`."""
         table = loads(text, "a search")
         file, path, near = toml.loads(table["search"]), Path(table["file"]), Path(table["near"])
@@ -118,7 +118,7 @@ class Workshop:
         where = self.file.genome.place
         return space(table.family, table.genes, otherwise, layers, table.terms, table.knots, table.reach, where)
 
-    def trainer(self, place: Place = "twin", stop: Stop = lambda: "", allow: Allow = freely) -> Trainer:
+    def trainer(self, place: Place = "twin", stop: Stop = lambda: "", allow: Allow = no_budget) -> Trainer:
         """Return what trains the candidates at `place`.
 
         Args:
@@ -173,7 +173,7 @@ class Workshop:
         return linear
 
     @contextmanager
-    def candidate(self, job: Job, data: Dataset, place: Place = "twin", allow: Allow = freely) -> Iterator[Candidate]:
+    def candidate(self, job: Job, data: Dataset, place: Place = "twin", allow: Allow = no_budget) -> Iterator[Candidate]:
         """The ordinary built experiment for a job; closed at the end."""
         experiment = self.asked(job, place)
         scored = data if job.split == "score" else dataclasses.replace(data, validation=data.test)
@@ -233,7 +233,7 @@ def completed(file: SearchFile, experiment: Experiment) -> Experiment:
     """The experiment with what is measured once for all candidates: the zero and scale of a reading."""
     if file.genome.family not in FAMILIES or experiment.device.chip is not None:
         return experiment
-    with built(experiment, given=Workshop(file, experiment).data()) as made:
+    with built(experiment, given=SearchBuilder(file, experiment).data()) as made:
         found: Built = made
         return found.experiment
 
@@ -247,7 +247,7 @@ def work(text: str, jobs: str) -> str:
 @lru_cache(maxsize=2)
 def _trainer(text: str) -> Trainer:
     """A worker trains many chunks of one search: files and data are read once."""
-    return Workshop.of(text).trainer()
+    return SearchBuilder.of(text).trainer()
 
 
 def _twin(device: DeviceTable) -> Twin:

@@ -46,7 +46,7 @@ from hil.files import read_text, there, write_atomic
 from hil.hints import quoted
 from hil.report import render
 from hil.report.comparison import outcome, table, write
-from hil.report.significance import Outcome, Row, Standings
+from hil.report.significance import ComparisonRow, RunOutcome, Standings
 from hil.run.folder import RunFolder
 from hil.run.resume import inspect, plan
 
@@ -126,7 +126,7 @@ def run(file: Comparison, path: Path, out: Path, console: Console, trusted: bool
         _fits(cell)
     data = dataset(listed[0].experiment)
     out.mkdir(parents=True, exist_ok=True)
-    found: dict[tuple[str, str], list[Outcome]] = {}
+    found: dict[tuple[str, str], list[RunOutcome]] = {}
     for number, cell in enumerate(listed, 1):
         done = _finished(cell)
         try:
@@ -144,7 +144,7 @@ def run(file: Comparison, path: Path, out: Path, console: Console, trusted: bool
         )  # fmt: skip
         for line in result.warnings:
             console.print(f"         beware: {line}", soft_wrap=True, markup=False)
-    rows = tuple(Row(learner, device, tuple(runs)) for (learner, device), runs in found.items())
+    rows = tuple(ComparisonRow(learner, device, tuple(runs)) for (learner, device), runs in found.items())
     standings = Standings(file.name or path.stem, rows, _terms(file, listed[0].experiment), len(data.test))
     write(standings, out)
     return standings

@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from hil.build.calibration import belief_of
+from hil.build.calibration import twin_choice_of
 from hil.build.node import Node
 from hil.build.training import Built, built
 from hil.config.experiment import Experiment, experiment_of
@@ -39,8 +39,8 @@ from hil.tape.format import damaged
 from hil.tape.recorder import NODE
 from hil.tape.replay import Order, ReplayChip, reels, replay
 from hil.training import diagnostics, session
-from hil.training.loop import Epoch, Step, Training
-from hil.training.progress import Live
+from hil.training.loop import Epoch, Training, TrainingStep
+from hil.training.progress import TrainingDisplay
 from sim_devices.twin import Twin
 
 TIMES = frozenset({"wall_s", "device_s", "host_s", "samples_per_s", "device_passes"})
@@ -155,9 +155,9 @@ def _same(recorded: Recorded, experiment: Experiment, folder: RunFolder, console
             points = _points(recorded.folder)
             if made.transfer is not None:
                 folder.write_json("diagnostics.json", made.first_diagnostics())
-            with Live(training, console) as live:
+            with TrainingDisplay(training, console) as live:
 
-                def show(point: Step | Epoch) -> None:
+                def show(point: TrainingStep | Epoch) -> None:
                     live(point)
                     _compare_weights(training, points, found)
 
@@ -183,7 +183,7 @@ def _another(recorded: Recorded, experiment: Experiment, folder: RunFolder, cons
     with Stopping() as stopping, built(experiment, node=node) as made:
         for line in made.introduction():
             console.print(line, markup=False, soft_wrap=True)
-        with Live(made.training, console) as live:
+        with TrainingDisplay(made.training, console) as live:
             summary = session.run(made.training, folder, stopping, made.labels, experiment.train.checkpoint_every, live)
     return (
         f"done from the tape. test {summary['test_accuracy']:.1%} ({summary['provenance']}, seed {summary['seed']}, weights of "
@@ -290,9 +290,9 @@ def _node(recorded: Recorded, experiment: Experiment, order: Order) -> Node:
 def _belief(experiment: Experiment) -> Twin | None:
     if experiment.device.chip is not None:
         return None
-    found = experiment.device.choice if experiment.bench is None else belief_of(experiment.bench, kept=True)
-    belief: Twin | None = None if found is None else found.build()
-    return belief
+    found = experiment.device.choice if experiment.bench is None else twin_choice_of(experiment.bench, kept=True)
+    twin: Twin | None = None if found is None else found.build()
+    return twin
 
 
 def _devices(node: Node) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hil.report.run_files import Record
+    from hil.report.run_files import RunRecord
 
 
 class Run:
@@ -81,7 +81,7 @@ class Run:
         return figure
 
     @property
-    def _record(self) -> Record:
+    def _record(self) -> RunRecord:
         from hil.report.run_files import read  # drawing a page is slow to import
 
         return read(self.folder)
@@ -99,7 +99,7 @@ class Run:
         return f"Run({str(self.folder)!r}: {', '.join(fact for fact in facts if fact)})"
 
 
-def _number(record: Record, key: str) -> float | None:
+def _number(record: RunRecord, key: str) -> float | None:
     from hil.report.contents import number
 
     return number(record.summary, key)

@@ -46,7 +46,7 @@ from hil.run.signals import Stopping
 from hil.run.summary import FILE, Labels, amend
 from hil.telling import Teller, ignore
 from hil.training import diagnostics, disk_space
-from hil.training.progress import Live, telling
+from hil.training.progress import TrainingDisplay, telling
 from hil.training.session import Point, Session, replay_test
 
 Building = Callable[..., AbstractContextManager[Built]]
@@ -103,7 +103,7 @@ def launch(
                 stopping.working(),
             ):
                 known = made.first_diagnostics() if saved is None else folder.read_json("diagnostics.json")
-                labels = replace(made.labels, terms=_terms(made.experiment, folder), honesty=known.get("honesty"))
+                labels = replace(made.labels, terms=_terms(made.experiment, folder), twin_check=known.get("honesty"))
                 ending.labels = labels
                 with foreign(f"{origin}: before the first step", ContractError, "safe; whatever was opened is closed again"):
                     session = _begun(folder, made, labels, saved, start, goes_on, alarms, console, told)
@@ -116,7 +116,7 @@ def launch(
                     replay_test(made.training)
                     summary = folder.read_json(FILE)
                 else:
-                    with Live(made.training, console) as live:
+                    with TrainingDisplay(made.training, console) as live:
 
                         def shown(point: Point) -> None:
                             live(point)

@@ -229,9 +229,9 @@ def _go_on(folder: RunFolder, made: Given, how: How) -> None:
 def _launched(folder: RunFolder, made: Given, how: How, start: Path | None, goes_on: bool) -> None:
     from hil.build.given import built_of
     from hil.commands.train import launch, lines, report
-    from hil.devices.recovery import Told
+    from hil.devices.recovery import EventListener
 
-    def building(experiment: object, run: Path, told: Told, *, record: bool, fresh: bool) -> Any:
+    def building(experiment: object, run: Path, told: EventListener, *, record: bool, fresh: bool) -> Any:
         return built_of(made, told, fresh=fresh)
 
     summary = launch(folder, made.experiment, how.console, start, goes_on, building, how.show)

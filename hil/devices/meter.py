@@ -36,7 +36,7 @@ class Wrapping(Protocol):
 Allow = Callable[[int], None]
 
 
-def freely(passes: int) -> None:
+def no_budget(passes: int) -> None:
     """Allow everything: there is no budget."""
 
 
@@ -64,7 +64,7 @@ class Metered(Wrapper):
         allow: asked before every shot, with its node evaluations; raises BudgetSpent if it may not have them.
     """
 
-    def __init__(self, inner: Device, allow: Allow = freely) -> None:
+    def __init__(self, inner: Device, allow: Allow = no_budget) -> None:
         super().__init__(inner)
         self._allow, self._recovered = allow, self.recovered
         self.count = Count()
@@ -137,7 +137,7 @@ class Metered(Wrapper):
 class MeteredStream(Metered):
     """The same around a Streaming device."""
 
-    def __init__(self, inner: Streaming, allow: Allow = freely) -> None:
+    def __init__(self, inner: Streaming, allow: Allow = no_budget) -> None:
         super().__init__(inner, allow)
         self._stream = inner
         self._lock = threading.Lock()
@@ -209,7 +209,7 @@ def check_answer(answer: object, drive: Tensor, spec: Spec, where: str) -> None:
     )  # fmt: skip
 
 
-def metered(device: Device, allow: Allow = freely) -> Metered:
+def metered(device: Device, allow: Allow = no_budget) -> Metered:
     """`device`, counted; still Streaming if it was."""
     return MeteredStream(device, allow) if isinstance(device, Streaming) else Metered(device, allow)
 
@@ -217,7 +217,7 @@ def metered(device: Device, allow: Allow = freely) -> Metered:
 class MeteredChip:
     """A Chip whose arrays are all counted. devices: those cut so far, in order."""
 
-    def __init__(self, inner: Chip, allow: Allow = freely) -> None:
+    def __init__(self, inner: Chip, allow: Allow = no_budget) -> None:
         self._inner, self._allow = inner, allow
         self.devices: list[Metered] = []
 

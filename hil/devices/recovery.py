@@ -6,10 +6,10 @@
                                      shot           reinstate verify reinstate verify
                                                           shot             shot
 
-`reinstate` begins with a reset of every instrument: what is set up again does not depend on what somebody or something else
-had set meanwhile. A fault enters at the rung of its row (`ROWS`) and leaves the ladder above the row's last one. Every rung
-ends with the whole shot, so no answer is ever put together from two of them, and none is read from a session that was not
-identified again. What happens on the way is told (`Told`): the journal keeps it, people see it. When the ladder ends, its last
+`reinstate` begins with a reset of every instrument: what is set up again does not depend on what somebody or something else had
+set meanwhile. A fault enters at the rung of its row (`ROWS`) and leaves the ladder above the row's last one. Every rung ends
+with the whole shot, so no answer is ever put together from two of them, and none is read from a session that was not identified
+again. What happens on the way is told (`EventListener`): the journal keeps it, people see it. When the ladder ends, its last
 fault goes on to the caller, who makes the outputs safe.
 
 Source: IEEE 488.2-1992, section 6 (what may follow a broken exchange); SCPI-1999 volume 2, 21.8 (-350, queue overflow).
@@ -72,7 +72,7 @@ class Rung(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LadderRow:
     """A kind of fault.
 
     Args:
@@ -86,44 +86,54 @@ class Row:
 
 
 ROWS = (
-    Row(Refused, None, Rung.REPEAT, "what was asked for cannot be; asking again changes nothing"),
-    Row(UnsafeOutputs, None, Rung.REPEAT, "nothing may be sent while the outputs are unknown"),
-    Row(GuardianLost, None, Rung.REPEAT, "nobody would make the outputs safe"),
-    Row(ForeignError, None, Rung.REPEAT, "code that is not hil's failed; the same call again changes nothing"),
-    Row(Unrepeatable, None, Rung.REPEAT, "the whole batch must be repeated, by whoever began it"),
-    Row(LinkError, Rung.CLEAR, Rung.REOPEN, "the wire may hold half a message"),
-    Row(DirtySession, Rung.REPEAT, Rung.REOPEN, "the consequence of another fault, perhaps mended by now"),
-    Row(Disconnected, Rung.REOPEN, Rung.REOPEN, "there is no wire to clear"),
-    Row(OpenFailed, Rung.REOPEN, Rung.REOPEN, "it may be starting up"),
-    Row(Ended, None, Rung.REPEAT, "its process is over: only a new start helps"),
-    Row(
+    LadderRow(Refused, None, Rung.REPEAT, "what was asked for cannot be; asking again changes nothing"),
+    LadderRow(UnsafeOutputs, None, Rung.REPEAT, "nothing may be sent while the outputs are unknown"),
+    LadderRow(GuardianLost, None, Rung.REPEAT, "nobody would make the outputs safe"),
+    LadderRow(ForeignError, None, Rung.REPEAT, "code that is not hil's failed; the same call again changes nothing"),
+    LadderRow(Unrepeatable, None, Rung.REPEAT, "the whole batch must be repeated, by whoever began it"),
+    LadderRow(LinkError, Rung.CLEAR, Rung.REOPEN, "the wire may hold half a message"),
+    LadderRow(DirtySession, Rung.REPEAT, Rung.REOPEN, "the consequence of another fault, perhaps mended by now"),
+    LadderRow(Disconnected, Rung.REOPEN, Rung.REOPEN, "there is no wire to clear"),
+    LadderRow(OpenFailed, Rung.REOPEN, Rung.REOPEN, "it may be starting up"),
+    LadderRow(Ended, None, Rung.REPEAT, "its process is over: only a new start helps"),
+    LadderRow(
         InstrumentError,
         Rung.RESTORE,
         Rung.REOPEN,
         "its settings are not what was sent: a reboot, or somebody at the front panel",
     ),
-    Row(CommandRefused, Rung.RESTORE, Rung.CLEAR, "after an error, or an overflow of the queue, the settings are unknown"),
-    Row(Overload, None, Rung.REPEAT, "a protection that tripped waits for a person"),
-    Row(SwitchedOff, None, Rung.REPEAT, "an output that a person switched off stays off until a person says otherwise"),
-    Row(Changed, Rung.RESTORE, Rung.REOPEN, "another hand changed a setting, and may still be at it"),
-    Row(ChangeForbidden, None, Rung.REPEAT, "the bench file says to stop, or the drive may have been outside of its limits"),
-    Row(WrongInstrument, None, Rung.REPEAT, "another instrument must not be driven"),
-    Row(MeasurementError, Rung.REPEAT, Rung.RESTORE, "the answer was whole and is no data"),
-    Row(NotAReading, Rung.REPEAT, Rung.REOPEN, "holes and sentinels pass"),
-    Row(Saturated, Rung.REPEAT, Rung.REPEAT, "a spike passes; a range that is too small does not"),
-    Row(Jumped, Rung.REPEAT, Rung.REPEAT, "a hop back and forth passes; another operating point does not, and is for a person"),
-    Row(Misaligned, Rung.REPEAT, Rung.CLEAR, "the marker is late, or the record is not ours; the delay is measured again"),
-    Row(MissedTrigger, Rung.REPEAT, Rung.REOPEN, "lost once, or a generator that forgot its settings"),
+    LadderRow(
+        CommandRefused, Rung.RESTORE, Rung.CLEAR, "after an error, or an overflow of the queue, the settings are unknown"
+    ),
+    LadderRow(Overload, None, Rung.REPEAT, "a protection that tripped waits for a person"),
+    LadderRow(SwitchedOff, None, Rung.REPEAT, "an output that a person switched off stays off until a person says otherwise"),
+    LadderRow(Changed, Rung.RESTORE, Rung.REOPEN, "another hand changed a setting, and may still be at it"),
+    LadderRow(
+        ChangeForbidden, None, Rung.REPEAT, "the bench file says to stop, or the drive may have been outside of its limits"
+    ),
+    LadderRow(WrongInstrument, None, Rung.REPEAT, "another instrument must not be driven"),
+    LadderRow(MeasurementError, Rung.REPEAT, Rung.RESTORE, "the answer was whole and is no data"),
+    LadderRow(NotAReading, Rung.REPEAT, Rung.REOPEN, "holes and sentinels pass"),
+    LadderRow(Saturated, Rung.REPEAT, Rung.REPEAT, "a spike passes; a range that is too small does not"),
+    LadderRow(
+        Jumped, Rung.REPEAT, Rung.REPEAT, "a hop back and forth passes; another operating point does not, and is for a person"
+    ),
+    LadderRow(
+        Misaligned, Rung.REPEAT, Rung.CLEAR, "the marker is late, or the record is not ours; the delay is measured again"
+    ),
+    LadderRow(MissedTrigger, Rung.REPEAT, Rung.REOPEN, "lost once, or a generator that forgot its settings"),
 )
 
 
-def row_of(fault: HilError) -> Row:
+def row_of(fault: HilError) -> LadderRow:
     """The row of the nearest kind; what is in no row (Stopped, Interrupted) is nobody's to mend."""
     rows = {row.error: row for row in ROWS}
-    return next((rows[kind] for kind in type(fault).__mro__ if kind in rows), Row(HilError, None, Rung.REPEAT, "not a fault"))
+    return next(
+        (rows[kind] for kind in type(fault).__mro__ if kind in rows), LadderRow(HilError, None, Rung.REPEAT, "not a fault")
+    )
 
 
-class Told(Protocol):
+class EventListener(Protocol):
     """Hears what happens to a device.
 
     "recovering": a fault is worked on; then "recovery", or "lost" if nothing helped; "retransmission" where frames were
@@ -134,7 +144,7 @@ class Told(Protocol):
         """Hear of an event called `kind`, with what is known about it."""
 
 
-def untold(kind: str, **facts: object) -> None:
+def ignore_event(kind: str, **facts: object) -> None:
     """Ignore every event."""
 
 
@@ -178,7 +188,7 @@ class Ladder:
         self,
         device: Recoverable,
         patience: Patience | None = None,
-        told: Told = untold,
+        told: EventListener = ignore_event,
         beat: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -247,7 +257,7 @@ class Ladder:
             found.append(self._device.verify())
         return found
 
-    def _next(self, fault: HilError, row: Row, rung: Rung, top: Rung, tried: list[str], begin: float) -> Rung:
+    def _next(self, fault: HilError, row: LadderRow, rung: Rung, top: Rung, tried: list[str], begin: float) -> Rung:
         """Return the next rung, or the one that the new fault needs; at the top, the same again after a pause."""
         if row.first is None:
             raise fault
@@ -265,7 +275,7 @@ class Ladder:
             self._beat()
             self._sleep(min(left, BEAT_S))
 
-    def _fault(self, fault: HilError, tried: list[str], begin: float) -> Row:
+    def _fault(self, fault: HilError, tried: list[str], begin: float) -> LadderRow:
         row = row_of(fault)
         facts: dict[str, object] = {
             "error": type(fault).__name__, "what": fault.what, "where": fault.where, "got": fault.got

@@ -27,12 +27,12 @@ from types import TracebackType
 
 from drivers import lock
 from drivers.lock import Owned, Owner, lock_file
-from drivers.make_safe import Outcome, securing, unsafe
+from drivers.make_safe import SafeOutcome, securing, unsafe
 from drivers.safe import SafeState
 from hil import child
 from hil.errors import ConfigError, GuardianLost, UnsafeOutputs
 from hil.guardian.messages import ANSWER, BEAT, DONE, PROBE, READY, UNSAFE, Charge
-from hil.guardian.record import NAME, Record, left_by, watching
+from hil.guardian.record import NAME, GuardianRecord, left_by, watching
 from hil.guardian.secure import secure
 
 START_S, AGAIN_S = 30.0, 10.0  # how long a process may take until it is ready; outputs are on while it is started again
@@ -68,7 +68,7 @@ def guarded(
     )  # fmt: skip
     with lock.take(resources, owner) as owned:
         log = owned.folder / f"guardian-{os.getpid()}.jsonl" if run is None else run.resolve() / NAME
-        record = Record(log)
+        record = GuardianRecord(log)
         for resource, who in owned.strangers.items():
             record.note("left by another account: outputs unknown until opening it resets it", resource=resource, by=who)
         if not virtual:
@@ -86,7 +86,9 @@ def guarded(
 class Guard:
     """Made by `guarded`."""
 
-    def __init__(self, owned: Owned, owner: Owner, record: Record, silence_s: float, patience_s: float, virtual: bool) -> None:
+    def __init__(
+        self, owned: Owned, owner: Owner, record: GuardianRecord, silence_s: float, patience_s: float, virtual: bool
+    ) -> None:
         self._owned, self._owner, self._record = owned, owner, record
         self._silence_s, self._patience_s, self._virtual = silence_s, patience_s, virtual
         self._states: tuple[SafeState, ...] = ()
@@ -102,7 +104,7 @@ class Guard:
         self._leaving = False
         self._ended = threading.Event()
         self._settled = False  # closed, and verified
-        self._outcomes: tuple[Outcome, ...] = ()
+        self._outcomes: tuple[SafeOutcome, ...] = ()
         self._closings: list[_Closing] = []
 
     @property
@@ -431,7 +433,7 @@ class _Closing:
             raise self._fault from error  # what ended the work, and is told together with it
 
 
-def _make_leftovers_safe(owned: Owned, run: Path | None, patience_s: float, record: Record) -> None:
+def _make_leftovers_safe(owned: Owned, run: Path | None, patience_s: float, record: GuardianRecord) -> None:
     """Make safe, before anything else, what a program left that could not say that its outputs were safe.
 
     What is sent comes from the lock files alone. What the run folder says of its instruments is told to people: the bench file

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from drivers import lock
 from drivers.lock import MACHINE, Owner
-from drivers.make_safe import Outcome, prepare
+from drivers.make_safe import SafeOutcome, prepare
 from hil.errors import HilError
 from hil.guardian.messages import ANSWER, BEAT, DONE, PROBE, READY, UNSAFE, Charge
-from hil.guardian.record import Record, watching
+from hil.guardian.record import GuardianRecord, watching
 from hil.guardian.secure import secure
 from hil.telling import Background, Teller
 
@@ -37,7 +37,7 @@ TELL_S = 1.0
 ZOMBIE = "Z"
 
 
-class Trainer:
+class TrainerProcess:
     """The process that is watched. It is known by a descriptor, so one that is given its pid later is not taken for it."""
 
     def __init__(self, pid: int) -> None:
@@ -85,7 +85,7 @@ class Trainer:
         return os.getppid() != self.pid
 
 
-class Watch:
+class TrainerWatch:
     """Reads from the trainer until it says a last word or none any more.
 
     Args:
@@ -99,8 +99,8 @@ class Watch:
         self.charge: Charge | None = None
         self.names: dict[str, str] = {}  # resource -> key of its lock, as long as a port that may be unplugged is there
         self._voice = Teller(sys.stderr)
-        self.record = Record(None, self._voice)
-        self.trainer: Trainer | None = None
+        self.record = GuardianRecord(None, self._voice)
+        self.trainer: TrainerProcess | None = None
 
     def reason(self) -> str:
         """Wait for the reason to act: "done", "unsafe", "trainer gone", or "silence"."""
@@ -147,8 +147,8 @@ class Watch:
         """A charge replaces the one before."""
         charge = Charge.from_json(line)
         if self.trainer is None or self.trainer.pid != charge.owner.pid:
-            self.trainer = Trainer(charge.owner.pid)
-        self.charge, self.record = charge, Record(Path(charge.log), self._voice)
+            self.trainer = TrainerProcess(charge.owner.pid)
+        self.charge, self.record = charge, GuardianRecord(Path(charge.log), self._voice)
         self.names = {state.resource: lock.canonical(state.resource) for state in charge.states}
         self.record.note(
             "watching", say=False, pid=charge.owner.pid, guardian=os.getpid(), silence_s=charge.silence_s,
@@ -162,7 +162,7 @@ def main() -> int:
     """Watch the process that started this one."""
     prepare()
     os.set_blocking(sys.stdout.fileno(), False)
-    watch = Watch(sys.stdin.fileno(), sys.stdout.fileno())
+    watch = TrainerWatch(sys.stdin.fileno(), sys.stdout.fileno())
     reason = watch.reason()
     charge = watch.charge
     if charge is None or not charge.states or reason == "done":
@@ -197,7 +197,7 @@ def _held(name: str, handle: int, by: Owner, safe: object) -> None:
     lock.write(handle, by, safe)
 
 
-def _settled(charge: Charge, names: Mapping[str, str], outcomes: Sequence[Outcome], locks: Background) -> None:
+def _settled(charge: Charge, names: Mapping[str, str], outcomes: Sequence[SafeOutcome], locks: Background) -> None:
     """Empty the lock files; those of instruments that are not verified keep their safe state."""
     kept = {} if charge.virtual else {names[o.state.resource]: watching([o.state])[0] for o in outcomes if not o.verified}
     for name, handle in charge.locks.items():

@@ -31,7 +31,7 @@ MOST_NAMES, MOST_LETTERS, MOST_SPOKEN = 16, 200, 2000
 Outputs = Literal["safe", "unknown", ""]
 
 
-class Record:
+class GuardianRecord:
     """Takes what is to be told and returns at once; a thread writes it.
 
     So neither a disk nor a terminal that hangs keeps anybody from making safe.

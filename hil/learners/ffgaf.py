@@ -28,7 +28,7 @@ from hil.errors import ConfigError
 from hil.learners.adfa import Model
 from hil.learners.parts.class_groups import ClassGroups
 from hil.learners.parts.difficulty import Difficulty
-from hil.learners.parts.opened import Opened
+from hil.learners.parts.opened import OpenedSynapse
 from hil.learners.parts.readouts import VALIDATED, Readouts
 from hil.network import Layer, Network, Trace
 from hil.settings import Count, NotNegative, Positive, Share, check
@@ -128,7 +128,7 @@ class FFGAF(nn.Module):
         losses, metrics, over = [], {}, []
         h, total = x, torch.zeros(())
         for number, (layer, group) in enumerate(zip(net.stack, self.groups, strict=True)):
-            opened = Opened(layer.synapse, self._dropped(h, rng) if number else h)
+            opened = OpenedSynapse(layer.synapse, self._dropped(h, rng) if number else h)
             logits = group.goodness(opened.pre)
             logp = logits.log_softmax(1)
             error = logp.exp()

@@ -29,7 +29,7 @@ from hil.errors import ContractError
 from hil.learners.adfa import Model
 from hil.learners.parts.label_slot import candidates, check_slot, claiming, neutral, wrong_labels
 from hil.learners.parts.loss import Loss, check_scores
-from hil.learners.parts.opened import Opened
+from hil.learners.parts.opened import OpenedSynapse
 from hil.learners.parts.readouts import VALIDATED, Readouts
 from hil.network import Layer, Network, Trace
 from hil.settings import NotNegative, Positive, Share, check
@@ -136,7 +136,7 @@ class ForwardForward(nn.Module):
         h = self._hidden(length_normalised(torch.cat(pairs)), rng, spared=self.classes)
         losses = []
         for number, layer in enumerate(net.stack[:-1]):
-            opened = Opened(layer.synapse, h)
+            opened = OpenedSynapse(layer.synapse, h)
             y = opened.pre.clamp(min=0)
             judged = self._judge(y.square().mean(1))
             delta = y * (judged.slope * (2 / y.shape[1])).unsqueeze(1)
@@ -158,7 +158,7 @@ class ForwardForward(nn.Module):
     def _head(self, net: Network, x: Tensor, label: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Train the head on inputs that claim nothing; its scores, and its accuracy."""
         trace = self._neutral(net, x)
-        opened = Opened(net.stack[-1].synapse, trace.inputs[-1])
+        opened = OpenedSynapse(net.stack[-1].synapse, trace.inputs[-1])
         check_scores(opened.pre, self.classes)
         error, metrics = self.error.judge(opened.pre, label)
         opened.pull(error)

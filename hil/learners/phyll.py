@@ -26,7 +26,7 @@ from hil.errors import ContractError
 from hil.learners.adfa import Model
 from hil.learners.forward_forward import refuse_temporal
 from hil.learners.parts.label_slot import candidates, check_slot, claiming, neutral, wrong_labels
-from hil.learners.parts.opened import Opened
+from hil.learners.parts.opened import OpenedSynapse
 from hil.network import Network, Trace
 from hil.settings import Count, Positive, check
 from hil.synapses import BesideLinear, channels_of, length_normalised
@@ -176,7 +176,7 @@ class PhyLL(nn.Module):
         before = [param.detach().clone() for param in params] if self.settings.inner_steps > 1 else []
         total = [torch.zeros_like(param) for param in params]
         for _ in range(self.settings.inner_steps):
-            opened = Opened(synapse, inputs)
+            opened = OpenedSynapse(synapse, inputs)
             synapse.zero_grad(set_to_none=True)
             opened.pull(self._delta(number, opened.pre))
             for param, summed in zip(params, total, strict=True):

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from hil.errors import DataError
-from hil.report.run_files import Facts, Record
+from hil.report.run_files import Facts, RunRecord
 
 Numbers = tuple[float, ...]
 Confusion = tuple[tuple[int, ...], ...]
@@ -45,7 +45,7 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
-class Transfer:
+class DrawnTransfer:
     """drive, measured, spread and twin (points,); twin is empty where no twin is known."""
 
     drive: Numbers
@@ -64,7 +64,7 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True)
-class Feedback:
+class DrawnFeedback:
     """g and the twin's true derivative over the pre-activations of one layer, in ascending order; either may be empty."""
 
     layer: int
@@ -146,7 +146,7 @@ def curve(metrics: Sequence[Facts], split: str, key: str) -> Curve:
     return Curve(tuple(float(e) for e, _ in lines), tuple(math.nan if v is None else v for v in values))
 
 
-def transfer(diagnostics: Facts) -> Transfer | None:
+def transfer(diagnostics: Facts) -> DrawnTransfer | None:
     """The measured transfer curve, in the order of the drive.
 
     Raises:
@@ -160,7 +160,7 @@ def transfer(diagnostics: Facts) -> Transfer | None:
     _same_length("transfer", drive, measured, *(part for part in (spread, twin) if part))
     order = sorted(range(len(drive)), key=drive.__getitem__)
     drive, measured, spread, twin = (_reordered(part, order) for part in (drive, measured, spread, twin))
-    return Transfer(
+    return DrawnTransfer(
         drive,
         measured,
         spread,
@@ -187,7 +187,7 @@ def histograms(diagnostics: Facts) -> tuple[Histogram, ...]:
     return tuple(found)
 
 
-def feedback(diagnostics: Facts) -> tuple[Feedback, ...]:
+def feedback(diagnostics: Facts) -> tuple[DrawnFeedback, ...]:
     """Return g and the true derivative of every layer.
 
     Raises:
@@ -202,7 +202,7 @@ def feedback(diagnostics: Facts) -> tuple[Feedback, ...]:
         _same_length(f"feedback[{layer}]", pre, *(part for part in (g, slope) if part))
         order = sorted(range(len(pre)), key=pre.__getitem__)
         pre, g, slope = (_reordered(part, order) for part in (pre, g, slope))
-        found.append(Feedback(layer, pre, g, slope, number(facts, "correlation")))
+        found.append(DrawnFeedback(layer, pre, g, slope, number(facts, "correlation")))
     return tuple(found)
 
 
@@ -277,7 +277,7 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def tested(record: Record, table: Confusion) -> int | None:
+def tested(record: RunRecord, table: Confusion) -> int | None:
     """Return how many test examples there were, if the confusion matrix agrees with the accuracy in the summary."""
     accuracy, total = number(record.summary, "test_accuracy"), sum(map(sum, table))
     if accuracy is None or not total:

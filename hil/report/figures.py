@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from hil.report.contents import Curve, Event, Feedback, Histogram, Timeline, Transfer, Watched
+from hil.report.contents import Curve, DrawnFeedback, DrawnTransfer, Event, Histogram, Timeline, Watched
 from hil.report.significance import Band
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def race(curves: Mapping[str, Band], name: str) -> str:
     return _svg(fig, name, f"Validation accuracy over device passes: {ends}.")
 
 
-def transfer(curve: Transfer | None, used: Sequence[Histogram]) -> str:
+def transfer(curve: DrawnTransfer | None, used: Sequence[Histogram]) -> str:
     """The measured transfer curve over the Twin's, and beneath it, on the same axis, the drives that the network uses."""
     rows = [ratio for ratio, there in ((3.0, curve is not None), (1.25, bool(used))) if there]
     fig = _blank(1.0 + 0.78 * sum(rows))
@@ -147,7 +147,7 @@ def transfer(curve: Transfer | None, used: Sequence[Histogram]) -> str:
     return _svg(fig, "node", " ".join(told))
 
 
-def _transfer(axes: Axes, curve: Transfer) -> None:
+def _transfer(axes: Axes, curve: DrawnTransfer) -> None:
     if curve.twin:
         axes.plot(curve.drive, curve.twin, color=SERIES[1], lw=2.4, label="twin")
     if curve.spread:
@@ -173,7 +173,7 @@ def _used(axes: Axes, used: Sequence[Histogram]) -> None:
     axes.margins(x=0.02)
 
 
-def feedback(part: Feedback) -> str:
+def feedback(part: DrawnFeedback) -> str:
     """Draw g over the true derivative of one layer, each divided by its largest magnitude."""
     fig, axes = _figure(2.9)
     axes.axhline(0, color=MUTED, lw=0.7)

@@ -23,7 +23,7 @@ Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RunRecord:
     """A run folder, read.
 
     Args:
@@ -43,7 +43,7 @@ class Record:
     notes: tuple[str, ...]
 
 
-def read(run: Path) -> Record:
+def read(run: Path) -> RunRecord:
     """Read a run folder.
 
     Raises:
@@ -59,7 +59,7 @@ def read(run: Path) -> Record:
         )
     notes: list[str] = []
     text = _text(run / "config.toml", notes)
-    return Record(
+    return RunRecord(
         name=run.resolve().name,
         place=str(run),
         config=_config(text, notes),

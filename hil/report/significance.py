@@ -34,7 +34,7 @@ class Band(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunOutcome:
     """One finished run.
 
     Args:
@@ -60,12 +60,12 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparisonRow:
     """A learner on a device, over its seeds."""
 
     learner: str
     device: str
-    runs: tuple[Outcome, ...]
+    runs: tuple[RunOutcome, ...]
 
     @property
     def tests(self) -> list[float]:
@@ -155,7 +155,7 @@ class Standings:
     """
 
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
     terms: tuple[str, ...]
     test_examples: int
 
@@ -164,7 +164,7 @@ class Standings:
         """Names of the devices, in order."""
         return tuple(dict.fromkeys(row.device for row in self.rows))
 
-    def on(self, device: str) -> tuple[Row, ...]:
+    def on(self, device: str) -> tuple[ComparisonRow, ...]:
         """Return the rows of one device."""
         return tuple(row for row in self.rows if row.device == device)
 
@@ -177,7 +177,7 @@ class Standings:
         return tuple(found.told for found in self.contests())
 
 
-def contest(device: str, rows: Sequence[Row], test_examples: int) -> Contest:
+def contest(device: str, rows: Sequence[ComparisonRow], test_examples: int) -> Contest:
     """The winner on a device, if there is one."""
     ranked = sorted(rows, key=lambda row: -row.mean)
     if len(ranked) < 2:

@@ -31,7 +31,7 @@ CONTENT_CAP = 1 << 16  # bytes
 
 
 @dataclass(frozen=True)
-class Owner:
+class RunOwner:
     """The program that holds a run folder, or held it last.
 
     Args:
@@ -87,7 +87,7 @@ def owned(folder: Path) -> Iterator[None]:
         os.close(file)  # and with it the lock
 
 
-def owner(folder: Path) -> Owner | None:
+def owner(folder: Path) -> RunOwner | None:
     """Return who has `folder`, or had it last; None if nobody ever took it. Touches nothing.
 
     Nobody has it where a disk cannot lock.
@@ -98,7 +98,7 @@ def owner(folder: Path) -> Owner | None:
                 alive = not _locked(file.fileno(), True, DYING_S)
             except OSError:
                 alive = False
-            return Owner(*_read(file.fileno()), alive)
+            return RunOwner(*_read(file.fileno()), alive)
     except RunError:
         return None
 

@@ -101,7 +101,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResumePlan:
     """The way in which a run goes on.
 
     Args:
@@ -148,7 +148,7 @@ def inspect(path: Path, verify: bool = True) -> Condition:
     )
 
 
-def plan(condition: Condition, chosen: Path | None = None, changed: bool = False, python: bool = False) -> Plan:
+def plan(condition: Condition, chosen: Path | None = None, changed: bool = False, python: bool = False) -> ResumePlan:
     """Decide where to go on.
 
     Args:
@@ -187,7 +187,7 @@ def plan(condition: Condition, chosen: Path | None = None, changed: bool = False
     else:
         said.append(f"going on from {start.path.name}" + _again(condition, start.step))
     finish = condition.lacking if condition.status == "done" else ()
-    return Plan(start.path if start else None, finish, tuple(said))
+    return ResumePlan(start.path if start else None, finish, tuple(said))
 
 
 def _again(condition: Condition, step: int) -> str:

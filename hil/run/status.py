@@ -17,7 +17,7 @@ from typing import Any
 from hil.errors import RunError
 from hil.hints import quoted
 from hil.run import journal, resume
-from hil.run.lock import UNTOUCHED, Owner, owner
+from hil.run.lock import UNTOUCHED, RunOwner, owner
 
 RECOVERING = ("recovering",)  # an event of this kind as the last one: a fault is being put right
 FAULTS = (*RECOVERING, "recovery", "retransmission", "fault", "recovered", "lost", "unsafe", "stalled", "alarm")
@@ -39,7 +39,7 @@ class Status:
 
     run: str
     state: str
-    owner: Owner | None
+    owner: RunOwner | None
     epoch: int | None
     epochs: int | None
     step: int | None

@@ -2,8 +2,8 @@
 
     chunks     of the whole list, alike jobs (seed, epochs, split) together, at most `size` of them, in order
 
-What is in a chunk depends on the list and the size alone, never on who is free: products of many lanes are rounded as a whole,
-so the same chunks give the same bits.
+What is in a chunk depends on the list and the size alone, never on who is free: products of many candidates are rounded as a
+whole, so the same chunks give the same bits.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ SEED_BITS = 31
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """The size of a search.
 
     Args:
@@ -78,13 +78,13 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Told:
+class Notice:
     """A line for people: what a stage found."""
 
     line: str
 
 
-Point = Progress | Generation | Told
+Point = Progress | Generation | Notice
 
 
 def seed_of(seed: int, step: int, stream: str) -> int:
@@ -104,7 +104,7 @@ def answered(evaluator: Evaluator, chunks: Sequence[Chunk], history: History, ta
 
 
 def search(
-    plan: Plan, space: Space, strategy: Strategy, evaluator: Evaluator, archive: Archive, history: History
+    plan: SearchPlan, space: Space, strategy: Strategy, evaluator: Evaluator, archive: Archive, history: History
 ) -> Iterator[Point]:
     """Go on from what `history` holds; fills `archive`.
 
@@ -136,7 +136,7 @@ def search(
         )  # fmt: skip
 
 
-def _jobs(plan: Plan, space: Space, genomes: Sequence[Genome], number: int, seeds: Sequence[int]) -> list[Job]:
+def _jobs(plan: SearchPlan, space: Space, genomes: Sequence[Genome], number: int, seeds: Sequence[int]) -> list[Job]:
     recipes = [space.recipe(genome) for genome in genomes]
     return [
         Job(f"g{number}/{place}/{repeat}", recipe, seed, plan.epochs)

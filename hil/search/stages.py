@@ -24,7 +24,7 @@ from hil.search.budget import Ledger
 from hil.search.evaluator import Evaluator, chunked
 from hil.search.history import History
 from hil.search.jobs import Job, Outcome, Recipe, Scored
-from hil.search.loop import Point, Progress, Told, answered, seed_of
+from hil.search.loop import Notice, Point, Progress, answered, seed_of
 
 Recipes = Mapping[str, Recipe]
 
@@ -54,7 +54,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Row:
+class StageRow:
     """A recipe's accuracies, one a seed; of one that diverged 0."""
 
     name: str
@@ -85,7 +85,7 @@ def seeds(seed: int, count: int, stream: str) -> tuple[int, ...]:
     return tuple(seed_of(seed, number, stream) for number in range(count))
 
 
-def tried(trial: Trial, evaluator: Evaluator, chunk: int, history: History) -> Generator[Point, None, list[Row]]:
+def tried(trial: Trial, evaluator: Evaluator, chunk: int, history: History) -> Generator[Point, None, list[StageRow]]:
     """Train a trial; returns a row for every recipe, in their order."""
     jobs = trial.jobs
     yield from answered(evaluator, chunked(jobs, chunk), history, trial.stage)
@@ -93,10 +93,10 @@ def tried(trial: Trial, evaluator: Evaluator, chunk: int, history: History) -> G
     for job in jobs:
         outcome = history.outcomes[job.key]
         found[job.key.split("/")[1]].append(0.0 if outcome.died_at is not None else outcome.accuracy)
-    return [Row(name, tuple(values)) for name, values in found.items()]
+    return [StageRow(name, tuple(values)) for name, values in found.items()]
 
 
-def noted(trial: Trial, rows: Sequence[Row], history: History, **more: Any) -> None:
+def noted(trial: Trial, rows: Sequence[StageRow], history: History, **more: Any) -> None:
     """Write a line of the history for a finished trial, unless it is there."""
     if trial.stage not in history.stages:
         place = {"seeds": list(trial.seeds), "epochs": trial.epochs, "split": trial.split}
@@ -135,7 +135,7 @@ def halving(
         noted(trial, rows, history)
         rows = sorted(rows, key=lambda row: -row.mean)
         names = [row.name for row in rows]
-        yield Told(f"halving    {len(rows)} candidates, {epochs} epochs: best {rows[0].mean:.2%}, last {rows[-1].mean:.2%}")
+        yield Notice(f"halving    {len(rows)} candidates, {epochs} epochs: best {rows[0].mean:.2%}, last {rows[-1].mean:.2%}")
     return names
 
 
@@ -153,7 +153,7 @@ class Claim:
         return self.difference > 2 * self.error
 
 
-def claims(winner: Row, hand_made: Sequence[Row], random: Sequence[Row]) -> list[Claim]:
+def claims(winner: StageRow, hand_made: Sequence[StageRow], random: Sequence[StageRow]) -> list[Claim]:
     """Compare seed by seed, so that what all share of a seed falls out."""
     found = []
     if random:
@@ -165,7 +165,7 @@ def claims(winner: Row, hand_made: Sequence[Row], random: Sequence[Row]) -> list
     return found
 
 
-def _claim(over: str, winner: Row, other: Sequence[float]) -> Claim:
+def _claim(over: str, winner: StageRow, other: Sequence[float]) -> Claim:
     differences = [mine - theirs for mine, theirs in zip(winner.accuracies, other, strict=True)]
     return Claim(over, mean(differences), stdev(differences) / math.sqrt(len(differences)))
 
@@ -198,7 +198,9 @@ class Budget:
         return self.ledger.short()
 
 
-def on_bench(trial: Trial, bench: Evaluator, budget: Budget, history: History) -> Generator[Point, None, tuple[list[Row], str]]:
+def on_bench(
+    trial: Trial, bench: Evaluator, budget: Budget, history: History
+) -> Generator[Point, None, tuple[list[StageRow], str]]:
     """One candidate after the other; returns rows of those that were done, and why it ended early, or ""."""
     jobs = trial.jobs
     for number, job in enumerate(jobs):
@@ -217,16 +219,16 @@ def on_bench(trial: Trial, bench: Evaluator, budget: Budget, history: History) -
     return _rows(trial, history), ""
 
 
-def _rows(trial: Trial, history: History) -> list[Row]:
+def _rows(trial: Trial, history: History) -> list[StageRow]:
     """Return the rows of those that were trained with at least one seed."""
     found: dict[str, list[float]] = {}
     for job in trial.jobs:
         if job.key in history.outcomes:
             found.setdefault(job.key.split("/")[1], []).append(history.outcomes[job.key].accuracy)
-    return [Row(name, tuple(values)) for name, values in found.items()]
+    return [StageRow(name, tuple(values)) for name, values in found.items()]
 
 
-def rank_correlation(twin: Sequence[Row], bench: Sequence[Row]) -> float | None:
+def rank_correlation(twin: Sequence[StageRow], bench: Sequence[StageRow]) -> float | None:
     """Spearman's, over the recipes that both have; None for fewer than three, or if all are equal."""
     of_twin = {row.name: row.mean for row in twin}
     pairs = [(of_twin[row.name], row.mean) for row in bench if row.name in of_twin]

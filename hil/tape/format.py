@@ -71,7 +71,7 @@ NO_KEY = bytes(DIGEST_BYTES)
 
 
 @dataclass(frozen=True)
-class Head:
+class ReelHead:
     """The JSON of a reel.
 
     Args:
@@ -100,16 +100,16 @@ class Head:
         """Write the head as JSON."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
 
-    def same_device(self, other: Head) -> bool:
+    def same_device(self, other: ReelHead) -> bool:
         """True if both are of the same device, however much was recorded."""
 
-        def bare(head: Head) -> Head:
+        def bare(head: ReelHead) -> ReelHead:
             return replace(head, shots=0, lengths=None, sum="")
 
         return bare(self) == bare(other)
 
 
-def read_head(path: Path) -> Head:
+def read_head(path: Path) -> ReelHead:
     """Raises: RunError: missing or damaged."""
     try:
         table = read_object(path, MOST_HEAD_BYTES)
@@ -119,7 +119,7 @@ def read_head(path: Path) -> Head:
             )
         spec = table.pop("spec")
         ports = {name: None if spec[name] is None else Port(**spec[name]) for name in ("inputs", "outputs", "params")}
-        head = Head(Spec(**{**spec, **ports}), **table)
+        head = ReelHead(Spec(**{**spec, **ports}), **table)
         _check_kinds(head)
         return head
     except RunError as error:
@@ -128,7 +128,7 @@ def read_head(path: Path) -> Head:
         raise damaged(path, str(error) or repr(error), "the file that hil wrote") from error
 
 
-def _check_kinds(head: Head) -> None:
+def _check_kinds(head: ReelHead) -> None:
     """Raises: ValueError: a value of another kind than hil writes."""
     spec, lengths = head.spec, head.lengths
     ports = [port for port in (spec.inputs, spec.outputs, spec.params) if port is not None]
@@ -221,7 +221,7 @@ def chunk_path(folder: Path, name: str, number: int) -> Path:
     return folder / name / str(number)
 
 
-def check_chunks(folder: Path, head: Head) -> None:
+def check_chunks(folder: Path, head: ReelHead) -> None:
     """Every chunk that counts is there, in its full size.
 
     Raises:
@@ -253,7 +253,7 @@ def read_items(folder: Path, name: str, start: int, stop: int) -> NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty((0, *CHUNKS[name][1:]), DTYPES[name])])
 
 
-def read_rows(folder: Path, head: Head) -> NDArray[np.void]:
+def read_rows(folder: Path, head: ReelHead) -> NDArray[np.void]:
     """The index (shots,) of ROW. Raises: RunError: it does not have its sum."""
     table = np.ascontiguousarray(read_items(folder, "index", 0, head.shots))
     if len(table) != head.shots or (head.shots and hashlib.sha256(table.data).hexdigest() != head.sum):

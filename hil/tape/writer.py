@@ -40,7 +40,7 @@ from hil.tape.format import (
     RESET,
     ROW,
     Floats,
-    Head,
+    ReelHead,
     check_chunks,
     damaged,
     digest,
@@ -88,7 +88,7 @@ class Shot(NamedTuple):  # made at each shot, so cheaply
 class ReelWriter:
     """Appends shots to one reel. Made by `Tape.reel`; the caller counts and flags, the worker thread does the rest."""
 
-    def __init__(self, tape: Tape, name: str, head: Head) -> None:
+    def __init__(self, tape: Tape, name: str, head: ReelHead) -> None:
         self._tape, self.name, self.head = tape, name, head
         self._folder, self._json = tape.path / name, tape.path / f"{name}.json"
         self.shots = 0  # asked for, on the tape or on the way to it
@@ -106,7 +106,7 @@ class ReelWriter:
             write_atomic(self._json, head.text().encode())
         self._tracks = {name: Track(self._folder, name, self._room) for name in CHUNKS}
 
-    def _check_same(self, found: Head) -> None:
+    def _check_same(self, found: ReelHead) -> None:
         if not found.same_device(self.head):
             raise RunError(
                 "the device is another one than on the tape", where=str(self._json), got=f"{self.head.spec}, {self.head.made}",
@@ -214,7 +214,7 @@ class Tape:
             settings: a text of everything else that decides how the device answers.
         """
         text = json.dumps({"spec": asdict(spec), "made": made, "settings": settings}, sort_keys=True)
-        head = Head(spec, streaming, made, settings_digest(text).hex(), 0, dict.fromkeys(("input", "output", "spikes"), 0))
+        head = ReelHead(spec, streaming, made, settings_digest(text).hex(), 0, dict.fromkeys(("input", "output", "spikes"), 0))
         self._reels[name] = ReelWriter(self, name, head)
         return self._reels[name]
 

@@ -47,7 +47,7 @@ class Descending(Protocol):
     loss: Loss
 
 
-class Timed(Protocol):
+class TimedLearner(Protocol):
     """Settings of a spiking learner."""
 
     @property
@@ -65,11 +65,11 @@ class Spiking(Protocol):
 
     loss: Loss | Mixed
     neuron: NeuronModel
-    settings: Timed
+    settings: TimedLearner
 
 
 @dataclass(frozen=True)
-class Look:
+class GradientLook:
     """One step and one prediction of EXAMPLES examples, looked at.
 
     Args:
@@ -87,7 +87,7 @@ class Look:
     prediction: tuple[Traffic, ...]
 
 
-def look(training: Training, model: Model | None, examples: int) -> Look:
+def look(training: Training, model: Model | None, examples: int) -> GradientLook:
     """One more step and prediction with the first training examples; weights, learner and `.grad` are as before."""
     net, learner = training.net, training.learner
     x, label = training.sent(training.data.train.x[:examples], training.data.train.y[:examples])
@@ -105,7 +105,7 @@ def look(training: Training, model: Model | None, examples: int) -> Look:
             found = [None if grad is None else grad.clone() for grad in directions(net)]
         true = [None] * len(found) if why else _true(training, model, x, label, classes)
     angles = tuple(None if a is None or b is None else angle(a, b) for a, b in zip(found, true, strict=True))
-    return Look(seen, angles, why, THROUGH_TIME if net.temporal else OF_THE_TWIN, tuple(step), tuple(prediction))
+    return GradientLook(seen, angles, why, THROUGH_TIME if net.temporal else OF_THE_TWIN, tuple(step), tuple(prediction))
 
 
 def directions(net: Network) -> list[Tensor | None]:

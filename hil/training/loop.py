@@ -45,7 +45,7 @@ EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """The length of a training, and its schedule.
 
     Args:
@@ -65,7 +65,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """One committed step: its place, and what the learner said about it.
 
     Args:
@@ -146,7 +146,7 @@ class Training:
         learner: Learner,
         optimizer: Optimizer,
         data: Dataset,
-        plan: Plan,
+        plan: TrainingPlan,
         devices: tuple[Metered, ...],
         tape: Recording | None = None,
         sentinel: Sentinel | None = None,
@@ -354,7 +354,7 @@ def fitting() -> Iterator[None]:
         ) from error
 
 
-def train(training: Training) -> Iterator[Step | Epoch]:
+def train(training: Training) -> Iterator[TrainingStep | Epoch]:
     """Go on from where `training` is; yields after every committed step, and after every epoch's validation.
 
     Raises:
@@ -369,7 +369,7 @@ def train(training: Training) -> Iterator[Step | Epoch]:
         yield _validated(training, begin, device_s, examples / (time.perf_counter() - begin))
 
 
-def _one_epoch(training: Training) -> Iterator[Step]:
+def _one_epoch(training: Training) -> Iterator[TrainingStep]:
     plan, seconds = training.plan, training.seconds
     mark = time.perf_counter()
     order = batches(training.data.train, plan.batch, plan.seed, training.epoch)
@@ -390,7 +390,7 @@ def _one_epoch(training: Training) -> Iterator[Step]:
         training.sums["examples"] = training.sums.get("examples", 0.0) + len(label)
         look = _looked(training, training.device_calls - cost[0], training.device_passes - cost[1])
         training.whole()
-        yield Step(training.epoch + 1, training.step, len(label), metrics, look)
+        yield TrainingStep(training.epoch + 1, training.step, len(label), metrics, look)
         if look is not None and look.fault is not None:
             raise look.fault
         mark = time.perf_counter()

@@ -33,10 +33,10 @@ from hil.run.folder import RunFolder
 from hil.run.signals import Stopping
 from hil.run.summary import Labels, conclude
 from hil.sentinel import Look
-from hil.training.loop import Epoch, Step, Training, evaluate, settle, train
+from hil.training.loop import Epoch, Training, TrainingStep, evaluate, settle, train
 from hil.training.outcome import warnings
 
-Point = Step | Epoch
+Point = TrainingStep | Epoch
 KEPT_CHECKPOINTS = 3
 EVERY_S = 60.0
 Tell = Callable[[str, str], None]
@@ -113,7 +113,7 @@ class Session:
         self._whole = False
         for point in train(self.training):
             self._whole = True
-            look = point.look if isinstance(point, Step) else None
+            look = point.look if isinstance(point, TrainingStep) else None
             if stopping.asked and not (look is not None and look.back):  # going back needs the node once more
                 self._rest(None)
             self._journal(point)

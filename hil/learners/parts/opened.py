@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hil.network import accumulate
 
 
-class Opened:
+class OpenedSynapse:
     """A synapse and its inputs, ready to be differentiated once its delta is known.
 
     Args:
