@@ -29,7 +29,7 @@ from hil.build.training import Built, built
 from hil.config.experiment import Experiment, experiment_of
 from hil.data.dataset import Dataset, Split, load, subset
 from hil.errors import MeasurementError
-from hil.training.loop import Step, evaluate, train
+from hil.training.loop import TrainingStep, evaluate, train
 from hil.training.session import load_best
 from hil.training.use import use
 
@@ -135,7 +135,7 @@ def alarms(seed: int, size: Size) -> dict[str, int]:
     quiet = Case(seed, size, sentinel=True).experiment()
     long = quiet.model_copy(update={"train": quiet.train.model_copy(update={"epochs": 10**6, "batch": 16})})
     with built(long, given=learned) as made:
-        steps = (point for point in train(made.training) if isinstance(point, Step))
+        steps = (point for point in train(made.training) if isinstance(point, TrainingStep))
         looks = [point.look for point in islice(steps, size.alarm_steps) if point.look is not None]
         wrong = sum(look.state == "act" or bool(look.did) for look in looks)
         watching = made.training.sentinel

@@ -25,7 +25,7 @@ from drivers.lock import Owner, take
 from drivers.safe import SafeState
 from drivers.scpi import Expect
 from hil.guardian.client import Guard
-from hil.guardian.record import Record
+from hil.guardian.record import GuardianRecord
 from sim_devices.bench.board import VirtualBoard, board_server
 from sim_devices.bench.description import VirtualBench, VirtualBox
 from sim_devices.bench.served import build
@@ -71,7 +71,7 @@ def start_and_beat(count: int, folder: Path) -> None:
     for k in range(count):
         owned = take([resource], owner)
         begin = time.perf_counter()
-        with Guard(owned, owner, Record(folder / f"start-{k}.jsonl"), 60.0, 0.0, True) as guard:
+        with Guard(owned, owner, GuardianRecord(folder / f"start-{k}.jsonl"), 60.0, 0.0, True) as guard:
             guard.watch([SafeState("none", resource, "visa", Expect(), ())])
             starts.append(time.perf_counter() - begin)
             begin = time.perf_counter()

@@ -85,10 +85,10 @@ def _calibrated(number: int) -> Bench:
     with open_bench(hidden(number)) as opened:
         assert isinstance(opened.device, OnPlant)
         assert opened.twin is not None
-        belief: object = opened.twin.choice.build()
-        assert isinstance(belief, Fittable)
+        nominal: object = opened.twin.choice.build()
+        assert isinstance(nominal, Fittable)
         began = time.perf_counter()
-        steps = tuple(calibrated(waveform(), Subject(resilient(opened.device, Ladder), belief, number)))
+        steps = tuple(calibrated(waveform(), Subject(resilient(opened.device, Ladder), nominal, number)))
         took_s = time.perf_counter() - began
         return Bench(number, steps, tuple(_held_against(steps, opened.device.control)), took_s)
 

@@ -5,7 +5,7 @@
 Every mesh and every medium is a specimen of its own, drawn from a number that the calibration does not get; it sees the Device
 alone. For a mesh, fidelities are taken twice: as measured through powers by the calibration, and on fresh random unitaries from
 the twin's true matrix; both leave out the phases of the outputs (calibration/mesh/sequence.py). Coverage is the share of the
-crosstalk matrix's elements whose true value lies within one stated standard deviation. For a medium: correlation of foretold
+crosstalk matrix's elements whose true value lies within one stated standard deviation. For a medium: correlation of predicted
 and measured
 light on unseen patterns, and focus over what even illumination would allow. Last line: JSON.
 """

@@ -30,7 +30,7 @@ from typing import Any
 from recording import record
 from rich.console import Console
 
-from hil.build.search import Workshop, completed, work
+from hil.build.search import SearchBuilder, completed, work
 from hil.build.training import built
 from hil.commands.search import carry_on, start
 from hil.config.experiment import experiment_of, read_experiment
@@ -57,21 +57,21 @@ POPULATION = 64
 def throughput(rounds: int, epochs: int) -> dict[str, Any]:
     """64 trainings both ways on the same number of processes."""
     workers = os.cpu_count() or 1
-    shops = {}
+    builders = {}
     for by, chunk in (("population", POPULATION // workers), ("one", 1)):
         table = {"base": str(DIGITS), "evaluate": {"by": by, "chunk": chunk, "workers": workers}}
         file = checked(SearchFile, table, "benchmark")
-        shops[by] = Workshop(file, completed(file, read_experiment(DIGITS)))
-    base = shops["one"].base()
+        builders[by] = SearchBuilder(file, completed(file, read_experiment(DIGITS)))
+    base = builders["one"].base()
     recipes = [*hand_made(base).values(), *random_fourier(base, 0, POPULATION).values()][:POPULATION]
     jobs = [Job(f"j/{k}", recipe, 1, epochs) for k, recipe in enumerate(recipes)]
-    pools = {by: Pool(work, shop.text(), workers) for by, shop in shops.items()}
-    seconds: dict[str, list[float]] = {by: [] for by in shops}
+    pools = {by: Pool(work, builder.text(), workers) for by, builder in builders.items()}
+    seconds: dict[str, list[float]] = {by: [] for by in builders}
     found: dict[str, dict[str, float]] = {}
     for number in range(rounds + 1):
         for by, pool in pools.items():
             begin = time.perf_counter()
-            size = shops[by].file.evaluate.chunk
+            size = builders[by].file.evaluate.chunk
             asked = (
                 jobs if number else [dataclasses.replace(job, epochs=1) for job in jobs[: 2 * workers]]
             )  # the first warms up
@@ -121,12 +121,12 @@ def backprop(repeat: int, quick: bool) -> float:
     target = folder / "backprop.json"
     if not target.exists():
         confirmed = json.loads((folder / "stages.jsonl").read_text().splitlines()[-1])
-        shop = Workshop(read_search(folder / SEARCH), read_experiment(folder / "config.toml"))
-        data = shop.data()
+        builder = SearchBuilder(read_search(folder / SEARCH), read_experiment(folder / "config.toml"))
+        data = builder.data()
         held = dataclasses.replace(data, validation=data.test)
         accuracies = []
         for seed in confirmed["seeds"]:
-            table = shop.experiment.model_dump(exclude_none=True)
+            table = builder.experiment.model_dump(exclude_none=True)
             table |= {"seed": seed, "learner": {"use": "backprop"}}
             table["train"] |= {"epochs": confirmed["epochs"], "threads": 1}
             with built(experiment_of(table, folder / "config.toml"), given=held) as made:

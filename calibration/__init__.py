@@ -1,0 +1,1 @@
+"""Calibration: steps that measure a bench and judge it, a fit of its twin, and the certificate that keeps both."""

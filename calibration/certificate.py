@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """Who answered."""
+    """The instrument that answered."""
 
     maker: str
     model: str
@@ -52,7 +52,7 @@ class Instrument:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class TwinChoice:
     """A twin as a file names it: the class, and the settings that make it."""
 
     use: str
@@ -64,10 +64,16 @@ class Certificate:
     """A calibration, whole.
 
     Args:
-        bench, shape: of the bench file. taken_at: ISO 8601 with zone. provenance: who was measured. seed: of the drives.
-        versions: of hil and torch. instruments: by their names in the bench file.
+        bench, shape: of the bench file.
+        taken_at: ISO 8601 with zone.
+        provenance: who was measured.
+        seed: of the drives.
+        versions: of hil and torch.
+        instruments: by their names in the bench file.
         settings: by table, those of the bench file that change what is measured; TOML values.
-        steps: as they were done. belief: the twin before. twin: the fitted one; None where none was fitted.
+        steps: as they were done.
+        nominal: the twin before; the table [belief] of the file.
+        twin: the fitted one; None where none was fitted.
     """
 
     bench: str
@@ -79,8 +85,8 @@ class Certificate:
     instruments: Mapping[str, Instrument]
     settings: Mapping[str, Mapping[str, Any]]
     steps: tuple[Step, ...]
-    belief: Model | None = None
-    twin: Model | None = None
+    nominal: TwinChoice | None = None
+    twin: TwinChoice | None = None
 
     @property
     def good(self) -> bool:
@@ -89,14 +95,16 @@ class Certificate:
 
     @property
     def name(self) -> str:
-        """Of its files, without an ending."""
+        """Name of its files, without an ending."""
         return f"{slug(self.bench, 'bench')}-{self.taken:%Y%m%d-%H%M%S}{'' if self.good else FAILED}"
 
     @property
     def taken(self) -> datetime:
+        """Date and time at which it was taken, with zone."""
         return datetime.fromisoformat(self.taken_at)
 
     def step(self, name: str) -> Step | None:
+        """Return the step called `name`, or None if it was not done."""
         return next((step for step in self.steps if step.name == name), None)
 
     def save(self, folder: Path) -> Path:
@@ -127,14 +135,14 @@ class Certificate:
         yield from (folder / f"{stem}-{n}{'' if self.good else FAILED}.toml" for n in range(1, 1000))
 
     def _table(self, raw: Mapping[str, str]) -> dict[str, Any]:
-        """As the file has it."""
+        """Return the table that the file has."""
         table: dict[str, Any] = {
             "format": FORMAT, "bench": self.bench, "shape": self.shape, "good": self.good, "taken_at": self.taken_at,
             "provenance": self.provenance, "seed": self.seed, "versions": dict(self.versions),
             "instruments": {name: asdict(who) for name, who in self.instruments.items()},
             "settings": {name: dict(rows) for name, rows in self.settings.items()},
         }  # fmt: skip
-        for name, model in (("belief", self.belief), ("twin", self.twin)):
+        for name, model in (("belief", self.nominal), ("twin", self.twin)):
             if model is not None:
                 table[name] = {"use": model.use, "settings": dict(model.settings)}
         table |= {"raw": dict(raw), "step": [_step_table(step) for step in self.steps]}
@@ -145,7 +153,9 @@ class Certificate:
         """Read a calibration, good or not.
 
         Args:
+            path: of the certificate, a TOML file; the sweeps lie beside it.
             sweeps: read the sweeps too; without them every step's `raw` is empty.
+
         Raises:
             ConfigError: missing, torn, changed, of another format, or without its sweeps.
         """
@@ -238,7 +248,7 @@ Parts = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class _File:
-    """As the TOML has it."""
+    """The TOML of a certificate."""
 
     format: int
     bench: str
@@ -253,24 +263,29 @@ class _File:
     raw: Mapping[str, str]
     step: Sequence[Mapping[str, Any]]
     sha256: str
-    belief: Mapping[str, Any] | None = None
+    belief: Mapping[str, Any] | None = None  # the nominal twin; files have called it so from the first
     twin: Mapping[str, Any] | None = None
 
     def certificate(self, path: str, raw: Mapping[str, Tensor]) -> Certificate:
-        """raw: every sweep, or empty. Raises: ConfigError."""
+        """Make the certificate that the file holds; `raw`: every sweep, or empty.
+
+        Raises:
+            ConfigError: a part of it makes no sense.
+        """
         models = {"belief": self.belief, "twin": self.twin}
+        made = {name: _made(TwinChoice, part, f"{path}: [{name}]") for name, part in models.items() if part is not None}
         return Certificate(
             self.bench, self.shape, _zoned(self.taken_at, path), self.provenance, self.seed, self.versions,
             {name: _made(Instrument, who, f"{path}: [instruments.{name}]") for name, who in self.instruments.items()},
             self.settings,
             tuple(_made(_StepFile, part, f"{path}: [step {part.get('name')}]").step(path, raw) for part in self.step),
-            **{name: _made(Model, part, f"{path}: [{name}]") for name, part in models.items() if part is not None},
+            nominal=made.get("belief"), twin=made.get("twin"),
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _StepFile:
-    """As a [[step]] has it."""
+    """One [[step]] of the file."""
 
     name: str
     said: str
@@ -284,7 +299,11 @@ class _StepFile:
     residual_unit: str = "1"
 
     def step(self, path: str, raw: Mapping[str, Tensor]) -> Step:
-        """raw: every sweep, or empty. Raises: ConfigError."""
+        """Make the step that the table holds; `raw`: every sweep, or empty.
+
+        Raises:
+            ConfigError: a sweep is missing, or a value makes no sense.
+        """
         place = f"{path}: [step {self.name}]"
         missing = [each for each in self.raw if raw and f"{self.name}/{each}" not in raw]
         if missing:
@@ -318,7 +337,7 @@ def _zoned(text: str, path: str) -> str:
 
 @contextmanager
 def _damage() -> Iterator[None]:
-    """What is wrong in a file that hil wrote is not for a person to correct."""
+    """Refuse what is wrong in a file that hil wrote as damage: no person is to correct it."""
     try:
         yield
     except ConfigError as error:

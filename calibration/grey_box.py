@@ -10,8 +10,8 @@
 
 The priors are the data sheet: where the data say nothing, its spread is what is known, and it is in sigma. Parameters are
 counted in spreads. A periodic parameter starts all around its period; one in the unit of the drive at half and twice its value
-as well, which is what a wrong load does. The periodic one turns with time where the belief has a drift: phase(t) = phase +
-drift t, t = 0 at the end.
+as well, which is what a wrong load does. The periodic one turns with time where the nominal twin has a drift: phase(t) = phase
++ drift t, t = 0 at the end.
 
 Sources: robust loss, scipy.optimize.least_squares; covariance, Press et al., Numerical Recipes, ch. 15.
 """
@@ -56,12 +56,21 @@ class Sweeps:
     time_s: Tensor
 
     def shots(self, which: slice) -> Sweeps:
+        """Return the sweeps that `which` selects."""
         return Sweeps(self.drive[which], self.reading[which], self.sigma[which], self.time_s[which])
 
 
 @dataclass(frozen=True)
 class Fit:
-    """estimates: of the parameters that were free. twin: with them. chi2: reduced. at_limit: names. drive_sigma: s_x."""
+    """The result of a fit of a twin's parameters.
+
+    Args:
+        estimates: of the parameters that were free.
+        twin: with them.
+        chi2: reduced.
+        at_limit: names.
+        drive_sigma: s_x.
+    """
 
     estimates: Mapping[str, Estimate]
     twin: Fittable
@@ -69,9 +78,9 @@ class Fit:
     at_limit: tuple[str, ...]
     drive_sigma: float = 0.0
 
-    def foretold(self, sweeps: Sweeps) -> Tensor:
+    def predicted(self, sweeps: Sweeps) -> Tensor:
         """(shots, n), drift included."""
-        return _foretold(self.twin, {}, sweeps, turning(self.twin))
+        return _predicted(self.twin, {}, sweeps, turning(self.twin))
 
     def with_drive(self, sweeps: Sweeps) -> Sweeps:
         """The sweeps, s_x in their sigma."""
@@ -79,23 +88,27 @@ class Fit:
         return replace(sweeps, sigma=torch.hypot(sweeps.sigma, steep))
 
 
-def turning(belief: Fittable) -> str | None:
+def turning(nominal: Fittable) -> str | None:
     """The periodic parameter, if there is one."""
-    return next((name for name, unknown in belief.unknowns().items() if unknown.period is not None), None)
+    return next((name for name, unknown in nominal.unknowns().items() if unknown.period is not None), None)
 
 
-def fitted(belief: Fittable, sweeps: Sweeps, port: Port, drift: Estimate | None = None) -> Fit:
-    """The belief with its seen parameters as the sweeps say, and its drift if it has one.
+def fitted(nominal: Fittable, sweeps: Sweeps, port: Port, drift: Estimate | None = None) -> Fit:
+    """Fit the seen parameters of a nominal twin to sweeps, and its drift if it has one.
 
     Args:
-        port: of the drive. drift: as it was measured, instead of the data sheet's.
+        nominal: the twin to be fitted.
+        sweeps: what was measured.
+        port: of the drive.
+        drift: as it was measured, instead of the data sheet's.
+
     Raises:
-        ContractError: the belief says of no parameter that it is seen.
+        ContractError: the nominal twin says of no parameter that it is seen.
     """
-    free = _Free.of(belief, drift)
+    free = _Free.of(nominal, drift)
     best = min((free.tried(start, free.glance(sweeps)) for start in free.starts(port)), key=lambda tried: tried[0])
     result = free.solved(best[1], sweeps)
-    slope = _slope(belief.remade(free.settings(result.x)), sweeps.drive)
+    slope = _slope(nominal.remade(free.settings(result.x)), sweeps.drive)
     drive_sigma = _drive_sigma(result.fun[: sweeps.reading.numel()], sweeps.sigma, slope)
     if drive_sigma:
         sweeps = replace(sweeps, sigma=torch.hypot(sweeps.sigma, drive_sigma * slope))
@@ -108,7 +121,7 @@ def fitted(belief: Fittable, sweeps: Sweeps, port: Port, drift: Estimate | None 
         name: Estimate(values[name], float(s) * free.unknowns[name].spread, free.unknowns[name].unit)
         for name, s in zip(free.names, sigma, strict=True)
     }
-    return Fit(estimates, belief.remade(values), chi2, free.at_limit(result.x), drive_sigma)
+    return Fit(estimates, nominal.remade(values), chi2, free.at_limit(result.x), drive_sigma)
 
 
 def _slope(twin: Fittable, drive: Tensor) -> Tensor:
@@ -129,9 +142,13 @@ def _drive_sigma(residual: Array, sigma: Tensor, slope: Tensor) -> float:
 
 @dataclass(frozen=True)
 class _Free:
-    """The parameters that are free, as numbers u: p = sheet + spread u. width: of each prior, in spreads."""
+    """The parameters that are free, as numbers u: p = sheet + spread u.
 
-    belief: Fittable
+    Args:
+        width: of each prior, in spreads.
+    """
+
+    nominal: Fittable
     names: tuple[str, ...]
     unknowns: Mapping[str, Unknown]
     sheet: Mapping[str, float]
@@ -140,19 +157,19 @@ class _Free:
     turns: str | None
 
     @classmethod
-    def of(cls, belief: Fittable, drift: Estimate | None) -> _Free:
-        known, turns = belief.unknowns(), turning(belief)
+    def of(cls, nominal: Fittable, drift: Estimate | None) -> _Free:
+        known, turns = nominal.unknowns(), turning(nominal)
         names = tuple(name for name, unknown in known.items() if unknown.seen or (name == DRIFT and turns is not None))
         if not any(known[name].seen for name in names):
             raise ContractError(
-                "this twin has no parameter to fit", where=type(belief).__name__, got="unknowns() without any seen"
+                "this twin has no parameter to fit", where=type(nominal).__name__, got="unknowns() without any seen"
             )
-        sheet = {name: belief.settings()[name] for name in names}
+        sheet = {name: nominal.settings()[name] for name in names}
         middle, width = np.zeros(len(names)), np.ones(len(names))
         if drift is not None and DRIFT in names:
             k, spread = names.index(DRIFT), known[DRIFT].spread
             middle[k], width[k] = (drift.value - sheet[DRIFT]) / spread, max(drift.sigma / spread, 1e-9)
-        return cls(belief, names, known, sheet, middle, width, turns)
+        return cls(nominal, names, known, sheet, middle, width, turns)
 
     def settings(self, u: Array) -> dict[str, float]:
         return {name: self._wrapped(name, self.sheet[name] + self.unknowns[name].spread * float(v))
@@ -194,7 +211,7 @@ class _Free:
         return Sweeps(sweeps.drive[:, few], sweeps.reading[:, few], sweeps.sigma[:, few], torch.zeros_like(sweeps.time_s))
 
     def residual(self, u: Array, sweeps: Sweeps) -> Array:
-        off = (sweeps.reading - _foretold(self.belief, self.settings(u), sweeps, self.turns)) / sweeps.sigma
+        off = (sweeps.reading - _predicted(self.nominal, self.settings(u), sweeps, self.turns)) / sweeps.sigma
         from_prior = (u - self.middle) / self.width
         for k, name in enumerate(self.names):
             period = self.unknowns[name].period
@@ -215,7 +232,7 @@ class _Free:
         return _Solved(found.x, self.residual(found.x, sweeps), self._jacobian(found.x, sweeps))
 
     def _jacobian(self, u: Array, sweeps: Sweeps) -> Array:
-        """Without the loss, whose weights are 1 but for outliers; by central differences."""
+        """Compute the Jacobian by central differences, without the loss, whose weights are 1 but for outliers."""
         columns = []
         for k in range(len(u)):
             step = np.zeros(len(u))
@@ -225,7 +242,7 @@ class _Free:
 
     def covariance(self, u: Array, jac: Array, sweeps: Sweeps, chi2: float, port: Port) -> Array:
         own = np.linalg.inv(jac.T @ jac)
-        slope = _slope(self.belief.remade(self.settings(u)), sweeps.drive)
+        slope = _slope(self.nominal.remade(self.settings(u)), sweeps.drive)
         pushed = (slope / sweeps.sigma).flatten().numpy() * (port.high - port.low) / CODES
         moved = own @ jac[: pushed.size].T @ pushed
         total: Array = own * max(1.0, chi2) + np.outer(moved, moved)
@@ -245,8 +262,8 @@ class _Solved:
     jac: Array
 
 
-def _foretold(belief: Fittable, settings: Mapping[str, float], sweeps: Sweeps, turns: str | None) -> Tensor:
-    made = belief.remade(settings)
+def _predicted(nominal: Fittable, settings: Mapping[str, float], sweeps: Sweeps, turns: str | None) -> Tensor:
+    made = nominal.remade(settings)
     known = made.settings()
     rate = known.get(DRIFT, 0.0) if turns is not None else 0.0
     with torch.no_grad():
@@ -259,12 +276,12 @@ def _foretold(belief: Fittable, settings: Mapping[str, float], sweeps: Sweeps, t
     return torch.stack(rows)
 
 
-def problems(fit: Fit, belief: Fittable, port: Port) -> tuple[Problem, ...]:
-    """What of a fit cannot be: "kind", "bound", "load", "sheet"; the likeliest cause first."""
+def problems(fit: Fit, nominal: Fittable, port: Port) -> tuple[Problem, ...]:
+    """Return what is wrong with a fit: "kind", "bound", "load", "sheet"; the likeliest cause first."""
     found = []
     if fit.chi2 > CHI2_HIGH:
         found.append(Problem(
-            "kind", f"the node is none that {type(belief).__name__} describes", f"chi² {fit.chi2:.3g}, at most {CHI2_HIGH:g}",
+            "kind", f"the node is none that {type(nominal).__name__} describes", f"chi² {fit.chi2:.3g}, at most {CHI2_HIGH:g}",
             "believe another twin in [twin]; a measured curve, sim_devices.tabulated:Tabulated, describes any",
         ))  # fmt: skip
     found += [
@@ -273,13 +290,13 @@ def problems(fit: Fit, belief: Fittable, port: Port) -> tuple[Problem, ...]:
         )
         for name in fit.at_limit
     ]
-    return tuple(found) or tuple(_strange(fit, belief, port))
+    return tuple(found) or tuple(_strange(fit, nominal, port))
 
 
-def _strange(fit: Fit, belief: Fittable, port: Port) -> list[Problem]:
+def _strange(fit: Fit, nominal: Fittable, port: Port) -> list[Problem]:
     found = []
-    for name, unknown in belief.unknowns().items():
-        estimate, sheet = fit.estimates.get(name), belief.settings()[name]
+    for name, unknown in nominal.unknowns().items():
+        estimate, sheet = fit.estimates.get(name), nominal.settings()[name]
         if estimate is None or not unknown.seen or unknown.period is not None:
             continue
         if abs(estimate.value - sheet) <= FAR * math.hypot(unknown.spread, estimate.sigma):

@@ -2,7 +2,7 @@
 
     y = f(x; p) + s n(u),    n(u) = w2 tanh( w1 u + b1 ) + b2,    u the drive scaled to -1 .. 1,  s the rms of the residuals
 
-It is fitted to the same values as the grey box, full batch, by L-BFGS, and believed only if it foretells values that it has not
+It is fitted to the same values as the grey box, full batch, by L-BFGS, and used only if it predicts values that it has not
 seen: over held-out values, with and without it,
 
     z = sqrt(n) mean(g) / std(g),    g = r^2 - r'^2                      more than SURE, and GAIN of chi^2 at least
@@ -26,7 +26,11 @@ DECAY = 1e-5
 
 
 class ResidualNet(nn.Module):
-    """Correction in the unit of the reading for a drive (...), same shape. scale: of what it gives."""
+    """Correction in the unit of the reading for a drive (...), same shape.
+
+    Args:
+        scale: of what it gives.
+    """
 
     def __init__(self, port: Port, scale: float, rng: torch.Generator) -> None:
         super().__init__()
@@ -44,6 +48,7 @@ class ResidualNet(nn.Module):
         return weights | {name: torch.as_tensor(value, dtype=torch.float64) for name, value in plain.items()}
 
     def forward(self, drive: Tensor) -> Tensor:
+        """Return the correction in the unit of the reading for a drive (...), same shape."""
         u = (drive - self._middle) / self._half
         hidden: Tensor = torch.tanh(u.unsqueeze(-1) * self.w1 + self.b1)
         correction: Tensor = hidden @ self.w2 + self.b2
@@ -51,7 +56,7 @@ class ResidualNet(nn.Module):
 
 
 def trained(drive: Tensor, residual: Tensor, sigma: Tensor, port: Port, rng: torch.Generator) -> ResidualNet:
-    """A net that foretells `residual` (n,), measured minus grey box, weighted by 1 / sigma."""
+    """Fit a net that predicts `residual` (n,), measured minus grey box, weighted by 1 / sigma."""
     every = max(1, len(drive) // VALUES)
     drive, residual, sigma = (values[::every] for values in (drive, residual, sigma))
     net = ResidualNet(port, float(residual.square().mean().sqrt()) or 1.0, rng)

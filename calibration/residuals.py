@@ -15,13 +15,13 @@ from torch import Tensor
 
 
 def lag_one(residual: Tensor) -> float:
-    """z of the correlation of neighbours, (n,)."""
+    """Return z of the correlation of neighbours in `residual` (n,)."""
     power = float(residual.square().sum())
     return math.sqrt(len(residual)) * float((residual[1:] * residual[:-1]).sum()) / power if power else 0.0
 
 
 def runs(residual: Tensor) -> float:
-    """z of the number of stretches of one sign, (n,)."""
+    """Return z of the number of stretches of one sign in `residual` (n,)."""
     above = residual > residual.median()
     up, n = int(above.sum()), len(above)
     mean = 1 + 2 * up * (n - up) / n
@@ -31,7 +31,7 @@ def runs(residual: Tensor) -> float:
 
 
 def correlation_ratio(reading: Tensor, group: Tensor, groups: int) -> float:
-    """What share of the variance of `reading` (n,) its group (n,), 0 to groups - 1, explains: 0 to 1."""
+    """Return the share of the variance of `reading` (n,) that its group (n,), 0 to groups - 1, explains: 0 to 1."""
     count = torch.bincount(group, minlength=groups).clamp(min=1)
     means = torch.bincount(group, reading, minlength=groups) / count
     total = float((reading - reading.mean()).square().sum())

@@ -18,16 +18,18 @@ from hil.twin import Fittable
 
 @dataclass(frozen=True)
 class Subject:
-    """What is calibrated.
+    """The node that is calibrated, and how.
 
     Args:
-        device: driven and read as in training. belief: the twin that is to become honest, or None.
-        seed: of the order of drives and of randomised designs. network: where the belief's physics is not enough, a network of
-        the drive may stand on top of it. clock: seconds, for how long steps took.
+        device: driven and read as in training.
+        nominal: the nominal twin to be fitted, or None.
+        seed: of the order of drives and of randomised designs.
+        network: where the nominal twin's physics is not enough, a network of the drive may stand on top of it.
+        clock: seconds, for how long steps took.
     """
 
     device: Device
-    belief: Fittable | None = None
+    nominal: Fittable | None = None
     seed: int = 0
     network: bool = False
     clock: Callable[[], float] = time.perf_counter
@@ -38,7 +40,13 @@ Found = Mapping[str, Step]
 
 @dataclass(frozen=True, slots=True)
 class Procedure:
-    """name: of its step. run: measures and judges; gets the steps that came before. needs: names that must be good."""
+    """One step of a calibration that is to be done.
+
+    Args:
+        name: of its step.
+        run: measures and judges; gets the steps that came before.
+        needs: names that must be good.
+    """
 
     name: str
     run: Callable[[Subject, Found], Step]
@@ -46,7 +54,7 @@ class Procedure:
 
 
 def calibrated(procedures: Sequence[Procedure], subject: Subject) -> Iterator[Step]:
-    """Every procedure in order, one Step each; those whose needs were not met say so instead of measuring.
+    """Do every procedure in order, one Step each; those whose needs were not met say so instead of measuring.
 
     Raises:
         LinkError, InstrumentError, MeasurementError: of the device. OutOfRange: a procedure drove it outside its limits.

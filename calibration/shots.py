@@ -1,6 +1,6 @@
 """Sweeps through a node that is shared in time, and when each of them was made.
 
-    t <- t + overhead + values x step       where the node is a twin, whose time is its own, and the belief says how it passes
+    t <- t + overhead + values x step       where the node is a twin, whose time is its own, as the nominal twin says
     t = clock                               else
 
 Drive (n,) in, reading (n,) out, both float64, in the order in which the node got them.
@@ -19,7 +19,11 @@ OVERHEAD, STEP = "overhead_s", "step_s"  # settings of a twin: its time per call
 
 
 class Shots:
-    """Shots of one procedure. name: of the procedure, for its draws. now_s: s since it began."""
+    """Shots of one procedure.
+
+    Args:
+        name: of the procedure, for its draws. now_s: s since it began.
+    """
 
     def __init__(self, subject: Subject, name: str) -> None:
         spec = subject.device.spec
@@ -27,7 +31,7 @@ class Shots:
             raise ContractError("these procedures are for a static node", where=spec.inputs.name, got="a temporal one")
         self._subject, self.port, self.out = subject, spec.inputs, spec.outputs
         self.rng = generator(subject.seed, 0, f"calibration {name}")
-        known = {} if subject.belief is None else subject.belief.settings()
+        known = {} if subject.nominal is None else subject.nominal.settings()
         virtual = spec.provenance == "twin" and OVERHEAD in known and STEP in known
         self._pace = (known[OVERHEAD], known[STEP]) if virtual else None
         self._began_s = subject.clock()
@@ -35,6 +39,7 @@ class Shots:
 
     @property
     def now_s(self) -> float:
+        """Seconds since the procedure began; simulated ones where the bench has a pace."""
         return self._virtual_s if self._pace else self._subject.clock() - self._began_s
 
     def __call__(self, drive: Tensor) -> Tensor:
@@ -60,9 +65,11 @@ class Shots:
         return self._held(self.shuffled(self.port.low + (self.port.high - self.port.low) * share))
 
     def uniform(self, count: int) -> Tensor:
+        """Draw `count` numbers in [0, 1), float64."""
         return torch.rand(count, generator=self.rng, dtype=torch.float64)
 
     def shuffled(self, values: Tensor) -> Tensor:
+        """Return `values` in a random order."""
         return values[torch.randperm(len(values), generator=self.rng)]
 
     @property

@@ -51,15 +51,21 @@ class Estimate:
         return 10.0**-power, f" {PREFIXES[power]}{self.unit}"
 
     def away(self, value: float) -> float:
-        """How many of its sigmas `value` is off; infinite if it is off at all and sigma is 0."""
+        """Return how many of its sigmas `value` is off; infinite if it is off at all and sigma is 0."""
         off = abs(self.value - value)
         return off / self.sigma if self.sigma else math.inf if off else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """kind: one word for tests and tables, as "hysteresis". what: one sentence. evidence: the number against what is allowed.
-    todo: what a person does about it."""
+    """Something that a step found wrong.
+
+    Args:
+        kind: one word for tests and tables, as "hysteresis".
+        what: one sentence.
+        evidence: the number against what is allowed.
+        todo: what a person does about it.
+    """
 
     kind: str
     what: str

@@ -1,4 +1,4 @@
-"""How well a twin foretells its node on a fixed set of probes.
+"""How well a twin predicts its node on a fixed set of probes.
 
 r_k = mean over repeats of y_k - f(x_k)         f the twin's noiseless response
 x_k  evenly over the input port; of a node of many channels: drawn over it, the same ones every time
@@ -22,8 +22,12 @@ POINTS, REPEATS = 101, 8
 
 
 @dataclass(frozen=True, slots=True)
-class Honesty:
-    """bias, spread and noise in the unit of the output port; correlation -1 to 1; points: of the probe set."""
+class TwinCheck:
+    """bias, spread and noise in the unit of the output port; correlation -1 to 1.
+
+    Args:
+        points: of the probe set.
+    """
 
     bias: float
     spread: float
@@ -37,14 +41,15 @@ class Honesty:
         return math.hypot(self.bias, self.spread)
 
 
-class Model(Protocol):
-    """What of a twin is asked."""
+class HasIdeal(Protocol):
+    """The part of a twin that the check needs."""
 
-    def ideal(self, x: Tensor) -> Tensor: ...
+    def ideal(self, x: Tensor) -> Tensor:
+        """Return the reading without noise or memory for a drive `x`, same shape."""
 
 
-def honesty(device: Device, twin: Model, points: int = POINTS, repeats: int = REPEATS) -> Honesty:
-    """One shot of `points` x `repeats` values.
+def compare_twin(device: Device, twin: HasIdeal, points: int = POINTS, repeats: int = REPEATS) -> TwinCheck:
+    """Check a twin with one shot of `points` x `repeats` values.
 
     Raises:
         LinkError, InstrumentError, MeasurementError: of the device.
@@ -59,12 +64,12 @@ def honesty(device: Device, twin: Model, points: int = POINTS, repeats: int = RE
     drive = probes.clamp(port.low, port.high).repeat(repeats, 1)
     answers = device.forward(drive).to("cpu", torch.float64).view(repeats, points, -1)
     with torch.no_grad():
-        foretold = twin.ideal(drive[:points]).to("cpu", torch.float64)
+        predicted = twin.ideal(drive[:points]).to("cpu", torch.float64)
     mean = answers.mean(0)
-    off = mean - foretold
+    off = mean - predicted
     noise = float(answers.std(0).square().mean().sqrt()) if repeats > 1 else 0.0
     bias = float(off.mean())
-    return Honesty(bias, float((off - bias).square().mean().sqrt()), _correlation(mean, foretold), points, noise)
+    return TwinCheck(bias, float((off - bias).square().mean().sqrt()), _correlation(mean, predicted), points, noise)
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:

@@ -21,7 +21,12 @@ SKEW_S = 120.0  # clocks of two computers may differ by so much
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """what: "awg high_v". then: when it was calibrated."""
+    """One difference from when the calibration was taken.
+
+    Args:
+        what: "awg high_v".
+        then: when it was calibrated.
+    """
 
     kind: Kind
     what: str
@@ -30,6 +35,7 @@ class Difference:
 
     @property
     def refuses(self) -> bool:
+        """True if the calibration must not be used; other firmware is only told."""
         return self.kind != "firmware"
 
     def __str__(self) -> str:
@@ -37,12 +43,12 @@ class Difference:
 
 
 def age_s(certificate: Certificate, now: datetime) -> float:
-    """Since it was taken; below 0: its clock was ahead of ours."""
+    """Return the seconds since it was taken; below 0: its clock was ahead of ours."""
     return (now - certificate.taken).total_seconds()
 
 
 def aged(certificate: Certificate, now: datetime, most_s: float) -> Iterator[Difference]:
-    """Nothing, or one."""
+    """Yield the difference of age, if there is one."""
     old = age_s(certificate, now)
     if old > most_s:
         yield Difference("age", "age", f"at most {span(most_s)} allowed", f"{span(old)} old")
@@ -51,7 +57,7 @@ def aged(certificate: Certificate, now: datetime, most_s: float) -> Iterator[Dif
 
 
 def settings_differ(certificate: Certificate, settings: Mapping[str, Mapping[str, Any]]) -> Iterator[Difference]:
-    """One a key, in the order of the file as it is now."""
+    """Yield a difference for each key, in the order of the file as it is now."""
     then = certificate.settings
     for table in dict.fromkeys([*settings, *then]):
         before, after = then.get(table, {}), settings.get(table, {})
@@ -62,7 +68,7 @@ def settings_differ(certificate: Certificate, settings: Mapping[str, Mapping[str
 
 
 def instruments_differ(certificate: Certificate, answered: Mapping[str, Instrument]) -> Iterator[Difference]:
-    """Other boxes first under each name, then other firmware."""
+    """Yield the differences of instruments: other boxes first under each name, then other firmware."""
     then = certificate.instruments
     for name in dict.fromkeys([*answered, *then]):
         before, after = then.get(name), answered.get(name)
@@ -75,7 +81,7 @@ def instruments_differ(certificate: Certificate, answered: Mapping[str, Instrume
 
 
 def span(seconds: float) -> str:
-    """As a person says it: "90 s", "25 min", "26 h", "12 days"."""
+    """Write a duration as a person says it: "90 s", "25 min", "26 h", "12 days"."""
     for least, size, unit in ((4 * 86400.0, 86400.0, "days"), (2 * 3600.0, 3600.0, "h"), (120.0, 60.0, "min")):
         if seconds >= least:
             return f"{seconds / size:.0f} {unit}"

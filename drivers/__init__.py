@@ -1,0 +1,1 @@
+"""Drivers of real instruments: one instrument a file; links carry the bytes, and each shape of bench has a folder."""

@@ -59,7 +59,7 @@ NO_ERROR = re.compile(r"[+-]?0\s*,")
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What the data sheet says of a model: samples/s with the filter off, record length without the memory option."""
+    """Limits of a model from its data sheet: samples/s with the filter off, record length without the memory option."""
 
     rate_hz: float
     memory: Memory
@@ -75,7 +75,8 @@ class Keysight33600:
 
     Args:
         scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
-        channel: 1 or 2. load_ohm: what is connected; infinite, or "HighZ" in a file, for high impedance.
+        channel: 1 or 2.
+        load_ohm: what is connected; infinite, or "HighZ" in a file, for high impedance.
         low_v, high_v: narrower limits of the drive, V. They also set amplitude and offset, so all codes are used.
         dac_bits: round codes to so many bits; None leaves the rounding to the instrument.
         memory_samples: a smaller memory than the model's, or the larger one of the memory option.
@@ -128,15 +129,15 @@ class Keysight33600:
 
     @property
     def panel(self) -> Panel:
-        """What the instrument says that it holds."""
+        """The settings that are read back from the instrument."""
         return self._panel
 
     def held(self) -> dict[str, Value]:
-        """By name, what the instrument says now; one message."""
+        """Ask the instrument for its settings, by name, in one message."""
         return self._panel.held()
 
     def _held(self) -> tuple[Setting, ...]:
-        """Everything that volts, timing and limits rest on."""
+        """Return all settings that volts, timing and limits rest on."""
         source, output, n = self._source, self._output, self._channel
         return (
             Setting(OUTPUT, f"{output}?", "flag"),
@@ -162,7 +163,7 @@ class Keysight33600:
         )
 
     def _beyond(self, held: Mapping[str, Value]) -> str:
-        """Another load moves nothing at the connector, the numbers follow it: the volts are those at the load that is there."""
+        """Say why the volts may be outside of the limits: they are those at the load that is really there."""
         load, amplitude, offset, unit = (held[name] for name in ("load", "amplitude", "offset", "unit of the amplitude"))
         if unit != "VPP" or isinstance(load, str) or isinstance(amplitude, str) or isinstance(offset, str):
             return f"how far the drive reaches cannot be told: amplitude {amplitude} {unit}, offset {offset}, load {load}"
@@ -177,26 +178,26 @@ class Keysight33600:
         )  # fmt: skip
 
     def settings(self) -> dict[str, float | str]:
-        """What the instrument was told, as a copy; empty when it is not known."""
+        """A copy of the settings that were sent to the instrument; empty when they are not known."""
         return dict(self._settings)
 
     def forget(self) -> None:
-        """The instrument may have lost its settings (power, fault): send them all again next time."""
+        """Send all settings again next time: the instrument may have lost them (power, fault)."""
         self._settings = {}
         self._on = None
 
     def clear(self) -> None:
-        """Empty the wire; settings are taken for lost."""
+        """Empty the wire, and take the settings for lost."""
         self.forget()
         self._scpi.clear()
 
     def reopen(self) -> None:
-        """Open the wire anew; settings are taken for lost."""
+        """Open the wire anew, and take the settings for lost."""
         self.forget()
         self._scpi.reopen()
 
     def reset(self) -> None:
-        """Output off, down the ramp if there is one, verified; then ``*RST``, whatever the instrument held.
+        """Switch the output off, down the ramp if there is one, verified; then send ``*RST``, whatever the instrument held.
 
         Raises:
             SwitchedOff: somebody else switched the output off. CommandRefused: it does not go off.
@@ -207,7 +208,7 @@ class Keysight33600:
         self._scpi.send("*RST", "*CLS")
 
     def identify(self) -> str:
-        """The same instrument must answer. What was found, a line for people.
+        """Verify that the same instrument answers; return who it is, a line for people.
 
         Raises:
             WrongInstrument: another one answers. LinkError: nobody does.
@@ -249,7 +250,10 @@ class Keysight33600:
         self._panel.left(False)
 
     def _levels(self) -> tuple[str, ...]:
-        """Each step is legal whatever was set before: no limit while the levels move, no offset while the amplitude does."""
+        """Return the commands that set the levels, each legal whatever was set before.
+
+        No limit is set while the levels move, no offset while the amplitude does.
+        """
         volts, half = f"{self._source}:VOLT", 0.5 * self._amplitude_vpp
         return (
             f"{self._output}:LOAD {'INF' if math.isinf(self._load_ohm) else f'{self._load_ohm:.6g}'}",
@@ -280,7 +284,7 @@ class Keysight33600:
         )
 
     def _verify(self, sample_rate_hz: float) -> None:
-        """Volts and timing rest on these: a value that was rounded or ignored must not pass."""
+        """Verify what volts and timing rest on: a value that was rounded or ignored must not pass."""
         source, order = self._source, self._scpi.ask(":FORM:BORD?")
         if not order.upper().startswith("SWAP"):
             raise CommandRefused(
@@ -315,7 +319,7 @@ class Keysight33600:
             raise CommandRefused("the generator does not say its load", where=self._name, got=reply, outputs="off") from error
 
     def encode(self, volts: NDArray[np.float32]) -> Codes:
-        """Volts of any shape -> codes of the same shape. The caller has checked them against `drive`."""
+        """Convert volts of any shape to codes of the same shape. The caller has checked them against `drive`."""
         shift = 0 if self._dac_bits is None else 16 - self._dac_bits
         per_volt = FULL_SCALE / (0.5 * self._amplitude_vpp) / (1 << shift)
         scaled = np.multiply(volts, np.float32(per_volt), dtype=np.float32)
@@ -392,7 +396,7 @@ class Keysight33600:
         self._panel.left(on)
 
     def safe_state(self) -> SafeState:
-        """Output off, after the ramp if there is one; of this channel of the instrument that was identified."""
+        """Describe the safe state: output off, after the ramp if there is one, of this channel of the identified instrument."""
         who = self.identity
         return SafeState(
             "awg", self._scpi.link.name, "visa", Expect(who.maker, who.model, who.serial),
@@ -448,7 +452,7 @@ class Keysight33600:
             self._scpi.identify()
 
     def close(self) -> None:
-        """Output off, verified, and the link closed; the second call does nothing.
+        """Switch the output off, verify it, and close the link; the second call does nothing.
 
         Raises:
             UnsafeOutputs: the link is closed all the same.

@@ -71,8 +71,11 @@ class InfiniiVision:
 
     Args:
         scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
-        channel: 1 to 4. range_v: full scale, all eight divisions. offset_v: voltage at the middle of the screen.
-        input_ohm: 50 or 1e6. trigger_v: level of the external trigger.
+        channel: 1 to 4.
+        range_v: full scale, all eight divisions.
+        offset_v: voltage at the middle of the screen.
+        input_ohm: 50 or 1e6.
+        trigger_v: level of the external trigger.
         clock: seconds from any origin; deadlines are measured by it.
 
     Raises:
@@ -121,15 +124,15 @@ class InfiniiVision:
 
     @property
     def panel(self) -> Panel:
-        """What the instrument says that it holds."""
+        """The settings that are read back from the instrument."""
         return self._panel
 
     def held(self) -> dict[str, Value]:
-        """By name, what the instrument says now; one message."""
+        """Ask the instrument for its settings, by name, in one message."""
         return self._panel.held()
 
     def _held(self) -> tuple[Setting, ...]:
-        """Everything that volts and times of a record rest on."""
+        """Return all settings that volts and times of a record rest on."""
         channel = self._channel
         return (
             Setting("range", f"{channel}:RANG?", unit="V"),
@@ -157,7 +160,7 @@ class InfiniiVision:
         )
 
     def reset(self) -> None:
-        """``*RST``, whatever the instrument held. A scope drives nothing."""
+        """Send ``*RST``, whatever the instrument held. A scope drives nothing."""
         self.forget()
         self._panel.let_in()
         self._scpi.send("*RST", "*CLS")
@@ -168,21 +171,21 @@ class InfiniiVision:
         return next((multiple for multiple, ratio in ratios if ratio >= 1 and math.isclose(ratio, round(ratio))), 1)
 
     def forget(self) -> None:
-        """The instrument may have lost its settings (power, fault): send them all again next time."""
+        """Send all settings again next time: the instrument may have lost them (power, fault)."""
         self._shape = self._preamble = None
 
     def clear(self) -> None:
-        """Empty the wire; settings are taken for lost."""
+        """Empty the wire, and take the settings for lost."""
         self.forget()
         self._scpi.clear()
 
     def reopen(self) -> None:
-        """Open the wire anew; settings are taken for lost."""
+        """Open the wire anew, and take the settings for lost."""
         self.forget()
         self._scpi.reopen()
 
     def identify(self) -> str:
-        """The same instrument must answer. What was found, a line for people.
+        """Verify that the same instrument answers; return who it is, a line for people.
 
         Raises:
             WrongInstrument: another one answers. LinkError: nobody does.
@@ -217,7 +220,7 @@ class InfiniiVision:
         self._panel.renewed(self._shape, (RANGE, POSITION))
 
     def _set_up(self) -> None:
-        """What stays the same between records."""
+        """Set everything that stays the same between records."""
         self._upright = None
         channel, source = self._channel, f"CHAN{self._channel[-1]}"
         self._scpi.send("*CLS", ":STOP")
@@ -255,7 +258,7 @@ class InfiniiVision:
             armed = self._scpi.ask_int(":AER?")
 
     def wait(self, timeout_s: float) -> None:
-        """Until the record is complete.
+        """Wait until the record is complete.
 
         Raises:
             MissedTrigger: it is not after `timeout_s`; the scope was stopped.

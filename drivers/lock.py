@@ -55,7 +55,13 @@ MOMENT_S = 0.5  # who only looks, or ends just now, holds a lock no longer than 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who holds an instrument. run: its folder, or "". since: ISO 8601. virtual: it ends with its owner."""
+    """The program that holds an instrument.
+
+    Args:
+        run: its folder, or "".
+        since: ISO 8601.
+        virtual: it ends with its owner.
+    """
 
     pid: int
     run: str
@@ -87,12 +93,15 @@ class Owned:
 
     @property
     def files(self) -> Mapping[str, int]:
-        """Canonical resource -> open file, and the machine's under the same name with MACHINE; who inherits all of them shares
-        the lock."""
+        """Map each locked resource to its open file.
+
+        The machine's own file has the same name with MACHINE after it. Whoever inherits all of them shares the lock.
+        """
         return dict(self._files)
 
     @property
     def folder(self) -> Path:
+        """Folder of the lock files of this account."""
         return folder()
 
     def add(self, resource: str) -> None:
@@ -111,7 +120,7 @@ class Owned:
         _written(own, self._owner, self.found.get(one), resource)
 
     def write(self, resource: str, safe: object) -> None:
-        """Who owns it, and how it is made safe; None as long as it is. Raises: RunError: the disk is full."""
+        """Write who owns it and how it is made safe (None while it is safe). Raises: RunError: the disk is full."""
         one = self._name(resource)
         self._safe[one] = safe
         _written(self._files[one], self._owner, safe, resource)
@@ -143,11 +152,11 @@ class Owned:
         self._let_go({self._name(resource) for resource in unverified})
 
     def _name(self, resource: str) -> str:
-        """What `resource` was when it was taken: the link to a serial port goes away, or elsewhere, when it is unplugged."""
+        """Return the name of `resource` when it was taken: the link to a serial port goes away when it is unplugged."""
         return self._names.get(resource) or canonical(resource)
 
     def spare(self, one: str) -> None:
-        """What was found of this canonical resource could not be carried out: keep it unless the instrument is reached."""
+        """Keep what was found of this canonical resource, unless the instrument is reached: it could not be carried out."""
         self._spared.add(one)
 
     def close(self) -> None:
@@ -173,7 +182,7 @@ class Owned:
 
 
 def take(resources: Sequence[str], owner: Owner) -> Owned:
-    """All of `resources`, or none.
+    """Lock all of `resources`, or none.
 
     Raises:
         RunError: one of them is owned by another program, which is named, or cannot be locked; nothing was sent.
@@ -190,7 +199,7 @@ def take(resources: Sequence[str], owner: Owner) -> Owned:
 
 
 def write(handle: int, owner: Owner, safe: object = None) -> None:
-    """Into a lock file that this process holds."""
+    """Write into a lock file that this process holds."""
     table = {
         "pid": owner.pid, "run": owner.run, "since": owner.since, "command": owner.command, "virtual": owner.virtual,
         "user": os.getuid(), "safe": safe,
@@ -211,7 +220,13 @@ def _written(handle: int, owner: Owner, safe: object, resource: str) -> None:
 
 
 def settle(name: str, handle: int, remove: bool) -> None:
-    """Nothing is left to be told of `name`, a key of `Owned.files`. remove: nor will this file be needed again."""
+    """Empty a lock file: nothing is left to be told of the resource.
+
+    Args:
+        name: a key of `Owned.files`.
+        handle: its open file, locked.
+        remove: nor will this file be needed again.
+    """
     os.ftruncate(handle, 0)
     if remove:
         with suppress(FileNotFoundError, PermissionError):  # of another account: it stays, and is empty
@@ -219,8 +234,11 @@ def settle(name: str, handle: int, remove: bool) -> None:
 
 
 def retake(name: str, handle: int) -> bool:
-    """If the file of `name`, a key of `Owned.files`, is not the one that `handle` has locked: lock the one that is there now,
-    or a new one, under the same handle. True: that was so.
+    """Lock the file of `name` again, under the same handle, if it was removed or replaced meanwhile. True: it was.
+
+    Args:
+        name: a key of `Owned.files`.
+        handle: its open file.
 
     Raises:
         RunError: another program has taken it, or it cannot be locked.
@@ -241,7 +259,7 @@ def retake(name: str, handle: int) -> bool:
 
 
 def folder() -> Path:
-    """Where the user's files are.
+    """Return the folder of the user's lock files.
 
     Raises:
         RunError: it is not ours alone.
@@ -259,7 +277,7 @@ def folder() -> Path:
 
 
 def machine_folder() -> Path:
-    """Where the machine's files are: in the first of TOPS that every account can write to.
+    """Return the folder of the machine's lock files: the first of TOPS that every account can write to.
 
     Raises:
         RunError: not every account can lock files there.
@@ -308,8 +326,10 @@ def left_unsafe() -> dict[Path, Mapping[str, Any]]:
 
 
 def sweep() -> None:
-    """Remove the files that nobody holds and that tell of nothing any more: those that are empty, those of virtual benches,
-    whose ports ended with them, and the logs of the guardians of those."""
+    """Remove the lock files that nobody holds and that have nothing to say any more.
+
+    These are the empty ones, those of virtual benches, whose ports ended with them, and the logs of the guardians of those.
+    """
 
     def clear(path: Path, handle: int) -> None:
         if not os.fstat(handle).st_size or _read(handle).get("virtual") is True:
@@ -336,7 +356,7 @@ def _each_free(place: Path, do: Callable[[Path, int], None]) -> None:
 
 
 def _path(name: str) -> Path:
-    """Of a key of `Owned.files`."""
+    """Return the path of the file for a key of `Owned.files`."""
     one = name.removesuffix(MACHINE)
     slug = re.sub(r"[^a-z0-9.]+", "-", one.lower()).strip("-")[:60]
     place = folder() if one == name else machine_folder()
@@ -344,7 +364,7 @@ def _path(name: str) -> Path:
 
 
 def _locked(name: str, resource: str) -> int:
-    """The open file of `name`, a key of `Owned.files`, locked. resource: for messages."""
+    """Open the file of `name`, a key of `Owned.files`, and lock it; `resource` is for messages."""
     path, machine, end = _path(name), name.endswith(MACHINE), time.monotonic() + MOMENT_S
     while True:
         handle = -1
@@ -373,8 +393,11 @@ def _locked(name: str, resource: str) -> int:
 
 
 def _opened(path: Path, mode: int) -> int:
-    """Made if it is not there. First without O_CREAT: in a folder with the sticky bit Linux refuses O_CREAT for what is there
-    and belongs to another account."""
+    """Open a lock file, and make it if it is not there.
+
+    The first try is without O_CREAT: in a folder with the sticky bit Linux refuses O_CREAT for what is there and belongs to
+    another account.
+    """
     while True:
         with suppress(FileNotFoundError):
             return os.open(path, OPEN)
@@ -385,7 +408,7 @@ def _opened(path: Path, mode: int) -> int:
 
 
 def _refused(facts: os.stat_result) -> str | None:
-    """What keeps a file from being a lock file."""
+    """Say what keeps a file from being a lock file, or None."""
     if not stat.S_ISREG(facts.st_mode):
         return kind_of(facts.st_mode)
     return "a file with several names" if facts.st_nlink > 1 else None  # it may be anybody's precious one
@@ -408,7 +431,7 @@ def _for_all(path: Path) -> bool:
 
 
 def _trusted(handle: int) -> bool:
-    """Written by this user or by root, and by nobody else."""
+    """True if it was written by this user or by root, and by nobody else."""
     facts = os.fstat(handle)
     return facts.st_uid in (os.getuid(), 0) and not facts.st_mode & 0o022
 

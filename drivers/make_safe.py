@@ -32,8 +32,14 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """One attempt. verified: the instrument says that it is safe. why: it is not, or how it became so. last: no more follow."""
+class SafeOutcome:
+    """One attempt.
+
+    Args:
+        verified: the instrument says that it is safe.
+        why: it is not, or how it became so.
+        last: no more follow.
+    """
 
     state: SafeState
     verified: bool
@@ -43,7 +49,7 @@ class Outcome:
     last: bool
 
 
-def make_safe(states: Sequence[SafeState], patience_s: float) -> tuple[Outcome, ...]:
+def make_safe(states: Sequence[SafeState], patience_s: float) -> tuple[SafeOutcome, ...]:
     """The last outcome of each state, in order."""
     final = {o.state.name: o for o in securing(states, patience_s)}
     return tuple(final[state.name] for state in states)
@@ -54,8 +60,15 @@ def securing(
     patience_s: float,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Outcome]:
-    """Every attempt as it ends. patience_s: no attempt begins later than this; each state gets one in any case."""
+) -> Iterator[SafeOutcome]:
+    """Yield every attempt as it ends.
+
+    Args:
+        states: what to make safe, in this order.
+        patience_s: no attempt begins later than this; each state gets one in any case.
+        clock: seconds from any origin.
+        sleep: waits so many seconds between the rounds.
+    """
     end, pause = clock() + patience_s, FIRST_PAUSE_S
     left, attempt = list(states), 1
     while left:
@@ -81,8 +94,8 @@ def prepare() -> None:
         socket.getaddrinfo("localhost", None)  # the system's resolver loads its parts at the first name
 
 
-def unsafe(outcomes: Sequence[Outcome], where: str, todo: str = "") -> UnsafeOutputs:
-    """What is to be said of those that are not verified."""
+def unsafe(outcomes: Sequence[SafeOutcome], where: str, todo: str = "") -> UnsafeOutputs:
+    """The error that names the outputs which are not verified safe."""
     failed = [o for o in outcomes if not o.verified]
     return UnsafeOutputs(
         "outputs could not be verified to be safe", where=where,
@@ -92,7 +105,7 @@ def unsafe(outcomes: Sequence[Outcome], where: str, todo: str = "") -> UnsafeOut
     )  # fmt: skip
 
 
-def _attempted(state: SafeState, attempt: int, end: float, clock: Callable[[], float]) -> Outcome:
+def _attempted(state: SafeState, attempt: int, end: float, clock: Callable[[], float]) -> SafeOutcome:
     begin = clock()
     try:
         with _conversation(state) as talk:
@@ -104,7 +117,7 @@ def _attempted(state: SafeState, attempt: int, end: float, clock: Callable[[], f
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not keep the next instrument from being made safe
         why, verified, final = f"{type(error).__name__}: {error}".splitlines()[0], False, False
     now = clock()
-    return Outcome(state, verified, why, attempt, now - begin, final or now >= end)
+    return SafeOutcome(state, verified, why, attempt, now - begin, final or now >= end)
 
 
 @contextmanager

@@ -5,8 +5,8 @@
     finding    a value that is not the one of before; the output on or off otherwise than the driver left it; a bit of *ESR?
 
 A `Panel` is that for one instrument: its driver says which settings count (header, kind, unit, tolerance) and calls `renewed()`
-when it has set them, `left()` when it has switched the output. A `Watch` looks at the panels of a device every few seconds of
-use, and decides what a finding is: SwitchedOff, Changed, or ChangeForbidden.
+when it has set them, `left()` when it has switched the output. A `PanelWatch` looks at the panels of a device every few seconds
+of use, and decides what a finding is: SwitchedOff, Changed, or ChangeForbidden.
 
 Source: IEEE 488.2-1992, 11.5.1 (ESR: 7 power on, 5 command error, 4 execution error, 3 device error, 2 query error); SCPI-1999
 volume 1, 6.2.5 (several questions in one message).
@@ -53,8 +53,11 @@ class Setting:
     """One setting that counts.
 
     Args:
-        name: for people. question: its SCPI header, ":SOUR1:VOLT?". kind: of the answer.
-        unit: of a number. tolerance: two numbers that differ by less are the same, in that unit; see SAME besides.
+        name: for people.
+        question: its SCPI header, ":SOUR1:VOLT?".
+        kind: of the answer.
+        unit: of a number.
+        tolerance: two numbers that differ by less are the same, in that unit; see SAME besides.
     """
 
     name: str
@@ -76,23 +79,27 @@ class Setting:
         return text.upper()
 
     def same(self, a: Value, b: Value) -> bool:
+        """True if `a` and `b` are the same setting: floats within the tolerance, else equal."""
         if isinstance(a, float) and isinstance(b, float):
             return math.isclose(a, b, rel_tol=SAME, abs_tol=self.tolerance)
         return a == b
 
     def said(self, value: Value) -> str:
+        """Write a value for people: "on", "off", or a number with its unit."""
         if isinstance(value, bool):
             return "on" if value else "off"
         return f"{value:.6g} {self.unit}".rstrip() if isinstance(value, float) else value
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What is not as it was left.
+class ForeignChange:
+    """One difference from how the instrument was left.
 
-    kind: "setting", "off" (the output; somebody did it), "power" (the box was switched off and on), "errors" (it refused
-    something that the driver did not send, or did not look after). said: a sentence with the old and the new value. beyond: why
-    the drive may be outside of its limits, or "".
+    Args:
+        kind: "setting", "off" (the output; somebody did it), "power" (the box was switched off and on), "errors" (it
+            refused something that the driver did not send, or did not look after).
+        said: a sentence with the old and the new value.
+        beyond: why the drive may be outside of its limits, or "".
     """
 
     kind: Literal["setting", "off", "power", "errors"]
@@ -101,15 +108,16 @@ class Finding:
 
 
 class Looked(Protocol):
-    """One instrument, as a Watch sees it. `Panel` is one; drivers/spiking/device.py has another."""
+    """One instrument, as a PanelWatch sees it. `Panel` is one; drivers/spiking/device.py has another."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the instrument, for people."""
 
     def settle(self) -> None:
         """Ask for what was set since the last time, and keep the answers as what must be found from now on."""
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[ForeignChange]:
         """Ask for everything, and compare."""
 
 
@@ -118,13 +126,16 @@ class Panelled(Protocol):
     """A driver whose instrument says what it holds, and that can bring it to a known state."""
 
     @property
-    def panel(self) -> Panel: ...
+    def panel(self) -> Panel:
+        """The settings that are read back."""
 
     def held(self) -> Mapping[str, Value]:
-        """One message: what the box says that it holds now."""
+        """Ask the box, in one message, for its settings."""
 
     def reset(self) -> None:
-        """Output off, as the safe state says; then the known state of the maker. Settings must be sent again after it.
+        """Switch the output off, as the safe state says; then go to the known state of the maker.
+
+        Settings must be sent again after it.
 
         Raises:
             SwitchedOff: somebody else switched the output off.
@@ -135,10 +146,13 @@ class Panel:
     """The settings of one instrument that count.
 
     Args:
-        scpi: the conversation. name: of the instrument, for people. settings: what is asked for, in this order; a flag called
-            "output" is compared with what the driver said by `left`, not with an earlier answer.
+        scpi: the conversation.
+        name: of the instrument, for people.
+        settings: what is asked for, in this order; a flag called "output" is compared with what the driver said by `left`,
+            not with an earlier answer.
         beyond: why the drive may be outside of its limits with such settings, or "".
-        lock: a question that locks the front panel and answers 1, for example ":SYST:LOCK 1;:SYST:LOCK?". unlock: a command.
+        lock: a question that locks the front panel and answers 1, for example ":SYST:LOCK 1;:SYST:LOCK?".
+        unlock: a command.
     """
 
     def __init__(
@@ -163,10 +177,11 @@ class Panel:
 
     @property
     def name(self) -> str:
+        """Name of the instrument, for people."""
         return self._name
 
     def held(self) -> dict[str, Value]:
-        """By name, what the instrument says that it holds now."""
+        """Ask the instrument for its settings, by name."""
         return self._ask()[0]
 
     def _ask(self) -> tuple[dict[str, Value], int]:
@@ -204,8 +219,12 @@ class Panel:
     # What the driver says.
 
     def renewed(self, place: Hashable = None, names: Iterable[str] = ()) -> None:
-        """The driver has set the instrument. Without `names` everything is new; with them, only those, and `place` stands for
-        their values, so that answers that were heard once need not be asked for again."""
+        """Note that the driver has set the instrument, so that the next `settle` learns the new values.
+
+        Args:
+            place: what the settings belong to; answers that were heard once for it need not be asked for again.
+            names: of the settings that changed; empty: all of them.
+        """
         self._place, self._names = place, frozenset(names)
         if not self._names:
             self._before, self._own, self._scpi.power_lost = {}, {}, False
@@ -215,7 +234,7 @@ class Panel:
         self._on = on
 
     def check_output(self) -> None:
-        """Before the driver switches the output itself: is it as the driver left it?
+        """Check, before the driver switches the output, that it is as the driver left it.
 
         Raises:
             SwitchedOff: it was left on, and somebody else has switched it off, now or at an earlier look.
@@ -252,9 +271,15 @@ class Panel:
             self._locked = False
             self._scpi.send(self._unlock)
 
-    # What a Watch asks.
+    # What a PanelWatch asks.
 
     def settle(self) -> None:
+        """Ask the instrument for what the driver has just set, and keep the answers as what is due from now on.
+
+        Raises:
+            SwitchedOff: somebody else switched the output off.
+            Changed: another setting is not what it was, though the driver did not touch it.
+        """
         if self._before and (not self._names or self._place in self._own):
             return
         held, events = self._ask()
@@ -269,15 +294,16 @@ class Panel:
             self._own.clear()
         self._own[self._place] = own
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[ForeignChange]:
+        """Ask the instrument for all of its settings and return what is not as it was left."""
         held, events = self._ask()
         return self._findings(held, events)
 
-    def _findings(self, held: Mapping[str, Value], events: int) -> list[Finding]:
+    def _findings(self, held: Mapping[str, Value], events: int) -> list[ForeignChange]:
         self._scpi.power_lost = self._scpi.power_lost or bool(events & POWER_ON)
         if self._scpi.power_lost:
             self._on = None
-            return [Finding("power", "it was switched off and on")]
+            return [ForeignChange("power", "it was switched off and on")]
         due = self._before | self._own.get(self._place, {})
         heard = self._place in self._own
         beyond, found = self._beyond(held), []
@@ -286,26 +312,27 @@ class Panel:
                 found += self._of_output(held[name])
             elif name in due and (heard or name not in self._names) and not setting.same(due[name], held[name]):
                 old, new = setting.said(due[name]), setting.said(held[name])
-                found.append(Finding("setting", f"{name} {old} -> {new}", beyond))
+                found.append(ForeignChange("setting", f"{name} {old} -> {new}", beyond))
         if events & ERRORS:
-            found.append(Finding("errors", f"it refused something (*ESR? {events})"))
+            found.append(ForeignChange("errors", f"it refused something (*ESR? {events})"))
         return found
 
-    def _of_output(self, on: Value) -> list[Finding]:
+    def _of_output(self, on: Value) -> list[ForeignChange]:
         if self._on is None or on is self._on:
             return []
         self._off_by_hand = self._off_by_hand or on is False
         said = self._settings[OUTPUT].said
-        return [Finding("off" if on is False else "setting", f"output {said(self._on)} -> {said(on)}")]
+        return [ForeignChange("off" if on is False else "setting", f"output {said(self._on)} -> {said(on)}")]
 
 
 @dataclass(frozen=True, slots=True)
 class Care:
-    """When the instruments are asked what they hold, and what a change by another hand leads to.
+    """How often the instruments' settings are read back, and what happens when somebody else changed one.
 
     Args:
-        every_s: seconds of use between two looks; 0: after every record. policy: "restore" sets the bench up again from reset
-            and repeats the shot; "stop" ends the run. lock: ask the instruments to lock their front panels.
+        every_s: seconds of use between two looks; 0: after every record.
+        policy: "restore" sets the bench up again from reset and repeats the shot; "stop" ends the run.
+        lock: ask the instruments to lock their front panels.
     """
 
     every_s: float = 2.0
@@ -322,11 +349,13 @@ class Care:
             raise ConfigError("no such policy", where="panel", got=str(self.policy), allowed="restore or stop")
 
 
-class Watch:
+class PanelWatch:
     """Looks at the panels of one device.
 
     Args:
-        panels: of its instruments. care: when, and what then. clock: seconds from any origin.
+        panels: of its instruments.
+        care: when, and what then.
+        clock: seconds from any origin.
     """
 
     def __init__(self, panels: Sequence[Looked], care: Care | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -341,7 +370,7 @@ class Watch:
         self._wanted = True
 
     def settle(self) -> None:
-        """After the drivers have set something: keep what the instruments say now."""
+        """Keep the instruments' answers as what is due, after the drivers have set something."""
         for panel in self._panels:
             panel.settle()
 
@@ -376,7 +405,7 @@ class Watch:
         self._clean()
 
     def cause(self, fault: HilError) -> HilError:
-        """Of a shot that failed: what another hand did, if it did something; else `fault` itself."""
+        """Find out whether somebody else made a shot fail; return that fault, else `fault` itself."""
         told = isinstance(fault, SwitchedOff) or (isinstance(fault, Changed) and fault.suspect_shots is not None)
         if told or isinstance(fault, LinkError) or not self._panels:
             return fault
@@ -389,7 +418,7 @@ class Watch:
         return self._judged(fault) if isinstance(fault, Changed) else fault
 
     def before_reset(self) -> str:
-        """Before everything is set up again: what else was changed while nobody looked, for people; "" if nothing was.
+        """Say, before everything is set up again, what else was changed; "" if nothing was.
 
         Raises:
             SwitchedOff: an output was switched off by somebody. ChangeForbidden: by the policy. LinkError: of the instruments.
@@ -405,8 +434,8 @@ class Watch:
     def _clean(self) -> None:
         self._looked_s, self._shots, self._wanted = self._clock(), 0, False
 
-    def _fault(self, found: Mapping[str, Sequence[Finding]]) -> InstrumentError:
-        """Ends the stretch of shots that it is about."""
+    def _fault(self, found: Mapping[str, Sequence[ForeignChange]]) -> InstrumentError:
+        """Return the fault, and end the stretch of shots that it is about."""
         flat = [(name, finding) for name, some in found.items() for finding in some]
         off = next((name for name, finding in flat if finding.kind == "off"), None)
         suspect, since_s = max(1, self._shots), self._clock() - self._looked_s
@@ -422,7 +451,7 @@ class Watch:
         return self._judged(fault, beyond) if handmade else fault
 
     def _judged(self, fault: Changed, beyond: str = "") -> Changed:
-        """By the policy; what may be outside of the limits always stops."""
+        """Apply the policy; what may be outside of the limits always stops the run."""
         if not beyond and self._care.policy == "restore":
             return fault
         rule = 'as the bench file says policy = "stop"' if not beyond else "where it leads out of the limits of the drive"
@@ -436,6 +465,7 @@ class Watch:
 
 
 def switched_off(name: str) -> SwitchedOff:
+    """The error of an output that somebody else switched off."""
     return SwitchedOff(
         "the output was switched off by a person, another program or its own protection, and stays off", where=name,
         got="output on -> off", allowed="only a person may switch it on again", outputs="off",
@@ -443,7 +473,7 @@ def switched_off(name: str) -> SwitchedOff:
     )  # fmt: skip
 
 
-def _changed(name: str, findings: Iterable[Finding], doubt: str = "") -> Changed:
+def _changed(name: str, findings: Iterable[ForeignChange], doubt: str = "") -> Changed:
     said = ", ".join(finding.said for finding in findings)
     return Changed(
         "settings were changed by another hand", where=name, got=f"{said}; {doubt}" if doubt else said,
@@ -453,6 +483,6 @@ def _changed(name: str, findings: Iterable[Finding], doubt: str = "") -> Changed
 
 
 def close_panel(panel: Panel) -> None:
-    """On closing: give the front panel back. A wire that is gone cannot, and the box gives it back by itself then."""
+    """Give the front panel back on closing. A wire that is gone cannot, and the box gives it back by itself then."""
     with suppress(HilError):
         panel.let_in()

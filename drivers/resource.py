@@ -58,6 +58,7 @@ def standard(resource: str, brackets: bool = True) -> str:
     'TCPIP0::192.168.1.5::inst0::INSTR'
 
     Args:
+        resource: a VISA resource name, in any spelling.
         brackets: around an IPv6 address, as the standard has it; else the address has all of its digits and no "::".
 
     Raises:
@@ -79,7 +80,7 @@ def standard(resource: str, brackets: bool = True) -> str:
 
 
 def canonical(resource: str) -> str:
-    """One text for all spellings of an address.
+    """Return one text for all spellings of an address.
 
     Names are not resolved: an instrument that is addressed by name here and by number there has two locks.
 

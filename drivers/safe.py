@@ -39,7 +39,13 @@ LEVEL_SLACK = 1e-4  # of the range: an instrument answers what it has rounded
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """command: what makes safe. question: what shows it. answers: what it answers when it is so; case does not matter."""
+    """One step to a safe state: a command, and the question that proves it.
+
+    Args:
+        command: what makes safe.
+        question: what shows it.
+        answers: what it answers when it is so; case does not matter.
+    """
 
     command: str
     question: str
@@ -48,10 +54,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Ramp:
-    """How a channel goes down before it is switched off.
+    """The way down of a channel before it is switched off.
 
-    output, amplitude, offset: its SCPI headers. slew_v_per_s: at most, at any point of the record. least_vpp: smallest
-    amplitude. low_v, high_v: limits of the drive. step_s: time between two steps.
+    Args:
+        output, amplitude, offset: its SCPI headers.
+        slew_v_per_s: at most, at any point of the record.
+        least_vpp: smallest amplitude.
+        low_v, high_v: limits of the drive.
+        step_s: time between two steps.
     """
 
     output: str
@@ -77,7 +87,7 @@ class Ramp:
         return least, 0.5 * (room_low + room_high) if room_low > room_high else min(max(0.0, room_low), room_high)
 
     def holds(self, amplitude_vpp: float, offset_v: float) -> bool:
-        """Is the whole record inside the limits? Only from there does no step lead outside of them."""
+        """True if the whole record is inside the limits; only from there does no step lead outside of them."""
         slack = LEVEL_SLACK * (self.high_v - self.low_v)
         lowest, highest = offset_v - 0.5 * amplitude_vpp, offset_v + 0.5 * amplitude_vpp
         return amplitude_vpp >= 0 and self.low_v - slack <= lowest and highest <= self.high_v + slack  # False for NaN
@@ -93,7 +103,7 @@ class Ramp:
 
     @property
     def longest_s(self) -> float:
-        """From anywhere inside the limits."""
+        """Return the longest time that a ramp takes from inside the limits, s."""
         return (0.5 * (self.high_v - self.low_v) + max(abs(self.low_v), abs(self.high_v))) / self.slew_v_per_s
 
 
@@ -101,8 +111,13 @@ class Ramp:
 class SafeState:
     """The safe state of one instrument.
 
-    name: on its bench. resource: where it is. wire: "visa", or "frames" for the format of hil/frame_protocol.py.
-    expect: who must answer before anything is set. steps: in this order. outputs: what they may be until it is verified.
+    Args:
+        name: on its bench.
+        resource: where it is.
+        wire: "visa", or "frames" for the format of hil/frame_protocol.py.
+        expect: who must answer before anything is set.
+        steps: in this order.
+        outputs: what they may be until it is verified.
     """
 
     name: str
@@ -114,7 +129,7 @@ class SafeState:
     outputs: str = "unknown"
 
     def to_json(self) -> str:
-        """One line."""
+        """Write it as one line of JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -145,13 +160,14 @@ class Switchable(Protocol):
     """A driver whose instrument can drive something."""
 
     def safe_state(self) -> SafeState:
-        """Once it was identified: who must answer is who answered."""
+        """Describe the safe state, once the instrument was identified: the one that answered must answer again."""
 
 
 class Talk(Protocol):
     """One exchange with an identified instrument."""
 
-    def do(self, command: str, question: str) -> str: ...
+    def do(self, command: str, question: str) -> str:
+        """Send `command` unless it is "", then ask `question`; return the answer."""
 
 
 class ScpiTalk:
@@ -161,6 +177,7 @@ class ScpiTalk:
         self._scpi = scpi
 
     def do(self, command: str, question: str) -> str:
+        """Send command and question as one SCPI message; return the answer."""
         return self._scpi.ask(f"{command};{question}" if command else question)
 
 
@@ -171,6 +188,7 @@ class FrameTalk:
         self._session = session
 
     def do(self, command: str, question: str) -> str:
+        """Send the frame called `command`, then ask `question`; return "armed" or "disarmed"."""
         if command:
             self._session.ask(Kind[command])
         armed, _, _, _ = wire.fields(wire.STATUS, self._session.ask(Kind[question]), self._session.where)
@@ -238,7 +256,7 @@ def _levels(talk: Talk, command: str, ramp: Ramp) -> tuple[float, float]:
 
 
 def in_order(states: Sequence[SafeState], order: Sequence[str]) -> tuple[SafeState, ...]:
-    """`states` in the order of their names in `order`; those that it does not name come last, as they came."""
+    """Return `states` in the order of their names in `order`; those that it does not name come last, as they came."""
     place = {name: k for k, name in enumerate(order)}
     return tuple(sorted(states, key=lambda state: place.get(state.name, len(place))))
 

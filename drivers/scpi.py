@@ -47,7 +47,7 @@ OVERFLOW = "-350"
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who answered `*IDN?`."""
+    """The answer to `*IDN?`: maker, model, serial number, firmware."""
 
     maker: str
     model: str
@@ -56,7 +56,8 @@ class Identity:
 
     @classmethod
     def parse(cls, reply: str, where: str = "") -> Identity:
-        """
+        """Parse the reply to *IDN?.
+
         >>> Identity.parse("Agilent Technologies,33622A,MY52900123,A.02.03").model
         '33622A'
 
@@ -80,7 +81,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """Who should answer. Empty fields are not checked; case does not matter.
+    """The instrument that should answer. Empty fields are not checked; case does not matter.
 
     Args:
         maker, model: beginnings; a tuple allows several (``("AGILENT", "KEYSIGHT")``).
@@ -92,6 +93,7 @@ class Expect:
     serial: str = ""
 
     def admits(self, identity: Identity) -> bool:
+        """True if maker and model begin as expected, and the serial number is the expected one, if one is."""
         return (
             _begins(identity.maker, self.maker)
             and _begins(identity.model, self.model)
@@ -119,11 +121,12 @@ class Scpi:
 
     @property
     def link(self) -> Link:
+        """The link that carries the conversation."""
         return self._link
 
     @property
     def identity(self) -> Identity | None:
-        """Who answered the last `identify()`."""
+        """The answer to the last `identify()`, None before it."""
         return self._identity
 
     def identify(self) -> Identity:
@@ -169,7 +172,8 @@ class Scpi:
             return self._link.read_text().strip()
 
     def ask_float(self, command: str) -> float:
-        """
+        """Ask for one finite number.
+
         Raises:
             NotAReading: NaN, or a number that SCPI reserves for "no result" (9.9E37).
             Desync: not a number.
@@ -199,6 +203,11 @@ class Scpi:
             raise self._nonsense(command, reply, "a whole number") from error
 
     def ask_bool(self, command: str) -> bool:
+        """Ask for a flag: 1 or ON, 0 or OFF.
+
+        Raises:
+            Desync: anything else.
+        """
         reply = self.ask(command)
         if reply.upper() in {"1", "ON", "+1"}:
             return True
@@ -230,7 +239,7 @@ class Scpi:
             self._wait()
 
     def ask_block(self, command: str, dtype: np.dtype[np.generic] | str, count: int) -> NDArray[Any]:
-        """Exactly `count` items of `dtype` (with its byte order, ``"<i2"``), writable, in the byte order of the wire.
+        """Ask for exactly `count` items of `dtype` (with its byte order, ``"<i2"``), writable, in the byte order of the wire.
 
         Raises:
             BadBlock: anything else came.
@@ -306,7 +315,7 @@ class Scpi:
         self._link.reopen()
 
     def found(self) -> str:
-        """After a fault: identify, and see whether the power was lost. A line for people.
+        """Identify after a fault, and see whether the power was lost; return a line for people.
 
         Raises:
             WrongInstrument, LinkError: as identify().

@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def leave(number: int, frame: FrameType | None) -> None:
-    """Nothing is open yet, or no longer: end here, whatever is being imported."""
+    """End here, whatever is being imported: nothing is open yet, or no longer."""
     with contextlib.suppress(OSError, ValueError):
         if select.select([], [2], [], 0)[1]:  # a stopped terminal must not hold what wants to end
             os.write(2, b"hil: stopped\n")

@@ -22,7 +22,7 @@ def command(module: str) -> list[str]:
 
 
 def environment(more: Mapping[str, str] = {}) -> dict[str, str]:
-    """Of a child: ours, with the search path and `more`."""
+    """Return the environment of a child: ours, with the search path and `more`."""
     return {**os.environ, **more, "PYTHONPATH": os.pathsep.join(search_path())}
 
 

@@ -1,5 +1,7 @@
-"""The command line. Exit codes: 0 done · 2 bad arguments or configuration · 3 fault, outputs safe, run resumable ·
-4 outputs not known to be safe · 130 interrupted.
+"""The command line.
+
+Exit codes: 0 done · 2 bad arguments or configuration · 3 fault, outputs safe, run resumable · 4 outputs not known to be
+safe · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -109,7 +111,13 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def explain(error: BaseException, errors: Terminal, interrupted: bool = False) -> int:
-    """Print what ended a command, and return its exit code. interrupted: Ctrl-C was pressed, whatever became of that."""
+    """Print what ended a command, and return its exit code.
+
+    Args:
+        error: what ended it.
+        errors: where people are told.
+        interrupted: Ctrl-C was pressed, whatever became of that.
+    """
     if isinstance(error, cyclopts.CycloptsError):
         text, code = f"hil: {error}\nNothing was opened; no output was touched. See: hil --help", 2
     elif isinstance(error, HilError):
@@ -127,7 +135,7 @@ def explain(error: BaseException, errors: Terminal, interrupted: bool = False) -
 
 
 def unforeseen(error: BaseException) -> HilError:
-    """Of an exception that nothing below has mapped: in the user's code, if its innermost lines are there, or in hil."""
+    """Map an exception that nothing below has mapped: it is of the user's code, if its innermost lines are there."""
     lines = own_lines(error)
     whose = "code that is not hil's" if lines else "a fault of hil itself, which its authors want to hear of"
     return ForeignError(
@@ -154,7 +162,7 @@ def brief_unraisable(args: Any) -> None:
 
 
 def exit_code(error: HilError) -> int:
-    """What the shell gets for `error`."""
+    """Return what the shell gets for `error`."""
     if isinstance(error, UnsafeOutputs):
         return 4
     if isinstance(error, Interrupted):
@@ -290,8 +298,9 @@ def resume(
     cluster: Annotated[str | None, Parameter(name="--cluster")] = None,
     trust: Trust = False,
 ) -> None:
-    """Go on with an interrupted, faulted or killed run, from its newest checkpoint, or with a search, from its history; finish
-    what a finished one lacks, or train it longer.
+    """Go on with an interrupted, faulted or killed run, or with a search; finish or lengthen a run that ended.
+
+    A run goes on from its newest checkpoint, a search from its history. Of a finished run, what is missing is made.
 
     Parameters
     ----------
@@ -346,7 +355,6 @@ def resume(
 
 def _execute(folder: Any, trained: Callable[[], Mapping[str, Any]]) -> None:
     """Train, and report."""
-
     from hil.commands import train as training
 
     with folder.owned():
@@ -369,8 +377,9 @@ def use(
     sentinel: bool = True,
     trust: Trust = False,
 ) -> None:
-    """Put a finished run's network to use: its best weights, frozen, through its device, round after round; the sentinel of its
-    [sentinel] table looks in between. Nothing in the run folder changes.
+    """Put a finished run's network to use: its best weights, frozen, through its device, round after round.
+
+    The sentinel of its [sentinel] table looks in between. Nothing in the run folder changes.
 
     Parameters
     ----------
@@ -448,7 +457,7 @@ def report(*runs: Path) -> None:
 
 @app.command
 def status(run: Path | None = None, /, *, log: Annotated[bool, Parameter(name="--log", negative=())] = False) -> None:
-    """What a run is doing, or how it ended and how to go on; read from its files alone.
+    """Show what a run is doing, or how it ended and how to go on; read from its files alone.
 
     Parameters
     ----------
@@ -539,7 +548,7 @@ def serve(bench: Path, /) -> None:
 
 @app.command(name="list")
 def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] | None = None, /) -> None:
-    """What there is: devices, learners, data sets, VISA resources, runs."""
+    """List what there is: devices, learners, data sets, VISA resources, runs."""
     from hil.commands import list as listing
 
     kinds = [what] if what else ["devices", "learners", "datasets", "runs"]
@@ -556,7 +565,7 @@ def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] 
 
 @app.command
 def describe(name: str, /) -> None:
-    """What module:Class (or one of our short names) is, and its settings with units and defaults."""
+    """Describe module:Class (or one of our short names), with the units and defaults of its settings."""
     from hil.config.resolve import CHIPS, LEARNERS, TWINS, resolve
     from hil.units import symbol
 

@@ -27,7 +27,10 @@ PROBES_SEED = 64  # the probes are fixed: the same synapse always has the same n
 class Contracted(nn.Module):
     """A linear synapse without bias, scaled down as far as its norm demands.
 
-    Args: linear: (batch, n_in) -> (batch, n_out). n_in: its inputs. limit: the largest Frobenius norm.
+    Args:
+        linear: (batch, n_in) -> (batch, n_out).
+        n_in: its inputs.
+        limit: the largest Frobenius norm.
     """
 
     probes: Tensor
@@ -50,7 +53,7 @@ class Contracted(nn.Module):
         return answers.square().sum(1).mean().sqrt()
 
     def factor(self) -> Tensor:
-        """What W is multiplied by, at most 1."""
+        """Return the factor on W, at most 1."""
         return (self.limit / self.norm().clamp(min=self.limit)).clamp(max=1.0)
 
     def matrix(self) -> Tensor | None:
@@ -58,6 +61,7 @@ class Contracted(nn.Module):
         return self.linear.weight * self.factor() if isinstance(self.linear, nn.Linear) else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Answer (batch, n_in) with (batch, n_out), scaled so that the norm is within its limit."""
         answer: Tensor = self.linear(x)
         return answer * self.factor()
 

@@ -20,7 +20,7 @@ Provenance = Literal["real", "twin", "replay", "unknown"]
 
 
 def answered(told: Provenance, said: Provenance) -> Provenance:
-    """Who answers, by who opened it (told) and by the device itself (said).
+    """Decide who answers, from who opened it (told) and from the device itself (said).
 
     A twin or a recording is one whoever says so; hardware it is if both do; whatever else is not known.
     """
@@ -90,7 +90,7 @@ class Port:
         return values
 
     def _limits(self, dtype: torch.dtype) -> tuple[float, float]:
-        """As `dtype` can hold them: 0.1 in float32 lies 1.5e-9 above 0.1, and is meant to be inside [0, 0.1]."""
+        """Return the limits as `dtype` can hold them: 0.1 in float32 is 1.5e-9 above 0.1, and is meant to be in [0, 0.1]."""
         if not dtype.is_floating_point:
             return self.low, self.high
         least, most = torch.tensor([self.low, self.high], dtype=dtype).tolist()
@@ -134,7 +134,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What a Device is, as data.
+    """The description of a Device, as data.
 
     Args:
         inputs, outputs: the ports.
@@ -154,7 +154,8 @@ class Device(Protocol):
     """Something driven and read, forwards only."""
 
     @property
-    def spec(self) -> Spec: ...
+    def spec(self) -> Spec:
+        """Ports, kind and provenance."""
 
     def program(self, params: Tensor) -> None:
         """Set `spec.params` (size,). Refused with ContractError by a fixed node."""
@@ -178,7 +179,8 @@ class Device(Protocol):
 class Streaming(Device, Protocol):
     """A device that can overlap sending, running and reading. Answers come in the order of submission."""
 
-    def submit(self, x: Tensor) -> Future[Tensor]: ...
+    def submit(self, x: Tensor) -> Future[Tensor]:
+        """Begin a shot and return its answer as a future; answers come in the order of the calls."""
 
 
 @runtime_checkable
@@ -186,11 +188,14 @@ class Timed(Protocol):
     """A device that shows when its answer comes: one edge of the drive, sampled as finely as its instruments can."""
 
     def edge(self, shift_s: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Play the edge once: (time since it left in s, float64; reading in the unit of the output port), both (n,), from some
-        time before the answer until it has settled.
+        """Play the edge once, and return time and reading, both (n,), from before the answer until it has settled.
 
         Args:
             shift_s: the first sample comes so much later than at 0; fractions of a sample show what lies between samples.
+
+        Returns:
+            time since the edge left, in s, float64; reading in the unit of the output port.
+
         Raises:
             LinkError, InstrumentError, MeasurementError: as `forward`.
         """
@@ -201,7 +206,7 @@ class Following(Protocol):
     """A device that adds levels of its own to the drive (rest, markers), which must move with a bias that is followed."""
 
     def follow(self, offset: float, period: float | None = None) -> None:
-        """From the next shot on, what a drive v did is done by v + offset. Sends nothing.
+        """Do by v + offset, from the next shot on, what a drive v did. Sends nothing.
 
         Args:
             offset: from the levels as they were set, in the unit of the input port; not from those of the last call.
@@ -224,9 +229,11 @@ class Restorable(Protocol):
     The mapping holds JSON values only: numbers, strings, lists, mappings. Real hardware is not Restorable.
     """
 
-    def snapshot(self) -> Mapping[str, object]: ...
+    def snapshot(self) -> Mapping[str, object]:
+        """Return the whole state as JSON values."""
 
-    def restore(self, state: Mapping[str, object]) -> None: ...
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Return to the state of a snapshot."""
 
 
 @runtime_checkable
@@ -266,7 +273,8 @@ class Retransmitting(Protocol):
     """A chip whose frames are numbered and sent again when they are lost. retransmitted: how many so far."""
 
     @property
-    def retransmitted(self) -> int: ...
+    def retransmitted(self) -> int:
+        """Number of messages that were sent again since it was opened, below the recovery ladder."""
 
 
 @runtime_checkable
@@ -274,15 +282,17 @@ class Recovering(Protocol):
     """A device that puts faults right by itself. recovered: how many so far, since it was opened."""
 
     @property
-    def recovered(self) -> int: ...
+    def recovered(self) -> int:
+        """Number of faults that the device has recovered from since it was opened."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
-    """Which neurons are asked of a chip.
+    """The neurons that are asked of a chip.
 
     Args:
-        size: how many. couples: ternary ones, of two neurons each.
+        size: how many.
+        couples: ternary ones, of two neurons each.
         v_th, v_rest, leak: threshold, rest and leak where they are to differ from the chip's design.
     """
 
@@ -295,7 +305,7 @@ class ArraySpec:
 
     @property
     def design(self) -> dict[str, Any]:
-        """What differs from the chip's design, by name."""
+        """Return what differs from the chip's design, by name."""
         found = {"v_th": self.v_th, "v_rest": self.v_rest, "leak": self.leak}
         return {name: value for name, value in found.items() if value is not None}
 

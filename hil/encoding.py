@@ -78,7 +78,7 @@ class Encode:
         return drive
 
     def overflowing(self, pre: Tensor) -> int:
-        """How many values of `pre` need the policy. The loop reports them as a share, per epoch."""
+        """Count the values of `pre` that need the policy; the loop reports them as a share, per epoch."""
         if self.gain == 0.0:
             return 0
         edges = sorted(((self.low - self.offset) / self.gain, (self.high - self.offset) / self.gain))
@@ -102,6 +102,7 @@ class Decode:
             raise ContractError("the scale of a reading cannot be 0 or NaN", where="decoding", got=str(self.scale))
 
     def __call__(self, reading: Tensor) -> Tensor:
+        """Decode a reading of any shape; the output has the same shape."""
         if self.zero == 0.0 and self.scale == 1.0:
             return reading
         return (reading - self.zero) * (1.0 / self.scale)

@@ -92,163 +92,168 @@ class HilError(Exception):
 
 
 class Refused(HilError):
-    """Nothing was sent."""
+    """The user asked for something that cannot be; nothing was sent."""
 
 
 class ConfigError(Refused):
-    pass
+    """An experiment, bench or command line makes no sense."""
 
 
 class DataError(Refused):
-    pass
+    """A data set is missing, damaged or of the wrong shape."""
 
 
 class OutOfRange(Refused):
-    pass
+    """A value is outside its Port's limits; NaN always is."""
 
 
 class ContractError(Refused):
-    pass
+    """An object does not keep Device, Twin, Learner or Link."""
 
 
 class BudgetSpent(Refused):
-    pass
+    """More node evaluations were asked for than were granted."""
 
 
 class RunError(Refused):
-    pass
+    """A run folder is missing, damaged, full or in use."""
 
 
 class LinkError(HilError):
-    pass
+    """Something is wrong with the wire."""
 
 
 class OpenFailed(LinkError):
-    pass
+    """Nobody answers at this address."""
 
 
 class LinkTimeout(LinkError):
-    pass
+    """No answer, or no progress, came before the deadline."""
 
 
 class Disconnected(LinkError):
-    pass
+    """The other end went away."""
 
 
 class Ended(Disconnected):
-    pass
+    """The other end went away for good: its process is over."""
 
 
 class Desync(LinkError):
-    pass
+    """The bytes are not the reply that was due."""
 
 
 class BadBlock(Desync):
-    pass
+    """A binary block breaks IEEE 488.2."""
 
 
 class DirtySession(LinkError):
-    pass
+    """A link was used after a fault, before the instrument was identified again."""
 
 
 class InstrumentError(HilError):
-    pass
+    """The box answered, and complains."""
 
 
 class CommandRefused(InstrumentError):
-    pass
+    """The box has errors in its queue."""
 
 
 class Overload(InstrumentError):
-    pass
+    """A protection tripped: nobody but a person may switch the output on again."""
 
 
 class SwitchedOff(InstrumentError):
-    pass
+    """Somebody else switched an output off: nobody but a person may switch it on again."""
 
 
 class Changed(InstrumentError):
+    """Somebody else changed a setting; the bench is set up again from reset.
+
+    `suspect_shots`: how many shots may have been measured under the other settings, where that is known.
+    """
+
     suspect_shots: int | None = None  # shots that may have been measured under the other settings, where that is known
 
 
 class ChangeForbidden(Changed):
-    pass
+    """Somebody else changed a setting beyond the limits of the drive, or the bench file says to stop then."""
 
 
 class WrongInstrument(InstrumentError):
-    pass
+    """Another maker, model or serial number answers than the bench file says."""
 
 
 class MeasurementError(HilError):
-    pass
+    """The answer arrived and is not data."""
 
 
 class Saturated(MeasurementError):
-    pass
+    """The converter sat at a rail."""
 
 
 class NotAReading(MeasurementError):
-    pass
+    """The reading is a sentinel (9.9E37), a hole or NaN."""
 
 
 class Misaligned(MeasurementError):
-    pass
+    """The marker is not where it must be."""
 
 
 class Flat(Misaligned):
-    pass
+    """Nothing moves at all: no light, no cable, a stuck channel."""
 
 
 class Late(Misaligned):
-    pass
+    """The marker is there, later than it is looked for."""
 
 
 class MissedTrigger(MeasurementError):
-    pass
+    """Nothing was acquired."""
 
 
 class Jumped(MeasurementError):
-    pass
+    """The node answers otherwise than a moment ago: a mode hop, light lost."""
 
 
 class Drifted(MeasurementError):
-    pass
+    """The node answers otherwise than its reference, and nothing that is allowed puts that right."""
 
 
 class Unrepeatable(MeasurementError):
-    pass
+    """A temporal device lost its state, and its noise is not what it was: repeat the batch."""
 
 
 class ReplayDiffers(MeasurementError):
-    pass
+    """A replay was asked what was never recorded."""
 
 
 class TapeEnded(ReplayDiffers):
-    pass
+    """A replay was asked more than was recorded."""
 
 
 class ForeignError(HilError):
-    pass
+    """Code that is not hil's (a node, a learner, data, torch) raised an exception of its own."""
 
 
 class NotCalibrated(HilError):
-    pass
+    """The bench was measured, and is not what its twin or its calibration says."""
 
 
 class Stopped(HilError):
-    pass
+    """A fault ended the run; it is committed and resumable; the cause is chained."""
 
 
 class Interrupted(HilError):
-    pass
+    """The user asked to stop; the run is resumable."""
 
 
 class GuardianLost(HilError):
-    pass
+    """Nobody would make the outputs safe if this program died; nothing more is sent."""
 
 
 class UnsafeOutputs(HilError):
-    pass
+    """Outputs could not be verified safe: the loudest error."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -68,7 +68,13 @@ def read_bytes(path: Path, most: int = MOST_BYTES, error: type[HilError] = RunEr
 
 
 def opened(path: Path, error: type[HilError] = RunError, most: int | None = None) -> IO[bytes]:
-    """A regular file to be read in pieces; most: bytes, None for any size. Arguments and errors as of `read_bytes`."""
+    """Open a regular file, to be read in pieces.
+
+    Args:
+        path: of the file.
+        error: class of what is raised; see `read_bytes`.
+        most: bytes, None for any size.
+    """
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)  # a pipe must not block
     except (OSError, ValueError) as fault:  # ValueError: a name with a NUL in it
@@ -83,7 +89,7 @@ def opened(path: Path, error: type[HilError] = RunError, most: int | None = None
 
 
 def lines(stream: IO[bytes], where: str, most: int = MOST_LINE_BYTES, error: type[HilError] = RunError) -> Iterator[bytes]:
-    """Each with its end. Raises: error: one is longer than `most` bytes, or the file cannot be read on."""
+    """Yield the lines, each with its end. Raises: error: one is longer than `most` bytes, or the file cannot be read on."""
     try:
         while line := stream.readline(most + 1):
             if len(line) > most:
@@ -94,7 +100,7 @@ def lines(stream: IO[bytes], where: str, most: int = MOST_LINE_BYTES, error: typ
 
 
 def there(path: Path) -> bool:
-    """Whether something has this name, a link that leads nowhere included."""
+    """True if something has this name, a link that leads nowhere included."""
     return os.path.lexists(path)
 
 
@@ -174,7 +180,12 @@ def read_object(path: Path, most: int = MOST_TEXT_BYTES, error: type[HilError] =
 
 
 def open_to_write(path: Path, flags: int = os.O_TRUNC, mode: int = 0o644) -> int:
-    """A descriptor to write a regular file with; made if it is not there. flags: O_TRUNC, O_APPEND, O_EXCL, O_RDWR.
+    """Open a regular file to write, and return its descriptor; the file is made if it is not there.
+
+    Args:
+        path: of the file.
+        flags: O_TRUNC, O_APPEND, O_EXCL, O_RDWR.
+        mode: permissions of a new file.
 
     Raises:
         OSError: it is a link, no regular file, or cannot be opened.
@@ -210,17 +221,20 @@ def try_lock(file: int, shared: bool = False) -> bool:
 
 
 def written(file: int, payload: bytes) -> None:
-    """All of `payload` to a descriptor. Raises: OSError."""
+    """Write all of `payload` to a descriptor. Raises: OSError."""
     view = memoryview(payload)
     while view:
         view = view[os.write(file, view) :]
 
 
 def append(path: Path, payload: bytes, durable: bool = False) -> None:
-    """`payload` at the end of a file; what is not written as a whole is taken back.
+    """Write `payload` at the end of a file; what is not written as a whole is taken back.
 
     Args:
+        path: of the file.
+        payload: to be added.
         durable: it is on the disk when this returns; else with the system.
+
     Raises:
         OSError: it cannot be written, or this is no regular file.
     """
@@ -299,13 +313,18 @@ def sweep(folder: Path) -> None:
 
 
 def kind_of(mode: int) -> str:
-    """What a file of this `st_mode` is, in words."""
+    """Name the kind of file that this `st_mode` says."""
     device = stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
     return next((word for test, word in KINDS if test(mode)), "a device" if device else "a file of another kind")
 
 
 def slug(name: str, otherwise: str) -> str:
-    """`name` as a part of a file's name: letters, digits, "_", "." and "-", at most 80. otherwise: where nothing is left."""
+    """Return `name` as a part of a file's name: letters, digits, "_", "." and "-", at most 80.
+
+    Args:
+        name: any text.
+        otherwise: where nothing is left of it.
+    """
     return re.sub(r"[^\w.-]+", "-", name).strip("-.")[:80] or otherwise
 
 

@@ -41,6 +41,7 @@ class foreign:
         where: the place: which node, learner, data; and which step.
         kind: of error; a Refused where nothing was trained yet.
         outputs, todo: as of every error.
+
     Raises:
         kind: whatever was raised inside and is neither ours nor a KeyboardInterrupt.
     """
@@ -60,7 +61,7 @@ class foreign:
 def mapped(
     error: BaseException, where: str, kind: type[HilError] = ForeignError, outputs: str = MADE_SAFE, todo: str = AGAIN
 ) -> HilError:
-    """`error` as one of ours."""
+    """Map `error` to one of ours."""
     got = said(error)
     if isinstance(error, MemoryError) or "out of memory" in got or "can't allocate memory" in got:
         todo = SMALLER
@@ -79,7 +80,7 @@ def said(value: object, most: int = MOST_TEXT) -> str:
 
 
 def own_lines(error: BaseException) -> tuple[str, ...]:
-    """ "file:line, in function: source" of the innermost frames that belong to the user, the innermost last."""
+    """Return the innermost frames that belong to the user, each "file:line, in function: source", the innermost last."""
     found: list[str] = []
     for frame in reversed(traceback.extract_tb(error.__traceback__, limit=-200)):
         if not _library(frame.filename):
@@ -103,7 +104,7 @@ def _library(name: str) -> bool:
 
 
 def _short(name: str) -> str:
-    """Relative to the working directory if it is below."""
+    """Write a path relative to the working directory if it is below."""
     try:
         return name.removeprefix(os.getcwd() + os.sep)
     except OSError:  # the working directory is gone

@@ -61,6 +61,8 @@ STATUS = struct.Struct("<BBHI")
 
 
 class Kind(IntEnum):
+    """The request of a frame; see the module."""
+
     HELLO = 1
     ALLOCATE = 2
     PROGRAM = 3
@@ -73,6 +75,8 @@ class Kind(IntEnum):
 
 
 class Code(IntEnum):
+    """The end of a request: DONE, or why it was refused."""
+
     DONE = 0
     BAD_CRC = 1
     UNKNOWN_KIND = 2
@@ -87,7 +91,17 @@ class Code(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class FrameHead:
+    """The head of a frame.
+
+    Args:
+        kind: of the frame; bit 7 is set in a reply.
+        code: how the request ended.
+        seq: number of the request.
+        length: bytes of the payload.
+        crc: checksum of the head, from which that of the payload goes on.
+    """
+
     kind: int
     code: int
     seq: int
@@ -105,7 +119,7 @@ def frame(kind: int, seq: int, *payload: bytes | memoryview, code: int = Code.DO
     return [*pieces, CRC.pack(crc)]
 
 
-def head(data: bytes, where: str) -> Head:
+def head(data: bytes, where: str) -> FrameHead:
     """Raises: Desync: not a head, or damaged."""
     magic, kind, code, seq, length = HEAD.unpack_from(data)
     (crc,) = CRC.unpack_from(data, HEAD.size)
@@ -113,10 +127,10 @@ def head(data: bytes, where: str) -> Head:
         raise damaged(where, f"head {data[:HEAD_BYTES].hex(' ')}")
     if length > REPLY_MOST:
         raise damaged(where, f"a head that announces {length} bytes")
-    return Head(kind, code, seq, length, crc)
+    return FrameHead(kind, code, seq, length, crc)
 
 
-def payload(head: Head, data: bytes, where: str) -> memoryview:
+def payload(head: FrameHead, data: bytes, where: str) -> memoryview:
     """The payload in `data`, which is the payload and its checksum. Raises: Desync: damaged."""
     view = memoryview(data)
     if CRC.unpack(view[-CRC.size :])[0] != crc_hqx(view[: -CRC.size], head.crc):
@@ -132,6 +146,7 @@ def fields(layout: struct.Struct, body: bytes | memoryview, where: str) -> tuple
 
 
 def damaged(where: str, got: str) -> Desync:
+    """The error of a frame whose checksum does not fit."""
     return Desync(
         "a frame arrived damaged", where=where, got=got, allowed="a checksum that fits", outputs="as they were",
         todo="lower the baud rate, shorten or shield the cable",

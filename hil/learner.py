@@ -24,20 +24,26 @@ class Learner(Protocol):
     """A rule that turns a pass through the network into a direction for its weights."""
 
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """One batch: fill `.grad` of every trained parameter; what stood there before is overwritten.
+        """Train on one batch: fill `.grad` of every trained parameter; what stood there before is overwritten.
 
         Args:
-            x: (batch, features). label: (batch,), int64.
+            net: the network that is trained.
+            x: (batch, features).
+            label: (batch,), int64.
+            rng: for all that it draws.
+
         Returns:
             at least "loss"; also "accuracy" and "overflow" (shares, 0 to 1) where they cost no extra pass.
         """
 
     def predict(self, net: Network, x: Tensor) -> Tensor:
-        """(batch, features) -> (batch, classes), larger is likelier. Draws no random number of its own."""
+        """Score x: (batch, features) -> (batch, classes), larger is likelier. Draws no random number of its own."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resume needs, by name: tensors and JSON values."""
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> Any: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> Any:
+        """Take a state back; what it returns is ignored."""
 
 
 @runtime_checkable
@@ -48,7 +54,10 @@ class Selecting(Learner, Protocol):
         """Choose, on the validation split, the readout that `predict` uses from now on.
 
         Args:
-            x: (examples, features), all of them. label: (examples,).
+            net: the network that is trained.
+            x: (examples, features), all of them.
+            label: (examples,).
+
         Returns:
             the accuracy of every readout, "accuracy_" and its name.
         """
@@ -59,7 +68,7 @@ class Tracing(Learner, Protocol):
     """A learner that does not drive the devices as `Network.forward` does."""
 
     def trace(self, net: Network, x: Tensor) -> Trace:
-        """One pass of x (batch, features) as `predict` makes it; pre is what was sent to the devices."""
+        """Make one pass of x (batch, features) as `predict` makes it; pre is what was sent to the devices."""
 
 
 @runtime_checkable
@@ -67,4 +76,4 @@ class Online(Learner, Protocol):
     """A learner that may want several moves of the optimiser a batch, while time goes on in the devices."""
 
     def updates(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Iterator[Mapping[str, float]]:
-        """As `step`, but the optimiser moves each time this yields; the last metrics are those of the batch."""
+        """Do what `step` does, but let the optimiser move each time this yields; the last metrics are those of the batch."""

@@ -21,9 +21,12 @@ from hil.errors import ContractError
 
 
 class Trace(NamedTuple):
-    """What one pass left behind, a tensor per layer; temporal nets have a leading time axis.
+    """The record of one pass, a tensor per layer; temporal nets have a leading time axis.
 
-    inputs: into the synapse. pre: the pre-activation that the host knows. outputs: what was measured, decoded.
+    Args:
+        inputs: into the synapse.
+        pre: the pre-activation that the host knows.
+        outputs: what was measured, decoded.
     """
 
     inputs: tuple[Tensor, ...]
@@ -57,7 +60,7 @@ class Layer(nn.Module):
         return self.decode(answer)
 
     def through(self, model: Callable[[Tensor], Tensor], pre: Tensor) -> Tensor:
-        """What a differentiable `model` of the device (drive -> reading) would give in the device's place."""
+        """Return what a differentiable `model` of the device (drive -> reading) would give in the device's place."""
         return pre if self.encode is None else self.decode(model(self.encode(pre)))
 
 
@@ -94,7 +97,7 @@ class Network(nn.Module):
 
     @property
     def place(self) -> torch.device:
-        """Where the weights are, and so where x belongs."""
+        """Device of torch that the weights are on, and so where x belongs."""
         return next((param.device for param in self.parameters()), torch.device("cpu"))
 
     @property
@@ -110,7 +113,7 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Trace:
-        """One pass of static nodes, x (batch, features). Each device is asked once per layer, and per piece if streaming."""
+        """Make one pass of static nodes, x (batch, features); ask each device once per layer, and per piece if streaming."""
         if self.temporal:
             raise ContractError("a temporal network runs in steps()", where="network")
         streams = bool(self.devices) and all(isinstance(device, Streaming) for device in self.devices)
@@ -130,7 +133,7 @@ class Network(nn.Module):
         return Trace(tuple(inputs), tuple(pre), tuple(outputs))
 
     def _streamed(self, x: Tensor) -> Trace:
-        """Pieces move through the layers in lockstep: while the bench has piece k, the host prepares piece k + 1."""
+        """Move pieces through the layers in lockstep: while the bench has piece k, the host prepares piece k + 1."""
         hs = list(x.chunk(self.pieces))
         inputs, pre, outputs = [], [], []
         for layer in self.stack:
@@ -152,10 +155,12 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def steps(self, x: Tensor, chunk: int = 1) -> Iterator[Trace]:
-        """Temporal nodes: a Trace per chunk of time, so that a learner accumulates and memory stays flat in time.
+        """Run temporal nodes: a Trace per chunk of time, so that a learner accumulates and memory stays flat in time.
 
         Args:
-            x: (time, batch, features). chunk: time steps per Trace; the last may be shorter.
+            x: (time, batch, features).
+            chunk: time steps per Trace; the last may be shorter.
+
         Yields:
             Traces whose tensors are (chunk, batch, n). State is kept in the devices; call `reset()` before a new sequence.
         """
@@ -181,7 +186,9 @@ def fill(net: Network, trace: Trace, deltas: Iterable[Tensor]) -> None:
     """Overwrite `.grad` of every synapse: the end of a learner's step, from its own dLoss/dpre of every layer.
 
     Args:
-        trace: of the pass that the deltas belong to. deltas: one per layer, each the shape of the layer's pre-activation.
+        net: the network.
+        trace: of the pass that the deltas belong to.
+        deltas: one per layer, each the shape of the layer's pre-activation.
     """
     net.zero_grad(set_to_none=True)
     for layer, inputs, delta in zip(net.stack, trace.inputs, deltas, strict=True):
@@ -192,7 +199,9 @@ def accumulate(synapse: nn.Module, inputs: Tensor, delta: Tensor) -> None:
     """Add to `.grad` the exact gradient of the synapse alone: the vector-Jacobian product of `synapse(inputs)` with `delta`.
 
     Args:
-        inputs: (batch, n_in) or (time, batch, n_in). delta: dLoss/dpre, the shape of `synapse(inputs)`.
+        synapse: any differentiable module.
+        inputs: (batch, n_in) or (time, batch, n_in).
+        delta: dLoss/dpre, the shape of `synapse(inputs)`.
     """
     if type(synapse) is nn.Linear:  # the case that matters for speed, without a graph
         flat_delta, flat_inputs = delta.flatten(0, -2), inputs.flatten(0, -2)
@@ -215,7 +224,7 @@ def accumulate(synapse: nn.Module, inputs: Tensor, delta: Tensor) -> None:
 
 @contextmanager
 def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Running statistics stand still: a gradient may run a synapse once more, at rates or traces that no pass will send."""
+    """Hold running statistics: a gradient may run a synapse once more, at rates or traces that no pass will send."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     moving = [norm for norm in norms if norm.training]
     for norm in moving:

@@ -1,7 +1,7 @@
-"""Text that came from outside, made safe to be shown: nothing in it moves a cursor, sets a clipboard or turns a line round.
+r"""Text that came from outside, made safe to be shown: nothing in it moves a cursor, sets a clipboard or turns a line round.
 
 A file name, an instrument's answer, a note in a journal may hold anything. A terminal obeys control characters (ESC, and the
-C1 codes in one character), so each is shown as an escape of Python instead: \\x1b, \\u202e.
+C1 codes in one character), so each is shown as an escape of Python instead: \x1b, \u202e.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ class Look:
     """One look at the node.
 
     Args:
-        step: after which it was taken. state: of the node as it is left.
+        step: after which it was taken.
+        state: of the node as it is left.
         did: what was done, in order: "servo", "rescale", "recalibrate", "roll_back", "log", "stop".
         walk: by how much the curve was found to lie to the right of the reference, in the drive's unit, ± walk_sigma.
         steered: by how much the drive is moved to make up for that, in the same unit, once the look is over.
@@ -74,4 +75,4 @@ class Sentinel(Protocol):
         """Go on from `state`, steering included."""
 
     def summary(self) -> Mapping[str, object]:
-        """What it saw and did, for results."""
+        """Return what it saw and did, for results."""

@@ -50,11 +50,15 @@ TABLES = (dict, Mapping)
 
 @dataclass(frozen=True)
 class Setting:
-    """What a class takes under one name.
+    """A setting that a class takes under one name.
 
-    kind: the annotation, resolved. default: inspect.Parameter.empty if there is none. needed: a file must give it.
-    unit, alias: that its name states, and the name without it; None and "". unbounded: it may be infinite, in words too.
-    adapter: None where the class itself has to judge.
+    Args:
+        kind: the annotation, resolved.
+        default: inspect.Parameter.empty if there is none.
+        needed: a file must give it.
+        unit, alias: that its name states, and the name without it; None and "".
+        unbounded: it may be infinite, in words too.
+        adapter: None where the class itself has to judge.
     """
 
     name: str
@@ -68,7 +72,7 @@ class Setting:
 
     @property
     def allowed(self) -> str:
-        """In words."""
+        """Say in words what is allowed."""
         return in_words(self.kind)
 
     def checked(self, value: object, place: str, finite: bool = True) -> Any:
@@ -108,10 +112,14 @@ def arguments(
     besides: Sequence[str] = (),
     finite: bool = True,
 ) -> dict[str, Any]:
-    """`table` as keyword arguments of `target`: names and values checked.
+    """Check `table` against the parameters of `target`, names and values, and return it as keyword arguments.
 
     Args:
-        where: file and section. skip: parameters that a file does not give. besides: keys that are known and read elsewhere.
+        target: a class or function; its annotations say what is allowed.
+        table: as it was read.
+        where: file and section.
+        skip: parameters that a file does not give.
+        besides: keys that are known and read elsewhere.
         finite: NaN and infinite numbers are refused; not so in a file that hil wrote itself.
 
     Raises:
@@ -156,7 +164,7 @@ def check(settings: Any, where: str) -> None:
 
 @functools.lru_cache(maxsize=1024)
 def parameters(target: Callable[..., Any]) -> Mapping[str, Setting]:
-    """What `target` takes, by name.
+    """Return the settings that `target` takes, by name.
 
     Raises:
         TypeError, ValueError: it cannot be called, or does not say.
@@ -169,6 +177,7 @@ def in_words(kind: Any, many: bool = False) -> str:
     """An annotation for people: "number (float)", "positive whole number, or a list of positive whole numbers", "a, b, c".
 
     Args:
+        kind: the annotation.
         many: in the plural.
     """
     origin, args = get_origin(kind), get_args(kind)
@@ -217,7 +226,7 @@ def no_such(what: str, got: str, known: Iterable[str], where: str) -> ConfigErro
 
 
 def shortened(value: object) -> str:
-    """As a message has room for."""
+    """Shorten a value to what a message has room for."""
     huge = isinstance(value, int) and abs(value) > sys.float_info.max  # Python does not print it without end
     text = f'"{value}"' if isinstance(value, str) else "a whole number without end" if huge else str(value)
     return text if len(text) < 60 else text[:57] + "..."
@@ -275,7 +284,7 @@ def _among(kind: Any, kinds: Iterable[Any]) -> bool:
 
 
 def _options(kind: Any) -> list[Any]:
-    """What a parameter may be, without None: the parts of a union."""
+    """Return what a parameter may be, without None: the parts of a union."""
     parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     return [get_args(part)[0] if get_origin(part) is Annotated else part for part in parts if part is not NoneType]
 
@@ -296,7 +305,7 @@ def _bounds(constraint: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _finite(value: object, unbounded: bool) -> bool:
-    """Are all numbers in `value` such as a float can be, and finite unless they are `unbounded`?"""
+    """True if all numbers in `value` are such as a float can be, and finite unless they are `unbounded`."""
     if isinstance(value, list | tuple):
         return all(_finite(item, unbounded) for item in value)
     if isinstance(value, Mapping):

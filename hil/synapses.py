@@ -33,7 +33,11 @@ WHERE = "[network]"
 
 
 class StandardisedLinear(nn.Linear):
-    """nn.Linear whose rows are standardised before use. gain: initial factor; it is trained, one a row."""
+    """nn.Linear whose rows are standardised before use.
+
+    Args:
+        gain: initial factor; it is trained, one a row.
+    """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, gain: float = 1.0) -> None:
         super().__init__(in_features, out_features, bias)
@@ -45,7 +49,11 @@ class StandardisedLinear(nn.Linear):
 
 
 class StandardisedConv2d(nn.Conv2d):
-    """nn.Conv2d, zero-padded, whose kernels are standardised before use. gain: initial factor; trained, one a channel."""
+    """nn.Conv2d, zero-padded, whose kernels are standardised before use.
+
+    Args:
+        gain: initial factor; trained, one a channel.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int = 0, bias: bool = True,
@@ -74,7 +82,9 @@ class AnswerLinear(nn.Linear):
 class BesideLinear(nn.Linear):
     """An nn.Linear behind a device that reads [ P(h); h ]: what the device answered, and what it was sent.
 
-    Args: width: values sent. answers: values answered; 0: as many as are sent.
+    Args:
+        width: values sent.
+        answers: values answered; 0: as many as are sent.
     """
 
     def __init__(self, width: int, out_features: int, bias: bool = True, answers: int = 0) -> None:
@@ -89,7 +99,9 @@ def length_normalised(x: Tensor) -> Tensor:
 class QuantisedReLU(nn.Module):
     """Activity in whole quanta, 0 to `levels`: what a neuron that resets by one quantum can answer with as many spikes.
 
-    Args: levels: largest answer. threshold: input that gives it, at the start; one for the layer, trained.
+    Args:
+        levels: largest answer.
+        threshold: input that gives it, at the start; one for the layer, trained.
     """
 
     def __init__(self, levels: int = 8, threshold: float = 2.0) -> None:
@@ -99,6 +111,7 @@ class QuantisedReLU(nn.Module):
         self.threshold = nn.Parameter(torch.tensor(float(threshold)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Quantise x to `levels` steps up to the threshold, same shape; the gradient is that of the exact value."""
         exact = (x / self.threshold).clamp(0, 1) * self.levels
         return exact + (torch.floor(exact + 0.5) - exact).detach()
 
@@ -110,10 +123,17 @@ def dense(
     """Fully connected synapses, one fewer than `widths`.
 
     Args:
-        weights: "plain" or "standardised" (of that `gain`). norm: "none" or "batch", behind every synapse but a readout.
-        levels: of a QuantisedReLU of that `threshold` behind the norm; 0: none.
+        widths: of the example and of every synapse's answer.
+        bias: the synapses have one.
+        weights: "plain" or "standardised" (of that `gain`).
+        norm: "none" or "batch", behind every synapse but a readout.
+        levels: of a QuantisedReLU behind the norm; 0: none.
+        threshold: of the QuantisedReLU.
         readout: the last synapse is a plain nn.Linear, for scores.
-        answers: values that a device of many channels answers with, if not as many as it is sent; 0: as many. Plain weights.
+        gain: of standardised weights.
+        answers: values that a device of many channels answers with, if not as many as it is sent; 0: as many. Plain
+            weights.
+
     Raises:
         ConfigError.
     """
@@ -147,10 +167,20 @@ def conv(
     """Convolutional synapses, one for each of `channels`; zero-padded by half a kernel. Then dense ones.
 
     Args:
-        shape: (channels, height, width) of an example. kernels, strides: one for all, or one for each.
+        shape: (channels, height, width) of an example.
+        channels: of every convolution's answer.
+        kernels: sides, one for all or one for each.
+        strides: one for all, or one for each.
         pool: "average" or "max" takes the stride over by pooling behind a convolution of stride 1; "none" strides.
-        weights, norm, levels, threshold, gain: as in `dense`; "sample" normalises each map of each example by itself.
-        units: widths of fully connected layers behind. readout: width of a last, plain nn.Linear for scores; 0: none.
+        weights: as in `dense`.
+        norm: as in `dense`; "sample" normalises each map of each example by itself.
+        levels: as in `dense`.
+        threshold: as in `dense`.
+        bias: as in `dense`.
+        units: widths of fully connected layers behind.
+        readout: width of a last, plain nn.Linear for scores; 0: none.
+        gain: as in `dense`.
+
     Raises:
         ConfigError.
     """
@@ -183,7 +213,9 @@ def behind_devices(
     """Linear synapses that each follow a device; x goes to the first device as it is.
 
     Args:
-        widths: of the example and of every synapse's answer. concatenate: a synapse reads [ P(h); h ], not P(h) alone.
+        widths: of the example and of every synapse's answer.
+        concatenate: a synapse reads [ P(h); h ], not P(h) alone.
+        bias: the synapses have one.
         answers: values that the device answers with, if not as many as it is sent; 0: as many.
     """
     _sizes("widths", widths, 2)
@@ -222,13 +254,13 @@ def flat_widths(synapses: Sequence[nn.Module], features: int) -> list[int]:
 
 
 def reads(synapse: nn.Module) -> int:
-    """How many values a synapse reads that says so itself, as it stands behind a device; 0: as many as the one before gives."""
+    """Return how many values a synapse reads that says so itself, as it stands behind a device; 0: as the one before gives."""
     first = next((module for module in synapse.modules() if isinstance(module, nn.Linear)), None)
     return first.in_features if isinstance(first, AnswerLinear | BesideLinear) else 0
 
 
 def channels_of(synapse: nn.Module) -> int:
-    """How many channels a synapse gives: those of its last Linear or Conv2d. 0 if it has none."""
+    """Return how many channels a synapse gives: those of its last Linear or Conv2d. 0 if it has none."""
     found = 0
     for module in synapse.modules():
         if isinstance(module, nn.Linear):

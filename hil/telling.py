@@ -32,7 +32,7 @@ Lost = Callable[[str], None]
 
 
 def ignore(why: str) -> None:
-    """Nobody wants to know that a display went away."""
+    """Do nothing: nobody wants to know that a display went away."""
 
 
 class Teller(io.TextIOBase):
@@ -57,13 +57,14 @@ class Teller(io.TextIOBase):
         self._taken_at = time.monotonic()
 
     def hear(self, lost: Lost) -> None:
-        """From now on `lost` is called when text cannot be shown; at once, if that was so before."""
+        """Call `lost` from now on when text cannot be shown; at once, if that was so before."""
         self.on_lost = lost
         if self._first:
             lost(self._first)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
+        """Encoding of the stream."""
         return self._encoding
 
     def isatty(self) -> bool:
@@ -80,6 +81,7 @@ class Teller(io.TextIOBase):
         return self._descriptor
 
     def writable(self) -> bool:
+        """Return True."""
         return True
 
     def write(self, text: str) -> int:
@@ -93,7 +95,7 @@ class Teller(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Does nothing: the thread writes as soon as the stream takes it. See `drain`."""
+        """Do nothing: the thread writes as soon as the stream takes it. See `drain`."""
 
     def drain(self, wait_s: float = LEAVE_S) -> bool:
         """Wait until all is written, as long as the stream takes some every `wait_s`; False: it was not."""
@@ -175,7 +177,8 @@ class Background:
     """Jobs that a thread of their own does, one after the other. The thread ends with the process, finished or not.
 
     Args:
-        name: of the thread. most: jobs that may wait.
+        name: of the thread.
+        most: jobs that may wait.
     """
 
     def __init__(self, name: str, most: int = JOBS_CAP) -> None:
@@ -217,7 +220,7 @@ class Background:
 
 
 def _descriptor(stream: TextIO | None) -> int | None:
-    """Of a stream that writes there; others may name one that is not where their text goes."""
+    """Return the descriptor of a stream that writes there; others may name one that is not where their text goes."""
     try:
         return stream.fileno() if isinstance(stream, io.TextIOWrapper) else None
     except (OSError, ValueError):

@@ -27,7 +27,7 @@ def loads(text: str) -> dict[str, Any]:
 
 
 def _keys(line: str) -> list[str]:
-    """What may be keys in a line: before each "=", and in the brackets of a table."""
+    """Return what may be keys in a line: before each "=", and in the brackets of a table."""
     if line.lstrip().startswith("#"):
         return []
     *before, last = line.split("=")

@@ -90,7 +90,7 @@ def sent(values: torch.Tensor, place: torch.device) -> torch.Tensor:
 
 
 def title(place: torch.device) -> str:
-    """For results: "cpu", or "cuda:0, NVIDIA H100"."""
+    """Name the device of torch for results: "cpu", or "cuda:0, NVIDIA H100"."""
     return f"{place}, {torch.cuda.get_device_name(place)}" if place.type == "cuda" else str(place)
 
 
@@ -101,7 +101,7 @@ def _first() -> str:
 
 
 def _lacking(place: torch.device) -> str:
-    """Why there is no `place` here, or ""."""
+    """Say why there is no `place` here, or ""."""
     if place.type == "mps":
         if torch.backends.mps.is_available():
             return ""
@@ -125,7 +125,9 @@ SMALL = 4_000_000  # multiplications a layer and batch, below which a second thr
 
 
 def default_threads(served: bool, weights: int, batch: int) -> int:
-    """One torch thread beside a served bench (two processes with two threads each thrash on two cores) and for small networks
-    (weights: of the largest layer); else every core."""
+    """Return how many torch threads suit: one beside a served bench or for small networks, else one per core.
+
+    Two processes with two threads each thrash on two cores. `weights`: of the largest layer.
+    """
     largest = weights * batch
     return 1 if served or largest < SMALL else max(1, os.cpu_count() or 1)

@@ -24,7 +24,8 @@ class Twin(Protocol):
     """The physics of a node: an nn.Module with this shape; see sim_devices/twin.py. `spec.provenance` is "twin"."""
 
     @property
-    def spec(self) -> Spec: ...
+    def spec(self) -> Spec:
+        """Ports, kind and provenance of the node."""
 
     def rest(self, batch: int, rng: torch.Generator) -> State:
         """The state before anything was driven. Drift may start at random; it is drawn from `rng`."""
@@ -42,7 +43,7 @@ class Periodic(Protocol):
 
     @property
     def period(self) -> float:
-        """In the unit of `spec.inputs`."""
+        """Period in the unit of `spec.inputs`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Fittable(Protocol):
         """The keyword arguments that make this twin again."""
 
     def unknowns(self) -> Mapping[str, Unknown]:
-        """By name in `settings()`: those that a specimen has its own value of."""
+        """Return the parameters that a specimen has its own value of, by their names in `settings()`."""
 
     def remade(self, settings: Mapping[str, float]) -> Self:
         """A twin of the same kind with these settings instead of its own; those not given stay."""

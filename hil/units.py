@@ -66,7 +66,9 @@ def quantity(value: object, unit: str, where: str, unbounded: bool = False) -> f
     """`value` in `unit`: a number is taken as being in it, text is one number and one unit ("3.5 V", "12 ns").
 
     Args:
+        value: as it was written.
         unit: a symbol, a name, or a product of them ("radian / second ** 0.5"); "1" or "dimensionless" for a bare number.
+        where: file and key, for messages.
         unbounded: it may be infinite, in words too ("HighZ", "INFinity").
 
     Raises:
@@ -157,7 +159,7 @@ def _of_text(text: str, unit: str, where: str) -> float:
 
 
 def _ratio(factors: list[tuple[str, Fraction]], written: str, target: str, unit: str) -> Factor:
-    """What one of `written` is in `target`. Raises: _Unknown: another kind."""
+    """Return what one of `written` is in `target`. Raises: _Unknown: another kind."""
     asked = _powers(target) if target not in UNITLESS else []
     if asked is None:
         raise _Unknown(f'this setting is in "{unit}", which is no unit that others convert to: write the number without quotes')
@@ -290,7 +292,7 @@ def _refused(value: object, unit: str, where: str, todo: str) -> ConfigError:
 
 
 def symbol(unit: str) -> str:
-    """For a unit of a parameter: "V", "rad/s**0.5"; "" for a bare number."""
+    """Return the symbol of a parameter's unit: "V", "rad/s**0.5"; "" for a bare number."""
     return "" if unit in UNITLESS else re.sub("[a-z]+", lambda word: SYMBOLS.get(word[0], word[0]), unit).replace(" ", "")
 
 
@@ -305,7 +307,7 @@ def _spelling(written: str, unit: str) -> str:
 
 
 def _advice(text: str, unit: str) -> str:
-    """What to write instead of a text that is not one number and one unit."""
+    """Say what to write instead of a text that is not one number and one unit."""
     text = text[:LONGEST]
     comma = re.match(rf"({SIGN}?[0-9]+),([0-9]+)(?![0-9,.])", text)
     if re.search("[0-9],[0-9]", text):

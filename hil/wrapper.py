@@ -21,6 +21,7 @@ class Wrapper:
 
     @property
     def spec(self) -> Spec:
+        """Ports, kind and provenance of the inner device."""
         return self._inner.spec
 
     @property
@@ -29,21 +30,27 @@ class Wrapper:
         return self._inner.recovered if isinstance(self._inner, Recovering) else 0
 
     def program(self, params: Tensor) -> None:
+        """Program the inner device."""
         self._inner.program(params)
 
     def reset(self) -> None:
+        """Reset the inner device."""
         self._inner.reset()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Ask the inner device."""
         return self._inner.forward(x)
 
     def close(self) -> None:
+        """Close the inner device."""
         self._inner.close()
 
     def snapshot(self) -> Mapping[str, object]:
+        """Return the inner device's snapshot; {} if it has none."""
         return self._inner.snapshot() if isinstance(self._inner, Restorable) else {}
 
     def restore(self, state: Mapping[str, object]) -> None:
+        """Return the inner device to the state of a snapshot, if it can."""
         if isinstance(self._inner, Restorable) and state:
             self._inner.restore(state)
 

@@ -21,10 +21,13 @@ from sim_devices.twin import State, Twin
 
 
 class Corrected(nn.Module):
-    """Args:
-    of, base: the twin underneath, "module:Class", and its settings.
-    w1, b1, w2: (h,) numbers each. b2, scale: of the network's answer, scale in the unit of the reading.
-    middle, reach: of the drives that it was fitted to, in their unit.
+    """A twin with a small network of the drive on top of its reading.
+
+    Args:
+        of, base: the twin underneath, "module:Class", and its settings.
+        w1, b1, w2: (h,) numbers each.
+        b2, scale: of the network's answer, scale in the unit of the reading.
+        middle, reach: of the drives that it was fitted to, in their unit.
     """
 
     w1: Tensor
@@ -70,6 +73,7 @@ class Corrected(nn.Module):
 
     @property
     def spec(self) -> Spec:
+        """Ports of the twin underneath."""
         return self._twin.spec
 
     def _correction(self, x: Tensor) -> Tensor:
@@ -83,6 +87,7 @@ class Corrected(nn.Module):
         return self._twin.ideal(x) + self._correction(x)
 
     def rest(self, batch: int, rng: torch.Generator) -> State:
+        """Return the state at rest of the twin underneath."""
         return self._twin.rest(batch, rng)
 
     def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]:

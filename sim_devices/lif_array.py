@@ -42,10 +42,13 @@ class Neuron:
     """One neuron as designed, and how far fabrication strays from it.
 
     Args:
-        leak: lam, kept per step; 1 is a neuron without leak. v_th, v_rest: threshold, and the level that the reset aims at.
-        reset: soft subtracts V = v_th - v_rest, hard sets v_rest. refractory: steps without input or spike after a spike.
+        leak: lam, kept per step; 1 is a neuron without leak.
+        v_th, v_rest: threshold, and the level that the reset aims at.
+        reset: soft subtracts V = v_th - v_rest, hard sets v_rest.
+        refractory: steps without input or spike after a spike.
         threshold_mismatch, leak_mismatch: relative standard deviations between neurons.
-        noise: standard deviation added to the membrane in each step. limit: largest input current, either sign.
+        noise: standard deviation added to the membrane in each step.
+        limit: largest input current, either sign.
     """
 
     leak: float = 0.5
@@ -87,7 +90,10 @@ class LifArray(nn.Module):
     of a batch are independent experiments on the same neurons.
 
     Args:
-        size: neurons, or couples. neuron: the design. couples: ternary. seed: of the fabrication.
+        size: neurons, or couples.
+        neuron: the design.
+        couples: ternary.
+        seed: of the fabrication.
     """
 
     threshold_factor: Tensor
@@ -110,6 +116,7 @@ class LifArray(nn.Module):
 
     @property
     def spec(self) -> Spec:
+        """Currents in, spikes out, thresholds as parameters; temporal."""
         limit, low = self.neuron.limit, -1.0 if self.couples else 0.0
         return Spec(
             inputs=Port("membrane current", -limit, limit, "1", self.size),
@@ -120,13 +127,13 @@ class LifArray(nn.Module):
         )
 
     def _threshold_port(self) -> Port:
-        """Thresholds may be programmed as long as every neuron's stays above 0 and above v_rest."""
+        """Return the port of the thresholds: every neuron's must stay above 0 and above v_rest."""
         share = 1 - CUT * self.neuron.threshold_mismatch
         low = max(0.0, self.neuron.v_rest / share) + 1e-3 * (self.neuron.v_th - self.neuron.v_rest)
         return Port("thresholds", min(low, self.neuron.v_th), max(self.neuron.limit, self.neuron.v_th), "1", self.size)
 
     def rest(self, batch: int, rng: torch.Generator) -> State:
-        """Membranes at 0, no spike yet, nobody silenced."""
+        """Return the state at rest: membranes at 0, no spike yet, nobody silenced."""
         where = rng.device
         membrane = torch.zeros(batch, self.size, device=where)
         return membrane, torch.zeros_like(membrane), torch.zeros_like(membrane)
@@ -140,9 +147,15 @@ class LifArray(nn.Module):
     def run(
         self, state: State, params: Tensor | None, x: Tensor, rng: Callable[[int], torch.Generator]
     ) -> tuple[Tensor, Tensor, State]:
-        """As `respond`, and the membranes v[t] before the reset: (spikes, membranes, state). rng: for each step of x.
+        """Do what `respond` does, and return the membranes v[t] before the reset too: (spikes, membranes, state).
 
         Each operation rounds once, so the bits do not depend on how time or batch are cut into calls.
+
+        Args:
+            state: as of `rest`, or of an earlier call.
+            params: thresholds (size,), or None for the nominal ones.
+            x: currents (time, batch, size).
+            rng: for each step of x, the generator of its noise.
         """
         self._check(state, x)
         v, s, wait = state
@@ -189,8 +202,12 @@ class LifArray(nn.Module):
             sigmoid   H'(u) ~ a sigma(a u) (1 - sigma(a u))       a = 4
 
         Args:
-            x: currents (time, batch, size). sharpness: a. detach_reset: no gradient through the reset.
-        Source: Fang et al., ICCV 2021 (arctan); Xiao et al., OTTT, NeurIPS 2022 (sigmoid).
+            x: currents (time, batch, size).
+            sg: which surrogate.
+            sharpness: a.
+            params: thresholds (size,), or None for the nominal ones.
+            detach_reset: no gradient through the reset. Source: Fang et al., ICCV 2021 (arctan); Xiao et al., OTTT, NeurIPS
+                2022 (sigmoid).
         """
         slope = SHARPNESS[sg] if sharpness is None else sharpness
         v_th, v_low = self._thresholds(params)
@@ -260,7 +277,7 @@ def _spike(v: Tensor, v_th: Tensor, slope: float, sg: Surrogate) -> Tensor:
 
 
 def _scalar_if(alike: bool, values: Tensor) -> Tensor:
-    """One number if all are alike: an array without mismatch need not read a vector. Told by the design: looking would wait."""
+    """Return one number if all are alike by design: an array without mismatch need not read a vector."""
     return values[0] if alike else values
 
 

@@ -54,13 +54,20 @@ class MachZehnder(nn.Module):
     """A node shared in time: values follow one another, row by row, `step_s` apart.
 
     Args:
-        v_pi_v: half-wave voltage, V. phase_rad: bias phase phi at rest; -pi/2 is quadrature with rising slope.
-        extinction_db, insertion_loss_db: ER and IL, dB, positive. laser_w: power at the modulator, W.
-        responsivity_a_per_w, dark_a, transimpedance_ohm: receiver. bandwidth_hz: its pole B.
-        thermal_a_per_rthz: input-referred noise density, A/sqrt(Hz). rin_db_per_hz: laser intensity noise.
+        v_pi_v: half-wave voltage, V.
+        phase_rad: bias phase phi at rest; -pi/2 is quadrature with rising slope.
+        extinction_db, insertion_loss_db: ER and IL, dB, positive.
+        laser_w: power at the modulator, W.
+        responsivity_a_per_w, dark_a, transimpedance_ohm: receiver.
+        bandwidth_hz: its pole B.
+        thermal_a_per_rthz: input-referred noise density, A/sqrt(Hz).
+        rin_db_per_hz: laser intensity noise.
         noise: factor on the noise amplitude; 0 is a noiseless node, 1 the physics.
-        drift_rad_per_s, drift_rad_per_rts: rate and random walk of the bias phase. hysteresis_v: width of the loop, V.
-        low_v, high_v: limits of the drive. step_s: time between successive values. overhead_s: virtual time per call.
+        drift_rad_per_s, drift_rad_per_rts: rate and random walk of the bias phase.
+        hysteresis_v: width of the loop, V.
+        low_v, high_v: limits of the drive.
+        step_s: time between successive values.
+        overhead_s: virtual time per call.
     """
 
     def __init__(
@@ -102,6 +109,7 @@ class MachZehnder(nn.Module):
 
     @property
     def spec(self) -> Spec:
+        """One drive in V, one reading in V, no parameters."""
         top = self.transimpedance_ohm * (self._peak_a + self.dark_a)
         return Spec(
             inputs=Port("modulator drive", self.low_v, self.high_v, "V"),
@@ -128,8 +136,11 @@ class MachZehnder(nn.Module):
         return 2 * self.v_pi_v
 
     def unknowns(self) -> dict[str, Unknown]:
-        """What a specimen has its own value of; of the light's way (laser, fibres, loss, responsivity) the product alone can be
-        seen, and the insertion loss stands for it."""
+        """Return what a specimen has its own value of, with limits and spread.
+
+        Of the light's way (laser, fibres, loss, responsivity) the product alone can be seen, and the insertion loss stands
+        for it.
+        """
         return {
             "v_pi_v": Unknown(1.0, 12.0, 0.1, "V"),
             "phase_rad": Unknown(-math.pi, math.pi, 0.3, "rad", period=2 * math.pi),
@@ -187,7 +198,10 @@ class MachZehnder(nn.Module):
         return current * self.transimpedance_ohm, (self._drifted(phase, x.numel(), rng), last, acting)
 
     def _played(self, drive_v: Tensor, acting: Tensor) -> tuple[Tensor, Tensor]:
-        """What acts at each value, and after the last: clamp k after clamp k - d is the clamp of its limits into those of k."""
+        """Return the voltage that acts at each value, and after the last.
+
+        Clamps are composed: clamp k after clamp k - d is the clamp of its limits into those of k.
+        """
         flat = drive_v.reshape(-1).to(acting.dtype)
         low, high = flat - 0.5 * self.hysteresis_v, flat + 0.5 * self.hysteresis_v
         reach = 1

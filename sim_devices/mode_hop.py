@@ -15,7 +15,7 @@ from sim_devices.instruments.faults import Fault
 
 
 def hop(settings: Mapping[str, float], fault: Fault) -> dict[str, float]:
-    """What a mode hop changes of a node, which must have these settings.
+    """Return the settings that a mode hop changes; the node must have them.
 
     Raises:
         ConfigError: it has not.

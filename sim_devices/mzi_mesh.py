@@ -42,12 +42,20 @@ class MZIMesh(nn.Module):
     """A node of 2 N drives and N readings, programmed by N (N - 1) heater voltages; nothing programmed: all at 0 V.
 
     Args:
-        modes: N. specimen: which chip of the wafer; -1: the one as designed, without errors and crosstalk.
-        v_pi_v: heater voltage for a phase of pi. v_max_v: largest one. self_heating: h at the largest voltage.
-        crosstalk: phase at a heater one pitch away, as a share of the heater's own. reach: pitches in which it falls by e.
-        coupler_rad: standard deviation of the coupler errors e. gain_spread: that of the photodiodes' gains.
-        input_w: power of a full I alone, in W. loss_db: L. dark_w: of a photodiode.
-        noise_w, relative_noise: standard deviation of a reading, in W and as a share of it. noise: factor on both; 0 is none.
+        modes: N.
+        specimen: which chip of the wafer; -1: the one as designed, without errors and crosstalk.
+        v_pi_v: heater voltage for a phase of pi.
+        v_max_v: largest one.
+        self_heating: h at the largest voltage.
+        crosstalk: phase at a heater one pitch away, as a share of the heater's own.
+        reach: pitches in which it falls by e.
+        coupler_rad: standard deviation of the coupler errors e.
+        gain_spread: that of the photodiodes' gains.
+        input_w: power of a full I alone, in W.
+        loss_db: L.
+        dark_w: of a photodiode.
+        noise_w, relative_noise: standard deviation of a reading, in W and as a share of it.
+        noise: factor on both; 0 is none.
         dead_heaters, dead_photodiodes: numbers of those that do nothing, from 0.
     """
 
@@ -117,7 +125,7 @@ class MZIMesh(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def _distances(self) -> Tensor:
-        """Between heaters, in pitches; 1 on the diagonal, where nobody asks."""
+        """Return the distances between heaters, in pitches; 1 on the diagonal, where nobody asks."""
         places = []
         for column, tops in enumerate(self._columns):
             for m in tops.tolist():
@@ -127,6 +135,7 @@ class MZIMesh(nn.Module):
 
     @property
     def spec(self) -> Spec:
+        """I and Q of N inputs, powers of N outputs in W, N (N - 1) heaters in V as parameters."""
         n, brightest = self.modes, 2 * self.modes * self._throughput * 1.25
         margin = 16 * (self.noise_w + self.relative_noise * brightest)
         return Spec(
@@ -147,7 +156,10 @@ class MZIMesh(nn.Module):
         return self.phase0 + self.matrix @ (square * (1 + self.self_heating / self.v_max_v**2 * square))
 
     def unitary(self, volts: Tensor | None = None) -> Tensor:
-        """(N, N), complex, of the mesh alone: what no lab sees but through powers. None: nothing programmed."""
+        """Return the matrix (N, N), complex, of the mesh alone, which no lab sees but through powers.
+
+        None: nothing programmed.
+        """
         phases = self.phase0 if volts is None else self.phases(volts)
         turns = torch.polar(torch.ones_like(phases), phases).view(-1, 2)
         angle = math.pi / 4 + self.couplers
@@ -178,7 +190,7 @@ class MZIMesh(nn.Module):
         return self._reading(x, None)
 
     def rest(self, batch: int, rng: torch.Generator) -> State:
-        """Heat has settled before light is read: nothing is remembered."""
+        """Return no state: heat has settled before light is read, so nothing is remembered."""
         return ()
 
     def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]:

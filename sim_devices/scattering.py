@@ -44,11 +44,15 @@ class Scattering(nn.Module):
     """A node of K drives and M readings, fixed, but for its optics.
 
     Args:
-        macropixels, pixels: K and M, square numbers. specimen: which modulator, medium, camera and adjustment.
-        stroke_turns: phase at the highest gray level, in turns, of a typical specimen. gamma: of a typical one.
-        full_well: electrons of a pixel. read_electrons: its read noise. noise: factor on the noise amplitude; 0 is none.
+        macropixels, pixels: K and M, square numbers.
+        specimen: which modulator, medium, camera and adjustment.
+        stroke_turns: phase at the highest gray level, in turns, of a typical specimen.
+        gamma: of a typical one.
+        full_well: electrons of a pixel.
+        read_electrons: its read noise.
+        noise: factor on the noise amplitude; 0 is none.
         quantised: gray levels and counts are whole numbers.
-        hot_pixels, dead_pixels: of the camera, by number; dead_macropixels: of the modulator, which stay at gray level 0.
+        hot_pixels, dead_pixels: of the camera, by number dead_macropixels: of the modulator, which stay at gray level 0.
     """
 
     stroke: Tensor
@@ -158,6 +162,7 @@ class Scattering(nn.Module):
 
     @property
     def spec(self) -> Spec:
+        """Gray levels of the macropixels, counts of the camera's pixels, four parameters of the optics."""
         return Spec(
             inputs=Port("gray levels of the modulator", 0.0, GRAY, "1", self.macropixels),
             outputs=Port("counts of the camera", 0.0, TOP, "1", self.pixels),
@@ -193,7 +198,7 @@ class Scattering(nn.Module):
         return self._counts(self._electrons(x, AS_IT_STANDS))
 
     def rest(self, batch: int, rng: torch.Generator) -> State:
-        """Nothing is remembered from frame to frame."""
+        """Return no state: nothing is remembered from frame to frame."""
         return ()
 
     def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]:
@@ -208,7 +213,7 @@ class Scattering(nn.Module):
 
 
 def _grid(side: int) -> tuple[Tensor, Tensor]:
-    """x (to the right) and y (downwards), (side, side) each, -1 to 1."""
+    """Return x (to the right) and y (downwards), (side, side) each, -1 to 1."""
     axis = torch.linspace(-1, 1, side, dtype=torch.float64)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     return x, y

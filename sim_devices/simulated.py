@@ -19,7 +19,12 @@ from sim_devices.twin import State, Twin, follow
 
 
 class Simulated:
-    """Args: twin: the physics. seed: of its noise and drift."""
+    """A twin as a Device: it keeps the state, the parameters and the generators of the noise.
+
+    Args:
+        twin: the physics.
+        seed: of its noise and drift.
+    """
 
     counted: ClassVar[str] = "calls"  # by what the generators of the noise are keyed; its name in a snapshot
 
@@ -38,9 +43,16 @@ class Simulated:
 
     @property
     def twin(self) -> Twin:
+        """The physics underneath."""
         return self._twin
 
     def program(self, params: Tensor) -> None:
+        """Set the parameters.
+
+        Raises:
+            OutOfRange: beyond the limits of their port, or NaN.
+            ContractError: this node has none.
+        """
         port = self.spec.params
         if port is None:
             raise ContractError("this node is fixed", where=self.spec.inputs.name, got="program()", allowed="drive it only")
@@ -53,6 +65,7 @@ class Simulated:
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
+        """Answer `x` with the twin's response and noise; the state goes on from call to call."""
         self.spec.inputs.check(x)
         if x.device != self._place:
             self._state, self._params = follow(self._twin, self._state, self._params, x.device)
@@ -65,13 +78,19 @@ class Simulated:
         return answer
 
     def close(self) -> None:
-        """Nothing to make safe."""
+        """Do nothing: there is no output to make safe."""
 
     def snapshot(self) -> Mapping[str, object]:
+        """Return counter, state and parameters as JSON values."""
         state = None if self._state is None else [{"dtype": str(t.dtype), "values": t.tolist()} for t in self._state]
         return {self.counted: self._count, "state": state, "params": None if self._params is None else self._params.tolist()}
 
     def restore(self, state: Mapping[str, object]) -> None:
+        """Return to the state of a snapshot.
+
+        Raises:
+            ContractError: it is none.
+        """
         count, saved, params = state[self.counted], state["state"], state["params"]
         if not isinstance(count, int) or not (saved is None or isinstance(saved, list)):
             raise ContractError("not a snapshot of a simulated device", where=self.spec.inputs.name, got=str(state)[:80])

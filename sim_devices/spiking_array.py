@@ -24,7 +24,12 @@ from sim_devices.twin import State, follow
 
 
 class SpikingArray(Simulated):
-    """Args: twin: the neurons. seed: of the membrane noise. What is programmed are thresholds (size,); mismatch is on top."""
+    """An array of simulated neurons as a temporal Device. What is programmed are thresholds (size,); mismatch is on top.
+
+    Args:
+        twin: the neurons.
+        seed: of the membrane noise.
+    """
 
     counted = "steps"
     _twin: LifArray
@@ -35,13 +40,16 @@ class SpikingArray(Simulated):
 
     @property
     def twin(self) -> LifArray:
+        """The neurons underneath."""
         return self._twin
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """Raises:
-        OutOfRange: a current beyond the limit.
-        ContractError: not (time, batch, size), or another batch size than since the last reset.
+        """Answer currents (time, batch, size) with spikes of the same shape; the membranes go on from call to call.
+
+        Raises:
+            OutOfRange: a current beyond the limit.
+            ContractError: not (time, batch, size), or another batch size than since the last reset.
         """
         self.spec.inputs.check(x)
         if x.ndim != 3:
@@ -84,7 +92,8 @@ class TwinChip:
     The same (settings, seed) and the same order of requests give the same neurons, mismatch included.
 
     Args:
-        settings: the design of the neurons, and its spread. seed: of fabrication and noise.
+        settings: the design of the neurons, and its spread.
+        seed: of fabrication and noise.
     """
 
     Settings: ClassVar[type[Neuron]] = Neuron
@@ -109,4 +118,4 @@ class TwinChip:
         return array
 
     def close(self) -> None:
-        """Nothing to make safe."""
+        """Do nothing: there is no output to make safe."""

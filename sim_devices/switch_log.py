@@ -20,7 +20,11 @@ LENGTH = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Switched:
-    """An output went on or off. time_s: of the bench's clock."""
+    """An output went on or off.
+
+    Args:
+        time_s: of the bench's clock.
+    """
 
     time_s: float
     box: str
@@ -29,7 +33,10 @@ class Switched:
 
 
 class SwitchLog:
-    """Args: path: a file that every line is appended to; None keeps them in memory alone.
+    """A log of what the outputs of a virtual bench did.
+
+    Args:
+        path: a file that every line is appended to; None keeps them in memory alone.
 
     Raises:
         ConfigError: it cannot be written, or is no regular file.
@@ -54,6 +61,7 @@ class SwitchLog:
         return tuple(self._entries)
 
     def add(self, entry: Switched) -> None:
+        """Append an entry, in memory and to the file."""
         self._entries.append(entry)
         self.note(asdict(entry))
 

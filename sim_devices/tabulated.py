@@ -27,7 +27,8 @@ class Tabulated(nn.Module):
     """A node shared in time, each value for itself.
 
     Args:
-        drive: of the points, rising, in `drive_unit`; its ends are the limits. reading: at these, in `reading_unit`.
+        drive: of the points, rising, in `drive_unit`; its ends are the limits.
+        reading: at these, in `reading_unit`.
         noise: standard deviation of a reading, in `reading_unit`.
     """
 
@@ -66,6 +67,7 @@ class Tabulated(nn.Module):
 
     @property
     def spec(self) -> Spec:
+        """One drive and one reading in the units of the table."""
         return self._spec
 
     def _ports(self) -> Spec:
@@ -102,7 +104,7 @@ class Tabulated(nn.Module):
         return ends + step * (u * v * v * slopes[left] - u * u * v * slopes[right])
 
     def rest(self, batch: int, rng: torch.Generator) -> State:
-        """Nothing is remembered."""
+        """Return no state: nothing is remembered."""
         return ()
 
     def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]:

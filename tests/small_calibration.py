@@ -57,16 +57,16 @@ def transfer(subject: Subject, found: Found) -> Step:
 
 
 def twin(subject: Subject, found: Found) -> Step:
-    assert subject.belief is not None
-    belief, raw = subject.belief, found["transfer"].raw
+    assert subject.nominal is not None
+    nominal, raw = subject.nominal, found["transfer"].raw
     drive, reading = raw["drive_v"].double(), raw["reading_v"].double().numpy()
     scale = np.array([1.0, 1.0, 1e-3])
 
     def off(values: np.ndarray) -> np.ndarray:
-        made = belief.remade(dict(zip(NAMES, (values * scale).tolist(), strict=True)))
+        made = nominal.remade(dict(zip(NAMES, (values * scale).tolist(), strict=True)))
         return (made.ideal(drive).numpy() - reading) * 1e3
 
-    start = np.array([belief.settings()[name] for name in NAMES]) / scale
+    start = np.array([nominal.settings()[name] for name in NAMES]) / scale
     fit = least_squares(off, start)
     chi2 = float((fit.fun**2).mean())
     sigmas = np.sqrt(np.diag(np.linalg.inv(fit.jac.T @ fit.jac)) * chi2) * scale

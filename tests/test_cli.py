@@ -146,7 +146,7 @@ def test_resume_continues_to_the_same_numbers(
 ) -> None:
     """Stopped by a signal after any step, inside an epoch or at its end, and resumed: bit for bit the uninterrupted run."""
     from hil.training import session
-    from hil.training.loop import Step, train
+    from hil.training.loop import TrainingStep, train
 
     text = TWIN.replace('v_pi = "3.5 V"', 'v_pi = "3.5 V"\ndrift_rad_per_rts = 0.1')
     path = experiment(tmp_path, text)
@@ -154,7 +154,7 @@ def test_resume_continues_to_the_same_numbers(
 
     def interrupted(training: object) -> object:
         for point in train(training):  # type: ignore[arg-type]
-            if isinstance(point, Step) and point.step == after:
+            if isinstance(point, TrainingStep) and point.step == after:
                 os.kill(os.getpid(), signal.SIGINT)
             yield point
 
@@ -179,12 +179,12 @@ def test_a_nan_weight_stops_before_anything_is_sent(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hil.training import session
-    from hil.training.loop import Step, Training, train
+    from hil.training.loop import Training, TrainingStep, train
 
     def poisoned(training: Training) -> object:
         for point in train(training):
             yield point
-            if isinstance(point, Step) and point.step == 5:
+            if isinstance(point, TrainingStep) and point.step == 5:
                 with torch.no_grad():
                     next(training.net.parameters()).view(-1)[0] = float("nan")
 

@@ -158,11 +158,11 @@ def stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     from hil.training import session
-    from hil.training.loop import Step, train
+    from hil.training.loop import TrainingStep, train
 
     def interrupted(training: object) -> object:
         for point in train(training):  # type: ignore[arg-type]
-            if isinstance(point, Step) and point.step == after:
+            if isinstance(point, TrainingStep) and point.step == after:
                 os.kill(os.getpid(), signal.SIGINT)
             yield point
 

@@ -45,7 +45,7 @@ from hil.errors import (
 from hil.guardian import record
 from hil.guardian.__main__ import KEPT
 from hil.guardian.client import guarded
-from hil.guardian.process import Trainer
+from hil.guardian.process import TrainerProcess
 from hil.guardian.record import left_by, outputs_of
 from sim_devices.bench.board import RunningBoard, VirtualBoard, board_server
 from sim_devices.bench.description import VirtualBench, VirtualBox
@@ -667,7 +667,7 @@ ctypes.CDLL(None).syscall(60 if __import__("platform").machine() == "x86_64" els
     try:
         assert process.stdout is not None
         process.stdout.readline()
-        trainer = Trainer(process.pid)
+        trainer = TrainerProcess(process.pid)
         assert soon(trainer.dying)
         assert trainer.ended()
     finally:

@@ -34,7 +34,7 @@ from hil.errors import (
 )
 from hil.learners.adfa import ADFA
 from hil.network import fill
-from hil.training.loop import Step
+from hil.training.loop import TrainingStep
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.spiking_array import TwinChip
 
@@ -74,7 +74,7 @@ def stopping_at(step: int) -> Callable[[Any], None]:
     """A `show` that presses Ctrl-C."""
 
     def show(point: Any) -> None:
-        if isinstance(point, Step) and point.step == step:
+        if isinstance(point, TrainingStep) and point.step == step:
             os.kill(os.getpid(), signal.SIGINT)
 
     return show
@@ -137,7 +137,7 @@ def test_ctrl_c_and_the_same_script_again_give_the_run_without_it(step: int, tmp
     assert hil.Run(tmp_path / "cut").test_accuracy is None
     seen: list[Any] = []
     cut = hil.train(on_twin(), "adfa", DIGITS, **{**QUICK, "show": seen.append}, run=tmp_path / "cut")
-    assert next(point.step for point in seen if isinstance(point, Step)) == step + 1
+    assert next(point.step for point in seen if isinstance(point, TrainingStep)) == step + 1
     assert list(unlike(whole.folder, cut.folder)) == []
 
 

@@ -20,7 +20,7 @@ TIMED = {"time"}  # in diagnostics.json
 
 
 def differences(one: Path, other: Path) -> Iterator[str]:
-    """What differs between the finished runs in two folders, a sentence each; nothing if they are the same.
+    """Say what differs between the finished runs in two folders, a sentence each; nothing if they are the same.
 
     Raises:
         RunError: a checkpoint is missing or damaged.

@@ -1,0 +1,1 @@
+"""Calibration of a camera behind a phase modulator and a scattering medium."""

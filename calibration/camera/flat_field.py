@@ -22,8 +22,11 @@ MOST_BEND = 0.01
 
 
 def flat_field(subject: Subject, found: Found) -> Step:
-    """Estimates "gain" (counts per electron), "unevenness" (standard deviation of the sensitivity), "saturation" (share of the
-    longest exposure at which the lamp saturates the first pixel). Raw: sensitivity (M,), means, variances."""
+    """Measure how the pixels answer light.
+
+    Estimates "gain" (counts per electron), "unevenness" (standard deviation of the sensitivity), "saturation" (share of the
+    longest exposure at which the lamp saturates the first pixel). Raw: sensitivity (M,), means, variances.
+    """
     view, before = View(subject.device), found[DARK].raw
     frames = torch.stack([view.frames(view.blank(FRAMES), exposure=e, laser=0.0, lamp=1.0)[0] for e in EXPOSURES])
     exposure = torch.tensor(EXPOSURES, dtype=torch.float64)

@@ -25,14 +25,14 @@ NEAR_TOP = 0.95  # of the highest count: beyond it a pixel may be saturated
 
 
 def is_camera(spec: Spec) -> bool:
-    """Whether a node has these channels."""
+    """True if a node has the channels of modulator and camera."""
     sizes = (spec.inputs.size, spec.outputs.size)
     square = all(n is not None and n == math.isqrt(n) ** 2 for n in sizes)
     return square and not spec.temporal and spec.params is not None and spec.params.size == OPTICS
 
 
 def no_camera(name: str, spec: Spec) -> Step:
-    """What a procedure for modulator and camera says of another node."""
+    """The failed step of a procedure for modulator and camera on another node."""
     found = (
         f"{spec.inputs.size} drives, {spec.outputs.size} readings, {0 if spec.params is None else spec.params.size} settings"
     )
@@ -51,10 +51,12 @@ class View:
 
     @property
     def macropixels(self) -> int:
+        """Number of gray levels that drive the modulator."""
         return self.device.spec.inputs.size or 0
 
     @property
     def pixels(self) -> int:
+        """Number of counts of a frame."""
         return self.device.spec.outputs.size or 0
 
     @property
@@ -86,7 +88,7 @@ class Camera:
 
     @classmethod
     def of(cls, device: Device, found: Found) -> Camera:
-        """As the steps "dark frame" and "flat field" found it."""
+        """Make the camera that the steps "dark frame" and "flat field" found."""
         raw = found[DARK].raw
         return cls(View(device), raw["dark"], raw["rate"], found[FLAT].raw["sensitivity"])
 

@@ -29,8 +29,11 @@ MOST_MISFIT = 0.05  # of what the interference changes
 
 
 def phase_lut(subject: Subject, found: Found) -> Step:
-    """Estimate "stroke", rad at the highest gray level; figure "gamma", of stroke (g / highest)^gamma: it describes the table,
-    and is not used. Raw: gray, phase, phase_sigma."""
+    """Measure the phase of each gray level by interference.
+
+    Estimates "stroke", rad at the highest gray level; figure "gamma", of stroke (g / highest)^gamma: it describes the
+    table, and is not used. Raw: gray, phase, phase_sigma.
+    """
     camera = Camera.of(subject.device, found)
     view, side = camera.view, math.isqrt(camera.view.macropixels)
     gray = torch.linspace(0, view.highest, LEVELS).round()

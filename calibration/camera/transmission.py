@@ -11,7 +11,7 @@ and pixels that come to rest far above the others start again. With so many patt
 solvers as prVAMP need fewer, and a prior. The phase of every row stays unknown, as does the sign of all phases (taken as rising
 with the gray level): neither changes an intensity, a singular value or a focus.
 
-Judged on patterns that were not used: correlation of foretold and measured light. Focus: phases -arg T_mk put all macropixels
+Judged on patterns that were not used: correlation of predicted and measured light. Focus: phases -arg T_mk put all macropixels
 in phase at pixel m; its light over the mean one, on the device, against 1 + (pi / 4)(K - 1) for even illumination.
 
 Sources: Drémeau et al., Opt. Express 23, 11898 (2015); Netrapalli, Jain & Sanghavi, IEEE Trans. Signal Process. 63, 4814
@@ -100,9 +100,9 @@ def _left(x: Tensor, found: Tensor, amplitude: Tensor) -> Tensor:
     return rest
 
 
-def _correlation(foretold: Tensor, measured: Tensor) -> Tensor:
-    """Of every pixel over the patterns, (M,); 0 where nothing was measured."""
-    a, b = foretold - foretold.mean(0), measured - measured.mean(0)
+def _correlation(predicted: Tensor, measured: Tensor) -> Tensor:
+    """Correlate every pixel over the patterns, (M,); 0 where nothing was measured."""
+    a, b = predicted - predicted.mean(0), measured - measured.mean(0)
     answer: Tensor = (a * b).sum(0) / (a.norm(dim=0) * b.norm(dim=0)).clamp(min=1e-12)
     return answer
 
@@ -127,13 +127,13 @@ def _told(
     problems = []
     if bool(bad.any()):
         problems.append(Problem(
-            "prediction", f"{int(bad.sum())} of {m} pixels are not foretold", f"correlation {float(correlation.min()):.3f}, "
+            "prediction", f"{int(bad.sum())} of {m} pixels are not predicted", f"correlation {float(correlation.min()):.3f}, "
             f"at least {LEAST_CORRELATION}", "hold the medium still; more light; look at those pixels in the flat field",
         ))  # fmt: skip
     ideal = 1 + math.pi / 4 * (k - 1)
     count = len(enhancement)
     said = (
-        f"{m} x {k} transmission matrix: unseen patterns foretold with correlation {float(correlation.median()):.4f}, worst "
+        f"{m} x {k} transmission matrix: unseen patterns predicted with correlation {float(correlation.median()):.4f}, worst "
         f"{float(correlation.min()):.4f}; focus {float(enhancement.mean()):.1f} times the mean, of {ideal:.1f}"
     )
     estimates = {

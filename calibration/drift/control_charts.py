@@ -53,10 +53,12 @@ def decision(arl: float = ARL, k: float = SLACK) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Where a chart speaks up, in the unit of what it charts.
+    """Thresholds of a chart, in the unit of what it charts.
 
-    single: of one value, which is acted on. warn, act: of the EWMA. slack, decision: of the CUSUM, which warns at half of its
-    decision.
+    Args:
+        single: of one value, which is acted on.
+        warn, act: of the EWMA.
+        slack, decision: of the CUSUM, which warns at half of its decision.
     """
 
     single: float
@@ -70,7 +72,10 @@ class Limits:
         """Thresholds as asked for, raised to where noise alone does not reach.
 
         Args:
-            warn, act: departures that matter. sigma: of one look. shots: averaged in the reference.
+            warn: departure that is worth a warning.
+            act: departure that must be acted on.
+            sigma: of one look.
+            shots: averaged in the reference.
         """
         if not (0 < warn <= act < math.inf and 0 <= sigma < math.inf and shots >= 1):
             raise ContractError(
@@ -88,7 +93,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """last: the value. level: the EWMA. up, down: both sides of the CUSUM. All 0 at first, and once all is right again."""
+    """The state of both charts of one departure.
+
+    Args:
+        last: the value.
+        level: the EWMA.
+        up, down: both sides of the CUSUM. All 0 at first, and once all is right again.
+    """
 
     last: float = 0.0
     level: float = 0.0
@@ -105,17 +116,29 @@ class Chart:
         )
 
     def state(self, limits: Limits, before: State) -> State:
-        """quiet, warn or act; before: what it was at the last look."""
+        """Return quiet, warn or act.
+
+        Args:
+            limits: of the charts.
+            before: what it was at the last look.
+        """
         evidence = max(self.up, self.down) / limits.decision
         act = max(abs(self.last) / limits.single, abs(self.level) / limits.act, evidence)
         return settled(max(abs(self.level) / limits.warn, 2 * evidence), act, before)
 
     def numbers(self) -> list[float]:
+        """Return last, level, up and down, for a checkpoint."""
         return [self.last, self.level, self.up, self.down]
 
 
 def settled(warn: float, act: float, before: State) -> State:
-    """The state with hysteresis. warn, act: how loud it is, in units of either threshold."""
+    """Return the state, with hysteresis.
+
+    Args:
+        warn: departure in units of the threshold that warns.
+        act: departure in units of the threshold that acts.
+        before: what it was at the last look.
+    """
     if act >= 1 or (before == "act" and act >= RELEASE):
         return "act"
     return "warn" if warn >= 1 or (before != "quiet" and warn >= RELEASE) else "quiet"

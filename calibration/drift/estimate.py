@@ -46,10 +46,12 @@ PERIOD_MISFIT = 0.05  # of the half swing, rms, to which a periodic node must re
 
 @dataclass(frozen=True)
 class Departure:
-    """How a shot differs from the reference.
+    """The difference of a shot from the reference.
 
     Args:
-        walk: in the unit of the drive; scale: 1 means twice as strong; offset: in the unit of the reading.
+        walk: in the unit of the drive.
+        scale: 1 means twice as strong.
+        offset: in the unit of the reading.
         shape: rms of what the three do not explain, noise taken off, in the unit of the reading.
         noise: rms noise over the reference's.
     """
@@ -63,13 +65,16 @@ class Departure:
 
 @dataclass(frozen=True)
 class Reference:
-    """How the node answered when all was well.
+    """The answer of the node when all was well.
 
     Args:
-        drive: (m,) rising, in the unit of the drive. answer: (2m,) up, then down: mean over the shots.
-        noise: (2m,) standard deviation of a single reading. shots: averaged.
+        drive: (m,) rising, in the unit of the drive.
+        answer: (2m,) up, then down: mean over the shots.
+        noise: (2m,) standard deviation of a single reading.
+        shots: averaged.
         between: (3,) standard deviation of walk, scale, offset from shot to shot, as it was seen.
-        period: of the node, in the unit of the drive, or None. units: of drive and reading.
+        period: of the node, in the unit of the drive, or None.
+        units: of drive and reading.
     """
 
     drive: Floats
@@ -82,7 +87,7 @@ class Reference:
 
     @classmethod
     def of(cls, drive: Floats, shots: Floats, period: float | None = None, units: tuple[str, str] = ("V", "V")) -> Reference:
-        """From shots (R, 2m) at `probe(drive)`, R at least 2.
+        """Make the reference from shots (R, 2m) at `probe(drive)`, R at least 2.
 
         Raises:
             MeasurementError: the node does not answer to its drive, or does not repeat itself after its period.
@@ -115,6 +120,7 @@ class Reference:
 
     @cached_property
     def middle(self) -> float:
+        """Middle of the readings of the upward sweep, in their unit."""
         return 0.5 * float(self.up.max() + self.up.min())
 
     @cached_property
@@ -139,7 +145,7 @@ class Reference:
         return probe(self.drive)
 
     def effects(self, found: Departure) -> dict[str, tuple[float, float]]:
-        """By how much each of them changes readings: (value, sigma), rms over the drives, as a share of the half swing."""
+        """Return how much each changes readings: (value, sigma), rms over the drives, as a share of the half swing."""
         factors = {
             "walk": self.steepness / self.half,
             "scale": float(np.sqrt(np.square(self.up - self.middle).mean())) / self.half,
@@ -150,12 +156,12 @@ class Reference:
 
     @cached_property
     def _variance(self) -> float:
-        """Of a single reading, mean over the drives; never less than what the last bits of float32 make."""
+        """Return the variance of a reading, mean over the drives; at least that of the last bits of float32."""
         return max(float(np.square(self.noise).mean()), (1e-6 * self.half) ** 2)
 
     @cached_property
     def _pairs(self) -> float:
-        """How many pairs of equal noise would scatter like these: noise grows with the light."""
+        """Return how many pairs of equal noise would scatter like these: noise grows with the light."""
         powers = np.square(self.noise)
         return max(4.0, 0.5 * float(powers.sum()) ** 2 / max(float(np.square(powers).sum()), 1e-300))
 
@@ -171,7 +177,7 @@ class Reference:
         return math.sqrt(float(f.isf(1 / ARL, self._pairs, known)))
 
     def departure(self, shot: Floats, shots: int = 1) -> Departure:
-        """How `shot` (2m,), a mean over so many, differs."""
+        """Return how `shot` (2m,), a mean over so many, differs."""
         m = len(self.drive)
         own = self.answer - np.concatenate([self.up, self.up[::-1]])  # what the direction of the sweep does
         seen = shot - own - self.middle
@@ -233,7 +239,7 @@ class Reference:
         return walk if self.period is None else walk - self.period * round(walk / self.period)
 
     def _sigmas(self, jacobian: Floats, inside: NDArray[np.bool_], shots: int) -> tuple[float, float, float]:
-        """Of walk, scale and offset: of the noise, or as they were seen to scatter, whichever is larger."""
+        """Return sigmas of walk, scale and offset: of the noise, or of the scatter that was seen, whichever is larger."""
         columns = jacobian if self.sees_walk else jacobian[:, 1:]
         inverse = np.linalg.pinv(columns.T @ columns)
         covariance = inverse @ (columns.T * (np.square(self.noise) * inside)) @ columns @ inverse
@@ -283,7 +289,7 @@ class Reference:
         return self.drive[self.drive + period <= float(self.drive[-1])]
 
     def _check_period(self) -> None:
-        """Where a period and more was measured, the curve must come back to itself."""
+        """Check that the curve comes back to itself where a period and more was measured."""
         low, high = float(self.drive[0]), float(self.drive[-1])
         if self.period is None:
             return
@@ -307,7 +313,7 @@ class Reference:
         return replace(self, noise=now.noise, between=now.between)
 
     def table(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the reference as JSON values."""
         return {
             "drive": self.drive.tolist(), "answer": self.answer.tolist(), "noise": self.noise.tolist(), "shots": self.shots,
             "between": self.between.tolist(), "period": self.period, "units": list(self.units),

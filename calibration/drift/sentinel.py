@@ -35,7 +35,7 @@ from torch import Tensor
 
 from calibration.drift.control_charts import Chart, Limits, loudest, settled
 from calibration.drift.estimate import STRONGEST, WEAKEST, Departure, Floats, Reference, probe
-from calibration.drift.settings import Memory, Rung, Watch
+from calibration.drift.settings import Rung, SentinelMemory, SentinelSettings
 from calibration.drift.steering import Steered, Steering
 from hil.device import Device
 from hil.errors import ContractError, Drifted, MeasurementError
@@ -53,19 +53,23 @@ CHARTS = ("walk", "scale", "offset", "shape")
 GRAIN = 2.0**-20  # of the range, of the half swing, of 1: to which corrections are rounded
 
 
-class Told(Protocol):
+class EventListener(Protocol):
     """Hears of every look and action."""
 
-    def __call__(self, kind: str, **facts: object) -> None: ...
+    def __call__(self, kind: str, **facts: object) -> None:
+        """Hear of an event called `kind`, with what is known about it."""
 
 
 class DriftSentinel:
     """Keeps `steered`, as it answers through `device`, at its reference.
 
     Args:
-        device: the outermost device, counted like every other shot. steered: the one inside of it whose drive is moved.
-        watch: when to look, and what to do. told: hears "sentinel" at every look; with a `message` if people should.
-        place: where the host computes. clock: seconds, for the share of the time.
+        device: the outermost device, counted like every other shot.
+        steered: the one inside of it whose drive is moved.
+        watch: when to look, and what to do.
+        told: hears "sentinel" at every look; with a `message` if people should.
+        place: where the host computes.
+        clock: seconds, for the share of the time.
         attend: called before every look; see hil.device.Attentive.
     """
 
@@ -73,8 +77,8 @@ class DriftSentinel:
         self,
         device: Device,
         steered: Steered,
-        watch: Watch,
-        told: Told,
+        watch: SentinelSettings,
+        told: EventListener,
         place: torch.device | str = "cpu",
         clock: Callable[[], float] = time.perf_counter,
         attend: Callable[[], None] = lambda: None,
@@ -96,14 +100,16 @@ class DriftSentinel:
         self._probe = (row.unsqueeze(0) if port.size is None else row.unsqueeze(1)).to(place)
         self._reference: Reference | None = None
         self._origin: Reference | None = None
-        self._memory = Memory()
+        self._memory = SentinelMemory()
         self._busy_s = 0.0
 
     @property
     def quiet_step(self) -> int:
+        """Last step after which nothing was found."""
         return self._memory.quiet_step
 
     def begin(self) -> None:
+        """Measure the reference that later looks are compared with, unless there is one already."""
         if self._reference is not None:
             return
         said = self._steered.period
@@ -116,7 +122,13 @@ class DriftSentinel:
         )  # fmt: skip
 
     def after(self, step: int, shots: int, values: int) -> Look | None:
-        """See hil.sentinel. shots, values: of the step that was just made, without looks."""
+        """See hil.sentinel.
+
+        Args:
+            step: that was just made.
+            shots: of that step, without looks.
+            values: of that step, without looks.
+        """
         if not self._memory.every:
             self._memory = replace(self._memory, every=self._cadence(shots, values))
         if step % self._memory.every:
@@ -150,6 +162,7 @@ class DriftSentinel:
         return self._climb(at, waiting, did, found, said)
 
     def state(self) -> Mapping[str, object]:
+        """Return references, steering and memory as JSON values, for a checkpoint."""
         reference, origin = self._reference, self._origin
         return {
             "reference": None if reference is None else reference.table(),
@@ -166,10 +179,11 @@ class DriftSentinel:
         if self._reference is not None and self._reference.period is not None:
             self._steered.retune(self._reference.period)
         self._steered.steer(Steering(**state["steering"]))
-        self._memory = Memory.read(state["memory"])
+        self._memory = SentinelMemory.read(state["memory"])
         self._busy_s = float(state["busy_s"])
 
     def summary(self) -> Mapping[str, object]:
+        """Return what it did so far, for summary.json."""
         memory, steering = self._memory, self._steered.steering
         return {
             "every": memory.every, "looks": memory.looks, "shots": memory.shots, "values": memory.values,
@@ -241,7 +255,7 @@ class DriftSentinel:
         return False
 
     def _wrong(self, found: Departure, shots: int) -> tuple[str, ...]:
-        """What of `found`, a mean over `shots` taken because a chart had spoken up, has to be acted on.
+        """Name what of `found`, a mean over `shots` after a chart had spoken up, has to be acted on.
 
         Half of `act` is what the CUSUM is after; three sigmas are enough for what was suspected before.
         """
@@ -255,7 +269,15 @@ class DriftSentinel:
     # Acting.
 
     def _climb(self, step: int, ladder: Sequence[Rung], did: tuple[str, ...], found: Departure, what: str) -> Look:
-        """Up the rungs of `ladder`. found: of the look that began it. what: how to call it."""
+        """Go up the rungs of `ladder` until the departure is gone.
+
+        Args:
+            step: after which it was found.
+            ladder: rungs to try, in order.
+            did: what was done already.
+            found: of the look that began it.
+            what: how to call it.
+        """
         before, moved, walked = found, self._steered.steering, self._memory.walked
         if ladder[0] != "log":
             shots = self._enough(found)
@@ -279,7 +301,7 @@ class DriftSentinel:
         return self._stopped(step, did, before, walked, what)
 
     def _enough(self, found: Departure) -> int:
-        """How many shots to average so that what is done is right to an eighth of `act`."""
+        """Return how many shots to average so that what is done is right to an eighth of `act`."""
         assert self._reference is not None  # begin() comes before any look
         sigma = max(sigma for _, sigma in self._reference.effects(found).values())
         return min(ACTION_SHOTS, max(1, math.ceil((8 * sigma / self._watch.act) ** 2)))
@@ -406,7 +428,7 @@ class DriftSentinel:
         found: Departure | None = None,
         walked: float | None = None,
     ) -> None:
-        """walked: what the servo had followed when `found` was measured; left out: by now."""
+        """Tell of one look; `walked` is what the servo had followed when `found` was measured; left out: by now."""
         facts: dict[str, object] = {"step": step, "state": state, "did": list(did)}
         if found is not None and self._reference is not None:
             reference, steering = self._reference, self._steered.steering

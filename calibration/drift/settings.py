@@ -17,8 +17,15 @@ AFTER_BACK: tuple[Rung, ...] = ("servo", "rescale", "recalibrate")
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """every: steps between looks, at least. policy: the ladder. warn, act: shares of the half swing, of a reading's change."""
+class SentinelSettings:
+    """Settings of the sentinel: how often it looks for drift, and what it does about it.
+
+    Args:
+        every: steps between looks, at least.
+        policy: the ladder.
+        warn: share of the half swing by which a reading's change is worth a warning.
+        act: share at which the ladder begins.
+    """
 
     every: int = 20
     policy: tuple[Rung, ...] = LADDER
@@ -42,12 +49,15 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What a resumed sentinel must know besides its references.
+class SentinelMemory:
+    """The state of a sentinel besides its references, for a resume.
 
     Args:
-        every: steps between looks; 0 before the first step. looks, shots, values: so far. walked: what the servo followed in
-            all, without wrapping. waiting, step: rungs left when it asked to go back, and when. last: effects then seen.
+        every: steps between looks; 0 before the first step.
+        looks, shots, values: so far.
+        walked: what the servo followed in all, without wrapping.
+        waiting, step: rungs left when it asked to go back, and when.
+        last: effects then seen.
         did: how often each rung helped.
     """
 
@@ -67,14 +77,14 @@ class Memory:
     did: Mapping[str, int] = field(default_factory=dict)
 
     def table(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the state as JSON values."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}
         charts = {name: chart.numbers() for name, chart in self.charts.items()}
         maps = {name: dict(own[name]) for name in ("states", "last", "did")}
         return {**own, **maps, "charts": charts, "waiting": list(self.waiting)}
 
     @classmethod
-    def read(cls, table: Mapping[str, Any]) -> Memory:
+    def read(cls, table: Mapping[str, Any]) -> SentinelMemory:
         """The inverse of `table`. Raises: KeyError, TypeError, ValueError: it is not one."""
         charts = {str(name): Chart(*(float(n) for n in numbers)) for name, numbers in table["charts"].items()}
         return cls(**{**table, "charts": charts, "waiting": tuple(table["waiting"])})

@@ -30,7 +30,13 @@ def unfollowed(offset: float, period: float | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Steering:
-    """offset: in the unit of the drive. gain: factor that the node's readings have gained. bias: in the unit of the reading."""
+    """Corrections of drive and reading, with which the node looks as it did at first.
+
+    Args:
+        offset: in the unit of the drive.
+        gain: factor that the node's readings have gained.
+        bias: in the unit of the reading.
+    """
 
     offset: float = 0.0
     gain: float = 1.0
@@ -42,8 +48,13 @@ class Steering:
 
 
 class Steered(Wrapper):
-    """Args: inner: a static device. period: of the node in the unit of the drive, or None. margin: free at both rails if None.
-    follow: told (offset, period) of every move, for levels that the device adds by itself; see hil.device.Following.
+    """A device whose drive is moved along with the node's drift, and whose readings are scaled back.
+
+    Args:
+        inner: a static device.
+        period: of the node in the unit of the drive, or None.
+        margin: free at both rails if None.
+        follow: told (offset, period) of every move, for levels that the device adds by itself; see hil.device.Following.
 
     Raises:
         ContractError: a temporal device, a period that does not fit into the limits, a margin that leaves nothing.
@@ -72,22 +83,25 @@ class Steered(Wrapper):
 
     @property
     def spec(self) -> Spec:
+        """The inner device's, with the drive's limits narrowed by the margin."""
         return replace(self._inner.spec, inputs=self._port)
 
     @property
     def period(self) -> float | None:
+        """Period of the node in the unit of the drive, or None."""
         return self._period
 
     @property
     def steering(self) -> Steering:
+        """The corrections that are in use now."""
         return self._steering
 
     def reaches(self, offset: float) -> bool:
-        """Whether the drive can be moved so far."""
+        """True if the drive can be moved so far."""
         return self._period is not None or abs(offset) <= self._margin
 
     def steer(self, steering: Steering) -> None:
-        """From the next shot on.
+        """Use other corrections from the next shot on.
 
         Raises:
             ContractError: the node has no period, and the margin is smaller than the offset.
@@ -112,6 +126,7 @@ class Steered(Wrapper):
         self.steer(self._steering)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Move the drive, ask the inner device, and scale its readings back."""
         return self._read(self._inner.forward(self._moved(x)))
 
     def _moved(self, x: Tensor) -> Tensor:
@@ -131,11 +146,16 @@ class Steered(Wrapper):
         return answer if gain == 1.0 and bias == 0.0 else (answer - bias) * (1.0 / gain)
 
     def snapshot(self) -> Mapping[str, object]:
-        """Of a node whose state can be saved, with the steering; empty for any other, whose steering the sentinel keeps."""
+        """Save a node whose state can be saved, with the steering; {} for any other: the sentinel keeps its steering."""
         inner = super().snapshot()
         return {"inner": dict(inner), "steering": asdict(self._steering)} if inner else {}
 
     def restore(self, state: Mapping[str, object]) -> None:
+        """Return to the state of a snapshot, steering included.
+
+        Raises:
+            ContractError: it is none of a steered device.
+        """
         inner, steering = state.get("inner"), state.get("steering")
         if not isinstance(inner, Mapping) or not isinstance(steering, Mapping):
             raise ContractError("not a snapshot of a steered device", where=self._port.name, got=str(state)[:80])
@@ -151,6 +171,7 @@ class SteeredStream(Steered):
         self._stream = inner
 
     def submit(self, x: Tensor) -> Future[Tensor]:
+        """Move the drive and submit it; the readings are scaled back when they come."""
         steering = self._steering
         answer = self._stream.submit(self._moved(x))
         if steering.gain == 1.0 and steering.bias == 0.0:

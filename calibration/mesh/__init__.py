@@ -1,0 +1,1 @@
+"""Calibration of a mesh of Mach-Zehnder interferometers with heaters."""

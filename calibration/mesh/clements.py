@@ -25,23 +25,30 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """modes: N. columns: upper waveguides of the interferometers, column by column."""
+class MeshLayout:
+    """Places of the interferometers of a mesh.
+
+    Args:
+        modes: N.
+        columns: upper waveguides of the interferometers, column by column.
+    """
 
     modes: int
     columns: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def rectangle(cls, modes: int) -> Layout:
+    def rectangle(cls, modes: int) -> MeshLayout:
+        """The layout of Clements et al. (2016): N columns, alternately N/2 and N/2 - 1 interferometers for even N."""
         columns = (tuple(range(column % 2, modes - 1, 2)) for column in range(modes))
         return cls(modes, tuple(column for column in columns if column))
 
     @property
     def heaters(self) -> int:
+        """Number of heaters: N (N - 1), two for each interferometer."""
         return self.modes * (self.modes - 1)
 
     def name(self, heater: int) -> str:
-        """theta 3, the inner heater of interferometer 3."""
+        """Return the name of a heater: "theta 3" is the inner one of interferometer 3, "phi 3" its outer one."""
         return f"{'phi' if heater % 2 else 'theta'} {heater // 2}"
 
 
@@ -53,12 +60,12 @@ def interferometer(theta: Tensor, phi: Tensor) -> Tensor:
     return 1j * torch.polar(torch.ones_like(theta), theta / 2)[..., None, None] * torch.stack(rows, -2)
 
 
-def unitary(layout: Layout, phases: Tensor, couplers: Tensor) -> Tensor:
+def unitary(layout: MeshLayout, phases: Tensor, couplers: Tensor) -> Tensor:
     """(..., K) -> (..., N, N)."""
     return _walk(layout, phases, couplers)[0]
 
 
-def derivatives(layout: Layout, phases: Tensor, couplers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def derivatives(layout: MeshLayout, phases: Tensor, couplers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """U (R, N, N) for phases (R, K), dU/dphase (R, K, N, N), and dU/de (R, K, N, N), couplers counted as heaters are.
 
     A phase on waveguide m between what comes before, F, and what comes after, W:  dU = i W[:, m] F[m, :];
@@ -83,7 +90,7 @@ def derivatives(layout: Layout, phases: Tensor, couplers: Tensor) -> tuple[Tenso
 _Step = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def _walk(layout: Layout, phases: Tensor, couplers: Tensor) -> tuple[Tensor, list[_Step]]:
+def _walk(layout: MeshLayout, phases: Tensor, couplers: Tensor) -> tuple[Tensor, list[_Step]]:
     """The product, and of every half of a column: its heaters, upper waveguides, couplers, and the field before and behind."""
     turns = torch.polar(torch.ones_like(phases), phases)
     angle = math.pi / 4 + couplers.reshape(-1)
@@ -106,8 +113,8 @@ def _walk(layout: Layout, phases: Tensor, couplers: Tensor) -> tuple[Tensor, lis
     return field, steps
 
 
-def decomposed(layout: Layout, u: Tensor) -> Tensor:
-    """(..., N, N) unitary -> phases (..., K) of a mesh with even couplers that has it, but for phases of its outputs.
+def decomposed(layout: MeshLayout, u: Tensor) -> Tensor:
+    """Decompose (..., N, N) unitaries into phases (..., K) of a mesh with even couplers, but for phases of its outputs.
 
     Every theta is in 0 .. pi, every phi in -pi .. pi.
     """
@@ -138,8 +145,8 @@ def decomposed(layout: Layout, u: Tensor) -> Tensor:
     return _placed(layout, right)
 
 
-def _placed(layout: Layout, found: list[tuple[int, Tensor, Tensor]]) -> Tensor:
-    """Interferometers in the order of the light, into the order of the heaters."""
+def _placed(layout: MeshLayout, found: list[tuple[int, Tensor, Tensor]]) -> Tensor:
+    """Bring interferometers from the order of the light into the order of the heaters."""
     waiting: dict[int, list[tuple[Tensor, Tensor]]] = {}
     for m, theta, phi in found:
         waiting.setdefault(m, []).append((theta, phi))
@@ -147,7 +154,7 @@ def _placed(layout: Layout, found: list[tuple[int, Tensor, Tensor]]) -> Tensor:
     return torch.stack(ordered, -1)
 
 
-def mirrored(layout: Layout, phases: Tensor, signs: Tensor) -> Tensor:
+def mirrored(layout: MeshLayout, phases: Tensor, signs: Tensor) -> Tensor:
     """The same mesh but for phases of its outputs, with those thetas on the other branch whose sign (..., K / 2) is -1."""
     carried = [torch.zeros_like(phases[..., 0]) for _ in range(layout.modes)]
     found, number = [], 0
@@ -163,7 +170,7 @@ def mirrored(layout: Layout, phases: Tensor, signs: Tensor) -> Tensor:
 
 
 def wrapped(angle: Tensor) -> Tensor:
-    """Into -pi .. pi."""
+    """Wrap phases into -pi .. pi."""
     return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
 
 

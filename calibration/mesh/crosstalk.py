@@ -23,8 +23,8 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from calibration.mesh.clements import Layout
-from calibration.mesh.fit import WORST_CONDITION, Fitted, MeshModel, fit, judged
+from calibration.mesh.clements import MeshLayout
+from calibration.mesh.fit import WORST_CONDITION, Fitted, MeshModel, assessed, fit
 from calibration.mesh.light import Lit, listed
 from calibration.sequence import Found, Subject
 from calibration.step import Estimate, Problem, Step
@@ -43,8 +43,11 @@ def hadamard(channels: int) -> Tensor:
 
 
 def crosstalk(subject: Subject, found: Found) -> Step:
-    """Estimates "theta 0 own", ... in rad/V^2, and "worst crosstalk". Raw: settings and powers as of the step "heaters", and
-    what was fitted to all of them: offset, matrix, matrix_sigma, curvature, couplers, as in MeshModel."""
+    """Estimates "theta 0 own", ... in rad/V^2, and "worst crosstalk".
+
+    Raw: settings and powers as of the step "heaters", and what was fitted to all of them: offset, matrix, matrix_sigma,
+    curvature, couplers, as in MeshModel.
+    """
     lit, before = Lit.of(subject.device, found), found["heaters"].raw
     layout, base, slope = lit.layout, before["base"], before["slope"]
     design, rng = hadamard(layout.heaters), generator(subject.seed, 0, "crosstalk")
@@ -57,14 +60,14 @@ def crosstalk(subject: Subject, found: Found) -> Step:
         measured = lit.powers(more)
         share, powers, sigma = torch.cat([share, more]), torch.cat([powers, measured[0]]), torch.cat([sigma, measured[1]])
         model = fit(model, share, powers, sigma)
-    return _told(lit, judged(model, share, powers, sigma), {"share": share, "powers": powers, "sigma": sigma})
+    return _told(lit, assessed(model, share, powers, sigma), {"share": share, "powers": powers, "sigma": sigma})
 
 
 def model_of(found: Found, full_v: float) -> MeshModel:
     """The mesh as the step "crosstalk" found it."""
     raw = found[CROSSTALK].raw
     modes = round(0.5 + math.sqrt(0.25 + len(raw["offset"])))  # K = N (N - 1)
-    return MeshModel(Layout.rectangle(modes), raw["offset"], raw["matrix"], raw["curvature"], raw["couplers"], full_v)
+    return MeshModel(MeshLayout.rectangle(modes), raw["offset"], raw["matrix"], raw["curvature"], raw["couplers"], full_v)
 
 
 def _told(lit: Lit, fitted: Fitted, raw: dict[str, Tensor]) -> Step:

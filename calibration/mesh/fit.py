@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from calibration.mesh.clements import Layout, unitary
+from calibration.mesh.clements import MeshLayout, unitary
 from calibration.mesh.phase_reading import misfit, normal_equations, powers, probes
 
 CROSS_SHARE, CURVATURE, COUPLER_RAD = 0.1, 0.1, 0.03
@@ -27,9 +27,13 @@ WORST_CONDITION = 1e4  # beyond it the inverse of C is damped
 
 @dataclass(frozen=True, slots=True)
 class MeshModel:
-    """offset (K,), matrix (K, K): rad. curvature (K,). couplers (K / 2, 2), rad. full_v: V_max."""
+    """offset (K,), matrix (K, K): rad. curvature (K,). couplers (K / 2, 2), rad.
 
-    layout: Layout
+    Args:
+        full_v: V_max.
+    """
+
+    layout: MeshLayout
     offset: Tensor
     matrix: Tensor
     curvature: Tensor
@@ -51,8 +55,11 @@ class MeshModel:
     def shares(self, phases: Tensor, compensated: bool = True) -> Tensor:
         """Squared voltages, as shares of the largest, that give `phases` (K,), whole turns apart: p = C^-1 (phase - offset).
 
-        What a heater cannot give lies outside 0 .. 1 in the answer. compensated: False: as if a heater acted on its own phase
-        alone, all others at half of their heat.
+        What a heater cannot give lies outside 0 .. 1 in the answer.
+
+        Args:
+            phases: (K,), rad.
+            compensated: False: as if a heater acted on its own phase alone, all others at half of their heat.
         """
         own = self.matrix.diagonal()
         matrix, offset = self.matrix, self.offset
@@ -75,7 +82,7 @@ class MeshModel:
         return 2 * heat / (1 + (1 + 4 * self.curvature * heat).clamp(min=0.01).sqrt())
 
     def volts(self, share: Tensor) -> Tensor:
-        """Inside the heaters' limits, which rounding may not leave."""
+        """Return heater voltages inside their limits, which rounding may not leave."""
         return (share.clamp(0, 1).sqrt() * self.full_v).float().clamp(0, self.full_v)
 
 
@@ -90,7 +97,14 @@ def inverted(matrix: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """sigma: of the matrix (K, K), offset_sigma (K,): rad. chi2: reduced."""
+    """A fitted model of the mesh, with its uncertainty.
+
+    Args:
+        model: the fitted one.
+        sigma: of the matrix (K, K), rad.
+        offset_sigma: (K,), rad.
+        chi2: reduced.
+    """
 
     model: MeshModel
     sigma: Tensor
@@ -99,9 +113,14 @@ class Fitted:
 
 
 def fit(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, rounds: int = 12) -> MeshModel:
-    """From a model that is near.
+    """Fit the model of a mesh to powers, by damped Gauss-Newton steps (Levenberg-Marquardt).
 
-    Args: share: (R, K). measured, sigma: (R, N^2, N), in units of a full input.
+    Args:
+        model: near enough to begin at.
+        share: (R, K), squared voltages as shares of the largest.
+        measured: (R, N^2, N), in units of a full input.
+        sigma: (R, N^2, N), of `measured`.
+        rounds: steps at most.
     """
     damping, cost = 1e-3, _cost(model, share, measured, sigma)
     for _ in range(rounds):
@@ -121,8 +140,8 @@ def fit(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor, rounds
     return model
 
 
-def judged(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor) -> Fitted:
-    """With the uncertainties of the fit."""
+def assessed(model: MeshModel, share: Tensor, measured: Tensor, sigma: Tensor) -> Fitted:
+    """Return the model with the uncertainties of the fit."""
     normal, _ = _equations(model, share, measured, sigma)
     k = model.layout.heaters
     factor, _ = torch.linalg.cholesky_ex(normal + 1e-12 * torch.diag(normal.diagonal()))

@@ -22,7 +22,7 @@ import math
 import torch
 from torch import Tensor
 
-from calibration.mesh.clements import Layout, decomposed, mirrored, wrapped
+from calibration.mesh.clements import MeshLayout, decomposed, mirrored, wrapped
 from calibration.mesh.crosstalk import hadamard
 from calibration.mesh.light import Lit, listed
 from calibration.mesh.phase_reading import Phases, read, rows
@@ -40,8 +40,11 @@ MOST_CHI2, SEARCH_CHI2 = 3.0, 100.0  # the search reads phases in haste
 
 
 def heaters(subject: Subject, found: Found) -> Step:
-    """Estimate "V_pi", of a typical heater. Raw: settings as shares of the largest squared voltage, powers of the probes in
-    units of a full input, and their standard deviations; base and phase, read there, and slope, rad at full voltage."""
+    """Estimate "V_pi", of a typical heater.
+
+    Raw: settings as shares of the largest squared voltage, powers of the probes in units of a full input, and their
+    standard deviations; base and phase, read there, and slope, rad at full voltage.
+    """
     lit = Lit.of(subject.device, found)
     layout = lit.layout
     base, there, chi2 = _searched(lit, generator(subject.seed, 0, "heaters"))
@@ -97,14 +100,14 @@ def _searched(lit: Lit, rng: torch.Generator) -> tuple[Tensor, Tensor, float]:
 
 
 def _responses(design: Tensor, powers: Tensor, sigma: Tensor) -> Tensor:
-    """Of every heater (K,), what noise alone would give taken off."""
+    """Return the response to every heater (K,), what noise alone would give taken off."""
     scale = STEP * len(design)
     slopes = (design.T @ powers.flatten(1)) / scale
     noise = sigma.square().sum(0).mean() / scale**2
     return (slopes.square().mean(1) - noise).clamp(min=0).sqrt()
 
 
-def _judged(layout: Layout, response: Tensor) -> tuple[list[Problem], Tensor]:
+def _judged(layout: MeshLayout, response: Tensor) -> tuple[list[Problem], Tensor]:
     share = response / response.median()
     stuck = share < LEAST_RESPONSE
     problems = [
@@ -117,7 +120,7 @@ def _judged(layout: Layout, response: Tensor) -> tuple[list[Problem], Tensor]:
     return problems, ~stuck
 
 
-def _no_interference(layout: Layout, base: Tensor, chi2: float) -> Step:
+def _no_interference(layout: MeshLayout, base: Tensor, chi2: float) -> Step:
     problem = _not_a_mesh(chi2)
     return Step(
         HEATERS, problem.what, success=(False,) * layout.heaters, problems=(problem,), raw={"base": base},

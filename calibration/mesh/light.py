@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calibration.mesh.clements import Layout
+from calibration.mesh.clements import MeshLayout
 from calibration.mesh.phase_reading import probes
 from calibration.sequence import Found
 from calibration.step import Problem, Step
@@ -24,17 +24,17 @@ from hil.device import Device, Spec
 PHOTODIODES = "photodiodes"
 
 
-def layout_of(spec: Spec) -> Layout | None:
+def layout_of(spec: Spec) -> MeshLayout | None:
     """The mesh that has these channels, or None."""
     if spec.params is None or spec.outputs.size is None or spec.temporal:
         return None
-    layout = Layout.rectangle(spec.outputs.size)
+    layout = MeshLayout.rectangle(spec.outputs.size)
     fits = spec.inputs.size == 2 * layout.modes and spec.params.size == layout.heaters and layout.modes > 1
     return layout if fits and spec.inputs.low <= 0 and spec.inputs.high >= 1 else None
 
 
 def no_mesh(name: str, spec: Spec) -> Step:
-    """What a procedure for meshes says of another node."""
+    """The failed step of a procedure for meshes on another node."""
     params = "none" if spec.params is None else f"{spec.params.size}"
     found = f"{spec.inputs.size} drives, {spec.outputs.size} readings, {params} heaters"
     problem = Problem(
@@ -55,12 +55,15 @@ class Lit:
     """A mesh whose photodiodes are known.
 
     Args:
-        dark, gain: (N,), W. noise_w: (N,), of one reading in the dark. relative: noise of a reading as a share of it.
-        full_v: largest heater voltage. shots: readings that are averaged.
+        dark, gain: (N,), W.
+        noise_w: (N,), of one reading in the dark.
+        relative: noise of a reading as a share of it.
+        full_v: largest heater voltage.
+        shots: readings that are averaged.
     """
 
     device: Device
-    layout: Layout
+    layout: MeshLayout
     dark: Tensor
     gain: Tensor
     noise_w: Tensor
@@ -70,7 +73,7 @@ class Lit:
 
     @classmethod
     def of(cls, device: Device, found: Found) -> Lit:
-        """As the step "photodiodes" found it."""
+        """Make the light that the step "photodiodes" found."""
         layout, step = layout_of(device.spec), found[PHOTODIODES]
         assert layout is not None  # that step would not be good
         assert device.spec.params is not None
@@ -100,6 +103,6 @@ class Lit:
 
 
 def listed(problems: Sequence[Problem], most: int = 3) -> str:
-    """For the line a colleague says: the first problems, and how many more."""
+    """Name the first problems in one line, and how many more there are."""
     more = [f"and {len(problems) - most} more"] if len(problems) > most else []
     return "".join(f"; {text}" for text in [*(problem.what for problem in problems[:most]), *more])

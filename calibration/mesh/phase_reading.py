@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calibration.mesh.clements import Layout, derivatives, unitary
+from calibration.mesh.clements import MeshLayout, derivatives, unitary
 
 TRUST_RAD = 0.7  # longest step of a phase in one iteration
 CHUNK = 1 << 22  # elements of a Jacobian held at a time
@@ -31,8 +31,10 @@ CHUNK = 1 << 22  # elements of a Jacobian held at a time
 class Phases:
     """Read from powers at R settings.
 
-    values, sigma: (R, K), rad. strain: (R,), by how many rad the phases of a setting move for a coupler error of 1 rad, rms.
-    chi2: (R,), reduced.
+    Args:
+        values, sigma: (R, K), rad.
+        strain: (R,), by how many rad the phases of a setting move for a coupler error of 1 rad, rms.
+        chi2: (R,), reduced.
     """
 
     values: Tensor
@@ -76,10 +78,16 @@ def fidelity(u: Tensor, v: Tensor) -> Tensor:
     return ((u.conj() * v).sum(-1).abs().sum(-1) / u.shape[-1]).square()
 
 
-def read(layout: Layout, measured: Tensor, sigma: Tensor, start: Tensor, couplers: Tensor, rounds: int = 8) -> Phases:
-    """Phases at which the model gives `measured`.
+def read(layout: MeshLayout, measured: Tensor, sigma: Tensor, start: Tensor, couplers: Tensor, rounds: int = 8) -> Phases:
+    """Find the phases at which the model gives `measured`.
 
-    Args: measured, sigma: (R, N^2, N). start: (R, K), near enough. couplers: (K / 2, 2).
+    Args:
+        layout: of the mesh.
+        measured: (R, N^2, N), powers in units of a full input.
+        sigma: (R, N^2, N), of `measured`.
+        start: (R, K), rad, near enough.
+        couplers: (K / 2, 2), rad.
+        rounds: steps at most.
     """
     light, phases = probes(layout.modes), start.clone()
     damping = torch.full((len(phases),), 1e-3, dtype=phases.dtype)
@@ -101,17 +109,20 @@ def read(layout: Layout, measured: Tensor, sigma: Tensor, start: Tensor, coupler
     return Phases(phases, tight, strain, cost / max(freedom, 1))
 
 
-def misfit(layout: Layout, light: Tensor, measured: Tensor, sigma: Tensor, phases: Tensor, couplers: Tensor) -> Tensor:
+def misfit(layout: MeshLayout, light: Tensor, measured: Tensor, sigma: Tensor, phases: Tensor, couplers: Tensor) -> Tensor:
     """Sum of squared residuals over sigma, of every setting (R,)."""
     model = powers(unitary(layout, phases, couplers), light)
     return ((measured - model) / sigma).square().sum((1, 2))
 
 
 def normal_equations(
-    layout: Layout, light: Tensor, measured: Tensor, sigma: Tensor, phases: Tensor, couplers: Tensor
+    layout: MeshLayout, light: Tensor, measured: Tensor, sigma: Tensor, phases: Tensor, couplers: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """For each setting J'J (R, K, K) and J'r (R, K) of the phases, the border (R, K, K) between phases and couplers, and both
-    for the couplers."""
+    """Return the normal equations of phases and couplers.
+
+    For each setting J'J (R, K, K) and J'r (R, K) of the phases, the border (R, K, K) between phases and couplers, and both
+    for the couplers.
+    """
     parts = []
     size = max(1, CHUNK // (len(light) * layout.modes * layout.heaters * 2))
     for here in torch.split(torch.arange(len(phases)), size):

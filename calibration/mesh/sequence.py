@@ -103,11 +103,11 @@ def _estimates(found: Found, model: MeshModel, reached: list[float]) -> dict[str
 
 
 def _problems(lit: Lit, chi2: float, worst: float, beyond: Tensor) -> tuple[list[Problem], bool]:
-    """What is wrong, and whether the mesh as a whole is well."""
+    """Return what is wrong, and whether the mesh as a whole is well."""
     problems = []
     if chi2 > MOST_CHI2:
         problems.append(Problem(
-            "drift", "settings that were not fitted are foretold badly", f"reduced chi2 {chi2:.3g}, allowed {MOST_CHI2:g}",
+            "drift", "settings that were not fitted are predicted badly", f"reduced chi2 {chi2:.3g}, allowed {MOST_CHI2:g}",
             "see whether the chip's temperature is held; calibrate again",
         ))  # fmt: skip
     if worst < LEAST_FIDELITY:

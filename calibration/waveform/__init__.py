@@ -1,0 +1,1 @@
+"""Calibration of a node that a generator drives and a digitizer reads."""

@@ -37,11 +37,11 @@ SHARE = 0.5  # of the way from null to peak: d
 
 
 def bias(subject: Subject, found: Found) -> Step:
-    """quadrature, peak, null in the unit of the drive, drift_rad_per_s, and how well the lock holds, in rad."""
-    if subject.belief is None or (turns := turning(subject.belief)) is None:
-        return Step(NAME, "nothing to lock: the twin has no periodic parameter" if subject.belief else "no twin, no bias")
+    """Estimate quadrature, peak, null in the unit of the drive, drift_rad_per_s, and how well the lock holds, in rad."""
+    if subject.nominal is None or (turns := turning(subject.nominal)) is None:
+        return Step(NAME, "nothing to lock: the twin has no periodic parameter" if subject.nominal else "no twin, no bias")
     shots, unit = Shots(subject, NAME), subject.device.spec.inputs.unit
-    twin = subject.belief.remade({name: e.value for name, e in found["transfer"].estimates.items()})
+    twin = subject.nominal.remade({name: e.value for name, e in found["transfer"].estimates.items()})
     places = _places(twin, shots)
     if places is None:
         return _nowhere(shots)
@@ -96,7 +96,7 @@ def _places(twin: Fittable, shots: Shots) -> tuple[float, float, float, float] |
 
 
 def _nearest(x: Tensor, value: Tensor, shots: Shots) -> float | None:
-    """Of the places inside where `value` is largest, the one nearest to the middle; to a parabola's vertex."""
+    """Return the place nearest to the middle where `value` is largest inside, to a parabola's vertex."""
     inner = value[1:-1]
     tops = (inner >= value[:-2]) & (inner > value[2:]) & (inner > 0.5 * (value.max() + value.mean()))
     at = (tops.nonzero().flatten() + 1).tolist()

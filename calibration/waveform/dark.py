@@ -110,7 +110,7 @@ def _problems(swing: float, sigma: float, rails: float, shots: Shots) -> list[Pr
 
 
 def _suffix(unit: str) -> str:
-    """Of a sweep's name."""
+    """Return the suffix of a sweep's name."""
     return "" if unit == "1" else f"_{unit.lower()}"
 
 

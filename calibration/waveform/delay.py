@@ -37,7 +37,7 @@ BEGUN, CLEAR = 0.1, 6.0  # of the way, and in standard deviations
 
 
 def delay(subject: Subject, found: Found) -> Step:
-    """Whose the answer is; and of a Timed device the delay and its jitter, s."""
+    """Check whose answer it is; measure the delay of a Timed device and its jitter, s."""
     shots = Shots(subject, NAME)
     lags, whose, before = _whose(shots)
     problems, figures = _mismatch(lags, whose, before), {"explained": float(whose[REACH]), "explained_by_shot_before": before}
@@ -136,7 +136,7 @@ def begun(reading: Tensor) -> int:
 
 
 def interval(times: Tensor, readings: Tensor) -> tuple[float, float]:
-    """In which all shots say that the reading began to move, s; empty, low above high, if they contradict each other."""
+    """Return the times, s, between which all shots say that the reading began to move; empty if they disagree."""
     first = [begun(reading) for reading in readings]
     low = max(float(time[k - 1]) for time, k in zip(times, first, strict=True))
     high = min(float(time[k]) for time, k in zip(times, first, strict=True))

@@ -31,7 +31,7 @@ MATTERS = 0.2  # of the noise of a reading: rms of half the loop
 
 
 def hysteresis(subject: Subject, found: Found) -> Step:
-    """hysteresis_v, the width of the loop in the unit of the drive."""
+    """Estimate hysteresis_v, the width of the loop in the unit of the drive."""
     shots = Shots(subject, NAME)
     level = shots.levels(LEVELS)
     (fast, _), (slow, noise) = (_swept(shots, level, values) for values in (FAST, SLOW))

@@ -27,7 +27,7 @@ SURE, LEAST = 6.0, 1e-3
 
 
 def memory(subject: Subject, found: Found) -> Step:
-    """carry_over: the share of a step that is still left when a value is read."""
+    """Estimate carry_over: the share of a step that is still left when a value is read."""
     shots = Shots(subject, NAME)
     level = shots.levels(LEVELS)
     left, gone = [], []

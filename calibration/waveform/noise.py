@@ -33,7 +33,7 @@ LEVELS, REPEATS, RECORDS = 64, 64, 4
 
 
 def noise(subject: Subject, found: Found) -> Step:
-    """Noise against level; SNR, SINAD, ENOB."""
+    """Measure noise against level; SNR, SINAD, ENOB."""
     shots = Shots(subject, NAME)
     drive = shots.scattered(LEVELS).sort().values
     order = torch.arange(LEVELS).repeat(REPEATS)
@@ -67,8 +67,10 @@ def noise(subject: Subject, found: Found) -> Step:
 
 
 def noise_of(step: Step, reading: Tensor) -> Tensor:
-    """Standard deviation of a single reading around `reading`, same shape, as the step `noise` found it, steps of the converter
-    included."""
+    """Return the standard deviation of a single reading around `reading`, same shape, as the step `noise` found it.
+
+    The steps of the converter are included.
+    """
     shape = torch.tensor([step.figures[f"variance_{k}"] for k in range(3)], dtype=torch.float64)
     low, high = step.raw["reading_v"].min(), step.raw["reading_v"].max()
     own = (_powers(reading.double().clamp(low, high)) @ shape).clamp(min=0.0)

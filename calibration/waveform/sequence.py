@@ -1,8 +1,10 @@
-"""The steps of a node shared in time: generator -> modulator -> photodiode -> digitizer; each needs those before it.
+r"""The steps of a node shared in time: generator -> modulator -> photodiode -> digitizer.
 
-    dark -> noise ----------------------\\
-      \\--> delay -> settling -----------+--> transfer -> bias -> twin
-             \\---> hysteresis, memory --/
+    dark -> noise ----------------------\
+      \--> delay -> settling -----------+--> transfer -> bias -> twin
+             \---> hysteresis, memory --/
+
+A step at the end of an arrow needs the one at its beginning.
 """
 
 from __future__ import annotations
@@ -20,5 +22,5 @@ from calibration.waveform.twin_fit import TWIN
 
 
 def waveform() -> tuple[Procedure, ...]:
-    """In the order in which they are done."""
+    """Return the procedures in the order in which they are done."""
     return DARK, NOISE, DELAY, SETTLING, HYSTERESIS, MEMORY, TRANSFER, BIAS, TWIN

@@ -91,7 +91,7 @@ def _pole(times: Tensor, readings: Tensor) -> dict[str, Estimate]:
 
 
 def _residual(moved: Tensor, a: float) -> Tensor:
-    """What is left of (shots, n) by the best y_end and A_i for this a: A_i = <y_i - y_end, p> / <p, p>, p_k = a^k."""
+    """Return (shots, n) minus the best y_end and A_i for this a: A_i = <y_i - y_end, p> / <p, p>, p_k = a^k."""
     power = a ** torch.arange(moved.shape[1], dtype=torch.float64)
     shape = power / power.square().sum()
     flat = torch.ones_like(power) - power * (shape.sum())  # what of a constant the A_i leave

@@ -26,17 +26,17 @@ COUNT, RECORDS, BINS = 1024, 4, 64
 
 
 def transfer(subject: Subject, found: Found) -> Step:
-    """The curve in bins; estimates of the belief's seen parameters, if there is a belief."""
+    """Measure the curve in bins; estimate the nominal twin's seen parameters, if there is one."""
     shots = Shots(subject, NAME)
     taken = sweeps(shots, found, COUNT, RECORDS)
     level, mean, sigma = binned(taken, taken.reading, shots.port)
     raw = {"drive_v": level, "reading_v": mean, "sigma_v": sigma}
-    if subject.belief is None:
+    if subject.nominal is None:
         said = f"{float(mean.min()):.4g} to {float(mean.max()):.4g} {shots.out.unit}; no twin to fit"
         return Step(NAME, said, raw=raw)
-    fit = fitted(subject.belief, taken, shots.port)
-    found_bad = explained(problems(fit, subject.belief, shots.port), subject)
-    off = taken.reading - fit.foretold(taken)
+    fit = fitted(subject.nominal, taken, shots.port)
+    found_bad = explained(problems(fit, subject.nominal, shots.port), subject)
+    off = taken.reading - fit.predicted(taken)
     rms = float(off.square().mean().sqrt())
     with torch.no_grad():
         raw |= {"fitted_v": fit.twin.ideal(level), "residual_v": binned(taken, off, shots.port)[1]}
@@ -47,12 +47,12 @@ def transfer(subject: Subject, found: Found) -> Step:
 
 
 def explained(found: tuple[Problem, ...], subject: Subject) -> tuple[Problem, ...]:
-    """Without the physics not being enough, where a network may stand on top of it; the step `twin` judges both together."""
+    """Leave out that the physics is not enough where a network may stand on it; the step `twin` judges both together."""
     return tuple(problem for problem in found if not (subject.network and problem.kind == "kind"))
 
 
 def sweeps(shots: Shots, found: Found, count: int, records: int) -> Sweeps:
-    """`records` shots of `count` values; the last one at t = 0."""
+    """Take `records` shots of `count` values; the last one is at t = 0."""
     drive, reading, at = [], [], []
     for _ in range(records):
         x = shots.scattered(count)

@@ -1,4 +1,4 @@
-"""The belief becomes this node's twin: fitted, completed, judged on shots that it has not seen.
+"""The nominal twin is fitted to the node, completed, and judged on shots that it has not seen.
 
     fit         grey_box.fitted, the drift that was measured as its prior; a residual network on top, kept if it is worth it
     complete    noise factor f from the variances of the step `noise`, on the fitted curve: f^2 = sum w v s^2 / sum w s^4, s the
@@ -50,7 +50,7 @@ NET = "net_"  # begins the names of a network's numbers among the raw ones
 
 @dataclass(frozen=True)
 class Slopes:
-    """At POINTS drives: drive, the device's slope, the twin's; sigma of the device's."""
+    """Slopes at POINTS drives: drive, the device's slope, the twin's; sigma of the device's."""
 
     drive: Tensor
     measured: Tensor
@@ -59,35 +59,39 @@ class Slopes:
 
     @property
     def cosine(self) -> float:
+        """Cosine of the angle between measured and twin's slopes, -1 to 1; 0 if either is flat."""
         size = float(self.measured.norm() * self.twin.norm())
         return float(self.measured @ self.twin) / size if size else 0.0
 
     @property
     def floor(self) -> float:
-        """Of a perfect twin."""
+        """Cosine that a perfect twin would show, with this noise of the device's slopes."""
         power = float(self.twin.square().sum())
         return math.sqrt(power / (power + len(self.twin) * self.sigma**2)) if power else 0.0
 
 
 def twin(subject: Subject, found: Found) -> Step:
-    """Estimates of every unknown of the belief, by the names of its settings: `belief.remade` of their values is the twin."""
-    if subject.belief is None:
+    """Estimate every unknown of the nominal twin, by the names of its settings.
+
+    `nominal.remade` of their values is the twin.
+    """
+    if subject.nominal is None:
         return Step(NAME, "no twin in the bench file: nothing to fit")
-    belief, shots = subject.belief, Shots(subject, NAME)
+    nominal, shots = subject.nominal, Shots(subject, NAME)
     both = sweeps(shots, found, COUNT, RECORDS + HELD_OUT)
     seen, unseen = both.shots(slice(RECORDS)), both.shots(slice(RECORDS, None))
     drift = found["bias"].estimates.get(DRIFT) if "bias" in found else None
-    fit = fitted(belief, seen, shots.port, drift)
+    fit = fitted(nominal, seen, shots.port, drift)
     seen, unseen = fit.with_drive(seen), fit.with_drive(unseen)
-    estimates = completed(belief, fit, found)
+    estimates = completed(nominal, fit, found)
     net, of_net = _network(fit, seen, unseen, shots)
     model = FittedTwin(fit, net if subject.network and of_net["net_kept"] else None)
     slopes = _slopes(shots, model)
-    figures, raw = judged(model, unseen, slopes, shots, found["dark"].figures["step"])
+    figures, raw = assessed(model, unseen, slopes, shots, found["dark"].figures["step"])
     figures, raw = figures | of_net, raw | {"network_v": net(raw["drive_v"])}
     if model.net is not None:
         raw |= {f"{NET}{name}": value for name, value in model.net.numbers().items()}
-    bad = _problems(model, belief, figures, shots)
+    bad = _problems(model, nominal, figures, shots)
     rms = figures["rms"]
     said = (
         f"{named(fit)}; unseen: NRMSE {figures['nrmse']:.2%} (floor {figures['nrmse_floor']:.2%}), chi² {figures['chi2']:.2f}, "
@@ -106,14 +110,16 @@ class FittedTwin:
     net: ResidualNet | None = None
 
     def ideal(self, x: Tensor) -> Tensor:
+        """Return the reading without noise or memory for a drive `x`, same shape, the network's correction included."""
         return self.fit.twin.ideal(x) if self.net is None else self.fit.twin.ideal(x) + self.net(x)
 
-    def foretold(self, sweeps: Sweeps) -> Tensor:
-        return self.fit.foretold(sweeps) if self.net is None else self.fit.foretold(sweeps) + self.net(sweeps.drive)
+    def predicted(self, sweeps: Sweeps) -> Tensor:
+        """Return what the fitted twin predicts for the sweeps, drift and correction included."""
+        return self.fit.predicted(sweeps) if self.net is None else self.fit.predicted(sweeps) + self.net(sweeps.drive)
 
 
 def network_of(step: Step) -> dict[str, Any] | None:
-    """What makes the network on top of a twin again, from the raw numbers of this step: lists, and plain numbers."""
+    """Make the settings of the network on top of a twin from the raw numbers of this step."""
     found = {name.removeprefix(NET): value.tolist() for name, value in step.raw.items() if name.startswith(NET)}
     return found or None
 
@@ -124,27 +130,27 @@ def _helps(model: FittedTwin, figures: Mapping[str, float]) -> str:
     return "helps" if model.net is None else "is part of it"
 
 
-def completed(belief: Fittable, fit: Fit, found: Found) -> dict[str, Estimate]:
+def completed(nominal: Fittable, fit: Fit, found: Found) -> dict[str, Estimate]:
     """The fit's estimates, and those of what noise alone depends on."""
     estimates = dict(fit.estimates)
-    for name, unknown in belief.unknowns().items():
+    for name, unknown in nominal.unknowns().items():
         step = found.get(OTHERS.get(name, ""))
         if name in estimates or name == FACTOR:
             continue
-        sheet = Estimate(belief.settings()[name], unknown.spread, unknown.unit)
+        sheet = Estimate(nominal.settings()[name], unknown.spread, unknown.unit)
         estimates[name] = sheet if step is None else step.estimates.get(name, sheet)
-    if FACTOR in belief.unknowns() and "noise" in found:
-        estimates[FACTOR] = _noise_factor(belief, estimates, found["noise"])
-    return {name: estimates[name] for name in belief.unknowns()}
+    if FACTOR in nominal.unknowns() and "noise" in found:
+        estimates[FACTOR] = _noise_factor(nominal, estimates, found["noise"])
+    return {name: estimates[name] for name in nominal.unknowns()}
 
 
-def _noise_factor(belief: Fittable, estimates: Mapping[str, Estimate], step: Step) -> Estimate:
-    unknown = belief.unknowns()[FACTOR]
-    sheet = Estimate(belief.settings()[FACTOR], unknown.spread)
+def _noise_factor(nominal: Fittable, estimates: Mapping[str, Estimate], step: Step) -> Estimate:
+    unknown = nominal.unknowns()[FACTOR]
+    sheet = Estimate(nominal.settings()[FACTOR], unknown.spread)
     values = {name: estimate.value for name, estimate in estimates.items()}
 
     def factor(**other: float) -> tuple[float, float]:
-        made = belief.remade({**values, **other, FACTOR: 1.0})
+        made = nominal.remade({**values, **other, FACTOR: 1.0})
         if not isinstance(made, Noisy):
             return sheet.value, sheet.sigma
         power, own = made.noise_at(step.raw["level_v"]).square(), step.raw["variance"]
@@ -163,11 +169,11 @@ def _noise_factor(belief: Fittable, estimates: Mapping[str, Estimate], step: Ste
     return Estimate(value, sigma) if math.isfinite(sigma) else sheet
 
 
-def judged(
+def assessed(
     model: FittedTwin, held: Sweeps, slopes: Slopes, shots: Shots, grain: float
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Figures with their floors, and the curves behind them."""
-    fit, off = model.fit, held.reading - model.foretold(held)
+    fit, off = model.fit, held.reading - model.predicted(held)
     r = off / held.sigma
     along = r.flatten()[held.drive.flatten().argsort()]
     level, mean, _ = binned(held, held.reading, shots.port)
@@ -212,22 +218,22 @@ def _slopes(shots: Shots, made: FittedTwin) -> Slopes:
 
 def _network(fit: Fit, seen: Sweeps, held: Sweeps, shots: Shots) -> tuple[ResidualNet, dict[str, float]]:
     """A residual network, and whether it is worth keeping."""
-    off = (seen.reading - fit.foretold(seen)).flatten()
+    off = (seen.reading - fit.predicted(seen)).flatten()
     net = trained(seen.drive.flatten(), off, seen.sigma.flatten(), shots.port, shots.rng)
-    without = held.reading - fit.foretold(held)
+    without = held.reading - fit.predicted(held)
     r, corrected = ((part / held.sigma).flatten() for part in (without, without - net(held.drive)))
     z, keep = gained(r, corrected)
     return net, {"net_kept": float(keep), "net_z": z, "net_chi2": float(corrected.square().mean())}
 
 
-def _problems(model: FittedTwin, belief: Fittable, figures: Mapping[str, float], shots: Shots) -> tuple[Problem, ...]:
+def _problems(model: FittedTwin, nominal: Fittable, figures: Mapping[str, float], shots: Shots) -> tuple[Problem, ...]:
     alone = model.net is None
-    found = [each for each in problems(model.fit, belief, shots.port) if alone or each.kind != "kind"]
+    found = [each for each in problems(model.fit, nominal, shots.port) if alone or each.kind != "kind"]
     chi2, floor = figures["chi2"], figures["cosine_floor"]
     if not found and (chi2 > CHI2_HIGH or (alone and figures["net_kept"])):
         evidence = f"chi² {chi2:.3g} on values it had not seen, {figures['net_chi2']:.3g} with a network on top"
         found.append(Problem(
-            "kind", f"the node is not all that {type(belief).__name__} describes", evidence,
+            "kind", f"the node is not all that {type(nominal).__name__} describes", evidence,
             "believe another twin in [twin], or let a network stand on top of this one: [calibration] network = true",
         ))  # fmt: skip
     if chi2 < CHI2_LOW and figures["nrmse_floor"] > 1e-5:

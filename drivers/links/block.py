@@ -23,7 +23,7 @@ class Reply(Protocol):
 
     @property
     def endings(self) -> frozenset[bytes]:
-        """What may follow the payload: ``\\n`` on a byte stream; nothing at all where the wire marks the end itself."""
+        """Return what may follow the payload: a newline on a byte stream; nothing where the wire marks the end itself."""
 
     def take(self, count: int) -> bytes | bytearray | memoryview:
         """The next `count` bytes, fewer only if the reply ended."""
@@ -32,7 +32,7 @@ class Reply(Protocol):
         """The next `count` bytes in a buffer of their own, and what follows them: the ending, or more if more came."""
 
     def glimpse(self, count: int) -> bytes:
-        """At most `count` bytes that are already here, left where they are; for messages."""
+        """Return at most `count` bytes that are already here, without taking them; for messages."""
 
 
 def header(size_bytes: int) -> bytes:

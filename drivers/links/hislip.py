@@ -59,7 +59,7 @@ def lock_string() -> str:
 
 
 class Client(Protocol):
-    """What is used of PyVISA-py's `hislip.Instrument`."""
+    """The part of PyVISA-py's `hislip.Instrument` that is used here."""
 
     last_message_id: int | None
     _message_id: int
@@ -67,16 +67,20 @@ class Client(Protocol):
     _sync: socket.socket
     _async: socket.socket
 
-    def send(self, data: bytes) -> int: ...
+    def send(self, data: bytes) -> int:
+        """Send one message on the synchronous channel; return the number of bytes sent."""
 
-    def async_device_clear(self) -> int: ...
+    def async_device_clear(self) -> int:
+        """Begin a device clear on the asynchronous channel; return the feature bits of the server's reply."""
 
 
 class HislipWire:
-    """Args:
-    client: PyVISA-py's protocol object, open. Its synchronous channel is taken over.
-    where: for messages.
-    timeout_s: longest silence.
+    """Read and write the messages of a HiSLIP connection on its synchronous channel.
+
+    Args:
+        client: PyVISA-py's protocol object, open. Its synchronous channel is taken over.
+        where: for messages.
+        timeout_s: longest silence.
     """
 
     endings = frozenset({b"", b"\n", b"\r\n"})
@@ -90,6 +94,7 @@ class HislipWire:
         self._owed = False  # the answer to a request of a lock may still come
 
     def send(self, parts: Sequence[memoryview]) -> None:
+        """Send `parts` as one message; what was left of an older reply is forgotten."""
         data = b"".join(parts)
         self._left, self._last = 0, False
         self._sock.settimeout(self.timeout_s)
@@ -133,7 +138,7 @@ class HislipWire:
                 raise out_of_step("the instrument reports a HiSLIP error", self._where, bytes(head), "an answer")
 
     def clear(self) -> None:
-        """Device clear. The rest of a reply that was under way, and whole replies behind it, are read and thrown away."""
+        """Clear the device. The rest of a reply that was under way, and whole replies behind it, are read and thrown away."""
         left, self._left, self._last = self._left, 0, False
         deadline = Deadline.after(self.timeout_s, left)
         self._sock.settimeout(self.timeout_s)
@@ -160,12 +165,18 @@ class HislipWire:
         return int(kind)
 
     def line(self) -> bytes:
+        """Read one text reply to its end, without its newline.
+
+        Raises:
+            Desync: the reply is longer than LINE_LIMIT_BYTES.
+        """
         reply = self._some(LINE_LIMIT_BYTES, Deadline.after(self.timeout_s))
         if not self._ended():
             raise out_of_step("the text reply does not end", self._where, reply, f"{LINE_LIMIT_BYTES} bytes")
         return reply.removesuffix(b"\n").removesuffix(b"\r")
 
     def take(self, count: int) -> memoryview:
+        """Read `count` bytes of the reply; fewer only if the message ended."""
         buffer = np.empty(count, np.uint8).data
         deadline = Deadline.after(self.timeout_s, count)
         got = 0
@@ -177,18 +188,20 @@ class HislipWire:
         return buffer[:got]
 
     def take_rest(self, count: int) -> tuple[memoryview, bytes]:
+        """Read the last `count` bytes of the payload, then the ending: up to three bytes, so that too many show."""
         payload = self.take(count)
         ending = self._some(3, Deadline.after(self.timeout_s))  # one byte more than the longest ending
         return payload, ending
 
     def glimpse(self, count: int) -> bytes:
+        """Return at most `count` bytes of the current message that have already arrived, without taking them."""
         try:
             return self._sock.glimpse(max(min(count, self._left), 0)) or b""
         except ConnectionError:
             return b""
 
     def _some(self, count: int, deadline: Deadline) -> bytes:
-        """At most `count` bytes of this reply, fewer only if it ends."""
+        """Read at most `count` bytes of this reply, fewer only if it ends."""
         pieces = bytearray()
         while len(pieces) < count and self._more(deadline):
             piece = bytearray(min(self._left, count - len(pieces)))

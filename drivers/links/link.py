@@ -28,7 +28,7 @@ SLOWEST_BYTES_PER_S = 100_000.0
 
 
 class Spoken(Protocol):
-    """What every wire has, of messages or of frames."""
+    """The common part of all wires, of messages or of frames."""
 
     @property
     def name(self) -> str:
@@ -63,14 +63,15 @@ class Spoken(Protocol):
         """
 
     def close(self) -> None:
-        """May be called twice."""
+        """Close the wire; may be called twice."""
 
 
 class Link(Spoken, Protocol):
-    """What a driver speaks over. VisaLink and SerialLink are Links."""
+    """A wire that a driver speaks over; VisaLink and SerialLink are Links."""
 
     @property
-    def timeout_s(self) -> float: ...
+    def timeout_s(self) -> float:
+        """Longest silence that is waited for, in s; it may be set at any time."""
 
     @timeout_s.setter
     def timeout_s(self, seconds: float) -> None: ...
@@ -80,7 +81,7 @@ class Link(Spoken, Protocol):
         """True from a fault until the instrument was identified again."""
 
     def read_text(self) -> str:
-        """One reply, without its terminator.
+        """Read one reply, without its terminator.
 
         Raises:
             LinkTimeout, Disconnected, DirtySession.
@@ -101,7 +102,7 @@ class Link(Spoken, Protocol):
 
 
 class Trust:
-    """Whether a wire may be believed, with the lock that keeps transactions whole. Every wire holds one.
+    """The state of a wire, trusted or dirty, with the lock that keeps transactions whole; every wire holds one.
 
     Args:
         name: the link's name, for messages.
@@ -118,6 +119,7 @@ class Trust:
 
     @property
     def dirty(self) -> bool:
+        """True from a fault until `reidentifying` succeeded."""
         return bool(self._fault)
 
     def lose(self, reason: str) -> None:
@@ -132,6 +134,7 @@ class Trust:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
+        """Hold the wire for one conversation, after a `beat`; Ctrl-C in the middle of it turns the wire dirty."""
         if self._beat is not None:
             self._beat()
         with self._lock:
@@ -143,7 +146,7 @@ class Trust:
 
     @contextmanager
     def use(self) -> Iterator[None]:
-        """One write or read. Whatever stops it half way makes the link dirty.
+        """Hold the wire for one write or read. Whatever stops it half way makes the link dirty.
 
         Raises:
             DirtySession: nothing was sent.
@@ -159,6 +162,11 @@ class Trust:
 
     @contextmanager
     def reidentifying(self) -> Iterator[None]:
+        """Lift the ban for one identification on a dirty wire; leaving it without an error makes the wire trusted again.
+
+        Raises:
+            DirtySession: the wire was neither cleared nor reopened after the fault.
+        """
         with self.transaction():
             if self._fault and not self._emptied:
                 raise self._refusal("the link still holds what was in flight at the fault")
@@ -182,26 +190,31 @@ class Trust:
 
 
 class Trusted:
-    """What the wires here share: a name, and a Trust. Arguments as of Trust."""
+    """The common part of the wires here: a name, and a Trust. Arguments as of Trust."""
 
     def __init__(self, name: str, beat: Callable[[], None] | None = None) -> None:
         self._name, self._trust = name, Trust(name, beat)
 
     @property
     def name(self) -> str:
+        """Name of the link, for messages."""
         return self._name
 
     @property
     def dirty(self) -> bool:
+        """True from a fault until the instrument was identified again."""
         return self._trust.dirty
 
     def transaction(self) -> AbstractContextManager[None]:
+        """Hold the wire for one conversation, against other threads too."""
         return self._trust.transaction()
 
     def distrust(self, reason: str) -> None:
+        """Turn dirty for `reason`: something that was read made no sense."""
         self._trust.lose(reason)
 
     def reidentifying(self) -> AbstractContextManager[None]:
+        """Allow one identification on a dirty wire; it is trusted again when that ends without an error."""
         return self._trust.reidentifying()
 
 
@@ -213,7 +226,7 @@ class Deadline:
 
     @classmethod
     def after(cls, timeout_s: float, size_bytes: int = 0, bytes_per_s: float = SLOWEST_BYTES_PER_S) -> Deadline:
-        """From now: the timeout, and the time that `size_bytes` may take on a slow wire."""
+        """Return the deadline from now: the timeout, and the time that `size_bytes` may take on a slow wire."""
         return cls(time.monotonic() + timeout_s + size_bytes / bytes_per_s)
 
     def left_s(self) -> float:
@@ -229,7 +242,7 @@ class Deadline:
 
 
 def checked_timeout(seconds: float, where: str) -> float:
-    """`seconds`, or ConfigError: a wait must be positive and must end."""
+    """Return `seconds`, or raise ConfigError: a wait must be positive and must end."""
     if not 0 < seconds < 86_400:  # also catches NaN
         raise ConfigError("a timeout must be positive and finite", where=where, got=f"{seconds} s", allowed="0 to 86400 s")
     return float(seconds)

@@ -22,7 +22,11 @@ class Box(Protocol):
 
 
 class MemoryLink:
-    """Args: answer: the instrument. gone: set it, and the other end has gone away."""
+    """A wire to an object in this process that answers at once.
+
+    Args:
+        answer: the instrument. gone: set it, and the other end has gone away.
+    """
 
     def __init__(self, answer: Box) -> None:
         self.name, self.timeout_s, self.closed, self.sent_bytes = "test link", 1.0, 0, 0

@@ -29,13 +29,18 @@ TOLD = ("text", "hex", "head", "crc32", "of", "error")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a transcript. number: in its file, from 1."""
+    """A line of a transcript.
+
+    Args:
+        number: in its file, from 1.
+    """
 
     number: int
     table: Mapping[str, Any]
 
     @property
     def kind(self) -> str:
+        """Kind of exchange: "write", "text", "block", "exact", "drain" and so on."""
         return str(self.table["kind"])
 
     def __str__(self) -> str:
@@ -45,7 +50,7 @@ class Line:
 
 
 def read_transcript(path: Path) -> list[Line]:
-    """What was said, without the lines that say when.
+    """Read the exchanges of a transcript, without the lines that give the date.
 
     Raises:
         DataError: not a transcript, or one that is not whole.
@@ -104,7 +109,7 @@ class _Script(Trusted):
             self._trust.emptied("reopened")
 
     def close(self) -> None:
-        """May be called more or less often than then."""
+        """Close; this may happen more or less often than when the transcript was made."""
         while self._at < len(self._lines) and self._lines[self._at].kind == "close":
             self._at += 1
 
@@ -165,10 +170,16 @@ class ScriptedLink(_Script):
     timeout_s = 1.0
 
     def read_text(self) -> str:
+        """Give the transcript's next reply, which must be a text."""
         with self._trust.use():
             return self._reply("text", "a text read").decode("ascii")
 
     def read_block(self, item_bytes: int, limit_bytes: int) -> memoryview:
+        """Give the transcript's next reply, which must be a block.
+
+        Raises:
+            BadBlock: larger than `limit_bytes`, or not whole items of `item_bytes`.
+        """
         with self._trust.use():
             payload = self._reply("block", "a block read")
             if len(payload) > limit_bytes or len(payload) % item_bytes:
@@ -183,6 +194,7 @@ class ScriptedFrames(_Script):
     """A FrameLink that follows a transcript."""
 
     def read_exact(self, count: int) -> bytes:
+        """Give the transcript's next reply, which must be `count` bytes."""
         with self._trust.use():
             asked = f"a read of {count} bytes"
             due = self._lines[self._at] if self._at < len(self._lines) else None
@@ -192,6 +204,7 @@ class ScriptedFrames(_Script):
             return data
 
     def drain(self) -> bytes:
+        """Give what the transcript says was drained from the line."""
         with self._trust.transaction():
             return self._reply("drain", "a drain")
 
@@ -202,7 +215,7 @@ def _told(parts: Sequence[Piece]) -> str:
 
 
 def _first(parts: Sequence[Piece], kept: Mapping[str, Any]) -> str:
-    """Where two messages part, if both are there."""
+    """Say where two messages first differ, if both are there."""
     if "crc32" in kept:
         return ""
     then = bytes.fromhex(kept["hex"]) if "hex" in kept else str(kept["text"]).encode("ascii")

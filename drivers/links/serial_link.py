@@ -85,6 +85,7 @@ class SerialLink(Trusted):
 
     @property
     def timeout_s(self) -> float:
+        """Longest silence that is waited for, in s."""
         return self._timeout_s
 
     @timeout_s.setter
@@ -95,6 +96,7 @@ class SerialLink(Trusted):
                 self._port.timeout = self._port.write_timeout = self._timeout_s
 
     def write(self, *parts: bytes | memoryview) -> None:
+        """Send `parts` and the terminator as one message, in pieces small enough for the timeout of the port."""
         message = memoryview(b"".join((*parts, self._terminator)))
         # What the wire carries in half the timeout, so that a port that moves at all never times out.
         piece = max(1, int(self._baud / BITS_PER_BYTE * self._timeout_s / 2))
@@ -103,7 +105,7 @@ class SerialLink(Trusted):
                 port.write(message[start : start + piece])
 
     def read_exact(self, count: int) -> bytes:
-        """Exactly `count` bytes.
+        """Read exactly `count` bytes.
 
         Raises:
             LinkTimeout: fewer came; Disconnected: the port is gone; DirtySession.
@@ -112,7 +114,7 @@ class SerialLink(Trusted):
             return self._take(port, count)
 
     def read_text(self) -> str:
-        """One line, without its newline or carriage return and newline."""
+        """Read one line, without its newline or carriage return and newline."""
         with self._guarded("read") as port:
             begin = Deadline.after(self._timeout_s)
             while (end := self._ahead.find(b"\n")) < 0:
@@ -128,11 +130,12 @@ class SerialLink(Trusted):
             return line.decode("ascii")
 
     def read_block(self, item_bytes: int, limit_bytes: int) -> memoryview:
+        """Read one IEEE 488.2 block; see Link.read_block."""
         with self._guarded("read") as port:
             return read_block(_SerialReply(self, port), item_bytes, limit_bytes, self._name)
 
     def drain(self) -> bytes:
-        """Everything that arrives until the line is silent for 50 ms, taken off the line; for banners after a reset.
+        """Take everything off the line until it is silent for 50 ms; for banners after a reset.
 
         A line that never falls silent is left after the timeout.
         """
@@ -160,12 +163,14 @@ class SerialLink(Trusted):
             self._trust.emptied("cleared")
 
     def reopen(self) -> None:
+        """Close the port and open it again; the link stays dirty until the instrument is identified."""
         with self._trust.transaction():
             self.close()
             self._open()
             self._trust.emptied("reopened")
 
     def close(self) -> None:
+        """Close the port and forget what was read ahead; may be called twice."""
         with self._trust.transaction():
             port, self._port = self._port, None
             self._ahead.clear()
@@ -205,7 +210,7 @@ class SerialLink(Trusted):
         return bytes(got)
 
     def _arrived(self, port: serial.Serial, count: int, deadline: Deadline, so_far: str) -> bytes:
-        """At least one byte and at most `count`."""
+        """Wait for at least one byte; read at most `count`."""
         try:
             left_s = deadline.left_s()
         except TimeoutError as late:
@@ -250,7 +255,7 @@ def _for_us_alone(port: serial.Serial, alone: bool) -> None:
 
 @cache
 def _open_ports() -> WeakSet[serial.Serial]:
-    """Of this process; a forked one closes them."""
+    """The open ports of this process; a forked one closes them."""
     opened: WeakSet[serial.Serial] = WeakSet()
 
     def close() -> None:

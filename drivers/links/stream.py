@@ -48,6 +48,11 @@ class BenchSocket(socket.socket):
         return own
 
     def sendall(self, data: Buffer, flags: int = 0, /) -> None:
+        """Send all of `data`.
+
+        Raises:
+            TimeoutError: no byte went out for the socket's timeout, or the whole took too long for its size.
+        """
         view = memoryview(data).cast("B")
         silence_s = self.gettimeout()
         deadline = None if silence_s is None else Deadline.after(silence_s, len(view))
@@ -61,6 +66,11 @@ class BenchSocket(socket.socket):
             self.settimeout(silence_s)
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """Receive up to `bufsize` bytes.
+
+        Raises:
+            ConnectionResetError: the other end closed the connection.
+        """
         data = super().recv(bufsize, flags)
         if bufsize and not data:
             raise ConnectionResetError("the end of the connection")
@@ -85,7 +95,7 @@ class BenchSocket(socket.socket):
             got += arrived
 
     def glimpse(self, count: int) -> bytes | None:
-        """What is here already, left where it is; None for nothing.
+        """Return what has arrived, without taking it; None for nothing.
 
         Raises:
             ConnectionError: the end of the connection.
@@ -98,11 +108,13 @@ class BenchSocket(socket.socket):
 
 
 class SocketStream:
-    """Args:
-    sock: this object is the only one that reads or writes it.
-    terminator: ends every message, both ways.
-    where: for messages.
-    timeout_s: longest silence.
+    """Messages on a TCP stream whose end a terminator marks.
+
+    Args:
+        sock: this object is the only one that reads or writes it.
+        terminator: ends every message, both ways.
+        where: for messages.
+        timeout_s: longest silence.
     """
 
     def __init__(self, sock: BenchSocket, terminator: bytes, where: str, timeout_s: float) -> None:
@@ -111,9 +123,15 @@ class SocketStream:
 
     @property
     def endings(self) -> frozenset[bytes]:
+        """The terminator: it must follow every payload."""
         return frozenset({self._terminator})
 
     def send(self, parts: Sequence[memoryview]) -> None:
+        """Send `parts` and the terminator as one message, in one packet if it is small.
+
+        Raises:
+            Desync: bytes of an older reply are still unread.
+        """
         self._refuse_unread()
         pieces = [*parts, memoryview(self._terminator)]
         size = sum(len(piece) for piece in pieces)
@@ -124,7 +142,7 @@ class SocketStream:
             self._sock.sendall(piece)
 
     def line(self) -> bytes:
-        """One reply without its terminator."""
+        """Read one reply, without its terminator."""
         deadline = Deadline.after(self.timeout_s)
         reply = bytearray()
         scanned = 0
@@ -139,15 +157,23 @@ class SocketStream:
         return bytes(reply[:end])
 
     def take(self, count: int) -> memoryview:
+        """Read `count` bytes into a buffer of their own.
+
+        Raises:
+            LinkTimeout: silence for `timeout_s`, or too slow for the size.
+            Disconnected: the other end is gone.
+        """
         view = np.empty(count, np.uint8).data  # empty, not bytearray: zeroing a megabyte is no small part of receiving it
         self._sock.fill(view, self.timeout_s, Deadline.after(self.timeout_s, count), self._where)
         return view
 
     def take_rest(self, count: int) -> tuple[memoryview, bytes]:
+        """Read the last `count` bytes and the terminator; what came beyond it, up to SHOWN_BYTES, is returned with it."""
         view = self.take(count + len(self._terminator))
         return view[:count], bytes(view[count:]) + self.glimpse(SHOWN_BYTES)
 
     def glimpse(self, count: int) -> bytes:
+        """Return at most `count` bytes that have arrived, without taking them; b"" if the peer is gone."""
         try:
             return self._sock.glimpse(max(count, 0)) or b""
         except ConnectionError:  # a lost peer shows at the next use; what has come is still good
@@ -161,7 +187,7 @@ class SocketStream:
             raise timed_out(self._where, f"{so_far} bytes of a text reply", self.timeout_s) from late
 
     def _refuse_unread(self) -> None:
-        """Before a question: the other end must be there, and must have nothing left to say."""
+        """Check before a question that the other end is there and has nothing left to say."""
         unread = self._sock.glimpse(SHOWN_BYTES)
         if unread:
             raise self._desync("a reply that nobody asked for is waiting", unread, "nothing unread before a message")
@@ -171,6 +197,7 @@ class SocketStream:
 
 
 def timed_out(where: str, got: str, timeout_s: float) -> LinkTimeout:
+    """The error of a wire on which nothing came for `timeout_s` seconds; `got` says what had come before."""
     return LinkTimeout(
         f"no answer for {timeout_s:g} s",
         where=where,
@@ -181,6 +208,7 @@ def timed_out(where: str, got: str, timeout_s: float) -> LinkTimeout:
 
 
 def gone(where: str, got: str) -> Disconnected:
+    """The error of a wire whose other end closed the connection."""
     return Disconnected(
         "the other end closed the connection",
         where=where,
@@ -191,6 +219,7 @@ def gone(where: str, got: str) -> Disconnected:
 
 
 def out_of_step(what: str, where: str, seen: bytes, allowed: str) -> Desync:
+    """The error of a reply that is not what was due; it shows the first SHOWN_BYTES of `seen` in hex."""
     return Desync(
         what,
         where=where,

@@ -47,11 +47,15 @@ Piece = bytes | memoryview
 
 
 class WireLog:
-    """The file of one wire. Writing it neither fails a conversation nor holds it up: an output must be switched off whatever
-    the disk says, or does not say. A thread writes; a disk that stays behind by more than LINES ends the transcript.
+    """The file of one wire.
+
+    Writing it neither fails a conversation nor holds it up: an output must be switched off whatever the disk says, or does
+    not say. A thread writes; a disk that stays behind by more than LINES ends the transcript.
 
     Args:
-        path: appended to. name: of the link. full_bytes: longer messages are kept as head, length and CRC-32.
+        path: appended to.
+        name: of the link.
+        full_bytes: longer messages are kept as head, length and CRC-32.
         limit_bytes: largest file; what comes after is not kept, and the last line says so.
         clock: seconds from any origin.
 
@@ -81,12 +85,19 @@ class WireLog:
         self._write({"format": FORMAT, "name": name, "opened": datetime.now(UTC).isoformat(timespec="seconds")})
 
     def note(self, direction: str, kind: str, *data: Piece, **facts: object) -> None:
-        """One line. data: the message, in pieces; facts: anything else to be said."""
+        """Write one line, with the time.
+
+        Args:
+            direction: ">" to the instrument, "<" from it.
+            kind: of the exchange.
+            *data: the message, in pieces.
+            **facts: anything else to be said.
+        """
         line: dict[str, Any] = {"t": round(self._clock() - self._origin, 6), "dir": direction, "kind": kind}
         self._write({**line, **(described(data, self._full) if data else {}), **facts})
 
     def close(self) -> None:
-        """May be called twice.
+        """Write what is left and close the file; may be called twice.
 
         Raises:
             RunError: something could not be written.
@@ -210,7 +221,12 @@ class _Wire:
 
 
 class Transcribed(_Wire):
-    """A Link around a Link. Args: inner: closed with this one; log: closed by whoever made it."""
+    """A Link around a Link.
+
+    Args:
+        inner: closed with this one.
+        log: closed by whoever made it.
+    """
 
     def __init__(self, inner: Link, log: WireLog) -> None:
         super().__init__(inner, log)
@@ -218,6 +234,7 @@ class Transcribed(_Wire):
 
     @property
     def timeout_s(self) -> float:
+        """Longest silence that is waited for, in s; that of the inner link."""
         return self._inner.timeout_s
 
     @timeout_s.setter
@@ -226,15 +243,18 @@ class Transcribed(_Wire):
 
     @property
     def dirty(self) -> bool:
+        """True if the inner link is dirty."""
         return self._inner.dirty
 
     def read_text(self) -> str:
+        """Read one text reply and note it, or the error."""
         with self._noting("text"):
             reply = self._inner.read_text()
         self._log.note("<", "text", reply.encode("latin-1", "replace"))
         return reply
 
     def read_block(self, item_bytes: int, limit_bytes: int) -> memoryview:
+        """Read one block and note its payload, or the error."""
         with self._noting("block"):
             payload = self._inner.read_block(item_bytes, limit_bytes)
         self._log.note("<", "block", payload)
@@ -249,12 +269,14 @@ class TranscribedFrames(_Wire):
         self._inner = inner
 
     def read_exact(self, count: int) -> bytes:
+        """Read `count` bytes and note them, or the error."""
         with self._noting("exact"):
             data = self._inner.read_exact(count)
         self._log.note("<", "exact", data)
         return data
 
     def drain(self) -> bytes:
+        """Take what is on the line, and note it."""
         with self._noting("drain"):
             waste = self._inner.drain()
         self._log.note("<", "drain", waste)

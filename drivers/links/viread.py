@@ -46,14 +46,21 @@ class VisaMessages:
         self._ended = False
 
     def send(self, parts: Sequence[memoryview]) -> None:
+        """Send `parts` as one message; an older reply is taken to be over."""
         self._ended = False
         _write(self._calls, b"".join(parts), self._where)
 
     def clear(self) -> None:
+        """Clear the device, and forget an unfinished reply."""
         self._ended = False
         self._calls.clear()
 
     def line(self) -> bytes:
+        """Read one text reply to its end, without its newline.
+
+        Raises:
+            Desync: the reply is longer than LINE_LIMIT_BYTES.
+        """
         reply = bytearray()
         while not self._ended:
             reply += self._read(CHUNK_BYTES)
@@ -62,12 +69,14 @@ class VisaMessages:
         return bytes(reply).removesuffix(b"\n").removesuffix(b"\r")
 
     def take(self, count: int) -> bytes:
+        """Read `count` bytes; fewer only if the message ended."""
         got = b""
         while len(got) < count and not self._ended:
             got += self._read(count - len(got))
         return got
 
     def take_rest(self, count: int) -> tuple[memoryview, bytes]:
+        """Read the last `count` bytes and the ending."""
         # More is asked for than is due, so that END and not the count stops a correct reply: some backends report only the
         # count when both happen at once.
         wanted = count + ENDING_BYTES
@@ -78,6 +87,7 @@ class VisaMessages:
         return view[:count], bytes(view[count:])
 
     def glimpse(self, count: int) -> bytes:
+        """Return nothing: viRead cannot look without taking."""
         del count
         return b""  # viRead cannot look without taking
 
@@ -94,12 +104,19 @@ class VisaBytes:
 
     @property
     def endings(self) -> frozenset[bytes]:
+        """The terminator: it must follow every payload."""
         return frozenset({self._terminator})
 
     def send(self, parts: Sequence[memoryview]) -> None:
+        """Send `parts` and the terminator as one message."""
         _write(self._calls, b"".join((*parts, self._terminator)), self._where)
 
     def line(self) -> bytes:
+        """Read one text reply up to the terminator.
+
+        Raises:
+            Desync: the reply is longer than LINE_LIMIT_BYTES.
+        """
         self._calls.terminate_reads(True)
         reply = bytearray()
         while not reply.endswith(self._terminator):
@@ -110,6 +127,7 @@ class VisaBytes:
         return bytes(reply[: -len(self._terminator)])
 
     def take(self, count: int) -> memoryview:
+        """Read exactly `count` bytes; a terminator among them means nothing."""
         self._calls.terminate_reads(False)
         got = bytearray()
         while len(got) < count:
@@ -118,10 +136,12 @@ class VisaBytes:
         return memoryview(got)
 
     def take_rest(self, count: int) -> tuple[memoryview, bytes]:
+        """Read the last `count` bytes of the payload and as many more as the terminator has."""
         view = self.take(count + len(self._terminator))
         return view[:count], bytes(view[count:])
 
     def glimpse(self, count: int) -> bytes:
+        """Return nothing: viRead cannot look without taking."""
         del count
         return b""
 

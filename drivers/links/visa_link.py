@@ -71,9 +71,11 @@ class Wire(Reply, Protocol):
 
     timeout_s: float
 
-    def send(self, parts: Sequence[memoryview]) -> None: ...
+    def send(self, parts: Sequence[memoryview]) -> None:
+        """Send `parts`, joined, as one message."""
 
-    def line(self) -> bytes: ...
+    def line(self) -> bytes:
+        """Read one text reply, without its terminator."""
 
 
 class VisaLink(Trusted):
@@ -118,6 +120,7 @@ class VisaLink(Trusted):
 
     @property
     def timeout_s(self) -> float:
+        """Longest silence that is waited for, in s."""
         return self._timeout_s
 
     @timeout_s.setter
@@ -129,11 +132,13 @@ class VisaLink(Trusted):
                 self._resource.timeout = _milliseconds(self._timeout_s)
 
     def write(self, *parts: bytes | memoryview) -> None:
+        """Send `parts` as one message; arrays must be contiguous."""
         views = [_flat(part, self._name) for part in parts]
         with self._guarded("write") as wire:
             wire.send(views)
 
     def read_text(self) -> str:
+        """Read one text reply; see Link.read_text."""
         with self._guarded("read") as wire:
             line = wire.line()
             try:
@@ -142,11 +147,12 @@ class VisaLink(Trusted):
                 raise out_of_step("the reply is not ASCII text", self._name, line, "ASCII") from error
 
     def read_block(self, item_bytes: int, limit_bytes: int) -> memoryview:
+        """Read one IEEE 488.2 block; see Link.read_block."""
         with self._guarded("read") as wire:
             return read_block(wire, item_bytes, limit_bytes, self._name)
 
     def clear(self) -> None:
-        """Device clear where the wire has one; a SOCKET is opened anew, so that a late reply dies with the old connection."""
+        """Clear the device where the wire can; a SOCKET is opened anew, so that a late reply dies with the old connection."""
         with self._trust.transaction():
             self._trust.lose("cleared")
             if not isinstance(self._wire, HislipWire | VisaMessages):
@@ -157,12 +163,14 @@ class VisaLink(Trusted):
             self._trust.emptied("cleared")
 
     def reopen(self) -> None:
+        """Close the resource and open it again; the link stays dirty until the instrument is identified."""
         with self._trust.transaction():
             self.close()
             self._open()
             self._trust.emptied("reopened")
 
     def close(self) -> None:
+        """Close the resource; may be called twice, and never fails on a dead wire."""
         with self._trust.transaction():
             resource, self._resource, self._wire = self._resource, None, None
             if resource is not None:
@@ -231,8 +239,9 @@ class VisaLink(Trusted):
 
 @cache
 def library(backend: str = "") -> pyvisa.ResourceManager:
-    """The VISA library, shared by the process and never closed. Looking for it takes a tenth of a second, so it is kept; who
-    will have no time later looks for it beforehand.
+    """Return the VISA library, shared by the process and never closed.
+
+    Looking for it takes a tenth of a second, so it is kept; who will have no time later looks for it beforehand.
 
     Raises:
         OSError, ValueError: none works here.
@@ -271,7 +280,7 @@ class _Sockets:
 
 
 def list_resources(backend: str = "") -> tuple[str, ...]:
-    """Resource strings of the instruments that VISA finds by itself: USB, and what answers to discovery on the network.
+    """List the instruments that VISA finds by itself: USB, and what answers to discovery on the network.
 
     Raises:
         OpenFailed: no VISA library works here.
@@ -327,7 +336,7 @@ def _within(seconds: float, connect: Callable[[], MessageBasedResource], name: s
 
 
 def _refuse_unconnected(sock: socket.socket) -> None:
-    """PyVISA-py takes a refused connection for an open one."""
+    """Raise if the connection was refused: PyVISA-py takes it for an open one."""
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         raise OSError(code, os.strerror(code))
@@ -335,14 +344,14 @@ def _refuse_unconnected(sock: socket.socket) -> None:
 
 
 def _first_cause(error: BaseException) -> str:
-    """What the system said: PyVISA-py wraps a refused connection into "resource not present"."""
+    """Return the system's own words: PyVISA-py wraps a refused connection into "resource not present"."""
     while (before := error.__cause__ or error.__context__) is not None:
         error = before
     return f"{type(error).__name__}: {error}"
 
 
 def _not_opened(name: str, error: Exception) -> OpenFailed:
-    """Why a resource could not be opened: only who was asked and did not answer may lack power or a cable."""
+    """Explain why a resource could not be opened: lack of power or cable only if it was asked and did not answer."""
     said = _first_cause(error)
     first, *_ = str(error).splitlines() or [""]
     if isinstance(error, ValueError) and "install" in str(error):  # PyVISA-py, of PyUSB, libusb, linux-gpib, PyVICP

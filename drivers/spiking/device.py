@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivers.read_back import Care, Finding, Watch, switched_off
+from drivers.read_back import Care, ForeignChange, PanelWatch, switched_off
 from drivers.safe import FrameTalk, SafeState, board, carry_out
 from drivers.scpi import Expect, Identity
-from drivers.spiking.session import FrameLink, FrameSession, Traffic
+from drivers.spiking.session import FrameLink, FrameSession, LineTraffic
 from hil import frame_protocol as wire
 from hil.device import ArraySpec, Port, Provenance, Spec
 from hil.errors import ConfigError, ContractError, Desync, HilError, InstrumentError, LinkError, UnsafeOutputs
@@ -39,8 +39,8 @@ FULL_CODE = 32767
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """What an array is set up as; kept to set it up again after a reboot."""
+class ArrayLayout:
+    """The setup of an array, kept to set it up again after a reboot."""
 
     size: int
     couples: bool
@@ -63,6 +63,7 @@ class Block:
     rows: int
 
     def head(self, array: int) -> bytes:
+        """Pack the header of this block for `array`, as the board expects it."""
         return wire.BLOCK.pack(array, 0, self.first_step, self.steps, self.first_row, self.rows)
 
 
@@ -70,12 +71,16 @@ class SpikingBoard:
     """The board. The constructor identifies it, frees what an earlier program left, and arms it.
 
     Args:
-        link: a SerialLink. This object owns and closes it, also when it raises; a board that was reached is switched off then.
+        link: a SerialLink. This object owns and closes it, also when it raises; a board that was reached is switched off
+            then.
         leak, v_th, v_rest, reset, refractory: of the neurons, unless an array asks for others.
-        limit: largest current; None: the board's. numbers: on the line. retries: of a frame that is lost or damaged.
+        limit: largest current; None: the board's.
+        numbers: on the line.
+        retries: of a frame that is lost or damaged.
         watchdog_s: after so much silence the board switches itself off; 0: never. reset() switches it on again.
         session: number of the conversation, to say the same bytes as another one; None: from the clock.
-        expect: who should answer. provenance: "twin" when the board is simulated.
+        expect: who should answer.
+        provenance: "twin" when the board is simulated.
         care: when the board is asked whether it is still armed and holds its arrays, and what a change leads to.
 
     Raises:
@@ -114,7 +119,7 @@ class SpikingBoard:
         self._closed = False
         self._armed = False  # this program armed it, and did not disarm it
         self._off_by_hand = False
-        self._watch = Watch([self], care)
+        self._watch = PanelWatch([self], care)
         try:
             self._limit = self._checked_limit(limit)
             self.arm()
@@ -124,10 +129,11 @@ class SpikingBoard:
 
     @property
     def identity(self) -> Identity:
+        """Maker, model, serial number and firmware, as the board says them."""
         return self._session.welcome.identity
 
     @property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> LineTraffic:
         """Bytes and faults on the line since it was opened."""
         return self._session.traffic
 
@@ -143,7 +149,7 @@ class SpikingBoard:
             CommandRefused: no room, or settings that the board does not have.
         """
         neuron = {"leak": self._leak, "v_th": self._v_th, "v_rest": self._v_rest, **spec.design}
-        layout = Layout(
+        layout = ArrayLayout(
             spec.size, spec.couples, **neuron, reset=self._reset, refractory=self._refractory, numbers=self._numbers,
             limit=self._limit,
         )  # fmt: skip
@@ -162,37 +168,38 @@ class SpikingBoard:
         self._session.ask(Kind.ARM, wire.ARM.pack(self._watchdog_s))
         self._armed = True
 
-    # What a Watch asks.
+    # What a PanelWatch asks.
 
     @property
     def name(self) -> str:
+        """Name of the board with its address, for messages."""
         return f"board at {self._session.where}"
 
     def settle(self) -> None:
-        """Nothing to ask: the board says of its settings only how many arrays it holds."""
+        """Do nothing: the board says of its settings only how many arrays it holds."""
 
     def held(self) -> dict[str, object]:
-        """What the board says now: armed or not, tripped by its watchdog or not, how many arrays."""
+        """Ask the board for its state: armed or not, tripped by its watchdog or not, how many arrays."""
         armed, tripped, arrays, _ = wire.fields(wire.STATUS, self._session.ask(Kind.STATUS), self._session.where)
         return {"armed": bool(armed), "tripped": bool(tripped), "arrays": int(arrays)}
 
-    def findings(self) -> list[Finding]:
-        """Disarmed by somebody, or arrays that are gone. A watchdog that tripped is the driver's own business, see reset()."""
+    def findings(self) -> list[ForeignChange]:
+        """Find out whether somebody disarmed it, or arrays are gone; a watchdog that tripped is seen by reset()."""
         held, due = self.held(), len(self._arrays)
         if held["arrays"] != due:
-            return [Finding("power", f"arrays {due} -> {held['arrays']}")]
+            return [ForeignChange("power", f"arrays {due} -> {held['arrays']}")]
         if self._armed and due and not held["armed"] and not held["tripped"]:
             self._off_by_hand = True
-            return [Finding("off", "armed -> disarmed")]
+            return [ForeignChange("off", "armed -> disarmed")]
         return []
 
     def look_if_due(self) -> None:
-        """To be called at the end of a pass. Raises: SwitchedOff, Changed: as of a Watch."""
+        """Look at the end of a pass, if it is time. Raises: SwitchedOff, Changed: as of a PanelWatch."""
         self._watch.shot()
         self._watch.due()
 
     def rearm(self) -> None:
-        """After the watchdog tripped: arm again. The membranes of all arrays went to rest, in the middle of a pass or not."""
+        """Arm again after the watchdog tripped. The membranes of all arrays went to rest, in the middle of a pass or not."""
         self.lose()
         self.arm()
 
@@ -222,7 +229,7 @@ class SpikingBoard:
         return f"{self.identity.model} {self.identity.serial} answers" + ("" if same else ", and was rebooted since")
 
     def reinstate(self) -> None:
-        """After a reboot, set everything up again. Membranes count as lost: call reset() of every array.
+        """Set everything up again after a reboot. Membranes count as lost: call reset() of every array.
 
         Raises:
             SwitchedOff: somebody else disarmed the board.
@@ -238,7 +245,7 @@ class SpikingBoard:
             self._whole = True
 
     def verify(self) -> str:
-        """Armed, and every array known to the board."""
+        """Verify that it is armed, and knows every array."""
         self.arm()
         armed, _, arrays, _ = wire.fields(wire.STATUS, self._session.ask(Kind.STATUS), self._session.where)
         if not armed or arrays != len(self._arrays):
@@ -250,7 +257,7 @@ class SpikingBoard:
         return f"{arrays} arrays, armed"
 
     def recover(self) -> None:
-        """All rungs in a row, with the session's own patience. Membranes count as lost: call reset().
+        """Go up all rungs in a row, with the session's own patience. Membranes count as lost: call reset().
 
         Raises:
             WrongInstrument: another board answers. LinkError: nobody does.
@@ -260,13 +267,13 @@ class SpikingBoard:
         self.verify()
 
     def safe_state(self) -> SafeState:
-        """Disarmed; of the board that was identified."""
+        """Describe the safe state: disarmed, of the board that was identified."""
         who = self.identity
         outputs = f"unknown; the board's watchdog trips after {self._watchdog_s:g} s" if self._watchdog_s else "unknown"
         return board("board", self._session.where, Expect(who.maker, who.model, who.serial), outputs)
 
     def safe(self) -> None:
-        """Currents off, read back. After a fault of the link, or a Ctrl-C, once more.
+        """Switch currents off, and read it back. After a fault of the link, or a Ctrl-C, try once more.
 
         Raises:
             UnsafeOutputs: they could not be switched off, or not be verified. KeyboardInterrupt: they are off all the same.
@@ -289,7 +296,7 @@ class SpikingBoard:
             raise stop
 
     def close(self) -> None:
-        """Off, verified, and the link closed; the second call does nothing.
+        """Switch off, verify it, and close the link; the second call does nothing.
 
         Raises:
             UnsafeOutputs: the link is closed all the same.
@@ -319,7 +326,7 @@ class SpikingBoard:
 class BoardArray:
     """Neurons of a board as a Device. Made by `SpikingBoard.array`."""
 
-    def __init__(self, board: SpikingBoard, session: FrameSession, layout: Layout, provenance: Provenance) -> None:
+    def __init__(self, board: SpikingBoard, session: FrameSession, layout: ArrayLayout, provenance: Provenance) -> None:
         self._board, self._session, self._layout = board, session, layout
         self._thresholds: NDArray[np.float32] | None = None
         self._batch: int | None = None  # since the last reset
@@ -338,6 +345,7 @@ class BoardArray:
 
     @property
     def spec(self) -> Spec:
+        """Ports, kind and provenance of this array."""
         return self._spec
 
     def set_up(self) -> tuple[float, float]:
@@ -361,7 +369,7 @@ class BoardArray:
         return low, high
 
     def program(self, params: Tensor) -> None:
-        """Thresholds (size,)."""
+        """Program thresholds (size,)."""
         self._thresholds_port.check(params)
         values = params.detach().cpu().numpy().astype(np.float32)
         if values.ndim != 1:
@@ -370,7 +378,7 @@ class BoardArray:
         self._thresholds = values
 
     def reset(self) -> None:
-        """Membranes to rest. Arms the board again if its watchdog has tripped."""
+        """Bring membranes to rest. Arm the board again if its watchdog has tripped."""
         _, tripped = wire.fields(
             wire.STARTED, self._session.ask(Kind.RESET, wire.ARRAY.pack(self._number)), self._session.where
         )
@@ -379,11 +387,11 @@ class BoardArray:
         self._batch, self._lost = None, False
 
     def lose(self) -> None:
-        """Membranes are not what the host believes, unless they are at rest."""
+        """Note that membranes are not what the host believes, unless they are at rest."""
         self._lost = self._batch is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Currents (time, batch, size) -> spikes.
+        """Answer currents (time, batch, size) with spikes of the same shape.
 
         Raises:
             OutOfRange, ContractError: before anything is sent.
@@ -405,7 +413,7 @@ class BoardArray:
         return torch.from_numpy(spikes).to(x.device)
 
     def monitor(self) -> Tensor:
-        """Membranes (time, batch, size) of the last `forward`, before the reset; read from the board. float16 beside int16.
+        """Read membranes (time, batch, size) of the last `forward`, before the reset. float16 beside int16.
 
         Raises:
             ContractError: nothing was run yet. CommandRefused: the board has forgotten them.
@@ -491,6 +499,6 @@ def _check_names(reset: str, numbers: str) -> None:
 
 
 def _bytes(values: NDArray[np.generic]) -> memoryview:
-    """As it lies in memory."""
+    """View an array as bytes, as it lies in memory."""
     flat: NDArray[np.uint8] = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
     return flat.data

@@ -27,16 +27,25 @@ NAMES = {int(code): code.name for code in Code}
 
 
 class FrameLink(Spoken, Protocol):
-    """What a frame travels on; SerialLink is one."""
+    """A wire that carries frames; SerialLink is one."""
 
-    def read_exact(self, count: int) -> bytes: ...
-    def drain(self) -> bytes: ...
+    def read_exact(self, count: int) -> bytes:
+        """Read exactly `count` bytes."""
+
+    def drain(self) -> bytes:
+        """Take and return all that is on the line."""
 
 
 @dataclass(slots=True)
-class Traffic:
-    """What happened on the line since it was opened. damaged: frames, either way. late: requests that were not answered in
-    time. stale: replies to something else. repeated: requests sent again."""
+class LineTraffic:
+    """Counts of the line since it was opened.
+
+    Args:
+        damaged: frames, either way.
+        late: requests that were not answered in time.
+        stale: replies to something else.
+        repeated: requests sent again.
+    """
 
     requests: int = 0
     damaged: int = 0
@@ -49,7 +58,11 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """What the board says of itself. boot counts its restarts. limit: largest current."""
+    """The board's description of itself. boot counts its restarts.
+
+    Args:
+        limit: largest current.
+    """
 
     boot: int
     largest_bytes: int
@@ -59,9 +72,13 @@ class Welcome:
 
 
 class FrameSession:
-    """Args:
-    link: this session owns it. retries: how often a request is sent again. expect: who should answer.
-    session: number of this conversation; None: from the clock, another one than the last program's.
+    """Requests and replies with a board, numbered, checked, and repeated when a frame is lost.
+
+    Args:
+        link: this session owns it.
+        retries: how often a request is sent again.
+        expect: who should answer.
+        session: number of this conversation; None: from the clock, another one than the last program's.
 
     Raises:
         WrongInstrument: another board, or another version of the format.
@@ -72,12 +89,13 @@ class FrameSession:
         self._link, self._retries, self._expect = link, retries, expect or Expect()
         self._session = (time.time_ns() if session is None else session) & SESSION_MASK
         self._seq = self._session & 0xFFFF
-        self.traffic = Traffic()
+        self.traffic = LineTraffic()
         self._link.drain()  # a banner, or what an earlier program left
         self.welcome = self._first_hello()
 
     @property
     def where(self) -> str:
+        """Name of the link, for messages."""
         return self._link.name
 
     def ask(self, kind: Kind, *payload: bytes | memoryview) -> memoryview:
@@ -144,12 +162,13 @@ class FrameSession:
             raise last
 
     def begin_anew(self) -> None:
-        """As another program would: the board frees all arrays and disarms."""
+        """Begin a new session, as another program would: the board frees all arrays and disarms."""
         with self._link.transaction():
             self._session = (self._session + 1) & SESSION_MASK
             self.welcome = self._hello()
 
     def close(self) -> None:
+        """Close the link."""
         self._link.close()
 
     def _exchange(self, kind: int, seq: int, frame: list[bytes | memoryview]) -> memoryview:
@@ -178,7 +197,7 @@ class FrameSession:
         )  # fmt: skip
 
     def _wake(self) -> None:
-        """After silence: nothing old on the line, and still the same board."""
+        """Check after silence that nothing old is on the line, and that it is still the same board."""
         if not self.recover(self._retries):
             raise InstrumentError(
                 "the board was rebooted: its arrays and membranes are gone", where=self.where,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.waveform.record import BARKER, LEAD, Axis, Plan, Record
+from drivers.waveform.record import BARKER, LEAD, Axis, Record, RecordPlan
 from hil.errors import ConfigError, Jumped, Misaligned
 
 REACH = 4  # symbols either way in which a marker may be found
@@ -27,7 +27,7 @@ Samples = NDArray[np.uint16] | NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """When a marker is believed: its least correlation, and the largest share of that which a second match may have."""
+    """Conditions for a marker: its least correlation, and the largest share of that which a second match may have."""
 
     threshold: float = 0.8
     ambiguous: float = 0.8
@@ -35,7 +35,7 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """From trigger to the start of a record as the digitizer sees it, s; and the marker's contrast, in V, signed."""
+    """Delay from trigger to the start of a record at the digitizer, s, and the marker's contrast, in V, signed."""
 
     delay_s: float
     contrast: float
@@ -43,11 +43,13 @@ class Delay:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which samples of a measured record belong to which symbol.
+    """Assignment of the samples of a measured record to symbols.
 
     Args:
-        origin: first sample not earlier than the start of symbol 0. period: samples per symbol.
-        skip: samples of each symbol that are discarded as settling. keep: samples that are averaged.
+        origin: first sample not earlier than the start of symbol 0.
+        period: samples per symbol.
+        skip: samples of each symbol that are discarded as settling.
+        keep: samples that are averaged.
     """
 
     origin: int
@@ -67,8 +69,12 @@ def window(axis: Axis, symbol_s: float, delay_s: float, settle: float, where: st
     """Place the symbols of a record on the samples of an axis.
 
     Args:
-        symbol_s: duration of a symbol, s. delay_s: from the trigger to the start of symbol 0, as measured, s.
+        axis: of the digitizer's samples.
+        symbol_s: duration of a symbol, s.
+        delay_s: from the trigger to the start of symbol 0, as measured, s.
         settle: fraction of each symbol that is discarded, 0 to below 1.
+        where: the instrument, for messages.
+
     Raises:
         ConfigError: a symbol is not a whole number of samples, or no sample is left after settling.
     """
@@ -164,7 +170,7 @@ def accepted(peak: Peak, acceptance: Acceptance, where: str) -> Peak:
 
 
 def measured_delay(record: Record, symbol_s: float, longest: int, acceptance: Acceptance, where: str) -> Delay:
-    """Where the head marker is, in a record that begins at the trigger; it is looked for up to `longest` symbols late.
+    """Find the head marker in a record that begins at the trigger, up to `longest` symbols late.
 
     Raises:
         Misaligned: there is no marker, or more than one.
@@ -180,7 +186,12 @@ def measured_delay(record: Record, symbol_s: float, longest: int, acceptance: Ac
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Both markers of a record. lag: samples that it came later than the delay says. contrast: of the markers, in V, signed."""
+    """Both markers of a record.
+
+    Args:
+        lag: samples that it came later than the delay says.
+        contrast: of the markers, in V, signed.
+    """
 
     lag: int
     contrast: float
@@ -202,9 +213,17 @@ def steady(found: Found, before: float, most: float, where: str) -> Found:
 
 
 def markers_of(
-    record: Record, plan: Plan, place: Window, opened: float, acceptance: Acceptance, where: str
+    record: Record, plan: RecordPlan, place: Window, opened: float, acceptance: Acceptance, where: str
 ) -> Found:  # fmt: skip
-    """Where the markers are, and how high. Both must agree. opened: their contrast when the device was opened, V, signed.
+    """Find both markers and their height; they must agree.
+
+    Args:
+        record: as it was read.
+        plan: where the markers lie in it.
+        place: where its symbols lie on the samples.
+        opened: their contrast when the device was opened, V, signed.
+        acceptance: of a marker.
+        where: the instrument, for messages.
 
     Raises:
         Misaligned: a marker is missing, faded, upside down, or in another place than the other.

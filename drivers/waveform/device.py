@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from drivers.read_back import Care, Panelled, Watch
+from drivers.read_back import Care, Panelled, PanelWatch
 from drivers.waveform.alignment import REACH, Acceptance, Delay, Window, markers_of, steady, unfaded, window
-from drivers.waveform.record import BARKER, GUARD, LEAD, Codes, Plan, Record, blank, cut, fill
+from drivers.waveform.record import BARKER, GUARD, LEAD, Codes, Record, RecordPlan, blank, cut, fill
 from drivers.waveform.roles import Digitizer, Generator
 from drivers.waveform.timing import Timing
 from hil.device import Port, Provenance, Spec
@@ -49,19 +49,22 @@ LAYOUTS = 8  # sizes of batches that are remembered
 
 @dataclass(frozen=True, slots=True)
 class WaveformSettings:
-    """How values become a waveform.
+    """Settings that say how values become a waveform.
 
     Args:
-        symbol_rate_hz: values a second. samples_per_symbol: of the generator. reads_per_symbol: of the digitizer.
+        symbol_rate_hz: values a second.
+        samples_per_symbol: of the generator.
+        reads_per_symbol: of the digitizer.
         sample_phase: where a sample lies within its share of the symbol, 0 to 1.
         settle: fraction of each symbol that is discarded; what is left is averaged.
         averages: each record is played and read so many times, and averaged.
         rest_v: level between records; None: 0 V, or the limit nearest to it.
         marker_low_v, marker_high_v: levels of the marker; None: a quarter and three quarters of the drive's range.
-        marker_threshold: least correlation of a marker. marker_ambiguous: largest share of it that a second match may have.
+        marker_threshold: least correlation of a marker.
+        marker_ambiguous: largest share of it that a second match may have.
         marker_jump: largest change of the markers' contrast from one record to the next, as a share of it.
-        longest_delay_s: the delay is looked for up to this. trigger_timeout_s: how long a trigger is waited for; the time that
-            the record itself takes is added.
+        longest_delay_s: the delay is looked for up to this.
+        trigger_timeout_s: how long a trigger is waited for; the time that the record itself takes is added.
         width: neurons of the layer; None takes any.
     """
 
@@ -86,12 +89,13 @@ class WaveformSettings:
 
     @property
     def acceptance(self) -> Acceptance:
+        """Conditions under which a marker counts as found."""
         return Acceptance(self.marker_threshold, self.marker_ambiguous)
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What was done since the device opened. Times in s; host_s is encoding and decoding, the rest is the bench."""
+    """Counts and times (s) since the device opened; host_s is encoding and decoding, the rest is the bench."""
 
     shots: int = 0
     records: int = 0
@@ -115,10 +119,10 @@ class Levels:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class BatchLayout:
     """A plan with what is reused by every batch of its size: the record without data, and the code of the rest level."""
 
-    plan: Plan
+    plan: RecordPlan
     empty: Codes
     rest: int
 
@@ -127,7 +131,8 @@ class Waveform:
     """A Device and Streaming. Owns both instruments; `close()` leaves the generator's output off.
 
     Args:
-        generator, digitizer: opened drivers. settings: see WaveformSettings.
+        generator, digitizer: opened drivers.
+        settings: see WaveformSettings.
         provenance: who really answers: "real", or "twin" when the bench is virtual; whoever opened it knows.
         clock: seconds from any origin, for `stats`.
         care: when the instruments are asked what they hold, and what a change by another hand leads to.
@@ -150,7 +155,7 @@ class Waveform:
     ) -> None:
         self._generator, self._digitizer, self._clock = generator, digitizer, clock
         self._care, self._panelled = care or Care(), [i for i in (generator, digitizer) if isinstance(i, Panelled)]
-        self._watch = Watch([instrument.panel for instrument in self._panelled], self._care, clock)
+        self._watch = PanelWatch([instrument.panel for instrument in self._panelled], self._care, clock)
         self._touched = ""  # by another hand, as told; nothing is measured until everything was set up again
         self._changed = ""  # by another hand, as found when everything was set up again
         self.notes: tuple[str, ...] = ()
@@ -158,7 +163,7 @@ class Waveform:
         width = self._settings.width
         drive, reading = replace(generator.drive, size=width), replace(digitizer.reading, size=width)
         self._spec = Spec(inputs=drive, outputs=reading, provenance=provenance)
-        self._layouts: dict[int, Layout] = {}
+        self._layouts: dict[int, BatchLayout] = {}
         self._stats = Stats()
         self._closed = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="waveform")
@@ -178,22 +183,25 @@ class Waveform:
 
     @property
     def spec(self) -> Spec:
+        """Ports, kind and provenance of the node."""
         return self._spec
 
     @property
     def stats(self) -> Stats:
+        """Counts and times since the device opened."""
         return self._stats
 
     @property
     def delay_s(self) -> float:
-        """From trigger to the start of a record, as measured when the device opened, s."""
+        """Delay from trigger to the start of a record, as measured when the device opened, s."""
         return self._delay.delay_s
 
     def program(self, params: Tensor) -> None:
+        """Raise ContractError: nothing of this node can be programmed."""
         raise ContractError("this node is fixed", where=self._spec.inputs.name, got="program()", allowed="drive it only")
 
     def reset(self) -> None:
-        """Nothing to forget: the node is static."""
+        """Do nothing: the node is static."""
 
     # The way of the data, from here to `_decode`.
 
@@ -213,8 +221,8 @@ class Waveform:
         records = fill(layout.plan, layout.empty, layout.rest, self._generator.encode(values))
         return self._worker.submit(self._shot, layout.plan, records, len(values), x.shape, self._clock() - started)
 
-    def _shot(self, plan: Plan, records: Codes, count: int, shape: torch.Size, encode_s: float) -> Tensor:
-        """All records of a batch, or none."""
+    def _shot(self, plan: RecordPlan, records: Codes, count: int, shape: torch.Size, encode_s: float) -> Tensor:
+        """Play all records of a batch, or none."""
         answer = np.empty(plan.records * plan.symbols, dtype=np.float32)
         tally = replace(self._stats, host_s=self._stats.host_s + encode_s)
         with self._watched():
@@ -249,8 +257,8 @@ class Waveform:
                 raise
             raise cause from fault
 
-    def _ready(self, plan: Plan) -> None:
-        """Settings of both instruments for this plan; sends nothing if they are there already."""
+    def _ready(self, plan: RecordPlan) -> None:
+        """Set both instruments for this plan; send nothing if they are set already."""
         s, symbol_s = self._settings, 1 / self._settings.symbol_rate_hz
         reads = s.reads_per_symbol
         start_s = self._delay.delay_s + (plan.head - REACH + s.sample_phase / reads) * symbol_s
@@ -258,8 +266,8 @@ class Waveform:
         self._digitizer.configure((plan.span + 2 * REACH) * reads, s.symbol_rate_hz * reads, start_s)
         self._watch.settle()
 
-    def _exchange(self, plan: Plan, record: Codes, answer: NDArray[np.float32], tally: Stats) -> Stats:
-        """One record out, `averages` records back, decoded into `answer` (symbols,)."""
+    def _exchange(self, plan: RecordPlan, record: Codes, answer: NDArray[np.float32], tally: Stats) -> Stats:
+        """Play one record, take `averages` records back, and decode them into `answer` (symbols,)."""
         t0 = self._clock()
         self._generator.upload(record)
         self._generator.output(True)
@@ -288,15 +296,15 @@ class Waveform:
                 self._trusted_contrast = self._contrast
         return tally
 
-    def _align(self, plan: Plan, measured: Record) -> tuple[Window, int]:
-        """Where the symbols lie, and by how many samples the whole record came late."""
+    def _align(self, plan: RecordPlan, measured: Record) -> tuple[Window, int]:
+        """Find where the symbols lie, and by how many samples the whole record came late."""
         s, where = self._settings, self._spec.outputs.name
         place = window(measured.axis, 1 / s.symbol_rate_hz, self._delay.delay_s, s.settle, where)
         found = markers_of(measured, plan, place, self._opened_contrast, s.acceptance, where)
         self._contrast = steady(found, self._contrast, s.marker_jump, where).contrast
         return place, found.lag
 
-    def _decode(self, plan: Plan, measured: Record, place: Window, lag: int, answer: NDArray[np.float32]) -> None:
+    def _decode(self, plan: RecordPlan, measured: Record, place: Window, lag: int, answer: NDArray[np.float32]) -> None:
         """Add the mean of the settled samples of each symbol, in V, divided by the number of averages."""
         first = place.first(plan.data) + lag
         symbols = measured.words[first : first + plan.symbols * place.period].reshape(plan.symbols, place.period)
@@ -372,13 +380,13 @@ class Waveform:
         return math.ceil(self._settings.longest_delay_s * self._settings.symbol_rate_hz) + 1
 
     def _measure(self) -> Delay:
-        """See when the marker of the empty record comes back, with the sign that it had when the device was opened."""
+        """Find when the marker of the empty record comes back, with the sign that it had when the device was opened."""
         found = self._measured()
         unfaded(found.contrast, self._opened_contrast, f"{self._spec.outputs.name}, measuring the delay")
         return found
 
     def _measured(self) -> Delay:
-        """What plays the record holds it already."""
+        """Measure the delay; the record is in the generator already."""
         self._generator.output(True)
         found = self._timing.delay(self._longest)
         self._watch.begin()
@@ -417,7 +425,7 @@ class Waveform:
                 todo="lower longest_delay_s, or raise the memory",
             )  # fmt: skip
 
-    def _layout(self, values: int) -> Layout:
+    def _layout(self, values: int) -> BatchLayout:
         if values not in self._layouts:
             if len(self._layouts) == LAYOUTS:
                 self._layouts.clear()
@@ -425,11 +433,11 @@ class Waveform:
             plan = cut(values, self._generator.memory, self._digitizer.memory, s.samples_per_symbol, s.reads_per_symbol)
             levels = np.array([self._levels.rest_v, self._levels.low_v, self._levels.high_v], dtype=np.float32)
             rest, low, high = (int(code) for code in self._generator.encode(levels))
-            self._layouts[values] = Layout(plan, blank(plan, rest, low, high), rest)
+            self._layouts[values] = BatchLayout(plan, blank(plan, rest, low, high), rest)
         return self._layouts[values]
 
     def _forget(self) -> None:
-        """After a fault nothing is known of the settings."""
+        """Forget all settings: after a fault nothing is known of them."""
         self._generator.forget()
         self._digitizer.forget()
 
@@ -462,7 +470,7 @@ def _levels(settings: WaveformSettings, port: Port) -> Levels:
 
 
 def _within(port: Port, level: float, period: float | None) -> float:
-    """`level` inside of the limits: by whole periods, or at the limit."""
+    """Return `level` inside of the limits: moved by whole periods, or at the limit."""
     if period is not None and level > port.high:
         level -= period * math.ceil((level - port.high) / period)
     if period is not None and level < port.low:

@@ -25,7 +25,7 @@ LEAD, GUARD, TRAIL = 12, 8, 12  # symbols; lead and trail leave room to look for
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a generator or digitizer can hold, in samples: at least, at most, and in whole multiples of `step`."""
+    """Capacity of a generator or digitizer, in samples: at least, at most, and in whole multiples of `step`."""
 
     least: int
     most: int
@@ -37,13 +37,15 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How many records a batch becomes, and where everything lies inside each. All positions are in symbols.
+class RecordPlan:
+    """Layout of a batch in records, and of each record. All positions are in symbols.
 
     Args:
-        symbols: values in each record. records: so many, all alike; the last is filled up with the rest level.
+        symbols: values in each record.
+        records: so many, all alike; the last is filled up with the rest level.
         total: symbols of the record with markers and guards, before the padding of `sent`.
-        sent: samples of the generator's record, padding included. per_symbol: samples of the generator per symbol.
+        sent: samples of the generator's record, padding included.
+        per_symbol: samples of the generator per symbol.
     """
 
     symbols: int
@@ -54,26 +56,29 @@ class Plan:
 
     @property
     def head(self) -> int:
+        """Symbol at which the head marker begins."""
         return LEAD
 
     @property
     def data(self) -> int:
+        """Symbol at which the data begins."""
         return LEAD + len(BARKER) + GUARD
 
     @property
     def tail(self) -> int:
+        """Symbol at which the tail marker begins."""
         return self.data + self.symbols + GUARD
 
     @property
     def span(self) -> int:
-        """From the first chip of the head marker to the last of the tail marker."""
+        """Symbols from the first chip of the head marker to the last of the tail marker."""
         return self.tail + len(BARKER) - self.head
 
 
 OVERHEAD = 2 * len(BARKER) + 2 * GUARD + LEAD + TRAIL
 
 
-def cut(values: int, drive: Memory, read: Memory, drive_per_symbol: int, read_per_symbol: int) -> Plan:
+def cut(values: int, drive: Memory, read: Memory, drive_per_symbol: int, read_per_symbol: int) -> RecordPlan:
     """Cut `values` symbols into as few equal records as fit both memories.
 
     Raises:
@@ -91,11 +96,18 @@ def cut(values: int, drive: Memory, read: Memory, drive_per_symbol: int, read_pe
     records = max(1, -(-values // room))
     symbols = -(-values // records)
     total = symbols + OVERHEAD
-    return Plan(symbols, records, total, drive.padded(total * drive_per_symbol), drive_per_symbol)
+    return RecordPlan(symbols, records, total, drive.padded(total * drive_per_symbol), drive_per_symbol)
 
 
-def blank(plan: Plan, rest: int, low: int, high: int) -> Codes:
-    """The record (sent,) with both markers and without data. rest, low, high: codes of the three levels."""
+def blank(plan: RecordPlan, rest: int, low: int, high: int) -> Codes:
+    """The record (sent,) with both markers and without data.
+
+    Args:
+        plan: of the record.
+        rest: code of the rest level.
+        low: code of the low level.
+        high: code of the high level.
+    """
     marker = np.where(BARKER > 0, high, low).astype(np.int16)
     record = np.full(plan.sent, rest, dtype=np.int16)
     for start in (plan.head, plan.tail):
@@ -104,8 +116,8 @@ def blank(plan: Plan, rest: int, low: int, high: int) -> Codes:
     return record
 
 
-def fill(plan: Plan, empty: Codes, rest: int, values: Codes) -> Codes:
-    """Codes of all values (n,) into records (records, sent) with the markers of `empty`."""
+def fill(plan: RecordPlan, empty: Codes, rest: int, values: Codes) -> Codes:
+    """Lay codes of all values (n,) into records (records, sent) with the markers of `empty`."""
     records = np.empty((plan.records, plan.sent), dtype=np.int16)
     records[:] = empty
     first, last = plan.data * plan.per_symbol, (plan.data + plan.symbols) * plan.per_symbol
@@ -119,7 +131,7 @@ def fill(plan: Plan, empty: Codes, rest: int, values: Codes) -> Codes:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """When the samples of a measured record were taken: sample i at start_s + i * step_s after the trigger."""
+    """Time axis of a measured record: sample i was taken at start_s + i * step_s after the trigger."""
 
     start_s: float
     step_s: float
@@ -135,18 +147,19 @@ class Scale:
 
     @property
     def zero_v(self) -> float:
-        """What the word 0 would stand for."""
+        """Voltage that the word 0 would stand for."""
         return self.origin_v - self.reference * self.volts_per_word
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a digitizer gives back: raw words (n,), what they mean, and when they were taken."""
+    """One record of a digitizer: raw words (n,), what they mean, and when they were taken."""
 
     words: Words
     scale: Scale
     axis: Axis
 
     def volts(self) -> NDArray[np.float32]:
+        """Convert the words (n,) to V, float32 (n,)."""
         scaled: NDArray[np.float32] = self.words * np.float32(self.scale.volts_per_word) + np.float32(self.scale.zero_v)
         return scaled

@@ -12,38 +12,88 @@ from hil.device import Port
 
 
 class Generator(Protocol):
-    """What plays records. See drivers/keysight_33600.py for the meaning of each."""
+    """An instrument that plays records. drivers/keysight_33600.py shows the meaning of each."""
 
     @property
-    def drive(self) -> Port: ...
+    def drive(self) -> Port:
+        """Limits and unit of the output, V."""
+
     @property
-    def memory(self) -> Memory: ...
-    def prepare(self, sample_rate_hz: float) -> None: ...
-    def encode(self, volts: NDArray[np.float32]) -> Codes: ...
-    def upload(self, codes: Codes) -> None: ...
-    def output(self, on: bool) -> None: ...
-    def trigger(self) -> None: ...
-    def forget(self) -> None: ...
-    def clear(self) -> None: ...
-    def reopen(self) -> None: ...
-    def identify(self) -> str: ...
-    def close(self) -> None: ...
+    def memory(self) -> Memory:
+        """Samples that a record may have."""
+
+    def prepare(self, sample_rate_hz: float) -> None:
+        """Set the sample rate, in Hz, and everything else but the record, output off."""
+
+    def encode(self, volts: NDArray[np.float32]) -> Codes:
+        """Turn volts into codes of the DAC, same shape; the caller has checked them against `drive`."""
+
+    def upload(self, codes: Codes) -> None:
+        """Send a record and make it the one that the next trigger plays."""
+
+    def output(self, on: bool) -> None:
+        """Switch the output on or off, and verify it."""
+
+    def trigger(self) -> None:
+        """Play the record once; do not wait for its end."""
+
+    def forget(self) -> None:
+        """Forget what is believed of the instrument's state, so that it is set again."""
+
+    def clear(self) -> None:
+        """Clear the wire: what is in flight is discarded."""
+
+    def reopen(self) -> None:
+        """Close the wire and open it again."""
+
+    def identify(self) -> str:
+        """Verify that the same instrument answers; return who it is, a line for people."""
+
+    def close(self) -> None:
+        """Bring the output to safe and close the wire."""
 
 
 class Digitizer(Protocol):
-    """What takes records. See drivers/keysight_infiniivision.py for the meaning of each."""
+    """An instrument that takes records. drivers/keysight_infiniivision.py shows the meaning of each."""
 
     @property
-    def reading(self) -> Port: ...
+    def reading(self) -> Port:
+        """Limits and unit of the input, V."""
+
     @property
-    def memory(self) -> Memory: ...
-    def finer(self, rate_hz: float, most: int) -> int: ...
-    def configure(self, samples: int, rate_hz: float, start_s: float) -> None: ...
-    def arm(self) -> None: ...
-    def wait(self, timeout_s: float) -> None: ...
-    def read(self) -> Record: ...
-    def forget(self) -> None: ...
-    def clear(self) -> None: ...
-    def reopen(self) -> None: ...
-    def identify(self) -> str: ...
-    def close(self) -> None: ...
+    def memory(self) -> Memory:
+        """Samples that a record may have."""
+
+    def finer(self, rate_hz: float, most: int) -> int:
+        """Return the largest multiple of `rate_hz`, up to `most`, that it can sample at; 1 if there is none."""
+
+    def configure(self, samples: int, rate_hz: float, start_s: float) -> None:
+        """Take `samples` samples at `rate_hz`, the first `start_s` seconds after the trigger."""
+
+    def arm(self) -> None:
+        """Make ready for one trigger; return when it may come."""
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until the record is complete.
+
+        Raises:
+            MissedTrigger: it is not within `timeout_s`; the digitizer was stopped.
+        """
+
+    def read(self) -> Record:
+        """Return the record that was taken."""
+
+    def forget(self) -> None:
+        """Forget what is believed of the instrument's state, so that it is set again."""
+
+    def clear(self) -> None:
+        """Clear the wire: what is in flight is discarded."""
+
+    def reopen(self) -> None:
+        """Close the wire and open it again."""
+
+    def identify(self) -> str:
+        """Verify that the same instrument answers; return who it is, a line for people."""
+
+    def close(self) -> None:
+        """Stop the acquisition and close the wire."""

@@ -1,10 +1,9 @@
-"""When what was played comes back: the delay at opening, where the marker is if it is not where it is looked for, and one edge
-looked at as finely as the digitizer can.
+"""Measure when the answer to a record comes back: the delay, a lost marker, and one edge as finely as the digitizer can.
 
     | lead | 1 1 1 1 1 | 0 0 | 1 1 ...       the head marker; its first edge from high to low comes LEAD + 5 symbols after t = 0
 
-Samples come every T; shots whose first sample is shifted by fractions of T show the edge between the samples (equivalent-time
-sampling; IEEE Std 1057, "Equivalent-time sampling"). What is made of them is the caller's.
+Samples come every T; shots whose first sample is shifted by fractions of T show the edge between the samples
+(equivalent-time sampling; IEEE Std 1057, "Equivalent-time sampling"). What is made of them is the caller's.
 """
 
 from __future__ import annotations
@@ -29,8 +28,16 @@ FALL = LEAD + int(np.argmax(BARKER < 0))  # symbols from the start of a record t
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Args: symbol_s: duration of a symbol, s. acceptance: of a marker. patience: for a trigger and the longest delay, s.
-    where: what the digitizer reads, for messages."""
+    """Measures when the answer comes back.
+
+    Args:
+        generator: plays the records.
+        digitizer: takes them.
+        symbol_s: duration of a symbol, s.
+        acceptance: of a marker.
+        patience: for a trigger and the longest delay, s.
+        where: what the digitizer reads, for messages.
+    """
 
     generator: Generator
     digitizer: Digitizer
@@ -40,11 +47,11 @@ class Timing:
     where: str
 
     def patience_s(self, symbols: int) -> float:
-        """For the trigger, and for a record that ends so many symbols and the delay after it."""
+        """Return the longest wait for the trigger and a record of so many symbols, delay included, s."""
         return self.patience + symbols * self.symbol_s
 
     def delay(self, longest: int) -> Delay:
-        """See when the head marker of the record in the generator comes back, up to `longest` symbols late.
+        """Measure when the head marker of the record in the generator comes back, up to `longest` symbols late.
 
         Raises:
             Flat: the reading does not move. Late: the marker comes later. Misaligned: it does not come.
@@ -63,7 +70,8 @@ class Timing:
         """(time since the edge left the generator in s, volts), both (n,); the record with the marker is in the generator.
 
         Args:
-            delay_s: about where it is expected. shift_s: how much later the first sample is taken than at 0.
+            delay_s: about where it is expected.
+            shift_s: how much later the first sample is taken than at 0.
         """
         fine = self.digitizer.finer(1 / self.symbol_s, FINEST)
         left_s = FALL * self.symbol_s
@@ -73,7 +81,7 @@ class Timing:
         return time_s, record.volts()
 
     def _seen(self, start_s: float, samples: int, a_symbol: int, symbols: int) -> Record:
-        """One shot of what is in the generator, so many samples from `start_s` on."""
+        """Take one shot of what is in the generator, so many samples from `start_s` on."""
         self.digitizer.configure(samples, a_symbol / self.symbol_s, start_s)
         self.digitizer.arm()
         self.generator.trigger()
@@ -106,7 +114,7 @@ class Timing:
 
 
 def _quiet(words: NDArray[np.float64]) -> tuple[float, float]:
-    """Level and standard deviation of what is at rest for most of the record; at least a step of the converter."""
+    """Return level and standard deviation of what is at rest for most of the record; at least a step of the converter."""
     low, rest, high = np.quantile(words, [0.16, 0.5, 0.84])
     steps = np.diff(np.unique(words))
     return float(rest), max(0.5 * float(high - low), float(steps.min()) if len(steps) else 0.0)

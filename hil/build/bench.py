@@ -40,13 +40,13 @@ LINK_S = 5.0  # what a link may wait by itself, unless the file says otherwise
 
 
 class Unguarded:
-    """In place of a Guard, where no output can stay on."""
+    """The stand-in for a Guard where no output can stay on."""
 
     def beat(self) -> None:
-        """Nobody listens."""
+        """Do nothing: nobody listens."""
 
     def rest(self, error: BaseException | None) -> None:
-        """Nothing is on."""
+        """Do nothing: no output is on."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,11 @@ class Opened:
 
 
 class Shape(Protocol):
-    """How the named instruments of a bench become one node. An object of it is made without arguments.
+    """The way in which named instruments of a bench become one node. An object of it is made without arguments.
 
-    Bench: the tables of its bench files, a subclass of BenchFile. calibration: "module:function" of the procedures that
-    `hil calibrate` does, or "" if there are none.
+    Args:
+        Bench: the tables of its bench files, a subclass of BenchFile.
+        calibration: "module:function" of the procedures that `hil calibrate` does, or "" if there are none.
     """
 
     Bench: ClassVar[type[BenchFile]]
@@ -102,11 +103,13 @@ class Shape(Protocol):
 
 
 class Opening:
-    """What a shape opens instruments with: guarded, transcribed where asked for, closed at the end whatever happens.
+    """Opens instruments for a shape: guarded, transcribed where asked for, closed at the end whatever happens.
 
     Args:
-        bench: its file. run: the run folder, for what the guardian and a virtual bench write, or None. wire: keep transcripts
-            of what is said to every instrument there. stack: closes what is opened.
+        bench: its file.
+        run: the run folder, for what the guardian and a virtual bench write, or None.
+        wire: keep transcripts of what is said to every instrument there.
+        stack: closes what is opened.
     """
 
     def __init__(self, bench: BenchFile, run: Path | None, wire: bool, stack: ExitStack) -> None:
@@ -116,13 +119,13 @@ class Opening:
 
     @property
     def patience(self) -> Patience:
-        """Of recovery. Raises: ConfigError: [recovery] makes no sense."""
+        """Settings of recovery. Raises: ConfigError: [recovery] makes no sense."""
         found: Patience = choice("Patience", self.bench.recovery, f"{self.bench.place}: [recovery]", made=Patience).build()
         return found
 
     @property
     def care(self) -> Care:
-        """How what the instruments hold is watched. Raises: ConfigError: [panel] makes no sense."""
+        """Settings of the read-back. Raises: ConfigError: [panel] makes no sense."""
         table = self.bench.panel
         with blaming(table.place):
             return Care(table.quantity("every", "second"), table.policy, table.lock)
@@ -141,7 +144,9 @@ class Opening:
         """The driver of an instrument that speaks SCPI, who answered, and a line about it for people.
 
         Args:
-            name: of the instrument in the bench file. address: its VISA resource. guard: hears of every use of its wire.
+            name: of the instrument in the bench file.
+            address: its VISA resource.
+            guard: hears of every use of its wire.
 
         Raises:
             LinkError, InstrumentError: from the instrument.
@@ -163,13 +168,13 @@ class Opening:
         return table.choice.build(scpi=scpi), who, told
 
     def wire_log(self, name: str, address: str) -> WireLog | None:
-        """Where what is said to an instrument is kept, if it was asked for."""
+        """Open the transcript of an instrument's wire, if transcripts were asked for."""
         if self._wire is None:
             return None
         return self.stack.enter_context(WireLog(self._wire / f"{name}.jsonl", address))
 
     def safe_states(self, drivers: Mapping[str, object]) -> tuple[SafeState, ...]:
-        """What safe means for each driver that can drive something, in the order of [safe].
+        """Return the safe state of each driver that can drive something, in the order of [safe].
 
         Raises:
             ConfigError: a driver does not say.
@@ -192,34 +197,46 @@ class OnServed:
     """The rungs of the ladder for what a process of its own serves: what ended with its process does not come back.
 
     Args:
-        inner: the driver. served: its process. what: how messages call it.
+        inner: the driver.
+        served: its process.
+        what: how messages call it.
     """
 
     def __init__(self, inner: Recoverable, served: Served, what: str) -> None:
         self._rungs, self._served, self._what = inner, served, what
 
     def clear(self) -> None:
+        """Empty the wires: what was in flight is thrown away."""
         self._rungs.clear()
 
     def reopen(self) -> None:
+        """Close the wires and open them again.
+
+        Raises:
+            Ended: the process that serves the instruments is over.
+        """
         if not self._served.running:
             raise ended(self._what, self._served.complaints())
         self._rungs.reopen()
 
     def identify(self) -> str:
+        """Verify that the same instruments answer."""
         return self._rungs.identify()
 
     def reinstate(self) -> None:
+        """Switch outputs off and reset; then send the settings again, in safe order."""
         self._rungs.reinstate()
 
     def verify(self) -> str:
+        """Verify that a known drive gives its known answer."""
         return self._rungs.verify()
 
 
 def provenance_of(bench: BenchFile, met: Mapping[str, Instrument] | None = None) -> Provenance:
-    """Who answers on `bench`, as far as it is known.
+    """Say who answers on `bench`, as far as it is known.
 
     Args:
+        bench: its file, read.
         met: the instruments that answered; None or empty: none yet, and a file alone does not make a bench real.
     """
     if bench.simulated:
@@ -229,22 +246,22 @@ def provenance_of(bench: BenchFile, met: Mapping[str, Instrument] | None = None)
 
 
 def expected(table: InstrumentTable) -> Expect:
-    """Who must answer."""
+    """Return who must answer."""
     return Expect(table.maker or "", table.model or "", table.serial or "")
 
 
 def answered(who: Identity, address: str) -> str:
-    """Who answered, for people."""
+    """Say who answered, for people."""
     return f"{who.maker} {who.model}   {address}   SN {who.serial}   fw {who.firmware}"
 
 
 def instrument(who: Identity) -> Instrument:
-    """Who answered, for a certificate."""
+    """Say who answered, for a certificate."""
     return Instrument(who.maker, who.model, who.serial, who.firmware)
 
 
 def _safe_state(driver: object, table: InstrumentTable) -> SafeState:
-    """What safe means for `driver`. Raises: ConfigError: it does not say."""
+    """Return the safe state of `driver`. Raises: ConfigError: it does not say."""
     if isinstance(driver, Switchable):
         return driver.safe_state()
     raise ConfigError(
@@ -267,8 +284,9 @@ def open_bench(bench: BenchFile, run: Path | None = None, wire: bool = False) ->
     """Open the instruments of `bench`; a [virtual] bench is started first and stopped last. Leaving closes the device.
 
     Args:
-        run: the run folder, for what the guardian and a virtual bench write. wire: keep transcripts of what is said to every
-            instrument there, in wire/.
+        bench: its file, read.
+        run: the run folder, for what the guardian and a virtual bench write.
+        wire: keep transcripts of what is said to every instrument there, in wire/.
 
     Raises:
         ConfigError: before anything is opened, but for settings that only the driver can judge. OutOfRange, OpenFailed,
@@ -307,7 +325,7 @@ V = TypeVar("V", bound=Any)
 
 
 def lingering(described: V, run: Path | None) -> V:
-    """It outlives a trainer that was killed, and writes to the run what its outputs did."""
+    """Let a virtual bench outlive a trainer that was killed, and write to the run what its outputs did."""
     log = None if run is None else str(run.resolve() / "bench.log")
     return replace(described, linger_s=max(LINGER_S, described.linger_s), log_path=described.log_path or log)
 

@@ -37,7 +37,11 @@ FILE = "calibration.toml"
 
 @dataclass(frozen=True)
 class Certified:
-    """The calibration that the file of `bench` names, as far as it can be judged without it. said: what must be told."""
+    """The calibration that the file of `bench` names, as far as it can be judged without it.
+
+    Args:
+        said: what must be told.
+    """
 
     path: Path
     certificate: Certificate
@@ -52,10 +56,11 @@ class Certified:
 
     @property
     def title(self) -> str:
+        """Name and time of the calibration, for people."""
         return f"{self.certificate.name}, {self.certificate.taken_at}"
 
     def met(self, answered: Mapping[str, Instrument]) -> tuple[str, ...]:
-        """What must be told once the instruments have answered.
+        """Return what must be told once the instruments have answered.
 
         Raises:
             WrongInstrument: others than those that were calibrated, and the policy is to refuse.
@@ -72,10 +77,13 @@ class Certified:
 
 
 def certified(bench: BenchFile, kept: bool = False, now: datetime | None = None) -> Certified | None:
-    """The calibration of `bench`, or None if it names none.
+    """Return the calibration of `bench`, or None if it names none.
 
     Args:
-        kept: the bench file is a run's copy, and the calibration lies beside it. now: with zone.
+        bench: its file, read.
+        kept: the bench file is a run's copy, and the calibration lies beside it.
+        now: with zone; left out: the clock of this computer.
+
     Raises:
         ConfigError: it is missing, damaged or failed; or, unless the policy is to warn, of other settings or stale.
     """
@@ -111,8 +119,8 @@ def settings_of(bench: BenchFile) -> dict[str, dict[str, Any]]:
     return found | {name: _plain(table) for name, table in bench.how.settings(bench).items()}
 
 
-def belief_of(bench: BenchFile, kept: bool) -> Choice | None:
-    """What is believed of the node: what its calibration found, else the bench file's [twin].
+def twin_choice_of(bench: BenchFile, kept: bool) -> Choice | None:
+    """Return the model of the node: what its calibration found, else the bench file's [twin].
 
     Raises: as `certified`.
     """
@@ -122,7 +130,7 @@ def belief_of(bench: BenchFile, kept: bool) -> Choice | None:
 
 
 def bench_files(bench: BenchFile) -> dict[str, bytes]:
-    """What a run keeps of a bench: its file, and that of the calibration it uses, by their names in the folder.
+    """Return the files that a run keeps of a bench: its own and its calibration's, by their names in the folder.
 
     Raises:
         ConfigError: one of them is missing.
@@ -133,7 +141,7 @@ def bench_files(bench: BenchFile) -> dict[str, bytes]:
 
 
 def age_of(certificate: Certificate) -> str:
-    """In words."""
+    """Write the age of a calibration in words."""
     return span(max(0.0, age_s(certificate, datetime.now().astimezone())))
 
 
@@ -150,7 +158,7 @@ def max_age_s(bench: BenchFile) -> float:
 
 
 def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
-    """As TOML gives it back."""
+    """Return the table as TOML gives it back."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items() if value is not None}
 
 

@@ -21,7 +21,11 @@ WHERE = "hil.dense"
 
 
 class Dense(Network):
-    """What `dense` makes. transfer: the curve of its node as it was measured, or None."""
+    """What `dense` makes.
+
+    Args:
+        transfer: the curve of its node as it was measured, or None.
+    """
 
     def __init__(self, layers: Sequence[Layer], transfer: Transfer | None = None, chip: Chip | None = None) -> None:
         super().__init__(layers, chip=chip)

@@ -11,7 +11,7 @@ from calibration.drift.steering import Follow, Steered, steered
 from hil.config.experiment import Experiment
 from hil.config.resolve import construct
 from hil.device import Device, Port
-from hil.devices.recovery import Told
+from hil.devices.recovery import EventListener
 from hil.errors import ConfigError
 from hil.twin import Periodic
 from sim_devices.twin import Twin
@@ -30,7 +30,7 @@ def static(experiment: Experiment) -> None:
 
 
 def steered_node(experiment: Experiment, device: Device, twin: Twin | None, follow: Follow) -> Steered:
-    """`device`, its drive free to follow a bias that walks."""
+    """Return `device`, its drive free to follow a bias that walks."""
     table, port = experiment.sentinel, device.spec.inputs
     assert table is not None  # asked for
     if device.spec.temporal:
@@ -45,7 +45,7 @@ def steered_node(experiment: Experiment, device: Device, twin: Twin | None, foll
 
 
 def _period(experiment: Experiment, port: Port, twin: Twin | None) -> float | None:
-    """Of the node in the unit of its drive: of [sentinel], else of [encode], else of the twin, if it has one."""
+    """Find the period of the node in the unit of its drive: of [sentinel], else of [encode], else of the twin."""
     table, encode = experiment.sentinel, experiment.encode
     if table is not None and table.period is not None:
         return table.quantity("period", port.unit)
@@ -55,15 +55,24 @@ def _period(experiment: Experiment, port: Port, twin: Twin | None) -> float | No
 
 
 def sentinel(
-    experiment: Experiment, device: Device, inner: Steered, told: Told, on: torch.device, attend: Callable[[], None]
+    experiment: Experiment, device: Device, inner: Steered, told: EventListener, on: torch.device, attend: Callable[[], None]
 ) -> DriftSentinel:  # fmt: skip
-    """Watches over `inner`, driven through `device`. attend: see hil.device.Attentive."""
+    """Make the sentinel that watches over `inner`.
+
+    Args:
+        experiment: with its [sentinel].
+        device: the outermost device, through which the node is driven.
+        inner: the one whose drive is moved.
+        told: hears of every look.
+        on: where the host computes.
+        attend: see hil.device.Attentive.
+    """
     from calibration.drift.sentinel import DriftSentinel  # with what it takes of scipy: a second and a half
-    from calibration.drift.settings import Watch
+    from calibration.drift.settings import SentinelSettings
 
     table = experiment.sentinel
     assert table is not None  # asked for
     policy = tuple(table.policy) if isinstance(table.policy, list) else (table.policy,)
     settings = {"every": table.every, "policy": policy, "warn": table.warn, "act": table.act}
-    watch: Watch = construct(Watch, settings, table.place)
+    watch: SentinelSettings = construct(SentinelSettings, settings, table.place)
     return DriftSentinel(device, inner, watch, told, on, attend=attend)

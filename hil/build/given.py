@@ -23,14 +23,14 @@ from hil.build.dense import Dense
 from hil.build.network import largest
 from hil.build.node import Node
 from hil.build.open_bench import Bench, outputs_after, rested, unwrapped
-from hil.build.training import Built, building, fits_learner, honest, optimiser
+from hil.build.training import Built, building, checked_twin, fits_learner, optimiser
 from hil.config.experiment import Data, DeviceTable, Experiment, LearnerTable, NetworkTable
 from hil.config.read import Table, checked
 from hil.config.resolve import LEARNERS, Choice, choice, keeps
 from hil.data.dataset import Dataset, moved, usable
 from hil.device import Device, Provenance, Recoverable, answered
 from hil.devices.meter import Metered, MeteredChip, metered
-from hil.devices.recovery import Ladder, Patience, Told, untold
+from hil.devices.recovery import EventListener, Ladder, Patience, ignore_event
 from hil.devices.resilient import resilient, resilient_chip
 from hil.encoding import Decode
 from hil.errors import UNTOUCHED, ConfigError, DataError, UnsafeOutputs
@@ -43,7 +43,7 @@ from hil.run.summary import Labels
 from hil.seeding import generator
 from hil.synapses import flat_widths
 from hil.torch_device import default_threads
-from hil.training.loop import Plan, Training
+from hil.training.loop import Training, TrainingPlan
 from hil.twin import Twin
 from sim_devices.simulated import Simulated
 from sim_devices.twin import follow
@@ -65,6 +65,7 @@ class GivenNetwork(NetworkTable):
     """The layers, in words and numbers."""
 
     def chosen(self) -> Choice:
+        """Return a choice without settings: the network was given."""
         return Choice(self.use, None, {}, self.place)
 
 
@@ -72,6 +73,7 @@ class GivenDevice(DeviceTable):
     """What is known of the devices."""
 
     def settle(self, place: str) -> None:
+        """Check the table alone: there is no class to find."""
         Table.settle(self, place)
 
 
@@ -82,6 +84,7 @@ class GivenLearner(LearnerTable):
     _ready: bool = PrivateAttr(default=False)
 
     def chosen(self) -> Choice:
+        """Return the class that was given, its settings checked; an object has none."""
         if self._ready:
             return Choice(self.use, self._kind, {"settings": None}, self.place)
         found = choice(self.use, self.settings(), self.place, made=self._kind.Settings)
@@ -89,7 +92,11 @@ class GivenLearner(LearnerTable):
 
 
 class GivenExperiment(Experiment):
-    """An Experiment that a script made. python: how it is run again."""
+    """An Experiment that a script made.
+
+    Args:
+        python: how it is run again.
+    """
 
     python: str
     data: GivenData = Field(default_factory=GivenData)
@@ -99,7 +106,12 @@ class GivenExperiment(Experiment):
 
 @dataclass(frozen=True)
 class Given:
-    """What a script gave, checked. learner: an object; None: to be built as the experiment says. twin: of the node, or None."""
+    """What a script gave, checked.
+
+    Args:
+        learner: an object; None: to be built as the experiment says.
+        twin: of the node, or None.
+    """
 
     net: Network
     data: Dataset
@@ -116,7 +128,16 @@ def given(
     """Check all that can be checked without a device.
 
     Args:
-        optimizer, train: tables as of an experiment file. settings: of the learner. Others: see hil.train.
+        net: as of hil.train.
+        learner: as of hil.train.
+        data: as of hil.train.
+        seed: of everything.
+        name: of the run.
+        optimizer: table as of an experiment file.
+        train: table as of an experiment file.
+        settings: of the learner.
+        twin: as of hil.train.
+
     Raises:
         ConfigError, DataError.
     """
@@ -196,7 +217,12 @@ def _network_table(net: Network) -> dict[str, Any]:
 
 
 def restore_decodes(net: Network, config: Mapping[str, Any]) -> None:
-    """A run goes on with the zeros and scales that it was begun with, whatever a new sweep found. config: of the run folder."""
+    """Let a run go on with the zeros and scales that it was begun with, whatever a new sweep found.
+
+    Args:
+        net: the network.
+        config: of the run folder.
+    """
     network = config.get("network")
     table = network.get("decode") if isinstance(network, Mapping) else None
     for number, layer in enumerate(net.stack, 1):
@@ -294,11 +320,14 @@ class _Ends:
 
 
 @contextmanager
-def built_of(found: Given, told: Told = untold, *, fresh: bool = False) -> Iterator[Built]:
+def built_of(found: Given, told: EventListener = ignore_event, *, fresh: bool = False) -> Iterator[Built]:
     """Build the training; its devices are safe when the context ends.
 
     Args:
-        told: hears of every fault and recovery. fresh: a run begins here.
+        found: what was given, checked.
+        told: hears of every fault and recovery.
+        fresh: a run begins here.
+
     Raises:
         Refused: nothing was driven. UnsafeOutputs: also on leaving.
     """
@@ -321,7 +350,12 @@ def built_of(found: Given, told: Told = untold, *, fresh: bool = False) -> Itera
 
 
 def _built(
-    found: Given, told: Told, owned: list[Any], benches: list[Bench], rest: Callable[[BaseException | None], None], fresh: bool
+    found: Given,
+    told: EventListener,
+    owned: list[Any],
+    benches: list[Bench],
+    rest: Callable[[BaseException | None], None],
+    fresh: bool,
 ) -> Built:
     experiment, net, on = found.experiment, found.net, found.net.place
     table, synapses = experiment.train, [layer.synapse for layer in net.stack]
@@ -348,14 +382,14 @@ def _built(
     learner = found.learner or _learner(experiment, twin_net, len(found.data.classes), model)
     if isinstance(learner, nn.Module):
         learner.to(on)
-    plan = Plan(experiment.seed, table.epochs, table.batch, table.schedule)
+    plan = TrainingPlan(experiment.seed, table.epochs, table.batch, table.schedule)
     training = Training(twin_net, learner, optimiser(_parameters(net), experiment), moved(found.data, on), plan, devices())
     provenance = reduce(answered, [answered(node.provenance, device.spec.provenance) for device in training.devices])
     after = "; ".join(dict.fromkeys(filter(None, (outputs_after(device) for device in owned))))
     labels = Labels(experiment.name or PLACE, provenance, node.facts, node.resources, after=after)
     transfer = net.transfer if isinstance(net, Dense) and fresh else None
-    honesty = honest(node, training.devices[0], transfer, on) if len(counted) == 1 and chip is None else None
-    return Built(training, node, labels, experiment, transfer, honesty=honesty)
+    twin_check = checked_twin(node, training.devices[0], transfer, on) if len(counted) == 1 and chip is None else None
+    return Built(training, node, labels, experiment, transfer, twin_check=twin_check)
 
 
 def _learner(experiment: Experiment, net: Network, classes: int, model: Callable[[Tensor], Tensor] | None) -> Learner:

@@ -13,7 +13,7 @@ from hil.config.bench import BenchFile
 from hil.config.experiment import Experiment
 from hil.config.read import dump
 from hil.device import Attentive, Chip, Device, Following, Provenance, Recoverable
-from hil.devices.recovery import Ladder, Patience, Told
+from hil.devices.recovery import EventListener, Ladder, Patience
 from hil.devices.resilient import resilient, resilient_chip
 from hil.errors import UnsafeOutputs
 from hil.foreign import foreign
@@ -22,18 +22,26 @@ from sim_devices.twin import Twin
 
 
 def unattended() -> None:
-    """Of a device whose instruments, if it has any, say nothing of what they hold."""
+    """Do nothing: the device's instruments, if it has any, say nothing of what they hold."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """What was opened, and what is known of it: a Device that all neurons share in time, or a Chip that arrays are cut from.
+    """An opened node: a Device that all neurons share in time, or a Chip that arrays are cut from.
 
-    twin: the differentiable belief about a device, for references and reports. facts: for results. resources: instrument -> who
-    answered; empty if nothing left this process. patience: with its faults. beat: a sign of life, for long pauses. settings: of
-    the bench, whole, as text. beware: what must be told about its calibration.
-    provenance: who answers, by who opened it. follow: moves the levels that the device adds. attend: see hil.device.Attentive.
-    rest: outputs off at once, because of an error or None, before anything is written down; the device is closed with it.
+    Args:
+        twin: the differentiable model of a device, for references and reports.
+        facts: for results.
+        resources: instrument -> who answered; empty if nothing left this process.
+        patience: with its faults.
+        beat: a sign of life, for long pauses.
+        settings: of the bench, whole, as text.
+        beware: what must be told about its calibration.
+        provenance: who answers, by who opened it.
+        follow: moves the levels that the device adds.
+        attend: see hil.device.Attentive.
+        rest: outputs off at once, because of an error or None, before anything is written down; the device is closed with
+            it.
     """
 
     source: Device | None
@@ -52,7 +60,12 @@ class Node:
 
 
 def opened_node(experiment: Experiment, run: Path | None, stack: ExitStack) -> Node:
-    """What [device] of `experiment` names. `stack` closes it, outputs safe. run: the run folder, or None.
+    """Open what [device] of `experiment` names.
+
+    Args:
+        experiment: as it was read.
+        run: the run folder, or None.
+        stack: closes the node, outputs safe.
 
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError: from the bench.
@@ -71,7 +84,15 @@ def opened_node(experiment: Experiment, run: Path | None, stack: ExitStack) -> N
 
 
 def bench_node(bench: BenchFile, kept: bool, run: Path | None, wire: bool, stack: ExitStack) -> Node:
-    """kept: the file is a run's copy."""
+    """Open the bench of a node.
+
+    Args:
+        bench: its file, read.
+        kept: the file is a run's copy.
+        run: the run folder, or None.
+        wire: keep transcripts of what is said to every instrument there.
+        stack: closes the node, outputs safe.
+    """
     from hil.build.bench import open_bench  # the drivers and VISA are slow to import, and a twin needs neither
     from hil.build.calibration import certified
 
@@ -81,13 +102,13 @@ def bench_node(bench: BenchFile, kept: bool, run: Path | None, wire: bool, stack
     found = opened.twin.choice if opened.twin is not None else None
     if pinned is not None and pinned.twin is not None:
         found = pinned.twin
-    belief: Twin | None = None if found is None else found.build()
+    nominal: Twin | None = None if found is None else found.build()
     facts = opened.facts if pinned is None else {**opened.facts, "calibration": pinned.title}
     patience, beat = opened.patience, opened.guard.beat
     follow = opened.device.follow if isinstance(opened.device, Following) else unfollowed
     attend = opened.device.attend if isinstance(opened.device, Attentive) else unattended
     return Node(
-        opened.device, opened.chip, belief, facts, opened.resources, patience, beat, dump(bench), beware,
+        opened.device, opened.chip, nominal, facts, opened.resources, patience, beat, dump(bench), beware,
         provenance=opened.provenance, follow=follow, attend=attend, rest=opened.guard.rest,
     )  # fmt: skip
 
@@ -99,7 +120,7 @@ def _close(chip: Chip, place: str) -> None:
         chip.close()
 
 
-def resilient_node(node: Node, told: Told) -> Node:
+def resilient_node(node: Node, told: EventListener) -> Node:
     """`node`, climbing the recovery ladder by itself."""
 
     def ladder(device: Recoverable) -> Ladder:

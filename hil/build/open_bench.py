@@ -20,17 +20,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hil.build.node import Node
-    from hil.devices.recovery import Told
+    from hil.devices.recovery import EventListener
 
 
 class Bench:
     """An open bench: a Device, or a Chip where its node is an array of spiking neurons.
 
     Args:
-        node: what was opened. heard: to whom faults and recoveries are told, a list of one.
+        node: what was opened.
+        heard: to whom faults and recoveries are told, a list of one.
     """
 
-    def __init__(self, node: Node, heard: list[Told]) -> None:
+    def __init__(self, node: Node, heard: list[EventListener]) -> None:
         from hil.devices.meter import metered
 
         self.node, self.heard = node, heard
@@ -117,7 +118,7 @@ def open_bench_file(path: str | Path) -> Iterator[Bench]:
     from hil.config.bench import read_bench
 
     file = read_bench(Path(path))
-    heard: list[Told] = [said_aloud]
+    heard: list[EventListener] = [said_aloud]
 
     def told(kind: str, **facts: object) -> None:
         heard[-1](kind, **facts)

@@ -28,7 +28,7 @@ from hil.config.read import checked, dump
 from hil.config.resolve import UNTOUCHED
 from hil.config.search import SearchFile, SearchTable
 from hil.data.dataset import Dataset
-from hil.devices.meter import Allow, freely
+from hil.devices.meter import Allow, no_budget
 from hil.errors import ConfigError
 from hil.files import loads
 from hil.foreign import foreign
@@ -51,11 +51,13 @@ Place = Literal["twin", "bench"]
 
 
 @dataclass(frozen=True)
-class Workshop:
+class SearchBuilder:
     """All that is needed to train candidates.
 
     Args:
-        file: the search. experiment: its base, complete. bench: of the stage [bench], a run folder's copy, or None.
+        file: the search.
+        experiment: its base, complete.
+        bench: of the stage [bench], a run folder's copy, or None.
     """
 
     file: SearchFile
@@ -63,14 +65,14 @@ class Workshop:
     bench: BenchFile | None = None
 
     @classmethod
-    def of(cls, text: str) -> Workshop:
+    def of(cls, text: str) -> SearchBuilder:
         """The inverse of `text`."""
         table = loads(text, "a search")
         file, path, near = toml.loads(table["search"]), Path(table["file"]), Path(table["near"])
         return cls(checked(SearchFile, file, str(path)), experiment_of(toml.loads(table["experiment"]), path, near))
 
     def text(self) -> str:
-        """Everything, for a worker that trains on the twin."""
+        """Write all that a worker needs that trains on the twin."""
         near = self.experiment.near.resolve()
         return json.dumps(
             {"search": dump(self.file), "experiment": dump(self.experiment), "file": str(near), "near": str(near)}
@@ -116,17 +118,24 @@ class Workshop:
         where = self.file.genome.place
         return space(table.family, table.genes, otherwise, layers, table.terms, table.knots, table.reach, where)
 
-    def trainer(self, place: Place = "twin", stop: Stop = lambda: "", allow: Allow = freely) -> Trainer:
-        """stop: as in OneByOne. allow: of the bench, as in Metered.
+    def trainer(self, place: Place = "twin", stop: Stop = lambda: "", allow: Allow = no_budget) -> Trainer:
+        """Return what trains the candidates at `place`.
 
-        Raises: ConfigError: a population is not what this experiment can be trained as."""
+        Args:
+            place: on a twin, or on the bench of the stage [bench].
+            stop: as in OneByOne.
+            allow: of the bench, as in Metered.
+
+        Raises:
+            ConfigError: a population is not what this experiment can be trained as.
+        """
         data, target = self.data(), self.file.search.target
         if place == "bench" or self.file.evaluate.by == "one":
             return OneByOne(lambda job: self.candidate(job, data, place, allow), target, stop)
         return TwinPopulation(self.course(data), self.file.evaluate.device)
 
     def course(self, data: Dataset) -> Course:
-        """What a population shares.
+        """Return what the candidates of a population share.
 
         Raises:
             ConfigError: another learner than aDFA, a network that is not linear, or a node that is no twin.
@@ -164,7 +173,7 @@ class Workshop:
         return linear
 
     @contextmanager
-    def candidate(self, job: Job, data: Dataset, place: Place = "twin", allow: Allow = freely) -> Iterator[Candidate]:
+    def candidate(self, job: Job, data: Dataset, place: Place = "twin", allow: Allow = no_budget) -> Iterator[Candidate]:
         """The ordinary built experiment for a job; closed at the end."""
         experiment = self.asked(job, place)
         scored = data if job.split == "score" else dataclasses.replace(data, validation=data.test)
@@ -193,7 +202,7 @@ class Workshop:
         return found if self.bench is None else found.on_bench(self.bench, kept=True)
 
     def evaluator(self, cluster: str | None = None, stop: Stop = lambda: "") -> Evaluator:
-        """Who trains candidates on the twin: a cluster, processes of this machine, or this process."""
+        """Return who trains candidates on the twin: a cluster, processes of this machine, or this process."""
         workers = self.file.evaluate.workers or os.cpu_count() or 1
         if cluster is not None:
             return Cluster(work, self.text(), cluster, self.file.slurm, stop, self.file.evaluate.join_s)
@@ -212,9 +221,11 @@ class Workshop:
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
+        """Objectives of the search; the first decides where one must."""
         return tuple(Objective(name) for name in self.file.search.objectives)
 
     def most_steps(self, data: Dataset) -> int:
+        """Return the steps of a training of all epochs on `data`."""
         return self.file.train.epochs * math.ceil(len(data.train) / self.experiment.train.batch)
 
 
@@ -222,13 +233,13 @@ def completed(file: SearchFile, experiment: Experiment) -> Experiment:
     """The experiment with what is measured once for all candidates: the zero and scale of a reading."""
     if file.genome.family not in FAMILIES or experiment.device.chip is not None:
         return experiment
-    with built(experiment, given=Workshop(file, experiment).data()) as made:
+    with built(experiment, given=SearchBuilder(file, experiment).data()) as made:
         found: Built = made
         return found.experiment
 
 
 def work(text: str, jobs: str) -> str:
-    """What a worker does: jobs as JSON -> outcomes as JSON."""
+    """Train jobs in a worker: jobs as JSON -> outcomes as JSON."""
     with foreign("a candidate", outputs="none; the node is a twin"):  # what another process raises must be known here
         return said(_trainer(text).train(read_jobs(jobs)))
 
@@ -236,7 +247,7 @@ def work(text: str, jobs: str) -> str:
 @lru_cache(maxsize=2)
 def _trainer(text: str) -> Trainer:
     """A worker trains many chunks of one search: files and data are read once."""
-    return Workshop.of(text).trainer()
+    return SearchBuilder.of(text).trainer()
 
 
 def _twin(device: DeviceTable) -> Twin:

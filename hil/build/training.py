@@ -28,8 +28,8 @@ from hil.config.resolve import UNTOUCHED, construct
 from hil.data.dataset import Dataset, load, moved, subset, usable
 from hil.data.shift import shifted
 from hil.device import Device, Port, answered
-from hil.devices.meter import Allow, Metered, MeteredChip, freely, metered
-from hil.devices.recovery import Told, untold
+from hil.devices.meter import Allow, Metered, MeteredChip, metered, no_budget
+from hil.devices.recovery import EventListener, ignore_event
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError, ContractError, ForeignError
 from hil.foreign import foreign
@@ -40,7 +40,7 @@ from hil.seeding import generator
 from hil.synapses import channels_of, flat_widths, reads
 from hil.torch_device import default_threads
 from hil.training import diagnostics
-from hil.training.loop import Plan, Training
+from hil.training.loop import Training, TrainingPlan
 from hil.training.transfer_curve import Transfer, measure, probed, twin_line
 from sim_devices.twin import follow
 
@@ -53,23 +53,29 @@ FUSED = ("Adam", "AdamW", "SGD")  # torch's optimisers with a fused step on CPU
 
 @dataclass(frozen=True)
 class Wired:
-    """A network around a node. devices: all of them, counted; a learner may cut more from a chip while it is built.
-    honesty: of the twin, see hil/training/transfer_curve.py."""
+    """A network around a node.
+
+    Args:
+        devices: all of them, counted; a learner may cut more from a chip while it is built.
+        twin_check: how the twin predicted the node, see hil/training/transfer_curve.py.
+    """
 
     net: Network
     devices: Callable[[], tuple[Metered, ...]]
     decode: Decode | None = None
     transfer: Transfer | None = None
     sentinel: DriftSentinel | None = None
-    honesty: dict[str, Any] | None = None
+    twin_check: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Built:
     """A training ready to run, and what the report wants to know. `transfer` is None where none was measured.
 
-    tape: how much will be recorded, or "". honesty: how well the twin predicts the node, see hil/training/transfer_curve.py;
-    None if there is no twin, or nothing was measured.
+    Args:
+        tape: how much will be recorded, or "".
+        twin_check: how well the twin predicts the node, see hil/training/transfer_curve.py; None if there is no twin, or
+            nothing was measured.
     """
 
     training: Training
@@ -78,7 +84,7 @@ class Built:
     experiment: Experiment
     transfer: Transfer | None
     tape: str = ""
-    honesty: dict[str, Any] | None = None
+    twin_check: dict[str, Any] | None = None
 
     @property
     def model(self) -> Callable[[Tensor], Tensor] | None:
@@ -87,15 +93,15 @@ class Built:
         return None if twin is None or twin.spec.inputs.size is not None else twin.ideal
 
     def first_diagnostics(self) -> dict[str, Any]:
-        """What diagnostics.json begins with: the measured transfer curve beside the twin's, and how well the twin fits."""
+        """Return the beginning of diagnostics.json: the measured transfer curve beside the twin's, and the twin check."""
         if self.transfer is None:
             return {}
         spec = self.training.devices[0].spec
         table = diagnostics.transfer_table(self.transfer, self.model, spec.inputs.unit, spec.outputs.unit)
-        return {"transfer": table, **({} if self.honesty is None else {"honesty": self.honesty})}
+        return {"transfer": table, **({} if self.twin_check is None else {"honesty": self.twin_check})}
 
     def introduction(self) -> Iterator[str]:
-        """What is about to happen, a line each."""
+        """Say what is about to happen, a line each."""
         for name, line in self.node.resources.items():
             yield f"{name:<7} {line}"
         facts = ", ".join(f"{k} {v}" for k, v in self.node.facts.items())
@@ -108,8 +114,8 @@ class Built:
             f"data    {data.name}: {len(data.train):,} train · {len(data.validation):,} validation · {len(data.test):,} test"
             f"   network {data.train.x.shape[1]}-{shape}, {self.experiment.learner.use}"
         )
-        if self.honesty is not None:
-            yield f"twin    {twin_line(self.honesty)}"
+        if self.twin_check is not None:
+            yield f"twin    {twin_line(self.twin_check)}"
         if self.tape:
             yield f"tape    {self.tape}"
 
@@ -128,8 +134,14 @@ def dataset(experiment: Experiment) -> Dataset:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All of an experiment that needs no device. chain: the synapses. feedback: closes the loop of a spiking network, or None.
-    optimizer: over the parameters of both. on: where the host computes."""
+    """All of an experiment that needs no device.
+
+    Args:
+        chain: the synapses.
+        feedback: closes the loop of a spiking network, or None.
+        optimizer: over the parameters of both.
+        on: where the host computes.
+    """
 
     data: Dataset
     chain: list[nn.Module]
@@ -139,7 +151,11 @@ class Prepared:
 
 
 def prepared(experiment: Experiment, given: Dataset | None = None) -> Prepared:
-    """Make what needs no device, and so refuse what can be refused without one. given: instead of the data of [data].
+    """Make what needs no device, and so refuse what can be refused without one.
+
+    Args:
+        experiment: as it was read.
+        given: instead of the data of [data].
 
     Raises:
         DataError, ConfigError.
@@ -164,22 +180,27 @@ def prepared(experiment: Experiment, given: Dataset | None = None) -> Prepared:
 def built(
     experiment: Experiment,
     run: Path | None = None,
-    told: Told = untold,
+    told: EventListener = ignore_event,
     *,
     record: bool = False,
     node: Node | None = None,
     given: Dataset | None = None,
     fresh: bool = False,
-    allow: Allow = freely,
+    allow: Allow = no_budget,
 ) -> Iterator[Built]:
     """Build `experiment`; closes all it opened.
 
     Args:
-        run: the run folder, or None. told: hears of every fault and recovery. record: onto a tape in `run`.
+        experiment: as it was read.
+        run: the run folder, or None.
+        told: hears of every fault and recovery.
+        record: onto a tape in `run`.
         node: used instead of opening the device.
         given: data to use instead of those of [data], for a search that splits them in its own way.
+        fresh: a run begins here, so the transfer curve is measured even if [decode] needs none: the twin is held against
+            it.
         allow: asked before every shot, see Metered.
-        fresh: a run begins here, so the transfer curve is measured even if [decode] needs none: the twin is held against it.
+
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError, MeasurementError: from the bench.
     """
@@ -207,8 +228,8 @@ def building(experiment: Experiment) -> Iterator[None]:
 
 
 def _built(
-    experiment: Experiment, ready: Prepared, run: Path | None, told: Told, stack: ExitStack, record: bool, node: Node | None,
-    fresh: bool, allow: Allow,
+    experiment: Experiment, ready: Prepared, run: Path | None, told: EventListener, stack: ExitStack, record: bool,
+    node: Node | None, fresh: bool, allow: Allow,
 ) -> Built:  # fmt: skip
     """See `built`; `stack` closes what is opened."""
     data, chain, on, table = ready.data, ready.chain, ready.on, experiment.train
@@ -228,7 +249,7 @@ def _built(
         learner: Learner = rule.build(wired.net, options, len(data.classes), rng, model)
     if isinstance(learner, nn.Module):  # any other finds its place by itself, where the network already is
         learner.to(on)
-    plan = Plan(experiment.seed, table.epochs, table.batch, table.schedule, table.budget_passes, experiment.data.shift)
+    plan = TrainingPlan(experiment.seed, table.epochs, table.batch, table.schedule, table.budget_passes, experiment.data.shift)
     placed = moved(data, on)
     training = Training(wired.net, learner, ready.optimizer, placed, plan, wired.devices(), tape, wired.sentinel)
     provenance = answered(node.provenance, training.devices[0].spec.provenance)
@@ -236,7 +257,7 @@ def _built(
     widths = flat_widths(chain, features)[1:-1]
     needs = "" if tape is None else _needs(training, widths, int(getattr(options, "time_steps", 1)), tape)
     resolved = _resolved(experiment, wired.decode)
-    return Built(training, node, labels, resolved, wired.transfer, needs, wired.honesty)
+    return Built(training, node, labels, resolved, wired.transfer, needs, wired.twin_check)
 
 
 def elsewhere(made: Built, experiment: Experiment, stack: ExitStack) -> Network:
@@ -247,7 +268,7 @@ def elsewhere(made: Built, experiment: Experiment, stack: ExitStack) -> Network:
     trained = made.training.net
     chain = [layer.synapse for layer in trained.stack]
     features = made.training.data.train.x.shape[1]
-    node = resilient_node(opened_node(experiment, None, stack), untold)
+    node = resilient_node(opened_node(experiment, None, stack), ignore_event)
     follow(node.twin, None, None, trained.place)
     return _wired(experiment, node, chain, trained.feedback, features, trained.place).net
 
@@ -285,7 +306,7 @@ def _tape(run: Path) -> Tape:
 
 
 def _recorded(experiment: Experiment, node: Node, tape: Tape, fresh: bool) -> Node:
-    """`node`, recorded outside of the ladder: what the learner really got, once."""
+    """Return `node`, recorded outside of the ladder: what the learner really got, once."""
     from hil.tape.recorder import NODE, RecorderChip, recorded
 
     versions = {"hil": version("hil"), "torch": torch.__version__}
@@ -301,7 +322,7 @@ def _recorded(experiment: Experiment, node: Node, tape: Tape, fresh: bool) -> No
 
 
 def _needs(training: Training, widths: list[int], steps: int, tape: Tape) -> str:
-    """How much goes onto the tape. Raises: RunError: more than the disk can hold."""
+    """Say how much goes onto the tape. Raises: RunError: more than the disk can hold."""
     from hil.tape.writer import Needs
 
     examples, plan = len(training.data.train.y) + len(training.data.validation.y), training.plan
@@ -316,8 +337,8 @@ def _wired(
     features: int,
     on: torch.device,
     fresh: bool = False,
-    allow: Allow = freely,
-    told: Told = untold,
+    allow: Allow = no_budget,
+    told: EventListener = ignore_event,
 ) -> Wired:
     def encode(port: Port) -> Encode:
         return _encode(experiment, port)
@@ -344,18 +365,20 @@ def _wired(
         drift_sentinel.sentinel(experiment, device, source, told, on, node.attend) if isinstance(source, Steered) else None
     )
     net = on_node(chain, device, encoding, decode, experiment.network.pieces, features)
-    return Wired(net, lambda: (device,), decode, transfer, sentinel, honest(node, device, transfer, on))
+    return Wired(net, lambda: (device,), decode, transfer, sentinel, checked_twin(node, device, transfer, on))
 
 
 @torch.no_grad()
-def honest(node: Node, device: Device, transfer: Transfer | None, on: torch.device) -> dict[str, Any] | None:
+def checked_twin(node: Node, device: Device, transfer: Transfer | None, on: torch.device) -> dict[str, Any] | None:
     """Of a twin that is held against the transfer curve; of a node of many channels, against probes of its own: one more shot.
-    A node that is programmed is another one by each program, so no twin of it is judged here."""
+
+    A node that is programmed is another one by each program, so no twin of it is judged here.
+    """
     twin, spec = node.twin, device.spec
     if twin is None or transfer is None or spec.params is not None:
         return None
     if spec.inputs.size is None:
-        return transfer.honesty(twin.ideal(transfer.drive), spec.outputs.unit)
+        return transfer.compare_twin(twin.ideal(transfer.drive), spec.outputs.unit)
     return probed(device, twin.ideal, place=on)
 
 
@@ -379,7 +402,7 @@ def fits_learner(experiment: Experiment, chain: list[nn.Module], data: Dataset) 
 
 @torch.no_grad()
 def _takes_batches(experiment: Experiment, chain: list[nn.Module], data: Dataset) -> None:
-    """Every size of batch that training will send through the synapses, once, through copies of them."""
+    """Send every size of batch that training will use through copies of the synapses, once."""
     size, examples = experiment.train.batch, len(data.train)
     whole = min(size, examples)
     widths = flat_widths(chain, data.train.x.shape[1])

@@ -1,0 +1,1 @@
+"""What each command of `hil` does, one file a command."""

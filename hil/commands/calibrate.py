@@ -6,7 +6,7 @@
                 a fault, Ctrl-C   nothing is saved; Stopped or Interrupted
     check       holds             exit code 0
                 in files          damaged, failed, other settings: ConfigError, exit code 2
-                bench or clock    other instruments, stale, a twin no longer honest: NotCalibrated, exit code 3
+                bench or clock    other instruments, stale, a twin that no longer fits: NotCalibrated, exit code 3
 
 A fault of a measurement (MeasurementError) is a finding of its step; whatever else an instrument or a wire does ends it.
 """
@@ -25,11 +25,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from calibration.certificate import FAILED, Certificate, Instrument, Model
+from calibration.certificate import FAILED, Certificate, Instrument, TwinChoice
 from calibration.fault import problem_of
 from calibration.sequence import Found, Procedure, Subject, calibrated
 from calibration.step import Estimate, Step
-from calibration.twin_check import Honesty, honesty
+from calibration.twin_check import TwinCheck, compare_twin
 from calibration.validity import Difference, aged, instruments_differ, settings_differ
 from calibration.waveform.twin_fit import network_of
 from hil.build.bench import Opened, open_bench, provenance_of
@@ -39,7 +39,7 @@ from hil.config.bench import BenchFile, read_bench
 from hil.config.read import find
 from hil.config.resolve import UNTOUCHED, construct, resolve, twin_choice
 from hil.device import Device, Provenance, answered
-from hil.devices.recovery import Told
+from hil.devices.recovery import EventListener
 from hil.errors import (
     ConfigError,
     ForeignError,
@@ -60,7 +60,7 @@ from hil.training.progress import telling
 from hil.twin import Fittable
 
 FOLDER = Path("calibrations")
-OPENING, TWIN, HONESTY = "open", "twin", "honesty"
+OPENING, TWIN, CHECK = "open", "twin", "honesty"  # "honesty": as certificates call the step
 CORRECTED = "sim_devices.corrected:Corrected"
 OFF = "off, read back"
 WORSE = 2.0  # a certified twin may be off by so many times what it was when it was fitted
@@ -68,12 +68,16 @@ WORSE = 2.0  # a certified twin may be off by so many times what it was when it 
 
 @dataclass
 class Findings:
-    """What has been measured so far. twin: the fitted one."""
+    """The results of a calibration so far.
+
+    Args:
+        twin: the fitted one.
+    """
 
     steps: list[Step] = field(default_factory=list)
     instruments: Mapping[str, Instrument] = field(default_factory=dict)
     provenance: Provenance = "unknown"
-    twin: Model | None = None
+    twin: TwinChoice | None = None
 
 
 def calibrate(path: Path, out: Path, seed: int, console: Console) -> Path:
@@ -85,7 +89,7 @@ def calibrate(path: Path, out: Path, seed: int, console: Console) -> Path:
     """
     bench = read_bench(path)
     procedures, settings = sequence(bench), settings_of(bench)
-    belief = _belief(bench)
+    nominal = _nominal(bench)
     taken_at, found = datetime.now().astimezone().isoformat(timespec="seconds"), Findings(provenance=provenance_of(bench))
     with (
         _ending(path, found),
@@ -101,7 +105,7 @@ def calibrate(path: Path, out: Path, seed: int, console: Console) -> Path:
                 raise Interrupted(f"stopped by {stopping.asked} after step {len(found.steps)}, {step.name}; nothing was saved")
     made = Certificate(
         bench.name, bench.shape, taken_at, found.provenance, seed, {"hil": version("hil"), "torch": torch.__version__},
-        found.instruments, settings, tuple(found.steps), belief, found.twin,
+        found.instruments, settings, tuple(found.steps), nominal, found.twin,
     )  # fmt: skip
     saved = made.save(out)
     for line in _verdict(made, saved, render(saved), path):
@@ -151,7 +155,10 @@ def check(path: Path, folder: Path, console: Console) -> None:
     """Say what changed since the bench of the file `path` was calibrated, and whether the calibration still holds.
 
     Args:
+        path: of the bench file.
         folder: where the newest calibration of this bench is looked for if the bench file names none.
+        console: where people are told.
+
     Raises:
         ConfigError, NotCalibrated: it does not; see above. LinkError, InstrumentError: of the bench.
     """
@@ -195,7 +202,7 @@ def newest(bench: BenchFile, folder: Path) -> Path:
 def _steps(
     bench: BenchFile, procedures: Sequence[Procedure], seed: int, found: Findings, console: Console
 ) -> Generator[Step, None, None]:
-    """Every step, the bench open meanwhile; a bench that cannot be opened for what it measures is the only step."""
+    """Do every step with the bench open; a bench that cannot be opened for what it measures is the only step."""
     with ExitStack() as stack:
         try:
             opened, device = _opened(bench, console, stack)
@@ -211,14 +218,14 @@ def _steps(
             )  # fmt: skip
         found.instruments = opened.instruments
         found.provenance = answered(opened.provenance, device.spec.provenance)
-        belief = None if opened.twin is None else opened.twin.choice.build()
-        fittable = _fittable(belief)
-        if belief is not None and fittable is None:
-            console.print(f"twin    {type(belief).__name__} does not say what is unknown of it, so it is not fitted")
+        nominal = None if opened.twin is None else opened.twin.choice.build()
+        fittable = _fittable(nominal)
+        if nominal is not None and fittable is None:
+            console.print(f"twin    {type(nominal).__name__} does not say what is unknown of it, so it is not fitted")
         listed = [*procedures]
-        if fittable is not None and HONESTY not in {procedure.name for procedure in procedures}:
+        if fittable is not None and CHECK not in {procedure.name for procedure in procedures}:
             use = opened.twin.use if opened.twin is not None else ""
-            listed.append(Procedure(HONESTY, partial(_honest, use), needs=(TWIN,)))
+            listed.append(Procedure(CHECK, partial(_twin_check, use), needs=(TWIN,)))
         for step in calibrated([_patient(each) for each in listed], Subject(device, fittable, seed, bench.calibration.network)):
             if step.name == TWIN and step.good and fittable is not None and opened.twin is not None:
                 found.twin = _model(opened.twin.use, fittable, step)
@@ -236,7 +243,7 @@ def _opened(bench: BenchFile, console: Console, stack: ExitStack) -> tuple[Opene
     return opened, resilient_node(node, _telling(console)).source
 
 
-def _telling(console: Console) -> Told:
+def _telling(console: Console) -> EventListener:
     def said(kind: str, **facts: object) -> None:
         for line in telling(kind, facts):
             console.print(line, markup=False, soft_wrap=True)
@@ -245,7 +252,7 @@ def _telling(console: Console) -> Told:
 
 
 def _patient(procedure: Procedure) -> Procedure:
-    """`procedure`, with a fault of a measurement as its finding."""
+    """Return `procedure`, with a fault of a measurement as its finding."""
 
     def run(subject: Subject, found: Found) -> Step:
         try:
@@ -263,28 +270,28 @@ def _faulted(name: str, error: MeasurementError) -> Step:
     return Step(name, f"ended by a fault: {error.what}", success=(False,), problems=(problem_of(error),))
 
 
-def _settings(belief: Fittable, step: Step) -> dict[str, Any]:
-    known = belief.settings()
-    return dict(belief.remade({name: e.value for name, e in step.estimates.items() if name in known}).settings())
+def _settings(nominal: Fittable, step: Step) -> dict[str, Any]:
+    known = nominal.settings()
+    return dict(nominal.remade({name: e.value for name, e in step.estimates.items() if name in known}).settings())
 
 
-def _model(use: str, belief: Fittable, step: Step) -> Model:
+def _model(use: str, nominal: Fittable, step: Step) -> TwinChoice:
     """The fitted twin, with the network that stands on top of it, if one does."""
-    settings, network = _settings(belief, step), network_of(step)
-    return Model(use, settings) if network is None else Model(CORRECTED, {"of": use, "base": settings, **network})
+    settings, network = _settings(nominal, step), network_of(step)
+    return TwinChoice(use, settings) if network is None else TwinChoice(CORRECTED, {"of": use, "base": settings, **network})
 
 
-def _honest(use: str, subject: Subject, found: Found) -> Step:
-    """How well the fitted twin predicts the node, on probes that it was not fitted to."""
-    assert subject.belief is not None  # or this is not among the procedures
-    model = _model(use, subject.belief, found[TWIN])
-    seen = honesty(subject.device, twin_choice(model.use, model.settings, "the fitted twin").build())
+def _twin_check(use: str, subject: Subject, found: Found) -> Step:
+    """Check how well the fitted twin predicts the node, on probes that it was not fitted to."""
+    assert subject.nominal is not None  # or this is not among the procedures
+    model = _model(use, subject.nominal, found[TWIN])
+    seen = compare_twin(subject.device, twin_choice(model.use, model.settings, "the fitted twin").build())
     unit = subject.device.spec.outputs.unit
     figures = {name: float(getattr(seen, name)) for name in ("bias", "spread", "correlation", "noise", "points")}
-    return Step(HONESTY, f"the twin {_said(seen, unit)}", residual_rms=seen.error, residual_unit=unit, figures=figures)
+    return Step(CHECK, f"the twin {_said(seen, unit)}", residual_rms=seen.error, residual_unit=unit, figures=figures)
 
 
-def _said(seen: Honesty, unit: str) -> str:
+def _said(seen: TwinCheck, unit: str) -> str:
     off, noise = (str(Estimate(value, 0.0, unit)) for value in (_rounded(seen.error), _rounded(seen.noise)))
     return f"is off by {off} rms (noise of a reading {noise}), correlation {seen.correlation:.5f}"
 
@@ -294,11 +301,11 @@ def _rounded(value: float) -> float:
 
 
 def _worse(certificate: Certificate, device: Device, console: Console) -> str:
-    """Why the certified twin does not stand for the node any more, or ""."""
+    """Say why the certified twin does not stand for the node any more, or ""."""
     assert certificate.twin is not None  # asked by who looked
     model = certificate.twin
     twin = twin_choice(model.use, model.settings, f"{certificate.name}: [twin]").build()
-    seen, before = honesty(device, twin), certificate.step(HONESTY)
+    seen, before = compare_twin(device, twin), certificate.step(CHECK)
     unit = device.spec.outputs.unit
     console.print(f"   the twin {_said(seen, unit)}", markup=False, soft_wrap=True)
     then = 0.0 if before is None or before.residual_rms is None else before.residual_rms
@@ -326,13 +333,13 @@ def _judged(file: Path, found: Sequence[Difference], worse: str, path: Path) -> 
         )  # fmt: skip
 
 
-def _belief(bench: BenchFile) -> Model | None:
+def _nominal(bench: BenchFile) -> TwinChoice | None:
     """The data sheet's twin, with every setting that it says it has."""
     table = bench.twin
     if table is None:
         return None
     twin = _fittable(table.choice.build())
-    return Model(table.use, table.settings() if twin is None else dict(twin.settings()))
+    return TwinChoice(table.use, table.settings() if twin is None else dict(twin.settings()))
 
 
 def _verdict(made: Certificate, saved: Path, page: Path, path: Path) -> Iterator[str]:
@@ -362,7 +369,7 @@ def _not_good(made: Certificate, path: Path) -> NotCalibrated:
 
 @contextmanager
 def _ending(path: Path, found: Findings) -> Iterator[None]:
-    """Around everything that opens and closes instruments: says what a fault ended, and what is safe."""
+    """Say what a fault ended, and what is safe, around everything that opens and closes instruments."""
     try:
         yield
     except Interrupted as error:

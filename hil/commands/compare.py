@@ -1,5 +1,6 @@
-"""Several learners on several devices with several seeds, on equal terms: the same data, initial weights and order of
-examples for a seed, the same settings but those named, the same budget.
+"""Several learners on several devices with several seeds, on equal terms.
+
+Equal are the data, the initial weights and the order of examples for a seed, the settings but those named, and the budget.
 
 base = "digits_adfa_twin.toml"          an experiment file; everything that is not said here is as there
 seeds = [0, 1, 2]
@@ -45,7 +46,7 @@ from hil.files import read_text, there, write_atomic
 from hil.hints import quoted
 from hil.report import render
 from hil.report.comparison import outcome, table, write
-from hil.report.significance import Outcome, Row, Standings
+from hil.report.significance import ComparisonRow, RunOutcome, Standings
 from hil.run.folder import RunFolder
 from hil.run.resume import inspect, plan
 
@@ -61,6 +62,7 @@ class Entry(BaseModel):
     set: tuple[str, ...] = ()
 
     def settings(self) -> dict[str, Any]:
+        """Return the keys of the entry that are settings, as they are written."""
         return dict(self.model_extra or {})
 
     def called(self, otherwise: str) -> str:
@@ -83,7 +85,11 @@ class Comparison(Section):
 
 @dataclass(frozen=True)
 class Cell:
-    """One run to be. named: files beside which modules of the user's are found: the comparison and its base."""
+    """One run to be.
+
+    Args:
+        named: files beside which modules of the user's are found: the comparison and its base.
+    """
 
     learner: str
     device: str
@@ -101,7 +107,12 @@ def run(file: Comparison, path: Path, out: Path, console: Console, trusted: bool
     """Make the runs that are missing in `out`, write table.json and compare.html there, and return what they show.
 
     Args:
-        path: of the comparison file. trusted: see hil/commands/trust.py, for runs that were begun.
+        file: the comparison.
+        path: of the comparison file.
+        out: its folder.
+        console: where people are told.
+        trusted: see hil/commands/trust.py, for runs that were begun.
+
     Raises:
         Refused: before anything runs. Stopped, Interrupted: as of hil train; the same command goes on.
     """
@@ -115,7 +126,7 @@ def run(file: Comparison, path: Path, out: Path, console: Console, trusted: bool
         _fits(cell)
     data = dataset(listed[0].experiment)
     out.mkdir(parents=True, exist_ok=True)
-    found: dict[tuple[str, str], list[Outcome]] = {}
+    found: dict[tuple[str, str], list[RunOutcome]] = {}
     for number, cell in enumerate(listed, 1):
         done = _finished(cell)
         try:
@@ -133,14 +144,14 @@ def run(file: Comparison, path: Path, out: Path, console: Console, trusted: bool
         )  # fmt: skip
         for line in result.warnings:
             console.print(f"         beware: {line}", soft_wrap=True, markup=False)
-    rows = tuple(Row(learner, device, tuple(runs)) for (learner, device), runs in found.items())
+    rows = tuple(ComparisonRow(learner, device, tuple(runs)) for (learner, device), runs in found.items())
     standings = Standings(file.name or path.stem, rows, _terms(file, listed[0].experiment), len(data.test))
     write(standings, out)
     return standings
 
 
 def cells(file: Comparison, path: Path, out: Path) -> Iterator[Cell]:
-    """Every run of the comparison, seed by seed, so that a part of it is already a comparison.
+    """Yield every run of the comparison, seed by seed, so that a part of it is already a comparison.
 
     Raises:
         ConfigError: two have one name, or the experiment makes no sense.
@@ -161,7 +172,7 @@ def cells(file: Comparison, path: Path, out: Path) -> Iterator[Cell]:
 
 
 def tables(standings: Standings) -> Iterator[Table]:
-    """One a device, for the terminal."""
+    """Make a table for each device, for the terminal."""
     for device in standings.devices:
         shown = Table(title=f"{device}: test accuracy over seeds", title_justify="left", box=None, header_style="dim")
         made = table(standings.on(device))

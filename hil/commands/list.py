@@ -22,7 +22,7 @@ DRIVERS = (
 
 
 def rows(kind: str) -> Rows:
-    """Header first, then a row each."""
+    """Return the table of a kind: header first, then a row each."""
     tables = {"devices": _devices, "learners": _learners, "datasets": _datasets, "runs": _runs, "resources": _resources}
     return tables[kind]()
 

@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from hil.build.calibration import belief_of
+from hil.build.calibration import twin_choice_of
 from hil.build.node import Node
 from hil.build.training import Built, built
 from hil.config.experiment import Experiment, experiment_of
@@ -39,8 +39,8 @@ from hil.tape.format import damaged
 from hil.tape.recorder import NODE
 from hil.tape.replay import Order, ReplayChip, reels, replay
 from hil.training import diagnostics, session
-from hil.training.loop import Epoch, Step, Training
-from hil.training.progress import Live
+from hil.training.loop import Epoch, Training, TrainingStep
+from hil.training.progress import TrainingDisplay
 from sim_devices.twin import Twin
 
 TIMES = frozenset({"wall_s", "device_s", "host_s", "samples_per_s", "device_passes"})
@@ -51,7 +51,12 @@ RESULTS = ("test_accuracy", "test_loss", "validation_accuracy", "best_epoch", "s
 
 @dataclass(frozen=True)
 class Recorded:
-    """A run on disk, with its tape. done: it came to its end. facts: of tape.json."""
+    """A run on disk, with its tape.
+
+    Args:
+        done: it came to its end.
+        facts: of tape.json.
+    """
 
     folder: RunFolder
     facts: Mapping[str, Any]
@@ -59,6 +64,7 @@ class Recorded:
 
     @property
     def tape(self) -> Path:
+        """Folder of the tape."""
         return self.folder.path / "tape"
 
     @classmethod
@@ -79,8 +85,13 @@ class Recorded:
 
 @dataclass
 class Compared:
-    """What was found while a run was repeated. weights: checkpoints that were compared. astray: by their place, what differs;
-    of a place that the run came to twice, the last time counts, as of the run itself."""
+    """The differences that were found while a run was repeated.
+
+    Args:
+        weights: checkpoints that were compared.
+        astray: by their place, what differs; of a place that the run came to twice, the last time counts, as of the run
+            itself.
+    """
 
     weights: int = 0
     astray: dict[tuple[int, int], str] = field(default_factory=dict)
@@ -144,9 +155,9 @@ def _same(recorded: Recorded, experiment: Experiment, folder: RunFolder, console
             points = _points(recorded.folder)
             if made.transfer is not None:
                 folder.write_json("diagnostics.json", made.first_diagnostics())
-            with Live(training, console) as live:
+            with TrainingDisplay(training, console) as live:
 
-                def show(point: Step | Epoch) -> None:
+                def show(point: TrainingStep | Epoch) -> None:
                     live(point)
                     _compare_weights(training, points, found)
 
@@ -172,7 +183,7 @@ def _another(recorded: Recorded, experiment: Experiment, folder: RunFolder, cons
     with Stopping() as stopping, built(experiment, node=node) as made:
         for line in made.introduction():
             console.print(line, markup=False, soft_wrap=True)
-        with Live(made.training, console) as live:
+        with TrainingDisplay(made.training, console) as live:
             summary = session.run(made.training, folder, stopping, made.labels, experiment.train.checkpoint_every, live)
     return (
         f"done from the tape. test {summary['test_accuracy']:.1%} ({summary['provenance']}, seed {summary['seed']}, weights of "
@@ -236,7 +247,7 @@ def _compare_end(recorded: Recorded, folder: RunFolder, summary: Mapping[str, An
 
 
 def _cause(stopped: Stopped) -> HilError:
-    """What to tell instead of "resume it": a replay is not resumed."""
+    """Return the cause without "resume it": a replay is not resumed."""
     cause = stopped.__cause__
     if not isinstance(cause, ReplayDiffers):
         stopped.todo = "remove the cause, then replay again"
@@ -249,7 +260,7 @@ def _cause(stopped: Stopped) -> HilError:
 
 
 def _experiment(recorded: Recorded, overrides: Sequence[str]) -> Experiment:
-    """As it ran: with what was measured to be measured again, from the tape."""
+    """Return the experiment as it ran: what was measured is measured again, from the tape."""
     path = recorded.folder.config
     table = read_toml(path)
     if recorded.facts["measured"]:
@@ -279,9 +290,9 @@ def _node(recorded: Recorded, experiment: Experiment, order: Order) -> Node:
 def _belief(experiment: Experiment) -> Twin | None:
     if experiment.device.chip is not None:
         return None
-    found = experiment.device.choice if experiment.bench is None else belief_of(experiment.bench, kept=True)
-    belief: Twin | None = None if found is None else found.build()
-    return belief
+    found = experiment.device.choice if experiment.bench is None else twin_choice_of(experiment.bench, kept=True)
+    twin: Twin | None = None if found is None else found.build()
+    return twin
 
 
 def _devices(node: Node) -> list[Any]:
@@ -304,7 +315,12 @@ def _points(folder: RunFolder) -> dict[tuple[int, int], Checkpoint]:
 
 
 def _lines(folder: RunFolder, whole: bool = True) -> Lines:
-    """By epoch and split. whole: a line that cannot be read is damage, and not the end of a killed run."""
+    """Read metrics.jsonl, by epoch and split.
+
+    Args:
+        folder: of the run.
+        whole: a line that cannot be read is damage, and not the end of a killed run.
+    """
     path = folder.path / "metrics.jsonl"
     found: Lines = {}
     for number, line in enumerate(read_text(path).splitlines() if there(path) else [], 1):

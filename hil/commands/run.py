@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hil.report.run_files import Record
+    from hil.report.run_files import RunRecord
 
 
 class Run:
@@ -32,8 +32,10 @@ class Run:
 
     @property
     def summary(self) -> Mapping[str, Any]:
-        """How it ended: status, test_accuracy (0 to 1), provenance, seed, wall_s, device_s (s), device_passes; empty if it did
-        not end yet."""
+        """The end of the run, as summary.json has it; empty if it did not end yet.
+
+        It has status, test_accuracy (0 to 1), provenance, seed, wall_s, device_s (s), device_passes and more.
+        """
         return dict(self._record.summary)
 
     @property
@@ -79,7 +81,7 @@ class Run:
         return figure
 
     @property
-    def _record(self) -> Record:
+    def _record(self) -> RunRecord:
         from hil.report.run_files import read  # drawing a page is slow to import
 
         return read(self.folder)
@@ -97,7 +99,7 @@ class Run:
         return f"Run({str(self.folder)!r}: {', '.join(fact for fact in facts if fact)})"
 
 
-def _number(record: Record, key: str) -> float | None:
+def _number(record: RunRecord, key: str) -> float | None:
     from hil.report.contents import number
 
     return number(record.summary, key)

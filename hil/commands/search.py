@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 
 from hil.build.calibration import bench_files, certified
-from hil.build.search import Workshop, completed
+from hil.build.search import SearchBuilder, completed
 from hil.commands.train import display_noted
 from hil.config import modules
 from hil.config.bench import BenchFile, read_bench
@@ -47,12 +47,12 @@ from hil.search.hand_made import hand_made, random_fourier
 from hil.search.history import SEARCH, History
 from hil.search.importance import importance
 from hil.search.jobs import Job, Recipe
-from hil.search.loop import Plan, Point, Told, search
-from hil.search.progress import Live
+from hil.search.loop import Notice, Point, SearchPlan, search
+from hil.search.progress import SearchDisplay
 from hil.search.stages import (
     Budget,
     Claim,
-    Row,
+    StageRow,
     Trial,
     claims,
     halving,
@@ -99,7 +99,7 @@ def begin(file: SearchFile, folder: RunFolder, console: Console, cluster: str | 
     folder.write_config(dump(experiment))
     write_atomic(folder.path / SEARCH, dump(file).encode())
     kept = None if bench is None else bench.kept_in(folder.path / "bench.toml")
-    return _carried(Workshop(file, experiment.kept_in(folder.config), kept), folder, console, cluster)
+    return _carried(SearchBuilder(file, experiment.kept_in(folder.config), kept), folder, console, cluster)
 
 
 def carry_on(folder: RunFolder, console: Console, cluster: str | None = None) -> dict[str, Any]:
@@ -108,72 +108,78 @@ def carry_on(folder: RunFolder, console: Console, cluster: str | None = None) ->
         check_address(cluster)
     copy = folder.path / "bench.toml"
     file = read_search(folder.path / SEARCH)
-    workshop = Workshop(file, read_experiment(folder.config), read_bench(copy) if there(copy) else None)
-    return _carried(workshop, folder, console, cluster)
+    builder = SearchBuilder(file, read_experiment(folder.config), read_bench(copy) if there(copy) else None)
+    return _carried(builder, folder, console, cluster)
 
 
-def _carried(workshop: Workshop, folder: RunFolder, console: Console, cluster: str | None) -> dict[str, Any]:
-    file = workshop.file
+def _carried(builder: SearchBuilder, folder: RunFolder, console: Console, cluster: str | None) -> dict[str, Any]:
+    file = builder.file
     if cluster is not None:
         console.print(f"cluster {cluster}, for a worker of which {file.evaluate.join_s:g} s are waited", markup=False)
     with display_noted(console, folder), Stopping() as stopping, ExitStack() as stack:
-        hunt = Hunt(workshop, folder, History(folder), cluster, stack, lambda: stopping.asked)
-        for line in hunt.introduction():
+        running = SearchRun(builder, folder, History(folder), cluster, stack, lambda: stopping.asked)
+        for line in running.introduction():
             console.print(line, markup=False, soft_wrap=True)
         try:
-            with foreign("search", outputs=CLOSED), Live(console) as live:
-                for point in hunt.points():
+            with foreign("search", outputs=CLOSED), SearchDisplay(console) as live:
+                for point in running.points():
                     live(point)
                     if stopping.asked:
                         raise Interrupted(f"stopped by {stopping.asked}")
         except Interrupted as error:
-            hunt.conclude("interrupted")
+            running.conclude("interrupted")
             raise Interrupted(
                 f"{error.what}; what was finished is committed", where=str(folder.path), outputs=CLOSED,
                 todo=f"hil resume {quoted(folder.path)}",
             ) from error  # fmt: skip
         except UnsafeOutputs:
-            hunt.conclude("fault")
+            running.conclude("fault")
             raise
         except Refused:
             raise
         except HilError as error:
-            hunt.conclude("fault")
+            running.conclude("fault")
             raise Stopped(
                 "a fault ended the search; what was finished is committed", where=str(folder.path),
                 outputs=error.outputs or CLOSED,
                 todo=f"remove the cause, then: hil resume {quoted(folder.path)}",
             ) from error  # fmt: skip
-        return hunt.conclude("done")
+        return running.conclude("done")
 
 
-class Hunt:
-    """One search while it runs. stack: closes what is opened. stop: why it should, or ""."""
+class SearchRun:
+    """One search while it runs.
+
+    Args:
+        stack: closes what is opened.
+        stop: why it should, or "".
+    """
 
     def __init__(
         self,
-        workshop: Workshop,
+        builder: SearchBuilder,
         folder: RunFolder,
         history: History,
         cluster: str | None,
         stack: ExitStack,
         stop: Stop,
     ) -> None:
-        self._shop, self._folder, self._history, self._stop = workshop, folder, history, stop
-        self._file = workshop.file
-        self.data: Dataset = workshop.data()
-        self.space: Space = workshop.space(self.data)
-        self._archive = Archive(workshop.objectives, workshop.most_steps(self.data))
-        self._base = workshop.base()
-        self._strategy = workshop.strategy(self.space)
-        workshop.trainer()  # refused here, not in a worker
-        self._evaluator: Evaluator = workshop.evaluator(cluster, stop)
+        self._builder, self._folder, self._history, self._stop = builder, folder, history, stop
+        self._file = builder.file
+        self.data: Dataset = builder.data()
+        self.space: Space = builder.space(self.data)
+        self._archive = Archive(builder.objectives, builder.most_steps(self.data))
+        self._base = builder.base()
+        self._strategy = builder.strategy(self.space)
+        builder.trainer()  # refused here, not in a worker
+        self._evaluator: Evaluator = builder.evaluator(cluster, stop)
         stack.callback(self._evaluator.close)
         self._begin = time.perf_counter()
         self._before = float(folder.read_json("summary.json").get("wall_s", 0.0))
         self._found: dict[str, Any] = {}
 
     def introduction(self) -> list[str]:
+        """Say in a few lines what is searched, by whom it is trained, and on what."""
         file, data = self._file, self.data
         free = [gene.name for gene in self.space.genes]
         return [
@@ -185,9 +191,9 @@ class Hunt:
         ]
 
     def points(self) -> Iterator[Point]:
-        """All stages."""
+        """Go through all stages, and yield what is to be shown."""
         file, table = self._file, self._file.train
-        plan = Plan(file.seed, file.search.generations, table.epochs, table.repeats, file.evaluate.chunk)
+        plan = SearchPlan(file.seed, file.search.generations, table.epochs, table.repeats, file.evaluate.chunk)
         yield from search(plan, self.space, self._strategy, self._evaluator, self._archive, self._history)
         names = yield from self._halved()
         names = yield from self._chosen(names)
@@ -218,7 +224,7 @@ class Hunt:
 
     @property
     def _epochs(self) -> int:
-        """Of a confirmation: its own, or those of the last rung, or those of the search."""
+        """Return the epochs of a confirmation: its own, or those of the last rung, or those of the search."""
         halved = self._file.halving
         return self._file.confirm.epochs or (halved.epochs[-1] if halved else self._file.train.epochs)
 
@@ -229,7 +235,7 @@ class Hunt:
         rows = yield from tried(trial, self._evaluator, self._file.evaluate.chunk, self._history)
         noted(trial, rows, self._history)
         rows = sorted(rows, key=lambda row: -row.mean)
-        yield Told(f"choice     {rows[0].name} of {len(rows)}, mean {rows[0].mean:.2%} over {table.seeds} fresh seeds")
+        yield Notice(f"choice     {rows[0].name} of {len(rows)}, mean {rows[0].mean:.2%} over {table.seeds} fresh seeds")
         return [*(row.name for row in rows), *names[table.candidates :]]
 
     def _benched(self, names: list[str]) -> Names:
@@ -245,7 +251,7 @@ class Hunt:
         )
         trial = Trial("bench", entering, drawn, epochs)
         ledger = Ledger(self._history.folder.path, table.budget_passes)
-        bench = Here(self._shop.trainer("bench", self._stop, ledger.grant))
+        bench = Here(self._builder.trainer("bench", self._stop, ledger.grant))
         rows, short = yield from on_bench(trial, bench, Budget(ledger, table.budget_h), self._history)
         agreement = rank_correlation(on_twin, rows)
         noted(Trial("twin", entering, drawn, epochs), on_twin, self._history)
@@ -255,7 +261,7 @@ class Hunt:
         }  # fmt: skip
         shown = "unknown" if agreement is None else f"{agreement:+.2f}"
         ends = f"; {short}" if short else ""
-        yield Told(f"bench      {len(rows)} candidates, {ledger} passes, rank correlation of twin and bench {shown}{ends}")
+        yield Notice(f"bench      {len(rows)} candidates, {ledger} passes, rank correlation of twin and bench {shown}{ends}")
         ranked = [row.name for row in sorted(rows, key=lambda row: -row.mean) if row.name in top]
         return list(dict.fromkeys([*ranked, *names]))
 
@@ -264,7 +270,7 @@ class Hunt:
         return outcomes[0].where if outcomes else ""
 
     def _spread(self, count: int, besides: list[str]) -> list[str]:
-        """Genomes at equal distances in the ranking: a correlation among the best alone would say little."""
+        """Return genomes at equal distances in the ranking: a correlation among the best alone would say little."""
         ranked = [genome.digest() for genome in self._archive.best(len(self._archive)) if genome.digest() not in besides]
         return [ranked[(len(ranked) - 1) * (k + 1) // count] for k in range(count)] if ranked else []
 
@@ -298,14 +304,14 @@ class Hunt:
         }
         self._diagnose(recipe)
         error = 100 * (winner.error or 0.0)
-        yield Told(
+        yield Notice(
             f"found      {name}: {winner.mean:.2%} ± {error:.2f}, {table.seeds} seeds, {len(self.data.test)} held examples"
         )
         for claim in made:
-            yield Told(f"           {told(claim)}")
+            yield Notice(f"           {told(claim)}")
 
-    def _provenance(self, name: str, row: Row, made: list[Claim]) -> Mapping[str, object]:
-        experiment, file = self._shop.experiment, self._file
+    def _provenance(self, name: str, row: StageRow, made: list[Claim]) -> Mapping[str, object]:
+        experiment, file = self._builder.experiment, self._file
         return {
             "search": str(self._folder.path),
             "strategy": file.search.strategy,
@@ -334,19 +340,19 @@ class Hunt:
         genomes = self._archive.genomes
         fitness = [self._archive.fitness(genome)[0] for genome in genomes]
         found: dict[str, Any] = {"importance": dict(importance(self.space, genomes, fitness))}
-        if self._shop.experiment.device.chip is None and self._file.evaluate.by == "population":
+        if self._builder.experiment.device.chip is None and self._file.evaluate.by == "population":
             found |= self._looked(job)
         self._folder.write_json("diagnostics.json", found)
 
     def _looked(self, job: Job) -> dict[str, Any]:
         from hil.training.loop import train
 
-        with self._shop.candidate(job, self.data) as made:
+        with self._builder.candidate(job, self.data) as made:
             training = made.training
             for _ in train(training):
                 pass
             trace = training.net.forward(self.data.validation.x)
-            model = self._shop.model()
+            model = self._builder.model()
             layers, alike = [], {}
             for number, layer in enumerate(training.net.stack[:-1]):
                 pre = trace.pre[number].flatten()
@@ -391,7 +397,7 @@ class Hunt:
         return summary
 
 
-def _best_rivals(rows: list[Row]) -> list[Row]:
+def _best_rivals(rows: list[StageRow]) -> list[StageRow]:
     return sorted(rows, key=lambda row: -row.mean)[:3]
 
 

@@ -22,7 +22,7 @@ class Terminal(Console):
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, **settings})
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """As rich's; what is not a control segment of rich's own is text, and made plain."""
+        """Render as rich does, and make plain every segment that is not a control segment of rich's own."""
         for segment in super().render(renderable, options):
             text = segment.text if segment.control else plain(segment.text)
             yield segment if text is segment.text else Segment(text, segment.style, segment.control)

@@ -46,7 +46,7 @@ from hil.run.signals import Stopping
 from hil.run.summary import FILE, Labels, amend
 from hil.telling import Teller, ignore
 from hil.training import diagnostics, disk_space
-from hil.training.progress import Live, telling
+from hil.training.progress import TrainingDisplay, telling
 from hil.training.session import Point, Session, replay_test
 
 Building = Callable[..., AbstractContextManager[Built]]
@@ -61,13 +61,17 @@ def launch(
     building: Building | None = None,
     show: Callable[[Point], None] = lambda point: None,
 ) -> dict[str, Any]:
-    """Train `experiment`, whose config.toml is in the folder, and return the summary; of a run that is done only diagnostics
-    are made.
+    """Train `experiment` in its run folder, and return the summary; of a run that is done only diagnostics are made.
 
     Args:
-        start: a checkpoint to go on from, or None for step 0. goes_on: the run was begun before.
+        folder: with the experiment in its config.toml.
+        experiment: as it was read from there.
+        console: where people are told.
+        start: a checkpoint to go on from, or None for step 0.
+        goes_on: the run was begun before.
         building: opens the device and builds the training, instead of `built`.
         show: called with every point, besides the display.
+
     Raises:
         Refused: nothing was trained. Stopped, Interrupted: the run is committed and resumable.
         UnsafeOutputs: outputs could not be verified safe, whatever else went wrong.
@@ -99,7 +103,7 @@ def launch(
                 stopping.working(),
             ):
                 known = made.first_diagnostics() if saved is None else folder.read_json("diagnostics.json")
-                labels = replace(made.labels, terms=_terms(made.experiment, folder), honesty=known.get("honesty"))
+                labels = replace(made.labels, terms=_terms(made.experiment, folder), twin_check=known.get("honesty"))
                 ending.labels = labels
                 with foreign(f"{origin}: before the first step", ContractError, "safe; whatever was opened is closed again"):
                     session = _begun(folder, made, labels, saved, start, goes_on, alarms, console, told)
@@ -112,7 +116,7 @@ def launch(
                     replay_test(made.training)
                     summary = folder.read_json(FILE)
                 else:
-                    with Live(made.training, console) as live:
+                    with TrainingDisplay(made.training, console) as live:
 
                         def shown(point: Point) -> None:
                             live(point)
@@ -157,7 +161,11 @@ def set_anew(folder: RunFolder, sets: Sequence[str], changed: bool = False, chos
     and best epoch carry on from its last checkpoint, and its test split is read once more at the end.
 
     Args:
-        sets: section.key=value. changed: settings that change what is trained are meant. chosen: as of `condition.plan`.
+        folder: of the run.
+        sets: section.key=value.
+        changed: settings that change what is trained are meant.
+        chosen: as of `condition.plan`.
+
     Raises:
         Refused: nothing was changed.
     """
@@ -201,7 +209,7 @@ def set_anew(folder: RunFolder, sets: Sequence[str], changed: bool = False, chos
 
 
 def _scheduled(before: Experiment, wanted: Experiment, step: int, trained: int) -> Iterator[str]:
-    """What another number of epochs means for the learning rate."""
+    """Say what another number of epochs means for the learning rate."""
     old, new = before.train.epochs, wanted.train.epochs
     if old == new or step == 0:
         return
@@ -237,7 +245,13 @@ def report(folder: RunFolder) -> Path:
 
 
 def lines(folder: RunFolder, summary: Mapping[str, Any], page: Path | None) -> Iterator[str]:
-    """What came of a run that is done, for people. page: its report, or None."""
+    """Say what came of a run that is done, for people.
+
+    Args:
+        folder: of the run.
+        summary: of the run.
+        page: its report, or None.
+    """
     yield (
         f"done in {summary['wall_s']:.0f} s. test {summary['test_accuracy']:.1%} "
         f"({summary['provenance']}, seed {summary['seed']}, weights of epoch {summary['best_epoch']} by validation). "
@@ -297,7 +311,7 @@ def _with_decode(experiment: Experiment, saved: Checkpoint) -> Experiment:
 
 
 def _terms(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
-    """What a checkpoint remembers of the files that it was made under."""
+    """Return what a checkpoint remembers of the files that it was made under."""
     terms: dict[str, Any] = {"experiment": toml.loads(dump(experiment))}
     copy = folder.path / "bench.toml"
     if experiment.device.bench is not None and copy.is_file():
@@ -330,8 +344,11 @@ def _unreported(folder: RunFolder, name: str) -> Stopped:
 
 
 class _Told:
-    """Tells the journal and people of faults and recoveries; a fault that ends the run after the outputs are off: a disk that
-    hangs must not keep them on. A context around all that can be on."""
+    """Tells the journal and people of faults and recoveries.
+
+    A fault that ends the run is told after the outputs are off: a disk that hangs must not keep them on. A context around
+    all that can be on.
+    """
 
     def __init__(self, folder: RunFolder, console: Console) -> None:
         self._folder, self._console = folder, console
@@ -362,14 +379,18 @@ class _Told:
 
 
 class _Ending:
-    """labels: once the node is open."""
+    """Facts that are known when a run ends early.
+
+    Args:
+        labels: once the node is open.
+    """
 
     labels: Labels | None = None
 
 
 @contextlib.contextmanager
 def _told(folder: RunFolder, origin: Path, alarms: Alarms) -> Iterator[_Ending]:
-    """Says how a run ended and in which state its outputs are; around everything that opens and closes instruments."""
+    """Say how a run ended and in which state its outputs are, around everything that opens and closes instruments."""
     ending = _Ending()
     try:
         yield ending
@@ -404,7 +425,7 @@ def _told(folder: RunFolder, origin: Path, alarms: Alarms) -> Iterator[_Ending]:
 
 
 def _record(folder: RunFolder, kind: str, outputs: str, **facts: object) -> None:
-    """Best told, but the run's end stands without it; a full disk may be what ended it."""
+    """Write to the journal if it can be written: a full disk may be what ended the run."""
     with contextlib.suppress(RunError):
         folder.note(kind, outputs=outputs, **facts)
     with contextlib.suppress(RunError):
@@ -412,7 +433,7 @@ def _record(folder: RunFolder, kind: str, outputs: str, **facts: object) -> None
 
 
 def _cut_short(folder: RunFolder, labels: Labels, error: BaseException) -> None:
-    """Of a second Ctrl-C, or a fault that hil has no word for: what the session could not say any more."""
+    """Note a second Ctrl-C, or a fault that hil has no word for, when the session could not say it any more."""
     at_once = isinstance(error, KeyboardInterrupt)
     cause = "stopped at once by a second SIGINT" if at_once else f"{type(error).__name__}: {said(error)}"
     status = "interrupted" if at_once else "fault"

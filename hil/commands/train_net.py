@@ -65,8 +65,9 @@ def train(
         show: print what happens; or a function, called with every step and epoch instead.
         report: draw report.html at the end, which takes about a second; `hil report RUN` draws it later.
         checkpoint_every_s: a checkpoint follows every epoch, and every so many seconds.
-        twin: a model of the device, for learners that differentiate one; known already of a bench file and of a simulated one.
-        settings: of the learner, as in [learner] of an experiment file: feedback=hil.Feedback(...), loss="mse".
+        twin: a model of the device, for learners that differentiate one; known already of a bench file and of a simulated
+            one.
+        **settings: of the learner, as in [learner] of an experiment file: feedback=hil.Feedback(...), loss="mse".
 
     Returns:
         the run.
@@ -157,7 +158,13 @@ def _begun(path: Path) -> Mapping[str, Any] | None:
 
 @dataclass(frozen=True)
 class How:
-    """console: where to print. show: called with every point. report: draw report.html."""
+    """How a run tells of itself.
+
+    Args:
+        console: where to print.
+        show: called with every point.
+        report: draw report.html.
+    """
 
     console: Terminal
     show: Callable[[Point], None]
@@ -222,9 +229,9 @@ def _go_on(folder: RunFolder, made: Given, how: How) -> None:
 def _launched(folder: RunFolder, made: Given, how: How, start: Path | None, goes_on: bool) -> None:
     from hil.build.given import built_of
     from hil.commands.train import launch, lines, report
-    from hil.devices.recovery import Told
+    from hil.devices.recovery import EventListener
 
-    def building(experiment: object, run: Path, told: Told, *, record: bool, fresh: bool) -> Any:
+    def building(experiment: object, run: Path, told: EventListener, *, record: bool, fresh: bool) -> Any:
         return built_of(made, told, fresh=fresh)
 
     summary = launch(folder, made.experiment, how.console, start, goes_on, building, how.show)

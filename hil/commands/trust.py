@@ -24,7 +24,10 @@ def check(folder: Path, trusted: bool, ask: Ask | None = None) -> None:
     """Return if the folder may be executed.
 
     Args:
-        trusted: the user says so already. ask: puts a question to the user; None: there is a terminal, or nobody.
+        folder: of a run, or of another file's.
+        trusted: the user says so already.
+        ask: puts a question to the user; None: there is a terminal, or nobody.
+
     Raises:
         RunError: it is somebody else's, and nobody says that it is meant.
     """
@@ -53,7 +56,7 @@ def _doubts(folder: Path) -> Iterator[str]:
 
 
 def _asked(question: str) -> bool:
-    """On a terminal: y or N."""
+    """Ask on a terminal: y or N."""
     try:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             return False

@@ -1,0 +1,1 @@
+"""Files that people write (experiment, bench, search, comparison), read once into checked values."""

@@ -28,12 +28,21 @@ class TwinTable(Using):
     """A twin: one of TWINS, or "module:Class"."""
 
     def chosen(self) -> Choice:
+        """Find the class of the twin and check its settings."""
         return twin_choice(self.use, self.settings(), self.place)
 
 
 class InstrumentTable(Using):
-    """An instrument of a bench: its driver in `use`, its address, who it must be, how long it may be silent; the rest are the
-    driver's settings."""
+    """An instrument of a bench; what is no key of this table is a setting of its driver.
+
+    Args:
+        use: "module:Class" of the driver.
+        timeout_s: how long it may be silent.
+        resource: its address.
+        maker: who must answer there, as the rest.
+        model: begins with this.
+        serial: its number.
+    """
 
     timeout_s: Annotated[float, Field(gt=0, lt=3600, strict=True)] | None = None
     resource: str | None = None
@@ -42,26 +51,40 @@ class InstrumentTable(Using):
     serial: str | None = None
 
     def chosen(self) -> Choice:
+        """Find the driver and check its settings."""
         return choice(self.use, self.settings(), self.place, skip=GIVEN)
 
 
 class LogTable(Section, strict=True):
-    """wire: every run on this bench keeps transcripts of what is said to its instruments."""
+    """[log] of a bench file.
+
+    Args:
+        wire: every run on this bench keeps transcripts of what is said to its instruments.
+    """
 
     wire: bool = False
 
 
 class GuardianTable(Section, strict=True):
-    """Who makes safe when the trainer cannot. silence_s: no use of any instrument for so long means that the trainer hangs; it
-    must exceed the longest legal wait. patience_s: how long it is tried to make an instrument safe that does not answer."""
+    """[guardian]: the process that makes safe when the trainer cannot.
+
+    Args:
+        silence_s: no use of any instrument for so long means that the trainer hangs; it must exceed the longest legal wait.
+        patience_s: how long it is tried to make an instrument safe that does not answer.
+    """
 
     silence_s: Annotated[float, Field(ge=1, le=86_400)] = 60.0
     patience_s: Annotated[float, Field(ge=0, le=3_600)] = 10.0
 
 
 class PanelTable(Section, strict=True):
-    """How often the instruments are asked what they hold, and what a change by another hand leads to. every: of use, "2 s".
-    policy: "restore" sets the bench up again and repeats the shot, "stop" ends the run. lock: lock their front panels."""
+    """[panel]: how often the instruments' settings are read back, and what a change by somebody else leads to.
+
+    Args:
+        every: of use, "2 s".
+        policy: "restore" sets the bench up again and repeats the shot, "stop" ends the run.
+        lock: lock their front panels.
+    """
 
     every: float | str = "2 s"
     policy: Literal["restore", "stop"] = "restore"
@@ -69,9 +92,15 @@ class PanelTable(Section, strict=True):
 
 
 class CalibrationTable(Section, strict=True):
-    """use: the file of the calibration that this bench is used with. max_age: beyond it, it is stale. policy: what to do about
-    one that does not fit. procedures: "module:function" with the steps of hil calibrate, instead of those of the shape.
-    network: where the twin's physics is not enough, a network may stand on top of it, and both are judged together."""
+    """[calibration] of a bench file.
+
+    Args:
+        use: the file of the calibration that this bench is used with.
+        max_age: beyond it, it is stale.
+        policy: what to do about one that does not fit.
+        procedures: "module:function" with the steps of hil calibrate, instead of those of the shape.
+        network: where the twin's physics is not enough, a network may stand on top of it, and both are judged together.
+    """
 
     use: str | None = None
     max_age: float | str = "24 h"
@@ -81,13 +110,17 @@ class CalibrationTable(Section, strict=True):
 
 
 class SafeTable(Section):
-    """order: names of instruments, the first is made safe first; those that it does not name come last."""
+    """[safe] of a bench file.
+
+    Args:
+        order: names of instruments, the first is made safe first; those that it does not name come last.
+    """
 
     order: tuple[str, ...] = ()
 
 
 class BenchFile(Section):
-    """What the files of all benches have in common: named instruments, and a shape that makes a node of them.
+    """The common part of all bench files: named instruments, and a shape that makes a node of them.
 
     A shape adds tables of its own: see Shape in hil/build/bench.py.
     """
@@ -107,7 +140,7 @@ class BenchFile(Section):
 
     @property
     def file(self) -> Path:
-        """Where it was read from."""
+        """Path that it was read from."""
         return self._file
 
     def kept_in(self, copy: Path) -> Self:
@@ -127,6 +160,11 @@ class BenchFile(Section):
         return getattr(self, "virtual", None) is not None
 
     def settle(self, place: str) -> None:
+        """Check what holds for every shape.
+
+        Raises:
+            ConfigError: [safe] names an instrument that the bench does not have.
+        """
         super().settle(place)
         wrong = [name for name in self.safe.order if name not in self.instruments]
         if wrong:

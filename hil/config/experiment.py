@@ -46,6 +46,11 @@ class LearnerTable(Using):
     """A rule that learns: one of LEARNERS, or "module:Class"."""
 
     def chosen(self) -> Choice:
+        """Find the learner and check its settings.
+
+        Raises:
+            ConfigError: it is no Learner, or a setting makes no sense.
+        """
         made = resolve(self.use, self.place, LEARNERS)
         keeps(made, ("Settings", "build", "step", "predict"), "a Learner", self.use, self.place)
         found = choice(self.use, self.settings(), self.place, made=made.Settings)
@@ -63,7 +68,11 @@ class LearnerTable(Using):
 
 
 class Data(Section, strict=True):
-    """shift: training images are moved by up to so many pixels either way, anew each time; validation and test never are."""
+    """[data]: the data set, how much of it is used, and how it is augmented.
+
+    Args:
+        shift: training images are moved by up to so many pixels either way, anew each time; validation and test never are.
+    """
 
     use: str = "digits"
     shift: Annotated[int, Field(ge=0)] = 0
@@ -72,8 +81,14 @@ class Data(Section, strict=True):
 
 
 class FeedbackTable(Section, strict=True):
-    """A synapse from the last hidden layer back to the first: its kind, its largest Frobenius norm, a factor on its first
-    weights, and the side of its kernel if it is "conv"."""
+    """[network.feedback]: a synapse from the last hidden layer back to the first.
+
+    Args:
+        use: its kind.
+        norm: its largest Frobenius norm.
+        scale: a factor on its first weights.
+        kernel: side of its kernel, if it is "conv".
+    """
 
     use: Literal["dense", "conv"] = "dense"
     norm: Annotated[float, Field(gt=0)] = 2.0
@@ -89,6 +104,7 @@ class NetworkTable(Using):
     feedback: FeedbackTable | None = None
 
     def chosen(self) -> Choice:
+        """Find what makes the synapses and check its settings."""
         return choice(
             self.use, self.settings(), self.place, SYNAPSES, skip=("shape",) if "shape" not in self.settings() else ()
         )
@@ -104,7 +120,7 @@ class DeviceTable(Table):
     _choice: Choice | None = PrivateAttr(default=None)
 
     def settings(self) -> dict[str, Any]:
-        """As they are written."""
+        """Return the settings as they are written."""
         return dict(self.model_extra or {})
 
     @property
@@ -113,6 +129,11 @@ class DeviceTable(Table):
         return self._choice
 
     def settle(self, place: str) -> None:
+        """Find the class of the node, unless a bench names it.
+
+        Raises:
+            ConfigError: not exactly one of bench, use and chip, or a class or setting that makes no sense.
+        """
         super().settle(place)
         given = [name for name in ("bench", "use", "chip") if getattr(self, name) is not None]
         if len(given) != 1:
@@ -136,6 +157,15 @@ def _chip_choice(use: str, settings: Mapping[str, Any], place: str) -> Choice:
 
 
 class EncodeTable(Section, strict=True):
+    """[encode]: from pre-activation to drive, drive = gain pre + offset.
+
+    Args:
+        gain: in the unit of the drive; a number, or text with its unit.
+        offset: in the unit of the drive.
+        overflow: what is done about a drive outside the limits.
+        period: of the node, for "fold".
+    """
+
     gain: float | str = 1.0
     offset: float | str = 0.0
     overflow: Literal["refuse", "clip", "fold"] = "refuse"
@@ -143,6 +173,13 @@ class EncodeTable(Section, strict=True):
 
 
 class DecodeTable(Section, strict=True):
+    """[decode]: from reading to output, (reading - zero) / scale; left out: measured.
+
+    Args:
+        zero: reading that becomes 0; a number in the unit of the port, or text with its unit.
+        scale: reading that is as much as 1.
+    """
+
     zero: float | str
     scale: float | str
 
@@ -155,6 +192,7 @@ class OptimizerTable(Using, strict=True):
     lr: Annotated[float, Field(gt=0)] = 1e-3
 
     def chosen(self) -> Choice:
+        """Find the optimiser of torch and check its settings."""
         import torch  # slow to import, and a command that only reads a bench needs none of it
 
         known = {name: f"torch.optim:{name}" for name in torch.optim.__all__ if name[0].isupper() and name != "Optimizer"}
@@ -162,9 +200,13 @@ class OptimizerTable(Using, strict=True):
 
 
 class TrainTable(Section, strict=True):
-    """on: where the host computes; not called device, which is the node. A run may be resumed elsewhere: change it in its
-    config.toml. record: every shot of every device onto a tape in the run folder, for hil replay. wire: what is said to every
-    instrument into wire/ there."""
+    """A run may be resumed elsewhere: change it in its config.toml.
+
+    Args:
+        on: where the host computes; not called device, which is the node.
+        record: every shot of every device onto a tape in the run folder, for hil replay.
+        wire: what is said to every instrument into wire/ there.
+    """
 
     epochs: Annotated[int, Field(gt=0)] = 5
     batch: Annotated[int, Field(gt=0)] = 128
@@ -187,9 +229,14 @@ ALARMS: tuple[Alarm, ...] = ("fault", "end", "unsafe", "stalled")
 
 
 class SentinelTable(Section, strict=True):
-    """every: steps between looks, at least. policy: what is done about a drift, in order; see calibration/drift/sentinel.py.
-    warn, act: by what share of its half swing the node's answers may differ from the reference. period: of the node in its
-    drive's unit; left out: that of [encode], or of the twin. margin: of a node without one, kept free at both rails.
+    """[sentinel]: when the node is looked at for drift, and what is done about it.
+
+    Args:
+        every: steps between looks, at least.
+        policy: what is done about a drift, in order; see calibration/drift/sentinel.py.
+        warn, act: by what share of its half swing the node's answers may differ from the reference.
+        period: of the node in its drive's unit; left out: that of [encode], or of the twin.
+        margin: of a node without one, kept free at both rails.
     """
 
     every: Annotated[int, Field(gt=0)] = 20
@@ -201,8 +248,13 @@ class SentinelTable(Section, strict=True):
 
 
 class AlarmTable(Section, strict=True):
-    """A command that is run when something happens to the run. timeout_s: it is ended then. every_s: of one kind at most one in
-    so many seconds. stalled_s: "stalled" is when no step or shot was finished for so long."""
+    """A command that is run when something happens to the run.
+
+    Args:
+        timeout_s: it is ended then.
+        every_s: of one kind at most one in so many seconds.
+        stalled_s: "stalled" is when no step or shot was finished for so long.
+    """
 
     command: str | list[str] | None = None
     on: list[Alarm] = Field(default_factory=lambda: list(ALARMS))
@@ -237,7 +289,7 @@ class Experiment(Section):
 
     @property
     def bench(self) -> BenchFile | None:
-        """What [device] bench names, read."""
+        """Bench file that [device] bench names, read; None without one."""
         return self._bench
 
     @property
@@ -252,7 +304,12 @@ class Experiment(Section):
         return made
 
     def on_bench(self, bench: BenchFile, kept: bool = False) -> Self:
-        """The same experiment on a bench that was read from another file. kept: a run folder's copy."""
+        """The same experiment on a bench that was read from another file.
+
+        Args:
+            bench: its file, read.
+            kept: a run folder's copy.
+        """
         made = self.model_copy()
         made._bench, made._kept = bench, kept
         return made
@@ -261,9 +318,10 @@ class Experiment(Section):
 def read_experiment(
     path: Path, overrides: Sequence[str] = (), near: Path | None = None, bench: Path | None = None
 ) -> Experiment:
-    """The experiment in `path`, every class that it names found and every setting checked.
+    """Read the experiment in `path`; find every class that it names, and check every setting.
 
     Args:
+        path: of the file.
         overrides: section.key=value, over what the file says.
         near: the file that names of other files are relative to, if it is not `path`.
         bench: the bench file of a run folder, instead of the one that [device] names.

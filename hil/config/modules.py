@@ -37,12 +37,16 @@ def begin() -> None:
 
 
 def also(*files: Path) -> None:
-    """These files take part in the command, so modules beside them are found."""
+    """Note that these files take part in the command, so modules beside them are found."""
     _also.extend(file.resolve().parent for file in files)
 
 
 def origins(files: Mapping[str, Sequence[Path]]) -> bytes:
-    """The content of origins.json. files: name of a copy in the run folder -> files whose folders its modules are found in."""
+    """The content of origins.json.
+
+    Args:
+        files: name of a copy in the run folder -> files whose folders its modules are found in.
+    """
     table = {name: [str(file.resolve().parent) for file in named] for name, named in files.items()}
     return (json.dumps(table, indent=1) + "\n").encode()
 

@@ -33,7 +33,7 @@ class Table(BaseModel):
         return self._place
 
     def settle(self, place: str) -> None:
-        """Called once, with the place, when the whole file has been checked; a table that names a class finds it now.
+        """Find the class that the table names; called once, with the place, when the whole file has been checked.
 
         Raises:
             ConfigError: there is no such class, or it does not take these settings.
@@ -65,7 +65,7 @@ class Using(Table):
     _choice: Choice | None = PrivateAttr(default=None)
 
     def settings(self) -> dict[str, Any]:
-        """As they are written."""
+        """Return the settings as they are written."""
         return dict(self.model_extra or {})
 
     @property
@@ -75,6 +75,7 @@ class Using(Table):
         return self._choice
 
     def settle(self, place: str) -> None:
+        """Find the class that `use` names and check its settings, once."""
         super().settle(place)
         self._choice = self.chosen()
 
@@ -156,7 +157,7 @@ def override(table: dict[str, Any], text: str) -> None:
 
 
 def checked(model: type[M], table: Mapping[str, Any], where: str) -> M:
-    """`table` as a `model`.
+    """Return `table` as a `model`.
 
     Raises:
         ConfigError: the first unknown key with the nearest known one, or the first wrong value.

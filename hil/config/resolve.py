@@ -60,10 +60,14 @@ TWIN_PARTS = ("spec", "rest", "respond", "ideal")
 
 @dataclass(frozen=True)
 class Choice:
-    """What a table names with `use`: found, and its settings checked.
+    """A class that a table names with `use`, found, and its settings checked.
 
-    use: as it is written. made: the class or function. settings: its keyword arguments, in SI units. place: of the table.
-    kind, parts: what the object must be, and have.
+    Args:
+        use: as it is written.
+        made: the class or function.
+        settings: its keyword arguments, in SI units.
+        place: of the table.
+        kind, parts: what the object must be, and have.
     """
 
     use: str
@@ -85,7 +89,7 @@ class Choice:
         return found
 
     def changed(self, **settings: Any) -> Choice:
-        """With other settings, as `build` takes them."""
+        """Return the same with other settings, as `build` takes them."""
         return replace(self, settings={**self.settings, **settings})
 
 
@@ -103,8 +107,14 @@ def choice(
     """Find what `use` names, and check `settings` against what it takes.
 
     Args:
-        short: our short names. skip: parameters that are given when it is built. made: what takes the settings, if known.
-        parts, kind: what the object must have, and how that is called.
+        use: a short name, or "module:Class".
+        settings: by name, as they are written.
+        place: file and table, for messages.
+        short: our short names.
+        skip: parameters that are given when it is built.
+        parts: what the object must have.
+        kind: how an object with these parts is called.
+        made: what takes the settings, if known.
 
     Raises:
         ConfigError: no such class, an unknown setting, or a value of the wrong kind.
@@ -148,7 +158,7 @@ def resolve(use: str, where: str, short: Mapping[str, str] = {}) -> Any:
 
 @contextmanager
 def blaming(place: str) -> Iterator[None]:
-    """What is refused in here and does not name a file is the fault of `place`: a file and its section."""
+    """Blame `place`, a file and its section, for every refusal in here that names no file."""
     try:
         yield
     except Refused as error:
@@ -158,7 +168,7 @@ def blaming(place: str) -> Iterator[None]:
 
 
 def located(where: str) -> bool:
-    """Does the place of an error name the file, or a section of one?"""
+    """True if the place of an error names the file, or a section of one."""
     return ".toml" in where or ": [" in where
 
 

@@ -37,6 +37,27 @@ Rate = Annotated[float, Field(gt=0)]
 
 
 class SearchTable(Section):
+    """[search]: how genomes are proposed; see the module for what counts.
+
+    Args:
+        strategy: who proposes them.
+        population: genomes a generation.
+        generations: how many.
+        elites: the best that are kept as they are.
+        objectives: what is maximised; several: NSGA-II.
+        target: accuracy that "passes" and "steps" count to.
+        tournament: contestants of a selection.
+        crossover: how two parents make a child.
+        crossover_rate: how often.
+        crossover_eta: of SBX; larger stays closer.
+        blend: of the other one.
+        mutation: how a child is changed.
+        mutation_rate: how often.
+        mutation_eta: of the polynomial; larger stays closer.
+        sigma: of the Gaussian.
+        gene_rate: share of genes moved by a mutation; None: one gene on average.
+    """
+
     strategy: Literal["genetic", "random", "cma"] = "genetic"
     population: Annotated[int, Field(ge=4)] = 32
     generations: Count = 15
@@ -56,6 +77,16 @@ class SearchTable(Section):
 
 
 class GenomeTable(Section):
+    """[genome]: the family of g, and its genes.
+
+    Args:
+        family: one of hil/search/families.py.
+        terms: of a Fourier series.
+        knots: of a spline.
+        reach: of a spline, in units of the pre-activation.
+        genes: name -> a value (fixed), [low, high] (free), or a list of texts (free, one of them).
+    """
+
     family: str = "fourier"
     terms: Annotated[int, Field(ge=1, le=32)] = 4
     knots: Annotated[int, Field(ge=3, le=64)] = 9
@@ -64,6 +95,16 @@ class GenomeTable(Section):
 
 
 class LessonTable(Section):
+    """[train]: how long a candidate is trained, and on what.
+
+    Args:
+        epochs: of a training.
+        repeats: seeds a genome and generation.
+        examples: to train on; None: all that are left.
+        score: examples that the accuracy is measured on.
+        held: examples that only the confirmation sees.
+    """
+
     epochs: Count = 4
     repeats: Count = 1
     examples: Count | None = None
@@ -72,6 +113,16 @@ class LessonTable(Section):
 
 
 class EvaluateTable(Section):
+    """[evaluate]: who trains the candidates.
+
+    Args:
+        by: "population", many at once on a twin, or "one", the ordinary loop.
+        workers: processes; 0: here.
+        chunk: candidates that go out together.
+        device: of torch.
+        join_s: how long a cluster without any worker is waited for.
+    """
+
     by: Literal["population", "one"] = "population"
     workers: Annotated[int, Field(ge=0)] = 0
     chunk: Count = 16
@@ -80,12 +131,30 @@ class EvaluateTable(Section):
 
 
 class HalvingTable(Section):
+    """[halving]: longer trainings for fewer candidates.
+
+    Args:
+        epochs: of each rung.
+        keep: candidates that enter each rung.
+        repeats: seeds a candidate and rung.
+    """
+
     epochs: Annotated[tuple[Count, ...], Field(min_length=1)]
     keep: Annotated[tuple[Count, ...], Field(min_length=1)]
     repeats: Count = 1
 
 
 class ConfirmTable(Section):
+    """[confirm]: the winner on fresh seeds and held examples, beside rivals.
+
+    Args:
+        seeds: how many.
+        candidates: best ones of the search.
+        random: genomes drawn at random.
+        hand_made: also those of hil/search/hand_made.py.
+        epochs: of a training; None: as in [train].
+    """
+
     seeds: Annotated[int, Field(ge=2)] = 10
     candidates: Count = 4
     random: Annotated[int, Field(ge=0)] = 9
@@ -94,6 +163,19 @@ class ConfirmTable(Section):
 
 
 class BenchStage(Section):
+    """[bench]: the best candidates on a bench.
+
+    Args:
+        device: as [device] of an experiment.
+        encode: as [encode]; None: the base's.
+        top: candidates from the front.
+        spread: others, from the whole range of accuracy.
+        seeds: how many.
+        epochs: of a training; None: as in [train].
+        budget_passes: node evaluations that may be spent; None: no limit.
+        budget_h: hours that may be spent; None: no limit.
+    """
+
     device: DeviceTable
     encode: EncodeTable | None = None
     top: Count = 3
@@ -124,7 +206,7 @@ class SearchFile(Section):
 
     @property
     def file(self) -> Path:
-        """Where it was read from."""
+        """Path that it was read from."""
         return self._file
 
 

@@ -29,6 +29,7 @@ def check_device(make: Callable[[], Device], sent: Sent | None = None) -> Report
         make: builds the device, each time in the same state; for a real one, opens it.
         sent: how many messages a device has sent so far, to see that a refusal sends nothing. A twin that saves its state
             needs none.
+
     Raises:
         ContractError: with the list of what failed.
     """

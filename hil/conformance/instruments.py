@@ -1,5 +1,7 @@
-"""Does a driver of an instrument do what a driver must? The object under test is a thin frame around the driver, written in
-its test: it also looks from the other side of the wire (a virtual bench, a second meter), where the truth is.
+"""Check that a driver of an instrument does what a driver must.
+
+The object under test is a thin frame around the driver, written in its test: it also looks from the other side of the wire
+(a virtual bench, a second meter), where the truth is.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ class Knob:
     """A setting of the instrument, SI units.
 
     Args:
-        write: through the driver. read: what the instrument has, asked of it, not remembered.
-        allowed: values to try. refused: values outside the limits; NaN and infinity are always tried as well.
+        write: through the driver.
+        read: what the instrument has, asked of it, not remembered.
+        allowed: values to try.
+        refused: values outside the limits; NaN and infinity are always tried as well.
         resolution: smallest step that the instrument resolves.
     """
 
@@ -37,13 +41,14 @@ class InstrumentUnderTest(Protocol):
     def identify(self) -> object:
         """Ask the instrument who it is: a value that can be compared."""
 
-    def knobs(self) -> Sequence[Knob]: ...
+    def knobs(self) -> Sequence[Knob]:
+        """Return the settings to turn."""
 
     def energise(self) -> bool:
         """Switch its outputs on, through the driver; False for an instrument that has none."""
 
     def safe(self) -> None:
-        """The driver's own safe()."""
+        """Bring the outputs to safe, by the driver's own means."""
 
     def is_safe(self) -> bool:
         """The truth, not asked through the driver."""
@@ -52,7 +57,7 @@ class InstrumentUnderTest(Protocol):
         """Messages that the driver has sent so far."""
 
     def close(self) -> None:
-        """The driver's own close()."""
+        """Close the driver, by its own means."""
 
 
 def check_instrument(make: Callable[[], InstrumentUnderTest]) -> Report:

@@ -1,5 +1,7 @@
-"""Does an object keep the contract of a Learner (hil/learner.py)? Tried on a small network around a noiseless sine, or on one
-of spiking neurons."""
+"""Check that an object keeps the contract of a Learner (hil/learner.py).
+
+It is tried on a small network around a noiseless sine, or on one of spiking neurons.
+"""
 
 from __future__ import annotations
 
@@ -33,33 +35,38 @@ class SineNode:
 
     @property
     def spec(self) -> Spec:
+        """One drive of -3 to 3 V, one reading."""
         return Spec(Port("sine node", -3, 3, "V"), Port("sine node reading", -0.5, 0.5, "V"), provenance="twin")
 
     def program(self, params: Tensor) -> None:
+        """Raise ContractError: nothing can be programmed."""
         raise ContractError("this node is fixed", where="sine node")
 
     def reset(self) -> None:
         """It has no past."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Answer with the sine of the drive; not detached, it lets a graph through."""
         self.spec.inputs.check(x)
         self.values += x.numel()
         reading = response(x)
         return reading.detach() if self._detached else reading.requires_grad_(True)
 
     def close(self) -> None:
-        """Nothing to make safe."""
+        """Do nothing: there is no output to make safe."""
 
 
 def response(x: Tensor) -> Tensor:
-    """What the sine node does to a drive; differentiable."""
+    """Return the sine node's reading for a drive, same shape; differentiable."""
     return 0.2 * torch.sin(2 * x) + 0.1
 
 
 def check_learner(make: Make, spiking: bool = False) -> Report:
     """Try fresh learners from `make(net, classes, rng, model)`; the model is the node's exact response, None for neurons.
 
-    Args: spiking: the network has integrate-and-fire neurons from a chip in the place of the sine.
+    Args:
+        make: (net, classes, rng, model) -> a fresh learner.
+        spiking: the network has integrate-and-fire neurons from a chip in the place of the sine.
 
     Raises:
         ContractError: with the list of what failed.
@@ -89,7 +96,7 @@ def check_learner(make: Make, spiking: bool = False) -> Report:
 
 @dataclass(frozen=True)
 class Case:
-    """What is tried: a way to make learners, and around what."""
+    """A case that is tried: a way to make learners, and a network for them."""
 
     make: Make
     spiking: bool
@@ -110,9 +117,11 @@ class Case:
         return Network([*hidden, Layer(synapses[-1])]), lambda: node.values
 
     def learner(self, net: Network, stream: str = "learner") -> Learner:
+        """Make a fresh learner for `net`, its draws from `stream`."""
         return self.make(net, CLASSES, generator(0, 0, stream), None if self.spiking else response)
 
     def pair(self, stream: str = "learner") -> tuple[Network, Learner]:
+        """Make a fresh network, and a learner for it."""
         net, _ = self.network()
         return net, self.learner(net, stream)
 
@@ -130,7 +139,7 @@ def _step(net: Network, learner: Learner, number: int = 0) -> Mapping[str, float
 
 
 def _gradients(net: Network) -> list[Tensor]:
-    """Of every trained parameter; one that a learner froze when it was built has none."""
+    """Return the gradient of every trained parameter; one that a learner froze when it was built has none."""
     missing = [name for name, p in _trained(net) if p.grad is None]
     need(not missing, f"no gradient for {', '.join(missing)}")
     frozen = [name for name, p in net.named_parameters() if not p.requires_grad and p.grad is not None]

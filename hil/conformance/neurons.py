@@ -18,13 +18,27 @@ LIMIT = 64.0
 
 @dataclass
 class Sent:
-    """values: currents that reached any array of a chip."""
+    """Counts what was sent.
+
+    Args:
+        values: currents that reached any array of a chip.
+    """
 
     values: int = 0
 
 
 class Neurons:
-    """Args: couples: ternary. sent: counts. detached: False lets a graph through, which nobody may take."""
+    """Integrate-and-fire neurons without noise, an array of them.
+
+    Args:
+        size: how many.
+        couples: ternary.
+        leak: of the membrane, kept per step.
+        v_th: threshold.
+        v_rest: level that the reset aims at.
+        sent: counts.
+        detached: False lets a graph through, which nobody may take.
+    """
 
     def __init__(
         self, size: int, couples: bool, leak: float, v_th: float, v_rest: float, sent: Sent, detached: bool
@@ -36,6 +50,7 @@ class Neurons:
 
     @property
     def spec(self) -> Spec:
+        """Currents in, spikes out, no parameters; temporal."""
         low = -1.0 if self._couples else 0.0
         return Spec(
             Port("current", -LIMIT, LIMIT, "1", self._size), Port("spikes", low, 1, "1", self._size),
@@ -43,12 +58,15 @@ class Neurons:
         )  # fmt: skip
 
     def program(self, params: Tensor) -> None:
+        """Raise ContractError: nothing can be programmed."""
         raise ContractError("these neurons are fixed", where="neurons")
 
     def reset(self) -> None:
+        """Membranes at rest."""
         self._state = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Answer currents (time, batch, size) with spikes of the same shape."""
         self.spec.inputs.check(x)
         self._sent.values += x.numel()
         v, s = (torch.zeros_like(x[0]), torch.zeros_like(x[0])) if self._state is None else self._state
@@ -64,7 +82,7 @@ class Neurons:
         return answer if self._detached else answer.requires_grad_(True)
 
     def close(self) -> None:
-        """Nothing to make safe."""
+        """Do nothing: there is no output to make safe."""
 
 
 class NeuronChip:
@@ -80,4 +98,4 @@ class NeuronChip:
         return Neurons(spec.size, spec.couples, sent=self.sent, detached=self._detached, **design)
 
     def close(self) -> None:
-        """Nothing to make safe."""
+        """Do nothing: there is no output to make safe."""

@@ -33,6 +33,14 @@ def need(truth: bool, found: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
+    """A check that failed.
+
+    Args:
+        grade: how grave it is.
+        check: which one.
+        found: what was found.
+    """
+
     grade: Grade
     check: str
     found: str
@@ -67,6 +75,7 @@ class Checklist:
 
     @contextmanager
     def __call__(self, check: str, grade: Grade) -> Iterator[None]:
+        """Do the check called `check` in this context, and note whether it failed or did not apply."""
         try:
             yield
         except NotApplicable as why:

@@ -23,6 +23,7 @@ def check_twin(make: Callable[[], Twin], rows_are_alone: bool = True, exact_slop
         make: builds the twin. Give one without noise as well: some checks only make sense there.
         rows_are_alone: False for a node shared in time whose memory reaches from one row of a batch to the next.
         exact_slope: False for a twin that declares a surrogate slope, because its response has steps.
+
     Raises:
         ContractError: with the list of what failed.
     """

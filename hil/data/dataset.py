@@ -56,7 +56,12 @@ IDX_UINT8 = 0x08
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """x: float32 (n, features) in [0, 1]. y: int64 (n,)."""
+    """Examples and their labels.
+
+    Args:
+        x: float32 (n, features) in [0, 1].
+        y: int64 (n,).
+    """
 
     x: Tensor
     y: Tensor
@@ -70,8 +75,10 @@ class Dataset:
     """Three splits of one data set.
 
     Args:
-        classes: the name of each label, in order. shape: of one example before it was flattened: channels, rows, columns.
-        source: the citation. checksum: SHA-256 over the checksums of its files, so that a run can say what it has seen.
+        classes: the name of each label, in order.
+        shape: of one example before it was flattened: channels, rows, columns.
+        source: the citation.
+        checksum: SHA-256 over the checksums of its files, so that a run can say what it has seen.
     """
 
     name: str
@@ -278,7 +285,7 @@ def _split(card: Card, pixels: Bytes, labels: Bytes, order: Order) -> Split:
 
 
 def _orders(card: Card, labels: Bytes) -> tuple[Order, Order, Order]:
-    """Which examples, in which order, make the training, the validation and the test split."""
+    """Return which examples, in which order, make the training, the validation and the test split."""
     train = card.examples - card.validation
     if card.layout == "csv":
         order = _stratified(labels, len(card.classes), f"split {card.name}")

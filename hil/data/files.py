@@ -95,8 +95,11 @@ def _found(card: Card, root: Path) -> dict[str, Content]:
 
 
 def _places(card: Card, root: Path) -> list[Path]:
-    """Folders in which a card's files may lie, the nearest to its own name first: its own, `root`, those of torchvision
-    (MNIST/raw, FashionMNIST/raw), of an archive that was unpacked, and of Kaggle, which gives each file a folder."""
+    """List folders in which a card's files may lie, the nearest to its own name first.
+
+    These are its own, `root`, those of torchvision (MNIST/raw, FashionMNIST/raw), of an archive that was unpacked, and of
+    Kaggle, which gives each file a folder.
+    """
     own = [path for path in _listed(root) if path.is_dir() and _plain(path.name) == _plain(card.name)]
     places = [*own, root]
     inside = [place / name for place in places for name in ("raw", CIFAR_FOLDER)]
@@ -106,7 +109,7 @@ def _places(card: Card, root: Path) -> list[Path]:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """What is in it, a file before its .gz; nothing if it cannot be read."""
+    """List the content of a folder, a file before its .gz; nothing if it cannot be read."""
     try:
         return sorted(folder.iterdir(), key=lambda path: (path.suffix == ".gz", path.name))
     except OSError:
@@ -191,5 +194,5 @@ def check_sum(content: Content, expected: str) -> str:
 
 
 def damaged(fault: str, where: str, got: str, allowed: str) -> DataError:
-    """What is raised about a file that is there, and wrong."""
+    """The error of a file that is there, and wrong."""
     return DataError(fault, where=where, got=got, allowed=allowed, todo="remove this file and get it again")

@@ -15,7 +15,13 @@ from hil.errors import ConfigError
 
 
 def shifted(x: Tensor, shape: Sequence[int], shift: int, rng: torch.Generator) -> Tensor:
-    """x (batch, features), each example a flattened image of `shape` (channels, rows, columns) -> the same, moved.
+    """Move each image of x (batch, features) by up to `shift` pixels either way; what comes in at an edge is 0.
+
+    Args:
+        x: each example a flattened image.
+        shape: of an image: channels, rows, columns.
+        shift: pixels, at most.
+        rng: draws the moves.
 
     Raises:
         ConfigError: not images, or they would be moved out of sight.

@@ -20,11 +20,13 @@ DIGIT_NAMES = tuple(str(digit) for digit in range(10))
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What a data set is, before it is read.
+    """The description of a data set, before it is read.
 
     Args:
-        layout: how its files are written. peak: the value of a full pixel.
-        sums: SHA-256 of the uncompressed bytes, by file name. mirrors: addresses of folders, or of the archive.
+        layout: how its files are written.
+        peak: the value of a full pixel.
+        sums: SHA-256 of the uncompressed bytes, by file name.
+        mirrors: addresses of folders, or of the archive.
         examples: of the training files, validation included; `validation` of them are set aside.
     """
 

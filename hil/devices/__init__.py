@@ -1,0 +1,1 @@
+"""Wrappers that are Devices themselves: they count, recover, and look at what passes."""

@@ -97,7 +97,9 @@ class Functions:
     """See `from_functions`.
 
     Args:
-        write, read, safe: as there. spec: the ports. settle_s: pause before the answer is read.
+        write, read, safe: as there.
+        spec: the ports.
+        settle_s: pause before the answer is read.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Functions:
 
     @property
     def spec(self) -> Spec:
+        """Ports and provenance of the node."""
         return self._spec
 
     @property
@@ -119,6 +122,7 @@ class Functions:
         return "as they were written last; no safe was given" if self._safe is None else "safe, by the safe() that was given"
 
     def program(self, params: Tensor) -> None:
+        """Raise ContractError: nothing of this node can be programmed."""
         raise ContractError("this node is fixed", where=self._called, got="program()", allowed="drive it only")
 
     def reset(self) -> None:

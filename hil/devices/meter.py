@@ -29,20 +29,27 @@ class Wrapping(Protocol):
     """A device that leaves another one as it is, and only looks on."""
 
     @property
-    def inner(self) -> Device: ...
+    def inner(self) -> Device:
+        """The device inside."""
 
 
 Allow = Callable[[int], None]
 
 
-def freely(passes: int) -> None:
-    """No budget."""
+def no_budget(passes: int) -> None:
+    """Allow everything: there is no budget."""
 
 
 @dataclass
 class Count:
-    """calls: shots asked for. passes: node evaluations (values sent). busy_s: time with at least one call in progress.
-    faults: those that the device recovered from."""
+    """The use of a device so far.
+
+    Args:
+        calls: shots asked for.
+        passes: node evaluations (values sent).
+        busy_s: time with at least one call in progress.
+        faults: those that the device recovered from.
+    """
 
     calls: int = 0
     passes: int = 0
@@ -53,10 +60,11 @@ class Count:
 class Metered(Wrapper):
     """Counts what goes through `inner`. watch: shown every (drive, answer), for a look that is not counted in `count`.
 
-    allow: asked before every shot, with its node evaluations; raises BudgetSpent if it may not have them.
+    Args:
+        allow: asked before every shot, with its node evaluations; raises BudgetSpent if it may not have them.
     """
 
-    def __init__(self, inner: Device, allow: Allow = freely) -> None:
+    def __init__(self, inner: Device, allow: Allow = no_budget) -> None:
         super().__init__(inner)
         self._allow, self._recovered = allow, self.recovered
         self.count = Count()
@@ -66,20 +74,23 @@ class Metered(Wrapper):
 
     @property
     def spec(self) -> Spec:
+        """Ports, kind and provenance of the inner device."""
         with foreign(self._called):
             return self._inner.spec
 
     @property
     def inner(self) -> Device:
-        """What is counted; of a recorded device, what is recorded."""
+        """The device that is counted; of a recorded device, the one that is recorded."""
         return self._inner.inner if isinstance(self._inner, Wrapping) else self._inner
 
     def program(self, params: Tensor) -> None:
+        """Program the inner device; its own exceptions become ForeignError."""
         with foreign(self._called):
             self._inner.program(params)
         self._count_faults()
 
     def reset(self) -> None:
+        """Reset the inner device; its own exceptions become ForeignError."""
         with foreign(self._called):
             self._inner.reset()
         self._count_faults()
@@ -90,6 +101,13 @@ class Metered(Wrapper):
         self._recovered = now
 
     def forward(self, x: Tensor) -> Tensor:
+        """Ask the inner device, count it, and check the answer.
+
+        Raises:
+            BudgetSpent: not allowed; nothing was sent.
+            ContractError: the answer is no measurement.
+            ForeignError: the device raised an exception of its own.
+        """
         self._allow(x.numel())
         begin = time.perf_counter()
         try:
@@ -106,10 +124,12 @@ class Metered(Wrapper):
         return answer
 
     def close(self) -> None:
+        """Close the inner device; its own exceptions become ForeignError."""
         with foreign(self._called):
             super().close()
 
     def snapshot(self) -> Mapping[str, object]:
+        """Return the inner device's snapshot."""
         with foreign(self._called):
             return super().snapshot()
 
@@ -117,13 +137,14 @@ class Metered(Wrapper):
 class MeteredStream(Metered):
     """The same around a Streaming device."""
 
-    def __init__(self, inner: Streaming, allow: Allow = freely) -> None:
+    def __init__(self, inner: Streaming, allow: Allow = no_budget) -> None:
         super().__init__(inner, allow)
         self._stream = inner
         self._lock = threading.Lock()
         self._idle_since = 0.0
 
     def submit(self, x: Tensor) -> Future[Tensor]:
+        """Submit to the inner device; it is counted, and the answer checked, when it comes."""
         self._allow(x.numel())
         begin = time.perf_counter()
         with foreign(self._called):
@@ -134,7 +155,7 @@ class MeteredStream(Metered):
         return given
 
     def _finished(self, begin: float, x: Tensor, done: Future[Tensor], given: Future[Tensor]) -> None:
-        """In whatever thread the answer came."""
+        """Count and check an answer, in whatever thread it came."""
         now = time.perf_counter()
         with self._lock:  # answers come in order, so busy time is what lies after the previous answer
             self.count.busy_s += now - max(begin, self._idle_since)
@@ -158,7 +179,11 @@ def check_answer(answer: object, drive: Tensor, spec: Spec, where: str) -> None:
     """Refuse what is no measurement.
 
     Args:
-        drive: (…, n_in), what was answered. where: the device, for the message.
+        answer: what the device returned.
+        drive: (…, n_in), what was answered.
+        spec: of the device.
+        where: the device, for the message.
+
     Raises:
         ContractError: no tensor, not float32, of another shape, on another accelerator, or not finite.
     """
@@ -184,7 +209,7 @@ def check_answer(answer: object, drive: Tensor, spec: Spec, where: str) -> None:
     )  # fmt: skip
 
 
-def metered(device: Device, allow: Allow = freely) -> Metered:
+def metered(device: Device, allow: Allow = no_budget) -> Metered:
     """`device`, counted; still Streaming if it was."""
     return MeteredStream(device, allow) if isinstance(device, Streaming) else Metered(device, allow)
 
@@ -192,15 +217,17 @@ def metered(device: Device, allow: Allow = freely) -> Metered:
 class MeteredChip:
     """A Chip whose arrays are all counted. devices: those cut so far, in order."""
 
-    def __init__(self, inner: Chip, allow: Allow = freely) -> None:
+    def __init__(self, inner: Chip, allow: Allow = no_budget) -> None:
         self._inner, self._allow = inner, allow
         self.devices: list[Metered] = []
 
     def array(self, spec: ArraySpec) -> Metered:
+        """Cut the next array, counted too."""
         with foreign("chip"):
             array = self._inner.array(spec)
         self.devices.append(metered(array, self._allow))
         return self.devices[-1]
 
     def close(self) -> None:
+        """Leave every array safe."""
         self._inner.close()

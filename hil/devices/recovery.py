@@ -6,10 +6,10 @@
                                      shot           reinstate verify reinstate verify
                                                           shot             shot
 
-`reinstate` begins with a reset of every instrument: what is set up again does not depend on what somebody or something else
-had set meanwhile. A fault enters at the rung of its row (`ROWS`) and leaves the ladder above the row's last one. Every rung
-ends with the whole shot, so no answer is ever put together from two of them, and none is read from a session that was not
-identified again. What happens on the way is told (`Told`): the journal keeps it, people see it. When the ladder ends, its last
+`reinstate` begins with a reset of every instrument: what is set up again does not depend on what somebody or something else had
+set meanwhile. A fault enters at the rung of its row (`ROWS`) and leaves the ladder above the row's last one. Every rung ends
+with the whole shot, so no answer is ever put together from two of them, and none is read from a session that was not identified
+again. What happens on the way is told (`EventListener`): the journal keeps it, people see it. When the ladder ends, its last
 fault goes on to the caller, who makes the outputs safe.
 
 Source: IEEE 488.2-1992, section 6 (what may follow a broken exchange); SCPI-1999 volume 2, 21.8 (-350, queue overflow).
@@ -63,7 +63,7 @@ SLEEP_S = 5.0  # a shorter nap is not seen by an instrument
 
 
 class Rung(IntEnum):
-    """How much is done before the shot is repeated."""
+    """A rung of the ladder: how much is done before the shot is repeated."""
 
     REPEAT = 0
     RESTORE = 1
@@ -72,8 +72,12 @@ class Rung(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A kind of fault. first, last: the rungs that may help; first None: nothing does, and the run stops safely."""
+class LadderRow:
+    """A kind of fault.
+
+    Args:
+        first, last: the rungs that may help; first None: nothing does, and the run stops safely.
+    """
 
     error: type[HilError]
     first: Rung | None
@@ -82,57 +86,71 @@ class Row:
 
 
 ROWS = (
-    Row(Refused, None, Rung.REPEAT, "what was asked for cannot be; asking again changes nothing"),
-    Row(UnsafeOutputs, None, Rung.REPEAT, "nothing may be sent while the outputs are unknown"),
-    Row(GuardianLost, None, Rung.REPEAT, "nobody would make the outputs safe"),
-    Row(ForeignError, None, Rung.REPEAT, "code that is not hil's failed; the same call again changes nothing"),
-    Row(Unrepeatable, None, Rung.REPEAT, "the whole batch must be repeated, by whoever began it"),
-    Row(LinkError, Rung.CLEAR, Rung.REOPEN, "the wire may hold half a message"),
-    Row(DirtySession, Rung.REPEAT, Rung.REOPEN, "the consequence of another fault, perhaps mended by now"),
-    Row(Disconnected, Rung.REOPEN, Rung.REOPEN, "there is no wire to clear"),
-    Row(OpenFailed, Rung.REOPEN, Rung.REOPEN, "it may be starting up"),
-    Row(Ended, None, Rung.REPEAT, "its process is over: only a new start helps"),
-    Row(
+    LadderRow(Refused, None, Rung.REPEAT, "what was asked for cannot be; asking again changes nothing"),
+    LadderRow(UnsafeOutputs, None, Rung.REPEAT, "nothing may be sent while the outputs are unknown"),
+    LadderRow(GuardianLost, None, Rung.REPEAT, "nobody would make the outputs safe"),
+    LadderRow(ForeignError, None, Rung.REPEAT, "code that is not hil's failed; the same call again changes nothing"),
+    LadderRow(Unrepeatable, None, Rung.REPEAT, "the whole batch must be repeated, by whoever began it"),
+    LadderRow(LinkError, Rung.CLEAR, Rung.REOPEN, "the wire may hold half a message"),
+    LadderRow(DirtySession, Rung.REPEAT, Rung.REOPEN, "the consequence of another fault, perhaps mended by now"),
+    LadderRow(Disconnected, Rung.REOPEN, Rung.REOPEN, "there is no wire to clear"),
+    LadderRow(OpenFailed, Rung.REOPEN, Rung.REOPEN, "it may be starting up"),
+    LadderRow(Ended, None, Rung.REPEAT, "its process is over: only a new start helps"),
+    LadderRow(
         InstrumentError,
         Rung.RESTORE,
         Rung.REOPEN,
         "its settings are not what was sent: a reboot, or somebody at the front panel",
     ),
-    Row(CommandRefused, Rung.RESTORE, Rung.CLEAR, "after an error, or an overflow of the queue, the settings are unknown"),
-    Row(Overload, None, Rung.REPEAT, "a protection that tripped waits for a person"),
-    Row(SwitchedOff, None, Rung.REPEAT, "an output that a person switched off stays off until a person says otherwise"),
-    Row(Changed, Rung.RESTORE, Rung.REOPEN, "another hand changed a setting, and may still be at it"),
-    Row(ChangeForbidden, None, Rung.REPEAT, "the bench file says to stop, or the drive may have been outside of its limits"),
-    Row(WrongInstrument, None, Rung.REPEAT, "another instrument must not be driven"),
-    Row(MeasurementError, Rung.REPEAT, Rung.RESTORE, "the answer was whole and is no data"),
-    Row(NotAReading, Rung.REPEAT, Rung.REOPEN, "holes and sentinels pass"),
-    Row(Saturated, Rung.REPEAT, Rung.REPEAT, "a spike passes; a range that is too small does not"),
-    Row(Jumped, Rung.REPEAT, Rung.REPEAT, "a hop back and forth passes; another operating point does not, and is for a person"),
-    Row(Misaligned, Rung.REPEAT, Rung.CLEAR, "the marker is late, or the record is not ours; the delay is measured again"),
-    Row(MissedTrigger, Rung.REPEAT, Rung.REOPEN, "lost once, or a generator that forgot its settings"),
+    LadderRow(
+        CommandRefused, Rung.RESTORE, Rung.CLEAR, "after an error, or an overflow of the queue, the settings are unknown"
+    ),
+    LadderRow(Overload, None, Rung.REPEAT, "a protection that tripped waits for a person"),
+    LadderRow(SwitchedOff, None, Rung.REPEAT, "an output that a person switched off stays off until a person says otherwise"),
+    LadderRow(Changed, Rung.RESTORE, Rung.REOPEN, "another hand changed a setting, and may still be at it"),
+    LadderRow(
+        ChangeForbidden, None, Rung.REPEAT, "the bench file says to stop, or the drive may have been outside of its limits"
+    ),
+    LadderRow(WrongInstrument, None, Rung.REPEAT, "another instrument must not be driven"),
+    LadderRow(MeasurementError, Rung.REPEAT, Rung.RESTORE, "the answer was whole and is no data"),
+    LadderRow(NotAReading, Rung.REPEAT, Rung.REOPEN, "holes and sentinels pass"),
+    LadderRow(Saturated, Rung.REPEAT, Rung.REPEAT, "a spike passes; a range that is too small does not"),
+    LadderRow(
+        Jumped, Rung.REPEAT, Rung.REPEAT, "a hop back and forth passes; another operating point does not, and is for a person"
+    ),
+    LadderRow(
+        Misaligned, Rung.REPEAT, Rung.CLEAR, "the marker is late, or the record is not ours; the delay is measured again"
+    ),
+    LadderRow(MissedTrigger, Rung.REPEAT, Rung.REOPEN, "lost once, or a generator that forgot its settings"),
 )
 
 
-def row_of(fault: HilError) -> Row:
+def row_of(fault: HilError) -> LadderRow:
     """The row of the nearest kind; what is in no row (Stopped, Interrupted) is nobody's to mend."""
     rows = {row.error: row for row in ROWS}
-    return next((rows[kind] for kind in type(fault).__mro__ if kind in rows), Row(HilError, None, Rung.REPEAT, "not a fault"))
+    return next(
+        (rows[kind] for kind in type(fault).__mro__ if kind in rows), LadderRow(HilError, None, Rung.REPEAT, "not a fault")
+    )
 
 
-class Told(Protocol):
-    """Hears what happens: "recovering" (a fault is worked on), then "recovery", or "lost" if nothing helped; "retransmission"
-    where frames were sent again below the ladder."""
+class EventListener(Protocol):
+    """Hears what happens to a device.
 
-    def __call__(self, kind: str, **facts: object) -> None: ...
+    "recovering": a fault is worked on; then "recovery", or "lost" if nothing helped; "retransmission" where frames were
+    sent again below the ladder.
+    """
+
+    def __call__(self, kind: str, **facts: object) -> None:
+        """Hear of an event called `kind`, with what is known about it."""
 
 
-def untold(kind: str, **facts: object) -> None:
-    """For those who do not want to know."""
+def ignore_event(kind: str, **facts: object) -> None:
+    """Ignore every event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a fault is worked on.
+    """Limits of the work on a fault: how often, how long.
 
     Args:
         patience_s: from the fault on, reopening is tried again; a scope that reboots takes a minute.
@@ -147,8 +165,10 @@ class Patience:
 
 
 def asleep_s() -> float:
-    """How long the computer has been suspended since it booted, s; where no clock counts that, by how much the wall clock runs
-    ahead of the one that stands still meanwhile."""
+    """Return how long the computer has been suspended since it booted, s.
+
+    Where no clock counts that, it is by how much the wall clock runs ahead of the one that stands still meanwhile.
+    """
     now_s = time.time() if BOOT_CLOCK is None else time.clock_gettime(BOOT_CLOCK)
     return now_s - time.monotonic()
 
@@ -157,15 +177,18 @@ class Ladder:
     """Brings one device back, as often as it takes, and counts.
 
     Args:
-        device: what has the rungs. told: hears of every fault and every recovery. beat: called every second of a pause.
-        clock, sleep: of the pauses, s. asleep: see asleep_s.
+        device: what has the rungs.
+        told: hears of every fault and every recovery.
+        beat: called every second of a pause.
+        clock, sleep: of the pauses, s.
+        asleep: see asleep_s.
     """
 
     def __init__(
         self,
         device: Recoverable,
         patience: Patience | None = None,
-        told: Told = untold,
+        told: EventListener = ignore_event,
         beat: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -177,7 +200,7 @@ class Ladder:
         self.recovered = 0
 
     def awake(self) -> None:
-        """To be called before every shot.
+        """Recover first if the computer was suspended; call it before every shot.
 
         Raises:
             Disconnected: the computer slept since the last call, and what was on the wires is not to be believed.
@@ -191,7 +214,7 @@ class Ladder:
             )  # fmt: skip
 
     def retransmitted(self, frames: int) -> None:
-        """So many frames were put right by the session itself."""
+        """Tell that so many frames were put right by the session itself."""
         self._told("retransmission", frames=frames)
 
     def climb(self, fault: HilError, shot: Callable[[], A]) -> A:
@@ -221,7 +244,7 @@ class Ladder:
                 return answer
 
     def _prepare(self, rung: Rung) -> list[str]:
-        """Everything that comes before the shot on this rung; what was found on the way."""
+        """Do everything that comes before the shot on this rung; return what was found on the way."""
         found = []
         if rung is Rung.REOPEN:
             self._device.reopen()
@@ -234,8 +257,8 @@ class Ladder:
             found.append(self._device.verify())
         return found
 
-    def _next(self, fault: HilError, row: Row, rung: Rung, top: Rung, tried: list[str], begin: float) -> Rung:
-        """One rung up, or the one that the new fault needs; at the top, the same again after a pause."""
+    def _next(self, fault: HilError, row: LadderRow, rung: Rung, top: Rung, tried: list[str], begin: float) -> Rung:
+        """Return the next rung, or the one that the new fault needs; at the top, the same again after a pause."""
         if row.first is None:
             raise fault
         higher = max(rung + 1, row.first)
@@ -252,7 +275,7 @@ class Ladder:
             self._beat()
             self._sleep(min(left, BEAT_S))
 
-    def _fault(self, fault: HilError, tried: list[str], begin: float) -> Row:
+    def _fault(self, fault: HilError, tried: list[str], begin: float) -> LadderRow:
         row = row_of(fault)
         facts: dict[str, object] = {
             "error": type(fault).__name__, "what": fault.what, "where": fault.where, "got": fault.got

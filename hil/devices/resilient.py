@@ -39,12 +39,15 @@ class Resilient(Wrapper):
         return self._ladder.recovered
 
     def program(self, params: Tensor) -> None:
+        """Program the inner device, again after a recovery."""
         self._whole(lambda: self._inner.program(params))
 
     def reset(self) -> None:
+        """Reset the inner device, again after a recovery."""
         self._whole(self._inner.reset)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Ask the inner device; after a fault, climb the ladder and repeat the shot."""
         try:
             self._ladder.awake()
             return self._inner.forward(x)
@@ -81,6 +84,7 @@ class ResilientStream(Resilient):
             return self._ladder.climb(fault, lambda: self._inner.forward(x))
 
     def close(self) -> None:
+        """End the thread that settles answers, and close the inner device."""
         self._settler.shutdown(wait=False, cancel_futures=True)
         super().close()
 
@@ -98,6 +102,7 @@ class ResilientTimed(ResilientStream):
         self._timed = inner
 
     def edge(self, shift_s: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Play the edge; after a fault, climb the ladder and repeat it."""
         try:
             self._ladder.awake()
             return self._timed.edge(shift_s)
@@ -118,13 +123,16 @@ class ResilientChip:
         self._seen = 0
 
     def array(self, spec: ArraySpec) -> ResilientArray:
+        """Cut the next array; it recovers on the chip's ladder."""
         self._arrays.append(ResilientArray(self._inner.array(spec), self))
         return self._arrays[-1]
 
     def close(self) -> None:
+        """Leave every array safe."""
         self._inner.close()
 
     def awake(self) -> None:
+        """Recover first if the computer was suspended meanwhile."""
         self._ladder.awake()
 
     def retransmitted(self) -> int:
@@ -169,12 +177,14 @@ class ResilientArray(Wrapper):
         return self._recovered
 
     def program(self, params: Tensor) -> None:
+        """Program the array, again after a recovery."""
         try:
             self._inner.program(params)
         except HilError as fault:
             self._climb(fault, lambda: self._inner.program(params))
 
     def reset(self) -> None:
+        """Reset the array; what it has lived through since the last reset is forgotten."""
         self._lived.clear()
         try:
             self._inner.reset()
@@ -182,6 +192,11 @@ class ResilientArray(Wrapper):
             self._climb(fault, self._inner.reset)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Ask the array; after a fault, recover and replay what it had lived through since its reset.
+
+        Raises:
+            Unrepeatable: it did not come to the same state.
+        """
         try:
             self._chip.awake()
             answer = self._inner.forward(x)
@@ -215,6 +230,7 @@ class ResilientArray(Wrapper):
                 )  # fmt: skip
 
     def forget(self) -> None:
+        """Forget what the array has lived through: nothing can be replayed."""
         self._lived.clear()
 
 
@@ -235,7 +251,11 @@ def resilient_chip(chip: Chip, ladder: Callable[[Recoverable], Ladder]) -> Chip:
 
 
 def whole_batch(act: Callable[[], A], back: Callable[[], None] = lambda: None) -> A:
-    """`act`, from its beginning again while a temporal device proves Unrepeatable. back: undoes what `act` did so far.
+    """Do `act`, from its beginning again while a temporal device proves Unrepeatable.
+
+    Args:
+        act: all passes of a batch.
+        back: undoes what `act` did so far.
 
     Raises:
         Unrepeatable: the last of five tries too.

@@ -22,7 +22,7 @@ CONVERTER_BITS = 16
 
 @dataclass
 class Traffic:
-    """Of one device: calls, values sent and read, and how many of those read were not 0."""
+    """The traffic of one device: calls, values sent and read, and how many of those read were not 0."""
 
     calls: int = 0
     sent: int = 0
@@ -30,6 +30,7 @@ class Traffic:
     fired: int = 0
 
     def add(self, drive: Tensor, answer: Tensor) -> None:
+        """Count a shot: its values (any shape), and how many answers are not 0."""
         self.calls += 1
         self.sent += drive.numel()
         self.read += answer.numel()

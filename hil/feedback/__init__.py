@@ -1,0 +1,1 @@
+"""What stands in for the derivative: the function g and the matrices B, with their text form."""

@@ -121,7 +121,7 @@ class Feedback:
         return cls(g=from_table(g, f"{where} g"), **arguments(cls, settings, where, skip=("g",), besides=("g", PROVENANCE)))
 
     def text(self, provenance: Mapping[str, object] | None = None) -> str:
-        """As TOML, with where it came from if that is known."""
+        """Write it as TOML, with where it came from if that is known."""
         table = self.to_table()
         g = table.pop("g")
         assert isinstance(g, Mapping)
@@ -163,7 +163,11 @@ def matrix(
     """B (rows, classes), float32, on the device of `rng`; its entries have the root mean square `scale`.
 
     Args:
+        rows: values of the layer.
+        classes: length of the error.
         distribution: "uniform", "normal", "sign" (plus or minus scale), or "orthogonal" (orthonormal columns, or rows).
+        rng: draws it.
+        scale: root mean square of the entries.
         rank: B = U V / sqrt(rank) with factors of that distribution; None, or no less than min(rows, classes): full.
         sparsity: share of zeros, each entry for itself; in U alone if there is a rank.
     """
@@ -197,11 +201,14 @@ def _sparse(full: Tensor, sparsity: float, rng: torch.Generator) -> Tensor:
 
 
 def correlation(g_values: Tensor, slope_values: Tensor) -> float:
-    """<g, f'> / sqrt(<g, g> <f', f'>), the means removed, over the pre-activations really visited: how alike g and the true
-    derivative are, -1 to 1. The sign is irrelevant: a random B absorbs it.
+    """Return how alike g and the true derivative are over the pre-activations really visited, -1 to 1.
+
+    It is <g, f'> / sqrt(<g, g> <f', f'>), the means removed. The sign is irrelevant: a random B absorbs it.
 
     Args:
-        g_values, slope_values: g and f' at the same pre-activations, any shape, the same for both.
+        g_values: g at the pre-activations, any shape.
+        slope_values: f' at the same pre-activations, same shape.
+
     Returns:
         0 where one of them is constant.
     """

@@ -23,7 +23,8 @@ class Fourier:
     """sum_k [ sin_k sin(k pi a / L) + cos_k cos(k pi a / L) ], k = 1 .. N.
 
     Args:
-        sin, cos: the N coefficients each. half_period: L, in units of the pre-activation.
+        sin, cos: the N coefficients each.
+        half_period: L, in units of the pre-activation.
     """
 
     sin: tuple[float, ...]
@@ -71,6 +72,7 @@ class Sine:
         check(self, "feedback g sine")
 
     def __call__(self, pre: Tensor) -> Tensor:
+        """Return g at `pre`, same shape."""
         value = (pre * self.frequency).add_(self.phase).sin_()
         return value.mul_(self.amplitude).add_(self.offset)
 
@@ -86,6 +88,7 @@ class Box:
         check(self, "feedback g box")
 
     def __call__(self, pre: Tensor) -> Tensor:
+        """Return g at `pre`, same shape: 1 inside the box, 0 outside."""
         return (pre - self.centre).abs_().lt_(self.half_width)
 
 
@@ -100,6 +103,7 @@ class Gaussian:
         check(self, "feedback g gaussian")
 
     def __call__(self, pre: Tensor) -> Tensor:
+        """Return g at `pre`, same shape."""
         return (pre - self.centre).square_().mul_(-0.5 / self.width**2).exp_()
 
 
@@ -114,6 +118,7 @@ class ArctanSlope:
         check(self, "feedback g arctan_slope")
 
     def __call__(self, pre: Tensor) -> Tensor:
+        """Return g at `pre`, same shape."""
         steep = 0.5 * math.pi * self.alpha
         return (pre - self.centre).mul_(steep).square_().add_(1).reciprocal_().mul_(0.5 * self.alpha)
 
@@ -128,6 +133,7 @@ class Constant:
         check(self, "feedback g constant")
 
     def __call__(self, pre: Tensor) -> Tensor:
+        """Return g at `pre`, same shape: the same everywhere."""
         return torch.full_like(pre, self.value)
 
 
@@ -150,6 +156,7 @@ class Tabulated:
             )
 
     def __call__(self, pre: Tensor) -> Tensor:
+        """Return g at `pre`, same shape: linear between the points, constant beyond them."""
         x = torch.tensor(self.x, dtype=pre.dtype, device=pre.device)
         y = torch.tensor(self.y, dtype=pre.dtype, device=pre.device)
         inside = pre.clamp(self.x[0], self.x[-1])
@@ -174,6 +181,7 @@ class Shaped:
             raise ConfigError("a shaped function is not shaped again", where="feedback g shaped", got="shaped of shaped")
 
     def __call__(self, pre: Tensor) -> Tensor:
+        """Return g at `pre`, same shape: the inner function times amplitude, plus offset, clipped."""
         value = self.of(pre) * self.amplitude
         value.add_(self.offset)
         return value if self.clip is None else value.clamp_(-self.clip, self.clip)

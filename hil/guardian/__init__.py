@@ -1,15 +1,15 @@
-"""Who makes the outputs safe when the trainer cannot: a process that waits for its end.
+r"""Who makes the outputs safe when the trainer cannot: a process that waits for its end.
 
     trainer                                       guardian, a process of its own, in a session of its own
     -------                                       ---------------------------------------------------
     owns the instruments                          shares their locks: the open files are inherited
-    {"pid", "states", "silence_s", ...}\\n    ->
-                                              <-  ready\\n                    only now an output may go on
-    \\n, \\n, \\n ...  (beats, from every use of a wire)
-    ?\\n                                       ->
-                                              <-  !\\n                      no sign of life, but of the guardian's; see guard
-    done\\n                                    ->  ends, touches nothing     the trainer verified safety itself
-    unsafe\\n                                  ->  ends, touches nothing     the trainer tried and could not; that is on record
+    {"pid", "states", "silence_s", ...}\n    ->
+                                              <-  ready\n                    only now an output may go on
+    \n, \n, \n ...  (beats, from every use of a wire)
+    ?\n                                       ->
+                                              <-  !\n                      no sign of life, but of the guardian's; see guard
+    done\n                                    ->  ends, touches nothing     the trainer verified safety itself
+    unsafe\n                                  ->  ends, touches nothing     the trainer tried and could not; that is on record
 
     end of file, or the trainer's end         makes safe at once, over wires of its own
     no beat for silence_s                     kills the trainer (it must not switch anything on again), makes safe

@@ -27,12 +27,12 @@ from types import TracebackType
 
 from drivers import lock
 from drivers.lock import Owned, Owner, lock_file
-from drivers.make_safe import Outcome, securing, unsafe
+from drivers.make_safe import SafeOutcome, securing, unsafe
 from drivers.safe import SafeState
 from hil import child
 from hil.errors import ConfigError, GuardianLost, UnsafeOutputs
 from hil.guardian.messages import ANSWER, BEAT, DONE, PROBE, READY, UNSAFE, Charge
-from hil.guardian.record import NAME, Record, left_by, watching
+from hil.guardian.record import NAME, GuardianRecord, left_by, watching
 from hil.guardian.secure import secure
 
 START_S, AGAIN_S = 30.0, 10.0  # how long a process may take until it is ready; outputs are on while it is started again
@@ -52,7 +52,10 @@ def guarded(
     """Own `resources` and start their guardian; on leaving all is safe, or UnsafeOutputs.
 
     Args:
-        silence_s, patience_s: see hil.config.experiment.GuardianTable. run: its folder gets guardian.jsonl.
+        resources: of the instruments.
+        silence_s: see hil.config.bench.GuardianTable.
+        patience_s: see there.
+        run: its folder gets guardian.jsonl.
         virtual: the instruments live in a process that ends with this one; what earlier ones left is gone.
 
     Raises:
@@ -65,7 +68,7 @@ def guarded(
     )  # fmt: skip
     with lock.take(resources, owner) as owned:
         log = owned.folder / f"guardian-{os.getpid()}.jsonl" if run is None else run.resolve() / NAME
-        record = Record(log)
+        record = GuardianRecord(log)
         for resource, who in owned.strangers.items():
             record.note("left by another account: outputs unknown until opening it resets it", resource=resource, by=who)
         if not virtual:
@@ -83,7 +86,9 @@ def guarded(
 class Guard:
     """Made by `guarded`."""
 
-    def __init__(self, owned: Owned, owner: Owner, record: Record, silence_s: float, patience_s: float, virtual: bool) -> None:
+    def __init__(
+        self, owned: Owned, owner: Owner, record: GuardianRecord, silence_s: float, patience_s: float, virtual: bool
+    ) -> None:
         self._owned, self._owner, self._record = owned, owner, record
         self._silence_s, self._patience_s, self._virtual = silence_s, patience_s, virtual
         self._states: tuple[SafeState, ...] = ()
@@ -99,20 +104,21 @@ class Guard:
         self._leaving = False
         self._ended = threading.Event()
         self._settled = False  # closed, and verified
-        self._outcomes: tuple[Outcome, ...] = ()
+        self._outcomes: tuple[SafeOutcome, ...] = ()
         self._closings: list[_Closing] = []
 
     @property
     def pid(self) -> int:
-        """Of the guardian."""
+        """Process id of the guardian; -1 without one."""
         return -1 if self._process is None else self._process.pid
 
     @property
     def uneventful(self) -> bool:
+        """True if everything ended safe, or nothing could be unsafe, and the guardian was never replaced."""
         return (self._settled or not self._states) and not self._renewed
 
     def beat(self) -> None:
-        """This program makes progress. Costs a look at the clock most of the time.
+        """Tell that this program makes progress. Costs a look at the clock most of the time.
 
         Raises:
             GuardianLost: there is no guardian, and none can be started; never while leaving.
@@ -135,7 +141,7 @@ class Guard:
             self._lock.release()
 
     def watch(self, states: Sequence[SafeState]) -> None:
-        """From now on these are made safe when this program ends or hangs. Returns when the guardian is ready.
+        """Have these made safe when this program ends or hangs; return when the guardian is ready.
 
         Raises:
             GuardianLost: it is not.
@@ -148,7 +154,7 @@ class Guard:
             self._tell(START_S)
 
     def leaving(self, close: Callable[[], None]) -> Leave:
-        """For `ExitStack.push`: `close`, which verifies that the outputs are safe; where it cannot, over wires of our own.
+        """Wrap `close` for `ExitStack.push`: it verifies safe outputs; where it cannot, they are made so over new wires.
 
         On a Ctrl-C the outputs go off at once over such a wire, before `close` waits for a shot that still runs.
 
@@ -164,8 +170,10 @@ class Guard:
         return leave
 
     def rest(self, error: BaseException | None) -> None:
-        """Make the outputs safe now, as leaving would: `error` has ended the work, and what is still to be written down about
-        it must not keep an output on, whatever the disk or the terminal does. What this cannot do, leaving says.
+        """Make the outputs safe now, as leaving would, because `error` has ended the work.
+
+        What is still to be written down about it must not keep an output on, whatever the disk or the terminal does. What
+        this cannot do, leaving says.
 
         Raises:
             KeyboardInterrupt: somebody does not want to wait; the outputs are safe all the same.
@@ -223,7 +231,7 @@ class Guard:
             raise unsafe(self._outcomes, "closing")
 
     def _dismiss(self, word: bytes) -> None:
-        """There is nothing left for the guardian to do. May be called twice."""
+        """Dismiss the guardian: there is nothing left for it to do. May be called twice."""
         if not self._ended.is_set():
             self._ended.set()
             if word == DONE:
@@ -298,7 +306,7 @@ class Guard:
         self._ready, self._asked_s = True, None
 
     def _put(self, word: bytes) -> bool:
-        """False: nobody takes it."""
+        """Send words to the guardian; False: nobody takes them."""
         try:
             os.write(self._pipe, word + b"\n")
         except OSError:
@@ -328,8 +336,13 @@ class Guard:
                 return
 
     def _ask(self, now: float, patience_s: float, away: bool) -> None:
-        """away: this program itself did not run, because it or the whole computer was stopped; that time is not held against a
-        guardian that was stopped with it.
+        """Ask the guardian for a sign of life.
+
+        Args:
+            now: s, monotonic.
+            patience_s: how long an answer is waited for.
+            away: this program itself did not run, because it or the whole computer was stopped; that time is not held
+                against a guardian that was stopped with it.
 
         Raises:
             GuardianLost: it gave no answer for `patience_s`, and there is no other.
@@ -391,7 +404,7 @@ class Guard:
             self._lock.release()
 
     def _end(self) -> None:
-        """SIGKILL, which also ends one that is stopped; one that hangs in the kernel runs no line of its own any more."""
+        """Kill it: SIGKILL also ends one that is stopped; one that hangs in the kernel runs no line of its own any more."""
         if self._process is not None:
             self._process.kill()
             with suppress(subprocess.TimeoutExpired):
@@ -420,8 +433,8 @@ class _Closing:
             raise self._fault from error  # what ended the work, and is told together with it
 
 
-def _make_leftovers_safe(owned: Owned, run: Path | None, patience_s: float, record: Record) -> None:
-    """Before anything else: what a program left that could not say that its outputs were safe.
+def _make_leftovers_safe(owned: Owned, run: Path | None, patience_s: float, record: GuardianRecord) -> None:
+    """Make safe, before anything else, what a program left that could not say that its outputs were safe.
 
     What is sent comes from the lock files alone. What the run folder says of its instruments is told to people: the bench file
     says where they are, and opening the bench resets them.

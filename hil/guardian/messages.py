@@ -17,10 +17,16 @@ READY, ANSWER = b"ready", b"!"  # of the guardian
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """pid: of the trainer. owner: of the instruments. states: in order. silence_s: longest time between two beats.
+    """pid: of the trainer.
 
-    patience_s: how long it is tried. log: absolute path of guardian.jsonl. locks: canonical resource -> inherited file.
-    virtual: the instruments live in a process that ends with the trainer.
+    Args:
+        owner: of the instruments.
+        states: in order.
+        silence_s: longest time between two beats.
+        patience_s: how long it is tried.
+        log: absolute path of guardian.jsonl.
+        locks: canonical resource -> inherited file.
+        virtual: the instruments live in a process that ends with the trainer.
     """
 
     owner: Owner
@@ -32,6 +38,7 @@ class Charge:
     virtual: bool
 
     def to_json(self) -> str:
+        """Write the message as one line of JSON."""
         return json.dumps(asdict(self))
 
     @classmethod

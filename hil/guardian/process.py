@@ -22,10 +22,10 @@ from pathlib import Path
 
 from drivers import lock
 from drivers.lock import MACHINE, Owner
-from drivers.make_safe import Outcome, prepare
+from drivers.make_safe import SafeOutcome, prepare
 from hil.errors import HilError
 from hil.guardian.messages import ANSWER, BEAT, DONE, PROBE, READY, UNSAFE, Charge
-from hil.guardian.record import Record, watching
+from hil.guardian.record import GuardianRecord, watching
 from hil.guardian.secure import secure
 from hil.telling import Background, Teller
 
@@ -37,7 +37,7 @@ TELL_S = 1.0
 ZOMBIE = "Z"
 
 
-class Trainer:
+class TrainerProcess:
     """The process that is watched. It is known by a descriptor, so one that is given its pid later is not taken for it."""
 
     def __init__(self, pid: int) -> None:
@@ -48,6 +48,7 @@ class Trainer:
             self.handle = None
 
     def ended(self, wait_s: float = 0.0) -> bool:
+        """Wait up to `wait_s` for the trainer's end; return whether it ended, or is dying."""
         end = time.monotonic() + wait_s
         while not self._gone(min(LOOK_S / 5, wait_s)):
             if time.monotonic() >= end:
@@ -55,8 +56,10 @@ class Trainer:
         return True
 
     def dying(self) -> bool:
-        """Killed, or ended, while one of its threads hangs in the kernel, on a disk perhaps: the system does not say that it
-        is gone before that thread is, which may be never."""
+        """True if it is killed, or ended, while one of its threads hangs in the kernel, on a disk perhaps.
+
+        The system does not say that it is gone before that thread is, which may be never.
+        """
         if self._gone(0.0):
             return True
         with suppress(OSError, ValueError):
@@ -67,7 +70,7 @@ class Trainer:
         return False
 
     def kill(self) -> bool:
-        """SIGKILL; True when it runs no more."""
+        """Kill the trainer; True when it runs no more."""
         with suppress(ProcessLookupError, PermissionError):
             if self.handle is not None:
                 signal.pidfd_send_signal(self.handle, signal.SIGKILL)
@@ -82,11 +85,12 @@ class Trainer:
         return os.getppid() != self.pid
 
 
-class Watch:
-    """What is read from the trainer, until it says a last word or none any more.
+class TrainerWatch:
+    """Reads from the trainer until it says a last word or none any more.
 
     Args:
-        stdin: words of the trainer. stdout: answers; neither blocks.
+        stdin: words of the trainer.
+        stdout: answers; neither blocks.
     """
 
     def __init__(self, stdin: int, stdout: int) -> None:
@@ -95,11 +99,11 @@ class Watch:
         self.charge: Charge | None = None
         self.names: dict[str, str] = {}  # resource -> key of its lock, as long as a port that may be unplugged is there
         self._voice = Teller(sys.stderr)
-        self.record = Record(None, self._voice)
-        self.trainer: Trainer | None = None
+        self.record = GuardianRecord(None, self._voice)
+        self.trainer: TrainerProcess | None = None
 
     def reason(self) -> str:
-        """Waits. "done", "unsafe", "trainer gone", or "silence"."""
+        """Wait for the reason to act: "done", "unsafe", "trainer gone", or "silence"."""
         last = now = time.monotonic()
         while True:
             waits = [self._stdin, *([self.trainer.handle] if self.trainer and self.trainer.handle is not None else [])]
@@ -122,7 +126,7 @@ class Watch:
                 return "silence"
 
     def _words(self) -> Iterator[bytes | None]:
-        """Whole lines without their ends; None at the end of the pipe."""
+        """Return whole lines without their ends; None at the end of the pipe."""
         data = os.read(self._stdin, READ_BYTES)
         *lines, self._held = (self._held + data).split(b"\n")
         yield from lines
@@ -143,8 +147,8 @@ class Watch:
         """A charge replaces the one before."""
         charge = Charge.from_json(line)
         if self.trainer is None or self.trainer.pid != charge.owner.pid:
-            self.trainer = Trainer(charge.owner.pid)
-        self.charge, self.record = charge, Record(Path(charge.log), self._voice)
+            self.trainer = TrainerProcess(charge.owner.pid)
+        self.charge, self.record = charge, GuardianRecord(Path(charge.log), self._voice)
         self.names = {state.resource: lock.canonical(state.resource) for state in charge.states}
         self.record.note(
             "watching", say=False, pid=charge.owner.pid, guardian=os.getpid(), silence_s=charge.silence_s,
@@ -158,7 +162,7 @@ def main() -> int:
     """Watch the process that started this one."""
     prepare()
     os.set_blocking(sys.stdout.fileno(), False)
-    watch = Watch(sys.stdin.fileno(), sys.stdout.fileno())
+    watch = TrainerWatch(sys.stdin.fileno(), sys.stdout.fileno())
     reason = watch.reason()
     charge = watch.charge
     if charge is None or not charge.states or reason == "done":
@@ -193,7 +197,7 @@ def _held(name: str, handle: int, by: Owner, safe: object) -> None:
     lock.write(handle, by, safe)
 
 
-def _settled(charge: Charge, names: Mapping[str, str], outcomes: Sequence[Outcome], locks: Background) -> None:
+def _settled(charge: Charge, names: Mapping[str, str], outcomes: Sequence[SafeOutcome], locks: Background) -> None:
     """Empty the lock files; those of instruments that are not verified keep their safe state."""
     kept = {} if charge.virtual else {names[o.state.resource]: watching([o.state])[0] for o in outcomes if not o.verified}
     for name, handle in charge.locks.items():

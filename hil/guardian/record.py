@@ -31,12 +31,14 @@ MOST_NAMES, MOST_LETTERS, MOST_SPOKEN = 16, 200, 2000
 Outputs = Literal["safe", "unknown", ""]
 
 
-class Record:
-    """Takes what is to be told and returns at once; a thread writes it, so that neither a disk nor a terminal that hangs keeps
-    anybody from making safe.
+class GuardianRecord:
+    """Takes what is to be told and returns at once; a thread writes it.
+
+    So neither a disk nor a terminal that hangs keeps anybody from making safe.
 
     Args:
-        path: of guardian.jsonl; None writes nowhere. voice: where people are told, by default stderr.
+        path: of guardian.jsonl; None writes nowhere.
+        voice: where people are told, by default stderr.
     """
 
     def __init__(self, path: Path | None, voice: Teller | None = None) -> None:
@@ -46,7 +48,13 @@ class Record:
         self._held: list[tuple[str, str]] | None = None
 
     def note(self, event: str, say: bool = True, **facts: object) -> None:
-        """One line. say: to people too."""
+        """Note an event, a line of JSON.
+
+        Args:
+            event: its kind.
+            say: to people too.
+            **facts: what is known about it.
+        """
         line = json.dumps({"t": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}) + "\n"
         spoken = f"hil guardian: {plain(_spoken(event, facts), MOST_SPOKEN)}\n" if say else ""
         if self._held is None:
@@ -78,7 +86,7 @@ class Record:
 
 
 def outputs_of(run: Path) -> Outputs:
-    """What is known of the outputs after `run`; "" when it never watched over any, or its bench was virtual and is gone."""
+    """Say what is known of the outputs after `run`; "" if it never watched over any, or its bench was virtual and is gone."""
     lines = _lines(run / NAME)
     if lines is None:
         return "unknown"
@@ -90,7 +98,7 @@ def outputs_of(run: Path) -> Outputs:
 
 
 def left_by(run: Path) -> tuple[str, ...]:
-    """Which instruments `run` left without verifying that they are safe, as text for people.
+    """Name the instruments that `run` left without verifying that they are safe, as text for people.
 
     A run folder may come from anybody, so nothing in it is sent to an instrument or opened: how an instrument is made safe is
     known from its driver, and from its lock file.
@@ -104,6 +112,7 @@ def left_by(run: Path) -> tuple[str, ...]:
 
 
 def watching(states: Iterable[SafeState]) -> list[dict[str, Any]]:
+    """Return the states as JSON values, for the event that says what is watched."""
     return [asdict(state) for state in states]
 
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from drivers.make_safe import Outcome, securing
+from drivers.make_safe import SafeOutcome, securing
 from drivers.safe import SafeState
-from hil.guardian.record import Record
+from hil.guardian.record import GuardianRecord
 
 
 def secure(
-    states: Sequence[SafeState], patience_s: float, record: Record, tried: Callable[[], None] = lambda: None
-) -> tuple[Outcome, ...]:
-    """Make safe over new wires, on record; the last outcome of each.
+    states: Sequence[SafeState], patience_s: float, record: GuardianRecord, tried: Callable[[], None] = lambda: None
+) -> tuple[SafeOutcome, ...]:
+    """Make safe over new wires, on record; return the last outcome of each.
 
-    Nothing is told before every state was tried once. tried: called then.
+    Nothing is told before every state was tried once.
+
+    Args:
+        states: what to make safe, in this order.
+        patience_s: how long it is tried.
+        record: where it is told.
+        tried: called when every state was tried once.
     """
     record.hold()
-    final: dict[str, Outcome] = {}
+    final: dict[str, SafeOutcome] = {}
     waits = {state.name for state in states}
     for outcome in securing(states, patience_s):
         final[outcome.state.name] = outcome

@@ -1,0 +1,1 @@
+"""Training rules, one rule a file; what they share is in parts/."""

@@ -51,7 +51,13 @@ class ADFASettings:
 
 
 class ADFA(DirectFeedback):
-    """Args: feedback: g and how B is drawn. shapes: of each hidden layer, one example, or its width. rng: draws B.
+    """Augmented direct feedback alignment: matrices B carry the error, g stands in for the derivative.
+
+    Args:
+        feedback: g and how B is drawn.
+        shapes: of each hidden layer, one example, or its width.
+        classes: labels.
+        rng: draws B.
 
     The matrices are the buffers `projection.B0`, ... of the state; g is a setting and is not.
     """
@@ -75,7 +81,7 @@ class ADFA(DirectFeedback):
     def build(
         cls, net: Network, settings: ADFASettings, classes: int, rng: torch.Generator, model: Model | None = None
     ) -> ADFA:
-        """For `net`, from settings; needs no model of the node."""
+        """Build it for `net`, from settings; needs no model of the node."""
         del model
         shapes = hidden_shapes(net, settings.sample_shape)
         return cls(read_feedback(settings.feedback), shapes.pre, classes, rng, settings.loss)
@@ -86,7 +92,7 @@ class ADFA(DirectFeedback):
 
 
 def slope(layer: Layer, model: Model, pre: Tensor) -> Tensor:
-    """d output / d pre-activation at `pre`, same shape, for a model that maps each value for itself."""
+    """Return d output / d pre-activation at `pre`, same shape, for a model that maps each value for itself."""
     return pulled(lambda point: layer.through(model, point), pre, torch.ones_like(pre))
 
 

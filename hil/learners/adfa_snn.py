@@ -45,9 +45,13 @@ class ADFASNNSettings:
 
     Args:
         feedback: a table as Feedback.from_table takes it, or the path of a file; g is a function of v - v_th.
-        time_steps: T. chunk: steps that a device is asked for at once. loss: "cross_entropy" or "mse".
-        update, error, presynaptic: see the module. leak, v_th, v_rest: what is believed of the neurons.
-        dropout: share of the hidden neurons left out, per example, in training. sample_shape: as in aDFA.
+        time_steps: T.
+        chunk: steps that a device is asked for at once.
+        loss: "cross_entropy" or "mse".
+        update, error, presynaptic: see the module.
+        leak, v_th, v_rest: what is believed of the neurons.
+        dropout: share of the hidden neurons left out, per example, in training.
+        sample_shape: as in aDFA.
     """
 
     feedback: Mapping[str, object] | str = field(default_factory=lambda: {"g": {"family": "gaussian", "width": 0.5}})
@@ -75,11 +79,18 @@ class ADFASNNSettings:
 
     @property
     def neuron(self) -> NeuronModel:
+        """Model of the neurons."""
         return NeuronModel(self.leak, self.v_th, self.v_rest)
 
 
 class ADFASNN(nn.Module):
-    """Args: feedback: g and how B is drawn. shapes: of the hidden layers, one example. rng: draws B. settings: the rest.
+    """Augmented direct feedback alignment for spiking networks, the error projected at every time step.
+
+    Args:
+        feedback: g and how B is drawn.
+        shapes: of the hidden layers, one example.
+        rng: draws B.
+        settings: the rest.
 
     The matrices are buffers of the state.
     """
@@ -103,7 +114,7 @@ class ADFASNN(nn.Module):
     def build(
         cls, net: Network, settings: ADFASNNSettings, classes: int, rng: torch.Generator, model: Model | None = None
     ) -> ADFASNN:
-        """For `net`, from settings; needs no model beyond leak, v_th and v_rest."""
+        """Build it for `net`, from settings; needs no model beyond leak, v_th and v_rest."""
         del model
         shapes = hidden_shapes(net, settings.sample_shape)
         return cls(read_feedback(settings.feedback), shapes.pre, classes, rng, settings)
@@ -206,7 +217,7 @@ class ADFASNN(nn.Module):
 
 
 class _Layer:
-    """What a step knows of a hidden layer; each a tensor (batch, n), 0 before the first step."""
+    """The state of a hidden layer in a step; each a tensor (batch, n), 0 before the first step."""
 
     def __init__(self, neuron: NeuronModel, presynaptic: Presynaptic) -> None:
         self.neuron, self._leaky = neuron, presynaptic == "trace"

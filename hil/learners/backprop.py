@@ -27,7 +27,11 @@ Model = Callable[[Tensor], Tensor]
 
 
 class Backprop(OnePass):
-    """Args: model: drive -> reading of the node, differentiable. It has no state of its own."""
+    """Backpropagation through a model alone: the model answers in place of the node, forwards too.
+
+    Args:
+        model: drive -> reading of the node, differentiable. It has no state of its own.
+    """
 
     Settings: ClassVar[type[LossSettings]] = LossSettings
 
@@ -39,7 +43,7 @@ class Backprop(OnePass):
     def build(
         cls, net: Network, settings: LossSettings, classes: int, rng: torch.Generator, model: Model | None = None
     ) -> Backprop:
-        """From settings.
+        """Build it from settings and the model of the node.
 
         Raises:
             ConfigError: there is no model of the node.

@@ -35,7 +35,8 @@ class DFASettings:
     """[learner] of an experiment.
 
     Args:
-        distribution, scale, rank, sparsity: of B, as in Feedback. loss, sample_shape: as in ADFASettings.
+        distribution, scale, rank, sparsity: of B, as in Feedback.
+        loss, sample_shape: as in ADFASettings.
     """
 
     distribution: Distribution = "uniform"
@@ -59,8 +60,10 @@ class DFA(DirectFeedback):
     """The matrices are the buffers `projection.B0`, ... of the state.
 
     Args:
-        model: drive -> reading of the node, differentiable. shapes: of one example of each hidden layer's output, or its width.
-        rng: draws B. feedback: how; its g is not used.
+        model: drive -> reading of the node, differentiable.
+        shapes: of one example of each hidden layer's output, or its width.
+        rng: draws B.
+        feedback: how; its g is not used.
     """
 
     Settings: ClassVar[type[DFASettings]] = DFASettings
@@ -81,7 +84,7 @@ class DFA(DirectFeedback):
 
     @classmethod
     def build(cls, net: Network, settings: DFASettings, classes: int, rng: torch.Generator, model: Model | None = None) -> DFA:
-        """For `net`, from settings.
+        """Build it for `net`, from settings.
 
         Raises:
             ConfigError: there is no model of the node.

@@ -28,7 +28,7 @@ from hil.errors import ConfigError
 from hil.learners.adfa import Model
 from hil.learners.parts.class_groups import ClassGroups
 from hil.learners.parts.difficulty import Difficulty
-from hil.learners.parts.opened import Opened
+from hil.learners.parts.opened import OpenedSynapse
 from hil.learners.parts.readouts import VALIDATED, Readouts
 from hil.network import Layer, Network, Trace
 from hil.settings import Count, NotNegative, Positive, Share, check
@@ -42,9 +42,12 @@ class FFGAFSettings:
     """[learner] of an experiment.
 
     Args:
-        time_steps: T. temperature: s. dropout: share of the inputs of layers 1, 2, ... set to 0 in training.
+        time_steps: T.
+        temperature: s.
+        dropout: share of the inputs of layers 1, 2, ... set to 0 in training.
         adaptation: what follows measured difficulty: the "weights" of the loss, the channel "shares", "both", or "none".
-        strength, spread, momentum: as in Difficulty. share_every: steps between two moves of a channel.
+        strength, spread, momentum: as in Difficulty.
+        share_every: steps between two moves of a channel.
         shares: of the channels, one number a class, at the start; empty: equal.
         readout: "sum", "upper" (without the first layer), "layer0", ...; "validated" chooses.
     """
@@ -65,7 +68,12 @@ class FFGAFSettings:
 
 
 class FFGAF(nn.Module):
-    """Args: groups: of every layer. classes: labels. settings: as in an experiment.
+    """Forward-forward with groups of channels for the classes, and weights for classes that are confused.
+
+    Args:
+        groups: of every layer.
+        classes: labels.
+        settings: as in an experiment.
 
     State: the running confusion, the channels of every class, the step, and which readout is used.
     """
@@ -87,7 +95,7 @@ class FFGAF(nn.Module):
     def build(
         cls, net: Network, settings: FFGAFSettings, classes: int, rng: torch.Generator, model: Model | None = None
     ) -> FFGAF:
-        """For `net`; needs no model of the nodes.
+        """Build it for `net`; needs no model of the nodes.
 
         Raises:
             ConfigError: a layer has fewer channels than there are classes, or `shares` has another length.
@@ -103,7 +111,7 @@ class FFGAF(nn.Module):
 
     @property
     def groups(self) -> tuple[ClassGroups, ...]:
-        """Of every layer, typed."""
+        """The groups of every layer, typed."""
         return tuple(group for group in self._groups if isinstance(group, ClassGroups))
 
     @torch.no_grad()
@@ -120,7 +128,7 @@ class FFGAF(nn.Module):
         losses, metrics, over = [], {}, []
         h, total = x, torch.zeros(())
         for number, (layer, group) in enumerate(zip(net.stack, self.groups, strict=True)):
-            opened = Opened(layer.synapse, self._dropped(h, rng) if number else h)
+            opened = OpenedSynapse(layer.synapse, self._dropped(h, rng) if number else h)
             logits = group.goodness(opened.pre)
             logp = logits.log_softmax(1)
             error = logp.exp()
@@ -157,7 +165,7 @@ class FFGAF(nn.Module):
         return h if keep == 1 else h * (torch.rand(h.shape, generator=rng, device=h.device) < keep) / keep
 
     def _answer(self, net: Network, layer: Layer, pre: Tensor) -> Tensor:
-        """What the device makes of `pre`: its reading, or the spike count (batch, n) after T steps from rest."""
+        """Return the device's answer to `pre`: its reading, or the spike count (batch, n) after T steps from rest."""
         if layer.device is None or not net.temporal:
             return layer.measure(pre)
         layer.device.reset()

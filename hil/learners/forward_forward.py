@@ -29,7 +29,7 @@ from hil.errors import ContractError
 from hil.learners.adfa import Model
 from hil.learners.parts.label_slot import candidates, check_slot, claiming, neutral, wrong_labels
 from hil.learners.parts.loss import Loss, check_scores
-from hil.learners.parts.opened import Opened
+from hil.learners.parts.opened import OpenedSynapse
 from hil.learners.parts.readouts import VALIDATED, Readouts
 from hil.network import Layer, Network, Trace
 from hil.settings import NotNegative, Positive, Share, check
@@ -46,9 +46,13 @@ class ForwardForwardSettings:
     """[learner] of an experiment.
 
     Args:
-        loss: "logistic" or "pairs". threshold: theta, of "logistic". sharpness: k. peer: p, 0 switches it off.
+        loss: "logistic" or "pairs".
+        threshold: theta, of "logistic".
+        sharpness: k.
+        peer: p, 0 switches it off.
         straight_through: peer normalisation also moves units that are silent.
-        negatives: "uniform" or "hard". amplitude: of the label in the input.
+        negatives: "uniform" or "hard".
+        amplitude: of the label in the input.
         dropout: share of the features of every layer's input that are hidden in training, not of the label.
         drive: what the device is sent, the pre-activation or its positive part.
         readout: "goodness", "upper" (goodness without the first layer), "head", "layer0", ...; "validated" chooses.
@@ -70,7 +74,7 @@ class ForwardForwardSettings:
 
 
 class Judged(NamedTuple):
-    """What a layer's loss says: its value, dL/dG (2 batch,), and by how much positives are better, in the mean."""
+    """The loss of a layer: its value, dL/dG (2 batch,), and by how much positives are better, in the mean."""
 
     loss: float
     slope: Tensor
@@ -78,7 +82,12 @@ class Judged(NamedTuple):
 
 
 class ForwardForward(nn.Module):
-    """Args: widths: of the hidden layers. classes: labels. settings: as in an experiment.
+    """Forward-forward: every layer raises its goodness for true labels, and lowers it for wrong ones.
+
+    Args:
+        widths: of the hidden layers.
+        classes: labels.
+        settings: as in an experiment.
 
     State: which readout is used, and the running activities m of peer normalisation.
     """
@@ -99,7 +108,7 @@ class ForwardForward(nn.Module):
     def build(
         cls, net: Network, settings: ForwardForwardSettings, classes: int, rng: torch.Generator, model: Model | None = None
     ) -> ForwardForward:
-        """For `net`, of static nodes; needs no model of them.
+        """Build it for `net`, of static nodes; needs no model of them.
 
         Raises:
             ContractError: a temporal network, or no hidden layer.
@@ -127,7 +136,7 @@ class ForwardForward(nn.Module):
         h = self._hidden(length_normalised(torch.cat(pairs)), rng, spared=self.classes)
         losses = []
         for number, layer in enumerate(net.stack[:-1]):
-            opened = Opened(layer.synapse, h)
+            opened = OpenedSynapse(layer.synapse, h)
             y = opened.pre.clamp(min=0)
             judged = self._judge(y.square().mean(1))
             delta = y * (judged.slope * (2 / y.shape[1])).unsqueeze(1)
@@ -149,7 +158,7 @@ class ForwardForward(nn.Module):
     def _head(self, net: Network, x: Tensor, label: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Train the head on inputs that claim nothing; its scores, and its accuracy."""
         trace = self._neutral(net, x)
-        opened = Opened(net.stack[-1].synapse, trace.inputs[-1])
+        opened = OpenedSynapse(net.stack[-1].synapse, trace.inputs[-1])
         check_scores(opened.pre, self.classes)
         error, metrics = self.error.judge(opened.pre, label)
         opened.pull(error)
@@ -168,7 +177,7 @@ class ForwardForward(nn.Module):
         return Trace((*inputs, h), (*pre, scores), (*outputs, scores))
 
     def _judge(self, goodness: Tensor) -> Judged:
-        """goodness (2 batch,): positives first."""
+        """Judge the goodness (2 batch,), positives first."""
         good, bad = goodness.chunk(2)
         k, gap = self.settings.sharpness, good - bad
         if self.settings.loss == "pairs":

@@ -34,7 +34,7 @@ class LastLayer(OnePass):
     def build(
         cls, net: Network, settings: LossSettings, classes: int, rng: torch.Generator, model: object | None = None
     ) -> LastLayer:
-        """For `net`, whose hidden synapses are frozen; needs no model of the node."""
+        """Build it for `net`, whose hidden synapses are frozen; needs no model of the node."""
         del rng, model
         for layer in net.stack[:-1]:
             layer.synapse.requires_grad_(False)

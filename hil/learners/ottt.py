@@ -28,7 +28,7 @@ from hil.network import Network, statistics_kept
 
 @dataclass(frozen=True)
 class OTTTOSettings(OnlineSettings):
-    """As those of SAF-E; update is "per_step"."""
+    """Settings as those of SAF-E; update is "per_step"."""
 
     update: Update = "per_step"
 

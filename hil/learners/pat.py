@@ -35,7 +35,11 @@ Model = Callable[[Tensor], Tensor]
 
 
 class PAT(OnePass):
-    """Args: model: drive -> reading of the node, differentiable. It has no state of its own."""
+    """Physics-aware training: the node answers forwards, a model of it is differentiated backwards.
+
+    Args:
+        model: drive -> reading of the node, differentiable. It has no state of its own.
+    """
 
     Settings: ClassVar[type[LossSettings]] = LossSettings
 
@@ -45,7 +49,7 @@ class PAT(OnePass):
 
     @classmethod
     def build(cls, net: Network, settings: LossSettings, classes: int, rng: torch.Generator, model: Model | None = None) -> PAT:
-        """From settings.
+        """Build it from settings and the model of the node.
 
         Raises:
             ConfigError: there is no model of the node.
@@ -79,6 +83,7 @@ class PhysicsAware(nn.Module):
     Args:
         device: the black box; static.
         model: drive -> reading, differentiable, in the units of the device. None: forwards only.
+
     Raises:
         ContractError: the device is temporal.
 

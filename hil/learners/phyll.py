@@ -26,7 +26,7 @@ from hil.errors import ContractError
 from hil.learners.adfa import Model
 from hil.learners.forward_forward import refuse_temporal
 from hil.learners.parts.label_slot import candidates, check_slot, claiming, neutral, wrong_labels
-from hil.learners.parts.opened import Opened
+from hil.learners.parts.opened import OpenedSynapse
 from hil.network import Network, Trace
 from hil.settings import Count, Positive, check
 from hil.synapses import BesideLinear, channels_of, length_normalised
@@ -39,8 +39,10 @@ class PhyLLSettings:
     """[learner] of an experiment.
 
     Args:
-        theta: of the contrast. phi: "abs" (waves) or "relu".
-        amplitude: of the label in the input. normalise: the example, label included, has root mean square 1.
+        theta: of the contrast.
+        phi: "abs" (waves) or "relu".
+        amplitude: of the label in the input.
+        normalise: the example, label included, has root mean square 1.
         inner_steps, inner_rate: digital steps per measurement, and their rate.
     """
 
@@ -56,7 +58,13 @@ class PhyLLSettings:
 
 
 class PhyLL(nn.Module):
-    """Args: widths: of the answers of all synapses, 0 for one without weights. classes: labels. rng: draws the directions.
+    """Physical local learning: every layer is trained for itself, on the cosine with a random direction.
+
+    Args:
+        widths: of the answers of all synapses, 0 for one without weights.
+        classes: labels.
+        rng: draws the directions.
+        settings: as in an experiment.
 
     The directions are the buffers `direction0`, ... of the state.
     """
@@ -76,7 +84,7 @@ class PhyLL(nn.Module):
     def build(
         cls, net: Network, settings: PhyLLSettings, classes: int, rng: torch.Generator, model: Model | None = None
     ) -> PhyLL:
-        """For `net`, of static nodes; needs no model of them.
+        """Build it for `net`, of static nodes; needs no model of them.
 
         Raises:
             ContractError: a temporal network, or nothing to train.
@@ -131,7 +139,7 @@ class PhyLL(nn.Module):
         return self._pass(net, neutral(x, self.classes, self.settings.amplitude))
 
     def _pass(self, net: Network, x: Tensor) -> Trace:
-        """As `Network.forward`, but a synapse may also read what its device was sent."""
+        """Do what `Network.forward` does, but a synapse may also read what its device was sent."""
         inputs: list[Tensor] = []
         pre: list[Tensor] = []
         outputs: list[Tensor] = []
@@ -168,7 +176,7 @@ class PhyLL(nn.Module):
         before = [param.detach().clone() for param in params] if self.settings.inner_steps > 1 else []
         total = [torch.zeros_like(param) for param in params]
         for _ in range(self.settings.inner_steps):
-            opened = Opened(synapse, inputs)
+            opened = OpenedSynapse(synapse, inputs)
             synapse.zero_grad(set_to_none=True)
             opened.pull(self._delta(number, opened.pre))
             for param, summed in zip(params, total, strict=True):

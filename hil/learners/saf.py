@@ -112,7 +112,7 @@ class SAFF(RateLearner):
 
 
 class WeightedSums:
-    """Over time, a step weighing lam less for each step it lies back: ahat (spikes) and U (drives) of every hidden layer."""
+    """Sums over time, a step weighing lam less for each step back: ahat (spikes) and U (drives) of every hidden layer."""
 
     def __init__(self, leak: float) -> None:
         self._leak = leak

@@ -44,9 +44,12 @@ class SPIDESettings:
     """[learner] of an experiment.
 
     Args:
-        forward_steps, backward_steps: T_F and T_B. scale: S; "auto" follows the measured rates. target: of "auto".
+        forward_steps, backward_steps: T_F and T_B.
+        scale: S; "auto" follows the measured rates.
+        target: of "auto".
         quantum: V of the forward neurons, v_th - v_rest; None: measured before the first step.
-        leak: of the forward neurons; below 1, give the quantum too. modified_reset: of the couples.
+        leak: of the forward neurons; below 1, give the quantum too.
+        modified_reset: of the couples.
         loss: "cross_entropy" or "mse".
     """
 
@@ -68,8 +71,13 @@ class SPIDESettings:
 
 
 class SPIDE(nn.Module):
-    """Args: couples: a ternary array, quantum 1, for each hidden layer. quanta: V of each, in units of the pre-activation.
-    classes: labels.
+    """Training of spiking networks at equilibrium, with the same neurons for both stages.
+
+    Args:
+        quanta: V of each, in units of the pre-activation.
+        couples: a ternary array, quantum 1, for each hidden layer.
+        classes: labels.
+        settings: as in an experiment.
 
     State: the quanta, as measured, and the scales.
     """
@@ -90,7 +98,7 @@ class SPIDE(nn.Module):
     def build(
         cls, net: Network, settings: SPIDESettings, classes: int, rng: torch.Generator, model: Model | None = None
     ) -> SPIDE:
-        """For `net`; cuts its couples from the chip of the network, and needs no model of the neurons.
+        """Build it for `net`: cut its couples from the chip of the network; needs no model of the neurons.
 
         Raises:
             ContractError: no chip, a hidden layer without neurons, or a synapse that ties the examples of a batch together.

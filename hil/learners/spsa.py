@@ -32,8 +32,10 @@ class SPSASettings:
     """[learner] of an experiment.
 
     Args:
-        perturbation: "sign" (SPSA) or "normal" (weight perturbation). size: c, in units of the weights.
-        directions: K, averaged in every step; each costs two passes. loss: "cross_entropy" or "mse".
+        perturbation: "sign" (SPSA) or "normal" (weight perturbation).
+        size: c, in units of the weights.
+        directions: K, averaged in every step; each costs two passes.
+        loss: "cross_entropy" or "mse".
     """
 
     perturbation: Perturbation = "sign"
@@ -58,7 +60,7 @@ class SPSA(OnePass):
     def build(
         cls, net: Network, settings: SPSASettings, classes: int, rng: torch.Generator, model: object | None = None
     ) -> SPSA:
-        """From settings; needs no model of the node."""
+        """Build it from settings; needs no model of the node."""
         del net, rng, model
         return cls(settings, classes)
 

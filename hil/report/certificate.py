@@ -1,5 +1,6 @@
-"""A saved calibration -> one page beside it: verdict, what failed and what to do about it, every step with its curves,
-residuals and parameters, settings, origin.
+"""One page beside a saved calibration: verdict, every step with its curves and parameters, settings, origin.
+
+What failed comes first, with what to do about it.
 
 Read as plain data, so that a damaged one, or one without its sweeps, still gives a page that says so.
 """
@@ -30,8 +31,12 @@ Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Row:
-    """A parameter: what was found, how well, and what the data sheet said. off: in sigmas of the finding, or ""."""
+class ParameterRow:
+    """A parameter: what was found, how well, and what the data sheet said.
+
+    Args:
+        off: in sigmas of the finding, or "".
+    """
 
     name: str
     found: str
@@ -53,15 +58,15 @@ def render(path: Path) -> Path:
 
 
 def contents(name: str, table: Facts, sweeps: Mapping[str, Sweeps], notes: list[str]) -> dict[str, object]:
-    """What the template shows, by name."""
+    """Return what the template shows, by name."""
     good, kind = table.get("good") is True, str(table.get("provenance"))
     badge, origin = PROVENANCE.get(kind, UNKNOWN)
     steps = [step for step in _list(table, "step") if isinstance(step, Mapping)]
     bad = [step for step in steps if not _good(step)]
-    belief = _mapping(_mapping(table, "belief"), "settings")
+    nominal = _mapping(_mapping(table, "belief"), "settings")
     twin = next((step for step in steps if step.get("name") == "twin"), None)
     with figures.style():
-        shown = [_step(step, sweeps.get(str(step.get("name")), {}), belief) for step in steps]
+        shown = [_step(step, sweeps.get(str(step.get("name")), {}), nominal) for step in steps]
     return {
         "name": name,
         "good": good,
@@ -72,7 +77,7 @@ def contents(name: str, table: Facts, sweeps: Mapping[str, Sweeps], notes: list[
         "notes": notes,
         "tiles": list(_tiles(table, steps)),
         "todo": [(step.get("name"), problem) for step in bad for problem in _problems(step) if problem["kind"] != "skipped"],
-        "twin": list(_rows(_mapping(twin or {}, "estimates"), belief)),
+        "twin": list(_rows(_mapping(twin or {}, "estimates"), nominal)),
         "use": str(_mapping(table, "belief").get("use", "")),
         "steps": shown,
         "settings": settings(_mapping(table, "settings")),
@@ -93,17 +98,17 @@ def _tiles(table: Facts, steps: list[Facts]) -> Iterator[Tile]:
     done = sum(map(_good, steps))
     yield Tile("steps good", f"{done} of {len(steps)}")
     yield Tile("taken", str(table.get("taken_at", "unknown"))[:16].replace("T", " "), str(table.get("bench", "")))
-    honest = next((step for step in steps if step.get("name") == "honesty"), None)
-    rms = None if honest is None else honest.get("residual_rms")
-    if honest is not None and isinstance(rms, int | float):
-        unit, noise = str(honest.get("residual_unit", "1")), _mapping(honest, "figures").get("noise")
+    check = next((step for step in steps if step.get("name") == "honesty"), None)
+    rms = None if check is None else check.get("residual_rms")
+    if check is not None and isinstance(rms, int | float):
+        unit, noise = str(check.get("residual_unit", "1")), _mapping(check, "figures").get("noise")
         yield Tile(
             "the twin is off by", f"{quantity(rms, unit)} rms", f"noise of a reading {quantity(float(noise or 0), unit)}"
         )
     yield Tile("took", duration(sum(float(step.get("took_s", 0.0)) for step in steps)))
 
 
-def _step(step: Facts, sweeps: Sweeps, belief: Facts) -> dict[str, object]:
+def _step(step: Facts, sweeps: Sweeps, nominal: Facts) -> dict[str, object]:
     name, success = str(step.get("name")), [bool(channel) for channel in _list(step, "success")]
     ordered = {each: sweeps[each] for each in map(str, _list(step, "raw")) if each in sweeps}
     problems = _problems(step)
@@ -121,19 +126,19 @@ def _step(step: Facts, sweeps: Sweeps, belief: Facts) -> dict[str, object]:
         "good": _good(step),
         "skipped": any(problem["kind"] == "skipped" for problem in problems),
         "problems": problems,
-        "rows": list(_rows(_mapping(step, "estimates"), belief if name == "twin" else {})),
+        "rows": list(_rows(_mapping(step, "estimates"), nominal if name == "twin" else {})),
         "facts": [*facts, ("took", duration(float(step.get("took_s", 0.0))))],
         "figures": list(drawn(name, ordered)),
     }
 
 
-def _rows(estimates: Facts, belief: Facts) -> Iterator[Row]:
+def _rows(estimates: Facts, nominal: Facts) -> Iterator[ParameterRow]:
     for name, found in estimates.items():
         value, sigma, unit = found.get("value"), found.get("sigma"), str(found.get("unit", "1"))
-        sheet = belief.get(name)
+        sheet = nominal.get(name)
         said = None if isinstance(sheet, bool) or not isinstance(sheet, int | float) else float(sheet)
         off = abs(value - said) / sigma if said is not None and sigma else math.nan
-        yield Row(
+        yield ParameterRow(
             name, _estimate(value, sigma, unit), "-" if said is None else _number(said, unit),
             "-" if math.isnan(off) else f"{off:.1f} σ" if off < 1000 else "> 1000 σ",
         )  # fmt: skip
@@ -182,7 +187,7 @@ def _read(path: Path) -> tuple[Facts, list[str]]:
 
 
 def _sweeps(path: Path, raw: Facts, notes: list[str]) -> dict[str, Sweeps]:
-    """By step; empty, with a note, if they cannot be had."""
+    """Return the sweeps by step; empty, with a note, if they cannot be had."""
     file = path.with_suffix(".safetensors")
     try:
         payload = read_tensors(file)

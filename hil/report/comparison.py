@@ -16,8 +16,8 @@ from hil.report.contents import curve, number, wilson
 from hil.report.headline import PROVENANCE, UNKNOWN, duration
 from hil.report.page import page
 from hil.report.run_files import Facts, read
-from hil.report.significance import Outcome, Row, Standings
-from hil.report.tables import Table
+from hil.report.significance import ComparisonRow, RunOutcome, Standings
+from hil.report.tables import TextTable
 
 HEAD = (
     "learner", "seeds", "mean", "std", "worst", "validation", "device passes", "wall", "bits/example", "twin off by",
@@ -25,8 +25,8 @@ HEAD = (
 )  # fmt: skip
 
 
-def outcome(folder: Path, shown: str) -> Outcome:
-    """What a finished run says of itself.
+def outcome(folder: Path, shown: str) -> RunOutcome:
+    """Return what a finished run says of itself.
 
     Raises:
         RunError: it is not finished, or damaged.
@@ -44,7 +44,7 @@ def outcome(folder: Path, shown: str) -> Outcome:
     points = ((p, accuracy.get(epoch, math.nan)) for epoch, p in zip(spent.epochs, spent.values, strict=True))
     layers = record.diagnostics.get("layers")
     step = _mapping(_mapping(record.diagnostics, "traffic"), "step")
-    return Outcome(
+    return RunOutcome(
         seed=int(seed),
         test=test,
         validation=validation,
@@ -61,12 +61,12 @@ def outcome(folder: Path, shown: str) -> Outcome:
     )
 
 
-def table(rows: Sequence[Row]) -> Table:
+def table(rows: Sequence[ComparisonRow]) -> TextTable:
     """A row a learner, the best first; accuracies on the test split."""
-    return Table(HEAD, tuple(_line(row) for row in sorted(rows, key=lambda row: -row.mean)))
+    return TextTable(HEAD, tuple(_line(row) for row in sorted(rows, key=lambda row: -row.mean)))
 
 
-def _line(row: Row) -> tuple[str, ...]:
+def _line(row: ComparisonRow) -> tuple[str, ...]:
     bits = row.runs[0].step_bits
     return (
         row.learner,
@@ -124,7 +124,7 @@ def as_json(standings: Standings) -> dict[str, Any]:
 
 
 def contents(standings: Standings) -> dict[str, object]:
-    """What the template shows, by name."""
+    """Return what the template shows, by name."""
     kinds = {run.provenance for row in standings.rows for run in row.runs}
     kind = kinds.pop() if len(kinds) == 1 else "mixed"
     badge, origin = PROVENANCE.get(kind, ("mixed", "Not every run had the same kind of node.") if kind == "mixed" else UNKNOWN)
@@ -151,7 +151,7 @@ def contents(standings: Standings) -> dict[str, object]:
 
 
 def fineness(standings: Standings) -> str:
-    """How finely the test set can tell."""
+    """Say how finely the test set can tell."""
     best = max(row.mean for row in standings.rows)
     low, high = wilson(best, standings.test_examples)
     return (

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from hil.errors import DataError
-from hil.report.run_files import Facts, Record
+from hil.report.run_files import Facts, RunRecord
 
 Numbers = tuple[float, ...]
 Confusion = tuple[tuple[int, ...], ...]
@@ -45,7 +45,7 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
-class Transfer:
+class DrawnTransfer:
     """drive, measured, spread and twin (points,); twin is empty where no twin is known."""
 
     drive: Numbers
@@ -64,7 +64,7 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True)
-class Feedback:
+class DrawnFeedback:
     """g and the twin's true derivative over the pre-activations of one layer, in ascending order; either may be empty."""
 
     layer: int
@@ -85,7 +85,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """steps: committed steps over seconds since the start. length_s: of the whole journal."""
+    """The progress of a run over time.
+
+    Args:
+        steps: committed steps over seconds since the start.
+        length_s: of the whole journal.
+    """
 
     since_s: Numbers
     steps: Numbers
@@ -95,8 +100,16 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What a sentinel saw, a value a look. steps: after which. walk, sigma: off the reference, before anything was done.
-    walked: all that was followed until then. acts: (step, what was done). unit: of the walks. warn, act: levels of the walk."""
+    """The observations of a sentinel, a value a look.
+
+    Args:
+        steps: after which.
+        walk, sigma: off the reference, before anything was done.
+        walked: all that was followed until then.
+        acts: (step, what was done).
+        unit: of the walks.
+        warn, act: levels of the walk.
+    """
 
     steps: Numbers
     walk: Numbers
@@ -133,7 +146,7 @@ def curve(metrics: Sequence[Facts], split: str, key: str) -> Curve:
     return Curve(tuple(float(e) for e, _ in lines), tuple(math.nan if v is None else v for v in values))
 
 
-def transfer(diagnostics: Facts) -> Transfer | None:
+def transfer(diagnostics: Facts) -> DrawnTransfer | None:
     """The measured transfer curve, in the order of the drive.
 
     Raises:
@@ -147,7 +160,7 @@ def transfer(diagnostics: Facts) -> Transfer | None:
     _same_length("transfer", drive, measured, *(part for part in (spread, twin) if part))
     order = sorted(range(len(drive)), key=drive.__getitem__)
     drive, measured, spread, twin = (_reordered(part, order) for part in (drive, measured, spread, twin))
-    return Transfer(
+    return DrawnTransfer(
         drive,
         measured,
         spread,
@@ -174,8 +187,8 @@ def histograms(diagnostics: Facts) -> tuple[Histogram, ...]:
     return tuple(found)
 
 
-def feedback(diagnostics: Facts) -> tuple[Feedback, ...]:
-    """g over the true derivative, per layer.
+def feedback(diagnostics: Facts) -> tuple[DrawnFeedback, ...]:
+    """Return g and the true derivative of every layer.
 
     Raises:
         DataError: it is there, and does not make sense.
@@ -189,12 +202,12 @@ def feedback(diagnostics: Facts) -> tuple[Feedback, ...]:
         _same_length(f"feedback[{layer}]", pre, *(part for part in (g, slope) if part))
         order = sorted(range(len(pre)), key=pre.__getitem__)
         pre, g, slope = (_reordered(part, order) for part in (pre, g, slope))
-        found.append(Feedback(layer, pre, g, slope, number(facts, "correlation")))
+        found.append(DrawnFeedback(layer, pre, g, slope, number(facts, "correlation")))
     return tuple(found)
 
 
 def seconds(diagnostics: Facts) -> dict[str, float]:
-    """Where the time went, in the order of the file: name without "_s" -> s; zeros are left out."""
+    """Return where the time went, in the order of the file: name without "_s" -> s; zeros are left out."""
     facts = _mapping(diagnostics, "time") or {}
     found = {key.removesuffix("_s"): number(facts, key) for key in facts}
     return {key: value for key, value in found.items() if value is not None and value > 0}
@@ -253,7 +266,7 @@ def watched(journal: Sequence[Facts]) -> Watched | None:
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
-    """Where the true share lies with 95 % confidence, from `share` of `count` trials.
+    """Return the interval of the true share with 95 % confidence, from `share` of `count` trials.
 
     >>> tuple(round(v, 3) for v in wilson(0.95, 180))
     (0.908, 0.973)
@@ -264,8 +277,8 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def tested(record: Record, table: Confusion) -> int | None:
-    """How many test examples there were, if the confusion matrix agrees with the accuracy in the summary."""
+def tested(record: RunRecord, table: Confusion) -> int | None:
+    """Return how many test examples there were, if the confusion matrix agrees with the accuracy in the summary."""
     accuracy, total = number(record.summary, "test_accuracy"), sum(map(sum, table))
     if accuracy is None or not total:
         return None
@@ -281,7 +294,7 @@ def _moment(text: object) -> datetime | None:
 
 
 def _said(line: Facts) -> str:
-    """What a journal line says besides its time and kind: the message first, then the facts."""
+    """Return what a journal line says besides its time and kind: the message first, then the facts."""
     told = [str(line[key]) for key in ("message", "what") if key in line]
     rest = [f"{key} {_short(value)}" for key, value in line.items() if key not in {"t", "kind", "message", "what"}]
     return "\n".join([*told, ", ".join(rest)]).strip()

@@ -1,5 +1,7 @@
-"""Figures as inline SVG. Colours are written as stand-ins and replaced by variables of the page's style sheet, so that one
-drawing serves light and dark; text stays text.
+"""Figures as inline SVG.
+
+Colours are written as stand-ins and replaced by variables of the page's style sheet, so that one drawing serves light and
+dark; text stays text.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from hil.report.contents import Curve, Event, Feedback, Histogram, Timeline, Transfer, Watched
+from hil.report.contents import Curve, DrawnFeedback, DrawnTransfer, Event, Histogram, Timeline, Watched
 from hil.report.significance import Band
 
 if TYPE_CHECKING:
@@ -123,7 +125,7 @@ def race(curves: Mapping[str, Band], name: str) -> str:
     return _svg(fig, name, f"Validation accuracy over device passes: {ends}.")
 
 
-def transfer(curve: Transfer | None, used: Sequence[Histogram]) -> str:
+def transfer(curve: DrawnTransfer | None, used: Sequence[Histogram]) -> str:
     """The measured transfer curve over the Twin's, and beneath it, on the same axis, the drives that the network uses."""
     rows = [ratio for ratio, there in ((3.0, curve is not None), (1.25, bool(used))) if there]
     fig = _blank(1.0 + 0.78 * sum(rows))
@@ -145,7 +147,7 @@ def transfer(curve: Transfer | None, used: Sequence[Histogram]) -> str:
     return _svg(fig, "node", " ".join(told))
 
 
-def _transfer(axes: Axes, curve: Transfer) -> None:
+def _transfer(axes: Axes, curve: DrawnTransfer) -> None:
     if curve.twin:
         axes.plot(curve.drive, curve.twin, color=SERIES[1], lw=2.4, label="twin")
     if curve.spread:
@@ -171,8 +173,8 @@ def _used(axes: Axes, used: Sequence[Histogram]) -> None:
     axes.margins(x=0.02)
 
 
-def feedback(part: Feedback) -> str:
-    """g over the true derivative of one layer, each divided by its largest magnitude."""
+def feedback(part: DrawnFeedback) -> str:
+    """Draw g over the true derivative of one layer, each divided by its largest magnitude."""
     fig, axes = _figure(2.9)
     axes.axhline(0, color=MUTED, lw=0.7)
     if part.slope:

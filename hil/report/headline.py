@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hil.hints import quoted
 from hil.report.contents import Confusion, curve, number, tested, wilson
-from hil.report.run_files import Facts, Record
+from hil.report.run_files import Facts, RunRecord
 
 PROVENANCE = {
     "real": ("hardware", "Hardware answered: the node is a real one."),
@@ -20,7 +20,11 @@ UNKNOWN = ("origin unknown", "It is not recorded what answered: do not take this
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One number worth a glance; note: the small print beneath it."""
+    """One number worth a glance.
+
+    Args:
+        note: the small print beneath it.
+    """
 
     label: str
     value: str
@@ -28,8 +32,15 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """figure: the large number. sentence: what it is. origin, badge: who answered. state: "" or why the run is not done."""
+class Headline:
+    """The head of a report: one large number, and what it is.
+
+    Args:
+        figure: the large number.
+        sentence: what it is.
+        origin, badge: who answered.
+        state: "" or why the run is not done.
+    """
 
     figure: str
     sentence: str
@@ -40,14 +51,14 @@ class Verdict:
     tiles: tuple[Tile, ...]
 
 
-def verdict(record: Record, table: Confusion) -> Verdict:
-    """What the summary says, in plain words."""
+def verdict(record: RunRecord, table: Confusion) -> Headline:
+    """Say in plain words what the summary says."""
     kind = _provenance(record)
     badge, origin = PROVENANCE.get(kind, UNKNOWN)
     figure, sentence = _accuracy(record)
     tiles = [_test(record, table), _validation(record.summary), _seeds(record.summary), _passes(record.summary)]
-    tiles += [_time(record.summary), _faults(record.summary), _honesty(record.summary)]
-    return Verdict(
+    tiles += [_time(record.summary), _faults(record.summary), _twin_check(record.summary)]
+    return Headline(
         figure=figure,
         sentence=sentence,
         badge=badge,
@@ -58,8 +69,8 @@ def verdict(record: Record, table: Confusion) -> Verdict:
     )
 
 
-def _provenance(record: Record) -> str:
-    """As the summary has it; a run without one said at its start, or at its last resume, what was going to answer."""
+def _provenance(record: RunRecord) -> str:
+    """Return the summary's provenance; of a run without one, what was going to answer at its start or last resume."""
     if record.summary:
         return str(record.summary.get("provenance", "unknown"))
     said = [line["provenance"] for line in record.journal if "provenance" in line]
@@ -96,7 +107,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _accuracy(record: Record) -> tuple[str, str]:
+def _accuracy(record: RunRecord) -> tuple[str, str]:
     on = _section(record.config, "data").get("use")
     of = f" on {on}" if isinstance(on, str) else ""
     test, validation = number(record.summary, "test_accuracy"), number(record.summary, "validation_accuracy")
@@ -110,7 +121,7 @@ def _accuracy(record: Record) -> tuple[str, str]:
     return "No result", f"yet{of}: neither the test nor the validation split has been scored"
 
 
-def _state(record: Record) -> str:
+def _state(record: RunRecord) -> str:
     status = record.summary.get("status")
     if status == "done":
         return ""
@@ -124,7 +135,7 @@ def _state(record: Record) -> str:
     return f"This run says of itself: {status}."
 
 
-def _test(record: Record, table: Confusion) -> Tile | None:
+def _test(record: RunRecord, table: Confusion) -> Tile | None:
     test, examples = number(record.summary, "test_accuracy"), tested(record, table)
     if test is None or examples is None:
         return None
@@ -166,8 +177,8 @@ def _faults(summary: Facts) -> Tile | None:
     return None if faults is None else Tile("faults recovered", f"{faults:,.0f}")
 
 
-def _honesty(summary: Facts) -> Tile | None:
-    """Of the twin that a learner or this report believes."""
+def _twin_check(summary: Facts) -> Tile | None:
+    """Return the tile of the twin check, of the twin that a learner or this report uses."""
     found = _section(summary, "twin_honesty")
     nrmse, correlation, bias = (number(found, key) for key in ("nrmse", "correlation", "bias"))
     if nrmse is None or correlation is None or bias is None:

@@ -14,9 +14,9 @@ from hil.files import write_atomic
 from hil.plain import plain
 from hil.report import contents as findings
 from hil.report import figures, tables
-from hil.report.contents import Confusion, Feedback, Histogram, Timeline, Transfer, number
+from hil.report.contents import Confusion, DrawnFeedback, DrawnTransfer, Histogram, Timeline, number
 from hil.report.headline import percent, quantity, verdict
-from hil.report.run_files import Facts, Record, read
+from hil.report.run_files import Facts, RunRecord, read
 
 T = TypeVar("T")
 
@@ -49,19 +49,19 @@ def page(template: str, shown: Mapping[str, object]) -> str:
 
 
 def _plain(value: object) -> object:
-    """As `plain`, of the same class: what is markup already stays so."""
+    """Make a value plain, of the same class: what is markup already stays so."""
     return type(value)(plain(value)) if isinstance(value, str) else value
 
 
-def contents(record: Record) -> dict[str, object]:
-    """What the template shows, by name. Figures are SVG text made here; everything else is text to be escaped."""
+def contents(record: RunRecord) -> dict[str, object]:
+    """Return what the template shows, by name. Figures are SVG text made here; everything else is text to be escaped."""
     beware = record.summary.get("warnings")
     notes = [*(str(line) for line in (beware if isinstance(beware, list) else ())), *record.notes]
     made = record.diagnostics
     table: Confusion = _checked(findings.confusion, made, (), notes)
-    curve: Transfer | None = _checked(findings.transfer, made, None, notes)
+    curve: DrawnTransfer | None = _checked(findings.transfer, made, None, notes)
     used: tuple[Histogram, ...] = _checked(findings.histograms, made, (), notes)
-    layers: tuple[Feedback, ...] = _checked(findings.feedback, made, (), notes)
+    layers: tuple[DrawnFeedback, ...] = _checked(findings.feedback, made, (), notes)
     seconds: dict[str, float] = _checked(findings.seconds, made, {}, notes)
     journal = findings.timeline(record.journal)
     looks = findings.watched(record.journal)
@@ -97,7 +97,7 @@ def contents(record: Record) -> dict[str, object]:
 
 
 def _checked(find: Callable[[Facts], T], diagnostics: Facts, otherwise: T, notes: list[str]) -> T:
-    """What `find` finds, or a note about why it makes no sense."""
+    """Return what `find` finds, or note why it makes no sense."""
     try:
         return find(diagnostics)
     except DataError as error:
@@ -105,7 +105,7 @@ def _checked(find: Callable[[Facts], T], diagnostics: Facts, otherwise: T, notes
         return otherwise
 
 
-def _learning(record: Record) -> list[tuple[str, str]]:
+def _learning(record: RunRecord) -> list[tuple[str, str]]:
     """(title, figure) of accuracy and loss, as far as they were recorded."""
     drawn = []
     splits = ("train", "validation")

@@ -23,11 +23,12 @@ Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RunRecord:
     """A run folder, read.
 
     Args:
-        place: the folder as the user named it. config, summary, diagnostics: empty if there is no such file.
+        place: the folder as the user named it.
+        config, summary, diagnostics: empty if there is no such file.
         notes: what is missing or damaged, a sentence each.
     """
 
@@ -42,7 +43,7 @@ class Record:
     notes: tuple[str, ...]
 
 
-def read(run: Path) -> Record:
+def read(run: Path) -> RunRecord:
     """Read a run folder.
 
     Raises:
@@ -58,7 +59,7 @@ def read(run: Path) -> Record:
         )
     notes: list[str] = []
     text = _text(run / "config.toml", notes)
-    return Record(
+    return RunRecord(
         name=run.resolve().name,
         place=str(run),
         config=_config(text, notes),

@@ -47,7 +47,7 @@ def render(run: Path) -> Path:
 
 
 def contents(folder: RunFolder) -> dict[str, object]:
-    """What the template shows, by name."""
+    """Return what the template shows, by name."""
     history = History(folder)
     summary, drawn = folder.read_json("summary.json"), folder.read_json("diagnostics.json")
     held, error = summary.get("held_accuracy"), summary.get("held_error")

@@ -34,9 +34,15 @@ class Band(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """One finished run. curve: (device passes, validation accuracy) an epoch. angles_deg: per layer, or None.
-    twin_nrmse: by how much of the swing the twin was off, where it was measured. warnings: of its summary."""
+class RunOutcome:
+    """One finished run.
+
+    Args:
+        curve: (device passes, validation accuracy) an epoch.
+        angles_deg: per layer, or None.
+        twin_nrmse: by how much of the swing the twin was off, where it was measured.
+        warnings: of its summary.
+    """
 
     seed: int
     test: float
@@ -54,40 +60,46 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparisonRow:
     """A learner on a device, over its seeds."""
 
     learner: str
     device: str
-    runs: tuple[Outcome, ...]
+    runs: tuple[RunOutcome, ...]
 
     @property
     def tests(self) -> list[float]:
+        """Test accuracy of every run, a fraction."""
         return [run.test for run in self.runs]
 
     @property
     def mean(self) -> float:
+        """Mean test accuracy."""
         return statistics.fmean(self.tests)
 
     @property
     def std(self) -> float | None:
-        """Of the sample; None with one seed."""
+        """Standard deviation of the sample; None with one seed."""
         return statistics.stdev(self.tests) if len(self.runs) > 1 else None
 
     @property
     def worst(self) -> float:
+        """Lowest test accuracy."""
         return min(self.tests)
 
     @property
     def validation(self) -> float:
+        """Mean validation accuracy."""
         return statistics.fmean(run.validation for run in self.runs)
 
     @property
     def passes(self) -> float:
+        """Mean node evaluations of a run."""
         return statistics.fmean(run.passes for run in self.runs)
 
     @property
     def wall_s(self) -> float:
+        """Mean wall time of a run, s."""
         return statistics.fmean(run.wall_s for run in self.runs)
 
     @property
@@ -98,7 +110,7 @@ class Row:
         return tuple(statistics.fmean(layer) if layer else None for layer in known)
 
     def band(self) -> Band:
-        """Over the epochs that every seed has."""
+        """Band of the curves over the epochs that every seed has."""
         steps = list(zip(*(run.curve for run in self.runs), strict=False))
         values = [[accuracy for _, accuracy in step] for step in steps]
         return Band(
@@ -120,7 +132,12 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """All learners on one device. winner: "" unless the difference exceeds the noise. told: a sentence that says so."""
+    """All learners on one device.
+
+    Args:
+        winner: "" unless the difference exceeds the noise.
+        told: a sentence that says so.
+    """
 
     device: str
     winner: str
@@ -130,21 +147,29 @@ class Contest:
 
 @dataclass(frozen=True, slots=True)
 class Standings:
-    """The whole comparison. terms: what was equal for all, a line each. test_examples: in the test split."""
+    """The whole comparison.
+
+    Args:
+        terms: what was equal for all, a line each.
+        test_examples: in the test split.
+    """
 
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
     terms: tuple[str, ...]
     test_examples: int
 
     @property
     def devices(self) -> tuple[str, ...]:
+        """Names of the devices, in order."""
         return tuple(dict.fromkeys(row.device for row in self.rows))
 
-    def on(self, device: str) -> tuple[Row, ...]:
+    def on(self, device: str) -> tuple[ComparisonRow, ...]:
+        """Return the rows of one device."""
         return tuple(row for row in self.rows if row.device == device)
 
     def contests(self) -> tuple[Contest, ...]:
+        """Return for each device which learner won, if one did."""
         return tuple(contest(device, self.on(device), self.test_examples) for device in self.devices)
 
     def findings(self) -> tuple[str, ...]:
@@ -152,7 +177,7 @@ class Standings:
         return tuple(found.told for found in self.contests())
 
 
-def contest(device: str, rows: Sequence[Row], test_examples: int) -> Contest:
+def contest(device: str, rows: Sequence[ComparisonRow], test_examples: int) -> Contest:
     """The winner on a device, if there is one."""
     ranked = sorted(rows, key=lambda row: -row.mean)
     if len(ranked) < 2:

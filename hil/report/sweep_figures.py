@@ -35,8 +35,12 @@ MOST_FIGURES = 8
 
 
 @dataclass(frozen=True)
-class Panel:
-    """Curves over one axis. residuals: drawn beneath."""
+class FigurePanel:
+    """Curves over one axis.
+
+    Args:
+        residuals: drawn beneath.
+    """
 
     axis: str
     x: Floats
@@ -56,7 +60,7 @@ def drawn(step: str, sweeps: Sweeps) -> Iterator[tuple[str, str]]:
         yield label(name)[0], _map(name, sweeps[name], f"{_id(step)}-map-{number}")
 
 
-def panels(sweeps: Sweeps) -> Iterator[Panel]:
+def panels(sweeps: Sweeps) -> Iterator[FigurePanel]:
     """Curves that share an axis, and what has none by itself."""
     flat = {name: values for name, values in sweeps.items() if values.ndim == 1 and len(values) > 1}
     for points in dict.fromkeys(len(values) for values in flat.values()):
@@ -67,10 +71,10 @@ def panels(sweeps: Sweeps) -> Iterator[Panel]:
         if others and _is_axis(axis, x):
             residuals = {name: values for name, values in others.items() if "residual" in name}
             curves = {name: values for name, values in others.items() if name not in residuals}
-            yield Panel(axis, x, curves, residuals or _difference(curves))
+            yield FigurePanel(axis, x, curves, residuals or _difference(curves))
         else:
             index = np.arange(points, dtype=np.float64)
-            yield from (Panel("index_1", index, {name: values}, {}) for name, values in same.items())
+            yield from (FigurePanel("index_1", index, {name: values}, {}) for name, values in same.items())
 
 
 def _is_axis(name: str, x: Floats) -> bool:
@@ -86,6 +90,7 @@ def label(name: str) -> tuple[str, str]:
 
 
 def is_fit(name: str) -> bool:
+    """True if a sweep's array of this name was computed, not measured."""
     return any(word in name for word in ("fit", "model"))
 
 
@@ -97,7 +102,7 @@ def _difference(curves: Sweeps) -> Sweeps:
     return {f"residual_{unit if unit in UNITS else '1'}": curves[others[0]] - curves[fits[0]]}
 
 
-def _panel(panel: Panel, name: str) -> str:
+def _panel(panel: FigurePanel, name: str) -> str:
     fig = _blank(4.3 if panel.residuals and panel.curves else 3.1)
     parts: Sequence[Axes]
     if panel.residuals and panel.curves:

@@ -41,7 +41,11 @@ DEEPEST = 4
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A part of the wall time; family: "bench", "host" or "rest"; tint 0, 1, … within it."""
+    """A part of the wall time.
+
+    Args:
+        family: "bench", "host" or "rest"; tint 0, 1, … within it.
+    """
 
     name: str
     text: str
@@ -60,12 +64,19 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TextTable:
+    """A table of a report, all text.
+
+    Args:
+        head: of the columns.
+        rows: each as wide as the head.
+    """
+
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
-def epochs(metrics: Sequence[Facts]) -> Table:
+def epochs(metrics: Sequence[Facts]) -> TextTable:
     """A row an epoch; a column for every quantity that was recorded at all."""
     lines = by_epoch(metrics)
     columns = [c for c in EPOCH_COLUMNS if any(split == c[1] and c[2] in line for (_, split), line in lines.items())]
@@ -76,7 +87,7 @@ def epochs(metrics: Sequence[Facts]) -> Table:
         found = next((r for s in ("train", "validation") if (r := _list(lines.get((epoch, s), {}), "correlation"))), [])
         cells += [f"{r:+.3f}" if isinstance(r, int | float) else "-" for r in [*found, *[None] * (layers - len(found))]]
         rows.append((str(epoch), *cells))
-    return Table(("epoch", *(c[0] for c in columns), *(f"r, layer {n}" for n in range(1, layers + 1))), tuple(rows))
+    return TextTable(("epoch", *(c[0] for c in columns), *(f"r, layer {n}" for n in range(1, layers + 1))), tuple(rows))
 
 
 def shares(seconds: Mapping[str, float]) -> tuple[Share, ...]:
@@ -92,21 +103,21 @@ def shares(seconds: Mapping[str, float]) -> tuple[Share, ...]:
     return tuple(found)
 
 
-def layers(diagnostics: Facts) -> Table | None:
+def layers(diagnostics: Facts) -> TextTable | None:
     """A row a layer: angle to the true gradient, firing rate, range in use; only the columns that hold anything."""
     found = [line for line in _list(diagnostics, "layers") if isinstance(line, Mapping)]
     columns = [c for c in LAYER_COLUMNS if any(number(line, c[1]) is not None for line in found)]
     rows = tuple((str(n), *(_cell(line, key, form) for _, key, form in columns)) for n, line in enumerate(found, 1))
-    return Table(("layer", *(c[0] for c in columns)), rows) if columns else None
+    return TextTable(("layer", *(c[0] for c in columns)), rows) if columns else None
 
 
-def traffic(diagnostics: Facts) -> Table | None:
-    """What one training step and one prediction ask of the devices, per example."""
+def traffic(diagnostics: Facts) -> TextTable | None:
+    """Return what one training step and one prediction ask of the devices, per example."""
     seen = diagnostics.get("traffic")
     parts = [(part, seen.get(part)) for part in ("step", "prediction")] if isinstance(seen, Mapping) else []
     keys = ("passes_per_example", "bits_per_example")
     rows = tuple((part, *(_cell(line, key, "{:,.0f}") for key in keys)) for part, line in parts if isinstance(line, Mapping))
-    return Table(("per example", "device passes", "bits moved"), rows) if rows else None
+    return TextTable(("per example", "device passes", "bits moved"), rows) if rows else None
 
 
 def events(listed: Sequence[Event]) -> tuple[tuple[str, str, str], ...]:

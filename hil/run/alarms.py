@@ -37,7 +37,13 @@ LAST_WORDS = 300
 
 @dataclass(frozen=True)
 class AlarmSettings:
-    """argv: empty for none. on: kinds that matter. timeout_s, every_s, stalled_s: see hil/config/experiment.py, AlarmTable."""
+    """Settings of the command that is run when something happens.
+
+    Args:
+        argv: empty for none.
+        on: kinds that matter.
+        timeout_s, every_s, stalled_s: see hil/config/experiment.py, AlarmTable.
+    """
 
     argv: tuple[str, ...] = ()
     on: tuple[str, ...] = ()
@@ -72,7 +78,8 @@ class Alarms:
     """A context; leaving it waits for alarms under way, each no longer than its timeout.
 
     Args:
-        run: how the user calls the run. note: where a failing alarm is noted.
+        run: how the user calls the run.
+        note: where a failing alarm is noted.
     """
 
     def __init__(
@@ -98,7 +105,7 @@ class Alarms:
             thread.join((self._settings.timeout_s + 1) * min(waiting, 3))
 
     def tell(self, kind: str, message: str) -> None:
-        """Something happened; returns at once."""
+        """Run the command, if this kind of event matters; return at once."""
         settings = self._settings
         if not settings.argv or kind not in settings.on:
             return

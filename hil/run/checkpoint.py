@@ -34,7 +34,12 @@ MOST_FACTS_BYTES = 1 << 26  # a plant of many neurons has its state there
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """tensors: flat names. facts: JSON values."""
+    """The state from which a run goes on.
+
+    Args:
+        tensors: flat names.
+        facts: JSON values.
+    """
 
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
@@ -52,7 +57,7 @@ def save(folder: Path, name: str, point: Checkpoint) -> Path:
 
 
 def _sum(facts: Mapping[str, Any]) -> str:
-    """Of all facts but this sum itself, whatever their order and layout in the file."""
+    """Return the sum of all facts but this sum itself, whatever their order and layout in the file."""
     told = {key: value for key, value in facts.items() if key != "facts_sha256"}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
@@ -64,7 +69,12 @@ def place(path: Path) -> tuple[int, bool] | None:
 
 
 def name(step: int, scored: bool) -> str:
-    """Of the checkpoint after `step`. scored: not one that waits for its epoch's validation."""
+    """Return the name of the checkpoint after `step`, without its suffix.
+
+    Args:
+        step: that was just made.
+        scored: not one that waits for its epoch's validation.
+    """
     return f"step-{step:08d}" + ("" if scored else "-before-validation")
 
 
@@ -100,7 +110,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def fixed(path: Path) -> bool:
-    """Whether the pair whose JSON is `path` says that it was made at a fixed step; nothing is verified."""
+    """True if the pair whose JSON is `path` says that it was made at a fixed step; nothing is verified."""
     try:
         return bool(read_object(path, MOST_FACTS_BYTES).get("fixed"))
     except RunError:
@@ -175,7 +185,11 @@ def check_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], facts: 
     """Hold a saved state against what `optimizer` keeps, seen at a step of a copy of it.
 
     Args:
+        optimizer: of the run that goes on.
+        tensors: of the checkpoint.
+        facts: of the checkpoint.
         begun: steps were made, so that there is a state if there can be one.
+
     Raises:
         ValueError: it is of another kind, or not whole: a parameter has all that is due to it, or was never moved.
     """

@@ -58,7 +58,11 @@ def _left(entry: Path) -> bool:
 
 
 class RunFolder:
-    """Args: path: of the folder; made by `create`, checked by `open`."""
+    """A run folder: its files, its journal, and who owns it.
+
+    Args:
+        path: of the folder; made by `create`, checked by `open`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -165,14 +169,17 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
+        """Path of config.toml: the whole experiment."""
         return self.path / "config.toml"
 
     @property
     def checkpoints(self) -> Path:
+        """Path of the folder of checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def report(self) -> Path:
+        """Path of report.html."""
         return self.path / "report.html"
 
     def write_config(self, text: str) -> None:
@@ -180,6 +187,7 @@ class RunFolder:
         write_atomic(self.config, text.encode())
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a JSON file in the folder, whole or not at all; NaN is allowed."""
         write_atomic(self.path / name, (json.dumps(value, indent=1, allow_nan=True) + "\n").encode())
 
     def read_json(self, name: str) -> dict[str, Any]:
@@ -192,7 +200,7 @@ class RunFolder:
         return read_object(path) if there(path) else {}
 
     def note(self, kind: str, **facts: object) -> None:
-        """One line in the journal: what happened, when. Any thread may.
+        """Write one line to the journal: what happened, when. Any thread may.
 
         Raises:
             RunError: it cannot be written.
@@ -200,7 +208,7 @@ class RunFolder:
         self.journal.note(kind, **facts)
 
     def measure(self, *lines: Mapping[str, object]) -> None:
-        """Lines in metrics.jsonl, in one write and durably.
+        """Append lines to metrics.jsonl, in one write and durably.
 
         Raises:
             RunError: they cannot be written.
@@ -245,5 +253,5 @@ class RunFolder:
 
     @property
     def free_bytes(self) -> int:
-        """Of the disk that the folder lies on, for who writes here."""
+        """Return the free bytes, for this user, of the disk that the folder lies on."""
         return shutil.disk_usage(self.path).free

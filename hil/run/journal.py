@@ -66,7 +66,7 @@ class Journal:
         self._thread: threading.Thread | None = None
 
     def note(self, kind: str, **facts: object) -> None:
-        """One event; its facts are JSON values, anything else is written as text.
+        """Write one event; its facts are JSON values, anything else is written as text.
 
         Raises:
             RunError: it cannot be written, for example as the disk is full; the file is as before.
@@ -74,7 +74,16 @@ class Journal:
         self._append((json.dumps({"t": self._now(), "kind": kind, **facts}, default=str) + "\n").encode())
 
     def commit(self, step: int, epoch: int, batch: int, loss: float, passes: int, device_s: float, faults: int = 0) -> None:
-        """A step that counts. loss: finite. passes, device_s, faults: since the run began.
+        """Note a step that counts.
+
+        Args:
+            step: of the run, from 1.
+            epoch: it belongs to.
+            batch: of the epoch.
+            loss: finite.
+            passes: node evaluations since the run began.
+            device_s: device time since the run began, s.
+            faults: recovered since the run began.
 
         Raises:
             RunError: as of `note`.
@@ -86,7 +95,7 @@ class Journal:
         )
 
     def sync(self) -> None:
-        """Everything appended so far is on the disk when this returns.
+        """Wait until everything appended so far is on the disk.
 
         Raises:
             RunError: it is not.
@@ -163,7 +172,7 @@ class Journal:
 
     @staticmethod
     def read(path: Path) -> list[Record]:
-        """All that can be read, in order; see `contents` for what cannot.
+        """Read all that can be read, in order; see `contents` for what cannot.
 
         Raises:
             RunError: the file is there and cannot be read at all.
@@ -187,7 +196,7 @@ def _completed(file: int, line: bytes, written: int) -> None:
 
 
 def _torn_bytes(file: int) -> int:
-    """How long the last line is if it has no end, else 0."""
+    """Return how long the last line is if it has no end, else 0."""
     size = os.fstat(file).st_size
     tail = os.pread(file, TAIL_BYTES, max(0, size - TAIL_BYTES))
     return len(tail) - (tail.rfind(b"\n") + 1)
@@ -195,11 +204,13 @@ def _torn_bytes(file: int) -> int:
 
 @dataclass
 class Contents:
-    """What a journal says.
+    """The content of a journal.
 
     Args:
-        records: in order; of the commits all, or some, as asked for. last: the last commit.
-        torn: where a killed process left half a line. damaged: lines that no kill can explain, and why.
+        records: in order; of the commits all, or some, as asked for.
+        last: the last commit.
+        torn: where a killed process left half a line.
+        damaged: lines that no kill can explain, and why.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -216,7 +227,9 @@ def contents(path: Path, most: int | None = None) -> Contents:
     """Read the journal at `path`; no file is an empty one.
 
     Args:
+        path: of journal.jsonl.
         most: keep no more than about so many commits, evenly; None: all of them.
+
     Raises:
         RunError: it cannot be read at all.
     """
@@ -276,7 +289,7 @@ def _parsed(raw: bytes, number: int, wrong: list[tuple[int, str, bool]]) -> Reco
 
 
 def _odd(record: object) -> str:
-    """Why nobody can go by what a line says, or ""."""
+    """Say why nobody can go by what a line says, or ""."""
     if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
         return "not an object with a kind"
     due = COMMITTED if record["kind"] == "commit" else ()
@@ -304,7 +317,7 @@ def committed(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def missing(commits: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """What is wrong with a sequence of committed steps, which must be 1, 2, 3 …; nothing if it is whole."""
+    """Say what is wrong with a sequence of committed steps, which must be 1, 2, 3 …; nothing if it is whole."""
     due = 1
     for record in commits:
         step = record["step"]

@@ -31,8 +31,12 @@ CONTENT_CAP = 1 << 16  # bytes
 
 
 @dataclass(frozen=True)
-class Owner:
-    """Who holds a run folder, or held it last. alive: holds it now. pid 0: not known."""
+class RunOwner:
+    """The program that holds a run folder, or held it last.
+
+    Args:
+        alive: holds it now. pid 0: not known.
+    """
 
     pid: int
     host: str
@@ -83,8 +87,8 @@ def owned(folder: Path) -> Iterator[None]:
         os.close(file)  # and with it the lock
 
 
-def owner(folder: Path) -> Owner | None:
-    """Who has `folder`, or had it last; None if nobody ever took it. Touches nothing.
+def owner(folder: Path) -> RunOwner | None:
+    """Return who has `folder`, or had it last; None if nobody ever took it. Touches nothing.
 
     Nobody has it where a disk cannot lock.
     """
@@ -94,7 +98,7 @@ def owner(folder: Path) -> Owner | None:
                 alive = not _locked(file.fileno(), True, DYING_S)
             except OSError:
                 alive = False
-            return Owner(*_read(file.fileno()), alive)
+            return RunOwner(*_read(file.fileno()), alive)
     except RunError:
         return None
 
@@ -110,7 +114,7 @@ def _locked(file: int, shared: bool, patience_s: float) -> bool:
 
 
 def _write(file: int) -> None:
-    """Best told, not vital: a full disk must not keep a run from being resumed."""
+    """Write who owns the folder, if the disk takes it: a full one must not keep a run from being resumed."""
     facts = {
         "pid": os.getpid(),
         "host": socket.gethostname(),

@@ -37,7 +37,13 @@ MEASURED = "decode"  # absent from a config that was written before the node was
 
 @dataclass(frozen=True)
 class Damage:
-    """file: in the run folder. found: what is wrong with it. todo: how to go on."""
+    """Something wrong with a run folder.
+
+    Args:
+        file: in the run folder.
+        found: what is wrong with it.
+        todo: how to go on.
+    """
 
     file: str
     found: str
@@ -59,10 +65,14 @@ class Condition:
     """A run folder, read.
 
     Args:
-        status: of its summary; "" if there is none. config, bench: parsed, and its SHA-256; empty if missing.
-        saved: checkpoints, oldest first. lost: names of those that the journal knows of, beyond them.
-        journal: its events and last commit. lacking: what a finished run still has to be given.
-        damages: what forbids to go on as if nothing had happened. remarks: what does not, and must be said.
+        status: of its summary; "" if there is none.
+        config, bench: parsed, and its SHA-256; empty if missing.
+        saved: checkpoints, oldest first.
+        lost: names of those that the journal knows of, beyond them.
+        journal: its events and last commit.
+        lacking: what a finished run still has to be given.
+        damages: what forbids to go on as if nothing had happened.
+        remarks: what does not, and must be said.
     """
 
     path: Path
@@ -83,7 +93,7 @@ class Condition:
 
     @property
     def last_good(self) -> str:
-        """In words, with the command that goes on from there."""
+        """Name the last good checkpoint, with the command that goes on from there."""
         if self.good is None:
             return f"no checkpoint can be used; train anew: hil train {quoted(self.path / 'config.toml')}"
         again = f"hil resume {quoted(self.path)} --from {quoted(f'{self.good.path.parent.name}/{self.good.path.name}')}"
@@ -91,10 +101,13 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """start: the checkpoint to go on from, or None for step 0. finish: what is missing of a run whose training is over.
+class ResumePlan:
+    """The way in which a run goes on.
 
-    said: what the user must know about it, a sentence each.
+    Args:
+        start: the checkpoint to go on from, or None for step 0.
+        finish: what is missing of a run whose training is over.
+        said: what the user must know about it, a sentence each.
     """
 
     start: Path | None
@@ -106,7 +119,9 @@ def inspect(path: Path, verify: bool = True) -> Condition:
     """Read the run folder at `path`.
 
     Args:
+        path: of the folder.
         verify: compute the sums of checkpoints, which takes as long as reading them.
+
     Raises:
         RunError: it is not a folder that hil train made.
     """
@@ -133,12 +148,15 @@ def inspect(path: Path, verify: bool = True) -> Condition:
     )
 
 
-def plan(condition: Condition, chosen: Path | None = None, changed: bool = False, python: bool = False) -> Plan:
-    """Where to go on.
+def plan(condition: Condition, chosen: Path | None = None, changed: bool = False, python: bool = False) -> ResumePlan:
+    """Decide where to go on.
 
     Args:
-        chosen: a checkpoint, by the user's word. changed: the user means the changes in config.toml and bench.toml.
+        condition: of the folder, as it was inspected.
+        chosen: a checkpoint, by the user's word.
+        changed: the user means the changes in config.toml and bench.toml.
         python: who asks is the script that made the run.
+
     Raises:
         RunError: the folder is damaged, the run finished, or the checkpoint is none of this run's.
     """
@@ -169,7 +187,7 @@ def plan(condition: Condition, chosen: Path | None = None, changed: bool = False
     else:
         said.append(f"going on from {start.path.name}" + _again(condition, start.step))
     finish = condition.lacking if condition.status == "done" else ()
-    return Plan(start.path if start else None, finish, tuple(said))
+    return ResumePlan(start.path if start else None, finish, tuple(said))
 
 
 def _again(condition: Condition, step: int) -> str:
@@ -223,7 +241,7 @@ def _chosen(condition: Condition, chosen: Path) -> Saved:
 
 
 def _changes(condition: Condition, start: Saved, changed: bool) -> Iterator[str]:
-    """What was changed since the checkpoint; refused unless it changes no number or is meant."""
+    """Say what was changed since the checkpoint; refuse it unless it changes no number or is meant."""
     then = start.facts.get("experiment")
     files = [(f"config.toml: {text}", key in FREE) for key, text in differences(then, condition.config)]
     if start.facts.get("bench_sha256", condition.bench) != condition.bench:
@@ -304,7 +322,7 @@ def _bench(path: Path, config: Mapping[str, Any], damages: list[Damage]) -> str:
 
 
 def bench_sha256(path: Path) -> str:
-    """Of a run's copy of its bench file, and of its calibration if there is one. Raises: RunError: one cannot be read."""
+    """Return the sum of a run's copy of its bench file and calibration. Raises: RunError: one cannot be read."""
     calibration = path / "calibration.toml"
     kept = read_bytes(calibration, toml.MOST_BYTES) if there(calibration) else b""
     return hashlib.sha256(read_bytes(path / "bench.toml", toml.MOST_BYTES) + kept).hexdigest()

@@ -17,7 +17,7 @@ from typing import Any
 from hil.errors import RunError
 from hil.hints import quoted
 from hil.run import journal, resume
-from hil.run.lock import UNTOUCHED, Owner, owner
+from hil.run.lock import UNTOUCHED, RunOwner, owner
 
 RECOVERING = ("recovering",)  # an event of this kind as the last one: a fault is being put right
 FAULTS = (*RECOVERING, "recovery", "retransmission", "fault", "recovered", "lost", "unsafe", "stalled", "alarm")
@@ -32,12 +32,14 @@ COMMITS = 4000  # looked at, of a journal however long
 class Status:
     """A run at a glance; None or "" where it is not known. Times and ages in s, shares 0 to 1.
 
-    faults: (age, kind, message) of the last few. again: how to go on.
+    Args:
+        faults: (age, kind, message) of the last few.
+        again: how to go on.
     """
 
     run: str
     state: str
-    owner: Owner | None
+    owner: RunOwner | None
     epoch: int | None
     epochs: int | None
     step: int | None
@@ -72,7 +74,11 @@ def newest(runs: Path) -> Path:
 
 
 def read(path: Path, now: Callable[[], float] = time.time) -> Status:
-    """The status of the run in `path`. now: s since 1970.
+    """Read the status of a run.
+
+    Args:
+        path: of its folder.
+        now: s since 1970.
 
     Raises:
         RunError: it is no run folder, or its journal cannot be read.
@@ -129,7 +135,7 @@ def brief(path: Path) -> str:
 
 
 def lines(status: Status) -> Iterator[str]:
-    """For a terminal."""
+    """Write a status for a terminal, line by line."""
     yield f"run     {status.run}"
     who = f", {'by' if status.owner.alive else 'last by'} {status.owner}" if status.owner else ""
     yield f"state   {status.state}{who}"
@@ -165,7 +171,7 @@ def log(path: Path) -> Iterator[str]:
 
 
 def message(event: Mapping[str, Any]) -> str:
-    """What an event says besides its time and kind: its message, then its facts."""
+    """Return what an event says besides its time and kind: its message, then its facts."""
     said = [str(event[key]) for key in ("message", "what") if key in event]
     rest = [f"{key} {_short(value)}" for key, value in event.items() if key not in ("t", "kind", "message", "what")]
     return "; ".join([*said, *([", ".join(rest)] if rest else [])])

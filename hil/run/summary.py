@@ -24,11 +24,14 @@ STATUSES = ("done", "interrupted", "fault")
 
 @dataclass(frozen=True)
 class Labels:
-    """What a result must say about itself. node: name and parameters. resources: instrument -> identity.
+    """What a result must say about itself.
 
-    terms: what every checkpoint remembers of the files that it was made under, see hil/run/resume.py. honesty: of the twin,
-    as it was found when the run began, see hil/training/transfer_curve.py. after: of the outputs, where neither a bench nor a
-    twin is what was driven.
+    Args:
+        node: name and parameters.
+        resources: instrument -> identity.
+        terms: what every checkpoint remembers of the files that it was made under, see hil/run/resume.py.
+        twin_check: how the twin predicted the node when the run began, see hil/training/transfer_curve.py.
+        after: of the outputs, where neither a bench nor a twin is what was driven.
     """
 
     name: str
@@ -36,7 +39,7 @@ class Labels:
     node: Mapping[str, Any]
     resources: Mapping[str, str]
     terms: Mapping[str, Any] = field(default_factory=dict)
-    honesty: Mapping[str, Any] | None = None
+    twin_check: Mapping[str, Any] | None = None
     after: str = ""
 
     @property
@@ -51,7 +54,12 @@ def conclude(training: Training, folder: RunFolder, labels: Labels, status: str,
     """Write the summary of `training` as it stands, and return it.
 
     Args:
+        training: as it stands.
+        folder: of the run.
+        labels: what a result must say about itself.
+        status: "done", or why it ended.
         facts: what only this ending knows: scores, or the cause.
+
     Raises:
         RunError: it cannot be written.
     """
@@ -69,7 +77,7 @@ def conclude(training: Training, folder: RunFolder, labels: Labels, status: str,
         "faults_recovered": training.faults_recovered,
         "steps": training.step,
         "node": dict(labels.node),
-        **({} if labels.honesty is None else {"twin_honesty": dict(labels.honesty)}),
+        **({} if labels.twin_check is None else {"twin_honesty": dict(labels.twin_check)}),
         "resources": dict(labels.resources),
         "versions": {
             "hil": version("hil"),

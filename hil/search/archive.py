@@ -26,7 +26,12 @@ DIGITS = 9  # so that rounding makes nobody dominate an equal
 
 
 class Archive:
-    """Args: objectives: the first decides where one must. most_steps: of a training; for one that never reached its target."""
+    """The outcomes of every genome so far, and which are the best.
+
+    Args:
+        objectives: the first decides where one must.
+        most_steps: of a training; for one that never reached its target.
+    """
 
     def __init__(self, objectives: Sequence[Objective], most_steps: int) -> None:
         self._objectives, self._most_steps = tuple(objectives), most_steps
@@ -34,6 +39,7 @@ class Archive:
         self._luck: tuple[dict[int, float], ...] | None = None
 
     def add(self, genome: Genome, seed: int, outcome: Outcome) -> None:
+        """Add the outcome of a genome, trained with `seed`."""
         self._found.setdefault(genome, []).append((seed, outcome))
         self._luck = None
 
@@ -42,10 +48,11 @@ class Archive:
 
     @property
     def genomes(self) -> list[Genome]:
-        """In the order in which they came."""
+        """The genomes, in the order in which they came."""
         return list(self._found)
 
     def outcomes(self, genome: Genome) -> list[Outcome]:
+        """Return the outcomes of a genome, in order."""
         return [outcome for _, outcome in self._found[genome]]
 
     def fitness(self, genome: Genome) -> Fitness:
@@ -58,7 +65,7 @@ class Archive:
         )
 
     def best(self, count: int) -> list[Genome]:
-        """By the first objective, as far as it can be trusted: n evaluations count against one of the median genome.
+        """Return the best by the first objective, as far as it can be trusted: n evaluations count against one of the median.
 
         The best of many single evaluations is mostly lucky; without this it would win over one that was good five times.
         """

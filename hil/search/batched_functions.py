@@ -1,11 +1,11 @@
-"""Many functions g at once: lane i of the input through the i-th function.
+"""Many functions g at once: candidate i of the input through the i-th function.
 
-    stacked([g_0, g_1, ...])(pre)[i] = g_i( pre[i] )            pre (lanes, batch, n)
+    stacked([g_0, g_1, ...])(pre)[i] = g_i( pre[i] )            pre (candidates, batch, n)
 
-Functions of one family are evaluated together, their parameters a column of tensors (lanes, 1, 1); tables of
+Functions of one family are evaluated together, their parameters a column of tensors (candidates, 1, 1); tables of
 unequal length one by one. Every family does the operations of its own `__call__` in hil/feedback/functions.py in the same
 order,
-so a lane agrees with it to rounding.
+so a candidate agrees with it to rounding.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from hil.feedback.feedback import ArctanSlope, Box, Constant, Fourier, Function, Gaussian, Shaped, Sine, Tabulated
 
-Lanes = Callable[[Tensor], Tensor]
+BatchedFunction = Callable[[Tensor], Tensor]
 
 
-def stacked(functions: Sequence[Function], place: torch.device | str = "cpu") -> Lanes:
-    """One function of (lanes, batch, n), on the torch device `place`."""
+def stacked(functions: Sequence[Function], place: torch.device | str = "cpu") -> BatchedFunction:
+    """One function of (candidates, batch, n), on the torch device `place`."""
     kinds = list(dict.fromkeys(type(g) for g in functions))
     if len(kinds) == 1:
         return _MADE[kinds[0]](functions, place)
@@ -33,8 +33,8 @@ def stacked(functions: Sequence[Function], place: torch.device | str = "cpu") ->
 
     def call(pre: Tensor) -> Tensor:
         answer = torch.empty_like(pre)
-        for lanes, made in parts:
-            answer[lanes] = made(pre[lanes])
+        for candidates, made in parts:
+            answer[candidates] = made(pre[candidates])
         return answer
 
     return call
@@ -44,7 +44,7 @@ def _column(values: Sequence[float], place: torch.device | str) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, device=place).float().view(-1, 1, 1)
 
 
-def _fourier(gs: Sequence[Function], place: torch.device | str) -> Lanes:
+def _fourier(gs: Sequence[Function], place: torch.device | str) -> BatchedFunction:
     found = [g for g in gs if isinstance(g, Fourier)]
     terms = max(len(g.sin) for g in found)
     sin, cos = (
@@ -66,38 +66,38 @@ def _fourier(gs: Sequence[Function], place: torch.device | str) -> Lanes:
     return call
 
 
-def _sine(gs: Sequence[Function], place: torch.device | str) -> Lanes:
+def _sine(gs: Sequence[Function], place: torch.device | str) -> BatchedFunction:
     found = [g for g in gs if isinstance(g, Sine)]
     frequency, phase = _column([g.frequency for g in found], place), _column([g.phase for g in found], place)
     amplitude, offset = _column([g.amplitude for g in found], place), _column([g.offset for g in found], place)
     return lambda pre: (pre * frequency).add_(phase).sin_().mul_(amplitude).add_(offset)
 
 
-def _box(gs: Sequence[Function], place: torch.device | str) -> Lanes:
+def _box(gs: Sequence[Function], place: torch.device | str) -> BatchedFunction:
     found = [g for g in gs if isinstance(g, Box)]
     centre, half = _column([g.centre for g in found], place), _column([g.half_width for g in found], place)
     return lambda pre: (pre - centre).abs_().lt_(half)
 
 
-def _gaussian(gs: Sequence[Function], place: torch.device | str) -> Lanes:
+def _gaussian(gs: Sequence[Function], place: torch.device | str) -> BatchedFunction:
     found = [g for g in gs if isinstance(g, Gaussian)]
     centre, factor = _column([g.centre for g in found], place), _column([-0.5 / g.width**2 for g in found], place)
     return lambda pre: (pre - centre).square_().mul_(factor).exp_()
 
 
-def _arctan(gs: Sequence[Function], place: torch.device | str) -> Lanes:
+def _arctan(gs: Sequence[Function], place: torch.device | str) -> BatchedFunction:
     found = [g for g in gs if isinstance(g, ArctanSlope)]
     centre, steep = _column([g.centre for g in found], place), _column([0.5 * math.pi * g.alpha for g in found], place)
     half = _column([0.5 * g.alpha for g in found], place)
     return lambda pre: (pre - centre).mul_(steep).square_().add_(1).reciprocal_().mul_(half)
 
 
-def _constant(gs: Sequence[Function], place: torch.device | str) -> Lanes:
+def _constant(gs: Sequence[Function], place: torch.device | str) -> BatchedFunction:
     value = _column([g.value for g in gs if isinstance(g, Constant)], place)
     return lambda pre: value.expand_as(pre).clone()
 
 
-def _tabulated(gs: Sequence[Function], place: torch.device | str) -> Lanes:
+def _tabulated(gs: Sequence[Function], place: torch.device | str) -> BatchedFunction:
     found = [g for g in gs if isinstance(g, Tabulated)]
     if len({len(g.x) for g in found}) > 1:
         return _each(gs, place)
@@ -116,7 +116,7 @@ def _tabulated(gs: Sequence[Function], place: torch.device | str) -> Lanes:
     return call
 
 
-def _shaped(gs: Sequence[Function], place: torch.device | str) -> Lanes:
+def _shaped(gs: Sequence[Function], place: torch.device | str) -> BatchedFunction:
     found = [g for g in gs if isinstance(g, Shaped)]
     inner = stacked([g.of for g in found], place)
     amplitude, offset = _column([g.amplitude for g in found], place), _column([g.offset for g in found], place)
@@ -129,13 +129,13 @@ def _shaped(gs: Sequence[Function], place: torch.device | str) -> Lanes:
     return call
 
 
-def _each(gs: Sequence[Function], place: torch.device | str) -> Lanes:
+def _each(gs: Sequence[Function], place: torch.device | str) -> BatchedFunction:
     """One by one: tables of unequal length."""
     del place
-    return lambda pre: torch.stack([g(lane) for g, lane in zip(gs, pre, strict=True)])
+    return lambda pre: torch.stack([g(candidate) for g, candidate in zip(gs, pre, strict=True)])
 
 
-_MADE: Mapping[type[Function], Callable[[Sequence[Function], torch.device | str], Lanes]] = {
+_MADE: Mapping[type[Function], Callable[[Sequence[Function], torch.device | str], BatchedFunction]] = {
     Fourier: _fourier,
     Sine: _sine,
     Box: _box,

@@ -1,12 +1,12 @@
-"""A whole population trained at once: every candidate a lane of batched tensors, one matrix product a layer for all of them.
+"""A whole population trained at once: the first axis of every tensor counts candidates, one matrix product a layer for all.
 
-    pre_l    = h_{l-1} W_l^T + b_l            W (lanes, out, in), h (lanes, batch, in); the minibatch is the same in all lanes
+    pre_l    = h_{l-1} W_l^T + b_l            W (candidates, out, in), h (candidates, batch, in); one minibatch for all
     h_l      = decode( node( encode( pre_l ) ) )
-    e        = dL/do,   delta_l = ( e B_l^T ) * g( pre_l )           B and g of the lane
+    e        = dL/do,   delta_l = ( e B_l^T ) * g( pre_l )           B and g of the candidate
     dW_l     = delta_l^T h_{l-1}
 
 This is aDFA (hil/learners/adfa.py) in the loop of hil/training/loop.py: the same initial weights, order of examples, noise,
-matrices and steps of the optimiser, so a lane gives the numbers of an ordinary run to rounding. A candidate whose loss or
+matrices and steps of the optimiser, so a candidate gives the numbers of an ordinary run to rounding. A candidate whose loss or
 drive is not
 finite, or whose drive is out of limits, goes on without being counted: its outcome says at which step it died.
 """
@@ -29,7 +29,7 @@ from hil.data.shift import shifted
 from hil.encoding import Decode, Encode
 from hil.learners.parts.loss import LossName
 from hil.search.batched_functions import stacked
-from hil.search.batched_twin import Lanes
+from hil.search.batched_twin import BatchedTwin
 from hil.search.jobs import Job, Outcome
 from hil.seeding import generator
 from hil.training.loop import EVALUATION_BATCH
@@ -41,11 +41,13 @@ WHERE = "twin, population"
 
 @dataclass(frozen=True)
 class Course:
-    """What all candidates of a search share.
+    """The common part of all candidates of a search.
 
     Args:
         data: train to learn from, validation for the score, test for the confirmation: the search's own, see splits.py.
-        chain: seed -> the initial synapses, all linear. twin: the node. others: other devices, for robustness.
+        chain: seed -> the initial synapses, all linear.
+        twin: the node.
+        others: other devices, for robustness.
         optimizer: groups of parameters, each with its "lr" -> the optimiser; one that treats every number for itself.
         target: the accuracy that ends the count of steps and passes; None: none.
     """
@@ -65,14 +67,21 @@ class Course:
 
     @property
     def classes(self) -> int:
+        """Number of labels."""
         return len(self.data.classes)
 
     def scored(self, split: str) -> Split:
+        """Return the split that "score" or "held" names."""
         return self.data.test if split == "held" else self.data.validation
 
 
 class TwinPopulation:
-    """A Trainer. Args: course: what the candidates share. device: of torch, where everything is computed."""
+    """A Trainer.
+
+    Args:
+        course: what the candidates share.
+        device: of torch, where everything is computed.
+    """
 
     def __init__(self, course: Course, device: str = "cpu") -> None:
         self._course, self._place = course, device
@@ -92,25 +101,25 @@ class TwinPopulation:
 class Batch:
     """Candidates that share seed, epochs and split, while they are trained.
 
-    weights, biases: per layer, (lanes, out, in) and (lanes, out).
+    weights, biases: per layer, (candidates, out, in) and (candidates, out).
     """
 
     def __init__(self, course: Course, jobs: Sequence[Job], place: str) -> None:
         self.course, self.jobs, self.place = course, jobs, place
         self.seed, self.epochs, self.split = jobs[0].seed, jobs[0].epochs, jobs[0].split
-        lanes, chain = len(jobs), course.chain(self.seed)
-        self.weights = [_copies(synapse.weight, lanes, place) for synapse in chain]
-        self.biases = [_copies(synapse.bias, lanes, place) for synapse in chain]
+        candidates, chain = len(jobs), course.chain(self.seed)
+        self.weights = [_copies(synapse.weight, candidates, place) for synapse in chain]
+        self.biases = [_copies(synapse.bias, candidates, place) for synapse in chain]
         self.gradients = [(torch.empty_like(w), torch.empty_like(b)) for w, b in zip(self.weights, self.biases, strict=True)]
         self.groups, self.optimizer = self._optimizer()
         widths = [synapse.out_features for synapse in chain[:-1]]
         drawn = [job.recipe.feedback.matrices(widths, course.classes, generator(self.seed, 0, "learner")) for job in jobs]
         self.backward = [torch.stack(layer).transpose(1, 2).contiguous().to(place) for layer in zip(*drawn, strict=True)]
         self.g = stacked([job.recipe.feedback.g for job in jobs], place)
-        self.node = Lanes(course.twin, self.seed)
+        self.node = BatchedTwin(course.twin, self.seed)
         self.limits = course.twin.spec.inputs
         self.step = self.passes = 0
-        self.died = torch.full((lanes,), -1, device=place)
+        self.died = torch.full((candidates,), -1, device=place)
 
     def train(self) -> list[Outcome]:
         """Train to the end."""
@@ -119,7 +128,7 @@ class Batch:
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", "There is a performance drop", UserWarning
-            )  # of some operations mapped over lanes
+            )  # of some operations mapped over candidates
             for epoch in range(self.epochs):
                 self._epoch(epoch)
                 curve.append(self.accuracy(self.node, self.course.scored(self.split)))
@@ -145,14 +154,14 @@ class Batch:
         self._note(~torch.isfinite(loss))
         deltas = [torch.bmm(error, b).mul_(self.g(a)) for b, a in zip(self.backward, pre[:-1], strict=True)]
         for h, delta, (weight, bias) in zip(inputs, [*deltas, error], self.gradients, strict=True):
-            if h.ndim == 2:  # the minibatch itself: one product for all lanes
+            if h.ndim == 2:  # the minibatch itself: one product for all candidates
                 torch.mm(delta.transpose(1, 2).reshape(-1, len(h)), h, out=weight.view(-1, h.shape[1]))
             else:
                 torch.bmm(delta.transpose(1, 2), h, out=weight)
             torch.sum(delta, 1, out=bias)
         self.optimizer.step()
 
-    def _forward(self, node: Lanes, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def _forward(self, node: BatchedTwin, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """(what goes into each synapse, what comes out)."""
         inputs, pre = [], []
         h = x
@@ -167,7 +176,7 @@ class Batch:
                 h = self._measured(node, pre[-1])
         return inputs, pre
 
-    def _measured(self, node: Lanes, pre: Tensor) -> Tensor:
+    def _measured(self, node: BatchedTwin, pre: Tensor) -> Tensor:
         drive = self.course.encode(pre)
         low, high = torch.aminmax(drive.flatten(1), dim=1)
         least, most = torch.tensor([self.limits.low, self.limits.high], dtype=drive.dtype).tolist()
@@ -179,7 +188,7 @@ class Batch:
         self.died = torch.where((self.died < 0) & bad, self.step, self.died)
 
     def _judged(self, scores: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """(loss (lanes,), dL/do) as hil/learners/parts/loss.py has them."""
+        """(loss (candidates,), dL/do) as hil/learners/parts/loss.py has them."""
         index = label.view(1, -1, 1).expand(len(scores), -1, 1)
         one = torch.ones((), dtype=scores.dtype, device=scores.device).expand(index.shape)
         share = 1 / len(label)
@@ -191,8 +200,8 @@ class Batch:
         return loss, logp.exp_().scatter_add_(2, index, -one).mul_(share)
 
     @torch.no_grad()
-    def accuracy(self, node: Lanes, split: Split) -> Tensor:
-        """(lanes,): through `node`, in the pieces of hil/training/loop.py."""
+    def accuracy(self, node: BatchedTwin, split: Split) -> Tensor:
+        """(candidates,): through `node`, in the pieces of hil/training/loop.py."""
         right = torch.zeros(len(self.jobs), device=self.place)
         for x, label in zip(torch.split(split.x, EVALUATION_BATCH), torch.split(split.y, EVALUATION_BATCH), strict=True):
             _, pre = self._forward(node, x.to(self.place))
@@ -202,13 +211,13 @@ class Batch:
     def _elsewhere(self, other: Twin) -> Tensor:
         """Accuracy through another device; what dies there has not died at home."""
         died, passes = self.died, self.passes
-        found = self.accuracy(Lanes(other, self.seed), self.course.scored(self.split))
+        found = self.accuracy(BatchedTwin(other, self.seed), self.course.scored(self.split))
         lost = (self.died >= 0) & (died < 0)
         self.died, self.passes = died, passes
         return found.masked_fill(lost, 0.0)
 
     def _optimizer(self) -> tuple[Groups, Optimizer]:
-        """One group for all if the rates are equal, or a group a lane, whose parameters are views of the stacked tensors."""
+        """Make one group for all if the rates are equal, or one a candidate, its parameters views of the stacked tensors."""
         rates = [job.recipe.lr for job in self.jobs]
         stacks = [pair for both in zip(self.weights, self.biases, strict=True) for pair in both]
         slopes = [part for both in self.gradients for part in both]
@@ -231,15 +240,25 @@ class Batch:
                 group["lr"] = rate * factor
 
 
-def _copies(values: Tensor, lanes: int, place: str) -> Tensor:
-    return values.detach().to(place).unsqueeze(0).repeat(lanes, *[1] * values.ndim)
+def _copies(values: Tensor, candidates: int, place: str) -> Tensor:
+    return values.detach().to(place).unsqueeze(0).repeat(candidates, *[1] * values.ndim)
 
 
 def outcome(
     curve: Sequence[float], died: int, robustness: float | None, marks: Sequence[tuple[int, int]], target: float | None,
     wall_s: float, where: str,
 ) -> Outcome:  # fmt: skip
-    """What a training came to. died: a step, or -1. marks: (steps, passes) after each epoch."""
+    """Sum up what a training came to.
+
+    Args:
+        curve: accuracy after each epoch.
+        died: the step at which it diverged, or -1.
+        robustness: mean accuracy on the other devices, or None.
+        marks: (steps, passes) after each epoch.
+        target: accuracy that passes and steps count to, or None.
+        wall_s: its share of the time.
+        where: who trained it.
+    """
     if died >= 0:
         return Outcome(0.0, tuple(curve), marks[-1][1] if marks else 0, None, None, died, wall_s, where)
     reached = next((mark for mark, value in zip(marks, curve, strict=True) if target is not None and value >= target), None)

@@ -1,9 +1,9 @@
-"""Many copies of one node side by side, one a lane, each driven on its own: what a population is trained on.
+"""Many copies of one node side by side, one a candidate, each driven on its own: what a population is trained on.
 
-    forward(x)[i] = what Simulated(twin, seed) answers to x[i] in its k-th call            x (lanes, batch, n)
+    forward(x)[i] = what Simulated(twin, seed) answers to x[i] in its k-th call            x (candidates, batch, n)
 
-State is a lane's own; noise and drift of call k come from (seed, k, "noise") as those of a simulated device do, and are the
-same in all lanes: candidates are compared under the same noise. The physics is mapped over lanes, not looped.
+State is a candidate's own; noise and drift of call k come from (seed, k, "noise") as those of a simulated device do, and are
+the same in all candidates: candidates are compared under the same noise. The physics is mapped over candidates, not looped.
 """
 
 from __future__ import annotations
@@ -16,8 +16,13 @@ from hil.seeding import generator
 from hil.twin import State, Twin
 
 
-class Lanes:
-    """Args: twin: static, nothing programmed. seed: of noise and drift."""
+class BatchedTwin:
+    """A twin that answers many candidates at once.
+
+    Args:
+        twin: static, nothing programmed.
+        seed: of noise and drift.
+    """
 
     def __init__(self, twin: Twin, seed: int) -> None:
         self._twin, self._seed = twin, seed
@@ -26,10 +31,10 @@ class Lanes:
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """(lanes, batch, n) -> (lanes, batch, n); nothing is checked against the limits.
+        """(candidates, batch, n) -> (candidates, batch, n); nothing is checked against the limits.
 
         Raises:
-            ContractError: the twin's physics cannot be mapped over lanes.
+            ContractError: the twin's physics cannot be mapped over candidates.
         """
         rng = generator(self._seed, self._calls, "noise", x.device)
         if self._state is None:
@@ -38,8 +43,8 @@ class Lanes:
         self._calls += 1
         dims = tuple(0 if own else None for own in self._own)
 
-        def respond(lane: Tensor, *state: Tensor) -> tuple[Tensor, State]:
-            return self._twin.respond(state, None, lane, rng)
+        def respond(candidate: Tensor, *state: Tensor) -> tuple[Tensor, State]:
+            return self._twin.respond(state, None, candidate, rng)
 
         try:
             answer, state = torch.func.vmap(respond, in_dims=(0, *dims), randomness="same")(x, *self._state)

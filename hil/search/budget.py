@@ -18,7 +18,11 @@ FILE = "bench_passes.jsonl"
 
 
 class Ledger:
-    """Args: folder: of the search. budget: device passes, or None for no limit.
+    """The device passes that the search has spent, on disk.
+
+    Args:
+        folder: of the search.
+        budget: device passes, or None for no limit.
 
     Raises:
         RunError: the ledger of an earlier part of the search is damaged.
@@ -35,11 +39,11 @@ class Ledger:
         return f"{self.spent:,}" if self.budget is None else f"{self.spent:,} of {self.budget:,}"
 
     def begin(self, key: str) -> None:
-        """What is granted from now on is for this candidate. Raises: RunError: the ledger cannot be written."""
+        """Charge what is granted from now on to this candidate. Raises: RunError: the ledger cannot be written."""
         self._enter(key, 0)
 
     def grant(self, passes: int) -> None:
-        """For one shot.
+        """Grant one shot.
 
         Raises:
             BudgetSpent: there are not so many left. RunError: the ledger cannot be written.
@@ -53,7 +57,7 @@ class Ledger:
         self._enter(self._key, passes)
 
     def short(self) -> str:
-        """Why no other candidate should begin: less is left than the dearest took. Else, or if none was trained, ""."""
+        """Say why no other candidate should begin: less is left than the dearest took. Else, or if none was trained, ""."""
         dearest = max(self._costs.values(), default=0)
         if self.budget is None or (self.spent < self.budget and self.spent + dearest <= self.budget):
             return ""

@@ -31,8 +31,11 @@ class Cluster:
     """An Evaluator.
 
     Args:
-        work, setup, stop: as in Pool. address: see the module. slurm: settings of dask_jobqueue.SLURMCluster.
+        work, setup, stop: as in Pool.
+        address: see the module.
+        slurm: settings of dask_jobqueue.SLURMCluster.
         join_s: how long is waited while the cluster has no worker at all.
+
     Raises:
         ConfigError: Dask is not installed, or nobody answers at the address.
     """
@@ -48,6 +51,7 @@ class Cluster:
 
     @property
     def client(self) -> Any:
+        """The dask client, or None once it is closed."""
         return self._client
 
     def evaluate(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Outcome]]]:
@@ -88,6 +92,7 @@ class Cluster:
             )  # fmt: skip
 
     def close(self) -> None:
+        """Leave the cluster, and end its workers if this program started them; may be called twice."""
         client, self._client = self._client, None
         if client is not None:
             client.close()

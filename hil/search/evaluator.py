@@ -2,8 +2,8 @@
 
     chunks     of the whole list, alike jobs (seed, epochs, split) together, at most `size` of them, in order
 
-What is in a chunk depends on the list and the size alone, never on who is free: products of many lanes are rounded as a whole,
-so the same chunks give the same bits.
+What is in a chunk depends on the list and the size alone, never on who is free: products of many candidates are rounded as a
+whole, so the same chunks give the same bits.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ LOOK_S = 0.3  # how often a waiting evaluator asks that
 
 
 class Evaluator(Protocol):
+    """Has chunks of jobs trained, here or elsewhere."""
+
     def evaluate(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Outcome]]]:
         """Every chunk once, in whatever order they are finished.
 
@@ -50,18 +52,22 @@ def missing(chunks: Sequence[Chunk], done: Collection[str]) -> list[Chunk]:
 
 
 def written(chunk: Chunk) -> str:
+    """Write a chunk of jobs as JSON."""
     return json.dumps([job.table() for job in chunk])
 
 
 def read_jobs(text: str) -> list[Job]:
+    """Read jobs from JSON, as `written` wrote them."""
     return [Job.of(table) for table in loads(text, "jobs of a worker")]
 
 
 def said(outcomes: Sequence[Outcome]) -> str:
+    """Write outcomes as JSON."""
     return json.dumps([found.table() for found in outcomes])
 
 
 def read_outcomes(text: str) -> list[Outcome]:
+    """Read outcomes from JSON, as `said` wrote them."""
     return [Outcome.of(table) for table in loads(text, "outcomes of a worker")]
 
 
@@ -72,11 +78,12 @@ class Here:
         self._trainer = trainer
 
     def evaluate(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Outcome]]]:
+        """Train the chunks here, one after another."""
         for chunk in chunks:
             yield chunk, self._trainer.train(chunk)
 
     def close(self) -> None:
-        """Nothing runs."""
+        """Do nothing: nothing runs."""
 
 
 def interrupted(stop: Stop, waiting: int) -> None:

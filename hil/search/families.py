@@ -27,14 +27,25 @@ POINTS_A_KNOT = 6
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """ranges: of its own genes. make: their values -> g."""
+    """A family of functions g.
+
+    Args:
+        ranges: of its own genes.
+        make: their values -> g.
+    """
 
     ranges: Mapping[str, Range]
     make: Callable[[Numbers], Function]
 
 
 def family(name: str, terms: int = 4, knots: int = 9, reach: float = 3.0) -> Family:
-    """A family by its name. terms: of a Fourier series. knots, reach: of a spline.
+    """Return a family by its name.
+
+    Args:
+        name: one of FAMILIES.
+        terms: of a Fourier series.
+        knots: of a spline.
+        reach: of a spline, in units of the pre-activation.
 
     Raises:
         KeyError: no such family; FAMILIES lists them.
@@ -89,7 +100,7 @@ FAMILIES: Mapping[str, Callable[[int, int, float], Family]] = {
 
 
 def shaped(g: Function, values: Mapping[str, float | None]) -> Function:
-    """g with amplitude, offset and clip, as far as these change anything."""
+    """Return g with amplitude, offset and clip, as far as these change anything."""
     amplitude, offset, clip = values.get("amplitude"), values.get("offset"), values.get("clip")
     if (amplitude is None or amplitude == 1.0) and not offset and clip is None:
         return g

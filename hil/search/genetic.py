@@ -39,7 +39,10 @@ class Genetic:
     """A Strategy.
 
     Args:
-        space: of the genomes. seed: of its chance. population: genomes a generation. elites: of these, evaluated again.
+        space: of the genomes.
+        seed: of its chance.
+        population: genomes a generation.
+        elites: of these, evaluated again.
         first: genomes that the first generation begins with.
     """
 
@@ -57,6 +60,7 @@ class Genetic:
         self._parents: list[Individual] = []
 
     def ask(self, generation: int) -> list[Genome]:
+        """Breed the genomes of a generation from the parents; those of the first are drawn."""
         with keyed(self._seed, generation, "breeding"):
             if not self._parents:
                 rest = distinct(lambda: drawn(self._space), self._size - len(self._first), self._first)
@@ -66,6 +70,7 @@ class Genetic:
             return [*elites, *distinct(self._child, self._size - len(elites), taken)]
 
     def tell(self, generation: int, found: Mapping[Genome, Fitness]) -> None:
+        """Select the parents of the next generation: NSGA-II if there are several objectives."""
         kept = [parent for parent in self._parents if parent.genome not in found]
         candidates = [Individual(genome, values) for genome, values in found.items()]
         several = any(len(values) > 1 for values in found.values())

@@ -29,15 +29,21 @@ SHAPE = ("amplitude", "offset", "clip")
 
 @dataclass(frozen=True, slots=True)
 class Genome:
-    """numbers: in [0, 1], one per free gene."""
+    """A point of the search.
+
+    Args:
+        numbers: in [0, 1], one per free gene.
+    """
 
     numbers: tuple[float, ...]
 
     def table(self) -> dict[str, Any]:
+        """Return it as JSON values."""
         return {"numbers": list(self.numbers)}
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Genome:
+        """Make a genome from JSON values."""
         return cls(tuple(table["numbers"]))
 
     def digest(self) -> str:
@@ -55,7 +61,7 @@ class Gene:
     choices: tuple[str, ...] = ()
 
     def value(self, share: float) -> Value:
-        """What `share` in [0, 1] stands for."""
+        """Return the value that `share` in [0, 1] stands for."""
         if self.choices:
             return self.choices[min(int(share * len(self.choices)), len(self.choices) - 1)]
         kind = stem(self.name)
@@ -73,9 +79,14 @@ def stem(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Args:
-    kind: of g, one of FAMILIES. genes: the free ones. fixed: the others. layers: hidden layers of the network.
-    terms, knots, reach: of the family.
+    """The meaning of a genome's numbers.
+
+    Args:
+        kind: of g, one of FAMILIES.
+        genes: the free ones.
+        fixed: the others.
+        layers: hidden layers of the network.
+        terms, knots, reach: of the family.
     """
 
     kind: str
@@ -92,7 +103,7 @@ class Space:
         return {**self.fixed, **free}
 
     def recipe(self, genome: Genome) -> Recipe:
-        """What the genome means."""
+        """Return the recipe that the genome means."""
         values = self.values(genome)
         numbers = {name: float(value) for name, value in values.items() if not isinstance(value, str)}
         g = shaped(family(self.kind, self.terms, self.knots, self.reach).make(numbers), numbers)
@@ -117,11 +128,18 @@ def space(
     reach: float = 3.0,
     where: str = "[genome]",
 ) -> Space:
-    """The space that a search file describes.
+    """Make the space that a search file describes.
 
     Args:
+        kind: of g, one of FAMILIES.
         written: gene -> a value (fixed), [low, high] (free), or a list of texts (free, one of them).
         otherwise: values of lr and of B where nothing is written.
+        layers: hidden layers of the network.
+        terms: of a Fourier series.
+        knots: of a spline.
+        reach: of a spline, in units of the pre-activation.
+        where: file and table, for messages.
+
     Raises:
         ConfigError: no such family or gene, or a range that makes no sense.
     """

@@ -24,7 +24,7 @@ HAND_MADE: Mapping[str, Function] = {
 
 
 def hand_made(like: Recipe) -> dict[str, Recipe]:
-    """Each with the matrices and the rate of `like`."""
+    """Return well-known functions, each with the matrices and the rate of `like`."""
     return {name: with_g(like, g) for name, g in HAND_MADE.items()}
 
 
@@ -37,5 +37,6 @@ def random_fourier(like: Recipe, seed: int, count: int, terms: int = 4, half_per
 
 
 def with_g(like: Recipe, g: Function) -> Recipe:
+    """Return the recipe `like` with another g; B and lr stay."""
     found = like.feedback
     return Recipe(Feedback(g, found.distribution, found.scale, found.rank, found.sparsity), like.lr)

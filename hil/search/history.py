@@ -31,7 +31,11 @@ TIMES = ("wall_s", "where", "evaluations_per_s")  # what two equal searches may 
 
 
 class History:
-    """Args: folder: of the run; what it holds is read once, here."""
+    """The history of a search on disk: outcomes, generations, stages.
+
+    Args:
+        folder: of the run; what it holds is read once, here.
+    """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -54,10 +58,12 @@ class History:
         self.outcomes |= {job.key: found for job, found in fresh}
 
     def add_generation(self, record: Mapping[str, Any]) -> None:
+        """Append a generation, and keep it."""
         self._append(GENERATIONS, [record])
         self.generations.append(dict(record))
 
     def add_stage(self, record: Mapping[str, Any]) -> None:
+        """Append a finished stage, and keep it."""
         self._append(STAGES, [record])
         self.stages[str(record["stage"])] = dict(record)
 

@@ -21,16 +21,18 @@ WORST = -1e15  # finite, as crowding distances divide by the width of a front
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a candidate learns."""
+    """The way in which a candidate learns: g, B and learning rate."""
 
     feedback: Feedback
     lr: float
 
     def table(self) -> dict[str, Any]:
+        """Return it as JSON values."""
         return {"feedback": self.feedback.to_table(), "lr": self.lr}
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Recipe:
+        """Make a recipe from JSON values."""
         return cls(Feedback.from_table(table["feedback"]), float(table["lr"]))
 
     def digest(self) -> str:
@@ -40,7 +42,13 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Args: key: unique in a search. seed: of weights, order, noise and B. split: what the accuracy is measured on."""
+    """One training of a candidate.
+
+    Args:
+        key: unique in a search.
+        seed: of weights, order, noise and B.
+        split: what the accuracy is measured on.
+    """
 
     key: str
     recipe: Recipe
@@ -49,22 +57,30 @@ class Job:
     split: Scored = "score"
 
     def table(self) -> dict[str, Any]:
+        """Return it as JSON values."""
         return {
             "key": self.key, "recipe": self.recipe.table(), "seed": self.seed, "epochs": self.epochs, "split": self.split
         }  # fmt: skip
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Job:
+        """Make a job from JSON values."""
         return cls(table["key"], Recipe.of(table["recipe"]), table["seed"], table["epochs"], table["split"])
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Args:
-    accuracy: after the last epoch, a fraction; 0 if it diverged. curve: after each epoch.
-    passes: node evaluations until the target was reached, or of the whole training. steps: until the target, or None.
-    robustness: mean accuracy on the other devices, or None. died_at: the step that was not finite, or out of limits.
-    wall_s: its share of the time. where: who trained it.
+    """The result of a training.
+
+    Args:
+        accuracy: after the last epoch, a fraction; 0 if it diverged.
+        curve: after each epoch.
+        passes: node evaluations until the target was reached, or of the whole training.
+        steps: until the target, or None.
+        robustness: mean accuracy on the other devices, or None.
+        died_at: the step that was not finite, or out of limits.
+        wall_s: its share of the time.
+        where: who trained it.
     """
 
     accuracy: float
@@ -77,30 +93,34 @@ class Outcome:
     where: str = ""
 
     def table(self) -> dict[str, Any]:
+        """Return it as JSON values."""
         return asdict(self)
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Outcome:
+        """Make an outcome from JSON values."""
         return cls(**{**table, "curve": tuple(table["curve"])})
 
 
 class Trainer(Protocol):
     """Trains jobs, all of them, in this process."""
 
-    def train(self, jobs: Sequence[Job]) -> list[Outcome]: ...
+    def train(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Train every job; return the outcomes in the same order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
     """One number of an outcome, larger is better.
 
-    name: "accuracy"; "robustness"; "passes" or "steps", fewer are better, all of them if the target was not reached.
+    Args:
+        name: "accuracy"; "robustness"; "passes" or "steps", fewer are better, all of them if the target was not reached.
     """
 
     name: Literal["accuracy", "robustness", "passes", "steps"]
 
     def value(self, outcome: Outcome, most_steps: int) -> float:
-        """Never NaN; a candidate that diverged has the worst."""
+        """Return its value, larger is better, never NaN; a candidate that diverged has the worst."""
         dead = outcome.died_at is not None
         if self.name == "accuracy":
             return 0.0 if dead else outcome.accuracy

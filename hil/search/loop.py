@@ -28,8 +28,15 @@ SEED_BITS = 31
 
 
 @dataclass(frozen=True)
-class Plan:
-    """seed: of everything. repeats: seeds a genome and generation. epochs: of a training. chunk: jobs that go out together."""
+class SearchPlan:
+    """The size of a search.
+
+    Args:
+        seed: of everything.
+        repeats: seeds a genome and generation.
+        epochs: of a training.
+        chunk: jobs that go out together.
+    """
 
     seed: int
     generations: int
@@ -40,7 +47,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Progress:
-    """Some jobs of a stage came back: done of total. task: what it belongs to."""
+    """Some jobs of a stage came back: done of total.
+
+    Args:
+        task: what it belongs to.
+    """
 
     task: str
     done: int
@@ -49,7 +60,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Generation:
-    """One finished generation; fitness of the first objective. fresh: evaluated now, not read from the record."""
+    """One finished generation; fitness of the first objective.
+
+    Args:
+        fresh: evaluated now, not read from the record.
+    """
 
     number: int
     of: int
@@ -63,13 +78,13 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Told:
+class Notice:
     """A line for people: what a stage found."""
 
     line: str
 
 
-Point = Progress | Generation | Told
+Point = Progress | Generation | Notice
 
 
 def seed_of(seed: int, step: int, stream: str) -> int:
@@ -89,7 +104,7 @@ def answered(evaluator: Evaluator, chunks: Sequence[Chunk], history: History, ta
 
 
 def search(
-    plan: Plan, space: Space, strategy: Strategy, evaluator: Evaluator, archive: Archive, history: History
+    plan: SearchPlan, space: Space, strategy: Strategy, evaluator: Evaluator, archive: Archive, history: History
 ) -> Iterator[Point]:
     """Go on from what `history` holds; fills `archive`.
 
@@ -121,7 +136,7 @@ def search(
         )  # fmt: skip
 
 
-def _jobs(plan: Plan, space: Space, genomes: Sequence[Genome], number: int, seeds: Sequence[int]) -> list[Job]:
+def _jobs(plan: SearchPlan, space: Space, genomes: Sequence[Genome], number: int, seeds: Sequence[int]) -> list[Job]:
     recipes = [space.recipe(genome) for genome in genomes]
     return [
         Job(f"g{number}/{place}/{repeat}", recipe, seed, plan.epochs)

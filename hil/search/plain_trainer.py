@@ -21,7 +21,13 @@ from hil.training.loop import Epoch, Training, evaluate, train
 
 @dataclass(frozen=True)
 class Candidate:
-    """training: at step 0. others: the same synapses in front of other devices, for robustness. where: who answers."""
+    """The networks that one job trains and tries.
+
+    Args:
+        training: at step 0.
+        others: the same synapses in front of other devices, for robustness.
+        where: who answers.
+    """
 
     training: Training
     others: tuple[Network, ...] = ()
@@ -32,8 +38,10 @@ class OneByOne:
     """A Trainer.
 
     Args:
-        make: builds what a job asks for, and closes it. target: as in Course.
-        stop: asked after every step; its answer, unless "", ends the training there, and a resume begins the candidate anew.
+        make: builds what a job asks for, and closes it.
+        target: as in Course.
+        stop: asked after every step; its answer, unless "", ends the training there, and a resume begins the candidate
+            anew.
     """
 
     def __init__(
@@ -45,6 +53,7 @@ class OneByOne:
         self._make, self._target, self._stop = make, target, stop
 
     def train(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Train the jobs one after another, each by the ordinary loop."""
         return [self._one(job) for job in jobs]
 
     def _one(self, job: Job) -> Outcome:

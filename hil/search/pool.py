@@ -28,7 +28,9 @@ class Pool:
     """An Evaluator.
 
     Args:
-        work: trains a chunk; a function that a new process can import. setup: its first argument. workers: processes.
+        work: trains a chunk; a function that a new process can import.
+        setup: its first argument.
+        workers: processes.
         stop: asked while waiting.
     """
 
@@ -66,7 +68,7 @@ class Pool:
             raise BrokenProcessPool("a worker is gone")
 
     def close(self) -> None:
-        """Workers are ended where they are."""
+        """End the workers where they are."""
         pool, self._pool = self._pool, None
         if pool is not None:
             processes = list((pool._processes or {}).values())
@@ -87,7 +89,7 @@ class Pool:
 
 
 def _begin(owner: int) -> None:
-    """In a new worker: one thread, Ctrl-C is the owner's business, and nobody outlives the owner."""
+    """Set up a new worker: one thread, Ctrl-C is the owner's business, and nobody outlives the owner."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.pop(SAFE, None)  # it was for this start alone
     import torch

@@ -11,11 +11,11 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from hil.search.loop import Generation, Point, Told
+from hil.search.loop import Generation, Notice, Point
 from hil.search.loop import Progress as Jobs
 
 
-class Live:
+class SearchDisplay:
     """A context; call it with every point."""
 
     def __init__(self, console: Console) -> None:
@@ -26,7 +26,7 @@ class Live:
         )  # fmt: skip
         self._row = self._bar.add_task("", total=1, task_name="", text="")
 
-    def __enter__(self) -> Live:
+    def __enter__(self) -> SearchDisplay:
         if self._console.is_terminal:
             self._bar.start()
         return self
@@ -35,11 +35,12 @@ class Live:
         self._bar.stop()
 
     def __call__(self, point: Point) -> None:
+        """Show a point: move the bar, or print the line."""
         if isinstance(point, Jobs):
             self._bar.update(
                 self._row, completed=point.done, total=point.total, task_name=point.task, text=f"{point.done}/{point.total}"
             )
-        elif isinstance(point, Told):
+        elif isinstance(point, Notice):
             self._console.print(point.line, markup=False, highlight=False, soft_wrap=True)
         else:
             self._generation(point)

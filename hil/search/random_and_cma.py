@@ -26,12 +26,13 @@ class Random:
         self._space, self._seed, self._size, self._first = space, seed, population, tuple(first)[:population]
 
     def ask(self, generation: int) -> list[Genome]:
+        """Draw the genomes of a generation; the given ones come first."""
         first = self._first if generation == 0 else ()
         with keyed(self._seed, generation, "random"):
             return [*first, *distinct(lambda: drawn(self._space), self._size - len(first), first)]
 
     def tell(self, generation: int, found: Mapping[Genome, Fitness]) -> None:
-        """Nothing to learn."""
+        """Do nothing: there is nothing to learn."""
 
 
 class _Point(list[float]):
@@ -41,7 +42,10 @@ class _Point(list[float]):
 
 
 class CMA:
-    """A Strategy. sigma: the first standard deviation, in shares of a range.
+    """A Strategy.
+
+    Args:
+        sigma: the first standard deviation, in shares of a range.
 
     Raises:
         ConfigError: a genome that is not a vector of two numbers or more.
@@ -60,11 +64,13 @@ class CMA:
         self._asked: list[_Point] = []
 
     def ask(self, generation: int) -> list[Genome]:
+        """Sample the genomes of a generation, clipped to [0, 1]."""
         with keyed(self._seed, generation, "cma"):
             self._asked = self._strategy.generate(lambda sample: _Point(np.clip(sample, 0.0, 1.0).tolist()))
         return [Genome(tuple(point)) for point in self._asked]
 
     def tell(self, generation: int, found: Mapping[Genome, Fitness]) -> None:
+        """Update mean and covariance from the fitness of the generation that was asked last."""
         for point in self._asked:
             point.fitness = Worth(found[Genome(tuple(point))])
         self._strategy.update(self._asked)

@@ -17,10 +17,14 @@ from hil.errors import ConfigError
 
 
 def carved(dataset: Dataset, train: int | None, score: int, held: int) -> Dataset:
-    """The same data set, its splits those of the search: train, score in place of validation, held in place of test.
+    """Return the same data set with the splits of the search: train, score in place of validation, held in place of test.
 
     Args:
+        dataset: as it was read.
         train: so many examples; None: all that are left.
+        score: examples that candidates are scored on.
+        held: examples that only the confirmation sees.
+
     Raises:
         ConfigError: there are not as many.
     """

@@ -24,14 +24,18 @@ from hil.search.budget import Ledger
 from hil.search.evaluator import Evaluator, chunked
 from hil.search.history import History
 from hil.search.jobs import Job, Outcome, Recipe, Scored
-from hil.search.loop import Point, Progress, Told, answered, seed_of
+from hil.search.loop import Notice, Point, Progress, answered, seed_of
 
 Recipes = Mapping[str, Recipe]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Recipes by name, all on the same seeds. stage: also the beginning of the jobs' keys."""
+    """Recipes by name, all on the same seeds.
+
+    Args:
+        stage: also the beginning of the jobs' keys.
+    """
 
     stage: str
     recipes: Recipes
@@ -41,6 +45,7 @@ class Trial:
 
     @property
     def jobs(self) -> list[Job]:
+        """Its jobs: every recipe with every seed."""
         return [
             Job(f"{self.stage}/{name}/{seed}", recipe, seed, self.epochs, self.split)
             for seed in self.seeds
@@ -49,7 +54,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Row:
+class StageRow:
     """A recipe's accuracies, one a seed; of one that diverged 0."""
 
     name: str
@@ -57,10 +62,12 @@ class Row:
 
     @property
     def mean(self) -> float:
+        """Mean accuracy over the seeds."""
         return mean(self.accuracies)
 
     @property
     def std(self) -> float | None:
+        """Standard deviation over the seeds; None for one seed."""
         return stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
     @property
@@ -69,6 +76,7 @@ class Row:
         return None if self.std is None else self.std / math.sqrt(len(self.accuracies))
 
     def table(self) -> dict[str, Any]:
+        """Return it as JSON values."""
         return {"name": self.name, "mean": self.mean, "std": self.std, "error": self.error, "accuracies": list(self.accuracies)}
 
 
@@ -77,7 +85,7 @@ def seeds(seed: int, count: int, stream: str) -> tuple[int, ...]:
     return tuple(seed_of(seed, number, stream) for number in range(count))
 
 
-def tried(trial: Trial, evaluator: Evaluator, chunk: int, history: History) -> Generator[Point, None, list[Row]]:
+def tried(trial: Trial, evaluator: Evaluator, chunk: int, history: History) -> Generator[Point, None, list[StageRow]]:
     """Train a trial; returns a row for every recipe, in their order."""
     jobs = trial.jobs
     yield from answered(evaluator, chunked(jobs, chunk), history, trial.stage)
@@ -85,11 +93,11 @@ def tried(trial: Trial, evaluator: Evaluator, chunk: int, history: History) -> G
     for job in jobs:
         outcome = history.outcomes[job.key]
         found[job.key.split("/")[1]].append(0.0 if outcome.died_at is not None else outcome.accuracy)
-    return [Row(name, tuple(values)) for name, values in found.items()]
+    return [StageRow(name, tuple(values)) for name, values in found.items()]
 
 
-def noted(trial: Trial, rows: Sequence[Row], history: History, **more: Any) -> None:
-    """One line of the history for a finished trial, unless it is there."""
+def noted(trial: Trial, rows: Sequence[StageRow], history: History, **more: Any) -> None:
+    """Write a line of the history for a finished trial, unless it is there."""
     if trial.stage not in history.stages:
         place = {"seeds": list(trial.seeds), "epochs": trial.epochs, "split": trial.split}
         history.add_stage({"stage": trial.stage, **place, "rows": [row.table() for row in rows], **more})
@@ -104,7 +112,20 @@ def halving(
     chunk: int,
     history: History,
 ) -> Generator[Point, None, list[str]]:
-    """Successive halving. rungs: (epochs, recipes that enter). Returns the names that entered the last rung, best first."""
+    """Train fewer and fewer recipes for longer and longer (successive halving).
+
+    Args:
+        recipes: by name.
+        rungs: (epochs, recipes that enter) of each.
+        repeats: seeds a recipe and rung.
+        seed: of the search.
+        evaluator: has them trained.
+        chunk: jobs that go out together.
+        history: keeps the outcomes.
+
+    Returns:
+        the names that entered the last rung, best first.
+    """
     names = list(recipes)
     for number, (epochs, keep) in enumerate(rungs, 1):
         names = names[:keep]
@@ -114,7 +135,7 @@ def halving(
         noted(trial, rows, history)
         rows = sorted(rows, key=lambda row: -row.mean)
         names = [row.name for row in rows]
-        yield Told(f"halving    {len(rows)} candidates, {epochs} epochs: best {rows[0].mean:.2%}, last {rows[-1].mean:.2%}")
+        yield Notice(f"halving    {len(rows)} candidates, {epochs} epochs: best {rows[0].mean:.2%}, last {rows[-1].mean:.2%}")
     return names
 
 
@@ -132,8 +153,8 @@ class Claim:
         return self.difference > 2 * self.error
 
 
-def claims(winner: Row, hand_made: Sequence[Row], random: Sequence[Row]) -> list[Claim]:
-    """Seed by seed, so that what all share of a seed falls out."""
+def claims(winner: StageRow, hand_made: Sequence[StageRow], random: Sequence[StageRow]) -> list[Claim]:
+    """Compare seed by seed, so that what all share of a seed falls out."""
     found = []
     if random:
         middle = tuple(median(values) for values in zip(*(row.accuracies for row in random), strict=True))
@@ -144,7 +165,7 @@ def claims(winner: Row, hand_made: Sequence[Row], random: Sequence[Row]) -> list
     return found
 
 
-def _claim(over: str, winner: Row, other: Sequence[float]) -> Claim:
+def _claim(over: str, winner: StageRow, other: Sequence[float]) -> Claim:
     differences = [mine - theirs for mine, theirs in zip(winner.accuracies, other, strict=True)]
     return Claim(over, mean(differences), stdev(differences) / math.sqrt(len(differences)))
 
@@ -159,20 +180,27 @@ def told(claim: Claim) -> str:
 
 @dataclass(frozen=True)
 class Budget:
-    """What the bench may spend. ledger: device passes, never more. hours: after which no candidate begins; None: no limit."""
+    """Limits of what the bench may spend.
+
+    Args:
+        ledger: device passes, never more.
+        hours: after which no candidate begins; None: no limit.
+    """
 
     ledger: Ledger
     hours: float | None = None
 
     def spent(self, outcomes: Sequence[Outcome]) -> str:
-        """Why no other candidate may begin, or ""."""
+        """Say why no other candidate may begin, or ""."""
         hours = sum(found.wall_s for found in outcomes) / 3600
         if self.hours is not None and hours >= self.hours:
             return f"{hours:.2f} of {self.hours:g} h"
         return self.ledger.short()
 
 
-def on_bench(trial: Trial, bench: Evaluator, budget: Budget, history: History) -> Generator[Point, None, tuple[list[Row], str]]:
+def on_bench(
+    trial: Trial, bench: Evaluator, budget: Budget, history: History
+) -> Generator[Point, None, tuple[list[StageRow], str]]:
     """One candidate after the other; returns rows of those that were done, and why it ended early, or ""."""
     jobs = trial.jobs
     for number, job in enumerate(jobs):
@@ -191,16 +219,16 @@ def on_bench(trial: Trial, bench: Evaluator, budget: Budget, history: History) -
     return _rows(trial, history), ""
 
 
-def _rows(trial: Trial, history: History) -> list[Row]:
-    """Of those that were trained with at least one seed."""
+def _rows(trial: Trial, history: History) -> list[StageRow]:
+    """Return the rows of those that were trained with at least one seed."""
     found: dict[str, list[float]] = {}
     for job in trial.jobs:
         if job.key in history.outcomes:
             found.setdefault(job.key.split("/")[1], []).append(history.outcomes[job.key].accuracy)
-    return [Row(name, tuple(values)) for name, values in found.items()]
+    return [StageRow(name, tuple(values)) for name, values in found.items()]
 
 
-def rank_correlation(twin: Sequence[Row], bench: Sequence[Row]) -> float | None:
+def rank_correlation(twin: Sequence[StageRow], bench: Sequence[StageRow]) -> float | None:
     """Spearman's, over the recipes that both have; None for fewer than three, or if all are equal."""
     of_twin = {row.name: row.mean for row in twin}
     pairs = [(of_twin[row.name], row.mean) for row in bench if row.name in of_twin]

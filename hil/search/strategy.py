@@ -17,6 +17,8 @@ Fitness = tuple[float, ...]
 
 
 class Strategy(Protocol):
+    """Proposes genomes and learns from their fitness."""
+
     def ask(self, generation: int) -> list[Genome]:
         """The genomes of a generation; asked once for each, in order."""
 
@@ -26,12 +28,15 @@ class Strategy(Protocol):
 
 @dataclass(frozen=True)
 class Operators:
-    """How children are made.
+    """Settings of how children are made.
 
     Args:
-        tournament: contestants of a selection. crossover_rate, mutation_rate: how often each happens to a child.
-        crossover: "sbx" or "blend". mutation: "polynomial" or "gaussian". gene_rate: share of genes moved by a mutation;
-        None: one gene on average. crossover_eta, mutation_eta: of SBX and polynomial mutation, larger stays closer.
+        tournament: contestants of a selection.
+        crossover_rate, mutation_rate: how often each happens to a child.
+        crossover: "sbx" or "blend".
+        mutation: "polynomial" or "gaussian".
+        gene_rate: share of genes moved by a mutation; None: one gene on average.
+        crossover_eta, mutation_eta: of SBX and polynomial mutation, larger stays closer.
         blend, sigma: of the other two.
     """
 

@@ -35,7 +35,8 @@ class Track:
     """Appends to one array.
 
     Args:
-        folder: of the reel, in which the array has its own. room: called with the bytes of a chunk before it is written.
+        folder: of the reel, in which the array has its own.
+        room: called with the bytes of a chunk before it is written.
     """
 
     def __init__(self, folder: Path, name: str, room: Callable[[int], None]) -> None:
@@ -50,7 +51,14 @@ class Track:
         self._flags = PAST_CACHE if len(self._memory) % mmap.PAGESIZE == 0 else 0
 
     def append(self, values: NDArray[Any]) -> None:
-        """values: (n, …) as the array has them. Raises: OSError."""
+        """Append values.
+
+        Args:
+            values: (n, …) as the array has them.
+
+        Raises:
+            OSError: they cannot be written.
+        """
         while len(values):
             at = self.used % self._size
             count = min(len(values), self._size - at)
@@ -123,10 +131,11 @@ def written(path: Path, payload: mmap.mmap, flags: int) -> None:
 class Copies:
     """Copies of tensors, in memory that is used again for the same shape. `of` from any thread, `done` from one.
 
-    most_bytes: kept of a shape for the next ones, of the SHAPES last new ones.
-
     After an answer was waited for all code is cold, and each call to torch or numpy costs as much as moving the values. Hence
     memory that is kept has its shape, and the view that is written to.
+
+    Args:
+        most_bytes: kept of a shape for the next ones, of the SHAPES last new ones.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -134,7 +143,7 @@ class Copies:
         self._idle: dict[tuple[int, ...], deque[tuple[Floats, memoryview]]] = {}
 
     def of(self, x: Tensor) -> Floats:
-        """On the host, float32; its own until `done`."""
+        """Copy x to the host, float32; the copy is the caller's until `done`."""
         try:
             found, target = self._idle[x.shape].pop()
         except (KeyError, IndexError):
@@ -147,7 +156,7 @@ class Copies:
         return found
 
     def done(self, copy: Floats) -> None:
-        """Nobody looks at it any more."""
+        """Take a copy back: nobody looks at it any more."""
         if not copy.size:
             return
         if copy.shape not in self._idle:

@@ -71,8 +71,13 @@ NO_KEY = bytes(DIGEST_BYTES)
 
 
 @dataclass(frozen=True)
-class Head:
-    """The JSON of a reel. made: how an array was asked of its chip. shots, lengths, sum: what counts, see the module."""
+class ReelHead:
+    """The JSON of a reel.
+
+    Args:
+        made: how an array was asked of its chip.
+        shots, lengths, sum: what counts, see the module.
+    """
 
     spec: Spec
     streaming: bool
@@ -83,23 +88,28 @@ class Head:
     sum: str = ""
 
     def length(self, name: str) -> int:
+        """Return the rows of one array that count."""
         return self.shots if name == "index" else (self.lengths or {}).get(name, 0)
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all rows that count, uncompressed."""
         return sum(self.length(name) * row_bytes(name) for name in CHUNKS)
 
     def text(self) -> str:
+        """Write the head as JSON."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
 
-    def same_device(self, other: Head) -> bool:
-        def bare(head: Head) -> Head:
+    def same_device(self, other: ReelHead) -> bool:
+        """True if both are of the same device, however much was recorded."""
+
+        def bare(head: ReelHead) -> ReelHead:
             return replace(head, shots=0, lengths=None, sum="")
 
         return bare(self) == bare(other)
 
 
-def read_head(path: Path) -> Head:
+def read_head(path: Path) -> ReelHead:
     """Raises: RunError: missing or damaged."""
     try:
         table = read_object(path, MOST_HEAD_BYTES)
@@ -109,7 +119,7 @@ def read_head(path: Path) -> Head:
             )
         spec = table.pop("spec")
         ports = {name: None if spec[name] is None else Port(**spec[name]) for name in ("inputs", "outputs", "params")}
-        head = Head(Spec(**{**spec, **ports}), **table)
+        head = ReelHead(Spec(**{**spec, **ports}), **table)
         _check_kinds(head)
         return head
     except RunError as error:
@@ -118,7 +128,7 @@ def read_head(path: Path) -> Head:
         raise damaged(path, str(error) or repr(error), "the file that hil wrote") from error
 
 
-def _check_kinds(head: Head) -> None:
+def _check_kinds(head: ReelHead) -> None:
     """Raises: ValueError: a value of another kind than hil writes."""
     spec, lengths = head.spec, head.lengths
     ports = [port for port in (spec.inputs, spec.outputs, spec.params) if port is not None]
@@ -138,17 +148,19 @@ def _check_kinds(head: Head) -> None:
 
 
 def settings_digest(text: str, params: bytes = b"") -> bytes:
-    """Of everything that decides how a device answers: what it is and how it was set up, and what was programmed."""
+    """Return a digest of all that decides how a device answers: what it is, how it was set up, what was programmed."""
     return hashlib.sha256(text.encode() + b"\0" + params).digest()[:DIGEST_BYTES]
 
 
 def key_of(settings: bytes, before: bytes, x: Floats) -> bytes:
+    """Return the key of a shot: the digest of the settings, the key before (temporal devices) and the input x."""
     found = xxh3_128(settings + before + repr(x.shape).encode())
     found.update(np.ascontiguousarray(x).data)
     return found.digest()
 
 
 def digest(values: Floats) -> bytes:
+    """Return a digest of the values' bytes."""
     return xxh3_128(np.ascontiguousarray(values).data).digest()
 
 
@@ -183,6 +195,7 @@ def unpacked(kind: int, stored: NDArray[Any], count: int) -> Floats:
 
 
 def stored_length(kind: int, count: int) -> int:
+    """Return how many values of the array `count` values of an answer take, by the kind of their storage."""
     return {FLOAT: count, BITS: -(-count // 8), TERNARY: 2 * -(-count // 8)}[kind]
 
 
@@ -199,15 +212,16 @@ def make_arrays(folder: Path) -> None:
 
 
 def row_bytes(name: str) -> int:
-    """Of one item along the first dimension of an array."""
+    """Return the bytes of one item along the first dimension of an array."""
     return int(np.prod(CHUNKS[name][1:])) * np.dtype(DTYPES[name]).itemsize
 
 
 def chunk_path(folder: Path, name: str, number: int) -> Path:
+    """Path of a chunk of an array, as zarr names it."""
     return folder / name / str(number)
 
 
-def check_chunks(folder: Path, head: Head) -> None:
+def check_chunks(folder: Path, head: ReelHead) -> None:
     """Every chunk that counts is there, in its full size.
 
     Raises:
@@ -239,7 +253,7 @@ def read_items(folder: Path, name: str, start: int, stop: int) -> NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty((0, *CHUNKS[name][1:]), DTYPES[name])])
 
 
-def read_rows(folder: Path, head: Head) -> NDArray[np.void]:
+def read_rows(folder: Path, head: ReelHead) -> NDArray[np.void]:
     """The index (shots,) of ROW. Raises: RunError: it does not have its sum."""
     table = np.ascontiguousarray(read_items(folder, "index", 0, head.shots))
     if len(table) != head.shots or (head.shots and hashlib.sha256(table.data).hexdigest() != head.sum):
@@ -264,11 +278,12 @@ class Reel:
         return self.head.shots
 
     def shape(self, shot: int) -> tuple[int, ...]:
-        """Of the drive."""
+        """Return the shape of the drive of a shot."""
         row = self.rows[shot]
         return tuple(int(n) for n in row["in_shape"][: row["in_ndim"]])
 
     def key(self, shot: int) -> bytes:
+        """Return the key of a shot."""
         return bytes(self.rows[shot]["key"].tobytes())
 
     def before(self, shot: int) -> bytes:
@@ -307,6 +322,7 @@ class Reel:
 
 
 def damaged(where: Path, got: str, allowed: str) -> RunError:
+    """The error of a tape that is not what was recorded."""
     return RunError(
         "a damaged tape", where=str(where), got=got, allowed=allowed, outputs="untouched; nothing was opened",
         todo="restore the file from a copy, or record the run again: hil train --record",

@@ -21,7 +21,12 @@ NODE = "node"
 
 
 class Recorder(Wrapper):
-    """Args: inner: what is recorded, wrapped by whatever guards and repeats. reel: where to."""
+    """Records every shot of a device.
+
+    Args:
+        inner: what is recorded, wrapped by whatever guards and repeats.
+        reel: where to.
+    """
 
     def __init__(self, inner: Device, reel: ReelWriter) -> None:
         super().__init__(inner)
@@ -30,14 +35,17 @@ class Recorder(Wrapper):
 
     @property
     def inner(self) -> Device:
+        """The device inside."""
         return self._inner
 
     def program(self, params: Tensor) -> None:
+        """Program the inner device; the parameters become part of the settings of the shots that follow."""
         self._inner.program(params)
         self._settings = settings_digest(self._reel.head.settings, kept(params).tobytes())
         self._reel.flags |= PROGRAM
 
     def reset(self) -> None:
+        """Reset the inner device; the next shot is marked so."""
         self._inner.reset()
         self._reel.flags |= RESET
 
@@ -71,6 +79,7 @@ class RecorderStream(Recorder):
         self._stream = inner
 
     def submit(self, x: Tensor) -> Future[Tensor]:
+        """Submit to the inner device; the shot is recorded when the answer is there."""
         drive, flags = self._reel.copy(x), self._taken()
 
         def arrived(found: Tensor) -> Tensor:
@@ -87,11 +96,13 @@ class RecorderChip:
         self._inner, self._tape, self._settings, self._cut = inner, tape, settings, 0
 
     def array(self, spec: ArraySpec) -> Recorder:
+        """Cut the next array, recorded on a reel of its own."""
         array = self._inner.array(spec)
         self._cut += 1
         return recorded(array, self._tape, array_name(self._cut), self._settings, asdict(spec))
 
     def close(self) -> None:
+        """Leave every array safe."""
         self._inner.close()
 
 
@@ -103,7 +114,7 @@ def recorded(device: Device, tape: Tape, name: str, settings: str, made: Mapping
 
 
 def array_name(number: int) -> str:
-    """Of the reel of a chip's array, from 1."""
+    """Return the name of the reel of a chip's array, from 1."""
     return f"array-{number}"
 
 

@@ -30,10 +30,15 @@ OUTPUTS = "none; a replay drives nothing"
 
 
 class Replay:
-    """Args: reel: of the device. order: see the module.
+    """A device that answers what was recorded.
 
-    Raises from `forward`:
-        ReplayDiffers: another input than was recorded: what differs, and the closest one. TapeEnded: nothing more was recorded.
+    Args:
+        reel: of the device.
+        order: see the module.
+
+    Raises:
+        ReplayDiffers: from `forward`: another input than was recorded: what differs, and the closest one.
+        TapeEnded: from `forward`: nothing more was recorded.
     """
 
     def __init__(self, reel: Reel, order: Order = "strict") -> None:
@@ -51,16 +56,25 @@ class Replay:
 
     @property
     def spec(self) -> Spec:
+        """Ports and kind as recorded, provenance "replay"."""
         return self._spec
 
     def program(self, params: Tensor) -> None:
+        """Note the parameters: they are part of the settings that a shot must have been recorded with."""
         self._settings = settings_digest(self._reel.head.settings, kept(params).tobytes())
         self._flags |= PROGRAM
 
     def reset(self) -> None:
+        """Note a reset before the next shot."""
         self._flags |= RESET
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the recorded answer to x.
+
+        Raises:
+            ReplayDiffers: another input than was recorded.
+            TapeEnded: nothing more was recorded.
+        """
         drive = kept(self._spec.inputs.check(x))
         goes_on = self._spec.temporal and not self._flags & RESET
         key = key_of(self._settings, self._key if goes_on else NO_KEY, drive)
@@ -70,7 +84,7 @@ class Replay:
         return answer
 
     def close(self) -> None:
-        """Nothing to make safe."""
+        """Do nothing: there is no output to make safe."""
 
     def _next(self, key: bytes, drive: Floats) -> int:
         shot = self.shots
@@ -157,6 +171,7 @@ class ReplayStream(Replay):
     """A Replay of a device that was Streaming."""
 
     def submit(self, x: Tensor) -> Future[Tensor]:
+        """Return the recorded answer as a future that is done."""
         answer: Future[Tensor] = Future()
         answer.set_result(self.forward(x))
         return answer
@@ -170,6 +185,11 @@ class ReplayChip:
         self.devices: list[Replay] = []
 
     def array(self, spec: ArraySpec) -> Replay:
+        """Return the next array of the tape.
+
+        Raises:
+            ReplayDiffers: it was cut otherwise, or not at all.
+        """
         number, made = len(self.devices), dataclasses.asdict(spec)
         reel = self._reels[number] if number < len(self._reels) else None
         if reel is None or dict(reel.head.made) != made:
@@ -182,7 +202,7 @@ class ReplayChip:
         return self.devices[-1]
 
     def close(self) -> None:
-        """Nothing to make safe."""
+        """Do nothing: there is no output to make safe."""
 
 
 def replay(reel: Reel, order: Order = "strict") -> Replay:

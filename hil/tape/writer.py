@@ -40,7 +40,7 @@ from hil.tape.format import (
     RESET,
     ROW,
     Floats,
-    Head,
+    ReelHead,
     check_chunks,
     damaged,
     digest,
@@ -64,7 +64,14 @@ Marks = Mapping[str, Sequence[int]]
 
 
 class Shot(NamedTuple):  # made at each shot, so cheaply
-    """drive, answer: copies. flags: RESET, PROGRAM. settings: digest. time_ns: since 1970, when the answer was there."""
+    """A shot to be written.
+
+    Args:
+        drive, answer: copies.
+        flags: RESET, PROGRAM.
+        settings: digest.
+        time_ns: since 1970, when the answer was there.
+    """
 
     drive: Floats
     answer: Floats
@@ -74,13 +81,14 @@ class Shot(NamedTuple):  # made at each shot, so cheaply
 
     @property
     def nbytes(self) -> int:
+        """Bytes of drive and answer."""
         return self.drive.nbytes + self.answer.nbytes
 
 
 class ReelWriter:
     """Appends shots to one reel. Made by `Tape.reel`; the caller counts and flags, the worker thread does the rest."""
 
-    def __init__(self, tape: Tape, name: str, head: Head) -> None:
+    def __init__(self, tape: Tape, name: str, head: ReelHead) -> None:
         self._tape, self.name, self.head = tape, name, head
         self._folder, self._json = tape.path / name, tape.path / f"{name}.json"
         self.shots = 0  # asked for, on the tape or on the way to it
@@ -98,7 +106,7 @@ class ReelWriter:
             write_atomic(self._json, head.text().encode())
         self._tracks = {name: Track(self._folder, name, self._room) for name in CHUNKS}
 
-    def _check_same(self, found: Head) -> None:
+    def _check_same(self, found: ReelHead) -> None:
         if not found.same_device(self.head):
             raise RunError(
                 "the device is another one than on the tape", where=str(self._json), got=f"{self.head.spec}, {self.head.made}",
@@ -107,7 +115,7 @@ class ReelWriter:
             )  # fmt: skip
 
     def copy(self, x: Tensor) -> Floats:
-        """What `put` takes, which gives it back by itself."""
+        """Copy x for `put`, which gives the copy back by itself."""
         return self._tape.copies.of(x)
 
     def put(self, shot: Shot) -> None:
@@ -116,7 +124,7 @@ class ReelWriter:
             self.shots += 1
 
     def cut(self, shots: int, flags: int) -> None:
-        """Back to the first `shots`. The JSON goes first: from then on whatever is beyond does not count.
+        """Go back to the first `shots`. The JSON goes first: from then on whatever is beyond does not count.
 
         Raises:
             RunError: the tape is shorter, or damaged.
@@ -133,7 +141,7 @@ class ReelWriter:
             track.go_to(lengths[name])
 
     def add(self, shots: Sequence[Shot]) -> None:
-        """On the worker thread."""
+        """Write shots, on the worker thread."""
         rows = b"".join([self._added(shot) for shot in shots])
         self._tracks["index"].append(np.frombuffer(rows, "<i8").reshape(-1, COLUMNS))
         self._sum.update(rows)
@@ -196,15 +204,23 @@ class Tape:
             write_atomic(self.path / "tape.json", (json.dumps({"format": FORMAT, **facts}, indent=1) + "\n").encode())
 
     def reel(self, name: str, spec: Spec, streaming: bool, made: Mapping[str, Any], settings: str) -> ReelWriter:
-        """settings: a text of everything else that decides how the device answers."""
+        """Begin the reel of a device, or go on with it.
+
+        Args:
+            name: of the reel.
+            spec: of the device.
+            streaming: it takes shots ahead.
+            made: how an array was asked of its chip.
+            settings: a text of everything else that decides how the device answers.
+        """
         text = json.dumps({"spec": asdict(spec), "made": made, "settings": settings}, sort_keys=True)
-        head = Head(spec, streaming, made, settings_digest(text).hex(), 0, dict.fromkeys(("input", "output", "spikes"), 0))
+        head = ReelHead(spec, streaming, made, settings_digest(text).hex(), 0, dict.fromkeys(("input", "output", "spikes"), 0))
         self._reels[name] = ReelWriter(self, name, head)
         return self._reels[name]
 
     @property
     def nbytes(self) -> int:
-        """On the tape, durably."""
+        """Bytes that are on the tape, durably."""
         return sum(reel.head.nbytes for reel in self._reels.values())
 
     def put(self, reel: ReelWriter, shot: Shot) -> bool:
@@ -229,7 +245,7 @@ class Tape:
         return True
 
     def place(self) -> Marks:
-        """Where the tape stands."""
+        """Return where the tape stands."""
         return {name: (reel.shots, reel.flags) for name, reel in self._reels.items()}
 
     def mark(self) -> None:
@@ -344,14 +360,31 @@ class Needs:
 
     @classmethod
     def of(cls, widths: Sequence[int], time_steps: int, spiking: bool, batch: int, examples: int, epochs: int) -> Needs:
-        """widths: of the hidden layers. examples: of an epoch, those of the validation included."""
+        """Estimate what a training records.
+
+        Args:
+            widths: of the hidden layers.
+            time_steps: T; 1 for static devices.
+            spiking: the devices answer with spikes.
+            batch: examples.
+            examples: of an epoch, those of the validation included.
+            epochs: of the training.
+        """
         value = 4 + 1 / 8 if spiking else 8
         row = round(max(widths, default=0) * time_steps * value)
         each = round(sum(widths) * time_steps * value)
         return cls(row * batch + ROW.itemsize, each * examples, each * examples * epochs)
 
     def check(self, path: Path, there: int = 0) -> str:
-        """A line that says so. there: bytes that are on the tape. Raises: RunError: the disk cannot hold the rest."""
+        """Return a line that says how much will be recorded.
+
+        Args:
+            path: of the tape.
+            there: bytes that are on the tape.
+
+        Raises:
+            RunError: the disk cannot hold the rest.
+        """
         free, rest = shutil.disk_usage(_standing(path)).free, max(0, self.run - there)
         if free < rest + RESERVE_BYTES:
             raise no_room(path, rest, free, "safe; whatever was opened is closed again")
@@ -374,6 +407,7 @@ def _standing(path: Path) -> Path:
 
 
 def no_room(where: Path, needed: int, free: int, state: str) -> RunError:
+    """The error of a disk that cannot hold the tape."""
     return RunError(
         "the disk cannot hold the tape", where=str(where), got=f"{amount(free)} free",
         allowed=f"{amount(needed)}, and {amount(RESERVE_BYTES)} for everything else", outputs=state,
@@ -391,6 +425,7 @@ def amount(size: float) -> str:
 
 
 def now_ns() -> int:
+    """Return the time in ns since 1970."""
     return time.time_ns()
 
 

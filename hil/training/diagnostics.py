@@ -60,7 +60,13 @@ def write(folder: RunFolder, training: Training, model: Model | None, wall_s: fl
 
 
 def _looked(training: Training, model: Model | None, pre: Mapping[int, Tensor]) -> dict[str, Any]:
-    """layers and traffic. pre: of a layer, by its id."""
+    """Return layers and traffic.
+
+    Args:
+        training: at its end.
+        model: of the node, differentiable, or None.
+        pre: pre-activations of a layer, by its id.
+    """
     seen, specs = look(training, model, EXAMPLES), [device.spec for device in training.devices]
     rates = {id(d): t.firing_rate(s) for d, t, s in zip(training.devices, seen.prediction, specs, strict=True)}
     layers = [

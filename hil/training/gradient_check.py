@@ -47,14 +47,16 @@ class Descending(Protocol):
     loss: Loss
 
 
-class Timed(Protocol):
+class TimedLearner(Protocol):
     """Settings of a spiking learner."""
 
     @property
-    def time_steps(self) -> int: ...
+    def time_steps(self) -> int:
+        """Steps of a pass."""
 
     @property
-    def dropout(self) -> float: ...
+    def dropout(self) -> float:
+        """Share of the hidden neurons left out in training."""
 
 
 @runtime_checkable
@@ -63,16 +65,18 @@ class Spiking(Protocol):
 
     loss: Loss | Mixed
     neuron: NeuronModel
-    settings: Timed
+    settings: TimedLearner
 
 
 @dataclass(frozen=True)
-class Look:
+class GradientLook:
     """One step and one prediction of EXAMPLES examples, looked at.
 
     Args:
         angles: per layer, degrees; None where the learner gives a layer no direction, or where there is no true gradient.
-        why: why there is none at all, or "". to: what the angles are measured from. step, prediction: traffic per device.
+        why: why there is none at all, or "".
+        to: what the angles are measured from.
+        step, prediction: traffic per device.
     """
 
     examples: int
@@ -83,7 +87,7 @@ class Look:
     prediction: tuple[Traffic, ...]
 
 
-def look(training: Training, model: Model | None, examples: int) -> Look:
+def look(training: Training, model: Model | None, examples: int) -> GradientLook:
     """One more step and prediction with the first training examples; weights, learner and `.grad` are as before."""
     net, learner = training.net, training.learner
     x, label = training.sent(training.data.train.x[:examples], training.data.train.y[:examples])
@@ -101,7 +105,7 @@ def look(training: Training, model: Model | None, examples: int) -> Look:
             found = [None if grad is None else grad.clone() for grad in directions(net)]
         true = [None] * len(found) if why else _true(training, model, x, label, classes)
     angles = tuple(None if a is None or b is None else angle(a, b) for a, b in zip(found, true, strict=True))
-    return Look(seen, angles, why, THROUGH_TIME if net.temporal else OF_THE_TWIN, tuple(step), tuple(prediction))
+    return GradientLook(seen, angles, why, THROUGH_TIME if net.temporal else OF_THE_TWIN, tuple(step), tuple(prediction))
 
 
 def directions(net: Network) -> list[Tensor | None]:
@@ -137,14 +141,14 @@ def surrogate_directions(
 
 
 def angle(a: Tensor, b: Tensor) -> float | None:
-    """Between two directions, degrees; None if one of them is 0."""
+    """Return the angle between two directions, degrees; None if one of them is 0."""
     a, b = a.cpu().double(), b.cpu().double()
     norms = float(a.norm() * b.norm())
     return math.degrees(math.acos(max(-1.0, min(1.0, float(a @ b) / norms)))) if norms > 0 else None
 
 
 def _reason(net: Network, learner: Learner, model: Model | None) -> str:
-    """Why there is no true gradient to compare with, or ""."""
+    """Say why there is no true gradient to compare with, or ""."""
     if net.temporal and isinstance(learner, Spiking) and isinstance(learner.neuron, NeuronModel):
         return ""
     if net.temporal:

@@ -45,11 +45,15 @@ EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
-class Plan:
-    """seed: of everything. schedule: "constant", or "cosine" down to zero at the last step of the last epoch.
+class TrainingPlan:
+    """The length of a training, and its schedule.
 
-    budget_passes: training ends with the step that spends so many node evaluations, all counted; None: with the last epoch.
-    shift: pixels by which training images are moved, at most.
+    Args:
+        seed: of everything.
+        schedule: "constant", or "cosine" down to zero at the last step of the last epoch.
+        budget_passes: training ends with the step that spends so many node evaluations, all counted; None: with the last
+            epoch.
+        shift: pixels by which training images are moved, at most.
     """
 
     seed: int
@@ -61,9 +65,13 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One committed step: its place, and what the learner said about it. look: of the sentinel, if it took one after the step;
-    the loop itself obeys `look.fault`, its caller `look.back` (by `Training.go_back`)."""
+class TrainingStep:
+    """One committed step: its place, and what the learner said about it.
+
+    Args:
+        look: of the sentinel, if it took one after the step; the loop itself obeys `look.fault`, its caller `look.back` (by
+            `Training.go_back`).
+    """
 
     epoch: int
     step: int
@@ -87,21 +95,27 @@ class Epoch:
 
 
 class Recording(Protocol):
-    """What a run is recorded onto; Tape is one. Marks: where it stands, a place to go back to."""
+    """The recorder of a run; Tape is one. Marks: where it stands, a place to go back to."""
 
-    def mark(self) -> None: ...
+    def mark(self) -> None:
+        """Note that a step is whole: what was recorded until now belongs to it."""
 
-    def place(self) -> Mapping[str, Sequence[int]]: ...
+    def place(self) -> Mapping[str, Sequence[int]]:
+        """Return where every reel stands."""
 
-    def flush(self) -> Mapping[str, Sequence[int]]: ...
+    def flush(self) -> Mapping[str, Sequence[int]]:
+        """Make all that was recorded durable; return what `cut` needs to come back to the last whole step."""
 
-    def cut(self, marks: Mapping[str, Sequence[int]] | None) -> None: ...
+    def cut(self, marks: Mapping[str, Sequence[int]] | None) -> None:
+        """Go back to where `flush` or `place` gave these marks; nothing is recorded before that."""
 
 
 @dataclass
 class Best:
-    """The best weights so far, by validation accuracy, and the learner's and the sentinel's state of that moment; the earlier
-    wins a tie."""
+    """The best weights so far, by validation accuracy; the earlier wins a tie.
+
+    With them, the learner's and the sentinel's state of that moment.
+    """
 
     accuracy: float = -1.0
     epoch: int = 0
@@ -117,9 +131,10 @@ class Training:
     """All that changes while a network is trained.
 
     Args:
-        net, learner, optimizer: as built for step 0. data: the splits, where the network is or in the host's memory.
-        plan: how long, in which order.
-        device: the metered node, or None for a purely digital network. tape: what the devices are recorded onto, or None.
+        net, learner, optimizer: as built for step 0.
+        data: the splits, where the network is or in the host's memory.
+        plan: how long, in which order. device: the metered node, or None for a purely digital network.
+        tape: what the devices are recorded onto, or None.
         sentinel: who watches over the node, or None.
 
     wall_s: how long it has gone on, as the caller of the loop keeps it.
@@ -131,7 +146,7 @@ class Training:
         learner: Learner,
         optimizer: Optimizer,
         data: Dataset,
-        plan: Plan,
+        plan: TrainingPlan,
         devices: tuple[Metered, ...],
         tape: Recording | None = None,
         sentinel: Sentinel | None = None,
@@ -149,27 +164,32 @@ class Training:
 
     @property
     def batches_per_epoch(self) -> int:
+        """Steps of an epoch."""
         return math.ceil(len(self.data.train.y) / self.plan.batch)
 
     @property
     def device_s(self) -> float:
+        """Time with a device call in progress, s, summed over the devices."""
         return sum(device.count.busy_s for device in self.devices)
 
     @property
     def device_passes(self) -> int:
+        """Node evaluations of all devices so far."""
         return sum(device.count.passes for device in self.devices)
 
     @property
     def device_calls(self) -> int:
+        """Shots of all devices so far."""
         return sum(device.count.calls for device in self.devices)
 
     @property
     def faults_recovered(self) -> int:
+        """Faults that the devices have recovered from so far."""
         return sum(device.count.faults for device in self.devices)
 
     @property
     def scored(self) -> bool:
-        """Not between the last step of an epoch and its validation."""
+        """True unless the epoch's validation is still due."""
         return self.batch < self.batches_per_epoch and not (self.spent and self.batch > 0)
 
     @property
@@ -178,7 +198,7 @@ class Training:
         return self.plan.budget_passes is not None and self.device_passes >= self.plan.budget_passes
 
     def whole(self) -> None:
-        """Nothing is half done: a later return to this step takes the tape back to here."""
+        """Note that nothing is half done: a later return to this step takes the tape back to here."""
         if self.tape is not None:
             self.tape.mark()
 
@@ -244,8 +264,10 @@ class Training:
                 self.sentinel.restore(facts["sentinel"])
 
     def go_back(self, point: Checkpoint) -> None:
-        """What was learned is as it was when `point` was taken. What happened is not undone: the node, its steering, all counts
-        and the tape go on from where they are, so the steps that are made again are other ones.
+        """Restore what was learned to how it was when `point` was taken.
+
+        What happened is not undone: the node, its steering, all counts and the tape go on from where they are, so the steps
+        that are made again are other ones.
 
         Raises:
             RunError: as of `restore`.
@@ -256,7 +278,7 @@ class Training:
         self.whole()
 
     def _check(self, point: Checkpoint) -> None:
-        """Nothing is restored of a checkpoint that is not whole. Raises: ValueError, KeyError, TypeError."""
+        """Refuse a checkpoint that is not whole, before anything is restored. Raises: ValueError, KeyError, TypeError."""
         facts, tensors, net = point.facts, point.tensors, self.net.state_dict()
         unknown = [name for name in tensors if name.partition(".")[0] not in KINDS]
         if unknown:
@@ -332,7 +354,7 @@ def fitting() -> Iterator[None]:
         ) from error
 
 
-def train(training: Training) -> Iterator[Step | Epoch]:
+def train(training: Training) -> Iterator[TrainingStep | Epoch]:
     """Go on from where `training` is; yields after every committed step, and after every epoch's validation.
 
     Raises:
@@ -347,7 +369,7 @@ def train(training: Training) -> Iterator[Step | Epoch]:
         yield _validated(training, begin, device_s, examples / (time.perf_counter() - begin))
 
 
-def _one_epoch(training: Training) -> Iterator[Step]:
+def _one_epoch(training: Training) -> Iterator[TrainingStep]:
     plan, seconds = training.plan, training.seconds
     mark = time.perf_counter()
     order = batches(training.data.train, plan.batch, plan.seed, training.epoch)
@@ -368,14 +390,14 @@ def _one_epoch(training: Training) -> Iterator[Step]:
         training.sums["examples"] = training.sums.get("examples", 0.0) + len(label)
         look = _looked(training, training.device_calls - cost[0], training.device_passes - cost[1])
         training.whole()
-        yield Step(training.epoch + 1, training.step, len(label), metrics, look)
+        yield TrainingStep(training.epoch + 1, training.step, len(label), metrics, look)
         if look is not None and look.fault is not None:
             raise look.fault
         mark = time.perf_counter()
 
 
 def _looked(training: Training, calls: int, passes: int) -> Look | None:
-    """After a step that took so many calls and passes."""
+    """Let the sentinel look after a step that took so many calls and passes."""
     if training.sentinel is None:
         return None
     mark = time.perf_counter()

@@ -34,7 +34,9 @@ def found(epochs: list[Mapping[str, Any]], data: Dataset, accuracy: float, polic
 
     Args:
         epochs: of training, each with its mean "loss" and share of "overflow", in order.
-        accuracy: on the validation split, of the best epoch. policy: of the encoding.
+        data: that it was trained on.
+        accuracy: on the validation split, of the best epoch.
+        policy: of the encoding.
     """
     losses = [float(epoch["loss"]) for epoch in epochs if "loss" in epoch]
     guess = math.log(max(2, len(data.classes)))

@@ -12,14 +12,15 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hil.training.loop import Epoch, Step, Training
+from hil.training.loop import Epoch, Training, TrainingStep
 
 
-class Live:
+class TrainingDisplay:
     """A context; call it with every point of the loop.
 
     Args:
-        training: read for totals, device time and counters. console: where to print.
+        training: read for totals, device time and counters.
+        console: where to print.
     """
 
     def __init__(self, training: Training, console: Console) -> None:
@@ -42,7 +43,7 @@ class Live:
         self._beyond = {"refuse": "refused", "clip": "clipped", "fold": "folded"}[_policy(training)]
         self._over = 0.0
 
-    def __enter__(self) -> Live:
+    def __enter__(self) -> TrainingDisplay:
         if self._console.is_terminal:
             self._bar.start()
         return self
@@ -50,7 +51,8 @@ class Live:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
 
-    def __call__(self, point: Step | Epoch) -> None:
+    def __call__(self, point: TrainingStep | Epoch) -> None:
+        """Show a step or an epoch."""
         if isinstance(point, Epoch):
             self._epoch_done(point)
             return
@@ -89,7 +91,7 @@ class Live:
 
 
 def _policy(training: Training) -> str:
-    """What happens to pre-activations beyond the range of the nodes."""
+    """Say what happens to pre-activations beyond the range of the nodes."""
     return next((layer.encode.overflow for layer in training.net.stack if layer.encode is not None), "refuse")
 
 

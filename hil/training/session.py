@@ -33,10 +33,10 @@ from hil.run.folder import RunFolder
 from hil.run.signals import Stopping
 from hil.run.summary import Labels, conclude
 from hil.sentinel import Look
-from hil.training.loop import Epoch, Step, Training, evaluate, settle, train
+from hil.training.loop import Epoch, Training, TrainingStep, evaluate, settle, train
 from hil.training.outcome import warnings
 
-Point = Step | Epoch
+Point = TrainingStep | Epoch
 KEPT_CHECKPOINTS = 3
 EVERY_S = 60.0
 Tell = Callable[[str, str], None]
@@ -44,7 +44,7 @@ Rest = Callable[[BaseException | None], None]
 
 
 def silent(kind: str, message: str) -> None:
-    """Nobody wants to be told."""
+    """Do nothing: nobody wants to be told."""
 
 
 def nothing_on(error: BaseException | None) -> None:
@@ -55,8 +55,10 @@ class Session:
     """One process's part of a run.
 
     Args:
-        every: checkpoint after so many steps, besides every epoch's end; None: epochs only. every_s: and after so many seconds.
-        clock: seconds. tell: told of recovered faults as they happen, (kind, message).
+        every: checkpoint after so many steps, besides every epoch's end; None: epochs only.
+        every_s: and after so many seconds.
+        clock: seconds.
+        tell: told of recovered faults as they happen, (kind, message).
         rest: makes the outputs safe when the run ends, because of an error or None; may be called again.
     """
 
@@ -91,7 +93,11 @@ class Session:
             self.commit()
 
     def run(self, stopping: Stopping, show: Callable[[Point], None]) -> dict[str, Any]:
-        """Train to the end and return the summary. show: called with every point, for the live display.
+        """Train to the end and return the summary.
+
+        Args:
+            stopping: says when to stop.
+            show: called with every point, for the live display.
 
         Raises:
             Interrupted: asked to stop; the run is committed and resumable.
@@ -103,11 +109,11 @@ class Session:
             return self._finish()
 
     def _trained(self, stopping: Stopping, show: Callable[[Point], None]) -> bool:
-        """To the end; False: it went back to an earlier step instead."""
+        """Train to the end; False: it went back to an earlier step instead."""
         self._whole = False
         for point in train(self.training):
             self._whole = True
-            look = point.look if isinstance(point, Step) else None
+            look = point.look if isinstance(point, TrainingStep) else None
             if stopping.asked and not (look is not None and look.back):  # going back needs the node once more
                 self._rest(None)
             self._journal(point)
@@ -130,7 +136,7 @@ class Session:
         return True
 
     def _go_back(self) -> tuple[Look, bool]:
-        """To the newest checkpoint of a quiet time, if there is one; what the sentinel did then, and whether there was."""
+        """Go back to the newest checkpoint of a quiet time, if there is one; return the look, and whether there was."""
         training, folder, sentinel = self.training, self.folder, self.training.sentinel
         assert sentinel is not None  # it asked
         found = self._quiet()[-1:]

@@ -29,9 +29,9 @@ class Transfer:
     mean: Tensor
     spread: Tensor
 
-    def honesty(self, twin: Tensor, unit: str) -> dict[str, Any]:
-        """How well a twin that says `twin` (points,) predicts the curve: see `judged`."""
-        return judged(self.mean, self.spread, twin, unit)
+    def compare_twin(self, twin: Tensor, unit: str) -> dict[str, Any]:
+        """Check how well a twin that says `twin` (points,) predicts the curve: see `twin_errors`."""
+        return twin_errors(self.mean, self.spread, twin, unit)
 
     def decode(self) -> Decode:
         """Zero in the middle of the measured range, scale half of it: outputs fill -1 to 1.
@@ -54,8 +54,10 @@ class Transfer:
         return Decode(zero=(high + low) / 2, scale=(high - low) / 2)
 
 
-def judged(mean: Tensor, spread: Tensor, twin: Tensor, unit: str) -> dict[str, Any]:
-    """How well a twin that says `twin` predicts readings of this mean and spread over repeats, of one shape; r = mean - twin:
+def twin_errors(mean: Tensor, spread: Tensor, twin: Tensor, unit: str) -> dict[str, Any]:
+    """Judge how a twin that says `twin` predicts readings of this mean and spread over repeats, all of one shape.
+
+    With r = mean - twin:
 
         bias = mean r    spread = sqrt( mean (r - bias)^2 )    nrmse = sqrt( mean r^2 ) / (max mean - min mean)
 
@@ -89,19 +91,19 @@ def probed(
     drive = torch.lerp(torch.tensor(port.low), torch.tensor(port.high), drawn).clamp(port.low, port.high).to(place)
     answers = device.forward(drive.repeat(repeats, 1)).to(place)
     answers = answers.view(repeats, points, -1)
-    return judged(answers.mean(0), answers.std(0), model(drive), device.spec.outputs.unit)
+    return twin_errors(answers.mean(0), answers.std(0), model(drive), device.spec.outputs.unit)
 
 
-def twin_line(honesty: Mapping[str, Any]) -> str:
-    """`Transfer.honesty` as a line for people; NOT VALID from an error of NOT_VALID on, and where there is no number."""
-    off = math.hypot(honesty["bias"], honesty["spread"])
-    share = f"{100 * honesty['nrmse']:.2g} % of peak to peak"
-    if not math.isfinite(honesty["nrmse"]):
-        share = "the curve does not move" if math.isinf(honesty["nrmse"]) else "the twin gives no number"
-    valid = honesty["nrmse"] < NOT_VALID and math.isfinite(off)
+def twin_line(check: Mapping[str, Any]) -> str:
+    """Write the result of `Transfer.compare_twin` for people; NOT VALID from an error of NOT_VALID on, or without a number."""
+    off = math.hypot(check["bias"], check["spread"])
+    share = f"{100 * check['nrmse']:.2g} % of peak to peak"
+    if not math.isfinite(check["nrmse"]):
+        share = "the curve does not move" if math.isinf(check["nrmse"]) else "the twin gives no number"
+    valid = check["nrmse"] < NOT_VALID and math.isfinite(off)
     return (
-        f"model against measured curve: rms error {_said(off, honesty['unit'])} ({share}); "
-        f"noise of a reading {_said(honesty['noise'], honesty['unit'])}"
+        f"model against measured curve: rms error {_said(off, check['unit'])} ({share}); "
+        f"noise of a reading {_said(check['noise'], check['unit'])}"
         + ("" if valid else "; NOT VALID: this twin does not describe this node")
     )
 
@@ -116,7 +118,14 @@ def _said(value: float, unit: str) -> str:
 
 
 def measure(device: Device, points: int = 201, repeats: int = 8, place: torch.device | str = "cpu") -> Transfer:
-    """Sweep a static device over its whole input port, `repeats` times up. place: where the host computes."""
+    """Sweep a static device over its whole input port, `repeats` times up.
+
+    Args:
+        device: a static one.
+        points: of a sweep.
+        repeats: sweeps.
+        place: where the host computes.
+    """
     port = device.spec.inputs
     drive = torch.linspace(port.low, port.high, points).clamp(port.low, port.high).to(place)
     if port.size is None:

@@ -22,7 +22,13 @@ from hil.training.loop import EVALUATION_BATCH, Training
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """All examples once. number: from 1. accuracy: a fraction. looks: that the sentinel took meanwhile."""
+    """All examples once.
+
+    Args:
+        number: from 1.
+        accuracy: a fraction.
+        looks: that the sentinel took meanwhile.
+    """
 
     number: int
     accuracy: float
@@ -31,7 +37,7 @@ class Round:
 
 @torch.no_grad()
 def use(training: Training, split: Split, batch: int = EVALUATION_BATCH) -> Iterator[Round]:
-    """For ever; the weights, and the sentinel's state, are those that `training` has.
+    """Use the network for ever; the weights, and the sentinel's state, are those that `training` has.
 
     Raises:
         Drifted: the sentinel cannot put the node right. Whatever the devices raise.
@@ -53,7 +59,7 @@ def use(training: Training, split: Split, batch: int = EVALUATION_BATCH) -> Iter
 
 
 def _predicted(training: Training, x: Tensor, label: Tensor) -> tuple[int, tuple[int, int]]:
-    """How many were right; calls and passes of the devices."""
+    """Count how many were right; return calls and passes of the devices too."""
     calls, passes = training.device_calls, training.device_passes
     placed, wanted = training.sent(x, label)
     right = int((training.learner.predict(training.net, placed).argmax(1) == wanted).sum())

@@ -1,0 +1,1 @@
+"""Virtual benches: simulated instruments wired to a twin, served by a process of their own."""

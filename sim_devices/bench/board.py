@@ -35,12 +35,18 @@ WATCH_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class VirtualBoard:
-    """What the board is.
+    """Description of a simulated board.
 
-    neuron: design and spread of its chip. seed: of fabrication and noise. serial: serial number. largest: bytes in a payload.
-    neurons: how many can be allocated. baud: of the line, None for unlimited. linger_s: how long it outlives its parent.
-    log_path: a file that gets a line when the board is armed or disarmed, when the parent is gone, and at the end. faults:
-    scheduled from the start, their box is "board"; see `sim_devices.instruments.faults`.
+    Args:
+        neuron: design and spread of its chip.
+        seed: of fabrication and noise.
+        serial: serial number.
+        largest: bytes in a payload.
+        neurons: how many can be allocated.
+        baud: of the line, None for unlimited.
+        linger_s: how long it outlives its parent.
+        log_path: a file that gets a line when the board is armed or disarmed, when the parent is gone, and at the end.
+        faults: scheduled from the start, their box is "board"; see `sim_devices.instruments.faults`.
     """
 
     neuron: Neuron = field(default_factory=Neuron)
@@ -55,6 +61,7 @@ class VirtualBoard:
     faults: Sequence[Mapping[str, object]] = ()
 
     def to_json(self) -> str:
+        """Write the description as JSON, for the process that serves it."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -78,7 +85,7 @@ def _known(made: type, table: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class _Surroundings(Unwired):
-    """What the control port shows beside the board itself: there is no plant, so there is nothing to set."""
+    """The part of the control port beside the board itself: there is no plant, so there is nothing to set."""
 
     def __init__(self, log: SwitchLog) -> None:
         self._log = log
@@ -127,6 +134,7 @@ class RunningBoard(Running):
             self.board.armed  # noqa: B018, looking is what trips it
 
     def addresses(self) -> Mapping[str, object]:
+        """Return {"port": path of the serial line}."""
         return {"port": self.port}
 
 
@@ -143,15 +151,17 @@ class ServedBoard(Served):
         self.port = str(self.ready["port"])
 
     def stop(self) -> None:
+        """End the process in order, and remove the folder of its port."""
         super().stop()
         self._tidy()
 
     def kill(self) -> None:
+        """Kill the process, and remove the folder of its port."""
         super().kill()
         self._tidy()
 
     def _tidy(self) -> None:
-        """Who is killed leaves the name of its port."""
+        """Remove the name of its port, which a killed process leaves behind."""
         Path(self.port).unlink(missing_ok=True)
         with suppress(OSError):
             Path(self.port).parent.rmdir()

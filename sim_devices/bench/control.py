@@ -50,37 +50,47 @@ DAMAGE = (ScpiError, LookupError, TypeError, ValueError, AttributeError, Asserti
 class Adjustable(Protocol):
     """The side of a plant that the control port shows."""
 
-    def paths(self) -> Sequence[str]: ...
+    def paths(self) -> Sequence[str]:
+        """Name all parameters that `get` and `set` know, as "node.v_pi_v"."""
 
-    def get(self, path: str) -> float: ...
+    def get(self, path: str) -> float:
+        """Return the value of a parameter, in SI units."""
 
-    def set(self, path: str, value: float) -> None: ...
+    def set(self, path: str, value: float) -> None:
+        """Set a parameter, in SI units, while the bench runs."""
 
-    def snapshot(self) -> Mapping[str, object]: ...
+    def snapshot(self) -> Mapping[str, object]:
+        """Return the whole state as JSON values."""
 
-    def restore(self, state: Mapping[str, object]) -> None: ...
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Return to the state of a snapshot."""
 
     @property
     def log(self) -> Sequence[Any]:
         """Dataclasses, oldest first."""
 
     def extremes(self) -> Mapping[str, object]:
-        """By the name of the box itself: for each output the lowest and highest volts that it gave."""
+        """Return by the name of the box itself, for each output, the lowest and highest volts that it gave."""
 
 
 class Controlled(Protocol):
     """The side of a simulated instrument that the control port shows."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Model and serial number."""
 
-    def reboot(self) -> None: ...
+    def reboot(self) -> None:
+        """Lose power for a moment: settings and volatile memory as at power-on."""
 
-    def snapshot(self) -> dict[str, object]: ...
+    def snapshot(self) -> dict[str, object]:
+        """Return settings, memories and status as JSON values."""
 
-    def restore(self, state: Mapping[str, object]) -> None: ...
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Return to the state of a snapshot."""
 
-    def outputs(self) -> dict[str, object]: ...
+    def outputs(self) -> dict[str, object]:
+        """Return for each output channel whether it is on, and its limits in V."""
 
 
 @runtime_checkable
@@ -92,7 +102,13 @@ class Touchable(Protocol):
 
 
 class ControlServer:
-    """Args: plant: physics and wires. boxes: the simulated instruments by their name on the bench. faults: of them."""
+    """Serves the control channel of a bench: turn its physics, save and restore it, inject faults, look at its outputs.
+
+    Args:
+        plant: physics and wires.
+        boxes: the simulated instruments by their name on the bench.
+        faults: of them.
+    """
 
     def __init__(
         self,
@@ -124,9 +140,11 @@ class ControlServer:
 
     @property
     def address(self) -> tuple[str, int]:
+        """Host and port that it listens at."""
         return self._listener.host, self._listener.port
 
     def start(self) -> None:
+        """Take clients, in threads of its own."""
         self._listener.start()
 
     def close(self) -> None:
@@ -134,6 +152,7 @@ class ControlServer:
         self._listener.close()
 
     def snapshot(self, boxes: bool = True) -> dict[str, object]:
+        """Return the state of the plant and, with `boxes`, of every instrument, as JSON values."""
         state: dict[str, object] = {"plant": dict(self._plant.snapshot())}
         if boxes:
             state["boxes"] = {name: box.snapshot() for name, box in self._boxes.items()}
@@ -165,9 +184,11 @@ class ControlServer:
             self._plant.restore(_mapping(state["plant"]))
 
     def outputs(self) -> dict[str, object]:
+        """Return by box what its outputs do now."""
         return {name: box.outputs() for name, box in self._boxes.items()}
 
     def extremes(self) -> dict[str, object]:
+        """Return by box and channel the lowest and highest V at its connector since the start."""
         found = self._plant.extremes()
         return {name: found.get(box.name, {}) for name, box in self._boxes.items()}
 
@@ -248,14 +269,15 @@ class ControlClient:
         return self._sensible(_answered_number, {"do": "get", "path": path})
 
     def set(self, path: str, value: float) -> None:
+        """Set a parameter of the plant, in SI units."""
         self._ask({"do": "set", "path": path, "value": value})
 
     def snapshot(self, boxes: bool = True) -> Mapping[str, object]:
-        """Of the plant and the boxes; `boxes=False` leaves their memories out, which may be many megabytes."""
+        """Save plant and boxes; `boxes=False` leaves the boxes out, whose memories may be many megabytes."""
         return self._sensible(_mapping, {"do": "snapshot", "boxes": boxes})
 
     def restore(self, state: Mapping[str, object]) -> None:
-        """What a snapshot holds; what it leaves out stays as it is."""
+        """Restore what a snapshot holds; what it leaves out stays as it is."""
         self._ask({"do": "restore", "state": dict(state)})
 
     def log(self) -> list[dict[str, object]]:
@@ -263,12 +285,14 @@ class ControlClient:
         return self._sensible(_mappings, {"do": "log"})
 
     def outputs(self) -> dict[str, object]:
-        """For each box: its output channels."""
+        """Return the output channels of each box."""
         return dict(self._sensible(_mapping, {"do": "outputs"}))
 
     def extremes(self) -> dict[str, object]:
-        """For each box: {channel: {"low_v": ..., "high_v": ...}}, the extremes at its connectors since the bench started; a
-        channel that was never on is not there."""
+        """Return by box and channel {"low_v": ..., "high_v": ...}, the extremes at its connector since the bench started.
+
+        A channel that was never on is not there.
+        """
         return dict(self._sensible(_mapping, {"do": "extremes"}))
 
     def reboot(self, box: str) -> None:
@@ -284,12 +308,15 @@ class ControlClient:
         return str(self._ask({"do": "press", "box": box, "command": command}))
 
     def fault(self, box: str, kind: str, **settings: object) -> str:
-        """Schedule a fault, its settings as in `sim_devices.instruments.faults.Fault`; its id."""
+        """Schedule a fault, its settings as in `sim_devices.instruments.faults.Fault`; return its id."""
         return str(self._ask({**settings, "do": "fault", "box": box, "kind": kind}))
 
     def faults(self) -> dict[str, list[dict[str, object]]]:
-        """ "faults": what is scheduled, each with how many exchanges "matched" and how often it was "injected". "log": the
-        injections, oldest first: time_s, box, kind, id, exchange."""
+        """Return the scheduled faults, and the log of those that were injected.
+
+        "faults": what is scheduled, each with how many exchanges "matched" and how often it was "injected". "log": the
+        injections, oldest first: time_s, box, kind, id, exchange.
+        """
         return self._sensible(
             lambda found: {name: _mappings(_mapping(found).get(name)) for name in ("faults", "log")}, {"do": "faults"}
         )
@@ -303,7 +330,7 @@ class ControlClient:
         self._ask({"do": "stop"})
 
     def close(self) -> None:
-        """May be called twice. The bench goes on."""
+        """Close the connection; the bench goes on. May be called twice."""
         self._open = False
         self._lines.close()
         self._socket.close()
@@ -315,7 +342,7 @@ class ControlClient:
         self.close()
 
     def _sensible(self, read: Callable[[object], A], request: Mapping[str, object]) -> A:
-        """What `read` makes of the answer."""
+        """Ask, and return what `read` makes of the answer."""
         answer = self._ask(request)
         try:
             return read(answer)

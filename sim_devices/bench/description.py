@@ -41,8 +41,11 @@ class Part:
 class VirtualBox:
     """A simulated instrument.
 
-    name: on this bench, "awg". use: "module:Class", a `Box` that takes a keyword `lock`. settings: its other keywords.
-    hislip_port, socket_port: 0 takes a free one.
+    Args:
+        name: on this bench, "awg".
+        use: "module:Class", a `Box` that takes a keyword `lock`.
+        settings: its other keywords.
+        hislip_port, socket_port: 0 takes a free one.
     """
 
     name: str
@@ -54,9 +57,12 @@ class VirtualBox:
 
 @dataclass(frozen=True, slots=True)
 class VirtualWire:
-    """From a generator through a node to a scope; the fields are those of `sim_devices.bench.wiring.Wire` and its Cable.
+    """A wire from a generator through a node to a scope; its fields are those of `wiring.Wire` and its Cable.
 
-    awg, scope: names of boxes. node: the twin. load_ohm: what the generator really sees, None for open.
+    Args:
+        awg, scope: names of boxes.
+        node: the twin.
+        load_ohm: what the generator really sees, None for open.
     """
 
     awg: str
@@ -73,11 +79,16 @@ class VirtualWire:
 class VirtualBench:
     """A whole bench.
 
-    boxes: the instruments. wires: what lies between them. seed: of noise and drift.
-    oversample: see `sim_devices.bench.wiring.Plant`. linger_s: how long it outlives its parent. log_path: a file that gets a
-    line when an output goes on or off, and the state of
-    all of them when the parent is gone and at the end. faults: scheduled from the start, see `sim_devices.instruments.faults`;
-    the box of a fault is a name of `boxes`, or "node", "node2", ... for that of a wire.
+    Args:
+        boxes: the instruments.
+        wires: what lies between them.
+        seed: of noise and drift.
+        oversample: see `sim_devices.bench.wiring.Plant`.
+        linger_s: how long it outlives its parent.
+        log_path: a file that gets a line when an output goes on or off, and the state of all of them when the parent is
+            gone and at the end.
+        faults: scheduled from the start, see `sim_devices.instruments.faults`; the box of a fault is a name of `boxes`, or
+            "node", "node2", ... for that of a wire.
     """
 
     boxes: tuple[VirtualBox, ...]
@@ -100,7 +111,7 @@ class VirtualBench:
             raise ConfigError("boxes need distinct names", where="virtual bench", got=f"{names}", allowed="one or more")
 
     def to_json(self) -> str:
-        """One line.
+        """Write it as one line of JSON.
 
         Raises:
             ConfigError: a setting is not a JSON value.
@@ -131,25 +142,31 @@ class Unwired:
     """The plant of a bench without wires: it has no state."""
 
     def paths(self) -> tuple[str, ...]:
+        """Return (): there is nothing to adjust."""
         return ()
 
     def get(self, path: str) -> float:
+        """Raise ConfigError: there is no such parameter."""
         raise ConfigError("this bench has no wires", where="plant", got=path, todo="give the bench a wire and a node")
 
     def set(self, path: str, value: float) -> None:
+        """Raise ConfigError: there is no such parameter."""
         self.get(path)
 
     def snapshot(self) -> Mapping[str, object]:
+        """Return {}: there is no state."""
         return {}
 
     def restore(self, state: Mapping[str, object]) -> None:
-        pass
+        """Do nothing."""
 
     @property
     def log(self) -> tuple[Any, ...]:
+        """The empty log: no output is connected."""
         return ()
 
     def extremes(self) -> Mapping[str, object]:
+        """Return {}: no output is connected."""
         return {}
 
 

@@ -44,7 +44,10 @@ Reasons = queue.SimpleQueue[str]
 class Served:
     """A process that serves MODULE; use it with `with`, or call `stop`. control: its control port. pid: of the process.
 
-    Args: what: how messages call it. description: a line of JSON.
+    Args:
+        what: how messages call it.
+        description: a line of JSON.
+
     Raises:
         ConfigError, ...: what the process refuses, as if it had been refused here.
         OpenFailed: the process ended, or was not ready in time; `got` holds its last words.
@@ -106,6 +109,7 @@ class Served:
 
     @property
     def running(self) -> bool:
+        """True until the process has ended."""
         return self._process.poll() is None
 
     def complaints(self) -> str:
@@ -151,7 +155,12 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 class Running(ABC):
-    """What is served from this process; a subclass opens the servers. control: its control port. log: of its outputs."""
+    """The object that serves a bench from this process; a subclass opens the servers.
+
+    Args:
+        control: its control port.
+        log: of its outputs.
+    """
 
     control: ControlServer
     log: SwitchLog
@@ -159,7 +168,7 @@ class Running(ABC):
 
     @abstractmethod
     def addresses(self) -> Mapping[str, object]:
-        """Where it is served, but for the control port."""
+        """Return the addresses that are served, but for the control port."""
 
     def note(self, event: str) -> None:
         """A line in the log: in which state were the outputs?"""
@@ -180,7 +189,8 @@ class Running(ABC):
 def serve(make: Callable[[str], tuple[Running, float]]) -> NoReturn:
     """Serve until told to end, then end the process. Exit status: 0 ended as asked, 2 refused.
 
-    Args: make: a description -> what is served, and how many seconds it outlives its parent.
+    Args:
+        make: a description -> what is served, and how many seconds it outlives its parent.
     """
     status = _serve(make)
     sys.stdout.flush()
@@ -202,7 +212,7 @@ def _serve(make: Callable[[str], tuple[Running, float]]) -> int:
 
 
 def _reasons_to_end() -> Reasons:
-    """From now on Ctrl-C is ignored and SIGTERM is a reason to end."""
+    """Ignore Ctrl-C from now on, and take SIGTERM for a reason to end."""
     reasons: Reasons = queue.SimpleQueue()
 
     def on_term(number: int, frame: FrameType | None) -> None:

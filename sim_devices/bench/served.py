@@ -49,6 +49,7 @@ class RunningBench(Running):
         self.control.start()
 
     def addresses(self) -> Mapping[str, object]:
+        """Return the VISA resources and the raw sockets, each by the name of its box."""
         return {"resources": self.resources, "sockets": self.sockets}
 
 

@@ -19,7 +19,7 @@ CABLE = {"delay_s": Unknown(0.0, 1e-3, 0.5e-9, "s")}  # cut to length by hand: t
 
 
 def specimen(sheet: Mapping[str, float], unknowns: Mapping[str, Unknown], seed: int) -> dict[str, float]:
-    """`sheet` with a specimen's own value of every one of `unknowns`.
+    """Return `sheet` with a specimen's own value of every one of `unknowns`.
 
     Raises:
         ConfigError: the sheet's value lies outside of the limits that it gives itself.

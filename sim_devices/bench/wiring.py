@@ -58,8 +58,12 @@ SEARCHED = 1 << 24  # points in which a crossing is looked for
 
 @dataclass(frozen=True, slots=True)
 class Cable:
-    """delay_s: from the generator's connector to the scope's, node included; less than a sample is fine. load_ohm: what the
-    generator really sees (the modulator's input), infinite for open."""
+    """The way from a generator's connector to a scope's, through the node.
+
+    Args:
+        delay_s: from the generator's connector to the scope's, node included; less than a sample is fine.
+        load_ohm: what the generator really sees (the modulator's input), infinite for open.
+    """
 
     delay_s: float = 0.0
     load_ohm: Unbounded = 50.0
@@ -67,7 +71,11 @@ class Cable:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One path through a node. noise_v: front-end noise of the scope channel, rms."""
+    """One path through a node.
+
+    Args:
+        noise_v: front-end noise of the scope channel, rms.
+    """
 
     awg: Keysight33600
     node: Node
@@ -82,9 +90,13 @@ class Plant:
     """All wires of a bench. Boxes on one bench share one lock, which is held when the plant is called.
 
     Args:
-        wires: at least one. seed: of noise and drift. oversample: points simulated per point of the scope; more than 1 where
-        a node's bandwidth matters between the scope's points. clock: for the log, seconds. log: of the outputs that are
-        switched. faults: of the nodes, by "node", "node2", ... for the wires in order.
+        wires: at least one.
+        seed: of noise and drift.
+        oversample: points simulated per point of the scope; more than 1 where a node's bandwidth matters between the
+            scope's points.
+        clock: for the log, seconds.
+        log: of the outputs that are switched.
+        faults: of the nodes, by "node", "node2", ... for the wires in order.
     """
 
     def __init__(
@@ -139,10 +151,11 @@ class Plant:
             pass  # an average takes several
 
     def forced(self, scope: InfiniiVision) -> None:
-        """No edge: bursts are at rest, what runs freely is somewhere in its record."""
+        """Take a record without an edge: bursts are at rest, what runs freely is somewhere in its record."""
         self._record(scope, scope.window(), self._playing(scope))
 
     def switched(self, source: Keysight33600, channel: int, on: bool) -> None:
+        """Log that an output relay moved; an output that comes on drives the node at once."""
         self._log.add(Switched(self._clock(), source.name, channel, on))
         if on:
             self.moved(source, channel)
@@ -150,6 +163,7 @@ class Plant:
                 self.armed(scope)
 
     def moved(self, source: Keysight33600, channel: int) -> None:
+        """Take note of what the output of `source` does now, after a change of its settings."""
         self._see(source, channel, whole=source.free_running(channel))
 
     # -- What people and the control port call ------------------------------------------------------------------------
@@ -160,8 +174,11 @@ class Plant:
         return self._log.entries
 
     def extremes(self) -> dict[str, object]:
-        """By the name of a generator, for each channel that ever was on: the lowest and highest V at its connector since the
-        start, at the load of its cable; a channel without a cable is open."""
+        """Return by generator and channel the lowest and highest V at its connector since the start.
+
+        The voltage is that at the load of its cable; a channel without a cable is open, and one that never was on is not
+        there.
+        """
         with self._lock:
             return {
                 name: {str(channel): {"low_v": low, "high_v": high} for channel, (low, high) in seen.items()}
@@ -170,11 +187,11 @@ class Plant:
 
     @property
     def shots(self) -> int:
-        """How often the nodes were driven."""
+        """Number of times that the nodes were driven."""
         return self._shot
 
     def paths(self) -> tuple[str, ...]:
-        """All that `get` and `set` know. The second wire's are node2.…, cable2.…, scope2.…, state2.…"""
+        """Name all parameters that `get` and `set` know; the second wire's are node2.…, cable2.…, scope2.…, state2.… ."""
         found = ["sync.connected"]
         for i, wire in enumerate(self._wires):
             tail = _tail(i)
@@ -201,8 +218,9 @@ class Plant:
             return wire.noise_v if what == "scope" else {"delay_s": wire.cable.delay_s, "load_ohm": wire.cable.load_ohm}[name]
 
     def set(self, path: str, value: float) -> None:
-        """Change a parameter. Of the state, only what rests elsewhere with the new node moves: a change of the noise does not
-        undo the drift.
+        """Change a parameter.
+
+        Of the state, only what rests elsewhere with the new node moves: a change of the noise does not undo the drift.
 
         Raises:
             ConfigError: there is no such path, or the node refuses the value.
@@ -225,10 +243,16 @@ class Plant:
                 self._wires[i] = replace(wire, cable=replace(wire.cable, **{name: value}))
 
     def snapshot(self) -> dict[str, object]:
+        """Return shot counter, SYNC cable and the state of every wire, as JSON values."""
         with self._lock:
             return {"shot": self._shot, "sync": self._sync, "wires": [self._saved(i) for i in range(len(self._wires))]}
 
     def restore(self, state: Mapping[str, object]) -> None:
+        """Return to the state of a snapshot.
+
+        Raises:
+            ContractError: it is none of this bench.
+        """
         shot, wires = state.get("shot"), state.get("wires")
         if not (isinstance(shot, int) and isinstance(wires, list) and len(wires) == len(self._wires)):
             raise ContractError("not a snapshot of this bench", where="wiring", got=str(state)[:80])
@@ -320,7 +344,7 @@ class Plant:
 
     @torch.no_grad()
     def _volts(self, scope: InfiniiVision, window: Window, playing: frozenset[int]) -> dict[int, Tensor]:
-        """Drive every node that leads to `scope` once. One shot."""
+        """Drive every node that leads to `scope` once; this is one shot."""
         fine = Window(window.start_s, window.rate_hz * self._oversample, window.points * self._oversample)
         found: dict[int, Tensor] = {}
         for i, wire in enumerate(self._wires):
@@ -350,7 +374,7 @@ class Plant:
         return y
 
     def _hopped(self, i: int, rate_hz: float, strikes: Sequence[Strike]) -> tuple[Node, State]:
-        """For one shot: another node in the same place, and how far its rest is from that of the node itself."""
+        """Return, for one shot, another node in the same place, and how far its rest is from that of the node itself."""
         node = self._wires[i].node
         settings = dict(node.settings())
         for strike in strikes:
@@ -369,7 +393,7 @@ class Plant:
         return wire.awg.drive(wire.awg_channel, wire.cable.load_ohm)
 
     def _levels(self, i: int, window: Window, playing: bool) -> NDArray[np.float32]:
-        """What reaches the node at the instants of a window, V."""
+        """Return the voltage at the node at the instants of a window, V."""
         drive = self._drive(i)
         if not (playing and drive.on):
             return np.full(window.points, drive.rest_v, dtype=np.float32)
@@ -385,7 +409,7 @@ class Plant:
         return generator(self._seed, 0, f"rest{_tail(i)}")
 
     def _renew(self, i: int, settings: Mapping[str, float]) -> None:
-        """Another node in the same place; see `set`."""
+        """Put another node in the same place; see `set`."""
         old, new = self._wires[i].node, _made(self._wires[i].node, settings)
         self._wires[i], self._sampled[i] = replace(self._wires[i], node=new), None
         state = self._states[i]
@@ -405,7 +429,7 @@ class Plant:
         }
 
     def _parsed(self, path: str) -> tuple[str, str, int]:
-        """(node | cable | scope | state, name, index of the wire)"""
+        """Split `path` into part (node, cable, scope or state), name, and index of the wire."""
         if path not in self.paths():
             hint = nearest(path, self.paths())
             raise ConfigError(
@@ -421,7 +445,7 @@ class Plant:
 
 
 def _held(start: float, ratio: float, points: int, length: int, cycles: float) -> NDArray[np.intp]:
-    """Which entry of `Drive.levels` is on at each instant: floor(start + k ratio), the last entry outside of the record."""
+    """Return the entry of `Drive.levels` at each instant: floor(start + k ratio), the last one outside of the record."""
     index: NDArray[np.intp] = np.floor(np.arange(points) * ratio + (start + SLACK)).astype(np.intp)
     if math.isinf(cycles):
         return index % length

@@ -1,0 +1,1 @@
+"""Simulated instruments: their commands, state, memories and faults, without a transport."""

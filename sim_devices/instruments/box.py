@@ -54,4 +54,4 @@ class Box(Protocol):
         """Take over a snapshot of the same model."""
 
     def outputs(self) -> dict[str, object]:
-        """For each output channel: is it on, and its level in V. Empty for a box that drives nothing."""
+        """Return for each output channel whether it is on, and its level in V. Empty for a box that drives nothing."""

@@ -16,7 +16,7 @@ EXTRA_BYTES = 4  # of pad and garbage, when the fault does not say
 
 
 def by_kind(strikes: Sequence[Strike]) -> dict[str, Strike]:
-    """Of two faults of one kind that strike together the first is meant."""
+    """Return the strikes by kind; of two of one kind that strike together the first is taken."""
     return {strike.fault.kind: strike for strike in reversed(strikes)}
 
 
@@ -27,7 +27,13 @@ def block_head(reply: bytes) -> int:
 
 
 def damaged(reply: bytes, head: int, struck: Mapping[str, Strike]) -> bytes:
-    """The bytes that arrive. head: where the payload begins."""
+    """The bytes that arrive.
+
+    Args:
+        reply: the bytes that would arrive without a fault.
+        head: where the payload begins.
+        struck: faults that strike this reply, by kind.
+    """
     data = bytearray(reply)
     if strike := struck.get("serial"):
         data = bytearray(with_serial(reply, strike.fault.serial))
@@ -46,7 +52,7 @@ def damaged(reply: bytes, head: int, struck: Mapping[str, Strike]) -> bytes:
 
 
 def kept(fault: Fault, length: int) -> int:
-    """How many bytes of a reply are still sent: at least one is not."""
+    """Return how many bytes of a reply are still sent: at least one is not."""
     return min(length // 2 if fault.bytes is None else fault.bytes, max(length - 1, 0))
 
 

@@ -25,8 +25,14 @@ FULL_SCALE = 32767
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """Args: levels: (n + 1,) float32, V; the last entry is the resting level. cycles: how often the record is played, inf:
-    without end. on: the output relay. delay_s: from the trigger to the SYNC pulse, from which t is counted."""
+    """The output of a channel of a generator after a trigger.
+
+    Args:
+        levels: (n + 1,) float32, V; the last entry is the resting level.
+        cycles: how often the record is played, inf: without end.
+        on: the output relay.
+        delay_s: from the trigger to the SYNC pulse, from which t is counted.
+    """
 
     levels: Levels
     sample_rate_hz: float
@@ -41,11 +47,12 @@ class Drive:
 
     @property
     def rest_v(self) -> float:
+        """Level between records, V; 0 while the output is off."""
         return float(self.levels[-1]) if self.on else 0.0
 
     @property
     def duration_s(self) -> float:
-        """Of one cycle."""
+        """Duration of one cycle, s."""
         return (len(self.levels) - 1) / self.sample_rate_hz
 
 
@@ -77,7 +84,7 @@ def built_in(shape: str) -> NDArray[np.int16]:
 
 
 def _rounded(codes: NDArray[np.int16], bits: int) -> NDArray[np.int16]:
-    """To the grid of a converter of `bits`: multiples of 2^(16 - bits) inside full scale; half a step goes up."""
+    """Round to the grid of a converter of `bits`: multiples of 2^(16 - bits) inside full scale; half a step goes up."""
     shift = 16 - bits
     if shift == 0:
         return codes

@@ -33,7 +33,7 @@ NETWORK: tuple[Place, ...] = ("box", "scope")
 
 
 class Moment(Enum):
-    """When a fault may strike."""
+    """A point of an exchange at which a fault may strike."""
 
     COMMAND = "a command arrived and was not executed yet"
     EXCHANGE = "a command was executed"
@@ -48,7 +48,7 @@ PHYSICS = (Moment.RECORD, Moment.EDGE, Moment.SHOT)
 
 @dataclass(frozen=True, slots=True)
 class Sort:
-    """What is true of all faults of a kind: when they strike, where they may be, which settings of a Fault they use."""
+    """The common properties of a kind of fault: when and where it strikes, which settings of a Fault it uses."""
 
     moment: Moment
     places: tuple[Place, ...]
@@ -90,16 +90,26 @@ KINDS: Mapping[str, Sort] = {
 class Fault:
     """One fault. A kind refuses the settings that it does not use; see KINDS.
 
-    match: part of the command, any case; of a board the name of a frame, "STEP". after: matching exchanges that are left alone
-    first. times: how often, 0 for ever; left out: once, but for ever if `rate` is below 1, and for "serial". rate: probability.
-    lasts: exchanges in a row that a strike takes, 0 for all until healed.
-
-    seconds: how long. bytes: of the reply that are still sent (truncate, half_close; left out: half), or that are sent besides
-    (pad, garbage; 4). bits: how many are flipped. position: where. bytes_per_s: throttle. serial: the other serial number.
-    command: what another hand sets just before, as another session does: a lock of the front panel does not keep it out.
-    quiet: the reboot is not seen on the wire, only in the status and in what was lost.
-    channel: of the scope. volts: that a stuck channel reads, or that are added (saturation; left out: the range of it).
-    points: holes in a record. phase_rad, power, noise: step of the node's phase, factors on its laser and its noise.
+    Args:
+        match: part of the command, any case; of a board the name of a frame, "STEP".
+        after: matching exchanges that are left alone first.
+        times: how often, 0 for ever; left out: once, but for ever if `rate` is below 1, and for "serial".
+        rate: probability.
+        lasts: exchanges in a row that a strike takes, 0 for all until healed.
+        seconds: how long.
+        bytes: of the reply that are still sent (truncate, half_close; left out: half), or that are sent besides (pad,
+            garbage; 4).
+        bits: how many are flipped.
+        position: where.
+        bytes_per_s: throttle.
+        serial: the other serial number.
+        command: what another hand sets just before, as another session does: a lock of the front panel does not keep it
+            out.
+        quiet: the reboot is not seen on the wire, only in the status and in what was lost.
+        channel: of the scope.
+        volts: that a stuck channel reads, or that are added (saturation; left out: the range of it).
+        points: holes in a record.
+        phase_rad, power, noise: step of the node's phase, factors on its laser and its noise.
     """
 
     kind: str
@@ -142,7 +152,7 @@ class Fault:
 
     @property
     def strikes(self) -> int:
-        """How often; 0 for ever."""
+        """Number of times that it strikes; 0 for ever."""
         if self.times is not None:
             return self.times
         return 0 if self.rate < 1 or self.kind == "serial" else 1
@@ -200,14 +210,19 @@ def read_fault(table: Mapping[str, object]) -> tuple[str, Fault]:
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """A fault that strikes now. rng: for what it draws. healed: set when the fault is taken back."""
+    """A fault that strikes now.
+
+    Args:
+        rng: for what it draws.
+        healed: set when the fault is taken back.
+    """
 
     fault: Fault
     rng: random.Random
     healed: threading.Event
 
     def wait(self, seconds: float, unwanted: Callable[[], bool] = lambda: False) -> None:
-        """Until the time is over, the fault is healed, or nobody wants to wait any more."""
+        """Wait until the time is over, the fault is healed, or nobody wants to wait any more."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not unwanted() and not self.healed.wait(min(left, SLICE_S)):
             pass
@@ -215,7 +230,12 @@ class Strike:
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """A strike, for the log. exchange: number k of those that matched the fault. time_s: of the bench's clock."""
+    """A strike, for the log.
+
+    Args:
+        exchange: number k of those that matched the fault.
+        time_s: of the bench's clock.
+    """
 
     time_s: float
     box: str
@@ -225,10 +245,16 @@ class Injection:
 
 
 class Door(Protocol):
-    """Where clients of a box come in."""
+    """The place where clients of a box come in."""
 
     def refuse(self, seconds: float, healed: threading.Event, reset: bool = False) -> None:
-        """Drop every client and take no new one for so long. reset: with RST, not FIN."""
+        """Drop every client and take no new one for so long.
+
+        Args:
+            seconds: how long.
+            healed: ends it at once when it is set.
+            reset: with RST, not FIN.
+        """
 
 
 @dataclass(slots=True)
@@ -245,8 +271,12 @@ class _Scheduled:
 class Faults:
     """The faults of one target: a box, a board or a node.
 
-    target: its name on the bench. place: what it is. seed: see `hil.seeding.key`. log: of all targets.
-    doors: filled by the servers of a box. check: refuses a fault of this target with ConfigError, besides what KINDS refuses.
+    Args:
+        target: its name on the bench.
+        place: what it is.
+        seed: see `hil.seeding.key`.
+        log: of all targets. doors: filled by the servers of a box. check: refuses a fault of this target with ConfigError,
+            besides what KINDS refuses.
     """
 
     def __init__(
@@ -268,7 +298,7 @@ class Faults:
         self._last = 0
 
     def add(self, fault: Fault) -> str:
-        """Schedule it; its id.
+        """Schedule a fault; return its id.
 
         Raises:
             ConfigError: the kind does not apply here.
@@ -297,7 +327,12 @@ class Faults:
             return len(gone)
 
     def strikes(self, moment: Moment, text: str | bytes | bytearray | memoryview = "") -> list[Strike]:
-        """Count this exchange, and say which faults strike it. text: the command, or the name of the frame."""
+        """Count this exchange, and say which faults strike it.
+
+        Args:
+            moment: of the exchange.
+            text: the command, or the name of the frame.
+        """
         found: list[Strike] = []
         with self._lock:
             due = [s for s in self._scheduled.values() if KINDS[s.fault.kind].moment is moment]
@@ -344,14 +379,19 @@ class Faults:
 
 
 class FaultSchedule:
-    """All faults of a bench. Args: places: target -> what it is. seed: of the bench."""
+    """All faults of a bench.
+
+    Args:
+        places: target -> what it is.
+        seed: of the bench.
+    """
 
     def __init__(self, places: Mapping[str, Place], seed: int = 0, clock: Callable[[], float] = time.time) -> None:
         self._log: deque[Injection] = deque(maxlen=LOG_LENGTH)
         self.of = {target: Faults(target, place, seed, self._log, clock) for target, place in places.items()}
 
     def add(self, table: Mapping[str, object]) -> str:
-        """Schedule ``{"box": ..., "kind": ..., ...}``; its id.
+        """Schedule ``{"box": ..., "kind": ..., ...}``; return its id.
 
         Raises:
             ConfigError: no such box, kind or setting, or a kind that does not apply there.
@@ -362,6 +402,7 @@ class FaultSchedule:
         return self.of[box].add(fault)
 
     def add_all(self, tables: Sequence[Mapping[str, object]]) -> None:
+        """Add every fault of `tables`; see `add`."""
         for table in tables:
             self.add(table)
 
@@ -378,6 +419,7 @@ class FaultSchedule:
         return healed
 
     def faults(self) -> list[dict[str, object]]:
+        """List what is scheduled, with how often each matched and was injected."""
         return [entry for faults in self.of.values() for entry in faults.listing()]
 
     def log(self) -> list[dict[str, object]]:
@@ -391,5 +433,5 @@ def _start(text: str | bytes | bytearray | memoryview) -> str:
 
 
 def _given(fault: Fault) -> dict[str, object]:
-    """What of a fault differs from the defaults, and its kind."""
+    """Return the kind of a fault, and the settings that differ from the defaults."""
     return {f.name: value for f in fields(fault) if (value := getattr(fault, f.name)) != f.default}

@@ -14,7 +14,11 @@ from hil.frame_protocol import CRC, HEAD, HEAD_BYTES, MAGIC, REPLY, Code, Kind, 
 
 
 class Request(NamedTuple):
-    """crc: of the whole frame. A request with code other than DONE could not be read; seq may then be wrong."""
+    """One frame from the host, parsed.
+
+    Args:
+        crc: of the whole frame. A request with code other than DONE could not be read; seq may then be wrong.
+    """
 
     kind: int
     seq: int
@@ -24,6 +28,7 @@ class Request(NamedTuple):
 
 
 def reply(kind: int, seq: int, payload: bytes = b"", code: Code = Code.DONE) -> bytes:
+    """Pack the reply to request `seq` of `kind`, with its checksum."""
     return b"".join(frame(kind | REPLY, seq, payload, code=code))
 
 
@@ -31,7 +36,8 @@ class Reassembly:
     """Cuts the bytes of a line into requests.
 
     Args:
-        largest: payload bytes; longer frames are refused. gap_s: silence that ends a frame that is not whole.
+        largest: payload bytes; longer frames are refused.
+        gap_s: silence that ends a frame that is not whole.
     """
 
     def __init__(self, largest: int, gap_s: float = 0.25) -> None:
@@ -52,6 +58,7 @@ class Reassembly:
             yield request
 
     def forget(self) -> None:
+        """Drop what has come of an unfinished frame."""
         self._data.clear()
         self._lost = False
 

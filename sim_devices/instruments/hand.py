@@ -15,7 +15,12 @@ URQ = 0x40
 
 
 class FrontPanel:
-    """Args: scpi: of the box. name: of the box, for messages. locks: how many requests have locked it and not let go."""
+    """The front panel of a box, with a person's hand on it.
+
+    Args:
+        scpi: of the box.
+        name: of the box, for messages. locks: how many requests have locked it and not let go.
+    """
 
     def __init__(self, scpi: Scpi, name: str) -> None:
         self._scpi, self._name = scpi, name

@@ -75,10 +75,16 @@ class Downstream(Protocol):
 
 
 class Keysight33600:
-    """Args:
-    serial: serial number. model: one of MODELS. lock: of the bench; boxes that are wired together share one.
-    dac_bits: a coarser converter than the model's. samples: another memory than the model's.
-    pace: seconds of waiting per second of signal for ``*OPC?``; 0 plays at once. clock: seconds, monotonic.
+    """A simulated generator of the 33600A series, as its programming guide describes it.
+
+    Args:
+        serial: serial number.
+        model: one of MODELS.
+        lock: of the bench; boxes that are wired together share one.
+        dac_bits: a coarser converter than the model's.
+        samples: another memory than the model's.
+        pace: seconds of waiting per second of signal for ``*OPC?``; 0 plays at once.
+        clock: seconds, monotonic.
     """
 
     def __init__(
@@ -129,24 +135,31 @@ class Keysight33600:
 
     @property
     def name(self) -> str:
+        """Model and serial number."""
         return f"{self.model} {self._serial}"
 
     def execute(self, message: Message) -> bytes | None:
+        """Execute one program message; return the response, or None if it asked nothing."""
         return self._scpi.execute(message)
 
     def clear(self) -> None:
+        """Clear the device: pending queries and waits are dropped, settings and outputs stay."""
         self._scpi.clear()
 
     def status_byte(self) -> int:
+        """Return the IEEE 488.2 status byte, as for a serial poll."""
         return self._scpi.status_byte()
 
     def trigger(self) -> None:
+        """Trigger from the bus, as *TRG does."""
         self._scpi.execute(b"*TRG")
 
     def query_error(self, code: int) -> None:
+        """Report a query error, code -410 to -440, found by the transport."""
         self._scpi.query_error(code)
 
     def reboot(self) -> None:
+        """Lose power for a moment: settings as at power-on, volatile memory empty, outputs off."""
         with self._lock:
             self._operations.end_all()
             self._operations.clear()
@@ -162,6 +175,7 @@ class Keysight33600:
             return self._front.press(command)
 
     def outputs(self) -> dict[str, object]:
+        """Return by channel whether it is on, and its lowest and highest level in V."""
         with self._lock:
             return {
                 str(n): {"on": s.flag("output"), "low_v": output_stage.low_v(s), "high_v": output_stage.high_v(s)}
@@ -169,6 +183,7 @@ class Keysight33600:
             }
 
     def snapshot(self) -> dict[str, object]:
+        """Return settings, records and status as JSON values."""
         with self._lock:
             return {
                 "model": self.model,
@@ -179,6 +194,11 @@ class Keysight33600:
             }
 
     def restore(self, state: Mapping[str, object]) -> None:
+        """Return to the state of a snapshot.
+
+        Raises:
+            ContractError: it is none of this model.
+        """
         channels, volatile, status = state.get("channels"), state.get("memory"), state.get("status")
         if not (isinstance(channels, Mapping) and isinstance(volatile, Mapping) and isinstance(status, Mapping)):
             raise ContractError("not a snapshot of a generator", where=self.name, got=str(state)[:80])
@@ -199,13 +219,15 @@ class Keysight33600:
 
     @property
     def lock(self) -> threading.Condition:
+        """The lock of the bench; hold it to look at several things at once."""
         return self._lock
 
     def connect(self, downstream: Downstream) -> None:
+        """Tell `downstream` whenever an output changes or plays."""
         self._downstream = downstream
 
     def drive(self, channel: int, load_ohm: float = 50.0) -> Drive:
-        """What `channel` does, in V at a load of `load_ohm` (math.inf: open)."""
+        """Return what `channel` plays, in V at a load of `load_ohm` (math.inf: open)."""
         s = self._channels[channel]
         shape = s.text("function")
         codes = self._memory[channel][s.text("arb")] if shape == "ARB" else built_in(shape)
@@ -221,7 +243,13 @@ class Keysight33600:
         return self._channels[channel].flag("output")
 
     def span(self, channel: int, load_ohm: float, whole: bool) -> tuple[float, float]:
-        """Lowest and highest V at the connector while `channel` is on. whole: of a record that is played, else at rest."""
+        """Lowest and highest V at the connector while `channel` is on.
+
+        Args:
+            channel: 1 or 2.
+            load_ohm: what is connected.
+            whole: of a record that is played, else at rest.
+        """
         s = self._channels[channel]
         if s.text("function") == "ARB" and s.text("filter") != "OFF":  # a filter overshoots
             levels = self.drive(channel, load_ohm).levels
@@ -233,11 +261,11 @@ class Keysight33600:
         return float(levels.min()), float(levels.max())
 
     def sync(self, channel: int) -> bool:
-        """Does a pulse leave the SYNC connector at the start of this channel's record?"""
+        """True if a pulse leaves the SYNC connector at the start of this channel's record."""
         return self._box.flag("sync") and self._box.text("sync_source") == f"CH{channel}"
 
     def free_running(self, channel: int) -> bool:
-        """Does the channel play without being triggered?"""
+        """True if the channel plays without being triggered."""
         s = self._channels[channel]
         return not s.flag("burst") or s.text("trigger") in ("IMM", "TIM")
 
@@ -352,7 +380,7 @@ class Keysight33600:
         return f"{len(self._memory[call.channel][name]):+d}"
 
     def _upload(self, call: Call, dac: bool) -> None:
-        """``name, <block>`` or ``name, value, value, ...``"""
+        """Store a record: ``name, <block>`` or ``name, value, value, ...``."""
         tokens = call.take(2, self.data.samples + 1)
         name, rest = memory.waveform_name(tokens[0]), tokens[1:]
         swapped = self._box.text("border") == "SWAP"
@@ -402,5 +430,5 @@ def _parameters(model: Model) -> dict[str, Parameter]:
 
 
 def _seen_or_heard(call: Call) -> None:
-    """For people in front of the box: nothing happens on the wires."""
+    """Do nothing on the wires: the command is for people in front of the box."""
     call.take(0, 1)

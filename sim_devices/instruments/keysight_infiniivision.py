@@ -63,7 +63,11 @@ MODELS = {
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """The edge that is waited for. source: "EXT" or "CHAN1" to "CHAN4"."""
+    """The edge that is waited for.
+
+    Args:
+        source: "EXT" or "CHAN1" to "CHAN4".
+    """
 
     source: str
     level_v: float
@@ -84,11 +88,18 @@ Mode = Literal["stopped", "single", "running", "digitizing"]
 
 
 class InfiniiVision:
-    """Args:
-    serial: serial number. model: one of MODELS. lock: of the bench; boxes that are wired together share one.
-    adc_bits: 8 to 12 instead of the model's. memory_samples: another memory. any_rate: see sampling.py.
-    pace: seconds of waiting per second of record for ``*OPC?``; 0 is ready at once. auto_s: patience of SWEep AUTO.
-    clock: seconds, monotonic.
+    """A simulated InfiniiVision oscilloscope, as its programmer's guide describes it.
+
+    Args:
+        serial: serial number.
+        model: one of MODELS.
+        lock: of the bench; boxes that are wired together share one.
+        adc_bits: 8 to 12 instead of the model's.
+        memory_samples: another memory.
+        any_rate: see sampling.py.
+        pace: seconds of waiting per second of record for ``*OPC?``; 0 is ready at once.
+        auto_s: patience of SWEep AUTO.
+        clock: seconds, monotonic.
     """
 
     def __init__(
@@ -139,27 +150,34 @@ class InfiniiVision:
 
     @property
     def name(self) -> str:
+        """Model and serial number."""
         return f"{self.model} {self._serial}"
 
     def execute(self, message: Message) -> bytes | None:
+        """Execute one program message; return the response, or None if it asked nothing."""
         return self._scpi.execute(message)
 
     def clear(self) -> None:
+        """Clear the device: a :DIGitize is stopped, pending queries are dropped, settings stay."""
         with self._lock:
             if self._mode == "digitizing":
                 self._stop()
             self._scpi.clear()
 
     def status_byte(self) -> int:
+        """Return the IEEE 488.2 status byte, as for a serial poll."""
         return self._scpi.status_byte()
 
     def trigger(self) -> None:
+        """Trigger from the bus, as *TRG does."""
         self._scpi.execute(b"*TRG")
 
     def query_error(self, code: int) -> None:
+        """Report a query error, code -410 to -440, found by the transport."""
         self._scpi.query_error(code)
 
     def reboot(self) -> None:
+        """Lose power for a moment: settings as at power-on, no record."""
         with self._lock:
             self._operations.end_all()
             self._operations.clear()
@@ -173,9 +191,11 @@ class InfiniiVision:
             return self._front.press(command)
 
     def outputs(self) -> dict[str, object]:
+        """Return {}: a scope drives nothing."""
         return {}
 
     def snapshot(self) -> dict[str, object]:
+        """Return settings, mode, records and status as JSON values."""
         with self._lock:
             return {
                 "model": self.model,
@@ -215,13 +235,16 @@ class InfiniiVision:
 
     @property
     def lock(self) -> threading.Condition:
+        """The lock of the bench; hold it to look at several things at once."""
         return self._lock
 
     @property
     def mode(self) -> Mode:
+        """State of the acquisition: running, single, digitizing or stopped."""
         return self._mode
 
     def connect(self, upstream: Upstream) -> None:
+        """Ask `upstream` for the voltage at the inputs, and tell it when the scope is armed."""
         self._upstream = upstream
 
     @property
@@ -230,10 +253,11 @@ class InfiniiVision:
         return self._mode != "stopped"
 
     def misses(self) -> bool:
-        """Is the edge that comes now overlooked?"""
+        """True if the edge that comes now is overlooked."""
         return self.faults.on_physics and bool(self.faults.strikes(Moment.EDGE))
 
     def edge(self) -> Trigger:
+        """The edge that it triggers on: source, level in V, direction."""
         source = self._box.text("trigger_source")
         return Trigger(source, self._box.number(f"level_{source}"), self._box.text("slope") == "POS")
 
@@ -334,7 +358,7 @@ class InfiniiVision:
     # -- Waveform -----------------------------------------------------------------------------------------------------
 
     def _record(self) -> Record:
-        """What :WAVeform:SOURce holds, as many points of it as were asked for.
+        """Return the record of :WAVeform:SOURce, as many points of it as were asked for.
 
         Raises:
             ScpiError: -230, there is none.

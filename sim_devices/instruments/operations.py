@@ -26,7 +26,12 @@ class Operation:
 
 
 class Operations:
-    """Args: lock: of the bench; it is released while waiting. clock: seconds, monotonic."""
+    """The operations that *OPC and *OPC? wait for.
+
+    Args:
+        lock: of the bench; it is released while waiting.
+        clock: seconds, monotonic.
+    """
 
     def __init__(self, lock: threading.Condition, clock: Callable[[], float]) -> None:
         self._lock, self._clock = lock, clock
@@ -39,20 +44,22 @@ class Operations:
         self._lock.notify_all()
 
     def end(self, key: str) -> None:
+        """End the operation `key`, if it is running, and wake whoever waits."""
         self._running.pop(key, None)
         self._lock.notify_all()
 
     def end_all(self) -> None:
+        """End all operations and wake whoever waits."""
         self._running.clear()
         self._lock.notify_all()
 
     def pending(self, key: str | None = None) -> bool:
-        """Is the operation `key`, or any, still running now?"""
+        """True if the operation `key`, or any, is still running."""
         self._expire()
         return bool(self._running) if key is None else key in self._running
 
     def wait(self, key: str | None = None) -> None:
-        """Until `key`, or everything, has ended.
+        """Wait until `key`, or everything, has ended.
 
         Raises:
             Cleared: a device clear came first.

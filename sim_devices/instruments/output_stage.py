@@ -39,15 +39,17 @@ PARAMETERS: dict[str, Parameter] = {
 
 
 def divider(load_ohm: float) -> float:
-    """What of the open-circuit voltage is left at a load."""
+    """Return the share of the open-circuit voltage that is left at a load."""
     return 1.0 if load_ohm >= 0.99 * INFINITY else load_ohm / (load_ohm + SOURCE_OHM)
 
 
 def high_v(s: Settings) -> float:
+    """Return the highest level of the channel, V."""
     return s.number("offset") + _swing(s)
 
 
 def low_v(s: Settings) -> float:
+    """Return the lowest level of the channel, V."""
     return s.number("offset") - _swing(s)
 
 
@@ -77,7 +79,7 @@ def check(s: Settings) -> None:
 
 
 def commands(of: Callable[[Call], Settings]) -> Iterator[Command]:
-    """VOLTage and OUTPut:LOAD."""
+    """Return the commands VOLTage and OUTPut:LOAD."""
     level = "[SOURce<2>]:VOLTage[:LEVel][:IMMediate]"
 
     def put_load(call: Call) -> None:
@@ -124,6 +126,7 @@ def commands(of: Callable[[Call], Settings]) -> Iterator[Command]:
 
 
 def nr3(value: float) -> str:
+    """Write a number as the box answers it: +1.00000000000000E+00."""
     return f"{value:+.14E}"
 
 
@@ -138,13 +141,13 @@ def _is_limit(token: Token) -> bool:
 
 
 def _amplitudes(s: Settings) -> Number:
-    """What fits beside the offset, Vpp."""
+    """Return the limits of the amplitude beside the offset, Vpp."""
     factor = divider(s.number("load"))
     return Number(LEAST_VPP * factor, 2 * (OPEN_CIRCUIT_V * factor - abs(s.number("offset"))), 0.1, "V")
 
 
 def _offsets(s: Settings) -> Number:
-    """What fits beside the amplitude, V."""
+    """Return the limits of the offset beside the amplitude, V."""
     room = OPEN_CIRCUIT_V * divider(s.number("load")) - _swing(s)
     return Number(-room, room, 0.0, "V")
 

@@ -35,7 +35,7 @@ class Parameter(Protocol):
 
     @property
     def default(self) -> Value:
-        """What ``*RST`` sets."""
+        """Value after ``*RST``."""
 
     def read(self, token: Token) -> Value:
         """The value of a token, or ScpiError."""
@@ -47,7 +47,7 @@ class Parameter(Protocol):
         """The value of MIN, MAX or DEF, or ScpiError."""
 
     def holds(self, value: object) -> bool:
-        """Can a snapshot hold this? Ranges follow other settings, so they are not looked at."""
+        """True if a snapshot can hold this. Ranges follow other settings, so they are not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,11 @@ class Number:
     style: str = "+.14E"
 
     def read(self, token: Token) -> float:
+        """Read a number with its unit, INFinity, or MINimum, MAXimum, DEFault.
+
+        Raises:
+            ScpiError: not a number (-104), or outside the limits (-222).
+        """
         word = _word(token)
         if self.infinite and short_or_long("INFinity", word):
             return INFINITY
@@ -75,23 +80,33 @@ class Number:
         return value
 
     def show(self, value: Value) -> str:
+        """Write the value as the box answers a query."""
         return f"{int(value):+d}" if self.integer and abs(float(value)) < 1e18 else format(float(value), self.style)
 
     def limit(self, word: str) -> float:
+        """Return the value of MINimum, MAXimum or DEFault."""
         for pattern, value in (("MINimum", self.low), ("MAXimum", self.high), ("DEFault", self.default)):
             if short_or_long(pattern, word):
                 return value
         raise ScpiError(-224, word)
 
     def holds(self, value: object) -> bool:
+        """True if `value` can be a setting of this kind, for snapshots."""
         return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= INFINITY
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
+    """A setting that is on or off."""
+
     default: bool = False
 
     def read(self, token: Token) -> bool:
+        """Read ON, OFF or a number, of which 0 means off.
+
+        Raises:
+            ScpiError: -224, anything else.
+        """
         word = _word(token)
         if word in ("ON", "OFF"):
             return word == "ON"
@@ -100,12 +115,15 @@ class Flag:
         raise ScpiError(-224, word)
 
     def show(self, value: Value) -> str:
+        """Write "1" or "0"."""
         return "1" if value else "0"
 
     def limit(self, word: str) -> Value:
+        """Raise ScpiError -224: a flag has no limits."""
         raise ScpiError(-224, word)
 
     def holds(self, value: object) -> bool:
+        """True if `value` is a bool."""
         return isinstance(value, bool)
 
 
@@ -117,6 +135,11 @@ class Choice:
     default: str
 
     def read(self, token: Token) -> str:
+        """Read one of the options, in its short or long form; return the short one.
+
+        Raises:
+            ScpiError: -224, none of them.
+        """
         word = _word(token)
         for option in self.options:
             if short_or_long(option, word):
@@ -124,12 +147,15 @@ class Choice:
         raise ScpiError(-224, word)
 
     def show(self, value: Value) -> str:
+        """Write the short form of the option."""
         return str(value)
 
     def limit(self, word: str) -> Value:
+        """Raise ScpiError -224: a choice has no limits."""
         raise ScpiError(-224, word)
 
     def holds(self, value: object) -> bool:
+        """True if `value` is the short form of an option."""
         return isinstance(value, str) and value in map(short_form, self.options)
 
 
@@ -141,6 +167,11 @@ class Name:
     length: int = 64
 
     def read(self, token: Token) -> str:
+        """Read a name, quoted or not.
+
+        Raises:
+            ScpiError: -104, a block; -223, too long.
+        """
         if isinstance(token, Block):
             raise ScpiError(-104, "a block where a name is due")
         text = token.text if isinstance(token, Quoted) else token
@@ -149,12 +180,15 @@ class Name:
         return text
 
     def show(self, value: Value) -> str:
+        """Write the name in quotation marks."""
         return f'"{value}"'
 
     def limit(self, word: str) -> Value:
+        """Raise ScpiError -224: a name has no limits."""
         raise ScpiError(-224, word)
 
     def holds(self, value: object) -> bool:
+        """True if `value` is a text that is not too long."""
         return isinstance(value, str) and len(value) <= self.length
 
 
@@ -198,11 +232,12 @@ def _multiplier(suffix: str, unit: str) -> float:
 
 
 def short_form(pattern: str) -> str:
-    """ "NORMal" -> "NORM"."""
+    """Return the capitals of a pattern: NORM for NORMal."""
     return "".join(c for c in pattern if not c.islower())
 
 
 def short_or_long(pattern: str, word: str) -> bool:
+    """True if `word` is the short or the long form of `pattern`, in any case."""
     return word.upper() in (short_form(pattern), pattern.upper())
 
 

@@ -61,6 +61,7 @@ class Unit:
 
     @property
     def common(self) -> bool:
+        """True if this is a common command of IEEE 488.2, which begins with "*"."""
         return self.header.startswith("*")
 
 

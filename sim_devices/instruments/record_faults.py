@@ -32,7 +32,14 @@ def at_input(volts: Tensor, channel: int, range_v: float, strikes: Sequence[Stri
 
 
 def in_memory(record: Record, channel: int, strikes: Sequence[Strike], before: Record | None = None) -> Record:
-    """The record of `channel` that is read out; before: the one that was recorded last, undamaged."""
+    """The record of `channel` that is read out.
+
+    Args:
+        record: as it was taken.
+        channel: that is read out.
+        strikes: faults that strike this exchange.
+        before: the one that was recorded last, undamaged.
+    """
     for strike in strikes:
         if strike.fault.channel != channel:
             continue

@@ -34,19 +34,27 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """What the memory holds, and every `keep`-th of it is transferred."""
+    """The points that the memory holds, of which every `keep`-th is transferred."""
 
     rate_hz: float
     points: int
     keep: int
 
     def window(self, start_s: float) -> Window:
+        """Return the time axis of a record that begins `start_s` after the trigger."""
         return Window(start_s, self.rate_hz / self.keep, -(-self.points // self.keep))
 
 
 def sampling(range_s: float, clock_hz: float, memory: int, wanted: float, *, any_rate: bool = False) -> Sampling:
-    """Args: wanted: points to be transferred, or more than the memory for all. any_rate: a clock that can be set freely, which
-    the real box has not: N points are N points at any range."""
+    """Choose rate and points of a record over `range_s` as the box does.
+
+    Args:
+        range_s: time across the screen, s.
+        clock_hz: highest sample rate.
+        memory: samples that fit.
+        wanted: points to be transferred, or more than the memory for all.
+        any_rate: a clock that can be set freely, which the real box has not: N points are N points at any range.
+    """
     least = max(1, math.ceil(clock_hz * range_s / memory - SLACK))
     ratio = clock_hz * range_s / wanted
     if any_rate and wanted <= memory and ratio >= 1:

@@ -26,7 +26,7 @@ NOT_A_NUMBER = 9.9e37  # SCPI-1999 volume 1, 7.2.1.5, as this maker uses it: the
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How a record is put on the wire: FORMat, BYTeorder LSBFirst, UNSigned."""
+    """Format of a record on the wire: FORMat, BYTeorder LSBFirst, UNSigned."""
 
     form: str
     swapped: bool
@@ -35,9 +35,14 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Args: words: (n,) signed, see converter.py. range_v, offset_v: of the channel when it was taken, NaN if the measurement
-    is impossible. kind: ACQuire:TYPE.
-    averaged: how many records it is the mean of."""
+    """One record of one channel of a scope.
+
+    Args:
+        words: (n,) signed, see converter.py.
+        range_v, offset_v: of the channel when it was taken, NaN if the measurement is impossible.
+        kind: ACQuire:TYPE.
+        averaged: how many records it is the mean of.
+    """
 
     words: Words
     window: Window
@@ -55,6 +60,7 @@ class Record:
         return replace(self, words=words, window=Window(self.window.start_s, self.window.rate_hz / every, len(words)))
 
     def preamble(self, wire: Wire) -> str:
+        """Write the ten fields of :WAVeform:PREamble? for this record in the format of `wire`."""
         codes = 65536 if wire.form == "WORD" else 256
         reference = codes // 2 if wire.unsigned else 0
         what = f"{FORMATS[wire.form]:+d},{TYPES[self.kind]:+d},{len(self.words):+d},{self.averaged:+d}"
@@ -63,6 +69,7 @@ class Record:
         return f"{what},{axis},{step:{NR3}},{origin:{NR3}},{reference:+d}"
 
     def data(self, wire: Wire) -> bytes:
+        """Write the payload of :WAVeform:DATA? in the format of `wire`; NaN where a measurement is impossible."""
         if wire.form == "ASC":
             volts = np.nan_to_num(self.words * (self.range_v / 65536) + self.offset_v, nan=NOT_A_NUMBER)
             text = ",".join(f"{v:{NR3}}" for v in volts).encode()
@@ -70,6 +77,7 @@ class Record:
         return converter.block(self.words, wide=wire.form == "WORD", swapped=wire.swapped, unsigned=wire.unsigned)
 
     def snapshot(self) -> dict[str, object]:
+        """Return the record as JSON values, its words in base64."""
         words = base64.b64encode(self.words.astype("<i2").tobytes()).decode()
         return {
             "words": words,
@@ -82,6 +90,7 @@ class Record:
 
     @classmethod
     def restored(cls, state: Mapping[str, object]) -> Record:
+        """Make a record from a snapshot."""
         words = np.frombuffer(base64.b64decode(str(state["words"])), "<i2").astype(np.int16)
         window = state["window"]
         if not isinstance(window, dict):

@@ -33,7 +33,7 @@ SUFFIX_DIGITS = 9  # longer ones are out of every range
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a handler gets: the numeric suffixes in the order of the pattern, and the parameters."""
+    """The arguments of a handler: the numeric suffixes in the order of the pattern, and the parameters."""
 
     suffixes: tuple[int, ...]
     tokens: tuple[Token, ...]
@@ -52,9 +52,11 @@ class Call:
         return self.tokens
 
     def only(self) -> Token:
+        """Return the one parameter; ScpiError if there is none, or more."""
         return self.take(1, 1)[0]
 
     def none(self) -> None:
+        """Raise ScpiError if there is any parameter."""
         self.take(0, 0)
 
     def word(self) -> str:
@@ -85,9 +87,15 @@ class Branch:
 
 
 class Scpi:
-    """Args: table: the box's own commands. identity: the four fields of ``*IDN?``. lock: of the bench, held while executing.
+    """The SCPI side of a box: parses messages, executes its table of commands, and keeps status and error queue.
 
-    reset: ``*RST``; trigger: ``*TRG``, may raise ScpiError -211. texts: the maker's error texts.
+    Args:
+        table: the box's own commands.
+        identity: the four fields of ``*IDN?``.
+        lock: of the bench, held while executing.
+        reset: ``*RST``.
+        trigger: ``*TRG``, may raise ScpiError -211.
+        texts: the maker's error texts.
     """
 
     def __init__(
@@ -122,16 +130,19 @@ class Scpi:
             return b";".join(answers) if answers else None
 
     def clear(self) -> None:
+        """Clear the device: a pending *OPC and all waits are dropped."""
         with self._lock:
             self._opc_due = False
             self._operations.clear()
 
     def status_byte(self) -> int:
+        """Return the IEEE 488.2 status byte, after a pending *OPC was looked at."""
         with self._lock:
             self._settle()
             return self.status.byte()
 
     def query_error(self, code: int) -> None:
+        """Put a query error, code -410 to -440, into the error queue."""
         with self._lock:
             self.status.report(ScpiError(code))
 
@@ -184,7 +195,7 @@ class Scpi:
         return branch.command, Call(tuple(next(each) if there else 1 for there in branch.present), tokens)
 
     def _settle(self) -> None:
-        """``*OPC`` was sent: set its bit once nothing is pending."""
+        """Set the bit of ``*OPC`` if it was sent and nothing is pending."""
         if self._opc_due and not self._operations.pending():
             self._opc_due, self.status.event = False, self.status.event | OPC
 

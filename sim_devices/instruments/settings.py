@@ -15,8 +15,13 @@ from sim_devices.instruments.scpi import Call, Command
 
 
 class Settings:
-    """Args: parameters: by name, each with its default. check: refuses a combination by raising ScpiError. changed: told after
-    every change that was accepted, not of a reset or a restore."""
+    """The settings of a box or channel by name, each within its limits.
+
+    Args:
+        parameters: by name, each with its default.
+        check: refuses a combination by raising ScpiError.
+        changed: told after every change that was accepted, not of a reset or a restore.
+    """
 
     def __init__(
         self,
@@ -29,19 +34,23 @@ class Settings:
         self.reset()
 
     def reset(self) -> None:
+        """Set everything to its default."""
         self._values = {name: parameter.default for name, parameter in self._parameters.items()}
 
     def number(self, name: str) -> float:
+        """Return a setting that is a number."""
         return float(self._values[name])
 
     def flag(self, name: str) -> bool:
+        """Return a setting that is on or off."""
         return bool(self._values[name])
 
     def text(self, name: str) -> str:
+        """Return a setting that is a word."""
         return str(self._values[name])
 
     def change(self, **changes: Value) -> None:
-        """All of them, or none.
+        """Change all of them, or none.
 
         Raises:
             ScpiError: the result would break the rules.
@@ -55,6 +64,7 @@ class Settings:
             self._changed()
 
     def read(self, name: str, token: Token) -> Value:
+        """Parse a parameter of the setting `name`, without setting it."""
         return self._parameters[name].read(token)
 
     def shown(self, name: str, call: Call) -> str:
@@ -65,9 +75,15 @@ class Settings:
         return parameter.show(self._values[name])
 
     def snapshot(self) -> dict[str, object]:
+        """Return all values by name."""
         return dict(self._values)
 
     def restore(self, state: object) -> None:
+        """Set all values from a snapshot.
+
+        Raises:
+            ContractError: it is of another model, or has a value that cannot be; nothing was set.
+        """
         if not isinstance(state, Mapping) or set(state) != set(self._values):
             raise ContractError("a snapshot of another model", where="simulated box", got=str(state)[:80])
         for name, value in state.items():

@@ -50,7 +50,12 @@ class _Complaint(Exception):
 
 @dataclass(slots=True)
 class _Array:
-    """One array of the chip. base: steps of earlier passes; span: steps of the pass that runs."""
+    """One array of the chip.
+
+    Args:
+        base: steps of earlier passes.
+        span: steps of the pass that runs.
+    """
 
     twin: LifArray
     numbers: int
@@ -78,10 +83,16 @@ class _Block:
 
 
 class SpikingBoard:
-    """Args:
-    chip: its neurons; the mismatch, the noise and the limit of the current are the chip's, the rest is set by the host.
-    serial: serial number. largest: bytes in a payload. neurons: how many can be allocated. gap_s: see Reassembly.
-    clock: monotonic, s. log: of the currents, channel 1, that may flow (armed) or not. Callable from any thread.
+    """A simulated board with a chip of neurons, behind the frames of hil/frame_protocol.py.
+
+    Args:
+        chip: its neurons; the mismatch, the noise and the limit of the current are the chip's, the rest is set by the host.
+        serial: serial number.
+        largest: bytes in a payload.
+        neurons: how many can be allocated.
+        gap_s: see Reassembly.
+        clock: monotonic, s.
+        log: of the currents, channel 1, that may flow (armed) or not. Callable from any thread.
     """
 
     def __init__(
@@ -116,6 +127,7 @@ class SpikingBoard:
 
     @property
     def name(self) -> str:
+        """Model and serial number."""
         return f"{MODEL} {self._serial}"
 
     @property
@@ -148,7 +160,7 @@ class SpikingBoard:
         return ""
 
     def outputs(self) -> dict[str, object]:
-        """May currents flow?"""
+        """Return whether currents may flow."""
         with self._lock:
             return {str(CHANNEL): {"on": self.armed, "tripped": self._tripped, "limit": self._chip.neuron.limit}}
 
@@ -163,7 +175,7 @@ class SpikingBoard:
         self.snapshot()
 
     def feed(self, data: bytes | memoryview) -> bytes:
-        """What the board answers to the bytes that arrived; b"" while a frame is not whole."""
+        """Take bytes and return the board's answer; b"" while a frame is not whole."""
         with self._lock:
             return b"".join([self._answer(request) for request in self._line.feed(data, self._clock())])
 

@@ -30,7 +30,11 @@ TEXTS = {
 
 
 class Status:
-    """Args: texts: the maker's own errors, code above 0 -> text."""
+    """The status registers and the error queue of IEEE 488.2 and SCPI.
+
+    Args:
+        texts: the maker's own errors, code above 0 -> text.
+    """
 
     def __init__(self, texts: Mapping[int, str] | None = None) -> None:
         self._texts = {**TEXTS, **(texts or {})}
@@ -60,6 +64,7 @@ class Status:
 
     @property
     def errors(self) -> int:
+        """Number of errors in the queue."""
         return len(self._queue)
 
     def read_event(self) -> int:
@@ -73,6 +78,7 @@ class Status:
         self._queue.clear()
 
     def power_on(self) -> None:
+        """Clear the queue and the registers, and note that the power came on."""
         self.clear()
         self.event, self.event_enable, self.request_enable = PON, 0, 0
 
@@ -82,6 +88,7 @@ class Status:
         return byte | MSS * bool(byte & self.request_enable & ~MSS)
 
     def snapshot(self) -> dict[str, object]:
+        """Return registers and queue as JSON values."""
         return {
             "event": self.event,
             "event_enable": self.event_enable,
@@ -90,6 +97,7 @@ class Status:
         }
 
     def restore(self, state: Mapping[str, object]) -> None:
+        """Return to the state of a snapshot."""
         queue = state["queue"]
         assert isinstance(queue, list)
         self.event, self.event_enable = int(str(state["event"])), int(str(state["event_enable"]))

@@ -29,7 +29,12 @@ Record = NDArray[np.int16]
 
 
 class VolatileMemory:
-    """Args: samples: how many fit. least: the shortest record."""
+    """The volatile waveform memory of a channel.
+
+    Args:
+        samples: how many fit.
+        least: the shortest record.
+    """
 
     def __init__(self, samples: int, least: int) -> None:
         self._samples, self._least = samples, least
@@ -37,15 +42,18 @@ class VolatileMemory:
         self.clear()
 
     def clear(self) -> None:
+        """Forget all records but the built-in one, EXP_RISE."""
         rise = 1 - np.exp(-5 * np.linspace(0, 1, 64))
         self._records = {BUILT_IN: np.rint(rise * FULL_SCALE).astype(np.int16)}
 
     @property
     def free(self) -> int:
+        """Samples that still fit."""
         return self._samples - sum(len(r) for name, r in self._records.items() if name != BUILT_IN)
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Names of the records, the built-in one included."""
         return tuple(self._records)
 
     def __getitem__(self, name: str) -> Record:
@@ -72,6 +80,7 @@ class VolatileMemory:
         self._records[name] = record
 
     def snapshot(self) -> dict[str, object]:
+        """Return all records by name, as base64 of little-endian 16-bit words."""
         return {name: base64.b64encode(r.astype("<i2").tobytes()).decode() for name, r in self._records.items()}
 
     def restore(self, state: Mapping[str, str]) -> None:
@@ -108,7 +117,7 @@ def dac_codes(block: Block, swapped: bool) -> Record:
 
 
 def from_integers(values: NDArray[np.float64]) -> Record:
-    """DAC values sent as text."""
+    """Make a record from DAC values sent as text."""
     if values.size and np.abs(values).max() > FULL_SCALE:
         raise ScpiError(-222, f"{values[np.abs(values).argmax()]:g}; -32767 to 32767")
     codes: Record = np.rint(values).astype(np.int16)
@@ -116,7 +125,7 @@ def from_integers(values: NDArray[np.float64]) -> Record:
 
 
 def from_fractions(values: NDArray[np.floating]) -> Record:
-    """Floats of full scale."""
+    """Make a record from floats, shares of full scale."""
     if not (values.size == 0 or np.abs(values).max() <= 1):  # also catches NaN
         raise ScpiError(-222, "-1.0 to 1.0")
     codes: Record = np.rint(values * FULL_SCALE).astype(np.int16)

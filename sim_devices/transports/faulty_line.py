@@ -26,8 +26,15 @@ Framing = Callable[[bytes, bool], Frames]
 
 
 class FaultyLine:
-    """Args: client: the connection that carries replies. others: what else belongs to this client. unwanted: a device clear
-    came, so nobody waits for a reply."""
+    """The replies of one box to one client, with faults on the way.
+
+    Args:
+        box: that answers.
+        faults: of the box.
+        client: the connection that carries replies.
+        others: what else belongs to this client.
+        unwanted: a device clear came, so nobody waits for a reply.
+    """
 
     def __init__(
         self,
@@ -42,7 +49,7 @@ class FaultyLine:
         self._held: list[tuple[Strike, bytes]] = []  # replies that are given in front of the next one
 
     def command(self, message: Message) -> Message:
-        """What arrives at the box.
+        """Return the message as it arrives at the box.
 
         Raises:
             ConnectionAbortedError: the box rebooted.
@@ -138,7 +145,7 @@ class FaultyLine:
         return True
 
     def _given(self) -> bytes:
-        """What was held back and is still wanted."""
+        """Return the bytes that were held back and are still wanted."""
         given = b"".join([reply for strike, reply in self._held if not strike.healed.is_set()])
         self._held.clear()
         return given

@@ -24,16 +24,24 @@ class Board(Protocol):
     """A box on a serial line that can lose its power."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the box, for messages."""
 
-    def feed(self, data: bytes) -> bytes: ...
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes from the host; return the bytes of the replies."""
 
-    def reboot(self) -> None: ...
+    def reboot(self) -> None:
+        """Lose power for a moment."""
 
 
 @dataclass(slots=True)
 class Reaction:
-    """pieces: (bytes, bytes per second or None) to send. stall, unplug: what happens to the line after that."""
+    """The reaction of the line to some bytes: what is sent, and what happens to the line then.
+
+    Args:
+        pieces: (bytes, bytes per second or None) to send.
+        stall, unplug: what happens to the line after that.
+    """
 
     pieces: list[tuple[bytes, float | None]] = field(default_factory=list)
     stall: Strike | None = None
@@ -41,7 +49,13 @@ class Reaction:
 
 
 class FaultySerial:
-    """Args: unwanted: the server ends, so that no wait is worth while."""
+    """A board on a serial line, with faults on the way.
+
+    Args:
+        board: that answers.
+        faults: of the board.
+        unwanted: the server ends, so that no wait is worth while.
+    """
 
     def __init__(self, board: Board, faults: Faults, unwanted: Callable[[], bool]) -> None:
         self._board, self._faults, self._unwanted = board, faults, unwanted
@@ -50,7 +64,7 @@ class FaultySerial:
 
     @property
     def holding(self) -> bool:
-        """Is there something that will come by itself?"""
+        """True if there is something that will come by itself."""
         return self._late_s is not None
 
     def overdue(self) -> list[tuple[bytes, float | None]]:
@@ -60,7 +74,7 @@ class FaultySerial:
         return [(self._given(), None)]
 
     def react(self, data: bytes) -> Reaction:
-        """What happens when `data` arrived."""
+        """Return what happens when `data` arrived."""
         found = Reaction()
         for strike in self._faults.strikes(Moment.COMMAND, frame_name(data)):
             if strike.fault.kind == "mangle":
@@ -99,7 +113,7 @@ class FaultySerial:
         found.pieces.append((self._given() + whole, struck["throttle"].fault.bytes_per_s if "throttle" in struck else None))
 
     def _given(self) -> bytes:
-        """What was held back and is still wanted."""
+        """Return the bytes that were held back and are still wanted."""
         given = b"".join([frame for strike, frame in self._held if not strike.healed.is_set()])
         self._held, self._late_s = [], None
         return given

@@ -76,7 +76,7 @@ class Scanner:
         return True
 
     def rebase(self, removed: int) -> None:
-        """`removed` bytes were taken from the front."""
+        """Note that `removed` bytes were taken from the front."""
         self.position -= removed
 
 

@@ -101,6 +101,15 @@ class Lock(IntEnum):
 
 
 class Header(NamedTuple):
+    """The header of a HiSLIP message.
+
+    Args:
+        kind: message type.
+        control: control code.
+        parameter: message parameter.
+        length: bytes of the payload.
+    """
+
     kind: int
     control: int
     parameter: int
@@ -136,7 +145,10 @@ class _ProtocolError(ConnectionError):
 
 
 class HislipServer:
-    """Serves `box` to any number of clients, one message at a time for each of them. faults: of the box.
+    """Serves `box` to any number of clients, one message at a time for each of them.
+
+    Args:
+        faults: of the box.
 
     Raises:
         ConfigError: not a loopback address, or the port is taken.
@@ -155,6 +167,7 @@ class HislipServer:
 
     @property
     def port(self) -> int:
+        """TCP port that it listens at."""
         return self._listener.port
 
     @property
@@ -163,6 +176,7 @@ class HislipServer:
         return f"TCPIP::{self._listener.host}::hislip0,{self.port}::INSTR"
 
     def start(self) -> None:
+        """Take clients, in threads of its own."""
         self._listener.start()
 
     def close(self) -> None:

@@ -21,9 +21,12 @@ SMALL = 4096  # bytes; below it one joined buffer is faster than scattered ones
 
 
 class Listener:
-    """Args: serve: talks to one client until it goes; a ConnectionError out of it is the end of that client, nothing more.
+    """A loopback TCP port with a thread for each client.
 
-    host, port: loopback address; port 0 takes a free one. name: of the threads.
+    Args:
+        serve: talks to one client until it goes; a ConnectionError out of it is the end of that client, nothing more.
+        host, port: loopback address; port 0 takes a free one.
+        name: of the threads.
 
     Raises:
         ConfigError: not a loopback address, or the port is taken.
@@ -39,6 +42,7 @@ class Listener:
         self._closed = self._refusing = False
 
     def start(self) -> None:
+        """Take clients, in threads of its own."""
         self._socket.listen(16)
         self._thread = threading.Thread(target=self._accept, args=(self._socket,), name=f"{self._name} accept", daemon=True)
         self._thread.start()

@@ -38,7 +38,8 @@ class SerialBox(Protocol):
     """A box that speaks on a serial line. Called from one thread."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the box, for messages."""
 
     def feed(self, data: bytes) -> bytes:
         """The bytes that arrived -> the bytes that it sends, b"" for none."""
@@ -73,6 +74,7 @@ class PtyServer:
         return server
 
     def start(self) -> None:
+        """Serve the line, in a thread of its own."""
         self._thread.start()
 
     def close(self) -> None:
@@ -110,7 +112,7 @@ class PtyServer:
         self.close()
 
     def _serve(self) -> None:
-        """Reads and writes as either goes, so that a client that writes before it reads cannot lock both ends."""
+        """Read and write as either goes, so that a client that writes before it reads cannot lock both ends."""
         waiting: list[tuple[bytes, float | None]] = []  # bytes, and how many a second
         stall: tuple[Strike, float] | None = None  # nothing is read until then
         while True:

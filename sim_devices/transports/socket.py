@@ -1,6 +1,6 @@
 """A raw SCPI socket: one simulated box at `TCPIP::127.0.0.1::PORT::SOCKET`.
 
-    program message NL  ->  response NL          NL = 0x0A (VISA: read_termination = write_termination = "\\n")
+    program message NL  ->  response NL          NL = 0x0A (VISA: read_termination = write_termination = newline)
 
 No framing but the newline, no device clear, no status byte beside the messages. Messages may be pipelined: what came in one
 segment is executed in order. See sim_devices/transports/framing.py for what ends a message.
@@ -40,6 +40,7 @@ class SocketServer:
 
     @property
     def port(self) -> int:
+        """TCP port that it listens at."""
         return self._listener.port
 
     @property
@@ -48,6 +49,7 @@ class SocketServer:
         return f"TCPIP::{self._listener.host}::{self.port}::SOCKET"
 
     def start(self) -> None:
+        """Take clients, in threads of its own."""
         self._listener.start()
 
     def close(self) -> None:

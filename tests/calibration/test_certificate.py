@@ -11,11 +11,11 @@ import pytest
 import torch
 from small_calibration import Modulator, steps
 
-from calibration.certificate import Certificate, Instrument, Model, digest
+from calibration.certificate import Certificate, Instrument, TwinChoice, digest
 from calibration.fault import problem_of
 from calibration.sequence import Subject, calibrated
 from calibration.step import Estimate, Problem, Step
-from calibration.twin_check import honesty
+from calibration.twin_check import compare_twin
 from calibration.validity import aged, instruments_differ, settings_differ, span
 from hil.errors import ConfigError, RunError, Saturated
 from sim_devices.simulated import Simulated
@@ -28,12 +28,13 @@ TAKEN = "2026-11-22T01:45:12+00:00"
 
 @pytest.fixture(scope="module")
 def measured() -> Certificate:
-    node, belief = Modulator(v_pi_v=3.61, phase_rad=-1.2), Modulator()
-    done = tuple(calibrated(steps(), Subject(Simulated(node), belief)))
-    fitted = belief.remade({name: e.value for name, e in done[-1].estimates.items()})
+    node, nominal = Modulator(v_pi_v=3.61, phase_rad=-1.2), Modulator()
+    done = tuple(calibrated(steps(), Subject(Simulated(node), nominal)))
+    fitted = nominal.remade({name: e.value for name, e in done[-1].estimates.items()})
     return Certificate(
         "my bench/1", "waveform", TAKEN, "twin", 3, {"hil": "0.1.0"}, {"awg": AWG, "scope": SCOPE}, SETTINGS, done,
-        Model("small_calibration:Modulator", belief.settings()), Model("small_calibration:Modulator", fitted.settings()),
+        TwinChoice("small_calibration:Modulator", nominal.settings()),
+        TwinChoice("small_calibration:Modulator", fitted.settings()),
     )  # fmt: skip
 
 
@@ -181,7 +182,7 @@ def test_what_differs(measured: Certificate) -> None:
 
 def test_honesty_tells_a_right_twin_from_a_wrong_one() -> None:
     node = Modulator(v_pi_v=3.6)
-    right, wrong = honesty(Simulated(node), node), honesty(Simulated(node), Modulator(v_pi_v=3.2, laser_w=1.1e-3))
+    right, wrong = compare_twin(Simulated(node), node), compare_twin(Simulated(node), Modulator(v_pi_v=3.2, laser_w=1.1e-3))
     assert right.error < right.noise
     assert right.correlation > 0.99999
     assert wrong.error > 10 * wrong.noise

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from calibration.mesh.clements import Layout, decomposed, derivatives, haar, mirrored, unitary, wrapped
+from calibration.mesh.clements import MeshLayout, decomposed, derivatives, haar, mirrored, unitary, wrapped
 from calibration.mesh.fit import MeshModel, inverted
 from calibration.mesh.phase_reading import fidelity, powers, probes, read, rows
 from sim_devices.mzi_mesh import MZIMesh
 
 
-def even(layout: Layout) -> torch.Tensor:
+def even(layout: MeshLayout) -> torch.Tensor:
     return torch.zeros(layout.heaters // 2, 2, dtype=torch.float64)
 
 
@@ -23,7 +23,7 @@ def drawn(n: int, count: int = 4) -> torch.Tensor:
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 8])
 def test_a_unitary_is_decomposed_and_composed_again(n: int) -> None:
-    layout, u = Layout.rectangle(n), drawn(n)
+    layout, u = MeshLayout.rectangle(n), drawn(n)
     phases = decomposed(layout, u)
     assert phases.shape == (4, n * (n - 1))
     assert float(fidelity(unitary(layout, phases, even(layout)), u).min()) == pytest.approx(1, abs=1e-12)
@@ -31,7 +31,7 @@ def test_a_unitary_is_decomposed_and_composed_again(n: int) -> None:
     assert 0 <= float(thetas.min()) <= float(thetas.max()) <= torch.pi
 
 
-def nearest_branch(layout: Layout, phases: Tensor, expected: Tensor) -> Tensor:
+def nearest_branch(layout: MeshLayout, phases: Tensor, expected: Tensor) -> Tensor:
     """Of all meshes equal to `phases` but for phases of the outputs, the one nearest to `expected`, whole turns included."""
     signs = torch.ones(*phases.shape[:-1], layout.heaters // 2, dtype=phases.dtype)
     for number in range(layout.heaters // 2):  # in the order of the light: what is chosen acts on what comes behind
@@ -47,7 +47,7 @@ def nearest_branch(layout: Layout, phases: Tensor, expected: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("n", [3, 6])
 def test_the_other_branch_gives_the_same_powers_and_is_found_back(n: int) -> None:
-    layout, u = Layout.rectangle(n), drawn(n)
+    layout, u = MeshLayout.rectangle(n), drawn(n)
     phases = decomposed(layout, u)
     signs = torch.sign(torch.randn(4, layout.heaters // 2, generator=torch.Generator().manual_seed(2)).double())
     other = mirrored(layout, phases, signs)
@@ -56,13 +56,13 @@ def test_the_other_branch_gives_the_same_powers_and_is_found_back(n: int) -> Non
 
 
 def test_the_twin_is_the_mesh_that_is_modelled() -> None:
-    mesh, layout = MZIMesh(modes=5, specimen=7), Layout.rectangle(5)
+    mesh, layout = MZIMesh(modes=5, specimen=7), MeshLayout.rectangle(5)
     volts = 8 * torch.rand(20, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(mesh.unitary(volts), unitary(layout, mesh.phases(volts), mesh.couplers), atol=1e-12)
 
 
 def test_derivatives_are_those_of_finite_differences() -> None:
-    layout, small = Layout.rectangle(4), 1e-6
+    layout, small = MeshLayout.rectangle(4), 1e-6
     rng = torch.Generator().manual_seed(0)
     phases, couplers = torch.randn(1, 12, generator=rng).double(), 0.1 * torch.randn(6, 2, generator=rng).double()
     _, by_phase, by_coupler = derivatives(layout, phases, couplers)
@@ -86,7 +86,7 @@ def test_powers_tell_a_unitary_but_for_phases_of_its_outputs() -> None:
 
 
 def test_phases_are_read_with_the_error_that_is_stated() -> None:
-    mesh, layout = MZIMesh(modes=4, specimen=2, coupler_rad=0.0), Layout.rectangle(4)
+    mesh, layout = MZIMesh(modes=4, specimen=2, coupler_rad=0.0), MeshLayout.rectangle(4)
     rng = torch.Generator().manual_seed(5)
     volts = 8 * torch.rand(60, 12, generator=rng)
     true = torch.stack([mesh.phases(v) for v in volts])
@@ -108,7 +108,7 @@ def test_an_ill_conditioned_matrix_is_damped_and_a_good_one_is_not() -> None:
 
 
 def test_a_model_inverts_itself_with_crosstalk_and_self_heating() -> None:
-    layout, rng = Layout.rectangle(3), torch.Generator().manual_seed(1)
+    layout, rng = MeshLayout.rectangle(3), torch.Generator().manual_seed(1)
     k = layout.heaters
     matrix = torch.diag(torch.full((k,), 8.0)).double() + 0.4 * torch.rand(k, k, generator=rng).double()
     model = MeshModel(

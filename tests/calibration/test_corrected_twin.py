@@ -12,7 +12,7 @@ import torch
 
 from calibration.sequence import Subject, calibrated
 from calibration.step import Step
-from calibration.twin_check import honesty
+from calibration.twin_check import compare_twin
 from calibration.waveform.sequence import waveform
 from calibration.waveform.twin_fit import network_of
 from hil.cli import run
@@ -70,7 +70,7 @@ def test_a_network_stands_on_top_only_if_it_may() -> None:
     network = network_of(twin)
     assert network is not None
     whole = twin_choice("sim_devices.corrected:Corrected", {"of": USE, "base": made.settings(), **network}, "test").build()
-    assert honesty(node(), whole).spread < honesty(node(), made).spread / 2
+    assert compare_twin(node(), whole).spread < compare_twin(node(), made).spread / 2
 
 
 def test_a_good_node_gets_none() -> None:

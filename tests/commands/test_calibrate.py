@@ -133,8 +133,8 @@ def test_a_good_bench(here: Path, table: Table, capsys: pytest.CaptureFixture[st
         assert part in out
     made = Certificate.load(saved(here))
     assert made.twin is not None
-    assert made.belief is not None
-    assert made.belief.settings["v_pi_v"] == 3.5
+    assert made.nominal is not None
+    assert made.nominal.settings["v_pi_v"] == 3.5
     assert made.twin.settings["v_pi_v"] == pytest.approx(3.61, abs=0.01)
     assert made.twin.settings["phase_rad"] == pytest.approx(-1.2, abs=0.02)
     assert made.settings["awg"]["high_v"] == 4.0
@@ -257,11 +257,11 @@ def test_training_believes_it_and_the_run_needs_nothing_outside(
     assert "the twin is off by" in (here / "whole" / "report.html").read_text()
 
     from hil.training import session
-    from hil.training.loop import Step, train
+    from hil.training.loop import TrainingStep, train
 
     def interrupted(training: object) -> object:
         for point in train(training):  # type: ignore[arg-type]
-            if isinstance(point, Step) and point.step == 3:
+            if isinstance(point, TrainingStep) and point.step == 3:
                 os.kill(os.getpid(), signal.SIGINT)
             yield point
 

@@ -10,13 +10,13 @@ import torch
 from scripted_link import MessageLink, Transcript
 
 from calibration.drift.sentinel import DriftSentinel
-from calibration.drift.settings import Watch as Watchful
+from calibration.drift.settings import SentinelSettings as Watchful
 from calibration.drift.steering import steered
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
 from drivers.links.link import Link
 from drivers.links.visa_link import VisaLink
-from drivers.read_back import Care, Finding, Panel, Setting, Watch
+from drivers.read_back import Care, ForeignChange, Panel, PanelWatch, Setting
 from drivers.scpi import Scpi
 from drivers.waveform.device import Waveform, WaveformSettings
 from hil.errors import (
@@ -379,19 +379,19 @@ class Hands:
     name = "hands"
 
     def __init__(self) -> None:
-        self.looks, self.found = 0, list[Finding]()
+        self.looks, self.found = 0, list[ForeignChange]()
 
     def settle(self) -> None:
         pass
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[ForeignChange]:
         self.looks += 1
         return self.found
 
 
 def test_the_instruments_are_asked_every_few_seconds_of_use_and_when_somebody_asks_for_it() -> None:
     hands, now = Hands(), [0.0]
-    watch = Watch([hands], Care(2.0), lambda: now[0])
+    watch = PanelWatch([hands], Care(2.0), lambda: now[0])
     looks = []
     for _ in range(100):  # a shot of 100 ms
         now[0] += 0.1
@@ -403,7 +403,7 @@ def test_the_instruments_are_asked_every_few_seconds_of_use_and_when_somebody_as
     watch.due()
     watch.due()
     assert hands.looks == looks[-1] + 1
-    hands.found = [Finding("setting", "amplitude 8 V -> 4 V")]
+    hands.found = [ForeignChange("setting", "amplitude 8 V -> 4 V")]
     for _ in range(8):
         watch.shot()
     now[0] += 2.0
@@ -417,12 +417,12 @@ def test_looks_that_are_asked_for_cost_a_hundredth_of_the_time_at_most(look_s: f
     now = [0.0]
 
     class Slow(Hands):
-        def findings(self) -> list[Finding]:
+        def findings(self) -> list[ForeignChange]:
             now[0] += look_s
             return super().findings()
 
     hands = Slow()
-    watch = Watch([hands], Care(SELDOM), lambda: now[0])
+    watch = PanelWatch([hands], Care(SELDOM), lambda: now[0])
     for _ in range(4000):  # a shot of 5 ms, a look asked for after each
         watch.attend()
         watch.shot()

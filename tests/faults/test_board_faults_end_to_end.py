@@ -26,7 +26,7 @@ from hil.errors import Disconnected, HilError, LinkError, LinkTimeout, OpenFaile
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
 from hil.network import Layer, Network
 from hil.seeding import generator
-from hil.training.loop import Plan, Training, train
+from hil.training.loop import Training, TrainingPlan, train
 from sim_devices.bench.board import ServedBoard, VirtualBoard, spawn_board
 from sim_devices.lif_array import Neuron
 
@@ -77,7 +77,7 @@ def trained(served: ServedBoard, patience_s: float = 10.0) -> Outcome:
         net = Network([*layers, Layer(nn.Linear(16, 10))], chip=metered)
         learner = ADFASNN.build(net, ADFASNNSettings(time_steps=4, chunk=2), 10, generator(0, 0, "learner"), None)
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-        training = Training(net, learner, optimizer, digits(), Plan(seed=0, epochs=1, batch=64), tuple(metered.devices))
+        training = Training(net, learner, optimizer, digits(), TrainingPlan(seed=0, epochs=1, batch=64), tuple(metered.devices))
         for _ in train(training):
             pass
         weights = torch.cat([p.detach().flatten() for p in net.parameters()])

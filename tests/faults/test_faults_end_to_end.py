@@ -41,7 +41,7 @@ from hil.errors import (
 from hil.learners.adfa import ADFA, ADFASettings
 from hil.network import Layer, Network
 from hil.seeding import generator
-from hil.training.loop import Plan, Training, train
+from hil.training.loop import Training, TrainingPlan, train
 from sim_devices.bench.control import ControlClient
 from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
 from sim_devices.bench.served import RunningBench, build
@@ -127,7 +127,7 @@ def trained(
         net = Network([hidden, Layer(nn.Linear(24, 10))], pieces=pieces)
         learner = ADFA.build(net, ADFASettings(), 10, generator(0, 0, "learner"), None)
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-        training = Training(net, learner, optimizer, digits(), Plan(seed=0, epochs=1, batch=64), (node,))
+        training = Training(net, learner, optimizer, digits(), TrainingPlan(seed=0, epochs=1, batch=64), (node,))
         for _ in train(training):
             pass
         return Outcome(torch.cat([p.detach().flatten() for p in net.parameters()]), told)

@@ -34,7 +34,7 @@ from hil.learners.adfa import ADFA, ADFASettings
 from hil.network import Layer, Network
 from hil.run.journal import Journal, committed
 from hil.seeding import generator
-from hil.training.loop import Plan, Training, train
+from hil.training.loop import Training, TrainingPlan, train
 from sim_devices.bench.control import ControlClient
 from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
 from sim_devices.bench.served import RunningBench, build
@@ -89,7 +89,7 @@ def trained(bench: RunningBench, care: Care, told: Told, pieces: int = 1) -> Ten
         net = Network([hidden, Layer(nn.Linear(24, 10))], pieces=pieces)
         learner = ADFA.build(net, ADFASettings(), 10, generator(0, 0, "learner"), None)
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-        for _ in train(Training(net, learner, optimizer, digits(), Plan(seed=0, epochs=1, batch=64), (node,))):
+        for _ in train(Training(net, learner, optimizer, digits(), TrainingPlan(seed=0, epochs=1, batch=64), (node,))):
             pass
         return torch.cat([p.detach().flatten() for p in net.parameters()])
 

@@ -28,7 +28,7 @@ from hil.run import checkpoint
 from hil.seeding import generator
 from hil.synapses import conv, dense, flat_widths
 from hil.training import session
-from hil.training.loop import Epoch, Step, Training, train
+from hil.training.loop import Epoch, Training, TrainingStep, train
 from sim_devices.bench.board import VirtualBoard, board_server
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_array import TwinChip
@@ -457,9 +457,9 @@ def test_a_run_from_a_file_and_its_resume(tmp_path: Path, monkeypatch: pytest.Mo
     assert run(["train", str(tmp_path / "spide.toml"), "--run", str(whole)]) == 0
     assert (whole / "report.html").exists()
 
-    def interrupted(training: Training) -> Iterator[Step | Epoch]:
+    def interrupted(training: Training) -> Iterator[TrainingStep | Epoch]:
         for point in train(training):
-            if isinstance(point, Step) and point.step == 6:
+            if isinstance(point, TrainingStep) and point.step == 6:
                 os.kill(os.getpid(), signal.SIGINT)
             yield point
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from hil.report.significance import Outcome, Row, contest, holm, welch
+from hil.report.significance import ComparisonRow, RunOutcome, contest, holm, welch
 
 
-def row(learner: str, *tests: float) -> Row:
-    runs = [Outcome(n, t, t, 100.0, 1.0, "twin", "", ((50.0, t / 2), (100.0, t))) for n, t in enumerate(tests)]
-    return Row(learner, "node", tuple(runs))
+def row(learner: str, *tests: float) -> ComparisonRow:
+    runs = [RunOutcome(n, t, t, 100.0, 1.0, "twin", "", ((50.0, t / 2), (100.0, t))) for n, t in enumerate(tests)]
+    return ComparisonRow(learner, "node", tuple(runs))
 
 
 def test_welch_is_scipys() -> None:

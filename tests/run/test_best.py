@@ -14,7 +14,7 @@ from hil.network import Layer, Network
 from hil.run.folder import RunFolder
 from hil.run.signals import Stopping
 from hil.run.summary import Labels
-from hil.training.loop import Plan, Training, train
+from hil.training.loop import Training, TrainingPlan, train
 from hil.training.session import run
 
 
@@ -44,7 +44,7 @@ def training() -> Training:
         readout.weight.copy_(means)
         readout.bias.copy_(-0.5 * means.square().sum(1))
     net = Network([Layer(readout)])
-    return Training(net, Fading(), torch.optim.SGD(net.parameters(), 0.1), data, Plan(0, 3, 2000), ())
+    return Training(net, Fading(), torch.optim.SGD(net.parameters(), 0.1), data, TrainingPlan(0, 3, 2000), ())
 
 
 def test_the_test_split_is_read_with_the_best_state(tmp_path: Path) -> None:

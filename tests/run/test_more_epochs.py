@@ -110,11 +110,11 @@ def test_an_unfinished_run_takes_more_and_fewer(
     import signal
 
     from hil.training import session
-    from hil.training.loop import Step, train
+    from hil.training.loop import TrainingStep, train
 
     def interrupted(training: object) -> object:
         for point in train(training):  # type: ignore[arg-type]
-            if isinstance(point, Step) and point.step == 4:
+            if isinstance(point, TrainingStep) and point.step == 4:
                 os.kill(os.getpid(), signal.SIGINT)
             yield point
 

@@ -66,7 +66,7 @@ def path(killed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(killed, tmp_path / "r"))
 
 
-def planned(path: Path, chosen: Path | None = None, changed: bool = False) -> resume.Plan:
+def planned(path: Path, chosen: Path | None = None, changed: bool = False) -> resume.ResumePlan:
     return resume.plan(resume.inspect(path), chosen, changed)
 
 

@@ -21,7 +21,7 @@ from small import toml
 from hil import cli
 from hil.run.signals import Interrupts, Stopping
 from hil.training import session
-from hil.training.loop import Step, train
+from hil.training.loop import TrainingStep, train
 
 ROOT = Path(__file__).resolve().parents[2]
 TWIN = toml(train="epochs = 3\nbatch = 16\nthreads = 1")
@@ -37,7 +37,7 @@ def experiment(tmp_path: Path) -> Path:
 def after_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Act) -> None:
     def acting(training: object) -> Iterator[object]:
         for point in train(training):  # type: ignore[arg-type]
-            if isinstance(point, Step) and point.step == step:
+            if isinstance(point, TrainingStep) and point.step == step:
                 act()
             yield point
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_search import BASE, FILE, write
 
-from hil.build.search import Workshop
+from hil.build.search import SearchBuilder
 from hil.config.experiment import experiment_of
 from hil.config.search import SearchFile, read_search
 from hil.errors import ConfigError
@@ -37,9 +37,9 @@ FUNCTIONS: list[Function] = [
 ]
 
 
-def workshop(folder: Path, base: str = BASE, text: str = FILE) -> Workshop:
+def search_builder(folder: Path, base: str = BASE, text: str = FILE) -> SearchBuilder:
     path = write(folder, text, base)
-    return Workshop(read_search(path), experiment_of(tomllib.loads(base), path))
+    return SearchBuilder(read_search(path), experiment_of(tomllib.loads(base), path))
 
 
 def jobs(functions: Sequence[Function], rates: Sequence[float], epochs: int = 2, seed: int = 3) -> list[Job]:
@@ -47,8 +47,8 @@ def jobs(functions: Sequence[Function], rates: Sequence[float], epochs: int = 2,
     return [Job(f"j/{k}", Recipe(Feedback(g, scale=0.3), lr), seed, epochs) for k, (g, lr) in enumerate(pairs)]
 
 
-def alone(shop: Workshop, job: Job) -> Training:
-    with shop.candidate(job, shop.data()) as made:
+def alone(builder: SearchBuilder, job: Job) -> Training:
+    with builder.candidate(job, builder.data()) as made:
         for _ in train(made.training):
             pass
         return made.training
@@ -71,12 +71,12 @@ def test_stacked_functions_are_the_functions(mixed: bool) -> None:
 )
 def test_a_lane_ends_with_the_weights_of_an_ordinary_run(tmp_path: Path, change: str, rates: tuple[float, float]) -> None:
     base = BASE.replace("[train]\n", '[train]\nschedule = "cosine"\n').replace("[optimizer]\n", f"[optimizer]\n{change}")
-    shop = workshop(tmp_path, base)
+    builder = search_builder(tmp_path, base)
     asked = jobs([FUNCTIONS[0], FUNCTIONS[8]], rates)
-    batch = Batch(shop.course(shop.data()), asked, "cpu")
+    batch = Batch(builder.course(builder.data()), asked, "cpu")
     outcomes = batch.train()
     for lane, job in enumerate(asked):
-        training = alone(shop, job)
+        training = alone(builder, job)
         for number, layer in enumerate(training.net.stack):
             expected = dict(layer.synapse.named_parameters())
             torch.testing.assert_close(batch.weights[number][lane], expected["weight"].detach(), atol=2e-5, rtol=1e-4)
@@ -86,11 +86,11 @@ def test_a_lane_ends_with_the_weights_of_an_ordinary_run(tmp_path: Path, change:
 
 def test_outcomes_are_those_of_the_ordinary_loop(tmp_path: Path) -> None:
     text = FILE.replace("[search]\n", "[search]\ntarget = 0.3\n") + "[[others]]\nv_pi_v = 4.5\n[[others]]\nphase_rad = 0.5\n"
-    shop = workshop(tmp_path, text=text, base=BASE.replace('use = "adfa"', 'use = "adfa"\nloss = "mse"'))
-    data = shop.data()
+    builder = search_builder(tmp_path, text=text, base=BASE.replace('use = "adfa"', 'use = "adfa"\nloss = "mse"'))
+    data = builder.data()
     asked = jobs(FUNCTIONS, [5e-3] * len(FUNCTIONS))
-    together = TwinPopulation(shop.course(data)).train(asked)
-    one_by_one = OneByOne(lambda job: shop.candidate(job, data), 0.3).train(asked)
+    together = TwinPopulation(builder.course(data)).train(asked)
+    one_by_one = OneByOne(lambda job: builder.candidate(job, data), 0.3).train(asked)
     assert len({found.curve for found in together}) > 3
     for mine, theirs in zip(together, one_by_one, strict=True):
         assert mine.curve == pytest.approx(theirs.curve, abs=0.02)  # two of a hundred may lie on the edge
@@ -100,8 +100,8 @@ def test_outcomes_are_those_of_the_ordinary_loop(tmp_path: Path) -> None:
 
 
 def test_one_that_diverges_does_not_touch_the_others(tmp_path: Path) -> None:
-    shop = workshop(tmp_path, BASE.replace("[optimizer]\n", '[optimizer]\nuse = "SGD"\n'))
-    trainer = TwinPopulation(shop.course(shop.data()))
+    builder = search_builder(tmp_path, BASE.replace("[optimizer]\n", '[optimizer]\nuse = "SGD"\n'))
+    trainer = TwinPopulation(builder.course(builder.data()))
     sound, wild = jobs([Sine(), Sine()], [1.0, 1e39])
     apart = Job("j/2", sound.recipe, sound.seed, sound.epochs)
     found = trainer.train([sound, wild, apart])
@@ -109,14 +109,14 @@ def test_one_that_diverges_does_not_touch_the_others(tmp_path: Path) -> None:
     assert found[1].accuracy == 0.0
     assert found[0].died_at is None
     assert found[0].accuracy == found[2].accuracy
-    assert OneByOne(lambda job: shop.candidate(job, shop.data())).train([wild])[0].died_at == found[1].died_at
+    assert OneByOne(lambda job: builder.candidate(job, builder.data())).train([wild])[0].died_at == found[1].died_at
 
 
 def test_a_drive_that_the_device_would_refuse_ends_a_candidate(tmp_path: Path) -> None:
-    shop = workshop(tmp_path, BASE.replace('overflow = "fold"\nperiod = 7.0', "gain = 3.0"))
+    builder = search_builder(tmp_path, BASE.replace('overflow = "fold"\nperiod = 7.0', "gain = 3.0"))
     asked = jobs([Sine()], [0.5])
-    together = TwinPopulation(shop.course(shop.data())).train(asked)
-    alone_ = OneByOne(lambda job: shop.candidate(job, shop.data())).train(asked)
+    together = TwinPopulation(builder.course(builder.data())).train(asked)
+    alone_ = OneByOne(lambda job: builder.candidate(job, builder.data())).train(asked)
     assert together[0].died_at is not None
     assert together[0].died_at == alone_[0].died_at
 
@@ -130,15 +130,15 @@ def test_a_drive_that_the_device_would_refuse_ends_a_candidate(tmp_path: Path) -
     ],
 )
 def test_what_is_no_population_is_refused(tmp_path: Path, old: str, new: str) -> None:
-    shop = workshop(tmp_path, BASE.replace(old, new))
+    builder = search_builder(tmp_path, BASE.replace(old, new))
     with pytest.raises(ConfigError):
-        shop.course(shop.data())
+        builder.course(builder.data())
 
 
 def test_the_test_split_is_not_in_what_a_search_sees(tmp_path: Path) -> None:
     from hil.data.dataset import load
 
-    data, whole = workshop(tmp_path).data(), load("digits")
+    data, whole = search_builder(tmp_path).data(), load("digits")
     seen = torch.cat([data.train.x, data.validation.x, data.test.x])
     assert len(seen) == 456
     assert not any(bool((seen == example).all(1).any()) for example in whole.test.x[:40])

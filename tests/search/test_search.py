@@ -20,7 +20,7 @@ from rich.console import Console
 from small import Command, until
 from small_search import BASE, FILE, lethal, write
 
-from hil.build.search import Workshop
+from hil.build.search import SearchBuilder
 from hil.cli import run
 from hil.commands.search import carry_on, start
 from hil.config.experiment import Experiment, read_experiment
@@ -186,12 +186,12 @@ def test_a_worker_that_dies_is_replaced_and_its_chunk_done_once_more(
     """Workers are forks here, so that they begin at once."""
     fork = multiprocessing.get_context("fork")
     monkeypatch.setattr(multiprocessing, "get_context", lambda how: fork)
-    shop = Workshop(read_search(write(tmp_path)), _experiment(whole))
-    space = shop.space(shop.data())
-    from hil.search.loop import Plan, _jobs
+    builder = SearchBuilder(read_search(write(tmp_path)), _experiment(whole))
+    space = builder.space(builder.data())
+    from hil.search.loop import SearchPlan, _jobs
 
-    genomes = shop.strategy(space).ask(0)
-    chunks = chunked(_jobs(Plan(0, 1, 1), space, genomes, 0, [1]), 2)
+    genomes = builder.strategy(space).ask(0)
+    chunks = chunked(_jobs(SearchPlan(0, 1, 1), space, genomes, 0, [1]), 2)
     pool = Pool(lethal, str(tmp_path / "marker"), 1)
     found = list(pool.evaluate(chunks))
     pool.close()

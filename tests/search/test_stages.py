@@ -29,7 +29,7 @@ from hil.search.evaluator import Here
 from hil.search.history import History
 from hil.search.jobs import Job, Outcome, Recipe
 from hil.search.plain_trainer import OneByOne
-from hil.search.stages import Budget, Row, Trial, claims, halving, on_bench, rank_correlation, seeds, told
+from hil.search.stages import Budget, StageRow, Trial, claims, halving, on_bench, rank_correlation, seeds, told
 from hil.training.loop import Training
 
 QUIET = Console(quiet=True)
@@ -89,14 +89,14 @@ def test_the_bench_stops_with_its_budget_and_goes_on_with_what_it_has(tmp_path: 
     free = Ledger(tmp_path / "free")
     rows, why = drain(on_bench(trial, Here(Known(free)), Budget(free, hours=0.07), empty(tmp_path)))
     assert (len(rows), free.spent, why[:22]) == (5, 200, "")
-    assert rank_correlation([Row(f"r{k}", (float(k),)) for k in range(5)], rows) == pytest.approx(1.0)
+    assert rank_correlation([StageRow(f"r{k}", (float(k),)) for k in range(5)], rows) == pytest.approx(1.0)
     assert rank_correlation(rows[:2], rows) is None
 
 
 def test_a_claim_is_one_beyond_two_standard_errors() -> None:
-    winner = Row("found", (0.9, 0.92, 0.91, 0.93))
-    random = [Row("a", (0.8, 0.82, 0.81, 0.83)), Row("b", (0.7, 0.7, 0.7, 0.7)), Row("c", (0.95, 0.9, 0.9, 0.9))]
-    near = [Row("near", (0.91, 0.9, 0.92, 0.92)), Row("far", (0.1, 0.1, 0.1, 0.1))]
+    winner = StageRow("found", (0.9, 0.92, 0.91, 0.93))
+    random = [StageRow("a", (0.8, 0.82, 0.81, 0.83)), StageRow("b", (0.7, 0.7, 0.7, 0.7)), StageRow("c", (0.95, 0.9, 0.9, 0.9))]
+    near = [StageRow("near", (0.91, 0.9, 0.92, 0.92)), StageRow("far", (0.1, 0.1, 0.1, 0.1))]
     over_random, over_hand = claims(winner, near, random)
     assert over_random.difference == pytest.approx(0.1)
     assert over_random.holds

@@ -286,7 +286,7 @@ def test_a_served_bench_is_not_needed_again(
 
 
 def test_the_sweep_that_only_judges_the_twin_is_repeated_too(tmp_path: Path, command: Command) -> None:
-    """With [decode] given, the transfer curve is measured for the twin's honesty alone; it is on the tape, and in the count."""
+    """With [decode] given, the transfer curve is measured for the twin check alone; it is on the tape, and in the count."""
     given = TWIN + '[decode]\nzero = "0.18 V"\nscale = "0.18 V"\n'
     code, said = command("train", written(tmp_path, given), "--run", tmp_path / "r")
     assert code == 0, said

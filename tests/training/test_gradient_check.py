@@ -27,8 +27,8 @@ from hil.learners.saf import SAFE, SAFF
 from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Layer, Network
 from hil.seeding import generator
-from hil.training.gradient_check import Look, angle, look
-from hil.training.loop import Epoch, Plan, Step, Training, train
+from hil.training.gradient_check import GradientLook, angle, look
+from hil.training.loop import Epoch, Training, TrainingPlan, TrainingStep, train
 from sim_devices.lif_array import LifArray
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
@@ -50,10 +50,10 @@ def training(learner: str, budget: int | None = None) -> Training:
         "last": lambda: LastLayer.build(net, LossSettings(), 10, rng),
     }[learner]()
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
-    return Training(net, rule, optimizer, load("digits"), Plan(0, 3, 64, budget_passes=budget), (device,))
+    return Training(net, rule, optimizer, load("digits"), TrainingPlan(0, 3, 64, budget_passes=budget), (device,))
 
 
-def seen(learner: str, model: object = TWIN.ideal) -> Look:
+def seen(learner: str, model: object = TWIN.ideal) -> GradientLook:
     made = training(learner)
     before = [p.detach().clone() for p in made.net.parameters()]
     found = look(made, model, 100)  # type: ignore[arg-type]
@@ -127,7 +127,9 @@ def spiking(kind: Any, settings: Any) -> Training:
     hidden = [Layer(s, a, Encode.onto(a.spec.inputs, 4.0)) for s, a in zip(synapses[:2], arrays, strict=True)]
     net = Network([*hidden, Layer(synapses[2])])
     rule = kind.build(net, settings, 10, generator(0, 0, "learner"))
-    return Training(net, rule, torch.optim.SGD(net.parameters(), 0.1), load("digits"), Plan(0, 1, 64), tuple(chip.devices))
+    return Training(
+        net, rule, torch.optim.SGD(net.parameters(), 0.1), load("digits"), TrainingPlan(0, 1, 64), tuple(chip.devices)
+    )
 
 
 def test_traffic_is_counted_at_the_device() -> None:
@@ -155,7 +157,7 @@ def test_spikes_are_one_bit_and_couples_two() -> None:
 def test_a_budget_ends_training_with_the_step_that_spends_it(budget: int) -> None:
     made = training("pat", budget)
     points = list(train(made))
-    steps = [p for p in points if isinstance(p, Step)]
+    steps = [p for p in points if isinstance(p, TrainingStep)]
     epochs = [p for p in points if isinstance(p, Epoch)]
     assert isinstance(points[-1], Epoch)  # validated, so that there are weights to choose
     assert made.epoch == len(epochs) == 1

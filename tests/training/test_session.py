@@ -24,7 +24,7 @@ from hil.run.journal import Journal
 from hil.run.signals import Stopping
 from hil.run.summary import Labels
 from hil.training import disk_space
-from hil.training.loop import Plan, Training
+from hil.training.loop import Training, TrainingPlan
 from hil.training.session import Session
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
@@ -75,7 +75,7 @@ def training(device: Faulty | Simulated, batch: int = 8) -> Training:
     )  # fmt: skip
     rule = ADFA.build(net, ADFASettings(), 10, torch.Generator().manual_seed(0), None)
     data = subset(load("digits"), 80)
-    return Training(net, rule, torch.optim.SGD(net.parameters(), 0.1), data, Plan(0, 2, batch), (node,))
+    return Training(net, rule, torch.optim.SGD(net.parameters(), 0.1), data, TrainingPlan(0, 2, batch), (node,))
 
 
 def events(folder: RunFolder, kind: str) -> list[dict[str, object]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hil.device import Port, Spec
-from hil.training.transfer_curve import Transfer, judged, measure, probed, twin_line
+from hil.training.transfer_curve import Transfer, measure, probed, twin_errors, twin_line
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 
@@ -38,7 +38,8 @@ class Mixer:
 def test_a_twin_of_the_curve() -> None:
     node = MachZehnder(v_pi_v=3.6)
     found = {
-        v: measure(Simulated(node)).honesty(MachZehnder(v_pi_v=v).ideal(torch.linspace(-5, 5, 201)), "V") for v in (3.6, 3.3)
+        v: measure(Simulated(node)).compare_twin(MachZehnder(v_pi_v=v).ideal(torch.linspace(-5, 5, 201)), "V")
+        for v in (3.6, 3.3)
     }
     assert found[3.6]["nrmse"] < 1e-3
     assert found[3.3]["nrmse"] > 0.05
@@ -79,8 +80,8 @@ def test_a_twin_of_many_channels_is_asked_about_each() -> None:
 
 def test_biased_and_flat() -> None:
     mean = torch.tensor([0.0, 1.0, 2.0])
-    off = judged(mean, torch.zeros(3), mean - 0.5, "1")
+    off = twin_errors(mean, torch.zeros(3), mean - 0.5, "1")
     assert (off["bias"], off["spread"], off["correlation"], off["nrmse"]) == pytest.approx((0.5, 0.0, 1.0, 0.25))
-    flat = Transfer(mean, torch.ones(3), torch.zeros(3)).honesty(mean, "V")
+    flat = Transfer(mean, torch.ones(3), torch.zeros(3)).compare_twin(mean, "V")
     assert flat["correlation"] == 0.0
     assert flat["nrmse"] == math.inf

@@ -39,7 +39,11 @@ NODE = "node"
 
 
 class DirectTable(Section):
-    """The node of a bench that has no instruments. seed: of its noise."""
+    """The node of a bench that has no instruments.
+
+    Args:
+        seed: of its noise.
+    """
 
     seed: Annotated[int, Field(strict=True)] = 0
     node: TwinTable
@@ -51,6 +55,11 @@ class DirectBench(BenchFile):
     virtual: DirectTable
 
     def settle(self, place: str) -> None:
+        """Check the tables, and find the class of the node.
+
+        Raises:
+            ConfigError: real instruments, which these shapes do not have yet, or a class or setting that makes no sense.
+        """
         super().settle(place)
         if self.instruments:
             raise ConfigError(
@@ -69,7 +78,7 @@ class _Direct(ABC):
 
     @abstractmethod
     def fits(self, spec: Spec) -> bool:
-        """Is this a node of the shape?"""
+        """True if this is a node of the shape."""
 
     @contextmanager
     def open(self, bench: DirectBench, opening: Opening) -> Iterator[Opened]:
@@ -94,7 +103,7 @@ class _Direct(ABC):
         yield Opened(device, None, facts, {}, Unguarded(), bench.twin, instruments={NODE: who}, provenance="twin")
 
     def settings(self, bench: DirectBench) -> Mapping[str, Mapping[str, Any]]:
-        """None: the node's own are in its serial number."""
+        """Return {}: the node's own settings are in its serial number."""
         return {}
 
     def serve(self, bench: DirectBench, out: Console) -> None:
@@ -112,6 +121,7 @@ class MeshShape(_Direct):
     allowed = "2 N drives, N readings, N (N - 1) parameters"
 
     def fits(self, spec: Spec) -> bool:
+        """True if the device has the ports of a mesh: see layout_of."""
         return layout_of(spec) is not None
 
 
@@ -122,4 +132,5 @@ class CameraShape(_Direct):
     allowed = "gray levels, counts, optics"
 
     def fits(self, spec: Spec) -> bool:
+        """True if the device has the ports of a camera: see is_camera."""
         return is_camera(spec)

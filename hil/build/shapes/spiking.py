@@ -47,7 +47,11 @@ from sim_devices.lif_array import Neuron
 
 
 class Roles(Section):
-    """[node]. board: the instrument that holds the neurons."""
+    """[node].
+
+    Args:
+        board: the instrument that holds the neurons.
+    """
 
     board: str
 
@@ -60,6 +64,11 @@ class SpikingBench(BenchFile):
     _described: VirtualBoard | None = PrivateAttr(default=None)
 
     def settle(self, place: str) -> None:
+        """Check the tables and roles, and find driver and virtual board.
+
+        Raises:
+            ConfigError: a role that names no instrument, or a class or setting that makes no sense.
+        """
         super().settle(place)
         role(self, self.node.board, "board")
         check_roles(self, (self.node.board,))
@@ -83,13 +92,16 @@ class OnBoard(OnServed):
         self._inner = inner
 
     def array(self, spec: ArraySpec) -> Device:
+        """Allocate the next array of neurons on the board."""
         return self._inner.array(spec)
 
     @property
     def retransmitted(self) -> int:
+        """Number of frames that were sent again so far."""
         return self._inner.retransmitted
 
     def close(self) -> None:
+        """Leave the board safe, and close its port."""
         self._inner.close()
 
 
@@ -132,7 +144,7 @@ class SpikingShape:
         yield Opened(None, chip, facts, lines, guard, bench.twin, patience, found, provenance_of(bench, found))
 
     def settings(self, bench: SpikingBench) -> Mapping[str, Mapping[str, Any]]:
-        """What is measured depends on the board alone."""
+        """Return {}: what is measured depends on the board alone."""
         return {}
 
     def serve(self, bench: SpikingBench, out: Console) -> None:

@@ -48,7 +48,12 @@ from sim_devices.bench.wiring import Cable
 
 
 class Roles(Section):
-    """[node]. drive: the instrument that drives the node. read: the one that reads it."""
+    """[node].
+
+    Args:
+        drive: the instrument that drives the node.
+        read: the one that reads it.
+    """
 
     drive: str
     read: str
@@ -58,13 +63,20 @@ class BoxTable(Using):
     """A simulated instrument."""
 
     def chosen(self) -> Choice:
+        """Find the class of a simulated instrument and check its settings."""
         return choice(self.use, self.settings(), self.place, skip=("lock",))
 
 
 class VirtualTable(Section):
-    """The simulated side of a bench: which boxes, which node, how they are served. linger_s: how long it outlives its parent.
-    log_path: a file that is told what the outputs do. faults: see docs/reference/virtual_bench.md. specimen: the node
-    and the cable stray from these tables as a specimen does, drawn from this number; left out: they are as they stand here."""
+    """The simulated side of a bench: which boxes, which node, how they are served.
+
+    Args:
+        linger_s: how long it outlives its parent.
+        log_path: a file that is told what the outputs do.
+        faults: see docs/reference/virtual_bench.md.
+        specimen: the node and the cable stray from these tables as a specimen does, drawn from this number; left out: they
+            are as they stand here.
+    """
 
     seed: Annotated[int, Field(strict=True)] = 0
     specimen: Annotated[int, Field(ge=0, strict=True)] | None = None
@@ -78,6 +90,7 @@ class VirtualTable(Section):
     _line: Choice | None = PrivateAttr(default=None)
 
     def settle(self, place: str) -> None:
+        """Find the classes of the boxes, and check the cable."""
         super().settle(place)
         self._line = choice("cable", self.cable, f"{place[:-1]}.cable]", made=Cable)
 
@@ -112,6 +125,11 @@ class WaveformBench(BenchFile):
         return self._settings
 
     def settle(self, place: str) -> None:
+        """Check the tables and roles, and find drivers and virtual bench.
+
+        Raises:
+            ConfigError: a role that names no instrument, or a class or setting that makes no sense.
+        """
         super().settle(place)
         self._settings = choice("waveform", self.waveform, f"{place}: [waveform]", made=WaveformSettings).build()
         for key, name in (("drive", self.node.drive), ("read", self.node.read)):
@@ -135,23 +153,27 @@ class OnPlant(Wrapper, OnServed):
 
     @property
     def control(self) -> ControlClient:
-        """Of the plant: what is true of it, for those who judge what was measured."""
+        """Control channel of the plant: it says what is true, for those who judge what was measured."""
         return self._served.control
 
     def submit(self, x: Tensor) -> Future[Tensor]:
+        """Submit a batch to the waveform device; see hil.device.Streaming."""
         return self._inner.submit(x)
 
     def edge(self, shift_s: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Play the edge once; see hil.device.Timed."""
         return self._inner.edge(shift_s)
 
     def follow(self, offset: float, period: float | None = None) -> None:
+        """Move the levels that the device adds by itself; see hil.device.Following."""
         self._inner.follow(offset, period)
 
     def attend(self) -> None:
+        """Look after the instruments between shots; see hil.device.Attentive."""
         self._inner.attend()
 
     def snapshot(self) -> Mapping[str, object]:
-        """Of the plant only: what the instruments hold is set up again by their drivers.
+        """Save the plant only: what the instruments hold is set up again by their drivers.
 
         Raises:
             LinkError: the bench is gone, and its plant's state with it.
@@ -159,6 +181,7 @@ class OnPlant(Wrapper, OnServed):
         return self.control.snapshot(boxes=False)
 
     def restore(self, state: Mapping[str, object]) -> None:
+        """Return plant and virtual instruments to the state of a snapshot."""
         self.control.restore(state)
 
 
@@ -200,7 +223,7 @@ class WaveformShape:
         yield Opened(device, None, facts, lines, guard, bench.twin, patience, found, origin, waveform.notes)
 
     def settings(self, bench: WaveformBench) -> Mapping[str, Mapping[str, Any]]:
-        """[waveform] decides what is measured."""
+        """Return [waveform]: it decides what is measured."""
         return {"waveform": asdict(bench.record)}
 
     def serve(self, bench: WaveformBench, out: Console) -> None:

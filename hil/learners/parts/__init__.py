@@ -1,0 +1,1 @@
+"""What several learners share: losses, readouts, projections, neuron models, passes of spiking networks."""

@@ -17,10 +17,13 @@ from hil.learners.parts.difficulty import apportioned
 
 
 class ClassGroups(nn.Module):
-    """Which class every channel works for, (channels,) int64, a buffer.
+    """The class that every channel works for, (channels,) int64, a buffer.
 
     Args:
-        channels: of the layer. shares: one positive number a class. temperature: s. scale: of the pre-activation.
+        channels: of the layer.
+        shares: one positive number a class.
+        temperature: s.
+        scale: of the pre-activation.
     """
 
     owner: Tensor

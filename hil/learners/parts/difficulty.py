@@ -21,8 +21,10 @@ FLOOR = 2e-3  # a class never seen wrong keeps a say
 class Difficulty(nn.Module):
     """The running confusion C (classes, classes), a buffer.
 
-    Args: momentum: m, per batch. strength: 0 treats all classes alike. spread: of the clip; no weight
-    is more than spread^2 times another.
+    Args:
+        momentum: m, per batch.
+        strength: 0 treats all classes alike.
+        spread: of the clip; no weight is more than spread^2 times another.
     """
 
     confusion: Tensor
@@ -42,13 +44,13 @@ class Difficulty(nn.Module):
 
     @property
     def hardness(self) -> Tensor:
-        """d (classes,), 0 for a class that is never confused."""
+        """Hardness of each class (classes,), 0 for one that is never confused."""
         right = self.confusion.diagonal()
         return 0.5 * ((self.confusion.sum(1) - right) + (self.confusion.sum(0) - right))
 
     @property
     def weights(self) -> Tensor:
-        """w (classes,), positive, with mean 1."""
+        """Weights of the classes (classes,), positive, with mean 1."""
         relative = self.hardness + FLOOR
         raised = (relative / relative.mean()).pow(self.strength).clamp(1 / self.spread, self.spread)
         return raised / raised.mean()

@@ -30,7 +30,12 @@ COARSE_STEPS, COARSE_ROWS, FINE_STEPS = 8, 12, 100
 
 
 class Linearised:
-    """A synapse at a point. Args: synapse: (batch, n_in) -> (batch, n_out). at: (batch, n_in)."""
+    """A synapse at a point.
+
+    Args:
+        synapse: (batch, n_in) -> (batch, n_out).
+        at: (batch, n_in).
+    """
 
     def __init__(self, synapse: nn.Module, at: Tensor) -> None:
         self._synapse, self._at = synapse, at
@@ -54,7 +59,7 @@ class Linearised:
 
 
 def by_events(spikes: Tensor, matrix: Tensor) -> Tensor:
-    """spikes @ matrix at the cost of the spikes there are: every one adds its row of the matrix."""
+    """Return spikes @ matrix at the cost of the spikes there are: every one adds its row of the matrix."""
     rows, columns = spikes.nonzero(as_tuple=True)
     count = torch.bincount(rows, minlength=len(spikes))
     first = count.cumsum(0).sub_(count)
@@ -80,7 +85,12 @@ def law_of(synapse: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 class Settled(NamedTuple):
-    """rates: a_i (batch, n_i). overflow: share of the currents beyond the range."""
+    """The result of stage 1.
+
+    Args:
+        rates: a_i (batch, n_i).
+        overflow: share of the currents beyond the range.
+    """
 
     rates: tuple[Tensor, ...]
     overflow: float
@@ -127,7 +137,7 @@ def _overflowing(layer: Layer, current: Tensor) -> int:
 
 @torch.no_grad()
 def mean_currents(net: Network, x: Tensor, rates: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """What the synapses give on average at these rates, (batch, n_i) a layer: exact for affine ones."""
+    """Return the mean answers of the synapses at these rates, (batch, n_i) a layer: exact for affine ones."""
     first: Tensor = net.stack[0].synapse(x)
     if net.feedback is not None:
         first = first + net.feedback(rates[-1])
@@ -135,7 +145,12 @@ def mean_currents(net: Network, x: Tensor, rates: Sequence[Tensor]) -> tuple[Ten
 
 
 class Adjoint(NamedTuple):
-    """rates: beta_i (batch, n_i). firing: spikes of either sign per couple and step, per layer, a tensor each."""
+    """The result of stage 2.
+
+    Args:
+        rates: beta_i (batch, n_i).
+        firing: spikes of either sign per couple and step, per layer, a tensor each.
+    """
 
     rates: tuple[Tensor, ...]
     firing: tuple[Tensor, ...]
@@ -148,8 +163,11 @@ def adjoint(
     """Stage 2, `steps` steps from rest.
 
     Args:
-        couples: ternary arrays, one for each hidden layer. links: F_N (None: no loop), F_1, ..., each at the rates.
-        gates: c_i (batch, n_i), what a spike of layer i weighs. top: g (batch, n), the constant current into the last layer.
+        couples: ternary arrays, one for each hidden layer.
+        links: F_N (None: no loop), F_1, ..., each at the rates.
+        gates: c_i (batch, n_i), what a spike of layer i weighs.
+        top: g (batch, n), the constant current into the last layer.
+        steps: so many.
     """
     for layer in couples:
         if layer.device is not None:

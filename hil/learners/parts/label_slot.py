@@ -35,9 +35,12 @@ def candidates(x: Tensor, classes: int, amplitude: float) -> Tensor:
 
 
 def wrong_labels(label: Tensor, classes: int, rng: torch.Generator, scores: Tensor | None = None) -> Tensor:
-    """A label for every example that is never its own, (batch,).
+    """Draw a label for every example that is never its own, (batch,).
 
     Args:
+        label: (batch,), the true ones.
+        classes: how many there are.
+        rng: draws them.
         scores: (batch, classes), log-probabilities up to a constant; a class is drawn in proportion. None: all alike.
     """
     if classes < 2:

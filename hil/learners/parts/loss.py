@@ -19,7 +19,12 @@ LossName = Literal["cross_entropy", "mse"]
 
 
 class Verdict(NamedTuple):
-    """error: dL/do (batch, classes). metrics: "loss" and "accuracy"."""
+    """The loss of a batch: its gradient at the output, and its metrics.
+
+    Args:
+        error: dL/do (batch, classes).
+        metrics: "loss" and "accuracy".
+    """
 
     error: Tensor
     metrics: dict[str, float]
@@ -71,7 +76,7 @@ class Mixed:
     share: float = 0.05
 
     def judge(self, scores: Tensor, label: Tensor) -> Verdict:
-        """As Loss.judge."""
+        """Return the error and the metrics of a batch, as Loss.judge."""
         error, metrics = Loss("cross_entropy").judge(scores, label)
         if not self.share:
             return Verdict(error, metrics)
@@ -81,7 +86,7 @@ class Mixed:
         return Verdict(error.mul_(1 - self.share).add_(square, alpha=scale), {**metrics, "loss": loss})
 
     def of(self, scores: Tensor, label: Tensor) -> Tensor:
-        """As Loss.of."""
+        """Return the loss of a batch, as Loss.of."""
         square = Loss("mse").of(scores, label) * (2 / scores.shape[1])
         return (1 - self.share) * Loss("cross_entropy").of(scores, label) + self.share * square
 

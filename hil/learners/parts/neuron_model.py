@@ -28,7 +28,12 @@ Leak = Annotated[float, Field(gt=0, le=1)]
 
 @dataclass(frozen=True, slots=True)
 class NeuronModel:
-    """Args: leak: lam, kept per step; 1: no leak. v_th, v_rest: threshold, and the level that the reset aims at."""
+    """The model of the neurons of an array.
+
+    Args:
+        leak: lam, kept per step; 1: no leak.
+        v_th, v_rest: threshold, and the level that the reset aims at.
+    """
 
     leak: Leak = 0.5
     v_th: Positive = 1.0

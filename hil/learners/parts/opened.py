@@ -13,8 +13,13 @@ from torch import Tensor, nn
 from hil.network import accumulate
 
 
-class Opened:
-    """Args: synapse: any differentiable module. inputs: (batch, n_in). `pre` is its answer, without a graph."""
+class OpenedSynapse:
+    """A synapse and its inputs, ready to be differentiated once its delta is known.
+
+    Args:
+        synapse: any differentiable module.
+        inputs: (batch, n_in).
+    """
 
     def __init__(self, synapse: nn.Module, inputs: Tensor) -> None:
         self._synapse, self._inputs = synapse, inputs.detach()

@@ -21,8 +21,10 @@ class Projection(nn.Module):
     """The matrices B as buffers, so that a checkpoint holds them.
 
     Args:
-        feedback: how they are drawn. shapes: of one example of each hidden layer, for example ((800,), (16, 14, 14)).
-        classes: length of the error. rng: draws them, layer by layer.
+        feedback: how they are drawn.
+        shapes: of one example of each hidden layer, for example ((800,), (16, 14, 14)).
+        classes: length of the error.
+        rng: draws them, layer by layer.
     """
 
     def __init__(self, feedback: Feedback, shapes: Sequence[tuple[int, ...]], classes: int, rng: torch.Generator) -> None:
@@ -33,13 +35,13 @@ class Projection(nn.Module):
             self.register_buffer(f"B{number}", b)
 
     def onto(self, layer: int, error: Tensor) -> Tensor:
-        """error (batch, classes) -> a new tensor (batch, *shapes[layer])."""
+        """Project the error (batch, classes) onto a layer: a new tensor (batch, *shapes[layer])."""
         projected = error @ self.get_buffer(f"B{layer}").t()
         return projected if len(self.shapes[layer]) == 1 else projected.view(len(error), *self.shapes[layer])
 
 
 class Shapes(NamedTuple):
-    """Of one example, per hidden layer: the pre-activation, and what the device answers."""
+    """Shapes of one example, per hidden layer: of the pre-activation, and of the device's answer."""
 
     pre: tuple[tuple[int, ...], ...]
     outputs: tuple[tuple[int, ...], ...]
@@ -50,7 +52,9 @@ def hidden_shapes(net: Network, sample_shape: Sequence[int] = ()) -> Shapes:
     """Shapes of the hidden layers, found without asking a device.
 
     Args:
+        net: the network.
         sample_shape: of one example of x; may be left out if every hidden synapse is an nn.Linear.
+
     Raises:
         ContractError: `sample_shape` is needed, or does not fit.
     """

@@ -32,8 +32,11 @@ class RateSettings:
     """[learner] of an experiment.
 
     Args:
-        time_steps: T. chunk: steps that a device is asked for at once. leak, v_th, v_rest: what is believed of the neurons.
-        mse_share: of the loss, beside cross entropy. dropout: share of hidden neurons left out, per example, in training.
+        time_steps: T.
+        chunk: steps that a device is asked for at once.
+        leak, v_th, v_rest: what is believed of the neurons.
+        mse_share: of the loss, beside cross entropy.
+        dropout: share of hidden neurons left out, per example, in training.
         sample_shape: of one example; needed for dropout if a hidden synapse is not an nn.Linear.
     """
 
@@ -52,20 +55,32 @@ class RateSettings:
 
     @property
     def neuron(self) -> NeuronModel:
+        """Model of the neurons."""
         return NeuronModel(self.leak, self.v_th, self.v_rest)
 
 
 @dataclass(frozen=True)
 class OnlineSettings(RateSettings):
-    """Besides: update: "accumulated", one direction a batch, or "per_step". sharpness: a of the sigmoid surrogate."""
+    """Besides: update: "accumulated", one direction a batch, or "per_step".
+
+    Args:
+        sharpness: a of the sigmoid surrogate.
+    """
 
     update: Update = "accumulated"
     sharpness: Positive = SHARPNESS
 
 
 class RateLearner(nn.Module):
-    """Args: settings, classes: labels. widths: of the hidden layers, for dropout. It has no state of its own.
-    weighted: it predicts from rates in which a step weighs less, the longer ago it was."""
+    """A learner of spiking networks that predicts from firing rates. It has no state of its own.
+
+    `weighted`: it predicts from rates in which a step weighs less, the longer ago it was.
+
+    Args:
+        settings: of the rule.
+        classes: labels.
+        widths: of the hidden layers, for dropout.
+    """
 
     Settings: ClassVar[type[Any]] = RateSettings
     weighted: ClassVar[bool] = False
@@ -79,7 +94,7 @@ class RateLearner(nn.Module):
 
     @classmethod
     def build(cls, net: Network, settings: Any, classes: int, rng: torch.Generator, model: Model | None = None) -> Self:
-        """For `net`, from settings."""
+        """Build it for `net`, from settings."""
         del rng, model
         return cls(settings, classes, dropped_widths(net, settings))
 
@@ -127,9 +142,17 @@ class OnlineLearner(RateLearner, ABC):
     def _run(
         self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator, changing: bool
     ) -> Iterator[Mapping[str, float]]:
-        """Metrics so far, after each time step. changing: weights move in between, so each step has a gradient of its own."""
+        """Go through the time steps, and yield the metrics so far after each.
+
+        Args:
+            net: the network that is trained.
+            x: (batch, features).
+            label: (batch,).
+            rng: for dropout.
+            changing: weights move in between, so each step has a gradient of its own.
+        """
 
 
 def dropped_widths(net: Network, settings: RateSettings) -> tuple[int, ...]:
-    """Of the hidden layers, if there is dropout."""
+    """Return the widths of the hidden layers, if there is dropout, else ()."""
     return tuple(shape[-1] for shape in hidden_shapes(net, settings.sample_shape).pre) if settings.dropout else ()

@@ -17,7 +17,11 @@ VALIDATED = "validated"
 
 
 class Readouts(nn.Module):
-    """Args: names: of the readouts, the default first. fixed: one of them, or "validated" to choose.
+    """The readouts of a learner that has several, and which one `predict` uses.
+
+    Args:
+        names: of the readouts, the default first.
+        fixed: one of them, or "validated" to choose.
 
     Raises:
         ConfigError: there is no readout of that name.
@@ -45,7 +49,9 @@ class Readouts(nn.Module):
         """Accuracy of every readout; the best is used from now on, unless one is fixed. The earlier wins a tie.
 
         Args:
-            scores: x (batch, features) -> (batch, classes) for every name. x: all examples. label: (examples,).
+            scores: x (batch, features) -> (batch, classes) for every name.
+            x: all examples.
+            label: (examples,).
         """
         right = dict.fromkeys(self.names, 0)
         for some, true in zip(torch.split(x, BATCH), torch.split(label, BATCH), strict=True):

@@ -24,7 +24,10 @@ from hil.network import Layer, Network, Trace
 class Chunk(NamedTuple):
     """Some steps of time; a tensor (steps, batch, n) per hidden layer.
 
-    pre: the pre-activations. drives: what was sent. spikes: what was measured.
+    Args:
+        pre: the pre-activations.
+        drives: what was sent.
+        spikes: what was measured.
     """
 
     pre: tuple[Tensor, ...]
@@ -35,10 +38,14 @@ class Chunk(NamedTuple):
 def chunks(
     net: Network, x: Tensor, time_steps: int, chunk: int = 1, *, masks: Sequence[Tensor] = (), changing: bool = False
 ) -> Iterator[Chunk]:
-    """Reset the arrays and run them; x (batch, features).
+    """Reset the arrays and run them, and yield what they answer, some steps at a time.
 
     Args:
-        chunk: steps held at a time. masks: per hidden layer a factor on what its spikes send on, (batch, n); empty: none.
+        net: the network.
+        x: (batch, features).
+        time_steps: T.
+        chunk: steps held at a time.
+        masks: per hidden layer a factor on what its spikes send on, (batch, n); empty: none.
         changing: the weights may change between two chunks, so the first synapse is evaluated for each.
     """
     if not net.temporal:
@@ -67,14 +74,14 @@ def _asked(layer: Layer, pre: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def over_time(synapse: nn.Module, sent: Tensor) -> Tensor:
-    """synapse on every step of (steps, batch, n), in one call."""
+    """Apply the synapse to every step of (steps, batch, n), in one call."""
     answer: Tensor = synapse(sent.flatten(0, 1))
     return answer.view(*sent.shape[:2], -1)
 
 
 @torch.no_grad()
 def rates(net: Network, x: Tensor, time_steps: int, chunk: int, leak: float = 1.0) -> Tensor:
-    """Of the last array, (batch, n): spikes per step, the weight of a step falling by `leak` a step into the past."""
+    """Return the rates of the last array, (batch, n): spikes per step, weighed down by `leak` a step into the past."""
     total, weight = torch.zeros(()), 0.0
     for part in chunks(net, x, time_steps, chunk):
         for spikes in part.spikes[-1]:
@@ -106,7 +113,7 @@ def dropout_masks(widths: Sequence[int], batch: int, share: float, rng: torch.Ge
 
 
 def masked(values: Tensor, masks: Sequence[Tensor], layer: int) -> Tensor:
-    """What is left of the values of a hidden layer, (batch, n) or (steps, batch, n)."""
+    """Return what is left of the values of a hidden layer, (batch, n) or (steps, batch, n)."""
     return values * masks[layer] if masks else values
 
 
@@ -117,6 +124,7 @@ class Overflow:
         self._net, self._over, self._total = net, 0, 0
 
     def add(self, part: Chunk) -> None:
+        """Count the currents of a chunk, and those beyond the range."""
         for layer, pre in zip(self._net.stack[:-1], part.pre, strict=True):
             if layer.encode is not None:
                 self._over += layer.encode.overflowing(pre[0] if pre.stride(0) == 0 else pre) * _repeats(pre)
@@ -124,6 +132,7 @@ class Overflow:
 
     @property
     def share(self) -> float:
+        """Share of the currents beyond the range, 0 to 1."""
         return self._over / max(1, self._total)
 
 
