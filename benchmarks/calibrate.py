@@ -47,7 +47,7 @@ def deceived(options: argparse.Namespace) -> Found:
     rows = ["| bench | reported | by the step | evidence | |", "|---|---|---|---|---|"]
     told = []
     with tempfile.TemporaryDirectory() as folder:
-        for number, lie in enumerate(LIES[:2] if options.quick else LIES):
+        for number, lie in enumerate(LIES[2:3] if options.quick else LIES):
             told.append(deceive(lie, Path(folder) / str(number)))
             last, said = told[-1], told[-1].problem
             rows.append(
@@ -87,15 +87,18 @@ PARTS: Mapping[str, Callable[[argparse.Namespace], Found]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default=",".join(PARTS), help="of " + ", ".join(PARTS))
+    parser.add_argument("--parts", help="of " + ", ".join(PARTS) + "; left out: all, or with --quick the first two")
     parser.add_argument("--benches", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=5, help="of drift; benches of deploy")
     parser.add_argument("--first", type=int, default=0, help="number of the first specimen")
     parser.add_argument("--record", action="store_true", help="append to RESULTS.md")
-    parser.add_argument("--quick", action="store_true", help="one bench, two lies, one seed, short trainings; under a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help="one bench, one lie; of parts that are named one seed and short trainings"
+    )
     options = parser.parse_args()
     if options.quick:
         options.benches = options.seeds = 1
+    options.parts = options.parts or ",".join(list(PARTS)[:2] if options.quick else PARTS)
     torch.set_num_threads(1)  # the served bench needs the other core
     figures: dict[str, object] = {}
     lines: Lines = []
