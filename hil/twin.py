@@ -51,7 +51,7 @@ class Unknown:
     """A physical parameter of which a specimen has its own value.
 
     Args:
-        low, high: between which it lies, in the parameter's unit; a fit that ends at one of them is not believed.
+        low, high: between which it lies, in the parameter's unit; a fit that ends at one of them is not trusted.
         spread: standard deviation between specimens, in the same unit; what a fit may lean on where the data say nothing.
         unit: SI, "V", "rad", "dB".
         period: values so far apart are the same physics; None: none are.

@@ -1,4 +1,4 @@
-"""A wire that carries whole messages of bytes, and whether it can be believed.
+"""A wire that carries whole messages of bytes, and whether it can be trusted.
 
 A message goes out whole (`write`), a reply comes back whole (`read_text`, `read_block`). Between a write and its reply nobody
 else may speak: that pair is the atom, `with link.transaction():`. Over a raw socket nothing marks which reply belongs to which

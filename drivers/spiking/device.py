@@ -204,7 +204,7 @@ class SpikingBoard:
         self.arm()
 
     def lose(self) -> None:
-        """The membranes are not what the host believes: every array wants a reset()."""
+        """Note that membranes are unknown: every array wants a reset()."""
         for array in self._arrays:
             array.lose()
 
@@ -387,7 +387,7 @@ class BoardArray:
         self._batch, self._lost = None, False
 
     def lose(self) -> None:
-        """Note that membranes are not what the host believes, unless they are at rest."""
+        """Note that membranes are unknown, unless they are at rest."""
         self._lost = self._batch is not None
 
     def forward(self, x: Tensor) -> Tensor:

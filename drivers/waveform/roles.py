@@ -38,7 +38,7 @@ class Generator(Protocol):
         """Play the record once; do not wait for its end."""
 
     def forget(self) -> None:
-        """Forget what is believed of the instrument's state, so that it is set again."""
+        """Forget what was set, so that it is sent again."""
 
     def clear(self) -> None:
         """Clear the wire: what is in flight is discarded."""
@@ -84,7 +84,7 @@ class Digitizer(Protocol):
         """Return the record that was taken."""
 
     def forget(self) -> None:
-        """Forget what is believed of the instrument's state, so that it is set again."""
+        """Forget what was set, so that it is sent again."""
 
     def clear(self) -> None:
         """Clear the wire: what is in flight is discarded."""

@@ -58,7 +58,7 @@ class Opened:
         facts: of the node, for results.
         resources: instrument -> who answered, a line for people.
         guard: who makes its outputs safe if this program cannot; `guard.beat` for long work without the device.
-        twin: what is believed of the node, from the bench file.
+        twin: the model of the node, from the bench file.
         patience: of recovery.
         instruments: who answered, as values.
         provenance: by the bench file and by who answered.

@@ -1,4 +1,4 @@
-"""A calibration, held against the bench that it is used on: what is refused, by whom, and what is believed of the node then.
+"""A calibration, held against the bench that it is used on: what is refused, by whom, and which model of the node holds.
 
 [calibration]                                in a bench file
 use = "calibrations/bench-….toml"            as other files are found: beside the bench file or above it

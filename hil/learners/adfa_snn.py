@@ -49,7 +49,7 @@ class ADFASNNSettings:
         chunk: steps that a device is asked for at once.
         loss: "cross_entropy" or "mse".
         update, error, presynaptic: see the module.
-        leak, v_th, v_rest: what is believed of the neurons.
+        leak, v_th, v_rest: of the model of the neurons.
         dropout: share of the hidden neurons left out, per example, in training.
         sample_shape: as in aDFA.
     """

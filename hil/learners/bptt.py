@@ -25,7 +25,14 @@ from hil.network import Layer, Network
 
 
 class BPTT(RateLearner):
-    """Args: as a RateLearner. loss: another than the settings', for a look at somebody else's."""
+    """Backpropagation through time, of a model of the neurons with a surrogate derivative.
+
+    Args:
+        settings: of the rule.
+        classes: labels.
+        widths: of the hidden layers, for dropout.
+        loss: another than the settings', to look at the gradient of another learner's loss.
+    """
 
     Settings: ClassVar[type[OnlineSettings]] = OnlineSettings
     settings: OnlineSettings

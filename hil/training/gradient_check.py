@@ -7,7 +7,7 @@ The true gradient is that of the learner's own loss at the readout, by automatic
 relation, more is uphill. A direction in so many dimensions that is drawn at random is at 90 degrees, and one below 90 descends.
 
 Spikes have no gradient. For a learner that lowers a loss at the readout of firing rates, t_l is the surrogate gradient through
-time (hil/learners/bptt.py) of its own loss, on neurons as it believes them, with the dropout of the same draw.
+time (hil/learners/bptt.py) of its own loss, on its model of the neurons, with the dropout of the same draw.
 
 Source: Lillicrap et al., Nat. Commun. 7, 13276 (2016), for the angle as the measure of feedback alignment.
 """
@@ -61,7 +61,7 @@ class TimedLearner(Protocol):
 
 @runtime_checkable
 class Spiking(Protocol):
-    """A learner that lowers a loss at the readout of firing rates, and believes that its neurons follow a model."""
+    """A learner that lowers a loss at the readout of firing rates, with a model of the neurons."""
 
     loss: Loss | Mixed
     neuron: NeuronModel

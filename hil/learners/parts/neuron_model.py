@@ -1,4 +1,4 @@
-"""What the host believes of a spiking neuron: enough to follow its membrane from currents it sent and spikes it measured.
+"""The host's model of a spiking neuron: enough to follow its membrane from currents it sent and spikes it measured.
 
     v[t] = lam ( v[t-1] - V s[t-1] ) + I[t]      I sent, s measured; V = v_th - v_rest
     s[t] = H( v[t] - v_th )                      only `spikes`, for learning on a model, uses this

@@ -2,7 +2,7 @@
 
     value of the last synapse at   sum_t w[t] s[t] / sum_t w[t]      w = 1, or lam^(T - t) where a learner says `weighted`
 
-They have no state of their own; what they believe of the neurons stands in their settings.
+They have no state of their own; their model of the neurons stands in their settings.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class RateSettings:
     Args:
         time_steps: T.
         chunk: steps that a device is asked for at once.
-        leak, v_th, v_rest: what is believed of the neurons.
+        leak, v_th, v_rest: of the model of the neurons.
         mse_share: of the loss, beside cross entropy.
         dropout: share of hidden neurons left out, per example, in training.
         sample_shape: of one example; needed for dropout if a hidden synapse is not an nn.Linear.
