@@ -9,6 +9,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import IO
 
 MODULATOR = 'use = "mach_zehnder"\nv_pi = "3.5 V"'
@@ -27,9 +28,13 @@ def toml(
     )  # fmt: skip
 
 
-def blank(figure: object, to: IO[str], **_: object) -> None:
+def blank(figure: object, to: IO[str] | Path | str, **_: object) -> None:
     """In place of Figure.savefig."""
-    to.write('<svg viewBox="0 0 1 1"></svg>')
+    page = '<svg viewBox="0 0 1 1"></svg>'
+    if isinstance(to, Path | str):
+        Path(to).write_text(page)
+    else:
+        to.write(page)
 
 
 class Command:
