@@ -96,8 +96,8 @@ def begin(file: SearchFile, folder: RunFolder, console: Console, cluster: str | 
         named["bench.toml"] = [bench.file, path]
     write_atomic(folder.path / modules.ORIGINS, modules.origins(named))
     experiment = completed(file, experiment)
-    folder.write_config(dump(experiment))
     write_atomic(folder.path / SEARCH, dump(file).encode())
+    folder.write_config(dump(experiment))  # last: a run begins with it, so that a search killed before may be begun again
     kept = None if bench is None else bench.kept_in(folder.path / "bench.toml")
     return _carried(SearchBuilder(file, experiment.kept_in(folder.config), kept), folder, console, cluster)
 

@@ -33,9 +33,9 @@ from hil.hints import quoted
 from hil.run.journal import Journal
 from hil.run.lock import NAME, UNTOUCHED, owned
 
-BEGUN = ("bench.toml", "calibration.toml", "origins.json", NAME)  # written before config.toml, and a run begins with that
+BEGUN = ("bench.toml", "calibration.toml", "origins.json", "search.toml", NAME)  # before config.toml: a run begins with that
 FILES = (
-    "config.toml", "search.toml", "replayed.toml", "metrics.jsonl", "journal.jsonl", "guardian.jsonl", "summary.json",
+    "config.toml", "replayed.toml", "metrics.jsonl", "journal.jsonl", "guardian.jsonl", "summary.json",
     "diagnostics.json", "bench.log", "report.html", *BEGUN, "asked.toml",
 )  # fmt: skip
 FOLDERS = ("checkpoints", "tape", "wire", "feedback")
