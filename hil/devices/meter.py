@@ -8,6 +8,7 @@ With a streaming device the host works meanwhile, so busy time and host time may
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from hil.device import ArraySpec, Chip, Device, Spec, Streaming
+from hil.device import ArraySpec, Chip, Device, Recovering, Spec, Streaming
 from hil.errors import ContractError
 from hil.foreign import MADE_SAFE, foreign
 from hil.wrapper import Wrapper
@@ -66,6 +67,7 @@ class Metered(Wrapper):
 
     def __init__(self, inner: Device, allow: Allow = no_budget) -> None:
         super().__init__(inner)
+        self._recovering = inner if isinstance(inner, Recovering) else None  # once: asking a protocol at every shot is slow
         self._allow, self._recovered = allow, self.recovered
         self.count = Count()
         self.watch: Callable[[Tensor, Tensor], None] | None = None
@@ -96,9 +98,10 @@ class Metered(Wrapper):
         self._count_faults()
 
     def _count_faults(self) -> None:
-        now = self.recovered
-        self.count.faults += now - self._recovered
-        self._recovered = now
+        if self._recovering is not None:
+            now = self._recovering.recovered
+            self.count.faults += now - self._recovered
+            self._recovered = now
 
     def forward(self, x: Tensor) -> Tensor:
         """Ask the inner device, count it, and check the answer.
@@ -198,7 +201,7 @@ def check_answer(answer: object, drive: Tensor, spec: Spec, where: str) -> None:
         found, allowed = f"a tensor on {answer.device}", f"one on {drive.device} or in the host's memory"
     elif answer.shape != shape:
         found = f"shape {tuple(answer.shape)}"
-    elif not bool(torch.isfinite(answer.detach().sum())) and not bool((good := torch.isfinite(answer)).all()):
+    elif not math.isfinite(answer.detach().sum().item()) and not bool((good := torch.isfinite(answer)).all()):
         found = f"{int((~good).sum())} of {answer.numel()} values NaN or infinite"
     else:
         return
