@@ -79,6 +79,12 @@ class Ramp:
             raise ConfigError(
                 "a ramp must be positive and finite", where="safe state", got=repr(self), outputs="unchanged; nothing was sent"
             )
+        longest_s = MOST_STEPS * self.step_s
+        if self.longest_s > longest_s:  # with more steps than that, the slew could not be kept
+            raise ConfigError(
+                f"the ramp would take {self.longest_s:.3g} s", where="safe state", got=f"a slew of {self.slew_v_per_s:g} V/s",
+                allowed=f"at least {self._longest_way_v / longest_s:.3g} V/s", outputs="unchanged; nothing was sent",
+            )  # fmt: skip
 
     def end(self, amplitude_vpp: float) -> tuple[float, float]:
         """Amplitude (Vpp) and offset (V) at the foot of the ramp: least, and nearest to 0 V inside the limits."""
@@ -104,7 +110,11 @@ class Ramp:
     @property
     def longest_s(self) -> float:
         """Return the longest time that a ramp takes from inside the limits, s."""
-        return (0.5 * (self.high_v - self.low_v) + max(abs(self.low_v), abs(self.high_v))) / self.slew_v_per_s
+        return self._longest_way_v / self.slew_v_per_s
+
+    @property
+    def _longest_way_v(self) -> float:
+        return 0.5 * (self.high_v - self.low_v) + max(abs(self.low_v), abs(self.high_v))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -219,3 +220,16 @@ def test_over_wires_of_their_own_one_that_fails_does_not_keep_the_others_on() ->
         assert isinstance(unsafe(tuple(outcomes.values()), "test"), UnsafeOutputs)
         (again,) = make_safe((SafeState("other", other, "visa", Expect(serial="MY2"), STATE.steps),), 0.0)
         assert again.verified
+
+
+@pytest.mark.parametrize("slew", [1e-9, 1e-320, 0.9 * 10.0 / 2000.0])
+def test_a_ramp_that_is_too_slow_to_keep_its_slew_is_refused(slew: float) -> None:
+    with pytest.raises(ConfigError, match=r"at least 0\.005 V/s"):
+        Ramp(":OUTP1", ":V", ":O", slew, 1e-3, -5.0, 5.0)
+
+
+def test_the_slowest_ramp_keeps_its_slew() -> None:
+    ramp = Ramp(":OUTP1", ":V", ":O", 0.005, 1e-3, -5.0, 5.0)
+    levels = [(0.0, 5.0), *ramp.levels(0.0, 5.0)]
+    steps = [0.5 * abs(a - b) + abs(c - d) for (a, c), (b, d) in pairwise(levels)]
+    assert max(steps) <= 0.005 * 0.02 * (1 + 1e-6)
