@@ -339,7 +339,9 @@ def sweep() -> None:
         _each_free(place, clear)
     for log in folder().glob("guardian-*.jsonl"):
         with suppress(OSError, ValueError):
-            if not Path(f"/proc/{int(log.stem.removeprefix('guardian-'))}").exists() and '"virtual": true' in log.read_text():
+            if not Path(f"/proc/{int(log.stem.removeprefix('guardian-'))}").exists() and '"virtual": true' in log.read_text(
+                "utf-8"
+            ):
                 log.unlink()
 
 

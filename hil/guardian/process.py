@@ -63,7 +63,7 @@ class TrainerProcess:
         if self._gone(0.0):
             return True
         with suppress(OSError, ValueError):
-            lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+            lines = Path(f"/proc/{self.pid}/status").read_text("utf-8", "replace").splitlines()  # a name may be any bytes
             said = dict(line.split(":", 1) for line in lines if ":" in line)
             killed = (int(said["SigPnd"], 16) | int(said["ShdPnd"], 16)) >> (signal.SIGKILL - 1) & 1
             return bool(killed) or said["State"].split()[0] == ZOMBIE
