@@ -212,7 +212,7 @@ class Place:
         )
 
     def _kinds(self, name: str) -> Iterator[tuple[str, Change]]:
-        """What may stand in the place of a file or folder."""
+        """Return what may stand in the place of a file or folder."""
 
         def put(make: Change) -> Change:
             def change(run: Path) -> None:
@@ -288,7 +288,7 @@ class Place:
 
 
 def _unfinished(run: Path) -> None:
-    """As of a run that was stopped after its first epoch of two."""
+    """Make the run look stopped after its first epoch of two."""
     (run / "config.toml").write_text((run / "config.toml").read_text().replace("epochs = 1", "epochs = 2"))
     table = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text(json.dumps({**table, "status": "interrupted"}))
@@ -370,7 +370,7 @@ def _state(folder: Path) -> list[tuple[str, bytes]]:
 
 
 def _quietly(what: Callable[[], int]) -> int:
-    """In this process, so that everything is imported; what it prints is thrown away."""
+    """Run it in this process, so that everything is imported; what it prints is thrown away."""
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     try:

@@ -179,7 +179,7 @@ def full_pipe() -> Iterator[tuple[int, Callable[[], None]]]:
 
 @contextmanager
 def stopped_terminal() -> Iterator[tuple[int, Callable[[], None]]]:
-    """As `full_pipe`, by Ctrl-S."""
+    """Stop the terminal by Ctrl-S, where `full_pipe` fills the pipe."""
     master, slave = pty.openpty()
     yield slave, lambda: termios.tcflow(slave, termios.TCOOFF)
     os.close(master)

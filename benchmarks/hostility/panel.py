@@ -123,7 +123,7 @@ def changed(plant: OnPlant, device: Device, heard: list[Heard], box: str, comman
 
 
 def look_ms(plant: OnPlant, looks: int = 50) -> float:
-    """What one look at both instruments takes."""
+    """Return the time that one look at both instruments takes."""
     waveform, times = plant._inner, []
     for _ in range(looks):
         begin = time.perf_counter()
