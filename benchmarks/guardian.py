@@ -24,6 +24,7 @@ from pathlib import Path
 from drivers.lock import Owner, take
 from drivers.safe import SafeState
 from drivers.scpi import Expect
+from drivers.scpi_talk import OVER_VISA
 from hil.guardian.client import Guard
 from hil.guardian.record import GuardianRecord
 from sim_devices.bench.board import VirtualBoard, board_server
@@ -72,7 +73,7 @@ def start_and_beat(count: int, folder: Path) -> None:
         owned = take([resource], owner)
         begin = time.perf_counter()
         with Guard(owned, owner, GuardianRecord(folder / f"start-{k}.jsonl"), 60.0, 0.0, True) as guard:
-            guard.watch([SafeState("none", resource, "visa", Expect(), ())])
+            guard.watch([SafeState("none", resource, OVER_VISA, Expect(), ())])
             starts.append(time.perf_counter() - begin)
             begin = time.perf_counter()
             for _ in range(100_000):

@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from drivers.links.block import header
 from drivers.links.link import Link
 from drivers.read_back import OUTPUT, Panel, Setting, Value, close_panel
-from drivers.safe import OFF, Ramp, SafeState, ScpiTalk, Step, carry_out
+from drivers.safe import OFF, Ramp, SafeState, Step, carry_out
 from drivers.scpi import Expect, Identity, Scpi
+from drivers.scpi_talk import OVER_VISA, ScpiTalk
 from drivers.waveform.record import Codes, Memory
 from hil.device import Port
 from hil.errors import (
@@ -399,7 +400,7 @@ class Keysight33600:
         """Describe the safe state: output off, after the ramp if there is one, of this channel of the identified instrument."""
         who = self.identity
         return SafeState(
-            "awg", self._scpi.link.name, "visa", Expect(who.maker, who.model, who.serial),
+            "awg", self._scpi.link.name, OVER_VISA, Expect(who.maker, who.model, who.serial),
             (Step(f"{self._output} 0", f"{self._output}?", OFF),), self._ramp,
             f"unknown; if the instrument still runs, between {self._port.low:g} and {self._port.high:g} V",
         )  # fmt: skip

@@ -3,31 +3,20 @@
     round 1   each state, in order: open, identify, carry out, read back, close
     round n   those that could not be verified, after a pause, until the patience is over
 
-A new wire holds nothing old, so nobody waits for what another program left half said on its own. An instrument that is not the
-one expected is not touched, and not tried again. One attempt takes OPEN_S, an answer's ANSWER_S an exchange and the ramp at
-most; `securing` begins no attempt after its patience.
+Each state names the conversation that opens its wire. An instrument that is not the one expected is not touched, and not tried
+again. One attempt takes what the conversation waits to open and an exchange, and the ramp at most; `securing` begins no attempt
+after its patience.
 """
 
 from __future__ import annotations
 
-import codecs
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from drivers.links.serial_link import SerialLink
-from drivers.links.visa_link import VisaLink, library
-from drivers.safe import FrameTalk, SafeState, ScpiTalk, Talk, carry_out
-from drivers.scpi import Scpi
-from drivers.spiking.session import FrameSession
+from drivers.safe import SafeState, carry_out, conversation
 from hil.errors import HilError, Refused, UnsafeOutputs, WrongInstrument
 
-OPEN_S = 2.0
-ANSWER_S = 2.0
-FRAME_S = 0.5
-CODECS = ("ascii", "latin-1", "utf-8", "idna")  # Python loads them when they are first asked for
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 
 
@@ -84,16 +73,6 @@ def securing(
         left, attempt = again, attempt + 1
 
 
-def prepare() -> None:
-    """Load all that an attempt needs, so that none of it is looked for on a disk when there is no time."""
-    with suppress(OSError, ValueError):  # whoever needs it will be told
-        library()
-    for name in CODECS:
-        codecs.lookup(name)
-    with suppress(OSError):
-        socket.getaddrinfo("localhost", None)  # the system's resolver loads its parts at the first name
-
-
 def unsafe(outcomes: Sequence[SafeOutcome], where: str, todo: str = "") -> UnsafeOutputs:
     """The error that names the outputs which are not verified safe."""
     failed = [o for o in outcomes if not o.verified]
@@ -108,7 +87,7 @@ def unsafe(outcomes: Sequence[SafeOutcome], where: str, todo: str = "") -> Unsaf
 def _attempted(state: SafeState, attempt: int, end: float, clock: Callable[[], float]) -> SafeOutcome:
     begin = clock()
     try:
-        with _conversation(state) as talk:
+        with conversation(state)(state) as talk:
             why, verified, final = carry_out(state, talk), True, True
     except (WrongInstrument, Refused) as error:  # another try would find the same
         why, verified, final = _said(error), False, True
@@ -118,25 +97,6 @@ def _attempted(state: SafeState, attempt: int, end: float, clock: Callable[[], f
         why, verified, final = f"{type(error).__name__}: {error}".splitlines()[0], False, False
     now = clock()
     return SafeOutcome(state, verified, why, attempt, now - begin, final or now >= end)
-
-
-@contextmanager
-def _conversation(state: SafeState) -> Iterator[Talk]:
-    """A new wire to the instrument, which is the one expected."""
-    if state.wire == "frames":
-        port = SerialLink(state.resource, timeout_s=FRAME_S)
-        try:
-            yield FrameTalk(FrameSession(port, retries=2, expect=state.expect))
-        finally:
-            port.close()
-        return
-    link = VisaLink(state.resource, timeout_s=ANSWER_S, open_timeout_s=OPEN_S)
-    try:
-        scpi = Scpi(link, expect=state.expect)
-        scpi.identify()
-        yield ScpiTalk(scpi)
-    finally:
-        link.close()
 
 
 def _said(error: HilError) -> str:

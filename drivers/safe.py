@@ -9,27 +9,28 @@ Both ends of the record's range move on straight lines between two ranges inside
 amplitude goes first in each step, so neither does the moment between its two commands. A ramp begins where the instrument is,
 so it may be begun again, and it is left out when the output is off: making safe twice sends little and changes nothing.
 
-The value holds text and numbers alone, so that it can be sent to another process as one line of JSON. Opening a wire of its own
-for it is the business of drivers/make_safe.py; the drivers' own safe() carries out the same value over the wire they have.
+The value holds text and numbers alone, so that it can be sent to another process as one line of JSON. It names the function
+that opens a wire of its own for it, `talk`, which comes with the driver: drivers/scpi_talk.py has it for SCPI,
+drivers/spiking/talk.py for frames. The driver's own safe() carries out the same value over the wire that it has.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from drivers.scpi import Expect, Scpi
-from drivers.spiking.session import FrameSession
-from hil import frame_protocol as wire
+from drivers.scpi import Expect
 from hil.errors import CommandRefused, ConfigError, HilError, LinkError
-from hil.frame_protocol import Kind
 from hil.units import finite
 
-Wire = Literal["visa", "frames"]
+TALK = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)  # "module:function"
 OFF = ("0", "+0", "OFF")
 PATIENCE = 3.0  # a ramp may take so many times as long as it should, and RAMP_SLACK_S more, before it is given up
 RAMP_SLACK_S = 2.0
@@ -124,19 +125,21 @@ class SafeState:
     Args:
         name: on its bench.
         resource: where it is.
-        wire: "visa", or "frames" for the format of hil/frame_protocol.py.
+        talk: "module:function" that opens a wire to it; see Conversation.
         expect: who must answer before anything is set.
         steps: in this order.
         outputs: what they may be until it is verified.
+        shared: a second wire to it can be opened beside one in use.
     """
 
     name: str
     resource: str
-    wire: Wire
+    talk: str
     expect: Expect
     steps: tuple[Step, ...]
     ramp: Ramp | None = None
     outputs: str = "unknown"
+    shared: bool = True
 
     def to_json(self) -> str:
         """Write it as one line of JSON."""
@@ -180,37 +183,28 @@ class Talk(Protocol):
         """Send `command` unless it is "", then ask `question`; return the answer."""
 
 
-class ScpiTalk:
-    """Command and question go as one message: one exchange, and nobody speaks in between."""
-
-    def __init__(self, scpi: Scpi) -> None:
-        self._scpi = scpi
-
-    def do(self, command: str, question: str) -> str:
-        """Send command and question as one SCPI message; return the answer."""
-        return self._scpi.ask(f"{command};{question}" if command else question)
+Conversation = Callable[[SafeState], AbstractContextManager[Talk]]  # opens a new wire to the expected instrument
 
 
-class FrameTalk:
-    """SAFE, then STATUS -> "armed" or "disarmed"."""
+def conversation(state: SafeState) -> Conversation:
+    """Import the function that `state.talk` names, and call `prepare` of its module if there is such a function.
 
-    def __init__(self, session: FrameSession) -> None:
-        self._session = session
-
-    def do(self, command: str, question: str) -> str:
-        """Send the frame called `command`, then ask `question`; return "armed" or "disarmed"."""
-        if command:
-            self._session.ask(Kind[command])
-        armed, _, _, _ = wire.fields(wire.STATUS, self._session.ask(Kind[question]), self._session.where)
-        return "armed" if armed else "disarmed"
-
-
-BOARD_STEPS = (Step("SAFE", "STATUS", ("disarmed",)),)
-
-
-def board(name: str, port: str, expect: Expect, outputs: str = "unknown") -> SafeState:
-    """The safe state of a board that speaks frames: disarmed."""
-    return SafeState(name, port, "frames", expect, BOARD_STEPS, None, outputs)
+    Raises:
+        ConfigError: it cannot be imported.
+    """
+    path, _, name = state.talk.partition(":")
+    try:
+        module = importlib.import_module(path)
+        found: Conversation = getattr(module, name)
+        if hasattr(module, "prepare"):
+            module.prepare()
+    except Exception as error:  # a module of the user's may fail in any way
+        raise ConfigError(
+            "the conversation that makes this instrument safe cannot be imported", where=f"{state.name} at {state.resource}",
+            got=f"{state.talk}: {type(error).__name__}: {error}".splitlines()[0], allowed="module:function",
+            outputs=state.outputs, todo="correct `talk` in safe_state() of its driver",
+        ) from error  # fmt: skip
+    return found
 
 
 def carry_out(
@@ -272,7 +266,7 @@ def in_order(states: Sequence[SafeState], order: Sequence[str]) -> tuple[SafeSta
 
 
 def _check_kinds(state: SafeState) -> None:
-    """Raises: ValueError: a field that holds another kind of value, or a wire or command that there is not."""
+    """Raises: ValueError: a field that holds another kind of value."""
     texts = [state.name, state.resource, state.outputs, state.expect.serial]
     for some in (state.expect.maker, state.expect.model):
         texts += some if isinstance(some, tuple) else [some]
@@ -285,10 +279,10 @@ def _check_kinds(state: SafeState) -> None:
     wrong = [text for text in texts if not isinstance(text, str)]
     if wrong:
         raise ValueError(f"{wrong[0]!r} where text is due")
-    if state.wire not in get_args(Wire):
-        raise ValueError(f"wire {state.wire!r}")
-    if state.wire == "frames" and not all(s.question == "STATUS" and s.command in ("", "SAFE") for s in state.steps):
-        raise ValueError("a frame that does not exist, or says nothing of what is safe")
+    if not isinstance(state.talk, str) or not TALK.fullmatch(state.talk):
+        raise ValueError(f"talk {state.talk!r}, which is no module:function")
+    if not isinstance(state.shared, bool):
+        raise ValueError(f"shared {state.shared!r}")
 
 
 def _frozen(value: object) -> Any:

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 import torch
 
 from drivers.links.link import Link
-from drivers.safe import OFF, SafeState, ScpiTalk, Step, carry_out
+from drivers.safe import OFF, SafeState, Step, carry_out
 from drivers.scpi import Expect, Scpi
+from drivers.scpi_talk import OVER_VISA, ScpiTalk
 from hil.device import Port
 from hil.errors import CommandRefused, ContractError, Desync, HilError, UnsafeOutputs
 from hil.units import finite
@@ -87,7 +88,7 @@ class AcmeG1:
         """Say what safe means: a value that the guardian carries out over a wire of its own when this program cannot."""
         who = self.identity
         return SafeState(
-            name="g1", resource=self._scpi.link.name, wire="visa", expect=Expect(who.maker, who.model, who.serial),
+            name="g1", resource=self._scpi.link.name, talk=OVER_VISA, expect=Expect(who.maker, who.model, who.serial),
             steps=(Step(":OUTP 0", ":OUTP?", OFF),),
             outputs=f"unknown; if it still runs, between {self.drive.low:g} and {self.drive.high:g} V",
         )  # fmt: skip

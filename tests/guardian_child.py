@@ -1,6 +1,6 @@
 """A program that switches an output on under a guardian, and then does what it is told. Imports no torch, so it starts fast.
 
-    python guardian_child.py '{"resource": ..., "wire": "visa" | "frames", "run": ..., "then": ...}'
+    python guardian_child.py '{"resource": ..., "wire": "visa" | "frames" | "own", "run": ..., "then": ...}'
     stdout    "on GUARDIAN_PID", once the output is on; then, where it comes so far, how it ended
 
 then: beats   gives signs of life for ever           idle    none, for ever
@@ -22,9 +22,11 @@ from typing import Any
 from drivers.links.link import Trust
 from drivers.links.serial_link import SerialLink
 from drivers.links.visa_link import VisaLink
-from drivers.safe import OFF, SafeState, Step, board
+from drivers.safe import OFF, SafeState, Step
 from drivers.scpi import Expect, Scpi
+from drivers.scpi_talk import OVER_VISA
 from drivers.spiking.session import FrameSession
+from drivers.spiking.talk import board
 from hil import frame_protocol as wire
 from hil.errors import HilError, UnsafeOutputs
 from hil.guardian.client import Guard, guarded
@@ -43,7 +45,7 @@ def generator(told: dict[str, Any], guard: Guard, stack: ExitStack) -> Callable[
         assert not scpi.ask_bool(":OUTP1 0;:OUTP1?")
 
     stack.push(guard.leaving(close))
-    guard.watch([SafeState("awg", told["resource"], "visa", expect, steps)])
+    guard.watch([SafeState("awg", told["resource"], OVER_VISA, expect, steps)])
     assert scpi.ask_bool(":OUTP1 1;:OUTP1?")
     return lambda: None
 
@@ -57,13 +59,26 @@ def spiking(told: dict[str, Any], guard: Guard, stack: ExitStack) -> Callable[[]
     return lambda: session._link.write(wire.frame(wire.Kind.STEP, 1, bytes(4000))[0])  # the head of a frame, and no more
 
 
+def own(told: dict[str, Any], guard: Guard, stack: ExitStack) -> Callable[[], None]:
+    """An output that is a file, "1" for on; the module beside it knows how to talk to it."""
+    output = Path(told["resource"])
+    sys.path.append(str(output.parent))
+    stack.push(guard.leaving(lambda: output.write_text("0") and None))
+    steps = (Step("0", "?", OFF),)
+    guard.watch([SafeState("rig", told["resource"], "rig_talk:over_file", Expect(), steps, shared=False)])
+    output.write_text("1")
+    return lambda: None
+
+
+OPENED = {"visa": generator, "frames": spiking, "own": own}
+
+
 def main() -> int:
     told = json.loads(sys.argv[1])
     times = {"silence_s": told.get("silence_s", 60.0), "patience_s": told.get("patience_s", 2.0)}
-    opened = generator if told["wire"] == "visa" else spiking
     try:
         with guarded([told["resource"]], run=Path(told["run"]), **times) as guard, ExitStack() as stack:
-            half_way = opened(told, guard, stack)
+            half_way = OPENED[told["wire"]](told, guard, stack)
             if told["then"] == "forked" and os.fork() == 0:
                 os.closerange(1, 3)  # whoever started this one need not wait for that one
                 time.sleep(8)

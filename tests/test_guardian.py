@@ -26,8 +26,10 @@ import tomli_w
 from drivers.links.serial_link import ports
 from drivers.lock import Owner, folder, left_unsafe, lock_file, machine_file, machine_folder, take
 from drivers.make_safe import securing
-from drivers.safe import OFF, SafeState, Step, board
+from drivers.safe import OFF, SafeState, Step
 from drivers.scpi import Expect
+from drivers.scpi_talk import OVER_VISA
+from drivers.spiking.talk import board
 from hil.build.bench import open_bench
 from hil.build.shapes.waveform import WaveformBench, description
 from hil.cli import story
@@ -294,7 +296,7 @@ def test_who_makes_safe_waits_for_the_lock_of_another_program(table: RunningBenc
     table.boxes["awg"].execute(b":OUTP1 1")  # type: ignore[attr-defined]
     holder = hislip.Instrument("127.0.0.1", port=int(resource.split(",")[1].split(":")[0]))
     assert holder.async_lock_request(0.0, string) == "success"
-    state = SafeState("awg", resource, "visa", Expect("Keysight"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
+    state = SafeState("awg", resource, OVER_VISA, Expect("Keysight"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
     attempts = securing([state], 30.0)
     first = next(attempts)
     assert not first.verified
@@ -304,6 +306,39 @@ def test_who_makes_safe_waits_for_the_lock_of_another_program(table: RunningBenc
     holder.close()
     assert list(attempts)[-1].verified
     assert not on(table)
+
+
+OWN_TALK = """
+from contextlib import contextmanager
+from pathlib import Path
+
+class Talk:
+    def __init__(self, output):
+        self.output = output
+
+    def do(self, command, question):
+        if command:
+            self.output.write_text(command)
+        return self.output.read_text()
+
+@contextmanager
+def over_file(state):
+    yield Talk(Path(state.resource))
+"""
+
+
+def test_an_instrument_on_a_wire_of_its_own_is_made_safe_by_the_conversation_of_its_driver(
+    start: Callable[..., Child], tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    (tmp_path / "rig_talk.py").write_text(OWN_TALK)
+    output.write_text("0")
+    child = start(str(output), "beats", "own")
+    assert output.read_text() == "1"
+    (tmp_path / "rig_talk.py").unlink()  # the guardian has it already
+    child.process.kill()
+    assert soon(lambda: output.read_text() == "0")
+    assert soon(lambda: outputs_of(tmp_path / "run") == "safe")
 
 
 def remove_locks(resource: str) -> None:
@@ -343,7 +378,7 @@ def test_a_lock_that_is_removed_and_taken_by_another_program_stops_the_trainer_s
 
 def test_a_second_ctrl_c_switches_off_before_anything_is_waited_for(table: RunningBench, tmp_path: Path) -> None:
     resource, seen = table.resources["awg"], []
-    state = SafeState("awg", resource, "visa", Expect("Keysight"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
+    state = SafeState("awg", resource, OVER_VISA, Expect("Keysight"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
 
     def interrupted() -> None:
         run = tmp_path / "run"
@@ -613,7 +648,7 @@ def test_a_run_folder_that_takes_nothing_keeps_nothing_on(
 def test_a_disk_that_hangs_holds_up_nobody(table: RunningBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the trainer: a write that never returns, from before the fault on."""
     resource, hangs, asked = table.resources["awg"], threading.Event(), []
-    state = SafeState("awg", resource, "visa", Expect("Keysight"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
+    state = SafeState("awg", resource, OVER_VISA, Expect("Keysight"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
 
     def append(path: Path, line: bytes) -> None:
         asked.append((json.loads(line)["event"], on(table)))
@@ -638,15 +673,20 @@ def test_all_that_making_safe_needs_is_loaded_beforehand(table: RunningBench, li
     program = """
 import json, sys
 import hil.guardian.process
-from drivers.make_safe import make_safe, prepare
-from drivers.safe import OFF, Ramp, SafeState, Step, board
+from drivers.make_safe import make_safe
+from drivers.safe import OFF, Ramp, SafeState, Step, conversation
 from drivers.scpi import Expect
+from drivers.scpi_talk import OVER_VISA, prepare
+from drivers.spiking.talk import board
 prepare()
 ramp = Ramp(":OUTP1", ":SOUR1:VOLT", ":SOUR1:VOLT:OFFS", 100.0, 0.001, -5.0, 5.0)
 visa, port = json.loads(sys.argv[1])
-states = [SafeState("awg", at, "visa", Expect(), (Step(":OUTP1 0", ":OUTP1?", OFF),), ramp) for at in visa]
+states = [SafeState("awg", at, OVER_VISA, Expect(), (Step(":OUTP1 0", ":OUTP1?", OFF),), ramp) for at in visa]
+states.append(board("board", port, Expect()))
+for state in states:
+    conversation(state)
 had = set(sys.modules)
-outcomes = make_safe([*states, board("board", port, Expect())], 0.0)
+outcomes = make_safe(states, 0.0)
 print(json.dumps([[o.verified for o in outcomes], sorted(set(sys.modules) - had)]))
 """
     by_name = table.resources["awg"].replace("127.0.0.1", "localhost")
@@ -675,7 +715,7 @@ ctypes.CDLL(None).syscall(60 if __import__("platform").machine() == "x86_64" els
         process.communicate()
 
 
-HOSTILE = SafeState("awg", "", "visa", Expect(), (Step(":OUTP1 0", ":OUTP1?", OFF),))
+HOSTILE = SafeState("awg", "", OVER_VISA, Expect(), (Step(":OUTP1 0", ":OUTP1?", OFF),))
 
 
 @pytest.mark.parametrize("where", ["another", "the same"])
@@ -791,7 +831,7 @@ def test_after_rest_the_outputs_are_off_and_nobody_minds_how_long_the_rest_takes
     table: RunningBench, tmp_path: Path, error: BaseException | None
 ) -> None:
     resource, run = table.resources["awg"], tmp_path / "run"
-    state = SafeState("awg", resource, "visa", Expect("Keysight"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
+    state = SafeState("awg", resource, OVER_VISA, Expect("Keysight"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
     with guarded([resource], silence_s=1.0, patience_s=1.0, run=run) as guard, ExitStack() as stack:
         stack.push(guard.leaving(lambda: table.boxes["awg"].execute(b":OUTP1 0")))  # type: ignore[attr-defined]
         guard.watch([state])
@@ -808,7 +848,7 @@ def test_after_rest_the_outputs_are_off_and_nobody_minds_how_long_the_rest_takes
 
 def test_rest_closes_once_and_leaving_tells_what_it_could_not(table: RunningBench, tmp_path: Path) -> None:
     resource, closed = table.resources["awg"], list[str]()
-    state = SafeState("awg", resource, "visa", Expect("Another"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
+    state = SafeState("awg", resource, OVER_VISA, Expect("Another"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
 
     def failing() -> None:
         closed.append("failing")

@@ -15,6 +15,8 @@ import torch
 
 from drivers.safe import SafeState, carry_out
 from drivers.scpi import Identity
+from drivers.scpi_talk import OVER_VISA
+from drivers.spiking.talk import OVER_SERIAL
 from fuzzing.target import OutOfLimits, Target
 from hil.commands import compare
 from hil.config import experiment
@@ -146,7 +148,8 @@ RAMP = {"output": ":OUTP1", "amplitude": ":SOUR1:VOLT", "offset": ":SOUR1:VOLT:O
 STATE = {
     "name": "awg",
     "resource": "TCPIP::127.0.0.1::5025::SOCKET",
-    "wire": "visa",
+    "talk": OVER_VISA,
+    "shared": True,
     "expect": {"maker": ["KEYSIGHT", "AGILENT"], "model": "33622A", "serial": "MY1"},
     "steps": [{"command": ":OUTP1 0", "question": ":OUTP1?", "answers": ["0", "+0", "OFF"]}],
     "ramp": RAMP,
@@ -172,11 +175,8 @@ class Said:
 def safe_state(folder: Path, stack: ExitStack) -> Target:
     """Whatever is read as a safe state can be written again, compared with an identity, and carried out."""
     samples = [json.dumps(STATE).encode(), json.dumps({**STATE, "ramp": None}).encode()]
-    samples.append(
-        json.dumps(
-            {**STATE, "wire": "frames", "steps": [{"command": "SAFE", "question": "STATUS", "answers": ["disarmed"]}]}
-        ).encode()
-    )
+    disarmed = [{"command": "SAFE", "question": "STATUS", "answers": ["disarmed"]}]
+    samples.append(json.dumps({**STATE, "talk": OVER_SERIAL, "shared": False, "steps": disarmed}).encode())
 
     def run(data: bytes) -> None:
         state = SafeState.from_json(data.decode("utf-8", "replace"))

@@ -17,9 +17,10 @@ from drivers.links.hislip import HislipWire
 from drivers.links.link import Trust
 from drivers.links.stream import BenchSocket, SocketStream
 from drivers.links.visa_link import VisaLink, Wire
-from drivers.safe import FrameTalk, board, carry_out
+from drivers.safe import carry_out
 from drivers.scpi import Expect, Scpi
 from drivers.spiking.session import FrameSession
+from drivers.spiking.talk import FrameTalk, board
 from fuzzing.target import Target
 from hil import frame_protocol as frames
 from hil.errors import BadBlock, InstrumentError, LinkError, LinkTimeout, MeasurementError

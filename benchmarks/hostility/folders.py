@@ -35,6 +35,8 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from drivers.scpi_talk import OVER_VISA
+from drivers.spiking.talk import OVER_SERIAL
 from hil.cli import run
 from hil.plain import HIDDEN
 
@@ -268,7 +270,7 @@ class Place:
         """A state of a socket of ours, left by a run on a bench of other addresses."""
         resource_ = f"TCPIP::127.0.0.1::{self.port}::SOCKET"
         left = {
-            "name": "awg", "resource": resource_, "wire": "visa" if state < 3 else "frames",
+            "name": "awg", "resource": resource_, "talk": OVER_VISA if state < 3 else OVER_SERIAL, "shared": True,
             "expect": {"maker": [""], "model": "", "serial": ""},
             "steps": [{"command": ":OUTP1 0", "question": ":OUTP1?", "answers": ["0"]}], "ramp": None, "outputs": "unknown",
         }  # fmt: skip

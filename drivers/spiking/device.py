@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from drivers.read_back import Care, ForeignChange, PanelWatch, switched_off
-from drivers.safe import FrameTalk, SafeState, board, carry_out
+from drivers.safe import SafeState, carry_out
 from drivers.scpi import Expect, Identity
 from drivers.spiking.session import FrameLink, FrameSession, LineTraffic
+from drivers.spiking.talk import FrameTalk, board
 from hil import frame_protocol as wire
 from hil.device import ArraySpec, Port, Provenance, Spec
 from hil.errors import ConfigError, ContractError, Desync, HilError, InstrumentError, LinkError, UnsafeOutputs

@@ -28,7 +28,7 @@ from types import TracebackType
 from drivers import lock
 from drivers.lock import Owned, Owner, lock_file
 from drivers.make_safe import SafeOutcome, securing, unsafe
-from drivers.safe import SafeState
+from drivers.safe import SafeState, conversation
 from hil import child
 from hil.errors import ConfigError, GuardianLost, UnsafeOutputs
 from hil.guardian.messages import ANSWER, BEAT, DONE, PROBE, READY, UNSAFE, Charge
@@ -144,8 +144,10 @@ class Guard:
         """Have these made safe when this program ends or hangs; return when the guardian is ready.
 
         Raises:
-            GuardianLost: it is not.
+            ConfigError: the conversation of one cannot be imported. GuardianLost: the guardian is not ready.
         """
+        for state in states:
+            conversation(state)
         with self._lock:
             self._states = tuple(states)
             self._settled = False
@@ -195,7 +197,7 @@ class Guard:
     def _close(self, close: Callable[[], None], error: BaseException | None) -> None:
         self._leaving = True
         if isinstance(error, KeyboardInterrupt):
-            list(securing([state for state in self._states if state.wire == "visa"], 0.0))
+            list(securing([state for state in self._states if state.shared], 0.0))
         try:
             close()
         except UnsafeOutputs as fault:
@@ -279,8 +281,9 @@ class Guard:
         log = self._record.path
         assert log is not None
         charge = Charge(
-            self._owner, self._states, self._silence_s, self._patience_s, str(log), self._owned.files, self._virtual
-        )
+            self._owner, self._states, self._silence_s, self._patience_s, str(log), self._owned.files, self._virtual,
+            child.search_path(),
+        )  # fmt: skip
         assert self._process is not None
         assert self._process.stdout is not None
         left = (charge.to_json() + "\n").encode()

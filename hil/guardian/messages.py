@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ class Charge:
         log: absolute path of guardian.jsonl.
         locks: canonical resource -> inherited file.
         virtual: the instruments live in a process that ends with the trainer.
+        search_path: folders where the modules of the states' conversations are found.
     """
 
     owner: Owner
@@ -36,6 +37,7 @@ class Charge:
     log: str
     locks: Mapping[str, int]
     virtual: bool
+    search_path: Sequence[str]
 
     def to_json(self) -> str:
         """Write the message as one line of JSON."""

@@ -22,7 +22,9 @@ from pathlib import Path
 
 from drivers import lock
 from drivers.lock import MACHINE, Owner
-from drivers.make_safe import SafeOutcome, prepare
+from drivers.make_safe import SafeOutcome
+from drivers.safe import conversation
+from drivers.scpi_talk import prepare
 from hil.errors import HilError
 from hil.guardian.messages import ANSWER, BEAT, DONE, PROBE, READY, UNSAFE, Charge
 from hil.guardian.record import GuardianRecord, watching
@@ -154,13 +156,16 @@ class TrainerWatch:
             "watching", say=False, pid=charge.owner.pid, guardian=os.getpid(), silence_s=charge.silence_s,
             virtual=charge.virtual, states=watching(charge.states),
         )  # fmt: skip
+        sys.path.extend(folder for folder in charge.search_path if folder not in sys.path)
+        for state in charge.states:
+            conversation(state)
         self.record.drain()
         self._say(READY)
 
 
 def main() -> int:
     """Watch the process that started this one."""
-    prepare()
+    prepare()  # most instruments speak SCPI: while the trainer opens its bench, the time costs nobody anything
     os.set_blocking(sys.stdout.fileno(), False)
     watch = TrainerWatch(sys.stdin.fileno(), sys.stdout.fileno())
     reason = watch.reason()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,8 +14,10 @@ from scripted_link import MessageLink
 
 from drivers.keysight_33600 import Keysight33600
 from drivers.make_safe import make_safe, securing, unsafe
-from drivers.safe import OFF, Ramp, SafeState, ScpiTalk, Step, board, carry_out, in_order
+from drivers.safe import OFF, Ramp, SafeState, Step, carry_out, in_order
 from drivers.scpi import Expect, Scpi
+from drivers.scpi_talk import OVER_VISA, ScpiTalk
+from drivers.spiking.talk import board
 from hil.errors import CommandRefused, ConfigError, Disconnected, UnsafeOutputs
 from sim_devices.bench.description import VirtualBench, VirtualBox
 from sim_devices.bench.served import build
@@ -27,7 +31,7 @@ def ramp(low_v: float = -4.0, high_v: float = 4.0, slew: float = 100.0) -> Ramp:
     return Ramp(":OUTP1", ":SOUR1:VOLT", ":SOUR1:VOLT:OFFS", slew, 1e-3, low_v, high_v)
 
 
-STATE = SafeState("awg", "TCPIP::127.0.0.1::hislip0::INSTR", "visa", Expect("KEYSIGHT"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
+STATE = SafeState("awg", "TCPIP::127.0.0.1::hislip0::INSTR", OVER_VISA, Expect("KEYSIGHT"), (Step(":OUTP1 0", ":OUTP1?", OFF),))
 
 
 @pytest.mark.parametrize(
@@ -35,7 +39,7 @@ STATE = SafeState("awg", "TCPIP::127.0.0.1::hislip0::INSTR", "visa", Expect("KEY
     [
         STATE,
         board("board", "/dev/ttyACM0", Expect(("HIL", "ACME"), serial="1")),
-        SafeState("a", "b", "visa", Expect(), (), ramp()),
+        SafeState("a", "b", OVER_VISA, Expect(), (), ramp()),
     ],
 )
 def test_a_state_goes_to_another_process_as_one_line(state: SafeState) -> None:
@@ -44,12 +48,24 @@ def test_a_state_goes_to_another_process_as_one_line(state: SafeState) -> None:
     assert SafeState.from_json(line) == state
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{}", "[]", STATE.to_json().replace('"visa"', '"smoke"'), STATE.to_json()[:-1] + ', "x": 1}']
-)
+@pytest.mark.parametrize("text", ["", "{}", "[]", STATE.to_json()[:-1] + ', "x": 1}'])
 def test_what_is_no_state_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="not a safe state"):
         SafeState.from_json(text)
+
+
+@pytest.mark.parametrize("talk", ["smoke", "", "a:", ":b", "a b:c", "a:b()", "a:b.c", "../a:b", "a\n:b", "ä:b"])
+def test_a_talk_that_names_no_function_is_refused(talk: str) -> None:
+    with pytest.raises(ConfigError, match="not a safe state"):
+        SafeState.from_table({**json.loads(STATE.to_json()), "talk": talk})
+
+
+@pytest.mark.parametrize("talk", ["no_such_module:f", "json:no_such_function"])
+def test_a_conversation_that_is_not_there_is_tried_once_and_named(talk: str) -> None:
+    (outcome,) = make_safe((replace(STATE, talk=talk),), 60.0)
+    assert not outcome.verified
+    assert outcome.attempt == 1
+    assert talk in outcome.why
 
 
 @given(low=VOLTS, high=VOLTS, a=st.floats(0, 1), b=st.floats(0, 1), slew=st.floats(0.5, 1000))
@@ -128,7 +144,7 @@ class Stubborn:
 
 def test_a_ramp_that_is_not_followed_is_given_up_and_the_output_goes_off_all_the_same() -> None:
     talk = Stubborn()
-    state = SafeState("awg", "x", "visa", Expect(), STATE.steps, ramp(-1.0, 1.0))
+    state = SafeState("awg", "x", OVER_VISA, Expect(), STATE.steps, ramp(-1.0, 1.0))
     assert "at 1 Vpp" in carry_out(state, talk, sleep=lambda s: None)
     assert not talk.on
 
@@ -136,7 +152,7 @@ def test_a_ramp_that_is_not_followed_is_given_up_and_the_output_goes_off_all_the
 def test_a_ramp_that_takes_too_long_is_given_up() -> None:
     talk = Stubborn()
     talk.seconds = 1.5
-    state = SafeState("awg", "x", "visa", Expect(), STATE.steps, ramp(-1.0, 1.0, slew=5.0))
+    state = SafeState("awg", "x", OVER_VISA, Expect(), STATE.steps, ramp(-1.0, 1.0, slew=5.0))
     assert "slower" in carry_out(state, talk, clock=lambda: talk.now, sleep=lambda s: None)
     assert not talk.on
     assert talk.now < 3 * state.ramp.longest_s + 2.0 + 5 * 1.5  # type: ignore[union-attr]
@@ -145,7 +161,7 @@ def test_a_ramp_that_takes_too_long_is_given_up() -> None:
 def test_an_answer_that_does_not_mean_safe_is_none() -> None:
     box = SimulatedGenerator()
     box.execute(b":OUTP1 1")
-    state = SafeState("awg", "x", "visa", Expect(), (Step("", ":OUTP1?", OFF),))
+    state = SafeState("awg", "x", OVER_VISA, Expect(), (Step("", ":OUTP1?", OFF),))
     with pytest.raises(CommandRefused, match="does not say that it is safe"):
         carry_out(state, ScpiTalk(Scpi(MessageLink(box))))
 
@@ -192,7 +208,7 @@ def test_safe_never_waits_on_a_dirty_session() -> None:
 
 
 def test_states_in_the_order_of_the_bench() -> None:
-    a, b, c = (SafeState(name, name, "visa", Expect(), ()) for name in "abc")
+    a, b, c = (SafeState(name, name, OVER_VISA, Expect(), ()) for name in "abc")
     assert in_order((a, b, c), ("c", "a")) == (c, a, b)
 
 
@@ -202,9 +218,9 @@ def test_over_wires_of_their_own_one_that_fails_does_not_keep_the_others_on() ->
             box.execute(b":OUTP1 1")  # type: ignore[attr-defined]
         other = bench.resources["other"]
         states = (
-            SafeState("nobody", "TCPIP::127.0.0.1::9::SOCKET", "visa", Expect(), STATE.steps, None, "between -1 and 1 V"),
-            SafeState("stranger", bench.sockets["other"], "visa", Expect(serial="MY1"), STATE.steps),
-            SafeState("awg", bench.resources["awg"], "visa", Expect("Keysight"), STATE.steps),
+            SafeState("nobody", "TCPIP::127.0.0.1::9::SOCKET", OVER_VISA, Expect(), STATE.steps, None, "between -1 and 1 V"),
+            SafeState("stranger", bench.sockets["other"], OVER_VISA, Expect(serial="MY1"), STATE.steps),
+            SafeState("awg", bench.resources["awg"], OVER_VISA, Expect("Keysight"), STATE.steps),
         )
         tried = list(securing(states, 1.0))
         outcomes = {o.state.name: o for o in tried if o.last}
@@ -218,7 +234,7 @@ def test_over_wires_of_their_own_one_that_fails_does_not_keep_the_others_on() ->
         assert "nobody" in said
         assert "between -1 and 1 V" in said
         assert isinstance(unsafe(tuple(outcomes.values()), "test"), UnsafeOutputs)
-        (again,) = make_safe((SafeState("other", other, "visa", Expect(serial="MY2"), STATE.steps),), 0.0)
+        (again,) = make_safe((SafeState("other", other, OVER_VISA, Expect(serial="MY2"), STATE.steps),), 0.0)
         assert again.verified
 
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import pytest
 
 from drivers.links.memory import MemoryLink
-from drivers.safe import SafeState, ScpiTalk, carry_out
+from drivers.safe import SafeState, carry_out
 from drivers.scpi import Scpi
+from drivers.scpi_talk import ScpiTalk
 from drivers.template import MOST_LEVELS, AcmeG1
 from hil.conformance import Knob, check_instrument
 from hil.errors import CommandRefused, ContractError, Desync, DirtySession, OutOfRange, UnsafeOutputs, WrongInstrument

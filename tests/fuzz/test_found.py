@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from drivers.keysight_infiniivision import _parse
-from drivers.safe import FrameTalk, Ramp, SafeState, Step, board, carry_out
+from drivers.safe import Ramp, SafeState, Step, carry_out
 from drivers.scpi import Expect
+from drivers.scpi_talk import OVER_VISA
 from drivers.spiking.session import FrameSession
+from drivers.spiking.talk import FrameTalk, board
 from hil import frame_protocol as host
 from hil import toml
 from hil.config import experiment
@@ -33,7 +35,7 @@ from sim_devices.mach_zehnder import MachZehnder
 
 DEEP = "[" * 100_000
 RAMP = Ramp(":OUTP1", ":V", ":O", 100.0, 1e-3, -1.0, 1.0)
-STATE = SafeState("awg", "here", "visa", Expect("K"), (Step(":OUTP1 0", ":OUTP1?", ("0",)),), RAMP)
+STATE = SafeState("awg", "here", OVER_VISA, Expect("K"), (Step(":OUTP1 0", ":OUTP1?", ("0",)),), RAMP)
 
 # -- Drivers --------------------------------------------------------------------------------------------------------------
 
@@ -143,7 +145,9 @@ def test_a_preamble_beyond_reason_is_no_record(preamble: str) -> None:
         {"steps": [{"command": 1, "question": "", "answers": []}]},
         {"steps": [{"command": "", "question": "", "answers": "0"}]},
         {"steps": [{"command": "", "question": "", "answers": [0]}]},
-        {"wire": "frames"},
+        {"talk": "frames"},
+        {"talk": 5},
+        {"shared": 1},
     ],
 )
 def test_a_safe_state_of_other_kinds_of_values_is_refused(change: dict[str, object]) -> None:

@@ -20,8 +20,9 @@ from drivers.keysight_33600 import FULL_SCALE
 from drivers.keysight_33600 import Keysight33600 as Driver
 from drivers.links.block import header, read_block
 from drivers.links.hislip import HEADER, HislipWire
-from drivers.safe import Ramp, SafeState, Step
+from drivers.safe import TALK, Ramp, SafeState, Step
 from drivers.scpi import Expect
+from drivers.scpi_talk import OVER_VISA
 from hil import frame_protocol as host
 from hil import toml
 from hil.config import experiment
@@ -268,10 +269,12 @@ def test_a_journal_tells_what_was_committed_however_it_is_damaged(
 
 NAMES = st.builds(Expect, st.one_of(TEXT, st.tuples(TEXT, TEXT)), TEXT, TEXT)
 STEPS = st.lists(st.builds(Step, TEXT, TEXT, st.lists(TEXT, max_size=3).map(tuple)), max_size=3).map(tuple)
-RAMPS = st.builds(Ramp, TEXT, TEXT, TEXT, st.floats(1e-3, 1e3), st.floats(1e-3, 1.0), st.floats(-9, -1), st.floats(0, 9))
+SLOWEST = 0.01  # V/s; a ramp of 18 V that is slower is refused
+RAMPS = st.builds(Ramp, TEXT, TEXT, TEXT, st.floats(SLOWEST, 1e3), st.floats(1e-3, 1.0), st.floats(-9, -1), st.floats(0, 9))
+TALKS = st.from_regex(TALK, fullmatch=True)
 
 
-@given(state=st.builds(SafeState, TEXT, TEXT, st.just("visa"), NAMES, STEPS, st.none() | RAMPS, TEXT))
+@given(state=st.builds(SafeState, TEXT, TEXT, TALKS, NAMES, STEPS, st.none() | RAMPS, TEXT, st.booleans()))
 @quickly
 def test_a_safe_state_is_read_as_it_was_written(state: SafeState) -> None:
     assert SafeState.from_json(state.to_json()) == state
@@ -284,10 +287,10 @@ JSON = st.recursive(
 )
 
 
-@given(key=st.sampled_from(["name", "resource", "wire", "expect", "steps", "ramp", "outputs"]), value=JSON)
+@given(key=st.sampled_from(["name", "resource", "talk", "shared", "expect", "steps", "ramp", "outputs"]), value=JSON)
 @quickly
 def test_a_safe_state_with_anything_in_it_is_one_or_is_refused(key: str, value: object) -> None:
-    good = SafeState("awg", "here", "visa", Expect("K"), (Step(":OUTP 0", ":OUTP?", ("0",)),)).to_json()
+    good = SafeState("awg", "here", OVER_VISA, Expect("K"), (Step(":OUTP 0", ":OUTP?", ("0",)),)).to_json()
     try:
         state = SafeState.from_json(json.dumps({**json.loads(good), key: value}))
     except ConfigError:

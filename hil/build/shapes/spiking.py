@@ -18,10 +18,10 @@ from rich.console import Console
 
 from drivers.links.serial_link import SerialLink
 from drivers.links.transcript import TranscribedFrames
-from drivers.safe import board as board_state
 from drivers.scpi import Expect
 from drivers.spiking.device import SpikingBoard
 from drivers.spiking.session import FrameLink, FrameSession
+from drivers.spiking.talk import board as board_state
 from hil.build.bench import (
     LINK_S,
     OnServed,
