@@ -151,17 +151,11 @@ class Spec:
 
 
 class Device(Protocol):
-    """Something driven and read, forwards only."""
+    """Something driven and read, forwards only: all that a plain node must have."""
 
     @property
     def spec(self) -> Spec:
         """Ports, kind and provenance."""
-
-    def program(self, params: Tensor) -> None:
-        """Set `spec.params` (size,). Refused with ContractError by a fixed node."""
-
-    def reset(self) -> None:
-        """Forget temporal state. A static device does nothing."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, n_in) -> (batch, n_out); temporal: (time, batch, n_in) -> (time, batch, n_out).
@@ -173,6 +167,36 @@ class Device(Protocol):
 
     def close(self) -> None:
         """Leave the outputs safe. May be called twice."""
+
+
+@runtime_checkable
+class Programmable(Protocol):
+    """A device whose spec has params."""
+
+    def program(self, params: Tensor) -> None:
+        """Set `spec.params` (size,). Raises: OutOfRange: before anything is sent."""
+
+
+@runtime_checkable
+class Resettable(Protocol):
+    """A device with state in time; its spec says temporal."""
+
+    def reset(self) -> None:
+        """Forget that state."""
+
+
+def program(device: Device, params: Tensor) -> None:
+    """Program `device`. Raises: ContractError: nothing can be programmed on it."""
+    if device.spec.params is None or not isinstance(device, Programmable):
+        where = device.spec.inputs.name
+        raise ContractError("this node is fixed", where=where, got="program()", allowed="drive it only")
+    device.program(params)
+
+
+def reset(device: Device) -> None:
+    """Let `device` forget its state in time; one without such a state has nothing to forget."""
+    if isinstance(device, Resettable):
+        device.reset()
 
 
 @runtime_checkable

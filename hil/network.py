@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hil.device import Chip, Device, Streaming, plain
+from hil.device import Chip, Device, Streaming, plain, reset
 from hil.encoding import Decode, Encode
 from hil.errors import ContractError
 
@@ -109,7 +109,7 @@ class Network(nn.Module):
     def reset(self) -> None:
         """Forget the temporal state of every device."""
         for device in self.devices:
-            device.reset()
+            reset(device)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Trace:

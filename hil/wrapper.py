@@ -7,7 +7,7 @@ from concurrent.futures import Future
 
 from torch import Tensor
 
-from hil.device import Device, Recovering, Restorable, Spec
+from hil.device import Device, Recovering, Restorable, Spec, program, reset
 
 
 class Wrapper:
@@ -31,11 +31,11 @@ class Wrapper:
 
     def program(self, params: Tensor) -> None:
         """Program the inner device."""
-        self._inner.program(params)
+        program(self._inner, params)
 
     def reset(self) -> None:
         """Reset the inner device."""
-        self._inner.reset()
+        reset(self._inner)
 
     def forward(self, x: Tensor) -> Tensor:
         """Ask the inner device."""

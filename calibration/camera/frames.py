@@ -17,7 +17,7 @@ from torch import Tensor
 
 from calibration.sequence import Found
 from calibration.step import Problem, Step
-from hil.device import Device, Spec
+from hil.device import Device, Spec, program
 
 DARK, FLAT = "dark frame", "flat field"
 OPTICS = 4
@@ -68,7 +68,7 @@ class View:
         self, gray: Tensor, *, exposure: float, mirror: bool = False, laser: float = 1.0, lamp: float = 0.0, shots: int = 1
     ) -> Tensor:
         """Gray levels (P, K) -> counts (shots, P, M)."""
-        self.device.program(torch.tensor([float(mirror), exposure, laser, lamp]))
+        program(self.device, torch.tensor([float(mirror), exposure, laser, lamp]))
         drive = gray.float().clamp(0, self.highest).repeat(shots, 1)
         return self.device.forward(drive).double().view(shots, len(gray), -1)
 
@@ -109,4 +109,4 @@ class Camera:
 
     def as_it_stood(self) -> None:
         """The optics as they are when nothing is programmed."""
-        self.view.device.program(torch.tensor([0.0, 0.5, 1.0, 0.0]))
+        program(self.view.device, torch.tensor([0.0, 0.5, 1.0, 0.0]))

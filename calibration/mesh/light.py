@@ -19,7 +19,7 @@ from calibration.mesh.clements import MeshLayout
 from calibration.mesh.phase_reading import probes
 from calibration.sequence import Found
 from calibration.step import Problem, Step
-from hil.device import Device, Spec
+from hil.device import Device, Spec, program
 
 PHOTODIODES = "photodiodes"
 
@@ -97,7 +97,7 @@ class Lit:
         return self._read((share.clamp(0, 1).sqrt() * self.full_v).float().clamp(0, self.full_v), light)
 
     def _read(self, volts: Tensor, light: Tensor) -> Tensor:
-        self.device.program(volts)
+        program(self.device, volts)
         readings = self.device.forward(light.repeat(self.shots, 1)).double()
         return (readings.view(self.shots, len(light), -1).mean(0) - self.dark) / self.gain
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from calibration.mesh.light import PHOTODIODES, layout_of, listed, no_mesh
 from calibration.sequence import Found, Subject
 from calibration.step import Estimate, Problem, Step
+from hil.device import program
 from hil.seeding import generator
 
 SHOTS, SETTINGS, REPEATS = 512, 64, 4  # readings of one drive; settings of the heaters, readings of each
@@ -64,7 +65,7 @@ def photodiodes(subject: Subject, found: Found) -> Step:
 
 
 def _lit(subject: Subject, volts: Tensor, light: Tensor) -> Tensor:
-    subject.device.program(volts)
+    program(subject.device, volts)
     return subject.device.forward(light.repeat(REPEATS, 1)).double().view(REPEATS, len(light), -1).mean(0)
 
 

@@ -28,6 +28,7 @@ from calibration.mesh.phase_reading import fidelity, powers, probes, read, rows
 from calibration.mesh.photodiodes import photodiodes
 from calibration.sequence import Found, Procedure, Subject
 from calibration.step import Estimate, Problem, Step
+from hil.device import program
 from hil.seeding import generator
 
 MESH = "mesh"
@@ -80,7 +81,7 @@ def programming(subject: Subject, found: Found) -> Step:
         f"{TARGETS} random unitaries: fidelity {figures['fidelity_median']:.5f}, worst {figures['fidelity_worst']:.5f}; "
         f"without compensation {figures['uncompensated_median']:.3f}, worst {figures['uncompensated_worst']:.3f}"
     )
-    subject.device.program(torch.zeros(layout.heaters))  # cold
+    program(subject.device, torch.zeros(layout.heaters))  # cold
     raw = {"share": unseen, "powers": measured, "targets": torch.view_as_real(targets), "settings": wanted[True]}
     return Step(
         MESH, said, _estimates(found, model, reached[True]), tuple(well and not bool(b) for b in beyond), tuple(problems),

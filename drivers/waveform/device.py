@@ -196,13 +196,6 @@ class Waveform:
         """Delay from trigger to the start of a record, as measured when the device opened, s."""
         return self._delay.delay_s
 
-    def program(self, params: Tensor) -> None:
-        """Raise ContractError: nothing of this node can be programmed."""
-        raise ContractError("this node is fixed", where=self._spec.inputs.name, got="program()", allowed="drive it only")
-
-    def reset(self) -> None:
-        """Do nothing: the node is static."""
-
     # The way of the data, from here to `_decode`.
 
     def forward(self, x: Tensor) -> Tensor:

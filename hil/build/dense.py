@@ -80,7 +80,7 @@ def dense(
     import torch
 
     from hil import synapses
-    from hil.build.network import on_chip, on_node
+    from hil.build.network import Behind, on_chip, on_nodes
     from hil.seeding import key
 
     with torch.random.fork_rng(devices=[]):  # torch initialises modules from its global generator: keyed, then given back
@@ -95,7 +95,7 @@ def dense(
         return Dense(on_chip(chain, chip, encode, widths[0]).stack, chip=chip)
     assert source is not None  # the one or the other
     encoding, known = encode(source.spec.inputs), decode or Decode()
-    layers = on_node(chain, source, encoding, known, 1, widths[0]).stack  # refused before anything is driven
+    layers = on_nodes(chain, [Behind(source, encoding, known)], 1, widths[0]).stack  # refused before anything is driven
     if decode is not None or len(chain) == 1:
         return Dense(layers)
     transfer = _swept(source)

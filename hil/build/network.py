@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -92,18 +93,41 @@ def largest(found: Sequence[nn.Module]) -> int:
     return max((sum(p.numel() for p in module.parameters()) for module in found), default=0)
 
 
-def on_node(found: Sequence[nn.Module], device: Device, encode: Encode, decode: Decode, pieces: int, features: int) -> Network:
-    """One node, shared by all neurons in time.
+@dataclass(frozen=True)
+class Behind:
+    """A device behind a synapse, and what stands between the two."""
+
+    device: Device
+    encode: Encode
+    decode: Decode
+
+
+def on_nodes(found: Sequence[nn.Module], nodes: Sequence[Behind], pieces: int, features: int) -> Network:
+    """Put a node behind every synapse but the last.
+
+    Args:
+        found: the synapses.
+        nodes: one a hidden layer; one alone stands behind each of them, shared in time.
+        pieces: of a batch, see Network.
+        features: inputs of the first synapse.
 
     Raises:
-        ConfigError: the node has a fixed width that a layer does not have, or answers with other than a synapse reads.
+        ConfigError: another number of nodes than hidden layers, a node has a fixed width that its layer does not have, or
+            answers with other than a synapse reads.
     """
-    widths, size = flat_widths(found, features)[1:-1], device.spec.inputs.size
-    if size is not None and any(width != size for width in widths):
+    widths = flat_widths(found, features)[1:-1]
+    every = [nodes[0]] * len(widths) if len(nodes) == 1 else list(nodes)
+    if len(every) != len(widths):
         raise ConfigError(
-            "hidden layers must be as wide as the device", where="[network]", got=str(widths), allowed=f"{size} each"
-        )
-    for number, (synapse, sent) in enumerate(zip(found[1:], widths, strict=True), 1):
+            "a device a layer is one for each hidden layer", where="[[device]]", got=f"{len(every)} devices",
+            allowed=f"{len(widths)}, or one alone for all", todo="add or remove a [[device]], or a width in [network]",
+        )  # fmt: skip
+    sizes = [one.device.spec.inputs.size for one in every]
+    if any(size not in (None, width) for size, width in zip(sizes, widths, strict=True)):
+        allowed = f"{sizes[0]} each" if len(nodes) == 1 else ", ".join("any" if size is None else str(size) for size in sizes)
+        raise ConfigError("hidden layers must be as wide as the device", where="[network]", got=str(widths), allowed=allowed)
+    for number, (synapse, sent, one) in enumerate(zip(found[1:], widths, every, strict=True), 1):
+        device = one.device
         answered = device.spec.outputs.size or sent
         wanted = answered + sent if isinstance(synapse, BesideLinear) else answered
         if (reads(synapse) or sent) != wanted:
@@ -111,7 +135,7 @@ def on_node(found: Sequence[nn.Module], device: Device, encode: Encode, decode: 
                 f"synapse {number} does not read what the device answers", where="[network]",
                 got=f"{reads(synapse) or sent} values", allowed=f"{wanted}", todo=f"write answers = {answered}",
             )  # fmt: skip
-    hidden = [Layer(synapse, device, encode, decode) for synapse in found[:-1]]
+    hidden = [Layer(synapse, one.device, one.encode, one.decode) for synapse, one in zip(found[:-1], every, strict=True)]
     return Network([*hidden, Layer(found[-1])], pieces=pieces)
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from calibration.drift.steering import Follow, unfollowed
+from hil.build.own_device import own_node
 from hil.config.bench import BenchFile
-from hil.config.experiment import Experiment
+from hil.config.experiment import DeviceTable, Experiment
 from hil.config.read import dump
-from hil.device import Attentive, Chip, Device, Following, Provenance, Recoverable
+from hil.device import Attentive, Chip, Device, Following, Provenance, Recoverable, answered
 from hil.devices.recovery import EventListener, Ladder, Patience
 from hil.devices.resilient import resilient, resilient_chip
 from hil.errors import UnsafeOutputs
 from hil.foreign import foreign
+from hil.seeding import key
 from sim_devices.simulated import Simulated
 from sim_devices.twin import Twin
 
@@ -42,6 +45,7 @@ class Node:
         attend: see hil.device.Attentive.
         rest: outputs off at once, because of an error or None, before anything is written down; the device is closed with
             it.
+        parts: of a network with a device a layer, their nodes in the order of the layers; then source and chip are None.
     """
 
     source: Device | None
@@ -57,6 +61,7 @@ class Node:
     follow: Follow = unfollowed
     attend: Callable[[], None] = unattended
     rest: Callable[[BaseException | None], None] = lambda error: None
+    parts: tuple[Node, ...] = ()
 
 
 def opened_node(experiment: Experiment, run: Path | None, stack: ExitStack) -> Node:
@@ -70,17 +75,57 @@ def opened_node(experiment: Experiment, run: Path | None, stack: ExitStack) -> N
     Raises:
         Refused: before anything is opened. LinkError, InstrumentError: from the bench.
     """
-    table = experiment.device
     if experiment.bench is not None:
         return bench_node(experiment.bench, experiment.kept, run, experiment.train.wire, stack)
-    assert table.choice is not None  # a device that is no bench
-    if table.use is not None:
+    table = experiment.device
+    if table.layers:
+        return _together([_single(layer, experiment, run, stack, number) for number, layer in enumerate(table.layers, 1)])
+    return _single(table, experiment, run, stack)
+
+
+def _single(table: DeviceTable, experiment: Experiment, run: Path | None, stack: ExitStack, number: int = 0) -> Node:
+    """Open a node that no bench file describes.
+
+    Args:
+        table: of the node.
+        experiment: that it is for.
+        run: the run folder, or None.
+        stack: closes the node.
+        number: of its layer, from 1; 0 of a node for all layers.
+    """
+    if table.kind in ("device", "host"):
+        return own_node(table, run, stack, f"device {number}" if number else "device")
+    assert table.choice is not None  # neither bench nor host
+    if table.kind == "twin":
         twin: Twin = table.choice.build()
-        return Node(Simulated(twin, experiment.seed), None, twin, {"use": table.use, **table.settings()}, {}, provenance="twin")
+        device = Simulated(twin, key(experiment.seed, number, "device") if number else experiment.seed)
+        return Node(device, None, twin, {"use": table.use, **table.settings()}, {}, provenance="twin")
     seeded = {"seed": experiment.seed} if hasattr(table.choice.made, "Settings") else {}
     chip: Chip = table.choice.build(**seeded)
     stack.callback(_close, chip, table.place)
     return Node(None, chip, None, {"chip": table.chip, **table.settings()}, {})
+
+
+def _together(nodes: Sequence[Node]) -> Node:
+    """The nodes of a network with a device a layer, as results and messages know them."""
+
+    def rest(error: BaseException | None) -> None:
+        with ExitStack() as every:  # one that fails must not keep the next from being made safe
+            for node in nodes:
+                every.callback(node.rest, error)
+
+    def beat() -> None:
+        for node in nodes:
+            node.beat()
+
+    facts = {f"layer {number}": node.facts for number, node in enumerate(nodes, 1)}
+    resources = {name: line for node in nodes for name, line in node.resources.items()}
+    beware = tuple(line for node in nodes for line in node.beware)
+    provenance = reduce(answered, [node.provenance for node in nodes])
+    return Node(
+        None, None, None, facts, resources, nodes[0].patience, beat, beware=beware, provenance=provenance, rest=rest,
+        parts=tuple(nodes),
+    )  # fmt: skip
 
 
 def bench_node(bench: BenchFile, kept: bool, run: Path | None, wire: bool, stack: ExitStack) -> Node:
@@ -126,5 +171,7 @@ def resilient_node(node: Node, told: EventListener) -> Node:
     def ladder(device: Recoverable) -> Ladder:
         return Ladder(device, node.patience, told, node.beat)
 
+    if node.parts:
+        return replace(node, parts=tuple(resilient_node(part, told) for part in node.parts))
     source = None if node.source is None else resilient(node.source, ladder)
     return replace(node, source=source, chip=None if node.chip is None else resilient_chip(node.chip, ladder))

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hil.device import Device, Spec
+from hil.device import Device, Spec, program, reset
 from hil.devices.functions import Functions
 from hil.errors import ContractError, UnsafeOutputs
 from hil.foreign import foreign
@@ -51,11 +51,11 @@ class Bench:
 
     def program(self, params: Tensor) -> None:
         """Set what can be programmed, (size,) of `spec.params`."""
-        self._static.program(params)
+        program(self._static, params)
 
     def reset(self) -> None:
         """Forget temporal state."""
-        self._static.reset()
+        reset(self._static)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, n_in) in the unit of the input port -> (batch, n_out) in that of the output port, float32.

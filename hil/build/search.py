@@ -141,7 +141,7 @@ class SearchBuilder:
             ConfigError: another learner than aDFA, a network that is not linear, or a node that is no twin.
         """
         experiment, device, learner = self.experiment, self.experiment.device, self.experiment.learner
-        if learner.rule is not ADFA or device.use is None or experiment.optimizer.use not in ("Adam", "AdamW", "SGD"):
+        if learner.rule is not ADFA or device.kind != "twin" or experiment.optimizer.use not in ("Adam", "AdamW", "SGD"):
             raise ConfigError(
                 "a population is trained by aDFA on a twin, with Adam, AdamW or SGD", where=f"{self.file.evaluate.place} by",
                 got=f"{learner.use}, device {device.use or 'no twin'}, {experiment.optimizer.use}", allowed='by = "one"',

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from calibration.drift.steering import Steered
 from hil import torch_device
 from hil.build import drift_sentinel
-from hil.build.network import closing, largest, on_chip, on_node, synapses
+from hil.build.network import Behind, closing, largest, on_chip, on_nodes, synapses
 from hil.build.node import Node, opened_node, resilient_node
-from hil.config.experiment import DecodeTable, Experiment
+from hil.config.experiment import DecodeTable, EncodeTable, Experiment
 from hil.config.resolve import UNTOUCHED, construct
 from hil.data.dataset import Dataset, load, moved, subset, usable
 from hil.data.shift import shifted
@@ -57,12 +57,13 @@ class Wired:
 
     Args:
         devices: all of them, counted; a learner may cut more from a chip while it is built.
+        decodes: one a device, as [decode] and [device.decode] say or as it was measured; none for a chip.
         twin_check: how the twin predicted the node, see hil/training/transfer_curve.py.
     """
 
     net: Network
     devices: Callable[[], tuple[Metered, ...]]
-    decode: Decode | None = None
+    decodes: tuple[Decode, ...] = ()
     transfer: Transfer | None = None
     sentinel: DriftSentinel | None = None
     twin_check: dict[str, Any] | None = None
@@ -166,7 +167,7 @@ def prepared(experiment: Experiment, given: Dataset | None = None) -> Prepared:
         feedback = closing(experiment, chain, data.train.x.shape[1])
         on = torch_device.named(experiment.train.on, experiment.place)
         fits_learner(experiment, chain, data)
-        if experiment.device.chip is not None:
+        if experiment.device.kind in ("chip", "layers"):
             drift_sentinel.static(experiment)
         for module in chain if feedback is None else (*chain, feedback):
             module.to(on)  # where it is when the optimiser makes its slots
@@ -234,7 +235,7 @@ def _built(
     """See `built`; `stack` closes what is opened."""
     data, chain, on, table = ready.data, ready.chain, ready.on, experiment.train
     features = data.train.x.shape[1]
-    torch.set_num_threads(table.threads or default_threads(experiment.bench is not None, largest(chain), table.batch))
+    torch.set_num_threads(table.threads or default_threads(experiment.served, largest(chain), table.batch))
     tape = stack.enter_context(_tape(run)) if record and run is not None else None  # closed last: it has the device's last shot
     node = resilient_node(node or opened_node(experiment, run, stack), told)
     follow(node.twin, None, None, on)
@@ -256,7 +257,7 @@ def _built(
     labels = Labels(experiment.name or experiment.near.stem, provenance, node.facts, node.resources)
     widths = flat_widths(chain, features)[1:-1]
     needs = "" if tape is None else _needs(training, widths, int(getattr(options, "time_steps", 1)), tape)
-    resolved = _resolved(experiment, wired.decode)
+    resolved = _resolved(experiment, wired.decodes)
     return Built(training, node, labels, resolved, wired.transfer, needs, wired.twin_check)
 
 
@@ -307,15 +308,22 @@ def _tape(run: Path) -> Tape:
 
 def _recorded(experiment: Experiment, node: Node, tape: Tape, fresh: bool) -> Node:
     """Return `node`, recorded outside of the ladder: what the learner really got, once."""
-    from hil.tape.recorder import NODE, RecorderChip, recorded
+    from hil.tape.recorder import NODE, RecorderChip, node_name, recorded
 
     versions = {"hil": version("hil"), "torch": torch.__version__}
     threads = torch.get_num_threads()
-    measured = experiment.decode is None
-    tape.begin(
-        {"facts": node.facts, "measured": measured, "swept": measured or fresh, "threads": threads, "versions": versions}
-    )
+    measured = experiment.measures
+    layers = [number for number, layer in enumerate(experiment.device.layers) if layer.decode is None and measured]
+    facts = {"facts": node.facts, "measured": measured, "swept": measured or fresh, "threads": threads, "versions": versions}
+    tape.begin({**facts, "measured_layers": layers} if layers else facts)
     settings = json.dumps(node.facts, sort_keys=True, default=str) + node.settings
+    if node.parts:
+        reels = [
+            recorded(part.source, tape, node_name(number), settings, {})
+            for number, part in enumerate(node.parts, 1)
+            if part.source is not None
+        ]
+        return replace(node, parts=tuple(replace(part, source=reel) for part, reel in zip(node.parts, reels, strict=True)))
     source = None if node.source is None else recorded(node.source, tape, NODE, settings, {})
     chip = None if node.chip is None else RecorderChip(node.chip, tape, settings)
     return replace(node, source=source, chip=chip)
@@ -341,7 +349,7 @@ def _wired(
     told: EventListener = ignore_event,
 ) -> Wired:
     def encode(port: Port) -> Encode:
-        return _encode(experiment, port)
+        return _encode(experiment.encode, port)
 
     if node.chip is not None:
         drift_sentinel.static(experiment)
@@ -352,6 +360,8 @@ def _wired(
             "feedback closes a loop in time, and this node has no time", where=f"{experiment.network.place} feedback",
             got="a node", allowed='chip = "…" in [device], or a bench with a spiking board', todo="remove feedback",
         )  # fmt: skip
+    if node.parts:
+        return _a_layer_each(experiment, node, chain, features, on, allow)
     assert node.source is not None  # a Node has the one or the other
     source = (
         node.source
@@ -360,12 +370,33 @@ def _wired(
     )
     device = metered(source, allow)
     encoding = encode(device.spec.inputs)
-    decode, transfer = _decode(experiment, device, on, fresh and node.twin is not None)
+    decode, transfer = _decode(experiment.decode, device, on, fresh and node.twin is not None)
     sentinel = (
         drift_sentinel.sentinel(experiment, device, source, told, on, node.attend) if isinstance(source, Steered) else None
     )
-    net = on_node(chain, device, encoding, decode, experiment.network.pieces, features)
-    return Wired(net, lambda: (device,), decode, transfer, sentinel, checked_twin(node, device, transfer, on))
+    net = on_nodes(chain, [Behind(device, encoding, decode)], experiment.network.pieces, features)
+    return Wired(net, lambda: (device,), (decode,), transfer, sentinel, checked_twin(node, device, transfer, on))
+
+
+def _a_layer_each(
+    experiment: Experiment, node: Node, chain: list[nn.Module], features: int, on: torch.device, allow: Allow
+) -> Wired:  # fmt: skip
+    """A network with a device a layer, each with its own encoding, and its own transfer curve unless the file has it."""
+    behind = []
+    for table, part in zip(experiment.device.layers, node.parts, strict=True):
+        assert part.source is not None  # a part is a single node
+        device = metered(part.source, allow)
+        if device.spec.temporal:
+            raise ConfigError(
+                "a device a layer is for nodes without state in time", where=table.place, got="a temporal device",
+                allowed="static ones", outputs="safe; whatever was opened is closed again", todo="name another device",
+            )  # fmt: skip
+        encoding = _encode(table.encode or experiment.encode, device.spec.inputs)
+        decode, _ = _decode(table.decode or experiment.decode, device, on, False)
+        behind.append(Behind(device, encoding, decode))
+    net = on_nodes(chain, behind, experiment.network.pieces, features)
+    devices = tuple(one.device for one in behind if isinstance(one.device, Metered))
+    return Wired(net, lambda: devices, tuple(one.decode for one in behind))
 
 
 @torch.no_grad()
@@ -424,24 +455,28 @@ def _takes_batches(experiment: Experiment, chain: list[nn.Module], data: Dataset
                 )  # fmt: skip
 
 
-def _encode(experiment: Experiment, port: Port) -> Encode:
-    table = experiment.encode
+def _encode(table: EncodeTable, port: Port) -> Encode:
     period = None if table.period is None else table.quantity("period", port.unit)
     return Encode.onto(port, table.quantity("gain", port.unit), table.quantity("offset", port.unit), table.overflow, period)
 
 
-def _decode(experiment: Experiment, device: Device, on: torch.device, sweep: bool) -> tuple[Decode, Transfer | None]:
-    table, unit = experiment.decode, device.spec.outputs.unit
+def _decode(table: DecodeTable | None, device: Device, on: torch.device, sweep: bool) -> tuple[Decode, Transfer | None]:
+    unit = device.spec.outputs.unit
     if table is None:
         transfer = measure(device, place=on)
         return transfer.decode(), transfer
     return Decode(table.quantity("zero", unit), table.quantity("scale", unit)), measure(device, place=on) if sweep else None
 
 
-def _resolved(experiment: Experiment, decode: Decode | None) -> Experiment:
+def _resolved(experiment: Experiment, decodes: Sequence[Decode]) -> Experiment:
     """The experiment as it runs: what was measured is written down, so that a resume does not measure it again."""
-    if decode is None:
+    if not decodes:
         return experiment
-    table = DecodeTable(zero=decode.zero, scale=decode.scale)
-    table.settle(f"{experiment.place}: [decode]")
-    return experiment.model_copy(update={"decode": table})
+    tables = [DecodeTable(zero=decode.zero, scale=decode.scale) for decode in decodes]
+    for table in tables:
+        table.settle(f"{experiment.place}: [decode]")
+    device = experiment.device
+    if not device.layers:
+        return experiment.model_copy(update={"decode": tables[0]})
+    layers = [layer.model_copy(update={"decode": table}) for layer, table in zip(device.layers, tables, strict=True)]
+    return experiment.model_copy(update={"device": device.model_copy(update={"layers": layers})})

@@ -78,8 +78,10 @@ class Recorded:
         except RunError as error:
             raise damaged(where, error.got or error.what, "the file that hil wrote") from error
         wrong = [name for name, kind in FACTS.items() if type(facts.get(name)) is not kind]
-        if wrong or not isinstance(facts.get("swept", False), bool) or facts["threads"] < 1:
-            raise damaged(where, f"another {', '.join(wrong) or 'swept or threads'}", "the file that hil wrote")
+        layers = facts.get("measured_layers", [])  # numbers, from 0, of those whose zero and scale were measured
+        strange = not isinstance(facts.get("swept", False), bool) or facts["threads"] < 1 or not _numbers(layers)
+        if wrong or strange:
+            raise damaged(where, f"another {', '.join(wrong) or 'swept, threads or layers'}", "the file that hil wrote")
         return cls(folder, facts, folder.read_json(FILE).get("status") == "done")
 
 
@@ -246,6 +248,10 @@ def _compare_end(recorded: Recorded, folder: RunFolder, summary: Mapping[str, An
             found.differences.append("the best weights")
 
 
+def _numbers(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in value)
+
+
 def _cause(stopped: Stopped) -> HilError:
     """Return the cause without "resume it": a replay is not resumed."""
     cause = stopped.__cause__
@@ -265,6 +271,9 @@ def _experiment(recorded: Recorded, overrides: Sequence[str]) -> Experiment:
     table = read_toml(path)
     if recorded.facts["measured"]:
         table.pop("decode", None)
+        for number, layer in enumerate(table.get("device", {}).get("layers", ())):
+            if number in recorded.facts.get("measured_layers", ()):
+                layer.pop("decode", None)
     if any(text.replace(" ", "").startswith("learner.use=") for text in overrides):
         table["learner"] = {}  # the settings are those of the other learner
     for text in overrides:
@@ -284,19 +293,20 @@ def _node(recorded: Recorded, experiment: Experiment, order: Order) -> Node:
     facts = {**recorded.facts["facts"], "recorded": str(recorded.folder.path)}
     if [reel.name for reel in found] == [NODE]:
         return Node(replay(found[0], order), None, _belief(experiment), facts, {}, provenance="replay")
+    if experiment.device.layers:
+        parts = tuple(Node(replay(reel, order), None, None, facts, {}, provenance="replay") for reel in found)
+        return Node(None, None, None, facts, {}, provenance="replay", parts=parts)
     return Node(None, ReplayChip(found, order), _belief(experiment), facts, {}, provenance="replay")
 
 
 def _belief(experiment: Experiment) -> Twin | None:
-    if experiment.device.chip is not None:
-        return None
-    found = experiment.device.choice if experiment.bench is None else twin_choice_of(experiment.bench, kept=True)
+    found = experiment.device.model if experiment.bench is None else twin_choice_of(experiment.bench, kept=True)
     twin: Twin | None = None if found is None else found.build()
     return twin
 
 
 def _devices(node: Node) -> list[Any]:
-    return node.chip.devices if isinstance(node.chip, ReplayChip) else [node.source]
+    return node.chip.devices if isinstance(node.chip, ReplayChip) else [part.source for part in node.parts or (node,)]
 
 
 @contextmanager

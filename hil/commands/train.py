@@ -79,7 +79,7 @@ def launch(
     origin = experiment.near
     with folder.owned(), display_noted(console, folder):
         saved = checkpoint.load(start) if start else None  # read before anything is opened
-        complete = saved is not None and experiment.decode is not None  # config.toml says what was measured first
+        complete = saved is not None and not experiment.measures  # config.toml says what was measured first
         if saved is not None:
             experiment = _with_decode(experiment, saved)
         done = folder.read_json(FILE).get("status") == "done"
@@ -304,10 +304,24 @@ def _begun(
 def _with_decode(experiment: Experiment, saved: Checkpoint) -> Experiment:
     """A run that was killed before it wrote down what it had measured has it in its first checkpoint."""
     then = saved.facts.get("experiment")
-    decode = then.get("decode") if isinstance(then, dict) else None
-    if experiment.decode is not None or decode is None:
+    if not isinstance(then, dict) or not experiment.measures:
         return experiment
-    return experiment.model_copy(update={"decode": checked(DecodeTable, decode, f"{experiment.place}: [decode]")})
+    device = experiment.device
+    if not device.layers:
+        return experiment.model_copy(update={"decode": _decode(then, experiment)})
+    tables = then.get("device")
+    saw = tables.get("layers") if isinstance(tables, dict) else None
+    known = saw if isinstance(saw, list) and len(saw) == len(device.layers) else [{}] * len(device.layers)
+    layers = [
+        layer if layer.decode is not None else layer.model_copy(update={"decode": _decode(table, experiment)})
+        for layer, table in zip(device.layers, known, strict=True)
+    ]
+    return experiment.model_copy(update={"device": device.model_copy(update={"layers": layers})})
+
+
+def _decode(table: object, experiment: Experiment) -> DecodeTable | None:
+    decode = table.get("decode") if isinstance(table, dict) else None
+    return None if decode is None else checked(DecodeTable, decode, f"{experiment.place}: [decode]")
 
 
 def _terms(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_type_hints
 
 from hil.config.modules import imported
 from hil.errors import UNTOUCHED as UNTOUCHED
@@ -56,6 +56,7 @@ SHAPES = {
     "camera": "hil.build.shapes.direct:CameraShape",
 }
 TWIN_PARTS = ("spec", "rest", "respond", "ideal")
+DEVICE_PARTS = ("spec", "forward", "close")
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,44 @@ def choice(
     return Choice(use, found, arguments(found, settings, place, skip), place, kind, parts)
 
 
-def twin_choice(use: str, settings: Mapping[str, Any], place: str) -> Choice:
-    """A twin, by name. Raises: ConfigError."""
+def twin_choice(use: str, settings: Mapping[str, Any], place: str, made: Any = None) -> Choice:
+    """A twin, by name, or of the class that was found already. Raises: ConfigError."""
     if isinstance(settings.get("of"), str):
         resolve(settings["of"], place)  # a twin on top of another: that may be a class of the user's too
-    return choice(use, settings, place, TWINS, parts=TWIN_PARTS, kind="a Twin")
+    return choice(use, settings, place, TWINS, parts=TWIN_PARTS, kind="a Twin", made=made)
+
+
+def node_choice(use: str, settings: Mapping[str, Any], place: str) -> Choice:
+    """A Twin or a Device, told apart by what the class has; a function says which in its return annotation.
+
+    Raises:
+        ConfigError: the class is neither.
+    """
+    made = resolve(use, place, TWINS)
+    of = made if isinstance(made, type) else _returned(made)
+    if of is None or _has(of, "respond"):
+        return twin_choice(use, settings, place, made)
+    if _has(of, "forward") and _has(of, "close"):
+        return choice(use, settings, place, made=made, parts=DEVICE_PARTS, kind="a Device")
+    missing = ", ".join(f"no {part}" for part in ("respond", "forward", "close") if not _has(of, part))
+    raise ConfigError(
+        f'"{use}" is neither a Twin nor a Device', where=place, got=missing, outputs=UNTOUCHED,
+        allowed=f"a Twin: {', '.join(TWIN_PARTS)}; a Device: {', '.join(DEVICE_PARTS)}",
+        todo="name another module:Class, or give it what is missing (hil.conformance checks it)",
+    )  # fmt: skip
+
+
+def _has(of: type, part: str) -> bool:
+    return callable(getattr(of, part, None))
+
+
+def _returned(made: Any) -> type | None:
+    """The class that a function says it returns; None if it does not say."""
+    try:
+        found = get_type_hints(made).get("return")
+    except Exception:  # noqa: BLE001 - annotations of the user's may name anything
+        return None
+    return found if isinstance(found, type) else None
 
 
 def resolve(use: str, where: str, short: Mapping[str, str] = {}) -> Any:

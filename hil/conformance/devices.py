@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hil.conformance.report import Broken, Checklist, NotApplicable, Report, need
-from hil.device import Device, Port, Restorable, Spec, Streaming
+from hil.device import Device, Port, Programmable, Resettable, Restorable, Spec, Streaming, program, reset
 from hil.errors import ContractError, OutOfRange
 from hil.seeding import generator
 
@@ -50,8 +50,9 @@ def check_device(make: Callable[[], Device], sent: Sent | None = None) -> Report
     with checks("programming is refused where it must be", "unsafe"):
         _programs(first, sent)
     with checks("reset may come at any time", "poor"):
-        first.reset()
-        first.reset()
+        need(isinstance(first, Resettable) or not first.spec.temporal, "its spec says temporal, and it has no reset()")
+        reset(first)
+        reset(first)
         first.forward(_drive(first, 2))
     with checks("close may come twice", "unsafe"):
         first.close()
@@ -88,7 +89,7 @@ def _drive(device: Device, batch: int, stream: str = "drive") -> Tensor:
 def _ask(device: Device, x: Tensor) -> Tensor:
     """A whole answer of its own: a temporal device starts from rest, and may not change its batch on the way."""
     if device.spec.temporal:
-        device.reset()
+        reset(device)
     return device.forward(x)
 
 
@@ -149,20 +150,23 @@ def _trail(device: Device, sent: Sent | None) -> object:
 def _programs(device: Device, sent: Sent | None) -> None:
     port = device.spec.params
     if port is None:
-        try:
-            device.program(torch.zeros(1))
-        except ContractError:
-            return
-        raise Broken("a fixed node took a program")
+        if isinstance(device, Programmable):
+            try:
+                device.program(torch.zeros(1))
+            except ContractError:
+                return
+            raise Broken("a fixed node took a program")
+        return
+    need(isinstance(device, Programmable), "its spec has params, and it has no program()")
     size = _width(port)
     before = _trail(device, sent)
     try:
-        device.program(torch.full((size,), math.nan))
+        program(device, torch.full((size,), math.nan))
     except OutOfRange:
         need(_trail(device, sent) == before, "refused, but something was sent before")
     else:
         raise Broken("NaN was programmed")
-    device.program(torch.full((size,), 0.5 * (port.low + port.high)))
+    program(device, torch.full((size,), 0.5 * (port.low + port.high)))
 
 
 def _alike(make: Callable[[], Device]) -> None:

@@ -38,13 +38,6 @@ class SineNode:
         """One drive of -3 to 3 V, one reading."""
         return Spec(Port("sine node", -3, 3, "V"), Port("sine node reading", -0.5, 0.5, "V"), provenance="twin")
 
-    def program(self, params: Tensor) -> None:
-        """Raise ContractError: nothing can be programmed."""
-        raise ContractError("this node is fixed", where="sine node")
-
-    def reset(self) -> None:
-        """It has no past."""
-
     def forward(self, x: Tensor) -> Tensor:
         """Answer with the sine of the drive; not detached, it lets a graph through."""
         self.spec.inputs.check(x)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from hil.device import ArraySpec, Port, Spec
-from hil.errors import ContractError
 
 LIMIT = 64.0
 
@@ -56,10 +55,6 @@ class Neurons:
             Port("current", -LIMIT, LIMIT, "1", self._size), Port("spikes", low, 1, "1", self._size),
             temporal=True, provenance="twin",
         )  # fmt: skip
-
-    def program(self, params: Tensor) -> None:
-        """Raise ContractError: nothing can be programmed."""
-        raise ContractError("these neurons are fixed", where="neurons")
 
     def reset(self) -> None:
         """Membranes at rest."""

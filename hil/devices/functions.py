@@ -121,13 +121,6 @@ class Functions:
         """The state of the outputs once `safe` has returned."""
         return "as they were written last; no safe was given" if self._safe is None else "safe, by the safe() that was given"
 
-    def program(self, params: Tensor) -> None:
-        """Raise ContractError: nothing of this node can be programmed."""
-        raise ContractError("this node is fixed", where=self._called, got="program()", allowed="drive it only")
-
-    def reset(self) -> None:
-        """Nothing: the device has no time axis."""
-
     def forward(self, x: Tensor) -> Tensor:
         """(batch, n_in) in the unit of the inputs -> (batch, n_out) in the unit of the outputs, float32."""
         if self._closed:

@@ -88,13 +88,13 @@ class Metered(Wrapper):
     def program(self, params: Tensor) -> None:
         """Program the inner device; its own exceptions become ForeignError."""
         with foreign(self._called):
-            self._inner.program(params)
+            super().program(params)
         self._count_faults()
 
     def reset(self) -> None:
         """Reset the inner device; its own exceptions become ForeignError."""
         with foreign(self._called):
-            self._inner.reset()
+            super().reset()
         self._count_faults()
 
     def _count_faults(self) -> None:

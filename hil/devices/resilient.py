@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from hil.device import ArraySpec, Chip, Device, Recoverable, Retransmitting, Streaming, Timed
+from hil.device import ArraySpec, Chip, Device, Recoverable, Retransmitting, Streaming, Timed, program, reset
 from hil.devices.recovery import Ladder
 from hil.errors import HilError, LinkError, Unrepeatable
 from hil.wrapper import Wrapper
@@ -40,11 +40,11 @@ class Resilient(Wrapper):
 
     def program(self, params: Tensor) -> None:
         """Program the inner device, again after a recovery."""
-        self._whole(lambda: self._inner.program(params))
+        self._whole(lambda: program(self._inner, params))
 
     def reset(self) -> None:
         """Reset the inner device, again after a recovery."""
-        self._whole(self._inner.reset)
+        self._whole(lambda: reset(self._inner))
 
     def forward(self, x: Tensor) -> Tensor:
         """Ask the inner device; after a fault, climb the ladder and repeat the shot."""
@@ -179,17 +179,17 @@ class ResilientArray(Wrapper):
     def program(self, params: Tensor) -> None:
         """Program the array, again after a recovery."""
         try:
-            self._inner.program(params)
+            program(self._inner, params)
         except HilError as fault:
-            self._climb(fault, lambda: self._inner.program(params))
+            self._climb(fault, lambda: program(self._inner, params))
 
     def reset(self) -> None:
         """Reset the array; what it has lived through since the last reset is forgotten."""
         self._lived.clear()
         try:
-            self._inner.reset()
+            reset(self._inner)
         except HilError as fault:
-            self._climb(fault, self._inner.reset)
+            self._climb(fault, lambda: reset(self._inner))
 
     def forward(self, x: Tensor) -> Tensor:
         """Ask the array; after a fault, recover and replay what it had lived through since its reset.
@@ -219,7 +219,7 @@ class ResilientArray(Wrapper):
         Raises:
             Unrepeatable: another answer than the first time.
         """
-        self._inner.reset()
+        reset(self._inner)
         for number, (x, answer) in enumerate(self._lived):
             again = self._inner.forward(x)
             if not again.equal(answer):

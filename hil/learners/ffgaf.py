@@ -24,6 +24,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from hil.device import reset
 from hil.errors import ConfigError
 from hil.learners.adfa import Model
 from hil.learners.parts.class_groups import ClassGroups
@@ -168,7 +169,7 @@ class FFGAF(nn.Module):
         """Return the device's answer to `pre`: its reading, or the spike count (batch, n) after T steps from rest."""
         if layer.device is None or not net.temporal:
             return layer.measure(pre)
-        layer.device.reset()
+        reset(layer.device)
         current = torch.zeros(self.settings.time_steps, *pre.shape, device=pre.device)
         current[0] = pre
         spikes = layer.measure(current)

@@ -40,13 +40,13 @@ class Recorder(Wrapper):
 
     def program(self, params: Tensor) -> None:
         """Program the inner device; the parameters become part of the settings of the shots that follow."""
-        self._inner.program(params)
+        super().program(params)
         self._settings = settings_digest(self._reel.head.settings, kept(params).tobytes())
         self._reel.flags |= PROGRAM
 
     def reset(self) -> None:
         """Reset the inner device; the next shot is marked so."""
-        self._inner.reset()
+        super().reset()
         self._reel.flags |= RESET
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,6 +111,11 @@ def recorded(device: Device, tape: Tape, name: str, settings: str, made: Mapping
     streaming = isinstance(device, Streaming)
     reel = tape.reel(name, device.spec, streaming, made, settings)
     return RecorderStream(device, reel) if isinstance(device, Streaming) else Recorder(device, reel)
+
+
+def node_name(number: int) -> str:
+    """Return the name of the reel of a layer's own device, from 1."""
+    return f"{NODE}-{number}"
 
 
 def array_name(number: int) -> str:

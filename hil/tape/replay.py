@@ -23,7 +23,7 @@ from torch import Tensor
 from hil.device import ArraySpec, Spec
 from hil.errors import ReplayDiffers, RunError, TapeEnded
 from hil.tape.format import NO_KEY, PROGRAM, RESET, Floats, Reel, damaged, key_of, settings_digest
-from hil.tape.recorder import NODE, array_name, kept
+from hil.tape.recorder import NODE, array_name, kept, node_name
 
 Order = Literal["strict", "any"]
 OUTPUTS = "none; a replay drives nothing"
@@ -222,7 +222,8 @@ def reels(tape: Path) -> list[Reel]:
             "no tape", where=str(tape), got="nothing was recorded", allowed="a run that was trained with record",
             outputs="untouched; nothing was opened", todo="record one: hil train EXPERIMENT.toml --record",
         )  # fmt: skip
-    due = [NODE] if names == [NODE] else [array_name(number + 1) for number in range(len(names))]
+    name_of = node_name if names[0].startswith(NODE) else array_name
+    due = [NODE] if names == [NODE] else [name_of(number + 1) for number in range(len(names))]
     lost = sorted({path.name for path in tape.iterdir() if path.is_dir()} - set(names)) + sorted(set(due) - set(names))
     if lost:
         raise damaged(tape, f"{', '.join(names)}, but nothing of {lost[0]}", f"{lost[0]}.json and its arrays")

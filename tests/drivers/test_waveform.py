@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from drivers.waveform.device import Waveform, WaveformSettings
 from drivers.waveform.record import OVERHEAD, Axis, Codes, Memory, Record, Scale
-from hil.device import Port, Streaming
+from hil.device import Port, Streaming, program
 from hil.errors import ConfigError, ContractError, Disconnected, Misaligned, MissedTrigger, OutOfRange, Refused, UnsafeOutputs
 
 Node = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -400,6 +400,6 @@ def test_stats_are_a_snapshot_that_adds_up() -> None:
 
 def test_program_is_refused_by_a_fixed_node() -> None:
     device, _, _ = bench()
-    with pytest.raises(ContractError):
-        device.program(torch.zeros(1))
+    with pytest.raises(ContractError, match="this node is fixed"):
+        program(device, torch.zeros(1))
     device.close()

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hil.contraction import Contracted
-from hil.device import plain
+from hil.device import plain, reset
 from hil.errors import ContractError
 from hil.network import Layer, Network, accumulate
 
@@ -171,7 +171,7 @@ def adjoint(
     """
     for layer in couples:
         if layer.device is not None:
-            layer.device.reset()
+            reset(layer.device)
     totals = [torch.zeros_like(gate) for gate in gates]
     firing = [torch.zeros((), device=top.device) for _ in gates]
     gated: Tensor | None = None  # of layer 0, one step ago
@@ -225,5 +225,5 @@ def _rates(layer: Layer, currents: Tensor) -> Tensor:
     """Currents (time, rows, n) in units of the port -> rates (rows, n)."""
     device = layer.device
     assert device is not None
-    device.reset()
+    reset(device)
     return plain(device.forward(currents.contiguous()), device.spec.outputs.name, currents.device).mean(0)
