@@ -6,6 +6,9 @@ from hil.child import deaf
 
 if __name__ == "__main__":
     deaf()  # before the slow imports
+    from hil.host.workers import ForkServer
+
+    forks = ForkServer()  # it imports torch meanwhile
     from hil.host.process import run
 
-    run()
+    run(forks)

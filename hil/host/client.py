@@ -62,14 +62,14 @@ class Hosted:
     Args:
         address: of the host.
         credentials: of this end; None: plain text, on this computer alone.
-        local: the host, if it was started here.
+        local: the host, if it was started here; kept as an attribute.
         unguarded: a device that cannot be made safe was asked for.
     """
 
     def __init__(
         self, address: str, credentials: grpc.ChannelCredentials | None, local: LocalHost | None, unguarded: bool = False
     ) -> None:
-        self._address, self._credentials, self._local = address, credentials, local
+        self._address, self._credentials, self.local = address, credentials, local
         self._asked_unguarded = unguarded
         self._where = f"host {address}" if local is None else f"host of {local.use}"
         self._number = 0
@@ -190,13 +190,13 @@ class Hosted:
             return
         self._closed = True
         try:
-            if self._local is None:
+            if self.local is None:
                 self.safe()
         except (LinkError, Ended) as error:
             raise self._unsafe(error.what) from error
         finally:
             self._disconnect()
-            status = None if self._local is None else self._local.end(self._longest_s)
+            status = None if self.local is None else self.local.end(self._longest_s)
         if status is not None and status not in (0, 3):
             raise self._unsafe(f"the host ended with status {status}")
 
@@ -229,18 +229,18 @@ class Hosted:
         """
         before = self._facts.opened
         self._disconnect()
-        if self._local is not None and not self._local.running:
+        if self.local is not None and not self.local.running:
             self._ended_well()
-            self._local.start()
+            self.local.start()
             self._connect()
             return
         try:
             self._connect()
         except (LinkTimeout, OpenFailed):
-            if self._local is None:
+            if self.local is None:
                 raise
-            self._local.kill()
-            self._local.start()
+            self.local.kill()
+            self.local.start()
             self._connect()
             return
         if self._facts.opened == before:  # else a fresh process has opened it since the fault
@@ -291,8 +291,8 @@ class Hosted:
 
     def _connect(self) -> None:
         """Begin a session, or go on with it."""
-        address = self._address if self._local is None else f"127.0.0.1:{self._local.port}"
-        self._token = secrets.token_hex(16) if self._local is None else self._local.token
+        address = self._address if self.local is None else f"127.0.0.1:{self.local.port}"
+        self._token = secrets.token_hex(16) if self.local is None else self.local.token
         if self._credentials is None:
             self._channel = grpc.insecure_channel(address, OPTIONS)
         else:
@@ -384,9 +384,9 @@ class Hosted:
             )  # fmt: skip
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
             with suppress(HilError):
-                if self._local is not None and self._local.ended(1.0):
+                if self.local is not None and self.local.ended(1.0):
                     self._ended_well()
-            if self._local is not None and self._local.ended(0.0) and (fault := self._ending()) is not None:
+            if self.local is not None and self.local.ended(0.0) and (fault := self._ending()) is not None:
                 return fault
             return Disconnected(
                 "the host is gone", where=self._where, got=f"{name}: {told(error)}",
@@ -396,8 +396,8 @@ class Hosted:
 
     def _ending(self) -> HilError | None:
         """Why the local host, which has ended, did so by itself; None: it was ended."""
-        assert self._local is not None
-        status = self._local.status
+        assert self.local is not None
+        status = self.local.status
         if status == 3:
             return Ended(
                 "the outputs were made safe, because nothing was heard from this program", where=self._where,

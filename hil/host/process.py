@@ -27,6 +27,7 @@ from hil.host.record import Record
 from hil.host.server import Service, check_listen, listening
 from hil.host.session import Session
 from hil.host.supervisor import Supervisor
+from hil.host.workers import ForkServer
 
 LOOK_S = 0.1
 AWAY_S = 1.0  # a longer wait than this was no wait: this process did not run
@@ -35,8 +36,8 @@ SAFE, UNKNOWN = 3, 4
 DONE = b"done"
 
 
-def main() -> int:
-    """Serve the process that started this one."""
+def main(forks: ForkServer) -> int:
+    """Serve the process that started this one. Args: forks: what workers are forked from."""
     line = b""
     while not line.endswith(b"\n"):
         if not (piece := os.read(0, 1 << 16)):
@@ -44,7 +45,7 @@ def main() -> int:
         line += piece
     try:
         charge = Charge.from_json(line)
-        return serve(charge, _answered, trainer_stdin=0)
+        return serve(charge, forks, _answered, trainer_stdin=0)
     except HilError as error:
         _say({"error": table_of(error)})
         return UNKNOWN if isinstance(error, UnsafeOutputs) else 2
@@ -59,11 +60,18 @@ def _say(table: object) -> None:
         os.write(1, json.dumps(table).encode() + b"\n")
 
 
-def serve(charge: Charge, begun: Callable[[int, str], None], trainer_stdin: int | None = None, keys: Path | None = None) -> int:
+def serve(
+    charge: Charge,
+    forks: ForkServer,
+    begun: Callable[[int, str], None],
+    trainer_stdin: int | None = None,
+    keys: Path | None = None,
+) -> int:
     """Open the device, serve it, make it safe; return the exit status.
 
     Args:
         charge: what to serve.
+        forks: what workers are forked from; ended here.
         begun: called with port and token when the device is open.
         trainer_stdin: descriptor on which a trainer of this computer speaks; None: any trainer may come, one after the other.
         keys: folder of keys, for trainers on other computers.
@@ -74,7 +82,7 @@ def serve(charge: Charge, begun: Callable[[int, str], None], trainer_stdin: int 
     check_listen(charge.listen, keys)
     record = Record(None if charge.log is None else Path(charge.log))
     limits = charge.limits
-    supervisor = Supervisor(charge, record)
+    supervisor = Supervisor(charge, record, forks)
     session = Session("" if trainer_stdin is None else secrets.token_hex(16), limits.longest_s)
     try:
         supervisor.open()
@@ -171,8 +179,8 @@ class Watch:
         return "" if piece else "trainer gone"
 
 
-def run() -> None:
-    """Be the process, and end it, whatever thread hangs."""
-    code = main()
+def run(forks: ForkServer) -> None:
+    """Be the process, and end it, whatever thread hangs. Args: forks: what workers are forked from."""
+    code = main(forks)
     sys.stdout.flush()
     os._exit(code)

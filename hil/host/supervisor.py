@@ -33,11 +33,12 @@ class Supervisor:
     Args:
         charge: see there.
         record: hears what happens.
+        forks: what workers are forked from.
     """
 
-    def __init__(self, charge: Charge, record: Record) -> None:
+    def __init__(self, charge: Charge, record: Record, forks: ForkServer) -> None:
         self._charge, self._limits, self._record = charge, charge.limits, record
-        self._forks = ForkServer(charge.search_path)
+        self._forks = forks
         self._worker: Worker | None = None
         self._lock = threading.Lock()  # one call at a time
         self.facts: Mapping[str, Any] = {}
@@ -194,11 +195,12 @@ class Supervisor:
         """Fork a worker, open the device, and return the worker."""
         if not self._forks.running:
             self._forks.close()
-            self._forks = ForkServer(self._charge.search_path)
+            self._forks = ForkServer()
         worker = self._forks.fork(self._record.voice)
         try:
             answer, _ = worker.call(
-                "open", self._limits.start_s, recipe=asdict(self._charge.recipe), unguarded=self._charge.unguarded,
+                "open", self._limits.start_s, recipe=asdict(self._charge.recipe), search_path=list(self._charge.search_path),
+                unguarded=self._charge.unguarded,
                 deadline_s=self._limits.deadline_s, patience_s=self._limits.patience_s,
             )  # fmt: skip
         except BaseException as error:

@@ -1,6 +1,6 @@
 """The worker: forked by the fork server, owns the device, answers its host's calls one after the other.
 
-    {"call", "do": "open", "recipe", "unguarded", "deadline_s", "patience_s"}   -> {"call", "facts"}
+    {"call", "do": "open", "recipe", "unguarded", "search_path", "deadline_s", "patience_s"} -> {"call", "facts"}
     {"call", "do": "forward", "shape"} body     -> {"call", "shape"} body
     {"call", "do": "program", "shape"} body     -> {"call"}
     {"call", "do": "reset" | "close"}           -> {"call"}
@@ -95,6 +95,7 @@ class Work:
         do = head["do"]
         if do == "open":
             self._deadline_s, self._patience_s = head["deadline_s"], head["patience_s"]
+            sys.path.extend(folder for folder in head["search_path"] if folder not in sys.path)
             self._held = HeldDevice(Recipe(**head["recipe"]), head["unguarded"])
             return {"facts": self._held.facts()}, b""
         held = self._held

@@ -41,19 +41,14 @@ class WorkerLost(Exception):
 
 
 class ForkServer:
-    """See hil/host/forks.py.
+    """See hil/host/forks.py."""
 
-    Args:
-        search_path: folders where modules are found, after this process's own.
-    """
-
-    def __init__(self, search_path: Sequence[str]) -> None:
+    def __init__(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        path = os.pathsep.join(dict.fromkeys([*child.search_path(), *search_path]))
         try:
             self._process = subprocess.Popen(
                 [*child.command("hil.host.forks"), str(theirs.fileno())], stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),), cwd="/", env={**os.environ, "PYTHONPATH": path},
+                pass_fds=(theirs.fileno(),), cwd="/", env=child.environment(),
             )  # fmt: skip
         finally:
             theirs.close()

@@ -24,7 +24,7 @@ class Rig:
     """Args: log: its file. size: channels. once: a file that is made by the first fault; the next one answers."""
 
     def __init__(self, log: str, size: int = 2, once: str = "", slow_s: float = 0.5) -> None:
-        self._log, self._once, self._slow_s = log, once, slow_s
+        self._log, self._once, self._slow_s, self._gone = log, once, slow_s, False
         self.spec = Spec(hil.Port("dac", -1, 20, "V", size), hil.Port("adc", -100, 100, "V", size), provenance="twin")
         self._note("open")
 
@@ -72,7 +72,9 @@ class Rig:
         self._note("safe")
 
     def close(self) -> None:
-        self._note("closed")
+        if not self._gone:
+            self._note("closed")
+        self._gone = True
 
 
 class Unsafe(Rig):
@@ -101,8 +103,8 @@ class Refusing(Rig):
 class Programmed(Rig):
     """A programmable temporal device whose state can be saved."""
 
-    def __init__(self, log: str) -> None:
-        super().__init__(log)
+    def __init__(self, log: str, once: str = "") -> None:
+        super().__init__(log, once=once)
         self.spec = Spec(
             hil.Port("drive", -1, 20, "V", 2),
             hil.Port("adc", -100, 100, "V", 2),
