@@ -8,12 +8,24 @@ nobody named in PYTHONPATH come last: there, a module of the user's is found, an
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 SAFE = "PYTHONSAFEPATH"
+KEPT = {
+    signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD,
+    signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS,
+}  # fmt: skip
+"""What cannot be ignored, or tells of a fault of this process itself."""
+
+
+def deaf() -> None:
+    """Ignore every other signal: the trainer's end is what counts, whatever a terminal, a timer or a batch system says."""
+    for number in signal.valid_signals() - KEPT:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def command(module: str) -> list[str]:

@@ -546,6 +546,51 @@ def serve(bench: Path, /) -> None:
     serve_bench(read_bench(bench), out)
 
 
+@app.command
+def host(
+    what: str | None = None,
+    /,
+    *,
+    set: Annotated[tuple[str, ...], Parameter(name="--set", consume_multiple=True, negative=())] = (),
+    listen: str = "127.0.0.1:0",
+    keys: Path | None = None,
+    silence_s: float = 60.0,
+    deadline_s: float = 60.0,
+    patience_s: float = 10.0,
+) -> None:
+    """Own a device that no second program can open, serve it to a trainer, and make it safe whenever that ends or hangs.
+
+    Parameters
+    ----------
+    what
+        A bench file, or module:Class of a device. Left out: make keys.
+    set
+        key=value, settings of the class: JSON values in SI units, or text.
+    listen
+        Address and port. Any other address than this computer's own needs keys.
+    keys
+        The folder of keys, for a trainer on another computer. Without WHAT they are made there.
+    silence_s
+        Without a sign of life of the trainer for so long, the outputs are made safe.
+    deadline_s
+        The longest time that the device may take for a batch.
+    patience_s
+        The longest time that it may take to be made safe.
+    """
+    from hil.commands import host as hosting
+    from hil.host.charge import Limits
+
+    if what is None and keys is not None:
+        hosting.keys_made(keys, out)
+        return
+    if what is None:
+        raise ConfigError(
+            "nothing to host", where="hil host", allowed="BENCH.toml, module:Class, or --keys FOLDER to make keys"
+        )
+    limits = Limits(silence_s, deadline_s, patience_s)
+    hosting.host(what, hosting.settings_of(set), listen, keys, limits, out)
+
+
 @app.command(name="list")
 def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] | None = None, /) -> None:
     """List what there is: devices, learners, data sets, VISA resources, runs."""

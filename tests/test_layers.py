@@ -102,7 +102,7 @@ MAY_OPEN = {  # what is no file of a run, a search, a comparison or a calibratio
     "hil/conformance": "values in memory",
 }
 TEXTS = {
-    "os.open": {"hil/cli.py"},
+    "os.open": {"hil/cli.py", "hil/host/worker.py"},
     "json.loads": {"hil/run/checkpoint.py", "hil/run/journal.py"},
 }  # of text that this process made, or has checked
 
@@ -121,7 +121,7 @@ def opens(path: Path) -> set[str]:
 
 
 OURS = {  # calls of these names that open nothing by themselves
-    "toml.loads", "RunFolder.open", "bench.how.open",
+    "toml.loads", "RunFolder.open", "supervisor.open", "bench.how.open",
     "Recorded.open", "checkpoint.load", "Certificate.load", "safetensors.torch.load",
     "safetensors.numpy.load", "self._link.read_text", "self._inner.read_text", "port.open", "cls.load",
     "Feedback.load", "self._memory[call.channel].load",

@@ -81,6 +81,11 @@ def _join(top: str, folder: str) -> None:
     importlib.invalidate_caches()
 
 
+def folders(where: str) -> list[str]:
+    """Return the folders that a module named in `where` is looked for in, the first one first."""
+    return [str(folder) for folder in _places(where)]
+
+
 def _places(where: str) -> Iterator[Path]:
     file = _file_of(where)
     if file is not None:

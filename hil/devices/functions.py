@@ -117,6 +117,11 @@ class Functions:
         return self._spec
 
     @property
+    def has_safe(self) -> bool:
+        """True if a safe() was given."""
+        return self._safe is not None
+
+    @property
     def outputs_after(self) -> str:
         """The state of the outputs once `safe` has returned."""
         return "as they were written last; no safe was given" if self._safe is None else "safe, by the safe() that was given"

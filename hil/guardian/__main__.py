@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 
-KEPT = {
-    signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD,
-    signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS,
-}  # fmt: skip
-"""What cannot be ignored, or tells of a fault of this process itself."""
-
-
-def deaf() -> None:
-    """Ignore every other signal: the trainer's end is what counts here, whatever a terminal, a timer or a batch system says."""
-    for number in signal.valid_signals() - KEPT:
-        signal.signal(number, signal.SIG_IGN)
-
+from hil.child import KEPT as KEPT
+from hil.child import deaf
 
 if __name__ == "__main__":
     deaf()  # before the slow imports

@@ -1,0 +1,14 @@
+"""python -m hil.host: started by a trainer, see the package."""
+
+from __future__ import annotations
+
+from hil.child import deaf
+
+if __name__ == "__main__":
+    deaf()  # before the slow imports
+    from hil.host.workers import ForkServer
+
+    forks = ForkServer()  # it imports torch meanwhile
+    from hil.host.process import run
+
+    run(forks)

@@ -1,0 +1,186 @@
+"""The host's process: opens the device, answers the trainer, and waits for a reason to make safe.
+
+    trainer ends (pidfd, end of stdin; on another computer: end of Health)       |
+    nothing heard for silence_s                                                  |->  no further call  ->  safe  ->  tell
+    "done" on stdin, Ctrl-C of `hil host`                                        |
+
+A host that a trainer started ends then: 0 after "done" and 3 after anything else, outputs safe; 4, they are not known to be.
+One that was started by `hil host` waits for the next trainer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import select
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from hil.errors import Disconnected, Ended, HilError, UnsafeOutputs
+from hil.host.charge import Charge
+from hil.host.faults import table_of
+from hil.host.record import Record
+from hil.host.server import Service, check_listen, listening
+from hil.host.session import Session
+from hil.host.supervisor import Supervisor
+from hil.host.workers import ForkServer
+
+LOOK_S = 0.1
+AWAY_S = 1.0  # a longer wait than this was no wait: this process did not run
+GRACE_S = 1.0  # for answers that are on their way
+SAFE, UNKNOWN = 3, 4
+DONE = b"done"
+
+
+def main(forks: ForkServer) -> int:
+    """Serve the process that started this one. Args: forks: what workers are forked from."""
+    line = b""
+    while not line.endswith(b"\n"):
+        if not (piece := os.read(0, 1 << 16)):
+            return 0
+        line += piece
+    try:
+        charge = Charge.from_json(line)
+        return serve(charge, forks, _answered, trainer_stdin=0)
+    except HilError as error:
+        _say({"error": table_of(error)})
+        return UNKNOWN if isinstance(error, UnsafeOutputs) else 2
+
+
+def _answered(port: int, token: str) -> None:
+    _say({"port": port, "token": token})
+
+
+def _say(table: object) -> None:
+    with suppress(OSError):
+        os.write(1, json.dumps(table).encode() + b"\n")
+
+
+def serve(
+    charge: Charge,
+    forks: ForkServer,
+    begun: Callable[[int, str], None],
+    trainer_stdin: int | None = None,
+    keys: Path | None = None,
+) -> int:
+    """Open the device, serve it, make it safe; return the exit status.
+
+    Args:
+        charge: what to serve.
+        forks: what workers are forked from; ended here.
+        begun: called with port and token when the device is open.
+        trainer_stdin: descriptor on which a trainer of this computer speaks; None: any trainer may come, one after the other.
+        keys: folder of keys, for trainers on other computers.
+
+    Raises:
+        HilError: the device cannot be opened, or the address not be listened to.
+    """
+    check_listen(charge.listen, keys)
+    record = Record(None if charge.log is None else Path(charge.log))
+    limits = charge.limits
+    supervisor = Supervisor(charge, record, forks)
+    session = Session("" if trainer_stdin is None else secrets.token_hex(16), limits.longest_s)
+    try:
+        supervisor.open()
+        server, port = listening(Service(supervisor, session, limits.longest_s, limits.silence_s), charge.listen, keys)
+    except BaseException:
+        supervisor.end()
+        raise
+    record.note("open", say=False, pid=os.getpid(), port=port, device=supervisor.facts["device"])
+    session.beat()
+    begun(port, session.token)
+    watch = Watch(charge, session, trainer_stdin)
+    while True:
+        reason = watch.reason()
+        session.end(_why(reason, limits.silence_s))
+        last = trainer_stdin is not None or reason == "stopped"
+        verified = _made_safe(supervisor, record) if not last else supervisor.end()
+        session.settle("safe, read back" if verified else "not known to be safe")
+        expected = reason in ("done", "stopped")
+        record.note(reason, say=not expected or not verified, outputs="safe" if verified else "unknown")
+        if last or not verified:
+            break
+    server.stop(GRACE_S).wait(2 * GRACE_S)
+    record.drain()
+    accepted = expected and charge.unguarded and supervisor.ready  # closed without an error, which is all that it can do
+    return 0 if expected and (verified or accepted) else SAFE if verified else UNKNOWN
+
+
+def _made_safe(supervisor: Supervisor, record: Record) -> bool:
+    try:
+        return supervisor.safe()
+    except HilError as error:
+        record.note("not made safe", because=error.what, got=error.got, outputs="unknown")
+        return False
+
+
+def _why(reason: str, silence_s: float) -> HilError:
+    """What a trainer is told that calls after the end of its session."""
+    if reason == "silence":
+        return Ended(
+            "the outputs were made safe, because nothing was heard from this program", where="host", got=f"{silence_s:g} s",
+            allowed="a beat or a call before that", todo="see what held it up, or raise silence_s; then hil resume",
+        )  # fmt: skip
+    if reason == "trainer gone":
+        return Disconnected("the connection ended, and the outputs were made safe", where="host")
+    return Ended("the host was stopped", where="host", todo="start it again")
+
+
+class Watch:
+    """Waits for the reason to make safe.
+
+    Args:
+        charge: who the trainer is.
+        session: when it was heard.
+        stdin: see `serve`.
+    """
+
+    def __init__(self, charge: Charge, session: Session, stdin: int | None) -> None:
+        self._silence_s, self._session, self._stdin = charge.limits.silence_s, session, stdin
+        self._held = b""
+        self._trainer: int | None = None
+        if charge.trainer is not None:
+            with suppress(OSError):  # gone already: its pipe says so
+                self._trainer = os.pidfd_open(charge.trainer)
+
+    def reason(self) -> str:
+        """Wait; return "done", "trainer gone", "silence", or "stopped"."""
+        files = [self._session.wake, *(file for file in (self._stdin, self._trainer) if file is not None)]
+        now = time.monotonic()
+        while True:
+            try:
+                ready, _, _ = select.select(files, [], [], LOOK_S)
+            except KeyboardInterrupt:
+                return "stopped"
+            before, now = now, time.monotonic()
+            if now - before > LOOK_S + AWAY_S:
+                self._session.forgive(now - before)
+            if self._stdin in ready and (said := self._said()):  # first: a last word may lie in the pipe of one that is gone
+                return said
+            if self._trainer in ready:
+                return "trainer gone"
+            if self._session.wake in ready:
+                os.read(self._session.wake, 64)
+            if self._session.gone and self._stdin is None:
+                return "trainer gone"
+            if self._session.silent_s() >= self._silence_s:
+                return "silence"
+
+    def _said(self) -> str:
+        assert self._stdin is not None
+        piece = os.read(self._stdin, 1 << 12)
+        self._held += piece
+        if DONE in self._held.split(b"\n")[:-1]:
+            return "done"
+        return "" if piece else "trainer gone"
+
+
+def run(forks: ForkServer) -> None:
+    """Be the process, and end it, whatever thread hangs. Args: forks: what workers are forked from."""
+    code = main(forks)
+    sys.stdout.flush()
+    os._exit(code)
