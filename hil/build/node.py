@@ -94,7 +94,7 @@ def _single(table: DeviceTable, experiment: Experiment, run: Path | None, stack:
         number: of its layer, from 1; 0 of a node for all layers.
     """
     if table.kind in ("device", "host"):
-        return own_node(table, run, stack, f"device {number}" if number else "device")
+        return own_node(table, run, stack, number)
     assert table.choice is not None  # neither bench nor host
     if table.kind == "twin":
         twin: Twin = table.choice.build()

@@ -1,16 +1,100 @@
-"""A device of one's own, or one that is served elsewhere: owned by a host, which makes it safe by itself."""
+"""A device of one's own, or one that `hil host` serves elsewhere: owned by a host, which makes it safe by itself.
+
+    [device] use = "my_lab:Rig"            a host is started for it, and ends with the run
+    [device] host = "lab-pc:50551"         one that runs already
+
+A device of one's own has one owner on a machine: its lock is that of an instrument, named by class and settings. The host holds
+it too, so nobody opens the device while a host still makes it safe for a trainer that is gone.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import sys
+import time
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hil.config.experiment import DeviceTable
+from drivers import lock
+from drivers.lock import Owned, Owner
+from hil.config.experiment import DeviceTable, HostTable
+from hil.errors import RunError
+from hil.host.charge import Limits, Recipe
+from hil.host.client import Hosted, connected, hosted
 
 if TYPE_CHECKING:
     from hil.build.node import Node
 
+LOG = "host.jsonl"  # in a run folder: what the host did; host-2.jsonl of the second layer's
+PAUSE_S = 0.2
 
-def own_node(table: DeviceTable, run: Path | None, stack: ExitStack, name: str) -> Node:
-    raise NotImplementedError
+
+def own_node(table: DeviceTable, run: Path | None, stack: ExitStack, number: int = 0) -> Node:
+    """Open a device of one's own, or one that is served elsewhere.
+
+    Args:
+        table: that names it.
+        run: the run folder, or None.
+        stack: closes the device, its outputs safe.
+        number: of its layer, from 1; 0: it stands behind all layers.
+
+    Raises:
+        ConfigError: nobody could make it safe, or its class refuses its settings. RunError: another program has it.
+        OpenFailed: it does not open. UnsafeOutputs: on closing it.
+    """
+    from hil.build.node import Node
+
+    device = _connected(table, stack) if table.kind == "host" else _hosted(table, run, stack, number)
+    twin = None if table.twin is None else table.twin.choice.build()
+    facts: dict[str, Any] = {"host": table.host} if table.kind == "host" else {"use": table.use, **table.settings()}
+    beware: tuple[str, ...] = ()
+    if device.unguarded:
+        facts["unguarded"] = True
+        beware = ("nobody can make this device safe: its file says unguarded = true, and it has no safe()",)
+    return Node(
+        device, None, twin, facts, {f"device {number}".removesuffix(" 0"): device.description}, table.patience, device.beat,
+        beware=beware, provenance=device.spec.provenance, rest=lambda error: device.close(),
+    )  # fmt: skip
+
+
+def _connected(table: DeviceTable, stack: ExitStack) -> Hosted:
+    keys = None if table.keys is None else Path(table.keys)
+    return stack.enter_context(connected(str(table.host), keys, unguarded=table.unguarded))
+
+
+def _hosted(table: DeviceTable, run: Path | None, stack: ExitStack, number: int) -> Hosted:
+    assert table.choice is not None  # it names a class
+    waits = table.guardian or HostTable()
+    limits = Limits(waits.silence_s, waits.deadline_s, waits.patience_s)
+    log = None if run is None else run.resolve() / (LOG if number < 2 else f"host-{number}.jsonl")
+    owned = stack.enter_context(_owned(table, run, waits.patience_s))
+    recipe = Recipe(table.choice.use, table.choice.settings, table.place)
+    keep = tuple(owned.files.values())
+    return stack.enter_context(hosted(recipe, limits, log=log, unguarded=table.unguarded, keep=keep))
+
+
+def _owned(table: DeviceTable, run: Path | None, patience_s: float) -> Owned:
+    """Lock the device; wait for a host that still makes it safe for a trainer that is gone.
+
+    Raises:
+        RunError: another program has it.
+    """
+    assert table.choice is not None
+    said = json.dumps(table.settings(), sort_keys=True, default=str).encode()
+    name = f"DEVICE::{table.choice.use}::{hashlib.blake2b(said, digest_size=4).hexdigest()}"
+    owner = Owner(
+        os.getpid(), "" if run is None else str(run.resolve()), datetime.now().astimezone().isoformat(timespec="seconds"),
+        " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200],
+    )  # fmt: skip
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            return lock.take([name], owner)
+        except RunError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(PAUSE_S)

@@ -17,7 +17,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -437,6 +437,7 @@ def hosted(
     *,
     log: Path | None = None,
     unguarded: bool = False,
+    keep: Sequence[int] = (),
     told: Callable[[Hosted], None] = lambda device: None,
 ) -> Iterator[Hosted]:
     """Start a host for a device, and end it: leaving makes the outputs safe, verifies that, and closes the device.
@@ -446,6 +447,7 @@ def hosted(
         limits: how long the host waits for the device, and for this program.
         log: file for what the host did, a line of JSON each.
         unguarded: a device that cannot be made safe is opened all the same; results must say so.
+        keep: open files that the host holds as long as it has the device: locks.
         told: called with the device before it is driven.
 
     Yields:
@@ -455,7 +457,7 @@ def hosted(
         ConfigError: no such class, wrong settings, or nobody could make it safe; nothing was opened.
         OpenFailed: the device cannot be opened. UnsafeOutputs: on leaving, if they are not verified to be safe.
     """
-    local = LocalHost(recipe, limits or Limits(), log, unguarded)
+    local = LocalHost(recipe, limits or Limits(), log, unguarded, keep)
     local.start()
     try:
         device = restorable(Hosted("127.0.0.1", None, local, unguarded))

@@ -10,6 +10,7 @@ import os
 import select
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,12 @@ class LocalHost:
     Args:
         recipe, limits, unguarded: see hil.host.charge.Charge.
         log: file for what it did.
+        keep: open files that it inherits, and holds as long as it has the device: locks.
     """
 
-    def __init__(self, recipe: Recipe, limits: Limits, log: Path | None, unguarded: bool) -> None:
+    def __init__(self, recipe: Recipe, limits: Limits, log: Path | None, unguarded: bool, keep: Sequence[int] = ()) -> None:
         self.use = recipe.use
-        self._limits = limits
+        self._limits, self._keep = limits, tuple(keep)
         self._charge = Charge(
             recipe, limits, [*child.search_path(), *folders(recipe.place)], None if log is None else str(log.resolve()),
             trainer=os.getpid(), unguarded=unguarded,
@@ -69,7 +71,7 @@ class LocalHost:
         self._release()
         self._process = subprocess.Popen(
             child.command("hil.host"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/", env=child.environment(),
-            start_new_session=True,  # Ctrl-C and the end of the terminal are for the trainer
+            pass_fds=self._keep, start_new_session=True,  # Ctrl-C and the end of the terminal are for the trainer
         )  # fmt: skip
         assert self._process.stdin is not None
         try:
