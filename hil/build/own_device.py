@@ -3,8 +3,9 @@
     [device] use = "my_lab:Rig"            a host is started for it, and ends with the run
     [device] host = "lab-pc:50551"         one that runs already
 
-A device of one's own has one owner on a machine: its lock is that of an instrument, named by class and settings. The host holds
-it too, so nobody opens the device while a host still makes it safe for a trainer that is gone.
+A device of one's own has one owner on a machine: its lock is that of an instrument. It is named by the class and those of its
+settings that may tell one device from another, texts and whole numbers; a limit or a time does not. The host holds the lock
+too, so nobody opens the device while a host still makes it safe for a trainer that is gone.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def _owned(table: DeviceTable, run: Path | None, patience_s: float) -> Owned:
         RunError: another program has it.
     """
     assert table.choice is not None
-    said = json.dumps(table.settings(), sort_keys=True, default=str).encode()
+    telling = {key: value for key, value in table.choice.settings.items() if not isinstance(value, float)}
+    said = json.dumps(telling, sort_keys=True, default=str).encode()
     name = f"DEVICE::{table.choice.use}::{hashlib.blake2b(said, digest_size=4).hexdigest()}"
     owner = Owner(
         os.getpid(), "" if run is None else str(run.resolve()), datetime.now().astimezone().isoformat(timespec="seconds"),
