@@ -15,6 +15,7 @@ from hil.config.read import dump
 from hil.device import Attentive, Chip, Device, Following, Provenance, Recoverable
 from hil.devices.recovery import EventListener, Ladder, Patience
 from hil.devices.resilient import resilient, resilient_chip
+from hil.devices.stepped import stepped
 from hil.errors import UnsafeOutputs
 from hil.foreign import foreign
 from sim_devices.simulated import Simulated
@@ -76,7 +77,9 @@ def opened_node(experiment: Experiment, run: Path | None, stack: ExitStack) -> N
     assert table.choice is not None  # a device that is no bench
     if table.use is not None:
         twin: Twin = table.choice.build()
-        return Node(Simulated(twin, experiment.seed), None, twin, {"use": table.use, **table.settings()}, {}, provenance="twin")
+        return Node(
+            stepped(Simulated(twin, experiment.seed)), None, twin, {"use": table.use, **table.settings()}, {}, provenance="twin"
+        )
     seeded = {"seed": experiment.seed} if hasattr(table.choice.made, "Settings") else {}
     chip: Chip = table.choice.build(**seeded)
     stack.callback(_close, chip, table.place)
@@ -107,8 +110,9 @@ def bench_node(bench: BenchFile, kept: bool, run: Path | None, wire: bool, stack
     patience, beat = opened.patience, opened.guard.beat
     follow = opened.device.follow if isinstance(opened.device, Following) else unfollowed
     attend = opened.device.attend if isinstance(opened.device, Attentive) else unattended
+    source = None if opened.device is None else stepped(opened.device)
     return Node(
-        opened.device, opened.chip, nominal, facts, opened.resources, patience, beat, dump(bench), beware,
+        source, opened.chip, nominal, facts, opened.resources, patience, beat, dump(bench), beware,
         provenance=opened.provenance, follow=follow, attend=attend, rest=opened.guard.rest,
     )  # fmt: skip
 

@@ -49,7 +49,7 @@ def read_bits(spec: Spec) -> int:
     """Bits that one value read from such a device carries."""
     if not spec.temporal:
         return CONVERTER_BITS
-    return 2 if spec.outputs.low < 0 else 1
+    return 2 if spec.outputs.shared_low < 0 else 1
 
 
 @contextmanager

@@ -65,7 +65,6 @@ CHUNKS: Mapping[str, tuple[int, ...]] = {
 DTYPES = {"input": "<f4", "output": "<f4", "spikes": "|u1", "index": "<i8"}
 WINDOW = 1 << 21  # values read at once
 DIGEST_BYTES = 16
-NUMERIC = (int, float)
 MOST_ITEMS = 1 << 50
 NO_KEY = bytes(DIGEST_BYTES)
 
@@ -98,7 +97,7 @@ class ReelHead:
 
     def text(self) -> str:
         """Write the head as JSON."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+        return json.dumps({"format": FORMAT, **asdict(self), "spec": self.spec.table()}, indent=1) + "\n"
 
     def same_device(self, other: ReelHead) -> bool:
         """True if both are of the same device, however much was recorded."""
@@ -134,7 +133,6 @@ def _check_kinds(head: ReelHead) -> None:
     ports = [port for port in (spec.inputs, spec.outputs, spec.params) if port is not None]
     good = (
         all(isinstance(p.name, str) and isinstance(p.unit, str) for p in ports)
-        and all(type(p.low) in NUMERIC and type(p.high) in NUMERIC for p in ports)
         and all(p.size is None or (type(p.size) is int and p.size > 0) for p in ports)
         and spec.inputs is not None and spec.outputs is not None
         and isinstance(spec.temporal, bool) and spec.provenance in PROVENANCES and isinstance(head.streaming, bool)

@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -213,7 +213,7 @@ class Tape:
             made: how an array was asked of its chip.
             settings: a text of everything else that decides how the device answers.
         """
-        text = json.dumps({"spec": asdict(spec), "made": made, "settings": settings}, sort_keys=True)
+        text = json.dumps({"spec": spec.table(), "made": made, "settings": settings}, sort_keys=True)
         head = ReelHead(spec, streaming, made, settings_digest(text).hex(), 0, dict.fromkeys(("input", "output", "spikes"), 0))
         self._reels[name] = ReelWriter(self, name, head)
         return self._reels[name]
