@@ -22,6 +22,7 @@ from hil.errors import ContractError
 from hil.port import Limit, Port, each, limit_tensor
 
 Overflow = Literal["refuse", "clip", "fold"]
+ROUNDED = 1 + 1e-12  # 0.6 - -1.2 is a little less than 1.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Encode:
             raise ContractError(
                 "gain and offset must be finite", where=where, got=f"gain {gain}, offset {offset}", todo="correct [encode]"
             )
-        if self.overflow == "fold" and not 0 < period <= high - low:
+        if self.overflow == "fold" and not 0 < period <= (high - low) * ROUNDED:
             raise ContractError(
                 "a folding encoding needs a period that fits into the port",
                 where=where,

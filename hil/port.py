@@ -151,7 +151,7 @@ class Port:
     def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Low and high, () or (size,), on the device of `like` and as its dtype can hold them; not to be written to."""
         dtype = like.dtype if like.dtype.is_floating_point else torch.float64
-        return limit_tensor(self.low, dtype, like.device), limit_tensor(self.high, dtype, like.device)
+        return _kept(self.low, dtype, like.device), _kept(self.high, dtype, like.device)
 
     def within(self, share: Tensor) -> Tensor:
         """Shares of the range (..., size), 0 to 1 -> values, each in the range of its own channel."""
@@ -168,14 +168,14 @@ class Port:
         return (
             values
             if self.scale == 1.0
-            else (values.double() * limit_tensor(self.scale, torch.float64, values.device)).to(values)
+            else (values.double() * _kept(self.scale, torch.float64, values.device)).to(values)
         )
 
     def of_own(self, numbers: Tensor) -> Tensor:
         """(..., size) as the device itself gives them -> in `unit`, rounded once."""
         if self.scale == 1.0:
             return numbers
-        return (numbers.double() / limit_tensor(self.scale, torch.float64, numbers.device)).to(numbers)
+        return (numbers.double() / _kept(self.scale, torch.float64, numbers.device)).to(numbers)
 
     def table(self) -> dict[str, Any]:
         """The port as a file holds it; what is not limited is left out, so that a file says no more than it must."""
@@ -306,7 +306,7 @@ class Port:
         held = before.to(rows).reshape(-1, rows.shape[1])
         first, then = torch.cat([held, rows[:-1]]), torch.cat([rows[:1].expand(len(held), -1), rows[1:]])
         grain = torch.finfo(rows.dtype).eps if rows.dtype.is_floating_point else 0.0
-        allowed = limit_tensor(most, torch.float64, rows.device) + grain * torch.maximum(first.abs(), then.abs()).double()
+        allowed = _kept(most, torch.float64, rows.device) + grain * torch.maximum(first.abs(), then.abs()).double()
         stepped = (then.double() - first.double()).abs()
         bad = ~(stepped <= allowed)
         if bool(bad.any()):
@@ -354,8 +354,13 @@ def each(limit: Limit, size: int | None) -> tuple[float, ...]:
     return limit if isinstance(limit, tuple) else (limit,) * (size or 1)
 
 
+def limit_tensor(limit: Limit, like: Tensor) -> Tensor:
+    """Return a limit, () or (size,), as `like` is; not to be written to."""
+    return _kept(limit, like.dtype, like.device)
+
+
 @lru_cache(maxsize=256)
-def limit_tensor(limit: Limit, dtype: torch.dtype, place: torch.device) -> Tensor:
+def _kept(limit: Limit, dtype: torch.dtype, place: torch.device) -> Tensor:
     """Return a limit, () or (size,), kept: it is asked for at every shot."""
     return torch.tensor(limit, dtype=dtype, device=place)
 
