@@ -165,11 +165,7 @@ class Port:
 
     def own(self, values: Tensor) -> Tensor:
         """(..., size) in `unit` -> what the device itself takes, rounded once."""
-        return (
-            values
-            if self.scale == 1.0
-            else (values.double() * _kept(self.scale, torch.float64, values.device)).to(values)
-        )
+        return values if self.scale == 1.0 else (values.double() * _kept(self.scale, torch.float64, values.device)).to(values)
 
     def of_own(self, numbers: Tensor) -> Tensor:
         """(..., size) as the device itself gives them -> in `unit`, rounded once."""
@@ -371,5 +367,5 @@ def _channels(bad: Tensor, size: int | None) -> list[int]:
 
 
 def _spread(values: Tensor, unit: str) -> str:
-    low, high = torch.aminmax(values)
-    return f"{float(low):.6g} to {float(high):.6g} {unit}"
+    low, high = (f"{float(end):.6g}" for end in torch.aminmax(values))
+    return f"{low if low == high else f'{low} to {high}'} {unit}"

@@ -159,11 +159,11 @@ def test_the_gradient_of_an_encoding_is_the_gain_of_each_channel() -> None:
 
 
 def test_an_encoding_names_the_channel_that_makes_no_sense() -> None:
-    with pytest.raises(ContractError, match="encoding, channel 2: a folding encoding needs a period.*up to 1"):
+    with pytest.raises(ContractError, match=r"encoding, channel 2: a folding encoding needs a period.*up to 1"):
         Encode.onto(GATES, overflow="fold", period=1.5)
     with pytest.raises(ContractError, match="encoding, channel 3: gain and offset must be finite"):
         Encode.onto(GATES, gain=(1.0, 1.0, math.nan))
-    with pytest.raises(ContractError, match="encoding of port gates.*gain of 2 numbers; allowed: 3"):
+    with pytest.raises(ContractError, match=r"encoding of port gates.*gain of 2 numbers; allowed: 3"):
         Encode.onto(GATES, gain=(1.0, 1.0))
     with pytest.raises(ContractError, match="encoding of port modulator"):
         Encode.onto(PORT, offset=(1.0, 1.0))

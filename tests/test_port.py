@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -100,7 +101,7 @@ def test_a_port_is_a_value() -> None:
     assert again == GATES
     assert hash(again) == hash(GATES)
     assert isinstance(again.high, tuple)
-    assert GATES != Port("gates", -1.2, HIGH, "V", 7)
+    assert Port("gates", -1.2, HIGH, "V", 7) != GATES
     assert Port("p", 0, (1, 2), size=2).per_channel
     assert not Port("p", 0, 1, size=2).per_channel
     assert dataclasses.replace(GATES, name="others").low == LOW
@@ -111,7 +112,10 @@ def test_a_port_is_a_value() -> None:
     [
         ({"low": (0.0, 0.0), "high": 1.0}, "low of 2 numbers, size None"),
         ({"low": (0.0, 0.0), "high": 1.0, "size": 3}, "low of 2 numbers, size 3; allowed: size = 2"),
-        ({"low": 0.0, "high": (1.0, -1.0), "size": 2}, "port p, channel 2: limits are the wrong way round; got low 0.0, high -1.0"),
+        (
+            {"low": 0.0, "high": (1.0, -1.0), "size": 2},
+            "port p, channel 2: limits are the wrong way round; got low 0.0, high -1.0",
+        ),
         ({"low": (0.0, NAN), "high": 1.0, "size": 2}, "port p, channel 2"),
         ({"low": (0.0, "1"), "high": 1.0, "size": 2}, "a limit is a number"),
         ({"low": (0.0, True), "high": 1.0, "size": 2}, "a limit is a number"),
@@ -173,7 +177,7 @@ def test_steps_are_the_loop_over_rows(rows: list[tuple[float, float]], most: Lim
     path = [(0.0, 0.0), *rows]
     fits = all(
         abs(b - a) <= limit + np.finfo(np.float32).eps * max(abs(a), abs(b))
-        for before, now in zip(path[:-1], path[1:], strict=True)
+        for before, now in itertools.pairwise(path)
         for a, b, limit in zip(before, now, each(most, 2), strict=True)
     )
     values = torch.tensor(rows)

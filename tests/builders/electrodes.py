@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 import hil
 
@@ -43,3 +46,28 @@ class Electrodes:
     def device(self, **more: Any) -> Any:
         """Return the Device."""
         return hil.from_functions(self.write, self.read, self.gates, CURRENT, self.safe, **more)
+
+
+class ElectrodesTwin(nn.Module):
+    """The same without its neighbours, as a twin: y = tanh(2 x), noise on the reading."""
+
+    def __init__(self, *, noise_v: float = 1e-3, step_v: float | None = None, narrow_v: tuple[float, ...] = LOW) -> None:
+        super().__init__()
+        self.noise_v, self.gates = noise_v, dataclasses.replace(GATES.narrowed(narrow_v, HIGH), max_step=step_v)
+
+    @property
+    def spec(self) -> hil.Spec:
+        """Ports."""
+        return hil.Spec(self.gates, CURRENT, provenance="twin")
+
+    def ideal(self, x: Tensor) -> Tensor:
+        """Return the reading without noise."""
+        return torch.tanh(2 * x)
+
+    def rest(self, batch: int, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """No memory."""
+        return ()
+
+    def respond(self, state: Any, params: Any, x: Tensor, rng: torch.Generator) -> tuple[Tensor, Any]:
+        """Return the reading, and no state."""
+        return self.ideal(x) + self.noise_v * torch.randn(x.shape, generator=rng, device=x.device), state

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders.electrodes import CURRENT, GATES, HIGH, LOW, Electrodes
+from builders.electrodes import CURRENT, GATES, HIGH, LOW, Electrodes, ElectrodesTwin
 from torch import Tensor
 
 import hil
 from calibration.drift.steering import Steering, steered
 from calibration.twin_check import compare_twin
-from hil.conformance import check_device
+from hil.build.training import built
+from hil.config.experiment import read_experiment
+from hil.conformance import check_device, check_twin
 from hil.data.dataset import subset
 from hil.device import Port, Spec
 from hil.devices.meter import metered
@@ -26,6 +28,7 @@ from hil.slew import Slew
 from hil.tape.recorder import recorded
 from hil.tape.replay import reels, replay
 from hil.tape.writer import Tape
+from hil.training.loop import train
 from hil.training.transfer_curve import measure, probed
 
 DIGITS = subset(hil.load("digits"), 128)
@@ -111,7 +114,7 @@ def test_a_rate_of_functions_counts_with_their_pause() -> None:
     port = Port("dac", -1, 1, "V", 7, slew_per_s=10.0)
     device = Electrodes(port).device(settle_s=0.01)
     device.forward(torch.full((1, 7), 0.1))
-    with pytest.raises(OutOfRange, match="up to 0.1 V"):
+    with pytest.raises(OutOfRange, match=r"up to 0.1 V"):
         device.forward(torch.full((1, 7), 0.21))
 
 
@@ -277,3 +280,65 @@ def test_settings_narrow_each_channel_with_units(tmp_path: Path) -> None:
     assert arguments(driver, {"low": "-700 mV"}, "b") == {"low_v": -0.7}
     with pytest.raises(ConfigError, match="low, number 2"):
         arguments(driver, {"low": ["-1.2 V", "-700 mA"]}, "b")
+
+
+FILE = """
+[data]
+train_examples = 64
+[network]
+widths = [64, 7, 10]
+[device]
+use = "builders.electrodes:ElectrodesTwin"
+narrow = ["-1.1 V", -1.2, -1.2, -1.2, -1.2, "-600 mV", -0.7]
+[encode]
+gain = ["1.5 V", 1.5, 1.5, 1.5, 1.5, "700 mV", 0.7]
+offset = "-200 mV"
+overflow = "clip"
+[learner]
+use = "adfa"
+[train]
+epochs = 1
+batch = 32
+"""
+
+
+def test_an_experiment_file_says_each_channel_with_its_unit(tmp_path: Path) -> None:
+    path = tmp_path / "e.toml"
+    path.write_text(FILE)
+    with built(read_experiment(path)) as made:
+        encode = made.training.net.stack[0].encode
+        assert encode is not None
+        assert encode.gain == (1.5,) * 5 + (0.7,) * 2
+        assert encode.low == (-1.1, *(-1.2,) * 4, -0.6, -0.7)
+        assert encode.offset == -0.2
+        for _ in train(made.training):
+            pass
+    for old, new, said in (
+        ('"700 mV", 0.7]', '"700 mA", 0.7]', "gain, number 6"),
+        ('"700 mV", 0.7]', '"700 mV"]', "gain of 6 numbers; allowed: 7"),
+        ("-1.1 V", "-1.3 V", "channel 1"),
+        ('overflow = "clip"', 'overflow = "fold"\nperiod = [1.8, 1.8, 1.8, 1.8, 1.8, 1, 1]', "encoding, channel 1: a folding"),
+    ):
+        path.write_text(FILE.replace(old, new))
+        with pytest.raises(hil.HilError) as refusal, built(read_experiment(path)):
+            pass
+        assert said in str(refusal.value)
+
+
+def test_a_twin_with_limits_of_each_channel_keeps_its_contract() -> None:
+    check_twin(ElectrodesTwin)
+    from sim_devices.simulated import Simulated
+
+    check_device(lambda: Simulated(ElectrodesTwin(step_v=0.1), seed=1))
+
+
+def test_a_twin_refuses_steps_as_its_bench_would(tmp_path: Path) -> None:
+    device = stepped(hil.dense([64, 7, 10], ElectrodesTwin(step_v=0.1), decode=hil.Decode()).stack[0].device)  # type: ignore[arg-type]
+    device.forward(torch.full((1, 7), 0.1))
+    saved = json.loads(json.dumps(device.snapshot()))  # type: ignore[attr-defined]
+    again = hil.dense([64, 7, 10], ElectrodesTwin(step_v=0.1), decode=hil.Decode()).stack[0].device
+    again.restore(saved)  # type: ignore[union-attr]
+    drive = torch.full((1, 7), 0.2)
+    assert torch.equal(again.forward(drive), device.forward(drive))  # type: ignore[union-attr]
+    with pytest.raises(ContractError, match="not a snapshot"):
+        again.restore({"x": 1})  # type: ignore[union-attr]
