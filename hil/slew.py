@@ -30,10 +30,14 @@ class Slew:
     row_s: float | None = None
 
 
+NO_SLEW = Slew()
+"""Of a device that says nothing about its steps."""
+
+
 def slew_of(device: Any) -> Slew:
     """Return what `device` says of its steps; one that says nothing does nothing about them."""
     found = getattr(device, "slew", None)
-    return found if isinstance(found, Slew) else Slew()
+    return found if isinstance(found, Slew) else NO_SLEW
 
 
 class Held:

@@ -225,6 +225,7 @@ def test_a_tape_keeps_the_limits_of_each_channel(tmp_path: Path) -> None:
     assert reel.head.spec.inputs == port
     again = replay(reel)
     assert again.spec.inputs == port
+    assert again.slew == Slew("refuses")
     assert torch.equal(again.forward(drive), answer)
     with pytest.raises(OutOfRange, match="channel 6"):
         replay(reel).forward(torch.full((1, 7), 0.5))
@@ -236,11 +237,25 @@ def test_a_tape_keeps_the_limits_of_each_channel(tmp_path: Path) -> None:
         reels(tmp_path)
 
 
+def test_a_sweep_in_small_steps_is_recorded_and_replayed(tmp_path: Path) -> None:
+    tape = Tape(tmp_path)
+    tape.begin({})
+    port = dataclasses.replace(SMALL, slew_per_s=20.0)
+    rig = Electrodes(port, most=0.2)
+    curve = measure(recorded(rig.device(settle_s=0.005), tape, "node", "", {}), points=5, repeats=2)
+    tape.close()
+    (reel,) = reels(tmp_path)
+    assert reel.head.slew == Slew("refuses", 0.005)
+    again = measure(replay(reel), points=5, repeats=2)
+    assert torch.equal(again.mean, curve.mean)
+
+
 def test_a_tape_of_one_range_is_as_it_was(tmp_path: Path) -> None:
     tape = Tape(tmp_path)
     recorded(Own(Port("gates", -1.0, 1.0, "V", 7)), tape, "node", "", {}).forward(torch.zeros(1, 7))
     tape.close()
     table = json.loads((tmp_path / "node.json").read_text())
+    assert "slew" not in table
     assert table["spec"]["inputs"] == {"name": "gates", "low": -1.0, "high": 1.0, "unit": "V", "size": 7}
 
 
