@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hil.device import Device, Recoverable
-from hil.errors import ContractError, Refused
+from hil.errors import ContractError, OutOfRange
 from hil.port import Port, each
 from hil.slew import Held, Slew, slew_of
 from hil.wrapper import Wrapper
@@ -54,8 +54,8 @@ class Stepped(Wrapper):
         self._held.check(self._port.check(x))
         try:
             answer = self._inner.forward(x)
-        except Refused:
-            raise  # nothing was sent
+        except OutOfRange:
+            raise  # nothing was sent; a ContractError may come after the answer
         except BaseException:
             self._held.lost(x)
             raise
