@@ -243,7 +243,7 @@ class _Free:
     def covariance(self, u: Array, jac: Array, sweeps: Sweeps, chi2: float, port: Port) -> Array:
         own = np.linalg.inv(jac.T @ jac)
         slope = _slope(self.nominal.remade(self.settings(u)), sweeps.drive)
-        pushed = (slope / sweeps.sigma).flatten().numpy() * (port.high - port.low) / CODES
+        pushed = (slope / sweeps.sigma).flatten().numpy() * (port.shared_high - port.shared_low) / CODES
         moved = own @ jac[: pushed.size].T @ pushed
         total: Array = own * max(1.0, chi2) + np.outer(moved, moved)
         return total

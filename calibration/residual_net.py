@@ -34,7 +34,11 @@ class ResidualNet(nn.Module):
 
     def __init__(self, port: Port, scale: float, rng: torch.Generator) -> None:
         super().__init__()
-        self._middle, self._half, self._scale = 0.5 * (port.low + port.high), 0.5 * (port.high - port.low), scale
+        self._middle, self._half, self._scale = (
+            0.5 * (port.shared_low + port.shared_high),
+            0.5 * (port.shared_high - port.shared_low),
+            scale,
+        )
         drawn = torch.randn(2, WIDTH, generator=rng, dtype=torch.float64)
         self.w1 = nn.Parameter(8 * drawn[0])
         self.b1 = nn.Parameter(5 * drawn[1])

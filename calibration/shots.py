@@ -57,12 +57,12 @@ class Shots:
 
     def levels(self, count: int) -> Tensor:
         """(count,) evenly over the port, its ends included, as the device gets them: float32 values."""
-        return self._held(torch.linspace(self.port.low, self.port.high, count, dtype=torch.float64))
+        return self._held(torch.linspace(self.port.shared_low, self.port.shared_high, count, dtype=torch.float64))
 
     def scattered(self, count: int) -> Tensor:
         """(count,) all over the port, no two alike, in random order: one at random in each of `count` equal parts."""
         share = (torch.arange(count, dtype=torch.float64) + self.uniform(count)) / count
-        return self._held(self.shuffled(self.port.low + (self.port.high - self.port.low) * share))
+        return self._held(self.shuffled(self.port.shared_low + (self.port.shared_high - self.port.shared_low) * share))
 
     def uniform(self, count: int) -> Tensor:
         """Draw `count` numbers in [0, 1), float64."""
@@ -75,10 +75,10 @@ class Shots:
     @property
     def rest(self) -> float:
         """0, or the limit nearest to it."""
-        return min(max(0.0, self.port.low), self.port.high)
+        return min(max(0.0, self.port.shared_low), self.port.shared_high)
 
     def _held(self, drive: Tensor) -> Tensor:
-        held: Tensor = drive.clamp(self.port.low, self.port.high).to(torch.float32).to(torch.float64)
+        held: Tensor = drive.clamp(self.port.shared_low, self.port.shared_high).to(torch.float32).to(torch.float64)
         return held
 
 

@@ -57,11 +57,11 @@ def compare_twin(device: Device, twin: HasIdeal, points: int = POINTS, repeats: 
     port = device.spec.inputs
     width = port.size or 1
     if width == 1:
-        probes = torch.linspace(port.low, port.high, points).unsqueeze(1)
+        probes = torch.linspace(port.shared_low, port.shared_high, points).unsqueeze(1)
     else:
         drawn = torch.rand(points, width, generator=generator(0, 0, "probes"))
-        probes = torch.lerp(torch.tensor(port.low), torch.tensor(port.high), drawn)
-    drive = probes.clamp(port.low, port.high).repeat(repeats, 1)
+        probes = port.within(drawn)
+    drive = probes.clamp(*port.bounds(probes)).repeat(repeats, 1)
     answers = device.forward(drive).to("cpu", torch.float64).view(repeats, points, -1)
     with torch.no_grad():
         predicted = twin.ideal(drive[:points]).to("cpu", torch.float64)

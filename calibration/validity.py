@@ -62,9 +62,14 @@ def settings_differ(certificate: Certificate, settings: Mapping[str, Mapping[str
     for table in dict.fromkeys([*settings, *then]):
         before, after = then.get(table, {}), settings.get(table, {})
         for key in dict.fromkeys([*after, *before]):
-            if before.get(key) != after.get(key):
-                shown = ["not given" if key not in part else f"{part[key]}" for part in (before, after)]
+            if _as_read(before.get(key)) != _as_read(after.get(key)):
+                shown = ["not given" if key not in part else f"{_as_read(part[key])}" for part in (before, after)]
                 yield Difference("setting", f"[{table}] {key}", *shown)
+
+
+def _as_read(value: Any) -> Any:
+    """As a file gives it back: limits of each channel are a tuple in Python, a list in TOML."""
+    return [_as_read(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def instruments_differ(certificate: Certificate, answered: Mapping[str, Instrument]) -> Iterator[Difference]:

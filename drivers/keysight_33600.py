@@ -170,12 +170,12 @@ class Keysight33600:
             return f"how far the drive reaches cannot be told: amplitude {amplitude} {unit}, offset {offset}, load {load}"
         factor = _limit_v(self._load_ohm) / _limit_v(_load(load))
         swing, offset = 0.5 * amplitude * factor, offset * factor
-        slack = LEVEL_SLACK * (self._port.high - self._port.low)
-        if self._port.low - slack <= offset - swing and offset + swing <= self._port.high + slack:
+        slack = LEVEL_SLACK * (self._port.shared_high - self._port.shared_low)
+        if self._port.shared_low - slack <= offset - swing and offset + swing <= self._port.shared_high + slack:
             return ""
         return (
-            f"the drive may reach {offset - swing:.4g} to {offset + swing:.4g} V, where {self._port.low:g} to "
-            f"{self._port.high:g} V are allowed"
+            f"the drive may reach {offset - swing:.4g} to {offset + swing:.4g} V, where {self._port.shared_low:g} to "
+            f"{self._port.shared_high:g} V are allowed"
         )  # fmt: skip
 
     def settings(self) -> dict[str, float | str]:
@@ -357,7 +357,7 @@ class Keysight33600:
                 "the generator did not take the record",
                 where=f"{self._name}, {self.identity.model} {self.identity.serial}",
                 got="; ".join((reply, *self._scpi.errors())),
-                outputs=f"at rest, inside {self._port.low:g} to {self._port.high:g} V",
+                outputs=f"at rest, inside {self._port.shared_low:g} to {self._port.shared_high:g} V",
                 todo="see that memory_samples is not above what the instrument has",
             )
 
@@ -402,12 +402,12 @@ class Keysight33600:
         return SafeState(
             "awg", self._scpi.link.name, OVER_VISA, Expect(who.maker, who.model, who.serial),
             (Step(f"{self._output} 0", f"{self._output}?", OFF),), self._ramp,
-            f"unknown; if the instrument still runs, between {self._port.low:g} and {self._port.high:g} V",
+            f"unknown; if the instrument still runs, between {self._port.shared_low:g} and {self._port.shared_high:g} V",
         )  # fmt: skip
 
     def _ramp_at(self, slew_v_per_s: float) -> Ramp:
         volts, least = f"{self._source}:VOLT", _least_vpp(self._load_ohm)
-        return Ramp(self._output, volts, f"{volts}:OFFS", slew_v_per_s, least, self._port.low, self._port.high)
+        return Ramp(self._output, volts, f"{volts}:OFFS", slew_v_per_s, least, self._port.shared_low, self._port.shared_high)
 
     def safe(self) -> None:
         """The safe state, read back. After a fault of the link, or a Ctrl-C, once more on one that was opened anew.
@@ -492,7 +492,7 @@ def _least_vpp(load_ohm: float) -> float:
 
 def _full_scale(port: Port, load_ohm: float) -> tuple[float, float]:
     """Amplitude (Vpp) and offset (V) so that the port's limits are the ends of the converter."""
-    amplitude = port.high - port.low
+    amplitude = port.shared_high - port.shared_low
     least = _least_vpp(load_ohm)
     if amplitude < least:
         raise OutOfRange(
@@ -502,7 +502,7 @@ def _full_scale(port: Port, load_ohm: float) -> tuple[float, float]:
             allowed=f"at least {least:g} Vpp",
             outputs="unchanged; nothing was sent",
         )
-    return amplitude, 0.5 * (port.low + port.high)
+    return amplitude, 0.5 * (port.shared_low + port.shared_high)
 
 
 def _checked_bits(bits: int | None) -> int | None:

@@ -323,7 +323,7 @@ class InfiniiVision:
                 "the input was beyond the screen",
                 where=self._name,
                 got=f"{clipped} of {len(words)} samples clipped",
-                allowed=f"{self._port.low:g} to {self._port.high:g} V",
+                allowed=f"{self._port.shared_low:g} to {self._port.shared_high:g} V",
                 outputs="inside their limits",
                 todo="increase range_v, or move offset_v",
             )

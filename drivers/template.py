@@ -90,7 +90,7 @@ class AcmeG1:
         return SafeState(
             name="g1", resource=self._scpi.link.name, talk=OVER_VISA, expect=Expect(who.maker, who.model, who.serial),
             steps=(Step(":OUTP 0", ":OUTP?", OFF),),
-            outputs=f"unknown; if it still runs, between {self.drive.low:g} and {self.drive.high:g} V",
+            outputs=f"unknown; if it still runs, between {self.drive.shared_low:g} and {self.drive.shared_high:g} V",
         )  # fmt: skip
 
     def safe(self) -> None:

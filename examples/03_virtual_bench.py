@@ -16,7 +16,7 @@ BENCH = Path(__file__).resolve().parents[1] / "benches" / "mzm_awg_scope.toml"
 with hil.open(BENCH) as bench:  # guarded: outputs are off and read back when the block ends, whatever ends it
     for name, line in bench.instruments.items():
         print(f"{name:<7} {line}")
-    drive = torch.linspace(bench.spec.inputs.low, bench.spec.inputs.high, 201)  # V
+    drive = torch.linspace(bench.spec.inputs.shared_low, bench.spec.inputs.shared_high, 201)  # V
     readings = bench.forward(drive.repeat(8, 1).T)  # (201, 8): every drive 8 times
 
 curve, spread = readings.mean(1), readings.std(1)

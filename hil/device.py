@@ -1,7 +1,7 @@
 """What can be driven and read, forwards only: the seam that everything goes through.
 
 A Device never tells whether hardware, a twin or a recording answers, except by `spec.provenance`. Tensors at this seam are
-float32, carry the unit of their Port, and never require grad.
+float32, carry the unit of their Port (hil/port.py), and never require grad.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from hil.errors import ContractError, OutOfRange
+from hil.errors import ContractError
+from hil.port import Limit as Limit
+from hil.port import Port as Port
 
 Provenance = Literal["real", "twin", "replay", "unknown"]
 
@@ -28,108 +30,6 @@ def answered(told: Provenance, said: Provenance) -> Provenance:
         if kind in (told, said):
             return kind
     return "real" if told == said == "real" else "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """A named bundle of channels.
-
-    Args:
-        name: how messages call it, for example ``"awg channel 1"``.
-        low, high: limits, inclusive, in `unit`. Limits are written here once; a config may narrow, never widen.
-        unit: SI, ``"V"``, ``"W"``, ``"1"``.
-        size: number of channels, or None for any width (one node shared in time by all neurons).
-    """
-
-    name: str
-    low: float
-    high: float
-    unit: str = "1"
-    size: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("low", "high"):  # whole numbers, as of a converter, are numbers
-            object.__setattr__(self, name, self._limit(name))
-        if not self.low <= self.high:  # also catches NaN
-            raise ContractError(
-                "limits are the wrong way round", where=f"port {self.name}", got=f"low {self.low}, high {self.high}"
-            )
-
-    def _limit(self, name: str) -> float:
-        value = getattr(self, name)
-        try:
-            if isinstance(value, bool | str | bytes):
-                raise TypeError
-            return float(value)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ContractError(
-                "a limit is a number", where=f"port {self.name}", got=f"{name} = {value!s:.60}", allowed="a number in its unit"
-            ) from error
-
-    def check(self, values: Tensor) -> Tensor:
-        """Return `values` (..., size) unchanged, or raise OutOfRange. NaN is out of range.
-
-        Raises:
-            OutOfRange: a value below `low`, above `high`, or NaN; or the last dimension is not `size`.
-        """
-        if self.size is not None and (values.ndim == 0 or values.shape[-1] != self.size):
-            raise OutOfRange(
-                "wrong number of channels",
-                where=f"port {self.name}",
-                got=f"shape {tuple(values.shape)}",
-                allowed=f"(..., {self.size})",
-                outputs="unchanged; nothing was sent",
-                todo="make the layer as wide as the device",
-            )
-        if values.numel() == 0:
-            return values
-        low, high = torch.stack(torch.aminmax(values.detach())).tolist()  # aminmax propagates NaN
-        least, most = self._limits(values.dtype)
-        if not (low >= least and high <= most):
-            raise self._refusal(values.detach(), low, high)
-        return values
-
-    def _limits(self, dtype: torch.dtype) -> tuple[float, float]:
-        """Return the limits as `dtype` can hold them: 0.1 in float32 is 1.5e-9 above 0.1, and is meant to be in [0, 0.1]."""
-        if not dtype.is_floating_point:
-            return self.low, self.high
-        least, most = torch.tensor([self.low, self.high], dtype=dtype).tolist()
-        return least, most
-
-    def _refusal(self, values: Tensor, low: float, high: float) -> OutOfRange:
-        least, most = self._limits(values.dtype)
-        bad = int((~((values >= least) & (values <= most))).sum())
-        nans = int(torch.isnan(values).sum())
-        seen = f"{nans} NaN" if nans else f"{low:.6g} to {high:.6g} {self.unit}"
-        return OutOfRange(
-            f"{bad} of {values.numel()} values out of range",
-            where=f"port {self.name}",
-            got=seen,
-            allowed=f"{self.low:g} to {self.high:g} {self.unit}, NaN never",
-            outputs="unchanged; nothing was sent",
-            todo=(
-                "the weights or the data hold NaN: lower the learning rate, or resume from an earlier checkpoint"
-                if nans
-                else "lower the layer's gain, or choose overflow = 'clip' or 'fold' in its encoding"
-            ),
-        )
-
-    def narrowed(self, low: float, high: float) -> Port:
-        """The same port with tighter limits.
-
-        Raises:
-            OutOfRange: the new limits would widen the old ones.
-        """
-        if not (self.low <= low <= high <= self.high):
-            raise OutOfRange(
-                "limits may be narrowed, never widened",
-                where=f"port {self.name}",
-                got=f"{low:g} to {high:g} {self.unit}",
-                allowed=f"inside {self.low:g} to {self.high:g} {self.unit}",
-                outputs="unchanged; nothing was sent",
-                todo="change the bench file",
-            )
-        return Port(self.name, low, high, self.unit, self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +48,12 @@ class Spec:
     params: Port | None = None
     temporal: bool = False
     provenance: Provenance = "unknown"
+
+    def table(self) -> dict[str, Any]:
+        """Return the description as a file holds it: JSON values."""
+        ports = {name: getattr(self, name) for name in ("inputs", "outputs", "params")}
+        found = {name: None if port is None else port.table() for name, port in ports.items()}
+        return {**found, "temporal": self.temporal, "provenance": self.provenance}
 
 
 class Device(Protocol):

@@ -4,27 +4,32 @@
     output  = (reading - zero) / scale     Decode
 
 Policies: "refuse" raises, "clip" saturates (and is counted), "fold" maps into one period of a periodic node, which changes
-nothing physically: a Mach-Zehnder modulator has the period 2 V_pi.
+nothing physically: a Mach-Zehnder modulator has the period 2 V_pi. gain, offset, period and limits may be one for each channel.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from hil.device import Port
 from hil.errors import ContractError
+from hil.port import Limit, Port, each, limit_tensor
 
 Overflow = Literal["refuse", "clip", "fold"]
+ROUNDED = 1 + 1e-12  # 0.6 - -1.2 is a little less than 1.8
 
 
 @dataclass(frozen=True, slots=True)
 class Encode:
     """Pre-activation (dimensionless) -> drive (unit of the port).
+
+    Every number is one for all channels, or a tuple of one for each; channel k is then treated by its own numbers.
 
     Args:
         low, high: the limits of the port it drives.
@@ -34,60 +39,130 @@ class Encode:
         period: needed by "fold"; must fit in high - low.
     """
 
-    low: float
-    high: float
-    gain: float = 1.0
-    offset: float = 0.0
+    low: Limit
+    high: Limit
+    gain: Limit = 1.0
+    offset: Limit = 0.0
     overflow: Overflow = "refuse"
-    period: float | None = None
+    period: Limit | None = None
 
     def __post_init__(self) -> None:
-        if not self.low <= self.high:
-            raise ContractError("limits are the wrong way round", where="encoding", got=f"{self.low} to {self.high}")
-        if not (math.isfinite(self.gain) and math.isfinite(self.offset)):
+        for name in ("low", "high", "gain", "offset", "period"):
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(map(float, value)))
+        counts = {len(value) for value in self._numbers if isinstance(value, tuple)}
+        if len(counts) > 1:
             raise ContractError(
-                "gain and offset must be finite", where="encoding", got=f"gain {self.gain}, offset {self.offset}",
-                todo="correct [encode]",
+                "one number for each channel, as many as there are channels", where="encoding",
+                got=" and ".join(f"{count} numbers" for count in sorted(counts)), todo="correct [encode]",
             )  # fmt: skip
-        if self.overflow == "fold" and not (self.period and 0 < self.period <= self.high - self.low):
+        rows = zip(*(each(value, max(counts, default=1)) for value in self._numbers), strict=True)
+        for channel, numbers in enumerate(rows, 1):
+            self._check(f"encoding, channel {channel}" if counts else "encoding", *numbers)
+
+    @property
+    def _numbers(self) -> tuple[Limit, ...]:
+        return self.low, self.high, self.gain, self.offset, 0.0 if self.period is None else self.period
+
+    def _check(self, where: str, low: float, high: float, gain: float, offset: float, period: float) -> None:
+        """Raises: ContractError: the numbers of one channel make no sense."""
+        if not low <= high:
+            raise ContractError("limits are the wrong way round", where=where, got=f"{low} to {high}")
+        if not (math.isfinite(gain) and math.isfinite(offset)):
+            raise ContractError(
+                "gain and offset must be finite", where=where, got=f"gain {gain}, offset {offset}", todo="correct [encode]"
+            )
+        if self.overflow == "fold" and not 0 < period <= (high - low) * ROUNDED:
             raise ContractError(
                 "a folding encoding needs a period that fits into the port",
-                where="encoding",
-                got=f"period {self.period}",
-                allowed=f"above 0, up to {self.high - self.low:g}",
+                where=where,
+                got=f"period {None if self.period is None else period}",
+                allowed=f"above 0, up to {high - low:g}",
                 todo="give the node's period (2 V_pi for a Mach-Zehnder), widen the limits, or choose overflow = 'clip'",
             )
 
     @classmethod
-    def onto(cls, port: Port, gain: float = 1.0, offset: float = 0.0, overflow: Overflow = "refuse",
-             period: float | None = None) -> Encode:  # fmt: skip
-        """An encoding for `port`, its limits taken over."""
+    def onto(cls, port: Port, gain: Limit = 1.0, offset: Limit = 0.0, overflow: Overflow = "refuse",
+             period: Limit | None = None) -> Encode:  # fmt: skip
+        """An encoding for `port`, its limits taken over. Raises: ContractError: numbers for other channels than it has."""
+        for name, value in (("gain", gain), ("offset", offset), ("period", period)):
+            if isinstance(value, tuple | list) and len(value) != port.size:
+                raise ContractError(
+                    "one number for each channel, as many as there are channels", where=f"encoding of port {port.name}",
+                    got=f"{name} of {len(value)} numbers", allowed=f"{port.size or 1}, or one for all", todo="correct [encode]",
+                )  # fmt: skip
         return cls(port.low, port.high, gain, offset, overflow, period)
 
     def __call__(self, pre: Tensor) -> Tensor:
         """(..., n) -> (..., n). NaN passes unchanged, to be refused by the port."""
-        drive = pre if self.gain == 1.0 else pre * self.gain
-        if self.offset:
-            drive = drive + self.offset
+        drive = pre if self.gain == 1.0 else pre * self.slope(pre)
+        if self.offset != 0.0:
+            drive = drive + factor(self.offset, pre)
         if self.overflow == "clip":
-            return drive.clamp(self.low, self.high)
+            return self._clipped(drive)
         if self.overflow == "fold" and self.period is not None:
-            middle = 0.5 * (self.low + self.high)
-            half = 0.5 * self.period
-            return (drive - (middle - half)).remainder(self.period).add(middle - half).clamp(self.low, self.high)
+            start = factor(_mapped(_fold_start, self.low, self.high, self.period), pre)
+            return self._clipped((drive - start).remainder(factor(self.period, pre)).add(start))
         return drive
 
+    def _clipped(self, drive: Tensor) -> Tensor:
+        if isinstance(self.low, tuple) or isinstance(self.high, tuple):
+            return drive.clamp(limit_tensor(self.low, drive), limit_tensor(self.high, drive))
+        return drive.clamp(self.low, self.high)
+
+    def slope(self, like: Tensor) -> float | Tensor:
+        """Return the derivative of the drive: the gain, a number, or (n,) for channels of its own, as `like` is."""
+        return factor(self.gain, like)
+
     def overflowing(self, pre: Tensor) -> int:
-        """Count the values of `pre` that need the policy; the loop reports them as a share, per epoch."""
-        if self.gain == 0.0:
+        """Count the values of `pre` (..., n) that need the policy; the loop reports them as a share, per epoch."""
+        if pre.numel() == 0 or self.gain == 0.0:
             return 0
-        edges = sorted(((self.low - self.offset) / self.gain, (self.high - self.offset) / self.gain))
-        if pre.numel() == 0:
-            return 0
+        least, most = (_mapped(edge, self.low, self.high, self.gain, self.offset) for edge in (_least_pre, _most_pre))
+        if isinstance(least, tuple) or isinstance(most, tuple):
+            return int(((pre < limit_tensor(least, pre)) | (pre > limit_tensor(most, pre))).sum())
         low, high = torch.stack(torch.aminmax(pre)).tolist()
-        if low >= edges[0] and high <= edges[1]:
+        if low >= least and high <= most:
             return 0  # the usual case, in one pass and one transfer
-        return int(((pre < edges[0]) | (pre > edges[1])).sum())
+        return int(((pre < least) | (pre > most)).sum())
+
+
+def factor(number: Limit, like: Tensor) -> float | Tensor:
+    """One number as it is; one for each channel as a tensor (n,) that is multiplied with `like` (..., n).
+
+    Raises:
+        ContractError: `like` has another number of channels.
+    """
+    if not isinstance(number, tuple):
+        return number
+    if like.ndim == 0 or like.shape[-1] != len(number):
+        raise ContractError(
+            "wrong number of channels", where="encoding", got=f"shape {tuple(like.shape)}", allowed=f"(..., {len(number)})",
+            todo="make the layer as wide as the device",
+        )  # fmt: skip
+    return limit_tensor(number, like)
+
+
+@lru_cache(maxsize=256)
+def _mapped(of: Callable[..., float], *numbers: Limit) -> Limit:
+    """Return `of` these numbers, of each channel where one of them is for each."""
+    counts = [len(number) for number in numbers if isinstance(number, tuple)]
+    if not counts:
+        return of(*numbers)
+    return tuple(of(*row) for row in zip(*(each(number, counts[0]) for number in numbers), strict=True))
+
+
+def _fold_start(low: float, high: float, period: float) -> float:
+    return 0.5 * (low + high) - 0.5 * period
+
+
+def _least_pre(low: float, high: float, gain: float, offset: float) -> float:
+    """The pre-activation at the one limit, _most_pre at the other; infinite where none moves the drive."""
+    return -math.inf if gain == 0.0 else min((low - offset) / gain, (high - offset) / gain)
+
+
+def _most_pre(low: float, high: float, gain: float, offset: float) -> float:
+    return math.inf if gain == 0.0 else max((low - offset) / gain, (high - offset) / gain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """One checker for all settings: what a file, or a caller in Python, gives for the parameters of a class or function.
 
     v_pi = "3.5 V"      the parameter v_pi_v, its unit stated by its name; or v_pi_v = 3.5             (hil/units.py)
+    low = ["-1 V", …]   the parameter low_v: float | tuple[float, ...], each of them with its unit
     float, int, bool, str          strictly: "3" and true are no numbers, 3.0 is no whole number; NaN is no number
     Unbounded                      a float that may be infinite; so may one whose default is
     Count, Annotated[int, Field(ge=1)]     a range stands in the annotation
@@ -31,7 +32,7 @@ from pydantic import Field, TypeAdapter
 
 from hil.errors import UNTOUCHED, ConfigError, nearest
 from hil.foreign import said
-from hil.units import UNBOUNDED, quantity, suffix_of
+from hil.units import UNBOUNDED, quantities, quantity, suffix_of
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -83,6 +84,8 @@ class Setting:
         """
         if self.unit and isinstance(value, str) and _options(self.kind) != [str]:
             value = quantity(value, self.unit, place, self.unbounded)
+        elif self.unit and _numbers(self.kind) and isinstance(value, list | tuple) and any(isinstance(v, str) for v in value):
+            value = quantities(value, self.unit, place, self.unbounded)
         infinite = self.unbounded or (isinstance(self.default, float) and math.isinf(self.default))
         if finite and not _finite(value, infinite):
             more = ", never NaN" if infinite else ", never NaN or infinite"
@@ -287,6 +290,11 @@ def _options(kind: Any) -> list[Any]:
     """Return what a parameter may be, without None: the parts of a union."""
     parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     return [get_args(part)[0] if get_origin(part) is Annotated else part for part in parts if part is not NoneType]
+
+
+def _numbers(kind: Any) -> bool:
+    """True if a parameter may be a list of numbers: float | tuple[float, ...]."""
+    return any(get_origin(one) in LISTS and all(part in (float, Ellipsis) for part in get_args(one)) for one in _options(kind))
 
 
 def _notes(kind: Any) -> Iterator[Any]:

@@ -93,6 +93,17 @@ def quantity(value: object, unit: str, where: str, unbounded: bool = False) -> f
     return number
 
 
+def quantities(value: object, unit: str, where: str, unbounded: bool = False) -> float | tuple[float, ...]:
+    """`value` in `unit`, or a list of values, one for each channel: ["-1.2 V", "-700 mV"]. Arguments as of `quantity`.
+
+    Raises:
+        ConfigError: as `quantity`; of a list it says which one, counted from 1.
+    """
+    if not isinstance(value, list | tuple):
+        return quantity(value, unit, where, unbounded)
+    return tuple(quantity(one, unit, f"{where}, number {k}", unbounded) for k, one in enumerate(value, 1))
+
+
 def finite(text: str) -> float:
     """The number that `text` is, blanks around it left out.
 

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from torch import Tensor
 
 from hil.device import Device, Recovering, Restorable, Spec, program, reset
+from hil.slew import Slew, slew_of
 
 
 class Wrapper:
@@ -28,6 +29,11 @@ class Wrapper:
     def recovered(self) -> int:
         """Faults that `inner` recovered from."""
         return self._inner.recovered if isinstance(self._inner, Recovering) else 0
+
+    @property
+    def slew(self) -> Slew:
+        """What the inner device says of the steps of its drive."""
+        return slew_of(self._inner)
 
     def program(self, params: Tensor) -> None:
         """Program the inner device."""

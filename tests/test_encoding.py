@@ -114,3 +114,66 @@ def test_decoding() -> None:
     for scale in (0.0, math.nan):
         with pytest.raises(ContractError, match="scale"):
             Decode(0.0, scale)
+
+
+GATES = Port("gates", (-1.2, -0.7, -1.0), (0.6, 0.3, 1.0), "V", 3)
+EACH = st.tuples(*[st.floats(-4, 4)] * 3)
+
+
+def channel(encode: Encode, k: int) -> Encode:
+    """The encoding of one channel alone."""
+    low, high, gain, offset, period = (
+        value[k] if isinstance(value, tuple) else value
+        for value in (encode.low, encode.high, encode.gain, encode.offset, encode.period)
+    )
+    return Encode(low, high, gain, offset, encode.overflow, period)  # type: ignore[arg-type]
+
+
+@given(
+    gain=st.one_of(st.just(1.0), st.just(0.0), EACH),
+    offset=st.one_of(st.just(0.0), EACH),
+    overflow=st.sampled_from(["refuse", "clip", "fold"]),
+    period=st.sampled_from([0.9, (1.8, 0.5, 1.0)]),
+    pre=st.lists(st.tuples(*[st.floats(-50, 50, width=32)] * 3), min_size=1, max_size=4),
+)
+def test_channels_are_encoded_each_as_if_it_were_alone(
+    gain: object, offset: object, overflow: str, period: object, pre: list[tuple[float, ...]]
+) -> None:
+    encode = Encode.onto(GATES, gain, offset, overflow, period)  # type: ignore[arg-type]
+    values = torch.tensor(pre)
+    drive = encode(values)
+    alone = [channel(encode, k) for k in range(3)]
+    assert torch.equal(drive, torch.stack([one(values[:, k]) for k, one in enumerate(alone)], 1))
+    assert encode.overflowing(values) == sum(one.overflowing(values[:, k]) for k, one in enumerate(alone))
+    if overflow != "refuse":
+        GATES.check(drive)
+
+
+def test_the_gradient_of_an_encoding_is_the_gain_of_each_channel() -> None:
+    encode = Encode.onto(GATES, (1.0, 2.0, -3.0), overflow="clip")
+    pre = torch.zeros(2, 3, requires_grad=True)
+    encode(pre).sum().backward()
+    assert pre.grad is not None
+    assert pre.grad[0].tolist() == [1.0, 2.0, -3.0]
+    assert torch.equal(torch.as_tensor(encode.slope(pre)), torch.tensor([1.0, 2.0, -3.0]))
+
+
+def test_an_encoding_names_the_channel_that_makes_no_sense() -> None:
+    with pytest.raises(ContractError, match=r"encoding, channel 2: a folding encoding needs a period.*up to 1"):
+        Encode.onto(GATES, overflow="fold", period=1.5)
+    with pytest.raises(ContractError, match="encoding, channel 3: gain and offset must be finite"):
+        Encode.onto(GATES, gain=(1.0, 1.0, math.nan))
+    with pytest.raises(ContractError, match=r"encoding of port gates.*gain of 2 numbers; allowed: 3"):
+        Encode.onto(GATES, gain=(1.0, 1.0))
+    with pytest.raises(ContractError, match="encoding of port modulator"):
+        Encode.onto(PORT, offset=(1.0, 1.0))
+    with pytest.raises(ContractError, match="2 numbers and 3 numbers"):
+        Encode((0.0, 0.0), 1.0, gain=(1.0, 1.0, 1.0))
+    with pytest.raises(ContractError, match="wrong number of channels"):
+        Encode.onto(GATES, gain=(1.0, 1.0, 1.0))(torch.zeros(2, 4))
+
+
+def test_an_encoding_is_a_value() -> None:
+    made = Encode([-1.2, -0.7, -1.0], GATES.high, gain=[1.0, 1.0, 1.0])  # type: ignore[arg-type]
+    assert made == Encode.onto(GATES, (1.0, 1.0, 1.0))
+    assert hash(made) == hash(Encode.onto(GATES, (1.0, 1.0, 1.0)))

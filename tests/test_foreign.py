@@ -206,10 +206,10 @@ def test_whole_numbers_are_limits(low: float, high: float) -> None:
     assert torch.tensor(port.low).dtype == torch.float32
 
 
-@pytest.mark.parametrize("low", ["0", None, True, 1 + 0j, [0.0]])
+@pytest.mark.parametrize("low", ["0", None, True, 1 + 0j, [[0.0]], ["0"], {0.0: 1}])
 def test_what_is_no_number_is_no_limit(low: object) -> None:
     with pytest.raises(ContractError, match="a limit is a number"):
-        Port("dac", low, 255.0)  # type: ignore[arg-type]
+        Port("dac", low, 255.0, size=1)  # type: ignore[arg-type]
 
 
 def test_what_a_node_may_answer() -> None:

@@ -33,7 +33,7 @@ def dark_frame(subject: Subject, found: Found) -> Step:
     rate = (away[:, None] * means).sum(0) / away.square().sum()
     dark = means.mean(0) - rate * exposure.mean()
     noise = frames.std(1).mean(0)
-    range_ = subject.device.spec.outputs.high
+    range_ = subject.device.spec.outputs.shared_high
     hot = _far(dark, range_) | _far(rate, range_)
     problems = tuple(
         Problem(

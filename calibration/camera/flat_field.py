@@ -31,7 +31,7 @@ def flat_field(subject: Subject, found: Found) -> Step:
     frames = torch.stack([view.frames(view.blank(FRAMES), exposure=e, laser=0.0, lamp=1.0)[0] for e in EXPOSURES])
     exposure = torch.tensor(EXPOSURES, dtype=torch.float64)
     raw_means, variances = frames.mean(1), frames.var(1)
-    top = subject.device.spec.outputs.high
+    top = subject.device.spec.outputs.shared_high
     within = (frames.amax((1, 2)) < NEAR_TOP * top).nonzero().flatten()
     if len(within) < 3:
         return _too_bright(raw_means, top)

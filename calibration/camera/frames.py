@@ -62,7 +62,7 @@ class View:
     @property
     def highest(self) -> float:
         """Gray level."""
-        return self.device.spec.inputs.high
+        return self.device.spec.inputs.shared_high
 
     def frames(
         self, gray: Tensor, *, exposure: float, mirror: bool = False, laser: float = 1.0, lamp: float = 0.0, shots: int = 1
@@ -99,7 +99,7 @@ class Camera:
 
     def exposure(self, gray: Tensor, *, mirror: bool = False, longest: float = 0.5) -> float:
         """The longest at which none of these patterns brings a pixel near saturation."""
-        found, top = longest, self.view.device.spec.outputs.high
+        found, top = longest, self.view.device.spec.outputs.shared_high
         for _ in range(12):
             brightest = float(self.view.frames(gray, exposure=found, mirror=mirror).max())
             if brightest < 0.8 * top:

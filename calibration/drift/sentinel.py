@@ -94,7 +94,10 @@ class DriftSentinel:
         self._place, self._clock, self._attend = place, clock, attend
         # the limits themselves are not asked for: a float32 may round beyond them
         self._drive: Floats = (
-            np.linspace(port.low, port.high, POINTS).astype(np.float32).clip(port.low, port.high).astype(np.float64)
+            np.linspace(port.shared_low, port.shared_high, POINTS)
+            .astype(np.float32)
+            .clip(port.shared_low, port.shared_high)
+            .astype(np.float64)
         )
         row = torch.from_numpy(probe(self._drive)).to(torch.float32)
         self._probe = (row.unsqueeze(0) if port.size is None else row.unsqueeze(1)).to(place)

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor
 
-from hil.device import Device, Spec, Streaming
+from hil.device import Device, Limit, Spec, Streaming
 from hil.errors import ContractError
 from hil.wrapper import Wrapper, then
 
@@ -64,21 +64,21 @@ class Steered(Wrapper):
         port = inner.spec.inputs
         if inner.spec.temporal:
             raise ContractError("a temporal device cannot be steered", where=port.name, allowed="a static device")
-        if period is not None and not 0 < period <= port.high - port.low:
+        if period is not None and not 0 < period <= port.span:
             raise ContractError(
                 "a period must fit into the limits", where=f"port {port.name}", got=f"{period:g} {port.unit}",
-                allowed=f"above 0, up to {port.high - port.low:g} {port.unit}",
+                allowed=f"above 0, up to {port.span:g} {port.unit}",
                 todo="widen the limits, or give a margin instead",
             )  # fmt: skip
-        if not 0 <= margin < 0.5 * (port.high - port.low):
+        if not 0 <= margin < 0.5 * port.span:
             raise ContractError(
                 "a margin must leave some of the range", where=f"port {port.name}", got=f"{margin:g} {port.unit}",
-                allowed=f"0 to below {0.5 * (port.high - port.low):g} {port.unit}",
+                allowed=f"0 to below {0.5 * port.span:g} {port.unit}",
             )  # fmt: skip
         super().__init__(inner)
         self._limits, self._period, self._follow = port, period, follow
         self._margin = 0.0 if period is not None else margin
-        self._port = port.narrowed(port.low + self._margin, port.high - self._margin) if self._margin else port
+        self._port = port.narrowed(_plus(port.low, self._margin), _plus(port.high, -self._margin)) if self._margin else port
         self._steering = Steering()
 
     @property
@@ -122,7 +122,7 @@ class Steered(Wrapper):
 
     def retune(self, period: float) -> None:
         """The period of this specimen, instead of the one that was said; kept inside of the limits."""
-        self._period = min(period, self._limits.high - self._limits.low)
+        self._period = min(period, self._limits.span)
         self.steer(self._steering)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,10 +132,11 @@ class Steered(Wrapper):
     def _moved(self, x: Tensor) -> Tensor:
         """The drive that is sent; refuses what is out of the port's limits, NaN included."""
         self._port.check(x)
-        offset, low, high = self._steering.offset, self._limits.low, self._limits.high
+        offset = self._steering.offset
         if not offset:
             return x
         moved = x + offset
+        low, high = self._limits.bounds(moved)
         if self._period is not None:
             moved = moved - (moved > high) * self._period
             moved = moved + (moved < low) * self._period
@@ -177,6 +178,10 @@ class SteeredStream(Steered):
         if steering.gain == 1.0 and steering.bias == 0.0:
             return answer
         return then(answer, lambda found: (found - steering.bias) * (1.0 / steering.gain))
+
+
+def _plus(limit: Limit, margin: float) -> Limit:
+    return tuple(one + margin for one in limit) if isinstance(limit, tuple) else limit + margin
 
 
 def steered(device: Device, period: float | None = None, margin: float = 0.0, follow: Follow = unfollowed) -> Steered:

@@ -30,7 +30,7 @@ def layout_of(spec: Spec) -> MeshLayout | None:
         return None
     layout = MeshLayout.rectangle(spec.outputs.size)
     fits = spec.inputs.size == 2 * layout.modes and spec.params.size == layout.heaters and layout.modes > 1
-    return layout if fits and spec.inputs.low <= 0 and spec.inputs.high >= 1 else None
+    return layout if fits and spec.inputs.shared_low <= 0 and spec.inputs.shared_high >= 1 else None
 
 
 def no_mesh(name: str, spec: Spec) -> Step:
@@ -80,7 +80,7 @@ class Lit:
         found_of = {what: [step.estimates[f"{what} {n}"] for n in range(layout.modes)] for what in ("dark", "gain")}
         dark, gain = (torch.tensor([e.value for e in found_of[what]], dtype=torch.float64) for what in ("dark", "gain"))
         noise = torch.tensor([e.sigma for e in found_of["dark"]], dtype=torch.float64) * math.sqrt(step.figures["shots"])
-        return cls(device, layout, dark, gain, noise, step.figures["relative_noise"], device.spec.params.high)
+        return cls(device, layout, dark, gain, noise, step.figures["relative_noise"], device.spec.params.shared_high)
 
     def powers(self, share: Tensor) -> tuple[Tensor, Tensor]:
         """Powers and their standard deviations, (R, N^2, N) each, at squared voltages (R, K) as shares of the largest."""

@@ -33,7 +33,7 @@ def photodiodes(subject: Subject, found: Found) -> Step:
     dark = device.forward(torch.zeros(SHOTS, 2 * n)).double()
     alone = torch.eye(n, 2 * n)
     rng = generator(subject.seed, 0, "photodiodes")
-    volts = torch.rand(SETTINGS, layout.heaters, generator=rng) * device.spec.params.high
+    volts = torch.rand(SETTINGS, layout.heaters, generator=rng) * device.spec.params.shared_high
     lit = torch.stack([_lit(subject, one, alone) for one in volts]) - dark.mean(0)  # (settings, inputs, photodiodes)
     sums = lit.sum(1)
     gain, gain_sigma = sums.mean(0), sums.std(0) / SETTINGS**0.5

@@ -76,7 +76,7 @@ def wrapped(offset: float, period: float, low: float, high: float) -> float:
 def _nowhere(shots: Shots) -> Step:
     port = shots.port
     problem = Problem(
-        "bias", "no quadrature inside the port", f"{port.low:g} to {port.high:g} {port.unit}",
+        "bias", "no quadrature inside the port", f"{port.shared_low:g} to {port.shared_high:g} {port.unit}",
         "widen low and high in [awg], or move the bias",
     )  # fmt: skip
     return Step(NAME, problem.what, success=(False,), problems=(problem,))
@@ -102,7 +102,7 @@ def _nearest(x: Tensor, value: Tensor, shots: Shots) -> float | None:
     at = (tops.nonzero().flatten() + 1).tolist()
     if not at:
         return None
-    middle = 0.5 * (shots.port.low + shots.port.high)
+    middle = 0.5 * (shots.port.shared_low + shots.port.shared_high)
     k = min(at, key=lambda i: abs(float(x[i]) - middle))
     left, top, right = (float(value[k + i]) for i in (-1, 0, 1))
     bend = left - 2 * top + right
@@ -155,14 +155,14 @@ def _locked(shots: Shots, twin: Fittable, turns: str, start: float, half_period:
     """
     port, place = shots.port, start
     offset, left = Estimate(start, 0.0, port.unit), Estimate(0.0, 0.0, "rad")
-    reach = DITHER * (port.high - port.low)
-    d = min(SHARE * half_period, port.high - start - reach, start - port.low - reach)
+    reach = DITHER * (port.shared_high - port.shared_low)
+    d = min(SHARE * half_period, port.shared_high - start - reach, start - port.shared_low - reach)
     dither = torch.linspace(-reach, reach, LOCKING, dtype=torch.float64)
-    power, unknown = float(dither.square().sum()), (port.high - port.low) / CODES
+    power, unknown = float(dither.square().sum()), (port.shared_high - port.shared_low) / CODES
     for k in range(ROUNDS):
         j = shots.shuffled(dither)
         three = torch.tensor([place - d, place, place + d], dtype=torch.float64)
-        read = shots((three + j.unsqueeze(1)).flatten().clamp(port.low, port.high)).view(-1, 3)
+        read = shots((three + j.unsqueeze(1)).flatten().clamp(port.shared_low, port.shared_high)).view(-1, 3)
         error = read[:, 0] + read[:, 2] - 2 * read[:, 1]
         by_volt, by_phase = _second(twin, three, turns)
         rest = error - error.mean() - j * float((j * error).sum()) / power
@@ -170,8 +170,8 @@ def _locked(shots: Shots, twin: Fittable, turns: str, start: float, half_period:
         offset = Estimate(place, sigma / abs(by_volt), port.unit)
         left = Estimate(float(error.mean()) / by_phase, sigma / abs(by_phase), "rad")
         if k < ROUNDS - 1:  # the last one verifies
-            place = wrapped(place - float(error.mean()) / by_volt, 2 * half_period, port.low, port.high)
-            place = min(max(place, port.low + d + reach), port.high - d - reach)
+            place = wrapped(place - float(error.mean()) / by_volt, 2 * half_period, port.shared_low, port.shared_high)
+            place = min(max(place, port.shared_low + d + reach), port.shared_high - d - reach)
     return offset, left
 
 

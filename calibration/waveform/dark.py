@@ -83,8 +83,8 @@ def allan(reading: Tensor) -> tuple[Tensor, Tensor]:
 def _cut_off(reading: Tensor, shots: Shots, grain: float, noise: float) -> float:
     """Share of readings at a limit: of the port, or of something before it, where noise would go on and readings pile up."""
     port = shots.out
-    near = max(grain, 1e-6 * (port.high - port.low))
-    rails = float(((reading <= port.low + near) | (reading >= port.high - near)).double().mean())
+    near = max(grain, 1e-6 * (port.shared_high - port.shared_low))
+    rails = float(((reading <= port.shared_low + near) | (reading >= port.shared_high - near)).double().mean())
     if not noise > 0.5 * grain:
         return rails  # without noise every level piles up
     values, counts = torch.unique(reading, return_counts=True)
@@ -104,7 +104,7 @@ def _problems(swing: float, sigma: float, rails: float, shots: Shots) -> list[Pr
     if rails > AT_RAILS:
         found.append(Problem(
             "clipped", "readings sit at the limits of what can be read", f"{rails:.1%} of them, {AT_RAILS:.1%} allowed",
-            f"widen the range around {port.low:g} to {port.high:g} {unit}, or move its offset",
+            f"widen the range around {port.shared_low:g} to {port.shared_high:g} {unit}, or move its offset",
         ))  # fmt: skip
     return found
 

@@ -68,7 +68,7 @@ def sweeps(shots: Shots, found: Found, count: int, records: int) -> Sweeps:
 def binned(taken: Sweeps, values: Tensor, port: Port, bins: int = BINS) -> tuple[Tensor, Tensor, Tensor]:
     """(mean drive, mean of `values` (shots, n), sigma of a mean reading) in equal parts of the port, (bins,)."""
     drive = taken.drive.flatten()
-    group = ((drive - port.low) / (port.high - port.low) * bins).long().clamp(0, bins - 1)
+    group = ((drive - port.shared_low) / (port.shared_high - port.shared_low) * bins).long().clamp(0, bins - 1)
     level, _, count = by_group(drive, group, bins)
     mean, _, _ = by_group(values.flatten(), group, bins)
     square, _, _ = by_group(taken.sigma.flatten().square(), group, bins)

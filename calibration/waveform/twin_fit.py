@@ -202,9 +202,9 @@ def assessed(
 
 def _slopes(shots: Shots, made: FittedTwin) -> Slopes:
     port = shots.port
-    d = STRIDE * (port.high - port.low)
-    middle = shots.scattered(POINTS).clamp(port.low + d, port.high - d).sort().values
-    pair = torch.stack([middle - d, middle + d], dim=1).clamp(port.low, port.high).float().double()
+    d = STRIDE * (port.shared_high - port.shared_low)
+    middle = shots.scattered(POINTS).clamp(port.shared_low + d, port.shared_high - d).sort().values
+    pair = torch.stack([middle - d, middle + d], dim=1).clamp(port.shared_low, port.shared_high).float().double()
     order = shots.shuffled(torch.arange(2 * POINTS).repeat(REPEATS))
     read = shots(pair.flatten()[order])
     mean = torch.bincount(order, read, minlength=2 * POINTS).view(POINTS, 2) / REPEATS

@@ -454,21 +454,21 @@ class Waveform:
 
 def _levels(settings: WaveformSettings, port: Port) -> Levels:
     """Rest and marker levels, checked against the port like any other drive."""
-    span = port.high - port.low
-    rest = min(max(0.0, port.low), port.high) if settings.rest_v is None else settings.rest_v
-    low = port.low + 0.25 * span if settings.marker_low_v is None else settings.marker_low_v
-    high = port.low + 0.75 * span if settings.marker_high_v is None else settings.marker_high_v
+    span = port.shared_high - port.shared_low
+    rest = min(max(0.0, port.shared_low), port.shared_high) if settings.rest_v is None else settings.rest_v
+    low = port.shared_low + 0.25 * span if settings.marker_low_v is None else settings.marker_low_v
+    high = port.shared_low + 0.75 * span if settings.marker_high_v is None else settings.marker_high_v
     port.check(torch.tensor([rest, low, high], dtype=torch.float64))
     return Levels(rest, low, high)
 
 
 def _within(port: Port, level: float, period: float | None) -> float:
     """Return `level` inside of the limits: moved by whole periods, or at the limit."""
-    if period is not None and level > port.high:
-        level -= period * math.ceil((level - port.high) / period)
-    if period is not None and level < port.low:
-        level += period * math.ceil((port.low - level) / period)
-    return min(max(level, port.low), port.high)
+    if period is not None and level > port.shared_high:
+        level -= period * math.ceil((level - port.shared_high) / period)
+    if period is not None and level < port.shared_low:
+        level += period * math.ceil((port.shared_low - level) / period)
+    return min(max(level, port.shared_low), port.shared_high)
 
 
 def _done(answer: Tensor) -> Future[Tensor]:

@@ -13,7 +13,7 @@ from hil.torch_device import float32_by_default
 if TYPE_CHECKING:
     from torch import nn
 
-    from hil.device import Chip, Device, Port
+    from hil.device import Chip, Device, Limit, Port
     from hil.training.transfer_curve import Transfer
     from hil.twin import Twin
 
@@ -37,10 +37,10 @@ def dense(
     widths: Sequence[int],
     device: Device | Chip | Twin,
     *,
-    gain: float = 1.0,
-    offset: float = 0.0,
+    gain: Limit = 1.0,
+    offset: Limit = 0.0,
     overflow: Overflow = "refuse",
-    period: float | None = None,
+    period: Limit | None = None,
     decode: Decode | None = None,
     seed: int = 0,
 ) -> Dense:
@@ -58,7 +58,8 @@ def dense(
         gain: drive per unit of pre-activation, in the unit of the device's input port.
         offset: drive at pre-activation 0, in the same unit; for example a bias point in the middle of the port.
         overflow: of drives beyond the limits: "refuse" raises, "clip" saturates, "fold" takes them into one `period`.
-        period: of the device in its drive, in the same unit; needed by "fold".
+        period: of the device in its drive, in the same unit; needed by "fold". gain, offset and period may each be one number,
+            or a tuple of one for each channel.
         decode: zero and scale, if they are known; then nothing is swept.
         seed: of the first weights, and of the noise of a Twin. The same seed gives the weights of a run from a file.
 
@@ -111,18 +112,20 @@ def told_apart(device: Any, seed: int) -> tuple[Device | None, Chip | None]:
     Raises:
         ConfigError: it is neither.
     """
+    from hil.devices.stepped import stepped
+
     if isinstance(device, type):
         raise _no_device(f"the class {device.__name__}", f"make one of it: {device.__name__}(…)")
     if hasattr(device, "respond") and hasattr(device, "rest"):
         from sim_devices.simulated import Simulated
 
-        return Simulated(device, seed), None
+        return stepped(Simulated(device, seed)), None
     if getattr(device, "array", None) is not None:
         return None, device
     missing = [name for name in ("spec", "forward", "close") if not hasattr(device, name)]
     if missing:
         raise _no_device(f"{type(device).__name__} without {', '.join(missing)}", "give it these, or use hil.from_functions")
-    return device, None
+    return stepped(device), None
 
 
 def _no_device(got: str, todo: str) -> ConfigError:

@@ -36,7 +36,7 @@ def steered_node(experiment: Experiment, device: Device, twin: Twin | None, foll
     if device.spec.temporal:
         static(experiment)
     found = _period(experiment, port, twin)
-    if found is not None and found > port.high - port.low and table.period is None:
+    if found is not None and found > port.span and table.period is None:
         found = None  # it is known, and no drive can be moved by it
     margin = table.quantity("margin", port.unit)
     given = {"device": device, "period": found, "margin": margin, "follow": follow}
@@ -49,7 +49,7 @@ def _period(experiment: Experiment, port: Port, twin: Twin | None) -> float | No
     table, encode = experiment.sentinel, experiment.encode
     if table is not None and table.period is not None:
         return table.quantity("period", port.unit)
-    if encode.period is not None:
+    if encode.period is not None and not isinstance(encode.period, list):
         return encode.quantity("period", port.unit)
     return twin.period if isinstance(twin, Periodic) else None
 

@@ -32,6 +32,7 @@ from hil.device import Device, Provenance, Recoverable, answered
 from hil.devices.meter import Metered, MeteredChip, metered
 from hil.devices.recovery import EventListener, Ladder, Patience, ignore_event
 from hil.devices.resilient import resilient, resilient_chip
+from hil.devices.stepped import bare, kept_steps
 from hil.encoding import Decode
 from hil.errors import UNTOUCHED, ConfigError, DataError, UnsafeOutputs
 from hil.feedback.feedback import Feedback
@@ -236,8 +237,9 @@ def _device_table(net: Network) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for number, (device, _) in enumerate(_seen(net), 1):
         spec = device.spec
-        kind: type = type(device.twin) if isinstance(device, Simulated) else type(device)
-        ports = {"inputs": asdict(spec.inputs), "outputs": asdict(spec.outputs), "temporal": spec.temporal}
+        inner = bare(device)
+        kind: type = type(inner.twin) if isinstance(inner, Simulated) else type(inner)
+        ports = {"inputs": spec.inputs.table(), "outputs": spec.outputs.table(), "temporal": spec.temporal}
         found[f"device_{number}"] = {"class": f"{kind.__module__}:{kind.__qualname__}", **ports}
     return {"use": ", ".join(dict.fromkeys(table["class"] for table in found.values())), **found}
 
@@ -364,7 +366,7 @@ def _built(
     def ladder(device: Recoverable) -> Ladder:
         return Ladder(device, Patience(), told, lambda: None)
 
-    counted = {id(device): metered(resilient(unwrapped(device), ladder)) for device, _ in _seen(net)}
+    counted = {id(device): metered(resilient(kept_steps(unwrapped(device)), ladder)) for device, _ in _seen(net)}
     devices: Callable[[], tuple[Metered, ...]] = lambda: tuple(counted.values())  # noqa: E731
     chip: MeteredChip | None = None
     if net.chip is not None:
@@ -401,7 +403,11 @@ def _learner(experiment: Experiment, net: Network, classes: int, model: Callable
 
 def _node(found: Given, owned: list[Any], benches: list[Bench], rest: Callable[[BaseException | None], None]) -> Node:
     """All devices together, as results and messages know them."""
-    twins = [found.twin, *(device.twin for device in owned if isinstance(device, Simulated)), *(b.node.twin for b in benches)]
+    twins = [
+        found.twin,
+        *(device.twin for device in map(bare, owned) if isinstance(device, Simulated)),
+        *(b.node.twin for b in benches),
+    ]
     facts: dict[str, Any] = {"use": found.experiment.device.use, **{k: v for b in benches for k, v in b.node.facts.items()}}
     resources = {name: line for bench in benches for name, line in bench.instruments.items()}
     told: list[Provenance] = [bench.node.provenance for bench in benches] or ["real"]  # who made it says so, with its spec

@@ -17,6 +17,7 @@ from hil.config.read import dump
 from hil.device import Attentive, Chip, Device, Following, Provenance, Recoverable, answered
 from hil.devices.recovery import EventListener, Ladder, Patience
 from hil.devices.resilient import resilient, resilient_chip
+from hil.devices.stepped import stepped
 from hil.errors import UnsafeOutputs
 from hil.foreign import foreign
 from hil.seeding import key
@@ -99,7 +100,7 @@ def _single(table: DeviceTable, experiment: Experiment, run: Path | None, stack:
     if table.kind == "twin":
         twin: Twin = table.choice.build()
         device = Simulated(twin, key(experiment.seed, number, "device") if number else experiment.seed)
-        return Node(device, None, twin, {"use": table.use, **table.settings()}, {}, provenance="twin")
+        return Node(stepped(device), None, twin, {"use": table.use, **table.settings()}, {}, provenance="twin")
     seeded = {"seed": experiment.seed} if hasattr(table.choice.made, "Settings") else {}
     chip: Chip = table.choice.build(**seeded)
     stack.callback(_close, chip, table.place)
@@ -152,8 +153,9 @@ def bench_node(bench: BenchFile, kept: bool, run: Path | None, wire: bool, stack
     patience, beat = opened.patience, opened.guard.beat
     follow = opened.device.follow if isinstance(opened.device, Following) else unfollowed
     attend = opened.device.attend if isinstance(opened.device, Attentive) else unattended
+    source = None if opened.device is None else stepped(opened.device)
     return Node(
-        opened.device, opened.chip, nominal, facts, opened.resources, patience, beat, dump(bench), beware,
+        source, opened.chip, nominal, facts, opened.resources, patience, beat, dump(bench), beware,
         provenance=opened.provenance, follow=follow, attend=attend, rest=opened.guard.rest,
     )  # fmt: skip
 

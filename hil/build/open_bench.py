@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hil.device import Device, Spec, program, reset
 from hil.devices.functions import Functions
+from hil.devices.stepped import Stepped, bare
 from hil.errors import ContractError, UnsafeOutputs
 from hil.foreign import foreign
 
@@ -136,7 +137,11 @@ def rested(device: Any, error: BaseException | None) -> None:
     Raises:
         UnsafeOutputs: it failed in a way that says nothing about the outputs.
     """
-    if isinstance(device, Functions):
+    if isinstance(device, Stepped):
+        rested(device.inner, error)
+        if error is not None or hasattr(device.inner, "safe"):
+            device.at_rest()
+    elif isinstance(device, Functions):
         device.safe()
     elif isinstance(device, Bench):
         if error is not None:
@@ -153,6 +158,7 @@ def outputs_after(device: Any) -> str:
     """Their state once `rested` has returned, for a summary; "" for a twin in this process."""
     from sim_devices.simulated import Simulated
 
+    device = bare(device)
     if isinstance(device, Functions):
         return device.outputs_after
     if isinstance(device, Bench):

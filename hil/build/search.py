@@ -138,7 +138,7 @@ class SearchBuilder:
         """Return what the candidates of a population share.
 
         Raises:
-            ConfigError: another learner than aDFA, a network that is not linear, or a node that is no twin.
+            ConfigError: another learner than aDFA, a network that is not linear, or a node that is no twin or limits steps.
         """
         experiment, device, learner = self.experiment, self.experiment.device, self.experiment.learner
         if learner.rule is not ADFA or device.kind != "twin" or experiment.optimizer.use not in ("Adam", "AdamW", "SGD"):
@@ -152,6 +152,11 @@ class SearchBuilder:
             layer = made.training.net.stack[0]
         assert layer.encode is not None  # a layer with a node has one
         twins = [_twin(device.changed(**other)) for other in ({}, *self.file.others)]
+        if twins[0].spec.inputs.slews:
+            raise ConfigError(
+                "the steps of a population's drives are not watched", where=f"{self.file.evaluate.place} by",
+                got=f"port {twins[0].spec.inputs.name}, whose steps are limited", allowed='by = "one"', outputs=UNTOUCHED,
+            )  # fmt: skip
         return Course(
             data, self._linear, twins[0], layer.encode, layer.decode, lambda groups: optimiser(groups, experiment),
             experiment.train.batch, learner.options.loss, experiment.train.schedule, experiment.data.shift,

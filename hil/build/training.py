@@ -456,8 +456,9 @@ def _takes_batches(experiment: Experiment, chain: list[nn.Module], data: Dataset
 
 
 def _encode(table: EncodeTable, port: Port) -> Encode:
-    period = None if table.period is None else table.quantity("period", port.unit)
-    return Encode.onto(port, table.quantity("gain", port.unit), table.quantity("offset", port.unit), table.overflow, period)
+    period = None if table.period is None else table.quantities("period", port.unit)
+    gain, offset = (table.quantities(key, port.unit) for key in ("gain", "offset"))
+    return Encode.onto(port, gain, offset, table.overflow, period)
 
 
 def _decode(table: DecodeTable | None, device: Device, on: torch.device, sweep: bool) -> tuple[Decode, Transfer | None]:

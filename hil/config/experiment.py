@@ -111,20 +111,24 @@ class NetworkTable(Using):
         )
 
 
+Quantities = float | str | list[float | str]
+"""One for all channels, or one for each."""
+
+
 class EncodeTable(Section, strict=True):
     """[encode]: from pre-activation to drive, drive = gain pre + offset.
 
     Args:
-        gain: in the unit of the drive; a number, or text with its unit.
-        offset: in the unit of the drive.
+        gain: in the unit of the drive; a number, text with its unit, or a list of one for each channel.
+        offset: in the unit of the drive; one, or a list of one for each channel.
         overflow: what is done about a drive outside the limits.
-        period: of the node, for "fold".
+        period: of the node, for "fold"; one, or a list of one for each channel.
     """
 
-    gain: float | str = 1.0
-    offset: float | str = 0.0
+    gain: Quantities = 1.0
+    offset: Quantities = 0.0
     overflow: Literal["refuse", "clip", "fold"] = "refuse"
-    period: float | str | None = None
+    period: Quantities | None = None
 
 
 class DecodeTable(Section, strict=True):

@@ -16,7 +16,7 @@ from hil.config.resolve import Choice, choice
 from hil.errors import UNTOUCHED, ConfigError, nearest
 from hil.files import read_text, there
 from hil.settings import shortened, unknown
-from hil.units import quantity
+from hil.units import quantities, quantity
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -49,6 +49,10 @@ class Table(BaseModel):
     def quantity(self, key: str, unit: str) -> float:
         """The value of `key` in `unit`. Raises: ConfigError: it is of another kind."""
         return quantity(getattr(self, key), "dimensionless" if unit == "1" else unit, f"{self._place} {key}")
+
+    def quantities(self, key: str, unit: str) -> float | tuple[float, ...]:
+        """The value of `key` in `unit`, or of a list each. Raises: ConfigError: one is of another kind."""
+        return quantities(getattr(self, key), "dimensionless" if unit == "1" else unit, f"{self._place} {key}")
 
 
 class Section(Table):

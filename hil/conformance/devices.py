@@ -11,8 +11,11 @@ from torch import Tensor
 
 from hil.conformance.report import Broken, Checklist, NotApplicable, Report, need
 from hil.device import Device, Port, Programmable, Resettable, Restorable, Spec, Streaming, program, reset
+from hil.devices.stepped import around_rest, stepped
 from hil.errors import ContractError, OutOfRange
+from hil.port import each
 from hil.seeding import generator
+from hil.slew import slew_of
 
 ANY_WIDTH = 5  # channels tried where the port takes any
 BATCHES = (1, 3, 8)
@@ -35,6 +38,7 @@ def check_device(make: Callable[[], Device], sent: Sent | None = None) -> Report
     """
     first = make()
     checks = Checklist(f"device {type(first).__name__}")
+    first = stepped(first)  # as it is opened, where its port limits steps
     with checks("spec is truthful", "poor"):
         _spec(first)
     for batch in BATCHES:
@@ -70,7 +74,8 @@ def _spec(device: Device) -> None:
     spec = device.spec
     need(isinstance(spec, Spec), f"spec is a {type(spec).__name__}")
     need(spec == device.spec, "two readings of spec differ")
-    need(math.isfinite(spec.inputs.low) and math.isfinite(spec.inputs.high), "the limits of the drive are not finite")
+    limits = (*each(spec.inputs.low, None), *each(spec.inputs.high, None))
+    need(all(map(math.isfinite, limits)), "the limits of the drive are not finite")
 
 
 def _width(port: Port) -> int:
@@ -78,12 +83,15 @@ def _width(port: Port) -> int:
 
 
 def _drive(device: Device, batch: int, stream: str = "drive") -> Tensor:
-    """Values anywhere inside the limits, (batch, n) or (time, batch, n)."""
-    port = device.spec.inputs
+    """Values anywhere inside the limits of each channel, (batch, n) or (time, batch, n).
+
+    Where steps are limited, and the device does not ramp by itself, they stay near its rest: any of them may follow another.
+    """
+    port, slew = device.spec.inputs, slew_of(device)
     shape = (batch, _width(port))
     rng = generator(0, batch, stream)
     share = torch.rand((STEPS, *shape) if device.spec.temporal else shape, generator=rng)
-    return (port.low + (port.high - port.low) * share).clamp(port.low, port.high)
+    return port.within(share) if not port.slews or slew.by == "ramps" else around_rest(port, share, slew.row_s)
 
 
 def _ask(device: Device, x: Tensor) -> Tensor:
@@ -117,17 +125,35 @@ def _keeps(device: Device) -> None:
 
 def _forbidden(device: Device) -> list[tuple[str, Tensor]]:
     port = device.spec.inputs
-    reach = max(1.0, port.high - port.low)
-    values = {"NaN": math.nan, "infinity": math.inf, "above the limit": port.high + reach, "below the limit": port.low - reach}
+    channels = range(_width(port)) if port.per_channel else (-1,)  # the last one: what checks as it sends has sent the others
     found = []
-    for name, value in values.items():
-        bad = _drive(device, 3)
-        bad.view(-1)[-1] = value  # the last one: whatever checks as it sends has sent the others
-        found.append((name, bad))
+    for k in channels:
+        low, high = each(port.low, port.size)[k], each(port.high, port.size)[k]
+        reach = max(1.0, high - low) if k == -1 else 0.01 * (high - low) or 1.0  # little, so that others might take it
+        values = {"NaN": math.nan, "infinity": math.inf, "above the limit": high + reach, "below the limit": low - reach}
+        for name, value in values.items():
+            bad = _drive(device, 3)
+            bad.view(-1, _width(port))[-1, k] = value
+            found.append((name if k == -1 else f"{name} on channel {k + 1}", bad))
+    found.extend(_too_far(device))
     if port.size is not None:
         wide = _drive(device, 3)
         found.append(("too many channels", torch.cat([wide, wide[..., :1]], -1)))
     return found
+
+
+def _too_far(device: Device) -> list[tuple[str, Tensor]]:
+    """Drives inside the limits whose last row steps farther than is allowed; none if the device ramps by itself."""
+    port, slew = device.spec.inputs, slew_of(device)
+    limit = port.step_limit(slew.row_s) if port.slews and slew.by != "ramps" else None
+    if limit is None:
+        return []
+    bad = port.resting().expand(3, _width(port)).clone()
+    low, high = port.bounds(bad)
+    room = torch.where(high - bad > bad - low, high, low).expand_as(bad)[-1]
+    far = (room - bad[-1]).abs() > 1.01 * torch.tensor(each(limit, port.size))
+    bad[-1] = torch.where(far, room, bad[-1])
+    return [("a step that is too large", bad)] if bool(far.any()) else []
 
 
 def _refuses(device: Device, bad: Tensor, sent: Sent | None) -> None:
@@ -166,7 +192,7 @@ def _programs(device: Device, sent: Sent | None) -> None:
         need(_trail(device, sent) == before, "refused, but something was sent before")
     else:
         raise Broken("NaN was programmed")
-    program(device, torch.full((size,), 0.5 * (port.low + port.high)))
+    program(device, port.within(torch.full((size,), 0.5)))
 
 
 def _alike(make: Callable[[], Device]) -> None:

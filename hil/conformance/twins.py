@@ -53,12 +53,12 @@ def _drive(twin: Twin, batch: int = BATCH, stream: str = "drive") -> Tensor:
     port = twin.spec.inputs
     shape = (batch, ANY_WIDTH if port.size is None else port.size)
     share = torch.rand((STEPS, *shape) if twin.spec.temporal else shape, generator=generator(0, batch, stream))
-    return (port.low + (port.high - port.low) * share).clamp(port.low, port.high)
+    return port.within(share)
 
 
 def _params(twin: Twin) -> Tensor | None:
     port = twin.spec.params
-    return None if port is None else torch.full((port.size or 1,), 0.5 * (port.low + port.high))
+    return None if port is None else port.within(torch.full((port.size or 1,), 0.5))
 
 
 @torch.no_grad()
@@ -134,7 +134,7 @@ def _batched(twin: Twin, rows_are_alone: bool) -> None:
     _quiet(twin, rows_are_alone)
     x = _drive(twin)
     whole, _ = _ask(twin, _rest(twin), x)
-    span = twin.spec.outputs.high - twin.spec.outputs.low
+    span = twin.spec.outputs.span
     for row in range(BATCH):
         alone, _ = _ask(twin, _rest(twin, 1), x[..., row : row + 1, :])
         need(_close(alone, whole[..., row : row + 1, :], span), f"row {row} alone is another than in the batch")
@@ -147,7 +147,7 @@ def _settles(twin: Twin, rows_are_alone: bool) -> None:
     x = _drive(twin)
     with torch.no_grad():
         reading, _ = twin.respond(_rest(twin), None, x, generator(0, 0, "noise"))  # nothing programmed, as the ideal
-    span = twin.spec.outputs.high - twin.spec.outputs.low
+    span = twin.spec.outputs.span
     apart = float((reading - twin.ideal(x).detach()).abs().max())
     need(apart <= 1e-4 * span, f"{apart:.3g} apart")
 
@@ -165,7 +165,7 @@ def _gradient(make: Callable[[], Twin], exact_slope: bool) -> None:
     direction = torch.randn(x.shape, generator=generator(0, 0, "direction"), dtype=torch.float64)
     weight = torch.randn(answer.shape, generator=generator(0, 0, "weight"), dtype=torch.float64)
     (slope,) = torch.autograd.grad((answer * weight).sum(), x)
-    small = 1e-6 * (twin.spec.inputs.high - twin.spec.inputs.low)
+    small = 1e-6 * twin.spec.inputs.span
     with torch.no_grad():
         up, down = twin.ideal(x + small * direction), twin.ideal(x - small * direction)
     measured = float(((up - down) * weight).sum() / (2 * small))

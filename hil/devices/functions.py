@@ -21,6 +21,7 @@ from torch import Tensor
 from hil.device import Port, Provenance, Spec
 from hil.errors import ContractError, UnsafeOutputs
 from hil.foreign import foreign, said
+from hil.slew import Held, Slew
 
 Values = NDArray[np.float32]
 AGAIN = "correct that code, then run the script again"
@@ -39,16 +40,19 @@ def from_functions(
     """A Device made of a function that drives and a function that measures.
 
     For every example of a batch: `write(values)`, a pause of `settle_s`, `read()`. Nothing outside of the limits of `inputs` is
-    ever written: the whole batch is refused before its first value. If `write` or `read` raises, or the answer is no
+    ever written: the whole batch is refused before its first value, also for a step that is larger than `inputs` allows, from
+    row to row and from what was written last. If `write` or `read` raises, or the answer is no
     measurement, `safe` is called at once, and the error is raised with the line of your code.
 
     Nobody calls `safe` if this process is killed: a rig that must not stay on then needs a bench file, which has a guardian.
 
     Args:
-        write: drives the device; called with the values of one example, float32 (n_in,), in the unit of `inputs`.
+        write: drives the device; called with the values of one example, float32 (n_in,), in the unit of `inputs`, times its
+            `scale`.
         read: measures; returns the answer to what was written last, (n_out,) or a number if n_out is 1, in the unit of
-            `outputs`.
-        inputs: name, limits and unit of what is driven, and its number of channels n_in; without a size any number.
+            `outputs`, times its `scale`.
+        inputs: name, limits and unit of what is driven, and its number of channels n_in; without a size any number. A largest
+            rate, `slew_per_s`, allows `slew_per_s` x `settle_s` from a write to the next.
         outputs: the same of what is measured, with n_out channels; without a size as many as are driven.
         safe: brings the outputs to a safe state; raises if it cannot. Called after an error, after a training, by `close()` and
             when Python ends. None: the outputs stay at what was written last.
@@ -109,6 +113,7 @@ class Functions:
         self._write, self._read, self._spec, self._safe, self._settle_s = write, read, spec, safe, settle_s
         self._called = f"device {spec.inputs.name} -> {spec.outputs.name}"
         self._closed = False
+        self._held = Held(spec.inputs, settle_s)
         self._at_exit = None if safe is None else weakref.finalize(self, _left_safe, safe)
 
     @property
@@ -120,6 +125,11 @@ class Functions:
     def has_safe(self) -> bool:
         """True if a safe() was given."""
         return self._safe is not None
+
+    @property
+    def slew(self) -> Slew:
+        """It refuses what steps too far; rows are at least `settle_s` apart."""
+        return Slew("refuses", self._settle_s)
 
     @property
     def outputs_after(self) -> str:
@@ -136,16 +146,20 @@ class Functions:
                 "a batch of examples is needed", where=self._called, got=f"shape {tuple(x.shape)}", allowed="(batch, n_in)",
                 outputs="unchanged; nothing was written",
             )  # fmt: skip
-        rows = x.detach().to("cpu", torch.float32).numpy()
+        self._held.check(x)
+        values = x.detach().to("cpu", torch.float32)
+        rows = self._spec.inputs.own(values).numpy()
         width = self._spec.outputs.size or x.shape[1]
         answers = np.empty((len(rows), width), np.float32)
         try:
             for number, row in enumerate(rows):
                 answers[number] = self._measured(row, width)
         except BaseException as error:
+            self._held.lost(values)
             self._made_safe(error)
             raise
-        return torch.from_numpy(answers)
+        self._held.sent(values)
+        return self._spec.outputs.of_own(torch.from_numpy(answers))
 
     def _measured(self, row: Values, width: int) -> Values:
         with foreign(f"{self._called}, write()", outputs=self.outputs_after, todo=AGAIN):
@@ -184,6 +198,7 @@ class Functions:
         todo = "switch the outputs off at the device, and correct safe()"
         with foreign(f"{self._called}, safe()", UnsafeOutputs, "not known to be safe", todo):
             self._safe()
+        self._held.at_rest()
 
     def _made_safe(self, error: BaseException) -> None:
         """Raises: UnsafeOutputs: from `error`."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hil.device import Spec
 from hil.devices.meter import Metered
+from hil.port import each
 
 CONVERTER_BITS = 16
 
@@ -49,7 +50,7 @@ def read_bits(spec: Spec) -> int:
     """Bits that one value read from such a device carries."""
     if not spec.temporal:
         return CONVERTER_BITS
-    return 2 if spec.outputs.low < 0 else 1
+    return 2 if min(each(spec.outputs.low, None)) < 0 else 1
 
 
 @contextmanager

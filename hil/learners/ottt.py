@@ -67,7 +67,7 @@ class OTTT(OnlineLearner):
             h = x
             for n, layer in enumerate(net.stack[:-1]):
                 z = layer.synapse(h)
-                drive = z if layer.encode is None else z * layer.encode.gain
+                drive = z if layer.encode is None else z * layer.encode.slope(z)
                 h = masked(
                     ahat[n] + (drive - drive.detach()) * bump(u[n] - self.neuron.v_th, self.settings.sharpness), masks, n
                 )

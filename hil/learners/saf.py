@@ -162,4 +162,4 @@ def _rates(hidden: Sequence[_Accumulated]) -> dict[str, float]:
 
 def scaled(delta: Tensor, layer: Layer) -> Tensor:
     """dL/ddrive -> dL/dpre."""
-    return delta if layer.encode is None or layer.encode.gain == 1 else delta * layer.encode.gain
+    return delta if layer.encode is None or layer.encode.gain == 1 else delta * layer.encode.slope(delta)

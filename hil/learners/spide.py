@@ -212,7 +212,12 @@ def _report(
 
 
 def _gain(layer: Layer) -> float:
-    return 1.0 if layer.encode is None else layer.encode.gain
+    gain = 1.0 if layer.encode is None else layer.encode.gain
+    if isinstance(gain, tuple):
+        raise ContractError(
+            "SPIDE takes one gain for all neurons", where="[encode] gain", got=f"{len(gain)} numbers", allowed="one number"
+        )
+    return gain
 
 
 def _mean(values: Sequence[float], weights: Sequence[int]) -> float:

@@ -178,9 +178,12 @@ class Batch:
 
     def _measured(self, node: BatchedTwin, pre: Tensor) -> Tensor:
         drive = self.course.encode(pre)
-        low, high = torch.aminmax(drive.flatten(1), dim=1)
-        least, most = torch.tensor([self.limits.low, self.limits.high], dtype=drive.dtype).tolist()
-        self._note(~((low >= least) & (high <= most)))  # NaN too
+        least, most = self.limits.bounds(drive)
+        if self.limits.per_channel:
+            self._note(~((drive >= least) & (drive <= most)).flatten(1).all(1))  # NaN too
+        else:
+            low, high = torch.aminmax(drive.flatten(1), dim=1)
+            self._note(~((low >= least) & (high <= most)))
         self.passes += drive[0].numel()
         return self.course.decode(node.forward(drive))
 

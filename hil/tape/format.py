@@ -35,6 +35,7 @@ from xxhash import xxh3_128
 from hil.device import Port, Spec
 from hil.errors import ContractError, RunError
 from hil.files import kind_of, read_bytes, read_object, remove_tree, there
+from hil.slew import NO_SLEW, Slew
 
 Floats = NDArray[np.float32]
 Place = tuple[int, tuple[int, ...]]  # where values begin in their array, and their shape
@@ -65,7 +66,6 @@ CHUNKS: Mapping[str, tuple[int, ...]] = {
 DTYPES = {"input": "<f4", "output": "<f4", "spikes": "|u1", "index": "<i8"}
 WINDOW = 1 << 21  # values read at once
 DIGEST_BYTES = 16
-NUMERIC = (int, float)
 MOST_ITEMS = 1 << 50
 NO_KEY = bytes(DIGEST_BYTES)
 
@@ -77,6 +77,7 @@ class ReelHead:
     Args:
         made: how an array was asked of its chip.
         shots, lengths, sum: what counts, see the module.
+        slew: how the device kept its steps; in the file only where its port limits them.
     """
 
     spec: Spec
@@ -86,6 +87,7 @@ class ReelHead:
     shots: int = 0
     lengths: Mapping[str, int] | None = None
     sum: str = ""
+    slew: Slew = NO_SLEW
 
     def length(self, name: str) -> int:
         """Return the rows of one array that count."""
@@ -98,7 +100,10 @@ class ReelHead:
 
     def text(self) -> str:
         """Write the head as JSON."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+        table = {"format": FORMAT, **asdict(self), "spec": self.spec.table()}
+        if self.slew == NO_SLEW:
+            del table["slew"]
+        return json.dumps(table, indent=1) + "\n"
 
     def same_device(self, other: ReelHead) -> bool:
         """True if both are of the same device, however much was recorded."""
@@ -119,7 +124,7 @@ def read_head(path: Path) -> ReelHead:
             )
         spec = table.pop("spec")
         ports = {name: None if spec[name] is None else Port(**spec[name]) for name in ("inputs", "outputs", "params")}
-        head = ReelHead(Spec(**{**spec, **ports}), **table)
+        head = ReelHead(Spec(**{**spec, **ports}), **{**table, "slew": Slew(**table.get("slew", {}))})
         _check_kinds(head)
         return head
     except RunError as error:
@@ -134,7 +139,7 @@ def _check_kinds(head: ReelHead) -> None:
     ports = [port for port in (spec.inputs, spec.outputs, spec.params) if port is not None]
     good = (
         all(isinstance(p.name, str) and isinstance(p.unit, str) for p in ports)
-        and all(type(p.low) in NUMERIC and type(p.high) in NUMERIC for p in ports)
+        and head.slew.by in ("refuses", "ramps", "nobody") and type(head.slew.row_s) in (type(None), int, float)
         and all(p.size is None or (type(p.size) is int and p.size > 0) for p in ports)
         and spec.inputs is not None and spec.outputs is not None
         and isinstance(spec.temporal, bool) and spec.provenance in PROVENANCES and isinstance(head.streaming, bool)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hil.device import ArraySpec, Chip, Device, Streaming
 from hil.errors import ContractError
+from hil.slew import Slew, slew_of
 from hil.tape.format import DIMENSIONS, PROGRAM, RESET, Floats, settings_digest
 from hil.tape.writer import ReelWriter, Shot, Tape, now_ns
 from hil.wrapper import Wrapper, then
@@ -109,7 +110,8 @@ class RecorderChip:
 def recorded(device: Device, tape: Tape, name: str, settings: str, made: Mapping[str, Any]) -> Recorder:
     """`device`, recorded onto a reel of its own; still Streaming if it was."""
     streaming = isinstance(device, Streaming)
-    reel = tape.reel(name, device.spec, streaming, made, settings)
+    slew = slew_of(device) if device.spec.inputs.slews else Slew()
+    reel = tape.reel(name, device.spec, streaming, made, settings, slew)
     return RecorderStream(device, reel) if isinstance(device, Streaming) else Recorder(device, reel)
 
 

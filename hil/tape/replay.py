@@ -22,6 +22,7 @@ from torch import Tensor
 
 from hil.device import ArraySpec, Spec
 from hil.errors import ReplayDiffers, RunError, TapeEnded
+from hil.slew import Slew
 from hil.tape.format import NO_KEY, PROGRAM, RESET, Floats, Reel, damaged, key_of, settings_digest
 from hil.tape.recorder import NODE, array_name, kept, node_name
 
@@ -58,6 +59,12 @@ class Replay:
     def spec(self) -> Spec:
         """Ports and kind as recorded, provenance "replay"."""
         return self._spec
+
+    @property
+    def slew(self) -> Slew:
+        """How the steps of the recorded device were kept; none is sent, so what is refused here was never recorded."""
+        slew = self._reel.head.slew
+        return dataclasses.replace(slew, by="refuses") if slew.by == "nobody" else slew
 
     def program(self, params: Tensor) -> None:
         """Note the parameters: they are part of the settings that a shot must have been recorded with."""

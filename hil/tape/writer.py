@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -30,6 +30,7 @@ from torch import Tensor
 from hil.device import Spec
 from hil.errors import RunError
 from hil.files import there, write_atomic
+from hil.slew import NO_SLEW, Slew
 from hil.tape.chunks import Copies, Track
 from hil.tape.format import (
     CHUNKS,
@@ -203,7 +204,9 @@ class Tape:
         if not self._held:
             write_atomic(self.path / "tape.json", (json.dumps({"format": FORMAT, **facts}, indent=1) + "\n").encode())
 
-    def reel(self, name: str, spec: Spec, streaming: bool, made: Mapping[str, Any], settings: str) -> ReelWriter:
+    def reel(
+        self, name: str, spec: Spec, streaming: bool, made: Mapping[str, Any], settings: str, slew: Slew = NO_SLEW
+    ) -> ReelWriter:  # fmt: skip
         """Begin the reel of a device, or go on with it.
 
         Args:
@@ -212,9 +215,11 @@ class Tape:
             streaming: it takes shots ahead.
             made: how an array was asked of its chip.
             settings: a text of everything else that decides how the device answers.
+            slew: how it keeps its steps.
         """
-        text = json.dumps({"spec": asdict(spec), "made": made, "settings": settings}, sort_keys=True)
+        text = json.dumps({"spec": spec.table(), "made": made, "settings": settings}, sort_keys=True)
         head = ReelHead(spec, streaming, made, settings_digest(text).hex(), 0, dict.fromkeys(("input", "output", "spikes"), 0))
+        head = replace(head, slew=slew)
         self._reels[name] = ReelWriter(self, name, head)
         return self._reels[name]
 

@@ -22,6 +22,7 @@ from hil.feedback.feedback import correlation
 from hil.learner import Tracing
 from hil.learners.adfa import ADFA, slope
 from hil.network import Layer
+from hil.port import each, limit_tensor
 from hil.run.folder import RunFolder
 from hil.training.gradient_check import look
 from hil.training.loop import Training
@@ -92,9 +93,11 @@ def _range_use(layer: Layer, pre: Tensor) -> float:
     """0 to 1: how much of its node's range the layer uses, outliers left out."""
     encode = layer.encode
     assert encode is not None  # the caller chose layers with a device
-    drive = encode(pre).cpu().flatten()
-    low, high = (float(drive.kthvalue(max(1, round(q * drive.numel()))).values) for q in (0.01, 0.99))
-    return (high - low) / (encode.high - encode.low) if encode.high > encode.low else 0.0
+    drive = encode(pre).cpu()
+    least, most = (limit_tensor(limit, drive) for limit in (encode.low, encode.high))
+    share = ((drive - least) / (most - least)).nan_to_num(0.0, 0.0, 0.0).flatten()  # of the range of its own channel
+    low, high = (float(share.kthvalue(max(1, round(q * share.numel()))).values) for q in (0.01, 0.99))
+    return high - low
 
 
 def times(training: Training, wall_s: float) -> dict[str, float]:
@@ -109,8 +112,9 @@ def times(training: Training, wall_s: float) -> dict[str, float]:
 def _histogram(layer: Layer, pre: Tensor) -> dict[str, list[float]]:
     encode = layer.encode
     assert encode is not None  # the caller chose layers with a device
-    counts = torch.histc(encode(pre).cpu(), BINS, encode.low, encode.high)
-    return {"edges": torch.linspace(encode.low, encode.high, BINS + 1).tolist(), "counts": counts.tolist()}
+    low, high = min(each(encode.low, None)), max(each(encode.high, None))
+    counts = torch.histc(encode(pre).cpu(), BINS, low, high)
+    return {"edges": torch.linspace(low, high, BINS + 1).tolist(), "counts": counts.tolist()}
 
 
 def _feedback(training: Training, layer: Layer, pre: Tensor, model: Model | None) -> dict[str, Any]:

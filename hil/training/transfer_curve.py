@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hil.device import Device
+from hil.devices.stepped import approached
 from hil.encoding import Decode
 from hil.errors import MeasurementError
 from hil.seeding import generator
@@ -21,6 +22,8 @@ NOT_VALID = 0.25  # of peak to peak: from here on the twin predicts hardly more 
 @dataclass(frozen=True)
 class Transfer:
     """drive (points,) in the unit of the input port; mean, spread (points,) of the reading in the unit of the output port.
+
+    Where each channel has limits of its own, all are swept at once, each over its own range; `drive` is then their mean.
 
     `spread` is the standard deviation over repeats (and over channels, where the device has several).
     """
@@ -87,10 +90,8 @@ def probed(
     Raises: as the device.
     """
     port = device.spec.inputs
-    drawn = torch.rand(points, port.size or 1, generator=generator(0, 0, "probes"))
-    drive = torch.lerp(torch.tensor(port.low), torch.tensor(port.high), drawn).clamp(port.low, port.high).to(place)
-    answers = device.forward(drive.repeat(repeats, 1)).to(place)
-    answers = answers.view(repeats, points, -1)
+    drive = port.within(torch.rand(points, port.size or 1, generator=generator(0, 0, "probes"))).to(place)
+    answers = _asked(device, drive.repeat(repeats, 1)).to(place).view(repeats, points, -1)
     return twin_errors(answers.mean(0), answers.std(0), model(drive), device.spec.outputs.unit)
 
 
@@ -118,7 +119,7 @@ def _said(value: float, unit: str) -> str:
 
 
 def measure(device: Device, points: int = 201, repeats: int = 8, place: torch.device | str = "cpu") -> Transfer:
-    """Sweep a static device over its whole input port, `repeats` times up.
+    """Sweep a static device over its whole input port, `repeats` times up; every channel over its own range.
 
     Args:
         device: a static one.
@@ -127,11 +128,22 @@ def measure(device: Device, points: int = 201, repeats: int = 8, place: torch.de
         place: where the host computes.
     """
     port = device.spec.inputs
-    drive = torch.linspace(port.low, port.high, points).clamp(port.low, port.high).to(place)
     if port.size is None:
+        drive = torch.linspace(port.shared_low, port.shared_high, points).clamp(port.shared_low, port.shared_high).to(place)
         answers = device.forward(drive.repeat(repeats, 1)).to(place)  # (repeats, points): one node, shared in time
     else:
-        answers = device.forward(drive.repeat(repeats).unsqueeze(1).expand(-1, port.size).contiguous()).to(place)
+        low, high = (limit.to(place) for limit in port.bounds(torch.empty(0)))
+        steps = [torch.linspace(float(a), float(b), points) for a, b in zip(low.expand(port.size), high.expand(port.size))]
+        rows = torch.stack(steps, 1).to(place).clamp(low, high)
+        drive = rows.mean(1) if port.per_channel else rows[:, 0].contiguous()
+        answers = _asked(device, rows.repeat(repeats, 1)).to(place)
         answers = answers.view(repeats, points, -1).movedim(1, 2).reshape(-1, points)
     spread = answers.std(0) if len(answers) > 1 else torch.zeros_like(drive)
     return Transfer(drive, answers.mean(0), spread)
+
+
+def _asked(device: Device, rows: Tensor) -> Tensor:
+    """Return the answers to `rows`; where the port limits steps, rows between them lead there, whose answers are left out."""
+    path, places = approached(device, rows)
+    answers = device.forward(path.contiguous())
+    return answers if len(path) == len(rows) else answers[places.to(answers.device)]

@@ -250,7 +250,7 @@ class SpikingBoard:
         self._arrays.append(_Array(twin, numbers, full_scale, twin.rest(0, torch.Generator())))
         thresholds = twin.spec.params
         assert thresholds is not None  # a spiking array always has thresholds
-        return wire.ALLOCATED.pack(len(self._arrays) - 1, thresholds.low, thresholds.high)
+        return wire.ALLOCATED.pack(len(self._arrays) - 1, thresholds.shared_low, thresholds.shared_high)
 
     def _program(self, payload: memoryview) -> bytes:
         array = self._array(*_fields(wire.ARRAY, payload[: wire.ARRAY.size]))

@@ -195,3 +195,12 @@ def test_a_fault_becomes_a_problem() -> None:
     assert (problem.kind, problem.what, problem.todo) == ("clipped", "scope: at a rail", "choose a larger range")
     assert problem.evidence == "3 of 4; allowed: none"
     assert Step("x", "y", problems=(problem,), estimates={"a": Estimate(1.0, 0.1)}).good
+
+
+def test_limits_of_each_channel_come_back_and_are_compared(measured: Certificate, tmp_path: Path) -> None:
+    bench = {"dac": {"low_v": (-1.2, -0.7), "high_v": (0.6, 0.3)}}
+    again = Certificate.load(dataclasses.replace(measured, settings=bench).save(tmp_path))
+    assert list(settings_differ(again, bench)) == []
+    (found,) = settings_differ(again, {"dac": {"low_v": (-1.2, -0.6), "high_v": (0.6, 0.3)}})
+    assert found.refuses
+    assert str(found).startswith("[dac] low_v: [-1.2, -0.6] now, [-1.2, -0.7] when calibrated")

@@ -52,6 +52,12 @@ class Rig:
     def close(self):
         self.safe()
 
+class Half:
+    """Can be driven, and never closed."""
+
+    def forward(self, x):
+        return x
+
 class Unsafe:
     """No way to make it safe."""
     spec = hil.Spec(hil.Port("dac", -1, 1, "V", 8), hil.Port("adc", -1, 1, "V", 8))
@@ -208,7 +214,7 @@ def test_a_rig_that_nobody_can_make_safe_is_refused_unless_the_file_says_so(
     ("change", "said"),
     [
         (("my_lab:Rig", "my_lab:Nobody"), "Nobody"),
-        (("my_lab:Rig", "my_lab:os"), "neither a Twin nor a Device"),
+        (("my_lab:Rig", "my_lab:Half"), "neither a Twin nor a Device"),
         (('high = "2 V"', 'high = "2 A"'), "high"),
         (('high = "2 V"', 'hihg = "2 V"'), "high"),
         (("[device.guardian]", "[device.recovery]\npatience_s = -1\n[device.guardian]"), "patience_s"),

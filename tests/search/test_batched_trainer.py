@@ -121,6 +121,33 @@ def test_a_drive_that_the_device_would_refuse_ends_a_candidate(tmp_path: Path) -
     assert together[0].died_at == alone_[0].died_at
 
 
+ELECTRODES = BASE.replace(
+    '"mach_zehnder"\ndrift_rad_per_rts = 0.02', '"builders.electrodes:ElectrodesTwin"\nnoise_v = 0.0'
+).replace("widths = [64, 12, 8, 10]", "widths = [64, 7, 10]")
+
+
+@pytest.mark.parametrize(
+    ("encode", "dies"),
+    [("gain = [0.2, 0.2, 0.2, 0.2, 0.2, 0.1, 0.1]", False), ("gain = [0.1, 0.1, 0.1, 0.1, 0.1, 9.0, 0.1]", True)],
+)
+def test_limits_of_each_channel_are_kept_in_a_population(tmp_path: Path, encode: str, dies: bool) -> None:
+    builder = search_builder(tmp_path, ELECTRODES.replace('overflow = "fold"\nperiod = 7.0', encode))
+    asked = jobs([Sine(), Constant(1.0)], [5e-3, 5e-3], epochs=1)
+    together = TwinPopulation(builder.course(builder.data())).train(asked)
+    alone_ = OneByOne(lambda job: builder.candidate(job, builder.data())).train(asked)
+    assert [(one.died_at is not None) for one in together] == [dies, dies]
+    assert [one.died_at for one in together] == [one.died_at for one in alone_]
+    assert [one.accuracy for one in together] == pytest.approx([one.accuracy for one in alone_], abs=0.02)
+
+
+def test_a_population_does_not_watch_steps(tmp_path: Path) -> None:
+    builder = search_builder(
+        tmp_path, ELECTRODES.replace("noise_v = 0.0", "step_v = 5.0").replace('overflow = "fold"\nperiod = 7.0', "gain = 0.1")
+    )
+    with pytest.raises(ConfigError, match="steps of a population"):
+        builder.course(builder.data())
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

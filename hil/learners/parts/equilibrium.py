@@ -206,11 +206,11 @@ def measured_quantum(layer: Layer) -> float:
     port = device.spec.inputs
     size = port.size or 1
     place = next((param.device for param in layer.synapse.parameters()), torch.device("cpu"))
-    amounts = port.high * 2.0 ** -torch.arange(COARSE_ROWS, device=place)
+    amounts = port.shared_high * 2.0 ** -torch.arange(COARSE_ROWS, device=place)
     rates = _rates(layer, amounts.view(1, -1, 1).expand(COARSE_STEPS, -1, size)).mean(1)
     between = int((rates - 0.5).abs().argmin())
     half = float(0.5 * amounts[between] / rates[between].clamp(min=1e-6))
-    if port.low <= half <= port.high:
+    if port.shared_low <= half <= port.shared_high:
         rate = float(_rates(layer, torch.full((FINE_STEPS, 1, size), half, device=place)).mean())
         if 0.3 < rate < 0.7:
             return half / rate
