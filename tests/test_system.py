@@ -1,0 +1,188 @@
+"""Other systems, as far as Linux can show them: hil without what only POSIX has (tests/without_posix) trains and is guarded.
+
+This is no test of Windows or macOS: their kernels, paths and file locks are not here.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from small import toml, until
+
+from drivers.lock import left_unsafe
+from hil import system
+from hil.guardian.record import outputs_of
+from sim_devices.bench.description import VirtualBench, VirtualBox
+from sim_devices.bench.served import RunningBench, build
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+COLUMNS = ("hil", "drivers", "sim_devices", "calibration")
+SOURCES = sorted(path for top in COLUMNS for path in (ROOT / top).rglob("*.py"))
+POSIX_ONLY = {"fcntl", "grp", "msvcrt", "psutil", "filelock", "pty", "pwd", "resource", "syslog", "termios", "tty", "winreg"}
+ASKED = {"sys.platform", "os.name", "platform.system"}
+PATHS = re.compile(r"/(?:proc|tmp|run)(?:/|$)")
+AWG = VirtualBox("awg", "sim_devices.instruments.keysight_33600:Keysight33600")
+BENCH = (ROOT / "benches" / "mzm_awg_scope.toml").read_text()
+WITHIN_S = 60.0
+
+
+def without(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process in which hil has nothing of POSIX."""
+    paths = os.pathsep.join(str(path) for path in (HERE / "without_posix", ROOT, HERE))
+    return {
+        **os.environ, "PYTHONPATH": paths, "HIL_LOCKS": str(tmp_path / "locks"), "HIL_MACHINE_LOCKS": str(tmp_path / "machine"),
+    }  # fmt: skip
+
+
+@pytest.fixture
+def hil(tmp_path: Path) -> Callable[..., str]:
+    def command(*arguments: object, code: int = 0) -> str:
+        words = [sys.executable, "-m", "hil", *(str(argument) for argument in arguments)]
+        found = subprocess.run(words, cwd=tmp_path, env=without(tmp_path), capture_output=True, text=True, timeout=110)
+        assert found.returncode == code, found.stdout + found.stderr
+        return found.stdout + found.stderr
+
+    return command
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_system_is_asked_in_one_place(path: Path) -> None:
+    """hil/system.py: nobody else names a module, a path or the name of one system."""
+    if path == ROOT / "hil" / "system.py":
+        return
+    tree = ast.parse(path.read_text())
+    texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # of docstrings
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        assert not {name.partition(".")[0] for name in names} & POSIX_ONLY, ast.unparse(node)
+        assert not (isinstance(node, ast.Attribute) and ast.unparse(node) in ASKED), ast.unparse(node)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts:
+            assert not PATHS.match(node.value), node.value
+
+
+def test_every_module_is_imported(tmp_path: Path) -> None:
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in SOURCES]
+    program = "import importlib, sys; assert sys.without_posix; [importlib.import_module(name) for name in sys.argv[1:]]"
+    words = [sys.executable, "-c", program, *(name for name in names if not name.endswith("__main__"))]
+    found = subprocess.run(words, cwd=tmp_path, env=without(tmp_path), capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+
+
+def test_what_is_taken_away_is_missed(tmp_path: Path) -> None:
+    """The tests below are about the other ways: none of the first ones is left."""
+    program = (
+        "from hil import system; print(system.INHERITS, system.PIPES_SELECT, system.MODES, system.BOOT_CLOCK, "
+        "system.LINKS_REFUSED, system.Process(1).handle, [stop.name for stop in system.STOPS], system.apart((3,)))"
+    )
+    said = subprocess.check_output([sys.executable, "-c", program], env=without(tmp_path), text=True)
+    assert said == "False False False None 0 None ['SIGINT', 'SIGTERM'] {'creationflags': 0}\n"
+
+
+def test_a_run_on_a_twin(tmp_path: Path, hil: Callable[..., str]) -> None:
+    (tmp_path / "e.toml").write_text(toml(train="epochs = 1\nbatch = 32\nthreads = 1\nrecord = true"))
+    hil("train", "e.toml", "--run", "r")
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["outcome"] == "finished"
+    assert "finished" in hil("status", "r")
+    assert "r" in hil("list", "runs", ".")
+    (tmp_path / "r" / "report.html").unlink()
+    hil("report", "r")
+    assert (tmp_path / "r" / "report.html").stat().st_size > 1000
+    hil("replay", "r")
+    hil("resume", "r", "--set", "train.epochs=2")
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["epochs"] == 2
+    with (tmp_path / "r" / "run.lock").open("r+b") as file:
+        assert system.try_lock(file.fileno())
+        assert "another process is at work" in hil("resume", "r", "--set", "train.epochs=3", code=2)
+
+
+def test_a_run_through_a_virtual_bench(tmp_path: Path, hil: Callable[..., str]) -> None:
+    """Over HiSLIP, with a guardian, which the trainer dismisses."""
+    (tmp_path / "bench.toml").write_text(BENCH)
+    (tmp_path / "e.toml").write_text(toml(device='bench = "bench.toml"', train="epochs = 1\nbatch = 32\nthreads = 1"))
+    hil("train", "e.toml", "--run", "r")
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["outcome"] == "finished"
+    assert outputs_of(tmp_path / "r") in ("safe", "")
+    assert [event["event"] for event in events(tmp_path / "r")] == ["watching", "done"]
+
+
+def events(run: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run / "guardian.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def table() -> Iterator[RunningBench]:
+    with build(VirtualBench((AWG,), transport="both")) as bench:
+        yield bench
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], int]]]:
+    """A program that has an output on under a guardian, tests/guardian_child.py, and the pid of the latter."""
+    (tmp_path / "run").mkdir()
+    pids: list[int] = []
+
+    def begin(resource: str, then: str, **more: object) -> tuple[subprocess.Popen[str], int]:
+        told = {"resource": resource, "run": str(tmp_path / "run"), "wire": "visa", "then": then, **more}
+        words = [sys.executable, str(HERE / "guardian_child.py"), json.dumps(told)]
+        child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=without(tmp_path), text=True)
+        pids.append(child.pid)
+        assert child.stdout is not None
+        word, guardian = child.stdout.readline().split()
+        assert word == "on"
+        pids.append(int(guardian))
+        threading.Thread(target=child.wait, daemon=True).start()  # nobody stays a zombie
+        return child, int(guardian)
+
+    yield begin
+    for pid in pids:
+        if system.alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def on(bench: RunningBench) -> bool:
+    return bool(bench.control.outputs()["awg"]["1"]["on"])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("end", ["killed", "hangs"])
+def test_the_guardian_makes_safe(
+    table: RunningBench, tmp_path: Path, start: Callable[..., tuple[subprocess.Popen[str], int]], end: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    child, guardian = start(
+        table.resources["awg"], "beats" if end == "killed" else "idle", silence_s=1.5 if end == "hangs" else 60
+    )
+    assert on(table)
+    if end == "killed":
+        child.kill()
+    assert until(lambda: not on(table), WITHIN_S)
+    assert until(lambda: not system.alive(guardian), WITHIN_S)
+    assert outputs_of(tmp_path / "run") == "safe"
+    told = [event["event"] for event in events(tmp_path / "run")]
+    assert told[1] == ("trainer gone" if end == "killed" else "silence")
+    assert child.wait(WITHIN_S) == -signal.SIGKILL
+    monkeypatch.setenv("HIL_LOCKS", str(tmp_path / "locks"))
+    assert not left_unsafe()
+
+
+def test_a_guardian_that_dies_is_replaced(
+    table: RunningBench, tmp_path: Path, start: Callable[..., tuple[subprocess.Popen[str], int]]
+) -> None:
+    child, guardian = start(table.resources["awg"], "beats")
+    os.kill(guardian, signal.SIGSTOP)  # it does not answer; the trainer ends it
+    assert until(lambda: len(events(tmp_path / "run")) > 2, WITHIN_S)
+    assert on(table)
+    child.kill()
+    assert until(lambda: not on(table), WITHIN_S)
+    assert until(lambda: outputs_of(tmp_path / "run") == "safe", WITHIN_S)
