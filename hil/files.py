@@ -3,7 +3,6 @@
 reading    a regular file (a link to one is followed), never a pipe or a device that could block; its size is looked at
            before it is read; text is UTF-8 whatever the locale says, with or without a byte order mark
 writing    no link is followed, in the last part of the path; a regular file; temporaries are new
-locking    flock, which whoever inherits the open file shares; only "would block" means that another one has it
 removing   a folder and what is in it; a link is removed, never followed
 JSON       deep, huge or broken text becomes our error
 tensors    a safetensors file that fits into the memory that is free
@@ -26,7 +25,6 @@ from typing import IO, Any
 
 from hil.errors import HilError, RunError
 from hil.system import free_memory, open_file, put, synced
-from hil.system import try_lock as try_lock
 
 MOST_BYTES = 1 << 30  # of any one file that is read whole
 MOST_TEXT_BYTES = 1 << 28

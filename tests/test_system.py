@@ -29,12 +29,12 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 COLUMNS = ("hil", "drivers", "sim_devices", "calibration")
 SOURCES = sorted(path for top in COLUMNS for path in (ROOT / top).rglob("*.py"))
-POSIX_ONLY = {"fcntl", "grp", "msvcrt", "psutil", "filelock", "pty", "pwd", "resource", "syslog", "termios", "tty", "winreg"}
 ASKED = {"sys.platform", "os.name", "platform.system"}
 PATHS = re.compile(r"/(?:proc|tmp|run)(?:/|$)")
 AWG = VirtualBox("awg", "sim_devices.instruments.keysight_33600:Keysight33600")
 BENCH = (ROOT / "benches" / "mzm_awg_scope.toml").read_text()
 WITHIN_S = 60.0
+pytestmark = pytest.mark.timeout(400)  # each imports all anew
 
 
 def without(tmp_path: Path) -> dict[str, str]:
@@ -45,28 +45,27 @@ def without(tmp_path: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-@pytest.fixture
-def hil(tmp_path: Path) -> Callable[..., str]:
-    def command(*arguments: object, code: int = 0) -> str:
-        words = [sys.executable, "-m", "hil", *(str(argument) for argument in arguments)]
-        found = subprocess.run(words, cwd=tmp_path, env=without(tmp_path), capture_output=True, text=True, timeout=110)
-        assert found.returncode == code, found.stdout + found.stderr
-        return found.stdout + found.stderr
+SEVERAL = "import json, sys; from hil import cli; [print(cli.run(words)) for words in json.loads(sys.argv[1])]"
 
-    return command
+
+@pytest.fixture
+def start_hil(tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    def ended(*words: object) -> tuple[int, str]:
+        command = [sys.executable, *(str(word) for word in words)]
+        found = subprocess.run(command, cwd=tmp_path, env=without(tmp_path), capture_output=True, text=True)
+        return found.returncode, found.stdout + found.stderr
+
+    return ended
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_system_is_asked_in_one_place(path: Path) -> None:
-    """hil/system.py: nobody else names a module, a path or the name of one system."""
+    """hil/system.py: nobody else asks for its name, or names a path that only one has. ONLY_IN in test_layers: the modules."""
     if path == ROOT / "hil" / "system.py":
         return
     tree = ast.parse(path.read_text())
     texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # of docstrings
     for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        assert not {name.partition(".")[0] for name in names} & POSIX_ONLY, ast.unparse(node)
         assert not (isinstance(node, ast.Attribute) and ast.unparse(node) in ASKED), ast.unparse(node)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts:
             assert not PATHS.match(node.value), node.value
@@ -90,30 +89,55 @@ def test_what_is_taken_away_is_missed(tmp_path: Path) -> None:
     assert said == "False False False None 0 None ['SIGINT', 'SIGTERM'] {'creationflags': 0}\n"
 
 
-def test_a_run_on_a_twin(tmp_path: Path, hil: Callable[..., str]) -> None:
+def test_a_run_on_a_twin(tmp_path: Path, start_hil: Callable[..., tuple[int, str]]) -> None:
     (tmp_path / "e.toml").write_text(toml(train="epochs = 1\nbatch = 32\nthreads = 1\nrecord = true"))
-    hil("train", "e.toml", "--run", "r")
-    assert json.loads((tmp_path / "r" / "summary.json").read_text())["outcome"] == "finished"
-    assert "finished" in hil("status", "r")
-    assert "r" in hil("list", "runs", ".")
-    (tmp_path / "r" / "report.html").unlink()
-    hil("report", "r")
-    assert (tmp_path / "r" / "report.html").stat().st_size > 1000
-    hil("replay", "r")
-    hil("resume", "r", "--set", "train.epochs=2")
-    assert json.loads((tmp_path / "r" / "summary.json").read_text())["epochs"] == 2
-    with (tmp_path / "r" / "run.lock").open("r+b") as file:
-        assert system.try_lock(file.fileno())
-        assert "another process is at work" in hil("resume", "r", "--set", "train.epochs=3", code=2)
+    run = tmp_path / "runs" / "small"
+    code, said = start_hil("-m", "hil", "train", "e.toml", "--run", run)
+    assert code == 0, said
+    assert json.loads((run / "summary.json").read_text())["status"] == "done"
+    steps = (run / "journal.jsonl").read_text().count('"commit"')
+    (run / "report.html").unlink()
+    words = [["list", "runs"], ["status", run], ["report", run], ["replay", run], ["resume", run, "--set", "train.epochs=2"]]
+    code, said = start_hil("-c", SEVERAL, json.dumps(words, default=str))
+    assert code == 0, said
+    assert [line for line in said.splitlines() if line.isdigit()] == ["0"] * len(words), said
+    assert (run / "journal.jsonl").read_text().count('"commit"') == 2 * steps
+    assert (run / "report.html").stat().st_size > 1000
 
 
-def test_a_run_through_a_virtual_bench(tmp_path: Path, hil: Callable[..., str]) -> None:
+def test_a_run_folder_has_one_owner(tmp_path: Path, start_hil: Callable[..., tuple[int, str]]) -> None:
+    """Also where a lock is for one alone, so that who only looks takes it for a moment."""
+    program = (
+        "import subprocess, sys; from pathlib import Path; from hil.run import lock; folder = Path(sys.argv[1])\n"
+        "with lock.owned(folder):\n"
+        "    print(subprocess.run([sys.executable, '-c', sys.argv[2], str(folder)], capture_output=True, text=True).stdout)\n"
+        "print(lock.owner(folder).alive)"
+    )
+    other = (
+        "import sys; from pathlib import Path; from hil.run import lock; folder = Path(sys.argv[1])\n"
+        "print(lock.owner(folder))\ntry:\n    lock.owned(folder).__enter__()\nexcept Exception as error:\n    print(error)"
+    )
+    code, said = start_hil("-c", program, tmp_path, other)
+    assert code == 0, said
+    assert re.match(r"process [1-9]\d* on .*\n.*another process is at work in this run folder", said), said
+    assert said.split()[-1] == "False"
+
+
+def test_a_simulated_serial_line_is_refused(start_hil: Callable[..., tuple[int, str]]) -> None:
+    code, said = start_hil("-m", "hil", "serve", ROOT / "benches" / "spiking_board.toml")
+    assert code == 2
+    said = " ".join(said.split())
+    assert "a simulated serial line needs a pseudo-terminal, which this system does not have" in said
+    assert "Linux or macOS" in said
+
+
+def test_a_run_through_a_virtual_bench(tmp_path: Path, start_hil: Callable[..., tuple[int, str]]) -> None:
     """Over HiSLIP, with a guardian, which the trainer dismisses."""
     (tmp_path / "bench.toml").write_text(BENCH)
     (tmp_path / "e.toml").write_text(toml(device='bench = "bench.toml"', train="epochs = 1\nbatch = 32\nthreads = 1"))
-    hil("train", "e.toml", "--run", "r")
-    assert json.loads((tmp_path / "r" / "summary.json").read_text())["outcome"] == "finished"
-    assert outputs_of(tmp_path / "r") in ("safe", "")
+    code, said = start_hil("-m", "hil", "train", "e.toml", "--run", "r")
+    assert code == 0, said
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == "done"
     assert [event["event"] for event in events(tmp_path / "r")] == ["watching", "done"]
 
 
