@@ -7,9 +7,8 @@
 
 The kernel lets go of a lock (flock) when the last process that holds the file open is gone, so a lock cannot be left behind. A
 process that inherits the open file shares the lock: who watches over a trainer goes on owning its instruments without a gap.
-That is why the locks are plain flock on descriptors that are opened here: a FileLock of the package filelock keeps its
-descriptor to itself, takes more than "would block" for a lock of somebody else, and where a disk cannot lock it makes a lock
-file that outlives its owner.
+That is why the locks are on descriptors that are opened here. On Windows, which has no flock, nobody inherits them, the folders
+are others, and access lists stand for the modes: see hil/system.py.
 
 The content is emptied only when the outputs were verified to be safe. Found in the user's file that nobody locks, a safe state
 says that its instrument was left by a program that could not verify it: make it safe first. What to send to an instrument is

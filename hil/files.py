@@ -109,7 +109,7 @@ def read_tensors(path: Path, error: type[HilError] = RunError) -> bytes:
     Raises:
         error: as of `read_bytes`; larger than the free memory allows, or of another length.
     """
-    most = int(MEMORY_SHARE * free_memory())
+    most = int(MEMORY_SHARE * free_memory(MOST_BYTES))
     with opened(path, error, most) as stream:
         size = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")

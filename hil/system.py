@@ -99,8 +99,7 @@ def to_disk(file: int) -> None:
 
 def synced(path: Path) -> None:
     """A file or a folder onto the disk; a folder only where one can be opened. Raises: OSError."""
-    folder = path.is_dir()
-    if folder and not MODES:
+    if not MODES and path.is_dir():
         return
     file = open_file(path, os.O_RDONLY if MODES else os.O_RDWR)  # Windows brings to the disk what may be written to
     try:
@@ -261,7 +260,10 @@ def alive(pid: int) -> bool:
     """Whether there is a process with this pid."""
     import psutil
 
-    return bool(psutil.pid_exists(pid))
+    try:
+        return bool(psutil.pid_exists(pid))
+    except OverflowError:  # no pid at all
+        return False
 
 
 def apart(files: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -291,11 +293,14 @@ def end_all(process: subprocess.Popen[bytes]) -> None:
     process.kill()
 
 
-def free_memory() -> int:
-    """Bytes that can be had without swapping."""
+def free_memory(otherwise: int) -> int:
+    """Bytes that can be had without swapping; `otherwise` where the system does not say."""
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    try:
+        return int(psutil.virtual_memory().available)
+    except (OSError, psutil.Error):
+        return otherwise
 
 
 def clock_s() -> float:
@@ -427,11 +432,16 @@ LINE_ERRORS: tuple[type[Exception], ...] = (OSError, TypeError, *((termios.error
 """What pyserial lets out of a dead port: TypeError when it is closed under a read, termios.error (no OSError) of a flush."""
 
 
-def for_us_alone(file: int | None, alone: bool) -> None:
+def for_us_alone(port: object, alone: bool) -> None:
     """Refuse a serial line to every other program but root's, or no longer; a pseudo-terminal stays as it is.
 
     A pseudo-terminal would go on refusing when a killed program is gone. Windows opens a port for one program anyway.
+
+    Args:
+        port: as pyserial has it; its `fd` is the descriptor, None while it is closed. There is none on Windows.
+        alone: refuse it.
     """
+    file = getattr(port, "fd", None)
     if POSIX and file is not None:
         with suppress(OSError):  # a system without it, or a dead port
             if not os.ttyname(file).startswith(("/dev/pts/", "/dev/ttys")):  # Linux, macOS

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from hil import system
 from hil.guardian.record import outputs_of
 from sim_devices.bench.description import VirtualBench, VirtualBox
 from sim_devices.bench.served import RunningBench, build
+from sim_devices.transports.listener import SMALL, receive, send
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -129,6 +131,30 @@ def test_a_simulated_serial_line_is_refused(start_hil: Callable[..., tuple[int, 
     said = " ".join(said.split())
     assert "a simulated serial line needs a pseudo-terminal, which this system does not have" in said
     assert "Linux or macOS" in said
+
+
+class Plain:
+    """A socket as Windows has it: without sendmsg."""
+
+    def __init__(self, inner: socket.socket) -> None:
+        self.sendall = inner.sendall
+
+
+def test_large_replies_are_sent_without_sendmsg() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        pieces = (b"head", bytes(SMALL), b"end")
+        threading.Thread(target=send, args=(Plain(near), *pieces), daemon=True).start()
+        assert receive(far, sum(map(len, pieces))) == b"".join(pieces)
+
+
+def test_a_serial_port_without_a_descriptor_is_left_alone() -> None:
+    system.for_us_alone(object(), True)
+
+
+def test_a_number_that_is_no_pid_is_not_alive() -> None:
+    assert system.alive(os.getpid())
+    assert not system.alive(10**30)
 
 
 def test_a_run_through_a_virtual_bench(tmp_path: Path, start_hil: Callable[..., tuple[int, str]]) -> None:

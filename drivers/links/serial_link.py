@@ -167,7 +167,7 @@ class SerialLink(Trusted):
             self._ahead.clear()
             if port is not None:
                 _open_ports().discard(port)
-                for_us_alone(port.fd, False)  # whoever inherited the port may keep it open
+                for_us_alone(port, False)  # whoever inherited the port may keep it open
                 with suppress(OSError):  # SerialException among them: a dead port is closed all the same
                     port.close()
 
@@ -188,7 +188,7 @@ class SerialLink(Trusted):
                 outputs="as they were; nothing was sent",
                 todo=TODO.get(getattr(error, "errno", None) or 0, UNKNOWN_TODO),
             ) from error
-        for_us_alone(port.fd, True)
+        for_us_alone(port, True)
         _open_ports().add(port)
         self._port = port
 

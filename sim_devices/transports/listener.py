@@ -147,7 +147,7 @@ def send(client: socket.socket, *pieces: bytes | bytearray | memoryview) -> None
         client.sendall(b"".join(pieces))
         return
     views = [memoryview(piece).cast("B") for piece in pieces]
-    sent = client.sendmsg(views)
+    sent = client.sendmsg(views) if hasattr(client, "sendmsg") else 0  # Windows has none
     for view in views:
         if sent < len(view):
             client.sendall(view[sent:])
