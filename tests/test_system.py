@@ -236,3 +236,33 @@ def test_a_guardian_that_dies_is_replaced(
     child.kill()
     assert until(lambda: not on(table), WITHIN_S)
     assert until(lambda: outputs_of(tmp_path / "run") == "safe", WITHIN_S)
+
+
+TAKER = """
+import os, sys
+from drivers.lock import Owner, lock_file, take
+with take([sys.argv[1]], Owner(os.getpid(), "", "now", "taker")) as owned:
+    print([state["resource"] for state in owned.found.values()], flush=True)
+    sys.stdin.readline()
+    print(lock_file(sys.argv[1]).read_bytes()[1:].decode())
+"""
+
+
+def test_who_is_faster_than_the_guardian_keeps_the_instrument(
+    table: RunningBench, tmp_path: Path, start: Callable[..., tuple[subprocess.Popen[str], int]]
+) -> None:
+    """Locks that nobody inherits: it reads what to make safe; the guardian does so too, and leaves its file alone."""
+    resource = table.resources["awg"]
+    child, guardian = start(resource, "beats")
+    os.kill(guardian, signal.SIGSTOP)
+    child.kill()
+    words = [sys.executable, "-c", TAKER, resource]
+    taker = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=without(tmp_path), text=True)
+    assert taker.stdout is not None
+    assert taker.stdout.readline() == f"[{resource!r}]\n"
+    assert on(table)
+    os.kill(guardian, signal.SIGCONT)
+    assert until(lambda: not system.alive(guardian), WITHIN_S)
+    assert not on(table)
+    said, _ = taker.communicate("\n", WITHIN_S)
+    assert json.loads(said)["command"] == "taker"
