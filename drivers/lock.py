@@ -7,9 +7,8 @@
 
 The kernel lets go of a lock (flock) when the last process that holds the file open is gone, so a lock cannot be left behind. A
 process that inherits the open file shares the lock: who watches over a trainer goes on owning its instruments without a gap.
-That is why the locks are plain flock on descriptors that are opened here: a FileLock of the package filelock keeps its
-descriptor to itself, takes more than "would block" for a lock of somebody else, and where a disk cannot lock it makes a lock
-file that outlives its owner.
+That is why the locks are on descriptors that are opened here. On Windows, which has no flock, nobody inherits them, the folders
+are others, and access lists stand for the modes: see hil/system.py.
 
 The content is emptied only when the outputs were verified to be safe. Found in the user's file that nobody locks, a safe state
 says that its instrument was left by a program that could not verify it: make it safe first. What to send to an instrument is
@@ -41,14 +40,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from drivers.resource import canonical as canonical  # part of this module's face
+from hil import system
 from hil.errors import HilError, RunError
-from hil.files import kind_of, loads, try_lock
+from hil.files import kind_of, loads
+from hil.system import LOCKED_BYTES, try_lock
 
 FOLDER_MODE, FILE_MODE = 0o700, 0o600
 MACHINE_MODE, MACHINE_FILE_MODE = 0o1777, 0o666
-TOPS = (Path("/run/lock"), Path("/tmp"))  # the first that any account can write to, so that all of them choose the same
 MACHINE = " (machine)"  # ends the name of the machine's lock in `Owned.files`
-OPEN = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY  # neither a link nor a pipe gets us anywhere
 CONTENT_CAP = 1 << 16  # bytes
 MOMENT_S = 0.5  # who only looks, or ends just now, holds a lock no longer than this
 
@@ -109,12 +108,12 @@ class Owned:
         one = self._names[resource] = canonical(resource)
         if one in self._files:
             return
-        common = self._files[one + MACHINE] = _locked(one + MACHINE, resource)
-        own = self._files[one] = _locked(one, resource)
+        common = self._files[one + MACHINE] = locked(one + MACHINE, resource)
+        own = self._files[one] = locked(one, resource)
         before, safe = _read(common), _read(own).get("safe")
         if isinstance(safe, Mapping) and _trusted(own):
             self.found[one] = safe
-        elif (before.get("user", os.getuid()) != os.getuid() and not before.get("virtual")) or safe is not None:
+        elif (before.get("user", system.user()) != system.user() and not before.get("virtual")) or safe is not None:
             self.strangers[one] = _holder(before or _read(own))
         _written(common, self._owner, None, resource)
         _written(own, self._owner, self.found.get(one), resource)
@@ -202,11 +201,11 @@ def write(handle: int, owner: Owner, safe: object = None) -> None:
     """Write into a lock file that this process holds."""
     table = {
         "pid": owner.pid, "run": owner.run, "since": owner.since, "command": owner.command, "virtual": owner.virtual,
-        "user": os.getuid(), "safe": safe,
+        "user": system.user(), "safe": safe,
     }  # fmt: skip
     content = (json.dumps(table) + "\n").encode()
-    os.pwrite(handle, content, 0)
-    os.ftruncate(handle, len(content))
+    system.write_at(handle, content, LOCKED_BYTES)
+    os.ftruncate(handle, LOCKED_BYTES + len(content))
 
 
 def _written(handle: int, owner: Owner, safe: object, resource: str) -> None:
@@ -247,7 +246,7 @@ def retake(name: str, handle: int) -> bool:
     if _is_at(path, handle):
         return False
     try:
-        new = _locked(name, name.removesuffix(MACHINE))
+        new = locked(name, name.removesuffix(MACHINE))
     except RunError as error:
         error.what = f"its lock file was removed while this program had it, and now {error.what}"
         error.outputs = "as they were; they are made safe now"
@@ -264,26 +263,28 @@ def folder() -> Path:
     Raises:
         RunError: it is not ours alone.
     """
-    path = Path(os.environ.get("HIL_LOCKS") or f"/tmp/hil-{os.getuid()}")
+    given = os.environ.get("HIL_LOCKS")
+    path = Path(given) if given else system.own_folder()
     try:
         with suppress(FileExistsError):
             path.mkdir(mode=FOLDER_MODE)
         found = path.lstat()
     except OSError as error:
         raise _no_lock(path, error.strerror or str(error)) from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+    if not stat.S_ISDIR(found.st_mode) or not system.own(found) or system.open_to_others(found, 0o077):
         raise _no_lock(path, f"{stat.filemode(found.st_mode)}, user {found.st_uid}")
     return path
 
 
 def machine_folder() -> Path:
-    """Return the folder of the machine's lock files: the first of TOPS that every account can write to.
+    """Return the folder of the machine's lock files: in the first folder of all accounts, so that all choose the same.
 
     Raises:
         RunError: not every account can lock files there.
     """
     given = os.environ.get("HIL_MACHINE_LOCKS")
-    path = Path(given) if given else next((top for top in TOPS if _for_all(top)), TOPS[-1]) / "hil-locks"
+    tops = system.folders_of_all()
+    path = Path(given) if given else next((top for top in tops if _for_all(top)), tops[-1]) / "hil-locks"
     end = time.monotonic() + MOMENT_S
     while True:
         try:
@@ -292,7 +293,7 @@ def machine_folder() -> Path:
             if _for_all(path):
                 return path
             found = path.lstat()
-            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():  # new, or made by a program that came no further
+            if stat.S_ISDIR(found.st_mode) and system.own(found):  # new, or made by a program that came no further
                 path.chmod(MACHINE_MODE)
                 continue
         except OSError as error:
@@ -339,9 +340,7 @@ def sweep() -> None:
         _each_free(place, clear)
     for log in folder().glob("guardian-*.jsonl"):
         with suppress(OSError, ValueError):
-            if not Path(f"/proc/{int(log.stem.removeprefix('guardian-'))}").exists() and '"virtual": true' in log.read_text(
-                "utf-8"
-            ):
+            if not system.alive(int(log.stem.removeprefix("guardian-"))) and '"virtual": true' in log.read_text("utf-8"):
                 log.unlink()
 
 
@@ -349,7 +348,7 @@ def _each_free(place: Path, do: Callable[[Path, int], None]) -> None:
     """Call `do` with each lock file that nobody holds, locked meanwhile."""
     for path in sorted(place.glob("*.lock")):
         with suppress(OSError):  # another account's, or none that is a file
-            handle = os.open(path, OPEN)
+            handle = system.open_file(path, os.O_RDWR, follow=False)
             try:
                 if _refused(os.fstat(handle)) is None and try_lock(handle) and _is_at(path, handle):
                     do(path, handle)
@@ -365,8 +364,16 @@ def _path(name: str) -> Path:
     return place / f"{slug}-{hashlib.sha256(one.encode()).hexdigest()[:12]}.lock"
 
 
-def _locked(name: str, resource: str) -> int:
-    """Open the file of `name`, a key of `Owned.files`, and lock it; `resource` is for messages."""
+def locked(name: str, resource: str) -> int:
+    """Open the file of `name` and lock it; return its descriptor.
+
+    Args:
+        name: a key of `Owned.files`.
+        resource: for messages.
+
+    Raises:
+        RunError: another program has it, or it cannot be locked.
+    """
     path, machine, end = _path(name), name.endswith(MACHINE), time.monotonic() + MOMENT_S
     while True:
         handle = -1
@@ -402,10 +409,10 @@ def _opened(path: Path, mode: int) -> int:
     """
     while True:
         with suppress(FileNotFoundError):
-            return os.open(path, OPEN)
+            return system.open_file(path, os.O_RDWR, follow=False)  # neither a link nor a pipe gets us anywhere
         with suppress(FileExistsError):
-            handle = os.open(path, OPEN | os.O_CREAT | os.O_EXCL, mode)
-            os.fchmod(handle, mode)  # whatever the umask says
+            handle = system.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode, follow=False)
+            system.set_mode(handle, mode)
             return handle
 
 
@@ -429,19 +436,19 @@ def _for_all(path: Path) -> bool:
         mode = path.lstat().st_mode
     except OSError:
         return False
-    return stat.S_ISDIR(mode) and stat.S_IMODE(mode) & MACHINE_MODE == MACHINE_MODE
+    return stat.S_ISDIR(mode) and (not system.MODES or stat.S_IMODE(mode) & MACHINE_MODE == MACHINE_MODE)
 
 
 def _trusted(handle: int) -> bool:
     """True if it was written by this user or by root, and by nobody else."""
     facts = os.fstat(handle)
-    return facts.st_uid in (os.getuid(), 0) and not facts.st_mode & 0o022
+    return (system.own(facts) or facts.st_uid == 0) and not system.open_to_others(facts, 0o022)
 
 
 def _read(handle: int) -> Mapping[str, Any]:
     """Empty when there is nothing, or nothing whole: then its writer had not come to switch anything on."""
     try:
-        table = loads(os.pread(handle, CONTENT_CAP, 0), "lock file")
+        table = loads(system.read_at(handle, CONTENT_CAP, LOCKED_BYTES), "lock file")
     except HilError:
         return {}
     return table if isinstance(table, Mapping) else {}
@@ -453,7 +460,7 @@ def _holder(table: Mapping[str, Any]) -> str:
     except (KeyError, ValueError, TypeError, OverflowError):
         return "a program that did not say who it is"
     user = table.get("user")
-    said += f", user {user}" if isinstance(user, int) and user != os.getuid() else ""
+    said += f", user {user}" if isinstance(user, int | str) and user != system.user() else ""
     return "".join(c for c in said if c.isprintable())[:600]  # anybody may have written it
 
 
@@ -468,7 +475,7 @@ def _no_lock(path: Path, got: str, machine: bool = False) -> RunError:
     return RunError(
         "instruments cannot be locked", where=str(path), got=got,
         allowed="a folder for all accounts, mode 1777, with plain files of mode 0666" if machine
-        else f"a folder of user {os.getuid()} alone, mode 0700",
+        else f"a folder of user {system.user()} alone, mode 0700",
         outputs="untouched; nothing was opened", todo="see who made it and remove it, as its owner or as root",
     )  # fmt: skip
 

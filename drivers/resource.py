@@ -17,11 +17,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
 from hil.errors import ConfigError
+from hil.system import serial_name
 
 SEPARATOR = re.compile(r"::(?![^\[]*\])")
 HEAD = re.compile(r"(TCPIP|USB|GPIB|VICP|PXI|VXI|PRLGX-TCPIP|PRLGX-ASRL)([0-9]*)", re.IGNORECASE)
@@ -43,7 +43,7 @@ def serial_port(resource: str) -> str:
         return text
     if not found[1].isdecimal():
         return found[1]
-    return f"COM{int(found[1])}" if sys.platform == "win32" else f"/dev/ttyS{max(0, int(found[1]) - 1)}"
+    return serial_name(int(found[1]))
 
 
 def is_serial(resource: str) -> bool:

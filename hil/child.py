@@ -15,10 +15,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 SAFE = "PYTHONSAFEPATH"
-KEPT = {
-    signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD,
-    signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS,
-}  # fmt: skip
+NAMES = (
+    "SIGKILL", "SIGSTOP", "SIGCONT", "SIGCHLD",
+    "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS",
+)  # fmt: skip
+KEPT = {getattr(signal, name) for name in NAMES if hasattr(signal, name)}  # not every system has all of them
 """What cannot be ignored, or tells of a fault of this process itself."""
 
 

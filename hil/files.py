@@ -3,7 +3,6 @@
 reading    a regular file (a link to one is followed), never a pipe or a device that could block; its size is looked at
            before it is read; text is UTF-8 whatever the locale says, with or without a byte order mark
 writing    no link is followed, in the last part of the path; a regular file; temporaries are new
-locking    flock, which whoever inherits the open file shares; only "would block" means that another one has it
 removing   a folder and what is in it; a link is removed, never followed
 JSON       deep, huge or broken text becomes our error
 tensors    a safetensors file that fits into the memory that is free
@@ -14,7 +13,6 @@ from __future__ import annotations
 import codecs
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import re
@@ -26,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hil.errors import HilError, RunError
+from hil.system import free_memory, open_file, put, synced
 
 MOST_BYTES = 1 << 30  # of any one file that is read whole
 MOST_TEXT_BYTES = 1 << 28
@@ -76,7 +75,7 @@ def opened(path: Path, error: type[HilError] = RunError, most: int | None = None
         most: bytes, None for any size.
     """
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)  # a pipe must not block
+        file = open_file(path, os.O_RDONLY)
     except (OSError, ValueError) as fault:  # ValueError: a name with a NUL in it
         raise error("cannot read this file", where=str(path), got=getattr(fault, "strerror", "") or str(fault)) from fault
     facts = os.fstat(file)
@@ -110,7 +109,7 @@ def read_tensors(path: Path, error: type[HilError] = RunError) -> bytes:
     Raises:
         error: as of `read_bytes`; larger than the free memory allows, or of another length.
     """
-    most = int(MEMORY_SHARE * free_memory())
+    most = int(MEMORY_SHARE * free_memory(MOST_BYTES))
     with opened(path, error, most) as stream:
         size = os.fstat(stream.fileno()).st_size
         length = int.from_bytes(stream.read(8), "little")
@@ -120,16 +119,6 @@ def read_tensors(path: Path, error: type[HilError] = RunError) -> bytes:
     if not isinstance(held, dict) or size != 8 + length + max(ends, default=0):
         raise error("a damaged file", where=str(path), got=f"{size:,} bytes", allowed="as many as its header says")
     return read_bytes(path, most, error)
-
-
-def free_memory() -> int:
-    """Bytes that can be had without swapping; MOST_BYTES where the system does not say."""
-    try:
-        with open("/proc/meminfo", "rb") as told:
-            found = re.search(rb"^MemAvailable:\s+(\d+) kB", told.read(), re.MULTILINE)
-    except OSError:
-        found = None
-    return int(found[1]) << 10 if found else MOST_BYTES
 
 
 def read_text(path: Path, most: int = MOST_TEXT_BYTES, error: type[HilError] = RunError) -> str:
@@ -192,7 +181,7 @@ def open_to_write(path: Path, flags: int = os.O_TRUNC, mode: int = 0o644) -> int
     """
     access = 0 if flags & os.O_RDWR else os.O_WRONLY
     early = flags & ~os.O_TRUNC  # nothing is cut before it is known to be a regular file
-    file = os.open(path, access | early | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, mode)
+    file = open_file(path, access | early | os.O_CREAT, mode, follow=False)
     try:
         facts = os.fstat(file)
         if not stat.S_ISREG(facts.st_mode):
@@ -203,21 +192,6 @@ def open_to_write(path: Path, flags: int = os.O_TRUNC, mode: int = 0o644) -> int
         os.close(file)
         raise
     return file
-
-
-def try_lock(file: int, shared: bool = False) -> bool:
-    """Lock an open file with flock, without waiting. True: locked. False: somebody else has it locked.
-
-    Raises:
-        OSError: this disk cannot lock (ENOLCK, ENOTSUP, ENOSYS, EIO: NFS, FUSE), which says nothing of anybody else.
-    """
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except OSError as fault:
-        if fault.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
-            return False
-        raise
-    return True
 
 
 def written(file: int, payload: bytes) -> None:
@@ -253,15 +227,6 @@ def append(path: Path, payload: bytes, durable: bool = False) -> None:
         os.close(file)
 
 
-def synced(path: Path) -> None:
-    """A file or a folder onto the disk. Raises: OSError."""
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
 def write_atomic(path: Path, payload: bytes) -> None:
     """Put `payload` at `path` wholly or not at all, and durably; a link at `path` is replaced, not followed.
 
@@ -279,7 +244,7 @@ def write_atomic(path: Path, payload: bytes) -> None:
             os.fsync(file)
         finally:
             os.close(file)
-        temporary.replace(path)
+        put(temporary, path)
         synced(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSITION = {"build", "commands", "guardian"}  # folders of hil/ that put things together; cli.py and __main__.py besides
 COLUMNS = {"drivers", "sim_devices", "calibration"}
+OF_SYSTEMS = ("fcntl", "filelock", "grp", "msvcrt", "psutil", "pty", "pwd", "resource", "termios", "tty", "winreg")
 ONLY_IN = {
     "deap": {"hil/search"},
     "pyvisa": {"drivers/links/visa_link.py"},
@@ -21,6 +22,7 @@ ONLY_IN = {
     "dask_jobqueue": {"hil/search"},
     "pickle": set(),
     "pint": {"hil/units.py"},
+    **{name: {"hil/system.py"} for name in OF_SYSTEMS},
 }
 
 
@@ -92,6 +94,7 @@ OPENERS = {
 MAY_OPEN = {  # what is no file of a run, a search, a comparison or a calibration, and why
     "hil/files.py": "the one place",
     "hil/toml.py": "the one place for TOML",
+    "hil/system.py": "the one place for descriptors, and what the kernel says of a process",
     "hil/feedback/feedback.py": "files of feedback, given by the user",
     "hil/data/files.py": "data sets: archives of the user's or of a mirror",
     "hil/guardian": "its own record and charge",

@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import glob
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -32,15 +31,7 @@ from drivers.links.link import Deadline, Trusted, checked_timeout
 from drivers.links.stream import LINE_LIMIT_BYTES, gone, out_of_step, timed_out
 from drivers.resource import serial_port
 from hil.errors import OpenFailed
-
-if sys.platform == "win32":
-    PORT_ERRORS: tuple[type[Exception], ...] = (OSError, TypeError)
-else:
-    import fcntl
-    import termios
-
-    PORT_ERRORS = (OSError, TypeError, termios.error)  # the last one out of a flush, and it is no OSError
-"""What pyserial lets out of a dead port; TypeError when it is closed under a read."""
+from hil.system import LINE_ERRORS, for_us_alone
 
 BITS_PER_BYTE = 10
 SILENCE_S = 0.05
@@ -176,7 +167,7 @@ class SerialLink(Trusted):
             self._ahead.clear()
             if port is not None:
                 _open_ports().discard(port)
-                _for_us_alone(port, False)  # whoever inherited the port may keep it open
+                for_us_alone(port, False)  # whoever inherited the port may keep it open
                 with suppress(OSError):  # SerialException among them: a dead port is closed all the same
                     port.close()
 
@@ -197,7 +188,7 @@ class SerialLink(Trusted):
                 outputs="as they were; nothing was sent",
                 todo=TODO.get(getattr(error, "errno", None) or 0, UNKNOWN_TODO),
             ) from error
-        _for_us_alone(port, True)
+        for_us_alone(port, True)
         _open_ports().add(port)
         self._port = port
 
@@ -242,15 +233,8 @@ class SerialLink(Trusted):
             yield
         except serial.SerialTimeoutException as error:
             raise timed_out(self._name, f"{error} in a {doing}", self._timeout_s) from error
-        except PORT_ERRORS as error:
+        except LINE_ERRORS as error:
             raise gone(self._name, f"{type(error).__name__} in a {doing}: {error}") from error
-
-
-def _for_us_alone(port: serial.Serial, alone: bool) -> None:
-    if sys.platform != "win32" and port.fd is not None:
-        with suppress(OSError):  # a system without it, or a dead port
-            if not os.ttyname(port.fd).startswith("/dev/pts/"):
-                fcntl.ioctl(port.fd, termios.TIOCEXCL if alone else termios.TIOCNXCL)
 
 
 @cache

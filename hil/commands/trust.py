@@ -6,13 +6,13 @@ folder of another user, or one that other users may write to, is therefore asked
 
 from __future__ import annotations
 
-import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hil.errors import RunError
+from hil.system import open_to_others, own
 
 OPTION = "--trust"
 EXECUTED = ("config.toml", "bench.toml", "search.toml", "calibration.toml", "origins.json", "checkpoints", "tape")
@@ -49,9 +49,9 @@ def _doubts(folder: Path) -> Iterator[str]:
         except (OSError, ValueError):
             continue  # whoever reads it says that it is not there
         name = path.name if path != folder else "the folder"
-        if facts.st_uid != os.geteuid():
+        if not own(facts):
             yield f"{name} belongs to user {facts.st_uid}"
-        elif facts.st_mode & stat.S_IWOTH:
+        elif open_to_others(facts, stat.S_IWOTH):
             yield f"{name} is writable by every user"
 
 

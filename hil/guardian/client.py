@@ -14,7 +14,6 @@ safe at once and every use of a wire raises GuardianLost, until leaving: no outp
 from __future__ import annotations
 
 import os
-import select
 import subprocess
 import sys
 import threading
@@ -29,7 +28,7 @@ from drivers import lock
 from drivers.lock import Owned, Owner, lock_file
 from drivers.make_safe import SafeOutcome, securing, unsafe
 from drivers.safe import SafeState, conversation
-from hil import child
+from hil import child, system
 from hil.errors import ConfigError, GuardianLost, UnsafeOutputs
 from hil.guardian.messages import ANSWER, BEAT, DONE, PROBE, READY, UNSAFE, Charge
 from hil.guardian.record import NAME, GuardianRecord, left_by, watching
@@ -41,7 +40,6 @@ BEATS_A_SILENCE = 40
 ANSWER_PART, ANSWER_LEAST_S, ANSWER_MOST_S = 0.1, 0.5, 2.0  # of silence_s: how long an answer may take
 ASKS_AN_ANSWER = 4
 RENEW_S = 600.0
-CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the computer sleeps, where there is such a one
 Leave = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], None]
 
 
@@ -94,9 +92,10 @@ class Guard:
         self._states: tuple[SafeState, ...] = ()
         self._lock = threading.Lock()  # of the two pipes, and of who is at their other ends
         self._process: subprocess.Popen[bytes] | None = None
-        self._pipe = -1
+        self._words: system.Outlet | None = None
+        self._answers: system.Inlet | None = None
         self._ready = False
-        self._asked_s: float | None = None  # by CLOCK; None: it answered
+        self._asked_s: float | None = None  # by system.clock_s; None: it answered
         self._lost = ""
         self._renewed = 0
         self._renewed_s = -float("inf")
@@ -256,25 +255,20 @@ class Guard:
                 child.command("hil.guardian"),
                 stdin=read,
                 stdout=subprocess.PIPE,
-                pass_fds=tuple(self._owned.files.values()),
-                cwd="/",  # a folder of ours may be on a disk that goes away
+                cwd=Path(sys.executable).anchor,  # a folder of ours may be on a disk that goes away
                 env=child.environment(),
-                start_new_session=True,  # Ctrl-C and the end of the terminal are for the trainer
+                **system.apart(tuple(self._owned.files.values())),  # Ctrl-C and the end of the terminal are for the trainer
             )
         except OSError as error:
             os.close(write)
             raise _lost(f"it cannot be started: {error}") from error
         finally:
             os.close(read)
-        os.set_blocking(write, False)
         assert self._process.stdout is not None
-        os.set_blocking(self._process.stdout.fileno(), False)
         self._ready = False
-        if self._pipe < 0:
-            self._pipe = write
-        else:  # under the same number: another thread may be about to write to it
-            os.dup2(write, self._pipe, inheritable=False)
-            os.close(write)
+        if self._words is not None:
+            self._words.close()
+        self._words, self._answers = system.Outlet(write), system.Inlet(self._process.stdout.fileno())
 
     def _tell(self, within_s: float) -> None:
         """Send the charge and wait until the guardian is ready."""
@@ -285,7 +279,8 @@ class Guard:
             child.search_path(),
         )  # fmt: skip
         assert self._process is not None
-        assert self._process.stdout is not None
+        assert self._words is not None
+        assert self._answers is not None
         left = (charge.to_json() + "\n").encode()
         answer = b""
         end = time.monotonic() + within_s
@@ -294,11 +289,11 @@ class Guard:
                 if unknown := [line for line in lines if line != ANSWER]:
                     raise _lost(f"it said {unknown[0]!r}")
                 wait_s = end - time.monotonic()
-                inputs, outputs, _ = select.select([self._process.stdout], [self._pipe] if left else [], [], max(0.0, wait_s))
-                if outputs:
-                    left = left[os.write(self._pipe, left) :]
-                elif inputs:
-                    piece = os.read(self._process.stdout.fileno(), 64)
+                said, free, _ = system.ready(self._answers, self._words if left else None, None, max(0.0, wait_s))
+                if free:
+                    left = left[self._words.put(left) :]
+                elif said:
+                    piece = self._answers.take()
                     if not piece:
                         raise _lost(f"it ended with status {self._process.wait(END_S)}")
                     answer += piece
@@ -311,16 +306,13 @@ class Guard:
     def _put(self, word: bytes) -> bool:
         """Send words to the guardian; False: nobody takes them."""
         try:
-            os.write(self._pipe, word + b"\n")
+            return self._words is not None and self._words.put(word + b"\n") > 0
         except OSError:
             return False
-        return True
 
     def _answered(self) -> bool:
-        assert self._process is not None
-        assert self._process.stdout is not None
         try:
-            return bool(os.read(self._process.stdout.fileno(), 64))
+            return self._answers is not None and bool(self._answers.take())
         except OSError:  # not yet
             return False
 
@@ -328,9 +320,9 @@ class Guard:
         """Ask the guardian whether it listens, until the end."""
         patience_s = min(ANSWER_MOST_S, max(ANSWER_LEAST_S, ANSWER_PART * self._silence_s))
         pause_s = patience_s / ASKS_AN_ANSWER
-        now = time.clock_gettime(CLOCK)
+        now = system.clock_s()
         while not self._leaving and not self._ended.wait(pause_s):
-            before, now = now, time.clock_gettime(CLOCK)
+            before, now = now, system.clock_s()
             try:
                 with self._lock:
                     self._ask(now, patience_s, now - before > pause_s + patience_s / 2)
@@ -396,9 +388,9 @@ class Guard:
             return
         try:
             self._put(word)
-            with suppress(OSError):
-                os.close(self._pipe)
-            self._pipe = -1
+            if self._words is not None:
+                self._words.close()
+            self._words = None
             with suppress(subprocess.TimeoutExpired):
                 if self._process is not None:
                     self._process.wait(END_S)

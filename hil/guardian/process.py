@@ -10,8 +10,6 @@ verified · 4 outputs unknown.
 from __future__ import annotations
 
 import os
-import select
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,66 +23,29 @@ from drivers.lock import MACHINE, Owner
 from drivers.make_safe import SafeOutcome
 from drivers.safe import conversation
 from drivers.scpi_talk import prepare
+from hil import system
 from hil.errors import HilError
 from hil.guardian.messages import ANSWER, BEAT, DONE, PROBE, READY, UNSAFE, Charge
 from hil.guardian.record import GuardianRecord, watching
 from hil.guardian.secure import secure
 from hil.telling import Background, Teller
 
-READ_BYTES = 1 << 16
 LOOK_S = 0.25  # how often it is looked whether a trainer that said nothing still runs
 AWAY_S = 1.0  # a longer wait than this was no wait: this process did not run
 KILLED_S = 0.5  # a killed process that is not gone by then hangs in the kernel, and runs no line of its own any more
 TELL_S = 1.0
-ZOMBIE = "Z"
 
 
-class TrainerProcess:
-    """The process that is watched. It is known by a descriptor, so one that is given its pid later is not taken for it."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        try:
-            self.handle: int | None = os.pidfd_open(pid)
-        except OSError:  # gone already, or a kernel without it; then its pipe tells
-            self.handle = None
+class TrainerProcess(system.Process):
+    """The process that is watched."""
 
     def ended(self, wait_s: float = 0.0) -> bool:
         """Wait up to `wait_s` for the trainer's end; return whether it ended, or is dying."""
         end = time.monotonic() + wait_s
-        while not self._gone(min(LOOK_S / 5, wait_s)):
+        while not self.gone(min(LOOK_S / 5, wait_s)):
             if time.monotonic() >= end:
                 return self.dying()
         return True
-
-    def dying(self) -> bool:
-        """True if it is killed, or ended, while one of its threads hangs in the kernel, on a disk perhaps.
-
-        The system does not say that it is gone before that thread is, which may be never.
-        """
-        if self._gone(0.0):
-            return True
-        with suppress(OSError, ValueError):
-            lines = Path(f"/proc/{self.pid}/status").read_text("utf-8", "replace").splitlines()  # a name may be any bytes
-            said = dict(line.split(":", 1) for line in lines if ":" in line)
-            killed = (int(said["SigPnd"], 16) | int(said["ShdPnd"], 16)) >> (signal.SIGKILL - 1) & 1
-            return bool(killed) or said["State"].split()[0] == ZOMBIE
-        return False
-
-    def kill(self) -> bool:
-        """Kill the trainer; True when it runs no more."""
-        with suppress(ProcessLookupError, PermissionError):
-            if self.handle is not None:
-                signal.pidfd_send_signal(self.handle, signal.SIGKILL)
-            elif os.getppid() == self.pid:
-                os.kill(self.pid, signal.SIGKILL)
-        return self.ended(KILLED_S)
-
-    def _gone(self, wait_s: float) -> bool:
-        if self.handle is not None:
-            return bool(select.select([self.handle], [], [], wait_s)[0])
-        time.sleep(wait_s)
-        return os.getppid() != self.pid
 
 
 class TrainerWatch:
@@ -92,10 +53,10 @@ class TrainerWatch:
 
     Args:
         stdin: words of the trainer.
-        stdout: answers; neither blocks.
+        stdout: answers.
     """
 
-    def __init__(self, stdin: int, stdout: int) -> None:
+    def __init__(self, stdin: system.Inlet, stdout: system.Outlet) -> None:
         self._stdin, self._stdout = stdin, stdout
         self._held = b""
         self.charge: Charge | None = None
@@ -108,13 +69,13 @@ class TrainerWatch:
         """Wait for the reason to act: "done", "unsafe", "trainer gone", or "silence"."""
         last = now = time.monotonic()
         while True:
-            waits = [self._stdin, *([self.trainer.handle] if self.trainer and self.trainer.handle is not None else [])]
             silence_s = self.charge.silence_s if self.charge else float("inf")
-            ready, _, _ = select.select(waits, [], [], max(0.0, min(LOOK_S, last + silence_s - now)))
+            wait_s = max(0.0, min(LOOK_S, last + silence_s - now))
+            heard, _, gone = system.ready(self._stdin, None, self.trainer, wait_s)
             before, now = now, time.monotonic()
             if now - before > LOOK_S + AWAY_S:  # stopped, or starved; so was the trainer perhaps, and it gets that time back
                 last = min(now, last + now - before)
-            if self._stdin in ready:  # first: a last word may lie in the pipe of a process that is gone
+            if heard:  # first: a last word may lie in the pipe of a process that is gone
                 for word in self._words():
                     last = last if word == PROBE else now
                     if word is None:
@@ -122,14 +83,17 @@ class TrainerWatch:
                     if word in (DONE, UNSAFE):
                         return word.decode()
                     self._hear(word)
-            elif ready or (self.trainer is not None and self.trainer.dying()):
+            elif gone or (self.trainer is not None and self.trainer.dying()):
                 return "trainer gone"
             if now - last >= silence_s:
                 return "silence"
 
     def _words(self) -> Iterator[bytes | None]:
         """Return whole lines without their ends; None at the end of the pipe."""
-        data = os.read(self._stdin, READ_BYTES)
+        try:
+            data = self._stdin.take()
+        except BlockingIOError:  # it was taken before
+            return
         *lines, self._held = (self._held + data).split(b"\n")
         yield from lines
         if not data:
@@ -143,7 +107,7 @@ class TrainerWatch:
 
     def _say(self, word: bytes) -> None:
         with suppress(OSError):  # gone, or it does not read; its end, or its silence, will say so
-            os.write(self._stdout, word + b"\n")
+            self._stdout.put(word + b"\n")
 
     def _take(self, line: bytes) -> None:
         """A charge replaces the one before."""
@@ -166,8 +130,7 @@ class TrainerWatch:
 def main() -> int:
     """Watch the process that started this one."""
     prepare()  # most instruments speak SCPI: while the trainer opens its bench, the time costs nobody anything
-    os.set_blocking(sys.stdout.fileno(), False)
-    watch = TrainerWatch(sys.stdin.fileno(), sys.stdout.fileno())
+    watch = TrainerWatch(system.Inlet(sys.stdin.fileno()), system.Outlet(sys.stdout.fileno()))
     reason = watch.reason()
     charge = watch.charge
     if charge is None or not charge.states or reason == "done":
@@ -179,34 +142,58 @@ def main() -> int:
     record.note(reason, pid=charge.owner.pid)
     # A pipe that was closed by a trainer that lives, or one that hangs: it may switch on again at any time.
     if trainer is not None and (reason == "silence" or not trainer.ended(KILLED_S)):
-        gone = trainer.kill()
+        trainer.kill()
+        gone = trainer.ended(KILLED_S)
         record.note("trainer killed" if gone else "trainer does not end", pid=charge.owner.pid)
-    outcomes = secure(charge.states, charge.patience_s, record, lambda: _owning(charge, watch.names, locks))
-    _settled(charge, watch.names, outcomes, locks)
+    held = dict(charge.locks) if system.INHERITS else {}
+    if not system.INHERITS:  # the trainer let go of them
+        for name in charge.locks:
+            locks.later(partial(_locked, name, held))
+    outcomes = secure(charge.states, charge.patience_s, record, lambda: _owning(charge, watch.names, held, locks))
+    _settled(charge, watch.names, held, outcomes, locks)
     locks.drain(TELL_S)
     record.drain(TELL_S)
     return 3 if all(o.verified for o in outcomes) else 4
 
 
-def _owning(charge: Charge, names: Mapping[str, str], locks: Background) -> None:
+def _locked(name: str, held: dict[str, int]) -> None:
+    """Lock the file of `name`; the program that has it meanwhile makes safe itself, as the file says, and keeps it."""
+    with suppress(HilError):
+        held[name] = lock.locked(name, name.removesuffix(MACHINE))
+
+
+def _owning(charge: Charge, names: Mapping[str, str], held: Mapping[str, int], locks: Background) -> None:
     """Say in the lock files who holds them now."""
     by = replace(charge.owner, pid=os.getpid(), command=f"guardian, making safe what process {charge.owner.pid} left")
     tables = {names[state.resource]: watching([state])[0] for state in charge.states}
-    for name, handle in charge.locks.items():
-        locks.later(partial(_held, name, handle, by, tables.get(name)))
+    for name in charge.locks:
+        locks.later(partial(_held, name, held, by, tables.get(name)))
 
 
-def _held(name: str, handle: int, by: Owner, safe: object) -> None:
-    with suppress(HilError):  # who has it meanwhile must not keep us from making safe
-        lock.retake(name, handle)
-    lock.write(handle, by, safe)
+def _held(name: str, held: Mapping[str, int], by: Owner, safe: object) -> None:
+    if name in held:
+        with suppress(HilError):  # who has it meanwhile must not keep us from making safe
+            lock.retake(name, held[name])
+        lock.write(held[name], by, safe)
 
 
-def _settled(charge: Charge, names: Mapping[str, str], outcomes: Sequence[SafeOutcome], locks: Background) -> None:
+def _settled(
+    charge: Charge, names: Mapping[str, str], held: Mapping[str, int], outcomes: Sequence[SafeOutcome], locks: Background
+) -> None:
     """Empty the lock files; those of instruments that are not verified keep their safe state."""
     kept = {} if charge.virtual else {names[o.state.resource]: watching([o.state])[0] for o in outcomes if not o.verified}
-    for name, handle in charge.locks.items():
+    for name in charge.locks:
         if name.removesuffix(MACHINE) in kept:
-            locks.later(partial(lock.write, handle, charge.owner, kept.get(name)))
+            locks.later(partial(_written, name, held, charge.owner, kept.get(name)))
         else:
-            locks.later(partial(lock.settle, name, handle, charge.virtual))
+            locks.later(partial(_emptied, name, held, charge.virtual))
+
+
+def _written(name: str, held: Mapping[str, int], owner: Owner, safe: object) -> None:
+    if name in held:
+        lock.write(held[name], owner, safe)
+
+
+def _emptied(name: str, held: Mapping[str, int], remove: bool) -> None:
+    if name in held:
+        lock.settle(name, held[name], remove)

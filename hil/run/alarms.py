@@ -17,7 +17,6 @@ import os
 import queue
 import shlex
 import shutil
-import signal
 import subprocess
 import tempfile
 import threading
@@ -30,6 +29,7 @@ from typing import Any, Self
 
 from hil.errors import ConfigError, RunError
 from hil.run.lock import UNTOUCHED
+from hil.system import apart, end_all
 
 WAITING = 16  # alarms that may wait for a slow command; more are left out
 LAST_WORDS = 300
@@ -154,15 +154,14 @@ class Alarms:
             told.seek(0)
             try:
                 process = subprocess.Popen(
-                    self._settings.argv, stdin=told, stdout=said, stderr=said, env=environment, start_new_session=True
+                    self._settings.argv, stdin=told, stdout=said, stderr=said, env=environment, **apart()
                 )
             except (OSError, ValueError) as error:
                 return str(error)
             try:
                 code = process.wait(self._settings.timeout_s)
             except subprocess.TimeoutExpired:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                end_all(process)
                 process.wait()
                 return f"it took longer than {self._settings.timeout_s:g} s, and was ended"
             if code == 0:

@@ -25,6 +25,7 @@ from typing import Any
 
 from hil.errors import RunError
 from hil.files import lines, loads, open_to_write, opened, there
+from hil.system import read_at, to_disk
 
 SYNC_S = 1.0
 COMMIT_MARK = b'","kind":"commit",'
@@ -104,7 +105,7 @@ class Journal:
             if self._file is not None:
                 self._dirty = False
                 try:
-                    os.fdatasync(self._file)
+                    to_disk(self._file)
                 except OSError as error:
                     raise self._refusal(error) from error
 
@@ -118,7 +119,7 @@ class Journal:
         self._closing.clear()
         if file is not None:
             try:
-                os.fdatasync(file)
+                to_disk(file)
             except OSError as error:
                 raise self._refusal(error) from error
             finally:
@@ -160,7 +161,7 @@ class Journal:
             if self._dirty and file is not None:
                 self._dirty = False
                 try:
-                    os.fdatasync(file)  # without the lock: a step need not wait for the disk
+                    to_disk(file)  # without the lock: a step need not wait for the disk
                 except OSError as error:
                     self._late = error
 
@@ -198,7 +199,7 @@ def _completed(file: int, line: bytes, written: int) -> None:
 def _torn_bytes(file: int) -> int:
     """Return how long the last line is if it has no end, else 0."""
     size = os.fstat(file).st_size
-    tail = os.pread(file, TAIL_BYTES, max(0, size - TAIL_BYTES))
+    tail = read_at(file, TAIL_BYTES, max(0, size - TAIL_BYTES))
     return len(tail) - (tail.rfind(b"\n") + 1)
 
 

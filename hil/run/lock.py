@@ -21,8 +21,9 @@ from pathlib import Path
 
 from hil.errors import UNTOUCHED as UNTOUCHED
 from hil.errors import HilError, RunError
-from hil.files import loads, open_to_write, opened, try_lock
+from hil.files import loads, open_to_write, opened
 from hil.hints import quoted
+from hil.system import LOCKED_BYTES, read_at, try_lock, write_at
 
 NAME = "run.lock"
 DYING_S = 0.3  # a process that was killed while it started another leaves the lock to that one for a moment
@@ -123,14 +124,14 @@ def _write(file: int) -> None:
     }
     try:
         os.ftruncate(file, 0)
-        os.pwrite(file, (json.dumps(facts) + "\n").encode(), 0)
+        write_at(file, (json.dumps(facts) + "\n").encode(), LOCKED_BYTES)
     except OSError:
         return
 
 
 def _read(file: int) -> tuple[int, str, str, str]:
     try:
-        facts = loads(os.pread(file, CONTENT_CAP, 0), NAME)
+        facts = loads(read_at(file, CONTENT_CAP, LOCKED_BYTES), NAME)
         pid = facts["pid"]
         return pid if isinstance(pid, int) else 0, *(str(facts[name])[:500] for name in ("host", "since", "command"))  # type: ignore[return-value]
     except (OSError, HilError, KeyError, TypeError):

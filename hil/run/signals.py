@@ -1,8 +1,10 @@
 """How a run is asked to stop: the first Ctrl-C waits for the shot, the second does not.
 
-first SIGINT, or SIGTERM, SIGHUP     `asked` becomes the signal's name; the loop ends after the step, commits, makes safe
+first SIGINT, or SIGTERM, SIGHUP*    `asked` becomes the signal's name; the loop ends after the step, commits, makes safe
 second SIGINT                        KeyboardInterrupt here and now, once; the caller makes safe at once
 any more, or while closing           nothing: outputs are being made safe, and nothing may come between
+
+* on Windows SIGBREAK: Ctrl-Break, or the window is closed
 
 A signal that was ignored before (nohup, a job in the background of a script) stays ignored. Python lets the main thread alone
 install handlers, so nothing is installed in any other, and a run there cannot be asked to stop by a signal.
@@ -17,6 +19,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+from hil.system import STOPS
 
 BURST_S = 1.0
 
@@ -46,7 +50,7 @@ class Stopping:
     def __init__(self) -> None:
         self.asked = ""
         self._cut = False
-        self._handling = Handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), self._caught)
+        self._handling = Handling(STOPS, self._caught)
 
     def __enter__(self) -> Stopping:
         self._handling.__enter__()

@@ -23,7 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hil.files import open_to_write, read_bytes, synced, there
+from hil.files import open_to_write, read_bytes, there
+from hil.system import synced, write_at
 from hil.tape.format import CHUNKS, DTYPES, Floats, chunk_path, damaged, row_bytes
 
 PAST_CACHE = getattr(os, "O_DIRECT", 0)
@@ -123,7 +124,7 @@ def written(path: Path, payload: mmap.mmap, flags: int) -> None:
         with memoryview(payload) as view:
             done = 0
             while done < len(view):
-                done += os.pwrite(file, view[done:], done)
+                done += write_at(file, view[done:], done)
     finally:
         os.close(file)
 

@@ -30,6 +30,7 @@ from typing import Any, NoReturn, Self
 from hil import child
 from hil.errors import HilError, OpenFailed, Refused
 from hil.files import loads
+from hil.system import apart
 from sim_devices.bench.control import ControlClient, ControlServer, refusal, refused
 from sim_devices.switch_log import SwitchLog
 
@@ -63,7 +64,7 @@ class Served:
             stderr=self._stderr,
             text=True,
             env=child.environment(ONE_THREAD),
-            start_new_session=True,  # Ctrl-C on the terminal is for the trainer, which then makes the outputs safe
+            **apart(),  # Ctrl-C on the terminal is for the trainer, which then makes the outputs safe
         )
         self.pid = self._process.pid
         try:

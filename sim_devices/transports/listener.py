@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from hil.errors import ConfigError
+from hil.system import listen_again
 
 JOIN_S = 1.0
 AT_ONCE = struct.pack("ii", 1, 0)  # SO_LINGER: closing drops what was not sent, with RST
@@ -146,7 +147,7 @@ def send(client: socket.socket, *pieces: bytes | bytearray | memoryview) -> None
         client.sendall(b"".join(pieces))
         return
     views = [memoryview(piece).cast("B") for piece in pieces]
-    sent = client.sendmsg(views)
+    sent = client.sendmsg(views) if hasattr(client, "sendmsg") else 0  # Windows has none
     for view in views:
         if sent < len(view):
             client.sendall(view[sent:])
@@ -166,7 +167,7 @@ def _bound(host: str, port: int, name: str) -> socket.socket:
             todo="leave host out; to reach the bench from another machine use an ssh tunnel",
         )  # fmt: skip
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listen_again(bound)
     try:
         bound.bind((host, port))
     except OSError as error:

@@ -13,18 +13,17 @@ Source: POSIX.1-2017 ch. 11 (terminal interface), pty(7).
 from __future__ import annotations
 
 import os
-import pty
 import select
 import tempfile
 import threading
 import time
-import tty
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from hil.errors import ConfigError
+from hil.system import pseudo_terminal
 from sim_devices.instruments.faults import SLICE_S, Faults, Strike
 from sim_devices.transports.faulty_serial import Board, FaultySerial, Reaction
 
@@ -91,9 +90,7 @@ class PtyServer:
         self._folder.rmdir()
 
     def _plug_in(self) -> None:
-        self._master, self._slave = pty.openpty()
-        tty.setraw(self._master)
-        tty.setraw(self._slave)
+        self._master, self._slave = pseudo_terminal(self._box.name)
         os.set_blocking(self._master, False)
         Path(self.port).symlink_to(os.ttyname(self._slave))
 

@@ -1,0 +1,268 @@
+"""Other systems, as far as Linux can show them: hil without what only POSIX has (tests/without_posix) trains and is guarded.
+
+This is no test of Windows or macOS: their kernels, paths and file locks are not here.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from small import toml, until
+
+from drivers.lock import left_unsafe
+from hil import system
+from hil.guardian.record import outputs_of
+from sim_devices.bench.description import VirtualBench, VirtualBox
+from sim_devices.bench.served import RunningBench, build
+from sim_devices.transports.listener import SMALL, receive, send
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+COLUMNS = ("hil", "drivers", "sim_devices", "calibration")
+SOURCES = sorted(path for top in COLUMNS for path in (ROOT / top).rglob("*.py"))
+ASKED = {"sys.platform", "os.name", "platform.system"}
+PATHS = re.compile(r"/(?:proc|tmp|run)(?:/|$)")
+AWG = VirtualBox("awg", "sim_devices.instruments.keysight_33600:Keysight33600")
+BENCH = (ROOT / "benches" / "mzm_awg_scope.toml").read_text()
+WITHIN_S = 60.0
+pytestmark = pytest.mark.timeout(400)  # each imports all anew
+
+
+def without(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process in which hil has nothing of POSIX."""
+    paths = os.pathsep.join(str(path) for path in (HERE / "without_posix", ROOT, HERE))
+    return {
+        **os.environ, "PYTHONPATH": paths, "HIL_LOCKS": str(tmp_path / "locks"), "HIL_MACHINE_LOCKS": str(tmp_path / "machine"),
+    }  # fmt: skip
+
+
+SEVERAL = "import json, sys; from hil import cli; [print(cli.run(words)) for words in json.loads(sys.argv[1])]"
+
+
+@pytest.fixture
+def start_hil(tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    def ended(*words: object) -> tuple[int, str]:
+        command = [sys.executable, *(str(word) for word in words)]
+        found = subprocess.run(command, cwd=tmp_path, env=without(tmp_path), capture_output=True, text=True)
+        return found.returncode, found.stdout + found.stderr
+
+    return ended
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_system_is_asked_in_one_place(path: Path) -> None:
+    """hil/system.py: nobody else asks for its name, or names a path that only one has. ONLY_IN in test_layers: the modules."""
+    if path == ROOT / "hil" / "system.py":
+        return
+    tree = ast.parse(path.read_text())
+    texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # of docstrings
+    for node in ast.walk(tree):
+        assert not (isinstance(node, ast.Attribute) and ast.unparse(node) in ASKED), ast.unparse(node)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in texts:
+            assert not PATHS.match(node.value), node.value
+
+
+def test_every_module_is_imported(tmp_path: Path) -> None:
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in SOURCES]
+    program = "import importlib, sys; assert sys.without_posix; [importlib.import_module(name) for name in sys.argv[1:]]"
+    words = [sys.executable, "-c", program, *(name for name in names if not name.endswith("__main__"))]
+    found = subprocess.run(words, cwd=tmp_path, env=without(tmp_path), capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+
+
+def test_what_is_taken_away_is_missed(tmp_path: Path) -> None:
+    """The tests below are about the other ways: none of the first ones is left."""
+    program = (
+        "from hil import system; print(system.INHERITS, system.PIPES_SELECT, system.MODES, system.BOOT_CLOCK, "
+        "system.LINKS_REFUSED, system.Process(1).handle, [stop.name for stop in system.STOPS], system.apart((3,)))"
+    )
+    said = subprocess.check_output([sys.executable, "-c", program], env=without(tmp_path), text=True)
+    assert said == "False False False None 0 None ['SIGINT', 'SIGTERM'] {'creationflags': 0}\n"
+
+
+def test_a_run_on_a_twin(tmp_path: Path, start_hil: Callable[..., tuple[int, str]]) -> None:
+    (tmp_path / "e.toml").write_text(toml(train="epochs = 1\nbatch = 32\nthreads = 1\nrecord = true"))
+    run = tmp_path / "runs" / "small"
+    code, said = start_hil("-m", "hil", "train", "e.toml", "--run", run)
+    assert code == 0, said
+    assert json.loads((run / "summary.json").read_text())["status"] == "done"
+    steps = (run / "journal.jsonl").read_text().count('"commit"')
+    (run / "report.html").unlink()
+    words = [["list", "runs"], ["status", run], ["report", run], ["replay", run], ["resume", run, "--set", "train.epochs=2"]]
+    code, said = start_hil("-c", SEVERAL, json.dumps(words, default=str))
+    assert code == 0, said
+    assert [line for line in said.splitlines() if line.isdigit()] == ["0"] * len(words), said
+    assert (run / "journal.jsonl").read_text().count('"commit"') == 2 * steps
+    assert (run / "report.html").stat().st_size > 1000
+
+
+def test_a_run_folder_has_one_owner(tmp_path: Path, start_hil: Callable[..., tuple[int, str]]) -> None:
+    """Also where a lock is for one alone, so that who only looks takes it for a moment."""
+    program = (
+        "import subprocess, sys; from pathlib import Path; from hil.run import lock; folder = Path(sys.argv[1])\n"
+        "with lock.owned(folder):\n"
+        "    print(subprocess.run([sys.executable, '-c', sys.argv[2], str(folder)], capture_output=True, text=True).stdout)\n"
+        "print(lock.owner(folder).alive)"
+    )
+    other = (
+        "import sys; from pathlib import Path; from hil.run import lock; folder = Path(sys.argv[1])\n"
+        "print(lock.owner(folder))\ntry:\n    lock.owned(folder).__enter__()\nexcept Exception as error:\n    print(error)"
+    )
+    code, said = start_hil("-c", program, tmp_path, other)
+    assert code == 0, said
+    assert re.match(r"process [1-9]\d* on .*\n.*another process is at work in this run folder", said), said
+    assert said.split()[-1] == "False"
+
+
+def test_a_simulated_serial_line_is_refused(start_hil: Callable[..., tuple[int, str]]) -> None:
+    code, said = start_hil("-m", "hil", "serve", ROOT / "benches" / "spiking_board.toml")
+    assert code == 2
+    said = " ".join(said.split())
+    assert "a simulated serial line needs a pseudo-terminal, which this system does not have" in said
+    assert "Linux or macOS" in said
+
+
+class Plain:
+    """A socket as Windows has it: without sendmsg."""
+
+    def __init__(self, inner: socket.socket) -> None:
+        self.sendall = inner.sendall
+
+
+def test_large_replies_are_sent_without_sendmsg() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        pieces = (b"head", bytes(SMALL), b"end")
+        threading.Thread(target=send, args=(Plain(near), *pieces), daemon=True).start()
+        assert receive(far, sum(map(len, pieces))) == b"".join(pieces)
+
+
+def test_a_serial_port_without_a_descriptor_is_left_alone() -> None:
+    system.for_us_alone(object(), True)
+
+
+def test_a_number_that_is_no_pid_is_not_alive() -> None:
+    assert system.alive(os.getpid())
+    assert not system.alive(10**30)
+
+
+def test_a_run_through_a_virtual_bench(tmp_path: Path, start_hil: Callable[..., tuple[int, str]]) -> None:
+    """Over HiSLIP, with a guardian, which the trainer dismisses."""
+    (tmp_path / "bench.toml").write_text(BENCH)
+    (tmp_path / "e.toml").write_text(toml(device='bench = "bench.toml"', train="epochs = 1\nbatch = 32\nthreads = 1"))
+    code, said = start_hil("-m", "hil", "train", "e.toml", "--run", "r")
+    assert code == 0, said
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == "done"
+    assert [event["event"] for event in events(tmp_path / "r")] == ["watching", "done"]
+
+
+def events(run: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run / "guardian.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def table() -> Iterator[RunningBench]:
+    with build(VirtualBench((AWG,), transport="both")) as bench:
+        yield bench
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], int]]]:
+    """A program that has an output on under a guardian, tests/guardian_child.py, and the pid of the latter."""
+    (tmp_path / "run").mkdir()
+    pids: list[int] = []
+
+    def begin(resource: str, then: str, **more: object) -> tuple[subprocess.Popen[str], int]:
+        told = {"resource": resource, "run": str(tmp_path / "run"), "wire": "visa", "then": then, **more}
+        words = [sys.executable, str(HERE / "guardian_child.py"), json.dumps(told)]
+        child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=without(tmp_path), text=True)
+        pids.append(child.pid)
+        assert child.stdout is not None
+        word, guardian = child.stdout.readline().split()
+        assert word == "on"
+        pids.append(int(guardian))
+        threading.Thread(target=child.wait, daemon=True).start()  # nobody stays a zombie
+        return child, int(guardian)
+
+    yield begin
+    for pid in pids:
+        if system.alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def on(bench: RunningBench) -> bool:
+    return bool(bench.control.outputs()["awg"]["1"]["on"])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("end", ["killed", "hangs"])
+def test_the_guardian_makes_safe(
+    table: RunningBench, tmp_path: Path, start: Callable[..., tuple[subprocess.Popen[str], int]], end: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    child, guardian = start(
+        table.resources["awg"], "beats" if end == "killed" else "idle", silence_s=1.5 if end == "hangs" else 60
+    )
+    assert on(table)
+    if end == "killed":
+        child.kill()
+    assert until(lambda: not on(table), WITHIN_S)
+    assert until(lambda: not system.alive(guardian), WITHIN_S)
+    assert outputs_of(tmp_path / "run") == "safe"
+    told = [event["event"] for event in events(tmp_path / "run")]
+    assert told[1] == ("trainer gone" if end == "killed" else "silence")
+    assert child.wait(WITHIN_S) == -signal.SIGKILL
+    monkeypatch.setenv("HIL_LOCKS", str(tmp_path / "locks"))
+    assert not left_unsafe()
+
+
+def test_a_guardian_that_dies_is_replaced(
+    table: RunningBench, tmp_path: Path, start: Callable[..., tuple[subprocess.Popen[str], int]]
+) -> None:
+    child, guardian = start(table.resources["awg"], "beats")
+    os.kill(guardian, signal.SIGSTOP)  # it does not answer; the trainer ends it
+    assert until(lambda: len(events(tmp_path / "run")) > 2, WITHIN_S)
+    assert on(table)
+    child.kill()
+    assert until(lambda: not on(table), WITHIN_S)
+    assert until(lambda: outputs_of(tmp_path / "run") == "safe", WITHIN_S)
+
+
+TAKER = """
+import os, sys
+from drivers.lock import Owner, lock_file, take
+with take([sys.argv[1]], Owner(os.getpid(), "", "now", "taker")) as owned:
+    print([state["resource"] for state in owned.found.values()], flush=True)
+    sys.stdin.readline()
+    print(lock_file(sys.argv[1]).read_bytes()[1:].decode())
+"""
+
+
+def test_who_is_faster_than_the_guardian_keeps_the_instrument(
+    table: RunningBench, tmp_path: Path, start: Callable[..., tuple[subprocess.Popen[str], int]]
+) -> None:
+    """Locks that nobody inherits: it reads what to make safe; the guardian does so too, and leaves its file alone."""
+    resource = table.resources["awg"]
+    child, guardian = start(resource, "beats")
+    os.kill(guardian, signal.SIGSTOP)
+    child.kill()
+    words = [sys.executable, "-c", TAKER, resource]
+    taker = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=without(tmp_path), text=True)
+    assert taker.stdout is not None
+    assert taker.stdout.readline() == f"[{resource!r}]\n"
+    assert on(table)
+    os.kill(guardian, signal.SIGCONT)
+    assert until(lambda: not system.alive(guardian), WITHIN_S)
+    assert not on(table)
+    said, _ = taker.communicate("\n", WITHIN_S)
+    assert json.loads(said)["command"] == "taker"
