@@ -16,8 +16,6 @@ import os
 import random
 import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,7 +28,6 @@ from hil.device import Port, Spec
 from hil.host.charge import Limits, Recipe
 from hil.host.client import Hosted, hosted
 
-ROOT = Path(__file__).resolve().parent.parent
 IN_TIME_S = 2.0
 TURNS = ("trainer", "host", "worker")
 
@@ -86,12 +83,12 @@ def speed(count: int) -> tuple[float, float]:
     return added * 1e3, 2 * 16 / took
 
 
-def train(log: str) -> None:
-    """Be a trainer that is killed, or whose host is: says the pids of host and worker, then drives until something ends."""
+def train(log: str, say: int) -> None:
+    """Be a trainer that is killed, or whose host is: says the pid of the host, then drives until something ends."""
     with hosted(Recipe("host:Rig", {"log": log, "size": 2}, place=__file__), Limits(20.0, 5.0, 1.0)) as device:
         device.forward(torch.zeros(1, 2))
         assert device.local is not None
-        print(device.local.pid, flush=True)
+        os.write(say, f"{device.local.pid}\n".encode())
         drive(device)
 
 
@@ -102,14 +99,19 @@ def drive(device: Hosted) -> None:
 
 def killed(whom: str, log: Path, rng: random.Random) -> float:
     """Seconds from the kill to outputs safe."""
-    trainer = subprocess.Popen(
-        [sys.executable, __file__, "--train", str(log)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert trainer.stdout is not None
-    host = int(trainer.stdout.readline())
+    told, say = os.pipe()
+    trainer = os.fork()  # torch is imported once for all of them
+    if not trainer:
+        os.dup2(os.open(os.devnull, os.O_RDWR), 2)
+        try:
+            train(str(log), say)
+        finally:
+            os._exit(0)
+    os.close(say)
+    with os.fdopen(told) as stream:
+        host = int(stream.readline())
     time.sleep(rng.uniform(0.0, 0.2))
-    pid = {"trainer": trainer.pid, "host": host, "worker": int(lines(log)[0][1])}[whom]
+    pid = {"trainer": trainer, "host": host, "worker": int(lines(log)[0][1])}[whom]
     begin = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     try:
@@ -120,8 +122,8 @@ def killed(whom: str, log: Path, rng: random.Random) -> float:
             time.sleep(0.002)
         return float("inf")
     finally:
-        trainer.kill()
-        trainer.communicate()
+        os.kill(trainer, signal.SIGKILL)
+        os.waitpid(trainer, 0)
 
 
 def lines(log: Path) -> list[list[str]]:
@@ -131,15 +133,11 @@ def lines(log: Path) -> list[list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="10 kills in place of 100")
-    parser.add_argument("--train", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.train:
-        train(options.train)
-        return
-    added_ms, mb_s = speed(200 if options.quick else 1000)
     rng, count = random.Random(0), 10 if options.quick else 100
     with tempfile.TemporaryDirectory() as folder:
         took = [killed(TURNS[n % len(TURNS)], Path(folder) / str(n), rng) for n in range(count)]
+    added_ms, mb_s = speed(200 if options.quick else 1000)  # after the last fork: grpc has threads
     print(
         json.dumps(
             {

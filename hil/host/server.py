@@ -113,6 +113,7 @@ class Service:
                     self._session.left(number)
                     return
             self._session.beat()
+            self._supervisor.beat()
             yield pb.Pulse(number=beat.number, open=self._supervisor.ready)
 
     def snapshot(self, call: pb.Call, context: grpc.ServicerContext) -> Any:

@@ -112,14 +112,37 @@ class Supervisor:
             UnsafeOutputs: neither could do it.
         """
         free = self._lock.acquire(timeout=self._limits.patience_s)
-        if not free and (busy := self._worker) is not None:
-            busy.stop()  # whoever waits for it sees its end, and replaces it
+        if not free:
+            if (busy := self._worker) is not None:
+                busy.stop()  # whoever waits for it sees its end, and replaces it
             if not self._lock.acquire(timeout=self._limits.start_s + 2 * self._limits.patience_s):
                 raise unsafe("a fresh process of the device does not answer")
         try:
             return self._safe(anew)
         finally:
             self._lock.release()
+
+    def attend(self) -> None:
+        """Replace a worker that ended while nobody asked it anything; call it often."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._worker is not None and self._worker.ended(0.0):
+                self._replace("the process of the device ended while it was idle")
+        except UnsafeOutputs:
+            return  # it is on record, and the next call says so
+        finally:
+            self._lock.release()
+
+    def beat(self) -> None:
+        """Tell a device that has a guardian of its own that the trainer makes progress; not while it is in a call."""
+        if self.facts["beats"] and self._lock.acquire(blocking=False):
+            try:
+                self._call("beat", self._limits.patience_s)
+            except HilError as error:
+                self._record.note("beat failed", because=error.what)
+            finally:
+                self._lock.release()
 
     def end(self) -> bool:
         """Make safe, close the device, end its worker; True: the outputs are safe, by the device's own word."""

@@ -212,6 +212,13 @@ def test_a_worker_that_ends_is_replaced_by_one_that_makes_safe(device: Hosted, l
     assert torch.equal(device.forward(ONE), 2 * ONE)
 
 
+def test_a_worker_that_ends_while_nobody_asks_it_is_replaced_at_once(device: Hosted, log: Path) -> None:
+    device.forward(ONE)
+    os.kill(rig.events(log)[-1][1], signal.SIGKILL)
+    until(lambda: whats(log)[-2:] == ["open", "safe"])
+    assert torch.equal(device.forward(ONE), 2 * ONE)
+
+
 def test_the_ladder_brings_worker_and_host_back(tmp_path: Path) -> None:
     log, told = tmp_path / "log", list[str]()
     with hosted(Recipe("rig:Programmed", {"log": str(log), "once": str(tmp_path / "once")}), QUICK) as device:
