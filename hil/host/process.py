@@ -99,8 +99,9 @@ def serve(
 
     def over(reason: str, end: bool) -> bool:
         session.end(_why(reason, limits.silence_s))
+        supervisor.halt()
         safe = supervisor.end() if end else _made_safe(supervisor, record)
-        session.settle("safe, read back" if safe else "not known to be safe")
+        session.settle("safe, read back" if safe else "not known to be safe", supervisor.resume if safe and not end else None)
         record.note(reason, say=not safe or reason not in EXPECTED, outputs="safe" if safe else "unknown")
         return safe
 
