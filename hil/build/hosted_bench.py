@@ -20,7 +20,11 @@ class HostedBench(Wrapper):
         with ExitStack() as stack:
             bench: Bench = stack.enter_context(open_bench_file(path))
             super().__init__(bench)
-            self._stack = stack.pop_all()
+            self._bench, self._stack = bench, stack.pop_all()
+
+    def beat(self) -> None:
+        """Tell the guardian of the bench that the trainer makes progress."""
+        self._bench.node.beat()
 
     def close(self) -> None:
         """Outputs off, read back. May be called twice. Raises: UnsafeOutputs: they are not known to be off."""

@@ -17,7 +17,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -205,6 +205,22 @@ class Hosted:
             "outputs were not verified to be safe", where=self._where, got=what, outputs="not known to be safe",
             todo="switch the outputs off at the device",
         )  # fmt: skip
+
+    def snapshot(self) -> Mapping[str, object]:
+        """Return the whole state of a simulated device as JSON values; {} of any other."""
+        if not self._facts.restorable:
+            return {}
+        answer = self._asked("Snapshot", self._call())
+        raise_from(answer)
+        state = loads(answer.json, self._where, ContractError)
+        if not isinstance(state, dict):
+            raise ContractError("not a state", where=self._where, got=type(state).__name__, allowed="a JSON object")
+        return state
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Return to the state of a snapshot; an empty one restores nothing."""
+        if state:
+            raise_from(self._asked("Restore", pb.State(call=self._call(), json=json.dumps(dict(state)))))
 
     def beat(self) -> None:
         """Tell that this program makes progress: for long work without the device. Costs a look at the clock most of the time.
@@ -413,23 +429,6 @@ class Hosted:
             raise fault
 
 
-class RestorableHosted(Hosted):
-    """The same where the device's hidden state can be saved."""
-
-    def snapshot(self) -> Mapping[str, object]:
-        """Return the whole state as JSON values."""
-        answer = self._asked("Snapshot", self._call())
-        raise_from(answer)
-        state = loads(answer.json, self._where, ContractError)
-        if not isinstance(state, dict):
-            raise ContractError("not a state", where=self._where, got=type(state).__name__, allowed="a JSON object")
-        return state
-
-    def restore(self, state: Mapping[str, object]) -> None:
-        """Return to the state of a snapshot."""
-        raise_from(self._asked("Restore", pb.State(call=self._call(), json=json.dumps(dict(state)))))
-
-
 @contextmanager
 def hosted(
     recipe: Recipe,
@@ -438,7 +437,6 @@ def hosted(
     log: Path | None = None,
     unguarded: bool = False,
     keep: Sequence[int] = (),
-    told: Callable[[Hosted], None] = lambda device: None,
 ) -> Iterator[Hosted]:
     """Start a host for a device, and end it: leaving makes the outputs safe, verifies that, and closes the device.
 
@@ -448,10 +446,9 @@ def hosted(
         log: file for what the host did, a line of JSON each.
         unguarded: a device that cannot be made safe is opened all the same; results must say so.
         keep: open files that the host holds as long as it has the device: locks.
-        told: called with the device before it is driven.
 
     Yields:
-        the device; it is Recoverable, and Restorable if what it hosts is.
+        the device; it is Recoverable, and saves a state as far as what it hosts does.
 
     Raises:
         ConfigError: no such class, wrong settings, or nobody could make it safe; nothing was opened.
@@ -460,12 +457,11 @@ def hosted(
     local = LocalHost(recipe, limits or Limits(), log, unguarded, keep)
     local.start()
     try:
-        device = restorable(Hosted("127.0.0.1", None, local, unguarded))
+        device = Hosted("127.0.0.1", None, local, unguarded)
     except BaseException:
         local.end(LOOK_S)
         raise
     try:
-        told(device)
         yield device
     finally:
         device.close()
@@ -495,18 +491,11 @@ def connected(address: str, keys: Path | None = None, *, unguarded: bool = False
             "plain text to another computer", where=f"host {address}", got="no keys", allowed="keys, or 127.0.0.1",
             outputs="untouched; nothing was opened", todo="make keys: hil host --keys FOLDER; give that folder to both ends",
         )  # fmt: skip
-    device = restorable(Hosted(address, None if keys is None else channel_credentials(keys), None, unguarded))
+    device = Hosted(address, None if keys is None else channel_credentials(keys), None, unguarded)
     try:
         yield device
     finally:
         device.close()
-
-
-def restorable(device: Hosted) -> Hosted:
-    """The same device, with snapshot and restore if what it hosts has them."""
-    if device._facts.restorable:
-        device.__class__ = RestorableHosted
-    return device
 
 
 def spec_of(facts: pb.Description) -> Spec:

@@ -59,6 +59,7 @@ class HeldDevice:
         self._place = recipe.place or f"host of {recipe.use}"
         self._made: Callable[..., Any] = resolve(recipe.use, self._place)
         self._device: Any = None
+        self._opening = False
         self._check()
 
     def _check(self) -> None:
@@ -98,8 +99,10 @@ class HeldDevice:
             OpenFailed: it raised an exception that is not hil's.
         """
         if self._device is None:
+            self._opening = True
             with foreign(self._place, OpenFailed, "untouched, as far as the device's own code leaves them", CORRECT):
                 device = self._made(**self._recipe.settings)
+            self._opening = False
             if not (self._unguarded or guards(device)):
                 device.close()
                 raise self._unsafe(type(device).__name__, "as its close() left them")
@@ -121,6 +124,7 @@ class HeldDevice:
             "provenance": spec.provenance,
             "safe": guards(device),
             "restorable": isinstance(device, Restorable),
+            "beats": callable(getattr(device, "beat", None)),
         }
 
     def forward(self, shape: list[int], data: bytearray) -> tuple[list[int], memoryview]:
@@ -142,6 +146,11 @@ class HeldDevice:
     def reset(self) -> None:
         """Reset the device."""
         self._act("reset()", lambda device: device.reset())
+
+    def beat(self) -> None:
+        """Tell a device that has a guardian of its own that the trainer makes progress."""
+        if self._device is not None:
+            self._act("beat()", lambda device: device.beat())
 
     def snapshot(self) -> Mapping[str, object]:
         """Return the state of a Restorable device."""
@@ -183,7 +192,7 @@ class HeldDevice:
             self.close()
             self.opened()
         if self._device is None:
-            return True
+            return not self._opening  # while it is being opened, by another thread, nobody knows
         verified = guards(self._device)
         if callable(getattr(self._device, "safe", None)):
             self._unless("safe()", self._device.safe)

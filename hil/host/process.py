@@ -34,6 +34,7 @@ AWAY_S = 1.0  # a longer wait than this was no wait: this process did not run
 GRACE_S = 1.0  # for answers that are on their way
 SAFE, UNKNOWN = 3, 4
 DONE = b"done"
+EXPECTED = ("done", "stopped")
 
 
 def main(forks: ForkServer) -> int:
@@ -93,19 +94,30 @@ def serve(
     record.note("open", say=False, pid=os.getpid(), port=port, device=supervisor.facts["device"])
     session.beat()
     begun(port, session.token)
-    watch = Watch(charge, session, trainer_stdin)
-    while True:
-        reason = watch.reason()
+    watch = Watch(charge, session, supervisor, trainer_stdin)
+    verified, last = True, False
+
+    def over(reason: str, end: bool) -> bool:
         session.end(_why(reason, limits.silence_s))
-        last = trainer_stdin is not None or reason == "stopped"
-        verified = _made_safe(supervisor, record) if not last else supervisor.end()
-        session.settle("safe, read back" if verified else "not known to be safe")
-        expected = reason in ("done", "stopped")
-        record.note(reason, say=not expected or not verified, outputs="safe" if verified else "unknown")
-        if last or not verified:
-            break
+        supervisor.halt()
+        safe = supervisor.end() if end else _made_safe(supervisor, record)
+        session.settle("safe, read back" if safe else "not known to be safe", supervisor.resume if safe and not end else None)
+        record.note(reason, say=not safe or reason not in EXPECTED, outputs="safe" if safe else "unknown")
+        return safe
+
+    try:
+        while verified and not last:
+            reason = watch.reason()
+            last = trainer_stdin is not None or reason == "stopped"
+            verified = over(reason, last)
+    except KeyboardInterrupt:  # while it made safe what a trainer had left
+        reason, last = "stopped", True
+        verified = over(reason, last)
+    if not last:
+        supervisor.end()
     server.stop(GRACE_S).wait(2 * GRACE_S)
     record.drain()
+    expected = reason in EXPECTED
     accepted = expected and charge.unguarded and supervisor.ready  # closed without an error, which is all that it can do
     return 0 if expected and (verified or accepted) else SAFE if verified else UNKNOWN
 
@@ -136,10 +148,12 @@ class Watch:
     Args:
         charge: who the trainer is.
         session: when it was heard.
+        supervisor: of the device; a worker that ends by itself is noticed.
         stdin: see `serve`.
     """
 
-    def __init__(self, charge: Charge, session: Session, stdin: int | None) -> None:
+    def __init__(self, charge: Charge, session: Session, supervisor: Supervisor, stdin: int | None) -> None:
+        self._supervisor = supervisor
         self._silence_s, self._session, self._stdin = charge.limits.silence_s, session, stdin
         self._held = b""
         self._trainer: int | None = None
@@ -169,6 +183,8 @@ class Watch:
                 return "trainer gone"
             if self._session.silent_s() >= self._silence_s:
                 return "silence"
+            self._supervisor.attend()
+            now = time.monotonic()
 
     def _said(self) -> str:
         assert self._stdin is not None

@@ -55,23 +55,23 @@ class Service:
         """Program the device."""
         return self._given(messages, self._supervisor.program)
 
-    def _given(self, messages: Iterable[pb.Part], act: Callable[[Any, Any], None]) -> Any:
+    def _given(self, messages: Iterable[pb.Part], act: Callable[[Any, Any, int], None]) -> Any:
         try:
             call, shape, data = gathered(messages)
         except HilError as error:
             return pb.Done(fault=message_of(error))
-        return self._answer(pb.Done, call, lambda: act(shape, data))
+        return self._answer(pb.Done, call, lambda: act(shape, data, int(call.number)))
 
     def reset(self, call: pb.Call, context: grpc.ServicerContext) -> Any:
         """Forget temporal state."""
-        return self._answer(pb.Done, call, self._supervisor.reset)
+        return self._answer(pb.Done, call, lambda: self._supervisor.reset(int(call.number)))
 
     def shot(self, part: pb.Part, context: grpc.ServicerContext) -> Any:
         """Drive the device; one message each way."""
         try:
             call, shape, data = gathered([part])
             with self._session.call(call.token):
-                shape, answer = self._supervisor.forward(shape, data)
+                shape, answer = self._supervisor.forward(shape, data, int(call.number))
             if len(answer) > CHUNK:
                 raise ContractError(
                     "this answer needs Forward", where="host", got=f"{len(answer):,} bytes", allowed=f"{CHUNK:,}"
@@ -87,7 +87,7 @@ class Service:
         try:
             call, shape, data = gathered(messages)
             with self._session.call(call.token):
-                shape, answer = self._supervisor.forward(shape, data)
+                shape, answer = self._supervisor.forward(shape, data, int(call.number))
         except HilError as error:
             yield pb.Part(fault=message_of(error))
         except Exception as error:  # noqa: BLE001 - told whole
@@ -97,7 +97,7 @@ class Service:
 
     def safe(self, call: pb.Call, context: grpc.ServicerContext) -> Any:
         """Make the outputs safe."""
-        return self._answer(pb.Done, call, lambda: {"verified": self._supervisor.safe(call.anew)})
+        return self._answer(pb.Done, call, lambda: {"verified": self._supervisor.safe(call.anew, int(call.number))})
 
     def health(self, beats: Iterable[pb.Beat], context: grpc.ServicerContext) -> Iterator[pb.Pulse]:
         """Hear beats until the trainer ends."""
@@ -113,6 +113,7 @@ class Service:
                     self._session.left(number)
                     return
             self._session.beat()
+            self._supervisor.beat()
             yield pb.Pulse(number=beat.number, open=self._supervisor.ready)
 
     def snapshot(self, call: pb.Call, context: grpc.ServicerContext) -> Any:

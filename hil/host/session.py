@@ -9,7 +9,7 @@ import hmac
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from hil.errors import HilError, RunError
@@ -78,6 +78,7 @@ class Session:
             with self._changed:
                 self._busy -= 1
                 self._heard_s = time.monotonic()
+                self._changed.notify_all()
 
     def _enter(self, token: str, begins: bool) -> None:
         self._changed.wait_for(lambda: self._settled, self._settle_s)
@@ -116,9 +117,16 @@ class Session:
         with self._changed:
             self._over, self._last, self._last_token, self._settled = True, why, self._token, False
 
-    def settle(self, outputs: str) -> None:
-        """Say what the outputs do after the end of the session; another trainer may begin one, if this host has many."""
+    def settle(self, outputs: str, renew: Callable[[], None] | None = None) -> None:
+        """Say what the outputs do after the end of the session; another trainer may begin one, if this host has many.
+
+        Args:
+            outputs: their state.
+            renew: called when no call of the old session is left, before another one may begin.
+        """
         with self._changed:
+            if renew is not None and self._changed.wait_for(lambda: not self._busy, self._settle_s):
+                renew()
             if self._last is not None:
                 self._last.outputs = outputs
             self._settled, self.gone = True, False

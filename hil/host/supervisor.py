@@ -43,6 +43,7 @@ class Supervisor:
         self._lock = threading.Lock()  # one call at a time
         self.facts: Mapping[str, Any] = {}
         self.opened = 0
+        self._halted, self._overtaken = False, 0
         self._due: set[str] = set()  # what must be done before the device is driven
         self._known = True  # the outputs are safe, or as the trainer set them
 
@@ -56,8 +57,13 @@ class Supervisor:
         """True if the device is open, and what its outputs do is known."""
         return self._worker is not None and self._known
 
-    def forward(self, shape: Sequence[int], data: Bytes) -> tuple[list[int], bytearray]:
+    def forward(self, shape: Sequence[int], data: Bytes, number: int) -> tuple[list[int], bytearray]:
         """Drive the device: float32 bytes in and out.
+
+        Args:
+            shape: of the array.
+            data: its bytes, float32.
+            number: of the call; one that a later Safe has overtaken is refused.
 
         Raises:
             OutOfRange: before the worker gets anything. DirtySession: program() or reset() is due first.
@@ -65,6 +71,7 @@ class Supervisor:
         """
         checked(self.facts["inputs"], shape, data)
         with self._lock:
+            self._check_order(number)
             if self._due:
                 raise DirtySession(
                     "the device was made safe since it was last set up", where="host", got="forward()",
@@ -73,18 +80,20 @@ class Supervisor:
             answer, found = self._call("forward", self._limits.deadline_s, data, shape=list(shape))
         return answer["shape"], found
 
-    def program(self, shape: Sequence[int], data: Bytes) -> None:
+    def program(self, shape: Sequence[int], data: Bytes, number: int) -> None:
         """Program the device. Raises: as `forward`; ContractError: nothing can be programmed."""
         if self.facts["params"] is None:
             raise ContractError("this node is fixed", where="host", got="program()", allowed="drive it only")
         checked(self.facts["params"], shape, data)
         with self._lock:
+            self._check_order(number)
             self._call("program", self._limits.deadline_s, data, shape=list(shape))
             self._due.discard("program")
 
-    def reset(self) -> None:
+    def reset(self, number: int) -> None:
         """Forget temporal state. Raises: as `forward`."""
         with self._lock:
+            self._check_order(number)
             self._call("reset", self._limits.deadline_s)
             self._due.discard("reset")
 
@@ -99,11 +108,28 @@ class Supervisor:
             self._call("restore", self._limits.deadline_s, state=state)
             self._due.clear()
 
-    def safe(self, anew: bool = False) -> bool:
+    def halt(self) -> None:
+        """Let no call drive the device any more, also none that has begun and waits, until `resume`."""
+        self._halted = True
+
+    def resume(self) -> None:
+        """Let calls through again, of a new session: none of the old one is left."""
+        self._halted, self._overtaken = False, 0
+
+    def _check_order(self, number: int) -> None:
+        """Raises: DirtySession: the outputs were made safe after this call was sent."""
+        if self._halted or number < self._overtaken:
+            raise DirtySession(
+                "the outputs were made safe after this call was sent", where="host", got=f"call {number}",
+                allowed="a call after that", outputs="safe",
+            )  # fmt: skip
+
+    def safe(self, anew: bool = False, number: int = 0) -> bool:
         """Make the outputs safe; a worker that does not answer in time is replaced by one that does it.
 
         Args:
             anew: close the device and open it again before.
+            number: of the call; earlier ones that still wait are refused from now on.
 
         Returns:
             True: they are safe, by the device's own word.
@@ -111,15 +137,39 @@ class Supervisor:
         Raises:
             UnsafeOutputs: neither could do it.
         """
+        self._overtaken = max(self._overtaken, number)
         free = self._lock.acquire(timeout=self._limits.patience_s)
-        if not free and (busy := self._worker) is not None:
-            busy.stop()  # whoever waits for it sees its end, and replaces it
+        if not free:
+            if (busy := self._worker) is not None:
+                busy.stop()  # whoever waits for it sees its end, and replaces it
             if not self._lock.acquire(timeout=self._limits.start_s + 2 * self._limits.patience_s):
                 raise unsafe("a fresh process of the device does not answer")
         try:
             return self._safe(anew)
         finally:
             self._lock.release()
+
+    def attend(self) -> None:
+        """Replace a worker that ended while nobody asked it anything; call it often."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._worker is not None and self._worker.ended(0.0):
+                self._replace("the process of the device ended while it was idle")
+        except UnsafeOutputs:
+            return  # it is on record, and the next call says so
+        finally:
+            self._lock.release()
+
+    def beat(self) -> None:
+        """Tell a device that has a guardian of its own that the trainer makes progress; not while it is in a call."""
+        if self.facts["beats"] and self._lock.acquire(blocking=False):
+            try:
+                self._call("beat", self._limits.patience_s)
+            except HilError as error:
+                self._record.note("beat failed", because=error.what)
+            finally:
+                self._lock.release()
 
     def end(self) -> bool:
         """Make safe, close the device, end its worker; True: the outputs are safe, by the device's own word."""

@@ -3,7 +3,7 @@
     {"call", "do": "open", "recipe", "unguarded", "search_path", "deadline_s", "patience_s"} -> {"call", "facts"}
     {"call", "do": "forward", "shape"} body     -> {"call", "shape"} body
     {"call", "do": "program", "shape"} body     -> {"call"}
-    {"call", "do": "reset" | "close"}           -> {"call"}
+    {"call", "do": "reset" | "close" | "beat"}  -> {"call"}
     {"call", "do": "safe", "anew"}              -> {"call", "verified", "facts"}
     {"call", "do": "snapshot"}                  -> {"call", "state"}
     {"call", "do": "restore", "state"}          -> {"call"}
@@ -113,6 +113,8 @@ class Work:
             held.program(head["shape"], body)
         elif do == "reset":
             held.reset()
+        elif do == "beat":
+            held.beat()
         elif do == "restore":
             held.restore(head["state"])
         elif do == "close":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -234,6 +235,7 @@ def test_what_needs_a_twin_takes_the_one_that_the_file_gives(lab: Path, capsys: 
     command = ["train", str(lab / "rig.toml"), "--run", str(lab / "r"), "--set", "learner.use=pat", "--set", "train.epochs=1"]
     assert hil_run(command) == 2
     assert "twin" in capsys.readouterr().err
+    shutil.rmtree(lab / "r")
     twin = '[device.twin]\nuse = "my_twin:Tanh"\n[encode]'
     (lab / "my_twin.py").write_text(TWIN, encoding="utf-8")
     text = (lab / "rig.toml").read_text(encoding="utf-8").replace("[encode]", twin)

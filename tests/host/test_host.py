@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import hil
-from hil.device import Recoverable, Restorable
+from hil.device import Recoverable
 from hil.devices.recovery import Ladder, Patience
 from hil.devices.resilient import resilient
 from hil.errors import (
@@ -98,7 +98,7 @@ def test_a_shot_comes_back_in_its_shape(device: Hosted) -> None:
     assert torch.equal(device.forward(x), 2 * x)
     assert device.forward(torch.empty(0, 2)).shape == (0, 2)
     assert isinstance(device, Recoverable)
-    assert not isinstance(device, Restorable)
+    assert device.snapshot() == {}
     assert "rig:Rig" in device.identify()
     assert device.verify().endswith("open")
 
@@ -192,6 +192,15 @@ def test_a_late_answer_is_never_taken_for_the_next(device: Hosted) -> None:
     assert torch.equal(device.forward(x), 2 * x)
 
 
+def test_a_call_that_safe_has_overtaken_drives_nothing(device: Hosted, log: Path) -> None:
+    late = pb.Part(call=device._call(), shape=[1, 2], dtype="float32", data=bytes(8))
+    device.safe()
+    answer = Stub(device._channel)["Shot"](late)
+    assert answer.fault.kind == "DirtySession"
+    assert whats(log)[-1] == "safe"
+    assert torch.equal(device.forward(ONE), 2 * ONE)
+
+
 def test_an_answer_to_another_call_is_refused() -> None:
     from hil.host.wire import gathered, parts
 
@@ -212,10 +221,16 @@ def test_a_worker_that_ends_is_replaced_by_one_that_makes_safe(device: Hosted, l
     assert torch.equal(device.forward(ONE), 2 * ONE)
 
 
+def test_a_worker_that_ends_while_nobody_asks_it_is_replaced_at_once(device: Hosted, log: Path) -> None:
+    device.forward(ONE)
+    os.kill(rig.events(log)[-1][1], signal.SIGKILL)
+    until(lambda: whats(log)[-2:] == ["open", "safe"])
+    assert torch.equal(device.forward(ONE), 2 * ONE)
+
+
 def test_the_ladder_brings_worker_and_host_back(tmp_path: Path) -> None:
     log, told = tmp_path / "log", list[str]()
     with hosted(Recipe("rig:Programmed", {"log": str(log), "once": str(tmp_path / "once")}), QUICK) as device:
-        assert isinstance(device, Restorable)
         x = torch.ones(1, 1, 2)
         device.program(torch.ones(3))
         device.reset()
