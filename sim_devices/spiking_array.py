@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hil.device import ArraySpec
+from hil.device import ArraySpec, Provenance
 from hil.errors import ContractError
 from hil.seeding import generator, key
 from sim_devices.lif_array import LifArray, Neuron
@@ -97,6 +97,7 @@ class TwinChip:
     """
 
     Settings: ClassVar[type[Neuron]] = Neuron
+    provenance: ClassVar[Provenance] = "twin"
 
     def __init__(self, settings: Neuron | None = None, seed: int = 0) -> None:
         self.neuron, self.seed = settings or Neuron(), seed

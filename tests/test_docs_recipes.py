@@ -1,4 +1,4 @@
-"""Somebody adds a shape, a driver, a learner and a twin outside of the packages, and follows the how-tos alone, literally."""
+"""Somebody adds a shape, driver, learner, twin and device outside of the packages, following the how-tos alone, literally."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ HOW_TO = DOCS / "how-to"
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files of the four how-tos, and nothing else."""
+    """A folder with the files of the five how-tos, and nothing else."""
     folder = tmp_path_factory.mktemp("lab")
-    pages = [HOW_TO / f"add_a_{noun}.md" for noun in ("shape", "driver", "learner", "twin")]
+    pages = [HOW_TO / f"add_a_{noun}.md" for noun in ("shape", "driver", "learner", "twin", "device")]
     files = written(pages, folder)
-    assert {"level_shape.py", "g1.toml", "acme_g1.py", "random_feedback.py", "diode.py"} <= set(files)
+    assert {"level_shape.py", "g1.toml", "acme_g1.py", "random_feedback.py", "diode.py", "my_rig.py"} <= set(files)
     return folder
 
 
@@ -68,7 +68,7 @@ def typed(lab: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., 
             del sys.modules[name]  # other tests have modules of these names
 
 
-@pytest.mark.parametrize("page", ["add_a_learner.md", "add_a_twin.md"])
+@pytest.mark.parametrize("page", ["add_a_learner.md", "add_a_twin.md", "add_a_device.md"])
 def test_the_experiment_of_a_page_runs_as_it_stands(lab: Path, page: str, typed: Callable[..., int]) -> None:
     (experiment,) = (block.file for block in blocks(HOW_TO / page) if block.file.endswith(".toml"))
     folder = page.removesuffix(".md")

@@ -23,7 +23,7 @@ from drivers.waveform.device import WaveformSettings
 from hil import errors
 from hil.build.shapes import direct, spiking, waveform
 from hil.cli import exit_code
-from hil.config import bench, experiment, search
+from hil.config import bench, device, experiment, search
 from hil.devices.recovery import Patience
 from hil.units import SUFFIXES, SYMBOLS
 from sim_devices.bench.board import VirtualBoard
@@ -42,8 +42,9 @@ BENCH: Mapping[str, Any] = {
 }  # fmt: skip
 EXPERIMENT: Mapping[str, Any] = {
     "Top of the file": experiment.Experiment, "[data]": experiment.Data, "[network]": experiment.NetworkTable,
-    "[network.feedback]": experiment.FeedbackTable, "[device]": experiment.DeviceTable, "[encode]": experiment.EncodeTable,
-    "[decode]": experiment.DecodeTable, "[learner]": experiment.LearnerTable, "[optimizer]": experiment.OptimizerTable,
+    "[network.feedback]": experiment.FeedbackTable, "[device]": device.DeviceTable,
+    "[device.guardian]": device.HostTable, "[encode]": device.EncodeTable,
+    "[decode]": device.DecodeTable, "[learner]": experiment.LearnerTable, "[optimizer]": experiment.OptimizerTable,
     "[train]": experiment.TrainTable, "[sentinel]": experiment.SentinelTable, "[alarm]": experiment.AlarmTable,
 }  # fmt: skip
 FILES = (

@@ -24,7 +24,8 @@ from hil.build.network import largest
 from hil.build.node import Node
 from hil.build.open_bench import Bench, outputs_after, rested, unwrapped
 from hil.build.training import Built, building, checked_twin, fits_learner, optimiser
-from hil.config.experiment import Data, DeviceTable, Experiment, LearnerTable, NetworkTable
+from hil.config.device import DeviceTable
+from hil.config.experiment import Data, Experiment, LearnerTable, NetworkTable
 from hil.config.read import Table, checked
 from hil.config.resolve import LEARNERS, Choice, choice, keeps
 from hil.data.dataset import Dataset, moved, usable

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from calibration.drift.steering import Follow, unfollowed
-from hil.build.own_device import own_node
+from hil.build.own_device import UNGUARDED, own_node
 from hil.config.bench import BenchFile
-from hil.config.experiment import DeviceTable, Experiment
+from hil.config.device import DeviceTable
+from hil.config.experiment import Experiment
 from hil.config.read import dump
 from hil.device import Attentive, Chip, Device, Following, Provenance, Recoverable, answered
 from hil.devices.recovery import EventListener, Ladder, Patience
@@ -104,7 +105,8 @@ def _single(table: DeviceTable, experiment: Experiment, run: Path | None, stack:
     seeded = {"seed": experiment.seed} if hasattr(table.choice.made, "Settings") else {}
     chip: Chip = table.choice.build(**seeded)
     stack.callback(_close, chip, table.place)
-    return Node(None, chip, None, {"chip": table.chip, **table.settings()}, {})
+    facts = {"chip": table.chip, **table.settings(), **({"unguarded": True} if table.unguarded else {})}
+    return Node(None, chip, None, facts, {}, beware=(UNGUARDED,) if table.unguarded else ())
 
 
 def _together(nodes: Sequence[Node]) -> Node:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from drivers import lock
 from drivers.lock import Owned, Owner
-from hil.config.experiment import DeviceTable, HostTable
+from hil.config.device import DeviceTable, HostTable
 from hil.errors import RunError
 from hil.host.charge import Limits, Recipe
 from hil.host.client import Hosted, connected, hosted
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LOG = "host.jsonl"  # in a run folder: what the host did; host-2.jsonl of the second layer's
 PAUSE_S = 0.2
+UNGUARDED = "nobody can make this device safe if the trainer ends: its file says unguarded = true"
 
 
 def own_node(table: DeviceTable, run: Path | None, stack: ExitStack, number: int = 0) -> Node:
@@ -55,7 +56,7 @@ def own_node(table: DeviceTable, run: Path | None, stack: ExitStack, number: int
     beware: tuple[str, ...] = ()
     if device.unguarded:
         facts["unguarded"] = True
-        beware = ("nobody can make this device safe: its file says unguarded = true, and it has no safe()",)
+        beware = (UNGUARDED,)
     return Node(
         device, None, twin, facts, {f"device {number}".removesuffix(" 0"): device.description}, table.patience, device.beat,
         beware=beware, provenance=device.spec.provenance, rest=lambda error: device.close(),

@@ -23,7 +23,8 @@ from hil import toml
 from hil.build.network import synapses
 from hil.build.training import Built, built, dataset, elsewhere, optimiser
 from hil.config.bench import BenchFile
-from hil.config.experiment import DeviceTable, Experiment, experiment_of
+from hil.config.device import DeviceTable
+from hil.config.experiment import Experiment, experiment_of
 from hil.config.read import checked, dump
 from hil.config.resolve import UNTOUCHED
 from hil.config.search import SearchFile, SearchTable

@@ -23,7 +23,8 @@ from hil import torch_device
 from hil.build import drift_sentinel
 from hil.build.network import Behind, closing, largest, on_chip, on_nodes, synapses
 from hil.build.node import Node, opened_node, resilient_node
-from hil.config.experiment import DecodeTable, EncodeTable, Experiment
+from hil.config.device import DecodeTable, EncodeTable
+from hil.config.experiment import Experiment
 from hil.config.resolve import UNTOUCHED, construct
 from hil.data.dataset import Dataset, load, moved, subset, usable
 from hil.data.shift import shifted

@@ -19,7 +19,8 @@ from rich.console import Console
 
 from hil import toml
 from hil.build.training import Built, built
-from hil.config.experiment import AlarmTable, DecodeTable, Experiment, read_experiment
+from hil.config.device import DecodeTable
+from hil.config.experiment import AlarmTable, Experiment, read_experiment
 from hil.config.read import checked, dump
 from hil.config.resolve import UNTOUCHED, located
 from hil.errors import (

@@ -26,7 +26,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr
 
-from hil.config.experiment import DeviceTable, EncodeTable, Experiment, read_experiment
+from hil.config.device import DeviceTable, EncodeTable
+from hil.config.experiment import Experiment, read_experiment
 from hil.config.read import Section, checked, find, read_toml
 from hil.config.resolve import UNTOUCHED
 from hil.errors import ConfigError

@@ -208,7 +208,7 @@ def test_a_rig_that_nobody_can_make_safe_is_refused_unless_the_file_says_so(
     assert hil_run(["train", str(lab / "rig.toml"), "--run", str(lab / "r"), "--set", "device.unguarded=true"]) == 0
     summary = json.loads((lab / "r" / "summary.json").read_text(encoding="utf-8"))
     assert summary["node"]["unguarded"] is True
-    assert "nobody can make this device safe" in capsys.readouterr().out
+    assert "nobody can make this device safe if the trainer ends" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

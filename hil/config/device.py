@@ -1,0 +1,195 @@
+"""[device], [[device]], [encode] and [decode]: what answers, and what stands between it and the network.
+
+[device]     bench = "b.toml"                   the instruments of a bench file
+             use = "module:Class", settings     a Twin, called directly, or a Device, owned by a host
+             chip = "module:Class", settings    neurons
+             host = "lab-pc:50551"              a device that `hil host` serves there
+[[device]]   use or host, one a hidden layer, each with [device.encode] and [device.decode] of its own
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, PrivateAttr, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from hil.config.bench import GuardianTable, TwinTable
+from hil.config.read import Section, Table
+from hil.config.resolve import CHIPS, DEVICE_PARTS, UNTOUCHED, Choice, choice, node_choice, resolve
+from hil.devices.recovery import Patience
+from hil.errors import ConfigError
+from hil.settings import unknown
+
+Quantities = float | str | list[float | str]
+"""One for all channels, or one for each."""
+
+
+class EncodeTable(Section, strict=True):
+    """[encode]: from pre-activation to drive, drive = gain pre + offset.
+
+    Args:
+        gain: in the unit of the drive; a number, text with its unit, or a list of one for each channel.
+        offset: in the unit of the drive; one, or a list of one for each channel.
+        overflow: what is done about a drive outside the limits.
+        period: of the node, for "fold"; one, or a list of one for each channel.
+    """
+
+    gain: Quantities = 1.0
+    offset: Quantities = 0.0
+    overflow: Literal["refuse", "clip", "fold"] = "refuse"
+    period: Quantities | None = None
+
+
+class DecodeTable(Section, strict=True):
+    """[decode]: from reading to output, (reading - zero) / scale; left out: measured.
+
+    Args:
+        zero: reading that becomes 0; a number in the unit of the port, or text with its unit.
+        scale: reading that is as much as 1.
+    """
+
+    zero: float | str
+    scale: float | str
+
+
+class HostTable(GuardianTable):
+    """[device.guardian]: when the process that owns a device of one's own makes it safe.
+
+    Args:
+        deadline_s: a shot that takes longer hangs.
+    """
+
+    deadline_s: Annotated[float, Field(gt=0, le=86_400)] = 30.0
+
+
+Kind = Literal["bench", "twin", "device", "chip", "host", "layers"]
+KINDS: tuple[Kind, ...] = ("bench", "chip", "host", "layers")  # besides `use`, which names a twin or a device
+
+
+class DeviceTable(Table):
+    """[device]: a bench file, a class, a chip that gives every layer an array of its own, or a host elsewhere.
+
+    Args:
+        bench: path of a bench file.
+        use: "module:Class" of a Twin or a Device; the other keys are its settings.
+        chip: "module:Class" of a Chip; the other keys are its settings.
+        host: "computer:port" of a device that `hil host` serves there.
+        keys: the folder with this computer's keys, for a host on another one.
+        unguarded: take a device that nobody can make safe; every result says so.
+        guardian: of a device of one's own, or on a host.
+        recovery: of the same: patience_s, most.
+        twin: of the same: its model, for references and reports.
+        encode, decode: of one of several devices, instead of [encode] and [decode].
+        layers: several devices, one a hidden layer: [[device]] in a file.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    bench: str | None = None
+    use: str | None = None
+    chip: str | None = None
+    host: str | None = None
+    keys: str | None = None
+    unguarded: Annotated[bool, Field(strict=True)] = False
+    guardian: HostTable | None = None
+    recovery: dict[str, Any] = Field(default_factory=dict)
+    twin: TwinTable | None = None
+    encode: EncodeTable | None = None
+    decode: DecodeTable | None = None
+    layers: list[DeviceTable] = Field(default_factory=list)
+    _choice: Choice | None = PrivateAttr(default=None)
+    _patience: Choice | None = PrivateAttr(default=None)
+    _kind: Kind = PrivateAttr(default="twin")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_a_layer(cls, table: Any) -> Any:
+        """[[device]] is one device a hidden layer."""
+        return {"layers": table} if isinstance(table, list) else table
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as they are written."""
+        return dict(self.model_extra or {})
+
+    @property
+    def kind(self) -> Kind:
+        """What the table names."""
+        return self._kind
+
+    @property
+    def choice(self) -> Choice | None:
+        """The class of a twin, a device or a chip, and its settings checked; None for a bench and a host."""
+        return self._choice
+
+    @property
+    def model(self) -> Choice | None:
+        """The twin that is the node, or that models it; None for a bench, whose file may name one, and for a chip."""
+        return self._choice if self._kind == "twin" else None if self.twin is None else self.twin.choice
+
+    @property
+    def patience(self) -> Patience:
+        """Settings of the recovery of a device of one's own."""
+        assert self._patience is not None  # it was read from a file
+        found: Patience = self._patience.build()
+        return found
+
+    def settle(self, place: str) -> None:
+        """Find the class of the node, unless a bench or a host names it.
+
+        Raises:
+            ConfigError: not exactly one of bench, use, chip and host, or a class or setting that makes no sense.
+        """
+        super().settle(place)
+        given = [name for name in ("use", *KINDS) if getattr(self, name)]
+        if len(given) != 1:
+            raise ConfigError(
+                "one device is needed", where=place, got=" and ".join(given) or "none", outputs=UNTOUCHED,
+                allowed='bench = "benches/….toml", use = "module:Class" for a node, chip = "module:Class" for neurons, or '
+                'host = "computer:port"',
+            )  # fmt: skip
+        self._patience = choice("Patience", self.recovery, f"{place[:-1]}.recovery]", made=Patience)
+        if self.use is not None:
+            self._choice = node_choice(self.use, self.settings(), place)
+            self._kind = "device" if self._choice.parts == DEVICE_PARTS else "twin"
+        elif self.chip is not None:
+            self._choice, self._kind = _chip_choice(self.chip, self.settings(), place), "chip"
+            self._guarded(place)
+        else:
+            self._kind = next(kind for kind in KINDS if kind == given[0])
+            self._only_known(place)
+        for layer in self.layers:
+            if wrong := [kind for kind in KINDS if kind != "host" and getattr(layer, kind)]:
+                raise ConfigError(
+                    "a network with a device a layer takes single devices", where=place, got=wrong[0], outputs=UNTOUCHED,
+                    allowed="use or host in each [[device]]", todo="serve a bench with hil host, and name its host",
+                )  # fmt: skip
+
+    def _guarded(self, place: str) -> None:
+        """Refuse a chip that may drive something: it lives in the trainer, and nobody could make it safe."""
+        assert self._choice is not None
+        if getattr(self._choice.made, "provenance", "") != "twin" and not self.unguarded:
+            raise ConfigError(
+                "nobody could make this chip safe if the trainer died", where=place, got=f'chip = "{self.chip}"',
+                allowed='a class with provenance = "twin", which drives nothing; a bench with a shape of your own',
+                outputs=UNTOUCHED, todo="write a shape (docs/how-to/add_a_shape.md), or unguarded = true, which every result then carries",
+            )  # fmt: skip
+
+    @model_serializer(mode="wrap")
+    def _brief(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is as it would be without being written."""
+        known = type(self).model_fields
+        return {key: value for key, value in handler(self).items() if key not in known or value not in (None, False, {}, [])}
+
+    def _only_known(self, place: str) -> None:
+        """Refuse settings where there is no class that takes them."""
+        for key, value in self.settings().items():
+            raise unknown(place, key, value, type(self).model_fields)
+
+
+def _chip_choice(use: str, settings: Mapping[str, Any], place: str) -> Choice:
+    """A chip. One whose class has Settings is made of them and a seed; any other of its settings alone."""
+    made = resolve(use, place, CHIPS)
+    of = getattr(made, "Settings", None)
+    found = choice(use, settings, place, made=made if of is None else of)
+    keywords = found.settings if of is None else {"settings": found.build()}
+    return Choice(use, made, keywords, place, "a Chip", ("array", "close"))
