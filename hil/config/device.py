@@ -171,7 +171,8 @@ class DeviceTable(Table):
             raise ConfigError(
                 "nobody could make this chip safe if the trainer died", where=place, got=f'chip = "{self.chip}"',
                 allowed='a class with provenance = "twin", which drives nothing; a bench with a shape of your own',
-                outputs=UNTOUCHED, todo="write a shape (docs/how-to/add_a_shape.md), or unguarded = true, which every result then carries",
+                outputs=UNTOUCHED,
+                todo="write a shape (docs/how-to/add_a_shape.md), or unguarded = true, which every result then carries",
             )  # fmt: skip
 
     @model_serializer(mode="wrap")
