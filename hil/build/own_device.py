@@ -26,6 +26,7 @@ from hil.config.device import DeviceTable, HostTable
 from hil.errors import RunError
 from hil.host.charge import Limits, Recipe
 from hil.host.client import Hosted, connected, hosted
+from hil.host.held import HeldDevice
 
 if TYPE_CHECKING:
     from hil.build.node import Node
@@ -70,11 +71,12 @@ def _connected(table: DeviceTable, stack: ExitStack) -> Hosted:
 
 def _hosted(table: DeviceTable, run: Path | None, stack: ExitStack, number: int) -> Hosted:
     assert table.choice is not None  # it names a class
+    recipe = Recipe(table.choice.use, table.choice.settings, table.place)
+    HeldDevice(recipe, table.unguarded)  # what nobody can make safe is refused here, before a process is started
     waits = table.guardian or HostTable()
     limits = Limits(waits.silence_s, waits.deadline_s, waits.patience_s)
     log = None if run is None else run.resolve() / (LOG if number < 2 else f"host-{number}.jsonl")
     owned = stack.enter_context(_owned(table, run, waits.patience_s))
-    recipe = Recipe(table.choice.use, table.choice.settings, table.place)
     keep = tuple(owned.files.values())
     return stack.enter_context(hosted(recipe, limits, log=log, unguarded=table.unguarded, keep=keep))
 

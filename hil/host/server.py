@@ -22,7 +22,7 @@ from hil.host.faults import message_of
 from hil.host.keys import server_credentials
 from hil.host.session import Session
 from hil.host.supervisor import Supervisor
-from hil.host.wire import CHUNK, OPTIONS, gathered, handlers, parts, port_message
+from hil.host.wire import CHUNK, OPTIONS, Parcel, gathered, handlers, parts, port_message
 
 THREADS = 8
 
@@ -51,11 +51,11 @@ class Service:
         times = {"deadline_s": self._longest_s, "silence_s": self._silence_s}
         return {**ports, **plain, **times, "opened": self._supervisor.opened}
 
-    def program(self, messages: Iterable[pb.Part], context: grpc.ServicerContext) -> Any:
+    def program(self, messages: Iterable[Parcel], context: grpc.ServicerContext) -> Any:
         """Program the device."""
         return self._given(messages, self._supervisor.program)
 
-    def _given(self, messages: Iterable[pb.Part], act: Callable[[Any, Any, int], None]) -> Any:
+    def _given(self, messages: Iterable[Parcel], act: Callable[[Any, Any, int], None]) -> Any:
         try:
             call, shape, data = gathered(messages)
         except HilError as error:
@@ -66,7 +66,7 @@ class Service:
         """Forget temporal state."""
         return self._answer(pb.Done, call, lambda: self._supervisor.reset(int(call.number)))
 
-    def shot(self, part: pb.Part, context: grpc.ServicerContext) -> Any:
+    def shot(self, part: Parcel, context: grpc.ServicerContext) -> Any:
         """Drive the device; one message each way."""
         try:
             call, shape, data = gathered([part])
@@ -77,21 +77,21 @@ class Service:
                     "this answer needs Forward", where="host", got=f"{len(answer):,} bytes", allowed=f"{CHUNK:,}"
                 )
         except HilError as error:
-            return pb.Part(fault=message_of(error))
+            return Parcel(pb.Part(fault=message_of(error)))
         except Exception as error:  # noqa: BLE001 - told whole
-            return pb.Part(fault=message_of(mapped(error, "host")))
+            return Parcel(pb.Part(fault=message_of(mapped(error, "host"))))
         return next(parts(shape, answer, pb.Call(number=call.number)))
 
-    def forward(self, messages: Iterable[pb.Part], context: grpc.ServicerContext) -> Iterator[pb.Part]:
+    def forward(self, messages: Iterable[Parcel], context: grpc.ServicerContext) -> Iterator[Parcel]:
         """Drive the device."""
         try:
             call, shape, data = gathered(messages)
             with self._session.call(call.token):
                 shape, answer = self._supervisor.forward(shape, data, int(call.number))
         except HilError as error:
-            yield pb.Part(fault=message_of(error))
+            yield Parcel(pb.Part(fault=message_of(error)))
         except Exception as error:  # noqa: BLE001 - told whole
-            yield pb.Part(fault=message_of(mapped(error, "host")))
+            yield Parcel(pb.Part(fault=message_of(mapped(error, "host"))))
         else:
             yield from parts(shape, answer, pb.Call(number=call.number))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -146,8 +145,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     return weights(lab / "r")
 
 
-def at_zero_after(lab: Path, sent: signal.Signals, meanwhile: Callable[[int], None] = lambda pid: None) -> None:
-    """Train, and end or stop the trainer while it drives; the rig is at zero within silence_s + 2 s, and stays there."""
+def at_zero_after(lab: Path, sent: signal.Signals, meanwhile: Callable[[int], None] = lambda pid: None) -> tuple[int, str]:
+    """Train, and end or stop the trainer while it drives; the rig is at zero within silence_s + 2 s, and stays there.
+
+    Exit code of the trainer, and what it said; one that was stopped goes on.
+    """
     trainer = started(lab, "train", "rig.toml", "--run", "r", "--set", "device.row=5 ms")
     try:
         assert soon(lambda: len(driven(lab)) > 300), trainer.communicate()
@@ -156,15 +158,18 @@ def at_zero_after(lab: Path, sent: signal.Signals, meanwhile: Callable[[int], No
         assert soon(lambda: driven(lab)[-1][1] == 0.0, SILENCE_S + 2.0)
         time.sleep(0.5)
         assert driven(lab)[-1][1] == 0.0
+        os.kill(trainer.pid, signal.SIGCONT)
+        return trainer.wait(30), trainer.communicate()[0]
     finally:
-        trainer.kill()
-        trainer.communicate()
+        if trainer.poll() is None:
+            trainer.kill()
+            trainer.communicate()
 
 
 def test_a_trainer_that_is_killed_leaves_the_rig_at_zero_and_is_resumed_bit_for_bit(
     lab: Path, whole: dict[str, torch.Tensor]
 ) -> None:
-    at_zero_after(lab, signal.SIGKILL)
+    assert at_zero_after(lab, signal.SIGKILL)[0] == -signal.SIGKILL
     assert hil_run(["resume", str(lab / "r")]) == 0
     assert all(torch.equal(value, whole[name]) for name, value in weights(lab / "r").items())
 
@@ -175,7 +180,12 @@ def test_a_trainer_that_hangs_leaves_the_rig_at_zero_and_had_it_alone(lab: Path,
         assert hil_run(["train", str(lab / "rig.toml"), "--run", str(lab / "other"), *more]) == 2
         assert f"process {pid}" in capsys.readouterr().err
 
-    at_zero_after(lab, signal.SIGSTOP, refused)
+    code, said = at_zero_after(lab, signal.SIGSTOP, refused)
+    assert code == 3
+    assert "because nothing was heard" in said
+    events = [json.loads(line) for line in (lab / "r" / "host.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert events[-1]["outputs"] == "safe"
+    assert "silence" in [event["event"] for event in events]
 
 
 def test_a_rig_that_hangs_and_then_crashes_is_made_safe_and_each_shot_repeated(
@@ -200,12 +210,16 @@ def test_an_exception_of_the_rig_ends_the_run_safely_and_names_its_line(lab: Pat
 def test_a_rig_that_nobody_can_make_safe_is_refused_unless_the_file_says_so(
     lab: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (lab / "rig.toml").read_text(encoding="utf-8").replace("my_lab:Rig", "my_lab:Unsafe")
+    """Here with a twin, which the file gives, for a learner that needs one."""
+    (lab / "my_twin.py").write_text(TWIN, encoding="utf-8")
+    text = (lab / "rig.toml").read_text(encoding="utf-8").replace("my_lab:Rig", "my_lab:Unsafe").replace('"adfa"', '"pat"')
     lines = [line for line in text.splitlines() if not line.startswith(("log", "high"))]
+    lines.insert(lines.index("[encode]"), '[device.twin]\nuse = "my_twin:Tanh"')
     (lab / "rig.toml").write_text("\n".join(lines), encoding="utf-8")
     assert hil_run(["train", str(lab / "rig.toml"), "--run", str(lab / "r")]) == 2
     assert "safe()" in capsys.readouterr().err
-    assert hil_run(["train", str(lab / "rig.toml"), "--run", str(lab / "r"), "--set", "device.unguarded=true"]) == 0
+    more = ["--set", "device.unguarded=true", "--set", "train.epochs=1"]
+    assert hil_run(["train", str(lab / "rig.toml"), "--run", str(lab / "r"), *more]) == 0
     summary = json.loads((lab / "r" / "summary.json").read_text(encoding="utf-8"))
     assert summary["node"]["unguarded"] is True
     assert "nobody can make this device safe if the trainer ends" in capsys.readouterr().out
@@ -229,18 +243,6 @@ def test_what_makes_no_sense_is_refused_before_anything_is_opened(
     assert hil_run(["train", str(lab / "rig.toml"), "--run", str(lab / "r")]) == 2
     assert said in capsys.readouterr().err
     assert not driven(lab)
-
-
-def test_what_needs_a_twin_takes_the_one_that_the_file_gives(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["train", str(lab / "rig.toml"), "--run", str(lab / "r"), "--set", "learner.use=pat", "--set", "train.epochs=1"]
-    assert hil_run(command) == 2
-    assert "twin" in capsys.readouterr().err
-    shutil.rmtree(lab / "r")
-    twin = '[device.twin]\nuse = "my_twin:Tanh"\n[encode]'
-    (lab / "my_twin.py").write_text(TWIN, encoding="utf-8")
-    text = (lab / "rig.toml").read_text(encoding="utf-8").replace("[encode]", twin)
-    (lab / "rig.toml").write_text(text, encoding="utf-8")
-    assert hil_run(command) == 0
 
 
 TWIN = """

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -44,7 +40,7 @@ from hil.host.client import Hosted, connected, hosted
 from hil.host.held import HeldDevice, guards
 from hil.host.session import Session
 from hil.host.supervisor import checked
-from hil.host.wire import Stub
+from hil.host.wire import Parcel, Stub
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -124,10 +120,10 @@ def test_the_host_refuses_it_too(device: Hosted, log: Path) -> None:
     stub = Stub(device._channel)
     for values, shape in (([0.0, 21.0], [1, 2]), ([0.0, float("nan")], [1, 2]), ([0.0] * 3, [1, 3])):
         data = torch.tensor(values).numpy().tobytes()
-        answer = stub["Shot"](pb.Part(call=device._call(), shape=shape, dtype="float32", data=data))
-        assert answer.fault.kind == "OutOfRange"
-    torn = stub["Shot"](pb.Part(call=device._call(), shape=[2, 2], dtype="float32", data=bytes(8)))
-    assert torn.fault.kind == "Desync"
+        answer = stub["Shot"](Parcel(pb.Part(call=device._call(), shape=shape, dtype="float32"), data))
+        assert answer.head.fault.kind == "OutOfRange"
+    torn = stub["Shot"](Parcel(pb.Part(call=device._call(), shape=[2, 2], dtype="float32"), bytes(8)))
+    assert torn.head.fault.kind == "Desync"
     assert whats(log) == before
 
 
@@ -193,10 +189,10 @@ def test_a_late_answer_is_never_taken_for_the_next(device: Hosted) -> None:
 
 
 def test_a_call_that_safe_has_overtaken_drives_nothing(device: Hosted, log: Path) -> None:
-    late = pb.Part(call=device._call(), shape=[1, 2], dtype="float32", data=bytes(8))
+    late = Parcel(pb.Part(call=device._call(), shape=[1, 2], dtype="float32"), bytes(8))
     device.safe()
     answer = Stub(device._channel)["Shot"](late)
-    assert answer.fault.kind == "DirtySession"
+    assert answer.head.fault.kind == "DirtySession"
     assert whats(log)[-1] == "safe"
     assert torch.equal(device.forward(ONE), 2 * ONE)
 
@@ -345,35 +341,6 @@ def test_plain_text_to_another_computer_is_refused() -> None:
 
 
 # ---- the end of the trainer ----------------------------------------------------------------------------------------------
-
-
-def test_trainers_that_are_killed_or_stopped(tmp_path: Path) -> None:
-    logs = {name: tmp_path / name for name in ("killed", "stopped")}
-    asked = {name: {"log": str(log), "silence_s": 1.5, "deadline_s": 5.0, "patience_s": 2.0} for name, log in logs.items()}
-    with subprocess.Popen(
-        [sys.executable, str(HERE / "trainer.py"), json.dumps(asked)], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"},
-    ) as parent:  # fmt: skip
-        assert parent.stdout is not None
-        begun = [parent.stdout.readline().split() for _ in logs]
-        trainers = {name: int(pid) for word, name, pid in begun if word == "on"}
-        try:
-            os.kill(trainers["stopped"], signal.SIGSTOP)
-            os.kill(trainers["killed"], signal.SIGKILL)
-            for log in logs.values():
-                until(lambda log=log: whats(log)[-1] == "closed")  # type: ignore[misc]
-                assert whats(log)[-2] == "safe"
-                assert whats(log).count("open") == 1
-            os.kill(trainers["stopped"], signal.SIGCONT)
-            told = parent.stdout.readline()
-            assert told.startswith(f"{Ended.__name__} the outputs were made safe, because nothing was heard")
-        finally:
-            for pid in trainers.values():
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-    record = tmp_path / "stopped.jsonl"
-    until(lambda: '"silence"' in record.read_text())
-    assert json.loads(record.read_text().splitlines()[-1])["outputs"] == "safe"
 
 
 def test_a_beat_is_sent_some_times_in_a_silence(device: Hosted) -> None:

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hil.device import Port
 from hil.host import device_pb2 as pb
 from hil.host.held import port_table
-from hil.host.wire import METHODS, port_message, port_settings
+from hil.host.wire import METHODS, Parcel, port_message, port_settings
 
 FOLDER = Path(pb.__file__).resolve().parent
 ROOT = FOLDER.parents[1]
@@ -46,3 +49,27 @@ def test_no_field_of_a_port_is_left_behind() -> None:
     """A limit that is added to Port must be added to device.proto."""
     assert {f.name for f in fields(Port)} <= set(pb.Port.DESCRIPTOR.fields_by_name)
     assert torch.tensor(pb.Port(low=[0.1]).low[0], dtype=torch.float64) == 0.1
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 20_000])
+def test_an_array_is_written_and_read_as_protobuf_does(size: int) -> None:
+    """A host in another language, or the client of one, writes and reads the same message."""
+    head, data = pb.Part(call=pb.Call(token="t", number=3), shape=[size], dtype="float32"), bytes(range(256)) * 100
+    message = Parcel(head, data[:size]).to_bytes()
+    whole = pb.Part.FromString(message)
+    assert (whole.data, whole.call.number, list(whole.shape)) == (data[:size], 3, [size])
+    for text in (message, whole.SerializeToString()):
+        found = Parcel.of_bytes(text)
+        assert bytes(found.data) == data[:size]
+        assert found.head == head
+
+
+@given(st.binary(max_size=40))
+def test_bytes_that_are_no_message_are_refused_as_protobuf_refuses_them(message: bytes) -> None:
+    try:
+        due = pb.Part.FromString(message)
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            Parcel.of_bytes(message)
+    else:
+        assert bytes(Parcel.of_bytes(message).data) == due.data
