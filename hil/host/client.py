@@ -49,6 +49,7 @@ from hil.host.keys import NAME, channel_credentials
 from hil.host.local import LocalHost
 from hil.host.server import loopback
 from hil.host.wire import CHUNK, OPTIONS, Stub, gathered, parts, port_settings
+from hil.slew import Slew
 
 BEATS_A_SILENCE = 40
 LOOK_S = 10.0  # how long a question may take that needs no device
@@ -87,6 +88,12 @@ class Hosted:
     def spec(self) -> Spec:
         """Ports, kind and provenance of the device."""
         return self._spec
+
+    @property
+    def slew(self) -> Slew:
+        """What the device says of the steps of its drive."""
+        by = next((kind for kind in ("refuses", "ramps") if kind == self._facts.steps), "nobody")
+        return Slew(cast(Any, by), self._facts.row_s if self._facts.HasField("row_s") else None)
 
     @property
     def unguarded(self) -> bool:

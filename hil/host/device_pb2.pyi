@@ -50,7 +50,7 @@ class State(_message.Message):
     def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., json: _Optional[str] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("call", "fault", "device", "inputs", "outputs", "params", "temporal", "provenance", "safe", "restorable", "opened", "deadline_s", "silence_s")
+    __slots__ = ("call", "fault", "device", "inputs", "outputs", "params", "temporal", "provenance", "safe", "restorable", "opened", "deadline_s", "silence_s", "steps", "row_s")
     CALL_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +64,8 @@ class Description(_message.Message):
     OPENED_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
     SILENCE_S_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    ROW_S_FIELD_NUMBER: _ClassVar[int]
     call: Call
     fault: Fault
     device: str
@@ -77,7 +79,9 @@ class Description(_message.Message):
     opened: int
     deadline_s: float
     silence_s: float
-    def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., device: _Optional[str] = ..., inputs: _Optional[_Union[Port, _Mapping]] = ..., outputs: _Optional[_Union[Port, _Mapping]] = ..., params: _Optional[_Union[Port, _Mapping]] = ..., temporal: bool = ..., provenance: _Optional[str] = ..., safe: bool = ..., restorable: bool = ..., opened: _Optional[int] = ..., deadline_s: _Optional[float] = ..., silence_s: _Optional[float] = ...) -> None: ...
+    steps: str
+    row_s: float
+    def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., device: _Optional[str] = ..., inputs: _Optional[_Union[Port, _Mapping]] = ..., outputs: _Optional[_Union[Port, _Mapping]] = ..., params: _Optional[_Union[Port, _Mapping]] = ..., temporal: bool = ..., provenance: _Optional[str] = ..., safe: bool = ..., restorable: bool = ..., opened: _Optional[int] = ..., deadline_s: _Optional[float] = ..., silence_s: _Optional[float] = ..., steps: _Optional[str] = ..., row_s: _Optional[float] = ...) -> None: ...
 
 class Port(_message.Message):
     __slots__ = ("name", "low", "high", "unit", "size", "max_step", "slew_per_s", "scale", "rest")

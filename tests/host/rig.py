@@ -100,6 +100,14 @@ class Refusing(Rig):
         raise OSError("no such camera")
 
 
+class Stepping(Rig):
+    """Its channels may step by 2 V at most."""
+
+    def __init__(self, log: str) -> None:
+        super().__init__(log)
+        self.spec = Spec(hil.Port("dac", -1, 9, "V", 2, max_step=2.0), self.spec.outputs)
+
+
 class Programmed(Rig):
     """A programmable temporal device whose state can be saved."""
 

@@ -277,6 +277,19 @@ def test_a_device_that_nobody_can_make_safe_is_refused_before_it_is_opened(tmp_p
     assert whats(log)[-1] == ("safe" if use == "rig:unannounced" else "closed")
 
 
+def test_a_step_that_is_too_large_is_refused_and_a_safe_device_is_at_rest(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    held = HeldDevice(Recipe("rig:Stepping", {"log": str(log)}), False)
+    assert held.facts()["steps"] == "refuses"
+    up = torch.tensor([[2.0, 0.0], [4.0, 0.0]])
+    held.forward([2, 2], bytearray(up.numpy().tobytes()))
+    with pytest.raises(OutOfRange, match="channel 1"):
+        held.forward([1, 2], bytearray(torch.zeros(1, 2).numpy().tobytes()))
+    assert whats(log).count("on 2.0") == len([what for what in whats(log) if what.startswith("on")])
+    held.safe()
+    held.forward([1, 2], bytearray(torch.zeros(1, 2).numpy().tobytes()))
+
+
 def test_a_close_that_is_declared_safe_is_believed(tmp_path: Path) -> None:
     log = tmp_path / "log"
     held = HeldDevice(Recipe("rig:Closing", {"log": str(log)}), False)
