@@ -19,6 +19,7 @@ from hil.device import Attentive, Chip, Device, Following, Provenance, Recoverab
 from hil.devices.recovery import EventListener, Ladder, Patience
 from hil.devices.resilient import resilient, resilient_chip
 from hil.devices.stepped import stepped
+from hil.devices.together import Attended, Together
 from hil.errors import UnsafeOutputs
 from hil.foreign import foreign
 from hil.seeding import key
@@ -48,6 +49,7 @@ class Node:
         rest: outputs off at once, because of an error or None, before anything is written down; the device is closed with
             it.
         parts: of a network with a device a layer, their nodes in the order of the layers; then source and chip are None.
+        together: beats for the parts while one of them is waited for.
     """
 
     source: Device | None
@@ -64,6 +66,7 @@ class Node:
     attend: Callable[[], None] = unattended
     rest: Callable[[BaseException | None], None] = lambda error: None
     parts: tuple[Node, ...] = ()
+    together: Together | None = None
 
 
 def opened_node(experiment: Experiment, run: Path | None, stack: ExitStack) -> Node:
@@ -81,7 +84,13 @@ def opened_node(experiment: Experiment, run: Path | None, stack: ExitStack) -> N
         return bench_node(experiment.bench, experiment.kept, run, experiment.train.wire, stack)
     table = experiment.device
     if table.layers:
-        return _together([_single(layer, experiment, run, stack, number) for number, layer in enumerate(table.layers, 1)])
+        together = stack.enter_context(Together())
+        nodes = []
+        for number, layer in enumerate(table.layers, 1):
+            with together.waiting():
+                nodes.append(_single(layer, experiment, run, stack, number))
+            together.add(nodes[-1].beat)
+        return _together(nodes, together)
     return _single(table, experiment, run, stack)
 
 
@@ -109,7 +118,7 @@ def _single(table: DeviceTable, experiment: Experiment, run: Path | None, stack:
     return Node(None, chip, None, facts, {}, beware=(UNGUARDED,) if table.unguarded else ())
 
 
-def _together(nodes: Sequence[Node]) -> Node:
+def _together(nodes: Sequence[Node], together: Together) -> Node:
     """The nodes of a network with a device a layer, as results and messages know them."""
 
     def rest(error: BaseException | None) -> None:
@@ -127,7 +136,7 @@ def _together(nodes: Sequence[Node]) -> Node:
     provenance = reduce(answered, [node.provenance for node in nodes])
     return Node(
         None, None, None, facts, resources, nodes[0].patience, beat, beware=beware, provenance=provenance, rest=rest,
-        parts=tuple(nodes),
+        parts=tuple(nodes), together=together,
     )  # fmt: skip
 
 
@@ -176,6 +185,10 @@ def resilient_node(node: Node, told: EventListener) -> Node:
         return Ladder(device, node.patience, told, node.beat)
 
     if node.parts:
-        return replace(node, parts=tuple(resilient_node(part, told) for part in node.parts))
+        parts = [resilient_node(part, told) for part in node.parts]
+        together = node.together
+        if together is not None:
+            parts = [replace(p, source=None if p.source is None else Attended(p.source, together)) for p in parts]
+        return replace(node, parts=tuple(parts))
     source = None if node.source is None else resilient(node.source, ladder)
     return replace(node, source=source, chip=None if node.chip is None else resilient_chip(node.chip, ladder))

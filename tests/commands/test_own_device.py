@@ -110,9 +110,9 @@ def started(lab: Path, *arguments: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def driven(lab: Path) -> list[tuple[float, float]]:
+def driven(lab: Path, name: str = "rig.log") -> list[tuple[float, float]]:
     """Time and largest volt of each row that was driven."""
-    log = lab / "rig.log"
+    log = lab / name
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     return [(float(a), float(b)) for a, b in (line.split() for line in lines)]
 
@@ -223,6 +223,30 @@ def test_a_rig_that_nobody_can_make_safe_is_refused_unless_the_file_says_so(
     summary = json.loads((lab / "r" / "summary.json").read_text(encoding="utf-8"))
     assert summary["node"]["unguarded"] is True
     assert "nobody can make this device safe if the trainer ends" in capsys.readouterr().out
+
+
+def test_two_rigs_in_two_hosts_one_of_which_is_killed_and_then_the_trainer(lab: Path) -> None:
+    text = (lab / "rig.toml").read_text(encoding="utf-8").replace("[64, 8, 10]", "[64, 8, 8, 10]")
+    head, _, tail = text.partition("[device]\n")
+    table, _, tail = tail.partition("[encode]")
+    one = table.replace("[device.guardian]", 'row = "5 ms"\n[device.guardian]')
+    two = one.replace("rig.log", "other.log")
+    (lab / "rig.toml").write_text(f"{head}[[device]]\n{one}[[device]]\n{two}[encode]{tail}", encoding="utf-8")
+    trainer = started(lab, "train", "rig.toml", "--run", "r", "--set", "train.epochs=1000")
+    try:
+        assert soon(lambda: len(driven(lab, "other.log")) > 100), trainer.communicate()
+        events = [json.loads(line) for line in (lab / "r" / "host-2.jsonl").read_text(encoding="utf-8").splitlines()]
+        os.kill(events[0]["pid"], signal.SIGKILL)
+        journal = lab / "r" / "journal.jsonl"
+        assert soon(lambda: '"recovery"' in journal.read_text(encoding="utf-8"))
+        assert any(volts == 0.0 for _, volts in driven(lab, "other.log")[100:])  # its worker made it safe
+        before = len(driven(lab, "other.log"))
+        assert soon(lambda: len(driven(lab, "other.log")) > before + 50)
+    finally:
+        if trainer.poll() is None:
+            trainer.kill()
+            trainer.communicate()
+    assert soon(lambda: driven(lab)[-1][1] == driven(lab, "other.log")[-1][1] == 0.0, SILENCE_S + 2.0)
 
 
 @pytest.mark.parametrize(
