@@ -2,7 +2,7 @@
 
 Whoever guards a device makes it safe when nothing is heard of it for a while. A call of another device may take longer than
 that: a shot, or a recovery that starts a process anew. So a thread beats for all of them meanwhile, and only then: a program
-that hangs elsewhere is still noticed. Each such call is bounded by deadlines of its own, and is beaten for no longer than MOST_S.
+that hangs elsewhere is still noticed. Each such call has deadlines of its own, and is beaten for no longer than MOST_S.
 """
 
 from __future__ import annotations
