@@ -591,6 +591,23 @@ def host(
     hosting.host(what, hosting.settings_of(set), listen, keys, limits, out)
 
 
+@app.command
+def new(kind: Literal["device", "bench", "twin", "learner"], name: str, /) -> None:
+    """Write a skeleton that works, with its test and an experiment, into the current folder; nothing is overwritten.
+
+    Parameters
+    ----------
+    kind
+        device: a class that drives and reads your rig. bench: a driver, its simulated instrument, a shape, and the bench
+        file. twin: the physics of a node. learner: a rule.
+    name
+        Of the module; the class is called after it: my_rig has MyRig.
+    """
+    from hil.commands.new import new as write
+
+    write(kind, name, out)
+
+
 @app.command(name="list")
 def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] | None = None, /) -> None:
     """List what there is: devices, learners, data sets, VISA resources, runs."""
