@@ -538,6 +538,34 @@ def calibrate(
 
 
 @app.command
+def doctor(
+    what: str,
+    /,
+    *,
+    json: Annotated[Path | None, Parameter(name="--json")] = None,
+    against: Annotated[Path | None, Parameter(name="--against")] = None,
+    set: Annotated[tuple[str, ...], Parameter(name="--set", consume_multiple=True, negative=())] = (),
+) -> None:
+    """Check a loop: who answers, how fast, how clean and how linear it is, and what changed since an older passport.
+
+    Parameters
+    ----------
+    what
+        A bench file, module:Class of a device or a twin, or a passport that was written before.
+    json
+        Write the passport to this file, a new one.
+    against
+        An older passport: say which figures changed by more than their spread.
+    set
+        key=value, settings of the class: JSON values, or text with its unit.
+    """
+    from hil.commands.doctor import doctor as examined
+    from hil.commands.host import settings_of
+
+    examined(what, settings_of(set), json, against, out)
+
+
+@app.command
 def serve(bench: Path, /) -> None:
     """Serve the virtual bench of BENCH.toml until Ctrl-C; any VISA client can open the resources that it prints."""
     from hil.build.bench import serve_bench
