@@ -93,12 +93,9 @@ def doctor(
     before = None if against is None else Passport.load(against)
     if json_ is not None:
         check_free(json_)
-    if what.endswith(".json"):
-        found = Passport.load(Path(what))
-    else:
-        found = examine(what, settings, out)
-        for line in told(found):
-            out.print(line, soft_wrap=True)
+    found = Passport.load(Path(what)) if what.endswith(".json") else examine(what, settings, out)
+    for line in told(found):
+        out.print(line, soft_wrap=True)
     if json_ is not None:
         found.save(json_)
         out.print(f"saved   {json_}", soft_wrap=True)

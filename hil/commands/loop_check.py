@@ -47,6 +47,7 @@ RATES = 8  # such shots
 STEPS = 16  # of time, in which a temporal device holds each row
 MOVES = 8.0  # times the noise of a mean reading, which a swing must have: that of 64 readings of nothing is about five times
 FINEST_PARTS, OFF_GRID = 8, 0.1  # of the smallest gap between readings; in steps
+SLOPE = "the slope to shots a quarter as long"
 SQRT12 = math.sqrt(12)
 
 Figures = dict[str, Figure]
@@ -218,9 +219,11 @@ def speed(single: Timed, quarter: Timed, whole: Timed, pace_s: float | None, rec
         records: parts in which the device plays a large shot.
     """
     median, worst = (over_blocks(single.seconds, stat) for stat in (statistics.median, max))
-    slope = (quarter.median_s - single.median_s) / max(1, quarter.samples - single.samples)
-    pace, how = (max(0.0, slope), "the slope from shots a quarter as long") if pace_s is None else (pace_s, "the settings")
-    due_s = records * median[0] + (whole.samples - single.samples) * pace
+    further, longer = quarter.samples - single.samples, over_blocks(quarter.seconds, statistics.median)
+    slope, sloped = max(0.0, longer[0] - median[0]) / max(1, further), math.hypot(longer[1], median[1]) / max(1, further)
+    pace, off, how = (slope, sloped, SLOPE) if pace_s is None else (pace_s, 0.0, "the settings")
+    more = whole.samples - single.samples
+    due_s, due_sigma_s = records * median[0] + more * pace, math.hypot(records * median[1], more * off)
     shots = over_blocks(whole.seconds, lambda some: 1 / statistics.median(some))
     many = f"shots of {whole.samples:,} samples"
     return {
@@ -229,7 +232,7 @@ def speed(single: Timed, quarter: Timed, whole: Timed, pace_s: float | None, rec
         "shots_per_s": Figure("Hz", *shots, many),
         "samples_per_s": Figure("Sa/s", shots[0] * whole.samples, shots[1] * whole.samples, f"achieved, {many}"),
         "samples_per_s_predicted": Figure(
-            "Sa/s", whole.samples / due_s, whole.samples * records * median[1] / due_s**2, f"latency, and a pace from {how}"
+            "Sa/s", whole.samples / due_s, whole.samples * due_sigma_s / due_s**2, f"latency, and a pace from {how}"
         ),
     }
 
@@ -243,8 +246,8 @@ def quality(probe: Probe, ramp: Ramp, ideal: Callable[[Tensor], Tensor] | None) 
         ideal: the twin's response, or None.
     """
     unit, relative = probe.out.unit, 1 / math.sqrt(2 * max(1, ramp.freedom))
-    spans = [b - a for a, b in zip(each(probe.out.low, None), each(probe.out.high, None), strict=False)]
-    span = statistics.fmean(spans)
+    lows, highs = (each(limit, probe.out.size) for limit in (probe.out.low, probe.out.high))
+    span = statistics.fmean(high - low for low, high in zip(lows, highs, strict=True))
     moves = ramp.swing > MOVES * ramp.mean_sigma and ramp.swing > 0
     still = f"the reading does not move: swing {ramp.swing:.3g} {unit}, noise {ramp.noise:.3g} {unit}"
     found = {
@@ -265,7 +268,7 @@ def quality(probe: Probe, ramp: Ramp, ideal: Callable[[Tensor], Tensor] | None) 
         else Figure("%", note=still)
     )
     found["twin_error"] = _twin(probe, ramp, ideal)
-    used = (ramp.high - ramp.low) / (max(each(probe.out.high, None)) - min(each(probe.out.low, None)))
+    used = (ramp.high - ramp.low) / (max(highs) - min(lows))
     found |= {
         "drive_low": Figure(probe.port.unit, float(ramp.drive.min()), 0.0, "of the ramp: all that the port allows"),
         "drive_high": Figure(probe.port.unit, float(ramp.drive.max())),
