@@ -14,6 +14,7 @@ import importlib.util
 import keyword
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,9 +136,8 @@ def _check_name(name: str, made: str, files: Mapping[Path, str]) -> None:
     taken = ""
     if any(re.search(rf"\b{made}\b", text) for path, text in files.items() if path.suffix == ".py"):
         taken = f"the class {made} would hide what these files call so"
-    with contextlib.suppress(ImportError, ValueError):
-        if importlib.util.find_spec(name) is not None:
-            taken = f"there is a module {name} already, installed or in this folder"
+    if name in sys.modules or importlib.util.find_spec(name) is not None:
+        taken = f"there is a module {name} already, installed or in this folder"
     if taken:
         raise ConfigError(
             "this name is taken", where=f"hil new {name}", got=taken, outputs=UNTOUCHED,

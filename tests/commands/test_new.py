@@ -89,7 +89,22 @@ def test_nothing_is_overwritten_and_nothing_is_written_beside_it(here: Path, cap
     assert not (here / "nowhere").exists()
 
 
-NO_NAMES = ("9lives", "my-rig", "a.b", "../x", "", "_", "class", "none", "true", "müller", "torch", "json", "x" * 70)
+NO_NAMES = (
+    "9lives",
+    "my-rig",
+    "a.b",
+    "../x",
+    "",
+    "_",
+    "class",
+    "none",
+    "true",
+    "müller",
+    "torch",
+    "json",
+    "__main__",
+    "x" * 70,
+)
 
 
 @pytest.mark.parametrize(("kind", "name"), [*(("twin", name) for name in NO_NAMES), ("device", "tensor"), ("bench", "levels")])
