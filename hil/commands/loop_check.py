@@ -16,7 +16,7 @@ A sample is one value on one channel. The curve of a node is what it is used for
 and no harmonics: it is that of the loop, from noise, not from a sine fit. A spread is the standard deviation over four blocks
 of the repetitions; of noise and of what follows from it, s / sqrt( 2 degrees of freedom ).
 
-Source: IEEE Std 1057-2017 and IEEE Std 1241-2010, "Noise and distortion (NAD)" and "Effective number of bits (ENOB)".
+Source: IEEE Std 1057 and IEEE Std 1241, for noise and distortion (NAD) and the effective number of bits (ENOB).
 """
 
 from __future__ import annotations
