@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hil.errors import ContractError
 
-PREFIXED = frozenset({"s", "V", "A", "W", "Hz", "ohm"})
+PREFIXED = frozenset({"s", "V", "A", "W", "Hz", "ohm", "B/s", "Sa/s"})
 PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
 
 

@@ -538,6 +538,34 @@ def calibrate(
 
 
 @app.command
+def doctor(
+    what: str,
+    /,
+    *,
+    json: Annotated[Path | None, Parameter(name="--json")] = None,
+    against: Annotated[Path | None, Parameter(name="--against")] = None,
+    set: Annotated[tuple[str, ...], Parameter(name="--set", consume_multiple=True, negative=())] = (),
+) -> None:
+    """Check a loop: who answers, how fast, how clean and how linear it is, and what changed since an older passport.
+
+    Parameters
+    ----------
+    what
+        A bench file, module:Class of a device or a twin, or a passport that was written before.
+    json
+        Write the passport to this file, a new one.
+    against
+        An older passport: say which figures changed by more than their spread.
+    set
+        key=value, settings of the class: JSON values, or text with its unit.
+    """
+    from hil.commands.doctor import doctor as examined
+    from hil.commands.host import settings_of
+
+    examined(what, settings_of(set), json, against, out)
+
+
+@app.command
 def serve(bench: Path, /) -> None:
     """Serve the virtual bench of BENCH.toml until Ctrl-C; any VISA client can open the resources that it prints."""
     from hil.build.bench import serve_bench
@@ -589,6 +617,23 @@ def host(
         )
     limits = Limits(silence_s, deadline_s, patience_s)
     hosting.host(what, hosting.settings_of(set), listen, keys, limits, out)
+
+
+@app.command
+def new(kind: Literal["device", "bench", "twin", "learner"], name: str, /) -> None:
+    """Write a skeleton that works, with its test and an experiment, into the current folder; nothing is overwritten.
+
+    Parameters
+    ----------
+    kind
+        device: a class that drives and reads your rig. bench: a driver, its simulated instrument, a shape, and the bench
+        file. twin: the physics of a node. learner: a rule.
+    name
+        Of the module; the class is called after it: my_rig has MyRig.
+    """
+    from hil.commands.new import new as write
+
+    write(kind, name, out)
 
 
 @app.command(name="list")

@@ -62,7 +62,7 @@ def _drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, draw
 SLOW = (
     "test_host", "test_guardian", "test_kill", "test_cli", "test_sentinel", "test_search", "test_cluster", "test_stages",
     "test_modules", "test_open_bench", "test_replay", "test_spide", "test_hostile_folder", "test_board_training",
-    "test_corrected_twin",
+    "test_corrected_twin", "test_doctor", "test_new",
     "test_faults_end_to_end", "test_hands_end_to_end", "test_same_twin_two_ways", "test_resume", "test_calibrate",
 )  # fmt: skip
 

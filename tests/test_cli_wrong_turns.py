@@ -49,7 +49,8 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *more: str, text
         ("optimizer.lr=inf", ["[optimizer]", "lr", "finite"]),
         ("encode.gain=nan", ["[encode]", "gain", "finite"]),
         ("encode.gain=true", ["[encode]", "gain"]),
-        ("encode.gain=[1]", ["[encode]: gain = [1]"]),
+        ("encode.gain=[1]", ["e.toml", "gain of 1 numbers", "any width"]),
+        ("encode.gain=[[1]]", ["[encode", "gain"]),
         ('encode.gain="inf V"', ["e.toml", "gain", "finite"]),
         ("encode.offset=nan", ["[encode]", "offset"]),
         ("encode.period=-7", ["e.toml", "period -7"]),
@@ -97,7 +98,7 @@ def test_foreign_modules(
     monkeypatch.syspath_prepend(tmp_path)
     text = TWIN.replace('v_pi = "3.5 V"\n', "")
     err = refused(capsys, tmp_path, "--set", f"{section}.use={name}:Mine", text=text)
-    for part in parts if section == "learner" or "no Settings" not in parts else ["no spec"]:
+    for part in parts if section == "learner" or "no Settings" not in parts else ["neither a Twin nor a Device"]:
         assert part in err, err
 
 

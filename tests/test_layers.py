@@ -127,7 +127,7 @@ OURS = {  # calls of these names that open nothing by themselves
     "toml.loads", "RunFolder.open", "supervisor.open", "bench.how.open",
     "Recorded.open", "checkpoint.load", "Certificate.load", "safetensors.torch.load",
     "safetensors.numpy.load", "self._link.read_text", "self._inner.read_text", "port.open", "cls.load",
-    "Feedback.load", "self._memory[call.channel].load",
+    "Feedback.load", "Passport.load", "self._memory[call.channel].load",
 }  # fmt: skip
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
+from calibration.certificate import Instrument
 from calibration.drift.steering import Follow, unfollowed
 from hil.build.own_device import UNGUARDED, own_node
 from hil.config.bench import BenchFile
@@ -48,6 +49,7 @@ class Node:
         attend: see hil.device.Attentive.
         rest: outputs off at once, because of an error or None, before anything is written down; the device is closed with
             it.
+        instruments: who answered, as values, by name in the bench file.
         parts: of a network with a device a layer, their nodes in the order of the layers; then source and chip are None.
         together: beats for the parts while one of them is waited for.
     """
@@ -65,6 +67,7 @@ class Node:
     follow: Follow = unfollowed
     attend: Callable[[], None] = unattended
     rest: Callable[[BaseException | None], None] = lambda error: None
+    instruments: Mapping[str, Instrument] = field(default_factory=dict)
     parts: tuple[Node, ...] = ()
     together: Together | None = None
 
@@ -168,6 +171,7 @@ def bench_node(bench: BenchFile, kept: bool, run: Path | None, wire: bool, stack
     return Node(
         source, opened.chip, nominal, facts, opened.resources, patience, beat, dump(bench), beware,
         provenance=opened.provenance, follow=follow, attend=attend, rest=opened.guard.rest,
+        instruments=opened.instruments,
     )  # fmt: skip
 
 

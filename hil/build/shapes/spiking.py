@@ -20,7 +20,7 @@ from drivers.links.serial_link import SerialLink
 from drivers.links.transcript import TranscribedFrames
 from drivers.scpi import Expect
 from drivers.spiking.device import SpikingBoard
-from drivers.spiking.session import FrameLink, FrameSession
+from drivers.spiking.session import FrameLink, FrameSession, LineTraffic
 from drivers.spiking.talk import board as board_state
 from hil.build.bench import (
     LINK_S,
@@ -94,6 +94,11 @@ class OnBoard(OnServed):
     def array(self, spec: ArraySpec) -> Device:
         """Allocate the next array of neurons on the board."""
         return self._inner.array(spec)
+
+    @property
+    def traffic(self) -> LineTraffic:
+        """Bytes and faults on the line since it was opened."""
+        return self._inner.traffic
 
     @property
     def retransmitted(self) -> int:

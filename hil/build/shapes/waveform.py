@@ -20,7 +20,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from rich.console import Console
 from torch import Tensor
 
-from drivers.waveform.device import Waveform, WaveformSettings
+from drivers.waveform.device import Stats, Waveform, WaveformSettings
 from hil.build.bench import (
     LINK_S,
     OnServed,
@@ -155,6 +155,11 @@ class OnPlant(Wrapper, OnServed):
     def control(self) -> ControlClient:
         """Control channel of the plant: it says what is true, for those who judge what was measured."""
         return self._served.control
+
+    @property
+    def stats(self) -> Stats:
+        """Counts and times since the device opened."""
+        return self._inner.stats
 
     def submit(self, x: Tensor) -> Future[Tensor]:
         """Submit a batch to the waveform device; see hil.device.Streaming."""
