@@ -89,8 +89,8 @@ class Encode:
             if isinstance(value, tuple | list) and len(value) != port.size:
                 raise ContractError(
                     "one number for each channel, as many as there are channels", where=f"encoding of port {port.name}",
-                    got=f"{name} of {len(value)} numbers", allowed=f"{port.size} numbers, or one for all" if port.size else "one number: this node takes any width",
-                    todo="correct [encode]",
+                    got=f"{name} of {len(value)} numbers", todo="correct [encode]",
+                    allowed=f"{port.size} numbers, or one for all" if port.size else "one number: this node takes any width",
                 )  # fmt: skip
         return cls(port.low, port.high, gain, offset, overflow, period)
 
