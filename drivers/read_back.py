@@ -72,10 +72,11 @@ class Setting:
             return text
         if self.kind == "number":
             return finite(text)
-        if self.kind == "flag":
-            if text.upper() not in FLAGS:
+        if self.kind == "flag":  # "1,1,0", of several channels: on while all are
+            parts = text.upper().replace(" ", "").split(",")
+            if not all(part in FLAGS for part in parts):
                 raise ValueError(text)
-            return FLAGS[text.upper()]
+            return all(FLAGS[part] for part in parts)
         return text.upper()
 
     def same(self, a: Value, b: Value) -> bool:
