@@ -2,8 +2,8 @@
 
     :SOURce:VOLTage 1.5    :OUTPut 1    :READ?  ->  a line of :FORMat:ELEMents for each of :TRIGger:COUNt
 
-What is connected is a resistor, unless a plant says what current flows (`conducts`). A current beyond the compliance is limited to
-it; one beyond the measuring range is answered +9.910000E+37.
+What is connected is a resistor, unless a plant says what current flows (`conducts`). A current beyond the compliance is limited
+to it; one beyond the measuring range is answered +9.910000E+37.
 
 Source: Series 2400 SourceMeter User's Manual, 2400S-900-01 Rev. K, chapters 10, 17, 18. Not simulated: resistance, the buffer,
 math, limit tests, the trigger model beside the count, filters (taken and forgotten), guard and remote sense.
