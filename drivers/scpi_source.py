@@ -13,6 +13,7 @@ A driver says its limits and its words in a `Layout`, and adds what else its ins
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -97,6 +98,8 @@ class ScpiSource:
         self._closed = self._ready = self._stays = False
         self._on: bool | None = None  # the outputs; None: not known
         self._rest: dict[str, float] = {}
+        self._at: dict[str, float] = {}  # what each driven level was set to last
+        self._due: dict[str, float] = {}  # levels that are gone to in steps, once the output is on
         try:
             self._layout = made = layout()
             self.identity = self._scpi.identify()
@@ -136,15 +139,33 @@ class ScpiSource:
         return {**{name: level.port for name, level in self._layout.levels.items()}, OUTPUT: FLAG}
 
     def hold(self, name: str, value: float) -> None:
-        """Set one level, or "output"; see drivers.auxiliaries.Holdable."""
-        if name == OUTPUT:
-            self.output(bool(value))
-            return
+        """Set one level, or "output"; see drivers.auxiliaries.Holdable.
+
+        A level whose slew is limited stays at rest while the output is off, and goes to its value in steps while it is on.
+        """
         if not self._ready:
             self.prepare()
-        self._set({name: self._checked(name, value)})
+        if name == OUTPUT:
+            self.output(bool(value))
+        elif name in self._layout.driven and self.drive.slews:
+            self._due[name] = self._checked(name, value)
+        else:
+            self._set({name: self._checked(name, value)})
+        if self._on:
+            self._go()
         self._panel.renewed()
         self._panel.left(self._on)
+
+    def _go(self) -> None:
+        """Go to the levels that are due, no step larger than the slew allows."""
+        most = each(self.drive.step_limit(STEP_S) or math.inf, self.drive.size)
+        start = {name: self._at[name] for name in self._due}
+        steps = [abs(self._due[n] - start[n]) / most[self._layout.driven.index(n)] for n in start]
+        count = max([1, *(math.ceil(step - 1e-9) for step in steps)])
+        for k in range(1, count + 1 if start else 1):
+            self._set({name: at + k / count * (self._due[name] - at) for name, at in start.items()})
+            time.sleep(STEP_S)
+        self._due = {}
 
     def read_back(self, name: str) -> float:
         """Measure a level, or ask for what is set where the box does not measure it."""
@@ -197,6 +218,7 @@ class ScpiSource:
                 got="; ".join([reply[:80], *self._scpi.errors()]), allowed=", ".join(f"{value:g}" for value in values.values()),
                 outputs=self._unknown, todo="see whether the limits of the bench file are those of the instrument",
             )  # fmt: skip
+        self._at.update(values)
 
     def _beyond(self, held: Mapping[str, Value]) -> str:
         for name, level in self._layout.levels.items():
@@ -220,7 +242,8 @@ class ScpiSource:
         self._switch_off()
         self._scpi.send("*CLS", *self._layout.setup)
         self._scpi.check(f"setting up {self._layout.name}", outputs="off")
-        self._ready, self._on = True, False
+        self._ready, self._on, self._due = True, False, {}
+        self._at = dict(zip(self._layout.driven, resting(self.drive), strict=True))
         self._panel.renewed()
         self._panel.left(False)
 

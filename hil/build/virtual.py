@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
+from rich.console import Console
 
 from hil.config.bench import BenchFile, TwinTable
 from hil.config.read import Section, Using
@@ -96,3 +97,12 @@ def check_simulated(bench: BenchFile, virtual: BenchTable | None, names: Sequenc
                 "this instrument is not simulated", where=f"{bench.place}: [virtual]", got=f"no [virtual.{name}]",
                 allowed=f"[virtual.{name}], of the same name", outputs=UNTOUCHED, todo=f"add [virtual.{name}]",
             )  # fmt: skip
+
+
+def tell(resources: Mapping[str, str], sockets: Mapping[str, str], control: tuple[str, int], out: Console) -> None:
+    """Say where the instruments of a virtual bench are."""
+    for name, resource in resources.items():
+        out.print(f"{name:<8} {resource}      {sockets[name]}", soft_wrap=True)
+    told = "newline-separated JSON; see docs/reference/virtual_bench.md"
+    out.print("{:<8} {}:{}      {}".format("control", *control, told), soft_wrap=True)
+    out.print("open them with any VISA client; Ctrl-C ends the bench")

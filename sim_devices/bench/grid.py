@@ -1,6 +1,6 @@
 """The plant of a vector bench: K outputs drive a twin at once, L source-meters read it.
 
-    x_k = per_volt v_k                     v_k what stands at output k, 0 V while it is off
+    x_k = per_volt sqrt(light) v_k         v_k what stands at output k, 0 V while it is off; light: as a share of the full one
     y   = node.respond(x)                  the state goes on from reading to reading
     i_l = a_per_unit y_l                   what meter l reads, in A
 
@@ -56,7 +56,7 @@ class Grid:
                 got=f"{found[0]} sources, {found[1]} meters", allowed=f"{spec.inputs.size}, {spec.outputs.size}",
             )  # fmt: skip
         self._sources, self._node, self._seed = list(sources), node, seed
-        self._factors = {"grid.per_volt": per_volt, "grid.a_per_unit": a_per_unit}
+        self._factors = {"grid.per_volt": per_volt, "grid.a_per_unit": a_per_unit, "grid.light": 1.0}
         self._state: State | None = None
         self._read, self._log = 0, log or SwitchLog()
         self._lock = sources[0][0].lock
@@ -66,7 +66,8 @@ class Grid:
     @torch.no_grad()
     def _current(self, number: int, volts: float) -> float:
         """A at meter `number`, whatever V it holds itself."""
-        x = torch.tensor([[box.stands(channel) for box, channel in self._sources]]) * self._factors["grid.per_volt"]
+        factor = self._factors["grid.per_volt"] * max(self._factors["grid.light"], 0.0) ** 0.5
+        x = torch.tensor([[box.stands(channel) for box, channel in self._sources]]) * factor
         rng = generator(self._seed, self._read, "grid")
         if self._state is None:
             self._state = self._node.rest(1, generator(self._seed, 0, "rest"))

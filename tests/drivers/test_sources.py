@@ -267,3 +267,15 @@ def test_what_does_not_hold_keeps_the_later_ones_off() -> None:
         aux.start()
     assert "1.5 V, within 0.01" in str(told.value)
     assert light.is_safe()
+
+
+def test_a_level_with_a_slew_goes_up_in_steps_once_the_output_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("drivers.scpi_source.STEP_S", 1e-3)
+    one = supply(channels=(1,), slew_v_per_s=20.0)
+    one.driver.hold("voltage", 1.5)
+    one.driver.hold("output", 1.0)
+    one.driver.hold("voltage", 1.0)
+    levels = [0.0, *(v for _, _, v in one.box.history)]
+    assert max(levels) == 1.5
+    assert levels[-1] == 1.0
+    assert max(abs(b - a) for a, b in pairwise(levels)) <= 0.0201

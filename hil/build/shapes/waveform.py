@@ -34,7 +34,7 @@ from hil.build.bench import (
     role,
     until_interrupted,
 )
-from hil.build.virtual import BenchTable, check_simulated
+from hil.build.virtual import BenchTable, check_simulated, tell
 from hil.config.bench import BenchFile
 from hil.config.read import Section
 from hil.config.resolve import UNTOUCHED, Choice, blaming, choice
@@ -197,13 +197,7 @@ class WaveformShape:
     def serve(self, bench: WaveformBench, out: Console) -> None:
         """See hil.build.bench.Shape."""
         with build(replace(description(bench), transport="both")) as running:
-            host, port = running.control.address
-            for name, resource in running.resources.items():
-                out.print(f"{name:<8} {resource}      {running.sockets[name]}", soft_wrap=True)
-            out.print(
-                f"{'control':<8} {host}:{port}      newline-separated JSON; see docs/reference/virtual_bench.md", soft_wrap=True
-            )
-            out.print("open them with any VISA client; Ctrl-C ends the bench")
+            tell(running.resources, running.sockets, running.control.address, out)
             until_interrupted(out)
 
 
