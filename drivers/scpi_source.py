@@ -115,7 +115,10 @@ class ScpiSource:
         self._off = ",".join(["0"] * made.channels)
         held = [Setting(n, one.question, unit=one.port.unit, tolerance=one.resolution) for n, one in made.levels.items()]
         self._panel = Panel(
-            self._scpi, made.name, [Setting(OUTPUT, made.outputs, "flag"), *held, *made.besides], beyond=self._beyond
+            self._scpi,
+            f"{made.name} {self.identity.serial}",
+            [Setting(OUTPUT, made.outputs, "flag"), *held, *made.besides],
+            beyond=self._beyond,
         )
 
     # ---- what it holds ----------------------------------------------------------------------------------------------------

@@ -104,8 +104,6 @@ class VirtualBench:
     Args:
         boxes: the instruments.
         wires: what lies between them.
-        grids: a node of many inputs, instead of wires; one at most.
-        feeds: parameters of the plant that follow an output, see `outputs.Feed`.
         seed: of noise and drift.
         oversample: see `sim_devices.bench.wiring.Plant`.
         linger_s: how long it outlives its parent.
@@ -113,12 +111,12 @@ class VirtualBench:
             gone and at the end.
         faults: scheduled from the start, see `sim_devices.instruments.faults`; the box of a fault is a name of `boxes`, or
             "node", "node2", ... for that of a wire.
+        grids: a node of many inputs, instead of wires; one at most.
+        feeds: parameters of the plant that follow an output, see `outputs.Feed`.
     """
 
     boxes: tuple[VirtualBox, ...]
     wires: tuple[VirtualWire, ...] = ()
-    grids: tuple[VirtualGrid, ...] = ()
-    feeds: tuple[Feed, ...] = ()
     transport: Transport = "hislip"
     seed: int = 0
     oversample: int = 1
@@ -126,6 +124,8 @@ class VirtualBench:
     linger_s: float = 0.0
     log_path: str | None = None
     faults: Sequence[Mapping[str, object]] = ()
+    grids: tuple[VirtualGrid, ...] = ()
+    feeds: tuple[Feed, ...] = ()
 
     def __post_init__(self) -> None:
         if self.transport not in get_args(Transport):
@@ -166,7 +166,7 @@ class VirtualBench:
             grids = tuple(_grid(grid) for grid in values.pop("grids", ()))
             feeds = tuple(Feed(**feed) for feed in values.pop("feeds", ()))
             faults = tuple(dict(fault) for fault in values.pop("faults", ()))
-            return VirtualBench(boxes, wires, grids, feeds, faults=faults, **values)
+            return VirtualBench(boxes, wires, faults=faults, grids=grids, feeds=feeds, **values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
                 "not the description of a virtual bench", where="virtual bench", got=f"{line[:80]!r}: {error}"

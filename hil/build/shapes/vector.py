@@ -211,8 +211,8 @@ def description(bench: VectorBench) -> VirtualBench:
     node = Part(table.node.use, table.node.choice.settings)
     grid = VirtualGrid(sources, meters, node, table.per_volt, table.a_per_unit)
     return VirtualBench(
-        table.described, (), (grid,), table.feeds, table.transport, table.seed, linger_s=table.linger_s,
-        log_path=table.log_path, faults=table.faults,
+        table.described, (), table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path,
+        faults=table.faults, grids=(grid,), feeds=table.feeds,
     )  # fmt: skip
 
 

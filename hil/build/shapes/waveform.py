@@ -219,13 +219,6 @@ def description(bench: WaveformBench) -> VirtualBench:
         cable |= specimen({"delay_s": cable.get("delay_s", 0.0)}, CABLE, table.specimen)
     wire = VirtualWire(bench.node.drive, bench.node.read, Part(table.node.use, settings), **cable)
     return VirtualBench(
-        table.described,
-        (wire,),
-        (),
-        table.feeds,
-        table.transport,
-        table.seed,
-        linger_s=table.linger_s,
-        log_path=table.log_path,
-        faults=table.faults,
-    )
+        table.described, (wire,), table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path,
+        faults=table.faults, feeds=table.feeds,
+    )  # fmt: skip
