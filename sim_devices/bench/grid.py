@@ -81,7 +81,7 @@ class Grid:
         return self._log.entries
 
     def extremes(self) -> Mapping[str, object]:
-        """Return {}: the boxes' own histories say what their outputs did."""
+        """Return {}: the boxes say themselves."""
         return {}
 
     def paths(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Who hears of the outputs of boxes that hold levels: the log of the bench, the extremes, parameters of the plant.
+"""Who hears of the outputs of boxes that hold levels: the log of the bench, and parameters of the plant.
 
     parameter = max( least, offset + scale * level )        level: what stands at the terminals, 0 while the output is off
 
@@ -60,7 +60,6 @@ class Outputs:
     ) -> None:
         self._plant, self._log, self._clock = plant, log, clock
         self._feeds = {id(boxes[feed.box]): feed for feed in feeds}
-        self.seen: dict[str, dict[str, dict[str, float]]] = {}
         for box in boxes.values():
             if isinstance(box, SourceBox):
                 box.connect(self)
@@ -72,9 +71,7 @@ class Outputs:
         self._log.add(Switched(self._clock(), source.name, channel, on))
 
     def level(self, source: SourceBox, channel: int, value: float) -> None:
-        """Keep the extremes, and let the plant have what it is fed with."""
-        seen = self.seen.setdefault(source.name, {}).setdefault(str(channel), {"low_v": value, "high_v": value})
-        seen["low_v"], seen["high_v"] = min(seen["low_v"], value), max(seen["high_v"], value)
+        """Let the plant have what it is fed with."""
         feed = self._feeds.get(id(source))
         if feed is not None and channel == 1:
             self._plant.set(feed.path, feed.value(value))

@@ -63,6 +63,7 @@ class SourceBox:
         self._now = dict.fromkeys(outputs, 0.0)
         self._lit = dict.fromkeys(outputs, False)
         self._listeners: list[Listener] = []
+        self._reached: dict[int, tuple[float, float]] = {}
         self.history: deque[tuple[float, int, float]] = deque(maxlen=LENGTH)
         self._scpi = Scpi(
             self._table(), identity=identity, lock=self._lock, operations=Operations(self._lock, time.monotonic),
@@ -91,11 +92,19 @@ class SourceBox:
         changed, self._now[channel] = value != self._now[channel], value
         if changed:
             self.history.append((self._clock(), channel, value))
+        if on:
+            low, high = self._reached.get(channel, (value, value))
+            self._reached[channel] = min(low, value), max(high, value)
         for listener in self._listeners:
             if switched:
                 listener.switched(self, channel, on)
             if changed:
                 listener.level(self, channel, value)
+
+    def reached(self) -> dict[str, object]:
+        """Return by channel the lowest and highest level while it was on; one that never was is not there."""
+        with self._lock:
+            return {str(n): {"low_v": low, "high_v": high} for n, (low, high) in self._reached.items()}
 
     def _reset(self) -> None:
         """``*RST``."""

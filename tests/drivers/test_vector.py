@@ -16,7 +16,9 @@ import torch
 from drivers.keithley_2400 import Keithley2400
 from drivers.links.memory import MemoryLink
 from drivers.links.visa_link import VisaLink
+from drivers.make_safe import make_safe
 from drivers.read_back import Care
+from drivers.safe import SafeState, Switchable
 from drivers.vector.device import Vector, VectorSettings, joined
 from hil.build.shapes.vector import VectorBench, channels, description
 from hil.config.bench import read_bench
@@ -116,18 +118,28 @@ def test_every_channel_keeps_its_slew_up_and_down_and_at_the_end(rig: Rig) -> No
             levels = [(t, v) for t, n, v in rig.box(name).history if n == channel]
             assert all(abs(b - a) <= 0.1001 for (_, a), (_, b) in pairwise([(0.0, 0.0), *levels]) if b), name
             assert levels[-1][1] == 0.0
+    assert rig.bench is not None
+    assert rig.bench.control.extremes()["in_phase"]["1"] == {"low_v": 0.0, "high_v": 1.0}  # type: ignore[index]
     risen = [(t, v) for t, n, v in rig.box("in_phase").history if n == 1]
     top = next(k for k, (_, v) in enumerate(risen) if v == 1.0)
     assert risen[top][0] - risen[0][0] >= 0.009  # ten steps of 1 ms
 
 
-def test_the_way_down_of_the_guardian_is_that_of_the_driver(rig: Rig) -> None:
-    rig.device(slew=100.0).forward(torch.tensor([SEVENTH]))
-    rig.box("quadrature").history.clear()
-    rig.closing.close()
-    third = [v for _, n, v in rig.box("quadrature").history if n == 3]
+def test_the_guardian_goes_the_same_way_down_over_a_wire_of_its_own(rig: Rig) -> None:
+    device = rig.device(slew=2.0)
+    device.forward(torch.tensor([[0.1, 0.2, 0.3, 0.1, 0.1, 0.2]]))
+    source = device._sources["quadrature"]
+    assert isinstance(source, Switchable)
+    box = rig.box("quadrature")
+    box.history.clear()
+    (outcome,) = make_safe([SafeState.from_json(source.safe_state().to_json())], 0.0)
+    assert outcome.verified
+    assert outcome.why == ""
+    third = [0.2, *(v for _, n, v in box.history if n == 3)]
     assert third[-1] == 0.0
-    assert len(third) >= 1
+    assert max(a - b for a, b in pairwise(third)) <= 0.04
+    assert len(third) < 8
+    assert box.outputs()["3"]["on"] is False  # type: ignore[index]
 
 
 @pytest.mark.parametrize(("command", "fault"), [(":SOUR:CURR 0.01,(@1)", Changed), (":OUTP 0,(@2)", SwitchedOff)])
