@@ -27,6 +27,8 @@ from hil.units import finite
 HIGHEST_V, HIGHEST_A, LEAST_A = 210.0, 1.05, 1e-9
 MOST_LEVELS = 100
 LONGEST_DELAY_S = 999.0
+LIST_S = 1.0  # a list is waited for as a whole, so it must be over long before the wire is given up
+PERIODS, LEAST_MAINS_HZ = 4.0, 50.0  # a reading takes some periods of the mains for each that it integrates
 RESOLUTION = 1e-4  # of the range: the source rounds to so much
 
 
@@ -58,17 +60,13 @@ class Keithley2400(ScpiSource):
     ) -> None:
         self.channels = (1,)
         super().__init__(scpi, lambda: _layout(low_v, high_v, range_a, nplc, slew_v_per_s, max_step_v))
+        self._nplc = nplc
         self._reading = Port("source-meter current", -range_a, range_a, "A", 1)
 
     @property
     def reading(self) -> Port:
         """Range of the measured current, A."""
         return self._reading
-
-    @property
-    def most_rows(self) -> int:
-        """Levels in one sweep."""
-        return MOST_LEVELS
 
     def read(self) -> list[float]:
         """Measure the current once, A. The output must be on.
@@ -81,18 +79,26 @@ class Keithley2400(ScpiSource):
     def sweep(self, rows: Sequence[Sequence[float]], settle_s: float) -> list[list[float]]:
         """Hold each level in turn, (rows, 1) in V, and measure the current after `settle_s`, (rows, 1) in A.
 
+        They go out in lists of at most MOST_LEVELS levels, and LIST_S as long as one level does not take longer.
+
         Raises:
             OutOfRange, ContractError: nothing was sent. NotAReading, Desync, CommandRefused.
         """
         flat = [float(value) for (value,) in rows]
         self.drive.check(torch.tensor(flat, dtype=torch.float32).unsqueeze(1))
-        if not 1 <= len(flat) <= MOST_LEVELS or not 0 <= settle_s <= LONGEST_DELAY_S:
+        if not flat or not 0 <= settle_s <= LONGEST_DELAY_S:
             raise ContractError(
                 "no such list", where="source-meter", got=f"{len(flat)} levels, {settle_s:g} s",
-                allowed=f"1 to {MOST_LEVELS}, 0 to {LONGEST_DELAY_S:g} s", outputs="unchanged; nothing was sent",
+                allowed=f"1 level or more, 0 to {LONGEST_DELAY_S:g} s", outputs="unchanged; nothing was sent",
             )  # fmt: skip
-        low, high = self._layout.levels["voltage"].port.shared_low, self._layout.levels["voltage"].port.shared_high
-        sent = [min(max(value, low), high) for value in flat]
+        port, each_s = self._layout.levels["voltage"].port, settle_s + PERIODS * self._nplc / LEAST_MAINS_HZ
+        sent = [min(max(value, port.shared_low), port.shared_high) for value in flat]
+        most = max(1, min(MOST_LEVELS, int(LIST_S / each_s)))
+        parts = [self._listed(sent[k : k + most], settle_s) for k in range(0, len(sent), most)]
+        return [[value] for part in parts for value in part]
+
+    def _listed(self, sent: Sequence[float], settle_s: float) -> list[float]:
+        """Measure at each level of one list, in V; the last is held afterwards."""
         listed = ",".join(f"{value:.9g}" for value in sent)
         with self._scpi.link.transaction():
             self._scpi.send(
@@ -102,7 +108,7 @@ class Keithley2400(ScpiSource):
             found = self._currents(self._scpi.ask(":READ?"), len(sent))
             self._scpi.send(":SOUR:VOLT:MODE FIX", ":TRIG:COUN 1", ":SOUR:DEL 0")
             self.levels(sent[-1:])
-        return [[value] for value in found]
+        return found
 
     def _currents(self, reply: str, count: int) -> list[float]:
         parts = reply.split(",")

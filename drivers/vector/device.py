@@ -34,6 +34,7 @@ from hil.port import Limit, each, limit_tensor
 from hil.settings import Count, NotNegative, Positive, check
 from hil.slew import Slew
 
+LONGEST_S = 0.5  # a longer settling is waited for here: a list is one question, and its answer must not take too long
 Channel = tuple[str, int]
 """Name of an instrument, and which of its channels, from 0."""
 
@@ -185,16 +186,14 @@ class Vector:
     def _sweeper(self) -> Sweeper | None:
         """The instrument that can do whole batches by itself."""
         (first, *more) = self._instruments.values()
-        alone = not more and isinstance(first, Sweeper) and self._settings.lists
-        return first if alone and not self._spec.inputs.slews and isinstance(first, Sweeper) else None
+        wanted = not more and self._settings.lists and self._settings.settle_s <= LONGEST_S and not self._spec.inputs.slews
+        return first if wanted and isinstance(first, Sweeper) else None
 
     def _swept(self, sweeper: Sweeper, rows: Tensor) -> list[list[float]]:
         """Answer (batch, K) by lists."""
         order = sorted(range(len(self._drive)), key=lambda column: self._drive[column][1])
         listed = rows[:, order].repeat_interleave(self._settings.averages, 0).tolist()
-        found: list[Sequence[float]] = []
-        for k in range(0, len(listed), sweeper.most_rows):
-            found += sweeper.sweep(listed[k : k + sweeper.most_rows], self._settings.settle_s)
+        found = sweeper.sweep(listed, self._settings.settle_s)
         self._levels = rows[-1]
         every = torch.tensor(found, dtype=torch.float64).view(len(rows), self._settings.averages, -1).mean(1)
         answer: list[list[float]] = every[:, [k for _, k in self._read]].tolist()

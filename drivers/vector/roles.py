@@ -65,9 +65,5 @@ class Meter(Instrument, Protocol):
 class Sweeper(Source, Meter, Protocol):
     """An instrument that goes through a list of levels by itself and measures at each."""
 
-    @property
-    def most_rows(self) -> int:
-        """Rows in one list."""
-
     def sweep(self, rows: Sequence[Sequence[float]], settle_s: float) -> Sequence[Sequence[float]]:
-        """Hold each row (rows, channels), wait `settle_s`, measure: (rows, channels read). The last row is held afterwards."""
+        """Hold each row (rows, channels), wait `settle_s`, measure: (rows, channels read). The last row stays."""
