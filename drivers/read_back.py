@@ -72,10 +72,11 @@ class Setting:
             return text
         if self.kind == "number":
             return finite(text)
-        if self.kind == "flag":
-            if text.upper() not in FLAGS:
+        if self.kind == "flag":  # "1,1,0", of several channels: on while all are
+            parts = text.upper().replace(" ", "").split(",")
+            if not all(part in FLAGS for part in parts):
                 raise ValueError(text)
-            return FLAGS[text.upper()]
+            return all(FLAGS[part] for part in parts)
         return text.upper()
 
     def same(self, a: Value, b: Value) -> bool:
@@ -394,8 +395,8 @@ class PanelWatch:
 
     def look(self) -> None:
         """Raises: as `due`."""
-        found = {panel.name: panel.findings() for panel in self._panels}
-        if any(found.values()):
+        found = self._found(errors=True)
+        if found:
             raise self._fault(found)
         self._clean()
 
@@ -410,10 +411,10 @@ class PanelWatch:
         if told or isinstance(fault, LinkError) or not self._panels:
             return fault
         try:
-            found = {panel.name: [f for f in panel.findings() if f.kind != "errors"] for panel in self._panels}
+            found = self._found(errors=False)
         except HilError:
             return fault
-        if any(found.values()):
+        if found:
             return self._fault(found)
         return self._judged(fault) if isinstance(fault, Changed) else fault
 
@@ -423,20 +424,23 @@ class PanelWatch:
         Raises:
             SwitchedOff: an output was switched off by somebody. ChangeForbidden: by the policy. LinkError: of the instruments.
         """
-        found = {panel.name: [f for f in panel.findings() if f.kind != "errors"] for panel in self._panels}
-        if not any(found.values()):
+        found = self._found(errors=False)
+        if not found:
             return ""
         fault = self._fault(found)
         if isinstance(fault, SwitchedOff | ChangeForbidden):
             raise fault
-        return ", ".join(finding.said for some in found.values() for finding in some)
+        return ", ".join(finding.said for _, finding in found)
+
+    def _found(self, errors: bool) -> list[tuple[str, ForeignChange]]:
+        """Ask every panel; name of the instrument and what is not as it was left, of each. Two may have one name."""
+        return [(p.name, one) for p in self._panels for one in p.findings() if errors or one.kind != "errors"]
 
     def _clean(self) -> None:
         self._looked_s, self._shots, self._wanted = self._clock(), 0, False
 
-    def _fault(self, found: Mapping[str, Sequence[ForeignChange]]) -> InstrumentError:
+    def _fault(self, flat: Sequence[tuple[str, ForeignChange]]) -> InstrumentError:
         """Return the fault, and end the stretch of shots that it is about."""
-        flat = [(name, finding) for name, some in found.items() for finding in some]
         off = next((name for name, finding in flat if finding.kind == "off"), None)
         suspect, since_s = max(1, self._shots), self._clock() - self._looked_s
         doubt = f"up to {suspect} shot{'s' * (suspect > 1)} of the last {since_s:.1f} s may have been measured so"

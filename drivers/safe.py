@@ -3,7 +3,8 @@
     ramp     while the output is on:  (amplitude, centre)_k = (a, c) + k/n ((a_end, c_end) - (a, c)),   k = 1 ... n
              a_end   the least amplitude          c_end   the volt nearest to 0 that the channel's limits allow
              n       so that half the change of amplitude plus the change of centre is at most slew * step_s a step
-    steps    command;question -> answer, and the answer is one of those that mean "safe"
+    descents DC levels go to rest together: drivers/descent.py
+    steps    command;question -> answer, and the answer is one of those that mean "safe", or the same number
 
 Both ends of the record's range move on straight lines between two ranges inside the limits, so no step breaks them; the
 amplitude goes first in each step, so neither does the moment between its two commands. A ramp begins where the instrument is,
@@ -26,6 +27,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from drivers.descent import Descent, descend
 from drivers.scpi import Expect
 from hil.errors import CommandRefused, ConfigError, HilError, LinkError
 from hil.units import finite
@@ -130,6 +132,7 @@ class SafeState:
         steps: in this order.
         outputs: what they may be until it is verified.
         shared: a second wire to it can be opened beside one in use.
+        descents: of DC levels, before the steps.
     """
 
     name: str
@@ -140,6 +143,7 @@ class SafeState:
     ramp: Ramp | None = None
     outputs: str = "unknown"
     shared: bool = True
+    descents: tuple[Descent, ...] = ()
 
     def to_json(self) -> str:
         """Write it as one line of JSON."""
@@ -161,7 +165,8 @@ class SafeState:
             expect = Expect(**{key: _frozen(value) for key, value in values.pop("expect").items()})
             steps = tuple(Step(s["command"], s["question"], _frozen(s["answers"])) for s in values.pop("steps"))
             ramp = values.pop("ramp")
-            state = cls(expect=expect, steps=steps, ramp=None if ramp is None else Ramp(**ramp), **values)
+            down = tuple(Descent(**each) for each in values.pop("descents", ()))
+            state = cls(expect=expect, steps=steps, ramp=None if ramp is None else Ramp(**ramp), descents=down, **values)
             _check_kinds(state)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError("not a safe state", where="safe state", got=f"{str(table)[:80]!r}: {error}") from error
@@ -218,9 +223,10 @@ def carry_out(
         CommandRefused: an answer that does not mean "safe". LinkError: the wire; nothing is known then.
     """
     remark = "" if state.ramp is None else _ramp_down(state.ramp, talk, clock, sleep)
+    remark = descend(state.descents, talk, clock, sleep) if state.descents else remark
     for step in state.steps:
         answer = talk.do(step.command, step.question).strip()
-        if answer.upper() not in {right.upper() for right in step.answers}:
+        if not any(_same(answer, right) for right in step.answers):
             raise CommandRefused(
                 "the instrument does not say that it is safe", where=f"{state.name} at {state.resource}",
                 got=f"{answer!r} to {step.question}", allowed=" or ".join(step.answers), outputs=state.outputs,
@@ -253,6 +259,14 @@ def _ramp_down(ramp: Ramp, talk: Talk, clock: Callable[[], float], sleep: Callab
     return ""
 
 
+def _same(answer: str, right: str) -> bool:
+    """True if both are the same text or the same number: "+0.00000000E+00" is 0."""
+    try:
+        return answer.upper() == right.upper() or math.isclose(finite(answer), finite(right), rel_tol=1e-3, abs_tol=1e-6)
+    except ValueError:
+        return False
+
+
 def _levels(talk: Talk, command: str, ramp: Ramp) -> tuple[float, float]:
     """Vpp and V after `command`. Raises: ValueError: not two numbers."""
     amplitude, offset = talk.do(command, f"{ramp.amplitude}?;{ramp.offset}?").split(";")
@@ -276,6 +290,7 @@ def _check_kinds(state: SafeState) -> None:
         texts += [step.command, step.question, *step.answers]
     if state.ramp is not None:
         texts += [state.ramp.output, state.ramp.amplitude, state.ramp.offset]
+    texts += [text for down in state.descents for text in (down.output, down.command, down.question)]
     wrong = [text for text in texts if not isinstance(text, str)]
     if wrong:
         raise ValueError(f"{wrong[0]!r} where text is due")

@@ -16,12 +16,17 @@ from pages import DOCS, PAGES, blocks, rows, sections, title
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from drivers.keithley_2400 import Keithley2400
 from drivers.keysight_33600 import Keysight33600
+from drivers.keysight_e36300 import KeysightE36312A
 from drivers.keysight_infiniivision import InfiniiVision
+from drivers.keysight_n7776c import KeysightN7776C
 from drivers.spiking.device import SpikingBoard
+from drivers.vector.device import VectorSettings
 from drivers.waveform.device import WaveformSettings
 from hil import errors
-from hil.build.shapes import direct, spiking, waveform
+from hil.build.shapes import direct, spiking, vector, waveform
+from hil.build.virtual import FeedTable
 from hil.cli import exit_code
 from hil.config import bench, device, experiment, search
 from hil.devices.recovery import Patience
@@ -33,12 +38,15 @@ from sim_devices.lif_array import Neuron
 GIVEN = {"scpi", "link", "expect", "provenance", "care", "clock", "session", "control_port"}  # not written in a file
 BENCH: Mapping[str, Any] = {
     "Top of the file": bench.BenchFile, "[instruments.NAME]": bench.InstrumentTable, "[twin]": bench.TwinTable,
-    "[safe]": bench.SafeTable, "[recovery]": Patience, "[log]": bench.LogTable, "[guardian]": bench.GuardianTable,
+    "[start]": bench.StartTable, "[safe]": bench.SafeTable,
+    "[recovery]": Patience, "[log]": bench.LogTable, "[guardian]": bench.GuardianTable,
     "[panel]": bench.PanelTable, "[calibration]": bench.CalibrationTable, "[node] of waveform": waveform.Roles,
     "[waveform]": WaveformSettings, "[virtual] of waveform": waveform.VirtualTable, "[virtual.cable]": Cable,
     "Keysight33600, a driver": Keysight33600, "InfiniiVision, a driver": InfiniiVision, "[node] of spiking": spiking.Roles,
     "SpikingBoard, a driver": SpikingBoard, "[virtual] of spiking": VirtualBoard, "[virtual.neuron]": Neuron,
-    "[virtual] of mesh and camera": direct.DirectTable,
+    "[virtual] of mesh and camera": direct.DirectTable, "[node] of vector": vector.Roles, "[vector]": VectorSettings,
+    "[virtual] of vector": vector.VirtualTable, "[virtual.NAME] feeds": FeedTable, "KeysightE36312A, a driver": KeysightE36312A,
+    "KeysightN7776C, a driver": KeysightN7776C, "Keithley2400, a driver": Keithley2400,
 }  # fmt: skip
 EXPERIMENT: Mapping[str, Any] = {
     "Top of the file": experiment.Experiment, "[data]": experiment.Data, "[network]": experiment.NetworkTable,
@@ -48,7 +56,8 @@ EXPERIMENT: Mapping[str, Any] = {
     "[train]": experiment.TrainTable, "[sentinel]": experiment.SentinelTable, "[alarm]": experiment.AlarmTable,
 }  # fmt: skip
 FILES = (
-    experiment.Experiment, bench.BenchFile, waveform.WaveformBench, spiking.SpikingBench, direct.DirectBench, search.SearchFile,
+    experiment.Experiment, bench.BenchFile, waveform.WaveformBench,
+    vector.VectorBench, spiking.SpikingBench, direct.DirectBench, search.SearchFile,
 )  # fmt: skip
 CASES = [("bench_file.md", head, made) for head, made in BENCH.items()]
 CASES += [("experiment_file.md", head, made) for head, made in EXPERIMENT.items()]
@@ -132,7 +141,11 @@ def test_blocks_of_toml_have_tables_and_keys_that_exist(page: Path) -> None:
 def strange(value: object, key: str) -> Iterator[str]:
     """Keys of a table that no file of ours has there. A table whose keys are settings of a class may have any."""
     kinds = [kind for model in FILES if key in model.model_fields for kind in tables_of(model.model_fields[key].annotation)]
-    strict = [kind for kind in kinds if kind.model_config.get("extra") != "allow" and kind is not waveform.VirtualTable]
+    strict = [
+        kind
+        for kind in kinds
+        if kind.model_config.get("extra") != "allow" and kind not in (waveform.VirtualTable, vector.VirtualTable)
+    ]
     if isinstance(value, Mapping) and kinds and kinds == strict:
         yield from (f"[{key}] {name}" for name in value if not any(name in kind.model_fields for kind in kinds))
 

@@ -22,9 +22,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -34,13 +33,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from drivers.read_back import Care, Panelled, PanelWatch
+from drivers.auxiliaries import Auxiliaries
+from drivers.read_back import Care
+from drivers.watched import Watched
 from drivers.waveform.alignment import REACH, Acceptance, Delay, Window, markers_of, steady, unfaded, window
 from drivers.waveform.record import BARKER, GUARD, LEAD, Codes, Record, RecordPlan, blank, cut, fill
 from drivers.waveform.roles import Digitizer, Generator
 from drivers.waveform.timing import Timing
 from hil.device import Port, Provenance, Spec
-from hil.errors import Changed, ConfigError, ContractError, DirtySession, HilError
+from hil.errors import ConfigError, ContractError
 from hil.settings import Count, NotNegative, Positive, Share, check
 
 Match = Annotated[float, Field(gt=0, le=1)]  # at 0 a flat line would pass for a marker
@@ -136,8 +137,7 @@ class Waveform:
         provenance: who really answers: "real", or "twin" when the bench is virtual; whoever opened it knows.
         clock: seconds from any origin, for `stats`.
         care: when the instruments are asked what they hold, and what a change by another hand leads to.
-
-    notes: what people should know of the instruments.
+        auxiliaries: instruments beside these, started already; recovery starts them again.
 
     Raises:
         OutOfRange: rest or marker levels outside the generator's limits; nothing was sent.
@@ -152,13 +152,11 @@ class Waveform:
         provenance: Provenance = "unknown",
         clock: Callable[[], float] = time.perf_counter,
         care: Care | None = None,
+        auxiliaries: Auxiliaries | None = None,
     ) -> None:
         self._generator, self._digitizer, self._clock = generator, digitizer, clock
-        self._care, self._panelled = care or Care(), [i for i in (generator, digitizer) if isinstance(i, Panelled)]
-        self._watch = PanelWatch([instrument.panel for instrument in self._panelled], self._care, clock)
-        self._touched = ""  # by another hand, as told; nothing is measured until everything was set up again
-        self._changed = ""  # by another hand, as found when everything was set up again
-        self.notes: tuple[str, ...] = ()
+        instruments = (generator, digitizer)
+        self._watch = Watched(instruments, auxiliaries, care, clock, generator.drive.name, self._forget)
         self._settings = settings or WaveformSettings()
         width = self._settings.width
         drive, reading = replace(generator.drive, size=width), replace(digitizer.reading, size=width)
@@ -192,6 +190,11 @@ class Waveform:
         return self._stats
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of the instruments."""
+        return self._watch.notes
+
+    @property
     def delay_s(self) -> float:
         """Delay from trigger to the start of a record, as measured when the device opened, s."""
         return self._delay.delay_s
@@ -218,37 +221,13 @@ class Waveform:
         """Play all records of a batch, or none."""
         answer = np.empty(plan.records * plan.symbols, dtype=np.float32)
         tally = replace(self._stats, host_s=self._stats.host_s + encode_s)
-        with self._watched():
+        with self._watch.shot():
             self._ready(plan)
             for k, record in enumerate(records):
                 part = answer[k * plan.symbols : (k + 1) * plan.symbols]
                 tally = self._exchange(plan, record, part, tally)
         self._stats = replace(tally, shots=tally.shots + 1, symbols=tally.symbols + count)
         return torch.from_numpy(answer[:count]).view(shape)
-
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """A shot: if it fails, the settings are not known any more, and what another hand did is the fault to be told.
-
-        Raises:
-            DirtySession: another hand changed settings, and nothing was set up again since; nothing was sent.
-        """
-        if self._touched:
-            raise DirtySession(
-                "settings were changed by another hand, and are not set up again yet", where=self._spec.inputs.name,
-                got=self._touched, allowed="reinstate() and verify() first", outputs="as before; nothing was sent now",
-                todo="repeat the shot once the bench is set up again",
-            )  # fmt: skip
-        self._watch.shot()
-        try:
-            yield
-        except HilError as fault:
-            cause = self._watch.cause(fault)
-            self._forget()
-            self._touched = cause.got if isinstance(cause, Changed) else ""
-            if cause is fault:
-                raise
-            raise cause from fault
 
     def _ready(self, plan: RecordPlan) -> None:
         """Set both instruments for this plan; send nothing if they are set already."""
@@ -315,31 +294,31 @@ class Waveform:
         self._worker.submit(self._clear).result()
 
     def _clear(self) -> None:
-        self._generator.clear()
-        self._digitizer.clear()
+        for wires in (self._generator, self._digitizer, self._watch.beside):
+            wires.clear()
 
     def reopen(self) -> None:
         """Open both wires anew."""
         self._worker.submit(self._reopen).result()
 
     def _reopen(self) -> None:
-        self._generator.reopen()
-        self._digitizer.reopen()
+        for wires in (self._generator, self._digitizer, self._watch.beside):
+            wires.reopen()
 
     def identify(self) -> str:
-        """The same two instruments must answer."""
-        return "; ".join(self._worker.submit(lambda: (self._generator.identify(), self._digitizer.identify())).result())
+        """The same instruments must answer."""
+        return "; ".join(self._worker.submit(self._identify).result())
+
+    def _identify(self) -> tuple[str, ...]:
+        return (self._generator.identify(), self._digitizer.identify(), *self._watch.beside.identify())
 
     def reinstate(self) -> None:
         """Output off, a reset, settings again, and a record that holds nothing but markers."""
         self._worker.submit(self._reinstated).result()
 
     def _reinstated(self) -> None:
-        self._changed = self._watch.before_reset()
-        for instrument in self._panelled:
-            instrument.reset()
-        self._reinstate()
-        self._touched = ""
+        with self._watch.again():
+            self._reinstate()
 
     def attend(self) -> None:
         """See hil.device.Attentive."""
@@ -352,7 +331,7 @@ class Waveform:
         self._contrast = self._trusted_contrast  # records since then may have been measured under other settings
         symbols = (self._delay.delay_s - before) * self._settings.symbol_rate_hz
         moved = f", moved by {symbols:.2f} symbols" if abs(symbols) > 0.01 else ""
-        changed = f"; changed by another hand: {self._changed}" if self._changed else ""
+        changed = f"; changed by another hand: {self._watch.changed}" if self._watch.changed else ""
         return f"delay {self._delay.delay_s * 1e9:.2f} ns{moved}{changed}"
 
     def _open(self) -> Delay:
@@ -363,9 +342,7 @@ class Waveform:
         self._forget()
         self._generator.prepare(self._settings.symbol_rate_hz * self._settings.samples_per_symbol)
         self._generator.upload(self._layout(self._longest).empty)
-        if self._care.lock:
-            refused = {i.panel.name: i.panel.lock_out() for i in self._panelled}
-            self.notes = tuple(f"{name}: the front panel is not locked: {why}" for name, why in refused.items() if why)
+        self._watch.lock_out()
 
     @property
     def _longest(self) -> int:
@@ -400,7 +377,7 @@ class Waveform:
         return self._worker.submit(self._edge, shift_s).result()
 
     def _edge(self, shift_s: float) -> tuple[Tensor, Tensor]:
-        with self._watched():
+        with self._watch.shot():
             self._generator.prepare(self._settings.symbol_rate_hz * self._settings.samples_per_symbol)
             self._generator.upload(self._layout(1).empty)
             self._generator.output(True)

@@ -179,7 +179,7 @@ class Opening:
         Raises:
             ConfigError: a driver does not say.
         """
-        states = [_safe_state(driver, self.bench.instruments[name]) for name, driver in drivers.items()]
+        states = [replace(_safe_state(driver, self.bench.instruments[name]), name=name) for name, driver in drivers.items()]
         return in_order(states, self.bench.safe.order)
 
     def check_silence(self, least_s: float, what: str) -> None:

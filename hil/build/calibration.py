@@ -115,7 +115,8 @@ def settings_of(bench: BenchFile) -> dict[str, dict[str, Any]]:
 
     Addresses, timeouts, recovery, logs, safety and the virtual side do not; who answers is judged by serial number.
     """
-    found = {name: {"use": one.use, **_plain(one.choice.settings)} for name, one in bench.instruments.items()}
+    held = {name: {"set": one.set} if one.set else {} for name, one in bench.instruments.items()}
+    found = {name: {"use": one.use, **_plain(one.choice.settings), **held[name]} for name, one in bench.instruments.items()}
     return found | {name: _plain(table) for name, table in bench.how.settings(bench).items()}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 
 from hil.config.read import Section, Using, checked, read_toml
 from hil.config.resolve import (
@@ -22,6 +22,7 @@ from hil.config.resolve import (
 from hil.errors import ConfigError
 
 GIVEN = ("scpi", "link", "expect", "provenance", "care")  # what a bench gives to a driver; the rest are its settings
+HOLDS = ("holdable", "hold", "read_back", "rest_at", "safe_state", "reset")  # drivers/auxiliaries.py: Holdable
 
 
 class TwinTable(Using):
@@ -42,6 +43,10 @@ class InstrumentTable(Using):
         maker: who must answer there, as the rest.
         model: begins with this.
         serial: its number.
+        set: what an instrument without a role in [node] holds, by the names of its driver; "output" is on unless it says.
+        safe: what it holds when it is safe; "output" is off unless it says.
+        settle_s: wait after it was set, before it is read back.
+        tolerance: largest difference of what is read back, in the unit of each setting: one number, or one by name.
     """
 
     timeout_s: Annotated[float, Field(gt=0, lt=3600, strict=True)] | None = None
@@ -49,10 +54,25 @@ class InstrumentTable(Using):
     maker: str | None = None
     model: str | None = None
     serial: str | None = None
+    set: dict[str, Any] = Field(default_factory=dict)
+    safe: dict[str, Any] = Field(default_factory=dict)
+    settle_s: float | str = 0.0
+    tolerance: float | dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _settles(cls, table: Any) -> Any:
+        """`settle` is the name without the unit."""
+        if not isinstance(table, Mapping) or "settle" not in table or "settle_s" in table:
+            return table
+        return {("settle_s" if key == "settle" else key): value for key, value in table.items()}
 
     def chosen(self) -> Choice:
-        """Find the driver and check its settings."""
-        return choice(self.use, self.settings(), self.place, skip=GIVEN)
+        """Find the driver and check its settings; one that is to hold something must be able to."""
+        found = choice(self.use, self.settings(), self.place, skip=GIVEN)
+        if self.set:
+            keeps(found.made, HOLDS, "a driver that holds what it was set to", self.use, self.place)
+        return found
 
 
 class LogTable(Section, strict=True):
@@ -109,6 +129,17 @@ class CalibrationTable(Section, strict=True):
     network: bool = False
 
 
+class StartTable(Section):
+    """[start] of a bench file.
+
+    Args:
+        order: names of instruments without a role in [node], the first is set and switched on first; those that it does not
+            name come last.
+    """
+
+    order: tuple[str, ...] = ()
+
+
 class SafeTable(Section):
     """[safe] of a bench file.
 
@@ -129,6 +160,7 @@ class BenchFile(Section):
     shape: str
     instruments: dict[str, InstrumentTable] = Field(default_factory=dict)
     twin: TwinTable | None = None
+    start: StartTable = Field(default_factory=StartTable)
     safe: SafeTable = Field(default_factory=SafeTable)
     recovery: dict[str, Any] = Field(default_factory=dict)
     log: LogTable = Field(default_factory=LogTable)
@@ -163,15 +195,16 @@ class BenchFile(Section):
         """Check what holds for every shape.
 
         Raises:
-            ConfigError: [safe] names an instrument that the bench does not have.
+            ConfigError: [start] or [safe] names an instrument that the bench does not have.
         """
         super().settle(place)
-        wrong = [name for name in self.safe.order if name not in self.instruments]
-        if wrong:
-            raise ConfigError(
-                "no such instrument", where=f"{place}: [safe] order", got=", ".join(wrong), outputs=UNTOUCHED,
-                allowed=", ".join(self.instruments), todo="name instruments of this bench",
-            )  # fmt: skip
+        for key, order in (("start", self.start.order), ("safe", self.safe.order)):
+            wrong = [name for name in order if name not in self.instruments]
+            if wrong:
+                raise ConfigError(
+                    "no such instrument", where=f"{place}: [{key}] order", got=", ".join(wrong), outputs=UNTOUCHED,
+                    allowed=", ".join(self.instruments), todo="name instruments of this bench",
+                )  # fmt: skip
 
 
 def read_bench(path: Path) -> BenchFile:

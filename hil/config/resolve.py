@@ -51,6 +51,7 @@ SYNAPSES = {
 }
 SHAPES = {
     "waveform": "hil.build.shapes.waveform:WaveformShape",
+    "vector": "hil.build.shapes.vector:VectorShape",
     "spiking": "hil.build.shapes.spiking:SpikingShape",
     "mesh": "hil.build.shapes.direct:MeshShape",
     "camera": "hil.build.shapes.direct:CameraShape",

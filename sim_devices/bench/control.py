@@ -101,6 +101,14 @@ class Touchable(Protocol):
         """Raises: ContractError: it is locked. ConfigError: the box does not do that."""
 
 
+@runtime_checkable
+class Reaching(Protocol):
+    """A simulated instrument that keeps the extremes of its outputs itself."""
+
+    def reached(self) -> Mapping[str, object]:
+        """Return by channel the lowest and highest level while it was on, in its unit."""
+
+
 class ControlServer:
     """Serves the control channel of a bench: turn its physics, save and restore it, inject faults, look at its outputs.
 
@@ -190,7 +198,8 @@ class ControlServer:
     def extremes(self) -> dict[str, object]:
         """Return by box and channel the lowest and highest V at its connector since the start."""
         found = self._plant.extremes()
-        return {name: found.get(box.name, {}) for name, box in self._boxes.items()}
+        own = {name: box.reached() if isinstance(box, Reaching) else {} for name, box in self._boxes.items()}
+        return {name: found.get(box.name, own[name]) for name, box in self._boxes.items()}
 
     def _press(self, name: str, command: str) -> str:
         box: object = self._box(name)

@@ -4,6 +4,8 @@ A description holds JSON values only, so that it can be sent to another process:
 
     {"boxes": [{"name": "awg", "use": "module:Class", "settings": {...}}, ...],
      "wires": [{"awg": "awg", "scope": "scope", "node": {"use": "module:Class", "settings": {...}}, "delay_s": 12.4e-9, ...}],
+     "grids": [{"sources": [["bias", 1], ...], "meters": ["meter1", ...], "node": {...}, "per_volt": 1.0, "a_per_unit": 1.0}],
+     "feeds": [{"box": "laser", "path": "node.laser_w", "scale": 1.0}],
      "transport": "hislip", "seed": 7, "faults": [{"box": "scope", "kind": "truncate", "rate": 0.001}, ...], ...}
 """
 
@@ -21,8 +23,11 @@ from typing import Any, Literal, TypeVar, cast, get_args
 from hil.errors import ConfigError
 from hil.files import loads
 from sim_devices.bench.control import Adjustable
+from sim_devices.bench.outputs import Feed, Outputs
 from sim_devices.instruments.box import Box
 from sim_devices.instruments.faults import FaultSchedule, Place
+from sim_devices.instruments.keithley_2400 import Keithley2400
+from sim_devices.instruments.source_box import SourceBox
 from sim_devices.switch_log import SwitchLog
 
 Transport = Literal["hislip", "socket", "both"]
@@ -76,6 +81,23 @@ class VirtualWire:
 
 
 @dataclass(frozen=True, slots=True)
+class VirtualGrid:
+    """A node that many outputs drive at once; its fields are those of `grid.Grid`.
+
+    Args:
+        sources: name of a box and its channel, for each input of the node.
+        meters: names of boxes, for each of its outputs.
+        node: the twin.
+    """
+
+    sources: tuple[tuple[str, int], ...]
+    meters: tuple[str, ...]
+    node: Part
+    per_volt: float = 1.0
+    a_per_unit: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class VirtualBench:
     """A whole bench.
 
@@ -89,6 +111,8 @@ class VirtualBench:
             gone and at the end.
         faults: scheduled from the start, see `sim_devices.instruments.faults`; the box of a fault is a name of `boxes`, or
             "node", "node2", ... for that of a wire.
+        grids: a node of many inputs, instead of wires; one at most.
+        feeds: parameters of the plant that follow an output, see `outputs.Feed`.
     """
 
     boxes: tuple[VirtualBox, ...]
@@ -100,6 +124,8 @@ class VirtualBench:
     linger_s: float = 0.0
     log_path: str | None = None
     faults: Sequence[Mapping[str, object]] = ()
+    grids: tuple[VirtualGrid, ...] = ()
+    feeds: tuple[Feed, ...] = ()
 
     def __post_init__(self) -> None:
         if self.transport not in get_args(Transport):
@@ -109,6 +135,13 @@ class VirtualBench:
         names = [box.name for box in self.boxes]
         if not names or len(set(names)) != len(names):
             raise ConfigError("boxes need distinct names", where="virtual bench", got=f"{names}", allowed="one or more")
+        if len(self.grids) + bool(self.wires) > 1:
+            raise ConfigError("a bench has wires or one grid", where="virtual bench", got="several", allowed="one plant")
+        lost = [feed.box for feed in self.feeds if feed.box not in names]
+        if lost:
+            raise ConfigError(
+                "no such box feeds the plant", where="virtual bench", got=", ".join(lost), allowed=", ".join(names)
+            )
 
     def to_json(self) -> str:
         """Write it as one line of JSON.
@@ -130,12 +163,19 @@ class VirtualBench:
             values: dict[str, Any] = loads(line, "virtual bench", ConfigError)
             boxes = tuple(VirtualBox(**box) for box in values.pop("boxes"))
             wires = tuple(VirtualWire(**{**wire, "node": Part(**wire["node"])}) for wire in values.pop("wires", ()))
+            grids = tuple(_grid(grid) for grid in values.pop("grids", ()))
+            feeds = tuple(Feed(**feed) for feed in values.pop("feeds", ()))
             faults = tuple(dict(fault) for fault in values.pop("faults", ()))
-            return VirtualBench(boxes, wires, faults=faults, **values)
+            return VirtualBench(boxes, wires, faults=faults, grids=grids, feeds=feeds, **values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
                 "not the description of a virtual bench", where="virtual bench", got=f"{line[:80]!r}: {error}"
             ) from error
+
+
+def _grid(values: Mapping[str, Any]) -> VirtualGrid:
+    sources = tuple((str(box), int(channel)) for box, channel in values["sources"])
+    return VirtualGrid(**{**values, "sources": sources, "meters": tuple(values["meters"]), "node": Part(**values["node"])})
 
 
 class Unwired:
@@ -194,7 +234,8 @@ def assemble(bench: VirtualBench) -> Assembly:
     places: dict[str, Place] = {name: "scope" if name in scopes else "box" for name in boxes}
     places |= {f"node{'' if i == 0 else i + 1}": "node" for i in range(len(bench.wires))}
     faults, log = FaultSchedule(places, bench.seed), SwitchLog(bench.log_path)
-    plant = _wired(bench, boxes, faults, log) if bench.wires else Unwired()
+    plant = _wired(bench, boxes, faults, log) if bench.wires else _gridded(bench, boxes, log) if bench.grids else Unwired()
+    Outputs(boxes, plant, bench.feeds, log)
     faults.add_all(bench.faults)
     return Assembly(plant, {name: cast(Box, box) for name, box in boxes.items()}, faults, log)
 
@@ -219,6 +260,16 @@ def _wired(bench: VirtualBench, boxes: Mapping[str, object], faults: FaultSchedu
     for described, made_wire in zip(bench.wires, wires, strict=True):
         made_wire.scope.faults = faults.of[described.scope]
     return Plant(wires, seed=bench.seed, oversample=bench.oversample, log=log, faults=faults.of)
+
+
+def _gridded(bench: VirtualBench, boxes: Mapping[str, object], log: SwitchLog) -> Adjustable:
+    from sim_devices.bench.grid import Grid  # here, for torch
+    from sim_devices.twin import Twin
+
+    (grid,) = bench.grids
+    sources = [(_box(boxes, name, SourceBox), channel) for name, channel in grid.sources]
+    meters = [_box(boxes, name, Keithley2400) for name in grid.meters]
+    return Grid(sources, meters, cast(Twin, made(grid.node, "node")), grid.per_volt, grid.a_per_unit, seed=bench.seed, log=log)
 
 
 def _box(boxes: Mapping[str, object], name: str, kind: type[B]) -> B:

@@ -1,7 +1,7 @@
 """The IEEE 488.2 / SCPI core of a simulated instrument: headers to handlers, common commands, status.
 
     pattern   [SOURce<2>]:VOLTage[:LEVel][:IMMediate][:AMPLitude]
-              capitals are the short form, brackets are optional, <2> takes a numeric suffix 1 or 2 (left out: 1)
+              capitals are the short form, brackets are optional, <2> takes a numeric suffix 1 or 2 (left out: 1), <0> takes 0
     path      after ";" a header goes on where the last one stood, one level up; ":" goes back to the root; common commands
               ("*OPC?") neither use nor change the path
 
@@ -28,6 +28,7 @@ from sim_devices.instruments.status import OPC, Status
 Answer = str | bytes
 NODE = re.compile(r"(\[)?:?([A-Za-z]+)(?:<(\d+)>)?(\])?:?")
 KEYWORD = re.compile(r"([A-Z][A-Z_]*?)(\d*)")
+ZERO = -1
 SUFFIX_DIGITS = 9  # longer ones are out of every range
 
 
@@ -78,7 +79,7 @@ class Command:
 
 @dataclass(slots=True)
 class Branch:
-    """A place in the tree of headers. `limits`: the largest numeric suffix of each keyword, 0 for none."""
+    """A place in the tree of headers. `limits`: the largest numeric suffix of each keyword, 0 for none, ZERO for 0 alone."""
 
     below: dict[str, Branch] = field(default_factory=dict)
     limits: dict[str, int] = field(default_factory=dict)
@@ -186,9 +187,10 @@ class Scpi:
             if below is None:
                 raise ScpiError(-113, ":".join(words))
             limit = branch.limits[name]
-            if digits and not 1 <= int(digits[: SUFFIX_DIGITS + 1]) <= max(limit, 1):
+            least, most = (0, 0) if limit == ZERO else (1, max(limit, 1))
+            if digits and not least <= int(digits[: SUFFIX_DIGITS + 1]) <= most:
                 raise ScpiError(-114, ":".join(words))
-            if limit:
+            if limit > 0:
                 given.append(int(digits or 1))
             branch = below
         each = iter(given)
@@ -269,7 +271,7 @@ def _byte(call: Call) -> int:
 
 def _plant(root: Branch, command: Command) -> None:
     """Put a pattern into the tree: every choice of its optional nodes, each keyword long and short."""
-    nodes = [(m[2], int(m[3] or 0), bool(m[1])) for m in NODE.finditer(command.pattern)]
+    nodes = [(m[2], ZERO if m[3] == "0" else int(m[3] or 0), bool(m[1])) for m in NODE.finditer(command.pattern)]
     for choice in itertools.product(*[(True, False) if optional else (True,) for _, _, optional in nodes]):
         branch = root
         if not any(choice):
@@ -279,7 +281,7 @@ def _plant(root: Branch, command: Command) -> None:
                 branch = _grown(branch, name, limit)
         assert branch.command is None, f"two commands for {command.pattern}"
         branch.command = command
-        branch.present = tuple(there for (_, limit, _), there in zip(nodes, choice, strict=True) if limit)
+        branch.present = tuple(there for (_, limit, _), there in zip(nodes, choice, strict=True) if limit > 0)
 
 
 def _grown(branch: Branch, name: str, limit: int) -> Branch:

@@ -251,7 +251,7 @@ def test_switched_off_while_another_fault_is_worked_on(fault: HilError, bench: R
     with opened(bench, Care(SELDOM)) as device:
         device.forward(X)
         device._forget()  # as after any fault: the driver knows nothing of what it had set
-        assert device._watch.cause(fault) is fault
+        assert device._watch._watch.cause(fault) is fault
         by_hand(bench, "awg", ":OUTP1 0")
         with pytest.raises(SwitchedOff):
             device.forward(X)

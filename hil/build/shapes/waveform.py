@@ -5,6 +5,7 @@
 [waveform]   symbol_rate = "100 MHz"                  how values become records: WaveformSettings
 [virtual]    seed, transport, linger_s, log_path, faults, specimen
 [virtual.awg] [virtual.scope]    simulated instruments, by the names of [instruments]
+Other instruments stand beside the node: hil/build/auxiliaries.py.
 [virtual.node]                   the twin between them        [virtual.cable]    delay and load of the cable
 """
 
@@ -14,34 +15,34 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr
 from rich.console import Console
 from torch import Tensor
 
 from drivers.waveform.device import Stats, Waveform, WaveformSettings
+from hil.build.auxiliaries import Table, auxiliary_names
 from hil.build.bench import (
     LINK_S,
     OnServed,
     Opened,
     Opening,
     check_address,
-    check_roles,
-    instrument,
     lingering,
     provenance_of,
     role,
     until_interrupted,
 )
-from hil.config.bench import BenchFile, TwinTable
-from hil.config.read import Section, Using
+from hil.build.virtual import BenchTable, check_simulated, tell
+from hil.config.bench import BenchFile
+from hil.config.read import Section
 from hil.config.resolve import UNTOUCHED, Choice, blaming, choice
 from hil.device import Device
 from hil.errors import ConfigError
 from hil.wrapper import Wrapper
 from sim_devices.bench.control import ControlClient
-from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
+from sim_devices.bench.description import Part, VirtualBench, VirtualWire
 from sim_devices.bench.served import ServedBench, build, spawn
 from sim_devices.bench.specimen import CABLE, node_specimen, specimen
 from sim_devices.bench.wiring import Cable
@@ -59,34 +60,16 @@ class Roles(Section):
     read: str
 
 
-class BoxTable(Using):
-    """A simulated instrument."""
-
-    def chosen(self) -> Choice:
-        """Find the class of a simulated instrument and check its settings."""
-        return choice(self.use, self.settings(), self.place, skip=("lock",))
-
-
-class VirtualTable(Section):
+class VirtualTable(BenchTable):
     """The simulated side of a bench: which boxes, which node, how they are served.
 
     Args:
-        linger_s: how long it outlives its parent.
-        log_path: a file that is told what the outputs do.
-        faults: see docs/reference/virtual_bench.md.
         specimen: the node and the cable stray from these tables as a specimen does, drawn from this number; left out: they
             are as they stand here.
     """
 
-    seed: Annotated[int, Field(strict=True)] = 0
     specimen: Annotated[int, Field(ge=0, strict=True)] | None = None
-    transport: Literal["hislip", "socket"] = "hislip"
-    linger_s: Annotated[float, Field(ge=0, strict=True)] = 0.0
-    log_path: str | None = None
-    faults: list[dict[str, Any]] = Field(default_factory=list)
-    node: TwinTable
     cable: dict[str, Any] = Field(default_factory=dict)
-    boxes: dict[str, BoxTable] = Field(default_factory=dict)
     _line: Choice | None = PrivateAttr(default=None)
 
     def settle(self, place: str) -> None:
@@ -99,15 +82,6 @@ class VirtualTable(Section):
         """Delay and load of the cable, in SI units."""
         assert self._line is not None  # it was read from a file
         return self._line.settings
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named_boxes(cls, table: Any) -> Any:
-        """[virtual.NAME] is the simulated instrument of that name."""
-        if not isinstance(table, Mapping) or "boxes" in table:
-            return table
-        boxes = {name: part for name, part in table.items() if name not in cls.model_fields and isinstance(part, Mapping)}
-        return {**{name: part for name, part in table.items() if name not in boxes}, "boxes": boxes}
 
 
 class WaveformBench(BenchFile):
@@ -134,12 +108,12 @@ class WaveformBench(BenchFile):
         self._settings = choice("waveform", self.waveform, f"{place}: [waveform]", made=WaveformSettings).build()
         for key, name in (("drive", self.node.drive), ("read", self.node.read)):
             role(self, name, key)
-            if self.virtual is not None and name not in self.virtual.boxes:
-                raise ConfigError(
-                    "this instrument is not simulated", where=f"{place}: [virtual]", got=f"no [virtual.{name}]",
-                    allowed=f"[virtual.{name}], of the same name", outputs=UNTOUCHED, todo=f"add [virtual.{name}]",
-                )  # fmt: skip
-        check_roles(self, (self.node.drive, self.node.read))
+        check_simulated(self, self.virtual, (self.node.drive, self.node.read, *auxiliary_names(self, self.roles)))
+
+    @property
+    def roles(self) -> tuple[str, str]:
+        """Names of the instruments that have a role."""
+        return self.node.drive, self.node.read
 
 
 class OnPlant(Wrapper, OnServed):
@@ -200,32 +174,26 @@ class WaveformShape:
     def open(self, bench: WaveformBench, opening: Opening) -> Iterator[Opened]:
         """See hil.build.bench.Shape."""
         patience, care, settings, roles = opening.patience, opening.care, bench.record, bench.node
-        tables = {name: bench.instruments[name] for name in (roles.drive, roles.read)}
-        longest_s = max(table.timeout_s or LINK_S for table in tables.values())
+        names = (*bench.roles, *auxiliary_names(bench, bench.roles))
+        longest_s = max(bench.instruments[name].timeout_s or LINK_S for name in bench.roles)
         opening.check_silence(settings.trigger_timeout_s + settings.longest_delay_s + 2 * longest_s, "[waveform]")
-        for table in tables.values():
-            check_address(table, bench.virtual is not None, "TCPIP::…")
+        for name in names:
+            check_address(bench.instruments[name], bench.virtual is not None, "TCPIP::…")
         described = lingering(description(bench), opening.run) if bench.virtual is not None else None
         with blaming(bench.virtual.place if bench.virtual is not None else bench.place):
             served = None if described is None else opening.stack.enter_context(spawn(described))
-        addresses = {name: str(table.resource) for name, table in tables.items()} if served is None else served.resources
-        guard = opening.guarded([addresses[name] for name in tables])
-        if served is not None:  # a bench that does not answer must not be waited for until the guardian takes that for a hang
-            served.control.timeout_s = min(served.control.timeout_s, bench.guardian.silence_s / 2)
-        generator, generator_who, generator_line = opening.scpi(roles.drive, addresses[roles.drive], guard)
-        opening.stack.push(guard.leaving(generator.close))
-        guard.watch(opening.safe_states({roles.drive: generator}))
-        digitizer, digitizer_who, digitizer_line = opening.scpi(roles.read, addresses[roles.read], guard)
-        found = {roles.drive: instrument(generator_who), roles.read: instrument(digitizer_who)}
-        origin = provenance_of(bench, found)
+        table = Table(opening, names, bench.roles, served)
+        generator, digitizer = table.drivers[roles.drive], table.drivers[roles.read]
+        auxiliaries = table.watched((roles.drive,))
+        auxiliaries.start()
+        origin = provenance_of(bench, table.found)
         with blaming(f"{bench.place}: [waveform]"):
-            waveform = Waveform(generator, digitizer, settings, origin, care=care)
-        opening.stack.push(guard.leaving(waveform.close))
+            waveform = Waveform(generator, digitizer, settings, origin, care=care, auxiliaries=auxiliaries)
+        table.closed_by(waveform.close, bench.roles)
         device: Device = waveform if served is None else OnPlant(waveform, served)
         node = {} if bench.virtual is None else {"use": bench.virtual.node.use, **bench.virtual.node.settings()}
-        lines = {roles.drive: generator_line, roles.read: digitizer_line}
         facts = {"bench": bench.name, **node}
-        yield Opened(device, None, facts, lines, guard, bench.twin, patience, found, origin, waveform.notes)
+        yield Opened(device, None, facts, table.lines, table.guard, bench.twin, patience, table.found, origin, waveform.notes)
 
     def settings(self, bench: WaveformBench) -> Mapping[str, Mapping[str, Any]]:
         """Return [waveform]: it decides what is measured."""
@@ -234,13 +202,7 @@ class WaveformShape:
     def serve(self, bench: WaveformBench, out: Console) -> None:
         """See hil.build.bench.Shape."""
         with build(replace(description(bench), transport="both")) as running:
-            host, port = running.control.address
-            for name, resource in running.resources.items():
-                out.print(f"{name:<8} {resource}      {running.sockets[name]}", soft_wrap=True)
-            out.print(
-                f"{'control':<8} {host}:{port}      newline-separated JSON; see docs/reference/virtual_bench.md", soft_wrap=True
-            )
-            out.print("open them with any VISA client; Ctrl-C ends the bench")
+            tell(running.resources, running.sockets, running.control.address, out)
             until_interrupted(out)
 
 
@@ -256,12 +218,12 @@ def description(bench: WaveformBench) -> VirtualBench:
             "this bench is real", where=bench.place, got="no [virtual] tables", outputs=UNTOUCHED,
             todo=f"a virtual bench has [virtual.{bench.node.drive}], [virtual.{bench.node.read}] and [virtual.node]",
         )  # fmt: skip
-    boxes = tuple(VirtualBox(name, box.use, box.choice.settings) for name, box in table.boxes.items())
     settings, cable = dict(table.node.choice.settings), dict(table.line)
     if table.specimen is not None:
         settings = node_specimen(table.node.choice.build(), table.specimen, table.place)
         cable |= specimen({"delay_s": cable.get("delay_s", 0.0)}, CABLE, table.specimen)
     wire = VirtualWire(bench.node.drive, bench.node.read, Part(table.node.use, settings), **cable)
     return VirtualBench(
-        boxes, (wire,), table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path, faults=table.faults
-    )
+        table.described, (wire,), table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path,
+        faults=table.faults, feeds=table.feeds,
+    )  # fmt: skip

@@ -1,0 +1,325 @@
+"""A node that K levels drive at once, on any instruments, and that L values are read from after it has settled.
+
+    batch (batch, K)
+      -> check     every row against the limits of every channel, before anything is sent
+      -> for each row
+           go      from what the channels hold, in steps: |step_k| <= max_step_k and slew_k * step_s, one every step_s
+           settle  wait settle_s
+           read    every meter `averages` times, averaged
+    answer (batch, L)
+
+Where one instrument drives and reads everything, can go through a list by itself and no step is limited, rows go out as lists.
+All sources go in step: with steps k/n of the way each, so that a channel with a small slew is waited for. A batch is answered
+whole or not at all. Channels begin at the `rest` of their ports, with the outputs on; from there no row is refused for its
+distance, as the device says by `slew` (hil/slew.py). After a fault nothing is known of the levels: the next shot sets up anew.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from drivers.auxiliaries import Auxiliaries
+from drivers.read_back import Care
+from drivers.vector.roles import Instrument, Meter, Source, Sweeper
+from drivers.watched import Watched
+from hil.device import Port, Provenance, Spec
+from hil.errors import ConfigError, ContractError
+from hil.port import Limit, each, limit_tensor
+from hil.settings import Count, NotNegative, Positive, check
+from hil.slew import Slew
+
+LONGEST_S = 0.5  # a longer settling is waited for here: a list is one question, and its answer must not take too long
+Channel = tuple[str, int]
+"""Name of an instrument, and which of its channels, from 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSettings:
+    """Settings of a vector node.
+
+    Args:
+        settle_s: wait after the levels were set, before they are read.
+        averages: every reading is taken so many times, and averaged.
+        step_s: time between two steps of a level whose slew or step is limited.
+        lists: let an instrument go through a list of rows by itself, where it can.
+    """
+
+    settle_s: NotNegative = 10e-3
+    averages: Count = 1
+    step_s: Positive = 5e-3
+    lists: bool = True
+
+    def __post_init__(self) -> None:
+        check(self, "vector")
+
+
+class Vector:
+    """A Device, Recoverable. Owns its instruments; `close()` leaves their outputs off.
+
+    Args:
+        instruments: opened drivers by name: Sources, Meters, or both. In the order in which they are closed.
+        drive: the channel of each input, in order.
+        read: the channel of each output, in order.
+        settings: see VectorSettings.
+        provenance: who really answers; whoever opened it knows.
+        care: when the instruments are asked what they hold, and what a change by another hand leads to.
+        auxiliaries: instruments beside these, started already; recovery starts them again.
+        clock: seconds from any origin.
+        sleep: waits so many seconds.
+
+    Raises:
+        ConfigError: channels that are not there, that are named twice or not at all, or of several units; nothing was sent.
+        Whatever the instruments raise; the outputs are off then.
+    """
+
+    def __init__(
+        self,
+        instruments: Mapping[str, Instrument],
+        drive: Sequence[Channel],
+        read: Sequence[Channel],
+        settings: VectorSettings | None = None,
+        provenance: Provenance = "unknown",
+        care: Care | None = None,
+        auxiliaries: Auxiliaries | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._instruments, self._settings = dict(instruments), settings or VectorSettings()
+        self.slew = Slew("ramps", self._settings.step_s)
+        self._clock, self._sleep = clock, sleep
+        self._closed = self._ready = False
+        self._levels = torch.empty(0, dtype=torch.float64)  # (K,), what the channels hold while it is ready
+        self._sent_s = -math.inf
+        try:
+            driven = {name: one for name, one in instruments.items() if isinstance(one, Source)}
+            measuring = {name: one for name, one in instruments.items() if isinstance(one, Meter)}
+            self._sources = {name: one for name, one in driven.items() if name in {of for of, _ in drive}}
+            self._meters = {name: one for name, one in measuring.items() if name in {of for of, _ in read}}
+            self._drive = _checked(drive, {name: one.drive for name, one in self._sources.items()}, "drive", every=True)
+            self._read = _checked(read, {name: one.reading for name, one in self._meters.items()}, "read", every=False)
+            inputs = joined("drive", [self._sources[name].drive for name, _ in drive], [k for _, k in drive])
+            outputs = joined("reading", [self._meters[name].reading for name, _ in read], [k for _, k in read])
+            self._spec = Spec(inputs, outputs, provenance=provenance)
+            self._watch = Watched(list(self._instruments.values()), auxiliaries, care, clock, inputs.name, self._forget)
+            self._watch.lock_out()
+            with self._watch.shot():
+                self._set_up()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def spec(self) -> Spec:
+        """Ports and provenance of the node."""
+        return self._spec
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of the instruments."""
+        return self._watch.notes
+
+    # ---- the way of the data ----------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, K) in the unit of the input port -> (batch, L) in that of the output port, float32."""
+        if self._closed:
+            raise ContractError("the device is closed", where=self._spec.inputs.name, outputs="off")
+        rows = self._spec.inputs.check(x).detach().to("cpu", torch.float32).double()
+        if rows.ndim != 2:
+            raise ContractError("a drive is (batch, channels)", where=self._spec.inputs.name, got=f"shape {tuple(x.shape)}")
+        if not len(rows):
+            return torch.empty(0, len(self._read))
+        with self._watch.shot():
+            self._set_up()
+            self._ready = False  # unless all of it comes to its end
+            sweeper = self._sweeper
+            found = [self._at(row) for row in rows] if sweeper is None else self._swept(sweeper, rows)
+            self._ready = True
+            self._watch.settle()
+            self._watch.due()
+        return torch.tensor(found, dtype=torch.float32)
+
+    def _at(self, row: Tensor) -> list[float]:
+        """Go to one row (K,), settle, and read (L,)."""
+        self._go(row)
+        self._wait(self._settings.settle_s)
+        return self._measured()
+
+    def _measured(self) -> list[float]:
+        sums = [0.0] * len(self._read)
+        for _ in range(self._settings.averages):
+            found = {name: meter.read() for name, meter in self._meters.items()}
+            sums = [total + found[name][k] for total, (name, k) in zip(sums, self._read, strict=True)]
+        return [total / self._settings.averages for total in sums]
+
+    def _go(self, row: Tensor) -> None:
+        """Bring all channels from where they are to `row` (K,), in steps that every channel may make."""
+        start = self._levels
+        way = (row - start).abs()
+        most = self._spec.inputs.step_limit(self._settings.step_s) if self._spec.inputs.slews else None
+        count = 1 if most is None else max(1, math.ceil(float((way / limit_tensor(most, way)).max()) * (1 - 1e-9)))
+        for k in range(1, count + 1):
+            self._send(row if k == count else torch.lerp(start, row, k / count), spaced=most is not None)
+
+    def _send(self, row: Tensor, spaced: bool) -> None:
+        """Set the channels to `row` (K,); the instruments whose channels all stay are left alone."""
+        if spaced:
+            self._wait(self._settings.step_s - (self._clock() - self._sent_s))
+        for name, source in self._sources.items():
+            at = [(k, column) for column, (of, k) in enumerate(self._drive) if of == name]
+            if any(float(row[column]) != float(self._levels[column]) for _, column in at):
+                source.levels([float(row[column]) for _, column in sorted(at)])
+        self._levels = row
+        self._sent_s = self._clock()
+
+    def _wait(self, seconds: float) -> None:
+        if seconds > 0:
+            self._sleep(seconds)
+
+    @property
+    def _sweeper(self) -> Sweeper | None:
+        """The instrument that can do whole batches by itself."""
+        (first, *more) = self._instruments.values()
+        wanted = not more and self._settings.lists and self._settings.settle_s <= LONGEST_S and not self._spec.inputs.slews
+        return first if wanted and isinstance(first, Sweeper) else None
+
+    def _swept(self, sweeper: Sweeper, rows: Tensor) -> list[list[float]]:
+        """Answer (batch, K) by lists."""
+        order = sorted(range(len(self._drive)), key=lambda column: self._drive[column][1])
+        listed = rows[:, order].repeat_interleave(self._settings.averages, 0).tolist()
+        found = sweeper.sweep(listed, self._settings.settle_s)
+        self._levels = rows[-1]
+        every = torch.tensor(found, dtype=torch.float64).view(len(rows), self._settings.averages, -1).mean(1)
+        answer: list[list[float]] = every[:, [k for _, k in self._read]].tolist()
+        return answer
+
+    # ---- setting up, and the rungs of hil/devices/recovery.py -------------------------------------------------------------
+
+    def _set_up(self) -> None:
+        """Bring every instrument to its known state, the sources to rest, outputs on; send nothing if they are."""
+        if self._ready:
+            return
+        for instrument in self._instruments.values():
+            instrument.prepare()
+        self._levels = self._spec.inputs.resting().double()
+        for name, source in self._sources.items():
+            source.levels([float(self._levels[self._drive.index((name, k))]) for k in range(source.drive.size or 1)])
+        for instrument in self._instruments.values():
+            if isinstance(instrument, Source):  # a source-meter measures while its output is on
+                instrument.output(True)
+        self._ready = True
+        self._watch.begin()
+
+    def _forget(self) -> None:
+        self._ready = False
+        for instrument in self._instruments.values():
+            instrument.forget()
+
+    def clear(self) -> None:
+        """Empty all wires."""
+        self._ready = False
+        for instrument in self._instruments.values():
+            instrument.clear()
+        self._watch.beside.clear()
+
+    def reopen(self) -> None:
+        """Open all wires anew."""
+        self._ready = False
+        for instrument in self._instruments.values():
+            instrument.reopen()
+        self._watch.beside.reopen()
+
+    def identify(self) -> str:
+        """The same instruments must answer."""
+        return "; ".join([*(one.identify() for one in self._instruments.values()), *self._watch.beside.identify()])
+
+    def reinstate(self) -> None:
+        """Outputs off and a reset, in safe order; then the auxiliaries, and every instrument as it was set, its outputs off."""
+        self._forget()
+        with self._watch.again():
+            for instrument in self._instruments.values():
+                instrument.prepare()
+
+    def verify(self) -> str:
+        """Every level must read back at rest, and every meter must give a reading inside of its range."""
+        self._set_up()
+        self._spec.outputs.check(torch.tensor(self._measured(), dtype=torch.float64))
+        changed = f"; changed by another hand: {self._watch.changed}" if self._watch.changed else ""
+        return f"{len(self._drive)} levels read back at rest, {len(self._read)} readings in range{changed}"
+
+    def attend(self) -> None:
+        """See hil.device.Attentive."""
+        self._watch.attend()
+
+    def close(self) -> None:
+        """Make every instrument safe, and close its link, each whatever the others raise. Twice is fine.
+
+        Raises:
+            UnsafeOutputs: an output could not be verified to be off; the last one that was tried.
+        """
+        self._closed = True
+        failed: BaseException | None = None
+        for instrument in self._instruments.values():
+            try:
+                instrument.close()
+            except BaseException as error:  # noqa: BLE001 - the next one has to be made safe too
+                failed = error
+        if failed is not None:
+            raise failed
+
+
+def joined(name: str, ports: Sequence[Port], channels: Sequence[int]) -> Port:
+    """One port of many channels, each with the limits that it has in its own.
+
+    Args:
+        name: of the port.
+        ports: of the instrument of each channel.
+        channels: number of the channel in it, from 0.
+
+    Raises:
+        ConfigError: channels of several units.
+    """
+    units = list(dict.fromkeys(port.unit for port in ports))
+    if len(units) > 1:
+        raise ConfigError(
+            "the channels of a port need one unit", where=name, got=", ".join(units), allowed="instruments of one kind",
+            outputs="off; nothing was set",
+        )  # fmt: skip
+
+    def of(limit: Callable[[Port], Limit | None]) -> tuple[float, ...] | None:
+        given = [limit(port) for port in ports]
+        if all(one is None for one in given):
+            return None
+        return tuple(math.inf if one is None else each(one, port.size)[k] for one, port, k in zip(given, ports, channels))
+
+    low, high = of(lambda port: port.low), of(lambda port: port.high)
+    rest = tuple(float(port.resting()[k]) for port, k in zip(ports, channels, strict=True))
+    assert low is not None
+    assert high is not None
+    rest = tuple(min(max(at, lo), hi) for at, lo, hi in zip(rest, low, high, strict=True))
+    return Port(
+        name, low, high, units[0], len(ports), max_step=of(lambda port: port.max_step),
+        slew_per_s=of(lambda port: port.slew_per_s), rest=rest,
+    )  # fmt: skip
+
+
+def _checked(channels: Sequence[Channel], ports: Mapping[str, Port], role: str, every: bool) -> list[Channel]:
+    """Channels that are all there, each once. Raises: ConfigError."""
+    known = {(name, k) for name, port in ports.items() for k in range(port.size or 1)}
+    wrong = [f"{name} {k + 1}" for name, k in channels if (name, k) not in known]
+    twice = len(set(channels)) < len(channels)
+    idle = [f"{name} {k + 1}" for name, k in sorted(known - set(channels))] if every else []
+    if wrong or twice or idle or not channels:
+        raise ConfigError(
+            f"the channels of {role} make no sense", where="vector",
+            got=f"no channel {', '.join(wrong)}" if wrong else "one twice" if twice else f"nobody drives {', '.join(idle)}",
+            allowed=", ".join(f"{name} {k + 1}" for name, k in sorted(known)) or "a source and a meter", outputs="off",
+            todo="name channels that the instruments have, and all that are switched on",
+        )  # fmt: skip
+    return list(channels)

@@ -1,0 +1,108 @@
+"""The tables of a simulated bench that its shapes share: [virtual], and [virtual.NAME] for the instrument of that name.
+
+[virtual]            seed, transport, linger_s, log_path, faults
+[virtual.node]       the twin
+[virtual.NAME]       use, and the settings of a simulated instrument; feeds: a parameter of the twin that follows its output
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+from rich.console import Console
+
+from hil.config.bench import BenchFile, TwinTable
+from hil.config.read import Section, Using
+from hil.config.resolve import UNTOUCHED, Choice, choice
+from hil.errors import ConfigError
+from sim_devices.bench.description import VirtualBox
+from sim_devices.bench.outputs import Feed
+
+
+class FeedTable(Section):
+    """What output 1 of a simulated instrument does to the plant: parameter = max(least, offset + scale * level).
+
+    Args:
+        path: of the parameter, "node.laser_w".
+        scale: for a unit of the level.
+        offset: at level 0.
+        least: the parameter goes no lower.
+    """
+
+    path: str
+    scale: float = 1.0
+    offset: float = 0.0
+    least: float | None = None
+
+
+class BoxTable(Using):
+    """A simulated instrument.
+
+    Args:
+        feeds: a parameter of the plant that follows its output.
+    """
+
+    feeds: FeedTable | None = None
+
+    def chosen(self) -> Choice:
+        """Find the class of a simulated instrument and check its settings."""
+        return choice(self.use, self.settings(), self.place, skip=("lock",))
+
+
+class BenchTable(Section):
+    """The simulated side of a bench: which boxes, which node, how they are served.
+
+    Args:
+        linger_s: how long it outlives its parent.
+        log_path: a file that is told what the outputs do.
+        faults: see docs/reference/virtual_bench.md.
+    """
+
+    seed: Annotated[int, Field(strict=True)] = 0
+    transport: Literal["hislip", "socket"] = "hislip"
+    linger_s: Annotated[float, Field(ge=0, strict=True)] = 0.0
+    log_path: str | None = None
+    faults: list[dict[str, Any]] = Field(default_factory=list)
+    node: TwinTable
+    boxes: dict[str, BoxTable] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_boxes(cls, table: Any) -> Any:
+        """[virtual.NAME] is the simulated instrument of that name."""
+        if not isinstance(table, Mapping) or "boxes" in table:
+            return table
+        boxes = {name: part for name, part in table.items() if name not in cls.model_fields and isinstance(part, Mapping)}
+        return {**{name: part for name, part in table.items() if name not in boxes}, "boxes": boxes}
+
+    @property
+    def described(self) -> tuple[VirtualBox, ...]:
+        """The boxes."""
+        return tuple(VirtualBox(name, box.use, box.choice.settings) for name, box in self.boxes.items())
+
+    @property
+    def feeds(self) -> tuple[Feed, ...]:
+        """What feeds the plant."""
+        told = {name: box.feeds for name, box in self.boxes.items() if box.feeds is not None}
+        return tuple(Feed(name, **one.model_dump(exclude_none=True)) for name, one in told.items())
+
+
+def check_simulated(bench: BenchFile, virtual: BenchTable | None, names: Sequence[str]) -> None:
+    """Raises: ConfigError: an instrument that the virtual bench does not have."""
+    for name in names if virtual is not None else ():
+        if virtual is not None and name not in virtual.boxes:
+            raise ConfigError(
+                "this instrument is not simulated", where=f"{bench.place}: [virtual]", got=f"no [virtual.{name}]",
+                allowed=f"[virtual.{name}], of the same name", outputs=UNTOUCHED, todo=f"add [virtual.{name}]",
+            )  # fmt: skip
+
+
+def tell(resources: Mapping[str, str], sockets: Mapping[str, str], control: tuple[str, int], out: Console) -> None:
+    """Say where the instruments of a virtual bench are."""
+    for name, resource in resources.items():
+        out.print(f"{name:<8} {resource}      {sockets[name]}", soft_wrap=True)
+    told = "newline-separated JSON; see docs/reference/virtual_bench.md"
+    out.print("{:<8} {}:{}      {}".format("control", *control, told), soft_wrap=True)
+    out.print("open them with any VISA client; Ctrl-C ends the bench")

@@ -1,0 +1,203 @@
+"""Benches of many instruments, from their files: what goes on and off in which order, and what is refused before that.
+
+The boxes are served from this process; to a trainer they are boxes on a table, at addresses.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+import torch
+from small import Command, until
+
+from drivers.keysight_n7776c import KeysightN7776C
+from drivers.links.memory import MemoryLink
+from hil.build.auxiliaries import _tolerance, _values
+from hil.build.bench import open_bench
+from hil.build.calibration import settings_of
+from hil.build.training import built
+from hil.config.bench import InstrumentTable, bench_of, read_bench
+from hil.config.experiment import read_experiment
+from hil.data.dataset import Split
+from hil.errors import CommandRefused, ConfigError, OutOfRange
+from hil.training.loop import train
+from sim_devices.bench.served import RunningBench, build
+from sim_devices.instruments.keysight_n7776c import KeysightN7776C as SimulatedLaser
+
+ROOT = Path(__file__).parents[2]
+BENCH, LEVELS = (ROOT / "benches" / name for name in ("mzm_bias_laser.toml", "mesh_levels.toml"))
+NAMES = {"33622A": "awg", "E36312A": "bias", "N7776C": "laser", "MODEL": "pd"}
+EXPERIMENT = """
+[data]
+train_examples = 48
+[network]
+widths = [64, {width}, 10]
+{answers}
+[device]
+bench = "bench.toml"
+[encode]
+overflow = "clip"
+{decode}
+[learner]
+use = "adfa"
+[train]
+epochs = 500
+batch = 16
+threads = 1
+checkpoint_every = 1
+"""
+DECODE = '[decode]\nzero = "{}"\nscale = "{}"'
+STARTED = [("bias", True), ("laser", True), ("awg", True)]
+ENDED = [("laser", False), ("awg", False), ("bias", False)]
+
+
+def on_the_table(path: Path, folder: Path, change: Callable[[dict[str, Any]], None] = lambda table: None) -> RunningBench:
+    """Serve the boxes of a shipped bench, and write the bench.toml of a trainer who knows their addresses."""
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    change(table)
+    shipped = bench_of(table, path)
+    described = __import__(f"hil.build.shapes.{table['shape']}", fromlist=["description"]).description(shipped)
+    running = build(replace(described, log_path=str(folder / "bench.log")))
+    del table["virtual"]
+    for name, one in table["instruments"].items():
+        one["resource"] = running.resources[name]
+    (folder / "bench.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
+    return running
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder, and locks of its own."""
+    monkeypatch.setenv("HIL_LOCKS", str(tmp_path / "locks"))
+    monkeypatch.setenv("HIL_MACHINE_LOCKS", str(tmp_path / "machine"))
+    return tmp_path
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as closing:
+        yield closing
+
+
+def switched(log: Path) -> list[tuple[str, bool]]:
+    """Which outputs went on and off, oldest first, as the bench itself wrote down."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return [(NAMES[line["box"].split()[0]], line["on"]) for line in lines if "box" in line]
+
+
+def test_the_bias_is_on_before_the_laser_and_the_laser_is_off_first(folder: Path, stack: ExitStack) -> None:
+    """At the start, in a recovery, and after a Ctrl-C."""
+    running = stack.enter_context(on_the_table(BENCH, folder))
+    bench = read_bench(folder / "bench.toml")
+    assert settings_of(bench)["laser"]["set"] == {"power": "1 mW", "wavelength": "1.55 µm"}
+    with pytest.raises(KeyboardInterrupt), open_bench(bench) as opened:  # noqa: PT012
+        device: Any = opened.device
+        assert list(opened.resources) == ["awg", "scope", "bias", "laser"]
+        lit = device.forward(torch.full((1, 4), 1.0))
+        assert float(lit.max()) > 0.05  # there is light
+        running.boxes["laser"].press(":SOUR0:POW 0.0005")  # type: ignore[attr-defined]
+        device.attend()
+        with pytest.raises(Exception, match=r"power 0\.001 W -> 0\.0005 W"):
+            device.forward(torch.full((1, 4), 1.0))
+        device.reinstate()
+        assert "changed by another hand: power" in device.verify()
+        os.kill(os.getpid(), signal.SIGINT)
+    assert switched(folder / "bench.log") == STARTED + ENDED + STARTED + ENDED
+
+
+def test_after_a_sigkill_the_guardian_keeps_the_order(folder: Path, stack: ExitStack) -> None:
+    stack.enter_context(on_the_table(BENCH, folder))
+    (folder / "e.toml").write_text(EXPERIMENT.format(width=8, answers="", decode=DECODE.format("0 V", "300 mV")))
+    log = folder / "bench.log"
+    command = Command("train", folder / "e.toml", "--run", folder / "r")
+    assert until(lambda: len(switched(log)) == 3 or command.poll() is not None), command.said()
+    command.send(signal.SIGKILL)
+    assert command.ended() == -signal.SIGKILL
+    assert until(lambda: len(switched(log)) == 6), command.said()
+    assert switched(log) == STARTED + ENDED
+
+
+def test_a_network_trains_on_levels_and_all_is_off_at_the_end(folder: Path, stack: ExitStack) -> None:
+    def quick(table: dict[str, Any]) -> None:
+        for instrument in table["instruments"].values():
+            instrument.pop("slew", None)
+
+    stack.enter_context(on_the_table(LEVELS, folder, quick))
+    (folder / "e.toml").write_text(EXPERIMENT.format(width=6, answers="answers = 3", decode=DECODE.format("0 A", "50 µA")))
+    with built(read_experiment(folder / "e.toml")) as made:
+        data = made.training.data
+        few = Split(data.validation.x[:32], data.validation.y[:32])
+        made.training.data = replace(data, validation=few, test=few)
+        assert len(list(islice(train(made.training), 3))) == 3
+        assert made.node.source is not None
+        assert made.node.source.spec.provenance == "twin"
+    found = switched(folder / "bench.log")
+    on, off = [name for name, up in found if up], [name for name, up in found if not up]
+    assert on == off == ["laser", *["bias"] * 6, *["pd"] * 3]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("instruments.laser.set", {}, r"instruments without a role.*laser"),
+        ("instruments.awg.set", {"voltage": "1 V"}, "an instrument with a role"),
+        ("instruments.awg.safe", {"output": False}, "an instrument with a role"),
+        (
+            "instruments.scop",
+            {"use": "drivers.keysight_infiniivision:InfiniiVision", "set": {"range": "1 V"}},
+            "driver that holds",
+        ),
+        ("start.order", ["lasr"], r"\[start\] order: no such instrument"),
+        ("start.order", ["awg"], "started by the shape"),
+        ("instruments.laser.sete", {}, "unknown key"),
+        ("virtual", {"node": {"use": "mach_zehnder"}}, r"no \[virtual.awg\]"),
+    ],
+)
+def test_what_the_file_says_wrong_is_refused_before_anything_is_opened(path: str, value: object, said: str) -> None:
+    table = tomllib.loads(BENCH.read_text(encoding="utf-8"))
+    *way, last = path.split(".")
+    at = table
+    for key in way:
+        at = at[key]
+    at[last] = value
+    if path == "instruments.scop":
+        table["virtual"]["scop"] = table["virtual"]["scope"]
+    with pytest.raises(ConfigError, match=said):
+        bench_of(table, Path("test.toml"))
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "said"),
+    [
+        ({"power": "6 mW"}, OutOfRange, "laser power"), ({"power": "1 A"}, ConfigError, "set power"),
+        ({"powr": "1 mW"}, ConfigError, "did you mean power"), ({"output": 1}, ConfigError, "on or off"),
+    ],
+)  # fmt: skip
+def test_a_value_that_an_instrument_does_not_have(given: dict[str, object], kind: type[Exception], said: str) -> None:
+    ports = KeysightN7776C(MemoryLink(SimulatedLaser()), high_w=5e-3).holdable()
+    with pytest.raises(kind, match=said):
+        _values(given, ports, "test.toml: [instruments.laser] set")
+    table = InstrumentTable(use="x", tolerance={"power": "0 W"})
+    with pytest.raises(ConfigError, match="above 0"):
+        _tolerance(table, {"power": 1e-3}, ports)
+
+
+def test_a_bias_that_does_not_hold_leaves_the_laser_off(folder: Path, stack: ExitStack) -> None:
+    def shorted(table: dict[str, Any]) -> None:
+        table["virtual"]["bias"]["short"] = 1
+
+    stack.enter_context(on_the_table(BENCH, folder, shorted))
+    with pytest.raises(CommandRefused, match=r"bias voltage: .*got 0\.15 V"), open_bench(read_bench(folder / "bench.toml")):
+        raise AssertionError("it must not be opened")
+    assert switched(folder / "bench.log") == [("bias", True), ("bias", False)]

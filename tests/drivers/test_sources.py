@@ -1,0 +1,281 @@
+"""The drivers of boxes that hold levels, each over memory to its simulated box: the contract, and what is theirs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from drivers.auxiliaries import Auxiliaries, Auxiliary, Holdable
+from drivers.keithley_2400 import Keithley2400
+from drivers.keysight_e36300 import KeysightE36312A
+from drivers.keysight_n7776c import KeysightN7776C
+from drivers.links.memory import MemoryLink
+from drivers.read_back import Care, Panelled, PanelWatch
+from drivers.safe import SafeState, Switchable, carry_out
+from drivers.scpi import Scpi
+from drivers.scpi_source import ScpiSource
+from drivers.scpi_talk import ScpiTalk
+from hil.conformance import Knob, check_instrument
+from hil.errors import (
+    Changed,
+    CommandRefused,
+    ConfigError,
+    NotAReading,
+    OutOfRange,
+    SwitchedOff,
+    UnsafeOutputs,
+    WrongInstrument,
+)
+from sim_devices.instruments.keithley_2400 import Keithley2400 as SimulatedMeter
+from sim_devices.instruments.keysight_e36300 import KeysightE36312A as SimulatedSupply
+from sim_devices.instruments.keysight_n7776c import KeysightN7776C as SimulatedLaser
+from sim_devices.instruments.source_box import SourceBox
+
+
+class Table:
+    """A driver, and the simulated instrument behind it."""
+
+    def __init__(self, box: SourceBox, driver: Callable[..., ScpiSource], **settings: Any) -> None:
+        self.box, self.say = box, ""
+        self.link = MemoryLink(self)
+        self.driver = driver(self.link, **settings)
+
+    def execute(self, message: bytes) -> bytes | None:
+        reply = self.box.execute(message)
+        return self.say.encode() if self.say and reply is not None and b"ERR?" not in message else reply
+
+    def identify(self) -> object:
+        return self.driver.identity
+
+    def knobs(self) -> Sequence[Knob]:
+        def knob(name: str) -> Knob:
+            port = self.driver.holdable()[name]
+            low, high = port.shared_low, port.shared_high
+            tried = (low, low + 0.5 * (high - low), high)
+            return Knob(
+                name, lambda value: self.driver.hold(name, value), lambda: self.driver.read_back(name), tried,
+                (high + 0.01 * abs(high), low - 0.01 * abs(high)), 1e-9,
+            )  # fmt: skip
+
+        return [knob(name) for name in self.driver.holdable() if name != "output"]
+
+    def energise(self) -> bool:
+        self.driver.prepare()
+        self.driver.output(True)
+        return True
+
+    def safe(self) -> None:
+        self.driver.safe()
+
+    def is_safe(self) -> bool:
+        return not any(one["on"] for one in self.box.outputs().values())  # type: ignore[index]
+
+    def sent(self) -> int:
+        return len(self.link.sent)
+
+    def close(self) -> None:
+        self.driver.close()
+
+
+def supply(**settings: Any) -> Table:
+    return Table(SimulatedSupply(), KeysightE36312A, **settings)
+
+
+def meter(**settings: Any) -> Table:
+    return Table(SimulatedMeter(load_ohm=1e4), Keithley2400, **settings)
+
+
+def laser(**settings: Any) -> Table:
+    return Table(SimulatedLaser(), KeysightN7776C, **settings)
+
+
+EVERY = [supply, meter, laser]
+WIDE: list[tuple[Callable[..., Table], dict[str, Any]]] = [
+    (supply, {"high_v": 7.0}), (supply, {"low_v": -1.0}), (supply, {"low_v": (0.0, 0.0, math.nan)}), (supply, {"limit_a": 6.0}),
+    (supply, {"high_v": (6.0, 26.0, 1.0)}), (meter, {"high_v": 211.0}), (meter, {"range_a": 2.0}), (meter, {"range_a": 0.0}),
+    (laser, {"high_w": 0.03}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", EVERY)
+def test_it_keeps_the_contract_of_a_driver(make: Callable[..., Table]) -> None:
+    assert check_instrument(make).passed
+    driver = make().driver
+    assert isinstance(driver, Holdable)
+    assert isinstance(driver, Panelled)
+    assert isinstance(driver, Switchable)
+
+
+@pytest.mark.parametrize(("make", "settings"), WIDE)
+def test_limits_may_be_narrowed_never_widened(make: Callable[..., Table], settings: dict[str, Any]) -> None:
+    with pytest.raises(OutOfRange):
+        make(**settings)
+
+
+@pytest.mark.parametrize("settings", [{"channels": (1, 4)}, {"channels": ()}, {"channels": (2, 2)}, {"high_v": (1.0, 1.0)}])
+def test_channels_that_make_no_sense(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        supply(**settings)
+
+
+def test_another_instrument_is_refused_and_not_touched() -> None:
+    link = MemoryLink(SimulatedLaser())
+    with pytest.raises(WrongInstrument):
+        Keithley2400(link)
+    assert link.sent == [b"*IDN?"]
+    assert link.closed
+
+
+@pytest.mark.parametrize("make", EVERY)
+def test_another_process_can_make_it_safe(make: Callable[..., Table]) -> None:
+    one = make()
+    one.energise()
+    state = SafeState.from_json(one.driver.safe_state().to_json())
+    assert state == one.driver.safe_state()
+    scpi = Scpi(MemoryLink(one.box), expect=state.expect)
+    scpi.identify()
+    assert not one.is_safe()
+    carry_out(state, ScpiTalk(scpi))
+    assert one.is_safe()
+
+
+def test_an_output_that_stays_on_is_told() -> None:
+    one = supply(channels=(1, 2))
+    one.energise()
+    one.say = "0,1"
+    with pytest.raises(UnsafeOutputs, match="E36312A"):
+        one.driver.close()
+    assert one.link.closed
+
+
+def test_levels_of_one_message_are_read_back() -> None:
+    one = supply(channels=(3, 1), low_v=0.5, high_v=5.0)
+    one.energise()
+    before = one.sent()
+    one.driver.levels([2.0, 0.1 + 0.4])
+    assert one.sent() == before + 1
+    assert [one.box.stands(n) for n in (1, 2, 3)] == pytest.approx([0.5, 0.0, 2.0])
+    with pytest.raises(OutOfRange, match="channel 2"):
+        one.driver.levels([2.0, 0.4])
+    assert one.sent() == before + 1
+    one.say = "2.0;0.9"
+    with pytest.raises(CommandRefused, match="did not take a level"):
+        one.driver.levels([2.0, 1.0])
+
+
+def test_the_way_down_keeps_the_slew(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = supply(channels=(1, 2), high_v=5.0, slew_v_per_s=(50.0, 10.0))
+    monkeypatch.setattr("drivers.scpi_source.STEP_S", 1e-3)
+    one.energise()
+    one.driver.levels([4.0, 0.5])
+    one.box.history.clear()
+    one.driver.close()
+    assert one.is_safe()
+    for channel, most in ((1, 0.05), (2, 0.01)):
+        levels = [4.0 if channel == 1 else 0.5, *(v for _, n, v in one.box.history if n == channel)]
+        assert levels[-1] == 0.0
+        assert len(levels) > 40
+        assert max(abs(b - a) for a, b in pairwise(levels)) <= most * 1.001
+
+
+def test_a_safe_level_may_be_another_one_with_the_output_on() -> None:
+    one = supply(channels=(2,))
+    one.driver.rest_at({"output": 1.0, "voltage": 1.5})
+    one.driver.hold("voltage", 3.0)
+    one.driver.hold("output", 1.0)
+    one.driver.close()
+    assert one.box.stands(2) == 1.5
+    with pytest.raises(OutOfRange):
+        supply(channels=(2,)).driver.rest_at({"voltage": 30.0})
+
+
+def test_a_list_is_measured_level_by_level() -> None:
+    one = meter(low_v=-1.0, high_v=2.0)
+    one.energise()
+    driver = one.driver
+    assert isinstance(driver, Keithley2400)
+    rows = [[-1.0], [0.25], [2.0]]
+    assert driver.sweep(rows, 0.01) == [[pytest.approx(v / 1e4)] for (v,) in rows]
+    assert one.box.stands(1) == 2.0
+    assert driver.read() == [pytest.approx(2e-4)]
+    before = one.sent()
+    with pytest.raises(OutOfRange):
+        driver.sweep([[0.0], [2.1]], 0.01)
+    assert one.sent() == before
+
+
+def test_a_current_beyond_the_range_is_no_reading() -> None:
+    one = meter(range_a=1e-4, high_v=10.0)
+    one.energise()
+    driver = one.driver
+    assert isinstance(driver, Keithley2400)
+    driver.levels([0.5])
+    assert driver.read() == [pytest.approx(5e-5)]
+    one.say = "+9.910000E+37"
+    with pytest.raises(NotAReading):
+        driver.read()
+
+
+@pytest.mark.parametrize(
+    ("command", "fault"), [(":SOUR:VOLT 2.5,(@1)", Changed), (":SOUR:CURR 0.5,(@2)", Changed), (":OUTP 0,(@2)", SwitchedOff)]
+)
+def test_another_hand_is_seen(command: str, fault: type[Exception]) -> None:
+    one = supply(channels=(1, 2))
+    one.energise()
+    one.driver.levels([1.0, 2.0])
+    watch = PanelWatch([one.driver.panel], Care(every_s=0.0))
+    watch.begin()
+    watch.look()
+    one.driver.levels([1.5, 0.5])
+    watch.settle()
+    watch.look()
+    one.box.press(command)
+    with pytest.raises(fault):
+        watch.look()
+
+
+def started(**settings: Any) -> tuple[Auxiliaries, Table, Table]:
+    bias, light = Table(SimulatedSupply(**settings), KeysightE36312A, channels=(1,)), laser()
+    members = [
+        Auxiliary("bias", bias.driver, {"output": 1.0, "voltage": 1.5, "current": 0.2}, 0.2, {"voltage": 0.01}),
+        Auxiliary("laser", light.driver, {"power": 2e-3, "output": 1.0}),
+    ]
+    waited: list[float] = []
+    return Auxiliaries(members, ["laser"], ["bias"], sleep=waited.append), bias, light
+
+
+def test_auxiliaries_are_started_in_order_and_reset_in_safe_order() -> None:
+    aux, bias, light = started()
+    aux.start()
+    assert bias.box.stands(1) == 1.5
+    assert light.box.stands(1) == pytest.approx(2e-3)
+    seen: list[tuple[bool, bool]] = []
+    aux.reset(lambda: seen.append((light.is_safe(), bias.is_safe())))
+    assert seen == [(True, False)]
+    assert bias.is_safe()
+    aux.start()
+    assert not light.is_safe()
+
+
+def test_what_does_not_hold_keeps_the_later_ones_off() -> None:
+    aux, _, light = started(short=1)
+    with pytest.raises(CommandRefused, match=r"bias voltage: .*got 0\.15 V") as told:
+        aux.start()
+    assert "1.5 V, within 0.01" in str(told.value)
+    assert light.is_safe()
+
+
+def test_a_level_with_a_slew_goes_up_in_steps_once_the_output_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("drivers.scpi_source.STEP_S", 1e-3)
+    one = supply(channels=(1,), slew_v_per_s=20.0)
+    one.driver.hold("voltage", 1.5)
+    one.driver.hold("output", 1.0)
+    one.driver.hold("voltage", 1.0)
+    levels = [0.0, *(v for _, _, v in one.box.history)]
+    assert max(levels) == 1.5
+    assert levels[-1] == 1.0
+    assert max(abs(b - a) for a, b in pairwise(levels)) <= 0.0201
