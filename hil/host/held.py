@@ -17,9 +17,11 @@ from torch import Tensor
 
 from hil.config.resolve import resolve
 from hil.device import Port, Restorable, Spec, plain
+from hil.devices.stepped import Stepped, stepped
 from hil.errors import ConfigError, ContractError, HilError, OpenFailed, UnsafeOutputs
 from hil.foreign import foreign, mapped
 from hil.host.charge import Recipe
+from hil.slew import slew_of
 
 CORRECT = "correct that code, then start again"
 BY_HAND = "switch the outputs off at the device, and correct its safe()"
@@ -59,6 +61,7 @@ class HeldDevice:
         self._place = recipe.place or f"host of {recipe.use}"
         self._made: Callable[..., Any] = resolve(recipe.use, self._place)
         self._device: Any = None
+        self._driven: Any = None  # the device, or what refuses steps that are too large for it
         self._opening = False
         self._check()
 
@@ -108,7 +111,8 @@ class HeldDevice:
                 raise self._unsafe(type(device).__name__, "as its close() left them")
             if not isinstance(getattr(device, "spec", None), Spec):
                 raise ContractError("this is no device", where=self._place, got=f"{type(device).__name__} without a spec")
-            self._device = device
+            self._device, self._driven = device, device
+            self._driven = stepped(device)
         return self._device
 
     def facts(self) -> dict[str, Any]:
@@ -125,12 +129,14 @@ class HeldDevice:
             "safe": guards(device),
             "restorable": isinstance(device, Restorable),
             "beats": callable(getattr(device, "beat", None)),
+            "slew_by": slew_of(self._driven).by if spec.inputs.slews else "",
+            "row_s": slew_of(self._driven).row_s,
         }
 
     def forward(self, shape: list[int], data: bytearray) -> tuple[list[int], memoryview]:
         """Drive the device with an array, and return shape and bytes of its answer."""
         x = array(shape, data)
-        answer = self._act("forward()", lambda device: device.forward(x))
+        answer = self._act("forward()", lambda device: self._driven.forward(x))
         if not isinstance(answer, Tensor):
             raise ContractError(
                 "the answer of forward() is no tensor", where=self._place, got=type(answer).__name__, allowed="a float32 tensor"
@@ -196,6 +202,8 @@ class HeldDevice:
         verified = guards(self._device)
         if callable(getattr(self._device, "safe", None)):
             self._unless("safe()", self._device.safe)
+            if isinstance(self._driven, Stepped):
+                self._driven.at_rest()
         else:
             self.close()
         return verified
