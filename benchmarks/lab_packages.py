@@ -39,13 +39,14 @@ def main() -> None:
         x = device.spec.inputs.within(torch.rand(26, 7, generator=torch.Generator().manual_seed(0)))
         bare = bare_exchange(device)
         found: dict[str, list[float]] = {
-            "bare": [], "device": [], "device, per s of processor": [], "hosted": [],
+            "bare": [], "device": [], "device, per s of processor": [], "device, one row": [], "hosted": [],
         }  # fmt: skip
         for _ in range(ROUNDS):
             device.safe()  # `bare` holds the outputs at 0
             found["bare"].append(rate(bare))
             found["device"].append(rate(lambda: device.forward(x)))
             found["device, per s of processor"].append(rate(lambda: device.forward(x), time.process_time))
+            found["device, one row"].append(rate(lambda: device.forward(x[:1])))
         device.close()
         with hosted(Recipe("drivers.nidaqmx:NIDAQmx", settings), Limits(60, 60, 10)) as there:
             for _ in range(ROUNDS):

@@ -36,7 +36,7 @@ Values = NDArray[np.float64]
 class Package(Protocol):
     """How a package opens instruments, and works their parameters."""
 
-    def open(self, name: str, table: Mapping[str, Any]) -> tuple[Any, bool]:
+    def begin(self, name: str, table: Mapping[str, Any]) -> tuple[Any, bool]:
         """Open an instrument of a table; return it, and whether it is simulated."""
 
     def put(self, instrument: Any, parameter: str, value: Any) -> None:
@@ -124,7 +124,7 @@ class Parameters:
 
     def _open(self, name: str, table: Mapping[str, Any]) -> bool:
         with self._mapped(name):
-            self._opened[name], simulated = self.package.open(name, table)
+            self._opened[name], simulated = self.package.begin(name, table)
         self._closing.callback(self.package.close, self._opened[name])
         return simulated
 

@@ -22,7 +22,7 @@ from drivers.parameters import Package, Parameters, followed, made
 class _PyMeasure:
     """See drivers.parameters.Package."""
 
-    def open(self, name: str, table: Mapping[str, Any]) -> tuple[Any, bool]:
+    def begin(self, name: str, table: Mapping[str, Any]) -> tuple[Any, bool]:
         needed("pymeasure", "pymeasure")
         found = made(table)
         return found, type(found).__module__ == "pymeasure.instruments.fakes"

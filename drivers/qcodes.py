@@ -20,7 +20,7 @@ from drivers.parameters import Package, Parameters, followed, made
 class _QCoDeS:
     """See drivers.parameters.Package."""
 
-    def open(self, name: str, table: Mapping[str, Any]) -> tuple[Any, bool]:
+    def begin(self, name: str, table: Mapping[str, Any]) -> tuple[Any, bool]:
         needed("qcodes", "qcodes")
         found = made(table, name)
         return found, "mock_instruments" in type(found).__module__

@@ -187,8 +187,8 @@ class ReelWriter:
 
     def _commit(self, lengths: Mapping[str, int]) -> None:
         rest = {name: used for name, used in lengths.items() if name != "index"}
-        self.head = replace(self.head, shots=lengths["index"], lengths=rest, sum=self._sum.copy().hexdigest())
-        self.head = replace(self.head, floats=self._floats)
+        head = replace(self.head, shots=lengths["index"], lengths=rest, sum=self._sum.copy().hexdigest())
+        self.head = replace(head, floats=self._floats)
         write_atomic(self._json, self.head.text().encode())
 
     def _room(self, needed: int) -> None:

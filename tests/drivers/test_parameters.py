@@ -34,7 +34,7 @@ class Box:
 class Mine:
     stuck: ClassVar[set[str]] = set()
 
-    def open(self, name: str, table: Mapping[str, Any]) -> tuple[Any, bool]:
+    def begin(self, name: str, table: Mapping[str, Any]) -> tuple[Any, bool]:
         return Box(**table), True
 
     def put(self, instrument: Any, parameter: str, value: Any) -> None:

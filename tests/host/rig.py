@@ -77,6 +77,15 @@ class Rig:
         self._gone = True
 
 
+class Gates(Rig):
+    """Its channels bear steps of 0.5 V, and it does nothing about them itself."""
+
+    def __init__(self, log: str) -> None:
+        super().__init__(log)
+        dac = hil.Port("dac", -1, 20, "V", 2, max_step=0.5)
+        self.spec = Spec(dac, self.spec.outputs, provenance="twin")
+
+
 class Unsafe(Rig):
     """No safe()."""
 

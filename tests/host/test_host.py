@@ -291,6 +291,21 @@ def test_a_close_that_is_declared_safe_is_believed(tmp_path: Path) -> None:
     assert whats(log) == ["open", "closed", "open", "on 0.0", "closed"]
 
 
+def test_steps_that_a_device_does_not_keep_itself_are_refused_in_its_worker(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    held = HeldDevice(Recipe("rig:Gates", {"log": str(log)}), False)
+    facts = held.facts()
+    assert (facts["slew_by"], facts["inputs"]["max_step"]) == ("refuses", [0.5])
+    with pytest.raises(OutOfRange, match="from row 1 to row 2"):
+        held.forward([2, 2], bytearray(torch.tensor([[0.5, 0.5], [0.5, 1.1]]).numpy().tobytes()))
+    held.forward([1, 2], bytearray(torch.full((1, 2), 0.5).numpy().tobytes()))
+    held.safe()
+    with pytest.raises(OutOfRange, match="what the channels hold"):
+        held.forward([1, 2], bytearray(torch.ones(1, 2).numpy().tobytes()))
+    held.close()
+    assert "on 1.0" not in whats(log)
+
+
 def test_functions_without_a_safe_are_no_guarded_device() -> None:
     port = hil.Port("dac", -1, 1, "V", 2)
     values = torch.zeros(2).numpy()

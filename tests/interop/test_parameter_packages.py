@@ -36,7 +36,7 @@ def test_parameters_of_qcodes() -> None:
     mock = device._opened["mock"]
     parameters = [mock.x, mock.y, mock.z]
     device.close()
-    assert [one.get() for one in parameters] == [0.0, 0.0, 0.0]
+    assert [one.cache() for one in parameters] == [0.0, 0.0, 0.0]
 
 
 def test_properties_of_pymeasure() -> None:
