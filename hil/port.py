@@ -42,6 +42,8 @@ class Port:
         slew_per_s: largest rate of a channel, in `unit` per s; None: any.
         scale: one of `unit` in the number that the device itself takes or gives: 1000 for V on a device that counts in mV.
         rest: what the channels hold before the first shot, and when they are safe; None: 0, or the limit next to it.
+        bits: 8 or 16: the device gives whole numbers of so many bits, and a value is such a number over `scale`, rounded once
+            (`of_own`); a tape keeps them as such. None: it does not.
 
     Raises:
         ContractError: a limit is no number, has another length than `size`, or makes no sense.
@@ -57,6 +59,7 @@ class Port:
     slew_per_s: Limit | None = None
     scale: Limit = 1.0
     rest: Limit | None = None
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("low", "high", "max_step", "slew_per_s", "scale", "rest"):
@@ -65,6 +68,12 @@ class Port:
         self._require("a largest step is above 0", lambda most: most > 0, max_step=self.max_step)
         self._require("a largest rate is above 0", lambda most: most > 0, slew_per_s=self.slew_per_s)
         self._require("a scale is finite, and not 0", lambda scale: scale != 0 and math.isfinite(scale), scale=self.scale)
+        if self.bits is not None:
+            if self.bits not in (8, 16):
+                raise ContractError(
+                    "whole numbers have 8 or 16 bits", where=f"port {self.name}", got=f"bits = {self.bits!s:.60}"
+                )
+            object.__setattr__(self, "bits", int(self.bits))
         self._require("rest is inside the limits", lambda low, at, high: low <= at <= high, low=self.low, rest=self.rest,
                       high=self.high)  # fmt: skip
 
@@ -175,7 +184,7 @@ class Port:
 
     def table(self) -> dict[str, Any]:
         """The port as a file holds it; what is not limited is left out, so that a file says no more than it must."""
-        optional = {"max_step": None, "slew_per_s": None, "scale": 1.0, "rest": None}
+        optional = {"max_step": None, "slew_per_s": None, "scale": 1.0, "rest": None, "bits": None}
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
             name: list(value) if isinstance(value, tuple) else value

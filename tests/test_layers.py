@@ -22,6 +22,11 @@ ONLY_IN = {
     "dask_jobqueue": {"hil/search"},
     "pickle": set(),
     "pint": {"hil/units.py"},
+    "nidaqmx": {"drivers/nidaqmx.py"},
+    "slmsuite": {"drivers/slmsuite.py"},
+    "pypylon": {"drivers/genicam.py"},
+    "pymeasure": {"drivers/pymeasure.py"},
+    "qcodes": {"drivers/qcodes.py"},
     **{name: {"hil/system.py"} for name in OF_SYSTEMS},
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from hil.slew import slew_of
 ANY_WIDTH = 5  # channels tried where the port takes any
 BATCHES = (1, 3, 8)
 STEPS = 4  # of time, for a temporal device
+T = TypeVar("T")
 OWN_NOISE = ("real", "unknown")  # who may answer otherwise each time
 
 Sent = Callable[[Device], int]
@@ -196,47 +198,64 @@ def _programs(device: Device, sent: Sent | None) -> None:
 
 
 def _alike(make: Callable[[], Device]) -> None:
-    one, other = make(), make()
-    try:
-        if one.spec.provenance in OWN_NOISE:
+    def answers(device: Device) -> list[Tensor]:
+        if device.spec.provenance in OWN_NOISE:
             raise NotApplicable("hardware has noise of its own")
-        same = all(torch.equal(_ask(one, x), _ask(other, x)) for x in (_drive(one, 3), _drive(one, 8)))
-        need(same, "they differ: chance does not come from arguments alone")
-    finally:
-        one.close()
-        other.close()
+        return [_ask(device, _drive(device, n)) for n in (3, 8)]
+
+    one, other = _used(make, answers), _used(make, answers)
+    same = all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    need(same, "they differ: chance does not come from arguments alone")
 
 
 def _restores(make: Callable[[], Device]) -> None:
-    one, other = make(), make()
-    try:
-        if one.spec.provenance in OWN_NOISE or not (isinstance(one, Restorable) and isinstance(other, Restorable)):
+    def drives(device: Device) -> list[Tensor]:
+        return [_drive(device, 3, stream) for stream in ("before", "after", "later")]
+
+    def saved(device: Device) -> tuple[dict[str, object], list[Tensor]]:
+        if device.spec.provenance in OWN_NOISE or not isinstance(device, Restorable):
             raise NotApplicable("its state is not the computer's to save")
-        drives = [_drive(one, 3, stream) for stream in ("before", "after", "later")]
-        one.forward(drives[0])
-        saved = json.loads(json.dumps(one.snapshot()))
-        wanted = [one.forward(x) for x in drives[1:]]
-        other.restore(saved)
-        found = [other.forward(x) for x in drives[1:]]
-        need(all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True)), "the readings after a restore differ")
-    finally:
-        one.close()
-        other.close()
+        first, *rest = drives(device)
+        device.forward(first)
+        state = json.loads(json.dumps(device.snapshot()))
+        return state, [device.forward(x) for x in rest]
+
+    def restored(device: Device) -> list[Tensor]:
+        need(isinstance(device, Restorable), "another one made alike has no snapshot()")
+        assert isinstance(device, Restorable)
+        device.restore(state)
+        return [device.forward(x) for x in drives(device)[1:]]
+
+    state, wanted = _used(make, saved)
+    found = _used(make, restored)
+    need(all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True)), "the readings after a restore differ")
 
 
 def _streams(make: Callable[[], Device]) -> None:
-    one, other = make(), make()
-    try:
-        if not isinstance(one, Streaming):
+    def drives(device: Device) -> list[Tensor]:
+        return [_drive(device, 3 if device.spec.temporal else n, f"{n} rows") for n in (3, 1, 8)]
+
+    def submitted(device: Device) -> list[Tensor]:
+        if not isinstance(device, Streaming):
             raise NotApplicable("it does not stream")
-        drives = [_drive(one, 3 if one.spec.temporal else n, f"{n} rows") for n in (3, 1, 8)]
-        answers = [one.submit(x) for x in drives]
+        answers = [device.submit(x) for x in drives(device)]
         readings = [answer.result() for answer in answers]
-        wrong = [n for n, (x, y) in enumerate(zip(drives, readings, strict=True)) if y.shape[:-1] != x.shape[:-1]]
+        wrong = [n for n, (x, y) in enumerate(zip(drives(device), readings, strict=True)) if y.shape[:-1] != x.shape[:-1]]
         need(not wrong, f"answers {wrong} have the shape of other drives")
-        if one.spec.provenance not in OWN_NOISE:
-            calm = [other.forward(x) for x in drives]
-            need(all(torch.equal(a, b) for a, b in zip(calm, readings, strict=True)), "submitted and asked differ")
+        return readings
+
+    def asked(device: Device) -> list[Tensor] | None:
+        return None if device.spec.provenance in OWN_NOISE else [device.forward(x) for x in drives(device)]
+
+    readings, calm = _used(make, submitted), _used(make, asked)
+    same = calm is None or all(torch.equal(a, b) for a, b in zip(calm, readings, strict=True))
+    need(same, "submitted and asked differ")
+
+
+def _used(make: Callable[[], Device], act: Callable[[Device], T]) -> T:
+    """What `act` finds with a fresh device, which is closed before the next is made: some can be open only once."""
+    device = make()
+    try:
+        return act(device)
     finally:
-        one.close()
-        other.close()
+        device.close()

@@ -49,7 +49,7 @@ from hil.host.keys import NAME, channel_credentials
 from hil.host.local import LocalHost
 from hil.host.server import loopback
 from hil.host.wire import CHUNK, OPTIONS, Stub, gathered, parts, port_settings
-from hil.slew import Slew
+from hil.slew import NO_SLEW, Slew
 
 BEATS_A_SILENCE = 40
 LOOK_S = 10.0  # how long a question may take that needs no device
@@ -91,9 +91,10 @@ class Hosted:
 
     @property
     def slew(self) -> Slew:
-        """What the device says of the steps of its drive."""
-        by = next((kind for kind in ("refuses", "ramps") if kind == self._facts.steps), "nobody")
-        return Slew(cast(Any, by), self._facts.row_s if self._facts.HasField("row_s") else None)
+        """What the device, or the host around it, says of the steps of its drive."""
+        by = self._facts.slew_by
+        row_s = self._facts.row_s if self._facts.HasField("row_s") else None
+        return Slew("refuses" if by == "refuses" else "ramps", row_s) if by in ("refuses", "ramps") else NO_SLEW
 
     @property
     def unguarded(self) -> bool:

@@ -50,7 +50,7 @@ class State(_message.Message):
     def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., json: _Optional[str] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("call", "fault", "device", "inputs", "outputs", "params", "temporal", "provenance", "safe", "restorable", "opened", "deadline_s", "silence_s", "steps", "row_s")
+    __slots__ = ("call", "fault", "device", "inputs", "outputs", "params", "temporal", "provenance", "safe", "restorable", "opened", "deadline_s", "silence_s", "slew_by", "row_s")
     CALL_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -64,7 +64,7 @@ class Description(_message.Message):
     OPENED_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
     SILENCE_S_FIELD_NUMBER: _ClassVar[int]
-    STEPS_FIELD_NUMBER: _ClassVar[int]
+    SLEW_BY_FIELD_NUMBER: _ClassVar[int]
     ROW_S_FIELD_NUMBER: _ClassVar[int]
     call: Call
     fault: Fault
@@ -79,12 +79,12 @@ class Description(_message.Message):
     opened: int
     deadline_s: float
     silence_s: float
-    steps: str
+    slew_by: str
     row_s: float
-    def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., device: _Optional[str] = ..., inputs: _Optional[_Union[Port, _Mapping]] = ..., outputs: _Optional[_Union[Port, _Mapping]] = ..., params: _Optional[_Union[Port, _Mapping]] = ..., temporal: bool = ..., provenance: _Optional[str] = ..., safe: bool = ..., restorable: bool = ..., opened: _Optional[int] = ..., deadline_s: _Optional[float] = ..., silence_s: _Optional[float] = ..., steps: _Optional[str] = ..., row_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., device: _Optional[str] = ..., inputs: _Optional[_Union[Port, _Mapping]] = ..., outputs: _Optional[_Union[Port, _Mapping]] = ..., params: _Optional[_Union[Port, _Mapping]] = ..., temporal: bool = ..., provenance: _Optional[str] = ..., safe: bool = ..., restorable: bool = ..., opened: _Optional[int] = ..., deadline_s: _Optional[float] = ..., silence_s: _Optional[float] = ..., slew_by: _Optional[str] = ..., row_s: _Optional[float] = ...) -> None: ...
 
 class Port(_message.Message):
-    __slots__ = ("name", "low", "high", "unit", "size", "max_step", "slew_per_s", "scale", "rest")
+    __slots__ = ("name", "low", "high", "unit", "size", "max_step", "slew_per_s", "scale", "rest", "bits")
     NAME_FIELD_NUMBER: _ClassVar[int]
     LOW_FIELD_NUMBER: _ClassVar[int]
     HIGH_FIELD_NUMBER: _ClassVar[int]
@@ -94,6 +94,7 @@ class Port(_message.Message):
     SLEW_PER_S_FIELD_NUMBER: _ClassVar[int]
     SCALE_FIELD_NUMBER: _ClassVar[int]
     REST_FIELD_NUMBER: _ClassVar[int]
+    BITS_FIELD_NUMBER: _ClassVar[int]
     name: str
     low: _containers.RepeatedScalarFieldContainer[float]
     high: _containers.RepeatedScalarFieldContainer[float]
@@ -103,7 +104,8 @@ class Port(_message.Message):
     slew_per_s: _containers.RepeatedScalarFieldContainer[float]
     scale: _containers.RepeatedScalarFieldContainer[float]
     rest: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, name: _Optional[str] = ..., low: _Optional[_Iterable[float]] = ..., high: _Optional[_Iterable[float]] = ..., unit: _Optional[str] = ..., size: _Optional[int] = ..., max_step: _Optional[_Iterable[float]] = ..., slew_per_s: _Optional[_Iterable[float]] = ..., scale: _Optional[_Iterable[float]] = ..., rest: _Optional[_Iterable[float]] = ...) -> None: ...
+    bits: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, name: _Optional[str] = ..., low: _Optional[_Iterable[float]] = ..., high: _Optional[_Iterable[float]] = ..., unit: _Optional[str] = ..., size: _Optional[int] = ..., max_step: _Optional[_Iterable[float]] = ..., slew_per_s: _Optional[_Iterable[float]] = ..., scale: _Optional[_Iterable[float]] = ..., rest: _Optional[_Iterable[float]] = ..., bits: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Beat(_message.Message):
     __slots__ = ("token", "number")

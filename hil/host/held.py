@@ -61,7 +61,7 @@ class HeldDevice:
         self._place = recipe.place or f"host of {recipe.use}"
         self._made: Callable[..., Any] = resolve(recipe.use, self._place)
         self._device: Any = None
-        self._driven: Any = None  # the device, kept from steps that are larger than its port allows
+        self._driven: Any = None  # the device, or what refuses steps that are too large for it
         self._opening = False
         self._check()
 
@@ -111,8 +111,8 @@ class HeldDevice:
                 raise self._unsafe(type(device).__name__, "as its close() left them")
             if not isinstance(getattr(device, "spec", None), Spec):
                 raise ContractError("this is no device", where=self._place, got=f"{type(device).__name__} without a spec")
+            self._device, self._driven = device, device
             self._driven = stepped(device)
-            self._device = device
         return self._device
 
     def facts(self) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class HeldDevice:
             "safe": guards(device),
             "restorable": isinstance(device, Restorable),
             "beats": callable(getattr(device, "beat", None)),
-            "steps": slew_of(self._driven).by,
+            "slew_by": slew_of(self._driven).by if spec.inputs.slews else "",
             "row_s": slew_of(self._driven).row_s,
         }
 

@@ -47,7 +47,7 @@ class Service:
     def _described(self) -> dict[str, Any]:
         facts = self._supervisor.facts
         ports = {name: port_message(facts[name]) for name in ("inputs", "outputs", "params") if facts[name] is not None}
-        plain = {name: facts[name] for name in ("device", "temporal", "provenance", "safe", "restorable", "steps", "row_s")}
+        plain = {name: facts[name] for name in ("device", "temporal", "provenance", "safe", "restorable", "slew_by", "row_s")}
         times = {"deadline_s": self._longest_s, "silence_s": self._silence_s}
         return {**ports, **plain, **times, "opened": self._supervisor.opened}
 

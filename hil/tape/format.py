@@ -3,7 +3,8 @@
     tape/<reel>/        a folder for each flat array: its chunks 0, 1, ..., raw values, little endian; zeros fill the last one
         input           float32     drives of all shots, one after another, row by row
         output          float32     answers that are not spikes
-        spikes          uint8       answers that are: one bit a value, first bit highest; for -1/0/+1 a second plane for -1
+        spikes          uint8       answers that are: one bit a value, first bit highest; for -1/0/+1 a second plane for -1;
+                                    and answers of a port with `bits`: its whole numbers, one byte or two a value
         index           int64       (shots, 22): a ROW a shot, where its values lie, its shapes, flags, time and digests
     tape/<reel>.json    the format; what the device is; shots and lengths that count, and the SHA-256 of the index up to there
 
@@ -54,7 +55,10 @@ ROW = np.dtype(
 )  # fmt: skip
 COLUMNS = ROW.itemsize // 8
 LINE = struct.Struct("<" + f"{COLUMNS - 6}q" + "16s" * 3)  # the same; a field of ROW at a time takes ten times as long
-FLOAT, BITS, TERNARY = 0, 1, 2  # kind
+FLOAT, BITS, TERNARY, BYTES, WORDS = range(5)  # kind
+CODES: Mapping[int, tuple[int, np.dtype[Any]]] = {  # of a port with bits
+    8: (BYTES, np.dtype("|u1")), 16: (WORDS, np.dtype("<u2"))
+}  # fmt: skip
 RESET, PROGRAM = 1, 2  # flags: what came between the shot before and this one
 PROVENANCES = ("real", "twin", "replay", "unknown")
 CHUNKS: Mapping[str, tuple[int, ...]] = {
@@ -78,6 +82,8 @@ class ReelHead:
         made: how an array was asked of its chip.
         shots, lengths, sum: what counts, see the module.
         slew: how the device kept its steps; in the file only where its port limits them.
+        floats: shots whose answers were not the whole numbers that the port tells of, and are kept as float32; in the file
+            only where there are any.
     """
 
     spec: Spec
@@ -88,6 +94,7 @@ class ReelHead:
     lengths: Mapping[str, int] | None = None
     sum: str = ""
     slew: Slew = NO_SLEW
+    floats: int = 0
 
     def length(self, name: str) -> int:
         """Return the rows of one array that count."""
@@ -103,13 +110,15 @@ class ReelHead:
         table = {"format": FORMAT, **asdict(self), "spec": self.spec.table()}
         if self.slew == NO_SLEW:
             del table["slew"]
+        if not self.floats:
+            del table["floats"]
         return json.dumps(table, indent=1) + "\n"
 
     def same_device(self, other: ReelHead) -> bool:
         """True if both are of the same device, however much was recorded."""
 
         def bare(head: ReelHead) -> ReelHead:
-            return replace(head, shots=0, lengths=None, sum="")
+            return replace(head, shots=0, lengths=None, sum="", floats=0)
 
         return bare(self) == bare(other)
 
@@ -144,7 +153,7 @@ def _check_kinds(head: ReelHead) -> None:
         and spec.inputs is not None and spec.outputs is not None
         and isinstance(spec.temporal, bool) and spec.provenance in PROVENANCES and isinstance(head.streaming, bool)
         and isinstance(head.made, dict) and isinstance(head.settings, str) and isinstance(head.sum, str)
-        and type(head.shots) is int and 0 <= head.shots < MOST_ITEMS
+        and all(type(count) is int and 0 <= count < MOST_ITEMS for count in (head.shots, head.floats))
         and isinstance(lengths, dict) and lengths.keys() == CHUNKS.keys() - {"index"}
         and all(type(used) is int and 0 <= used < MOST_ITEMS for used in lengths.values())
     )  # fmt: skip
@@ -179,8 +188,15 @@ def row(drive: Place, answer: Place, kind: int, flags: int, provenance: int, tim
 
 
 def packed(answer: Floats, spec: Spec) -> tuple[int, NDArray[Any]]:
-    """kind, and the flat values to be stored; spikes only if that loses nothing."""
+    """kind, and the flat values to be stored; spikes and whole numbers only if that loses nothing."""
     flat = answer.reshape(-1)
+    if spec.outputs.bits is not None:
+        kind, dtype = CODES[spec.outputs.bits]
+        scale, most = _scales(spec.outputs), (1 << spec.outputs.bits) - 1
+        with np.errstate(invalid="ignore"):  # NaN becomes some number, and is seen to be another one
+            codes = np.rint(answer.astype(np.float64) * scale).clip(0, most).astype(dtype)
+        if _same((codes / scale).astype(np.float32).reshape(-1), flat):
+            return kind, codes.reshape(-1).view(np.uint8)
     if spec.temporal:
         fired, against = flat > 0, flat < 0
         if _same(fired.astype(np.float32), flat):
@@ -190,8 +206,21 @@ def packed(answer: Floats, spec: Spec) -> tuple[int, NDArray[Any]]:
     return FLOAT, flat
 
 
-def unpacked(kind: int, stored: NDArray[Any], count: int) -> Floats:
-    """The inverse of `packed`, flat."""
+def unpacked(kind: int, stored: NDArray[Any], shape: tuple[int, ...], spec: Spec) -> Floats:
+    """The inverse of `packed`."""
+    count = int(np.prod(shape))
+    if kind in (BYTES, WORDS):
+        codes = stored.view("|u1" if kind == BYTES else "<u2").reshape(shape)
+        return (codes / _scales(spec.outputs)).astype(np.float32)
+    return _unpacked(kind, stored, count).reshape(shape)
+
+
+def _scales(port: Port) -> NDArray[np.float64]:
+    """The scale of a port, () or (size,)."""
+    return np.asarray(port.scale, np.float64)
+
+
+def _unpacked(kind: int, stored: NDArray[Any], count: int) -> Floats:
     if kind == FLOAT:
         return stored.astype(np.float32, copy=False)
     plane = -(-count // 8)
@@ -201,7 +230,7 @@ def unpacked(kind: int, stored: NDArray[Any], count: int) -> Floats:
 
 def stored_length(kind: int, count: int) -> int:
     """Return how many values of the array `count` values of an answer take, by the kind of their storage."""
-    return {FLOAT: count, BITS: -(-count // 8), TERNARY: 2 * -(-count // 8)}[kind]
+    return {FLOAT: count, BITS: -(-count // 8), TERNARY: 2 * -(-count // 8), BYTES: count, WORDS: 2 * count}[kind]
 
 
 def _same(a: Floats, b: Floats) -> bool:
@@ -309,9 +338,9 @@ class Reel:
         """Raises: RunError: its digest is another one."""
         row = self.rows[shot]
         shape, kind = tuple(int(n) for n in row["out_shape"][: row["out_ndim"]]), int(row["kind"])
-        count = int(np.prod(shape))
         array = "output" if kind == FLOAT else "spikes"
-        values = unpacked(kind, self._values(array, int(row["out_start"]), stored_length(kind, count)), count).reshape(shape)
+        stored = self._values(array, int(row["out_start"]), stored_length(kind, int(np.prod(shape))))
+        values = unpacked(kind, stored, shape, self.head.spec)
         if digest(values) != row["answer"].tobytes():
             raise damaged(self._folder / array, f"altered values in shot {shot + 1}", "the values that were recorded")
         return values

@@ -16,6 +16,7 @@ import json
 import shutil
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ from hil.tape.chunks import Copies, Track
 from hil.tape.format import (
     CHUNKS,
     COLUMNS,
+    FLOAT,
     FORMAT,
     NO_KEY,
     PROVENANCES,
@@ -96,12 +98,13 @@ class ReelWriter:
         self.flags = 0  # what came since the last shot
         self._provenance = PROVENANCES.index(head.spec.provenance)
         self._sum, self._key = hashlib.sha256(), NO_KEY
+        self._floats = 0  # shots whose answers are not the whole numbers that the port tells of
         if there(self._json):
             found = read_head(self._json)
             self._check_same(found)
             check_chunks(self._folder, found)
             self.head = found
-            self.shots = found.shots
+            self.shots, self._floats = found.shots, found.floats
         else:
             make_arrays(self._folder)
             write_atomic(self._json, head.text().encode())
@@ -135,6 +138,7 @@ class ReelWriter:
         rows = read_rows(self._folder, self.head)[:shots]
         self._sum = hashlib.sha256(rows.view(np.int64).data)
         self._key = rows[-1]["key"].tobytes() if shots else NO_KEY
+        self._floats = 0 if self.head.spec.outputs.bits is None else int((rows["kind"] == FLOAT).sum())
         lengths = _ends(rows)
         self.shots, self.flags = shots, flags
         self._commit(lengths)
@@ -149,6 +153,8 @@ class ReelWriter:
 
     def _added(self, shot: Shot) -> bytes:
         kind, stored = packed(shot.answer, self.head.spec)
+        if kind == FLOAT and self.head.spec.outputs.bits is not None:
+            self._not_whole()
         goes_on = self.head.spec.temporal and not shot.flags & RESET
         self._key = key_of(shot.settings, self._key if goes_on else NO_KEY, shot.drive)
         array = "spikes" if kind else "output"
@@ -160,6 +166,17 @@ class ReelWriter:
         self._tracks[array].append(stored)
         return found
 
+    def _not_whole(self) -> None:
+        """Count a shot that is kept as float32 although the port has bits; say so at the first."""
+        self._floats += 1
+        if self._floats == 1:
+            port = self.head.spec.outputs
+            warnings.warn(
+                f"tape {self.name}: port {port.name} tells of whole numbers of {port.bits} bits, and an answer is none; such "
+                "shots are kept as float32, four bytes a value. Correct scale or bits of the port.",
+                RuntimeWarning, stacklevel=1,
+            )  # fmt: skip
+
     def settle(self) -> None:
         """All that was added, durably, then the JSON that says so."""
         for track in self._tracks.values():
@@ -170,7 +187,8 @@ class ReelWriter:
 
     def _commit(self, lengths: Mapping[str, int]) -> None:
         rest = {name: used for name, used in lengths.items() if name != "index"}
-        self.head = replace(self.head, shots=lengths["index"], lengths=rest, sum=self._sum.copy().hexdigest())
+        head = replace(self.head, shots=lengths["index"], lengths=rest, sum=self._sum.copy().hexdigest())
+        self.head = replace(head, floats=self._floats)
         write_atomic(self._json, self.head.text().encode())
 
     def _room(self, needed: int) -> None:

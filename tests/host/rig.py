@@ -77,6 +77,15 @@ class Rig:
         self._gone = True
 
 
+class Gates(Rig):
+    """Its channels bear steps of 0.5 V, and it does nothing about them itself."""
+
+    def __init__(self, log: str) -> None:
+        super().__init__(log)
+        dac = hil.Port("dac", -1, 20, "V", 2, max_step=0.5)
+        self.spec = Spec(dac, self.spec.outputs, provenance="twin")
+
+
 class Unsafe(Rig):
     """No safe()."""
 
@@ -98,14 +107,6 @@ class Refusing(Rig):
     def __init__(self, log: str) -> None:
         super().__init__(log)
         raise OSError("no such camera")
-
-
-class Stepping(Rig):
-    """Its channels may step by 2 V at most."""
-
-    def __init__(self, log: str) -> None:
-        super().__init__(log)
-        self.spec = Spec(hil.Port("dac", -1, 9, "V", 2, max_step=2.0), self.spec.outputs)
 
 
 class Programmed(Rig):

@@ -277,19 +277,6 @@ def test_a_device_that_nobody_can_make_safe_is_refused_before_it_is_opened(tmp_p
     assert whats(log)[-1] == ("safe" if use == "rig:unannounced" else "closed")
 
 
-def test_a_step_that_is_too_large_is_refused_and_a_safe_device_is_at_rest(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    held = HeldDevice(Recipe("rig:Stepping", {"log": str(log)}), False)
-    assert held.facts()["steps"] == "refuses"
-    up = torch.tensor([[2.0, 0.0], [4.0, 0.0]])
-    held.forward([2, 2], bytearray(up.numpy().tobytes()))
-    with pytest.raises(OutOfRange, match="channel 1"):
-        held.forward([1, 2], bytearray(torch.zeros(1, 2).numpy().tobytes()))
-    assert whats(log).count("on 2.0") == len([what for what in whats(log) if what.startswith("on")])
-    held.safe()
-    held.forward([1, 2], bytearray(torch.zeros(1, 2).numpy().tobytes()))
-
-
 def test_a_close_that_is_declared_safe_is_believed(tmp_path: Path) -> None:
     log = tmp_path / "log"
     held = HeldDevice(Recipe("rig:Closing", {"log": str(log)}), False)
@@ -298,6 +285,21 @@ def test_a_close_that_is_declared_safe_is_believed(tmp_path: Path) -> None:
     held.forward([1, 2], bytearray(8))
     held.close()
     assert whats(log) == ["open", "closed", "open", "on 0.0", "closed"]
+
+
+def test_steps_that_a_device_does_not_keep_itself_are_refused_in_its_worker(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    held = HeldDevice(Recipe("rig:Gates", {"log": str(log)}), False)
+    facts = held.facts()
+    assert (facts["slew_by"], facts["inputs"]["max_step"]) == ("refuses", [0.5])
+    with pytest.raises(OutOfRange, match="from row 1 to row 2"):
+        held.forward([2, 2], bytearray(torch.tensor([[0.5, 0.5], [0.5, 1.1]]).numpy().tobytes()))
+    held.forward([1, 2], bytearray(torch.full((1, 2), 0.5).numpy().tobytes()))
+    held.safe()
+    with pytest.raises(OutOfRange, match="what the channels hold"):
+        held.forward([1, 2], bytearray(torch.ones(1, 2).numpy().tobytes()))
+    held.close()
+    assert "on 1.0" not in whats(log)
 
 
 def test_functions_without_a_safe_are_no_guarded_device() -> None:

@@ -6,9 +6,9 @@
 [virtual]        seed: of its noise
 [virtual.node]   use = "sim_devices.mzi_mesh:MZIMesh", and its settings
 
-There are no drivers for heater boards, modulators and cameras yet. Nothing leaves this process, so nothing has to be made safe
-and nobody stands guard. The node answers for itself in a certificate: its serial number is made of its settings, so that a
-calibration of another specimen is refused as one of another instrument.
+There are no instruments of these shapes yet; a display and a camera are a device of their own (hil/build/frame.py). Nothing
+leaves this process, so nothing has to be made safe and nobody stands guard. The node answers for itself in a certificate: its
+serial number is made of its settings, so that a calibration of another specimen is refused as one of another instrument.
 """
 
 from __future__ import annotations

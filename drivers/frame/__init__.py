@@ -1,0 +1,1 @@
+"""Devices of a display and a camera."""

@@ -1,0 +1,51 @@
+"""drivers/qcodes.py and drivers/pymeasure.py with the simulated instruments of those packages.
+
+pip install "hil[qcodes,pymeasure]"
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from drivers.pymeasure import PyMeasure
+from drivers.qcodes import QCoDeS
+from hil.conformance import check_device
+from hil.errors import InstrumentError
+
+PARABOLA: dict[str, Any] = {
+    "instruments": {"mock": {"of": "qcodes.instrument_drivers.mock_instruments:MockParabola"}},
+    "drive": ["mock.x", "mock.y"], "read": ["mock.parabola", "mock.skewed_parabola"], "low": (-1.2, -0.7), "high": (0.6, 0.3),
+    "reading_low": 0.0, "reading_high": 10.0, "max_step": 0.5, "step_s": 1e-6, "hold": {"mock.z": 0.5}, "safe": {"mock.z": 0.0},
+}  # fmt: skip
+FAKE: dict[str, Any] = {
+    "instruments": {"fake": {"of": "pymeasure.instruments.fakes:SwissArmyFake", "wait": 0.0}},
+    "drive": ["fake.output_voltage"], "read": ["fake.output_voltage", "fake.voltage"], "low": -1.0, "high": 3.0,
+    "reading_low": -10.0, "reading_high": 10.0,
+}  # fmt: skip
+
+
+def test_parameters_of_qcodes() -> None:
+    pytest.importorskip("qcodes")
+    check_device(lambda: QCoDeS(**PARABOLA))
+    device = QCoDeS(**PARABOLA)
+    assert device.spec.provenance == "twin"
+    assert torch.allclose(device.forward(torch.tensor([[0.6, -0.5]]))[0, 0], torch.tensor(0.36 + 0.25 + 0.25))
+    mock = device._opened["mock"]
+    parameters = [mock.x, mock.y, mock.z]
+    device.close()
+    assert [one.cache() for one in parameters] == [0.0, 0.0, 0.0]
+
+
+def test_properties_of_pymeasure() -> None:
+    pytest.importorskip("pymeasure")
+    device = PyMeasure(**FAKE)
+    assert device.spec.provenance == "twin"
+    assert device.forward(torch.tensor([[0.0], [2.0]])).tolist() == [[0.0, 10.0], [2.0, 10.0]]
+    fake = device._opened["fake"]
+    device.close()
+    assert fake.output_voltage == 0.0
+    with pytest.raises(InstrumentError, match="has no tiem"):
+        PyMeasure(**{**FAKE, "hold": {"fake.tiem": 1.0}})
