@@ -6,9 +6,9 @@ from hil.child import deaf
 
 if __name__ == "__main__":
     deaf()  # before the slow imports
-    from hil.host.workers import ForkServer
+    from hil.host.starter import starter
 
-    forks = ForkServer()  # it imports torch meanwhile
+    starts = starter()  # it imports torch meanwhile, in a process of its own
     from hil.host.process import run
 
-    run(forks)
+    run(starts)
