@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from hil.child import deaf
+from hil.child import deaf, importing
 
 if __name__ == "__main__":
     deaf()  # before the slow imports
     from hil.host.starter import starter
 
     starts = starter()  # it imports torch meanwhile, in a process of its own
-    from hil.host.process import run
+    with importing():
+        from hil.host.process import run
 
     run(starts)

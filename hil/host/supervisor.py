@@ -58,7 +58,7 @@ class Supervisor:
         """True if the device is open, and what its outputs do is known."""
         return self._worker is not None and self._known
 
-    def forward(self, shape: Sequence[int], data: Bytes, number: int) -> tuple[list[int], bytearray]:
+    def forward(self, shape: Sequence[int], data: Bytes, number: int) -> tuple[list[int], memoryview]:
         """Drive the device: float32 bytes in and out.
 
         Args:
@@ -218,7 +218,7 @@ class Supervisor:
     def _must_be_set_up(self) -> None:
         self._due = {name for name, due in (("program", self.facts["params"]), ("reset", self.facts["temporal"])) if due}
 
-    def _call(self, do: str, within_s: float, body: Bytes = b"", **head: Any) -> tuple[dict[str, Any], bytearray]:
+    def _call(self, do: str, within_s: float, body: Bytes = b"", **head: Any) -> tuple[dict[str, Any], memoryview]:
         """Ask the worker; one that is late or gone is replaced, and the error says so.
 
         Raises:
@@ -237,7 +237,7 @@ class Supervisor:
             self._must_be_set_up()
             raise
 
-    def _asked(self, do: str, within_s: float, body: Bytes = b"", **head: Any) -> tuple[dict[str, Any], bytearray]:
+    def _asked(self, do: str, within_s: float, body: Bytes = b"", **head: Any) -> tuple[dict[str, Any], memoryview]:
         if self._worker is None:  # the last try to replace it failed
             self._replace("it could not be opened before")
         assert self._worker is not None

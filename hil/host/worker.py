@@ -82,7 +82,7 @@ class Work:
                 break
         self._leave()
 
-    def _answered(self, head: Mapping[str, Any], body: bytearray) -> tuple[dict[str, Any], Bytes]:
+    def _answered(self, head: Mapping[str, Any], body: Bytes) -> tuple[dict[str, Any], Bytes]:
         try:
             return self._done(head, body)
         except HilError as error:
@@ -92,7 +92,7 @@ class Work:
         except BaseException as error:  # noqa: BLE001 - told whole
             return {"fault": table_of(mapped(error, "worker"))}, b""
 
-    def _done(self, head: Mapping[str, Any], body: bytearray) -> tuple[dict[str, Any], Bytes]:
+    def _done(self, head: Mapping[str, Any], body: Bytes) -> tuple[dict[str, Any], Bytes]:
         do = head["do"]
         if do == "open":
             self._deadline_s, self._patience_s = head["deadline_s"], head["patience_s"]

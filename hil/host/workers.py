@@ -47,7 +47,7 @@ class Worker:
         self._printed = threading.Thread(target=self._hear, name="worker heard", daemon=True)
         self._printed.start()
 
-    def call(self, do: str, within_s: float, body: Bytes = b"", **head: Any) -> tuple[dict[str, Any], bytearray]:
+    def call(self, do: str, within_s: float, body: Bytes = b"", **head: Any) -> tuple[dict[str, Any], memoryview]:
         """Have something done, and return head and body of the answer.
 
         Args:
