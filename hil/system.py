@@ -3,6 +3,7 @@
                      where Python has it                        elsewhere
     lock of a file   flock (fcntl); inherited with the file     filelock.lock_descriptor; each process locks for itself
     a process        pidfd and /proc (Linux)                    psutil: the pid and when it was started
+    a worker         forked by a fork server (Linux)            a program of its own, over a socket with secrets
     a pipe           non-blocking, select                       a thread at each end
     an account       st_uid, bits of the mode                   the folder is the account's own; its access list guards it
     a serial line    TIOCEXCL; a pseudo-terminal                opened for one program anyway; none, ConfigError
@@ -40,6 +41,7 @@ except ImportError:  # Windows
     POSIX = False
 
 INHERITS = POSIX  # a child can be given open files, and shares the locks on them
+FORKS = all(map(hasattr, (os, os, socket, socket), ("fork", "pidfd_open", "send_fds", "SOCK_SEQPACKET")))  # hil/host/forks.py
 PIPES_SELECT = hasattr(os, "set_blocking") and os.name != "nt"
 MODES = hasattr(os, "geteuid")  # the mode of a file says who may write to it
 LINKS_REFUSED = getattr(os, "O_NOFOLLOW", 0)
@@ -243,6 +245,11 @@ class Process:
             killed = (int(said["SigPnd"], 16) | int(said["ShdPnd"], 16)) >> (signal.SIGKILL - 1) & 1
             return bool(killed) or said["State"].split()[0] == ZOMBIE
         return False
+
+    def close(self) -> None:
+        """Let go of its handle: nothing can be asked afterwards."""
+        if self.handle is not None:
+            os.close(self.handle)
 
     def kill(self) -> None:
         """End it at once; it may be gone already, or belong to another account by now."""

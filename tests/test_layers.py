@@ -110,7 +110,7 @@ MAY_OPEN = {  # what is no file of a run, a search, a comparison or a calibratio
     "hil/conformance": "values in memory",
 }
 TEXTS = {
-    "os.open": {"hil/cli.py", "hil/host/worker.py"},
+    "os.open": {"hil/cli.py", "hil/host/spawned.py", "hil/host/worker.py"},
     "json.loads": {"hil/run/checkpoint.py", "hil/run/journal.py"},
 }  # of text that this process made, or has checked
 

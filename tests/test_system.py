@@ -85,10 +85,11 @@ def test_what_is_taken_away_is_missed(tmp_path: Path) -> None:
     """The tests below are about the other ways: none of the first ones is left."""
     program = (
         "from hil import system; print(system.INHERITS, system.PIPES_SELECT, system.MODES, system.BOOT_CLOCK, "
-        "system.LINKS_REFUSED, system.Process(1).handle, [stop.name for stop in system.STOPS], system.apart((3,)))"
+        "system.LINKS_REFUSED, system.FORKS, system.Process(1).handle, [stop.name for stop in system.STOPS], "
+        "system.apart((3,)))"
     )
     said = subprocess.check_output([sys.executable, "-c", program], env=without(tmp_path), text=True)
-    assert said == "False False False None 0 None ['SIGINT', 'SIGTERM'] {'creationflags': 0}\n"
+    assert said == "False False False None 0 False None ['SIGINT', 'SIGTERM'] {'creationflags': 0}\n"
 
 
 def test_a_run_on_a_twin(tmp_path: Path, start_hil: Callable[..., tuple[int, str]]) -> None:
@@ -105,6 +106,77 @@ def test_a_run_on_a_twin(tmp_path: Path, start_hil: Callable[..., tuple[int, str
     assert [line for line in said.splitlines() if line.isdigit()] == ["0"] * len(words), said
     assert (run / "journal.jsonl").read_text().count('"commit"') == 2 * steps
     assert (run / "report.html").stat().st_size > 1000
+
+
+RIG = """
+import time
+import torch
+import hil
+
+class Rig:
+    def __init__(self, log: str, row_s: float = 0.0) -> None:
+        self.spec = hil.Spec(hil.Port("dac", -2, 2, "V", 8), hil.Port("adc", -1, 1, "V", 8))
+        self.log, self.row_s = log, row_s
+
+    def note(self, what):
+        with open(self.log, "a") as file:
+            file.write(what + "\\n")
+
+    def forward(self, x):
+        self.note("on")
+        time.sleep(self.row_s * len(x))
+        return torch.tanh(x)
+
+    def safe(self):
+        self.note("safe")
+
+    def close(self):
+        self.note("closed")
+"""
+OWN = """
+data.train_examples = 64
+network.widths = [64, 8, 10]
+device.use = "my_rig:Rig"
+device.log = "rig.log"
+device.guardian.silence_s = 60
+encode.overflow = "clip"
+decode = {zero = "0 V", scale = 1.0}
+learner.use = "adfa"
+train = {epochs = 1, batch = 32, threads = 1}
+"""
+TWICE = """
+import sys
+from hil import cli, system
+assert not system.FORKS and not system.INHERITS
+log = f"device.log={sys.argv[1]}"
+print(cli.run(["train", "rig.toml", "--run", "whole", "--set", log]), flush=True)
+cli.run(["train", "rig.toml", "--run", "killed", "--set", log, "--set", "device.row=20 ms", "--set", "train.epochs=99"])
+"""
+
+
+def test_a_device_of_ones_own_trains_and_is_made_safe_when_the_trainer_is_killed(tmp_path: Path) -> None:
+    """Through two hosts, whose workers are programs of their own; the second one's trainer is killed while it drives."""
+    (tmp_path / "my_rig.py").write_text(RIG)
+    (tmp_path / "rig.toml").write_text(OWN)
+    log, whole, killed = tmp_path / "rig.log", tmp_path / "whole", tmp_path / "killed"
+    words = [sys.executable, "-c", TWICE, str(log)]
+    with (tmp_path / "said").open("wb") as said:
+        trainer = subprocess.Popen(words, cwd=tmp_path, env=without(tmp_path), stdout=said, stderr=said)
+    try:
+        assert until(lambda: trainer.poll() is not None or (killed / "host.jsonl").exists(), 2 * WITHIN_S)
+        assert trainer.poll() is None, (tmp_path / "said").read_text()
+        assert json.loads((whole / "summary.json").read_text())["status"] == "done"
+        lines = log.read_text().split()
+        assert until(lambda: log.read_text().split()[len(lines) :].count("on") > 2, WITHIN_S)
+        assert lines[-2:] == ["safe", "closed"]
+    finally:
+        trainer.kill()
+        trainer.wait()
+    assert until(lambda: log.read_text().split()[-2:] == ["safe", "closed"], WITHIN_S)
+    assert until(lambda: "trainer gone" in (killed / "host.jsonl").read_text(), WITHIN_S)
+    opened, gone = (json.loads(line) for line in (killed / "host.jsonl").read_text().splitlines())
+    assert gone["outputs"] == "safe"
+    assert until(lambda: not system.alive(opened["pid"]), WITHIN_S)
 
 
 def test_a_run_folder_has_one_owner(tmp_path: Path, start_hil: Callable[..., tuple[int, str]]) -> None:

@@ -5,7 +5,8 @@
 
 A device of one's own has one owner on a machine: its lock is that of an instrument. It is named by the class and those of its
 settings that may tell one device from another, texts and whole numbers; a limit or a time does not. The host holds the lock
-too, so nobody opens the device while a host still makes it safe for a trainer that is gone.
+too, or one of its own where it cannot inherit that (hil/host/locks.py), so nobody opens the device while a host still makes it
+safe for a trainer that is gone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from drivers import lock
 from drivers.lock import Owned, Owner
+from hil import system
 from hil.config.device import DeviceTable, HostTable
 from hil.errors import RunError
 from hil.host.charge import Limits, Recipe
@@ -76,21 +78,26 @@ def _hosted(table: DeviceTable, run: Path | None, stack: ExitStack, number: int)
     waits = table.guardian or HostTable()
     limits = Limits(waits.silence_s, waits.deadline_s, waits.patience_s)
     log = None if run is None else run.resolve() / (LOG if number < 2 else f"host-{number}.jsonl")
-    owned = stack.enter_context(_owned(table, run, waits.patience_s))
-    keep = tuple(owned.files.values())
+    name = _name(table)
+    owned = stack.enter_context(_owned(name, run, waits.patience_s))
+    keep = tuple(owned.files.values()) if system.INHERITS else (lock.machine_file(f"{name}::HOST"),)
     return stack.enter_context(hosted(recipe, limits, log=log, unguarded=table.unguarded, keep=keep))
 
 
-def _owned(table: DeviceTable, run: Path | None, patience_s: float) -> Owned:
-    """Lock the device; wait for a host that still makes it safe for a trainer that is gone.
+def _name(table: DeviceTable) -> str:
+    """The name of the device for its locks."""
+    assert table.choice is not None
+    telling = {key: value for key, value in table.choice.settings.items() if not isinstance(value, float)}
+    said = json.dumps(telling, sort_keys=True, default=str).encode()
+    return f"DEVICE::{table.choice.use}::{hashlib.blake2b(said, digest_size=4).hexdigest()}"
+
+
+def _owned(name: str, run: Path | None, patience_s: float) -> Owned:
+    """Lock the device of this name; wait for a host that still makes it safe for a trainer that is gone.
 
     Raises:
         RunError: another program has it.
     """
-    assert table.choice is not None
-    telling = {key: value for key, value in table.choice.settings.items() if not isinstance(value, float)}
-    said = json.dumps(telling, sort_keys=True, default=str).encode()
-    name = f"DEVICE::{table.choice.use}::{hashlib.blake2b(said, digest_size=4).hexdigest()}"
     owner = Owner(
         os.getpid(), "" if run is None else str(run.resolve()), datetime.now().astimezone().isoformat(timespec="seconds"),
         " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200],

@@ -20,7 +20,7 @@ from hil.host.charge import Charge, Limits, Recipe
 from hil.host.keys import make_keys
 from hil.host.process import serve
 from hil.host.server import check_listen
-from hil.host.workers import ForkServer
+from hil.host.starter import starter
 
 BENCH = "hil.build.hosted_bench:HostedBench"
 
@@ -77,7 +77,7 @@ def host(what: str, settings: Mapping[str, Any], listen: str, keys: Path | None,
         out.print(f"host    {recipe.use} at {address}, process {os.getpid()}", soft_wrap=True)
         out.print(f'next    hil.host.client.connected("{address}"' + (", keys)" if keys else ")"), soft_wrap=True)
 
-    if serve(charge, ForkServer(), begun, keys=keys) != 0:
+    if serve(charge, starter(), begun, keys=keys) != 0:
         raise UnsafeOutputs(
             "the device could not be made safe", where=f"hil host {what}", outputs="not known to be safe",
             todo="switch the outputs off at the device",

@@ -13,5 +13,6 @@
 
 `client` is the trainer's end (`hosted`, `connected`), `device.proto` the messages between trainer and host, `frames` those
 between host and worker. `process` waits for the trainer's end, `server` answers calls, `supervisor` keeps one worker alive,
-`workers` forks it, `worker` owns the device. `keys` makes what a trainer on another computer needs.
+`starter` starts it (`forks`, or `spawned` where no process can be forked), `workers` asks it, `worker` owns the device. `keys`
+makes what a trainer on another computer needs.
 """

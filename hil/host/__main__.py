@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from hil.child import deaf
+from hil.child import deaf, importing
 
 if __name__ == "__main__":
     deaf()  # before the slow imports
-    from hil.host.workers import ForkServer
+    from hil.host.starter import starter
 
-    forks = ForkServer()  # it imports torch meanwhile
-    from hil.host.process import run
+    starts = starter()  # it imports torch meanwhile, in a process of its own
+    with importing():
+        from hil.host.process import run
 
-    run(forks)
+    run(starts)

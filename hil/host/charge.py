@@ -1,7 +1,7 @@
 """What a host is told by the trainer that starts it, one line of JSON, and what it answers.
 
 {"use", "settings", "place", "search_path", "silence_s", "deadline_s", "patience_s", "start_s", "log", "listen", "trainer",
- "unguarded"}                                                                ->
+ "unguarded", "locks"}                                                       ->
                                           <-  {"port", "token"}              the device is open
                                           <-  {"error": {"kind", "what", "where", "got", "allowed", "outputs", "todo", "at"}}
 done                                      ->                                 make safe, close, end with 0
@@ -77,6 +77,7 @@ class Charge:
         listen: address and port; port 0: any.
         trainer: process id, of this computer; None: on another one, or none yet.
         unguarded: a device that cannot be made safe is opened all the same.
+        locks: files that the host locks for itself before it opens the device; see hil.host.locks.
     """
 
     recipe: Recipe
@@ -86,6 +87,7 @@ class Charge:
     listen: str = "127.0.0.1:0"
     trainer: int | None = None
     unguarded: bool = False
+    locks: Sequence[str] = ()
 
     def to_json(self) -> str:
         """Write the charge as one line of JSON."""

@@ -444,7 +444,7 @@ def hosted(
     *,
     log: Path | None = None,
     unguarded: bool = False,
-    keep: Sequence[int] = (),
+    keep: Sequence[int | Path] = (),
 ) -> Iterator[Hosted]:
     """Start a host for a device, and end it: leaving makes the outputs safe, verifies that, and closes the device.
 
@@ -453,7 +453,7 @@ def hosted(
         limits: how long the host waits for the device, and for this program.
         log: file for what the host did, a line of JSON each.
         unguarded: a device that cannot be made safe is opened all the same; results must say so.
-        keep: open files that the host holds as long as it has the device: locks.
+        keep: locks that the host holds as long as it has the device: open files that it inherits, or paths that it locks.
 
     Yields:
         the device; it is Recoverable, and saves a state as far as what it hosts does.

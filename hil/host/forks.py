@@ -14,10 +14,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 
-from hil.child import deaf
-from hil.host.worker import begin
+from hil.child import deaf, importing
 
 MOST = 256
 READY = b"ready"
@@ -27,6 +27,8 @@ def main() -> None:
     """Fork workers until the host has ended."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
+    with importing():
+        from hil.host.worker import begin
     control.send(READY)
     while True:
         try:
@@ -37,7 +39,7 @@ def main() -> None:
             return
         word, _, rest = message.decode().partition(" ")
         try:
-            answer = _forked(control, files) if word == "fork" else _status(int(rest))
+            answer = _forked(control, files, begin) if word == "fork" else _status(int(rest))
             control.send(str(answer).encode())
         except OSError:
             return
@@ -47,8 +49,8 @@ def main() -> None:
                     os.close(file)
 
 
-def _forked(control: socket.socket, files: list[int]) -> int:
-    """Fork a worker, and return its process id."""
+def _forked(control: socket.socket, files: list[int], begin: Callable[[socket.socket, int, int], None]) -> int:
+    """Fork a worker, which does not return from `begin`, and return its process id."""
     pid = os.fork()
     if pid:
         return pid

@@ -21,6 +21,7 @@ from hil.devices.stepped import Stepped, stepped
 from hil.errors import ConfigError, ContractError, HilError, OpenFailed, UnsafeOutputs
 from hil.foreign import foreign, mapped
 from hil.host.charge import Recipe
+from hil.host.frames import Bytes
 from hil.slew import slew_of
 
 CORRECT = "correct that code, then start again"
@@ -133,7 +134,7 @@ class HeldDevice:
             "row_s": slew_of(self._driven).row_s,
         }
 
-    def forward(self, shape: list[int], data: bytearray) -> tuple[list[int], memoryview]:
+    def forward(self, shape: list[int], data: Bytes) -> tuple[list[int], memoryview]:
         """Drive the device with an array, and return shape and bytes of its answer."""
         x = array(shape, data)
         answer = self._act("forward()", lambda device: self._driven.forward(x))
@@ -144,7 +145,7 @@ class HeldDevice:
         found = plain(answer, self._place, torch.device("cpu")).to(torch.float32).contiguous()
         return list(found.shape), found.numpy().data.cast("B") if found.numel() else memoryview(b"")
 
-    def program(self, shape: list[int], data: bytearray) -> None:
+    def program(self, shape: list[int], data: Bytes) -> None:
         """Program the device."""
         params = array(shape, data)
         self._act("program()", lambda device: device.program(params))
@@ -234,7 +235,7 @@ class HeldDevice:
             raise mapped(error, f"{self._place}, {what}", UnsafeOutputs, "not known to be safe", BY_HAND) from error
 
 
-def array(shape: list[int], data: bytearray) -> Tensor:
+def array(shape: list[int], data: Bytes) -> Tensor:
     """The bytes as a float32 tensor that owns its memory."""
     return torch.from_numpy(np.frombuffer(data, "<f4").reshape(shape))
 

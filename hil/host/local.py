@@ -7,21 +7,21 @@ has the device any more, and a line before that how a worker without a host left
 from __future__ import annotations
 
 import os
-import select
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hil import child
+from hil import child, system
 from hil.config.modules import folders
 from hil.errors import Desync, OpenFailed
 from hil.files import loads
 from hil.host.charge import Charge, Limits, Recipe
 from hil.host.faults import error_of
-from hil.host.process import DONE
+from hil.host.process import DONE, SAFE, UNKNOWN
 
 MARGIN_S = 30.0  # of the start, over what the device itself may take: two processes, one of which imports torch
 END_S = 5.0
@@ -33,17 +33,20 @@ class LocalHost:
     Args:
         recipe, limits, unguarded: see hil.host.charge.Charge.
         log: file for what it did.
-        keep: open files that it inherits, and holds as long as it has the device: locks.
+        keep: locks that it holds as long as it has the device: open files that it inherits, or paths that it locks.
     """
 
-    def __init__(self, recipe: Recipe, limits: Limits, log: Path | None, unguarded: bool, keep: Sequence[int] = ()) -> None:
+    def __init__(
+        self, recipe: Recipe, limits: Limits, log: Path | None, unguarded: bool, keep: Sequence[int | Path] = ()
+    ) -> None:
         self.use = recipe.use
-        self._limits, self._keep = limits, tuple(keep)
+        self._limits, self._keep = limits, tuple(file for file in keep if isinstance(file, int))
         self._charge = Charge(
             recipe, limits, [*child.search_path(), *folders(recipe.place)], None if log is None else str(log.resolve()),
-            trainer=os.getpid(), unguarded=unguarded,
+            trainer=os.getpid(), unguarded=unguarded, locks=[str(path) for path in keep if isinstance(path, Path)],
         )  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
+        self._words: system.Inlet | None = None
         self._said = b""
         self.port, self.token = 0, ""
 
@@ -70,10 +73,12 @@ class LocalHost:
         """
         self._release()
         self._process = subprocess.Popen(
-            child.command("hil.host"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/", env=child.environment(),
-            pass_fds=self._keep, start_new_session=True,  # Ctrl-C and the end of the terminal are for the trainer
+            child.command("hil.host"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(sys.executable).anchor,
+            env=child.environment(), **system.apart(self._keep),  # Ctrl-C and the end of the terminal are for the trainer
         )  # fmt: skip
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._words = system.Inlet(self._process.stdout.fileno())
         try:
             with suppress(BrokenPipeError):  # it ended; its status says so
                 self._process.stdin.write(self._charge.to_json().encode() + b"\n")
@@ -95,7 +100,9 @@ class LocalHost:
         return not self.running
 
     def end(self, within_s: float) -> int:
-        """Have it make safe, close the device and end; return its exit status, 4 if it had to be killed.
+        """Have it make safe, close the device and end; return its exit status.
+
+        One that was killed, or ended by an exception, leaves it to its worker: 0 if that said that they are safe, else 4.
 
         Args:
             within_s: how long that may take.
@@ -109,9 +116,10 @@ class LocalHost:
         if not self.ended(within_s):
             self.kill()
         status = self._process.poll()
-        outputs = self._left() if status is not None and status < 0 else ""
+        if status not in (0, SAFE, UNKNOWN):
+            status = 0 if status is not None and self._left() == "safe" else UNKNOWN
         self._process = None
-        return (0 if outputs == "safe" else 4) if status is None or status < 0 else status
+        return status
 
     def kill(self) -> None:
         """End it at once; its worker makes the outputs safe, and ends."""
@@ -151,10 +159,14 @@ class LocalHost:
     def _more(self, end_s: float) -> bool:
         """Read on from its stdout; False: nothing more comes, and it is closed if that is so for good."""
         assert self._process is not None
-        stdout = self._process.stdout
-        if stdout is None or stdout.closed or not select.select([stdout], [], [], max(0.0, end_s - time.monotonic()))[0]:
+        assert self._words is not None
+        stdout, left_s = self._process.stdout, max(0.0, end_s - time.monotonic())
+        if stdout is None or stdout.closed or not system.ready(self._words, None, None, left_s)[0]:
             return False
-        piece = os.read(stdout.fileno(), 1 << 16)
+        try:
+            piece = self._words.take()
+        except BlockingIOError:  # it was taken before
+            return True
         self._said += piece
         if not piece:
             stdout.close()

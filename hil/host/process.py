@@ -1,6 +1,6 @@
 """The host's process: opens the device, answers the trainer, and waits for a reason to make safe.
 
-    trainer ends (pidfd, end of stdin; on another computer: end of Health)       |
+    trainer ends (its process, end of stdin; on another computer: end of Health)       |
     nothing heard for silence_s                                                  |->  no further call  ->  safe  ->  tell
     "done" on stdin, Ctrl-C of `hil host`                                        |
 
@@ -13,21 +13,22 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import select
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from hil import system
 from hil.errors import Disconnected, Ended, HilError, UnsafeOutputs
 from hil.host.charge import Charge
 from hil.host.faults import table_of
+from hil.host.locks import hold
 from hil.host.record import Record
 from hil.host.server import Service, check_listen, listening
 from hil.host.session import Session
+from hil.host.starter import Starter
 from hil.host.supervisor import Supervisor
-from hil.host.workers import ForkServer
 
 LOOK_S = 0.1
 AWAY_S = 1.0  # a longer wait than this was no wait: this process did not run
@@ -37,8 +38,8 @@ DONE = b"done"
 EXPECTED = ("done", "stopped")
 
 
-def main(forks: ForkServer) -> int:
-    """Serve the process that started this one. Args: forks: what workers are forked from."""
+def main(starts: Starter) -> int:
+    """Serve the process that started this one. Args: starts: starts workers."""
     line = b""
     while not line.endswith(b"\n"):
         if not (piece := os.read(0, 1 << 16)):
@@ -46,7 +47,7 @@ def main(forks: ForkServer) -> int:
         line += piece
     try:
         charge = Charge.from_json(line)
-        return serve(charge, forks, _answered, trainer_stdin=0)
+        return serve(charge, starts, _answered, trainer_stdin=0)
     except HilError as error:
         _say({"error": table_of(error)})
         return UNKNOWN if isinstance(error, UnsafeOutputs) else 2
@@ -63,7 +64,7 @@ def _say(table: object) -> None:
 
 def serve(
     charge: Charge,
-    forks: ForkServer,
+    starts: Starter,
     begun: Callable[[int, str], None],
     trainer_stdin: int | None = None,
     keys: Path | None = None,
@@ -72,7 +73,7 @@ def serve(
 
     Args:
         charge: what to serve.
-        forks: what workers are forked from; ended here.
+        starts: starts workers; ended here.
         begun: called with port and token when the device is open.
         trainer_stdin: descriptor on which a trainer of this computer speaks; None: any trainer may come, one after the other.
         keys: folder of keys, for trainers on other computers.
@@ -83,9 +84,10 @@ def serve(
     check_listen(charge.listen, keys)
     record = Record(None if charge.log is None else Path(charge.log))
     limits = charge.limits
-    supervisor = Supervisor(charge, record, forks)
+    supervisor = Supervisor(charge, record, starts)
     session = Session("" if trainer_stdin is None else secrets.token_hex(16), limits.longest_s)
     try:
+        hold(charge.locks, limits.patience_s)
         supervisor.open()
         server, port = listening(Service(supervisor, session, limits.longest_s, limits.silence_s), charge.listen, keys)
     except BaseException:
@@ -155,30 +157,25 @@ class Watch:
     def __init__(self, charge: Charge, session: Session, supervisor: Supervisor, stdin: int | None) -> None:
         self._supervisor = supervisor
         self._silence_s, self._session, self._stdin = charge.limits.silence_s, session, stdin
+        self._inlet = system.Inlet(session.wake if stdin is None else stdin)
         self._held = b""
-        self._trainer: int | None = None
-        if charge.trainer is not None:
-            with suppress(OSError):  # gone already: its pipe says so
-                self._trainer = os.pidfd_open(charge.trainer)
+        self._trainer = None if charge.trainer is None else system.Process(charge.trainer)
 
     def reason(self) -> str:
         """Wait; return "done", "trainer gone", "silence", or "stopped"."""
-        files = [self._session.wake, *(file for file in (self._stdin, self._trainer) if file is not None)]
         now = time.monotonic()
         while True:
             try:
-                ready, _, _ = select.select(files, [], [], LOOK_S)
+                heard, _, gone = system.ready(self._inlet, None, self._trainer, LOOK_S)
             except KeyboardInterrupt:
                 return "stopped"
             before, now = now, time.monotonic()
             if now - before > LOOK_S + AWAY_S:
                 self._session.forgive(now - before)
-            if self._stdin in ready and (said := self._said()):  # first: a last word may lie in the pipe of one that is gone
+            if heard and (said := self._said()):  # first: a last word may lie in the pipe of one that is gone
                 return said
-            if self._trainer in ready:
+            if gone:
                 return "trainer gone"
-            if self._session.wake in ready:
-                os.read(self._session.wake, 64)
             if self._session.gone and self._stdin is None:
                 return "trainer gone"
             if self._session.silent_s() >= self._silence_s:
@@ -187,16 +184,20 @@ class Watch:
             now = time.monotonic()
 
     def _said(self) -> str:
-        assert self._stdin is not None
-        piece = os.read(self._stdin, 1 << 12)
+        try:
+            piece = self._inlet.take()
+        except BlockingIOError:  # it was taken before
+            return ""
+        if self._stdin is None:  # a session was left
+            return ""
         self._held += piece
         if DONE in self._held.split(b"\n")[:-1]:
             return "done"
         return "" if piece else "trainer gone"
 
 
-def run(forks: ForkServer) -> None:
-    """Be the process, and end it, whatever thread hangs. Args: forks: what workers are forked from."""
-    code = main(forks)
+def run(starts: Starter) -> None:
+    """Be the process, and end it, whatever thread hangs. Args: starts: starts workers."""
+    code = main(starts)
     sys.stdout.flush()
     os._exit(code)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from hil import system
 from hil.errors import HilError, RunError
 from hil.host.faults import error_of, table_of
 
@@ -34,8 +35,8 @@ class Session:
         self._last: HilError | None = None  # why the last session ended, and whose it was
         self._last_token = ""
         self._settled = True
-        self.wake, self._woken = os.pipe()
-        os.set_blocking(self._woken, False)
+        self.wake, woken = os.pipe()
+        self._woken = system.Outlet(woken)
         self.gone = False  # the Health stream of the one who holds it has ended
 
     @property
@@ -110,7 +111,7 @@ class Session:
         with self._changed:
             self.gone = number == self._lines and self.held
         with suppress(OSError):
-            os.write(self._woken, b".")
+            self._woken.put(b".")
 
     def end(self, why: HilError) -> None:
         """The session is over: every further call is refused with `why`, once `settle` says what the outputs do."""

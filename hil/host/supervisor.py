@@ -1,7 +1,7 @@
 """Keeps one worker alive, and the outputs safe whatever becomes of it.
 
     call     limits are checked here before the worker gets a byte; a worker that is late or gone is replaced
-    replace  kill  ->  wait until it is gone (nobody else could open the device)  ->  fork  ->  open  ->  safe
+    replace  kill  ->  wait until it is gone (nobody else could open the device)  ->  start  ->  open  ->  safe
 
 After a safe a device that is programmed must be programmed again, and one with a state must be reset, before it is driven.
 """
@@ -21,7 +21,8 @@ from hil.errors import ContractError, Desync, DirtySession, ForeignError, HilErr
 from hil.host.charge import Charge
 from hil.host.frames import Bytes
 from hil.host.record import Record
-from hil.host.workers import ForkServer, Worker, WorkerLost
+from hil.host.starter import Starter, starter
+from hil.host.workers import Worker, WorkerLost
 
 MADE_SAFE = "safe, by a fresh process of the device"
 BY_HAND = "switch the outputs off at the device"
@@ -33,12 +34,12 @@ class Supervisor:
     Args:
         charge: see there.
         record: hears what happens.
-        forks: what workers are forked from.
+        starts: starts workers; ended here.
     """
 
-    def __init__(self, charge: Charge, record: Record, forks: ForkServer) -> None:
+    def __init__(self, charge: Charge, record: Record, starts: Starter) -> None:
         self._charge, self._limits, self._record = charge, charge.limits, record
-        self._forks = forks
+        self._starts = starts
         self._worker: Worker | None = None
         self._lock = threading.Lock()  # one call at a time
         self.facts: Mapping[str, Any] = {}
@@ -57,7 +58,7 @@ class Supervisor:
         """True if the device is open, and what its outputs do is known."""
         return self._worker is not None and self._known
 
-    def forward(self, shape: Sequence[int], data: Bytes, number: int) -> tuple[list[int], bytearray]:
+    def forward(self, shape: Sequence[int], data: Bytes, number: int) -> tuple[list[int], memoryview]:
         """Drive the device: float32 bytes in and out.
 
         Args:
@@ -156,6 +157,7 @@ class Supervisor:
         try:
             if self._worker is not None and self._worker.ended(0.0):
                 self._replace("the process of the device ended while it was idle")
+            self._starts.attend()
         except UnsafeOutputs:
             return  # it is on record, and the next call says so
         finally:
@@ -174,7 +176,7 @@ class Supervisor:
     def end(self) -> bool:
         """Make safe, close the device, end its worker; True: the outputs are safe, by the device's own word."""
         if not self.facts:  # it was never opened
-            self._forks.close()
+            self._starts.close()
             return True
         try:
             verified = self.safe()
@@ -185,7 +187,7 @@ class Supervisor:
         except HilError as error:
             self._record.note("not closed", because=error.what, got=error.got)
             verified = False
-        self._forks.close()
+        self._starts.close()
         return verified
 
     # Whoever calls what follows holds the lock.
@@ -216,7 +218,7 @@ class Supervisor:
     def _must_be_set_up(self) -> None:
         self._due = {name for name, due in (("program", self.facts["params"]), ("reset", self.facts["temporal"])) if due}
 
-    def _call(self, do: str, within_s: float, body: Bytes = b"", **head: Any) -> tuple[dict[str, Any], bytearray]:
+    def _call(self, do: str, within_s: float, body: Bytes = b"", **head: Any) -> tuple[dict[str, Any], memoryview]:
         """Ask the worker; one that is late or gone is replaced, and the error says so.
 
         Raises:
@@ -235,18 +237,18 @@ class Supervisor:
             self._must_be_set_up()
             raise
 
-    def _asked(self, do: str, within_s: float, body: Bytes = b"", **head: Any) -> tuple[dict[str, Any], bytearray]:
+    def _asked(self, do: str, within_s: float, body: Bytes = b"", **head: Any) -> tuple[dict[str, Any], memoryview]:
         if self._worker is None:  # the last try to replace it failed
             self._replace("it could not be opened before")
         assert self._worker is not None
         return self._worker.call(do, within_s, body, **head)
 
     def _begin(self) -> Worker:
-        """Fork a worker, open the device, and return the worker."""
-        if not self._forks.running:
-            self._forks.close()
-            self._forks = ForkServer()
-        worker = self._forks.fork(self._record.voice)
+        """Start a worker, open the device, and return the worker."""
+        if not self._starts.running:
+            self._starts.close()
+            self._starts = starter()
+        worker = Worker(self._starts.begin(), self._record.voice)
         try:
             answer, _ = worker.call(
                 "open", self._limits.start_s, recipe=asdict(self._charge.recipe), search_path=list(self._charge.search_path),

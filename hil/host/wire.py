@@ -20,7 +20,7 @@ import grpc
 from hil.errors import Desync
 from hil.host import device_pb2 as pb
 from hil.host.faults import raise_from
-from hil.host.frames import Bytes
+from hil.host.frames import Bytes, room
 
 SERVICE = "hil.host.v1.Device"
 CHUNK = 1 << 20
@@ -153,7 +153,7 @@ def gathered(messages: Iterable[Parcel], number: int | None = None) -> tuple[pb.
     Raises:
         HilError: a part holds a fault. Desync: more or fewer bytes than its shape says, or the answer to another call.
     """
-    call, shape, data, at = pb.Call(), list[int](), bytearray(), -1
+    call, shape, data, at = pb.Call(), list[int](), room(0), -1
     for parcel in messages:
         part = parcel.head
         raise_from(part)
@@ -164,7 +164,7 @@ def gathered(messages: Iterable[Parcel], number: int | None = None) -> tuple[pb.
                 raise torn(f"{part.dtype!r}, shape {tuple(shape)}, call {call.number}", f"{DTYPE}, call {number}")
             if len(parcel.data) == size:
                 return call, shape, parcel.data
-            data = bytearray(size)
+            data = room(size)
         end = at + len(parcel.data)
         if end > len(data):
             raise torn(f"over {end:,} bytes", f"{len(data):,}, shape {tuple(shape)}")

@@ -1,4 +1,4 @@
-"""The worker: forked by the fork server, owns the device, answers its host's calls one after the other.
+"""The worker: its process is started by hil/host/starter.py; owns the device, answers its host's calls one after the other.
 
     {"call", "do": "open", "recipe", "unguarded", "search_path", "deadline_s", "patience_s"} -> {"call", "facts"}
     {"call", "do": "forward", "shape"} body     -> {"call", "shape"} body
@@ -31,6 +31,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from hil import system
 from hil.errors import Desync, Disconnected, HilError, UnsafeOutputs
 from hil.foreign import mapped
 from hil.host.charge import Recipe
@@ -81,7 +82,7 @@ class Work:
                 break
         self._leave()
 
-    def _answered(self, head: Mapping[str, Any], body: bytearray) -> tuple[dict[str, Any], Bytes]:
+    def _answered(self, head: Mapping[str, Any], body: Bytes) -> tuple[dict[str, Any], Bytes]:
         try:
             return self._done(head, body)
         except HilError as error:
@@ -91,7 +92,7 @@ class Work:
         except BaseException as error:  # noqa: BLE001 - told whole
             return {"fault": table_of(mapped(error, "worker"))}, b""
 
-    def _done(self, head: Mapping[str, Any], body: bytearray) -> tuple[dict[str, Any], Bytes]:
+    def _done(self, head: Mapping[str, Any], body: Bytes) -> tuple[dict[str, Any], Bytes]:
         do = head["do"]
         if do == "open":
             self._deadline_s, self._patience_s = head["deadline_s"], head["patience_s"]
@@ -167,14 +168,15 @@ def silence() -> None:
 
 
 def begin(end: socket.socket, alive: int, output: int) -> None:
-    """Become a worker, in a process that was just forked; does not return.
+    """Become a worker, in a process that was just forked or spawned; does not return.
 
     Args:
         end: of the socket to the host.
         alive: see Work.
         output: where the device prints.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if system.POSIX:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     report = os.dup(1)
     os.dup2(output, 1, inheritable=True)
     os.dup2(output, 2, inheritable=True)
