@@ -123,7 +123,7 @@ def examine(what: str, settings: Mapping[str, Any], out: Console) -> Passport:
         return _examined(
             what, bench.name, bench.shape, OFF, lambda stack: bench_node(bench, False, None, False, stack), bench, out
         )
-    place = f"hil doctor {what}"
+    place = f"hil doctor {quoted(what)}"
     table = checked(DeviceTable, {**settings, "use": what}, place)
     table.settle(place)
     if table.kind == "device":

@@ -37,7 +37,7 @@ class Skeleton:
     Args:
         parts: name of the file that is written -> the file that it is made from.
         words: word in these files -> what stands in its place. {name} and {made} are the module and the class.
-        then: commands to go on with, each with what it does.
+        then: commands to go on with, each with what it does; NAME is the name.
     """
 
     parts: Mapping[str, Path]
@@ -48,7 +48,7 @@ class Skeleton:
 def _single(module: str, made: str) -> Skeleton:
     """A class in one file, its test and an experiment."""
     names = {"{name}.py": f"{module}.py", "test_{name}.py": f"test_{module}.py", "{name}.toml": f"{module}.toml"}
-    then = ("pytest test_{name}.py", "the published checks judge it"), ("hil train {name}.toml", "a run of a few seconds")
+    then = ("pytest test_NAME.py", "the published checks judge it"), ("hil train NAME.toml", "a run of a few seconds")
     return Skeleton({new: SKELETONS / old for new, old in names.items()}, {module: "{name}", made: "{made}"}, then)
 
 
@@ -74,9 +74,9 @@ KINDS: Mapping[Kind, Skeleton] = {
             "g1": "{name}",
         },
         (
-            ("pytest test_{name}.py", "the published checks judge the driver"),
-            ("hil doctor {name}.toml", "how fast, how clean and how linear the loop is"),
-            ("hil train {name}_digits.toml", "a run of a few seconds"),
+            ("pytest test_NAME.py", "the published checks judge the driver"),
+            ("hil doctor NAME.toml", "how fast, how clean and how linear the loop is"),
+            ("hil train NAME_digits.toml", "a run of a few seconds"),
         ),
     ),
 }
@@ -102,7 +102,7 @@ def new(kind: Kind, name: str, out: Console) -> None:
     for path in files:
         out.print(f"wrote   {path}", soft_wrap=True)
     for command, what in skeleton.then:
-        out.print(f"next    {command.format(name=name):<40} {what}", soft_wrap=True)
+        out.print(f"next    {command.replace('NAME', name):<40} {what}", soft_wrap=True)
 
 
 def _class_of(name: str) -> str:
