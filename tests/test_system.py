@@ -60,6 +60,7 @@ def start_hil(tmp_path: Path) -> Callable[..., tuple[int, str]]:
     return ended
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_system_is_asked_in_one_place(path: Path) -> None:
     """hil/system.py: nobody else asks for its name, or names a path that only one has. ONLY_IN in test_layers: the modules."""
@@ -96,6 +97,7 @@ def test_what_is_taken_away_is_missed(tmp_path: Path) -> None:
     assert said == "False False False None 0 False None ['SIGINT', 'SIGTERM'] {'creationflags': 0}\n"
 
 
+@pytest.mark.slow
 def test_a_run_on_a_twin(tmp_path: Path, start_hil: Callable[..., tuple[int, str]]) -> None:
     (tmp_path / "e.toml").write_text(toml(train="epochs = 1\nbatch = 32\nthreads = 1\nrecord = true"))
     run = tmp_path / "runs" / "small"
@@ -201,6 +203,7 @@ def test_a_run_folder_has_one_owner(tmp_path: Path, start_hil: Callable[..., tup
     assert said.split()[-1] == "False"
 
 
+@pytest.mark.slow
 def test_a_simulated_serial_line_is_refused(start_hil: Callable[..., tuple[int, str]]) -> None:
     code, said = start_hil("-m", "hil", "serve", ROOT / "benches" / "spiking_board.toml")
     assert code == 2
@@ -233,6 +236,7 @@ def test_a_number_that_is_no_pid_is_not_alive() -> None:
     assert not system.alive(10**30)
 
 
+@pytest.mark.slow
 def test_a_run_through_a_virtual_bench(tmp_path: Path, start_hil: Callable[..., tuple[int, str]]) -> None:
     """Over HiSLIP, with a guardian, which the trainer dismisses."""
     (tmp_path / "bench.toml").write_text(BENCH)
@@ -302,6 +306,7 @@ def test_the_guardian_makes_safe(
     assert not left_unsafe()
 
 
+@pytest.mark.slow
 def test_a_guardian_that_dies_is_replaced(
     table: RunningBench, tmp_path: Path, start: Callable[..., tuple[subprocess.Popen[str], int]]
 ) -> None:
@@ -324,6 +329,7 @@ with take([sys.argv[1]], Owner(os.getpid(), "", "now", "taker")) as owned:
 """
 
 
+@pytest.mark.slow
 def test_who_is_faster_than_the_guardian_keeps_the_instrument(
     table: RunningBench, tmp_path: Path, start: Callable[..., tuple[subprocess.Popen[str], int]]
 ) -> None:

@@ -60,6 +60,7 @@ def test_a_skeleton_passes_its_own_test_and_its_files_are_read(
     assert not [word for word in left if word in text]
 
 
+@pytest.mark.slow
 def test_a_device_from_a_skeleton_is_trained_on(here: Path) -> None:
     assert run(["new", "device", "dot_probe"]) == 0
     assert run(["train", "dot_probe.toml", "--run", "r", "--set", "data.train_examples=96", "--set", "train.epochs=1"]) == 0

@@ -225,6 +225,7 @@ def test_a_rig_that_nobody_can_make_safe_is_refused_unless_the_file_says_so(
     assert "nobody can make this device safe if the trainer ends" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_rigs_in_two_hosts_one_of_which_is_killed_and_then_the_trainer(lab: Path) -> None:
     text = (lab / "rig.toml").read_text(encoding="utf-8").replace("[64, 8, 10]", "[64, 8, 8, 10]")
     head, _, tail = text.partition("[device]\n")
