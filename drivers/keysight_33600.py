@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,9 +26,10 @@ from numpy.typing import NDArray
 
 from drivers.links.block import header
 from drivers.links.link import Link
-from drivers.read_back import OUTPUT, Panel, Setting, Value, close_panel
+from drivers.read_back import OUTPUT, Panel, Setting, Value
 from drivers.safe import OFF, Ramp, SafeState, Step, carry_out
 from drivers.scpi import Expect, Identity, Scpi
+from drivers.scpi_driver import ScpiOutput
 from drivers.scpi_talk import OVER_VISA, ScpiTalk
 from drivers.waveform.record import Codes, Memory
 from hil.device import Port
@@ -37,11 +37,7 @@ from hil.errors import (
     CommandRefused,
     ConfigError,
     ContractError,
-    HilError,
-    LinkError,
-    OpenFailed,
     OutOfRange,
-    UnsafeOutputs,
     WrongInstrument,
 )
 from hil.units import Unbounded, finite
@@ -53,7 +49,6 @@ SOURCE_OHM = 50.0
 HIGHEST_LOAD_OHM = 10_000.0  # above it only INFinity
 INFINITE = 9.8e37  # at least this: SCPI's infinity is 9.9E37
 NAME = "HIL"
-REOPEN_PAUSE_S = 0.2
 LEVEL_SLACK = 1e-4  # of the range: the instrument answers what it has rounded
 NO_ERROR = re.compile(r"[+-]?0\s*,")
 
@@ -71,7 +66,7 @@ A = Model(250e6, Memory(32, 4_194_304))
 MODELS = {"33511B": B, "33512B": B, "33521B": B, "33522B": B, "33611A": A, "33612A": A, "33621A": A, "33622A": A}
 
 
-class Keysight33600:
+class Keysight33600(ScpiOutput):
     """One channel of the generator. The constructor resets it: output off, volatile memory empty.
 
     Args:
@@ -101,16 +96,16 @@ class Keysight33600:
     ) -> None:
         self._scpi = scpi if isinstance(scpi, Scpi) else Scpi(scpi)
         self._channel, self._source, self._output = channel, f":SOUR{channel}", f":OUTP{channel}"
-        self._name = f"generator channel {channel}"
+        self._called = f"generator channel {channel}"
         self._load_ohm = load_ohm
         self._settings: dict[str, float | str] = {}
         self._on: bool | None = None  # the output; None: not known
         self._closed = False
         self._panel = Panel(
-            self._scpi, self._name, self._held(), self._beyond, lock=":SYST:LOCK:REQ?", unlock=":SYST:LOCK:REL"
+            self._scpi, self._called, self._held(), self._beyond, lock=":SYST:LOCK:REQ?", unlock=":SYST:LOCK:REL"
         )  # fmt: skip
         try:
-            self._port = _port(self._name, load_ohm, low_v, high_v)
+            self._port = _port(self._called, load_ohm, low_v, high_v)
             self._amplitude_vpp, self._offset_v = _full_scale(self._port, load_ohm)
             self._dac_bits = _checked_bits(dac_bits)
             self._ramp = None if slew_v_per_s is None else self._ramp_at(slew_v_per_s)
@@ -187,16 +182,6 @@ class Keysight33600:
         self._settings = {}
         self._on = None
 
-    def clear(self) -> None:
-        """Empty the wire, and take the settings for lost."""
-        self.forget()
-        self._scpi.clear()
-
-    def reopen(self) -> None:
-        """Open the wire anew, and take the settings for lost."""
-        self.forget()
-        self._scpi.reopen()
-
     def reset(self) -> None:
         """Switch the output off, down the ramp if there is one, verified; then send ``*RST``, whatever the instrument held.
 
@@ -208,14 +193,6 @@ class Keysight33600:
         self._panel.let_in()
         self._scpi.send("*RST", "*CLS")
 
-    def identify(self) -> str:
-        """Verify that the same instrument answers; return who it is, a line for people.
-
-        Raises:
-            WrongInstrument: another one answers. LinkError: nobody does.
-        """
-        return self._scpi.found()
-
     def prepare(self, sample_rate_hz: float) -> None:
         """Set everything but the record, output off; sends nothing if it is set already.
 
@@ -226,7 +203,7 @@ class Keysight33600:
         if not 1e-6 <= sample_rate_hz <= self.highest_rate_hz:
             raise ConfigError(
                 "the generator has no such sample rate",
-                where=self._name,
+                where=self._called,
                 got=f"{sample_rate_hz:g} Sa/s",
                 allowed=f"up to {self.highest_rate_hz:g} Sa/s ({self.identity.model})",
                 todo="lower the symbol rate or the samples per symbol",
@@ -244,7 +221,7 @@ class Keysight33600:
         self.forget()
         self._panel.left(None)
         self._scpi.send("*CLS", f"{self._output} 0", *self._levels(), *self._play_once(sample_rate_hz))
-        self._scpi.check(f"setting up {self._name}", outputs="off")
+        self._scpi.check(f"setting up {self._called}", outputs="off")
         self._verify(sample_rate_hz)
         self._settings, self._on = wanted, False
         self._panel.renewed()
@@ -289,7 +266,7 @@ class Keysight33600:
         source, order = self._source, self._scpi.ask(":FORM:BORD?")
         if not order.upper().startswith("SWAP"):
             raise CommandRefused(
-                "the generator did not take the byte order (:FORM:BORD)", where=self._name, got=order, allowed="SWAP",
+                "the generator did not take the byte order (:FORM:BORD)", where=self._called, got=order, allowed="SWAP",
                 outputs="off", todo="every sample would be another one: update the firmware, or use another generator",
             )  # fmt: skip
         for query, wanted, unit in (
@@ -302,7 +279,7 @@ class Keysight33600:
             if not math.isclose(found, wanted, rel_tol=1e-6, abs_tol=1e-6):
                 raise CommandRefused(
                     f"the generator did not take a setting ({query})",
-                    where=self._name,
+                    where=self._called,
                     got=f"{found:g} {unit}",
                     allowed=f"{wanted:g} {unit}",
                     outputs="off",
@@ -317,7 +294,7 @@ class Keysight33600:
         try:
             return finite(reply)
         except ValueError as error:
-            raise CommandRefused("the generator does not say its load", where=self._name, got=reply, outputs="off") from error
+            raise CommandRefused("the generator does not say its load", where=self._called, got=reply, outputs="off") from error
 
     def encode(self, volts: NDArray[np.float32]) -> Codes:
         """Convert volts of any shape to codes of the same shape. The caller has checked them against `drive`."""
@@ -341,7 +318,7 @@ class Keysight33600:
         if not self.memory.least <= len(codes) <= self.memory.most:
             raise ConfigError(
                 "the record does not fit the generator",
-                where=self._name,
+                where=self._called,
                 got=f"{len(codes)} samples",
                 allowed=f"{self.memory.least} to {self.memory.most}",
                 outputs="unchanged; nothing was sent",
@@ -355,7 +332,7 @@ class Keysight33600:
             self.forget()
             raise CommandRefused(
                 "the generator did not take the record",
-                where=f"{self._name}, {self.identity.model} {self.identity.serial}",
+                where=f"{self._called}, {self.identity.model} {self.identity.serial}",
                 got="; ".join((reply, *self._scpi.errors())),
                 outputs=f"at rest, inside {self._port.shared_low:g} to {self._port.shared_high:g} V",
                 todo="see that memory_samples is not above what the instrument has",
@@ -384,14 +361,14 @@ class Keysight33600:
 
     def _switch_alone(self, on: bool) -> None:
         if on and self._closed:
-            raise ContractError("the generator is closed", where=self._name, got="output on", outputs="being switched off")
+            raise ContractError("the generator is closed", where=self._called, got="output on", outputs="being switched off")
         if on:
             self._panel.check_output()
         self._on = None
         self._panel.left(None)
         if self._scpi.ask_bool(f"{self._output} {int(on)};{self._output}?") is not on:
             raise CommandRefused(
-                f"the output did not switch {'on' if on else 'off'}", where=self._name, outputs="unknown", todo="look at it"
+                f"the output did not switch {'on' if on else 'off'}", where=self._called, outputs="unknown", todo="look at it"
             )
         self._on = on
         self._panel.left(on)
@@ -409,31 +386,6 @@ class Keysight33600:
         volts, least = f"{self._source}:VOLT", _least_vpp(self._load_ohm)
         return Ramp(self._output, volts, f"{volts}:OFFS", slew_v_per_s, least, self._port.shared_low, self._port.shared_high)
 
-    def safe(self) -> None:
-        """The safe state, read back. After a fault of the link, or a Ctrl-C, once more on one that was opened anew.
-
-        Raises:
-            UnsafeOutputs: it could not be switched off, or not be verified. KeyboardInterrupt: it is off all the same.
-        """
-        stop: KeyboardInterrupt | None = None
-        try:
-            try:
-                self._switch_off()
-            except (LinkError, KeyboardInterrupt) as fault:
-                stop = fault if isinstance(fault, KeyboardInterrupt) else None
-                self._open_anew()
-                self._switch_off()
-        except (HilError, KeyboardInterrupt) as reason:
-            raise UnsafeOutputs(
-                "the output could not be verified to be off",
-                where=f"{self._name}, {self.identity.model} {self.identity.serial}",
-                got="Ctrl-C, twice" if isinstance(reason, KeyboardInterrupt) else str(reason).splitlines()[0].rstrip("."),
-                outputs=self.safe_state().outputs,
-                todo="switch the output off at the instrument, then look at its power and cable",
-            ) from reason
-        if stop is not None:
-            raise stop
-
     def _switch_off(self) -> None:
         with self._scpi.link.transaction():  # whole: nobody may switch on in between
             self.forget()
@@ -441,33 +393,6 @@ class Keysight33600:
             carry_out(self.safe_state(), ScpiTalk(self._scpi))
             self._on = False
             self._panel.left(False)
-
-    def _open_anew(self) -> None:
-        """A new connection holds nothing old, so there is no fault to wait out."""
-        with self._scpi.link.transaction():
-            try:
-                self._scpi.link.reopen()
-            except OpenFailed:  # some instruments need a moment to let the old one go
-                time.sleep(REOPEN_PAUSE_S)
-                self._scpi.link.reopen()
-            self._scpi.identify()
-
-    def close(self) -> None:
-        """Switch the output off, verify it, and close the link; the second call does nothing.
-
-        Raises:
-            UnsafeOutputs: the link is closed all the same.
-        """
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            self.safe()
-        finally:
-            try:
-                close_panel(self._panel)
-            finally:
-                self._scpi.close()
 
 
 def _port(name: str, load_ohm: float, low_v: float | None, high_v: float | None) -> Port:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from drivers.links.link import Link
 from drivers.read_back import Panel, Setting, Value
 from drivers.scpi import Identity, Scpi, reading
+from drivers.scpi_driver import ScpiDriver
 from drivers.waveform.record import Axis, Memory, Record, Scale, Words
 from hil.device import Port
 from hil.errors import (
@@ -66,7 +67,7 @@ MODELS = {
 }
 
 
-class InfiniiVision:
+class InfiniiVision(ScpiDriver):
     """One channel of the scope. The constructor resets it.
 
     Args:
@@ -173,24 +174,6 @@ class InfiniiVision:
     def forget(self) -> None:
         """Send all settings again next time: the instrument may have lost them (power, fault)."""
         self._shape = self._preamble = None
-
-    def clear(self) -> None:
-        """Empty the wire, and take the settings for lost."""
-        self.forget()
-        self._scpi.clear()
-
-    def reopen(self) -> None:
-        """Open the wire anew, and take the settings for lost."""
-        self.forget()
-        self._scpi.reopen()
-
-    def identify(self) -> str:
-        """Verify that the same instrument answers; return who it is, a line for people.
-
-        Raises:
-            WrongInstrument: another one answers. LinkError: nobody does.
-        """
-        return self._scpi.found()
 
     def configure(self, samples: int, rate_hz: float, start_s: float) -> None:
         """Record `samples` at `rate_hz`, the first `start_s` after the trigger; sends nothing if it is set already.

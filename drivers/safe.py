@@ -29,7 +29,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from drivers.descent import Descent, descend
 from drivers.scpi import Expect
-from hil.errors import CommandRefused, ConfigError, HilError, LinkError
+from hil.errors import CommandRefused, ConfigError, HilError, LinkError, UnsafeOutputs
 from hil.units import finite
 
 TALK = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)  # "module:function"
@@ -271,6 +271,34 @@ def _levels(talk: Talk, command: str, ramp: Ramp) -> tuple[float, float]:
     """Vpp and V after `command`. Raises: ValueError: not two numbers."""
     amplitude, offset = talk.do(command, f"{ramp.amplitude}?;{ramp.offset}?").split(";")
     return finite(amplitude), finite(offset)
+
+
+def switch_off_surely(
+    switch_off: Callable[[], object], open_anew: Callable[[], object], unsafe: Callable[[str], UnsafeOutputs]
+) -> None:
+    """Switch off; after a fault of the link, or a Ctrl-C, once more over a connection that was opened anew.
+
+    Args:
+        switch_off: does it, and verifies it.
+        open_anew: replaces the connection, and sees that the same instrument answers.
+        unsafe: makes the error of what was got.
+
+    Raises:
+        UnsafeOutputs: neither could do it. KeyboardInterrupt: it is off all the same.
+    """
+    stop: KeyboardInterrupt | None = None
+    try:
+        try:
+            switch_off()
+        except (LinkError, KeyboardInterrupt) as fault:
+            stop = fault if isinstance(fault, KeyboardInterrupt) else None
+            open_anew()
+            switch_off()
+    except (HilError, KeyboardInterrupt) as reason:
+        said = "Ctrl-C, twice" if isinstance(reason, KeyboardInterrupt) else str(reason).splitlines()[0].rstrip(".")
+        raise unsafe(said) from reason
+    if stop is not None:
+        raise stop
 
 
 def in_order(states: Sequence[SafeState], order: Sequence[str]) -> tuple[SafeState, ...]:

@@ -21,12 +21,13 @@ import torch
 
 from drivers.descent import Descent
 from drivers.links.link import Link
-from drivers.read_back import OUTPUT, Panel, Setting, Value, close_panel
+from drivers.read_back import OUTPUT, Panel, Setting, Value
 from drivers.safe import SafeState, Step, carry_out
 from drivers.scpi import Expect, Scpi
+from drivers.scpi_driver import ScpiOutput
 from drivers.scpi_talk import OVER_VISA, ScpiTalk
 from hil.device import Port
-from hil.errors import CommandRefused, ConfigError, ContractError, HilError, LinkError, UnsafeOutputs, WrongInstrument
+from hil.errors import CommandRefused, ConfigError, ContractError, WrongInstrument
 from hil.port import each
 from hil.units import finite
 
@@ -82,7 +83,7 @@ class Layout:
     besides: tuple[Setting, ...] = ()
 
 
-class ScpiSource:
+class ScpiSource(ScpiOutput):
     """A box that holds levels. The constructor resets it, which switches its outputs off.
 
     Args:
@@ -102,6 +103,7 @@ class ScpiSource:
         self._due: dict[str, float] = {}  # levels that are gone to in steps, once the output is on
         try:
             self._layout = made = layout()
+            self._called = made.name
             self.identity = self._scpi.identify()
             if not made.expect.admits(self.identity):
                 raise WrongInstrument(
@@ -325,32 +327,6 @@ class ScpiSource:
             for name, at, step, lo, hi in zip(made.driven, rest, most, low, high, strict=True)
         )
 
-    def safe(self) -> None:
-        """The safe state, read back; after a fault of the link, or a Ctrl-C, once more on one that was opened anew.
-
-        Raises:
-            UnsafeOutputs: it could not be verified. KeyboardInterrupt: it is safe all the same.
-        """
-        stop: KeyboardInterrupt | None = None
-        try:
-            try:
-                self._switch_off()
-            except (LinkError, KeyboardInterrupt) as fault:
-                stop = fault if isinstance(fault, KeyboardInterrupt) else None
-                with self._scpi.link.transaction():
-                    self._scpi.link.reopen()
-                    self._scpi.identify()
-                self._switch_off()
-        except (HilError, KeyboardInterrupt) as reason:
-            raise UnsafeOutputs(
-                "the outputs could not be verified to be safe",
-                where=f"{self._layout.name}, {self.identity.model} {self.identity.serial}",
-                got="Ctrl-C, twice" if isinstance(reason, KeyboardInterrupt) else str(reason).splitlines()[0].rstrip("."),
-                outputs=self._unknown, todo="switch the outputs off at the instrument, then look at its power and cable",
-            ) from reason  # fmt: skip
-        if stop is not None:
-            raise stop
-
     def _switch_off(self) -> None:
         with self._scpi.link.transaction():  # whole: nobody may switch on in between
             self.forget()
@@ -366,24 +342,6 @@ class ScpiSource:
         self._ready = False
         self._on = None
 
-    def clear(self) -> None:
-        """Empty the wire, and take the settings for lost."""
-        self.forget()
-        self._scpi.clear()
-
-    def reopen(self) -> None:
-        """Open the wire anew, and take the settings for lost."""
-        self.forget()
-        self._scpi.reopen()
-
-    def identify(self) -> str:
-        """Verify that the same instrument answers; return who it is, a line for people.
-
-        Raises:
-            WrongInstrument: another one answers. LinkError: nobody does.
-        """
-        return self._scpi.found()
-
     def reset(self) -> None:
         """Make safe, then send ``*RST``, whatever the instrument held.
 
@@ -394,23 +352,6 @@ class ScpiSource:
         self._switch_off()
         self._panel.let_in()
         self._scpi.send("*RST", "*CLS")
-
-    def close(self) -> None:
-        """Make safe, verify it, and close the link; the second call does nothing.
-
-        Raises:
-            UnsafeOutputs: the link is closed all the same.
-        """
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            self.safe()
-        finally:
-            try:
-                close_panel(self._panel)
-            finally:
-                self._scpi.close()
 
 
 def resting(port: Port) -> list[float]:

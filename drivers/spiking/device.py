@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from drivers.read_back import Care, ForeignChange, PanelWatch, switched_off
-from drivers.safe import SafeState, carry_out
+from drivers.safe import SafeState, carry_out, switch_off_surely
 from drivers.scpi import Expect, Identity
 from drivers.spiking.session import FrameLink, FrameSession, LineTraffic
 from drivers.spiking.talk import FrameTalk, board
 from hil import frame_protocol as wire
 from hil.device import ArraySpec, Port, Provenance, Spec
-from hil.errors import ConfigError, ContractError, Desync, HilError, InstrumentError, LinkError, UnsafeOutputs
+from hil.errors import ConfigError, ContractError, Desync, InstrumentError, UnsafeOutputs
 from hil.frame_protocol import Kind
 
 Reset = Literal["soft", "hard"]
@@ -279,22 +279,13 @@ class SpikingBoard:
         Raises:
             UnsafeOutputs: they could not be switched off, or not be verified. KeyboardInterrupt: they are off all the same.
         """
-        stop: KeyboardInterrupt | None = None
-        try:
-            try:
-                self._switch_off()
-            except (LinkError, KeyboardInterrupt) as fault:
-                stop = fault if isinstance(fault, KeyboardInterrupt) else None
-                self._session.recover(attempts=1)
-                self._switch_off()
-        except (HilError, KeyboardInterrupt) as reason:
-            raise UnsafeOutputs(
-                "the board could not be verified to be off", where=f"{self._session.where}, {self.identity}",
-                got="Ctrl-C, twice" if isinstance(reason, KeyboardInterrupt) else str(reason).splitlines()[0],
-                outputs=self.safe_state().outputs, todo="switch the board off, then look at cable and power",
-            ) from reason  # fmt: skip
-        if stop is not None:
-            raise stop
+        switch_off_surely(self._switch_off, lambda: self._session.recover(attempts=1), self._unsafe)
+
+    def _unsafe(self, got: str) -> UnsafeOutputs:
+        return UnsafeOutputs(
+            "the board could not be verified to be off", where=f"{self._session.where}, {self.identity}", got=got,
+            outputs=self.safe_state().outputs, todo="switch the board off, then look at cable and power",
+        )  # fmt: skip
 
     def close(self) -> None:
         """Switch off, verify it, and close the link; the second call does nothing.

@@ -189,7 +189,7 @@ def test_close_of_a_dead_link_is_unsafe_and_closes_it_all_the_same() -> None:
         generator.upload(np.zeros(32, dtype=np.int16))
     with pytest.raises(UnsafeOutputs) as caught:
         generator.close()
-    assert "switch the output off at the instrument" in str(caught.value)
+    assert "switch the outputs off at the instrument" in str(caught.value)
     assert link.closed == 1
 
 
