@@ -24,13 +24,12 @@ import numpy as np
 from hil.errors import ConfigError, ContractError
 from sim_devices.instruments import output_stage
 from sim_devices.instruments import volatile_memory as memory
-from sim_devices.instruments.box import Message
 from sim_devices.instruments.drive import Drive, built_in, played
 from sim_devices.instruments.hand import FrontPanel
 from sim_devices.instruments.operations import Operations
 from sim_devices.instruments.parameters import INFINITY, Choice, Flag, Name, Number, Parameter, numbers
 from sim_devices.instruments.program_message import Block, ScpiError
-from sim_devices.instruments.scpi import Call, Command, Scpi
+from sim_devices.instruments.scpi import Call, Command, Scpi, ScpiBox
 from sim_devices.instruments.settings import Settings, setting
 from sim_devices.instruments.volatile_memory import BUILT_IN, FULL_SCALE, VolatileMemory
 
@@ -74,7 +73,7 @@ class Downstream(Protocol):
         """The level of an output that is on may have changed."""
 
 
-class Keysight33600:
+class Keysight33600(ScpiBox):
     """A simulated generator of the 33600A series, as its programming guide describes it.
 
     Args:
@@ -137,26 +136,6 @@ class Keysight33600:
     def name(self) -> str:
         """Model and serial number."""
         return f"{self.model} {self._serial}"
-
-    def execute(self, message: Message) -> bytes | None:
-        """Execute one program message; return the response, or None if it asked nothing."""
-        return self._scpi.execute(message)
-
-    def clear(self) -> None:
-        """Clear the device: pending queries and waits are dropped, settings and outputs stay."""
-        self._scpi.clear()
-
-    def status_byte(self) -> int:
-        """Return the IEEE 488.2 status byte, as for a serial poll."""
-        return self._scpi.status_byte()
-
-    def trigger(self) -> None:
-        """Trigger from the bus, as *TRG does."""
-        self._scpi.execute(b"*TRG")
-
-    def query_error(self, code: int) -> None:
-        """Report a query error, code -410 to -440, found by the transport."""
-        self._scpi.query_error(code)
 
     def reboot(self) -> None:
         """Lose power for a moment: settings as at power-on, volatile memory empty, outputs off."""

@@ -27,7 +27,6 @@ from torch import Tensor
 
 from hil.errors import ConfigError, ContractError
 from sim_devices.instruments import converter, front_panel
-from sim_devices.instruments.box import Message
 from sim_devices.instruments.faults import Faults, Moment, Strike
 from sim_devices.instruments.front_panel import NR3
 from sim_devices.instruments.hand import FrontPanel
@@ -37,7 +36,7 @@ from sim_devices.instruments.program_message import ScpiError
 from sim_devices.instruments.record_faults import at_input, in_memory
 from sim_devices.instruments.sampling import REFERENCES, SCREEN_POINTS, Sampling, Window, sampling
 from sim_devices.instruments.scope_record import Record, Wire
-from sim_devices.instruments.scpi import Call, Command, Scpi
+from sim_devices.instruments.scpi import Call, Command, Scpi, ScpiBox
 from sim_devices.instruments.settings import Settings
 
 RUNNING, WAITING = 1 << 3, 1 << 5  # of OPERegister:CONDition
@@ -87,7 +86,7 @@ class Upstream(Protocol):
 Mode = Literal["stopped", "single", "running", "digitizing"]
 
 
-class InfiniiVision:
+class InfiniiVision(ScpiBox):
     """A simulated InfiniiVision oscilloscope, as its programmer's guide describes it.
 
     Args:
@@ -153,28 +152,12 @@ class InfiniiVision:
         """Model and serial number."""
         return f"{self.model} {self._serial}"
 
-    def execute(self, message: Message) -> bytes | None:
-        """Execute one program message; return the response, or None if it asked nothing."""
-        return self._scpi.execute(message)
-
     def clear(self) -> None:
         """Clear the device: a :DIGitize is stopped, pending queries are dropped, settings stay."""
         with self._lock:
             if self._mode == "digitizing":
                 self._stop()
-            self._scpi.clear()
-
-    def status_byte(self) -> int:
-        """Return the IEEE 488.2 status byte, as for a serial poll."""
-        return self._scpi.status_byte()
-
-    def trigger(self) -> None:
-        """Trigger from the bus, as *TRG does."""
-        self._scpi.execute(b"*TRG")
-
-    def query_error(self, code: int) -> None:
-        """Report a query error, code -410 to -440, found by the transport."""
-        self._scpi.query_error(code)
+            super().clear()
 
     def reboot(self) -> None:
         """Lose power for a moment: settings as at power-on, no record."""

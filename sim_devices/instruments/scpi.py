@@ -291,3 +291,29 @@ def _grown(branch: Branch, name: str, limit: int) -> Branch:
         assert branch.below.get(word, below) is below, f"{name}: two keywords with this short form"
         branch.below[word], branch.limits[word] = below, limit
     return below
+
+
+class ScpiBox:
+    """What every simulated box that speaks SCPI hands on to its `_scpi`; see `Box`."""
+
+    _scpi: Scpi
+
+    def execute(self, message: Message) -> bytes | None:
+        """Execute one program message; return the response, or None if it asked nothing."""
+        return self._scpi.execute(message)
+
+    def clear(self) -> None:
+        """Clear the device: pending queries and waits are dropped, settings and outputs stay."""
+        self._scpi.clear()
+
+    def status_byte(self) -> int:
+        """Return the IEEE 488.2 status byte, as for a serial poll."""
+        return self._scpi.status_byte()
+
+    def trigger(self) -> None:
+        """Trigger from the bus, as *TRG does."""
+        self._scpi.execute(b"*TRG")
+
+    def query_error(self, code: int) -> None:
+        """Report a query error, code -410 to -440, found by the transport."""
+        self._scpi.query_error(code)

@@ -16,12 +16,11 @@ from functools import partial
 from typing import Protocol
 
 from hil.errors import ContractError
-from sim_devices.instruments.box import Message
 from sim_devices.instruments.hand import FrontPanel
 from sim_devices.instruments.operations import Operations
 from sim_devices.instruments.parameters import Parameter
 from sim_devices.instruments.program_message import ScpiError, Token
-from sim_devices.instruments.scpi import Call, Command, Scpi
+from sim_devices.instruments.scpi import Call, Command, Scpi, ScpiBox
 from sim_devices.instruments.settings import Settings
 
 LENGTH = 100_000
@@ -38,7 +37,7 @@ class Listener(Protocol):
         """The level at the terminals has changed."""
 
 
-class SourceBox:
+class SourceBox(ScpiBox):
     """A simulated box with outputs 1, 2, ….
 
     Args:
@@ -126,26 +125,6 @@ class SourceBox:
     def lock(self) -> threading.Condition:
         """The lock of the bench."""
         return self._lock
-
-    def execute(self, message: Message) -> bytes | None:
-        """Execute one program message; return the response, or None if it asked nothing."""
-        return self._scpi.execute(message)
-
-    def clear(self) -> None:
-        """Clear the device: pending queries and waits are dropped, settings and outputs stay."""
-        self._scpi.clear()
-
-    def status_byte(self) -> int:
-        """Return the IEEE 488.2 status byte, as for a serial poll."""
-        return self._scpi.status_byte()
-
-    def trigger(self) -> None:
-        """Trigger from the bus, as *TRG does."""
-        self._scpi.execute(b"*TRG")
-
-    def query_error(self, code: int) -> None:
-        """Report a query error, code -410 to -440, found by the transport."""
-        self._scpi.query_error(code)
 
     def reboot(self) -> None:
         """Lose power for a moment: settings as at power-on, outputs off."""

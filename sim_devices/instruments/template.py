@@ -12,18 +12,17 @@ import threading
 import time
 from collections.abc import Mapping
 
-from sim_devices.instruments.box import Message
 from sim_devices.instruments.operations import Operations
 from sim_devices.instruments.parameters import Flag, Number, numbers
 from sim_devices.instruments.program_message import ScpiError
-from sim_devices.instruments.scpi import Call, Command, Scpi
+from sim_devices.instruments.scpi import Call, Command, Scpi, ScpiBox
 from sim_devices.instruments.settings import Settings, setting
 
 COMPLIANCE_A = 0.1
 MOST_LEVELS = 100
 
 
-class AcmeG1:
+class AcmeG1(ScpiBox):
     """A simulated G1.
 
     Args:
@@ -79,26 +78,6 @@ class AcmeG1:
     def name(self) -> str:
         """Model and serial number."""
         return f"G1 {self._serial}"
-
-    def execute(self, message: Message) -> bytes | None:
-        """Run one whole program message. Returns its answer, or None."""
-        return self._scpi.execute(message)
-
-    def clear(self) -> None:
-        """Clear the device: half-done messages are forgotten, waits end; settings stay."""
-        self._scpi.clear()
-
-    def status_byte(self) -> int:
-        """Answer a serial poll."""
-        return self._scpi.status_byte()
-
-    def trigger(self) -> None:
-        """Do as ``*TRG``."""
-        self._scpi.execute(b"*TRG")
-
-    def query_error(self, code: int) -> None:
-        """Queue an error of the query protocol, which the transport saw."""
-        self._scpi.query_error(code)
 
     def reboot(self) -> None:
         """Switch the power off and on."""
