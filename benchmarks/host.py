@@ -1,4 +1,4 @@
-"""What a host costs, and how fast it makes safe: one line of JSON.
+"""Measure what a host costs and how fast it makes outputs safe; print one line of JSON.
 
     python benchmarks/host.py [--quick]
 
@@ -127,7 +127,7 @@ def killed(whom: str, log: Path, rng: random.Random) -> float:
 
 
 def lines(log: Path) -> list[list[str]]:
-    return [line.split() for line in log.read_text().splitlines()]
+    return [line.split() for line in log.read_text(encoding="utf-8").splitlines()]
 
 
 def main() -> None:

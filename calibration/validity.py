@@ -68,7 +68,7 @@ def settings_differ(certificate: Certificate, settings: Mapping[str, Mapping[str
 
 
 def _as_read(value: Any) -> Any:
-    """As a file gives it back: limits of each channel are a tuple in Python, a list in TOML."""
+    """Return `value` as a file gives it back: limits of each channel are a tuple in Python, a list in TOML."""
     return [_as_read(one) for one in value] if isinstance(value, list | tuple) else value
 
 

@@ -320,7 +320,7 @@ class NIDAQmx:
         return taken
 
     def _held_after(self, samples: Volts, before: Volts, started: bool) -> Volts | None:
-        """What the outputs hold after a fault: a buffer that was begun is played to its end."""
+        """Say what the outputs hold after a fault: a buffer that was begun is played to its end."""
         if not started:
             return before
         drive = self._tasks[0]

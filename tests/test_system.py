@@ -34,7 +34,7 @@ SOURCES = sorted(path for top in COLUMNS for path in (ROOT / top).rglob("*.py"))
 ASKED = {"sys.platform", "os.name", "platform.system"}
 PATHS = re.compile(r"/(?:proc|tmp|run)(?:/|$)")
 AWG = VirtualBox("awg", "sim_devices.instruments.keysight_33600:Keysight33600")
-BENCH = (ROOT / "benches" / "mzm_awg_scope.toml").read_text()
+BENCH = (ROOT / "benches" / "mzm_awg_scope.toml").read_text(encoding="utf-8")
 WITHIN_S = 60.0
 pytestmark = pytest.mark.timeout(400)  # each imports all anew
 
@@ -66,7 +66,7 @@ def test_the_system_is_asked_in_one_place(path: Path) -> None:
     """hil/system.py: nobody else asks for its name, or names a path that only one has. ONLY_IN in test_layers: the modules."""
     if path == ROOT / "hil" / "system.py":
         return
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # of docstrings
     for node in ast.walk(tree):
         assert not (isinstance(node, ast.Attribute) and ast.unparse(node) in ASKED), ast.unparse(node)
@@ -103,14 +103,14 @@ def test_a_run_on_a_twin(tmp_path: Path, start_hil: Callable[..., tuple[int, str
     run = tmp_path / "runs" / "small"
     code, said = start_hil("-m", "hil", "train", "e.toml", "--run", run)
     assert code == 0, said
-    assert json.loads((run / "summary.json").read_text())["status"] == "done"
-    steps = (run / "journal.jsonl").read_text().count('"commit"')
+    assert json.loads((run / "summary.json").read_text(encoding="utf-8"))["status"] == "done"
+    steps = (run / "journal.jsonl").read_text(encoding="utf-8").count('"commit"')
     (run / "report.html").unlink()
     words = [["list", "runs"], ["status", run], ["report", run], ["replay", run], ["resume", run, "--set", "train.epochs=2"]]
     code, said = start_hil("-c", SEVERAL, json.dumps(words, default=str))
     assert code == 0, said
     assert [line for line in said.splitlines() if line.isdigit()] == ["0"] * len(words), said
-    assert (run / "journal.jsonl").read_text().count('"commit"') == 2 * steps
+    assert (run / "journal.jsonl").read_text(encoding="utf-8").count('"commit"') == 2 * steps
     assert (run / "report.html").stat().st_size > 1000
 
 
@@ -170,17 +170,17 @@ def test_a_device_of_ones_own_trains_and_is_made_safe_when_the_trainer_is_killed
         trainer = subprocess.Popen(words, cwd=tmp_path, env=without(tmp_path), stdout=said, stderr=said)
     try:
         assert until(lambda: trainer.poll() is not None or (killed / "host.jsonl").exists(), 2 * WITHIN_S)
-        assert trainer.poll() is None, (tmp_path / "said").read_text()
-        assert json.loads((whole / "summary.json").read_text())["status"] == "done"
-        lines = log.read_text().split()
-        assert until(lambda: log.read_text().split()[len(lines) :].count("on") > 2, WITHIN_S)
+        assert trainer.poll() is None, (tmp_path / "said").read_text(encoding="utf-8")
+        assert json.loads((whole / "summary.json").read_text(encoding="utf-8"))["status"] == "done"
+        lines = log.read_text(encoding="utf-8").split()
+        assert until(lambda: log.read_text(encoding="utf-8").split()[len(lines) :].count("on") > 2, WITHIN_S)
         assert lines[-2:] == ["safe", "closed"]
     finally:
         trainer.kill()
         trainer.wait()
-    assert until(lambda: log.read_text().split()[-2:] == ["safe", "closed"], WITHIN_S)
-    assert until(lambda: "trainer gone" in (killed / "host.jsonl").read_text(), WITHIN_S)
-    opened, gone = (json.loads(line) for line in (killed / "host.jsonl").read_text().splitlines())
+    assert until(lambda: log.read_text(encoding="utf-8").split()[-2:] == ["safe", "closed"], WITHIN_S)
+    assert until(lambda: "trainer gone" in (killed / "host.jsonl").read_text(encoding="utf-8"), WITHIN_S)
+    opened, gone = (json.loads(line) for line in (killed / "host.jsonl").read_text(encoding="utf-8").splitlines())
     assert gone["outputs"] == "safe"
     assert until(lambda: not system.alive(opened["pid"]), WITHIN_S)
 
@@ -243,12 +243,12 @@ def test_a_run_through_a_virtual_bench(tmp_path: Path, start_hil: Callable[..., 
     (tmp_path / "e.toml").write_text(toml(device='bench = "bench.toml"', train="epochs = 1\nbatch = 32\nthreads = 1"))
     code, said = start_hil("-m", "hil", "train", "e.toml", "--run", "r")
     assert code == 0, said
-    assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == "done"
+    assert json.loads((tmp_path / "r" / "summary.json").read_text(encoding="utf-8"))["status"] == "done"
     assert [event["event"] for event in events(tmp_path / "r")] == ["watching", "done"]
 
 
 def events(run: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (run / "guardian.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (run / "guardian.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture

@@ -30,7 +30,12 @@ MOST = {8: 0xFF, 16: 0xFFFF}
 
 
 class Display(Protocol):
-    """What shows images. shape: rows and columns of pixels. levels: 256 for 8 bits."""
+    """An instrument that shows images.
+
+    Args:
+        shape: rows and columns of pixels.
+        levels: number of gray levels, 256 for 8 bits.
+    """
 
     shape: tuple[int, int]
     levels: int
@@ -44,7 +49,13 @@ class Display(Protocol):
 
 
 class Camera(Protocol):
-    """What takes frames. shape: rows and columns of pixels. levels: 256 for 8 bits. exposure_s: can be set."""
+    """An instrument that takes frames.
+
+    Args:
+        shape: rows and columns of pixels.
+        levels: number of levels of a count, 256 for 8 bits.
+        exposure_s: exposure of a frame, s; it can be set.
+    """
 
     shape: tuple[int, int]
     levels: int

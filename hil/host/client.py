@@ -57,6 +57,10 @@ MARGIN_S = 5.0  # of a call, over what the host itself allows
 PLAYED = "as after the last shot"
 
 
+class _NoShot(Exception):
+    """The server answers Forward alone: one in another language may leave Shot out."""
+
+
 class Hosted:
     """A Device that a host owns. Made by `hosted` and `connected`.
 
@@ -160,7 +164,7 @@ class Hosted:
     def _shot(self, shape: list[int], data: Any, call: pb.Call) -> tuple[list[int], Any]:
         try:
             return gathered([self._asked("Shot", next(parts(shape, data, call)))], call.number)[1:]
-        except NotImplementedError:
+        except _NoShot:
             self._whole = False
             return self._stream(shape, data, call)
 
@@ -400,7 +404,7 @@ class Hosted:
     def _lost(self, name: str, error: Any) -> Exception:
         code = error.code()
         if code is grpc.StatusCode.UNIMPLEMENTED and name == "Shot":
-            return NotImplementedError(name)
+            return _NoShot()
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return LinkTimeout(
                 "the host gives no answer", where=self._where, got=f"{name}: {told(error)}",

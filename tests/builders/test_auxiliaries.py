@@ -92,7 +92,7 @@ def stack() -> Iterator[ExitStack]:
 
 def switched(log: Path) -> list[tuple[str, bool]]:
     """Which outputs went on and off, oldest first, as the bench itself wrote down."""
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     return [(NAMES[line["box"].split()[0]], line["on"]) for line in lines if "box" in line]
 
 

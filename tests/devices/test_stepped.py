@@ -70,11 +70,11 @@ def test_training_keeps_each_electrode_in_its_own_range(how: str, tmp_path: Path
     assert (written.min(0) < np.array(LOW) + 0.05).all()  # clipped or folded at limits of their own
     assert (written.max(0) > np.array(HIGH) - 0.05).all()
     assert run.test_accuracy >= 0
-    table = json.loads((tmp_path / "run" / "diagnostics.json").read_text())
+    table = json.loads((tmp_path / "run" / "diagnostics.json").read_text(encoding="utf-8"))
     assert all(0 <= layer["range_use"] <= 1 for layer in table["layers"] if layer["range_use"] is not None)
     again = hil.dense([64, 7, 10], rig.device(), gain=(2.0,) * 5 + (1.0,) * 2, offset=-0.25, overflow=how, period=period)  # type: ignore[arg-type]
     longer = hil.train(again, "adfa", DIGITS, run=tmp_path / "run", **{**QUICK, "epochs": 2})  # the same ports, read back
-    assert "epochs = 2" in (longer.folder / "config.toml").read_text()
+    assert "epochs = 2" in (longer.folder / "config.toml").read_text(encoding="utf-8")
 
 
 def test_a_drive_that_electrode_6_does_not_bear_is_refused_before_anything_is_written() -> None:
@@ -151,7 +151,7 @@ def test_an_own_device_is_wrapped_where_it_is_opened(tmp_path: Path) -> None:
     net = hil.dense([64, 7, 10], Own(), gain=0.0, decode=hil.Decode())
     assert isinstance(net.stack[0].device, Stepped)
     hil.train(net, "adfa", DIGITS, run=tmp_path / "run", **QUICK)
-    assert "Own" in (tmp_path / "run" / "config.toml").read_text()
+    assert "Own" in (tmp_path / "run" / "config.toml").read_text(encoding="utf-8")
     raw = hil.Network([hil.Layer(layer.synapse, layer.device and bare(layer.device), layer.encode) for layer in net.stack])
     with pytest.raises(ContractError, match="nobody keeps the steps"):
         hil.train(raw, "adfa", DIGITS, run=tmp_path / "raw", **QUICK)
@@ -230,7 +230,7 @@ def test_a_tape_keeps_the_limits_of_each_channel(tmp_path: Path) -> None:
     with pytest.raises(OutOfRange, match="channel 6"):
         replay(reel).forward(torch.full((1, 7), 0.5))
     head = next(tmp_path.glob("node.json"))
-    table = json.loads(head.read_text())
+    table = json.loads(head.read_text(encoding="utf-8"))
     table["spec"]["inputs"]["low"][5] = "low"
     head.write_text(json.dumps(table))
     with pytest.raises(hil.HilError, match="a damaged tape"):
@@ -254,7 +254,7 @@ def test_a_tape_of_one_range_is_as_it_was(tmp_path: Path) -> None:
     tape = Tape(tmp_path)
     recorded(Own(Port("gates", -1.0, 1.0, "V", 7)), tape, "node", "", {}).forward(torch.zeros(1, 7))
     tape.close()
-    table = json.loads((tmp_path / "node.json").read_text())
+    table = json.loads((tmp_path / "node.json").read_text(encoding="utf-8"))
     assert "slew" not in table
     assert table["spec"]["inputs"] == {"name": "gates", "low": -1.0, "high": 1.0, "unit": "V", "size": 7}
 

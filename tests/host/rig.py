@@ -150,4 +150,7 @@ def unannounced(log: str):  # type: ignore[no-untyped-def]
 
 def events(log: Path) -> list[tuple[float, int, str]]:
     """Time, process and event of each line."""
-    return [(float(t), int(pid), what) for t, pid, what in (line.split(" ", 2) for line in log.read_text().splitlines())]
+    return [
+        (float(t), int(pid), what)
+        for t, pid, what in (line.split(" ", 2) for line in log.read_text(encoding="utf-8").splitlines())
+    ]

@@ -24,7 +24,11 @@ ROOT = FOLDER.parents[1]
 def test_the_generated_file_is_that_of_the_proto(tmp_path: Path) -> None:
     protoc = pytest.importorskip("grpc_tools.protoc")
     assert protoc.main(["protoc", f"-I{ROOT}", f"--python_out={tmp_path}", str(FOLDER / "device.proto")]) == 0
-    calls = [n for n in ast.walk(ast.parse((tmp_path / "hil/host/device_pb2.py").read_text())) if isinstance(n, ast.Call)]
+    calls = [
+        n
+        for n in ast.walk(ast.parse((tmp_path / "hil/host/device_pb2.py").read_text(encoding="utf-8")))
+        if isinstance(n, ast.Call)
+    ]
     described = [n.args[0] for n in calls if isinstance(n.func, ast.Attribute) and n.func.attr == "AddSerializedFile"]
     assert [ast.literal_eval(one) for one in described] == [pb.DESCRIPTOR.serialized_pb]
 

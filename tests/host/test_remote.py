@@ -26,7 +26,7 @@ ONE = torch.ones(1, 2)
 
 
 def whats(log: Path) -> list[str]:
-    return [line.split(" ", 2)[2] for line in log.read_text().splitlines()]
+    return [line.split(" ", 2)[2] for line in log.read_text(encoding="utf-8").splitlines()]
 
 
 def until(true: Callable[[], bool], within_s: float = 20.0) -> None:
