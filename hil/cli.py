@@ -583,7 +583,7 @@ def host(
     listen: str = "127.0.0.1:0",
     keys: Path | None = None,
     silence_s: float = 60.0,
-    deadline_s: float = 60.0,
+    deadline_s: float = 30.0,
     patience_s: float = 10.0,
 ) -> None:
     """Own a device that no second program can open, serve it to a trainer, and make it safe whenever that ends or hangs.

@@ -292,3 +292,32 @@ def test_ctrl_c_while_opening(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for part in ("stopped at once", "outputs safe", "Next: "):
         assert part in err
     assert not (tmp_path / "r").exists()
+
+
+TEMPORAL = """
+import torch
+import hil
+
+class Fading(torch.nn.Module):
+    spec = hil.Spec(hil.Port("drive", -1, 1, "V"), hil.Port("reading", -1, 1, "V"), temporal=True, provenance="twin")
+
+    def rest(self, batch, rng):
+        return ()
+
+    def respond(self, state, params, x, rng):
+        return x, state
+
+    def ideal(self, x):
+        return x
+"""
+
+
+def test_a_node_with_a_state_in_time_is_refused_to_a_learner_without_a_time_axis(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "fading.py").write_text(TEMPORAL, encoding="utf-8")
+    text = TWIN.replace('v_pi = "3.5 V"\n', "").replace("mach_zehnder", "fading:Fading")
+    code, err = hil(capsys, "train", written(tmp_path, text), "--run", tmp_path / "r")
+    assert code == 2, err
+    assert "this learner has no time axis" in err
+    assert "adfa" in err

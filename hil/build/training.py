@@ -364,6 +364,12 @@ def _wired(
     if node.parts:
         return _a_layer_each(experiment, node, chain, features, on, allow)
     assert node.source is not None  # a Node has the one or the other
+    if node.source.spec.temporal and not hasattr(experiment.learner.options, "time_steps"):
+        raise ConfigError(
+            "this node has a state in time, and this learner has no time axis", where=experiment.learner.place,
+            got=f"{experiment.learner.use}, on a temporal node", allowed="a static node, or a learner with time_steps",
+            outputs="safe; whatever was opened is closed again", todo="choose another learner, or another node",
+        )  # fmt: skip
     source = (
         node.source
         if experiment.sentinel is None

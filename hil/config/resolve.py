@@ -139,7 +139,7 @@ def node_choice(use: str, settings: Mapping[str, Any], place: str) -> Choice:
         ConfigError: the class is neither.
     """
     made = resolve(use, place, TWINS)
-    of = made if isinstance(made, type) else _returned(made)
+    of = announced(made)
     if of is None or _has(of, "respond"):
         return twin_choice(use, settings, place, made)
     if _has(of, "forward") and _has(of, "close"):
@@ -156,8 +156,13 @@ def _has(of: type, part: str) -> bool:
     return callable(getattr(of, part, None))
 
 
-def _returned(made: Any) -> type | None:
-    """The class that a function says it returns; None if it does not say."""
+def announced(made: Any) -> type | None:
+    """What `made` gives when it is called: itself, if it is a class, or the class that a function says it returns.
+
+    None if it does not say.
+    """
+    if isinstance(made, type):
+        return made
     try:
         found = get_type_hints(made).get("return")
     except Exception:  # noqa: BLE001 - annotations of the user's may name anything

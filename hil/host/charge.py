@@ -52,7 +52,7 @@ class Limits:
     """
 
     silence_s: Seconds = 60.0
-    deadline_s: Seconds = 60.0
+    deadline_s: Seconds = 30.0
     patience_s: Seconds = 10.0
     start_s: Seconds = START_S
 

@@ -54,7 +54,7 @@ from hil.slew import NO_SLEW, Slew
 BEATS_A_SILENCE = 40
 LOOK_S = 10.0  # how long a question may take that needs no device
 MARGIN_S = 5.0  # of a call, over what the host itself allows
-PLAYED = "as after the last shot"
+PLAYED = "as after the last shot; the host makes them safe when the session ends"
 
 
 class _NoShot(Exception):

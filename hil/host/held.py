@@ -9,13 +9,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hil.config.resolve import resolve
+from hil.config.resolve import announced, resolve
 from hil.device import Port, Restorable, Spec, plain
 from hil.devices.stepped import Stepped, stepped
 from hil.errors import ConfigError, ContractError, HilError, OpenFailed, UnsafeOutputs
@@ -33,17 +33,6 @@ def guards(thing: object) -> bool:
     """True if a device, or its class, can be made safe: by `safe()`, or by a `close()` that is declared to do so."""
     given = callable(getattr(thing, "safe", None)) and getattr(thing, "has_safe", True) is not False
     return given or getattr(thing, "closes_safe", False) is True
-
-
-def announced(made: Any) -> object:
-    """What a recipe will give: the class itself, or the class that a function says it returns; None if it does not say."""
-    if inspect.isclass(made):
-        return made
-    try:
-        found = get_type_hints(made).get("return")
-    except Exception:  # noqa: BLE001 (an annotation of anybody's)
-        return None
-    return found if inspect.isclass(found) else None
 
 
 class HeldDevice:
@@ -111,7 +100,10 @@ class HeldDevice:
                 device.close()
                 raise self._unsafe(type(device).__name__, "as its close() left them")
             if not isinstance(getattr(device, "spec", None), Spec):
-                raise ContractError("this is no device", where=self._place, got=f"{type(device).__name__} without a spec")
+                raise ContractError(
+                    "this is no device", where=self._place, got=f"{type(device).__name__} without a spec",
+                    allowed="an attribute spec = hil.Spec(inputs, outputs)", todo=f"give {self._recipe.use} a spec",
+                )  # fmt: skip
             self._device, self._driven = device, device
             self._driven = stepped(device)
         return self._device
@@ -140,8 +132,9 @@ class HeldDevice:
         answer = self._act("forward()", lambda device: self._driven.forward(x))
         if not isinstance(answer, Tensor):
             raise ContractError(
-                "the answer of forward() is no tensor", where=self._place, got=type(answer).__name__, allowed="a float32 tensor"
-            )
+                "the answer of forward() is no tensor", where=self._place, got=type(answer).__name__,
+                allowed="a float32 tensor", todo=f"let forward() of {self._recipe.use} return one: torch.as_tensor(answer)",
+            )  # fmt: skip
         found = plain(answer, self._place, torch.device("cpu")).to(torch.float32).contiguous()
         return list(found.shape), found.numpy().data.cast("B") if found.numel() else memoryview(b"")
 

@@ -109,6 +109,21 @@ class Refusing(Rig):
         raise OSError("no such camera")
 
 
+class Array(Rig):
+    """Answers with an array of numpy."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.numpy()  # type: ignore[return-value]
+
+
+class Bare(Rig):
+    """Has no spec."""
+
+    def __init__(self, log: str) -> None:
+        super().__init__(log)
+        del self.spec
+
+
 class Programmed(Rig):
     """A programmable temporal device whose state can be saved."""
 

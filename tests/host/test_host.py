@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -21,6 +22,7 @@ from hil.devices.recovery import Ladder, Patience
 from hil.devices.resilient import resilient
 from hil.errors import (
     ConfigError,
+    ContractError,
     Desync,
     DirtySession,
     Disconnected,
@@ -275,6 +277,15 @@ def test_a_device_that_nobody_can_make_safe_is_refused_before_it_is_opened(tmp_p
     assert held.facts()["safe"] is (use == "rig:unannounced")
     held.safe()
     assert whats(log)[-1] == ("safe" if use == "rig:unannounced" else "closed")
+
+
+@pytest.mark.parametrize(
+    ("use", "said"), [("rig:Array", "let forward() of rig:Array return"), ("rig:Bare", "give rig:Bare a spec")]
+)
+def test_what_is_no_device_is_told_where_to_mend_it(tmp_path: Path, use: str, said: str) -> None:
+    held = HeldDevice(Recipe(use, {"log": str(tmp_path / "log")}), False)
+    with pytest.raises(ContractError, match=re.escape(said)):
+        held.forward([1, 2], bytearray(8))
 
 
 def test_a_close_that_is_declared_safe_is_believed(tmp_path: Path) -> None:
