@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from google.protobuf.message import DecodeError
+from grpc_tools import protoc
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +23,6 @@ ROOT = FOLDER.parents[1]
 
 
 def test_the_generated_file_is_that_of_the_proto(tmp_path: Path) -> None:
-    protoc = pytest.importorskip("grpc_tools.protoc")
     assert protoc.main(["protoc", f"-I{ROOT}", f"--python_out={tmp_path}", str(FOLDER / "device.proto")]) == 0
     calls = [
         n
