@@ -115,7 +115,8 @@ def open_bench_file(path: str | Path) -> Iterator[Bench]:
         with hil.open("benches/mzm_awg_scope.toml") as bench:
             curve = bench.forward(torch.linspace(-1, 1, 201)[:, None])
     """
-    from hil.build.node import bench_node, resilient_node
+    from hil.build.node import resilient_node
+    from hil.build.open_node import bench_node
     from hil.config.bench import read_bench
 
     file = read_bench(Path(path))

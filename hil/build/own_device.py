@@ -19,19 +19,17 @@ import time
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from drivers import lock
 from drivers.lock import Owned, Owner
 from hil import system
+from hil.build.node import Node
 from hil.config.device import DeviceTable, HostTable
 from hil.errors import RunError
 from hil.host.charge import Limits, Recipe
 from hil.host.client import Hosted, connected, hosted
 from hil.host.held import HeldDevice
-
-if TYPE_CHECKING:
-    from hil.build.node import Node
 
 LOG = "host.jsonl"  # in a run folder: what the host did; host-2.jsonl of the second layer's
 PAUSE_S = 0.2
@@ -51,8 +49,6 @@ def own_node(table: DeviceTable, run: Path | None, stack: ExitStack, number: int
         ConfigError: nobody could make it safe, or its class refuses its settings. RunError: another program has it.
         OpenFailed: it does not open. UnsafeOutputs: on closing it.
     """
-    from hil.build.node import Node
-
     device = _connected(table, stack) if table.kind == "host" else _hosted(table, run, stack, number)
     twin = None if table.twin is None else table.twin.choice.build()
     facts: dict[str, Any] = {"host": table.host} if table.kind == "host" else {"use": table.use, **table.settings()}

@@ -22,7 +22,8 @@ from calibration.drift.steering import Steered
 from hil import torch_device
 from hil.build import drift_sentinel
 from hil.build.network import Behind, closing, largest, on_chip, on_nodes, synapses
-from hil.build.node import Node, opened_node, resilient_node
+from hil.build.node import Node, resilient_node
+from hil.build.open_node import opened_node
 from hil.config.device import DecodeTable, EncodeTable
 from hil.config.experiment import Experiment
 from hil.config.resolve import UNTOUCHED, construct

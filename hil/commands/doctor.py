@@ -27,7 +27,8 @@ from torch import Tensor
 from drivers.spiking.session import LineTraffic
 from drivers.waveform.device import Stats, WaveformSettings
 from drivers.waveform.record import OVERHEAD
-from hil.build.node import Node, bench_node
+from hil.build.node import Node
+from hil.build.open_node import bench_node
 from hil.build.own_device import own_node
 from hil.build.shapes.waveform import WaveformBench
 from hil.commands.loop_check import (
