@@ -13,8 +13,8 @@ An auxiliary is an instrument that no key of [node] names, and that has `set`. I
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -27,10 +27,12 @@ from hil.build.bench import LINK_S, Opening, instrument
 from hil.config.bench import BenchFile, InstrumentTable
 from hil.config.resolve import UNTOUCHED
 from hil.device import Port
-from hil.errors import ConfigError
+from hil.errors import ConfigError, OutOfRange, Refused
 from hil.settings import no_such, shortened
 from hil.units import quantity
 from sim_devices.bench.served import ServedBench
+
+NOTHING_SET = "off; nothing was set"
 
 
 def auxiliary_names(bench: BenchFile, roles: Sequence[str]) -> tuple[str, ...]:
@@ -124,9 +126,11 @@ class Table:
             table, driver = self._bench.instruments[name], self.drivers[name]
             ports = driver.holdable()
             default = {OUTPUT: True} if OUTPUT in ports else {}
-            values = _values({**default, **table.set}, ports, f"{table.place} set")
-            driver.rest_at(_values(table.safe, ports, f"{table.place} safe"))
-            members.append(Auxiliary(name, driver, values, self._settles_s[name], _tolerance(table, values, ports)))
+            with _nothing_set():
+                values = _values({**default, **table.set}, ports, f"{table.place} set")
+                driver.rest_at(_values(table.safe, ports, f"{table.place} safe"))
+                tolerance = _tolerance(table, values, ports)
+            members.append(Auxiliary(name, driver, values, self._settles_s[name], tolerance))
         drive = [name for name in self._roles if name in driving or isinstance(self.drivers[name], Switchable)]
         self.guard.watch(self._opening.safe_states({name: self.drivers[name] for name in (*drive, *self._beside)}))
         beside = [name for name in self._order if name in self._beside]
@@ -157,12 +161,26 @@ def _values(given: Mapping[str, object], ports: Mapping[str, Port], where: str) 
         if name == OUTPUT:
             if not isinstance(value, bool):
                 raise ConfigError("output is on or off", where=where, got=shortened(value), allowed="true, false",
-                                  outputs="off; nothing was set", todo="correct the value")  # fmt: skip
+                                  todo="correct the value")  # fmt: skip
             found[name] = float(value)
             continue
         found[name] = number = quantity(value, "dimensionless" if port.unit == "1" else port.unit, f"{where} {name}")
-        port.check(torch.tensor([number], dtype=torch.float64))
+        try:
+            port.check(torch.tensor([number], dtype=torch.float64))
+        except OutOfRange as error:
+            error.where, error.todo = f"{where} {name}", "correct the value, or the limits of this instrument in the bench file"
+            raise
     return found
+
+
+@contextmanager
+def _nothing_set() -> Iterator[None]:
+    """Refusals in here come when the instruments are open and reset, and before anything was set."""
+    try:
+        yield
+    except Refused as error:
+        error.outputs = NOTHING_SET
+        raise
 
 
 def _tolerance(table: InstrumentTable, values: Mapping[str, float], ports: Mapping[str, Port]) -> dict[str, float]:
@@ -179,6 +197,5 @@ def _tolerance(table: InstrumentTable, values: Mapping[str, float], ports: Mappi
             raise no_such("setting", unknown, [name for name in values if name != OUTPUT], where)
         found = {name: quantity(value, ports[name].unit, f"{where} {name}") for name, value in given.items()}
     if any(value <= 0 for value in found.values()):
-        raise ConfigError("a tolerance is above 0", where=where, got=str(given), outputs="off; nothing was set",
-                          todo="correct the value")  # fmt: skip
+        raise ConfigError("a tolerance is above 0", where=where, got=str(given), todo="correct the value")  # fmt: skip
     return found

@@ -23,7 +23,7 @@ from small import Command, until
 
 from drivers.keysight_n7776c import KeysightN7776C
 from drivers.links.memory import MemoryLink
-from hil.build.auxiliaries import _tolerance, _values
+from hil.build.auxiliaries import _nothing_set, _tolerance, _values
 from hil.build.bench import open_bench
 from hil.build.calibration import settings_of
 from hil.build.training import built
@@ -180,14 +180,15 @@ def test_what_the_file_says_wrong_is_refused_before_anything_is_opened(path: str
 @pytest.mark.parametrize(
     ("given", "kind", "said"),
     [
-        ({"power": "6 mW"}, OutOfRange, "laser power"), ({"power": "1 A"}, ConfigError, "set power"),
+        ({"power": "6 mW"}, OutOfRange, r"\[instruments.laser\] set power"), ({"power": "1 A"}, ConfigError, "set power"),
         ({"powr": "1 mW"}, ConfigError, "did you mean power"), ({"output": 1}, ConfigError, "on or off"),
     ],
 )  # fmt: skip
 def test_a_value_that_an_instrument_does_not_have(given: dict[str, object], kind: type[Exception], said: str) -> None:
     ports = KeysightN7776C(MemoryLink(SimulatedLaser()), high_w=5e-3).holdable()
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=said) as refused, _nothing_set():
         _values(given, ports, "test.toml: [instruments.laser] set")
+    assert "Outputs: off; nothing was set." in str(refused.value)  # they are open by then, and reset
     table = InstrumentTable(use="x", tolerance={"power": "0 W"})
     with pytest.raises(ConfigError, match="above 0"):
         _tolerance(table, {"power": 1e-3}, ports)
