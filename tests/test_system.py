@@ -60,7 +60,6 @@ def start_hil(tmp_path: Path) -> Callable[..., tuple[int, str]]:
     return ended
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_system_is_asked_in_one_place(path: Path) -> None:
     """hil/system.py: nobody else asks for its name, or names a path that only one has. ONLY_IN in test_layers: the modules."""
@@ -285,6 +284,7 @@ def on(bench: RunningBench) -> bool:
     return bool(bench.control.outputs()["awg"]["1"]["on"])  # type: ignore[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["killed", "hangs"])
 def test_the_guardian_makes_safe(
     table: RunningBench, tmp_path: Path, start: Callable[..., tuple[subprocess.Popen[str], int]], end: str,
