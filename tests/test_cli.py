@@ -285,7 +285,7 @@ def test_a_killed_bench_and_a_resume(tmp_path: Path, capsys: pytest.CaptureFixtu
     os.kill(bench, signal.SIGKILL)
     # the generator cannot be asked any more: nobody may claim that its output is off
     assert command.ended() == 4, command.said()
-    for part in ("fault ended the run", "unknown", "the other end closed", "switch the output off", "hil resume"):
+    for part in ("fault ended the run", "unknown", "the other end closed", "switch the outputs off", "hil resume"):
         assert part in command.said()
     assert summary(tmp_path / "r")["status"] == "fault"
     assert summary(tmp_path / "r")["outputs"].startswith("unknown")
