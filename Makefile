@@ -12,7 +12,7 @@ test: .venv/ready
 	@$(MAKE) --no-print-directory --jobs 2 lint suite
 
 suite: .venv/ready
-	$(PY) -m pytest tests -n 3 --dist loadfile --no-loadscope-reorder  # tests that wait leave a core to a third worker
+	$(PY) -m pytest tests -n 4 --dist loadfile --no-loadscope-reorder  # tests that wait leave a core to two more workers
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -60,10 +60,12 @@ def _drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, draw
 
 
 SLOW = (
-    "test_host", "test_guardian", "test_kill", "test_cli", "test_sentinel", "test_search", "test_cluster", "test_stages",
-    "test_modules", "test_open_bench", "test_replay", "test_spide", "test_hostile_folder", "test_board_training",
-    "test_corrected_twin", "test_doctor", "test_new",
-    "test_faults_end_to_end", "test_hands_end_to_end", "test_same_twin_two_ways", "test_resume", "test_calibrate",
+    "test_guardian", "test_own_device", "test_kill", "test_cli", "test_search", "test_sentinel", "test_system", "test_report",
+    "test_cluster", "test_spide", "test_face", "test_faults_end_to_end", "test_docs_recipes", "test_lock",
+    "test_board_faults_end_to_end", "test_stages", "test_open_bench", "test_waveform_steps", "test_board_faults",
+    "test_modules", "test_board_training", "test_corrected_twin", "test_signals", "test_host", "test_targets", "test_replay",
+    "test_hostile_folder", "test_doctor", "test_new", "test_hands_end_to_end", "test_same_twin_two_ways", "test_resume",
+    "test_calibrate", "test_compare",
 )  # fmt: skip
 
 
