@@ -6,8 +6,9 @@ Every number comes from a file of the run folder; what is missing or damaged is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from hil.errors import DataError
 from hil.files import write_atomic
@@ -17,6 +18,9 @@ from hil.report import figures, tables
 from hil.report.contents import Confusion, DrawnFeedback, DrawnTransfer, Histogram, Timeline, number
 from hil.report.headline import percent, quantity, verdict
 from hil.report.run_files import Facts, RunRecord, read
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 T = TypeVar("T")
 
@@ -34,6 +38,12 @@ def render(run: Path) -> Path:
 
 def page(template: str, shown: Mapping[str, object]) -> str:
     """A page of this package with what it shows; all of it is escaped but figures, and nothing turns text round."""
+    return _templates().get_template(template).render(shown)
+
+
+@cache
+def _templates() -> Environment:
+    """The templates of this package, each compiled once."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
@@ -45,7 +55,7 @@ def page(template: str, shown: Mapping[str, object]) -> str:
         lstrip_blocks=True,
     )
     made.filters |= {"percent": percent, "quantity": quantity}
-    return made.get_template(template).render(shown)
+    return made
 
 
 def _plain(value: object) -> object:

@@ -18,8 +18,6 @@ from hil.report.contents import by_epoch, feedback, timeline, wilson
 from hil.report.headline import duration, quantity
 from hil.report.run_files import read
 
-pytestmark = pytest.mark.drawn
-
 CONFIG = 'seed = 3\n\n[data]\nuse = "digits"\n\n[learner]\nuse = "adfa"\nfeedback = "sine"\n'
 
 
@@ -316,6 +314,7 @@ def test_diagnostics_that_make_no_sense_are_left_out_and_named(tmp_path: Path, k
     assert "95.0 % test accuracy" in text
 
 
+@pytest.mark.drawn
 def test_nan_is_shown_as_it_is_and_leaves_a_gap(tmp_path: Path) -> None:
     lines = metrics()
     lines[-2]["loss"] = math.nan
@@ -326,6 +325,7 @@ def test_nan_is_shown_as_it_is_and_leaves_a_gap(tmp_path: Path) -> None:
     assert "No result" in page.text
 
 
+@pytest.mark.drawn
 def test_text_from_the_folder_cannot_become_part_of_the_page(tmp_path: Path) -> None:
     evil = '<img src="//evil"><script>alert(1)</script>'
     transfer = {**diagnostics()["transfer"], "drive_unit": evil, "reading_unit": "$\\frac{"}
@@ -342,6 +342,7 @@ def test_text_from_the_folder_cannot_become_part_of_the_page(tmp_path: Path) -> 
     assert "<script>alert(1)</script>" in page.text  # shown, not run
 
 
+@pytest.mark.drawn
 def test_feedback_without_a_twin_or_without_g_is_still_drawn(tmp_path: Path) -> None:
     layer = diagnostics()["feedback"][0]
     made = {**diagnostics(), "feedback": [{**layer, "slope": None, "correlation": None}, {**layer, "g": None}]}
@@ -372,12 +373,14 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.drawn
 def test_the_same_folder_gives_the_same_page(tmp_path: Path) -> None:
     run = write(tmp_path / "run")
     first = render(run).read_bytes()
     assert render(run).read_bytes() == first
 
 
+@pytest.mark.drawn
 def test_a_long_night_is_rendered_in_time_and_stays_small(tmp_path: Path) -> None:
     steps = [
         {"t": f"2026-11-22T{k // 3600:02d}:{k // 60 % 60:02d}:{k % 60:02d}+00:00", "kind": "step", "step": k}
