@@ -20,6 +20,7 @@ from typing import Any
 from drivers.packages import Holding, PyMeasurePackage, QCoDeSPackage
 from drivers.safe import SafeState, Talk
 from hil.errors import ConfigError, HilError, InstrumentError, LinkError, LinkTimeout, WrongInstrument
+from hil.files import loads
 from hil.foreign import foreign
 
 OPEN_S, CALL_S = 10.0, 5.0  # longest for the opening of a driver, and for any other call
@@ -52,7 +53,7 @@ class PackageTalk:
         for one in command.split(";") if command else ():
             parameter, _, value = one.partition("=")
             with of_package(f"{self._name} {parameter}"):
-                self._package.put(self._instrument, parameter, json.loads(value))
+                self._package.put(self._instrument, parameter, loads(value, self._name, ConfigError))
         return ";".join(self._answered(one) for one in question.split(";"))
 
     def _answered(self, question: str) -> str:
@@ -62,7 +63,7 @@ class PackageTalk:
         with of_package(f"{self._name} {parameter}"):
             found = plain_value(self._package.get(self._instrument, parameter))
         if compared:
-            return str(int(same(found, json.loads(value))))
+            return str(int(same(found, loads(value, self._name, ConfigError))))
         return found if isinstance(found, str) else json.dumps(found)
 
 
@@ -118,16 +119,13 @@ def anew(package: Holding, state: SafeState) -> Iterator[Talk]:
 
 def described(state: SafeState) -> dict[str, Any]:
     """The table that opens the driver. Raises: ConfigError: there is none."""
-    try:
-        table = json.loads(state.how)
-        if not isinstance(table, dict):
-            raise TypeError(type(table).__name__)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(
-            "the safe state does not say how its driver is opened", where=state.name, got=state.how[:80] or "nothing",
-            allowed='{"of": "module:Class", …}', outputs=state.outputs, todo="switch it off by hand",
-        ) from error  # fmt: skip
-    return table
+    table = loads(state.how, state.name, ConfigError)
+    if isinstance(table, dict):
+        return table
+    raise ConfigError(
+        "the safe state does not say how its driver is opened", where=state.name, got=state.how[:80] or "nothing",
+        allowed='{"of": "module:Class", …}', outputs=state.outputs, todo="switch it off by hand",
+    )  # fmt: skip
 
 
 class _Calls:

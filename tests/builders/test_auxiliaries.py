@@ -173,6 +173,35 @@ def test_the_guardian_switches_a_laser_of_a_package_off_first(folder: Path, stac
     assert switched(log) == STARTED + ENDED
 
 
+def test_the_guardian_opens_a_driver_of_pymeasure_and_switches_its_laser_off_first(folder: Path, stack: ExitStack) -> None:
+    pytest.importorskip("pymeasure")
+    stack.enter_context(on_the_table(BENCH, folder))
+    table = tomllib.loads((folder / "bench.toml").read_text(encoding="utf-8"))
+    table["instruments"]["laser"] = {
+        "use": "drivers.pymeasure:Adapter", "driver": "pymeasure.instruments.keysight:KeysightN7776C",
+        "resource": table["instruments"]["laser"]["resource"], "options": {"visa_library": "@py"},
+        "setup": {"wavelength": 1550.0}, "set": {"power": "0 dBm"}, "safe": {"output": False},
+        "holds": {
+            "power": {"of": "output_power_dBm", "low": -10, "high": 6, "unit": "dBm"}, "output": {"of": "output_enabled"},
+        },
+    }  # fmt: skip
+    (folder / "bench.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
+    with open_bench(read_bench(folder / "bench.toml")) as opened:
+        assert "N7776C" in opened.resources["laser"]
+        assert opened.provenance == "twin"
+        assert opened.device is not None
+        assert float(opened.device.forward(torch.full((1, 4), 1.0)).max()) > 0.05
+    log = folder / "bench.log"
+    assert switched(log) == STARTED + ENDED
+    (folder / "e.toml").write_text(EXPERIMENT.format(width=8, answers="", decode=DECODE.format("0 V", "300 mV")))
+    command = Command("train", folder / "e.toml", "--run", folder / "r")
+    assert until(lambda: len(switched(log)) == 9 or command.poll() is not None), command.said()
+    command.send(signal.SIGKILL)
+    assert command.ended() == -signal.SIGKILL
+    assert until(lambda: len(switched(log)) == 12), command.said()
+    assert switched(log) == (STARTED + ENDED) * 2
+
+
 def test_a_network_trains_on_levels_and_all_is_off_at_the_end(folder: Path, stack: ExitStack) -> None:
     def quick(table: dict[str, Any]) -> None:
         for instrument in table["instruments"].values():
