@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from drivers.read_back import OUTPUT, Panelled
+from drivers.read_back import OUTPUT, Looked, Panelled
 from drivers.safe import SafeState
 from hil.device import Port
 from hil.errors import CommandRefused
@@ -108,9 +108,11 @@ class Auxiliaries:
         self._first, self._last = [of[name] for name in first], [of[name] for name in last]
 
     @property
-    def panelled(self) -> list[Panelled]:
-        """The drivers whose instruments say what they hold."""
-        return [member.driver for member in self._members if isinstance(member.driver, Panelled)]
+    def looked(self) -> list[Looked]:
+        """Those that say what they hold: the panel of a driver, or a driver that looks by itself."""
+        drivers = [member.driver for member in self._members]
+        panels = [one.panel if isinstance(one, Panelled) else one for one in drivers]
+        return [one for one in panels if isinstance(one, Looked)]
 
     def start(self) -> None:
         """Set, settle and read back each, in order; a later one is not touched before an earlier one holds.

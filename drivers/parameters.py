@@ -10,18 +10,18 @@ their package gives them to nobody else, so the device lives in a host.
 
 from __future__ import annotations
 
-import importlib
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from drivers.packages import Package
 from hil.device import Port, Provenance, Spec
 from hil.errors import ConfigError, ContractError, HilError, InstrumentError, NotAReading, UnsafeOutputs
 from hil.foreign import foreign
@@ -31,22 +31,6 @@ from hil.slew import Slew
 
 Limits = float | tuple[float, ...]
 Values = NDArray[np.float64]
-
-
-class Package(Protocol):
-    """How a package opens instruments, and works their parameters."""
-
-    def begin(self, name: str, table: Mapping[str, Any]) -> tuple[Any, bool]:
-        """Open an instrument of a table; return it, and whether it is simulated."""
-
-    def put(self, instrument: Any, parameter: str, value: Any) -> None:
-        """Set a parameter."""
-
-    def get(self, instrument: Any, parameter: str) -> Any:
-        """Ask for a parameter."""
-
-    def close(self, instrument: Any) -> None:
-        """Give an instrument back."""
 
 
 class Parameters:
@@ -242,17 +226,3 @@ class Parameters:
     def _mapped(self, name: str) -> Iterator[None]:
         with foreign(name, InstrumentError, "as they were", "see what its package says of this exception"):
             yield
-
-
-def made(table: Mapping[str, Any], *first: Any, **more: Any) -> Any:
-    """The object of `of = "module:Class"`, made with `first`, the other keys of its table, and `more`."""
-    settings = dict(table)
-    module, _, kind = str(settings.pop("of", "")).partition(":")
-    return getattr(importlib.import_module(module), kind)(*first, **settings, **more)
-
-
-def followed(thing: Any, path: str) -> Any:
-    """The attribute that a dotted path names. Raises: AttributeError."""
-    for part in path.split(".") if path else ():
-        thing = getattr(thing, part)
-    return thing

@@ -12,37 +12,22 @@ Source: https://pymeasure.readthedocs.io
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from drivers.packages import needed
-from drivers.parameters import Package, Parameters, followed, made
-
-
-class _PyMeasure:
-    """See drivers.parameters.Package."""
-
-    def begin(self, name: str, table: Mapping[str, Any]) -> tuple[Any, bool]:
-        needed("pymeasure", "pymeasure")
-        found = made(table)
-        return found, type(found).__module__ == "pymeasure.instruments.fakes"
-
-    def put(self, instrument: Any, parameter: str, value: Any) -> None:
-        owner, _, name = parameter.rpartition(".")
-        where = followed(instrument, owner)
-        if not hasattr(type(where), name):
-            raise AttributeError(f"{type(where).__name__} has no {name}")  # setattr would make one
-        setattr(where, name, value)
-
-    def get(self, instrument: Any, parameter: str) -> Any:
-        return followed(instrument, parameter)
-
-    def close(self, instrument: Any) -> None:
-        instrument.shutdown()
-        instrument.adapter.close()
+from drivers.adapter import PackageAdapter
+from drivers.packages import Holding, Package, PyMeasurePackage
+from drivers.parameters import Parameters
 
 
 class PyMeasure(Parameters):
     """A Device of properties of PyMeasure; its settings are those of Parameters."""
 
-    package: ClassVar[Package] = _PyMeasure()
+    package: ClassVar[Package] = PyMeasurePackage()
+
+
+class Adapter(PackageAdapter):
+    """An instrument of PyMeasure beside a node; its settings are those of PackageAdapter."""
+
+    package: ClassVar[Holding] = PyMeasurePackage()
+    talk: ClassVar[str] = "drivers.package_talk:pymeasure"
+    takes: ClassVar[str] = "adapter"

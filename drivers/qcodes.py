@@ -10,32 +10,22 @@ The name of an instrument is also the one that QCoDeS knows it by. Source: https
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from drivers.packages import needed
-from drivers.parameters import Package, Parameters, followed, made
-
-
-class _QCoDeS:
-    """See drivers.parameters.Package."""
-
-    def begin(self, name: str, table: Mapping[str, Any]) -> tuple[Any, bool]:
-        needed("qcodes", "qcodes")
-        found = made(table, name)
-        return found, "mock_instruments" in type(found).__module__
-
-    def put(self, instrument: Any, parameter: str, value: Any) -> None:
-        followed(instrument, parameter).set(value)
-
-    def get(self, instrument: Any, parameter: str) -> Any:
-        return followed(instrument, parameter).get()
-
-    def close(self, instrument: Any) -> None:
-        instrument.close()
+from drivers.adapter import PackageAdapter
+from drivers.packages import Holding, Package, QCoDeSPackage
+from drivers.parameters import Parameters
 
 
 class QCoDeS(Parameters):
     """A Device of parameters of QCoDeS; its settings are those of Parameters."""
 
-    package: ClassVar[Package] = _QCoDeS()
+    package: ClassVar[Package] = QCoDeSPackage()
+
+
+class Adapter(PackageAdapter):
+    """An instrument of QCoDeS beside a node; its settings are those of PackageAdapter."""
+
+    package: ClassVar[Holding] = QCoDeSPackage()
+    talk: ClassVar[str] = "drivers.package_talk:qcodes"
+    takes: ClassVar[str] = "address"

@@ -108,6 +108,7 @@ class ForeignChange:
     beyond: str = ""
 
 
+@runtime_checkable
 class Looked(Protocol):
     """One instrument, as a PanelWatch sees it. `Panel` is one; drivers/spiking/device.py has another."""
 

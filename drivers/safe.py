@@ -133,6 +133,8 @@ class SafeState:
         outputs: what they may be until it is verified.
         shared: a second wire to it can be opened beside one in use.
         descents: of DC levels, before the steps.
+        how: what `talk` needs to know besides, as text.
+        imports: modules besides that of `talk` that it needs; they are imported with it.
     """
 
     name: str
@@ -144,6 +146,8 @@ class SafeState:
     outputs: str = "unknown"
     shared: bool = True
     descents: tuple[Descent, ...] = ()
+    how: str = ""
+    imports: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Write it as one line of JSON."""
@@ -166,6 +170,7 @@ class SafeState:
             steps = tuple(Step(s["command"], s["question"], _frozen(s["answers"])) for s in values.pop("steps"))
             ramp = values.pop("ramp")
             down = tuple(Descent(**each) for each in values.pop("descents", ()))
+            values["imports"] = _frozen(values.get("imports", ()))
             state = cls(expect=expect, steps=steps, ramp=None if ramp is None else Ramp(**ramp), descents=down, **values)
             _check_kinds(state)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -192,15 +197,17 @@ Conversation = Callable[[SafeState], AbstractContextManager[Talk]]  # opens a ne
 
 
 def conversation(state: SafeState) -> Conversation:
-    """Import the function that `state.talk` names, and call `prepare` of its module if there is such a function.
+    """Import the function that `state.talk` names and `state.imports`, and call `prepare` of its module if it has one.
 
     Raises:
-        ConfigError: it cannot be imported.
+        ConfigError: one of them cannot be imported.
     """
     path, _, name = state.talk.partition(":")
     try:
         module = importlib.import_module(path)
         found: Conversation = getattr(module, name)
+        for more in state.imports:
+            importlib.import_module(more)
         if hasattr(module, "prepare"):
             module.prepare()
     except Exception as error:  # a module of the user's may fail in any way
@@ -309,7 +316,9 @@ def in_order(states: Sequence[SafeState], order: Sequence[str]) -> tuple[SafeSta
 
 def _check_kinds(state: SafeState) -> None:
     """Raises: ValueError: a field that holds another kind of value."""
-    texts = [state.name, state.resource, state.outputs, state.expect.serial]
+    if not isinstance(state.imports, tuple):
+        raise ValueError(f"imports {state.imports!r}")
+    texts = [state.name, state.resource, state.outputs, state.expect.serial, state.how, *state.imports]
     for some in (state.expect.maker, state.expect.model):
         texts += some if isinstance(some, tuple) else [some]
     for step in state.steps:

@@ -44,7 +44,7 @@ class Watched:
     ) -> None:
         self._own, self._beside = [i for i in instruments if isinstance(i, Panelled)], auxiliaries or Auxiliaries()
         self._care, self._where, self._forget = care or Care(), where, forget
-        self._watch = PanelWatch([one.panel for one in [*self._own, *self._beside.panelled]], self._care, clock)
+        self._watch = PanelWatch([*(one.panel for one in self._own), *self._beside.looked], self._care, clock)
         self._touched = ""  # by another hand, as told; nothing is measured until everything was set up again
         self.changed = ""
         self.notes: tuple[str, ...] = ()

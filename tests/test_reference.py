@@ -21,6 +21,8 @@ from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_e36300 import KeysightE36312A
 from drivers.keysight_infiniivision import InfiniiVision
 from drivers.keysight_n7776c import KeysightN7776C
+from drivers.parameter import Parameter
+from drivers.pymeasure import Adapter
 from drivers.spiking.device import SpikingBoard
 from drivers.vector.device import VectorSettings
 from drivers.waveform.device import WaveformSettings
@@ -35,7 +37,19 @@ from sim_devices.bench.board import VirtualBoard
 from sim_devices.bench.wiring import Cable
 from sim_devices.lif_array import Neuron
 
-GIVEN = {"scpi", "link", "expect", "provenance", "care", "clock", "session", "control_port"}  # not written in a file
+GIVEN = {
+    "scpi",
+    "link",
+    "expect",
+    "provenance",
+    "care",
+    "address",
+    "called",
+    "beat",
+    "clock",
+    "session",
+    "control_port",
+}  # not written in a file
 BENCH: Mapping[str, Any] = {
     "Top of the file": bench.BenchFile, "[instruments.NAME]": bench.InstrumentTable, "[twin]": bench.TwinTable,
     "[start]": bench.StartTable, "[safe]": bench.SafeTable,
@@ -47,6 +61,7 @@ BENCH: Mapping[str, Any] = {
     "[virtual] of mesh and camera": direct.DirectTable, "[node] of vector": vector.Roles, "[vector]": VectorSettings,
     "[virtual] of vector": vector.VirtualTable, "[virtual.NAME] feeds": FeedTable, "KeysightE36312A, a driver": KeysightE36312A,
     "KeysightN7776C, a driver": KeysightN7776C, "Keithley2400, a driver": Keithley2400,
+    "Adapter, a driver": Adapter, "holds.NAME of Adapter": Parameter,
 }  # fmt: skip
 EXPERIMENT: Mapping[str, Any] = {
     "Top of the file": experiment.Experiment, "[data]": experiment.Data, "[network]": experiment.NetworkTable,

@@ -107,7 +107,7 @@ class Table:
         self._closes: dict[str, Callable[[], None]] = {}
         opening.stack.push(self.guard.leaving(self._close))
         for name in self._order:
-            driver, who, line = opening.scpi(name, addresses[name], self.guard)
+            driver, who, line = opening.instrument(name, addresses[name], self.guard)
             self.drivers[name], self._closes[name] = driver, driver.close
             self.lines[name], self.found[name] = line, instrument(who)
         self.lines, self.found = ({name: of[name] for name in names} for of in (self.lines, self.found))  # type: ignore[assignment]
@@ -164,13 +164,20 @@ def _values(given: Mapping[str, object], ports: Mapping[str, Port], where: str) 
                                   todo="correct the value")  # fmt: skip
             found[name] = float(value)
             continue
-        found[name] = number = quantity(value, "dimensionless" if port.unit == "1" else port.unit, f"{where} {name}")
+        found[name] = number = _in_unit(value, port.unit, f"{where} {name}")
         try:
             port.check(torch.tensor([number], dtype=torch.float64))
         except OutOfRange as error:
             error.where, error.todo = f"{where} {name}", "correct the value, or the limits of this instrument in the bench file"
             raise
     return found
+
+
+def _in_unit(value: object, unit: str, where: str) -> float:
+    """`value` in `unit`; "3 dBm" is 3 where that is the unit of the port, though it is no factor. Raises: ConfigError."""
+    if isinstance(value, str) and value.rstrip().endswith(f" {unit}"):
+        value, unit = value.rstrip().removesuffix(unit), "1"
+    return quantity(value, "dimensionless" if unit == "1" else unit, where)
 
 
 @contextmanager
@@ -195,7 +202,7 @@ def _tolerance(table: InstrumentTable, values: Mapping[str, float], ports: Mappi
         unknown = next((name for name in given if name not in values or name == OUTPUT), None)
         if unknown is not None:
             raise no_such("setting", unknown, [name for name in values if name != OUTPUT], where)
-        found = {name: quantity(value, ports[name].unit, f"{where} {name}") for name, value in given.items()}
+        found = {name: _in_unit(value, ports[name].unit, f"{where} {name}") for name, value in given.items()}
     if any(value <= 0 for value in found.values()):
         raise ConfigError("a tolerance is above 0", where=where, got=str(given), todo="correct the value")  # fmt: skip
     return found

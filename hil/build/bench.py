@@ -9,9 +9,10 @@ name another, shape = "module:Shape". `Opening` is what a shape opens its instru
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -26,6 +27,7 @@ from drivers.read_back import Care
 from drivers.safe import SafeState, Switchable, in_order
 from drivers.scpi import Expect, Identity, Scpi
 from hil.config.bench import BenchFile, InstrumentTable, TwinTable
+from hil.config.modules import imported
 from hil.config.resolve import UNTOUCHED, blaming, choice
 from hil.device import Chip, Device, Provenance, Recoverable
 from hil.devices.recovery import Patience
@@ -166,6 +168,32 @@ class Opening:
         if table.resource is not None and not line.locked:
             told += "   other computers are not kept out"
         return table.choice.build(scpi=scpi), who, told
+
+    def package(self, name: str, address: str, guard: Guard) -> tuple[Any, Identity, str]:
+        """As `scpi`, of a driver that opens its wire by itself: drivers/adapter.py.
+
+        Raises:
+            ConfigError: settings that it makes no use of. LinkError, InstrumentError: from the instrument.
+        """
+        table = self.bench.instruments[name]
+        if table.timeout_s is not None:
+            raise ConfigError(
+                "the package of this driver decides how long it waits", where=f"{table.place} timeout_s",
+                got=f"{table.timeout_s:g} s", outputs=UNTOUCHED, todo="remove it; its class may take one in options",
+            )  # fmt: skip
+        with suppress(ImportError):  # a driver of the user's is found beside the file; what is not is told by who needs it
+            imported(str(table.choice.settings.get("driver", "")).partition(":")[0].partition(".")[0] or "hil", table.place)
+        driver = table.choice.build(address=address, called=name, expect=expected(table), beat=guard.beat)
+        who = driver.identity
+        if driver.simulated:
+            who = replace(who, serial=f"{SIMULATED}{who.serial}")
+        told = answered(who, address) + ("   no transcript: its package keeps the wire" if self.transcribed else "")
+        return driver, who, told
+
+    def instrument(self, name: str, address: str, guard: Guard) -> tuple[Any, Identity, str]:
+        """`package` for a driver that takes an address, `scpi` for one that takes a conversation."""
+        opens = "address" in inspect.signature(self.bench.instruments[name].choice.made).parameters
+        return (self.package if opens else self.scpi)(name, address, guard)
 
     def wire_log(self, name: str, address: str) -> WireLog | None:
         """Open the transcript of an instrument's wire, if transcripts were asked for."""

@@ -21,7 +21,16 @@ from hil.config.resolve import (
 )
 from hil.errors import ConfigError
 
-GIVEN = ("scpi", "link", "expect", "provenance", "care")  # what a bench gives to a driver; the rest are its settings
+GIVEN = (
+    "scpi",
+    "link",
+    "expect",
+    "provenance",
+    "care",
+    "address",
+    "called",
+    "beat",
+)  # what a bench gives to a driver; the rest are its settings
 HOLDS = ("holdable", "hold", "read_back", "rest_at", "safe_state", "reset")  # drivers/auxiliaries.py: Holdable
 
 

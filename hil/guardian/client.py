@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 
@@ -196,7 +197,7 @@ class Guard:
     def _close(self, close: Callable[[], None], error: BaseException | None) -> None:
         self._leaving = True
         if isinstance(error, KeyboardInterrupt):
-            list(securing([state for state in self._states if state.shared], 0.0))
+            list(securing(list(takewhile(lambda state: state.shared, self._states)), 0.0))  # the order holds for the rest too
         try:
             close()
         except UnsafeOutputs as fault:

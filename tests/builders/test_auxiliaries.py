@@ -30,14 +30,14 @@ from hil.build.training import built
 from hil.config.bench import InstrumentTable, bench_of, read_bench
 from hil.config.experiment import read_experiment
 from hil.data.dataset import Split
-from hil.errors import CommandRefused, ConfigError, OutOfRange
+from hil.errors import Changed, CommandRefused, ConfigError, OutOfRange
 from hil.training.loop import train
 from sim_devices.bench.served import RunningBench, build
 from sim_devices.instruments.keysight_n7776c import KeysightN7776C as SimulatedLaser
 
 ROOT = Path(__file__).parents[2]
 BENCH, LEVELS = (ROOT / "benches" / name for name in ("mzm_bias_laser.toml", "mesh_levels.toml"))
-NAMES = {"33622A": "awg", "E36312A": "bias", "N7776C": "laser", "MODEL": "pd"}
+NAMES = {"33622A": "awg", "E36312A": "bias", "N7776C": "laser", "MODEL": "pd", "LabLaser": "laser"}
 EXPERIMENT = """
 [data]
 train_examples = 48
@@ -126,6 +126,80 @@ def test_after_a_sigkill_the_guardian_keeps_the_order(folder: Path, stack: ExitS
     assert command.ended() == -signal.SIGKILL
     assert until(lambda: len(switched(log)) == 6), command.said()
     assert switched(log) == STARTED + ENDED
+
+
+def lab_laser(folder: Path, stack: ExitStack) -> None:
+    """The laser of that bench is an instrument that a package drives, whose module lies beside the bench file."""
+    stack.enter_context(on_the_table(BENCH, folder, lambda table: table["virtual"]["laser"].pop("feeds")))
+    (folder / "lab_package.py").write_bytes((ROOT / "tests" / "drivers" / "lab_package.py").read_bytes())
+    table = tomllib.loads((folder / "bench.toml").read_text(encoding="utf-8"))
+    table["instruments"]["laser"] = {
+        "use": "lab_package:Adapter", "driver": "lab_package:Laser", "resource": str(folder / "laser.json"),
+        "options": {"log": str(folder / "bench.log")}, "set": {"power": "3 dBm"}, "safe": {"output": False},
+        "holds": {
+            "power": {"of": "power", "low": -10, "high": 6, "unit": "dBm"}, "output": {"of": "on", "on": "on", "off": "off"},
+        },
+    }  # fmt: skip
+    (folder / "bench.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
+
+
+def test_a_laser_of_a_package_is_on_last_and_off_first(folder: Path, stack: ExitStack) -> None:
+    lab_laser(folder, stack)
+    with pytest.raises(KeyboardInterrupt), open_bench(read_bench(folder / "bench.toml")) as opened:  # noqa: PT012
+        device: Any = opened.device
+        assert opened.resources["laser"].startswith("Lab LabLaser")
+        device.forward(torch.full((1, 4), 1.0))
+        held = json.loads((folder / "laser.json").read_text())
+        assert held == {"power": 3.0, "bias": 0.0, "on": "on"}
+        (folder / "laser.json").write_text(json.dumps({**held, "power": 2.0}))
+        device.attend()
+        with pytest.raises(Changed, match=r"power 3\.0 -> 2\.0"):
+            device.forward(torch.full((1, 4), 1.0))
+        device.reinstate()
+        device.verify()
+        os.kill(os.getpid(), signal.SIGINT)
+    assert switched(folder / "bench.log") == STARTED + ENDED + STARTED + ENDED
+
+
+def test_the_guardian_switches_a_laser_of_a_package_off_first(folder: Path, stack: ExitStack) -> None:
+    lab_laser(folder, stack)
+    (folder / "e.toml").write_text(EXPERIMENT.format(width=8, answers="", decode=DECODE.format("0 V", "300 mV")))
+    log = folder / "bench.log"
+    command = Command("train", folder / "e.toml", "--run", folder / "r")
+    assert until(lambda: len(switched(log)) == 3 or command.poll() is not None), command.said()
+    command.send(signal.SIGKILL)
+    assert command.ended() == -signal.SIGKILL
+    assert until(lambda: len(switched(log)) == 6), command.said()
+    assert switched(log) == STARTED + ENDED
+
+
+def test_the_guardian_opens_a_driver_of_pymeasure_and_switches_its_laser_off_first(folder: Path, stack: ExitStack) -> None:
+    pytest.importorskip("pymeasure")
+    stack.enter_context(on_the_table(BENCH, folder))
+    table = tomllib.loads((folder / "bench.toml").read_text(encoding="utf-8"))
+    table["instruments"]["laser"] = {
+        "use": "drivers.pymeasure:Adapter", "driver": "pymeasure.instruments.keysight:KeysightN7776C",
+        "resource": table["instruments"]["laser"]["resource"], "options": {"visa_library": "@py"},
+        "setup": {"wavelength": 1550.0}, "set": {"power": "0 dBm"}, "safe": {"output": False},
+        "holds": {
+            "power": {"of": "output_power_dBm", "low": -10, "high": 6, "unit": "dBm"}, "output": {"of": "output_enabled"},
+        },
+    }  # fmt: skip
+    (folder / "bench.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
+    with open_bench(read_bench(folder / "bench.toml")) as opened:
+        assert "N7776C" in opened.resources["laser"]
+        assert opened.provenance == "twin"
+        assert opened.device is not None
+        assert float(opened.device.forward(torch.full((1, 4), 1.0)).max()) > 0.05
+    log = folder / "bench.log"
+    assert switched(log) == STARTED + ENDED
+    (folder / "e.toml").write_text(EXPERIMENT.format(width=8, answers="", decode=DECODE.format("0 V", "300 mV")))
+    command = Command("train", folder / "e.toml", "--run", folder / "r")
+    assert until(lambda: len(switched(log)) == 9 or command.poll() is not None), command.said()
+    command.send(signal.SIGKILL)
+    assert command.ended() == -signal.SIGKILL
+    assert until(lambda: len(switched(log)) == 12), command.said()
+    assert switched(log) == (STARTED + ENDED) * 2
 
 
 def test_a_network_trains_on_levels_and_all_is_off_at_the_end(folder: Path, stack: ExitStack) -> None:

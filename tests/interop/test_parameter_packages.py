@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from drivers.make_safe import make_safe
 from drivers.pymeasure import PyMeasure
 from drivers.qcodes import QCoDeS
+from drivers.safe import SafeState
+from drivers.scpi import Identity
 from hil.conformance import check_device
 from hil.errors import InstrumentError
 
@@ -49,3 +52,37 @@ def test_properties_of_pymeasure() -> None:
     assert fake.output_voltage == 0.0
     with pytest.raises(InstrumentError, match="has no tiem"):
         PyMeasure(**{**FAKE, "hold": {"fake.tiem": 1.0}})
+
+
+def test_a_fake_of_pymeasure_beside_a_node() -> None:
+    pytest.importorskip("pymeasure")
+    from drivers.pymeasure import Adapter
+
+    holds = {"level": {"of": "output_voltage", "low": -1, "high": 3, "unit": "V"}}
+    fake = Adapter("fake", FAKE["instruments"]["fake"]["of"], holds, options={"wait": 0.0}, address_as="")
+    assert fake.simulated
+    assert fake.identity == Identity("", "SwissArmyFake", "", "")
+    fake.rest_at({"level": 0.0})
+    fake.hold("level", 2.0)
+    assert fake.read_back("level") == 2.0
+    (outcome,) = make_safe([fake.safe_state()], 0.0)  # another fake, but the same talk
+    assert outcome.verified, outcome.why
+    fake.close()
+
+
+def test_a_mock_of_qcodes_beside_a_node() -> None:
+    pytest.importorskip("qcodes")
+    from drivers.qcodes import Adapter
+
+    holds = {"x": {"of": "x", "low": -1, "high": 1, "unit": "V", "slew_per_s": 20.0}}
+    of = PARABOLA["instruments"]["mock"]["of"]
+    mock = Adapter("mock", of, holds, setup={"z": 0.5}, address_as="", called="gate")
+    assert mock.simulated
+    mock.rest_at({"x": 0.0})
+    mock.hold("x", 0.7)
+    assert mock.read_back("x") == 0.7
+    (outcome,) = make_safe([SafeState.from_json(mock.safe_state().to_json())], 0.0)
+    assert outcome.verified, outcome.why
+    parameter = mock._instrument.x
+    mock.close()
+    assert parameter.cache() == 0.0
