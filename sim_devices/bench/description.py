@@ -88,6 +88,7 @@ class VirtualGrid:
         sources: name of a box and its channel, for each input of the node.
         meters: names of boxes, for each of its outputs.
         node: the twin.
+        programs: name of a box and its channel, for each parameter of the node.
     """
 
     sources: tuple[tuple[str, int], ...]
@@ -95,6 +96,7 @@ class VirtualGrid:
     node: Part
     per_volt: float = 1.0
     a_per_unit: float = 1.0
+    programs: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +176,8 @@ class VirtualBench:
 
 
 def _grid(values: Mapping[str, Any]) -> VirtualGrid:
-    sources = tuple((str(box), int(channel)) for box, channel in values["sources"])
-    return VirtualGrid(**{**values, "sources": sources, "meters": tuple(values["meters"]), "node": Part(**values["node"])})
+    outputs = {key: tuple((str(box), int(n)) for box, n in values.get(key, ())) for key in ("sources", "programs")}
+    return VirtualGrid(**{**values, **outputs, "meters": tuple(values["meters"]), "node": Part(**values["node"])})
 
 
 class Unwired:
@@ -267,9 +269,12 @@ def _gridded(bench: VirtualBench, boxes: Mapping[str, object], log: SwitchLog) -
     from sim_devices.twin import Twin
 
     (grid,) = bench.grids
-    sources = [(_box(boxes, name, SourceBox), channel) for name, channel in grid.sources]
+    sources, programs = (
+        [(_box(boxes, name, SourceBox), channel) for name, channel in some] for some in (grid.sources, grid.programs)
+    )
     meters = [_box(boxes, name, Keithley2400) for name in grid.meters]
-    return Grid(sources, meters, cast(Twin, made(grid.node, "node")), grid.per_volt, grid.a_per_unit, seed=bench.seed, log=log)
+    node = cast(Twin, made(grid.node, "node"))
+    return Grid(sources, meters, node, grid.per_volt, grid.a_per_unit, programs=programs, seed=bench.seed, log=log)
 
 
 def _box(boxes: Mapping[str, object], name: str, kind: type[B]) -> B:

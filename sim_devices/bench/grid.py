@@ -1,7 +1,8 @@
 """The plant of a vector bench: K outputs drive a twin at once, L source-meters read it.
 
     x_k = per_volt sqrt(light) v_k         v_k what stands at output k, 0 V while it is off; light: as a share of the full one
-    y   = node.respond(x)                  the state goes on from reading to reading
+    p_k = v_k                              of outputs that program it, in the unit of its parameters
+    y   = node.respond(x, p)               the state goes on from reading to reading
     i_l = a_per_unit y_l                   what meter l reads, in A
 
 Noise and drift of reading n come from the generator (seed, n, "grid"), so a snapshot is the number of readings and the state.
@@ -32,6 +33,7 @@ class Grid:
         sources: box and channel of each input of the node, in order.
         meters: of each of its outputs.
         node: the twin.
+        programs: box and channel of each parameter of the node; none: nothing is programmed.
         per_volt: unit of the node's inputs for a V.
         a_per_unit: A for a unit of the node's outputs, as of a photodiode.
         seed: of noise and drift.
@@ -46,6 +48,7 @@ class Grid:
         per_volt: float = 1.0,
         a_per_unit: float = 1.0,
         *,
+        programs: Sequence[tuple[SourceBox, int]] = (),
         seed: int = 0,
         log: SwitchLog | None = None,
     ) -> None:
@@ -55,7 +58,13 @@ class Grid:
                 "the node has another number of inputs or outputs", where="wiring",
                 got=f"{found[0]} sources, {found[1]} meters", allowed=f"{spec.inputs.size}, {spec.outputs.size}",
             )  # fmt: skip
-        self._sources, self._node, self._seed = list(sources), node, seed
+        parameters = 0 if spec.params is None else spec.params.size
+        if programs and len(programs) != parameters:
+            raise ConfigError(
+                "the node has another number of parameters", where="wiring", got=f"{len(programs)} outputs that program it",
+                allowed=f"{parameters}, or none",
+            )  # fmt: skip
+        self._sources, self._programs, self._node, self._seed = list(sources), list(programs), node, seed
         self._factors = {"grid.per_volt": per_volt, "grid.a_per_unit": a_per_unit, "grid.light": 1.0}
         self._state: State | None = None
         self._read, self._log = 0, log or SwitchLog()
@@ -71,7 +80,8 @@ class Grid:
         rng = generator(self._seed, self._read, "grid")
         if self._state is None:
             self._state = self._node.rest(1, generator(self._seed, 0, "rest"))
-        y, self._state = self._node.respond(self._state, None, x, rng)
+        params = torch.tensor([box.stands(channel) for box, channel in self._programs]) if self._programs else None
+        y, self._state = self._node.respond(self._state, params, x, rng)
         self._read += 1
         return float(y.reshape(-1)[number]) * self._factors["grid.a_per_unit"]
 
