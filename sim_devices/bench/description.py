@@ -5,6 +5,7 @@ A description holds JSON values only, so that it can be sent to another process:
     {"boxes": [{"name": "awg", "use": "module:Class", "settings": {...}}, ...],
      "wires": [{"awg": "awg", "scope": "scope", "node": {"use": "module:Class", "settings": {...}}, "delay_s": 12.4e-9, ...}],
      "grids": [{"sources": [["bias", 1], ...], "meters": ["meter1", ...], "node": {...}, "per_volt": 1.0, "a_per_unit": 1.0}],
+     "scenes": [{"display": "slm", "camera": "camera", "node": {...}}],
      "feeds": [{"box": "laser", "path": "node.laser_w", "scale": 1.0}],
      "transport": "hislip", "seed": 7, "faults": [{"box": "scope", "kind": "truncate", "rate": 0.001}, ...], ...}
 """
@@ -100,6 +101,20 @@ class VirtualGrid:
 
 
 @dataclass(frozen=True, slots=True)
+class VirtualScene:
+    """A node between a display and a camera.
+
+    Args:
+        display, camera: names of boxes.
+        node: the twin.
+    """
+
+    display: str
+    camera: str
+    node: Part
+
+
+@dataclass(frozen=True, slots=True)
 class VirtualBench:
     """A whole bench.
 
@@ -114,6 +129,7 @@ class VirtualBench:
         faults: scheduled from the start, see `sim_devices.instruments.faults`; the box of a fault is a name of `boxes`, or
             "node", "node2", ... for that of a wire.
         grids: a node of many inputs, instead of wires; one at most.
+        scenes: a node between a display and a camera, instead of either; one at most.
         feeds: parameters of the plant that follow an output, see `outputs.Feed`.
     """
 
@@ -128,6 +144,7 @@ class VirtualBench:
     faults: Sequence[Mapping[str, object]] = ()
     grids: tuple[VirtualGrid, ...] = ()
     feeds: tuple[Feed, ...] = ()
+    scenes: tuple[VirtualScene, ...] = ()
 
     def __post_init__(self) -> None:
         if self.transport not in get_args(Transport):
@@ -137,8 +154,10 @@ class VirtualBench:
         names = [box.name for box in self.boxes]
         if not names or len(set(names)) != len(names):
             raise ConfigError("boxes need distinct names", where="virtual bench", got=f"{names}", allowed="one or more")
-        if len(self.grids) + bool(self.wires) > 1:
-            raise ConfigError("a bench has wires or one grid", where="virtual bench", got="several", allowed="one plant")
+        if len(self.grids) + len(self.scenes) + bool(self.wires) > 1:
+            raise ConfigError(
+                "a bench has wires, one grid or one scene", where="virtual bench", got="several", allowed="one plant"
+            )
         lost = [feed.box for feed in self.feeds if feed.box not in names]
         if lost:
             raise ConfigError(
@@ -166,9 +185,10 @@ class VirtualBench:
             boxes = tuple(VirtualBox(**box) for box in values.pop("boxes"))
             wires = tuple(VirtualWire(**{**wire, "node": Part(**wire["node"])}) for wire in values.pop("wires", ()))
             grids = tuple(_grid(grid) for grid in values.pop("grids", ()))
+            scenes = tuple(VirtualScene(**{**scene, "node": Part(**scene["node"])}) for scene in values.pop("scenes", ()))
             feeds = tuple(Feed(**feed) for feed in values.pop("feeds", ()))
             faults = tuple(dict(fault) for fault in values.pop("faults", ()))
-            return VirtualBench(boxes, wires, faults=faults, grids=grids, feeds=feeds, **values)
+            return VirtualBench(boxes, wires, faults=faults, grids=grids, feeds=feeds, scenes=scenes, **values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
                 "not the description of a virtual bench", where="virtual bench", got=f"{line[:80]!r}: {error}"
@@ -236,7 +256,11 @@ def assemble(bench: VirtualBench) -> Assembly:
     places: dict[str, Place] = {name: "scope" if name in scopes else "box" for name in boxes}
     places |= {f"node{'' if i == 0 else i + 1}": "node" for i in range(len(bench.wires))}
     faults, log = FaultSchedule(places, bench.seed), SwitchLog(bench.log_path)
-    plant = _wired(bench, boxes, faults, log) if bench.wires else _gridded(bench, boxes, log) if bench.grids else Unwired()
+    plant: Adjustable = Unwired()
+    if bench.wires:
+        plant = _wired(bench, boxes, faults, log)
+    elif bench.grids or bench.scenes:
+        plant = (_gridded if bench.grids else _staged)(bench, boxes, log)
     Outputs(boxes, plant, bench.feeds, log)
     faults.add_all(bench.faults)
     return Assembly(plant, {name: cast(Box, box) for name, box in boxes.items()}, faults, log)
@@ -275,6 +299,17 @@ def _gridded(bench: VirtualBench, boxes: Mapping[str, object], log: SwitchLog) -
     meters = [_box(boxes, name, Keithley2400) for name in grid.meters]
     node = cast(Twin, made(grid.node, "node"))
     return Grid(sources, meters, node, grid.per_volt, grid.a_per_unit, programs=programs, seed=bench.seed, log=log)
+
+
+def _staged(bench: VirtualBench, boxes: Mapping[str, object], log: SwitchLog) -> Adjustable:
+    from sim_devices.bench.scene import Scene  # here, for torch
+    from sim_devices.instruments.scpi_camera import ScpiCamera
+    from sim_devices.instruments.scpi_display import ScpiDisplay
+    from sim_devices.twin import Twin
+
+    (scene,) = bench.scenes
+    display, camera = _box(boxes, scene.display, ScpiDisplay), _box(boxes, scene.camera, ScpiCamera)
+    return Scene(display, camera, cast(Twin, made(scene.node, "node")), seed=bench.seed, log=log)
 
 
 def _box(boxes: Mapping[str, object], name: str, kind: type[B]) -> B:

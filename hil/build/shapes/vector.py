@@ -25,7 +25,6 @@ from drivers.vector.device import Channel, Vector, VectorSettings
 from hil.build.auxiliaries import Table, auxiliary_names, ordered
 from hil.build.bench import (
     LINK_S,
-    OnServed,
     Opened,
     Opening,
     check_address,
@@ -34,15 +33,14 @@ from hil.build.bench import (
     role,
     until_interrupted,
 )
-from hil.build.virtual import BenchTable, check_simulated, tell
+from hil.build.virtual import BenchTable, OnPlant, check_simulated, tell
 from hil.config.bench import BenchFile
 from hil.config.read import Section
 from hil.config.resolve import UNTOUCHED, blaming, choice
 from hil.device import Device
 from hil.errors import ConfigError
-from hil.wrapper import Wrapper
 from sim_devices.bench.description import Part, VirtualBench, VirtualGrid
-from sim_devices.bench.served import ServedBench, build, spawn
+from sim_devices.bench.served import build, spawn
 
 
 class Roles(Section):
@@ -109,32 +107,6 @@ class VectorBench(BenchFile):
         check_simulated(self, self.virtual, (*self.roles, *auxiliary_names(self, self.roles)))
 
 
-class OnGrid(Wrapper, OnServed):
-    """The device of a virtual bench: driven over the wire like a real one, its plant's state saved over the control port."""
-
-    _inner: Vector
-
-    def __init__(self, inner: Vector, served: ServedBench) -> None:
-        Wrapper.__init__(self, inner)
-        OnServed.__init__(self, inner, served, "virtual bench")
-
-    def attend(self) -> None:
-        """Look after the instruments between shots; see hil.device.Attentive."""
-        self._inner.attend()
-
-    def snapshot(self) -> Mapping[str, object]:
-        """Save the plant only: what the instruments hold is set up again by their drivers.
-
-        Raises:
-            LinkError: the bench is gone, and its plant's state with it.
-        """
-        return self._served.control.snapshot(boxes=False)
-
-    def restore(self, state: Mapping[str, object]) -> None:
-        """Return the plant to the state of a snapshot."""
-        self._served.control.restore(state)
-
-
 class VectorShape:
     """Sources and meters around one node."""
 
@@ -164,7 +136,7 @@ class VectorShape:
         instruments = {name: table.drivers[name] for name in ordered(bench.roles, bench.safe.order)}
         with blaming(f"{bench.place}: [node]"):
             vector = Vector(instruments, drive, read, bench.timing, origin, care, auxiliaries, program)
-        device: Device = vector if served is None else OnGrid(vector, served)
+        device: Device = vector if served is None else OnPlant(vector, served)
         node = {} if bench.virtual is None else {"use": bench.virtual.node.use, **bench.virtual.node.settings()}
         facts = {"bench": bench.name, **node}
         yield Opened(device, None, facts, table.lines, table.guard, bench.twin, patience, table.found, origin, vector.notes)
