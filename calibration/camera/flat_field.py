@@ -14,6 +14,7 @@ import torch
 from calibration.camera.frames import DARK, FLAT, NEAR_TOP, View
 from calibration.sequence import Found, Subject
 from calibration.step import Estimate, Problem, Step
+from hil.errors import Saturated
 
 EXPOSURES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 FRAMES = 32
@@ -28,11 +29,16 @@ def flat_field(subject: Subject, found: Found) -> Step:
     longest exposure at which the lamp saturates the first pixel). Raw: sensitivity (M,), means, variances.
     """
     view, before = View(subject.device), found[DARK].raw
-    frames = torch.stack([view.frames(view.blank(FRAMES), exposure=e, laser=0.0, lamp=1.0)[0] for e in EXPOSURES])
-    exposure = torch.tensor(EXPOSURES, dtype=torch.float64)
+    top, taken = subject.device.spec.outputs.shared_high, []
+    for share in EXPOSURES:
+        try:
+            taken.append(view.frames(view.blank(FRAMES), exposure=share, laser=0.0, lamp=1.0)[0])
+        except Saturated:  # the device refuses such frames, and longer ones are no darker
+            break
+    frames = torch.stack(taken) if taken else torch.empty(0, FRAMES, view.pixels, dtype=torch.float64)
+    exposure = torch.tensor(EXPOSURES[: len(taken)], dtype=torch.float64)
     raw_means, variances = frames.mean(1), frames.var(1)
-    top = subject.device.spec.outputs.shared_high
-    within = (frames.amax((1, 2)) < NEAR_TOP * top).nonzero().flatten()
+    within = (frames.flatten(1).amax(1) < NEAR_TOP * top).nonzero().flatten() if taken else torch.empty(0)
     if len(within) < 3:
         return _too_bright(raw_means, top)
     means = (raw_means - before["dark"] - before["rate"] * exposure[:, None])[within]
@@ -56,7 +62,7 @@ def flat_field(subject: Subject, found: Found) -> Step:
             "switch gamma, automatic gain and black-level clamping off",
         ))  # fmt: skip
     uneven = sensitivity[~dead].std()
-    clipped = exposure[len(within)] if len(within) < len(exposure) else exposure[-1]
+    clipped = EXPOSURES[min(len(within), len(EXPOSURES) - 1)]
     said = (
         f"sensitivity even within {float(uneven):.1%}, linear within {bend:.2%}, {1 / gain:.1f} electrons per count, "
         f"pixels without light: {int(dead.sum()) or 'none'}"
@@ -64,7 +70,7 @@ def flat_field(subject: Subject, found: Found) -> Step:
     sigma = gain * (2 / (FRAMES * len(x))) ** 0.5
     estimates = {
         "gain": Estimate(gain, sigma), "unevenness": Estimate(float(uneven), float(uneven) / (2 * len(slope)) ** 0.5),
-        "saturation": Estimate(float(clipped), 0.5 * (EXPOSURES[1] - EXPOSURES[0])),
+        "saturation": Estimate(clipped, 0.5 * (EXPOSURES[1] - EXPOSURES[0])),
     }  # fmt: skip
     good = bend <= MOST_BEND
     return Step(
@@ -75,7 +81,8 @@ def flat_field(subject: Subject, found: Found) -> Step:
 
 def _too_bright(means: torch.Tensor, top: float) -> Step:
     problem = Problem(
-        "clipped", "the lamp saturates the camera at almost every exposure", f"{float(means.max()):.0f} of {top:.0f} counts",
+        "clipped", "the lamp saturates the camera at almost every exposure",
+        f"{len(means)} exposures could be measured, up to {float(means.max()) if len(means) else top:.0f} of {top:.0f} counts",
         "dim the lamp, or stop the lens down",
     )  # fmt: skip
     return Step(FLAT, problem.what, success=(False,), problems=(problem,), raw={"means": means})

@@ -18,6 +18,7 @@ from torch import Tensor
 from calibration.sequence import Found
 from calibration.step import Problem, Step
 from hil.device import Device, Spec, program
+from hil.errors import Saturated
 
 DARK, FLAT = "dark frame", "flat field"
 OPTICS = 4
@@ -38,7 +39,7 @@ def no_camera(name: str, spec: Spec) -> Step:
     )
     problem = Problem(
         "kind", "this node is not a modulator in front of a camera", f"{found}; that has two square numbers and {OPTICS}",
-        "calibrate it as what it is: another shape in its bench file",
+        "give [optics] and square numbers of macropixels in its bench file, or calibrate it as what it is: another shape",
     )  # fmt: skip
     return Step(name, f"no camera: {found}", success=(False,), problems=(problem,))
 
@@ -101,7 +102,10 @@ class Camera:
         """The longest at which none of these patterns brings a pixel near saturation."""
         found, top = longest, self.view.device.spec.outputs.shared_high
         for _ in range(12):
-            brightest = float(self.view.frames(gray, exposure=found, mirror=mirror).max())
+            try:
+                brightest = float(self.view.frames(gray, exposure=found, mirror=mirror).max())
+            except Saturated:  # the device refuses such frames
+                brightest = top
             if brightest < 0.8 * top:
                 return found
             found *= 0.5 if brightest >= NEAR_TOP * top else 0.75 * top / brightest

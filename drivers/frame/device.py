@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hil.device import Port, Provenance, Spec, answered
-from hil.errors import Changed, ConfigError, ContractError, NotAReading, Saturated
+from hil.errors import Changed, ConfigError, ContractError, NotAReading, OutOfRange, Saturated
 from hil.settings import Count, NotNegative, Positive, Share, check
 
 Levels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -169,17 +169,36 @@ class Grid:
         return float((self._part(frame) >= level).sum((1, 3))[self.kept].sum() / (self.size * self.pixels))
 
 
+@dataclass(frozen=True, slots=True)
+class FrameSettings:
+    """How images are shown, and frames are taken.
+
+    Args:
+        drive: "levels" of the display, or a "phase", 0 to 2 pi rad, over all its levels.
+        exposure_s: of a frame; None: as the camera has it.
+        settle_s: from an image that is shown to the frame.
+        saturated: largest share of the camera's pixels in use that may be at its highest level.
+        rest_level: of the display where nothing is driven, and when it is made safe.
+    """
+
+    drive: Literal["levels", "phase"] = "levels"
+    exposure_s: Positive | None = None
+    settle_s: NotNegative = 0.0
+    saturated: Share = 0.01
+    rest_level: int = 0
+
+    def __post_init__(self) -> None:
+        check(self, "frame")
+
+
 class Frame:
     """A display and a camera.
 
     Args:
         display, camera: open; they are closed with the device.
         show, look: the areas on them.
-        drive: "levels" of the display, or a "phase", 0 to 2 pi rad, over all its levels.
-        exposure_s: of a frame; None: as the camera has it.
-        settle_s: from an image that is shown to the frame.
-        saturated: largest share of the camera's pixels in use that may be at its highest level.
-        rest_level: of the display where nothing is driven, and when it is made safe.
+        settings: see FrameSettings.
+        exposures: the exposure is programmed, as a share of the one that the settings say.
 
     Raises:
         ConfigError: areas that do not fit, or an exposure that the camera does not take.
@@ -191,14 +210,12 @@ class Frame:
         camera: Camera,
         show: Area,
         look: Area,
-        *,
-        drive: Literal["levels", "phase"] = "levels",
-        exposure_s: Positive | None = None,
-        settle_s: NotNegative = 0.0,
-        saturated: Share = 0.01,
-        rest_level: int = 0,
+        settings: FrameSettings | None = None,
+        exposures: bool = False,
     ) -> None:
-        self._display, self._camera, self._settle_s, self._saturated = display, camera, settle_s, saturated
+        made = settings or FrameSettings()
+        drive, exposure_s, rest_level = made.drive, made.exposure_s, made.rest_level
+        self._display, self._camera, self._settle_s, self._saturated = display, camera, made.settle_s, made.saturated
         self._show, self._look = show.on(display.shape, "area of the display"), look.on(camera.shape, "area of the camera")
         self._rest, self._closed = rest_level, False
         if not 0 <= rest_level < display.levels:
@@ -212,15 +229,12 @@ class Frame:
         most = (camera.levels - 1) * self._look.pixels
         bits = next((bits for bits, all_of in MOST.items() if most <= all_of), None)
         outputs = Port("camera", 0.0, camera.levels - 1.0, "1", self._look.size, scale=float(self._look.pixels), bits=bits)
-        self._spec = Spec(inputs, outputs, provenance=answered(display.provenance, camera.provenance))
-        if exposure_s is not None:
-            camera.exposure_s = exposure_s
+        params = Port("exposure", 0.0, 1.0, "1", 1) if exposures else None
+        self._spec = Spec(inputs, outputs, params, provenance=answered(display.provenance, camera.provenance))
         self._exposure_s = camera.exposure_s
-        if exposure_s is not None and abs(self._exposure_s / exposure_s - 1) > EXPOSURE_APART:
-            raise ConfigError(
-                "an exposure that the camera does not take", where="camera", got=f"exposure = {exposure_s:g} s",
-                allowed=f"{self._exposure_s:g} s is what it took", outputs="the display rests",
-            )  # fmt: skip
+        if exposure_s is not None:
+            self._expose(exposure_s)
+        self._longest_s = self._exposure_s
         self.safe()
 
     @property
@@ -255,6 +269,30 @@ class Frame:
                 time.sleep(self._settle_s)
             sums[number] = self._seen()
         return self._spec.outputs.of_own(torch.from_numpy(sums)).to(torch.float32)
+
+    def program(self, params: Tensor) -> None:
+        """Set the exposure, (1,) or (): a share of the one that the settings say.
+
+        Raises:
+            ContractError: it is not programmed. OutOfRange: before anything is sent. ConfigError: the camera does not take it.
+        """
+        if self._spec.params is None or self._closed:
+            raise ContractError(
+                "the exposure is not programmed here", where="camera", got="program()", allowed="exposures = True"
+            )
+        share = float(self._spec.params.check(params).reshape(-1)[0])
+        if not share:
+            raise OutOfRange("no exposure", where="camera", got="0", allowed="above 0, up to 1", outputs="as they were")
+        self._expose(share * self._longest_s)
+
+    def _expose(self, exposure_s: float) -> None:
+        self._camera.exposure_s = exposure_s
+        self._exposure_s = self._camera.exposure_s
+        if abs(self._exposure_s / exposure_s - 1) > EXPOSURE_APART:
+            raise ConfigError(
+                "an exposure that the camera does not take", where="camera", got=f"exposure = {exposure_s:g} s",
+                allowed=f"{self._exposure_s:g} s is what it took", outputs="the display rests",
+            )  # fmt: skip
 
     def _seen(self) -> NDArray[np.int64]:
         frame = self._camera.read()

@@ -8,6 +8,8 @@
            read    every meter `averages` times, averaged
     answer (batch, L)
 
+Channels that are programmed, as heaters of a mesh, are held from shot to shot; they go to their levels in the same way.
+
 Where one instrument drives and reads everything, can go through a list by itself and no step is limited, rows go out as lists.
 All sources go in step: with steps k/n of the way each, so that a channel with a small slew is waited for. A batch is answered
 whole or not at all. Channels begin at the `rest` of their ports, with the outputs on; from there no row is refused for its
@@ -18,7 +20,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -45,12 +48,14 @@ class VectorSettings:
 
     Args:
         settle_s: wait after the levels were set, before they are read.
+        program_settle_s: wait after channels were programmed, as for the heat of a mesh.
         averages: every reading is taken so many times, and averaged.
         step_s: time between two steps of a level whose slew or step is limited.
         lists: let an instrument go through a list of rows by itself, where it can.
     """
 
     settle_s: NotNegative = 10e-3
+    program_settle_s: NotNegative = 0.0
     averages: Count = 1
     step_s: Positive = 5e-3
     lists: bool = True
@@ -70,6 +75,7 @@ class Vector:
         provenance: who really answers; whoever opened it knows.
         care: when the instruments are asked what they hold, and what a change by another hand leads to.
         auxiliaries: instruments beside these, started already; recovery starts them again.
+        program: the channel of each parameter that is programmed, in order; they rest until then.
         clock: seconds from any origin.
         sleep: waits so many seconds.
 
@@ -87,6 +93,7 @@ class Vector:
         provenance: Provenance = "unknown",
         care: Care | None = None,
         auxiliaries: Auxiliaries | None = None,
+        program: Sequence[Channel] = (),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -94,18 +101,23 @@ class Vector:
         self.slew = Slew("ramps", self._settings.step_s)
         self._clock, self._sleep = clock, sleep
         self._closed = self._ready = False
-        self._levels = torch.empty(0, dtype=torch.float64)  # (K,), what the channels hold while it is ready
+        self._levels = torch.empty(0, dtype=torch.float64)  # (K + P,), what the channels hold while it is ready
+        self._programmed: Tensor | None = None  # (P,), what was programmed last
         self._sent_s = -math.inf
         try:
             driven = {name: one for name, one in instruments.items() if isinstance(one, Source)}
             measuring = {name: one for name, one in instruments.items() if isinstance(one, Meter)}
-            self._sources = {name: one for name, one in driven.items() if name in {of for of, _ in drive}}
+            self._sources = {name: one for name, one in driven.items() if name in {of for of, _ in (*drive, *program)}}
             self._meters = {name: one for name, one in measuring.items() if name in {of for of, _ in read}}
-            self._drive = _checked(drive, {name: one.drive for name, one in self._sources.items()}, "drive", every=True)
+            sources = {name: one.drive for name, one in self._sources.items()}
+            self._drive = _checked([*drive, *program], sources, "drive", every=True)  # those that are programmed come last
             self._read = _checked(read, {name: one.reading for name, one in self._meters.items()}, "read", every=False)
             inputs = joined("drive", [self._sources[name].drive for name, _ in drive], [k for _, k in drive])
             outputs = joined("reading", [self._meters[name].reading for name, _ in read], [k for _, k in read])
-            self._spec = Spec(inputs, outputs, provenance=provenance)
+            held = [self._sources[name].drive for name, _ in program]
+            params = joined("program", held, [k for _, k in program]) if program else None
+            self._ports = [inputs] if params is None else [inputs, params]
+            self._spec = Spec(inputs, outputs, params, provenance=provenance)
             self._watch = Watched(list(self._instruments.values()), auxiliaries, care, clock, inputs.name, self._forget)
             self._watch.lock_out()
             with self._watch.shot():
@@ -135,19 +147,43 @@ class Vector:
             raise ContractError("a drive is (batch, channels)", where=self._spec.inputs.name, got=f"shape {tuple(x.shape)}")
         if not len(rows):
             return torch.empty(0, len(self._read))
+        with self._moving():
+            sweeper = self._sweeper
+            found = [self._at(row) for row in rows] if sweeper is None else self._swept(sweeper, rows)
+        return torch.tensor(found, dtype=torch.float32)
+
+    def program(self, params: Tensor) -> None:
+        """Bring the channels that are programmed to `params` (P,), in the unit of their port; they stay there.
+
+        Raises:
+            OutOfRange: before anything is sent. ContractError: nothing can be programmed, or the device is closed.
+        """
+        port = self._spec.params
+        if port is None or self._closed:
+            raise ContractError(
+                "nothing can be programmed here" if port is None else "the device is closed", where=self._spec.inputs.name,
+                got="program()", allowed="a bench with [node] program" if port is None else "", outputs="as they were",
+            )  # fmt: skip
+        wanted = port.check(params).detach().to("cpu", torch.float32).double().reshape(-1)
+        self._programmed = wanted
+        with self._moving():
+            self._go(torch.cat([self._levels[: -len(wanted)], wanted]))
+            self._wait(self._settings.program_settle_s)
+
+    @contextmanager
+    def _moving(self) -> Iterator[None]:
+        """Around all that moves levels: set up before, looked after behind; half done, all of it is set up again."""
         with self._watch.shot():
             self._set_up()
             self._ready = False  # unless all of it comes to its end
-            sweeper = self._sweeper
-            found = [self._at(row) for row in rows] if sweeper is None else self._swept(sweeper, rows)
+            yield
             self._ready = True
             self._watch.settle()
             self._watch.due()
-        return torch.tensor(found, dtype=torch.float32)
 
     def _at(self, row: Tensor) -> list[float]:
         """Go to one row (K,), settle, and read (L,)."""
-        self._go(row)
+        self._go(torch.cat([row, self._levels[len(row) :]]))
         self._wait(self._settings.settle_s)
         return self._measured()
 
@@ -159,16 +195,22 @@ class Vector:
         return [total / self._settings.averages for total in sums]
 
     def _go(self, row: Tensor) -> None:
-        """Bring all channels from where they are to `row` (K,), in steps that every channel may make."""
-        start = self._levels
-        way = (row - start).abs()
-        most = self._spec.inputs.step_limit(self._settings.step_s) if self._spec.inputs.slews else None
-        count = 1 if most is None else max(1, math.ceil(float((way / limit_tensor(most, way)).max()) * (1 - 1e-9)))
+        """Bring all channels from where they are to `row` (K + P,), in steps that every channel may make."""
+        start, count, slews = self._levels, 1, False
+        for port, way in zip(self._ports, self._parts((row - start).abs()), strict=True):
+            if port.slews and bool(way.any()):
+                most = limit_tensor(port.step_limit(self._settings.step_s) or math.inf, way)
+                count, slews = max(count, math.ceil(float((way / most).max()) * (1 - 1e-9))), True
         for k in range(1, count + 1):
-            self._send(row if k == count else torch.lerp(start, row, k / count), spaced=most is not None)
+            self._send(row if k == count else torch.lerp(start, row, k / count), spaced=slews)
+
+    def _parts(self, row: Tensor) -> Sequence[Tensor]:
+        """The drive (K,) and, where something is programmed, that (P,)."""
+        count = len(self._spec.inputs.resting())
+        return [row] if len(self._ports) == 1 else [row[:count], row[count:]]
 
     def _send(self, row: Tensor, spaced: bool) -> None:
-        """Set the channels to `row` (K,); the instruments whose channels all stay are left alone."""
+        """Set the channels to `row` (K + P,); the instruments whose channels all stay are left alone."""
         if spaced:
             self._wait(self._settings.step_s - (self._clock() - self._sent_s))
         for name, source in self._sources.items():
@@ -186,7 +228,8 @@ class Vector:
     def _sweeper(self) -> Sweeper | None:
         """The instrument that can do whole batches by itself."""
         (first, *more) = self._instruments.values()
-        wanted = not more and self._settings.lists and self._settings.settle_s <= LONGEST_S and not self._spec.inputs.slews
+        s, fixed = self._settings, self._spec.params is None
+        wanted = not more and fixed and s.lists and s.settle_s <= LONGEST_S and not self._spec.inputs.slews
         return first if wanted and isinstance(first, Sweeper) else None
 
     def _swept(self, sweeper: Sweeper, rows: Tensor) -> list[list[float]]:
@@ -207,12 +250,15 @@ class Vector:
             return
         for instrument in self._instruments.values():
             instrument.prepare()
-        self._levels = self._spec.inputs.resting().double()
+        self._levels = torch.cat([port.resting().double() for port in self._ports])
         for name, source in self._sources.items():
             source.levels([float(self._levels[self._drive.index((name, k))]) for k in range(source.drive.size or 1)])
         for instrument in self._instruments.values():
             if isinstance(instrument, Source):  # a source-meter measures while its output is on
                 instrument.output(True)
+        if self._programmed is not None:
+            self._go(torch.cat([self._levels[: -len(self._programmed)], self._programmed]))
+            self._wait(self._settings.program_settle_s)
         self._ready = True
         self._watch.begin()
 
@@ -251,7 +297,8 @@ class Vector:
         self._set_up()
         self._spec.outputs.check(torch.tensor(self._measured(), dtype=torch.float64))
         changed = f"; changed by another hand: {self._watch.changed}" if self._watch.changed else ""
-        return f"{len(self._drive)} levels read back at rest, {len(self._read)} readings in range{changed}"
+        programmed = "" if self._programmed is None else " or as programmed"
+        return f"{len(self._drive)} levels read back at rest{programmed}, {len(self._read)} readings in range{changed}"
 
     def attend(self) -> None:
         """See hil.device.Attentive."""

@@ -78,6 +78,7 @@ class Table:
         names: of all instruments, the auxiliaries in the order in which they are started.
         roles: those that have a role.
         served: the process of a virtual bench, or None.
+        elsewhere: names of instruments that a host owns; they have their place in the orders, and are not opened here.
 
     guard: who makes them safe. drivers, lines, found: by name.
 
@@ -85,9 +86,12 @@ class Table:
         RunError, GuardianLost, UnsafeOutputs, LinkError, InstrumentError, ConfigError: everything is closed again.
     """
 
-    def __init__(self, opening: Opening, names: Sequence[str], roles: Sequence[str], served: ServedBench | None) -> None:
-        self._opening, self._bench, self._roles = opening, opening.bench, tuple(roles)
-        self._order = ordered(names, self._bench.safe.order)
+    def __init__(
+        self, opening: Opening, names: Sequence[str], roles: Sequence[str], served: ServedBench | None,
+        elsewhere: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        self._opening, self._bench, self._roles, self._elsewhere = opening, opening.bench, tuple(roles), tuple(elsewhere)
+        self._order = ordered([*elsewhere, *names], self._bench.safe.order)
         self._beside = [name for name in names if name not in roles]
         tables = self._bench.instruments
         settles_s = {name: tables[name].quantity("settle_s", "second") for name in self._beside}
@@ -106,7 +110,7 @@ class Table:
         self.found: dict[str, Instrument] = {}
         self._closes: dict[str, Callable[[], None]] = {}
         opening.stack.push(self.guard.leaving(self._close))
-        for name in self._order:
+        for name in [name for name in self._order if name not in elsewhere]:
             driver, who, line = opening.instrument(name, addresses[name], self.guard)
             self.drivers[name], self._closes[name] = driver, driver.close
             self.lines[name], self.found[name] = line, instrument(who)
@@ -134,7 +138,7 @@ class Table:
         drive = [name for name in self._roles if name in driving or isinstance(self.drivers[name], Switchable)]
         self.guard.watch(self._opening.safe_states({name: self.drivers[name] for name in (*drive, *self._beside)}))
         beside = [name for name in self._order if name in self._beside]
-        turn = min((self._order.index(name) for name in drive), default=0)
+        turn = min((self._order.index(name) for name in (*drive, *self._elsewhere)), default=0)
         first = [name for name in beside if self._order.index(name) < turn]
         last = [name for name in beside if name not in first]
         return Auxiliaries(members, first, last, beat=self.guard.beat)

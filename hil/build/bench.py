@@ -41,6 +41,16 @@ VIRTUAL_PATIENCE_S = 3.0  # a process that does not answer for so long is gone
 LINK_S = 5.0  # what a link may wait by itself, unless the file says otherwise
 
 
+class Guarding(Protocol):
+    """Who makes the outputs of an opened bench safe: hil.guardian.client.Guard, or a host, or both."""
+
+    def beat(self) -> None:
+        """Tell that this program makes progress."""
+
+    def rest(self, error: BaseException | None) -> None:
+        """Make the outputs safe now, because of an error, or None."""
+
+
 class Unguarded:
     """The stand-in for a Guard where no output can stay on."""
 
@@ -71,7 +81,7 @@ class Opened:
     chip: Chip | None
     facts: dict[str, Any]
     resources: dict[str, str]
-    guard: Guard | Unguarded
+    guard: Guarding
     twin: TwinTable | None = None
     patience: Patience = field(default_factory=Patience)
     instruments: Mapping[str, Instrument] = field(default_factory=dict)

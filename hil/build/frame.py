@@ -1,4 +1,4 @@
-"""A display and a camera named in an experiment file, as one device.
+"""A display and a camera of makers' packages as one device, for a host: what an experiment names, and shapes/frame.py opens.
 
 [device]          use = "hil.build.frame:frame"   exposure = "1 ms"   saturated = 0.01   drive = "levels"
 [device.display]  use = "drivers.slmsuite:SLM"      and its settings
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, Literal
 
-from drivers.frame.device import Area, Frame
+from drivers.frame.device import Area, Frame, FrameSettings
 from hil.config.resolve import choice
 from hil.errors import ConfigError
 from hil.settings import NotNegative, Positive, Share, arguments
@@ -34,6 +34,7 @@ def frame(
     settle_s: NotNegative = 0.0,
     saturated: Share = 0.01,
     rest_level: int = 0,
+    exposures: bool = False,
 ) -> Frame:
     """Open a display and a camera.
 
@@ -47,6 +48,7 @@ def frame(
         settle_s: from an image that is shown to the frame, in s.
         saturated: largest share of pixels that may be at the highest level.
         rest_level: of the display where nothing is driven.
+        exposures: the exposure is programmed, as a share of `exposure_s`.
 
     Raises:
         ConfigError: what is named does not exist, is no Display or Camera, or does not fit. What opening them raises.
@@ -58,14 +60,7 @@ def frame(
         sees = _built(camera, "camera", CAMERA, display=shows)
         stack.callback(sees.close)
         found = Frame(
-            shows,
-            sees,
-            *areas,
-            drive=drive,
-            exposure_s=exposure_s,
-            settle_s=settle_s,
-            saturated=saturated,
-            rest_level=rest_level,
+            shows, sees, areas[0], areas[1], FrameSettings(drive, exposure_s, settle_s, saturated, rest_level), exposures
         )
         stack.pop_all()  # they are closed with it
     return found

@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -70,22 +71,41 @@ def _connected(table: DeviceTable, stack: ExitStack) -> Hosted:
 def _hosted(table: DeviceTable, run: Path | None, stack: ExitStack, number: int) -> Hosted:
     assert table.choice is not None  # it names a class
     recipe = Recipe(table.choice.use, table.choice.settings, table.place)
-    HeldDevice(recipe, table.unguarded)  # what nobody can make safe is refused here, before a process is started
     waits = table.guardian or HostTable()
     limits = Limits(waits.silence_s, waits.deadline_s, waits.patience_s)
+    return hosted_recipe(recipe, limits, run, stack, number, table.unguarded, recipe.settings)
+
+
+def hosted_recipe(
+    recipe: Recipe, limits: Limits, run: Path | None, stack: ExitStack, number: int, unguarded: bool, telling: Mapping[str, Any]
+) -> Hosted:  # fmt: skip
+    """Own what `recipe` makes, and start a host for it.
+
+    Args:
+        recipe: of the device.
+        limits: of the host.
+        run: the run folder, or None.
+        stack: ends the host, outputs safe.
+        number: of its layer, from 1; 0: it stands behind all layers.
+        unguarded: one that cannot be made safe is opened all the same.
+        telling: the settings that tell it from another device; numbers that are not whole do not.
+
+    Raises:
+        ConfigError, RunError, OpenFailed: as `own_node`.
+    """
+    HeldDevice(recipe, unguarded)  # what nobody can make safe is refused here, before a process is started
     log = None if run is None else run.resolve() / (LOG if number < 2 else f"host-{number}.jsonl")
-    name = _name(table)
-    owned = stack.enter_context(_owned(name, run, waits.patience_s))
+    name = _name(recipe.use, telling)
+    owned = stack.enter_context(_owned(name, run, limits.patience_s))
     keep = tuple(owned.files.values()) if system.INHERITS else (lock.machine_file(f"{name}::HOST"),)
-    return stack.enter_context(hosted(recipe, limits, log=log, unguarded=table.unguarded, keep=keep))
+    return stack.enter_context(hosted(recipe, limits, log=log, unguarded=unguarded, keep=keep))
 
 
-def _name(table: DeviceTable) -> str:
-    """The name of the device for its locks."""
-    assert table.choice is not None
-    telling = {key: value for key, value in table.choice.settings.items() if not isinstance(value, float)}
+def _name(use: str, settings: Mapping[str, Any]) -> str:
+    """The name of a device for its locks."""
+    telling = {key: value for key, value in settings.items() if not isinstance(value, float)}
     said = json.dumps(telling, sort_keys=True, default=str).encode()
-    return f"DEVICE::{table.choice.use}::{hashlib.blake2b(said, digest_size=4).hexdigest()}"
+    return f"DEVICE::{use}::{hashlib.blake2b(said, digest_size=4).hexdigest()}"
 
 
 def _owned(name: str, run: Path | None, patience_s: float) -> Owned:

@@ -8,17 +8,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field, model_validator
 from rich.console import Console
 
+from hil.build.bench import OnServed
 from hil.config.bench import BenchFile, TwinTable
 from hil.config.read import Section, Using
 from hil.config.resolve import UNTOUCHED, Choice, choice
+from hil.device import Attentive, Device, Recoverable
 from hil.errors import ConfigError
+from hil.wrapper import Wrapper
 from sim_devices.bench.description import VirtualBox
 from sim_devices.bench.outputs import Feed
+from sim_devices.bench.served import ServedBench
 
 
 class FeedTable(Section):
@@ -87,6 +91,36 @@ class BenchTable(Section):
         """What feeds the plant."""
         told = {name: box.feeds for name, box in self.boxes.items() if box.feeds is not None}
         return tuple(Feed(name, **one.model_dump(exclude_none=True)) for name, one in told.items())
+
+
+class Plant(Device, Recoverable, Attentive, Protocol):
+    """The device of a bench whose instruments are looked after."""
+
+
+class OnPlant(Wrapper, OnServed):
+    """The device of a virtual bench: driven over the wire like a real one, its plant's state saved over the control port."""
+
+    _inner: Plant
+
+    def __init__(self, inner: Plant, served: ServedBench) -> None:
+        Wrapper.__init__(self, inner)
+        OnServed.__init__(self, inner, served, "virtual bench")
+
+    def attend(self) -> None:
+        """Look after the instruments between shots; see hil.device.Attentive."""
+        self._inner.attend()
+
+    def snapshot(self) -> Mapping[str, object]:
+        """Save the plant only: what the instruments hold is set up again by their drivers.
+
+        Raises:
+            LinkError: the bench is gone, and its plant's state with it.
+        """
+        return self._served.control.snapshot(boxes=False)
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Return the plant to the state of a snapshot."""
+        self._served.control.restore(state)
 
 
 def check_simulated(bench: BenchFile, virtual: BenchTable | None, names: Sequence[str]) -> None:

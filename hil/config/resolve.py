@@ -52,6 +52,7 @@ SYNAPSES = {
 SHAPES = {
     "waveform": "hil.build.shapes.waveform:WaveformShape",
     "vector": "hil.build.shapes.vector:VectorShape",
+    "frame": "hil.build.shapes.frame:FrameShape",
     "spiking": "hil.build.shapes.spiking:SpikingShape",
     "mesh": "hil.build.shapes.direct:MeshShape",
     "camera": "hil.build.shapes.direct:CameraShape",

@@ -5,6 +5,7 @@ A description holds JSON values only, so that it can be sent to another process:
     {"boxes": [{"name": "awg", "use": "module:Class", "settings": {...}}, ...],
      "wires": [{"awg": "awg", "scope": "scope", "node": {"use": "module:Class", "settings": {...}}, "delay_s": 12.4e-9, ...}],
      "grids": [{"sources": [["bias", 1], ...], "meters": ["meter1", ...], "node": {...}, "per_volt": 1.0, "a_per_unit": 1.0}],
+     "scenes": [{"display": "slm", "camera": "camera", "node": {...}}],
      "feeds": [{"box": "laser", "path": "node.laser_w", "scale": 1.0}],
      "transport": "hislip", "seed": 7, "faults": [{"box": "scope", "kind": "truncate", "rate": 0.001}, ...], ...}
 """
@@ -88,6 +89,7 @@ class VirtualGrid:
         sources: name of a box and its channel, for each input of the node.
         meters: names of boxes, for each of its outputs.
         node: the twin.
+        programs: name of a box and its channel, for each parameter of the node.
     """
 
     sources: tuple[tuple[str, int], ...]
@@ -95,6 +97,21 @@ class VirtualGrid:
     node: Part
     per_volt: float = 1.0
     a_per_unit: float = 1.0
+    programs: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualScene:
+    """A node between a display and a camera.
+
+    Args:
+        display, camera: names of boxes.
+        node: the twin.
+    """
+
+    display: str
+    camera: str
+    node: Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +129,7 @@ class VirtualBench:
         faults: scheduled from the start, see `sim_devices.instruments.faults`; the box of a fault is a name of `boxes`, or
             "node", "node2", ... for that of a wire.
         grids: a node of many inputs, instead of wires; one at most.
+        scenes: a node between a display and a camera, instead of either; one at most.
         feeds: parameters of the plant that follow an output, see `outputs.Feed`.
     """
 
@@ -126,6 +144,7 @@ class VirtualBench:
     faults: Sequence[Mapping[str, object]] = ()
     grids: tuple[VirtualGrid, ...] = ()
     feeds: tuple[Feed, ...] = ()
+    scenes: tuple[VirtualScene, ...] = ()
 
     def __post_init__(self) -> None:
         if self.transport not in get_args(Transport):
@@ -135,8 +154,10 @@ class VirtualBench:
         names = [box.name for box in self.boxes]
         if not names or len(set(names)) != len(names):
             raise ConfigError("boxes need distinct names", where="virtual bench", got=f"{names}", allowed="one or more")
-        if len(self.grids) + bool(self.wires) > 1:
-            raise ConfigError("a bench has wires or one grid", where="virtual bench", got="several", allowed="one plant")
+        if len(self.grids) + len(self.scenes) + bool(self.wires) > 1:
+            raise ConfigError(
+                "a bench has wires, one grid or one scene", where="virtual bench", got="several", allowed="one plant"
+            )
         lost = [feed.box for feed in self.feeds if feed.box not in names]
         if lost:
             raise ConfigError(
@@ -164,9 +185,10 @@ class VirtualBench:
             boxes = tuple(VirtualBox(**box) for box in values.pop("boxes"))
             wires = tuple(VirtualWire(**{**wire, "node": Part(**wire["node"])}) for wire in values.pop("wires", ()))
             grids = tuple(_grid(grid) for grid in values.pop("grids", ()))
+            scenes = tuple(VirtualScene(**{**scene, "node": Part(**scene["node"])}) for scene in values.pop("scenes", ()))
             feeds = tuple(Feed(**feed) for feed in values.pop("feeds", ()))
             faults = tuple(dict(fault) for fault in values.pop("faults", ()))
-            return VirtualBench(boxes, wires, faults=faults, grids=grids, feeds=feeds, **values)
+            return VirtualBench(boxes, wires, faults=faults, grids=grids, feeds=feeds, scenes=scenes, **values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
                 "not the description of a virtual bench", where="virtual bench", got=f"{line[:80]!r}: {error}"
@@ -174,8 +196,8 @@ class VirtualBench:
 
 
 def _grid(values: Mapping[str, Any]) -> VirtualGrid:
-    sources = tuple((str(box), int(channel)) for box, channel in values["sources"])
-    return VirtualGrid(**{**values, "sources": sources, "meters": tuple(values["meters"]), "node": Part(**values["node"])})
+    outputs = {key: tuple((str(box), int(n)) for box, n in values.get(key, ())) for key in ("sources", "programs")}
+    return VirtualGrid(**{**values, **outputs, "meters": tuple(values["meters"]), "node": Part(**values["node"])})
 
 
 class Unwired:
@@ -234,7 +256,11 @@ def assemble(bench: VirtualBench) -> Assembly:
     places: dict[str, Place] = {name: "scope" if name in scopes else "box" for name in boxes}
     places |= {f"node{'' if i == 0 else i + 1}": "node" for i in range(len(bench.wires))}
     faults, log = FaultSchedule(places, bench.seed), SwitchLog(bench.log_path)
-    plant = _wired(bench, boxes, faults, log) if bench.wires else _gridded(bench, boxes, log) if bench.grids else Unwired()
+    plant: Adjustable = Unwired()
+    if bench.wires:
+        plant = _wired(bench, boxes, faults, log)
+    elif bench.grids or bench.scenes:
+        plant = (_gridded if bench.grids else _staged)(bench, boxes, log)
     Outputs(boxes, plant, bench.feeds, log)
     faults.add_all(bench.faults)
     return Assembly(plant, {name: cast(Box, box) for name, box in boxes.items()}, faults, log)
@@ -267,9 +293,23 @@ def _gridded(bench: VirtualBench, boxes: Mapping[str, object], log: SwitchLog) -
     from sim_devices.twin import Twin
 
     (grid,) = bench.grids
-    sources = [(_box(boxes, name, SourceBox), channel) for name, channel in grid.sources]
+    sources, programs = (
+        [(_box(boxes, name, SourceBox), channel) for name, channel in some] for some in (grid.sources, grid.programs)
+    )
     meters = [_box(boxes, name, Keithley2400) for name in grid.meters]
-    return Grid(sources, meters, cast(Twin, made(grid.node, "node")), grid.per_volt, grid.a_per_unit, seed=bench.seed, log=log)
+    node = cast(Twin, made(grid.node, "node"))
+    return Grid(sources, meters, node, grid.per_volt, grid.a_per_unit, programs=programs, seed=bench.seed, log=log)
+
+
+def _staged(bench: VirtualBench, boxes: Mapping[str, object], log: SwitchLog) -> Adjustable:
+    from sim_devices.bench.scene import Scene  # here, for torch
+    from sim_devices.instruments.scpi_camera import ScpiCamera
+    from sim_devices.instruments.scpi_display import ScpiDisplay
+    from sim_devices.twin import Twin
+
+    (scene,) = bench.scenes
+    display, camera = _box(boxes, scene.display, ScpiDisplay), _box(boxes, scene.camera, ScpiCamera)
+    return Scene(display, camera, cast(Twin, made(scene.node, "node")), seed=bench.seed, log=log)
 
 
 def _box(boxes: Mapping[str, object], name: str, kind: type[B]) -> B:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from drivers.frame.device import Area, Frame
+from drivers.frame.device import Area, Frame, FrameSettings
 from hil.build.frame import frame
 from hil.conformance import check_device
 from hil.device import Provenance
@@ -63,12 +63,17 @@ class Eye:
 def made(show: Area, look: Area, levels: int = 256, counts: int = 256, **settings: Any) -> tuple[Frame, Panel, Eye]:
     panel = Panel(levels=levels)
     eye = Eye(panel, counts)
-    return Frame(panel, eye, show, look, **settings), panel, eye
+    return Frame(panel, eye, show, look, FrameSettings(**settings)), panel, eye
 
 
 def test_it_keeps_the_contract() -> None:
     panel = Panel()
-    check_device(lambda: Frame(panel, Eye(panel), Area(3, 4), Area(6, 8), saturated=0.5), sent=lambda device: panel.images)
+    settings = FrameSettings(saturated=0.5)
+    for exposures in (False, True):
+        check_device(
+            lambda on=exposures: Frame(panel, Eye(panel), Area(3, 4), Area(6, 8), settings, on),
+            lambda device: panel.images,  # type: ignore[misc]
+        )
 
 
 def test_macropixels_crops_bins_and_masks() -> None:

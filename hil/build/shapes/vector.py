@@ -4,7 +4,8 @@
 [instruments.meter] use = "drivers.keithley_2400:Keithley2400", range = "1 mA"
 [node]       drive = ["bias.2", "bias.1"]     inputs of the node, in order: "NAME.CHANNEL", or "NAME" for all of an instrument
              read = ["meter"]                 its outputs, in order, in the same way
-[vector]     settle = "10 ms", averages, step, lists                    VectorSettings
+             program = ["heaters"]            what is programmed, as the heaters of a mesh; left out: nothing is
+[vector]     settle = "10 ms", program_settle, averages, step, lists                    VectorSettings
 [virtual]    seed, transport, linger_s, log_path, faults, per_volt, a_per_unit
 [virtual.NAME]      simulated instruments             [virtual.node]      the twin between them
 Other instruments stand beside the node: hil/build/auxiliaries.py.
@@ -24,7 +25,6 @@ from drivers.vector.device import Channel, Vector, VectorSettings
 from hil.build.auxiliaries import Table, auxiliary_names, ordered
 from hil.build.bench import (
     LINK_S,
-    OnServed,
     Opened,
     Opening,
     check_address,
@@ -33,15 +33,14 @@ from hil.build.bench import (
     role,
     until_interrupted,
 )
-from hil.build.virtual import BenchTable, check_simulated, tell
+from hil.build.virtual import BenchTable, OnPlant, check_simulated, tell
 from hil.config.bench import BenchFile
 from hil.config.read import Section
 from hil.config.resolve import UNTOUCHED, blaming, choice
 from hil.device import Device
 from hil.errors import ConfigError
-from hil.wrapper import Wrapper
 from sim_devices.bench.description import Part, VirtualBench, VirtualGrid
-from sim_devices.bench.served import ServedBench, build, spawn
+from sim_devices.bench.served import build, spawn
 
 
 class Roles(Section):
@@ -50,10 +49,12 @@ class Roles(Section):
     Args:
         drive: the channel of each input, "NAME.CHANNEL"; "NAME": all channels of that instrument.
         read: the channel of each output, in the same way.
+        program: the channel of each parameter that is programmed, in the same way.
     """
 
     drive: tuple[str, ...]
     read: tuple[str, ...]
+    program: tuple[str, ...] = ()
 
 
 class VirtualTable(BenchTable):
@@ -85,7 +86,7 @@ class VectorBench(BenchFile):
     @property
     def roles(self) -> tuple[str, ...]:
         """Names of the instruments that have a role, each once."""
-        return tuple(dict.fromkeys(_name(one) for one in (*self.node.drive, *self.node.read)))
+        return tuple(dict.fromkeys(_name(one) for one in (*self.node.drive, *self.node.program, *self.node.read)))
 
     def settle(self, place: str) -> None:
         """Check the tables and roles.
@@ -95,7 +96,7 @@ class VectorBench(BenchFile):
         """
         super().settle(place)
         self._settings = choice("vector", self.vector, f"{place}: [vector]", made=VectorSettings).build()
-        for key, named in (("drive", self.node.drive), ("read", self.node.read)):
+        for key, named in (("drive", self.node.drive), ("program", self.node.program), ("read", self.node.read)):
             for one in named:
                 role(self, _name(one), key)
                 if "." in one and not one.rpartition(".")[2].isdigit():
@@ -104,32 +105,6 @@ class VectorBench(BenchFile):
                         allowed='"NAME" or "NAME.CHANNEL", as "bias.2"', outputs=UNTOUCHED, todo="correct the name",
                     )  # fmt: skip
         check_simulated(self, self.virtual, (*self.roles, *auxiliary_names(self, self.roles)))
-
-
-class OnGrid(Wrapper, OnServed):
-    """The device of a virtual bench: driven over the wire like a real one, its plant's state saved over the control port."""
-
-    _inner: Vector
-
-    def __init__(self, inner: Vector, served: ServedBench) -> None:
-        Wrapper.__init__(self, inner)
-        OnServed.__init__(self, inner, served, "virtual bench")
-
-    def attend(self) -> None:
-        """Look after the instruments between shots; see hil.device.Attentive."""
-        self._inner.attend()
-
-    def snapshot(self) -> Mapping[str, object]:
-        """Save the plant only: what the instruments hold is set up again by their drivers.
-
-        Raises:
-            LinkError: the bench is gone, and its plant's state with it.
-        """
-        return self._served.control.snapshot(boxes=False)
-
-    def restore(self, state: Mapping[str, object]) -> None:
-        """Return the plant to the state of a snapshot."""
-        self._served.control.restore(state)
 
 
 class VectorShape:
@@ -144,7 +119,7 @@ class VectorShape:
         patience, care = opening.patience, opening.care
         names = (*bench.roles, *auxiliary_names(bench, bench.roles))
         longest_s = max(bench.instruments[name].timeout_s or LINK_S for name in bench.roles)
-        opening.check_silence(bench.timing.settle_s + 2 * longest_s, "[vector]")
+        opening.check_silence(max(bench.timing.settle_s, bench.timing.program_settle_s) + 2 * longest_s, "[vector]")
         for name in names:
             check_address(bench.instruments[name], bench.virtual is not None, "TCPIP::…")
         described = lingering(description(bench), opening.run) if bench.virtual is not None else None
@@ -154,20 +129,21 @@ class VectorShape:
         with blaming(f"{bench.place}: [node]"):
             drive = list(channels(bench.node.drive, table.drivers))
             read = list(channels(bench.node.read, table.drivers))
-        auxiliaries = table.watched([name for name, _ in drive])
+            program = list(channels(bench.node.program, table.drivers))
+        auxiliaries = table.watched([name for name, _ in (*drive, *program)])
         auxiliaries.start()
         origin = provenance_of(bench, table.found)
         instruments = {name: table.drivers[name] for name in ordered(bench.roles, bench.safe.order)}
         with blaming(f"{bench.place}: [node]"):
-            vector = Vector(instruments, drive, read, bench.timing, origin, care, auxiliaries)
-        device: Device = vector if served is None else OnGrid(vector, served)
+            vector = Vector(instruments, drive, read, bench.timing, origin, care, auxiliaries, program)
+        device: Device = vector if served is None else OnPlant(vector, served)
         node = {} if bench.virtual is None else {"use": bench.virtual.node.use, **bench.virtual.node.settings()}
         facts = {"bench": bench.name, **node}
         yield Opened(device, None, facts, table.lines, table.guard, bench.twin, patience, table.found, origin, vector.notes)
 
     def settings(self, bench: VectorBench) -> Mapping[str, Mapping[str, Any]]:
         """Return [node] and [vector]: they decide what is measured."""
-        return {"node": {"drive": bench.node.drive, "read": bench.node.read}, "vector": asdict(bench.timing)}
+        return {"node": bench.node.model_dump(), "vector": asdict(bench.timing)}
 
     def serve(self, bench: VectorBench, out: Console) -> None:
         """See hil.build.bench.Shape."""
@@ -206,10 +182,13 @@ def description(bench: VectorBench) -> VirtualBench:
             "this bench is real", where=bench.place, got="no [virtual] tables", outputs=UNTOUCHED,
             todo="a virtual bench has [virtual.NAME] for each instrument, and [virtual.node]",
         )  # fmt: skip
-    sources = tuple(_output(one) for whole in bench.node.drive for one in _each(whole, bench))
+    sources, programs = (
+        tuple(_output(one) for whole in named for one in _each(whole, bench))
+        for named in (bench.node.drive, bench.node.program)
+    )
     meters = tuple(_name(one) for one in bench.node.read)
     node = Part(table.node.use, table.node.choice.settings)
-    grid = VirtualGrid(sources, meters, node, table.per_volt, table.a_per_unit)
+    grid = VirtualGrid(sources, meters, node, table.per_volt, table.a_per_unit, programs)
     return VirtualBench(
         table.described, (), table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path,
         faults=table.faults, grids=(grid,), feeds=table.feeds,
