@@ -55,7 +55,7 @@ def main() -> None:
         assert isinstance(plant, OnPlant)
         journal, number = Journal(Path(folder) / "journal.jsonl"), count(1)
         whole = metered(resilient(plant, lambda device: Ladder(device, told=journal.note, beat=opened.guard.beat)))
-        links = [driver._scpi.link._trust for driver in (plant._inner._generator, plant._inner._digitizer)]  # type: ignore[attr-defined]
+        links = [driver._scpi.link._trust for driver in (*plant._inner._drives.all, *plant._inner._reads.all)]  # type: ignore[attr-defined]
 
         def watched(x: Tensor) -> None:
             whole.forward(x)

@@ -1,4 +1,4 @@
-"""Keysight InfiniiVision oscilloscopes (2000X, 3000T, 4000X, 1200): one channel, triggered from outside, read as raw words.
+"""Keysight InfiniiVision oscilloscopes (2000X, 3000T, 4000X, 1200): channels triggered from outside, read as raw words.
 
     :WAVeform:FORMat WORD; BYTeorder LSBFirst; UNSigned 1; POINts:MODE RAW; POINts <n>
     :WAVeform:PREamble?  format,type,points,count,xincrement,xorigin,xreference,yincrement,yorigin,yreference
@@ -7,7 +7,8 @@
     volts = (word - yreference) yincrement + yorigin        seconds after the trigger = (i - xreference) xincrement + xorigin
 
 Words with a meaning of their own: 0 a hole (nothing was acquired), 1 clipped low, 0xFFFF clipped high. Preamble numbers of
-9.9E37 mean that there is no measurement. :SYSTem:LOCK locks the front panel.
+9.9E37 mean that there is no measurement. :SYSTem:LOCK locks the front panel. Channels 1 and 2, and 3 and 4, share a converter
+and its memory: both of a pair on halve rate and record length (data sheets, "Maximum sample rate": half channel, all channels).
 
 Source: Keysight InfiniiVision 4000 X-Series Programmer's Guide, ":WAVeform Commands", ":ACQuire Commands", ":AER", and
 "Synchronizing Acquisitions" (SINGle, wait for AER 1, trigger, wait until the Run bit of OPERegister:CONDition falls).
@@ -18,7 +19,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from drivers.links.link import Link
 from drivers.read_back import Panel, Setting, Value
@@ -67,14 +68,49 @@ MODELS = {
 }
 
 
+@dataclass(slots=True)
+class Channel:
+    """A channel that is used, and what is known of its records.
+
+    Args:
+        number: 1 to 4.
+        port: its screen, V.
+        range_v, offset_v: of the screen.
+        name: for people.
+        tail: of the names of its settings; "" of the first.
+        preamble, scale, axis, points: of its records, when they are known.
+        upright: scale of the first record since everything was set: no setting of a record moves it.
+        until_verified: records until the preamble is looked at again.
+    """
+
+    number: int
+    port: Port
+    range_v: float
+    offset_v: float
+    name: str
+    tail: str = ""
+    preamble: str | None = None
+    upright: Scale | None = None
+    points: int = 0
+    scale: Scale = field(default_factory=lambda: Scale(1.0, 0.0, 0.0))
+    axis: Axis = field(default_factory=lambda: Axis(0.0, 1.0))
+    until_verified: int = 0
+
+    @property
+    def header(self) -> str:
+        """Header of its subsystem."""
+        return f":CHAN{self.number}"
+
+
 class InfiniiVision(ScpiDriver):
-    """One channel of the scope. The constructor resets it.
+    """One channel of the scope, or several that one trigger records. The constructor resets it.
 
     Args:
         scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
         channel: 1 to 4.
-        range_v: full scale, all eight divisions.
-        offset_v: voltage at the middle of the screen.
+        channels: several, in the order in which they are counted. Empty: `channel` alone.
+        range_v: full scale, all eight divisions; a list: of each channel.
+        offset_v: voltage at the middle of the screen; a list: of each channel.
         input_ohm: 50 or 1e6.
         trigger_v: level of the external trigger.
         clock: seconds from any origin; deadlines are measured by it.
@@ -88,26 +124,23 @@ class InfiniiVision(ScpiDriver):
         scpi: Scpi | Link,
         *,
         channel: int = 1,
-        range_v: float = 1.0,
-        offset_v: float = 0.0,
+        channels: tuple[int, ...] = (),
+        range_v: float | tuple[float, ...] = 1.0,
+        offset_v: float | tuple[float, ...] = 0.0,
         input_ohm: float = 1e6,
         trigger_v: float = 0.5,
         memory_samples: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scpi = scpi if isinstance(scpi, Scpi) else Scpi(scpi)
-        self._channel, self._name = f":CHAN{channel}", f"scope channel {channel}"
-        self._range_v, self._offset_v, self._trigger_v = range_v, offset_v, trigger_v
-        self._clock = clock
+        numbers = tuple(channels) or (channel,)
+        self._name = f"scope channel{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+        self._trigger_v, self._clock = trigger_v, clock
         self._shape: tuple[int, float, float] | None = None  # what the instrument is configured for, if that is known
-        self._preamble: str | None = None
-        self._upright: Scale | None = None  # of the first record since everything was set: no setting of a record moves it
-        self._points, self._scale, self._axis = 0, Scale(1.0, 0.0, 0.0), Axis(0.0, 1.0)
-        self._until_verified = 0
         self._closed = False
-        self._panel = Panel(self._scpi, self._name, self._held(), lock=":SYST:LOCK 1;:SYST:LOCK?", unlock=":SYST:LOCK 0")
         try:
-            self._port = Port(self._name, offset_v - 0.5 * range_v, offset_v + 0.5 * range_v, "V")
+            self._channels = _channels(numbers, range_v, offset_v, self._name)
+            self._port = _screen(self._name, self._channels)
             self._input = _input(input_ohm, self._name)
             self.identity = self._scpi.identify()
             model = _model(self.identity)
@@ -115,12 +148,15 @@ class InfiniiVision(ScpiDriver):
         except BaseException:
             self._scpi.close()
             raise
+        self._panel = Panel(self._scpi, self._name, self._held(), lock=":SYST:LOCK 1;:SYST:LOCK?", unlock=":SYST:LOCK 0")
+        if len({(number - 1) // 2 for number in numbers}) < len(numbers):
+            model = Model(model.rate_hz / 2, replace(model.memory, most=model.memory.most // 2))
         self.memory = model.memory if memory_samples is None else Memory(model.memory.least, memory_samples)
         self.highest_rate_hz, self._most = model.rate_hz, model.memory.most
 
     @property
     def reading(self) -> Port:
-        """The screen: what can be read without clipping, V."""
+        """The screen: what can be read without clipping, V, of each channel where there are several."""
         return self._port
 
     @property
@@ -134,16 +170,9 @@ class InfiniiVision(ScpiDriver):
 
     def _held(self) -> tuple[Setting, ...]:
         """Return all settings that volts and times of a record rest on."""
-        channel = self._channel
+        source = (Setting("source of the words", ":WAV:SOUR?", "word"),) if len(self._channels) == 1 else ()
         return (
-            Setting("range", f"{channel}:RANG?", unit="V"),
-            Setting("offset", f"{channel}:OFFS?", unit="V", tolerance=1e-6),
-            Setting("display of the channel", f"{channel}:DISP?", "flag"),
-            Setting("coupling", f"{channel}:COUP?", "word"),
-            Setting("impedance", f"{channel}:IMP?", "word"),
-            Setting("probe", f"{channel}:PROB?"),
-            Setting("inversion", f"{channel}:INV?", "flag"),
-            Setting("bandwidth limit", f"{channel}:BWL?", "flag"),
+            *(setting for channel in self._channels for setting in _held_of(channel)),
             Setting("trigger mode", ":TRIG:MODE?", "word"),
             Setting("trigger source", ":TRIG:EDGE:SOUR?", "word"),
             Setting("trigger level", ":TRIG:EDGE:LEV?", unit="V", tolerance=1e-6),
@@ -154,7 +183,7 @@ class InfiniiVision(ScpiDriver):
             Setting("time reference", ":TIM:REF?", "word"),
             Setting(RANGE, ":TIM:RANG?", unit="s"),
             Setting(POSITION, ":TIM:POS?", unit="s", tolerance=1e-13),
-            Setting("source of the words", ":WAV:SOUR?", "word"),
+            *source,
             Setting("format", ":WAV:FORM?", "word"),
             Setting("byte order", ":WAV:BYT?", "word"),
             Setting("sign of the words", ":WAV:UNS?", "flag"),
@@ -173,7 +202,13 @@ class InfiniiVision(ScpiDriver):
 
     def forget(self) -> None:
         """Send all settings again next time: the instrument may have lost them (power, fault)."""
-        self._shape = self._preamble = None
+        self._shape = None
+        self._unread()
+
+    def _unread(self) -> None:
+        """Nothing is known of the records."""
+        for channel in self._channels:
+            channel.preamble = None
 
     def configure(self, samples: int, rate_hz: float, start_s: float) -> None:
         """Record `samples` at `rate_hz`, the first `start_s` after the trigger; sends nothing if it is set already.
@@ -193,7 +228,8 @@ class InfiniiVision(ScpiDriver):
                 allowed=f"up to {self.memory.most} at up to {self.highest_rate_hz:g} Sa/s ({self.identity.model})",
                 todo="lower the symbol rate or the samples per symbol",
             )
-        known, self._shape, self._preamble = self._shape is not None, None, None
+        known, self._shape = self._shape is not None, None
+        self._unread()
         if not known:
             self._set_up()
             self._panel.renewed()
@@ -204,14 +240,18 @@ class InfiniiVision(ScpiDriver):
 
     def _set_up(self) -> None:
         """Set everything that stays the same between records."""
-        self._upright = None
-        channel, source = self._channel, f"CHAN{self._channel[-1]}"
         self._scpi.send("*CLS", ":STOP")
-        self._scpi.send(f"{channel}:DISP 1", f"{channel}:COUP DC", f"{channel}:IMP {self._input}", f"{channel}:PROB 1",
-                        f"{channel}:RANG {self._range_v:.6g}", f"{channel}:OFFS {self._offset_v:.6g}")  # fmt: skip
+        used = {channel.number for channel in self._channels}
+        idle = [number for number in range(1, 5) if number not in used] if len(used) > 1 else []
+        if idle:  # *RST shows channel 1, and a channel that is on may halve the rate of another
+            self._scpi.send(*(f":CHAN{number}:DISP 0" for number in idle))
+        for channel in self._channels:
+            channel.upright, header = None, channel.header
+            self._scpi.send(f"{header}:DISP 1", f"{header}:COUP DC", f"{header}:IMP {self._input}", f"{header}:PROB 1",
+                            f"{header}:RANG {channel.range_v:.6g}", f"{header}:OFFS {channel.offset_v:.6g}")  # fmt: skip
         self._scpi.send(":TRIG:MODE EDGE", ":TRIG:EDGE:SOUR EXT", f":TRIG:EDGE:LEV {self._trigger_v:.6g}",
                         ":TRIG:EDGE:SLOP POS", ":TRIG:SWE NORM", ":ACQ:TYPE NORM")  # fmt: skip
-        self._scpi.send(f":WAV:SOUR {source}", ":WAV:FORM WORD", ":WAV:BYT LSBF", ":WAV:UNS 1", ":WAV:POIN:MODE RAW")
+        self._scpi.send(f":WAV:SOUR CHAN{self._channels[0].number}", ":WAV:FORM WORD", ":WAV:BYT LSBF", ":WAV:UNS 1", ":WAV:POIN:MODE RAW")
         order, _, unsigned = self._scpi.ask(":WAV:BYT?;:WAV:UNS?").partition(";")
         if not (order.upper().startswith("LSBF") and unsigned.lstrip("+") == "1"):
             raise CommandRefused(
@@ -259,8 +299,11 @@ class InfiniiVision(ScpiDriver):
                     todo="connect the generator's SYNC output to the scope's EXT TRIG, or look at the trigger level",
                 )
 
-    def read(self) -> Record:
-        """The record that was acquired, checked.
+    def read(self, channel: int = 0) -> Record:
+        """The record that a channel has acquired, checked.
+
+        Args:
+            channel: which, counted from 0.
 
         Raises:
             NotAReading: holes, or 9.9E37 in the preamble. Saturated: words at a rail.
@@ -268,33 +311,35 @@ class InfiniiVision(ScpiDriver):
         """
         if self._shape is None:
             raise InstrumentError("read before configure", where=self._name)
-        if self._preamble is None or self._until_verified == 0:
-            self._read_preamble(self._shape)
-        self._until_verified -= 1
-        words: Words = self._scpi.ask_block(":WAV:DATA?", "<u2", self._points)
-        self._check(words)
-        return Record(words, self._scale, self._axis)
+        one = self._channels[channel]
+        source = "" if len(self._channels) == 1 else f":WAV:SOUR CHAN{one.number};"
+        if one.preamble is None or one.until_verified == 0:
+            self._read_preamble(self._shape, one, source)
+        one.until_verified -= 1
+        words: Words = self._scpi.ask_block(f"{source}:WAV:DATA?", "<u2", one.points)
+        self._check(words, one)
+        return Record(words, one.scale, one.axis)
 
-    def _read_preamble(self, shape: tuple[int, float, float]) -> None:
-        text = self._scpi.ask(":WAV:PRE?")
-        if self._preamble is not None and text != self._preamble:
-            before = self._preamble
+    def _read_preamble(self, shape: tuple[int, float, float], one: Channel, source: str) -> None:
+        text = self._scpi.ask(f"{source}:WAV:PRE?")
+        if one.preamble is not None and text != one.preamble:
+            before = one.preamble
             self.forget()
-            raise _turned(self._name, text, before)
-        self._points, self._scale, self._axis = _parse(text, shape, max(self.memory.most, self._most), self._name)
-        if self._upright is not None and not _same(self._upright, self._scale):
-            old, self._upright = self._upright, None
+            raise _turned(one.name, text, before)
+        one.points, one.scale, one.axis = _parse(text, shape, max(self.memory.most, self._most), one.name)
+        if one.upright is not None and not _same(one.upright, one.scale):
+            old, one.upright = one.upright, None
             self.forget()
-            raise _turned(self._name, _scaled(self._scale), _scaled(old))
-        self._upright = self._scale
-        self._preamble, self._until_verified = text, VERIFY_EVERY
+            raise _turned(one.name, _scaled(one.scale), _scaled(old))
+        one.upright = one.scale
+        one.preamble, one.until_verified = text, VERIFY_EVERY
 
-    def _check(self, words: Words) -> None:
+    def _check(self, words: Words, one: Channel) -> None:
         low, high = int(words.min()), int(words.max())
         if low == HOLE:
             raise NotAReading(
                 "the record has holes",
-                where=self._name,
+                where=one.name,
                 got=f"{int((words == HOLE).sum())} of {len(words)} samples not acquired",
                 allowed="none",
                 outputs="inside their limits",
@@ -304,9 +349,9 @@ class InfiniiVision(ScpiDriver):
             clipped = int((words <= CLIPPED_LOW).sum() + (words >= CLIPPED_HIGH).sum())
             raise Saturated(
                 "the input was beyond the screen",
-                where=self._name,
+                where=one.name,
                 got=f"{clipped} of {len(words)} samples clipped",
-                allowed=f"{self._port.shared_low:g} to {self._port.shared_high:g} V",
+                allowed=f"{one.port.shared_low:g} to {one.port.shared_high:g} V",
                 outputs="inside their limits",
                 todo="increase range_v, or move offset_v",
             )
@@ -327,6 +372,50 @@ class InfiniiVision(ScpiDriver):
             self._shape = None
         finally:
             self._scpi.close()
+
+
+def _held_of(channel: Channel) -> tuple[Setting, ...]:
+    header, tail = channel.header, channel.tail
+    return (
+        Setting(f"range{tail}", f"{header}:RANG?", unit="V"),
+        Setting(f"offset{tail}", f"{header}:OFFS?", unit="V", tolerance=1e-6),
+        Setting(f"display of the channel{tail}", f"{header}:DISP?", "flag"),
+        Setting(f"coupling{tail}", f"{header}:COUP?", "word"),
+        Setting(f"impedance{tail}", f"{header}:IMP?", "word"),
+        Setting(f"probe{tail}", f"{header}:PROB?"),
+        Setting(f"inversion{tail}", f"{header}:INV?", "flag"),
+        Setting(f"bandwidth limit{tail}", f"{header}:BWL?", "flag"),
+    )
+
+
+def _channels(
+    numbers: tuple[int, ...], range_v: float | tuple[float, ...], offset_v: float | tuple[float, ...], called: str
+) -> list[Channel]:
+    """Raises: ConfigError: no such channels, or screens of others."""
+    if not set(numbers) <= {1, 2, 3, 4} or len(set(numbers)) < len(numbers):
+        raise ConfigError("the scope has no such channels", where=called, got=", ".join(map(str, numbers)),
+                          allowed="1 to 4, each once", outputs="unchanged; nothing was sent")  # fmt: skip
+    screens = []
+    for name, given in (("range_v", range_v), ("offset_v", offset_v)):
+        values = tuple(given) if isinstance(given, tuple | list) else (given,) * len(numbers)
+        if len(values) != len(numbers):
+            raise ConfigError("a number for each channel, or one for all", where=called, got=f"{name} of {len(values)} numbers",
+                              allowed=f"{len(numbers)}", outputs="unchanged; nothing was sent")  # fmt: skip
+        screens.append(values)
+    found = []
+    for k, (number, full, middle) in enumerate(zip(numbers, *screens, strict=True)):
+        name = f"scope channel {number}"
+        port = Port(name, middle - 0.5 * full, middle + 0.5 * full, "V")
+        found.append(Channel(number, port, full, middle, name, f" of channel {number}" if k else ""))
+    return found
+
+
+def _screen(called: str, channels: list[Channel]) -> Port:
+    """The port of all channels."""
+    if len(channels) == 1:
+        return channels[0].port
+    lows, highs = zip(*((channel.port.shared_low, channel.port.shared_high) for channel in channels), strict=True)
+    return Port(called, tuple(lows), tuple(highs), "V", len(channels))
 
 
 def _turned(where: str, got: str, allowed: str) -> Changed:

@@ -66,6 +66,11 @@ class Setting:
     unit: str = ""
     tolerance: float = 0.0
 
+    @property
+    def output(self) -> bool:
+        """True if this is an output; several are "output", "output 2", … ."""
+        return self.name.partition(" ")[0] == OUTPUT
+
     def read(self, text: str) -> Value:
         """Raises: ValueError: not an answer of this kind."""
         if text == NO_ANSWER:
@@ -150,8 +155,8 @@ class Panel:
     Args:
         scpi: the conversation.
         name: of the instrument, for people.
-        settings: what is asked for, in this order; a flag called "output" is compared with what the driver said by `left`,
-            not with an earlier answer.
+        settings: what is asked for, in this order; flags called "output", "output 2", … are compared with what the driver said
+            by `left`, not with an earlier answer.
         beyond: why the drive may be outside of its limits with such settings, or "".
         lock: a question that locks the front panel and answers 1, for example ":SYST:LOCK 1;:SYST:LOCK?".
         unlock: a command.
@@ -241,15 +246,16 @@ class Panel:
         Raises:
             SwitchedOff: it was left on, and somebody else has switched it off, now or at an earlier look.
         """
-        if self._on and not self._off_by_hand and OUTPUT in self._settings:
-            question = f"{self._settings[OUTPUT].question};*ESR?"
+        outputs = [setting for setting in self._settings.values() if setting.output]
+        if self._on and not self._off_by_hand and outputs:
+            question = ";".join([*(output.question for output in outputs), "*ESR?"])
             reply = self._scpi.ask(question)
             try:
-                answer, events = reply.split(";")
-                on = self._settings[OUTPUT].read(answer.strip())
+                *answers, events = reply.split(";")
+                on = all(output.read(answer.strip()) for output, answer in zip(outputs, answers, strict=True))
                 self._scpi.power_lost = self._scpi.power_lost or bool(int(finite(events)) & POWER_ON)
             except (ValueError, OverflowError) as error:
-                raise self._nonsense(reply, f"two answers to {question}") from error
+                raise self._nonsense(reply, f"{len(outputs) + 1} answers to {question}") from error
             self._off_by_hand = not self._scpi.power_lost and not on
         if self._off_by_hand:
             raise switched_off(self._name)
@@ -310,8 +316,8 @@ class Panel:
         heard = self._place in self._own
         beyond, found = self._beyond(held), []
         for name, setting in self._settings.items():
-            if name == OUTPUT:
-                found += self._of_output(held[name])
+            if setting.output:
+                found += self._of_output(setting, held[name])
             elif name in due and (heard or name not in self._names) and not setting.same(due[name], held[name]):
                 old, new = setting.said(due[name]), setting.said(held[name])
                 found.append(ForeignChange("setting", f"{name} {old} -> {new}", beyond))
@@ -319,12 +325,12 @@ class Panel:
             found.append(ForeignChange("errors", f"it refused something (*ESR? {events})"))
         return found
 
-    def _of_output(self, on: Value) -> list[ForeignChange]:
+    def _of_output(self, setting: Setting, on: Value) -> list[ForeignChange]:
         if self._on is None or on is self._on:
             return []
         self._off_by_hand = self._off_by_hand or on is False
-        said = self._settings[OUTPUT].said
-        return [ForeignChange("off" if on is False else "setting", f"output {said(self._on)} -> {said(on)}")]
+        change = f"{setting.name} {setting.said(self._on)} -> {setting.said(on)}"
+        return [ForeignChange("off" if on is False else "setting", change)]
 
 
 @dataclass(frozen=True, slots=True)

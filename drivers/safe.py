@@ -135,6 +135,7 @@ class SafeState:
         descents: of DC levels, before the steps.
         how: what `talk` needs to know besides, as text.
         imports: modules besides that of `talk` that it needs; they are imported with it.
+        ramps: of further channels, one after another behind `ramp`.
     """
 
     name: str
@@ -148,6 +149,7 @@ class SafeState:
     descents: tuple[Descent, ...] = ()
     how: str = ""
     imports: tuple[str, ...] = ()
+    ramps: tuple[Ramp, ...] = ()
 
     def to_json(self) -> str:
         """Write it as one line of JSON."""
@@ -171,7 +173,9 @@ class SafeState:
             ramp = values.pop("ramp")
             down = tuple(Descent(**each) for each in values.pop("descents", ()))
             values["imports"] = _frozen(values.get("imports", ()))
-            state = cls(expect=expect, steps=steps, ramp=None if ramp is None else Ramp(**ramp), descents=down, **values)
+            more = tuple(Ramp(**each) for each in values.pop("ramps", ()))
+            first = None if ramp is None else Ramp(**ramp)
+            state = cls(expect=expect, steps=steps, ramp=first, descents=down, ramps=more, **values)
             _check_kinds(state)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError("not a safe state", where="safe state", got=f"{str(table)[:80]!r}: {error}") from error
@@ -224,12 +228,13 @@ def carry_out(
 ) -> str:
     """Bring `state` about, verified. Returns a remark: why it was not ramped, or "".
 
-    Takes `ramp.longest_s` times PATIENCE and RAMP_SLACK_S at most, besides an exchange a step.
+    Takes `longest_s` of each ramp times PATIENCE and RAMP_SLACK_S at most, besides an exchange a step.
 
     Raises:
         CommandRefused: an answer that does not mean "safe". LinkError: the wire; nothing is known then.
     """
-    remark = "" if state.ramp is None else _ramp_down(state.ramp, talk, clock, sleep)
+    ramps = state.ramps if state.ramp is None else (state.ramp, *state.ramps)
+    remark = "; ".join(filter(None, [_ramp_down(ramp, talk, clock, sleep) for ramp in ramps]))
     remark = descend(state.descents, talk, clock, sleep) if state.descents else remark
     for step in state.steps:
         answer = talk.do(step.command, step.question).strip()
@@ -325,8 +330,8 @@ def _check_kinds(state: SafeState) -> None:
         if not isinstance(step.answers, tuple):
             raise ValueError(f"answers {step.answers!r}")
         texts += [step.command, step.question, *step.answers]
-    if state.ramp is not None:
-        texts += [state.ramp.output, state.ramp.amplitude, state.ramp.offset]
+    for ramp in state.ramps if state.ramp is None else (state.ramp, *state.ramps):
+        texts += [ramp.output, ramp.amplitude, ramp.offset]
     texts += [text for down in state.descents for text in (down.output, down.command, down.question)]
     wrong = [text for text in texts if not isinstance(text, str)]
     if wrong:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from drivers.waveform.record import BARKER, LEAD, Axis, Record, RecordPlan
+from drivers.waveform.record import BARKER, LEAD, SLOT, Axis, Record, RecordPlan
 from hil.errors import ConfigError, Jumped, Misaligned
 
 REACH = 4  # symbols either way in which a marker may be found
@@ -49,7 +49,7 @@ class Window:
         origin: first sample not earlier than the start of symbol 0.
         period: samples per symbol.
         skip: samples of each symbol that are discarded as settling.
-        keep: samples that are averaged.
+        keep: samples that are averaged, from there on.
     """
 
     origin: int
@@ -65,7 +65,7 @@ class Window:
 SLACK = 1e-3  # of a sample: two clocks and a sum of floats never agree better than that
 
 
-def window(axis: Axis, symbol_s: float, delay_s: float, settle: float, where: str) -> Window:
+def window(axis: Axis, symbol_s: float, delay_s: float, settle: float, where: str, spread_s: float = 0.0) -> Window:
     """Place the symbols of a record on the samples of an axis.
 
     Args:
@@ -74,6 +74,7 @@ def window(axis: Axis, symbol_s: float, delay_s: float, settle: float, where: st
         delay_s: from the trigger to the start of symbol 0, as measured, s.
         settle: fraction of each symbol that is discarded, 0 to below 1.
         where: the instrument, for messages.
+        spread_s: how much earlier than `delay_s` the first of several drives arrives, and goes on to its next symbol, s.
 
     Raises:
         ConfigError: a symbol is not a whole number of samples, or no sample is left after settling.
@@ -92,15 +93,18 @@ def window(axis: Axis, symbol_s: float, delay_s: float, settle: float, where: st
     origin = math.ceil(exact - SLACK)
     late = max(0.0, origin - exact)  # of a sample, how far inside its symbol the first one lies
     skip = max(0, math.ceil(settle * period - late - SLACK))
-    if skip >= period:
+    stop = period if spread_s <= 0 else min(period, math.ceil(period - spread_s / axis.step_s - late - SLACK))
+    if skip >= stop:
+        apart = f", drives {spread_s / symbol_s:.3f} apart" if spread_s > 0 else ""
         raise ConfigError(
             "no sample of a symbol is left after settling",
             where=where,
-            got=f"{period} samples a symbol, settling {settle:g} of it, first sample at {late / period:.3f}",
+            got=f"{period} samples a symbol, settling {settle:g} of it, first sample at {late / period:.3f}{apart}",
             allowed="at least one sample",
-            todo="take more samples per symbol, or discard less",
+            todo="take more samples per symbol, or discard less"
+            + (", or give the drives cables that take equally long" if apart else ""),
         )
-    return Window(origin, period, skip, period - skip)
+    return Window(origin, period, skip, stop - skip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +217,10 @@ def steady(found: Found, before: float, most: float, where: str) -> Found:
 
 
 def markers_of(
-    record: Record, plan: RecordPlan, place: Window, opened: float, acceptance: Acceptance, where: str
+    record: Record, plan: RecordPlan, place: Window, opened: float, acceptance: Acceptance, where: str, slot: int = 0,
+    early: int = 0,
 ) -> Found:  # fmt: skip
-    """Find both markers and their height; they must agree.
+    """Find both markers of a drive and their height; they must agree.
 
     Args:
         record: as it was read.
@@ -224,13 +229,15 @@ def markers_of(
         opened: their contrast when the device was opened, V, signed.
         acceptance: of a marker.
         where: the instrument, for messages.
+        slot: place of its markers among those of all drives.
+        early: samples by which this drive arrives before the latest one.
 
     Raises:
         Misaligned: a marker is missing, faded, upside down, or in another place than the other.
     """
     reach, volts = REACH * place.period, record.scale.volts_per_word
     head, tail = (
-        accepted(find(record.words, place.first(start), place.period, reach), acceptance, at)
+        accepted(find(record.words, place.first(start + slot * SLOT) - early, place.period, reach), acceptance, at)
         for start, at in ((plan.head, f"{where}, head marker"), (plan.tail, f"{where}, tail marker"))
     )
     for peak, at in ((head, f"{where}, head marker"), (tail, f"{where}, tail marker")):

@@ -1,18 +1,22 @@
-"""A node between a waveform generator and a digitizer, shared in time by all neurons of a layer.
+"""A node between waveform generators and digitizers, shared in time by all neurons of a layer.
 
-    batch (batch, n) in V
+    batch (batch, n) in V; with K drives and L readings (batch, K): a row is a symbol, column k goes to drive k
       -> plan      one or more equal records that fit both memories            drivers/waveform/record.py
       -> encode    volts to codes, between two markers
       -> exchange  upload, arm, trigger, wait, read                            the two instruments, on one worker thread
       -> align     find both markers in what came back
       -> decode    settled samples of each symbol, averaged, in V
-    answer (batch, n) in V
+    answer (batch, n) in V, or (batch, L)
 
 Nothing is sent before the whole batch was checked against the generator's limits. A batch is answered whole or not at all.
 
 The delay from trigger to record is measured once, when the device opens, with a finely sampled marker; from then on each
 symbol is sampled at a chosen phase, and each record must show its two markers where they are due, with the sign and no less
 than a quarter of the contrast that they had when the device was opened.
+
+With several drives, each plays its marker while the others rest, and the delay of each to each reading is measured. Drives that a
+reading sees are brought together by whole samples of their records; each reading has its delay, and shows the markers of all
+drives that it has seen when the device was opened. All play and are read by one trigger.
 
 Instruments that can (`Panelled`, drivers/read_back.py) are asked every few seconds of use, after the record that was just read,
 and after any shot that failed, what they hold: a change by another hand is a fault with the old and the new value.
@@ -22,7 +26,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -36,7 +40,9 @@ from torch import Tensor
 from drivers.auxiliaries import Auxiliaries
 from drivers.read_back import Care
 from drivers.watched import Watched
-from drivers.waveform.alignment import REACH, Acceptance, Delay, Window, markers_of, steady, unfaded, window
+from drivers.waveform.alignment import REACH, Acceptance, Window, markers_of, steady, unfaded, window
+from drivers.waveform.arrival import Arrival, Pairs, arrival, together
+from drivers.waveform.channels import Drive, Drives, Read, Reads, close_all
 from drivers.waveform.record import BARKER, GUARD, LEAD, Codes, Record, RecordPlan, blank, cut, fill
 from drivers.waveform.roles import Digitizer, Generator
 from drivers.waveform.timing import Timing
@@ -66,7 +72,7 @@ class WaveformSettings:
         marker_jump: largest change of the markers' contrast from one record to the next, as a share of it.
         longest_delay_s: the delay is looked for up to this.
         trigger_timeout_s: how long a trigger is waited for; the time that the record itself takes is added.
-        width: neurons of the layer; None takes any.
+        width: neurons of the layer; None takes any. With several drives or readings it must be None: rows are as wide as these.
     """
 
     symbol_rate_hz: Positive = 100e6
@@ -121,18 +127,19 @@ class Levels:
 
 @dataclass(frozen=True, slots=True)
 class BatchLayout:
-    """A plan with what is reused by every batch of its size: the record without data, and the code of the rest level."""
+    """A plan with what is reused by every batch of its size, of each drive: the record without data, the code of rest."""
 
     plan: RecordPlan
-    empty: Codes
-    rest: int
+    empty: tuple[Codes, ...]
+    rest: tuple[int, ...]
 
 
 class Waveform:
-    """A Device and Streaming. Owns both instruments; `close()` leaves the generator's output off.
+    """A Device and Streaming. Owns all instruments; `close()` leaves the outputs of the generators off.
 
     Args:
-        generator, digitizer: opened drivers.
+        drive: an opened driver; or the channel of each input. The generator of the first gives the edge for all instruments.
+        read: an opened driver; or the channel of each output.
         settings: see WaveformSettings.
         provenance: who really answers: "real", or "twin" when the bench is virtual; whoever opened it knows.
         clock: seconds from any origin, for `stats`.
@@ -140,44 +147,60 @@ class Waveform:
         auxiliaries: instruments beside these, started already; recovery starts them again.
 
     Raises:
-        OutOfRange: rest or marker levels outside the generator's limits; nothing was sent.
+        OutOfRange: rest or marker levels outside a generator's limits; nothing was sent.
+        ConfigError: channels that are not there, a width for several channels.
         Misaligned: the marker does not come back. Whatever else the instruments raise; the output is off then.
     """
 
     def __init__(
         self,
-        generator: Generator,
-        digitizer: Digitizer,
+        drive: Generator | Sequence[Drive],
+        read: Digitizer | Sequence[Read],
         settings: WaveformSettings | None = None,
         provenance: Provenance = "unknown",
         clock: Callable[[], float] = time.perf_counter,
         care: Care | None = None,
         auxiliaries: Auxiliaries | None = None,
     ) -> None:
-        self._generator, self._digitizer, self._clock = generator, digitizer, clock
-        instruments = (generator, digitizer)
-        self._watch = Watched(instruments, auxiliaries, care, clock, generator.drive.name, self._forget)
-        self._settings = settings or WaveformSettings()
-        width = self._settings.width
-        drive, reading = replace(generator.drive, size=width), replace(digitizer.reading, size=width)
-        self._spec = Spec(inputs=drive, outputs=reading, provenance=provenance)
+        drives, reads = (
+            drive if isinstance(drive, Sequence) else [Drive(drive)], read if isinstance(read, Sequence) else [Read(read)]
+        )  # fmt: skip
+        owned = tuple({id(one): one for one in (*(d.generator for d in drives), *(r.digitizer for r in reads))}.values())
+        self._closes = [one.close for one in owned]
+        self._clock, self._settings = clock, settings or WaveformSettings()
         self._layouts: dict[int, BatchLayout] = {}
         self._stats = Stats()
         self._closed = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="waveform")
         try:
-            self._levels = _levels(self._settings, generator.drive)
+            self._drives, self._reads = Drives(drives), Reads(reads)
+            self._spec = self._described(provenance)
+            self._watch = Watched(owned, auxiliaries, care, clock, self._drives.port.name, self._forget)
+            self._levels = [_levels(self._settings, self._drives.limits(k)) for k in range(len(self._drives))]
+            self._arrival = Arrival((0,) * len(self._drives), {})
             self._check_memories()
             s = self._settings
             self._timing = Timing(
-                generator, digitizer, 1 / s.symbol_rate_hz, s.acceptance, s.trigger_timeout_s + s.longest_delay_s,
-                self._spec.outputs.name,
-            )  # fmt: skip
-            self._delay = self._worker.submit(self._open).result()
-            self._contrast = self._trusted_contrast = self._opened_contrast = self._delay.contrast
+                self._drives, self._reads, 1 / s.symbol_rate_hz, s.acceptance, s.trigger_timeout_s + s.longest_delay_s
+            )
+            self._worker.submit(self._open).result()
         except BaseException:
             self.close()
             raise
+
+    def _described(self, provenance: Provenance) -> Spec:
+        """One drive and one reading take any width; else a row is a symbol. Raises: ConfigError: a width besides."""
+        width, inputs, outputs = self._settings.width, self._drives.port, self._reads.port
+        if len(self._drives) == len(self._reads) == 1:
+            return Spec(replace(inputs, size=width), replace(outputs, size=width), provenance=provenance)
+        if width is not None:
+            raise ConfigError(
+                "with several drives or readings a row is one symbol", where="waveform", got=f"width = {width}",
+                allowed=f"{len(self._drives)} drives, {len(self._reads)} readings", outputs="off; nothing was set",
+                todo="remove width; a layer may be a multiple of the drives wide",
+            )  # fmt: skip
+        inputs, outputs = replace(inputs, size=len(self._drives)), replace(outputs, size=len(self._reads))
+        return Spec(inputs, outputs, provenance=provenance)
 
     @property
     def spec(self) -> Spec:
@@ -196,91 +219,118 @@ class Waveform:
 
     @property
     def delay_s(self) -> float:
-        """Delay from trigger to the start of a record, as measured when the device opened, s."""
-        return self._delay.delay_s
+        """Delay from trigger to the start of a record at the first reading, as measured when the device opened, s."""
+        return self._arrival.delay_s(0)
 
     # The way of the data, from here to `_decode`.
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, n) in V -> (batch, n) in V."""
+        """(batch, n) in V -> (batch, n) in V; with K drives and L readings (batch, K) -> (batch, L)."""
         return self.submit(x).result()
 
     def submit(self, x: Tensor) -> Future[Tensor]:
         """Check and encode here, so that a refusal is raised at once; the exchange runs on the worker."""
         if self._closed:
             raise ContractError("the device is closed", where=self._spec.inputs.name, outputs="off")
-        values = _volts(self._spec.inputs.check(x))
-        if not len(values):
-            return _done(torch.empty(x.shape))
+        values = _volts(self._spec.inputs.check(x), len(self._drives))
+        shape = self._answered(x)
+        if not values.shape[1]:
+            return _done(torch.empty(shape))
         started = self._clock()
-        layout = self._layout(len(values))
-        records = fill(layout.plan, layout.empty, layout.rest, self._generator.encode(values))
-        return self._worker.submit(self._shot, layout.plan, records, len(values), x.shape, self._clock() - started)
+        layout = self._layout(values.shape[1])
+        records = [self._laid(layout, k, row) for k, row in enumerate(values)]
+        return self._worker.submit(self._shot, layout.plan, records, values.shape[1], shape, self._clock() - started)
 
-    def _shot(self, plan: RecordPlan, records: Codes, count: int, shape: torch.Size, encode_s: float) -> Tensor:
+    def _answered(self, x: Tensor) -> torch.Size:
+        """Shape of the answer to `x`: as wide as there are readings, where there are several channels."""
+        return x.shape if len(self._drives) == len(self._reads) == 1 else torch.Size((*x.shape[:-1], len(self._reads)))
+
+    def _laid(self, layout: BatchLayout, k: int, volts: NDArray[np.float32]) -> Codes:
+        """Records (records, samples) of drive k for its volts (n,)."""
+        codes = self._drives.encode(k, volts)
+        return fill(layout.plan, layout.empty[k], layout.rest[k], codes, self._arrival.late[k])
+
+    def _shot(self, plan: RecordPlan, records: Sequence[Codes], count: int, shape: torch.Size, encode_s: float) -> Tensor:
         """Play all records of a batch, or none."""
-        answer = np.empty(plan.records * plan.symbols, dtype=np.float32)
+        answer = np.empty((len(self._reads), plan.records * plan.symbols), dtype=np.float32)
         tally = replace(self._stats, host_s=self._stats.host_s + encode_s)
         with self._watch.shot():
             self._ready(plan)
-            for k, record in enumerate(records):
-                part = answer[k * plan.symbols : (k + 1) * plan.symbols]
-                tally = self._exchange(plan, record, part, tally)
+            for k, parts in enumerate(zip(*records, strict=True)):
+                part = answer[:, k * plan.symbols : (k + 1) * plan.symbols]
+                tally = self._exchange(plan, parts, part, tally)
         self._stats = replace(tally, shots=tally.shots + 1, symbols=tally.symbols + count)
-        return torch.from_numpy(answer[:count]).view(shape)
+        found = answer[0, :count] if len(answer) == 1 else np.ascontiguousarray(answer[:, :count].T)
+        return torch.from_numpy(found).view(shape)
 
     def _ready(self, plan: RecordPlan) -> None:
-        """Set both instruments for this plan; send nothing if they are set already."""
+        """Set all instruments for this plan; send nothing if they are set already."""
         s, symbol_s = self._settings, 1 / self._settings.symbol_rate_hz
         reads = s.reads_per_symbol
-        start_s = self._delay.delay_s + (plan.head - REACH + s.sample_phase / reads) * symbol_s
-        self._generator.prepare(s.symbol_rate_hz * s.samples_per_symbol)
-        self._digitizer.configure((plan.span + 2 * REACH) * reads, s.symbol_rate_hz * reads, start_s)
+        first_s, more = self._arrival.stretch(symbol_s)
+        start_s = first_s + (plan.head - REACH + s.sample_phase / reads) * symbol_s
+        self._drives.prepare(s.symbol_rate_hz * s.samples_per_symbol)
+        self._reads.configure((plan.span + 2 * REACH + more) * reads, s.symbol_rate_hz * reads, start_s)
         self._watch.settle()
 
-    def _exchange(self, plan: RecordPlan, record: Codes, answer: NDArray[np.float32], tally: Stats) -> Stats:
-        """Play one record, take `averages` records back, and decode them into `answer` (symbols,)."""
+    def _exchange(
+        self, plan: RecordPlan, records: Sequence[Codes], answer: NDArray[np.float32], tally: Stats
+    ) -> Stats:
+        """Play one record of each drive, take `averages` records back, and decode them into `answer` (L, symbols)."""
         t0 = self._clock()
-        self._generator.upload(record)
-        self._generator.output(True)
-        tally = replace(tally, upload_s=tally.upload_s + self._clock() - t0, bytes_up=tally.bytes_up + record.nbytes)
+        self._drives.upload(records)
+        self._drives.output(True)
+        sent = sum(record.nbytes for record in records)
+        tally = replace(tally, upload_s=tally.upload_s + self._clock() - t0, bytes_up=tally.bytes_up + sent)
         answer[:] = 0.0
         for _ in range(self._settings.averages):
             t1 = self._clock()
-            self._digitizer.arm()
-            self._generator.trigger()
-            self._digitizer.wait(self._timing.patience_s(LEAD + plan.span + REACH))
+            self._reads.arm()
+            self._drives.trigger()
+            self._reads.wait(self._timing.patience_s(LEAD + plan.span + REACH))
             t2 = self._clock()
-            measured = self._digitizer.read()
+            measured = self._reads.take()
             t3 = self._clock()
-            place, lag = self._align(plan, measured)
-            self._decode(plan, measured, place, lag, answer)
+            lags = [self._decoded(plan, which, record, answer[which]) for which, record in enumerate(measured)]
             tally = replace(
                 tally,
                 records=tally.records + 1,
-                bytes_down=tally.bytes_down + measured.words.nbytes,
-                realigned=tally.realigned + (lag != 0),
+                bytes_down=tally.bytes_down + sum(record.words.nbytes for record in measured),
+                realigned=tally.realigned + any(lags),
                 wait_s=tally.wait_s + t2 - t1,
                 read_s=tally.read_s + t3 - t2,
                 host_s=tally.host_s + self._clock() - t3,
             )
             if self._watch.due():
-                self._trusted_contrast = self._contrast
+                self._trusted = dict(self._contrasts)
         return tally
 
-    def _align(self, plan: RecordPlan, measured: Record) -> tuple[Window, int]:
-        """Find where the symbols lie, and by how many samples the whole record came late."""
-        s, where = self._settings, self._spec.outputs.name
-        place = window(measured.axis, 1 / s.symbol_rate_hz, self._delay.delay_s, s.settle, where)
-        found = markers_of(measured, plan, place, self._opened_contrast, s.acceptance, where)
-        self._contrast = steady(found, self._contrast, s.marker_jump, where).contrast
-        return place, found.lag
+    def _decoded(self, plan: RecordPlan, which: int, measured: Record, answer: NDArray[np.float32]) -> int:
+        """Align and decode the record of a reading; return by how many samples it came late."""
+        place, lag = self._align(plan, which, measured)
+        self._decode(plan, measured, place, lag, answer)
+        return lag
+
+    def _align(self, plan: RecordPlan, which: int, measured: Record) -> tuple[Window, int]:
+        """Find where the symbols of a reading lie, and by how many samples the whole record came late."""
+        s, where, symbol_s = self._settings, self._reads.names[which], 1 / self._settings.symbol_rate_hz
+        due_s, spread_s = self._arrival.delay_s(which), self._arrival.spread_s(which)
+        place = window(measured.axis, symbol_s, due_s, s.settle, where, spread_s)
+        lags = {}
+        for k, delay_s in self._arrival.of(which).items():
+            at = where if len(self._drives) == 1 else f"{where}, drive {k + 1}"
+            early = 0 if delay_s == due_s else place.origin - window(measured.axis, symbol_s, delay_s, 0.0, at).origin
+            opened, before = self._opened[which, k], self._contrasts[which, k]
+            found = markers_of(measured, plan, place, opened, s.acceptance, at, k, early)
+            self._contrasts[which, k] = steady(found, before, s.marker_jump, at).contrast
+            lags[k] = found.lag
+        return place, together(lags, where)
 
     def _decode(self, plan: RecordPlan, measured: Record, place: Window, lag: int, answer: NDArray[np.float32]) -> None:
         """Add the mean of the settled samples of each symbol, in V, divided by the number of averages."""
         first = place.first(plan.data) + lag
         symbols = measured.words[first : first + plan.symbols * place.period].reshape(plan.symbols, place.period)
-        settled = symbols[:, place.skip :]
+        settled = symbols[:, place.skip : place.skip + place.keep]
         words = settled[:, 0] if place.keep == 1 else settled.sum(axis=1, dtype=np.uint32)
         averages, scale = self._settings.averages, measured.scale
         volts = np.multiply(words, np.float32(scale.volts_per_word / (place.keep * averages)), dtype=np.float32)
@@ -290,19 +340,19 @@ class Waveform:
     # Opening and recovering: the rungs of hil/devices/recovery.py. Each runs on the worker, after the shots that wait.
 
     def clear(self) -> None:
-        """Empty both wires."""
+        """Empty all wires."""
         self._worker.submit(self._clear).result()
 
     def _clear(self) -> None:
-        for wires in (self._generator, self._digitizer, self._watch.beside):
+        for wires in (self._drives, self._reads, self._watch.beside):
             wires.clear()
 
     def reopen(self) -> None:
-        """Open both wires anew."""
+        """Open all wires anew."""
         self._worker.submit(self._reopen).result()
 
     def _reopen(self) -> None:
-        for wires in (self._generator, self._digitizer, self._watch.beside):
+        for wires in (self._drives, self._reads, self._watch.beside):
             wires.reopen()
 
     def identify(self) -> str:
@@ -310,10 +360,10 @@ class Waveform:
         return "; ".join(self._worker.submit(self._identify).result())
 
     def _identify(self) -> tuple[str, ...]:
-        return (self._generator.identify(), self._digitizer.identify(), *self._watch.beside.identify())
+        return (*self._drives.identify(), *self._reads.identify(), *self._watch.beside.identify())
 
     def reinstate(self) -> None:
-        """Output off, a reset, settings again, and a record that holds nothing but markers."""
+        """Outputs off, a reset, settings again, and a record that holds nothing but markers."""
         self._worker.submit(self._reinstated).result()
 
     def _reinstated(self) -> None:
@@ -326,96 +376,138 @@ class Waveform:
 
     def verify(self) -> str:
         """The markers must come back, as high as they were; the delay is what they say now."""
-        before = self._delay.delay_s
-        self._delay = self._worker.submit(self._measure).result()
-        self._contrast = self._trusted_contrast  # records since then may have been measured under other settings
-        symbols = (self._delay.delay_s - before) * self._settings.symbol_rate_hz
+        before = self._arrival.delay_s(0)
+        self._worker.submit(self._measure).result()
+        self._contrasts = dict(self._trusted)  # records since then may have been measured under other settings
+        symbols = (self._arrival.delay_s(0) - before) * self._settings.symbol_rate_hz
         moved = f", moved by {symbols:.2f} symbols" if abs(symbols) > 0.01 else ""
         changed = f"; changed by another hand: {self._watch.changed}" if self._watch.changed else ""
-        return f"delay {self._delay.delay_s * 1e9:.2f} ns{moved}{changed}"
+        delays = ", ".join(f"{self._arrival.delay_s(which) * 1e9:.2f} ns" for which in range(len(self._reads)))
+        return f"delay {delays}{moved}{changed}"
 
-    def _open(self) -> Delay:
+    def _open(self) -> None:
         self._reinstate()
-        return self._measured()
+        found = self._measured()
+        self._opened = {pair: delay.contrast for pair, delay in found.items()}
+        self._contrasts, self._trusted = dict(self._opened), dict(self._opened)
 
     def _reinstate(self) -> None:
         self._forget()
-        self._generator.prepare(self._settings.symbol_rate_hz * self._settings.samples_per_symbol)
-        self._generator.upload(self._layout(self._longest).empty)
+        self._drives.prepare(self._settings.symbol_rate_hz * self._settings.samples_per_symbol)
+        self._drives.upload(self._probe(0))
         self._watch.lock_out()
+
+    def _probe(self, drive: int) -> list[Codes]:
+        """Records without data in which `drive` alone plays a marker, the first one."""
+        plan = self._plan(self._longest, markers=1, late=0)
+        return [self._blank(plan, k, 0 if k == drive else None, 0)[0] for k in range(len(self._drives))]
 
     @property
     def _longest(self) -> int:
         """Symbols in which the delay is looked for."""
         return math.ceil(self._settings.longest_delay_s * self._settings.symbol_rate_hz) + 1
 
-    def _measure(self) -> Delay:
-        """Find when the marker of the empty record comes back, with the sign that it had when the device was opened."""
+    def _measure(self) -> None:
+        """Find when the markers come back, with the signs that they had when the device was opened."""
         found = self._measured()
-        unfaded(found.contrast, self._opened_contrast, f"{self._spec.outputs.name}, measuring the delay")
-        return found
+        for (which, k), opened in self._opened.items():
+            where = f"{self._reads.names[which]}, measuring the delay" + (f" of drive {k + 1}" if len(self._drives) > 1 else "")
+            seen = found.get((which, k))
+            unfaded(0.0 if seen is None else seen.contrast, opened, where)
 
-    def _measured(self) -> Delay:
-        """Measure the delay; the record is in the generator already."""
-        self._generator.output(True)
-        found = self._timing.delay(self._longest)
+    def _measured(self) -> Pairs:
+        """Measure the delays; the probe of the first drive is in the generators already, unless another was measured since."""
+        several = len(self._drives) > 1
+        self._drives.output(True)
+        found = []
+        for k in range(len(self._drives)):
+            if several:
+                self._drives.upload(self._probe(k))
+            found.append(self._timing.delays(self._longest))
+        rate_hz = self._settings.symbol_rate_hz * self._settings.samples_per_symbol
+        settled, pairs, lost = arrival(found, rate_hz)
+        for missing, which, k in lost:
+            if several:
+                self._drives.upload(self._probe(k))
+            self._timing.explain(missing, self._longest, which)
+            raise missing
+        if settled.late != self._arrival.late or several:
+            self._layouts.clear()
+        self._arrival = settled
         self._watch.begin()
-        return found
+        return pairs
 
     def follow(self, offset: float, period: float | None = None) -> None:
         """See hil.device.Following: rest and markers move, so that they give the readings that they gave."""
-        port, before = self._generator.drive, _levels(self._settings, self._generator.drive)
-        moved = (_within(port, level + offset, period) for level in (before.rest_v, before.low_v, before.high_v))
-        self._worker.submit(self._follow, Levels(*moved)).result()
+        moved = []
+        for k in range(len(self._drives)):
+            port = self._drives.limits(k)
+            before = _levels(self._settings, port)
+            levels = (_within(port, level + offset, period) for level in (before.rest_v, before.low_v, before.high_v))
+            moved.append(Levels(*levels))
+        self._worker.submit(self._follow, moved).result()
 
-    def _follow(self, levels: Levels) -> None:
+    def _follow(self, levels: list[Levels]) -> None:
         self._levels = levels
         self._layouts.clear()
 
     def edge(self, shift_s: float = 0.0) -> tuple[Tensor, Tensor]:
-        """See hil.device.Timed. The edge is that from the high to the low level within the head marker."""
+        """See hil.device.Timed. The edge is that from the high to the low level within the head marker of the first drive."""
         return self._worker.submit(self._edge, shift_s).result()
 
     def _edge(self, shift_s: float) -> tuple[Tensor, Tensor]:
         with self._watch.shot():
-            self._generator.prepare(self._settings.symbol_rate_hz * self._settings.samples_per_symbol)
-            self._generator.upload(self._layout(1).empty)
-            self._generator.output(True)
-            time_s, volts = self._timing.edge(self._delay.delay_s, shift_s)
+            self._drives.prepare(self._settings.symbol_rate_hz * self._settings.samples_per_symbol)
+            self._drives.upload(self._layout(1).empty)
+            self._drives.output(True)
+            which = self._arrival.best(0)
+            time_s, volts = self._timing.edge(self._arrival.of(which)[0], shift_s, which)
             self._watch.due()
         return torch.from_numpy(time_s), torch.from_numpy(volts)
 
     def _check_memories(self) -> None:
         """The longest delay must fit in one record of each."""
         seen = LEAD + len(BARKER) + GUARD + self._longest
-        if self._digitizer.memory.most < seen or self._layout(self._longest).plan.records > 1:
+        drive, read = self._drives.memory, self._reads.memory
+        if read.most < seen or self._plan(self._longest, markers=1, late=0).records > 1:
             raise ConfigError(
                 "the memories are too short to look for the longest delay", where="waveform", got=f"{seen} symbols",
-                allowed=f"{self._digitizer.memory.most} samples in, {self._generator.memory.most} out",
-                todo="lower longest_delay_s, or raise the memory",
+                allowed=f"{read.most} samples in, {drive.most} out", todo="lower longest_delay_s, or raise the memory",
             )  # fmt: skip
+
+    def _plan(self, values: int, markers: int, late: int) -> RecordPlan:
+        s, more = self._settings, self._arrival.stretch(1 / self._settings.symbol_rate_hz)[1]
+        read = self._reads.memory
+        kept = replace(read, most=read.most - more * s.reads_per_symbol) if more else read
+        return cut(values, self._drives.memory, kept, s.samples_per_symbol, s.reads_per_symbol, markers, late)
 
     def _layout(self, values: int) -> BatchLayout:
         if values not in self._layouts:
             if len(self._layouts) == LAYOUTS:
                 self._layouts.clear()
-            s = self._settings
-            plan = cut(values, self._generator.memory, self._digitizer.memory, s.samples_per_symbol, s.reads_per_symbol)
-            levels = np.array([self._levels.rest_v, self._levels.low_v, self._levels.high_v], dtype=np.float32)
-            rest, low, high = (int(code) for code in self._generator.encode(levels))
-            self._layouts[values] = BatchLayout(plan, blank(plan, rest, low, high), rest)
+            count, late = len(self._drives), self._arrival.late
+            plan = self._plan(values, count, max(late))
+            empty, rest = zip(*(self._blank(plan, k, k, late[k]) for k in range(count)), strict=True)
+            self._layouts[values] = BatchLayout(plan, empty, rest)
         return self._layouts[values]
+
+    def _blank(self, plan: RecordPlan, k: int, marker_at: int | None, late: int) -> tuple[Codes, int]:
+        """The record of drive k without data, and the code of its rest level."""
+        levels = self._levels[k]
+        volts = np.array([levels.rest_v, levels.low_v, levels.high_v], dtype=np.float32)
+        rest, low, high = (int(code) for code in self._drives.encode(k, volts))
+        return blank(plan, rest, low, high, marker_at, late), rest
 
     def _forget(self) -> None:
         """Forget all settings: after a fault nothing is known of them."""
-        self._generator.forget()
-        self._digitizer.forget()
+        self._drives.forget()
+        self._reads.forget()
 
     def close(self) -> None:
-        """Finish the shot that runs, drop those that wait, switch the output off, close both links. Twice is fine.
+        """Finish the shot that runs, drop those that wait, switch the outputs off, close all links. Twice is fine.
 
         Raises:
-            UnsafeOutputs: the generator's output could not be verified to be off.
+            UnsafeOutputs: the output of a generator could not be verified to be off; the last one that was tried.
         """
         if self._closed:
             return
@@ -423,10 +515,7 @@ class Waveform:
         try:
             self._worker.shutdown(wait=True, cancel_futures=True)
         finally:  # also when a second Ctrl-C ends the wait
-            try:
-                self._generator.close()
-            finally:
-                self._digitizer.close()
+            close_all(self._closes)
 
 
 def _levels(settings: WaveformSettings, port: Port) -> Levels:
@@ -454,7 +543,7 @@ def _done(answer: Tensor) -> Future[Tensor]:
     return future
 
 
-def _volts(x: Tensor) -> NDArray[np.float32]:
-    """(batch, n) -> (batch * n,), row by row."""
-    flat: NDArray[np.float32] = x.detach().to("cpu", torch.float32).reshape(-1).numpy()
-    return flat
+def _volts(x: Tensor, drives: int) -> NDArray[np.float32]:
+    """(batch, n) -> (1, batch * n), row by row; with several drives (batch, K) -> (K, batch)."""
+    flat: NDArray[np.float32] = x.detach().to("cpu", torch.float32).reshape(-1, drives).numpy()
+    return np.ascontiguousarray(flat.T)

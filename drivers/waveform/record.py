@@ -2,6 +2,9 @@
 
     | lead | head marker | guard |  data: `symbols` values  | guard | tail marker | trail | padding |      in symbols
 
+Where several channels drive a node, each has a head and a tail marker of its own, one after the other, and rests while the
+others play theirs: `markers` times "marker | guard" before the data, "guard | marker" behind it.
+
 Lead, guards, trail and padding stay at the rest level. A marker is the Barker code of length 13 (R. H. Barker, Group
 Synchronizing of Binary Digital Systems, 1953), whose autocorrelation has side lobes of at most 1/13. How it is found again in
 what was measured: alignment.py.
@@ -46,6 +49,7 @@ class RecordPlan:
         total: symbols of the record with markers and guards, before the padding of `sent`.
         sent: samples of the generator's record, padding included.
         per_symbol: samples of the generator per symbol.
+        markers: at either end, one for each channel that drives.
     """
 
     symbols: int
@@ -53,53 +57,71 @@ class RecordPlan:
     total: int
     sent: int
     per_symbol: int
+    markers: int = 1
 
     @property
     def head(self) -> int:
-        """Symbol at which the head marker begins."""
+        """Symbol at which the first head marker begins; the next begins SLOT later."""
         return LEAD
 
     @property
     def data(self) -> int:
         """Symbol at which the data begins."""
-        return LEAD + len(BARKER) + GUARD
+        return LEAD + self.markers * SLOT
 
     @property
     def tail(self) -> int:
-        """Symbol at which the tail marker begins."""
+        """Symbol at which the first tail marker begins; the next begins SLOT later."""
         return self.data + self.symbols + GUARD
 
     @property
     def span(self) -> int:
-        """Symbols from the first chip of the head marker to the last of the tail marker."""
-        return self.tail + len(BARKER) - self.head
+        """Symbols from the first chip of the first head marker to the last of the last tail marker."""
+        return self.tail + self.markers * SLOT - GUARD - self.head
 
 
-OVERHEAD = 2 * len(BARKER) + 2 * GUARD + LEAD + TRAIL
+SLOT = len(BARKER) + GUARD
+OVERHEAD = 2 * SLOT + LEAD + TRAIL
 
 
-def cut(values: int, drive: Memory, read: Memory, drive_per_symbol: int, read_per_symbol: int) -> RecordPlan:
+def overhead(markers: int) -> int:
+    """Return the symbols of a record besides its data, for `markers` channels that drive."""
+    return OVERHEAD + 2 * SLOT * (markers - 1)
+
+
+def cut(
+    values: int, drive: Memory, read: Memory, drive_per_symbol: int, read_per_symbol: int, markers: int = 1, late: int = 0
+) -> RecordPlan:
     """Cut `values` symbols into as few equal records as fit both memories.
+
+    Args:
+        values: symbols.
+        drive: memory of the generators.
+        read: memory of the digitizers.
+        drive_per_symbol, read_per_symbol: samples of each for a symbol.
+        markers: channels that drive.
+        late: samples by which a channel's record may be shifted.
 
     Raises:
         ConfigError: not even one symbol fits beside the markers.
     """
-    room = min(drive.most // drive.step * drive.step // drive_per_symbol, read.most // read_per_symbol) - OVERHEAD
+    beside = overhead(markers)
+    room = min((drive.most // drive.step * drive.step - late) // drive_per_symbol, read.most // read_per_symbol) - beside
     if room < 1:
         raise ConfigError(
             "a record with its markers does not fit the instruments' memories",
             where="waveform record",
-            got=f"{OVERHEAD + 1} symbols of {drive_per_symbol} samples out, {read_per_symbol} in",
+            got=f"{beside + 1} symbols of {drive_per_symbol} samples out, {read_per_symbol} in",
             allowed=f"{drive.most} samples out, {read.most} in",
             todo="use fewer samples per symbol, or more memory",
         )
     records = max(1, -(-values // room))
     symbols = -(-values // records)
-    total = symbols + OVERHEAD
-    return RecordPlan(symbols, records, total, drive.padded(total * drive_per_symbol), drive_per_symbol)
+    total = symbols + beside
+    return RecordPlan(symbols, records, total, drive.padded(total * drive_per_symbol + late), drive_per_symbol, markers)
 
 
-def blank(plan: RecordPlan, rest: int, low: int, high: int) -> Codes:
+def blank(plan: RecordPlan, rest: int, low: int, high: int, marker_at: int | None = 0, late: int = 0) -> Codes:
     """The record (sent,) with both markers and without data.
 
     Args:
@@ -107,20 +129,22 @@ def blank(plan: RecordPlan, rest: int, low: int, high: int) -> Codes:
         rest: code of the rest level.
         low: code of the low level.
         high: code of the high level.
+        marker_at: place of the channel's markers among those of all channels; None: no marker.
+        late: samples by which all of it is shifted.
     """
     marker = np.where(BARKER > 0, high, low).astype(np.int16)
     record = np.full(plan.sent, rest, dtype=np.int16)
-    for start in (plan.head, plan.tail):
-        first = start * plan.per_symbol
+    for start in (plan.head, plan.tail) if marker_at is not None else ():
+        first = (start + (marker_at or 0) * SLOT) * plan.per_symbol + late
         record[first : first + len(marker) * plan.per_symbol] = np.repeat(marker, plan.per_symbol)
     return record
 
 
-def fill(plan: RecordPlan, empty: Codes, rest: int, values: Codes) -> Codes:
-    """Lay codes of all values (n,) into records (records, sent) with the markers of `empty`."""
+def fill(plan: RecordPlan, empty: Codes, rest: int, values: Codes, late: int = 0) -> Codes:
+    """Lay codes of all values (n,) into records (records, sent) with the markers of `empty`, all `late` samples shifted."""
     records = np.empty((plan.records, plan.sent), dtype=np.int16)
     records[:] = empty
-    first, last = plan.data * plan.per_symbol, (plan.data + plan.symbols) * plan.per_symbol
+    first, last = plan.data * plan.per_symbol + late, (plan.data + plan.symbols) * plan.per_symbol + late
     for k, record in enumerate(records):
         part = values[k * plan.symbols : (k + 1) * plan.symbols]
         room = record[first:last].reshape(plan.symbols, plan.per_symbol)

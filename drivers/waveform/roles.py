@@ -1,4 +1,8 @@
-"""The two roles on a waveform bench: what plays records, and what takes them."""
+"""The two roles on a waveform bench: what plays records, and what takes them.
+
+An instrument may have several channels, counted here from 0 in the order of its port. A driver of one channel need not take the
+argument `channel`, nor one that is never led by another generator `external`: they are given only where they are not 0 or False.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +20,31 @@ class Generator(Protocol):
 
     @property
     def drive(self) -> Port:
-        """Limits and unit of the output, V."""
+        """Limits and unit of the outputs, V; `size` is their number, None of one."""
 
     @property
     def memory(self) -> Memory:
         """Samples that a record may have."""
 
-    def prepare(self, sample_rate_hz: float) -> None:
-        """Set the sample rate, in Hz, and everything else but the record, output off."""
+    def prepare(self, sample_rate_hz: float, external: bool = False) -> None:
+        """Set the sample rate, in Hz, and everything else but the records, outputs off.
 
-    def encode(self, volts: NDArray[np.float32]) -> Codes:
+        Args:
+            sample_rate_hz: of all channels.
+            external: play when an edge comes to the trigger input, not at `trigger`.
+        """
+
+    def encode(self, volts: NDArray[np.float32], channel: int = 0) -> Codes:
         """Turn volts into codes of the DAC, same shape; the caller has checked them against `drive`."""
 
-    def upload(self, codes: Codes) -> None:
-        """Send a record and make it the one that the next trigger plays."""
+    def upload(self, codes: Codes, channel: int = 0) -> None:
+        """Send the record of a channel and make it the one that the next trigger plays."""
 
     def output(self, on: bool) -> None:
-        """Switch the output on or off, and verify it."""
+        """Switch the outputs on or off, and verify it."""
 
     def trigger(self) -> None:
-        """Play the record once; do not wait for its end."""
+        """Play the records of all channels once, and give an edge at their beginning; do not wait for their end."""
 
     def forget(self) -> None:
         """Forget what was set, so that it is sent again."""
@@ -58,7 +67,7 @@ class Digitizer(Protocol):
 
     @property
     def reading(self) -> Port:
-        """Limits and unit of the input, V."""
+        """Limits and unit of the inputs, V; `size` is their number, None of one."""
 
     @property
     def memory(self) -> Memory:
@@ -80,8 +89,8 @@ class Digitizer(Protocol):
             MissedTrigger: it is not within `timeout_s`; the digitizer was stopped.
         """
 
-    def read(self) -> Record:
-        """Return the record that was taken."""
+    def read(self, channel: int = 0) -> Record:
+        """Return the record that a channel has taken."""
 
     def forget(self) -> None:
         """Forget what was set, so that it is sent again."""

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivers.waveform.alignment import Acceptance, Delay, correlation, measured_delay
+from drivers.waveform.channels import Drives, Reads
 from drivers.waveform.record import BARKER, GUARD, LEAD, Record
-from drivers.waveform.roles import Digitizer, Generator
 from hil.errors import Flat, Late, Misaligned
 
 FINE = 10  # samples a symbol, at most, when the delay is measured
@@ -31,67 +31,72 @@ class Timing:
     """Measures when the answer comes back.
 
     Args:
-        generator: plays the records.
-        digitizer: takes them.
+        drives: play the records.
+        reads: take them.
         symbol_s: duration of a symbol, s.
         acceptance: of a marker.
         patience: for a trigger and the longest delay, s.
-        where: what the digitizer reads, for messages.
     """
 
-    generator: Generator
-    digitizer: Digitizer
+    drives: Drives
+    reads: Reads
     symbol_s: float
     acceptance: Acceptance
     patience: float
-    where: str
 
     def patience_s(self, symbols: int) -> float:
         """Return the longest wait for the trigger and a record of so many symbols, delay included, s."""
         return self.patience + symbols * self.symbol_s
 
-    def delay(self, longest: int) -> Delay:
-        """Measure when the head marker of the record in the generator comes back, up to `longest` symbols late.
+    def delays(self, longest: int) -> list[Delay | Misaligned]:
+        """Measure when the head marker that one drive plays comes back to each reading, up to `longest` symbols late.
 
-        Raises:
-            Flat: the reading does not move. Late: the marker comes later. Misaligned: it does not come.
+        Returns:
+            the delay, or why there is none, of each reading.
         """
         seen = LEAD + len(BARKER) + GUARD + longest  # symbols; the tail marker begins after them
-        fine = self.digitizer.finer(1 / self.symbol_s, min(FINE, self.digitizer.memory.most // seen))
-        record = self._seen(0.0, seen * fine, fine, seen)
-        where = f"{self.where}, measuring the delay"
-        try:
-            return measured_delay(record, self.symbol_s, longest, self.acceptance, where)
-        except Misaligned as missing:
-            self._explain(missing, longest, where)
-            raise
+        fine = self.reads.finer(1 / self.symbol_s, min(FINE, self.reads.memory.most // seen))
+        found: list[Delay | Misaligned] = []
+        for record, name in zip(self._seen(0.0, seen * fine, fine, seen), self.reads.names, strict=True):
+            try:
+                where = f"{name}, measuring the delay"
+                found.append(measured_delay(record, self.symbol_s, longest, self.acceptance, where))
+            except Misaligned as missing:
+                found.append(missing)
+        return found
 
-    def edge(self, delay_s: float, shift_s: float) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    def edge(self, delay_s: float, shift_s: float, read: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """(time since the edge left the generator in s, volts), both (n,); the record with the marker is in the generator.
 
         Args:
             delay_s: about where it is expected.
+            read: which reading.
             shift_s: how much later the first sample is taken than at 0.
         """
-        fine = self.digitizer.finer(1 / self.symbol_s, FINEST)
+        fine = self.reads.finer(1 / self.symbol_s, FINEST)
         left_s = FALL * self.symbol_s
         start_s = left_s + delay_s - BEFORE * self.symbol_s + shift_s
-        record = self._seen(start_s, round((BEFORE + AFTER) * fine), fine, FALL + 2)
+        record = self._seen(start_s, round((BEFORE + AFTER) * fine), fine, FALL + 2)[read]
         time_s = record.axis.start_s - left_s + record.axis.step_s * np.arange(len(record.words), dtype=np.float64)
         return time_s, record.volts()
 
-    def _seen(self, start_s: float, samples: int, a_symbol: int, symbols: int) -> Record:
-        """Take one shot of what is in the generator, so many samples from `start_s` on."""
-        self.digitizer.configure(samples, a_symbol / self.symbol_s, start_s)
-        self.digitizer.arm()
-        self.generator.trigger()
-        self.digitizer.wait(self.patience_s(symbols))
-        return self.digitizer.read()
+    def _seen(self, start_s: float, samples: int, a_symbol: int, symbols: int) -> tuple[Record, ...]:
+        """Take one shot of what is in the generators, so many samples from `start_s` on, of each reading."""
+        self.reads.configure(samples, a_symbol / self.symbol_s, start_s)
+        self.reads.arm()
+        self.drives.trigger()
+        self.reads.wait(self.patience_s(symbols))
+        return self.reads.take()
 
-    def _explain(self, missing: Misaligned, longest: int, where: str) -> None:
-        """Look farther, and raise what it is, if that can be said."""
-        most = min(FARTHER * longest, self.digitizer.memory.most - len(BARKER))
-        words = self._seen(0.0, most + len(BARKER), 1, most).words.astype(np.float64)
+    def explain(self, missing: Misaligned, longest: int, read: int = 0) -> None:
+        """Look farther, and raise what it is, if that can be said.
+
+        Raises:
+            Flat: the reading does not move. Late: the marker comes later.
+        """
+        where = f"{self.reads.names[read]}, measuring the delay"
+        most = min(FARTHER * longest, self.reads.memory.most - len(BARKER))
+        words = self._seen(0.0, most + len(BARKER), 1, most)[read].words.astype(np.float64)
         rest, noise = _quiet(words)
         if float(np.abs(words - rest).max()) <= CLEAR * noise:
             raise Flat(

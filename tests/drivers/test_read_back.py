@@ -226,7 +226,7 @@ def reopened(device: Waveform) -> None:
 
 
 def switched(device: Waveform) -> None:
-    device._generator.output(True)
+    device._drives.output(True)
 
 
 @pytest.mark.parametrize("first", [again, reinstated, cleared, reopened])
