@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COMPOSITION = {"build", "commands", "guardian"}  # folders of hil/ that put things together; cli.py and __main__.py besides
+COMPOSITION = {
+    "build",
+    "commands",
+    "guardian",
+    "nn",
+}  # folders of hil/ that put things together; cli.py and __main__.py besides
 COLUMNS = {"drivers", "sim_devices", "calibration"}
 OF_SYSTEMS = ("fcntl", "filelock", "grp", "msvcrt", "psutil", "pty", "pwd", "resource", "termios", "tty", "winreg")
 ONLY_IN = {
