@@ -27,6 +27,8 @@ ONLY_IN = {
     "dask_jobqueue": {"hil/search"},
     "pickle": set(),
     "pint": {"hil/units.py"},
+    "mlflow": {"hil/loggers/mlflow.py"},
+    "wandb": {"hil/loggers/wandb.py"},
     "nidaqmx": {"drivers/nidaqmx.py"},
     "slmsuite": {"drivers/slmsuite.py"},
     "pypylon": {"drivers/genicam.py"},
