@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hil import nn as nn
     from hil.build.dense import dense as dense
     from hil.build.open_bench import open_bench_file as open
     from hil.commands.run import Run as Run
@@ -58,6 +59,7 @@ _PLACES = {
     "dense": "hil.build.dense:dense",
     "from_functions": "hil.devices.functions:from_functions",
     "load": "hil.data.dataset:load",
+    "nn": "hil:nn",
     "open": "hil.build.open_bench:open_bench_file",
     "train": "hil.commands.train_net:train",
 }
@@ -82,6 +84,7 @@ __all__ = [
     "dense",
     "from_functions",
     "load",
+    "nn",
     "open",
     "train",
 ]
@@ -92,7 +95,8 @@ if not TYPE_CHECKING:  # a type checker takes the names above, and no others
         if name not in _PLACES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module, _, attribute = _PLACES[name].partition(":")
-        globals()[name] = found = getattr(import_module(module), attribute)
+        found = import_module(f"hil.{attribute}") if module == "hil" else getattr(import_module(module), attribute)
+        globals()[name] = found
         return found
 
 

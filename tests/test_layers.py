@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COMPOSITION = {"build", "commands", "guardian"}  # folders of hil/ that put things together; cli.py and __main__.py besides
+COMPOSITION = {
+    "build",
+    "commands",
+    "guardian",
+    "nn",
+}  # folders of hil/ that put things together; cli.py and __main__.py besides
 COLUMNS = {"drivers", "sim_devices", "calibration"}
 OF_SYSTEMS = ("fcntl", "filelock", "grp", "msvcrt", "psutil", "pty", "pwd", "resource", "termios", "tty", "winreg")
 ONLY_IN = {
@@ -22,6 +27,8 @@ ONLY_IN = {
     "dask_jobqueue": {"hil/search"},
     "pickle": set(),
     "pint": {"hil/units.py"},
+    "mlflow": {"hil/loggers/mlflow.py"},
+    "wandb": {"hil/loggers/wandb.py"},
     "nidaqmx": {"drivers/nidaqmx.py"},
     "slmsuite": {"drivers/slmsuite.py"},
     "pypylon": {"drivers/genicam.py"},

@@ -68,7 +68,8 @@ EXPERIMENT: Mapping[str, Any] = {
     "[network.feedback]": experiment.FeedbackTable, "[device]": device.DeviceTable,
     "[device.guardian]": device.HostTable, "[encode]": device.EncodeTable,
     "[decode]": device.DecodeTable, "[learner]": experiment.LearnerTable, "[optimizer]": experiment.OptimizerTable,
-    "[train]": experiment.TrainTable, "[sentinel]": experiment.SentinelTable, "[alarm]": experiment.AlarmTable,
+    "[train]": experiment.TrainTable, "[sentinel]": experiment.SentinelTable, "[log]": experiment.LogsTable,
+    "[alarm]": experiment.AlarmTable,
 }  # fmt: skip
 FILES = (
     experiment.Experiment, bench.BenchFile, waveform.WaveformBench,

@@ -99,14 +99,14 @@ def dense(
     layers = on_nodes(chain, [Behind(source, encoding, known)], 1, widths[0]).stack  # refused before anything is driven
     if decode is not None or len(chain) == 1:
         return Dense(layers)
-    transfer = _swept(source)
+    transfer = swept(source)
     found = transfer.decode()
     for layer in layers[:-1]:
         layer.decode = found
     return Dense(layers, transfer)
 
 
-def told_apart(device: Any, seed: int) -> tuple[Device | None, Chip | None]:
+def told_apart(device: Any, seed: int, where: str = WHERE) -> tuple[Device | None, Chip | None]:
     """A node, or a chip; a Twin becomes a node.
 
     Raises:
@@ -115,7 +115,7 @@ def told_apart(device: Any, seed: int) -> tuple[Device | None, Chip | None]:
     from hil.devices.stepped import stepped
 
     if isinstance(device, type):
-        raise _no_device(f"the class {device.__name__}", f"make one of it: {device.__name__}(…)")
+        raise _no_device(where, f"the class {device.__name__}", f"make one of it: {device.__name__}(…)")
     if hasattr(device, "respond") and hasattr(device, "rest"):
         from sim_devices.simulated import Simulated
 
@@ -124,17 +124,19 @@ def told_apart(device: Any, seed: int) -> tuple[Device | None, Chip | None]:
         return None, device
     missing = [name for name in ("spec", "forward", "close") if not hasattr(device, name)]
     if missing:
-        raise _no_device(f"{type(device).__name__} without {', '.join(missing)}", "give it these, or use hil.from_functions")
+        raise _no_device(
+            where, f"{type(device).__name__} without {', '.join(missing)}", "give it these, or use hil.from_functions"
+        )
     return stepped(device), None
 
 
-def _no_device(got: str, todo: str) -> ConfigError:
+def _no_device(where: str, got: str, todo: str) -> ConfigError:
     return ConfigError(
-        "not a device", where=WHERE, got=got, allowed="a Device, an open bench, a Chip or a Twin", outputs=UNTOUCHED, todo=todo
+        "not a device", where=where, got=got, allowed="a Device, an open bench, a Chip or a Twin", outputs=UNTOUCHED, todo=todo
     )
 
 
-def _swept(device: Device) -> Transfer:
+def swept(device: Device) -> Transfer:
     """The transfer curve, measured; safe outputs before an error goes on."""
     from hil.build.open_bench import rested
     from hil.devices.meter import metered

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from hil.device import Device, Spec, program, reset
 from hil.devices.functions import Functions
 from hil.devices.stepped import Stepped, bare
 from hil.errors import ContractError, UnsafeOutputs
-from hil.foreign import foreign
+from hil.foreign import foreign, said
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -153,6 +153,16 @@ def rested(device: Any, error: BaseException | None) -> None:
             todo = "switch the outputs off at the device, and correct its safe() or close()"
             with foreign(f"device {type(device).__name__}", UnsafeOutputs, "not known to be safe", todo):
                 act()
+
+
+def left_safe(device: Any) -> None:
+    """When Python ends: bring a script's device to safe, or close it where it has no safe(); an error is printed."""
+    try:
+        act = getattr(bare(device), "safe", None) or device.close
+        act()
+    except BaseException as error:  # noqa: BLE001 (said, which is all that can be done)
+        with suppress(Exception):
+            print(f"OUTPUTS NOT KNOWN TO BE SAFE: {type(error).__name__}: {said(error)}", file=sys.stderr)
 
 
 def outputs_after(device: Any) -> str:

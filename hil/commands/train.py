@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,6 +38,7 @@ from hil.errors import (
 from hil.files import remove_tree
 from hil.foreign import foreign, said
 from hil.hints import quoted
+from hil.loggers import loggers
 from hil.report import render
 from hil.run import checkpoint
 from hil.run import resume as condition
@@ -48,7 +50,7 @@ from hil.run.summary import FILE, Labels, amend
 from hil.telling import Teller, ignore
 from hil.training import diagnostics, disk_space
 from hil.training.progress import TrainingDisplay, telling
-from hil.training.session import Point, Session, replay_test
+from hil.training.session import Point, Points, Session, drained, replay_test
 
 Building = Callable[..., AbstractContextManager[Built]]
 
@@ -62,7 +64,20 @@ def launch(
     building: Building | None = None,
     show: Callable[[Point], None] = lambda point: None,
 ) -> dict[str, Any]:
-    """Train `experiment` in its run folder, and return the summary; of a run that is done only diagnostics are made.
+    """Train `experiment` in its run folder, and return the summary. Arguments and errors as of `launched`."""
+    return drained(launched(folder, experiment, console, start, goes_on, building, show))
+
+
+def launched(
+    folder: RunFolder,
+    experiment: Experiment,
+    console: Console,
+    start: Path | None = None,
+    goes_on: bool = False,
+    building: Building | None = None,
+    show: Callable[[Point], None] = lambda point: None,
+) -> Points:
+    """Train `experiment` in its run folder: yield the points, return the summary; of a run that is done make diagnostics only.
 
     Args:
         folder: with the experiment in its config.toml.
@@ -89,7 +104,12 @@ def launch(
             remove_tree(folder.path / "tape")  # of a run that is made again from its beginning
 
         told = _Told(folder, console)
-        with Alarms(_settings(experiment.alarm), str(folder.path), folder.note) as alarms:
+        if not goes_on:
+            loggers.check(experiment.log.to, f"{origin}: [log] to")
+        with (
+            Alarms(_settings(experiment.alarm), str(folder.path), folder.note) as alarms,
+            loggers.Loggers(experiment.log.to, folder, partial(_left_behind, folder, console)) as logs,
+        ):
             with (
                 _told(folder, origin, alarms) as ending,
                 told,
@@ -117,15 +137,24 @@ def launch(
                     replay_test(made.training)
                     summary = folder.read_json(FILE)
                 else:
+                    config = toml.loads(dump(made.experiment))
+                    logs.begin(experiment.log.project, labels.name or folder.path.name, config, made.training.step)
                     with TrainingDisplay(made.training, console) as live:
 
                         def shown(point: Point) -> None:
                             live(point)
+                            logs(point)
                             show(point)
 
-                        summary = session.run(stopping, shown)
+                        summary = yield from session.points(stopping, shown)
                 _diagnose(folder, made, summary)
             return summary
+
+
+def _left_behind(folder: RunFolder, console: Console, message: str) -> None:
+    """Say and note that a logger was left behind."""
+    folder.note("beware", message=message)
+    console.print(f"beware  {message}", markup=False, soft_wrap=True)
 
 
 def resume(folder: RunFolder, start: Path | None, console: Console) -> dict[str, Any]:

@@ -13,6 +13,7 @@ seed = 0
 [train]      epochs = 5, batch = 128, checkpoint_every_s = 60
              on = "cuda"      where the host computes: "cpu", "cuda", "cuda:1", "mps" or "auto"
 [sentinel]   every = 20, policy = ["servo", "recalibrate", "stop"]     a look at the node; see docs/how-to/correct_drift.md
+[log]        to = ["csv", "tensorboard"]      also "mlflow", "wandb": logs/ in the run folder, see hil/loggers/
 [alarm]      command = "notify-send hil" or ["my-alarm", "--loud"], on = ["fault", "end"]; see hil/run/alarms.py
 """
 
@@ -37,6 +38,7 @@ from hil.config.resolve import (
     resolve,
 )
 from hil.errors import ConfigError, RunError
+from hil.loggers.logger import LoggerName
 
 
 class LearnerTable(Using):
@@ -186,6 +188,18 @@ class AlarmTable(Section, strict=True):
     stalled_s: Annotated[float, Field(gt=0)] = 600.0
 
 
+class LogsTable(Section, strict=True):
+    """[log] of an experiment: who is told of the run besides the run folder; each writes to logs/ there, none can end the run.
+
+    Args:
+        to: "csv", "tensorboard", "mlflow", "wandb", the last three through their own packages.
+        project: what runs are grouped under, in MLflow and wandb.
+    """
+
+    to: list[LoggerName] = Field(default_factory=list)
+    project: str = "hil"
+
+
 class Experiment(Section):
     """A whole experiment file."""
 
@@ -200,6 +214,7 @@ class Experiment(Section):
     optimizer: OptimizerTable = Field(default_factory=OptimizerTable)
     train: TrainTable = Field(default_factory=TrainTable)
     sentinel: SentinelTable | None = None
+    log: LogsTable = Field(default_factory=LogsTable)
     alarm: AlarmTable = Field(default_factory=AlarmTable)
     _near: Path = PrivateAttr(default=Path("experiment.toml"))
     _bench: BenchFile | None = PrivateAttr(default=None)

@@ -8,7 +8,7 @@
 Only the slopes come from the model (normally the Twin's `ideal`); an error of its values never reaches the next layer. The
 device is asked once per layer and step.
 
-`PhysicsAware` is the same rule as a plain module, for use inside any torch model: y = device(x), dL/dx = J_model(x)^T dL/dy.
+hil.nn.Physical is the same rule as a plain module, for use inside any torch model.
 
 Source: Wright et al., Nature 601, 549 (2022).
 """
@@ -17,14 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import Tensor
 
-from hil.device import Device, plain
-from hil.errors import ContractError
 from hil.learners.dfa import needed
 from hil.learners.parts.loss import Loss, LossName, check_scores
 from hil.learners.parts.one_pass import LossSettings, OnePass
@@ -75,61 +72,3 @@ class PAT(OnePass):
             else:
                 delta = carried(layer.synapse, trace.inputs[number], delta)
         return {**metrics, "overflow": net.overflow(trace)}
-
-
-class PhysicsAware(nn.Module):
-    """A Device inside any torch model: measured forwards, differentiated through a model backwards.
-
-    Args:
-        device: the black box; static.
-        model: drive -> reading, differentiable, in the units of the device. None: forwards only.
-
-    Raises:
-        ContractError: the device is temporal.
-
-    >>> from sim_devices.mach_zehnder import MachZehnder
-    >>> from sim_devices.simulated import Simulated
-    >>> node = PhysicsAware(Simulated(MachZehnder()), MachZehnder().ideal)
-    >>> net = nn.Sequential(nn.Linear(4, 8), node, nn.Linear(8, 2))
-    >>> net(torch.zeros(3, 4)).sum().backward()
-    """
-
-    def __init__(self, device: Device, model: Model | None = None) -> None:
-        super().__init__()
-        if device.spec.temporal:
-            raise ContractError(
-                "a temporal device has no Jacobian of one pass", where=f"port {device.spec.inputs.name}",
-                got="a temporal device", allowed="a static one", todo="train spiking nodes by a spiking learner",
-            )  # fmt: skip
-        self.device, self.model = device, model
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, n_in) in the unit of the drive -> (batch, n_out) in the unit of the reading.
-
-        Raises:
-            ContractError: a gradient will be wanted, and there is no model.
-            OutOfRange: before anything is sent.
-        """
-        wanted = torch.is_grad_enabled() and x.requires_grad
-        if wanted and self.model is None:
-            raise ContractError(
-                "a gradient through a device needs a model of it", where=f"port {self.device.spec.inputs.name}",
-                got="no model, and an input that requires grad", allowed="PhysicsAware(device, model)",
-                outputs="unchanged; nothing was sent", todo="give a twin's ideal, or run under torch.no_grad()",
-            )  # fmt: skip
-        answer: Tensor = _Measured.apply(x, self.device, self.model)  # type: ignore[no-untyped-call]
-        return answer
-
-
-class _Measured(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, device: Device, model: Model | None) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.model = model
-        return plain(device.forward(x.detach()), device.spec.outputs.name, x.device)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (x,) = ctx.saved_tensors
-        return pulled(ctx.model, x, grad), None, None

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -37,10 +37,25 @@ from hil.training.loop import Epoch, Training, TrainingStep, evaluate, settle, t
 from hil.training.outcome import warnings
 
 Point = TrainingStep | Epoch
+T = TypeVar("T")
 KEPT_CHECKPOINTS = 3
 EVERY_S = 60.0
 Tell = Callable[[str, str], None]
 Rest = Callable[[BaseException | None], None]
+
+
+Points = Generator[Point, None, dict[str, Any]]
+"""Every step and epoch; the summary in the end."""
+
+
+def drained(points: Generator[Point, None, T]) -> T:
+    """Go through all points, and return what comes after the last one."""
+    while True:
+        try:
+            next(points)
+        except StopIteration as end:
+            found: T = end.value
+            return found
 
 
 def silent(kind: str, message: str) -> None:
@@ -93,22 +108,28 @@ class Session:
             self.commit()
 
     def run(self, stopping: Stopping, show: Callable[[Point], None]) -> dict[str, Any]:
-        """Train to the end and return the summary.
+        """Train to the end and return the summary. Arguments and errors as of `points`."""
+        return drained(self.points(stopping, show))
+
+    def points(self, stopping: Stopping, show: Callable[[Point], None]) -> Points:
+        """Train to the end: yield every point once it is in the journal, and return the summary.
+
+        Whoever closes the generator between two points has interrupted the run: it is committed and resumable.
 
         Args:
             stopping: says when to stop.
             show: called with every point, for the live display.
 
         Raises:
-            Interrupted: asked to stop; the run is committed and resumable.
+            Interrupted: asked to stop, or closed; the run is committed and resumable.
             Stopped: a fault, chained as the cause; the run is resumable.
         """
         with self._ending():
-            while not self._trained(stopping, show):
+            while not (yield from self._trained(stopping, show)):
                 pass  # once more, from an earlier step
             return self._finish()
 
-    def _trained(self, stopping: Stopping, show: Callable[[Point], None]) -> bool:
+    def _trained(self, stopping: Stopping, show: Callable[[Point], None]) -> Generator[Point, None, bool]:
         """Train to the end; False: it went back to an earlier step instead."""
         self._whole = False
         for point in train(self.training):
@@ -118,20 +139,25 @@ class Session:
                 self._rest(None)
             self._journal(point)
             show(point)
+            left = False
+            try:
+                yield point
+            except GeneratorExit:
+                left = True
             if look is not None and look.back:
                 look, gone = self._go_back()
-                if gone and look.fault is None:
+                if gone and look.fault is None and not left:
                     return False
-            if self._due(point) and not stopping.asked and not (look is not None and look.fault is not None):
+            if self._due(point) and not stopping.asked and not left and not (look is not None and look.fault is not None):
                 self.commit()
             if look is not None and look.fault is not None:
                 self._rest(look.fault)
                 self.commit()
                 raise look.fault
-            if stopping.asked:
+            if stopping.asked or left:
                 self._rest(None)
                 self.commit()
-                raise self._interrupted(stopping.asked)
+                raise self._interrupted(stopping.asked or "the end of its loop")
             self._whole = False
         return True
 

@@ -1,25 +1,20 @@
-"""PAT: slopes of the model at measured points; PhysicsAware: the same inside any torch model."""
+"""PAT: slopes of the model at measured points."""
 
 from __future__ import annotations
-
-import math
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from hil.device import Port, Spec
 from hil.encoding import Decode, Encode
-from hil.errors import ConfigError, ContractError, OutOfRange
+from hil.errors import ConfigError
 from hil.learners.backprop import Backprop
 from hil.learners.parts.one_pass import LossSettings
-from hil.learners.pat import PAT, PhysicsAware
+from hil.learners.pat import PAT
 from hil.network import Layer, Network
 from hil.seeding import generator
-from sim_devices.lif_array import LifArray
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
-from sim_devices.spiking_array import SpikingArray
 
 LABEL = torch.tensor([0, 2, 1, 2])
 DECODE = Decode(0.18, 0.18)
@@ -91,87 +86,3 @@ def test_needs_a_model_and_a_known_loss() -> None:
         PAT.build(network(MachZehnder()), LossSettings(), 3, generator(0, 0, "learner"))
     with pytest.raises(ConfigError, match="no such loss"):
         LossSettings("hinge")  # type: ignore[arg-type]
-
-
-# ---- PhysicsAware -----------------------------------------------------------------------------------------------------------
-
-
-def test_module_is_measured_forwards_and_modelled_backwards() -> None:
-    twin, wrong = MachZehnder(noise=0.0), MachZehnder(v_pi_v=5.0)
-    node = PhysicsAware(Simulated(twin), wrong.ideal)
-    drive = torch.linspace(-2, 2, 9).view(1, -1).requires_grad_(True)
-    answer = node(drive)
-    assert torch.equal(answer.detach(), Simulated(twin).forward(drive.detach()))
-    answer.sum().backward()
-    again = drive.detach().clone().requires_grad_(True)
-    wrong.ideal(again).sum().backward()
-    assert drive.grad is not None
-    assert torch.allclose(drive.grad, again.grad)  # type: ignore[arg-type]
-
-
-class Mixing:
-    """Five drives mixed into four readings."""
-
-    spec = Spec(Port("in", -10, 10, size=5), Port("out", -100, 100, size=4), provenance="twin")
-    weights = torch.arange(20.0).view(5, 4) / 10
-
-    def program(self, params: Tensor) -> None: ...
-    def reset(self) -> None: ...
-    def close(self) -> None: ...
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.spec.inputs.check(x)
-        return (x @ self.weights).tanh()
-
-
-def test_module_trains_inside_any_torch_model() -> None:
-    torch.manual_seed(0)
-    device = Mixing()
-    net = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), PhysicsAware(device, device.forward), nn.Linear(4, 3))
-    optimizer = torch.optim.Adam(net.parameters(), 0.02)
-    losses = []
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(net(x()), LABEL)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.3 * losses[0]
-
-
-def test_module_agrees_with_numerical_slopes_of_a_mixing_node() -> None:
-    device = Mixing()
-    drive = (0.1 * x()[:, :5]).requires_grad_(True)
-    node = PhysicsAware(device, device.forward)
-    seen = torch.randn(4, 4, generator=generator(0, 0, "seen"))
-    (node(drive) * seen).sum().backward()
-    base, weights = drive.detach().double(), device.weights.double()
-    wanted = torch.zeros_like(base)
-    for k in range(5):
-        moved = torch.zeros(5, dtype=torch.float64).index_fill(0, torch.tensor([k]), 1e-6)
-        up, down = ((base + s * moved) @ weights for s in (1, -1))
-        wanted[:, k] = ((up.tanh() - down.tanh()) * seen).sum(1) / 2e-6
-    assert torch.allclose(drive.grad.double(), wanted, atol=1e-5)  # type: ignore[union-attr]
-
-
-def test_module_without_a_model() -> None:
-    node = PhysicsAware(Simulated(MachZehnder(noise=0.0)))
-    drive = torch.zeros(2, 3)
-    assert node(drive).shape == (2, 3)  # forwards is allowed
-    with torch.no_grad():
-        node(drive.requires_grad_(True))
-    with pytest.raises(ContractError, match="needs a model of it") as refusal:
-        node(drive)
-    assert "PhysicsAware(device, model)" in str(refusal.value)
-
-
-def test_module_refuses_what_the_device_refuses() -> None:
-    node = PhysicsAware(Simulated(MachZehnder()), MachZehnder().ideal)
-    with pytest.raises(OutOfRange):
-        node(torch.full((1, 2), math.nan))
-    with pytest.raises(ContractError, match="temporal"):
-        PhysicsAware(SpikingArray(LifArray(3)))
-    leaking = Mixing()
-    leaking.forward = lambda x: torch.ones(1, 4, requires_grad=True)  # type: ignore[method-assign]
-    with pytest.raises(ContractError, match="requires grad"):
-        PhysicsAware(leaking, leaking.forward)(torch.zeros(1, 5, requires_grad=True))
