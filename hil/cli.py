@@ -620,14 +620,14 @@ def host(
 
 
 @app.command
-def new(kind: Literal["device", "bench", "twin", "learner"], name: str, /) -> None:
+def new(kind: Literal["device", "bench", "twin", "learner", "data"], name: str, /) -> None:
     """Write a skeleton that works, with its test and an experiment, into the current folder; nothing is overwritten.
 
     Parameters
     ----------
     kind
         device: a class that drives and reads your rig. bench: a driver, its simulated instrument, a shape, and the bench
-        file. twin: the physics of a node. learner: a rule.
+        file. twin: the physics of a node. learner: a rule. data: examples, read one by one.
     name
         Of the module; the class is called after it: my_rig has MyRig.
     """

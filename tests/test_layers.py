@@ -109,6 +109,8 @@ MAY_OPEN = {  # what is no file of a run, a search, a comparison or a calibratio
     "hil/system.py": "the one place for descriptors, and what the kernel says of a process",
     "hil/feedback/feedback.py": "files of feedback, given by the user",
     "hil/data/files.py": "data sets: archives of the user's or of a mirror",
+    "hil/data/array_file.py": "members of an archive that hil/files.py has opened",
+    "hil/data/image_folder.py": "images in a stream that hil/files.py has opened",
     "hil/guardian": "its own record and charge",
     "drivers/lock.py": "lock files of instruments, by descriptor",
     "drivers/links/scripted.py": "a transcript that the user plays",
@@ -139,7 +141,7 @@ OURS = {  # calls of these names that open nothing by themselves
     "toml.loads", "RunFolder.open", "supervisor.open", "bench.how.open",
     "Recorded.open", "checkpoint.load", "Certificate.load", "safetensors.torch.load",
     "safetensors.numpy.load", "self._link.read_text", "self._inner.read_text", "port.open", "cls.load",
-    "Feedback.load", "Passport.load", "self._memory[call.channel].load",
+    "Feedback.load", "Passport.load", "hil.load", "self._memory[call.channel].load",
 }  # fmt: skip
 
 

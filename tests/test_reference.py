@@ -31,6 +31,14 @@ from hil.build.shapes import direct, spiking, vector, waveform
 from hil.build.virtual import FeedTable
 from hil.cli import exit_code
 from hil.config import bench, device, experiment, search
+from hil.data.array_file import NpyFile, NpzFile
+from hil.data.csv_file import CsvFile
+from hil.data.image_folder import ImageFolder
+from hil.data.made.channel import ChannelEqualisation
+from hil.data.made.mackey_glass import MackeyGlass
+from hil.data.made.narma10 import Narma10
+from hil.data.made.parity import Parity
+from hil.data.made.vowels import Vowels
 from hil.devices.recovery import Patience
 from hil.units import SUFFIXES, SYMBOLS
 from sim_devices.bench.board import VirtualBoard
@@ -68,7 +76,10 @@ EXPERIMENT: Mapping[str, Any] = {
     "[network.feedback]": experiment.FeedbackTable, "[device]": device.DeviceTable,
     "[device.guardian]": device.HostTable, "[encode]": device.EncodeTable,
     "[decode]": device.DecodeTable, "[learner]": experiment.LearnerTable, "[optimizer]": experiment.OptimizerTable,
-    "[train]": experiment.TrainTable, "[sentinel]": experiment.SentinelTable, "[log]": experiment.LogsTable,
+    "[data.split]": experiment.SplitTable, "[data] of a table": CsvFile, "[data] of a .npz file": NpzFile,
+    "[data] of a .npy file": NpyFile, "[data] of a folder of images": ImageFolder, "[data] of mackey_glass": MackeyGlass,
+    "[data] of narma10": Narma10, "[data] of channel_equalisation": ChannelEqualisation, "[data] of parity": Parity,
+    "[data] of vowels": Vowels, "[train]": experiment.TrainTable, "[sentinel]": experiment.SentinelTable, "[log]": experiment.LogsTable,
     "[alarm]": experiment.AlarmTable,
 }  # fmt: skip
 FILES = (

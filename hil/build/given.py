@@ -61,6 +61,11 @@ class GivenData(Data):
     """The name of a data set, and what tells it from another one."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
+    classes: Any = None  # how many
+
+    def settle(self, place: str) -> None:
+        """Check the table alone: the data were given."""
+        Table.settle(self, place)
 
 
 class GivenNetwork(NetworkTable):

@@ -27,13 +27,13 @@ from hil.build.open_node import opened_node
 from hil.config.device import DecodeTable, EncodeTable
 from hil.config.experiment import Experiment
 from hil.config.resolve import UNTOUCHED, construct
-from hil.data.dataset import Dataset, load, moved, subset, usable
+from hil.data.dataset import Dataset, moved, subset, usable
 from hil.data.shift import shifted
 from hil.device import Device, Port, answered
 from hil.devices.meter import Allow, Metered, MeteredChip, metered, no_budget
 from hil.devices.recovery import EventListener, ignore_event
 from hil.encoding import Decode, Encode
-from hil.errors import ConfigError, ContractError, ForeignError
+from hil.errors import ConfigError, ContractError, DataError, ForeignError
 from hil.foreign import foreign
 from hil.learner import Learner
 from hil.network import Network
@@ -130,7 +130,13 @@ def dataset(experiment: Experiment) -> Dataset:
         DataError, ConfigError.
     """
     table = experiment.data
-    data = load(table.use, Path(table.dir) if table.dir else None)
+    data = table.named.dataset(table.reading())
+    if table.checksum not in (None, data.checksum):
+        raise DataError(
+            "these are other data than the run was begun with", where=f"{table.place} {table.use}", outputs=UNTOUCHED,
+            got=f"checksum {data.checksum}", allowed=table.checksum or "",
+            todo="put the data back; or start a new run, with checksum taken out of [data] if it stands there",
+        )  # fmt: skip
     shifted(data.train.x[:1], data.shape, table.shift, generator(experiment.seed, 0, "shift"))  # refused here, not at step 1
     return data if table.train_examples is None else subset(data, table.train_examples)
 
@@ -259,7 +265,7 @@ def _built(
     labels = Labels(experiment.name or experiment.near.stem, provenance, node.facts, node.resources)
     widths = flat_widths(chain, features)[1:-1]
     needs = "" if tape is None else _needs(training, widths, int(getattr(options, "time_steps", 1)), tape)
-    resolved = _resolved(experiment, wired.decodes)
+    resolved = _resolved(_seen(experiment, data), wired.decodes)
     return Built(training, node, labels, resolved, wired.transfer, needs, wired.twin_check)
 
 
@@ -475,6 +481,14 @@ def _decode(table: DecodeTable | None, device: Device, on: torch.device, sweep: 
         transfer = measure(device, place=on)
         return transfer.decode(), transfer
     return Decode(table.quantity("zero", unit), table.quantity("scale", unit)), measure(device, place=on) if sweep else None
+
+
+def _seen(experiment: Experiment, data: Dataset) -> Experiment:
+    """The experiment with the checksum of data that could change; that of a published set stands in its card."""
+    if experiment.data.named.kind == "published":
+        return experiment
+    table = experiment.data.model_copy(update={"checksum": data.checksum})
+    return experiment.model_copy(update={"data": table})
 
 
 def _resolved(experiment: Experiment, decodes: Sequence[Decode]) -> Experiment:

@@ -26,7 +26,7 @@ from hil.errors import UNTOUCHED, ConfigError, RunError
 from hil.files import open_to_write, read_text, there, written
 from hil.foreign import HERE
 
-Kind = Literal["device", "bench", "twin", "learner"]
+Kind = Literal["device", "bench", "twin", "learner", "data"]
 SKELETONS = Path(__file__).parent / "skeletons"
 
 
@@ -45,10 +45,10 @@ class Skeleton:
     then: tuple[tuple[str, str], ...]
 
 
-def _single(module: str, made: str) -> Skeleton:
+def _single(module: str, made: str, tested: str = "the published checks judge it") -> Skeleton:
     """A class in one file, its test and an experiment."""
     names = {"{name}.py": f"{module}.py", "test_{name}.py": f"test_{module}.py", "{name}.toml": f"{module}.toml"}
-    then = ("pytest test_NAME.py", "the published checks judge it"), ("hil train NAME.toml", "a run of a few seconds")
+    then = ("pytest test_NAME.py", tested), ("hil train NAME.toml", "a run of a few seconds")
     return Skeleton({new: SKELETONS / old for new, old in names.items()}, {module: "{name}", made: "{made}"}, then)
 
 
@@ -56,6 +56,7 @@ KINDS: Mapping[Kind, Skeleton] = {
     "device": _single("my_rig", "MyRig"),
     "twin": _single("diode", "Diode"),
     "learner": _single("random_feedback", "RandomFeedback"),
+    "data": _single("recordings", "Recordings", "every example is read, checked and split"),
     "bench": Skeleton(
         {
             "{name}.py": HERE / "drivers" / "template.py",

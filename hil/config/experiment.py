@@ -1,7 +1,7 @@
 """Experiment and bench files: TOML in, checked values out. An unknown key is an error that names the nearest one.
 
 seed = 0
-[data]       use = "digits"
+[data]       use = "digits", "table.csv", "x.npz", "pictures/" or "module:function", and its settings; see hil/data/kinds.py
 [network]    widths = [64, 100, 100, 10]             or  use = "conv" or "module:function" and its settings
              feedback = { norm = 2.0 }               closes the loop of a spiking network; left out: none
 [device]     bench = "benches/mzm_awg_scope.toml"      or  use, or chip = "module:Class" and its settings, or host = "lab:50551"
@@ -21,24 +21,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from hil.config.bench import BenchFile, read_bench
 from hil.config.device import DecodeTable, DeviceTable, EncodeTable
-from hil.config.read import Section, Using, checked, find, override, read_toml
+from hil.config.read import Section, Table, Using, checked, find, override, read_toml
 from hil.config.resolve import (
     LEARNERS,
     SYNAPSES,
     UNTOUCHED,
     Choice,
+    blaming,
     choice,
     keeps,
     resolve,
 )
 from hil.errors import ConfigError, RunError
 from hil.loggers.logger import LoggerName
+
+if TYPE_CHECKING:
+    from hil.data.examples import Reading
+    from hil.data.kinds import Named
 
 
 class LearnerTable(Using):
@@ -66,17 +71,71 @@ class LearnerTable(Using):
         return self.choice.settings["settings"]
 
 
-class Data(Section, strict=True):
-    """[data]: the data set, how much of it is used, and how it is augmented.
+class SplitTable(Section, strict=True):
+    """[data.split]: how examples of one's own are split; see hil/data/order.py.
 
     Args:
-        shift: training images are moved by up to so many pixels either way, anew each time; validation and test never are.
+        validation, test: a share of all, or the file that is the split.
+        group: a column, or array: the examples of one group are all in one split.
+        order: "kept" as the source has it; left out: shuffled, unless they are a series.
+        seed: another draw.
     """
 
+    validation: float | str = 0.1
+    test: float | str = 0.1
+    group: str = ""
+    order: Literal["shuffled", "kept"] | None = None
+    seed: int = 0
+
+
+class Data(Using):
+    """[data]: the data set, how much of it is used, and how it is augmented; the other keys are settings of what `use` names.
+
+    Args:
+        use: a name, a file, a folder or "module:function"; see hil/data/kinds.py.
+        shift: training images are moved by up to so many pixels either way, anew each time; validation and test never are.
+        dir: where its files are.
+        targets, classes, sequence, standardise, stream, split: as of hil.load.
+        checksum: of its content; another content is refused. A run writes it down.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, strict=True)
     use: str = "digits"
     shift: Annotated[int, Field(ge=0)] = 0
     dir: str | None = None
     train_examples: Annotated[int, Field(gt=0)] | None = None
+    targets: Literal["auto", "classes", "numbers"] | None = None
+    classes: list[str] | None = None
+    sequence: bool | None = None
+    standardise: bool | None = None
+    stream: bool | None = None
+    split: SplitTable | None = None
+    checksum: str | None = None
+    _named: Named | None = PrivateAttr(default=None)
+
+    def settle(self, place: str) -> None:
+        """Find what `use` names and check all settings; nothing is read yet."""
+        from hil.data.kinds import named  # imports torch, and a command that only reads a bench needs none of it
+
+        Table.settle(self, place)
+        with blaming(place):
+            self._named = named(self.use, self.settings(), place, Path(self.dir) if self.dir else None)
+            self.reading()
+
+    @property
+    def named(self) -> Named:
+        """What `use` names, its settings checked."""
+        assert self._named is not None, "only a table of a file that was read knows its data"
+        return self._named
+
+    def reading(self) -> Reading:
+        """What is done with the examples. Raises: ConfigError."""
+        from hil.data.examples import Reading
+        from hil.data.order import Division
+
+        division = Division() if self.split is None else Division(**self.split.model_dump())
+        classes, flags = tuple(self.classes or ()), (bool(self.sequence), bool(self.standardise))
+        return Reading(self.targets or "auto", classes, *flags, self.stream, division)
 
 
 class FeedbackTable(Section, strict=True):

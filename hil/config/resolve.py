@@ -106,6 +106,7 @@ def choice(
     parts: tuple[str, ...] = (),
     kind: str = "",
     made: Any = None,
+    besides: Sequence[str] = (),
 ) -> Choice:
     """Find what `use` names, and check `settings` against what it takes.
 
@@ -118,12 +119,13 @@ def choice(
         parts: what the object must have.
         kind: how an object with these parts is called.
         made: what takes the settings, if known.
+        besides: other keys of the table, to be offered for a misspelt one.
 
     Raises:
         ConfigError: no such class, an unknown setting, or a value of the wrong kind.
     """
     found = resolve(use, place, short) if made is None else made
-    return Choice(use, found, arguments(found, settings, place, skip), place, kind, parts)
+    return Choice(use, found, arguments(found, settings, place, skip, besides), place, kind, parts)
 
 
 def twin_choice(use: str, settings: Mapping[str, Any], place: str, made: Any = None) -> Choice:

@@ -1,66 +1,36 @@
-"""Data sets: real, checked, and split the same way for ever.
+"""Data sets: three splits of examples with their targets, checked, and the batches of an epoch.
 
-    IDX (MNIST, Fashion-MNIST)   00 00 08 d | d sizes, uint32 big-endian | uint8 items, the last index fastest
-    CIFAR-10 binary              records of 1 label byte + 3072 pixel bytes: red, green and blue planes of 32 x 32, by rows
-    digits.csv                   64 pixels 0..16 and the label 0..9 on a line
+    train         learned from              x float32 (n, features), of sequences (n, time, features)
+    validation    what is chosen by         y int64 (n,) or (n, time), the number of a class
+    test          read once, at the end     y float32 (n, k) or (n, time, k), numbers: the data set has no classes then
 
-The splits are the same on every machine: the order of the examples is the stable argsort of a raw PCG64 stream, which numpy
-promises never to change, keyed by `hil.seeding.key(0, 0, "split NAME")`. The test examples are those of the publisher; the
-validation examples are the last of the training examples in that order. The digits come as one file: there the order is
-stratified (every class advances in step), the last 180 are the test split and the 180 before them the validation split.
-
-Sources: the format is described on the MNIST page (Y. LeCun, C. Cortes, C. Burges) and on the CIFAR-10 page (A. Krizhevsky).
+`load` gives one: published, made from a formula, from a file, or from what Python holds; see hil/data/kinds.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hil import seeding, torch_device
-from hil.data.files import Content, check_sum, contents_of, damaged, home, shipped
-from hil.data.sources import NAMES, Card, describe
 from hil.errors import ConfigError, DataError
 
-__all__ = [
-    "NAMES",
-    "Batch",
-    "Card",
-    "Dataset",
-    "Split",
-    "batches",
-    "describe",
-    "home",
-    "load",
-    "read_cifar",
-    "read_idx",
-    "subset",
-    "usable",
-]
-
-Bytes = NDArray[np.uint8]
-Order = NDArray[np.int64]
-CIFAR_RECORD = 1 + 3 * 32 * 32
-IDX_UINT8 = 0x08
+EXAMPLES_AT_ONCE = 10_000  # that are looked at
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Examples and their labels.
+    """Examples and their targets.
 
     Args:
-        x: float32 (n, features) in [0, 1].
-        y: int64 (n,).
+        x: float32 (n, features) or (n, time, features); perhaps read only when it is wanted, see hil/data/streamed.py.
+        y: int64 (n,) or (n, time), the number of a class; or float32 (n, k) or (n, time, k).
     """
 
     x: Tensor
@@ -69,16 +39,20 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
+    def parts(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all examples in order, `size` at a time: x and y of each part, in memory."""
+        return ((self.x[at : at + size], self.y[at : at + size]) for at in range(0, len(self), size))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
     """Three splits of one data set.
 
     Args:
-        classes: the name of each label, in order.
+        classes: the name of each class, in order; empty: the targets are numbers.
         shape: of one example before it was flattened: channels, rows, columns.
         source: the citation.
-        checksum: SHA-256 over the checksums of its files, so that a run can say what it has seen.
+        checksum: SHA-256 of its content, so that a run can say what it has seen.
     """
 
     name: str
@@ -92,35 +66,68 @@ class Dataset:
 
 
 class Batch(NamedTuple):
-    """x (batch, features), y (batch,), which (batch,): the place of these examples in their split."""
+    """x (batch, ...), y (batch, ...), which (batch,): the place of these examples in their split."""
 
     x: Tensor
     y: Tensor
     which: Tensor
 
 
-# ---- what a run uses ------------------------------------------------------------------------------------------------------
-
-
-def load(name: str, folder: str | Path | None = None) -> Dataset:
-    """Read a data set, check every byte of it, and split it: always in the same way.
+def load(
+    use: Any,
+    folder: str | Path | None = None,
+    *,
+    train_examples: int | None = None,
+    targets: Literal["auto", "classes", "numbers"] = "auto",
+    classes: Sequence[str] = (),
+    sequence: bool = False,
+    standardise: bool = False,
+    stream: bool | None = None,
+    split: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Dataset:
+    """Read data, check every value, and split it: always in the same way.
 
     Args:
-        name: one of NAMES.
-        folder: holds the files, or a folder of that name with the files; plain or gzipped. Nothing is downloaded into it.
-            None: `home()` holds them, and what is missing is downloaded there. The digits are shipped and need no folder.
+        use: the name of a published set or of one that is made; a file .csv, .npz or .npy; a folder of images by class;
+            "module:function"; or what Python holds: (x, y), a mapping of arrays or of splits, a torch Dataset, an iterable of
+            pairs. `hil list datasets` shows the names.
+        folder: holds the files. Of a published set: nothing is downloaded into it; None: `hil.data.files.home()` holds them,
+            and what is missing is downloaded there. The digits are shipped and need no folder.
+        train_examples: so many of the training split.
+        targets: what the targets are; "auto": text and whole numbers are classes, other numbers are numbers.
+        classes: names of the classes, in order; empty: those that occur, sorted.
+        sequence: the first axis of an example is time, and stays.
+        standardise: every feature gets mean 0 and standard deviation 1 over the training split.
+        stream: read examples when they are wanted; None: if memory cannot hold them.
+        split: validation and test as shares or files, group, order, seed; see hil/data/order.py.
+        **settings: of what `use` names, as target = "species" of a table.
 
     Raises:
-        ConfigError: no such data set.
-        DataError: a file is missing, truncated, damaged or of another content.
+        ConfigError: no such data set, or settings that do not fit.
+        DataError: a file is missing, truncated, damaged or of another content; a row is bad, and the message names it.
 
     Example:
         >>> digits = load("digits")
         >>> tuple(digits.train.x.shape), digits.train.y.dtype
         ((1437, 64), torch.int64)
+        >>> numbers = load((torch.linspace(0, 1, 50), torch.linspace(0, 2, 50)))
+        >>> tuple(numbers.train.x.shape), tuple(numbers.train.y.shape), numbers.classes
+        ((40, 1), (40, 1), ())
     """
-    card, place = describe(name), None if folder is None else Path(folder)
-    return parse(card, shipped(card) if card.layout == "csv" else contents_of(card, place))
+    from hil.data.examples import Reading
+    from hil.data.kinds import PYTHON, named, nothing_more, of_object
+    from hil.data.order import Division
+    from hil.settings import arguments
+
+    division = Division(**arguments(Division, split or {}, f"{PYTHON}: [split]"))
+    how = Reading(targets, tuple(classes), sequence, standardise, stream, division)
+    if isinstance(use, str | Path):
+        found = named(str(use), settings, PYTHON, None if folder is None else Path(folder)).dataset(how)
+    else:
+        nothing_more(settings, PYTHON)
+        found = of_object(use, how, "Python")
+    return found if train_examples is None else subset(found, train_examples)
 
 
 def subset(dataset: Dataset, train_examples: int) -> Dataset:
@@ -144,24 +151,42 @@ def usable(dataset: Dataset) -> Dataset:
     """`dataset` itself, if one can train on it.
 
     Raises:
-        DataError: a split whose x is not float32 (n, features), the same features in all, finite; or y not int64 (n,), a
-            number of a class.
+        DataError: a split whose x is not float32 (n, features) or (n, time, features), alike in all, finite; or whose y is
+            neither the number of a class, nor, without classes, finite float32 numbers.
     """
-    features, classes = dataset.train.x.shape[-1] if dataset.train.x.ndim else 0, len(dataset.classes)
+    one, classes = tuple(dataset.train.x.shape[1:]), len(dataset.classes)
     for name in ("train", "validation", "test"):
-        x, y = getattr(dataset, name).x, getattr(dataset, name).y
-        if x.dtype != torch.float32 or x.ndim != 2 or x.shape[1] != features or len(x) == 0:
-            got, allowed = f"x {x.dtype}, shape {tuple(x.shape)}", f"float32, shape (n, {features}), n at least 1"
-        elif y.dtype != torch.int64 or y.shape != x.shape[:1]:
-            got, allowed = f"y {y.dtype}, shape {tuple(y.shape)}", f"int64, shape ({len(x)},)"
-        elif not 0 <= int(y.min()) <= int(y.max()) < classes:
-            got, allowed = f"y from {int(y.min())} to {int(y.max())}", f"0 to {classes - 1}, the number of a class"
-        elif not bool(torch.isfinite(x).all()):
-            got, allowed = f"{int((~torch.isfinite(x)).sum())} values of x NaN or infinite", "finite values"
+        split: Split = getattr(dataset, name)
+        x, y = split.x, split.y
+        if x.dtype != torch.float32 or not 2 <= x.ndim <= 3 or x.shape[1:] != one or len(x) == 0:
+            shape = f"(n, {', '.join(map(str, one or ('features',)))})"
+            got, allowed = f"x {x.dtype}, shape {tuple(x.shape)}", f"float32, shape {shape}, n at least 1"
+        elif wrong := _targets(y, x, classes):
+            got, allowed = wrong
+        elif bad := sum(int((~torch.isfinite(part)).sum()) for part, _ in split.parts(EXAMPLES_AT_ONCE)):
+            got, allowed = f"{bad} values of x NaN or infinite", "finite values"
         else:
             continue
         raise DataError(f"a {name} split that nobody can train on", where=f"data {dataset.name}", got=got, allowed=allowed)
     return dataset
+
+
+def _targets(y: Tensor, x: Tensor, classes: int) -> tuple[str, str] | None:
+    """What is wrong with targets, and what would not be."""
+    steps = tuple(x.shape[:-1])
+    got = f"y {y.dtype}, shape {tuple(y.shape)}"
+    if classes:
+        shapes = dict.fromkeys((steps[:1], steps))
+        if y.dtype != torch.int64 or tuple(y.shape) not in shapes:
+            return got, f"int64, shape {' or '.join(map(str, shapes))}"
+        if not 0 <= int(y.min()) <= int(y.max()) < classes:
+            return f"y from {int(y.min())} to {int(y.max())}", f"0 to {classes - 1}, the number of a class"
+        return None
+    if y.dtype != torch.float32 or y.ndim < 2 or tuple(y.shape[:-1]) not in (steps[:1], steps) or y.shape[-1] == 0:
+        ks = dict.fromkeys(f"({', '.join(map(str, lead))}, k)" for lead in (steps[:1], steps))
+        return f"{got}, no classes", f"float32, shape {' or '.join(ks)}; or int64 and the names of the classes"
+    bad = int((~torch.isfinite(y)).sum())
+    return (f"{bad} values of y NaN or infinite", "finite values") if bad else None
 
 
 def batches(split: Split, size: int, seed: int, epoch: int) -> Iterator[Batch]:
@@ -174,138 +199,6 @@ def batches(split: Split, size: int, seed: int, epoch: int) -> Iterator[Batch]:
     order = torch.randperm(len(split), generator=seeding.generator(seed, epoch, "batches"))
     for which in torch.split(order.to(split.x.device), size):
         yield Batch(split.x[which], split.y[which], which)
-
-
-# ---- from bytes to splits -------------------------------------------------------------------------------------------------
-
-
-def parse(card: Card, contents: Mapping[str, Content]) -> Dataset:
-    """The contents of the files of `card.sums` -> a Dataset. They are read strictly first, then compared with their sums.
-
-    Raises:
-        DataError: naming the file.
-    """
-    parts = _READERS[card.layout](card, contents)
-    sums = [check_sum(contents[name], expected) for name, expected in card.sums.items()]
-    pixels, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
-    if len(labels) != card.examples + card.test:
-        raise DataError(
-            "a data set of another size",
-            where=card.name,
-            got=f"{len(labels):,} examples",
-            allowed=f"{card.examples + card.test:,}",
-        )
-    splits = [_split(card, pixels, labels, order) for order in _orders(card, labels)]
-    checksum = hashlib.sha256("\n".join(sums).encode()).hexdigest()
-    return Dataset(card.name, splits[0], splits[1], splits[2], card.classes, card.shape, card.source, checksum)
-
-
-def read_idx(content: Content) -> Bytes:
-    """A strict reader of IDX with uint8 items; the array has the shape its header states.
-
-    Raises:
-        DataError: wrong magic, or one byte more or less than the header promises.
-    """
-    data, where = content
-    if len(data) < 4 or data[0] or data[1] or data[2] != IDX_UINT8 or not 1 <= data[3] <= 4:
-        raise damaged("not an IDX file of bytes", where, f"first bytes {data[:4].hex(' ') or 'none'}", "00 00 08 and 01 to 04")
-    rank = data[3]
-    start = 4 + 4 * rank
-    if len(data) < start:
-        raise damaged("the IDX header is cut short", where, f"{len(data)} bytes", f"{start}")
-    shape = tuple(int(n) for n in np.frombuffer(data, ">u4", rank, offset=4))
-    due = start + math.prod(shape)
-    if len(data) != due:
-        fault = "the file is truncated" if len(data) < due else "bytes are left over after the last item"
-        raise damaged(fault, where, f"{len(data):,} bytes", f"{due:,} for the shape {shape} in its header")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-
-
-def read_cifar(content: Content) -> tuple[Bytes, Bytes]:
-    """Pixels (n, 3072) and labels (n,) of a CIFAR-10 binary batch.
-
-    Raises:
-        DataError: not a whole number of records.
-    """
-    data, where = content
-    if not data or len(data) % CIFAR_RECORD:
-        raise damaged("not a whole number of records", where, f"{len(data):,} bytes", f"a multiple of {CIFAR_RECORD:,}")
-    records = np.frombuffer(data, np.uint8).reshape(-1, CIFAR_RECORD)
-    return records[:, 1:], records[:, 0]
-
-
-def _idx_parts(card: Card, contents: Mapping[str, Content]) -> list[tuple[Bytes, Bytes]]:
-    names = list(card.sums)
-    return [_idx_part(card, contents[names[k]], contents[names[k + 1]]) for k in (0, 2)]
-
-
-def _idx_part(card: Card, images: Content, labels: Content) -> tuple[Bytes, Bytes]:
-    pixels, answers = read_idx(images), read_idx(labels)
-    if pixels.shape[1:] != card.shape[1:]:
-        raise damaged("images of another shape", images.where, f"{pixels.shape}", f"(n, {card.shape[1]}, {card.shape[2]})")
-    if answers.shape != pixels.shape[:1]:
-        raise damaged("not one label for each image", labels.where, f"{answers.shape}", f"({len(pixels)},)")
-    return pixels.reshape(len(pixels), -1), _labels(answers, card, labels.where)
-
-
-def _cifar_parts(card: Card, contents: Mapping[str, Content]) -> list[tuple[Bytes, Bytes]]:
-    parts = []
-    for name in card.sums:
-        pixels, labels = read_cifar(contents[name])
-        parts.append((pixels, _labels(labels, card, contents[name].where)))
-    return parts
-
-
-def _csv_parts(card: Card, contents: Mapping[str, Content]) -> list[tuple[Bytes, Bytes]]:
-    data, where = contents["digits.csv"]
-    width = math.prod(card.shape) + 1
-    try:
-        table = np.array([line.split(b",") for line in data.split()], np.uint8)
-    except (ValueError, OverflowError) as error:
-        raise damaged("not a table of small whole numbers", where, str(error), f"{width} on every line") from error
-    if table.ndim != 2 or table.shape[1] != width:
-        raise damaged("a table of another shape", where, f"{table.shape}", f"(n, {width})")
-    return [(table[:, :-1], _labels(table[:, -1], card, where))]
-
-
-_READERS = {"idx": _idx_parts, "cifar": _cifar_parts, "csv": _csv_parts}
-
-
-def _labels(labels: Bytes, card: Card, where: str) -> Bytes:
-    wrong = np.flatnonzero(labels >= len(card.classes))
-    if wrong.size:
-        got = f"{labels[wrong[0]]} at example {wrong[0]}"
-        raise damaged("a label that stands for no class", where, got, f"0 to {len(card.classes) - 1}")
-    return labels
-
-
-def _split(card: Card, pixels: Bytes, labels: Bytes, order: Order) -> Split:
-    x = torch.from_numpy(pixels[order]).float().div_(card.peak)
-    return Split(x, torch.from_numpy(labels[order]).long())
-
-
-def _orders(card: Card, labels: Bytes) -> tuple[Order, Order, Order]:
-    """Return which examples, in which order, make the training, the validation and the test split."""
-    train = card.examples - card.validation
-    if card.layout == "csv":
-        order = _stratified(labels, len(card.classes), f"split {card.name}")
-        return order[:train], order[train : card.examples], order[card.examples :]
-    order = _permutation(card.examples, f"split {card.name}")
-    return order[:train], order[train:], np.arange(card.examples, len(labels))
-
-
-def _permutation(count: int, stream: str) -> Order:
-    return np.argsort(np.random.PCG64(seeding.key(0, 0, stream)).random_raw(count), kind="stable")
-
-
-def _stratified(labels: Bytes, classes: int, stream: str) -> Order:
-    """A permutation in which the k-th of n examples of a class stands at (k + 1/2) / n of the way."""
-    order = _permutation(len(labels), stream)
-    way = np.empty(len(labels))
-    for label in range(classes):
-        places = np.flatnonzero(labels[order] == label)
-        way[places] = (np.arange(len(places)) + 0.5) / max(len(places), 1)
-    return order[np.argsort(way, kind="stable")]
 
 
 def moved(data: Dataset, place: torch.device) -> Dataset:

@@ -206,7 +206,7 @@ class Batch:
     def accuracy(self, node: BatchedTwin, split: Split) -> Tensor:
         """(candidates,): through `node`, in the pieces of hil/training/loop.py."""
         right = torch.zeros(len(self.jobs), device=self.place)
-        for x, label in zip(torch.split(split.x, EVALUATION_BATCH), torch.split(split.y, EVALUATION_BATCH), strict=True):
+        for x, label in split.parts(EVALUATION_BATCH):
             _, pre = self._forward(node, x.to(self.place))
             right += pre[-1].argmax(2).eq(label.to(self.place)).sum(1)
         return right / len(split)

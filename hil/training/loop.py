@@ -523,9 +523,9 @@ def settle(training: Training) -> Mapping[str, float]:
 @torch.no_grad()
 def evaluate(net: Network, learner: Learner, split: Split, tape: Recording | None = None) -> tuple[dict[str, float], Tensor]:
     """Score through the device: {"loss", "accuracy"} and the predicted classes (examples,)."""
-    parts = torch.split(split.x, EVALUATION_BATCH)
     with foreign(f"learner {type(learner).__name__}, predicting {len(split)} examples"):
-        scores = torch.cat([whole_batch(partial(learner.predict, net, sent(x, net.place)), _rewinding(tape)) for x in parts])
+        parts = (sent(x, net.place) for x, _ in split.parts(EVALUATION_BATCH))
+        scores = torch.cat([whole_batch(partial(learner.predict, net, x), _rewinding(tape)) for x in parts])
         label = split.y.to(scores.device)
         loss = torch.nn.functional.cross_entropy(scores, label)
     predicted = scores.argmax(1)

@@ -42,15 +42,14 @@ def use(training: Training, split: Split, batch: int = EVALUATION_BATCH) -> Iter
     Raises:
         Drifted: the sentinel cannot put the node right. Whatever the devices raise.
     """
-    parts = list(zip(torch.split(split.x, batch), torch.split(split.y, batch), strict=True))
     looks: list[Look] = []
     if training.sentinel is not None:  # the node may have moved since the weights were made
-        _, cost = _predicted(training, *parts[0])  # not scored: how much a look may cost is known from it
+        _, cost = _predicted(training, *next(split.parts(batch)))  # not scored: how much a look may cost is known from it
         looks = _looked(training, 0, cost)
     count = 0
     for number in itertools.count(1):
         right = 0
-        for x, label in parts:
+        for x, label in split.parts(batch):
             found, cost = _predicted(training, x, label)
             right, count = right + found, count + 1
             looks += [] if training.sentinel is None else _looked(training, count, cost)

@@ -20,7 +20,7 @@ from hil.config.bench import read_bench
 from hil.config.experiment import read_experiment
 from hil.conformance import check_device
 
-PAGES = ("host_a_device", "add_a_twin", "add_a_learner", "add_a_driver", "add_a_shape")
+PAGES = ("own_data", "host_a_device", "add_a_twin", "add_a_learner", "add_a_driver", "add_a_shape")
 
 
 @pytest.fixture

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import torch
 
-from hil.data import dataset
+from hil.data import dataset, order, published
 from hil.data import files as data_files
 from hil.data.files import Content
-from hil.data.sources import CARDS, CIFAR10, CIFAR_ARCHIVE, MNIST, Card
+from hil.data.sources import CARDS, CIFAR10, CIFAR_ARCHIVE, MNIST, Card, describe
 from hil.errors import ConfigError, DataError
 
 
@@ -84,7 +84,7 @@ def test_the_split_never_changes(digits: dataset.Dataset) -> None:
     pixels = torch.cat([s.x for s in (digits.train, digits.validation, digits.test)]).mul(16).byte().numpy()
     assert hashlib.sha256(pixels.tobytes()).hexdigest() == "721f2f18d5f7ee75bddd577b7c496a765836fc0f98533f13473167dc41b956d7"
     # The raw stream of a bit generator is fixed by numpy; were it not, all results would silently change.
-    assert dataset._permutation(8, "split mnist").tolist() == [7, 4, 0, 1, 6, 2, 3, 5]
+    assert order.permutation(8, "split mnist").tolist() == [7, 4, 0, 1, 6, 2, 3, 5]
 
 
 # ---- IDX and CIFAR-10 readers ---------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ def test_the_split_never_changes(digits: dataset.Dataset) -> None:
 
 def test_idx_keeps_shape_and_order() -> None:
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    np.testing.assert_array_equal(dataset.read_idx(Content(idx(array), "x")), array)
+    np.testing.assert_array_equal(published.read_idx(Content(idx(array), "x")), array)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_idx_keeps_shape_and_order() -> None:
 def test_a_damaged_idx_file_is_refused_by_name(damage, fault: str) -> None:
     good = idx(np.zeros((3, 2, 2)))
     with pytest.raises(DataError, match=fault) as caught:
-        dataset.read_idx(Content(damage(good), "/data/images"))
+        published.read_idx(Content(damage(good), "/data/images"))
     assert caught.value.where == "/data/images"
     assert caught.value.got
     assert caught.value.allowed
@@ -119,7 +119,7 @@ def test_a_damaged_idx_file_is_refused_by_name(damage, fault: str) -> None:
 
 def test_cifar_planes_stay_red_green_blue() -> None:
     record = bytes([7]) + bytes([1]) * 1024 + bytes([2]) * 1024 + bytes([3]) * 1024
-    pixels, labels = dataset.read_cifar(Content(record * 2, "x"))
+    pixels, labels = published.read_cifar(Content(record * 2, "x"))
     assert labels.tolist() == [7, 7]
     assert pixels.reshape(2, 3, 32, 32)[0, :, 5, 5].tolist() == [1, 2, 3]
 
@@ -127,7 +127,7 @@ def test_cifar_planes_stay_red_green_blue() -> None:
 @pytest.mark.parametrize("length", [0, 3072, 3074])
 def test_a_cut_cifar_record_is_refused(length: int) -> None:
     with pytest.raises(DataError, match="whole number of records"):
-        dataset.read_cifar(Content(bytes(length), "batch"))
+        published.read_cifar(Content(bytes(length), "batch"))
 
 
 # ---- from files to splits -------------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def test_a_cut_cifar_record_is_refused(length: int) -> None:
 
 def test_the_validation_split_is_taken_from_the_training_files_only() -> None:
     files = small_files()
-    got = dataset.parse(small_card(files), contents(files))
+    got = published.parse(small_card(files), contents(files))
     train, validation = ((s.x[:, 0] * 255).round().int() for s in (got.train, got.validation))
     assert sorted(train.tolist() + validation.tolist()) == list(range(20))
     assert (got.test.x[:, 0] * 255).round().int().tolist() == list(range(10))  # the publisher's order
@@ -147,7 +147,7 @@ def test_a_label_that_stands_for_no_class_is_refused() -> None:
     files = small_files()
     files["t10k-labels-idx1-ubyte"] = idx(np.array([0, 1, 2, 10, 4, 5, 6, 7, 8, 9]))
     with pytest.raises(DataError, match="stands for no class") as caught:
-        dataset.parse(small_card(files), contents(files))
+        published.parse(small_card(files), contents(files))
     assert caught.value.where == "/x/t10k-labels-idx1-ubyte"
     assert "10 at example 3" in caught.value.got
 
@@ -156,7 +156,7 @@ def test_labels_and_images_that_do_not_match_are_refused() -> None:
     files = small_files()
     files["train-labels-idx1-ubyte"] = idx(np.zeros(19))
     with pytest.raises(DataError, match="one label for each image"):
-        dataset.parse(small_card(files), contents(files))
+        published.parse(small_card(files), contents(files))
 
 
 def test_one_changed_pixel_is_found() -> None:
@@ -166,7 +166,7 @@ def test_one_changed_pixel_is_found() -> None:
     held[-1] ^= 1
     files["t10k-images-idx3-ubyte"] = bytes(held)
     with pytest.raises(DataError, match="not the published one") as caught:
-        dataset.parse(card, contents(files))
+        published.parse(card, contents(files))
     assert caught.value.where == "/x/t10k-images-idx3-ubyte"
     assert caught.value.allowed == card.sums["t10k-images-idx3-ubyte"]
 
@@ -279,7 +279,7 @@ def cifar_archive(tmp_path: Path) -> tuple[Card, bytes]:
 def test_cifar_is_read_from_its_archive_without_unpacking(tmp_path: Path) -> None:
     card, packed = cifar_archive(tmp_path)
     (tmp_path / CIFAR_ARCHIVE).write_bytes(packed)
-    got = dataset.parse(card, data_files.contents_of(card, tmp_path))
+    got = published.parse(card, data_files.contents_of(card, tmp_path))
     assert got.test.y.tolist() == [5]
     assert sorted(got.train.y.tolist() + got.validation.y.tolist()) == [0, 1, 2, 3, 4]
     assert [p.name for p in tmp_path.iterdir()] == [CIFAR_ARCHIVE]
@@ -403,7 +403,7 @@ def test_an_unknown_name_brings_the_nearest_one() -> None:
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_every_card_is_whole(card: Card) -> None:
-    assert dataset.describe(card.name) is card
+    assert describe(card.name) is card
     assert len(card.classes) == 10
     assert all(len(value) == 64 for value in card.sums.values())
     assert f"{card.test:,} test" in card.line

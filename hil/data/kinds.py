@@ -1,0 +1,196 @@
+"""What [data] use may name, and how it becomes a data set.
+
+    digits, mnist, ...         published sets, see hil/data/sources.py; their splits are the publisher's
+    mackey_glass, ...          sets that are made from a formula, see hil/data/made/
+    table.csv .tsv .txt        columns with names; target, inputs
+    x.npz, x.npy               arrays of numpy
+    pictures/                  a folder of images by class
+    "module:function"          of your own, called with the other keys: see hil/data/objects.py for what it may return
+
+A file and a module are looked for beside the file that names them, then in the working directory. The other keys of the table
+are the settings of what `use` names, and checked as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hil.config import modules
+from hil.config.resolve import Choice, blaming, choice
+from hil.data.dataset import Dataset, usable
+from hil.data.examples import Examples, Reading, dataset_of, joined
+from hil.data.objects import examples_of
+from hil.data.published import published
+from hil.data.sources import NAMES, describe
+from hil.errors import UNTOUCHED, ConfigError, DataError, nearest
+from hil.settings import unknown
+
+MADE = {
+    "mackey_glass": "hil.data.made.mackey_glass:MackeyGlass",
+    "narma10": "hil.data.made.narma10:Narma10",
+    "channel_equalisation": "hil.data.made.channel:ChannelEqualisation",
+    "parity": "hil.data.made.parity:Parity",
+    "vowels": "hil.data.made.vowels:Vowels",
+}
+FILES = {
+    ".csv": "hil.data.csv_file:CsvFile",
+    ".tsv": "hil.data.csv_file:CsvFile",
+    ".txt": "hil.data.csv_file:CsvFile",
+    ".npz": "hil.data.array_file:NpzFile",
+    ".npy": "hil.data.array_file:NpyFile",
+}
+FOLDER = "hil.data.image_folder:ImageFolder"
+OWN = {"file.csv": FILES[".csv"], "file.npz": FILES[".npz"], "file.npy": FILES[".npy"], "folder/": FOLDER}
+PARTS = ("validation", "test")
+PYTHON = "hil.load"
+COMMON = ("use", "train_examples", "shift", "dir", "checksum", *Reading.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a table names, its settings checked; nothing is read yet.
+
+    Args:
+        kind: "published", "made", "file" or "python".
+        choice: the class or function, and its settings; None for a published set.
+        near: the file of the table, for files that it names: "experiment.toml: [data]".
+        folder: looked into first, or None.
+    """
+
+    use: str
+    kind: str
+    choice: Choice | None
+    near: str
+    folder: Path | None
+
+    def dataset(self, how: Reading) -> Dataset:
+        """Read it.
+
+        Raises:
+            DataError: a file is missing or damaged, or a row is bad. ConfigError: the settings do not fit.
+        """
+        if self.choice is None:
+            if how != Reading():
+                raise ConfigError(
+                    "a published set comes with its splits and classes", where=self.near, got=_changed(how), outputs=UNTOUCHED,
+                    allowed="train_examples, shift, dir", todo="take these keys out, or read a file of your own",
+                )  # fmt: skip
+            return published(describe(self.use), self.folder)
+        with blaming(self.near):
+            found = self._given(how)
+            return usable(found) if isinstance(found, Dataset) else dataset_of(found, how)
+
+    def _given(self, how: Reading) -> Dataset | Examples:
+        assert self.choice is not None  # the caller has looked
+        group = how.split.group
+        if self.kind == "file":
+            own = [self.use, *(value for value in (getattr(how.split, part) for part in PARTS) if isinstance(value, str))]
+            source = self.choice.build()
+            parts = [source.examples(found_at(name, self.near, self.folder), group) for name in own]
+            numbers = [0, *(PARTS.index(part) + 1 for part in PARTS if isinstance(getattr(how.split, part), str))]
+            return parts[0] if len(parts) == 1 else joined([parts[0], *map(Examples.within, parts[1:], numbers[1:])])
+        if any(isinstance(getattr(how.split, part), str) for part in PARTS) or (group and self.kind == "made"):
+            raise ConfigError(
+                "only a file is split by other files, or by a column", where="[data.split]", got=_changed(how),
+                outputs=UNTOUCHED, allowed="shares", todo="give shares",
+            )  # fmt: skip
+        if self.kind == "made":
+            made: Examples = self.choice.build().examples()
+            return made
+        value = self.choice.build()
+        if not isinstance(value, Dataset):
+            return examples_of(value, self.use, group, how.stream)
+        if how != Reading():
+            raise ConfigError(
+                "a whole data set comes with its splits and classes", where=self.near, got=_changed(how), outputs=UNTOUCHED,
+                allowed="train_examples, shift", todo="take these keys out, or return (x, y)",
+            )  # fmt: skip
+        return value
+
+
+def named(use: str, settings: Mapping[str, Any], near: str, folder: Path | None = None) -> Named:
+    """Find what `use` names, and check the settings.
+
+    Args:
+        use: as above.
+        settings: the other keys.
+        near: file and table.
+        folder: looked into first for a file; of a published set, where its files are.
+
+    Raises:
+        ConfigError: there is no such data, or an unknown setting.
+    """
+    kind, path = _kind(use, near, folder)
+    if kind == "published":
+        nothing_more(settings, near)
+        return Named(use, kind, None, near, folder)
+    return Named(use, kind, choice(use, settings, near, {use: path}, besides=COMMON), near, folder)
+
+
+def nothing_more(settings: Mapping[str, Any], near: str) -> None:
+    """Raises: ConfigError: a setting is given, and there are none."""
+    if settings:
+        key, value = next(iter(settings.items()))
+        raise unknown(near, key, value, COMMON)
+
+
+def _kind(use: str, near: str, folder: Path | None) -> tuple[str, str]:
+    """The kind of source, and the import path of its class."""
+    if use in NAMES:
+        return "published", use
+    if use in MADE:
+        return "made", MADE[use]
+    suffix = Path(use).suffix.lower()
+    if suffix in FILES:
+        return "file", FILES[suffix]
+    if use.endswith(("/", "\\")) or _places(use, near, folder):
+        return "file", FOLDER
+    if ":" in use:
+        return "python", use
+    known = (*NAMES, *MADE)
+    hint = nearest(use, known)
+    raise ConfigError(
+        "no such data set", where=f"{near} use" if near else "[data] use", got=repr(use), outputs=UNTOUCHED,
+        allowed=f"{', '.join(known)}; a file .csv .npz .npy; a folder of images; module:function",
+        todo=f'did you mean "{hint}"?' if hint else "choose one of these",
+    )  # fmt: skip
+
+
+def _places(name: str, near: str, folder: Path | None) -> list[Path]:
+    """Where a file or folder of that name is."""
+    try:
+        places = [Path(name)] if Path(name).is_absolute() else [Path(one) / name for one in _folders(near, folder)]
+        return [place for place in places if place.exists()]
+    except (OSError, ValueError):  # no name that a file can have
+        return []
+
+
+def _folders(near: str, folder: Path | None) -> list[str]:
+    return [*([str(folder)] if folder else []), *modules.folders(near)]
+
+
+def found_at(name: str, near: str, folder: Path | None) -> Path:
+    """The file or folder that a table names. Raises: DataError: there is none."""
+    found = _places(name, near, folder)
+    if found:
+        return found[0]
+    looked = [Path(name)] if Path(name).is_absolute() else [Path(one) / name for one in _folders(near, folder)]
+    beside = [path.name for path in looked[0].parent.glob(f"*{Path(name).suffix}")] if looked[0].parent.is_dir() else []
+    hint = nearest(Path(name).name, beside)
+    raise DataError(
+        "no such file", where=near or "[data] use", got=f'"{name}", looked for at {", ".join(map(str, looked))}',
+        outputs=UNTOUCHED, todo=f'did you mean "{hint}"?' if hint else "give its path from the file that names it",
+    )  # fmt: skip
+
+
+def of_object(value: Any, how: Reading, name: str) -> Dataset:
+    """A data set from what Python holds. Raises: DataError, ConfigError."""
+    return value if isinstance(value, Dataset) else dataset_of(examples_of(value, name, how.split.group, how.stream), how)
+
+
+def _changed(how: Reading) -> str:
+    plain = Reading()
+    return ", ".join(name for name in Reading.__dataclass_fields__ if getattr(how, name) != getattr(plain, name)) or "group"
