@@ -62,7 +62,7 @@ def test_it_is_the_longer_run_bit_for_bit(
 
 
 def test_a_schedule_is_stretched_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = trained(tmp_path, capsys, "r", "train.schedule=cosine")
+    run = trained(tmp_path, capsys, "r", "schedule.use=cosine")
     code, out, err = hil(capsys, "resume", run, "--set", "train.epochs=4")
     assert code == 0, err
     assert "the cosine schedule is stretched to 4 epochs: after epoch 2" in out

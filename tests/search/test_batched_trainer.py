@@ -70,7 +70,7 @@ def test_stacked_functions_are_the_functions(mixed: bool) -> None:
     ids=["one rate", "rates of their own", "SGD"],
 )
 def test_a_lane_ends_with_the_weights_of_an_ordinary_run(tmp_path: Path, change: str, rates: tuple[float, float]) -> None:
-    base = BASE.replace("[train]\n", '[train]\nschedule = "cosine"\n').replace("[optimizer]\n", f"[optimizer]\n{change}")
+    base = BASE.replace("[train]\n", '[schedule]\nuse = "cosine"\n[train]\n').replace("[optimizer]\n", f"[optimizer]\n{change}")
     builder = search_builder(tmp_path, base)
     asked = jobs([FUNCTIONS[0], FUNCTIONS[8]], rates)
     batch = Batch(builder.course(builder.data()), asked, "cpu")
