@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from hil.data.dataset import Dataset
 from hil.errors import ConfigError, ForeignError, RunError
 from hil.foreign import foreign
 from hil.learner import Learner
-from hil.learners.parts.loss import Loss, Mixed
+from hil.learners.parts.loss import Loss, LossName, Mixed
 from hil.training.loop import TrainingPlan
 from hil.training.schedule import Constant, Stepped
 
@@ -76,17 +76,18 @@ def schedule_of(optimizer: Optimizer, experiment: Experiment, batches: int) -> C
         made: Constant = table.choice.build(optimizer=optimizer)
         return made
     settings = table.model_dump(mode="json", exclude_none=True)
-    make = partial(scheduler_of, table.choice)
+    refused = partial(
+        ConfigError, f"{table.use} cannot be followed for {train.epochs:,} epochs of {batches:,} batches", where=table.place,
+        outputs=UNTOUCHED, todo="correct the settings of [schedule]",
+    )  # fmt: skip
     try:
         with foreign(f"{table.place} {table.use}"), blaming(table.place):
-            made = Stepped(optimizer, make, table.by_step, table.scored, settings)
+            made = Stepped(optimizer, partial(scheduler_of, table.choice), table.by_step, table.scored, settings)
             made.tried(train.epochs, -(-batches // train.accumulate))
-    except (ForeignError, RunError) as error:
-        raise ConfigError(
-            f"{table.use} cannot be followed for {train.epochs:,} epochs of {batches:,} batches", where=table.place,
-            got=f"{error.what}: {error.got}" if isinstance(error, RunError) else error.got or error.what, outputs=UNTOUCHED,
-            todo="correct the settings of [schedule]",
-        ) from error  # fmt: skip
+    except ForeignError as error:
+        raise refused(got=f"{type(error.__cause__).__name__}: {error.got}") from error.__cause__
+    except RunError as error:
+        raise refused(got=f"{error.what}: {error.got}, {error.where}") from None
     return made
 
 
@@ -116,7 +117,9 @@ def fits_moves(experiment: Experiment, data: Dataset) -> None:
             where=f"{experiment.train.place} accumulate", got=str(plan.accumulate), outputs=UNTOUCHED,
             allowed='1; or update = "accumulated" in [learner], where the learner has it', todo="remove accumulate",
         )  # fmt: skip
-    class_weights(experiment, data)
+    known = getattr(learner.options, "loss", None) in get_args(LossName) or hasattr(learner.options, "mse_share")
+    if class_weights(experiment, data) is not None and not known:
+        raise _no_loss(experiment, UNTOUCHED)
 
 
 def class_weights(experiment: Experiment, data: Dataset) -> Tensor | None:
@@ -152,9 +155,13 @@ def weigh(learner: Learner, weights: Tensor | None, experiment: Experiment) -> N
         return
     loss = getattr(learner, "loss", None)
     if not isinstance(loss, Loss | Mixed):
-        raise ConfigError(
-            "this learner has no loss over classes that could be weighed", where=f"{experiment.train.place} class_weights",
-            got=experiment.learner.use, allowed="a learner with a loss of cross_entropy or mse", todo="remove class_weights",
-            outputs="safe; whatever was opened is closed again",
-        )  # fmt: skip
+        raise _no_loss(experiment, "safe; whatever was opened is closed again")
     learner.loss = replace(loss, weights=tuple(weights.tolist()))  # type: ignore[attr-defined]
+
+
+def _no_loss(experiment: Experiment, outputs: str) -> ConfigError:
+    return ConfigError(
+        "this learner has no loss over classes that could be weighed", where=f"{experiment.train.place} class_weights",
+        got=experiment.learner.use, allowed="a learner with a loss of cross_entropy or mse", outputs=outputs,
+        todo="remove class_weights",
+    )  # fmt: skip

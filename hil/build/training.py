@@ -161,13 +161,13 @@ class Prepared:
     on: torch.device
 
 
-def prepared(experiment: Experiment, given: Dataset | None = None, fresh: bool = False) -> Prepared:
+def prepared(experiment: Experiment, given: Dataset | None = None, begins: bool = False) -> Prepared:
     """Make what needs no device, and so refuse what can be refused without one.
 
     Args:
         experiment: as it was read.
         given: instead of the data of [data].
-        fresh: a run begins here: with the weights of another one, if [train] from names one.
+        begins: as of `built`.
 
     Raises:
         DataError, ConfigError.
@@ -187,7 +187,7 @@ def prepared(experiment: Experiment, given: Dataset | None = None, fresh: bool =
         optimizer, table = optimiser(list(every.parameters()), experiment), experiment.optimizer
         construct(optimizer.step, {}, f"{table.place} {table.use}")  # no gradients yet: it moves nothing without a closure
         batches = math.ceil(len(data.train) / experiment.train.batch)
-        first = start_of(experiment, chain, feedback) if fresh else None
+        first = start_of(experiment, chain, feedback) if begins else None
         return Prepared(data, chain, feedback, optimizer, schedule_of(optimizer, experiment, batches), first, on)
 
 
@@ -201,6 +201,7 @@ def built(
     node: Node | None = None,
     given: Dataset | None = None,
     fresh: bool = False,
+    begins: bool = False,
     allow: Allow = no_budget,
 ) -> Iterator[Built]:
     """Build `experiment`; closes all it opened.
@@ -214,6 +215,7 @@ def built(
         given: data to use instead of those of [data], for a search that splits them in its own way.
         fresh: a run begins here, so the transfer curve is measured even if [decode] needs none: the twin is held against
             it.
+        begins: training begins at step 0, so with the weights that [train] from names; true of all that is `fresh`.
         allow: asked before every shot, see Metered.
 
     Raises:
@@ -223,7 +225,7 @@ def built(
     with ExitStack() as stack:
         stack.enter_context(torch_device.float32_by_default())
         with building(experiment):
-            ready = prepared(experiment, given, fresh)
+            ready = prepared(experiment, given, fresh or begins)
             made = _built(experiment, ready, run, told, stack, record and run is not None, node, fresh, allow)
         yield made
 

@@ -1,4 +1,8 @@
-"""A run that begins with the best weights of another one: [train] from = "runs/first"."""
+"""A run that begins with the best weights of another one: [train] from = "runs/first".
+
+The run folder keeps these weights, checkpoints/start.*, so that it can begin anew, and be replayed, whatever becomes of the
+other run.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,9 @@ from hil.errors import ConfigError, RunError
 from hil.network import Layer, Network
 from hil.run import checkpoint
 from hil.run.checkpoint import under
+from hil.run.folder import RunFolder
+
+KEPT = "start"
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,10 @@ class Start:
 
     tensors: Mapping[str, Tensor]
     told: str
+
+    def keep(self, folder: RunFolder) -> None:
+        """Write them into a run folder. Raises: RunError: they cannot be written."""
+        checkpoint.save(folder.checkpoints, KEPT, checkpoint.Checkpoint(self.tensors, {"told": self.told}))
 
     @torch.no_grad()
     def into(self, net: Network) -> None:
@@ -50,6 +61,11 @@ def start_of(experiment: Experiment, chain: Sequence[nn.Module], feedback: nn.Mo
     if name is None:
         return None
     where = f"{experiment.train.place} from"
+    due = Network([Layer(synapse) for synapse in chain], feedback).state_dict()
+    kept = experiment.near.parent / "checkpoints" / f"{KEPT}.json"
+    if kept.is_file():
+        saved = checkpoint.load(kept)
+        return _checked(saved.tensors, due, str(saved.facts.get("told")), where)
     folder = _folder(name, experiment, where)
     try:
         steps = checkpoint.listed(folder)
@@ -66,16 +82,19 @@ def start_of(experiment: Experiment, chain: Sequence[nn.Module], feedback: nn.Mo
             "that run has no best weights yet", where=where, got=f"{name}, no epoch of which is scored", outputs=UNTOUCHED,
             allowed="a run with a scored epoch", todo="wait for its first epoch, or name another run",
         )  # fmt: skip
-    due = Network([Layer(synapse) for synapse in chain], feedback).state_dict()
+    return _checked(tensors, due, f"the weights of epoch {epoch} of {name}", where)
+
+
+def _checked(tensors: Mapping[str, Tensor], due: Mapping[str, Tensor], told: str, where: str) -> Start:
     try:
         checkpoint.check_tensors(tensors, due, "network")
     except ValueError as error:
         raise ConfigError(
-            "the weights of that run are those of another network", where=where, got=f"{name}: {error}", outputs=UNTOUCHED,
+            "the weights of that run are those of another network", where=where, got=f"{told}: {error}", outputs=UNTOUCHED,
             allowed=", ".join(f"{key} {tuple(one.shape)}" for key, one in due.items())[:200],
             todo="give both runs the same [network], or remove from",
         ) from error  # fmt: skip
-    return Start(tensors, f"the weights of epoch {epoch} of {name}")
+    return Start(tensors, told)
 
 
 def _folder(name: str, experiment: Experiment, where: str) -> Path:

@@ -308,6 +308,9 @@ def _begun(
     if saved is None:
         if made.transfer is not None:
             folder.write_json("diagnostics.json", made.first_diagnostics())
+        if made.first is not None:
+            made.first.keep(folder)
+            folder.note("from", message=made.first.told)
         session.begin()
     return session
 
