@@ -251,7 +251,9 @@ class InfiniiVision(ScpiDriver):
                             f"{header}:RANG {channel.range_v:.6g}", f"{header}:OFFS {channel.offset_v:.6g}")  # fmt: skip
         self._scpi.send(":TRIG:MODE EDGE", ":TRIG:EDGE:SOUR EXT", f":TRIG:EDGE:LEV {self._trigger_v:.6g}",
                         ":TRIG:EDGE:SLOP POS", ":TRIG:SWE NORM", ":ACQ:TYPE NORM")  # fmt: skip
-        self._scpi.send(f":WAV:SOUR CHAN{self._channels[0].number}", ":WAV:FORM WORD", ":WAV:BYT LSBF", ":WAV:UNS 1", ":WAV:POIN:MODE RAW")
+        self._scpi.send(
+            f":WAV:SOUR CHAN{self._channels[0].number}", ":WAV:FORM WORD", ":WAV:BYT LSBF", ":WAV:UNS 1", ":WAV:POIN:MODE RAW"
+        )
         order, _, unsigned = self._scpi.ask(":WAV:BYT?;:WAV:UNS?").partition(";")
         if not (order.upper().startswith("LSBF") and unsigned.lstrip("+") == "1"):
             raise CommandRefused(

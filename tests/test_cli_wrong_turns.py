@@ -60,7 +60,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *more: str, text
         ("network.widths=[64, true, 10]", ["e.toml", "[network]", "positive whole numbers"]),
         ("network.widths=[64, 20000000000, 10]", ["[network]", "memory"]),
         ("network.bias=perhaps", ["[network] bias", "bool"]),
-        ("data.shift=100", ["e.toml", "[data] shift", "100 pixels"]),
+        ("augment.shift=100", ["e.toml", "[augment] shift", "100 pixels"]),
         ("data.train_examples=100000", ["e.toml", "1 to 1437"]),
         ("learner.use=:", ["[learner]", "cannot import"]),
         ("learner.use=..:x", ["[learner]", "cannot import"]),

@@ -30,7 +30,7 @@ from hil import errors
 from hil.build.shapes import direct, spiking, vector, waveform
 from hil.build.virtual import FeedTable
 from hil.cli import exit_code
-from hil.config import bench, device, experiment, search
+from hil.config import bench, device, experiment, search, training
 from hil.data.array_file import NpyFile, NpzFile
 from hil.data.csv_file import CsvFile
 from hil.data.image_folder import ImageFolder
@@ -72,15 +72,16 @@ BENCH: Mapping[str, Any] = {
     "Adapter, a driver": Adapter, "holds.NAME of Adapter": Parameter,
 }  # fmt: skip
 EXPERIMENT: Mapping[str, Any] = {
-    "Top of the file": experiment.Experiment, "[data]": experiment.Data, "[network]": experiment.NetworkTable,
+    "Top of the file": experiment.Experiment, "[data]": experiment.Data,
+    "[augment]": training.AugmentTable, "[schedule]": training.ScheduleTable, "[network]": experiment.NetworkTable,
     "[network.feedback]": experiment.FeedbackTable, "[device]": device.DeviceTable,
     "[device.guardian]": device.HostTable, "[encode]": device.EncodeTable,
-    "[decode]": device.DecodeTable, "[learner]": experiment.LearnerTable, "[optimizer]": experiment.OptimizerTable,
+    "[decode]": device.DecodeTable, "[learner]": experiment.LearnerTable, "[optimizer]": training.OptimizerTable,
     "[data.split]": experiment.SplitTable, "[data] of a table": CsvFile, "[data] of a .npz file": NpzFile,
     "[data] of a .npy file": NpyFile, "[data] of a folder of images": ImageFolder, "[data] of mackey_glass": MackeyGlass,
     "[data] of narma10": Narma10, "[data] of channel_equalisation": ChannelEqualisation, "[data] of parity": Parity,
-    "[data] of vowels": Vowels, "[train]": experiment.TrainTable, "[sentinel]": experiment.SentinelTable, "[log]": experiment.LogsTable,
-    "[alarm]": experiment.AlarmTable,
+    "[data] of vowels": Vowels, "[train]": training.TrainTable, "[sentinel]": experiment.SentinelTable,
+    "[log]": experiment.LogsTable, "[alarm]": experiment.AlarmTable,
 }  # fmt: skip
 FILES = (
     experiment.Experiment, bench.BenchFile, waveform.WaveformBench,
@@ -93,7 +94,7 @@ CASES += [("experiment_file.md", head, made) for head, made in EXPERIMENT.items(
 def keys(made: Any) -> Iterator[tuple[str, str]]:
     """Name and default of every key, the default as the pages write it; tables within a table only where they are listed."""
     if issubclass(made, BaseModel):
-        for name, field in made.model_fields.items():
+        for name, field in ((field.alias or name, field) for name, field in made.model_fields.items()):
             if field.is_required():
                 yield name, "required"
             else:
@@ -174,7 +175,11 @@ def strange(value: object, key: str) -> Iterator[str]:
         if kind.model_config.get("extra") != "allow" and kind not in (waveform.VirtualTable, vector.VirtualTable)
     ]
     if isinstance(value, Mapping) and kinds and kinds == strict:
-        yield from (f"[{key}] {name}" for name in value if not any(name in kind.model_fields for kind in kinds))
+        yield from (f"[{key}] {name}" for name in value if not any(name in allowed(kind) for kind in kinds))
+
+
+def allowed(kind: type[BaseModel]) -> set[str]:
+    return {field.alias or name for name, field in kind.model_fields.items()}
 
 
 def tables_of(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -350,6 +350,33 @@ def test_the_command_line_reads_the_run_and_says_that_the_script_goes_on(
     assert told.count("run the script again with the same run folder, and it goes on") >= 3
 
 
+MUCH: dict[str, Any] = {
+    "optimizer": {"use": "SGD", "momentum": 0.9}, "scheduler": {"use": "StepLR", "step_size": 5, "every": "step"},
+    "augment": {"shift": 1, "noise": 0.1}, "accumulate": 3, "clip_norm": 1.0, "class_weights": "balanced",
+}  # fmt: skip
+
+
+def test_training_as_in_a_file_goes_on_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
+    nets = [on_twin(), on_twin(), on_twin(seed=9)]
+    whole = hil.train(nets[0], "adfa", DIGITS, **QUICK, **MUCH, run=tmp_path / "whole")
+
+    def stop(point: Any) -> None:
+        if isinstance(point, TrainingStep) and point.step == 12:  # of 8 an epoch; one batch is gathered since the last move
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        hil.train(nets[1], "adfa", DIGITS, **{**QUICK, "show": stop}, **MUCH, run=tmp_path / "r")
+    hil.train(nets[1], "adfa", DIGITS, **QUICK, **MUCH, run=tmp_path / "r")
+    assert list(unlike(tmp_path / "whole", tmp_path / "r")) == []
+    more = {**QUICK, "epochs": 9, "lr": 1e-30, "patience": 1, "min_delta": 0.5}
+    again = hil.train(nets[2], "adfa", DIGITS, **more, start_from=tmp_path / "whole", run=tmp_path / "warm")
+    assert again.test_accuracy == pytest.approx(whole.test_accuracy, abs=0.05)
+    assert torch.equal(nets[2].state_dict()["layers.0.synapse.weight"], nets[0].state_dict()["layers.0.synapse.weight"])
+    assert again.summary["stopped_early"] == 1
+    same = hil.train(nets[2], "adfa", DIGITS, **more, start_from=tmp_path / "whole", run=tmp_path / "warm")
+    assert same.summary["test_reads"] == 1  # it is finished, though it has fewer epochs than asked for
+
+
 @pytest.mark.parametrize(
     ("learner", "more", "said"),
     [
@@ -360,7 +387,16 @@ def test_the_command_line_reads_the_run_and_says_that_the_script_goes_on(
         ("adfa", {"feedback": object()}, "feedback = <object"),
         ("adfa", {"epochs": 0}, "epochs"),
         ("adfa", {"batch": 2.5}, "batch"),
-        ("adfa", {"schedule": "linear"}, "schedule"),
+        ("adfa", {"scheduler": "linear"}, "schedule"),
+        ("adfa", {"scheduler": {"use": "StepLR", "step_sise": 1}}, 'Did you mean "step_size"'),
+        ("adfa", {"scheduler": {"use": "OneCycleLR", "max_lr": 0.1, "total_steps": 3}}, "cannot be followed for 2 epochs"),
+        ("adfa", {"patience": 0}, "patience"),
+        ("adfa", {"clip_norm": -1.0}, "clip_norm"),
+        ("adfa", {"accumulate": 0}, "accumulate"),
+        ("adfa", {"class_weights": [1.0, 2.0]}, "not one weight a class"),
+        ("adfa", {"augment": {"shift": 8}}, "nothing would be left"),
+        ("adfa", {"augment": {"flop": 0.5}}, 'Did you mean "flip"'),
+        ("adfa", {"start_from": "runs/none"}, 'no run "runs/none"'),
         ("adfa", {"lr": -1.0}, "lr"),
         ("adfa", {"optimizer": "Adamm"}, 'did you mean "Adam'),
         ("adfa", {"optimizer": {"use": "SGD", "momentom": 0.9}}, 'Did you mean "momentum"'),

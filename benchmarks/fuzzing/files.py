@@ -51,7 +51,7 @@ def toml(folder: Path, stack: ExitStack) -> Target:
 
 def overrides(folder: Path, stack: ExitStack) -> Target:
     table = (ROOT / "experiments" / "digits_adfa_twin.toml").read_text()
-    samples = (b"train.epochs=3", b"learner.use=dfa", b'encode.gain="1.5 V"', b"data.shift = 1", b"network.widths=[64, 10]")
+    samples = (b"train.epochs=3", b"learner.use=dfa", b'encode.gain="1.5 V"', b"augment.shift = 1", b"network.widths=[64, 10]")
 
     def run(data: bytes) -> None:
         found = tomllib.loads(table)

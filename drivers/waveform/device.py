@@ -273,9 +273,7 @@ class Waveform:
         self._reads.configure((plan.span + 2 * REACH + more) * reads, s.symbol_rate_hz * reads, start_s)
         self._watch.settle()
 
-    def _exchange(
-        self, plan: RecordPlan, records: Sequence[Codes], answer: NDArray[np.float32], tally: Stats
-    ) -> Stats:
+    def _exchange(self, plan: RecordPlan, records: Sequence[Codes], answer: NDArray[np.float32], tally: Stats) -> Stats:
         """Play one record of each drive, take `averages` records back, and decode them into `answer` (L, symbols)."""
         t0 = self._clock()
         self._drives.upload(records)

@@ -5,6 +5,7 @@ The network is trained in place: a second one shares its synapses, with the same
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,7 +24,9 @@ from hil.build.dense import Dense
 from hil.build.network import largest
 from hil.build.node import Node
 from hil.build.open_bench import Bench, outputs_after, rested, unwrapped
-from hil.build.training import Built, building, checked_twin, fits_learner, optimiser
+from hil.build.optimizing import class_weights, fits_moves, optimiser, plan_of, schedule_of, weigh
+from hil.build.training import Built, building, checked_twin, fits_learner
+from hil.build.warm_start import start_of
 from hil.config.device import DeviceTable
 from hil.config.experiment import Data, Experiment, LearnerTable, NetworkTable
 from hil.config.read import Table, checked
@@ -45,7 +48,7 @@ from hil.run.summary import Labels
 from hil.seeding import generator
 from hil.synapses import flat_widths
 from hil.torch_device import default_threads
-from hil.training.loop import Training, TrainingPlan
+from hil.training.loop import Training
 from hil.twin import Twin
 from sim_devices.simulated import Simulated
 from sim_devices.twin import follow
@@ -130,7 +133,7 @@ class Given:
 @torch_device.float32_by_default()
 def given(
     net: Any, learner: Any, data: Any, *, seed: int, name: str, optimizer: Mapping[str, Any], train: Mapping[str, Any],
-    settings: Mapping[str, Any], twin: Twin | None = None,
+    settings: Mapping[str, Any], schedule: Mapping[str, Any], augment: Mapping[str, Any], twin: Twin | None = None,
 ) -> Given:  # fmt: skip
     """Check all that can be checked without a device.
 
@@ -143,6 +146,8 @@ def given(
         optimizer: table as of an experiment file.
         train: table as of an experiment file.
         settings: of the learner.
+        schedule: table as of an experiment file.
+        augment: table as of an experiment file.
         twin: as of hil.train.
 
     Raises:
@@ -169,6 +174,8 @@ def given(
         "device": _device_table(net),
         "learner": _learner_table(learner, settings),
         "optimizer": dict(optimizer),
+        "schedule": dict(schedule),
+        "augment": dict(augment),
         "train": {**train, "on": str(net.place)},
     }
     experiment = checked(GivenExperiment, table, PLACE)
@@ -177,7 +184,8 @@ def given(
         synapses: list[nn.Module] = [deepcopy(layer.synapse).cpu() for layer in net.stack]  # tried without moving the others
         _fits_data(synapses, data)
         fits_learner(experiment, synapses, data)
-        optimiser(_parameters(net), experiment)
+        fits_moves(experiment, data)
+        schedule_of(optimiser(_parameters(net), experiment), experiment, math.ceil(len(data.train) / experiment.train.batch))
     return Given(net, data, experiment, None if isinstance(learner, str | type) else learner, twin)
 
 
@@ -390,14 +398,20 @@ def _built(
     learner = found.learner or _learner(experiment, twin_net, len(found.data.classes), model)
     if isinstance(learner, nn.Module):
         learner.to(on)
-    plan = TrainingPlan(experiment.seed, table.epochs, table.batch, table.schedule)
-    training = Training(twin_net, learner, optimiser(_parameters(net), experiment), moved(found.data, on), plan, devices())
+    weigh(learner, class_weights(experiment, found.data), experiment)
+    first = start_of(experiment, synapses, net.feedback) if fresh else None
+    if first is not None:
+        first.into(twin_net)
+    optimizer, batches = optimiser(_parameters(net), experiment), math.ceil(len(found.data.train) / table.batch)
+    schedule = schedule_of(optimizer, experiment, batches)
+    plan, placed = plan_of(experiment), moved(found.data, on)
+    training = Training(twin_net, learner, optimizer, placed, plan, devices(), schedule=schedule)
     provenance = reduce(answered, [answered(node.provenance, device.spec.provenance) for device in training.devices])
     after = "; ".join(dict.fromkeys(filter(None, (outputs_after(device) for device in owned))))
     labels = Labels(experiment.name or PLACE, provenance, node.facts, node.resources, after=after)
     transfer = net.transfer if isinstance(net, Dense) and fresh else None
     twin_check = checked_twin(node, training.devices[0], transfer, on) if len(counted) == 1 and chip is None else None
-    return Built(training, node, labels, experiment, transfer, twin_check=twin_check)
+    return Built(training, node, labels, experiment, transfer, twin_check=twin_check, first=first)
 
 
 def _learner(experiment: Experiment, net: Network, classes: int, model: Callable[[Tensor], Tensor] | None) -> Learner:

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from hil import toml
 from hil.build.network import synapses
-from hil.build.training import Built, built, dataset, elsewhere, optimiser
+from hil.build.optimizing import optimiser, plan_of, schedule_of
+from hil.build.training import Built, built, dataset, elsewhere
 from hil.config.bench import BenchFile
 from hil.config.device import DeviceTable
 from hil.config.experiment import Experiment, experiment_of
@@ -46,6 +48,7 @@ from hil.search.pool import Pool
 from hil.search.random_and_cma import CMA, Random
 from hil.search.splits import carved
 from hil.search.strategy import Operators, Strategy
+from hil.training.schedule import Constant
 from sim_devices.twin import Twin
 
 Place = Literal["twin", "bench"]
@@ -93,7 +96,7 @@ class SearchBuilder:
         """The feedback and the rate that the experiment has without a search.
 
         Raises:
-            ConfigError: its learner has no feedback.
+            ConfigError: its learner has no feedback, or it is trained in a way that a search does not know.
         """
         learner = self.experiment.learner
         feedback = getattr(learner.options, "feedback", None)
@@ -101,6 +104,13 @@ class SearchBuilder:
             raise ConfigError(
                 "this learner has no feedback to be searched", where=learner.place, got=learner.use,
                 allowed="adfa, adfa_snn, or another with a setting feedback", outputs=UNTOUCHED,
+            )  # fmt: skip
+        train = self.experiment.train
+        if train.patience is not None or train.start_from is not None:
+            raise ConfigError(
+                "a search trains every candidate from its first weights, and says itself how long", where=train.place,
+                got=f"patience = {train.patience}" if train.start_from is None else f"from = {train.start_from}",
+                allowed="a base without patience and from", outputs=UNTOUCHED, todo="remove them from the base",
             )  # fmt: skip
         return Recipe(read_feedback(feedback), self.experiment.optimizer.lr)
 
@@ -148,6 +158,13 @@ class SearchBuilder:
                 got=f"{learner.use}, device {device.use or 'no twin'}, {experiment.optimizer.use}", allowed='by = "one"',
                 outputs=UNTOUCHED,
             )  # fmt: skip
+        train = experiment.train
+        if experiment.schedule.scored or train.accumulate > 1 or train.clip_norm is not None or train.class_weights is not None:
+            raise ConfigError(
+                "a population is trained by plain steps, at rates that depend on no score", outputs=UNTOUCHED,
+                where=f"{self.file.evaluate.place} by", allowed='by = "one"',
+                got=f"{experiment.schedule.use}, or accumulate, clip_norm or class_weights in [train] of the base",
+            )  # fmt: skip
         self._linear(experiment.seed)  # refused here, not in a worker
         with built(experiment, given=data) as made:
             layer = made.training.net.stack[0]
@@ -160,9 +177,13 @@ class SearchBuilder:
             )  # fmt: skip
         return Course(
             data, self._linear, twins[0], layer.encode, layer.decode, lambda groups: optimiser(groups, experiment),
-            experiment.train.batch, learner.options.loss, experiment.train.schedule, experiment.data.shift,
-            tuple(twins[1:]), self.file.search.target,
+            lambda optimizer, epochs: self._schedule(optimizer, epochs, data), experiment.train.batch, learner.options.loss,
+            plan_of(experiment).augment, tuple(twins[1:]), self.file.search.target,
         )  # fmt: skip
+
+    def _schedule(self, optimizer: Optimizer, epochs: int, data: Dataset) -> Constant:
+        experiment = self.experiment.model_copy(update={"train": self.experiment.train.model_copy(update={"epochs": epochs})})
+        return schedule_of(optimizer, experiment, math.ceil(len(data.train) / experiment.train.batch))
 
     def model(self) -> Callable[[Tensor], Tensor]:
         """The twin's noiseless response, drive -> reading, for a report."""

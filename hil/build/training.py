@@ -7,6 +7,7 @@ its transfer curve measured, the network built around it. Whatever was opened is
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
@@ -24,11 +25,12 @@ from hil.build import drift_sentinel
 from hil.build.network import Behind, closing, largest, on_chip, on_nodes, synapses
 from hil.build.node import Node, resilient_node
 from hil.build.open_node import opened_node
+from hil.build.optimizing import class_weights, fits_moves, optimiser, plan_of, schedule_of, weigh
+from hil.build.warm_start import Start, start_of
 from hil.config.device import DecodeTable, EncodeTable
 from hil.config.experiment import Experiment
 from hil.config.resolve import UNTOUCHED, construct
 from hil.data.dataset import Dataset, moved, subset, usable
-from hil.data.shift import shifted
 from hil.device import Device, Port, answered
 from hil.devices.meter import Allow, Metered, MeteredChip, metered, no_budget
 from hil.devices.recovery import EventListener, ignore_event
@@ -42,15 +44,14 @@ from hil.seeding import generator
 from hil.synapses import channels_of, flat_widths, reads
 from hil.torch_device import default_threads
 from hil.training import diagnostics
-from hil.training.loop import Training, TrainingPlan
+from hil.training.loop import Training
+from hil.training.schedule import Constant
 from hil.training.transfer_curve import Transfer, measure, probed, twin_line
 from sim_devices.twin import follow
 
 if TYPE_CHECKING:
     from calibration.drift.sentinel import DriftSentinel
     from hil.tape.writer import Tape
-
-FUSED = ("Adam", "AdamW", "SGD")  # torch's optimisers with a fused step on CPU
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Built:
         tape: how much will be recorded, or "".
         twin_check: how well the twin predicts the node, see hil/training/transfer_curve.py; None if there is no twin, or
             nothing was measured.
+        first: whose weights the run begins with; None: those that were drawn.
     """
 
     training: Training
@@ -88,6 +90,7 @@ class Built:
     transfer: Transfer | None
     tape: str = ""
     twin_check: dict[str, Any] | None = None
+    first: Start | None = None
 
     @property
     def model(self) -> Callable[[Tensor], Tensor] | None:
@@ -117,6 +120,8 @@ class Built:
             f"data    {data.name}: {len(data.train):,} train · {len(data.validation):,} validation · {len(data.test):,} test"
             f"   network {data.train.x.shape[1]}-{shape}, {self.experiment.learner.use}"
         )
+        if self.first is not None:
+            yield f"start   {self.first.told}"
         if self.twin_check is not None:
             yield f"twin    {twin_line(self.twin_check)}"
         if self.tape:
@@ -137,7 +142,6 @@ def dataset(experiment: Experiment) -> Dataset:
             got=f"checksum {data.checksum}", allowed=table.checksum or "",
             todo="put the data back; or start a new run, with checksum taken out of [data] if it stands there",
         )  # fmt: skip
-    shifted(data.train.x[:1], data.shape, table.shift, generator(experiment.seed, 0, "shift"))  # refused here, not at step 1
     return data if table.train_examples is None else subset(data, table.train_examples)
 
 
@@ -149,6 +153,8 @@ class Prepared:
         chain: the synapses.
         feedback: closes the loop of a spiking network, or None.
         optimizer: over the parameters of both.
+        schedule: of its rates.
+        first: the weights of another run to begin with, by name; None: those that were drawn.
         on: where the host computes.
     """
 
@@ -156,15 +162,18 @@ class Prepared:
     chain: list[nn.Module]
     feedback: nn.Module | None
     optimizer: torch.optim.Optimizer
+    schedule: Constant
+    first: Start | None
     on: torch.device
 
 
-def prepared(experiment: Experiment, given: Dataset | None = None) -> Prepared:
+def prepared(experiment: Experiment, given: Dataset | None = None, begins: bool = False) -> Prepared:
     """Make what needs no device, and so refuse what can be refused without one.
 
     Args:
         experiment: as it was read.
         given: instead of the data of [data].
+        begins: as of `built`.
 
     Raises:
         DataError, ConfigError.
@@ -175,6 +184,7 @@ def prepared(experiment: Experiment, given: Dataset | None = None) -> Prepared:
         feedback = closing(experiment, chain, data.train.x.shape[1])
         on = torch_device.named(experiment.train.on, experiment.place)
         fits_learner(experiment, chain, data)
+        fits_moves(experiment, data)
         if experiment.device.kind in ("chip", "layers"):
             drift_sentinel.static(experiment)
         for module in chain if feedback is None else (*chain, feedback):
@@ -182,7 +192,9 @@ def prepared(experiment: Experiment, given: Dataset | None = None) -> Prepared:
         every = nn.ModuleList(chain if feedback is None else [*chain, feedback])
         optimizer, table = optimiser(list(every.parameters()), experiment), experiment.optimizer
         construct(optimizer.step, {}, f"{table.place} {table.use}")  # no gradients yet: it moves nothing without a closure
-        return Prepared(data, chain, feedback, optimizer, on)
+        batches = math.ceil(len(data.train) / experiment.train.batch)
+        first = start_of(experiment, chain, feedback) if begins else None
+        return Prepared(data, chain, feedback, optimizer, schedule_of(optimizer, experiment, batches), first, on)
 
 
 @contextmanager
@@ -195,6 +207,7 @@ def built(
     node: Node | None = None,
     given: Dataset | None = None,
     fresh: bool = False,
+    begins: bool = False,
     allow: Allow = no_budget,
 ) -> Iterator[Built]:
     """Build `experiment`; closes all it opened.
@@ -208,6 +221,7 @@ def built(
         given: data to use instead of those of [data], for a search that splits them in its own way.
         fresh: a run begins here, so the transfer curve is measured even if [decode] needs none: the twin is held against
             it.
+        begins: training begins at step 0, so with the weights that [train] from names; true of all that is `fresh`.
         allow: asked before every shot, see Metered.
 
     Raises:
@@ -217,7 +231,7 @@ def built(
     with ExitStack() as stack:
         stack.enter_context(torch_device.float32_by_default())
         with building(experiment):
-            ready = prepared(experiment, given)
+            ready = prepared(experiment, given, fresh or begins)
             made = _built(experiment, ready, run, told, stack, record and run is not None, node, fresh, allow)
         yield made
 
@@ -258,15 +272,19 @@ def _built(
         learner: Learner = rule.build(wired.net, options, len(data.classes), rng, model)
     if isinstance(learner, nn.Module):  # any other finds its place by itself, where the network already is
         learner.to(on)
-    plan = TrainingPlan(experiment.seed, table.epochs, table.batch, table.schedule, table.budget_passes, experiment.data.shift)
-    placed = moved(data, on)
-    training = Training(wired.net, learner, ready.optimizer, placed, plan, wired.devices(), tape, wired.sentinel)
+    weigh(learner, class_weights(experiment, data), experiment)
+    if ready.first is not None:
+        ready.first.into(wired.net)
+    training = Training(
+        wired.net, learner, ready.optimizer, moved(data, on), plan_of(experiment), wired.devices(), tape, wired.sentinel,
+        ready.schedule,
+    )  # fmt: skip
     provenance = answered(node.provenance, training.devices[0].spec.provenance)
     labels = Labels(experiment.name or experiment.near.stem, provenance, node.facts, node.resources)
     widths = flat_widths(chain, features)[1:-1]
     needs = "" if tape is None else _needs(training, widths, int(getattr(options, "time_steps", 1)), tape)
     resolved = _resolved(_seen(experiment, data), wired.decodes)
-    return Built(training, node, labels, resolved, wired.transfer, needs, wired.twin_check)
+    return Built(training, node, labels, resolved, wired.transfer, needs, wired.twin_check, ready.first)
 
 
 def elsewhere(made: Built, experiment: Experiment, stack: ExitStack) -> Network:
@@ -280,32 +298,6 @@ def elsewhere(made: Built, experiment: Experiment, stack: ExitStack) -> Network:
     node = resilient_node(opened_node(experiment, None, stack), ignore_event)
     follow(node.twin, None, None, trained.place)
     return _wired(experiment, node, chain, trained.feedback, features, trained.place).net
-
-
-def optimiser(parameters: Sequence[nn.Parameter] | Sequence[dict[str, Any]], experiment: Experiment) -> torch.optim.Optimizer:
-    """The optimiser of [optimizer] for parameters, or groups of them, each with an "lr" of its own.
-
-    Raises:
-        ConfigError: it refuses its settings, or cannot make a plain step from dense gradients.
-    """
-    table = experiment.optimizer
-    chosen = table.choice
-    if table.use in FUSED and not {"foreach", "capturable", "differentiable"} & set(chosen.settings):
-        chosen = chosen.changed(
-            **{"fused": True, **chosen.settings}
-        )  # one pass over the parameters in place of one an operation
-    optimizer = chosen.build(params=parameters, lr=table.lr)
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise ConfigError(
-            f'"{table.use}" is not an optimiser', where=table.place, got=type(optimizer).__name__, outputs=UNTOUCHED,
-            allowed="a torch.optim.Optimizer", todo="choose Adam, or another of torch.optim",
-        )  # fmt: skip
-    if isinstance(optimizer, torch.optim.SparseAdam):
-        raise ConfigError(
-            "this optimiser takes sparse gradients alone", where=f"{table.place} {table.use}", got="dense ones",
-            allowed="one that takes dense gradients", outputs=UNTOUCHED, todo="choose Adam",
-        )  # fmt: skip
-    return optimizer
 
 
 def _tape(run: Path) -> Tape:

@@ -19,7 +19,7 @@ from typing import Any, Self
 from rich.console import Console
 
 from hil import toml
-from hil.build.training import Built, built
+from hil.build.training import Built, built, prepared
 from hil.config.device import DecodeTable
 from hil.config.experiment import AlarmTable, Experiment, read_experiment
 from hil.config.read import checked, dump
@@ -51,6 +51,7 @@ from hil.telling import Teller, ignore
 from hil.training import diagnostics, disk_space
 from hil.training.progress import TrainingDisplay, telling
 from hil.training.session import Point, Points, Session, drained, replay_test
+from hil.training.stopping import exhausted
 
 Building = Callable[..., AbstractContextManager[Built]]
 
@@ -187,8 +188,8 @@ def display_noted(console: Console, folder: RunFolder) -> Iterator[None]:
 def set_anew(folder: RunFolder, sets: Sequence[str], changed: bool = False, chosen: Path | None = None) -> list[str]:
     """Write other settings into the config.toml of a run that goes on, and return what must be said about them.
 
-    With more epochs, or a larger budget of passes, a finished run is an interrupted one again: its weights, optimiser, metrics
-    and best epoch carry on from its last checkpoint, and its test split is read once more at the end.
+    With more epochs, a larger budget of passes or more patience, a finished run is an interrupted one again: its weights,
+    optimiser, metrics and best epoch carry on from its last checkpoint, and its test split is read once more at the end.
 
     Args:
         folder: of the run.
@@ -225,13 +226,17 @@ def set_anew(folder: RunFolder, sets: Sequence[str], changed: bool = False, chos
     said = [*_scheduled(before, wanted, int(facts.get("step", 0)), trained)]
     if found.status == "done":
         passes = sum(int(device["passes"]) for device in facts.get("devices", ()))
-        if start is None or table.epochs == trained or (table.budget_passes or passes + 1) <= passes:
+        stale = exhausted(facts.get("scores", ()), table.patience, table.min_delta)
+        if start is None or table.epochs == trained or (table.budget_passes or passes + 1) <= passes or stale:
+            more = f"train.patience={int(table.patience or 0) + 5}" if stale else f"train.epochs={trained + 5}"
             raise RunError(
                 "this run is finished, and nothing is left to train", where=str(folder.path), outputs=UNTOUCHED,
-                got=f"{trained} epochs, {passes:,} device passes", allowed="more epochs, and no budget of passes below that",
-                todo=f"hil resume {quoted(folder.path)} --set train.epochs={trained + 5}",
+                got=f"{trained} epochs, {passes:,} device passes" + (f", patience of {table.patience} over" if stale else ""),
+                allowed="more epochs, and no budget of passes below that" + (", and more patience" if stale else ""),
+                todo=f"hil resume {quoted(folder.path)} --set {more}",
             )  # fmt: skip
         said.append("the test split was read when the run was finished; it is read again at the end, and the summary says so")
+    prepared(wanted)  # what it would refuse must not be written down
     folder.write_config(dump(wanted))
     if found.status == "done":
         reopen(folder, trained, table.epochs)
@@ -243,12 +248,15 @@ def _scheduled(before: Experiment, wanted: Experiment, step: int, trained: int) 
     old, new = before.train.epochs, wanted.train.epochs
     if old == new or step == 0:
         return
-    if wanted.train.schedule == "constant":
+    if wanted.schedule.use not in ("constant", "cosine"):
+        yield f"{wanted.schedule.use} goes on: this is a run of {new} epochs from its beginning"
+        return
+    if wanted.schedule.use == "constant":
         yield f"the learning rate is constant, so this is a run of {new} epochs from its beginning"
         return
     at, then = (0.5 * (1 + math.cos(math.pi * min(1.0, trained / epochs))) for epochs in (old, new))
     yield (
-        f"the {wanted.train.schedule} schedule is stretched to {new} epochs: after epoch {trained} the learning rate goes on "
+        f"the {wanted.schedule.use} schedule is stretched to {new} epochs: after epoch {trained} the learning rate goes on "
         f"at {then:.0%} of [optimizer] lr instead of {at:.0%}; a run of {new} epochs from its beginning gives other numbers"
     )
 
@@ -282,6 +290,8 @@ def lines(folder: RunFolder, summary: Mapping[str, Any], page: Path | None) -> I
         summary: of the run.
         page: its report, or None.
     """
+    if "stopped_early" in summary:
+        yield f"stopped before the last epoch: validation accuracy is no better since {summary['stopped_early']} epochs"
     yield (
         f"done in {summary['wall_s']:.0f} s. test {summary['test_accuracy']:.1%} "
         f"({summary['provenance']}, seed {summary['seed']}, weights of epoch {summary['best_epoch']} by validation). "
@@ -327,6 +337,9 @@ def _begun(
     if saved is None:
         if made.transfer is not None:
             folder.write_json("diagnostics.json", made.first_diagnostics())
+        if made.first is not None:
+            made.first.keep(folder)
+            folder.note("from", message=made.first.told)
         session.begin()
     return session
 

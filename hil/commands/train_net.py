@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
@@ -32,7 +32,14 @@ def train(
     batch: int = 128,
     lr: float = 1e-3,
     optimizer: str | Mapping[str, Any] = "Adam",
-    schedule: Literal["constant", "cosine"] = "constant",
+    scheduler: str | Mapping[str, Any] = "constant",
+    patience: int | None = None,
+    min_delta: float = 0.0,
+    clip_norm: float | None = None,
+    accumulate: int = 1,
+    class_weights: Literal["balanced"] | Sequence[float] | None = None,
+    augment: Mapping[str, Any] = {},
+    start_from: str | Path | None = None,
     seed: int = 0,
     run: str | Path | None = None,
     name: str = "",
@@ -58,7 +65,15 @@ def train(
         batch: examples in a step.
         lr: learning rate.
         optimizer: one of torch.optim, or with its settings: {"use": "SGD", "momentum": 0.9}.
-        schedule: of the learning rate: "constant", or "cosine" down to 0 at the end.
+        scheduler: of the learning rate: "constant", "cosine" down to 0 at the end, or one of torch.optim.lr_scheduler with its
+            settings: {"use": "StepLR", "step_size": 2}, "every": "step" or "epoch" among them.
+        patience: training ends after so many epochs without a better validation accuracy; None: with the last epoch.
+        min_delta: better by more than this.
+        clip_norm: largest norm of the gradient of all weights together; None: any.
+        accumulate: the optimiser moves once in so many batches, by the mean of their gradients.
+        class_weights: of each class in the loss; "balanced": inversely to how often it occurs.
+        augment: of training examples, as [augment] of an experiment file: {"shift": 1, "flip": 0.5, "cutout": 4, "noise": 0.1}.
+        start_from: a run folder, whose best weights the training begins with.
         seed: of the order of the examples and of what the learner draws.
         run: the run folder: a new one, or the one to go on with. None: a new one in runs/.
         name: of the run, in its report.
@@ -100,10 +115,16 @@ def train(
     if config is not None:
         restore_decodes(net, config)
     rates = {"use": optimizer} if isinstance(optimizer, str) else dict(optimizer)
-    table = {"epochs": epochs, "batch": batch, "schedule": schedule, "checkpoint_every_s": checkpoint_every_s}
+    weights = class_weights if class_weights is None or isinstance(class_weights, str) else list(class_weights)
+    table = {
+        "epochs": epochs, "batch": batch, "patience": patience, "min_delta": min_delta, "clip_norm": clip_norm,
+        "accumulate": accumulate, "class_weights": weights, "from": None if start_from is None else str(start_from),
+        "checkpoint_every_s": checkpoint_every_s,
+    }  # fmt: skip
     made = given(
-        net, learner, data, seed=seed, name=name, optimizer={"lr": lr, **rates}, train=table, settings=settings, twin=twin
-    )
+        net, learner, data, seed=seed, name=name, optimizer={"lr": lr, **rates}, train=table, settings=settings,
+        schedule={"use": scheduler} if isinstance(scheduler, str) else scheduler, augment=augment, twin=twin,
+    )  # fmt: skip
     console = _console(show is True)
     folder = RunFolder(path) if config is not None else RunFolder.create(path)
     how = How(console, show if callable(show) else lambda point: None, report)
@@ -189,6 +210,7 @@ def _go_on(folder: RunFolder, made: Given, how: How) -> None:
     from hil.commands.train import reopen, report
     from hil.config.read import dump
     from hil.run import resume
+    from hil.training.stopping import exhausted
 
     found = resume.inspect(folder.path)
     kept = str(found.config.get("python", ""))
@@ -202,13 +224,14 @@ def _go_on(folder: RunFolder, made: Given, how: How) -> None:
     start = None if found.damages else resume.start_of(found)
     facts: Mapping[str, Any] = {} if start is None else start.facts
     trained = int(facts.get("epoch", 0)) + (int(facts.get("batch", 0)) > 0)
-    epochs = made.experiment.train.epochs
+    epochs, train = made.experiment.train.epochs, made.experiment.train
+    stale = exhausted(facts.get("scores", ()), train.patience, train.min_delta)
     if epochs < trained:
         raise ConfigError(
             "fewer epochs than were trained", where="hil.train epochs", got=str(epochs), allowed=f"{trained} or more",
             outputs=UNTOUCHED, todo="name more, or another run folder",
         )  # fmt: skip
-    if found.status == "done" and epochs > trained:
+    if found.status == "done" and epochs > trained and not stale:
         folder.write_config(dump(made.experiment))
         reopen(folder, trained, epochs)
         found = resume.inspect(folder.path)

@@ -2,6 +2,7 @@
 
 seed = 0
 [data]       use = "digits", "table.csv", "x.npz", "pictures/" or "module:function", and its settings; see hil/data/kinds.py
+[augment]    shift = 2, flip = 0.5, cutout = 8, noise = 0.05     of training examples, anew each time they are shown
 [network]    widths = [64, 100, 100, 10]             or  use = "conv" or "module:function" and its settings
              feedback = { norm = 2.0 }               closes the loop of a spiking network; left out: none
 [device]     bench = "benches/mzm_awg_scope.toml"      or  use, or chip = "module:Class" and its settings, or host = "lab:50551"
@@ -10,7 +11,9 @@ seed = 0
 [decode]     zero, scale; left out: taken from the transfer curve that every run measures first
 [learner]    use = "adfa" or "module:Class", and its settings
 [optimizer]  use = "Adam", lr = 1e-3
+[schedule]   use = "cosine", or a scheduler of torch.optim and its settings: use = "StepLR", step_size = 3, every = "epoch"
 [train]      epochs = 5, batch = 128, checkpoint_every_s = 60
+             patience = 5, accumulate = 4, clip_norm = 1.0, class_weights = "balanced", from = "runs/first"
              on = "cuda"      where the host computes: "cpu", "cuda", "cuda:1", "mps" or "auto"
 [sentinel]   every = 20, policy = ["servo", "recalibrate", "stop"]     a look at the node; see docs/how-to/correct_drift.md
 [log]        to = ["csv", "tensorboard"]      also "mlflow", "wandb": logs/ in the run folder, see hil/loggers/
@@ -27,7 +30,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from hil.config.bench import BenchFile, read_bench
 from hil.config.device import DecodeTable, DeviceTable, EncodeTable
-from hil.config.read import Section, Table, Using, checked, find, override, read_toml
+from hil.config.read import Section, Table, Using, checked, find, override, read_toml, value_text
 from hil.config.resolve import (
     LEARNERS,
     SYNAPSES,
@@ -38,12 +41,15 @@ from hil.config.resolve import (
     keeps,
     resolve,
 )
+from hil.config.training import AugmentTable, OptimizerTable, ScheduleTable, TrainTable
 from hil.errors import ConfigError, RunError
 from hil.loggers.logger import LoggerName
 
 if TYPE_CHECKING:
     from hil.data.examples import Reading
     from hil.data.kinds import Named
+
+MOVED = {("train", "schedule"): ("schedule", "use"), ("data", "shift"): ("augment", "shift")}
 
 
 class LearnerTable(Using):
@@ -89,11 +95,10 @@ class SplitTable(Section, strict=True):
 
 
 class Data(Using):
-    """[data]: the data set, how much of it is used, and how it is augmented; the other keys are settings of what `use` names.
+    """[data]: the data set, and how much of it is used; the other keys are settings of what `use` names.
 
     Args:
         use: a name, a file, a folder or "module:function"; see hil/data/kinds.py.
-        shift: training images are moved by up to so many pixels either way, anew each time; validation and test never are.
         dir: where its files are.
         targets, classes, sequence, standardise, stream, split: as of hil.load.
         checksum: of its content; another content is refused. A run writes it down.
@@ -101,7 +106,6 @@ class Data(Using):
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, strict=True)
     use: str = "digits"
-    shift: Annotated[int, Field(ge=0)] = 0
     dir: str | None = None
     train_examples: Annotated[int, Field(gt=0)] | None = None
     targets: Literal["auto", "classes", "numbers"] | None = None
@@ -168,42 +172,6 @@ class NetworkTable(Using):
         )
 
 
-class OptimizerTable(Using, strict=True):
-    """An optimiser of torch.optim, or "module:Class"; lr is its learning rate."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, strict=True)
-    use: str = "Adam"
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-
-    def chosen(self) -> Choice:
-        """Find the optimiser of torch and check its settings."""
-        import torch  # slow to import, and a command that only reads a bench needs none of it
-
-        known = {name: f"torch.optim:{name}" for name in torch.optim.__all__ if name[0].isupper() and name != "Optimizer"}
-        return choice(self.use, self.settings(), self.place, known, skip=("params", "lr"))
-
-
-class TrainTable(Section, strict=True):
-    """A run may be resumed elsewhere: change it in its config.toml.
-
-    Args:
-        on: where the host computes; not called device, which is the node.
-        record: every shot of every device onto a tape in the run folder, for hil replay.
-        wire: what is said to every instrument into wire/ there.
-    """
-
-    epochs: Annotated[int, Field(gt=0)] = 5
-    batch: Annotated[int, Field(gt=0)] = 128
-    schedule: Literal["constant", "cosine"] = "constant"
-    budget_passes: Annotated[int, Field(gt=0)] | None = None
-    checkpoint_every: Annotated[int, Field(gt=0)] | None = None
-    checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0
-    threads: Annotated[int, Field(gt=0, le=1024)] | None = None
-    record: bool = False
-    wire: bool = False
-    on: str = "cpu"
-
-
 Rung = Literal["log", "rescale", "servo", "recalibrate", "roll_back", "stop"]
 
 
@@ -265,12 +233,14 @@ class Experiment(Section):
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
     name: str = ""
     data: Data = Field(default_factory=Data)
+    augment: AugmentTable = Field(default_factory=AugmentTable)
     network: NetworkTable
     device: DeviceTable
     encode: EncodeTable = Field(default_factory=EncodeTable)
     decode: DecodeTable | None = None
     learner: LearnerTable
     optimizer: OptimizerTable = Field(default_factory=OptimizerTable)
+    schedule: ScheduleTable = Field(default_factory=ScheduleTable)
     train: TrainTable = Field(default_factory=TrainTable)
     sentinel: SentinelTable | None = None
     log: LogsTable = Field(default_factory=LogsTable)
@@ -358,6 +328,13 @@ def experiment_of(table: Mapping[str, Any], path: Path, near: Path | None = None
     if error := made_in_python(table, str(path)):
         raise error
     near = near or path
+    for (section, key), to in MOVED.items():
+        told = table.get(section)
+        if isinstance(told, Mapping) and key in told:
+            raise ConfigError(
+                f"{key} has moved to [{to[0]}]", where=f"{path}: [{section}]", got=f"{key} = {value_text(told[key])}",
+                allowed=f"[{to[0]}] {to[1]}", outputs=UNTOUCHED, todo=f"write [{to[0]}] {to[1]} = {value_text(told[key])}",
+            )  # fmt: skip
     learner = table.get("learner")
     if isinstance(learner, dict) and str(learner.get("feedback", "")).endswith(".toml"):  # a run holds all that it depends on
         feedback = read_toml(find(str(learner["feedback"]), near))

@@ -110,6 +110,11 @@ def dump(model: BaseModel) -> str:
     return tomli_w.dumps(_without_none(model.model_dump()))
 
 
+def value_text(value: object) -> str:
+    """Write a value as TOML has it."""
+    return tomli_w.dumps({"value": value}).partition("=")[2].strip()
+
+
 def find(name: str, near: Path) -> Path:
     """A file named in an experiment: as given, or beside the experiment or one of the folders above it.
 
@@ -218,7 +223,7 @@ def _fields(model: type[BaseModel], path: Sequence[str]) -> list[str]:
         annotation = model.model_fields[part].annotation
         options = [annotation, *getattr(annotation, "__args__", ())]
         model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), model)
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _without_none(value: Any) -> Any:

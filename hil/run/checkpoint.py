@@ -29,6 +29,7 @@ from hil.errors import RunError
 from hil.files import read_object, read_tensors, write_atomic
 from hil.hints import quoted
 
+SCHEDULED = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}  # what torch's schedulers put beside lr
 MOST_FACTS_BYTES = 1 << 26  # a plant of many neurons has its state there
 
 
@@ -194,7 +195,7 @@ def check_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], facts: 
         ValueError: it is of another kind, or not whole: a parameter has all that is due to it, or was never moved.
     """
     groups, then = optimizer.state_dict()["param_groups"], facts["groups"]
-    if not isinstance(then, list) or [set(g) for g in groups] != [set(g) for g in then]:
+    if not isinstance(then, list) or _settings(groups) != _settings(then):
         raise ValueError("the state of another optimiser")
     if [g["params"] for g in groups] != [g["params"] for g in then]:
         raise ValueError("the state of an optimiser of other parameters")
@@ -216,6 +217,11 @@ def check_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], facts: 
             raise ValueError(f"optimiser: {key} = {value!r}")
 
 
+def _settings(groups: Sequence[Mapping[str, Any]]) -> list[set[str]]:
+    """The names of the settings of each group, without those that schedulers keep there."""
+    return [set(group) - SCHEDULED for group in groups]
+
+
 def _moved(optimizer: Optimizer) -> Optimizer:
     """A copy that has made a step of no length, from where it was made."""
     made = copy.deepcopy(optimizer)
@@ -234,7 +240,7 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], facts
         ValueError: it is the state of an optimiser of another kind.
     """
     groups = optimizer.state_dict()["param_groups"]
-    if [set(group) for group in groups] != [set(group) for group in facts["groups"]]:
+    if _settings(groups) != _settings(facts["groups"]):
         raise ValueError("the state of another optimiser")
     slots: dict[int, dict[str, Any]] = {}
     for source in (tensors, facts["scalars"]):

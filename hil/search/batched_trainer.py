@@ -17,15 +17,15 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from hil.data.augment import Augment
 from hil.data.dataset import Dataset, Split, batches
-from hil.data.shift import shifted
 from hil.encoding import Decode, Encode
 from hil.learners.parts.loss import LossName
 from hil.search.batched_functions import stacked
@@ -33,6 +33,7 @@ from hil.search.batched_twin import BatchedTwin
 from hil.search.jobs import Job, Outcome
 from hil.seeding import generator
 from hil.training.loop import EVALUATION_BATCH
+from hil.training.schedule import Constant
 from hil.twin import Twin
 
 Groups = list[dict[str, Any]]
@@ -49,6 +50,7 @@ class Course:
         twin: the node.
         others: other devices, for robustness.
         optimizer: groups of parameters, each with its "lr" -> the optimiser; one that treats every number for itself.
+        schedule: (optimiser, epochs) -> the schedule of its rates; one that depends on no score.
         target: the accuracy that ends the count of steps and passes; None: none.
     """
 
@@ -58,10 +60,10 @@ class Course:
     encode: Encode
     decode: Decode
     optimizer: Callable[[Groups], Optimizer]
+    schedule: Callable[[Optimizer, int], Constant]
     batch: int
     loss: LossName = "cross_entropy"
-    schedule: str = "constant"
-    shift: int = 0
+    augment: Augment = field(default_factory=Augment)
     others: tuple[Twin, ...] = ()
     target: float | None = None
 
@@ -112,6 +114,7 @@ class Batch:
         self.biases = [_copies(synapse.bias, candidates, place) for synapse in chain]
         self.gradients = [(torch.empty_like(w), torch.empty_like(b)) for w, b in zip(self.weights, self.biases, strict=True)]
         self.groups, self.optimizer = self._optimizer()
+        self.schedule = course.schedule(self.optimizer, self.epochs)
         widths = [synapse.out_features for synapse in chain[:-1]]
         drawn = [job.recipe.feedback.matrices(widths, course.classes, generator(self.seed, 0, "learner")) for job in jobs]
         self.backward = [torch.stack(layer).transpose(1, 2).contiguous().to(place) for layer in zip(*drawn, strict=True)]
@@ -131,6 +134,7 @@ class Batch:
             )  # of some operations mapped over candidates
             for epoch in range(self.epochs):
                 self._epoch(epoch)
+                self.schedule.epoch_done(math.nan)
                 curve.append(self.accuracy(self.node, self.course.scored(self.split)))
                 marks.append((self.step, self.passes))
             others = [self._elsewhere(other) for other in self.course.others]
@@ -143,9 +147,10 @@ class Batch:
     def _epoch(self, epoch: int) -> None:
         course = self.course
         for x, label, _ in batches(course.data.train, course.batch, self.seed, epoch):
-            moved = shifted(x, course.data.shape, course.shift, generator(self.seed, self.step, "shift"))
-            self._set_rates()
-            self._update(moved.to(self.place), label.to(self.place))
+            shown = course.augment(x, course.data.shape, self.seed, self.step)
+            self.schedule.begin(self.step, self.epochs * math.ceil(len(course.data.train) / course.batch))
+            self._update(shown.to(self.place), label.to(self.place))
+            self.schedule.moved()
             self.step += 1
 
     def _update(self, x: Tensor, label: Tensor) -> None:
@@ -231,16 +236,7 @@ class Batch:
                 params.append(nn.Parameter(stack if number is None else stack[number]))
                 params[-1].grad = slope if number is None else slope[number]
             groups.append({"params": params, "lr": rate})
-        optimizer = self.course.optimizer(groups)
-        self.rates = [float(group["lr"]) for group in optimizer.param_groups]
-        return groups, optimizer
-
-    def _set_rates(self) -> None:
-        if self.course.schedule == "cosine":
-            total = self.epochs * math.ceil(len(self.course.data.train) / self.course.batch)
-            factor = 0.5 * (1 + math.cos(math.pi * self.step / total))
-            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-                group["lr"] = rate * factor
+        return groups, self.course.optimizer(groups)
 
 
 def _copies(values: Tensor, candidates: int, place: str) -> Tensor:

@@ -19,7 +19,7 @@ def checkpoint_bytes(training: Training) -> int:
     def size(module: object) -> int:
         return sum(v.numel() * v.element_size() for v in module.state_dict().values())  # type: ignore[attr-defined]
 
-    return 4 * size(training.net) + 2 * size(training.learner) + (1 << 14)
+    return (4 + (training.plan.accumulate > 1)) * size(training.net) + 2 * size(training.learner) + (1 << 14)
 
 
 def check(folder: RunFolder, training: Training) -> str:

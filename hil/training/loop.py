@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from hil.data.augment import Augment
 from hil.data.dataset import Dataset, Split, batches
-from hil.data.shift import shifted
 from hil.devices.meter import Metered
 from hil.devices.resilient import ResilientArray, whole_batch
 from hil.errors import ContractError, HilError, RunError
@@ -40,28 +40,35 @@ from hil.run.checkpoint import (
 from hil.seeding import generator
 from hil.sentinel import Look, Sentinel
 from hil.torch_device import sent
+from hil.training.moves import Moves
+from hil.training.schedule import Constant
+from hil.training.stopping import exhausted
 
 EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """The length of a training, and its schedule.
+    """The length of a training, and what a step is made of.
 
     Args:
         seed: of everything.
-        schedule: "constant", or "cosine" down to zero at the last step of the last epoch.
         budget_passes: training ends with the step that spends so many node evaluations, all counted; None: with the last
             epoch.
-        shift: pixels by which training images are moved, at most.
+        augment: what is done to training examples.
+        accumulate, clip_norm: see hil/training/moves.py.
+        patience, min_delta: see hil/training/stopping.py; epochs, accuracy.
     """
 
     seed: int
     epochs: int
     batch: int
-    schedule: str = "constant"
     budget_passes: int | None = None
-    shift: int = 0
+    augment: Augment = field(default_factory=Augment)
+    accumulate: int = 1
+    clip_norm: float | None = None
+    patience: int | None = None
+    min_delta: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ class Best:
     sentinel: Mapping[str, object] = field(default_factory=dict)
 
 
-KINDS = ("net", "learner", "optimizer", "best", "best_learner")  # of tensors in a checkpoint
+KINDS = ("net", "learner", "optimizer", "best", "best_learner", "gathered")  # of tensors in a checkpoint
 
 
 class Training:
@@ -136,8 +143,9 @@ class Training:
         plan: how long, in which order. device: the metered node, or None for a purely digital network.
         tape: what the devices are recorded onto, or None.
         sentinel: who watches over the node, or None.
+        schedule: of the optimiser's rates; None: constant.
 
-    wall_s: how long it has gone on, as the caller of the loop keeps it.
+    scores: on the validation split, of each epoch. wall_s: how long it has gone on, as the caller of the loop keeps it.
     """
 
     def __init__(
@@ -150,10 +158,13 @@ class Training:
         devices: tuple[Metered, ...],
         tape: Recording | None = None,
         sentinel: Sentinel | None = None,
+        schedule: Constant | None = None,
     ) -> None:
         self.net, self.learner, self.optimizer = net, learner, optimizer
         self.data, self.plan, self.devices = data, plan, devices
-        self.rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self.schedule = schedule or Constant(optimizer)
+        self.moves = Moves(optimizer, plan.accumulate, plan.clip_norm)
+        self.scores: list[float] = []
         self.epoch = self.batch = self.step = 0
         self.wall_s = 0.0
         self.best = Best()
@@ -197,6 +208,11 @@ class Training:
         """The budget of device passes is used up."""
         return self.plan.budget_passes is not None and self.device_passes >= self.plan.budget_passes
 
+    @property
+    def stale(self) -> bool:
+        """The score was no better for so long that the patience is at its end."""
+        return exhausted(self.scores, self.plan.patience, self.plan.min_delta)
+
     def whole(self) -> None:
         """Note that nothing is half done: a later return to this step takes the tape back to here."""
         if self.tape is not None:
@@ -212,6 +228,8 @@ class Training:
         tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
         tensors |= {f"learner.{k}": v for k, v in self.learner.state_dict().items()}
         tensors |= {f"optimizer.{k}": v for k, v in slots.items()}
+        gathered, moves = self.moves.state()
+        tensors |= {f"gathered.{k}": v for k, v in gathered.items()}
         tensors |= {f"best.{k}": v for k, v in self.best.tensors.items()}
         tensors |= {f"best_learner.{k}": v for k, v in self.best.learner.items()}
         facts: dict[str, Any] = {
@@ -223,6 +241,9 @@ class Training:
             "seconds": self.seconds,
             "best": {"accuracy": self.best.accuracy, "epoch": self.best.epoch},
             "optimizer": optimizer,
+            "schedule": self.schedule.state(),
+            "moves": moves,
+            "scores": self.scores,
             "devices": [
                 {
                     "snapshot": d.snapshot(),
@@ -295,6 +316,11 @@ class Training:
         check_tensors(under("net", tensors), net, "network")
         check_tensors(under("best", tensors), net if best_epoch else {}, "best weights")
         check_optimizer(self.optimizer, under("optimizer", tensors), facts["optimizer"], step > 0)
+        self.moves.check(under("gathered", tensors), facts["moves"])
+        if len(facts["scores"]) != epoch or not all(
+            isinstance(score, float) and math.isfinite(score) for score in facts["scores"]
+        ):
+            raise ValueError(f"the scores {facts['scores']} of {epoch} epochs")
         for name in dict(facts["sums"]):
             _finite(facts["sums"], name, -math.inf)
         if facts["seconds"].keys() != self.seconds.keys():
@@ -316,6 +342,9 @@ class Training:
         self.net.load_state_dict(under("net", point.tensors))
         self.learner.load_state_dict(under("learner", point.tensors))
         restore_optimizer(self.optimizer, under("optimizer", point.tensors), facts["optimizer"])
+        self.scores = list(facts["scores"])
+        self.schedule.restore(facts["schedule"], self.scores)
+        self.moves.restore(under("gathered", point.tensors), facts["moves"])
         self.epoch, self.batch, self.step = facts["epoch"], facts["batch"], facts["step"]
         self.sums = dict(facts["sums"])
         held, state, best = under("best", point.tensors), under("best_learner", point.tensors), facts["best"]
@@ -362,11 +391,15 @@ def train(training: Training) -> Iterator[TrainingStep | Epoch]:
     """
     if training.sentinel is not None:
         training.sentinel.begin()
-    while training.epoch < training.plan.epochs and not (training.spent and training.batch == 0 and training.epoch > 0):
+    while training.epoch < training.plan.epochs and not (training.batch == 0 and training.epoch > 0 and _over(training)):
         begin, device_s, before = time.perf_counter(), training.device_s, training.sums.get("examples", 0.0)
         yield from _one_epoch(training)
         examples = training.sums.get("examples", 0.0) - before
         yield _validated(training, begin, device_s, examples / (time.perf_counter() - begin))
+
+
+def _over(training: Training) -> bool:
+    return training.spent or training.stale
 
 
 def _one_epoch(training: Training) -> Iterator[TrainingStep]:
@@ -378,11 +411,13 @@ def _one_epoch(training: Training) -> Iterator[TrainingStep]:
             return
         x, label = training.sent(examples.x, examples.y)
         mark = _spent(seconds, "data_s", mark)
-        _set_rates(training)
-        moved = shifted(x, training.data.shape, plan.shift, generator(plan.seed, training.step, "shift", x.device))
+        training.schedule.begin(training.step, plan.epochs * training.batches_per_epoch)
+        shown = plan.augment(x, training.data.shape, plan.seed, training.step)
         cost = training.device_calls, training.device_passes
         with foreign(f"learner {type(training.learner).__name__}, step {training.step + 1}"):
-            metrics = _learn_whole(training, moved, label)
+            metrics = _learn_whole(training, shown, label)
+        if not training.moves.batches:
+            training.schedule.moved()
         training.batch += 1
         training.step += 1
         for key, value in metrics.items():
@@ -410,14 +445,16 @@ def _learn_whole(training: Training, x: Tensor, label: Tensor) -> Mapping[str, f
     """The update of one batch, from its beginning again while a chip behind a wire loses its state in the middle of it."""
     if not any(isinstance(device.inner, ResilientArray) for device in training.devices):
         return _learn(training, x, label)
-    net, learner, optimizer = training.net, training.learner, training.optimizer
-    before, rewind = deepcopy((net.state_dict(), learner.state_dict(), optimizer.state_dict())), _rewinding(training.tape)
+    net, learner, optimizer, moves = training.net, training.learner, training.optimizer, training.moves
+    states = net.state_dict(), learner.state_dict(), optimizer.state_dict(), moves.state()
+    before, rewind = deepcopy(states), _rewinding(training.tape)
 
     def back() -> None:
-        weights, state, slots = deepcopy(before)
+        weights, state, slots, gathered = deepcopy(before)
         net.load_state_dict(weights)
         learner.load_state_dict(state)
         optimizer.load_state_dict(slots)
+        moves.restore(*gathered)
         rewind()
 
     return whole_batch(lambda: _learn(training, x, label), back)
@@ -431,7 +468,7 @@ def _rewinding(tape: Recording | None) -> Callable[[], None]:
 
 
 def _learn(training: Training, x: Tensor, label: Tensor) -> Mapping[str, float]:
-    """One batch: a direction, an optimiser step; several of both for an Online learner. What the learner said last."""
+    """One batch: a direction, a move of the optimiser; several of both for an Online learner. What the learner said last."""
     seconds, mark = training.seconds, time.perf_counter()
     metrics: Mapping[str, float] = {}
     for metrics in _updates(training, x, label):
@@ -443,7 +480,7 @@ def _learn(training: Training, x: Tensor, label: Tensor) -> Mapping[str, float]:
             )  # fmt: skip
         if not math.isfinite(metrics["loss"]):
             raise _diverged(training.step, metrics["loss"])
-        training.optimizer.step()
+        training.moves.add(len(label), last=training.batch + 1 == training.batches_per_epoch or training.spent)
         mark = _spent(seconds, "optimizer_s", mark)
     return metrics
 
@@ -473,14 +510,6 @@ def _diverged(step: int, loss: float) -> RunError:
     )
 
 
-def _set_rates(training: Training) -> None:
-    if training.plan.schedule == "cosine":
-        total = training.plan.epochs * training.batches_per_epoch
-        factor = 0.5 * (1 + math.cos(math.pi * training.step / total))
-        for group, rate in zip(training.optimizer.param_groups, training.rates, strict=True):
-            group["lr"] = rate * factor
-
-
 def _validated(training: Training, begin: float, device_s: float, samples_per_s: float) -> Epoch:
     mark = time.perf_counter()
     readouts = settle(training)
@@ -491,6 +520,8 @@ def _validated(training: Training, begin: float, device_s: float, samples_per_s:
     training.sums = {}
     training.epoch += 1
     training.batch = 0
+    training.scores.append(score["accuracy"])
+    training.schedule.epoch_done(score["accuracy"])
     best = score["accuracy"] > training.best.accuracy
     if best:
         weights, state = _copied(training.net), _copied(training.learner)

@@ -35,6 +35,7 @@ from hil.run.summary import Labels, conclude
 from hil.sentinel import Look
 from hil.training.loop import Epoch, Training, TrainingStep, evaluate, settle, train
 from hil.training.outcome import warnings
+from hil.training.stopping import since_better
 
 Point = TrainingStep | Epoch
 T = TypeVar("T")
@@ -254,7 +255,14 @@ class Session:
             )
         for line in beware:
             folder.note("warning", message=line)
-        final = {"test_accuracy": score["accuracy"], "test_loss": score["loss"], "test_reads": reads, "warnings": beware}
+        early = {"stopped_early": since_better(training.scores, training.plan.min_delta)} if training.stale else {}
+        final = {
+            "test_accuracy": score["accuracy"],
+            "test_loss": score["loss"],
+            "test_reads": reads,
+            "warnings": beware,
+            **early,
+        }
         summary = conclude(training, folder, self.labels, "done", final)
         folder.note("end", step=training.step, test_accuracy=score["accuracy"])
         return summary

@@ -37,7 +37,7 @@ from hil.training.loop import Epoch, Training, evaluate, train
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_array import SpikingArray, TwinChip
 
-TRAIN = "seed = 1\n[train]\nepochs = 1\nbatch = 16\n[optimizer]\nlr = 0.003\n[data]\nshift = 1\n"
+TRAIN = "seed = 1\n[train]\nepochs = 1\nbatch = 16\n[optimizer]\nlr = 0.003\n[augment]\nshift = 1\n"
 DENSE = "[network]\nwidths = [64, 20, 15, 10]\n"
 MODULATOR = """[device]
 use = "mach_zehnder"

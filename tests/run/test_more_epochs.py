@@ -61,8 +61,72 @@ def test_it_is_the_longer_run_bit_for_bit(
     assert "finished" in hil(capsys, "resume", run)[2]
 
 
+@pytest.mark.parametrize("use", [("StepLR", "step_size=1"), ("ReduceLROnPlateau", "patience=0")])
+def test_with_a_scheduler_and_augmentation_it_is_the_longer_run_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], use: tuple[str, str]
+) -> None:
+    sets = (f"schedule.use={use[0]}", f"schedule.{use[1]}", "augment.shift=1", "train.accumulate=2")
+    whole, run = trained(tmp_path, capsys, "whole", "train.epochs=4", *sets), trained(tmp_path, capsys, "r", *sets)
+    code, out, err = hil(capsys, "resume", run, "--set", "train.epochs=4")
+    assert code == 0, err
+    assert f"{use[0]} goes on: this is a run of 4 epochs from its beginning" in out
+    here, there = load(latest(run / "checkpoints")), load(latest(whole / "checkpoints"))
+    assert all(torch.equal(here.tensors[key], there.tensors[key]) for key in here.tensors)
+    assert here.facts["schedule"] == there.facts["schedule"]
+    assert [summary(run)[key] for key in KEPT] == [summary(whole)[key] for key in KEPT]
+
+
+def test_a_schedule_that_does_not_last_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(tmp_path, capsys, "r", "schedule.use=OneCycleLR", "schedule.max_lr=0.01", "schedule.total_steps=6")
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file() and path.name != "run.lock"}
+    code, _, err = hil(capsys, "resume", run, "--set", "train.epochs=3")
+    assert code == 2
+    for part in ("OneCycleLR cannot be followed for 3 epochs of 3 batches", "total steps is 6", "Outputs: untouched"):
+        assert part in err, err
+    assert before == {path.name: path.read_bytes() for path in run.iterdir() if path.name in before}
+
+
+def test_another_schedule_goes_on_where_it_would_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(tmp_path, capsys, "r")
+    sets = ["train.epochs=3", "schedule.use=ExponentialLR", "schedule.gamma=0.5"]
+    words = [word for each in sets for word in ("--set", each)]
+    assert "schedule.use constant -> ExponentialLR" in hil(capsys, "resume", run, *words)[2]
+    code, _, err = hil(capsys, "resume", run, *words, "--changed")
+    assert code == 0, err
+    facts = load(latest(run / "checkpoints")).facts
+    assert facts["schedule"]["told"] == 3
+    assert facts["schedule"]["rates"] == [1e-3 / 8]
+
+
+def test_patience_ends_a_run_and_more_of_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    no_better = ("train.min_delta=0.5", "train.epochs=6", "train.patience=2")  # but in the first epoch
+    run, whole = (
+        trained(tmp_path, capsys, "r", *no_better),
+        trained(tmp_path, capsys, "whole", *no_better[:1], "train.epochs=4"),
+    )
+    found = load(latest(run / "checkpoints")).facts
+    assert (found["epoch"], len(found["scores"])) == (3, 3)
+    assert summary(run)["stopped_early"] == 2
+    assert "stopped_early" not in summary(whole)
+    assert summary(run)["best_epoch"] == max(range(3), key=lambda n: found["scores"][n]) + 1
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file() and path.name != "run.lock"}
+    for sets in ("train.epochs=9", "train.patience=1"):
+        code, _, err = hil(capsys, "resume", run, "--set", sets)
+        assert code == 2
+        for part in ("nothing is left to train", "patience of", "more patience", "--set train.patience="):
+            assert part in err, err
+    assert before == {path.name: path.read_bytes() for path in run.iterdir() if path.name in before}
+    code, out, err = hil(capsys, "resume", run, "--set", "train.patience=3")
+    assert code == 0, err
+    assert "stopped before the last epoch: validation accuracy is no better since 3 epochs" in out
+    here, there = load(latest(run / "checkpoints")), load(latest(whole / "checkpoints"))
+    assert here.facts["epoch"] == 4
+    assert all(torch.equal(here.tensors[key], there.tensors[key]) for key in here.tensors)
+    assert summary(run)["test_reads"] == 2
+
+
 def test_a_schedule_is_stretched_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = trained(tmp_path, capsys, "r", "train.schedule=cosine")
+    run = trained(tmp_path, capsys, "r", "schedule.use=cosine")
     code, out, err = hil(capsys, "resume", run, "--set", "train.epochs=4")
     assert code == 0, err
     assert "the cosine schedule is stretched to 4 epochs: after epoch 2" in out

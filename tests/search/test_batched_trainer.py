@@ -64,13 +64,25 @@ def test_stacked_functions_are_the_functions(mixed: bool) -> None:
             torch.testing.assert_close(lane, one(pre), atol=2e-6, rtol=1e-5)
 
 
+COSINE = 'use = "cosine"\n'
+STEPS = 'use = "StepLR"\nstep_size = 3\nevery = "step"\n'
+EPOCHS = 'use = "ExponentialLR"\ngamma = 0.5\n[augment]\nshift = 1\nflip = 0.5\ncutout = 2\nnoise = 0.1\n'
+
+
 @pytest.mark.parametrize(
-    ("change", "rates"),
-    [("", (5e-3, 5e-3)), ("", (2e-3, 8e-3)), ('use = "SGD"\nmomentum = 0.9\n', (0.1, 0.02))],
-    ids=["one rate", "rates of their own", "SGD"],
+    ("change", "rates", "schedule"),
+    [
+        ("", (5e-3, 5e-3), COSINE),
+        ("", (2e-3, 8e-3), COSINE),
+        ('use = "SGD"\nmomentum = 0.9\n', (0.1, 0.02), STEPS),
+        ("", (2e-3, 8e-3), EPOCHS),
+    ],
+    ids=["one rate", "rates of their own", "SGD", "augmented"],
 )
-def test_a_lane_ends_with_the_weights_of_an_ordinary_run(tmp_path: Path, change: str, rates: tuple[float, float]) -> None:
-    base = BASE.replace("[train]\n", '[train]\nschedule = "cosine"\n').replace("[optimizer]\n", f"[optimizer]\n{change}")
+def test_a_lane_ends_with_the_weights_of_an_ordinary_run(
+    tmp_path: Path, change: str, rates: tuple[float, float], schedule: str
+) -> None:
+    base = BASE.replace("[train]\n", f"[schedule]\n{schedule}[train]\n").replace("[optimizer]\n", f"[optimizer]\n{change}")
     builder = search_builder(tmp_path, base)
     asked = jobs([FUNCTIONS[0], FUNCTIONS[8]], rates)
     batch = Batch(builder.course(builder.data()), asked, "cpu")
@@ -154,12 +166,23 @@ def test_a_population_does_not_watch_steps(tmp_path: Path) -> None:
         ('use = "adfa"', 'use = "dfa"'),
         ("lr = 5e-3", 'use = "Adagrad"\nlr = 5e-3'),
         ("[64, 12, 8, 10]", '[64, 12, 8, 10]\nweights = "standardised"'),
+        ("[train]\n", "[train]\naccumulate = 2\n"),
+        ("[train]\n", "[train]\nclip_norm = 1.0\n"),
+        ("[train]\n", '[train]\nclass_weights = "balanced"\n'),
+        ("[train]\n", '[schedule]\nuse = "ReduceLROnPlateau"\n[train]\n'),
     ],
 )
 def test_what_is_no_population_is_refused(tmp_path: Path, old: str, new: str) -> None:
     builder = search_builder(tmp_path, BASE.replace(old, new))
     with pytest.raises(ConfigError):
         builder.course(builder.data())
+
+
+@pytest.mark.parametrize("line", ["patience = 3", 'from = "runs/first"'])
+def test_a_search_says_itself_how_long_and_from_where(tmp_path: Path, line: str) -> None:
+    builder = search_builder(tmp_path, BASE.replace("[train]\n", f"[train]\n{line}\n"))
+    with pytest.raises(ConfigError, match="says itself how long"):
+        builder.space(builder.data())
 
 
 def test_the_test_split_is_not_in_what_a_search_sees(tmp_path: Path) -> None:
