@@ -24,6 +24,7 @@ from hil.build import drift_sentinel
 from hil.build.network import Behind, closing, largest, on_chip, on_nodes, synapses
 from hil.build.node import Node, resilient_node
 from hil.build.open_node import opened_node
+from hil.build.task import task_for, task_table
 from hil.config.device import DecodeTable, EncodeTable
 from hil.config.experiment import Experiment
 from hil.config.resolve import UNTOUCHED, construct
@@ -40,6 +41,7 @@ from hil.network import Network
 from hil.run.summary import Labels
 from hil.seeding import generator
 from hil.synapses import channels_of, flat_widths, reads
+from hil.task import Task, asked_for
 from hil.torch_device import default_threads
 from hil.training import diagnostics
 from hil.training.loop import Training, TrainingPlan
@@ -140,6 +142,7 @@ class Prepared:
     """All of an experiment that needs no device.
 
     Args:
+        task: what is learned.
         chain: the synapses.
         feedback: closes the loop of a spiking network, or None.
         optimizer: over the parameters of both.
@@ -147,6 +150,7 @@ class Prepared:
     """
 
     data: Dataset
+    task: Task
     chain: list[nn.Module]
     feedback: nn.Module | None
     optimizer: torch.optim.Optimizer
@@ -165,10 +169,11 @@ def prepared(experiment: Experiment, given: Dataset | None = None) -> Prepared:
     """
     with building(experiment):
         data = usable(dataset(experiment) if given is None else given)
+        task = task_for(experiment, data)
         chain = synapses(experiment, data)
         feedback = closing(experiment, chain, data.train.x.shape[1])
         on = torch_device.named(experiment.train.on, experiment.place)
-        fits_learner(experiment, chain, data)
+        fits_learner(experiment, chain, data, task)
         if experiment.device.kind in ("chip", "layers"):
             drift_sentinel.static(experiment)
         for module in chain if feedback is None else (*chain, feedback):
@@ -176,7 +181,7 @@ def prepared(experiment: Experiment, given: Dataset | None = None) -> Prepared:
         every = nn.ModuleList(chain if feedback is None else [*chain, feedback])
         optimizer, table = optimiser(list(every.parameters()), experiment), experiment.optimizer
         construct(optimizer.step, {}, f"{table.place} {table.use}")  # no gradients yet: it moves nothing without a closure
-        return Prepared(data, chain, feedback, optimizer, on)
+        return Prepared(data, task, chain, feedback, optimizer, on)
 
 
 @contextmanager
@@ -249,17 +254,17 @@ def _built(
     rng = generator(experiment.seed, 0, "learner")
     rule, options = experiment.learner.rule, experiment.learner.options
     with foreign(f"{experiment.learner.place} {experiment.learner.use}"):
-        learner: Learner = rule.build(wired.net, options, len(data.classes), rng, model)
+        learner: Learner = rule.build(wired.net, options, asked_for(rule.build, ready.task), rng, model)
     if isinstance(learner, nn.Module):  # any other finds its place by itself, where the network already is
         learner.to(on)
     plan = TrainingPlan(experiment.seed, table.epochs, table.batch, table.schedule, table.budget_passes, experiment.data.shift)
     placed = moved(data, on)
-    training = Training(wired.net, learner, ready.optimizer, placed, plan, wired.devices(), tape, wired.sentinel)
+    training = Training(wired.net, learner, ready.optimizer, placed, plan, wired.devices(), tape, wired.sentinel, ready.task)
     provenance = answered(node.provenance, training.devices[0].spec.provenance)
     labels = Labels(experiment.name or experiment.near.stem, provenance, node.facts, node.resources)
     widths = flat_widths(chain, features)[1:-1]
     needs = "" if tape is None else _needs(training, widths, int(getattr(options, "time_steps", 1)), tape)
-    resolved = _resolved(experiment, wired.decodes)
+    resolved = _resolved(experiment, wired.decodes, ready.task)
     return Built(training, node, labels, resolved, wired.transfer, needs, wired.twin_check)
 
 
@@ -421,19 +426,18 @@ def checked_twin(node: Node, device: Device, transfer: Transfer | None, on: torc
     return probed(device, twin.ideal, place=on)
 
 
-def fits_learner(experiment: Experiment, chain: list[nn.Module], data: Dataset) -> None:
-    """Refuse, before anything is opened, more outputs than classes, and batches that the synapses do not take.
+def fits_learner(experiment: Experiment, chain: list[nn.Module], data: Dataset, task: Task) -> None:
+    """Refuse, before anything is opened, other outputs than the task has, and batches that the synapses do not take.
 
     Raises:
         ConfigError.
     """
-    features, classes = data.train.x.shape[1], len(data.classes)
-    outputs = flat_widths(chain, features)[-1]
-    if outputs != classes and not getattr(experiment.learner.rule, "any_outputs", False):
+    outputs, wanted = flat_widths(chain, data.train.x.shape[1])[-1], task.outputs
+    if outputs != wanted and not getattr(experiment.learner.rule, "any_outputs", False):
         raise ConfigError(
             f"the network does not fit {data.name}", where=experiment.network.place, got=f"{outputs} outputs",
-            allowed=f"{classes} outputs, one a class, for the learner {experiment.learner.use}", outputs=UNTOUCHED,
-            todo=f"make the last synapse {classes} wide",
+            allowed=f"{wanted} outputs, one a {'class' if task.kind == 'classes' else 'number'}, for the learner "
+            f"{experiment.learner.use}", outputs=UNTOUCHED, todo=f"make the last synapse {wanted} wide",
         )  # fmt: skip
     if not hasattr(experiment.learner.options, "time_steps"):  # with a time axis an example is many
         _takes_batches(experiment, chain, data)
@@ -477,8 +481,9 @@ def _decode(table: DecodeTable | None, device: Device, on: torch.device, sweep: 
     return Decode(table.quantity("zero", unit), table.quantity("scale", unit)), measure(device, place=on) if sweep else None
 
 
-def _resolved(experiment: Experiment, decodes: Sequence[Decode]) -> Experiment:
-    """The experiment as it runs: what was measured is written down, so that a resume does not measure it again."""
+def _resolved(experiment: Experiment, decodes: Sequence[Decode], task: Task) -> Experiment:
+    """The experiment as it runs: what was measured or inferred is written down, so that a resume does not do it again."""
+    experiment = experiment.model_copy(update={"task": task_table(experiment.task, task, experiment.place)})
     if not decodes:
         return experiment
     tables = [DecodeTable(zero=decode.zero, scale=decode.scale) for decode in decodes]

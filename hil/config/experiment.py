@@ -8,6 +8,7 @@ seed = 0
 [[device]]   several of them, one a hidden layer, each with [device.encode] and [device.decode] of its own
 [encode]     gain = "1.1 V", overflow = "fold", period = "7 V"
 [decode]     zero, scale; left out: taken from the transfer curve that every run measures first
+[task]       metric = "r2"; left out: what the targets of the data ask for, see hil/config/task.py
 [learner]    use = "adfa" or "module:Class", and its settings
 [optimizer]  use = "Adam", lr = 1e-3
 [train]      epochs = 5, batch = 128, checkpoint_every_s = 60
@@ -36,6 +37,7 @@ from hil.config.resolve import (
     keeps,
     resolve,
 )
+from hil.config.task import TaskTable
 from hil.errors import ConfigError, RunError
 
 
@@ -196,6 +198,7 @@ class Experiment(Section):
     device: DeviceTable
     encode: EncodeTable = Field(default_factory=EncodeTable)
     decode: DecodeTable | None = None
+    task: TaskTable | None = None
     learner: LearnerTable
     optimizer: OptimizerTable = Field(default_factory=OptimizerTable)
     train: TrainTable = Field(default_factory=TrainTable)

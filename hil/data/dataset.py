@@ -60,7 +60,7 @@ class Split:
 
     Args:
         x: float32 (n, features) in [0, 1].
-        y: int64 (n,).
+        y: int64 (n,) of classes, float32 (n, k) of numbers.
     """
 
     x: Tensor
@@ -75,7 +75,7 @@ class Dataset:
     """Three splits of one data set.
 
     Args:
-        classes: the name of each label, in order.
+        classes: the name of each label, in order; none if the targets are numbers.
         shape: of one example before it was flattened: channels, rows, columns.
         source: the citation.
         checksum: SHA-256 over the checksums of its files, so that a run can say what it has seen.
@@ -89,6 +89,11 @@ class Dataset:
     shape: tuple[int, ...]
     source: str
     checksum: str
+
+    @property
+    def outputs(self) -> int:
+        """What a network has to give an example: one score a class, or so many numbers."""
+        return len(self.classes) or self.train.y.shape[-1]
 
 
 class Batch(NamedTuple):
@@ -145,16 +150,21 @@ def usable(dataset: Dataset) -> Dataset:
 
     Raises:
         DataError: a split whose x is not float32 (n, features), the same features in all, finite; or y not int64 (n,), a
-            number of a class.
+            number of a class; or, for a data set without classes, not float32 (n, k), finite.
     """
     features, classes = dataset.train.x.shape[-1] if dataset.train.x.ndim else 0, len(dataset.classes)
+    numbers = dataset.train.y.shape[1] if dataset.train.y.ndim == 2 else 1
     for name in ("train", "validation", "test"):
         x, y = getattr(dataset, name).x, getattr(dataset, name).y
         if x.dtype != torch.float32 or x.ndim != 2 or x.shape[1] != features or len(x) == 0:
             got, allowed = f"x {x.dtype}, shape {tuple(x.shape)}", f"float32, shape (n, {features}), n at least 1"
-        elif y.dtype != torch.int64 or y.shape != x.shape[:1]:
+        elif not classes and (y.dtype != torch.float32 or y.shape != (len(x), numbers)):
+            got, allowed = f"y {y.dtype}, shape {tuple(y.shape)}, and no classes", f"float32, shape ({len(x)}, {numbers})"
+        elif not classes and not bool(torch.isfinite(y).all()):
+            got, allowed = f"{int((~torch.isfinite(y)).sum())} values of y NaN or infinite", "finite values"
+        elif classes and (y.dtype != torch.int64 or y.shape != x.shape[:1]):
             got, allowed = f"y {y.dtype}, shape {tuple(y.shape)}", f"int64, shape ({len(x)},)"
-        elif not 0 <= int(y.min()) <= int(y.max()) < classes:
+        elif classes and not 0 <= int(y.min()) <= int(y.max()) < classes:
             got, allowed = f"y from {int(y.min())} to {int(y.max())}", f"0 to {classes - 1}, the number of a class"
         elif not bool(torch.isfinite(x).all()):
             got, allowed = f"{int((~torch.isfinite(x)).sum())} values of x NaN or infinite", "finite values"

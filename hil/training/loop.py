@@ -39,6 +39,7 @@ from hil.run.checkpoint import (
 )
 from hil.seeding import generator
 from hil.sentinel import Look, Sentinel
+from hil.task import Task, as_task, task_of
 from hil.torch_device import sent
 
 EVALUATION_BATCH = 500
@@ -112,12 +113,12 @@ class Recording(Protocol):
 
 @dataclass
 class Best:
-    """The best weights so far, by validation accuracy; the earlier wins a tie.
+    """The best weights so far, by the task's metric on the validation split; the earlier wins a tie.
 
     With them, the learner's and the sentinel's state of that moment.
     """
 
-    accuracy: float = -1.0
+    score: float | None = None
     epoch: int = 0
     tensors: dict[str, Tensor] = field(default_factory=dict)
     learner: dict[str, Tensor] = field(default_factory=dict)
@@ -136,6 +137,7 @@ class Training:
         plan: how long, in which order. device: the metered node, or None for a purely digital network.
         tape: what the devices are recorded onto, or None.
         sentinel: who watches over the node, or None.
+        task: what is learned; None: what the targets of the data ask for.
 
     wall_s: how long it has gone on, as the caller of the loop keeps it.
     """
@@ -150,6 +152,7 @@ class Training:
         devices: tuple[Metered, ...],
         tape: Recording | None = None,
         sentinel: Sentinel | None = None,
+        task: Task | None = None,
     ) -> None:
         self.net, self.learner, self.optimizer = net, learner, optimizer
         self.data, self.plan, self.devices = data, plan, devices
@@ -160,6 +163,7 @@ class Training:
         self.sums: dict[str, float] = {}
         self.seconds = dict.fromkeys(("data_s", "learner_s", "optimizer_s", "evaluate_s"), 0.0)
         self.tape, self.sentinel = tape, sentinel
+        self.task = task or task_of(data.train.y, data.classes)
         self.whole()
 
     @property
@@ -221,7 +225,7 @@ class Training:
             "batches_per_epoch": self.batches_per_epoch,
             "sums": self.sums,
             "seconds": self.seconds,
-            "best": {"accuracy": self.best.accuracy, "epoch": self.best.epoch},
+            "best": {self.task.metric.name: -1.0 if self.best.score is None else self.best.score, "epoch": self.best.epoch},
             "optimizer": optimizer,
             "devices": [
                 {
@@ -284,14 +288,14 @@ class Training:
         if unknown:
             raise ValueError(f"an unknown tensor {unknown[0]}")
         epoch, batch, step = (_whole(facts, name) for name in ("epoch", "batch", "step"))
-        best = facts["best"]
-        accuracy, best_epoch = _finite(best, "accuracy", -1.0), _whole(best, "epoch")
+        best, metric = facts["best"], self.task.metric
+        score, best_epoch = _finite(best, metric.name, -math.inf), _whole(best, "epoch")
         last = epoch * self.batches_per_epoch + batch
         same = facts.get("batches_per_epoch") == self.batches_per_epoch  # else the user changed data or batch, and means it
         if step < epoch + batch or (same and (step > last or batch > self.batches_per_epoch)):
             raise ValueError(f"step {step} in epoch {epoch}, batch {batch}")
-        if best_epoch > epoch or accuracy > 1 or (best_epoch == 0) != (accuracy < 0):
-            raise ValueError(f"the best accuracy {accuracy} of epoch {best_epoch}, after epoch {epoch}")
+        if best_epoch > epoch or (score != -1 if best_epoch == 0 else metric.share and not 0 <= score <= 1):
+            raise ValueError(f"the best {metric.title} {score} of epoch {best_epoch}, after epoch {epoch}")
         check_tensors(under("net", tensors), net, "network")
         check_tensors(under("best", tensors), net if best_epoch else {}, "best weights")
         check_optimizer(self.optimizer, under("optimizer", tensors), facts["optimizer"], step > 0)
@@ -319,7 +323,8 @@ class Training:
         self.epoch, self.batch, self.step = facts["epoch"], facts["batch"], facts["step"]
         self.sums = dict(facts["sums"])
         held, state, best = under("best", point.tensors), under("best_learner", point.tensors), facts["best"]
-        self.best = Best(best["accuracy"], best["epoch"], held, state, best.get("sentinel", {}))
+        score = best[self.task.metric.name] if best["epoch"] else None
+        self.best = Best(score, best["epoch"], held, state, best.get("sentinel", {}))
 
 
 def _whole(facts: Mapping[str, Any], name: str) -> int:
@@ -463,9 +468,9 @@ def _spent(seconds: dict[str, float], name: str, since: float) -> float:
     return now
 
 
-def _diverged(step: int, loss: float) -> RunError:
+def _diverged(step: int, loss: float, what: str = "training loss") -> RunError:
     return RunError(
-        "the training loss is not a finite number",
+        f"the {what} is not a finite number",
         where=f"step {step + 1}",
         got=str(loss),
         outputs="as after the last shot; they are made safe now",
@@ -484,18 +489,21 @@ def _set_rates(training: Training) -> None:
 def _validated(training: Training, begin: float, device_s: float, samples_per_s: float) -> Epoch:
     mark = time.perf_counter()
     readouts = settle(training)
-    score, _ = evaluate(training.net, training.learner, training.data.validation, training.tape)
+    score, _ = evaluate(training.net, training.learner, training.data.validation, training.tape, training.task)
     _spent(training.seconds, "evaluate_s", mark)
     examples = training.sums.pop("examples", 1.0)
     means = {key: total / examples for key, total in training.sums.items()}
     training.sums = {}
     training.epoch += 1
     training.batch = 0
-    best = score["accuracy"] > training.best.accuracy
+    metric = training.task.metric
+    if not math.isfinite(score[metric.name]):
+        raise _diverged(training.step, score[metric.name], f"{metric.title} of the validation split")
+    best = metric.better(score[metric.name], training.best.score)
     if best:
         weights, state = _copied(training.net), _copied(training.learner)
         watched = {} if training.sentinel is None else training.sentinel.state()
-        training.best = Best(score["accuracy"], training.epoch, weights, state, watched)
+        training.best = Best(score[metric.name], training.epoch, weights, state, watched)
     training.whole()
     return Epoch(
         epoch=training.epoch,
@@ -521,12 +529,11 @@ def settle(training: Training) -> Mapping[str, float]:
 
 
 @torch.no_grad()
-def evaluate(net: Network, learner: Learner, split: Split, tape: Recording | None = None) -> tuple[dict[str, float], Tensor]:
-    """Score through the device: {"loss", "accuracy"} and the predicted classes (examples,)."""
+def evaluate(
+    net: Network, learner: Learner, split: Split, tape: Recording | None = None, task: Task | None = None
+) -> tuple[dict[str, float], Tensor]:
+    """Score through the device: loss and metrics of the task (None: of classes), and the outputs (examples, n)."""
     parts = torch.split(split.x, EVALUATION_BATCH)
     with foreign(f"learner {type(learner).__name__}, predicting {len(split)} examples"):
         scores = torch.cat([whole_batch(partial(learner.predict, net, sent(x, net.place)), _rewinding(tape)) for x in parts])
-        label = split.y.to(scores.device)
-        loss = torch.nn.functional.cross_entropy(scores, label)
-    predicted = scores.argmax(1)
-    return {"loss": float(loss), "accuracy": float((predicted == label).float().mean())}, predicted
+        return (task or as_task(scores.shape[1])).score(scores, split.y.to(scores.device)), scores

@@ -1,69 +1,18 @@
 """The error at the readout: the one global signal that every learner here starts from.
 
-cross_entropy    L = - mean_n log softmax(o_n)[label_n]      e = dL/do = ( softmax(o) - onehot ) / batch
-mse              L = mean_n 1/2 |o_n - onehot_n|^2            e = dL/do = ( o - onehot ) / batch
+Loss, of classes and of numbers, is in hil/task.py. Here is what spiking learners of classes lower besides, and a check.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
-from hil.errors import ConfigError, ContractError
-
-LossName = Literal["cross_entropy", "mse"]
-
-
-class Verdict(NamedTuple):
-    """The loss of a batch: its gradient at the output, and its metrics.
-
-    Args:
-        error: dL/do (batch, classes).
-        metrics: "loss" and "accuracy".
-    """
-
-    error: Tensor
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """A loss by its name, with its exact gradient written out."""
-
-    name: LossName = "cross_entropy"
-
-    def __post_init__(self) -> None:
-        if self.name not in get_args(LossName):
-            raise ConfigError(
-                "no such loss", where="[learner] loss", got=repr(self.name), allowed=", ".join(get_args(LossName)),
-                outputs="untouched; nothing was opened",
-            )  # fmt: skip
-
-    def judge(self, scores: Tensor, label: Tensor) -> Verdict:
-        """Scores (batch, classes) against label (batch,), without a graph."""
-        index, one = label.unsqueeze(1), torch.ones((), dtype=scores.dtype, device=scores.device)
-        right = scores.argmax(1).eq(label).to(scores.dtype).mean()
-        share = 1 / len(label)
-        if self.name == "mse":
-            error = scores.scatter_add(1, index, -one.expand_as(index))
-            loss = error.square().sum().mul_(0.5 * share)
-        else:
-            logp = scores.log_softmax(1)
-            loss = logp.gather(1, index).sum().mul_(-share)
-            error = logp.exp_().scatter_add_(1, index, -one.expand_as(index))
-        loss_value, accuracy = torch.stack([loss, right]).tolist()  # one transfer, should the host's tensors be on a GPU
-        return Verdict(error.mul_(share), {"loss": loss_value, "accuracy": accuracy})
-
-    def of(self, scores: Tensor, label: Tensor) -> Tensor:
-        """The same loss as a graph, for a learner that differentiates."""
-        if self.name == "mse":
-            onehot = functional.one_hot(label, scores.shape[1]).to(scores.dtype)
-            return 0.5 * (scores - onehot).square().sum() / len(label)
-        return functional.cross_entropy(scores, label)
+from hil.errors import ContractError
+from hil.task import Loss as Loss
+from hil.task import LossName as LossName
+from hil.task import Verdict as Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +40,13 @@ class Mixed:
         return (1 - self.share) * Loss("cross_entropy").of(scores, label) + self.share * square
 
 
-def check_scores(scores: Tensor, classes: int) -> None:
-    """Raise ContractError unless the readout is (batch, classes)."""
-    if scores.ndim != 2 or scores.shape[1] != classes:
+def check_scores(scores: Tensor, outputs: int) -> None:
+    """Raise ContractError unless the readout is (batch, outputs): one score a class, or the numbers that are wanted."""
+    if scores.ndim != 2 or scores.shape[1] != outputs:
         raise ContractError(
-            "the readout does not give one score per class",
+            "the readout does not give what the targets need: one score per class, or all of the numbers",
             where="network, last layer",
             got=f"shape {tuple(scores.shape)}",
-            allowed=f"(batch, {classes})",
-            todo="make the last synapse as wide as there are classes, and give it no device",
+            allowed=f"(batch, {outputs})",
+            todo=f"make the last synapse {outputs} wide, and give it no device",
         )
