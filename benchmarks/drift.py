@@ -113,7 +113,7 @@ def rounds(case: Case, weights: Mapping[str, torch.Tensor], bench: Path | None =
         made.training.net.load_state_dict(dict(weights))
         done: list[float] = []
         try:
-            done.extend(each.accuracy for each in islice(use(made.training, rest, BATCH), case.size.rounds))
+            done.extend(each.score for each in islice(use(made.training, rest, BATCH), case.size.rounds))
         except MeasurementError as error:  # an unwatched bench whose markers fade stops by itself
             print(f"stopped in round {len(done) + 1}: {error.what}", flush=True)
         return done

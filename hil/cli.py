@@ -399,7 +399,7 @@ def use(
 
     trusted(run, trust)
     for found in in_use(run, rounds, sentinel, split, out):
-        out.print(f" round {found.number:>3}   {split} {found.accuracy:.1%}", markup=False)
+        out.print(f" round {found.number:>3}   {split} {found.shown}", markup=False)
 
 
 @app.command

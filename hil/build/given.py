@@ -25,6 +25,7 @@ from hil.build.network import largest
 from hil.build.node import Node
 from hil.build.open_bench import Bench, outputs_after, rested, unwrapped
 from hil.build.optimizing import class_weights, fits_moves, optimiser, plan_of, schedule_of, weigh
+from hil.build.task import task_for, task_table
 from hil.build.training import Built, building, checked_twin, fits_learner
 from hil.build.warm_start import start_of
 from hil.config.device import DeviceTable
@@ -47,6 +48,7 @@ from hil.network import Layer, Network
 from hil.run.summary import Labels
 from hil.seeding import generator
 from hil.synapses import flat_widths
+from hil.task import Task, asked_for
 from hil.torch_device import default_threads
 from hil.training.loop import Training
 from hil.twin import Twin
@@ -119,12 +121,14 @@ class Given:
     """What a script gave, checked.
 
     Args:
+        task: what is learned.
         learner: an object; None: to be built as the experiment says.
         twin: of the node, or None.
     """
 
     net: Network
     data: Dataset
+    task: Task
     experiment: GivenExperiment
     learner: Learner | None
     twin: Twin | None
@@ -182,23 +186,27 @@ def given(
     experiment._near = Path(PLACE)
     with building(experiment):
         synapses: list[nn.Module] = [deepcopy(layer.synapse).cpu() for layer in net.stack]  # tried without moving the others
+        asked = task_for(experiment, data)
         _fits_data(synapses, data)
-        fits_learner(experiment, synapses, data)
-        fits_moves(experiment, data)
-        schedule_of(optimiser(_parameters(net), experiment), experiment, math.ceil(len(data.train) / experiment.train.batch))
-    return Given(net, data, experiment, None if isinstance(learner, str | type) else learner, twin)
+        fits_learner(experiment, synapses, data, asked)
+        fits_moves(experiment, data, asked)
+        steps = math.ceil(len(data.train) / experiment.train.batch)
+        schedule_of(optimiser(_parameters(net), experiment), experiment, steps, asked.metric)
+    experiment = experiment.model_copy(update={"task": task_table(experiment.task, asked, PLACE)})
+    return Given(net, data, asked, experiment, None if isinstance(learner, str | type) else learner, twin)
 
 
 def _fits_data(synapses: list[nn.Module], data: Dataset) -> None:
-    """Raises: ConfigError: the first synapse does not take an example, or the last gives no score for a class."""
+    """Raises: ConfigError: the first synapse does not take an example, or the last gives fewer outputs than are needed."""
     features, first = data.train.x.shape[1], synapses[0]
     wide = first.in_features if isinstance(first, nn.Linear) else features
     outputs = flat_widths(synapses, wide)[-1]
-    if wide != features or outputs < len(data.classes):
+    if wide != features or outputs < data.outputs:
+        kind = "classes" if data.classes else "numbers"
         raise _wrong(
             "network", f"{wide} inputs, {outputs} outputs",
-            f"{features} inputs, {len(data.classes)} outputs, as {data.name} has features and classes",
-            f"make it of widths [{features}, ..., {len(data.classes)}]",
+            f"{features} inputs, {data.outputs} outputs, as {data.name} has features and {kind}",
+            f"make it of widths [{features}, ..., {data.outputs}]",
         )  # fmt: skip
 
 
@@ -217,7 +225,7 @@ def _wrong(section: str, got: str, allowed: str, todo: str) -> ConfigError:
 
 def _data_table(data: Dataset) -> dict[str, Any]:
     counts = {split: len(getattr(data, split)) for split in ("train", "validation", "test")}
-    shape = {"features": data.train.x.shape[1], "classes": len(data.classes)}
+    shape = {"features": data.train.x.shape[1], "classes" if data.classes else "numbers": data.outputs}
     return {"use": data.name, "checksum": data.checksum, **counts, **shape}
 
 
@@ -395,7 +403,7 @@ def _built(
     node = _node(found, owned, benches, rest)
     follow(node.twin, None, None, on)
     model = None if node.twin is None else node.twin.ideal
-    learner = found.learner or _learner(experiment, twin_net, len(found.data.classes), model)
+    learner = found.learner or _learner(experiment, twin_net, found.task, model)
     if isinstance(learner, nn.Module):
         learner.to(on)
     weigh(learner, class_weights(experiment, found.data), experiment)
@@ -403,9 +411,9 @@ def _built(
     if first is not None:
         first.into(twin_net)
     optimizer, batches = optimiser(_parameters(net), experiment), math.ceil(len(found.data.train) / table.batch)
-    schedule = schedule_of(optimizer, experiment, batches)
+    schedule = schedule_of(optimizer, experiment, batches, found.task.metric)
     plan, placed = plan_of(experiment), moved(found.data, on)
-    training = Training(twin_net, learner, optimizer, placed, plan, devices(), schedule=schedule)
+    training = Training(twin_net, learner, optimizer, placed, plan, devices(), schedule=schedule, task=found.task)
     provenance = reduce(answered, [answered(node.provenance, device.spec.provenance) for device in training.devices])
     after = "; ".join(dict.fromkeys(filter(None, (outputs_after(device) for device in owned))))
     labels = Labels(experiment.name or PLACE, provenance, node.facts, node.resources, after=after)
@@ -414,10 +422,12 @@ def _built(
     return Built(training, node, labels, experiment, transfer, twin_check=twin_check, first=first)
 
 
-def _learner(experiment: Experiment, net: Network, classes: int, model: Callable[[Tensor], Tensor] | None) -> Learner:
+def _learner(experiment: Experiment, net: Network, task: Task, model: Callable[[Tensor], Tensor] | None) -> Learner:
     table = experiment.learner
     with foreign(f"{table.place} {table.use}"):
-        made: Learner = table.rule.build(net, table.options, classes, generator(experiment.seed, 0, "learner"), model)
+        made: Learner = table.rule.build(
+            net, table.options, asked_for(table.rule.build, task), generator(experiment.seed, 0, "learner"), model
+        )
     return made
 
 

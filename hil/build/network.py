@@ -73,18 +73,18 @@ def _are_synapses(found: object, place: str) -> None:
 
 
 def _fits(found: Sequence[nn.Module], settings: Mapping[str, Any], data: Dataset, place: str) -> None:
-    features, classes = data.train.x.shape[1], len(data.classes)
+    features, outputs = data.train.x.shape[1], data.outputs
     widths = settings.get("widths")
     wrong = isinstance(widths, list) and widths and widths[0] != features
-    if wrong or flat_widths(found, features)[-1] < classes:
+    if wrong or flat_widths(found, features)[-1] < outputs:
         got = f"widths {widths}" if wrong else f"{flat_widths(found, features)[-1]} outputs"
         raise ConfigError(
             f"the network does not fit {data.name}",
             where=place,
             got=got,
-            allowed=f"{features} inputs, {classes} outputs",
+            allowed=f"{features} inputs, {outputs} outputs",
             outputs=UNTOUCHED,
-            todo=f"write widths = [{features}, ..., {classes}]",
+            todo=f"write widths = [{features}, ..., {outputs}]",
         )
 
 

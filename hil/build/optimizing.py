@@ -18,7 +18,8 @@ from hil.data.dataset import Dataset
 from hil.errors import ConfigError, ForeignError, RunError
 from hil.foreign import foreign
 from hil.learner import Learner
-from hil.learners.parts.loss import Loss, LossName, Mixed
+from hil.learners.parts.loss import Mixed
+from hil.task import Loss, LossName, Metric, Task
 from hil.training.loop import TrainingPlan
 from hil.training.schedule import Constant, Stepped
 
@@ -60,13 +61,14 @@ def optimiser(parameters: Sequence[nn.Parameter] | Sequence[dict[str, Any]], exp
     return optimizer
 
 
-def schedule_of(optimizer: Optimizer, experiment: Experiment, batches: int) -> Constant:
+def schedule_of(optimizer: Optimizer, experiment: Experiment, batches: int, metric: Metric) -> Constant:
     """The schedule of [schedule] for the rates of an optimiser, tried over the whole training.
 
     Args:
         optimizer: as it was made.
         experiment: as it was read.
         batches: of an epoch.
+        metric: whose value on the validation split it may follow.
 
     Raises:
         ConfigError: it refuses its settings, or does not last as long as the training.
@@ -82,7 +84,7 @@ def schedule_of(optimizer: Optimizer, experiment: Experiment, batches: int) -> C
     )  # fmt: skip
     try:
         with foreign(f"{table.place} {table.use}"), blaming(table.place):
-            made = Stepped(optimizer, partial(scheduler_of, table.choice), table.by_step, table.scored, settings)
+            made = Stepped(optimizer, partial(scheduler_of, table.choice, metric), table.by_step, table.scored, settings)
             made.tried(train.epochs, -(-batches // train.accumulate))
     except ForeignError as error:
         raise refused(got=f"{type(error.__cause__).__name__}: {error.got}") from error.__cause__
@@ -91,17 +93,17 @@ def schedule_of(optimizer: Optimizer, experiment: Experiment, batches: int) -> C
     return made
 
 
-def scheduler_of(chosen: Choice, optimizer: Optimizer) -> Any:
+def scheduler_of(chosen: Choice, metric: Metric, optimizer: Optimizer) -> Any:
     """A scheduler of torch, and those that it is made of."""
     parts = chosen.settings.get("schedulers")
     if parts is not None:
-        chosen = chosen.changed(schedulers=[scheduler_of(part, optimizer) for part in parts])
+        chosen = chosen.changed(schedulers=[scheduler_of(part, metric, optimizer) for part in parts])
     if chosen.made is torch.optim.lr_scheduler.ReduceLROnPlateau:
-        chosen = chosen.changed(mode="max")  # accuracy: the larger the better
+        chosen = chosen.changed(mode="min" if metric.lower else "max")
     return chosen.build(optimizer=optimizer)
 
 
-def fits_moves(experiment: Experiment, data: Dataset) -> None:
+def fits_moves(experiment: Experiment, data: Dataset, task: Task) -> None:
     """Refuse, before anything is opened, what [augment] and [train] ask of a learner or of data that cannot be.
 
     Raises:
@@ -117,9 +119,11 @@ def fits_moves(experiment: Experiment, data: Dataset) -> None:
             where=f"{experiment.train.place} accumulate", got=str(plan.accumulate), outputs=UNTOUCHED,
             allowed='1; or update = "accumulated" in [learner], where the learner has it', todo="remove accumulate",
         )  # fmt: skip
-    known = getattr(learner.options, "loss", None) in get_args(LossName) or hasattr(learner.options, "mse_share")
-    if class_weights(experiment, data) is not None and not known:
+    named = getattr(learner.options, "loss", "") or task.loss.name
+    known = task.kind == "classes" and (named in get_args(LossName) or hasattr(learner.options, "mse_share"))
+    if experiment.train.class_weights is not None and not known:
         raise _no_loss(experiment, UNTOUCHED)
+    class_weights(experiment, data)
 
 
 def class_weights(experiment: Experiment, data: Dataset) -> Tensor | None:

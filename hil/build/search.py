@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from hil import toml
 from hil.build.network import synapses
 from hil.build.optimizing import optimiser, plan_of, schedule_of
+from hil.build.task import task_for
 from hil.build.training import Built, built, dataset, elsewhere
 from hil.config.bench import BenchFile
 from hil.config.device import DeviceTable
@@ -177,13 +178,14 @@ class SearchBuilder:
             )  # fmt: skip
         return Course(
             data, self._linear, twins[0], layer.encode, layer.decode, lambda groups: optimiser(groups, experiment),
-            lambda optimizer, epochs: self._schedule(optimizer, epochs, data), experiment.train.batch, learner.options.loss,
+            lambda optimizer, epochs: self._schedule(optimizer, epochs, data), experiment.train.batch, learner.options.loss or "cross_entropy",
             plan_of(experiment).augment, tuple(twins[1:]), self.file.search.target,
         )  # fmt: skip
 
     def _schedule(self, optimizer: Optimizer, epochs: int, data: Dataset) -> Constant:
         experiment = self.experiment.model_copy(update={"train": self.experiment.train.model_copy(update={"epochs": epochs})})
-        return schedule_of(optimizer, experiment, math.ceil(len(data.train) / experiment.train.batch))
+        batches = math.ceil(len(data.train) / experiment.train.batch)
+        return schedule_of(optimizer, experiment, batches, task_for(experiment, data).metric)
 
     def model(self) -> Callable[[Tensor], Tensor]:
         """The twin's noiseless response, drive -> reading, for a report."""

@@ -26,6 +26,7 @@ from hil.build.network import Behind, closing, largest, on_chip, on_nodes, synap
 from hil.build.node import Node, resilient_node
 from hil.build.open_node import opened_node
 from hil.build.optimizing import class_weights, fits_moves, optimiser, plan_of, schedule_of, weigh
+from hil.build.task import task_for, task_table
 from hil.build.warm_start import Start, start_of
 from hil.config.device import DecodeTable, EncodeTable
 from hil.config.experiment import Experiment
@@ -42,6 +43,7 @@ from hil.network import Network
 from hil.run.summary import Labels
 from hil.seeding import generator
 from hil.synapses import channels_of, flat_widths, reads
+from hil.task import Task, asked_for
 from hil.torch_device import default_threads
 from hil.training import diagnostics
 from hil.training.loop import Training
@@ -150,6 +152,7 @@ class Prepared:
     """All of an experiment that needs no device.
 
     Args:
+        task: what is learned.
         chain: the synapses.
         feedback: closes the loop of a spiking network, or None.
         optimizer: over the parameters of both.
@@ -159,6 +162,7 @@ class Prepared:
     """
 
     data: Dataset
+    task: Task
     chain: list[nn.Module]
     feedback: nn.Module | None
     optimizer: torch.optim.Optimizer
@@ -180,11 +184,12 @@ def prepared(experiment: Experiment, given: Dataset | None = None, begins: bool 
     """
     with building(experiment):
         data = usable(dataset(experiment) if given is None else given)
+        task = task_for(experiment, data)
         chain = synapses(experiment, data)
         feedback = closing(experiment, chain, data.train.x.shape[1])
         on = torch_device.named(experiment.train.on, experiment.place)
-        fits_learner(experiment, chain, data)
-        fits_moves(experiment, data)
+        fits_learner(experiment, chain, data, task)
+        fits_moves(experiment, data, task)
         if experiment.device.kind in ("chip", "layers"):
             drift_sentinel.static(experiment)
         for module in chain if feedback is None else (*chain, feedback):
@@ -194,7 +199,9 @@ def prepared(experiment: Experiment, given: Dataset | None = None, begins: bool 
         construct(optimizer.step, {}, f"{table.place} {table.use}")  # no gradients yet: it moves nothing without a closure
         batches = math.ceil(len(data.train) / experiment.train.batch)
         first = start_of(experiment, chain, feedback) if begins else None
-        return Prepared(data, chain, feedback, optimizer, schedule_of(optimizer, experiment, batches), first, on)
+        return Prepared(
+            data, task, chain, feedback, optimizer, schedule_of(optimizer, experiment, batches, task.metric), first, on
+        )
 
 
 @contextmanager
@@ -269,7 +276,7 @@ def _built(
     rng = generator(experiment.seed, 0, "learner")
     rule, options = experiment.learner.rule, experiment.learner.options
     with foreign(f"{experiment.learner.place} {experiment.learner.use}"):
-        learner: Learner = rule.build(wired.net, options, len(data.classes), rng, model)
+        learner: Learner = rule.build(wired.net, options, asked_for(rule.build, ready.task), rng, model)
     if isinstance(learner, nn.Module):  # any other finds its place by itself, where the network already is
         learner.to(on)
     weigh(learner, class_weights(experiment, data), experiment)
@@ -277,13 +284,13 @@ def _built(
         ready.first.into(wired.net)
     training = Training(
         wired.net, learner, ready.optimizer, moved(data, on), plan_of(experiment), wired.devices(), tape, wired.sentinel,
-        ready.schedule,
+        ready.schedule, ready.task,
     )  # fmt: skip
     provenance = answered(node.provenance, training.devices[0].spec.provenance)
     labels = Labels(experiment.name or experiment.near.stem, provenance, node.facts, node.resources)
     widths = flat_widths(chain, features)[1:-1]
     needs = "" if tape is None else _needs(training, widths, int(getattr(options, "time_steps", 1)), tape)
-    resolved = _resolved(_seen(experiment, data), wired.decodes)
+    resolved = _resolved(_seen(experiment, data), wired.decodes, ready.task)
     return Built(training, node, labels, resolved, wired.transfer, needs, wired.twin_check, ready.first)
 
 
@@ -419,19 +426,18 @@ def checked_twin(node: Node, device: Device, transfer: Transfer | None, on: torc
     return probed(device, twin.ideal, place=on)
 
 
-def fits_learner(experiment: Experiment, chain: list[nn.Module], data: Dataset) -> None:
-    """Refuse, before anything is opened, more outputs than classes, and batches that the synapses do not take.
+def fits_learner(experiment: Experiment, chain: list[nn.Module], data: Dataset, task: Task) -> None:
+    """Refuse, before anything is opened, other outputs than the task has, and batches that the synapses do not take.
 
     Raises:
         ConfigError.
     """
-    features, classes = data.train.x.shape[1], len(data.classes)
-    outputs = flat_widths(chain, features)[-1]
-    if outputs != classes and not getattr(experiment.learner.rule, "any_outputs", False):
+    outputs, wanted = flat_widths(chain, data.train.x.shape[1])[-1], task.outputs
+    if outputs != wanted and not getattr(experiment.learner.rule, "any_outputs", False):
         raise ConfigError(
             f"the network does not fit {data.name}", where=experiment.network.place, got=f"{outputs} outputs",
-            allowed=f"{classes} outputs, one a class, for the learner {experiment.learner.use}", outputs=UNTOUCHED,
-            todo=f"make the last synapse {classes} wide",
+            allowed=f"{wanted} outputs, one a {'class' if task.kind == 'classes' else 'number'}, for the learner "
+            f"{experiment.learner.use}", outputs=UNTOUCHED, todo=f"make the last synapse {wanted} wide",
         )  # fmt: skip
     if not hasattr(experiment.learner.options, "time_steps"):  # with a time axis an example is many
         _takes_batches(experiment, chain, data)
@@ -483,8 +489,9 @@ def _seen(experiment: Experiment, data: Dataset) -> Experiment:
     return experiment.model_copy(update={"data": table})
 
 
-def _resolved(experiment: Experiment, decodes: Sequence[Decode]) -> Experiment:
-    """The experiment as it runs: what was measured is written down, so that a resume does not measure it again."""
+def _resolved(experiment: Experiment, decodes: Sequence[Decode], task: Task) -> Experiment:
+    """The experiment as it runs: what was measured or inferred is written down, so that a resume does not do it again."""
+    experiment = experiment.model_copy(update={"task": task_table(experiment.task, task, experiment.place)})
     if not decodes:
         return experiment
     tables = [DecodeTable(zero=decode.zero, scale=decode.scale) for decode in decodes]

@@ -11,6 +11,7 @@ from hil.data import sources
 from hil.errors import RunError
 from hil.files import read_object
 from hil.run import status
+from hil.run.summary import test_said
 
 Rows = list[tuple[str, ...]]
 
@@ -60,7 +61,5 @@ def _runs() -> Rows:
             summary = read_object(path.parent / "summary.json")
         except RunError:
             summary = {}
-        accuracy = summary.get("test_accuracy")
-        shown = f"{accuracy:.1%}" if isinstance(accuracy, float) else "-"
-        found.append((str(path.parent), status.brief(path.parent), shown, str(summary.get("provenance", "-"))))
+        found.append((str(path.parent), status.brief(path.parent), test_said(summary), str(summary.get("provenance", "-"))))
     return [("run", "status", "test", "from"), *found]

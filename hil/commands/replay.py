@@ -34,10 +34,11 @@ from hil.run import checkpoint
 from hil.run.checkpoint import Checkpoint
 from hil.run.folder import RunFolder
 from hil.run.signals import Stopping
-from hil.run.summary import FILE
+from hil.run.summary import FILE, test_said
 from hil.tape.format import damaged
 from hil.tape.recorder import NODE
 from hil.tape.replay import Order, ReplayChip, reels, replay
+from hil.task import told
 from hil.training import diagnostics, session
 from hil.training.loop import Epoch, Training, TrainingStep
 from hil.training.progress import TrainingDisplay
@@ -46,7 +47,7 @@ from sim_devices.twin import Twin
 TIMES = frozenset({"wall_s", "device_s", "host_s", "samples_per_s", "device_passes"})
 FACTS: Mapping[str, type] = {"facts": dict, "measured": bool, "threads": int, "versions": dict}  # of tape.json
 Lines = dict[tuple[int, str], dict[str, Any]]
-RESULTS = ("test_accuracy", "test_loss", "validation_accuracy", "best_epoch", "steps")
+RESULTS = ("test_loss", "best_epoch", "steps")  # and the scores by the metric
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def _another(recorded: Recorded, experiment: Experiment, folder: RunFolder, cons
         with TrainingDisplay(made.training, console) as live:
             summary = session.run(made.training, folder, stopping, made.labels, experiment.train.checkpoint_every, live)
     return (
-        f"done from the tape. test {summary['test_accuracy']:.1%} ({summary['provenance']}, seed {summary['seed']}, weights of "
+        f"done from the tape. test {test_said(summary)} ({summary['provenance']}, seed {summary['seed']}, weights of "
         f"epoch {summary['best_epoch']} by validation). Every input was recorded; no diagnostics"
     )
 
@@ -235,9 +236,10 @@ def _compare_lines(then: Lines, now: Lines, found: Compared, whole: bool) -> Non
 
 def _compare_end(recorded: Recorded, folder: RunFolder, summary: Mapping[str, Any], found: Compared) -> None:
     then = recorded.folder.read_json(FILE)
+    scores = tuple(f"{split}_{told(then).name}" for split in ("test", "validation"))
     found.differences += [
         f"{key} is {summary.get(key)}, {then.get(key)} was recorded"
-        for key in RESULTS
+        for key in (*scores, *RESULTS)
         if recorded.done and not _equal(summary.get(key), then.get(key))
     ]
     best = recorded.folder.checkpoints / "best.json"

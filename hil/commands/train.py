@@ -46,7 +46,7 @@ from hil.run.alarms import Alarms, AlarmSettings, argv_of
 from hil.run.checkpoint import Checkpoint
 from hil.run.folder import RunFolder
 from hil.run.signals import Stopping
-from hil.run.summary import FILE, Labels, amend
+from hil.run.summary import FILE, Labels, amend, test_said
 from hil.telling import Teller, ignore
 from hil.training import diagnostics, disk_space
 from hil.training.progress import TrainingDisplay, telling
@@ -293,7 +293,7 @@ def lines(folder: RunFolder, summary: Mapping[str, Any], page: Path | None) -> I
     if "stopped_early" in summary:
         yield f"stopped before the last epoch: validation accuracy is no better since {summary['stopped_early']} epochs"
     yield (
-        f"done in {summary['wall_s']:.0f} s. test {summary['test_accuracy']:.1%} "
+        f"done in {summary['wall_s']:.0f} s. test {test_said(summary)} "
         f"({summary['provenance']}, seed {summary['seed']}, weights of epoch {summary['best_epoch']} by validation). "
         f"{summary['device_passes']:,} node evaluations."
     )

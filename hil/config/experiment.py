@@ -9,6 +9,7 @@ seed = 0
 [[device]]   several of them, one a hidden layer, each with [device.encode] and [device.decode] of its own
 [encode]     gain = "1.1 V", overflow = "fold", period = "7 V"
 [decode]     zero, scale; left out: taken from the transfer curve that every run measures first
+[task]       metric = "r2"; left out: what the targets of the data ask for, see hil/config/task.py
 [learner]    use = "adfa" or "module:Class", and its settings
 [optimizer]  use = "Adam", lr = 1e-3
 [schedule]   use = "cosine", or a scheduler of torch.optim and its settings: use = "StepLR", step_size = 3, every = "epoch"
@@ -41,6 +42,7 @@ from hil.config.resolve import (
     keeps,
     resolve,
 )
+from hil.config.task import TaskTable
 from hil.config.training import AugmentTable, OptimizerTable, ScheduleTable, TrainTable
 from hil.errors import ConfigError, RunError
 from hil.loggers.logger import LoggerName
@@ -238,6 +240,7 @@ class Experiment(Section):
     device: DeviceTable
     encode: EncodeTable = Field(default_factory=EncodeTable)
     decode: DecodeTable | None = None
+    task: TaskTable | None = None
     learner: LearnerTable
     optimizer: OptimizerTable = Field(default_factory=OptimizerTable)
     schedule: ScheduleTable = Field(default_factory=ScheduleTable)

@@ -64,6 +64,11 @@ class Dataset:
     source: str
     checksum: str
 
+    @property
+    def outputs(self) -> int:
+        """What a network has to give an example: one score a class, or so many numbers."""
+        return len(self.classes) or self.train.y.shape[-1]
+
 
 class Batch(NamedTuple):
     """x (batch, ...), y (batch, ...), which (batch,): the place of these examples in their split."""

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from hil.errors import ConfigError
 from hil.feedback.feedback import Feedback
-from hil.learners.parts.loss import Loss, LossName
 from hil.learners.parts.one_pass import DirectFeedback
 from hil.learners.parts.projection import Projection, hidden_shapes
 from hil.learners.parts.transport import pulled
 from hil.network import Layer, Network, Trace
 from hil.settings import Count, check
+from hil.task import Loss, LossName, Task, as_loss, as_task
 
 Model = Callable[[Tensor], Tensor]
 
@@ -37,12 +37,12 @@ class ADFASettings:
 
     Args:
         feedback: a table as Feedback.from_table takes it, or the path of a file that Feedback.save wrote.
-        loss: "cross_entropy" or "mse".
+        loss: "cross_entropy" or "mse"; left out: that of the task.
         sample_shape: of one example; needed if a hidden synapse is not an nn.Linear.
     """
 
     feedback: Mapping[str, object] | str = field(default_factory=lambda: {"g": {"family": "sine", "phase": 1.2}})
-    loss: LossName = "cross_entropy"
+    loss: LossName | None = None
     sample_shape: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class ADFA(DirectFeedback):
     Args:
         feedback: g and how B is drawn.
         shapes: of each hidden layer, one example, or its width.
-        classes: labels.
+        outputs: of the network: classes, or numbers.
         rng: draws B.
 
     The matrices are the buffers `projection.B0`, ... of the state; g is a setting and is not.
@@ -68,23 +68,23 @@ class ADFA(DirectFeedback):
         self,
         feedback: Feedback,
         shapes: Sequence[int | tuple[int, ...]],
-        classes: int,
+        outputs: int,
         rng: torch.Generator,
-        loss: LossName = "cross_entropy",
+        loss: Loss | LossName = "cross_entropy",
     ) -> None:
         super().__init__()
-        self.feedback, self.loss = feedback, Loss(loss)
+        self.feedback, self.loss = feedback, as_loss(loss)
         wide = [(shape,) if isinstance(shape, int) else shape for shape in shapes]
-        self.projection = Projection(feedback, wide, classes, rng)
+        self.projection = Projection(feedback, wide, outputs, rng)
 
     @classmethod
     def build(
-        cls, net: Network, settings: ADFASettings, classes: int, rng: torch.Generator, model: Model | None = None
+        cls, net: Network, settings: ADFASettings, task: Task | int, rng: torch.Generator, model: Model | None = None
     ) -> ADFA:
         """Build it for `net`, from settings; needs no model of the node."""
         del model
-        shapes = hidden_shapes(net, settings.sample_shape)
-        return cls(read_feedback(settings.feedback), shapes.pre, classes, rng, settings.loss)
+        shapes, asked = hidden_shapes(net, settings.sample_shape), as_task(task)
+        return cls(read_feedback(settings.feedback), shapes.pre, asked.outputs, rng, asked.lowered(settings.loss))
 
     def _delta(self, number: int, layer: Layer, trace: Trace, error: Tensor) -> Tensor:
         delta = self.projection.onto(number, error)

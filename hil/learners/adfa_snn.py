@@ -212,7 +212,7 @@ class ADFASNN(nn.Module):
         self, net: Network, hidden: Sequence[_Layer], label: Tensor, masks: Sequence[Tensor]
     ) -> tuple[Tensor, dict[str, float]]:
         scores = net.stack[-1].synapse(masked(hidden[-1].rate, masks, -1))
-        check_scores(scores, self.projection.classes)
+        check_scores(scores, self.projection.outputs)
         return self.loss.judge(scores, label)
 
 

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from hil.learners.dfa import needed
-from hil.learners.parts.loss import Loss, LossName, check_scores
+from hil.learners.parts.loss import check_scores
 from hil.learners.parts.one_pass import LossSettings, OnePass
 from hil.network import Layer, Network, Trace
+from hil.task import Loss, LossName, Task, as_loss, as_task
 
 Model = Callable[[Tensor], Tensor]
 
@@ -35,13 +36,13 @@ class Backprop(OnePass):
 
     Settings: ClassVar[type[LossSettings]] = LossSettings
 
-    def __init__(self, model: Model, classes: int, loss: LossName = "cross_entropy") -> None:
+    def __init__(self, model: Model, outputs: int, loss: Loss | LossName = "cross_entropy") -> None:
         super().__init__()
-        self.model, self.classes, self.loss = model, classes, Loss(loss)
+        self.model, self.outputs, self.loss = model, outputs, as_loss(loss)
 
     @classmethod
     def build(
-        cls, net: Network, settings: LossSettings, classes: int, rng: torch.Generator, model: Model | None = None
+        cls, net: Network, settings: LossSettings, task: Task | int, rng: torch.Generator, model: Model | None = None
     ) -> Backprop:
         """Build it from settings and the model of the node.
 
@@ -49,7 +50,8 @@ class Backprop(OnePass):
             ConfigError: there is no model of the node.
         """
         del net, rng
-        return cls(needed(model, "backprop"), classes, settings.loss)
+        asked = as_task(task)
+        return cls(needed(model, "backprop"), asked.outputs, asked.lowered(settings.loss))
 
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
         """One pass of the model and back, then every `.grad`, overwritten; "loss", "accuracy", "overflow"."""
@@ -58,7 +60,7 @@ class Backprop(OnePass):
         with torch.enable_grad():
             trace = self.modelled(net, x)
             scores = trace.outputs[-1]
-            check_scores(scores, self.classes)
+            check_scores(scores, self.outputs)
             loss = self.loss.of(scores, label)
         params = [p for p in net.parameters() if p.requires_grad]
         net.zero_grad(set_to_none=True)

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from hil.errors import ConfigError
 from hil.feedback.feedback import Constant, Distribution, Feedback
-from hil.learners.parts.loss import Loss, LossName
 from hil.learners.parts.one_pass import DirectFeedback
 from hil.learners.parts.projection import Projection, hidden_shapes
 from hil.learners.parts.transport import pulled
 from hil.network import Layer, Network, Trace
 from hil.settings import Count, Positive, Share, check
+from hil.task import Loss, LossName, Task, as_loss, as_task
 
 Model = Callable[[Tensor], Tensor]
 
@@ -43,7 +43,7 @@ class DFASettings:
     scale: Positive | tuple[Positive, ...] = 0.1
     rank: Count | None = None
     sparsity: Share = 0.0
-    loss: LossName = "cross_entropy"
+    loss: LossName | None = None
     sample_shape: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:
@@ -72,25 +72,27 @@ class DFA(DirectFeedback):
         self,
         model: Model,
         shapes: Sequence[int | tuple[int, ...]],
-        classes: int,
+        outputs: int,
         rng: torch.Generator,
         feedback: Feedback | None = None,
-        loss: LossName = "cross_entropy",
+        loss: Loss | LossName = "cross_entropy",
     ) -> None:
         super().__init__()
-        self.model, self.loss = model, Loss(loss)
+        self.model, self.loss = model, as_loss(loss)
         wide = [(shape,) if isinstance(shape, int) else shape for shape in shapes]
-        self.projection = Projection(feedback or Feedback(Constant()), wide, classes, rng)
+        self.projection = Projection(feedback or Feedback(Constant()), wide, outputs, rng)
 
     @classmethod
-    def build(cls, net: Network, settings: DFASettings, classes: int, rng: torch.Generator, model: Model | None = None) -> DFA:
+    def build(
+        cls, net: Network, settings: DFASettings, task: Task | int, rng: torch.Generator, model: Model | None = None
+    ) -> DFA:
         """Build it for `net`, from settings.
 
         Raises:
             ConfigError: there is no model of the node.
         """
-        shapes = hidden_shapes(net, settings.sample_shape)
-        return cls(needed(model, "dfa"), shapes.outputs, classes, rng, settings.feedback(), settings.loss)
+        shapes, asked = hidden_shapes(net, settings.sample_shape), as_task(task)
+        return cls(needed(model, "dfa"), shapes.outputs, asked.outputs, rng, settings.feedback(), asked.lowered(settings.loss))
 
     def _delta(self, number: int, layer: Layer, trace: Trace, error: Tensor) -> Tensor:
         projected = self.projection.onto(number, error)

@@ -16,9 +16,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hil.learners.parts.loss import Loss, LossName, check_scores
+from hil.learners.parts.loss import check_scores
 from hil.learners.parts.one_pass import LossSettings, OnePass
 from hil.network import Network, accumulate
+from hil.task import Loss, LossName, Task, as_loss, as_task
 
 
 class LastLayer(OnePass):
@@ -26,19 +27,20 @@ class LastLayer(OnePass):
 
     Settings: ClassVar[type[LossSettings]] = LossSettings
 
-    def __init__(self, classes: int, loss: LossName = "cross_entropy") -> None:
+    def __init__(self, outputs: int, loss: Loss | LossName = "cross_entropy") -> None:
         super().__init__()
-        self.classes, self.loss = classes, Loss(loss)
+        self.outputs, self.loss = outputs, as_loss(loss)
 
     @classmethod
     def build(
-        cls, net: Network, settings: LossSettings, classes: int, rng: torch.Generator, model: object | None = None
+        cls, net: Network, settings: LossSettings, task: Task | int, rng: torch.Generator, model: object | None = None
     ) -> LastLayer:
         """Build it for `net`, whose hidden synapses are frozen; needs no model of the node."""
         del rng, model
         for layer in net.stack[:-1]:
             layer.synapse.requires_grad_(False)
-        return cls(classes, settings.loss)
+        asked = as_task(task)
+        return cls(asked.outputs, asked.lowered(settings.loss))
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
@@ -46,7 +48,7 @@ class LastLayer(OnePass):
         del rng  # nothing random
         net.train()
         trace = net.forward(x)
-        check_scores(trace.outputs[-1], self.classes)
+        check_scores(trace.outputs[-1], self.outputs)
         error, metrics = self.loss.judge(trace.outputs[-1], label)
         net.zero_grad(set_to_none=True)
         accumulate(net.stack[-1].synapse, trace.inputs[-1], error)

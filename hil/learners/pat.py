@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 
 from hil.learners.dfa import needed
-from hil.learners.parts.loss import Loss, LossName, check_scores
+from hil.learners.parts.loss import check_scores
 from hil.learners.parts.one_pass import LossSettings, OnePass
 from hil.learners.parts.transport import carried, pulled
 from hil.network import Network, accumulate
+from hil.task import Loss, LossName, Task, as_loss, as_task
 
 Model = Callable[[Tensor], Tensor]
 
@@ -40,19 +41,22 @@ class PAT(OnePass):
 
     Settings: ClassVar[type[LossSettings]] = LossSettings
 
-    def __init__(self, model: Model, classes: int, loss: LossName = "cross_entropy") -> None:
+    def __init__(self, model: Model, outputs: int, loss: Loss | LossName = "cross_entropy") -> None:
         super().__init__()
-        self.model, self.classes, self.loss = model, classes, Loss(loss)
+        self.model, self.outputs, self.loss = model, outputs, as_loss(loss)
 
     @classmethod
-    def build(cls, net: Network, settings: LossSettings, classes: int, rng: torch.Generator, model: Model | None = None) -> PAT:
+    def build(
+        cls, net: Network, settings: LossSettings, task: Task | int, rng: torch.Generator, model: Model | None = None
+    ) -> PAT:
         """Build it from settings and the model of the node.
 
         Raises:
             ConfigError: there is no model of the node.
         """
         del net, rng
-        return cls(needed(model, "pat"), classes, settings.loss)
+        asked = as_task(task)
+        return cls(needed(model, "pat"), asked.outputs, asked.lowered(settings.loss))
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
@@ -60,7 +64,7 @@ class PAT(OnePass):
         del rng  # nothing random
         net.train()
         trace = net.forward(x)
-        check_scores(trace.outputs[-1], self.classes)
+        check_scores(trace.outputs[-1], self.outputs)
         delta, metrics = self.loss.judge(trace.outputs[-1], label)
         net.zero_grad(set_to_none=True)
         for number in reversed(range(len(net.stack))):

@@ -19,10 +19,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from hil.learners.parts.loss import Loss, LossName, check_scores
+from hil.learners.parts.loss import check_scores
 from hil.learners.parts.one_pass import OnePass
 from hil.network import Network
 from hil.settings import Count, Positive, check
+from hil.task import Loss, LossName, Task, as_loss, as_task
 
 Perturbation = Literal["sign", "normal"]
 
@@ -35,13 +36,13 @@ class SPSASettings:
         perturbation: "sign" (SPSA) or "normal" (weight perturbation).
         size: c, in units of the weights.
         directions: K, averaged in every step; each costs two passes.
-        loss: "cross_entropy" or "mse".
+        loss: "cross_entropy" or "mse"; left out: that of the task.
     """
 
     perturbation: Perturbation = "sign"
     size: Positive = 0.01
     directions: Count = 1
-    loss: LossName = "cross_entropy"
+    loss: LossName | None = None
 
     def __post_init__(self) -> None:
         check(self, "[learner]")
@@ -52,17 +53,18 @@ class SPSA(OnePass):
 
     Settings: ClassVar[type[SPSASettings]] = SPSASettings
 
-    def __init__(self, settings: SPSASettings, classes: int) -> None:
+    def __init__(self, settings: SPSASettings, outputs: int, loss: Loss | None = None) -> None:
         super().__init__()
-        self.settings, self.classes, self.loss = settings, classes, Loss(settings.loss)
+        self.settings, self.outputs, self.loss = settings, outputs, loss or as_loss(settings.loss or "cross_entropy")
 
     @classmethod
     def build(
-        cls, net: Network, settings: SPSASettings, classes: int, rng: torch.Generator, model: object | None = None
+        cls, net: Network, settings: SPSASettings, task: Task | int, rng: torch.Generator, model: object | None = None
     ) -> SPSA:
         """Build it from settings; needs no model of the node."""
         del net, rng, model
-        return cls(settings, classes)
+        asked = as_task(task)
+        return cls(settings, asked.outputs, asked.lowered(settings.loss))
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
@@ -98,7 +100,7 @@ class SPSA(OnePass):
         for weight, middle, u in zip(weights, centre, direction, strict=True):
             torch.add(middle, u, alpha=by, out=weight.data)
         trace = net.forward(x)
-        check_scores(trace.outputs[-1], self.classes)
+        check_scores(trace.outputs[-1], self.outputs)
         metrics = {**self.loss.judge(trace.outputs[-1], label).metrics, "overflow": net.overflow(trace)}
         for name, value in metrics.items():
             sums[name] = sums.get(name, 0.0) + value

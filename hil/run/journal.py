@@ -36,7 +36,7 @@ COMMIT = re.compile(
 )
 COMMITTED = ("step", "epoch", "batch", "loss", "passes", "device_s")
 COUNTS = ("step", "epoch", "batch", "passes", "faults", "epochs", "batches_per_epoch", "in_all")
-NUMBERS = (*COUNTS, "device_s", "accuracy")  # what is computed with, wherever it stands
+NUMBERS = (*COUNTS, "device_s", "accuracy", "score")  # what is computed with, wherever it stands
 LARGEST = 10**18  # of a count
 TAIL_BYTES = 1 << 16
 MOST_BYTES = 1 << 33  # some fifty million steps

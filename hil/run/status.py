@@ -18,6 +18,7 @@ from hil.errors import RunError
 from hil.hints import quoted
 from hil.run import journal, resume
 from hil.run.lock import UNTOUCHED, RunOwner, owner
+from hil.task import Metric, named
 
 RECOVERING = ("recovering",)  # an event of this kind as the last one: a fault is being put right
 FAULTS = (*RECOVERING, "recovery", "retransmission", "fault", "recovered", "lost", "unsafe", "stalled", "alarm")
@@ -46,6 +47,7 @@ class Status:
     steps: int | None
     loss: float | None
     best: tuple[float, int] | None
+    metric: str
     device_share: float | None
     health: str
     recovered: int
@@ -99,6 +101,7 @@ def read(path: Path, now: Callable[[], float] = time.time) -> Status:
     newest_point = found.saved[-1] if found.saved else None
     faults = [event for event in told.events() if event["kind"] in FAULTS]
     recovered = max((_whole(r, "in_all") or 0 for r in told.events() if r["kind"] == "recovered"), default=0)
+    best, metric = _best(told.events())
     return Status(
         run=str(path),
         state=state,
@@ -108,7 +111,8 @@ def read(path: Path, now: Callable[[], float] = time.time) -> Status:
         step=step,
         steps=steps,
         loss=at.get("loss"),
-        best=_best(told.events()),
+        best=best,
+        metric=metric.title,
         device_share=share,
         health=_health(state, faults, now()),
         recovered=max(recovered, _whole(at, "faults") or 0),
@@ -142,7 +146,7 @@ def lines(status: Status) -> Iterator[str]:
     yield (
         f"at      epoch {_of(status.epoch, status.epochs)} · step {_of(status.step, status.steps)}"
         f" · loss {_number(status.loss, '.4g')}"
-        f" · best validation {f'{status.best[0]:.1%} (epoch {status.best[1]})' if status.best else '-'}"
+        f" · best validation {_best_shown(status)}"
     )
     yield f"node    device {_number(status.device_share, '.0%')} · health {status.health} · faults recovered {status.recovered}"
     for age, kind, said in status.faults:
@@ -227,13 +231,25 @@ def _last(records: Sequence[journal.Record], kinds: Sequence[str]) -> journal.Re
     return next((record for record in reversed(records) if record["kind"] in kinds), None)
 
 
-def _best(events: Sequence[journal.Record]) -> tuple[float, int] | None:
-    scores = [
-        (event["accuracy"], -event["epoch"])
-        for event in events
-        if event["kind"] == "epoch" and isinstance(event.get("accuracy"), float) and isinstance(event.get("epoch"), int)
-    ]
-    return (max(scores)[0], -max(scores)[1]) if scores else None
+def _best(events: Sequence[journal.Record]) -> tuple[tuple[float, int] | None, Metric]:
+    """Return the best score with its epoch, the earlier in a tie, and of which metric it is."""
+    metric, best = named("accuracy"), None
+    for event in events:
+        value, epoch = event.get("accuracy", event.get("score")), event.get("epoch")
+        if event["kind"] == "epoch" and isinstance(value, float) and isinstance(epoch, int):
+            if "score" in event:
+                metric = named(str(event.get("metric")), event.get("lower") is True)
+            if metric.better(value, None if best is None else best[0]):
+                best = value, epoch
+    return best, metric
+
+
+def _best_shown(status: Status) -> str:
+    if status.best is None:
+        return "-"
+    value, epoch = status.best
+    share = status.metric == "accuracy"
+    return f"{value:.1%} (epoch {epoch})" if share else f"{status.metric} {value:.4g} (epoch {epoch})"
 
 
 def _rates(records: Sequence[journal.Record]) -> tuple[float | None, float | None]:

@@ -16,6 +16,7 @@ import torch
 
 from hil import torch_device
 from hil.run.folder import RunFolder
+from hil.task import told
 from hil.training.loop import Training
 
 FILE = "summary.json"
@@ -68,7 +69,9 @@ def conclude(training: Training, folder: RunFolder, labels: Labels, status: str,
         "name": labels.name,
         "provenance": labels.provenance,
         **facts,
-        "validation_accuracy": max(training.best.accuracy, 0.0),
+        "metric": training.task.metric.name,
+        "better": "lower" if training.task.metric.lower else "higher",
+        **_validated(training),
         "best_epoch": training.best.epoch,
         "seed": training.plan.seed,
         "wall_s": training.wall_s,
@@ -93,6 +96,19 @@ def conclude(training: Training, folder: RunFolder, labels: Labels, status: str,
         summary["sentinel"]["share_of_time"] = _share(watched.get("busy_s"), training.device_s)
     folder.write_json(FILE, summary)
     return summary
+
+
+def test_said(summary: Mapping[str, Any]) -> str:
+    """The test score of a summary for people; "-" before the end."""
+    metric = told(summary)
+    value = summary.get(f"test_{metric.name}")
+    return metric.said(value) if isinstance(value, float) else "-"
+
+
+def _validated(training: Training) -> dict[str, float]:
+    """The best score on the validation split; before the first one an accuracy of 0, and nothing of another metric."""
+    metric, score = training.task.metric, training.best.score
+    return {} if score is None and metric.name != "accuracy" else {f"validation_{metric.name}": score or 0.0}
 
 
 def _share(part: object, whole: float) -> float:

@@ -125,7 +125,7 @@ def _true(training: Training, model: Model | None, x: Tensor, label: Tensor, cla
         return surrogate_directions(net, learner, x, label, classes, rng)
     assert isinstance(learner, Descending)
     assert model is not None
-    Backprop(model, classes, learner.loss.name).step(net, x, label, rng)
+    Backprop(model, classes, learner.loss).step(net, x, label, rng)
     return directions(net)
 
 

@@ -39,6 +39,7 @@ from hil.run.checkpoint import (
 )
 from hil.seeding import generator
 from hil.sentinel import Look, Sentinel
+from hil.task import Task, as_task, task_of
 from hil.torch_device import sent
 from hil.training.moves import Moves
 from hil.training.schedule import Constant
@@ -57,7 +58,7 @@ class TrainingPlan:
             epoch.
         augment: what is done to training examples.
         accumulate, clip_norm: see hil/training/moves.py.
-        patience, min_delta: see hil/training/stopping.py; epochs, accuracy.
+        patience, min_delta: see hil/training/stopping.py; epochs, and in units of the metric.
     """
 
     seed: int
@@ -119,12 +120,12 @@ class Recording(Protocol):
 
 @dataclass
 class Best:
-    """The best weights so far, by validation accuracy; the earlier wins a tie.
+    """The best weights so far, by the task's metric on the validation split; the earlier wins a tie.
 
     With them, the learner's and the sentinel's state of that moment.
     """
 
-    accuracy: float = -1.0
+    score: float | None = None
     epoch: int = 0
     tensors: dict[str, Tensor] = field(default_factory=dict)
     learner: dict[str, Tensor] = field(default_factory=dict)
@@ -144,6 +145,7 @@ class Training:
         tape: what the devices are recorded onto, or None.
         sentinel: who watches over the node, or None.
         schedule: of the optimiser's rates; None: constant.
+        task: what is learned; None: what the targets of the data ask for.
 
     scores: on the validation split, of each epoch. wall_s: how long it has gone on, as the caller of the loop keeps it.
     """
@@ -159,6 +161,7 @@ class Training:
         tape: Recording | None = None,
         sentinel: Sentinel | None = None,
         schedule: Constant | None = None,
+        task: Task | None = None,
     ) -> None:
         self.net, self.learner, self.optimizer = net, learner, optimizer
         self.data, self.plan, self.devices = data, plan, devices
@@ -171,6 +174,7 @@ class Training:
         self.sums: dict[str, float] = {}
         self.seconds = dict.fromkeys(("data_s", "learner_s", "optimizer_s", "evaluate_s"), 0.0)
         self.tape, self.sentinel = tape, sentinel
+        self.task = task or task_of(data.train.y, data.classes)
         self.whole()
 
     @property
@@ -211,7 +215,7 @@ class Training:
     @property
     def stale(self) -> bool:
         """The score was no better for so long that the patience is at its end."""
-        return exhausted(self.scores, self.plan.patience, self.plan.min_delta)
+        return exhausted(self.scores, self.plan.patience, self.plan.min_delta, not self.task.metric.lower)
 
     def whole(self) -> None:
         """Note that nothing is half done: a later return to this step takes the tape back to here."""
@@ -239,7 +243,7 @@ class Training:
             "batches_per_epoch": self.batches_per_epoch,
             "sums": self.sums,
             "seconds": self.seconds,
-            "best": {"accuracy": self.best.accuracy, "epoch": self.best.epoch},
+            "best": {self.task.metric.name: -1.0 if self.best.score is None else self.best.score, "epoch": self.best.epoch},
             "optimizer": optimizer,
             "schedule": self.schedule.state(),
             "moves": moves,
@@ -305,14 +309,14 @@ class Training:
         if unknown:
             raise ValueError(f"an unknown tensor {unknown[0]}")
         epoch, batch, step = (_whole(facts, name) for name in ("epoch", "batch", "step"))
-        best = facts["best"]
-        accuracy, best_epoch = _finite(best, "accuracy", -1.0), _whole(best, "epoch")
+        best, metric = facts["best"], self.task.metric
+        score, best_epoch = _finite(best, metric.name, -math.inf), _whole(best, "epoch")
         last = epoch * self.batches_per_epoch + batch
         same = facts.get("batches_per_epoch") == self.batches_per_epoch  # else the user changed data or batch, and means it
         if step < epoch + batch or (same and (step > last or batch > self.batches_per_epoch)):
             raise ValueError(f"step {step} in epoch {epoch}, batch {batch}")
-        if best_epoch > epoch or accuracy > 1 or (best_epoch == 0) != (accuracy < 0):
-            raise ValueError(f"the best accuracy {accuracy} of epoch {best_epoch}, after epoch {epoch}")
+        if best_epoch > epoch or (score != -1 if best_epoch == 0 else metric.share and not 0 <= score <= 1):
+            raise ValueError(f"the best {metric.title} {score} of epoch {best_epoch}, after epoch {epoch}")
         check_tensors(under("net", tensors), net, "network")
         check_tensors(under("best", tensors), net if best_epoch else {}, "best weights")
         check_optimizer(self.optimizer, under("optimizer", tensors), facts["optimizer"], step > 0)
@@ -348,7 +352,8 @@ class Training:
         self.epoch, self.batch, self.step = facts["epoch"], facts["batch"], facts["step"]
         self.sums = dict(facts["sums"])
         held, state, best = under("best", point.tensors), under("best_learner", point.tensors), facts["best"]
-        self.best = Best(best["accuracy"], best["epoch"], held, state, best.get("sentinel", {}))
+        score = best[self.task.metric.name] if best["epoch"] else None
+        self.best = Best(score, best["epoch"], held, state, best.get("sentinel", {}))
 
 
 def _whole(facts: Mapping[str, Any], name: str) -> int:
@@ -500,9 +505,9 @@ def _spent(seconds: dict[str, float], name: str, since: float) -> float:
     return now
 
 
-def _diverged(step: int, loss: float) -> RunError:
+def _diverged(step: int, loss: float, what: str = "training loss") -> RunError:
     return RunError(
-        "the training loss is not a finite number",
+        f"the {what} is not a finite number",
         where=f"step {step + 1}",
         got=str(loss),
         outputs="as after the last shot; they are made safe now",
@@ -513,20 +518,23 @@ def _diverged(step: int, loss: float) -> RunError:
 def _validated(training: Training, begin: float, device_s: float, samples_per_s: float) -> Epoch:
     mark = time.perf_counter()
     readouts = settle(training)
-    score, _ = evaluate(training.net, training.learner, training.data.validation, training.tape)
+    score, _ = evaluate(training.net, training.learner, training.data.validation, training.tape, training.task)
     _spent(training.seconds, "evaluate_s", mark)
     examples = training.sums.pop("examples", 1.0)
     means = {key: total / examples for key, total in training.sums.items()}
     training.sums = {}
     training.epoch += 1
     training.batch = 0
-    training.scores.append(score["accuracy"])
-    training.schedule.epoch_done(score["accuracy"])
-    best = score["accuracy"] > training.best.accuracy
+    metric = training.task.metric
+    if not math.isfinite(score[metric.name]):
+        raise _diverged(training.step, score[metric.name], f"{metric.title} of the validation split")
+    training.scores.append(score[metric.name])
+    training.schedule.epoch_done(score[metric.name])
+    best = metric.better(score[metric.name], training.best.score)
     if best:
         weights, state = _copied(training.net), _copied(training.learner)
         watched = {} if training.sentinel is None else training.sentinel.state()
-        training.best = Best(score["accuracy"], training.epoch, weights, state, watched)
+        training.best = Best(score[metric.name], training.epoch, weights, state, watched)
     training.whole()
     return Epoch(
         epoch=training.epoch,
@@ -552,12 +560,11 @@ def settle(training: Training) -> Mapping[str, float]:
 
 
 @torch.no_grad()
-def evaluate(net: Network, learner: Learner, split: Split, tape: Recording | None = None) -> tuple[dict[str, float], Tensor]:
-    """Score through the device: {"loss", "accuracy"} and the predicted classes (examples,)."""
+def evaluate(
+    net: Network, learner: Learner, split: Split, tape: Recording | None = None, task: Task | None = None
+) -> tuple[dict[str, float], Tensor]:
+    """Score through the device: loss and metrics of the task (None: of classes), and the outputs (examples, n)."""
     with foreign(f"learner {type(learner).__name__}, predicting {len(split)} examples"):
         parts = (sent(x, net.place) for x, _ in split.parts(EVALUATION_BATCH))
         scores = torch.cat([whole_batch(partial(learner.predict, net, x), _rewinding(tape)) for x in parts])
-        label = split.y.to(scores.device)
-        loss = torch.nn.functional.cross_entropy(scores, label)
-    predicted = scores.argmax(1)
-    return {"loss": float(loss), "accuracy": float((predicted == label).float().mean())}, predicted
+        return (task or as_task(scores.shape[1])).score(scores, split.y.to(scores.device)), scores

@@ -1,7 +1,9 @@
 """What is suspicious about a result whose numbers are all finite, and what to change.
 
-loss       the mean loss of the last epoch is above 10 ln(classes), ten times that of a uniform guess, or above the first one's
-chance     validation accuracy <= p + 3 sqrt(p (1 - p) / n), p the share of the most frequent class among the n examples
+loss       the mean loss of the last epoch is above 10 ln(classes), ten times that of a uniform guess, or above the first one's;
+           of numbers above ten times that of their mean
+chance     validation accuracy <= p + 3 sqrt(p (1 - p) / n), p the share of the most frequent class among the n examples;
+           by another metric not better than the best constant answer
 overflow   more than a fifth of the pre-activations were folded or clipped in the last epoch
 """
 
@@ -13,11 +15,13 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hil.data.dataset import Dataset
 from hil.errors import RunError
 from hil.files import loads, read_text, there
 from hil.run.folder import MOST_METRICS_BYTES, RunFolder
+from hil.task import Task, task_of
 from hil.training.loop import Training
 
 DONE = {"fold": "folded", "clip": "clipped"}
@@ -26,42 +30,58 @@ ABSURD, RISEN, ERRORS, OVERFLOW = 10.0, 1.05, 3.0, 0.2
 
 def warnings(training: Training, folder: RunFolder) -> list[str]:
     """Sentences about a run that is done, "what; do this"; none if all is well."""
-    return list(found(_epochs(folder), training.data, training.best.accuracy, _policy(training)))
+    score = training.best.score
+    return [] if score is None else list(found(_epochs(folder), training.data, score, _policy(training), training.task))
 
 
-def found(epochs: list[Mapping[str, Any]], data: Dataset, accuracy: float, policy: str) -> Iterator[str]:
+def found(epochs: list[Mapping[str, Any]], data: Dataset, score: float, policy: str, task: Task | None = None) -> Iterator[str]:
     """The same from its parts.
 
     Args:
         epochs: of training, each with its mean "loss" and share of "overflow", in order.
         data: that it was trained on.
-        accuracy: on the validation split, of the best epoch.
+        score: on the validation split, of the best epoch.
         policy: of the encoding.
+        task: what was learned; None: what the data ask for.
     """
+    task = task or task_of(data.train.y, data.classes)
     losses = [float(epoch["loss"]) for epoch in epochs if "loss" in epoch]
-    guess = math.log(max(2, len(data.classes)))
+    classes = task.kind == "classes"
+    guess = math.log(max(2, task.outputs)) if classes else task.guess(data.train.y)["loss"]
+    blind = "a uniform guess" if classes else "their mean"
     slower = "lower [optimizer] lr, or the scale of the feedback"
     if losses and not losses[-1] <= ABSURD * guess:
         yield (
-            f"the training loss of the last epoch is {losses[-1]:.3g}, {losses[-1] / guess:,.3g} times that of a uniform "
-            f"guess, as the weights ran away; {slower}"
+            f"the training loss of the last epoch is {losses[-1]:.3g}, {losses[-1] / guess:,.3g} times that of {blind}, "
+            f"as the weights ran away; {slower}"
         )
     elif len(losses) > 1 and losses[-1] > RISEN * losses[0]:
         yield f"the training loss rose from {losses[0]:.3g} to {losses[-1]:.3g}; {slower}"
-    label = data.validation.y
-    share = float(torch.bincount(label).max()) / len(label)
-    error = math.sqrt(share * (1 - share) / len(label))
-    if accuracy <= share + ERRORS * error:
-        yield (
-            f"no better than chance: {accuracy:.1%} of {len(label):,} validation examples, where the most frequent class alone "
-            f"gives {share:.1%} (standard error {error:.1%}); train longer, raise [optimizer] lr, or look at the transfer "
-            "curve and the range that [encode] uses of it"
-        )
+    yield from _by_chance(data.validation.y, score, task)
     over = float(epochs[-1].get("overflow", 0.0)) if epochs else 0.0
     if over > OVERFLOW and policy in DONE:
         yield (
             f"{over:.0%} of the pre-activations of the last epoch were {DONE[policy]}, as they lie beyond the range of the "
             "node; lower [encode] gain, or the first weights"
+        )
+
+
+def _by_chance(target: Tensor, score: float, task: Task) -> Iterator[str]:
+    """Say so if a constant answer does as well."""
+    metric, size = task.metric, f"{len(target):,} validation examples"
+    todo = "train longer, raise [optimizer] lr, or look at the transfer curve and the range that [encode] uses of it"
+    if metric.name != "accuracy":
+        blind = task.guess(target)[metric.name]
+        if not metric.better(score, blind):
+            seen = f"{metric.said(score)} on {size}, where that gives {metric.shown(blind)}"
+            yield f"no better than a constant answer: {seen}; {todo}"
+        return
+    share = float(torch.bincount(target).max()) / len(target)
+    error = math.sqrt(share * (1 - share) / len(target))
+    if score <= share + ERRORS * error:
+        yield (
+            f"no better than chance: {score:.1%} of {size}, where the most frequent class alone gives {share:.1%} "
+            f"(standard error {error:.1%}); {todo}"
         )
 
 

@@ -5,6 +5,7 @@ Without a terminal (a log file, a test) one line an epoch is printed instead.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -42,6 +43,7 @@ class TrainingDisplay:
         self._shown = 0.0
         self._beyond = {"refuse": "refused", "clip": "clipped", "fold": "folded"}[_policy(training)]
         self._over = 0.0
+        self._metric = training.task.metric
 
     def __enter__(self) -> TrainingDisplay:
         if self._console.is_terminal:
@@ -70,18 +72,24 @@ class TrainingDisplay:
     def _text(self, wall_s: float, loss: float, overflow: float, seen: int) -> str:
         busy = (self._training.device_s - self._device_s) / wall_s if wall_s else 0.0
         best = self._training.best
-        validation = f"validation {best.accuracy:.1%} (epoch {best.epoch})" if best.epoch else "validation -"
+        held = "-" if best.score is None else f"{self._metric.said(best.score)} (epoch {best.epoch})"
         return (
-            f"{seen / wall_s:,.0f} samples/s · device {busy:.0%} · loss {loss:.3f} · {validation} · "
+            f"{seen / wall_s:,.0f} samples/s · device {busy:.0%} · loss {loss:.3f} · validation {held} · "
             f"{self._beyond} {overflow:.1%} · faults {self._training.faults_recovered}"
         )
+
+    def _trained(self, point: Epoch) -> str:
+        """The score on the training examples, of learners that say it."""
+        if self._metric.name in point.train:
+            return f"train {self._metric.shown(point.train[self._metric.name])}   "
+        return f"train {math.nan:.1%}   " if self._metric.name == "accuracy" else ""
 
     def _epoch_done(self, point: Epoch) -> None:
         device = point.device_s / point.wall_s if point.wall_s else 0.0
         self._console.print(
             f" epoch {point.epoch:>2}/{self._training.plan.epochs}  {point.samples_per_s:>7,.0f} samples/s   "
-            f"device {device:>4.0%}   loss {point.train['loss']:.3f}   train {point.train.get('accuracy', float('nan')):.1%}   "
-            f"validation {point.validation['accuracy']:.1%}{' *' if point.best else '  '}   "
+            f"device {device:>4.0%}   loss {point.train['loss']:.3f}   {self._trained(point)}"
+            f"validation {self._metric.said(point.validation[self._metric.name])}{' *' if point.best else '  '}   "
             f"{self._beyond} {point.train.get('overflow', 0.0):.1%}   faults {self._training.faults_recovered}",
             highlight=False,
             soft_wrap=True,

@@ -41,6 +41,7 @@ Point = TrainingStep | Epoch
 T = TypeVar("T")
 KEPT_CHECKPOINTS = 3
 EVERY_S = 60.0
+SCATTERED = 500  # test examples whose outputs are kept for the report
 Tell = Callable[[str, str], None]
 Rest = Callable[[BaseException | None], None]
 
@@ -241,10 +242,13 @@ class Session:
         checkpoint.save(folder.checkpoints, "best", checkpoint.Checkpoint(best, facts))
         load_best(training)
         settle(training)
-        score, predicted = evaluate(training.net, training.learner, training.data.test, training.tape)
+        score, outputs = evaluate(training.net, training.learner, training.data.test, training.tape, training.task)
         if training.tape is not None:
             training.tape.flush()  # a run that says that it is done can be replayed to its end
-        _confusion(folder, training, predicted)
+        if training.task.kind == "classes":
+            _confusion(folder, training, outputs.argmax(1))
+        else:
+            _scatter(folder, training, outputs)
         training.wall_s = self._wall_s()
         reads = 1 + sum(event["kind"] == "end" for event in journal.contents(folder.path / "journal.jsonl", most=0).events())
         beware = warnings(training, folder)
@@ -255,16 +259,13 @@ class Session:
             )
         for line in beware:
             folder.note("warning", message=line)
-        early = {"stopped_early": since_better(training.scores, training.plan.min_delta)} if training.stale else {}
-        final = {
-            "test_accuracy": score["accuracy"],
-            "test_loss": score["loss"],
-            "test_reads": reads,
-            "warnings": beware,
-            **early,
-        }
+        rising = not training.task.metric.lower
+        since = since_better(training.scores, training.plan.min_delta, rising)
+        early = {"stopped_early": since} if training.stale else {}
+        metric, named = training.task.metric, {f"test_{one.name}": score[one.name] for one in training.task.metrics}
+        final = {**named, "test_loss": score["loss"], "test_reads": reads, "warnings": beware, **early}
         summary = conclude(training, folder, self.labels, "done", final)
-        folder.note("end", step=training.step, test_accuracy=score["accuracy"])
+        folder.note("end", step=training.step, **{f"test_{metric.name}": score[metric.name]})
         return summary
 
     @contextlib.contextmanager
@@ -363,7 +364,7 @@ def replay_test(training: Training) -> None:
     load_best(training)
     settle(training)
     if any(device.snapshot() for device in training.devices):
-        evaluate(training.net, training.learner, training.data.test)
+        evaluate(training.net, training.learner, training.data.test, task=training.task)
 
 
 def _name(training: Training) -> str:
@@ -382,8 +383,10 @@ def _record(folder: RunFolder, point: Epoch, training: Training) -> None:
         {**place, "split": "train", **point.train, **times, "device_passes": training.device_passes},
         {**place, "split": "validation", **point.validation},
     )
-    score = {"loss": point.train["loss"], "accuracy": point.validation["accuracy"], "best": point.best}
-    folder.note("epoch", **place, **score)
+    metric = training.task.metric
+    value = point.validation[metric.name]
+    score = {"accuracy": value} if metric.name == "accuracy" else {"metric": metric.name, "score": value, "lower": metric.lower}
+    folder.note("epoch", **place, loss=point.train["loss"], **score, best=point.best)
 
 
 def _confusion(folder: RunFolder, training: Training, predicted: torch.Tensor) -> None:
@@ -393,3 +396,10 @@ def _confusion(folder: RunFolder, training: Training, predicted: torch.Tensor) -
     folder.write_json(
         "diagnostics.json", {**folder.read_json("diagnostics.json"), "confusion": table.tolist(), "classes": names}
     )
+
+
+def _scatter(folder: RunFolder, training: Training, outputs: torch.Tensor) -> None:
+    """Some test examples: what was wanted, and what came; for the figure of numbers."""
+    wanted = training.data.test.y[:SCATTERED]
+    found = {"target": wanted.tolist(), "output": outputs[:SCATTERED].tolist()}
+    folder.write_json("diagnostics.json", {**folder.read_json("diagnostics.json"), "predictions": found})

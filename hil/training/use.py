@@ -26,12 +26,14 @@ class Round:
 
     Args:
         number: from 1.
-        accuracy: a fraction.
+        score: by the metric of the task.
+        shown: the score for people.
         looks: that the sentinel took meanwhile.
     """
 
     number: int
-    accuracy: float
+    score: float
+    shown: str
     looks: tuple[Look, ...]
 
 
@@ -46,23 +48,24 @@ def use(training: Training, split: Split, batch: int = EVALUATION_BATCH) -> Iter
     if training.sentinel is not None:  # the node may have moved since the weights were made
         _, cost = _predicted(training, *next(split.parts(batch)))  # not scored: how much a look may cost is known from it
         looks = _looked(training, 0, cost)
-    count = 0
+    count, metric = 0, training.task.metric
     for number in itertools.count(1):
-        right = 0
+        outputs = []
         for x, label in split.parts(batch):
             found, cost = _predicted(training, x, label)
-            right, count = right + found, count + 1
+            outputs.append(found)
+            count += 1
             looks += [] if training.sentinel is None else _looked(training, count, cost)
-        yield Round(number, right / len(split.y), tuple(looks))
+        score = training.task.score(torch.cat(outputs), split.y.to(outputs[0].device))[metric.name]
+        yield Round(number, score, metric.shown(score), tuple(looks))
         looks = []
 
 
-def _predicted(training: Training, x: Tensor, label: Tensor) -> tuple[int, tuple[int, int]]:
-    """Count how many were right; return calls and passes of the devices too."""
+def _predicted(training: Training, x: Tensor, label: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """Return the outputs, and calls and passes of the devices."""
     calls, passes = training.device_calls, training.device_passes
-    placed, wanted = training.sent(x, label)
-    right = int((training.learner.predict(training.net, placed).argmax(1) == wanted).sum())
-    return right, (training.device_calls - calls, training.device_passes - passes)
+    placed, _ = training.sent(x, label)
+    return training.learner.predict(training.net, placed), (training.device_calls - calls, training.device_passes - passes)
 
 
 def _looked(training: Training, step: int, cost: tuple[int, int]) -> list[Look]:

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hil.learners.parts.loss import Loss, LossName, check_scores
+from hil.learners.parts.loss import check_scores
 from hil.learners.parts.projection import Projection
 from hil.network import Layer, Network, Trace, fill
 from hil.settings import check
+from hil.task import Loss, LossName
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """[learner] of an experiment: loss is "cross_entropy" or "mse"."""
+    """[learner] of an experiment: loss is "cross_entropy" or "mse"; left out: that of the task."""
 
-    loss: LossName = "cross_entropy"
+    loss: LossName | None = None
 
     def __post_init__(self) -> None:
         check(self, "[learner]")
@@ -30,7 +31,7 @@ class OnePass(nn.Module):
 
     @torch.no_grad()
     def predict(self, net: Network, x: Tensor) -> Tensor:
-        """(batch, classes): the readout."""
+        """(batch, outputs): the readout."""
         net.eval()
         return net.forward(x).outputs[-1]
 
@@ -47,7 +48,7 @@ class DirectFeedback(OnePass, ABC):
         del rng  # nothing random
         net.train()
         trace = net.forward(x)
-        check_scores(trace.outputs[-1], self.projection.classes)
+        check_scores(trace.outputs[-1], self.projection.outputs)
         error, metrics = self.loss.judge(trace.outputs[-1], label)
         fill(net, trace, [*(self._delta(number, layer, trace, error) for number, layer in enumerate(net.stack[:-1])), error])
         metrics["overflow"] = net.overflow(trace)

@@ -1,4 +1,4 @@
-"""Fixed random projections of the error at the readout onto every hidden layer: e B_l^T, one B_l (units_l, classes) each.
+"""Fixed random projections of the error at the readout onto every hidden layer: e B_l^T, one B_l (units_l, outputs) each.
 
 Source: Lillicrap et al., Nat. Commun. 7, 13276 (2016); Nokland, arXiv:1609.01596 (2016), direct feedback alignment.
 """
@@ -23,19 +23,19 @@ class Projection(nn.Module):
     Args:
         feedback: how they are drawn.
         shapes: of one example of each hidden layer, for example ((800,), (16, 14, 14)).
-        classes: length of the error.
+        outputs: length of the error.
         rng: draws them, layer by layer.
     """
 
-    def __init__(self, feedback: Feedback, shapes: Sequence[tuple[int, ...]], classes: int, rng: torch.Generator) -> None:
+    def __init__(self, feedback: Feedback, shapes: Sequence[tuple[int, ...]], outputs: int, rng: torch.Generator) -> None:
         super().__init__()
-        self.shapes, self.classes = tuple(shapes), classes
+        self.shapes, self.outputs = tuple(shapes), outputs
         rows = [math.prod(shape) for shape in shapes]
-        for number, b in enumerate(feedback.matrices(rows, classes, rng)):
+        for number, b in enumerate(feedback.matrices(rows, outputs, rng)):
             self.register_buffer(f"B{number}", b)
 
     def onto(self, layer: int, error: Tensor) -> Tensor:
-        """Project the error (batch, classes) onto a layer: a new tensor (batch, *shapes[layer])."""
+        """Project the error (batch, outputs) onto a layer: a new tensor (batch, *shapes[layer])."""
         projected = error @ self.get_buffer(f"B{layer}").t()
         return projected if len(self.shapes[layer]) == 1 else projected.view(len(error), *self.shapes[layer])
 

@@ -1,0 +1,56 @@
+"""From [task], the data and the learner to a Task; refused here, before anything is opened, where they do not fit."""
+
+from __future__ import annotations
+
+from hil.config.experiment import Experiment
+from hil.config.resolve import UNTOUCHED
+from hil.config.task import TaskTable
+from hil.data.dataset import Dataset
+from hil.errors import ConfigError
+from hil.task import Task, takes_task, task_of
+
+
+def task_for(experiment: Experiment, data: Dataset) -> Task:
+    """What is learned.
+
+    Raises:
+        ConfigError: [task] does not fit the data, or the learner is not for such a task.
+        DataError: targets that its metrics cannot judge.
+    """
+    target, table = data.train.y, experiment.task
+    task = task_of(target, data.classes) if table is None else table.of(target, data.classes)
+    if task.kind == "numbers" or table is not None:
+        for name in ("train", "validation", "test"):
+            task.fits(name, getattr(data, name).y)
+    learner = experiment.learner
+    build = getattr(learner.rule, "build", None)  # an object that a script made already may have none
+    if build is None or takes_task(build):
+        if task.kind == "numbers" and getattr(learner.options, "loss", None) == "cross_entropy":
+            raise ConfigError(
+                "cross entropy is a loss of classes", where=f"{learner.place} loss",
+                got=f"{data.name}, whose targets are numbers", allowed="mse", outputs=UNTOUCHED, todo="leave loss out",
+            )  # fmt: skip
+        return task
+    if task.kind != "classes":
+        raise ConfigError(
+            f"the learner {learner.use} needs classes, and the targets of {data.name} are numbers", where=learner.place,
+            got=f"y float32, {task.outputs} an example", outputs=UNTOUCHED, todo="choose one of these, or data with classes",
+            allowed="adfa, dfa, pat, backprop, spsa, last_layer, ridge, or one whose build() takes a task (hil/learner.py)",
+        )  # fmt: skip
+    if table is not None and table.loss is not None:
+        raise ConfigError(
+            f"the learner {learner.use} lowers losses of its own", where=f"{table.place} loss", got=table.loss,
+            allowed="no loss for this learner", outputs=UNTOUCHED, todo="remove loss",
+        )  # fmt: skip
+    return task
+
+
+def task_table(table: TaskTable | None, task: Task, place: str) -> TaskTable | None:
+    """Return [task] with all that was left out, as a run keeps it; none where classes are judged as they always are."""
+    if table is None and task.kind == "classes":
+        return None
+    named = {} if table is None else table.model_dump(exclude_none=True)
+    whole = {"use": task.kind, "loss": task.loss.name, "metric": [metric.name for metric in task.metrics], **named}
+    made = TaskTable.model_validate({**whole, "use": task.kind})
+    made.settle(f"{place}: [task]")
+    return made

@@ -1,0 +1,73 @@
+"""[task] of an experiment: what is learned, where it does not follow from the data.
+
+use     "classes" or "numbers"                      loss     a name, or "module:function": (outputs, targets) -> a scalar tensor
+metric  a name, a list of names, or "module:function": (outputs, targets) -> a number; the first one chooses the epoch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from pydantic import Field
+from torch import Tensor
+
+from hil.config.read import Section
+from hil.config.resolve import UNTOUCHED, resolve
+from hil.errors import ConfigError
+from hil.task import METRICS, Kind, Loss, LossName, Metric, Task, task_of
+
+
+class TaskTable(Section, strict=True):
+    """[task]: what the targets are, and how outputs are judged.
+
+    Args:
+        use: the kind of the targets; None: as the data have them.
+        loss: that training lowers; None: cross_entropy of classes, mse of numbers.
+        metric: that outputs are judged by, the one that chooses the epoch first; None: accuracy of classes, nrmse of numbers.
+        lower: of a metric of your own, smaller is better.
+    """
+
+    use: Kind | None = None
+    loss: str | None = None
+    metric: str | list[str] | None = Field(default=None, min_length=1)
+    lower: bool = False
+
+    def settle(self, place: str) -> None:
+        """Find the functions that it names, once."""
+        super().settle(place)
+        self.chosen_loss()
+        self.chosen_metrics()
+
+    def chosen_loss(self) -> Loss | None:
+        """Return the loss. Raises: ConfigError: there is none of that name."""
+        if self.loss is None or self.loss in get_args(LossName):
+            return None if self.loss is None else Loss(self.loss)
+        return Loss(self.loss, self._function(self.loss, "loss", get_args(LossName)))
+
+    def chosen_metrics(self) -> tuple[Metric, ...]:
+        """Return the metrics, the one that chooses first. Raises: ConfigError: there is none of a name."""
+        named = [self.metric] if isinstance(self.metric, str) else self.metric or []
+        return tuple(METRICS.get(name) or self._own(name) for name in dict.fromkeys(named))
+
+    def of(self, target: Tensor, classes: Sequence[str]) -> Task:
+        """Return the task of targets, see `hil.task.task_of`. Raises: ConfigError."""
+        return task_of(target, classes, self.use, self.chosen_loss(), self.chosen_metrics(), self.place)
+
+    def _own(self, use: str) -> Metric:
+        return Metric(use.rpartition(":")[2], self._function(use, "metric", tuple(METRICS)), self.lower)
+
+    def _function(self, use: str, key: Literal["loss", "metric"], known: Sequence[str]) -> Any:
+        where = f"{self.place} {key}"
+        if ":" not in use:
+            raise ConfigError(
+                f'there is no {key} "{use}"', where=where, got=use, allowed=", ".join((*known, "module:function")),
+                outputs=UNTOUCHED, todo="choose one of these",
+            )  # fmt: skip
+        found = resolve(use, where)
+        if not callable(found):
+            raise ConfigError(
+                f'"{use}" is no function', where=where, got=type(found).__name__, allowed="(outputs, targets) -> a number",
+                outputs=UNTOUCHED, todo="name another",
+            )  # fmt: skip
+        return found

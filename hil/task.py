@@ -1,0 +1,410 @@
+"""What a network is to learn: the kind of its targets, the loss that training lowers, the metrics and which way is better.
+
+    classes    y int64 (n,), the number of a class              cross_entropy, chosen by accuracy
+    numbers    y float32 (n, k), k numbers an example           mse, chosen by nrmse
+
+    cross_entropy    L = - mean_n w_n log softmax(o_n)[y_n]     dL/do = w_n ( softmax(o) - onehot(y) ) / batch
+    mse              L = mean_n w_n 1/2 |o_n - y_n|^2           dL/do = w_n ( o - y ) / batch        y = onehot(y) for classes
+                     w_n = 1, or the weight of the class y_n
+    nrmse            sqrt( mean_c  mean_n (o_nc - y_nc)^2 / var_n y_nc )          r2 = 1 - nrmse^2
+
+The first metric chooses the epoch, on the validation split. Reports, comparisons and searches follow it, and its direction.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hil.errors import UNTOUCHED, ConfigError, ContractError, DataError
+
+Kind = Literal["classes", "numbers"]
+LossName = Literal["cross_entropy", "mse"]
+Judge = Callable[[Tensor, Tensor], Any]  # (outputs (n, k), targets) -> one number
+MOST_SYMBOLS = 256
+
+
+class Verdict(NamedTuple):
+    """The loss of a batch: its gradient at the output, and its metrics.
+
+    Args:
+        error: dL/do (batch, outputs).
+        metrics: "loss", and of classes "accuracy".
+    """
+
+    error: Tensor
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A loss: one of LossName, with its exact gradient written out, or a function of yours, differentiated.
+
+    Args:
+        name: of LossName, or "module:function".
+        function: (outputs (batch, k), targets) -> the loss of the batch, a scalar with a graph; None: `name` says it.
+        weights: of each class; none: all alike.
+    """
+
+    name: str = "cross_entropy"
+    function: Judge | None = None
+    weights: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.function is None and self.name not in get_args(LossName):
+            raise ConfigError(
+                "no such loss", where="[learner] loss", got=repr(self.name), allowed=", ".join(get_args(LossName)),
+                outputs=UNTOUCHED,
+            )  # fmt: skip
+
+    def judge(self, scores: Tensor, label: Tensor) -> Verdict:
+        """Outputs (batch, k) against targets, (batch,) of classes or (batch, k) of numbers, without a graph."""
+        numbers = label.is_floating_point()
+        if self.function is not None:
+            error, loss = self._differentiated(scores, label)
+        elif self.name == "mse" and numbers:
+            error = scores - label
+            loss, error = error.square().sum() * (0.5 / len(label)), error.mul_(1 / len(label))
+        elif self.weights:
+            error, loss = self._weighed(scores, label)
+        else:
+            error, loss = self._of_classes(scores, label)
+        if numbers:
+            return Verdict(error, {"loss": float(loss)})
+        right = scores.argmax(1).eq(label).to(scores.dtype).mean()
+        loss_value, accuracy = torch.stack([loss, right]).tolist()  # one transfer, should the host's tensors be on a GPU
+        return Verdict(error, {"loss": loss_value, "accuracy": accuracy})
+
+    def _of_classes(self, scores: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        if label.is_floating_point():
+            raise ContractError(
+                "cross entropy is a loss of classes", where="loss", got="targets that are numbers", allowed="mse",
+                todo='write loss = "mse", or leave it out',
+            )  # fmt: skip
+        index, one = label.unsqueeze(1), torch.ones((), dtype=scores.dtype, device=scores.device)
+        share = 1 / len(label)
+        if self.name == "mse":
+            error = scores.scatter_add(1, index, -one.expand_as(index))
+            loss = error.square().sum().mul_(0.5 * share)
+        else:
+            logp = scores.log_softmax(1)
+            loss = logp.gather(1, index).sum().mul_(-share)
+            error = logp.exp_().scatter_add_(1, index, -one.expand_as(index))
+        return error.mul_(share), loss
+
+    def _weighed(self, scores: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        wanted = functional.one_hot(label, scores.shape[1]).to(scores.dtype)
+        share = self._weight(scores, label) / len(label)
+        error = (scores if self.name == "mse" else scores.softmax(1)) - wanted
+        return error * share.unsqueeze(1), (self._each(scores, label) * share).sum()
+
+    def _weight(self, scores: Tensor, label: Tensor) -> Tensor:
+        return scores.new_tensor(self.weights)[label]
+
+    def _each(self, scores: Tensor, label: Tensor) -> Tensor:
+        """(batch,): the loss of each example, all classes alike."""
+        if self.name == "mse":
+            return 0.5 * (scores - functional.one_hot(label, scores.shape[1])).square().sum(1)
+        return functional.cross_entropy(scores, label, reduction="none")
+
+    def _differentiated(self, scores: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            point = scores.detach().requires_grad_(True)
+            loss = self.of(point, label)
+            (error,) = torch.autograd.grad(loss, point, allow_unused=True) if loss.requires_grad else (None,)
+        if error is None:
+            raise ContractError("this loss does not depend on the outputs", where=f"loss {self.name}", got="no gradient",
+                                allowed="torch operations from the outputs to a scalar")  # fmt: skip
+        return error, loss.detach()
+
+    def of(self, scores: Tensor, label: Tensor) -> Tensor:
+        """The same loss as a graph, for a learner that differentiates."""
+        if self.function is not None:
+            found = self.function(scores, label)
+            if not isinstance(found, Tensor) or found.ndim:
+                got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+                raise ContractError(
+                    "a loss is one number a batch", where=f"loss {self.name}", got=got, allowed="a scalar tensor"
+                )
+            return found
+        if self.weights:
+            return (self._each(scores, label) * self._weight(scores, label)).sum() / len(label)
+        if self.name == "mse":
+            wanted = label if label.is_floating_point() else functional.one_hot(label, scores.shape[1]).to(scores.dtype)
+            return 0.5 * (scores - wanted).square().sum() / len(label)
+        return functional.cross_entropy(scores, label)
+
+
+def as_loss(loss: Loss | str) -> Loss:
+    """Return `loss`, or the one of that name."""
+    return Loss(loss) if isinstance(loss, str) else loss
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number that says how good outputs are.
+
+    Args:
+        name: as results have it: "test_" + name.
+        of: (outputs (n, k), targets) -> the number.
+        lower: smaller is better.
+        kinds: of targets that it can judge.
+        share: 0 to 1, shown in per cent.
+    """
+
+    name: str
+    of: Judge
+    lower: bool = False
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    share: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name as people read it."""
+        return TITLES.get(self.name, self.name.replace("_", " "))
+
+    @property
+    def way(self) -> str:
+        """Say which way is better."""
+        return "lower is better" if self.lower else "higher is better"
+
+    def better(self, value: float, than: float | None) -> bool:
+        """True if `value` is better than `than`; anything is better than None, and NaN than nothing."""
+        return not math.isnan(value) and (than is None or (value < than if self.lower else value > than))
+
+    def best(self, values: Sequence[float]) -> float:
+        """The best of several."""
+        return min(values) if self.lower else max(values)
+
+    def worst(self, values: Sequence[float]) -> float:
+        """The worst of several."""
+        return max(values) if self.lower else min(values)
+
+    def shown(self, value: float, digits: int = 1) -> str:
+        """The value for people, with so many digits of the per cent."""
+        return f"{value:.{digits}%}" if self.share else f"{value:.{digits + 3}g}"
+
+    def said(self, value: float) -> str:
+        """The value for people, after the name of the metric unless it is accuracy."""
+        return f"{'' if self.name == 'accuracy' else f'{self.title} '}{self.shown(value)}"
+
+    def merit(self, value: float) -> float:
+        """The value as a search compares it, 0 (no better than a guess) to 1: 1 - value if lower is better, never below 0."""
+        return max(0.0, 1 - value if self.lower else value)
+
+
+# ---- metrics --------------------------------------------------------------------------------------------------------------
+
+
+def accuracy(scores: Tensor, label: Tensor) -> float:
+    """Share of the examples whose class has the largest score."""
+    return float((scores.argmax(1) == label).float().mean())
+
+
+def balanced_accuracy(scores: Tensor, label: Tensor) -> float:
+    """Mean over the classes of the share of their examples that are right."""
+    right = (scores.argmax(1) == label).double()
+    count = torch.bincount(label, minlength=scores.shape[1]).double()
+    found = torch.bincount(label, right, minlength=scores.shape[1])
+    return float((found / count)[count > 0].mean())
+
+
+def nrmse(outputs: Tensor, target: Tensor) -> float:
+    """Root mean square error over the standard deviation of the targets; 1 is what their mean gets."""
+    return math.sqrt(_unexplained(outputs, target))
+
+
+def r2(outputs: Tensor, target: Tensor) -> float:
+    """Share of the variance of the targets that is explained, mean over the outputs."""
+    return 1 - _unexplained(outputs, target)
+
+
+def _unexplained(outputs: Tensor, target: Tensor) -> float:
+    wanted = target.double()
+    error = (outputs.double() - wanted).square().mean(0)
+    return float((error / (wanted - wanted.mean(0)).square().mean(0)).mean())
+
+
+def symbol_error_rate(outputs: Tensor, target: Tensor) -> float:
+    """Share of the symbols read wrong: classes, or the level of the targets that an output is nearest to."""
+    if not target.is_floating_point():
+        return 1 - accuracy(outputs, target)
+    return _levels_missed(outputs, target, MOST_SYMBOLS)
+
+
+def bit_error_rate(outputs: Tensor, target: Tensor) -> float:
+    """Share of the bits read wrong: those of the number of a class, or targets of two levels."""
+    if target.is_floating_point():
+        return _levels_missed(outputs, target, 2)
+    bits = max(1, (outputs.shape[1] - 1).bit_length())
+    wrong = outputs.argmax(1) ^ target
+    return sum(float((wrong >> bit & 1).double().sum()) for bit in range(bits)) / (bits * len(target))
+
+
+def _levels_missed(outputs: Tensor, target: Tensor, most: int) -> float:
+    """Share of the outputs whose nearest level is not that of the target; NaN for more than `most` levels."""
+    wrong = 0.0
+    for column, wanted in zip(outputs.t().contiguous(), target.t().contiguous(), strict=True):
+        levels = wanted.unique()
+        if len(levels) > most:
+            return math.nan
+        bounds = (levels[1:] + levels[:-1]) / 2
+        wrong += float((torch.bucketize(column, bounds) != torch.searchsorted(levels, wanted)).double().mean())
+    return wrong / target.shape[1]
+
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", accuracy, kinds=("classes",), share=True),
+        Metric("balanced_accuracy", balanced_accuracy, kinds=("classes",), share=True),
+        Metric("nrmse", nrmse, lower=True, kinds=("numbers",)),
+        Metric("r2", r2, kinds=("numbers",)),
+        Metric("symbol_error_rate", symbol_error_rate, lower=True, share=True),
+        Metric("bit_error_rate", bit_error_rate, lower=True, share=True),
+    )
+}
+
+
+def named(name: str, lower: bool = False) -> Metric:
+    """Return the metric that results name; of a function of a user's the name and the direction alone."""
+    return METRICS.get(name) or Metric(name, _forgotten, lower)
+
+
+def told(summary: Mapping[str, Any]) -> Metric:
+    """Return the metric of a summary; one that names none is of a run by accuracy."""
+    return named(str(summary.get("metric", "accuracy")), summary.get("better") == "lower")
+
+
+def _forgotten(outputs: Tensor, target: Tensor) -> float:
+    raise ContractError("only the name of this metric is known", where="metric", todo="name its function in [task]")
+
+
+TITLES = {"nrmse": "NRMSE", "r2": "R²"}
+DEFAULTS: Mapping[Kind, tuple[LossName, str]] = {"classes": ("cross_entropy", "accuracy"), "numbers": ("mse", "nrmse")}
+
+
+# ---- the task -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the targets are, and how outputs are judged.
+
+    Args:
+        kind: "classes" or "numbers".
+        outputs: classes, or numbers an example.
+        loss: that training lowers.
+        metrics: that are reported; the first one chooses the epoch.
+    """
+
+    kind: Kind
+    outputs: int
+    loss: Loss
+    metrics: tuple[Metric, ...]
+
+    @property
+    def metric(self) -> Metric:
+        """The one that chooses."""
+        return self.metrics[0]
+
+    def lowered(self, named: str | None) -> Loss:
+        """Return the loss of that name, or that of the task for None."""
+        return self.loss if named is None else Loss(named)
+
+    @torch.no_grad()
+    def score(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
+        """Judge outputs (n, k) by their targets: "loss", and every metric by its name."""
+        if outputs.shape[:1] != target.shape[:1] or outputs.shape[1:] != (self.outputs,):
+            raise ContractError(
+                "these outputs do not fit the targets", where="task", got=f"shape {tuple(outputs.shape)}",
+                allowed=f"({len(target)}, {self.outputs})", todo="let predict() give one row an example",
+            )  # fmt: skip
+        found = {metric.name: float(metric.of(outputs, target)) for metric in self.metrics}
+        return {"loss": float(self.loss.of(outputs, target)), **found}
+
+    def guess(self, target: Tensor) -> dict[str, float]:
+        """Return the score of the best constant answer: the most frequent class, or the mean of the numbers."""
+        if self.kind == "numbers":
+            return self.score(target.mean(0).expand_as(target), target)
+        scores = torch.zeros(len(target), self.outputs, device=target.device)
+        scores[:, torch.bincount(target).argmax()] = 1.0
+        return self.score(scores, target)
+
+    def fits(self, name: str, target: Tensor) -> None:
+        """Refuse targets that the metrics cannot judge, as a constant has no NRMSE.
+
+        Args:
+            name: of the split.
+            target: of all of it.
+
+        Raises:
+            DataError.
+        """
+        for metric, value in self.guess(target).items():
+            if not math.isfinite(value):
+                raise DataError(
+                    f"the {name} targets cannot be judged by {metric}", where="[task]", outputs=UNTOUCHED,
+                    got=f"{metric} = {value} for the best constant answer", todo="choose another metric, or other targets",
+                    allowed="targets that vary; two levels for bit_error_rate, 256 for symbol_error_rate",
+                )  # fmt: skip
+
+
+def task_of(
+    target: Tensor, classes: Sequence[str], kind: str | None = None, loss: Loss | None = None, metrics: Sequence[Metric] = (),
+    where: str = "[task]",
+) -> Task:  # fmt: skip
+    """The task of these targets; what is left out follows from them.
+
+    Args:
+        target: y of the training split: int64 (n,), or float32 (n, k).
+        classes: the names of the classes, none for numbers.
+        kind: "classes" or "numbers".
+        loss: that training lowers.
+        metrics: that are reported, the one that chooses first.
+        where: for messages.
+
+    Raises:
+        ConfigError: the targets are of another kind, or the loss or a metric is not for them.
+    """
+    found: Kind = "numbers" if target.is_floating_point() else "classes"
+    if kind not in (None, found):
+        raise ConfigError(
+            "the data have other targets", where=where, got=f'use = "{kind}", and targets {target.dtype}', outputs=UNTOUCHED,
+            allowed=f'"{found}"', todo="leave use out, or read other data",
+        )  # fmt: skip
+    loss_name, metric_name = DEFAULTS[found]
+    chosen = tuple(metrics) or (METRICS[metric_name],)
+    wrong = [metric.name for metric in chosen if found not in metric.kinds]
+    if found == "numbers" and loss is not None and loss.name == "cross_entropy":
+        wrong = [loss.name]
+    if wrong:
+        known = ", ".join(name for name, metric in METRICS.items() if found in metric.kinds)
+        losses = "mse" if found == "numbers" else ", ".join(get_args(LossName))
+        raise ConfigError(
+            f"{wrong[0]} is not for {found}", where=where, got=wrong[0], outputs=UNTOUCHED,
+            allowed=f"metrics {known}; losses {losses}; module:function", todo="choose another, or leave it out",
+        )  # fmt: skip
+    return Task(found, target.shape[1] if found == "numbers" else len(classes), loss or Loss(loss_name), chosen)
+
+
+def as_task(task: Task | int) -> Task:
+    """Return `task`, or for a number the task of so many classes."""
+    return task if isinstance(task, Task) else task_of(torch.zeros(0, dtype=torch.int64), [""] * task)
+
+
+def takes_task(build: Callable[..., Any]) -> bool:
+    """True of a `build` whose third argument is called task; one that takes `classes` needs classes."""
+    return "task" in inspect.signature(build).parameters
+
+
+def asked_for(build: Callable[..., Any], task: Task) -> Task | int:
+    """Return what `build` takes: the task, or the number of classes."""
+    return task if takes_task(build) else task.outputs
