@@ -15,6 +15,7 @@ from hil.build.optimizing import scheduler_of
 from hil.config.read import checked
 from hil.config.training import ScheduleTable
 from hil.errors import ConfigError, RunError
+from hil.task import METRICS
 from hil.training.schedule import Cosine, Stepped
 
 EPOCHS, MOVES = 6, 4
@@ -46,9 +47,9 @@ def optimizer() -> SGD:
     return SGD([{"params": [one], "lr": 0.1}, {"params": [two], "lr": 0.02}], 0.1, momentum=0.9)
 
 
-def stepped(table: dict[str, Any], of: SGD) -> Stepped:
+def stepped(table: dict[str, Any], of: SGD, metric: str = "accuracy") -> Stepped:
     told = checked(ScheduleTable, table, "e.toml: [schedule]")
-    return Stepped(of, lambda one: scheduler_of(told.choice, one), told.by_step, told.scored, told.model_dump(mode="json"))
+    return Stepped(of, lambda one: scheduler_of(told.choice, METRICS[metric], one), told.by_step, told.scored, told.model_dump(mode="json"))
 
 
 def groups(of: SGD) -> list[dict[str, Any]]:
@@ -103,11 +104,12 @@ def test_the_rates_are_those_of_a_loop_without_hil() -> None:
         assert [found for _, found in course(schedule, of)] == expected
 
 
-def test_a_plateau_is_one_of_the_accuracy() -> None:
+@pytest.mark.parametrize(("metric", "sign"), [("accuracy", 1), ("nrmse", -1)])
+def test_a_plateau_is_one_of_the_metric(metric: str, sign: int) -> None:
     of = optimizer()
-    schedule = stepped({"use": "ReduceLROnPlateau", "patience": 1, "factor": 0.5}, of)
+    schedule = stepped({"use": "ReduceLROnPlateau", "patience": 1, "factor": 0.5}, of, metric)
     for score, rate in ((0.5, 0.1), (0.6, 0.1), (0.6, 0.1), (0.4, 0.05), (0.7, 0.05)):
-        schedule.epoch_done(score)
+        schedule.epoch_done(sign * score)
         assert of.param_groups[0]["lr"] == rate
 
 
