@@ -54,6 +54,15 @@ def test_own_shape_own_driver_and_own_learner_in_one_run(lab: Path) -> None:
     assert end["outputs"]["g1"]["1"]["on"] is False
 
 
+def test_digits_are_read_through_a_display_and_a_camera(tmp_path: Path) -> None:
+    written([HOW_TO / "use_a_display_and_a_camera.md"], tmp_path)
+    ended = hil(tmp_path, "train", "scene_digits.toml", "--run", "r")
+    assert ended.returncode == 0, ended.stderr
+    found = summary(tmp_path, "r")
+    assert (found["status"], found["provenance"]) == ("done", "twin")
+    assert found["test_accuracy"] > 0.5  # type: ignore[operator]
+
+
 @pytest.fixture
 def typed(lab: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """A command in the folder, in this process as in one of its own; its exit code."""

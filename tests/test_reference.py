@@ -16,6 +16,7 @@ from pages import DOCS, PAGES, blocks, rows, sections, title
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from drivers.frame.device import Area, FrameSettings
 from drivers.keithley_2400 import Keithley2400
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_e36300 import KeysightE36312A
@@ -27,8 +28,8 @@ from drivers.spiking.device import SpikingBoard
 from drivers.vector.device import VectorSettings
 from drivers.waveform.device import WaveformSettings
 from hil import errors
-from hil.build.shapes import direct, spiking, vector, waveform
-from hil.build.virtual import FeedTable
+from hil.build.shapes import direct, frame, spiking, vector, waveform
+from hil.build.virtual import BenchTable, FeedTable
 from hil.cli import exit_code
 from hil.config import bench, device, experiment, search, training
 from hil.data.array_file import NpyFile, NpzFile
@@ -67,6 +68,8 @@ BENCH: Mapping[str, Any] = {
     "Keysight33600, a driver": Keysight33600, "InfiniiVision, a driver": InfiniiVision, "[node] of spiking": spiking.Roles,
     "SpikingBoard, a driver": SpikingBoard, "[virtual] of spiking": VirtualBoard, "[virtual.neuron]": Neuron,
     "[virtual] of mesh and camera": direct.DirectTable, "[node] of vector": vector.Roles, "[vector]": VectorSettings,
+    "[node] of frame": frame.Roles, "[frame]": FrameSettings, "[show] and [look]": Area, "[optics]": frame.OpticsTable,
+    "[optics] mirror, laser, lamp": frame.KnobTable, "[virtual] of frame": BenchTable,
     "[virtual] of vector": vector.VirtualTable, "[virtual.NAME] feeds": FeedTable, "KeysightE36312A, a driver": KeysightE36312A,
     "KeysightN7776C, a driver": KeysightN7776C, "Keithley2400, a driver": Keithley2400,
     "Adapter, a driver": Adapter, "holds.NAME of Adapter": Parameter,
@@ -85,7 +88,7 @@ EXPERIMENT: Mapping[str, Any] = {
 }  # fmt: skip
 FILES = (
     experiment.Experiment, bench.BenchFile, waveform.WaveformBench,
-    vector.VectorBench, spiking.SpikingBench, direct.DirectBench, search.SearchFile,
+    vector.VectorBench, frame.FrameBench, spiking.SpikingBench, direct.DirectBench, search.SearchFile,
 )  # fmt: skip
 CASES = [("bench_file.md", head, made) for head, made in BENCH.items()]
 CASES += [("experiment_file.md", head, made) for head, made in EXPERIMENT.items()]
@@ -172,7 +175,7 @@ def strange(value: object, key: str) -> Iterator[str]:
     strict = [
         kind
         for kind in kinds
-        if kind.model_config.get("extra") != "allow" and kind not in (waveform.VirtualTable, vector.VirtualTable)
+        if kind.model_config.get("extra") != "allow" and kind not in (waveform.VirtualTable, vector.VirtualTable, BenchTable)
     ]
     if isinstance(value, Mapping) and kinds and kinds == strict:
         yield from (f"[{key}] {name}" for name in value if not any(name in allowed(kind) for kind in kinds))

@@ -278,8 +278,9 @@ class Frame:
         """
         if self._spec.params is None or self._closed:
             raise ContractError(
-                "the exposure is not programmed here", where="camera", got="program()", allowed="exposures = True"
-            )
+                "this device is closed" if self._closed else "the exposure is not programmed here", where="camera",
+                got="program()", outputs="the display rests" if self._closed else "as they were",
+            )  # fmt: skip
         share = float(self._spec.params.check(params).reshape(-1)[0])
         if not share:
             raise OutOfRange("no exposure", where="camera", got="0", allowed="above 0, up to 1", outputs="as they were")

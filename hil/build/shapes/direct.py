@@ -6,7 +6,7 @@
 [virtual]        seed: of its noise
 [virtual.node]   use = "sim_devices.mzi_mesh:MZIMesh", and its settings
 
-There are no instruments of these shapes yet; a display and a camera are a device of their own (hil/build/frame.py). Nothing
+There are no instruments of these shapes: the shapes vector and frame do the same steps through theirs. Nothing
 leaves this process, so nothing has to be made safe and nobody stands guard. The node answers for itself in a certificate: its
 serial number is made of its settings, so that a calibration of another specimen is refused as one of another instrument.
 """
@@ -58,14 +58,14 @@ class DirectBench(BenchFile):
         """Check the tables, and find the class of the node.
 
         Raises:
-            ConfigError: real instruments, which these shapes do not have yet, or a class or setting that makes no sense.
+            ConfigError: instruments, which these shapes do not have, or a class or setting that makes no sense.
         """
         super().settle(place)
         if self.instruments:
             raise ConfigError(
-                f"there are no instruments of the {self.shape} shape yet, so such a bench is virtual", where=place,
+                f"there are no instruments of the {self.shape} shape: its twin is called directly", where=place,
                 got=", ".join(f"[instruments.{name}]" for name in self.instruments), outputs=UNTOUCHED,
-                allowed="[virtual.node], a twin that is called directly", todo="remove these tables",
+                allowed="[virtual.node] alone", todo="remove these tables, or use the shape vector or frame",
             )  # fmt: skip
 
 
