@@ -656,10 +656,17 @@ def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] 
 @app.command
 def describe(name: str, /) -> None:
     """Describe module:Class (or one of our short names), with the units and defaults of its settings."""
+    from hil.commands.list import card
     from hil.config.resolve import CHIPS, LEARNERS, TWINS, resolve
+    from hil.data.kinds import MADE, OWN
+    from hil.data.sources import NAMES
     from hil.units import symbol
 
-    target = resolve(name, f"hil describe {name}", {**LEARNERS, **TWINS, **CHIPS})
+    if name in NAMES:
+        for line in card(name):
+            out.print(line, markup=False, soft_wrap=True)
+        return
+    target = resolve(name, f"hil describe {name}", {**LEARNERS, **TWINS, **CHIPS, **MADE, **OWN})
     if not (inspect.isclass(target) or inspect.isfunction(target)):
         raise ConfigError(
             "nothing to describe", where=f"hil describe {name}", got=type(target).__name__, allowed="a class, or a function",

@@ -85,6 +85,19 @@ def test_the_experiment_of_a_page_runs_as_it_stands(lab: Path, page: str, typed:
     assert summary(lab, folder)["status"] == "done"
 
 
+@pytest.mark.parametrize(("experiment", "accuracy"), [("irises.toml", 0.3), ("recordings.toml", 0.8)])
+def test_own_data_are_trained_on_as_the_page_says(
+    experiment: str, accuracy: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Callable[..., int]
+) -> None:
+    assert set(written([HOW_TO / "own_data.md"], tmp_path)) >= {"irises.csv", "recordings.py", "recordings.toml"}
+    monkeypatch.chdir(tmp_path)
+    assert typed("train", experiment, "--run", "r") == 0
+    found = summary(tmp_path, "r")
+    assert found["status"] == "done"
+    assert found["test_accuracy"] >= accuracy  # type: ignore[operator]
+    sys.modules.pop("recordings", None)
+
+
 @pytest.mark.parametrize(
     ("file", "before", "after", "said"),
     [

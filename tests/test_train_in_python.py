@@ -427,7 +427,8 @@ def test_networks_and_data_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         (hil.dense([64, 12, 7], twin, overflow="clip"), DIGITS, "10 outputs"),
         (hil.dense([50, 12, 10], twin, overflow="clip"), DIGITS, "64 inputs"),
         (hil.dense([64, 12, 11], twin, overflow="clip"), DIGITS, "one a class"),
-        (on_twin(), (DIGITS.train.x, DIGITS.train.y), "not a data set"),
+        (on_twin(), 3, "not data"),
+        (on_twin(), (DIGITS.train.x, DIGITS.train.y[1:]), "not one target for each example"),
         (on_twin(), "digitts", 'did you mean "digits"'),
         (on_twin(), dataclasses.replace(DIGITS, classes=("0", "1")), "number of a class"),
     ]

@@ -39,7 +39,7 @@ from hil.devices.recovery import EventListener, Ladder, Patience, ignore_event
 from hil.devices.resilient import resilient, resilient_chip
 from hil.devices.stepped import bare, kept_steps
 from hil.encoding import Decode
-from hil.errors import UNTOUCHED, ConfigError, DataError, UnsafeOutputs
+from hil.errors import UNTOUCHED, ConfigError, UnsafeOutputs
 from hil.feedback.feedback import Feedback
 from hil.foreign import foreign, said
 from hil.hints import quoted
@@ -136,7 +136,7 @@ class Given:
 
 @torch_device.float32_by_default()
 def given(
-    net: Any, learner: Any, data: Any, *, seed: int, name: str, optimizer: Mapping[str, Any], train: Mapping[str, Any],
+    net: Any, learner: Any, data: Dataset, *, seed: int, name: str, optimizer: Mapping[str, Any], train: Mapping[str, Any],
     settings: Mapping[str, Any], schedule: Mapping[str, Any], augment: Mapping[str, Any], twin: Twin | None = None,
 ) -> Given:  # fmt: skip
     """Check all that can be checked without a device.
@@ -164,10 +164,6 @@ def given(
             "network", "layers without any device", "a device behind each hidden layer",
             "make it with hil.dense(widths, device), or give hil.Layer(synapse, device, encode) a device",
         )  # fmt: skip
-    if not isinstance(data, Dataset):
-        got = f"{said(data, 60)} ({type(data).__name__})"
-        raise DataError("not a data set", where=f"{PLACE}: data", got=got, allowed='hil.load("digits"), or a hil.Dataset',
-                        outputs=UNTOUCHED, todo="give the data set third, after the learner")  # fmt: skip
     usable(data)
     table = {
         "seed": seed,

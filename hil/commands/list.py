@@ -7,7 +7,7 @@ import inspect
 from pathlib import Path
 
 from hil.config.resolve import CHIPS, LEARNERS, TWINS, resolve
-from hil.data import sources
+from hil.data import kinds, objects, sources
 from hil.errors import RunError
 from hil.files import read_object
 from hil.run import status
@@ -28,6 +28,22 @@ def rows(kind: str) -> Rows:
     return tables[kind]()
 
 
+def card(name: str) -> list[str]:
+    """What is known of a published data set, a line each."""
+    found = sources.describe(name)
+    sums = [f"  {sum_}  {file}" for file, sum_ in found.sums.items()]
+    return [
+        found.line,
+        "",
+        found.source,
+        "",
+        f"classes: {', '.join(found.classes)}",
+        "",
+        "SHA-256 of its files, unpacked:",
+        *sums,
+    ]
+
+
 def _first_line(target: object) -> str:
     """The first sentence of the module that holds `target`: there stands what it is."""
     module = inspect.getmodule(target)
@@ -45,7 +61,10 @@ def _devices() -> Rows:
 
 
 def _datasets() -> Rows:
-    return [("name", "what"), *((name, sources.describe(name).line) for name in sources.NAMES)]
+    published = ((name, sources.describe(name).line) for name in sources.NAMES)
+    made = ((name, f"{_first_line(resolve(path, 'datasets'))} (made)") for name, path in kinds.MADE.items())
+    own = ((name, _first_line(resolve(path, "datasets"))) for name, path in kinds.OWN.items())
+    return [("name", "what"), *published, *made, *own, ('"module:name"', _first_line(objects))]
 
 
 def _resources() -> Rows:

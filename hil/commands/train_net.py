@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from hil.build.given import Given
     from hil.commands.run import Run
     from hil.commands.terminal import Terminal
-    from hil.data.dataset import Dataset
     from hil.learner import Learner
     from hil.network import Network
     from hil.run.folder import RunFolder
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 def train(
     net: Network,
     learner: str | Learner | type,
-    data: str | Dataset,
+    data: Any,
     *,
     epochs: int = 5,
     batch: int = 128,
@@ -60,7 +59,7 @@ def train(
         net: the network, its devices in its hidden layers; hil.dense makes one.
         learner: a name ("adfa", "dfa", "ff", ...; `hil list learners` shows them), a class with Settings and build, or an
             object with step, predict, state_dict and load_state_dict.
-        data: a data set, or its name.
+        data: a data set; or its name, a file, arrays (x, y), a torch Dataset: whatever hil.load takes.
         epochs: how often all training examples are seen; more of them than before train a finished run longer.
         batch: examples in a step.
         lr: learning rate.
@@ -105,11 +104,11 @@ def train(
     """
     from hil.build.given import given, restore_decodes
     from hil.commands.run import Run
-    from hil.data.dataset import load
+    from hil.data.dataset import Dataset, load
     from hil.files import new_path
     from hil.run.folder import RunFolder
 
-    data = load(data) if isinstance(data, str) else data
+    data = data if isinstance(data, Dataset) else load(data)
     path = Path(run) if run is not None else new_path(Path("runs"), name or "python")
     config = _begun(path)
     if config is not None:

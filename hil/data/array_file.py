@@ -4,20 +4,22 @@
     x_train, y_train, x_test, y_test            validation, val and valid are one; a split that is not there is drawn
     group                                       with [data.split] group = "group"
 
-An archive that was written by numpy.savez, and a .npy file, may be larger than the memory: they are mapped, and only the rows
-that are wanted are read. One of numpy.savez_compressed has to be unpacked whole. Arrays of Python objects are pickles, which
-can run any program, and are not read.
+An archive that was written by numpy.savez, and a .npy file, may be larger than the memory: only the rows that are wanted are
+read. One of numpy.savez_compressed, and an array in Fortran order, has to be read whole. Arrays of Python objects are pickles,
+which can run any program, and are not read.
 
 Format: numpy.lib.format, versions 1 to 3; ZIP, APPNOTE 6.3, 4.3.7 for the header in front of a member.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,6 +35,7 @@ from hil.system import free_memory
 
 NAMES = {"train": 0, "validation": 1, "val": 1, "valid": 1, "test": 2}
 LOCAL_HEADER = struct.Struct("<26xHH")  # the lengths of the name and of what follows it are last
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, struct.error, NotImplementedError, RuntimeError)
 ArrayOf = NDArray[Any]
 
 
@@ -43,15 +46,14 @@ class Stored:
     Args:
         path: of the file.
         name: of the array, "" in a .npy file.
-        shape, dtype, fortran: as its header says.
-        offset: of its first byte; None: it is compressed.
+        shape, dtype: as its header says.
+        offset: of its first byte; None: it is compressed, or not stored row by row.
     """
 
     path: Path
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    fortran: bool
     offset: int | None
 
     @property
@@ -59,37 +61,45 @@ class Stored:
         """For messages."""
         return f"{self.path}: {self.name}" if self.name else str(self.path)
 
-    def mapped(self) -> ArrayOf:
-        """Map the file anew, so that its pages are given back when the array is gone."""
+    def rows(self, which: Order) -> ArrayOf:
+        """These rows, read from the file; it is not mapped, as a file that is cut meanwhile would end the process.
+
+        Raises:
+            DataError: the file is not what it was.
+        """
         assert self.offset is not None
-        if 0 in self.shape:
-            return np.empty(self.shape, self.dtype)
-        try:
-            return np.memmap(self.path, self.dtype, "r", self.offset, self.shape, "F" if self.fortran else "C")
-        except (OSError, ValueError) as error:
-            raise DataError(
-                "cannot read this file", where=self.where, got=str(error), allowed="the file that was there at first",
-                outputs=UNTOUCHED, todo="put it back",
-            ) from error  # fmt: skip
+        one = math.prod(self.shape[1:]) * self.dtype.itemsize
+        turn = np.argsort(which, kind="stable")
+        wanted = which[turn]
+        ends = [0, *(np.flatnonzero(np.diff(wanted) != 1) + 1).tolist(), len(wanted)]  # of runs of consecutive rows
+        found = np.empty((len(wanted), *self.shape[1:]), self.dtype)
+        with opened(self.path, DataError) as file:
+            for begin, end in pairwise(ends):
+                if begin < end:
+                    file.seek(self.offset + int(wanted[begin]) * one)
+                    data = file.read((end - begin) * one)
+                    if len(data) < (end - begin) * one:
+                        raise _damaged(self.where, "a file that ends before its last row")
+                    found[begin:end] = np.frombuffer(data, self.dtype).reshape(end - begin, *self.shape[1:])
+        back = np.empty_like(turn)
+        back[turn] = np.arange(len(turn))
+        return found[back]
 
     def whole(self) -> ArrayOf:
         """All of it, in memory. Raises: DataError: too large, or damaged."""
-        size, most = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize, free_memory(1 << 30)
+        size, most = math.prod(self.shape) * self.dtype.itemsize, free_memory(1 << 30)
         if size > most:
             raise DataError(
                 "more than the memory can hold", where=self.where, got=f"{size:,} bytes", allowed=f"{most:,} bytes",
                 outputs=UNTOUCHED, todo="save it with numpy.savez, not compressed, so that it can be read in pieces",
             )  # fmt: skip
-        if self.offset is not None:
-            return np.array(self.mapped())
         try:
-            with (
-                opened(self.path, DataError) as file,
-                zipfile.ZipFile(file) as archive,
-                archive.open(f"{self.name}.npy") as one,
-            ):
-                return np.asarray(np.lib.format.read_array(one, allow_pickle=False))
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, NotImplementedError) as error:
+            with opened(self.path, DataError) as file:
+                if not self.name:
+                    return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+                with zipfile.ZipFile(file) as archive, archive.open(f"{self.name}.npy") as one:
+                    return np.asarray(np.lib.format.read_array(one, allow_pickle=False))
+        except BROKEN as error:
             raise _damaged(self.where, str(error)) from error
 
 
@@ -159,7 +169,7 @@ def stored(path: Path) -> dict[str, Stored]:
                 file.seek(0)
                 return {"": _header(file, path, "", True)}
             return _members(file, path)
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, struct.error, NotImplementedError) as error:
+        except BROKEN as error:
             raise _damaged(str(path), str(error)) from error
 
 
@@ -172,7 +182,7 @@ def _members(file: IO[bytes], path: Path) -> dict[str, Stored]:
                 raise _damaged(f"{path}: {name[:80]}", "a member that is no array")
             with archive.open(member) as one:
                 array = _header(one, path, name, False)
-                size = one.tell() + int(np.prod(array.shape, dtype=object)) * array.dtype.itemsize
+                size = one.tell() + math.prod(array.shape) * array.dtype.itemsize
             if size != member.file_size:
                 raise _damaged(array.where, f"{member.file_size:,} bytes, not {size:,} as its header says")
             if member.compress_type == zipfile.ZIP_STORED:
@@ -185,11 +195,12 @@ def _members(file: IO[bytes], path: Path) -> dict[str, Stored]:
     return found
 
 
-def _header(file: IO[bytes], path: Path, name: str, mapped: bool) -> Stored:
+def _header(file: IO[bytes], path: Path, name: str, plain: bool) -> Stored:
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
-    found = Stored(path, name, shape, dtype, fortran, file.tell() if mapped else None)
+    by_row = plain and not (fortran and len(shape) > 1)
+    found = Stored(path, name, shape, dtype, file.tell() if by_row else None)
     if dtype.hasobject:
         raise DataError(
             "an array of Python objects, which are pickles, can run any program, and is not read", where=found.where,
@@ -260,27 +271,26 @@ def _examples(
             )  # fmt: skip
     shape = x.shape[1:] or (1,)
     targets, groups = (one.whole() if isinstance(one, Stored) else one for one in (y, group))
-    is_mapped = isinstance(x, Stored) and x.offset is not None
-    read = _mapped(x, shape) if isinstance(x, Stored) and is_mapped else _held(x, shape)
+    by_row = isinstance(x, Stored) and x.offset is not None
+    read = _by_row(x, shape) if isinstance(x, Stored) and by_row else _held(x, shape)
     assert targets is not None
     return Examples(
         name, shape, read, targets, lambda row: f"{source}: {label}[{row}]", source, np.full(x.shape[0], part, np.int8),
-        None if groups is None else groups.reshape(x.shape[0], -1)[:, 0], is_mapped,
+        None if groups is None else groups.reshape(x.shape[0], -1)[:, 0], by_row,
     )  # fmt: skip
 
 
-def _mapped(x: Stored, shape: tuple[int, ...]) -> Callable[[Order], NDArray[np.float32]]:
+def _by_row(x: Stored, shape: tuple[int, ...]) -> Callable[[Order], NDArray[np.float32]]:
     def read(which: Order) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
-            return np.asarray(x.mapped()[which], np.float32).reshape(len(which), *shape)
+            return x.rows(which).astype(np.float32, copy=False).reshape(len(which), *shape)
 
     return read
 
 
 def _held(x: Stored | ArrayOf, shape: tuple[int, ...]) -> Callable[[Order], NDArray[np.float32]]:
     values = x.whole() if isinstance(x, Stored) else x
-    with np.errstate(over="ignore"):
-        return in_memory(np.asarray(values, np.float32).reshape(len(values), *shape))
+    return in_memory(values.reshape(len(values), *shape))
 
 
 def _damaged(where: str, got: str) -> DataError:

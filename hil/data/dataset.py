@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from hil import seeding, torch_device
+from hil.data.streamed import Streamed
 from hil.errors import ConfigError, DataError
-
-EXAMPLES_AT_ONCE = 10_000  # that are looked at
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,7 +167,8 @@ def usable(dataset: Dataset) -> Dataset:
             got, allowed = f"x {x.dtype}, shape {tuple(x.shape)}", f"float32, shape {shape}, n at least 1"
         elif wrong := _targets(y, x, classes):
             got, allowed = wrong
-        elif bad := sum(int((~torch.isfinite(part)).sum()) for part, _ in split.parts(EXAMPLES_AT_ONCE)):
+        elif not isinstance(x, Streamed) and not bool(torch.isfinite(x).all()):
+            bad = int((~torch.isfinite(x)).sum())
             got, allowed = f"{bad} values of x NaN or infinite", "finite values"
         else:
             continue
@@ -209,6 +209,8 @@ def batches(split: Split, size: int, seed: int, epoch: int) -> Iterator[Batch]:
 def moved(data: Dataset, place: torch.device) -> Dataset:
     """`data` on `place` if it fits there, else as it is."""
     splits = (data.train, data.validation, data.test)
+    if any(isinstance(split.x, Streamed) for split in splits):
+        return data  # what the host's memory cannot hold goes there batch by batch
     if not torch_device.holds(sum(tensor.nbytes for split in splits for tensor in (split.x, split.y)), place):
         return data
     train, validation, test = (Split(split.x.to(place), split.y.to(place)) for split in splits)

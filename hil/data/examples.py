@@ -17,6 +17,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,9 +108,11 @@ class Examples:
         return replace(self, part=np.full(len(self), part, np.int8))
 
 
-def in_memory(values: NDArray[np.generic]) -> Read:
+def in_memory(values: NDArray[Any]) -> Read:
     """Read from an array: numbers of examples -> float32."""
-    return lambda which: np.asarray(values[which], np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as such
+        held = values.astype(np.float32, copy=False)
+    return lambda which: held[which]
 
 
 def joined(parts: Sequence[Examples]) -> Examples:

@@ -1,0 +1,125 @@
+"""Sets that are made from a formula: they follow it, and are the same on every machine."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from hil.cli import run
+from hil.data.dataset import Dataset, load
+from hil.data.kinds import MADE, OWN
+from hil.data.made import mackey_glass, narma10
+from hil.data.made.channel import PATHS
+from hil.data.made.vowels import FORMANTS_HZ, VOWELS
+from hil.data.sources import NAMES
+from hil.errors import ConfigError
+
+CHECKSUMS = {
+    "mackey_glass": "2075328d8fdf",
+    "narma10": "0003d3043f0b",
+    "channel_equalisation": "d0de31304529",
+    "parity": "a46b4acb30e9",
+    "vowels": "bf2b26a408e7",
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_set_is_what_it_always_was(name: str) -> None:
+    assert load(name).checksum.startswith(CHECKSUMS[name])
+    assert not load(name, seed=1).checksum.startswith(CHECKSUMS[name])
+
+
+def together(data: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    parts = (data.train, data.validation, data.test)
+    return torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts])
+
+
+def test_mackey_glass_is_predicted_from_its_past_and_chaotic() -> None:
+    x, y = together(load("mackey_glass", number=3000, window=5, ahead=3))
+    assert x.shape == (3000, 5)
+    assert y.shape == (3000, 1)
+    assert torch.equal(x[1:, :-1], x[:-1, 1:])  # a window moves on by a second
+    assert torch.equal(y[:-3, 0], x[3:, -1])  # what is to be predicted is the newest value three windows later
+    assert 0.2 < float(x.min()) < 0.5 < 1.2 < float(x.max()) < 1.4  # the range of the attractor, e.g. Jaeger 2001
+    one, other = (mackey_glass.series(2500, 17, seed) for seed in (0, 1))
+    assert np.abs(one[:5] - other[:5]).max() < 0.01  # two beginnings that are close
+    assert np.abs(one - other).max() > 0.4
+
+
+def test_mackey_glass_keeps_its_equation_between_steps() -> None:
+    """At the fixed point 1 nothing moves: 0.2 / 2 = 0.1."""
+    fixed = mackey_glass.BETA / (1 + 1.0) - mackey_glass.GAMMA
+    assert fixed == pytest.approx(0)
+    calm = mackey_glass.series(2000, 4, 0)  # a short delay: the fixed point attracts
+    assert calm[-1] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_narma10_keeps_its_equation() -> None:
+    u = np.random.default_rng(0).uniform(0, 0.5, 60)
+    found = narma10.answer(u)
+    y = np.concatenate([[0.0], found])  # y(t) at place t
+    for t in range(12, 59):
+        due = 0.3 * y[t] + 0.05 * y[t] * y[t - 9 : t + 1].sum() + 1.5 * u[t - 9] * u[t] + 0.1
+        assert y[t + 1] == pytest.approx(due, rel=1e-12)
+    x, target = together(load("narma10"))
+    assert float(x.max()) < 0.5
+    assert 0.1 < float(target.mean()) < 0.6
+
+
+def test_the_middle_of_the_window_tells_the_symbol_of_a_clean_channel() -> None:
+    """Without noise the sum of the paths is close to the symbol: the others shift it by 0.7 at most."""
+    assert sum(abs(share) for share in PATHS if share != 1.0) < 0.75
+    data = load("channel_equalisation", snr_db=200.0)
+    assert data.classes == ("-3", "-1", "1", "3")
+    x, y = together(data)
+    sent = torch.tensor([-3.0, -1.0, 1.0, 3.0])[y]
+    now = x[:, -3]  # d(t - 2) has arrived in full two values before the newest
+    assert float(torch.corrcoef(torch.stack([now, sent]))[0, 1]) > 0.95
+    others = [float(torch.corrcoef(torch.stack([x[:, place], sent]))[0, 1]) for place in range(10) if place != 7]
+    assert max(map(abs, others)) < 0.3
+    noisy, _ = together(load("channel_equalisation", snr_db=20.0))
+    snr = (x.square().mean() / (noisy - x).square().mean()).item()
+    assert 10 * np.log10(snr) == pytest.approx(20.0, abs=0.3)
+
+
+@pytest.mark.parametrize("delay", [0, 2])
+def test_parity_is_that_of_the_bits(delay: int) -> None:
+    x, y = together(load("parity", bits=3, delay=delay))
+    assert x.shape[1] == 3 + delay
+    assert set(x.unique().tolist()) == {0.0, 1.0}
+    odd = x[:, :3].sum(1).long() % 2  # the newest `delay` bits do not count
+    assert torch.equal(y, odd)
+    with pytest.raises(ConfigError, match="bits that count"):
+        load("parity", bits=3, window=2)
+
+
+def test_a_speaker_is_in_one_split_and_vowels_are_where_they_were_measured() -> None:
+    data = load("vowels", speakers=60)
+    x, y = together(data)
+    assert data.classes == tuple(sorted(VOWELS))
+    assert Counter(y.tolist()) == dict.fromkeys(range(10), 120)
+    assert all(len(part) % 20 == 0 for part in (data.train, data.validation, data.test))
+    mean = torch.exp(x[y == data.classes.index("IY")]).mean(0) * 1e3
+    assert mean.numpy() == pytest.approx(FORMANTS_HZ[:, :, 0].mean(0), rel=0.03)
+
+
+@pytest.mark.parametrize(("name", "classes"), [("mackey_glass", False), ("narma10", False), ("channel_equalisation", True)])
+def test_a_series_may_be_cut_into_sequences(name: str, classes: bool) -> None:
+    data = load(name, number=30, window=1, steps=12, sequence=True)
+    assert data.train.x.shape == (24, 12, 1)
+    assert data.train.y.shape == ((24, 12) if classes else (24, 12, 1))
+    assert data.shape == (12, 1)
+    with pytest.raises(ConfigError, match="has no window"):
+        load(name, window=3, steps=12, sequence=True)
+
+
+def test_all_sets_are_listed_and_described(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["list", "datasets"]) == 0
+    listed = capsys.readouterr().out
+    for name in (*NAMES, *MADE, *OWN):
+        assert f" {name} " in listed
+        assert run(["describe", name]) == 0
+        assert capsys.readouterr().out.strip()
