@@ -91,7 +91,7 @@ class GivenLearner(LearnerTable):
         """Return the class that was given, its settings checked; an object has none."""
         if self._ready:
             return Choice(self.use, self._kind, {"settings": None}, self.place)
-        found = choice(self.use, self.settings(), self.place, made=self._kind.Settings)
+        found = choice(self.use, self.own_settings(), self.place, made=self._kind.Settings)
         return Choice(self.use, self._kind, {"settings": found.build()}, self.place)
 
 
@@ -394,7 +394,14 @@ def _built(
         learner.to(on)
     plan = TrainingPlan(experiment.seed, table.epochs, table.batch, table.schedule)
     training = Training(
-        twin_net, learner, optimiser(_parameters(net), experiment), moved(found.data, on), plan, devices(), task=found.task
+        twin_net,
+        learner,
+        optimiser(_parameters(net), experiment),
+        moved(found.data, on),
+        plan,
+        devices(),
+        task=found.task,
+        refit=experiment.learner.refit,
     )
     provenance = reduce(answered, [answered(node.provenance, device.spec.provenance) for device in training.devices])
     after = "; ".join(dict.fromkeys(filter(None, (outputs_after(device) for device in owned))))

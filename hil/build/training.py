@@ -259,7 +259,18 @@ def _built(
         learner.to(on)
     plan = TrainingPlan(experiment.seed, table.epochs, table.batch, table.schedule, table.budget_passes, experiment.data.shift)
     placed = moved(data, on)
-    training = Training(wired.net, learner, ready.optimizer, placed, plan, wired.devices(), tape, wired.sentinel, ready.task)
+    training = Training(
+        wired.net,
+        learner,
+        ready.optimizer,
+        placed,
+        plan,
+        wired.devices(),
+        tape,
+        wired.sentinel,
+        ready.task,
+        experiment.learner.refit,
+    )
     provenance = answered(node.provenance, training.devices[0].spec.provenance)
     labels = Labels(experiment.name or experiment.near.stem, provenance, node.facts, node.resources)
     widths = flat_widths(chain, features)[1:-1]

@@ -35,6 +35,7 @@ from hil.run.summary import Labels, conclude
 from hil.sentinel import Look
 from hil.training.loop import Epoch, Training, TrainingStep, evaluate, settle, train
 from hil.training.outcome import warnings
+from hil.training.refit import refit
 
 Point = TrainingStep | Epoch
 KEPT_CHECKPOINTS = 3
@@ -210,6 +211,7 @@ class Session:
     def _finish(self) -> dict[str, Any]:
         """Read the test split once, with the best weights."""
         training, folder = self.training, self.folder
+        fitted = refit(training) if training.refit else None
         best = {key: value.clone() for key, value in training.best.tensors.items()}
         facts = {"epoch": training.best.epoch, **({"sentinel": training.best.sentinel} if training.best.sentinel else {})}
         checkpoint.save(folder.checkpoints, "best", checkpoint.Checkpoint(best, facts))
@@ -233,7 +235,13 @@ class Session:
         for line in beware:
             folder.note("warning", message=line)
         metric, named = training.task.metric, {f"test_{one.name}": score[one.name] for one in training.task.metrics}
-        final = {**named, "test_loss": score["loss"], "test_reads": reads, "warnings": beware}
+        final = {
+            **({} if fitted is None else {"readout": fitted}),
+            **named,
+            "test_loss": score["loss"],
+            "test_reads": reads,
+            "warnings": beware,
+        }
         summary = conclude(training, folder, self.labels, "done", final)
         folder.note("end", step=training.step, **{f"test_{metric.name}": score[metric.name]})
         return summary
@@ -331,6 +339,8 @@ def load_best(training: Training) -> None:
 
 def replay_test(training: Training) -> None:
     """Bring a simulated node to where it stood when the test split had been read; a real one is not asked again."""
+    if training.refit:
+        refit(training)
     load_best(training)
     settle(training)
     if any(device.snapshot() for device in training.devices):
