@@ -5,14 +5,18 @@ report. It never steps an optimiser, never sees what answered, and draws every r
 Its own fixed or adaptive tensors (feedback matrices, running statistics) are buffers in `state_dict`, so that a checkpoint
 holds them.
 
-A network has as many outputs as there are classes. A learner whose class says `any_outputs = True` takes more (a code of a
-population, a goodness), and makes one score a class of them in `predict`.
+Its class is made by `build(net, settings, task, rng, model)`. `task` (hil/task.py) says what the targets are, how many outputs
+they need and which loss is lowered. A class whose `build` calls that argument `classes` is given their number, and needs
+classes: for other targets it is refused before anything is opened.
+
+A network has as many outputs as the task. A learner whose class says `any_outputs = True` takes more (a code of a population, a
+goodness), and makes one score a class of them in `predict`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -29,7 +33,7 @@ class Learner(Protocol):
         Args:
             net: the network that is trained.
             x: (batch, features).
-            label: (batch,), int64.
+            label: (batch,), int64; of numbers (batch, outputs), float32.
             rng: for all that it draws.
 
         Returns:
@@ -37,7 +41,7 @@ class Learner(Protocol):
         """
 
     def predict(self, net: Network, x: Tensor) -> Tensor:
-        """Score x: (batch, features) -> (batch, classes), larger is likelier. Draws no random number of its own."""
+        """Answer x: (batch, features) -> (batch, outputs); of classes scores, larger is likelier. Draws no random number."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resume needs, by name: tensors and JSON values."""
@@ -61,6 +65,28 @@ class Selecting(Learner, Protocol):
         Returns:
             the accuracy of every readout, "accuracy_" and its name.
         """
+
+
+class Fit(NamedTuple):
+    """A readout that was fitted.
+
+    Args:
+        outputs: of the validation examples, (examples, outputs).
+        facts: for the validation line of the epoch, as "penalty".
+        train: for its training line, as "loss"; stands over what the steps said.
+    """
+
+    outputs: Tensor
+    facts: Mapping[str, float]
+    train: Mapping[str, float]
+
+
+@runtime_checkable
+class Fitting(Learner, Protocol):
+    """A learner whose steps gather sums, and which changes the weights once, when the epoch ends; `.grad` stays empty."""
+
+    def fit(self, net: Network, validation: Iterable[tuple[Tensor, Tensor]]) -> Fit:
+        """Fit the weights; asks the device once for every batch (x, targets) of the validation split."""
 
 
 @runtime_checkable

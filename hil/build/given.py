@@ -99,7 +99,7 @@ class GivenLearner(LearnerTable):
         """Return the class that was given, its settings checked; an object has none."""
         if self._ready:
             return Choice(self.use, self._kind, {"settings": None}, self.place)
-        found = choice(self.use, self.settings(), self.place, made=self._kind.Settings)
+        found = choice(self.use, self.own_settings(), self.place, made=self._kind.Settings)
         return Choice(self.use, self._kind, {"settings": found.build()}, self.place)
 
 
@@ -409,7 +409,17 @@ def _built(
     optimizer, batches = optimiser(_parameters(net), experiment), math.ceil(len(found.data.train) / table.batch)
     schedule = schedule_of(optimizer, experiment, batches, found.task.metric)
     plan, placed = plan_of(experiment), moved(found.data, on)
-    training = Training(twin_net, learner, optimizer, placed, plan, devices(), schedule=schedule, task=found.task)
+    training = Training(
+        twin_net,
+        learner,
+        optimizer,
+        placed,
+        plan,
+        devices(),
+        schedule=schedule,
+        task=found.task,
+        refit=experiment.learner.refit,
+    )
     provenance = reduce(answered, [answered(node.provenance, device.spec.provenance) for device in training.devices])
     after = "; ".join(dict.fromkeys(filter(None, (outputs_after(device) for device in owned))))
     labels = Labels(experiment.name or PLACE, provenance, node.facts, node.resources, after=after)

@@ -178,8 +178,8 @@ class SearchBuilder:
             )  # fmt: skip
         return Course(
             data, self._linear, twins[0], layer.encode, layer.decode, lambda groups: optimiser(groups, experiment),
-            lambda optimizer, epochs: self._schedule(optimizer, epochs, data), experiment.train.batch, learner.options.loss or "cross_entropy",
-            plan_of(experiment).augment, tuple(twins[1:]), self.file.search.target,
+            lambda optimizer, epochs: self._schedule(optimizer, epochs, data), experiment.train.batch,
+            learner.options.loss or "cross_entropy", plan_of(experiment).augment, tuple(twins[1:]), self.file.search.target,
         )  # fmt: skip
 
     def _schedule(self, optimizer: Optimizer, epochs: int, data: Dataset) -> Constant:

@@ -23,6 +23,8 @@ def task_for(experiment: Experiment, data: Dataset) -> Task:
         for name in ("train", "validation", "test"):
             task.fits(name, getattr(data, name).y)
     learner = experiment.learner
+    if learner.refit:
+        _can_refit(experiment)
     build = getattr(learner.rule, "build", None)  # an object that a script made already may have none
     if build is None or takes_task(build):
         if task.kind == "numbers" and getattr(learner.options, "loss", None) == "cross_entropy":
@@ -43,6 +45,17 @@ def task_for(experiment: Experiment, data: Dataset) -> Task:
             allowed="no loss for this learner", outputs=UNTOUCHED, todo="remove loss",
         )  # fmt: skip
     return task
+
+
+def _can_refit(experiment: Experiment) -> None:
+    """Raises: ConfigError: the learner does not read its answer at the last synapse."""
+    learner = experiment.learner
+    if not takes_task(learner.rule.build) or hasattr(learner.rule, "fit"):
+        raise ConfigError(
+            f"the readout of the learner {learner.use} cannot be fitted after training", where=f"{learner.place} readout",
+            got='readout = "ridge"', allowed="adfa, dfa, pat, backprop, spsa, last_layer, or one whose build() takes a task",
+            outputs=UNTOUCHED, todo='remove readout, or write use = "ridge"',
+        )  # fmt: skip
 
 
 def task_table(table: TaskTable | None, task: Task, place: str) -> TaskTable | None:

@@ -284,7 +284,7 @@ def _built(
         ready.first.into(wired.net)
     training = Training(
         wired.net, learner, ready.optimizer, moved(data, on), plan_of(experiment), wired.devices(), tape, wired.sentinel,
-        ready.schedule, ready.task,
+        ready.schedule, ready.task, experiment.learner.refit,
     )  # fmt: skip
     provenance = answered(node.provenance, training.devices[0].spec.provenance)
     labels = Labels(experiment.name or experiment.near.stem, provenance, node.facts, node.resources)

@@ -49,6 +49,7 @@ from hil.report.comparison import outcome, table, write
 from hil.report.significance import ComparisonRow, RunOutcome, Standings
 from hil.run.folder import RunFolder
 from hil.run.resume import inspect, plan
+from hil.task import named
 
 RESULTS = ("table.json", "compare.html")
 ASKED = "asked.toml"  # beside config.toml, which the run completes with what it measured
@@ -136,10 +137,12 @@ def run(file: Comparison, path: Path, out: Path, console: Console, trusted: bool
             error.todo = f"hil compare {quoted(path)} --out {quoted(out)}   (goes on where it stopped)"
             raise
         result = outcome(cell.folder, str(cell.folder.relative_to(out)))
+        metric = named(result.metric, result.lower)
         found.setdefault((cell.learner, cell.device), []).append(result)
         console.print(
-            f" {number:>3}/{len(listed)}  {cell.learner} · {cell.device} · seed {result.seed}   test {result.test:.1%}   "
-            f"{result.passes:,.0f} passes   {result.wall_s:.1f} s{'   (made before)' if done else ''}",
+            f" {number:>3}/{len(listed)}  {cell.learner} · {cell.device} · seed {result.seed}   "
+            f"test {metric.said(result.test)}   {result.passes:,.0f} passes   {result.wall_s:.1f} s"
+            f"{'   (made before)' if done else ''}",
             soft_wrap=True, markup=False,
         )  # fmt: skip
         for line in result.warnings:
@@ -174,7 +177,9 @@ def cells(file: Comparison, path: Path, out: Path) -> Iterator[Cell]:
 def tables(standings: Standings) -> Iterator[Table]:
     """Make a table for each device, for the terminal."""
     for device in standings.devices:
-        shown = Table(title=f"{device}: test accuracy over seeds", title_justify="left", box=None, header_style="dim")
+        shown = Table(
+            title=f"{device}: test {standings.metric.title} over seeds", title_justify="left", box=None, header_style="dim"
+        )
         made = table(standings.on(device))
         for column in made.head:
             shown.add_column(column, justify="left" if column == "learner" else "right")

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from hil.report.run_files import RunRecord
+    from hil.task import Metric
 
 
 class Run:
@@ -34,18 +35,18 @@ class Run:
     def summary(self) -> Mapping[str, Any]:
         """The end of the run, as summary.json has it; empty if it did not end yet.
 
-        It has status, test_accuracy (0 to 1), provenance, seed, wall_s, device_s (s), device_passes and more.
+        It has status, test_accuracy (0 to 1) or test_nrmse, provenance, seed, wall_s, device_s (s), device_passes and more.
         """
         return dict(self._record.summary)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """A mapping for every finished epoch and split: epoch, step, split ("train", "validation"), loss, accuracy (0 to 1)."""
+        """A mapping for every finished epoch and split: epoch, step, split ("train", "validation"), loss, accuracy or nrmse."""
         return [dict(line) for line in self._record.metrics]
 
     @property
     def test_accuracy(self) -> float | None:
-        """Share of the test examples that are classified right, 0 to 1; None before the end."""
+        """Share of the test examples that are classified right, 0 to 1; None before the end, or of numbers."""
         return _number(self._record, "test_accuracy")
 
     @property
@@ -53,8 +54,20 @@ class Run:
         """Path of the page with all of it."""
         return self.folder / "report.html"
 
+    @property
+    def metric(self) -> Metric:
+        """What the epoch was chosen by: its name, its title, and which way is better."""
+        from hil.report.contents import metric_of
+
+        return metric_of(self._record)
+
+    @property
+    def test_score(self) -> float | None:
+        """The test split by `metric`; None before the end."""
+        return _number(self._record, f"test_{self.metric.name}")
+
     def plot(self) -> Figure:
-        """Loss and accuracy over the epochs, training and validation, and the test accuracy.
+        """Loss and metric over the epochs, training and validation, and the test score.
 
         Returns:
             a matplotlib Figure, to be shown or saved.
@@ -63,17 +76,18 @@ class Run:
 
         from hil.report.contents import curve
 
-        record = self._record
+        record, metric = self._record, self.metric
+        percent = (100.0, " (%)") if metric.share else (1.0, "")
         figure = Figure(figsize=(8.0, 3.2), layout="constrained")
         losses, shares = figure.subplots(1, 2)
         for split in ("train", "validation"):
-            for axes, key, factor in ((losses, "loss", 1.0), (shares, "accuracy", 100.0)):
+            for axes, key, factor in ((losses, "loss", 1.0), (shares, metric.name, percent[0])):
                 line = curve(record.metrics, split, key)
                 axes.plot(line.epochs, [factor * value for value in line.values], "o-", ms=3, label=split)
-        found = self.test_accuracy
+        found = self.test_score
         if found is not None:
-            shares.axhline(100 * found, color="black", lw=1, ls="--", label=f"test {found:.1%}")
-        for axes, label in ((losses, "loss"), (shares, "accuracy (%)")):
+            shares.axhline(percent[0] * found, color="black", lw=1, ls="--", label=f"test {metric.shown(found)}")
+        for axes, label in ((losses, "loss"), (shares, f"{metric.title}{percent[1]}")):
             axes.set_xlabel("epoch")
             axes.set_ylabel(label)
             axes.legend(frameon=False)
@@ -88,11 +102,11 @@ class Run:
 
     def __repr__(self) -> str:
         record = self._record
-        summary, found = record.summary, _number(record, "test_accuracy")
+        summary, found = record.summary, self.test_score
         epochs = {line.get("epoch") for line in record.metrics}
         facts = [
             str(summary.get("status") or "not finished"),
-            "" if found is None else f"test {found:.1%}",
+            "" if found is None else f"test {self.metric.said(found)}",
             f"{len(epochs)} epoch{'s' * (len(epochs) != 1)}",
             str(summary.get("provenance", "")),
         ]

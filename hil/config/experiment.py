@@ -65,8 +65,17 @@ class LearnerTable(Using):
         """
         made = resolve(self.use, self.place, LEARNERS)
         keeps(made, ("Settings", "build", "step", "predict"), "a Learner", self.use, self.place)
-        found = choice(self.use, self.settings(), self.place, made=made.Settings)
+        found = choice(self.use, self.own_settings(), self.place, made=made.Settings)
         return Choice(self.use, made, {"settings": found.build()}, self.place)
+
+    @property
+    def refit(self) -> bool:
+        """True of readout = "ridge": the last synapse is fitted once training is over, whatever rule trained it."""
+        return self.settings().get("readout") == "ridge"
+
+    def own_settings(self) -> dict[str, Any]:
+        """Return the settings that are the rule's own."""
+        return {key: value for key, value in self.settings().items() if not (self.refit and key == "readout")}
 
     @property
     def rule(self) -> Any:
@@ -344,6 +353,9 @@ def experiment_of(table: Mapping[str, Any], path: Path, near: Path | None = None
         table = {**table, "learner": {**learner, "feedback": feedback}}
     found = checked(Experiment, table, str(path))
     found._near = near
+    epochs = getattr(found.learner.rule, "epochs", None)
+    if epochs is not None and "epochs" not in found.train.model_fields_set:  # a readout in closed form asks for one
+        found = found.model_copy(update={"train": found.train.model_copy(update={"epochs": epochs})})
     for name in () if found.device.layers else ("encode", "decode"):
         if getattr(found.device, name) is not None:
             raise ConfigError(

@@ -25,6 +25,7 @@ LEARNERS = {
     "pat": "hil.learners.pat:PAT",
     "spsa": "hil.learners.spsa:SPSA",
     "last_layer": "hil.learners.last_layer:LastLayer",
+    "ridge": "hil.learners.ridge:Ridge",
     "adfa_snn": "hil.learners.adfa_snn:ADFASNN",
     "saf_e": "hil.learners.saf:SAFE",
     "saf_f": "hil.learners.saf:SAFF",

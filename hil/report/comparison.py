@@ -12,11 +12,11 @@ from typing import Any
 from hil.errors import RunError
 from hil.files import write_atomic
 from hil.report import figures
-from hil.report.contents import curve, number, wilson
+from hil.report.contents import curve, metric_of, number, wilson
 from hil.report.headline import PROVENANCE, UNKNOWN, duration
 from hil.report.page import page
 from hil.report.run_files import Facts, read
-from hil.report.significance import ComparisonRow, RunOutcome, Standings
+from hil.report.significance import ComparisonRow, RunOutcome, Standings, ranking
 from hil.report.tables import TextTable
 
 HEAD = (
@@ -32,16 +32,17 @@ def outcome(folder: Path, shown: str) -> RunOutcome:
         RunError: it is not finished, or damaged.
     """
     record = read(folder)
-    test, validation = number(record.summary, "test_accuracy"), number(record.summary, "validation_accuracy")
+    metric = metric_of(record)
+    test, validation = (number(record.summary, f"{split}_{metric.name}") for split in ("test", "validation"))
     passes, wall_s, seed = (number(record.summary, key) for key in ("device_passes", "wall_s", "seed"))
     if test is None or validation is None or passes is None or wall_s is None or seed is None:
         raise RunError(
             "not a finished run", where=str(folder), got="; ".join(record.notes) or "a summary without results",
             todo="remove that folder and compare again",
         )  # fmt: skip
-    spent, held = curve(record.metrics, "train", "device_passes"), curve(record.metrics, "validation", "accuracy")
-    accuracy = dict(zip(held.epochs, held.values, strict=True))
-    points = ((p, accuracy.get(epoch, math.nan)) for epoch, p in zip(spent.epochs, spent.values, strict=True))
+    spent, held = curve(record.metrics, "train", "device_passes"), curve(record.metrics, "validation", metric.name)
+    scores = dict(zip(held.epochs, held.values, strict=True))
+    points = ((p, scores.get(epoch, math.nan)) for epoch, p in zip(spent.epochs, spent.values, strict=True))
     layers = record.diagnostics.get("layers")
     step = _mapping(_mapping(record.diagnostics, "traffic"), "step")
     return RunOutcome(
@@ -57,24 +58,26 @@ def outcome(folder: Path, shown: str) -> RunOutcome:
         step_passes=number(step, "passes_per_example"),
         step_bits=number(step, "bits_per_example"),
         twin_nrmse=number(_mapping(record.summary, "twin_honesty"), "nrmse"),
+        metric=metric.name,
+        lower=metric.lower,
         warnings=tuple(map(str, said)) if isinstance(said := record.summary.get("warnings"), list) else (),
     )
 
 
 def table(rows: Sequence[ComparisonRow]) -> TextTable:
-    """A row a learner, the best first; accuracies on the test split."""
-    return TextTable(HEAD, tuple(_line(row) for row in sorted(rows, key=lambda row: -row.mean)))
+    """A row a learner, the best first; scores on the test split."""
+    return TextTable(HEAD, tuple(_line(row) for row in ranking(rows)))
 
 
 def _line(row: ComparisonRow) -> tuple[str, ...]:
-    bits = row.runs[0].step_bits
+    bits, metric = row.runs[0].step_bits, row.metric
     return (
         row.learner,
         str(len(row.runs)),
-        f"{row.mean:.2%}",
-        "-" if row.std is None else f"{row.std:.2%}",
-        f"{row.worst:.2%}",
-        f"{row.validation:.2%}",
+        metric.shown(row.mean, 2),
+        "-" if row.std is None else metric.shown(row.std, 2),
+        metric.shown(row.worst, 2),
+        metric.shown(row.validation, 2),
         f"{row.passes:,.0f}",
         duration(row.wall_s),
         "-" if bits is None else f"{bits:,.0f}",
@@ -96,7 +99,7 @@ def write(standings: Standings, folder: Path) -> None:
 
 
 def as_json(standings: Standings) -> dict[str, Any]:
-    """Everything, as JSON values; accuracies are fractions."""
+    """Everything, as JSON values; shares, such as accuracies, are fractions."""
     rows = [
         {
             "learner": row.learner,
@@ -131,7 +134,9 @@ def contents(standings: Standings) -> dict[str, object]:
     devices = [
         {
             "name": found.device,
-            "figure": figures.race({row.learner: row.band() for row in standings.on(found.device)}, f"race-{number}"),
+            "figure": figures.race(
+                {row.learner: row.band() for row in standings.on(found.device)}, f"race-{number}", standings.metric
+            ),
             "table": table(standings.on(found.device)),
             "pairs": found.pairs,
         }
@@ -139,6 +144,7 @@ def contents(standings: Standings) -> dict[str, object]:
     ]
     return {
         "name": standings.name,
+        "metric": standings.metric.title,
         "kind": kind if kind in PROVENANCE else "unknown",
         "badge": badge,
         "origin": origin,
@@ -152,6 +158,9 @@ def contents(standings: Standings) -> dict[str, object]:
 
 def fineness(standings: Standings) -> str:
     """Say how finely the test set can tell."""
+    metric = standings.metric
+    if metric.name != "accuracy":
+        return f"{standings.test_examples:,} test examples, the same ones for all learners; {metric.title}: {metric.way}."
     best = max(row.mean for row in standings.rows)
     low, high = wilson(best, standings.test_examples)
     return (

@@ -15,6 +15,7 @@ from typing import Any
 
 from hil.errors import DataError
 from hil.report.run_files import Facts, RunRecord
+from hil.task import Metric, named, told
 
 Numbers = tuple[float, ...]
 Confusion = tuple[tuple[int, ...], ...]
@@ -263,6 +264,38 @@ def watched(journal: Sequence[Facts]) -> Watched | None:
         return None
     steps, walk, sigma, walked, warn, act = (tuple(column) for column in zip(*looks, strict=True))
     return Watched(steps, walk, sigma, walked, tuple(acts), unit, warn[-1], act[-1])
+
+
+def metric_of(record: RunRecord) -> Metric:
+    """Return the metric that the run was judged by: as its summary says, or its settings before there is one."""
+    task = record.config.get("task")
+    if "metric" in record.summary or not isinstance(task, Mapping):
+        return told(record.summary)
+    listed = task.get("metric", "accuracy")
+    first = listed[0] if isinstance(listed, list) and listed else listed
+    return named(str(first).rpartition(":")[2], task.get("lower") is True)
+
+
+def of_numbers(record: RunRecord) -> bool:
+    """True of a run whose targets are numbers, so that it has no classes to confuse."""
+    task = record.config.get("task")
+    return isinstance(task, Mapping) and task.get("use") == "numbers"
+
+
+def predictions(diagnostics: Facts) -> tuple[tuple[float, float], ...]:
+    """(target, output) of some test examples of numbers, or empty.
+
+    Raises:
+        DataError: they are no numbers, or not as many of both.
+    """
+    found = diagnostics.get("predictions", {})
+    wanted, given = (_list(found, key) for key in ("target", "output")) if isinstance(found, Mapping) else ([], [])
+    pairs: list[tuple[Any, Any]] = []
+    for row, answers in zip(wanted, given, strict=False):
+        pairs += list(zip(row, answers, strict=False)) if isinstance(row, list) and isinstance(answers, list) else [(row, None)]
+    if len(wanted) != len(given) or not all(isinstance(n, int | float) and math.isfinite(n) for pair in pairs for n in pair):
+        raise _senseless("predictions", "something else", "as many numbers wanted as given")
+    return tuple((float(a), float(b)) for a, b in pairs)
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hil.report.contents import Curve, DrawnFeedback, DrawnTransfer, Event, Histogram, Timeline, Watched
 from hil.report.significance import Band
+from hil.task import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,22 +67,45 @@ STYLE: Mapping[Any, Any] = {
 WIDTH_IN = 5.6
 
 
-def accuracy(curves: Mapping[str, Curve], best_epoch: float | None, test: float | None) -> str:
-    """Accuracy in per cent over the epochs, the chosen epoch ringed, the test accuracy as a level."""
+def score(curves: Mapping[str, Curve], best_epoch: float | None, test: float | None, metric: Metric) -> str:
+    """The metric over the epochs, a share in per cent, the chosen epoch ringed, the test score as a level."""
+    factor, unit = (100, " (%)") if metric.share else (1, "")
     fig, axes = _figure(3.3)
     for (name, line), colour in zip(curves.items(), SERIES, strict=False):
-        _line(axes, line.epochs, [100 * v for v in line.values], colour, name)
+        _line(axes, line.epochs, [factor * v for v in line.values], colour, name)
     held = curves.get("validation")
     if held is not None and best_epoch is not None and best_epoch in held.epochs:
         at = held.epochs.index(best_epoch)
-        axes.plot(held.epochs[at], 100 * held.values[at], "o", ms=11, mfc="none", mec=SERIES[1], mew=1.5, label="chosen epoch")
+        axes.plot(
+            held.epochs[at], factor * held.values[at], "o", ms=11, mfc="none", mec=SERIES[1], mew=1.5, label="chosen epoch"
+        )
     if test is not None:
-        axes.axhline(100 * test, color=INK, lw=1.1, ls=(0, (4, 3)), label="test")
-    axes.set_ylabel("accuracy (%)")
+        axes.axhline(factor * test, color=INK, lw=1.1, ls=(0, (4, 3)), label="test")
+    axes.set_ylabel(f"{metric.title}{unit}")
+    if not metric.share:
+        _logarithmic(axes, [v for line in curves.values() for v in line.values])
     _epochs(axes)
     _legend(axes)
-    ends = ", ".join(f"{name} ends at {100 * line.values[-1]:.1f} %" for name, line in curves.items() if line.values)
-    return _svg(fig, "accuracy", f"Accuracy over epochs: {ends}.")
+    last = {name: line.values[-1] for name, line in curves.items() if line.values}
+    ends = ", ".join(f"{name} ends at {_read(metric, value)}" for name, value in last.items())
+    return _svg(fig, metric.name, f"{metric.title[0].upper()}{metric.title[1:]} over epochs: {ends}.")
+
+
+def predictions(pairs: Sequence[tuple[float, float]]) -> str:
+    """What came over what was wanted, of test examples; on the line they are equal."""
+    fig, axes = _figure(3.3)
+    wanted, given = zip(*pairs, strict=True)
+    ends = (min(wanted), max(wanted))
+    axes.plot(ends, ends, color=INK, lw=1.1, ls=(0, (4, 3)), label="equal")
+    axes.plot(wanted, given, "o", ms=3, color=SERIES[0], mec=SURFACE, mew=0.3, label="test examples")
+    axes.set_xlabel("target")
+    axes.set_ylabel("output")
+    _legend(axes)
+    return _svg(fig, "predictions", f"Output over target of {len(pairs)} test values.")
+
+
+def _read(metric: Metric, value: float) -> str:
+    return f"{100 * value:.1f} %" if metric.share else metric.shown(value)
 
 
 def loss(curves: Mapping[str, Curve]) -> str:
@@ -89,12 +113,7 @@ def loss(curves: Mapping[str, Curve]) -> str:
     fig, axes = _figure(3.3)
     for (name, line), colour in zip(curves.items(), SERIES, strict=False):
         _line(axes, line.epochs, line.values, colour, name)
-    finite = [v for line in curves.values() for v in line.values if math.isfinite(v)]
-    if finite and min(finite) > 0 and max(finite) > 20 * min(finite):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    else:
-        axes.set_ylim(bottom=0 if finite and min(finite) >= 0 else None)
+    _logarithmic(axes, [v for line in curves.values() for v in line.values])
     axes.set_ylabel("loss")
     _epochs(axes)
     _legend(axes)
@@ -102,15 +121,26 @@ def loss(curves: Mapping[str, Curve]) -> str:
     return _svg(fig, "loss", f"Loss over epochs: {ends}.")
 
 
-def race(curves: Mapping[str, Band], name: str) -> str:
-    """Validation accuracy in per cent over device passes, a line and its spread for every learner; `name`: unique on a page."""
+def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
+    """Make the axis logarithmic where the values span more than a factor of 20; else it begins at 0 if they are positive."""
+    finite = [v for v in values if math.isfinite(v)]
+    if finite and min(finite) > 0 and max(finite) > 20 * min(finite):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    else:
+        axes.set_ylim(bottom=0 if finite and min(finite) >= 0 else None)
+
+
+def race(curves: Mapping[str, Band], name: str, metric: Metric) -> str:
+    """The metric on the validation split over device passes, a line and its spread a learner; `name`: unique on a page."""
+    factor, unit = (100, " (%)") if metric.share else (1, "")
     fig, axes = _figure(3.9)
     for number, (learner, band) in enumerate(curves.items()):
         colour, dashed = MANY[number % len(MANY)], number >= len(MANY)
-        low, high = ([100 * (m + sign * s) for m, s in zip(band.mean, band.std, strict=True)] for sign in (-1, 1))
+        low, high = ([factor * (m + sign * s) for m, s in zip(band.mean, band.std, strict=True)] for sign in (-1, 1))
         axes.fill_between(band.passes, low, high, color=colour, alpha=0.18, lw=0)
         axes.plot(
-            band.passes, [100 * m for m in band.mean], color=colour, ls="--" if dashed else "-",
+            band.passes, [factor * m for m in band.mean], color=colour, ls="--" if dashed else "-",
             marker="o" if len(band.passes) <= 25 else "", ms=3.2, mec=SURFACE, mew=0.4, label=learner,
         )  # fmt: skip
     first = min((band.passes[0] for band in curves.values()), default=0.0)
@@ -119,10 +149,10 @@ def race(curves: Mapping[str, Band], name: str) -> str:
         axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: _counted(value))
     axes.set_xlabel("device passes")
-    axes.set_ylabel("validation accuracy (%)")
+    axes.set_ylabel(f"validation {metric.title}{unit}")
     _legend(axes)
-    ends = ", ".join(f"{learner} ends at {100 * band.mean[-1]:.1f} %" for learner, band in curves.items())
-    return _svg(fig, name, f"Validation accuracy over device passes: {ends}.")
+    ends = ", ".join(f"{learner} ends at {_read(metric, band.mean[-1])}" for learner, band in curves.items())
+    return _svg(fig, name, f"Validation {metric.title} over device passes: {ends}.")
 
 
 def transfer(curve: DrawnTransfer | None, used: Sequence[Histogram]) -> str:

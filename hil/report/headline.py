@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hil.hints import quoted
-from hil.report.contents import Confusion, curve, number, tested, wilson
+from hil.report.contents import Confusion, curve, metric_of, number, tested, wilson
 from hil.report.run_files import Facts, RunRecord
+from hil.task import Metric
 
 PROVENANCE = {
     "real": ("hardware", "Hardware answered: the node is a real one."),
@@ -55,8 +56,8 @@ def verdict(record: RunRecord, table: Confusion) -> Headline:
     """Say in plain words what the summary says."""
     kind = _provenance(record)
     badge, origin = PROVENANCE.get(kind, UNKNOWN)
-    figure, sentence = _accuracy(record)
-    tiles = [_test(record, table), _validation(record.summary), _seeds(record.summary), _passes(record.summary)]
+    figure, sentence = _score(record)
+    tiles = [_test(record, table), _validation(record), _seeds(record.summary), _passes(record.summary)]
     tiles += [_time(record.summary), _faults(record.summary), _twin_check(record.summary)]
     return Headline(
         figure=figure,
@@ -80,6 +81,11 @@ def _provenance(record: RunRecord) -> str:
 def percent(share: float) -> str:
     """0.9534 -> "95.3 %", with a space that does not break."""
     return f"{100 * share:.1f}\u00a0%"
+
+
+def score(metric: Metric, value: float) -> str:
+    """A value of the metric: per cent as `percent` writes it, or four figures."""
+    return percent(value) if metric.share else metric.shown(value)
 
 
 def quantity(value: float, unit: str) -> str:
@@ -107,17 +113,18 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _accuracy(record: RunRecord) -> tuple[str, str]:
+def _score(record: RunRecord) -> tuple[str, str]:
+    metric = metric_of(record)
     on = _section(record.config, "data").get("use")
     of = f" on {on}" if isinstance(on, str) else ""
-    test, validation = number(record.summary, "test_accuracy"), number(record.summary, "validation_accuracy")
+    test, validation = (number(record.summary, f"{split}_{metric.name}") for split in ("test", "validation"))
     if test is not None:
-        return percent(test), f"test accuracy{of}"
+        return score(metric, test), f"test {metric.title}{of}"
     if validation is None or not number(record.summary, "best_epoch"):
-        seen = [v for v in curve(record.metrics, "validation", "accuracy").values if math.isfinite(v)]
-        validation = max(seen, default=None)
+        seen = [v for v in curve(record.metrics, "validation", metric.name).values if math.isfinite(v)]
+        validation = metric.best(seen) if seen else None
     if validation is not None:
-        return percent(validation), f"validation accuracy{of} so far; the test split has not been read"
+        return score(metric, validation), f"validation {metric.title}{of} so far; the test split has not been read"
     return "No result", f"yet{of}: neither the test nor the validation split has been scored"
 
 
@@ -144,11 +151,12 @@ def _test(record: RunRecord, table: Confusion) -> Tile | None:
     return Tile("test examples right", f"{round(test * examples):,} of {examples:,}", note)
 
 
-def _validation(summary: Facts) -> Tile | None:
-    validation, epoch = number(summary, "validation_accuracy"), number(summary, "best_epoch")
+def _validation(record: RunRecord) -> Tile | None:
+    metric = metric_of(record)
+    validation, epoch = number(record.summary, f"validation_{metric.name}"), number(record.summary, "best_epoch")
     if validation is None or not epoch:
         return None
-    return Tile("validation accuracy", percent(validation), f"at epoch {epoch:.0f}, the best one")
+    return Tile(f"validation {metric.title}", score(metric, validation), f"at epoch {epoch:.0f}, the best one")
 
 
 def _seeds(summary: Facts) -> Tile | None:

@@ -18,6 +18,7 @@ from hil.report import figures, tables
 from hil.report.contents import Confusion, DrawnFeedback, DrawnTransfer, Histogram, Timeline, number
 from hil.report.headline import percent, quantity, verdict
 from hil.report.run_files import Facts, RunRecord, read
+from hil.task import Metric
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -76,13 +77,15 @@ def contents(record: RunRecord) -> dict[str, object]:
     journal = findings.timeline(record.journal)
     looks = findings.watched(record.journal)
     names = tables.class_names(made, table)
+    metric = findings.metric_of(record)
+    pairs: tuple[tuple[float, float], ...] = _checked(findings.predictions, made, (), notes)
     with figures.style():
         return {
             "name": record.name,
             "notes": notes,
             "verdict": verdict(record, table),
-            "learning": _learning(record),
-            "epochs": tables.epochs(record.metrics),
+            "learning": _learning(record, metric, pairs),
+            "epochs": tables.epochs(record.metrics, metric),
             "node": figures.transfer(curve, used) if curve is not None or used else "",
             "curve": curve,
             "used": used,
@@ -98,6 +101,7 @@ def contents(record: RunRecord) -> dict[str, object]:
             "event_count": len(journal.events),
             "faults": sum(event.kind in figures.FAULTS for event in journal.events),
             "classes": names,
+            "numbers": findings.of_numbers(record),
             "matrix": tables.matrix(table),
             "confused": tables.confused(table, names),
             "settings": tables.settings(record.config),
@@ -115,17 +119,19 @@ def _checked(find: Callable[[Facts], T], diagnostics: Facts, otherwise: T, notes
         return otherwise
 
 
-def _learning(record: RunRecord) -> list[tuple[str, str]]:
-    """(title, figure) of accuracy and loss, as far as they were recorded."""
+def _learning(record: RunRecord, metric: Metric, pairs: tuple[tuple[float, float], ...]) -> list[tuple[str, str]]:
+    """(title, figure) of the metric, of the loss and of numbers as they came, as far as they were recorded."""
     drawn = []
     splits = ("train", "validation")
-    curves = {key: {s: findings.curve(record.metrics, s, key) for s in splits} for key in ("accuracy", "loss")}
-    accuracy, loss = ({s: line for s, line in found.items() if line.epochs} for found in curves.values())
-    if accuracy:
-        best, test = number(record.summary, "best_epoch"), number(record.summary, "test_accuracy")
-        drawn.append(("Accuracy", figures.accuracy(accuracy, best, test)))
+    curves = {key: {s: findings.curve(record.metrics, s, key) for s in splits} for key in (metric.name, "loss")}
+    scores, loss = ({s: line for s, line in found.items() if line.epochs} for found in curves.values())
+    if scores:
+        best, test = number(record.summary, "best_epoch"), number(record.summary, f"test_{metric.name}")
+        drawn.append((f"{metric.title[0].upper()}{metric.title[1:]}", figures.score(scores, best, test, metric)))
     if loss:
         drawn.append(("Loss", figures.loss(loss)))
+    if pairs:
+        drawn.append(("Test examples", figures.predictions(pairs)))
     return drawn
 
 

@@ -1,12 +1,12 @@
 """Who is better, and is the difference more than noise?
 
     t = (m_a - m_b) / sqrt( s_a^2/n_a + s_b^2/n_b )        Welch's test of two learners over their seeds, two-sided
-    s^2 >= q^2 / 12                                        q = 1 / test examples: an accuracy is no finer than that
+    s^2 >= q^2 / 12                                        q = 1 / test examples: an accuracy is no finer than that; else 1e-9
     p_(k) <- max over j <= k of (m - j + 1) p_(j)          Holm's correction over all m pairs of learners on a device
 
-A winner is stated only if its mean test accuracy is the largest and it differs from every other learner with a corrected
-p < 0.05. All pairs count, because which one is largest was seen in the same data. This noise is that of the seeds; how finely
-a finite test set tells two networks apart is said beside it (Wilson's interval).
+A winner is stated only if its mean test score (by the metric of the task) is the best and it differs from every other
+learner with a corrected p < 0.05. All pairs count, because which one is best was seen in the same data. This noise is that of
+the seeds; how finely a finite test set tells two networks apart is said beside it (Wilson's interval).
 
 Source: B. L. Welch, Biometrika 34, 28 (1947); S. Holm, Scand. J. Stat. 6, 65 (1979).
 """
@@ -22,11 +22,14 @@ from typing import NamedTuple
 
 from scipy.special import stdtr
 
+from hil.task import Metric, named
+
 ALPHA = 0.05
+SMALLEST = 1e-9  # difference of numbers that are not counts
 
 
 class Band(NamedTuple):
-    """Mean and standard deviation over seeds of an accuracy, over the device passes spent."""
+    """Mean and standard deviation over seeds of a score, over the device passes spent."""
 
     passes: tuple[float, ...]
     mean: tuple[float, ...]
@@ -38,10 +41,11 @@ class RunOutcome:
     """One finished run.
 
     Args:
-        curve: (device passes, validation accuracy) an epoch.
+        curve: (device passes, validation score) an epoch.
         angles_deg: per layer, or None.
         twin_nrmse: by how much of the swing the twin was off, where it was measured.
         warnings: of its summary.
+        metric, lower: what scores are of, and whether smaller is better.
     """
 
     seed: int
@@ -57,6 +61,8 @@ class RunOutcome:
     step_bits: float | None = None
     twin_nrmse: float | None = None
     warnings: tuple[str, ...] = ()
+    metric: str = "accuracy"
+    lower: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +74,18 @@ class ComparisonRow:
     runs: tuple[RunOutcome, ...]
 
     @property
+    def metric(self) -> Metric:
+        """What the scores are of."""
+        return named(self.runs[0].metric, self.runs[0].lower)
+
+    @property
     def tests(self) -> list[float]:
-        """Test accuracy of every run, a fraction."""
+        """Test score of every run; a share is a fraction."""
         return [run.test for run in self.runs]
 
     @property
     def mean(self) -> float:
-        """Mean test accuracy."""
+        """Mean test score."""
         return statistics.fmean(self.tests)
 
     @property
@@ -84,12 +95,12 @@ class ComparisonRow:
 
     @property
     def worst(self) -> float:
-        """Lowest test accuracy."""
-        return min(self.tests)
+        """Worst test score."""
+        return self.metric.worst(self.tests)
 
     @property
     def validation(self) -> float:
-        """Mean validation accuracy."""
+        """Mean validation score."""
         return statistics.fmean(run.validation for run in self.runs)
 
     @property
@@ -112,7 +123,7 @@ class ComparisonRow:
     def band(self) -> Band:
         """Band of the curves over the epochs that every seed has."""
         steps = list(zip(*(run.curve for run in self.runs), strict=False))
-        values = [[accuracy for _, accuracy in step] for step in steps]
+        values = [[score for _, score in step] for step in steps]
         return Band(
             tuple(statistics.fmean(passes for passes, _ in step) for step in steps),
             tuple(statistics.fmean(v) for v in values),
@@ -160,6 +171,11 @@ class Standings:
     test_examples: int
 
     @property
+    def metric(self) -> Metric:
+        """What the scores are of."""
+        return self.rows[0].metric
+
+    @property
     def devices(self) -> tuple[str, ...]:
         """Names of the devices, in order."""
         return tuple(dict.fromkeys(row.device for row in self.rows))
@@ -177,24 +193,30 @@ class Standings:
         return tuple(found.told for found in self.contests())
 
 
+def ranking(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
+    """The rows, the best mean first."""
+    return sorted(rows, key=lambda row: row.mean if row.metric.lower else -row.mean)
+
+
 def contest(device: str, rows: Sequence[ComparisonRow], test_examples: int) -> Contest:
     """The winner on a device, if there is one."""
-    ranked = sorted(rows, key=lambda row: -row.mean)
+    ranked = ranking(rows)
     if len(ranked) < 2:
         return Contest(device, "", f"{device}: one learner only, so nothing to compare.", ())
-    best = ranked[0]
+    best, metric = ranked[0], ranked[0].metric
+    finest = 1 / test_examples if metric.share else SMALLEST
     if min(len(row.runs) for row in ranked) < 2:
         return Contest(device, "", f"{device}: no winner is stated, because one seed tells nothing about the noise.", ())
     listed = list(itertools.combinations(ranked, 2))
-    chances = holm([welch(a.tests, b.tests, 1 / test_examples) for a, b in listed])
+    chances = holm([welch(a.tests, b.tests, finest) for a, b in listed])
     pairs = tuple(Pair(a.learner, b.learner, a.mean - b.mean, p) for (a, b), p in zip(listed, chances, strict=True))
     level = [pair.other for pair in pairs if pair.one == best.learner and pair.p >= ALPHA]
     if level:
-        told = f"{device}: no winner. {best.learner} has the largest mean, {best.mean:.1%}, but {_listed(level)} "
-        told += "cannot be told from it"
+        told = f"{device}: no winner. {best.learner} has the {'smallest' if metric.lower else 'largest'} mean, "
+        told += f"{metric.shown(best.mean)}, but {_listed(level)} cannot be told from it"
         return Contest(device, "", f"{told} (Welch over {len(best.runs)} seeds, Holm over {len(pairs)} pairs, 5 %).", pairs)
     p = max(pair.p for pair in pairs if pair.one == best.learner)
-    told = f"{device}: {best.learner} wins with {best.mean:.1%}; every other one differs from it, p < {_above(p)}"
+    told = f"{device}: {best.learner} wins with {metric.shown(best.mean)}; every other one differs from it, p < {_above(p)}"
     return Contest(device, best.learner, f"{told} (Welch over {len(best.runs)} seeds, Holm over {len(pairs)} pairs).", pairs)
 
 

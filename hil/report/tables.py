@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hil.report.contents import Confusion, Event, by_epoch, number
 from hil.report.headline import duration
 from hil.report.run_files import Facts
+from hil.task import Metric
 
 TIMES = {
     "upload": ("sending to the bench", "bench"),
@@ -30,6 +31,7 @@ EPOCH_COLUMNS = (
     ("device s", "train", "device_s", "{:,.1f}"),
     ("wall s", "train", "wall_s", "{:,.1f}"),
 )
+SPLITS = (("", "train"), ("val. ", "validation"))
 LAYER_COLUMNS = (
     ("angle to the gradient", "angle_deg", "{:.1f}°"),
     ("firing rate", "firing_rate", "{:.2%}"),
@@ -76,10 +78,14 @@ class TextTable:
     rows: tuple[tuple[str, ...], ...]
 
 
-def epochs(metrics: Sequence[Facts]) -> TextTable:
-    """A row an epoch; a column for every quantity that was recorded at all."""
+def epochs(metrics: Sequence[Facts], metric: Metric) -> TextTable:
+    """A row an epoch; a column for every quantity that was recorded at all, the metric of the run among them."""
     lines = by_epoch(metrics)
-    columns = [c for c in EPOCH_COLUMNS if any(split == c[1] and c[2] in line for (_, split), line in lines.items())]
+    known: tuple[tuple[str, str, str, str], ...] = EPOCH_COLUMNS
+    if metric.name != "accuracy":
+        form = "{:.1%}" if metric.share else "{:.4g}"
+        known = (*known[:4], *((f"{of}{metric.title}", split, metric.name, form) for of, split in SPLITS), *known[4:])
+    columns = [c for c in known if any(split == c[1] and c[2] in line for (_, split), line in lines.items())]
     layers = max((len(_list(line, "correlation")) for line in lines.values()), default=0)
     rows = []
     for epoch in sorted({epoch for epoch, _ in lines}):

@@ -27,7 +27,7 @@ from hil.devices.meter import Metered
 from hil.devices.resilient import ResilientArray, whole_batch
 from hil.errors import ContractError, HilError, RunError
 from hil.foreign import MADE_SAFE, foreign, said
-from hil.learner import Learner, Online, Selecting
+from hil.learner import Fit, Fitting, Learner, Online, Selecting
 from hil.network import Network
 from hil.run.checkpoint import (
     Checkpoint,
@@ -146,6 +146,7 @@ class Training:
         sentinel: who watches over the node, or None.
         schedule: of the optimiser's rates; None: constant.
         task: what is learned; None: what the targets of the data ask for.
+        refit: the readout of the best weights is fitted at the end, see hil/training/refit.py.
 
     scores: on the validation split, of each epoch. wall_s: how long it has gone on, as the caller of the loop keeps it.
     """
@@ -162,6 +163,7 @@ class Training:
         sentinel: Sentinel | None = None,
         schedule: Constant | None = None,
         task: Task | None = None,
+        refit: bool = False,
     ) -> None:
         self.net, self.learner, self.optimizer = net, learner, optimizer
         self.data, self.plan, self.devices = data, plan, devices
@@ -174,7 +176,7 @@ class Training:
         self.sums: dict[str, float] = {}
         self.seconds = dict.fromkeys(("data_s", "learner_s", "optimizer_s", "evaluate_s"), 0.0)
         self.tape, self.sentinel = tape, sentinel
-        self.task = task or task_of(data.train.y, data.classes)
+        self.task, self.refit = task or task_of(data.train.y, data.classes), refit
         self.whole()
 
     @property
@@ -517,11 +519,15 @@ def _diverged(step: int, loss: float, what: str = "training loss") -> RunError:
 
 def _validated(training: Training, begin: float, device_s: float, samples_per_s: float) -> Epoch:
     mark = time.perf_counter()
-    readouts = settle(training)
-    score, _ = evaluate(training.net, training.learner, training.data.validation, training.tape, training.task)
+    fit = _fitted(training)
+    readouts = settle(training) if fit is None else fit.facts
+    if fit is None:
+        score, _ = evaluate(training.net, training.learner, training.data.validation, training.tape, training.task)
+    else:
+        score = training.task.score(fit.outputs, training.data.validation.y.to(fit.outputs.device))
     _spent(training.seconds, "evaluate_s", mark)
     examples = training.sums.pop("examples", 1.0)
-    means = {key: total / examples for key, total in training.sums.items()}
+    means = {key: total / examples for key, total in training.sums.items()} | ({} if fit is None else dict(fit.train))
     training.sums = {}
     training.epoch += 1
     training.batch = 0
@@ -550,6 +556,21 @@ def _validated(training: Training, begin: float, device_s: float, samples_per_s:
 
 def _copied(module: Network | Learner) -> dict[str, Tensor]:
     return {key: value.detach().clone() for key, value in module.state_dict().items()}
+
+
+def _fitted(training: Training) -> Fit | None:
+    """Let a learner that fits its readout do so; None of any other."""
+    learner = training.learner
+    if not isinstance(learner, Fitting):
+        return None
+    with foreign(f"learner {type(learner).__name__}, fitting its readout"):
+        return learner.fit(training.net, parts(training, training.data.validation))
+
+
+def parts(training: Training, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield x and targets of a split in the batches of an evaluation, where the network is."""
+    for x, target in zip(torch.split(split.x, EVALUATION_BATCH), torch.split(split.y, EVALUATION_BATCH), strict=True):
+        yield training.sent(x, target)
 
 
 def settle(training: Training) -> Mapping[str, float]:

@@ -5,7 +5,6 @@ Without a terminal (a log file, a test) one line an epoch is printed instead.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -82,7 +81,7 @@ class TrainingDisplay:
         """The score on the training examples, of learners that say it."""
         if self._metric.name in point.train:
             return f"train {self._metric.shown(point.train[self._metric.name])}   "
-        return f"train {math.nan:.1%}   " if self._metric.name == "accuracy" else ""
+        return ""
 
     def _epoch_done(self, point: Epoch) -> None:
         device = point.device_s / point.wall_s if point.wall_s else 0.0

@@ -35,6 +35,7 @@ from hil.run.summary import Labels, conclude
 from hil.sentinel import Look
 from hil.training.loop import Epoch, Training, TrainingStep, evaluate, settle, train
 from hil.training.outcome import warnings
+from hil.training.refit import refit
 from hil.training.stopping import since_better
 
 Point = TrainingStep | Epoch
@@ -237,6 +238,7 @@ class Session:
     def _finish(self) -> dict[str, Any]:
         """Read the test split once, with the best weights."""
         training, folder = self.training, self.folder
+        fitted = refit(training) if training.refit else None
         best = {key: value.clone() for key, value in training.best.tensors.items()}
         facts = {"epoch": training.best.epoch, **({"sentinel": training.best.sentinel} if training.best.sentinel else {})}
         checkpoint.save(folder.checkpoints, "best", checkpoint.Checkpoint(best, facts))
@@ -263,7 +265,14 @@ class Session:
         since = since_better(training.scores, training.plan.min_delta, rising)
         early = {"stopped_early": since} if training.stale else {}
         metric, named = training.task.metric, {f"test_{one.name}": score[one.name] for one in training.task.metrics}
-        final = {**named, "test_loss": score["loss"], "test_reads": reads, "warnings": beware, **early}
+        final = {
+            **({} if fitted is None else {"readout": fitted}),
+            **named,
+            "test_loss": score["loss"],
+            "test_reads": reads,
+            "warnings": beware,
+            **early,
+        }
         summary = conclude(training, folder, self.labels, "done", final)
         folder.note("end", step=training.step, **{f"test_{metric.name}": score[metric.name]})
         return summary
@@ -361,6 +370,8 @@ def load_best(training: Training) -> None:
 
 def replay_test(training: Training) -> None:
     """Bring a simulated node to where it stood when the test split had been read; a real one is not asked again."""
+    if training.refit:
+        refit(training)
     load_best(training)
     settle(training)
     if any(device.snapshot() for device in training.devices):

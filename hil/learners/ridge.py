@@ -1,0 +1,98 @@
+"""The readout alone is fitted, in closed form, after one pass of the device over the training examples; no gradient at all.
+
+    h_i      what enters the last synapse: the hidden layers are a fixed random feature map, read through the device
+    W, b     ridge regression of the targets on h, from running sums; the penalty is chosen on the validation split
+
+Each training and each validation example passes the device once. Another epoch measures all once more, and averages the noise
+of the readings. A network like this is an extreme learning machine, and with a temporal node a reservoir computer.
+
+Source: Huang, Zhu & Siew, Neurocomputing 70, 489 (2006); the penalty: Hoerl & Kennard, Technometrics 12, 55 (1970).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hil.learner import Fit
+from hil.learners.parts.loss import check_scores
+from hil.learners.parts.ridge_sums import PENALTIES, RidgeSums, readout, restored, state_of
+from hil.network import Network
+from hil.settings import Positive, check
+from hil.task import Loss, Task, as_task
+
+
+@dataclass(frozen=True)
+class RidgeSettings:
+    """[learner] of an experiment.
+
+    Args:
+        penalties: that are tried, in units of the mean variance of a feature.
+    """
+
+    penalties: tuple[Positive, ...] = PENALTIES
+
+    def __post_init__(self) -> None:
+        check(self, "[learner]")
+
+
+class Ridge:
+    """A readout in closed form. Its state are the sums.
+
+    Args:
+        features: width of what enters the last synapse.
+        task: what is learned.
+        settings: of an experiment.
+    """
+
+    Settings: ClassVar[type[RidgeSettings]] = RidgeSettings
+    epochs: ClassVar[int] = 1  # where nothing else is asked for
+
+    def __init__(self, features: int, task: Task, settings: RidgeSettings) -> None:
+        self.task, self.settings, self.sums = task, settings, RidgeSums(features, task.outputs)
+
+    @classmethod
+    def build(
+        cls, net: Network, settings: RidgeSettings, task: Task | int, rng: torch.Generator, model: object | None = None
+    ) -> Ridge:
+        """Build it for `net`, all of whose synapses are frozen; needs no model of the node.
+
+        Raises:
+            ContractError: the last synapse is not linear.
+        """
+        del rng, model
+        net.requires_grad_(False)
+        return cls(readout(net).in_features, as_task(task), settings)
+
+    @torch.no_grad()
+    def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
+        """One pass, and the sums grow; "loss" (squared, of the readout as it is now) and "overflow"."""
+        del rng  # nothing random
+        net.eval()
+        trace = net.forward(x)
+        check_scores(trace.outputs[-1], self.task.outputs)
+        self.sums.add(trace.inputs[-1], label)
+        return {"loss": Loss("mse").judge(trace.outputs[-1], label).metrics["loss"], "overflow": net.overflow(trace)}
+
+    def fit(self, net: Network, validation: Iterable[tuple[Tensor, Tensor]]) -> Fit:
+        """Fit the last synapse, see `hil.learner.Fitting`."""
+        found = self.sums.fit(net, validation, self.task, self.settings.penalties)
+        return Fit(found.outputs, {"penalty": found.penalty}, {"loss": found.loss})
+
+    @torch.no_grad()
+    def predict(self, net: Network, x: Tensor) -> Tensor:
+        """(batch, outputs): the readout."""
+        net.eval()
+        return net.forward(x).outputs[-1]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the sums."""
+        return state_of(self.sums)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take sums back."""
+        restored(self.sums, state)
