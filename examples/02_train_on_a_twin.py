@@ -13,7 +13,7 @@ net = hil.dense([64, 100, 100, 10], modulator, gain=1.5, overflow="fold", period
 sine = hil.Feedback.from_table({"g": {"family": "sine", "frequency": 1.3, "phase": 1.2}})  # in place of the derivative
 run = hil.train(net, "adfa", hil.load("digits"), epochs=5, batch=32, lr=2e-3, run="runs/02_twin", feedback=sine)
 
-for line in run.metrics:
+for line in run.records:
     if line["split"] == "validation":
         print(f"epoch {line['epoch']}   validation {line['accuracy']:.1%}")
 run.plot().savefig(run.folder / "curves.png")

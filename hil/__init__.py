@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hil.build.dense import dense as dense
     from hil.build.open_bench import open_bench_file as open
     from hil.commands.run import Run as Run
+    from hil.commands.train_net import points as points
     from hil.commands.train_net import train as train
     from hil.data.dataset import Dataset as Dataset
     from hil.data.dataset import Split as Split
@@ -61,6 +62,7 @@ _PLACES = {
     "load": "hil.data.dataset:load",
     "nn": "hil:nn",
     "open": "hil.build.open_bench:open_bench_file",
+    "points": "hil.commands.train_net:points",
     "train": "hil.commands.train_net:train",
 }
 
@@ -86,6 +88,7 @@ __all__ = [
     "load",
     "nn",
     "open",
+    "points",
     "train",
 ]
 

@@ -456,6 +456,35 @@ def report(*runs: Path) -> None:
 
 
 @app.command
+def export(
+    *runs: Path,
+    to: Literal["csv", "parquet", "xarray", "safetensors", "nir"] = "csv",
+    out_: Annotated[Path | None, Parameter(name="--out")] = None,
+    trust: Trust = False,
+) -> None:
+    """Write the metrics of runs as one table for other programs, or the weights of a run; the run folders stay as they are.
+
+    Parameters
+    ----------
+    runs
+        The run folders.
+    to
+        csv, parquet, xarray (netCDF): a row an epoch and split. safetensors: the best weights. nir: a spiking network.
+    out_
+        The file, a new one; by default named after the run, in the working directory.
+    trust
+        As of hil resume; for nir, which builds the network that the folder names.
+    """
+    from hil.commands.export import export as exported
+    from hil.commands.trust import check as trusted
+
+    if to == "nir":
+        for run in runs:
+            trusted(run, trust)
+    out.print(f"wrote   {exported(runs, to, out_)}", soft_wrap=True)
+
+
+@app.command
 def status(run: Path | None = None, /, *, log: Annotated[bool, Parameter(name="--log", negative=())] = False) -> None:
     """Show what a run is doing, or how it ended and how to go on; read from its files alone.
 

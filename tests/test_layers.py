@@ -27,6 +27,8 @@ ONLY_IN = {
     "dask_jobqueue": {"hil/search"},
     "pickle": set(),
     "pint": {"hil/units.py"},
+    "pandas": {"hil/commands/run.py", "hil/commands/export.py"},
+    "nir": {"hil/build/nir_graph.py", "hil/commands/export.py"},
     "mlflow": {"hil/loggers/mlflow.py"},
     "wandb": {"hil/loggers/wandb.py"},
     "nidaqmx": {"drivers/nidaqmx.py"},

@@ -105,7 +105,7 @@ def test_the_run_folder_is_that_of_hil_train(tmp_path: Path, capsys: pytest.Capt
     assert run.summary["provenance"] == "twin"
     assert run.summary["name"] == "mine"
     assert run.summary["twin_honesty"]["correlation"] > 0.99
-    assert [(line["epoch"], line["split"]) for line in run.metrics] == [
+    assert [(line["epoch"], line["split"]) for line in run.records] == [
         (1, "train"), (1, "validation"), (2, "train"), (2, "validation")
     ]  # fmt: skip
     assert run.test_accuracy == run.summary["test_accuracy"]
@@ -282,7 +282,7 @@ def test_more_epochs_train_a_finished_run_longer(tmp_path: Path) -> None:
     hil.train(on_twin(), "adfa", DIGITS, **{**QUICK, "epochs": 1}, run=tmp_path / "run")
     run = hil.train(on_twin(), "adfa", DIGITS, **QUICK, run=tmp_path / "run")
     assert run.summary["test_reads"] == 2
-    assert run.metrics[-1]["epoch"] == 2
+    assert run.records[-1]["epoch"] == 2
     with pytest.raises(ConfigError, match="fewer epochs"):
         hil.train(on_twin(), "adfa", DIGITS, **{**QUICK, "epochs": 1}, run=tmp_path / "run")
 

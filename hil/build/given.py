@@ -108,9 +108,11 @@ class GivenExperiment(Experiment):
 
     Args:
         python: how it is run again.
+        because: why no file could make it.
     """
 
     python: str
+    because: str = ""
     data: GivenData = Field(default_factory=GivenData)
     network: GivenNetwork
     device: GivenDevice
@@ -123,13 +125,14 @@ class Given:
     Args:
         task: what is learned.
         learner: an object; None: to be built as the experiment says.
+        experiment: a GivenExperiment, or one that a file could have made.
         twin: of the node, or None.
     """
 
     net: Network
     data: Dataset
     task: Task
-    experiment: GivenExperiment
+    experiment: Experiment
     learner: Learner | None
     twin: Twin | None
 
@@ -138,6 +141,7 @@ class Given:
 def given(
     net: Any, learner: Any, data: Dataset, *, seed: int, name: str, optimizer: Mapping[str, Any], train: Mapping[str, Any],
     settings: Mapping[str, Any], schedule: Mapping[str, Any], augment: Mapping[str, Any], twin: Twin | None = None,
+    log: Mapping[str, Any] | None = None,
 ) -> Given:  # fmt: skip
     """Check all that can be checked without a device.
 
@@ -153,6 +157,7 @@ def given(
         schedule: table as of an experiment file.
         augment: table as of an experiment file.
         twin: as of hil.train.
+        log: table as of an experiment file.
 
     Raises:
         ConfigError, DataError.
@@ -177,6 +182,7 @@ def given(
         "schedule": dict(schedule),
         "augment": dict(augment),
         "train": {**train, "on": str(net.place)},
+        "log": dict(log or {}),
     }
     experiment = checked(GivenExperiment, table, PLACE)
     experiment._near = Path(PLACE)
@@ -242,10 +248,10 @@ def restore_decodes(net: Network, config: Mapping[str, Any]) -> None:
         net: the network.
         config: of the run folder.
     """
-    network = config.get("network")
+    network, shared = config.get("network"), config.get("decode")
     table = network.get("decode") if isinstance(network, Mapping) else None
     for number, layer in enumerate(net.stack, 1):
-        kept = table.get(f"layer_{number}") if isinstance(table, Mapping) else None
+        kept = table.get(f"layer_{number}") if isinstance(table, Mapping) else shared
         if layer.device is not None and isinstance(kept, Mapping):
             with foreign(f"{PLACE}: [network.decode] of the run's config.toml", ConfigError, UNTOUCHED, "restore config.toml"):
                 layer.decode = Decode(float(kept["zero"]), float(kept["scale"]))
@@ -444,7 +450,8 @@ def _node(found: Given, owned: list[Any], benches: list[Bench], rest: Callable[[
         *(device.twin for device in map(bare, owned) if isinstance(device, Simulated)),
         *(b.node.twin for b in benches),
     ]
-    facts: dict[str, Any] = {"use": found.experiment.device.use, **{k: v for b in benches for k, v in b.node.facts.items()}}
+    named = {} if found.experiment.device.use is None else {"use": found.experiment.device.use}
+    facts: dict[str, Any] = {**named, **{k: v for b in benches for k, v in b.node.facts.items()}}
     resources = {name: line for bench in benches for name, line in bench.instruments.items()}
     told: list[Provenance] = [bench.node.provenance for bench in benches] or ["real"]  # who made it says so, with its spec
     return Node(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hil.build.node import Node
+    from hil.config.bench import BenchFile
     from hil.devices.recovery import EventListener
 
 
@@ -29,13 +30,14 @@ class Bench:
 
     Args:
         node: what was opened.
+        file: the bench file.
         heard: to whom faults and recoveries are told, a list of one.
     """
 
-    def __init__(self, node: Node, heard: list[EventListener]) -> None:
+    def __init__(self, node: Node, heard: list[EventListener], file: BenchFile) -> None:
         from hil.devices.meter import metered
 
-        self.node, self.heard = node, heard
+        self.node, self.heard, self.file = node, heard, file
         self._device = None if node.source is None else metered(node.source)  # what it answers is checked
         if node.chip is not None:
             self.array = node.chip.array
@@ -126,7 +128,7 @@ def open_bench_file(path: str | Path) -> Iterator[Bench]:
         heard[-1](kind, **facts)
 
     with ExitStack() as stack:
-        yield Bench(resilient_node(bench_node(file, False, None, False, stack), told), heard)
+        yield Bench(resilient_node(bench_node(file, False, None, False, stack), told), heard, file)
 
 
 def rested(device: Any, error: BaseException | None) -> None:

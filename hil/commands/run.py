@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hil.errors import RunError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
 
+    from hil.network import Network
     from hil.report.run_files import RunRecord
     from hil.task import Metric
 
@@ -18,18 +23,50 @@ class Run:
 
     Args:
         folder: of the run.
+        net: the network that was trained, with its best weights; hil.train gives it.
 
     Raises:
         RunError: it is no run folder; by the attributes and methods.
 
     Example:
         run = hil.Run("runs/first")
-        print(run, run.metrics[-1]["accuracy"])
+        print(run, run.records[-1]["accuracy"])
         run.plot().savefig("first.pdf")
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, net: Network | None = None) -> None:
+        self.folder, self._net = Path(folder), net
+
+    @property
+    def net(self) -> Network:
+        """The network, with the weights of the best epoch.
+
+        Raises:
+            RunError: the run was read from its folder alone, which holds no device; its weights are in `state_dict`.
+        """
+        if self._net is None:
+            raise RunError(
+                "a run folder has no device, so no network", where=str(self.folder), allowed="a run that hil.train returned",
+                todo="make the network by hil.dense, then net.load_state_dict(run.state_dict())",
+            )  # fmt: skip
+        return self._net
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights of the best epoch so far, on the CPU: "layers.0.synapse.weight", ... as `net.load_state_dict` takes them.
+
+        Raises:
+            RunError: no epoch was finished yet, or the file is damaged.
+        """
+        from hil.run import checkpoint
+
+        best = self.folder / "checkpoints" / "best.json"
+        if best.exists():
+            return dict(checkpoint.load(best).tensors)
+        newest = checkpoint.latest(self.folder / "checkpoints")
+        found = checkpoint.under("best", checkpoint.load(newest).tensors)
+        if not found:
+            raise RunError("no epoch was finished yet", where=str(self.folder), todo="wait for the first validation")
+        return dict(found)
 
     @property
     def summary(self) -> Mapping[str, Any]:
@@ -40,9 +77,21 @@ class Run:
         return dict(self._record.summary)
 
     @property
-    def metrics(self) -> list[dict[str, Any]]:
+    def records(self) -> list[dict[str, Any]]:
         """A mapping for every finished epoch and split: epoch, step, split ("train", "validation"), loss, accuracy or nrmse."""
         return [dict(line) for line in self._record.metrics]
+
+    @property
+    def metrics(self) -> Any:
+        """The records as a pandas DataFrame, a row each, where pandas is installed; else the list itself.
+
+        A program that must run in both cases uses `records`.
+        """
+        if find_spec("pandas") is None:
+            return self.records
+        import pandas
+
+        return pandas.DataFrame(self.records)
 
     @property
     def test_accuracy(self) -> float | None:

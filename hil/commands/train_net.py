@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, cast
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Literal, ParamSpec, Self, cast
 
 from hil.errors import UNTOUCHED, ConfigError, HilError, Interrupted, Refused, RunError, Stopped
 from hil.hints import quoted
@@ -16,10 +19,13 @@ if TYPE_CHECKING:
     from hil.commands.run import Run
     from hil.commands.terminal import Terminal
     from hil.learner import Learner
+    from hil.loggers.logger import LoggerName
     from hil.network import Network
     from hil.run.folder import RunFolder
     from hil.training.session import Point
     from hil.twin import Twin
+
+P = ParamSpec("P")
 
 
 def train(
@@ -45,6 +51,7 @@ def train(
     show: bool | Callable[[Point], None] = True,
     report: bool = True,
     checkpoint_every_s: float = 60.0,
+    log: Sequence[LoggerName] = (),
     twin: Twin | None = None,
     **settings: Any,
 ) -> Run:
@@ -79,6 +86,8 @@ def train(
         show: print what happens; or a function, called with every step and epoch instead.
         report: draw report.html at the end, which takes about a second; `hil report RUN` draws it later.
         checkpoint_every_s: a checkpoint follows every epoch, and every so many seconds.
+        log: who is told of every step and epoch besides the run folder: "csv", "tensorboard", "mlflow", "wandb". They write to
+            logs/ there, and none of them can end the run.
         twin: a model of the device, for learners that differentiate one; known already of a bench file and of a simulated
             one.
         **settings: of the learner, as in [learner] of an experiment file: feedback=hil.Feedback(...), loss="mse".
@@ -102,15 +111,123 @@ def train(
         ...     run.test_accuracy > 0.6
         True
     """
-    from hil.build.given import given, restore_decodes
+    from hil.training.session import drained
+
+    return drained(
+        _points(
+            net, learner, data, epochs=epochs, batch=batch, lr=lr, optimizer=optimizer, scheduler=scheduler, patience=patience,
+            min_delta=min_delta, clip_norm=clip_norm, accumulate=accumulate, class_weights=class_weights, augment=augment,
+            start_from=start_from, seed=seed, run=_folder(run, name), name=name, show=show, report=report,
+            checkpoint_every_s=checkpoint_every_s, log=log, twin=twin, settings=settings,
+        )
+    )  # fmt: skip
+
+
+class Points:
+    """A training that you step through: an iterator of its points, and a context. What hil.points returns.
+
+    Between two points everything is committed to the journal, and Ctrl-C, the recovery of faults and the guardian work as in
+    hil.train. Leave the loop when you like: at the end of the `with` block the run is interrupted there, its outputs made safe,
+    and the same script goes on with it.
+
+    Args:
+        points: the generator.
+        folder: of the run.
+    """
+
+    def __init__(self, points: Generator[Point, None, Run], folder: Path) -> None:
+        self._points, self.folder = points, folder
+
+    @property
+    def run(self) -> Run:
+        """The run as its folder has it, at any time."""
+        from hil.commands.run import Run
+
+        return Run(self.folder)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Point:
+        return next(self._points)
+
+    def close(self) -> None:
+        """Interrupt the run where it is, committed and resumable; of a run that is over nothing is left to do."""
+        with suppress(Interrupted):  # that is what was asked for
+            self._points.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _stepped_through(train: Callable[P, Run]) -> Callable[P, Points]:
+    def points(*given: P.args, **named: P.kwargs) -> Points:
+        """Train like hil.train, and yield every step and epoch; the arguments are those of hil.train.
+
+        A step has epoch, step, examples and metrics ("loss", ...); an epoch has epoch, step, train and validation (mappings),
+        best, wall_s and device_s.
+
+        Returns:
+            an iterator, whose `run` is the run; use it as a context, so that the outputs are safe when the loop is left.
+
+        Raises:
+            what hil.train raises, from the loop.
+
+        Example:
+            >>> import hil, tempfile
+            >>> from sim_devices.mach_zehnder import MachZehnder
+            >>> net = hil.dense([64, 20, 10], MachZehnder(), overflow="clip")
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     with hil.points(net, "adfa", "digits", run=folder, show=False) as points:
+            ...         for point in points:
+            ...             if point.step == 3:
+            ...                 break
+            ...     points.run.summary["status"]
+            'interrupted'
+        """
+        bound = signature(train).bind(*given, **named)
+        bound.apply_defaults()
+        wanted = dict(bound.arguments)
+        wanted["run"] = _folder(wanted["run"], wanted["name"])
+        return Points(_points(**wanted), wanted["run"])
+
+    points.__signature__ = signature(train).replace(return_annotation=Points)  # type: ignore[attr-defined]
+    return points
+
+
+points = _stepped_through(train)
+
+
+def _folder(run: str | Path | None, name: str) -> Path:
+    from hil.files import new_path
+
+    return Path(run) if run is not None else new_path(Path("runs"), name or "python")
+
+
+def _points(
+    net: Network, learner: str | Learner | type, data: Any, *, epochs: int, batch: int, lr: float,
+    optimizer: str | Mapping[str, Any], scheduler: str | Mapping[str, Any], patience: int | None, min_delta: float,
+    clip_norm: float | None, accumulate: int, class_weights: Literal["balanced"] | Sequence[float] | None,
+    augment: Mapping[str, Any], start_from: str | Path | None, seed: int, run: Path, name: str,
+    show: bool | Callable[[Point], None], report: bool, checkpoint_every_s: float, log: Sequence[LoggerName], twin: Twin | None,
+    settings: Mapping[str, Any],
+) -> Generator[Point, None, Run]:  # fmt: skip
+    """See `train`, whose arguments these are."""
+    from hil.build.described import described
+    from hil.build.given import given, restore_decodes, script
     from hil.commands.run import Run
     from hil.data.dataset import Dataset, load
-    from hil.files import new_path
     from hil.run.folder import RunFolder
 
+    asked = data if isinstance(data, str) else None
     data = data if isinstance(data, Dataset) else load(data)
-    path = Path(run) if run is not None else new_path(Path("runs"), name or "python")
-    config = _begun(path)
+    config = _begun(run)
     if config is not None:
         restore_decodes(net, config)
     rates = {"use": optimizer} if isinstance(optimizer, str) else dict(optimizer)
@@ -120,24 +237,29 @@ def train(
         "accumulate": accumulate, "class_weights": weights, "from": None if start_from is None else str(start_from),
         "checkpoint_every_s": checkpoint_every_s,
     }  # fmt: skip
-    made = given(
-        net, learner, data, seed=seed, name=name, optimizer={"lr": lr, **rates}, train=table, settings=settings,
-        schedule={"use": scheduler} if isinstance(scheduler, str) else scheduler, augment=augment, twin=twin,
+    made = described(
+        given(
+            net, learner, data, seed=seed, name=name, optimizer={"lr": lr, **rates}, train=table, settings=settings,
+            schedule={"use": scheduler} if isinstance(scheduler, str) else scheduler, augment=augment, twin=twin,
+            log={"to": list(log)},
+        ),
+        asked,
     )  # fmt: skip
     console = _console(show is True)
-    folder = RunFolder(path) if config is not None else RunFolder.create(path)
+    folder = RunFolder(run) if config is not None else RunFolder.create(run)
     how = How(console, show if callable(show) else lambda point: None, report)
     with folder.owned():
         try:
             if config is None:
-                _begin(folder, made, how)
+                yield from _begin(folder, made, how)
             else:
-                _go_on(folder, made, how)
+                yield from _go_on(folder, made, how)
         except (Stopped, Interrupted) as error:
             first = "" if isinstance(error, Interrupted) else "remove the cause, then "
-            error.todo = f"{first}run the script again with the same run folder, and it goes on: {made.experiment.python}"
+            also = "" if made.experiment.bench is None else f"; or: hil resume {quoted(run)}"
+            error.todo = f"{first}run the script again with the same run folder, and it goes on: {script()}{also}"
             raise
-    return Run(path)
+    return Run(run, net)
 
 
 def _console(show: bool) -> Terminal:
@@ -168,7 +290,7 @@ def _begun(path: Path) -> Mapping[str, Any] | None:
         raise RunError(
             "not TOML", where=str(config), got=str(error), outputs=UNTOUCHED, todo="choose another run folder"
         ) from error
-    if "python" not in found:
+    if not {"python", "script"} & set(found):
         raise RunError(
             "this run was made from an experiment file", where=str(path), allowed="a folder that is new, or made by hil.train",
             outputs=UNTOUCHED, todo=f"choose another run folder; or go on with that one: hil resume {quoted(path)}",
@@ -191,12 +313,16 @@ class How:
     report: bool
 
 
-def _begin(folder: RunFolder, made: Given, how: How) -> None:
+def _begin(folder: RunFolder, made: Given, how: How) -> Generator[Point, None, None]:
+    from hil.build.calibration import bench_files
     from hil.config.read import dump
+    from hil.files import write_atomic
 
     try:
+        for kept, payload in ({} if made.experiment.bench is None else bench_files(made.experiment.bench)).items():
+            write_atomic(folder.path / kept, payload)
         folder.write_config(dump(made.experiment))
-        _launched(folder, made, how, None, False)
+        yield from _launched(folder, made, how, None, False)
     except (HilError, KeyboardInterrupt) as error:
         noted = (folder.path / "journal.jsonl").exists() and not isinstance(error, Refused)
         if not noted and not any(folder.checkpoints.glob("*")):
@@ -204,7 +330,7 @@ def _begin(folder: RunFolder, made: Given, how: How) -> None:
         raise
 
 
-def _go_on(folder: RunFolder, made: Given, how: How) -> None:
+def _go_on(folder: RunFolder, made: Given, how: How) -> Generator[Point, None, None]:
     from hil import toml
     from hil.commands.train import reopen, report
     from hil.config.read import dump
@@ -212,8 +338,8 @@ def _go_on(folder: RunFolder, made: Given, how: How) -> None:
     from hil.training.stopping import exhausted
 
     found = resume.inspect(folder.path)
-    kept = str(found.config.get("python", ""))
-    now = {**toml.loads(dump(made.experiment)), "python": kept}
+    kept = {key: found.config[key] for key in ("python", "script") if key in found.config}  # it may have another name today
+    now = {**toml.loads(dump(made.experiment)), **kept}
     wrong = [text for key, text in resume.differences(found.config, now) if key not in resume.FREE]
     if wrong:
         raise RunError(
@@ -245,18 +371,20 @@ def _go_on(folder: RunFolder, made: Given, how: How) -> None:
         report(folder)
         _best(folder, made)
     else:
-        _launched(folder, made, how, plan.start, True)
+        yield from _launched(folder, made, how, plan.start, True)
 
 
-def _launched(folder: RunFolder, made: Given, how: How, start: Path | None, goes_on: bool) -> None:
+def _launched(
+    folder: RunFolder, made: Given, how: How, start: Path | None, goes_on: bool
+) -> Generator[Point, None, None]:  # fmt: skip
     from hil.build.given import built_of
-    from hil.commands.train import launch, lines, report
+    from hil.commands.train import launched, lines, report
     from hil.devices.recovery import EventListener
 
     def building(experiment: object, run: Path, told: EventListener, *, record: bool, fresh: bool) -> Any:
         return built_of(made, told, fresh=fresh)
 
-    summary = launch(folder, made.experiment, how.console, start, goes_on, building, how.show)
+    summary = yield from launched(folder, made.experiment, how.console, start, goes_on, building, how.show)
     for line in lines(folder, summary, report(folder) if how.report else None):
         how.console.print(line, markup=False, soft_wrap=True)
 

@@ -239,10 +239,15 @@ class LogsTable(Section, strict=True):
 
 
 class Experiment(Section):
-    """A whole experiment file."""
+    """A whole experiment file.
+
+    Args:
+        script: how the script is run that made the run by hil.train; "" for a run from a file.
+    """
 
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
     name: str = ""
+    script: str = ""
     data: Data = Field(default_factory=Data)
     augment: AugmentTable = Field(default_factory=AugmentTable)
     network: NetworkTable
@@ -330,7 +335,8 @@ def made_in_python(table: Mapping[str, Any], where: str) -> RunError | None:
     if script is None:
         return None
     return RunError(
-        "this run was made from Python, which alone can build its network and its device", where=where, outputs=UNTOUCHED,
+        "this run was made from Python, which alone can build its network and its device", where=where,
+        got=str(table.get("because", "")), outputs=UNTOUCHED,
         todo=f"run the script again with the same run folder, and it goes on: {script}",
     )  # fmt: skip
 
