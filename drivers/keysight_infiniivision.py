@@ -160,6 +160,11 @@ class InfiniiVision(ScpiDriver):
         return self._port
 
     @property
+    def channels(self) -> tuple[int, ...]:
+        """Numbers of the channels that are used."""
+        return tuple(channel.number for channel in self._channels)
+
+    @property
     def panel(self) -> Panel:
         """The settings that are read back from the instrument."""
         return self._panel
@@ -241,17 +246,17 @@ class InfiniiVision(ScpiDriver):
     def _set_up(self) -> None:
         """Set everything that stays the same between records."""
         self._scpi.send("*CLS", ":STOP")
-        used = {channel.number for channel in self._channels}
-        idle = [number for number in range(1, 5) if number not in used] if len(used) > 1 else []
-        if idle:  # *RST shows channel 1, and a channel that is on may halve the rate of another
-            self._scpi.send(*(f":CHAN{number}:DISP 0" for number in idle))
+        if all(channel.number != 1 for channel in self._channels):
+            self._scpi.send(":CHAN1:DISP 0")  # *RST shows it, and a channel that is on may halve the rate of another
         for channel in self._channels:
             channel.upright, header = None, channel.header
             self._scpi.send(f"{header}:DISP 1", f"{header}:COUP DC", f"{header}:IMP {self._input}", f"{header}:PROB 1",
                             f"{header}:RANG {channel.range_v:.6g}", f"{header}:OFFS {channel.offset_v:.6g}")  # fmt: skip
         self._scpi.send(":TRIG:MODE EDGE", ":TRIG:EDGE:SOUR EXT", f":TRIG:EDGE:LEV {self._trigger_v:.6g}",
                         ":TRIG:EDGE:SLOP POS", ":TRIG:SWE NORM", ":ACQ:TYPE NORM")  # fmt: skip
-        self._scpi.send(f":WAV:SOUR CHAN{self._channels[0].number}", ":WAV:FORM WORD", ":WAV:BYT LSBF", ":WAV:UNS 1", ":WAV:POIN:MODE RAW")
+        self._scpi.send(
+            f":WAV:SOUR CHAN{self._channels[0].number}", ":WAV:FORM WORD", ":WAV:BYT LSBF", ":WAV:UNS 1", ":WAV:POIN:MODE RAW"
+        )
         order, _, unsigned = self._scpi.ask(":WAV:BYT?;:WAV:UNS?").partition(";")
         if not (order.upper().startswith("LSBF") and unsigned.lstrip("+") == "1"):
             raise CommandRefused(
