@@ -104,8 +104,8 @@ class Keysight33600(ScpiOutput):
         channel: 1 or 2.
         channels: both, in the order in which they are counted; they play at one trigger. Empty: `channel` alone.
         load_ohm: what is connected; infinite, or "HighZ" in a file, for high impedance.
-        low_v, high_v: narrower limits of the drive, V; a list: of each channel. They also set amplitude and offset, so all codes
-            are used.
+        low_v, high_v: narrower limits of the drive, V; a list: of each channel. They also set amplitude and offset, so all
+            codes are used.
         dac_bits: round codes to so many bits; None leaves the rounding to the instrument.
         memory_samples: a smaller memory than the model's, or the larger one of the memory option.
         slew_v_per_s: before it is switched off, the drive goes down no faster than this; None: off at once.
@@ -154,6 +154,11 @@ class Keysight33600(ScpiOutput):
     def drive(self) -> Port:
         """Limits of what may be driven, V, of each channel where there are two."""
         return self._port
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Numbers of the channels that are used."""
+        return tuple(channel.number for channel in self._channels)
 
     @property
     def panel(self) -> Panel:
@@ -415,14 +420,14 @@ class Keysight33600(ScpiOutput):
         self._panel.left(on)
 
     def safe_state(self) -> SafeState:
-        """Describe the safe state: outputs off, after the ramps if there are any, of these channels of the identified instrument."""
+        """Describe the safe state: outputs off, after the ramps if there are any, of the identified instrument."""
         who = self.identity
         steps = tuple(Step(f"{channel.output} 0", f"{channel.output}?", OFF) for channel in self._channels)
-        ramps = [channel.ramp for channel in self._channels if channel.ramp is not None]
+        first, *more = (channel.ramp for channel in self._channels)
         return SafeState(
-            "awg", self._scpi.link.name, OVER_VISA, Expect(who.maker, who.model, who.serial), steps, *ramps[:1],
-            outputs=f"unknown; if the instrument still runs, between {self._reach.replace(' to ', ' and ')}",
-            ramps=tuple(ramps[1:]),
+            "awg", self._scpi.link.name, OVER_VISA, Expect(who.maker, who.model, who.serial), steps, first,
+            f"unknown; if the instrument still runs, between {self._reach.replace(' to ', ' and ')}",
+            ramps=tuple(ramp for ramp in more if ramp is not None),
         )  # fmt: skip
 
     @property

@@ -160,6 +160,11 @@ class InfiniiVision(ScpiDriver):
         return self._port
 
     @property
+    def channels(self) -> tuple[int, ...]:
+        """Numbers of the channels that are used."""
+        return tuple(channel.number for channel in self._channels)
+
+    @property
     def panel(self) -> Panel:
         """The settings that are read back from the instrument."""
         return self._panel
@@ -241,10 +246,8 @@ class InfiniiVision(ScpiDriver):
     def _set_up(self) -> None:
         """Set everything that stays the same between records."""
         self._scpi.send("*CLS", ":STOP")
-        used = {channel.number for channel in self._channels}
-        idle = [number for number in range(1, 5) if number not in used] if len(used) > 1 else []
-        if idle:  # *RST shows channel 1, and a channel that is on may halve the rate of another
-            self._scpi.send(*(f":CHAN{number}:DISP 0" for number in idle))
+        if all(channel.number != 1 for channel in self._channels):
+            self._scpi.send(":CHAN1:DISP 0")  # *RST shows it, and a channel that is on may halve the rate of another
         for channel in self._channels:
             channel.upright, header = None, channel.header
             self._scpi.send(f"{header}:DISP 1", f"{header}:COUP DC", f"{header}:IMP {self._input}", f"{header}:PROB 1",

@@ -29,7 +29,8 @@ ROUNDED = 1 + 1e-12  # 0.6 - -1.2 is a little less than 1.8
 class Encode:
     """Pre-activation (dimensionless) -> drive (unit of the port).
 
-    Every number is one for all channels, or a tuple of one for each; channel k is then treated by its own numbers.
+    Every number is one for all channels, or a tuple of one for each; channel k is then treated by its own numbers. Of a layer
+    that is m times as wide as the device, column j belongs to channel j mod K.
 
     Args:
         low, high: the limits of the port it drives.
@@ -108,7 +109,7 @@ class Encode:
 
     def _clipped(self, drive: Tensor) -> Tensor:
         if isinstance(self.low, tuple) or isinstance(self.high, tuple):
-            return drive.clamp(limit_tensor(self.low, drive), limit_tensor(self.high, drive))
+            return drive.clamp(_along(self.low, drive), _along(self.high, drive))
         return drive.clamp(self.low, self.high)
 
     def slope(self, like: Tensor) -> float | Tensor:
@@ -121,7 +122,7 @@ class Encode:
             return 0
         least, most = (_mapped(edge, self.low, self.high, self.gain, self.offset) for edge in (_least_pre, _most_pre))
         if isinstance(least, tuple) or isinstance(most, tuple):
-            return int(((pre < limit_tensor(least, pre)) | (pre > limit_tensor(most, pre))).sum())
+            return int(((pre < _along(least, pre)) | (pre > _along(most, pre))).sum())
         low, high = torch.stack(torch.aminmax(pre)).tolist()
         if low >= least and high <= most:
             return 0  # the usual case, in one pass and one transfer
@@ -132,16 +133,21 @@ def factor(number: Limit, like: Tensor) -> float | Tensor:
     """One number as it is; one for each channel as a tensor (n,) that is multiplied with `like` (..., n).
 
     Raises:
-        ContractError: `like` has another number of channels.
+        ContractError: `like` has another number of channels, and no multiple of it.
     """
-    if not isinstance(number, tuple):
-        return number
-    if like.ndim == 0 or like.shape[-1] != len(number):
+    return _along(number, like) if isinstance(number, tuple) else number
+
+
+def _along(limit: Limit, like: Tensor) -> Tensor:
+    """A limit as `like` (..., n) is, () or (n,): that of channel j mod K in column j. Raises: ContractError: as `factor`."""
+    count = len(limit) if isinstance(limit, tuple) else 1
+    if count > 1 and (like.ndim == 0 or like.shape[-1] % count):
         raise ContractError(
-            "wrong number of channels", where="encoding", got=f"shape {tuple(like.shape)}", allowed=f"(..., {len(number)})",
-            todo="make the layer as wide as the device",
+            "wrong number of channels", where="encoding", got=f"shape {tuple(like.shape)}", allowed=f"(..., {count})",
+            todo="make the layer as wide as the device, or a multiple of it",
         )  # fmt: skip
-    return limit_tensor(number, like)
+    found = limit_tensor(limit, like)
+    return found if count == 1 or like.shape[-1] == count else found.repeat(like.shape[-1] // count)
 
 
 @lru_cache(maxsize=256)

@@ -3,7 +3,9 @@
     pre_l    = synapse_l( out_{l-1} )                    the host knows it exactly, and may differentiate it
     out_l    = decode_l( device_l( encode_l( pre_l ) ) )  measured; nothing differentiates it
 
-The last layer has no device: it is the digital readout, and its output is its pre-activation.
+The last layer has no device: it is the digital readout, and its output is its pre-activation. A device of K channels is
+shared in time by a layer of m K values: value j of an example goes to channel j mod K of row j div K, and what the m rows
+answer stands side by side in the same way.
 """
 
 from __future__ import annotations
@@ -56,12 +58,44 @@ class Layer(nn.Module):
         """(…, n) pre-activations -> (…, n) outputs, through the device; or `pre` itself without one."""
         if self.device is None or self.encode is None:
             return pre
-        answer = plain(self.device.forward(self.encode(pre)), self.device.spec.outputs.name, pre.device)
-        return self.decode(answer)
+        rows = self._rows(pre.shape[-1])
+        return self._read(self.device.forward(self._sent(pre, rows)), pre, rows)
+
+    def drive(self, pre: Tensor) -> Tensor:
+        """(…, n) pre-activations -> what the device is sent: the same shape, or (rows, K) of a layer that is shared in time."""
+        return self._sent(pre, self._rows(pre.shape[-1]))
+
+    def read(self, answer: Tensor, pre: Tensor) -> Tensor:
+        """The device's answer to `drive(pre)` -> (…, n) outputs."""
+        return self._read(answer, pre, self._rows(pre.shape[-1]))
+
+    def _sent(self, pre: Tensor, rows: int) -> Tensor:
+        assert self.encode is not None  # the caller chose a layer with a device
+        drive = self.encode(pre)
+        return drive if rows == 1 else drive.reshape(-1, drive.shape[-1] // rows)
+
+    def _read(self, answer: Tensor, pre: Tensor, rows: int) -> Tensor:
+        assert self.device is not None
+        whole = plain(answer, self.device.spec.outputs.name, pre.device)
+        return self.decode(whole if rows == 1 else whole.reshape(*pre.shape[:-1], -1))
 
     def through(self, model: Callable[[Tensor], Tensor], pre: Tensor) -> Tensor:
         """Return what a differentiable `model` of the device (drive -> reading) would give in the device's place."""
-        return pre if self.encode is None else self.decode(model(self.encode(pre)))
+        if self.encode is None:
+            return pre
+        rows = self._rows(pre.shape[-1])
+        answer = model(self._sent(pre, rows))
+        return self.decode(answer if rows == 1 else answer.reshape(*pre.shape[:-1], -1))
+
+    def answers(self, width: int) -> int:
+        """How many outputs a layer of `width` pre-activations has."""
+        size = None if self.device is None else self.device.spec.outputs.size
+        return width if size is None else size * self._rows(width)
+
+    def _rows(self, width: int) -> int:
+        """Rows of the device that one example of `width` values takes."""
+        size = None if self.device is None or self.device.spec.temporal else self.device.spec.inputs.size
+        return 1 if size is None or width % size else width // size
 
 
 class Network(nn.Module):
@@ -147,8 +181,8 @@ class Network(nn.Module):
             a, waiting = [], []
             for h in hs:
                 a.append(layer.synapse(h))
-                waiting.append(device.submit(encode(a[-1])))
-            hs = [layer.decode(plain(answer.result(), device.spec.outputs.name, x.device)) for answer in waiting]
+                waiting.append(device.submit(layer.drive(a[-1])))
+            hs = [layer.read(answer.result(), sent) for answer, sent in zip(waiting, a, strict=True)]
             pre.append(torch.cat(a))
             outputs.append(torch.cat(hs))
         return Trace(tuple(inputs), tuple(pre), tuple(outputs))

@@ -43,7 +43,6 @@ from hil.data.made.vowels import Vowels
 from hil.devices.recovery import Patience
 from hil.units import SUFFIXES, SYMBOLS
 from sim_devices.bench.board import VirtualBoard
-from sim_devices.bench.wiring import Cable
 from sim_devices.lif_array import Neuron
 
 GIVEN = {
@@ -64,7 +63,7 @@ BENCH: Mapping[str, Any] = {
     "[start]": bench.StartTable, "[safe]": bench.SafeTable,
     "[recovery]": Patience, "[log]": bench.LogTable, "[guardian]": bench.GuardianTable,
     "[panel]": bench.PanelTable, "[calibration]": bench.CalibrationTable, "[node] of waveform": waveform.Roles,
-    "[waveform]": WaveformSettings, "[virtual] of waveform": waveform.VirtualTable, "[virtual.cable]": Cable,
+    "[waveform]": WaveformSettings, "[virtual] of waveform": waveform.VirtualTable, "[virtual.cable]": waveform.Cables,
     "Keysight33600, a driver": Keysight33600, "InfiniiVision, a driver": InfiniiVision, "[node] of spiking": spiking.Roles,
     "SpikingBoard, a driver": SpikingBoard, "[virtual] of spiking": VirtualBoard, "[virtual.neuron]": Neuron,
     "[virtual] of mesh and camera": direct.DirectTable, "[node] of vector": vector.Roles, "[vector]": VectorSettings,

@@ -54,7 +54,7 @@ class Arrival:
         return max((abs(delay.contrast), which) for (which, k), delay in self.delays.items() if k == drive)[1]
 
     def stretch(self, symbol_s: float) -> tuple[float, int]:
-        """Return the delay by which sampling begins, s, and the symbols by which a record must be longer for the latest reading.
+        """Return the delay by which sampling begins, s, and the symbols that a record is longer for the latest reading.
 
         The delay is moved within a symbol so that the samples lie equally well in the symbols of all readings.
         """

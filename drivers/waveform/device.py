@@ -14,9 +14,9 @@ The delay from trigger to record is measured once, when the device opens, with a
 symbol is sampled at a chosen phase, and each record must show its two markers where they are due, with the sign and no less
 than a quarter of the contrast that they had when the device was opened.
 
-With several drives, each plays its marker while the others rest, and the delay of each to each reading is measured. Drives that a
-reading sees are brought together by whole samples of their records; each reading has its delay, and shows the markers of all
-drives that it has seen when the device was opened. All play and are read by one trigger.
+With several drives, each plays its marker while the others rest, and the delay of each to each reading is measured. Drives
+that a reading sees are brought together by whole samples of their records; each reading has its delay, and shows the markers
+of all drives that it has seen when the device was opened. All play and are read by one trigger.
 
 Instruments that can (`Panelled`, drivers/read_back.py) are asked every few seconds of use, after the record that was just read,
 and after any shot that failed, what they hold: a change by another hand is a fault with the old and the new value.
@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ from drivers.read_back import Care
 from drivers.watched import Watched
 from drivers.waveform.alignment import REACH, Acceptance, Window, markers_of, steady, unfaded, window
 from drivers.waveform.arrival import Arrival, Pairs, arrival, together
-from drivers.waveform.channels import Drive, Drives, Read, Reads, close_all
+from drivers.waveform.channels import Drive, Drives, Instruments, Read, Reads, close_all
 from drivers.waveform.record import BARKER, GUARD, LEAD, Codes, Record, RecordPlan, blank, cut, fill
 from drivers.waveform.roles import Digitizer, Generator
 from drivers.waveform.timing import Timing
@@ -145,6 +145,7 @@ class Waveform:
         clock: seconds from any origin, for `stats`.
         care: when the instruments are asked what they hold, and what a change by another hand leads to.
         auxiliaries: instruments beside these, started already; recovery starts them again.
+        order: all instruments, in the order in which they are made safe; None: as they are named, drives first.
 
     Raises:
         OutOfRange: rest or marker levels outside a generator's limits; nothing was sent.
@@ -161,15 +162,19 @@ class Waveform:
         clock: Callable[[], float] = time.perf_counter,
         care: Care | None = None,
         auxiliaries: Auxiliaries | None = None,
+        order: Sequence[Any] | None = None,
     ) -> None:
         drives, reads = (
             drive if isinstance(drive, Sequence) else [Drive(drive)], read if isinstance(read, Sequence) else [Read(read)]
         )  # fmt: skip
-        owned = tuple({id(one): one for one in (*(d.generator for d in drives), *(r.digitizer for r in reads))}.values())
+        named = [*(one.generator for one in drives), *(one.digitizer for one in reads)]
+        owned = Instruments(named if order is None else order).all
         self._closes = [one.close for one in owned]
         self._clock, self._settings = clock, settings or WaveformSettings()
         self._layouts: dict[int, BatchLayout] = {}
         self._stats = Stats()
+        self._opened: dict[tuple[int, int], float] = {}  # (reading, drive) -> contrast of the markers, V
+        self._contrasts, self._trusted = self._opened, self._opened
         self._closed = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="waveform")
         try:

@@ -98,7 +98,8 @@ def cut(
         values: symbols.
         drive: memory of the generators.
         read: memory of the digitizers.
-        drive_per_symbol, read_per_symbol: samples of each for a symbol.
+        drive_per_symbol: samples of the generators for a symbol.
+        read_per_symbol: samples of the digitizers for a symbol.
         markers: channels that drive.
         late: samples by which a channel's record may be shifted.
 

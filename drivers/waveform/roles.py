@@ -1,7 +1,7 @@
 """The two roles on a waveform bench: what plays records, and what takes them.
 
-An instrument may have several channels, counted here from 0 in the order of its port. A driver of one channel need not take the
-argument `channel`, nor one that is never led by another generator `external`: they are given only where they are not 0 or False.
+An instrument may have several channels, counted here from 0 in the order of its port. A driver of one channel need not take
+the argument `channel`, nor one that no other generator leads `external`: they are given only where they are not 0 or False.
 """
 
 from __future__ import annotations

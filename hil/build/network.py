@@ -112,8 +112,8 @@ def on_nodes(found: Sequence[nn.Module], nodes: Sequence[Behind], pieces: int, f
         features: inputs of the first synapse.
 
     Raises:
-        ConfigError: another number of nodes than hidden layers, a node has a fixed width that its layer does not have, or
-            answers with other than a synapse reads.
+        ConfigError: another number of nodes than hidden layers, a layer is no multiple of its node's fixed width, or a synapse
+            reads other than the node answers.
     """
     widths = flat_widths(found, features)[1:-1]
     every = [nodes[0]] * len(widths) if len(nodes) == 1 else list(nodes)
@@ -123,19 +123,21 @@ def on_nodes(found: Sequence[nn.Module], nodes: Sequence[Behind], pieces: int, f
             allowed=f"{len(widths)}, or one alone for all", todo="add or remove a [[device]], or a width in [network]",
         )  # fmt: skip
     sizes = [one.device.spec.inputs.size for one in every]
-    if any(size not in (None, width) for size, width in zip(sizes, widths, strict=True)):
+    if any(size is not None and width % size for size, width in zip(sizes, widths, strict=True)):
         allowed = f"{sizes[0]} each" if len(nodes) == 1 else ", ".join("any" if size is None else str(size) for size in sizes)
-        raise ConfigError("hidden layers must be as wide as the device", where="[network]", got=str(widths), allowed=allowed)
-    for number, (synapse, sent, one) in enumerate(zip(found[1:], widths, every, strict=True), 1):
-        device = one.device
-        answered = device.spec.outputs.size or sent
+        raise ConfigError(
+            "hidden layers must be as wide as the device, or a multiple of it", where="[network]", got=str(widths),
+            allowed=f"{allowed}, or multiples of it",
+        )  # fmt: skip
+    hidden = [Layer(synapse, one.device, one.encode, one.decode) for synapse, one in zip(found[:-1], every, strict=True)]
+    for number, (synapse, sent, layer) in enumerate(zip(found[1:], widths, hidden, strict=True), 1):
+        answered = layer.answers(sent)
         wanted = answered + sent if isinstance(synapse, BesideLinear) else answered
         if (reads(synapse) or sent) != wanted:
             raise ConfigError(
                 f"synapse {number} does not read what the device answers", where="[network]",
                 got=f"{reads(synapse) or sent} values", allowed=f"{wanted}", todo=f"write answers = {answered}",
             )  # fmt: skip
-    hidden = [Layer(synapse, one.device, one.encode, one.decode) for synapse, one in zip(found[:-1], every, strict=True)]
     return Network([*hidden, Layer(found[-1])], pieces=pieces)
 
 

@@ -176,6 +176,14 @@ class SearchBuilder:
                 "the steps of a population's drives are not watched", where=f"{self.file.evaluate.place} by",
                 got=f"port {twins[0].spec.inputs.name}, whose steps are limited", allowed='by = "one"', outputs=UNTOUCHED,
             )  # fmt: skip
+        size = twins[0].spec.inputs.size
+        widths = [synapse.out_features for synapse in self._linear(experiment.seed)[:-1]]
+        if size is not None and any(width != size for width in widths):
+            raise ConfigError(
+                "a population does not share a twin of several channels in time", where=f"{self.file.evaluate.place} by",
+                got=f"layers of {widths} on {size} channels", allowed='by = "one", or layers as wide as the twin',
+                outputs=UNTOUCHED,
+            )  # fmt: skip
         return Course(
             data, self._linear, twins[0], layer.encode, layer.decode, lambda groups: optimiser(groups, experiment),
             lambda optimizer, epochs: self._schedule(optimizer, epochs, data), experiment.train.batch,

@@ -121,10 +121,10 @@ def sequence(bench: BenchFile) -> tuple[Procedure, ...]:
     Raises:
         ConfigError: there are none.
     """
-    place, named = f"{bench.calibration.place} procedures", bench.calibration.procedures or bench.how.calibration
+    place, named = f"{bench.calibration.place} procedures", bench.sequence
     if not named:
         raise ConfigError(
-            f"nothing is known about calibrating a {bench.shape} bench", where=bench.place, outputs=UNTOUCHED,
+            f"nothing is known about calibrating this {bench.shape} bench", where=bench.place, outputs=UNTOUCHED,
             todo='name your own steps: [calibration] procedures = "module:function"',
         )  # fmt: skip
     listed: Any = construct(resolve(named, place), {}, place)

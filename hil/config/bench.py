@@ -196,6 +196,11 @@ class BenchFile(Section):
         return self._how()
 
     @property
+    def sequence(self) -> str:
+        """The calibration procedures, "module:function": those that the file names, else those of its shape; "" if none are."""
+        return self.calibration.procedures or str(self.how.calibration)
+
+    @property
     def simulated(self) -> bool:
         """Its instruments are simulated; a shape that can be says so."""
         return getattr(self, "virtual", None) is not None

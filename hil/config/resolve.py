@@ -40,6 +40,7 @@ LEARNERS = {
 }
 TWINS = {
     "mach_zehnder": "sim_devices.mach_zehnder:MachZehnder",
+    "iq_modulator": "sim_devices.iq_modulator:IqModulator",
     "tabulated": "sim_devices.tabulated:Tabulated",
     "mzi_mesh": "sim_devices.mzi_mesh:MZIMesh",
     "scattering": "sim_devices.scattering:Scattering",

@@ -84,4 +84,4 @@ class Backprop(OnePass):
 
 def _refuse(layer: Layer, pre: Tensor) -> None:
     if layer.device is not None and layer.encode is not None:
-        layer.device.spec.inputs.check(layer.encode(pre.detach()))
+        layer.device.spec.inputs.check(layer.drive(pre.detach()))

@@ -93,7 +93,7 @@ def _range_use(layer: Layer, pre: Tensor) -> float:
     """0 to 1: how much of its node's range the layer uses, outliers left out."""
     encode = layer.encode
     assert encode is not None  # the caller chose layers with a device
-    drive = encode(pre).cpu()
+    drive = layer.drive(pre).cpu()
     least, most = (limit_tensor(limit, drive) for limit in (encode.low, encode.high))
     share = ((drive - least) / (most - least)).nan_to_num(0.0, 0.0, 0.0).flatten()  # of the range of its own channel
     low, high = (float(share.kthvalue(max(1, round(q * share.numel()))).values) for q in (0.01, 0.99))

@@ -25,7 +25,8 @@ class Transfer:
 
     Where each channel has limits of its own, all are swept at once, each over its own range; `drive` is then their mean.
 
-    `spread` is the standard deviation over repeats (and over channels, where the device has several).
+    `spread` is the standard deviation over repeats; of a device with several readings the mean curve, and each spread squared,
+    is averaged over them.
     """
 
     drive: Tensor
@@ -136,8 +137,9 @@ def measure(device: Device, points: int = 201, repeats: int = 8, place: torch.de
         steps = [torch.linspace(float(a), float(b), points) for a, b in zip(low.expand(port.size), high.expand(port.size))]
         rows = torch.stack(steps, 1).to(place).clamp(low, high)
         drive = rows.mean(1) if port.per_channel else rows[:, 0].contiguous()
-        answers = _asked(device, rows.repeat(repeats, 1)).to(place)
-        answers = answers.view(repeats, points, -1).movedim(1, 2).reshape(-1, points)
+        each = _asked(device, rows.repeat(repeats, 1)).to(place).view(repeats, points, -1)
+        noise = each.std(0).square().mean(-1).sqrt() if repeats > 1 else torch.zeros_like(drive)
+        return Transfer(drive, each.mean((0, 2)), noise)  # of readings that have curves of their own, what is common to them
     spread = answers.std(0) if len(answers) > 1 else torch.zeros_like(drive)
     return Transfer(drive, answers.mean(0), spread)
 

@@ -62,6 +62,24 @@ class VirtualBox:
 
 
 @dataclass(frozen=True, slots=True)
+class VirtualInput:
+    """A further input of a node; its fields are those of `wiring.Input` and its Cable."""
+
+    awg: str
+    channel: int = 1
+    delay_s: float = 0.0
+    load_ohm: float | None = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualOutput:
+    """A further output of a node; its fields are those of `wiring.Output`."""
+
+    channel: int
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class VirtualWire:
     """A wire from a generator through a node to a scope; its fields are those of `wiring.Wire` and its Cable.
 
@@ -69,6 +87,7 @@ class VirtualWire:
         awg, scope: names of boxes.
         node: the twin.
         load_ohm: what the generator really sees, None for open.
+        inputs, outputs: further ones of a node that has several.
     """
 
     awg: str
@@ -79,6 +98,8 @@ class VirtualWire:
     delay_s: float = 0.0
     load_ohm: float | None = 50.0
     noise_v: float = 0.0
+    inputs: tuple[VirtualInput, ...] = ()
+    outputs: tuple[VirtualOutput, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +204,7 @@ class VirtualBench:
         try:
             values: dict[str, Any] = loads(line, "virtual bench", ConfigError)
             boxes = tuple(VirtualBox(**box) for box in values.pop("boxes"))
-            wires = tuple(VirtualWire(**{**wire, "node": Part(**wire["node"])}) for wire in values.pop("wires", ()))
+            wires = tuple(_wire(wire) for wire in values.pop("wires", ()))
             grids = tuple(_grid(grid) for grid in values.pop("grids", ()))
             scenes = tuple(VirtualScene(**{**scene, "node": Part(**scene["node"])}) for scene in values.pop("scenes", ()))
             feeds = tuple(Feed(**feed) for feed in values.pop("feeds", ()))
@@ -193,6 +214,12 @@ class VirtualBench:
             raise ConfigError(
                 "not the description of a virtual bench", where="virtual bench", got=f"{line[:80]!r}: {error}"
             ) from error
+
+
+def _wire(values: Mapping[str, Any]) -> VirtualWire:
+    inputs = tuple(VirtualInput(**one) for one in values.get("inputs", ()))
+    outputs = tuple(VirtualOutput(**one) for one in values.get("outputs", ()))
+    return VirtualWire(**{**values, "node": Part(**values["node"]), "inputs": inputs, "outputs": outputs})
 
 
 def _grid(values: Mapping[str, Any]) -> VirtualGrid:
@@ -267,9 +294,13 @@ def assemble(bench: VirtualBench) -> Assembly:
 
 
 def _wired(bench: VirtualBench, boxes: Mapping[str, object], faults: FaultSchedule, log: SwitchLog) -> Adjustable:
-    from sim_devices.bench.wiring import Cable, Node, Plant, Wire
+    from sim_devices.bench.wire import Cable, Input, Node, Output, Wire
+    from sim_devices.bench.wiring import Plant
     from sim_devices.instruments.keysight_33600 import Keysight33600  # here, because a bench without wires starts ten times
     from sim_devices.instruments.keysight_infiniivision import InfiniiVision  # faster without torch
+
+    def cable(one: VirtualWire | VirtualInput) -> Cable:
+        return Cable(one.delay_s, math.inf if one.load_ohm is None else one.load_ohm)
 
     def wire(w: VirtualWire) -> Wire:
         return Wire(
@@ -278,8 +309,10 @@ def _wired(bench: VirtualBench, boxes: Mapping[str, object], faults: FaultSchedu
             scope=_box(boxes, w.scope, InfiniiVision),
             awg_channel=w.awg_channel,
             scope_channel=w.scope_channel,
-            cable=Cable(w.delay_s, math.inf if w.load_ohm is None else w.load_ohm),
+            cable=cable(w),
             noise_v=w.noise_v,
+            inputs=tuple(Input(_box(boxes, one.awg, Keysight33600), one.channel, cable(one)) for one in w.inputs),
+            outputs=tuple(Output(one.channel, one.delay_s) for one in w.outputs),
         )
 
     wires = [wire(w) for w in bench.wires]

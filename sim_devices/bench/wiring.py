@@ -1,12 +1,14 @@
-"""The wires of a virtual bench: generator channel -> cable -> node -> scope channel, and SYNC -> EXT TRIG.
+"""The wires of a virtual bench: generator channels -> cables -> node -> scope channels, and SYNC -> EXT TRIG.
 
     x_k = drive( t_k - delay )       t_k the instants of the scope, zero-order hold on the generator's samples
     y   = node.respond(x)            at the scope's sample interval, or `oversample` times finer, the last of each kept
     word = ADC( y + front-end noise )
 
-t = 0 is the SYNC edge, at which sample 0 of the record leaves the generator. A sample of the scope reads what the node gives
-at the end of its interval, as the twin does. Noise and drift of shot k come from the generator (seed, k, "plant"), so a
-snapshot is the shot number and the state of the twins.
+A node has one input and one output, or several: x is then (points, K), y (points, L). Output l is read d_l later than output 1.
+t = 0 is the SYNC edge, at which sample 0 of the record leaves the generator. The SYNC of the generator of the first wire
+leads to EXT TRIG of the scope and of all other generators; one that waits for it there plays at once (what it takes longer is
+part of its cable's delay). A sample of the scope reads what the node gives at the end of its interval, as the twin does. Noise
+and drift of shot k come from the generator (seed, k, "plant"), so a snapshot is the shot number and the state of the twins.
 
 Source of the trigger rules: Keysight 33500B/33600A Operating and Service Guide, "SYNC Signal" (3.3 V, high for the first half
 of an arbitrary record); InfiniiVision 3000 X-Series Programmer's Guide, ":TRIGger:EDGE".
@@ -15,11 +17,12 @@ of an arbitrary record); InfiniiVision 3000 X-Series Programmer's Guide, ":TRIGg
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +31,7 @@ from torch import Tensor
 
 from hil.errors import ConfigError, ContractError, nearest
 from hil.seeding import generator
-from hil.units import Unbounded
+from sim_devices.bench.wire import Cable, Node, Wire
 from sim_devices.instruments.drive import Drive
 from sim_devices.instruments.faults import Fault, Faults, Moment, Strike
 from sim_devices.instruments.keysight_33600 import Keysight33600
@@ -37,53 +40,15 @@ from sim_devices.instruments.sampling import Window
 from sim_devices.mode_hop import hop
 from sim_devices.simulated import DTYPES
 from sim_devices.switch_log import Switched, SwitchLog
-from sim_devices.twin import State, Twin
+from sim_devices.twin import State
 
 SYNC_V = 3.3
 SLACK = 1e-4  # of a sample: an instant that close below the next sample belongs to it
-
-
-class Node(Twin, Protocol):
-    """A twin whose sample interval can be chosen, and whose constructor takes JSON values; only numbers can be `set`."""
-
-    def settings(self) -> Mapping[str, float]:
-        """The keyword arguments that make it again."""
-
-    def sampled(self, step_s: float) -> Node:
-        """The same physics, its values `step_s` apart."""
-
-
 SEARCHED = 1 << 24  # points in which a crossing is looked for
+NUMBERED = re.compile(r"(\w+?)(\d+)_(\w+)")
 
-
-@dataclass(frozen=True, slots=True)
-class Cable:
-    """The way from a generator's connector to a scope's, through the node.
-
-    Args:
-        delay_s: from the generator's connector to the scope's, node included; less than a sample is fine.
-        load_ohm: what the generator really sees (the modulator's input), infinite for open.
-    """
-
-    delay_s: float = 0.0
-    load_ohm: Unbounded = 50.0
-
-
-@dataclass(frozen=True, slots=True)
-class Wire:
-    """One path through a node.
-
-    Args:
-        noise_v: front-end noise of the scope channel, rms.
-    """
-
-    awg: Keysight33600
-    node: Node
-    scope: InfiniiVision
-    awg_channel: int = 1
-    scope_channel: int = 1
-    cable: Cable = Cable()
-    noise_v: float = 0.0
+Playing = frozenset[tuple[int, int]]
+"""Wires and inputs of them, counted from 0, whose generator channel plays."""
 
 
 class Plant:
@@ -111,37 +76,43 @@ class Plant:
     ) -> None:
         if not wires or oversample < 1:
             raise ConfigError("a bench needs a wire", where="wiring", got=f"{len(wires)} wires, oversample {oversample}")
-        inputs = [(id(w.scope), w.scope_channel) for w in wires]
-        if len(set(inputs)) < len(inputs):
-            raise ConfigError("two wires end at one scope channel", where="wiring", got=f"{[c for _, c in inputs]}")
+        ends = [(id(w.scope), read.channel) for w in wires for read in w.reads]
+        if len(set(ends)) < len(ends):
+            raise ConfigError("two wires end at one scope channel", where="wiring", got=f"{[c for _, c in ends]}")
         self._lock = wires[0].awg.lock
-        if any(box.lock is not self._lock for w in wires for box in (w.awg, w.scope)):
+        locks = [lock for w in wires for lock in (w.scope.lock, *(drive.awg.lock for drive in w.drives))]
+        if any(lock is not self._lock for lock in locks):
             raise ConfigError("the boxes of one bench must share one lock", where="wiring", todo="give every box the same lock")
         self._wires, self._seed, self._oversample, self._clock = list(wires), seed, oversample, clock
         self._shot = 0
         self._sync = True
         self._states: list[State | None] = [None] * len(wires)
         self._sampled: list[tuple[float, Node] | None] = [None] * len(wires)
-        self._indices: dict[int, tuple[tuple[float, ...], NDArray[np.intp]]] = {}
+        self._indices: dict[tuple[int, int, int], tuple[tuple[float, ...], NDArray[np.intp]]] = {}
         self._log = log or SwitchLog()
         known = faults or {}
         self._faults = [known.get(f"node{_tail(i)}") or Faults(f"node{_tail(i)}", "node") for i in range(len(wires))]
         self._extremes: dict[str, dict[int, tuple[float, float]]] = {}
         for i, wire in enumerate(self._wires):
             self._faults[i].check = partial(self._can_hop, i)
-            wire.awg.connect(self)
+            for drive in wire.drives:
+                drive.awg.connect(self)
             wire.scope.connect(self)
 
     # -- What the boxes call, with the lock held ----------------------------------------------------------------------
 
     def fired(self, source: Keysight33600, channels: tuple[int, ...]) -> None:
-        """A burst starts: every scope that waits for its edge records it."""
-        for channel in channels:
-            if source.on(channel):
-                self._see(source, channel, whole=True)
+        """A burst starts, and others with it that wait for its edge: every scope that waits for the edge records it."""
+        led = self._sync and source is self._wires[0].awg and any(source.sync(channel) for channel in channels)
+        others = [awg for awg in self._awgs() if awg is not source] if led else []
+        started = {id(source): channels, **{id(awg): awg.edge() for awg in others}}
+        for awg in (source, *others):
+            for channel in started[id(awg)]:
+                if awg.on(channel):
+                    self._see(awg, channel, whole=True)
         for scope in self._scopes():
-            playing = self._playing(scope, source, channels)
-            if scope.waiting and playing:
+            playing = self._playing(scope, started)
+            if scope.waiting and any(self._wires[i].drives[k].awg is source for i, k in playing):
                 self._take(scope, playing)
 
     def armed(self, scope: InfiniiVision) -> None:
@@ -198,6 +169,7 @@ class Plant:
             found += [f"node{tail}.{name}" for name, value in wire.node.settings().items() if isinstance(value, int | float)]
             found += [f"state{tail}.{k}" for k, part in enumerate(self._states[i] or ()) if part.numel() == 1]
             found += [f"cable{tail}.delay_s", f"cable{tail}.load_ohm", f"scope{tail}.noise_v"]
+            found += [f"cable{tail}.{name}" for k in range(2, len(wire.drives) + 1) for name in (f"delay{k}_s", f"load{k}_ohm")]
         return tuple(found)
 
     def get(self, path: str) -> float:
@@ -215,7 +187,10 @@ class Plant:
                 return float(wire.node.settings()[name])
             if what == "state":
                 return float((self._states[i] or ())[int(name)])
-            return wire.noise_v if what == "scope" else {"delay_s": wire.cable.delay_s, "load_ohm": wire.cable.load_ohm}[name]
+            if what == "scope":
+                return wire.noise_v
+            k, key = _numbered(name)
+            return float(getattr(wire.drives[k].cable, key))
 
     def set(self, path: str, value: float) -> None:
         """Change a parameter.
@@ -240,7 +215,10 @@ class Plant:
             elif what == "scope":
                 self._wires[i] = replace(wire, noise_v=value)
             else:
-                self._wires[i] = replace(wire, cable=replace(wire.cable, **{name: value}))
+                k, key = _numbered(name)
+                drives = list(wire.drives)
+                drives[k] = replace(drives[k], cable=replace(drives[k].cable, **{key: value}))
+                self._wires[i] = replace(wire, cable=drives[0].cable, inputs=tuple(drives[1:]))
 
     def snapshot(self) -> dict[str, object]:
         """Return shot counter, SYNC cable and the state of every wire, as JSON values."""
@@ -260,9 +238,12 @@ class Plant:
             self._shot, self._sync = shot, bool(state.get("sync"))
             for i, saved in enumerate(wires):
                 wire = self._wires[i]
+                cables = [Cable(**each) for each in saved.get("cables", [])]
+                inputs = tuple(replace(one, cable=cable) for one, cable in zip(wire.inputs, cables, strict=True))
                 self._wires[i] = replace(
-                    wire, node=_made(wire.node, saved["node"]), cable=Cable(**saved["cable"]), noise_v=float(saved["noise_v"])
-                )
+                    wire, node=_made(wire.node, saved["node"]), cable=Cable(**saved["cable"]), noise_v=float(saved["noise_v"]),
+                    inputs=inputs,
+                )  # fmt: skip
                 parts = saved["state"]
                 self._sampled[i] = None
                 self._states[i] = None if parts is None else self._restored(i, parts)
@@ -279,7 +260,8 @@ class Plant:
 
     def _see(self, source: Keysight33600, channel: int, whole: bool) -> None:
         """Note what is at the connector now."""
-        load = next((w.cable.load_ohm for w in self._wires if w.awg is source and w.awg_channel == channel), math.inf)
+        drives = (drive for wire in self._wires for drive in wire.drives)
+        load = next((drive.cable.load_ohm for drive in drives if drive.awg is source and drive.channel == channel), math.inf)
         low, high = source.span(channel, load, whole)
         seen = self._extremes.setdefault(source.name, {})
         lowest, highest = seen.get(channel, (low, high))
@@ -288,31 +270,34 @@ class Plant:
     def _scopes(self) -> list[InfiniiVision]:
         return list({id(w.scope): w.scope for w in self._wires}.values())
 
-    def _playing(
-        self, scope: InfiniiVision, source: Keysight33600 | None = None, channels: tuple[int, ...] = ()
-    ) -> frozenset[int]:
-        """The wires into `scope` whose generator channel was triggered, or runs freely."""
+    def _awgs(self) -> list[Keysight33600]:
+        return list({id(drive.awg): drive.awg for wire in self._wires for drive in wire.drives}.values())
+
+    def _playing(self, scope: InfiniiVision, started: Mapping[int, tuple[int, ...]] | None = None) -> Playing:
+        """The inputs of wires into `scope` whose generator channel was triggered, or runs freely."""
+        begun = started or {}
         return frozenset(
-            i
+            (i, k)
             for i, w in enumerate(self._wires)
-            if w.scope is scope and ((w.awg is source and w.awg_channel in channels) or w.awg.free_running(w.awg_channel))
+            for k, drive in enumerate(w.drives)
+            if w.scope is scope and (drive.channel in begun.get(id(drive.awg), ()) or drive.awg.free_running(drive.channel))
         )
 
-    def _take(self, scope: InfiniiVision, playing: frozenset[int]) -> bool:
+    def _take(self, scope: InfiniiVision, playing: Playing) -> bool:
         """Record, if the edge that the scope waits for comes."""
         edge, window = scope.edge(), scope.window()
         if edge.source != "EXT":
             return self._take_level(scope, edge, window, playing)
         if not (self._sync and 0 <= edge.level_v < SYNC_V):
             return False
-        leading = next((i for i in playing if self._wires[i].awg.sync(self._wires[i].awg_channel)), None)
+        leading = next((i for i, k in playing if k == 0 and self._wires[i].awg.sync(self._wires[i].awg_channel)), None)
         if leading is None or scope.misses():
             return False
-        late = 0.0 if edge.rising else 0.5 * self._drive(leading).duration_s
+        late = 0.0 if edge.rising else 0.5 * self._drive(leading, 0).duration_s
         self._record(scope, replace(window, start_s=window.start_s + late), playing, window)
         return True
 
-    def _take_level(self, scope: InfiniiVision, edge: Trigger, window: Window, playing: frozenset[int]) -> bool:
+    def _take_level(self, scope: InfiniiVision, edge: Trigger, window: Window, playing: Playing) -> bool:
         """Trigger on a signal: drive the whole record, look for the first crossing, cut the window around it.
 
         A record of more than SEARCHED points never triggers: :TIM:POS 500 at 5 GSa/s would be 10 TB.
@@ -320,7 +305,8 @@ class Plant:
         rate = window.rate_hz
         before = max(0, math.ceil(-window.start_s * rate))
         after = max(0, math.ceil(window.start_s * rate) + window.points)
-        played = max(d.duration_s * (d.cycles if math.isfinite(d.cycles) else 1) for d in map(self._drive, playing))
+        drives = [self._drive(i, k) for i, k in playing]
+        played = max(d.duration_s * (d.cycles if math.isfinite(d.cycles) else 1) for d in drives)
         long = Window(-before / rate, rate, before + math.ceil(played * rate) + after)
         if long.points > SEARCHED:
             return False
@@ -339,24 +325,41 @@ class Plant:
         scope.capture(window, {n: v[first : first + window.points] for n, v in volts.items()})
         return True
 
-    def _record(self, scope: InfiniiVision, instants: Window, playing: frozenset[int], shown: Window | None = None) -> None:
+    def _record(self, scope: InfiniiVision, instants: Window, playing: Playing, shown: Window | None = None) -> None:
         scope.capture(shown or instants, self._volts(scope, instants, playing))
 
     @torch.no_grad()
-    def _volts(self, scope: InfiniiVision, window: Window, playing: frozenset[int]) -> dict[int, Tensor]:
+    def _volts(self, scope: InfiniiVision, window: Window, playing: Playing) -> dict[int, Tensor]:
         """Drive every node that leads to `scope` once; this is one shot."""
         fine = Window(window.start_s, window.rate_hz * self._oversample, window.points * self._oversample)
         found: dict[int, Tensor] = {}
         for i, wire in enumerate(self._wires):
             if wire.scope is scope:
-                found[wire.scope_channel] = self._response(
-                    i, torch.from_numpy(self._levels(i, fine, i in playing)), fine.rate_hz
-                )
+                strikes = self._faults[i].strikes(Moment.SHOT) if self._faults[i].on_physics else ()
+                found |= self._answers(i, fine, playing, strikes)
         self._shot += 1
         return found
 
-    def _response(self, i: int, x: Tensor, rate_hz: float) -> Tensor:
-        """(n,) V at the node -> (n / oversample,) V at the scope."""
+    def _answers(self, i: int, window: Window, playing: Playing, strikes: Sequence[Strike]) -> dict[int, Tensor]:
+        """V at each scope channel, (n / oversample,). Outputs that are read later are asked for anew, from the same state."""
+        wire = self._wires[i]
+        if not wire.many:
+            x = torch.from_numpy(self._levels(i, 0, window, (i, 0) in playing))
+            return {wire.scope_channel: self._response(i, x.unsqueeze(0), window.rate_hz, strikes).reshape(-1)}
+        before, after = self._states[i], None
+        found: dict[int, Tensor] = {}
+        for turn, delay_s in enumerate(dict.fromkeys(read.delay_s for read in wire.reads)):
+            seen = replace(window, start_s=window.start_s - delay_s)
+            levels = [self._levels(i, k, seen, (i, k) in playing, turn) for k in range(len(wire.drives))]
+            self._states[i] = before
+            y = self._response(i, torch.from_numpy(np.stack(levels, axis=1)), window.rate_hz, strikes)
+            after = self._states[i] if after is None else after
+            found |= {read.channel: y[:, k] for k, read in enumerate(wire.reads) if read.delay_s == delay_s}
+        self._states[i] = after
+        return found
+
+    def _response(self, i: int, x: Tensor, rate_hz: float, strikes: Sequence[Strike]) -> Tensor:
+        """(1, n) V at the node, or (n, K), -> (n / oversample, L) V at the scope."""
         wire, rng = self._wires[i], generator(self._seed, self._shot, f"plant{_tail(i)}")
         known = self._sampled[i]
         if known is None or known[0] != rate_hz:
@@ -364,11 +367,10 @@ class Plant:
         state = self._states[i]
         if state is None:
             state = wire.node.rest(1, self._resting(i))
-        strikes = self._faults[i].strikes(Moment.SHOT) if self._faults[i].on_physics else ()
         node, shift = self._hopped(i, rate_hz, strikes) if strikes else (known[1], None)
-        y, after = node.respond(state if shift is None else _moved(state, shift, 1), None, x.unsqueeze(0), rng)
+        y, after = node.respond(state if shift is None else _moved(state, shift, 1), None, x, rng)
         self._states[i] = after if shift is None else _moved(after, shift, -1)
-        y = y.reshape(-1)[self._oversample - 1 :: self._oversample]
+        y = y.reshape(-1, len(wire.reads))[self._oversample - 1 :: self._oversample]
         if wire.noise_v:
             y = y + wire.noise_v * torch.randn(y.shape, generator=rng)
         return y
@@ -388,21 +390,21 @@ class Plant:
         node = self._wires[i].node
         _made(node, {**node.settings(), **hop(node.settings(), fault)})
 
-    def _drive(self, i: int) -> Drive:
-        wire = self._wires[i]
-        return wire.awg.drive(wire.awg_channel, wire.cable.load_ohm)
+    def _drive(self, i: int, k: int) -> Drive:
+        one = self._wires[i].drives[k]
+        return one.awg.drive(one.channel, one.cable.load_ohm)
 
-    def _levels(self, i: int, window: Window, playing: bool) -> NDArray[np.float32]:
-        """Return the voltage at the node at the instants of a window, V."""
-        drive = self._drive(i)
+    def _levels(self, i: int, k: int, window: Window, playing: bool, turn: int = 0) -> NDArray[np.float32]:
+        """Return the voltage at input k of a node at the instants of a window, V; `turn`: which window of a shot."""
+        drive = self._drive(i, k)
         if not (playing and drive.on):
             return np.full(window.points, drive.rest_v, dtype=np.float32)
         length = len(drive.levels) - 1
-        start = (window.start_s - self._wires[i].cable.delay_s) * drive.sample_rate_hz
+        start = (window.start_s - self._wires[i].drives[k].cable.delay_s) * drive.sample_rate_hz
         key = (start, drive.sample_rate_hz / window.rate_hz, window.points, length, drive.cycles)
-        known = self._indices.get(i)
+        known = self._indices.get((i, k, turn))
         if known is None or known[0] != key:
-            known = self._indices[i] = (key, _held(*key))
+            known = self._indices[i, k, turn] = (key, _held(*key))
         return drive.levels.take(known[1])
 
     def _resting(self, i: int) -> torch.Generator:
@@ -425,6 +427,7 @@ class Plant:
             "node": dict(wire.node.settings()),
             "cable": {"delay_s": wire.cable.delay_s, "load_ohm": wire.cable.load_ohm},
             "noise_v": wire.noise_v,
+            **({"cables": [asdict(one.cable) for one in wire.inputs]} if wire.inputs else {}),
             "state": None if state is None else [{"dtype": str(p.dtype), "values": p.tolist()} for p in state],
         }
 
@@ -463,6 +466,12 @@ def _made(node: Node, settings: Mapping[str, float]) -> Node:
     """A node of the same kind."""
     make: Callable[..., Node] = type(node)
     return make(**settings)
+
+
+def _numbered(name: str) -> tuple[int, str]:
+    """Input and setting of its cable: "delay_s" of the first, counted from 0, "delay2_s" of the second."""
+    found = NUMBERED.fullmatch(name)
+    return (0, name) if found is None else (int(found[2]) - 1, f"{found[1]}_{found[3]}")
 
 
 def _tail(i: int) -> str:

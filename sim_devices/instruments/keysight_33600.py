@@ -243,6 +243,19 @@ class Keysight33600(ScpiBox):
         """True if a pulse leaves the SYNC connector at the start of this channel's record."""
         return self._box.flag("sync") and self._box.text("sync_source") == f"CH{channel}"
 
+    def external(self) -> tuple[int, ...]:
+        """Return the channels that play when a rising edge comes to the EXT TRIG connector."""
+        ready = {"trigger": "EXT", "slope": "POS"}
+        return tuple(
+            n for n, s in self._channels.items() if s.flag("burst") and all(s.text(key) == word for key, word in ready.items())
+        )
+
+    def edge(self) -> tuple[int, ...]:
+        """A rising edge comes to the EXT TRIG connector: return the channels that begin to play."""
+        channels = self.external()
+        self._begin(channels)
+        return channels
+
     def free_running(self, channel: int) -> bool:
         """True if the channel plays without being triggered."""
         s = self._channels[channel]
@@ -254,12 +267,16 @@ class Keysight33600(ScpiBox):
             raise ScpiError(-211)
         self._fire(channels)
 
-    def _fire(self, channels: tuple[int, ...]) -> None:
+    def _begin(self, channels: tuple[int, ...]) -> None:
+        """A burst begins, which takes a while."""
         if channels and self._pace:
             played = (self.drive(n) for n in channels)
             self._operations.begin(
                 "burst", after_s=self._pace * max(d.delay_s + d.duration_s * min(d.cycles, 1e9) for d in played)
             )
+
+    def _fire(self, channels: tuple[int, ...]) -> None:
+        self._begin(channels)
         if channels and self._downstream is not None:
             self._downstream.fired(self, channels)
 

@@ -323,7 +323,11 @@ class InfiniiVision(ScpiBox):
             self.capture(self.window(), {})
 
     def _sampling(self) -> Sampling:
-        return sampling(self._box.number("range"), self.data.clock_hz, self._points, self._limit(), any_rate=self._any_rate)
+        """Channels 1 and 2, and 3 and 4, share a converter and its memory: with both of a pair on, each has half of them."""
+        wanted = self.wanted()
+        shared = len({(n - 1) // 2 for n in wanted}) < len(wanted)
+        clock_hz, points = (self.data.clock_hz / 2, self._points // 2) if shared else (self.data.clock_hz, self._points)
+        return sampling(self._box.number("range"), clock_hz, points, self._limit(), any_rate=self._any_rate)
 
     def _limit(self) -> float:
         """Points that may be transferred."""

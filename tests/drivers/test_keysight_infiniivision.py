@@ -24,6 +24,8 @@ NO_ERROR = (":SYST:ERR?", '+0,"No error"')
 ONCE = (
     ("*CLS;:STOP", None),
     ("*OPC?", "1"),
+    (":CHAN1:DISP 0", None),
+    ("*OPC?", "1"),
     (":CHAN2:DISP 1;:CHAN2:COUP DC;:CHAN2:IMP FIFT;:CHAN2:PROB 1;:CHAN2:RANG 0.8;:CHAN2:OFFS 0.1", None),
     ("*OPC?", "1"),
     (":TRIG:MODE EDGE;:TRIG:EDGE:SOUR EXT;:TRIG:EDGE:LEV 0.5;:TRIG:EDGE:SLOP POS;:TRIG:SWE NORM;:ACQ:TYPE NORM", None),

@@ -13,7 +13,7 @@ Other instruments stand beside the node: hil/build/auxiliaries.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from pydantic import Field, PrivateAttr
 from rich.console import Console
 
-from drivers.vector.device import Channel, Vector, VectorSettings
+from drivers.vector.device import Vector, VectorSettings
 from hil.build.auxiliaries import Table, auxiliary_names, ordered
 from hil.build.bench import (
     LINK_S,
@@ -30,9 +30,9 @@ from hil.build.bench import (
     check_address,
     lingering,
     provenance_of,
-    role,
     until_interrupted,
 )
+from hil.build.channels import channels, check_named, name_of, numbers
 from hil.build.virtual import BenchTable, OnPlant, check_simulated, tell
 from hil.config.bench import BenchFile
 from hil.config.read import Section
@@ -86,7 +86,7 @@ class VectorBench(BenchFile):
     @property
     def roles(self) -> tuple[str, ...]:
         """Names of the instruments that have a role, each once."""
-        return tuple(dict.fromkeys(_name(one) for one in (*self.node.drive, *self.node.program, *self.node.read)))
+        return tuple(dict.fromkeys(name_of(one) for one in (*self.node.drive, *self.node.program, *self.node.read)))
 
     def settle(self, place: str) -> None:
         """Check the tables and roles.
@@ -97,13 +97,7 @@ class VectorBench(BenchFile):
         super().settle(place)
         self._settings = choice("vector", self.vector, f"{place}: [vector]", made=VectorSettings).build()
         for key, named in (("drive", self.node.drive), ("program", self.node.program), ("read", self.node.read)):
-            for one in named:
-                role(self, _name(one), key)
-                if "." in one and not one.rpartition(".")[2].isdigit():
-                    raise ConfigError(
-                        "no channel of an instrument", where=f"{place}: [node] {key}", got=f'"{one}"',
-                        allowed='"NAME" or "NAME.CHANNEL", as "bias.2"', outputs=UNTOUCHED, todo="correct the name",
-                    )  # fmt: skip
+            check_named(self, named, key)
         check_simulated(self, self.virtual, (*self.roles, *auxiliary_names(self, self.roles)))
 
 
@@ -152,24 +146,6 @@ class VectorShape:
             until_interrupted(out)
 
 
-def channels(named: Sequence[str], drivers: Mapping[str, Any]) -> Iterator[Channel]:
-    """The channels that [node] names, each as instrument and place, from 0, in the `channels` of its driver.
-
-    Raises:
-        ConfigError: the driver does not use this channel.
-    """
-    for one in named:
-        name, number = _name(one), one.partition(".")[2]
-        known = tuple(getattr(drivers[name], "channels", (1,)))
-        if number and int(number) not in known:
-            raise ConfigError(
-                "the instrument does not use this channel", where=f'"{one}"', got=f"channels = {list(known)}",
-                allowed=", ".join(f"{name}.{k}" for k in known), outputs="off; nothing was set",
-                todo=f"add it to channels in [instruments.{name}], or name another",
-            )  # fmt: skip
-        yield from ((name, k) for k in ([known.index(int(number))] if number else range(len(known))))
-
-
 def description(bench: VectorBench) -> VirtualBench:
     """The simulated side of `bench`.
 
@@ -182,31 +158,11 @@ def description(bench: VectorBench) -> VirtualBench:
             "this bench is real", where=bench.place, got="no [virtual] tables", outputs=UNTOUCHED,
             todo="a virtual bench has [virtual.NAME] for each instrument, and [virtual.node]",
         )  # fmt: skip
-    sources, programs = (
-        tuple(_output(one) for whole in named for one in _each(whole, bench))
-        for named in (bench.node.drive, bench.node.program)
-    )
-    meters = tuple(_name(one) for one in bench.node.read)
+    sources, programs = (tuple(numbers(named, bench)) for named in (bench.node.drive, bench.node.program))
+    meters = tuple(name_of(one) for one in bench.node.read)
     node = Part(table.node.use, table.node.choice.settings)
     grid = VirtualGrid(sources, meters, node, table.per_volt, table.a_per_unit, programs)
     return VirtualBench(
         table.described, (), table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path,
         faults=table.faults, grids=(grid,), feeds=table.feeds,
     )  # fmt: skip
-
-
-def _each(named: str, bench: VectorBench) -> list[str]:
-    """`named`, or every channel of the instrument that it names, before there is a driver: its setting `channels`."""
-    if "." in named:
-        return [named]
-    choice = bench.instruments[named].choice
-    defaults = getattr(choice.made.__init__, "__kwdefaults__", None) or {}
-    return [f"{named}.{k}" for k in choice.settings.get("channels", defaults.get("channels", (1,)))]
-
-
-def _output(named: str) -> tuple[str, int]:
-    return _name(named), int(named.rpartition(".")[2])
-
-
-def _name(named: str) -> str:
-    return named.partition(".")[0]

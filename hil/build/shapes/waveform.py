@@ -1,12 +1,14 @@
-"""The waveform shape: a generator drives the node, a scope reads it. drivers/waveform/device.py makes a Device of the two.
+"""The waveform shape: generators drive the node, scopes read it. drivers/waveform/device.py makes a Device of them.
 
 [instruments.awg]    use = "drivers.keysight_33600:Keysight33600"        [instruments.scope]    use = "drivers.….:InfiniiVision"
-[node]       drive = "awg", read = "scope"            names of instruments
+[node]       drive = "awg", read = "scope"            names of instruments; several inputs and outputs of a node:
+             drive = ["awg.1", "awg.2"], read = ["scope.2", "scope.1"]     in order, as "NAME.CHANNEL", or "NAME" for all of one
+             drive = ["awg", "awg2"]                  the first generator gives the edge for all others and the scope
 [waveform]   symbol_rate = "100 MHz"                  how values become records: WaveformSettings
 [virtual]    seed, transport, linger_s, log_path, faults, specimen
 [virtual.awg] [virtual.scope]    simulated instruments, by the names of [instruments]
 Other instruments stand beside the node: hil/build/auxiliaries.py.
-[virtual.node]                   the twin between them        [virtual.cable]    delay and load of the cable
+[virtual.node]                   the twin between them        [virtual.cable]    delay and load of the cables
 """
 
 from __future__ import annotations
@@ -14,15 +16,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PrivateAttr
 from rich.console import Console
 from torch import Tensor
 
+from drivers.waveform.channels import Drive, Read
 from drivers.waveform.device import Stats, Waveform, WaveformSettings
-from hil.build.auxiliaries import Table, auxiliary_names
+from hil.build.auxiliaries import Table, auxiliary_names, ordered
 from hil.build.bench import (
     LINK_S,
     OnServed,
@@ -31,33 +34,69 @@ from hil.build.bench import (
     check_address,
     lingering,
     provenance_of,
-    role,
     until_interrupted,
 )
+from hil.build.channels import channels, check_named, name_of, numbers
 from hil.build.virtual import BenchTable, check_simulated, tell
 from hil.config.bench import BenchFile
 from hil.config.read import Section
-from hil.config.resolve import UNTOUCHED, Choice, blaming, choice
+from hil.config.resolve import TWINS, UNTOUCHED, Choice, blaming, choice
 from hil.device import Device
 from hil.errors import ConfigError
+from hil.units import Unbounded
 from hil.wrapper import Wrapper
 from sim_devices.bench.control import ControlClient
-from sim_devices.bench.description import Part, VirtualBench, VirtualWire
+from sim_devices.bench.description import Part, VirtualBench, VirtualInput, VirtualOutput, VirtualWire
 from sim_devices.bench.served import ServedBench, build, spawn
 from sim_devices.bench.specimen import CABLE, node_specimen, specimen
-from sim_devices.bench.wiring import Cable
 
 
 class Roles(Section):
     """[node].
 
     Args:
-        drive: the instrument that drives the node.
-        read: the one that reads it.
+        drive: the instrument that drives the node; a list: the channel of each input, "NAME.CHANNEL" or "NAME".
+        read: the one that reads it; a list: the channel of each output.
     """
 
-    drive: str
-    read: str
+    drive: str | tuple[str, ...]
+    read: str | tuple[str, ...]
+
+    @property
+    def drives(self) -> tuple[str, ...]:
+        """The channels of the inputs."""
+        return (self.drive,) if isinstance(self.drive, str) else self.drive
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The channels of the outputs."""
+        return (self.read,) if isinstance(self.read, str) else self.read
+
+
+@dataclass(frozen=True, slots=True)
+class Cables:
+    """[virtual.cable].
+
+    Args:
+        delay_s: from the generator's connector to the scope's, node included; a list: of each drive.
+        load_ohm: what the generators really see.
+        read_delay_s: what a reading comes later than the first; a list: of each reading.
+    """
+
+    delay_s: float | tuple[float, ...] = 0.0
+    load_ohm: Unbounded = 50.0
+    read_delay_s: float | tuple[float, ...] = 0.0
+
+    def each(self, name: str, count: int, place: str) -> tuple[float, ...]:
+        """One of the delays, of each of `count` channels, s. Raises: ConfigError: of another number of channels."""
+        value = getattr(self, name)
+        found = tuple(value) if isinstance(value, tuple | list) else (value,) * count
+        if len(found) != count:
+            raise ConfigError(
+                "a delay for each channel, or one for all", where=f"{place} {name}", got=f"{len(found)} delays",
+                allowed=f"{count}", outputs=UNTOUCHED, todo="correct the list",
+            )  # fmt: skip
+        return found
 
 
 class VirtualTable(BenchTable):
@@ -75,13 +114,14 @@ class VirtualTable(BenchTable):
     def settle(self, place: str) -> None:
         """Find the classes of the boxes, and check the cable."""
         super().settle(place)
-        self._line = choice("cable", self.cable, f"{place[:-1]}.cable]", made=Cable)
+        self._line = choice("cable", self.cable, f"{place[:-1]}.cable]", made=Cables)
 
     @property
-    def line(self) -> Mapping[str, Any]:
-        """Delay and load of the cable, in SI units."""
+    def line(self) -> Cables:
+        """Delays and load of the cables, in SI units."""
         assert self._line is not None  # it was read from a file
-        return self._line.settings
+        found: Cables = self._line.build()
+        return found
 
 
 class WaveformBench(BenchFile):
@@ -106,14 +146,24 @@ class WaveformBench(BenchFile):
         """
         super().settle(place)
         self._settings = choice("waveform", self.waveform, f"{place}: [waveform]", made=WaveformSettings).build()
-        for key, name in (("drive", self.node.drive), ("read", self.node.read)):
-            role(self, name, key)
-        check_simulated(self, self.virtual, (self.node.drive, self.node.read, *auxiliary_names(self, self.roles)))
+        for key, named in (("drive", self.node.drives), ("read", self.node.reads)):
+            check_named(self, named, key)
+        check_simulated(self, self.virtual, (*self.roles, *auxiliary_names(self, self.roles)))
 
     @property
-    def roles(self) -> tuple[str, str]:
-        """Names of the instruments that have a role."""
-        return self.node.drive, self.node.read
+    def roles(self) -> tuple[str, ...]:
+        """Names of the instruments that have a role, each once."""
+        return tuple(dict.fromkeys(name_of(one) for one in (*self.node.drives, *self.node.reads)))
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many inputs and outputs the node has."""
+        return len(list(numbers(self.node.drives, self))), len(list(numbers(self.node.reads, self)))
+
+    @property
+    def sequence(self) -> str:
+        """The procedures of the shape are for one input and one output."""
+        return super().sequence if self.counts == (1, 1) else self.calibration.procedures or ""
 
 
 class OnPlant(Wrapper, OnServed):
@@ -165,7 +215,7 @@ class OnPlant(Wrapper, OnServed):
 
 
 class WaveformShape:
-    """A generator and a scope around one node, shared in time by all neurons."""
+    """Generators and scopes around one node, shared in time by all neurons."""
 
     Bench: ClassVar[type[BenchFile]] = WaveformBench
     calibration: ClassVar[str] = "calibration.waveform.sequence:waveform"
@@ -183,12 +233,15 @@ class WaveformShape:
         with blaming(bench.virtual.place if bench.virtual is not None else bench.place):
             served = None if described is None else opening.stack.enter_context(spawn(described))
         table = Table(opening, names, bench.roles, served)
-        generator, digitizer = table.drivers[roles.drive], table.drivers[roles.read]
-        auxiliaries = table.watched((roles.drive,))
+        with blaming(f"{bench.place}: [node]"):
+            drive = [Drive(table.drivers[name], k) for name, k in channels(roles.drives, table.drivers)]
+            read = [Read(table.drivers[name], k) for name, k in channels(roles.reads, table.drivers)]
+        auxiliaries = table.watched([name_of(one) for one in roles.drives])
         auxiliaries.start()
         origin = provenance_of(bench, table.found)
+        order = [table.drivers[name] for name in ordered(bench.roles, bench.safe.order)]
         with blaming(f"{bench.place}: [waveform]"):
-            waveform = Waveform(generator, digitizer, settings, origin, care=care, auxiliaries=auxiliaries)
+            waveform = Waveform(drive, read, settings, origin, care=care, auxiliaries=auxiliaries, order=order)
         table.closed_by(waveform.close, bench.roles)
         device: Device = waveform if served is None else OnPlant(waveform, served)
         node = {} if bench.virtual is None else {"use": bench.virtual.node.use, **bench.virtual.node.settings()}
@@ -196,8 +249,9 @@ class WaveformShape:
         yield Opened(device, None, facts, table.lines, table.guard, bench.twin, patience, table.found, origin, waveform.notes)
 
     def settings(self, bench: WaveformBench) -> Mapping[str, Mapping[str, Any]]:
-        """Return [waveform]: it decides what is measured."""
-        return {"waveform": asdict(bench.record)}
+        """Return [waveform], and [node] of several channels: they decide what is measured."""
+        node = {"node": {"drive": bench.node.drives, "read": bench.node.reads}} if bench.counts != (1, 1) else {}
+        return {**node, "waveform": asdict(bench.record)}
 
     def serve(self, bench: WaveformBench, out: Console) -> None:
         """See hil.build.bench.Shape."""
@@ -216,14 +270,55 @@ def description(bench: WaveformBench) -> VirtualBench:
     if table is None:
         raise ConfigError(
             "this bench is real", where=bench.place, got="no [virtual] tables", outputs=UNTOUCHED,
-            todo=f"a virtual bench has [virtual.{bench.node.drive}], [virtual.{bench.node.read}] and [virtual.node]",
+            todo=f"a virtual bench has {', '.join(f'[virtual.{name}]' for name in bench.roles)} and [virtual.node]",
         )  # fmt: skip
-    settings, cable = dict(table.node.choice.settings), dict(table.line)
+    settings, cable, where = dict(table.node.choice.settings), table.line, f"{table.place[:-1]}.cable]"
+    drives, reads = list(numbers(bench.node.drives, bench)), list(numbers(bench.node.reads, bench))
+    delays = cable.each("delay_s", len(drives), where)
+    later = cable.each("read_delay_s", len(reads), where)
     if table.specimen is not None:
         settings = node_specimen(table.node.choice.build(), table.specimen, table.place)
-        cable |= specimen({"delay_s": cable.get("delay_s", 0.0)}, CABLE, table.specimen)
-    wire = VirtualWire(bench.node.drive, bench.node.read, Part(table.node.use, settings), **cable)
+        first = specimen({"delay_s": delays[0]}, CABLE, table.specimen)["delay_s"]
+        delays = tuple(delay + first - delays[0] for delay in delays)
+    node, ways = Part(TWINS.get(table.node.use, table.node.use), settings), list(zip(drives, delays, strict=True))
+    if _side_by_side(bench, len(drives), len(reads)):
+        wires = tuple(
+            VirtualWire(awg, scope, node, out, end, delay_s + late, cable.load_ohm)
+            for ((awg, out), delay_s), (scope, end), late in zip(ways, reads, later, strict=True)
+        )
+    else:
+        ((awg, out), delay_s), *more = ways
+        (scope, end), *rest = reads
+        inputs = tuple(VirtualInput(name, k, delay_s, cable.load_ohm) for (name, k), delay_s in more)
+        outputs = tuple(VirtualOutput(k, late - later[0]) for (_, k), late in zip(rest, later[1:], strict=True))
+        wires = (VirtualWire(awg, scope, node, out, end, delay_s, cable.load_ohm, inputs=inputs, outputs=outputs),)
     return VirtualBench(
-        table.described, (wire,), table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path,
+        table.described, wires, table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path,
         faults=table.faults, feeds=table.feeds,
     )  # fmt: skip
+
+
+def _side_by_side(bench: WaveformBench, drives: int, reads: int) -> bool:
+    """True if each drive has a node of its own, with its reading; False: one node has all of them.
+
+    Raises:
+        ConfigError: the twin has another number of inputs or outputs, or its outputs are read by several scopes.
+    """
+    table = bench.virtual
+    if table is None or (drives, reads) == (1, 1):
+        return False
+    spec = table.node.choice.build().spec
+    if spec.inputs.size is None and drives == reads:
+        return True
+    if (spec.inputs.size, spec.outputs.size) != (drives, reads):
+        found = f"{spec.inputs.size or 1} drives, {spec.outputs.size or 1} readings"
+        raise ConfigError(
+            "the twin has other inputs or outputs than [node] names", where=table.node.place, got=found,
+            allowed=f"{drives} drives, {reads} readings", outputs=UNTOUCHED, todo="name another twin, or other channels",
+        )  # fmt: skip
+    if len({name_of(one) for one in bench.node.reads}) > 1:
+        raise ConfigError(
+            "the outputs of one simulated node are read by one scope", where=f"{bench.place}: [node] read",
+            got=", ".join(bench.node.reads), allowed="channels of one scope", outputs=UNTOUCHED, todo="use one scope",
+        )  # fmt: skip
+    return False

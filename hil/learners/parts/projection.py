@@ -62,8 +62,7 @@ def hidden_shapes(net: Network, sample_shape: Sequence[int] = ()) -> Shapes:
     shape = tuple(sample_shape)
     for layer in net.stack[:-1]:
         pre.append(_answer(layer.synapse, shape) if sample_shape else _width(layer.synapse))
-        read = None if layer.device is None else layer.device.spec.outputs.size
-        shape = pre[-1] if read is None else (*pre[-1][:-1], read)
+        shape = (*pre[-1][:-1], layer.answers(pre[-1][-1]))
         outputs.append(shape)
     return Shapes(tuple(pre), tuple(outputs))
 

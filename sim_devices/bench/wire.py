@@ -1,0 +1,87 @@
+"""One path of a virtual bench: channels of generators, a node, channels of a scope, and the cables between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from hil.units import Unbounded
+from sim_devices.instruments.keysight_33600 import Keysight33600
+from sim_devices.instruments.keysight_infiniivision import InfiniiVision
+from sim_devices.twin import Twin
+
+
+class Node(Twin, Protocol):
+    """A twin whose sample interval can be chosen, and whose constructor takes JSON values; only numbers can be `set`."""
+
+    def settings(self) -> Mapping[str, float]:
+        """The keyword arguments that make it again."""
+
+    def sampled(self, step_s: float) -> Node:
+        """The same physics, its values `step_s` apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cable:
+    """The way from a generator's connector to a scope's, through the node.
+
+    Args:
+        delay_s: from the generator's connector to the scope's, node included; less than a sample is fine.
+        load_ohm: what the generator really sees (the modulator's input), infinite for open.
+    """
+
+    delay_s: float = 0.0
+    load_ohm: Unbounded = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A channel of a generator that drives a node, and the way to it."""
+
+    awg: Keysight33600
+    channel: int = 1
+    cable: Cable = Cable()
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A channel of the wire's scope that reads an output of the node, `delay_s` later than the first output is read."""
+
+    channel: int
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """One path through a node.
+
+    Args:
+        noise_v: front-end noise of the scope channels, rms.
+        inputs, outputs: of a node that has more than one, the further ones.
+    """
+
+    awg: Keysight33600
+    node: Node
+    scope: InfiniiVision
+    awg_channel: int = 1
+    scope_channel: int = 1
+    cable: Cable = Cable()
+    noise_v: float = 0.0
+    inputs: tuple[Input, ...] = ()
+    outputs: tuple[Output, ...] = ()
+
+    @property
+    def drives(self) -> tuple[Input, ...]:
+        """All inputs, in the order of the node."""
+        return (Input(self.awg, self.awg_channel, self.cable), *self.inputs)
+
+    @property
+    def reads(self) -> tuple[Output, ...]:
+        """All outputs, in the order of the node."""
+        return (Output(self.scope_channel), *self.outputs)
+
+    @property
+    def many(self) -> bool:
+        """True if the node has several inputs or outputs."""
+        return bool(self.inputs or self.outputs)
