@@ -43,6 +43,7 @@ GIVEN = {
     "expect",
     "provenance",
     "care",
+    "auxiliaries",
     "address",
     "called",
     "beat",
