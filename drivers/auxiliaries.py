@@ -107,6 +107,10 @@ class Auxiliaries:
         of = {member.name: member.driver for member in members}
         self._first, self._last = [of[name] for name in first], [of[name] for name in last]
 
+    def __bool__(self) -> bool:
+        """True if there are any."""
+        return bool(self._members)
+
     @property
     def looked(self) -> list[Looked]:
         """Those that say what they hold: the panel of a driver, or a driver that looks by itself."""

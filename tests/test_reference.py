@@ -51,6 +51,7 @@ GIVEN = {
     "expect",
     "provenance",
     "care",
+    "auxiliaries",
     "address",
     "called",
     "beat",

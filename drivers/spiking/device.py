@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from drivers.auxiliaries import Auxiliaries
 from drivers.read_back import Care, ForeignChange, PanelWatch, switched_off
 from drivers.safe import SafeState, carry_out, switch_off_surely
 from drivers.scpi import Expect, Identity
@@ -83,6 +84,7 @@ class SpikingBoard:
         expect: who should answer.
         provenance: "twin" when the board is simulated.
         care: when the board is asked whether it is still armed and holds its arrays, and what a change leads to.
+        auxiliaries: instruments beside it, started already; recovery starts them again.
 
     Raises:
         WrongInstrument, LinkError: see FrameSession. ConfigError: a limit that the board does not have.
@@ -105,6 +107,7 @@ class SpikingBoard:
         expect: Expect | None = None,
         provenance: Provenance = "unknown",
         care: Care | None = None,
+        auxiliaries: Auxiliaries | None = None,
     ) -> None:
         try:
             _check_names(reset, numbers)
@@ -120,10 +123,12 @@ class SpikingBoard:
         self._closed = False
         self._armed = False  # this program armed it, and did not disarm it
         self._off_by_hand = False
-        self._watch = PanelWatch([self], care)
+        self._beside = auxiliaries or Auxiliaries()
+        self._watch = PanelWatch([self, *self._beside.looked], care)
         try:
             self._limit = self._checked_limit(limit)
             self.arm()
+            self._learn()
         except BaseException:  # the board may be armed though its answer never came
             self.close()
             raise
@@ -199,6 +204,11 @@ class SpikingBoard:
         self._watch.shot()
         self._watch.due()
 
+    def _learn(self) -> None:
+        """Keep what the instruments beside the board say as what is due, after they were started."""
+        if self._beside.looked:
+            self._watch.begin()
+
     def rearm(self) -> None:
         """Arm again after the watchdog tripped. The membranes of all arrays went to rest, in the middle of a pass or not."""
         self.lose()
@@ -212,31 +222,40 @@ class SpikingBoard:
     # The rungs of hil/devices/recovery.py.
 
     def clear(self) -> None:
-        """Empty the line."""
+        """Empty the line, and the wires of the instruments beside it."""
         self._session.clear()
+        self._beside.clear()
 
     def reopen(self) -> None:
-        """Open the port anew."""
+        """Open the port anew, and the wires of the instruments beside the board."""
         self._session.reopen()
+        self._beside.reopen()
 
     def identify(self) -> str:
-        """The same board must answer.
+        """The same board must answer, and the same instruments beside it.
 
         Raises:
-            WrongInstrument: another board answers. LinkError: nobody does.
+            WrongInstrument: another one answers. LinkError: nobody does.
         """
         same = self._session.identify()
         self._armed = self._armed and same  # it powers up disarmed
-        return f"{self.identity.model} {self.identity.serial} answers" + ("" if same else ", and was rebooted since")
+        said = f"{self.identity.model} {self.identity.serial} answers" + ("" if same else ", and was rebooted since")
+        return "; ".join([said, *self._beside.identify()])
 
     def reinstate(self) -> None:
         """Set everything up again after a reboot. Membranes count as lost: call reset() of every array.
 
+        Instruments beside the board are made safe and started again, the board is disarmed meanwhile, in the order of [safe].
+
         Raises:
-            SwitchedOff: somebody else disarmed the board.
+            SwitchedOff: somebody else disarmed the board, or switched off an instrument beside it.
         """
         self.lose()
         found = self._watch.before_reset()
+        if self._beside:
+            self._beside.reset(self._switch_off)
+            self._beside.start()
+            self._learn()
         if found or not self._whole:
             self._armed = False
             self._whole = False  # until all of them hold what they held: a fault in between must not look like success

@@ -22,7 +22,7 @@ import torch
 from calibration.certificate import Instrument
 from drivers.auxiliaries import Auxiliaries, Auxiliary
 from drivers.read_back import OUTPUT
-from drivers.safe import Switchable
+from drivers.safe import SafeState, Switchable, in_order
 from hil.build.bench import LINK_S, Opening, instrument
 from hil.config.bench import BenchFile, InstrumentTable
 from hil.config.resolve import UNTOUCHED
@@ -79,6 +79,7 @@ class Table:
         roles: those that have a role.
         served: the process of a virtual bench, or None.
         elsewhere: names of instruments that a host owns; they have their place in the orders, and are not opened here.
+        apart: address of each instrument with a role that its shape opens itself, by name.
 
     guard: who makes them safe. drivers, lines, found: by name.
 
@@ -88,7 +89,7 @@ class Table:
 
     def __init__(
         self, opening: Opening, names: Sequence[str], roles: Sequence[str], served: ServedBench | None,
-        elsewhere: Sequence[str] = (),
+        elsewhere: Sequence[str] = (), apart: Mapping[str, str] = {},
     ) -> None:  # fmt: skip
         self._opening, self._bench, self._roles, self._elsewhere = opening, opening.bench, tuple(roles), tuple(elsewhere)
         self._order = ordered([*elsewhere, *names], self._bench.safe.order)
@@ -101,7 +102,8 @@ class Table:
                 raise ConfigError("no such time", where=f"{tables[name].place} settle", got=f"{settle_s:g} s",
                                   allowed="0 s to 1 h", outputs=UNTOUCHED)  # fmt: skip
         self._settles_s = settles_s
-        addresses = {name: str(tables[name].resource) for name in names} if served is None else served.resources
+        addresses = {name: str(tables[name].resource) for name in names} if served is None else dict(served.resources)
+        addresses |= apart
         self.guard = opening.guarded([addresses[name] for name in names])
         if served is not None:  # a bench that does not answer must not be waited for until the guardian takes that for a hang
             served.control.timeout_s = min(served.control.timeout_s, self._bench.guardian.silence_s / 2)
@@ -109,18 +111,20 @@ class Table:
         self.lines: dict[str, str] = {}
         self.found: dict[str, Instrument] = {}
         self._closes: dict[str, Callable[[], None]] = {}
+        self._states: dict[str, SafeState] = {}
         opening.stack.push(self.guard.leaving(self._close))
-        for name in [name for name in self._order if name not in elsewhere]:
+        for name in [name for name in self._order if name not in elsewhere and name not in apart]:
             driver, who, line = opening.instrument(name, addresses[name], self.guard)
             self.drivers[name], self._closes[name] = driver, driver.close
             self.lines[name], self.found[name] = line, instrument(who)
-        self.lines, self.found = ({name: of[name] for name in names} for of in (self.lines, self.found))  # type: ignore[assignment]
+        self.lines, self.found = ({name: of[name] for name in names if name in of} for of in (self.lines, self.found))  # type: ignore[assignment]
 
-    def watched(self, driving: Sequence[str]) -> Auxiliaries:
+    def watched(self, driving: Sequence[str], apart: Sequence[SafeState] = ()) -> Auxiliaries:
         """Check what the auxiliaries hold, tell the guardian every safe state, and return them, nothing switched on yet.
 
         Args:
             driving: instruments with a role that drive something; their drivers must say what safe means.
+            apart: safe states of those that the shape opens itself.
 
         Raises:
             ConfigError, OutOfRange: a value that an instrument does not have. GuardianLost: the guardian is not ready.
@@ -135,13 +139,21 @@ class Table:
                 driver.rest_at(_values(table.safe, ports, f"{table.place} safe"))
                 tolerance = _tolerance(table, values, ports)
             members.append(Auxiliary(name, driver, values, self._settles_s[name], tolerance))
-        drive = [name for name in self._roles if name in driving or isinstance(self.drivers[name], Switchable)]
-        self.guard.watch(self._opening.safe_states({name: self.drivers[name] for name in (*drive, *self._beside)}))
+        away = [state.name for state in apart]
+        drive = [n for n in self._roles if n in (*driving, *away) or isinstance(self.drivers.get(n), Switchable)]
+        ours = [name for name in (*drive, *self._beside) if name not in away]
+        states = [*self._opening.safe_states({name: self.drivers[name] for name in ours}), *apart]
+        self.watch(states)
         beside = [name for name in self._order if name in self._beside]
         turn = min((self._order.index(name) for name in (*drive, *self._elsewhere)), default=0)
         first = [name for name in beside if self._order.index(name) < turn]
         last = [name for name in beside if name not in first]
         return Auxiliaries(members, first, last, beat=self.guard.beat)
+
+    def watch(self, states: Sequence[SafeState]) -> None:
+        """Tell the guardian all safe states, these in place of what was known of the same instruments. Raises: as `watched`."""
+        self._states |= {state.name: state for state in states}
+        self.guard.watch(in_order(list(self._states.values()), self._order))
 
     def closed_by(self, close: Callable[[], None], names: Sequence[str]) -> None:
         """Let `close` of a device close these instruments, when it is the turn of the first of them."""

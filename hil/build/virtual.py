@@ -41,7 +41,15 @@ class FeedTable(Section):
     least: float | None = None
 
 
-class BoxTable(Using):
+class AloneTable(Using):
+    """A simulated instrument that feeds nothing."""
+
+    def chosen(self) -> Choice:
+        """Find the class of a simulated instrument and check its settings."""
+        return choice(self.use, self.settings(), self.place, skip=("lock",))
+
+
+class BoxTable(AloneTable):
     """A simulated instrument.
 
     Args:
@@ -49,10 +57,6 @@ class BoxTable(Using):
     """
 
     feeds: FeedTable | None = None
-
-    def chosen(self) -> Choice:
-        """Find the class of a simulated instrument and check its settings."""
-        return choice(self.use, self.settings(), self.place, skip=("lock",))
 
 
 class BenchTable(Section):
@@ -127,10 +131,15 @@ def check_simulated(bench: BenchFile, virtual: BenchTable | None, names: Sequenc
     """Raises: ConfigError: an instrument that the virtual bench does not have."""
     for name in names if virtual is not None else ():
         if virtual is not None and name not in virtual.boxes:
-            raise ConfigError(
-                "this instrument is not simulated", where=f"{bench.place}: [virtual]", got=f"no [virtual.{name}]",
-                allowed=f"[virtual.{name}], of the same name", outputs=UNTOUCHED, todo=f"add [virtual.{name}]",
-            )  # fmt: skip
+            raise not_simulated(bench, name)
+
+
+def not_simulated(bench: BenchFile, name: str) -> ConfigError:
+    """The error for an instrument that the virtual side of `bench` does not have."""
+    return ConfigError(
+        "this instrument is not simulated", where=f"{bench.place}: [virtual]", got=f"no [virtual.{name}]",
+        allowed=f"[virtual.{name}], of the same name", outputs=UNTOUCHED, todo=f"add [virtual.{name}]",
+    )  # fmt: skip
 
 
 def tell(resources: Mapping[str, str], sockets: Mapping[str, str], control: tuple[str, int], out: Console) -> None:

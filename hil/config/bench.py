@@ -27,6 +27,7 @@ GIVEN = (
     "expect",
     "provenance",
     "care",
+    "auxiliaries",
     "address",
     "called",
     "beat",

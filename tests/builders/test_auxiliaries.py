@@ -30,6 +30,7 @@ from hil.build.training import built
 from hil.config.bench import InstrumentTable, bench_of, read_bench
 from hil.config.experiment import read_experiment
 from hil.data.dataset import Split
+from hil.device import ArraySpec
 from hil.errors import Changed, CommandRefused, ConfigError, OutOfRange
 from hil.training.loop import train
 from sim_devices.bench.served import RunningBench, build
@@ -37,7 +38,7 @@ from sim_devices.instruments.keysight_n7776c import KeysightN7776C as SimulatedL
 
 ROOT = Path(__file__).parents[2]
 BENCH, LEVELS = (ROOT / "benches" / name for name in ("mzm_bias_laser.toml", "mesh_levels.toml"))
-NAMES = {"33622A": "awg", "E36312A": "bias", "N7776C": "laser", "MODEL": "pd", "LabLaser": "laser"}
+NAMES = {"33622A": "awg", "E36312A": "bias", "N7776C": "laser", "MODEL": "pd", "LabLaser": "laser", "SPIKING-BOARD": "board"}
 EXPERIMENT = """
 [data]
 train_examples = 48
@@ -219,6 +220,79 @@ def test_a_network_trains_on_levels_and_all_is_off_at_the_end(folder: Path, stac
     found = switched(folder / "bench.log")
     on, off = [name for name, up in found if up], [name for name, up in found if not up]
     assert on == off == ["laser", *["bias"] * 6, *["pd"] * 3]
+
+
+def spiking(folder: Path) -> Path:
+    """A virtual board of neurons, with a bias and a laser beside it."""
+    bench, board = (tomllib.loads((ROOT / "benches" / name).read_text()) for name in (BENCH.name, "spiking_board.toml"))
+    for name in ("bias", "laser"):
+        board["instruments"][name] = bench["instruments"][name]
+        board["virtual"][name] = {key: value for key, value in bench["virtual"][name].items() if key != "feeds"}
+    board |= {"start": bench["start"], "safe": {"order": ["laser", "board", "bias"]}}
+    (folder / "board.toml").write_text(tomli_w.dumps(board), encoding="utf-8")
+    return folder / "board.toml"
+
+
+ARMED = [("bias", True), ("laser", True), ("board", True)]
+DISARMED = [("laser", False), ("board", False), ("bias", False)]
+
+
+def test_a_board_is_armed_after_the_laser_and_disarmed_before_the_bias(folder: Path) -> None:
+    """At the start, in a recovery after another hand, and at the end."""
+    with open_bench(read_bench(spiking(folder)), folder) as opened:
+        chip: Any = opened.chip
+        assert list(opened.resources) == ["board", "bias", "laser"]
+        array = chip.array(ArraySpec(4))
+        array.reset()
+        spikes = array.forward(torch.full((3, 2, 4), 0.8))
+        assert chip._inner._watch._panels[1:]  # it looks at what they hold, with the board
+        driver = chip._inner._beside._members[1].driver
+        driver._scpi.send(":SOUR0:POW 0.0005")  # as another hand does
+        chip._inner._watch.attend()
+        with pytest.raises(Changed, match=r"power 0\.001 W -> 0\.0005 W"):
+            array.forward(torch.full((3, 2, 4), 0.8))
+        assert "N7776C" in chip.identify()
+        chip.reinstate()
+        chip.verify()
+        array.reset()
+        assert torch.equal(array.forward(torch.full((3, 2, 4), 0.8)), spikes)
+    assert switched(folder / "bench.log") == ARMED + DISARMED + ARMED + DISARMED
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda table: table["virtual"].pop("laser"), r"no \[virtual.laser\]"),
+        (lambda table: table["virtual"]["laser"].update(feeds={"path": "node.laser_w"}), "feeds"),
+        (lambda table: table["instruments"]["laser"].pop("set"), "without a role"),
+        (lambda table: table["instruments"]["board"].update(use="test_auxiliaries:Alone", leak=0.5), "beside its board"),
+    ],
+)
+def test_what_a_board_cannot_have_beside_it(folder: Path, change: Callable[[dict[str, Any]], None], said: str) -> None:
+    table = tomllib.loads(spiking(folder).read_text())
+    change(table)
+    with pytest.raises(ConfigError, match=said), open_bench(bench_of(table, folder / "board.toml")):
+        raise AssertionError("it must not be opened")
+
+
+class Alone:
+    """A driver of a board that knows nothing of what stands beside it."""
+
+    def __init__(self, link: Any, leak: float, v_th: float, provenance: str, expect: Any = None) -> None:
+        raise AssertionError("it must not be opened")
+
+
+def test_after_a_sigkill_the_guardian_keeps_the_order_around_a_board(folder: Path) -> None:
+    spiking(folder)
+    text = (ROOT / "experiments" / "digits_board_adfa_snn.toml").read_text()
+    (folder / "e.toml").write_text(text.replace("benches/spiking_board.toml", "board.toml"))
+    log = folder / "r" / "bench.log"
+    command = Command("train", folder / "e.toml", "--run", folder / "r")
+    assert until(lambda: (log.exists() and len(switched(log)) == 3) or command.poll() is not None), command.said()
+    command.send(signal.SIGKILL)
+    assert command.ended() == -signal.SIGKILL
+    assert until(lambda: len(switched(log)) == 6), command.said()
+    assert switched(log) == ARMED + DISARMED
 
 
 @pytest.mark.parametrize(

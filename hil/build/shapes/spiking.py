@@ -4,6 +4,8 @@
 [node]               board = "board"            name of the instrument
 [virtual]            the simulated board, instead of a port: seed, serial, largest, neurons, baud, faults, linger_s, log_path
 [virtual.neuron]     design and spread of its neurons
+[virtual.NAME]       a simulated instrument beside it
+Other instruments stand beside the board: hil/build/auxiliaries.py.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, NoReturn
 
 from pydantic import PrivateAttr
 from rich.console import Console
@@ -22,6 +25,7 @@ from drivers.scpi import Expect
 from drivers.spiking.device import SpikingBoard
 from drivers.spiking.session import FrameLink, FrameSession, LineTraffic
 from drivers.spiking.talk import board as board_state
+from hil.build.auxiliaries import Table, auxiliary_names
 from hil.build.bench import (
     LINK_S,
     OnServed,
@@ -29,7 +33,6 @@ from hil.build.bench import (
     Opening,
     answered,
     check_address,
-    check_roles,
     expected,
     instrument,
     lingering,
@@ -37,12 +40,15 @@ from hil.build.bench import (
     role,
     until_interrupted,
 )
+from hil.build.virtual import AloneTable, not_simulated
 from hil.config.bench import BenchFile
-from hil.config.read import Section
+from hil.config.read import Section, checked
 from hil.config.resolve import UNTOUCHED, blaming, choice
 from hil.device import ArraySpec, Chip, Device
-from hil.errors import ConfigError
+from hil.errors import ConfigError, UnsafeOutputs
 from sim_devices.bench.board import ServedBoard, VirtualBoard, spawn_board
+from sim_devices.bench.description import VirtualBench, VirtualBox
+from sim_devices.bench.served import spawn
 from sim_devices.lif_array import Neuron
 
 
@@ -62,6 +68,7 @@ class SpikingBench(BenchFile):
     node: Roles
     virtual: dict[str, Any] | None = None
     _described: VirtualBoard | None = PrivateAttr(default=None)
+    _boxes: dict[str, AloneTable] = PrivateAttr(default_factory=dict)
 
     def settle(self, place: str) -> None:
         """Check the tables and roles, and find driver and virtual board.
@@ -71,9 +78,13 @@ class SpikingBench(BenchFile):
         """
         super().settle(place)
         role(self, self.node.board, "board")
-        check_roles(self, (self.node.board,))
+        beside = auxiliary_names(self, (self.node.board,))
         if self.virtual is not None:
             settings = {**self.virtual, "faults": tuple(self.virtual.get("faults", ()))}
+            for name in beside:
+                if name not in settings:
+                    raise not_simulated(self, name)
+                self._boxes[name] = checked(AloneTable, settings.pop(name), f"{place}: [virtual.{name}]")
             neuron = choice("neuron", settings.pop("neuron", {}), f"{place}: [virtual.neuron]", made=Neuron).build()
             made = choice("board", settings, f"{place}: [virtual]", made=VirtualBoard, skip=("neuron",))
             self._described = made.build(neuron=neuron)
@@ -82,6 +93,15 @@ class SpikingBench(BenchFile):
     def described(self) -> VirtualBoard | None:
         """The simulated board."""
         return self._described
+
+    @property
+    def beside(self) -> VirtualBench | None:
+        """The simulated instruments beside it; None: there are none."""
+        board = self._described
+        if board is None or not self._boxes:
+            return None
+        boxes = tuple(VirtualBox(name, box.use, box.choice.settings) for name, box in self._boxes.items())
+        return VirtualBench(boxes, linger_s=board.linger_s, log_path=board.log_path)
 
 
 class OnBoard(OnServed):
@@ -120,15 +140,25 @@ class SpikingShape:
     def open(self, bench: SpikingBench, opening: Opening) -> Iterator[Opened]:
         """See hil.build.bench.Shape."""
         name, patience, care = bench.node.board, opening.patience, opening.care
+        names = (name, *auxiliary_names(bench, (name,)))
+        for one in names:
+            check_address(bench.instruments[one], bench.virtual is not None, "/dev/ttyACM0" if one == name else "TCPIP::…")
         table = bench.instruments[name]
-        check_address(table, bench.virtual is not None, "/dev/ttyACM0")
+        taken = inspect.signature(table.choice.made).parameters
+        if names[1:] and "auxiliaries" not in taken:
+            raise ConfigError(
+                "this driver does not start the instruments beside its board again", where=table.place, got=table.use,
+                allowed="one that takes auxiliaries, as drivers.spiking.device:SpikingBoard", outputs=UNTOUCHED,
+                todo=f"remove {', '.join(names[1:])}, or name another driver",
+            )  # fmt: skip
         opening.check_silence(2 * (table.timeout_s or LINK_S), "the board")
-        described = bench.described
+        described, boxes = bench.described, bench.beside
         with blaming(f"{bench.place}: [virtual]"):
             served = None if described is None else opening.stack.enter_context(spawn_board(lingering(described, opening.run)))
+            around = None if boxes is None else opening.stack.enter_context(spawn(lingering(boxes, opening.run)))
         port = str(table.resource) if served is None else served.port
-        guard = opening.guarded([port])
-        line = SerialLink(port, beat=guard.beat)
+        every = Table(opening, names, (name,), around, apart={name: port})
+        line = SerialLink(port, beat=every.guard.beat)
         opening.stack.callback(line.close)  # the driver closes it too; this is for what happens before there is a driver
         line.timeout_s = table.timeout_s or line.timeout_s
         link: FrameLink = line
@@ -137,16 +167,18 @@ class SpikingShape:
             link = TranscribedFrames(line, log)
         answering = FrameSession(link, expect=expected(table)).welcome.identity  # arms nothing: nothing has to be made safe yet
         who = Expect(answering.maker, answering.model, answering.serial)
-        guard.watch([board_state(name, port, who)])  # now, as the driver arms
+        every.closed_by(partial(_not_closed, name, port), [name])  # until there is a driver, the guard opens a line of its own
+        auxiliaries = every.watched((), [board_state(name, port, who)])  # now, as the driver arms
+        auxiliaries.start()
         provenance = "real" if served is None else "twin"
-        watched = {"care": care} if "care" in inspect.signature(table.choice.made).parameters else {}
-        driver = table.choice.build(link=link, expect=expected(table), provenance=provenance, **watched)
-        opening.stack.push(guard.leaving(driver.close))
-        guard.watch(opening.safe_states({name: driver}))
+        given = {key: value for key, value in {"care": care, "auxiliaries": auxiliaries}.items() if key in taken}
+        driver = table.choice.build(link=link, expect=expected(table), provenance=provenance, **given)
+        every.closed_by(driver.close, [name])
+        every.watch(opening.safe_states({name: driver}))
         chip: Chip = driver if served is None else OnBoard(driver, served)
-        facts, lines = {"bench": bench.name, **(bench.virtual or {})}, {name: answered(driver.identity, port)}
-        found = {name: instrument(driver.identity)}
-        yield Opened(None, chip, facts, lines, guard, bench.twin, patience, found, provenance_of(bench, found))
+        facts, lines = {"bench": bench.name, **(bench.virtual or {})}, {name: answered(driver.identity, port), **every.lines}
+        found = {name: instrument(driver.identity), **every.found}
+        yield Opened(None, chip, facts, lines, every.guard, bench.twin, patience, found, provenance_of(bench, found))
 
     def settings(self, bench: SpikingBench) -> Mapping[str, Mapping[str, Any]]:
         """Return {}: what is measured depends on the board alone."""
@@ -165,3 +197,8 @@ class SpikingShape:
                 "control  {}:{}      newline-separated JSON; see docs/reference/virtual_bench.md".format(*board.control.address)
             )
             until_interrupted(out)
+
+
+def _not_closed(name: str, port: str) -> NoReturn:
+    """Raises: UnsafeOutputs: always; its driver was not opened."""
+    raise UnsafeOutputs("the board was not opened, so it was not switched off", where=f"{name} at {port}", outputs="unknown")
