@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -35,7 +36,10 @@ from hil.system import free_memory
 
 NAMES = {"train": 0, "validation": 1, "val": 1, "valid": 1, "test": 2}
 LOCAL_HEADER = struct.Struct("<26xHH")  # the lengths of the name and of what follows it are last
-BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, struct.error, NotImplementedError, RuntimeError)
+BROKEN = (
+    zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, struct.error, NotImplementedError, RuntimeError,
+    SyntaxError, TokenError,  # numpy reads a header as the text of a Python literal
+)  # fmt: skip
 ArrayOf = NDArray[Any]
 
 

@@ -102,7 +102,7 @@ class DirectFeedback(nn.Module):
         return out
 
     def _checked(self, scores: Tensor) -> Tensor:
-        wanted = self.projection.classes
+        wanted = self.projection.outputs
         if scores.ndim != 2 or scores.shape[1] != wanted:
             raise ContractError(
                 "the network does not give as many values as it was said to", where=WHERE, got=f"shape {tuple(scores.shape)}",

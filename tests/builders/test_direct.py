@@ -110,7 +110,7 @@ def test_a_node_of_many_channels_is_trained_through(file: str, sets: tuple[str, 
         assert made.model is None  # no curve
         for _ in train(made.training):
             pass
-        assert made.training.best.accuracy > least
+        assert made.training.best.score > least
 
 
 def test_a_synapse_that_does_not_read_the_answer_is_refused() -> None:

@@ -126,7 +126,7 @@ def test_balanced_classes_weigh_the_same_in_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "made", [Loss("cross_entropy", (0.5, 2.0, 1.0)), Loss("mse", (0.5, 2.0, 1.0)), Mixed(0.3, (0.5, 2.0, 1.0))]
+    "made", [Loss("cross_entropy", weights=(0.5, 2.0, 1.0)), Loss("mse", weights=(0.5, 2.0, 1.0)), Mixed(0.3, (0.5, 2.0, 1.0))]
 )
 def test_the_weighed_error_is_the_gradient_of_the_weighed_loss(made: Loss | Mixed) -> None:
     rng = torch.Generator().manual_seed(0)

@@ -377,7 +377,7 @@ def test_check(here: Path, table: Table, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_board_has_no_steps(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = hil_(capsys, "calibrate", ROOT / "benches" / "spiking_board.toml")
     assert code == 2
-    assert "calibrating a spiking bench" in err
+    assert "calibrating this spiking bench" in err
 
 
 def test_the_page_of_what_is_left(here: Path, table: Table, capsys: pytest.CaptureFixture[str]) -> None:
