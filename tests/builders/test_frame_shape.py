@@ -89,8 +89,14 @@ def switched(log: Path, on: bool) -> list[str]:
     return [SERIALS[line["box"].split()[-1]] for line in lines if line.get("on") is on]
 
 
-def test_frames_are_those_of_the_twin_and_the_light_is_programmed(quiet: tuple[RunningBench, Opened]) -> None:
-    running, opened = quiet
+@pytest.mark.parametrize("transport", ["hislip", "socket"])
+def test_frames_are_those_of_the_twin_and_the_light_is_programmed(transport: str, folder: Path, stack: ExitStack) -> None:
+    def change(table: dict[str, Any]) -> None:
+        without_noise(table)
+        table["virtual"]["transport"] = transport
+
+    running = stack.enter_context(on_the_table(BENCH, folder, change))
+    opened = stack.enter_context(open_bench(read_bench(folder / "bench.toml")))
     device = opened.device
     assert device is not None
     assert (device.spec.inputs.size, device.spec.outputs.size, device.spec.provenance) == (36, 144, "twin")
