@@ -123,6 +123,9 @@ def named(use: str, settings: Mapping[str, Any], near: str, folder: Path | None 
     Raises:
         ConfigError: there is no such data, or an unknown setting.
     """
+    if folder is not None and not folder.is_absolute():
+        places = [Path(one) / folder for one in modules.folders(near)]
+        folder = next((place for place in places if place.is_dir()), folder)
     kind, path = _kind(use, near, folder)
     if kind == "published":
         nothing_more(settings, near)
