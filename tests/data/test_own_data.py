@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,6 +99,19 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("shelf", None)
 
 
+class Flowing(torch.utils.data.IterableDataset[Any]):
+    """Examples one after the other; it has a length, and no index."""
+
+    def __init__(self, pairs: list[Any]) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.pairs)
+
+
 USES = ("table.csv", "x.npz", "pictures", "shelf:Pairs", "shelf:arrays")
 
 
@@ -167,7 +181,7 @@ def test_other_forms_give_the_same_data_set(here: Path, monkeypatch: pytest.Monk
         x, y = torch.from_numpy(held["x"]), held["y"].tolist()
     pairs = list(zip(x, y, strict=True))
     others: list[object] = [
-        "packed.npz", "shelf:generated", (x, y), {"x": x, "y": y}, pairs, iter(pairs),
+        "packed.npz", "shelf:generated", Flowing(pairs), (x, y), {"x": x, "y": y}, pairs, iter(pairs),
         [{"x": one, "y": name} for one, name in pairs],
         [(Image.open(file), file.parent.name) for file in sorted(Path("pictures").glob("*/*.png"))],
     ]  # fmt: skip
