@@ -20,13 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from hil.config.bench import BenchFile, read_bench
 from hil.config.device import DecodeTable, DeviceTable, EncodeTable
-from hil.config.read import Section, Using, checked, find, override, read_toml
+from hil.config.read import Holds, Section, Using, checked, find, override, read_toml
 from hil.config.resolve import (
     LEARNERS,
     SYNAPSES,
@@ -40,7 +40,13 @@ from hil.errors import ConfigError, RunError
 
 
 class LearnerTable(Using):
-    """A rule that learns: one of LEARNERS, or "module:Class"."""
+    """A rule that learns.
+
+    Args:
+        use: the rule: a name of `hil list learners`, or "module:Class"; other keys are its settings, see `hil describe adfa`.
+    """
+
+    known: ClassVar[Mapping[str, Mapping[str, str]]] = {"use": LEARNERS}
 
     def chosen(self) -> Choice:
         """Find the learner and check its settings.
@@ -68,6 +74,9 @@ class Data(Section, strict=True):
     """[data]: the data set, how much of it is used, and how it is augmented.
 
     Args:
+        use: the data set; `hil list datasets` shows them.
+        dir: a folder with the files; none: a cache folder, downloaded once.
+        train_examples: use so many training examples; none: all.
         shift: training images are moved by up to so many pixels either way, anew each time; validation and test never are.
     """
 
@@ -94,8 +103,15 @@ class FeedbackTable(Section, strict=True):
 
 
 class NetworkTable(Using):
-    """Linear synapses of these widths; or `use`, a function of the other keys that returns the list of synapses."""
+    """[network]: the synapses, each with the device of its layer behind it.
 
+    Args:
+        use: makes the synapses: a name, or "module:function"; other keys are its arguments, as widths = [64, 100, 10].
+        pieces: a batch is cut into so many pieces when the device can stream.
+        feedback: closes the loop of a spiking network.
+    """
+
+    known: ClassVar[Mapping[str, Mapping[str, str]]] = {"use": SYNAPSES}
     use: str = "dense"
     pieces: Annotated[int, Field(ge=1, strict=True)] = 1
     feedback: FeedbackTable | None = None
@@ -108,7 +124,12 @@ class NetworkTable(Using):
 
 
 class OptimizerTable(Using, strict=True):
-    """An optimiser of torch.optim, or "module:Class"; lr is its learning rate."""
+    """[optimizer]: an optimiser of torch.optim.
+
+    Args:
+        use: a class of torch.optim, or "module:Class"; other keys are its settings.
+        lr: learning rate.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, strict=True)
     use: str = "Adam"
@@ -123,12 +144,19 @@ class OptimizerTable(Using, strict=True):
 
 
 class TrainTable(Section, strict=True):
-    """A run may be resumed elsewhere: change it in its config.toml.
+    """[train]: how long, in which steps, and where. A run may be resumed elsewhere: change it in its config.toml.
 
     Args:
-        on: where the host computes; not called device, which is the node.
-        record: every shot of every device onto a tape in the run folder, for hil replay.
-        wire: what is said to every instrument into wire/ there.
+        epochs: passes over the training split.
+        batch: examples in a step.
+        schedule: of the learning rate.
+        budget_passes: device passes after which training ends; none: no bound.
+        checkpoint_every: steps between checkpoints, besides those of every epoch.
+        checkpoint_every_s: a checkpoint after so long.
+        threads: of torch on the host; none: by the size of the network.
+        on: where the host computes: "cpu", "cuda", "cuda:1", "mps" or "auto"; not called device, which is the node.
+        record: keep every shot of every device on a tape in the run folder, for `hil replay`.
+        wire: keep what is said to every instrument in wire/ there.
     """
 
     epochs: Annotated[int, Field(gt=0)] = 5
@@ -157,26 +185,29 @@ class SentinelTable(Section, strict=True):
     Args:
         every: steps between looks, at least.
         policy: what is done about a drift, in order; see calibration/drift/sentinel.py.
-        warn, act: by what share of its half swing the node's answers may differ from the reference.
-        period: of the node in its drive's unit; left out: that of [encode], or of the twin.
-        margin: of a node without one, kept free at both rails.
+        warn: deviation from the reference that is noted, as a share of the half swing of a reading.
+        act: deviation that is acted upon.
+        period: of the node; none: that of [encode], or of the twin.
+        margin: kept free at both limits for the servo, for a node without a period.
     """
 
     every: Annotated[int, Field(gt=0)] = 20
     policy: Rung | list[Rung] = Field(default_factory=lambda: list(POLICY))
     warn: Annotated[float, Field(gt=0, lt=1)] = 0.005
     act: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    period: float | str | None = None
-    margin: float | str = 0.0
+    period: Annotated[float | str | None, Holds(unit="unit of the drive")] = None
+    margin: Annotated[float | str, Holds(unit="unit of the drive")] = 0.0
 
 
 class AlarmTable(Section, strict=True):
-    """A command that is run when something happens to the run.
+    """[alarm]: a command that is run when something happens to the run.
 
     Args:
-        timeout_s: it is ended then.
-        every_s: of one kind at most one in so many seconds.
-        stalled_s: "stalled" is when no step or shot was finished for so long.
+        command: run without a shell; none: no alarm.
+        on: the events that it is run for.
+        timeout_s: the command is ended then.
+        every_s: at most one alarm of a kind in so long.
+        stalled_s: "stalled": no step or shot was finished for so long.
     """
 
     command: str | list[str] | None = None
@@ -187,7 +218,22 @@ class AlarmTable(Section, strict=True):
 
 
 class Experiment(Section):
-    """A whole experiment file."""
+    """A whole experiment file.
+
+    Args:
+        seed: everything that is drawn depends on it.
+        name: of the run folder; empty: the name of the file.
+        data: what is learned from.
+        network: the synapses.
+        device: what answers.
+        encode: from pre-activation to drive.
+        decode: from reading to output; none: taken from the transfer curve that every run measures first.
+        learner: the rule.
+        optimizer: of the synapses.
+        train: how long, and where.
+        sentinel: looks at the node for drift; none: nobody does.
+        alarm: a command that is run when something happens.
+    """
 
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
     name: str = ""

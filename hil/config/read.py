@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import pydantic
 import tomli_w
@@ -19,6 +20,21 @@ from hil.settings import shortened, unknown
 from hil.units import quantities, quantity
 
 M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """A note in the annotation of a key, for those who read the model: what it holds, where the annotation alone does not say.
+
+    Args:
+        made: the class whose settings stand in its table.
+        unit: of the quantity, or in which unit it is.
+        spread: its tables stand beside the other keys, each under a name of its own, as [virtual.NAME].
+    """
+
+    made: Any = None
+    unit: str = ""
+    spread: bool = False
 
 
 class Table(BaseModel):
@@ -62,9 +78,15 @@ class Section(Table):
 
 
 class Using(Table):
-    """A table whose `use` names a class; the other keys are that class's settings."""
+    """A table whose `use` names a class; the other keys are that class's settings.
+
+    Args:
+        use: what it is: a short name, or "module:Class"; other keys are its settings.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
+    known: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    """Key that names a class -> our names for it, and what each stands for; for those who read the model."""
     use: str
     _choice: Choice | None = PrivateAttr(default=None)
 

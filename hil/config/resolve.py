@@ -56,6 +56,27 @@ SHAPES = {
     "mesh": "hil.build.shapes.direct:MeshShape",
     "camera": "hil.build.shapes.direct:CameraShape",
 }
+DRIVERS = {  # in a file by their paths; the values are where each is found
+    path: path
+    for path in (
+        "drivers.keysight_33600:Keysight33600",
+        "drivers.keysight_infiniivision:InfiniiVision",
+        "drivers.keysight_e36300:KeysightE36312A",
+        "drivers.keysight_n7776c:KeysightN7776C",
+        "drivers.keithley_2400:Keithley2400",
+        "drivers.spiking.device:SpikingBoard",
+    )
+}
+SIMULATED = {
+    path: path
+    for path in (
+        "sim_devices.instruments.keysight_33600:Keysight33600",
+        "sim_devices.instruments.keysight_infiniivision:InfiniiVision",
+        "sim_devices.instruments.keysight_e36300:KeysightE36312A",
+        "sim_devices.instruments.keysight_n7776c:KeysightN7776C",
+        "sim_devices.instruments.keithley_2400:Keithley2400",
+    )
+}
 TWIN_PARTS = ("spec", "rest", "respond", "ideal")
 DEVICE_PARTS = ("spec", "forward", "close")
 

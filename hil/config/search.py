@@ -188,7 +188,23 @@ class BenchStage(Section):
 
 
 class SearchFile(Section):
-    """A whole search file."""
+    """A whole search file.
+
+    Args:
+        base: the experiment that every candidate is trained by; beside this file, or in a folder above it.
+        name: of the run folder; empty: the name of the file.
+        seed: of everything.
+        set: changes of the base, "section.key=value".
+        search: how genomes are proposed.
+        genome: the family of g, and its genes.
+        train: how long a candidate is trained, and on what.
+        evaluate: who trains the candidates.
+        others: settings of other devices of the same kind, for "robustness".
+        halving: longer trainings for fewer; none: none.
+        confirm: the winner on fresh seeds.
+        bench: the best candidates on a bench; none: on the twin alone.
+        slurm: settings of dask_jobqueue.SLURMCluster, for --cluster slurm:N.
+    """
 
     base: str
     name: str = ""

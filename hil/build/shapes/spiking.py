@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import PrivateAttr
 from rich.console import Console
@@ -38,7 +38,7 @@ from hil.build.bench import (
     until_interrupted,
 )
 from hil.config.bench import BenchFile
-from hil.config.read import Section
+from hil.config.read import Holds, Section
 from hil.config.resolve import UNTOUCHED, blaming, choice
 from hil.device import ArraySpec, Chip, Device
 from hil.errors import ConfigError
@@ -47,7 +47,7 @@ from sim_devices.lif_array import Neuron
 
 
 class Roles(Section):
-    """[node].
+    """[node]: which instrument does what.
 
     Args:
         board: the instrument that holds the neurons.
@@ -57,10 +57,15 @@ class Roles(Section):
 
 
 class SpikingBench(BenchFile):
-    """A bench file of the spiking shape."""
+    """A bench file of the spiking shape.
+
+    Args:
+        node: what the instrument is for.
+        virtual: the simulated board; left out, the bench is real.
+    """
 
     node: Roles
-    virtual: dict[str, Any] | None = None
+    virtual: Annotated[dict[str, Any] | None, Holds(VirtualBoard)] = None
     _described: VirtualBoard | None = PrivateAttr(default=None)
 
     def settle(self, place: str) -> None:

@@ -36,7 +36,7 @@ from hil.build.bench import (
 )
 from hil.build.virtual import BenchTable, check_simulated, tell
 from hil.config.bench import BenchFile
-from hil.config.read import Section
+from hil.config.read import Holds, Section
 from hil.config.resolve import UNTOUCHED, Choice, blaming, choice
 from hil.device import Device
 from hil.errors import ConfigError
@@ -49,7 +49,7 @@ from sim_devices.bench.wiring import Cable
 
 
 class Roles(Section):
-    """[node].
+    """[node]: which instrument does what.
 
     Args:
         drive: the instrument that drives the node.
@@ -66,10 +66,11 @@ class VirtualTable(BenchTable):
     Args:
         specimen: the node and the cable stray from these tables as a specimen does, drawn from this number; left out: they
             are as they stand here.
+        cable: the way from the generator through the node to the scope.
     """
 
     specimen: Annotated[int, Field(ge=0, strict=True)] | None = None
-    cable: dict[str, Any] = Field(default_factory=dict)
+    cable: Annotated[dict[str, Any], Holds(Cable)] = Field(default_factory=dict)
     _line: Choice | None = PrivateAttr(default=None)
 
     def settle(self, place: str) -> None:
@@ -85,10 +86,16 @@ class VirtualTable(BenchTable):
 
 
 class WaveformBench(BenchFile):
-    """A bench file of the waveform shape."""
+    """A bench file of the waveform shape.
+
+    Args:
+        node: what each instrument is for.
+        waveform: how values become a record.
+        virtual: the simulated side; left out, the bench is real.
+    """
 
     node: Roles
-    waveform: dict[str, Any]
+    waveform: Annotated[dict[str, Any], Holds(WaveformSettings)]
     virtual: VirtualTable | None = None
     _settings: WaveformSettings | None = PrivateAttr(default=None)
 

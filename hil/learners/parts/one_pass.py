@@ -17,7 +17,11 @@ from hil.settings import check
 
 @dataclass(frozen=True)
 class LossSettings:
-    """[learner] of an experiment: loss is "cross_entropy" or "mse"."""
+    """[learner] of an experiment.
+
+    Args:
+        loss: what is made small.
+    """
 
     loss: LossName = "cross_entropy"
 
