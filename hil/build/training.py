@@ -33,7 +33,7 @@ from hil.device import Device, Port, answered
 from hil.devices.meter import Allow, Metered, MeteredChip, metered, no_budget
 from hil.devices.recovery import EventListener, ignore_event
 from hil.encoding import Decode, Encode
-from hil.errors import ConfigError, ContractError, ForeignError
+from hil.errors import ConfigError, ContractError, ForeignError, Refused
 from hil.foreign import foreign
 from hil.learner import Learner
 from hil.network import Network
@@ -163,7 +163,7 @@ def prepared(experiment: Experiment, given: Dataset | None = None) -> Prepared:
     Raises:
         DataError, ConfigError.
     """
-    with building(experiment):
+    with building(experiment), nothing_open():
         data = usable(dataset(experiment) if given is None else given)
         chain = synapses(experiment, data)
         feedback = closing(experiment, chain, data.train.x.shape[1])
@@ -177,6 +177,16 @@ def prepared(experiment: Experiment, given: Dataset | None = None) -> Prepared:
         optimizer, table = optimiser(list(every.parameters()), experiment), experiment.optimizer
         construct(optimizer.step, {}, f"{table.place} {table.use}")  # no gradients yet: it moves nothing without a closure
         return Prepared(data, chain, feedback, optimizer, on)
+
+
+@contextmanager
+def nothing_open() -> Iterator[None]:
+    """What is refused in here, and says nothing of the outputs, left them untouched."""
+    try:
+        yield
+    except Refused as error:
+        error.outputs = error.outputs or UNTOUCHED
+        raise
 
 
 @contextmanager

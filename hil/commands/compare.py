@@ -40,7 +40,7 @@ from hil.commands.train import launch, resume
 from hil.config import modules
 from hil.config.device import DeviceTable
 from hil.config.experiment import Experiment, LearnerTable, experiment_of
-from hil.config.read import Holds, Section, checked, dump, find, override, read_toml
+from hil.config.read import Holds, Section, checked, dump, find, of_kind, override, read_toml
 from hil.config.resolve import UNTOUCHED
 from hil.errors import ConfigError, Interrupted, RunError, Stopped
 from hil.files import read_text, there, write_atomic
@@ -116,7 +116,9 @@ class Cell:
 
 def read(path: Path) -> Comparison:
     """Raises: ConfigError: names file, table, key, what was found and what is allowed."""
-    return checked(Comparison, read_toml(path), str(path))
+    table = read_toml(path)
+    of_kind(table, "compare", path)
+    return checked(Comparison, table, str(path))
 
 
 def run(file: Comparison, path: Path, out: Path, console: Console, trusted: bool = False) -> Standings:

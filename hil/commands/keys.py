@@ -76,15 +76,6 @@ def files() -> Mapping[str, type[BaseModel]]:
     return {"experiment": Experiment, "bench": BenchFile, "search": SearchFile, "compare": Comparison}
 
 
-def kind_of(table: Mapping[str, Any]) -> str | None:
-    """Which kind of file `table` was read from, by keys that no other kind has; None: none of ours."""
-    if "shape" in table:
-        return "bench"
-    if "base" in table:
-        return "compare" if "seeds" in table else "search"
-    return "experiment" if "network" in table else None
-
-
 def shapes() -> Mapping[str, type[BaseModel]]:
     """Name of a shape of ours -> the model of its bench file."""
     return {name: resolve(path, "shapes").Bench for name, path in SHAPES.items()}

@@ -24,6 +24,7 @@ from pydantic.fields import FieldInfo
 
 from hil.commands import keys
 from hil.config.bench import BenchFile
+from hil.config.read import kind_of as kind_of_file
 from hil.config.resolve import resolve
 from hil.files import write_atomic
 from hil.settings import LISTS, Setting
@@ -60,7 +61,7 @@ def kinds() -> tuple[str, ...]:
 
 def kind_of(table: Mapping[str, Any]) -> str:
     """The kind of a file that was read, one of `kinds`."""
-    kind = keys.kind_of(table) or "experiment"
+    kind = kind_of_file(table) or "experiment"
     own = f"{kind}.{table.get('shape')}"
     return own if own in kinds() else kind
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from hil.config.read import Holds, Section, Using, checked, read_toml
+from hil.config.read import Holds, Section, Using, checked, of_kind, read_toml
 from hil.config.resolve import (
     DRIVERS,
     SHAPES,
@@ -236,6 +236,7 @@ class BenchFile(Section):
 def read_bench(path: Path) -> BenchFile:
     """The bench in `path`, as its shape has it. Raises: ConfigError."""
     table = read_toml(path)
+    of_kind(table, "bench", path)
     return bench_of(table, path)
 
 

@@ -26,7 +26,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from hil.config.bench import BenchFile, read_bench
 from hil.config.device import DecodeTable, DeviceTable, EncodeTable
-from hil.config.read import Holds, Section, Using, checked, find, override, read_toml
+from hil.config.read import Holds, Section, Using, checked, find, of_kind, override, read_toml
 from hil.config.resolve import (
     LEARNERS,
     SYNAPSES,
@@ -309,6 +309,7 @@ def read_experiment(
         ConfigError: names file, section, key, what was found and what is allowed.
     """
     table = read_toml(path)
+    of_kind(table, "experiment", path)
     for text in overrides:
         override(table, text)
     return experiment_of(table, path, near, bench)

@@ -16,6 +16,7 @@ from hil import toml
 from hil.config.resolve import Choice, choice
 from hil.errors import UNTOUCHED, ConfigError, nearest
 from hil.files import read_text, there
+from hil.hints import quoted
 from hil.settings import shortened, unknown
 from hil.units import quantities, quantity
 
@@ -125,6 +126,45 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             "not a TOML file", where=str(path), got=str(error), outputs=UNTOUCHED, todo="mend that line"
         ) from error
+
+
+KINDS = {  # kind of a file -> how it is called, what it has, and what it is for
+    "experiment": ("an experiment file", "[network], [device] and [learner]", "hil train"),
+    "bench": ("a bench file", "name, shape and the tables of the shape", "hil doctor"),
+    "search": ("a search file", "base, [search] and [genome]", "hil search"),
+    "compare": ("a comparison file", "base, seeds and [[learner]]", "hil compare"),
+}
+
+
+def kind_of(table: Mapping[str, Any]) -> str:
+    """Which kind of file `table` was read from, by keys that no other kind has; "" if it is none."""
+    if "shape" in table and "taken_at" not in table:  # a calibration has the shape of its bench
+        return "bench"
+    if "base" in table:
+        mine = {"compare": {"seeds", "learner"}, "search": {"search", "genome"}}
+        return next((kind for kind, keys in mine.items() if keys & set(table)), "")
+    return "experiment" if {"network", "learner"} & set(table) else ""
+
+
+def of_kind(table: Mapping[str, Any], kind: str, path: Path) -> None:
+    """Refuse a file of another kind in one sentence, before its keys are called unknown.
+
+    Args:
+        table: as it was read from `path`.
+        kind: one of KINDS.
+        path: of the file.
+
+    Raises:
+        ConfigError: it is a file of another kind.
+    """
+    found = kind_of(table)
+    if found not in ("", kind):
+        (called, _, command), (wanted, has, _) = KINDS[found], KINDS[kind]
+        bench = f'; in an experiment name it: [device] bench = "{path}"' if found == "bench" and kind == "experiment" else ""
+        raise ConfigError(
+            f"this is {called}, not {wanted}", where=str(path), allowed=f"{wanted}: it has {has}", outputs=UNTOUCHED,
+            todo=f"use it with {command} {quoted(path)}{bench}",
+        )  # fmt: skip
 
 
 def dump(model: BaseModel) -> str:

@@ -28,7 +28,7 @@ from pydantic import Field, PrivateAttr
 
 from hil.config.device import DeviceTable, EncodeTable
 from hil.config.experiment import Experiment, read_experiment
-from hil.config.read import Section, checked, find, read_toml
+from hil.config.read import Section, checked, find, of_kind, read_toml
 from hil.config.resolve import UNTOUCHED
 from hil.errors import ConfigError
 
@@ -233,7 +233,9 @@ def read_search(path: Path) -> SearchFile:
     Raises:
         ConfigError: names file, table, key, what was found and what is allowed.
     """
-    file = checked(SearchFile, read_toml(path), str(path))
+    table = read_toml(path)
+    of_kind(table, "search", path)
+    file = checked(SearchFile, table, str(path))
     file._file = path
     rules = (
         ("[search] elites", file.search.elites, file.search.elites < file.search.population, "fewer than the population"),

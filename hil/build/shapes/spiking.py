@@ -133,14 +133,18 @@ class SpikingShape:
             served = None if described is None else opening.stack.enter_context(spawn_board(lingering(described, opening.run)))
         port = str(table.resource) if served is None else served.port
         guard = opening.guarded([port])
-        line = SerialLink(port, beat=guard.beat)
+        with opening.named(name):
+            line = SerialLink(port, beat=guard.beat)
         opening.stack.callback(line.close)  # the driver closes it too; this is for what happens before there is a driver
         line.timeout_s = table.timeout_s or line.timeout_s
         link: FrameLink = line
         log = opening.wire_log(name, port)
         if log is not None:
             link = TranscribedFrames(line, log)
-        answering = FrameSession(link, expect=expected(table)).welcome.identity  # arms nothing: nothing has to be made safe yet
+        with opening.named(name):
+            answering = FrameSession(
+                link, expect=expected(table)
+            ).welcome.identity  # arms nothing: there is nothing to make safe
         who = Expect(answering.maker, answering.model, answering.serial)
         guard.watch([board_state(name, port, who)])  # now, as the driver arms
         provenance = "real" if served is None else "twin"
