@@ -20,9 +20,10 @@ from rich.console import Console
 from hil import toml
 from hil.build.training import Built, built
 from hil.config.device import DecodeTable
-from hil.config.experiment import AlarmTable, Experiment, read_experiment
+from hil.config.experiment import Experiment, read_experiment
 from hil.config.read import checked, dump
 from hil.config.resolve import UNTOUCHED, located
+from hil.config.watch import AlarmTable
 from hil.errors import (
     ConfigError,
     ContractError,
