@@ -46,7 +46,7 @@ FOLDER = "hil.data.image_folder:ImageFolder"
 OWN = {"file.csv": FILES[".csv"], "file.npz": FILES[".npz"], "file.npy": FILES[".npy"], "folder/": FOLDER}
 PARTS = ("validation", "test")
 PYTHON = "hil.load"
-COMMON = ("use", "train_examples", "shift", "dir", "checksum", *Reading.__dataclass_fields__)
+COMMON = ("use", "train_examples", "dir", "checksum", *Reading.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
