@@ -117,8 +117,15 @@ class Data(Using):
 
     Args:
         use: a name, a file, a folder or "module:function"; see hil/data/kinds.py.
-        dir: where its files are.
-        targets, classes, shape, sequence, standardise, stream, split: as of hil.load.
+        dir: a folder with the files; none, for a published set: a cache folder, downloaded once.
+        train_examples: use so many training examples; none: all.
+        targets: what the targets are; none: text and whole numbers are classes.
+        classes: names of the classes, in order; none: those that occur, sorted.
+        shape: of one example, as channels, rows, columns; none: as the source has it.
+        sequence: the first axis of an example is time, and stays; none: no.
+        standardise: every input gets mean 0 and standard deviation 1 over the training split; none: no.
+        stream: read examples when they are wanted; none: if the memory cannot hold them.
+        split: how the examples are split; a published set comes with its splits.
         checksum: of its content; another content is refused. A run writes it down.
     """
 

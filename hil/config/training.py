@@ -42,7 +42,12 @@ class AugmentTable(Section, strict=True):
 
 
 class OptimizerTable(Using, strict=True):
-    """An optimiser of torch.optim, or "module:Class"; lr is its learning rate."""
+    """[optimizer]: an optimiser of torch.optim.
+
+    Args:
+        use: a class of torch.optim, or "module:Class"; other keys are its settings.
+        lr: learning rate.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, strict=True)
     use: str = "Adam"
@@ -94,18 +99,24 @@ class ScheduleTable(Using, strict=True):
 
 
 class TrainTable(Section, strict=True):
-    """A run may be resumed elsewhere: change it in its config.toml.
+    """[train]: how long, in which steps, and where. A run may be resumed elsewhere: change it in its config.toml.
 
     Args:
+        epochs: passes over the training split.
+        batch: examples in a step.
         patience: training ends after so many epochs without a better score on the validation split; None: with the last.
         min_delta: a score counts as better if it is so by more than this.
         clip_norm: the gradient of all weights together is scaled down to this norm, if it is larger.
         accumulate: the optimiser moves once in so many batches, by the mean of their gradients.
         class_weights: of each class in the loss; "balanced": inversely to how often it occurs in the training split.
         start_from: written `from`: a run whose best weights are the first ones of this run.
-        on: where the host computes; not called device, which is the node.
-        record: every shot of every device onto a tape in the run folder, for hil replay.
-        wire: what is said to every instrument into wire/ there.
+        budget_passes: device passes after which training ends; None: no bound.
+        checkpoint_every: steps between checkpoints, besides those of every epoch.
+        checkpoint_every_s: a checkpoint after so long.
+        threads: of torch on the host; None: by the size of the network.
+        on: where the host computes: "cpu", "cuda", "cuda:1", "mps" or "auto"; not called device, which is the node.
+        record: keep every shot of every device on a tape in the run folder, for `hil replay`.
+        wire: keep what is said to every instrument in wire/ there.
     """
 
     model_config = ConfigDict(serialize_by_alias=True)
