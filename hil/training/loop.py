@@ -243,7 +243,7 @@ class Training:
             "optimizer": optimizer,
             "schedule": self.schedule.state(),
             "moves": moves,
-            "scores": self.scores,
+            "scores": list(self.scores),
             "devices": [
                 {
                     "snapshot": d.snapshot(),
