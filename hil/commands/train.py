@@ -294,7 +294,7 @@ def lines(folder: RunFolder, summary: Mapping[str, Any], page: Path | None) -> I
         page: its report, or None.
     """
     if "stopped_early" in summary:
-        yield f"stopped before the last epoch: validation accuracy is no better since {summary['stopped_early']} epochs"
+        yield f"stopped before the last epoch: no better validation accuracy for {summary['stopped_early']} epochs"
     yield (
         f"done in {summary['wall_s']:.0f} s. test {test_said(summary)} "
         f"({summary['provenance']}, seed {summary['seed']}, weights of epoch {summary['best_epoch']} by validation). "

@@ -249,7 +249,7 @@ class Training:
             "optimizer": optimizer,
             "schedule": self.schedule.state(),
             "moves": moves,
-            "scores": self.scores,
+            "scores": list(self.scores),
             "devices": [
                 {
                     "snapshot": d.snapshot(),

@@ -19,7 +19,7 @@ from hil.errors import ConfigError
 from hil.learners.parts.loss import Loss, Mixed
 from hil.network import Network
 from hil.run import checkpoint
-from hil.training.loop import train
+from hil.training.loop import TrainingStep, train
 
 SPIKING = toml(device='chip = "lif"', encode="", learner="saf_e")
 
@@ -108,6 +108,27 @@ def test_training_examples_are_changed_anew_and_others_never(tmp_path: Path) -> 
         assert one.shape == other.shape
         assert not (one.unsqueeze(1) == other).all(2).any()
     assert torch.equal(torch.cat(asked), data.validation.x.repeat(2, 1))
+
+
+def test_who_goes_back_has_the_rates_and_the_gradients_of_then(tmp_path: Path) -> None:
+    sets = ["schedule.use=ExponentialLR", "schedule.gamma=0.5", "schedule.every=step", "train.accumulate=2", "train.epochs=4"]
+    with built(read_experiment(written(tmp_path), sets)) as made:
+        training, kept = made.training, None
+        for point in train(training):
+            if isinstance(point, TrainingStep) and point.step == 4:  # the first batch of the second epoch, of 3
+                kept = training.checkpoint()
+        assert kept is not None
+        assert training.optimizer.param_groups[0]["lr"] == 1e-3 * 0.5**8
+        training.go_back(kept)
+        assert training.optimizer.param_groups[0]["lr"] == 1e-3 * 0.5**2
+        assert (training.step, training.moves.batches, len(training.scores)) == (4, 1, 1)
+        assert all(
+            torch.equal(a, b) for a, b in zip(*(gathered(point) for point in (training.checkpoint(), kept)), strict=True)
+        )
+
+
+def gathered(point: checkpoint.Checkpoint) -> list[torch.Tensor]:
+    return list(checkpoint.under("gathered", point.tensors).values())
 
 
 # ---- class weights --------------------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def test_patience_ends_a_run_and_more_of_it_goes_on(tmp_path: Path, capsys: pyte
     assert before == {path.name: path.read_bytes() for path in run.iterdir() if path.name in before}
     code, out, err = hil(capsys, "resume", run, "--set", "train.patience=3")
     assert code == 0, err
-    assert "stopped before the last epoch: validation accuracy is no better since 3 epochs" in out
+    assert "stopped before the last epoch: no better validation accuracy for 3 epochs" in out
     here, there = load(latest(run / "checkpoints")), load(latest(whole / "checkpoints"))
     assert here.facts["epoch"] == 4
     assert all(torch.equal(here.tensors[key], there.tensors[key]) for key in here.tensors)
