@@ -36,19 +36,21 @@ app = cyclopts.App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,  # `run` says what became of the outputs
 )
+app.register_install_completion_command(help="Let the shell complete commands and options of hil: bash, zsh, fish.")
 NEXT = (
     ("hil compare experiments/compare_digits.toml", "which learner suits this node?"),
     ("hil serve benches/mzm_awg_scope.toml", "open the same bench from your own scripts"),
 )
 TRACEBACK = "--traceback"
+WIDE = 120  # columns of a terminal that has room for everything
 PRINTING = ("status", "list", "describe", "report", "--help", "-h", "--version")  # commands that hold nothing while they wait
 
 
 def console(stream: TextIO | None) -> Terminal:
     """A console that shows its text on `stream`, and neither blocks nor raises: a display may go away, a run goes on."""
     teller = stream if isinstance(stream, Teller) else Teller(stream)
-    wide = None if teller.isatty() or os.environ.get("COLUMNS", "").isdigit() else 160
-    return Terminal(file=cast(IO[str], teller), width=wide)
+    known = teller.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Terminal(file=cast(IO[str], teller), width=None if known else 160, breaks=known)
 
 
 out = console(sys.stdout)
@@ -523,7 +525,7 @@ def compare(comparison: Path, /, *, out_: Annotated[Path | None, Parameter(name=
     file = comparing.read(comparison)
     target = out_ or Path("compare") / (file.name or comparison.stem)
     standings = comparing.run(file, comparison, target, out, trust)
-    for table in comparing.tables(standings):
+    for table in comparing.tables(standings, out.width):
         out.print(table)
         out.print()
     for line in standings.findings():
@@ -670,10 +672,12 @@ def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] 
     for kind in kinds:
         table = Table(title=kind, title_justify="left", box=None, header_style="dim")
         rows = listing.rows(kind)
-        for column in rows[0]:
-            table.add_column(column)
+        left_out = {"class"} if out.width < WIDE else set()  # hil describe NAME says it
+        shown = [k for k, column in enumerate(rows[0]) if column not in left_out]
+        for k in shown:
+            table.add_column(rows[0][k], no_wrap=rows[0][k] != "what")
         for row in rows[1:]:
-            table.add_row(*row)
+            table.add_row(*(row[k] for k in shown))
         out.print(table)
         out.print()
 

@@ -33,6 +33,9 @@ and the nearest known one is named.
 
 A quantity takes one number and one unit in quotes, under its name without the unit (`high = "4 V"`), or a number in the unit
 that ends its name (`high_v = 4.0`). A key whose default is "none" may be left out; "its defaults" are those of the table.
+
+An editor with Taplo (in VS Code: Even Better TOML) completes and underlines, if the first line of a file names its schema, as
+the shipped files do. `hil schema` writes the schemas into a folder: `#:schema schemas/experiment.schema.json`.
 """
 
 

@@ -48,6 +48,7 @@ from hil.hints import quoted
 from hil.report import render
 from hil.report.comparison import outcome, table, write
 from hil.report.significance import ComparisonRow, RunOutcome, Standings
+from hil.report.tables import TextTable
 from hil.run.folder import RunFolder
 from hil.run.resume import inspect, plan
 from hil.task import named
@@ -192,18 +193,36 @@ def cells(file: Comparison, path: Path, out: Path) -> Iterator[Cell]:
             yield Cell(learner, device, experiment.model_copy(update={"seed": seed}), folder, (path, base))
 
 
-def tables(standings: Standings) -> Iterator[Table]:
-    """Make a table for each device, for the terminal."""
+def tables(standings: Standings, width: int) -> Iterator[Table]:
+    """Make a table for each device, for the terminal.
+
+    Args:
+        standings: the results.
+        width: of the terminal; columns that have no room are left out, those that matter least first.
+    """
     for device in standings.devices:
         shown = Table(
             title=f"{device}: test {standings.metric.title} over seeds", title_justify="left", box=None, header_style="dim"
         )
         made = table(standings.on(device))
-        for column in made.head:
-            shown.add_column(column, justify="left" if column == "learner" else "right")
+        kept = _fitting(made, width)
+        for k in kept:
+            shown.add_column(made.head[k], justify="left" if made.head[k] == "learner" else "right", no_wrap=True)
         for row in made.rows:
-            shown.add_row(*row)
+            shown.add_row(*(row[k] for k in kept))
+        left_out = [head for k, head in enumerate(made.head) if k not in kept]
+        if left_out:
+            shown.caption, shown.caption_justify = f"in the report: {', '.join(left_out)}", "left"
         yield shown
+
+
+def _fitting(made: TextTable, width: int) -> list[int]:
+    """The columns that there is room for, the later ones left out first; a column is as wide as its widest cell and two."""
+    wide = [max(len(row[k]) for row in (made.head, *made.rows)) + 2 for k in range(len(made.head))]
+    order = [0, 2, 3, 4, 1, 6, 7, 5, 8, 9, 10][: len(wide)]  # learner, mean, std, worst, seeds, passes, wall, …
+    while len(order) > 1 and sum(wide[k] for k in order) > width:
+        order.pop()
+    return sorted(order)
 
 
 def _table(base: Mapping[str, Any], file: Comparison, by: Entry, on: Entry) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from hil.config.resolve import CHIPS, LEARNERS, SHAPES, SYNAPSES, TWINS, resolve
 from hil.data import sources
 from hil.data.kinds import MADE, OWN
 from hil.errors import UNTOUCHED, ConfigError
+from hil.task import METRICS
 
 GAP = re.compile(r" {3,}(?![ =])")
 NAMES = {**LEARNERS, **TWINS, **CHIPS, **SYNAPSES, **MADE, **OWN}
@@ -22,13 +23,13 @@ def lines(name: str, width: int) -> Iterator[str]:
     """Yield the lines that describe `name`.
 
     Args:
-        name: "train" or "[train]", a kind of file, a shape, a data set, a short name of ours, or "module:Class".
+        name: "train" or "[train]", a kind of file, a shape, a data set, a metric, a short name of ours, or "module:Class".
         width: of the terminal, in characters.
 
     Raises:
         ConfigError: there is nothing of that name.
     """
-    if name not in (*NAMES, *sources.NAMES) and ":" not in name and not any(_tables(name)):
+    if name not in (*NAMES, *sources.NAMES, *METRICS) and ":" not in name and not any(_tables(name)):
         raise _unknown(name)
     same: dict[int, list[tuple[str, keys.Table]]] = {}
     for kind, table in _tables(name):
@@ -36,6 +37,7 @@ def lines(name: str, width: int) -> Iterator[str]:
     for listed in same.values():
         yield from _table([f"{table.head}   in {article(kind)} file" for kind, table in listed], listed[0][1], width)
     yield from _data(name, width)
+    yield from _metric(name, width)
     if name in NAMES or ":" in name:
         yield from _class(name, width)
 
@@ -112,6 +114,15 @@ def _data(name: str, width: int) -> Iterator[str]:
         card = sources.describe(name)
         yield from (f'{name}   a data set: [data] use = "{name}"', "", *filled(card.line, width), "")
         yield from (*filled(f"classes: {', '.join(card.classes)}", width), "", *filled(f"source: {card.source}", width), "")
+        yield from ("SHA-256 of its files, unpacked:", *(f"  {told}\n    {file}" for file, told in card.sums.items()), "")
+
+
+def _metric(name: str, width: int) -> Iterator[str]:
+    if name in METRICS:
+        found = METRICS[name]
+        yield from (f'{name}   a metric: [task] metric = "{name}"', "")
+        yield from filled(f"{_summary(found.of)} Of {' or '.join(found.kinds)}; {found.way}.", width)
+        yield ""
 
 
 def _class(name: str, width: int) -> Iterator[str]:
@@ -136,8 +147,10 @@ def _summary(target: Any) -> str:
 def _unknown(name: str) -> ConfigError:
     from hil.settings import no_such
 
-    known = [*heads(), *sources.NAMES, *NAMES]
+    known = [*heads(), *sources.NAMES, *METRICS, *NAMES]
     error = no_such("name", name, known, f"hil describe {name}")
     error.outputs = UNTOUCHED
-    error.allowed = "a table (hil describe train), a data set, a learner, a device (hil list shows them), or module:Class"
+    error.allowed = (
+        "a table (hil describe train), a data set, a metric, a learner, a device (hil list shows them), or module:Class"
+    )
     return error

@@ -4,44 +4,24 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from datetime import datetime
 from pathlib import Path
 
-from hil.config.resolve import CHIPS, LEARNERS, TWINS, resolve
+from hil.config.read import read_toml
+from hil.config.resolve import CHIPS, DRIVERS, LEARNERS, TWINS, resolve
 from hil.data import kinds, objects, sources
-from hil.errors import RunError
+from hil.errors import ConfigError, RunError
 from hil.files import read_object
 from hil.run import status
 from hil.run.summary import test_said
 
 Rows = list[tuple[str, ...]]
 
-DRIVERS = (
-    "drivers.keysight_33600:Keysight33600",
-    "drivers.keysight_infiniivision:InfiniiVision",
-    "drivers.spiking.device:SpikingBoard",
-)
-
 
 def rows(kind: str) -> Rows:
     """Return the table of a kind: header first, then a row each."""
     tables = {"devices": _devices, "learners": _learners, "datasets": _datasets, "runs": _runs, "resources": _resources}
     return tables[kind]()
-
-
-def card(name: str) -> list[str]:
-    """What is known of a published data set, a line each."""
-    found = sources.describe(name)
-    sums = [f"  {sum_}  {file}" for file, sum_ in found.sums.items()]
-    return [
-        found.line,
-        "",
-        found.source,
-        "",
-        f"classes: {', '.join(found.classes)}",
-        "",
-        "SHA-256 of its files, unpacked:",
-        *sums,
-    ]
 
 
 def _first_line(target: object) -> str:
@@ -80,5 +60,27 @@ def _runs() -> Rows:
             summary = read_object(path.parent / "summary.json")
         except RunError:
             summary = {}
-        found.append((str(path.parent), status.brief(path.parent), test_said(summary), str(summary.get("provenance", "-"))))
-    return [("run", "status", "test", "from"), *found]
+        standing, origin = status.brief(path.parent), str(summary.get("provenance", "-"))
+        found.append((str(path.parent), *_asked(path), standing, test_said(summary), origin))
+    return [("run", "begun", "learner", "device", "seed", "status", "test", "from"), *found]
+
+
+def _asked(config: Path) -> tuple[str, str, str, str]:
+    """When a run was begun, by which learner, through what, with which seed; "-" where that cannot be read."""
+    try:
+        begun = datetime.fromtimestamp(config.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
+        table = read_toml(config)
+    except (OSError, ConfigError):
+        return "-", "-", "-", "-"
+    learner, device = (table.get(key) for key in ("learner", "device"))
+    if isinstance(device, list):
+        through = f"{len(device)} devices"
+    else:
+        named = (device.get(key) for key in ("bench", "use", "chip", "host")) if isinstance(device, dict) else ()
+        through = next((_short(one) for one in named if one), "-")
+    return begun, _short(learner.get("use", "-")) if isinstance(learner, dict) else "-", through, str(table.get("seed", "-"))
+
+
+def _short(use: object) -> str:
+    """The last part of a path of a file or of a class."""
+    return str(use).rpartition("/")[2].removesuffix(".toml").rpartition(":")[2] or str(use)
