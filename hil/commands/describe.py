@@ -150,7 +150,5 @@ def _unknown(name: str) -> ConfigError:
     known = [*heads(), *sources.NAMES, *METRICS, *NAMES]
     error = no_such("name", name, known, f"hil describe {name}")
     error.outputs = UNTOUCHED
-    error.allowed = (
-        "a table (hil describe train), a data set, a metric, a learner, a device (hil list shows them), or module:Class"
-    )
+    error.allowed = "a table (hil describe train), a data set, a metric, a learner, a device, or module:Class"
     return error
