@@ -65,9 +65,9 @@ class PackageAdapter:
     def __init__(
         self,
         address: str,
+        *,
         driver: str,
         holds: Mapping[str, Any],
-        *,
         setup: Mapping[str, Any] = {},
         options: Mapping[str, Any] = {},
         address_as: str | None = None,

@@ -7,6 +7,7 @@
     hold = { "smu.compliance_current" = 1e-3, "smu.source_enabled" = true }
     safe = { "smu.source_enabled" = false }
 
+One beside a node, which holds what it is set to: Adapter; see drivers/adapter.py.
 Source: https://pymeasure.readthedocs.io
 """
 

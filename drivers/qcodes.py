@@ -5,6 +5,7 @@
     instruments = { dac = { of = "qcodes_contrib_drivers.drivers.QDevil.QDAC2:QDac2", address = "TCPIP::…" } }
     drive = ["dac.ch01.dc_constant_V", …]      a parameter, also of a channel or a submodule
 
+One beside a node, which holds what it is set to: Adapter; see drivers/adapter.py.
 The name of an instrument is also the one that QCoDeS knows it by. Source: https://microsoft.github.io/Qcodes
 """
 

@@ -72,7 +72,7 @@ def host(what: str, settings: Mapping[str, Any], listen: str, keys: Path | None,
     recipe = recipe_of(what, settings)
     charge = Charge(recipe, limits, [*child.search_path(), *folders(recipe.place)], listen=listen)
 
-    def begun(port: int, token: str) -> None:
+    def begun(port: int, token: str, lane: int) -> None:
         address = f"{listen.rpartition(':')[0]}:{port}"
         out.print(f"host    {recipe.use} at {address}, process {os.getpid()}", soft_wrap=True)
         out.print(f'next    hil.host.client.connected("{address}"' + (", keys)" if keys else ")"), soft_wrap=True)

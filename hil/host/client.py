@@ -4,6 +4,7 @@
         device.forward(x)
     with connected("lab-pc:5510", keys) as device:                 one that `hil host` serves elsewhere
 
+Shots to a host that was started here go past gRPC (hil/host/lane.py), as long as that way is open and nobody else is on it.
 A beat is a look at the clock, and a message some times in a silence; every call is one. Rungs of the recovery ladder: `clear`
 has nothing to do, as a call has its own stream and a late answer dies with it; `reopen` has the device opened anew, by a new
 host if this one ended; `identify` asks for its class and ports; `reinstate` makes safe and programs again.
@@ -46,6 +47,7 @@ from hil.host import device_pb2 as pb
 from hil.host.charge import Limits, Recipe
 from hil.host.faults import raise_from
 from hil.host.keys import NAME, channel_credentials
+from hil.host.lane import Lane, LaneLost
 from hil.host.local import LocalHost
 from hil.host.server import loopback
 from hil.host.wire import CHUNK, OPTIONS, Stub, gathered, parts, port_settings
@@ -82,6 +84,7 @@ class Hosted:
         self._params: Tensor | None = None
         self._closed = False
         self._whole = True  # False: the server has no Shot
+        self._lane: Lane | None = None
         self._due_s = 0.0
         self._connect()
         self._first = self._facts
@@ -138,10 +141,13 @@ class Hosted:
             NotAReading: the answer holds NaN or infinity. Others: as the device raises them.
         """
         shape, data = sent(self._spec.inputs.check(x))
+        self._check_open()
         call = self._call()
         width = self._spec.outputs.size or (shape[-1] if shape else 1)
         due = [*shape[:-1], width]
-        if self._whole and max(len(data), 4 * math.prod(due)) <= CHUNK:
+        if self._lane is not None and self._lane.take():
+            answer = self._short(self._lane, shape, data, call)
+        elif self._whole and max(len(data), 4 * math.prod(due)) <= CHUNK:
             answer = self._shot(shape, data, call)
         else:
             answer = self._stream(shape, data, call)
@@ -160,6 +166,15 @@ class Hosted:
                 f"{bad} of {values.size} values NaN or infinite", where=self._where, allowed="finite numbers", outputs=PLAYED
             )
         return torch.from_numpy(values if values.flags.writeable else values.copy())
+
+    def _short(self, lane: Lane, shape: list[int], data: Any, call: pb.Call) -> tuple[list[int], Any]:
+        """A shot on the lane, which was taken."""
+        try:
+            return lane.ask(call.number, shape, data, time.monotonic() + self._longest_s)
+        except TimeoutError as error:
+            raise self._late(f"Shot: no answer in {self._longest_s:g} s") from error
+        except LaneLost as error:
+            raise self._away(f"Shot: {error}") from error
 
     def _shot(self, shape: list[int], data: Any, call: pb.Call) -> tuple[list[int], Any]:
         try:
@@ -344,6 +359,9 @@ class Hosted:
             if isinstance(error, Disconnected) and not isinstance(error, Ended):
                 raise OpenFailed(error.what, where=self._where, got=error.got, todo=error.todo) from error
             raise
+        if self.local is not None and self.local.lane:
+            with suppress(OSError):  # then every shot is a call of gRPC
+                self._lane = Lane(self.local.lane, self._token)
         self._due_s = 0.0
         self._beats.put(pb.Beat(token=self._token, number=self._next()))
         pulses = self._stub["Health"](iter(self._beats.get, None))
@@ -366,6 +384,9 @@ class Hosted:
             heard.notify_all()
 
     def _disconnect(self) -> None:
+        if self._lane is not None:
+            self._lane.close()
+            self._lane = None
         self._beats.put(None)
         self._channel.close()
 
@@ -385,9 +406,13 @@ class Hosted:
             self._number += 1
             return self._number
 
-    def _asked(self, name: str, request: Any) -> Any:
-        if self._closed and name != "Safe":
+    def _check_open(self) -> None:
+        if self._closed:
             raise ContractError("this device is closed", where=self._where, outputs="safe", todo="open it again")
+
+    def _asked(self, name: str, request: Any) -> Any:
+        if name != "Safe":
+            self._check_open()
         with self._mapping(name):
             return self._stub[name](request, timeout=self._longest_s)
 
@@ -406,21 +431,28 @@ class Hosted:
         if code is grpc.StatusCode.UNIMPLEMENTED and name == "Shot":
             return _NoShot()
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return LinkTimeout(
-                "the host gives no answer", where=self._where, got=f"{name}: {told(error)}",
-                outputs="not known; the host makes them safe if it runs", todo="see whether the host runs",
-            )  # fmt: skip
+            return self._late(f"{name}: {told(error)}")
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-            with suppress(HilError):
-                if self.local is not None and self.local.ended(1.0):
-                    self._ended_well()
-            if self.local is not None and self.local.ended(0.0) and (fault := self._ending()) is not None:
-                return fault
-            return Disconnected(
-                "the host is gone", where=self._where, got=f"{name}: {told(error)}",
-                outputs="made safe by the process of the device, which outlives its host", todo="see why the host ended",
-            )  # fmt: skip
+            return self._away(f"{name}: {told(error)}")
         return LinkError("the host refuses this call", where=self._where, got=f"{name}: {told(error)}", outputs=PLAYED)
+
+    def _late(self, got: str) -> LinkTimeout:
+        return LinkTimeout(
+            "the host gives no answer", where=self._where, got=got, outputs="not known; the host makes them safe if it runs",
+            todo="see whether the host runs",
+        )  # fmt: skip
+
+    def _away(self, got: str) -> HilError:
+        """The connection is gone: with its host, or without."""
+        with suppress(HilError):
+            if self.local is not None and self.local.ended(1.0):
+                self._ended_well()
+        if self.local is not None and self.local.ended(0.0) and (fault := self._ending()) is not None:
+            return fault
+        return Disconnected(
+            "the host is gone", where=self._where, got=got,
+            outputs="made safe by the process of the device, which outlives its host", todo="see why the host ended",
+        )  # fmt: skip
 
     def _ending(self) -> HilError | None:
         """Why the local host, which has ended, did so by itself; None: it was ended."""

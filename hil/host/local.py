@@ -48,7 +48,7 @@ class LocalHost:
         self._process: subprocess.Popen[bytes] | None = None
         self._words: system.Inlet | None = None
         self._said = b""
-        self.port, self.token = 0, ""
+        self.port, self.token, self.lane = 0, "", 0
 
     @property
     def running(self) -> bool:
@@ -86,7 +86,7 @@ class LocalHost:
             answer = self._answer(time.monotonic() + self._limits.start_s + MARGIN_S)
             if "error" in answer:
                 raise error_of(answer["error"])
-            self.port, self.token = int(answer["port"]), str(answer["token"])
+            self.port, self.token, self.lane = int(answer["port"]), str(answer["token"]), int(answer["lane"])
         except BaseException:
             self.kill()
             raise

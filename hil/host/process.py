@@ -23,6 +23,7 @@ from hil import system
 from hil.errors import Disconnected, Ended, HilError, UnsafeOutputs
 from hil.host.charge import Charge
 from hil.host.faults import table_of
+from hil.host.lane import Lanes
 from hil.host.locks import hold
 from hil.host.record import Record
 from hil.host.server import Service, check_listen, listening
@@ -53,8 +54,8 @@ def main(starts: Starter) -> int:
         return UNKNOWN if isinstance(error, UnsafeOutputs) else 2
 
 
-def _answered(port: int, token: str) -> None:
-    _say({"port": port, "token": token})
+def _answered(port: int, token: str, lane: int) -> None:
+    _say({"port": port, "token": token, "lane": lane})
 
 
 def _say(table: object) -> None:
@@ -65,7 +66,7 @@ def _say(table: object) -> None:
 def serve(
     charge: Charge,
     starts: Starter,
-    begun: Callable[[int, str], None],
+    begun: Callable[[int, str, int], None],
     trainer_stdin: int | None = None,
     keys: Path | None = None,
 ) -> int:
@@ -74,7 +75,7 @@ def serve(
     Args:
         charge: what to serve.
         starts: starts workers; ended here.
-        begun: called with port and token when the device is open.
+        begun: called with port, token, and port of the lane (0: there is none) when the device is open.
         trainer_stdin: descriptor on which a trainer of this computer speaks; None: any trainer may come, one after the other.
         keys: folder of keys, for trainers on other computers.
 
@@ -89,13 +90,15 @@ def serve(
     try:
         hold(charge.locks, limits.patience_s)
         supervisor.open()
-        server, port = listening(Service(supervisor, session, limits.longest_s, limits.silence_s), charge.listen, keys)
+        service = Service(supervisor, session, limits.longest_s, limits.silence_s)
+        server, port = listening(service, charge.listen, keys)
+        lanes = None if trainer_stdin is None else Lanes(session.token, service.drive)
     except BaseException:
         supervisor.end()
         raise
     record.note("open", say=False, pid=os.getpid(), port=port, device=supervisor.facts["device"])
     session.beat()
-    begun(port, session.token)
+    begun(port, session.token, 0 if lanes is None else lanes.port)
     watch = Watch(charge, session, supervisor, trainer_stdin)
     verified, last = True, False
 

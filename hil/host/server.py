@@ -19,6 +19,7 @@ from hil.files import loads
 from hil.foreign import mapped
 from hil.host import device_pb2 as pb
 from hil.host.faults import message_of
+from hil.host.frames import Bytes
 from hil.host.keys import server_credentials
 from hil.host.session import Session
 from hil.host.supervisor import Supervisor
@@ -66,12 +67,16 @@ class Service:
         """Forget temporal state."""
         return self._answer(pb.Done, call, lambda: self._supervisor.reset(int(call.number)))
 
+    def drive(self, token: str, number: int, shape: list[int], data: Bytes) -> tuple[list[int], Bytes]:
+        """Drive the device for whoever has the session. Raises: HilError: why not."""
+        with self._session.call(token):
+            return self._supervisor.forward(shape, data, number)
+
     def shot(self, part: Parcel, context: grpc.ServicerContext) -> Any:
         """Drive the device; one message each way."""
         try:
             call, shape, data = gathered([part])
-            with self._session.call(call.token):
-                shape, answer = self._supervisor.forward(shape, data, int(call.number))
+            shape, answer = self.drive(call.token, int(call.number), shape, data)
             if len(answer) > CHUNK:
                 raise ContractError(
                     "this answer needs Forward", where="host", got=f"{len(answer):,} bytes", allowed=f"{CHUNK:,}"
@@ -86,8 +91,7 @@ class Service:
         """Drive the device."""
         try:
             call, shape, data = gathered(messages)
-            with self._session.call(call.token):
-                shape, answer = self._supervisor.forward(shape, data, int(call.number))
+            shape, answer = self.drive(call.token, int(call.number), shape, data)
         except HilError as error:
             yield Parcel(pb.Part(fault=message_of(error)))
         except Exception as error:  # noqa: BLE001 - told whole

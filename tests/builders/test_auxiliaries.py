@@ -174,6 +174,13 @@ def test_the_guardian_switches_a_laser_of_a_package_off_first(folder: Path, stac
     assert switched(log) == STARTED + ENDED
 
 
+def test_a_driver_of_a_package_without_names_is_refused_as_the_file_is_read() -> None:
+    table = tomllib.loads(BENCH.read_text(encoding="utf-8"))
+    table["instruments"]["laser"] = {"use": "drivers.pymeasure:Adapter", "set": {"power": "3 dBm"}}
+    with pytest.raises(ConfigError, match=r"\[instruments.laser\].*no driver, holds"):
+        bench_of(table, Path("test.toml"))
+
+
 def test_the_guardian_opens_a_driver_of_pymeasure_and_switches_its_laser_off_first(folder: Path, stack: ExitStack) -> None:
     pytest.importorskip("pymeasure")
     stack.enter_context(on_the_table(BENCH, folder))

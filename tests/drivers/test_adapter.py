@@ -192,5 +192,5 @@ def test_what_is_refused(tmp_path: Path, settings: dict[str, Any], kind: type[Ex
 def test_a_package_that_is_missing_is_named(kind: type[PackageAdapter], module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(ConfigError, match="pip install"):
-        kind("GPIB::4", "nowhere:Laser", {"output": {"of": "on"}})
+        kind("GPIB::4", driver="nowhere:Laser", holds={"output": {"of": "on"}})
     assert lab_package.Adapter.talk == "lab_package:talk"

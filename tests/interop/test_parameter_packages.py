@@ -59,7 +59,7 @@ def test_a_fake_of_pymeasure_beside_a_node() -> None:
     from drivers.pymeasure import Adapter
 
     holds = {"level": {"of": "output_voltage", "low": -1, "high": 3, "unit": "V"}}
-    fake = Adapter("fake", FAKE["instruments"]["fake"]["of"], holds, options={"wait": 0.0}, address_as="")
+    fake = Adapter("fake", driver=FAKE["instruments"]["fake"]["of"], holds=holds, options={"wait": 0.0}, address_as="")
     assert fake.simulated
     assert fake.identity == Identity("", "SwissArmyFake", "", "")
     fake.rest_at({"level": 0.0})
@@ -76,7 +76,7 @@ def test_a_mock_of_qcodes_beside_a_node() -> None:
 
     holds = {"x": {"of": "x", "low": -1, "high": 1, "unit": "V", "slew_per_s": 20.0}}
     of = PARABOLA["instruments"]["mock"]["of"]
-    mock = Adapter("mock", of, holds, setup={"z": 0.5}, address_as="", called="gate")
+    mock = Adapter("mock", driver=of, holds=holds, setup={"z": 0.5}, address_as="", called="gate")
     assert mock.simulated
     mock.rest_at({"x": 0.0})
     mock.hold("x", 0.7)
