@@ -43,7 +43,7 @@ from drivers.watched import Watched
 from drivers.waveform.alignment import REACH, Acceptance, Window, markers_of, steady, unfaded, window
 from drivers.waveform.arrival import Arrival, Pairs, arrival, together
 from drivers.waveform.channels import Drive, Drives, Instruments, Read, Reads, close_all
-from drivers.waveform.record import BARKER, GUARD, LEAD, Codes, Record, RecordPlan, blank, cut, fill
+from drivers.waveform.record import BARKER, GUARD, LEAD, Axis, Codes, Record, RecordPlan, blank, cut, fill
 from drivers.waveform.roles import Digitizer, Generator
 from drivers.waveform.timing import Timing
 from hil.device import Port, Provenance, Spec
@@ -270,13 +270,21 @@ class Waveform:
 
     def _ready(self, plan: RecordPlan) -> None:
         """Set all instruments for this plan; send nothing if they are set already."""
-        s, symbol_s = self._settings, 1 / self._settings.symbol_rate_hz
-        reads = s.reads_per_symbol
-        first_s, more = self._arrival.stretch(symbol_s)
-        start_s = first_s + (plan.head - REACH + s.sample_phase / reads) * symbol_s
+        s, reads = self._settings, self._settings.reads_per_symbol
+        start_s, more = self._start_s(plan), self._stretch[1]
         self._drives.prepare(s.symbol_rate_hz * s.samples_per_symbol)
         self._reads.configure((plan.span + 2 * REACH + more) * reads, s.symbol_rate_hz * reads, start_s)
         self._watch.settle()
+
+    @property
+    def _stretch(self) -> tuple[float, int]:
+        s = self._settings
+        return self._arrival.stretch(1 / s.symbol_rate_hz, s.settle, s.sample_phase if s.reads_per_symbol == 1 else None)
+
+    def _start_s(self, plan: RecordPlan) -> float:
+        """Time of the first sample after the trigger, s."""
+        s, symbol_s = self._settings, 1 / self._settings.symbol_rate_hz
+        return self._stretch[0] + (plan.head - REACH + s.sample_phase / s.reads_per_symbol) * symbol_s
 
     def _exchange(self, plan: RecordPlan, records: Sequence[Codes], answer: NDArray[np.float32], tally: Stats) -> Stats:
         """Play one record of each drive, take `averages` records back, and decode them into `answer` (L, symbols)."""
@@ -391,8 +399,16 @@ class Waveform:
     def _open(self) -> None:
         self._reinstate()
         found = self._measured()
+        self._check_phases()
         self._opened = {pair: delay.contrast for pair, delay in found.items()}
         self._contrasts, self._trusted = dict(self._opened), dict(self._opened)
+
+    def _check_phases(self) -> None:
+        """Raises: ConfigError: a reading would have no settled sample of a symbol."""
+        s, symbol_s = self._settings, 1 / self._settings.symbol_rate_hz
+        axis = Axis(self._start_s(self._layout(1).plan), symbol_s / s.reads_per_symbol)
+        for which, name in enumerate(self._reads.names):
+            window(axis, symbol_s, self._arrival.delay_s(which), s.settle, name, self._arrival.spread_s(which))
 
     def _reinstate(self) -> None:
         self._forget()
@@ -479,8 +495,7 @@ class Waveform:
             )  # fmt: skip
 
     def _plan(self, values: int, markers: int, late: int) -> RecordPlan:
-        s, more = self._settings, self._arrival.stretch(1 / self._settings.symbol_rate_hz)[1]
-        read = self._reads.memory
+        s, more, read = self._settings, self._stretch[1], self._reads.memory
         kept = replace(read, most=read.most - more * s.reads_per_symbol) if more else read
         return cut(values, self._drives.memory, kept, s.samples_per_symbol, s.reads_per_symbol, markers, late)
 
