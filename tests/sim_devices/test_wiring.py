@@ -363,7 +363,7 @@ def test_the_sync_of_the_first_generator_starts_the_others_that_wait_for_it() ->
         words = np.frombuffer((scope.execute(b":WAV:DATA?") or b"")[10:], "<u2").astype(float)
         return (words - fields[9]) * fields[7] + fields[8]
 
-    volts = torch.from_numpy(2 * codes / 32767)
+    volts = torch.from_numpy(codes * (2 / 32767))
     together = torch.stack([volts, torch.cat([volts[:1].expand(2), volts[:-2]])], 1)
     due = IqModulator().ideal(together)
     assert np.abs(shot(1) - due[:50, 0].numpy()).max() < 2e-3
