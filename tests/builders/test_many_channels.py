@@ -11,6 +11,7 @@ import signal
 import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,14 @@ from torch import Tensor
 from hil.build.bench import open_bench
 from hil.build.calibration import settings_of
 from hil.build.shapes.waveform import description
+from hil.build.training import built
 from hil.commands.calibrate import sequence
 from hil.config.bench import bench_of, read_bench
+from hil.config.experiment import read_experiment
 from hil.errors import ConfigError, Misaligned, OutOfRange
+from hil.training.loop import train
 from sim_devices.bench.served import RunningBench
+from sim_devices.instruments.faults import Fault
 from sim_devices.iq_modulator import IqModulator
 from sim_devices.mach_zehnder import MachZehnder
 
@@ -193,6 +198,35 @@ def test_two_generators_begin_with_one_trigger(folder: Path, stack: ExitStack) -
         assert (device.forward(x) - truth).abs().max() < 2 * STEP_V
     assert [name for name, on in switched(log)[-4:]] == ["laser", "awg2.2", "awg.1", "bias"]
     assert not any(on for _, on in switched(log)[-4:])
+
+
+def trained(folder: Path) -> Tensor:
+    """All weights after three steps on the bench of bench.toml."""
+    with built(read_experiment(folder / "e.toml")) as made:
+        assert len(list(islice(train(made.training), 3))) == 3
+        assert made.node.source is not None
+        return torch.cat([param.detach().flatten() for param in made.training.net.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("box", "fault"),
+    [
+        ("awg2", Fault("reboot", "DATA:ARB", after=4, seconds=0.2)),
+        ("scope", Fault("truncate", ":WAV:DATA", after=5)),
+        ("scope", Fault("missed_trigger", after=9)),
+    ],
+    ids=lambda value: getattr(value, "kind", value),
+)  # fmt: skip
+def test_a_fault_of_one_instrument_leaves_no_trace(folder: Path, stack: ExitStack, box: str, fault: Fault) -> None:
+    """Of the second generator, or of the scope: recovered in a training, whose weights are those of one without it."""
+    running = stack.enter_context(on_the_table(IQ, folder, two_generators))
+    (folder / "e.toml").write_text(EXPERIMENT.format(epochs=9))
+    untouched = trained(folder)
+    running.plant.restore({**running.plant.snapshot(), "shot": 0})
+    running.faults.of[box].add(fault)
+    found = trained(folder)
+    assert running.faults.log
+    assert torch.equal(found, untouched)
 
 
 def test_nodes_side_by_side_have_a_drive_and_a_reading_each(folder: Path, stack: ExitStack) -> None:
