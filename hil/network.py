@@ -3,9 +3,9 @@
     pre_l    = synapse_l( out_{l-1} )                    the host knows it exactly, and may differentiate it
     out_l    = decode_l( device_l( encode_l( pre_l ) ) )  measured; nothing differentiates it
 
-The last layer has no device: it is the digital readout, and its output is its pre-activation. A device of K channels is
-shared in time by a layer of m K values: value j of an example goes to channel j mod K of row j div K, and what the m rows
-answer stands side by side in the same way.
+The last layer has no device: it is the digital readout, and its output is its pre-activation. A layer of m K values shares
+a device of K channels in time: value j of an example goes to channel j mod K of row j div K, and what the m rows answer stands
+side by side in the same way.
 """
 
 from __future__ import annotations

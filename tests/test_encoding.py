@@ -177,3 +177,13 @@ def test_an_encoding_is_a_value() -> None:
     made = Encode([-1.2, -0.7, -1.0], GATES.high, gain=[1.0, 1.0, 1.0])  # type: ignore[arg-type]
     assert made == Encode.onto(GATES, (1.0, 1.0, 1.0))
     assert hash(made) == hash(Encode.onto(GATES, (1.0, 1.0, 1.0)))
+
+
+def test_a_layer_of_several_rows_repeats_the_numbers_of_the_channels() -> None:
+    encode = Encode((-1.0, -2.0), (1.0, 2.0), gain=(1.0, -1.0), offset=(0.0, 0.5), overflow="clip")
+    pre = torch.tensor([[0.5, 0.5, 3.0, 3.0]])
+    assert encode(pre).tolist() == [[0.5, 0.0, 1.0, -2.0]]
+    assert torch.as_tensor(encode.slope(pre)).tolist() == [1.0, -1.0, 1.0, -1.0]
+    assert encode.overflowing(pre) == 2
+    with pytest.raises(ContractError, match="or a multiple of it"):
+        encode(torch.zeros(1, 3))

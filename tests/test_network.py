@@ -257,3 +257,32 @@ def test_a_gradient_leaves_running_statistics_alone() -> None:
         raise ZeroDivisionError
     synapse(torch.randn(5, 4))
     assert int(norm.num_batches_tracked or 0) == 1
+
+
+class Pairs(Streamed):
+    """Two channels in, three out: sum, difference, and the second alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = Spec(Port("pairs", (-4, -3), (4, 3), "V", 2), Port("pairs out", -9, 9, "V", 3), provenance="twin")
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.spec.inputs.check(x)
+        self.asked.append(len(x))
+        return torch.stack([x[:, 0] + x[:, 1], x[:, 0] - x[:, 1], x[:, 1]], 1)
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_wide_layer_shares_a_device_of_few_channels_in_time(pieces: int) -> None:
+    device = Pairs()
+    layer = Layer(nn.Identity(), device, Encode.onto(device.spec.inputs, (1.0, -1.0)))
+    assert (layer.answers(2), layer.answers(8)) == (3, 12)
+    net = Network([layer, Layer(nn.Identity())], pieces=pieces)
+    x = torch.tensor([[1.0, 2.0, 3.0, -1.0], [0.5, 0.25, -0.5, 2.0]])
+    due = torch.tensor([[-1.0, 3.0, -2.0, 4.0, 2.0, 1.0], [0.25, 0.75, -0.25, -2.5, 1.5, -2.0]])
+    trace = net(x)
+    assert trace.outputs[0].equal(due)
+    assert device.asked == ([4] if pieces == 1 else [2, 2])
+    assert layer.through(lambda rows: Pairs().forward(rows), x).equal(due)
+    assert layer.drive(x).shape == (4, 2)
+    device.close()

@@ -28,6 +28,7 @@ from drivers.spiking.device import SpikingBoard
 from drivers.vector.device import VectorSettings
 from drivers.waveform.device import WaveformSettings
 from hil import errors
+from hil.build import virtual_waveform
 from hil.build.shapes import direct, frame, spiking, vector, waveform
 from hil.build.virtual import BenchTable, FeedTable
 from hil.cli import exit_code
@@ -64,7 +65,8 @@ BENCH: Mapping[str, Any] = {
     "[start]": bench.StartTable, "[safe]": bench.SafeTable,
     "[recovery]": Patience, "[log]": bench.LogTable, "[guardian]": bench.GuardianTable,
     "[panel]": bench.PanelTable, "[calibration]": bench.CalibrationTable, "[node] of waveform": waveform.Roles,
-    "[waveform]": WaveformSettings, "[virtual] of waveform": waveform.VirtualTable, "[virtual.cable]": waveform.Cables,
+    "[waveform]": WaveformSettings, "[virtual] of waveform": virtual_waveform.VirtualTable,
+    "[virtual.cable]": virtual_waveform.Cables,
     "Keysight33600, a driver": Keysight33600, "InfiniiVision, a driver": InfiniiVision, "[node] of spiking": spiking.Roles,
     "SpikingBoard, a driver": SpikingBoard, "[virtual] of spiking": VirtualBoard, "[virtual.neuron]": Neuron,
     "[virtual] of mesh and camera": direct.DirectTable, "[node] of vector": vector.Roles, "[vector]": VectorSettings,

@@ -11,6 +11,7 @@ depends on it: in[k] is worked out among drives that share a reading, directly o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -53,19 +54,27 @@ class Arrival:
         """The reading that sees a drive best."""
         return max((abs(delay.contrast), which) for (which, k), delay in self.delays.items() if k == drive)[1]
 
-    def stretch(self, symbol_s: float) -> tuple[float, int]:
+    def stretch(self, symbol_s: float, settle: float, phase: float | None) -> tuple[float, int]:
         """Return the delay by which sampling begins, s, and the symbols that a record is longer for the latest reading.
 
-        The delay is moved within a symbol so that the samples lie equally well in the symbols of all readings.
+        One sample a symbol lies at `phase` of the symbols of a single drive and reading; with more of them it is moved to the
+        middle of what is settled in all: from `settle` of the latest drive on, until the first goes on to its next symbol.
+
+        Args:
+            symbol_s: duration of a symbol, s.
+            settle: fraction of each symbol that is discarded.
+            phase: of the sample in its symbol; None: there are several in each.
         """
         readings = sorted({which for which, _ in self.delays})
-        if len(readings) < 2:
-            return (self.delay_s(0) if readings else 0.0), 0
         delays = [self.delay_s(which) for which in readings]
-        first = min(delays)
+        first, latest = min(delays, default=0.0), max(delays, default=0.0)
+        more = math.ceil((latest - first) / symbol_s)
+        if len(self.delays) < 2 or phase is None:
+            return first, more
         within = [(delay - first + 0.5 * symbol_s) % symbol_s - 0.5 * symbol_s for delay in delays]
-        more = -(-(max(delays) - first) // symbol_s)
-        return first + 0.5 * (min(within) + max(within)), int(more)
+        begins = max(within) + settle * symbol_s
+        ends = min(at + symbol_s - self.spread_s(which) for which, at in zip(readings, within, strict=True))
+        return first + 0.5 * (begins + ends) - phase * symbol_s, more
 
 
 def arrival(found: Sequence[Sequence[Delay | Misaligned]], rate_hz: float) -> tuple[Arrival, Pairs, list[Lost]]:

@@ -24,7 +24,6 @@ and after any shot that failed, what they hold: a change by another hand is a fa
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,64 +39,19 @@ from torch import Tensor
 from drivers.auxiliaries import Auxiliaries
 from drivers.read_back import Care
 from drivers.watched import Watched
-from drivers.waveform.alignment import REACH, Acceptance, Window, markers_of, steady, unfaded, window
+from drivers.waveform.alignment import REACH, Window, markers_of, steady, unfaded, window
 from drivers.waveform.arrival import Arrival, Pairs, arrival, together
 from drivers.waveform.channels import Drive, Drives, Instruments, Read, Reads, close_all
-from drivers.waveform.record import BARKER, GUARD, LEAD, Codes, Record, RecordPlan, blank, cut, fill
+from drivers.waveform.layouts import Layouts
+from drivers.waveform.record import LEAD, Codes, Record, RecordPlan
 from drivers.waveform.roles import Digitizer, Generator
+from drivers.waveform.settings import WaveformSettings as WaveformSettings
 from drivers.waveform.timing import Timing
-from hil.device import Port, Provenance, Spec
+from hil.device import Limit, Provenance, Spec
 from hil.errors import ConfigError, ContractError
-from hil.settings import Count, NotNegative, Positive, Share, check
 
 Match = Annotated[float, Field(gt=0, le=1)]  # at 0 a flat line would pass for a marker
 LAYOUTS = 8  # sizes of batches that are remembered
-
-
-@dataclass(frozen=True, slots=True)
-class WaveformSettings:
-    """Settings that say how values become a waveform.
-
-    Args:
-        symbol_rate_hz: values a second.
-        samples_per_symbol: of the generator.
-        reads_per_symbol: of the digitizer.
-        sample_phase: where a sample lies within its share of the symbol, 0 to 1.
-        settle: fraction of each symbol that is discarded; what is left is averaged.
-        averages: each record is played and read so many times, and averaged.
-        rest_v: level between records; None: 0 V, or the limit nearest to it.
-        marker_low_v, marker_high_v: levels of the marker; None: a quarter and three quarters of the drive's range.
-        marker_threshold: least correlation of a marker.
-        marker_ambiguous: largest share of it that a second match may have.
-        marker_jump: largest change of the markers' contrast from one record to the next, as a share of it.
-        longest_delay_s: the delay is looked for up to this.
-        trigger_timeout_s: how long a trigger is waited for; the time that the record itself takes is added.
-        width: neurons of the layer; None takes any. With several drives or readings it must be None: rows are as wide as these.
-    """
-
-    symbol_rate_hz: Positive = 100e6
-    samples_per_symbol: Count = 1
-    reads_per_symbol: Count = 1
-    sample_phase: Share = 0.75
-    settle: Share = 0.5
-    averages: Count = 1
-    rest_v: float | None = None
-    marker_low_v: float | None = None
-    marker_high_v: float | None = None
-    marker_threshold: Match = 0.8
-    marker_ambiguous: Match = 0.8
-    marker_jump: Positive = 0.3
-    longest_delay_s: NotNegative = 2e-6
-    trigger_timeout_s: Positive = 2.0
-    width: Count | None = None
-
-    def __post_init__(self) -> None:
-        check(self, "waveform")
-
-    @property
-    def acceptance(self) -> Acceptance:
-        """Conditions under which a marker counts as found."""
-        return Acceptance(self.marker_threshold, self.marker_ambiguous)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,24 +68,6 @@ class Stats:
     wait_s: float = 0.0
     read_s: float = 0.0
     host_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Levels:
-    """Volts of the record outside of its data."""
-
-    rest_v: float
-    low_v: float
-    high_v: float
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLayout:
-    """A plan with what is reused by every batch of its size, of each drive: the record without data, the code of rest."""
-
-    plan: RecordPlan
-    empty: tuple[Codes, ...]
-    rest: tuple[int, ...]
 
 
 class Waveform:
@@ -171,7 +107,6 @@ class Waveform:
         owned = Instruments(named if order is None else order).all
         self._closes = [one.close for one in owned]
         self._clock, self._settings = clock, settings or WaveformSettings()
-        self._layouts: dict[int, BatchLayout] = {}
         self._stats = Stats()
         self._opened: dict[tuple[int, int], float] = {}  # (reading, drive) -> contrast of the markers, V
         self._contrasts, self._trusted = self._opened, self._opened
@@ -181,9 +116,7 @@ class Waveform:
             self._drives, self._reads = Drives(drives), Reads(reads)
             self._spec = self._described(provenance)
             self._watch = Watched(owned, auxiliaries, care, clock, self._drives.port.name, self._forget)
-            self._levels = [_levels(self._settings, self._drives.limits(k)) for k in range(len(self._drives))]
-            self._arrival = Arrival((0,) * len(self._drives), {})
-            self._check_memories()
+            self._layouts = Layouts(self._drives, self._reads, self._settings)
             s = self._settings
             self._timing = Timing(
                 self._drives, self._reads, 1 / s.symbol_rate_hz, s.acceptance, s.trigger_timeout_s + s.longest_delay_s
@@ -242,18 +175,13 @@ class Waveform:
         if not values.shape[1]:
             return _done(torch.empty(shape))
         started = self._clock()
-        layout = self._layout(values.shape[1])
-        records = [self._laid(layout, k, row) for k, row in enumerate(values)]
+        layout = self._layouts.of(values.shape[1])
+        records = [self._layouts.records(layout, k, row) for k, row in enumerate(values)]
         return self._worker.submit(self._shot, layout.plan, records, values.shape[1], shape, self._clock() - started)
 
     def _answered(self, x: Tensor) -> torch.Size:
         """Shape of the answer to `x`: as wide as there are readings, where there are several channels."""
         return x.shape if len(self._drives) == len(self._reads) == 1 else torch.Size((*x.shape[:-1], len(self._reads)))
-
-    def _laid(self, layout: BatchLayout, k: int, volts: NDArray[np.float32]) -> Codes:
-        """Records (records, samples) of drive k for its volts (n,)."""
-        codes = self._drives.encode(k, volts)
-        return fill(layout.plan, layout.empty[k], layout.rest[k], codes, self._arrival.late[k])
 
     def _shot(self, plan: RecordPlan, records: Sequence[Codes], count: int, shape: torch.Size, encode_s: float) -> Tensor:
         """Play all records of a batch, or none."""
@@ -270,12 +198,9 @@ class Waveform:
 
     def _ready(self, plan: RecordPlan) -> None:
         """Set all instruments for this plan; send nothing if they are set already."""
-        s, symbol_s = self._settings, 1 / self._settings.symbol_rate_hz
-        reads = s.reads_per_symbol
-        first_s, more = self._arrival.stretch(symbol_s)
-        start_s = first_s + (plan.head - REACH + s.sample_phase / reads) * symbol_s
+        s = self._settings
         self._drives.prepare(s.symbol_rate_hz * s.samples_per_symbol)
-        self._reads.configure((plan.span + 2 * REACH + more) * reads, s.symbol_rate_hz * reads, start_s)
+        self._reads.configure(self._layouts.samples(plan), s.symbol_rate_hz * s.reads_per_symbol, self._layouts.start_s(plan))
         self._watch.settle()
 
     def _exchange(self, plan: RecordPlan, records: Sequence[Codes], answer: NDArray[np.float32], tally: Stats) -> Stats:
@@ -391,32 +316,38 @@ class Waveform:
     def _open(self) -> None:
         self._reinstate()
         found = self._measured()
+        self._check_phases()
         self._opened = {pair: delay.contrast for pair, delay in found.items()}
         self._contrasts, self._trusted = dict(self._opened), dict(self._opened)
+
+    def _check_phases(self) -> None:
+        """Raises: ConfigError: a reading would have no settled sample of a symbol."""
+        axis, arrival = self._layouts.axis(), self._arrival
+        for which, name in enumerate(self._reads.names):
+            due_s, spread_s = arrival.delay_s(which), arrival.spread_s(which)
+            window(axis, 1 / self._settings.symbol_rate_hz, due_s, self._settings.settle, name, spread_s)
+
+    @property
+    def _arrival(self) -> Arrival:
+        return self._layouts.arrival
 
     def _reinstate(self) -> None:
         self._forget()
         self._drives.prepare(self._settings.symbol_rate_hz * self._settings.samples_per_symbol)
-        self._drives.upload(self._probe(0))
+        self._drives.upload(self._layouts.probe(0))
         self._watch.lock_out()
-
-    def _probe(self, drive: int) -> list[Codes]:
-        """Records without data in which `drive` alone plays a marker, the first one."""
-        plan = self._plan(self._longest, markers=1, late=0)
-        return [self._blank(plan, k, 0 if k == drive else None, 0)[0] for k in range(len(self._drives))]
-
-    @property
-    def _longest(self) -> int:
-        """Symbols in which the delay is looked for."""
-        return math.ceil(self._settings.longest_delay_s * self._settings.symbol_rate_hz) + 1
 
     def _measure(self) -> None:
         """Find when the markers come back, with the signs that they had when the device was opened."""
         found = self._measured()
         for (which, k), opened in self._opened.items():
-            where = f"{self._reads.names[which]}, measuring the delay" + (f" of drive {k + 1}" if len(self._drives) > 1 else "")
+            where = f"{self._reads.names[which]}, measuring the delay{self._of(k)}"
             seen = found.get((which, k))
             unfaded(0.0 if seen is None else seen.contrast, opened, where)
+
+    def _of(self, k: int) -> str:
+        """Name drive k in messages about the delay, where there are several."""
+        return f" of drive {k + 1}" if len(self._drives) > 1 else ""
 
     def _measured(self) -> Pairs:
         """Measure the delays; the probe of the first drive is in the generators already, unless another was measured since."""
@@ -425,34 +356,22 @@ class Waveform:
         found = []
         for k in range(len(self._drives)):
             if several:
-                self._drives.upload(self._probe(k))
-            found.append(self._timing.delays(self._longest))
+                self._drives.upload(self._layouts.probe(k))
+            found.append(self._timing.delays(self._layouts.longest, self._of(k)))
         rate_hz = self._settings.symbol_rate_hz * self._settings.samples_per_symbol
         settled, pairs, lost = arrival(found, rate_hz)
         for missing, which, k in lost:
             if several:
-                self._drives.upload(self._probe(k))
-            self._timing.explain(missing, self._longest, which)
+                self._drives.upload(self._layouts.probe(k))
+            self._timing.explain(missing, self._layouts.longest, which, self._of(k))
             raise missing
-        if settled.late != self._arrival.late or several:
-            self._layouts.clear()
-        self._arrival = settled
+        self._layouts.settle(settled)
         self._watch.begin()
         return pairs
 
-    def follow(self, offset: float, period: float | None = None) -> None:
+    def follow(self, offset: Limit, period: Limit | None = None) -> None:
         """See hil.device.Following: rest and markers move, so that they give the readings that they gave."""
-        moved = []
-        for k in range(len(self._drives)):
-            port = self._drives.limits(k)
-            before = _levels(self._settings, port)
-            levels = (_within(port, level + offset, period) for level in (before.rest_v, before.low_v, before.high_v))
-            moved.append(Levels(*levels))
-        self._worker.submit(self._follow, moved).result()
-
-    def _follow(self, levels: list[Levels]) -> None:
-        self._levels = levels
-        self._layouts.clear()
+        self._worker.submit(self._layouts.use, self._layouts.follow(offset, period)).result()
 
     def edge(self, shift_s: float = 0.0) -> tuple[Tensor, Tensor]:
         """See hil.device.Timed. The edge is that from the high to the low level within the head marker of the first drive."""
@@ -461,45 +380,12 @@ class Waveform:
     def _edge(self, shift_s: float) -> tuple[Tensor, Tensor]:
         with self._watch.shot():
             self._drives.prepare(self._settings.symbol_rate_hz * self._settings.samples_per_symbol)
-            self._drives.upload(self._layout(1).empty)
+            self._drives.upload(self._layouts.of(1).empty)
             self._drives.output(True)
             which = self._arrival.best(0)
             time_s, volts = self._timing.edge(self._arrival.of(which)[0], shift_s, which)
             self._watch.due()
         return torch.from_numpy(time_s), torch.from_numpy(volts)
-
-    def _check_memories(self) -> None:
-        """The longest delay must fit in one record of each."""
-        seen = LEAD + len(BARKER) + GUARD + self._longest
-        drive, read = self._drives.memory, self._reads.memory
-        if read.most < seen or self._plan(self._longest, markers=1, late=0).records > 1:
-            raise ConfigError(
-                "the memories are too short to look for the longest delay", where="waveform", got=f"{seen} symbols",
-                allowed=f"{read.most} samples in, {drive.most} out", todo="lower longest_delay_s, or raise the memory",
-            )  # fmt: skip
-
-    def _plan(self, values: int, markers: int, late: int) -> RecordPlan:
-        s, more = self._settings, self._arrival.stretch(1 / self._settings.symbol_rate_hz)[1]
-        read = self._reads.memory
-        kept = replace(read, most=read.most - more * s.reads_per_symbol) if more else read
-        return cut(values, self._drives.memory, kept, s.samples_per_symbol, s.reads_per_symbol, markers, late)
-
-    def _layout(self, values: int) -> BatchLayout:
-        if values not in self._layouts:
-            if len(self._layouts) == LAYOUTS:
-                self._layouts.clear()
-            count, late = len(self._drives), self._arrival.late
-            plan = self._plan(values, count, max(late))
-            empty, rest = zip(*(self._blank(plan, k, k, late[k]) for k in range(count)), strict=True)
-            self._layouts[values] = BatchLayout(plan, empty, rest)
-        return self._layouts[values]
-
-    def _blank(self, plan: RecordPlan, k: int, marker_at: int | None, late: int) -> tuple[Codes, int]:
-        """The record of drive k without data, and the code of its rest level."""
-        levels = self._levels[k]
-        volts = np.array([levels.rest_v, levels.low_v, levels.high_v], dtype=np.float32)
-        rest, low, high = (int(code) for code in self._drives.encode(k, volts))
-        return blank(plan, rest, low, high, marker_at, late), rest
 
     def _forget(self) -> None:
         """Forget all settings: after a fault nothing is known of them."""
@@ -519,25 +405,6 @@ class Waveform:
             self._worker.shutdown(wait=True, cancel_futures=True)
         finally:  # also when a second Ctrl-C ends the wait
             close_all(self._closes)
-
-
-def _levels(settings: WaveformSettings, port: Port) -> Levels:
-    """Rest and marker levels, checked against the port like any other drive."""
-    span = port.shared_high - port.shared_low
-    rest = min(max(0.0, port.shared_low), port.shared_high) if settings.rest_v is None else settings.rest_v
-    low = port.shared_low + 0.25 * span if settings.marker_low_v is None else settings.marker_low_v
-    high = port.shared_low + 0.75 * span if settings.marker_high_v is None else settings.marker_high_v
-    port.check(torch.tensor([rest, low, high], dtype=torch.float64))
-    return Levels(rest, low, high)
-
-
-def _within(port: Port, level: float, period: float | None) -> float:
-    """Return `level` inside of the limits: moved by whole periods, or at the limit."""
-    if period is not None and level > port.shared_high:
-        level -= period * math.ceil((level - port.shared_high) / period)
-    if period is not None and level < port.shared_low:
-        level += period * math.ceil((port.shared_low - level) / period)
-    return min(max(level, port.shared_low), port.shared_high)
 
 
 def _done(answer: Tensor) -> Future[Tensor]:

@@ -48,8 +48,12 @@ class Timing:
         """Return the longest wait for the trigger and a record of so many symbols, delay included, s."""
         return self.patience + symbols * self.symbol_s
 
-    def delays(self, longest: int) -> list[Delay | Misaligned]:
+    def delays(self, longest: int, drive: str = "") -> list[Delay | Misaligned]:
         """Measure when the head marker that one drive plays comes back to each reading, up to `longest` symbols late.
+
+        Args:
+            longest: symbols.
+            drive: the drive, for messages.
 
         Returns:
             the delay, or why there is none, of each reading.
@@ -59,7 +63,7 @@ class Timing:
         found: list[Delay | Misaligned] = []
         for record, name in zip(self._seen(0.0, seen * fine, fine, seen), self.reads.names, strict=True):
             try:
-                where = f"{name}, measuring the delay"
+                where = f"{name}, measuring the delay{drive}"
                 found.append(measured_delay(record, self.symbol_s, longest, self.acceptance, where))
             except Misaligned as missing:
                 found.append(missing)
@@ -88,13 +92,19 @@ class Timing:
         self.reads.wait(self.patience_s(symbols))
         return self.reads.take()
 
-    def explain(self, missing: Misaligned, longest: int, read: int = 0) -> None:
+    def explain(self, missing: Misaligned, longest: int, read: int = 0, drive: str = "") -> None:
         """Look farther, and raise what it is, if that can be said.
+
+        Args:
+            missing: why there is no delay.
+            longest: symbols in which it was looked for.
+            read: which reading.
+            drive: the drive, for messages.
 
         Raises:
             Flat: the reading does not move. Late: the marker comes later.
         """
-        where = f"{self.reads.names[read]}, measuring the delay"
+        where = f"{self.reads.names[read]}, measuring the delay{drive}"
         most = min(FARTHER * longest, self.reads.memory.most - len(BARKER))
         words = self._seen(0.0, most + len(BARKER), 1, most)[read].words.astype(np.float64)
         rest, noise = _quiet(words)

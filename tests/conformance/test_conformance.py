@@ -32,6 +32,7 @@ from hil.learners.spide import SPIDE, SPIDESettings
 from hil.learners.spike_representation import SpikeRepresentation
 from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Network
+from sim_devices.iq_modulator import IqModulator
 from sim_devices.lif_array import LifArray, Neuron
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.mzi_mesh import MZIMesh
@@ -61,10 +62,12 @@ TWINS: dict[str, tuple[Callable[[], MachZehnder], bool]] = {
     "mach-zehnder with a slow receiver": (lambda: MachZehnder(noise=0.0, bandwidth_hz=2e7), False),
     "mach-zehnder that drifts": (drifting, False),
 }
-CHANNELS: dict[str, Callable[[], MZIMesh | Scattering]] = {
+CHANNELS: dict[str, Callable[[], MZIMesh | Scattering | IqModulator]] = {
     "mesh": lambda: MZIMesh(modes=3, specimen=2),
     "mesh without noise": lambda: MZIMesh(modes=4, noise=0.0),
     "mesh as designed": lambda: MZIMesh(modes=5, specimen=-1, noise=0.0),
+    "iq modulator": IqModulator,
+    "iq modulator without noise": lambda: IqModulator(noise=0.0),
     "modulator and camera": lambda: Scattering(macropixels=9, pixels=16, specimen=2),
     "modulator and camera without noise": lambda: Scattering(macropixels=9, pixels=16, noise=0.0, quantised=False),
 }
@@ -129,7 +132,7 @@ def test_twin(make: Callable[[], MachZehnder], rows_are_alone: bool) -> None:
 
 
 @pytest.mark.parametrize("make", CHANNELS.values(), ids=list(CHANNELS))
-def test_twin_of_many_channels(make: Callable[[], MZIMesh | Scattering]) -> None:
+def test_twin_of_many_channels(make: Callable[[], MZIMesh | Scattering | IqModulator]) -> None:
     assert check_twin(make).passed
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.waveform.device import _within
+from drivers.waveform.layouts import _within
 from hil.device import Port
 
 PORT = Port("awg", -4.0, 4.0, "V")

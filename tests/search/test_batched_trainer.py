@@ -160,6 +160,14 @@ def test_a_population_does_not_watch_steps(tmp_path: Path) -> None:
         builder.course(builder.data())
 
 
+def test_a_population_does_not_share_channels_in_time(tmp_path: Path) -> None:
+    builder = search_builder(
+        tmp_path, BASE.replace('"mach_zehnder"', '"iq_modulator"').replace('overflow = "fold"\nperiod = 7.0', "gain = 0.1")
+    )
+    with pytest.raises(ConfigError, match="several channels in time"):
+        builder.course(builder.data())
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from hil.device import Port, Spec
 from hil.errors import ConfigError, ContractError
-from sim_devices.bench.wiring import Cable, Plant, Wire
+from sim_devices.bench.wire import Cable, Input, Output, Wire
+from sim_devices.bench.wiring import Plant
 from sim_devices.instruments.keysight_33600 import Keysight33600
 from sim_devices.instruments.keysight_infiniivision import InfiniiVision
+from sim_devices.iq_modulator import IqModulator
 from sim_devices.twin import State
 
 RATE = 100e6
@@ -330,3 +332,53 @@ def test_benches_that_make_no_sense() -> None:
         Plant([Wire(Keysight33600(), Amplifier(), scope)])
     with pytest.raises(ConfigError, match="one scope channel"):
         Plant([Wire(awg, Amplifier(), scope), Wire(awg, Amplifier(), scope, 2)])
+
+
+def test_the_sync_of_the_first_generator_starts_the_others_that_wait_for_it() -> None:
+    lock = threading.Condition()
+    awg, other = Keysight33600(lock=lock), Keysight33600("SECOND", lock=lock)
+    scope = InfiniiVision(lock=lock, adc_bits=12)
+    cable = Cable(20e-9)
+    plant = Plant([Wire(awg, IqModulator(noise=0.0), scope, inputs=(Input(other, 2, cable),), outputs=(Output(2, 10e-9),))])
+    codes = noise_like(64)
+    payload = codes.astype("<i2").tobytes()
+    for box, n, source in ((awg, 1, "BUS"), (other, 2, "EXT")):
+        box.execute(
+            f":FORM:BORD SWAP;:SOUR{n}:FUNC ARB;:SOUR{n}:FUNC:ARB:FILT OFF;SRAT 100E6;:SOUR{n}:VOLT 4;:OUTP{n} ON".encode()
+        )
+        box.execute(
+            f":SOUR{n}:BURS:STAT 1;MODE TRIG;NCYC 1;:TRIG{n}:SOUR {source};:OUTP:SYNC:SOUR CH{n};:OUTP:SYNC ON".encode()
+        )
+        box.execute(b"SOUR%d:DATA:ARB:DAC W,#3%d%s" % (n, len(payload), payload))
+        box.execute(f"SOUR{n}:FUNC:ARB W".encode())
+        assert box.execute(b"SYST:ERR?") == b'+0,"No error"'
+    scope.execute(b":TRIG:SWE NORM;:TRIG:EDGE:SOUR EXT;LEV 0.5;:CHAN2:DISP 1;:CHAN1:RANG 0.5;OFFS 0.2;:CHAN2:RANG 0.5;OFFS 0.2")
+    scope.execute(b":WAV:FORM WORD;BYT LSBF;POIN:MODE RAW;:TIM:RANG 5E-7;POS 2.5E-7;:WAV:POIN 50")
+
+    def shot(n: int) -> NDArray[np.float64]:
+        assert scope.execute(b":SING;:AER?") == b"+1"
+        awg.execute(b"*TRG")
+        scope.execute(f":WAV:SOUR CHAN{n}".encode())
+        fields = [float(f) for f in (scope.execute(b":WAV:PRE?") or b"").split(b",")]
+        words = np.frombuffer((scope.execute(b":WAV:DATA?") or b"")[10:], "<u2").astype(float)
+        return (words - fields[9]) * fields[7] + fields[8]
+
+    volts = torch.from_numpy(codes * (2 / 32767))
+    together = torch.stack([volts, torch.cat([volts[:1].expand(2), volts[:-2]])], 1)
+    due = IqModulator().ideal(together)
+    assert np.abs(shot(1) - due[:50, 0].numpy()).max() < 2e-3
+    assert np.abs(shot(2)[1:] - due[:49, 1].numpy()).max() < 2e-3  # read one sample later
+    assert plant.get("cable.delay2_s") == 20e-9
+    state = plant.snapshot()
+    plant.set("cable.delay2_s", 0.0)
+    assert np.abs(shot(1) - IqModulator().ideal(torch.stack([volts, volts], 1))[:50, 0].numpy()).max() < 2e-3
+    plant.restore(state)
+    assert plant.get("cable.delay2_s") == 20e-9
+
+    other.execute(b":TRIG2:SOUR BUS")  # it waits for another trigger, so it rests
+    rests = torch.stack([volts, volts[:1].expand(64)], 1)
+    assert np.abs(shot(1) - IqModulator().ideal(rests)[:50, 0].numpy()).max() < 2e-3
+    other.execute(b"*TRG")  # its own SYNC goes nowhere
+    assert scope.execute(b":SING;:AER?") == b"+1"
+    other.execute(b"*TRG")
+    assert scope.waiting

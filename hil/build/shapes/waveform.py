@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, PrivateAttr
+from pydantic import PrivateAttr
 from rich.console import Console
 from torch import Tensor
 
@@ -37,18 +37,17 @@ from hil.build.bench import (
     until_interrupted,
 )
 from hil.build.channels import channels, check_named, name_of, numbers
-from hil.build.virtual import BenchTable, check_simulated, tell
+from hil.build.virtual import check_simulated, tell
+from hil.build.virtual_waveform import VirtualTable, wired
 from hil.config.bench import BenchFile
 from hil.config.read import Holds, Section
-from hil.config.resolve import TWINS, UNTOUCHED, Choice, blaming, choice
-from hil.device import Device
+from hil.config.resolve import UNTOUCHED, blaming, choice
+from hil.device import Device, Limit
 from hil.errors import ConfigError
-from hil.units import Unbounded
 from hil.wrapper import Wrapper
 from sim_devices.bench.control import ControlClient
-from sim_devices.bench.description import Part, VirtualBench, VirtualInput, VirtualOutput, VirtualWire
+from sim_devices.bench.description import VirtualBench
 from sim_devices.bench.served import ServedBench, build, spawn
-from sim_devices.bench.specimen import CABLE, node_specimen, specimen
 
 
 class Roles(Section):
@@ -71,58 +70,6 @@ class Roles(Section):
     def reads(self) -> tuple[str, ...]:
         """The channels of the outputs."""
         return (self.read,) if isinstance(self.read, str) else self.read
-
-
-@dataclass(frozen=True, slots=True)
-class Cables:
-    """[virtual.cable].
-
-    Args:
-        delay_s: from the generator's connector to the scope's, node included; a list: of each drive.
-        load_ohm: what the generators really see.
-        read_delay_s: what a reading comes later than the first; a list: of each reading.
-    """
-
-    delay_s: float | tuple[float, ...] = 0.0
-    load_ohm: Unbounded = 50.0
-    read_delay_s: float | tuple[float, ...] = 0.0
-
-    def each(self, name: str, count: int, place: str) -> tuple[float, ...]:
-        """One of the delays, of each of `count` channels, s. Raises: ConfigError: of another number of channels."""
-        value = getattr(self, name)
-        found = tuple(value) if isinstance(value, tuple | list) else (value,) * count
-        if len(found) != count:
-            raise ConfigError(
-                "a delay for each channel, or one for all", where=f"{place} {name}", got=f"{len(found)} delays",
-                allowed=f"{count}", outputs=UNTOUCHED, todo="correct the list",
-            )  # fmt: skip
-        return found
-
-
-class VirtualTable(BenchTable):
-    """The simulated side of a bench: which boxes, which node, how they are served.
-
-    Args:
-        specimen: the node and the cable stray from these tables as a specimen does, drawn from this number; left out: they
-            are as they stand here.
-        cable: the way from the generator through the node to the scope.
-    """
-
-    specimen: Annotated[int, Field(ge=0, strict=True)] | None = None
-    cable: Annotated[dict[str, Any], Holds(Cables)] = Field(default_factory=dict)
-    _line: Choice | None = PrivateAttr(default=None)
-
-    def settle(self, place: str) -> None:
-        """Find the classes of the boxes, and check the cable."""
-        super().settle(place)
-        self._line = choice("cable", self.cable, f"{place[:-1]}.cable]", made=Cables)
-
-    @property
-    def line(self) -> Cables:
-        """Delays and load of the cables, in SI units."""
-        assert self._line is not None  # it was read from a file
-        found: Cables = self._line.build()
-        return found
 
 
 class WaveformBench(BenchFile):
@@ -200,7 +147,7 @@ class OnPlant(Wrapper, OnServed):
         """Play the edge once; see hil.device.Timed."""
         return self._inner.edge(shift_s)
 
-    def follow(self, offset: float, period: float | None = None) -> None:
+    def follow(self, offset: Limit, period: Limit | None = None) -> None:
         """Move the levels that the device adds by itself; see hil.device.Following."""
         self._inner.follow(offset, period)
 
@@ -273,59 +220,9 @@ def description(bench: WaveformBench) -> VirtualBench:
     Raises:
         ConfigError: the file has none, or its settings are wrong.
     """
-    table = bench.virtual
-    if table is None:
+    if bench.virtual is None:
         raise ConfigError(
             "this bench is real", where=bench.place, got="no [virtual] tables", outputs=UNTOUCHED,
             todo=f"a virtual bench has {', '.join(f'[virtual.{name}]' for name in bench.roles)} and [virtual.node]",
         )  # fmt: skip
-    settings, cable, where = dict(table.node.choice.settings), table.line, f"{table.place[:-1]}.cable]"
-    drives, reads = list(numbers(bench.node.drives, bench)), list(numbers(bench.node.reads, bench))
-    delays = cable.each("delay_s", len(drives), where)
-    later = cable.each("read_delay_s", len(reads), where)
-    if table.specimen is not None:
-        settings = node_specimen(table.node.choice.build(), table.specimen, table.place)
-        first = specimen({"delay_s": delays[0]}, CABLE, table.specimen)["delay_s"]
-        delays = tuple(delay + first - delays[0] for delay in delays)
-    node, ways = Part(TWINS.get(table.node.use, table.node.use), settings), list(zip(drives, delays, strict=True))
-    if _side_by_side(bench, len(drives), len(reads)):
-        wires = tuple(
-            VirtualWire(awg, scope, node, out, end, delay_s + late, cable.load_ohm)
-            for ((awg, out), delay_s), (scope, end), late in zip(ways, reads, later, strict=True)
-        )
-    else:
-        ((awg, out), delay_s), *more = ways
-        (scope, end), *rest = reads
-        inputs = tuple(VirtualInput(name, k, delay_s, cable.load_ohm) for (name, k), delay_s in more)
-        outputs = tuple(VirtualOutput(k, late - later[0]) for (_, k), late in zip(rest, later[1:], strict=True))
-        wires = (VirtualWire(awg, scope, node, out, end, delay_s, cable.load_ohm, inputs=inputs, outputs=outputs),)
-    return VirtualBench(
-        table.described, wires, table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path,
-        faults=table.faults, feeds=table.feeds,
-    )  # fmt: skip
-
-
-def _side_by_side(bench: WaveformBench, drives: int, reads: int) -> bool:
-    """True if each drive has a node of its own, with its reading; False: one node has all of them.
-
-    Raises:
-        ConfigError: the twin has another number of inputs or outputs, or its outputs are read by several scopes.
-    """
-    table = bench.virtual
-    if table is None or (drives, reads) == (1, 1):
-        return False
-    spec = table.node.choice.build().spec
-    if spec.inputs.size is None and drives == reads:
-        return True
-    if (spec.inputs.size, spec.outputs.size) != (drives, reads):
-        found = f"{spec.inputs.size or 1} drives, {spec.outputs.size or 1} readings"
-        raise ConfigError(
-            "the twin has other inputs or outputs than [node] names", where=table.node.place, got=found,
-            allowed=f"{drives} drives, {reads} readings", outputs=UNTOUCHED, todo="name another twin, or other channels",
-        )  # fmt: skip
-    if len({name_of(one) for one in bench.node.reads}) > 1:
-        raise ConfigError(
-            "the outputs of one simulated node are read by one scope", where=f"{bench.place}: [node] read",
-            got=", ".join(bench.node.reads), allowed="channels of one scope", outputs=UNTOUCHED, todo="use one scope",
-        )  # fmt: skip
-    return False
+    return wired(bench.virtual, list(numbers(bench.node.drives, bench)), list(numbers(bench.node.reads, bench)))
