@@ -111,7 +111,7 @@ class Data(Using):
     Args:
         use: a name, a file, a folder or "module:function"; see hil/data/kinds.py.
         dir: where its files are.
-        targets, classes, sequence, standardise, stream, split: as of hil.load.
+        targets, classes, shape, sequence, standardise, stream, split: as of hil.load.
         checksum: of its content; another content is refused. A run writes it down.
     """
 
@@ -121,6 +121,7 @@ class Data(Using):
     train_examples: Annotated[int, Field(gt=0)] | None = None
     targets: Literal["auto", "classes", "numbers"] | None = None
     classes: list[str] | None = None
+    shape: list[int] | None = None
     sequence: bool | None = None
     standardise: bool | None = None
     stream: bool | None = None
@@ -149,8 +150,8 @@ class Data(Using):
         from hil.data.order import Division
 
         division = Division() if self.split is None else Division(**self.split.model_dump())
-        classes, flags = tuple(self.classes or ()), (bool(self.sequence), bool(self.standardise))
-        return Reading(self.targets or "auto", classes, *flags, self.stream, division)
+        lists, flags = (tuple(self.classes or ()), tuple(self.shape or ())), (bool(self.sequence), bool(self.standardise))
+        return Reading(self.targets or "auto", *lists, *flags, self.stream, division)
 
 
 class FeedbackTable(Section, strict=True):

@@ -84,6 +84,7 @@ def load(
     train_examples: int | None = None,
     targets: Literal["auto", "classes", "numbers"] = "auto",
     classes: Sequence[str] = (),
+    shape: Sequence[int] = (),
     sequence: bool = False,
     standardise: bool = False,
     stream: bool | None = None,
@@ -101,6 +102,7 @@ def load(
         train_examples: so many of the training split.
         targets: what the targets are; "auto": text and whole numbers are classes, other numbers are numbers.
         classes: names of the classes, in order; empty: those that occur, sorted.
+        shape: of an example, as (channels, rows, columns); empty: as the source has it.
         sequence: the first axis of an example is time, and stays.
         standardise: every feature gets mean 0 and standard deviation 1 over the training split.
         stream: read examples when they are wanted; None: if memory cannot hold them.
@@ -125,7 +127,7 @@ def load(
     from hil.settings import arguments
 
     division = Division(**arguments(Division, split or {}, f"{PYTHON}: [split]"))
-    how = Reading(targets, tuple(classes), sequence, standardise, stream, division)
+    how = Reading(targets, tuple(classes), tuple(shape), sequence, standardise, stream, division)
     if isinstance(use, str | Path):
         found = named(str(use), settings, PYTHON, None if folder is None else Path(folder)).dataset(how)
     else:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,7 +30,7 @@ from hil.data.order import Division, Order, Parts, divided
 from hil.data.streamed import MEMORY_SHARE, OTHERWISE, Read, Streamed
 from hil.data.targets import Targets, Where, targets_of, trained
 from hil.errors import UNTOUCHED, ConfigError, DataError
-from hil.settings import check
+from hil.settings import Count, check
 from hil.system import free_memory
 
 PLACE = "[data]"
@@ -44,6 +44,7 @@ class Reading:
     Args:
         targets: what they are; "auto": text and whole numbers are classes.
         classes: their names in order; empty: those that occur, sorted.
+        shape: of an example, (channels, rows, columns) or (time, features); empty: as the source has it.
         sequence: the first axis of an example is time, and stays: x (n, time, features).
         standardise: every feature gets mean 0 and standard deviation 1 over the training split.
         stream: examples are read from the disk when they are wanted; None: if memory cannot hold them.
@@ -52,6 +53,7 @@ class Reading:
 
     targets: Targets = "auto"
     classes: tuple[str, ...] = ()
+    shape: tuple[Count, ...] = ()
     sequence: bool = False
     standardise: bool = False
     stream: bool | None = None
@@ -169,6 +171,7 @@ def dataset_of(examples: Examples, how: Reading) -> Dataset:
             "no examples", where=examples.name, got=f"{len(examples)} examples of shape {examples.shape}", outputs=UNTOUCHED,
             allowed="at least one for every split", todo="give more examples",
         )  # fmt: skip
+    examples = _shaped(examples, how.shape)
     if how.sequence and len(examples.shape) != 2:
         raise ConfigError(
             "a sequence has time and features", where=f"{PLACE} sequence", got=f"{examples.name}: examples {examples.shape}",
@@ -195,6 +198,19 @@ def dataset_of(examples: Examples, how: Reading) -> Dataset:
     return Dataset(
         examples.name, splits[0], splits[1], splits[2], classes, examples.shape, examples.source, digest
     )  # fmt: skip
+
+
+def _shaped(examples: Examples, shape: tuple[int, ...]) -> Examples:
+    """The same examples in another shape. Raises: ConfigError: it is of another size."""
+    if not shape:
+        return examples
+    if math.prod(shape) != math.prod(examples.shape):
+        raise ConfigError(
+            "a shape of another size", where=f"{PLACE} shape", got=f"{shape}, {math.prod(shape)} values", outputs=UNTOUCHED,
+            allowed=f"{math.prod(examples.shape)} values, as an example of {examples.name} has", todo="correct the shape",
+        )  # fmt: skip
+    read = examples.read
+    return replace(examples, shape=shape, read=lambda which: read(which).reshape(len(which), *shape))
 
 
 def _streams(examples: Examples, how: Reading) -> bool:
@@ -255,7 +271,7 @@ def _digest(
                 got=f"{row[at]}, input {at + 1}", allowed="finite numbers, below 3.4e38",
                 todo="correct it, or take the example out",
             )  # fmt: skip
-        found.update(np.ascontiguousarray(values, "<f4").tobytes())
+        found.update(np.ascontiguousarray(values, "<f4").data)
     found.update(np.ascontiguousarray(y, "<i8" if classes else "<f4").tobytes())
     found.update("\n".join(classes).encode())
     for order in orders:
@@ -264,19 +280,19 @@ def _digest(
 
 
 def _standardised(read: Read, shape: tuple[int, ...], train: Order, sequence: bool) -> Read:
-    axes = (0, 1) if sequence else (0,)
-    count = len(train) * (shape[0] if sequence else 1)
-
-    def mean(of: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.float64]:
-        parts = (of(read(which).astype(np.float64)).sum(axes) for which in _pieces(train, shape))
-        total: NDArray[np.float64] = sum(parts, np.zeros(shape[1:] if sequence else shape))
-        return total / count
-
-    centre = mean(lambda x: x)
-    spread = np.sqrt(mean(lambda x: np.square(x - centre)))
-    spread[spread <= 1e-12 * np.abs(centre)] = 1.0  # it never changes
+    features = shape[1:] if sequence else shape
+    first = read(train[:1]).reshape(-1, *features)[0]  # sums of differences from it lose no digits
+    total, square, count = np.zeros(features), np.zeros(features), 0
+    for which in _pieces(train, shape):
+        away = read(which).reshape(-1, *features) - first
+        total += away.sum(0, dtype=np.float64)
+        square += np.einsum("n...,n...->...", away, away, dtype=np.float64)
+        count += len(away)
+    centre = first + total / count
+    spread = np.sqrt(np.maximum(square / count - np.square(total / count), 0.0))
+    spread[spread <= np.finfo(np.float32).eps * np.abs(centre)] = 1.0  # it never changes
     low, scale = centre.astype(np.float32), (1 / spread).astype(np.float32)
-    return lambda which: np.asarray((read(which) - low) * scale, np.float32)
+    return lambda which: (read(which) - low) * scale
 
 
 def _x(read: Read, order: Order, examples: Examples, shape: tuple[int, ...], stream: bool) -> Tensor:

@@ -18,12 +18,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
-from hil.data.sources import CIFAR_ARCHIVE, Card
+from hil.data.sources import Card
 from hil.errors import DataError
 from hil.files import read_bytes
 
-CIFAR_FOLDER = "cifar-10-batches-bin"  # the name inside the archive
-PYTHON_VERSIONS = ("cifar-10-batches-py", "cifar-10-python.tar.gz")  # what torchvision keeps
 DOWNLOAD_TIMEOUT_S = 30.0
 IDX_NAME = re.compile("(train|t10k|test)(images|labels)(?:idx[13]?)?(?:ubyte|bin)?")
 
@@ -61,11 +59,11 @@ def contents_of(card: Card, folder: Path | None) -> dict[str, Content]:
         _download(card, root / card.name, [name for name in card.sums if name not in found])
         found = _found(card, root)
     missing = [name for name in card.sums if name not in found]
-    pickled = next((place / name for place in _places(card, root) for name in PYTHON_VERSIONS if (place / name).exists()), None)
-    if missing and card.layout == "cifar" and pickled is not None:
+    pickled = next((place / name for place in _places(card, root) for name in card.pickles if (place / name).exists()), None)
+    if missing and pickled is not None:
         raise DataError(
             f"this is the Python version of {card.name}; its files are pickles, which can run any program, and are not read",
-            where=str(pickled), got=pickled.name, allowed=f"the binary version: {CIFAR_ARCHIVE}, packed or unpacked",
+            where=str(pickled), got=pickled.name, allowed=f"the binary version: {card.archive}, packed or unpacked",
             todo=f"get {card.mirrors[0]} into {root}, or leave out [data] dir to have it downloaded once",
         )  # fmt: skip
     if missing:
@@ -73,8 +71,7 @@ def contents_of(card: Card, folder: Path | None) -> dict[str, Content]:
             f"{len(missing)} of {len(card.sums)} files of {card.name} are missing",
             where=str(root),
             got=f"no {missing[0]}",
-            allowed=f"in this folder or in {card.name}/, plain or .gz"
-            + (f", or {CIFAR_ARCHIVE}" if card.layout == "cifar" else ""),
+            allowed=f"in this folder or in {card.name}/, plain or .gz" + (f", or {card.archive}" if card.archive else ""),
             todo=f"put them there, or leave out [data] dir to have them downloaded once (from {card.mirrors[0]})",
         )
     return found
@@ -84,8 +81,8 @@ def _found(card: Card, root: Path) -> dict[str, Content]:
     """The files of a card that lie under `root`, by name."""
     places = _places(card, root)
     for place in places:
-        if card.layout == "cifar" and (place / CIFAR_ARCHIVE).is_file():
-            return _members(card, place / CIFAR_ARCHIVE)
+        if card.archive and (place / card.archive).is_file():
+            return _members(card, place / card.archive)
     there = [path for place in places for path in _listed(place) if path.is_file()]
     found = {}
     for name in card.sums:
@@ -102,7 +99,7 @@ def _places(card: Card, root: Path) -> list[Path]:
     """
     own = [path for path in _listed(root) if path.is_dir() and _plain(path.name) == _plain(card.name)]
     places = [*own, root]
-    inside = [place / name for place in places for name in ("raw", CIFAR_FOLDER)]
+    inside = [place / name for place in places for name in ("raw", card.folder) if name]
     names = {_plain(name) for name in card.sums}
     single = [path for place in places for path in _listed(place) if path.is_dir() and _plain(path.name) in names]
     return [place for place in (*places, *inside, *single) if place.is_dir()]
@@ -153,7 +150,7 @@ def _members(card: Card, archive: Path) -> dict[str, Content]:
 
 def _download(card: Card, folder: Path, missing: list[str]) -> None:
     """Fetch what is missing from the first mirror that has it right; a file gets its name only after its sum was checked."""
-    for name in [CIFAR_ARCHIVE] if card.layout == "cifar" else missing:
+    for name in [card.archive] if card.archive else missing:
         tried: list[str] = []
         if not any(_fetched(card, folder, name, mirror, tried) for mirror in card.mirrors):
             raise DataError(
@@ -167,16 +164,16 @@ def _download(card: Card, folder: Path, missing: list[str]) -> None:
 def _fetched(card: Card, folder: Path, name: str, mirror: str, tried: list[str]) -> bool:
     import pooch
 
-    url = mirror if card.layout == "cifar" else f"{mirror}{name}.gz"
-    target = folder / (name if card.layout == "cifar" else f"{name}.gz")
+    url = mirror if card.archive else f"{mirror}{name}.gz"
+    target = folder / (name if card.archive else f"{name}.gz")
     logging.getLogger(__name__).warning("downloading %s into %s", url, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
             fresh = Path(part) / target.name
             pooch.HTTPDownloader(timeout=DOWNLOAD_TIMEOUT_S)(url, str(fresh), None)
-            contents = _members(card, fresh) if card.layout == "cifar" else {name: _content(fresh)}
-            for member in card.sums if card.layout == "cifar" else [name]:
+            contents = _members(card, fresh) if card.archive else {name: _content(fresh)}
+            for member in card.sums if card.archive else [name]:
                 check_sum(contents.get(member, Content(b"", f"{fresh.name}: no {member}")), card.sums[member])
             fresh.replace(target)
     except (OSError, DataError) as error:  # requests raises OSErrors

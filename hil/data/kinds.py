@@ -94,8 +94,9 @@ class Named:
             return parts[0] if len(parts) == 1 else joined([parts[0], *map(Examples.within, parts[1:], numbers[1:])])
         if any(isinstance(getattr(how.split, part), str) for part in PARTS) or (group and self.kind == "made"):
             raise ConfigError(
-                "only a file is split by other files, or by a column", where="[data.split]", got=_changed(how),
-                outputs=UNTOUCHED, allowed="shares", todo="give shares",
+                "only a file is split by other files, or by a column", where=f"{self.near} split", outputs=UNTOUCHED,
+                got=", ".join(f"{part} = {getattr(how.split, part)}" for part in (*PARTS, "group")), allowed="shares",
+                todo="give shares",
             )  # fmt: skip
         if self.kind == "made":
             made: Examples = self.choice.build().examples()
@@ -123,6 +124,9 @@ def named(use: str, settings: Mapping[str, Any], near: str, folder: Path | None 
     Raises:
         ConfigError: there is no such data, or an unknown setting.
     """
+    if folder is not None and not folder.is_absolute():
+        places = [Path(one) / folder for one in modules.folders(near)]
+        folder = next((place for place in places if place.is_dir()), folder)
     kind, path = _kind(use, near, folder)
     if kind == "published":
         nothing_more(settings, near)
@@ -181,7 +185,7 @@ def found_at(name: str, near: str, folder: Path | None) -> Path:
     beside = [path.name for path in looked[0].parent.glob(f"*{Path(name).suffix}")] if looked[0].parent.is_dir() else []
     hint = nearest(Path(name).name, beside)
     raise DataError(
-        "no such file", where=near or "[data] use", got=f'"{name}", looked for at {", ".join(map(str, looked))}',
+        "no such file", where=near or "[data] use", got=f'"{name}", looked for at {", ".join(dict.fromkeys(map(str, looked)))}',
         outputs=UNTOUCHED, todo=f'did you mean "{hint}"?' if hint else "give its path from the file that names it",
     )  # fmt: skip
 

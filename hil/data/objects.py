@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from hil.data.array_file import NAMES, from_arrays
 from hil.data.examples import Examples, in_memory, joined
@@ -68,7 +68,7 @@ def _examples(value: Any, name: str, group: str, stream: bool | None) -> Example
             "examples in pairs have no groups", where=f"data {name}", got=f'group = "{group}"', outputs=UNTOUCHED,
             allowed="a mapping of arrays with one of that name", todo="return such a mapping, or leave out group",
         )  # fmt: skip
-    indexed = hasattr(value, "__getitem__") and hasattr(value, "__len__")
+    indexed = hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, IterableDataset)
     if stream and indexed:
         return _streamed(value, name)
     pairs = (value[number] for number in range(len(value))) if indexed else iter(value)

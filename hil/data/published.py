@@ -2,13 +2,14 @@
 
     IDX (MNIST, Fashion-MNIST)   00 00 08 d | d sizes, uint32 big-endian | uint8 items, the last index fastest
     CIFAR-10 binary              records of 1 label byte + 3072 pixel bytes: red, green and blue planes of 32 x 32, by rows
+    CIFAR-100 binary             records of 2 label bytes, coarse and fine, + the same pixels; the fine one is used
     digits.csv                   64 pixels 0..16 and the label 0..9 on a line
 
 The test examples are those of the publisher; the validation examples are the last of the training examples in the order that
 hil/data/order.py gives for "split NAME". The digits come as one file: there the order is stratified, the last 180 are the test
 split and the 180 before them the validation split.
 
-Sources: the format is described on the MNIST page (Y. LeCun, C. Cortes, C. Burges) and on the CIFAR-10 page (A. Krizhevsky).
+Sources: the format is described on the MNIST page (Y. LeCun, C. Cortes, C. Burges) and on the CIFAR page (A. Krizhevsky).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from hil.data.sources import Card
 from hil.errors import DataError
 
 Bytes = NDArray[np.uint8]
-CIFAR_RECORD = 1 + 3 * 32 * 32
+CIFAR_PIXELS = 3 * 32 * 32
 IDX_UINT8 = 0x08
 
 
@@ -80,17 +81,22 @@ def read_idx(content: Content) -> Bytes:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-def read_cifar(content: Content) -> tuple[Bytes, Bytes]:
-    """Pixels (n, 3072) and labels (n,) of a CIFAR-10 binary batch.
+def read_cifar(content: Content, labels: int = 1) -> tuple[Bytes, Bytes]:
+    """Pixels (n, 3072) and labels (n,) of a CIFAR binary batch.
+
+    Args:
+        content: of the file.
+        labels: bytes in front of the pixels; the last of them is the label.
 
     Raises:
         DataError: not a whole number of records.
     """
     data, where = content
-    if not data or len(data) % CIFAR_RECORD:
-        raise damaged("not a whole number of records", where, f"{len(data):,} bytes", f"a multiple of {CIFAR_RECORD:,}")
-    records = np.frombuffer(data, np.uint8).reshape(-1, CIFAR_RECORD)
-    return records[:, 1:], records[:, 0]
+    record = labels + CIFAR_PIXELS
+    if not data or len(data) % record:
+        raise damaged("not a whole number of records", where, f"{len(data):,} bytes", f"a multiple of {record:,}")
+    records = np.frombuffer(data, np.uint8).reshape(-1, record)
+    return records[:, labels:], records[:, labels - 1]
 
 
 def _idx_parts(card: Card, contents: Mapping[str, Content]) -> list[tuple[Bytes, Bytes]]:
@@ -110,7 +116,7 @@ def _idx_part(card: Card, images: Content, labels: Content) -> tuple[Bytes, Byte
 def _cifar_parts(card: Card, contents: Mapping[str, Content]) -> list[tuple[Bytes, Bytes]]:
     parts = []
     for name in card.sums:
-        pixels, labels = read_cifar(contents[name])
+        pixels, labels = read_cifar(contents[name], 2 if card.layout == "cifar100" else 1)
         parts.append((pixels, _labels(labels, card, contents[name].where)))
     return parts
 
@@ -127,7 +133,7 @@ def _csv_parts(card: Card, contents: Mapping[str, Content]) -> list[tuple[Bytes,
     return [(table[:, :-1], _labels(table[:, -1], card, where))]
 
 
-_READERS = {"idx": _idx_parts, "cifar": _cifar_parts, "csv": _csv_parts}
+_READERS = {"idx": _idx_parts, "cifar": _cifar_parts, "cifar100": _cifar_parts, "csv": _csv_parts}
 
 
 def _labels(labels: Bytes, card: Card, where: str) -> Bytes:

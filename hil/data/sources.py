@@ -28,11 +28,14 @@ class Card:
         sums: SHA-256 of the uncompressed bytes, by file name.
         mirrors: addresses of folders, or of the archive.
         examples: of the training files, validation included; `validation` of them are set aside.
+        archive: that holds all files; "": each is to be had alone.
+        folder: in which the archive puts them.
+        pickles: names of other forms of the set, which are not read.
     """
 
     name: str
     title: str
-    layout: Literal["csv", "idx", "cifar"]
+    layout: Literal["csv", "idx", "cifar", "cifar100"]
     shape: tuple[int, ...]
     classes: tuple[str, ...]
     examples: int
@@ -42,6 +45,9 @@ class Card:
     sums: Mapping[str, str]
     mirrors: tuple[str, ...] = ()
     peak: int = 255
+    archive: str = ""
+    folder: str = ""
+    pickles: tuple[str, ...] = ()
 
     @property
     def line(self) -> str:
@@ -55,6 +61,16 @@ class Card:
 _MNIST_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 _CIFAR_FILES = (*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin")
 CIFAR_ARCHIVE = "cifar-10-binary.tar.gz"
+CIFAR100_ARCHIVE = "cifar-100-binary.tar.gz"
+CIFAR100_NAMES = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
+    forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
+    mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+    possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+    sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree
+    wolf woman worm
+"""  # the fine labels, in the order of their numbers
 
 DIGITS = Card(
     name="digits",
@@ -151,8 +167,30 @@ CIFAR10 = Card(
         )
     ),
     mirrors=(f"https://www.cs.toronto.edu/~kriz/{CIFAR_ARCHIVE}",),
+    archive=CIFAR_ARCHIVE,
+    folder="cifar-10-batches-bin",
+    pickles=("cifar-10-batches-py", "cifar-10-python.tar.gz"),
 )
-CARDS = (DIGITS, MNIST, FASHION_MNIST, CIFAR10)
+CIFAR100 = Card(
+    name="cifar100",
+    title="CIFAR-100 photographs",
+    layout="cifar100",
+    shape=(3, 32, 32),
+    classes=tuple(CIFAR100_NAMES.split()),
+    examples=50_000,
+    validation=5_000,
+    test=10_000,
+    source="A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, University of Toronto (2009)",
+    sums={  # as the package torchvision of Ruby checks them, whose sums of CIFAR-10 are those above
+        "train.bin": "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29",
+        "test.bin": "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
+    },
+    mirrors=(f"https://www.cs.toronto.edu/~kriz/{CIFAR100_ARCHIVE}",),
+    archive=CIFAR100_ARCHIVE,
+    folder="cifar-100-binary",
+    pickles=("cifar-100-python", "cifar-100-python.tar.gz"),
+)
+CARDS = (DIGITS, MNIST, FASHION_MNIST, CIFAR10, CIFAR100)
 NAMES = tuple(card.name for card in CARDS)
 
 

@@ -22,7 +22,7 @@ import torch
 from hil.data import dataset, order, published
 from hil.data import files as data_files
 from hil.data.files import Content
-from hil.data.sources import CARDS, CIFAR10, CIFAR_ARCHIVE, MNIST, Card, describe
+from hil.data.sources import CARDS, CIFAR10, CIFAR100, CIFAR_ARCHIVE, MNIST, Card, describe
 from hil.errors import ConfigError, DataError
 
 
@@ -122,6 +122,24 @@ def test_cifar_planes_stay_red_green_blue() -> None:
     pixels, labels = published.read_cifar(Content(record * 2, "x"))
     assert labels.tolist() == [7, 7]
     assert pixels.reshape(2, 3, 32, 32)[0, :, 5, 5].tolist() == [1, 2, 3]
+
+
+def test_cifar_100_is_read_by_its_fine_labels(tmp_path: Path) -> None:
+    record = bytes([11, 99]) + bytes([1]) * 1024 + bytes([2]) * 1024 + bytes([3]) * 1024
+    pixels, labels = published.read_cifar(Content(record * 3, "x"), labels=2)
+    assert labels.tolist() == [99] * 3
+    assert pixels.reshape(3, 3, 32, 32)[0, :, 5, 5].tolist() == [1, 2, 3]
+    held = {"train.bin": b"".join(bytes([0, n]) + bytes([n]) * 3072 for n in range(20)), "test.bin": record * 10}
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in held.items()}
+    card = dataclasses.replace(CIFAR100, examples=20, validation=5, test=10, sums=sums)
+    put(tmp_path / "cifar-100-binary", held, zipped=False)
+    got = published.parse(card, data_files.contents_of(card, tmp_path))
+    assert (got.train.x[:, 0] * 255).round().int().tolist() == got.train.y.tolist()
+    assert got.test.y.tolist() == [99] * 10
+    assert (got.classes[0], got.classes[99], len(got.classes)) == ("apple", "worm", 100)
+    (tmp_path / "other" / "cifar-100-python").mkdir(parents=True)
+    with pytest.raises(DataError, match="pickles"):
+        dataset.load("cifar100", tmp_path / "other")
 
 
 @pytest.mark.parametrize("length", [0, 3072, 3074])
@@ -404,6 +422,6 @@ def test_an_unknown_name_brings_the_nearest_one() -> None:
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_every_card_is_whole(card: Card) -> None:
     assert describe(card.name) is card
-    assert len(card.classes) == 10
+    assert len(set(card.classes)) == len(card.classes) == (100 if card.name == "cifar100" else 10)
     assert all(len(value) == 64 for value in card.sums.values())
     assert f"{card.test:,} test" in card.line

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,16 @@ from PIL import Image
 
 from hil.cli import run
 from hil.commands.terminal import Terminal
-from hil.commands.train import launch
+from hil.commands.train import launch, resume
 from hil.config import modules
 from hil.config.experiment import read_experiment
+from hil.config.read import dump
 from hil.data.dataset import load
+from hil.files import write_atomic
+from hil.run.checkpoint import latest
 from hil.run.folder import RunFolder
+from hil.training.loop import TrainingStep
+from hil.training.session import Point
 
 COUNT, SIDE, NAMES = 60, 4, ("cup", "dish", "jug")
 MODULE = """
@@ -93,6 +99,19 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("shelf", None)
 
 
+class Flowing(torch.utils.data.IterableDataset[Any]):
+    """Examples one after the other; it has a length, and no index."""
+
+    def __init__(self, pairs: list[Any]) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.pairs)
+
+
 USES = ("table.csv", "x.npz", "pictures", "shelf:Pairs", "shelf:arrays")
 
 
@@ -103,9 +122,18 @@ def written(folder: Path, use: str, more: str = "") -> Path:
     return file
 
 
-def trained(file: Path, folder: Path) -> None:
+def trained(file: Path, folder: Path, show: Callable[[Point], None] = lambda point: None) -> None:
     """`hil train`, without its report, which takes longest."""
-    launch(RunFolder.create(folder), read_experiment(file), Terminal(quiet=True))
+    experiment, made = read_experiment(file), RunFolder.create(folder)
+    made.write_config(dump(experiment))
+    write_atomic(folder / modules.ORIGINS, modules.origins({"config.toml": [file]}))
+    launch(made, experiment, Terminal(quiet=True), show=show)
+
+
+def metrics_of(folder: Path) -> list[dict[str, object]]:
+    """All that was measured, but for times."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in line.items() if not key.endswith("_s")} for line in lines]
 
 
 def test_all_sources_give_the_same_run_bit_for_bit(here: Path) -> None:
@@ -113,15 +141,37 @@ def test_all_sources_give_the_same_run_bit_for_bit(here: Path) -> None:
     for use in USES:
         folder = here / "runs" / use.replace(":", "-")
         trained(written(here, use, "standardise = true"), folder)
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        metrics = [{key: value for key, value in line.items() if not key.endswith("_s")} for line in lines]
-        seen[use] = metrics, (folder / "checkpoints" / "best.safetensors").read_bytes()
+        seen[use] = metrics_of(folder), (folder / "checkpoints" / "best.safetensors").read_bytes()
         checksum = next(line for line in (folder / "config.toml").read_text().splitlines() if "checksum" in line)
         seen[use] += (checksum,)
     assert all(one == seen["table.csv"] for one in seen.values())
     best = [line["accuracy"] for line in seen["x.npz"][0] if line["split"] == "validation"]
     assert len(best) == 2
     assert max(best) > 0.5
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_run_that_stops_in_the_middle_of_an_epoch_goes_on_bit_for_bit(here: Path, use: str) -> None:
+    """With augmentation and a schedule; the second epoch is left after its second step, the newest checkpoint is its first."""
+
+    def stopped(point: Point) -> None:
+        if isinstance(point, TrainingStep) and point.step == 7:
+            raise KeyboardInterrupt
+
+    more = "shift = 1\nshape = [1, 4, 4]\nstandardise = true\n" + ("stream = true" if use in ("x.npz", "pictures") else "")
+    file = written(here, use, more)
+    text = file.read_text(encoding="utf-8").replace("[train]", '[train]\nschedule = "cosine"\ncheckpoint_every = 3')
+    file.write_text(text, encoding="utf-8")
+    trained(file, here / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        trained(file, here / "parts", stopped)
+    folder = RunFolder(here / "parts")
+    newest = latest(folder.checkpoints)
+    assert json.loads(newest.read_text(encoding="utf-8"))["batch"] == 1
+    resume(folder, newest, Terminal(quiet=True))
+    both = [(here / name / "checkpoints" / "best.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert both[0] == both[1]
+    assert metrics_of(here / "whole") == metrics_of(here / "parts")
 
 
 def test_other_forms_give_the_same_data_set(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +181,7 @@ def test_other_forms_give_the_same_data_set(here: Path, monkeypatch: pytest.Monk
         x, y = torch.from_numpy(held["x"]), held["y"].tolist()
     pairs = list(zip(x, y, strict=True))
     others: list[object] = [
-        "packed.npz", "shelf:generated", (x, y), {"x": x, "y": y}, pairs, iter(pairs),
+        "packed.npz", "shelf:generated", Flowing(pairs), (x, y), {"x": x, "y": y}, pairs, iter(pairs),
         [{"x": one, "y": name} for one, name in pairs],
         [(Image.open(file), file.parent.name) for file in sorted(Path("pictures").glob("*/*.png"))],
     ]  # fmt: skip
