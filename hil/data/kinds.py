@@ -46,7 +46,7 @@ FOLDER = "hil.data.image_folder:ImageFolder"
 OWN = {"file.csv": FILES[".csv"], "file.npz": FILES[".npz"], "file.npy": FILES[".npy"], "folder/": FOLDER}
 PARTS = ("validation", "test")
 PYTHON = "hil.load"
-COMMON = ("use", "train_examples", "shift", "dir", "checksum", *Reading.__dataclass_fields__)
+COMMON = ("use", "train_examples", "dir", "checksum", *Reading.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Named:
             if how != Reading():
                 raise ConfigError(
                     "a published set comes with its splits and classes", where=self.near, got=_changed(how), outputs=UNTOUCHED,
-                    allowed="train_examples, shift, dir", todo="take these keys out, or read a file of your own",
+                    allowed="train_examples, dir", todo="take these keys out, or read a file of your own",
                 )  # fmt: skip
             return published(describe(self.use), self.folder)
         with blaming(self.near):
@@ -107,7 +107,7 @@ class Named:
         if how != Reading():
             raise ConfigError(
                 "a whole data set comes with its splits and classes", where=self.near, got=_changed(how), outputs=UNTOUCHED,
-                allowed="train_examples, shift", todo="take these keys out, or return (x, y)",
+                allowed="train_examples", todo="take these keys out, or return (x, y)",
             )  # fmt: skip
         return value
 
