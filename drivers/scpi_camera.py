@@ -2,8 +2,11 @@
 
     :CAMera:SIZE?             rows,columns of pixels          :CAMera:LEVels?    number of levels of a count, 65536 at most
     :CAMera:EXPosure <s>      of a frame; MINimum, MAXimum are known
-    :CAMera:FRAMe?            a block: a frame, row by row, u8 up to 256 levels and little-endian u16 beyond, whose exposure
-                              begins after the question has come
+    :CAMera:FRAMe?            a block: number u32, pixels row by row (u8 up to 256 levels, u16 beyond), CRC-32 u32 of both, all
+                              little-endian; the exposure begins after the question has come
+    number                    of frames that were asked for, one more each time: a frame is never taken for the next one
+
+A frame that is damaged, or of another question, is no measurement: Desync, and the session is identified anew.
 
 No maker's dialect: see drivers/scpi_display.py. Source of the block: IEEE 488.2-1992, 8.7.9.
 """
@@ -11,6 +14,7 @@ No maker's dialect: see drivers/scpi_display.py. Source of the block: IEEE 488.2
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,7 +26,9 @@ from drivers.scpi import Scpi
 from drivers.scpi_display import size_of
 from drivers.scpi_driver import ScpiDriver
 from hil.device import Provenance
-from hil.errors import ContractError
+from hil.errors import ContractError, Desync
+
+COUNTED = 1 << 32
 
 
 class ScpiCamera(ScpiDriver):
@@ -40,6 +46,7 @@ class ScpiCamera(ScpiDriver):
     def __init__(self, scpi: Scpi | Link) -> None:
         self._scpi = scpi if isinstance(scpi, Scpi) else Scpi(scpi)
         self._ready, self._wanted_s = False, math.nan
+        self._number: int | None = None  # of the last frame; None: not known
         self.provenance: Provenance = "unknown"
         try:
             self.identity = self._scpi.identify()
@@ -82,16 +89,34 @@ class ScpiCamera(ScpiDriver):
         self._panel.renewed()
 
     def read(self) -> Levels:
-        """Take a frame, `shape`, uint8 up to 256 levels and uint16 beyond. Raises: BadBlock: anything else came."""
+        """Take a frame, `shape`, uint8 up to 256 levels and uint16 beyond.
+
+        Raises:
+            BadBlock: anything else came. Desync: it is damaged, or the answer to another question.
+        """
         self.prepare()
-        kind = "<u1" if self.levels <= 256 else "<u2"
-        frame = self._scpi.ask_block(":CAM:FRAM?", kind, self.shape[0] * self.shape[1])
-        frame = frame.reshape(self.shape)
+        kind = np.dtype("<u1" if self.levels <= 256 else "<u2")
+        size = self.shape[0] * self.shape[1] * kind.itemsize
+        with self._scpi.link.transaction():
+            data = self._scpi.ask_block(":CAM:FRAM?", "<u1", size + 8).tobytes()
+            number, summed = (int.from_bytes(part, "little") for part in (data[:4], data[-4:]))
+            due = number if self._number is None else (self._number + 1) % COUNTED
+            damaged = summed != zlib.crc32(data[:-4])
+            if damaged or number != due:
+                self._number = None
+                self._scpi.link.distrust("a frame that is not that of this question")
+                raise Desync(
+                    "a frame arrived damaged" if damaged else "a frame of another question", where=self._panel.name,
+                    got=f"frame {number}, CRC {summed:08x}", allowed=f"frame {due}, a checksum that fits",
+                    outputs="as they were", todo="recover() the session and repeat the whole shot",
+                )  # fmt: skip
+            self._number = number
+        frame = np.frombuffer(data, kind, self.shape[0] * self.shape[1], 4).reshape(self.shape)
         return frame.astype(np.uint8, copy=False) if self.levels <= 256 else frame.astype(np.uint16, copy=False)
 
     def forget(self) -> None:
         """Set the exposure again next time: the instrument may have lost it (power, fault)."""
-        self._ready = False
+        self._ready, self._number = False, None
 
     def reset(self) -> None:
         """Send ``*RST``."""

@@ -135,11 +135,12 @@ class Timed(Protocol):
 class Following(Protocol):
     """A device that adds levels of its own to the drive (rest, markers), which must move with a bias that is followed."""
 
-    def follow(self, offset: float, period: float | None = None) -> None:
+    def follow(self, offset: Limit, period: Limit | None = None) -> None:
         """Do by v + offset, from the next shot on, what a drive v did. Sends nothing.
 
         Args:
-            offset: from the levels as they were set, in the unit of the input port; not from those of the last call.
+            offset: from the levels as they were set, in the unit of the input port; not from those of the last call. A device
+                of several channels may get one for each, as of the period.
             period: of the node: a level beyond a limit comes back by it. None: it stops at the limit.
         """
 

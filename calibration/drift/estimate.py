@@ -75,6 +75,7 @@ class Reference:
         between: (3,) standard deviation of walk, scale, offset from shot to shot, as it was seen.
         period: of the node, in the unit of the drive, or None.
         units: of drive and reading.
+        walks: the answers lie over one drive; False: they belong to rows of many, so nothing is said of a walk.
     """
 
     drive: Floats
@@ -84,16 +85,24 @@ class Reference:
     between: Floats
     period: float | None = None
     units: tuple[str, str] = ("V", "V")
+    walks: bool = True
 
     @classmethod
-    def of(cls, drive: Floats, shots: Floats, period: float | None = None, units: tuple[str, str] = ("V", "V")) -> Reference:
+    def of(
+        cls,
+        drive: Floats,
+        shots: Floats,
+        period: float | None = None,
+        units: tuple[str, str] = ("V", "V"),
+        walks: bool = True,
+    ) -> Reference:
         """Make the reference from shots (R, 2m) at `probe(drive)`, R at least 2.
 
         Raises:
             MeasurementError: the node does not answer to its drive, or does not repeat itself after its period.
         """
         mean, noise = shots.mean(0), scatter(shots)
-        first = cls(drive, mean, noise, len(shots), np.zeros(3), period, units)
+        first = cls(drive, mean, noise, len(shots), np.zeros(3), period, units, walks)
         if not 2 * first.half > 4 * math.sqrt(float(np.square(noise).mean())):
             raise MeasurementError(
                 "the node does not answer to its drive", where="reference shots",
@@ -131,6 +140,8 @@ class Reference:
     @cached_property
     def sees_walk(self) -> bool:
         """A walk can be told from a change of scale and offset; not on a straight line, and not on an exponential."""
+        if not self.walks:
+            return False
         slope = self._spline(self.drive, 1)
         others = np.stack([self.up - self.middle, np.ones_like(slope)], 1)
         left = slope - others @ np.linalg.lstsq(others, slope, rcond=None)[0]
@@ -309,7 +320,7 @@ class Reference:
 
     def as_noisy_as(self, shots: Floats) -> Reference:
         """The same curve, with the noise of these shots (R, 2m)."""
-        now = Reference.of(self.drive, shots, None, self.units)
+        now = Reference.of(self.drive, shots, None, self.units, self.walks)
         return replace(self, noise=now.noise, between=now.between)
 
     def table(self) -> dict[str, Any]:
@@ -317,6 +328,7 @@ class Reference:
         return {
             "drive": self.drive.tolist(), "answer": self.answer.tolist(), "noise": self.noise.tolist(), "shots": self.shots,
             "between": self.between.tolist(), "period": self.period, "units": list(self.units),
+            **({} if self.walks else {"walks": False}),
         }  # fmt: skip
 
     @classmethod
@@ -329,7 +341,7 @@ class Reference:
         drive_unit, reading_unit = table["units"]
         return cls(
             drive, answer, noise, int(table["shots"]), between, None if period is None else float(period),
-            (str(drive_unit), str(reading_unit)),
+            (str(drive_unit), str(reading_unit)), bool(table.get("walks", True)),
         )  # fmt: skip
 
 

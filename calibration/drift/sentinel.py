@@ -13,6 +13,9 @@
 
 A rung that does not apply is passed over: a servo cannot mend a scale. A ladder that ends without help stops.
 
+A node of several channels has a curve for each (curves.py): each is looked at, judged and put right by itself; the one that
+is farthest off says what is told. Where every reading answers to every drive, no servo applies.
+
 A step in power together with risen noise is a mode hop, not drift (Heumier & Carlsten, ILX Lightwave application note 8: a
 photodiode sees the noise): what was measured since the last quiet look is not to be trusted, so unless the policy is to log or
 to stop, the ladder becomes roll_back, rescale, recalibrate.
@@ -26,7 +29,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,13 +37,18 @@ import torch
 from torch import Tensor
 
 from calibration.drift.control_charts import Chart, Limits, loudest, settled
-from calibration.drift.estimate import STRONGEST, WEAKEST, Departure, Floats, Reference, probe
+from calibration.drift.curves import Curves, Kind, apart, drives, mixed, places, together, unwatched
+from calibration.drift.estimate import STRONGEST, WEAKEST, Departure, Floats, Reference
 from calibration.drift.settings import Rung, SentinelMemory, SentinelSettings
-from calibration.drift.steering import Steered, Steering
-from hil.device import Device
+from calibration.drift.steering import Steered, Steering, plain
+from hil.device import Device, Limit
 from hil.errors import ContractError, Drifted, MeasurementError
+from hil.port import each
 from hil.sentinel import Look, State
 
+Found = tuple[Departure, ...]  # of each curve
+
+MENDING = frozenset({"log", "rescale", "recalibrate", "roll_back"})  # rungs besides the servo that go on
 AFTER_HOP: tuple[Rung, ...] = ("roll_back", "rescale", "recalibrate")
 POINTS = 32  # drives, each of them twice in a shot
 REFERENCE_SHOTS = 16
@@ -84,25 +92,22 @@ class DriftSentinel:
         attend: Callable[[], None] = lambda: None,
     ) -> None:
         port = device.spec.inputs
-        if device.spec.temporal or port.size not in (None, 1):
+        several = port.size is not None and (port.size, device.spec.outputs.size) != (1, 1)
+        if device.spec.temporal or (several and device.spec.params is not None):
             raise ContractError(
-                "the sentinel watches a node that all neurons share in time", where=f"port {port.name}",
-                got="a temporal device" if device.spec.temporal else f"{port.size} channels", allowed="one static channel",
-                todo="remove [sentinel]",
+                "the sentinel watches a node whose answers depend on its drive alone", where=f"port {port.name}",
+                got="a temporal device" if device.spec.temporal else "a device with parameters, which learning programs",
+                allowed="a static device without parameters", todo="remove [sentinel]",
             )  # fmt: skip
         self._device, self._steered, self._watch, self._told = device, steered, watch, told
         self._place, self._clock, self._attend = place, clock, attend
-        # the limits themselves are not asked for: a float32 may round beyond them
-        self._drive: Floats = (
-            np.linspace(port.shared_low, port.shared_high, POINTS)
-            .astype(np.float32)
-            .clip(port.shared_low, port.shared_high)
-            .astype(np.float64)
-        )
-        row = torch.from_numpy(probe(self._drive)).to(torch.float32)
-        self._probe = (row.unsqueeze(0) if port.size is None else row.unsqueeze(1)).to(place)
-        self._reference: Reference | None = None
-        self._origin: Reference | None = None
+        self._several = several
+        self._drive = drives(port, POINTS)  # (channels, POINTS)
+        self._rows = {"apart": together(self._drive)}
+        self._rows |= {"shared": self._rows["apart"]}
+        self._rows |= {"mixed": np.take_along_axis(self._rows["apart"], places(*self._drive.shape), 1)} if several else {}
+        self._curves: Curves | None = None
+        self._origin: Curves | None = None
         self._memory = SentinelMemory()
         self._busy_s = 0.0
 
@@ -113,15 +118,23 @@ class DriftSentinel:
 
     def begin(self) -> None:
         """Measure the reference that later looks are compared with, unless there is one already."""
-        if self._reference is not None:
+        if self._curves is not None:
             return
         said = self._steered.period
-        self._reference = self._origin = self._measured()
-        noise = float(np.sqrt(np.square(self._reference.noise).mean())) / self._reference.half
+        curves = self._curves = self._origin = self._measured()
+        if curves.kind == "mixed" and "servo" in self._watch.policy and not set(self._watch.policy) & MENDING:
+            raise ContractError(
+                "a servo needs channels that each answer to their own drive", where="[sentinel] policy",
+                got=f"{', '.join(self._watch.policy)}, of {len(self._drive)} drives that change each other's readings",
+                allowed="log, rescale, recalibrate, roll_back, stop", todo="name another policy",
+            )  # fmt: skip
+        noise = max(float(np.sqrt(np.square(one.noise).mean())) / one.half for one in curves.each)
+        what = "reference" if curves.kind == "shared" else f"reference of {len(curves.each)} channels, {curves.kind}"
+        blind = [k + 1 for k, one in zip(curves.outputs, curves.each, strict=True) if not one.sees_walk]
         self._tell(
             0, "quiet", ("reference",),
-            f"reference: {POINTS} drives, {REFERENCE_SHOTS} shots, noise {noise:.2%} of the half swing" + self._own(said)
-            + ("" if self._reference.sees_walk else "; on this curve a walk of the bias cannot be told from scale and offset"),
+            f"{what}: {POINTS} drives, {REFERENCE_SHOTS} shots, noise {noise:.2%} of the half swing" + self._own(said)
+            + unwatched(curves, curves.size) + self._blind(blind),
         )  # fmt: skip
 
     def after(self, step: int, shots: int, values: int) -> Look | None:
@@ -141,16 +154,18 @@ class DriftSentinel:
         self._memory = replace(self._memory, looks=self._memory.looks + 1)
         hop = self._hopped(found)
         states = self._judged(found)
-        state = "act" if hop else loudest(list(states.values()))
+        state = "act" if hop is not None else loudest(list(states.values()))
         if state == "quiet":
             self._memory = replace(self._memory, quiet_step=step)
         if state != "act":
             self._tell(step, state, (), self._changed(before, state, found), found)
             return self._looked(step, state, (), found)
         ladder = self._watch.ladder
-        if hop and self._watch.policy[0] not in ("log", "stop"):
+        if hop is not None and self._watch.policy[0] not in ("log", "stop"):
             ladder = (*AFTER_HOP, "stop")
-        what = f"mode hop: power {found.scale.value:+.1%}, noise x {found.noise:.1f}" if hop else self._said(found)
+        what = self._said(found)
+        if hop is not None:
+            what = f"{self._called(hop)}mode hop: power {found[hop].scale.value:+.1%}, noise x {found[hop].noise:.1f}"
         return self._climb(step, ladder, (), found, what)
 
     def back(self, step: int | None) -> Look:
@@ -166,22 +181,22 @@ class DriftSentinel:
 
     def state(self) -> Mapping[str, object]:
         """Return references, steering and memory as JSON values, for a checkpoint."""
-        reference, origin = self._reference, self._origin
+        curves, origin = self._curves, self._origin
         return {
-            "reference": None if reference is None else reference.table(),
-            "origin": None if origin is None or origin is reference else origin.table(),
-            "steering": asdict(self._steered.steering),
+            "reference": None if curves is None else curves.table(),
+            "origin": None if origin is None or origin is curves else origin.table(),
+            "steering": self._steered.steering.table(),
             "memory": self._memory.table(),
             "busy_s": self._busy_s,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Raises: KeyError, TypeError, ValueError: not a state of a sentinel."""
-        self._reference = None if state["reference"] is None else Reference.read(state["reference"])
-        self._origin = self._reference if state["origin"] is None else Reference.read(state["origin"])
-        if self._reference is not None and self._reference.period is not None:
-            self._steered.retune(self._reference.period)
-        self._steered.steer(Steering(**state["steering"]))
+        self._curves = None if state["reference"] is None else Curves.read(state["reference"])
+        self._origin = self._curves if state["origin"] is None else Curves.read(state["origin"])
+        if self._curves is not None:
+            self._retune(self._curves)
+        self._steered.steer(Steering.read(state["steering"]))
         self._memory = SentinelMemory.read(state["memory"])
         self._busy_s = float(state["busy_s"])
 
@@ -190,88 +205,160 @@ class DriftSentinel:
         memory, steering = self._memory, self._steered.steering
         return {
             "every": memory.every, "looks": memory.looks, "shots": memory.shots, "values": memory.values,
-            "busy_s": self._busy_s, "state": memory.state, "did": dict(memory.did), "walked": memory.walked,
-            "steering": asdict(steering), "unit": self._device.spec.inputs.unit, "policy": list(self._watch.policy),
+            "busy_s": self._busy_s, "state": memory.state, "did": dict(memory.did), "walked": plain(memory.walked),
+            "steering": steering.table(), "unit": self._device.spec.inputs.unit, "policy": list(self._watch.policy),
         }  # fmt: skip
 
-    def _own(self, said: float | None) -> str:
-        found, unit = self._steered.period, self._device.spec.inputs.unit
-        moved = found is not None and said is not None and abs(found / said - 1) > 1e-3
-        return f", period {found:.4g} {unit}, not {said:.4g}" if moved else ""
+    def _own(self, said: Limit | None) -> str:
+        found, unit, size = self._steered.period, self._device.spec.inputs.unit, len(self._drive)
+        if found is None or said is None:
+            return ""
+        pairs = [(a, b) for a, b in zip(each(found, size), each(said, size), strict=True) if abs(a / b - 1) > 1e-3]
+        now, before = (", ".join(f"{pair[k]:.4g}" for pair in pairs) for k in (0, 1))
+        return f", period {now} {unit}, not {before}" if pairs else ""
+
+    def _blind(self, channels: Sequence[int]) -> str:
+        """What to tell of curves on which no walk is seen."""
+        assert self._curves is not None  # begin() comes before any look
+        if not channels:
+            return ""
+        if self._curves.kind == "mixed":
+            return "; every reading answers to every drive, so a walk of one bias cannot be told, and no servo applies"
+        where = "on this curve" if not self._several else f"on channel {', '.join(map(str, channels))}"
+        return f"; {where} a walk of the bias cannot be told from scale and offset"
 
     # Looking and judging.
 
-    def _shot(self) -> Floats:
-        """(2m,) one reference shot."""
+    def _shot(self, kind: Kind) -> Floats:
+        """(L, 2m) one shot of the probe for such a node; one row where all neurons share it."""
+        rows = torch.from_numpy(self._rows[kind]).to(torch.float32)
+        sent = (rows if self._device.spec.inputs.size is None else rows.T.contiguous()).to(self._place)
         begin = self._clock()
-        answer: Tensor = self._device.forward(self._probe)
+        answer: Tensor = self._device.forward(sent)
         self._busy_s += self._clock() - begin
-        self._memory = replace(self._memory, shots=self._memory.shots + 1, values=self._memory.values + self._probe.numel())
-        seen: Floats = answer.detach().to("cpu", torch.float64).flatten().numpy()
-        return seen
+        self._memory = replace(self._memory, shots=self._memory.shots + 1, values=self._memory.values + sent.numel())
+        seen: Floats = answer.detach().to("cpu", torch.float64).numpy()
+        return seen.T if self._several else seen.reshape(1, -1)
 
-    def _look(self, shots: int) -> Departure:
-        assert self._reference is not None  # begin() comes before any look
+    def _look(self, shots: int) -> Found:
+        curves = self._known
         self._attend()
-        return self._reference.departure(np.stack([self._shot() for _ in range(shots)]).mean(0), shots)
+        return curves.departures(np.stack([self._shot(curves.kind) for _ in range(shots)]).mean(0), shots)
 
-    def _measured(self) -> Reference:
-        spec = self._device.spec
-        shots = np.stack([self._shot() for _ in range(REFERENCE_SHOTS)])
-        found = Reference.of(self._drive, shots, self._steered.period, (spec.inputs.unit, spec.outputs.unit))
-        if found.period is not None:
-            self._steered.retune(found.period)
+    @property
+    def _known(self) -> Curves:
+        assert self._curves is not None  # begin() comes before any look
+        return self._curves
+
+    def _measured(self) -> Curves:
+        """Measure the curves anew; of several channels it is found out once whether they are apart."""
+        spec, kind = self._device.spec, None if self._curves is None else self._curves.kind
+        shots = {one: self._shots(one) for one in self._tried(kind)}
+        said = self._steered.period
+        periods = (None,) * len(self._drive) if said is None else each(said, len(self._drive))
+        found = None
+        if "shared" in shots:
+            found = Curves("shared", (0,), (Reference.of(self._drive[0], shots["shared"][:, 0], periods[0], self._units),))
+        elif "apart" in shots:
+            found = apart(spec, self._drive, shots["apart"], shots.get("mixed"), periods)
+        if found is None:
+            found = mixed(spec, shots["mixed"])
+        self._retune(found)
         return found
+
+    def _tried(self, kind: Kind | None) -> tuple[Kind, ...]:
+        """The probes that are sent for a reference."""
+        if not self._several:
+            return ("shared",)
+        if kind is not None:
+            return (kind,)
+        spec = self._device.spec
+        return ("apart", "mixed") if spec.inputs.size == spec.outputs.size else ("mixed",)
+
+    def _shots(self, kind: Kind) -> Floats:
+        return np.stack([self._shot(kind) for _ in range(REFERENCE_SHOTS)])
+
+    def _retune(self, curves: Curves) -> None:
+        """Let the drive come back by the periods of this specimen."""
+        said = self._steered.period
+        if said is not None and curves.kind != "mixed":
+            found = curves.periods(each(said, len(self._drive)))
+            self._steered.retune(found if self._several else found[0])
+
+    @property
+    def _units(self) -> tuple[str, str]:
+        return self._device.spec.inputs.unit, self._device.spec.outputs.unit
 
     def _limits(self, sigma: float) -> Limits:
         return Limits.of(self._watch.warn, self._watch.act, sigma, REFERENCE_SHOTS)
 
-    def _judged(self, found: Departure) -> dict[str, State]:
+    def _called(self, curve: int) -> str:
+        """How messages name a curve: "channel 3 "; "" of a node that has one."""
+        return f"channel {self._known.outputs[curve] + 1}: " if self._several else ""
+
+    def _key(self, name: str, curve: int) -> str:
+        """Name of a chart."""
+        return f"{name} {self._known.outputs[curve] + 1}" if self._several else name
+
+    def _judged(self, found: Found) -> dict[str, State]:
         """The state of every chart after `found`, which is entered into them."""
-        assert self._reference is not None  # begin() comes before any look
-        reference, memory = self._reference, self._memory
-        charts, states = dict(memory.charts), dict(memory.states)
-        for name, (effect, sigma) in reference.effects(found).items():
-            limits = self._limits(sigma)
-            charts[name] = charts.get(name, Chart()).then(effect, limits)
-            states[name] = charts[name].state(limits, states.get(name, "quiet"))
-        shape = found.shape / reference.half
-        floor = reference.quietest_shape() / reference.half
-        lowest = max(self._watch.warn, floor)
-        states["shape"] = settled(
-            shape / lowest, shape / (lowest * self._watch.act / self._watch.warn), states.get("shape", "quiet")
-        )
-        states["noise"] = "warn" if found.noise > reference.loudest_noise() else "quiet"  # nothing on the ladder lowers noise
-        steps = {name: effect for name, (effect, _) in reference.effects(found).items()}
+        memory = self._memory
+        charts, states, steps = dict(memory.charts), dict(memory.states), dict(memory.last)
+        for number, (reference, one) in enumerate(zip(self._known.each, found, strict=True)):
+            for name, (effect, sigma) in reference.effects(one).items():
+                key, limits = self._key(name, number), self._limits(sigma)
+                charts[key] = charts.get(key, Chart()).then(effect, limits)
+                states[key] = charts[key].state(limits, states.get(key, "quiet"))
+                steps[key] = effect
+            shape, key = one.shape / reference.half, self._key("shape", number)
+            lowest = max(self._watch.warn, reference.quietest_shape() / reference.half)
+            states[key] = settled(
+                shape / lowest, shape / (lowest * self._watch.act / self._watch.warn), states.get(key, "quiet")
+            )
+            loud = one.noise > reference.loudest_noise()
+            states[self._key("noise", number)] = "warn" if loud else "quiet"  # nothing on the ladder lowers noise
         self._memory = replace(memory, charts=charts, states=states, last=steps)
         return states
 
-    def _hopped(self, found: Departure) -> bool:
-        """Power made a step since the last look, and noise rose with it."""
-        assert self._reference is not None  # begin() comes before any look
-        if found.noise <= self._reference.loudest_noise():
-            return False
-        for name in ("scale", "offset"):
-            effect, sigma = self._reference.effects(found)[name]
-            if abs(effect - self._memory.last.get(name, 0.0)) > self._limits(math.sqrt(2) * sigma).act:
-                return True
-        return False
+    def _hopped(self, found: Found) -> int | None:
+        """The curve whose power made a step since the last look, and whose noise rose with it; None: there is none."""
+        for number, (reference, one) in enumerate(zip(self._known.each, found, strict=True)):
+            if one.noise <= reference.loudest_noise():
+                continue
+            for name in ("scale", "offset"):
+                effect, sigma = reference.effects(one)[name]
+                last = self._memory.last.get(self._key(name, number), 0.0)
+                if abs(effect - last) > self._limits(math.sqrt(2) * sigma).act:
+                    return number
+        return None
 
-    def _wrong(self, found: Departure, shots: int) -> tuple[str, ...]:
-        """Name what of `found`, a mean over `shots` after a chart had spoken up, has to be acted on.
+    def _wrong(self, found: Found, shots: int) -> list[tuple[str, ...]]:
+        """Name what of `found`, a mean over `shots` after a chart had spoken up, has to be acted on: of each curve.
 
         Half of `act` is what the CUSUM is after; three sigmas are enough for what was suspected before.
         """
-        assert self._reference is not None  # begin() comes before any look
-        reference, half_act = self._reference, self._watch.act / 2
+        half_act, wrong = self._watch.act / 2, []
         uncertain = 3 * math.sqrt(1 / shots + 1 / REFERENCE_SHOTS) * math.sqrt(shots)  # sigmas of `found` are those of its mean
-        wrong = [n for n, (effect, sigma) in reference.effects(found).items() if abs(effect) > max(half_act, uncertain * sigma)]
-        floor = reference.quietest_shape(shots) / reference.half
-        return (*wrong, "shape") if found.shape / reference.half > max(half_act, floor) else tuple(wrong)
+        for reference, one in zip(self._known.each, found, strict=True):
+            names = [
+                n for n, (effect, sigma) in reference.effects(one).items() if abs(effect) > max(half_act, uncertain * sigma)
+            ]
+            floor = reference.quietest_shape(shots) / reference.half
+            wrong.append((*names, *(["shape"] if one.shape / reference.half > max(half_act, floor) else [])))
+        return wrong
+
+    def _farthest(self, found: Found) -> int:
+        """The curve that is farthest off, which says what is told."""
+
+        def off(number: int) -> float:
+            reference, one = self._known.each[number], found[number]
+            return max(one.shape / reference.half, *(abs(effect) for effect, _ in reference.effects(one).values()))
+
+        return max(range(len(found)), key=off)
 
     # Acting.
 
-    def _climb(self, step: int, ladder: Sequence[Rung], did: tuple[str, ...], found: Departure, what: str) -> Look:
+    def _climb(self, step: int, ladder: Sequence[Rung], did: tuple[str, ...], found: Found, what: str) -> Look:
         """Go up the rungs of `ladder` until the departure is gone.
 
         Args:
@@ -284,13 +371,13 @@ class DriftSentinel:
         before, moved, walked = found, self._steered.steering, self._memory.walked
         if ladder[0] != "log":
             shots = self._enough(found)
-            found = found if shots == 1 and self._wrong(found, 1) else self._look(shots)
+            found = found if shots == 1 and any(self._wrong(found, 1)) else self._look(shots)
         for number, rung in enumerate(ladder):
             if rung == "log":
                 said = f"{what}; logged, nothing done" if self._memory.state != "act" else ""
                 self._tell(step, "act", (*did, "log"), said, before, walked)
                 return self._looked(step, "act", (*did, "log"), before)
-            if not self._wrong(found, self._enough(found)):
+            if not any(self._wrong(found, self._enough(found))):
                 return self._right(step, did, before, moved, walked, what)
             if rung == "stop":
                 break
@@ -303,71 +390,96 @@ class DriftSentinel:
                 return replace(self._looked(step, "act", did, before), back=True)
         return self._stopped(step, did, before, walked, what)
 
-    def _enough(self, found: Departure) -> int:
+    def _enough(self, found: Found) -> int:
         """Return how many shots to average so that what is done is right to an eighth of `act`."""
-        assert self._reference is not None  # begin() comes before any look
-        sigma = max(sigma for _, sigma in self._reference.effects(found).values())
+        every = [curve.effects(one) for curve, one in zip(self._known.each, found, strict=True)]
+        sigma = max(sigma for effects in every for _, sigma in effects.values())
         return min(ACTION_SHOTS, max(1, math.ceil((8 * sigma / self._watch.act) ** 2)))
 
-    def _try(self, rung: Rung, step: int, found: Departure) -> Departure | None:
+    def _try(self, rung: Rung, step: int, found: Found) -> Found | None:
         """Do it; how the node answers then, or None if it does not apply."""
         if rung == "servo":
             return self._servo(found)
         if rung == "recalibrate":
             return self._recalibrate(step, found)
-        applies = {"scale", "offset"} & set(self._wrong(found, self._enough(found)))
-        return self._look(self._enough(found)) if applies and self._undo(found) else None
+        wrong = [{"scale", "offset"} & set(names) for names in self._wrong(found, self._enough(found))]
+        which = [number for number, names in enumerate(wrong) if names]
+        return self._look(self._enough(found)) if which and self._undo(found, which) else None
 
-    def _servo(self, found: Departure) -> Departure | None:
-        """Move the drive by the walk, and again if it went on meanwhile."""
-        after, shots = None, self._enough(found)
+    def _servo(self, found: Found) -> Found | None:
+        """Move the drive of each channel by its walk, and again if it went on meanwhile."""
+        after, shots, curves = None, self._enough(found), self._known
         for _ in range(TRIES):
-            grain = GRAIN * float(self._drive[-1] - self._drive[0])
-            offset = round((self._steered.steering.offset + found.walk.value) / grain) * grain
-            if "walk" not in self._wrong(found, shots) or not self._steered.reaches(offset):
+            now = list(each(self._steered.steering.offset, len(self._drive)))
+            walked = list(each(self._memory.walked, len(self._drive)))
+            moved = False
+            for channel, one, wrong in zip(curves.outputs, found, self._wrong(found, shots), strict=True):
+                if "walk" not in wrong:
+                    continue
+                grain = GRAIN * float(self._drive[channel, -1] - self._drive[channel, 0])
+                offset = round((now[channel] + one.walk.value) / grain) * grain
+                if self._steered.reaches(offset):
+                    walked[channel] += offset - now[channel]
+                    now[channel], moved = offset, True
+            if not moved:
                 break
-            self._memory = replace(self._memory, walked=self._memory.walked + offset - self._steered.steering.offset)
-            self._steered.steer(replace(self._steered.steering, offset=offset))
+            self._memory = replace(self._memory, walked=self._whole(walked))
+            self._steered.steer(replace(self._steered.steering, offset=self._whole(now)))
             found = after = self._look(shots)
         return after
 
-    def _undo(self, found: Departure) -> bool:
-        """Undo scale and offset: y = g (U - c) + c + b, so U = (y - (c (1 - g) + b)) / g, on top of what was undone before."""
-        assert self._reference is not None  # begin() comes before any look
-        reference, now = self._reference, self._steered.steering
-        g = 1 + found.scale.value
-        shift = reference.middle * (1 - g) + found.offset.value
-        grain = GRAIN * reference.half
-        gain, bias = round(now.gain * g / GRAIN) * GRAIN, round((now.bias + shift * now.gain) / grain) * grain
-        if not WEAKEST <= gain <= STRONGEST:
-            return False
-        self._steered.steer(Steering(now.offset, gain, bias))
-        return True
+    def _whole(self, values: Sequence[float]) -> Limit:
+        """One number of a node that has one channel, else one for each."""
+        return tuple(values) if self._several else values[0]
 
-    def _recalibrate(self, step: int, found: Departure) -> Departure | None:
-        """Bring the curve to where it was as far as that goes, and take what is left for the reference from now on."""
-        assert self._reference is not None  # begin() comes before any look
-        first = self._origin or self._reference
+    def _undo(self, found: Found, which: Sequence[int]) -> bool:
+        """Undo scale and offset: y = g (U - c) + c + b, so U = (y - (c (1 - g) + b)) / g, on top of what was undone before.
+
+        Args:
+            found: of all curves.
+            which: curves to put right.
+        """
+        now, curves = self._steered.steering, self._known
+        gains, biases = list(each(now.gain, curves.size)), list(each(now.bias, curves.size))
+        done = False
+        for number in which:
+            output, reference, one = curves.outputs[number], curves.each[number], found[number]
+            g, before = 1 + one.scale.value, gains[output]
+            shift = reference.middle * (1 - g) + one.offset.value
+            grain = GRAIN * reference.half
+            gain, bias = round(before * g / GRAIN) * GRAIN, round((biases[output] + shift * before) / grain) * grain
+            if WEAKEST <= gain <= STRONGEST:
+                gains[output], biases[output], done = gain, bias, True
+        if done:
+            self._steered.steer(Steering(now.offset, self._whole(gains), self._whole(biases)))
+        return done
+
+    def _recalibrate(self, step: int, found: Found) -> Found | None:
+        """Bring the curves to where they were as far as that goes, and take what is left for the reference from now on."""
+        first = self._origin or self._known
         found = self._servo(found) or found
-        self._undo(self._look(REFERENCE_SHOTS))
+        self._undo(self._look(REFERENCE_SHOTS), range(len(found)))
         try:
             measured = self._measured()
         except MeasurementError as error:
             self._tell(step, "act", ("recalibrate",), f"recalibration failed: {error.what} ({error.got})")
             return None
-        left = first.departure(measured.answer, REFERENCE_SHOTS).shape / first.half
+        if measured.outputs != first.outputs:
+            self._tell(step, "act", ("recalibrate",), "recalibration refused: other readings answer than at first")
+            return None
+        off = first.departures(measured.answer, REFERENCE_SHOTS)
+        left = max(one.shape / curve.half for one, curve in zip(off, first.each, strict=True))
         if left > STRANGE:
             self._tell(
                 step, "act", ("recalibrate",), f"recalibration refused: {left:.0%} of the half swing off the first curve"
             )
             return None
-        self._reference = measured
+        self._curves = measured
         self._tell(step, "act", ("recalibrate",), f"recalibrated: a new reference, {left:.1%} of the half swing off the first")
         return self._look(self._enough(found))
 
-    def _right(self, step: int, did: tuple[str, ...], before: Departure, moved: Steering, walked: float, what: str) -> Look:
+    def _right(self, step: int, did: tuple[str, ...], before: Found, moved: Steering, walked: Limit, what: str) -> Look:
         """The node is where its reference is, or was all along: the charts begin anew."""
-        assert self._reference is not None  # begin() comes before any look
         counted = dict(self._memory.did)
         for name in did:
             counted[name] = counted.get(name, 0) + 1
@@ -375,16 +487,16 @@ class DriftSentinel:
         now, unit = self._steered.steering, self._device.spec.inputs.unit
         parts = list(did) or ["it passed by itself"]
         if now.offset != moved.offset:
-            parts.append(f"drive moved by {self._memory.walked - walked:+.4g} {unit}")
+            parts.append(f"drive moved by {self._each_said(self._memory.walked, walked, lambda a, b: a - b, '+.4g')} {unit}")
         if (now.gain, now.bias) != (moved.gain, moved.bias):
-            parts.append(f"readings divided by {now.gain / moved.gain:.4g}")
-        if before.noise > self._reference.loudest_noise() and self._look(ACTION_SHOTS).noise > self._reference.loudest_noise():
-            self._reference = self._reference.as_noisy_as(np.stack([self._shot() for _ in range(REFERENCE_SHOTS)]))
+            parts.append(f"readings divided by {self._each_said(now.gain, moved.gain, lambda a, b: a / b, '.4g')}")
+        if self._noisy(before) and self._noisy(self._look(ACTION_SHOTS)):
+            self._curves = self._known.as_noisy_as(self._shots(self._known.kind))
             parts.append("noise stays risen and is the reference's now")
         self._tell(step, "quiet", did, f"{what}; {', '.join(parts)}", before, walked)
         return self._looked(step, "quiet", did, before)
 
-    def _stopped(self, step: int, did: tuple[str, ...], found: Departure, walked: float, what: str) -> Look:
+    def _stopped(self, step: int, did: tuple[str, ...], found: Found, walked: Limit, what: str) -> Look:
         tried = f"; {', '.join(did)} did not help" if did else ""
         self._tell(step, "act", (*did, "stop"), f"{what}{tried}; stopping", found, walked)
         fault = Drifted(
@@ -397,7 +509,7 @@ class DriftSentinel:
     # Saying.
 
     def _cadence(self, shots: int, values: int) -> int:
-        needed = max(1 / (MOST_SHARE * max(shots, 1)), self._probe.numel() / (MOST_SHARE * max(values, 1)))
+        needed = max(1 / (MOST_SHARE * max(shots, 1)), self._rows["apart"].size / (MOST_SHARE * max(values, 1)))
         every = max(self._watch.every, math.ceil(needed - 1e-9))
         if every > self._watch.every:
             self._told(
@@ -407,20 +519,42 @@ class DriftSentinel:
             )  # fmt: skip
         return every
 
-    def _looked(self, step: int, state: State, did: tuple[str, ...], found: Departure) -> Look:
+    def _looked(self, step: int, state: State, did: tuple[str, ...], found: Found) -> Look:
         self._memory = replace(self._memory, state=state)
-        return Look(step, state, did, found.walk.value, found.walk.sigma, self._steered.steering.offset)
+        number = self._farthest(found)
+        walk = found[number].walk
+        return Look(step, state, did, walk.value, walk.sigma, self._of(self._steered.steering.offset, number))
 
-    def _changed(self, before: State, now: State, found: Departure) -> str:
+    def _of(self, value: Limit, curve: int) -> float:
+        """What a number for each input channel is for a curve; 0 where a reading has no drive of its own."""
+        if self._known.kind == "mixed":
+            return 0.0
+        return each(value, len(self._drive))[self._known.outputs[curve]]
+
+    def _noisy(self, found: Found) -> bool:
+        """Some curve is noisier than its reference."""
+        return any(one.noise > curve.loudest_noise() for curve, one in zip(self._known.each, found, strict=True))
+
+    def _each_said(self, now: Limit, before: Limit, made: Callable[[float, float], float], shown: str) -> str:
+        """What changed, of one number, or of each of several that did: "+0.12 (1), -0.3 (4)"."""
+        if not isinstance(now, tuple) and not isinstance(before, tuple):
+            return format(made(now, before), shown)
+        size = max(len(each(now, 1)), len(each(before, 1)))
+        pairs = enumerate(zip(each(now, size), each(before, size), strict=True), 1)
+        return ", ".join(f"{made(a, b):{shown}} (channel {number})" for number, (a, b) in pairs if a != b) or "nothing"
+
+    def _changed(self, before: State, now: State, found: Found) -> str:
         if before == now:
             return ""
         loud = [name for name, state in self._memory.states.items() if state != "quiet"]
         return f"{', '.join(loud)}: {self._said(found)}" if now == "warn" else f"quiet again: {self._said(found)}"
 
-    def _said(self, found: Departure) -> str:
-        assert self._reference is not None  # begin() comes before any look
-        shape = found.shape / self._reference.half
-        return f"walk {found.walk}, scale {found.scale.value:+.2%}, offset {found.offset}, shape {shape:.2%}"
+    def _said(self, found: Found) -> str:
+        number = self._farthest(found)
+        one, reference = found[number], self._known.each[number]
+        walk = f"walk {one.walk}, " if reference.walks else ""
+        shape = one.shape / reference.half
+        return f"{self._called(number)}{walk}scale {one.scale.value:+.2%}, offset {one.offset}, shape {shape:.2%}"
 
     def _tell(
         self,
@@ -428,21 +562,30 @@ class DriftSentinel:
         state: State,
         did: Sequence[str],
         message: str,
-        found: Departure | None = None,
-        walked: float | None = None,
+        found: Found | None = None,
+        walked: Limit | None = None,
     ) -> None:
         """Tell of one look; `walked` is what the servo had followed when `found` was measured; left out: by now."""
         facts: dict[str, object] = {"step": step, "state": state, "did": list(did)}
-        if found is not None and self._reference is not None:
-            reference, steering = self._reference, self._steered.steering
-            room = reference.half / reference.steepness  # the walk that changes readings by their half swing
-            numbers = {
-                "walk": found.walk.value, "walk_sigma": found.walk.sigma, "scale": found.scale.value,
-                "offset": found.offset.value,
-                "shape": found.shape / reference.half, "noise": found.noise, "steered": steering.offset, "gain": steering.gain,
-                "walked": self._memory.walked if walked is None else walked, "warn": self._watch.warn * room,
-                "act": self._watch.act * room,
-            }  # fmt: skip
-            facts |= {name: float(f"{number:.5g}") for name, number in numbers.items()}
-            facts["unit"] = self._device.spec.inputs.unit
+        if found is not None and self._curves is not None:
+            facts |= self._facts(found, self._memory.walked if walked is None else walked)
         self._told("sentinel", **facts, **({"message": message} if message else {}))
+
+    def _facts(self, found: Found, walked: Limit) -> dict[str, object]:
+        """The numbers of the curve that is farthest off."""
+        number, steering = self._farthest(found), self._steered.steering
+        one, reference = found[number], self._known.each[number]
+        gain = each(steering.gain, self._known.size)[self._known.outputs[number]]
+        numbers = {
+            "scale": one.scale.value, "offset": one.offset.value, "shape": one.shape / reference.half, "noise": one.noise,
+            "gain": gain,
+        }  # fmt: skip
+        if reference.walks:
+            room = reference.half / reference.steepness  # the walk that changes readings by their half swing
+            numbers |= {
+                "walk": one.walk.value, "walk_sigma": one.walk.sigma, "steered": self._of(steering.offset, number),
+                "walked": self._of(walked, number), "warn": self._watch.warn * room, "act": self._watch.act * room,
+            }  # fmt: skip
+        told: dict[str, object] = {name: float(f"{value:.5g}") for name, value in numbers.items()}
+        named = {"channel": self._known.outputs[number] + 1} if self._several else {}
+        return {**told, "unit": self._device.spec.inputs.unit, **named}

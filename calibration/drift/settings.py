@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from calibration.drift.control_charts import Chart
+from calibration.drift.steering import limit, plain
+from hil.device import Limit
 from hil.errors import ContractError
 from hil.sentinel import State
 
@@ -55,7 +57,7 @@ class SentinelMemory:
     Args:
         every: steps between looks; 0 before the first step.
         looks, shots, values: so far.
-        walked: what the servo followed in all, without wrapping.
+        walked: what the servo followed in all, without wrapping; of each channel, where there are several.
         waiting, step: rungs left when it asked to go back, and when.
         last: effects then seen.
         did: how often each rung helped.
@@ -68,7 +70,7 @@ class SentinelMemory:
     quiet_step: int = 0
     backs: int = 0
     state: State = "quiet"
-    walked: float = 0.0
+    walked: Limit = 0.0
     step: int = 0
     waiting: tuple[Rung, ...] = ()
     charts: Mapping[str, Chart] = field(default_factory=dict)
@@ -81,10 +83,10 @@ class SentinelMemory:
         own = {f.name: getattr(self, f.name) for f in fields(self)}
         charts = {name: chart.numbers() for name, chart in self.charts.items()}
         maps = {name: dict(own[name]) for name in ("states", "last", "did")}
-        return {**own, **maps, "charts": charts, "waiting": list(self.waiting)}
+        return {**own, **maps, "charts": charts, "waiting": list(self.waiting), "walked": plain(self.walked)}
 
     @classmethod
     def read(cls, table: Mapping[str, Any]) -> SentinelMemory:
         """The inverse of `table`. Raises: KeyError, TypeError, ValueError: it is not one."""
         charts = {str(name): Chart(*(float(n) for n in numbers)) for name, numbers in table["charts"].items()}
-        return cls(**{**table, "charts": charts, "waiting": tuple(table["waiting"])})
+        return cls(**{**table, "charts": charts, "waiting": tuple(table["waiting"]), "walked": limit(table["walked"])})

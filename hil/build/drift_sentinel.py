@@ -10,9 +10,10 @@ import torch
 from calibration.drift.steering import Follow, Steered, steered
 from hil.config.experiment import Experiment
 from hil.config.resolve import construct
-from hil.device import Device, Port
+from hil.device import Device, Limit, Port
 from hil.devices.recovery import EventListener
 from hil.errors import ConfigError
+from hil.port import each
 from hil.twin import Periodic
 from sim_devices.twin import Twin
 
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def static(experiment: Experiment) -> None:
-    """Raises: ConfigError: a sentinel is asked for, of a node that has a state in time."""
+    """Raises: ConfigError: a sentinel is asked for, of a node that has a state in time, or of several nodes."""
     if experiment.sentinel is not None:
         raise ConfigError(
-            "the sentinel watches a node that all neurons share in time", where=experiment.sentinel.place,
-            got="a chip of neurons", outputs="untouched, or closed again", todo="remove [sentinel]",
+            "the sentinel watches one node, without a state in time", where=experiment.sentinel.place,
+            got="a chip of neurons, or a device a layer", outputs="untouched, or closed again", todo="remove [sentinel]",
         )  # fmt: skip
 
 
@@ -36,7 +37,7 @@ def steered_node(experiment: Experiment, device: Device, twin: Twin | None, foll
     if device.spec.temporal:
         static(experiment)
     found = _period(experiment, port, twin)
-    if found is not None and found > port.span and table.period is None:
+    if found is not None and table.period is None and _too_wide(found, port):
         found = None  # it is known, and no drive can be moved by it
     margin = table.quantity("margin", port.unit)
     given = {"device": device, "period": found, "margin": margin, "follow": follow}
@@ -44,13 +45,18 @@ def steered_node(experiment: Experiment, device: Device, twin: Twin | None, foll
     return made
 
 
-def _period(experiment: Experiment, port: Port, twin: Twin | None) -> float | None:
+def _too_wide(period: Limit, port: Port) -> bool:
+    limits = zip(each(port.low, port.size), each(port.high, port.size), each(period, port.size), strict=False)
+    return any(one > high - low for low, high, one in limits)
+
+
+def _period(experiment: Experiment, port: Port, twin: Twin | None) -> Limit | None:
     """Find the period of the node in the unit of its drive: of [sentinel], else of [encode], else of the twin."""
     table, encode = experiment.sentinel, experiment.encode
     if table is not None and table.period is not None:
-        return table.quantity("period", port.unit)
-    if encode.period is not None and not isinstance(encode.period, list):
-        return encode.quantity("period", port.unit)
+        return table.quantities("period", port.unit)
+    if encode.period is not None:
+        return encode.quantities("period", port.unit)
     return twin.period if isinstance(twin, Periodic) else None
 
 

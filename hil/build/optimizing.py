@@ -130,12 +130,16 @@ def class_weights(experiment: Experiment, data: Dataset) -> Tensor | None:
     """The weight of each class in the loss, (classes,), their mean over the training examples 1; None: all alike.
 
     Raises:
-        ConfigError: not one a class.
+        ConfigError: not one a class, or there are no classes.
     """
     told, classes = experiment.train.class_weights, len(data.classes)
     if told is None:
         return None
     where = f"{experiment.train.place} class_weights"
+    if not classes or data.train.y.is_floating_point():
+        raise ConfigError(
+            "these targets are no classes", where=where, got=data.name, outputs=UNTOUCHED, todo="remove class_weights"
+        )
     counts = torch.bincount(data.train.y, minlength=classes).double()
     if told == "balanced":
         weights = torch.where(counts > 0, 1 / counts, 0.0)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from hil.config.bench import BenchFile, read_bench
-from hil.config.device import DecodeTable, DeviceTable, EncodeTable
+from hil.config.device import DecodeTable, DeviceTable, EncodeTable, Quantities
 from hil.config.read import Section, Table, Using, checked, find, override, read_toml, value_text
 from hil.config.resolve import (
     LEARNERS,
@@ -199,7 +199,8 @@ class SentinelTable(Section, strict=True):
         every: steps between looks, at least.
         policy: what is done about a drift, in order; see calibration/drift/sentinel.py.
         warn, act: by what share of its half swing the node's answers may differ from the reference.
-        period: of the node in its drive's unit; left out: that of [encode], or of the twin.
+        period: of the node in its drive's unit, one, or a list of one for each channel; left out: that of [encode], or of the
+            twin.
         margin: of a node without one, kept free at both rails.
     """
 
@@ -207,7 +208,7 @@ class SentinelTable(Section, strict=True):
     policy: Rung | list[Rung] = Field(default_factory=lambda: list(POLICY))
     warn: Annotated[float, Field(gt=0, lt=1)] = 0.005
     act: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    period: float | str | None = None
+    period: Quantities | None = None
     margin: float | str = 0.0
 
 

@@ -423,10 +423,10 @@ def _one_epoch(training: Training) -> Iterator[TrainingStep]:
         cost = training.device_calls, training.device_passes
         with foreign(f"learner {type(training.learner).__name__}, step {training.step + 1}"):
             metrics = _learn_whole(training, shown, label)
-        if not training.moves.batches:
-            training.schedule.moved()
         training.batch += 1
         training.step += 1
+        if not training.moves.batches:
+            training.schedule.moved()
         for key, value in metrics.items():
             training.sums[key] = training.sums.get(key, 0.0) + value * len(label)
         training.sums["examples"] = training.sums.get("examples", 0.0) + len(label)
@@ -528,6 +528,7 @@ def _validated(training: Training, begin: float, device_s: float, samples_per_s:
     _spent(training.seconds, "evaluate_s", mark)
     examples = training.sums.pop("examples", 1.0)
     means = {key: total / examples for key, total in training.sums.items()} | ({} if fit is None else dict(fit.train))
+    means["lr"] = float(training.optimizer.param_groups[0]["lr"])  # of the last step
     training.sums = {}
     training.epoch += 1
     training.batch = 0
@@ -535,12 +536,12 @@ def _validated(training: Training, begin: float, device_s: float, samples_per_s:
     if not math.isfinite(score[metric.name]):
         raise _diverged(training.step, score[metric.name], f"{metric.title} of the validation split")
     training.scores.append(score[metric.name])
-    training.schedule.epoch_done(score[metric.name])
     best = metric.better(score[metric.name], training.best.score)
     if best:
         weights, state = _copied(training.net), _copied(training.learner)
         watched = {} if training.sentinel is None else training.sentinel.state()
         training.best = Best(score[metric.name], training.epoch, weights, state, watched)
+    training.schedule.epoch_done(score[metric.name])
     training.whole()
     return Epoch(
         epoch=training.epoch,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -16,6 +17,7 @@ from sim_devices.instruments.scpi import Command, Scpi, ScpiBox
 from sim_devices.instruments.settings import Settings, setting
 
 SHORTEST_SHARE = 1e-6
+COUNTED = 1 << 32
 View = Callable[[float], NDArray[np.floating]]  # exposure as a share of the longest -> counts, the camera's shape
 
 
@@ -35,6 +37,7 @@ class ScpiCamera(ScpiBox):
         longest_s: float = 10e-3, lock: threading.Condition | None = None,
     ) -> None:  # fmt: skip
         self._serial, self.shape, self.levels, self._longest_s = serial, (rows, columns), levels, longest_s
+        self._frames = 0
         self.sees: View = lambda exposure: np.zeros(self.shape)
         self._kind = np.dtype("<u1" if levels <= 256 else "<u2")
         self._lock = lock or threading.Condition()
@@ -54,7 +57,9 @@ class ScpiCamera(ScpiBox):
 
     def _frame(self) -> bytes:
         counts = self.sees(self._settings.number("exposure") / self._longest_s)
-        data = np.clip(np.rint(counts), 0, self.levels - 1).astype(self._kind).tobytes()
+        self._frames = (self._frames + 1) % COUNTED
+        data = self._frames.to_bytes(4, "little") + np.clip(np.rint(counts), 0, self.levels - 1).astype(self._kind).tobytes()
+        data += zlib.crc32(data).to_bytes(4, "little")
         size = str(len(data))
         return f"#{len(size)}{size}".encode() + data
 

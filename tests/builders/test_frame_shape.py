@@ -89,8 +89,14 @@ def switched(log: Path, on: bool) -> list[str]:
     return [SERIALS[line["box"].split()[-1]] for line in lines if line.get("on") is on]
 
 
-def test_frames_are_those_of_the_twin_and_the_light_is_programmed(quiet: tuple[RunningBench, Opened]) -> None:
-    running, opened = quiet
+@pytest.mark.parametrize("transport", ["hislip", "socket"])
+def test_frames_are_those_of_the_twin_and_the_light_is_programmed(transport: str, folder: Path, stack: ExitStack) -> None:
+    def change(table: dict[str, Any]) -> None:
+        without_noise(table)
+        table["virtual"]["transport"] = transport
+
+    running = stack.enter_context(on_the_table(BENCH, folder, change))
+    opened = stack.enter_context(open_bench(read_bench(folder / "bench.toml")))
     device = opened.device
     assert device is not None
     assert (device.spec.inputs.size, device.spec.outputs.size, device.spec.provenance) == (36, 144, "twin")
@@ -216,6 +222,43 @@ def test_a_level_that_the_display_does_not_have_is_not_sent() -> None:
     with pytest.raises(OutOfRange, match="0 to 15"):
         display.write(np.full(display.shape, 16, np.uint8))
     assert box.outputs()["1"]["on"] is False  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("fault", "sort"),
+    [
+        ({"kind": "flip", "bits": 3, "match": ":CAM:FRAM"}, "Desync"), ({"kind": "truncate", "match": ":CAM:FRAM"}, "BadBlock"),
+        ({"kind": "drop", "match": ":CAM:FRAM"}, ""), ({"kind": "stale", "seconds": 0, "match": ":CAM:FRAM"}, ""),
+        ({"kind": "duplicate", "match": ":CAM:FRAM"}, ""), ({"kind": "mangle", "bits": 2, "match": ":DISP:IMAG"}, ""),
+        ({"kind": "reboot", "seconds": 0.1, "match": ":DISP:IMAG"}, ""), ({"kind": "reset", "match": ":CAM:FRAM"}, ""),
+    ],
+    ids=["flip", "truncate", "drop", "stale", "duplicate", "mangle", "reboot", "reset"],
+)  # fmt: skip
+def test_a_fault_on_a_wire_is_seen_and_the_shot_is_repeated_whole(
+    fault: dict[str, Any], sort: str, folder: Path, stack: ExitStack
+) -> None:
+    """No frame is ever that of another image: the answers are those of the twin, whatever the wire did."""
+
+    def faulty(table: dict[str, Any]) -> None:
+        without_noise(table)
+        box = "slm" if "DISP" in fault["match"] else "camera"
+        table["virtual"]["faults"] = [{"box": box, "after": 4, "times": 1, **fault}]
+        for name in ("slm", "camera"):
+            table["instruments"][name]["timeout_s"] = 0.3
+
+    stack.enter_context(on_the_table(BENCH, folder, faulty))
+    opened = stack.enter_context(open_bench(read_bench(folder / "bench.toml")))
+    inner: Any = opened.device
+    told: list[dict[str, Any]] = []
+    device = resilient(
+        inner, lambda rungs: Ladder(rungs, Patience(), lambda kind, **facts: told.append({"kind": kind, **facts}))
+    )
+    wanted_of = wanted(X, torch.tensor([0.0, 1.0, 1.0, 0.0]))
+    for _ in range(4):
+        assert torch.equal(device.forward(X), wanted_of)
+    kinds = [one["kind"] for one in told]
+    assert kinds.count("recovery") == 1 or (kinds == [] and fault["kind"] == "duplicate"), told
+    assert sort in str(told), told
 
 
 def test_saturated_frames_are_no_measurement() -> None:
@@ -397,6 +440,7 @@ def test_the_light_of_a_hosted_pair_is_programmed_and_it_ends_in_order(folder: P
     [
         (lambda t: t["node"].update(read="eye"), r"\[node\] read: no such instrument"),
         (lambda t: t["show"].update(rows=0), r"\[show\]"),
+        (lambda t: t["node"].update(drive="camera", read="slm"), "is not a display"),
         (lambda t: t["frame"].update(exposur="1 ms"), "exposur"),
         (lambda t: t["optics"]["lamp"].update(of="bulb.voltage"), r"\[optics\] lamp: no instrument beside the node"),
         (lambda t: t["virtual"].pop("laser"), r"no \[virtual.laser\]"),

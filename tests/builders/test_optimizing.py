@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,8 +138,8 @@ def test_the_weighed_error_is_the_gradient_of_the_weighed_loss(made: Loss | Mixe
     error, metrics = made.judge(scores.detach(), label)
     torch.testing.assert_close(error, gradient)
     assert metrics["loss"] == pytest.approx(float(loss.detach()))
-    plain = type(made)(*([made.name] if isinstance(made, Loss) else [made.share]))
-    one = type(made)(plain.name if isinstance(plain, Loss) else plain.share, (1.0, 1.0, 1.0))  # type: ignore[arg-type]
+    plain = replace(made, weights=())
+    one = replace(plain, weights=(1.0, 1.0, 1.0))
     torch.testing.assert_close(one.judge(scores.detach(), label).error, plain.judge(scores.detach(), label).error)
     assert metrics["loss"] != pytest.approx(plain.judge(scores.detach(), label).metrics["loss"])
 

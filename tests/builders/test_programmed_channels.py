@@ -38,7 +38,7 @@ from sim_devices.bench.description import assemble
 from sim_devices.bench.served import RunningBench
 from sim_devices.mzi_mesh import MZIMesh
 
-BENCH = Path(__file__).parents[2] / "benches" / "mesh_heaters.toml"
+BENCH, LEVELS = (Path(__file__).parents[2] / "benches" / name for name in ("mesh_heaters.toml", "mesh_levels.toml"))
 ORDER = ["heaters", "heaters", "i1", "i2", "q1", "q2", "pd1", "pd2"]
 X = torch.tensor([[1.0, 0.2, -0.5, 0.3], [0.0, -1.0, 0.7, 0.1]])
 HEAT = torch.tensor([3.0, 5.0])
@@ -159,6 +159,18 @@ def test_the_mesh_is_calibrated_over_the_wires(folder: Path, stack: ExitStack, m
         assert own.away(float(truth.matrix[k, k])) < 5
     assert made.steps[-1].figures["fidelity_worst"] > 0.999
     assert switched(folder / "bench.log", on=False) == ORDER
+
+
+def test_a_bench_of_levels_is_calibrated_as_what_it_is(folder: Path, stack: ExitStack) -> None:
+    def quick(table: dict[str, Any]) -> None:
+        for instrument in table["instruments"].values():
+            instrument.pop("slew", None)
+
+    stack.enter_context(on_the_table(LEVELS, folder, quick))
+    made = Certificate.load_good(calibrate(folder / "bench.toml", folder / "calibrations", 3, Console(quiet=True)))
+    assert [step.name for step in made.steps] == ["rest", "settling", "inputs", "repeats"]
+    assert len(made.steps[2].success) == 6
+    assert made.steps[0].estimates["noise 3"].unit == "A"
 
 
 def test_a_calibration_that_is_killed_leaves_the_heaters_off_first(folder: Path, stack: ExitStack) -> None:

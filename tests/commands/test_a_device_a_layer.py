@@ -76,7 +76,7 @@ def test_a_run_with_a_device_a_layer_is_resumed_and_replayed_bit_for_bit(tmp_pat
     ("change", "said"),
     [
         (('widths = [64, 8, 6, 10]', 'widths = [64, 8, 10]'), "one for each hidden layer"),
-        (('[train]', '[sentinel]\n[train]'), "watches a node that all neurons share"),
+        (('[train]', '[sentinel]\n[train]'), "watches one node"),
         (('use = "mach_zehnder"\nv_pi = "5 V"', 'host = "localhost:9"\nv_pi = "5 V"'), "v_pi"),
         (('use = "mach_zehnder"\nv_pi = "5 V"\nnoise = 0.01', 'bench = "b.toml"'), "takes single devices"),
         (('use = "mach_zehnder"\nv_pi = "5 V"\nnoise = 0.01', ''), "one device is needed"),

@@ -1,4 +1,4 @@
-"""drivers/slmsuite.py: slmsuite's simulated SLM and camera, from an experiment file.
+"""drivers/slmsuite.py: slmsuite's simulated SLM and camera, from a bench file.
 
 pip install "hil[slmsuite]"
 """
@@ -30,27 +30,7 @@ widths = [64, 10]
 answers = 256
 concatenate = false
 [device]
-use = "hil.build.frame:frame"
-exposure = "1 s"
-saturated = 0.05
-[device.display]
-use = "drivers.slmsuite:SLM"
-of = "slmsuite.hardware.slms.simulated:SimulatedSLM"
-settings = { resolution = [64, 64] }
-[device.camera]
-use = "drivers.slmsuite:Camera"
-of = "slmsuite.hardware.cameras.simulated:SimulatedCamera"
-settings = { bitdepth = 8 }
-[device.show]
-rows = 8
-columns = 8
-[device.look]
-rows = 16
-columns = 16
-top = 24
-left = 24
-height = 16
-width = 16
+bench = "bench.toml"
 [encode]
 gain = 120.0
 overflow = "clip"
@@ -64,6 +44,34 @@ epochs = 2
 batch = 16
 threads = 1
 record = true
+"""
+BENCH = """
+name = "slmsuite"
+shape = "frame"
+[instruments.slm]
+use = "drivers.slmsuite:SLM"
+of = "slmsuite.hardware.slms.simulated:SimulatedSLM"
+settings = { resolution = [64, 64] }
+[instruments.camera]
+use = "drivers.slmsuite:Camera"
+of = "slmsuite.hardware.cameras.simulated:SimulatedCamera"
+settings = { bitdepth = 8 }
+[node]
+drive = "slm"
+read = "camera"
+[frame]
+exposure = "1 s"
+saturated = 0.05
+[show]
+rows = 8
+columns = 8
+[look]
+rows = 16
+columns = 16
+top = 24
+left = 24
+height = 16
+width = 16
 """
 OF = {
     "SLM": "slmsuite.hardware.slms.simulated:SimulatedSLM",
@@ -80,6 +88,7 @@ def test_it_keeps_the_contract() -> None:
 
 def test_digits_are_learned_behind_it_and_a_frame_takes_a_byte_a_value(tmp_path: Path) -> None:
     (tmp_path / "slm.toml").write_text(EXPERIMENT, encoding="utf-8")
+    (tmp_path / "bench.toml").write_text(BENCH, encoding="utf-8")
     assert hil_run(["train", str(tmp_path / "slm.toml"), "--run", str(tmp_path / "r")]) == 0
     summary = json.loads((tmp_path / "r" / "summary.json").read_text(encoding="utf-8"))
     assert summary["provenance"] == "twin"

@@ -240,6 +240,54 @@ def test_a_chip_of_neurons_has_no_curve_to_watch(tmp_path: Path, command: Comman
     assert (code, "[sentinel]" in said) == (2, True), said
 
 
+CHANNELS = """
+from dataclasses import replace
+
+import torch
+from sim_devices.mach_zehnder import MachZehnder
+
+
+class Channels(MachZehnder):
+    '''Twenty modulators; the bias of each walks at its own pace, a little with every call.'''
+
+    def __init__(self, *, v_pi_v=3.5, pace_v=0.003):
+        super().__init__(v_pi_v=v_pi_v)
+        self.pace_v, self.calls = pace_v, 0
+
+    @property
+    def spec(self):
+        found = super().spec
+        return replace(found, inputs=replace(found.inputs, size=20), outputs=replace(found.outputs, size=20))
+
+    def respond(self, state, params, x, rng):
+        self.calls += 1
+        walk = self.pace_v * self.calls * torch.linspace(-1, 1, 20)
+        return super().respond(state, params, x - walk, rng)
+"""
+
+
+def test_twenty_channels_that_walk_are_followed_each_by_itself(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "channels.py").write_text(CHANNELS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = FILE.replace('"mach_zehnder"', '"channels:Channels"').replace("drift_rad_per_s = 0.4", "")
+    text = text.replace("[64, 20, 20, 20, 20, 10]", "[64, 20, 10]").replace("epochs = 2\nbatch = 16", "epochs = 5\nbatch = 32")
+    code, said = command("train", written(tmp_path, text), "--run", tmp_path / "r")
+    assert code == 0, said
+    assert "reference of 20 channels, apart" in said
+    watched = summary(tmp_path / "r")["sentinel"]
+    looks = [note for note in notes(tmp_path / "r") if "walk" in note]
+    assert [note["did"] for note in looks] == [["servo"]] * 2
+    assert {note["channel"] for note in looks} <= {1, 20}  # those that walk fastest are told
+    walked = watched["walked"]
+    assert len(walked) == 20
+    assert walked == sorted(walked)
+    assert walked[19] == pytest.approx(-walked[0], rel=0.1)
+    assert abs(walked[0]) > 0.5
+    assert "<h2>Drift</h2>" in (tmp_path / "r" / "report.html").read_text()
+
+
 def test_through_a_served_bench(tmp_path: Path, command: Command) -> None:
     bench = (ROOT / "benches" / "mzm_awg_scope.toml").read_text()
     (tmp_path / "b.toml").write_text(

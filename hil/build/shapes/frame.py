@@ -48,7 +48,7 @@ from hil.build.own_device import hosted_recipe
 from hil.build.virtual import BenchTable, OnPlant, check_simulated, tell
 from hil.config.bench import BenchFile, InstrumentTable
 from hil.config.read import Section
-from hil.config.resolve import UNTOUCHED, blaming, choice, resolve
+from hil.config.resolve import UNTOUCHED, blaming, choice, keeps, resolve
 from hil.device import Device, Provenance
 from hil.errors import ConfigError
 from hil.guardian.client import Guard
@@ -60,6 +60,7 @@ from sim_devices.bench.description import Part, VirtualBench, VirtualScene
 from sim_devices.bench.served import build, spawn
 
 FRAME = "hil.build.frame:frame"
+SHOWS, SEES = ("write", "close"), ("read", "close")
 
 
 class Roles(Section):
@@ -148,6 +149,8 @@ class FrameBench(BenchFile):
             for name, table in (("show", self.show), ("look", self.look))
         }
         tables = [role(self, name, key) for name, key in zip(self.roles, ("drive", "read"), strict=True)]
+        for table, parts, kind in ((tables[0], SHOWS, "a display"), (tables[1], SEES, "a camera")):
+            keeps(resolve(table.use, place), parts, kind, table.use, f"{place}: [node]")
         if _speaks(tables[0]) != _speaks(tables[1]):
             raise ConfigError(
                 "one of display and camera has a wire, the other only the package of its maker", where=f"{place}: [node]",

@@ -105,7 +105,7 @@ class VectorShape:
     """Sources and meters around one node."""
 
     Bench: ClassVar[type[BenchFile]] = VectorBench
-    calibration: ClassVar[str] = ""
+    calibration: ClassVar[str] = "calibration.vector.sequence:vector"
 
     @contextmanager
     def open(self, bench: VectorBench, opening: Opening) -> Iterator[Opened]:
