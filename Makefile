@@ -1,10 +1,11 @@
 # make demo   installs once, then trains on real digits through a virtual bench over VISA
 # make test   lint and types beside the whole suite
+# make reference   writes the pages and schemas that are made from the code
 PYTHON ?= python3
 PY := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE  # or each process that a test starts would compile everything anew
 
-.PHONY: demo test suite lint bench clean
+.PHONY: demo test suite lint bench reference clean
 demo: .venv/ready
 	$(PY) -m hil train experiments/demo.toml
 
@@ -31,6 +32,9 @@ bench: .venv/ready
 	.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lint]'
 	touch $@
+
+reference: .venv/ready
+	$(PY) docs/reference/generate.py
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -113,6 +113,7 @@ class InfiniiVision(ScpiDriver):
         offset_v: voltage at the middle of the screen; a list: of each channel.
         input_ohm: 50 or 1e6.
         trigger_v: level of the external trigger.
+        memory_samples: another memory than the model's; none: the model's.
         clock: seconds from any origin; deadlines are measured by it.
 
     Raises:

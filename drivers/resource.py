@@ -26,6 +26,8 @@ from hil.system import serial_name
 SEPARATOR = re.compile(r"::(?![^\[]*\])")
 HEAD = re.compile(r"(TCPIP|USB|GPIB|VICP|PXI|VXI|PRLGX-TCPIP|PRLGX-ASRL)([0-9]*)", re.IGNORECASE)
 SERIAL = re.compile(r"ASRL\s*(.*?)\s*(?:::\s*INSTR\s*)?", re.IGNORECASE | re.DOTALL)
+PORT = re.compile(r"/dev/\w+|COM[0-9]+", re.IGNORECASE)
+HOST = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 CLASSES = ("INSTR", "SOCKET", "INTFC", "RAW", "SERVANT", "MEMACC", "BACKPLANE")
 STANDARD = re.compile(r"(?:inst|hislip)[0-9]*(?:,[0-9]+)?", re.IGNORECASE)
 WELL_KNOWN = {"111", "1024", "4880", "5024", "5025"}
@@ -67,7 +69,7 @@ def standard(resource: str, brackets: bool = True) -> str:
     head, parts = _taken_apart(resource)
     found = HEAD.fullmatch(head)
     if found is None or not parts or not all(parts):
-        raise _wrong(resource, "another bus" if found is None else "a part is missing")
+        raise _wrong(resource, "no bus at its beginning" if found is None else "a part is missing")
     bus, board = found[1].upper(), found[2] or "0"
     kind = parts.pop().upper() if parts[-1].upper() in CLASSES else "INSTR"
     if bus == "TCPIP":
@@ -142,9 +144,16 @@ def _network(parts: Sequence[str]) -> str:
 
 def _wrong(resource: str, got: str) -> ConfigError:
     bare = "[" not in resource and re.search("(:[0-9a-f]{1,4}){2}:", resource.replace("::", ":"), re.IGNORECASE)
+    if bare:
+        todo = "write an IPv6 address in brackets: TCPIP::[fe80::1]::hislip0::INSTR"
+    elif PORT.fullmatch(resource.strip()):
+        todo = "this is a serial port, and the driver wants a VISA resource; hil list resources shows those that answer"
+    elif HOST.fullmatch(resource.strip()):
+        todo = f'write "TCPIP::{resource.strip()}::INSTR"'
+    else:
+        todo = "correct it; hil list resources shows those that answer"
     return ConfigError(
         "this is not a VISA resource string", where=resource[:200], got=got,
         allowed="TCPIP::host::hislip0::INSTR, TCPIP::host::5025::SOCKET, USB::…::INSTR, GPIB::5::INSTR",
-        outputs="unchanged; nothing was opened",
-        todo="write an IPv6 address in brackets: TCPIP::[fe80::1]::hislip0::INSTR" if bare else "correct it",
+        outputs="unchanged; nothing was opened", todo=todo,
     )  # fmt: skip

@@ -6,17 +6,15 @@ safe · 130 interrupted.
 
 from __future__ import annotations
 
-import inspect
 import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
+from typing import IO, Annotated, Any, Literal, TextIO, cast
 
 import cyclopts
 from cyclopts import Parameter, validators
@@ -30,9 +28,6 @@ from hil.foreign import own_lines, said
 from hil.hints import quoted
 from hil.run.signals import Interrupts
 from hil.telling import Teller
-
-if TYPE_CHECKING:
-    from hil.settings import Setting
 
 app = cyclopts.App(
     name="hil",
@@ -52,7 +47,8 @@ PRINTING = ("status", "list", "describe", "report", "--help", "-h", "--version")
 def console(stream: TextIO | None) -> Terminal:
     """A console that shows its text on `stream`, and neither blocks nor raises: a display may go away, a run goes on."""
     teller = stream if isinstance(stream, Teller) else Teller(stream)
-    return Terminal(file=cast(IO[str], teller), width=None if teller.isatty() else 160)
+    wide = None if teller.isatty() or os.environ.get("COLUMNS", "").isdigit() else 160
+    return Terminal(file=cast(IO[str], teller), width=wide)
 
 
 out = console(sys.stdout)
@@ -684,44 +680,29 @@ def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] 
 
 @app.command
 def describe(name: str, /) -> None:
-    """Describe module:Class (or one of our short names), with the units and defaults of its settings."""
-    from hil.commands.list import card
-    from hil.config.resolve import CHIPS, LEARNERS, TWINS, resolve
-    from hil.data.kinds import MADE, OWN
-    from hil.data.sources import NAMES
-    from hil.units import symbol
+    """Describe a table of a file ("train"), a data set, or module:Class (or one of our short names), with all its settings."""
+    from hil.commands import describe as describing
 
-    if name in NAMES:
-        for line in card(name):
-            out.print(line, markup=False, soft_wrap=True)
-        return
-    target = resolve(name, f"hil describe {name}", {**LEARNERS, **TWINS, **CHIPS, **MADE, **OWN})
-    if not (inspect.isclass(target) or inspect.isfunction(target)):
-        raise ConfigError(
-            "nothing to describe", where=f"hil describe {name}", got=type(target).__name__, allowed="a class, or a function",
-            outputs="untouched; nothing was opened", todo="hil list shows what there is",
-        )  # fmt: skip
-    out.print(f"{target.__module__}:{target.__name__}\n", style="bold")
-    module = inspect.getmodule(target)
-    for text in (inspect.getdoc(module), inspect.getdoc(target)):
-        out.print(f"{text or ''}\n", markup=False)
-    settings = getattr(target, "Settings", target)
-    made = (
-        {f.name: f.default_factory() for f in fields(settings) if f.default_factory is not MISSING}
-        if is_dataclass(settings)
-        else {}
-    )
-    for name, parameter in _parameters(settings).items():
-        default = made.get(name, parameter.default)
-        shown = "required" if default is inspect.Parameter.empty else f"default {default!r}"
-        unit = f" in {symbol(parameter.unit)}" if parameter.unit else ""
-        out.print(f"  {name:<24} {parameter.allowed + unit:<34} {shown}", markup=False)
+    for line in describing.lines(name, out.width):
+        out.print(line, markup=False, soft_wrap=True)
 
 
-def _parameters(settings: Any) -> Mapping[str, Setting]:
-    from hil.settings import parameters
+@app.command
+def schema(
+    kind: Literal["experiment", "bench", "search", "compare"] | None = None, /, *,
+    out_: Annotated[Path, Parameter(name="--out")] = Path("schemas"),
+) -> None:  # fmt: skip
+    """Write JSON schemas of the files, so that an editor completes and underlines them.
 
-    try:
-        return parameters(settings)
-    except ValueError:  # some classes written in C do not say what they take
-        return {}
+    Parameters
+    ----------
+    kind
+        Of file; by default all.
+    out_
+        The folder; files of these names in it are replaced.
+    """
+    from hil.commands import schema as schemas
+
+    for path in schemas.write(kind, out_):
+        out.print(f"{path}", soft_wrap=True)
+    out.print(f"next    first line of a file:   #:schema {out_ / schemas.name(kind or 'experiment')}", soft_wrap=True)

@@ -87,7 +87,7 @@ class HilError(Exception):
         if self.outputs:
             lines.append(f"Outputs: {self.outputs}.")
         if self.todo:
-            lines.append(f"Next: {self.todo}.")
+            lines.append(f"Next: {self.todo}" + "." * (not self.todo.endswith((".", "?"))))
         return plain("\n".join(lines))
 
 

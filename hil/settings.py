@@ -186,7 +186,7 @@ def in_words(kind: Any, many: bool = False) -> str:
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
         bounds = in_range(args[1:])
-        if bounds in ("above 0", "1 or more" if args[0] is int else ""):
+        if bounds and bounds in ("above 0", "1 or more" if args[0] is int else ""):
             return f"positive {in_words(args[0], many)}"
         return in_words(args[0], many) + (f", {bounds}" if bounds else "")
     if origin is Literal:

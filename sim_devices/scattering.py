@@ -52,7 +52,8 @@ class Scattering(nn.Module):
         read_electrons: its read noise.
         noise: factor on the noise amplitude; 0 is none.
         quantised: gray levels and counts are whole numbers.
-        hot_pixels, dead_pixels: of the camera, by number dead_macropixels: of the modulator, which stay at gray level 0.
+        hot_pixels, dead_pixels: of the camera, by number.
+        dead_macropixels: of the modulator, which stay at gray level 0.
     """
 
     stroke: Tensor

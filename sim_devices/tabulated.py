@@ -30,6 +30,7 @@ class Tabulated(nn.Module):
         drive: of the points, rising, in `drive_unit`; its ends are the limits.
         reading: at these, in `reading_unit`.
         noise: standard deviation of a reading, in `reading_unit`.
+        drive_unit, reading_unit: of the ports, as "V".
     """
 
     x: Tensor

@@ -65,7 +65,7 @@ SLOW = (
     "test_board_faults_end_to_end", "test_stages", "test_open_bench", "test_waveform_steps", "test_board_faults",
     "test_modules", "test_board_training", "test_corrected_twin", "test_signals", "test_host", "test_targets", "test_replay",
     "test_hostile_folder", "test_doctor", "test_new", "test_hands_end_to_end", "test_same_twin_two_ways", "test_resume",
-    "test_calibrate", "test_compare",
+    "test_calibrate", "test_compare", "test_notebooks",
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pages import ROOT
 from small import toml
 
 from hil.cli import run
@@ -100,6 +101,52 @@ def test_foreign_modules(
     err = refused(capsys, tmp_path, "--set", f"{section}.use={name}:Mine", text=text)
     for part in parts if section == "learner" or "no Settings" not in parts else ["neither a Twin nor a Device"]:
         assert part in err, err
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("learner.use=pkg.mod.Class", ["no colon", 'Next: write "pkg.mod:Class".']),
+        ("learner.use=wrong_turn_rule:Rule", ["no module wrong_turn_rule", 'did you mean "wrong_turn_rules:Rule"?\n']),
+        ("learner.use=frobnicator_of_nobody:Rule", ["no module frobnicator", "write frobnicator_of_nobody.py", "TMP"]),
+        ("learner.use=wrong_turn_rules:Rul", ["no Rul in", "allowed: Rule", 'did you mean "wrong_turn_rules:Rule"?']),
+        ("learner.use=wrong_turn_needs:Rule", ["imports frobnicator_of_nobody", "install frobnicator_of_nobody"]),
+        ('learner.feedback={g="cos"}', ["e.toml: [learner] feedback: g is", 'write g = { family = "sine", phase = 1.5708 }']),
+        ('learner.feedback={g={family="cos"}}', ['write g = { family = "sine", phase = 1.5708 }']),
+        ('learner.feedback={g={family="gausian"}}', ["did you mean gaussian?"]),
+        ("data.use=digts", ['did you mean "digits"?', "Outputs: untouched; nothing was opened"]),
+    ],
+)
+def test_what_to_write_instead(tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, parts: list[str]) -> None:
+    (tmp_path / "wrong_turn_rules.py").write_text("class Rule:\n    pass\n")
+    (tmp_path / "wrong_turn_needs.py").write_text("import frobnicator_of_nobody\n")
+    err = refused(capsys, tmp_path, "--set", override)
+    for part in parts:
+        assert part.replace("TMP", str(tmp_path)) in err, err
+    assert "did you mean constant" not in err
+    assert "whatever was opened" not in err
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "parts"),
+    [
+        (
+            "train",
+            "benches/mzm_awg_scope.toml",
+            ["this is a bench file, not an experiment file", "hil doctor", "[device] bench"],
+        ),
+        ("train", "experiments/compare_digits.toml", ["this is a comparison file, not an experiment file", "hil compare"]),
+        ("doctor", "experiments/demo.toml", ["this is an experiment file, not a bench file", "hil train"]),
+        ("search", "experiments/demo.toml", ["this is an experiment file, not a search file", "hil train"]),
+        ("compare", "experiments/search_tabulated.toml", ["this is a search file, not a comparison file", "hil search"]),
+    ],
+)
+def test_a_file_of_another_kind(capsys: pytest.CaptureFixture[str], command: str, file: str, parts: list[str]) -> None:
+    code, err = hil(capsys, command, ROOT / file)
+    assert code == 2
+    for part in [*parts, "Outputs: untouched"]:
+        assert part in err, err
+    assert "unknown key" not in err
 
 
 def test_wrong_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -296,8 +296,9 @@ def _checked_resource(resource: str) -> str:
         raise ConfigError(
             "serial ports are not opened through VISA",
             where=resource,
-            allowed="SerialLink with the name of the port",
+            allowed="TCPIP, USB and GPIB instruments; in Python, SerialLink with the name of the port",
             outputs="unchanged; nothing was opened",
+            todo="connect the instrument over one of these, or name a driver for a serial line",
         )
     standard(resource)
     return resource.strip()
@@ -353,6 +354,8 @@ def _first_cause(error: BaseException) -> str:
 def _not_opened(name: str, error: Exception) -> OpenFailed:
     """Explain why a resource could not be opened: lack of power or cable only if it was asked and did not answer."""
     said = _first_cause(error)
+    if "Bad file descriptor" in said:  # of PyVISA-py: the socket that it could not connect
+        said = "no connection came about: the host is not known, or no way leads to it"
     first, *_ = str(error).splitlines() or [""]
     if isinstance(error, ValueError) and "install" in str(error):  # PyVISA-py, of PyUSB, libusb, linux-gpib, PyVICP
         return OpenFailed(

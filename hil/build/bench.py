@@ -31,7 +31,7 @@ from hil.config.modules import imported
 from hil.config.resolve import UNTOUCHED, blaming, choice
 from hil.device import Chip, Device, Provenance, Recoverable
 from hil.devices.recovery import Patience
-from hil.errors import ConfigError, Ended
+from hil.errors import ConfigError, Ended, OpenFailed, WrongInstrument
 from hil.guardian.client import Guard, guarded
 from sim_devices.bench.process import Served
 
@@ -164,7 +164,7 @@ class Opening:
             LinkError, InstrumentError: from the instrument.
         """
         table = self.bench.instruments[name]
-        with blaming(table.place):
+        with blaming(table.place), self.named(name):
             line = VisaLink(address, beat=guard.beat)
         link: Link = line
         link.timeout_s = table.timeout_s or link.timeout_s
@@ -173,7 +173,8 @@ class Opening:
             link = Transcribed(link, log)
         self.stack.callback(link.close)  # the driver closes it too; this is for what happens before there is a driver
         scpi = Scpi(link, expect=expected(table))
-        who = scpi.identify()
+        with self.named(name):
+            who = scpi.identify()
         told = answered(who, address)
         if table.resource is not None and not line.locked:
             told += "   other computers are not kept out"
@@ -204,6 +205,19 @@ class Opening:
         """`package` for a driver that takes an address, `scpi` for one that takes a conversation."""
         opens = "address" in inspect.signature(self.bench.instruments[name].choice.made).parameters
         return (self.package if opens else self.scpi)(name, address, guard)
+
+    @contextmanager
+    def named(self, name: str) -> Iterator[None]:
+        """Say of a fault at the address of an instrument which one that is, and in which file."""
+        table = self.bench.instruments[name]
+        try:
+            yield
+        except (OpenFailed, WrongInstrument) as error:
+            error.where = f"{table.place} resource: {error.where}" if table.resource is not None else error.where
+            meant = [other for other, its in self.bench.instruments.items() if other != name and _is(error.got, its)]
+            if isinstance(error, WrongInstrument) and len(meant) == 1:
+                error.todo = f"exchange the two addresses: this is the instrument that [instruments.{meant[0]}] expects"
+            raise
 
     def wire_log(self, name: str, address: str) -> WireLog | None:
         """Open the transcript of an instrument's wire, if transcripts were asked for."""
@@ -281,6 +295,12 @@ def provenance_of(bench: BenchFile, met: Mapping[str, Instrument] | None = None)
         return "twin"
     simulated = any(who.serial.startswith(SIMULATED) for who in (met or {}).values())  # of a virtual bench served elsewhere
     return "twin" if simulated else "real" if met else "unknown"
+
+
+def _is(identity: str, table: InstrumentTable) -> bool:
+    """True if an instrument that calls itself so is one that a table asks for by its model or serial number."""
+    asked = [part for part in (table.maker, table.model, table.serial) if part]
+    return bool(table.model or table.serial) and all(part.casefold() in identity.casefold() for part in asked)
 
 
 def expected(table: InstrumentTable) -> Expect:

@@ -36,7 +36,7 @@ from hil.device import Device, Port, answered
 from hil.devices.meter import Allow, Metered, MeteredChip, metered, no_budget
 from hil.devices.recovery import EventListener, ignore_event
 from hil.encoding import Decode, Encode
-from hil.errors import ConfigError, ContractError, DataError, ForeignError
+from hil.errors import ConfigError, ContractError, DataError, ForeignError, Refused
 from hil.foreign import foreign
 from hil.learner import Learner
 from hil.network import Network
@@ -182,7 +182,7 @@ def prepared(experiment: Experiment, given: Dataset | None = None, begins: bool 
     Raises:
         DataError, ConfigError.
     """
-    with building(experiment):
+    with building(experiment), nothing_open():
         data = usable(dataset(experiment) if given is None else given)
         task = task_for(experiment, data)
         chain = synapses(experiment, data)
@@ -202,6 +202,16 @@ def prepared(experiment: Experiment, given: Dataset | None = None, begins: bool 
         return Prepared(
             data, task, chain, feedback, optimizer, schedule_of(optimizer, experiment, batches, task.metric), first, on
         )
+
+
+@contextmanager
+def nothing_open() -> Iterator[None]:
+    """What is refused in here, and says nothing of the outputs, left them untouched."""
+    try:
+        yield
+    except Refused as error:
+        error.outputs = error.outputs or UNTOUCHED
+        raise
 
 
 @contextmanager

@@ -8,15 +8,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field, model_validator
 from rich.console import Console
 
 from hil.build.bench import OnServed
 from hil.config.bench import BenchFile, TwinTable
-from hil.config.read import Section, Using
-from hil.config.resolve import UNTOUCHED, Choice, choice
+from hil.config.read import Holds, Section, Using
+from hil.config.resolve import SIMULATED, UNTOUCHED, Choice, choice
 from hil.device import Attentive, Device, Recoverable
 from hil.errors import ConfigError
 from hil.wrapper import Wrapper
@@ -56,6 +56,7 @@ class BoxTable(AloneTable):
         feeds: a parameter of the plant that follows its output.
     """
 
+    known: ClassVar[Mapping[str, Mapping[str, str]]] = {"use": SIMULATED}
     feeds: FeedTable | None = None
 
 
@@ -63,8 +64,11 @@ class BenchTable(Section):
     """The simulated side of a bench: which boxes, which node, how they are served.
 
     Args:
-        linger_s: how long it outlives its parent.
-        log_path: a file that is told what the outputs do.
+        seed: of noise and drift.
+        transport: how the instruments are served.
+        node: the twin between the instruments.
+        linger_s: how long it outlives its trainer, s.
+        log_path: a file that gets a line when an output goes on or off.
         faults: see docs/reference/virtual_bench.md.
     """
 
@@ -74,7 +78,7 @@ class BenchTable(Section):
     log_path: str | None = None
     faults: list[dict[str, Any]] = Field(default_factory=list)
     node: TwinTable
-    boxes: dict[str, BoxTable] = Field(default_factory=dict)
+    boxes: Annotated[dict[str, BoxTable], Holds(spread=True)] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod

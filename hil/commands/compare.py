@@ -38,8 +38,9 @@ from hil.build.training import dataset, prepared
 from hil.commands import trust
 from hil.commands.train import launch, resume
 from hil.config import modules
-from hil.config.experiment import Experiment, experiment_of
-from hil.config.read import Section, checked, dump, find, override, read_toml
+from hil.config.device import DeviceTable
+from hil.config.experiment import Experiment, LearnerTable, experiment_of
+from hil.config.read import Holds, Section, checked, dump, find, of_kind, override, read_toml
 from hil.config.resolve import UNTOUCHED
 from hil.errors import ConfigError, Interrupted, RunError, Stopped
 from hil.files import read_text, there, write_atomic
@@ -56,7 +57,12 @@ ASKED = "asked.toml"  # beside config.toml, which the run completes with what it
 
 
 class Entry(BaseModel):
-    """A learner or a device: name and set are ours, the rest goes into its table of the experiment."""
+    """A learner or a device: name and set are ours, the rest goes into its table of the experiment.
+
+    Args:
+        name: in the results; none: what it uses.
+        set: changes of the base for this one, "section.key=value".
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str | None = None
@@ -73,15 +79,25 @@ class Entry(BaseModel):
 
 
 class Comparison(Section):
-    """A comparison file."""
+    """A comparison file.
+
+    Args:
+        base: the experiment that every run is made of.
+        name: of the results; empty: the name of the file.
+        seeds: one run each.
+        budget_passes: device passes after which a run ends; none: no bound.
+        epochs: of each run; none: those of the base.
+        learner: [[learner]], one each: as [learner] of an experiment, and name, set.
+        device: [[device]], one each: as [device] of an experiment, and name, set; left out: that of the base.
+    """
 
     base: str
     name: str = ""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     budget_passes: Annotated[int, Field(gt=0)] | None = None
     epochs: Annotated[int, Field(gt=0)] | None = None
-    learner: Annotated[tuple[Entry, ...], Field(min_length=1)]
-    device: tuple[Entry, ...] = (Entry(),)
+    learner: Annotated[tuple[Entry, ...], Field(min_length=1), Holds(LearnerTable)]
+    device: Annotated[tuple[Entry, ...], Holds(DeviceTable)] = (Entry(),)
 
 
 @dataclass(frozen=True)
@@ -101,7 +117,9 @@ class Cell:
 
 def read(path: Path) -> Comparison:
     """Raises: ConfigError: names file, table, key, what was found and what is allowed."""
-    return checked(Comparison, read_toml(path), str(path))
+    table = read_toml(path)
+    of_kind(table, "compare", path)
+    return checked(Comparison, table, str(path))
 
 
 def run(file: Comparison, path: Path, out: Path, console: Console, trusted: bool = False) -> Standings:

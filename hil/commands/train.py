@@ -21,9 +21,10 @@ from rich.console import Console
 from hil import toml
 from hil.build.training import Built, built, prepared
 from hil.config.device import DecodeTable
-from hil.config.experiment import AlarmTable, Experiment, read_experiment
+from hil.config.experiment import Experiment, read_experiment
 from hil.config.read import checked, dump
 from hil.config.resolve import UNTOUCHED, located
+from hil.config.watch import AlarmTable
 from hil.errors import (
     ConfigError,
     ContractError,
@@ -47,6 +48,7 @@ from hil.run.checkpoint import Checkpoint
 from hil.run.folder import RunFolder
 from hil.run.signals import Stopping
 from hil.run.summary import FILE, Labels, amend, test_said
+from hil.task import told as judged
 from hil.telling import Teller, ignore
 from hil.training import diagnostics, disk_space
 from hil.training.progress import TrainingDisplay, telling
@@ -226,7 +228,8 @@ def set_anew(folder: RunFolder, sets: Sequence[str], changed: bool = False, chos
     said = [*_scheduled(before, wanted, int(facts.get("step", 0)), trained)]
     if found.status == "done":
         passes = sum(int(device["passes"]) for device in facts.get("devices", ()))
-        stale = exhausted(facts.get("scores", ()), table.patience, table.min_delta)
+        rising = not judged(folder.read_json(FILE)).lower
+        stale = exhausted(facts.get("scores", ()), table.patience, table.min_delta, rising)
         if start is None or table.epochs == trained or (table.budget_passes or passes + 1) <= passes or stale:
             more = f"train.patience={int(table.patience or 0) + 5}" if stale else f"train.epochs={trained + 5}"
             raise RunError(

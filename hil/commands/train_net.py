@@ -350,7 +350,7 @@ def _go_on(folder: RunFolder, made: Given, how: How) -> Generator[Point, None, N
     facts: Mapping[str, Any] = {} if start is None else start.facts
     trained = int(facts.get("epoch", 0)) + (int(facts.get("batch", 0)) > 0)
     epochs, train = made.experiment.train.epochs, made.experiment.train
-    stale = exhausted(facts.get("scores", ()), train.patience, train.min_delta)
+    stale = exhausted(facts.get("scores", ()), train.patience, train.min_delta, not made.task.metric.lower)
     if epochs < trained:
         raise ConfigError(
             "fewer epochs than were trained", where="hil.train epochs", got=str(epochs), allowed=f"{trained} or more",

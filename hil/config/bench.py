@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from hil.config.read import Section, Using, checked, read_toml
+from hil.config.read import Holds, Section, Using, checked, of_kind, read_toml
 from hil.config.resolve import (
+    DRIVERS,
     SHAPES,
+    TWINS,
     UNTOUCHED,
     Choice,
     choice,
@@ -19,6 +21,7 @@ from hil.config.resolve import (
     resolve,
     twin_choice,
 )
+from hil.devices.recovery import Patience
 from hil.errors import ConfigError
 
 GIVEN = (
@@ -36,7 +39,14 @@ HOLDS = ("holdable", "hold", "read_back", "rest_at", "safe_state", "reset")  # d
 
 
 class TwinTable(Using):
-    """A twin: one of TWINS, or "module:Class"."""
+    """[twin]: the model of a node.
+
+    Args:
+        use: what is believed of the node: a short name, or "module:Class"; other keys are its settings. References (PAT,
+            backprop) differentiate it.
+    """
+
+    known: ClassVar[Mapping[str, Mapping[str, str]]] = {"use": TWINS}
 
     def chosen(self) -> Choice:
         """Find the class of the twin and check its settings."""
@@ -47,16 +57,18 @@ class InstrumentTable(Using):
     """An instrument of a bench; what is no key of this table is a setting of its driver.
 
     Args:
-        use: "module:Class" of the driver.
-        timeout_s: how long it may be silent.
-        resource: its address.
-        maker: who must answer there, as the rest.
-        model: begins with this.
-        serial: its number.
+        use: the driver, "module:Class"; other keys are its settings.
+        timeout_s: longest silence of the instrument; none: 5 s.
+        resource: its address: a VISA resource, or a serial port; `hil list resources` shows those that answer. A virtual
+            instrument has none.
+        maker: how *IDN? must begin.
+        model: how the model in *IDN? must begin.
+        serial: the whole serial number; another instrument is refused.
         set: what an instrument without a role in [node] holds, by the names of its driver; "output" is on unless it says.
         safe: what it holds when it is safe; "output" is off unless it says.
         settle_s: wait after it was set, before it is read back.
-        tolerance: largest difference of what is read back, in the unit of each setting: one number, or one by name.
+        tolerance: largest difference of what is read back, in the unit of each setting: one number, or one by name; none: 1 %
+            of the value, at least a thousandth of the range.
     """
 
     timeout_s: Annotated[float, Field(gt=0, lt=3600, strict=True)] | None = None
@@ -66,7 +78,8 @@ class InstrumentTable(Using):
     serial: str | None = None
     set: dict[str, Any] = Field(default_factory=dict)
     safe: dict[str, Any] = Field(default_factory=dict)
-    settle_s: float | str = 0.0
+    known: ClassVar[Mapping[str, Mapping[str, str]]] = {"use": DRIVERS}
+    settle_s: Annotated[float | str, Holds(unit="s")] = 0.0
     tolerance: float | dict[str, Any] | None = None
 
     @model_validator(mode="before")
@@ -86,7 +99,7 @@ class InstrumentTable(Using):
 
 
 class LogTable(Section, strict=True):
-    """[log] of a bench file.
+    """[log] of a bench file: transcripts.
 
     Args:
         wire: every run on this bench keeps transcripts of what is said to its instruments.
@@ -111,36 +124,36 @@ class PanelTable(Section, strict=True):
     """[panel]: how often the instruments' settings are read back, and what a change by somebody else leads to.
 
     Args:
-        every: of use, "2 s".
+        every: of use, between two comparisons of what the instruments hold; 0: after every record; 60 s at most.
         policy: "restore" sets the bench up again and repeats the shot, "stop" ends the run.
         lock: lock their front panels.
     """
 
-    every: float | str = "2 s"
+    every: Annotated[float | str, Holds(unit="s")] = "2 s"
     policy: Literal["restore", "stop"] = "restore"
     lock: bool = True
 
 
 class CalibrationTable(Section, strict=True):
-    """[calibration] of a bench file.
+    """[calibration] of a bench file: which one it is used with.
 
     Args:
         use: the file of the calibration that this bench is used with.
-        max_age: beyond it, it is stale.
+        max_age: an older one is stale.
         policy: what to do about one that does not fit.
         procedures: "module:function" with the steps of hil calibrate, instead of those of the shape.
         network: where the twin's physics is not enough, a network may stand on top of it, and both are judged together.
     """
 
     use: str | None = None
-    max_age: float | str = "24 h"
+    max_age: Annotated[float | str, Holds(unit="s")] = "24 h"
     policy: Literal["refuse", "warn"] = "refuse"
     procedures: str | None = None
     network: bool = False
 
 
 class StartTable(Section):
-    """[start] of a bench file.
+    """[start] of a bench file: the order in which instruments without a role are started.
 
     Args:
         order: names of instruments without a role in [node], the first is set and switched on first; those that it does not
@@ -151,7 +164,7 @@ class StartTable(Section):
 
 
 class SafeTable(Section):
-    """[safe] of a bench file.
+    """[safe] of a bench file: the order in which outputs are made safe.
 
     Args:
         order: names of instruments, the first is made safe first; those that it does not name come last.
@@ -164,6 +177,19 @@ class BenchFile(Section):
     """The common part of all bench files: named instruments, and a shape that makes a node of them.
 
     A shape adds tables of its own: see Shape in hil/build/bench.py.
+
+    Args:
+        name: of the bench, for results and file names.
+        shape: how the instruments become a node; or "module:Shape".
+        instruments: one table for each instrument.
+        twin: what is believed of the node.
+        start: the order in which instruments without a role are started.
+        safe: the order in which outputs are made safe.
+        recovery: how long a fault is worked on.
+        log: transcripts.
+        guardian: the process that makes safe when the trainer cannot.
+        panel: what is done about another hand at the instruments.
+        calibration: the calibration that the bench is used with.
     """
 
     name: str
@@ -172,7 +198,7 @@ class BenchFile(Section):
     twin: TwinTable | None = None
     start: StartTable = Field(default_factory=StartTable)
     safe: SafeTable = Field(default_factory=SafeTable)
-    recovery: dict[str, Any] = Field(default_factory=dict)
+    recovery: Annotated[dict[str, Any], Holds(Patience)] = Field(default_factory=dict)
     log: LogTable = Field(default_factory=LogTable)
     guardian: GuardianTable = Field(default_factory=GuardianTable)
     panel: PanelTable = Field(default_factory=PanelTable)
@@ -225,6 +251,7 @@ class BenchFile(Section):
 def read_bench(path: Path) -> BenchFile:
     """The bench in `path`, as its shape has it. Raises: ConfigError."""
     table = read_toml(path)
+    of_kind(table, "bench", path)
     return bench_of(table, path)
 
 

@@ -10,13 +10,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, PrivateAttr, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from hil.config.bench import GuardianTable, TwinTable
-from hil.config.read import Section, Table
-from hil.config.resolve import CHIPS, DEVICE_PARTS, UNTOUCHED, Choice, choice, node_choice, resolve
+from hil.config.read import Holds, Section, Table
+from hil.config.resolve import CHIPS, DEVICE_PARTS, TWINS, UNTOUCHED, Choice, choice, node_choice, resolve
 from hil.devices.recovery import Patience
 from hil.errors import ConfigError
 from hil.settings import unknown
@@ -29,35 +29,37 @@ class EncodeTable(Section, strict=True):
     """[encode]: from pre-activation to drive, drive = gain pre + offset.
 
     Args:
-        gain: in the unit of the drive; a number, text with its unit, or a list of one for each channel.
-        offset: in the unit of the drive; one, or a list of one for each channel.
-        overflow: what is done about a drive outside the limits.
-        period: of the node, for "fold"; one, or a list of one for each channel.
+        gain: drive for each unit of pre-activation; a list has one for each channel.
+        offset: drive at pre-activation 0; a list has one for each channel.
+        overflow: what happens to a drive outside the limits; what is clipped or folded is counted.
+        period: of the node, for "fold"; a list has one for each channel.
     """
 
-    gain: Quantities = 1.0
-    offset: Quantities = 0.0
+    gain: Annotated[Quantities, Holds(unit="unit of the drive")] = 1.0
+    offset: Annotated[Quantities, Holds(unit="unit of the drive")] = 0.0
     overflow: Literal["refuse", "clip", "fold"] = "refuse"
-    period: Quantities | None = None
+    period: Annotated[Quantities | None, Holds(unit="unit of the drive")] = None
 
 
 class DecodeTable(Section, strict=True):
     """[decode]: from reading to output, (reading - zero) / scale; left out: measured.
 
     Args:
-        zero: reading that becomes 0; a number in the unit of the port, or text with its unit.
-        scale: reading that is as much as 1.
+        zero: reading that becomes 0.
+        scale: reading above zero that becomes 1.
     """
 
-    zero: float | str
-    scale: float | str
+    zero: Annotated[float | str, Holds(unit="unit of the reading")]
+    scale: Annotated[float | str, Holds(unit="unit of the reading")]
 
 
 class HostTable(GuardianTable):
     """[device.guardian]: when the process that owns a device of one's own makes it safe.
 
     Args:
-        deadline_s: a shot that takes longer hangs.
+        silence_s: the trainer makes no progress for so long: it hangs, and the device is made safe.
+        patience_s: how long making it safe may take.
+        deadline_s: a shot that takes longer hangs: its process is ended, and a fresh one makes the device safe.
     """
 
     deadline_s: Annotated[float, Field(gt=0, le=86_400)] = 30.0
@@ -72,19 +74,21 @@ class DeviceTable(Table):
 
     Args:
         bench: path of a bench file.
-        use: "module:Class" of a Twin or a Device; the other keys are its settings.
-        chip: "module:Class" of a Chip; the other keys are its settings.
+        use: a twin, by a short name or "module:Class", or a Device, "module:Class"; other keys are its settings.
+        chip: a source of neurons for a spiking network: "lif" or "module:Class"; other keys are its settings.
         host: "computer:port" of a device that `hil host` serves there.
         keys: the folder with this computer's keys, for a host on another one.
         unguarded: take a device that nobody can make safe; every result says so.
-        guardian: of a device of one's own, or on a host.
-        recovery: of the same: patience_s, most.
+        guardian: of a device of one's own, or on a host: when it is made safe; none: the defaults.
+        recovery: of the same: how long a fault is worked on.
         twin: of the same: its model, for references and reports.
-        encode, decode: of one of several devices, instead of [encode] and [decode].
+        encode: of one of several devices: as [encode], which is used if it is left out.
+        decode: of one of several devices: as [decode]; none: measured.
         layers: several devices, one a hidden layer: [[device]] in a file.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
+    known: ClassVar[Mapping[str, Mapping[str, str]]] = {"bench": {}, "use": TWINS, "chip": CHIPS, "host": {}}
     bench: str | None = None
     use: str | None = None
     chip: str | None = None
@@ -92,7 +96,7 @@ class DeviceTable(Table):
     keys: str | None = None
     unguarded: Annotated[bool, Field(strict=True)] = False
     guardian: HostTable | None = None
-    recovery: dict[str, Any] = Field(default_factory=dict)
+    recovery: Annotated[dict[str, Any], Holds(Patience)] = Field(default_factory=dict)
     twin: TwinTable | None = None
     encode: EncodeTable | None = None
     decode: DecodeTable | None = None

@@ -25,14 +25,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PrivateAttr
 
 from hil.config.bench import BenchFile, read_bench
 from hil.config.data import Data
-from hil.config.device import DecodeTable, DeviceTable, EncodeTable, Quantities
-from hil.config.read import Section, Using, checked, find, override, read_toml, value_text
+from hil.config.device import DecodeTable, DeviceTable, EncodeTable
+from hil.config.read import Section, Using, checked, find, of_kind, override, read_toml, value_text
 from hil.config.resolve import (
     LEARNERS,
     SYNAPSES,
@@ -44,6 +44,7 @@ from hil.config.resolve import (
 )
 from hil.config.task import TaskTable
 from hil.config.training import AugmentTable, OptimizerTable, ScheduleTable, TrainTable
+from hil.config.watch import AlarmTable, SentinelTable
 from hil.errors import ConfigError, RunError
 from hil.loggers.logger import LoggerName
 
@@ -51,7 +52,13 @@ MOVED = {("train", "schedule"): ("schedule", "use"), ("data", "shift"): ("augmen
 
 
 class LearnerTable(Using):
-    """A rule that learns: one of LEARNERS, or "module:Class"."""
+    """A rule that learns.
+
+    Args:
+        use: the rule: a name of `hil list learners`, or "module:Class"; other keys are its settings, see `hil describe adfa`.
+    """
+
+    known: ClassVar[Mapping[str, Mapping[str, str]]] = {"use": LEARNERS}
 
     def chosen(self) -> Choice:
         """Find the learner and check its settings.
@@ -101,8 +108,15 @@ class FeedbackTable(Section, strict=True):
 
 
 class NetworkTable(Using):
-    """Linear synapses of these widths; or `use`, a function of the other keys that returns the list of synapses."""
+    """[network]: the synapses, each with the device of its layer behind it.
 
+    Args:
+        use: makes the synapses: a name, or "module:function"; other keys are its arguments, as widths = [64, 100, 10].
+        pieces: a batch is cut into so many pieces when the device can stream.
+        feedback: closes the loop of a spiking network.
+    """
+
+    known: ClassVar[Mapping[str, Mapping[str, str]]] = {"use": SYNAPSES}
     use: str = "dense"
     pieces: Annotated[int, Field(ge=1, strict=True)] = 1
     feedback: FeedbackTable | None = None
@@ -112,50 +126,6 @@ class NetworkTable(Using):
         return choice(
             self.use, self.settings(), self.place, SYNAPSES, skip=("shape",) if "shape" not in self.settings() else ()
         )
-
-
-Rung = Literal["log", "rescale", "servo", "recalibrate", "roll_back", "stop"]
-
-
-POLICY: tuple[Rung, ...] = ("servo", "rescale", "recalibrate", "stop")
-Alarm = Literal["fault", "recovered", "end", "unsafe", "stalled"]
-ALARMS: tuple[Alarm, ...] = ("fault", "end", "unsafe", "stalled")
-
-
-class SentinelTable(Section, strict=True):
-    """[sentinel]: when the node is looked at for drift, and what is done about it.
-
-    Args:
-        every: steps between looks, at least.
-        policy: what is done about a drift, in order; see calibration/drift/sentinel.py.
-        warn, act: by what share of its half swing the node's answers may differ from the reference.
-        period: of the node in its drive's unit, one, or a list of one for each channel; left out: that of [encode], or of the
-            twin.
-        margin: of a node without one, kept free at both rails.
-    """
-
-    every: Annotated[int, Field(gt=0)] = 20
-    policy: Rung | list[Rung] = Field(default_factory=lambda: list(POLICY))
-    warn: Annotated[float, Field(gt=0, lt=1)] = 0.005
-    act: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    period: Quantities | None = None
-    margin: float | str = 0.0
-
-
-class AlarmTable(Section, strict=True):
-    """A command that is run when something happens to the run.
-
-    Args:
-        timeout_s: it is ended then.
-        every_s: of one kind at most one in so many seconds.
-        stalled_s: "stalled" is when no step or shot was finished for so long.
-    """
-
-    command: str | list[str] | None = None
-    on: list[Alarm] = Field(default_factory=lambda: list(ALARMS))
-    timeout_s: Annotated[float, Field(gt=0)] = 10.0
-    every_s: Annotated[float, Field(ge=0)] = 60.0
-    stalled_s: Annotated[float, Field(gt=0)] = 600.0
 
 
 class LogsTable(Section, strict=True):
@@ -174,6 +144,22 @@ class Experiment(Section):
     """A whole experiment file.
 
     Args:
+        seed: everything that is drawn depends on it.
+        name: of the run folder; empty: the name of the file.
+        data: what is learned from.
+        network: the synapses.
+        device: what answers.
+        encode: from pre-activation to drive.
+        decode: from reading to output; none: taken from the transfer curve that every run measures first.
+        task: what the targets are; none: what the data ask for.
+        learner: the rule.
+        optimizer: of the synapses.
+        schedule: of the learning rate.
+        augment: of training examples.
+        train: how long, and where.
+        sentinel: looks at the node for drift; none: nobody does.
+        log: who is told besides the run folder.
+        alarm: a command that is run when something happens.
         script: how the script is run that made the run by hil.train; "" for a run from a file.
     """
 
@@ -256,6 +242,7 @@ def read_experiment(
         ConfigError: names file, section, key, what was found and what is allowed.
     """
     table = read_toml(path)
+    of_kind(table, "experiment", path)
     for text in overrides:
         override(table, text)
     return experiment_of(table, path, near, bench)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import pydantic
 import tomli_w
@@ -15,10 +16,26 @@ from hil import toml
 from hil.config.resolve import Choice, choice
 from hil.errors import UNTOUCHED, ConfigError, nearest
 from hil.files import read_text, there
+from hil.hints import quoted
 from hil.settings import shortened, unknown
 from hil.units import quantities, quantity
 
 M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """A note in the annotation of a key, for those who read the model: what it holds, where the annotation alone does not say.
+
+    Args:
+        made: the class whose settings stand in its table.
+        unit: of the quantity, or in which unit it is.
+        spread: its tables stand beside the other keys, each under a name of its own, as [virtual.NAME].
+    """
+
+    made: Any = None
+    unit: str = ""
+    spread: bool = False
 
 
 class Table(BaseModel):
@@ -62,9 +79,15 @@ class Section(Table):
 
 
 class Using(Table):
-    """A table whose `use` names a class; the other keys are that class's settings."""
+    """A table whose `use` names a class; the other keys are that class's settings.
+
+    Args:
+        use: what it is: a short name, or "module:Class"; other keys are its settings.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
+    known: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    """Key that names a class -> our names for it, and what each stands for; for those who read the model."""
     use: str
     _choice: Choice | None = PrivateAttr(default=None)
 
@@ -103,6 +126,45 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             "not a TOML file", where=str(path), got=str(error), outputs=UNTOUCHED, todo="mend that line"
         ) from error
+
+
+KINDS = {  # kind of a file -> how it is called, what it has, and what it is for
+    "experiment": ("an experiment file", "[network], [device] and [learner]", "hil train"),
+    "bench": ("a bench file", "name, shape and the tables of the shape", "hil doctor"),
+    "search": ("a search file", "base, [search] and [genome]", "hil search"),
+    "compare": ("a comparison file", "base, seeds and [[learner]]", "hil compare"),
+}
+
+
+def kind_of(table: Mapping[str, Any]) -> str:
+    """Which kind of file `table` was read from, by keys that no other kind has; "" if it is none."""
+    if "shape" in table and "taken_at" not in table:  # a calibration has the shape of its bench
+        return "bench"
+    if "base" in table:
+        mine = {"compare": {"seeds", "learner"}, "search": {"search", "genome"}}
+        return next((kind for kind, keys in mine.items() if keys & set(table)), "")
+    return "experiment" if {"network", "learner"} & set(table) else ""
+
+
+def of_kind(table: Mapping[str, Any], kind: str, path: Path) -> None:
+    """Refuse a file of another kind in one sentence, before its keys are called unknown.
+
+    Args:
+        table: as it was read from `path`.
+        kind: one of KINDS.
+        path: of the file.
+
+    Raises:
+        ConfigError: it is a file of another kind.
+    """
+    found = kind_of(table)
+    if found not in ("", kind):
+        (called, _, command), (wanted, has, _) = KINDS[found], KINDS[kind]
+        bench = f'; in an experiment name it: [device] bench = "{path}"' if found == "bench" and kind == "experiment" else ""
+        raise ConfigError(
+            f"this is {called}, not {wanted}", where=str(path), allowed=f"{wanted}: it has {has}", outputs=UNTOUCHED,
+            todo=f"use it with {command} {quoted(path)}{bench}",
+        )  # fmt: skip
 
 
 def dump(model: BaseModel) -> str:

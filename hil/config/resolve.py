@@ -6,11 +6,14 @@ v_pi = "3.5 V"               the parameter v_pi_v, its unit stated by its name
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, get_type_hints
 
+from hil.config import modules
 from hil.config.modules import imported
 from hil.errors import UNTOUCHED as UNTOUCHED
 from hil.errors import ConfigError, ForeignError, Refused, RunError, nearest
@@ -58,6 +61,27 @@ SHAPES = {
     "spiking": "hil.build.shapes.spiking:SpikingShape",
     "mesh": "hil.build.shapes.direct:MeshShape",
     "camera": "hil.build.shapes.direct:CameraShape",
+}
+DRIVERS = {  # in a file by their paths; the values are where each is found
+    path: path
+    for path in (
+        "drivers.keysight_33600:Keysight33600",
+        "drivers.keysight_infiniivision:InfiniiVision",
+        "drivers.keysight_e36300:KeysightE36312A",
+        "drivers.keysight_n7776c:KeysightN7776C",
+        "drivers.keithley_2400:Keithley2400",
+        "drivers.spiking.device:SpikingBoard",
+    )
+}
+SIMULATED = {
+    path: path
+    for path in (
+        "sim_devices.instruments.keysight_33600:Keysight33600",
+        "sim_devices.instruments.keysight_infiniivision:InfiniiVision",
+        "sim_devices.instruments.keysight_e36300:KeysightE36312A",
+        "sim_devices.instruments.keysight_n7776c:KeysightN7776C",
+        "sim_devices.instruments.keithley_2400:Keithley2400",
+    )
 }
 TWIN_PARTS = ("spec", "rest", "respond", "ideal")
 DEVICE_PARTS = ("spec", "forward", "close")
@@ -185,6 +209,12 @@ def resolve(use: str, where: str, short: Mapping[str, str] = {}) -> Any:
     module, colon, name = path.partition(":")
     if not colon:
         hint = nearest(use, short)
+        *package, last = use.split(".")
+        if package:
+            raise ConfigError(
+                f'"{use}" has no colon between module and class', where=where, allowed=", ".join([*short, "module:Class"]),
+                outputs=UNTOUCHED, todo=f'write "{".".join(package)}:{last}"',
+            )  # fmt: skip
         raise ConfigError(
             f'"{use}" is not known', where=where, allowed=", ".join(short) + " or module:Class", outputs=UNTOUCHED,
             todo=f'did you mean "{hint}"?' if hint else "choose one of these",
@@ -194,11 +224,32 @@ def resolve(use: str, where: str, short: Mapping[str, str] = {}) -> Any:
             return getattr(imported(module, where), name)
     except ForeignError as mapped:
         error = mapped.__cause__
+        got, allowed, todo = _not_imported(error, module, name, where)
         raise ConfigError(
-            f'cannot import "{path}"', where=where, got=f"{type(error).__name__}: {said(error)}", at=mapped.at,
-            allowed="module:Class: installed, beside the file that names it, or in the working directory", outputs=UNTOUCHED,
-            todo="check the spelling, that the package is installed, and that the module can be imported by itself",
+            f'cannot import "{path}"', where=where, got=got, at=mapped.at, allowed=allowed, outputs=UNTOUCHED, todo=todo,
         ) from error  # fmt: skip
+
+
+def _not_imported(error: BaseException | None, module: str, name: str, where: str) -> tuple[str, str, str]:
+    """What was found instead, what is allowed, and what to do: no such module, nothing of that name in it, or it fails."""
+    got, allowed = f"{type(error).__name__}: {said(error)}", "module:Class"
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing and f"{module}.".startswith(f"{missing}."):
+        folders = list(dict.fromkeys(modules.folders(where)))
+        files = {path.stem for folder in folders for path in Path(folder).glob("*.py")}
+        near = nearest(module, sorted(files))
+        places = "a module that is installed, or in " + " or ".join(folders)
+        return f"no module {missing}", places, f'did you mean "{near}:{name}"?' if near else (
+            f"write {module.partition('.')[0]}.py into one of these folders, or install the package that has it"
+        )  # fmt: skip
+    if missing:
+        return f"{module} imports {missing}, which is not there", allowed, f"install {missing}, or correct that import"
+    if isinstance(error, AttributeError) and module in sys.modules and not hasattr(sys.modules[module], name):
+        own = sorted(key for key, part in vars(sys.modules[module]).items() if getattr(part, "__module__", "") == module)
+        near = nearest(name, own)
+        told = f'did you mean "{module}:{near}"?' if near else "name a class of that module"
+        return f"no {name} in {module}", ", ".join(own) or allowed, told
+    return got, allowed, f"correct {module}, which fails when it is imported"
 
 
 @contextmanager
@@ -208,7 +259,9 @@ def blaming(place: str) -> Iterator[None]:
         yield
     except Refused as error:
         if not isinstance(error, RunError) and not located(error.where):
+            section = place.rpartition(": ")[2]
             error.where = f"{place}: {error.where}" if error.where else place
+            error.where = error.where.replace(f"{section}: {section}", section)  # said by both
         raise
 
 

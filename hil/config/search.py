@@ -28,7 +28,7 @@ from pydantic import Field, PrivateAttr
 
 from hil.config.device import DeviceTable, EncodeTable
 from hil.config.experiment import Experiment, read_experiment
-from hil.config.read import Section, checked, find, read_toml
+from hil.config.read import Section, checked, find, of_kind, read_toml
 from hil.config.resolve import UNTOUCHED
 from hil.errors import ConfigError
 
@@ -188,7 +188,23 @@ class BenchStage(Section):
 
 
 class SearchFile(Section):
-    """A whole search file."""
+    """A whole search file.
+
+    Args:
+        base: the experiment that every candidate is trained by; beside this file, or in a folder above it.
+        name: of the run folder; empty: the name of the file.
+        seed: of everything.
+        set: changes of the base, "section.key=value".
+        search: how genomes are proposed.
+        genome: the family of g, and its genes.
+        train: how long a candidate is trained, and on what.
+        evaluate: who trains the candidates.
+        others: settings of other devices of the same kind, for "robustness".
+        halving: longer trainings for fewer; none: none.
+        confirm: the winner on fresh seeds.
+        bench: the best candidates on a bench; none: on the twin alone.
+        slurm: settings of dask_jobqueue.SLURMCluster, for --cluster slurm:N.
+    """
 
     base: str
     name: str = ""
@@ -217,7 +233,9 @@ def read_search(path: Path) -> SearchFile:
     Raises:
         ConfigError: names file, table, key, what was found and what is allowed.
     """
-    file = checked(SearchFile, read_toml(path), str(path))
+    table = read_toml(path)
+    of_kind(table, "search", path)
+    file = checked(SearchFile, table, str(path))
     file._file = path
     rules = (
         ("[search] elites", file.search.elites, file.search.elites < file.search.population, "fewer than the population"),

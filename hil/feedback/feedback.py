@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from hil import toml
-from hil.errors import ConfigError
+from hil.errors import UNTOUCHED, ConfigError
 from hil.feedback.functions import (
     FAMILIES,
     ArctanSlope,
@@ -34,11 +34,12 @@ from hil.feedback.functions import (
     Sine,
     Tabulated,
     from_table,
+    meant,
     to_table,
 )
 from hil.feedback.tables import lines, plain
 from hil.files import read_text, write_atomic
-from hil.settings import Count, Positive, Share, arguments, check
+from hil.settings import Count, Positive, Share, arguments, check, shortened
 
 __all__ = [
     "FAMILIES",
@@ -116,7 +117,11 @@ class Feedback:
         """
         g = table.get("g")
         if not isinstance(g, Mapping):
-            raise ConfigError("g is missing", where=where, got=repr(g), allowed='a table such as { family = "sine" }')
+            known = f'a table with one of the families {", ".join(FAMILIES)}, as {{ family = "sine", phase = 1.2 }}'
+            what = "g is missing" if g is None else "g is a table, which names its family"
+            todo = f"write g = {meant(g)}" if isinstance(g, str) else 'write g = { family = "sine" }'
+            got = "" if g is None else shortened(g)
+            raise ConfigError(what, where=where, got=got, allowed=known, outputs=UNTOUCHED, todo=todo)
         settings = {key: value for key, value in table.items() if key not in ("g", PROVENANCE)}
         return cls(g=from_table(g, f"{where} g"), **arguments(cls, settings, where, skip=("g",), besides=("g", PROVENANCE)))
 

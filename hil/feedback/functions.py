@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from hil.errors import ConfigError
+from hil.errors import UNTOUCHED, ConfigError, nearest
 from hil.feedback.tables import plain
 from hil.settings import Positive, arguments, check, no_such
 
@@ -200,12 +200,26 @@ FAMILIES: Mapping[str, type[Function]] = {
 }
 
 
+ALIKE = dict.fromkeys(("cos", "cosine"), f'{{ family = "sine", phase = {math.pi / 2:.4f} }}')
+"""Functions that people name, and that a family of ours is."""
+
+
 def to_table(g: Function) -> dict[str, object]:
     """A plain table: {"family": "sine", "amplitude": 1.0, ...}; what is None is left out."""
     family = next(name for name, kind in FAMILIES.items() if type(g) is kind)
     values = {f.name: getattr(g, f.name) for f in fields(g)}
     shown = {key: to_table(value) if key == "of" else plain(value) for key, value in values.items() if value is not None}
     return {"family": family, **shown}
+
+
+def meant(name: str) -> str:
+    """The table of the family that somebody means by `name`: a family of ours, or a function that one of them is.
+
+    >>> meant("cos")
+    '{ family = "sine", phase = 1.5708 }'
+    """
+    name = name.strip().casefold()
+    return ALIKE.get(name) or f'{{ family = "{nearest(name, FAMILIES) or "sine"}" }}, or another of these families'
 
 
 def from_table(table: Mapping[str, object], where: str = "feedback g") -> Function:
@@ -216,7 +230,11 @@ def from_table(table: Mapping[str, object], where: str = "feedback g") -> Functi
     """
     family = table.get("family")
     if not isinstance(family, str) or family not in FAMILIES:
-        raise no_such("family of g", str(family), FAMILIES, where)
+        error = no_such("family of g", str(family), FAMILIES, where)
+        error.outputs = UNTOUCHED
+        if str(family).casefold() in ALIKE:
+            error.todo = f"write g = {meant(str(family))}"
+        raise error
     kind, place = FAMILIES[family], f"{where} {family}"
     inner = table.get("of") if kind is Shaped else None
     apart = ("family", "of") if isinstance(inner, Mapping) else ("family",)

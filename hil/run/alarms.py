@@ -42,7 +42,7 @@ class AlarmSettings:
     Args:
         argv: empty for none.
         on: kinds that matter.
-        timeout_s, every_s, stalled_s: see hil/config/experiment.py, AlarmTable.
+        timeout_s, every_s, stalled_s: see hil/config/watch.py, AlarmTable.
     """
 
     argv: tuple[str, ...] = ()

@@ -43,7 +43,7 @@ class VirtualBoard:
         serial: serial number.
         largest: bytes in a payload.
         neurons: how many can be allocated.
-        baud: of the line, None for unlimited.
+        baud: of the line; none: unlimited.
         linger_s: how long it outlives its parent.
         log_path: a file that gets a line when the board is armed or disarmed, when the parent is gone, and at the end.
         faults: scheduled from the start, their box is "board"; see `sim_devices.instruments.faults`.

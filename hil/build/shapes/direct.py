@@ -43,6 +43,7 @@ class DirectTable(Section):
 
     Args:
         seed: of its noise.
+        node: the twin, called directly.
     """
 
     seed: Annotated[int, Field(strict=True)] = 0
@@ -50,7 +51,11 @@ class DirectTable(Section):
 
 
 class DirectBench(BenchFile):
-    """A bench of many channels at once."""
+    """A bench of many channels at once.
+
+    Args:
+        virtual: the node.
+    """
 
     virtual: DirectTable
 

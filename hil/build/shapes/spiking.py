@@ -14,7 +14,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, NoReturn
+from typing import Annotated, Any, ClassVar, NoReturn
 
 from pydantic import PrivateAttr
 from rich.console import Console
@@ -42,7 +42,7 @@ from hil.build.bench import (
 )
 from hil.build.virtual import AloneTable, not_simulated
 from hil.config.bench import BenchFile
-from hil.config.read import Section, checked
+from hil.config.read import Holds, Section, checked
 from hil.config.resolve import UNTOUCHED, blaming, choice
 from hil.device import ArraySpec, Chip, Device
 from hil.errors import ConfigError, UnsafeOutputs
@@ -53,7 +53,7 @@ from sim_devices.lif_array import Neuron
 
 
 class Roles(Section):
-    """[node].
+    """[node]: which instrument does what.
 
     Args:
         board: the instrument that holds the neurons.
@@ -63,10 +63,15 @@ class Roles(Section):
 
 
 class SpikingBench(BenchFile):
-    """A bench file of the spiking shape."""
+    """A bench file of the spiking shape.
+
+    Args:
+        node: what the instrument is for.
+        virtual: the simulated board; left out, the bench is real.
+    """
 
     node: Roles
-    virtual: dict[str, Any] | None = None
+    virtual: Annotated[dict[str, Any] | None, Holds(VirtualBoard)] = None
     _described: VirtualBoard | None = PrivateAttr(default=None)
     _boxes: dict[str, AloneTable] = PrivateAttr(default_factory=dict)
 
@@ -158,14 +163,18 @@ class SpikingShape:
             around = None if boxes is None else opening.stack.enter_context(spawn(lingering(boxes, opening.run)))
         port = str(table.resource) if served is None else served.port
         every = Table(opening, names, (name,), around, apart={name: port})
-        line = SerialLink(port, beat=every.guard.beat)
+        with opening.named(name):
+            line = SerialLink(port, beat=every.guard.beat)
         opening.stack.callback(line.close)  # the driver closes it too; this is for what happens before there is a driver
         line.timeout_s = table.timeout_s or line.timeout_s
         link: FrameLink = line
         log = opening.wire_log(name, port)
         if log is not None:
             link = TranscribedFrames(line, log)
-        answering = FrameSession(link, expect=expected(table)).welcome.identity  # arms nothing: nothing has to be made safe yet
+        with opening.named(name):
+            answering = FrameSession(
+                link, expect=expected(table)
+            ).welcome.identity  # arms nothing: there is nothing to make safe
         who = Expect(answering.maker, answering.model, answering.serial)
         every.closed_by(partial(_not_closed, name, port), [name])  # until there is a driver, the guard opens a line of its own
         auxiliaries = every.watched((), [board_state(name, port, who)])  # now, as the driver arms

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PrivateAttr
 from rich.console import Console
@@ -35,7 +35,7 @@ from hil.build.bench import (
 from hil.build.channels import channels, check_named, name_of, numbers
 from hil.build.virtual import BenchTable, OnPlant, check_simulated, tell
 from hil.config.bench import BenchFile
-from hil.config.read import Section
+from hil.config.read import Holds, Section
 from hil.config.resolve import UNTOUCHED, blaming, choice
 from hil.device import Device
 from hil.errors import ConfigError
@@ -44,7 +44,7 @@ from sim_devices.bench.served import build, spawn
 
 
 class Roles(Section):
-    """[node].
+    """[node]: which instrument does what.
 
     Args:
         drive: the channel of each input, "NAME.CHANNEL"; "NAME": all channels of that instrument.
@@ -70,10 +70,16 @@ class VirtualTable(BenchTable):
 
 
 class VectorBench(BenchFile):
-    """A bench file of the vector shape."""
+    """A bench file of the vector shape.
+
+    Args:
+        node: what each channel is for.
+        vector: how levels are set and read.
+        virtual: the simulated side; left out, the bench is real.
+    """
 
     node: Roles
-    vector: dict[str, Any] = Field(default_factory=dict)
+    vector: Annotated[dict[str, Any], Holds(VectorSettings)] = Field(default_factory=dict)
     virtual: VirtualTable | None = None
     _settings: VectorSettings | None = PrivateAttr(default=None)
 

@@ -39,7 +39,7 @@ from hil.build.bench import (
 from hil.build.channels import channels, check_named, name_of, numbers
 from hil.build.virtual import BenchTable, check_simulated, tell
 from hil.config.bench import BenchFile
-from hil.config.read import Section
+from hil.config.read import Holds, Section
 from hil.config.resolve import TWINS, UNTOUCHED, Choice, blaming, choice
 from hil.device import Device
 from hil.errors import ConfigError
@@ -52,7 +52,7 @@ from sim_devices.bench.specimen import CABLE, node_specimen, specimen
 
 
 class Roles(Section):
-    """[node].
+    """[node]: which instrument does what.
 
     Args:
         drive: the instrument that drives the node; a list: the channel of each input, "NAME.CHANNEL" or "NAME".
@@ -105,10 +105,11 @@ class VirtualTable(BenchTable):
     Args:
         specimen: the node and the cable stray from these tables as a specimen does, drawn from this number; left out: they
             are as they stand here.
+        cable: the way from the generator through the node to the scope.
     """
 
     specimen: Annotated[int, Field(ge=0, strict=True)] | None = None
-    cable: dict[str, Any] = Field(default_factory=dict)
+    cable: Annotated[dict[str, Any], Holds(Cables)] = Field(default_factory=dict)
     _line: Choice | None = PrivateAttr(default=None)
 
     def settle(self, place: str) -> None:
@@ -125,10 +126,16 @@ class VirtualTable(BenchTable):
 
 
 class WaveformBench(BenchFile):
-    """A bench file of the waveform shape."""
+    """A bench file of the waveform shape.
+
+    Args:
+        node: what each instrument is for.
+        waveform: how values become a record.
+        virtual: the simulated side; left out, the bench is real.
+    """
 
     node: Roles
-    waveform: dict[str, Any]
+    waveform: Annotated[dict[str, Any], Holds(WaveformSettings)]
     virtual: VirtualTable | None = None
     _settings: WaveformSettings | None = PrivateAttr(default=None)
 

@@ -18,7 +18,11 @@ from hil.task import Loss, LossName
 
 @dataclass(frozen=True)
 class LossSettings:
-    """[learner] of an experiment: loss is "cross_entropy" or "mse"; left out: that of the task."""
+    """[learner] of an experiment.
+
+    Args:
+        loss: what is made small; left out: that of the task.
+    """
 
     loss: LossName | None = None
 

@@ -61,9 +61,10 @@ class RateSettings:
 
 @dataclass(frozen=True)
 class OnlineSettings(RateSettings):
-    """Besides: update: "accumulated", one direction a batch, or "per_step".
+    """Settings of a rule that learns while the steps of time go by.
 
     Args:
+        update: "accumulated", one direction a batch, or "per_step".
         sharpness: a of the sigmoid surrogate.
     """
 

@@ -1,0 +1,90 @@
+"""Writes what is generated here from the models: keys.md and schemas/. `make reference` runs it; a test holds them current."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from hil.commands import keys, schema
+from hil.config.bench import InstrumentTable, TwinTable
+from hil.config.resolve import CHIPS, LEARNERS, SIMULATED, SYNAPSES, resolve
+
+HERE = Path(__file__).resolve().parent
+TITLES = {
+    "experiment": ("The experiment file", "[What it says](experiment_file.md)."),
+    "bench": ("The bench file", "[What it says](bench_file.md). `of waveform`: in a bench file of that shape."),
+    "search": ("The search file", "[What it says](../how-to/search_feedback.md)."),
+    "compare": ("The comparison file", "`hil compare` trains every learner on every device with every seed."),
+}
+CLASSES = {
+    "Learners": ("`[learner] use = …` of an experiment.", LEARNERS),
+    "Synapses": ("`[network] use = …` of an experiment.", SYNAPSES),
+    "Twins": ("`[device] use = …` of an experiment, `[twin]` and `[virtual.node]` of a bench file.", TwinTable.known["use"]),
+    "Chips": ("`[device] chip = …` of an experiment.", CHIPS),
+    "Drivers": ("`[instruments.NAME] use = …` of a bench file.", InstrumentTable.known["use"]),
+    "Simulated instruments": ("`[virtual.NAME] use = …` of a bench file.", SIMULATED),
+}
+HEAD = """# Every table and key
+
+Generated from the models that read the files; `hil describe train` shows a table in the terminal. An unknown key is refused,
+and the nearest known one is named.
+
+A quantity takes one number and one unit in quotes, under its name without the unit (`high = "4 V"`), or a number in the unit
+that ends its name (`high_v = 4.0`). A key whose default is "none" may be left out; "its defaults" are those of the table.
+"""
+
+
+def page() -> str:
+    """The text of keys.md."""
+    return "\n".join([HEAD, *_files(), *_classes()])
+
+
+def _files() -> Iterator[str]:
+    for kind, (title, note) in TITLES.items():
+        yield f"# {title}\n\n{note}\n"
+        heads: dict[int, list[str]] = {}
+        tables = {id(table.made): table for table in reversed(list(keys.tables(kind)))}
+        for table in keys.tables(kind):
+            heads.setdefault(id(table.made), []).append(table.head)
+        others = {id(table.made) for other in list(TITLES)[: list(TITLES).index(kind)] for table in keys.tables(other)}
+        for made, listed in heads.items():
+            if made not in others:  # [device] of an experiment stands in other files too, and is listed once
+                yield from _table(f"## {', '.join(listed)}", tables[made].says, tables[made].keys)
+
+
+def _classes() -> Iterator[str]:
+    for title, (note, known) in CLASSES.items():
+        yield f"# {title}\n\n{note}\n"
+        for name, path in known.items():
+            made = resolve(path, "reference")
+            head = f"{name}" if name != path else path
+            says = (inspect.getdoc(inspect.getmodule(made)) or "").partition("\n")[0]
+            yield from _table(f"## {head}", says, tuple(keys.keys(made)))
+
+
+def _table(head: str, says: str, listed: tuple[keys.Key, ...]) -> Iterator[str]:
+    yield f"{head}\n\n{says}\n"
+    if listed:
+        yield "| key | value | default | meaning |\n|---|---|---|---|"
+        for key in listed:
+            bare = key.default in (keys.REQUIRED, keys.NONE, keys.DEFAULTS)
+            default = key.default if bare else f"`{key.default}`"
+            yield f"| `{key.name}` | {_cell(key.kind)} | {_cell(default)} | {_cell(key.meaning)} |"
+        yield ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> None:
+    """Write them."""
+    (HERE / "keys.md").write_text(page())
+    schema.write(None, HERE / "schemas")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(HERE.parents[1]))
+    main()
