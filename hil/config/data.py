@@ -41,8 +41,15 @@ class Data(Using):
 
     Args:
         use: a name, a file, a folder or "module:function"; see hil/data/kinds.py.
-        dir: where its files are.
-        targets, classes, shape, sequence, standardise, stream, split: as of hil.load.
+        dir: where its files are; left out, of a published set: a cache folder, downloaded once.
+        train_examples: so many of the training split; left out: all.
+        targets: what they are; left out: text and whole numbers are classes, other numbers are numbers.
+        classes: names of the classes, in order; left out: those that occur, sorted.
+        shape: of an example, as [1, 28, 28]; left out: as the source has it.
+        sequence: the first axis of an example is time, and stays.
+        standardise: every input gets mean 0 and standard deviation 1 over the training split.
+        stream: read examples when they are wanted; left out: if the memory cannot hold them.
+        split: how the examples are split; a published set comes with its splits.
         checksum: of its content; another content is refused. A run writes it down.
     """
 
