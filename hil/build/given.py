@@ -28,8 +28,9 @@ from hil.build.optimizing import class_weights, fits_moves, optimiser, plan_of, 
 from hil.build.task import task_for, task_table
 from hil.build.training import Built, building, checked_twin, fits_learner
 from hil.build.warm_start import start_of
+from hil.config.data import Data
 from hil.config.device import DeviceTable
-from hil.config.experiment import Data, Experiment, LearnerTable, NetworkTable
+from hil.config.experiment import Experiment, LearnerTable, NetworkTable
 from hil.config.read import Table, checked
 from hil.config.resolve import LEARNERS, Choice, choice, keeps
 from hil.data.dataset import Dataset, moved, usable

@@ -25,19 +25,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from hil.config.bench import BenchFile, read_bench
+from hil.config.data import Data
 from hil.config.device import DecodeTable, DeviceTable, EncodeTable
-from hil.config.read import Section, Table, Using, checked, find, of_kind, override, read_toml, value_text
+from hil.config.read import Section, Using, checked, find, of_kind, override, read_toml, value_text
 from hil.config.resolve import (
     LEARNERS,
     SYNAPSES,
     UNTOUCHED,
     Choice,
-    blaming,
     choice,
     keeps,
     resolve,
@@ -47,10 +47,6 @@ from hil.config.training import AugmentTable, OptimizerTable, ScheduleTable, Tra
 from hil.config.watch import AlarmTable, SentinelTable
 from hil.errors import ConfigError, RunError
 from hil.loggers.logger import LoggerName
-
-if TYPE_CHECKING:
-    from hil.data.examples import Reading
-    from hil.data.kinds import Named
 
 MOVED = {("train", "schedule"): ("schedule", "use"), ("data", "shift"): ("augment", "shift")}
 
@@ -93,79 +89,6 @@ class LearnerTable(Using):
     def options(self) -> Any:
         """An object of the learner's class Settings."""
         return self.choice.settings["settings"]
-
-
-class SplitTable(Section, strict=True):
-    """[data.split]: how examples of one's own are split; see hil/data/order.py.
-
-    Args:
-        validation, test: a share of all, or the file that is the split.
-        group: a column, or array: the examples of one group are all in one split.
-        order: "kept" as the source has it; left out: shuffled, unless they are a series.
-        seed: another draw.
-    """
-
-    validation: float | str = 0.1
-    test: float | str = 0.1
-    group: str = ""
-    order: Literal["shuffled", "kept"] | None = None
-    seed: int = 0
-
-
-class Data(Using):
-    """[data]: the data set, and how much of it is used; the other keys are settings of what `use` names.
-
-    Args:
-        use: a name, a file, a folder or "module:function"; see hil/data/kinds.py.
-        dir: a folder with the files; none, for a published set: a cache folder, downloaded once.
-        train_examples: use so many training examples; none: all.
-        targets: what the targets are; none: text and whole numbers are classes.
-        classes: names of the classes, in order; none: those that occur, sorted.
-        shape: of one example, as channels, rows, columns; none: as the source has it.
-        sequence: the first axis of an example is time, and stays; none: no.
-        standardise: every input gets mean 0 and standard deviation 1 over the training split; none: no.
-        stream: read examples when they are wanted; none: if the memory cannot hold them.
-        split: how the examples are split; a published set comes with its splits.
-        checksum: of its content; another content is refused. A run writes it down.
-    """
-
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False, strict=True)
-    use: str = "digits"
-    dir: str | None = None
-    train_examples: Annotated[int, Field(gt=0)] | None = None
-    targets: Literal["auto", "classes", "numbers"] | None = None
-    classes: list[str] | None = None
-    shape: list[int] | None = None
-    sequence: bool | None = None
-    standardise: bool | None = None
-    stream: bool | None = None
-    split: SplitTable | None = None
-    checksum: str | None = None
-    _named: Named | None = PrivateAttr(default=None)
-
-    def settle(self, place: str) -> None:
-        """Find what `use` names and check all settings; nothing is read yet."""
-        from hil.data.kinds import named  # imports torch, and a command that only reads a bench needs none of it
-
-        Table.settle(self, place)
-        with blaming(place):
-            self._named = named(self.use, self.settings(), place, Path(self.dir) if self.dir else None)
-            self.reading()
-
-    @property
-    def named(self) -> Named:
-        """What `use` names, its settings checked."""
-        assert self._named is not None, "only a table of a file that was read knows its data"
-        return self._named
-
-    def reading(self) -> Reading:
-        """What is done with the examples. Raises: ConfigError."""
-        from hil.data.examples import Reading
-        from hil.data.order import Division
-
-        division = Division() if self.split is None else Division(**self.split.model_dump())
-        lists, flags = (tuple(self.classes or ()), tuple(self.shape or ())), (bool(self.sequence), bool(self.standardise))
-        return Reading(self.targets or "auto", *lists, *flags, self.stream, division)
 
 
 class FeedbackTable(Section, strict=True):

@@ -76,7 +76,7 @@ class Named:
             if how != Reading():
                 raise ConfigError(
                     "a published set comes with its splits and classes", where=self.near, got=_changed(how), outputs=UNTOUCHED,
-                    allowed="train_examples, shift, dir", todo="take these keys out, or read a file of your own",
+                    allowed="train_examples, dir", todo="take these keys out, or read a file of your own",
                 )  # fmt: skip
             return published(describe(self.use), self.folder)
         with blaming(self.near):
@@ -107,7 +107,7 @@ class Named:
         if how != Reading():
             raise ConfigError(
                 "a whole data set comes with its splits and classes", where=self.near, got=_changed(how), outputs=UNTOUCHED,
-                allowed="train_examples, shift", todo="take these keys out, or return (x, y)",
+                allowed="train_examples", todo="take these keys out, or return (x, y)",
             )  # fmt: skip
         return value
 

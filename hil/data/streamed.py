@@ -69,7 +69,7 @@ class Streamed(Tensor):
             )  # fmt: skip
         step = max(1, READ_BYTES // max(1, 4 * math.prod(self.one)))
         parts = [torch.from_numpy(self.read(self.which[at : at + step])) for at in range(0, len(self.which), step)]
-        return torch.cat(parts) if parts else torch.empty(self.shape)
+        return torch.cat(parts) if parts else torch.empty(self.shape, dtype=torch.float32)
 
     def __deepcopy__(self, memo: object) -> Streamed:
         """Return itself: nothing of it can change."""

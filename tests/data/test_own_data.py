@@ -235,3 +235,24 @@ def test_streamed_and_in_memory_are_the_same(here: Path, monkeypatch: pytest.Mon
         trained(file, here / stream)
         seen[stream] = (here / stream / "checkpoints" / "best.safetensors").read_bytes()
     assert seen["true"] == seen["false"]
+
+
+def test_numbers_from_a_table_and_from_arrays_give_the_same_run_bit_for_bit(here: Path) -> None:
+    x = np.random.default_rng(3).uniform(-0.5, 0.5, (60, 4)).astype(np.float32)
+    y = np.stack([np.sin(np.pi * x.sum(1)), x.prod(1)], 1).astype(np.float32)
+    np.savez(here / "numbers.npz", x=x, y=y)
+    rows = [",".join(map(repr, map(float, [*one, *target]))) for one, target in zip(x, y, strict=True)]
+    (here / "numbers.csv").write_text("\n".join(["a,b,c,d,sine,product", *rows]), encoding="utf-8")
+    seen = []
+    for use, more in (("numbers.npz", ""), ("numbers.csv", 'target = ["sine", "product"]')):
+        file = written(here, use, f"standardise = true\n{more}")
+        file.write_text(file.read_text(encoding="utf-8").replace("[16, 12, 3]", "[4, 12, 2]"), encoding="utf-8")
+        trained(file, here / use.replace(".", "-"))
+        seen.append((metrics_of(here / use.replace(".", "-")), load(here / use, **_target(use)).train.y.shape))
+    assert seen[0] == seen[1]
+    assert seen[0][1] == (48, 2)
+    assert all("nrmse" in line for line in seen[0][0] if line["split"] == "validation")
+
+
+def _target(use: str) -> dict[str, Any]:
+    return {"target": ["sine", "product"]} if use.endswith(".csv") else {}
