@@ -53,6 +53,7 @@ def test_a_killed_script_is_continued_by_hil_resume(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path / "else")
     monkeypatch.setattr(sys, "argv", [str(SCRIPT)])
     runpy.run_path(str(SCRIPT))  # the same without being killed
+    assert (folder / "logs" / "metrics.csv").read_text().count("validation/accuracy") == 4
     assert list(unlike(tmp_path / "else" / "runs" / "08_bench", folder)) == []
 
 
