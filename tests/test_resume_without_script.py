@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import runpy
 import signal
@@ -68,6 +69,8 @@ def test_the_script_may_take_over_again(tmp_path: Path, capfd: pytest.CaptureFix
     run = trained(1, "run")
     assert config_of(run)["data"] == {"use": "digits", "shift": 0, "train_examples": 256} | config_of(run)["data"]
     assert config_of(run)["script"]
+    origins = json.loads((run.folder / "origins.json").read_text())  # where modules that the bench file names are found again
+    assert origins["bench.toml"] == [str(BENCH.parent), str(Path.cwd())]
     assert cli.run(["resume", str(run.folder), "--set", "train.epochs=2"]) == 0
     assert run.records[-1]["epoch"] == 2
     capfd.readouterr()
@@ -91,7 +94,7 @@ CASES: dict[str, tuple[Callable[[Any], tuple[Any, ...]], dict[str, Any], str]] =
     "data": (
         lambda dense: (dense(), "adfa", dataclasses.replace(DIGITS, test=DIGITS.validation)),
         {},
-        "its data set was given as an object",
+        "its data set is none of those",
     ),
     "bias": (
         lambda dense: (
