@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import runpy
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ from killing.same import differences as unlike
 
 import hil
 from hil import cli, toml
-from hil.build.described import described
-from hil.build.given import given
+from hil.commands import train_net
 from hil.data.dataset import subset
 from hil.learners.adfa import ADFA
 from sim_devices.mach_zehnder import MachZehnder
@@ -53,6 +53,7 @@ def test_a_killed_script_is_continued_by_hil_resume(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path / "else")
     monkeypatch.setattr(sys, "argv", [str(SCRIPT)])
     runpy.run_path(str(SCRIPT))  # the same without being killed
+    assert (folder / "logs" / "metrics.csv").read_text().count("validation/accuracy") == 4
     assert list(unlike(tmp_path / "else" / "runs" / "08_bench", folder)) == []
 
 
@@ -65,8 +66,10 @@ def test_the_script_may_take_over_again(tmp_path: Path, capfd: pytest.CaptureFix
             return hil.train(net, "adfa", data, **{**QUICK, "epochs": epochs}, run=tmp_path / name)
 
     run = trained(1, "run")
-    assert config_of(run)["data"] == {"use": "digits", "shift": 0, "train_examples": 256} | config_of(run)["data"]
+    assert config_of(run)["data"].items() >= {"use": "digits", "train_examples": 256}.items()
     assert config_of(run)["script"]
+    origins = json.loads((run.folder / "origins.json").read_text())  # where modules that the bench file names are found again
+    assert origins["bench.toml"] == [str(BENCH.parent), str(Path.cwd())]
     assert cli.run(["resume", str(run.folder), "--set", "train.epochs=2"]) == 0
     assert run.records[-1]["epoch"] == 2
     capfd.readouterr()
@@ -90,7 +93,7 @@ CASES: dict[str, tuple[Callable[[Any], tuple[Any, ...]], dict[str, Any], str]] =
     "data": (
         lambda dense: (dense(), "adfa", dataclasses.replace(DIGITS, test=DIGITS.validation)),
         {},
-        "its data set was given as an object",
+        "its data set is none of those",
     ),
     "bias": (
         lambda dense: (
@@ -110,14 +113,26 @@ def bench() -> Any:
         yield opened
 
 
-def as_a_file(net: Any, learner: Any, data: Any, twin: Any = None) -> Any:
-    table = {"epochs": 1, "batch": 64}
-    made = given(net, learner, data, seed=0, name="", optimizer={"lr": 1e-3}, train=table, settings={}, twin=twin)
-    return described(made).experiment
+@pytest.fixture
+def as_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """What hil.train would write down of a run; nothing is trained."""
+    seen: list[Any] = []
+
+    def begun(folder: Any, made: Any, how: Any) -> Iterator[Any]:
+        seen.append(made.experiment)
+        return iter(())
+
+    monkeypatch.setattr(train_net, "_begin", begun)
+
+    def experiment(net: Any, learner: Any, data: Any, **more: Any) -> Any:
+        hil.train(net, learner, data, **QUICK, **more, run=tmp_path / str(len(seen)))
+        return seen[-1]
+
+    return experiment
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_no_file_could_make_says_why(case: str, bench: Any) -> None:
+def test_what_no_file_could_make_says_why(case: str, bench: Any, as_a_file: Callable[..., Any]) -> None:
     make, more, why = CASES[case]
 
     def dense(seed: int = 0) -> hil.Network:

@@ -69,7 +69,7 @@ def _table(found: Given, asked: str | None) -> tuple[str, dict[str, Any]]:
         return "its encoding has limits of its own", {}
     examples = {} if asked == data.name else _examples(data)
     if examples is None:
-        return "its data set was given as an object", {}
+        return "its data set is none of those that hil list datasets shows", {}
     encode = {key: value for key, value in asdict(code).items() if key not in ("low", "high") and value is not None}
     kept = {key: value for key, value in toml.loads(dump(found.experiment)).items() if key not in GIVEN}
     return "", {

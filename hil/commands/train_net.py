@@ -315,12 +315,16 @@ class How:
 
 def _begin(folder: RunFolder, made: Given, how: How) -> Generator[Point, None, None]:
     from hil.build.calibration import bench_files
+    from hil.config import modules
     from hil.config.read import dump
     from hil.files import write_atomic
 
     try:
-        for kept, payload in ({} if made.experiment.bench is None else bench_files(made.experiment.bench)).items():
-            write_atomic(folder.path / kept, payload)
+        bench, here = made.experiment.bench, Path("script.py")  # modules are found beside the bench file, or here
+        if bench is not None:
+            origins = modules.origins({"config.toml": [here], "bench.toml": [bench.file, here]})
+            for kept, payload in {**bench_files(bench), modules.ORIGINS: origins}.items():
+                write_atomic(folder.path / kept, payload)
         folder.write_config(dump(made.experiment))
         yield from _launched(folder, made, how, None, False)
     except (HilError, KeyboardInterrupt) as error:

@@ -40,6 +40,7 @@ from hil.learners.parts.transport import pulled
 from hil.network import Layer
 from hil.torch_device import float32_by_default
 from sim_devices.simulated import Simulated
+from sim_devices.twin import follow
 
 if TYPE_CHECKING:
     from hil.device import Device, Limit, Recoverable
@@ -126,7 +127,8 @@ class Physical(nn.Module):
         )
         spec = self.device.spec
         self.features = features or spec.inputs.size
-        self._model = model or (_model_of(self._source) if shared is None else shared._model)
+        self._twin = _twin_of(self._source)
+        self._model = model or (shared._model if shared is not None else None if self._twin is None else self._twin.ideal)
         self._direct: Direct | None = None
         self._check(spec.outputs.size)
         encode = Encode.onto(spec.inputs, gain, offset, overflow, period)
@@ -179,6 +181,7 @@ class Physical(nn.Module):
             OutOfRange: before anything is sent, and the outputs are made safe.
             LinkError, InstrumentError, MeasurementError, ForeignError: the outputs are made safe.
         """
+        follow(self._twin, None, None, x.device)  # the model answers where the network is
         back = self._back() if torch.is_grad_enabled() and x.requires_grad else None
         with torch.no_grad():
             try:
@@ -241,11 +244,10 @@ def _static(device: Any, seed: int) -> Device:
     return source
 
 
-def _model_of(source: Device) -> Model | None:
-    """Return what a device says of its own physics, drive -> reading, differentiable; None: nothing is known."""
+def _twin_of(source: Device) -> Twin | None:
+    """Return the twin that a device is, or that its bench has; None: nothing is known of its physics."""
     device = bare(source)
-    twin = device.node.twin if isinstance(device, Bench) else device.twin if isinstance(device, Simulated) else None
-    return None if twin is None else twin.ideal
+    return device.node.twin if isinstance(device, Bench) else device.twin if isinstance(device, Simulated) else None
 
 
 def _ladder(device: Recoverable) -> Ladder:

@@ -1,6 +1,7 @@
 """What a tired physicist sees while it trains: one bar an epoch, and the numbers that tell whether to go on watching.
 
-Without a terminal (a log file, a test) one line an epoch is printed instead.
+In a notebook the bar is a line of text in the output of the cell, which is changed in place. Without a terminal (a log file, a
+test) one line an epoch is printed instead.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -40,17 +42,24 @@ class TrainingDisplay:
         )  # fmt: skip
         self._mark, self._device_s, self._seen, self._loss = time.perf_counter(), training.device_s, 0, 0.0
         self._shown = 0.0
+        self._cell: Any = None  # of a notebook: a handle on one line of its output
         self._beyond = {"refuse": "refused", "clip": "clipped", "fold": "folded"}[_policy(training)]
         self._over = 0.0
         self._metric = training.task.metric
 
     def __enter__(self) -> TrainingDisplay:
-        if self._console.is_terminal:
+        if self._console.is_jupyter:
+            from IPython.display import display
+
+            self._cell = display({"text/plain": ""}, raw=True, display_id=True)
+        elif self._console.is_terminal:
             self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
+        if self._cell is not None:
+            self._cell.update({"text/plain": ""}, raw=True)
 
     def __call__(self, point: TrainingStep | Epoch) -> None:
         """Show a step or an epoch."""
@@ -61,12 +70,16 @@ class TrainingDisplay:
         self._loss += 0.05 * (point.metrics["loss"] - self._loss) if self._loss else point.metrics["loss"]
         self._over = point.metrics.get("overflow", 0.0)
         now = time.perf_counter()
-        if self._console.is_terminal and now - self._shown > 0.1:
+        live = self._console.is_terminal or self._cell is not None
+        if live and now - self._shown > 0.1:
             self._shown = now
-            self._bar.update(
-                self._task, completed=self._training.batch, epoch=point.epoch,
-                text=self._text(now - self._mark, self._loss, self._over, self._seen),
-            )  # fmt: skip
+            done, text = self._training.batch, self._text(now - self._mark, self._loss, self._over, self._seen)
+            self._bar.update(self._task, completed=done, epoch=point.epoch, text=text)
+            if self._cell is not None:
+                share = done / self._training.batches_per_epoch
+                bar = f"{'━' * round(28 * share):<28}"
+                line = f"epoch {point.epoch}/{self._training.plan.epochs} {bar} {text}"
+                self._cell.update({"text/plain": line}, raw=True)
 
     def _text(self, wall_s: float, loss: float, overflow: float, seen: int) -> str:
         busy = (self._training.device_s - self._device_s) / wall_s if wall_s else 0.0

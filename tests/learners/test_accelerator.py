@@ -10,13 +10,14 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from pretend_accelerator import ACCELERATOR, CPU, Operations, pretending
 from rich.console import Console
 from spiking_net import LABEL, examples, gradients, network, rng
-from torch import Tensor
+from torch import Tensor, nn
 
 from hil import torch_device
 from hil.build import training as experiment
@@ -26,15 +27,18 @@ from hil.config.experiment import read_experiment
 from hil.config.resolve import LEARNERS, resolve
 from hil.data.dataset import Dataset, Split, load
 from hil.device import ArraySpec
+from hil.encoding import Decode
 from hil.errors import ConfigError
 from hil.learners.parts import equilibrium
 from hil.learners.parts.rate_learner import OnlineSettings
 from hil.learners.saf import SAFE
+from hil.nn import DirectFeedback, Physical
 from hil.run import checkpoint
 from hil.run.folder import RunFolder
 from hil.seeding import generator
 from hil.training.loop import Epoch, Training, evaluate, train
 from sim_devices.lif_array import Neuron
+from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.spiking_array import SpikingArray, TwinChip
 
 TRAIN = "seed = 1\n[train]\nepochs = 1\nbatch = 16\n[optimizer]\nlr = 0.003\n[augment]\nshift = 1\n"
@@ -203,6 +207,22 @@ def test_answers_of_a_real_device_come_back(use: str) -> None:
             learner.step(net, examples().to(on), LABEL.to(on), torch.Generator(on))
             scores = learner.predict(net, examples().to(on))
             found.append([scores.cpu(), *(grad.cpu() for grad in gradients(net))])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("rule", ["adfa", "dfa", "pat", "straight_through"])
+def test_a_device_in_a_torch_program_answers_where_that_is(rule: Any) -> None:
+    found = []
+    for on in (CPU, ACCELERATOR):
+        with pretending() if on == ACCELERATOR else nullcontext():
+            torch.manual_seed(0)
+            node = Physical(MachZehnder(), rule, gain=1.5, overflow="fold", period=7.0, features=5, decode=Decode(0.18, 0.18))
+            net: nn.Module = nn.Sequential(nn.Linear(6, 5), node, nn.Linear(5, 3))
+            net = (net if rule not in ("adfa", "dfa") else DirectFeedback(net, 3)).to(on)
+            x, label = torch.randn(4, 6, generator=generator(0, 0, "x")).to(on), torch.tensor([0, 2, 1, 2]).to(on)
+            nn.functional.cross_entropy(net(x), label).backward()
+            found.append([param.grad.cpu() for param in net.parameters() if param.grad is not None])
+    assert len(found[0]) == 4
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -290,3 +291,29 @@ def test_a_bench_as_a_module(tmp_path: Path) -> None:
         assert node.passes == 20
     with pytest.raises(hil.HilError):
         net(x())
+
+
+KILLED = f"""
+import time, torch, hil
+with hil.open({str(ROOT / "benches" / "mzm_awg_scope.toml")!r}) as bench:
+    node = hil.nn.Physical(bench, "straight_through", gain=1.5, overflow="fold", period=7.04, decode=hil.Decode())
+    while True:
+        node(torch.rand(8, 4))
+        print("on", flush=True)
+"""
+
+
+def test_a_loop_of_ones_own_that_is_killed_leaves_the_bench_safe(tmp_path: Path) -> None:
+    """The guardian, which has the same stderr, outlives the script and says what it read back."""
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as script:  # fmt: skip
+        assert script.stdout is not None
+        assert script.stderr is not None
+        assert script.stdout.readline() == "on\n"
+        script.kill()
+        told = script.stderr.read()  # until the guardian ends
+    assert "trainer gone" in told
+    assert "safe, read back" in told
+    assert "made safe" in told
