@@ -114,7 +114,10 @@ def _data(name: str, width: int) -> Iterator[str]:
         card = sources.describe(name)
         yield from (f'{name}   a data set: [data] use = "{name}"', "", *filled(card.line, width), "")
         yield from (*filled(f"classes: {', '.join(card.classes)}", width), "", *filled(f"source: {card.source}", width), "")
-        yield from ("SHA-256 of its files, unpacked:", *(f"  {told}\n    {file}" for file, told in card.sums.items()), "")
+        yield "SHA-256 of its files, unpacked:"
+        for file, told in card.sums.items():
+            yield from (f"  {told}", f"    {file}")
+        yield ""
 
 
 def _metric(name: str, width: int) -> Iterator[str]:

@@ -48,8 +48,9 @@ def places(table: Any) -> Iterator[dict[str, Any]]:
         ("benches/mzm_awg_scope.toml", 0), ("benches/spiking_board.toml", 0), ("benches/slm_camera.toml", 0),
         ("benches/mzi_mesh.toml", 0), ("experiments/compare_digits.toml", 0),
         ("benches/mesh_levels.toml", 1),  # what a laser holds, by the names of its driver
-        ("experiments/digits_drift.toml", 1),  # a setting of the optimiser, which torch knows
-        ("experiments/digits_board_spide.toml", 1), ("experiments/search_mzm_digits.toml", 1),  # a gene
+        ("experiments/digits_drift.toml", 2),  # a setting of the data, and of the optimiser, which torch knows
+        ("experiments/digits_board_spide.toml", 3),  # and of the schedule
+        ("experiments/search_mzm_digits.toml", 1),  # a gene
     ],
 )  # fmt: skip
 def test_an_unknown_key_in_any_table_is_caught(file: str, free: int) -> None:
