@@ -98,6 +98,15 @@ def test_the_way_of_sampling_does_not_matter(settings: WaveformSettings) -> None
     device.close()
 
 
+def test_the_levels_of_each_drive_follow_its_own_bias() -> None:
+    device, _ = made()
+    layouts = device._layouts
+    before, moved = layouts.follow(0.0, None), layouts.follow((0.25, -0.5), (6.0, 4.0))
+    for one, other, by in zip(before, moved, (0.25, -0.5), strict=True):
+        assert (other.rest_v, other.low_v, other.high_v) == pytest.approx((one.rest_v + by, one.low_v + by, one.high_v + by))
+    device.close()
+
+
 def test_a_batch_of_many_records() -> None:
     device, _ = made(memory_samples=700)
     agree(device, 1300)
