@@ -28,7 +28,7 @@ from hil import errors
 from hil.build.shapes import direct, spiking, vector, waveform
 from hil.build.virtual import FeedTable
 from hil.cli import exit_code
-from hil.config import bench, device, experiment, search
+from hil.config import bench, device, experiment, search, task
 from hil.devices.recovery import Patience
 from hil.units import SUFFIXES, SYMBOLS
 from sim_devices.bench.board import VirtualBoard
@@ -52,7 +52,8 @@ EXPERIMENT: Mapping[str, Any] = {
     "Top of the file": experiment.Experiment, "[data]": experiment.Data, "[network]": experiment.NetworkTable,
     "[network.feedback]": experiment.FeedbackTable, "[device]": device.DeviceTable,
     "[device.guardian]": device.HostTable, "[encode]": device.EncodeTable,
-    "[decode]": device.DecodeTable, "[learner]": experiment.LearnerTable, "[optimizer]": experiment.OptimizerTable,
+    "[decode]": device.DecodeTable, "[task]": task.TaskTable,
+    "[learner]": experiment.LearnerTable, "[optimizer]": experiment.OptimizerTable,
     "[train]": experiment.TrainTable, "[sentinel]": experiment.SentinelTable, "[alarm]": experiment.AlarmTable,
 }  # fmt: skip
 FILES = (

@@ -129,7 +129,7 @@ class Given:
 @torch_device.float32_by_default()
 def given(
     net: Any, learner: Any, data: Any, *, seed: int, name: str, optimizer: Mapping[str, Any], train: Mapping[str, Any],
-    settings: Mapping[str, Any], twin: Twin | None = None,
+    settings: Mapping[str, Any], twin: Twin | None = None, task: Mapping[str, Any] | None = None,
 ) -> Given:  # fmt: skip
     """Check all that can be checked without a device.
 
@@ -143,6 +143,7 @@ def given(
         train: table as of an experiment file.
         settings: of the learner.
         twin: as of hil.train.
+        task: table as of an experiment file, or None.
 
     Raises:
         ConfigError, DataError.
@@ -169,6 +170,7 @@ def given(
         "learner": _learner_table(learner, settings),
         "optimizer": dict(optimizer),
         "train": {**train, "on": str(net.place)},
+        **({} if task is None else {"task": dict(task)}),
     }
     experiment = checked(GivenExperiment, table, PLACE)
     experiment._near = Path(PLACE)

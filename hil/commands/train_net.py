@@ -40,11 +40,12 @@ def train(
     report: bool = True,
     checkpoint_every_s: float = 60.0,
     twin: Twin | None = None,
+    task: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Run:
     """Train `net` in place, and return its run: a folder with metrics, checkpoints, summary and report.
 
-    The weights of `net` are afterwards those of the epoch with the best validation accuracy. Call the same script again after
+    The weights of `net` are afterwards those of the epoch with the best validation score. Call the same script again after
     an interruption or a fault, with the same `run`: it goes on from the newest checkpoint; a finished run is returned as it is,
     and nothing is trained. The first Ctrl-C ends the training after the step that runs, committed and resumable; a second one
     ends it at once. Whatever ends it, the outputs of the devices are made safe.
@@ -67,6 +68,8 @@ def train(
         checkpoint_every_s: a checkpoint follows every epoch, and every so many seconds.
         twin: a model of the device, for learners that differentiate one; known already of a bench file and of a simulated
             one.
+        task: what is learned and how it is judged, as [task] of an experiment file: {"metric": "r2"}; None: what the targets
+            ask for.
         **settings: of the learner, as in [learner] of an experiment file: feedback=hil.Feedback(...), loss="mse".
 
     Returns:
@@ -102,7 +105,16 @@ def train(
     rates = {"use": optimizer} if isinstance(optimizer, str) else dict(optimizer)
     table = {"epochs": epochs, "batch": batch, "schedule": schedule, "checkpoint_every_s": checkpoint_every_s}
     made = given(
-        net, learner, data, seed=seed, name=name, optimizer={"lr": lr, **rates}, train=table, settings=settings, twin=twin
+        net,
+        learner,
+        data,
+        seed=seed,
+        name=name,
+        optimizer={"lr": lr, **rates},
+        train=table,
+        settings=settings,
+        twin=twin,
+        task=task,
     )
     console = _console(show is True)
     folder = RunFolder(path) if config is not None else RunFolder.create(path)

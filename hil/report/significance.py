@@ -4,9 +4,9 @@
     s^2 >= q^2 / 12                                        q = 1 / test examples: an accuracy is no finer than that; else 1e-9
     p_(k) <- max over j <= k of (m - j + 1) p_(j)          Holm's correction over all m pairs of learners on a device
 
-A winner is stated only if its mean test score (by the metric of the task) is the best and it differs from every other learner
-with a corrected p < 0.05. All pairs count, because which one is best was seen in the same data. This noise is that of the seeds;
-how finely a finite test set tells two networks apart is said beside it (Wilson's interval).
+A winner is stated only if its mean test score (by the metric of the task) is the best and it differs from every other
+learner with a corrected p < 0.05. All pairs count, because which one is best was seen in the same data. This noise is that of
+the seeds; how finely a finite test set tells two networks apart is said beside it (Wilson's interval).
 
 Source: B. L. Welch, Biometrika 34, 28 (1947); S. Holm, Scand. J. Stat. 6, 65 (1979).
 """
