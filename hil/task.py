@@ -173,6 +173,11 @@ class Metric:
         """The value for people, after the name of the metric unless it is accuracy."""
         return f"{'' if self.name == 'accuracy' else f'{self.title} '}{self.shown(value)}"
 
+    @property
+    def merit_title(self) -> str:
+        """What `merit` is, for people."""
+        return f"1 - {self.title}" if self.lower else self.title
+
     def merit(self, value: float) -> float:
         """The value as a search compares it, 0 (no better than a guess) to 1: 1 - value if lower is better, never below 0."""
         return max(0.0, 1 - value if self.lower else value)

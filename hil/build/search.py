@@ -15,12 +15,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
 from hil import toml
 from hil.build.network import synapses
+from hil.build.task import task_for
 from hil.build.training import Built, built, dataset, elsewhere, optimiser
 from hil.config.bench import BenchFile
 from hil.config.device import DeviceTable
@@ -46,6 +47,7 @@ from hil.search.pool import Pool
 from hil.search.random_and_cma import CMA, Random
 from hil.search.splits import carved
 from hil.search.strategy import Operators, Strategy
+from hil.task import LossName, Task
 from sim_devices.twin import Twin
 
 Place = Literal["twin", "bench"]
@@ -88,6 +90,11 @@ class SearchBuilder:
         table = self.file.train
         whole = self.experiment.model_copy(update={"data": self.experiment.data.model_copy(update={"train_examples": None})})
         return carved(dataset(whole), table.examples, table.score, table.held)
+
+    @cached_property
+    def task(self) -> Task:
+        """What is learned. Raises: ConfigError, DataError."""
+        return task_for(self.experiment, self._data)
 
     def base(self) -> Recipe:
         """The feedback and the rate that the experiment has without a search.
@@ -148,6 +155,13 @@ class SearchBuilder:
                 got=f"{learner.use}, device {device.use or 'no twin'}, {experiment.optimizer.use}", allowed='by = "one"',
                 outputs=UNTOUCHED,
             )  # fmt: skip
+        loss = self.task.lowered(learner.options.loss)
+        if learner.refit or loss.function is not None:
+            raise ConfigError(
+                "a population is trained by its own loop", where=f"{self.file.evaluate.place} by",
+                got='readout = "ridge"' if learner.refit else f"the loss {loss.name}", allowed='by = "one"', outputs=UNTOUCHED,
+                todo='write by = "one"',
+            )  # fmt: skip
         self._linear(experiment.seed)  # refused here, not in a worker
         with built(experiment, given=data) as made:
             layer = made.training.net.stack[0]
@@ -160,8 +174,8 @@ class SearchBuilder:
             )  # fmt: skip
         return Course(
             data, self._linear, twins[0], layer.encode, layer.decode, lambda groups: optimiser(groups, experiment),
-            experiment.train.batch, learner.options.loss, experiment.train.schedule, experiment.data.shift,
-            tuple(twins[1:]), self.file.search.target,
+            experiment.train.batch, cast(LossName, loss.name), experiment.train.schedule, experiment.data.shift,
+            tuple(twins[1:]), self.file.search.target, self.task,
         )  # fmt: skip
 
     def model(self) -> Callable[[Tensor], Tensor]:
