@@ -2,6 +2,7 @@
 
     classes    y int64 (n,), the number of a class              cross_entropy, chosen by accuracy
     numbers    y float32 (n, k), k numbers an example           mse, chosen by nrmse
+    sequences  x float32 (n, time, features), with one target a sequence or one a step; hil/build/task.py makes examples of them
 
     cross_entropy    L = - mean_n log softmax(o_n)[y_n]         dL/do = ( softmax(o) - onehot(y) ) / batch
     mse              L = mean_n 1/2 |o_n - y_n|^2               dL/do = ( o - y ) / batch            y = onehot(y) for classes

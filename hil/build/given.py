@@ -23,7 +23,7 @@ from hil.build.dense import Dense
 from hil.build.network import largest
 from hil.build.node import Node
 from hil.build.open_bench import Bench, outputs_after, rested, unwrapped
-from hil.build.task import task_for, task_table
+from hil.build.task import as_examples, task_for, task_table
 from hil.build.training import Built, building, checked_twin, fits_learner, optimiser
 from hil.config.device import DeviceTable
 from hil.config.experiment import Data, Experiment, LearnerTable, NetworkTable
@@ -159,7 +159,7 @@ def given(
         got = f"{said(data, 60)} ({type(data).__name__})"
         raise DataError("not a data set", where=f"{PLACE}: data", got=got, allowed='hil.load("digits"), or a hil.Dataset',
                         outputs=UNTOUCHED, todo="give the data set third, after the learner")  # fmt: skip
-    usable(data)
+    data = as_examples(usable(data))
     table = {
         "seed": seed,
         "name": name,

@@ -24,7 +24,7 @@ from hil.build import drift_sentinel
 from hil.build.network import Behind, closing, largest, on_chip, on_nodes, synapses
 from hil.build.node import Node, resilient_node
 from hil.build.open_node import opened_node
-from hil.build.task import task_for, task_table
+from hil.build.task import as_examples, task_for, task_table
 from hil.config.device import DecodeTable, EncodeTable
 from hil.config.experiment import Experiment
 from hil.config.resolve import UNTOUCHED, construct
@@ -168,7 +168,7 @@ def prepared(experiment: Experiment, given: Dataset | None = None) -> Prepared:
         DataError, ConfigError.
     """
     with building(experiment):
-        data = usable(dataset(experiment) if given is None else given)
+        data = as_examples(usable(dataset(experiment) if given is None else given))
         task = task_for(experiment, data)
         chain = synapses(experiment, data)
         feedback = closing(experiment, chain, data.train.x.shape[1])

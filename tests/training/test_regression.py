@@ -13,6 +13,7 @@ from small import blank
 from torch import Tensor, nn
 
 import hil
+from hil.build.task import as_examples
 from hil.build.training import prepared
 from hil.cli import run as command
 from hil.config.experiment import Experiment, experiment_of
@@ -231,3 +232,18 @@ def test_ridge_asks_for_one_epoch_unless_more_are_written() -> None:
     assert experiment("ridge").train.epochs == 1
     assert experiment("ridge", train={"epochs": 3}).train.epochs == 3
     assert experiment("adfa").train.epochs == 5
+
+
+def test_a_sequence_is_one_input_or_one_a_step() -> None:
+    x = torch.arange(24.0).view(4, 3, 2)
+
+    def shapes(y: Tensor, classes: tuple[str, ...] = ()) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        found = as_examples(hil.Dataset("s", *[hil.Split(x, y)] * 3, classes, (3, 2), "", "0"))
+        return tuple(found.train.x.shape), tuple(found.test.y.shape)
+
+    assert shapes(torch.zeros(4, 5)) == ((4, 6), (4, 5))
+    assert shapes(torch.zeros(4, 3, 5)) == ((12, 2), (12, 5))
+    assert shapes(torch.zeros(4, dtype=torch.int64), ("a", "b")) == ((4, 6), (4,))
+    assert shapes(torch.zeros(4, 3, dtype=torch.int64), ("a", "b")) == ((12, 2), (12,))
+    steps = as_examples(hil.Dataset("s", *[hil.Split(x, x.sum(2, keepdim=True))] * 3, (), (3, 2), "", "0")).train
+    assert torch.equal(steps.x.sum(1, keepdim=True), steps.y)
