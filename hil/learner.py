@@ -10,13 +10,13 @@ they need and which loss is lowered. A class whose `build` calls that argument `
 classes: for other targets it is refused before anything is opened.
 
 A network has as many outputs as the task. A learner whose class says `any_outputs = True` takes more (a code of a population, a
-goodness), and makes one score a class of them in `predict`.
+goodness), and makes one score a class of them in `predict`. One that fits weights in closed form is `Fitting` (hil/fitting.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -65,28 +65,6 @@ class Selecting(Learner, Protocol):
         Returns:
             the accuracy of every readout, "accuracy_" and its name.
         """
-
-
-class Fit(NamedTuple):
-    """A readout that was fitted.
-
-    Args:
-        outputs: of the validation examples, (examples, outputs).
-        facts: for the validation line of the epoch, as "penalty".
-        train: for its training line, as "loss"; stands over what the steps said.
-    """
-
-    outputs: Tensor
-    facts: Mapping[str, float]
-    train: Mapping[str, float]
-
-
-@runtime_checkable
-class Fitting(Learner, Protocol):
-    """A learner whose steps gather sums, and which changes the weights once, when the epoch ends; `.grad` stays empty."""
-
-    def fit(self, net: Network, validation: Iterable[tuple[Tensor, Tensor]]) -> Fit:
-        """Fit the weights; asks the device once for every batch (x, targets) of the validation split."""
 
 
 @runtime_checkable

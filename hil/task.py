@@ -2,6 +2,7 @@
 
     classes    y int64 (n,), the number of a class              cross_entropy, chosen by accuracy
     numbers    y float32 (n, k), k numbers an example           mse, chosen by nrmse
+    sequences  x float32 (n, time, features), with one target a sequence or one a step; hil/build/task.py makes examples of them
 
     cross_entropy    L = - mean_n w_n log softmax(o_n)[y_n]     dL/do = w_n ( softmax(o) - onehot(y) ) / batch
     mse              L = mean_n w_n 1/2 |o_n - y_n|^2           dL/do = w_n ( o - y ) / batch        y = onehot(y) for classes
@@ -194,6 +195,11 @@ class Metric:
     def said(self, value: float) -> str:
         """The value for people, after the name of the metric unless it is accuracy."""
         return f"{'' if self.name == 'accuracy' else f'{self.title} '}{self.shown(value)}"
+
+    @property
+    def merit_title(self) -> str:
+        """What `merit` is, for people."""
+        return f"1 - {self.title}" if self.lower else self.title
 
     def merit(self, value: float) -> float:
         """The value as a search compares it, 0 (no better than a guess) to 1: 1 - value if lower is better, never below 0."""

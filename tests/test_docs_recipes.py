@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -117,3 +118,14 @@ def test_a_slip_in_the_bench_file_is_explained(
     assert code == 2, told
     assert re.search(said, told)
     assert "Traceback" not in told
+
+
+def test_the_recipe_of_numbers_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written([HOW_TO / "regression.md"], tmp_path)
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path("sine.py")
+    found = dict(re.findall(r"^(\w+): test NRMSE (0\.\d+), [\d,]+ node evaluations$", capsys.readouterr().out, re.M))
+    assert set(found) == {"ridge", "pat"}
+    assert all(float(value) < 0.2 for value in found.values())

@@ -32,7 +32,7 @@ from hil.build import virtual_waveform
 from hil.build.shapes import direct, frame, spiking, vector, waveform
 from hil.build.virtual import BenchTable, FeedTable
 from hil.cli import exit_code
-from hil.config import bench, data, device, experiment, search, training
+from hil.config import bench, data, device, experiment, search, task, training
 from hil.data.array_file import NpyFile, NpzFile
 from hil.data.csv_file import CsvFile
 from hil.data.image_folder import ImageFolder
@@ -81,7 +81,8 @@ EXPERIMENT: Mapping[str, Any] = {
     "[augment]": training.AugmentTable, "[schedule]": training.ScheduleTable, "[network]": experiment.NetworkTable,
     "[network.feedback]": experiment.FeedbackTable, "[device]": device.DeviceTable,
     "[device.guardian]": device.HostTable, "[encode]": device.EncodeTable,
-    "[decode]": device.DecodeTable, "[learner]": experiment.LearnerTable, "[optimizer]": training.OptimizerTable,
+    "[decode]": device.DecodeTable, "[task]": task.TaskTable,
+    "[learner]": experiment.LearnerTable, "[optimizer]": training.OptimizerTable,
     "[data.split]": data.SplitTable, "[data] of a table": CsvFile, "[data] of a .npz file": NpzFile,
     "[data] of a .npy file": NpyFile, "[data] of a folder of images": ImageFolder, "[data] of mackey_glass": MackeyGlass,
     "[data] of narma10": Narma10, "[data] of channel_equalisation": ChannelEqualisation, "[data] of parity": Parity,

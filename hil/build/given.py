@@ -25,7 +25,7 @@ from hil.build.network import largest
 from hil.build.node import Node
 from hil.build.open_bench import Bench, outputs_after, rested, unwrapped
 from hil.build.optimizing import class_weights, fits_moves, optimiser, plan_of, schedule_of, weigh
-from hil.build.task import task_for, task_table
+from hil.build.task import as_examples, task_for, task_table
 from hil.build.training import Built, building, checked_twin, fits_learner
 from hil.build.warm_start import start_of
 from hil.config.data import Data
@@ -143,6 +143,7 @@ def given(
     net: Any, learner: Any, data: Dataset, *, seed: int, name: str, optimizer: Mapping[str, Any], train: Mapping[str, Any],
     settings: Mapping[str, Any], schedule: Mapping[str, Any], augment: Mapping[str, Any], twin: Twin | None = None,
     log: Mapping[str, Any] | None = None,
+    task: Mapping[str, Any] | None = None,
 ) -> Given:  # fmt: skip
     """Check all that can be checked without a device.
 
@@ -159,6 +160,7 @@ def given(
         augment: table as of an experiment file.
         twin: as of hil.train.
         log: table as of an experiment file.
+        task: table as of an experiment file, or None.
 
     Raises:
         ConfigError, DataError.
@@ -170,7 +172,7 @@ def given(
             "network", "layers without any device", "a device behind each hidden layer",
             "make it with hil.dense(widths, device), or give hil.Layer(synapse, device, encode) a device",
         )  # fmt: skip
-    usable(data)
+    data = as_examples(usable(data))
     table = {
         "seed": seed,
         "name": name,
@@ -184,6 +186,7 @@ def given(
         "augment": dict(augment),
         "train": {**train, "on": str(net.place)},
         "log": dict(log or {}),
+        **({} if task is None else {"task": dict(task)}),
     }
     experiment = checked(GivenExperiment, table, PLACE)
     experiment._near = Path(PLACE)

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -49,6 +49,7 @@ from hil.search.pool import Pool
 from hil.search.random_and_cma import CMA, Random
 from hil.search.splits import carved
 from hil.search.strategy import Operators, Strategy
+from hil.task import LossName, Task
 from hil.training.schedule import Constant
 from sim_devices.twin import Twin
 
@@ -92,6 +93,11 @@ class SearchBuilder:
         table = self.file.train
         whole = self.experiment.model_copy(update={"data": self.experiment.data.model_copy(update={"train_examples": None})})
         return carved(dataset(whole), table.examples, table.score, table.held)
+
+    @cached_property
+    def task(self) -> Task:
+        """What is learned. Raises: ConfigError, DataError."""
+        return task_for(self.experiment, self._data)
 
     def base(self) -> Recipe:
         """The feedback and the rate that the experiment has without a search.
@@ -166,6 +172,13 @@ class SearchBuilder:
                 where=f"{self.file.evaluate.place} by", allowed='by = "one"',
                 got=f"{experiment.schedule.use}, or accumulate, clip_norm or class_weights in [train] of the base",
             )  # fmt: skip
+        loss = self.task.lowered(learner.options.loss)
+        if learner.refit or loss.function is not None:
+            raise ConfigError(
+                "a population is trained by its own loop", where=f"{self.file.evaluate.place} by",
+                got='readout = "ridge"' if learner.refit else f"the loss {loss.name}", allowed='by = "one"', outputs=UNTOUCHED,
+                todo='write by = "one"',
+            )  # fmt: skip
         self._linear(experiment.seed)  # refused here, not in a worker
         with built(experiment, given=data) as made:
             layer = made.training.net.stack[0]
@@ -187,7 +200,7 @@ class SearchBuilder:
         return Course(
             data, self._linear, twins[0], layer.encode, layer.decode, lambda groups: optimiser(groups, experiment),
             lambda optimizer, epochs: self._schedule(optimizer, epochs, data), experiment.train.batch,
-            learner.options.loss or "cross_entropy", plan_of(experiment).augment, tuple(twins[1:]), self.file.search.target,
+            cast(LossName, loss.name), plan_of(experiment).augment, tuple(twins[1:]), self.file.search.target, self.task,
         )  # fmt: skip
 
     def _schedule(self, optimizer: Optimizer, epochs: int, data: Dataset) -> Constant:

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hil.config.experiment import Experiment
 from hil.config.resolve import UNTOUCHED
 from hil.config.task import TaskTable
-from hil.data.dataset import Dataset
+from hil.data.dataset import Dataset, Split
 from hil.errors import ConfigError
 from hil.task import Task, takes_task, task_of
+
+
+def as_examples(data: Dataset) -> Dataset:
+    """Sequences as a network without state in time learns them; other data as they are.
+
+    One target a sequence (many to one): all of it is one input, (n, time, features) -> (n, time x features). One target a step
+    (many to many): every step is an example, (n, time, features) -> (n x time, features).
+    """
+    if data.train.x.ndim != 3:
+        return data
+    each_step = data.train.y.ndim == (2 if data.classes else 3)
+    first = (0, 1) if each_step else (1, 2)
+
+    def split(part: Split) -> Split:
+        return Split(part.x.flatten(*first), part.y.flatten(0, 1) if each_step else part.y)
+
+    return replace(data, train=split(data.train), validation=split(data.validation), test=split(data.test))
 
 
 def task_for(experiment: Experiment, data: Dataset) -> Task:

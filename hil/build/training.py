@@ -26,7 +26,7 @@ from hil.build.network import Behind, closing, largest, on_chip, on_nodes, synap
 from hil.build.node import Node, resilient_node
 from hil.build.open_node import opened_node
 from hil.build.optimizing import class_weights, fits_moves, optimiser, plan_of, schedule_of, weigh
-from hil.build.task import task_for, task_table
+from hil.build.task import as_examples, task_for, task_table
 from hil.build.warm_start import Start, start_of
 from hil.config.device import DecodeTable, EncodeTable
 from hil.config.experiment import Experiment
@@ -183,7 +183,7 @@ def prepared(experiment: Experiment, given: Dataset | None = None, begins: bool 
         DataError, ConfigError.
     """
     with building(experiment), nothing_open():
-        data = usable(dataset(experiment) if given is None else given)
+        data = as_examples(usable(dataset(experiment) if given is None else given))
         task = task_for(experiment, data)
         chain = synapses(experiment, data)
         feedback = closing(experiment, chain, data.train.x.shape[1])

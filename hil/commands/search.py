@@ -168,6 +168,7 @@ class SearchRun:
         self._file = builder.file
         self.data: Dataset = builder.data()
         self.space: Space = builder.space(self.data)
+        self._judged = builder.task.metric.merit_title
         self._archive = Archive(builder.objectives, builder.most_steps(self.data))
         self._base = builder.base()
         self._strategy = builder.strategy(self.space)
@@ -184,7 +185,7 @@ class SearchRun:
         free = [gene.name for gene in self.space.genes]
         return [
             f"search  {file.search.strategy}, {file.search.population} genomes, {file.search.generations} generations, for "
-            + " and ".join(file.search.objectives),
+            + " and ".join(self._judged if name == "accuracy" else name for name in file.search.objectives),
             f"genome  {self.space.kind}: {', '.join(free)}",
             f"data    {data.name}: {len(data.train):,} to train · {len(data.validation):,} to score · {len(data.test):,} held; "
             "the test split is not touched",
@@ -298,6 +299,7 @@ class SearchRun:
             "feedback": str(path.relative_to(self._folder.path)),
             "recipe": recipe.table(),
             "held_accuracy": winner.mean,
+            "judged_by": self._judged,
             "held_error": winner.error,
             "claims": [_claimed(claim) for claim in made],
             "front": [genome.digest() for genome in self._archive.front()],
@@ -306,6 +308,7 @@ class SearchRun:
         error = 100 * (winner.error or 0.0)
         yield Notice(
             f"found      {name}: {winner.mean:.2%} ± {error:.2f}, {table.seeds} seeds, {len(self.data.test)} held examples"
+            f"{'' if self._judged == 'accuracy' else f' ({self._judged})'}"
         )
         for claim in made:
             yield Notice(f"           {told(claim)}")
@@ -327,7 +330,7 @@ class SearchRun:
             "epochs": self._epochs,
             "confirmed_on_seeds": list(seeds(file.seed, file.confirm.seeds, "confirm")),
             "held_examples": len(self.data.test),
-            "accuracy": row.mean,
+            self._judged: row.mean,
             "standard_error": row.error,
             "compared": [f"{claim.over}: {100 * claim.difference:+.2f} ± {100 * claim.error:.2f} points" for claim in made],
             "versions": {"hil": version("hil"), "torch": torch.__version__, "deap": version("deap")},

@@ -53,11 +53,12 @@ def train(
     checkpoint_every_s: float = 60.0,
     log: Sequence[LoggerName] = (),
     twin: Twin | None = None,
+    task: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Run:
     """Train `net` in place, and return its run: a folder with metrics, checkpoints, summary and report.
 
-    The weights of `net` are afterwards those of the epoch with the best validation accuracy. Call the same script again after
+    The weights of `net` are afterwards those of the epoch with the best validation score. Call the same script again after
     an interruption or a fault, with the same `run`: it goes on from the newest checkpoint; a finished run is returned as it is,
     and nothing is trained. The first Ctrl-C ends the training after the step that runs, committed and resumable; a second one
     ends it at once. Whatever ends it, the outputs of the devices are made safe.
@@ -90,6 +91,8 @@ def train(
             logs/ there, and none of them can end the run.
         twin: a model of the device, for learners that differentiate one; known already of a bench file and of a simulated
             one.
+        task: what is learned and how it is judged, as [task] of an experiment file: {"metric": "r2"}; None: what the targets
+            ask for.
         **settings: of the learner, as in [learner] of an experiment file: feedback=hil.Feedback(...), loss="mse".
 
     Returns:
@@ -118,7 +121,7 @@ def train(
             net, learner, data, epochs=epochs, batch=batch, lr=lr, optimizer=optimizer, scheduler=scheduler, patience=patience,
             min_delta=min_delta, clip_norm=clip_norm, accumulate=accumulate, class_weights=class_weights, augment=augment,
             start_from=start_from, seed=seed, run=_folder(run, name), name=name, show=show, report=report,
-            checkpoint_every_s=checkpoint_every_s, log=log, twin=twin, settings=settings,
+            checkpoint_every_s=checkpoint_every_s, log=log, twin=twin, task=task, settings=settings,
         )
     )  # fmt: skip
 
@@ -216,7 +219,7 @@ def _points(
     clip_norm: float | None, accumulate: int, class_weights: Literal["balanced"] | Sequence[float] | None,
     augment: Mapping[str, Any], start_from: str | Path | None, seed: int, run: Path, name: str,
     show: bool | Callable[[Point], None], report: bool, checkpoint_every_s: float, log: Sequence[LoggerName], twin: Twin | None,
-    settings: Mapping[str, Any],
+    task: Mapping[str, Any] | None, settings: Mapping[str, Any],
 ) -> Generator[Point, None, Run]:  # fmt: skip
     """See `train`, whose arguments these are."""
     from hil.build.described import described
@@ -241,7 +244,7 @@ def _points(
         given(
             net, learner, data, seed=seed, name=name, optimizer={"lr": lr, **rates}, train=table, settings=settings,
             schedule={"use": scheduler} if isinstance(scheduler, str) else scheduler, augment=augment, twin=twin,
-            log={"to": list(log)},
+            log={"to": list(log)}, task=task,
         ),
         asked,
     )  # fmt: skip

@@ -45,8 +45,9 @@ class SearchTable(Section):
         population: genomes a generation.
         generations: how many.
         elites: the best that are kept as they are.
-        objectives: what is maximised; several: NSGA-II.
-        target: accuracy that "passes" and "steps" count to.
+        objectives: what is maximised; several: NSGA-II. "accuracy" is the merit by the metric of the task, 0 to 1: accuracy of
+            classes, 1 - NRMSE of numbers and never below 0.
+        target: the merit that "passes" and "steps" count to.
         tournament: contestants of a selection.
         crossover: how two parents make a child.
         crossover_rate: how often.

@@ -21,10 +21,13 @@ from hil.errors import ContractError, Refused
 from hil.learner import Learner
 from hil.network import Layer, Network
 from hil.seeding import generator, key
+from hil.task import Task, as_task, asked_for, takes_task, task_of
 
 FEATURES, HIDDEN, CLASSES, EXAMPLES = 6, 12, 3, 90
+CLASSIFIED = as_task(CLASSES)
+NUMBERS = task_of(torch.zeros(1, CLASSES), ())
 Model = Callable[[Tensor], Tensor]
-Make = Callable[[Network, int, torch.Generator, Any], Learner]  # the last is a Model, or None for neurons
+Make = Callable[[Network, Any, torch.Generator, Any], Learner]  # a Task or a number of classes; a Model, or None for neurons
 
 
 class SineNode:
@@ -55,10 +58,10 @@ def response(x: Tensor) -> Tensor:
 
 
 def check_learner(make: Make, spiking: bool = False) -> Report:
-    """Try fresh learners from `make(net, classes, rng, model)`; the model is the node's exact response, None for neurons.
+    """Try fresh learners from `make(net, task, rng, model)`; the model is the node's exact response, None for neurons.
 
     Args:
-        make: (net, classes, rng, model) -> a fresh learner.
+        make: (net, task, rng, model) -> a fresh learner, which is tried on numbers besides; or (net, classes, rng, model).
         spiking: the network has integrate-and-fire neurons from a chip in the place of the sine.
 
     Raises:
@@ -84,6 +87,9 @@ def check_learner(make: Make, spiking: bool = False) -> Report:
         _resumes(case)
     with checks("the loss falls on a small problem", "poor"):
         _learns(case)
+    if takes_task(make):
+        with checks("the loss falls on numbers", "poor"):
+            _regresses(Case(make, spiking, NUMBERS))
     return checks.report()
 
 
@@ -93,6 +99,7 @@ class Case:
 
     make: Make
     spiking: bool
+    task: Task = CLASSIFIED
 
     def network(self, detached: bool = True) -> tuple[Network, Callable[[], int]]:
         """A fresh network, and how many values its devices were sent so far."""
@@ -111,7 +118,7 @@ class Case:
 
     def learner(self, net: Network, stream: str = "learner") -> Learner:
         """Make a fresh learner for `net`, its draws from `stream`."""
-        return self.make(net, CLASSES, generator(0, 0, stream), None if self.spiking else response)
+        return self.make(net, asked_for(self.make, self.task), generator(0, 0, stream), None if self.spiking else response)
 
     def pair(self, stream: str = "learner") -> tuple[Network, Learner]:
         """Make a fresh network, and a learner for it."""
@@ -254,3 +261,17 @@ def _learns(case: Case) -> None:
     right = float((learner.predict(net, x).argmax(1) == label).float().mean())
     need(losses[-1] < 0.8 * losses[0], f"from {losses[0]:.3g} to {losses[-1]:.3g} in 60 steps")
     need(right > 0.8, f"{right:.0%} right after 60 steps")
+
+
+def _regresses(case: Case) -> None:
+    net, learner = case.pair()
+    x, label = _problem()
+    target = nn.functional.one_hot(label, CLASSES).float() - 0.5
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    losses = []
+    for number in range(60):
+        losses.append(learner.step(net, x, target, generator(0, number, "step"))["loss"])
+        optimizer.step()
+    need(losses[-1] < 0.8 * losses[0], f"from {losses[0]:.3g} to {losses[-1]:.3g} in 60 steps")
+    answers = learner.predict(net, x)
+    need(tuple(answers.shape) == (EXAMPLES, CLASSES), f"shape {tuple(answers.shape)}, not {(EXAMPLES, CLASSES)}")

@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hil.learner import Fit
+from hil.fitting import Fit
 from hil.learners.parts.loss import check_scores
 from hil.learners.parts.ridge_sums import PENALTIES, RidgeSums, readout, restored, state_of
 from hil.network import Network
@@ -79,7 +79,7 @@ class Ridge:
         return {"loss": Loss("mse").judge(trace.outputs[-1], label).metrics["loss"], "overflow": net.overflow(trace)}
 
     def fit(self, net: Network, validation: Iterable[tuple[Tensor, Tensor]]) -> Fit:
-        """Fit the last synapse, see `hil.learner.Fitting`."""
+        """Fit the last synapse, see `hil.fitting.Fitting`."""
         found = self.sums.fit(net, validation, self.task, self.settings.penalties)
         return Fit(found.outputs, {"penalty": found.penalty}, {"loss": found.loss})
 

@@ -50,13 +50,14 @@ def contents(folder: RunFolder) -> dict[str, object]:
     """Return what the template shows, by name."""
     history = History(folder)
     summary, drawn = folder.read_json("summary.json"), folder.read_json("diagnostics.json")
-    held, error = summary.get("held_accuracy"), summary.get("held_error")
+    held, error, judged = summary.get("held_accuracy"), summary.get("held_error"), str(summary.get("judged_by", "accuracy"))
+    what = "" if judged == "accuracy" else f"{judged}, "
     last = _last_seen(history)
     return {
         "name": str(summary.get("name", folder.path.name)),
         "kind": str(summary.get("provenance", "unknown")),
         "value": "" if held is None else f"{held:.2%}",
-        "what": "" if held is None else f"± {100 * (error or 0):.2f} on held examples with the feedback that was found",
+        "what": "" if held is None else f"{what}± {100 * (error or 0):.2f} on held examples with the feedback that was found",
         "state": _state(summary),
         "claims": [_claim(claim) for claim in summary.get("claims", [])],
         "file": str(folder.path / summary["feedback"]) if "feedback" in summary else "",
@@ -90,9 +91,9 @@ def _last_seen(history: History) -> dict[str, Facts]:
 def _figures(history: History, last: Mapping[str, Facts], summary: Facts, drawn: Facts) -> list[tuple[str, str]]:
     found = []
     if history.generations:
-        names = _objectives(history)
+        names = _objectives(history, summary)
         first = names[0]
-        factor, unit = (100.0, "%") if first in ("accuracy", "robustness") else (1.0, "")
+        factor, unit = (1.0, "") if first in ("passes", "steps") else (100.0, "%")
         rows = [[factor * row["fitness"][0] for row in each["genomes"]] for each in history.generations]
         best, middle = ([factor * each[key] for each in history.generations] for key in ("best", "median"))
         found.append(("Fitness over generations", generations(best, middle, rows, first, unit)))
@@ -106,12 +107,15 @@ def _figures(history: History, last: Mapping[str, Facts], summary: Facts, drawn:
         found.append(("Which genes mattered", bars(drawn["importance"])))
     if drawn.get("likeness"):
         alike = [(value, 100 * last[name]["fitness"][0]) for name, value in drawn["likeness"].items() if name in last]
-        found.append(("Likeness to the derivative", likeness(alike, f"{_objectives(history)[0]} (%)")))
+        found.append(("Likeness to the derivative", likeness(alike, f"{_objectives(history, summary)[0]} (%)")))
     return found
 
 
-def _objectives(history: History) -> tuple[str, ...]:
-    return tuple(toml.loads(read_text(history.folder.path / SEARCH, toml.MOST_BYTES))["search"]["objectives"])
+def _objectives(history: History, summary: Facts) -> tuple[str, ...]:
+    """The objectives as people read them; "accuracy" is the merit by the metric of the task."""
+    judged = str(summary.get("judged_by", "accuracy"))
+    names = tuple(toml.loads(read_text(history.folder.path / SEARCH, toml.MOST_BYTES))["search"]["objectives"])
+    return tuple(judged if name == "accuracy" else name for name in names)
 
 
 def _functions(history: History, summary: Facts, layer: Facts) -> str:

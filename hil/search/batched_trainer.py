@@ -32,6 +32,7 @@ from hil.search.batched_functions import stacked
 from hil.search.batched_twin import BatchedTwin
 from hil.search.jobs import Job, Outcome
 from hil.seeding import generator
+from hil.task import Task, task_of
 from hil.training.loop import EVALUATION_BATCH
 from hil.training.schedule import Constant
 from hil.twin import Twin
@@ -51,7 +52,8 @@ class Course:
         others: other devices, for robustness.
         optimizer: groups of parameters, each with its "lr" -> the optimiser; one that treats every number for itself.
         schedule: (optimiser, epochs) -> the schedule of its rates; one that depends on no score.
-        target: the accuracy that ends the count of steps and passes; None: none.
+        target: the merit that ends the count of steps and passes; None: none.
+        task: what is learned; None: what the data ask for.
     """
 
     data: Dataset
@@ -66,11 +68,12 @@ class Course:
     augment: Augment = field(default_factory=Augment)
     others: tuple[Twin, ...] = ()
     target: float | None = None
+    task: Task | None = None
 
     @property
-    def classes(self) -> int:
-        """Number of labels."""
-        return len(self.data.classes)
+    def judged(self) -> Task:
+        """What is learned, as `task` says or the data ask for."""
+        return self.task or task_of(self.data.train.y, self.data.classes)
 
     def scored(self, split: str) -> Split:
         """Return the split that "score" or "held" names."""
@@ -116,7 +119,9 @@ class Batch:
         self.groups, self.optimizer = self._optimizer()
         self.schedule = course.schedule(self.optimizer, self.epochs)
         widths = [synapse.out_features for synapse in chain[:-1]]
-        drawn = [job.recipe.feedback.matrices(widths, course.classes, generator(self.seed, 0, "learner")) for job in jobs]
+        drawn = [
+            job.recipe.feedback.matrices(widths, course.judged.outputs, generator(self.seed, 0, "learner")) for job in jobs
+        ]
         self.backward = [torch.stack(layer).transpose(1, 2).contiguous().to(place) for layer in zip(*drawn, strict=True)]
         self.g = stacked([job.recipe.feedback.g for job in jobs], place)
         self.node = BatchedTwin(course.twin, self.seed)
@@ -135,7 +140,7 @@ class Batch:
             for epoch in range(self.epochs):
                 self._epoch(epoch)
                 self.schedule.epoch_done(math.nan)
-                curve.append(self.accuracy(self.node, self.course.scored(self.split)))
+                curve.append(self.merit(self.node, self.course.scored(self.split)))
                 marks.append((self.step, self.passes))
             others = [self._elsewhere(other) for other in self.course.others]
         seconds = (time.perf_counter() - begin) / len(self.jobs)
@@ -197,9 +202,12 @@ class Batch:
 
     def _judged(self, scores: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """(loss (candidates,), dL/do) as hil/learners/parts/loss.py has them."""
+        share = 1 / len(label)
+        if label.is_floating_point():
+            error = scores - label
+            return error.square().sum((1, 2)).mul_(0.5 * share), error.mul_(share)
         index = label.view(1, -1, 1).expand(len(scores), -1, 1)
         one = torch.ones((), dtype=scores.dtype, device=scores.device).expand(index.shape)
-        share = 1 / len(label)
         if self.course.loss == "mse":
             error = scores.scatter_add(2, index, -one)
             return error.square().sum((1, 2)).mul_(0.5 * share), error.mul_(share)
@@ -208,8 +216,14 @@ class Batch:
         return loss, logp.exp_().scatter_add_(2, index, -one).mul_(share)
 
     @torch.no_grad()
-    def accuracy(self, node: BatchedTwin, split: Split) -> Tensor:
-        """(candidates,): through `node`, in the pieces of hil/training/loop.py."""
+    def merit(self, node: BatchedTwin, split: Split) -> Tensor:
+        """(candidates,): of the metric, through `node`, in the pieces of hil/training/loop.py."""
+        metric = self.course.judged.metric
+        if metric.name != "accuracy":
+            pieces = [self._forward(node, x.to(self.place))[1][-1] for x in torch.split(split.x, EVALUATION_BATCH)]
+            target = split.y.to(self.place)
+            values = [float(metric.of(outputs, target)) for outputs in torch.cat(pieces, 1)]
+            return torch.tensor([0.0 if math.isnan(value) else metric.merit(value) for value in values], device=self.place)
         right = torch.zeros(len(self.jobs), device=self.place)
         for x, label in split.parts(EVALUATION_BATCH):
             _, pre = self._forward(node, x.to(self.place))
@@ -217,9 +231,9 @@ class Batch:
         return right / len(split)
 
     def _elsewhere(self, other: Twin) -> Tensor:
-        """Accuracy through another device; what dies there has not died at home."""
+        """Merit through another device; what dies there has not died at home."""
         died, passes = self.died, self.passes
-        found = self.accuracy(BatchedTwin(other, self.seed), self.course.scored(self.split))
+        found = self.merit(BatchedTwin(other, self.seed), self.course.scored(self.split))
         lost = (self.died >= 0) & (died < 0)
         self.died, self.passes = died, passes
         return found.masked_fill(lost, 0.0)
@@ -250,11 +264,11 @@ def outcome(
     """Sum up what a training came to.
 
     Args:
-        curve: accuracy after each epoch.
+        curve: merit after each epoch.
         died: the step at which it diverged, or -1.
-        robustness: mean accuracy on the other devices, or None.
+        robustness: mean merit on the other devices, or None.
         marks: (steps, passes) after each epoch.
-        target: accuracy that passes and steps count to, or None.
+        target: merit that passes and steps count to, or None.
         wall_s: its share of the time.
         where: who trained it.
     """

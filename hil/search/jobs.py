@@ -47,7 +47,7 @@ class Job:
     Args:
         key: unique in a search.
         seed: of weights, order, noise and B.
-        split: what the accuracy is measured on.
+        split: what the merit is measured on.
     """
 
     key: str
@@ -73,11 +73,11 @@ class Outcome:
     """The result of a training.
 
     Args:
-        accuracy: after the last epoch, a fraction; 0 if it diverged.
+        accuracy: merit by the metric of the task after the last epoch, 0 to 1, which is accuracy of classes; 0 if it diverged.
         curve: after each epoch.
         passes: node evaluations until the target was reached, or of the whole training.
         steps: until the target, or None.
-        robustness: mean accuracy on the other devices, or None.
+        robustness: mean merit on the other devices, or None.
         died_at: the step that was not finite, or out of limits.
         wall_s: its share of the time.
         where: who trained it.
@@ -114,7 +114,8 @@ class Objective:
     """One number of an outcome, larger is better.
 
     Args:
-        name: "accuracy"; "robustness"; "passes" or "steps", fewer are better, all of them if the target was not reached.
+        name: "accuracy" (the merit, whatever the metric is); "robustness";
+            "passes" or "steps", fewer are better, all of them if the target was not reached.
     """
 
     name: Literal["accuracy", "robustness", "passes", "steps"]

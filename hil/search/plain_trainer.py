@@ -7,7 +7,7 @@ worst; a fault of the bench is none, and is raised.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from hil.search.batched_trainer import outcome
 from hil.search.evaluator import Stop
 from hil.search.jobs import Job, Outcome
 from hil.training.loop import Epoch, Training, evaluate, train
+from hil.training.refit import refit
 
 
 @dataclass(frozen=True)
@@ -68,22 +69,30 @@ class OneByOne:
                     if self._stop():
                         raise Interrupted(f"stopped by {self._stop()} in the middle of a candidate", where=job.key)
                     if isinstance(point, Epoch):
-                        curve.append(point.validation["accuracy"])
+                        curve.append(_merit(training, point.validation))
                         marks.append((training.step, training.device_passes))
+                if training.refit:
+                    curve[-1] = max(curve[-1], training.task.metric.merit(refit(training)["fitted"]))
+                    marks[-1] = (training.step, training.device_passes)
             except OutOfRange:  # refused before anything was sent
                 died = training.step
             except RunError:  # the loop's word for a loss that is not finite
                 died = training.step
             if died < 0 and made.others:
-                found = [_accuracy(net, training) for net in made.others]
+                found = [_elsewhere(net, training) for net in made.others]
                 robustness = sum(found) / len(found)
             seconds = time.perf_counter() - begin
             return outcome(curve, died, robustness, marks, self._target, seconds, made.where)
 
 
-def _accuracy(net: Network, training: Training) -> float:
+def _merit(training: Training, score: Mapping[str, float]) -> float:
+    metric = training.task.metric
+    return metric.merit(score[metric.name])
+
+
+def _elsewhere(net: Network, training: Training) -> float:
     """Through another device; 0 if it refuses what the network sends."""
     try:
-        return evaluate(net, training.learner, training.data.validation)[0]["accuracy"]
+        return _merit(training, evaluate(net, training.learner, training.data.validation, task=training.task)[0])
     except OutOfRange:
         return 0.0

@@ -26,8 +26,9 @@ from hil.data.dataset import Dataset, Split, batches
 from hil.devices.meter import Metered
 from hil.devices.resilient import ResilientArray, whole_batch
 from hil.errors import ContractError, HilError, RunError
+from hil.fitting import Fit, Fitting
 from hil.foreign import MADE_SAFE, foreign, said
-from hil.learner import Fit, Fitting, Learner, Online, Selecting
+from hil.learner import Learner, Online, Selecting
 from hil.network import Network
 from hil.run.checkpoint import (
     Checkpoint,
@@ -321,7 +322,9 @@ class Training:
             raise ValueError(f"the best {metric.title} {score} of epoch {best_epoch}, after epoch {epoch}")
         check_tensors(under("net", tensors), net, "network")
         check_tensors(under("best", tensors), net if best_epoch else {}, "best weights")
-        check_optimizer(self.optimizer, under("optimizer", tensors), facts["optimizer"], step > 0)
+        check_optimizer(
+            self.optimizer, under("optimizer", tensors), facts["optimizer"], step > 0 and not isinstance(self.learner, Fitting)
+        )
         self.moves.check(under("gathered", tensors), facts["moves"])
         if len(facts["scores"]) != epoch or not all(
             isinstance(score, float) and math.isfinite(score) for score in facts["scores"]

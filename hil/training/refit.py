@@ -32,4 +32,5 @@ def refit(training: Training) -> dict[str, Any]:
     if kept:
         tensors = {key: value.detach().clone() for key, value in net.state_dict().items()}
         training.best = dataclasses.replace(best, score=score, tensors=tensors)
+    net.load_state_dict(training.best.tensors)
     return {"penalty": found.penalty, "fitted": score, "trained": best.score, "kept": kept}

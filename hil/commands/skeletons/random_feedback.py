@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from hil.learners.parts.loss import Loss
 from hil.network import fill
 from hil.settings import Positive, check
+from hil.task import as_task
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,17 @@ class RandomFeedback(nn.Module):
 
     Settings: ClassVar[type] = Settings
 
-    def __init__(self, widths: list[int], classes: int, scale: float, rng: torch.Generator) -> None:
+    def __init__(self, widths: list[int], task, scale: float, rng: torch.Generator) -> None:
         super().__init__()
         for number, width in enumerate(widths):  # buffers, so that a checkpoint holds them
-            self.register_buffer(f"B{number}", scale * torch.randn(width, classes, generator=rng))
-        self.loss = Loss("cross_entropy")
+            self.register_buffer(f"B{number}", scale * torch.randn(width, task.outputs, generator=rng))
+        self.loss = task.loss
 
     @classmethod
-    def build(cls, net, settings, classes, rng, model):
+    def build(cls, net, settings, task, rng, model):
+        # task says how many outputs there are, and the loss. A rule that needs classes calls it classes: their number.
         # model is the twin of the node as a function, or None: for rules that differentiate it.
-        return cls([layer.synapse.out_features for layer in net.stack[:-1]], classes, settings.scale, rng)
+        return cls([layer.synapse.out_features for layer in net.stack[:-1]], as_task(task), settings.scale, rng)
 
     @torch.no_grad()
     def step(self, net, x, label, rng) -> Mapping[str, float]:
