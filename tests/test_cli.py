@@ -179,7 +179,8 @@ def test_a_nan_weight_stops_before_anything_is_sent(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hil.training import session
-    from hil.training.loop import Training, TrainingStep, train
+    from hil.training.loop import TrainingStep, train
+    from hil.training.state import Training
 
     def poisoned(training: Training) -> object:
         for point in train(training):

@@ -51,7 +51,7 @@ from hil.seeding import generator
 from hil.synapses import flat_widths
 from hil.task import Task, asked_for
 from hil.torch_device import default_threads
-from hil.training.loop import Training
+from hil.training.state import Training
 from hil.twin import Twin
 from sim_devices.simulated import Simulated
 from sim_devices.twin import follow

@@ -20,8 +20,8 @@ from hil.foreign import foreign
 from hil.learner import Learner
 from hil.learners.parts.loss import Mixed
 from hil.task import Loss, LossName, Metric, Task
-from hil.training.loop import TrainingPlan
 from hil.training.schedule import Constant, Stepped
+from hil.training.state import TrainingPlan
 
 FUSED = ("Adam", "AdamW", "SGD")  # torch's optimisers with a fused step on CPU
 

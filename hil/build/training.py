@@ -46,8 +46,8 @@ from hil.synapses import channels_of, flat_widths, reads
 from hil.task import Task, asked_for
 from hil.torch_device import default_threads
 from hil.training import diagnostics
-from hil.training.loop import Training
 from hil.training.schedule import Constant
+from hil.training.state import Training
 from hil.training.transfer_curve import Transfer, measure, probed, twin_line
 from sim_devices.twin import follow
 

@@ -40,8 +40,9 @@ from hil.tape.recorder import NODE
 from hil.tape.replay import Order, ReplayChip, reels, replay
 from hil.task import told
 from hil.training import diagnostics, session
-from hil.training.loop import Epoch, Training, TrainingStep
+from hil.training.loop import Epoch, TrainingStep
 from hil.training.progress import TrainingDisplay
+from hil.training.state import Training
 from sim_devices.twin import Twin
 
 TIMES = frozenset({"wall_s", "device_s", "host_s", "samples_per_s", "device_passes"})

@@ -404,7 +404,7 @@ def _best(folder: RunFolder, made: Given) -> None:
     """
     from hil.run import checkpoint
     from hil.run.checkpoint import under
-    from hil.training.loop import fitting
+    from hil.training.state import fitting
 
     saved = checkpoint.load(folder.checkpoints / "best.json")
     with fitting():

@@ -18,8 +18,9 @@ from hil.run import checkpoint
 from hil.run.checkpoint import under
 from hil.run.folder import RunFolder
 from hil.run.signals import Stopping
-from hil.training.loop import fitting, settle
+from hil.training.loop import settle
 from hil.training.progress import telling
+from hil.training.state import fitting
 from hil.training.use import Round, use
 
 SplitName = Literal["validation", "test"]

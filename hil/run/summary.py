@@ -17,7 +17,7 @@ import torch
 from hil import torch_device
 from hil.run.folder import RunFolder
 from hil.task import told
-from hil.training.loop import Training
+from hil.training.state import Training
 
 FILE = "summary.json"
 STATUSES = ("done", "interrupted", "fault")

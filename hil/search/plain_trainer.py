@@ -16,8 +16,9 @@ from hil.network import Network
 from hil.search.batched_trainer import outcome
 from hil.search.evaluator import Stop
 from hil.search.jobs import Job, Outcome
-from hil.training.loop import Epoch, Training, evaluate, train
+from hil.training.loop import Epoch, evaluate, train
 from hil.training.refit import refit
+from hil.training.state import Training
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from hil.network import Layer
 from hil.port import each, limit_tensor
 from hil.run.folder import RunFolder
 from hil.training.gradient_check import look
-from hil.training.loop import Training
+from hil.training.state import Training
 from hil.training.transfer_curve import Transfer
 
 EXAMPLES = 256

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hil.errors import RunError
 from hil.run.folder import RunFolder
-from hil.training.loop import Training
+from hil.training.state import Training
 
 LITTLE = 8  # checkpoints; with room for fewer the user is warned
 MARGIN_BYTES = 1 << 20  # for metrics, summary, report

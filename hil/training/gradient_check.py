@@ -32,7 +32,7 @@ from hil.learners.parts.neuron_model import NeuronModel
 from hil.learners.parts.rate_learner import OnlineSettings
 from hil.network import Network
 from hil.seeding import generator
-from hil.training.loop import Training
+from hil.training.state import Training
 
 Model = Callable[[Tensor], Tensor]
 FEW_EXAMPLES = 32

@@ -22,7 +22,7 @@ from hil.errors import RunError
 from hil.files import loads, read_text, there
 from hil.run.folder import MOST_METRICS_BYTES, RunFolder
 from hil.task import Task, task_of
-from hil.training.loop import Training
+from hil.training.state import Training
 
 DONE = {"fold": "folded", "clip": "clipped"}
 ABSURD, RISEN, ERRORS, OVERFLOW = 10.0, 1.05, 3.0, 0.2

@@ -14,7 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hil.training.loop import Epoch, Training, TrainingStep
+from hil.training.loop import Epoch, TrainingStep
+from hil.training.state import Training
 
 
 class TrainingDisplay:

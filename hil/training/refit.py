@@ -11,7 +11,8 @@ from typing import Any
 
 from hil.foreign import foreign
 from hil.learners.parts.ridge_sums import RidgeSums, hidden, readout
-from hil.training.loop import Training, parts
+from hil.training.loop import parts
+from hil.training.state import Training
 
 
 def refit(training: Training) -> dict[str, Any]:

@@ -33,9 +33,10 @@ from hil.run.folder import RunFolder
 from hil.run.signals import Stopping
 from hil.run.summary import Labels, conclude
 from hil.sentinel import Look
-from hil.training.loop import Epoch, Training, TrainingStep, evaluate, settle, train
+from hil.training.loop import Epoch, TrainingStep, evaluate, settle, train
 from hil.training.outcome import warnings
 from hil.training.refit import refit
+from hil.training.state import Training
 from hil.training.stopping import since_better
 
 Point = TrainingStep | Epoch

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from hil.data.dataset import Split
 from hil.sentinel import Look
-from hil.training.loop import EVALUATION_BATCH, Training
+from hil.training.loop import EVALUATION_BATCH
+from hil.training.state import Training
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ from hil.errors import Disconnected, HilError, LinkError, LinkTimeout, OpenFaile
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
 from hil.network import Layer, Network
 from hil.seeding import generator
-from hil.training.loop import Training, TrainingPlan, train
+from hil.training.loop import train
+from hil.training.state import Training, TrainingPlan
 from sim_devices.bench.board import ServedBoard, VirtualBoard, spawn_board
 from sim_devices.lif_array import Neuron
 

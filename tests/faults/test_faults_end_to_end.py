@@ -41,7 +41,8 @@ from hil.errors import (
 from hil.learners.adfa import ADFA, ADFASettings
 from hil.network import Layer, Network
 from hil.seeding import generator
-from hil.training.loop import Training, TrainingPlan, train
+from hil.training.loop import train
+from hil.training.state import Training, TrainingPlan
 from sim_devices.bench.control import ControlClient
 from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire
 from sim_devices.bench.served import RunningBench, build

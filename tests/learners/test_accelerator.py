@@ -36,7 +36,8 @@ from hil.nn import DirectFeedback, Physical
 from hil.run import checkpoint
 from hil.run.folder import RunFolder
 from hil.seeding import generator
-from hil.training.loop import Epoch, Training, evaluate, train
+from hil.training.loop import Epoch, evaluate, train
+from hil.training.state import Training
 from sim_devices.lif_array import Neuron
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.spiking_array import SpikingArray, TwinChip

@@ -28,7 +28,8 @@ from hil.run import checkpoint
 from hil.seeding import generator
 from hil.synapses import conv, dense, flat_widths
 from hil.training import session
-from hil.training.loop import Epoch, Training, TrainingStep, train
+from hil.training.loop import Epoch, TrainingStep, train
+from hil.training.state import Training
 from sim_devices.bench.board import VirtualBoard, board_server
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_array import TwinChip

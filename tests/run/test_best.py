@@ -14,8 +14,9 @@ from hil.network import Layer, Network
 from hil.run.folder import RunFolder
 from hil.run.signals import Stopping
 from hil.run.summary import Labels
-from hil.training.loop import Training, TrainingPlan, train
+from hil.training.loop import train
 from hil.training.session import run
+from hil.training.state import Training, TrainingPlan
 
 
 class Fading(nn.Module):

@@ -20,7 +20,8 @@ from hil.search.batched_functions import stacked
 from hil.search.batched_trainer import Batch, TwinPopulation
 from hil.search.jobs import Job, Recipe
 from hil.search.plain_trainer import OneByOne
-from hil.training.loop import Training, train
+from hil.training.loop import train
+from hil.training.state import Training
 
 FUNCTIONS: list[Function] = [
     Sine(phase=1.2),

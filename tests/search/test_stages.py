@@ -30,7 +30,7 @@ from hil.search.history import History
 from hil.search.jobs import Job, Outcome, Recipe
 from hil.search.plain_trainer import OneByOne
 from hil.search.stages import Budget, StageRow, Trial, claims, halving, on_bench, rank_correlation, seeds, told
-from hil.training.loop import Training
+from hil.training.state import Training
 
 QUIET = Console(quiet=True)
 ROOT = Path(__file__).resolve().parents[2]

@@ -28,7 +28,8 @@ from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Layer, Network
 from hil.seeding import generator
 from hil.training.gradient_check import GradientLook, angle, look
-from hil.training.loop import Epoch, Training, TrainingPlan, TrainingStep, train
+from hil.training.loop import Epoch, TrainingStep, train
+from hil.training.state import Training, TrainingPlan
 from sim_devices.lif_array import LifArray
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated

@@ -24,8 +24,8 @@ from hil.run.journal import Journal
 from hil.run.signals import Stopping
 from hil.run.summary import Labels
 from hil.training import disk_space
-from hil.training.loop import Training, TrainingPlan
 from hil.training.session import Session
+from hil.training.state import Training, TrainingPlan
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 
