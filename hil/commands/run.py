@@ -132,6 +132,8 @@ class Run:
         for split in ("train", "validation"):
             for axes, key, factor in ((losses, "loss", 1.0), (shares, metric.name, percent[0])):
                 line = curve(record.metrics, split, key)
+                if not line.epochs:  # NRMSE is known of the validation split alone
+                    continue
                 axes.plot(line.epochs, [factor * value for value in line.values], "o-", ms=3, label=split)
         found = self.test_score
         if found is not None:
