@@ -65,7 +65,7 @@ def test_the_script_may_take_over_again(tmp_path: Path, capfd: pytest.CaptureFix
             return hil.train(net, "adfa", data, **{**QUICK, "epochs": epochs}, run=tmp_path / name)
 
     run = trained(1, "run")
-    assert config_of(run)["data"] == {"use": "digits", "train_examples": 256} | config_of(run)["data"]
+    assert config_of(run)["data"] == {"use": "digits", "shift": 0, "train_examples": 256} | config_of(run)["data"]
     assert config_of(run)["script"]
     assert cli.run(["resume", str(run.folder), "--set", "train.epochs=2"]) == 0
     assert run.records[-1]["epoch"] == 2
@@ -111,8 +111,8 @@ def bench() -> Any:
 
 
 def as_a_file(net: Any, learner: Any, data: Any, twin: Any = None) -> Any:
-    tables = {"optimizer": {"lr": 1e-3}, "schedule": {"use": "constant"}, "augment": {}, "train": {"epochs": 1, "batch": 64}}
-    made = given(net, learner, data, seed=0, name="", settings={}, twin=twin, **tables)
+    table = {"epochs": 1, "batch": 64}
+    made = given(net, learner, data, seed=0, name="", optimizer={"lr": 1e-3}, train=table, settings={}, twin=twin)
     return described(made).experiment
 
 

@@ -186,7 +186,6 @@ def _unknown(name: str) -> ConfigError:
     error = no_such("name", name, known, f"hil describe {name}")
     error.outputs = UNTOUCHED
     error.allowed = (
-        "a table (hil describe train), a data set, a metric, a learner, a device (hil list shows them), an optimiser or a "
-        "scheduler of torch, or module:Class"
+        "a table (hil describe train), a data set, a metric, a learner, a device (hil list shows them), or module:Class"
     )
     return error
