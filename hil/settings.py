@@ -194,7 +194,7 @@ def in_words(kind: Any, many: bool = False) -> str:
     if origin in (Union, UnionType):
         return ", or ".join(in_words(each, many) for each in args if each is not NoneType)
     if origin in LISTS:
-        return "a list of " + " and ".join(in_words(each, many=True) for each in args if each is not Ellipsis)
+        return "a list of " + " and ".join(dict.fromkeys(in_words(each, many=True) for each in args if each is not Ellipsis))
     if origin in TABLES or _among(kind, TABLES):
         return "a table"
     one, more = WORDS.get(kind, ("", "")) if isinstance(kind, type) else ("", "")

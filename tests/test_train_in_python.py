@@ -116,6 +116,17 @@ def test_the_run_folder_is_that_of_hil_train(tmp_path: Path, capsys: pytest.Capt
     assert not all(torch.equal(a, b) for a, b in zip(before, weights(net), strict=True))
 
 
+def test_a_plot_of_numbers_names_only_the_curves_that_it_has(tmp_path: Path) -> None:
+    x = torch.rand(200, 4, generator=torch.Generator().manual_seed(0)) - 0.5
+    net = hil.dense([4, 12, 1], MachZehnder(), gain=1.0, overflow="clip")
+    losses, scores = hil.train(net, "adfa", (x, x.sum(1)), **QUICK, run=tmp_path / "run").plot().axes
+    names = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in (losses, scores)]
+    assert names[0] == ["train", "validation"]
+    assert names[1][0] == "validation"
+    assert names[1][1].startswith("test ")
+    assert scores.get_ylabel() == "NRMSE"
+
+
 def test_the_best_weights_are_in_the_network_also_of_a_run_that_is_only_read(tmp_path: Path) -> None:
     net, again = on_twin(), on_twin()
     hil.train(net, "adfa", DIGITS, **QUICK, run=tmp_path / "run")

@@ -1,7 +1,8 @@
-"""What `hil describe` shows: a table of a file, a data set, a metric, or a class with its settings."""
+"""What `hil describe` shows: a table of a file, a data set, a metric, an optimiser, or a class with its settings."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 import textwrap
@@ -10,20 +11,30 @@ from typing import Any
 
 from hil.commands import keys
 from hil.config.resolve import CHIPS, LEARNERS, SHAPES, SYNAPSES, TWINS, resolve
+from hil.config.training import FUNCTIONS, OPTIMISER_GIVEN, OURS, optimisers, schedule_given, schedulers
 from hil.data import sources
 from hil.data.kinds import MADE, OWN
 from hil.errors import UNTOUCHED, ConfigError
 from hil.task import METRICS
 
 GAP = re.compile(r" {3,}(?![ =])")
-NAMES = {**LEARNERS, **TWINS, **CHIPS, **SYNAPSES, **MADE, **OWN}
+MARKUP = re.compile(r":\w+:(?=`)|`+_?|\\[()]")
+TENSOR = ", or torch.Tensor"
+IN_FILES = {  # of what torch takes as an object
+    **dict.fromkeys(FUNCTIONS, 'a function: "module:function"'),
+    "schedulers": "a list of tables, each with a use",
+    "milestones": "a list of whole numbers",
+}
+MOVES = {**optimisers(), **OURS, **schedulers()}
+NAMES = {**LEARNERS, **TWINS, **CHIPS, **SYNAPSES, **MADE, **OWN, **MOVES}
 
 
 def lines(name: str, width: int) -> Iterator[str]:
     """Yield the lines that describe `name`.
 
     Args:
-        name: "train" or "[train]", a kind of file, a shape, a data set, a metric, a short name of ours, or "module:Class".
+        name: "train" or "[train]", a kind of file, a shape, a data set, a metric, an optimiser or a scheduler of torch, a short
+            name of ours, or "module:Class".
         width: of the terminal, in characters.
 
     Raises:
@@ -38,7 +49,9 @@ def lines(name: str, width: int) -> Iterator[str]:
         yield from _table([f"{table.head}   in {article(kind)} file" for kind, table in listed], listed[0][1], width)
     yield from _data(name, width)
     yield from _metric(name, width)
-    if name in NAMES or ":" in name:
+    if name in MOVES:
+        yield from _move(name, width)
+    elif name in NAMES or ":" in name:
         yield from _class(name, width)
 
 
@@ -114,10 +127,8 @@ def _data(name: str, width: int) -> Iterator[str]:
         card = sources.describe(name)
         yield from (f'{name}   a data set: [data] use = "{name}"', "", *filled(card.line, width), "")
         yield from (*filled(f"classes: {', '.join(card.classes)}", width), "", *filled(f"source: {card.source}", width), "")
-        yield "SHA-256 of its files, unpacked:"
-        for file, told in card.sums.items():
-            yield from (f"  {told}", f"    {file}")
-        yield ""
+        told = (line for file, checksum in card.sums.items() for line in (f"  {checksum}", f"    {file}"))
+        yield from ("SHA-256 of its files, unpacked:", *told, "")
 
 
 def _metric(name: str, width: int) -> Iterator[str]:
@@ -126,6 +137,27 @@ def _metric(name: str, width: int) -> Iterator[str]:
         yield from (f'{name}   a metric: [task] metric = "{name}"', "")
         yield from filled(f"{_summary(found.of)} Of {' or '.join(found.kinds)}; {found.way}.", width)
         yield ""
+
+
+def _move(name: str, width: int) -> Iterator[str]:
+    """An optimiser or a schedule: what a file may give it. Of torch the first sentence of each of its texts."""
+    made = resolve(name, f"hil describe {name}", MOVES)
+    head, kind = ("optimizer", "an optimiser") if name in optimisers() else ("schedule", "a schedule")
+    given = OPTIMISER_GIVEN if head == "optimizer" else schedule_given(made)
+    yield from filled(f'{name}   {kind}{"" if name in OURS else " of torch"}: [{head}] use = "{name}"', width)
+    yield from ("", *filled(_first((inspect.getdoc(made) or "").partition("\n\n")[0]) + ".", width), "")
+    listed = tuple(
+        dataclasses.replace(key, kind=IN_FILES.get(key.name, key.kind.replace(TENSOR, "")), meaning=_first(key.meaning))
+        for key in keys.keys(made)
+        if key.name not in given
+    )
+    yield from (*settings(listed, width), *[""] * bool(listed), f"Other keys of [{head}]: hil describe {head}")
+
+
+def _first(text: str) -> str:
+    """The first sentence of a text of torch, without its markup, and without the default, which the signature says."""
+    plain = re.split(r"\s*\(?\b[Dd]efault: ", MARKUP.sub("", " ".join(text.split())))[0]
+    return re.split(r"(?<!})\. ", plain)[0].rstrip(".")
 
 
 def _class(name: str, width: int) -> Iterator[str]:

@@ -31,7 +31,7 @@ from hil.units import symbol
 REQUIRED, NONE, DEFAULTS = "required", "none", "its defaults"
 TOP = "At the top"
 ARGS = re.compile(r"^Args:\n((?: +\S.*\n?|\n(?= ))+)", re.M)
-ARGUMENT = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {5,}.*)*)", re.M)
+ARGUMENT = re.compile(r"^ {4}(\w+(?:, \w+)*)(?: \(.*?\))?: ?(.*(?:\n {5,}.*)*)", re.M)  # with a kind in brackets, or without
 ROLES = {*GIVEN, "session", "clock", "lock", "control_port"}  # given by hil, never by a file
 
 
@@ -179,6 +179,8 @@ def written(value: object) -> str:
         return REQUIRED
     if value is None:
         return NONE
+    if isinstance(value, list | tuple) and None in value:
+        return DEFAULTS
     if isinstance(value, list | tuple) and not all(isinstance(part, bool | int | float | str) for part in value):
         return f"{len(value)} table" + "s" * (len(value) != 1)
     if isinstance(value, float) and abs(value) >= 1e5:

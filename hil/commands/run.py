@@ -129,10 +129,12 @@ class Run:
         percent = (100.0, " (%)") if metric.share else (1.0, "")
         figure = Figure(figsize=(8.0, 3.2), layout="constrained")
         losses, shares = figure.subplots(1, 2)
-        for split in ("train", "validation"):
+        for split, colour in (("train", "C0"), ("validation", "C1")):
             for axes, key, factor in ((losses, "loss", 1.0), (shares, metric.name, percent[0])):
                 line = curve(record.metrics, split, key)
-                axes.plot(line.epochs, [factor * value for value in line.values], "o-", ms=3, label=split)
+                if not line.epochs:  # NRMSE is known of the validation split alone
+                    continue
+                axes.plot(line.epochs, [factor * value for value in line.values], "o-", ms=3, color=colour, label=split)
         found = self.test_score
         if found is not None:
             shares.axhline(percent[0] * found, color="black", lw=1, ls="--", label=f"test {metric.shown(found)}")

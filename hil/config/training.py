@@ -21,6 +21,7 @@ from hil.config.resolve import UNTOUCHED, Choice, choice, resolve
 from hil.errors import ConfigError
 
 OURS = {"constant": "hil.training.schedule:Constant", "cosine": "hil.training.schedule:Cosine"}
+OPTIMISER_GIVEN = ("params", "lr")
 GIVEN = ("optimizer", "last_epoch")
 FUNCTIONS = ("lr_lambda", "scale_fn")
 
@@ -55,10 +56,7 @@ class OptimizerTable(Using, strict=True):
 
     def chosen(self) -> Choice:
         """Find the optimiser of torch and check its settings."""
-        import torch  # slow to import, and a command that only reads a bench needs none of it
-
-        known = {name: f"torch.optim:{name}" for name in torch.optim.__all__ if name[0].isupper() and name != "Optimizer"}
-        return choice(self.use, self.settings(), self.place, known, skip=("params", "lr"))
+        return choice(self.use, self.settings(), self.place, optimisers(), skip=OPTIMISER_GIVEN)
 
 
 class ScheduleTable(Using, strict=True):
@@ -137,16 +135,34 @@ class TrainTable(Section, strict=True):
     on: str = "cpu"
 
 
+def optimisers() -> dict[str, str]:
+    """Name of an optimiser of torch -> its path."""
+    import torch  # slow to import, and a command that only reads a bench needs none of it
+
+    return {name: f"torch.optim:{name}" for name in torch.optim.__all__ if name[0].isupper() and name != "Optimizer"}
+
+
+def schedulers() -> dict[str, str]:
+    """Name of a scheduler of torch -> its path."""
+    from torch.optim import lr_scheduler  # slow to import, too
+
+    return {name: f"torch.optim.lr_scheduler:{name}" for name in lr_scheduler.__all__ if name != "LRScheduler"}
+
+
+def schedule_given(made: Any) -> tuple[str, ...]:
+    """What a scheduler takes and no file gives it; the task says of ReduceLROnPlateau which way the score is better."""
+    from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+    return (*GIVEN, "mode") if made is ReduceLROnPlateau else GIVEN
+
+
 def scheduler_choice(use: str, settings: Mapping[str, Any], place: str) -> Choice:
     """A schedule, its settings checked; `schedulers` among them are choices too.
 
     Raises:
         ConfigError: there is no such scheduler, or it does not take these settings.
     """
-    from torch.optim import lr_scheduler  # slow to import, and a command that only reads a bench needs none of it
-
-    torchs = {name: f"torch.optim.lr_scheduler:{name}" for name in lr_scheduler.__all__ if name != "LRScheduler"}
-    made = resolve(use, place, {**OURS, **torchs})
+    made = resolve(use, place, {**OURS, **schedulers()})
     found: dict[str, Any] = {
         key: resolve(value, f"{place} {key}") if key in FUNCTIONS and isinstance(value, str) else value
         for key, value in settings.items()
@@ -163,8 +179,8 @@ def scheduler_choice(use: str, settings: Mapping[str, Any], place: str) -> Choic
             scheduler_choice(part["use"], {k: v for k, v in part.items() if k != "use"}, f"{place} schedulers {number}")
             for number, part in enumerate(parts, 1)
         ]
-    skip = (*GIVEN, "mode") if made is lr_scheduler.ReduceLROnPlateau else GIVEN
-    return choice(use, found, place, skip=skip, parts=() if use in OURS else ("step",), kind="a scheduler", made=made)
+    parts = () if use in OURS else ("step",)
+    return choice(use, found, place, skip=schedule_given(made), parts=parts, kind="a scheduler", made=made)
 
 
 def takes_score(made: Any) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from pages import DOCS
 
 from hil.cli import run
 from hil.commands import describe, keys
+from hil.config.training import OptimizerTable, ScheduleTable, optimisers
 from hil.data import sources
+from hil.errors import ConfigError
 
 
 def test_every_name_is_described_in_80_columns() -> None:
@@ -42,6 +46,10 @@ def test_the_table_of_every_key_is_current(monkeypatch: pytest.MonkeyPatch) -> N
         ("digits", ["1,437 train", "Alpaydin"]),
         ("mach_zehnder", ["quantity, V; default 3.5", "half-wave voltage"]),
         ("adfa", ["feedback", "sine"]),
+        ("Adam", ['an optimiser of torch: [optimizer] use = "Adam"', "betas", "a list of numbers; default [0.9, 0.999]"]),
+        ("StepLR", ['a schedule of torch: [schedule] use = "StepLR"', "step_size   whole number; required", "default 0.1"]),
+        ("LambdaLR", ['lr_lambda   a function: "module:function"; required']),
+        ("cosine", ['a schedule: [schedule] use = "cosine"', "half a cosine", "hil describe schedule"]),
     ],
 )
 def test_what_is_said(name: str, parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,6 +57,19 @@ def test_what_is_said(name: str, parts: list[str], capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     for part in parts:
         assert part in out
+
+
+@pytest.mark.parametrize("name", describe.MOVES)
+def test_an_optimiser_and_a_schedule_show_what_a_file_may_give(name: str) -> None:
+    """Every setting that is shown is one that the table takes, and none that it takes is left out."""
+    table, head = (OptimizerTable, "optimizer") if name in optimisers() else (ScheduleTable, "schedule")
+    lines = list(describe.lines(name, 80))
+    assert f'[{head}] use = "{name}"' in " ".join(lines)
+    shown = {found[1] for line in lines if (found := re.match(r"  (\w+) +\S", line))}
+    parts = {"schedulers": [{"use": "ExponentialLR", "gamma": 0.9}]} if "schedulers" in shown else {}
+    with pytest.raises(ConfigError, match="unknown key") as told:
+        table.model_validate({"use": name, "no_such_setting": 1, **parts}).settle("here.toml")
+    assert shown == set(filter(None, (told.value.allowed or "").split(", ")))
 
 
 def test_an_unknown_name_is_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -161,7 +161,9 @@ def test_a_run_that_stops_in_the_middle_of_an_epoch_goes_on_bit_for_bit(here: Pa
     more = "shape = [1, 4, 4]\nstandardise = true\n" + ("stream = true" if use in ("x.npz", "pictures") else "")
     file = written(here, use, more)
     text = file.read_text(encoding="utf-8").replace(
-        "[train]", '[augment]\nshift = 1\n[schedule]\nuse = "cosine"\n[train]\ncheckpoint_every = 3'
+        "[train]",
+        '[augment]\nshift = 1\nnoise = 0.1\n[schedule]\nuse = "StepLR"\nstep_size = 2\nevery = "step"\n'
+        "[train]\ncheckpoint_every = 3",
     )
     file.write_text(text, encoding="utf-8")
     trained(file, here / "whole")

@@ -68,7 +68,7 @@ assert command(["train", "watched.toml", "--run", "runs/watched"]) == 0
 # %%
 ROUNDS = 500
 rounds = {
-    watched: [found.accuracy for found in in_use(Path("runs/watched"), ROUNDS, watched, "validation", Console(quiet=True))]
+    watched: [found.score for found in in_use(Path("runs/watched"), ROUNDS, watched, "validation", Console(quiet=True))]
     for watched in (True, False)
 }
 
