@@ -14,6 +14,8 @@ from small import blank
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # before torch is imported, and for every process that a test starts
 
+os.environ.pop("COLUMNS", None)  # what is printed does not depend on the terminal, or on whoever distributes the tests
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a script: hil keeps that, tests send it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -73,11 +73,14 @@ def test_the_system_is_asked_in_one_place(path: Path) -> None:
             assert not PATHS.match(node.value), node.value
 
 
+EXTRAS = {f"hil/loggers/{name}.py" for name in ("mlflow", "tensorboard", "wandb")}  # each begins with its own package
+
+
 def test_every_module_is_imported(tmp_path: Path) -> None:
     names = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in SOURCES
-        if path.parent.name != "skeletons"
+        if path.parent.name != "skeletons" and path.relative_to(ROOT).as_posix() not in EXTRAS
     ]
     program = "import importlib, sys; assert sys.without_posix; [importlib.import_module(name) for name in sys.argv[1:]]"
     words = [sys.executable, "-c", program, *(name for name in names if not name.endswith("__main__"))]

@@ -127,6 +127,7 @@ class Opening:
     def __init__(self, bench: BenchFile, run: Path | None, wire: bool, stack: ExitStack) -> None:
         self.bench, self.run, self.stack = bench, run, stack
         self._wire = run / "wire" if run is not None and wire else None
+        self._logs = stack.enter_context(ExitStack())  # closed last: drivers close their wires, and that is said too
         self.transcribed = wire
 
     @property
@@ -223,7 +224,7 @@ class Opening:
         """Open the transcript of an instrument's wire, if transcripts were asked for."""
         if self._wire is None:
             return None
-        return self.stack.enter_context(WireLog(self._wire / f"{name}.jsonl", address))
+        return self._logs.enter_context(WireLog(self._wire / f"{name}.jsonl", address))
 
     def safe_states(self, drivers: Mapping[str, object]) -> tuple[SafeState, ...]:
         """Return the safe state of each driver that can drive something, in the order of [safe].

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nir
 import numpy as np
 import torch
 from torch import nn
@@ -32,6 +31,9 @@ from hil.errors import UNTOUCHED, ConfigError
 from hil.network import Layer, Network
 from sim_devices.lif_array import LifArray
 from sim_devices.spiking_array import SpikingArray
+
+if TYPE_CHECKING:
+    import nir
 
 WHERE = "hil export --to nir"
 
@@ -62,6 +64,8 @@ def graph(net: Network, time_steps: int) -> nir.NIRGraph:
     Raises:
         ConfigError: it has another synapse, another device, couples, a refractory time, or feedback.
     """
+    import nir  # an extra
+
     if net.feedback is not None:
         raise _refused("a network with feedback", "one without")
     nodes: dict[str, Any] = {}
@@ -107,6 +111,8 @@ def _neurons(device: Any) -> LifArray:
 
 
 def _lif(twin: LifArray) -> nir.NIRNode:
+    import nir
+
     threshold = (twin.neuron.v_th * twin.threshold_factor).cpu().numpy()
     reset = np.full_like(threshold, twin.neuron.v_rest)
     lam = twin.leaks.cpu().numpy().astype(np.float64)

@@ -47,15 +47,15 @@ def export(runs: Sequence[Path], to: Format, out: Path | None) -> Path:
         ConfigError: no run, several where one is meant, or a package is not installed. RunError: no run folder, the file is
             there already, or cannot be written.
     """
-    where = "hil export"
+    where, asked = "hil export", " ".join(("hil export --to", to))
     if not runs:
         raise ConfigError("which run?", where=where, got="no folder", allowed="run folders", todo="hil export RUN --to csv")
     if to in ("safetensors", "nir") and len(runs) > 1:
-        raise ConfigError("weights are of one run", where=f"{where} --to {to}", got=f"{len(runs)} folders", outputs=UNTOUCHED)
+        raise ConfigError("weights are of one run", where=asked, got=f"{len(runs)} folders", outputs=UNTOUCHED)
     missing = [name for name in NEEDS.get(to, ()) if find_spec(name) is None]
     if missing:
         raise ConfigError(
-            "a package is not installed", where=f"{where} --to {to}", got=f"no {', '.join(missing)}", outputs=UNTOUCHED,
+            "a package is not installed", where=asked, got=f"no {', '.join(missing)}", outputs=UNTOUCHED,
             allowed="csv and safetensors always", todo=f"pip install 'hil[{to}]'",
         )  # fmt: skip
     path = out or Path(f"{runs[0].resolve().name if len(runs) == 1 else 'runs'}.{ENDS[to]}")

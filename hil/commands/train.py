@@ -231,12 +231,12 @@ def set_anew(folder: RunFolder, sets: Sequence[str], changed: bool = False, chos
         rising = not judged(folder.read_json(FILE)).lower
         stale = exhausted(facts.get("scores", ()), table.patience, table.min_delta, rising)
         if start is None or table.epochs == trained or (table.budget_passes or passes + 1) <= passes or stale:
-            more = f"train.patience={int(table.patience or 0) + 5}" if stale else f"train.epochs={trained + 5}"
+            more = quoted(f"train.patience={int(table.patience or 0) + 5}" if stale else f"train.epochs={trained + 5}")
             raise RunError(
                 "this run is finished, and nothing is left to train", where=str(folder.path), outputs=UNTOUCHED,
                 got=f"{trained} epochs, {passes:,} device passes" + (f", patience of {table.patience} over" if stale else ""),
                 allowed="more epochs, and no budget of passes below that" + (", and more patience" if stale else ""),
-                todo=f"hil resume {quoted(folder.path)} --set {more}",
+                todo=f"hil resume {quoted(folder.path)} --set " + more,
             )  # fmt: skip
         said.append("the test split was read when the run was finished; it is read again at the end, and the summary says so")
     prepared(wanted)  # what it would refuse must not be written down

@@ -16,7 +16,7 @@ from fuzzing.wires import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivers.keysight_33600 import FULL_SCALE
+from drivers.keysight_33600 import FULL_SCALE, Channel
 from drivers.keysight_33600 import Keysight33600 as Driver
 from drivers.links.block import header, read_block
 from drivers.links.hislip import HEADER, HislipWire
@@ -26,6 +26,7 @@ from drivers.scpi_talk import OVER_VISA
 from hil import frame_protocol as host
 from hil import toml
 from hil.config import experiment
+from hil.device import Port
 from hil.errors import ConfigError, Desync
 from hil.run import journal
 from sim_devices.instruments import frame_protocol as board
@@ -304,7 +305,7 @@ def test_a_safe_state_with_anything_in_it_is_one_or_is_refused(key: str, value: 
 def test_codes_of_volts_inside_the_limits_stay_inside_them(volts: list[float]) -> None:
     """As the driver encodes: |code| <= 32767, and back to volts within half a step."""
     driver = Driver.__new__(Driver)
-    driver._dac_bits, driver._amplitude_vpp, driver._offset_v = None, 5.0, 0.5
+    driver._dac_bits, driver._channels = None, (Channel(1, Port("drive", -2.0, 3.0, "V"), 5.0, 0.5, None),)
     codes = driver.encode(np.array(volts, np.float32)).astype(np.float64)
     assert np.abs(codes).max() <= FULL_SCALE
     back = 0.5 + codes / FULL_SCALE * 2.5
