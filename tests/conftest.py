@@ -62,12 +62,14 @@ def _drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, draw
 
 
 SLOW = (
-    "test_guardian", "test_own_device", "test_kill", "test_cli", "test_search", "test_sentinel", "test_system", "test_report",
-    "test_cluster", "test_spide", "test_face", "test_faults_end_to_end", "test_docs_recipes", "test_lock",
-    "test_board_faults_end_to_end", "test_stages", "test_open_bench", "test_waveform_steps", "test_board_faults",
-    "test_modules", "test_board_training", "test_corrected_twin", "test_signals", "test_host", "test_targets", "test_replay",
-    "test_hostile_folder", "test_doctor", "test_new", "test_hands_end_to_end", "test_same_twin_two_ways", "test_resume",
-    "test_calibrate", "test_compare", "test_notebooks",
+    "test_guardian", "test_own_device", "test_kill", "test_sentinel", "test_search", "test_system", "test_cli",
+    "test_docs_recipes", "test_face", "test_notebooks", "test_resume_without_script", "test_spide", "test_frame_shape",
+    "test_many_channels", "test_compare", "test_cluster", "test_modules", "test_programmed_channels", "test_open_bench",
+    "test_targets", "test_auxiliaries", "test_physical", "test_corrected_twin", "test_replay", "test_stages",
+    "test_conformance", "test_train_in_python", "test_spsa", "test_doctor", "test_signals", "test_faults_end_to_end",
+    "test_lock", "test_board_faults_end_to_end", "test_waveform_steps", "test_board_faults", "test_board_training",
+    "test_host", "test_hostile_folder", "test_new", "test_hands_end_to_end", "test_same_twin_two_ways", "test_resume",
+    "test_calibrate", "test_report",
 )  # fmt: skip
 
 
