@@ -27,12 +27,11 @@ from torch.optim import Optimizer
 from hil.data.augment import Augment
 from hil.data.dataset import Dataset, Split, batches
 from hil.encoding import Decode, Encode
-from hil.learners.parts.loss import LossName
 from hil.search.batched_functions import stacked
 from hil.search.batched_twin import BatchedTwin
 from hil.search.jobs import Job, Outcome
 from hil.seeding import generator
-from hil.task import Task, task_of
+from hil.task import LossName, Task, task_of
 from hil.training.loop import EVALUATION_BATCH
 from hil.training.schedule import Constant
 from hil.twin import Twin
@@ -201,7 +200,7 @@ class Batch:
         self.died = torch.where((self.died < 0) & bad, self.step, self.died)
 
     def _judged(self, scores: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """(loss (candidates,), dL/do) as hil/learners/parts/loss.py has them."""
+        """(loss (candidates,), dL/do) as Loss.judge of hil/task.py has them."""
         share = 1 / len(label)
         if label.is_floating_point():
             error = scores - label

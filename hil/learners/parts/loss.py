@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from hil.errors import ContractError
-from hil.task import Loss as Loss
-from hil.task import LossName as LossName
-from hil.task import Verdict as Verdict
+from hil.task import Loss, Verdict
 
 
 @dataclass(frozen=True, slots=True)
