@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from hil import toml
 from hil.build.network import synapses
 from hil.build.optimizing import optimiser, plan_of, schedule_of
-from hil.build.task import task_for
+from hil.build.task import as_examples, task_for
 from hil.build.training import Built, built, dataset, elsewhere
 from hil.config.bench import BenchFile
 from hil.config.device import DeviceTable
@@ -92,7 +92,8 @@ class SearchBuilder:
     def _data(self) -> Dataset:
         table = self.file.train
         whole = self.experiment.model_copy(update={"data": self.experiment.data.model_copy(update={"train_examples": None})})
-        return carved(dataset(whole), table.examples, table.score, table.held)
+        # Sequences are split as sequences: the steps of one are never both learned from and judged by.
+        return as_examples(carved(dataset(whole), table.examples, table.score, table.held))
 
     @cached_property
     def task(self) -> Task:

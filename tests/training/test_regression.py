@@ -245,5 +245,6 @@ def test_a_sequence_is_one_input_or_one_a_step() -> None:
     assert shapes(torch.zeros(4, 3, 5)) == ((12, 2), (12, 5))
     assert shapes(torch.zeros(4, dtype=torch.int64), ("a", "b")) == ((4, 6), (4,))
     assert shapes(torch.zeros(4, 3, dtype=torch.int64), ("a", "b")) == ((12, 2), (12,))
-    steps = as_examples(hil.Dataset("s", *[hil.Split(x, x.sum(2, keepdim=True))] * 3, (), (3, 2), "", "0")).train
-    assert torch.equal(steps.x.sum(1, keepdim=True), steps.y)
+    steps = as_examples(hil.Dataset("s", *[hil.Split(x, x.sum(2, keepdim=True))] * 3, (), (3, 2), "", "0"))
+    assert torch.equal(steps.train.x.sum(1, keepdim=True), steps.train.y)
+    assert steps.shape == (2,)
