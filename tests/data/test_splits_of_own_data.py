@@ -183,10 +183,10 @@ def peak_kb(act: Callable[[], object]) -> int:
     """By how much the resident memory of this process was larger than before at most, meanwhile."""
 
     def status(name: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
-    PEAK.write_text("5")
+    PEAK.write_text("5", encoding="utf-8")
     before = status("VmRSS")
     act()
     return status("VmHWM") - before

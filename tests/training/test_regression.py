@@ -158,7 +158,7 @@ def test_the_report_and_the_status_speak_of_the_metric(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained("pat", tmp_path / "r", epochs=2)
-    page = render(run.folder).read_text()
+    page = render(run.folder).read_text(encoding="utf-8")
     assert f"{run.test_score:.4g}" in page
     assert "test NRMSE on sine of a sum" in page
     assert "Output over target of 90 test values" in page
@@ -222,15 +222,15 @@ batch = 50
 def test_a_readout_is_fitted_from_a_tape(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "e.toml").write_text(TAPED)
+    (tmp_path / "e.toml").write_text(TAPED, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     assert command(["train", "e.toml", "--run", "r", "--record"]) == 0
     assert command(["train", "e.toml", "--run", "live", "--set", "learner.use=ridge"]) == 0
     assert command(["replay", "r", "--set", "learner.use=ridge", "--run", "again"]) == 0
-    live, again = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("live", "again"))
+    live, again = (json.loads((tmp_path / name / "summary.json").read_text(encoding="utf-8")) for name in ("live", "again"))
     assert again["provenance"] == "replay"
     assert again["test_accuracy"] == live["test_accuracy"]  # the same shots, the same noise
-    assert again["test_accuracy"] > json.loads((tmp_path / "r" / "summary.json").read_text())["test_accuracy"]
+    assert again["test_accuracy"] > json.loads((tmp_path / "r" / "summary.json").read_text(encoding="utf-8"))["test_accuracy"]
 
 
 def test_ridge_asks_for_one_epoch_unless_more_are_written() -> None:
