@@ -1,7 +1,4 @@
-"""The error at the readout: the one global signal that every learner here starts from.
-
-Loss, of classes and of numbers, is in hil/task.py. Here is what spiking learners of classes lower besides, and a check.
-"""
+"""What spiking learners of classes lower besides the losses of hil/task.py, and the check of the readout, for all learners."""
 
 from __future__ import annotations
 
