@@ -219,7 +219,7 @@ class Batch:
         """(candidates,): of the metric, through `node`, in the pieces of hil/training/loop.py."""
         metric = self.course.judged.metric
         if metric.name != "accuracy":
-            pieces = [self._forward(node, x.to(self.place))[1][-1] for x in torch.split(split.x, EVALUATION_BATCH)]
+            pieces = [self._forward(node, x.to(self.place))[1][-1] for x, _ in split.parts(EVALUATION_BATCH)]
             target = split.y.to(self.place)
             values = [float(metric.of(outputs, target)) for outputs in torch.cat(pieces, 1)]
             return torch.tensor([0.0 if math.isnan(value) else metric.merit(value) for value in values], device=self.place)
