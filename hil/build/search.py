@@ -114,11 +114,13 @@ class SearchBuilder:
                 allowed="adfa, adfa_snn, or another with a setting feedback", outputs=UNTOUCHED,
             )  # fmt: skip
         train = self.experiment.train
-        if train.patience is not None or train.start_from is not None:
+        own = {"patience": train.patience, "from": train.start_from, "budget_passes": train.budget_passes}
+        found = [f"{name} = {value}" for name, value in own.items() if value is not None]
+        if found:
             raise ConfigError(
                 "a search trains every candidate from its first weights, and says itself how long", where=train.place,
-                got=f"patience = {train.patience}" if train.start_from is None else f"from = {train.start_from}",
-                allowed="a base without patience and from", outputs=UNTOUCHED, todo="remove them from the base",
+                got=", ".join(found), allowed=f"a base without {', '.join(own)}", outputs=UNTOUCHED,
+                todo="remove them from the base",
             )  # fmt: skip
         return Recipe(read_feedback(feedback), self.experiment.optimizer.lr)
 
@@ -250,7 +252,7 @@ class SearchBuilder:
             "seed": job.seed,
             "learner": base.learner.changed(feedback=job.recipe.feedback.to_table()),
             "optimizer": base.optimizer.model_copy(update={"lr": job.recipe.lr}),
-            "train": base.train.model_copy(update={"epochs": job.epochs, "threads": 1, "budget_passes": None}),
+            "train": base.train.model_copy(update={"epochs": job.epochs, "threads": 1}),
         }
         if place == "twin":
             return base.model_copy(update=changed)

@@ -189,10 +189,10 @@ def test_what_is_no_population_is_refused(tmp_path: Path, old: str, new: str, fo
     assert refusal.value.todo == 'write by = "one" in [evaluate]'
 
 
-@pytest.mark.parametrize("line", ["patience = 3", 'from = "runs/first"'])
+@pytest.mark.parametrize("line", ["patience = 3", 'from = "runs/first"', "budget_passes = 9"])
 def test_a_search_says_itself_how_long_and_from_where(tmp_path: Path, line: str) -> None:
     builder = search_builder(tmp_path, BASE.replace("[train]\n", f"[train]\n{line}\n"))
-    with pytest.raises(ConfigError, match="says itself how long"):
+    with pytest.raises(ConfigError, match=f"says itself how long; got {line.replace(chr(34), '')}"):
         builder.space(builder.data())
 
 
