@@ -146,6 +146,11 @@ class Training:
         return math.ceil(len(self.data.train.y) / self.plan.batch)
 
     @property
+    def policy(self) -> str:
+        """What is done about pre-activations beyond the range of the nodes: "refuse", "clip" or "fold"."""
+        return next((layer.encode.overflow for layer in self.net.stack if layer.encode is not None), "refuse")
+
+    @property
     def device_s(self) -> float:
         """Time with a device call in progress, s, summed over the devices."""
         return sum(device.count.busy_s for device in self.devices)
