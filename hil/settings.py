@@ -36,6 +36,7 @@ from hil.units import UNBOUNDED, quantities, quantity, suffix_of
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
+Natural = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 """0 up to, not 1."""

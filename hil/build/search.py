@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from hil import toml
 from hil.build.network import synapses
 from hil.build.optimizing import optimiser, plan_of, schedule_of
-from hil.build.task import task_for
+from hil.build.task import as_examples, task_for
 from hil.build.training import Built, built, dataset, elsewhere
 from hil.config.bench import BenchFile
 from hil.config.device import DeviceTable
@@ -92,7 +92,8 @@ class SearchBuilder:
     def _data(self) -> Dataset:
         table = self.file.train
         whole = self.experiment.model_copy(update={"data": self.experiment.data.model_copy(update={"train_examples": None})})
-        return carved(dataset(whole), table.examples, table.score, table.held)
+        # Sequences are split as sequences: the steps of one are never both learned from and judged by.
+        return as_examples(carved(dataset(whole), table.examples, table.score, table.held))
 
     @cached_property
     def task(self) -> Task:
@@ -113,11 +114,13 @@ class SearchBuilder:
                 allowed="adfa, adfa_snn, or another with a setting feedback", outputs=UNTOUCHED,
             )  # fmt: skip
         train = self.experiment.train
-        if train.patience is not None or train.start_from is not None:
+        own = {"patience": train.patience, "from": train.start_from, "budget_passes": train.budget_passes}
+        found = [f"{name} = {value}" for name, value in own.items() if value is not None]
+        if found:
             raise ConfigError(
                 "a search trains every candidate from its first weights, and says itself how long", where=train.place,
-                got=f"patience = {train.patience}" if train.start_from is None else f"from = {train.start_from}",
-                allowed="a base without patience and from", outputs=UNTOUCHED, todo="remove them from the base",
+                got=", ".join(found), allowed=f"a base without {', '.join(own)}", outputs=UNTOUCHED,
+                todo="remove them from the base",
             )  # fmt: skip
         return Recipe(read_feedback(feedback), self.experiment.optimizer.lr)
 
@@ -160,42 +163,40 @@ class SearchBuilder:
         """
         experiment, device, learner = self.experiment, self.experiment.device, self.experiment.learner
         if learner.rule is not ADFA or device.kind != "twin" or experiment.optimizer.use not in ("Adam", "AdamW", "SGD"):
-            raise ConfigError(
-                "a population is trained by aDFA on a twin, with Adam, AdamW or SGD", where=f"{self.file.evaluate.place} by",
-                got=f"{learner.use}, device {device.use or 'no twin'}, {experiment.optimizer.use}", allowed='by = "one"',
-                outputs=UNTOUCHED,
-            )  # fmt: skip
-        train = experiment.train
-        if experiment.schedule.scored or train.accumulate > 1 or train.clip_norm is not None or train.class_weights is not None:
-            raise ConfigError(
-                "a population is trained by plain steps, at rates that depend on no score", outputs=UNTOUCHED,
-                where=f"{self.file.evaluate.place} by", allowed='by = "one"',
-                got=f"{experiment.schedule.use}, or accumulate, clip_norm or class_weights in [train] of the base",
-            )  # fmt: skip
-        loss = self.task.lowered(learner.options.loss)
-        if learner.refit or loss.function is not None:
-            raise ConfigError(
-                "a population is trained by its own loop", where=f"{self.file.evaluate.place} by",
-                got='readout = "ridge"' if learner.refit else f"the loss {loss.name}", allowed='by = "one"', outputs=UNTOUCHED,
-                todo='write by = "one"',
-            )  # fmt: skip
+            raise self._one_by_one(
+                "a population is trained by aDFA on a twin, with Adam, AdamW or SGD",
+                f"{learner.use}, device {device.use or 'no twin'}, {experiment.optimizer.use}",
+            )
+        train, loss = experiment.train, self.task.lowered(learner.options.loss)
+        more = {
+            f"[schedule] {experiment.schedule.use}": experiment.schedule.scored,
+            f"[train] accumulate = {train.accumulate}": train.accumulate > 1,
+            f"[train] clip_norm = {train.clip_norm}": train.clip_norm is not None,
+            "[train] class_weights": train.class_weights is not None,
+            f"the loss {loss.name}": loss.function is not None,
+            'readout = "ridge"': learner.refit,
+        }
+        if any(more.values()):
+            raise self._one_by_one(
+                "a population takes plain steps, by a loss and at rates that it knows beforehand",
+                ", ".join(name for name, asked in more.items() if asked),
+            )
         self._linear(experiment.seed)  # refused here, not in a worker
         with built(experiment, given=data) as made:
             layer = made.training.net.stack[0]
         assert layer.encode is not None  # a layer with a node has one
         twins = [_twin(device.changed(**other)) for other in ({}, *self.file.others)]
         if twins[0].spec.inputs.slews:
-            raise ConfigError(
-                "the steps of a population's drives are not watched", where=f"{self.file.evaluate.place} by",
-                got=f"port {twins[0].spec.inputs.name}, whose steps are limited", allowed='by = "one"', outputs=UNTOUCHED,
-            )  # fmt: skip
+            raise self._one_by_one(
+                "the steps of a population's drives are not watched",
+                f"port {twins[0].spec.inputs.name}, whose steps are limited",
+            )
         size = twins[0].spec.inputs.size
         widths = [synapse.out_features for synapse in self._linear(experiment.seed)[:-1]]
         if size is not None and any(width != size for width in widths):
-            raise ConfigError(
-                "a population does not share a twin of several channels in time", where=f"{self.file.evaluate.place} by",
-                got=f"layers of {widths} on {size} channels", allowed='by = "one", or layers as wide as the twin',
-                outputs=UNTOUCHED,
+            raise self._one_by_one(
+                "a population does not share a twin of several channels in time", f"layers of {widths} on {size} channels",
+                "layers as wide as the twin",
             )  # fmt: skip
         return Course(
             data, self._linear, twins[0], layer.encode, layer.decode, lambda groups: optimiser(groups, experiment),
@@ -206,7 +207,7 @@ class SearchBuilder:
     def _schedule(self, optimizer: Optimizer, epochs: int, data: Dataset) -> Constant:
         experiment = self.experiment.model_copy(update={"train": self.experiment.train.model_copy(update={"epochs": epochs})})
         batches = math.ceil(len(data.train) / experiment.train.batch)
-        return schedule_of(optimizer, experiment, batches, task_for(experiment, data).metric)
+        return schedule_of(optimizer, experiment, batches, self.task.metric)
 
     def model(self) -> Callable[[Tensor], Tensor]:
         """The twin's noiseless response, drive -> reading, for a report."""
@@ -216,11 +217,20 @@ class SearchBuilder:
         found = synapses(self.experiment.model_copy(update={"seed": seed}), self._data)
         linear = [synapse for synapse in found if type(synapse) is nn.Linear and synapse.bias is not None]
         if len(linear) < len(found):
-            raise ConfigError(
-                "a population needs linear synapses with a bias", where=self.experiment.network.place, outputs=UNTOUCHED,
-                allowed="widths = [...], or by = \"one\" in [evaluate]",
-            )  # fmt: skip
+            other = next(
+                (type(synapse).__name__ for synapse in found if type(synapse) is not nn.Linear), "Linear without a bias"
+            )
+            raise self._one_by_one(
+                "a population needs linear synapses with a bias", f"{other}, {self.experiment.network.place}", "widths = [...]"
+            )
         return linear
+
+    def _one_by_one(self, why: str, got: str, otherwise: str = "") -> ConfigError:
+        """Say what a population is not trained by, and what else would be allowed besides the ordinary loop."""
+        return ConfigError(
+            why, where=f"{self.file.evaluate.place} by", got=got, allowed=f'by = "one"{otherwise and f"; {otherwise}"}',
+            outputs=UNTOUCHED, todo='write by = "one" in [evaluate]',
+        )  # fmt: skip
 
     @contextmanager
     def candidate(self, job: Job, data: Dataset, place: Place = "twin", allow: Allow = no_budget) -> Iterator[Candidate]:
@@ -242,7 +252,7 @@ class SearchBuilder:
             "seed": job.seed,
             "learner": base.learner.changed(feedback=job.recipe.feedback.to_table()),
             "optimizer": base.optimizer.model_copy(update={"lr": job.recipe.lr}),
-            "train": base.train.model_copy(update={"epochs": job.epochs, "threads": 1, "budget_passes": None}),
+            "train": base.train.model_copy(update={"epochs": job.epochs, "threads": 1}),
         }
         if place == "twin":
             return base.model_copy(update=changed)

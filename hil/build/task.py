@@ -26,7 +26,8 @@ def as_examples(data: Dataset) -> Dataset:
     def split(part: Split) -> Split:
         return Split(part.x.flatten(*first), part.y.flatten(0, 1) if each_step else part.y)
 
-    return replace(data, train=split(data.train), validation=split(data.validation), test=split(data.test))
+    shape = data.shape[1:] if each_step else data.shape
+    return replace(data, train=split(data.train), validation=split(data.validation), test=split(data.test), shape=shape)
 
 
 def task_for(experiment: Experiment, data: Dataset) -> Task:

@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hil.build.calibration import bench_files
-from hil.build.training import dataset, prepared
+from hil.build.training import prepared
 from hil.commands import trust
 from hil.commands.train import launch, resume
 from hil.config import modules
@@ -142,9 +142,8 @@ def run(file: Comparison, path: Path, out: Path, console: Console, trusted: bool
     for cell in listed:
         if there(cell.folder):
             trust.check(cell.folder, trusted)
-        prepared(cell.experiment)
+        data = prepared(cell.experiment).data
         _fits(cell)
-    data = dataset(listed[0].experiment)
     out.mkdir(parents=True, exist_ok=True)
     found: dict[tuple[str, str], list[RunOutcome]] = {}
     for number, cell in enumerate(listed, 1):

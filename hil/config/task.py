@@ -17,6 +17,8 @@ from hil.config.resolve import UNTOUCHED, resolve
 from hil.errors import ConfigError
 from hil.task import METRICS, Kind, Loss, LossName, Metric, Task, task_of
 
+BESIDES = ("loss", "epoch", "step", "split")  # in a line of metrics.jsonl, beside the metrics
+
 
 class TaskTable(Section, strict=True):
     """[task]: what the targets are, and how outputs are judged.
@@ -46,9 +48,24 @@ class TaskTable(Section, strict=True):
         return Loss(self.loss, self._function(self.loss, "loss", get_args(LossName)))
 
     def chosen_metrics(self) -> tuple[Metric, ...]:
-        """Return the metrics, the one that chooses first. Raises: ConfigError: there is none of a name."""
-        named = [self.metric] if isinstance(self.metric, str) else self.metric or []
-        return tuple(METRICS.get(name) or self._own(name) for name in dict.fromkeys(named))
+        """Return the metrics, the one that chooses first. Raises: ConfigError: none or two of a name, an idle `lower`."""
+        named = dict.fromkeys([self.metric] if isinstance(self.metric, str) else self.metric or [])
+        found = tuple(METRICS.get(use) or self._own(use) for use in named)
+        taken = [*BESIDES, *(metric.name for metric in METRICS.values() if metric not in found)]
+        for use, metric in zip(named, found, strict=True):
+            if metric.name in taken:
+                raise ConfigError(
+                    f'there is a "{metric.name}" already, and results are named after their metrics', got=use,
+                    where=f"{self.place} metric", allowed="functions of different names", outputs=UNTOUCHED,
+                    todo="give the function another name",
+                )  # fmt: skip
+            taken.append(metric.name)
+        if self.lower and all(metric.name in METRICS for metric in found):
+            raise ConfigError(
+                "which way hil's own metrics are better is known", where=f"{self.place} lower", got="lower = true",
+                allowed='lower, with a metric "module:function"', outputs=UNTOUCHED, todo="remove lower",
+            )  # fmt: skip
+        return found
 
     def of(self, target: Tensor, classes: Sequence[str]) -> Task:
         """Return the task of targets, see `hil.task.task_of`. Raises: ConfigError."""

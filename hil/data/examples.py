@@ -247,10 +247,11 @@ def _fit_time(examples: Examples, y: NDArray[np.generic], classes: tuple[str, ..
     in_time = y.ndim == 2 if classes else y.ndim == 3
     if y.ndim > 3 or (classes and y.ndim > 2) or (in_time and not (how.sequence and y.shape[1] == examples.shape[0])):
         steps = f", {examples.shape[0]} steps" if how.sequence else ""
+        forgotten = in_time and not how.sequence and len(examples.shape) == 2 and y.shape[1] == examples.shape[0]
         raise DataError(
             "targets that do not fit the examples", where=examples.name, got=f"y {y.shape}, x {examples.shape}{steps}",
             allowed="one an example; or one a step, of examples (time, features) with sequence = true", outputs=UNTOUCHED,
-            todo="give targets of that shape",
+            todo="write sequence = true" if forgotten else "give targets of that shape",
         )  # fmt: skip
 
 

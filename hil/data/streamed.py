@@ -2,6 +2,8 @@
 
     x[which], x[a:b]      are read, and are ordinary tensors, as long as they are no more than READ_BYTES
     torch.split(x, n)     parts that are read when they are used
+    x.flatten(1)          read when it is wanted: the values of an example in a row
+    x.flatten(0, 1)       read when it is wanted: every step of a sequence as an example
     anything else         reads all of x; refused if that is more than the memory can hold
 
 Everything that takes examples batch by batch works on it as on any other tensor, and memory stays flat.
@@ -58,6 +60,24 @@ class Streamed(Tensor):
         made = Streamed(self.read, which, self.one, self.title)
         return made.whole() if few else made
 
+    def shaped(self, shape: Sequence[int]) -> Streamed:
+        """Return the same numbers, to be read as `shape`: as many examples, or every step of a sequence as one."""
+        steps, rest = shape[0] // max(1, len(self)), tuple(shape[1:])
+
+        def read(which: Order) -> NDArray[np.float32]:
+            rows, step = np.divmod(which, steps)
+            found = np.empty((len(which), *rest), np.float32)
+            known, at = np.unique(rows, return_inverse=True)  # an example is read once for all of its steps
+            few = max(1, READ_BYTES // max(1, 4 * math.prod(self.one)))
+            for first in range(0, len(known), few):
+                held = self.read(known[first : first + few]).reshape(-1, steps, *rest)
+                here = (at >= first) & (at < first + few)
+                found[here] = held[at[here] - first, step[here]]
+            return found
+
+        which = (self.which[:, None] * steps + np.arange(steps)).reshape(-1)
+        return Streamed(read, which, rest, self.title)
+
     def whole(self) -> Tensor:
         """All examples, in memory. Raises: DataError: it cannot hold them."""
         free = int(MEMORY_SHARE * free_memory(OTHERWISE))
@@ -90,6 +110,10 @@ class Streamed(Tensor):
                 return Streamed(x.read, x.which, x.one, x.title)
             if func is aten.index.Tensor and len(args[1]) == 1 and args[1][0].ndim == 1:
                 return x.part(x.which[args[1][0].cpu().numpy()])
+            if func is aten.view.default and list(args[1]) in (
+                [len(x), math.prod(x.one)], [len(x) * math.prod(x.one[:1]), *x.one[1:]]
+            ):  # fmt: skip
+                return x.shaped(args[1])
             if func is aten.slice.Tensor and (len(args) < 2 or args[1] == 0):
                 return x.part(x.which[slice(*args[2:5])])
             if func is aten.split.Tensor and (len(args) < 3 or args[2] == 0):

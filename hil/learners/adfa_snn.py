@@ -27,12 +27,13 @@ from torch import Tensor, nn
 from hil.errors import ConfigError
 from hil.feedback.feedback import Feedback
 from hil.learners.adfa import Model, read_feedback
-from hil.learners.parts.loss import Loss, LossName, check_scores
+from hil.learners.parts.loss import check_scores
 from hil.learners.parts.neuron_model import Leak, NeuronModel
 from hil.learners.parts.projection import Projection, hidden_shapes
 from hil.learners.parts.spiking_pass import Overflow, chunks, dropout_masks, masked, rates, traced
 from hil.network import Network, Trace, accumulate
 from hil.settings import Count, Positive, Share, check
+from hil.task import Loss, LossName
 
 Update = Literal["accumulated", "per_step"]
 Error = Literal["mean", "running"]

@@ -18,10 +18,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hil.learners.parts.loss import Loss, Mixed, check_scores
+from hil.learners.parts.loss import Mixed, check_scores
 from hil.learners.parts.rate_learner import OnlineSettings, RateLearner
 from hil.learners.parts.spiking_pass import dropout_masks, masked, over_time
 from hil.network import Layer, Network
+from hil.task import Loss
 
 
 class BPTT(RateLearner):

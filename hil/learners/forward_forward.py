@@ -28,12 +28,13 @@ from torch.nn import functional
 from hil.errors import ContractError
 from hil.learners.adfa import Model
 from hil.learners.parts.label_slot import candidates, check_slot, claiming, neutral, wrong_labels
-from hil.learners.parts.loss import Loss, check_scores
+from hil.learners.parts.loss import check_scores
 from hil.learners.parts.opened import OpenedSynapse
 from hil.learners.parts.readouts import VALIDATED, Readouts
 from hil.network import Layer, Network, Trace
 from hil.settings import NotNegative, Positive, Share, check
 from hil.synapses import channels_of, length_normalised
+from hil.task import Loss
 
 LossKind = Literal["logistic", "pairs"]
 Negatives = Literal["uniform", "hard"]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hil.fitting import Fit
 from hil.learners.parts.loss import check_scores
-from hil.learners.parts.ridge_sums import PENALTIES, RidgeSums, readout, restored, state_of
+from hil.learners.parts.ridge_sums import PENALTIES, RidgeSums, readout
 from hil.network import Network
 from hil.settings import Positive, check
 from hil.task import Loss, Task, as_task
@@ -91,8 +91,8 @@ class Ridge:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the sums."""
-        return state_of(self.sums)
+        return self.sums.state()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take sums back."""
-        restored(self.sums, state)
+        self.sums.restore(state)

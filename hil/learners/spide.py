@@ -30,10 +30,11 @@ from hil.encoding import Encode
 from hil.errors import ConfigError, ContractError
 from hil.learners.adfa import Model
 from hil.learners.parts.equilibrium import Linearised, Settled, adjoint, mean_currents, measured_quantum, settle
-from hil.learners.parts.loss import Loss, LossName, check_scores
+from hil.learners.parts.loss import check_scores
 from hil.learners.parts.neuron_model import Leak
 from hil.network import Layer, Network, Trace, accumulate
 from hil.settings import Count, Positive, check
+from hil.task import Loss, LossName
 
 HASTE = 0.25  # share of a wrong scale, in its logarithm, that one step corrects
 LARGEST_SCALE = 1e8

@@ -27,12 +27,11 @@ from torch.optim import Optimizer
 from hil.data.augment import Augment
 from hil.data.dataset import Dataset, Split, batches
 from hil.encoding import Decode, Encode
-from hil.learners.parts.loss import LossName
 from hil.search.batched_functions import stacked
 from hil.search.batched_twin import BatchedTwin
 from hil.search.jobs import Job, Outcome
 from hil.seeding import generator
-from hil.task import Task, task_of
+from hil.task import LossName, Task, task_of
 from hil.training.loop import EVALUATION_BATCH
 from hil.training.schedule import Constant
 from hil.twin import Twin
@@ -201,7 +200,7 @@ class Batch:
         self.died = torch.where((self.died < 0) & bad, self.step, self.died)
 
     def _judged(self, scores: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """(loss (candidates,), dL/do) as hil/learners/parts/loss.py has them."""
+        """(loss (candidates,), dL/do) as Loss.judge of hil/task.py has them."""
         share = 1 / len(label)
         if label.is_floating_point():
             error = scores - label
@@ -220,7 +219,7 @@ class Batch:
         """(candidates,): of the metric, through `node`, in the pieces of hil/training/loop.py."""
         metric = self.course.judged.metric
         if metric.name != "accuracy":
-            pieces = [self._forward(node, x.to(self.place))[1][-1] for x in torch.split(split.x, EVALUATION_BATCH)]
+            pieces = [self._forward(node, x.to(self.place))[1][-1] for x, _ in split.parts(EVALUATION_BATCH)]
             target = split.y.to(self.place)
             values = [float(metric.of(outputs, target)) for outputs in torch.cat(pieces, 1)]
             return torch.tensor([0.0 if math.isnan(value) else metric.merit(value) for value in values], device=self.place)

@@ -27,11 +27,12 @@ from hil.devices.traffic import Traffic, watched
 from hil.learner import Learner, Tracing
 from hil.learners.backprop import Backprop
 from hil.learners.bptt import BPTT
-from hil.learners.parts.loss import Loss, Mixed
+from hil.learners.parts.loss import Mixed
 from hil.learners.parts.neuron_model import NeuronModel
 from hil.learners.parts.rate_learner import OnlineSettings
 from hil.network import Network
 from hil.seeding import generator
+from hil.task import Loss
 from hil.training.state import Training
 
 Model = Callable[[Tensor], Tensor]

@@ -244,8 +244,7 @@ def _fitted(training: Training) -> Fit | None:
 
 def parts(training: Training, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield x and targets of a split in the batches of an evaluation, where the network is."""
-    for x, target in zip(torch.split(split.x, EVALUATION_BATCH), torch.split(split.y, EVALUATION_BATCH), strict=True):
-        yield training.sent(x, target)
+    return (training.sent(x, target) for x, target in split.parts(EVALUATION_BATCH))
 
 
 def settle(training: Training) -> Mapping[str, float]:

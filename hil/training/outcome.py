@@ -31,7 +31,7 @@ ABSURD, RISEN, ERRORS, OVERFLOW = 10.0, 1.05, 3.0, 0.2
 def warnings(training: Training, folder: RunFolder) -> list[str]:
     """Sentences about a run that is done, "what; do this"; none if all is well."""
     score = training.best.score
-    return [] if score is None else list(found(_epochs(folder), training.data, score, _policy(training), training.task))
+    return [] if score is None else list(found(_epochs(folder), training.data, score, training.policy, training.task))
 
 
 def found(epochs: list[Mapping[str, Any]], data: Dataset, score: float, policy: str, task: Task | None = None) -> Iterator[str]:
@@ -95,7 +95,3 @@ def _epochs(folder: RunFolder) -> list[Mapping[str, Any]]:
             if isinstance(line, dict) and line.get("split") == "train":
                 lines.append(line)
     return lines
-
-
-def _policy(training: Training) -> str:
-    return next((layer.encode.overflow for layer in training.net.stack if layer.encode is not None), "refuse")

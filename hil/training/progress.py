@@ -44,7 +44,7 @@ class TrainingDisplay:
         self._mark, self._device_s, self._seen, self._loss = time.perf_counter(), training.device_s, 0, 0.0
         self._shown = 0.0
         self._cell: Any = None  # of a notebook: a handle on one line of its output
-        self._beyond = {"refuse": "refused", "clip": "clipped", "fold": "folded"}[_policy(training)]
+        self._beyond = {"refuse": "refused", "clip": "clipped", "fold": "folded"}[training.policy]
         self._over = 0.0
         self._metric = training.task.metric
 
@@ -109,11 +109,6 @@ class TrainingDisplay:
         )
         self._mark, self._device_s, self._seen = time.perf_counter(), self._training.device_s, 0
         self._bar.update(self._task, completed=0, epoch=min(point.epoch + 1, self._training.plan.epochs))
-
-
-def _policy(training: Training) -> str:
-    """Say what happens to pre-activations beyond the range of the nodes."""
-    return next((layer.encode.overflow for layer in training.net.stack if layer.encode is not None), "refuse")
 
 
 def telling(kind: str, facts: Mapping[str, object]) -> Iterator[str]:

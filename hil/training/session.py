@@ -262,17 +262,15 @@ class Session:
             )
         for line in beware:
             folder.note("warning", message=line)
-        rising = not training.task.metric.lower
-        since = since_better(training.scores, training.plan.min_delta, rising)
-        early = {"stopped_early": since} if training.stale else {}
-        metric, named = training.task.metric, {f"test_{one.name}": score[one.name] for one in training.task.metrics}
+        metric = training.task.metric
+        since = since_better(training.scores, training.plan.min_delta, not metric.lower)
         final = {
             **({} if fitted is None else {"readout": fitted}),
-            **named,
+            **{f"test_{one.name}": score[one.name] for one in training.task.metrics},
             "test_loss": score["loss"],
             "test_reads": reads,
             "warnings": beware,
-            **early,
+            **({"stopped_early": since} if training.stale else {}),
         }
         summary = conclude(training, folder, self.labels, "done", final)
         folder.note("end", step=training.step, **{f"test_{metric.name}": score[metric.name]})

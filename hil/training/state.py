@@ -146,6 +146,11 @@ class Training:
         return math.ceil(len(self.data.train.y) / self.plan.batch)
 
     @property
+    def policy(self) -> str:
+        """What is done about pre-activations beyond the range of the nodes: "refuse", "clip" or "fold"."""
+        return next((layer.encode.overflow for layer in self.net.stack if layer.encode is not None), "refuse")
+
+    @property
     def device_s(self) -> float:
         """Time with a device call in progress, s, summed over the devices."""
         return sum(device.count.busy_s for device in self.devices)
@@ -206,7 +211,7 @@ class Training:
             "batches_per_epoch": self.batches_per_epoch,
             "sums": self.sums,
             "seconds": self.seconds,
-            "best": {self.task.metric.name: -1.0 if self.best.score is None else self.best.score, "epoch": self.best.epoch},
+            "best": {"epoch": self.best.epoch, **({} if self.best.score is None else {self.task.metric.name: self.best.score})},
             "optimizer": optimizer,
             "schedule": self.schedule.state(),
             "moves": moves,
@@ -272,13 +277,13 @@ class Training:
         if unknown:
             raise ValueError(f"an unknown tensor {unknown[0]}")
         epoch, batch, step = (_whole(facts, name) for name in ("epoch", "batch", "step"))
-        best, metric = facts["best"], self.task.metric
-        score, best_epoch = _finite(best, metric.name, -math.inf), _whole(best, "epoch")
+        best_epoch, metric = _whole(facts["best"], "epoch"), self.task.metric
+        score = _finite(facts["best"], metric.name, -math.inf) if best_epoch else 0.0
         last = epoch * self.batches_per_epoch + batch
         same = facts.get("batches_per_epoch") == self.batches_per_epoch  # else the user changed data or batch, and means it
         if step < epoch + batch or (same and (step > last or batch > self.batches_per_epoch)):
             raise ValueError(f"step {step} in epoch {epoch}, batch {batch}")
-        if best_epoch > epoch or (score != -1 if best_epoch == 0 else metric.share and not 0 <= score <= 1):
+        if best_epoch > epoch or (metric.share and not 0 <= score <= 1):
             raise ValueError(f"the best {metric.title} {score} of epoch {best_epoch}, after epoch {epoch}")
         check_tensors(under("net", tensors), net, "network")
         check_tensors(under("best", tensors), net if best_epoch else {}, "best weights")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hil.data.dataset import Split
 from hil.sentinel import Look
+from hil.torch_device import sent
 from hil.training.loop import EVALUATION_BATCH
 from hil.training.state import Training
 
@@ -47,13 +48,13 @@ def use(training: Training, split: Split, batch: int = EVALUATION_BATCH) -> Iter
     """
     looks: list[Look] = []
     if training.sentinel is not None:  # the node may have moved since the weights were made
-        _, cost = _predicted(training, *next(split.parts(batch)))  # not scored: how much a look may cost is known from it
+        _, cost = _predicted(training, next(split.parts(batch))[0])  # not scored: how much a look may cost is known from it
         looks = _looked(training, 0, cost)
     count, metric = 0, training.task.metric
     for number in itertools.count(1):
         outputs = []
-        for x, label in split.parts(batch):
-            found, cost = _predicted(training, x, label)
+        for x, _ in split.parts(batch):
+            found, cost = _predicted(training, x)
             outputs.append(found)
             count += 1
             looks += [] if training.sentinel is None else _looked(training, count, cost)
@@ -62,11 +63,11 @@ def use(training: Training, split: Split, batch: int = EVALUATION_BATCH) -> Iter
         looks = []
 
 
-def _predicted(training: Training, x: Tensor, label: Tensor) -> tuple[Tensor, tuple[int, int]]:
+def _predicted(training: Training, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """Return the outputs, and calls and passes of the devices."""
     calls, passes = training.device_calls, training.device_passes
-    placed, _ = training.sent(x, label)
-    return training.learner.predict(training.net, placed), (training.device_calls - calls, training.device_passes - passes)
+    found = training.learner.predict(training.net, sent(x, training.net.place))
+    return found, (training.device_calls - calls, training.device_passes - passes)
 
 
 def _looked(training: Training, step: int, cost: tuple[int, int]) -> list[Look]:

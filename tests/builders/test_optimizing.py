@@ -16,9 +16,10 @@ from hil.build.optimizing import class_weights
 from hil.build.training import built, dataset, prepared
 from hil.config.experiment import read_experiment
 from hil.errors import ConfigError
-from hil.learners.parts.loss import Loss, Mixed
+from hil.learners.parts.loss import Mixed
 from hil.network import Network
 from hil.run import checkpoint
+from hil.task import Loss
 from hil.training.loop import TrainingStep, train
 
 SPIKING = toml(device='chip = "lif"', encode="", learner="saf_e")

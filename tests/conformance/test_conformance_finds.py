@@ -15,8 +15,8 @@ from hil.device import Port, Spec
 from hil.errors import ContractError
 from hil.feedback.feedback import Feedback, Sine
 from hil.learners.adfa import ADFA
-from hil.learners.parts.loss import Loss
 from hil.network import Network, Trace, fill
+from hil.task import Loss
 from sim_devices.mach_zehnder import MachZehnder
 
 

@@ -86,8 +86,8 @@ ARRAYS: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     ({"x": X, "y": Y.astype("M8[s]")}, {}, ["kind that is not read", "datetime64"]),
     ({"x": X, "y": np.where(Y == 1, np.nan, Y + 0.5)}, {}, ["x[1]", "nan", "no finite number"]),
     ({"x": X[:0], "y": Y[:0]}, {}, ["no examples"]),
-    ({"x": X, "y": np.stack([Y, Y], 1)}, {}, ["targets that do not fit"]),
-    ({"x": X, "y": np.stack([Y] * 3, 1)}, {"sequence": True}, ["targets that do not fit", "2 steps"]),
+    ({"x": X, "y": np.stack([Y, Y], 1)}, {}, ["targets that do not fit", "write sequence = true"]),
+    ({"x": X, "y": np.stack([Y] * 3, 1)}, {"sequence": True}, ["targets that do not fit", "2 steps", "give targets"]),
     ({"x_train": X, "y_train": Y, "x_test": X[:, :1], "y_test": Y}, {}, ["another shape", "(1, 3)"]),
     (
         {"x_train": X, "y_train": Y, "x_test": X, "y_test": np.where(Y == 2, 9, Y)},

@@ -106,7 +106,9 @@ def test_a_speaker_is_in_one_split_and_vowels_are_where_they_were_measured() -> 
     assert mean.numpy() == pytest.approx(FORMANTS_HZ[:, :, 0].mean(0), rel=0.03)
 
 
-@pytest.mark.parametrize(("name", "classes"), [("mackey_glass", False), ("narma10", False), ("channel_equalisation", True)])
+@pytest.mark.parametrize(
+    ("name", "classes"), [("mackey_glass", False), ("narma10", False), ("channel_equalisation", True), ("parity", True)]
+)
 def test_a_series_may_be_cut_into_sequences(name: str, classes: bool) -> None:
     data = load(name, number=30, window=1, steps=12, sequence=True)
     assert data.train.x.shape == (24, 12, 1)
@@ -114,6 +116,8 @@ def test_a_series_may_be_cut_into_sequences(name: str, classes: bool) -> None:
     assert data.shape == (12, 1)
     with pytest.raises(ConfigError, match="has no window"):
         load(name, window=3, steps=12, sequence=True)
+    with pytest.raises(ConfigError, match="steps makes no sense; got -1; allowed: whole number, 0 or more"):
+        load(name, window=1, steps=-1, sequence=True)
 
 
 def test_all_sets_are_listed_and_described(capsys: pytest.CaptureFixture[str]) -> None:

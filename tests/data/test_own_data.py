@@ -142,7 +142,9 @@ def test_all_sources_give_the_same_run_bit_for_bit(here: Path) -> None:
         folder = here / "runs" / use.replace(":", "-")
         trained(written(here, use, "standardise = true"), folder)
         seen[use] = metrics_of(folder), (folder / "checkpoints" / "best.safetensors").read_bytes()
-        checksum = next(line for line in (folder / "config.toml").read_text().splitlines() if "checksum" in line)
+        checksum = next(
+            line for line in (folder / "config.toml").read_text(encoding="utf-8").splitlines() if "checksum" in line
+        )
         seen[use] += (checksum,)
     assert all(one == seen["table.csv"] for one in seen.values())
     best = [line["accuracy"] for line in seen["x.npz"][0] if line["split"] == "validation"]

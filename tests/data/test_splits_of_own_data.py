@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 import hil
 from hil.data import streamed
@@ -182,10 +183,10 @@ def peak_kb(act: Callable[[], object]) -> int:
     """By how much the resident memory of this process was larger than before at most, meanwhile."""
 
     def status(name: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
-    PEAK.write_text("5")
+    PEAK.write_text("5", encoding="utf-8")
     before = status("VmRSS")
     act()
     return status("VmHWM") - before
@@ -267,3 +268,27 @@ def test_a_streamed_tensor_answers_as_any_other() -> None:
     assert torch.equal(weight.grad, real.sum(0).unsqueeze(1).expand(3, 2))  # type: ignore[arg-type]
     assert x.to("cpu").dtype == torch.float32
     assert torch.isfinite(x).all()
+
+
+@pytest.mark.parametrize("first", [(0, 1), (1, 2)])
+def test_streamed_sequences_become_examples_and_stay_streamed(monkeypatch: pytest.MonkeyPatch, first: tuple[int, int]) -> None:
+    held, order = torch.arange(120.0).reshape(10, 4, 3), np.arange(10)[::-1].copy()
+    asked: list[int] = []
+
+    def read(which: NDArray[np.int64]) -> NDArray[np.float32]:
+        asked.append(len(which))
+        return held.numpy()[which]
+
+    monkeypatch.setattr(streamed, "READ_BYTES", 4 * 12 * 2)
+    x, real = streamed.Streamed(read, order, (4, 3), "x").flatten(*first), held.flip(0).flatten(*first)
+    assert isinstance(x, streamed.Streamed)
+    assert not asked
+    assert x.shape == real.shape
+    which = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.cat([x[part] for part in torch.split(which, 2)]), real[which])
+    assert torch.equal(torch.cat([x[at : at + 3] for at in range(0, len(real), 3)]), real)
+    assert max(asked) <= 2
+    assert torch.equal(x.whole(), real)
+    assert torch.equal(x.view(-1), real.view(-1))
+    with pytest.raises(RuntimeError, match="invalid for input of size"):
+        x.view(7, 7)

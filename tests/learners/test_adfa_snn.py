@@ -9,12 +9,12 @@ from hil.device import ArraySpec
 from hil.encoding import Encode
 from hil.errors import ConfigError, OutOfRange
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
-from hil.learners.parts.loss import Loss
 from hil.learners.parts.neuron_model import NeuronModel
 from hil.learners.parts.spiking_pass import over_time
 from hil.network import Layer, Network
 from hil.seeding import generator
 from hil.synapses import conv, flat_widths
+from hil.task import Loss
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_array import SpikingArray, TwinChip
 

@@ -170,27 +170,29 @@ def test_a_population_does_not_share_channels_in_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "found"),
     [
-        ('use = "adfa"', 'use = "dfa"'),
-        ("lr = 5e-3", 'use = "Adagrad"\nlr = 5e-3'),
-        ("[64, 12, 8, 10]", '[64, 12, 8, 10]\nweights = "standardised"'),
-        ("[train]\n", "[train]\naccumulate = 2\n"),
-        ("[train]\n", "[train]\nclip_norm = 1.0\n"),
-        ("[train]\n", '[train]\nclass_weights = "balanced"\n'),
-        ("[train]\n", '[schedule]\nuse = "ReduceLROnPlateau"\n[train]\n'),
+        ('use = "adfa"', 'use = "dfa"', "got dfa, device mach_zehnder, Adam"),
+        ("lr = 5e-3", 'use = "Adagrad"\nlr = 5e-3', "got adfa, device mach_zehnder, Adagrad"),
+        ("[64, 12, 8, 10]", '[64, 12, 8, 10]\nweights = "standardised"', "got StandardisedLinear, .*network"),
+        ("[64, 12, 8, 10]", "[64, 12, 8, 10]\nbias = false", "got Linear without a bias"),
+        ("[train]\n", "[train]\naccumulate = 2\n", "got .train. accumulate = 2;"),
+        ("[train]\n", "[train]\naccumulate = 2\nclip_norm = 1.0\n", "got .train. accumulate = 2, .train. clip_norm = 1.0;"),
+        ("[train]\n", '[train]\nclass_weights = "balanced"\n', "got .train. class_weights;"),
+        ("[train]\n", '[schedule]\nuse = "ReduceLROnPlateau"\n[train]\n', "got .schedule. ReduceLROnPlateau;"),
     ],
 )
-def test_what_is_no_population_is_refused(tmp_path: Path, old: str, new: str) -> None:
+def test_what_is_no_population_is_refused(tmp_path: Path, old: str, new: str, found: str) -> None:
     builder = search_builder(tmp_path, BASE.replace(old, new))
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=f"search.toml: .evaluate. by: .*{found}") as refusal:
         builder.course(builder.data())
+    assert refusal.value.todo == 'write by = "one" in [evaluate]'
 
 
-@pytest.mark.parametrize("line", ["patience = 3", 'from = "runs/first"'])
+@pytest.mark.parametrize("line", ["patience = 3", 'from = "runs/first"', "budget_passes = 9"])
 def test_a_search_says_itself_how_long_and_from_where(tmp_path: Path, line: str) -> None:
     builder = search_builder(tmp_path, BASE.replace("[train]\n", f"[train]\n{line}\n"))
-    with pytest.raises(ConfigError, match="says itself how long"):
+    with pytest.raises(ConfigError, match=f"says itself how long; got {line.replace(chr(34), '')}"):
         builder.space(builder.data())
 
 

@@ -1,4 +1,4 @@
-"""A search over a regression: candidates are compared by 1 - NRMSE, in a population as one by one."""
+"""A search over a regression or over sequences: candidates are compared as single runs are, in a population as one by one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_search import BASE, FILE, write
@@ -59,5 +60,21 @@ def test_the_last_step_of_a_candidate_may_be_a_fit(tmp_path: Path) -> None:
     assert other.accuracy > one.accuracy
     assert other.curve[:-1] == one.curve[:-1]
     assert other.passes == one.passes + (256 + 72) * 20
-    with pytest.raises(ConfigError, match="trained by its own loop"):
+    with pytest.raises(ConfigError, match=r'plain steps.*got readout = "ridge";'):
         fitted.trainer()
+
+
+@pytest.mark.parametrize("each_step", [False, True])
+def test_a_search_learns_sequences_as_a_run_does(tmp_path: Path, each_step: bool) -> None:
+    x = np.random.default_rng(0).normal(size=(600, 3, 4)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x, y=(x.sum(2 if each_step else (1, 2)) > 0).astype(np.int64))
+    base = BASE.replace("[64, 12, 8, 10]", "[4, 12, 8, 2]" if each_step else "[12, 12, 8, 2]")
+    base += f'[data]\nuse = "{tmp_path / "x.npz"}"\nsequence = true\n'
+    path = write(tmp_path, FILE, base)
+    found = SearchBuilder(read_search(path), experiment_of(tomllib.loads(base), path))
+    one = job(5e-3, epochs=1)
+    (lane,) = found.trainer().train([one])
+    (alone,) = OneByOne(lambda asked: found.candidate(asked, found.data())).train([one])
+    assert lane.curve == pytest.approx(alone.curve, abs=1e-4)
+    assert lane.passes == (256 + 100) * 20 * (3 if each_step else 1)
+    assert found.most_steps(found.data()) == 256 * (3 if each_step else 1) / 64

@@ -91,6 +91,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_opened() -> None:
         ({"task": {"use": "classes"}}, "the data have other targets"),
         ({"task": {"metric": "accuracy"}}, "accuracy is not for numbers"),
         ({"task": {"metric": "nrmsd"}}, 'there is no metric "nrmsd"'),
+        ({"task": {"metric": ["r2", "nrmse"], "lower": True}}, "which way hil's own metrics are better is known"),
+        ({"task": {"lower": True}}, "which way hil's own metrics are better is known"),
+        ({"task": {"metric": "hil.task:nrmse"}}, 'there is a "nrmse" already'),
+        ({"task": {"metric": ["hil.task:nrmse", "nrmse"]}}, 'there is a "nrmse" already'),
+        ({"task": {"metric": ["builtins:max", "torch:max"]}}, 'there is a "max" already'),
         ({"task": {"loss": "huber"}}, 'there is no loss "huber"'),
         ({"network": {"widths": [4, 20, 3]}}, "the network does not fit"),
         ({"learner": {"use": "ridge", "readout": "ridge"}}, "the readout of the learner ridge cannot be fitted after training"),
@@ -153,7 +158,7 @@ def test_the_report_and_the_status_speak_of_the_metric(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained("pat", tmp_path / "r", epochs=2)
-    page = render(run.folder).read_text()
+    page = render(run.folder).read_text(encoding="utf-8")
     assert f"{run.test_score:.4g}" in page
     assert "test NRMSE on sine of a sum" in page
     assert "Output over target of 90 test values" in page
@@ -217,15 +222,15 @@ batch = 50
 def test_a_readout_is_fitted_from_a_tape(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "e.toml").write_text(TAPED)
+    (tmp_path / "e.toml").write_text(TAPED, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     assert command(["train", "e.toml", "--run", "r", "--record"]) == 0
     assert command(["train", "e.toml", "--run", "live", "--set", "learner.use=ridge"]) == 0
     assert command(["replay", "r", "--set", "learner.use=ridge", "--run", "again"]) == 0
-    live, again = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("live", "again"))
+    live, again = (json.loads((tmp_path / name / "summary.json").read_text(encoding="utf-8")) for name in ("live", "again"))
     assert again["provenance"] == "replay"
     assert again["test_accuracy"] == live["test_accuracy"]  # the same shots, the same noise
-    assert again["test_accuracy"] > json.loads((tmp_path / "r" / "summary.json").read_text())["test_accuracy"]
+    assert again["test_accuracy"] > json.loads((tmp_path / "r" / "summary.json").read_text(encoding="utf-8"))["test_accuracy"]
 
 
 def test_ridge_asks_for_one_epoch_unless_more_are_written() -> None:
@@ -245,5 +250,6 @@ def test_a_sequence_is_one_input_or_one_a_step() -> None:
     assert shapes(torch.zeros(4, 3, 5)) == ((12, 2), (12, 5))
     assert shapes(torch.zeros(4, dtype=torch.int64), ("a", "b")) == ((4, 6), (4,))
     assert shapes(torch.zeros(4, 3, dtype=torch.int64), ("a", "b")) == ((12, 2), (12,))
-    steps = as_examples(hil.Dataset("s", *[hil.Split(x, x.sum(2, keepdim=True))] * 3, (), (3, 2), "", "0")).train
-    assert torch.equal(steps.x.sum(1, keepdim=True), steps.y)
+    steps = as_examples(hil.Dataset("s", *[hil.Split(x, x.sum(2, keepdim=True))] * 3, (), (3, 2), "", "0"))
+    assert torch.equal(steps.train.x.sum(1, keepdim=True), steps.train.y)
+    assert steps.shape == (2,)

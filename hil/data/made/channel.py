@@ -21,7 +21,7 @@ from scipy.special import ndtri
 
 from hil.data.examples import Examples
 from hil.data.made.series import length, uniform, windows
-from hil.settings import Count, check
+from hil.settings import Count, Natural, check
 
 SYMBOLS = np.array([-3.0, -1.0, 1.0, 3.0])
 PATHS = (0.08, -0.12, 1.0, 0.18, -0.1, 0.091, -0.05, 0.04, 0.03, 0.01)  # of d(t + 2), d(t + 1), ...
@@ -43,7 +43,7 @@ class ChannelEqualisation:
     number: Count = 2_000
     window: Count = 10
     snr_db: float = 28.0
-    steps: int = 0
+    steps: Natural = 0
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from hil.data.examples import Examples
 from hil.data.made.series import Series, length, uniform, windows
-from hil.settings import Count, check
+from hil.settings import Count, Natural, check
 
 BETA, GAMMA = 0.2, 0.1
 PER_S = 10
@@ -42,7 +42,7 @@ class MackeyGlass:
     window: Count = 20
     ahead: Count = 1
     tau: Count = 17
-    steps: int = 0
+    steps: Natural = 0
     seed: int = 0
 
     def __post_init__(self) -> None:

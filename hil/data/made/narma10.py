@@ -17,7 +17,7 @@ import numpy as np
 from hil.data.examples import Examples
 from hil.data.made.series import Series, length, uniform, windows
 from hil.errors import UNTOUCHED, ConfigError
-from hil.settings import Count, check
+from hil.settings import Count, Natural, check
 
 LEFT_OUT = 200
 BOUND = 1.0  # beyond it the system runs away
@@ -37,7 +37,7 @@ class Narma10:
 
     number: Count = 2_000
     window: Count = 20
-    steps: int = 0
+    steps: Natural = 0
     seed: int = 0
 
     def __post_init__(self) -> None:

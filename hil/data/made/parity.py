@@ -16,7 +16,7 @@ import numpy as np
 from hil.data.examples import Examples
 from hil.data.made.series import length, uniform, windows
 from hil.errors import UNTOUCHED, ConfigError
-from hil.settings import Count, check
+from hil.settings import Count, Natural, check
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +34,19 @@ class Parity:
 
     number: Count = 2_000
     bits: Count = 4
-    window: int = 0
-    delay: int = 0
-    steps: int = 0
+    window: Natural = 0
+    delay: Natural = 0
+    steps: Natural = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the settings."""
         check(self, "[data]")
         needed = self.bits + self.delay
-        if self.delay < 0 or (not self.steps and 0 != self.window < needed):
+        if not self.steps and 0 != self.window < needed:
             raise ConfigError(
                 "an example does not show the bits that count", where="[data] window", outputs=UNTOUCHED,
-                got=f"window = {self.window}, delay = {self.delay}", allowed=f"window {needed} or more, delay 0 or more",
+                got=f"window = {self.window}, delay = {self.delay}", allowed=f"window {needed} or more",
                 todo="make window larger",
             )  # fmt: skip
 

@@ -1,7 +1,4 @@
-"""The error at the readout: the one global signal that every learner here starts from.
-
-Loss, of classes and of numbers, is in hil/task.py. Here is what spiking learners of classes lower besides, and a check.
-"""
+"""What spiking learners of classes lower besides the losses of hil/task.py, and the check of the readout, for all learners."""
 
 from __future__ import annotations
 
@@ -10,9 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from hil.errors import ContractError
-from hil.task import Loss as Loss
-from hil.task import LossName as LossName
-from hil.task import Verdict as Verdict
+from hil.task import Loss, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from hil.learners.adfa import Model
-from hil.learners.parts.loss import Loss, Mixed
+from hil.learners.parts.loss import Mixed
 from hil.learners.parts.neuron_model import SHARPNESS, Leak, NeuronModel
 from hil.learners.parts.projection import hidden_shapes
 from hil.learners.parts.spiking_pass import rates, traced
 from hil.network import Network, Trace
 from hil.settings import Count, Positive, Share, check
+from hil.task import Loss
 
 Update = Literal["accumulated", "per_step"]
 

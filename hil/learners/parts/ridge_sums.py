@@ -127,6 +127,17 @@ class RidgeSums:
             found.append((weight, y - h @ weight, max(0.0, 0.5 * float(error.sum()))))
         return found
 
+    def state(self) -> dict[str, Tensor]:
+        """Return the sums by name, for a checkpoint."""
+        return dict(self.sums)
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take sums back. Raises: ValueError: they are of other features or outputs."""
+        shapes = {name: tuple(value.shape) for name, value in self.sums.items()}
+        if {name: tuple(value.shape) for name, value in state.items()} != shapes:
+            raise ValueError("sums of another network")
+        self.sums = {name: state[name].detach().cpu().double().clone() for name in shapes}
+
 
 def wanted(target: Tensor, outputs: int) -> Tensor:
     """The targets as numbers, (batch, outputs): of classes 1 for the right one."""
@@ -149,16 +160,3 @@ def hidden(net: Network, x: Tensor) -> Tensor:
     """One pass of x (batch, features), as a prediction makes it: what enters the readout, (batch, n)."""
     net.eval()
     return net.forward(x).inputs[-1]
-
-
-def state_of(sums: RidgeSums) -> dict[str, Tensor]:
-    """Return the sums by name, for a checkpoint."""
-    return dict(sums.sums)
-
-
-def restored(sums: RidgeSums, state: Mapping[str, Tensor]) -> None:
-    """Take sums back. Raises: ValueError: they are of other features or outputs."""
-    shapes = {name: tuple(value.shape) for name, value in sums.sums.items()}
-    if {name: tuple(value.shape) for name, value in state.items()} != shapes:
-        raise ValueError("sums of another network")
-    sums.sums = {name: state[name].detach().cpu().double().clone() for name in shapes}
