@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from small import blank
+from warm import Warm, listen
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # before torch is imported, and for every process that a test starts
 
+subprocess.Popen = Warm  # type: ignore[misc]
+gc.disable()  # until all is imported and collected: what is there then is never garbage, and much to look through each time
 os.environ.pop("COLUMNS", None)  # what is printed does not depend on the terminal, or on whoever distributes the tests
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a script: hil keeps that, tests send it
@@ -61,6 +66,12 @@ def _drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, draw
         monkeypatch.setattr("matplotlib.figure.Figure.savefig", drawing)
 
 
+@pytest.fixture(autouse=True)
+def _cold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "cold" in request.keywords:
+        monkeypatch.setattr(Warm, "cold", True)
+
+
 SLOW = (
     "test_guardian", "test_own_device", "test_kill", "test_sentinel", "test_search", "test_system", "test_cli",
     "test_docs_recipes", "test_face", "test_notebooks", "test_resume_without_script", "test_spide", "test_frame_shape",
@@ -78,8 +89,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
 
 
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "drawn: the figures of its pages are drawn")
+    config.addinivalue_line("markers", "cold: every process that it starts is a program of its own; see warm.py")
+    listen()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -53,6 +54,7 @@ class Command:
         self.pid = os.fork()
         if self.pid == 0:
             code = 70
+            gc.freeze()  # or the first collection would copy all that this process shares with its parent
             try:
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
                 for number in (1, 2):
@@ -81,7 +83,7 @@ class Command:
 
     def ended(self, within_s: float = 100.0) -> int:
         """Wait for its end: its exit code."""
-        assert until(lambda: self.poll() is not None, within_s), self.said()
+        assert until(lambda: self.poll() is not None, within_s, every_s=0.02), self.said()
         assert self._code is not None
         return self._code
 
@@ -91,9 +93,9 @@ class Command:
         return os.pread(file, os.fstat(file).st_size, 0).decode()  # where the command writes is left as it is
 
 
-def until(true: Callable[[], bool], within_s: float = 100.0) -> bool:
+def until(true: Callable[[], bool], within_s: float = 100.0, every_s: float = 0.005) -> bool:
     """Wait for it: whether it came true."""
     end = time.monotonic() + within_s
     while not (found := true()) and time.monotonic() < end:
-        time.sleep(0.005)
+        time.sleep(every_s)
     return found

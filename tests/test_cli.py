@@ -280,6 +280,7 @@ def children(pid: int, module: str = "sim_devices.bench.served") -> list[int]:
     return [p for p in found if module in Path(f"/proc/{p}/cmdline").read_text().split("\0")]
 
 
+@pytest.mark.cold
 def test_a_killed_bench_and_a_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = started(tmp_path, LONG)
     (bench,) = children(command.pid)
@@ -296,6 +297,7 @@ def test_a_killed_bench_and_a_resume(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert said.code == 0, said.err
 
 
+@pytest.mark.cold
 def test_a_killed_trainer_leaves_the_virtual_bench_safe(tmp_path: Path) -> None:
     """The guardian switches it off while the bench lingers; a resume goes on."""
     command = started(tmp_path, LONG)
@@ -310,6 +312,7 @@ def test_a_killed_trainer_leaves_the_virtual_bench_safe(tmp_path: Path) -> None:
     assert not json.loads(log.read_text().splitlines()[-1])["outputs"]["awg"]["1"]["on"]
 
 
+@pytest.mark.cold
 def test_ctrl_c_at_the_bench(tmp_path: Path) -> None:
     command = started(tmp_path, LONG)
     (bench,) = children(command.pid)

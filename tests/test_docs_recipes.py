@@ -55,15 +55,6 @@ def test_own_shape_own_driver_and_own_learner_in_one_run(lab: Path) -> None:
     assert end["outputs"]["g1"]["1"]["on"] is False
 
 
-def test_digits_are_read_through_a_display_and_a_camera(tmp_path: Path) -> None:
-    written([HOW_TO / "use_a_display_and_a_camera.md"], tmp_path)
-    ended = hil(tmp_path, "train", "scene_digits.toml", "--run", "r")
-    assert ended.returncode == 0, ended.stderr
-    found = summary(tmp_path, "r")
-    assert (found["status"], found["provenance"]) == ("done", "twin")
-    assert found["test_accuracy"] > 0.5  # type: ignore[operator]
-
-
 @pytest.fixture
 def typed(lab: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
     """A command in the folder, in this process as in one of its own; its exit code."""
@@ -76,6 +67,17 @@ def typed(lab: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., 
     for name in set(sys.modules) - known:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(lab)):
             del sys.modules[name]  # other tests have modules of these names
+
+
+def test_digits_are_read_through_a_display_and_a_camera(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: Callable[..., int]
+) -> None:
+    written([HOW_TO / "use_a_display_and_a_camera.md"], tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert typed("train", "scene_digits.toml", "--run", "r") == 0
+    found = summary(tmp_path, "r")
+    assert (found["status"], found["provenance"]) == ("done", "twin")
+    assert found["test_accuracy"] > 0.5  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("page", ["add_a_learner.md", "add_a_twin.md", "add_a_device.md"])
