@@ -15,7 +15,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import resource
 import select
 import selectors
 import shutil
@@ -46,15 +45,18 @@ PYTHON = sys.executable
 
 def limits() -> list[tuple[int, int]]:
     """What this process may use."""
+    import resource
+
     return [resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_")]
 
 
-LIMITS = limits()
+HERE = hasattr(os, "pidfd_open")
+LIMITS = limits() if HERE else []
 
 
 def listen() -> None:
     """Start the server of this process and of all that it starts, unless there is one."""
-    if VARIABLE in os.environ or not hasattr(os, "pidfd_open"):
+    if VARIABLE in os.environ or not HERE:
         return
     path = str(Path(tempfile.mkdtemp(prefix="hil-warm-")) / "socket")
     with socket.socket(socket.AF_UNIX) as door:
@@ -79,8 +81,9 @@ class Warm(subprocess.Popen[Any]):
     def __init__(self, args: Any, *more: Any, **settings: Any) -> None:
         self._asks_for = settings
         self._can = (
-            not more and not isinstance(args, str) and list(args[:3]) == [PYTHON, "-P", "-m"] and args[3] in MODULES
-            and SETTINGS.issuperset(settings) and limits() == LIMITS and bool(os.environ.get(VARIABLE)) and not self.cold
+            bool(os.environ.get(VARIABLE)) and not self.cold
+            and not more and not isinstance(args, str) and list(args[:3]) == [PYTHON, "-P", "-m"] and args[3] in MODULES
+            and SETTINGS.issuperset(settings) and limits() == LIMITS
         )  # fmt: skip
         super().__init__(args, *more, **settings)
 
@@ -187,7 +190,7 @@ def read(pid: int, watched: selectors.BaseSelector, end: socket.socket) -> None:
 
 
 def imports() -> None:
-    """Import what the processes need; how much of it, does not matter to what they do."""
+    """Import what the processes need; what is missing here, they import themselves."""
     sys.path.append(str(Path(__file__).parents[1]))
     gc.disable()
     for module in IMPORTED:
