@@ -477,12 +477,12 @@ def test_a_sweep_that_fails_leaves_outputs_safe() -> None:
 
 
 def test_the_weights_are_those_of_a_run_from_a_file(tmp_path: Path) -> None:
-    from hil.build.network import synapses
+    from hil.build.network import chain_of
     from hil.config.experiment import read_experiment
 
     path = tmp_path / "file.toml"
     path.write_text('seed = 5\n[network]\nwidths = [64, 12, 10]\n[device]\nuse = "mach_zehnder"\n[learner]\nuse = "adfa"\n')
-    found = synapses(read_experiment(path), DIGITS)
+    found = chain_of(read_experiment(path).network, 5, DIGITS).synapses
     assert all(torch.equal(a.weight, b) for a, b in zip(found, weights(on_twin(5)), strict=True))  # type: ignore[arg-type]
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from hil import toml
 from hil.build.given import PLACE, Given, GivenExperiment, script
-from hil.build.network import synapses
+from hil.build.network import chain_of
 from hil.build.open_bench import Bench
 from hil.config.experiment import Experiment, experiment_of
 from hil.config.read import dump
@@ -111,8 +111,8 @@ def _examples(data: Dataset) -> dict[str, Any] | None:
 
 def _otherwise(found: Given, experiment: Experiment) -> str:
     """What a file would make otherwise, or ""."""
-    made = synapses(experiment, found.data)
-    for layer, synapse in zip(found.net.stack, made, strict=True):
+    made = chain_of(experiment.network, experiment.seed, found.data)
+    for layer, synapse in zip(found.net.stack, made.synapses, strict=True):
         now, then = layer.synapse.state_dict(), synapse.state_dict()
         if now.keys() != then.keys() or any(not torch.equal(now[key].cpu(), then[key]) for key in now):
             return f"its first weights are not those of {PLACE} seed = {experiment.seed}"

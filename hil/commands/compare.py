@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hil.build.calibration import bench_files
-from hil.build.training import prepared
+from hil.build.prepared import prepared
 from hil.commands import trust
 from hil.commands.train import launch, resume
 from hil.config import modules

@@ -19,7 +19,8 @@ from typing import Any, Self
 from rich.console import Console
 
 from hil import toml
-from hil.build.training import Built, built, prepared
+from hil.build.prepared import prepared
+from hil.build.training import Built, built
 from hil.config.device import DecodeTable
 from hil.config.experiment import Experiment, read_experiment
 from hil.config.read import checked, dump
