@@ -142,13 +142,13 @@ def soon(true: Callable[[], bool], within_s: float = WITHIN_S) -> bool:
 def gone(pid: int) -> bool:
     """Ended, whether or not somebody has asked how."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
 
 
 def events(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(text) for text in (run / "guardian.jsonl").read_text().splitlines()]
+    return [json.loads(text) for text in (run / "guardian.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.mark.parametrize(("then", "wire"), [("beats", "resources"), ("beats", "sockets"), ("forked", "resources")])
@@ -188,7 +188,7 @@ def test_a_trainer_that_verified_it_itself_leaves_nothing_to_do(
     assert child.process.wait(WITHIN_S) == 0
     assert gone(child.guardian)
     assert [e["event"] for e in events(tmp_path / "run")] == ["watching", "done"]
-    assert lock_file(table.resources["awg"]).read_text() == ""
+    assert lock_file(table.resources["awg"]).read_text(encoding="utf-8") == ""
 
 
 def test_a_close_that_cannot_verify_is_made_up_for_over_another_wire(
@@ -331,13 +331,13 @@ def test_an_instrument_on_a_wire_of_its_own_is_made_safe_by_the_conversation_of_
     start: Callable[..., Child], tmp_path: Path
 ) -> None:
     output = tmp_path / "output"
-    (tmp_path / "rig_talk.py").write_text(OWN_TALK)
-    output.write_text("0")
+    (tmp_path / "rig_talk.py").write_text(OWN_TALK, encoding="utf-8")
+    output.write_text("0", encoding="utf-8")
     child = start(str(output), "beats", "own")
-    assert output.read_text() == "1"
+    assert output.read_text(encoding="utf-8") == "1"
     (tmp_path / "rig_talk.py").unlink()  # the guardian has it already
     child.process.kill()
-    assert soon(lambda: output.read_text() == "0")
+    assert soon(lambda: output.read_text(encoding="utf-8") == "0")
     assert soon(lambda: outputs_of(tmp_path / "run") == "safe")
 
 
@@ -408,12 +408,12 @@ def test_the_guardian_needs_no_torch() -> None:
 
 def bench_file(tmp_path: Path, bench: Any) -> Path:
     """The waveform bench as it would stand on a table."""
-    real = tomllib.loads((BENCHES / "mzm_awg_scope.toml").read_text())
+    real = tomllib.loads((BENCHES / "mzm_awg_scope.toml").read_text(encoding="utf-8"))
     del real["virtual"]
     for name in ("awg", "scope"):
         real["instruments"][name]["resource"] = bench.resources[name]
     path = tmp_path / "bench.toml"
-    path.write_text(tomli_w.dumps(real))
+    path.write_text(tomli_w.dumps(real), encoding="utf-8")
     return path
 
 
@@ -437,12 +437,12 @@ def test_a_trainer_of_the_waveform_bench_that_is_killed_in_a_shot(tmp_path: Path
 
 def board_file(tmp_path: Path, port: str, **board: Any) -> Path:
     """The board of spiking neurons as it would stand on a table."""
-    real = tomllib.loads((BENCHES / "spiking_board.toml").read_text())
+    real = tomllib.loads((BENCHES / "spiking_board.toml").read_text(encoding="utf-8"))
     del real["virtual"]
     real["instruments"]["board"] |= {"resource": port, **board}
     real["guardian"] = {"patience_s": PATIENCE_S}
     path = tmp_path / "board.toml"
-    path.write_text(tomli_w.dumps(real))
+    path.write_text(tomli_w.dumps(real), encoding="utf-8")
     return path
 
 
@@ -462,7 +462,7 @@ def test_a_port_that_is_not_there_leaves_nothing_to_be_made_safe(tmp_path: Path,
     if kind == "dangling":
         port.symlink_to(tmp_path / "unplugged")
     elif kind == "file":
-        port.write_text("")
+        port.write_text("", encoding="utf-8")
     elif kind == "folder":
         port.mkdir()
     for run in (None, tmp_path / "run", tmp_path / "run"):
@@ -479,14 +479,14 @@ def test_a_port_that_is_not_there_leaves_nothing_to_be_made_safe(tmp_path: Path,
 def test_an_instrument_that_is_not_there_leaves_nothing_to_be_made_safe(tmp_path: Path, address: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    real = tomllib.loads((BENCHES / "mzm_awg_scope.toml").read_text())
+    real = tomllib.loads((BENCHES / "mzm_awg_scope.toml").read_text(encoding="utf-8"))
     del real["virtual"]
     real["instruments"]["awg"]["resource"], real["instruments"]["scope"]["resource"] = (
         address.format(port),
         "TCPIP::127.0.0.1::1::SOCKET",
     )
     path = tmp_path / "bench.toml"
-    path.write_text(tomli_w.dumps(real))
+    path.write_text(tomli_w.dumps(real), encoding="utf-8")
     for _ in range(2):
         with pytest.raises(OpenFailed, match="nothing was sent"):
             opens(path, tmp_path / "run")
@@ -496,7 +496,7 @@ def test_an_instrument_that_is_not_there_leaves_nothing_to_be_made_safe(tmp_path
 
 @pytest.mark.parametrize("transport", ["hislip", "socket"])
 def test_whether_other_computers_are_kept_out_is_told(tmp_path: Path, transport: str) -> None:
-    tables = tomllib.loads((BENCHES / "mzm_awg_scope.toml").read_text())
+    tables = tomllib.loads((BENCHES / "mzm_awg_scope.toml").read_text(encoding="utf-8"))
     tables["virtual"]["transport"] = transport
     bench = bench_of(tables, Path("test"))
     assert isinstance(bench, WaveformBench)
@@ -567,11 +567,14 @@ def test_a_board_that_is_unplugged_with_its_link_stays_on_record(
     ],
 )
 def test_what_a_bench_file_cannot_say_of_safety(change: dict[str, Any], said: str) -> None:
-    tables = {**tomllib.loads((BENCHES / "mzm_awg_scope.toml").read_text()), **change}
+    tables = {**tomllib.loads((BENCHES / "mzm_awg_scope.toml").read_text(encoding="utf-8")), **change}
     with pytest.raises(ConfigError, match=said), open_bench(bench_of(tables, Path("bench.toml"))):
         pytest.fail("it was opened")
     with pytest.raises(ConfigError):
-        bench_of({**tomllib.loads((BENCHES / "spiking_board.toml").read_text()), "safe": {"order": ["awg"]}}, Path("b"))
+        bench_of(
+            {**tomllib.loads((BENCHES / "spiking_board.toml").read_text(encoding="utf-8")), "safe": {"order": ["awg"]}},
+            Path("b"),
+        )
 
 
 def full_pipe() -> tuple[int, list[int]]:
@@ -726,7 +729,9 @@ def test_a_run_folder_commands_nothing(
     """What its guardian.jsonl names gets no message, whether or not it is on the bench; it is told to people, and no more."""
     resource = getattr(table, address)["awg"]
     state = asdict(replace(HOSTILE, resource=resource, name="awg\x1b[2J"))
-    (tmp_path / "run" / "guardian.jsonl").write_text(json.dumps({"event": "watching", "pid": 1, "states": [state]}) + "\n")
+    (tmp_path / "run" / "guardian.jsonl").write_text(
+        json.dumps({"event": "watching", "pid": 1, "states": [state]}) + "\n", encoding="utf-8"
+    )
     table.boxes["awg"].execute(b":OUTP1 1")  # type: ignore[attr-defined]
     mine = resource if where == "the same" else "GPIB7::1::INSTR"
     with guarded([mine], silence_s=60.0, patience_s=0.0, run=tmp_path / "run"):
@@ -843,7 +848,7 @@ def test_after_rest_the_outputs_are_off_and_nobody_minds_how_long_the_rest_takes
         with pytest.raises(RunError, match="another program owns"):
             take([resource], Owner(os.getpid(), "", "now", "test"))
     assert [event["event"] for event in events(run)] == ["watching", "done"]
-    assert lock_file(resource).read_text() == ""
+    assert lock_file(resource).read_text(encoding="utf-8") == ""
 
 
 def test_rest_closes_once_and_leaving_tells_what_it_could_not(table: RunningBench, tmp_path: Path) -> None:

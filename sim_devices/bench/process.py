@@ -56,7 +56,7 @@ class Served:
 
     def __init__(self, module: str, what: str, description: str, start_timeout_s: float) -> None:
         self._what = what
-        self._stderr = tempfile.TemporaryFile("w+", prefix=f"{what.replace(' ', '-')}-", suffix=".stderr")  # noqa: SIM115, closed by stop()
+        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", prefix=f"{what.replace(' ', '-')}-", suffix=".stderr")  # noqa: SIM115, closed by stop()
         self._process = subprocess.Popen(
             child.command(module),
             stdin=subprocess.PIPE,

@@ -140,7 +140,7 @@ def test_bias_laser_generator_and_two_scope_channels_go_on_and_off_in_order(fold
 
 def test_after_a_sigkill_in_training_the_guardian_keeps_the_order_and_the_run_goes_on(folder: Path, stack: ExitStack) -> None:
     stack.enter_context(on_the_table(IQ, folder))
-    (folder / "e.toml").write_text(EXPERIMENT.format(epochs=500))
+    (folder / "e.toml").write_text(EXPERIMENT.format(epochs=500), encoding="utf-8")
     log, metrics = folder / "bench.log", folder / "r" / "metrics.jsonl"
     command = Command("train", folder / "e.toml", "--run", folder / "r")
     assert until(lambda: (metrics.exists() and metrics.stat().st_size > 0) or command.poll() is not None), command.said()
@@ -158,10 +158,10 @@ def test_after_a_sigkill_in_training_the_guardian_keeps_the_order_and_the_run_go
 def test_a_network_trains_records_and_is_replayed(folder: Path, stack: ExitStack) -> None:
     """A hidden layer of 8 neurons is 4 symbols of 2 drives."""
     stack.enter_context(on_the_table(IQ, folder))
-    (folder / "e.toml").write_text(EXPERIMENT.format(epochs=1))
+    (folder / "e.toml").write_text(EXPERIMENT.format(epochs=1), encoding="utf-8")
     command = Command("train", folder / "e.toml", "--run", folder / "r", "--record")
     assert command.ended() == 0, command.said()
-    summary = json.loads((folder / "r" / "summary.json").read_text())
+    summary = json.loads((folder / "r" / "summary.json").read_text(encoding="utf-8"))
     assert summary["provenance"] == "twin"
     assert summary["device_passes"] % 8 == 0
     again = Command("replay", folder / "r")
@@ -220,7 +220,7 @@ def trained(folder: Path) -> Tensor:
 def test_a_fault_of_one_instrument_leaves_no_trace(folder: Path, stack: ExitStack, box: str, fault: Fault) -> None:
     """Of the second generator, or of the scope: recovered in a training, whose weights are those of one without it."""
     running = stack.enter_context(on_the_table(IQ, folder, two_generators))
-    (folder / "e.toml").write_text(EXPERIMENT.format(epochs=9))
+    (folder / "e.toml").write_text(EXPERIMENT.format(epochs=9), encoding="utf-8")
     untouched = trained(folder)
     running.plant.restore({**running.plant.snapshot(), "shot": 0})
     running.faults.of[box].add(fault)

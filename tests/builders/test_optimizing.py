@@ -32,7 +32,7 @@ def hil(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 
 def written(folder: Path, text: str = toml()) -> Path:
-    (folder / "e.toml").write_text(text)
+    (folder / "e.toml").write_text(text, encoding="utf-8")
     return folder / "e.toml"
 
 
@@ -193,7 +193,7 @@ def test_a_run_begins_with_the_best_weights_of_another(
     point = checkpoint.load(checkpoint.latest(tmp_path / "second" / "checkpoints"))
     for name, tensor in best.tensors.items():
         assert torch.equal(point.tensors[f"net.{name}"], tensor), name
-    summaries = [json.loads((tmp_path / run / "summary.json").read_text()) for run in ("first", "second")]
+    summaries = [json.loads((tmp_path / run / "summary.json").read_text(encoding="utf-8")) for run in ("first", "second")]
     assert summaries[1]["validation_accuracy"] == pytest.approx(summaries[0]["validation_accuracy"], abs=0.03)
     for path in (tmp_path / "first").rglob("*"):
         if path.is_file():

@@ -49,7 +49,7 @@ def box(folder: Path) -> Laser:
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "laser.log").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "laser.log").read_text(encoding="utf-8").splitlines()]
 
 
 def test_it_is_set_held_read_back_and_off_at_the_end(tmp_path: Path) -> None:
