@@ -97,7 +97,7 @@ class PackageAdapter:
 
     @property
     def name(self) -> str:
-        """How messages name it."""
+        """Name in messages."""
         return f"{self._called} {self.identity.model} {self.identity.serial}".rstrip()
 
     # ---- what it holds ----------------------------------------------------------------------------------------------------

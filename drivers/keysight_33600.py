@@ -97,7 +97,7 @@ class Channel:
 
 
 class Keysight33600(ScpiOutput):
-    """One channel of the generator, or both. The constructor resets it: outputs off, volatile memory empty.
+    """The generator, with one channel in use, or both. The constructor resets it: outputs off, volatile memory empty.
 
     Args:
         scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.

@@ -103,7 +103,7 @@ class Channel:
 
 
 class InfiniiVision(ScpiDriver):
-    """One channel of the scope, or several that one trigger records. The constructor resets it.
+    """The scope, with one channel in use, or several that one trigger records. The constructor resets it.
 
     Args:
         scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
@@ -212,7 +212,7 @@ class InfiniiVision(ScpiDriver):
         self._unread()
 
     def _unread(self) -> None:
-        """Nothing is known of the records."""
+        """Forget the state of the records: nothing is known of them."""
         for channel in self._channels:
             channel.preamble = None
 

@@ -145,7 +145,7 @@ class NIDAQmx:
 
     @property
     def slew(self) -> Slew:
-        """It goes to each row in steps that are allowed."""
+        """Steps of the drive: each row is reached in steps that are allowed."""
         return Slew("ramps", self._samples / self._rate_hz)
 
     @property

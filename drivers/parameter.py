@@ -1,4 +1,4 @@
-"""One parameter of an instrument that a package drives: its name there, its limits, what switches it on and off."""
+"""A parameter of an instrument that a package drives: its name there, its limits, what switches it on and off."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Parameter:
             )
 
     def port(self, name: str) -> Port:
-        """Its limits. Raises: ConfigError: they are missing."""
+        """Return its limits as a port. Raises: ConfigError: they are missing."""
         if name == OUTPUT:
             return Port(OUTPUT, 0, 1)
         if self.low is None or self.high is None:

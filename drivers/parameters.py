@@ -121,7 +121,7 @@ class Parameters:
 
     @property
     def slew(self) -> Slew:
-        """It goes to each row in steps that are allowed."""
+        """Steps of the drive: each row is reached in steps that are allowed."""
         return Slew("ramps", self._settle_s)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What drivers of SCPI instruments have in common: the rungs of recovery, and the way of outputs to safe.
+"""Common parts of drivers of SCPI instruments: the rungs of recovery, and the way of outputs to safe.
 
 safe     switch off, read back; after a fault of the link, or a Ctrl-C, once more over a connection that was opened anew
 close    safe, front panel unlocked, wire closed; each of them whatever the one before did
@@ -46,7 +46,7 @@ class ScpiDriver(ABC):
 
 
 class ScpiOutput(ScpiDriver):
-    """One that drives something: it has `identity`, a panel `_panel`, and `_closed`.
+    """A driver of outputs: it has `identity`, a panel `_panel`, and `_closed`.
 
     Args of a subclass: _called: how messages name it.
     """

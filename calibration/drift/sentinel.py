@@ -218,7 +218,7 @@ class DriftSentinel:
         return f", period {now} {unit}, not {before}" if pairs else ""
 
     def _blind(self, channels: Sequence[int]) -> str:
-        """What to tell of curves on which no walk is seen."""
+        """Return the warning about curves on which no walk would be seen."""
         assert self._curves is not None  # begin() comes before any look
         if not channels:
             return ""
@@ -293,7 +293,7 @@ class DriftSentinel:
         return Limits.of(self._watch.warn, self._watch.act, sigma, REFERENCE_SHOTS)
 
     def _called(self, curve: int) -> str:
-        """How messages name a curve: "channel 3 "; "" of a node that has one."""
+        """Name a curve in a message: "channel 3 "; "" of a node that has one curve."""
         return f"channel {self._known.outputs[curve] + 1}: " if self._several else ""
 
     def _key(self, name: str, curve: int) -> str:
@@ -397,7 +397,7 @@ class DriftSentinel:
         return min(ACTION_SHOTS, max(1, math.ceil((8 * sigma / self._watch.act) ** 2)))
 
     def _try(self, rung: Rung, step: int, found: Found) -> Found | None:
-        """Do it; how the node answers then, or None if it does not apply."""
+        """Carry out a rung; return how the node answers then, or None if the rung does not apply."""
         if rung == "servo":
             return self._servo(found)
         if rung == "recalibrate":
@@ -429,7 +429,7 @@ class DriftSentinel:
         return after
 
     def _whole(self, values: Sequence[float]) -> Limit:
-        """One number of a node that has one channel, else one for each."""
+        """Return one number for a node that has one channel, else one for each channel."""
         return tuple(values) if self._several else values[0]
 
     def _undo(self, found: Found, which: Sequence[int]) -> bool:
@@ -526,17 +526,17 @@ class DriftSentinel:
         return Look(step, state, did, walk.value, walk.sigma, self._of(self._steered.steering.offset, number))
 
     def _of(self, value: Limit, curve: int) -> float:
-        """What a number for each input channel is for a curve; 0 where a reading has no drive of its own."""
+        """Look up the number of a curve's own input channel; 0 where a reading has no drive of its own."""
         if self._known.kind == "mixed":
             return 0.0
         return each(value, len(self._drive))[self._known.outputs[curve]]
 
     def _noisy(self, found: Found) -> bool:
-        """Some curve is noisier than its reference."""
+        """True if some curve is noisier than its reference."""
         return any(one.noise > curve.loudest_noise() for curve, one in zip(self._known.each, found, strict=True))
 
     def _each_said(self, now: Limit, before: Limit, made: Callable[[float, float], float], shown: str) -> str:
-        """What changed, of one number, or of each of several that did: "+0.12 (1), -0.3 (4)"."""
+        """Write the number that changed, or those of several that did: "+0.12 (1), -0.3 (4)"."""
         if not isinstance(now, tuple) and not isinstance(before, tuple):
             return format(made(now, before), shown)
         size = max(len(each(now, 1)), len(each(before, 1)))

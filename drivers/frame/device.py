@@ -171,7 +171,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class FrameSettings:
-    """How images are shown, and frames are taken.
+    """Settings that say how images are shown, and frames are taken.
 
     Args:
         drive: "levels" of the display, or a "phase", 0 to 2 pi rad, over all its levels.

@@ -127,7 +127,7 @@ class Waveform:
             raise
 
     def _described(self, provenance: Provenance) -> Spec:
-        """One drive and one reading take any width; else a row is a symbol. Raises: ConfigError: a width besides."""
+        """Describe the node: one drive and one reading take any width; else a row is a symbol. Raises: ConfigError."""
         width, inputs, outputs = self._settings.width, self._drives.port, self._reads.port
         if len(self._drives) == len(self._reads) == 1:
             return Spec(replace(inputs, size=width), replace(outputs, size=width), provenance=provenance)
@@ -152,7 +152,7 @@ class Waveform:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What people should know of the instruments."""
+        """Warnings about the instruments, for people."""
         return self._watch.notes
 
     @property

@@ -19,7 +19,7 @@ WHERE = "hil.dense"
 
 
 class Dense(Network):
-    """What `dense` makes.
+    """A network that `dense` made.
 
     Args:
         transfer: the curve of its node as it was measured, or None.

@@ -1,4 +1,4 @@
-"""From a network, a learner and data that a script made to a training: what `hil.build.training` does for an experiment file.
+"""A training from a network, a learner and data of a script, as `hil.build.training` makes one from an experiment file.
 
 The network is trained in place: a second one shares its synapses, with the same devices counted, checked and recovering.
 """
@@ -83,7 +83,7 @@ class GivenNetwork(NetworkTable):
 
 
 class GivenDevice(DeviceTable):
-    """What is known of the devices."""
+    """The facts about the devices that a script gave."""
 
     def settle(self, place: str) -> None:
         """Check the table alone: there is no class to find."""
@@ -121,7 +121,7 @@ class GivenExperiment(Experiment):
 
 @dataclass(frozen=True)
 class Given:
-    """What a script gave, checked.
+    """The network, data and learner of a script, checked.
 
     Args:
         task: what is learned.
@@ -224,7 +224,7 @@ def _tried(net: Network, data: Dataset) -> Chain:
 
 
 def script() -> str:
-    """How the program that runs is run again, in words."""
+    """Return how the program that runs is run again, in words."""
     name = sys.argv[0] if sys.argv else ""
     return f"python {quoted(name)}" if name.endswith(".py") else "the script or notebook that called hil.train"
 
@@ -304,7 +304,7 @@ def _learner_table(learner: Any, settings: Mapping[str, Any]) -> LearnerTable:
 
 
 def _plain(value: Any, key: str) -> Any:
-    """As TOML holds it."""
+    """Return a setting as TOML holds it."""
     if isinstance(value, Feedback):
         return value.to_table()
     if isinstance(value, Path):
@@ -331,7 +331,7 @@ def _seen(net: Network) -> list[tuple[Device, list[Layer]]]:
 
 
 def _parameters(net: Network) -> list[nn.Parameter]:
-    """Of the synapses alone: a device may be a module too."""
+    """Return the parameters of the synapses alone: a device may be a module too."""
     parts = [layer.synapse for layer in net.stack]
     return list(nn.ModuleList(parts if net.feedback is None else [*parts, net.feedback]).parameters())
 
@@ -435,7 +435,7 @@ def _built(
 
 
 def _node(found: Given, owned: list[Any], benches: list[Bench], rest: Callable[[BaseException | None], None]) -> Node:
-    """All devices together, as results and messages know them."""
+    """Describe all devices together, as results and messages know them."""
     twins = [
         found.twin,
         *(device.twin for device in map(bare, owned) if isinstance(device, Simulated)),

@@ -40,7 +40,7 @@ def fits_learner(experiment: Experiment, chain: Chain, data: Dataset, task: Task
 
 
 def class_weights(experiment: Experiment, data: Dataset, task: Task) -> Tensor | None:
-    """The weight of each class in the loss, (classes,), their mean over the training examples 1; None: all alike.
+    """Return the weight of each class in the loss, (classes,), their mean over the training examples 1; None: all alike.
 
     Raises:
         ConfigError: not one a class, there are no classes, or the learner has no loss that could be weighed.

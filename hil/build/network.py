@@ -1,4 +1,4 @@
-"""From [network] to synapses, and from synapses and nodes to a Network.
+"""Synapses from [network], and a Network from synapses and the nodes behind them.
 
     [network]  widths = [784, 800, 10]                                          dense layers
     [network]  use = "conv", channels = [16, 32], readout = 10                  shape comes from the data set

@@ -1,4 +1,4 @@
-"""From the [device] section of an experiment to what it names: a node or a chip, simulated here or on a bench, and its twin."""
+"""The node or chip that [device] of an experiment names, opened: simulated here or on a bench, with its twin."""
 
 from __future__ import annotations
 

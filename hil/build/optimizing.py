@@ -1,4 +1,4 @@
-"""What moves the weights, from the tables [optimizer], [schedule], [augment] and [train] of an experiment."""
+"""Optimiser, schedule and plan of a training, from [optimizer], [schedule], [augment] and [train] of an experiment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FUSED = ("Adam", "AdamW", "SGD")  # torch's optimisers with a fused step on CPU
 
 
 def plan_of(experiment: Experiment, shape: Sequence[int]) -> TrainingPlan:
-    """How long is trained, and what a step is made of, from [train] and [augment].
+    """Make the plan of the training from [train] and [augment]: how long it is, and what a step is made of.
 
     Args:
         experiment: as it was read.

@@ -1,4 +1,4 @@
-"""All of an experiment that needs no device: data, task, synapses, and what moves them. What can be refused is refused here."""
+"""The parts of an experiment that need no device: data, task, synapses, optimiser. What can be refused is refused here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from hil.training.state import TrainingPlan
 
 @dataclass(frozen=True)
 class Prepared:
-    """All of an experiment that needs no device.
+    """The parts of an experiment that need no device.
 
     Args:
         data: the splits; sequences already as the network learns them.
@@ -98,7 +98,7 @@ def dataset(table: Data) -> Dataset:
 
 @contextmanager
 def building(place: str) -> Iterator[None]:
-    """Nothing is trained yet: what code that is not hil's raises here is a refusal of `place`, the experiment."""
+    """Turn errors of foreign code into refusals of `place`, the experiment: nothing is trained yet."""
     try:
         with foreign(f"{place}: building the network, its node and its learner"):
             yield
@@ -112,7 +112,7 @@ def building(place: str) -> Iterator[None]:
 
 @contextmanager
 def nothing_open() -> Iterator[None]:
-    """What is refused in here, and says nothing of the outputs, left them untouched."""
+    """Add to refusals that say nothing of the outputs that these are untouched."""
     try:
         yield
     except Refused as error:

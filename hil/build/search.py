@@ -1,4 +1,4 @@
-"""From a search file to what it needs: data, course, trainers, evaluators, strategy.
+"""Data, course, trainers, evaluators and strategy of a search, from its file.
 
 What every candidate is trained by stands in the run folder's config.toml, complete, with the decoding that was measured once.
 A worker builds its trainer from the texts of config.toml and search.toml, so it may be another process or another machine.
@@ -57,7 +57,7 @@ Place = Literal["twin", "bench"]
 
 @dataclass(frozen=True)
 class SearchBuilder:
-    """All that is needed to train candidates.
+    """Builder of all that is needed to train candidates.
 
     Args:
         file: the search.
@@ -96,7 +96,7 @@ class SearchBuilder:
 
     @cached_property
     def task(self) -> Task:
-        """What is learned. Raises: ConfigError, DataError."""
+        """The task that the candidates learn. Raises: ConfigError, DataError."""
         return task_for(self.experiment.task, self.experiment.learner, self._data)
 
     def base(self) -> Recipe:

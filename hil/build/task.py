@@ -1,4 +1,4 @@
-"""From [task], the data and the learner to a Task; refused here, before anything is opened, where they do not fit."""
+"""The Task of an experiment, from [task], the data and the learner; refused before anything is opened if they do not fit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def as_examples(data: Dataset) -> Dataset:
 
 
 def task_for(table: TaskTable | None, learner: LearnerTable, data: Dataset) -> Task:
-    """What is learned.
+    """Return the task that the data, [task] and the learner ask for.
 
     Args:
         table: [task], or None.

@@ -1,4 +1,4 @@
-"""From an experiment file to objects that can train: the composition root below the command line.
+"""A training from an experiment file: the composition root below the command line.
 
 Everything that can be refused without hardware is checked first: data, network, classes, settings. Then the device is opened,
 its transfer curve measured, the network built around it. Whatever was opened is closed, outputs safe, when the context ends.

@@ -26,7 +26,7 @@ from sim_devices.bench.served import ServedBench
 
 
 class FeedTable(Section):
-    """What output 1 of a simulated instrument does to the plant: parameter = max(least, offset + scale * level).
+    """Effect of output 1 of a simulated instrument on the plant: parameter = max(least, offset + scale * level).
 
     Args:
         path: of the parameter, "node.laser_w".
@@ -96,7 +96,7 @@ class BenchTable(Section):
 
     @property
     def feeds(self) -> tuple[Feed, ...]:
-        """What feeds the plant."""
+        """Return the outputs that feed the plant."""
         told = {name: box.feeds for name, box in self.boxes.items() if box.feeds is not None}
         return tuple(Feed(name, **one.model_dump(exclude_none=True)) for name, one in told.items())
 

@@ -38,7 +38,7 @@ class Cables:
     read_delay_s: float | tuple[float, ...] = 0.0
 
     def each(self, name: str, count: int, place: str) -> tuple[float, ...]:
-        """One of the delays, of each of `count` channels, s. Raises: ConfigError: of another number of channels."""
+        """Return one of the delays for each of `count` channels, s. Raises: ConfigError: of another number of channels."""
         value = getattr(self, name)
         found = tuple(value) if isinstance(value, tuple | list) else (value,) * count
         if len(found) != count:

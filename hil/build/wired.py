@@ -123,7 +123,7 @@ def _a_layer_each(experiment: Experiment, node: Node, chain: Chain, on: torch.de
 
 @torch.no_grad()
 def checked_twin(node: Node, device: Device, transfer: Transfer | None, on: torch.device) -> dict[str, Any] | None:
-    """Of a twin that is held against the transfer curve; of a node of many channels, against probes of its own: one more shot.
+    """Compare a twin with the measured transfer curve; of a node of many channels, with probes of its own: one more shot.
 
     A node that is programmed is another one by each program, so no twin of it is judged here.
     """

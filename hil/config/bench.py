@@ -1,4 +1,4 @@
-"""What the files of all benches have in common: TOML in, checked values out. A shape adds tables of its own."""
+"""Common tables of all bench files: TOML in, checked values out. A shape adds tables of its own."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ class BenchFile(Section):
 
     @property
     def simulated(self) -> bool:
-        """Its instruments are simulated; a shape that can be says so."""
+        """True if its instruments are simulated; a shape that can be says so."""
         return getattr(self, "virtual", None) is not None
 
     def settle(self, place: str) -> None:

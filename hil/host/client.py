@@ -98,7 +98,7 @@ class Hosted:
 
     @property
     def slew(self) -> Slew:
-        """What the device, or the host around it, says of the steps of its drive."""
+        """Steps of the drive, as the device or the host around it keeps them."""
         by = self._facts.slew_by
         row_s = self._facts.row_s if self._facts.HasField("row_s") else None
         return Slew("refuses" if by == "refuses" else "ramps", row_s) if by in ("refuses", "ramps") else NO_SLEW
@@ -265,7 +265,7 @@ class Hosted:
         """Do nothing: a call has its own stream, and what a late one still brings is thrown away with that."""
 
     def reopen(self) -> None:
-        """Have the device opened anew: by its host, or by a new one if that ended or gives no answer.
+        """Open the device anew: by its host, or by a new one if that ended or gives no answer.
 
         Raises:
             OpenFailed: nobody answers, or the process of the old host still has the device. UnsafeOutputs. Ended.
@@ -455,7 +455,7 @@ class Hosted:
         )  # fmt: skip
 
     def _ending(self) -> HilError | None:
-        """Why the local host, which has ended, did so by itself; None: it was ended."""
+        """Return why the local host, which has ended, did so by itself; None: it was ended."""
         assert self.local is not None
         status = self.local.status
         if status == 3:
@@ -559,7 +559,7 @@ def sent(values: Tensor) -> tuple[list[int], memoryview]:
 
 
 def told(error: Any) -> str:
-    """What grpc says of an error, in one line."""
+    """Return what grpc says of an error, in one line."""
     return " ".join(f"{error.code().name.lower()}, {error.details()}".split())[:300]
 
 

@@ -1,4 +1,4 @@
-"""Something simulated in a process of its own: how its parent starts it, and what ends it.
+"""A simulation in a process of its own: how its parent starts it, and what ends it.
 
     python -m MODULE      stdin:  the description, one line of JSON; then it stays open: its end means that the parent is gone
                           stdout: one line {..., "control": [host, port]}, the addresses,

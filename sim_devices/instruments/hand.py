@@ -27,7 +27,7 @@ class FrontPanel:
         self.locks = 0
 
     def press(self, command: str) -> str:
-        """Do by hand what `command` does; the answer if it asks for something.
+        """Press the panel: do what `command` does; return the answer if it asks for something.
 
         Raises:
             ContractError: the panel is locked; nothing was done. ConfigError: the box does not do that.

@@ -426,5 +426,5 @@ def _parameters(model: Model) -> dict[str, Parameter]:
 
 
 def _seen_or_heard(call: Call) -> None:
-    """Do nothing on the wires: the command is for people in front of the box."""
+    """Ignore a command that is for people in front of the box."""
     call.take(0, 1)

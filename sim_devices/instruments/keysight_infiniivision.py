@@ -294,7 +294,7 @@ class InfiniiVision(ScpiBox):
     # -- Acquisition --------------------------------------------------------------------------------------------------
 
     def _forget(self) -> None:
-        """No data, nothing averaged."""
+        """Drop the data and the average."""
         self._records, self._sums, self._taken = {}, {}, 0
 
     def _arm(self, mode: Mode, wanted: frozenset[int]) -> None:

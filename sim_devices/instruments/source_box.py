@@ -1,4 +1,4 @@
-"""What simulated boxes that hold levels have in common: settings for each output, a relay that is told of, a history of levels.
+"""Common parts of simulated boxes that hold levels: settings of each output, a relay that is told of, a history of levels.
 
     level of an output, A or V or W   =  what is set while it is on, else 0
     history   (time_s, channel, level) at each change of what stands at the terminals
@@ -28,7 +28,7 @@ OUTPUT = "output"
 
 
 class Listener(Protocol):
-    """Who hears of the outputs. Called with the bench's lock held."""
+    """A listener to the outputs. Called with the bench's lock held."""
 
     def switched(self, source: SourceBox, channel: int, on: bool) -> None:
         """An output relay moved."""
@@ -79,7 +79,7 @@ class SourceBox(ScpiBox):
         self._listeners.append(listener)
 
     def stands(self, channel: int) -> float:
-        """What stands at the terminals of a channel: its level while it is on, else 0."""
+        """Return the level at the terminals of a channel while it is on, else 0."""
         return self._now[channel]
 
     def _moved(self, channel: int) -> None:

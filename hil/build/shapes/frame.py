@@ -76,7 +76,7 @@ class Roles(Section):
 
 
 class KnobTable(Section):
-    """One number of an instrument beside the node that is programmed.
+    """A number of an instrument beside the node that is programmed.
 
     Args:
         of: "NAME.SETTING", as the driver of that instrument calls it.
@@ -292,7 +292,7 @@ def _made(table: InstrumentTable) -> dict[str, Any]:
 
 
 def _identity(table: InstrumentTable, origin: Provenance) -> Instrument:
-    """Who answers, by what the file says: a package does not tell in one way."""
+    """Return the identity that the file states: a package does not tell it in one way."""
     digest = hashlib.blake2b(json.dumps(_made(table), sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
     settings = table.choice.settings
     serial = str(settings.get("serial") or digest)

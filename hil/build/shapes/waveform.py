@@ -111,7 +111,7 @@ class WaveformBench(BenchFile):
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many inputs and outputs the node has."""
+        """Return how many inputs and outputs the node has."""
         return len(list(numbers(self.node.drives, self))), len(list(numbers(self.node.reads, self)))
 
     @property
