@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from drivers.closing import close_all
 from drivers.descent import Descent
 from drivers.package_talk import PackageTalk, answers, of_package, plain_value, put, same
 from drivers.packages import Holding
@@ -273,10 +274,7 @@ class PackageAdapter:
         if self._closed:
             return
         self._closed = True
-        try:
-            self.safe()
-        finally:
-            self._release()
+        close_all([self.safe, self._release])
 
     # ---- parameters -------------------------------------------------------------------------------------------------------
 

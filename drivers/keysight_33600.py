@@ -160,15 +160,6 @@ class Keysight33600(ScpiOutput):
         """Numbers of the channels that are used."""
         return tuple(channel.number for channel in self._channels)
 
-    @property
-    def panel(self) -> Panel:
-        """The settings that are read back from the instrument."""
-        return self._panel
-
-    def held(self) -> dict[str, Value]:
-        """Ask the instrument for its settings, by name, in one message."""
-        return self._panel.held()
-
     def _held(self) -> tuple[Setting, ...]:
         """Return all settings that volts, timing and limits rest on."""
         return (

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from drivers.links.link import Link
-from drivers.read_back import Panel, Setting, Value
+from drivers.read_back import Panel, Setting
 from drivers.scpi import Identity, Scpi, reading
 from drivers.scpi_driver import ScpiDriver
 from drivers.waveform.record import Axis, Memory, Record, Scale, Words
@@ -164,15 +164,6 @@ class InfiniiVision(ScpiDriver):
     def channels(self) -> tuple[int, ...]:
         """Numbers of the channels that are used."""
         return tuple(channel.number for channel in self._channels)
-
-    @property
-    def panel(self) -> Panel:
-        """The settings that are read back from the instrument."""
-        return self._panel
-
-    def held(self) -> dict[str, Value]:
-        """Ask the instrument for its settings, by name, in one message."""
-        return self._panel.held()
 
     def _held(self) -> tuple[Setting, ...]:
         """Return all settings that volts and times of a record rest on."""

@@ -130,15 +130,6 @@ class ScpiSource(ScpiOutput):
         """Limits of the levels that a node drives, one channel for each."""
         return self._layout.drive
 
-    @property
-    def panel(self) -> Panel:
-        """The settings that are read back from the instrument."""
-        return self._panel
-
-    def held(self) -> Mapping[str, Value]:
-        """Ask the instrument for its settings, by name, in one message."""
-        return self._panel.held()
-
     def holdable(self) -> Mapping[str, Port]:
         """See drivers.auxiliaries.Holdable."""
         return {**{name: level.port for name, level in self._layout.levels.items()}, OUTPUT: FLAG}

@@ -86,6 +86,11 @@ class Command:
         assert self._code is not None
         return self._code
 
+    def kill(self) -> None:
+        """Kill it, and wait for its end."""
+        self.send(signal.SIGKILL)
+        assert self.ended() == -signal.SIGKILL
+
     def said(self) -> str:
         """What it wrote so far, to stdout and stderr."""
         file = self._said.fileno()

@@ -300,8 +300,7 @@ def test_a_killed_trainer_leaves_the_virtual_bench_safe(tmp_path: Path) -> None:
     """The guardian switches it off while the bench lingers; a resume goes on."""
     command = started(tmp_path, LONG)
     assert len(children(command.pid, "hil.guardian")) == 1
-    command.send(signal.SIGKILL)
-    assert command.ended() == -signal.SIGKILL
+    command.kill()
     assert until(lambda: "safe, read back" in command.said()), command.said()  # the guardian says on stderr what it did
     log = tmp_path / "r" / "bench.log"
     assert until(lambda: "end" in log.read_text(encoding="utf-8"))

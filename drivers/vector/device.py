@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from drivers.auxiliaries import Auxiliaries
+from drivers.closing import close_all
 from drivers.read_back import Care
 from drivers.vector.roles import Instrument, Meter, Source, Sweeper
 from drivers.watched import Watched
@@ -308,17 +309,10 @@ class Vector:
         """Make every instrument safe, and close its link, each whatever the others raise. Twice is fine.
 
         Raises:
-            UnsafeOutputs: an output could not be verified to be off; the last one that was tried.
+            UnsafeOutputs: an output could not be verified to be off.
         """
         self._closed = True
-        failed: BaseException | None = None
-        for instrument in self._instruments.values():
-            try:
-                instrument.close()
-            except BaseException as error:  # noqa: BLE001 - the next one has to be made safe too
-                failed = error
-        if failed is not None:
-            raise failed
+        close_all([instrument.close for instrument in self._instruments.values()])
 
 
 def joined(name: str, ports: Sequence[Port], channels: Sequence[int]) -> Port:

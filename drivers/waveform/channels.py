@@ -172,18 +172,6 @@ class Reads(Instruments):
         )  # fmt: skip
 
 
-def close_all(closes: Iterable[Callable[[], None]]) -> None:
-    """Call each of `closes`, whatever the others raise; the last error is raised."""
-    failed: BaseException | None = None
-    for close in closes:
-        try:
-            close()
-        except BaseException as error:  # noqa: BLE001 - the next one has to be made safe too
-            failed = error
-    if failed is not None:
-        raise failed
-
-
 def _joined(name: str, channels: Sequence[tuple[Port, int]]) -> Port:
     """Join ports to one of many channels, each with the limits that it has in its own; a single one stays as it is."""
     (port, _), *more = channels

@@ -106,10 +106,7 @@ def wired(table: VirtualTable, drives: Sequence[Named], reads: Sequence[Named]) 
         inputs = tuple(VirtualInput(name, k, way_s + later[0], cable.load_ohm) for (name, k), way_s in more)
         outputs = tuple(VirtualOutput(k, late - later[0]) for (_, k), late in zip(rest, later[1:], strict=True))
         wires = (VirtualWire(awg, scope, node, out, end, first_s, cable.load_ohm, inputs=inputs, outputs=outputs),)
-    return VirtualBench(
-        table.described, wires, table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path,
-        faults=table.faults, feeds=table.feeds,
-    )  # fmt: skip
+    return table.bench(wires=wires)
 
 
 def _side_by_side(table: VirtualTable, drives: Sequence[Named], reads: Sequence[Named]) -> bool:

@@ -16,11 +16,11 @@ from functools import partial
 from typing import Protocol
 
 from hil.errors import ContractError
-from sim_devices.instruments.hand import FrontPanel
+from sim_devices.instruments.hand import FrontPanel, PanelBox
 from sim_devices.instruments.operations import Operations
 from sim_devices.instruments.parameters import Parameter
 from sim_devices.instruments.program_message import ScpiError, Token
-from sim_devices.instruments.scpi import Call, Command, Scpi, ScpiBox
+from sim_devices.instruments.scpi import Call, Command, Scpi
 from sim_devices.instruments.settings import Settings
 
 LENGTH = 100_000
@@ -37,7 +37,7 @@ class Listener(Protocol):
         """The level at the terminals has changed."""
 
 
-class SourceBox(ScpiBox):
+class SourceBox(PanelBox):
     """A simulated box with outputs 1, 2, ….
 
     Args:
@@ -121,21 +121,11 @@ class SourceBox(ScpiBox):
         """Model and serial number."""
         return f"{self._identity[1]} {self._identity[2]}"
 
-    @property
-    def lock(self) -> threading.Condition:
-        """The lock of the bench."""
-        return self._lock
-
     def reboot(self) -> None:
         """Lose power for a moment: settings as at power-on, outputs off."""
         with self._lock:
             self._reset()
             self._scpi.status.power_on()
-
-    def press(self, command: str) -> str:
-        """A hand at the front panel; see hand.py."""
-        with self._lock:
-            return self._front.press(command)
 
     def snapshot(self) -> dict[str, object]:
         """Return settings and status as JSON values."""

@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
@@ -77,20 +77,6 @@ def on_the_table(path: Path, folder: Path, change: Callable[[dict[str, Any]], No
     return running
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder, and locks of its own."""
-    monkeypatch.setenv("HIL_LOCKS", str(tmp_path / "locks"))
-    monkeypatch.setenv("HIL_MACHINE_LOCKS", str(tmp_path / "machine"))
-    return tmp_path
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as closing:
-        yield closing
-
-
 def switched(log: Path) -> list[tuple[str, bool]]:
     """Which outputs went on and off, oldest first, as the bench itself wrote down."""
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
@@ -125,8 +111,7 @@ def test_after_a_sigkill_the_guardian_keeps_the_order(folder: Path, stack: ExitS
     log = folder / "bench.log"
     command = Command("train", folder / "e.toml", "--run", folder / "r")
     assert until(lambda: len(switched(log)) == 3 or command.poll() is not None), command.said()
-    command.send(signal.SIGKILL)
-    assert command.ended() == -signal.SIGKILL
+    command.kill()
     assert until(lambda: len(switched(log)) == 6), command.said()
     assert switched(log) == STARTED + ENDED
 
@@ -172,8 +157,7 @@ def test_the_guardian_switches_a_laser_of_a_package_off_first(folder: Path, stac
     log = folder / "bench.log"
     command = Command("train", folder / "e.toml", "--run", folder / "r")
     assert until(lambda: len(switched(log)) == 3 or command.poll() is not None), command.said()
-    command.send(signal.SIGKILL)
-    assert command.ended() == -signal.SIGKILL
+    command.kill()
     assert until(lambda: len(switched(log)) == 6), command.said()
     assert switched(log) == STARTED + ENDED
 
@@ -210,8 +194,7 @@ def test_the_guardian_opens_a_driver_of_pymeasure_and_switches_its_laser_off_fir
     )
     command = Command("train", folder / "e.toml", "--run", folder / "r")
     assert until(lambda: len(switched(log)) == 9 or command.poll() is not None), command.said()
-    command.send(signal.SIGKILL)
-    assert command.ended() == -signal.SIGKILL
+    command.kill()
     assert until(lambda: len(switched(log)) == 12), command.said()
     assert switched(log) == (STARTED + ENDED) * 2
 
@@ -306,8 +289,7 @@ def test_after_a_sigkill_the_guardian_keeps_the_order_around_a_board(folder: Pat
     log = folder / "r" / "bench.log"
     command = Command("train", folder / "e.toml", "--run", folder / "r")
     assert until(lambda: (log.exists() and len(switched(log)) == 3) or command.poll() is not None), command.said()
-    command.send(signal.SIGKILL)
-    assert command.ended() == -signal.SIGKILL
+    command.kill()
     assert until(lambda: len(switched(log)) == 6), command.said()
     assert switched(log) == ARMED + DISARMED
 

@@ -64,20 +64,6 @@ checkpoint_every = 1
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder, and locks of its own."""
-    monkeypatch.setenv("HIL_LOCKS", str(tmp_path / "locks"))
-    monkeypatch.setenv("HIL_MACHINE_LOCKS", str(tmp_path / "machine"))
-    return tmp_path
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as closing:
-        yield closing
-
-
 def switched(log: Path) -> list[tuple[str, bool]]:
     """Which outputs went on and off, oldest first, as the bench itself wrote down."""
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
@@ -144,8 +130,7 @@ def test_after_a_sigkill_in_training_the_guardian_keeps_the_order_and_the_run_go
     log, metrics = folder / "bench.log", folder / "r" / "metrics.jsonl"
     command = Command("train", folder / "e.toml", "--run", folder / "r")
     assert until(lambda: (metrics.exists() and metrics.stat().st_size > 0) or command.poll() is not None), command.said()
-    command.send(signal.SIGKILL)
-    assert command.ended() == -signal.SIGKILL
+    command.kill()
     assert until(lambda: len(switched(log)) == 8), command.said()
     assert switched(log) == STARTED + ENDED
     resumed = Command("resume", folder / "r")

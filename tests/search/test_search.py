@@ -155,8 +155,7 @@ def test_a_killed_search_leaves_no_worker_and_two_go_on_with_the_history_of_one(
     assert until((tmp_path / "run" / EVALUATIONS).exists)
     workers = [int(pid) for pid in Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text(encoding="utf-8").split()]
     assert len(workers) >= 2
-    command.send(signal.SIGKILL)
-    assert command.ended() == -signal.SIGKILL
+    command.kill()
     assert until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     carry_on(RunFolder.open(tmp_path / "run"), QUIET)
     assert history(tmp_path / "run") == history(whole)
