@@ -67,11 +67,17 @@ class PyMeasurePackage:
         instrument.adapter.close()
 
     def who(self, instrument: Any) -> Identity:
-        """See Holding."""
-        try:
-            return Identity.parse(str(instrument.id))
-        except (NotImplementedError, AttributeError, Desync):  # it speaks no SCPI
+        """See Holding. An answer of another form than that to *IDN? stands whole for the model, so that a change is seen."""
+        if not hasattr(type(instrument), "id"):
             return nameless(instrument)
+        try:
+            said = str(instrument.id).strip()
+        except NotImplementedError:  # what PyMeasure says of an instrument that speaks no SCPI
+            return nameless(instrument)
+        try:
+            return Identity.parse(said)
+        except Desync:
+            return Identity("", said[:80], "", "")
 
     def release(self, instrument: Any) -> None:
         """See Holding. `shutdown` would set what its class takes for safe."""
