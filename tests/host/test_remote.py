@@ -94,7 +94,7 @@ def test_a_connection_that_ends_makes_safe_and_can_be_taken_up_again(served: tup
     with connected(address, keys) as device:
         device.forward(ONE)
         before = len(whats(log))
-        device._channel.close()  # as if the cable were pulled
+        device._host.channel.close()  # as if the cable were pulled
         until(lambda: whats(log)[before:] == ["safe"])
         with pytest.raises(Disconnected):
             device.forward(ONE)
