@@ -60,7 +60,7 @@ class Job:
 
     def summary(self) -> dict[str, Any]:
         path = self.folder / "summary.json"
-        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return found if found.get("status") == "done" else {}
 
 
@@ -69,7 +69,7 @@ def run(job: Job) -> Job:
     if not job.summary():
         job.folder.parent.mkdir(parents=True, exist_ok=True)
         log = job.folder.parent / f"{job.folder.name}.log"
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8") as file:
             command = [sys.executable, "-m", "hil", *job.command()]
             done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"})
         if done.returncode:

@@ -75,7 +75,7 @@ def deceive(lie: Lie, folder: Path) -> Told:
     """Calibrate the bench that lies so, in `folder`."""
     folder.mkdir(parents=True)
     bench, out = folder / "bench.toml", folder / "calibrations"
-    bench.write_text(tomli_w.dumps(_changed(read_toml(BENCH), lie.changes)))
+    bench.write_text(tomli_w.dumps(_changed(read_toml(BENCH), lie.changes)), encoding="utf-8")
     try:
         calibrate(bench, out, 0, Console(file=io.StringIO()))
     except NotCalibrated as error:

@@ -66,7 +66,7 @@ def one(number: int, folder: Path, epochs: int = EPOCHS) -> dict[str, float] | N
     bench = folder / f"bench-{number}.toml"
     table = read_toml(BENCH)
     virtual = {**table["virtual"], "specimen": number, "seed": number}
-    bench.write_text(tomli_w.dumps({**table, "virtual": virtual, "twin": {"use": TWIN, **fitted}}))
+    bench.write_text(tomli_w.dumps({**table, "virtual": virtual, "twin": {"use": TWIN, **fitted}}), encoding="utf-8")
     still = {key: value for key, value in fitted.items() if not key.startswith("drift")}
     weights = {
         "data sheet": learned("backprop", {"use": TWIN, **sheet}, number, epochs),

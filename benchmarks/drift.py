@@ -173,12 +173,12 @@ def one(seed: int, size: Size) -> Seed:
 def served(seed: int, folder: Path, size: Size) -> tuple[list[float], list[float], list[float]]:
     """Use through a bench over HiSLIP: its plant's own drift, and the walk that it really made."""
     weights = trained(Case(seed, size))[2]
-    text = BENCH.read_text().replace('v_pi = "3.52 V"', 'v_pi = "3.5 V"')
+    text = BENCH.read_text(encoding="utf-8").replace('v_pi = "3.52 V"', 'v_pi = "3.5 V"')
     found = []
     for name, drift, sentinel in (("free", 0.0, False), ("watched", 1.0, True), ("alone", 1.0, False)):
         rate = drift * pi / 2 / (_served_s(weights, folder, Case(seed, size)) if drift else 1.0)
         path = folder / f"{name}.toml"
-        path.write_text(text.replace("drift_rad_per_s = 4e-4", f"drift_rad_per_s = {rate}"))
+        path.write_text(text.replace("drift_rad_per_s = 4e-4", f"drift_rad_per_s = {rate}"), encoding="utf-8")
         found.append(rounds(Case(seed, size, sentinel=sentinel), weights, path))
     return found[0], found[1], found[2]
 
@@ -187,7 +187,9 @@ def _served_s(weights: Mapping[str, torch.Tensor], folder: Path, case: Case) -> 
     """Virtual time of all rounds, from how far the plant walks in one at a known rate."""
     learned, rest = data()
     path, rate = folder / "rate.toml", 1e-3
-    path.write_text(BENCH.read_text().replace("drift_rad_per_s = 4e-4", f"drift_rad_per_s = {rate}"))
+    path.write_text(
+        BENCH.read_text(encoding="utf-8").replace("drift_rad_per_s = 4e-4", f"drift_rad_per_s = {rate}"), encoding="utf-8"
+    )
     with built(case.experiment({"bench": str(path)}), given=learned) as made:
         made.training.net.load_state_dict(dict(weights))
         plant = _plant(made)

@@ -33,7 +33,7 @@ def train(name: str, seed: int, folder: Path, extra: tuple[str, ...]) -> tuple[f
     command = [sys.executable, "-m", "hil", "train", f"experiments/{name}.toml", "--run", str(run), *sets]
     subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
     wall_s = time.perf_counter() - begin
-    return wall_s, json.loads((run / "summary.json").read_text())
+    return wall_s, json.loads((run / "summary.json").read_text(encoding="utf-8"))
 
 
 def main() -> None:

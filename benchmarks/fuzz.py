@@ -148,7 +148,7 @@ def _watched() -> Iterator[None]:
 
 def _bounded_memory() -> None:
     """An allocation beyond ROOM_BYTES is a MemoryError, and so a crash."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ROOM_BYTES, resource.RLIM_INFINITY))
 
 

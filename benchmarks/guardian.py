@@ -60,7 +60,7 @@ def killed(resource: str, wire: str, is_on: Callable[[], bool], folder: Path) ->
         assert time.perf_counter() - begin < 60
     took = time.perf_counter() - begin
     child.communicate()
-    while '"outputs"' not in (run / "guardian.jsonl").read_text():
+    while '"outputs"' not in (run / "guardian.jsonl").read_text(encoding="utf-8"):
         time.sleep(0.01)
     return took
 

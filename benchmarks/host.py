@@ -108,7 +108,7 @@ def killed(whom: str, log: Path, rng: random.Random) -> float:
         finally:
             os._exit(0)
     os.close(say)
-    with os.fdopen(told) as stream:
+    with os.fdopen(told, encoding="utf-8") as stream:
         host = int(stream.readline())
     time.sleep(rng.uniform(0.0, 0.2))
     pid = {"trainer": trainer, "host": host, "worker": int(lines(log)[0][1])}[whom]

@@ -94,11 +94,11 @@ class Trials:
     def __init__(self, folder: Path, draw: random.Random, logged: bool) -> None:
         self._folder, self._draw, self._logged = folder, draw, logged
         self._log = folder / "outputs.jsonl"
-        bench = (ROOT / "benches" / "mzm_awg_scope.toml").read_text()
+        bench = (ROOT / "benches" / "mzm_awg_scope.toml").read_text(encoding="utf-8")
         if logged:
             bench = bench.replace("[virtual]\n", f'[virtual]\nlinger_s = {LINGER_S}\nlog_path = "{self._log}"\n')
-        (folder / "bench.toml").write_text(bench)
-        (folder / "e.toml").write_text(EXPERIMENT)
+        (folder / "bench.toml").write_text(bench, encoding="utf-8")
+        (folder / "e.toml").write_text(EXPERIMENT, encoding="utf-8")
         self._tried = self._identical = self._count = 0
         self._off_s: list[float] = []
         begin = time.monotonic()
@@ -141,7 +141,7 @@ class Trials:
         begun = (run / "config.toml").exists()
         command = ["resume", str(run)] if begun else ["train", str(self._folder / "e.toml"), "--run", str(run)]
         paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        said = (self._folder / "said").open("w")
+        said = (self._folder / "said").open("w", encoding="utf-8")
         with said:
             return subprocess.Popen(
                 [sys.executable, "-m", "hil", *command], cwd=self._folder, stdout=said, stderr=said, text=True,
@@ -150,7 +150,9 @@ class Trials:
 
     def _ended(self, process: subprocess.Popen[str], run: Path) -> None:
         if process.wait() != 0:
-            raise SystemExit(f"{run} ended with {process.returncode}:\n{(self._folder / 'said').read_text()[-3000:]}")
+            raise SystemExit(
+                f"{run} ended with {process.returncode}:\n{(self._folder / 'said').read_text(encoding='utf-8')[-3000:]}"
+            )
 
 
 def _finished(run: Path) -> bool:

@@ -65,7 +65,9 @@ def peers() -> Path:
     if not (PEERS / "ready").exists():
         venv.create(PEERS, with_pip=False, clear=True)
         site = next((PEERS / "lib").glob("python*")) / "site-packages"
-        site.joinpath("host.pth").write_text(sysconfig.get_path("purelib") + "\n")  # torch is not downloaded twice
+        site.joinpath("host.pth").write_text(
+            sysconfig.get_path("purelib") + "\n", encoding="utf-8"
+        )  # torch is not downloaded twice
         pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", *PACKAGES]
         subprocess.run(pip, check=True)
         (PEERS / "ready").touch()
@@ -205,14 +207,14 @@ def measure_memory(what: str, steps: int) -> int:
         else ADFASNN.build(net, ADFASNNSettings(**settings), 10, generator(0, 0, "learner"))
     )
     before = _status_kb("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak counts from here
     for number in range(3):
         learner.step(net, x, label, generator(0, number, "step"))
     return (_status_kb("VmHWM") - before) * 1024
 
 
 def _status_kb(name: str) -> int:
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     assert found is not None
     return int(found[1])
 

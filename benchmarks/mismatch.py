@@ -56,7 +56,7 @@ def train(learner: str, seed: int, folder: Path, sets: tuple[str, ...]) -> Path:
 
 
 def score(run: Path, split: str) -> float:
-    found: float = json.loads((run / "summary.json").read_text())[KEYS[split]]
+    found: float = json.loads((run / "summary.json").read_text(encoding="utf-8"))[KEYS[split]]
     return found
 
 

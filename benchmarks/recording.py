@@ -19,5 +19,5 @@ def record(title: str, lines: Sequence[str]) -> None:
     packages = ", ".join(f"{name} {version(name)}" for name in ("hil", "torch", "numpy", "pyvisa-py"))
     machine = f"Python {platform.python_version()} · {os.cpu_count()} cores, {platform.machine()}"
     made = f"{datetime.now(UTC):%Y-%m-%d} · `{command}` · {packages}, {machine}"
-    with RESULTS.open("a") as file:
+    with RESULTS.open("a", encoding="utf-8") as file:
         file.write(f"\n## {title}\n\n{made}\n\n" + "\n".join(lines) + "\n")

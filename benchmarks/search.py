@@ -100,7 +100,7 @@ def searched(strategy: str, repeat: int, quick: bool) -> dict[str, Any]:
         return summary
     if (folder / SEARCH).exists():
         return carry_on(RunFolder(folder), Console(quiet=True))
-    text = TABULATED.read_text().replace("seed = 0", f"seed = {repeat}", 1)
+    text = TABULATED.read_text(encoding="utf-8").replace("seed = 0", f"seed = {repeat}", 1)
     text = text.replace("[search]\n", f'[search]\nstrategy = "{strategy}"\n').replace(
         'base = "', f'base = "{TABULATED.parent}/'
     )
@@ -111,7 +111,7 @@ def searched(strategy: str, repeat: int, quick: bool) -> dict[str, Any]:
         text = text.replace("generations = 8", "generations = 2").replace("epochs = 10\nseeds = 5", "epochs = 4\nseeds = 2")
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{strategy}-{repeat}.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return start(path, RunFolder.create(folder), Console(quiet=True))
 
 
@@ -120,7 +120,7 @@ def backprop(repeat: int, quick: bool) -> float:
     folder = FOLDER / ("quick" if quick else "full") / f"genetic-{repeat}"
     target = folder / "backprop.json"
     if not target.exists():
-        confirmed = json.loads((folder / "stages.jsonl").read_text().splitlines()[-1])
+        confirmed = json.loads((folder / "stages.jsonl").read_text(encoding="utf-8").splitlines()[-1])
         builder = SearchBuilder(read_search(folder / SEARCH), read_experiment(folder / "config.toml"))
         data = builder.data()
         held = dataclasses.replace(data, validation=data.test)
@@ -132,8 +132,8 @@ def backprop(repeat: int, quick: bool) -> float:
             with built(experiment_of(table, folder / "config.toml"), given=held) as made:
                 points = [point for point in train(made.training) if isinstance(point, Epoch)]
             accuracies.append(points[-1].validation["accuracy"])
-        target.write_text(json.dumps(accuracies))
-    return statistics.mean(json.loads(target.read_text()))
+        target.write_text(json.dumps(accuracies), encoding="utf-8")
+    return statistics.mean(json.loads(target.read_text(encoding="utf-8")))
 
 
 def node(repeats: int, quick: bool) -> dict[str, Any]:

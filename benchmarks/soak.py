@@ -226,7 +226,7 @@ def struck(rig: Rig, wire: str, chance: random.Random, rng: torch.Generator, tal
 
 def resident() -> int:
     """Bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def main() -> None:

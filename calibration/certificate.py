@@ -1,4 +1,4 @@
-"""What a calibration found, saved: on which instruments, under which settings, when, every step, the fitted twin, all sweeps.
+"""The result of a calibration, saved: instruments, settings, time, every step, the fitted twin, all sweeps.
 
     <bench>-<YYYYMMDD-HHMMSS>.toml          format, bench, shape, good, taken_at, provenance, seed, sha256 of all the rest;
                                             [versions] [instruments.*] [settings.*] [belief] [twin] [raw] [[step]]
@@ -90,7 +90,7 @@ class Certificate:
 
     @property
     def good(self) -> bool:
-        """Something was measured, and every step of it is."""
+        """True if something was measured, and every step is good."""
         return bool(self.steps) and bool(self.instruments) and all(step.good for step in self.steps)
 
     @property
@@ -285,7 +285,7 @@ class _File:
 
 @dataclass(frozen=True)
 class _StepFile:
-    """One [[step]] of the file."""
+    """A table [[step]] of the file."""
 
     name: str
     said: str

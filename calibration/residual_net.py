@@ -1,4 +1,4 @@
-"""What the physics does not say: a small network of the drive alone, on top of a grey box.
+"""A small network of the drive alone on top of a grey box, for what its physics leaves out.
 
     y = f(x; p) + s n(u),    n(u) = w2 tanh( w1 u + b1 ) + b2,    u the drive scaled to -1 .. 1,  s the rms of the residuals
 
@@ -46,7 +46,7 @@ class ResidualNet(nn.Module):
         self.b2 = nn.Parameter(torch.zeros((), dtype=torch.float64))
 
     def numbers(self) -> dict[str, Tensor]:
-        """All that makes it again: w1, b1, w2 (WIDTH,), and b2, scale, middle, reach."""
+        """Return all arrays that make it again: w1, b1, w2 (WIDTH,), and b2, scale, middle, reach."""
         plain = {"b2": self.b2.detach(), "scale": self._scale, "middle": self._middle, "reach": self._half}
         weights = {name: getattr(self, name).detach().clone() for name in ("w1", "b1", "w2")}
         return weights | {name: torch.as_tensor(value, dtype=torch.float64) for name, value in plain.items()}

@@ -1,4 +1,4 @@
-"""Are residuals noise, or is there structure in them?
+"""Tests whether residuals are noise, or have structure.
 
 lag one     z = sqrt(n) sum r_k r_k+1 / sum r_k^2                        about N(0, 1) if white (Box & Jenkins, ch. 2)
 runs        z = (R - mu) / s,  mu = 1 + 2 n+ n- / n                     R stretches of one sign (Wald & Wolfowitz, 1940),

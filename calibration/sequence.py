@@ -40,7 +40,7 @@ Found = Mapping[str, Step]
 
 @dataclass(frozen=True, slots=True)
 class Procedure:
-    """One step of a calibration that is to be done.
+    """A step of a calibration that is to be done.
 
     Args:
         name: of its step.
@@ -54,7 +54,7 @@ class Procedure:
 
 
 def calibrated(procedures: Sequence[Procedure], subject: Subject) -> Iterator[Step]:
-    """Do every procedure in order, one Step each; those whose needs were not met say so instead of measuring.
+    """Run every procedure in order and return one Step each; one whose needs were not met measures nothing and says so.
 
     Raises:
         LinkError, InstrumentError, MeasurementError: of the device. OutOfRange: a procedure drove it outside its limits.

@@ -1,4 +1,4 @@
-"""What a step of a calibration found: a value, typed and whole, good or not.
+"""The result of a step of a calibration: a value, typed and whole, good or not.
 
     Estimate    value ± sigma, with its unit
     Problem     what is wrong, by which evidence, and what to do about it
@@ -58,7 +58,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that a step found wrong.
+    """A fault that a step found.
 
     Args:
         kind: one word for tests and tables, as "hysteresis".
@@ -75,7 +75,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One procedure, done.
+    """The result of one procedure.
 
     Args:
         name: "delay", "transfer"; unique within a calibration.
@@ -102,5 +102,5 @@ class Step:
 
     @property
     def good(self) -> bool:
-        """Every channel is."""
+        """True if every channel is good."""
         return all(self.success)

@@ -1,4 +1,4 @@
-"""How well a twin predicts its node on a fixed set of probes.
+"""Error of a twin against its node on a fixed set of probes.
 
 r_k = mean over repeats of y_k - f(x_k)         f the twin's noiseless response
 x_k  evenly over the input port; of a node of many channels: drawn over it, the same ones every time

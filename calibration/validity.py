@@ -1,4 +1,4 @@
-"""Whether a calibration still is one of this bench: what differs between then and now, each with both values.
+"""Validity of a calibration: every difference between the bench then and now, each with both values.
 
 age        now - taken_at > max_age, or taken in the future
 settings   a key of the bench file that changes what is measured has another value, or is new, or gone
@@ -21,7 +21,7 @@ SKEW_S = 120.0  # clocks of two computers may differ by so much
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One difference from when the calibration was taken.
+    """A difference between the bench now and when the calibration was taken.
 
     Args:
         what: "awg high_v".

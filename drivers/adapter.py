@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from drivers.closing import close_all
 from drivers.descent import Descent
 from drivers.package_talk import PackageTalk, answers, of_package, plain_value, put, same
 from drivers.packages import Holding
@@ -35,7 +36,7 @@ from drivers.read_back import OUTPUT, ForeignChange, switched_off
 from drivers.safe import SafeState, Step, carry_out, switch_off_surely
 from drivers.scpi import Expect, Identity
 from hil.device import Port
-from hil.errors import CommandRefused, ConfigError, ContractError, UnsafeOutputs, WrongInstrument
+from hil.errors import UNTOUCHED, CommandRefused, ConfigError, ContractError, UnsafeOutputs, WrongInstrument
 from hil.settings import arguments
 
 
@@ -79,6 +80,7 @@ class PackageAdapter:
         self._setup = dict(setup)
         self._parameters = {name: Parameter(**arguments(Parameter, dict(one), f"holds.{name}")) for name, one in holds.items()}
         self._ports = {name: one.port(name) for name, one in self._parameters.items()}
+        _check_names(self._parameters, self._setup, called)
         taken = self.takes if address_as is None else address_as
         self._table = {"of": driver, **({taken: address} if taken else {}), **options}
         self._how = _as_text(self._table)
@@ -97,7 +99,7 @@ class PackageAdapter:
 
     @property
     def name(self) -> str:
-        """How messages name it."""
+        """Name in messages."""
         return f"{self._called} {self.identity.model} {self.identity.serial}".rstrip()
 
     # ---- what it holds ----------------------------------------------------------------------------------------------------
@@ -273,10 +275,7 @@ class PackageAdapter:
         if self._closed:
             return
         self._closed = True
-        try:
-            self.safe()
-        finally:
-            self._release()
+        close_all([self.safe, self._release])
 
     # ---- parameters -------------------------------------------------------------------------------------------------------
 
@@ -359,6 +358,30 @@ class PackageAdapter:
         if found is not None:
             with of_package(self._called):
                 self.package.release(found)
+
+
+def _check_names(holds: Mapping[str, Parameter], setup: Mapping[str, Any], called: str) -> None:
+    """Refuse tables that contradict each other. Raises: ConfigError: nothing was opened."""
+    if not holds:
+        raise ConfigError(
+            "this instrument holds nothing", where=f"{called}, holds", got="no names", allowed="one name or more",
+            outputs=UNTOUCHED, todo='name what it is to hold: holds.output = { of = "…" }',
+        )  # fmt: skip
+    names: dict[str, str] = {}
+    for name, one in holds.items():
+        if one.of in names:
+            raise ConfigError(
+                f"two names of holds are the parameter {one.of}", where=f"{called}, holds", got=f"{names[one.of]}, {name}",
+                allowed="one name a parameter", outputs=UNTOUCHED, todo="remove one of them",
+            )  # fmt: skip
+        names[one.of] = name
+    both = [parameter for parameter in setup if parameter in names]
+    if both:
+        raise ConfigError(
+            f"setup sets {both[0]}, which holds names too", where=f"{called}, setup", got=f"{both[0]} = {setup[both[0]]!r}",
+            allowed="parameters that holds does not name", outputs=UNTOUCHED,
+            todo=f"remove it from setup, and give it in set = {{ {names[both[0]]} = … }}",
+        )  # fmt: skip
 
 
 def _as_text(table: Mapping[str, Any]) -> str:

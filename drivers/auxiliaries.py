@@ -61,7 +61,7 @@ class Holdable(Protocol):
 
 @dataclass(frozen=True)
 class Auxiliary:
-    """One instrument and what it holds.
+    """An instrument without a role, and what it holds.
 
     Args:
         name: on its bench.

@@ -23,7 +23,7 @@ TAKEN = 2e-3  # of the span: what the instrument may round
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """One channel.
+    """The way of one channel down to its safe level.
 
     Args:
         output: question that says whether any output is on; only "0" (also "0,0,0", "OFF") means that none is.
@@ -61,7 +61,7 @@ class Descent:
 
 
 class Asking(Protocol):
-    """One exchange with an identified instrument; drivers/safe.py has it as Talk."""
+    """An exchange with an identified instrument; drivers/safe.py has it as Talk."""
 
     def do(self, command: str, question: str) -> str:
         """Send `command` unless it is "", then ask `question`; return the answer."""

@@ -97,7 +97,7 @@ class Channel:
 
 
 class Keysight33600(ScpiOutput):
-    """One channel of the generator, or both. The constructor resets it: outputs off, volatile memory empty.
+    """The generator, with one channel in use, or both. The constructor resets it: outputs off, volatile memory empty.
 
     Args:
         scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
@@ -159,15 +159,6 @@ class Keysight33600(ScpiOutput):
     def channels(self) -> tuple[int, ...]:
         """Numbers of the channels that are used."""
         return tuple(channel.number for channel in self._channels)
-
-    @property
-    def panel(self) -> Panel:
-        """The settings that are read back from the instrument."""
-        return self._panel
-
-    def held(self) -> dict[str, Value]:
-        """Ask the instrument for its settings, by name, in one message."""
-        return self._panel.held()
 
     def _held(self) -> tuple[Setting, ...]:
         """Return all settings that volts, timing and limits rest on."""

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from drivers.links.link import Link
-from drivers.read_back import Panel, Setting, Value
+from drivers.read_back import Panel, Setting
 from drivers.scpi import Identity, Scpi, reading
 from drivers.scpi_driver import ScpiDriver
 from drivers.waveform.record import Axis, Memory, Record, Scale, Words
@@ -103,7 +103,7 @@ class Channel:
 
 
 class InfiniiVision(ScpiDriver):
-    """One channel of the scope, or several that one trigger records. The constructor resets it.
+    """The scope, with one channel in use, or several that one trigger records. The constructor resets it.
 
     Args:
         scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
@@ -165,15 +165,6 @@ class InfiniiVision(ScpiDriver):
         """Numbers of the channels that are used."""
         return tuple(channel.number for channel in self._channels)
 
-    @property
-    def panel(self) -> Panel:
-        """The settings that are read back from the instrument."""
-        return self._panel
-
-    def held(self) -> dict[str, Value]:
-        """Ask the instrument for its settings, by name, in one message."""
-        return self._panel.held()
-
     def _held(self) -> tuple[Setting, ...]:
         """Return all settings that volts and times of a record rest on."""
         source = (Setting("source of the words", ":WAV:SOUR?", "word"),) if len(self._channels) == 1 else ()
@@ -212,7 +203,7 @@ class InfiniiVision(ScpiDriver):
         self._unread()
 
     def _unread(self) -> None:
-        """Nothing is known of the records."""
+        """Forget the state of the records: nothing is known of them."""
         for channel in self._channels:
             channel.preamble = None
 

@@ -22,7 +22,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0
 
 @dataclass(frozen=True, slots=True)
 class SafeOutcome:
-    """One attempt.
+    """The result of one attempt to make an instrument safe.
 
     Args:
         verified: the instrument says that it is safe.

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from drivers.closing import close_all
 from drivers.packages import needed
 from hil.device import Limit, Port, Provenance, Spec
 from hil.errors import (
@@ -145,7 +146,7 @@ class NIDAQmx:
 
     @property
     def slew(self) -> Slew:
-        """It goes to each row in steps that are allowed."""
+        """Steps of the drive: each row is reached in steps that are allowed."""
         return Slew("ramps", self._samples / self._rate_hz)
 
     @property
@@ -214,10 +215,7 @@ class NIDAQmx:
     def close(self) -> None:
         """Bring the outputs to rest, and give the card back. May be called twice. Raises: UnsafeOutputs."""
         if self._tasks:
-            try:
-                self.safe()
-            finally:
-                self._drop()
+            close_all([self.safe, self._drop])
 
     # ---- the card ---------------------------------------------------------------------------------------------------------
 

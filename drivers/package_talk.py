@@ -68,7 +68,7 @@ class PackageTalk:
 
 
 def plain_value(found: Any) -> float | bool | str:
-    """What a package answers, as a value of Python's own; anything else as text."""
+    """Convert an answer of a package to a value of Python's own; anything else to text."""
     found = found.item() if hasattr(found, "item") else found  # of numpy
     return found if isinstance(found, bool | str) else float(found) if isinstance(found, int | float) else str(found)
 
@@ -81,7 +81,7 @@ def same(a: object, b: object, near: float = 0.0) -> bool:
 
 
 def answers(value: float | bool | str) -> tuple[str, ...]:
-    """Every way in which a package may say `value`."""
+    """Return every form in which a package may give back `value`."""
     words = (("0", "false", "off"), ("1", "true", "on"))
     return words[value] if isinstance(value, bool) else (value if isinstance(value, str) else f"{value:.9g}",)
 

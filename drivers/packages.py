@@ -15,7 +15,7 @@ from hil.errors import UNTOUCHED, ConfigError, Desync
 
 
 class Package(Protocol):
-    """How a package opens instruments, and works their parameters."""
+    """A package's way to open instruments, and to work their parameters."""
 
     def begin(self, name: str, table: Mapping[str, Any]) -> tuple[Any, bool]:
         """Open an instrument of a table; return it, and whether it is simulated."""
@@ -31,7 +31,7 @@ class Package(Protocol):
 
 
 class Holding(Package, Protocol):
-    """One whose instruments can stand beside a node."""
+    """A package whose instruments can stand beside a node."""
 
     def who(self, instrument: Any) -> Identity:
         """Ask an instrument who it is; its class stands for the model of one that cannot say."""
@@ -67,11 +67,17 @@ class PyMeasurePackage:
         instrument.adapter.close()
 
     def who(self, instrument: Any) -> Identity:
-        """See Holding."""
-        try:
-            return Identity.parse(str(instrument.id))
-        except (NotImplementedError, AttributeError, Desync):  # it speaks no SCPI
+        """See Holding. An answer of another form than that to *IDN? stands whole for the model, so that a change is seen."""
+        if not hasattr(type(instrument), "id"):
             return nameless(instrument)
+        try:
+            said = str(instrument.id).strip()
+        except NotImplementedError:  # what PyMeasure says of an instrument that speaks no SCPI
+            return nameless(instrument)
+        try:
+            return Identity.parse(said)
+        except Desync:
+            return Identity("", said[:80], "", "")
 
     def release(self, instrument: Any) -> None:
         """See Holding. `shutdown` would set what its class takes for safe."""
@@ -112,7 +118,7 @@ class QCoDeSPackage:
 
 
 def nameless(instrument: Any) -> Identity:
-    """Who an instrument is that cannot say."""
+    """Name an instrument that cannot say who it is."""
     return Identity("", type(instrument).__name__, "", "")
 
 

@@ -1,4 +1,4 @@
-"""One parameter of an instrument that a package drives: its name there, its limits, what switches it on and off."""
+"""A parameter of an instrument that a package drives: its name there, its limits, what switches it on and off."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from drivers.read_back import OUTPUT
 from hil.device import Port
-from hil.errors import ConfigError
+from hil.errors import UNTOUCHED, ConfigError
 from hil.settings import NotNegative, Positive, check
 
 STEP_S = 0.02  # between two steps of a level whose rate is limited
@@ -43,9 +43,14 @@ class Parameter:
             raise ConfigError(
                 "no parameter of a package", where="holds", got=", ".join(words), allowed="a name without ; and ="
             )
+        if self.on == self.off or str(self.on).strip().upper() == str(self.off).strip().upper():
+            raise ConfigError(
+                "on and off are the same value", where=f"holds, of = {self.of}", got=f"on = {self.on!r}, off = {self.off!r}",
+                allowed="two values that the package tells apart", outputs=UNTOUCHED, todo="correct on or off",
+            )  # fmt: skip
 
     def port(self, name: str) -> Port:
-        """Its limits. Raises: ConfigError: they are missing."""
+        """Return its limits as a port. Raises: ConfigError: they are missing."""
         if name == OUTPUT:
             return Port(OUTPUT, 0, 1)
         if self.low is None or self.high is None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from drivers.packages import Package
 from hil.device import Port, Provenance, Spec
-from hil.errors import ConfigError, ContractError, HilError, InstrumentError, NotAReading, UnsafeOutputs
+from hil.errors import UNTOUCHED, ConfigError, ContractError, HilError, InstrumentError, NotAReading, UnsafeOutputs
 from hil.foreign import foreign
 from hil.port import each
 from hil.settings import Count, NotNegative, Positive
@@ -82,6 +82,7 @@ class Parameters:
         tolerance: Positive = 1e-6,
     ) -> None:
         self._drive, self._read = tuple(drive), tuple(read)
+        _check_names(self._drive, {"hold": hold, "safe": safe})
         self._settle_s, self._step_s, self._averages = settle_s, step_s, averages
         self._safe_values, self._tolerance = dict(safe), tolerance
         inputs = Port("parameters", low, high, unit, len(self._drive), max_step=max_step, slew_per_s=slew_per_s, rest=rest)
@@ -121,7 +122,7 @@ class Parameters:
 
     @property
     def slew(self) -> Slew:
-        """It goes to each row in steps that are allowed."""
+        """Steps of the drive: each row is reached in steps that are allowed."""
         return Slew("ramps", self._settle_s)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -226,3 +227,21 @@ class Parameters:
     def _mapped(self, name: str) -> Iterator[None]:
         with foreign(name, InstrumentError, "as they were", "see what its package says of this exception"):
             yield
+
+
+def _check_names(drive: Sequence[str], tables: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a parameter that is driven twice, or driven and set besides. Raises: ConfigError: nothing was opened."""
+    twice = [name for name in drive if drive.count(name) > 1]
+    if twice:
+        raise ConfigError(
+            "a parameter is driven by two inputs", where="drive", got=twice[0], allowed="each parameter once",
+            outputs=UNTOUCHED, todo="remove one of them",
+        )  # fmt: skip
+    for table, values in tables.items():
+        both = [name for name in values if name in drive]
+        if both:
+            raise ConfigError(
+                f"a parameter is driven, and set by {table} besides", where=table, got=f"{both[0]} = {values[both[0]]!r}",
+                allowed="parameters that are not in drive; inputs go to rest by themselves", outputs=UNTOUCHED,
+                todo=f"remove it from {table}; rest says where inputs go",
+            )  # fmt: skip

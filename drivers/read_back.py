@@ -1,4 +1,4 @@
-"""What an instrument says that it holds, against what it said when it was set: a change by another hand is seen and told.
+"""Comparison of what an instrument holds with what it said when it was set: a change by another hand is seen and told.
 
     question   :OUTP1?;:SOUR1:VOLT?;...;*ESR?            all that counts in one message; one answer, its parts joined by ";"
     before     the box's own answers after the driver had set it, so they are rounded as the box rounds
@@ -50,7 +50,7 @@ FLAGS = {"1": True, "+1": True, "ON": True, "0": False, "+0": False, "OFF": Fals
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting that counts.
+    """A setting that counts.
 
     Args:
         name: for people.
@@ -99,7 +99,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class ForeignChange:
-    """One difference from how the instrument was left.
+    """A difference from how the instrument was left.
 
     Args:
         kind: "setting", "off" (the output; somebody did it), "power" (the box was switched off and on), "errors" (it
@@ -115,7 +115,7 @@ class ForeignChange:
 
 @runtime_checkable
 class Looked(Protocol):
-    """One instrument, as a PanelWatch sees it. `Panel` is one; drivers/spiking/device.py has another."""
+    """An instrument, as a PanelWatch sees it. `Panel` is one; drivers/spiking/device.py has another."""
 
     @property
     def name(self) -> str:
@@ -335,7 +335,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Care:
-    """How often the instruments' settings are read back, and what happens when somebody else changed one.
+    """Settings that say how often instruments are read back, and what happens when somebody else changed one.
 
     Args:
         every_s: seconds of use between two looks; 0: after every record.

@@ -1,4 +1,4 @@
-"""What "safe" means for an instrument, as a value, and the one way to bring it about and to see that it holds.
+"""The safe state of an instrument as a value, and the one way to bring it about and to see that it holds.
 
     ramp     while the output is on:  (amplitude, centre)_k = (a, c) + k/n ((a_end, c_end) - (a, c)),   k = 1 ... n
              a_end   the least amplitude          c_end   the volt nearest to 0 that the channel's limits allow
@@ -42,7 +42,7 @@ LEVEL_SLACK = 1e-4  # of the range: an instrument answers what it has rounded
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step to a safe state: a command, and the question that proves it.
+    """A step to a safe state: a command, and the question that proves it.
 
     Args:
         command: what makes safe.
@@ -191,7 +191,7 @@ class Switchable(Protocol):
 
 
 class Talk(Protocol):
-    """One exchange with an identified instrument."""
+    """An exchange with an identified instrument."""
 
     def do(self, command: str, question: str) -> str:
         """Send `command` unless it is "", then ask `question`; return the answer."""

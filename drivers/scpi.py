@@ -107,7 +107,7 @@ class Expect:
 
 
 class Scpi:
-    """One instrument that speaks SCPI, over one link.
+    """An instrument that speaks SCPI, over one link.
 
     Args:
         link: the wire; this session is the one that brings it back after a fault.

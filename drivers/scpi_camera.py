@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
 
 import numpy as np
 
+from drivers.closing import close_all
 from drivers.frame.device import Levels
 from drivers.links.link import Link
-from drivers.read_back import Panel, Setting, Value, close_panel
+from drivers.read_back import Panel, Setting, close_panel
 from drivers.scpi import Scpi
 from drivers.scpi_display import size_of
 from drivers.scpi_driver import ScpiDriver
@@ -57,15 +57,6 @@ class ScpiCamera(ScpiDriver):
             self._scpi.close()
             raise
         self._panel = Panel(self._scpi, f"camera {self.identity.serial}", [Setting("exposure", ":CAM:EXP?", unit="s")])
-
-    @property
-    def panel(self) -> Panel:
-        """The settings that are read back from the instrument."""
-        return self._panel
-
-    def held(self) -> Mapping[str, Value]:
-        """Ask the instrument for its settings, by name, in one message."""
-        return self._panel.held()
 
     @property
     def exposure_s(self) -> float:
@@ -126,5 +117,4 @@ class ScpiCamera(ScpiDriver):
 
     def close(self) -> None:
         """Close the wire. May be called twice."""
-        close_panel(self._panel)
-        self._scpi.close()
+        close_all([lambda: close_panel(self._panel), self._scpi.close])

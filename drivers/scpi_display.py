@@ -13,14 +13,13 @@ the simulated display speaks (sim_devices/instruments/scpi_display.py). Source o
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
 
 import numpy as np
 
 from drivers.frame.device import Levels
 from drivers.links.block import header
 from drivers.links.link import Link
-from drivers.read_back import OUTPUT, Panel, Setting, Value
+from drivers.read_back import OUTPUT, Panel, Setting
 from drivers.safe import OFF, SafeState, Step, carry_out
 from drivers.scpi import Expect, Scpi
 from drivers.scpi_driver import ScpiOutput
@@ -61,15 +60,6 @@ class ScpiDisplay(ScpiOutput):
             self._scpi, f"display {self.identity.serial}",
             [Setting(OUTPUT, ":DISP:STAT?", "flag"), Setting("level at rest", ":DISP:REST?")],
         )  # fmt: skip
-
-    @property
-    def panel(self) -> Panel:
-        """The settings that are read back from the instrument."""
-        return self._panel
-
-    def held(self) -> Mapping[str, Value]:
-        """Ask the instrument for its settings, by name, in one message."""
-        return self._panel.held()
 
     def prepare(self) -> None:
         """Let it rest, at `rest_level`; sends nothing if it was prepared.

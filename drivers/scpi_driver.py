@@ -1,4 +1,4 @@
-"""What drivers of SCPI instruments have in common: the rungs of recovery, and the way of outputs to safe.
+"""Common parts of drivers of SCPI instruments: the rungs of recovery, and the way of outputs to safe.
 
 safe     switch off, read back; after a fault of the link, or a Ctrl-C, once more over a connection that was opened anew
 close    safe, front panel unlocked, wire closed; each of them whatever the one before did
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
-from drivers.read_back import Panel, close_panel
+from drivers.closing import close_all
+from drivers.read_back import Panel, Value, close_panel
 from drivers.safe import SafeState, switch_off_surely
 from drivers.scpi import Identity, Scpi
 from hil.errors import OpenFailed, UnsafeOutputs
@@ -18,9 +20,19 @@ REOPEN_PAUSE_S = 0.2
 
 
 class ScpiDriver(ABC):
-    """An instrument with a conversation of its own, `_scpi`."""
+    """An instrument with a conversation of its own, `_scpi`, and settings that are read back, `_panel`."""
 
     _scpi: Scpi
+    _panel: Panel
+
+    @property
+    def panel(self) -> Panel:
+        """The settings that are read back from the instrument."""
+        return self._panel
+
+    def held(self) -> Mapping[str, Value]:
+        """Ask the instrument for its settings, by name, in one message."""
+        return self._panel.held()
 
     @abstractmethod
     def forget(self) -> None:
@@ -46,13 +58,12 @@ class ScpiDriver(ABC):
 
 
 class ScpiOutput(ScpiDriver):
-    """One that drives something: it has `identity`, a panel `_panel`, and `_closed`.
+    """A driver of outputs: it has `identity` and `_closed`.
 
     Args of a subclass: _called: how messages name it.
     """
 
     identity: Identity
-    _panel: Panel
     _closed: bool
     _called: str
 
@@ -81,13 +92,7 @@ class ScpiOutput(ScpiDriver):
         if self._closed:
             return
         self._closed = True
-        try:
-            self.safe()
-        finally:
-            try:
-                close_panel(self._panel)
-            finally:
-                self._scpi.close()
+        close_all([self.safe, lambda: close_panel(self._panel), self._scpi.close])
 
     def _open_anew(self) -> None:
         """A new connection holds nothing old, so there is no fault to wait out."""

@@ -1,4 +1,4 @@
-"""What drivers of SCPI boxes that hold levels have in common: a table of words, levels that are read back, outputs made safe.
+"""Common parts of drivers of SCPI boxes that hold levels: a table of words, levels read back, outputs made safe.
 
     set and read   :SOUR:VOLT 1.5,(@1);:SOUR:VOLT 0.2,(@2);:SOUR:VOLT? (@1);:SOUR:VOLT? (@2)     one exchange, both compared
     outputs        :OUTP 1,(@1,2);:OUTP? (@1,2)      all channels that are used go on and off together
@@ -37,7 +37,7 @@ FLAG = Port(OUTPUT, 0, 1)
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One number that a box holds.
+    """A number that a box holds.
 
     Args:
         port: its limits and unit, one channel.
@@ -129,15 +129,6 @@ class ScpiSource(ScpiOutput):
     def drive(self) -> Port:
         """Limits of the levels that a node drives, one channel for each."""
         return self._layout.drive
-
-    @property
-    def panel(self) -> Panel:
-        """The settings that are read back from the instrument."""
-        return self._panel
-
-    def held(self) -> Mapping[str, Value]:
-        """Ask the instrument for its settings, by name, in one message."""
-        return self._panel.held()
 
     def holdable(self) -> Mapping[str, Port]:
         """See drivers.auxiliaries.Holdable."""
@@ -315,7 +306,7 @@ class ScpiSource(ScpiOutput):
         )  # fmt: skip
 
     def _descents(self) -> tuple[Descent, ...]:
-        """One for each level that is driven, if a step or a rate of any is limited."""
+        """Return a descent for each level that is driven, if a step or a rate of any is limited."""
         made, port = self._layout, self.drive
         if not port.slews:
             return ()
@@ -355,7 +346,7 @@ class ScpiSource(ScpiOutput):
 
 
 def resting(port: Port) -> list[float]:
-    """What each channel of `port` holds at rest, inside its limits to the last digit."""
+    """Return the level of each channel of `port` at rest, inside its limits to the last digit."""
     low, high = each(port.low, port.size), each(port.high, port.size)
     return [min(max(at, lo), hi) for at, lo, hi in zip(port.resting().tolist(), low, high, strict=True)]
 

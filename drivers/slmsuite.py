@@ -1,4 +1,4 @@
-"""Any SLM and any camera of slmsuite, as Display and Camera of drivers/frame/device.py.
+"""The SLMs and cameras of slmsuite, as Display and Camera of drivers/frame/device.py.
 
     of = "slmsuite.hardware.slms.holoeye:Holoeye"       settings = { ... }      what its class takes
     of = "slmsuite.hardware.cameras.thorlabs:ThorCam"

@@ -1,4 +1,4 @@
-"""What devices of several instruments share: another hand is seen after a shot, and everything is set up again in safe order.
+"""Common parts of devices of several instruments: another hand is seen after a shot, and all is set up again in safe order.
 
     with watched.shot():            a fault in it is told as what another hand did, if it was that; settings are forgotten then
         ...

@@ -1,4 +1,4 @@
-"""How a Python process of ours is started: with our modules, and none that lie about in the working directory.
+"""Start of a Python process of ours: with our modules, and none that lie in the working directory.
 
 Python puts the folder that it is started in, or that of a script, before its own library: a `json.py` there would be run. A
 child of ours is started with a safe path (-P), and finds what this process finds in the same order, except that folders which

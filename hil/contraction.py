@@ -67,7 +67,7 @@ class Contracted(nn.Module):
 
 
 def dense_feedback(n_in: int, n_out: int, limit: float, scale: float) -> Contracted:
-    """Every neuron of the last hidden layer onto every one of the first; initial weights as nn.Linear's, times `scale`."""
+    """Connect every neuron of the last hidden layer to every one of the first; weights as nn.Linear's, times `scale`."""
     return Contracted(_scaled(nn.Linear(n_in, n_out, bias=False), scale), n_in, limit)
 
 

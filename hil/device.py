@@ -1,4 +1,4 @@
-"""What can be driven and read, forwards only: the seam that everything goes through.
+"""Devices: what can be driven and read, forwards only. Everything goes through this seam.
 
 A Device never tells whether hardware, a twin or a recording answers, except by `spec.provenance`. Tensors at this seam are
 float32, carry the unit of their Port (hil/port.py), and never require grad.
@@ -57,7 +57,7 @@ class Spec:
 
 
 class Device(Protocol):
-    """Something driven and read, forwards only: all that a plain node must have."""
+    """A node that can be driven and read, forwards only: all that a plain one must have."""
 
     @property
     def spec(self) -> Spec:
@@ -136,7 +136,7 @@ class Following(Protocol):
     """A device that adds levels of its own to the drive (rest, markers), which must move with a bias that is followed."""
 
     def follow(self, offset: Limit, period: Limit | None = None) -> None:
-        """Do by v + offset, from the next shot on, what a drive v did. Sends nothing.
+        """Move the drive by `offset` from the next shot on: v + offset then does what v did. Sends nothing.
 
         Args:
             offset: from the levels as they were set, in the unit of the input port; not from those of the last call. A device

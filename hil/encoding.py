@@ -130,7 +130,7 @@ class Encode:
 
 
 def factor(number: Limit, like: Tensor) -> float | Tensor:
-    """One number as it is; one for each channel as a tensor (n,) that is multiplied with `like` (..., n).
+    """Return one number as it is; one for each channel as a tensor (n,) that is multiplied with `like` (..., n).
 
     Raises:
         ContractError: `like` has another number of channels, and no multiple of it.

@@ -59,7 +59,7 @@ UNTOUCHED = "untouched; nothing was opened"  # the state of the outputs, where n
 
 
 class HilError(Exception):
-    """Something hil knows how to explain.
+    """The root of all errors that hil knows how to explain.
 
     Args:
         what: one sentence, no full stop.
@@ -112,7 +112,7 @@ class ContractError(Refused):
 
 
 class BudgetSpent(Refused):
-    """More node evaluations were asked for than were granted."""
+    """The budget is spent: more node evaluations were asked for than were granted."""
 
 
 class RunError(Refused):
@@ -120,11 +120,11 @@ class RunError(Refused):
 
 
 class LinkError(HilError):
-    """Something is wrong with the wire."""
+    """A fault of the wire."""
 
 
 class OpenFailed(LinkError):
-    """Nobody answers at this address."""
+    """No answer at this address."""
 
 
 class LinkTimeout(LinkError):
@@ -164,11 +164,11 @@ class Overload(InstrumentError):
 
 
 class SwitchedOff(InstrumentError):
-    """Somebody else switched an output off: nobody but a person may switch it on again."""
+    """An output was switched off by somebody else: only a person may switch it on again."""
 
 
 class Changed(InstrumentError):
-    """Somebody else changed a setting; the bench is set up again from reset.
+    """A setting was changed by somebody else; the bench is set up again from reset.
 
     `suspect_shots`: how many shots may have been measured under the other settings, where that is known.
     """
@@ -177,11 +177,11 @@ class Changed(InstrumentError):
 
 
 class ChangeForbidden(Changed):
-    """Somebody else changed a setting beyond the limits of the drive, or the bench file says to stop then."""
+    """A setting was changed by somebody else beyond the limits of the drive, or the bench file says to stop then."""
 
 
 class WrongInstrument(InstrumentError):
-    """Another maker, model or serial number answers than the bench file says."""
+    """The instrument that answers is of another maker, model or serial number than the bench file says."""
 
 
 class MeasurementError(HilError):
@@ -201,7 +201,7 @@ class Misaligned(MeasurementError):
 
 
 class Flat(Misaligned):
-    """Nothing moves at all: no light, no cable, a stuck channel."""
+    """The reading does not move at all: no light, no cable, a stuck channel."""
 
 
 class Late(Misaligned):
@@ -249,7 +249,7 @@ class Interrupted(HilError):
 
 
 class GuardianLost(HilError):
-    """Nobody would make the outputs safe if this program died; nothing more is sent."""
+    """The guardian is gone, so the outputs would stay on if this program died; nothing more is sent."""
 
 
 class UnsafeOutputs(HilError):

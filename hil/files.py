@@ -1,4 +1,4 @@
-"""Every file that a run, a bench or an experiment is made of is opened here: read within bounds, written whole or not at all.
+"""Reading and writing of all files of runs, benches and experiments: read within bounds, written whole or not at all.
 
 reading    a regular file (a link to one is followed), never a pipe or a device that could block; its size is looked at
            before it is read; text is UTF-8 whatever the locale says, with or without a byte order mark

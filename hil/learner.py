@@ -1,4 +1,4 @@
-"""How a Trace becomes a direction.
+"""The Learner contract: how a Trace becomes a direction.
 
 A learner runs the network forwards as often as it likes, fills `.grad` of the synapses' parameters, and returns numbers to
 report. It never steps an optimiser, never sees what answered, and draws every random number from the generator it is given.
@@ -80,4 +80,4 @@ class Online(Learner, Protocol):
     """A learner that may want several moves of the optimiser a batch, while time goes on in the devices."""
 
     def updates(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Iterator[Mapping[str, float]]:
-        """Do what `step` does, but let the optimiser move each time this yields; the last metrics are those of the batch."""
+        """Train as `step` does, but let the optimiser move each time this yields; the last metrics are those of the batch."""

@@ -88,7 +88,7 @@ class Layer(nn.Module):
         return self.decode(answer if rows == 1 else answer.reshape(*pre.shape[:-1], -1))
 
     def answers(self, width: int) -> int:
-        """How many outputs a layer of `width` pre-activations has."""
+        """Return how many outputs a layer of `width` pre-activations has."""
         size = None if self.device is None else self.device.spec.outputs.size
         return width if size is None else size * self._rows(width)
 

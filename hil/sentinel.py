@@ -1,4 +1,4 @@
-"""What a loop asks of whoever watches over the node: the seam between training or use, and calibration.
+"""The Sentinel contract between training or use and calibration: what a loop asks of whoever watches over the node.
 
     begin()                     reference answers, before the first step; nothing if there are some
     after(step, …) -> Look      once a step; None: it was not its turn
@@ -22,7 +22,7 @@ State = Literal["quiet", "warn", "act"]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at the node.
+    """A look at the node.
 
     Args:
         step: after which it was taken.
@@ -69,7 +69,7 @@ class Sentinel(Protocol):
         """The caller has returned to `step`; None: there was nowhere to return to. Goes on with what else can be done."""
 
     def state(self) -> Mapping[str, object]:
-        """All that it must remember, as JSON values."""
+        """Return all that it must remember, as JSON values."""
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Go on from `state`, steering included."""

@@ -1,4 +1,4 @@
-"""One checker for all settings: what a file, or a caller in Python, gives for the parameters of a class or function.
+"""Checker of all settings: what a file, or a caller in Python, gives for the parameters of a class or function.
 
     v_pi = "3.5 V"      the parameter v_pi_v, its unit stated by its name; or v_pi_v = 3.5             (hil/units.py)
     low = ["-1 V", …]   the parameter low_v: float | tuple[float, ...], each of them with its unit

@@ -1,4 +1,4 @@
-"""Who keeps a drive from stepping farther than its port allows, and what the channels hold meanwhile.
+"""Limits on the steps of a drive: who keeps them, and what the channels hold meanwhile.
 
 A Port with `max_step` or `slew_per_s` limits the step from row to row, and from what the channels hold to the first row of a
 shot. A Port is a value, so what they hold is kept beside it: by `Held`, in a driver that checks its own steps, or in the
@@ -18,7 +18,7 @@ from hil.port import Port
 
 @dataclass(frozen=True, slots=True)
 class Slew:
-    """What a device says of the steps of its drive, as its attribute `slew`.
+    """A device's statement about the steps of its drive, as its attribute `slew`.
 
     Args:
         by: "refuses": it raises OutOfRange itself, before anything is sent; "ramps": it goes to each row in steps that are
@@ -41,7 +41,7 @@ def slew_of(device: Any) -> Slew:
 
 
 class Held:
-    """What the channels of a port hold, so that the step to the first row of a shot is checked too.
+    """The levels that the channels of a port hold, so that the step to the first row of a shot is checked too.
 
     A driver asks `check` before it sends, calls `sent` afterwards, and `lost` where a fault leaves it unknown what was sent.
 

@@ -68,7 +68,7 @@ class StandardisedConv2d(nn.Conv2d):
 
 
 def standardised(weight: Tensor, gain: Tensor) -> Tensor:
-    """Every weight[i] with mean 0 and sum of squares gain[i]^2."""
+    """Standardise the weights: every weight[i] gets the mean 0 and the sum of squares gain[i]^2."""
     flat = weight.flatten(1)
     centred = flat - flat.mean(1, keepdim=True)
     spread = (centred.square().mean(1, keepdim=True) * flat.shape[1] + EPS).rsqrt()

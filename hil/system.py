@@ -1,4 +1,4 @@
-"""What Linux, macOS and Windows do in different ways, in one place: no other module asks which system it runs on.
+"""Differences between Linux, macOS and Windows, in one place: no other module asks which system it runs on.
 
                      where Python has it                        elsewhere
     lock of a file   flock (fcntl); inherited with the file     filelock.lock_descriptor; each process locks for itself
@@ -79,7 +79,7 @@ def open_file(path: Path, flags: int, mode: int = 0o777, follow: bool = True) ->
 
 
 def read_at(file: int, count: int, offset: int) -> bytes:
-    """Up to `count` bytes of an open file from `offset` on. Raises: OSError."""
+    """Read up to `count` bytes of an open file from `offset` on. Raises: OSError."""
     if hasattr(os, "pread"):
         return os.pread(file, count, offset)
     os.lseek(file, offset, os.SEEK_SET)
@@ -167,24 +167,24 @@ def user() -> int | str:
 
 
 def own(facts: os.stat_result) -> bool:
-    """Whether a file belongs to this account; True where the mode does not say so."""
+    """True if a file belongs to this account, or where the mode does not say so."""
     return not MODES or facts.st_uid == os.geteuid()
 
 
 def open_to_others(facts: os.stat_result, bits: int) -> bool:
-    """Whether the mode grants any of `bits`, such as 0o022, to others; False where modes do not say who may."""
+    """True if the mode grants any of `bits`, such as 0o022, to others; False where modes do not say who may."""
     return MODES and bool(stat.S_IMODE(facts.st_mode) & bits)
 
 
 def own_folder() -> Path:
-    """Where this account keeps what no other account may write to, for all of its sessions."""
+    """Return where this account keeps what no other account may write to, for all of its sessions."""
     if MODES:
         return Path(f"/tmp/hil-{user()}")
     return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "hil-locks"
 
 
 def folders_of_all() -> tuple[Path, ...]:
-    """Where every account can make files, the best first."""
+    """Return where every account can make files, the best first."""
     return (Path("/run/lock"), Path("/tmp")) if MODES else (Path(os.environ.get("PUBLIC") or Path.home().parent / "Public"),)
 
 
@@ -264,7 +264,7 @@ class Process:
 
 
 def alive(pid: int) -> bool:
-    """Whether there is a process with this pid."""
+    """True if there is a process with this pid."""
     import psutil
 
     try:
@@ -335,7 +335,7 @@ class Inlet:
             threading.Thread(target=self._read, args=(os.dup(file),), name="pipe, read", daemon=True).start()
 
     def take(self) -> bytes:
-        """What has arrived; b"" at the end of the pipe. Raises: OSError: nothing yet (BlockingIOError), or another fault."""
+        """Take what has arrived; b"" at the end of the pipe. Raises: OSError: BlockingIOError if nothing has, or another."""
         if PIPES_SELECT:
             return os.read(self.file, PIPE_BYTES)
         self.arrived.clear()
@@ -380,7 +380,7 @@ class Outlet:
 
     @property
     def full(self) -> bool:
-        """Whether it takes nothing, because nobody reads; known only where a thread writes."""
+        """True if it takes nothing, because nobody reads; known only where a thread writes."""
         return self._fault is None and self._due.qsize() >= PIECES
 
     def put(self, data: bytes) -> int:

@@ -1,4 +1,4 @@
-"""What a network is to learn: the kind of its targets, the loss that training lowers, the metrics and which way is better.
+"""Tasks of a network: the kind of its targets, the loss that training lowers, the metrics and which way is better.
 
     classes    y int64 (n,), the number of a class              cross_entropy, chosen by accuracy
     numbers    y float32 (n, k), k numbers an example           mse, chosen by nrmse
@@ -198,7 +198,7 @@ class Metric:
 
     @property
     def merit_title(self) -> str:
-        """What `merit` is, for people."""
+        """The title of `merit`, for people."""
         return f"1 - {self.title}" if self.lower else self.title
 
     def merit(self, value: float) -> float:
@@ -302,7 +302,7 @@ DEFAULTS: Mapping[Kind, tuple[LossName, str]] = {"classes": ("cross_entropy", "a
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What the targets are, and how outputs are judged.
+    """A task: what the targets are, and how outputs are judged.
 
     Args:
         kind: "classes" or "numbers".

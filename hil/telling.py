@@ -188,7 +188,7 @@ class Background:
         self._thread: threading.Thread | None = None
 
     def later(self, job: Callable[[], None]) -> bool:
-        """Do `job` when those before it are done; returns at once. An OSError in it is dropped.
+        """Queue `job` behind those before it; return at once. An OSError in it is dropped.
 
         False: too many wait, and this one is left out.
         """

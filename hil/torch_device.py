@@ -1,4 +1,4 @@
-"""Where the host computes: [train] on = "cpu", "cuda", "cuda:1", "mps", or "auto": the first of cuda, mps, cpu that is there.
+"""Choice of where the host computes: [train] on = "cpu", "cuda", "cuda:1", "mps", or "auto", the first of cuda, mps, cpu.
 
 On an accelerator are: synapses, what a learner keeps, optimiser state, the examples, and a twin with its state. A real device
 takes the drives from there and its answers go back there (`hil.device.plain`); a checkpoint is the same whatever wrote it.
@@ -78,7 +78,7 @@ def float32_by_default() -> Iterator[None]:
 
 
 def holds(size: int, place: torch.device) -> bool:
-    """Do examples of `size` bytes fit on `place`, beside all else that has to be there?"""
+    """True if examples of `size` bytes fit on `place`, beside all else that has to be there."""
     return place.type != "cpu" and size <= LARGEST_SHARE * _free_bytes(place)
 
 

@@ -1,4 +1,4 @@
-"""What a data sheet says of a twin's parameter, and what only a bench knows: the seam between a twin and its calibration.
+"""Data sheet of a twin's parameters, and which of them only a bench knows: the seam between a twin and its calibration.
 
 A twin that can be fitted says of each free parameter between which values it lies and how far specimens stray; a calibration
 finds this specimen's value without knowing the class of the twin, and a virtual bench hides one by the same table.

@@ -1,4 +1,4 @@
-"""What all devices around a device share: they hand on whatever they do not change."""
+"""Base of all devices around a device: it hands on whatever they do not change."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Wrapper:
 
     @property
     def slew(self) -> Slew:
-        """What the inner device says of the steps of its drive."""
+        """Steps of the drive, as the inner device keeps them."""
         return slew_of(self._inner)
 
     def program(self, params: Tensor) -> None:

@@ -82,7 +82,7 @@ class IqModulator(MachZehnder):
 
     @property
     def spec(self) -> Spec:
-        """Two drives in V, two readings in V, no parameters."""
+        """The ports: two drives in V, two readings in V, no parameters."""
         one = super().spec
         inputs = Port("modulator drives", self.low_v, self.high_v, "V", 2)
         return replace(one, inputs=inputs, outputs=replace(one.outputs, name="photodiodes", size=2))

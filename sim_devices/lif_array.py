@@ -39,7 +39,7 @@ CUT = 3.0  # standard deviations; neurons further out do not leave the fab
 
 @dataclass(frozen=True, slots=True)
 class Neuron:
-    """One neuron as designed, and how far fabrication strays from it.
+    """A neuron as designed, and how far fabrication strays from it.
 
     Args:
         leak: lam, kept per step; 1 is a neuron without leak.
@@ -147,7 +147,7 @@ class LifArray(nn.Module):
     def run(
         self, state: State, params: Tensor | None, x: Tensor, rng: Callable[[int], torch.Generator]
     ) -> tuple[Tensor, Tensor, State]:
-        """Do what `respond` does, and return the membranes v[t] before the reset too: (spikes, membranes, state).
+        """Respond, and return the membranes v[t] before the reset too: (spikes, membranes, state).
 
         Each operation rounds once, so the bits do not depend on how time or batch are cut into calls.
 

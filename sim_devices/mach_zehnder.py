@@ -109,7 +109,7 @@ class MachZehnder(nn.Module):
 
     @property
     def spec(self) -> Spec:
-        """One drive in V, one reading in V, no parameters."""
+        """The ports: one drive in V, one reading in V, no parameters."""
         top = self.transimpedance_ohm * (self._peak_a + self.dark_a)
         return Spec(
             inputs=Port("modulator drive", self.low_v, self.high_v, "V"),
@@ -214,7 +214,7 @@ class MachZehnder(nn.Module):
         return acts.to(drive_v).view_as(drive_v), acts[-1] if len(acts) else acting
 
     def _settle(self, target: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """One pole, driven by held values: y_k = a y_{k-1} + (1 - a) target_k, a = exp(-2 pi B step), cut where it vanishes."""
+        """Apply one pole to held values: y_k = a y_{k-1} + (1 - a) target_k, a = exp(-2 pi B step), cut where it vanishes."""
         keep = math.exp(-2 * math.pi * self.bandwidth_hz * self.step_s)
         flat = target.reshape(-1)
         if keep < NEGLIGIBLE or flat.numel() == 0:

@@ -68,7 +68,7 @@ class Tabulated(nn.Module):
 
     @property
     def spec(self) -> Spec:
-        """One drive and one reading in the units of the table."""
+        """The ports: one drive and one reading in the units of the table."""
         return self._spec
 
     def _ports(self) -> Spec:

@@ -74,7 +74,7 @@ def killed(acts: Path, kill_at: Kill | None, *arguments: object) -> int:
 def counted(acts: Path, *arguments: object) -> Counter[str]:
     """What the command, undisturbed, does to its files, and how often, in the order of first times."""
     killed(acts, None, *arguments)
-    return Counter(acts.read_text().splitlines())
+    return Counter(acts.read_text(encoding="utf-8").splitlines())
 
 
 def survive(

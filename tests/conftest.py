@@ -73,7 +73,8 @@ def _cold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 SLOW = (
-    "test_guardian", "test_own_device", "test_kill", "test_sentinel", "test_search", "test_system", "test_cli",
+    "test_guardian", "test_guarded_benches", "test_nothing_holds_up_the_guardian", "test_guardian_locks", "test_own_device",
+    "test_kill", "test_sentinel", "test_search", "test_system", "test_cli",
     "test_docs_recipes", "test_face", "test_notebooks", "test_resume_without_script", "test_spide", "test_frame_shape",
     "test_many_channels", "test_compare", "test_cluster", "test_modules", "test_programmed_channels", "test_open_bench",
     "test_targets", "test_auxiliaries", "test_physical", "test_corrected_twin", "test_replay", "test_stages",

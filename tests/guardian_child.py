@@ -63,10 +63,10 @@ def own(told: dict[str, Any], guard: Guard, stack: ExitStack) -> Callable[[], No
     """An output that is a file, "1" for on; the module beside it knows how to talk to it."""
     output = Path(told["resource"])
     sys.path.append(str(output.parent))
-    stack.push(guard.leaving(lambda: output.write_text("0") and None))
+    stack.push(guard.leaving(lambda: output.write_text("0", encoding="utf-8") and None))
     steps = (Step("0", "?", OFF),)
     guard.watch([SafeState("rig", told["resource"], "rig_talk:over_file", Expect(), steps, shared=False)])
-    output.write_text("1")
+    output.write_text("1", encoding="utf-8")
     return lambda: None
 
 

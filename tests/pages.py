@@ -32,7 +32,7 @@ def title(page: Path) -> str:
 
 def blocks(page: Path) -> list[Block]:
     found = []
-    for language, text in FENCE.findall(page.read_text()):
+    for language, text in FENCE.findall(page.read_text(encoding="utf-8")):
         named = FILE.match(text)
         found.append(Block(language, named[1] if named else "", text[named.end() :] if named else text))
     return found
@@ -42,13 +42,13 @@ def written(pages: list[Path], folder: Path) -> Mapping[str, str]:
     """Write the files of `pages` into `folder`: by name, their text."""
     files = {block.file: block.text for page in pages for block in blocks(page) if block.file}
     for name, text in files.items():
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
     return files
 
 
 def spans(page: Path) -> Iterator[str]:
     """What stands between single backticks outside of code blocks, line breaks as spaces."""
-    for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", FENCE.sub("", page.read_text())):
+    for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", FENCE.sub("", page.read_text(encoding="utf-8"))):
         yield " ".join(span.split())
 
 
@@ -65,5 +65,5 @@ def rows(text: str) -> list[list[str]]:
 
 def sections(page: Path, level: int) -> dict[str, str]:
     """Heading of that level -> the text below it."""
-    parts = re.split(rf"^{'#' * level} (.+)$", page.read_text(), flags=re.M)
+    parts = re.split(rf"^{'#' * level} (.+)$", page.read_text(encoding="utf-8"), flags=re.M)
     return {head.strip(): body for head, body in zip(parts[1::2], parts[2::2], strict=True)}

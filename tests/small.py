@@ -33,7 +33,7 @@ def blank(figure: object, to: IO[str] | Path | str, **_: object) -> None:
     """In place of Figure.savefig."""
     page = '<svg viewBox="0 0 1 1"></svg>'
     if isinstance(to, Path | str):
-        Path(to).write_text(page)
+        Path(to).write_text(page, encoding="utf-8")
     else:
         to.write(page)
 
@@ -59,7 +59,8 @@ class Command:
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
                 for number in (1, 2):
                     os.dup2(self._said.fileno(), number)
-                sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115, for as long as it lives
+                sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115, for as long as it lives
+                sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8") for number in (1, 2))  # noqa: SIM115
                 os.environ.update(environment)
                 first()
                 code = hil.cli.run([str(argument) for argument in arguments])
@@ -86,6 +87,11 @@ class Command:
         assert until(lambda: self.poll() is not None, within_s, every_s=0.02), self.said()
         assert self._code is not None
         return self._code
+
+    def kill(self) -> None:
+        """Kill it, and wait for its end."""
+        self.send(signal.SIGKILL)
+        assert self.ended() == -signal.SIGKILL
 
     def said(self) -> str:
         """What it wrote so far, to stdout and stderr."""

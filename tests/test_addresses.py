@@ -19,10 +19,10 @@ SCOPE = "KEYSIGHT TECHNOLOGIES DSO-X 3024T MY5 07.50"
 @pytest.fixture
 def opening(tmp_path: Path) -> Opening:
     """Of a bench with addresses."""
-    text = (ROOT / "benches" / "mzm_awg_scope.toml").read_text().partition("\n[virtual]")[0]
+    text = (ROOT / "benches" / "mzm_awg_scope.toml").read_text(encoding="utf-8").partition("\n[virtual]")[0]
     for name in ("awg", "scope"):
         text = text.replace(f"[instruments.{name}]\n", f'[instruments.{name}]\nresource = "TCPIP::{name}::INSTR"\n')
-    (tmp_path / "b.toml").write_text(text)
+    (tmp_path / "b.toml").write_text(text, encoding="utf-8")
     return Opening(read_bench(tmp_path / "b.toml"), None, False, ExitStack())
 
 

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 import hil.synapses
-from hil.build.network import synapses
+from hil.build.network import chain_of
 from hil.config.experiment import Experiment, experiment_of
 from hil.data.dataset import load
 from hil.errors import ConfigError
@@ -22,7 +22,7 @@ def experiment() -> Experiment:
 
 def made(monkeypatch: pytest.MonkeyPatch, chain: Callable[[], object]) -> list[nn.Module]:
     monkeypatch.setattr(hil.synapses, "mine", chain, raising=False)
-    return synapses(experiment(), load("digits"))
+    return list(chain_of(experiment().network, 0, load("digits")).synapses)
 
 
 @pytest.mark.parametrize("chancy", [nn.Dropout(0.1), nn.AlphaDropout(0.1), nn.RReLU()], ids=lambda m: type(m).__name__)

@@ -18,7 +18,7 @@ from hil.cli import run
 
 ROOT = Path(__file__).resolve().parent.parent
 TWIN = toml(None, "64, 20, 10", train="epochs = 2\nbatch = 64")
-BENCH = (ROOT / "benches" / "mzm_awg_scope.toml").read_text()
+BENCH = (ROOT / "benches" / "mzm_awg_scope.toml").read_text(encoding="utf-8")
 
 
 class Said(NamedTuple):
@@ -35,17 +35,17 @@ def hil(capsys: pytest.CaptureFixture[str], *arguments: object) -> Said:
 
 def experiment(tmp_path: Path, text: str = TWIN) -> Path:
     path = tmp_path / "e.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
 def on_bench(tmp_path: Path, bench: str, text: str = TWIN) -> Path:
-    (tmp_path / "b.toml").write_text(bench)
+    (tmp_path / "b.toml").write_text(bench, encoding="utf-8")
     return experiment(tmp_path, text.replace('use = "mach_zehnder"\nv_pi = "3.5 V"', 'bench = "b.toml"'))
 
 
 def summary(folder: Path) -> dict[str, object]:
-    found = json.loads((folder / "summary.json").read_text())
+    found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     assert isinstance(found, dict)
     return found
 
@@ -61,11 +61,11 @@ def test_train_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert found["provenance"] == "twin"
     # per example two epochs of training, two validations, one test, the sweep and the diagnostics: counted, not estimated
     assert found["device_passes"] == 20 * (2 * 1437 + 2 * 180 + 180) + 201 * 8
-    lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(line["epoch"], line["split"]) for line in lines] == [
         (1, "train"), (1, "validation"), (2, "train"), (2, "validation"),
     ]  # fmt: skip
-    page = (tmp_path / "r" / "report.html").read_text()
+    page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page or "data:image" in page
     assert not re.search(r"""(src|href)=["']https?://""", page)
 
@@ -171,7 +171,7 @@ def test_resume_continues_to_the_same_numbers(
     assert all(torch.equal(whole[k], parts[k]) for k in whole)
     kept = ("test_accuracy", "test_loss", "validation_accuracy", "best_epoch", "device_passes", "steps")
     assert [summary(tmp_path / "whole")[k] for k in kept] == [summary(tmp_path / "parts")[k] for k in kept]
-    lines = [(tmp_path / name / "metrics.jsonl").read_text().count("\n") for name in ("whole", "parts")]
+    lines = [(tmp_path / name / "metrics.jsonl").read_text(encoding="utf-8").count("\n") for name in ("whole", "parts")]
     assert lines == [4, 4]
 
 
@@ -276,8 +276,8 @@ LONG = TWIN.replace("epochs = 2", "epochs = 500\ncheckpoint_every = 5")
 
 def children(pid: int, module: str = "sim_devices.bench.served") -> list[int]:
     """Its children that run `module`."""
-    found = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [p for p in found if module in Path(f"/proc/{p}/cmdline").read_text().split("\0")]
+    found = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
+    return [p for p in found if module in Path(f"/proc/{p}/cmdline").read_text(encoding="utf-8").split("\0")]
 
 
 @pytest.mark.cold
@@ -292,7 +292,7 @@ def test_a_killed_bench_and_a_resume(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert summary(tmp_path / "r")["status"] == "fault"
     assert summary(tmp_path / "r")["outputs"].startswith("unknown")
     config = tmp_path / "r" / "config.toml"
-    config.write_text(config.read_text().replace("epochs = 500", "epochs = 1"))
+    config.write_text(config.read_text(encoding="utf-8").replace("epochs = 500", "epochs = 1"), encoding="utf-8")
     said = hil(capsys, "resume", tmp_path / "r")
     assert said.code == 0, said.err
 
@@ -302,14 +302,13 @@ def test_a_killed_trainer_leaves_the_virtual_bench_safe(tmp_path: Path) -> None:
     """The guardian switches it off while the bench lingers; a resume goes on."""
     command = started(tmp_path, LONG)
     assert len(children(command.pid, "hil.guardian")) == 1
-    command.send(signal.SIGKILL)
-    assert command.ended() == -signal.SIGKILL
+    command.kill()
     assert until(lambda: "safe, read back" in command.said()), command.said()  # the guardian says on stderr what it did
     log = tmp_path / "r" / "bench.log"
-    assert until(lambda: "end" in log.read_text())
-    said = [json.loads(line) for line in (tmp_path / "r" / "guardian.jsonl").read_text().splitlines()]
+    assert until(lambda: "end" in log.read_text(encoding="utf-8"))
+    said = [json.loads(line) for line in (tmp_path / "r" / "guardian.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["event"] for line in said] == ["watching", "trainer gone", "attempt", "made safe"]
-    assert not json.loads(log.read_text().splitlines()[-1])["outputs"]["awg"]["1"]["on"]
+    assert not json.loads(log.read_text(encoding="utf-8").splitlines()[-1])["outputs"]["awg"]["1"]["on"]
 
 
 @pytest.mark.cold

@@ -25,7 +25,7 @@ def hil(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 def written(tmp_path: Path, text: str = TWIN) -> Path:
     path = tmp_path / "e.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -95,7 +95,7 @@ def test_foreign_modules(
     section: str,
 ) -> None:  # fmt: skip
     name = f"wrong_turn_{section}_{abs(hash(module))}"
-    (tmp_path / f"{name}.py").write_text(module)
+    (tmp_path / f"{name}.py").write_text(module, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     text = TWIN.replace('v_pi = "3.5 V"\n', "")
     err = refused(capsys, tmp_path, "--set", f"{section}.use={name}:Mine", text=text)
@@ -118,8 +118,8 @@ def test_foreign_modules(
     ],
 )
 def test_what_to_write_instead(tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, parts: list[str]) -> None:
-    (tmp_path / "wrong_turn_rules.py").write_text("class Rule:\n    pass\n")
-    (tmp_path / "wrong_turn_needs.py").write_text("import frobnicator_of_nobody\n")
+    (tmp_path / "wrong_turn_rules.py").write_text("class Rule:\n    pass\n", encoding="utf-8")
+    (tmp_path / "wrong_turn_needs.py").write_text("import frobnicator_of_nobody\n", encoding="utf-8")
     err = refused(capsys, tmp_path, "--set", override)
     for part in parts:
         assert part.replace("TMP", str(tmp_path)) in err, err
@@ -223,8 +223,8 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 )
 def test_a_config_of_something_else(stopped: Path, capsys: pytest.CaptureFixture[str], old: str, new: str) -> None:
     config = stopped / "config.toml"
-    assert old in config.read_text()
-    config.write_text(config.read_text().replace(old, new))
+    assert old in config.read_text(encoding="utf-8")
+    config.write_text(config.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     code, err = hil(capsys, "resume", stopped)
     assert code == 2, err
     for part in ("config.toml", "was changed", "Outputs: untouched", "Next: undo the change", "--changed"):
@@ -238,8 +238,8 @@ def test_a_config_of_something_else(stopped: Path, capsys: pytest.CaptureFixture
 
 def test_a_lower_rate_takes_effect(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = stopped / "config.toml"
-    assert "lr = 0.001" in config.read_text()
-    config.write_text(config.read_text().replace("lr = 0.001", "lr = 1e-30"))
+    assert "lr = 0.001" in config.read_text(encoding="utf-8")
+    config.write_text(config.read_text(encoding="utf-8").replace("lr = 0.001", "lr = 1e-30"), encoding="utf-8")
     from hil.run.checkpoint import latest, load
 
     before = load(latest(stopped / "checkpoints")).tensors["net.layers.0.synapse.weight"]
@@ -292,10 +292,10 @@ def test_faults_while_the_test_split_is_read(
     code, err = hil(capsys, "train", written(tmp_path), "--run", tmp_path / "r")
     assert code == 3, err
     assert "hil resume" in err
-    assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == "fault"
+    assert json.loads((tmp_path / "r" / "summary.json").read_text(encoding="utf-8"))["status"] == "fault"
     monkeypatch.undo()
     assert hil(capsys, "resume", tmp_path / "r")[0] == 0
-    found = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "r")]
+    found = [json.loads((tmp_path / name / "summary.json").read_text(encoding="utf-8")) for name in ("whole", "r")]
     assert found[0]["test_loss"] == found[1]["test_loss"]
     assert found[0]["device_passes"] == found[1]["device_passes"]
 

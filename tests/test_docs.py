@@ -50,13 +50,13 @@ def test_page_runs(page: Path, folder: Path) -> None:
     code = [block.text for block in blocks(page) if block.language == "python" and not block.file]
     if code:
         script = folder / f"page_{page.stem}.py"  # not to hide a package of ours
-        script.write_text("\n".join(code))
+        script.write_text("\n".join(code), encoding="utf-8")
         runpy.run_path(str(script), run_name=page.stem)
 
 
 def test_the_driver_of_the_how_to_is_the_template() -> None:
     (shown,) = (block.text for block in blocks(DOCS / "how-to" / "add_a_driver.md") if block.file == "acme_g1.py")
-    assert shown == (ROOT / "drivers" / "template.py").read_text()
+    assert shown == (ROOT / "drivers" / "template.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
@@ -74,35 +74,35 @@ def test_whole_files_of_a_page_are_read(page: Path, folder: Path) -> None:
     (folder / "benches").symlink_to(ROOT / "benches")
     for block, table in tables:
         if "shape" in table:
-            (folder / "BENCH.toml").write_text(block.text)
+            (folder / "BENCH.toml").write_text(block.text, encoding="utf-8")
             assert read_bench(folder / "BENCH.toml").name == table["name"]
     for block, table in tables:
         if {"network", "device", "learner"} <= set(table):
-            (folder / "EXPERIMENT.toml").write_text(block.text)
+            (folder / "EXPERIMENT.toml").write_text(block.text, encoding="utf-8")
             read_experiment(folder / "EXPERIMENT.toml")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_links_lead_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if not link.startswith("http"):
             path, _, anchor = link.partition("#")
             target = (page.parent / path).resolve() if path else page
             assert target.exists(), f"{title(page)}: {link}"
             assert ROOT in target.parents, f"{title(page)}: {link} leads out of the repository"
             if anchor:
-                heads = re.findall(r"^#+ (.+)$", target.read_text(), re.M)
+                heads = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.M)
                 assert anchor in {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}, (
                     f"{title(page)}: {link}"
                 )
 
 
 def test_every_page_is_reached_from_the_index() -> None:
-    index = (DOCS / "README.md").read_text()
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
     linked = {(DOCS / link).resolve() for link in re.findall(r"\]\(([^)#\s]+)\)", index)}
     decisions = {
         (DOCS / "decisions" / link).resolve()
-        for link in re.findall(r"\]\(([^)#\s]+)\)", (DOCS / "decisions" / "README.md").read_text())
+        for link in re.findall(r"\]\(([^)#\s]+)\)", (DOCS / "decisions" / "README.md").read_text(encoding="utf-8"))
     }
     missing = set(DOCS.rglob("*.md")) - linked - decisions - {DOCS / "README.md"}
     assert not missing
@@ -125,7 +125,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_scripts_exist(page: Path) -> None:
-    for script in re.findall(r"(?:benchmarks|tests|examples)/[\w/]+\.py", page.read_text()):
+    for script in re.findall(r"(?:benchmarks|tests|examples)/[\w/]+\.py", page.read_text(encoding="utf-8")):
         assert (ROOT / script).is_file(), f"{title(page)}: {script}"
 
 
@@ -137,7 +137,12 @@ def test_files_that_the_code_names_exist() -> None:
         for p in (ROOT / top).rglob("*")
         if p.suffix in (".py", ".toml")
     ]
-    wrong = {f"{title(p)}: {name}" for p in sources for name in named.findall(p.read_text()) if not (ROOT / name).is_file()}
+    wrong = {
+        f"{title(p)}: {name}"
+        for p in sources
+        for name in named.findall(p.read_text(encoding="utf-8"))
+        if not (ROOT / name).is_file()
+    }
     assert len(sources) > 200
     assert not wrong
 
@@ -207,19 +212,19 @@ def test_the_checks_find_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monke
         ("`hil status RUN --logs`", test_command_lines_parse),
         ("```toml\nuse = digits\n```", test_blocks_of_toml_are_toml),
     ):
-        page.write_text(f"A page.\n\n{text}\n")
+        page.write_text(f"A page.\n\n{text}\n", encoding="utf-8")
         with pytest.raises((AssertionError, tomllib.TOMLDecodeError)):
             check(page)
 
 
 def test_the_reading_list_can_be_read_in_an_afternoon() -> None:
     page = DOCS / "explanation" / "reading_list.md"
-    listed = [cells for cells in rows(page.read_text()) if cells[0].isdigit()]
+    listed = [cells for cells in rows(page.read_text(encoding="utf-8")) if cells[0].isdigit()]
     assert 15 <= len(listed) <= 22
     total = 0
     for _, file, lines, what in listed:
         path = ROOT / file.strip("`")
-        there = len(path.read_text().splitlines())
+        there = len(path.read_text(encoding="utf-8").splitlines())
         assert abs(there - int(lines)) <= 20 + there // 4, f"{file}: {lines} in the list, {there} in the file"
         assert len(what) > 20
         total += there
@@ -228,7 +233,7 @@ def test_the_reading_list_can_be_read_in_an_afternoon() -> None:
 
 def test_decisions_have_all_parts() -> None:
     for path in sorted((DOCS / "decisions").glob("[0-9]*.md")):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         assert re.search(r"^Date: \d{4}-\d\d-\d\d$", text, re.M), path.name
         assert re.search(r"^Status: (accepted|superseded by \[.+\]\(.+\))$", text, re.M), path.name
         assert list(sections(path, 2)) == ["Context", "Decision", "Rejected", "Consequences"], path.name

@@ -39,7 +39,7 @@ def hil(lab: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def summary(lab: Path, folder: str) -> dict[str, object]:
-    found: dict[str, object] = json.loads((lab / folder / "summary.json").read_text())
+    found: dict[str, object] = json.loads((lab / folder / "summary.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -51,7 +51,9 @@ def test_own_shape_own_driver_and_own_learner_in_one_run(lab: Path) -> None:
     assert found["status"] == "done"
     assert found["provenance"] == "twin"
     assert found["test_accuracy"] > 0.4  # type: ignore[operator]
-    end = json.loads((lab / "all" / "bench.log").read_text().splitlines()[-1])  # the simulated instrument's own word
+    end = json.loads(
+        (lab / "all" / "bench.log").read_text(encoding="utf-8").splitlines()[-1]
+    )  # the simulated instrument's own word
     assert end["outputs"]["g1"]["1"]["on"] is False
 
 
@@ -112,9 +114,9 @@ def test_own_data_are_trained_on_as_the_page_says(
 def test_a_slip_in_the_bench_file_is_explained(
     lab: Path, file: str, before: str, after: str, said: str, typed: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (lab / file).read_text()
+    text = (lab / file).read_text(encoding="utf-8")
     assert before in text
-    (lab / f"bad_{file}").write_text(text.replace(before, after))
+    (lab / f"bad_{file}").write_text(text.replace(before, after), encoding="utf-8")
     code = typed("train", "g1_digits.toml", "--set", f"device.bench=bad_{file}", "--run", "bad")
     told = capsys.readouterr().err
     assert code == 2, told

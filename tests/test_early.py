@@ -39,7 +39,7 @@ def ending(kind: str = "Double") -> list:
 
 
 def hil(tmp_path: Path, capsys: pytest.CaptureFixture[str], *sets: str, text: str = TWIN) -> tuple[int, str, str]:
-    (tmp_path / "e.toml").write_text(text)
+    (tmp_path / "e.toml").write_text(text, encoding="utf-8")
     more = [word for each in sets for word in ("--set", each)]
     code = cli.run(["train", str(tmp_path / "e.toml"), "--run", str(tmp_path / "r"), *more])
     return code, *capsys.readouterr()
@@ -53,7 +53,7 @@ def unopened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         raise AssertionError("opened")
 
     monkeypatch.setattr(training, "opened_node", opened)
-    (tmp_path / "early_net.py").write_text(NET)
+    (tmp_path / "early_net.py").write_text(NET, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
 
 
@@ -88,7 +88,7 @@ def test_refused_unopened(tmp_path: Path, capsys: pytest.CaptureFixture[str], se
 def test_a_norm_that_takes_one_example_and_a_learner_that_takes_more_outputs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "early_net.py").write_text(NET)
+    (tmp_path / "early_net.py").write_text(NET, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     text = TWIN.replace("widths = [64, 8, 10]", 'use = "early_net:normed"\nkind = "LayerNorm"')
     assert hil(tmp_path, capsys, "learner.use=backprop", text=text)[0] == 0
@@ -104,8 +104,8 @@ def test_no_cluster(address: str) -> None:
 
 
 def test_a_cluster_is_checked_before_the_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "s.toml").write_text('base = "e.toml"\n')
-    (tmp_path / "e.toml").write_text("not read")
+    (tmp_path / "s.toml").write_text('base = "e.toml"\n', encoding="utf-8")
+    (tmp_path / "e.toml").write_text("not read", encoding="utf-8")
     code = cli.run(["search", str(tmp_path / "s.toml"), "--run", str(tmp_path / "r"), "--cluster", "local:0"])
     assert code == 2
     assert "--cluster local:0" in capsys.readouterr().err
@@ -135,13 +135,13 @@ def test_a_finite_result_that_makes_no_sense(
 ) -> None:
     code, out, err = hil(tmp_path, capsys, *sets)
     assert code == 0, err
-    said = json.loads((tmp_path / "r" / "summary.json").read_text())["warnings"]
-    page = (tmp_path / "r" / "report.html").read_text()
+    said = json.loads((tmp_path / "r" / "summary.json").read_text(encoding="utf-8"))["warnings"]
+    page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
     for part in parts:
         assert f"beware  {said[0]}" in out
         assert any(part in line for line in said), said
         assert part in page
-        assert part in (tmp_path / "r" / "journal.jsonl").read_text()
+        assert part in (tmp_path / "r" / "journal.jsonl").read_text(encoding="utf-8")
 
 
 def test_what_is_chance() -> None:

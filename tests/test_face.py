@@ -78,7 +78,7 @@ def test_the_hook_sees_what_it_should(tmp_path: Path) -> None:
 
 
 def test_every_name_is_lazy_and_known_to_type_checkers() -> None:
-    tree = ast.parse((ROOT / "hil" / "__init__.py").read_text())
+    tree = ast.parse((ROOT / "hil" / "__init__.py").read_text(encoding="utf-8"))
     checked = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     typed = {alias.asname: f"{node.module}:{alias.name}" for node in checked.body for alias in node.names}  # type: ignore[attr-defined]
     assert typed == hil._PLACES
@@ -92,7 +92,7 @@ def test_every_name_is_lazy_and_known_to_type_checkers() -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
 def test_example_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) < 40
     assert "Prints:" in (ast.get_docstring(ast.parse(text)) or "")
     monkeypatch.chdir(tmp_path)
@@ -113,7 +113,7 @@ def modules() -> list[str]:
         for found in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
             path = ROOT.joinpath(*found.name.split("."))
             source = path / "__init__.py" if found.ispkg else path.with_suffix(".py")
-            if ">>> " in source.read_text():
+            if ">>> " in source.read_text(encoding="utf-8"):
                 names.append(found.name)
     return names
 

@@ -69,12 +69,12 @@ PLACES = ("init", "respond", "build", "step", "predict", "state_dict")
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "e.toml").write_text(EXPERIMENT)
+    (tmp_path / "e.toml").write_text(EXPERIMENT, encoding="utf-8")
     return tmp_path
 
 
 def write(lab: Path, **bodies: str) -> None:
-    (lab / "my_lab.py").write_text(LAB.format(**{place: bodies.get(place, "pass") for place in PLACES}))
+    (lab / "my_lab.py").write_text(LAB.format(**{place: bodies.get(place, "pass") for place in PLACES}), encoding="utf-8")
     sys.modules.pop("my_lab", None)
 
 
@@ -110,7 +110,7 @@ def test_in_a_run(lab: Path, capsys: pytest.CaptureFixture[str], place: str, bod
     for part in (*parts, "Outputs: none; the node is a twin", "Next: ", "hil resume"):
         assert part in err, err
     assert "Traceback" not in err
-    summary = json.loads((lab / "r" / "summary.json").read_text())
+    summary = json.loads((lab / "r" / "summary.json").read_text(encoding="utf-8"))
     assert summary["status"] == "fault"
     write(lab)
     code, err = train(capsys, first="resume")  # the code is corrected
@@ -183,10 +183,14 @@ def test_another_default_dtype_of_the_users_program_changes_nothing(
 ) -> None:
     write(lab)
     assert train(capsys)[0] == 0
-    whole = json.loads((lab / "r" / "summary.json").read_text())["test_loss"]
+    whole = json.loads((lab / "r" / "summary.json").read_text(encoding="utf-8"))["test_loss"]
     (lab / "r").rename(lab / "before")
-    source = (lab / "my_lab.py").read_text() + f"\ntorch.set_default_dtype({default})\ntorch.set_grad_enabled(False)\n"
-    (lab / "my_lab.py").write_text(source.replace("CALLS[0] += 1", f"CALLS[0] += 1; torch.set_default_dtype({default})"))
+    source = (lab / "my_lab.py").read_text(
+        encoding="utf-8"
+    ) + f"\ntorch.set_default_dtype({default})\ntorch.set_grad_enabled(False)\n"
+    (lab / "my_lab.py").write_text(
+        source.replace("CALLS[0] += 1", f"CALLS[0] += 1; torch.set_default_dtype({default})"), encoding="utf-8"
+    )
     sys.modules.pop("my_lab", None)
     torch.set_default_dtype(default)
     try:
@@ -196,7 +200,7 @@ def test_another_default_dtype_of_the_users_program_changes_nothing(
         torch.set_default_dtype(torch.float32)
     assert code == 0, err
     assert torch.is_grad_enabled()
-    assert json.loads((lab / "r" / "summary.json").read_text())["test_loss"] == whole
+    assert json.loads((lab / "r" / "summary.json").read_text(encoding="utf-8"))["test_loss"] == whole
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 255), (-128, 127), (0, True + 1)])

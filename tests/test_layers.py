@@ -47,7 +47,7 @@ def sources() -> list[Path]:
 def imports(path: Path) -> set[str]:
     """Every module named by an import statement, inside functions too; relative ones are refused."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -129,7 +129,7 @@ TEXTS = {
 def opens(path: Path) -> set[str]:
     """Calls that open, read, write or parse a file without hil/files.py."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call):
             continue
         if isinstance(node.func, ast.Name) and node.func.id == "open":

@@ -16,12 +16,12 @@ NOTEBOOKS = sorted((DOCS / "tutorials" / "notebooks").glob("*.py"))
 
 def cells(path: Path) -> list[tuple[str, str]]:
     """(kind, text) of every cell: "" or " [markdown]"."""
-    parts = re.split(r"^# %%( \[markdown\])?\n", path.read_text(), flags=re.M)
+    parts = re.split(r"^# %%( \[markdown\])?\n", path.read_text(encoding="utf-8"), flags=re.M)
     return [(kind or "", text) for kind, text in zip(parts[1::2], parts[2::2], strict=True)]
 
 
 def test_there_are_notebooks_and_a_page_lists_them() -> None:
-    index = (DOCS / "tutorials" / "notebooks" / "README.md").read_text()
+    index = (DOCS / "tutorials" / "notebooks" / "README.md").read_text(encoding="utf-8")
     assert len(NOTEBOOKS) >= 6
     assert not [path.name for path in NOTEBOOKS if f"]({path.name})" not in index]
 
@@ -35,7 +35,7 @@ def test_a_notebook_runs_and_draws(path: Path, tmp_path: Path, monkeypatch: pyte
         plt.switch_backend("agg")
         runpy.run_path(str(path), run_name="__main__")
         plt.close("all")
-    pictures = re.findall(r'savefig\("(\w+\.png)"', path.read_text())
+    pictures = re.findall(r'savefig\("(\w+\.png)"', path.read_text(encoding="utf-8"))
     assert pictures
     for name in pictures:
         drawn = plt.imread(tmp_path / name)

@@ -24,7 +24,7 @@ from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCH = (ROOT / "benches" / "mzm_awg_scope.toml").read_text()
+BENCH = (ROOT / "benches" / "mzm_awg_scope.toml").read_text(encoding="utf-8")
 HARDWARE = {
     "awg": Instrument("Keysight", "33622A", "MY1", "A.02"),
     "scope": Instrument("Keysight", "DSOX3024T", "MY2", "07.50"),
@@ -66,20 +66,22 @@ def test_a_twin_is_a_twin_whatever_it_says(
     (tmp_path / "e.toml").write_text(
         "seed = 1\n[data]\ntrain_examples = 16\n[network]\nwidths = [64, 3, 10]\n[device]\n"
         f'use = "{__name__}:Boastful"\n[encode]\noverflow = "fold"\nperiod = "7 V"\n[learner]\nuse = "adfa"\n'
-        "[train]\nepochs = 1\nbatch = 8\n"
+        "[train]\nepochs = 1\nbatch = 8\n",
+        encoding="utf-8",
     )
     assert run(["train", str(tmp_path / "e.toml"), "--run", str(tmp_path / "r")]) == 0
     assert "(twin, seed 1" in capsys.readouterr().out
-    assert json.loads((tmp_path / "r" / "summary.json").read_text())["provenance"] == "twin"
-    assert "Hardware answered" not in (tmp_path / "r" / "report.html").read_text()
+    assert json.loads((tmp_path / "r" / "summary.json").read_text(encoding="utf-8"))["provenance"] == "twin"
+    assert "Hardware answered" not in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_bench_file_and_who_answered(tmp_path: Path) -> None:
     virtual, spiking = tmp_path / "virtual.toml", tmp_path / "spiking.toml"
-    virtual.write_text(BENCH)
+    virtual.write_text(BENCH, encoding="utf-8")
     spiking.write_text(
         'name = "b"\nshape = "spiking"\n[instruments.board]\nuse = "drivers.spiking.device:SpikingBoard"\n'
-        '[node]\nboard = "board"\n[virtual]\n'
+        '[node]\nboard = "board"\n[virtual]\n',
+        encoding="utf-8",
     )
     for path in (virtual, spiking, ROOT / "benches" / "mzi_mesh.toml"):
         bench = read_bench(path)
@@ -108,12 +110,12 @@ def test_a_calibration_that_failed_at_opening_is_no_hardware(
         yield
 
     monkeypatch.setattr(calibrate, "open_bench", unopenable)
-    (tmp_path / "b.toml").write_text(text)
+    (tmp_path / "b.toml").write_text(text, encoding="utf-8")
     assert run(["calibrate", str(tmp_path / "b.toml"), "--out", str(tmp_path / "c")]) == 3
     assert f"NOT GOOD ({kind})" in capsys.readouterr().out
     (saved,) = (tmp_path / "c").glob("*.toml")
     assert Certificate.load(saved).provenance == kind
-    page = render(saved).read_text()
+    page = render(saved).read_text(encoding="utf-8")
     assert badge in page
     assert "Hardware answered" not in page
 
@@ -122,9 +124,9 @@ def test_a_calibration_that_failed_at_opening_is_no_hardware(
     "summary", [{"status": "done"}, {"provenance": None}, {"provenance": ["real"]}, {"provenance": "hardware"}]
 )
 def test_a_summary_that_does_not_know_is_not_hardware(tmp_path: Path, summary: dict[str, Any]) -> None:
-    (tmp_path / "config.toml").write_text("")
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "config.toml").write_text("", encoding="utf-8")
+    (tmp_path / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     assert run(["report", str(tmp_path)]) == 0
-    page = (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "origin unknown" in page
     assert "Hardware answered" not in page

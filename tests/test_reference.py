@@ -197,14 +197,16 @@ def tables_of(annotation: Any) -> Iterator[type[BaseModel]]:
 def test_the_check_of_tables_finds_the_form_of_the_first_edition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pages.ROOT", tmp_path)
     for text in ("[awg]\ntimeout_s = 5.0", "[guardian]\nsilence = 3", "[train]\nepoch = 3", "[safe.awg]\nslew_v_per_s = 2.0"):
-        (tmp_path / "page.md").write_text(f"```toml\n{text}\n```\n")
+        (tmp_path / "page.md").write_text(f"```toml\n{text}\n```\n", encoding="utf-8")
         with pytest.raises(AssertionError):
             test_blocks_of_toml_have_tables_and_keys_that_exist(tmp_path / "page.md")
 
 
 def test_every_error_is_listed_with_its_parent_and_exit_code() -> None:
     page = DOCS / "reference" / "errors.md"
-    listed = {cells[0].strip("`"): cells for cells in rows(page.read_text()) if re.fullmatch(r"`\w+`", cells[0])}
+    listed = {
+        cells[0].strip("`"): cells for cells in rows(page.read_text(encoding="utf-8")) if re.fullmatch(r"`\w+`", cells[0])
+    }
     tree = {name: cls for name, cls in vars(errors).items() if inspect.isclass(cls) and issubclass(cls, errors.HilError)}
     assert set(listed) == set(tree)
     for name, (_, parent, code, meaning) in listed.items():
@@ -215,7 +217,7 @@ def test_every_error_is_listed_with_its_parent_and_exit_code() -> None:
 
 
 def test_the_glossary_is_in_order_and_explains_each_word_once() -> None:
-    words = [cells[0] for cells in rows((DOCS / "reference" / "glossary.md").read_text())]
+    words = [cells[0] for cells in rows((DOCS / "reference" / "glossary.md").read_text(encoding="utf-8"))]
     assert words == sorted(words, key=str.casefold)
     assert len(set(words)) == len(words)
     told = "node device twin shot pass rung sample specimen certificate shape port guardian sentinel"

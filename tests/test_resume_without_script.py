@@ -32,17 +32,17 @@ QUICK: dict[str, Any] = {"epochs": 1, "batch": 64, "lr": 3e-3, "show": False, "r
 
 
 def config_of(run: hil.Run) -> dict[str, Any]:
-    return toml.loads((run.folder / "config.toml").read_text())
+    return toml.loads((run.folder / "config.toml").read_text(encoding="utf-8"))
 
 
 def test_a_killed_script_is_continued_by_hil_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(SCRIPT.read_text().splitlines()) <= 20
+    assert len(SCRIPT.read_text(encoding="utf-8").splitlines()) <= 20
     folder, journal = tmp_path / "runs" / "08_bench", tmp_path / "runs" / "08_bench" / "journal.jsonl"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     with subprocess.Popen([sys.executable, str(SCRIPT)], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as script:
         until = time.monotonic() + 100
-        while not (journal.exists() and '"epoch"' in journal.read_text()) and time.monotonic() < until:
+        while not (journal.exists() and '"epoch"' in journal.read_text(encoding="utf-8")) and time.monotonic() < until:
             time.sleep(0.02)
         script.send_signal(signal.SIGKILL)
         assert script.wait(100) == -signal.SIGKILL
@@ -53,7 +53,7 @@ def test_a_killed_script_is_continued_by_hil_resume(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path / "else")
     monkeypatch.setattr(sys, "argv", [str(SCRIPT)])
     runpy.run_path(str(SCRIPT))  # the same without being killed
-    assert (folder / "logs" / "metrics.csv").read_text().count("validation/accuracy") == 4
+    assert (folder / "logs" / "metrics.csv").read_text(encoding="utf-8").count("validation/accuracy") == 4
     assert list(unlike(tmp_path / "else" / "runs" / "08_bench", folder)) == []
 
 
@@ -68,7 +68,9 @@ def test_the_script_may_take_over_again(tmp_path: Path, capfd: pytest.CaptureFix
     run = trained(1, "run")
     assert config_of(run)["data"].items() >= {"use": "digits", "train_examples": 256}.items()
     assert config_of(run)["script"]
-    origins = json.loads((run.folder / "origins.json").read_text())  # where modules that the bench file names are found again
+    origins = json.loads(
+        (run.folder / "origins.json").read_text(encoding="utf-8")
+    )  # where modules that the bench file names are found again
     assert origins["bench.toml"] == [str(BENCH.parent), str(Path.cwd())]
     assert cli.run(["resume", str(run.folder), "--set", "train.epochs=2"]) == 0
     assert run.records[-1]["epoch"] == 2

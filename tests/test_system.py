@@ -101,7 +101,7 @@ def test_what_is_taken_away_is_missed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_on_a_twin(tmp_path: Path, start_hil: Callable[..., tuple[int, str]]) -> None:
-    (tmp_path / "e.toml").write_text(toml(train="epochs = 1\nbatch = 32\nthreads = 1\nrecord = true"))
+    (tmp_path / "e.toml").write_text(toml(train="epochs = 1\nbatch = 32\nthreads = 1\nrecord = true"), encoding="utf-8")
     run = tmp_path / "runs" / "small"
     code, said = start_hil("-m", "hil", "train", "e.toml", "--run", run)
     assert code == 0, said
@@ -164,8 +164,8 @@ cli.run(["train", "rig.toml", "--run", "killed", "--set", log, "--set", "device.
 
 def test_a_device_of_ones_own_trains_and_is_made_safe_when_the_trainer_is_killed(tmp_path: Path) -> None:
     """Through two hosts, whose workers are programs of their own; the second one's trainer is killed while it drives."""
-    (tmp_path / "my_rig.py").write_text(RIG)
-    (tmp_path / "rig.toml").write_text(OWN)
+    (tmp_path / "my_rig.py").write_text(RIG, encoding="utf-8")
+    (tmp_path / "rig.toml").write_text(OWN, encoding="utf-8")
     log, whole, killed = tmp_path / "rig.log", tmp_path / "whole", tmp_path / "killed"
     words = [sys.executable, "-c", TWICE, str(log)]
     with (tmp_path / "said").open("wb") as said:
@@ -241,8 +241,10 @@ def test_a_number_that_is_no_pid_is_not_alive() -> None:
 @pytest.mark.slow
 def test_a_run_through_a_virtual_bench(tmp_path: Path, start_hil: Callable[..., tuple[int, str]]) -> None:
     """Over HiSLIP, with a guardian, which the trainer dismisses."""
-    (tmp_path / "bench.toml").write_text(BENCH)
-    (tmp_path / "e.toml").write_text(toml(device='bench = "bench.toml"', train="epochs = 1\nbatch = 32\nthreads = 1"))
+    (tmp_path / "bench.toml").write_text(BENCH, encoding="utf-8")
+    (tmp_path / "e.toml").write_text(
+        toml(device='bench = "bench.toml"', train="epochs = 1\nbatch = 32\nthreads = 1"), encoding="utf-8"
+    )
     code, said = start_hil("-m", "hil", "train", "e.toml", "--run", "r")
     assert code == 0, said
     assert json.loads((tmp_path / "r" / "summary.json").read_text(encoding="utf-8"))["status"] == "done"

@@ -15,7 +15,7 @@ from hil.telling import PENDING_CAP, Background, Teller
 
 def test_a_pipe_that_nobody_reads_does_not_hold_the_writer() -> None:
     read, write = os.pipe()
-    with open(write, "w") as stream:
+    with open(write, "w", encoding="utf-8") as stream:
         reasons: list[str] = []
         teller = Teller(stream, reasons.append)
         begin = time.monotonic()
@@ -37,8 +37,8 @@ def test_a_stream_that_takes_nothing_is_told_of_once(which: str) -> None:
     read, write = os.pipe()
     os.close(read)
     stream = {
-        "nobody reads": lambda: os.fdopen(write, "w"),
-        "full disk": lambda: Path("/dev/full").open("w"),  # noqa: SIM115
+        "nobody reads": lambda: os.fdopen(write, "w", encoding="utf-8"),
+        "full disk": lambda: Path("/dev/full").open("w", encoding="utf-8"),  # noqa: SIM115
         "closed": lambda: None,
     }[which]()
     teller = Teller(stream, reasons.append)

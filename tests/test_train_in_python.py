@@ -112,7 +112,7 @@ def test_the_run_folder_is_that_of_hil_train(tmp_path: Path, capsys: pytest.Capt
     assert f"test {run.test_accuracy:.1%}" in repr(run)
     assert str(run.folder) in repr(run)
     assert len(run.plot().axes) == 2
-    assert "mach_zehnder:MachZehnder" in run.report.read_text()
+    assert "mach_zehnder:MachZehnder" in run.report.read_text(encoding="utf-8")
     assert not all(torch.equal(a, b) for a, b in zip(before, weights(net), strict=True))
 
 
@@ -169,7 +169,7 @@ hil.train(net, "adfa", subset(hil.load("digits"), 256), epochs=2, batch=32, lr=5
 
 def test_a_script_that_was_killed_goes_on_with_the_same_numbers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     script = tmp_path / "my script.py"
-    script.write_text(KILLED)
+    script.write_text(KILLED, encoding="utf-8")
     done = subprocess.run([sys.executable, str(script), str(tmp_path / "cut")], timeout=100)
     assert done.returncode == -signal.SIGKILL
     assert cli.run(["status", str(tmp_path / "cut")]) == 0
@@ -209,7 +209,9 @@ def test_outputs_that_cannot_be_made_safe_are_the_loudest(tmp_path: Path) -> Non
     rig.safe = stuck  # type: ignore[method-assign]
     with pytest.raises(UnsafeOutputs, match="relay stuck"):
         hil.train(rig.net(), "adfa", DIGITS, **QUICK, run=tmp_path / "run")
-    events = [json.loads(line)["kind"] for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
+    events = [
+        json.loads(line)["kind"] for line in (tmp_path / "run" / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert "unsafe" in events
 
 
@@ -327,11 +329,11 @@ def test_another_network_or_data_set_or_learner_is_refused(tmp_path: Path) -> No
 
 def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
-    (tmp_path / "file" / "config.toml").write_text("seed = 0\n")
+    (tmp_path / "file" / "config.toml").write_text("seed = 0\n", encoding="utf-8")
     with pytest.raises(RunError, match="made from an experiment file"):
         hil.train(on_twin(), "adfa", DIGITS, **QUICK, run=tmp_path / "file")
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.tex").write_text("")
+    (tmp_path / "full" / "thesis.tex").write_text("", encoding="utf-8")
     with pytest.raises(RunError, match="new or empty"):
         hil.train(on_twin(), "adfa", DIGITS, **QUICK, run=tmp_path / "full")
 
@@ -477,12 +479,15 @@ def test_a_sweep_that_fails_leaves_outputs_safe() -> None:
 
 
 def test_the_weights_are_those_of_a_run_from_a_file(tmp_path: Path) -> None:
-    from hil.build.network import synapses
+    from hil.build.network import chain_of
     from hil.config.experiment import read_experiment
 
     path = tmp_path / "file.toml"
-    path.write_text('seed = 5\n[network]\nwidths = [64, 12, 10]\n[device]\nuse = "mach_zehnder"\n[learner]\nuse = "adfa"\n')
-    found = synapses(read_experiment(path), DIGITS)
+    path.write_text(
+        'seed = 5\n[network]\nwidths = [64, 12, 10]\n[device]\nuse = "mach_zehnder"\n[learner]\nuse = "adfa"\n',
+        encoding="utf-8",
+    )
+    found = chain_of(read_experiment(path).network, 5, DIGITS).synapses
     assert all(torch.equal(a.weight, b) for a, b in zip(found, weights(on_twin(5)), strict=True))  # type: ignore[arg-type]
 
 

@@ -50,7 +50,7 @@ def toml(folder: Path, stack: ExitStack) -> Target:
 
 
 def overrides(folder: Path, stack: ExitStack) -> Target:
-    table = (ROOT / "experiments" / "digits_adfa_twin.toml").read_text()
+    table = (ROOT / "experiments" / "digits_adfa_twin.toml").read_text(encoding="utf-8")
     samples = (b"train.epochs=3", b"learner.use=dfa", b'encode.gain="1.5 V"', b"augment.shift = 1", b"network.widths=[64, 10]")
 
     def run(data: bytes) -> None:
@@ -88,7 +88,7 @@ def run_folder(folder: Path, stack: ExitStack) -> Target:
     """One file of a run folder is the input, the others are as hil wrote them."""
     path = folder / "run"
     (path / "checkpoints").mkdir(parents=True)
-    text = (ROOT / "experiments" / "digits_adfa_twin.toml").read_text()
+    text = (ROOT / "experiments" / "digits_adfa_twin.toml").read_text(encoding="utf-8")
     tensors = {"net.0.weight": torch.ones(3, 2)}
     facts = {"step": 10, "experiment": tomllib.loads(text), "bench_sha256": ""}
     saved = checkpoint.save(path / "checkpoints", checkpoint.name(10, True), checkpoint.Checkpoint(tensors, facts))

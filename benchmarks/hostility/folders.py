@@ -133,11 +133,11 @@ class Place:
         os.environ["HIL_LOCKS"] = str(home / "locks")
         os.chdir(home)
         torch.set_num_threads(1)  # a pool of threads would not survive a fork
-        (home / "e.toml").write_text(EXPERIMENT)
-        (home / "evil_lab.py").write_text(EVIL)  # the working directory has one too
+        (home / "e.toml").write_text(EXPERIMENT, encoding="utf-8")
+        (home / "evil_lab.py").write_text(EVIL, encoding="utf-8")  # the working directory has one too
         self.outside = home / "outside"
         self.outside.mkdir()
-        (self.outside / "kept").write_text("not of the run\n")
+        (self.outside / "kept").write_text("not of the run\n", encoding="utf-8")
         said = _quietly(lambda: run(["train", "e.toml", "--run", "runs/plain"]))
         said += _quietly(lambda: run(["train", "e.toml", "--run", "runs/taped", "--record"]))
         assert said == 0, "the runs that are to be damaged could not be made"
@@ -253,10 +253,10 @@ class Place:
             text = (self.plain if (self.plain / name).exists() else self.taped) / name
             places: list[tuple[int, tuple[Any, ...]]] = []
             if name.endswith(".jsonl"):
-                for number, line in enumerate(text.read_text().splitlines()):
+                for number, line in enumerate(text.read_text(encoding="utf-8").splitlines()):
                     places += [(number, place) for place in _places(json.loads(line))]
             elif name.endswith(".json"):
-                places = [(0, place) for place in _places(json.loads(text.read_text()))]
+                places = [(0, place) for place in _places(json.loads(text.read_text(encoding="utf-8")))]
             for number, place in places if len(places) < 40 else rng.sample(places, 40):
                 for value in rng.sample(OTHERS, 2):
                     change = _with(name, number, place, value)
@@ -281,19 +281,21 @@ class Place:
             lines[0]["states"] = [left] * 3
 
         def change(run: Path) -> None:
-            (run / "guardian.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-            (run / "bench.toml").write_text(BENCH)
-            text = (run / "config.toml").read_text().replace('use = "mach_zehnder"', 'bench = "bench.toml"')
-            (run / "config.toml").write_text(text)
+            (run / "guardian.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+            (run / "bench.toml").write_text(BENCH, encoding="utf-8")
+            text = (run / "config.toml").read_text(encoding="utf-8").replace('use = "mach_zehnder"', 'bench = "bench.toml"')
+            (run / "config.toml").write_text(text, encoding="utf-8")
 
         return change
 
 
 def _unfinished(run: Path) -> None:
     """Make the run look stopped after its first epoch of two."""
-    (run / "config.toml").write_text((run / "config.toml").read_text().replace("epochs = 1", "epochs = 2"))
-    table = json.loads((run / "summary.json").read_text())
-    (run / "summary.json").write_text(json.dumps({**table, "status": "interrupted"}))
+    (run / "config.toml").write_text(
+        (run / "config.toml").read_text(encoding="utf-8").replace("epochs = 1", "epochs = 2"), encoding="utf-8"
+    )
+    table = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    (run / "summary.json").write_text(json.dumps({**table, "status": "interrupted"}), encoding="utf-8")
 
 
 def _using(key: str, module: str) -> Change:
@@ -302,10 +304,10 @@ def _using(key: str, module: str) -> Change:
 
         from hil import toml
 
-        table = toml.loads((run / "config.toml").read_text())
+        table = toml.loads((run / "config.toml").read_text(encoding="utf-8"))
         table[key] = {"use": module}
-        (run / "config.toml").write_text(tomli_w.dumps(table))
-        (run / "evil_lab.py").write_text(EVIL)
+        (run / "config.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
+        (run / "evil_lab.py").write_text(EVIL, encoding="utf-8")
 
     return change
 
@@ -315,7 +317,7 @@ def _with(name: str, number: int, place: tuple[Any, ...], value: Any) -> Change:
 
     def change(run: Path) -> None:
         path = run / name
-        lines = path.read_text().splitlines() if name.endswith(".jsonl") else [path.read_text()]
+        lines = path.read_text(encoding="utf-8").splitlines() if name.endswith(".jsonl") else [path.read_text(encoding="utf-8")]
         table = json.loads(lines[number])
         at = table
         for key in place[:-1]:
@@ -324,7 +326,7 @@ def _with(name: str, number: int, place: tuple[Any, ...], value: Any) -> Change:
         if name.startswith("checkpoints/"):
             table = _summed(table)
         lines[number] = json.dumps(table)
-        path.write_text("\n".join(lines) + "\n")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     return change
 
@@ -350,8 +352,10 @@ def _tensors(name: str, kind: str, chance: float) -> Change:
         found |= {"net.surplus": torch.zeros(2)} if kind == "extra" else {}
         payload = safetensors.torch.save(found)
         path.write_bytes(payload)
-        facts = json.loads(path.with_suffix(".json").read_text())
-        path.with_suffix(".json").write_text(json.dumps(_summed({**facts, "sha256": hashlib.sha256(payload).hexdigest()})))
+        facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        path.with_suffix(".json").write_text(
+            json.dumps(_summed({**facts, "sha256": hashlib.sha256(payload).hexdigest()})), encoding="utf-8"
+        )
 
     return change
 

@@ -87,11 +87,11 @@ class Trial:
 
     def __init__(self, folder: Path, stderr: int) -> None:
         self.run, self.hangs, self._log = folder / "run", folder / "hangs", folder / "outputs.jsonl"
-        bench = (ROOT / "benches" / "mzm_awg_scope.toml").read_text()
+        bench = (ROOT / "benches" / "mzm_awg_scope.toml").read_text(encoding="utf-8")
         bench = bench.replace("[virtual]\n", f'[virtual]\nlinger_s = {LINGER_S}\nlog_path = "{self._log}"\n')
-        (folder / "bench.toml").write_text(bench)
-        (folder / "e.toml").write_text(EXPERIMENT)
-        (folder / "sitecustomize.py").write_text(DISK)
+        (folder / "bench.toml").write_text(bench, encoding="utf-8")
+        (folder / "e.toml").write_text(EXPERIMENT, encoding="utf-8")
+        (folder / "sitecustomize.py").write_text(DISK, encoding="utf-8")
         environment = {
             **os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), "OMP_NUM_THREADS": "1",
             "HIL_BENCHMARK_HANGS": str(self.hangs), "HIL_BENCHMARK_RUN": str(self.run), "HIL_LOCKS": str(folder / "locks"),
@@ -104,7 +104,7 @@ class Trial:
 
     def guardians(self) -> list[int]:
         """Oldest first, as they said themselves that they watch."""
-        lines = (self.run / NAME).read_text().splitlines() if (self.run / NAME).exists() else []
+        lines = (self.run / NAME).read_text(encoding="utf-8").splitlines() if (self.run / NAME).exists() else []
         return [line["guardian"] for line in map(json.loads, lines) if line["event"] == "watching"]
 
     def renewed(self) -> None:

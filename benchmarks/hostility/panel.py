@@ -106,7 +106,7 @@ def changed(plant: OnPlant, device: Device, heard: list[Heard], box: str, comman
     try:
         hand.write(command.encode())
         hand.write(b"*OPC?")
-        hand.read_text()
+        hand.read_text(encoding="utf-8")
     finally:
         hand.close()
     begin, shots = time.monotonic(), 0

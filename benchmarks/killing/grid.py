@@ -116,14 +116,14 @@ QUICK = [
 def measure(folder: Path, cells: Sequence[Cell], jobs: int) -> dict[Cell, Outcome]:
     """The outcome of each, `jobs` at a time."""
     torch.set_num_threads(1)  # a pool of threads would not survive a fork
-    text = (ROOT / "benches" / "mzm_awg_scope.toml").read_text()
+    text = (ROOT / "benches" / "mzm_awg_scope.toml").read_text(encoding="utf-8")
     for old, new in BENCH.items():
         assert old in text, old
         text = text.replace(old, new, 1)
     for victim, silence_s in SILENCE_S.items():
         (folder / victim).mkdir()
-        (folder / victim / "bench.toml").write_text(text.replace("SILENCE_S", str(silence_s)))
-        (folder / victim / "e.toml").write_text(EXPERIMENT)
+        (folder / victim / "bench.toml").write_text(text.replace("SILENCE_S", str(silence_s)), encoding="utf-8")
+        (folder / victim / "e.toml").write_text(EXPERIMENT, encoding="utf-8")
     begin = time.monotonic()
     whole = Command(["train", str(folder / "trainer" / "e.toml"), "--run", str(folder / "whole")], folder / "whole.log")
     if whole.ended(END_S) != 0:
@@ -158,7 +158,7 @@ def _side_by_side(folder: Path, cells: Sequence[Cell], jobs: int) -> Iterator[tu
 
 def _read(path: Path) -> Outcome:
     try:
-        return Outcome(**json.loads(path.read_text()))
+        return Outcome(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         return Outcome("not reached", f"the trial failed: {error}")
 
@@ -169,7 +169,7 @@ def _tried(place: Path, folder: Path, cell: Cell) -> int:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
         outcome = _outcome(place, folder, cell)
-        (place / "outcome.json").write_text(json.dumps(outcome.__dict__))
+        (place / "outcome.json").write_text(json.dumps(outcome.__dict__), encoding="utf-8")
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, and of who started this one: that it ends is known
         _clean_up()
@@ -182,7 +182,7 @@ def _outcome(place: Path, folder: Path, cell: Cell) -> Outcome:
     trainer = Command(["train", str(folder / cell.victim / "e.toml"), "--run", str(run)], place / "train.log", moment.arm)
     code = trainer.ended(END_S)
     ended_s = time.time()
-    events = [json.loads(line) for line in told.read_text().splitlines()] if told.exists() else []
+    events = [json.loads(line) for line in told.read_text(encoding="utf-8").splitlines()] if told.exists() else []
     if not events or events[0]["first"] != cell.rung.name:
         return Outcome("not reached", f"exit code {code}; {events or trainer.said()[:300]!r}")
     struck = events[-1]
@@ -250,7 +250,7 @@ class Command:
         return None
 
     def said(self) -> str:
-        return self._log.read_text(errors="replace")[-3000:]
+        return self._log.read_text(encoding="utf-8", errors="replace")[-3000:]
 
 
 def _forked(act: Callable[[], int]) -> int:
@@ -280,7 +280,7 @@ def _over(pid: int) -> bool:
 def _clean_up() -> None:
     """End all that this process started, or adopted, until there is none left."""
     while True:
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()
         for pid in children:
             with suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)

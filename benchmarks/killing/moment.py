@@ -116,7 +116,7 @@ class Moment:
     def _tell(self, what: str, **facts: object) -> None:
         assert self._guard is not None
         line = {"what": what, "time_s": time.time(), "guardian": self._guard.pid, "bench": self._bench.pid, **facts}
-        with self.told.open("a") as file:
+        with self.told.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 
@@ -144,6 +144,6 @@ def standing(pid: int) -> bool:
 def state(pid: int) -> str:
     """Its letter in /proc, see proc(5); X when there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
     except (OSError, IndexError):
         return "X"

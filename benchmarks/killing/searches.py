@@ -55,8 +55,8 @@ random = 2
 
 def measure(folder: Path, draw: random.Random, times: int) -> dict[str, int]:
     """How many kills there were, and how many of searches that ended with the same history."""
-    (folder / "base.toml").write_text(BASE)
-    (folder / "search.toml").write_text(FILE)
+    (folder / "base.toml").write_text(BASE, encoding="utf-8")
+    (folder / "search.toml").write_text(FILE, encoding="utf-8")
     begin = time.monotonic()
     ended(start(folder, folder / "whole"))
     lasts_s, tried, identical, count = time.monotonic() - begin, 0, 0, 0
@@ -96,7 +96,7 @@ def ended(process: subprocess.Popen[bytes], code: int | None = None) -> None:
 
 def history(run: Path) -> tuple[list[Any], ...]:
     lines = [
-        [same(json.loads(text)) for text in (run / name).read_text().splitlines()]
+        [same(json.loads(text)) for text in (run / name).read_text(encoding="utf-8").splitlines()]
         for name in (EVALUATIONS, GENERATIONS, STAGES)
     ]
     return sorted(lines[0], key=lambda line: line["key"]), *lines[1:]

@@ -1,4 +1,4 @@
-"""What a camera counts without light: the level of every pixel, how it grows with exposure, its noise.
+"""Dark frame: the counts of every pixel without light, their growth with exposure, and their noise.
 
     counts_m = dark_m + rate_m exposure         a straight line through the means of frames, laser and lamp off
 

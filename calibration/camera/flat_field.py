@@ -1,4 +1,4 @@
-"""What every pixel of a camera makes of the same light: sensitivity, linearity, saturation, counts per electron.
+"""Flat field: the response of every pixel to the same light: sensitivity, linearity, saturation, counts per electron.
 
     counts_m - dark_m(exposure) = slope_m exposure              even lamp, exposures that leave every pixel unsaturated
     sensitivity_m = slope_m / mean slope

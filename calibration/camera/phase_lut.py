@@ -1,4 +1,4 @@
-"""What phase a gray level makes, from the interference of two halves of the modulator, seen through whatever is behind it.
+"""Phase of each gray level, from the interference of two halves of the modulator, through whatever is behind it.
 
 The left half stays at gray level 0, the right half goes through all levels g, both alike lit:
 

@@ -1,4 +1,4 @@
-"""Where the camera sees the modulator: an affine map from macropixels to pixels, from spots shown one by one.
+"""Position of the modulator on the camera: an affine map from macropixels to pixels, from spots shown one by one.
 
     p = b + A c         c in -1 .. 1 across the modulator (to the right, downwards); p in pixels (column, row)
 

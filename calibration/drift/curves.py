@@ -1,4 +1,4 @@
-"""What a node is watched by: one curve for a node that all neurons share, a curve for each channel where there are several.
+"""The reference curves that a sentinel watches: one for a node that all neurons share, else one for each channel.
 
     shared     every channel is the same node            drives up and down                        1 curve
     apart      reading k answers to drive k alone        all channels up and down, each in its range      a curve a channel
@@ -49,7 +49,7 @@ class Curves:
     size: int = 1
 
     def departures(self, shot: Floats, shots: int) -> tuple[Departure, ...]:
-        """How a shot (L, 2m), a mean over so many, differs: of each curve."""
+        """Return how a shot (L, 2m), a mean over so many, differs from each reference curve."""
         return tuple(one.departure(shot[output], shots) for output, one in zip(self.outputs, self.each, strict=True))
 
     def as_noisy_as(self, shots: Floats) -> Curves:
@@ -169,7 +169,7 @@ def answering(shots: Floats, most: int | None = None) -> tuple[int, ...]:
 
 
 def unwatched(curves: Curves, asked: int) -> str:
-    """What to tell of readings that are not watched; "" if all are."""
+    """Return the warning about readings that are not watched; "" if all are."""
     left = asked - len(curves.each)
     return (
         f"; {left} of {asked} readings are not watched: they do not answer, or there are more than {MOST_MIXED}" if left else ""

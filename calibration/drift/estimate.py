@@ -1,4 +1,4 @@
-"""What has moved since the reference: bias, scale, zero, or the shape of the curve, each with its sigma.
+"""Estimates of what has moved since the reference: bias, scale, zero, or the shape of the curve, each with its sigma.
 
 Reference: the same m drives v_i, up and then down, in every shot; U_i is the answer averaged over R shots. A later shot y is
 

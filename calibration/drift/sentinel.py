@@ -34,11 +34,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from calibration.drift.control_charts import Chart, Limits, loudest, settled
-from calibration.drift.curves import Curves, Kind, apart, drives, mixed, places, together, unwatched
-from calibration.drift.estimate import STRONGEST, WEAKEST, Departure, Floats, Reference
+from calibration.drift.curves import Curves, unwatched
+from calibration.drift.estimate import STRONGEST, WEAKEST, Departure
+from calibration.drift.probe import POINTS, REFERENCE_SHOTS, Probe, several
 from calibration.drift.settings import Rung, SentinelMemory, SentinelSettings
 from calibration.drift.steering import Steered, Steering, plain
 from hil.device import Device, Limit
@@ -50,8 +50,6 @@ Found = tuple[Departure, ...]  # of each curve
 
 MENDING = frozenset({"log", "rescale", "recalibrate", "roll_back"})  # rungs besides the servo that go on
 AFTER_HOP: tuple[Rung, ...] = ("roll_back", "rescale", "recalibrate")
-POINTS = 32  # drives, each of them twice in a shot
-REFERENCE_SHOTS = 16
 ACTION_SHOTS = 4  # averaged before and after something is done
 TRIES = 3  # of the servo, where the walk goes on or the curve is not what it was
 MOST_SHARE = 0.02
@@ -92,20 +90,14 @@ class DriftSentinel:
         attend: Callable[[], None] = lambda: None,
     ) -> None:
         port = device.spec.inputs
-        several = port.size is not None and (port.size, device.spec.outputs.size) != (1, 1)
-        if device.spec.temporal or (several and device.spec.params is not None):
+        if device.spec.temporal or (several(device.spec) and device.spec.params is not None):
             raise ContractError(
                 "the sentinel watches a node whose answers depend on its drive alone", where=f"port {port.name}",
                 got="a temporal device" if device.spec.temporal else "a device with parameters, which learning programs",
                 allowed="a static device without parameters", todo="remove [sentinel]",
             )  # fmt: skip
-        self._device, self._steered, self._watch, self._told = device, steered, watch, told
-        self._place, self._clock, self._attend = place, clock, attend
-        self._several = several
-        self._drive = drives(port, POINTS)  # (channels, POINTS)
-        self._rows = {"apart": together(self._drive)}
-        self._rows |= {"shared": self._rows["apart"]}
-        self._rows |= {"mixed": np.take_along_axis(self._rows["apart"], places(*self._drive.shape), 1)} if several else {}
+        self._steered, self._watch, self._told, self._attend = steered, watch, told, attend
+        self._probe, self._unit = Probe(device, steered, place, clock, self._counted), port.unit
         self._curves: Curves | None = None
         self._origin: Curves | None = None
         self._memory = SentinelMemory()
@@ -121,11 +113,11 @@ class DriftSentinel:
         if self._curves is not None:
             return
         said = self._steered.period
-        curves = self._curves = self._origin = self._measured()
+        curves = self._curves = self._origin = self._probe.curves(None)
         if curves.kind == "mixed" and "servo" in self._watch.policy and not set(self._watch.policy) & MENDING:
             raise ContractError(
                 "a servo needs channels that each answer to their own drive", where="[sentinel] policy",
-                got=f"{', '.join(self._watch.policy)}, of {len(self._drive)} drives that change each other's readings",
+                got=f"{', '.join(self._watch.policy)}, of {len(self._probe.drive)} drives that change each other's readings",
                 allowed="log, rescale, recalibrate, roll_back, stop", todo="name another policy",
             )  # fmt: skip
         noise = max(float(np.sqrt(np.square(one.noise).mean())) / one.half for one in curves.each)
@@ -195,7 +187,7 @@ class DriftSentinel:
         self._curves = None if state["reference"] is None else Curves.read(state["reference"])
         self._origin = self._curves if state["origin"] is None else Curves.read(state["origin"])
         if self._curves is not None:
-            self._retune(self._curves)
+            self._probe.retune(self._curves)
         self._steered.steer(Steering.read(state["steering"]))
         self._memory = SentinelMemory.read(state["memory"])
         self._busy_s = float(state["busy_s"])
@@ -206,11 +198,11 @@ class DriftSentinel:
         return {
             "every": memory.every, "looks": memory.looks, "shots": memory.shots, "values": memory.values,
             "busy_s": self._busy_s, "state": memory.state, "did": dict(memory.did), "walked": plain(memory.walked),
-            "steering": steering.table(), "unit": self._device.spec.inputs.unit, "policy": list(self._watch.policy),
+            "steering": steering.table(), "unit": self._unit, "policy": list(self._watch.policy),
         }  # fmt: skip
 
     def _own(self, said: Limit | None) -> str:
-        found, unit, size = self._steered.period, self._device.spec.inputs.unit, len(self._drive)
+        found, unit, size = self._steered.period, self._unit, len(self._probe.drive)
         if found is None or said is None:
             return ""
         pairs = [(a, b) for a, b in zip(each(found, size), each(said, size), strict=True) if abs(a / b - 1) > 1e-3]
@@ -218,87 +210,41 @@ class DriftSentinel:
         return f", period {now} {unit}, not {before}" if pairs else ""
 
     def _blind(self, channels: Sequence[int]) -> str:
-        """What to tell of curves on which no walk is seen."""
+        """Return the warning about curves on which no walk would be seen."""
         assert self._curves is not None  # begin() comes before any look
         if not channels:
             return ""
         if self._curves.kind == "mixed":
             return "; every reading answers to every drive, so a walk of one bias cannot be told, and no servo applies"
-        where = "on this curve" if not self._several else f"on channel {', '.join(map(str, channels))}"
+        where = "on this curve" if not self._probe.several else f"on channel {', '.join(map(str, channels))}"
         return f"; {where} a walk of the bias cannot be told from scale and offset"
 
     # Looking and judging.
 
-    def _shot(self, kind: Kind) -> Floats:
-        """(L, 2m) one shot of the probe for such a node; one row where all neurons share it."""
-        rows = torch.from_numpy(self._rows[kind]).to(torch.float32)
-        sent = (rows if self._device.spec.inputs.size is None else rows.T.contiguous()).to(self._place)
-        begin = self._clock()
-        answer: Tensor = self._device.forward(sent)
-        self._busy_s += self._clock() - begin
-        self._memory = replace(self._memory, shots=self._memory.shots + 1, values=self._memory.values + sent.numel())
-        seen: Floats = answer.detach().to("cpu", torch.float64).numpy()
-        return seen.T if self._several else seen.reshape(1, -1)
-
     def _look(self, shots: int) -> Found:
         curves = self._known
         self._attend()
-        return curves.departures(np.stack([self._shot(curves.kind) for _ in range(shots)]).mean(0), shots)
+        return curves.departures(self._probe.shots(curves.kind, shots).mean(0), shots)
+
+    def _counted(self, values: int, seconds: float) -> None:
+        self._memory = replace(self._memory, shots=self._memory.shots + 1, values=self._memory.values + values)
+        self._busy_s += seconds
 
     @property
     def _known(self) -> Curves:
         assert self._curves is not None  # begin() comes before any look
         return self._curves
 
-    def _measured(self) -> Curves:
-        """Measure the curves anew; of several channels it is found out once whether they are apart."""
-        spec, kind = self._device.spec, None if self._curves is None else self._curves.kind
-        shots = {one: self._shots(one) for one in self._tried(kind)}
-        said = self._steered.period
-        periods = (None,) * len(self._drive) if said is None else each(said, len(self._drive))
-        found = None
-        if "shared" in shots:
-            found = Curves("shared", (0,), (Reference.of(self._drive[0], shots["shared"][:, 0], periods[0], self._units),))
-        elif "apart" in shots:
-            found = apart(spec, self._drive, shots["apart"], shots.get("mixed"), periods)
-        if found is None:
-            found = mixed(spec, shots["mixed"])
-        self._retune(found)
-        return found
-
-    def _tried(self, kind: Kind | None) -> tuple[Kind, ...]:
-        """The probes that are sent for a reference."""
-        if not self._several:
-            return ("shared",)
-        if kind is not None:
-            return (kind,)
-        spec = self._device.spec
-        return ("apart", "mixed") if spec.inputs.size == spec.outputs.size else ("mixed",)
-
-    def _shots(self, kind: Kind) -> Floats:
-        return np.stack([self._shot(kind) for _ in range(REFERENCE_SHOTS)])
-
-    def _retune(self, curves: Curves) -> None:
-        """Let the drive come back by the periods of this specimen."""
-        said = self._steered.period
-        if said is not None and curves.kind != "mixed":
-            found = curves.periods(each(said, len(self._drive)))
-            self._steered.retune(found if self._several else found[0])
-
-    @property
-    def _units(self) -> tuple[str, str]:
-        return self._device.spec.inputs.unit, self._device.spec.outputs.unit
-
     def _limits(self, sigma: float) -> Limits:
         return Limits.of(self._watch.warn, self._watch.act, sigma, REFERENCE_SHOTS)
 
     def _called(self, curve: int) -> str:
-        """How messages name a curve: "channel 3 "; "" of a node that has one."""
-        return f"channel {self._known.outputs[curve] + 1}: " if self._several else ""
+        """Name a curve in a message: "channel 3 "; "" of a node that has one curve."""
+        return f"channel {self._known.outputs[curve] + 1}: " if self._probe.several else ""
 
     def _key(self, name: str, curve: int) -> str:
         """Name of a chart."""
-        return f"{name} {self._known.outputs[curve] + 1}" if self._several else name
+        return f"{name} {self._known.outputs[curve] + 1}" if self._probe.several else name
 
     def _judged(self, found: Found) -> dict[str, State]:
         """The state of every chart after `found`, which is entered into them."""
@@ -397,7 +343,7 @@ class DriftSentinel:
         return min(ACTION_SHOTS, max(1, math.ceil((8 * sigma / self._watch.act) ** 2)))
 
     def _try(self, rung: Rung, step: int, found: Found) -> Found | None:
-        """Do it; how the node answers then, or None if it does not apply."""
+        """Carry out a rung; return how the node answers then, or None if the rung does not apply."""
         if rung == "servo":
             return self._servo(found)
         if rung == "recalibrate":
@@ -410,27 +356,23 @@ class DriftSentinel:
         """Move the drive of each channel by its walk, and again if it went on meanwhile."""
         after, shots, curves = None, self._enough(found), self._known
         for _ in range(TRIES):
-            now = list(each(self._steered.steering.offset, len(self._drive)))
-            walked = list(each(self._memory.walked, len(self._drive)))
+            now = list(each(self._steered.steering.offset, len(self._probe.drive)))
+            walked = list(each(self._memory.walked, len(self._probe.drive)))
             moved = False
             for channel, one, wrong in zip(curves.outputs, found, self._wrong(found, shots), strict=True):
                 if "walk" not in wrong:
                     continue
-                grain = GRAIN * float(self._drive[channel, -1] - self._drive[channel, 0])
+                grain = GRAIN * float(self._probe.drive[channel, -1] - self._probe.drive[channel, 0])
                 offset = round((now[channel] + one.walk.value) / grain) * grain
                 if self._steered.reaches(offset):
                     walked[channel] += offset - now[channel]
                     now[channel], moved = offset, True
             if not moved:
                 break
-            self._memory = replace(self._memory, walked=self._whole(walked))
-            self._steered.steer(replace(self._steered.steering, offset=self._whole(now)))
+            self._memory = replace(self._memory, walked=self._probe.whole(walked))
+            self._steered.steer(replace(self._steered.steering, offset=self._probe.whole(now)))
             found = after = self._look(shots)
         return after
-
-    def _whole(self, values: Sequence[float]) -> Limit:
-        """One number of a node that has one channel, else one for each."""
-        return tuple(values) if self._several else values[0]
 
     def _undo(self, found: Found, which: Sequence[int]) -> bool:
         """Undo scale and offset: y = g (U - c) + c + b, so U = (y - (c (1 - g) + b)) / g, on top of what was undone before.
@@ -451,7 +393,7 @@ class DriftSentinel:
             if WEAKEST <= gain <= STRONGEST:
                 gains[output], biases[output], done = gain, bias, True
         if done:
-            self._steered.steer(Steering(now.offset, self._whole(gains), self._whole(biases)))
+            self._steered.steer(Steering(now.offset, self._probe.whole(gains), self._probe.whole(biases)))
         return done
 
     def _recalibrate(self, step: int, found: Found) -> Found | None:
@@ -460,7 +402,7 @@ class DriftSentinel:
         found = self._servo(found) or found
         self._undo(self._look(REFERENCE_SHOTS), range(len(found)))
         try:
-            measured = self._measured()
+            measured = self._probe.curves(self._known.kind)
         except MeasurementError as error:
             self._tell(step, "act", ("recalibrate",), f"recalibration failed: {error.what} ({error.got})")
             return None
@@ -484,14 +426,14 @@ class DriftSentinel:
         for name in did:
             counted[name] = counted.get(name, 0) + 1
         self._memory = replace(self._memory, charts={}, states={}, last={}, did=counted, quiet_step=max(step, self.quiet_step))
-        now, unit = self._steered.steering, self._device.spec.inputs.unit
+        now, unit = self._steered.steering, self._unit
         parts = list(did) or ["it passed by itself"]
         if now.offset != moved.offset:
             parts.append(f"drive moved by {self._each_said(self._memory.walked, walked, lambda a, b: a - b, '+.4g')} {unit}")
         if (now.gain, now.bias) != (moved.gain, moved.bias):
             parts.append(f"readings divided by {self._each_said(now.gain, moved.gain, lambda a, b: a / b, '.4g')}")
         if self._noisy(before) and self._noisy(self._look(ACTION_SHOTS)):
-            self._curves = self._known.as_noisy_as(self._shots(self._known.kind))
+            self._curves = self._known.as_noisy_as(self._probe.shots(self._known.kind))
             parts.append("noise stays risen and is the reference's now")
         self._tell(step, "quiet", did, f"{what}; {', '.join(parts)}", before, walked)
         return self._looked(step, "quiet", did, before)
@@ -509,7 +451,7 @@ class DriftSentinel:
     # Saying.
 
     def _cadence(self, shots: int, values: int) -> int:
-        needed = max(1 / (MOST_SHARE * max(shots, 1)), self._rows["apart"].size / (MOST_SHARE * max(values, 1)))
+        needed = max(1 / (MOST_SHARE * max(shots, 1)), self._probe.size / (MOST_SHARE * max(values, 1)))
         every = max(self._watch.every, math.ceil(needed - 1e-9))
         if every > self._watch.every:
             self._told(
@@ -526,17 +468,17 @@ class DriftSentinel:
         return Look(step, state, did, walk.value, walk.sigma, self._of(self._steered.steering.offset, number))
 
     def _of(self, value: Limit, curve: int) -> float:
-        """What a number for each input channel is for a curve; 0 where a reading has no drive of its own."""
+        """Look up the number of a curve's own input channel; 0 where a reading has no drive of its own."""
         if self._known.kind == "mixed":
             return 0.0
-        return each(value, len(self._drive))[self._known.outputs[curve]]
+        return each(value, len(self._probe.drive))[self._known.outputs[curve]]
 
     def _noisy(self, found: Found) -> bool:
-        """Some curve is noisier than its reference."""
+        """True if some curve is noisier than its reference."""
         return any(one.noise > curve.loudest_noise() for curve, one in zip(self._known.each, found, strict=True))
 
     def _each_said(self, now: Limit, before: Limit, made: Callable[[float, float], float], shown: str) -> str:
-        """What changed, of one number, or of each of several that did: "+0.12 (1), -0.3 (4)"."""
+        """Write the number that changed, or those of several that did: "+0.12 (1), -0.3 (4)"."""
         if not isinstance(now, tuple) and not isinstance(before, tuple):
             return format(made(now, before), shown)
         size = max(len(each(now, 1)), len(each(before, 1)))
@@ -587,5 +529,5 @@ class DriftSentinel:
                 "walked": self._of(walked, number), "warn": self._watch.warn * room, "act": self._watch.act * room,
             }  # fmt: skip
         told: dict[str, object] = {name: float(f"{value:.5g}") for name, value in numbers.items()}
-        named = {"channel": self._known.outputs[number] + 1} if self._several else {}
-        return {**told, "unit": self._device.spec.inputs.unit, **named}
+        named = {"channel": self._known.outputs[number] + 1} if self._probe.several else {}
+        return {**told, "unit": self._unit, **named}

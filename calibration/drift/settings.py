@@ -1,4 +1,4 @@
-"""How a drift sentinel keeps watch, and what it must remember over a resume. What the rungs do: sentinel.py."""
+"""Settings of a drift sentinel, and what it remembers over a resume. sentinel.py says what the rungs do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What K actuators do to K phases, their own and all others', and how that is undone.
+"""Crosstalk: how K actuators move K phases, their own and all others', and how that is undone.
 
     phase = offset + C p,   p_j the heat of heater j;   C_kk own, C_kj crosstalk
     compensation   p = C^-1 ( phase - offset ), or (C'C + l^2)^-1 C' where C is nearly singular

@@ -1,4 +1,4 @@
-"""Every phase of a mesh at once, read from powers: light in one and in two inputs, interference on all outputs.
+"""Reading of all phases of a mesh at once from powers: light in one and in two inputs, interference on all outputs.
 
     probes       e_j,   e_j + e_k,   e_j + i e_k     (j < k)      N^2 of them: all that powers can tell of a unitary
     power        y_bn = | sum_j U_nj x_bj |^2                     in units of one full input, photodiodes' gains divided out

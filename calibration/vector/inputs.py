@@ -1,4 +1,4 @@
-"""What every input does alone, over its whole range, the others at rest.
+"""Response to every input alone, over its whole range, the others at rest.
 
     swing_k = max over outputs of ( largest - smallest reading ) / noise        over 9 levels, up and down again
     loop_k  = rms over levels of ( reading on the way up - down ) / swing

@@ -1,4 +1,4 @@
-"""Does a row give the same reading whatever came before it? Rows all over the inputs, measured twice in two random orders.
+"""Repeatability of rows: rows all over the inputs are measured twice, in two random orders.
 
     apart_l = rms over rows of ( second - first reading ) / sqrt 2          beside noise_l at rest, and the swing of the output
 

@@ -1,4 +1,4 @@
-"""What every output reads while all inputs rest: its level, its noise, its drift within the step.
+"""Readings of all outputs while all inputs rest: level, noise, drift within the step.
 
     level_l = mean of n readings,  noise_l their standard deviation,  drift_l = mean of the second half less that of the first
 
@@ -71,7 +71,7 @@ def span_of(device: Device) -> Tensor:
 
 
 def clips(device: Device, readings: Tensor) -> Tensor:
-    """Is an output at a limit in one of the readings (n, L)? (L,) of bool."""
+    """Return where an output (L,) is at a limit in one of the readings (n, L), as bool."""
     port = device.spec.outputs
     low, high = (torch.tensor(each(limit, port.size), dtype=torch.float64) for limit in (port.low, port.high))
     near = NEAR * (high - low)

@@ -1,4 +1,4 @@
-"""Does every reading belong to the level before it? All inputs jump together, and the same row is measured again and again.
+"""Settling of all readings: the inputs jump together, and the same row is measured again and again.
 
     left = | first reading behind the jump - mean of the last ones |        up to all ends of the inputs, and back to rest
 

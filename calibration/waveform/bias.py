@@ -1,4 +1,4 @@
-"""Where to work on the curve, how fast that moves, and a lock: found, brought about, verified by measurement.
+"""Working point on the curve: found, brought about and verified by measurement; how fast it moves, and its lock.
 
     quadrature   the steepest rising place; peak, null: the highest and the lowest; nearest to the middle of the port
     drift        shots at the steepest rising and falling place, y+ and y-, in which a change of light cancels:

@@ -1,4 +1,4 @@
-"""When the answer comes, and that it is the answer to what was asked.
+"""Delay of the answer, and a check that it is the answer to what was asked.
 
     whose     eta^2(k), the share of the readings' variance that the drive k values earlier explains, for a random sequence of
               LEVELS levels, whatever the node's curve is: it must be largest at k = 0, and larger than for the sequence of the

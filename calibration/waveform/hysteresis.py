@@ -1,4 +1,4 @@
-"""Does the node answer otherwise going up than coming down?
+"""Hysteresis: the difference between curves that were measured going up and coming down.
 
     d(x)  = y_up(x) - y_down(x)                       means over repeats, at two rates: FAST and SLOW values at each level
     loop  = integral |d| dx                           its area, beside that of noise alone, mean |d| of noise x range

@@ -1,4 +1,4 @@
-"""Does a reading depend on the value before it?
+"""Memory: the dependence of a reading on the value before it.
 
 A random sequence has every pair of levels in both orders, A after B and B after A:
 

@@ -1,4 +1,4 @@
-"""How much a reading scatters, and what it depends on.
+"""Noise of a reading, and what it depends on.
 
     s_l^2    = pooled variance within shots at level l, less q^2 / 12     q: the converter's step (Sheppard 1898; if s > q/2)
     s(y)^2   = a + b y + c y^2                                            thermal, shot and laser intensity noise

@@ -1,4 +1,4 @@
-"""How long a step takes to settle, and the pole behind it.
+"""Settling time after a step, and the pole behind it.
 
 Timed devices, from the edges that the step `delay` looked at, T apart, samples k of shot i from the first that moves on:
 

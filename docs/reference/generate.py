@@ -84,7 +84,7 @@ def _cell(text: str) -> str:
 
 def main() -> None:
     """Write them."""
-    (HERE / "keys.md").write_text(page())
+    (HERE / "keys.md").write_text(page(), encoding="utf-8")
     schema.write(None, HERE / "schemas")
 
 

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from drivers.closing import close_all
 from hil.device import Port, Provenance, Spec, answered
 from hil.errors import Changed, ConfigError, ContractError, NotAReading, OutOfRange, Saturated
 from hil.settings import Count, NotNegative, Positive, Share, check
@@ -171,7 +172,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class FrameSettings:
-    """How images are shown, and frames are taken.
+    """Settings that say how images are shown, and frames are taken.
 
     Args:
         drive: "levels" of the display, or a "phase", 0 to 2 pi rad, over all its levels.
@@ -327,10 +328,4 @@ class Frame:
         if self._closed:
             return
         self._closed = True
-        try:
-            self.safe()
-        finally:
-            try:
-                self._display.close()
-            finally:
-                self._camera.close()
+        close_all([self.safe, self._display.close, self._camera.close])

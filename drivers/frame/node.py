@@ -31,7 +31,7 @@ NAP_S = 0.5  # a wait is cut into such parts, so that who waits for signs of lif
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """One number of an instrument that is programmed.
+    """A number of an instrument that is programmed.
 
     Args:
         driver: of the instrument, which holds it.
@@ -121,7 +121,7 @@ class FrameNode(Wrapper):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What people should know of the instruments."""
+        """Warnings about the instruments, for people."""
         return self._watch.notes
 
     def forward(self, x: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ class FrameNode(Wrapper):
         return "; ".join([self._inner.identify(), *self._watch.beside.identify()])
 
     def reinstate(self) -> None:
-        """All safe and reset, in safe order; then the auxiliaries, and display and camera as they were set."""
+        """Make all safe and reset them, in safe order; then set the auxiliaries, the display and the camera as they were."""
         self._forget()
         with self._watch.again():
             self._inner.reinstate()

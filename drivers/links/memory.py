@@ -91,7 +91,7 @@ class MemoryLink:
         self._trust.emptied("cleared")
 
     def reopen(self) -> None:
-        """Do as `clear`: there is no connection."""
+        """Clear the link: there is no connection to open."""
         self.clear()
 
     def close(self) -> None:

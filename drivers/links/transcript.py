@@ -1,4 +1,4 @@
-"""What was said on a wire, both ways, as JSON lines: to read after a fault, and to check a driver ever after without the box.
+"""Transcript of a wire, both ways, as JSON lines: to read after a fault, and to check a driver later without the box.
 
     {"format": 1, "name": "TCPIP::…", "opened": "2026-01-31T12:00:00+00:00"}     a line for every time the file is opened
     {"t": 0.0021, "dir": ">", "kind": "write", "bytes": 5, "text": "*IDN?"}      t: seconds since then

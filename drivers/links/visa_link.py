@@ -67,7 +67,7 @@ ENDED = {StatusCode.success, StatusCode.success_termination_character_read}
 
 
 class Wire(Reply, Protocol):
-    """One kind of wire: sends messages and is the Reply that comes back."""
+    """A kind of wire: sends messages and is the Reply that comes back."""
 
     timeout_s: float
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from drivers.auxiliaries import Auxiliaries
+from drivers.closing import close_all
 from drivers.read_back import Care, ForeignChange, PanelWatch, switched_off
 from drivers.safe import SafeState, carry_out, switch_off_surely
 from drivers.scpi import Expect, Identity
@@ -315,10 +316,7 @@ class SpikingBoard:
         if self._closed:
             return
         self._closed = True
-        try:
-            self.safe()
-        finally:
-            self._session.close()
+        close_all([self.safe, self._session.close])
 
     def _switch_off(self) -> None:
         self._armed = False

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from drivers.auxiliaries import Auxiliaries
+from drivers.closing import close_all
 from drivers.read_back import Care
 from drivers.vector.roles import Instrument, Meter, Source, Sweeper
 from drivers.watched import Watched
@@ -133,7 +134,7 @@ class Vector:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What people should know of the instruments."""
+        """Warnings about the instruments, for people."""
         return self._watch.notes
 
     # ---- the way of the data ----------------------------------------------------------------------------------------------
@@ -172,7 +173,7 @@ class Vector:
 
     @contextmanager
     def _moving(self) -> Iterator[None]:
-        """Around all that moves levels: set up before, looked after behind; half done, all of it is set up again."""
+        """Guard a change of levels: set up before, compared after; if it was half done, all of it is set up again."""
         with self._watch.shot():
             self._set_up()
             self._ready = False  # unless all of it comes to its end
@@ -293,7 +294,7 @@ class Vector:
                 instrument.prepare()
 
     def verify(self) -> str:
-        """Every level must read back at rest, and every meter must give a reading inside of its range."""
+        """Check that every level reads back at rest, and that every meter gives a reading inside of its range."""
         self._set_up()
         self._spec.outputs.check(torch.tensor(self._measured(), dtype=torch.float64))
         changed = f"; changed by another hand: {self._watch.changed}" if self._watch.changed else ""
@@ -308,21 +309,14 @@ class Vector:
         """Make every instrument safe, and close its link, each whatever the others raise. Twice is fine.
 
         Raises:
-            UnsafeOutputs: an output could not be verified to be off; the last one that was tried.
+            UnsafeOutputs: an output could not be verified to be off.
         """
         self._closed = True
-        failed: BaseException | None = None
-        for instrument in self._instruments.values():
-            try:
-                instrument.close()
-            except BaseException as error:  # noqa: BLE001 - the next one has to be made safe too
-                failed = error
-        if failed is not None:
-            raise failed
+        close_all([instrument.close for instrument in self._instruments.values()])
 
 
 def joined(name: str, ports: Sequence[Port], channels: Sequence[int]) -> Port:
-    """One port of many channels, each with the limits that it has in its own.
+    """Join ports to one of many channels, each with the limits that it has in its own.
 
     Args:
         name: of the port.

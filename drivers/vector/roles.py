@@ -9,7 +9,7 @@ from hil.device import Port
 
 
 class Instrument(Protocol):
-    """What both have: drivers/scpi_source.py shows the meaning of each."""
+    """A source or a meter: the members that both have; drivers/scpi_source.py shows the meaning of each."""
 
     def prepare(self) -> None:
         """Bring it to its known state, outputs off; send nothing if it is in it."""

@@ -190,7 +190,7 @@ def measured_delay(record: Record, symbol_s: float, longest: int, acceptance: Ac
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Both markers of a record.
+    """The two markers of a record.
 
     Args:
         lag: samples that it came later than the delay says.

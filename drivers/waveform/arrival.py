@@ -1,4 +1,4 @@
-"""When each drive comes back to each reading, and by how many samples records are shifted so that drives arrive together.
+"""Arrival of each drive at each reading, and the samples by which records are shifted so that drives arrive together.
 
     d[l, k]             delay of drive k to reading l; pairs that were seen
     d[l, k] = in[k] + out[l]                          cables and latencies before and behind the node

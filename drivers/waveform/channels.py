@@ -41,7 +41,7 @@ class Read:
 
 
 class Instruments:
-    """What is done to several instruments, one after the other. all: each once, in the order in which they were named."""
+    """Several instruments that are worked one after the other. all: each once, in the order in which they were named."""
 
     def __init__(self, named: Iterable[Any]) -> None:
         self.all: tuple[Any, ...] = tuple({id(one): one for one in named}.values())
@@ -172,20 +172,8 @@ class Reads(Instruments):
         )  # fmt: skip
 
 
-def close_all(closes: Iterable[Callable[[], None]]) -> None:
-    """Call each of `closes`, whatever the others raise; the last error is raised."""
-    failed: BaseException | None = None
-    for close in closes:
-        try:
-            close()
-        except BaseException as error:  # noqa: BLE001 - the next one has to be made safe too
-            failed = error
-    if failed is not None:
-        raise failed
-
-
 def _joined(name: str, channels: Sequence[tuple[Port, int]]) -> Port:
-    """One port of many channels, each with the limits that it has in its own; that of a single channel as it is."""
+    """Join ports to one of many channels, each with the limits that it has in its own; a single one stays as it is."""
     (port, _), *more = channels
     if not more and port.size is None:
         return port

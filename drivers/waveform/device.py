@@ -37,11 +37,12 @@ from pydantic import Field
 from torch import Tensor
 
 from drivers.auxiliaries import Auxiliaries
+from drivers.closing import close_all
 from drivers.read_back import Care
 from drivers.watched import Watched
 from drivers.waveform.alignment import REACH, Window, markers_of, steady, unfaded, window
 from drivers.waveform.arrival import Arrival, Pairs, arrival, together
-from drivers.waveform.channels import Drive, Drives, Instruments, Read, Reads, close_all
+from drivers.waveform.channels import Drive, Drives, Instruments, Read, Reads
 from drivers.waveform.layouts import Layouts
 from drivers.waveform.record import LEAD, Codes, Record, RecordPlan
 from drivers.waveform.roles import Digitizer, Generator
@@ -127,7 +128,7 @@ class Waveform:
             raise
 
     def _described(self, provenance: Provenance) -> Spec:
-        """One drive and one reading take any width; else a row is a symbol. Raises: ConfigError: a width besides."""
+        """Describe the node: one drive and one reading take any width; else a row is a symbol. Raises: ConfigError."""
         width, inputs, outputs = self._settings.width, self._drives.port, self._reads.port
         if len(self._drives) == len(self._reads) == 1:
             return Spec(replace(inputs, size=width), replace(outputs, size=width), provenance=provenance)
@@ -152,7 +153,7 @@ class Waveform:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What people should know of the instruments."""
+        """Warnings about the instruments, for people."""
         return self._watch.notes
 
     @property
@@ -396,7 +397,7 @@ class Waveform:
         """Finish the shot that runs, drop those that wait, switch the outputs off, close all links. Twice is fine.
 
         Raises:
-            UnsafeOutputs: the output of a generator could not be verified to be off; the last one that was tried.
+            UnsafeOutputs: the output of a generator could not be verified to be off.
         """
         if self._closed:
             return

@@ -178,7 +178,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record of a digitizer: raw words (n,), what they mean, and when they were taken."""
+    """A record of a digitizer: raw words (n,), what they mean, and when they were taken."""
 
     words: Words
     scale: Scale

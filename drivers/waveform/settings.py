@@ -1,4 +1,4 @@
-"""What a bench file says in [waveform]."""
+"""Settings of [waveform] in a bench file."""
 
 from __future__ import annotations
 

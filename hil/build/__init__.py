@@ -1,1 +1,1 @@
-"""From checked values to objects: what a file describes is opened, wired and made ready here."""
+"""Building of objects from checked values: what a file describes is opened, wired and made ready here."""

@@ -42,7 +42,7 @@ LINK_S = 5.0  # what a link may wait by itself, unless the file says otherwise
 
 
 class Guarding(Protocol):
-    """Who makes the outputs of an opened bench safe: hil.guardian.client.Guard, or a host, or both."""
+    """The guard of an opened bench: hil.guardian.client.Guard, or a host, or both make its outputs safe."""
 
     def beat(self) -> None:
         """Tell that this program makes progress."""
@@ -182,7 +182,7 @@ class Opening:
         return table.choice.build(scpi=scpi), who, told
 
     def package(self, name: str, address: str, guard: Guard) -> tuple[Any, Identity, str]:
-        """As `scpi`, of a driver that opens its wire by itself: drivers/adapter.py.
+        """Open a driver that opens its wire by itself (drivers/adapter.py); else as `scpi`.
 
         Raises:
             ConfigError: settings that it makes no use of. LinkError, InstrumentError: from the instrument.

@@ -98,7 +98,7 @@ def certified(bench: BenchFile, kept: bool = False, now: datetime | None = None)
             outputs=UNTOUCHED, todo=_todo(bench, "name another"),
         )  # fmt: skip
     found = [*settings_differ(certificate, settings_of(bench))]
-    old = [*aged(certificate, now or datetime.now().astimezone(), max_age_s(bench))]
+    old = [*aged(certificate, now or datetime.now().astimezone(), table.max_age_s)]
     if not kept:
         found += old
     if found and table.policy == "refuse":
@@ -144,18 +144,6 @@ def bench_files(bench: BenchFile) -> dict[str, bytes]:
 def age_of(certificate: Certificate) -> str:
     """Write the age of a calibration in words."""
     return span(max(0.0, age_s(certificate, datetime.now().astimezone())))
-
-
-def max_age_s(bench: BenchFile) -> float:
-    """Raises: ConfigError: it is no time."""
-    table = bench.calibration
-    seconds = table.quantity("max_age", "second")
-    if not seconds > 0:
-        raise ConfigError(
-            "not an age", where=f"{table.place} max_age", got=f"{table.max_age}", allowed='above 0, as "24 h"',
-            outputs=UNTOUCHED, todo="correct the value",
-        )  # fmt: skip
-    return seconds
 
 
 def _plain(table: Mapping[str, Any]) -> dict[str, Any]:

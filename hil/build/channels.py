@@ -1,4 +1,4 @@
-"""How [node] of a bench file names channels: "NAME.CHANNEL", or "NAME" for all channels that an instrument uses."""
+"""Names of channels in [node] of a bench file: "NAME.CHANNEL", or "NAME" for all channels that an instrument uses."""
 
 from __future__ import annotations
 

@@ -11,8 +11,6 @@ from hil.network import Layer, Network
 from hil.torch_device import float32_by_default
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from hil.device import Chip, Device, Limit, Port
     from hil.training.transfer_curve import Transfer
     from hil.twin import Twin
@@ -21,7 +19,7 @@ WHERE = "hil.dense"
 
 
 class Dense(Network):
-    """What `dense` makes.
+    """A network that `dense` made.
 
     Args:
         transfer: the curve of its node as it was measured, or None.
@@ -81,23 +79,23 @@ def dense(
     import torch
 
     from hil import synapses
-    from hil.build.network import Behind, on_chip, on_nodes
+    from hil.build.network import Behind, Chain, on_chip, on_nodes
     from hil.seeding import key
 
     with torch.random.fork_rng(devices=[]):  # torch initialises modules from its global generator: keyed, then given back
         torch.manual_seed(key(seed, 0, "weights"))
-        chain: list[nn.Module] = synapses.dense(list(widths))
+        chain = Chain.of(synapses.dense(list(widths)), widths[0])
     source, chip = told_apart(device, seed)
 
     def encode(port: Port) -> Encode:
         return Encode.onto(port, gain, offset, overflow, period)
 
     if chip is not None:
-        return Dense(on_chip(chain, chip, encode, widths[0]).stack, chip=chip)
+        return Dense(on_chip(chain, chip, encode).stack, chip=chip)
     assert source is not None  # the one or the other
     encoding, known = encode(source.spec.inputs), decode or Decode()
-    layers = on_nodes(chain, [Behind(source, encoding, known)], 1, widths[0]).stack  # refused before anything is driven
-    if decode is not None or len(chain) == 1:
+    layers = on_nodes(chain, [Behind(source, encoding, known)], 1).stack  # refused before anything is driven
+    if decode is not None or len(chain.synapses) == 1:
         return Dense(layers)
     transfer = swept(source)
     found = transfer.decode()

@@ -1,4 +1,4 @@
-"""What a script gave, as an experiment file would say it, if one could: `hil resume` then goes on with the run by itself.
+"""A script's run written as an experiment file, if a file could say it: `hil resume` then goes on with it by itself.
 
 A file can make it again if all of it has a name: the layers of hil.dense around one bench of hil.open, a data set of hil.load,
 a learner by its name. What a file would make must be the same to the last bit, the first weights included; else the run says
@@ -15,7 +15,7 @@ from torch import nn
 
 from hil import toml
 from hil.build.given import PLACE, Given, GivenExperiment, script
-from hil.build.network import synapses
+from hil.build.network import chain_of
 from hil.build.open_bench import Bench
 from hil.config.experiment import Experiment, experiment_of
 from hil.config.read import dump
@@ -49,7 +49,7 @@ def described(found: Given, asked: str | None = None) -> Given:
 
 
 def _table(found: Given, asked: str | None) -> tuple[str, dict[str, Any]]:
-    """Why no file says it, or ""; and the tables of the file."""
+    """Return why no file says it, or "", and the tables of the file."""
     net, data = found.net, found.data
     benches = [device for device in net.devices if isinstance(device, Bench)]
     if len(benches) != 1 or len(net.devices) != 1 or net.chip is not None:
@@ -94,7 +94,7 @@ def _widths(net: Network) -> list[int] | None:
 
 
 def _examples(data: Dataset) -> dict[str, Any] | None:
-    """What [data] says besides the name, of a data set that is shipped; None: no file makes it. Nothing is downloaded."""
+    """Return what [data] says besides the name, of a data set that is shipped; None: no file makes it. Downloads nothing."""
     try:
         if describe(data.name).layout != "csv":
             return None
@@ -110,9 +110,9 @@ def _examples(data: Dataset) -> dict[str, Any] | None:
 
 
 def _otherwise(found: Given, experiment: Experiment) -> str:
-    """What a file would make otherwise, or ""."""
-    made = synapses(experiment, found.data)
-    for layer, synapse in zip(found.net.stack, made, strict=True):
+    """Return what a file would make otherwise, or ""."""
+    made = chain_of(experiment.network, experiment.seed, found.data)
+    for layer, synapse in zip(found.net.stack, made.synapses, strict=True):
         now, then = layer.synapse.state_dict(), synapse.state_dict()
         if now.keys() != then.keys() or any(not torch.equal(now[key].cpu(), then[key]) for key in now):
             return f"its first weights are not those of {PLACE} seed = {experiment.seed}"

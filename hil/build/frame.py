@@ -67,7 +67,7 @@ def frame(
 
 
 def _built(table: Mapping[str, Any], name: str, parts: tuple[str, ...], **besides: Any) -> Any:
-    """What a table names, given of `besides` what it takes."""
+    """Build what a table names, given of `besides` what it takes."""
     place, settings = f"[device.{name}]", dict(table)
     use = settings.pop("use", None)
     if not isinstance(use, str):

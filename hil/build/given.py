@@ -1,11 +1,10 @@
-"""From a network, a learner and data that a script made to a training: what `hil.build.training` does for an experiment file.
+"""A training from a network, a learner and data of a script, as `hil.build.training` makes one from an experiment file.
 
 The network is trained in place: a second one shares its synapses, with the same devices counted, checked and recovering.
 """
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,13 +20,16 @@ from torch import Tensor, nn
 
 from hil import torch_device
 from hil.build.dense import Dense
-from hil.build.network import largest
+from hil.build.learner import class_weights, fits_learner, learner_of
+from hil.build.network import Chain, largest
 from hil.build.node import Node
 from hil.build.open_bench import Bench, outputs_after, rested, unwrapped
-from hil.build.optimizing import class_weights, fits_moves, optimiser, plan_of, schedule_of, weigh
+from hil.build.optimizing import optimiser, plan_of, schedule_of
+from hil.build.prepared import building
 from hil.build.task import as_examples, task_for, task_table
-from hil.build.training import Built, building, checked_twin, fits_learner
+from hil.build.training import Built
 from hil.build.warm_start import start_of
+from hil.build.wired import checked_twin
 from hil.config.data import Data
 from hil.config.device import DeviceTable
 from hil.config.experiment import Experiment, LearnerTable, NetworkTable
@@ -47,11 +49,9 @@ from hil.hints import quoted
 from hil.learner import Learner
 from hil.network import Layer, Network
 from hil.run.summary import Labels
-from hil.seeding import generator
-from hil.synapses import flat_widths
-from hil.task import Task, asked_for
+from hil.task import Task
 from hil.torch_device import default_threads
-from hil.training.state import Training
+from hil.training.state import Training, TrainingPlan
 from hil.twin import Twin
 from sim_devices.simulated import Simulated
 from sim_devices.twin import follow
@@ -83,7 +83,7 @@ class GivenNetwork(NetworkTable):
 
 
 class GivenDevice(DeviceTable):
-    """What is known of the devices."""
+    """The facts about the devices that a script gave."""
 
     def settle(self, place: str) -> None:
         """Check the table alone: there is no class to find."""
@@ -121,10 +121,12 @@ class GivenExperiment(Experiment):
 
 @dataclass(frozen=True)
 class Given:
-    """What a script gave, checked.
+    """The network, data and learner of a script, checked.
 
     Args:
         task: what is learned.
+        plan: how long is trained, and what a step is made of.
+        weights: of the classes in the loss, (classes,); None: all alike.
         learner: an object; None: to be built as the experiment says.
         experiment: a GivenExperiment, or one that a file could have made.
         twin: of the node, or None.
@@ -133,6 +135,8 @@ class Given:
     net: Network
     data: Dataset
     task: Task
+    plan: TrainingPlan
+    weights: Tensor | None
     experiment: Experiment
     learner: Learner | None
     twin: Twin | None
@@ -190,34 +194,37 @@ def given(
     }
     experiment = checked(GivenExperiment, table, PLACE)
     experiment._near = Path(PLACE)
-    with building(experiment):
-        synapses: list[nn.Module] = [deepcopy(layer.synapse).cpu() for layer in net.stack]  # tried without moving the others
-        asked = task_for(experiment, data)
-        _fits_data(synapses, data)
-        fits_learner(experiment, synapses, data, asked)
-        fits_moves(experiment, data, asked)
-        steps = math.ceil(len(data.train) / experiment.train.batch)
-        schedule_of(optimiser(_parameters(net), experiment), experiment, steps, asked.metric)
+    with building(PLACE):
+        asked = task_for(experiment.task, experiment.learner, data)
+        fits_learner(experiment, _tried(net, data), data, asked)
+        plan, weights = plan_of(experiment, data.shape), class_weights(experiment, data, asked)
+        moves = optimiser(experiment.optimizer, _parameters(net))
+        schedule_of(experiment.schedule, moves, plan, len(data.train), asked.metric)
     experiment = experiment.model_copy(update={"task": task_table(experiment.task, asked, PLACE)})
-    return Given(net, data, asked, experiment, None if isinstance(learner, str | type) else learner, twin)
+    return Given(net, data, asked, plan, weights, experiment, None if isinstance(learner, str | type) else learner, twin)
 
 
-def _fits_data(synapses: list[nn.Module], data: Dataset) -> None:
-    """Raises: ConfigError: the first synapse does not take an example, or the last gives fewer outputs than are needed."""
-    features, first = data.train.x.shape[1], synapses[0]
+def _tried(net: Network, data: Dataset) -> Chain:
+    """Copies of the synapses, on the CPU, where they can be tried without moving the network.
+
+    Raises:
+        ConfigError: the first synapse does not take an example, or the last gives fewer outputs than are needed.
+    """
+    features, first = data.train.x.shape[1], net.stack[0].synapse
     wide = first.in_features if isinstance(first, nn.Linear) else features
-    outputs = flat_widths(synapses, wide)[-1]
-    if wide != features or outputs < data.outputs:
+    chain = Chain.of([deepcopy(layer.synapse).cpu() for layer in net.stack], wide)
+    if wide != features or chain.widths[-1] < data.outputs:
         kind = "classes" if data.classes else "numbers"
         raise _wrong(
-            "network", f"{wide} inputs, {outputs} outputs",
+            "network", f"{wide} inputs, {chain.widths[-1]} outputs",
             f"{features} inputs, {data.outputs} outputs, as {data.name} has features and {kind}",
             f"make it of widths [{features}, ..., {data.outputs}]",
         )  # fmt: skip
+    return chain
 
 
 def script() -> str:
-    """How the program that runs is run again, in words."""
+    """Return how the program that runs is run again, in words."""
     name = sys.argv[0] if sys.argv else ""
     return f"python {quoted(name)}" if name.endswith(".py") else "the script or notebook that called hil.train"
 
@@ -297,7 +304,7 @@ def _learner_table(learner: Any, settings: Mapping[str, Any]) -> LearnerTable:
 
 
 def _plain(value: Any, key: str) -> Any:
-    """As TOML holds it."""
+    """Return a setting as TOML holds it."""
     if isinstance(value, Feedback):
         return value.to_table()
     if isinstance(value, Path):
@@ -324,7 +331,7 @@ def _seen(net: Network) -> list[tuple[Device, list[Layer]]]:
 
 
 def _parameters(net: Network) -> list[nn.Parameter]:
-    """Of the synapses alone: a device may be a module too."""
+    """Return the parameters of the synapses alone: a device may be a module too."""
     parts = [layer.synapse for layer in net.stack]
     return list(nn.ModuleList(parts if net.feedback is None else [*parts, net.feedback]).parameters())
 
@@ -361,7 +368,7 @@ def built_of(found: Given, told: EventListener = ignore_event, *, fresh: bool = 
     Raises:
         Refused: nothing was driven. UnsafeOutputs: also on leaving.
     """
-    experiment, net = found.experiment, found.net
+    net = found.net
     torch_device.settled(net.place)
     threads = torch.get_num_threads()
     with ExitStack() as stack:
@@ -374,7 +381,7 @@ def built_of(found: Given, told: EventListener = ignore_event, *, fresh: bool = 
         for bench in benches:
             bench.heard.append(told)
             stack.callback(bench.heard.pop)
-        with building(experiment):
+        with building(PLACE):
             made = _built(found, told, owned, benches, ends.rest, fresh)
         yield made
 
@@ -409,27 +416,16 @@ def _built(
     node = _node(found, owned, benches, rest)
     follow(node.twin, None, None, on)
     model = None if node.twin is None else node.twin.ideal
-    learner = found.learner or _learner(experiment, twin_net, found.task, model)
-    if isinstance(learner, nn.Module):
-        learner.to(on)
-    weigh(learner, class_weights(experiment, found.data), experiment)
+    learner = learner_of(experiment, twin_net, found.task, model, found.weights, found.learner)
     first = start_of(experiment, synapses, net.feedback) if fresh else None
     if first is not None:
         first.into(twin_net)
-    optimizer, batches = optimiser(_parameters(net), experiment), math.ceil(len(found.data.train) / table.batch)
-    schedule = schedule_of(optimizer, experiment, batches, found.task.metric)
-    plan, placed = plan_of(experiment), moved(found.data, on)
+    optimizer = optimiser(experiment.optimizer, _parameters(net))
+    schedule = schedule_of(experiment.schedule, optimizer, found.plan, len(found.data.train), found.task.metric)
     training = Training(
-        twin_net,
-        learner,
-        optimizer,
-        placed,
-        plan,
-        devices(),
-        schedule=schedule,
-        task=found.task,
+        twin_net, learner, optimizer, moved(found.data, on), found.plan, devices(), schedule=schedule, task=found.task,
         refit=experiment.learner.refit,
-    )
+    )  # fmt: skip
     provenance = reduce(answered, [answered(node.provenance, device.spec.provenance) for device in training.devices])
     after = "; ".join(dict.fromkeys(filter(None, (outputs_after(device) for device in owned))))
     labels = Labels(experiment.name or PLACE, provenance, node.facts, node.resources, after=after)
@@ -438,17 +434,8 @@ def _built(
     return Built(training, node, labels, experiment, transfer, twin_check=twin_check, first=first)
 
 
-def _learner(experiment: Experiment, net: Network, task: Task, model: Callable[[Tensor], Tensor] | None) -> Learner:
-    table = experiment.learner
-    with foreign(f"{table.place} {table.use}"):
-        made: Learner = table.rule.build(
-            net, table.options, asked_for(table.rule.build, task), generator(experiment.seed, 0, "learner"), model
-        )
-    return made
-
-
 def _node(found: Given, owned: list[Any], benches: list[Bench], rest: Callable[[BaseException | None], None]) -> Node:
-    """All devices together, as results and messages know them."""
+    """Describe all devices together, as results and messages know them."""
     twins = [
         found.twin,
         *(device.twin for device in map(bare, owned) if isinstance(device, Simulated)),

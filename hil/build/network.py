@@ -1,4 +1,4 @@
-"""From [network] to synapses, and from synapses and nodes to a Network.
+"""Synapses from [network], and a Network from synapses and the nodes behind them.
 
     [network]  widths = [784, 800, 10]                                          dense layers
     [network]  use = "conv", channels = [16, 32], readout = 10                  shape comes from the data set
@@ -13,20 +13,21 @@ gets an array of its own width.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from hil.config.experiment import Experiment
-from hil.config.resolve import UNTOUCHED
+from hil.config.experiment import FeedbackTable, NetworkTable
+from hil.config.resolve import UNTOUCHED, Choice
 from hil.contraction import conv_feedback, dense_feedback
 from hil.data.dataset import Dataset
 from hil.device import ArraySpec, Chip, Device, Port
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
+from hil.foreign import foreign
 from hil.network import Layer, Network
 from hil.seeding import key
 from hil.synapses import BesideLinear, flat_widths, reads
@@ -34,63 +35,140 @@ from hil.synapses import BesideLinear, flat_widths, reads
 CHANCY = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.FractionalMaxPool2d)
 
 
-def synapses(experiment: Experiment, data: Dataset) -> list[nn.Module]:
-    """The synapses, initialised from the experiment's seed, checked against the data.
+@dataclass(frozen=True)
+class Chain:
+    """Synapses in a row, before a device stands behind each but the last.
+
+    Args:
+        synapses: the last one is the readout.
+        widths: values of an example before, between and behind the synapses.
+        feedback: closes the loop of a spiking network, or None.
+    """
+
+    synapses: tuple[nn.Module, ...]
+    widths: tuple[int, ...]
+    feedback: nn.Module | None = None
+
+    @classmethod
+    def of(cls, synapses: Sequence[nn.Module], features: int, feedback: nn.Module | None = None) -> Chain:
+        """Measure the widths behind `features` inputs.
+
+        Raises:
+            ConfigError: a synapse does not take what the one before gives.
+        """
+        return cls(tuple(synapses), tuple(flat_widths(synapses, features)), feedback)
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Widths of the hidden layers."""
+        return self.widths[1:-1]
+
+    @property
+    def largest(self) -> int:
+        """Weights of the largest synapse, as a measure of the work."""
+        return largest(self.synapses)
+
+    @property
+    def modules(self) -> nn.ModuleList:
+        """The synapses and the feedback, as one module of torch."""
+        return nn.ModuleList(self.synapses if self.feedback is None else (*self.synapses, self.feedback))
+
+
+def largest(synapses: Sequence[nn.Module]) -> int:
+    """Weights of the largest synapse, as a measure of the work."""
+    return max((sum(p.numel() for p in module.parameters()) for module in synapses), default=0)
+
+
+def chain_of(table: NetworkTable, seed: int, data: Dataset) -> Chain:
+    """Make the synapses and the feedback of [network].
+
+    Args:
+        table: [network].
+        seed: of the experiment; the first weights are drawn from it.
+        data: what is learned; the network must fit them.
 
     Raises:
-        ConfigError: a network that does not fit the data.
+        ConfigError: the network does not fit the data, or has no place for its feedback.
     """
-    chosen = experiment.network.choice
+    features, outputs, widths = data.train.x.shape[1], data.outputs, table.choice.settings.get("widths")
+    wrong = isinstance(widths, list) and bool(widths) and widths[0] != features
+    chain = None if wrong else Chain.of(_synapses(table.choice, seed, data.shape), features)
+    if chain is None or chain.widths[-1] < outputs:
+        raise ConfigError(
+            f"the network does not fit {data.name}", where=table.place, outputs=UNTOUCHED,
+            got=f"widths {widths}" if chain is None else f"{chain.widths[-1]} outputs",
+            allowed=f"{features} inputs, {outputs} outputs", todo=f"write widths = [{features}, ..., {outputs}]",
+        )  # fmt: skip
+    return chain if table.feedback is None else replace(chain, feedback=_feedback(table.feedback, chain, seed))
+
+
+def _synapses(chosen: Choice, seed: int, shape: Sequence[int]) -> list[nn.Module]:
+    """Make synapses.
+
+    Args:
+        chosen: what makes them, and its settings, as in [network].
+        seed: of the experiment; the first weights are drawn from it.
+        shape: of an example.
+
+    Raises:
+        ConfigError: a setting is missing, or these are no synapses.
+    """
     parameters = inspect.signature(chosen.made).parameters
     if "shape" in parameters and "shape" not in chosen.settings:
-        chosen = chosen.changed(shape=data.shape)
+        chosen = chosen.changed(shape=shape)
     missing = [name for name, one in parameters.items() if one.default is one.empty and name not in chosen.settings]
     if missing:
         raise ConfigError(
             f"{missing[0]} is missing", where=chosen.place, outputs=UNTOUCHED, todo=f"add {missing[0]} to the file"
         )
     with torch.random.fork_rng(devices=[]):  # torch initialises modules from its global generator: keyed, then given back
-        torch.manual_seed(key(experiment.seed, 0, "weights"))
+        torch.manual_seed(key(seed, 0, "weights"))
         found: list[nn.Module] = chosen.build()
-    _are_synapses(found, chosen.place)
-    _fits(found, chosen.settings, data, chosen.place)
-    return found
-
-
-def _are_synapses(found: object, place: str) -> None:
     if not (isinstance(found, list) and found and all(isinstance(module, nn.Module) for module in found)):
         raise ConfigError(
-            "[network] use does not give synapses", where=place, got=type(found).__name__, allowed="a list of torch modules",
-            outputs=UNTOUCHED, todo="name a function that returns them, the readout last",
+            "[network] use does not give synapses", where=chosen.place, got=type(found).__name__,
+            allowed="a list of torch modules", outputs=UNTOUCHED, todo="name a function that returns them, the readout last",
         )  # fmt: skip
     chancy = [type(part).__name__ for module in found for part in module.modules() if isinstance(part, CHANCY)]
     if chancy:  # a gradient runs a synapse once more, and would draw anew
         raise ConfigError(
-            "a synapse draws random numbers of its own", where=place, got=", ".join(dict.fromkeys(chancy)),
+            "a synapse draws random numbers of its own", where=chosen.place, got=", ".join(dict.fromkeys(chancy)),
             allowed="modules that give the same answer to the same input", outputs=UNTOUCHED,
             todo="take it out; for dropout set dropout in [learner], where the learner has it",
         )  # fmt: skip
+    return found
 
 
-def _fits(found: Sequence[nn.Module], settings: Mapping[str, Any], data: Dataset, place: str) -> None:
-    features, outputs = data.train.x.shape[1], data.outputs
-    widths = settings.get("widths")
-    wrong = isinstance(widths, list) and widths and widths[0] != features
-    if wrong or flat_widths(found, features)[-1] < outputs:
-        got = f"widths {widths}" if wrong else f"{flat_widths(found, features)[-1]} outputs"
-        raise ConfigError(
-            f"the network does not fit {data.name}",
-            where=place,
-            got=got,
-            allowed=f"{features} inputs, {outputs} outputs",
-            outputs=UNTOUCHED,
-            todo=f"write widths = [{features}, ..., {outputs}]",
-        )
+@torch.no_grad()
+def takes_batches(chain: Chain, batch: int, examples: int, place: str) -> None:
+    """Send every size of batch that training will use through copies of the synapses, once.
 
+    Args:
+        chain: the synapses.
+        batch: examples in a step, as [train] says.
+        examples: of the training split.
+        place: of [network], for messages.
 
-def largest(found: Sequence[nn.Module]) -> int:
-    """Weights of the largest synapse, as a measure of the work."""
-    return max((sum(p.numel() for p in module.parameters()) for module in found), default=0)
+    Raises:
+        ConfigError: a synapse does not take such a batch, or gives other than float32.
+    """
+    whole = min(batch, examples)
+    for count in dict.fromkeys(n for n in (whole, examples % whole) if n):
+        for number, (synapse, sent, answered) in enumerate(zip(chain.synapses, chain.widths, chain.widths[1:], strict=False)):
+            where = f"{place} synapse {number}, a batch of {count}"
+            todo = "change the synapse, or [train] batch"
+            if count == 1:
+                good = next((n for n in range(max(2, batch), examples) if examples % n != 1), examples)
+                todo = f"[train] batch = {good} leaves no batch of one example: {examples:,} examples are {examples // batch:,}"
+                todo += f" batches of {batch} and one of {examples % batch}" if examples % batch else f" batches of {batch}"
+            with foreign(where, ConfigError, UNTOUCHED, todo):
+                answer = deepcopy(synapse)(torch.zeros(count, reads(synapse) or sent))
+            if answer.dtype != torch.float32 or len(answer) != count:
+                shape = tuple(answer.shape)
+                raise ConfigError(
+                    "a synapse gives float32, an answer an example", where=where, outputs=UNTOUCHED, todo="change the synapse",
+                    got=f"{answer.dtype}, shape {shape}", allowed=f"float32, shape ({count}, {answered})",
+                )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,20 +180,19 @@ class Behind:
     decode: Decode
 
 
-def on_nodes(found: Sequence[nn.Module], nodes: Sequence[Behind], pieces: int, features: int) -> Network:
+def on_nodes(chain: Chain, nodes: Sequence[Behind], pieces: int) -> Network:
     """Put a node behind every synapse but the last.
 
     Args:
-        found: the synapses.
+        chain: the synapses.
         nodes: one a hidden layer; one alone stands behind each of them, shared in time.
         pieces: of a batch, see Network.
-        features: inputs of the first synapse.
 
     Raises:
         ConfigError: another number of nodes than hidden layers, a layer is no multiple of its node's fixed width, or a synapse
             reads other than the node answers.
     """
-    widths = flat_widths(found, features)[1:-1]
+    found, widths = chain.synapses, chain.hidden
     every = [nodes[0]] * len(widths) if len(nodes) == 1 else list(nodes)
     if len(every) != len(widths):
         raise ConfigError(
@@ -126,7 +203,7 @@ def on_nodes(found: Sequence[nn.Module], nodes: Sequence[Behind], pieces: int, f
     if any(size is not None and width % size for size, width in zip(sizes, widths, strict=True)):
         allowed = f"{sizes[0]} each" if len(nodes) == 1 else ", ".join("any" if size is None else str(size) for size in sizes)
         raise ConfigError(
-            "hidden layers must be as wide as the device, or a multiple of it", where="[network]", got=str(widths),
+            "hidden layers must be as wide as the device, or a multiple of it", where="[network]", got=str(list(widths)),
             allowed=f"{allowed}, or multiples of it",
         )  # fmt: skip
     hidden = [Layer(synapse, one.device, one.encode, one.decode) for synapse, one in zip(found[:-1], every, strict=True)]
@@ -141,20 +218,17 @@ def on_nodes(found: Sequence[nn.Module], nodes: Sequence[Behind], pieces: int, f
     return Network([*hidden, Layer(found[-1])], pieces=pieces)
 
 
-def closing(experiment: Experiment, found: Sequence[nn.Module], features: int) -> nn.Module | None:
-    """The synapse of [network] feedback, from the last hidden layer to the first, initialised from the experiment's seed.
+def _feedback(table: FeedbackTable, chain: Chain, seed: int) -> nn.Module:
+    """Make the synapse from the last hidden layer to the first, initialised from the experiment's seed.
 
     Raises:
         ConfigError: no hidden layer, or "conv" between layers that are no maps or do not fit.
     """
-    table = experiment.network.feedback
-    if table is None:
-        return None
+    found, widths = chain.synapses, chain.widths
     if len(found) < 2:
         raise ConfigError("feedback needs a hidden layer", where="[network] feedback", outputs=UNTOUCHED)
-    widths = flat_widths(found, features)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key(experiment.seed, 0, "feedback weights"))
+        torch.manual_seed(key(seed, 0, "feedback weights"))
         if table.use == "dense":
             return dense_feedback(widths[-2], widths[1], table.norm, table.scale)
         maps = _maps(found[-2], widths[-3]), _maps(found[0], widths[0])
@@ -174,13 +248,10 @@ def _maps(synapse: nn.Module, features: int) -> tuple[int, ...]:
     )  # fmt: skip
 
 
-def on_chip(
-    found: Sequence[nn.Module], chip: Chip, encode: Callable[[Port], Encode], features: int, feedback: nn.Module | None = None
-) -> Network:
-    """An array of neurons behind each synapse but the last."""
-    widths = flat_widths(found, features)[1:-1]
+def on_chip(chain: Chain, chip: Chip, encode: Callable[[Port], Encode]) -> Network:
+    """Put an array of neurons behind each synapse but the last."""
     hidden = []
-    for synapse, width in zip(found[:-1], widths, strict=True):
+    for synapse, width in zip(chain.synapses[:-1], chain.hidden, strict=True):
         array = chip.array(ArraySpec(width))
         hidden.append(Layer(synapse, array, encode(array.spec.inputs)))
-    return Network([*hidden, Layer(found[-1])], feedback, chip=chip)
+    return Network([*hidden, Layer(chain.synapses[-1])], chain.feedback, chip=chip)

@@ -158,7 +158,7 @@ def rested(device: Any, error: BaseException | None) -> None:
 
 
 def left_safe(device: Any) -> None:
-    """When Python ends: bring a script's device to safe, or close it where it has no safe(); an error is printed."""
+    """Bring a script's device to safe when Python ends, or close it where it has no safe(); an error is printed."""
     try:
         act = getattr(bare(device), "safe", None) or device.close
         act()
@@ -168,7 +168,7 @@ def left_safe(device: Any) -> None:
 
 
 def outputs_after(device: Any) -> str:
-    """Their state once `rested` has returned, for a summary; "" for a twin in this process."""
+    """Return the state of the outputs once `rested` has returned, for a summary; "" for a twin in this process."""
     from sim_devices.simulated import Simulated
 
     device = bare(device)
@@ -182,7 +182,7 @@ def outputs_after(device: Any) -> str:
 
 
 def unwrapped(device: Device) -> Device:
-    """What is driven: of an open bench its node, which may be streaming."""
+    """Return what is driven: of an open bench its node, which may be streaming."""
     if isinstance(device, Bench):
         return device.node.source or device
     return device

@@ -1,4 +1,4 @@
-"""From the [device] section of an experiment to what it names: a node or a chip, simulated here or on a bench, and its twin."""
+"""The node or chip that [device] of an experiment names, opened: simulated here or on a bench, with its twin."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def opened_node(experiment: Experiment, run: Path | None, stack: ExitStack) -> N
         nodes = []
         for number, layer in enumerate(table.layers, 1):
             with together.waiting():
-                nodes.append(_single(layer, experiment, run, stack, number))
+                nodes.append(_single(layer, experiment.seed, run, stack, number))
             together.add(nodes[-1].beat)
         return _together(nodes, together)
-    return _single(table, experiment, run, stack)
+    return _single(table, experiment.seed, run, stack)
 
 
-def _single(table: DeviceTable, experiment: Experiment, run: Path | None, stack: ExitStack, number: int = 0) -> Node:
+def _single(table: DeviceTable, seed: int, run: Path | None, stack: ExitStack, number: int = 0) -> Node:
     """Open a node that no bench file describes.
 
     Args:
         table: of the node.
-        experiment: that it is for.
+        seed: of the experiment.
         run: the run folder, or None.
         stack: closes the node.
         number: of its layer, from 1; 0 of a node for all layers.
@@ -64,9 +64,9 @@ def _single(table: DeviceTable, experiment: Experiment, run: Path | None, stack:
     assert table.choice is not None  # neither bench nor host
     if table.kind == "twin":
         twin: Twin = table.choice.build()
-        device = Simulated(twin, key(experiment.seed, number, "device") if number else experiment.seed)
+        device = Simulated(twin, key(seed, number, "device") if number else seed)
         return Node(stepped(device), None, twin, {"use": table.use, **table.settings()}, {}, provenance="twin")
-    seeded = {"seed": experiment.seed} if hasattr(table.choice.made, "Settings") else {}
+    seeded = {"seed": seed} if hasattr(table.choice.made, "Settings") else {}
     chip: Chip = table.choice.build(**seeded)
     stack.callback(_close, chip, table.place)
     facts = {"chip": table.chip, **table.settings(), **({"unguarded": True} if table.unguarded else {})}

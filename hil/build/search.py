@@ -1,4 +1,4 @@
-"""From a search file to what it needs: data, course, trainers, evaluators, strategy.
+"""Data, course, trainers, evaluators and strategy of a search, from its file.
 
 What every candidate is trained by stands in the run folder's config.toml, complete, with the decoding that was measured once.
 A worker builds its trainer from the texts of config.toml and search.toml, so it may be another process or another machine.
@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from hil import toml
-from hil.build.network import synapses
+from hil.build.network import chain_of
 from hil.build.optimizing import optimiser, plan_of, schedule_of
+from hil.build.prepared import dataset
 from hil.build.task import as_examples, task_for
-from hil.build.training import Built, built, dataset, elsewhere
+from hil.build.training import Built, built, elsewhere
 from hil.config.bench import BenchFile
 from hil.config.device import DeviceTable
 from hil.config.experiment import Experiment, experiment_of
@@ -50,7 +50,6 @@ from hil.search.random_and_cma import CMA, Random
 from hil.search.splits import carved
 from hil.search.strategy import Operators, Strategy
 from hil.task import LossName, Task
-from hil.training.schedule import Constant
 from sim_devices.twin import Twin
 
 Place = Literal["twin", "bench"]
@@ -58,7 +57,7 @@ Place = Literal["twin", "bench"]
 
 @dataclass(frozen=True)
 class SearchBuilder:
-    """All that is needed to train candidates.
+    """Builder of all that is needed to train candidates.
 
     Args:
         file: the search.
@@ -91,14 +90,14 @@ class SearchBuilder:
     @cached_property
     def _data(self) -> Dataset:
         table = self.file.train
-        whole = self.experiment.model_copy(update={"data": self.experiment.data.model_copy(update={"train_examples": None})})
+        whole = self.experiment.data.model_copy(update={"train_examples": None})
         # Sequences are split as sequences: the steps of one are never both learned from and judged by.
         return as_examples(carved(dataset(whole), table.examples, table.score, table.held))
 
     @cached_property
     def task(self) -> Task:
-        """What is learned. Raises: ConfigError, DataError."""
-        return task_for(self.experiment, self._data)
+        """The task that the candidates learn. Raises: ConfigError, DataError."""
+        return task_for(self.experiment.task, self.experiment.learner, self._data)
 
     def base(self) -> Recipe:
         """The feedback and the rate that the experiment has without a search.
@@ -129,7 +128,7 @@ class SearchBuilder:
         table, base = self.file.genome, self.base()
         found = base.feedback.to_table()
         otherwise: dict[str, Value] = {"lr": base.lr}
-        layers = len(synapses(self.experiment, data)) - 1
+        layers = len(chain_of(self.experiment.network, self.experiment.seed, data).hidden)
         for name in ("distribution", "scale", "rank", "sparsity"):
             value: Any = found.get(name)
             if isinstance(value, list):
@@ -167,7 +166,7 @@ class SearchBuilder:
                 "a population is trained by aDFA on a twin, with Adam, AdamW or SGD",
                 f"{learner.use}, device {device.use or 'no twin'}, {experiment.optimizer.use}",
             )
-        train, loss = experiment.train, self.task.lowered(learner.options.loss)
+        train, loss, plan = experiment.train, self.task.lowered(learner.options.loss), plan_of(experiment, data.shape)
         more = {
             f"[schedule] {experiment.schedule.use}": experiment.schedule.scored,
             f"[train] accumulate = {train.accumulate}": train.accumulate > 1,
@@ -199,22 +198,19 @@ class SearchBuilder:
                 "layers as wide as the twin",
             )  # fmt: skip
         return Course(
-            data, self._linear, twins[0], layer.encode, layer.decode, lambda groups: optimiser(groups, experiment),
-            lambda optimizer, epochs: self._schedule(optimizer, epochs, data), experiment.train.batch,
-            cast(LossName, loss.name), plan_of(experiment).augment, tuple(twins[1:]), self.file.search.target, self.task,
+            data, self._linear, twins[0], layer.encode, layer.decode, lambda groups: optimiser(experiment.optimizer, groups),
+            lambda optimizer, epochs: schedule_of(
+                experiment.schedule, optimizer, dataclasses.replace(plan, epochs=epochs), len(data.train), self.task.metric
+            ), plan.batch,
+            cast(LossName, loss.name), plan.augment, tuple(twins[1:]), self.file.search.target, self.task,
         )  # fmt: skip
-
-    def _schedule(self, optimizer: Optimizer, epochs: int, data: Dataset) -> Constant:
-        experiment = self.experiment.model_copy(update={"train": self.experiment.train.model_copy(update={"epochs": epochs})})
-        batches = math.ceil(len(data.train) / experiment.train.batch)
-        return schedule_of(optimizer, experiment, batches, self.task.metric)
 
     def model(self) -> Callable[[Tensor], Tensor]:
         """The twin's noiseless response, drive -> reading, for a report."""
         return _twin(self.experiment.device).ideal
 
     def _linear(self, seed: int) -> list[nn.Linear]:
-        found = synapses(self.experiment.model_copy(update={"seed": seed}), self._data)
+        found = chain_of(self.experiment.network, seed, self._data).synapses
         linear = [synapse for synapse in found if type(synapse) is nn.Linear and synapse.bias is not None]
         if len(linear) < len(found):
             other = next(

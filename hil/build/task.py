@@ -1,10 +1,10 @@
-"""From [task], the data and the learner to a Task; refused here, before anything is opened, where they do not fit."""
+"""The Task of an experiment, from [task], the data and the learner; refused before anything is opened if they do not fit."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from hil.config.experiment import Experiment
+from hil.config.experiment import LearnerTable
 from hil.config.resolve import UNTOUCHED
 from hil.config.task import TaskTable
 from hil.data.dataset import Dataset, Split
@@ -30,21 +30,25 @@ def as_examples(data: Dataset) -> Dataset:
     return replace(data, train=split(data.train), validation=split(data.validation), test=split(data.test), shape=shape)
 
 
-def task_for(experiment: Experiment, data: Dataset) -> Task:
-    """What is learned.
+def task_for(table: TaskTable | None, learner: LearnerTable, data: Dataset) -> Task:
+    """Return the task that the data, [task] and the learner ask for.
+
+    Args:
+        table: [task], or None.
+        learner: [learner].
+        data: what is learned from.
 
     Raises:
         ConfigError: [task] does not fit the data, or the learner is not for such a task.
         DataError: targets that its metrics cannot judge.
     """
-    target, table = data.train.y, experiment.task
+    target = data.train.y
     task = task_of(target, data.classes) if table is None else table.of(target, data.classes)
     if task.kind == "numbers" or table is not None:
         for name in ("train", "validation", "test"):
             task.fits(name, getattr(data, name).y)
-    learner = experiment.learner
     if learner.refit:
-        _can_refit(experiment)
+        _can_refit(learner)
     build = getattr(learner.rule, "build", None)  # an object that a script made already may have none
     if build is None or takes_task(build):
         if task.kind == "numbers" and getattr(learner.options, "loss", None) == "cross_entropy":
@@ -67,9 +71,8 @@ def task_for(experiment: Experiment, data: Dataset) -> Task:
     return task
 
 
-def _can_refit(experiment: Experiment) -> None:
+def _can_refit(learner: LearnerTable) -> None:
     """Raises: ConfigError: the learner does not read its answer at the last synapse."""
-    learner = experiment.learner
     if not takes_task(learner.rule.build) or hasattr(learner.rule, "fit"):
         raise ConfigError(
             f"the readout of the learner {learner.use} cannot be fitted after training", where=f"{learner.place} readout",

@@ -20,13 +20,13 @@ from hil.config.resolve import SIMULATED, UNTOUCHED, Choice, choice
 from hil.device import Attentive, Device, Recoverable
 from hil.errors import ConfigError
 from hil.wrapper import Wrapper
-from sim_devices.bench.description import VirtualBox
+from sim_devices.bench.description import VirtualBench, VirtualBox, VirtualGrid, VirtualScene, VirtualWire
 from sim_devices.bench.outputs import Feed
 from sim_devices.bench.served import ServedBench
 
 
 class FeedTable(Section):
-    """What output 1 of a simulated instrument does to the plant: parameter = max(least, offset + scale * level).
+    """Effect of output 1 of a simulated instrument on the plant: parameter = max(least, offset + scale * level).
 
     Args:
         path: of the parameter, "node.laser_w".
@@ -96,9 +96,18 @@ class BenchTable(Section):
 
     @property
     def feeds(self) -> tuple[Feed, ...]:
-        """What feeds the plant."""
+        """Return the outputs that feed the plant."""
         told = {name: box.feeds for name, box in self.boxes.items() if box.feeds is not None}
         return tuple(Feed(name, **one.model_dump(exclude_none=True)) for name, one in told.items())
+
+    def bench(
+        self, *, wires: tuple[VirtualWire, ...] = (), grids: tuple[VirtualGrid, ...] = (), scenes: tuple[VirtualScene, ...] = ()
+    ) -> VirtualBench:  # fmt: skip
+        """Describe the whole bench: the boxes of these tables, and the plant between them, of one kind."""
+        return VirtualBench(
+            self.described, wires, self.transport, self.seed, linger_s=self.linger_s, log_path=self.log_path,
+            faults=self.faults, grids=grids, feeds=self.feeds, scenes=scenes,
+        )  # fmt: skip
 
 
 class Plant(Device, Recoverable, Attentive, Protocol):
@@ -136,6 +145,14 @@ def check_simulated(bench: BenchFile, virtual: BenchTable | None, names: Sequenc
     for name in names if virtual is not None else ():
         if virtual is not None and name not in virtual.boxes:
             raise not_simulated(bench, name)
+
+
+def no_virtual(bench: BenchFile) -> ConfigError:
+    """The error for a bench file that describes a real bench only."""
+    return ConfigError(
+        "this bench is real", where=bench.place, got="no [virtual] tables", outputs=UNTOUCHED,
+        todo=f"a virtual bench has {', '.join(f'[virtual.{name}]' for name in bench.instruments)} and [virtual.node]",
+    )  # fmt: skip
 
 
 def not_simulated(bench: BenchFile, name: str) -> ConfigError:

@@ -38,7 +38,7 @@ class Cables:
     read_delay_s: float | tuple[float, ...] = 0.0
 
     def each(self, name: str, count: int, place: str) -> tuple[float, ...]:
-        """One of the delays, of each of `count` channels, s. Raises: ConfigError: of another number of channels."""
+        """Return one of the delays for each of `count` channels, s. Raises: ConfigError: of another number of channels."""
         value = getattr(self, name)
         found = tuple(value) if isinstance(value, tuple | list) else (value,) * count
         if len(found) != count:
@@ -106,10 +106,7 @@ def wired(table: VirtualTable, drives: Sequence[Named], reads: Sequence[Named]) 
         inputs = tuple(VirtualInput(name, k, way_s + later[0], cable.load_ohm) for (name, k), way_s in more)
         outputs = tuple(VirtualOutput(k, late - later[0]) for (_, k), late in zip(rest, later[1:], strict=True))
         wires = (VirtualWire(awg, scope, node, out, end, first_s, cable.load_ohm, inputs=inputs, outputs=outputs),)
-    return VirtualBench(
-        table.described, wires, table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path,
-        faults=table.faults, feeds=table.feeds,
-    )  # fmt: skip
+    return table.bench(wires=wires)
 
 
 def _side_by_side(table: VirtualTable, drives: Sequence[Named], reads: Sequence[Named]) -> bool:

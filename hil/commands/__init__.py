@@ -1,1 +1,1 @@
-"""What each command of `hil` does, one file a command."""
+"""The commands of `hil`, one file each."""

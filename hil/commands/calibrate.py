@@ -33,7 +33,7 @@ from calibration.twin_check import TwinCheck, compare_twin
 from calibration.validity import Difference, aged, instruments_differ, settings_differ
 from calibration.waveform.twin_fit import network_of
 from hil.build.bench import Opened, open_bench, provenance_of
-from hil.build.calibration import age_of, max_age_s, settings_of
+from hil.build.calibration import age_of, settings_of
 from hil.build.node import Node, resilient_node
 from hil.config.bench import BenchFile, read_bench
 from hil.config.read import find
@@ -166,7 +166,7 @@ def check(path: Path, folder: Path, console: Console) -> None:
     file = newest(bench, folder)
     certificate = Certificate.load_good(file)
     console.print(f"checking {file}, {age_of(certificate)} old", markup=False, soft_wrap=True)
-    found = [*aged(certificate, datetime.now().astimezone(), max_age_s(bench))]
+    found = [*aged(certificate, datetime.now().astimezone(), bench.calibration.max_age_s)]
     found += settings_differ(certificate, settings_of(bench))
     with ExitStack() as stack:
         opened, device = _opened(bench, console, stack)

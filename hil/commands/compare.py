@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hil.build.calibration import bench_files
-from hil.build.training import prepared
+from hil.build.prepared import prepared
 from hil.commands import trust
 from hil.commands.train import launch, resume
 from hil.config import modules
@@ -74,7 +74,7 @@ class Entry(BaseModel):
         return dict(self.model_extra or {})
 
     def called(self, otherwise: str) -> str:
-        """Its name, or what it uses."""
+        """The name of the learner, or what it uses."""
         rest = self.settings()
         return self.name or str(next((rest[key] for key in ("use", "bench", "chip") if key in rest), otherwise))
 
@@ -103,7 +103,7 @@ class Comparison(Section):
 
 @dataclass(frozen=True)
 class Cell:
-    """One run to be.
+    """A run that is to be made.
 
     Args:
         named: files beside which modules of the user's are found: the comparison and its base.

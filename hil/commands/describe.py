@@ -1,4 +1,4 @@
-"""What `hil describe` shows: a table of a file, a data set, a metric, an optimiser, or a class with its settings."""
+"""`hil describe`: shows a table of a file, a data set, a metric, an optimiser, or a class with its settings."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def lines(name: str, width: int) -> Iterator[str]:
 
 
 def heads() -> list[str]:
-    """Every table of every kind of file, by its head without brackets, each once."""
+    """Return every table of every kind of file, by its head without brackets, each once."""
     return list(dict.fromkeys(_bare(table.head) for kind in keys.files() for table in keys.tables(kind)))
 
 
@@ -99,7 +99,7 @@ def settings(listed: tuple[keys.Key, ...], width: int) -> Iterator[str]:
 
 
 def filled(text: str, width: int, hang: str = "") -> list[str]:
-    """One paragraph, broken at words."""
+    """Break a paragraph at words."""
     return textwrap.wrap(text, width, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False)
 
 

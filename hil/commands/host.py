@@ -26,7 +26,7 @@ BENCH = "hil.build.hosted_bench:HostedBench"
 
 
 def recipe_of(what: str, settings: Mapping[str, Any]) -> Recipe:
-    """How what `hil host` names is made. Raises: ConfigError: no bench file and no module:Class."""
+    """Find how what `hil host` names is made. Raises: ConfigError: no bench file and no module:Class."""
     if what.endswith(".toml"):
         path = Path(what).resolve()
         if not there(path):

@@ -1,4 +1,4 @@
-"""What may stand in each kind of file: its tables, their keys, kinds, defaults and meanings, read off the models.
+"""The contents of each kind of file: its tables, their keys, kinds, defaults and meanings, read off the models.
 
 `hil describe`, `hil schema` and docs/reference/keys.md are made of this, so that nothing is written twice. A meaning is what
 the docstring of the class says of the argument.
@@ -82,7 +82,7 @@ def shapes() -> Mapping[str, type[BaseModel]]:
 
 
 def tables(kind: str) -> Iterator[Table]:
-    """Every table of a kind of file; of a bench those of each shape after those of all.
+    """Return every table of a kind of file; of a bench those of each shape after those of all.
 
     Args:
         kind: one of `files`.
@@ -122,7 +122,7 @@ def keys(made: Any) -> Iterator[Key]:
 
 
 def settings(made: Any) -> Mapping[str, Setting]:
-    """What a file may give a class or function; {} of a class in C that does not say."""
+    """Return what a file may give a class or function; {} of a class in C that does not say."""
     made = getattr(made, "Settings", made)
     try:
         found = parameters(made)
@@ -133,7 +133,7 @@ def settings(made: Any) -> Mapping[str, Setting]:
 
 @cache
 def meanings(made: Any) -> Mapping[str, str]:
-    """What the docstrings of a class and its bases say of its arguments, by name."""
+    """Return what the docstrings of a class and its bases say of its arguments, by name."""
     made = getattr(made, "Settings", made)
     found: dict[str, str] = {}
     for one in reversed(getattr(made, "__mro__", (made,))):

@@ -60,7 +60,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Passport:
-    """What `hil doctor` found.
+    """The findings of `hil doctor`.
 
     Args:
         name: of the bench, or of the class.
@@ -128,7 +128,7 @@ def check_free(path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something that is not as it was.
+    """A difference from the last passport.
 
     Args:
         name: of the figure or the fact.

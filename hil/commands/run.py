@@ -105,7 +105,7 @@ class Run:
 
     @property
     def metric(self) -> Metric:
-        """What the epoch was chosen by: its name, its title, and which way is better."""
+        """The metric that chose the epoch: its name, its title, and which way is better."""
         from hil.report.contents import metric_of
 
         return metric_of(self._record)

@@ -55,7 +55,7 @@ def write(kind: str | None, folder: Path) -> list[Path]:
 
 
 def kinds() -> tuple[str, ...]:
-    """Every kind of file that has a schema: those of files, and "bench.waveform" and the like."""
+    """Return every kind of file that has a schema: those of files, and "bench.waveform" and the like."""
     return (*keys.files(), *(f"bench.{shape}" for shape in keys.shapes()))
 
 

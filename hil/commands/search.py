@@ -148,7 +148,7 @@ def _carried(builder: SearchBuilder, folder: RunFolder, console: Console, cluste
 
 
 class SearchRun:
-    """One search while it runs.
+    """A search while it runs.
 
     Args:
         stack: closes what is opened.

@@ -19,7 +19,8 @@ from typing import Any, Self
 from rich.console import Console
 
 from hil import toml
-from hil.build.training import Built, built, prepared
+from hil.build.prepared import prepared
+from hil.build.training import Built, built
 from hil.config.device import DecodeTable
 from hil.config.experiment import Experiment, read_experiment
 from hil.config.read import checked, dump
@@ -265,7 +266,7 @@ def _scheduled(before: Experiment, wanted: Experiment, step: int, trained: int) 
 
 
 def reopen(folder: RunFolder, trained: int, epochs: int) -> None:
-    """What a finished run has made of its end is of another end, and is made again."""
+    """Forget the end of a finished run: it belongs to fewer epochs, and is made again."""
     folder.note("longer", message=f"to be trained for {epochs} epochs", trained=trained)
     kept = folder.read_json("diagnostics.json")
     folder.write_json("diagnostics.json", {key: kept[key] for key in ("transfer", "honesty") if key in kept})

@@ -303,7 +303,7 @@ def _begun(path: Path) -> Mapping[str, Any] | None:
 
 @dataclass(frozen=True)
 class How:
-    """How a run tells of itself.
+    """Settings that say how a run tells of itself.
 
     Args:
         console: where to print.

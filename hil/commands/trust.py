@@ -1,4 +1,4 @@
-"""Whether a run folder is one's own: going on with a run executes what its files name.
+"""Check that a run folder is one's own: going on with a run executes what its files name.
 
 `hil resume`, `use` and `replay` import the modules that config.toml and bench.toml name, and run the command of [alarm]. A
 folder of another user, or one that other users may write to, is therefore asked about once, before anything of it is opened.

@@ -1,4 +1,4 @@
-"""What the files of all benches have in common: TOML in, checked values out. A shape adds tables of its own."""
+"""Common tables of all bench files: TOML in, checked values out. A shape adds tables of its own."""
 
 from __future__ import annotations
 
@@ -151,6 +151,20 @@ class CalibrationTable(Section, strict=True):
     procedures: str | None = None
     network: bool = False
 
+    @property
+    def max_age_s(self) -> float:
+        """`max_age` in seconds."""
+        return self.quantity("max_age", "second")
+
+    def settle(self, place: str) -> None:
+        """Check the largest age. Raises: ConfigError: it is no time above 0."""
+        super().settle(place)
+        if not self.max_age_s > 0:
+            raise ConfigError(
+                "not an age", where=f"{place} max_age", got=f"{self.max_age}", allowed='above 0, as "24 h"',
+                outputs=UNTOUCHED, todo="correct the value",
+            )  # fmt: skip
+
 
 class StartTable(Section):
     """[start] of a bench file: the order in which instruments without a role are started.
@@ -229,7 +243,7 @@ class BenchFile(Section):
 
     @property
     def simulated(self) -> bool:
-        """Its instruments are simulated; a shape that can be says so."""
+        """True if its instruments are simulated; a shape that can be says so."""
         return getattr(self, "virtual", None) is not None
 
     def settle(self, place: str) -> None:

@@ -78,12 +78,12 @@ class Data(Using):
 
     @property
     def named(self) -> Named:
-        """What `use` names, its settings checked."""
+        """The source that `use` names, its settings checked."""
         assert self._named is not None, "only a table of a file that was read knows its data"
         return self._named
 
     def reading(self) -> Reading:
-        """What is done with the examples. Raises: ConfigError."""
+        """Return what is done with the examples. Raises: ConfigError."""
         from hil.data.examples import Reading
         from hil.data.order import Division
 

@@ -117,7 +117,7 @@ class DeviceTable(Table):
 
     @property
     def kind(self) -> Kind:
-        """What the table names."""
+        """The kind of device that the table names."""
         return self._kind
 
     @property

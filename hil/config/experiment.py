@@ -249,7 +249,7 @@ def read_experiment(
 
 
 def made_in_python(table: Mapping[str, Any], where: str) -> RunError | None:
-    """Of the config.toml of a run that a script made with hil.train: nothing but the script can build it again."""
+    """Return an error if a script made this config.toml with hil.train: nothing but the script can build its run again."""
     script = table.get("python")
     if script is None:
         return None

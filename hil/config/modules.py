@@ -1,4 +1,4 @@
-"""Where modules of the user's are found that a file names, as in `use = "my_lab:Thing"`.
+"""Search for modules of the user's that a file names, as in `use = "my_lab:Thing"`.
 
     1  Python's own library and what is installed: nothing that lies about can stand in for it
     2  the folder of the file that names it; for a copy in a run folder, the folders that origins.json names

@@ -137,7 +137,7 @@ KINDS = {  # kind of a file -> how it is called, what it has, and what it is for
 
 
 def kind_of(table: Mapping[str, Any]) -> str:
-    """Which kind of file `table` was read from, by keys that no other kind has; "" if it is none."""
+    """Return which kind of file `table` was read from, by keys that no other kind has; "" if it is none."""
     if "shape" in table and "taken_at" not in table:  # a calibration has the shape of its bench
         return "bench"
     if "base" in table:

@@ -1,4 +1,4 @@
-"""From names in a file to objects: an import path to what it names, a table to the keyword arguments of that.
+"""Names in a file resolved to objects: an import path to what it names, a table to the keyword arguments of that.
 
 use = "module:Class"         an import path, or one of our short names
 v_pi = "3.5 V"               the parameter v_pi_v, its unit stated by its name
@@ -186,7 +186,7 @@ def _has(of: type, part: str) -> bool:
 
 
 def announced(made: Any) -> type | None:
-    """What `made` gives when it is called: itself, if it is a class, or the class that a function says it returns.
+    """Return what a call of `made` gives: itself, if it is a class, or the class that a function says it returns.
 
     None if it does not say.
     """

@@ -150,7 +150,7 @@ def schedulers() -> dict[str, str]:
 
 
 def schedule_given(made: Any) -> tuple[str, ...]:
-    """What a scheduler takes and no file gives it; the task says of ReduceLROnPlateau which way the score is better."""
+    """Name what a scheduler takes and no file gives it; the task says of ReduceLROnPlateau which way the score is better."""
     from torch.optim.lr_scheduler import ReduceLROnPlateau
 
     return (*GIVEN, "mode") if made is ReduceLROnPlateau else GIVEN

@@ -1,4 +1,4 @@
-"""Does an object keep its contract? Call these in the tests of a new device, twin, learner or driver; no pytest is needed.
+"""Checks of contracts: call them in the tests of a new device, twin, learner or driver; no pytest is needed.
 
     check_device(make)  check_twin(make)  check_learner(make)  check_instrument(make)
 

@@ -1,4 +1,4 @@
-"""Does an object keep the contract of a Device (hil/device.py)?"""
+"""Checks of the contract of a Device (hil/device.py)."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class SineNode:
 
     @property
     def spec(self) -> Spec:
-        """One drive of -3 to 3 V, one reading."""
+        """The ports: one drive of -3 to 3 V, one reading."""
         return Spec(Port("sine node", -3, 3, "V"), Port("sine node reading", -0.5, 0.5, "V"), provenance="twin")
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What was tried on an object, and what came of it.
+"""Report of the checks that were tried on an object.
 
 unsafe   something may leave the computer that must not, or outputs may stay on
 wrong    a measurement can be mis-assigned, invented, or not reproduced
@@ -75,7 +75,7 @@ class Checklist:
 
     @contextmanager
     def __call__(self, check: str, grade: Grade) -> Iterator[None]:
-        """Do the check called `check` in this context, and note whether it failed or did not apply."""
+        """Run the check called `check` in this context, and note whether it failed or did not apply."""
         try:
             yield
         except NotApplicable as why:

@@ -1,4 +1,4 @@
-"""Does an object keep the contract of a Twin (hil/twin.py)?"""
+"""Checks of the contract of a Twin (hil/twin.py)."""
 
 from __future__ import annotations
 

@@ -62,11 +62,11 @@ class Stored:
 
     @property
     def where(self) -> str:
-        """For messages."""
+        """Place for messages."""
         return f"{self.path}: {self.name}" if self.name else str(self.path)
 
     def rows(self, which: Order) -> ArrayOf:
-        """These rows, read from the file; it is not mapped, as a file that is cut meanwhile would end the process.
+        """Read these rows from the file; it is not mapped, as a file that is cut meanwhile would end the process.
 
         Raises:
             DataError: the file is not what it was.
@@ -90,7 +90,7 @@ class Stored:
         return found[back]
 
     def whole(self) -> ArrayOf:
-        """All of it, in memory. Raises: DataError: too large, or damaged."""
+        """Read all of it into memory. Raises: DataError: too large, or damaged."""
         size, most = math.prod(self.shape) * self.dtype.itemsize, free_memory(1 << 30)
         if size > most:
             raise DataError(

@@ -26,7 +26,7 @@ WHERE = "[augment]"
 
 @dataclass(frozen=True, slots=True)
 class Augment:
-    """What is done to training examples; validation and test examples are never changed.
+    """Changes of training examples; validation and test examples are never changed.
 
     Args:
         shift: pixels, at most, either way.

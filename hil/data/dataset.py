@@ -45,7 +45,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Three splits of one data set.
+    """The three splits of a data set.
 
     Args:
         classes: the name of each class, in order; empty: the targets are numbers.
@@ -65,7 +65,7 @@ class Dataset:
 
     @property
     def outputs(self) -> int:
-        """What a network has to give an example: one score a class, or so many numbers."""
+        """Outputs that a network must give an example: one score a class, or so many numbers."""
         return len(self.classes) or self.train.y.shape[-1]
 
 
@@ -197,7 +197,7 @@ def _targets(y: Tensor, x: Tensor, classes: int) -> tuple[str, str] | None:
 
 
 def batches(split: Split, size: int, seed: int, epoch: int) -> Iterator[Batch]:
-    """Every example of the split once, in an order that (seed, epoch) alone decide; the last batch may be short.
+    """Yield every example of the split once, in an order that (seed, epoch) alone decide; the last batch may be short.
 
     A run resumed inside an epoch skips what it has done with `itertools.islice`.
     """

@@ -39,7 +39,7 @@ Values = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is done with the examples of a source.
+    """Settings that say what is done with the examples of a source.
 
     Args:
         targets: what they are; "auto": text and whole numbers are classes.
@@ -71,7 +71,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
-    """What a source holds, in its own order.
+    """The contents of a source, in its own order.
 
     Args:
         name: of the data.
@@ -102,7 +102,7 @@ class Examples:
 
     @property
     def nbytes(self) -> int:
-        """Of x, in memory."""
+        """Bytes of x in memory."""
         return 4 * len(self) * math.prod(self.shape)
 
     def within(self, part: int) -> Examples:

@@ -48,7 +48,7 @@ def shipped(card: Card) -> dict[str, Content]:
 
 
 def contents_of(card: Card, folder: Path | None) -> dict[str, Content]:
-    """All files of a card, by their names in `card.sums`; from `folder` only, or from `home()` and then from the mirrors.
+    """Return all files of a card, by their names in `card.sums`; from `folder` only, or from `home()`, then the mirrors.
 
     Raises:
         DataError: files are missing, unreadable, damaged, or no mirror has them.

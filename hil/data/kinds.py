@@ -1,4 +1,4 @@
-"""What [data] use may name, and how it becomes a data set.
+"""Kinds of sources that [data] use may name, and how each becomes a data set.
 
     digits, mnist, ...         published sets, see hil/data/sources.py; their splits are the publisher's
     mackey_glass, ...          sets that are made from a formula, see hil/data/made/
@@ -51,7 +51,7 @@ COMMON = ("use", "train_examples", "dir", "checksum", *Reading.__dataclass_field
 
 @dataclass(frozen=True)
 class Named:
-    """What a table names, its settings checked; nothing is read yet.
+    """A source that a table names, its settings checked; nothing is read yet.
 
     Args:
         kind: "published", "made", "file" or "python".

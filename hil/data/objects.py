@@ -33,7 +33,7 @@ ALLOWED = "(x, y), a mapping of x and y or of splits, a torch Dataset, an iterab
 
 
 def examples_of(value: Any, name: str, group: str = "", stream: bool | None = None) -> Examples:
-    """What `value` holds.
+    """Return the examples that `value` holds.
 
     Args:
         value: see above.

@@ -31,7 +31,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """How examples are split.
+    """Settings that say how examples are split.
 
     Args:
         validation: a share of all, or the file that is the validation split.
@@ -82,7 +82,7 @@ def divided(
     kept: bool,
     name: str,
 ) -> tuple[Order, Order, Order]:
-    """Which examples, in which order, make the training, the validation and the test split.
+    """Choose which examples, in which order, make the training, the validation and the test split.
 
     Args:
         how: as the user wants it.

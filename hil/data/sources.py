@@ -1,4 +1,4 @@
-"""Which data sets there are: their sizes, classes, sources, and the SHA-256 of the uncompressed bytes of every file.
+"""Cards of the data sets: sizes, classes, sources, and the SHA-256 of the uncompressed bytes of every file.
 
 A sum is of the uncompressed bytes, so that any mirror, gzip level or unpacked copy will do.
 
@@ -51,7 +51,7 @@ class Card:
 
     @property
     def line(self) -> str:
-        """One line for a list of data sets."""
+        """A line for a list of data sets."""
         size = "x".join(str(n) for n in self.shape if n > 1)
         origin = "shipped" if self.layout == "csv" else "from a folder, or downloaded once"
         counts = f"{self.examples - self.validation:,} train, {self.validation:,} validation, {self.test:,} test"

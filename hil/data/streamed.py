@@ -55,7 +55,7 @@ class Streamed(Tensor):
         return made
 
     def part(self, which: Order) -> Tensor:
-        """These examples: read, or to be read if they are many."""
+        """Return these examples: read, or to be read if they are many."""
         few = 4 * len(which) * math.prod(self.one) <= READ_BYTES
         made = Streamed(self.read, which, self.one, self.title)
         return made.whole() if few else made
@@ -79,7 +79,7 @@ class Streamed(Tensor):
         return Streamed(read, which, rest, self.title)
 
     def whole(self) -> Tensor:
-        """All examples, in memory. Raises: DataError: it cannot hold them."""
+        """Read all examples into memory. Raises: DataError: it cannot hold them."""
         free = int(MEMORY_SHARE * free_memory(OTHERWISE))
         if self.nbytes > max(free, READ_BYTES):
             raise DataError(

@@ -1,4 +1,4 @@
-"""What the targets of a source are: classes, or numbers.
+"""Targets of a source: classes, or numbers.
 
 text, whole numbers        classes: int64, their names in sorted order (whole numbers by value, text by its letters)
 numbers with a fraction    float32 (n, k); for a sequence (n, time, k)

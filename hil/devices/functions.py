@@ -128,7 +128,7 @@ class Functions:
 
     @property
     def slew(self) -> Slew:
-        """It refuses what steps too far; rows are at least `settle_s` apart."""
+        """Steps of the drive: what steps too far is refused; rows are at least `settle_s` apart."""
         return Slew("refuses", self._settle_s)
 
     @property

@@ -251,7 +251,7 @@ def resilient_chip(chip: Chip, ladder: Callable[[Recoverable], Ladder]) -> Chip:
 
 
 def whole_batch(act: Callable[[], A], back: Callable[[], None] = lambda: None) -> A:
-    """Do `act`, from its beginning again while a temporal device proves Unrepeatable.
+    """Run `act`, from its beginning again while a temporal device proves Unrepeatable.
 
     Args:
         act: all passes of a batch.

@@ -46,7 +46,7 @@ class Stepped(Wrapper):
 
     @property
     def slew(self) -> Slew:
-        """It refuses what steps too far."""
+        """Steps of the drive: what steps too far is refused."""
         return Slew("refuses", self._row_s)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What crosses the boundary to the devices: passes, bits, firing rates; watched from outside, whatever the learner does.
+"""Traffic to the devices: passes, bits, firing rates; counted from outside, whatever the learner does.
 
     bits = 16 sent + 16 read          a static node: 16 bits a value, as the drivers send codes and read words
     bits = 16 sent +  1 read          a spiking node: one bit a neuron and time step; 2 for ternary couples

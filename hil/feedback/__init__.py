@@ -1,1 +1,1 @@
-"""What stands in for the derivative: the function g and the matrices B, with their text form."""
+"""Feedback in place of the derivative: the function g and the matrices B, with their text form."""

@@ -1,4 +1,4 @@
-"""What aDFA uses in place of the derivative: a function g and one fixed random matrix B per hidden layer.
+"""The feedback of aDFA in place of the derivative: a function g and one fixed random matrix B per hidden layer.
 
     delta_l = ( B_l e ) * g( a_l )           e the error at the readout, a_l the pre-activation of layer l
 
@@ -89,7 +89,7 @@ class Feedback:
         check(self, "feedback")
 
     def matrices(self, rows: Sequence[int], classes: int, rng: torch.Generator) -> tuple[Tensor, ...]:
-        """One B (rows_l, classes) per hidden layer, drawn in the order of the layers.
+        """Draw one B (rows_l, classes) per hidden layer, in the order of the layers.
 
         Raises:
             ConfigError: as many scales (ranks, ...) as hidden layers are needed, or one for all.

@@ -1,4 +1,4 @@
-r"""Who makes the outputs safe when the trainer cannot: a process that waits for its end.
+r"""The guardian: a process that waits for the end of the trainer, and then makes the outputs safe.
 
     trainer                                       guardian, a process of its own, in a session of its own
     -------                                       ---------------------------------------------------

@@ -141,7 +141,7 @@ class Guard:
             self._lock.release()
 
     def watch(self, states: Sequence[SafeState]) -> None:
-        """Have these made safe when this program ends or hangs; return when the guardian is ready.
+        """Have the guardian make these safe when this program ends or hangs; return when it is ready.
 
         Raises:
             ConfigError: the conversation of one cannot be imported. GuardianLost: the guardian is not ready.

@@ -1,4 +1,4 @@
-"""What a guardian is told, as one line of JSON, and the words of the two pipes."""
+"""Messages to a guardian, a line of JSON each, and the words of the two pipes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a host is told by the trainer that starts it, one line of JSON, and what it answers.
+"""The charge of a host: one line of JSON from the trainer that starts it, and the host's answer.
 
 {"use", "settings", "place", "search_path", "silence_s", "deadline_s", "patience_s", "start_s", "log", "listen", "trainer",
  "unguarded", "locks"}                                                       ->
@@ -27,7 +27,7 @@ START_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a device is made.
+    """A recipe of a device: its class and settings.
 
     Args:
         use: "module:Class", or "module:function" that gives a device and says in its annotation of which class.
@@ -42,7 +42,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a host waits.
+    """Limits of a host's waiting.
 
     Args:
         silence_s: without a beat or a call for so long, it makes the outputs safe, and the session is over.

@@ -29,7 +29,7 @@ Bytes = bytes | bytearray | memoryview
 
 
 class Wire:
-    """One end of the socket.
+    """An end of the socket.
 
     Args:
         end: connected; owned from now on.
@@ -120,5 +120,5 @@ class Wire:
 
 
 def room(size: int) -> memoryview:
-    """So many bytes of memory, which nobody has written to."""
+    """Return so many bytes of memory, which nobody has written to."""
     return np.empty(size, np.uint8).data

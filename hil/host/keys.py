@@ -80,13 +80,13 @@ def _openssl(folder: Path, *words: str) -> None:
 
 
 def server_credentials(folder: Path) -> grpc.ServerCredentials:
-    """What a host shows and asks for. Raises: ConfigError: a file is missing."""
+    """Read the keys that a host shows and asks for. Raises: ConfigError: a file is missing."""
     authority, key, chain = _read(folder, "ca.crt", "host.key", "host.crt")
     return grpc.ssl_server_credentials([(key, chain)], root_certificates=authority, require_client_auth=True)
 
 
 def channel_credentials(folder: Path) -> grpc.ChannelCredentials:
-    """What a trainer shows and asks for. Raises: ConfigError: a file is missing."""
+    """Read the keys that a trainer shows and asks for. Raises: ConfigError: a file is missing."""
     authority, key, chain = _read(folder, "ca.crt", "trainer.key", "trainer.crt")
     return grpc.ssl_channel_credentials(authority, key, chain)
 

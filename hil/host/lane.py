@@ -27,7 +27,7 @@ Drive = Callable[[str, int, list[int], Bytes], tuple[list[int], Bytes]]
 
 
 class LaneLost(Exception):
-    """Nothing more comes on this lane."""
+    """The lane has ended: nothing more comes on it."""
 
 
 class Lane:

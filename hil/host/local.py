@@ -100,7 +100,7 @@ class LocalHost:
         return not self.running
 
     def end(self, within_s: float) -> int:
-        """Have it make safe, close the device and end; return its exit status.
+        """Let the host make the device safe, close it and end; return its exit status.
 
         One that was killed, or ended by an exception, leaves it to its worker: 0 if that said that they are safe, else 4.
 

@@ -136,7 +136,7 @@ def _made_safe(supervisor: Supervisor, record: Record) -> bool:
 
 
 def _why(reason: str, silence_s: float) -> HilError:
-    """What a trainer is told that calls after the end of its session."""
+    """Return what a trainer is told that calls after the end of its session."""
     if reason == "silence":
         return Ended(
             "the outputs were made safe, because nothing was heard from this program", where="host", got=f"{silence_s:g} s",

@@ -1,4 +1,4 @@
-"""What a host did, a line of JSON each, for people; and the same on stderr. Written by threads that may hang, never waited for.
+"""Record of a host: a line of JSON each, for people, also on stderr. Written by threads that may hang, never waited for.
 
 {"t", "event": "open" | "worker replaced" | "trainer gone" | "silence" | "made safe" | "not made safe" | ..., "outputs"?}
 """

@@ -133,7 +133,7 @@ class Service:
         return self._answer(pb.Done, state.call, act)
 
     def _answer(self, kind: Any, call: pb.Call, act: Callable[[], dict[str, Any] | None], begins: bool = False) -> Any:
-        """Do `act` for whoever has the session; the answer is of `kind`, and holds what went wrong."""
+        """Run `act` for whoever has the session; the answer is of `kind`, and holds what went wrong."""
         number = pb.Call(number=call.number)
         try:
             with self._session.call(call.token, begins):

@@ -1,4 +1,4 @@
-"""One trainer at a time: who it is, when it was last heard, and why it is over.
+"""The session of a host with one trainer at a time: who it is, when it was last heard, and why it is over.
 
 free  --Describe-->  held by a token  --silence, end of Health, end of the trainer-->  over  --outputs made safe-->  free
 """
@@ -50,12 +50,12 @@ class Session:
         return self._token
 
     def silent_s(self) -> float:
-        """How long nothing was heard, s; 0 while a call is under way, or nobody has the session."""
+        """Return how long nothing was heard, s; 0 while a call is under way, or nobody has the session."""
         with self._changed:
             return 0.0 if self._busy or not self.held else time.monotonic() - self._heard_s
 
     def forgive(self, seconds: float) -> None:
-        """Do not hold a time against the trainer in which this process itself did not run."""
+        """Leave out a time in which this process itself did not run: it does not count against the trainer."""
         with self._changed:
             self._heard_s += seconds
 

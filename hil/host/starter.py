@@ -1,4 +1,4 @@
-"""How the process of a worker is started, and watched. Which way is taken, hil/system.py says.
+"""Start and watch of a worker's process. hil/system.py says which way is taken.
 
 ForkServer   a process that has imported torch forks each worker, in milliseconds (hil/host/forks.py)              Linux
 Spawner      each worker is a program of its own, which imports torch first; one more waits for the next time      elsewhere
@@ -55,7 +55,7 @@ class Child(Protocol):
         """End it at once; it may be gone already."""
 
     def status(self) -> int | None:
-        """How it ended: exit status, or the number of a signal, negative; None: it cannot be known."""
+        """Return how it ended: exit status, or the number of a signal, negative; None: it cannot be known."""
 
     def close(self) -> None:
         """End its pipe, and forget it: nothing can be asked afterwards."""
@@ -190,7 +190,7 @@ class Forked:
         self._process.kill()
 
     def status(self) -> int | None:
-        """How it ended."""
+        """Return how it ended."""
         return self._forks.status(self.pid)
 
     def close(self) -> None:
@@ -263,7 +263,7 @@ class Spawned:
         self._process.kill()
 
     def status(self) -> int | None:
-        """How it ended."""
+        """Return how it ended."""
         return self._process.poll()
 
     def close(self) -> None:
@@ -338,7 +338,7 @@ def _let_in(door: socket.socket, secret: bytes, process: subprocess.Popen[bytes]
 
 
 def _knows(one: socket.socket, secret: bytes) -> bool:
-    """Whether a connection from which something has arrived begins with the secret."""
+    """True if a connection from which something has arrived begins with the secret."""
     try:
         return hmac.compare_digest(one.recv(SECRET_BYTES), secret)
     except OSError:

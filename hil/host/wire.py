@@ -104,7 +104,7 @@ def _number(view: memoryview, at: int) -> tuple[int, int]:
 
 
 def _codec(message: Any) -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]]:
-    """How a message is written, and read."""
+    """Return how a message is written, and read."""
     return (Parcel.to_bytes, Parcel.of_bytes) if message is pb.Part else (message.SerializeToString, message.FromString)
 
 
@@ -125,7 +125,7 @@ class Stub:
 
 
 def handlers(service: object) -> grpc.GenericRpcHandler:
-    """What a grpc server needs to answer: `service` has a method for each of the service, in small letters."""
+    """Return what a grpc server needs to answer: `service` has a method for each of the service, in small letters."""
     found = {
         name: getattr(grpc, f"{kind}_rpc_method_handler")(
             getattr(service, name.lower()), request_deserializer=_codec(asked)[1], response_serializer=_codec(answered)[0]

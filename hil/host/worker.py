@@ -161,7 +161,7 @@ class Work:
 
 
 def silence() -> None:
-    """What this process prints goes nowhere from now on."""
+    """Drop what this process prints from now on."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (1, 2):
         os.dup2(nowhere, number)

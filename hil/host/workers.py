@@ -48,7 +48,7 @@ class Worker:
         self._printed.start()
 
     def call(self, do: str, within_s: float, body: Bytes = b"", **head: Any) -> tuple[dict[str, Any], memoryview]:
-        """Have something done, and return head and body of the answer.
+        """Send a request to the worker, and return head and body of the answer.
 
         Args:
             do: what, see hil/host/worker.py.
@@ -88,7 +88,7 @@ class Worker:
         return answer, data
 
     def stop(self) -> None:
-        """Have it killed, from any thread."""
+        """Kill the worker, from any thread."""
         with self._closing:
             if not self._closed:
                 self._child.kill()
@@ -126,7 +126,7 @@ class Worker:
 
 
 def last_words(lines: Sequence[str]) -> list[str]:
-    """Of what a process printed last, what says why it ended: of a crash the innermost lines of Python, else the last line."""
+    """Find why a process ended in what it printed last: of a crash the innermost lines of Python, else the last line."""
     crashed = [number for number, line in enumerate(lines) if line.startswith(CRASH)]
     if not crashed:
         return [line for line in lines if line][-1:]

@@ -122,7 +122,7 @@ class ADFASNN(nn.Module):
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """One pass, then every `.grad`, overwritten.
+        """Make one pass, then overwrite every `.grad`.
 
         Returns:
             "loss", "accuracy", "overflow", and the firing rates "rate_layer0", ... in spikes per neuron and step.
@@ -148,7 +148,7 @@ class ADFASNN(nn.Module):
         return scores
 
     def trace(self, net: Network, x: Tensor) -> Trace:
-        """One pass as `predict` makes it: currents of all steps, spikes per step."""
+        """Make one pass as `predict` does: currents of all steps, spikes per step."""
         net.eval()
         return traced(net, x, self.settings.time_steps, self.settings.chunk)
 

@@ -54,7 +54,7 @@ class Backprop(OnePass):
         return cls(needed(model, "backprop"), asked.outputs, asked.lowered(settings.loss))
 
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """One pass of the model and back, then every `.grad`, overwritten; "loss", "accuracy", "overflow"."""
+        """Run the model forwards and back once, then overwrite every `.grad`; "loss", "accuracy", "overflow"."""
         del rng  # nothing random
         net.train()
         with torch.enable_grad():

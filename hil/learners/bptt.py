@@ -45,7 +45,7 @@ class BPTT(RateLearner):
         self.loss = loss or self.loss
 
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """One pass of the model and back, then every `.grad`, overwritten; "loss", "accuracy", "overflow", and rates."""
+        """Run the model forwards and back once, then overwrite every `.grad`; "loss", "accuracy", "overflow", and rates."""
         net.train()
         masks = dropout_masks(self.widths, len(x), self.settings.dropout, rng, x)
         metrics: dict[str, float] = {}

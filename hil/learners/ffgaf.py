@@ -117,7 +117,7 @@ class FFGAF(nn.Module):
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """One pass, every layer on its own loss; fills every `.grad`.
+        """Make one pass, every layer on its own loss; fill every `.grad`.
 
         Returns:
             "loss" (mean over layers), "accuracy" (of the summed goodness), "overflow", "hardest" (d of the hardest class),
@@ -187,7 +187,7 @@ class FFGAF(nn.Module):
 
     @torch.no_grad()
     def trace(self, net: Network, x: Tensor) -> Trace:
-        """One pass; `pre` is the current of the first step, `outputs` are spike counts, or readings of static nodes."""
+        """Make one pass; `pre` is the current of the first step, `outputs` are spike counts, or readings of static nodes."""
         net.eval()
         inputs, pre, outputs = [], [], []
         h = x

@@ -228,7 +228,7 @@ class ForwardForward(nn.Module):
 
     @torch.no_grad()
     def trace(self, net: Network, x: Tensor) -> Trace:
-        """One pass that claims no class; `pre` is what the devices are sent."""
+        """Make one pass that claims no class; `pre` is what the devices are sent."""
         net.eval()
         return self._neutral(net, x)
 

@@ -1,4 +1,4 @@
-"""Only the readout is trained; the hidden layers stay as they were drawn: the lower reference.
+"""Training of the readout only; the hidden layers stay as they were drawn: the lower reference.
 
     dW_L = e^T input_L       exact; the device is a fixed random feature map, as in an extreme learning machine
 
@@ -23,7 +23,7 @@ from hil.task import Loss, LossName, Task, as_loss, as_task
 
 
 class LastLayer(OnePass):
-    """It has no state of its own."""
+    """The learner that trains the readout alone; it has no state of its own."""
 
     Settings: ClassVar[type[LossSettings]] = LossSettings
 
@@ -44,7 +44,7 @@ class LastLayer(OnePass):
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """One pass, then `.grad` of the readout, overwritten; "loss", "accuracy", "overflow"."""
+        """Make one pass, then overwrite `.grad` of the readout; "loss", "accuracy", "overflow"."""
         del rng  # nothing random
         net.train()
         trace = net.forward(x)

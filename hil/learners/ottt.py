@@ -34,7 +34,7 @@ class OTTTOSettings(OnlineSettings):
 
 
 class OTTT(OnlineLearner):
-    """Both of them; which, the settings say."""
+    """The base of both forms, OTTT-A and OTTT-O; the settings say which."""
 
     @torch.no_grad()
     def _run(
@@ -80,10 +80,10 @@ class OTTT(OnlineLearner):
 
 
 class OTTTA(OTTT):
-    """One direction a batch."""
+    """OTTT with one direction a batch."""
 
 
 class OTTTO(OTTT):
-    """One direction a time step."""
+    """OTTT with one direction a time step."""
 
     Settings: ClassVar[type[OnlineSettings]] = OTTTOSettings

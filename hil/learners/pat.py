@@ -60,7 +60,7 @@ class PAT(OnePass):
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """One measured pass, then every `.grad`, overwritten; "loss", "accuracy", "overflow"."""
+        """Make one measured pass, then overwrite every `.grad`; "loss", "accuracy", "overflow"."""
         del rng  # nothing random
         net.train()
         trace = net.forward(x)

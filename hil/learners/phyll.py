@@ -134,7 +134,7 @@ class PhyLL(nn.Module):
 
     @torch.no_grad()
     def trace(self, net: Network, x: Tensor) -> Trace:
-        """One pass of x, with no label claimed."""
+        """Make one pass of x, with no label claimed."""
         net.eval()
         return self._pass(net, neutral(x, self.classes, self.settings.amplitude))
 

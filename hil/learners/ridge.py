@@ -70,7 +70,7 @@ class Ridge:
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """One pass, and the sums grow; "loss" (squared, of the readout as it is now) and "overflow"."""
+        """Make one pass and add to the sums; "loss" (squared, of the readout as it is now) and "overflow"."""
         del rng  # nothing random
         net.eval()
         trace = net.forward(x)

@@ -83,7 +83,7 @@ class SAFF(RateLearner):
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """One pass, then one product a layer; fills every `.grad`.
+        """Make one pass, then one product a layer; fill every `.grad`.
 
         Returns:
             "loss", "accuracy", "overflow", and the firing rates "rate_layer0", ..., recent steps weighing more.
@@ -120,7 +120,7 @@ class WeightedSums:
         self.spikes: list[Tensor] = []
 
     def add(self, drives: Sequence[Tensor], spikes: Sequence[Tensor]) -> None:
-        """Some more steps, tensors (steps, batch, n)."""
+        """Add some more steps, tensors (steps, batch, n)."""
         steps = len(spikes[0])
         weights = self._leak ** torch.arange(steps - 1, -1, -1, dtype=spikes[0].dtype, device=spikes[0].device)
         self.drives = self._added(self.drives, drives, weights, steps)

@@ -119,7 +119,7 @@ class SPIDE(nn.Module):
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """Both stages, then every `.grad`, overwritten.
+        """Run both stages, then overwrite every `.grad`.
 
         Returns:
             "loss", "accuracy", "overflow"; "rate_forward", "rate_backward" (spikes per neuron and step, over all layers), and

@@ -24,13 +24,13 @@ from hil.network import Network, statistics_kept
 
 
 class SpikeRepresentation(RateLearner):
-    """It predicts from the weighted rates, as in training."""
+    """The learner that predicts from the weighted rates, as in training."""
 
     weighted = True
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """One pass, and one way back; "loss", "accuracy", "overflow"."""
+        """Make one pass, and go back once; "loss", "accuracy", "overflow"."""
         net.train()
         masks = dropout_masks(self.widths, len(x), self.settings.dropout, rng, x)
         totals, over = WeightedSums(self.neuron.leak), Overflow(net)

@@ -49,7 +49,7 @@ class SPSASettings:
 
 
 class SPSA(OnePass):
-    """It has no state of its own: directions are drawn anew in every step, from the step's generator."""
+    """The SPSA learner. It has no state of its own: each step draws its directions anew, from the step's generator."""
 
     Settings: ClassVar[type[SPSASettings]] = SPSASettings
 

@@ -33,7 +33,7 @@ class CsvFile:
         append(self._path, _text((*place, name, repr(value)) for name, value in entry.values.items()))
 
     def end(self, summary: Mapping[str, Any]) -> None:
-        """Nothing is left to do: every row is written."""
+        """Do nothing: every row is written already."""
 
 
 def _text(rows: Iterable[Iterable[str]]) -> bytes:

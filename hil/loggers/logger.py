@@ -1,4 +1,4 @@
-"""What a logger is: somebody who is told of a run, and who may neither block nor end it (hil/loggers/loggers.py sees to that).
+"""The Logger contract: it is told of a run, and may neither block nor end it (hil/loggers/loggers.py sees to that).
 
 begin     once, before the first entry, in the thread that makes all other calls
 log       every step and every epoch, in order; after a resume from an earlier checkpoint steps come again
@@ -23,7 +23,7 @@ LOGGERS: Mapping[str, tuple[str, str, str]] = {  # name -> module:class, module 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a logger is told when it begins.
+    """The facts that a logger is told when a run begins.
 
     Args:
         run: the run folder.
@@ -44,7 +44,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One step, or one epoch.
+    """The numbers of a step, or of an epoch.
 
     Args:
         epoch, step: its place in the run, from 1.
@@ -59,7 +59,7 @@ class Entry:
 
 
 class Logger(Protocol):
-    """Somebody who is told of a run. What it raises is noted once in the journal, and it is told nothing more."""
+    """A listener to a run. What it raises is noted once in the journal, and it is told nothing more."""
 
     def begin(self, told: Told) -> None:
         """The run begins, or goes on."""

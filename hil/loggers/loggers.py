@@ -1,4 +1,4 @@
-"""All loggers of a run together: a thread and a queue for each, so that none can block, slow down or end the training.
+"""The loggers of a run together: a thread and a queue for each, so that none can block, slow down or end the training.
 
     point -> Entry -> queue of each, at most MOST_WAITING -> its thread -> its package -> logs/ in the run folder
 

@@ -56,7 +56,7 @@ Back = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Direct:
-    """What DirectFeedback gives to a layer for one pass.
+    """The values that DirectFeedback gives to a layer for one pass.
 
     Args:
         projected: e B^T, a new tensor (batch, n); asked for in the backward pass.

@@ -1,4 +1,4 @@
-"""Every genome that was evaluated, with all its outcomes: fitness is what is left when the luck of the seeds is taken away.
+"""Archive of all genomes that were evaluated, with their outcomes, and their fitness without the luck of the seeds.
 
     value of genome i under seed j  =  f_i + s_j + noise
     minimise  sum ( value - f_i - s_j )^2 + sum_j s_j^2          over the genomes that were evaluated under several seeds
@@ -56,7 +56,7 @@ class Archive:
         return [outcome for _, outcome in self._found[genome]]
 
     def fitness(self, genome: Genome) -> Fitness:
-        """Every objective, without the luck of the seeds."""
+        """Estimate every objective without the luck of the seeds."""
         if self._luck is None:
             self._luck = tuple(self._seeds(one) for one in self._objectives)
         return tuple(

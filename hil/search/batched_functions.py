@@ -1,4 +1,4 @@
-"""Many functions g at once: candidate i of the input through the i-th function.
+"""Functions g of a population at once: candidate i of the input goes through the i-th function.
 
     stacked([g_0, g_1, ...])(pre)[i] = g_i( pre[i] )            pre (candidates, batch, n)
 
@@ -22,7 +22,7 @@ BatchedFunction = Callable[[Tensor], Tensor]
 
 
 def stacked(functions: Sequence[Function], place: torch.device | str = "cpu") -> BatchedFunction:
-    """One function of (candidates, batch, n), on the torch device `place`."""
+    """Make one function of (candidates, batch, n), on the torch device `place`."""
     kinds = list(dict.fromkeys(type(g) for g in functions))
     if len(kinds) == 1:
         return _MADE[kinds[0]](functions, place)

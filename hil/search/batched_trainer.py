@@ -71,7 +71,7 @@ class Course:
 
     @property
     def judged(self) -> Task:
-        """What is learned, as `task` says or the data ask for."""
+        """The task, as `task` says or as the data ask for."""
         return self.task or task_of(self.data.train.y, self.data.classes)
 
     def scored(self, split: str) -> Split:

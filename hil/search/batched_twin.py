@@ -1,4 +1,4 @@
-"""Many copies of one node side by side, one a candidate, each driven on its own: what a population is trained on.
+"""Copies of one node side by side, one a candidate, each driven on its own: the twin of a population.
 
     forward(x)[i] = what Simulated(twin, seed) answers to x[i] in its k-th call            x (candidates, batch, n)
 

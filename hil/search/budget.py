@@ -1,4 +1,4 @@
-"""What the device passes of a bench are spent on: granted one shot after the other, never more than the budget.
+"""Budget of device passes of a bench: granted one shot after the other, never more than the budget.
 
     bench_passes.jsonl      ["key of the job", passes] a shot, appended before the shot is sent; ["key", 0] begins a candidate
 

@@ -1,4 +1,4 @@
-"""Who has jobs trained, and where: here, in processes, on a cluster. Chunks of jobs go out, chunks of outcomes come back.
+"""Evaluators: have jobs trained here, in processes or on a cluster. Chunks of jobs go out, chunks of outcomes come back.
 
     chunks     of the whole list, alike jobs (seed, epochs, split) together, at most `size` of them, in order
 
@@ -25,10 +25,10 @@ LOOK_S = 0.3  # how often a waiting evaluator asks that
 
 
 class Evaluator(Protocol):
-    """Has chunks of jobs trained, here or elsewhere."""
+    """A place where chunks of jobs are trained, here or elsewhere."""
 
     def evaluate(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Outcome]]]:
-        """Every chunk once, in whatever order they are finished.
+        """Train every chunk once, in whatever order they are finished.
 
         Raises:
             Interrupted: asked to stop; what has not come back is begun anew another time.

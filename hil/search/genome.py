@@ -98,7 +98,7 @@ class Space:
     reach: float = 3.0
 
     def values(self, genome: Genome) -> dict[str, Value]:
-        """Every gene, free or fixed, in its own unit."""
+        """Return every gene, free or fixed, in its own unit."""
         free = {gene.name: gene.value(share) for gene, share in zip(self.genes, genome.numbers, strict=True)}
         return {**self.fixed, **free}
 

@@ -1,4 +1,4 @@
-"""Which genes mattered: the share of the variance of the fitness that a gene alone explains.
+"""Importance of genes: the share of the variance of the fitness that a gene alone explains.
 
     eta^2 = sum_bins n_b ( mean_b - mean )^2 / sum_i ( f_i - mean )^2          bins of equal numbers along the gene
     shown = max(0, (eta^2 - e) / (1 - e)),  e = (bins - 1) / (n - 1)           e is what chance alone explains

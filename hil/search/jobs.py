@@ -1,4 +1,4 @@
-"""What an evaluator is asked for, and what it answers; values that go through JSON.
+"""Jobs of an evaluator and their outcomes; values that go through JSON.
 
 Recipe    a feedback and a learning rate
 Job       a recipe, trained with a seed for some epochs, scored on a split
@@ -42,7 +42,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One training of a candidate.
+    """A training of a candidate.
 
     Args:
         key: unique in a search.
@@ -111,7 +111,7 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """One number of an outcome, larger is better.
+    """An objective of the search: a number of an outcome, larger is better.
 
     Args:
         name: "accuracy" (the merit, whatever the metric is); "robustness";

@@ -47,7 +47,7 @@ class SearchPlan:
 
 @dataclass(frozen=True)
 class Progress:
-    """Some jobs of a stage came back: done of total.
+    """A message that jobs of a stage came back: done of total.
 
     Args:
         task: what it belongs to.
@@ -60,7 +60,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Generation:
-    """One finished generation; fitness of the first objective.
+    """A finished generation; fitness of the first objective.
 
     Args:
         fresh: evaluated now, not read from the record.
@@ -93,7 +93,7 @@ def seed_of(seed: int, step: int, stream: str) -> int:
 
 
 def answered(evaluator: Evaluator, chunks: Sequence[Chunk], history: History, task: str) -> Iterator[Progress]:
-    """Have done what is missing of `chunks`; afterwards `history.outcomes` holds all of it."""
+    """Train what is missing of `chunks`; afterwards `history.outcomes` holds all of it."""
     total = sum(map(len, chunks))
     left = missing(chunks, history.outcomes)
     done = total - sum(map(len, left))

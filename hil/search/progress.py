@@ -1,4 +1,4 @@
-"""What one sees while a search runs: a bar for the jobs of the stage, and a line for every generation.
+"""Display of a search while it runs: a bar for the jobs of the stage, and a line for every generation.
 
 Without a terminal only the lines are printed.
 """

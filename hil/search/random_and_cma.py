@@ -1,4 +1,4 @@
-"""What a genetic algorithm has to beat at the same number of evaluations: random search, and CMA-ES.
+"""Random search and CMA-ES: what a genetic algorithm has to beat at the same number of evaluations.
 
 CMA-ES is DEAP's (Hansen & Ostermeier, Evol. Comput. 9, 159, 2001), from the middle of the unit cube. A sample outside of it is
 moved to the nearest point inside, which is also what the strategy learns from.

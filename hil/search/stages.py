@@ -1,4 +1,4 @@
-"""What follows the generations: longer trainings for fewer, fresh seeds for the best, the bench for the very best.
+"""Stages after the generations: longer trainings for fewer, fresh seeds for the best, the bench for the very best.
 
     halving        rung by rung: train for epochs_r, keep the best keep_{r+1}           (Jamieson & Talwalkar, AISTATS 2016)
     choice         the candidates that are left on seeds that none was selected by: the best mean is chosen
@@ -45,7 +45,7 @@ class Trial:
 
     @property
     def jobs(self) -> list[Job]:
-        """Its jobs: every recipe with every seed."""
+        """The jobs of the trial: every recipe with every seed."""
         return [
             Job(f"{self.stage}/{name}/{seed}", recipe, seed, self.epochs, self.split)
             for seed in self.seeds
@@ -201,7 +201,7 @@ class Budget:
 def on_bench(
     trial: Trial, bench: Evaluator, budget: Budget, history: History
 ) -> Generator[Point, None, tuple[list[StageRow], str]]:
-    """One candidate after the other; returns rows of those that were done, and why it ended early, or ""."""
+    """Train one candidate after the other; return rows of those that were done, and why it ended early, or ""."""
     jobs = trial.jobs
     for number, job in enumerate(jobs):
         done = [history.outcomes[other.key] for other in jobs if other.key in history.outcomes]

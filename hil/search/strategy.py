@@ -1,4 +1,4 @@
-"""What proposes genomes: ask for a generation, evaluate it, tell what came of it.
+"""The Strategy contract: ask for a generation of genomes, evaluate it, tell what came of it.
 
 A strategy is a deterministic function of (seed, what it was told), so it is never saved: a resume tells it everything again.
 Fitness is a tuple, one number per objective, larger is better.

@@ -1,4 +1,4 @@
-"""One array of a reel while it is written: values gather in memory that is used again and again, and leave it as whole chunks.
+"""An array of a reel while it is written: values gather in memory that is used again, and leave it as whole chunks.
 
     append -> buffer, a chunk long -> file of the chunk, past the page cache where the system can, then onto the disk
 
@@ -70,7 +70,7 @@ class Track:
                 self._write()
 
     def settle(self) -> None:
-        """All that was appended, durably. Raises: OSError."""
+        """Write all that was appended, durably. Raises: OSError."""
         if self.used > self._written:
             self._buffer[self.used % self._size :] = 0
             self._write()

@@ -1,4 +1,4 @@
-"""One device of a tape on disk, and how it is known to be whole.
+"""The tape of one device on disk, and how it is known to be whole.
 
     tape/<reel>/        a folder for each flat array: its chunks 0, 1, ..., raw values, little endian; zeros fill the last one
         input           float32     drives of all shots, one after another, row by row
@@ -179,7 +179,7 @@ def digest(values: Floats) -> bytes:
 
 
 def row(drive: Place, answer: Place, kind: int, flags: int, provenance: int, time_ns: int, digests: Digests) -> bytes:
-    """One ROW."""
+    """Pack one ROW."""
     (start, shape), (out_start, out_shape) = drive, answer
     none = (0,) * DIMENSIONS
     numbers = (start, len(shape), *(*shape, *none)[:DIMENSIONS])
@@ -256,7 +256,7 @@ def chunk_path(folder: Path, name: str, number: int) -> Path:
 
 
 def check_chunks(folder: Path, head: ReelHead) -> None:
-    """Every chunk that counts is there, in its full size.
+    """Check that every chunk that counts is there, in its full size.
 
     Raises:
         RunError: names the first one that is not.

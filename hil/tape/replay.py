@@ -62,7 +62,7 @@ class Replay:
 
     @property
     def slew(self) -> Slew:
-        """How the steps of the recorded device were kept; none is sent, so what is refused here was never recorded."""
+        """Steps of the recorded drive; none is sent, so what is refused here was never recorded."""
         slew = self._reel.head.slew
         return dataclasses.replace(slew, by="refuses") if slew.by == "nobody" else slew
 
@@ -218,7 +218,7 @@ def replay(reel: Reel, order: Order = "strict") -> Replay:
 
 
 def reels(tape: Path) -> list[Reel]:
-    """All reels of a tape, in the order of their devices.
+    """Return all reels of a tape, in the order of their devices.
 
     Raises:
         RunError: there is no tape, or it is damaged.

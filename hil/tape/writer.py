@@ -178,7 +178,7 @@ class ReelWriter:
             )  # fmt: skip
 
     def settle(self) -> None:
-        """All that was added, durably, then the JSON that says so."""
+        """Write all that was added, durably, then the JSON that says so."""
         for track in self._tracks.values():
             track.settle()
         lengths = {name: track.used for name, track in self._tracks.items()}

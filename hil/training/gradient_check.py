@@ -1,4 +1,4 @@
-"""How far a learner's direction is from the true gradient, layer by layer, and what one step costs at the devices.
+"""Distance of a learner's direction from the true gradient, layer by layer, and the cost of one step at the devices.
 
     angle_l = arccos( d_l . t_l / |d_l| |t_l| )      d_l what the learner put in .grad of synapse l, t_l the true gradient
 
@@ -71,7 +71,7 @@ class Spiking(Protocol):
 
 @dataclass(frozen=True)
 class GradientLook:
-    """One step and one prediction of EXAMPLES examples, looked at.
+    """The findings of one step and one prediction of EXAMPLES examples.
 
     Args:
         angles: per layer, degrees; None where the learner gives a layer no direction, or where there is no true gradient.
@@ -89,7 +89,7 @@ class GradientLook:
 
 
 def look(training: Training, model: Model | None, examples: int) -> GradientLook:
-    """One more step and prediction with the first training examples; weights, learner and `.grad` are as before."""
+    """Make one more step and prediction with the first training examples; weights, learner and `.grad` are as before."""
     net, learner = training.net, training.learner
     x, label = training.sent(training.data.train.x[:examples], training.data.train.y[:examples])
     seen = len(x)

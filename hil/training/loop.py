@@ -36,7 +36,7 @@ EVALUATION_BATCH = 500
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One committed step: its place, and what the learner said about it.
+    """A committed step: its place, and what the learner said about it.
 
     Args:
         look: of the sentinel, if it took one after the step; the loop itself obeys `look.fault`, its caller `look.back` (by
@@ -52,7 +52,7 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One finished epoch: means over its training steps, and the score on the validation split. Times in s."""
+    """A finished epoch: means over its training steps, and the score on the validation split. Times in s."""
 
     epoch: int
     step: int

@@ -1,4 +1,4 @@
-"""How gradients move weights: those of some batches together, and no further than a norm.
+"""Moves of the weights by gradients: those of some batches together, and no further than a norm.
 
     g    = sum_k n_k g_k / sum_k n_k           over `accumulate` batches of n_k examples each; fewer at the end of an epoch
     g   *= min(1, clip_norm / |g|)             |g| the Euclidean norm of the gradients of all weights together

@@ -1,4 +1,4 @@
-"""What is suspicious about a result whose numbers are all finite, and what to change.
+"""Warnings about a result whose numbers are all finite but suspicious, and what to change.
 
 loss       the mean loss of the last epoch is above 10 ln(classes), ten times that of a uniform guess, or above the first one's;
            of numbers above ten times that of their mean

@@ -1,4 +1,4 @@
-"""What a tired physicist sees while it trains: one bar an epoch, and the numbers that tell whether to go on watching.
+"""Display of a training: one bar an epoch, and the numbers that tell whether to go on watching.
 
 In a notebook the bar is a line of text in the output of the cell, which is changed in place. Without a terminal (a log file, a
 test) one line an epoch is printed instead.

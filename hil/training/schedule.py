@@ -1,4 +1,4 @@
-"""How the learning rate changes while a network is trained.
+"""Schedules of the learning rate while a network is trained.
 
     constant    lr
     cosine      lr (1 + cos(pi step / steps)) / 2: zero at the end of the last epoch
@@ -70,7 +70,7 @@ class Constant:
 
 
 class Cosine(Constant):
-    """From the rate of the optimiser down to zero, along half a cosine."""
+    """The schedule from the rate of the optimiser down to zero, along half a cosine."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         super().__init__(optimizer)

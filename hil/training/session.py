@@ -1,4 +1,4 @@
-"""From a built Training to a run folder: drives the loop, commits what it yields, and ends in one of three ways.
+"""A session of a run folder: drives the loop of a built Training, commits what it yields, and ends in one of three ways.
 
     done          test split read once with the best weights, summary.json, diagnostics.json, report.html
     interrupted   checkpoint, summary.json with status "interrupted"; raises Interrupted
@@ -67,11 +67,11 @@ def silent(kind: str, message: str) -> None:
 
 
 def nothing_on(error: BaseException | None) -> None:
-    """There is no output that could be on."""
+    """Do nothing: there is no output that could be on."""
 
 
 class Session:
-    """One process's part of a run.
+    """A process's part of a run.
 
     Args:
         every: checkpoint after so many steps, besides every epoch's end; None: epochs only.

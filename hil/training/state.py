@@ -1,4 +1,4 @@
-"""All that changes while a network is trained, and the checkpoint that holds it.
+"""The state of a training: all that changes while a network is trained, and the checkpoint that holds it.
 
 Between two steps nothing is half done: the network, the learner, the optimiser and the counters belong to the same committed
 step. What a checkpoint says is checked before anything is taken back.
@@ -97,7 +97,7 @@ KINDS = ("net", "learner", "optimizer", "best", "best_learner", "gathered")  # o
 
 
 class Training:
-    """All that changes while a network is trained.
+    """The state of a training: all that changes while a network is trained.
 
     Args:
         net, learner, optimizer: as built for step 0.
@@ -147,7 +147,7 @@ class Training:
 
     @property
     def policy(self) -> str:
-        """What is done about pre-activations beyond the range of the nodes: "refuse", "clip" or "fold"."""
+        """The treatment of pre-activations beyond the range of the nodes: "refuse", "clip" or "fold"."""
         return next((layer.encode.overflow for layer in self.net.stack if layer.encode is not None), "refuse")
 
     @property

@@ -1,4 +1,4 @@
-"""When a training ends before its last epoch: no better score on the validation split for some epochs.
+"""End of a training before its last epoch: no better score on the validation split for some epochs.
 
     better    score[n] > best before n + min_delta, the first epoch always; of a score that falls, the other way round
 

@@ -24,7 +24,7 @@ from hil.training.state import Training
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """All examples once.
+    """The result of one pass over all examples.
 
     Args:
         number: from 1.

@@ -1,4 +1,4 @@
-"""What plants have in common whose node answers reading by reading: its state, its noise, and factors that can be set.
+"""Common parts of plants whose node answers reading by reading: its state, its noise, and factors that can be set.
 
     y, state = node.respond(state, params, x, rng)      noise and drift of reading n come from the generator (seed, n, name)
 

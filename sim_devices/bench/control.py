@@ -270,7 +270,7 @@ class ControlClient:
         self._socket.settimeout(seconds)
 
     def paths(self) -> list[str]:
-        """All that `get` and `set` know."""
+        """Return all paths that `get` and `set` know."""
         return [str(path) for path in self._sensible(_list, {"do": "paths"})]
 
     def get(self, path: str) -> float:
@@ -309,7 +309,7 @@ class ControlClient:
         self._ask({"do": "reboot", "box": box})
 
     def press(self, box: str, command: str) -> str:
-        """Do by hand, at the front panel, what `command` does; its answer.
+        """Press the front panel of a box as a person would: do what `command` does, and return its answer.
 
         Raises:
             ContractError: the panel is locked. ConfigError: the box does not do that.

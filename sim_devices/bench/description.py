@@ -1,4 +1,4 @@
-"""What a virtual bench is, as data, and how its parts are put together.
+"""A virtual bench as data, and how its parts are put together.
 
 A description holds JSON values only, so that it can be sent to another process:
 
@@ -37,7 +37,7 @@ B = TypeVar("B")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Something to be made: `use` is "module:Class", `settings` its keyword arguments."""
+    """A thing to be made: `use` is "module:Class", `settings` its keyword arguments."""
 
     use: str
     settings: Mapping[str, object] = field(default_factory=dict)

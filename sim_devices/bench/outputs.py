@@ -1,4 +1,4 @@
-"""Who hears of the outputs of boxes that hold levels: the log of the bench, and parameters of the plant.
+"""Listeners to the outputs of boxes that hold levels: the log of the bench, and parameters of the plant.
 
     parameter = max( least, offset + scale * level )        level: what stands at the terminals, 0 while the output is off
 

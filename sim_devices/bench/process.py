@@ -1,4 +1,4 @@
-"""Something simulated in a process of its own: how its parent starts it, and what ends it.
+"""A simulation in a process of its own: how its parent starts it, and what ends it.
 
     python -m MODULE      stdin:  the description, one line of JSON; then it stays open: its end means that the parent is gone
                           stdout: one line {..., "control": [host, port]}, the addresses,
@@ -56,7 +56,7 @@ class Served:
 
     def __init__(self, module: str, what: str, description: str, start_timeout_s: float) -> None:
         self._what = what
-        self._stderr = tempfile.TemporaryFile("w+", prefix=f"{what.replace(' ', '-')}-", suffix=".stderr")  # noqa: SIM115, closed by stop()
+        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", prefix=f"{what.replace(' ', '-')}-", suffix=".stderr")  # noqa: SIM115, closed by stop()
         self._process = subprocess.Popen(
             child.command(module),
             stdin=subprocess.PIPE,

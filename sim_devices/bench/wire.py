@@ -1,4 +1,4 @@
-"""One path of a virtual bench: channels of generators, a node, channels of a scope, and the cables between them."""
+"""A path of a virtual bench: channels of generators, a node, channels of a scope, and the cables between them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One path through a node.
+    """A path through a node.
 
     Args:
         noise_v: front-end noise of the scope channels, rms.
@@ -73,12 +73,12 @@ class Wire:
 
     @property
     def drives(self) -> tuple[Input, ...]:
-        """All inputs, in the order of the node."""
+        """The inputs, in the order of the node."""
         return (Input(self.awg, self.awg_channel, self.cable), *self.inputs)
 
     @property
     def reads(self) -> tuple[Output, ...]:
-        """All outputs, in the order of the node."""
+        """The outputs, in the order of the node."""
         return (Output(self.scope_channel), *self.outputs)
 
     @property

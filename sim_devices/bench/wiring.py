@@ -52,7 +52,7 @@ Playing = frozenset[tuple[int, int]]
 
 
 class Plant:
-    """All wires of a bench. Boxes on one bench share one lock, which is held when the plant is called.
+    """The wires of a bench. Boxes on one bench share one lock, which is held when the plant is called.
 
     Args:
         wires: at least one.

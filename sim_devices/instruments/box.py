@@ -1,4 +1,4 @@
-"""What a transport serves: one simulated box on the bench, as a listener to whole messages.
+"""A simulated box on the bench, as a transport serves it: a listener to whole messages.
 
 A transport finds where a program message ends (HiSLIP by its message id and END, a socket by newline outside of blocks), hands
 the message over and sends back what comes out. It knows nothing of SCPI; a box knows nothing of sockets.
@@ -15,7 +15,7 @@ Message = bytes | bytearray | memoryview
 
 
 class Box(Protocol):
-    """Every method may be called from any thread.
+    """A simulated instrument; every method may be called from any thread.
 
     `execute` may block for as long as the instrument would (``*OPC?`` while a trigger is missing); `clear` and `trigger` from
     another thread get through and end the wait.
@@ -48,7 +48,7 @@ class Box(Protocol):
         """Power off and on: settings and volatile memory are lost, outputs are off, bit 7 (PON) of the ESR is set."""
 
     def snapshot(self) -> dict[str, object]:
-        """All of the state, as JSON values."""
+        """Return all of the state, as JSON values."""
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Take over a snapshot of the same model."""

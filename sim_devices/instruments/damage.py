@@ -1,4 +1,4 @@
-"""What faults do to bytes: a reply goes in, the reply that arrives comes out.
+"""Damage of bytes by faults: a reply goes in, the reply that arrives comes out.
 
     reply = head | payload       head: "#8nnnnnnnn" of a block, the head of a frame, or nothing; then all of it is payload
 

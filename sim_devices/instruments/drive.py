@@ -1,4 +1,4 @@
-"""What a generator channel does at its connector, in volts at the real load: the only thing the wiring sees of a generator.
+"""The drive of a generator channel at its connector, in volts at the real load: all that the wiring sees of a generator.
 
     v(t) = level[ floor(t f) ]               inside the record, `cycles` times over
     v(t) = level[0]                          before and after: a burst rests at its first point (start phase 0)
@@ -70,7 +70,7 @@ def played(codes: NDArray[np.int16], bits: int, volts_per_code: float, offset_v:
 
 
 def built_in(shape: str) -> NDArray[np.int16]:
-    """One period of a built-in waveform; DC is the offset alone."""
+    """Compute one period of a built-in waveform; DC is the offset alone."""
     t = np.arange(PERIOD_POINTS) / PERIOD_POINTS
     shapes: dict[str, NDArray[np.float64]] = {
         "SIN": np.sin(2 * math.pi * t),

@@ -88,7 +88,7 @@ KINDS: Mapping[str, Sort] = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault. A kind refuses the settings that it does not use; see KINDS.
+    """A fault of a box. A kind refuses the settings that it does not use; see KINDS.
 
     Args:
         match: part of the command, any case; of a board the name of a frame, "STEP".
@@ -346,7 +346,7 @@ class Faults:
         return found
 
     def listing(self) -> list[dict[str, object]]:
-        """Each fault with its id, how many exchanges matched it, and how often it was injected."""
+        """List the faults, each with its id, how many exchanges matched it, and how often it was injected."""
         with self._lock:
             return [
                 {"id": s.id, "box": self.target, **_given(s.fault), "matched": s.seen, "injected": s.injected}
@@ -379,7 +379,7 @@ class Faults:
 
 
 class FaultSchedule:
-    """All faults of a bench.
+    """The faults of all boxes of a bench.
 
     Args:
         places: target -> what it is.
@@ -423,7 +423,7 @@ class FaultSchedule:
         return [entry for faults in self.of.values() for entry in faults.listing()]
 
     def log(self) -> list[dict[str, object]]:
-        """Every injection, oldest first."""
+        """Return every injection, oldest first."""
         return [asdict(entry) for entry in list(self._log)]
 
 

@@ -14,7 +14,7 @@ from hil.frame_protocol import CRC, HEAD, HEAD_BYTES, MAGIC, REPLY, Code, Kind, 
 
 
 class Request(NamedTuple):
-    """One frame from the host, parsed.
+    """A frame from the host, parsed.
 
     Args:
         crc: of the whole frame. A request with code other than DONE could not be read; seq may then be wrong.

@@ -8,8 +8,10 @@ Source: IEEE 488.2-1992, 11.5.1 (URQ); Keysight 33500B/33600A guide, "SYSTem:LOC
 
 from __future__ import annotations
 
+import threading
+
 from hil.errors import ConfigError, ContractError
-from sim_devices.instruments.scpi import Scpi
+from sim_devices.instruments.scpi import Scpi, ScpiBox
 
 URQ = 0x40
 
@@ -27,7 +29,7 @@ class FrontPanel:
         self.locks = 0
 
     def press(self, command: str) -> str:
-        """Do by hand what `command` does; the answer if it asks for something.
+        """Press the panel: do what `command` does; return the answer if it asks for something.
 
         Raises:
             ContractError: the panel is locked; nothing was done. ConfigError: the box does not do that.
@@ -45,3 +47,20 @@ class FrontPanel:
             raise ConfigError("the box does not do that", where=self._name, got=f"{command[:80]}: {refused}")
         status.event |= URQ
         return answer.decode("latin-1")
+
+
+class PanelBox(ScpiBox):
+    """A simulated SCPI box with a front panel `_front`; `_lock` is that of its bench."""
+
+    _front: FrontPanel
+    _lock: threading.Condition
+
+    @property
+    def lock(self) -> threading.Condition:
+        """The lock of the bench; hold it to look at several things at once."""
+        return self._lock
+
+    def press(self, command: str) -> str:
+        """Press the front panel as a person would; see FrontPanel.press."""
+        with self._lock:
+            return self._front.press(command)

@@ -25,11 +25,11 @@ from hil.errors import ConfigError, ContractError
 from sim_devices.instruments import output_stage
 from sim_devices.instruments import volatile_memory as memory
 from sim_devices.instruments.drive import Drive, built_in, played
-from sim_devices.instruments.hand import FrontPanel
+from sim_devices.instruments.hand import FrontPanel, PanelBox
 from sim_devices.instruments.operations import Operations
 from sim_devices.instruments.parameters import INFINITY, Choice, Flag, Name, Number, Parameter, numbers
 from sim_devices.instruments.program_message import Block, ScpiError
-from sim_devices.instruments.scpi import Call, Command, Scpi, ScpiBox
+from sim_devices.instruments.scpi import Call, Command, Scpi
 from sim_devices.instruments.settings import Settings, setting
 from sim_devices.instruments.volatile_memory import BUILT_IN, FULL_SCALE, VolatileMemory
 
@@ -73,7 +73,7 @@ class Downstream(Protocol):
         """The level of an output that is on may have changed."""
 
 
-class Keysight33600(ScpiBox):
+class Keysight33600(PanelBox):
     """A simulated generator of the 33600A series, as its programming guide describes it.
 
     Args:
@@ -148,11 +148,6 @@ class Keysight33600(ScpiBox):
             self._front.locks = 0
             self._scpi.status.power_on()
 
-    def press(self, command: str) -> str:
-        """A hand at the front panel; see hand.py."""
-        with self._lock:
-            return self._front.press(command)
-
     def outputs(self) -> dict[str, object]:
         """Return by channel whether it is on, and its lowest and highest level in V."""
         with self._lock:
@@ -195,11 +190,6 @@ class Keysight33600(ScpiBox):
                 self._moved(n)
 
     # -- Cables -------------------------------------------------------------------------------------------------------
-
-    @property
-    def lock(self) -> threading.Condition:
-        """The lock of the bench; hold it to look at several things at once."""
-        return self._lock
 
     def connect(self, downstream: Downstream) -> None:
         """Tell `downstream` whenever an output changes or plays."""
@@ -426,5 +416,5 @@ def _parameters(model: Model) -> dict[str, Parameter]:
 
 
 def _seen_or_heard(call: Call) -> None:
-    """Do nothing on the wires: the command is for people in front of the box."""
+    """Ignore a command that is for people in front of the box."""
     call.take(0, 1)

@@ -29,14 +29,14 @@ from hil.errors import ConfigError, ContractError
 from sim_devices.instruments import converter, front_panel
 from sim_devices.instruments.faults import Faults, Moment, Strike
 from sim_devices.instruments.front_panel import NR3
-from sim_devices.instruments.hand import FrontPanel
+from sim_devices.instruments.hand import FrontPanel, PanelBox
 from sim_devices.instruments.operations import Operations
 from sim_devices.instruments.parameters import INFINITY, Flag, short_or_long
 from sim_devices.instruments.program_message import ScpiError
 from sim_devices.instruments.record_faults import at_input, in_memory
 from sim_devices.instruments.sampling import REFERENCES, SCREEN_POINTS, Sampling, Window, sampling
 from sim_devices.instruments.scope_record import Record, Wire
-from sim_devices.instruments.scpi import Call, Command, Scpi, ScpiBox
+from sim_devices.instruments.scpi import Call, Command, Scpi
 from sim_devices.instruments.settings import Settings
 
 RUNNING, WAITING = 1 << 3, 1 << 5  # of OPERegister:CONDition
@@ -86,7 +86,7 @@ class Upstream(Protocol):
 Mode = Literal["stopped", "single", "running", "digitizing"]
 
 
-class InfiniiVision(ScpiBox):
+class InfiniiVision(PanelBox):
     """A simulated InfiniiVision oscilloscope, as its programmer's guide describes it.
 
     Args:
@@ -168,11 +168,6 @@ class InfiniiVision(ScpiBox):
             self._front.locks = 0
             self._scpi.status.power_on()
 
-    def press(self, command: str) -> str:
-        """A hand at the front panel; see hand.py."""
-        with self._lock:
-            return self._front.press(command)
-
     def outputs(self) -> dict[str, object]:
         """Return {}: a scope drives nothing."""
         return {}
@@ -215,11 +210,6 @@ class InfiniiVision(ScpiBox):
                     self._arm(known, self._wanted)
 
     # -- Cables -------------------------------------------------------------------------------------------------------
-
-    @property
-    def lock(self) -> threading.Condition:
-        """The lock of the bench; hold it to look at several things at once."""
-        return self._lock
 
     @property
     def mode(self) -> Mode:
@@ -294,7 +284,7 @@ class InfiniiVision(ScpiBox):
     # -- Acquisition --------------------------------------------------------------------------------------------------
 
     def _forget(self) -> None:
-        """No data, nothing averaged."""
+        """Drop the data and the average."""
         self._records, self._sums, self._taken = {}, {}, 0
 
     def _arm(self, mode: Mode, wanted: frozenset[int]) -> None:

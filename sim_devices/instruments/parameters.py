@@ -1,4 +1,4 @@
-"""What may stand after a header, and how an answer is written.
+"""Parameters that may stand after a header, and the form of an answer.
 
     number    NRf with an SI multiplier and a unit ("10 MHz", "50mV"); MINimum, MAXimum, DEFault; INFinity where it makes sense
     flag      ON, OFF, or a number: rounded, not zero is ON
@@ -31,7 +31,7 @@ MEGA = ("HZ", "OHM")
 
 
 class Parameter(Protocol):
-    """One parameter of one setting."""
+    """A parameter of a setting."""
 
     @property
     def default(self) -> Value:
@@ -129,7 +129,7 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of `options`, written as in manuals: capitals are the short form. Kept and answered in its short form."""
+    """A word out of `options`, written as in manuals: capitals are the short form. Kept and answered in its short form."""
 
     options: tuple[str, ...]
     default: str
@@ -209,7 +209,7 @@ def number(token: Token, unit: str) -> float:
 
 
 def numbers(tokens: Iterable[Token]) -> np.ndarray:
-    """Many plain numbers at once, float64 (n,); for waveforms sent as text."""
+    """Parse many plain numbers at once, float64 (n,); for waveforms sent as text."""
     texts = [t for t in tokens if isinstance(t, str)]
     if any("_" in text for text in texts):  # Python's separator of digits, which is no SCPI
         raise ScpiError(-104, "not a list of numbers")

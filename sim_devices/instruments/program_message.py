@@ -52,7 +52,7 @@ Token = str | Quoted | Block
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One command or query. `header` has its leading colon and question mark removed."""
+    """A command or query. `header` has its leading colon and question mark removed."""
 
     header: str
     query: bool
@@ -89,7 +89,7 @@ def units(message: Message) -> Iterator[Unit]:
 
 
 def _parameters(view: memoryview, at: int) -> tuple[tuple[Token, ...], int]:
-    """All parameters up to the semicolon or the end, and where the next unit begins."""
+    """Split off all parameters up to the semicolon or the end; return them and where the next unit begins."""
     at = _after_space(view, at)
     if at == len(view) or view[at] == ord(";"):
         return (), at + 1

@@ -1,4 +1,4 @@
-"""What faults do to a record of a scope: at its input, and in what its memory gives back.
+"""Faults in a record of a scope: at its input, and in what its memory gives back.
 
 stuck       v = volts                              saturation   v <- v + volts, which the converter then clips
 holes       word = 0 at `points` places            sentinel     preamble 9.9E37 where a number is due, and 0 in every word

@@ -1,4 +1,4 @@
-"""Which instants a scope records.
+"""The instants that a scope records.
 
     range = 10 divisions,  start = position - reference * range         seconds after the trigger; reference 0.1, 0.5 or 0.9
     rate  = clock / k,     k the smallest whole number for which range * rate fits the memory

@@ -1,4 +1,4 @@
-"""One channel's record: words, and what is needed to read them.
+"""The record of a channel: words, and what is needed to read them.
 
     format,type,points,count,xincrement,xorigin,xreference,yincrement,yorigin,yreference
     volts = (word - yreference) yincrement + yorigin               seconds = (i - xreference) xincrement + xorigin
@@ -35,7 +35,7 @@ class Wire:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record of one channel of a scope.
+    """A record of one channel of a scope.
 
     Args:
         words: (n,) signed, see converter.py.
@@ -52,7 +52,7 @@ class Record:
     averaged: int = 1
 
     def thinned(self, limit: float) -> Record:
-        """Every d-th point, d the smallest number that leaves at most `limit`."""
+        """Return every d-th point, d the smallest number that leaves at most `limit`."""
         every = max(1, -(-len(self.words) // int(min(limit, 1e9))))
         if every == 1:
             return self

@@ -294,7 +294,7 @@ def _grown(branch: Branch, name: str, limit: int) -> Branch:
 
 
 class ScpiBox:
-    """What every simulated box that speaks SCPI hands on to its `_scpi`; see `Box`."""
+    """A simulated box that speaks SCPI: hands on to its `_scpi` what every such box does; see `Box`."""
 
     _scpi: Scpi
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from sim_devices.instruments.hand import FrontPanel
+from sim_devices.instruments.hand import FrontPanel, PanelBox
 from sim_devices.instruments.operations import Operations
 from sim_devices.instruments.parameters import Number
-from sim_devices.instruments.scpi import Command, Scpi, ScpiBox
+from sim_devices.instruments.scpi import Command, Scpi
 from sim_devices.instruments.settings import Settings, setting
 
 SHORTEST_SHARE = 1e-6
@@ -21,7 +21,7 @@ COUNTED = 1 << 32
 View = Callable[[float], NDArray[np.floating]]  # exposure as a share of the longest -> counts, the camera's shape
 
 
-class ScpiCamera(ScpiBox):
+class ScpiCamera(PanelBox):
     """A simulated camera.
 
     Args:
@@ -69,16 +69,6 @@ class ScpiCamera(ScpiBox):
     def name(self) -> str:
         """Model and serial number."""
         return f"CAMERA {self._serial}"
-
-    @property
-    def lock(self) -> threading.Condition:
-        """The lock of the bench."""
-        return self._lock
-
-    def press(self, command: str) -> str:
-        """A hand at the front panel; see hand.py."""
-        with self._lock:
-            return self._front.press(command)
 
     def reboot(self) -> None:
         """Switch the power off and on."""

@@ -1,4 +1,4 @@
-"""What simulated boxes that hold levels have in common: settings for each output, a relay that is told of, a history of levels.
+"""Common parts of simulated boxes that hold levels: settings of each output, a relay that is told of, a history of levels.
 
     level of an output, A or V or W   =  what is set while it is on, else 0
     history   (time_s, channel, level) at each change of what stands at the terminals
@@ -16,11 +16,11 @@ from functools import partial
 from typing import Protocol
 
 from hil.errors import ContractError
-from sim_devices.instruments.hand import FrontPanel
+from sim_devices.instruments.hand import FrontPanel, PanelBox
 from sim_devices.instruments.operations import Operations
 from sim_devices.instruments.parameters import Parameter
 from sim_devices.instruments.program_message import ScpiError, Token
-from sim_devices.instruments.scpi import Call, Command, Scpi, ScpiBox
+from sim_devices.instruments.scpi import Call, Command, Scpi
 from sim_devices.instruments.settings import Settings
 
 LENGTH = 100_000
@@ -28,7 +28,7 @@ OUTPUT = "output"
 
 
 class Listener(Protocol):
-    """Who hears of the outputs. Called with the bench's lock held."""
+    """A listener to the outputs. Called with the bench's lock held."""
 
     def switched(self, source: SourceBox, channel: int, on: bool) -> None:
         """An output relay moved."""
@@ -37,7 +37,7 @@ class Listener(Protocol):
         """The level at the terminals has changed."""
 
 
-class SourceBox(ScpiBox):
+class SourceBox(PanelBox):
     """A simulated box with outputs 1, 2, ….
 
     Args:
@@ -79,7 +79,7 @@ class SourceBox(ScpiBox):
         self._listeners.append(listener)
 
     def stands(self, channel: int) -> float:
-        """What stands at the terminals of a channel: its level while it is on, else 0."""
+        """Return the level at the terminals of a channel while it is on, else 0."""
         return self._now[channel]
 
     def _moved(self, channel: int) -> None:
@@ -121,21 +121,11 @@ class SourceBox(ScpiBox):
         """Model and serial number."""
         return f"{self._identity[1]} {self._identity[2]}"
 
-    @property
-    def lock(self) -> threading.Condition:
-        """The lock of the bench."""
-        return self._lock
-
     def reboot(self) -> None:
         """Lose power for a moment: settings as at power-on, outputs off."""
         with self._lock:
             self._reset()
             self._scpi.status.power_on()
-
-    def press(self, command: str) -> str:
-        """A hand at the front panel; see hand.py."""
-        with self._lock:
-            return self._front.press(command)
 
     def snapshot(self) -> dict[str, object]:
         """Return settings and status as JSON values."""

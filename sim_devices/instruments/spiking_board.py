@@ -50,7 +50,7 @@ class _Complaint(Exception):
 
 @dataclass(slots=True)
 class _Array:
-    """One array of the chip.
+    """An array of the chip.
 
     Args:
         base: steps of earlier passes.

@@ -1,4 +1,4 @@
-"""Where a program message ends in a stream of bytes.
+"""The end of a program message in a stream of bytes.
 
     message    = unit { ";" unit } NL          NL = 0x0A, or the END mark of a transport that has one
     block      = "#" d count payload           d: one digit 1-9, count: d digits, payload: count bytes, any value

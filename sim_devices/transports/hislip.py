@@ -118,7 +118,7 @@ class Header(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Session:
-    """One client: its two channels and what is under way on them."""
+    """A client: its two channels and what is under way on them."""
 
     number: int
     sync: socket.socket

@@ -142,7 +142,7 @@ def receive(client: socket.socket, count: int) -> bytearray:
 
 
 def send(client: socket.socket, *pieces: bytes | bytearray | memoryview) -> None:
-    """All pieces, one after another; large ones are never copied."""
+    """Send all pieces, one after another; large ones are never copied."""
     if sum(map(len, pieces)) <= SMALL:
         client.sendall(b"".join(pieces))
         return

@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
@@ -77,20 +77,6 @@ def on_the_table(path: Path, folder: Path, change: Callable[[dict[str, Any]], No
     return running
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder, and locks of its own."""
-    monkeypatch.setenv("HIL_LOCKS", str(tmp_path / "locks"))
-    monkeypatch.setenv("HIL_MACHINE_LOCKS", str(tmp_path / "machine"))
-    return tmp_path
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as closing:
-        yield closing
-
-
 def switched(log: Path) -> list[tuple[str, bool]]:
     """Which outputs went on and off, oldest first, as the bench itself wrote down."""
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
@@ -119,12 +105,13 @@ def test_the_bias_is_on_before_the_laser_and_the_laser_is_off_first(folder: Path
 
 def test_after_a_sigkill_the_guardian_keeps_the_order(folder: Path, stack: ExitStack) -> None:
     stack.enter_context(on_the_table(BENCH, folder))
-    (folder / "e.toml").write_text(EXPERIMENT.format(width=8, answers="", decode=DECODE.format("0 V", "300 mV")))
+    (folder / "e.toml").write_text(
+        EXPERIMENT.format(width=8, answers="", decode=DECODE.format("0 V", "300 mV")), encoding="utf-8"
+    )
     log = folder / "bench.log"
     command = Command("train", folder / "e.toml", "--run", folder / "r")
     assert until(lambda: len(switched(log)) == 3 or command.poll() is not None), command.said()
-    command.send(signal.SIGKILL)
-    assert command.ended() == -signal.SIGKILL
+    command.kill()
     assert until(lambda: len(switched(log)) == 6), command.said()
     assert switched(log) == STARTED + ENDED
 
@@ -150,9 +137,9 @@ def test_a_laser_of_a_package_is_on_last_and_off_first(folder: Path, stack: Exit
         device: Any = opened.device
         assert opened.resources["laser"].startswith("Lab LabLaser")
         device.forward(torch.full((1, 4), 1.0))
-        held = json.loads((folder / "laser.json").read_text())
+        held = json.loads((folder / "laser.json").read_text(encoding="utf-8"))
         assert held == {"power": 3.0, "bias": 0.0, "on": "on"}
-        (folder / "laser.json").write_text(json.dumps({**held, "power": 2.0}))
+        (folder / "laser.json").write_text(json.dumps({**held, "power": 2.0}), encoding="utf-8")
         device.attend()
         with pytest.raises(Changed, match=r"power 3\.0 -> 2\.0"):
             device.forward(torch.full((1, 4), 1.0))
@@ -164,12 +151,13 @@ def test_a_laser_of_a_package_is_on_last_and_off_first(folder: Path, stack: Exit
 
 def test_the_guardian_switches_a_laser_of_a_package_off_first(folder: Path, stack: ExitStack) -> None:
     lab_laser(folder, stack)
-    (folder / "e.toml").write_text(EXPERIMENT.format(width=8, answers="", decode=DECODE.format("0 V", "300 mV")))
+    (folder / "e.toml").write_text(
+        EXPERIMENT.format(width=8, answers="", decode=DECODE.format("0 V", "300 mV")), encoding="utf-8"
+    )
     log = folder / "bench.log"
     command = Command("train", folder / "e.toml", "--run", folder / "r")
     assert until(lambda: len(switched(log)) == 3 or command.poll() is not None), command.said()
-    command.send(signal.SIGKILL)
-    assert command.ended() == -signal.SIGKILL
+    command.kill()
     assert until(lambda: len(switched(log)) == 6), command.said()
     assert switched(log) == STARTED + ENDED
 
@@ -201,11 +189,12 @@ def test_the_guardian_opens_a_driver_of_pymeasure_and_switches_its_laser_off_fir
         assert float(opened.device.forward(torch.full((1, 4), 1.0)).max()) > 0.05
     log = folder / "bench.log"
     assert switched(log) == STARTED + ENDED
-    (folder / "e.toml").write_text(EXPERIMENT.format(width=8, answers="", decode=DECODE.format("0 V", "300 mV")))
+    (folder / "e.toml").write_text(
+        EXPERIMENT.format(width=8, answers="", decode=DECODE.format("0 V", "300 mV")), encoding="utf-8"
+    )
     command = Command("train", folder / "e.toml", "--run", folder / "r")
     assert until(lambda: len(switched(log)) == 9 or command.poll() is not None), command.said()
-    command.send(signal.SIGKILL)
-    assert command.ended() == -signal.SIGKILL
+    command.kill()
     assert until(lambda: len(switched(log)) == 12), command.said()
     assert switched(log) == (STARTED + ENDED) * 2
 
@@ -216,7 +205,9 @@ def test_a_network_trains_on_levels_and_all_is_off_at_the_end(folder: Path, stac
             instrument.pop("slew", None)
 
     stack.enter_context(on_the_table(LEVELS, folder, quick))
-    (folder / "e.toml").write_text(EXPERIMENT.format(width=6, answers="answers = 3", decode=DECODE.format("0 A", "50 µA")))
+    (folder / "e.toml").write_text(
+        EXPERIMENT.format(width=6, answers="answers = 3", decode=DECODE.format("0 A", "50 µA")), encoding="utf-8"
+    )
     with built(read_experiment(folder / "e.toml")) as made:
         data = made.training.data
         few = Split(data.validation.x[:32], data.validation.y[:32])
@@ -231,7 +222,9 @@ def test_a_network_trains_on_levels_and_all_is_off_at_the_end(folder: Path, stac
 
 def spiking(folder: Path) -> Path:
     """A virtual board of neurons, with a bias and a laser beside it."""
-    bench, board = (tomllib.loads((ROOT / "benches" / name).read_text()) for name in (BENCH.name, "spiking_board.toml"))
+    bench, board = (
+        tomllib.loads((ROOT / "benches" / name).read_text(encoding="utf-8")) for name in (BENCH.name, "spiking_board.toml")
+    )
     for name in ("bias", "laser"):
         board["instruments"][name] = bench["instruments"][name]
         board["virtual"][name] = {key: value for key, value in bench["virtual"][name].items() if key != "feeds"}
@@ -276,7 +269,7 @@ def test_a_board_is_armed_after_the_laser_and_disarmed_before_the_bias(folder: P
     ],
 )
 def test_what_a_board_cannot_have_beside_it(folder: Path, change: Callable[[dict[str, Any]], None], said: str) -> None:
-    table = tomllib.loads(spiking(folder).read_text())
+    table = tomllib.loads(spiking(folder).read_text(encoding="utf-8"))
     change(table)
     with pytest.raises(ConfigError, match=said), open_bench(bench_of(table, folder / "board.toml")):
         raise AssertionError("it must not be opened")
@@ -291,13 +284,12 @@ class Alone:
 
 def test_after_a_sigkill_the_guardian_keeps_the_order_around_a_board(folder: Path) -> None:
     spiking(folder)
-    text = (ROOT / "experiments" / "digits_board_adfa_snn.toml").read_text()
-    (folder / "e.toml").write_text(text.replace("benches/spiking_board.toml", "board.toml"))
+    text = (ROOT / "experiments" / "digits_board_adfa_snn.toml").read_text(encoding="utf-8")
+    (folder / "e.toml").write_text(text.replace("benches/spiking_board.toml", "board.toml"), encoding="utf-8")
     log = folder / "r" / "bench.log"
     command = Command("train", folder / "e.toml", "--run", folder / "r")
     assert until(lambda: (log.exists() and len(switched(log)) == 3) or command.poll() is not None), command.said()
-    command.send(signal.SIGKILL)
-    assert command.ended() == -signal.SIGKILL
+    command.kill()
     assert until(lambda: len(switched(log)) == 6), command.said()
     assert switched(log) == ARMED + DISARMED
 

@@ -54,7 +54,7 @@ def test_another_specimen_has_another_serial_number() -> None:
 
 def test_a_calibrated_mesh_is_programmed_from_its_certificate(tmp_path: Path) -> None:
     path = tmp_path / "small.toml"
-    path.write_text(MESH.read_text().replace("modes = 6", "modes = 3"))
+    path.write_text(MESH.read_text(encoding="utf-8").replace("modes = 6", "modes = 3"), encoding="utf-8")
     saved = calibrate(path, tmp_path / "calibrations", 0, out)
     found = {step.name: step for step in Certificate.load(saved).steps}
     chip, target = MZIMesh(modes=3, specimen=11), haar(3, torch.Generator().manual_seed(1))
@@ -70,21 +70,21 @@ def test_a_calibrated_mesh_is_programmed_from_its_certificate(tmp_path: Path) ->
 )
 def test_instruments_are_refused(tmp_path: Path, more: str, named: str) -> None:
     path = tmp_path / "bench.toml"
-    path.write_text(MESH.read_text() + more)
+    path.write_text(MESH.read_text(encoding="utf-8") + more, encoding="utf-8")
     with pytest.raises(ConfigError, match=rf"no instruments of the mesh shape(.|\n)*\[{named}\]"):
         read_bench(path)
 
 
 def test_a_file_without_its_node_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bench.toml"
-    path.write_text('name = "x"\nshape = "camera"\n')
+    path.write_text('name = "x"\nshape = "camera"\n', encoding="utf-8")
     with pytest.raises(ConfigError, match="virtual is missing"):
         read_bench(path)
 
 
 def test_a_node_of_another_shape_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bench.toml"
-    path.write_text(CAMERA.read_text().replace('"camera"', '"mesh"'))
+    path.write_text(CAMERA.read_text(encoding="utf-8").replace('"camera"', '"mesh"'), encoding="utf-8")
     bench = read_bench(path)
     with pytest.raises(ConfigError, match="not the shape of a mesh"), open_bench(bench):
         pass
@@ -124,7 +124,8 @@ def test_a_training_reads_its_files_once_and_nothing_that_it_wrote(tmp_path: Pat
     (tmp_path / "bench.toml").write_bytes(MESH.read_bytes())
     (tmp_path / "e.toml").write_text(
         '[data]\ntrain_examples = 64\n[network]\nwidths = [64, 12, 10]\nanswers = 6\n[device]\nbench = "bench.toml"\n'
-        '[encode]\noverflow = "clip"\n[decode]\nzero = 0.0\nscale = 1e-4\n[learner]\nuse = "adfa"\n[train]\nepochs = 1\n'
+        '[encode]\noverflow = "clip"\n[decode]\nzero = 0.0\nscale = 1e-4\n[learner]\nuse = "adfa"\n[train]\nepochs = 1\n',
+        encoding="utf-8",
     )
     assert run(["train", str(tmp_path / "e.toml"), "--run", str(tmp_path / "r")]) == 0
     assert files_read == {"e.toml": 1, "bench.toml": 1}

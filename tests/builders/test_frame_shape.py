@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -55,20 +55,6 @@ X = torch.randint(0, 256, (3, 36), generator=torch.Generator().manual_seed(4)).f
 
 def without_noise(table: dict[str, Any]) -> None:
     table["virtual"]["node"]["noise"] = 0.0
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder, and locks of its own."""
-    monkeypatch.setenv("HIL_LOCKS", str(tmp_path / "locks"))
-    monkeypatch.setenv("HIL_MACHINE_LOCKS", str(tmp_path / "machine"))
-    return tmp_path
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as closing:
-        yield closing
 
 
 @pytest.fixture
@@ -162,8 +148,7 @@ def test_a_calibration_that_is_killed_leaves_the_laser_off_first_and_the_display
     log = folder / "bench.log"
     command = Command("calibrate", folder / "bench.toml", "--out", folder / "c")
     assert until(lambda: (log.is_file() and len(switched(log, on=True)) == 4) or command.poll() is not None), command.said()
-    command.send(signal.SIGKILL)
-    assert command.ended() == -signal.SIGKILL
+    command.kill()
     assert until(lambda: len(switched(log, on=False)) == 4), command.said()
     assert switched(log, on=False) == SAFE
     slm: Any = running.boxes["slm"]
@@ -427,8 +412,7 @@ def test_a_host_and_the_guardian_make_all_safe_when_the_trainer_is_killed(folder
     command = Command("train", folder / "e.toml", "--run", folder / "r")
     assert until(lambda: (maker.is_file() and len(said(maker)) > 20) or command.poll() is not None), command.said()
     assert switched(log, on=True) == ["laser", "lamp", "flipper"]
-    command.send(signal.SIGKILL)
-    assert command.ended() == -signal.SIGKILL
+    command.kill()
     assert until(lambda: len(switched(log, on=False)) == 3 and said(maker)[-1] == "closed", 15.0), command.said()
     assert switched(log, on=False) == ["laser", "lamp", "flipper"]
     assert said(maker)[-2] == "shows 0"

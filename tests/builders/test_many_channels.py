@@ -64,20 +64,6 @@ checkpoint_every = 1
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder, and locks of its own."""
-    monkeypatch.setenv("HIL_LOCKS", str(tmp_path / "locks"))
-    monkeypatch.setenv("HIL_MACHINE_LOCKS", str(tmp_path / "machine"))
-    return tmp_path
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as closing:
-        yield closing
-
-
 def switched(log: Path) -> list[tuple[str, bool]]:
     """Which outputs went on and off, oldest first, as the bench itself wrote down."""
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
@@ -140,12 +126,11 @@ def test_bias_laser_generator_and_two_scope_channels_go_on_and_off_in_order(fold
 
 def test_after_a_sigkill_in_training_the_guardian_keeps_the_order_and_the_run_goes_on(folder: Path, stack: ExitStack) -> None:
     stack.enter_context(on_the_table(IQ, folder))
-    (folder / "e.toml").write_text(EXPERIMENT.format(epochs=500))
+    (folder / "e.toml").write_text(EXPERIMENT.format(epochs=500), encoding="utf-8")
     log, metrics = folder / "bench.log", folder / "r" / "metrics.jsonl"
     command = Command("train", folder / "e.toml", "--run", folder / "r")
     assert until(lambda: (metrics.exists() and metrics.stat().st_size > 0) or command.poll() is not None), command.said()
-    command.send(signal.SIGKILL)
-    assert command.ended() == -signal.SIGKILL
+    command.kill()
     assert until(lambda: len(switched(log)) == 8), command.said()
     assert switched(log) == STARTED + ENDED
     resumed = Command("resume", folder / "r")
@@ -158,10 +143,10 @@ def test_after_a_sigkill_in_training_the_guardian_keeps_the_order_and_the_run_go
 def test_a_network_trains_records_and_is_replayed(folder: Path, stack: ExitStack) -> None:
     """A hidden layer of 8 neurons is 4 symbols of 2 drives."""
     stack.enter_context(on_the_table(IQ, folder))
-    (folder / "e.toml").write_text(EXPERIMENT.format(epochs=1))
+    (folder / "e.toml").write_text(EXPERIMENT.format(epochs=1), encoding="utf-8")
     command = Command("train", folder / "e.toml", "--run", folder / "r", "--record")
     assert command.ended() == 0, command.said()
-    summary = json.loads((folder / "r" / "summary.json").read_text())
+    summary = json.loads((folder / "r" / "summary.json").read_text(encoding="utf-8"))
     assert summary["provenance"] == "twin"
     assert summary["device_passes"] % 8 == 0
     again = Command("replay", folder / "r")
@@ -220,7 +205,7 @@ def trained(folder: Path) -> Tensor:
 def test_a_fault_of_one_instrument_leaves_no_trace(folder: Path, stack: ExitStack, box: str, fault: Fault) -> None:
     """Of the second generator, or of the scope: recovered in a training, whose weights are those of one without it."""
     running = stack.enter_context(on_the_table(IQ, folder, two_generators))
-    (folder / "e.toml").write_text(EXPERIMENT.format(epochs=9))
+    (folder / "e.toml").write_text(EXPERIMENT.format(epochs=9), encoding="utf-8")
     untouched = trained(folder)
     running.plant.restore({**running.plant.snapshot(), "shot": 0})
     running.faults.of[box].add(fault)

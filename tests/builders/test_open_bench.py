@@ -23,7 +23,7 @@ BENCHES = Path(__file__).parents[2] / "benches"
 
 
 def tables(name: str) -> dict[str, Any]:
-    return tomllib.loads((BENCHES / name).read_text())
+    return tomllib.loads((BENCHES / name).read_text(encoding="utf-8"))
 
 
 def described(table: dict[str, Any]) -> VirtualBench:

@@ -12,14 +12,15 @@ import torch
 from small import toml
 
 from hil import cli
-from hil.build.optimizing import class_weights
-from hil.build.training import built, dataset, prepared
+from hil.build.learner import class_weights
+from hil.build.prepared import dataset, prepared
+from hil.build.training import built
 from hil.config.experiment import read_experiment
 from hil.errors import ConfigError
 from hil.learners.parts.loss import Mixed
 from hil.network import Network
 from hil.run import checkpoint
-from hil.task import Loss
+from hil.task import Loss, task_of
 from hil.training.loop import TrainingStep, train
 
 SPIKING = toml(device='chip = "lif"', encode="", learner="saf_e")
@@ -31,7 +32,7 @@ def hil(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 
 def written(folder: Path, text: str = toml()) -> Path:
-    (folder / "e.toml").write_text(text)
+    (folder / "e.toml").write_text(text, encoding="utf-8")
     return folder / "e.toml"
 
 
@@ -137,15 +138,16 @@ def gathered(point: checkpoint.Checkpoint) -> list[torch.Tensor]:
 
 def test_balanced_classes_weigh_the_same_in_all(tmp_path: Path) -> None:
     experiment = read_experiment(written(tmp_path), ["train.class_weights=balanced"])
-    data = dataset(experiment)
-    weights = class_weights(experiment, data)
+    data = dataset(experiment.data)
+    task = task_of(data.train.y, data.classes)
+    weights = class_weights(experiment, data, task)
     assert weights is not None
     counts = torch.bincount(data.train.y, minlength=10).float()
     torch.testing.assert_close(weights * counts, torch.full((10,), float(counts.mean())))
     torch.testing.assert_close(weights[data.train.y].mean(), torch.tensor(1.0))
     told = read_experiment(experiment.near, [f"train.class_weights={[2.0] * 10}"])
-    torch.testing.assert_close(class_weights(told, data), torch.ones(10))
-    assert class_weights(read_experiment(experiment.near), data) is None
+    torch.testing.assert_close(class_weights(told, data, task), torch.ones(10))
+    assert class_weights(read_experiment(experiment.near), data, task) is None
 
 
 @pytest.mark.parametrize(
@@ -191,7 +193,7 @@ def test_a_run_begins_with_the_best_weights_of_another(
     point = checkpoint.load(checkpoint.latest(tmp_path / "second" / "checkpoints"))
     for name, tensor in best.tensors.items():
         assert torch.equal(point.tensors[f"net.{name}"], tensor), name
-    summaries = [json.loads((tmp_path / run / "summary.json").read_text()) for run in ("first", "second")]
+    summaries = [json.loads((tmp_path / run / "summary.json").read_text(encoding="utf-8")) for run in ("first", "second")]
     assert summaries[1]["validation_accuracy"] == pytest.approx(summaries[0]["validation_accuracy"], abs=0.03)
     for path in (tmp_path / "first").rglob("*"):
         if path.is_file():

@@ -95,9 +95,9 @@ epochs = 1
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "pair_shape.py").write_text(SHAPE)
-    (tmp_path / "two.toml").write_text(BENCH)
-    (tmp_path / "e.toml").write_text(EXPERIMENT)
+    (tmp_path / "pair_shape.py").write_text(SHAPE, encoding="utf-8")
+    (tmp_path / "two.toml").write_text(BENCH, encoding="utf-8")
+    (tmp_path / "e.toml").write_text(EXPERIMENT, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
@@ -132,7 +132,9 @@ def test_what_its_tables_do_not_allow_is_refused_with_its_place(folder: Path, ch
 def test_a_file_of_the_first_edition_is_refused_with_the_lines_to_change(tmp_path: Path) -> None:
     path = tmp_path / "old.toml"
     path.write_text(
-        'name = "x"\nshape = "waveform"\n[awg]\nuse = "a:B"\n[scope]\nuse = "c:D"\n[safe.awg]\nslew_v_per_s = 2.0\n[waveform]\n'
+        'name = "x"\nshape = "waveform"\n[awg]\nuse = "a:B"\n[scope]\nuse = "c:D"\n[safe.awg]\nslew_v_per_s = 2.0\n'
+        "[waveform]\n",
+        encoding="utf-8",
     )
     with pytest.raises(ConfigError) as caught:
         read_bench(path)

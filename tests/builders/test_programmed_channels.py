@@ -6,9 +6,7 @@ The boxes are served from this process; to a trainer they are boxes on a table, 
 from __future__ import annotations
 
 import json
-import signal
 import tomllib
-from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -47,20 +45,6 @@ HEAT = torch.tensor([3.0, 5.0])
 def without_noise(table: dict[str, Any]) -> None:
     table["virtual"]["node"]["noise"] = 0.0
     table["instruments"]["heaters"]["slew"] = "400 V/s"
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder, and locks of its own."""
-    monkeypatch.setenv("HIL_LOCKS", str(tmp_path / "locks"))
-    monkeypatch.setenv("HIL_MACHINE_LOCKS", str(tmp_path / "machine"))
-    return tmp_path
-
-
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as closing:
-        yield closing
 
 
 @pytest.fixture
@@ -179,8 +163,7 @@ def test_a_calibration_that_is_killed_leaves_the_heaters_off_first(folder: Path,
     log = folder / "bench.log"
     command = Command("calibrate", folder / "bench.toml", "--out", folder / "c")
     assert until(lambda: heaters.stands(3) > 0.0 or command.poll() is not None), command.said()
-    command.send(signal.SIGKILL)
-    assert command.ended() == -signal.SIGKILL
+    command.kill()
     assert until(lambda: len(switched(log, on=False)) == len(ORDER)), command.said()
     assert switched(log, on=False) == ORDER
     assert heaters.stands(3) == 0.0

@@ -93,7 +93,7 @@ def test_a_bad_one_is_readable_and_never_relied_on(measured: Certificate, tmp_pa
 )
 def test_damage(measured: Certificate, tmp_path: Path, hurt: Callable[[str], str], parts: list[str]) -> None:
     path = measured.save(tmp_path)
-    path.write_text(hurt(path.read_text()))
+    path.write_text(hurt(path.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         Certificate.load(path)
     said = str(caught.value)
@@ -121,14 +121,14 @@ def test_a_well_summed_file_that_makes_no_sense(measured: Certificate, tmp_path:
     import tomllib
 
     path = measured.save(tmp_path)
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert old in text
     text = text.replace(old, new, 1)
     table = {key: value for key, value in tomllib.loads(text).items() if key != "sha256"}
     lines = [
         f'sha256 = "{digest(table)}"' if line.startswith("sha256") else line for line in text.split("\n[", 1)[0].split("\n")
     ]
-    path.write_text("\n".join(lines) + "\n[" + text.split("\n[", 1)[1])
+    path.write_text("\n".join(lines) + "\n[" + text.split("\n[", 1)[1], encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         Certificate.load(path)
     assert place in str(caught.value)
@@ -152,7 +152,7 @@ def test_the_sweeps_belong_to_it(measured: Certificate, tmp_path: Path) -> None:
 
 
 def test_where_it_cannot_be_written(measured: Certificate, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(RunError, match="cannot be saved"):
         measured.save(tmp_path / "file")
     with pytest.raises(ConfigError, match="no such calibration"):

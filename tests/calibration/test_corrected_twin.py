@@ -102,16 +102,18 @@ def test_a_node_that_is_programmed_takes_no_network() -> None:
 
 
 def test_a_bench_is_certified_with_it_and_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = tomllib.loads((ROOT / "benches" / "mzm_awg_scope.toml").read_text())
+    table = tomllib.loads((ROOT / "benches" / "mzm_awg_scope.toml").read_text(encoding="utf-8"))
     curve = {"use": "sim_devices.tabulated:Tabulated", "drive": DRIVE.tolist(), "reading": ALMOST.tolist(), "noise": 4e-4}
     bench = {**table, "virtual": {**table["virtual"], "node": curve}, "calibration": {"network": True}}
-    (tmp_path / "b.toml").write_text(tomli_w.dumps(bench))
+    (tmp_path / "b.toml").write_text(tomli_w.dumps(bench), encoding="utf-8")
     assert run(["calibrate", str(tmp_path / "b.toml"), "--out", str(tmp_path / "c")]) == 0, capsys.readouterr().out
     saved = next((tmp_path / "c").glob("*.toml"))
-    assert tomllib.loads(saved.read_text())["twin"]["use"] == "sim_devices.corrected:Corrected"
-    (tmp_path / "b.toml").write_text(tomli_w.dumps({**bench, "calibration": {"network": True, "use": str(saved)}}))
-    (tmp_path / "e.toml").write_text(EXPERIMENT)
+    assert tomllib.loads(saved.read_text(encoding="utf-8"))["twin"]["use"] == "sim_devices.corrected:Corrected"
+    (tmp_path / "b.toml").write_text(
+        tomli_w.dumps({**bench, "calibration": {"network": True, "use": str(saved)}}), encoding="utf-8"
+    )
+    (tmp_path / "e.toml").write_text(EXPERIMENT, encoding="utf-8")
     capsys.readouterr()
     assert run(["train", str(tmp_path / "e.toml"), "--run", str(tmp_path / "r")]) == 0, capsys.readouterr().err
-    honest = json.loads((tmp_path / "r" / "summary.json").read_text())["twin_honesty"]
+    honest = json.loads((tmp_path / "r" / "summary.json").read_text(encoding="utf-8"))["twin_honesty"]
     assert honest["nrmse"] < 0.002  # the modulator alone is 0.005 off

@@ -30,7 +30,7 @@ from hil.errors import Disconnected, Misaligned
 from sim_devices.simulated import Simulated
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCH = (ROOT / "benches" / "mzm_awg_scope.toml").read_text().replace(
+BENCH = (ROOT / "benches" / "mzm_awg_scope.toml").read_text(encoding="utf-8").replace(
     '"sim_devices.mach_zehnder:MachZehnder"\nv_pi = "3.5 V"', '"small_calibration:Modulator"\nv_pi = "3.5 V"'
 ) + '\n[calibration]\nprocedures = "small_calibration:steps"\n'  # fmt: skip
 EXPERIMENT = toml(device='bench = "b.toml"', learner="pat", train="epochs = 2\nbatch = 32\ncheckpoint_every = 1")
@@ -92,8 +92,8 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Table:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "b.toml").write_text(BENCH)
-    (tmp_path / "e.toml").write_text(EXPERIMENT)
+    (tmp_path / "b.toml").write_text(BENCH, encoding="utf-8")
+    (tmp_path / "e.toml").write_text(EXPERIMENT, encoding="utf-8")
     return tmp_path
 
 
@@ -112,11 +112,13 @@ def saved(here: Path) -> Path:
 def used(here: Path, more: str = "") -> None:
     """Let the bench file name the only calibration there is."""
     name = f'[calibration]\nuse = "calibrations/{saved(here).name}"\n{more}'
-    (here / "b.toml").write_text((here / "b.toml").read_text().replace("[calibration]\n", name))
+    (here / "b.toml").write_text(
+        (here / "b.toml").read_text(encoding="utf-8").replace("[calibration]\n", name), encoding="utf-8"
+    )
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    found = json.loads((folder / "summary.json").read_text())
+    found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     assert isinstance(found, dict)
     return found
 
@@ -139,7 +141,7 @@ def test_a_good_bench(here: Path, table: Table, capsys: pytest.CaptureFixture[st
     assert made.twin.settings["phase_rad"] == pytest.approx(-1.2, abs=0.02)
     assert made.settings["awg"]["high_v"] == 4.0
     assert "virtual" not in made.settings
-    page = saved(here).with_suffix(".html").read_text()
+    page = saved(here).with_suffix(".html").read_text(encoding="utf-8")
     assert page.count("<svg") == 3
     assert "all 4 calibration steps passed" in page
     assert not re.search(r"""(src|href)=["']https?://""", page)
@@ -149,7 +151,7 @@ def test_a_good_bench(here: Path, table: Table, capsys: pytest.CaptureFixture[st
 def test_a_bad_bench_is_saved_under_another_name_and_refused(
     here: Path, table: Table, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (here / "b.toml").write_text(BENCH.replace(":steps", ":broken"))
+    (here / "b.toml").write_text(BENCH.replace(":steps", ":broken"), encoding="utf-8")
     code, out, err = hil_(capsys, "calibrate", "b.toml")
     assert code == 3
     for part in ("NOT GOOD", "clipped: scope: the converter sat at a rail", "choose a larger range", "nothing will use it"):
@@ -158,7 +160,7 @@ def test_a_bad_bench_is_saved_under_another_name_and_refused(
     for part in ("the bench is not good", "transfer", "Outputs: off, read back", "Next: choose a larger range"):
         assert part in err
     assert saved(here).stem.endswith("-failed")
-    page = saved(here).with_suffix(".html").read_text()
+    page = saved(here).with_suffix(".html").read_text(encoding="utf-8")
     assert "Not good" in page
     assert "What to do: choose a larger range" in page
     used(here)
@@ -231,7 +233,7 @@ def test_wrong_turns(
         assert hil_(capsys, "calibrate", "b.toml")[0] == 0
         new = new.replace("%s", f"calibrations/{saved(here).name}")
     opened = table.opened
-    (here / "b.toml").write_text(BENCH.replace(old, new))
+    (here / "b.toml").write_text(BENCH.replace(old, new), encoding="utf-8")
     command = ("train", "e.toml") if "use" in new else ("calibrate", "b.toml")
     code, _, err = hil_(capsys, *command)
     assert code == 2, err
@@ -254,7 +256,7 @@ def test_training_believes_it_and_the_run_needs_nothing_outside(
     assert sheet["nrmse"] > 0.05
     assert whole["nrmse"] < 0.002
     assert whole["correlation"] > 0.9999
-    assert "the twin is off by" in (here / "whole" / "report.html").read_text()
+    assert "the twin is off by" in (here / "whole" / "report.html").read_text(encoding="utf-8")
 
     from hil.training import session
     from hil.training.loop import TrainingStep, train
@@ -285,7 +287,7 @@ def test_what_does_not_fit_is_refused_or_said(
 ) -> None:
     assert hil_(capsys, "calibrate", "b.toml")[0] == 0
     used(here)
-    fits = (here / "b.toml").read_text()
+    fits = (here / "b.toml").read_text(encoding="utf-8")
     opened = table.opened
     wrong = {
         'high = "4 V"': ('high = "3 V"', "[awg] high_v: 3.0 now, 4.0 when calibrated"),
@@ -293,7 +295,7 @@ def test_what_does_not_fit_is_refused_or_said(
         'symbol_rate = "100 MHz"': ('symbol_rate = "50 MHz"', "[waveform] symbol_rate_hz: 50000000.0 now"),
     }
     for old, (new, part) in wrong.items():
-        (here / "b.toml").write_text(fits.replace(old, new))
+        (here / "b.toml").write_text(fits.replace(old, new), encoding="utf-8")
         code, _, err = hil_(capsys, "train", "e.toml", "--run", "r")
         assert code == 2, err
         for each in (part, "does not hold here", "Outputs: untouched", "hil calibrate", 'policy = "warn"'):
@@ -301,18 +303,18 @@ def test_what_does_not_fit_is_refused_or_said(
     assert table.opened == opened
     assert not (here / "r").exists()
 
-    (here / "b.toml").write_text(fits)
+    (here / "b.toml").write_text(fits, encoding="utf-8")
     table.instruments = {**WHO, "awg": replace(WHO["awg"], serial="MY9")}
     code, _, err = hil_(capsys, "train", "e.toml", "--run", "r")
     assert code == 3
     for each in ("the calibration is of other instruments", "MY9", "MY1", "off, read back", "connect those"):
         assert each in err, err
     table.instruments = {**table.instruments, "scope": replace(WHO["scope"], firmware="07.60")}
-    (here / "b.toml").write_text(fits.replace("[calibration]\n", '[calibration]\npolicy = "warn"\n'))
+    (here / "b.toml").write_text(fits.replace("[calibration]\n", '[calibration]\npolicy = "warn"\n'), encoding="utf-8")
     code, out, err = hil_(capsys, "train", "e.toml", "--run", "r")
     assert code == 0, err
     assert out.count("beware  calibration ") == 2
-    told = [json.loads(line) for line in (here / "r" / "journal.jsonl").read_text().splitlines()]
+    told = [json.loads(line) for line in (here / "r" / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["message"].split(": ")[1] for line in told if line["kind"] == "beware"] == ["awg", "scope firmware"]
 
 
@@ -367,7 +369,7 @@ def test_check(here: Path, table: Table, capsys: pytest.CaptureFixture[str]) -> 
     assert "does not hold any more" in err
     assert re.search(r"the twin is off by [\d.]+ mV rms", err)
     table.node, table.instruments = table.node.remade({"phase_rad": -1.2}), WHO
-    (here / "b.toml").write_text(BENCH.replace('range = "0.5 V"', 'range = "0.6 V"'))
+    (here / "b.toml").write_text(BENCH.replace('range = "0.5 V"', 'range = "0.6 V"'), encoding="utf-8")
     code, _, err = hil_(capsys, "calibrate", "b.toml", "--check")
     assert code == 2
     assert "[scope] range_v: 0.6 now, 0.5 when calibrated" in err
@@ -388,7 +390,7 @@ def test_the_page_of_what_is_left(here: Path, table: Table, capsys: pytest.Captu
     code, out, _ = hil_(capsys, "report", path)
     assert code == 0
     assert str(path.with_suffix(".html")) in out.replace("calibrations/", str(here / "calibrations") + "/", 1)
-    page = path.with_suffix(".html").read_text()
+    page = path.with_suffix(".html").read_text(encoding="utf-8")
     assert "cannot be read" in page
     assert "<svg" not in page
     assert "v_pi_v" in page

@@ -38,9 +38,9 @@ COMPARE = 'base = "e.toml"\nseeds = [0]\n[[learner]]\nuse = "adfa"\n[[learner]]\
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    (tmp_path / "e.toml").write_text(toml())
-    (tmp_path / "s.toml").write_text(SEARCH)
-    (tmp_path / "c.toml").write_text(COMPARE)
+    (tmp_path / "e.toml").write_text(toml(), encoding="utf-8")
+    (tmp_path / "s.toml").write_text(SEARCH, encoding="utf-8")
+    (tmp_path / "c.toml").write_text(COMPARE, encoding="utf-8")
     return tmp_path
 
 
@@ -85,4 +85,4 @@ def test_completion_can_be_installed(here: Path, capsys: pytest.CaptureFixture[s
     assert run(["--install-completion", "--shell", "bash"]) == 0
     scripts = [path for path in here.rglob("*") if path.is_file() and "hil" in path.name]
     assert scripts
-    assert "calibrate" in scripts[0].read_text()
+    assert "calibrate" in scripts[0].read_text(encoding="utf-8")

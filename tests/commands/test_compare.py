@@ -45,9 +45,9 @@ use = "last_layer"
 
 
 def write(tmp_path: Path, text: str = FILE) -> Path:
-    (tmp_path / "base.toml").write_text(BASE)
+    (tmp_path / "base.toml").write_text(BASE, encoding="utf-8")
     path = tmp_path / "c.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -58,7 +58,7 @@ def test_compare_from_the_command_line_and_again(tmp_path: Path, capsys: pytest.
     said = capsys.readouterr().out
     assert said.count("(made before)") == 0
     assert "Welch" in said
-    found = json.loads((out / "table.json").read_text())
+    found = json.loads((out / "table.json").read_text(encoding="utf-8"))
     rows = {line["learner"]: line for line in found["rows"]}
     assert rows.keys() == {"pat", "SPSA", "last_layer"}
     assert rows["pat"]["seeds"] == [0, 1]
@@ -68,21 +68,21 @@ def test_compare_from_the_command_line_and_again(tmp_path: Path, capsys: pytest.
     spent = {name: [one["curve"][-1][0] for one in line["runs"]] for name, line in rows.items()}
     for passes in spent.values():  # all ended with the step that spent the budget; then they were validated
         assert all(0 <= p - 40_000 - 180 * 16 < 2 * 64 * 16 for p in passes)
-    page = (out / "compare.html").read_text()
+    page = (out / "compare.html").read_text(encoding="utf-8")
     assert "<svg" in page
     assert not re.search(r"""(src|href)=["']https?://""", page)
-    asked = (out / "runs" / "spsa" / "base" / "seed-1" / "config.toml").read_text()
+    asked = (out / "runs" / "spsa" / "base" / "seed-1" / "config.toml").read_text(encoding="utf-8")
     assert "lr = 0.002" in asked
 
-    before = (out / "runs" / "pat" / "base" / "seed-0" / "journal.jsonl").read_text()
+    before = (out / "runs" / "pat" / "base" / "seed-0" / "journal.jsonl").read_text(encoding="utf-8")
     (out / "runs" / "spsa" / "base" / "seed-1" / "summary.json").unlink()
     assert run(["compare", str(path), "--out", str(out)]) == 0
     assert capsys.readouterr().out.count("(made before)") == 5
-    assert (out / "runs" / "pat" / "base" / "seed-0" / "journal.jsonl").read_text() == before
-    again = json.loads((out / "table.json").read_text())
+    assert (out / "runs" / "pat" / "base" / "seed-0" / "journal.jsonl").read_text(encoding="utf-8") == before
+    again = json.loads((out / "table.json").read_text(encoding="utf-8"))
     assert [line["mean"] for line in again["rows"]] == [line["mean"] for line in found["rows"]]
 
-    path.write_text(FILE.replace("40_000", "50_000"))
+    path.write_text(FILE.replace("40_000", "50_000"), encoding="utf-8")
     assert run(["compare", str(path), "--out", str(out)]) == 2
     assert "other settings" in capsys.readouterr().err
 

@@ -32,7 +32,7 @@ def test_the_table_of_every_key_is_current(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.syspath_prepend(DOCS / "reference")
     import generate
 
-    assert (DOCS / "reference" / "keys.md").read_text() == generate.page(), "not current: make reference"
+    assert (DOCS / "reference" / "keys.md").read_text(encoding="utf-8") == generate.page(), "not current: make reference"
     assert "|  |\n" not in generate.page()  # a key without a meaning
 
 

@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "spikes": ('{ chip = "lif", leak = 0.6, threshold_mismatch = 0.05, leak_mismatch = 0.05 }', '{ use = "adfa_snn" }'),
     }
     for name, (device, learner) in kinds.items():
-        (place / f"{name}.toml").write_text(EXPERIMENT.format(device=device, learner=learner))
+        (place / f"{name}.toml").write_text(EXPERIMENT.format(device=device, learner=learner), encoding="utf-8")
         assert cli.run(["train", str(place / f"{name}.toml"), "--run", str(place / name)]) == 0
     return place
 
@@ -44,8 +44,8 @@ def told(folder: Path) -> list[tuple[str, int, str, float, float]]:
     """What an export must say: run, epoch, split, loss, accuracy."""
     found = []
     for name in ("a", "b"):
-        lines = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
-        summary = json.loads((folder / name / "summary.json").read_text())
+        lines = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        summary = json.loads((folder / name / "summary.json").read_text(encoding="utf-8"))
         test = {
             "epoch": summary["best_epoch"],
             "split": "test",
@@ -68,7 +68,7 @@ def exported(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> o
 
 
 def test_csv(exported: object, folder: Path) -> None:
-    rows = list(csv.DictReader(exported("csv").open()))  # type: ignore[operator]
+    rows = list(csv.DictReader(exported("csv").open(encoding="utf-8")))  # type: ignore[operator]
     found = [(r["run"], int(r["epoch"]), r["split"], float(r["loss"]), float(r["accuracy"])) for r in rows]
     assert found == told(folder)
     assert {(r["run"], r["learner"], r["seed"], r["network"], r["provenance"]) for r in rows} == {
@@ -165,7 +165,7 @@ def test_nir_of_a_run(exported: object, folder: Path, capfd: pytest.CaptureFixtu
 
 
 def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "there.csv").write_text("mine")
+    (tmp_path / "there.csv").write_text("mine", encoding="utf-8")
     a, b = str(folder / "a"), str(folder / "b")
     for words, said in (
         ([], "which run?"),
@@ -176,7 +176,7 @@ def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path, capfd: pytest.C
     ):
         assert cli.run(["export", *words]) == 2
         assert said in capfd.readouterr().err
-    assert (tmp_path / "there.csv").read_text() == "mine"
+    assert (tmp_path / "there.csv").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_package_that_is_missing_is_named(

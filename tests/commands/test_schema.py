@@ -22,16 +22,16 @@ SCHEMAS = DOCS / "reference" / "schemas"
 
 def validator(path: Path) -> Draft202012Validator:
     """Of the schema that the first line of a file names, relative to it, as an editor finds it."""
-    first = path.read_text().partition("\n")[0]
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
     assert first.startswith("#:schema "), path
-    return Draft202012Validator(json.loads((path.parent / first.removeprefix("#:schema ")).read_text()))
+    return Draft202012Validator(json.loads((path.parent / first.removeprefix("#:schema ")).read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
 def test_a_shipped_file_is_as_its_schema_says(path: Path) -> None:
     found = validator(path)
-    assert found.schema["title"] == f"hil: {schema.kind_of(tomllib.loads(path.read_text()))} file"
-    assert not [error.message for error in found.iter_errors(tomllib.loads(path.read_text()))]
+    assert found.schema["title"] == f"hil: {schema.kind_of(tomllib.loads(path.read_text(encoding='utf-8')))} file"
+    assert not [error.message for error in found.iter_errors(tomllib.loads(path.read_text(encoding="utf-8")))]
 
 
 def places(table: Any) -> Iterator[dict[str, Any]]:
@@ -55,7 +55,7 @@ def places(table: Any) -> Iterator[dict[str, Any]]:
 )  # fmt: skip
 def test_an_unknown_key_in_any_table_is_caught(file: str, free: int) -> None:
     path, missed = ROOT / file, []
-    found, table = validator(path), tomllib.loads(path.read_text())
+    found, table = validator(path), tomllib.loads(path.read_text(encoding="utf-8"))
     for number in range(len(list(places(table)))):
         changed = copy.deepcopy(table)
         list(places(changed))[number]["eopchs"] = 3
@@ -73,7 +73,7 @@ def test_an_unknown_key_in_any_table_is_caught(file: str, free: int) -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_caught(file: str, section: str, key: str, value: object) -> None:
-    table = tomllib.loads((ROOT / file).read_text())
+    table = tomllib.loads((ROOT / file).read_text(encoding="utf-8"))
     found = validator(ROOT / file)
     assert found.is_valid(table)
     table[section][key] = value
@@ -82,7 +82,7 @@ def test_a_wrong_value_is_caught(file: str, section: str, key: str, value: objec
 
 def test_quantities_may_be_written_either_way_and_own_classes_take_any_setting() -> None:
     found = validator(ROOT / "experiments" / "digits_adfa_twin.toml")
-    table = tomllib.loads((ROOT / "experiments" / "digits_adfa_twin.toml").read_text())
+    table = tomllib.loads((ROOT / "experiments" / "digits_adfa_twin.toml").read_text(encoding="utf-8"))
     for device in (
         {"use": "mach_zehnder", "v_pi_v": 3.5},
         {"use": "mach_zehnder", "v_pi": "3.5 V"},
@@ -96,8 +96,8 @@ def test_quantities_may_be_written_either_way_and_own_classes_take_any_setting()
 
 def test_the_command_writes_what_is_shipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["schema", "--out", str(tmp_path / "all")]) == 0
-    written = {path.name: path.read_text() for path in (tmp_path / "all").iterdir()}
-    assert written == {path.name: path.read_text() for path in SCHEMAS.iterdir()}, "not current: make reference"
+    written = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "all").iterdir()}
+    assert written == {path.name: path.read_text(encoding="utf-8") for path in SCHEMAS.iterdir()}, "not current: make reference"
     assert "#:schema" in capsys.readouterr().out
     assert run(["schema", "search", "--out", str(tmp_path / "one")]) == 0
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["search.schema.json"]

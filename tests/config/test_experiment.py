@@ -30,7 +30,7 @@ use = "adfa"
 
 def write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "wrong.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -106,7 +106,7 @@ def test_resolve_names_the_nearest() -> None:
 def test_find_looks_beside_and_above(tmp_path: Path) -> None:
     (tmp_path / "experiments").mkdir()
     experiment = write(tmp_path / "experiments", GOOD)
-    (tmp_path / "bench.toml").write_text("")
+    (tmp_path / "bench.toml").write_text("", encoding="utf-8")
     assert find("bench.toml", experiment) == tmp_path / "bench.toml"
     with pytest.raises(ConfigError, match="not found"):
         find("no.toml", experiment)

@@ -36,7 +36,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lab(folder: Path, name: str = "my_lab_of_tests") -> str:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.py").write_text(LAB.format(str(folder)))
+    (folder / f"{name}.py").write_text(LAB.format(str(folder)), encoding="utf-8")
     return f"{name}:Thing"
 
 
@@ -46,13 +46,13 @@ def test_beside_the_file_that_names_it(tmp_path: Path, monkeypatch: pytest.Monke
     lab(tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     file = tmp_path / "beside" / "e.toml"
-    file.write_text("")
+    file.write_text("", encoding="utf-8")
     assert resolve(use, f"{file}{more}").where == str(tmp_path / "beside")
 
 
 def test_then_in_the_working_directory_or_beside_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use = lab(tmp_path / "here")
-    (tmp_path / "e.toml").write_text("")
+    (tmp_path / "e.toml").write_text("", encoding="utf-8")
     monkeypatch.chdir(tmp_path / "here")
     assert resolve(use, f"{tmp_path / 'e.toml'}: [device]").where == str(tmp_path / "here")
     lab(tmp_path / "base")
@@ -64,16 +64,16 @@ def test_then_in_the_working_directory_or_beside_another_file(tmp_path: Path, mo
 
 def test_a_package_and_what_lies_beside_it(tmp_path: Path) -> None:
     (tmp_path / "pack_of_tests").mkdir()
-    (tmp_path / "pack_of_tests" / "inner.py").write_text("from helper_of_tests import Thing\n")
+    (tmp_path / "pack_of_tests" / "inner.py").write_text("from helper_of_tests import Thing\n", encoding="utf-8")
     lab(tmp_path, "helper_of_tests")
-    (tmp_path / "e.toml").write_text("")
+    (tmp_path / "e.toml").write_text("", encoding="utf-8")
     assert resolve("pack_of_tests.inner:Thing", f"{tmp_path / 'e.toml'}: [device]").where == str(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["json", "random", "sim_devices", "torch", "statistics"])
 def test_nothing_that_is_installed_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     lab(tmp_path, name)
-    (tmp_path / "e.toml").write_text("")
+    (tmp_path / "e.toml").write_text("", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="cannot import"):
         resolve(f"{name}:Thing", f"{tmp_path / 'e.toml'}: [device]")
@@ -82,10 +82,10 @@ def test_nothing_that_is_installed_is_hidden(tmp_path: Path, monkeypatch: pytest
 def run_folder(tmp_path: Path, table: object) -> Path:
     folder = tmp_path / "run"
     lab(folder)
-    (folder / "run.lock").write_text("{}")
-    (folder / "config.toml").write_text("")
+    (folder / "run.lock").write_text("{}", encoding="utf-8")
+    (folder / "config.toml").write_text("", encoding="utf-8")
     if table is not None:
-        (folder / modules.ORIGINS).write_text(json.dumps(table))
+        (folder / modules.ORIGINS).write_text(json.dumps(table), encoding="utf-8")
     return folder
 
 
@@ -121,7 +121,7 @@ NODE = "from sim_devices.mach_zehnder import MachZehnder\nclass Node(MachZehnder
 
 def hide(folder: Path, names: tuple[str, ...] = HIDING) -> None:
     for name in names:
-        (folder / f"{name}.py").write_text(STRAY)
+        (folder / f"{name}.py").write_text(STRAY, encoding="utf-8")
 
 
 def strays(folder: Path) -> list[str]:
@@ -135,8 +135,8 @@ def test_a_stray_module_is_not_run_and_the_own_one_is_found(tmp_path: Path) -> N
     beside.mkdir()
     hide(here)
     hide(beside)
-    (beside / "lab_in_tests.py").write_text(NODE)
-    (beside / "e.toml").write_text(EXPERIMENT)
+    (beside / "lab_in_tests.py").write_text(NODE, encoding="utf-8")
+    (beside / "e.toml").write_text(EXPERIMENT, encoding="utf-8")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [sys.executable, "-m", "hil", "train", str(beside / "e.toml"), "--run", str(tmp_path / "r")]
     said = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
@@ -179,12 +179,16 @@ def test_looking_imports_nothing(
 ) -> None:
     folder = tmp_path / "runs" / "r"
     (folder / "checkpoints").mkdir(parents=True)
-    (folder / "config.toml").write_text(f'[{key}]\nuse = "stray_of_tests:Thing"\n[alarm]\ncommand = "touch {tmp_path}/rang"\n')
-    (folder / "bench.toml").write_text('name = "b"\nshape = "waveform"\n[instruments.awg]\nuse = "stray_of_tests:Thing"\n')
-    (folder / "summary.json").write_text('{"status": "done"}')
-    (folder / "journal.jsonl").write_text("")
+    (folder / "config.toml").write_text(
+        f'[{key}]\nuse = "stray_of_tests:Thing"\n[alarm]\ncommand = "touch {tmp_path}/rang"\n', encoding="utf-8"
+    )
+    (folder / "bench.toml").write_text(
+        'name = "b"\nshape = "waveform"\n[instruments.awg]\nuse = "stray_of_tests:Thing"\n', encoding="utf-8"
+    )
+    (folder / "summary.json").write_text('{"status": "done"}', encoding="utf-8")
+    (folder / "journal.jsonl").write_text("", encoding="utf-8")
     for place in (tmp_path, folder):
-        (place / "stray_of_tests.py").write_text(STRAY)
+        (place / "stray_of_tests.py").write_text(STRAY, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     for command in (["status", folder], ["status", folder, "--log"], ["status"], ["report", folder], ["list", "runs"],
                     ["replay", "--help"], ["resume", "--help"]):  # fmt: skip

@@ -232,7 +232,7 @@ def test_a_tape_keeps_the_limits_of_each_channel(tmp_path: Path) -> None:
     head = next(tmp_path.glob("node.json"))
     table = json.loads(head.read_text(encoding="utf-8"))
     table["spec"]["inputs"]["low"][5] = "low"
-    head.write_text(json.dumps(table))
+    head.write_text(json.dumps(table), encoding="utf-8")
     with pytest.raises(hil.HilError, match="a damaged tape"):
         reels(tmp_path)
 
@@ -319,7 +319,7 @@ batch = 32
 
 def test_an_experiment_file_says_each_channel_with_its_unit(tmp_path: Path) -> None:
     path = tmp_path / "e.toml"
-    path.write_text(FILE)
+    path.write_text(FILE, encoding="utf-8")
     with built(read_experiment(path)) as made:
         encode = made.training.net.stack[0].encode
         assert encode is not None
@@ -334,7 +334,7 @@ def test_an_experiment_file_says_each_channel_with_its_unit(tmp_path: Path) -> N
         ("-1.1 V", "-1.3 V", "channel 1"),
         ('overflow = "clip"', 'overflow = "fold"\nperiod = [1.8, 1.8, 1.8, 1.8, 1.8, 1, 1]', "encoding, channel 1: a folding"),
     ):
-        path.write_text(FILE.replace(old, new))
+        path.write_text(FILE.replace(old, new), encoding="utf-8")
         with pytest.raises(hil.HilError) as refusal, built(read_experiment(path)):
             pass
         assert said in str(refusal.value)

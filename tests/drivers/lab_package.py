@@ -29,7 +29,11 @@ class Laser:
         time.sleep(self._held().get("hang", 0.0))
 
     def _held(self) -> dict[str, Any]:
-        return json.loads(self._file.read_text()) if self._file.exists() else {"power": 0.0, "bias": 0.0, "on": "off"}
+        return (
+            json.loads(self._file.read_text(encoding="utf-8"))
+            if self._file.exists()
+            else {"power": 0.0, "bias": 0.0, "on": "off"}
+        )
 
     def set(self, name: str, value: Any) -> None:
         held = self._held()
@@ -38,7 +42,7 @@ class Laser:
         before = held.get(name)
         if name != "on" or not held.get("stuck"):
             held[name] = value
-        self._file.write_text(json.dumps(held))
+        self._file.write_text(json.dumps(held), encoding="utf-8")
         if name == "on" and before != held["on"]:
             self._write({"box": self.model, "on": held["on"] == "on"})
         elif name != "on":
@@ -48,7 +52,7 @@ class Laser:
         return self._held()[name]
 
     def _write(self, line: dict[str, Any]) -> None:
-        with self._log.open("a") as log:
+        with self._log.open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
 
 

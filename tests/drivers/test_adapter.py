@@ -49,7 +49,7 @@ def box(folder: Path) -> Laser:
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "laser.log").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "laser.log").read_text(encoding="utf-8").splitlines()]
 
 
 def test_it_is_set_held_read_back_and_off_at_the_end(tmp_path: Path) -> None:
@@ -181,6 +181,10 @@ def test_a_wire_that_breaks_is_opened_anew(tmp_path: Path) -> None:
         ({"options": {"x": object()}}, ConfigError, "numbers, texts"),
         ({"options": {"x": 1}}, InstrumentError, "TypeError"),
         ({"setup": {"colour": 1}}, InstrumentError, "KeyError"),
+        ({"holds": {}}, ConfigError, "holds nothing"),
+        ({"holds": {"output": {**OUTPUT, "off": "on"}}}, ConfigError, "on and off are the same"),
+        ({"holds": {"power": POWER, "level": POWER, "output": OUTPUT}}, ConfigError, "two names .* power"),
+        ({"setup": {"power": 3.0}}, ConfigError, "setup sets power"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, settings: dict[str, Any], kind: type[Exception], said: str) -> None:

@@ -136,18 +136,18 @@ def test_a_folder_that_is_not_ours_alone_is_refused(locks: Path, tmp_path: Path,
         locks.mkdir()
         locks.chmod(0o777)
     else:
-        locks.write_text("")
+        locks.write_text("", encoding="utf-8")
     with pytest.raises(RunError, match="cannot be locked"):
         take([AWG], ME)
 
 
 def test_a_link_in_place_of_a_lock_file_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
-    victim.write_text("precious")
+    victim.write_text("precious", encoding="utf-8")
     lock_file(AWG).symlink_to(victim)
     with pytest.raises(RunError, match="cannot be locked"):
         take([AWG], ME)
-    assert victim.read_text() == "precious"
+    assert victim.read_text(encoding="utf-8") == "precious"
 
 
 def test_the_folder_is_private(locks: Path) -> None:
@@ -307,10 +307,12 @@ def test_a_safe_state_that_somebody_else_can_have_written_is_not_believed(change
     "content", ["[" * 100_000, '{"pid": 1e999, "run": 0, "since": 0, "command": 0}', "\x1b]0;x\x07", "{}", "x" * 200_000]
 )
 def test_what_anybody_may_have_written_breaks_nothing(content: str) -> None:
-    machine_file(AWG).write_text(content)
+    machine_file(AWG).write_text(content, encoding="utf-8")
     with take([AWG], ME) as owned:
         assert owned.found == {}
-    machine_file(AWG).write_text(json.dumps({"pid": 1, "run": "", "since": "", "command": "\x1b[2J" * 500, "user": 7}))
+    machine_file(AWG).write_text(
+        json.dumps({"pid": 1, "run": "", "since": "", "command": "\x1b[2J" * 500, "user": 7}), encoding="utf-8"
+    )
     with take([AWG], ME) as owned:
         assert owned.strangers[canonical(AWG)].isprintable()
         assert len(owned.strangers[canonical(AWG)]) <= 600
@@ -319,7 +321,7 @@ def test_what_anybody_may_have_written_breaks_nothing(content: str) -> None:
 @pytest.mark.parametrize("trick", ["link", "dangling", "pipe", "folder", "second name", "socket"])
 def test_a_machine_lock_that_is_no_plain_file_is_refused(tmp_path: Path, trick: str) -> None:
     victim, path = tmp_path / "victim", machine_file(AWG)
-    victim.write_text("precious")
+    victim.write_text("precious", encoding="utf-8")
     if trick == "link":
         path.symlink_to(victim)
     elif trick == "dangling":
@@ -334,7 +336,7 @@ def test_a_machine_lock_that_is_no_plain_file_is_refused(tmp_path: Path, trick: 
         os.mknod(path, stat.S_IFSOCK | 0o666)
     with pytest.raises(RunError, match=r"cannot be locked(?s:.)*nothing was opened"):
         take([AWG], ME)
-    assert victim.read_text() == "precious"
+    assert victim.read_text(encoding="utf-8") == "precious"
     assert not (tmp_path / "nothing").exists()
 
 
@@ -346,7 +348,7 @@ def test_a_machine_folder_that_is_not_for_all_is_refused(tmp_path: Path, trick: 
         (tmp_path / "elsewhere").chmod(0o1777)
         place.symlink_to(tmp_path / "elsewhere")
     elif trick == "file":
-        place.write_text("")
+        place.write_text("", encoding="utf-8")
     elif os.getuid() == 0:
         place.mkdir(mode=0o755)
         os.chown(place, NOBODY, NOBODY)
@@ -450,9 +452,9 @@ def test_what_is_swept_is_nobodys_and_tells_of_nothing() -> None:
     with take([AWG], ME) as owned:
         owned.write(AWG, {"name": "awg"})
     held = take(["GPIB0::1::INSTR"], Owner(1, "", "", "virtual", virtual=True))
-    (folder() / "guardian-999999999.jsonl").write_text('{"event": "watching", "virtual": true}\n')
-    (folder() / "guardian-999999998.jsonl").write_text('{"event": "watching", "virtual": false}\n')
-    (folder() / f"guardian-{os.getpid()}.jsonl").write_text('{"event": "watching", "virtual": true}\n')
+    (folder() / "guardian-999999999.jsonl").write_text('{"event": "watching", "virtual": true}\n', encoding="utf-8")
+    (folder() / "guardian-999999998.jsonl").write_text('{"event": "watching", "virtual": false}\n', encoding="utf-8")
+    (folder() / f"guardian-{os.getpid()}.jsonl").write_text('{"event": "watching", "virtual": true}\n', encoding="utf-8")
     before = everything()
     sweep()
     assert sorted(set(before) - set(everything())) == ["guardian-999999999.jsonl"]

@@ -90,6 +90,24 @@ def test_what_is_out_of_limits_is_refused() -> None:
     assert len(LOG) == sent
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"hold": {"box.gate_1": 0.1}}, "set by hold"),
+        ({"safe": {"box.gate_2": 0.1}}, "set by safe"),
+        ({"drive": ["box.gate_1", "box.gate_1"]}, "driven by two inputs"),
+    ],
+)
+def test_tables_that_contradict_each_other_are_refused_before_anything_is_opened(more: dict[str, Any], said: str) -> None:
+    LOG.clear()
+    with pytest.raises(ConfigError, match=said):
+        Boxes(**{
+            "instruments": {"box": {}}, "drive": ["box.gate_1", "box.gate_2"], "read": ["box.current"], "low": -1, "high": 1,
+            "reading_low": -1, "reading_high": 1, **more,
+        })  # fmt: skip
+    assert not LOG
+
+
 def test_parameters_that_do_not_take_their_safe_value_are_unsafe() -> None:
     Mine.stuck.add("on")
     try:

@@ -56,7 +56,7 @@ def recorded(path: Path, full_bytes: int = 4096) -> Path:
 
 
 def test_every_message_is_written_down(tmp_path: Path) -> None:
-    lines = [json.loads(line) for line in recorded(tmp_path / "w" / "x.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in recorded(tmp_path / "w" / "x.jsonl").read_text(encoding="utf-8").splitlines()]
     assert lines[0]["format"] == 1
     assert lines[0]["name"] == "here"
     said = [(line["dir"], line["kind"], line.get("text", line.get("hex", line.get("of")))) for line in lines[1:]]
@@ -126,7 +126,7 @@ def test_the_file_stops_at_its_largest_size_and_says_so(tmp_path: Path) -> None:
     with WireLog(path, "here", limit_bytes=1000) as log:
         for _ in range(50):
             log.note(">", "write", b"*IDN?")
-    last = json.loads(path.read_text().splitlines()[-1])
+    last = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
     assert last["kind"] == "full"
     assert "nothing that follows is kept" in last["what"]
     assert path.stat().st_size < 1300
@@ -189,7 +189,7 @@ def test_a_disk_that_hangs_holds_up_no_conversation(
 
 @pytest.mark.parametrize("text", ['{"kind": "write"', "[]", '{"t": 1}'])
 def test_what_is_no_transcript_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "x.jsonl").write_text(text)
+    (tmp_path / "x.jsonl").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match="not a whole transcript"):
         read_transcript(tmp_path / "x.jsonl")
 
@@ -204,7 +204,7 @@ def script(name: str) -> ScriptedLink:
     return ScriptedLink.from_transcript(TRANSCRIPTS / f"{name}.jsonl")
 
 
-ANSWERS = json.loads((TRANSCRIPTS / "answers.json").read_text())
+ANSWERS = json.loads((TRANSCRIPTS / "answers.json").read_text(encoding="utf-8"))
 
 
 def test_generator_and_scope_are_driven_as_they_were() -> None:

@@ -74,7 +74,7 @@ def record(folder: Path) -> None:
         answers["waveform"] = waveform_session(*links)
     with spawn_board(VirtualBoard(Neuron(leak=0.5, v_th=1.0))) as board, WireLog(folder / "board.jsonl", "board") as log:
         answers["board"] = board_session(TranscribedFrames(SerialLink(board.port), log))
-    (folder / "answers.json").write_text(json.dumps(answers) + "\n")
+    (folder / "answers.json").write_text(json.dumps(answers) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

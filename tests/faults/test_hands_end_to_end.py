@@ -162,16 +162,16 @@ def test_policy_stop_ends_the_run(name: str, bench: RunningBench, control: Contr
 
 
 def test_the_command_line_ends_with_3_and_a_person_may_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bench = (ROOT / "benches" / "mzm_awg_scope.toml").read_text()
+    bench = (ROOT / "benches" / "mzm_awg_scope.toml").read_text(encoding="utf-8")
     hand = 'faults = [{ box = "awg", kind = "hand", match = "*TRG", command = ":OUTP1 0", after = 8 }]'
     bench = bench.replace('transport = "hislip"', f'transport = "hislip"\n{hand}') + '\n[panel]\nevery = "100 ms"\n'
-    (tmp_path / "b.toml").write_text(bench)
-    (tmp_path / "e.toml").write_text(EXPERIMENT)
+    (tmp_path / "b.toml").write_text(bench, encoding="utf-8")
+    (tmp_path / "e.toml").write_text(EXPERIMENT, encoding="utf-8")
     assert run(["train", str(tmp_path / "e.toml"), "--run", str(tmp_path / "r")]) == 3
     said = "".join(capsys.readouterr())
     assert "stays off" in said
     assert "hil resume" in said
-    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text(encoding="utf-8"))
     assert summary["outputs"].startswith("off")
     first = len(committed(Journal.read(tmp_path / "r" / "journal.jsonl")))
     assert run(["resume", str(tmp_path / "r")]) == 3  # a person said so: it goes on, until the hand of this bench comes again

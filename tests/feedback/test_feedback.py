@@ -205,7 +205,7 @@ def test_a_wrong_feedback_is_explained(table: dict[str, object], words: list[str
 @pytest.mark.parametrize("text", ["[g\nfamily=1", "\x00"])
 def test_a_damaged_file_is_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"broken\.toml"):
         Feedback.load(path)
     with pytest.raises(ConfigError, match=r"absent\.toml"):

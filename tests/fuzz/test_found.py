@@ -160,22 +160,22 @@ def test_a_safe_state_of_other_kinds_of_values_is_refused(change: dict[str, obje
     ("text", "read"),
     [
         (f"a = {DEEP}", experiment.read_experiment),
-        (DEEP, lambda path: SafeState.from_json(path.read_text())),
-        (DEEP, lambda path: experiment.override({}, f"a={path.read_text()}")),
-        ("1" * 5000, lambda path: experiment.override({}, f"a={path.read_text()}")),
-        ("a." * 5000 + "b=1", lambda path: experiment.override({}, path.read_text())),
+        (DEEP, lambda path: SafeState.from_json(path.read_text(encoding="utf-8"))),
+        (DEEP, lambda path: experiment.override({}, f"a={path.read_text(encoding='utf-8')}")),
+        ("1" * 5000, lambda path: experiment.override({}, f"a={path.read_text(encoding='utf-8')}")),
+        ("a." * 5000 + "b=1", lambda path: experiment.override({}, path.read_text(encoding="utf-8"))),
         (DEEP, lambda path: RunFolder(path.parent).read_json(path.name)),
     ],
 )
 def test_what_has_no_end_is_refused(tmp_path: Path, text: str, read: Callable[[Path], object]) -> None:
     path = tmp_path / "deep"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises((ConfigError, RunError)):
         read(path)
 
 
 def test_a_lock_that_is_nested_without_end_names_nobody(tmp_path: Path) -> None:
-    (tmp_path / lock.NAME).write_text(DEEP)
+    (tmp_path / lock.NAME).write_text(DEEP, encoding="utf-8")
     found = lock.owner(tmp_path)
     assert found is not None
     assert found.pid == 0

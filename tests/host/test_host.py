@@ -119,12 +119,12 @@ def test_what_is_out_of_range_is_refused_before_anything_is_sent(device: Hosted,
 def test_the_host_refuses_it_too(device: Hosted, log: Path) -> None:
     """A client in another language may not have checked."""
     before = whats(log)
-    stub = Stub(device._channel)
+    stub = Stub(device._host.channel)
     for values, shape in (([0.0, 21.0], [1, 2]), ([0.0, float("nan")], [1, 2]), ([0.0] * 3, [1, 3])):
         data = torch.tensor(values).numpy().tobytes()
-        answer = stub["Shot"](Parcel(pb.Part(call=device._call(), shape=shape, dtype="float32"), data))
+        answer = stub["Shot"](Parcel(pb.Part(call=device._host.call(), shape=shape, dtype="float32"), data))
         assert answer.head.fault.kind == "OutOfRange"
-    torn = stub["Shot"](Parcel(pb.Part(call=device._call(), shape=[2, 2], dtype="float32"), bytes(8)))
+    torn = stub["Shot"](Parcel(pb.Part(call=device._host.call(), shape=[2, 2], dtype="float32"), bytes(8)))
     assert torn.head.fault.kind == "Desync"
     assert whats(log) == before
 
@@ -191,9 +191,9 @@ def test_a_late_answer_is_never_taken_for_the_next(device: Hosted) -> None:
 
 
 def test_a_call_that_safe_has_overtaken_drives_nothing(device: Hosted, log: Path) -> None:
-    late = Parcel(pb.Part(call=device._call(), shape=[1, 2], dtype="float32"), bytes(8))
+    late = Parcel(pb.Part(call=device._host.call(), shape=[1, 2], dtype="float32"), bytes(8))
     device.safe()
-    answer = Stub(device._channel)["Shot"](late)
+    answer = Stub(device._host.channel)["Shot"](late)
     assert answer.head.fault.kind == "DirtySession"
     assert whats(log)[-1] == "safe"
     assert torch.equal(device.forward(ONE), 2 * ONE)
@@ -370,10 +370,10 @@ def test_plain_text_to_another_computer_is_refused() -> None:
 
 
 def test_a_beat_is_sent_some_times_in_a_silence(device: Hosted) -> None:
-    before = device._number
+    before = device._host.number
     for _ in range(10_000):
         device.beat()
-    assert device._number - before <= 2
+    assert device._host.number - before <= 2
 
 
 def test_a_session_has_one_trainer_and_ends_once() -> None:

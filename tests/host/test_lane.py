@@ -124,14 +124,14 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted]:
 
 
 def test_without_the_lane_shots_go_by_grpc(device: Hosted) -> None:
-    assert device._lane is not None
-    device._lane.close()
+    assert device._host.lane is not None
+    device._host.lane.close()
     for rows in (3, 200_003):  # one message, and parts
         x = torch.rand(rows, 2)
         assert torch.equal(device.forward(x), 2 * x)
     device.reopen()
-    assert device._lane is not None
-    assert device._lane._open
+    assert device._host.lane is not None
+    assert device._host.lane._open
     assert torch.equal(device.forward(ONE), 2 * ONE)
 
 
@@ -153,8 +153,8 @@ def test_calls_of_two_threads_do_not_mix(device: Hosted) -> None:
 
 
 def test_a_ctrl_c_in_a_shot_leaves_no_answer_behind(device: Hosted, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert device._lane is not None
-    wire = device._lane._wire
+    assert device._host.lane is not None
+    wire = device._host.lane._wire
 
     def interrupted(until_s: float) -> None:
         raise KeyboardInterrupt

@@ -94,7 +94,7 @@ def test_a_connection_that_ends_makes_safe_and_can_be_taken_up_again(served: tup
     with connected(address, keys) as device:
         device.forward(ONE)
         before = len(whats(log))
-        device._channel.close()  # as if the cable were pulled
+        device._host.channel.close()  # as if the cable were pulled
         until(lambda: whats(log)[before:] == ["safe"])
         with pytest.raises(Disconnected):
             device.forward(ONE)
@@ -123,7 +123,7 @@ def test_keys_are_made_once_and_for_their_owner_alone(keys: Path) -> None:
 def test_what_hil_host_is_given(tmp_path: Path) -> None:
     assert settings_of(["port=3", "name=USB0", 'list=["a"]']) == {"port": 3, "name": "USB0", "list": ["a"]}
     assert recipe_of("my_lab:Rig", {"port": 3}).use == "my_lab:Rig"
-    (tmp_path / "bench.toml").write_text("")
+    (tmp_path / "bench.toml").write_text("", encoding="utf-8")
     assert recipe_of(str(tmp_path / "bench.toml"), {}).settings == {"path": str(tmp_path / "bench.toml")}
     for refused in (lambda: recipe_of("rig", {}), lambda: settings_of(["=3"]), lambda: recipe_of("none.toml", {})):
         with pytest.raises(HilError):

@@ -111,7 +111,7 @@ def here(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> None:
 @contextmanager
 def training(text: str, on: torch.device, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Training]:
     path = folder / "experiment.toml"
-    path.write_text(TRAIN + text)
+    path.write_text(TRAIN + text, encoding="utf-8")
     monkeypatch.setattr(torch_device, "named", lambda name, where: on)
     with pretending() if on == ACCELERATOR else nullcontext(), built(read_experiment(path)) as made:
         assert made.training.net.place == on
@@ -161,7 +161,7 @@ def test_a_whole_run(text: str, room: int, tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(torch_device, "named", lambda name, where, on=on: on)
         monkeypatch.setattr(torch_device, "_free_bytes", lambda on: room)
         folder = RunFolder.create(tmp_path / on.type)
-        folder.config.write_text(TRAIN + text)
+        folder.config.write_text(TRAIN + text, encoding="utf-8")
         with pretending() if on == ACCELERATOR else nullcontext():
             summary = resume(folder, None, Console(quiet=True))
         assert summary["versions"]["on"] == str(on)

@@ -453,7 +453,7 @@ threads = 1
 
 
 def test_a_run_from_a_file_and_its_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "spide.toml").write_text(FILE)
+    (tmp_path / "spide.toml").write_text(FILE, encoding="utf-8")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(["train", str(tmp_path / "spide.toml"), "--run", str(whole)]) == 0
     assert (whole / "report.html").exists()
@@ -477,6 +477,6 @@ def test_feedback_around_a_node_without_time_is_refused(tmp_path: Path, capsys: 
     text = FILE.replace(
         'chip = "lif"\nleak = 1.0\nv_th = 1.0\nv_rest = -1.0\nnoise = 0.05', 'use = "mach_zehnder"\nv_pi = "3.5 V"'
     )
-    (tmp_path / "e.toml").write_text(text.replace("gain = 4.0", ""))
+    (tmp_path / "e.toml").write_text(text.replace("gain = 4.0", ""), encoding="utf-8")
     assert run(["train", str(tmp_path / "e.toml"), "--run", str(tmp_path / "r")]) == 2
     assert "feedback" in capsys.readouterr().err

@@ -36,7 +36,7 @@ def trained(tmp_path: Path) -> Callable[..., Path]:
     """Train with these loggers, and return the run folder."""
 
     def train(*to: str, code: int = 0, name: str = "run") -> Path:
-        (tmp_path / f"{name}.toml").write_text(EXPERIMENT.format(to=json.dumps(list(to))))
+        (tmp_path / f"{name}.toml").write_text(EXPERIMENT.format(to=json.dumps(list(to))), encoding="utf-8")
         assert cli.run(["train", str(tmp_path / f"{name}.toml"), "--run", str(tmp_path / name)]) == code
         return tmp_path / name
 
@@ -47,25 +47,25 @@ def trained(tmp_path: Path) -> Callable[..., Path]:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run without any logger."""
     folder = tmp_path_factory.mktemp("plain")
-    (folder / "run.toml").write_text(EXPERIMENT.format(to="[]"))
+    (folder / "run.toml").write_text(EXPERIMENT.format(to="[]"), encoding="utf-8")
     assert cli.run(["train", str(folder / "run.toml"), "--run", str(folder / "run")]) == 0
     return folder / "run"
 
 
 def measured(run: Path) -> dict[tuple[str, int], float]:
     """(name, step) -> value of the epochs, as the run folder has them."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return {(f"{line['split']}/{key}", line["step"]): line[key] for line in lines for key in ("loss", "accuracy")}
 
 
 def notes(run: Path) -> list[str]:
-    events = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (run / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
     return [event["message"] for event in events if event["kind"] == "beware" and event["message"].startswith("log ")]
 
 
 def test_csv_has_every_step_and_epoch(trained: Callable[..., Path]) -> None:
     run = trained("csv")
-    rows = list(csv.DictReader((run / "logs" / "metrics.csv").open()))
+    rows = list(csv.DictReader((run / "logs" / "metrics.csv").open(encoding="utf-8")))
     found = {(row["name"], int(row["step"])): float(row["value"]) for row in rows}
     assert len(found) == len(rows)
     assert {step for name, step in found if name == "step/loss"} == set(range(1, 9))
@@ -76,12 +76,20 @@ def test_csv_has_every_step_and_epoch(trained: Callable[..., Path]) -> None:
 
 def test_csv_forgets_the_steps_that_are_made_again(trained: Callable[..., Path]) -> None:
     run = trained("csv")
-    whole = [line.split(",", 1)[1] for line in (run / "logs" / "metrics.csv").read_text().splitlines() if "_s," not in line]
-    summary = json.loads((run / "summary.json").read_text())
-    (run / "summary.json").write_text(json.dumps({**summary, "status": "interrupted"}))
+    whole = [
+        line.split(",", 1)[1]
+        for line in (run / "logs" / "metrics.csv").read_text(encoding="utf-8").splitlines()
+        if "_s," not in line
+    ]
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    (run / "summary.json").write_text(json.dumps({**summary, "status": "interrupted"}), encoding="utf-8")
     first = sorted((run / "checkpoints").glob("step-*.json"))[-2]  # of the first epoch
     assert cli.run(["resume", str(run), "--from", str(first)]) == 0
-    again = [line.split(",", 1)[1] for line in (run / "logs" / "metrics.csv").read_text().splitlines() if "_s," not in line]
+    again = [
+        line.split(",", 1)[1]
+        for line in (run / "logs" / "metrics.csv").read_text(encoding="utf-8").splitlines()
+        if "_s," not in line
+    ]
     assert again == whole
 
 
@@ -96,7 +104,7 @@ def test_every_number_reaches_the_package(name: str, trained: Callable[..., Path
     scalars = {(call[1], call[2]): call[3] for call in calls if call[0] == "scalar"}
     assert {step for key, step in scalars if key == "step/loss"} == set(range(1, 9))
     assert measured(run).items() <= scalars.items()
-    test = json.loads((run / "summary.json").read_text())["test_accuracy"]
+    test = json.loads((run / "summary.json").read_text(encoding="utf-8"))["test_accuracy"]
     assert calls[-1][2]["test/test_accuracy"] == test if name == "wandb" else scalars["test/test_accuracy", 8] == test
 
 
@@ -140,9 +148,9 @@ def test_no_logger_can_end_a_run(
     assert note.startswith("log wandb: ")
     assert ("did not finish within" in note) == (kind is TimeoutError)
     assert kind is TimeoutError or kind.__name__ in note
-    assert json.loads((run / "summary.json").read_text())["status"] == "done"
+    assert json.loads((run / "summary.json").read_text(encoding="utf-8"))["status"] == "done"
     assert [line for line in unlike(plain, run) if "log" not in line] == []
-    assert "step/loss" in (run / "logs" / "metrics.csv").read_text()  # the other one goes on
+    assert "step/loss" in (run / "logs" / "metrics.csv").read_text(encoding="utf-8")  # the other one goes on
     faulty.Faulty.held.set()
 
 
@@ -157,11 +165,11 @@ def test_a_package_that_is_not_installed_is_refused_at_once_and_on_a_resume_left
     assert not (tmp_path / "run").exists()
     run = trained("csv", name="other")
     config = run / "config.toml"
-    config.write_text(config.read_text().replace('"csv"', '"mlflow"'))
+    config.write_text(config.read_text(encoding="utf-8").replace('"csv"', '"mlflow"'), encoding="utf-8")
     assert cli.run(["resume", str(run), "--set", "train.epochs=3"]) == 0
     (note,) = notes(run)
     assert "ModuleNotFoundError" in note
-    assert json.loads((run / "summary.json").read_text())["status"] == "done"
+    assert json.loads((run / "summary.json").read_text(encoding="utf-8"))["status"] == "done"
 
 
 def test_a_name_that_is_no_logger_is_refused(trained: Callable[..., Path], capfd: pytest.CaptureFixture[str]) -> None:

@@ -93,7 +93,7 @@ def write(run: Path, **parts: Any) -> Path:
             continue
         if isinstance(value, list):
             value = "".join(json.dumps(line) + "\n" for line in value)
-        (run / (name + ends[name])).write_text(value if isinstance(value, str) else json.dumps(value))
+        (run / (name + ends[name])).write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
     return run
 
 
@@ -138,7 +138,7 @@ class Page(HTMLParser):
 
 
 def opened(run: Path) -> Page:
-    page = Page(render(run).read_text())
+    page = Page(render(run).read_text(encoding="utf-8"))
     assert page.open == []  # every element is closed
     return page
 
@@ -148,7 +148,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, drawing: object) -> tuple[Pa
     run = write(tmp_path_factory.mktemp("runs") / "night-3")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("matplotlib.figure.Figure.savefig", drawing)
-        return opened(run), (run / "report.html").read_text()
+        return opened(run), (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_verdict_says_how_well_who_answered_and_at_what_cost(whole: tuple[Page, str]) -> None:
@@ -338,7 +338,7 @@ def test_text_from_the_folder_cannot_become_part_of_the_page(tmp_path: Path) -> 
     )
     page = opened(run)
     assert all(target.startswith("#") for target in page.loads)
-    assert "<script" not in (run / "report.html").read_text()
+    assert "<script" not in (run / "report.html").read_text(encoding="utf-8")
     assert "<script>alert(1)</script>" in page.text  # shown, not run
 
 

@@ -35,7 +35,7 @@ def test_a_command_is_told_everything(tmp_path: Path) -> None:
     with Alarms(settings(sys.executable, "-c", SAYS, tmp_path / "x; touch y"), "runs/x", notes) as alarms:
         alarms.tell("fault", "the scope's cable; $(rm -rf /)")
         alarms.tell("unsafe", "nobody asked for this kind")
-    (line,) = (tmp_path / "x; touch y").read_text().splitlines()
+    (line,) = (tmp_path / "x; touch y").read_text(encoding="utf-8").splitlines()
     told = json.loads(line)
     assert told["HIL_EVENT"] == told["stdin"]["event"] == "fault"
     assert told["HIL_RUN"] == told["stdin"]["run"] == "runs/x"
@@ -51,7 +51,7 @@ def test_one_kind_is_not_told_too_often(tmp_path: Path) -> None:
             now[0] = float(second)
             alarms.tell("recovered", str(second))
         alarms.tell("end", "another kind is told at once")
-    told = [json.loads(line)["stdin"] for line in (tmp_path / "x").read_text().splitlines()]
+    told = [json.loads(line)["stdin"] for line in (tmp_path / "x").read_text(encoding="utf-8").splitlines()]
     assert [(t["message"], t["left_out"]) for t in told[:3]] == [("0", 0), ("30", 29), ("60", 29)]
     assert told[3]["event"] == "end"
 

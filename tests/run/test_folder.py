@@ -16,8 +16,8 @@ from hil.run.lock import owner
 
 def test_a_run_folder_is_new_or_refused(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "a")
-    folder.config.write_text("seed = 0")
-    (folder.checkpoints / "step-00000001.json").write_text("{}")
+    folder.config.write_text("seed = 0", encoding="utf-8")
+    (folder.checkpoints / "step-00000001.json").write_text("{}", encoding="utf-8")
     with pytest.raises(RunError, match="hil resume"):
         RunFolder.create(tmp_path / "a")
     assert RunFolder.open(tmp_path / "a").config.exists()
@@ -44,15 +44,15 @@ def test_metrics_after_the_checkpoint_are_made_again(tmp_path: Path) -> None:
     for epoch in (1, 2, 3):
         folder.measure(*({"epoch": epoch, "split": split, "step": 10 * epoch} for split in ("train", "validation")))
     path = folder.path / "metrics.jsonl"
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write('{"epoch": 4, "split": "tr')  # torn by a kill
     assert folder.forget_metrics_after(2) == []
-    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [10, 10, 20, 20]
+    assert [json.loads(line)["step"] for line in path.read_text(encoding="utf-8").splitlines()] == [10, 10, 20, 20]
     path.write_bytes(path.read_bytes().replace(b'"split": "validation", "step": 10', b'"split": \xff'))
     assert folder.forget_metrics_after(2) == [
         "metrics.jsonl: no readable line of epoch 1 (validation); the curves lack it",
     ]
-    assert len(path.read_text().splitlines()) == 3
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 3
 
 
 def test_lines_that_do_not_fit_leave_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_one_owner(tmp_path: Path) -> None:
     assert found is not None
     assert not found.alive
     assert found.pid == os.getpid()
-    (folder.path / "run.lock").write_text("}{")
+    (folder.path / "run.lock").write_text("}{", encoding="utf-8")
     with folder.owned():
         pass
 
@@ -120,23 +120,23 @@ def test_a_disk_that_cannot_lock_is_not_taken_for_another_process(
 @pytest.mark.parametrize("trick", ["pipe", "link", "folder"])
 def test_a_lock_that_is_no_plain_file_is_refused_and_does_not_block(tmp_path: Path, trick: str) -> None:
     folder, victim = RunFolder.create(tmp_path / "a"), tmp_path / "victim"
-    victim.write_text("precious")
+    victim.write_text("precious", encoding="utf-8")
     lock = folder.path / "run.lock"
     {"pipe": lambda: os.mkfifo(lock), "link": lambda: lock.symlink_to(victim), "folder": lock.mkdir}[trick]()
     with pytest.raises(RunError, match="cannot take the run folder"), folder.owned():
         pytest.fail("it went on")
     owner(folder.path)
-    assert victim.read_text() == "precious"
+    assert victim.read_text(encoding="utf-8") == "precious"
 
 
 def _opened(folder: RunFolder) -> Path:
-    folder.config.write_text("seed = 0")
+    folder.config.write_text("seed = 0", encoding="utf-8")
     return folder.path
 
 
 def test_damaged_json_is_named(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "a")
     assert folder.read_json("summary.json") == {}
-    (folder.path / "summary.json").write_text("{")
+    (folder.path / "summary.json").write_text("{", encoding="utf-8")
     with pytest.raises(RunError, match=r"summary\.json"):
         folder.read_json("summary.json")

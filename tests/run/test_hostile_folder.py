@@ -34,7 +34,7 @@ NASTY = "a\x1b]52;c;ZXZpbA==\x07b\x9b2Jc\u202ed\u2066e[bold]f[/] [link=http://x]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with a tape."""
     home = tmp_path_factory.mktemp("made")
-    (home / "e.toml").write_text(TINY)
+    (home / "e.toml").write_text(TINY, encoding="utf-8")
     assert run(["train", str(home / "e.toml"), "--run", str(home / "r"), "--record"]) == 0
     return home / "r"
 
@@ -44,9 +44,11 @@ def folder(made: Path, tmp_path: Path) -> Path:
     """A copy of it that can go on: one more epoch is asked for."""
     target = tmp_path / "r"
     shutil.copytree(made, target)
-    (target / "config.toml").write_text((target / "config.toml").read_text().replace("epochs = 1", "epochs = 2"))
-    table = json.loads((target / "summary.json").read_text())
-    (target / "summary.json").write_text(json.dumps({**table, "status": "interrupted"}))
+    (target / "config.toml").write_text(
+        (target / "config.toml").read_text(encoding="utf-8").replace("epochs = 1", "epochs = 2"), encoding="utf-8"
+    )
+    table = json.loads((target / "summary.json").read_text(encoding="utf-8"))
+    (target / "summary.json").write_text(json.dumps({**table, "status": "interrupted"}), encoding="utf-8")
     return target
 
 
@@ -115,33 +117,33 @@ WRITTEN = ("metrics.jsonl", "journal.jsonl", "run.lock", "checkpoints", "tape", 
 def test_nothing_is_written_through_a_link(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    (outside / "kept").write_text("{}")
+    (outside / "kept").write_text("{}", encoding="utf-8")
     path = folder / name.format(pid=os.getpid())
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     path.symlink_to(outside if name in ("checkpoints", "tape") else outside / "kept")
     before = (outside / "kept").stat()
     said(capsys, "resume", folder)
-    assert (outside / "kept").read_text() == "{}"
+    assert (outside / "kept").read_text(encoding="utf-8") == "{}"
     assert (outside / "kept").stat().st_mtime_ns == before.st_mtime_ns
     assert os.listdir(outside) == ["kept"]
 
 
 def test_a_whole_file_replaces_a_link_and_leaves_what_it_led_to(tmp_path: Path) -> None:
-    (tmp_path / "outside").write_text("kept")
+    (tmp_path / "outside").write_text("kept", encoding="utf-8")
     (tmp_path / "link").symlink_to(tmp_path / "outside")
     write_atomic(tmp_path / "link", b"new")
-    assert (tmp_path / "outside").read_text() == "kept"
+    assert (tmp_path / "outside").read_text(encoding="utf-8") == "kept"
     assert not (tmp_path / "link").is_symlink()
-    assert (tmp_path / "link").read_text() == "new"
+    assert (tmp_path / "link").read_text(encoding="utf-8") == "new"
 
 
 THERE: dict[str, Callable[[Path], object]] = {
-    "bench.toml": lambda f: (f / "bench.toml").write_text("mine"),
+    "bench.toml": lambda f: (f / "bench.toml").write_text("mine", encoding="utf-8"),
     "an empty folder": lambda f: (f / "data").mkdir(),
-    "a temporary": lambda f: (f / ".notes.part").write_text("mine"),
-    "a temporary as ours": lambda f: (f / ".summary.json.1.part").write_text("mine"),
+    "a temporary": lambda f: (f / ".notes.part").write_text("mine", encoding="utf-8"),
+    "a temporary as ours": lambda f: (f / ".summary.json.1.part").write_text("mine", encoding="utf-8"),
     "a dangling link": lambda f: (f / "checkpoints").symlink_to("/nowhere"),
-    "run.lock and more": lambda f: [(f / n).write_text("mine") for n in ("run.lock", "thesis.tex")],
+    "run.lock and more": lambda f: [(f / n).write_text("mine", encoding="utf-8") for n in ("run.lock", "thesis.tex")],
 }
 
 
@@ -158,7 +160,7 @@ def test_what_was_there_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     target.mkdir()
     THERE[kind](target)
     before = names(target)
-    (tmp_path / "e.toml").write_text(text)
+    (tmp_path / "e.toml").write_text(text, encoding="utf-8")
     assert said(capsys, "train", tmp_path / "e.toml", "--run", target)[0] == 2
     assert names(target) == before
 
@@ -170,14 +172,14 @@ def test_a_refused_run_takes_back_only_its_own(tmp_path: Path, capsys: pytest.Ca
         target.mkdir()
     if kind == "checkpoints alone":
         (target / "checkpoints").mkdir()
-    (tmp_path / "e.toml").write_text(TINY.replace('use = "adfa"', 'use = "nobody.has:This"'))
+    (tmp_path / "e.toml").write_text(TINY.replace('use = "adfa"', 'use = "nobody.has:This"'), encoding="utf-8")
     assert said(capsys, "train", tmp_path / "e.toml", "--run", target)[0] == 2
     assert target.exists() == (kind != "new")
     assert not target.exists() or os.listdir(target) == ["checkpoints"] * (kind == "checkpoints alone")
 
 
 def test_a_link_is_no_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "e.toml").write_text(TINY)
+    (tmp_path / "e.toml").write_text(TINY, encoding="utf-8")
     (tmp_path / "elsewhere").mkdir()
     for name, to in (("full", tmp_path / "elsewhere"), ("nowhere", tmp_path / "none"), ("self", tmp_path / "self")):
         (tmp_path / name).symlink_to(to)
@@ -190,7 +192,7 @@ def test_only_our_temporaries_are_swept(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "r")
     kept = (".notes.part", ".x.json.part", "summary.json.1.part", ".a.docx.12.part")
     for name in (*kept, ".summary.json.12.part", ".step-00000001.safetensors.7.part"):
-        (folder.path / name).write_text("")
+        (folder.path / name).write_text("", encoding="utf-8")
     (folder.path / ".link.json.1.part").symlink_to("/nowhere")
     folder.sweep()
     assert sorted(p.name for p in folder.path.iterdir()) == sorted([*kept, "checkpoints", ".link.json.1.part"])
@@ -205,14 +207,14 @@ def forged(folder: Path, facts: Callable[[dict[str, Any]], object], tensors: Cal
     held = dict(safetensors.torch.load(path.with_suffix(".safetensors").read_bytes()))
     tensors(held)
     payload = safetensors.torch.save(held)
-    table = json.loads(path.read_text())
+    table = json.loads(path.read_text(encoding="utf-8"))
     facts(table)
     table = {**table, "sha256": hashlib.sha256(payload).hexdigest()}
     table.pop("facts_sha256")
     told = {**table, "facts_sha256": hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()}
     for file in (path, path.with_suffix(".safetensors")):
         file.unlink()
-    path.write_text(json.dumps(told))
+    path.write_text(json.dumps(told), encoding="utf-8")
     path.with_suffix(".safetensors").write_bytes(payload)
 
 
@@ -264,7 +266,9 @@ def test_a_checkpoint_that_does_not_fit_is_refused(folder: Path, capsys: pytest.
 
 def test_an_untouched_one_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     forged(folder, UNCHANGED, UNCHANGED)
-    (folder / "config.toml").write_text((folder / "config.toml").read_text().replace("record = true", "record = false"))
+    (folder / "config.toml").write_text(
+        (folder / "config.toml").read_text(encoding="utf-8").replace("record = true", "record = false"), encoding="utf-8"
+    )
     code, text = said(capsys, "resume", folder, "--changed")
     assert code == 0, text
 
@@ -337,12 +341,14 @@ def test_what_a_terminal_would_obey_is_shown(text: str) -> None:
 
 
 def test_nothing_raw_reaches_terminal_or_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with (folder / "journal.jsonl").open("a") as file:
+    with (folder / "journal.jsonl").open("a", encoding="utf-8") as file:
         for kind in ("fault", NASTY):
             file.write(json.dumps({"t": NASTY, "kind": kind, "message": NASTY, NASTY: NASTY}) + "\n")
-    (folder / "run.lock").write_text(json.dumps({"pid": 1, "host": NASTY, "since": NASTY, "command": NASTY}))
-    table = json.loads((folder / "summary.json").read_text())
-    (folder / "summary.json").write_text(json.dumps({**table, "name": NASTY, "cause": NASTY, "node": {NASTY: NASTY}}))
+    (folder / "run.lock").write_text(json.dumps({"pid": 1, "host": NASTY, "since": NASTY, "command": NASTY}), encoding="utf-8")
+    table = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    (folder / "summary.json").write_text(
+        json.dumps({**table, "name": NASTY, "cause": NASTY, "node": {NASTY: NASTY}}), encoding="utf-8"
+    )
     shown = ""
     for command in (("status", folder), ("status", folder, "--log"), ("report", folder)):
         code, text = said(capsys, *command)
@@ -351,7 +357,7 @@ def test_nothing_raw_reaches_terminal_or_page(folder: Path, capsys: pytest.Captu
         shown += text
     assert "[bold]f[/]" in shown
     assert "\\x1b]52;c" in shown
-    page = (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text(encoding="utf-8")
     assert not HIDDEN.search(page)
     assert "<script>" not in page
     assert "&lt;script&gt;" in page

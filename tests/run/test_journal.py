@@ -150,4 +150,4 @@ def test_a_step_costs_microseconds(tmp_path: Path) -> None:
     each = (time.process_time() - begin) / 5000
     journal.close()
     assert each < 200e-6  # 8 µs on an idle machine
-    assert json.loads((tmp_path / "journal.jsonl").read_text().splitlines()[-1])["step"] == 5000
+    assert json.loads((tmp_path / "journal.jsonl").read_text(encoding="utf-8").splitlines()[-1])["step"] == 5000

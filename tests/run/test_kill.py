@@ -31,7 +31,7 @@ def _imported(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def written(folder: Path, text: str, name: str = "e.toml") -> Path:
     path = folder / name
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -74,7 +74,7 @@ def test_killed_at_every_kind_of_act_on_a_twin(tmp_path: Path, nth: int) -> None
 @pytest.mark.timeout(300)
 def test_killed_on_the_virtual_bench(tmp_path: Path) -> None:
     """The plant of the bench drifts and is noisy; its state is in the checkpoint."""
-    written(tmp_path, (ROOT / "benches" / "mzm_awg_scope.toml").read_text(), "b.toml")
+    written(tmp_path, (ROOT / "benches" / "mzm_awg_scope.toml").read_text(encoding="utf-8"), "b.toml")
     experiment = written(tmp_path, TWIN.replace(DRIFTS, 'bench = "b.toml"') + FIXED)
     kills = [("half of a write journal.jsonl", 9), ("replace .step-N.json.N.part", 1)]
     killed_and_resumed(tmp_path, experiment, lambda _: kills)

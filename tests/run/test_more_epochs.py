@@ -22,7 +22,7 @@ def hil(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 
 def trained(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, *sets: str) -> Path:
-    (tmp_path / "e.toml").write_text(TWIN)
+    (tmp_path / "e.toml").write_text(TWIN, encoding="utf-8")
     more = [word for each in sets for word in ("--set", each)]
     code, _, err = hil(capsys, "train", tmp_path / "e.toml", "--run", tmp_path / name, *more)
     assert code == 0, err
@@ -30,7 +30,7 @@ def trained(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, *sets
 
 
 def summary(run: Path) -> dict[str, object]:
-    found = json.loads((run / "summary.json").read_text())
+    found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     assert isinstance(found, dict)
     return found
 
@@ -53,9 +53,9 @@ def test_it_is_the_longer_run_bit_for_bit(
     assert [summary(run)[key] for key in KEPT] == [summary(whole)[key] for key in KEPT]
     assert (summary(whole)["test_reads"], summary(run)["test_reads"]) == (1, 1 + len(steps))
     assert f"read {1 + len(steps)} times" in str(summary(run)["warnings"])
-    assert (run / "metrics.jsonl").read_text().count("\n") == 8
+    assert (run / "metrics.jsonl").read_text(encoding="utf-8").count("\n") == 8
     assert (run / "report.html").is_file()
-    drawn = [json.loads((folder / "diagnostics.json").read_text()) for folder in (run, whole)]
+    drawn = [json.loads((folder / "diagnostics.json").read_text(encoding="utf-8")) for folder in (run, whole)]
     assert drawn[0].keys() == drawn[1].keys()
     assert drawn[0]["transfer"] == drawn[1]["transfer"]
     assert "finished" in hil(capsys, "resume", run)[2]
@@ -162,7 +162,7 @@ def test_what_is_refused_changes_nothing(
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("more")
-    (folder / "e.toml").write_text(TWIN)
+    (folder / "e.toml").write_text(TWIN, encoding="utf-8")
     assert cli.run(["train", str(folder / "e.toml"), "--run", str(folder / "r")]) == 0
     return folder / "r"
 

@@ -43,7 +43,7 @@ checkpoint_every = 4
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run as a SIGKILL leaves it after step 10 of 12, with checkpoints of steps 6 (twice) and 8; it has a bench file."""
     folder = tmp_path_factory.mktemp("killed")
-    (folder / "e.toml").write_text(TWIN)
+    (folder / "e.toml").write_text(TWIN, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(session, "KEPT_CHECKPOINTS", 5)
         assert run(["train", str(folder / "e.toml"), "--run", str(folder / "r")]) == 0
@@ -56,8 +56,8 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = (path / "journal.jsonl").read_bytes().splitlines(keepends=True)
     last = next(n for n, line in enumerate(lines) if b'"kind":"commit","step":10,' in line)
     (path / "journal.jsonl").write_bytes(b"".join(lines[: last + 1]) + lines[last + 1][:40])
-    metrics = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (path / "metrics.jsonl").write_text("".join(metrics[:2]))
+    metrics = (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (path / "metrics.jsonl").write_text("".join(metrics[:2]), encoding="utf-8")
     return path
 
 
@@ -107,8 +107,8 @@ def test_a_damaged_newest_checkpoint_is_named_and_an_earlier_one_offered(
 
 def test_a_flipped_digit_in_the_facts_is_seen(path: Path) -> None:
     file = path / "checkpoints" / "step-00000008.json"
-    assert '"batch": 2' in file.read_text()
-    file.write_text(file.read_text().replace('"batch": 2', '"batch": 3', 1))
+    assert '"batch": 2' in file.read_text(encoding="utf-8")
+    file.write_text(file.read_text(encoding="utf-8").replace('"batch": 2', '"batch": 3', 1), encoding="utf-8")
     with pytest.raises(RunError, match="damaged checkpoint") as caught:
         planned(path)
     assert "checksum of the facts" in str(caught.value)
@@ -128,7 +128,7 @@ def test_other_damage_is_named(path: Path, name: str, text: str | None, parts: l
     if text is None:
         (path / name).unlink()
     else:
-        (path / name).write_text(text)
+        (path / name).write_text(text, encoding="utf-8")
     with pytest.raises(RunError) as caught:
         planned(path)
     for part in ["damaged run folder", *parts]:
@@ -140,10 +140,10 @@ def test_other_damage_is_named(path: Path, name: str, text: str | None, parts: l
 
 def test_changed_settings_need_a_word_unless_they_change_no_number(path: Path) -> None:
     config = path / "config.toml"
-    whole = config.read_text()
-    config.write_text(whole.replace("epochs = 2", "epochs = 3"))
+    whole = config.read_text(encoding="utf-8")
+    config.write_text(whole.replace("epochs = 2", "epochs = 3"), encoding="utf-8")
     assert any("train.epochs 2 -> 3" in text for text in planned(path).said)
-    config.write_text(whole.replace("seed = 1", "seed = 2"))
+    config.write_text(whole.replace("seed = 1", "seed = 2"), encoding="utf-8")
     with pytest.raises(RunError, match="was changed") as caught:
         planned(path)
     assert "seed 1 -> 2" in str(caught.value)
@@ -164,22 +164,25 @@ def test_a_run_without_a_checkpoint_starts_again(path: Path) -> None:
 def test_a_finished_run_is_completed(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["resume", str(path)]) == 0
     before = {name: (path / name).read_bytes() for name in ("summary.json", "metrics.jsonl")}
-    drawn = json.loads((path / "diagnostics.json").read_text())
-    (path / "report.html").write_text("<html>")  # as no atomic write leaves it
+    drawn = json.loads((path / "diagnostics.json").read_text(encoding="utf-8"))
+    (path / "report.html").write_text("<html>", encoding="utf-8")  # as no atomic write leaves it
     assert planned(path).finish == ("report.html",)
     assert run(["resume", str(path)]) == 0
     (path / "report.html").unlink()
     (path / "diagnostics.json").write_text(
-        json.dumps({k: v for k, v in drawn.items() if k in ("transfer", "honesty", "confusion")})
+        json.dumps({k: v for k, v in drawn.items() if k in ("transfer", "honesty", "confusion")}), encoding="utf-8"
     )
     assert planned(path).finish == ("diagnostics.json", "report.html")
     assert run(["resume", str(path)]) == 0
-    again = json.loads((path / "diagnostics.json").read_text())
+    again = json.loads((path / "diagnostics.json").read_text(encoding="utf-8"))
     assert {k: v for k, v in again.items() if k not in ("time", "classes")} == {
         k: v for k, v in drawn.items() if k not in ("time", "classes")
     }
     assert before["metrics.jsonl"] == (path / "metrics.jsonl").read_bytes()
-    assert json.loads(before["summary.json"])["test_loss"] == json.loads((path / "summary.json").read_text())["test_loss"]
+    assert (
+        json.loads(before["summary.json"])["test_loss"]
+        == json.loads((path / "summary.json").read_text(encoding="utf-8"))["test_loss"]
+    )
     assert run(["resume", str(path)]) == 2
 
 
@@ -253,16 +256,20 @@ def test_any_damage_is_refused_by_name_or_harmless(killed: Path, tmp_path: Path,
 def test_the_bench_file_belongs_to_it(tmp_path: Path) -> None:
     """Its copy is needed, and must be the one that the checkpoint was made with."""
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "config.toml").write_text('[device]\nbench = "b.toml"\n')
+    (tmp_path / "config.toml").write_text('[device]\nbench = "b.toml"\n', encoding="utf-8")
     with pytest.raises(RunError, match="damaged run folder") as caught:
         planned(tmp_path)
     assert "bench.toml" in str(caught.value)
-    (tmp_path / "bench.toml").write_text((Path(__file__).parents[2] / "benches" / "mzm_awg_scope.toml").read_text())
+    (tmp_path / "bench.toml").write_text(
+        (Path(__file__).parents[2] / "benches" / "mzm_awg_scope.toml").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     assert planned(tmp_path).start is None
     facts = {"step": 3, "experiment": {"device": {"bench": "b.toml"}}, "bench_sha256": resume.inspect(tmp_path).bench}
     checkpoint.save(tmp_path / "checkpoints", "step-00000003", checkpoint.Checkpoint({}, facts))
     assert planned(tmp_path).start is not None
-    (tmp_path / "bench.toml").write_text((tmp_path / "bench.toml").read_text().replace('"4 V"', '"3 V"'))
+    (tmp_path / "bench.toml").write_text(
+        (tmp_path / "bench.toml").read_text(encoding="utf-8").replace('"4 V"', '"3 V"'), encoding="utf-8"
+    )
     assert read_bench(tmp_path / "bench.toml")
     with pytest.raises(RunError, match="was changed") as caught:
         planned(tmp_path)

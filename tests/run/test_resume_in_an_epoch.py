@@ -33,7 +33,7 @@ def _imported(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def written(folder: Path, schedule: str) -> Path:
     text = toml(device=MODULATOR + "\ndrift_rad_per_rts = 0.1", train=TRAIN + MORE) + SCHEDULES[schedule] + AUGMENT
-    (folder / "e.toml").write_text(text)
+    (folder / "e.toml").write_text(text, encoding="utf-8")
     return folder / "e.toml"
 
 

@@ -88,23 +88,23 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 def written(folder: Path, text: str = FILE) -> Path:
     path = folder / "e.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
 def notes(folder: Path) -> list[dict[str, Any]]:
-    lines = (json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines())
+    lines = (json.loads(line) for line in (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line["kind"] == "sentinel"]
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return found
 
 
 def restless(folder: Path, monkeypatch: pytest.MonkeyPatch, settings: str, policy: str) -> Path:
     """A node that does not drift and then changes at once."""
-    (folder / "restless.py").write_text(RESTLESS)
+    (folder / "restless.py").write_text(RESTLESS, encoding="utf-8")
     monkeypatch.syspath_prepend(str(folder))
     text = FILE.replace('"mach_zehnder"', '"restless:Restless"').replace("drift_rad_per_s = 0.4", settings)
     return written(folder, text + f"policy = {policy}\n")
@@ -175,7 +175,7 @@ def test_roll_back_learns_again_from_a_quiet_time(tmp_path: Path, command: Comma
     path = restless(tmp_path, monkeypatch, "scale = 0.8", '["roll_back", "rescale"]')
     code, said = command("train", path, "--run", tmp_path / "r")
     assert code == 0, said
-    events = [json.loads(line) for line in (tmp_path / "r" / "journal.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (tmp_path / "r" / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
     back = next(event for event in events if event["kind"] == "roll_back")
     assert back["step"] < back["left"]
     commits = [event["step"] for event in events if event["kind"] == "commit"]
@@ -193,7 +193,7 @@ def test_power_that_steps_with_noise_is_a_mode_hop(tmp_path: Path, command: Comm
 
 
 def test_killed_and_resumed_is_the_same_run(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mortal.py").write_text(MORTAL)
+    (tmp_path / "mortal.py").write_text(MORTAL, encoding="utf-8")
     path = written(tmp_path, FILE.replace('"adfa"', '"mortal:Mortal"'))
     monkeypatch.syspath_prepend(str(tmp_path))
     killed = Commanded("train", path, "--run", tmp_path / "r", environment={"DIES_AT": "134"})
@@ -269,7 +269,7 @@ class Channels(MachZehnder):
 def test_twenty_channels_that_walk_are_followed_each_by_itself(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "channels.py").write_text(CHANNELS)
+    (tmp_path / "channels.py").write_text(CHANNELS, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     text = FILE.replace('"mach_zehnder"', '"channels:Channels"').replace("drift_rad_per_s = 0.4", "")
     text = text.replace("[64, 20, 20, 20, 20, 10]", "[64, 20, 10]").replace("epochs = 2\nbatch = 16", "epochs = 5\nbatch = 32")
@@ -285,13 +285,13 @@ def test_twenty_channels_that_walk_are_followed_each_by_itself(
     assert walked == sorted(walked)
     assert walked[19] == pytest.approx(-walked[0], rel=0.1)
     assert abs(walked[0]) > 0.5
-    assert "<h2>Drift</h2>" in (tmp_path / "r" / "report.html").read_text()
+    assert "<h2>Drift</h2>" in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
 
 
 def test_through_a_served_bench(tmp_path: Path, command: Command) -> None:
-    bench = (ROOT / "benches" / "mzm_awg_scope.toml").read_text()
+    bench = (ROOT / "benches" / "mzm_awg_scope.toml").read_text(encoding="utf-8")
     (tmp_path / "b.toml").write_text(
-        bench.replace("drift_rad_per_s = 4e-4", "drift_rad_per_s = 0.6")
+        bench.replace("drift_rad_per_s = 4e-4", "drift_rad_per_s = 0.6"), encoding="utf-8"
     )  # the markers, too, are lost
     device = FILE[FILE.index("[device]") : FILE.index("[encode]")]
     path = written(tmp_path, FILE.replace(device, '[device]\nbench = "b.toml"\n'))

@@ -30,7 +30,7 @@ Act = Callable[[], object]
 
 def experiment(tmp_path: Path) -> Path:
     path = tmp_path / "e.toml"
-    path.write_text(TWIN)
+    path.write_text(TWIN, encoding="utf-8")
     return path
 
 
@@ -55,8 +55,8 @@ def in_child(action: Act, out: int | None, err: int | None) -> int:
                     os.close(number)
                 else:
                     os.dup2(stream, number)
-            sys.stdout = None if out is None else os.fdopen(1, "w")  # type: ignore[assignment]
-            sys.stderr = None if err is None else os.fdopen(2, "w")  # type: ignore[assignment]
+            sys.stdout = None if out is None else os.fdopen(1, "w", encoding="utf-8")  # type: ignore[assignment]
+            sys.stderr = None if err is None else os.fdopen(2, "w", encoding="utf-8")  # type: ignore[assignment]
             action()
         except SystemExit as end:
             code = int(str(end.code))
@@ -66,7 +66,7 @@ def in_child(action: Act, out: int | None, err: int | None) -> int:
 
 
 def told(run: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (run / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 # ---- handlers ---------------------------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_a_burst_of_ctrl_c_at_any_moment_of_a_run(tmp_path: Path, monkeypatch: p
 
     after_step(monkeypatch, 4, burst)
     assert cli.run(["train", str(experiment(tmp_path)), "--run", str(tmp_path / "r")]) == 130
-    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text(encoding="utf-8"))
     assert summary["status"] == "interrupted"
     assert summary["outputs"].startswith("none")
     monkeypatch.undo()
@@ -244,7 +244,7 @@ def test_a_display_that_takes_nothing_ends_nothing(tmp_path: Path, which: str) -
     assert in_child(lambda: cli.main(["train", path, "--run", str(run)]), stream, stream) == 0
     events = told(run)
     assert events[-1]["kind"] in ("safe", "display")
-    assert json.loads((run / "summary.json").read_text())["status"] == "done"
+    assert json.loads((run / "summary.json").read_text(encoding="utf-8"))["status"] == "done"
     shown = [event for event in events if event["kind"] == "display"]
     assert len(shown) == (0 if which in ("stopped terminal", "full pipe") else 1)  # a stopped one may go on
 
@@ -262,7 +262,7 @@ def test_a_slow_reader_gets_everything(tmp_path: Path) -> None:
     """More than a pipe and the queue hold, to a reader that begins late."""
     assert cli.run(["train", str(experiment(tmp_path)), "--run", str(tmp_path / "r")]) == 0
     note = json.dumps({"t": "2026-11-29T06:00:00+00:00", "kind": "beware", "message": "y" * 1000})
-    with (tmp_path / "r" / "journal.jsonl").open("a") as journal:
+    with (tmp_path / "r" / "journal.jsonl").open("a", encoding="utf-8") as journal:
         journal.write((note + "\n") * 600)
     read, write = os.pipe()
     fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
@@ -275,7 +275,7 @@ def test_a_slow_reader_gets_everything(tmp_path: Path) -> None:
 
     reader = threading.Thread(target=reading)
     reader.start()
-    with Path(os.devnull).open("w") as nowhere:
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         assert in_child(lambda: cli.main(["status", str(tmp_path / "r"), "--log"]), write, nowhere.fileno()) == 0
     os.close(write)
     reader.join()
@@ -284,7 +284,7 @@ def test_a_slow_reader_gets_everything(tmp_path: Path) -> None:
 
 def test_nothing_is_said_about_it_at_the_end_of_the_process() -> None:
     """The interpreter flushes its streams when it ends: no exit code 120, no "Exception ignored"."""
-    with Path("/dev/full").open("w") as full:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
         done = subprocess.run(
             [sys.executable, "-m", "hil", "describe", "mach_zehnder"], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True,
             timeout=120,

@@ -23,7 +23,7 @@ def told(path: Path, *events: tuple[float, str, dict[str, object]]) -> RunFolder
     """A run folder with a journal of (s since the start, kind, facts)."""
     folder = RunFolder(path)
     folder.checkpoints.mkdir(parents=True, exist_ok=True)
-    folder.config.write_text("seed = 0\n")
+    folder.config.write_text("seed = 0\n", encoding="utf-8")
     now = [0.0]
 
     def moment() -> str:
@@ -122,7 +122,7 @@ def test_the_newest_run_and_the_log(
     shutil.move(tmp_path / "runs" / "old" / "journal.jsonl", tmp_path / "runs" / "old" / "x")
     os.utime(tmp_path / "runs" / "old" / "config.toml", (1, 1))
     told(tmp_path / "runs" / "new", START, *STEPS, (20.0, "fault", {"message": "the scope\nis gone", "step": 15}))
-    with (tmp_path / "runs" / "new" / "journal.jsonl").open("a") as file:
+    with (tmp_path / "runs" / "new" / "journal.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"t": "2026')
     capsys.readouterr()
     assert run(["status"]) == 0
@@ -136,6 +136,6 @@ def test_the_newest_run_and_the_log(
     assert run(["list", "runs"]) == 0
     shown = capsys.readouterr().out
     assert "fault" in shown
-    (tmp_path / "runs" / "new" / "summary.json").write_text(json.dumps([1]))
+    (tmp_path / "runs" / "new" / "summary.json").write_text(json.dumps([1]), encoding="utf-8")
     assert run(["list", "runs"]) == 0
     assert "summary.json damaged" in capsys.readouterr().out

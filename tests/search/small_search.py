@@ -54,9 +54,9 @@ random = 2
 
 
 def write(folder: Path, text: str = FILE, base: str = BASE) -> Path:
-    (folder / "base.toml").write_text(base)
+    (folder / "base.toml").write_text(base, encoding="utf-8")
     path = folder / "search.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 

@@ -51,7 +51,7 @@ def test_a_lost_worker_costs_nothing_but_time(tmp_path: Path, monkeypatch: pytes
     start(path, RunFolder.create(tmp_path / "cluster"), QUIET, "local:2")
     assert killed
     assert history(tmp_path / "cluster") == history(tmp_path / "here")
-    keys = [json.loads(line)["key"] for line in (tmp_path / "cluster" / EVALUATIONS).read_text().splitlines()]
+    keys = [json.loads(line)["key"] for line in (tmp_path / "cluster" / EVALUATIONS).read_text(encoding="utf-8").splitlines()]
     assert len(keys) == len(set(keys))
 
 

@@ -37,7 +37,7 @@ QUIET = Console(quiet=True)
 
 
 def lines(folder: Path, name: str) -> list[dict[str, Any]]:
-    return [same(json.loads(line)) for line in (folder / name).read_text().splitlines()]
+    return [same(json.loads(line)) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
 
 
 def history(folder: Path) -> tuple[list[Any], ...]:
@@ -62,9 +62,9 @@ def test_a_search_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
     for text in ("generation   3/3", "best", "median", "diversity", "evaluations/s", "left", "over the best hand-made g"):
         assert text in said
     assert history(tmp_path / "r") == history(whole)
-    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text(encoding="utf-8"))
     assert summary["status"] == "done"
-    page = (tmp_path / "r" / "report.html").read_text()
+    page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
     for text in ("Fitness over generations", "true derivative", "Confirmation", "held examples"):
         assert text in page
     assert not re.search(r"(src|href)=\"http", page)
@@ -72,15 +72,15 @@ def test_a_search_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert run(["report", str(tmp_path / "r")]) == 0
     found = tmp_path / "r" / summary["feedback"]
     assert Feedback.load(found) == Feedback.from_table(summary["recipe"]["feedback"])
-    assert "standard_error" in found.read_text()
+    assert "standard_error" in found.read_text(encoding="utf-8")
     used = BASE.replace('use = "adfa"', f'use = "adfa"\nfeedback = "r/{summary["feedback"]}"').replace(
         "[train]", "[train]\nepochs = 1"
     )
-    (tmp_path / "e.toml").write_text(used)
+    (tmp_path / "e.toml").write_text(used, encoding="utf-8")
     capsys.readouterr()
     assert run(["train", str(tmp_path / "e.toml"), "--run", str(tmp_path / "t")]) == 0
     found.unlink()  # a run holds all that it depends on
-    assert "provenance" in (tmp_path / "t" / "config.toml").read_text()
+    assert "provenance" in (tmp_path / "t" / "config.toml").read_text(encoding="utf-8")
 
 
 def cut(whole: Path, folder: Path, evaluations: int, torn: int, generations: int, stages: int) -> RunFolder:
@@ -89,9 +89,9 @@ def cut(whole: Path, folder: Path, evaluations: int, torn: int, generations: int
     (folder / "config.toml").write_bytes((whole / "config.toml").read_bytes())
     (folder / SEARCH).write_bytes((whole / SEARCH).read_bytes())
     for name, count in ((EVALUATIONS, evaluations), (GENERATIONS, generations), (STAGES, stages)):
-        text = (whole / name).read_text().splitlines(keepends=True)
+        text = (whole / name).read_text(encoding="utf-8").splitlines(keepends=True)
         rest = text[count][:torn] if count < len(text) else ""
-        (folder / name).write_text("".join(text[:count]) + rest)
+        (folder / name).write_text("".join(text[:count]) + rest, encoding="utf-8")
     return RunFolder(folder)
 
 
@@ -122,7 +122,7 @@ def test_ctrl_c_commits_and_resume_goes_on(tmp_path: Path, whole: Path, monkeypa
     with pytest.raises(Interrupted, match="stopped by SIGINT"):
         start(write(tmp_path), RunFolder.create(tmp_path / "run"), QUIET)
     assert len(asked) == 3
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"
+    assert json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))["status"] == "interrupted"
     assert run(["resume", str(tmp_path / "run")]) == 0
     assert history(tmp_path / "run") == history(whole)
     keys = [job.key for chunk in asked for job in chunk]
@@ -143,7 +143,7 @@ def test_killed_at_every_write_it_ends_with_the_same_history(tmp_path: Path, who
 
     def finished(run: Path) -> bool:
         summary = run / "summary.json"
-        return summary.exists() and json.loads(summary.read_text())["status"] == "done"
+        return summary.exists() and json.loads(summary.read_text(encoding="utf-8"))["status"] == "done"
 
     kills = [(kind, nth) for kind in kinds for nth in sorted({0, found[kind] // 3})]
     survive(start, finished, lambda run: history(run) == history(whole), tmp_path, kills)
@@ -153,10 +153,9 @@ def test_killed_at_every_write_it_ends_with_the_same_history(tmp_path: Path, who
 def test_a_killed_search_leaves_no_worker_and_two_go_on_with_the_history_of_one(tmp_path: Path, whole: Path) -> None:
     command = Command("search", write(tmp_path, FILE.replace("workers = 1", "workers = 2")), "--run", tmp_path / "run")
     assert until((tmp_path / "run" / EVALUATIONS).exists)
-    workers = [int(pid) for pid in Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()]
+    workers = [int(pid) for pid in Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text(encoding="utf-8").split()]
     assert len(workers) >= 2
-    command.send(signal.SIGKILL)
-    assert command.ended() == -signal.SIGKILL
+    command.kill()
     assert until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     carry_on(RunFolder.open(tmp_path / "run"), QUIET)
     assert history(tmp_path / "run") == history(whole)
@@ -164,16 +163,16 @@ def test_a_killed_search_leaves_no_worker_and_two_go_on_with_the_history_of_one(
 
 def test_a_history_of_another_search_is_refused(tmp_path: Path, whole: Path) -> None:
     folder = cut(whole, tmp_path / "run", 12, 0, 2, 0)
-    text = (folder.path / SEARCH).read_text()
-    (folder.path / SEARCH).write_text(text.replace("population = 6", "population = 7"))
+    text = (folder.path / SEARCH).read_text(encoding="utf-8")
+    (folder.path / SEARCH).write_text(text.replace("population = 6", "population = 7"), encoding="utf-8")
     with pytest.raises(RunError, match="another search"):
         carry_on(folder, QUIET)
 
 
 def test_a_damaged_line_is_named(tmp_path: Path, whole: Path) -> None:
     folder = cut(whole, tmp_path / "run", 3, 0, 0, 0)
-    text = (folder.path / EVALUATIONS).read_text()
-    (folder.path / EVALUATIONS).write_text("{broken\n" + text)
+    text = (folder.path / EVALUATIONS).read_text(encoding="utf-8")
+    (folder.path / EVALUATIONS).write_text("{broken\n" + text, encoding="utf-8")
     with pytest.raises(RunError) as error:
         History(folder)
     assert "line 1" in str(error.value)

@@ -119,13 +119,13 @@ def test_twin_first_then_the_bench(tmp_path: Path, capsys: pytest.CaptureFixture
     assert run(["search", str(path), "--run", str(tmp_path / "r")]) == 0
     said = capsys.readouterr().out
     assert re.search(r"4 candidates, [\d,]+ passes, rank correlation of twin and bench", said)
-    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text(encoding="utf-8"))
     rows = {row["name"]: row["mean"] for row in summary["bench"]["rows"]}
-    stages = [json.loads(line)["stage"] for line in (tmp_path / "r" / "stages.jsonl").read_text().splitlines()]
+    stages = [json.loads(line)["stage"] for line in (tmp_path / "r" / "stages.jsonl").read_text(encoding="utf-8").splitlines()]
     assert stages == ["halving 1", "halving 2", "choice", "twin", "bench", "confirmation"]
     assert len(rows) == 4
     assert summary["winner"] in rows
-    assert "rank correlation with the twin" in (tmp_path / "r" / "report.html").read_text()
+    assert "rank correlation with the twin" in (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
 
 
 def test_several_objectives_with_other_devices(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_several_objectives_with_other_devices(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
     summary = start(write(tmp_path, text + "[[others]]\nv_pi_v = 4.5\n"), folder, QUIET)
     assert summary["front"]
-    row = json.loads((folder.path / "generations.jsonl").read_text().splitlines()[-1])["genomes"][0]
+    row = json.loads((folder.path / "generations.jsonl").read_text(encoding="utf-8").splitlines()[-1])["genomes"][0]
     accuracy, robustness, steps, passes = row["fitness"]
     assert 0 < robustness <= 1
     assert steps >= -4.5  # of four, but for the luck of the seeds
@@ -193,7 +193,7 @@ def test_ctrl_c_in_a_candidate_of_the_bench_ends_it_there(tmp_path: Path, monkey
 
 
 def test_a_search_on_a_served_bench_spends_its_passes_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mzm.toml").write_text((ROOT / "benches" / "mzm_awg_scope.toml").read_text())
+    (tmp_path / "mzm.toml").write_text((ROOT / "benches" / "mzm_awg_scope.toml").read_text(encoding="utf-8"), encoding="utf-8")
     text = (
         FILE.replace("generations = 3", "generations = 1") + '[bench]\ntop = 2\nspread = 0\ndevice = { bench = "mzm.toml" }\n'
     )
@@ -212,7 +212,7 @@ def test_a_search_on_a_served_bench_spends_its_passes_and_no_more(tmp_path: Path
     one = free.spent // 2
     for budget, spent, done in ((one, one, 1), (one - 1, None, 0)):
         sent.clear()
-        path.write_text(text + f"budget_passes = {budget}\n")
+        path.write_text(text + f"budget_passes = {budget}\n", encoding="utf-8")
         summary = start(path, RunFolder.create(tmp_path / str(budget)), QUIET)
         assert summary["bench"]["passes"] == sum(sent) <= budget
         assert spent is None or sum(sent) == spent
@@ -226,10 +226,12 @@ def test_a_ledger_outlives_its_process_but_not_damage(tmp_path: Path) -> None:
     ledger.grant(60)
     with pytest.raises(BudgetSpent, match="40 of 100 are left"):
         ledger.grant(41)
-    (tmp_path / LEDGER).write_text((tmp_path / LEDGER).read_text() + '["bench/a", 2')  # died while it wrote
+    (tmp_path / LEDGER).write_text(
+        (tmp_path / LEDGER).read_text(encoding="utf-8") + '["bench/a", 2', encoding="utf-8"
+    )  # died while it wrote
     again = Ledger(tmp_path, 100)
     again.grant(40)
     assert (again.spent, Ledger(tmp_path).spent) == (100, 100)
-    (tmp_path / LEDGER).write_text('["bench/a", 10]\n["bench/a", -3]\n')
+    (tmp_path / LEDGER).write_text('["bench/a", 10]\n["bench/a", -3]\n', encoding="utf-8")
     with pytest.raises(RunError, match="line 2"):
         Ledger(tmp_path)

@@ -36,7 +36,7 @@ def gone(pid: int, seconds: float = 3.0) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
         except OSError:
             return True
         if state == "Z":
@@ -173,7 +173,7 @@ def test_it_can_outlive_its_parent_and_says_how_the_outputs_were(tmp_path: Path)
     time.sleep(0.1)
     assert identity(resource) == "Maker,M1,0,1.0"
     assert gone(pid)
-    notes = [json.loads(line) for line in log.read_text().splitlines()]
+    notes = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     assert [note["event"] for note in notes] == ["parent gone", "end: parent gone"]
     assert notes[0]["outputs"]["awg"] == {"1": {"on": True, "level_v": 0.5}}
 
@@ -199,7 +199,7 @@ def test_crash_of_the_child_shows_its_last_words() -> None:
 
 def test_silent_child_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     silent = tmp_path / "python"
-    silent.write_text("#!/bin/sh\nexec sleep 30\n")
+    silent.write_text("#!/bin/sh\nexec sleep 30\n", encoding="utf-8")
     silent.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(silent))
     with pytest.raises(OpenFailed, match=r"nothing after 0\.2 s"):

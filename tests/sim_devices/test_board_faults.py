@@ -183,7 +183,7 @@ def served(log: Path) -> Iterator[ServedBoard]:
 
 
 def written(log: Path, name: str) -> list[object]:
-    return [line[name] for line in map(json.loads, log.read_text().splitlines()) if name in line]
+    return [line[name] for line in map(json.loads, log.read_text(encoding="utf-8").splitlines()) if name in line]
 
 
 def test_faults_from_the_description_and_over_the_control_port(served: ServedBoard) -> None:

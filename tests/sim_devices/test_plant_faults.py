@@ -220,7 +220,7 @@ def test_extremes_faults_and_log_over_the_control_port(tmp_path: Path) -> None:
             assert control.extremes()["awg"]["1"]["high_v"] == pytest.approx(2, abs=1e-3)  # type: ignore[index]
             with pytest.raises(ConfigError, match="did you mean"):
                 control.fault("scope", "hole")
-            lines = [json.loads(line) for line in log.read_text().splitlines()]
+            lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
             assert [(line["channel"], line["on"]) for line in lines] == [(1, True)]
             control.reboot("awg")
-            assert len(log.read_text().splitlines()) == 2
+            assert len(log.read_text(encoding="utf-8").splitlines()) == 2

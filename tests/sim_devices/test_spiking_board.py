@@ -220,7 +220,7 @@ def gone(pid: int, within_s: float = 10.0) -> bool:
     end = time.monotonic() + within_s
     while time.monotonic() < end:
         try:
-            with open(f"/proc/{pid}/stat") as stat:
+            with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
                 if stat.read().rsplit(")", 1)[1].split()[0] == "Z":
                     return True
         except FileNotFoundError:

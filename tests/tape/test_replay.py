@@ -74,7 +74,7 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 def written(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "e.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -199,19 +199,19 @@ def test_a_run_is_repeated_and_what_differs_is_found(tmp_path: Path, command: Co
     code, said = command("replay", folder, "--run", tmp_path / "again")
     assert code == 0, said
     assert "identical: 45 shots, 4 metric lines, the weights of 3 checkpoints, results and diagnostics" in said
-    again = json.loads((tmp_path / "again" / "summary.json").read_text())
+    again = json.loads((tmp_path / "again" / "summary.json").read_text(encoding="utf-8"))
     assert again["provenance"] == "replay"
     assert command("resume", tmp_path / "again")[0] == 2  # it would open the bench of the recorded run
     metrics = folder / "metrics.jsonl"
-    kept = metrics.read_text()
-    metrics.write_text(kept.replace('"step": 16', '"step": 17', 1))
+    kept = metrics.read_text(encoding="utf-8")
+    metrics.write_text(kept.replace('"step": 16', '"step": 17', 1), encoding="utf-8")
     code, said = command("replay", folder)
     assert (code, "step (train of epoch 2) is 16, 17 was recorded" in said) == (3, True), said
-    metrics.write_text(kept)
+    metrics.write_text(kept, encoding="utf-8")
     code, said = command("replay", folder, "--set", "optimizer.lr=0.1")
     assert (code, "never recorded" in said, "after step 1" in said) == (3, True, True), said
     config = folder / "config.toml"
-    config.write_text(config.read_text().replace("lr = 0.001", "lr = 0.002"))
+    config.write_text(config.read_text(encoding="utf-8").replace("lr = 0.001", "lr = 0.002"), encoding="utf-8")
     code, said = command("replay", folder)
     assert (code, said.count("the input differs from what was recorded")) == (3, 1), said
     chunk_path(folder / "tape" / "node", "output", 0).unlink()
@@ -235,7 +235,7 @@ def test_killed_and_resumed_is_the_same_tape(tmp_path: Path, command: Command, m
         monkeypatch.setitem(
             cast(dict[str, tuple[int, ...]], CHUNKS), name, (2_000,)
         )  # full before the next flush, so that a tail is torn
-    (tmp_path / "mortal_on_tape.py").write_text(SUICIDE)
+    (tmp_path / "mortal_on_tape.py").write_text(SUICIDE, encoding="utf-8")
     text = TWIN.replace('"adfa"', '"mortal_on_tape:Mortal"').replace("batch = 32", "batch = 32\ncheckpoint_every = 3")
     path = written(tmp_path, text)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -264,7 +264,7 @@ def test_no_tape_no_replay(tmp_path: Path, command: Command) -> None:
 def test_a_served_bench_is_not_needed_again(
     tmp_path: Path, command: Command, bench: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "b.toml").write_text((ROOT / "benches" / f"{bench}.toml").read_text())
+    (tmp_path / "b.toml").write_text((ROOT / "benches" / f"{bench}.toml").read_text(encoding="utf-8"), encoding="utf-8")
     if bench == "spiking_board":
         text = SPIKES.replace('chip = "lif"', 'bench = "b.toml"')
     else:
@@ -290,11 +290,14 @@ def test_the_sweep_that_only_judges_the_twin_is_repeated_too(tmp_path: Path, com
     given = TWIN + '[decode]\nzero = "0.18 V"\nscale = "0.18 V"\n'
     code, said = command("train", written(tmp_path, given), "--run", tmp_path / "r")
     assert code == 0, said
-    found = json.loads((tmp_path / "r" / "summary.json").read_text())
+    found = json.loads((tmp_path / "r" / "summary.json").read_text(encoding="utf-8"))
     assert found["twin_honesty"]["correlation"] > 0.9999
     assert answers(tmp_path / "r")[0][0] == torch.linspace(-5, 5, 201).repeat(8, 1).numpy().tobytes()
     code, said = command("replay", tmp_path / "r")
     assert code == 0, said
     assert "identical" in said
     code, said = command("train", written(tmp_path, TWIN), "--run", tmp_path / "measured")
-    assert json.loads((tmp_path / "measured" / "summary.json").read_text())["device_passes"] == found["device_passes"]
+    assert (
+        json.loads((tmp_path / "measured" / "summary.json").read_text(encoding="utf-8"))["device_passes"]
+        == found["device_passes"]
+    )

@@ -337,7 +337,7 @@ def test_damage_is_named(tmp_path: Path, damage: str) -> None:
     elif how == "cut":
         victim.write_bytes(payload[: len(payload) // 2])
     elif what == "json":
-        victim.write_text(head.read_text().replace('"shots": 5', '"shots": 4'))
+        victim.write_text(head.read_text(encoding="utf-8").replace('"shots": 5', '"shots": 4'), encoding="utf-8")
     else:
         payload[40] ^= 1
         victim.write_bytes(payload)
@@ -351,10 +351,10 @@ def test_a_tape_of_another_format_is_refused_in_a_sentence(tmp_path: Path) -> No
         recorded(Echo(), tape, "node", "", {}).forward(drives(1)[0])
     head = tmp_path / "node.json"
     for other in (1, 3, 5):
-        head.write_text(head.read_text().replace(f'"format": {FORMAT}', f'"format": {other}'))
+        head.write_text(head.read_text(encoding="utf-8").replace(f'"format": {FORMAT}', f'"format": {other}'), encoding="utf-8")
         with pytest.raises(RunError, match=f"format {other}: a tape of another version of hil, .* this one has {FORMAT}"):
             Reel(tmp_path, "node")
-        head.write_text(head.read_text().replace(f'"format": {other}', f'"format": {FORMAT}'))
+        head.write_text(head.read_text(encoding="utf-8").replace(f'"format": {other}', f'"format": {FORMAT}'), encoding="utf-8")
 
 
 def test_a_full_disk_ends_the_run_before_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from small import blank
 from torch import Tensor, nn
 
 import hil
+from hil.build.prepared import prepared
 from hil.build.task import as_examples
-from hil.build.training import prepared
 from hil.cli import run as command
 from hil.config.experiment import Experiment, experiment_of
 from hil.config.resolve import LEARNERS

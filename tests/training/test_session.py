@@ -111,7 +111,7 @@ def test_a_fault_within_a_step(tmp_path: Path, real: bool) -> None:
     assert "after step 4" in str(caught.value)
     assert newest == ("step-00000004" if real else "step-00000003")
     assert ("which is committed" if real else "so the newest checkpoint is step-00000003") in str(caught.value)
-    summary = json.loads((folder.path / "summary.json").read_text())
+    summary = json.loads((folder.path / "summary.json").read_text(encoding="utf-8"))
     assert summary["status"] == "fault"
     assert "the other end closed" in summary["cause"]
     assert summary["faults_recovered"] == 1

@@ -36,7 +36,7 @@ batch = 32
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("use")
-    (folder / "e.toml").write_text(FILE)
+    (folder / "e.toml").write_text(FILE, encoding="utf-8")
     assert run(["train", str(folder / "e.toml"), "--run", str(folder / "r")]) == 0
     return folder / "r"
 
@@ -73,8 +73,8 @@ def test_a_run_without_weights_cannot_be_used(tmp_path: Path, trained: Path, cap
 
 
 def test_the_report_draws_the_walk(trained: Path) -> None:
-    page = render(trained).read_text()
+    page = render(trained).read_text(encoding="utf-8")
     assert "<h2>Drift</h2>" in page
-    looks = json.loads((trained / "summary.json").read_text())["sentinel"]["looks"]
+    looks = json.loads((trained / "summary.json").read_text(encoding="utf-8"))["sentinel"]["looks"]
     assert f"{looks} looks at the node" in page
     (trained / "report.html").unlink()

@@ -56,7 +56,7 @@ policy = ["servo", "rescale", "recalibrate", "stop"]
 # In a terminal: `hil train watched.toml --run runs/watched`.
 
 # %%
-Path("watched.toml").write_text(EXPERIMENT + SENTINEL)
+Path("watched.toml").write_text(EXPERIMENT + SENTINEL, encoding="utf-8")
 assert command(["train", "watched.toml", "--run", "runs/watched"]) == 0
 
 # %% [markdown]

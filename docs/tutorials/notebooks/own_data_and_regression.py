@@ -39,7 +39,7 @@ modulator = MachZehnder(v_pi_v=3.5)
 x = torch.rand(2000, 4, generator=torch.Generator().manual_seed(0)) - 0.5
 y = torch.sin(math.pi * x.sum(1))
 
-with open("sine.csv", "w", newline="") as file:
+with open("sine.csv", "w", encoding="utf-8", newline="") as file:
     table = csv.writer(file)
     table.writerow(["x1", "x2", "x3", "x4", "y"])
     table.writerows(torch.cat([x, y[:, None]], 1).tolist())
@@ -61,7 +61,7 @@ for name in ("train", "validation", "test"):
 # A bad row is refused, and the message says which one. Nothing is guessed, and nothing is left out.
 
 # %%
-with open("sine.csv") as good, open("bad.csv", "w") as bad:
+with open("sine.csv", encoding="utf-8") as good, open("bad.csv", "w", encoding="utf-8") as bad:
     rows = good.readlines()
     bad.writelines([*rows[:41], "0.1,0.2,,0.4,0.9\n", *rows[42:]])
 try:

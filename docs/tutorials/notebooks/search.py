@@ -34,7 +34,8 @@ from sim_devices.mach_zehnder import MachZehnder
 # The experiment says what is trained on what. The search file says what may change.
 
 # %%
-Path("base.toml").write_text("""
+Path("base.toml").write_text(
+    """
 [network]
 widths = [64, 40, 10]
 [device]
@@ -50,8 +51,11 @@ use = "adfa"
 lr = 1e-2
 [train]
 batch = 32
-""")
-Path("search.toml").write_text("""
+""",
+    encoding="utf-8",
+)
+Path("search.toml").write_text(
+    """
 base = "base.toml"
 name = "small"
 [search]
@@ -74,7 +78,9 @@ seeds = 2
 candidates = 1
 random = 2
 hand_made = false
-""")
+""",
+    encoding="utf-8",
+)
 
 # %% [markdown]
 # In a terminal this is `hil search search.toml --run runs/search`.
@@ -86,7 +92,7 @@ assert command(["search", "search.toml", "--run", "runs/search"]) == 0
 # ## How it went
 
 # %%
-generations = [json.loads(line) for line in Path("runs/search/generations.jsonl").read_text().splitlines()]
+generations = [json.loads(line) for line in Path("runs/search/generations.jsonl").read_text(encoding="utf-8").splitlines()]
 
 figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
 for line in generations:
@@ -105,7 +111,7 @@ figure.savefig("generations.png", dpi=120)
 # The file of the winner goes into `[learner] feedback` of any experiment.
 
 # %%
-summary = json.loads(Path("runs/search/summary.json").read_text())
+summary = json.loads(Path("runs/search/summary.json").read_text(encoding="utf-8"))
 winner = hil.Feedback.load(Path("runs/search") / summary["feedback"])
 a = torch.linspace(-2.5, 2.5, 201, requires_grad=True)
 MachZehnder(v_pi_v=3.5).ideal(1.5 * a[:, None]).sum().backward()

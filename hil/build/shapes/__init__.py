@@ -1,1 +1,1 @@
-"""How named instruments become a node: a file a shape. The protocol is hil.build.bench.Shape."""
+"""Shapes: how named instruments become a node, one file each. The protocol is hil.build.bench.Shape."""

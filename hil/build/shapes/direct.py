@@ -1,4 +1,4 @@
-"""Two shapes without instruments: the twin of a node of many channels, called directly.
+"""Shapes without instruments, "mesh" and "camera": the twin of a node of many channels is called directly.
 
     shape = "mesh"      2 N drives, N readings, N (N - 1) heaters     calibration/mesh/sequence.py
     shape = "camera"    K gray levels, M counts, 4 optics             calibration/camera/sequence.py

@@ -45,7 +45,7 @@ from hil.build.bench import (
     until_interrupted,
 )
 from hil.build.own_device import hosted_recipe
-from hil.build.virtual import BenchTable, OnPlant, check_simulated, tell
+from hil.build.virtual import BenchTable, OnPlant, check_simulated, no_virtual, tell
 from hil.config.bench import BenchFile, InstrumentTable
 from hil.config.read import Section
 from hil.config.resolve import UNTOUCHED, blaming, choice, keeps, resolve
@@ -76,7 +76,7 @@ class Roles(Section):
 
 
 class KnobTable(Section):
-    """One number of an instrument beside the node that is programmed.
+    """A number of an instrument beside the node that is programmed.
 
     Args:
         of: "NAME.SETTING", as the driver of that instrument calls it.
@@ -292,7 +292,7 @@ def _made(table: InstrumentTable) -> dict[str, Any]:
 
 
 def _identity(table: InstrumentTable, origin: Provenance) -> Instrument:
-    """Who answers, by what the file says: a package does not tell in one way."""
+    """Return the identity that the file states: a package does not tell it in one way."""
     digest = hashlib.blake2b(json.dumps(_made(table), sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
     settings = table.choice.settings
     serial = str(settings.get("serial") or digest)
@@ -331,12 +331,6 @@ def description(bench: FrameBench) -> VirtualBench:
     """
     table = bench.virtual
     if table is None:
-        raise ConfigError(
-            "this bench has no simulated side", where=bench.place, got="no [virtual] tables", outputs=UNTOUCHED,
-            todo="a virtual bench has [virtual.NAME] for each instrument, and [virtual.node]",
-        )  # fmt: skip
+        raise no_virtual(bench)
     scene = VirtualScene(bench.node.drive, bench.node.read, Part(table.node.use, table.node.choice.settings))
-    return VirtualBench(
-        table.described, (), table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path,
-        faults=table.faults, feeds=table.feeds, scenes=(scene,),
-    )  # fmt: skip
+    return table.bench(scenes=(scene,))

@@ -33,12 +33,11 @@ from hil.build.bench import (
     until_interrupted,
 )
 from hil.build.channels import channels, check_named, name_of, numbers
-from hil.build.virtual import BenchTable, OnPlant, check_simulated, tell
+from hil.build.virtual import BenchTable, OnPlant, check_simulated, no_virtual, tell
 from hil.config.bench import BenchFile
 from hil.config.read import Holds, Section
-from hil.config.resolve import UNTOUCHED, blaming, choice
+from hil.config.resolve import blaming, choice
 from hil.device import Device
-from hil.errors import ConfigError
 from sim_devices.bench.description import Part, VirtualBench, VirtualGrid
 from sim_devices.bench.served import build, spawn
 
@@ -160,15 +159,9 @@ def description(bench: VectorBench) -> VirtualBench:
     """
     table = bench.virtual
     if table is None:
-        raise ConfigError(
-            "this bench is real", where=bench.place, got="no [virtual] tables", outputs=UNTOUCHED,
-            todo="a virtual bench has [virtual.NAME] for each instrument, and [virtual.node]",
-        )  # fmt: skip
+        raise no_virtual(bench)
     sources, programs = (tuple(numbers(named, bench)) for named in (bench.node.drive, bench.node.program))
     meters = tuple(name_of(one) for one in bench.node.read)
     node = Part(table.node.use, table.node.choice.settings)
     grid = VirtualGrid(sources, meters, node, table.per_volt, table.a_per_unit, programs)
-    return VirtualBench(
-        table.described, (), table.transport, table.seed, linger_s=table.linger_s, log_path=table.log_path,
-        faults=table.faults, grids=(grid,), feeds=table.feeds,
-    )  # fmt: skip
+    return table.bench(grids=(grid,))

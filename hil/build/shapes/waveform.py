@@ -37,13 +37,12 @@ from hil.build.bench import (
     until_interrupted,
 )
 from hil.build.channels import channels, check_named, name_of, numbers
-from hil.build.virtual import check_simulated, tell
+from hil.build.virtual import check_simulated, no_virtual, tell
 from hil.build.virtual_waveform import VirtualTable, wired
 from hil.config.bench import BenchFile
 from hil.config.read import Holds, Section
-from hil.config.resolve import UNTOUCHED, blaming, choice
+from hil.config.resolve import blaming, choice
 from hil.device import Device, Limit
-from hil.errors import ConfigError
 from hil.wrapper import Wrapper
 from sim_devices.bench.control import ControlClient
 from sim_devices.bench.description import VirtualBench
@@ -111,7 +110,7 @@ class WaveformBench(BenchFile):
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many inputs and outputs the node has."""
+        """Return how many inputs and outputs the node has."""
         return len(list(numbers(self.node.drives, self))), len(list(numbers(self.node.reads, self)))
 
     @property
@@ -221,8 +220,5 @@ def description(bench: WaveformBench) -> VirtualBench:
         ConfigError: the file has none, or its settings are wrong.
     """
     if bench.virtual is None:
-        raise ConfigError(
-            "this bench is real", where=bench.place, got="no [virtual] tables", outputs=UNTOUCHED,
-            todo=f"a virtual bench has {', '.join(f'[virtual.{name}]' for name in bench.roles)} and [virtual.node]",
-        )  # fmt: skip
+        raise no_virtual(bench)
     return wired(bench.virtual, list(numbers(bench.node.drives, bench)), list(numbers(bench.node.reads, bench)))

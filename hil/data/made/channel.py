@@ -30,7 +30,7 @@ AHEAD = 2
 
 @dataclass(frozen=True, slots=True)
 class ChannelEqualisation:
-    """What the channel delivers, and what was sent.
+    """The series of a channel: what it delivers, and what was sent.
 
     Args:
         number: of examples.

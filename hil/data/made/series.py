@@ -1,4 +1,4 @@
-"""What the sets that are series have in common: from a series to examples.
+"""Common part of the data sets that are series: from a series to examples.
 
     steps = 0    x = u(t - window + 1) ... u(t)    y = what belongs to t         an example for each t, in the order of time
     steps > 0    x (steps, 1), y (steps, 1): the series cut into pieces          with [data] sequence = true

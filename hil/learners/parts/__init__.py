@@ -1,1 +1,1 @@
-"""What several learners share: losses, readouts, projections, neuron models, passes of spiking networks."""
+"""Parts that several learners share: losses, readouts, projections, neuron models, passes of spiking networks."""

@@ -1,4 +1,4 @@
-"""How hard the classes are to tell apart, measured while training, and what follows from it.
+"""Difficulty of the classes, measured while training, and what follows from it.
 
     C[c, k]  <- m C[c, k] + (1 - m) share of class c in this batch that was read as k        only for classes in the batch
     d_c      = 1/2 ( errors on c + errors towards c ) = 1/2 ( sum_{k != c} C[c, k] + sum_{k != c} C[k, c] )

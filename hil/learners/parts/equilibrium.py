@@ -1,4 +1,4 @@
-"""Two stages of spikes around a loop of layers: rates that settle, and the rates of their adjoint.
+"""The two stages of spikes around a loop of layers: rates that settle, and the rates of their adjoint.
 
     forward     I_0[t] = F_x(x) + F_N( s_{N-1}[t-1] ),   I_i[t] = F_i( s_{i-1}[t] ),     a_i = mean_t s_i[t]
     settled     a_0 = clip( (F_x(x) + F_N(a_{N-1})) / V, 0, 1 ),   a_i = clip( F_i(a_{i-1}) / V, 0, 1 )

@@ -1,4 +1,4 @@
-"""What spiking learners of classes lower besides the losses of hil/task.py, and the check of the readout, for all learners."""
+"""Losses of spiking learners of classes besides those of hil/task.py, and the check of the readout, for all learners."""
 
 from __future__ import annotations
 

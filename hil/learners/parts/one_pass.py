@@ -1,4 +1,4 @@
-"""What learners share that ask the network once: for a step, and for a prediction."""
+"""Common part of learners that ask the network once: for a step, and for a prediction."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LossSettings:
 
 
 class OnePass(nn.Module):
-    """It predicts by one pass through the device."""
+    """A learner that predicts by one pass through the device."""
 
     @torch.no_grad()
     def predict(self, net: Network, x: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class DirectFeedback(OnePass, ABC):
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """One measured pass, then every `.grad`, overwritten; "loss", "accuracy", "overflow"."""
+        """Make one measured pass, then overwrite every `.grad`; "loss", "accuracy", "overflow"."""
         del rng  # nothing random
         net.train()
         trace = net.forward(x)

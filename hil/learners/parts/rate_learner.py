@@ -1,4 +1,4 @@
-"""What learners have in common that read a net of spiking neurons by its firing rates: settings, prediction, updates in time.
+"""Common part of learners that read a net of spiking neurons by its firing rates: settings, prediction, updates in time.
 
     value of the last synapse at   sum_t w[t] s[t] / sum_t w[t]      w = 1, or lam^(T - t) where a learner says `weighted`
 
@@ -108,7 +108,7 @@ class RateLearner(nn.Module):
         return scores
 
     def trace(self, net: Network, x: Tensor) -> Trace:
-        """One pass as `predict` makes it."""
+        """Make one pass as `predict` does."""
         net.eval()
         return traced(net, x, self.settings.time_steps, self.settings.chunk, self._weight)
 
@@ -118,7 +118,7 @@ class RateLearner(nn.Module):
 
 
 class OnlineLearner(RateLearner, ABC):
-    """One that has a direction for each time step. Subclasses give `_run`."""
+    """A rate learner that has a direction for each time step. Subclasses give `_run`."""
 
     Settings: ClassVar[type[Any]] = OnlineSettings
     settings: OnlineSettings

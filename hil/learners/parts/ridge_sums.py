@@ -157,6 +157,6 @@ def readout(net: Network) -> nn.Linear:
 
 @torch.no_grad()
 def hidden(net: Network, x: Tensor) -> Tensor:
-    """One pass of x (batch, features), as a prediction makes it: what enters the readout, (batch, n)."""
+    """Make one pass of x (batch, features), as a prediction does; return what enters the readout, (batch, n)."""
     net.eval()
     return net.forward(x).inputs[-1]

@@ -22,7 +22,7 @@ from hil.network import Layer, Network, Trace
 
 
 class Chunk(NamedTuple):
-    """Some steps of time; a tensor (steps, batch, n) per hidden layer.
+    """Consecutive time steps of a pass; a tensor (steps, batch, n) per hidden layer.
 
     Args:
         pre: the pre-activations.
@@ -91,7 +91,7 @@ def rates(net: Network, x: Tensor, time_steps: int, chunk: int, leak: float = 1.
 
 @torch.no_grad()
 def traced(net: Network, x: Tensor, time_steps: int, chunk: int, leak: float = 1.0) -> Trace:
-    """One pass as `predict` makes it; pre of the hidden layers for all steps, (time, batch, n), outputs as spikes per step."""
+    """Make one pass as `predict` does; pre of the hidden layers for all steps, (time, batch, n), outputs as spikes per step."""
     parts = list(chunks(net, x, time_steps, chunk))
     hidden = range(len(net.stack) - 1)
     pre = [torch.cat([part.pre[layer] for part in parts]) for layer in hidden]
