@@ -20,10 +20,9 @@ import safetensors.numpy
 
 from hil import toml
 from hil.errors import RunError
-from hil.files import read_tensors, read_text, write_atomic
-from hil.report import figures
+from hil.files import read_tensors, read_text
 from hil.report.headline import PROVENANCE, UNKNOWN, Tile, duration, quantity
-from hil.report.page import page
+from hil.report.page import publish
 from hil.report.sweep_figures import Sweeps, drawn
 from hil.report.tables import settings
 
@@ -45,16 +44,15 @@ class ParameterRow:
 
 
 def render(path: Path) -> Path:
-    """Write the page of the calibration `path` beside it, and return its path.
+    """Write the page of the calibration `path` beside it, and its figures to NAME.figures; return the path of the page.
 
     Raises:
         RunError: this is no calibration, or the page cannot be written.
     """
     table, notes = _read(path)
     sweeps = _sweeps(path, _mapping(table, "raw"), notes)
-    target = path.with_suffix(".html")
-    write_atomic(target, page("certificate.html", contents(path.stem, table, sweeps, notes)).encode())
-    return target
+    shown = contents(path.stem, table, sweeps, notes)
+    return publish(path.with_suffix(".html"), "certificate.html", shown, f"{path.stem}.figures")
 
 
 def contents(name: str, table: Facts, sweeps: Mapping[str, Sweeps], notes: list[str]) -> dict[str, object]:
@@ -65,8 +63,7 @@ def contents(name: str, table: Facts, sweeps: Mapping[str, Sweeps], notes: list[
     bad = [step for step in steps if not _good(step)]
     nominal = _mapping(_mapping(table, "belief"), "settings")
     twin = next((step for step in steps if step.get("name") == "twin"), None)
-    with figures.style():
-        shown = [_step(step, sweeps.get(str(step.get("name")), {}), nominal) for step in steps]
+    shown = [_step(step, sweeps.get(str(step.get("name")), {}), nominal) for step in steps]
     return {
         "name": name,
         "good": good,
