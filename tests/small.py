@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 MODULATOR = 'use = "mach_zehnder"\nv_pi = "3.5 V"'
 FOLD = 'overflow = "fold"\nperiod = "7 V"'
@@ -28,13 +29,13 @@ def toml(
     )  # fmt: skip
 
 
-def blank(figure: object, to: IO[str] | Path | str, **_: object) -> None:
+def blank(figure: object, to: IO[Any] | Path | str, **_: object) -> None:
     """In place of Figure.savefig."""
     page = '<svg viewBox="0 0 1 1"></svg>'
     if isinstance(to, Path | str):
         Path(to).write_text(page)
     else:
-        to.write(page)
+        to.write(page.encode() if isinstance(to, io.BytesIO) else page)
 
 
 class Command:
