@@ -13,7 +13,7 @@ RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def with_uncertainty(value: float, sigma: float, unit: str = "1") -> str:
-    """Return "value ± sigma unit"; without "± sigma" if sigma is 0 or no number. A pure number that is small gets a power of 10.
+    """Return "value ± sigma unit"; without sigma if it is 0 or no number. A small number without unit gets a power of 10.
 
     >>> with_uncertainty(0.00042, 0.000019, "rad/s"), with_uncertainty(2.96e-5, 3.9e-5), with_uncertainty(3.5, 0.0, "V")
     ('420 ± 19 µrad/s', '(3.0 ± 3.9) × 10⁻⁵', '3.5 V')

@@ -95,8 +95,8 @@ def twin(subject: Subject, found: Found) -> Step:
     rms = figures["rms"]
     said = (
         f"{named(fit)}; on unseen readings: error {100 * figures['nrmse']:.2f} % of peak to peak (a perfect model "
-        f"{100 * figures['nrmse_floor']:.2f} %), chi² {figures['chi2']:.2f}, cosine of slopes {figures['cosine']:.5f}; a correction "
-        f"by a network {_helps(model, figures)}"
+        f"{100 * figures['nrmse_floor']:.2f} %), chi² {figures['chi2']:.2f}, cosine of slopes {figures['cosine']:.5f}; a "
+        f"correction by a network {_helps(model, figures)}"
     )
     return Step(
         NAME, said, estimates, (not bad,), bad, residual_rms=rms, residual_unit=shots.out.unit, figures=figures, raw=raw

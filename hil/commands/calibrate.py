@@ -55,7 +55,7 @@ from hil.errors import (
 from hil.foreign import foreign
 from hil.hints import quoted
 from hil.report.calibration.words import step_name
-from hil.report.certificate import render, sentence
+from hil.report.certificate import render, sentence_of
 from hil.run.signals import Stopping
 from hil.training.progress import telling
 from hil.twin import Fittable
@@ -350,7 +350,7 @@ def _nominal(bench: BenchFile) -> TwinChoice | None:
 def _verdict(made: Certificate, saved: Path, page: Path, path: Path) -> Iterator[str]:
     who = ", ".join(f"{name} {instrument.serial}" for name, instrument in made.instruments.items())
     yield f"done in {sum(step.took_s for step in made.steps):.0f} s ({made.provenance})"
-    yield sentence(saved)
+    yield sentence_of(saved)
     yield f"saved   {saved}" + (f"   valid for {who}" if made.good else "   for you to look at; no training uses it")
     yield f"report  {page}"
     if made.good:

@@ -69,7 +69,7 @@ def render(path: Path) -> Path:
     return publish(path.with_suffix(".html"), "certificate.html", shown, f"{path.stem}.figures")
 
 
-def sentence(path: Path) -> str:
+def sentence_of(path: Path) -> str:
     """Return the verdict of the calibration `path` in one sentence, the one at the top of its page.
 
     Raises:
@@ -83,19 +83,20 @@ def contents(name: str, table: Facts, sweeps: Mapping[str, Sweeps], notes: list[
     """Return what the template shows, by name."""
     record, kind = Record.of(table, sweeps), str(table.get("provenance"))
     judged, steps = verdict(table, record), [*record.steps.values()]
+    sentence = judged.sentence.removeprefix("NOT VALID, ")
     badge, origin = PROVENANCE.get(kind, UNKNOWN)
     belief, main = mapping(table, "belief"), [figure for make in MAIN for figure in make(record)]
     reading, drive = words.reading_unit(record), record.step("dark").unit_of("drive", UNITS, "V")
     return {
         "name": name,
         "good": judged.good,
-        "sentence": judged.sentence.removeprefix("NOT VALID: "),
+        "sentence": f"{sentence[0].upper()}{sentence[1:]}",
         "kind": kind if kind in PROVENANCE else "unknown",
         "badge": badge,
         "origin": origin,
         "notes": notes,
         "tiles": list(_tiles(table, record, judged)),
-        "todo": [(words.step_name(s.name), p) for s in steps if not s.good for p in s.problems if p.kind != "skipped"],
+        "todo": [(words.step_name(s.name), p) for s in steps if not s.good for p in s.problems if p.kind != "skipped"][1:],
         "main": main,
         "model": list(words.parameters(record.step("twin"), belief)),
         "use": str(belief.get("use", "")).rpartition(":")[2],
@@ -116,8 +117,8 @@ def _tiles(table: Facts, record: Record, judged: Verdict) -> Iterator[Tile]:
         yield Tile("error of the model", off, share.rstrip(")"))
         if "noise" in check.figures:
             yield Tile("noise of a reading", f"{three(check.figures['noise'], check)} rms")
-    taken, took = _taken(table), f"in {duration(sum(step.took_s for step in steps))}"
-    yield Tile("taken", taken[:16], f"{taken[16:].strip()} {took}".strip())
+    taken, took = _taken(table), f"took {duration(sum(step.took_s for step in steps))}"
+    yield Tile("taken", taken[:16], f"{taken[16:].strip()}, {took}".strip(", "))
     if judged.good and judged.until:
         yield Tile("valid until", judged.until[:16], judged.until[16:].strip())
 

@@ -98,7 +98,11 @@ def tied(text: str) -> str:
     >>> tied("3.5 ± 0.1 V, 20 %") == "3.5\u00a0±\u00a00.1\u00a0V, 20\u00a0%"
     True
     """
-    return re.sub(r"(?<=\d) (?=[%nµmkMGp]?(?:V|A|W|s|Hz|rad|dB|counts|pixels|ohm|turns)?\b|%)|(?<=[\d)]) (?=[±×])|(?<=[±×]) (?=[\d(])", "\u00a0", text)
+    return re.sub(
+        r"(?<=\d) (?=[%nµmkMGp]?(?:V|A|W|s|Hz|rad|dB|counts|pixels|ohm|turns)?\b|%)|(?<=[\d)]) (?=[±×])|(?<=[±×]) (?=[\d(])",
+        "\u00a0",
+        text,
+    )
 
 
 def _plain(value: object) -> object:

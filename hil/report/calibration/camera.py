@@ -1,5 +1,4 @@
-"""The main figures of a modulator, a medium and a camera: is the camera linear and how noisy, what does a gray level do, how
-sharp is the image, and does the transmission matrix predict."""
+"""The main figures of a modulator, a medium and a camera: the camera, the gray levels, the image, the transmission matrix."""
 
 from __future__ import annotations
 
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hil.report.calibration.drawing import (
+    cloud,
     column,
     dots,
     histogram,
@@ -25,7 +25,6 @@ MOST_DOTS = 1500
 MOST_BEND = 1.0  # %, of the step `flat field`
 LEAST_CORRELATION = 0.95  # of the step `transmission`
 TWO_PI = 2 * math.pi
-FRAMES = 32
 
 
 def camera(record: Record) -> Iterator[Figure]:
@@ -90,7 +89,7 @@ def photon_transfer(dark: StepRecord, flat: StepRecord) -> Figure | None:
 
     def draw(sheet: Sheet) -> None:
         axes = sheet.axes()
-        axes.plot(x, y, ".", color=sheet.series(0), alpha=0.25, ms=sheet.pt(3), mew=0, label="a pixel at an exposure")
+        cloud(sheet, axes, x, y, "a pixel at an exposure")
         dots(sheet, axes, mean_x, mean_y, 0, "mean of the pixels", size=5.0)
         line(sheet, axes, fine, fitted, 1, "read noise² + gain × signal")
         axes.set_ylim(0, 1.35 * float(mean_y.max()))
@@ -99,8 +98,8 @@ def photon_transfer(dark: StepRecord, flat: StepRecord) -> Figure | None:
         sheet.legend(axes)
 
     told = (
-        f"Photon transfer: variance of a pixel against its signal (light dots: single pixels from {FRAMES} frames), and the line "
-        f"of the fitted gain, {Measured(gain.value, gain.sigma)} counts per electron, that is {1 / gain.value:.3g} electrons per count."
+        f"Photon transfer: variance of a pixel against its signal (light dots: single pixels), and the line of the "
+        f"fitted gain, {Measured(gain.value, gain.sigma)} counts per electron: {1 / gain.value:.3g} electrons per count."
     )
     columns = {
         "exposure (share of the longest)": column(exposure[within]), "signal, mean of pixels (counts)": column(mean_x),
@@ -125,15 +124,15 @@ def read_noise(dark: StepRecord) -> Figure | None:
         axes.set_ylabel("pixels")
         sheet.legend(axes)
 
-    shown, hot = read or Measured(float(noise.mean())), sum(not good for good in dark.success)
+    said, hot = str(read or Measured(float(f"{noise.mean():.3g}"), 0.0, "counts")), sum(not good for good in dark.success)
     told = (
-        f"Read noise of the {noise.size} pixels without light: mean {shown} counts, median {middle:.2f} counts; "
+        f"Read noise of the {noise.size} pixels without light: mean {said}, median {middle:.2f} counts; "
         f"{hot or 'no'} hot pixel{'' if hot == 1 else 's'}."
     )
     level_ = dark.block("dark", 1)
     columns = {"read noise (counts)": column(noise)}
     columns |= {} if level_ is None or level_.size != noise.size else {"dark level (counts)": column(level_)}
-    return Figure("read-noise", "Read noise", told, draw, columns, 2.8, f"{str(shown).removesuffix(' counts')} counts")
+    return Figure("read-noise", "Read noise", told, draw, columns, 2.8, said)
 
 
 def phase_table(step: StepRecord) -> Figure | None:
@@ -190,7 +189,7 @@ def point_spread(step: StepRecord) -> Figure | None:
 
     def draw(sheet: Sheet) -> None:
         axes = sheet.axes()
-        axes.plot(x[::step_], y[::step_], ".", color=sheet.series(0), alpha=0.3, ms=sheet.pt(4), mew=0, label="a pixel")
+        cloud(sheet, axes, x[::step_], y[::step_], "a pixel")
         line(sheet, axes, middle[:, 0], middle[:, 1], 1, "mean")
         level(sheet, axes, 0.5 * top, "half", "--")
         axes.set_xlabel("distance from the centre of the spot (camera pixels)")
@@ -200,9 +199,12 @@ def point_spread(step: StepRecord) -> Figure | None:
     off = (
         ""
         if step.residual_rms is None
-        else f", and {sum(step.success)} of {len(step.success)} spots lie within {step.residual_rms:.2g} pixels rms of where the fitted map puts them"
+        else f"; {sum(step.success)} of {len(step.success)} spots within {step.residual_rms:.2g} pixels rms of the fitted map"
     )
-    told = f"Point spread: light of single macropixels against the distance from the centre of their spots; {width:.2f} ± 0.25 pixels wide at half height{off}."
+    told = (
+        "Point spread: light of single macropixels against the distance from the centre of their spots, "
+        f"{width:.2f} ± 0.25 pixels wide at half height{off}."
+    )
     columns = {"distance (pixels)": column(middle[:, 0]), "light (share of the peak)": column(middle[:, 1])}
     return Figure("point-spread", "Point spread", told, draw, columns, 3.0, f"{width:.1f} pixels wide")
 
@@ -228,11 +230,15 @@ def prediction(step: StepRecord) -> Figure | None:
         axes.set_ylabel("pixels")
         sheet.legend(axes)
 
-    told = f"How well the transmission matrix predicts patterns that it was not fitted to, for each of {found.size} pixels: mean correlation {mean}, worst {found.min():.4f}"
+    told = (
+        f"How well the transmission matrix predicts unseen patterns, for each of {found.size} pixels: mean correlation {mean}, "
+        f"worst {found.min():.4f}"
+    )
     if focus is not None and ideal is not None:
         told += f"; a focus made with it is {focus} times as bright as the mean, {ideal:.1f} in theory"
     return Figure(
-        "transmission", "Prediction by the transmission matrix", f"{told}.", draw, {"pixel": column(np.arange(found.size) + 0.0), "correlation": column(found)},
+        "transmission", "Prediction by the transmission matrix", f"{told}.", draw,
+        {"pixel": list(range(found.size)), "correlation": column(found)},
         3.0, f"correlation {mean}",
     )  # fmt: skip
 

@@ -51,14 +51,22 @@ def upper_and_lower(sheet: Sheet) -> tuple[Axes, Axes]:
     return upper, lower
 
 
-def dots(sheet: Sheet, axes: Axes, x: Floats, y: Floats, number: int, label: str, error: Floats | None = None, size: float = 3.4,
-         shape: str = "o") -> None:  # fmt: skip
+def dots(
+    sheet: Sheet, axes: Axes, x: Floats, y: Floats, number: int, label: str, error: Floats | None = None, size: float = 3.4,
+    shape: str = "o",
+) -> None:  # fmt: skip
     """Draw measured points; `error`: half the length of their bars."""
     colour = sheet.series(number)
     axes.errorbar(
         x, y, yerr=error, fmt=shape, color=colour, ecolor=colour, elinewidth=sheet.pt(0.9), capsize=0,
         label=label, zorder=3.5 if len(x) <= FEW else 2.5, **sheet.dot(size, 0.3),
     )  # fmt: skip
+
+
+def cloud(sheet: Sheet, axes: Axes, x: Floats, y: Floats, label: str) -> None:
+    """Draw many points, faint, with a plain one in the legend."""
+    axes.plot(x, y, ".", color=sheet.series(0), alpha=0.3, ms=sheet.pt(3.5), mew=0)
+    axes.plot([], [], ".", color=sheet.series(0), alpha=0.6, ms=sheet.pt(7), mew=0, label=label)
 
 
 def line(

@@ -48,7 +48,7 @@ def edge(record: Record, unit: str) -> Figure | None:
         upper, lower = sheet.figure.subplots(2, 1, sharex=True, height_ratios=(1, 0.8))
         dots(sheet, upper, clock(x), reading(y[near]), 0, "measured", size=3.0)
         line(sheet, upper, clock(fine), reading(before + (after - before) * model), 1, "fitted pole")
-        for part, at, name in ((0.1, ten, "10 %"), (0.9, ninety, "90 %")):
+        for part, at in ((0.1, ten), (0.9, ninety)):
             upper.plot(clock(at), reading(before + part * (after - before)), "D", color=sheet.look.bad, zorder=4,
                        label="10 % and 90 %" if part < 0.5 else None, **sheet.dot(5.0))  # fmt: skip
             mark(sheet, upper, float(clock(at)))
@@ -67,8 +67,8 @@ def edge(record: Record, unit: str) -> Figure | None:
         sheet.figure.align_ylabels([upper, lower])
 
     told = (
-        f"An edge sampled between the samples in {len(times)} shots (dots) and the fitted pole (line), and beneath it what is left "
-        f"of the step; 10 to 90 % take {rise}, and the reading is within 0.1 % after {settle} (shaded)."
+        f"An edge seen between the samples in {len(times)} shots (dots) and the fitted pole (line), beneath it what is "
+        f"left of the step; 10 to 90 % take {rise}, and the reading is within 0.1 % after {settle} (shaded)."
     )
     columns = {clock.label: column(clock(x)), reading.label: column(reading(y[near])), "left of the step (%)": column(left)}
     columns |= {

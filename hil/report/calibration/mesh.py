@@ -1,16 +1,16 @@
-"""The main figures of a mesh of interferometers: does it become what it is told, is it understood, and what of it is crosstalk."""
+"""The main figures of a mesh of interferometers: fidelity, prediction, crosstalk, heaters, photodiodes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hil.report.calibration.drawing import Scale, column, dots, level, line, logarithmic, rms, upper_and_lower
 from hil.report.calibration.record import Floats, Measured, Record, StepRecord
-from hil.report.figure import Figure, Sheet
+from hil.report.figure import Columns, Figure, Sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,12 +57,12 @@ def fidelity(step: StepRecord) -> Figure | None:
 
     lack = Measured(float((1 - curves[0]).mean()), float((1 - curves[0]).std(ddof=1)) / math.sqrt(len(n)))
     told = (
-        f"What {len(n)} random unitaries lack in fidelity after they were programmed, with crosstalk compensated (dots) and without "
+        f"What {len(n)} random unitaries lack in fidelity after they were programmed, crosstalk compensated (dots) and not "
         f"(squares): {lack} on average, {Measured(float(f'{(1 - curves[0]).max():.2g}'))} at most; without compensation "
         f"{(1 - curves[1]).mean():.2g} on average."
     )
     columns = {"unitary": column(n), "fidelity, compensated": column(curves[0]), "fidelity, not compensated": column(curves[1])}
-    return Figure("fidelity", "Fidelity of programmed matrices", told, draw, columns, 3.0, f"1 − F = {lack}")
+    return Figure("fidelity", "Programmed matrices", told, draw, columns, 3.0, f"1 − F = {lack}")
 
 
 def prediction(step: StepRecord) -> Figure | None:
@@ -123,7 +123,7 @@ def crosstalk(step: StepRecord) -> Figure | None:
     worst = step.estimates.get("worst crosstalk")
     said = f"{100 * worst.value:+.2f} ± {100 * worst.sigma:.2f} %" if worst is not None else f"{largest:.2g} %"
     told = f"Crosstalk of each heater on the phases of the others, in per cent of its own effect; the largest is {said}."
-    columns: Mapping[str, list[float] | list[str]] = {
+    columns: Columns = {
         "phase": [names[row] for row in range(count) for _ in range(count)], "heater": names * count,
         "share of own effect (%)": share.ravel().tolist(),
     }  # fmt: skip
@@ -152,8 +152,11 @@ def heaters(step: StepRecord) -> Figure | None:
 
     spread = float(v_pi.std(ddof=1))
     mean = Measured(float(v_pi.mean()), spread / math.sqrt(len(v_pi)), "V")
-    told = f"Voltage at which each heater turns its own phase by half a turn: {mean} on average, with a spread of {Measured(float(f'{spread:.2g}'), 0.0, 'V')} between heaters."
-    columns = {"heater": names, "V for half a turn (V)": column(v_pi), "1 σ (V)": column(sigma)}
+    told = (
+        f"Voltage at which each heater turns its own phase by half a turn: {mean} on average, with a spread of "
+        f"{Measured(float(f'{spread:.2g}'), 0.0, 'V')} between heaters."
+    )
+    columns: Columns = {"heater": names, "V for half a turn (V)": column(v_pi), "1 σ (V)": column(sigma)}
     return Figure("heaters", "Heaters", told, draw, columns, 2.8, f"mean {mean}")
 
 
@@ -181,7 +184,10 @@ def photodiodes(step: StepRecord) -> Figure | None:
         sheet.figure.align_ylabels([upper, lower])
 
     spread = float(values["gain"].std(ddof=1) / values["gain"].mean())
-    told = f"Reading of each photodiode for one full input (gain) and without light (dark level), bars: 1 σ; the gains differ by {100 * spread:.1f} %."
+    told = (
+        "Reading of each photodiode for one full input (gain) and without light (dark level), bars: 1 σ; the gains differ by "
+        f"{100 * spread:.1f} %."
+    )
     columns = {"photodiode": column(n)}
     for kind, scale in scales.items():
         columns |= {scale.label: column(scale(values[kind])), f"{kind}, 1 σ ({scale.unit})": column(scale(sigmas[kind]))}

@@ -66,11 +66,12 @@ class StepRecord:
         rms = number(table.get("residual_rms"))
         listed = [str(name) for name in listing(table, "raw")]
         problems = [part for part in listing(table, "problem") if isinstance(part, Mapping)]
+        keys = ("kind", "what", "evidence", "todo")
         return cls(
             str(table.get("name")), str(table.get("said", "")), tuple(bool(one) for one in listing(table, "success")),
             dict(_estimates(mapping(table, "estimates"))),
             {key: value for key, one in mapping(table, "figures").items() if (value := number(one)) is not None},
-            tuple(ProblemRecord(*(str(part.get(key, "")) for key in ("kind", "what", "evidence", "todo"))) for part in problems),
+            tuple(ProblemRecord(*(str(part.get(key, "")) for key in keys)) for part in problems),
             rms, str(table.get("residual_unit", "1")), number(table.get("took_s")) or 0.0,
             {name: sweeps[name] for name in listed if name in sweeps},
         )  # fmt: skip

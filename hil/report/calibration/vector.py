@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -32,14 +32,14 @@ def rest(step: StepRecord, unit: str) -> Figure | None:
         return None
     noise = readings.std(0, ddof=1)
     error, n = noise / math.sqrt(2 * len(readings)), np.arange(1, readings.shape[1] + 1, dtype=np.float64)
-    scale, worst = Scale.of("noise of a reading", unit, noise), int(noise.argmax())
+    scale, worst = Scale.of("noise of a reading, rms", unit, noise), int(noise.argmax())
 
     def draw(sheet: Sheet) -> None:
         axes = sheet.axes()
         dots(sheet, axes, n, scale(noise), 0, "", scale(error), size=4.0)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("output")
-        axes.set_ylabel(f"{scale.label} rms")
+        axes.set_ylabel(scale.label)
 
     largest = Measured(float(noise[worst]), float(error[worst]), unit)
     told = (
@@ -105,7 +105,7 @@ def inputs(step: StepRecord, unit: str) -> Figure | None:
         f"{'' if len(levels) <= MOST_CURVES else f', for the {MOST_CURVES} largest of {len(levels)} inputs'}: swings of "
         f"{Measured(float(f'{moved.min():.3g}'), 0.0, unit)} to {Measured(float(f'{moved.max():.3g}'), 0.0, unit)}."
     )
-    columns = {}
+    columns: dict[str, Sequence[float]] = {}
     for k, (up, down) in curves.items():
         columns |= {f"input {k + 1}": column(levels[k]), f"up, input {k + 1} ({scale.unit})": column(scale(up)),
                     f"down, input {k + 1} ({scale.unit})": column(scale(down))}  # fmt: skip
@@ -133,7 +133,9 @@ def repeats(step: StepRecord, unit: str) -> Figure | None:
 
     off = rms(apart) / math.sqrt(2)
     said = Measured(off, off / math.sqrt(2 * len(apart)), unit)
-    told = f"The same rows of levels measured twice in two random orders, and the differences beneath: a reading repeats within {said} rms."
+    told = (
+        f"The same rows of levels measured twice in random order, the differences beneath: readings repeat within {said} rms."
+    )
     return Figure(
         "repeats",
         "Repeatability",

@@ -1,4 +1,4 @@
-"""A calibration in one sentence: what was calibrated, whether it is valid, what that means for use; where not, why, what to do."""
+"""A calibration in one sentence: is it valid, what does that mean for use; where it is not: why, and what to do."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def valid_until(table: Facts) -> str:
 def moment(when: datetime) -> str:
     """Write a time to the minute, with its zone."""
     zone = f"{when:%z}"
-    return f"{when:%Y-%m-%d %H:%M}" + (f" UTC{zone[:3]}:{zone[3:5]}" if zone else "")
+    return f"{when:%Y-%m-%d %H:%M}" + (f" UTC{zone[:3]}:{zone[3:5]}".removesuffix("+00:00") if zone else "")
 
 
 def _passed(count: int, model: str, until: str) -> str:
@@ -85,10 +85,12 @@ def _passed(count: int, model: str, until: str) -> str:
 def _failed(steps: list[StepRecord]) -> str:
     failed, undone = ([step for step in steps if not step.good and step.skipped is skipped] for skipped in (False, True))
     if not failed:
-        return "NOT VALID: it does not say that its steps passed. What to do: calibrate again."
+        return (
+            "NOT VALID, no training uses this calibration: it does not say that its steps passed. What to do: calibrate again."
+        )
     names = ", ".join(step_name(step.name) for step in failed)
-    count = f"{len(failed)} of {len(steps)} calibration steps failed ({names})"
-    rest = f" and {len(undone)} could not be done" if undone else ""
+    rest = f", {len(undone)} not done" if undone else ""
     why = next((problem for step in failed for problem in step.problems), None)
     reason = "" if why is None else f": {why.what} ({why.evidence}). What to do: {why.todo}; then calibrate again"
-    return f"NOT VALID: {count}{rest}{reason}. No training uses this calibration."
+    count = f"{len(failed)} of {len(steps)} calibration steps{rest}"
+    return f"NOT VALID, no training uses this calibration: {names} failed ({count}){reason}."

@@ -1,4 +1,4 @@
-"""The six main figures of a node that is shared in time, each from what its step keeps; one that was not measured is left out."""
+"""The six main figures of a node that is shared in time; those that were not measured are left out."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from hil.report.calibration.record import Measured, Record, StepRecord
 from hil.report.figure import Figure, Sheet
 from hil.report.sweep_figures import UNITS
 
+TERMS = ("thermal (constant)", "shot (∝ √level)", "laser intensity (∝ level)")
 CONVERTER = math.sqrt(12)  # a step of q adds q / sqrt(12) to the noise
 
 
@@ -33,14 +34,15 @@ def waveform(record: Record) -> Iterator[Figure]:
     reading = dark.unit_of("level", UNITS, "V")
     found = (
         transfer(record, drive), allan(dark, reading), noise(record.step("noise"), reading),
-        edge(record, reading) or values_after(record.step("settling"), reading), hysteresis(record.step("hysteresis"), drive, reading),
+        edge(record, reading) or values_after(record.step("settling"), reading),
+        hysteresis(record.step("hysteresis"), drive, reading),
         drift(record.step("bias")),
     )  # fmt: skip
     yield from (figure for figure in found if figure is not None)
 
 
 def transfer(record: Record, drive_unit: str) -> Figure | None:
-    """Measured curve and model, residuals beneath; of the step `twin`, whose readings the model was not fitted to, or `transfer`."""
+    """Measured curve and model, residuals beneath; of the step `twin`, on readings that were not fitted, or of `transfer`."""
     step = next((one for one in map(record.step, ("twin", "transfer")) if one.curves("drive_v", "reading_v", "fitted_v")), None)
     curves = None if step is None else step.curves("drive_v", "reading_v", "fitted_v")
     if step is None or curves is None:
@@ -151,13 +153,13 @@ def noise(step: StepRecord, unit: str) -> Figure | None:
     fine = np.linspace(float(y.min()), float(y.max()), 101)
     parts = {
         name: np.sqrt(np.maximum((term or 0.0) * fine**k, 0.0))
-        for k, (name, term) in enumerate(zip(("thermal (constant)", "shot (∝ √level)", "laser intensity (∝ level)"), terms, strict=True))
+        for k, (name, term) in enumerate(zip(TERMS, terms, strict=True))
         if term
     }  # fmt: skip
     if converter:
         parts["converter step"] = np.full_like(fine, converter)
     whole = np.sqrt(sum((one**2 for one in parts.values()), np.zeros_like(fine)))
-    level_scale, scale = Scale.of("level of the reading", unit, y), Scale.of("noise of a reading", unit, total, whole)
+    level_scale, scale = Scale.of("level of the reading", unit, y), Scale.of("noise of a reading, rms", unit, total, whole)
 
     def draw(sheet: Sheet) -> None:
         axes = sheet.axes()
@@ -167,7 +169,7 @@ def noise(step: StepRecord, unit: str) -> Figure | None:
         line(sheet, axes, level_scale(fine), scale(whole), 1, "sum of terms")
         axes.set_ylim(bottom=0)
         axes.set_xlabel(level_scale.label)
-        axes.set_ylabel(f"{scale.label} rms")
+        axes.set_ylabel(scale.label)
         sheet.legend(axes, 3)
 
     mean, chi2 = step.estimates.get("noise"), step.figures.get("chi2")
@@ -220,8 +222,8 @@ def hysteresis(step: StepRecord, drive_unit: str, unit: str) -> Figure | None:
         none = "no hysteresis is seen" if step.good else "the node shows hysteresis"
         told += f": the loop is {width} wide, {none}"
     columns = {
-        drive.label: column(drive(x)), f"up ({reading.unit})": column(reading(up)), f"down ({reading.unit})": column(reading(down)),
-        small.label: column(small(apart)),
+        drive.label: column(drive(x)), f"up ({reading.unit})": column(reading(up)),
+        f"down ({reading.unit})": column(reading(down)), small.label: column(small(apart)),
     }  # fmt: skip
     return Figure("hysteresis", "Hysteresis", f"{told}.", draw, columns, 3.9, "" if width is None else f"loop {width}")
 

@@ -22,39 +22,71 @@ PARAMETERS = {
 }  # fmt: skip
 READING, DRIVE, SHARE, COUNT = "reading", "drive", "%", "1"  # units that the bench says; shares are shown in per cent
 FIGURES: Mapping[str, tuple[str, str]] = {
-    "averages": ("readings averaged at each level", COUNT), "step": ("step of the converter", READING),
-    "swing": ("peak to peak of the reading", READING), "up_down": ("largest difference up − down", READING),
-    "at_rails": ("readings at a limit of the range", SHARE), "variance_0": ("variance, constant term", "reading²"),
-    "variance_1": ("variance per level", READING), "variance_2": ("variance per level²", COUNT),
-    "freedom": ("degrees of freedom at each level", COUNT), "chi2": ("reduced chi²", COUNT),
+    "averages": ("readings averaged at each level", COUNT),
+    "step": ("step of the converter", READING),
+    "swing": ("peak to peak of the reading", READING),
+    "up_down": ("largest difference up − down", READING),
+    "at_rails": ("readings at a limit of the range", SHARE),
+    "variance_0": ("variance, constant term", "reading²"),
+    "variance_1": ("variance per level", READING),
+    "variance_2": ("variance per level²", COUNT),
+    "freedom": ("degrees of freedom at each level", COUNT),
+    "chi2": ("reduced chi²", COUNT),
     "explained": ("variance explained by the own drive", SHARE),
-    "explained_by_shot_before": ("variance explained by the shot before", SHARE), "shots": ("shots", COUNT),
-    "wait_values": ("values until the reading is settled", COUNT), "share_left": ("left of a step at the first value", SHARE),
-    "loop_fast": ("area of the loop, fast sweep", "reading drive"), "loop_slow": ("area of the loop, slow sweep", "reading drive"),
-    "loop_of_noise": ("area that noise alone makes", "reading drive"), "half_loop_rms": ("half of the loop, rms", READING),
-    "drift_chi2": ("reduced chi² of a steady drift", COUNT), "chi2_fit": ("reduced chi² of the fit", COUNT),
-    "rms": ("residuals, rms", READING), "drive_step": ("step of the generator", DRIVE),
-    "nrmse": ("residuals, rms, share of peak to peak", SHARE), "nrmse_floor": ("the same of a perfect model", SHARE),
-    "r2": ("R²", COUNT), "r2_floor": ("R² of a perfect model", COUNT),
-    "lag_along_drive": ("correlation of neighbours along the drive, z", COUNT), "runs_along_drive": ("runs along the drive, z", COUNT),
-    "lag_along_time": ("correlation of neighbours in time, z", COUNT), "runs_along_time": ("runs in time, z", COUNT),
-    "max_lsb": ("largest mean residual, steps of the converter", COUNT), "max_lsb_floor": ("the same of a perfect model", COUNT),
-    "cosine": ("cosine of measured and model slopes", COUNT), "cosine_floor": ("the same of a perfect model", COUNT),
-    "net_kept": ("correction by a network is worth it (1: yes)", COUNT), "net_z": ("gain by a network, z", COUNT),
-    "net_chi2": ("reduced chi² with a network", COUNT), "bias": ("mean error of the model", READING),
-    "spread": ("spread of its error", READING), "correlation": ("correlation of model and reading", COUNT),
-    "noise": ("noise of a reading", READING), "points": ("points", COUNT), "relative_noise": ("noise, share of the reading", SHARE),
-    "uneven": ("unevenness of the inputs", SHARE), "condition": ("condition number of the crosstalk matrix", COUNT),
-    "self_heating": ("change of a heater's effect at full voltage", SHARE), "fidelity_median": ("median fidelity", COUNT),
-    "fidelity_worst": ("worst fidelity", COUNT), "uncompensated_median": ("median fidelity without compensation", COUNT),
-    "uncompensated_worst": ("worst fidelity without compensation", COUNT), "chi2_unseen": ("reduced chi² at unseen settings", COUNT),
-    "bend": ("largest deviation from a straight line", SHARE), "misfit": ("left over of the interference", SHARE),
-    "gamma": ("exponent of the power law", COUNT), "correlation_median": ("median correlation", COUNT),
-    "correlation_worst": ("worst correlation", COUNT), "enhancement_promised": ("focus that the matrix promises, times the mean", COUNT),
-    "enhancement_ideal": ("focus in theory, times the mean", COUNT), "exposure": ("exposure, share of the longest", SHARE),
-    "singular_largest": ("largest singular value", COUNT), "singular_smallest": ("smallest singular value", COUNT),
-    "random_largest": ("the same of a random matrix", COUNT), "random_smallest": ("the same of a random matrix", COUNT),
-}  # fmt: skip
+    "explained_by_shot_before": ("variance explained by the shot before", SHARE),
+    "shots": ("shots", COUNT),
+    "wait_values": ("values until the reading is settled", COUNT),
+    "share_left": ("left of a step at the first value", SHARE),
+    "loop_fast": ("area of the loop, fast sweep", "reading drive"),
+    "loop_slow": ("area of the loop, slow sweep", "reading drive"),
+    "loop_of_noise": ("area that noise alone makes", "reading drive"),
+    "half_loop_rms": ("half of the loop, rms", READING),
+    "drift_chi2": ("reduced chi² of a steady drift", COUNT),
+    "chi2_fit": ("reduced chi² of the fit", COUNT),
+    "rms": ("residuals, rms", READING),
+    "drive_step": ("step of the generator", DRIVE),
+    "nrmse": ("residuals, rms, share of peak to peak", SHARE),
+    "nrmse_floor": ("the same of a perfect model", SHARE),
+    "r2": ("R²", COUNT),
+    "r2_floor": ("R² of a perfect model", COUNT),
+    "lag_along_drive": ("correlation of neighbours along the drive, z", COUNT),
+    "runs_along_drive": ("runs along the drive, z", COUNT),
+    "lag_along_time": ("correlation of neighbours in time, z", COUNT),
+    "runs_along_time": ("runs in time, z", COUNT),
+    "max_lsb": ("largest mean residual, steps of the converter", COUNT),
+    "max_lsb_floor": ("the same of a perfect model", COUNT),
+    "cosine": ("cosine of measured and model slopes", COUNT),
+    "cosine_floor": ("the same of a perfect model", COUNT),
+    "net_kept": ("correction by a network is worth it (1: yes)", COUNT),
+    "net_z": ("gain by a network, z", COUNT),
+    "net_chi2": ("reduced chi² with a network", COUNT),
+    "bias": ("mean error of the model", READING),
+    "spread": ("spread of its error", READING),
+    "correlation": ("correlation of model and reading", COUNT),
+    "noise": ("noise of a reading", READING),
+    "points": ("points", COUNT),
+    "relative_noise": ("noise, share of the reading", SHARE),
+    "uneven": ("unevenness of the inputs", SHARE),
+    "condition": ("condition number of the crosstalk matrix", COUNT),
+    "self_heating": ("change of a heater's effect at full voltage", SHARE),
+    "fidelity_median": ("median fidelity", COUNT),
+    "fidelity_worst": ("worst fidelity", COUNT),
+    "uncompensated_median": ("median fidelity without compensation", COUNT),
+    "uncompensated_worst": ("worst fidelity without compensation", COUNT),
+    "chi2_unseen": ("reduced chi² at unseen settings", COUNT),
+    "bend": ("largest deviation from a straight line", SHARE),
+    "misfit": ("left over of the interference", SHARE),
+    "gamma": ("exponent of the power law", COUNT),
+    "correlation_median": ("median correlation", COUNT),
+    "correlation_worst": ("worst correlation", COUNT),
+    "enhancement_promised": ("focus that the matrix promises, times the mean", COUNT),
+    "enhancement_ideal": ("focus in theory, times the mean", COUNT),
+    "exposure": ("exposure, share of the longest", SHARE),
+    "singular_largest": ("largest singular value", COUNT),
+    "singular_smallest": ("smallest singular value", COUNT),
+    "random_largest": ("the same of a random matrix", COUNT),
+    "random_smallest": ("the same of a random matrix", COUNT),
+}
 USUAL, FAR = 2.0, 6.0  # spreads between specimens; a calibration step refuses beyond FAR
 
 
@@ -65,7 +97,7 @@ class ParameterRow:
     Args:
         name: in words. key: as files call it.
         found: value and uncertainty.
-        expected: value, and where it is from.
+        expected: value and spread between specimens. source: where it is from.
         beside: how both compare, in words.
     """
 
@@ -73,6 +105,7 @@ class ParameterRow:
     key: str
     found: str
     expected: str = ""
+    source: str = ""
     beside: str = ""
 
 
@@ -99,8 +132,8 @@ def parameters(step: StepRecord, belief: Facts) -> Iterator[ParameterRow]:
         source = (
             "bench file or data sheet" if "stated" not in belief else "bench file" if key in stated else f"data sheet, {model}"
         )
-        expected = f"{Measured(float(f'{before:.6g}'), 0.0, found.unit)} ({source})"
-        yield ParameterRow(_named(key, found.unit), key, str(found), expected, _beside(found, before, spread))
+        expected = Measured(float(f"{before:.6g}"), spread or 0.0, found.unit)
+        yield ParameterRow(_named(key, found.unit), key, str(found), str(expected), source, _beside(found, before, spread))
 
 
 def figures(step: StepRecord, reading: str, drive: str) -> Iterator[tuple[str, str]]:
@@ -134,7 +167,6 @@ def _beside(found: Measured, before: float, spread: float | None) -> str:
     difference = f"{100 * off / abs(before):+.2g} %" if relative else str(Measured(off, found.sigma, found.unit))
     if spread is None:
         return difference
-    usual = f"± {Measured(float(f'{spread:.2g}'), 0.0, found.unit)} between specimens"
     far = abs(off) / math.hypot(spread, found.sigma)
     word = "as expected" if far <= USUAL else "unusual" if far <= FAR else "far off"
-    return f"{difference}, {word} ({usual})"
+    return f"{difference}, {word}"
