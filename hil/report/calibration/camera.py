@@ -237,7 +237,7 @@ def prediction(step: StepRecord) -> Figure | None:
     if focus is not None and ideal is not None:
         told += f"; a focus made with it is {focus} times as bright as the mean, {ideal:.1f} in theory"
     return Figure(
-        "transmission", "Prediction by the transmission matrix", f"{told}.", draw,
+        "transmission", "Transmission matrix", f"{told}.", draw,
         {"pixel": list(range(found.size)), "correlation": column(found)},
         3.0, f"correlation {mean}",
     )  # fmt: skip
