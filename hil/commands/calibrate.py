@@ -85,7 +85,7 @@ def calibrate(path: Path, out: Path, seed: int, console: Console) -> Path:
     """Calibrate the bench of the file `path`; returns the certificate's path.
 
     Raises:
-        NotCalibrated: the bench is not good; what was found is saved, under a name that says so.
+        NotCalibrated: the calibration is not valid; what was found is saved, under a name that says so.
         Refused: nothing was driven. Stopped, Interrupted: nothing was saved. UnsafeOutputs.
     """
     bench = read_bench(path)
