@@ -1,7 +1,7 @@
 """The result of a calibration, saved: instruments, settings, time, every step, the fitted twin, all sweeps.
 
     <bench>-<YYYYMMDD-HHMMSS>.toml          format, bench, shape, good, taken_at, provenance, seed, sha256 of all the rest;
-                                            [versions] [instruments.*] [settings.*] [belief] [twin] [raw] [[step]]
+                                            max_age_s; [versions] [instruments.*] [settings.*] [belief] [twin] [raw] [[step]]
     <bench>-<YYYYMMDD-HHMMSS>.safetensors   the sweeps, "<step>/<name>"; its SHA-256 is in [raw]; written first
     <bench>-…-failed.toml                   one that is not good; nothing takes it for a calibration, under this name or another
 
@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,10 +53,19 @@ class Instrument:
 
 @dataclass(frozen=True, slots=True)
 class TwinChoice:
-    """A twin as a file names it: the class, and the settings that make it."""
+    """A twin as a file names it: the class, and the settings that make it.
+
+    Args:
+        use: "module:Class".
+        settings: all of them; of a nominal twin, those of the bench file and, for the rest, those of its data sheet.
+        stated: the settings that the bench file gives; None where nobody wrote it down.
+        spread: standard deviation between specimens, by setting, as the data sheet has it.
+    """
 
     use: str
     settings: Mapping[str, Any]
+    stated: tuple[str, ...] | None = None
+    spread: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,7 @@ class Certificate:
         steps: as they were done.
         nominal: the twin before; the table [belief] of the file.
         twin: the fitted one; None where none was fitted.
+        max_age_s: when it is older, the bench file refuses it; None where nobody wrote it down.
     """
 
     bench: str
@@ -87,6 +97,7 @@ class Certificate:
     steps: tuple[Step, ...]
     nominal: TwinChoice | None = None
     twin: TwinChoice | None = None
+    max_age_s: float | None = None
 
     @property
     def good(self) -> bool:
@@ -142,9 +153,11 @@ class Certificate:
             "instruments": {name: asdict(who) for name, who in self.instruments.items()},
             "settings": {name: dict(rows) for name, rows in self.settings.items()},
         }  # fmt: skip
+        if self.max_age_s is not None:
+            table["max_age_s"] = float(self.max_age_s)
         for name, model in (("belief", self.nominal), ("twin", self.twin)):
             if model is not None:
-                table[name] = {"use": model.use, "settings": dict(model.settings)}
+                table[name] = _model_table(model)
         table |= {"raw": dict(raw), "step": [_step_table(step) for step in self.steps]}
         return {**table, "sha256": digest(table)}
 
@@ -192,6 +205,12 @@ class Certificate:
 def digest(table: Mapping[str, Any]) -> str:
     """SHA-256 of what a table says, whatever its order and layout in a file."""
     return hashlib.sha256(json.dumps(table, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _model_table(model: TwinChoice) -> dict[str, Any]:
+    stated = {} if model.stated is None else {"stated": list(model.stated)}
+    spread = {"spread": dict(model.spread)} if model.spread else {}
+    return {"use": model.use, **stated, "settings": dict(model.settings), **spread}
 
 
 def _step_table(step: Step) -> dict[str, Any]:
@@ -265,6 +284,7 @@ class _File:
     sha256: str
     belief: Mapping[str, Any] | None = None  # the nominal twin; files have called it so from the first
     twin: Mapping[str, Any] | None = None
+    max_age_s: float | None = None
 
     def certificate(self, path: str, raw: Mapping[str, Tensor]) -> Certificate:
         """Make the certificate that the file holds; `raw`: every sweep, or empty.
@@ -280,6 +300,7 @@ class _File:
             self.settings,
             tuple(_made(_StepFile, part, f"{path}: [step {part.get('name')}]").step(path, raw) for part in self.step),
             nominal=made.get("belief"), twin=made.get("twin"),
+            max_age_s=self.max_age_s,
         )  # fmt: skip
 
 

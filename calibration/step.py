@@ -17,9 +17,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from hil.errors import ContractError
-
-PREFIXED = frozenset({"s", "V", "A", "W", "Hz", "ohm", "B/s", "Sa/s"})
-PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
+from hil.uncertainty import with_uncertainty
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +34,7 @@ class Estimate:
 
     def __str__(self) -> str:
         """Rounded to the second digit of its sigma, in a handy unit: "3.518 ± 0.041 V", "12.40 ± 0.03 ns"."""
-        factor, unit = self._handy()
-        value, sigma = self.value * factor, self.sigma * factor
-        if sigma == 0:
-            return f"{value:.6g}{unit}"
-        digits = min(12, max(0, 1 - math.floor(math.log10(sigma))))
-        return f"{value:.{digits}f} ± {sigma:.{digits}f}{unit}"
-
-    def _handy(self) -> tuple[float, str]:
-        size = max(abs(self.value), self.sigma)
-        if self.unit not in PREFIXED or not size or 0.1 <= size < 1e4:
-            return 1.0, "" if self.unit == "1" else f" {self.unit}"
-        power = min(9, max(-12, 3 * math.floor(math.log10(size) / 3)))
-        return 10.0**-power, f" {PREFIXES[power]}{self.unit}"
+        return with_uncertainty(self.value, self.sigma, self.unit)
 
     def away(self, value: float) -> float:
         """Return how many of its sigmas `value` is off; infinite if it is off at all and sigma is 0."""

@@ -23,10 +23,11 @@ POINTS, REPEATS = 101, 8
 
 @dataclass(frozen=True, slots=True)
 class TwinCheck:
-    """bias, spread and noise in the unit of the output port; correlation -1 to 1.
+    """bias, spread, noise and swing in the unit of the output port; correlation -1 to 1.
 
     Args:
         points: of the probe set.
+        swing: peak to peak of the mean readings.
     """
 
     bias: float
@@ -34,6 +35,7 @@ class TwinCheck:
     correlation: float
     points: int
     noise: float
+    swing: float = 0.0
 
     @property
     def error(self) -> float:
@@ -68,8 +70,8 @@ def compare_twin(device: Device, twin: HasIdeal, points: int = POINTS, repeats: 
     mean = answers.mean(0)
     off = mean - predicted
     noise = float(answers.std(0).square().mean().sqrt()) if repeats > 1 else 0.0
-    bias = float(off.mean())
-    return TwinCheck(bias, float((off - bias).square().mean().sqrt()), _correlation(mean, predicted), points, noise)
+    bias, swing = float(off.mean()), float((mean.amax(0) - mean.amin(0)).max())
+    return TwinCheck(bias, float((off - bias).square().mean().sqrt()), _correlation(mean, predicted), points, noise, swing)
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:

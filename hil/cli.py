@@ -431,7 +431,11 @@ def replay(
 
 @app.command
 def report(*runs: Path) -> None:
-    """Write report.html into each run folder, from what is in it; or the page of a calibration beside its file."""
+    """Write report.html into each run folder, from what is in it; or the page of a calibration beside its file.
+
+    Every figure of the page is written besides, as SVG, PDF and CSV: into figures/ of the run folder, or NAME.figures/ of a
+    calibration.
+    """
     from hil.report import render
     from hil.report.certificate import render as render_certificate
     from hil.report.search import render as render_search

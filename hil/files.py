@@ -31,7 +31,8 @@ MOST_TEXT_BYTES = 1 << 28
 MOST_LINE_BYTES = 1 << 24
 MOST_HEADER_BYTES = 100_000_000  # as safetensors has it
 MEMORY_SHARE = 0.5  # of what is free, for one file of tensors: its bytes are there twice while they become tensors
-TEMPORARY = re.compile(r"\.[\w.-]+\.(?:json|jsonl|toml|html|safetensors)\.\d+\.part")  # as `write_atomic` names them
+ENDS = "json|jsonl|toml|html|safetensors|svg|pdf|csv"
+TEMPORARY = re.compile(rf"\.[\w.-]+\.(?:{ENDS})\.\d+\.part")  # as `write_atomic` names them
 KINDS = (
     (stat.S_ISREG, "a file"),
     (stat.S_ISDIR, "a folder"),

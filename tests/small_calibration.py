@@ -12,6 +12,7 @@ from scipy.optimize import least_squares
 from calibration.sequence import Found, Procedure, Subject
 from calibration.step import Estimate, Problem, Step
 from hil.errors import Saturated
+from hil.report.calibration.record import Measured, Record, StepRecord
 from hil.twin import Unknown
 from sim_devices.mach_zehnder import MachZehnder
 
@@ -95,6 +96,18 @@ def broken() -> tuple[Procedure, ...]:
     """Its second step always meets a clipped converter."""
     first, second, third = steps()
     return first, Procedure("transfer", saturated, second.needs), third
+
+
+def as_record(steps: Mapping[str, Step]) -> Record:
+    """Steps as the page of their calibration gets them."""
+    return Record({
+        name: StepRecord(
+            name, step.said, step.success, {k: Measured(e.value, e.sigma, e.unit) for k, e in step.estimates.items()},
+            dict(step.figures), (), step.residual_rms, step.residual_unit, step.took_s,
+            {k: np.asarray(v.numpy(), dtype=np.float64) for k, v in step.raw.items()},
+        )
+        for name, step in steps.items()
+    })  # fmt: skip
 
 
 def nothing() -> list[int]:

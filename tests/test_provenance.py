@@ -112,7 +112,9 @@ def test_a_calibration_that_failed_at_opening_is_no_hardware(
     monkeypatch.setattr(calibrate, "open_bench", unopenable)
     (tmp_path / "b.toml").write_text(text, encoding="utf-8")
     assert run(["calibrate", str(tmp_path / "b.toml"), "--out", str(tmp_path / "c")]) == 3
-    assert f"NOT GOOD ({kind})" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"s ({kind})" in printed
+    assert "NOT VALID" in printed
     (saved,) = (tmp_path / "c").glob("*.toml")
     assert Certificate.load(saved).provenance == kind
     page = render(saved).read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ KEYS = ("SigBlk", "SigIgn", "SigCgt", "Threads", "Umask", "NSsid")
 
 def kept(pid: int) -> dict[str, object]:
     """What the kernel says of a process that waits for its first line; its session by whether it has one of its own."""
-    lines = (line.partition(":") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    lines = (line.partition(":") for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines())
     said: dict[str, object] = {key: value.split() for key, _, value in lines if key in KEYS}
     said["NSsid"] = os.getsid(pid) == pid
     return {**said, "files": sorted(os.listdir(f"/proc/{pid}/fd")), "folder": os.readlink(f"/proc/{pid}/cwd")}

@@ -236,8 +236,9 @@ def become(told: Mapping[str, Any], files: Sequence[int]) -> None:
     named = [os.path.abspath(entry) for entry in told["env"].get("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[:] = [*named, *(entry for entry in sys.path if entry not in named)]
     sys.argv[:] = ["", *told["arguments"]]
-    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115, as long as it lives
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stdin = open(0, encoding="locale", closefd=False)  # noqa: SIM115, as long as it lives
+    sys.stdout = open(1, "w", encoding="locale", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="locale", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     random.seed()
     np.random.seed()  # noqa: NPY002
 

@@ -50,7 +50,7 @@ def dark_frame(subject: Subject, found: Found) -> Step:
     return Step(
         DARK, said, estimates, tuple(not bool(h) for h in hot), problems,
         residual_rms=float((means - dark - exposure[:, None] * rate).square().mean().sqrt()), residual_unit="counts",
-        raw={"dark": dark, "rate": rate, "noise": noise, "means": means},
+        raw={"dark": dark, "rate": rate, "noise": noise, "exposure": exposure, "means": means},
     )  # fmt: skip
 
 

@@ -75,7 +75,10 @@ def flat_field(subject: Subject, found: Found) -> Step:
     good = bend <= MOST_BEND
     return Step(
         FLAT, said, estimates, tuple(good and not bool(d) for d in dead), tuple(problems), residual_rms=bend,
-        figures={"bend": bend}, raw={"sensitivity": sensitivity, "means": raw_means, "variances": variances},
+        figures={"bend": bend}, raw={
+            "sensitivity": sensitivity, "exposure": exposure, "means": raw_means, "variances": variances,
+            "unsaturated": within.double(),
+        },
     )  # fmt: skip
 
 

@@ -82,7 +82,12 @@ def programming(subject: Subject, found: Found) -> Step:
         f"without compensation {figures['uncompensated_median']:.3f}, worst {figures['uncompensated_worst']:.3f}"
     )
     program(subject.device, torch.zeros(layout.heaters))  # cold
-    raw = {"share": unseen, "powers": measured, "targets": torch.view_as_real(targets), "settings": wanted[True]}
+    raw = {
+        "share": unseen, "powers": measured, "predicted_powers": model.powers(unseen), "powers_sigma": sigma,
+        "targets": torch.view_as_real(targets), "settings": wanted[True],
+        "fidelity": torch.tensor(reached[True], dtype=torch.float64),
+        "fidelity_uncompensated": torch.tensor(reached[False], dtype=torch.float64),
+    }  # fmt: skip
     return Step(
         MESH, said, _estimates(found, model, reached[True]), tuple(well and not bool(b) for b in beyond), tuple(problems),
         residual_rms=float((measured - model.powers(unseen)).square().mean().sqrt()), figures=figures, raw=raw,

@@ -63,7 +63,7 @@ def bias(subject: Subject, found: Found) -> Step:
     said = f"quadrature at {locked}, locked to {left}; drift {rate}" + (f", walks (chi² {walk:.1f})" if walk > 2 else "")
     return Step(
         NAME, said, estimates, (holds,), () if holds else (problem,), figures={"drift_chi2": walk},
-        raw={"time_s": when, "phase_rad": phase},
+        raw={"time_s": when, "phase_rad": phase, "phase_sigma_rad": sigma},
     )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ def delay(subject: Subject, found: Found) -> Step:
     if unseen:
         return Step(NAME, unseen.what, {}, (False,), (unseen,), figures=figures, raw=raw)
     estimates = _instant(times, readings)
-    said = f"{estimates['delay_s']}, jitter {estimates['jitter_s']}"
+    said = f"delay {estimates['delay_s']}, jitter {estimates['jitter_s']}"
     return Step(NAME, said, estimates, figures={**figures, "shots": float(len(times))}, raw=raw)
 
 

@@ -45,7 +45,11 @@ def hysteresis(subject: Subject, found: Found) -> Step:
         f"a loop {width} wide, half of it {opened / max(noise, 1e-300):.1f} of the noise of a reading",
         "drive it one way only, return to a limit before each value, or find what creeps: charge, heat, a relay",
     )  # fmt: skip
-    said = f"a loop {width} wide" if bad else f"none: a loop of {width}, area {loops['loop_slow']:.2g} ({alone:.2g} by noise)"
+    area = shots.out.unit + ("²" if shots.out.unit == unit else f"·{unit}")
+    said = (
+        f"hysteresis: a loop {width} wide" if bad
+        else f"no hysteresis: loop {width} wide, area {loops['loop_slow']:.2g} {area} (noise alone {alone:.2g} {area})"
+    )  # fmt: skip
     return Step(
         NAME, said, {f"hysteresis_{unit.lower()}": width}, (not bad,), (problem,) if bad else (),
         figures={**loops, "loop_of_noise": alone, "half_loop_rms": opened},

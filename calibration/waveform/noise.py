@@ -56,7 +56,7 @@ def noise(subject: Subject, found: Found) -> Step:
         db = 8.686 * relative
         estimates |= {"snr_db": Estimate(snr, db, "dB"), "sinad_db": Estimate(sinad, db, "dB")}
         estimates["enob"] = Estimate((sinad - 1.76) / 6.02, db / 6.02)
-    said = f"{estimates['noise']}" + (
+    said = f"noise {estimates['noise']}" + (
         f", SNR {snr:.1f} dB, SINAD {sinad:.1f} dB, ENOB {(sinad - 1.76) / 6.02:.2f}" if "enob" in estimates else ": none seen"
     )
     figures = {f"variance_{k}": float(value) for k, value in enumerate(shape)}

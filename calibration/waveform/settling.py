@@ -44,7 +44,7 @@ def settling(subject: Subject, found: Found) -> Step:
     edges = found["delay"].raw
     estimates = _pole(edges["edge_time_s"], edges["edge_reading_v"]) if "edge_time_s" in edges else {}
     settle = f"settled to 0.1 % after {estimates['settle_s']}, " if estimates else ""
-    said = settle + (f"needs {wait + 1} values" if wait else "settled within a value")
+    said = settle + (f"needs {wait + 1} values" if wait else "settled within one value")
     problems = () if late is None else (late,)
     return Step(NAME, said, estimates, (not problems,), problems, figures=figures, raw=raw)
 

@@ -39,7 +39,10 @@ def transfer(subject: Subject, found: Found) -> Step:
     off = taken.reading - fit.predicted(taken)
     rms = float(off.square().mean().sqrt())
     with torch.no_grad():
-        raw |= {"fitted_v": fit.twin.ideal(level), "residual_v": binned(taken, off, shots.port)[1]}
+        raw |= {
+            "fitted_v": fit.twin.ideal(level), "residual_v": binned(taken, off, shots.port)[1],
+            "spread_v": scatter(taken, off, shots.port),
+        }  # fmt: skip
     return Step(
         NAME, f"{named(fit)}; chi² {fit.chi2:.2f}", fit.estimates, (not found_bad,), found_bad, residual_rms=rms,
         residual_unit=shots.out.unit, figures={"chi2": fit.chi2}, raw=raw,
@@ -67,12 +70,21 @@ def sweeps(shots: Shots, found: Found, count: int, records: int) -> Sweeps:
 
 def binned(taken: Sweeps, values: Tensor, port: Port, bins: int = BINS) -> tuple[Tensor, Tensor, Tensor]:
     """(mean drive, mean of `values` (shots, n), sigma of a mean reading) in equal parts of the port, (bins,)."""
-    drive = taken.drive.flatten()
-    group = ((drive - port.shared_low) / (port.shared_high - port.shared_low) * bins).long().clamp(0, bins - 1)
+    drive, group = taken.drive.flatten(), _parts(taken, port, bins)
     level, _, count = by_group(drive, group, bins)
     mean, _, _ = by_group(values.flatten(), group, bins)
     square, _, _ = by_group(taken.sigma.flatten().square(), group, bins)
     return level, mean, torch.sqrt(square / count)
+
+
+def scatter(taken: Sweeps, off: Tensor, port: Port, bins: int = BINS) -> Tensor:
+    """Return the standard deviation of `off` (shots, n), readings less the model, in equal parts of the port, (bins,)."""
+    return by_group(off.flatten(), _parts(taken, port, bins), bins)[1].sqrt()
+
+
+def _parts(taken: Sweeps, port: Port, bins: int) -> Tensor:
+    share = (taken.drive.flatten() - port.shared_low) / (port.shared_high - port.shared_low)
+    return (share * bins).long().clamp(0, bins - 1)
 
 
 def named(fit: Fit) -> str:

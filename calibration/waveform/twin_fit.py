@@ -34,7 +34,7 @@ from calibration.residuals import lag_one, runs
 from calibration.sequence import Found, Procedure, Subject
 from calibration.shots import Shots
 from calibration.step import Estimate, Problem, Step
-from calibration.waveform.transfer import BINS, binned, named, sweeps
+from calibration.waveform.transfer import BINS, binned, named, scatter, sweeps
 from hil.twin import Fittable, Noisy
 
 NAME = "twin"
@@ -94,8 +94,9 @@ def twin(subject: Subject, found: Found) -> Step:
     bad = _problems(model, nominal, figures, shots)
     rms = figures["rms"]
     said = (
-        f"{named(fit)}; unseen: NRMSE {figures['nrmse']:.2%} (floor {figures['nrmse_floor']:.2%}), chi² {figures['chi2']:.2f}, "
-        f"gradient cosine {figures['cosine']:.5f}; a network on top {_helps(model, figures)}"
+        f"{named(fit)}; on unseen readings: error {100 * figures['nrmse']:.2f} % of peak to peak (a perfect model "
+        f"{100 * figures['nrmse_floor']:.2f} %), chi² {figures['chi2']:.2f}, cosine of slopes {figures['cosine']:.5f}; a "
+        f"correction by a network {_helps(model, figures)}"
     )
     return Step(
         NAME, said, estimates, (not bad,), bad, residual_rms=rms, residual_unit=shots.out.unit, figures=figures, raw=raw
@@ -126,8 +127,8 @@ def network_of(step: Step) -> dict[str, Any] | None:
 
 def _helps(model: FittedTwin, figures: Mapping[str, float]) -> str:
     if not figures["net_kept"]:
-        return "adds nothing"
-    return "helps" if model.net is None else "is part of it"
+        return "is not needed"
+    return "would help" if model.net is None else "is part of it"
 
 
 def completed(nominal: Fittable, fit: Fit, found: Found) -> dict[str, Estimate]:
@@ -195,7 +196,8 @@ def assessed(
         curve = model.ideal(level)
     raw = {
         "drive_v": level, "reading_v": mean, "fitted_v": curve, "residual_v": bend, "residual_sigma_v": sigma,
-        "slope_drive_v": slopes.drive, "slope_measured": slopes.measured, "slope_twin": slopes.twin,
+        "spread_v": scatter(held, off, shots.port), "slope_drive_v": slopes.drive, "slope_measured": slopes.measured,
+        "slope_twin": slopes.twin,
     }  # fmt: skip
     return figures, raw
 

@@ -54,7 +54,8 @@ from hil.errors import (
 )
 from hil.foreign import foreign
 from hil.hints import quoted
-from hil.report.certificate import render
+from hil.report.calibration.words import step_name
+from hil.report.certificate import render, sentence_of
 from hil.run.signals import Stopping
 from hil.training.progress import telling
 from hil.twin import Fittable
@@ -84,11 +85,11 @@ def calibrate(path: Path, out: Path, seed: int, console: Console) -> Path:
     """Calibrate the bench of the file `path`; returns the certificate's path.
 
     Raises:
-        NotCalibrated: the bench is not good; what was found is saved, under a name that says so.
+        NotCalibrated: the calibration is not valid; what was found is saved, under a name that says so.
         Refused: nothing was driven. Stopped, Interrupted: nothing was saved. UnsafeOutputs.
     """
     bench = read_bench(path)
-    procedures, settings = sequence(bench), settings_of(bench)
+    procedures, settings, most_s = sequence(bench), settings_of(bench), bench.calibration.max_age_s
     nominal = _nominal(bench)
     taken_at, found = datetime.now().astimezone().isoformat(timespec="seconds"), Findings(provenance=provenance_of(bench))
     with (
@@ -105,7 +106,7 @@ def calibrate(path: Path, out: Path, seed: int, console: Console) -> Path:
                 raise Interrupted(f"stopped by {stopping.asked} after step {len(found.steps)}, {step.name}; nothing was saved")
     made = Certificate(
         bench.name, bench.shape, taken_at, found.provenance, seed, {"hil": version("hil"), "torch": torch.__version__},
-        found.instruments, settings, tuple(found.steps), nominal, found.twin,
+        found.instruments, settings, tuple(found.steps), nominal, found.twin, most_s,
     )  # fmt: skip
     saved = made.save(out)
     for line in _verdict(made, saved, render(saved), path):
@@ -144,8 +145,8 @@ def told(number: int, step: Step) -> Iterator[str]:
     skipped = any(problem.kind == "skipped" for problem in step.problems)
     bad = len(step.success) - sum(step.success)
     channels = f", {bad} of {len(step.success)} channels" if len(step.success) > 1 and bad else ""
-    verdict = "ok" if step.good else "-" if skipped else f"NOT GOOD{channels}"
-    yield f"{number:>2} {step.name:<17} {step.said:<76} {verdict}"
+    verdict = "ok" if step.good else "-" if skipped else f"FAILED{channels}"
+    yield f"{number:>2} {step_name(step.name):<17} {step.said:<76} {verdict}"
     for problem in () if skipped else step.problems:
         yield f"   {'~' if step.good else '!'} {problem.kind}: {problem.what} ({problem.evidence})"
         yield f"     {problem.todo}"
@@ -287,13 +288,14 @@ def _twin_check(use: str, subject: Subject, found: Found) -> Step:
     model = _model(use, subject.nominal, found[TWIN])
     seen = compare_twin(subject.device, twin_choice(model.use, model.settings, "the fitted twin").build())
     unit = subject.device.spec.outputs.unit
-    figures = {name: float(getattr(seen, name)) for name in ("bias", "spread", "correlation", "noise", "points")}
-    return Step(CHECK, f"the twin {_said(seen, unit)}", residual_rms=seen.error, residual_unit=unit, figures=figures)
+    figures = {name: float(getattr(seen, name)) for name in ("bias", "spread", "correlation", "noise", "points", "swing")}
+    return Step(CHECK, _said(seen, unit), residual_rms=seen.error, residual_unit=unit, figures=figures)
 
 
 def _said(seen: TwinCheck, unit: str) -> str:
     off, noise = (str(Estimate(value, 0.0, unit)) for value in (_rounded(seen.error), _rounded(seen.noise)))
-    return f"is off by {off} rms (noise of a reading {noise}), correlation {seen.correlation:.5f}"
+    share = f" ({100 * seen.error / seen.swing:.2g} % of peak to peak)" if seen.swing else ""
+    return f"model against measured curve: rms error {off}{share}; noise of a reading {noise}"
 
 
 def _rounded(value: float) -> float:
@@ -307,13 +309,13 @@ def _worse(certificate: Certificate, device: Device, console: Console) -> str:
     twin = twin_choice(model.use, model.settings, f"{certificate.name}: [twin]").build()
     seen, before = compare_twin(device, twin), certificate.step(CHECK)
     unit = device.spec.outputs.unit
-    console.print(f"   the twin {_said(seen, unit)}", markup=False, soft_wrap=True)
+    console.print(f"   {_said(seen, unit)}", markup=False, soft_wrap=True)
     then = 0.0 if before is None or before.residual_rms is None else before.residual_rms
     most = max(WORSE * then, seen.noise)
     if seen.error <= most:
         return ""
     off, allowed, once = (str(Estimate(_rounded(value), 0.0, unit)) for value in (seen.error, most, then))
-    return f"the twin is off by {off} rms, {allowed} allowed, {once} when calibrated"
+    return f"model against measured curve: rms error {off}, {allowed} allowed, {once} when calibrated"
 
 
 def _judged(file: Path, found: Sequence[Difference], worse: str, path: Path) -> None:
@@ -339,30 +341,29 @@ def _nominal(bench: BenchFile) -> TwinChoice | None:
     if table is None:
         return None
     twin = _fittable(table.choice.build())
-    return TwinChoice(table.use, table.settings() if twin is None else dict(twin.settings()))
+    if twin is None:
+        return TwinChoice(table.use, table.settings(), tuple(table.settings()))
+    spread = {name: unknown.spread for name, unknown in twin.unknowns().items()}
+    return TwinChoice(table.use, dict(twin.settings()), tuple(table.choice.settings), spread)
 
 
 def _verdict(made: Certificate, saved: Path, page: Path, path: Path) -> Iterator[str]:
     who = ", ".join(f"{name} {instrument.serial}" for name, instrument in made.instruments.items())
-    took = sum(step.took_s for step in made.steps)
-    if made.good:
-        fitted = f"all {len(made.steps)} calibration steps passed" + (", the twin is fitted" if made.twin else "")
-        yield f"done in {took:.0f} s: {fitted} ({made.provenance})"
-        yield f"saved   {saved}   valid for {who}"
-    else:
-        yield f"done in {took:.0f} s: the bench is NOT GOOD ({made.provenance})"
-        yield f"saved   {saved}   for you to look at; nothing will use it"
+    yield f"done in {sum(step.took_s for step in made.steps):.0f} s ({made.provenance})"
+    yield sentence_of(saved)
+    yield f"saved   {saved}" + (f"   valid for {who}" if made.good else "   for you to look at; no training uses it")
     yield f"report  {page}"
     if made.good:
-        yield f'next    in {path}:  [calibration] use = "{saved}"   then hil train believes this twin, and only on this bench'
+        then = "uses the fitted model" if made.twin else "checks that the bench is the one that was calibrated"
+        yield f'next    write into {path}:  [calibration] use = "{saved}"   hil train then {then}'
 
 
 def _not_good(made: Certificate, path: Path) -> NotCalibrated:
-    bad = [step for step in made.steps if not step.good]
-    first = next((problem for step in bad for problem in step.problems), None)
+    bad = [step_name(step.name) for step in made.steps if not step.good]
+    first = next((problem for step in made.steps for problem in step.problems if not step.good), None)
     return NotCalibrated(
-        "the bench is not good", where=str(path), got=f"not good: {', '.join(step.name for step in bad)}",
-        allowed="every step good", outputs=OFF,
+        "the calibration is NOT VALID", where=str(path), got=f"failed or not done: {', '.join(bad)}",
+        allowed="every step passed", outputs=OFF,
         todo=f"{first.todo if first else 'look at the report'}; then calibrate again: hil calibrate {quoted(path)}",
     )  # fmt: skip
 

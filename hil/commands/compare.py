@@ -306,7 +306,7 @@ def _train(cell: Cell) -> None:
     else:
         with folder.owned():
             resume(folder, plan(inspect(folder.path)).start, quiet)
-    render(folder.path)
+    render(folder.path, files=False)
 
 
 def _terms(file: Comparison, experiment: Experiment) -> tuple[str, ...]:

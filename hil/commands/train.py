@@ -42,6 +42,7 @@ from hil.foreign import foreign, said
 from hil.hints import quoted
 from hil.loggers import loggers
 from hil.report import render
+from hil.report.figure import FOLDER as FIGURES
 from hil.run import checkpoint
 from hil.run import resume as condition
 from hil.run.alarms import Alarms, AlarmSettings, argv_of
@@ -271,17 +272,18 @@ def reopen(folder: RunFolder, trained: int, epochs: int) -> None:
     kept = folder.read_json("diagnostics.json")
     folder.write_json("diagnostics.json", {key: kept[key] for key in ("transfer", "honesty") if key in kept})
     folder.report.unlink(missing_ok=True)
+    remove_tree(folder.path / FIGURES)
     amend(folder, status="interrupted", cause=f"finished after {trained} epochs, to be trained for {epochs}")
 
 
 def report(folder: RunFolder) -> Path:
-    """Write the report of a run that is done.
+    """Write the report of a run that is done; its figures as files are left to `hil report`, as they take seconds.
 
     Raises:
         Stopped: it cannot be written.
     """
     try:
-        return render(folder.path)
+        return render(folder.path, files=False)
     except RunError as error:
         raise _unreported(folder, "report.html") from error
 

@@ -1,6 +1,6 @@
-"""One page beside a saved calibration: verdict, every step with its curves and parameters, settings, origin.
+"""One page beside a saved calibration: the verdict, the main figures, the fitted model, every step, settings, origin.
 
-What failed comes first, with what to do about it.
+What failed comes first, with what to do about it. Raw sweeps of the steps are folded away beneath the main figures.
 
 Read as plain data, so that a damaged one, or one without its sweeps, still gives a page that says so.
 """
@@ -8,9 +8,9 @@ Read as plain data, so that a damaged one, or one without its sweeps, still give
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,153 +20,145 @@ import safetensors.numpy
 
 from hil import toml
 from hil.errors import RunError
-from hil.files import read_tensors, read_text, write_atomic
-from hil.report import figures
-from hil.report.headline import PROVENANCE, UNKNOWN, Tile, duration, quantity
-from hil.report.page import page
-from hil.report.sweep_figures import Sweeps, drawn
+from hil.files import read_tensors, read_text
+from hil.report.calibration import words
+from hil.report.calibration.camera import camera
+from hil.report.calibration.mesh import mesh
+from hil.report.calibration.record import Facts, Measured, Record, StepRecord, Sweeps, mapping
+from hil.report.calibration.vector import vector
+from hil.report.calibration.verdict import Verdict, error_of_model, moment, three, verdict
+from hil.report.calibration.waveform import waveform
+from hil.report.figure import Figure
+from hil.report.headline import PROVENANCE, UNKNOWN, Tile, duration
+from hil.report.page import publish
+from hil.report.sweep_figures import UNITS, drawn, label
 from hil.report.tables import settings
 
-Facts = Mapping[str, Any]
+MAIN = (waveform, mesh, camera, vector)
 
 
-@dataclass(frozen=True)
-class ParameterRow:
-    """A parameter: what was found, how well, and what the data sheet said.
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """A step as the page shows it.
 
     Args:
-        off: in sigmas of the finding, or "".
+        record: as it was saved.
+        name: in words.
+        rows: what it found. facts: its other numbers, by name.
+        raw: its sweeps by the rule that any step can keep; they are on the page only, their numbers are in the sweeps' file.
+        open: not folded away.
     """
 
+    record: StepRecord
     name: str
-    found: str
-    sheet: str
-    off: str
+    rows: tuple[words.ParameterRow, ...]
+    facts: tuple[tuple[str, str], ...]
+    raw: tuple[Figure, ...]
+    open: bool
 
 
 def render(path: Path) -> Path:
-    """Write the page of the calibration `path` beside it, and return its path.
+    """Write the page of the calibration `path` beside it, and its figures to NAME.figures; return the path of the page.
 
     Raises:
         RunError: this is no calibration, or the page cannot be written.
     """
     table, notes = _read(path)
-    sweeps = _sweeps(path, _mapping(table, "raw"), notes)
-    target = path.with_suffix(".html")
-    write_atomic(target, page("certificate.html", contents(path.stem, table, sweeps, notes)).encode())
-    return target
+    sweeps = _sweeps(path, mapping(table, "raw"), notes)
+    shown = contents(path.stem, table, sweeps, notes)
+    return publish(path.with_suffix(".html"), "certificate.html", shown, f"{path.stem}.figures")
+
+
+def sentence_of(path: Path) -> str:
+    """Return the verdict of the calibration `path` in one sentence, the one at the top of its page.
+
+    Raises:
+        RunError: this is no calibration.
+    """
+    table, _ = _read(path)
+    return verdict(table, Record.of(table, {})).sentence
 
 
 def contents(name: str, table: Facts, sweeps: Mapping[str, Sweeps], notes: list[str]) -> dict[str, object]:
     """Return what the template shows, by name."""
-    good, kind = table.get("good") is True, str(table.get("provenance"))
+    record, kind = Record.of(table, sweeps), str(table.get("provenance"))
+    judged, steps = verdict(table, record), [*record.steps.values()]
+    sentence = judged.sentence.removeprefix("NOT VALID, ")
     badge, origin = PROVENANCE.get(kind, UNKNOWN)
-    steps = [step for step in _list(table, "step") if isinstance(step, Mapping)]
-    bad = [step for step in steps if not _good(step)]
-    nominal = _mapping(_mapping(table, "belief"), "settings")
-    twin = next((step for step in steps if step.get("name") == "twin"), None)
-    with figures.style():
-        shown = [_step(step, sweeps.get(str(step.get("name")), {}), nominal) for step in steps]
+    belief, main = mapping(table, "belief"), [figure for make in MAIN for figure in make(record)]
+    reading, drive = words.reading_unit(record), record.step("dark").unit_of("drive", UNITS, "V")
     return {
         "name": name,
-        "good": good,
-        "sentence": _sentence(good, bad, len(steps)),
+        "good": judged.good,
+        "sentence": f"{sentence[0].upper()}{sentence[1:]}",
         "kind": kind if kind in PROVENANCE else "unknown",
         "badge": badge,
         "origin": origin,
         "notes": notes,
-        "tiles": list(_tiles(table, steps)),
-        "todo": [(step.get("name"), problem) for step in bad for problem in _problems(step) if problem["kind"] != "skipped"],
-        "twin": list(_rows(_mapping(twin or {}, "estimates"), nominal)),
-        "use": str(_mapping(table, "belief").get("use", "")),
-        "steps": shown,
-        "settings": settings(_mapping(table, "settings")),
-        "instruments": _mapping(table, "instruments"),
-        "versions": _mapping(table, "versions"),
-        "taken_at": str(table.get("taken_at", "at an unknown time")),
+        "tiles": list(_tiles(table, record, judged)),
+        "todo": [(words.step_name(s.name), p) for s in steps if not s.good for p in s.problems if p.kind != "skipped"][1:],
+        "main": main,
+        "model": list(words.parameters(record.step("twin"), belief)),
+        "use": str(belief.get("use", "")).rpartition(":")[2],
+        "steps": [_step(step, reading, drive, not main) for step in steps],
+        "settings": [(section, [_setting(*row) for row in rows]) for section, rows in settings(mapping(table, "settings"))],
+        "instruments": mapping(table, "instruments"),
+        "versions": mapping(table, "versions"),
+        "bench": str(table.get("bench", "unknown")),
+        "taken": _taken(table),
     }
 
 
-def _sentence(good: bool, bad: list[Facts], count: int) -> str:
-    if good:
-        return f"all {count} calibration steps passed"
-    names = ", ".join(str(step.get("name")) for step in bad)
-    return f"nothing uses this calibration: {names} not good" if names else "nothing uses this calibration"
+def _tiles(table: Facts, record: Record, judged: Verdict) -> Iterator[Tile]:
+    steps, check = [*record.steps.values()], record.step("honesty")
+    yield Tile("steps passed", f"{sum(step.good for step in steps)} of {len(steps)}")
+    if check.residual_rms is not None:
+        off, _, share = error_of_model(check).partition(" (")
+        yield Tile("error of the model", off, share.rstrip(")"))
+        if "noise" in check.figures:
+            yield Tile("noise of a reading", f"{three(check.figures['noise'], check)} rms")
+    taken, took = _taken(table), f"took {duration(sum(step.took_s for step in steps))}"
+    yield Tile("taken", taken[:16], f"{taken[16:].strip()}, {took}".strip(", "))
+    if judged.good and judged.until:
+        yield Tile("valid until", judged.until[:16], judged.until[16:].strip())
 
 
-def _tiles(table: Facts, steps: list[Facts]) -> Iterator[Tile]:
-    done = sum(map(_good, steps))
-    yield Tile("steps good", f"{done} of {len(steps)}")
-    yield Tile("taken", str(table.get("taken_at", "unknown"))[:16].replace("T", " "), str(table.get("bench", "")))
-    check = next((step for step in steps if step.get("name") == "honesty"), None)
-    rms = None if check is None else check.get("residual_rms")
-    if check is not None and isinstance(rms, int | float):
-        unit, noise = str(check.get("residual_unit", "1")), _mapping(check, "figures").get("noise")
-        yield Tile(
-            "the twin is off by", f"{quantity(rms, unit)} rms", f"noise of a reading {quantity(float(noise or 0), unit)}"
-        )
-    yield Tile("took", duration(sum(float(step.get("took_s", 0.0)) for step in steps)))
+def _taken(table: Facts) -> str:
+    try:
+        return moment(datetime.fromisoformat(str(table.get("taken_at"))))
+    except ValueError:
+        return "at an unknown time"
 
 
-def _step(step: Facts, sweeps: Sweeps, nominal: Facts) -> dict[str, object]:
-    name, success = str(step.get("name")), [bool(channel) for channel in _list(step, "success")]
-    ordered = {each: sweeps[each] for each in map(str, _list(step, "raw")) if each in sweeps}
-    problems = _problems(step)
-    rms = step.get("residual_rms")
-    facts = [(key.replace("_", " "), f"{value:.4g}") for key, value in _mapping(step, "figures").items()]
-    if isinstance(rms, int | float):
-        facts.insert(0, ("residuals", f"{quantity(float(rms), str(step.get('residual_unit', '1')))} rms"))
-    if len(success) > 1:
-        facts.insert(0, ("channels good", f"{sum(success)} of {len(success)}"))
-        if not all(success):
-            facts.insert(1, ("channels not good", ", ".join(str(n) for n, fine in enumerate(success, 1) if not fine)))
-    return {
-        "name": name,
-        "said": str(step.get("said", "")),
-        "good": _good(step),
-        "skipped": any(problem["kind"] == "skipped" for problem in problems),
-        "problems": problems,
-        "rows": list(_rows(_mapping(step, "estimates"), nominal if name == "twin" else {})),
-        "facts": [*facts, ("took", duration(float(step.get("took_s", 0.0))))],
-        "figures": list(drawn(name, ordered)),
-    }
+def _step(step: StepRecord, reading: str, drive: str, alone: bool) -> StepView:
+    facts = list(words.figures(step, reading, drive))
+    if step.residual_rms is not None:
+        facts.insert(0, ("residuals, rms", str(Measured(float(f"{step.residual_rms:.3g}"), 0.0, step.residual_unit))))
+    if len(step.success) > 1:
+        facts.insert(0, ("channels that passed", f"{sum(step.success)} of {len(step.success)}"))
+        if not step.good:
+            facts.insert(1, ("channels that failed", ", ".join(str(n) for n, fine in enumerate(step.success, 1) if not fine)))
+    raw = () if step.skipped else tuple(drawn(step.name, step.sweeps))
+    return StepView(
+        step,
+        words.step_name(step.name),
+        tuple(words.results(step)),
+        (*facts, ("took", duration(step.took_s))),
+        raw,
+        alone or not step.good,
+    )
 
 
-def _rows(estimates: Facts, nominal: Facts) -> Iterator[ParameterRow]:
-    for name, found in estimates.items():
-        value, sigma, unit = found.get("value"), found.get("sigma"), str(found.get("unit", "1"))
-        sheet = nominal.get(name)
-        said = None if isinstance(sheet, bool) or not isinstance(sheet, int | float) else float(sheet)
-        off = abs(value - said) / sigma if said is not None and sigma else math.nan
-        yield ParameterRow(
-            name, _estimate(value, sigma, unit), "-" if said is None else _number(said, unit),
-            "-" if math.isnan(off) else f"{off:.1f} σ" if off < 1000 else "> 1000 σ",
-        )  # fmt: skip
-
-
-def _estimate(value: float, sigma: float, unit: str) -> str:
-    """Value and sigma with as many digits as sigma deserves."""
-    if not sigma:
-        return _number(value, unit)
-    power = 3 * math.floor(math.log10(max(abs(value), sigma)) / 3) if unit not in ("1", "dB", "rad") else 0
-    power = min(9, max(-12, power))
-    digits = min(12, max(0, 1 - math.floor(math.log10(sigma / 10.0**power))))
-    prefix = ("p", "n", "µ", "m", "", "k", "M", "G")[power // 3 + 4]
-    text = f"{value / 10.0**power:.{digits}f} ± {sigma / 10.0**power:.{digits}f}"
-    return text if unit == "1" else f"{text} {prefix}{unit}"
-
-
-def _number(value: float, unit: str) -> str:
-    return f"{value:.5g} {unit}" if unit in ("dB", "rad") else quantity(value, unit)
-
-
-def _good(step: Facts) -> bool:
-    return all(_list(step, "success"))
-
-
-def _problems(step: Facts) -> list[dict[str, str]]:
-    keys = ("kind", "what", "evidence", "todo")
-    return [{key: str(each.get(key, "")) for key in keys} for each in _list(step, "problem") if isinstance(each, Mapping)]
+def _setting(key: str, value: str) -> tuple[str, str]:
+    """Name and value of a setting, its unit behind the value instead of in the name."""
+    _, unit = label(key)
+    if not unit or value == "-":
+        return key, value
+    try:
+        shown = str(Measured(float(value), 0.0, unit))
+    except ValueError:  # one for each channel
+        shown = f"{value} {unit}"
+    return key.rpartition("_")[0], shown
 
 
 def _read(path: Path) -> tuple[Facts, list[str]]:
@@ -192,27 +184,19 @@ def _sweeps(path: Path, raw: Facts, notes: list[str]) -> dict[str, Sweeps]:
     try:
         payload = read_tensors(file)
         if hashlib.sha256(payload).hexdigest() != raw.get("sha256"):
-            notes.append(f"{file.name} holds the sweeps of another calibration, or is damaged; they are left out.")
+            notes.append(f"{file.name} holds the sweeps of another calibration, or is damaged; the figures are left out.")
             return {}
         loaded = safetensors.numpy.load(payload)
     except RunError as error:
-        notes.append(f"{file.name}, which holds the sweeps, cannot be read: {error.got or error.what}.")
+        notes.append(
+            f"{file.name}, which holds the sweeps, cannot be read: {error.got or error.what}; the figures are left out."
+        )
         return {}
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:  # a dtype that numpy does not have
-        notes.append(f"{file.name} is damaged: {error}.")
+        notes.append(f"{file.name} is damaged: {error}; the figures are left out.")
         return {}
     found: dict[str, dict[str, Any]] = {}
     for name, values in loaded.items():
         step, _, sweep = name.partition("/")
         found.setdefault(step, {})[sweep] = np.asarray(values, dtype=np.float64)
     return dict(found)
-
-
-def _mapping(facts: Facts, key: str) -> Facts:
-    value = facts.get(key)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(facts: Facts, key: str) -> list[Any]:
-    value = facts.get(key)
-    return value if isinstance(value, list) else []

@@ -11,10 +11,11 @@ from typing import Any
 
 from hil.errors import RunError
 from hil.files import write_atomic
-from hil.report import figures
+from hil.report.comparison_figures import race
 from hil.report.contents import curve, metric_of, number, wilson
+from hil.report.figure import Figure
 from hil.report.headline import PROVENANCE, UNKNOWN, duration
-from hil.report.page import page
+from hil.report.page import publish
 from hil.report.run_files import Facts, read
 from hil.report.significance import ComparisonRow, RunOutcome, Standings, ranking
 from hil.report.tables import TextTable
@@ -93,9 +94,7 @@ def write(standings: Standings, folder: Path) -> None:
         RunError: they cannot be written.
     """
     write_atomic(folder / "table.json", (json.dumps(as_json(standings), indent=1) + "\n").encode())
-    with figures.style():
-        shown = page("comparison.html", contents(standings))
-    write_atomic(folder / "compare.html", shown.encode())
+    publish(folder / "compare.html", "comparison.html", contents(standings))
 
 
 def as_json(standings: Standings) -> dict[str, Any]:
@@ -134,9 +133,7 @@ def contents(standings: Standings) -> dict[str, object]:
     devices = [
         {
             "name": found.device,
-            "figure": figures.race(
-                {row.learner: row.band() for row in standings.on(found.device)}, f"race-{number}", standings.metric
-            ),
+            "figure": _race(standings, found.device, number),
             "table": table(standings.on(found.device)),
             "pairs": found.pairs,
         }
@@ -154,6 +151,11 @@ def contents(standings: Standings) -> dict[str, object]:
         "terms": (*standings.terms, fineness(standings)),
         "rows": standings.rows,
     }
+
+
+def _race(standings: Standings, device: str, number: int) -> Figure:
+    title = f"Validation {standings.metric.title} over device passes"
+    return race({row.learner: row.band() for row in standings.on(device)}, f"race-{number}", title, standings.metric)
 
 
 def fineness(standings: Standings) -> str:

@@ -1,129 +1,237 @@
-"""Figures as inline SVG.
-
-Colours are written as stand-ins and replaced by variables of the page's style sheet, so that one drawing serves light and
-dark; text stays text.
-"""
+"""The figures of a run: metric, loss, predictions, transfer curve, feedback, progress, drift."""
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
-import re
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from hil.report.contents import Curve, DrawnFeedback, DrawnTransfer, Event, Histogram, Timeline, Watched
-from hil.report.significance import Band
+from hil.report.figure import Columns, Figure, Sheet, heading
 from hil.task import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-INK, MUTED, GRID, SURFACE = "#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04"
-BAD, GOOD = "#0a0a05", "#0a0a06"
-SERIES = ("#0a0a11", "#0a0a12", "#0a0a13", "#0a0a14")
-MANY = (*SERIES, "#0a0a15", "#0a0a16", "#0a0a17", "#0a0a18")
-VARIABLES = {
-    INK: "--ink", MUTED: "--muted", GRID: "--grid", SURFACE: "--surface", BAD: "--bad", GOOD: "--good",
-    **{colour: f"--series-{k}" for k, colour in enumerate(MANY, 1)},
-}  # fmt: skip
 FAULTS = ("fault", "recovering")
-EVENT_COLOURS = {
-    "fault": BAD,
-    "recovering": BAD,
-    "recovery": GOOD,
-    "calibration": SERIES[3],
-    "roll_back": SERIES[3],
-    "interrupt": SERIES[1],
-    "resume": SERIES[0],
-}
-STYLE: Mapping[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 10.5,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": MUTED,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "text.color": INK,
-    "xtick.color": GRID,
-    "ytick.color": GRID,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-    "legend.frameon": False,
-    "legend.fontsize": 10.5,
-    "text.parse_math": False,
-}
-WIDTH_IN = 5.6
+EVENT_MARKS = {
+    "fault": "v", "recovering": "v", "recovery": "^", "calibration": "s", "roll_back": "<", "interrupt": "d", "resume": ">",
+}  # fmt: skip
 
 
-def score(curves: Mapping[str, Curve], best_epoch: float | None, test: float | None, metric: Metric) -> str:
+def score(curves: Mapping[str, Curve], best_epoch: float | None, test: float | None, metric: Metric) -> Figure:
     """The metric over the epochs, a share in per cent, the chosen epoch ringed, the test score as a level."""
-    factor, unit = (100, " (%)") if metric.share else (1, "")
-    fig, axes = _figure(3.3)
-    for (name, line), colour in zip(curves.items(), SERIES, strict=False):
-        _line(axes, line.epochs, [factor * v for v in line.values], colour, name)
-    held = curves.get("validation")
-    if held is not None and best_epoch is not None and best_epoch in held.epochs:
-        at = held.epochs.index(best_epoch)
-        axes.plot(
-            held.epochs[at], factor * held.values[at], "o", ms=11, mfc="none", mec=SERIES[1], mew=1.5, label="chosen epoch"
-        )
+    factor, unit = (100, "%") if metric.share else (1, "")
+    scaled = {name: Curve(line.epochs, tuple(factor * v for v in line.values)) for name, line in curves.items()}
+    held = scaled.get("validation")
+
+    def draw(sheet: Sheet) -> None:
+        axes = sheet.axes()
+        _curves(sheet, axes, scaled)
+        if held is not None and best_epoch is not None and best_epoch in held.epochs:
+            best = held.values[held.epochs.index(best_epoch)]
+            ring: dict[str, Any] = {"ms": sheet.pt(11), "mfc": "none", "mec": sheet.series(1), "mew": sheet.pt(1.5)}
+            axes.plot([best_epoch], [best], "o", label="chosen epoch", **ring)
+        if test is not None:
+            axes.axhline(factor * test, color=sheet.look.ink, lw=sheet.pt(1.1), ls=(0, (1, 2)), label="test")
+        axes.set_ylabel(heading(metric.title, unit))
+        if not metric.share:
+            _logarithmic(axes, scaled)
+        sheet.legend(axes)
+
+    columns = _epochs(scaled, heading(metric.title, unit))
     if test is not None:
-        axes.axhline(factor * test, color=INK, lw=1.1, ls=(0, (4, 3)), label="test")
-    axes.set_ylabel(f"{metric.title}{unit}")
-    if not metric.share:
-        _logarithmic(axes, [v for line in curves.values() for v in line.values])
-    _epochs(axes)
-    _legend(axes)
-    last = {name: line.values[-1] for name, line in curves.items() if line.values}
-    ends = ", ".join(f"{name} ends at {_read(metric, value)}" for name, value in last.items())
-    return _svg(fig, metric.name, f"{metric.title[0].upper()}{metric.title[1:]} over epochs: {ends}.")
+        columns[heading(f"test {metric.title}", unit)] = (factor * test,)
+    title = f"{metric.title[0].upper()}{metric.title[1:]}"
+    ends = ", ".join(f"{name} ends at {read(metric, line.values[-1])}" for name, line in curves.items() if line.values)
+    return Figure("score", title, f"{title} over epochs: {ends}.", draw, columns)
 
 
-def predictions(pairs: Sequence[tuple[float, float]]) -> str:
-    """What came over what was wanted, of test examples; on the line they are equal."""
-    fig, axes = _figure(3.3)
+def loss(curves: Mapping[str, Curve]) -> Figure:
+    """Loss over the epochs; logarithmic where it spans more than a factor of 20."""
+
+    def draw(sheet: Sheet) -> None:
+        axes = sheet.axes()
+        _curves(sheet, axes, curves)
+        _logarithmic(axes, curves)
+        axes.set_ylabel("loss")
+        sheet.legend(axes)
+
+    ends = ", ".join(f"{name} ends at {line.values[-1]:.3g}" for name, line in curves.items() if line.values)
+    return Figure("loss", "Loss", f"Loss over epochs: {ends}.", draw, _epochs(curves, "loss"))
+
+
+def predictions(pairs: Sequence[tuple[float, float]]) -> Figure:
+    """Output over target of test examples; on the line they are equal."""
     wanted, given = zip(*pairs, strict=True)
     ends = (min(wanted), max(wanted))
-    axes.plot(ends, ends, color=INK, lw=1.1, ls=(0, (4, 3)), label="equal")
-    axes.plot(wanted, given, "o", ms=3, color=SERIES[0], mec=SURFACE, mew=0.3, label="test examples")
-    axes.set_xlabel("target")
-    axes.set_ylabel("output")
-    _legend(axes)
-    return _svg(fig, "predictions", f"Output over target of {len(pairs)} test values.")
+
+    def draw(sheet: Sheet) -> None:
+        axes = sheet.axes()
+        axes.plot(ends, ends, color=sheet.look.ink, lw=sheet.pt(1.1), ls=(0, (4, 3)), label="equal")
+        axes.plot(wanted, given, "o", color=sheet.series(0), label="test examples", **sheet.dot(3, 0.3))
+        axes.set_xlabel("target")
+        axes.set_ylabel("output")
+        sheet.legend(axes)
+
+    told = f"Output over target of {len(pairs)} test values."
+    return Figure("predictions", "Test examples", told, draw, {"target": wanted, "output": given})
 
 
-def _read(metric: Metric, value: float) -> str:
+def transfer(curve: DrawnTransfer | None, used: Sequence[Histogram]) -> Figure:
+    """The measured transfer curve over the Twin's, and beneath it, on the same axis, the drives that the network uses."""
+    unit = curve.drive_unit if curve is not None else ""
+    ratios = [ratio for ratio, there in ((2.4, curve is not None), (1.1, bool(used))) if there]
+
+    def draw(sheet: Sheet) -> None:
+        parts = sheet.figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
+        if curve is not None:
+            _transfer(sheet, parts[0], curve)
+        if used:
+            _used(sheet, parts[-1], used)
+        parts[-1].set_xlabel(heading("drive", unit))
+        sheet.figure.align_ylabels(parts)
+
+    told, columns = [], dict[str, Sequence[float]]()
+    if curve is not None:
+        told.append(f"Reading over drive at {len(curve.drive)} points" + (", with the twin's curve." if curve.twin else "."))
+        columns[heading("drive", unit)] = curve.drive
+        for name, values in (("measured", curve.measured), ("spread", curve.spread), ("twin", curve.twin)):
+            columns |= {heading(name, curve.reading_unit): values} if values else {}
+    if used:
+        told.append(f"Beneath it, how often {len(used)} layers use each drive.")
+    for layer, bins in enumerate(used, 1):
+        columns[heading(f"layer {layer}: bin from", unit)] = bins.edges[:-1]
+        columns[heading(f"layer {layer}: bin to", unit)] = bins.edges[1:]
+        columns[f"layer {layer}: share of drives (%)"] = [100 * share for share in bins.shares]
+    title = " and ".join(part for part, there in (("transfer curve", curve), ("drives in use", used)) if there)
+    return Figure("node", title[0].upper() + title[1:], " ".join(told), draw, columns, 0.9 + 0.78 * sum(ratios))
+
+
+def feedback(part: DrawnFeedback) -> Figure:
+    """Draw g over the true derivative of one layer, each divided by its largest magnitude."""
+    curves = {"true derivative (twin)": scaled(part.slope), "g": scaled(part.g)}
+
+    def draw(sheet: Sheet) -> None:
+        axes = sheet.axes()
+        axes.axhline(0, color=sheet.look.muted, lw=sheet.pt(0.7))
+        for (name, values), number, width, dash in zip(curves.items(), (1, 0), (2.6, 1.6), ("-", (0, (4, 1.6))), strict=True):
+            if values:
+                axes.plot(part.pre, values, color=sheet.series(number), lw=sheet.pt(width), ls=dash, label=name)
+        axes.set_xlabel("pre-activation")
+        axes.set_ylabel("relative to largest")
+        sheet.legend(axes)
+
+    r = "unknown" if part.correlation is None else f"{part.correlation:+.3f}"
+    aside = "" if part.correlation is None else f"r = {r}"
+    aside += ("" if part.slope else " no twin, so no true derivative") + ("" if part.g else " this learner uses no g")
+    columns = {"pre-activation": part.pre, **{f"{name}, relative to largest": v for name, v in curves.items() if v}}
+    told = f"Layer {part.layer}: g and the true derivative over the pre-activation; correlation {r}."
+    return Figure(f"feedback-layer-{part.layer}", f"Layer {part.layer}", told, draw, columns, aside=aside)
+
+
+def timeline(line: Timeline) -> Figure:
+    """Committed steps over the time since the start, with faults and other events on the axis."""
+    limits = ((180, 1, "s"), (7200, 60, "min"), (math.inf, 3600, "h"))
+    scale, unit = next((s, u) for limit, s, u in limits if line.length_s < limit)
+    since = [t / scale for t in line.since_s]
+    marked = [(e.since_s / scale, e) for e in line.events if e.kind in EVENT_MARKS and e.since_s is not None]
+
+    def draw(sheet: Sheet) -> None:
+        axes = sheet.axes()
+        keep = max(1, len(since) // 600)
+        shown = [*since[::keep], *since[-1:]], [*line.steps[::keep], *line.steps[-1:]]
+        axes.step(*shown, where="post", color=sheet.look.muted, lw=sheet.pt(1.4))
+        seen: set[str] = set()
+        for at, event in marked:
+            _event(sheet, axes, at, event, seen)
+        axes.set_xlim(0, max(line.length_s / scale, 1e-9))
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(heading("time since the start", unit))
+        axes.set_ylabel("committed step")
+        sheet.legend(axes, 6)
+
+    columns: Columns = {
+        heading("time", unit): since, "committed step": line.steps,
+        heading("time of the event", unit): [at for at, _ in marked], "event": [event.kind for _, event in marked],
+    }  # fmt: skip
+    faults = sum(event.kind in FAULTS for event in line.events)
+    told = f"Committed steps over time, with {faults} faults and {len(line.events) - faults} other events."
+    return Figure("timeline", "Progress over time", told, draw, columns)
+
+
+def watched(seen: Watched) -> Figure:
+    """Above, how far the bias walked in all; beneath, how far it was off when it was looked at, and what was done then."""
+    total = [walk + walked for walk, walked in zip(seen.walk, seen.walked, strict=True)]
+
+    def draw(sheet: Sheet) -> None:
+        above, beneath = sheet.figure.subplots(2, 1, sharex=True)
+        above.plot(seen.steps, total, color=sheet.series(0), lw=sheet.pt(1.4))
+        above.set_ylabel(heading("total walk", seen.unit))
+        beneath.errorbar(
+            seen.steps, seen.walk, yerr=seen.sigma, fmt="o", ms=sheet.pt(3), lw=sheet.pt(0.8), color=sheet.series(0)
+        )
+        levels = (seen.warn, "warn", sheet.series(3), ":"), (seen.act, "act", sheet.look.bad, "--")
+        for (level, name, colour, dash), sign in itertools.product(levels, (1, -1)):
+            beneath.axhline(sign * level, color=colour, lw=sheet.pt(0.9), ls=dash, label=name if sign > 0 else None)
+        for number, what in enumerate(sorted({what for _, what in seen.acts}), 1):
+            at = [step for step, done in seen.acts if done == what]
+            beneath.plot(at, [0.96] * len(at), "v^sdD<"[number % 6], ms=sheet.pt(6), mew=0, color=sheet.series(number),
+                         transform=beneath.get_xaxis_transform(), label=what)  # fmt: skip
+        beneath.set_xlabel("step")
+        beneath.set_ylabel(heading("walk", seen.unit))
+        sheet.legend(beneath, 6)
+        sheet.figure.align_ylabels((above, beneath))
+
+    columns: Columns = {
+        "step": seen.steps, heading("total walk", seen.unit): total, heading("walk", seen.unit): seen.walk,
+        heading("sigma of the walk", seen.unit): seen.sigma, "step of the act": [step for step, _ in seen.acts],
+        "act": [what for _, what in seen.acts],
+    }  # fmt: skip
+    told = f"{len(seen.steps)} looks at the node: its bias walked by {total[-1]:.3g} {seen.unit} in all."
+    return Figure("sentinel", "Walk of the bias over the steps", told, draw, columns, 4.0)
+
+
+def read(metric: Metric, value: float) -> str:
+    """A value of the metric, as a sentence has it."""
     return f"{100 * value:.1f} %" if metric.share else metric.shown(value)
 
 
-def loss(curves: Mapping[str, Curve]) -> str:
-    """Loss over the epochs; logarithmic where it spans more than a factor of 20."""
-    fig, axes = _figure(3.3)
-    for (name, line), colour in zip(curves.items(), SERIES, strict=False):
-        _line(axes, line.epochs, line.values, colour, name)
-    _logarithmic(axes, [v for line in curves.values() for v in line.values])
-    axes.set_ylabel("loss")
-    _epochs(axes)
-    _legend(axes)
-    ends = ", ".join(f"{name} ends at {line.values[-1]:.3g}" for name, line in curves.items() if line.values)
-    return _svg(fig, "loss", f"Loss over epochs: {ends}.")
+def scaled(values: Sequence[float]) -> list[float]:
+    """Divide by the largest magnitude."""
+    largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0) or 1.0
+    return [v / largest for v in values]
 
 
-def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
+def whole_numbers(axes: Axes, name: str) -> None:
+    """Name the horizontal axis, and put its ticks at whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel(name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _curves(sheet: Sheet, axes: Axes, curves: Mapping[str, Curve]) -> None:
+    for number, (name, line) in enumerate(curves.items()):
+        sheet.line(axes, line.epochs, line.values, number, name)
+    whole_numbers(axes, "epoch")
+
+
+def _epochs(curves: Mapping[str, Curve], name: str) -> dict[str, Sequence[float]]:
+    """Columns of curves over the epochs, each with epochs of its own where they differ."""
+    columns: dict[str, Sequence[float]] = {}
+    for split, line in curves.items():
+        first = columns.setdefault("epoch", line.epochs)
+        if line.epochs != first:
+            columns[f"{split} epoch"] = line.epochs
+        columns[f"{split} {name}"] = line.values
+    return columns
+
+
+def _logarithmic(axes: Axes, curves: Mapping[str, Curve]) -> None:
     """Make the axis logarithmic where the values span more than a factor of 20; else it begins at 0 if they are positive."""
-    finite = [v for v in values if math.isfinite(v)]
+    finite = [v for line in curves.values() for v in line.values if math.isfinite(v)]
     if finite and min(finite) > 0 and max(finite) > 20 * min(finite):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -131,221 +239,37 @@ def _logarithmic(axes: Axes, values: Sequence[float]) -> None:
         axes.set_ylim(bottom=0 if finite and min(finite) >= 0 else None)
 
 
-def race(curves: Mapping[str, Band], name: str, metric: Metric) -> str:
-    """The metric on the validation split over device passes, a line and its spread a learner; `name`: unique on a page."""
-    factor, unit = (100, " (%)") if metric.share else (1, "")
-    fig, axes = _figure(3.9)
-    for number, (learner, band) in enumerate(curves.items()):
-        colour, dashed = MANY[number % len(MANY)], number >= len(MANY)
-        low, high = ([factor * (m + sign * s) for m, s in zip(band.mean, band.std, strict=True)] for sign in (-1, 1))
-        axes.fill_between(band.passes, low, high, color=colour, alpha=0.18, lw=0)
-        axes.plot(
-            band.passes, [factor * m for m in band.mean], color=colour, ls="--" if dashed else "-",
-            marker="o" if len(band.passes) <= 25 else "", ms=3.2, mec=SURFACE, mew=0.4, label=learner,
-        )  # fmt: skip
-    first = min((band.passes[0] for band in curves.values()), default=0.0)
-    last = max((band.passes[-1] for band in curves.values()), default=0.0)
-    if first > 0 and last > 50 * first:
-        axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: _counted(value))
-    axes.set_xlabel("device passes")
-    axes.set_ylabel(f"validation {metric.title}{unit}")
-    _legend(axes)
-    ends = ", ".join(f"{learner} ends at {_read(metric, band.mean[-1])}" for learner, band in curves.items())
-    return _svg(fig, name, f"Validation {metric.title} over device passes: {ends}.")
-
-
-def transfer(curve: DrawnTransfer | None, used: Sequence[Histogram]) -> str:
-    """The measured transfer curve over the Twin's, and beneath it, on the same axis, the drives that the network uses."""
-    rows = [ratio for ratio, there in ((3.0, curve is not None), (1.25, bool(used))) if there]
-    fig = _blank(1.0 + 0.78 * sum(rows))
-    grid = fig.add_gridspec(len(rows), 1, height_ratios=rows, hspace=0.09)
-    parts = [fig.add_subplot(grid[0])]
-    parts += [fig.add_subplot(grid[k], sharex=parts[0]) for k in range(1, len(rows))]
-    told = []
-    unit = curve.drive_unit if curve is not None else ""
-    if curve is not None:
-        _transfer(parts[0], curve)
-        told.append(f"Reading over drive at {len(curve.drive)} points" + (", with the twin's curve." if curve.twin else "."))
-    if used:
-        _used(parts[-1], used)
-        told.append(f"Beneath it, how often {len(used)} layers use each drive.")
-    for upper in parts[:-1]:
-        upper.tick_params(labelbottom=False, bottom=False)
-    parts[-1].set_xlabel(f"drive ({unit})" if unit else "drive")
-    fig.align_ylabels(parts)
-    return _svg(fig, "node", " ".join(told))
-
-
-def _transfer(axes: Axes, curve: DrawnTransfer) -> None:
+def _transfer(sheet: Sheet, axes: Axes, curve: DrawnTransfer) -> None:
     if curve.twin:
-        axes.plot(curve.drive, curve.twin, color=SERIES[1], lw=2.4, label="twin")
+        axes.plot(curve.drive, curve.twin, color=sheet.series(1), lw=sheet.pt(2.4), label="twin")
     if curve.spread:
         low, high = ([m + sign * s for m, s in zip(curve.measured, curve.spread, strict=True)] for sign in (-1, 1))
-        axes.fill_between(curve.drive, low, high, color=SERIES[0], alpha=0.22, lw=0)
+        axes.fill_between(curve.drive, low, high, color=sheet.series(0), alpha=0.22, lw=0)
     step = max(1, len(curve.drive) // 60)  # enough dots to see the line beneath them
     label = "measured ± spread" if curve.spread else "measured"
-    axes.plot(curve.drive[::step], curve.measured[::step], "o", ms=3.6, color=SERIES[0], mec=SURFACE, mew=0.4, label=label)
-    axes.set_ylabel(f"reading ({curve.reading_unit})")
-    _legend(axes)
+    axes.plot(curve.drive[::step], curve.measured[::step], "o", color=sheet.series(0), label=label, **sheet.dot(3.6, 0.4))
+    axes.set_ylabel(heading("reading", curve.reading_unit))
+    sheet.legend(axes)
 
 
-def _used(axes: Axes, used: Sequence[Histogram]) -> None:
-    for layer, (bins, colour) in enumerate(zip(used, itertools.cycle(SERIES[::-1])), 1):
-        shares = [100 * share for share in bins.shares]
+def _used(sheet: Sheet, axes: Axes, used: Sequence[Histogram]) -> None:
+    for layer, bins in enumerate(used, 1):
+        shares, colour = [100 * share for share in bins.shares], sheet.series(4 - layer)
         axes.stairs(shares, bins.edges, fill=True, color=colour, alpha=0.18, lw=0)
-        axes.stairs(shares, bins.edges, color=colour, lw=1.3, baseline=None, label=f"layer {layer}")
+        axes.stairs(shares, bins.edges, color=colour, lw=sheet.pt(1.3), baseline=None, label=f"layer {layer}")
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("used (%)")
-    axes.legend(
-        loc="upper right", ncols=min(len(used), 4), borderaxespad=0.1, handlelength=1.1, columnspacing=1.0, fontsize=9.5
-    )
+    axes.set_ylabel("share of\ndrives (%)")
     axes.margins(x=0.02)
+    sheet.legend(axes)
 
 
-def feedback(part: DrawnFeedback) -> str:
-    """Draw g over the true derivative of one layer, each divided by its largest magnitude."""
-    fig, axes = _figure(2.9)
-    axes.axhline(0, color=MUTED, lw=0.7)
-    if part.slope:
-        axes.plot(part.pre, _scaled(part.slope), color=SERIES[1], lw=2.4, label="true derivative (twin)")
-    if part.g:
-        axes.plot(part.pre, _scaled(part.g), color=SERIES[0], lw=1.8, label="g")
-    axes.set_xlabel("pre-activation")
-    axes.set_ylabel("relative to largest")
-    _legend(axes)
-    r = "unknown" if part.correlation is None else f"{part.correlation:+.3f}"
-    return _svg(
-        fig, f"layer-{part.layer}", f"Layer {part.layer}: g and the true derivative over the pre-activation; correlation {r}."
-    )
-
-
-def timeline(line: Timeline) -> str:
-    """Committed steps over the time since the start, with faults and other events on the axis."""
-    fig, axes = _figure(3.0)
-    scale, unit = next(
-        (s, u) for limit, s, u in ((180, 1, "s"), (7200, 60, "min"), (math.inf, 3600, "h")) if line.length_s < limit
-    )
-    keep = max(1, len(line.since_s) // 600)
-    since, steps = [t / scale for t in line.since_s], line.steps
-    axes.step([*since[::keep], *since[-1:]], [*steps[::keep], *steps[-1:]], where="post", color=MUTED, lw=1.4)
-    seen: set[str] = set()
-    for event in line.events:
-        _event(axes, event, scale, seen)
-    axes.set_xlim(0, max(line.length_s / scale, 1e-9))
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel(f"time since the start ({unit})")
-    axes.set_ylabel("committed step")
-    if seen:
-        _legend(axes, 5)
-    faults = sum(event.kind in FAULTS for event in line.events)
-    return _svg(
-        fig, "timeline", f"Committed steps over time, with {faults} faults and {len(line.events) - faults} other events."
-    )
-
-
-def watched(seen: Watched) -> str:
-    """Above, how far the bias walked in all; beneath, how far it was off when it was looked at, and what was done then."""
-    fig = _blank(4.2)
-    above, beneath = fig.subplots(2, 1, sharex=True)
-    total = [walk + walked for walk, walked in zip(seen.walk, seen.walked, strict=True)]
-    above.plot(seen.steps, total, color=SERIES[0], lw=1.4)
-    above.set_ylabel(f"walk, in all ({seen.unit})")
-    beneath.errorbar(seen.steps, seen.walk, yerr=seen.sigma, fmt="o", ms=3, lw=0.8, color=SERIES[0])
-    for level, name, colour in ((seen.warn, "warn", SERIES[3]), (seen.act, "act", BAD)):
-        for sign in (1, -1):
-            beneath.axhline(sign * level, color=colour, lw=0.9, ls="--", label=name if sign > 0 else None)
-    for number, what in enumerate(sorted({what for _, what in seen.acts})):
-        at = [step for step, done in seen.acts if done == what]
-        beneath.plot(at, [0.96] * len(at), "v", ms=6, mew=0, color=MANY[(number + 1) % len(MANY)],
-                     transform=beneath.get_xaxis_transform(), label=what)  # fmt: skip
-    beneath.set_xlabel("step")
-    beneath.set_ylabel(f"off the reference ({seen.unit})")
-    _legend(beneath, 6)
-    return _svg(fig, "sentinel", f"{len(seen.steps)} looks at the node: its bias walked by {total[-1]:.3g} {seen.unit} in all.")
-
-
-def _event(axes: Axes, event: Event, scale: float, seen: set[str]) -> None:
-    colour = EVENT_COLOURS.get(event.kind)
-    if colour is None or event.since_s is None:
-        return
-    label = None if event.kind in seen else event.kind
+def _event(sheet: Sheet, axes: Axes, at: float, event: Event, seen: set[str]) -> None:
+    colours = {"fault": sheet.look.bad, "recovering": sheet.look.bad, "recovery": sheet.look.good,
+               "interrupt": sheet.series(1), "resume": sheet.series(0)}  # fmt: skip
+    colour, label = colours.get(event.kind, sheet.series(3)), None if event.kind in seen else event.kind
     seen.add(event.kind)
-    at = event.since_s / scale
-    axes.axvline(at, color=colour, lw=1.1)
-    axes.plot([at], [0.965], "v", color=colour, ms=7, mew=0, transform=axes.get_xaxis_transform(), label=label)
-
-
-def _figure(height_in: float) -> tuple[Figure, Axes]:
-    fig = _blank(height_in)
-    return fig, fig.add_subplot()
-
-
-def _blank(height_in: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
-
-
-def _line(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, name: str) -> None:
-    axes.plot(x, y, color=colour, marker="o" if len(x) <= 25 else "", ms=4, mec=SURFACE, mew=0.6, label=name)
-
-
-def _epochs(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _legend(axes: Axes, columns: int = 4) -> None:
-    """Above the axes, in one row."""
-    narrow = columns > 4
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(-0.02, 1.0),
-        ncols=columns,
-        borderaxespad=0.2,
-        handlelength=0.8 if narrow else 1.4,
-        columnspacing=0.9 if narrow else 1.3,
-        handletextpad=0.4 if narrow else 0.8,
-    )
-
-
-def _counted(value: float) -> str:
-    """A number of passes as an axis has room for: 200 k, 1.5 M."""
-    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"
-
-
-def _scaled(values: Sequence[float]) -> list[float]:
-    largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0) or 1.0
-    return [v / largest for v in values]
-
-
-def _svg(fig: Figure, name: str, told: str) -> str:
-    """The figure as an SVG element for HTML: no prologue, no metadata, and ids that begin with `name`, unique on the page."""
-    drawn = io.StringIO()
-    fig.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = drawn.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    view = re.search(r'viewBox="[^"]*"', text)
-    body = text[text.index(">") + 1 :]
-    body = re.sub(r"<!--.*?-->", "", body, flags=re.S)
-    body = re.sub(r'<g id="[^"]*">', "<g>", body)
-    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", body)
-    body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
-    for stand_in, variable in VARIABLES.items():
-        body = body.replace(stand_in, f"var({variable})")
-    head = f'<svg {view.group(0) if view else ""} role="img" aria-label="{escape(told)}">'
-    return re.sub(r"\n\s*", "\n", f"{head}<title>{escape(told)}</title>{body}")
-
-
-def style() -> Any:
-    """A context in which the figures have the page's style, and the same names inside the SVG every time."""
-    import matplotlib
-
-    return matplotlib.rc_context({**STYLE, "svg.hashsalt": "hil"})
+    axes.axvline(at, color=colour, lw=sheet.pt(1.1))
+    axes.plot(
+        [at], [0.965], EVENT_MARKS[event.kind], color=colour, ms=sheet.pt(7), mew=0, transform=axes.get_xaxis_transform(),
+        label=label,
+    )  # fmt: skip

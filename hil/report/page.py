@@ -5,17 +5,21 @@ Every number comes from a file of the run folder; what is missing or damaged is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
 from hil.errors import DataError
 from hil.files import write_atomic
+from hil.hints import quoted
 from hil.plain import plain
 from hil.report import contents as findings
 from hil.report import figures, tables
 from hil.report.contents import Confusion, DrawnFeedback, DrawnTransfer, Histogram, Timeline, number
+from hil.report.figure import FOLDER, Figure, save
 from hil.report.headline import percent, quantity, verdict
 from hil.report.run_files import Facts, RunRecord, read
 from hil.task import Metric
@@ -26,20 +30,49 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def render(run: Path) -> Path:
+def render(run: Path, files: bool = True) -> Path:
     """Write report.html in the run folder, and return its path.
+
+    Args:
+        run: the folder.
+        files: write every figure to figures/ too, which takes a moment.
 
     Raises:
         RunError: this is no run folder, or it cannot be written.
     """
-    target = run / "report.html"
-    write_atomic(target, page("report.html", contents(read(run))).encode())
+    return publish(run / "report.html", "report.html", contents(read(run)), FOLDER if files else "")
+
+
+def publish(target: Path, template: str, shown: Mapping[str, object], folder: str = FOLDER) -> Path:
+    """Write a page, and its figures as files first; return the path of the page.
+
+    Args:
+        target: path of the page.
+        template: of this package.
+        shown: what the template shows, by name; the figures among it are found.
+        folder: of the figures, beside the page; "" writes the page only.
+
+    Raises:
+        RunError: one of them cannot be written.
+    """
+    if folder:
+        save(figures_in(shown), target, folder)
+    write_atomic(target, page(template, {**shown, "files": quote(folder)}).encode())
     return target
+
+
+def figures_in(shown: object) -> Iterator[Figure]:
+    """Yield the figures among what a template shows, in order."""
+    if isinstance(shown, Figure):
+        yield shown
+    elif isinstance(shown, Mapping | list | tuple):
+        for part in shown.values() if isinstance(shown, Mapping) else shown:
+            yield from figures_in(part)
 
 
 def page(template: str, shown: Mapping[str, object]) -> str:
     """A page of this package with what it shows; all of it is escaped but figures, and nothing turns text round."""
-    return _templates().get_template(template).render(shown)
+    return _templates().get_template(template).render({"files": "", **shown})
 
 
 @cache
@@ -55,8 +88,21 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"percent": percent, "quantity": quantity}
+    made.filters |= {"percent": percent, "quantity": quantity, "tied": tied}
     return made
+
+
+def tied(text: str) -> str:
+    """Keep a value, its uncertainty and its unit in one line.
+
+    >>> tied("3.5 ± 0.1 V, 20 %") == "3.5\u00a0±\u00a00.1\u00a0V, 20\u00a0%"
+    True
+    """
+    return re.sub(
+        r"(?<=\d) (?=[%nµmkMGp]?(?:V|A|W|s|Hz|rad|dB|counts|pixels|ohm|turns)?\b|%)|(?<=[\d)]) (?=[±×])|(?<=[±×]) (?=[\d(])",
+        "\u00a0",
+        text,
+    )
 
 
 def _plain(value: object) -> object:
@@ -65,7 +111,7 @@ def _plain(value: object) -> object:
 
 
 def contents(record: RunRecord) -> dict[str, object]:
-    """Return what the template shows, by name. Figures are SVG text made here; everything else is text to be escaped."""
+    """Return what the template shows, by name: figures, and text to be escaped."""
     beware = record.summary.get("warnings")
     notes = [*(str(line) for line in (beware if isinstance(beware, list) else ())), *record.notes]
     made = record.diagnostics
@@ -79,35 +125,35 @@ def contents(record: RunRecord) -> dict[str, object]:
     names = tables.class_names(made, table)
     metric = findings.metric_of(record)
     pairs: tuple[tuple[float, float], ...] = _checked(findings.predictions, made, (), notes)
-    with figures.style():
-        return {
-            "name": record.name,
-            "notes": notes,
-            "verdict": verdict(record, table),
-            "learning": _learning(record, metric, pairs),
-            "epochs": tables.epochs(record.metrics, metric),
-            "node": figures.transfer(curve, used) if curve is not None or used else "",
-            "curve": curve,
-            "used": used,
-            "feedback": [(part, figures.feedback(part)) for part in layers],
-            "layers": tables.layers(made),
-            "no_angle": made.get("no_angle", ""),
-            "angle_to": made.get("angle_to", "the true gradient of the twin"),
-            "traffic": tables.traffic(made),
-            "times": tables.shares(seconds),
-            "timeline": _timeline(journal),
-            "sentinel": "" if looks is None else figures.watched(looks),
-            "events": tables.events(journal.events),
-            "event_count": len(journal.events),
-            "faults": sum(event.kind in figures.FAULTS for event in journal.events),
-            "classes": names,
-            "numbers": findings.of_numbers(record),
-            "matrix": tables.matrix(table),
-            "confused": tables.confused(table, names),
-            "settings": tables.settings(record.config),
-            "config_text": record.config_text,
-            "origin": tables.origin(record.summary),
-        }
+    return {
+        "name": record.name,
+        "place": quoted(record.place),
+        "notes": notes,
+        "verdict": verdict(record, table),
+        "learning": _learning(record, metric, pairs),
+        "epochs": tables.epochs(record.metrics, metric),
+        "node": figures.transfer(curve, used) if curve is not None or used else None,
+        "curve": curve,
+        "used": used,
+        "feedback": [figures.feedback(part) for part in layers],
+        "layers": tables.layers(made),
+        "no_angle": made.get("no_angle", ""),
+        "angle_to": made.get("angle_to", "the true gradient of the twin"),
+        "traffic": tables.traffic(made),
+        "times": tables.shares(seconds),
+        "timeline": _timeline(journal),
+        "sentinel": None if looks is None else figures.watched(looks),
+        "events": tables.events(journal.events),
+        "event_count": len(journal.events),
+        "faults": sum(event.kind in figures.FAULTS for event in journal.events),
+        "classes": names,
+        "numbers": findings.of_numbers(record),
+        "matrix": tables.matrix(table),
+        "confused": tables.confused(table, names),
+        "settings": tables.settings(record.config),
+        "config_text": record.config_text,
+        "origin": tables.origin(record.summary),
+    }
 
 
 def _checked(find: Callable[[Facts], T], diagnostics: Facts, otherwise: T, notes: list[str]) -> T:
@@ -119,21 +165,21 @@ def _checked(find: Callable[[Facts], T], diagnostics: Facts, otherwise: T, notes
         return otherwise
 
 
-def _learning(record: RunRecord, metric: Metric, pairs: tuple[tuple[float, float], ...]) -> list[tuple[str, str]]:
-    """(title, figure) of the metric, of the loss and of numbers as they came, as far as they were recorded."""
+def _learning(record: RunRecord, metric: Metric, pairs: tuple[tuple[float, float], ...]) -> list[Figure]:
+    """Draw the metric, the loss, and numbers as they came, as far as they were recorded."""
     drawn = []
     splits = ("train", "validation")
     curves = {key: {s: findings.curve(record.metrics, s, key) for s in splits} for key in (metric.name, "loss")}
     scores, loss = ({s: line for s, line in found.items() if line.epochs} for found in curves.values())
     if scores:
         best, test = number(record.summary, "best_epoch"), number(record.summary, f"test_{metric.name}")
-        drawn.append((f"{metric.title[0].upper()}{metric.title[1:]}", figures.score(scores, best, test, metric)))
+        drawn.append(figures.score(scores, best, test, metric))
     if loss:
-        drawn.append(("Loss", figures.loss(loss)))
+        drawn.append(figures.loss(loss))
     if pairs:
-        drawn.append(("Test examples", figures.predictions(pairs)))
+        drawn.append(figures.predictions(pairs))
     return drawn
 
 
-def _timeline(journal: Timeline) -> str:
-    return figures.timeline(journal) if len(journal.since_s) > 1 and journal.length_s > 0 else ""
+def _timeline(journal: Timeline) -> Figure | None:
+    return figures.timeline(journal) if len(journal.since_s) > 1 and journal.length_s > 0 else None

@@ -15,9 +15,9 @@ import torch
 from hil import toml
 from hil.errors import RunError
 from hil.feedback.feedback import from_table
-from hil.files import read_text, write_atomic
-from hil.report import figures
-from hil.report.page import page
+from hil.files import read_text
+from hil.report.figure import FOLDER, Figure
+from hil.report.page import publish
 from hil.report.search_figures import bars, front, functions, generations, likeness
 from hil.run.folder import RunFolder
 from hil.search.genetic import fronts
@@ -27,23 +27,24 @@ Facts = Mapping[str, Any]
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 
-def render(run: Path) -> Path:
+def render(run: Path, files: bool = True) -> Path:
     """Write report.html in the run folder, and return its path.
+
+    Args:
+        run: the folder.
+        files: write every figure to figures/ too, which takes a moment.
 
     Raises:
         RunError: this is no run folder, it is damaged, or it cannot be written.
     """
     folder = RunFolder.open(run)
     try:
-        with figures.style():
-            text = page("search.html", contents(folder))
+        return publish(folder.report, "search.html", contents(folder), FOLDER if files else "")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
         raise RunError(
             "a search whose files do not fit together", where=str(run), got=f"{type(error).__name__}: {error}",
             allowed="the files that hil search wrote", todo="restore them from a copy, or search again",
         ) from error  # fmt: skip
-    write_atomic(folder.report, text.encode())
-    return folder.report
 
 
 def contents(folder: RunFolder) -> dict[str, object]:
@@ -88,7 +89,7 @@ def _last_seen(history: History) -> dict[str, Facts]:
     return {row["name"]: row for generation in history.generations for row in generation["genomes"]}
 
 
-def _figures(history: History, last: Mapping[str, Facts], summary: Facts, drawn: Facts) -> list[tuple[str, str]]:
+def _figures(history: History, last: Mapping[str, Facts], summary: Facts, drawn: Facts) -> list[Figure]:
     found = []
     if history.generations:
         names = _objectives(history, summary)
@@ -96,18 +97,18 @@ def _figures(history: History, last: Mapping[str, Facts], summary: Facts, drawn:
         factor, unit = (1.0, "") if first in ("passes", "steps") else (100.0, "%")
         rows = [[factor * row["fitness"][0] for row in each["genomes"]] for each in history.generations]
         best, middle = ([factor * each[key] for each in history.generations] for key in ("best", "median"))
-        found.append(("Fitness over generations", generations(best, middle, rows, first, unit)))
+        found.append(generations(best, middle, rows, first, unit))
         if len(names) > 1:
             points = [tuple(row["fitness"]) for row in last.values()]
             flat = [(point[0], point[1]) for point in points]
-            found.append(("Pareto front", front(flat, [flat[k] for k in fronts(points)], (names[0], names[1]))))
+            found.append(front(flat, [flat[k] for k in fronts(points)], (names[0], names[1])))
     if drawn.get("layers"):
-        found.append(("The best g over the true derivative, first layer", _functions(history, summary, drawn["layers"][0])))
+        found.append(_functions(history, summary, drawn["layers"][0]))
     if drawn.get("importance"):
-        found.append(("Which genes mattered", bars(drawn["importance"])))
+        found.append(bars(drawn["importance"]))
     if drawn.get("likeness"):
         alike = [(value, 100 * last[name]["fitness"][0]) for name, value in drawn["likeness"].items() if name in last]
-        found.append(("Likeness to the derivative", likeness(alike, f"{_objectives(history, summary)[0]} (%)")))
+        found.append(likeness(alike, f"{_objectives(history, summary)[0]} (%)"))
     return found
 
 
@@ -118,7 +119,7 @@ def _objectives(history: History, summary: Facts) -> tuple[str, ...]:
     return tuple(judged if name == "accuracy" else name for name in names)
 
 
-def _functions(history: History, summary: Facts, layer: Facts) -> str:
+def _functions(history: History, summary: Facts, layer: Facts) -> Figure:
     """The winner, and the best of its rivals."""
     grid = torch.tensor(layer["grid"])
     recipes = {"found": summary["recipe"]["feedback"]["g"]} if "recipe" in summary else {}

@@ -1,88 +1,138 @@
-"""The figures of a search's page, in the style of hil/report/figures.py."""
+"""The figures of a search: fitness, front, hypervolume, functions, importance, likeness."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from hil.report.figures import INK, MANY, MUTED, SERIES, SURFACE, _blank, _figure, _legend, _scaled, _svg
+from hil.report.figure import DASHES, Columns, Figure, Sheet, heading
+from hil.report.figures import scaled, whole_numbers
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Curve = tuple[str, Sequence[float]]
 
 
 def generations(
     best: Sequence[float], middle: Sequence[float], evaluated: Sequence[Sequence[float]], name: str, unit: str
-) -> str:
+) -> Figure:
     """Best and median fitness over the generations, and every genome as a dot."""
-    fig, axes = _figure(3.3)
     numbers = range(1, len(best) + 1)
-    for number, values in zip(numbers, evaluated, strict=True):
-        axes.plot([number] * len(values), values, ".", ms=4, color=MUTED, alpha=0.35, mew=0)
-    axes.plot(numbers, best, color=SERIES[0], marker="o", ms=4, mec=SURFACE, mew=0.6, label="best")
-    axes.plot(numbers, middle, color=SERIES[1], marker="o", ms=4, mec=SURFACE, mew=0.6, label="median")
-    low = min([*middle, *best])
-    axes.set_ylim(bottom=low - 0.6 * (max(best) - low) - 1e-9)
-    axes.set_xlabel("generation")
-    axes.set_ylabel(f"{name} ({unit})" if unit else name)
-    _legend(axes)
-    return _svg(
-        fig, "generations", f"Fitness over {len(best)} generations: best ends at {best[-1]:.4g}, median at {middle[-1]:.4g}."
-    )
+    dots = [(number, value) for number, values in zip(numbers, evaluated, strict=True) for value in values]
+
+    def draw(sheet: Sheet) -> None:
+        axes = sheet.axes()
+        _dots(sheet, axes, dots, "genome")
+        sheet.line(axes, numbers, best, 0, "best")
+        sheet.line(axes, numbers, middle, 1, "median")
+        low, high = min([*middle, *best]), max(best)
+        axes.set_ylim(low - 0.6 * (high - low) - 1e-9, high + 0.08 * (high - low) + 1e-9)  # a few far below would hide the rest
+        whole_numbers(axes, "generation")
+        axes.set_ylabel(heading(name, unit))
+        sheet.legend(axes)
+
+    told = f"Fitness over {len(best)} generations: best ends at {best[-1]:.4g}, median at {middle[-1]:.4g}."
+    columns = {
+        "generation": numbers, heading(f"best {name}", unit): best, heading(f"median {name}", unit): middle,
+        "generation of the genome": [at for at, _ in dots], heading(f"{name} of the genome", unit): [v for _, v in dots],
+    }  # fmt: skip
+    return Figure("generations", "Fitness over generations", told, draw, columns)
 
 
-def front(points: Sequence[tuple[float, float]], chosen: Sequence[tuple[float, float]], names: tuple[str, str]) -> str:
+def front(points: Sequence[tuple[float, float]], chosen: Sequence[tuple[float, float]], names: tuple[str, str]) -> Figure:
     """Two objectives of every genome; those that nobody dominates joined by a line."""
-    fig, axes = _figure(3.3)
-    axes.plot([p[0] for p in points], [p[1] for p in points], ".", ms=4, color=MUTED, alpha=0.5, mew=0, label="evaluated")
     line = sorted(chosen)
-    axes.plot([p[0] for p in line], [p[1] for p in line], "o-", ms=5, color=SERIES[0], mec=SURFACE, mew=0.6, label="front")
-    axes.set_xlabel(names[0])
-    axes.set_ylabel(names[1])
-    _legend(axes)
-    return _svg(fig, "front", f"{names[1]} over {names[0]}: {len(chosen)} of {len(points)} genomes are on the front.")
+
+    def draw(sheet: Sheet) -> None:
+        axes = sheet.axes()
+        _dots(sheet, axes, points, "evaluated")
+        sheet.line(axes, [p[0] for p in line], [p[1] for p in line], 0, "front")
+        axes.set_xlabel(names[0])
+        axes.set_ylabel(names[1])
+        sheet.legend(axes)
+
+    told = f"{names[1]} over {names[0]}: {len(chosen)} of {len(points)} genomes are on the front."
+    columns = {
+        names[0]: [p[0] for p in points], names[1]: [p[1] for p in points],
+        f"{names[0]}, on the front": [p[0] for p in line], f"{names[1]}, on the front": [p[1] for p in line],
+    }  # fmt: skip
+    return Figure("front", "Pareto front", told, draw, columns)
 
 
 def functions(
     grid: Sequence[float], slope: Sequence[float], found: Sequence[Curve], edges: Sequence[float], shares: Sequence[float]
-) -> str:
+) -> Figure:
     """The best functions g over the true derivative, each relative to its largest; below, the pre-activations visited."""
-    fig = _blank(4.2)
-    upper, lower = fig.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.axhline(0, color=MUTED, lw=0.7)
-    if slope:
-        upper.plot(grid, _scaled(slope), color=INK, lw=2.6, alpha=0.55, label="true derivative")
-    for (name, values), colour in zip(found, MANY, strict=False):
-        upper.plot(grid, _scaled(values), color=colour, lw=1.6, label=name)
-    upper.set_ylabel("relative to largest")
-    _legend(upper, 2)
+    curves = [(name, scaled(values)) for name, values in found]
+    visited = [100 * share for share in shares]
+
+    def draw(sheet: Sheet) -> None:
+        upper, lower = sheet.figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        upper.axhline(0, color=sheet.look.muted, lw=sheet.pt(0.7))
+        if slope:
+            upper.plot(grid, scaled(slope), color=sheet.look.ink, lw=sheet.pt(2.6), alpha=0.55, label="true derivative")
+        for number, (name, values) in enumerate(curves):
+            dash = DASHES[number % len(DASHES)]
+            upper.plot(grid, values, color=sheet.series(number), lw=sheet.pt(1.6), ls=dash, label=name)
+        upper.set_ylabel("relative to largest")
+        sheet.legend(upper, 3)
+        if edges:
+            lower.stairs(visited, edges, fill=True, color=sheet.series(2), alpha=0.3, lw=0)
+        lower.set_ylim(bottom=0)
+        lower.set_ylabel("visits (%)")
+        lower.set_xlabel("pre-activation")
+        sheet.figure.align_ylabels((upper, lower))
+
+    told = f"The {len(found)} best functions g over the true derivative and the pre-activations visited."
+    columns = {"pre-activation": grid, **({"true derivative, relative to largest": scaled(slope)} if slope else {})}
+    columns |= {f"{name}, relative to largest": values for name, values in curves}
     if edges:
-        lower.stairs([100 * share for share in shares], edges, fill=True, color=SERIES[2], alpha=0.3, lw=0)
-    lower.set_ylim(bottom=0)
-    lower.set_ylabel("visited (%)")
-    lower.set_xlabel("pre-activation")
-    return _svg(
-        fig, "functions", f"The {len(found)} best functions g over the true derivative and the pre-activations visited."
-    )
+        columns |= {"bin from": edges[:-1], "bin to": edges[1:], "share of visits (%)": visited}
+    return Figure("functions", "The best g over the true derivative, first layer", told, draw, columns, 3.9)
 
 
-def bars(values: Mapping[str, float]) -> str:
+def bars(values: Mapping[str, float]) -> Figure:
     """Importance of the genes, the largest on top."""
     shown = list(values.items())[:14][::-1]
-    fig, axes = _figure(1.1 + 0.24 * len(shown))
-    axes.barh([name for name, _ in shown], [100 * value for _, value in shown], color=SERIES[0], height=0.62)
-    axes.set_xlabel("variance of the fitness explained (%)")
-    axes.grid(axis="y", visible=False)
+
+    def draw(sheet: Sheet) -> None:
+        axes = sheet.axes()
+        axes.barh([name for name, _ in shown], [100 * value for _, value in shown], color=sheet.series(0), height=0.62)
+        axes.set_xlabel("variance of the fitness explained (%)")
+        axes.grid(axis="y", visible=False)
+
     best = shown[-1] if shown else ("none", 0.0)
-    return _svg(fig, "importance", f"Importance of genes: {best[0]} explains {best[1]:.0%} of the variance of the fitness.")
+    told = f"Importance of genes: {best[0]} explains {best[1]:.0%} of the variance of the fitness."
+    columns: Columns = {
+        "gene": list(values),
+        "variance of the fitness explained (%)": [100 * value for value in values.values()],
+    }
+    return Figure("importance", "Which genes mattered", told, draw, columns, 0.8 + 0.24 * len(shown))
 
 
-def likeness(points: Sequence[tuple[float, float]], name: str) -> str:
+def likeness(points: Sequence[tuple[float, float]], name: str) -> Figure:
     """Fitness over how alike g and the true derivative are."""
-    fig, axes = _figure(3.3)
-    axes.plot([abs(p[0]) for p in points], [p[1] for p in points], ".", ms=5, color=SERIES[0], alpha=0.5, mew=0)
-    worth = sorted(p[1] for p in points)
-    low, high = worth[len(worth) // 20], worth[-1]
-    axes.set_ylim(low - 0.5 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9)  # a few far below would hide the rest
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("|correlation of g and the true derivative|")
-    axes.set_ylabel(name)
-    return _svg(fig, "likeness", f"{name} over the correlation of g and the true derivative, {len(points)} genomes.")
+    alike = [(abs(correlation), value) for correlation, value in points]
+
+    def draw(sheet: Sheet) -> None:
+        axes = sheet.axes()
+        _dots(sheet, axes, alike, "")
+        worth = sorted(value for _, value in alike)
+        low, high = worth[len(worth) // 20], worth[-1]
+        axes.set_ylim(low - 0.5 * (high - low) - 1e-9, high + 0.1 * (high - low) + 1e-9)  # a few far below would hide the rest
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_xlabel("|correlation of g and the true derivative|")
+        axes.set_ylabel(name)
+
+    told = f"{name} over the correlation of g and the true derivative, {len(points)} genomes."
+    columns = {"|correlation of g and the true derivative|": [p[0] for p in alike], name: [p[1] for p in alike]}
+    return Figure("likeness", "Likeness to the derivative", told, draw, columns)
+
+
+def _dots(sheet: Sheet, axes: Axes, points: Sequence[tuple[float, float]], label: str) -> None:
+    """Draw every genome as a dot; where many lie, they show darker."""
+    axes.plot(
+        [p[0] for p in points], [p[1] for p in points], "o", ms=sheet.pt(4), color=sheet.look.muted, alpha=0.55, mew=0,
+        label=label or None,
+    )  # fmt: skip

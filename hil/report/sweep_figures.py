@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hil.report.figures import MUTED, SERIES, SURFACE, _blank, _figure, _legend, _svg
+from hil.report.figure import Figure, Sheet, heading, slug
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,16 +48,15 @@ class FigurePanel:
     residuals: Sweeps
 
 
-def drawn(step: str, sweeps: Sweeps) -> Iterator[tuple[str, str]]:
-    """(title, figure) of the panels and maps in the sweeps of a step: MOST_FIGURES of them at most, panels first."""
+def drawn(step: str, sweeps: Sweeps) -> Iterator[Figure]:
+    """Figures of the panels and maps in the sweeps of a step: MOST_FIGURES of them at most, panels first."""
     listed = [*panels(sweeps)]
     for number, panel in enumerate(listed[:MOST_FIGURES], 1):
-        title = ", ".join(label(name)[0] for name in panel.curves or panel.residuals)
-        yield f"{title} over {label(panel.axis)[0]}", _panel(panel, f"{_id(step)}-{number}")
+        yield _panel(panel, f"{slug(step)}-{number}")
     seen = {name for panel in listed for name in (*panel.curves, *panel.residuals)}
     maps = [name for name, v in sweeps.items() if v.ndim == 2 and min(v.shape) > 1 and name not in seen]
     for number, name in enumerate(maps[: max(0, MOST_FIGURES - len(listed))], 1):
-        yield label(name)[0], _map(name, sweeps[name], f"{_id(step)}-map-{number}")
+        yield _map(name, sweeps[name], f"{slug(step)}-map-{number}")
 
 
 def panels(sweeps: Sweeps) -> Iterator[FigurePanel]:
@@ -102,71 +101,80 @@ def _difference(curves: Sweeps) -> Sweeps:
     return {f"residual_{unit if unit in UNITS else '1'}": curves[others[0]] - curves[fits[0]]}
 
 
-def _panel(panel: FigurePanel, name: str) -> str:
-    fig = _blank(4.3 if panel.residuals and panel.curves else 3.1)
-    parts: Sequence[Axes]
-    if panel.residuals and panel.curves:
-        upper, lower = fig.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
-        parts = (upper, lower)
-        lower.axhline(0, color=MUTED, lw=0.7)
-        _curves(lower, panel.x, panel.residuals, SERIES[2:])
-        _named(lower, panel.residuals, legend=len(panel.residuals) > 1)
-        fig.align_ylabels(parts)
-    else:
-        parts = (fig.add_subplot(),)
+def _panel(panel: FigurePanel, name: str) -> Figure:
+    both = bool(panel.residuals and panel.curves)
     shown = panel.curves or panel.residuals
-    _curves(parts[0], panel.x, shown, SERIES)
-    _named(parts[0], shown, legend=True)
     axis, unit = label(panel.axis)
-    parts[-1].set_xlabel(f"{axis} ({unit})" if unit else axis)
-    return _svg(fig, name, f"{', '.join(label(each)[0] for each in shown)} over {axis} at {len(panel.x)} points.")
+
+    def draw(sheet: Sheet) -> None:
+        parts: Sequence[Axes] = [sheet.axes()] if not both else sheet.figure.subplots(2, 1, sharex=True, height_ratios=(2.6, 1))
+        if both:
+            parts[1].axhline(0, color=sheet.look.muted, lw=sheet.pt(0.7))
+            _curves(sheet, parts[1], panel.x, panel.residuals, 2)
+            _named(sheet, parts[1], panel.residuals, legend=len(panel.residuals) > 1)
+            sheet.figure.align_ylabels(parts)
+        _curves(sheet, parts[0], panel.x, shown, 0)
+        _named(sheet, parts[0], shown, legend=True)
+        parts[-1].set_xlabel(heading(axis, unit))
+
+    columns = {heading(axis, unit): panel.x}
+    for each, values in {**panel.curves, **panel.residuals}.items():
+        rows = np.atleast_2d(values)
+        names = [label(each)[0]] if len(rows) == 1 else [f"{label(each)[0]} {n}" for n in range(1, len(rows) + 1)]
+        columns |= {heading(text, label(each)[1]): row for text, row in zip(names, rows, strict=True)}
+    told = ", ".join(label(each)[0] for each in shown)
+    lists = {key: values.tolist() for key, values in columns.items()}
+    return Figure(
+        name, f"{told} over {axis}", f"{told} over {axis} at {len(panel.x)} points.", draw, lists, 3.8 if both else 2.8
+    )
 
 
-def _curves(axes: Axes, x: Floats, curves: Sweeps, colours: Sequence[str]) -> None:
-    for number, (name, values) in enumerate(curves.items()):
-        colour, shown = colours[number % len(colours)], label(name)[0]
+def _curves(sheet: Sheet, axes: Axes, x: Floats, curves: Sweeps, first: int) -> None:
+    for number, (name, values) in enumerate(curves.items(), first):
+        colour, shown = sheet.series(number), label(name)[0]
         if is_fit(name):
             keep = np.argsort(x, kind="stable")[:: max(1, len(x) // MOST_DOTS)]
-            axes.plot(x[keep], np.atleast_2d(values)[0][keep], color=colour, lw=2.0, label=shown, zorder=3)
+            axes.plot(x[keep], np.atleast_2d(values)[0][keep], color=colour, lw=sheet.pt(2.0), label=shown, zorder=3)
             continue
         rows = np.atleast_2d(values)
         many = np.tile(x, len(rows))
         step = max(1, rows.size // MOST_DOTS)
-        size = 3.6 if rows.size < 300 else 2.2
-        axes.plot(many[::step], rows.ravel()[::step], "o", ms=size, color=colour, mec=SURFACE, mew=0.3, label=shown)
+        dot = sheet.dot(3.6 if rows.size < 300 else 2.2, 0.3)
+        axes.plot(many[::step], rows.ravel()[::step], "o", color=colour, label=shown, **dot)
 
 
-def _named(axes: Axes, curves: Sweeps, legend: bool) -> None:
+def _named(sheet: Sheet, axes: Axes, curves: Sweeps, legend: bool) -> None:
     names = [label(name) for name in curves]
     units = {unit for _, unit in names}
-    unit = f" ({units.pop()})" if len(units) == 1 and "" not in units else ""
-    axes.set_ylabel(f"{names[0][0]}{unit}" if len(names) == 1 else unit.strip(" ()") or "value")
+    unit = units.pop() if len(units) == 1 else ""
+    axes.set_ylabel(heading(names[0][0], unit) if len(names) == 1 else unit or "value")
     if legend and len(names) > 1:
-        _legend(axes, 3)
+        sheet.legend(axes, 3)
 
 
-def _map(name: str, values: Floats, figure: str) -> str:
+def _map(name: str, values: Floats, figure: str) -> Figure:
     """A matrix as shades, blue above zero and orange below, thinned to what can be seen."""
-    from matplotlib.collections import PolyCollection
-    from matplotlib.colors import to_rgba
-
     rows, columns = (max(1, -(-size // MOST_CELLS)) for size in values.shape)
     shown = values[::rows, ::columns]
-    fig, axes = _figure(3.4)
     finite = np.where(np.isfinite(shown), shown, 0.0)
     largest = float(np.abs(finite).max()) or 1.0
     places = [(float(row), float(column)) for row, column in np.ndindex(*shown.shape)]
-    cells = [[(c - 0.5, r - 0.5), (c + 0.5, r - 0.5), (c + 0.5, r + 0.5), (c - 0.5, r + 0.5)] for r, c in places]
-    shades = [to_rgba(SERIES[0] if value >= 0 else SERIES[1], abs(value) / largest) for value in finite.ravel()]
-    axes.add_collection(PolyCollection(cells, facecolors=shades, linewidths=0))
-    axes.set_xlim(-0.5, shown.shape[1] - 0.5)
-    axes.set_ylim(shown.shape[0] - 0.5, -0.5)
-    axes.grid(False)
-    axes.set_xlabel("column")
-    axes.set_ylabel("row")
     text, unit = label(name)
-    return _svg(fig, figure, f"{text}, {values.shape[0]} by {values.shape[1]}, largest {largest:.3g} {unit}.")
 
+    def draw(sheet: Sheet) -> None:
+        from matplotlib.collections import PolyCollection
+        from matplotlib.colors import to_rgba
 
-def _id(step: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in step)
+        axes = sheet.axes()
+        cells = [[(c - 0.5, r - 0.5), (c + 0.5, r - 0.5), (c + 0.5, r + 0.5), (c - 0.5, r + 0.5)] for r, c in places]
+        shades = [to_rgba(sheet.series(0 if value >= 0 else 1), abs(value) / largest) for value in finite.ravel()]
+        axes.add_collection(PolyCollection(cells, facecolors=shades, linewidths=0))
+        axes.set_xlim(-0.5, shown.shape[1] - 0.5)
+        axes.set_ylim(shown.shape[0] - 0.5, -0.5)
+        axes.grid(False)
+        axes.set_xlabel("column")
+        axes.set_ylabel("row")
+
+    table = {heading(f"{text}, column {n}", unit): values[:, n].tolist() for n in range(values.shape[1])}
+    told = f"{text}, {values.shape[0]} by {values.shape[1]}, largest {largest:.3g} {unit}."
+    return Figure(figure, text, told, draw, table, 3.0)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from small_calibration import as_record
 
 from calibration.camera.phase_lut import levels_for
 from calibration.camera.sequence import camera
@@ -13,6 +14,7 @@ from calibration.camera.transmission import retrieved
 from calibration.sequence import Subject, calibrated
 from calibration.step import Step
 from hil.device import Device
+from hil.report.calibration.camera import camera as camera_figures
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.scattering import Scattering
 from sim_devices.simulated import Simulated
@@ -44,6 +46,18 @@ def test_pixels_are_known(hidden: tuple[Scattering, dict[str, Step]]) -> None:
     even = twin.sensitivity / twin.sensitivity.mean()
     assert float((found["flat field"].raw["sensitivity"] / even - 1).abs().max()) < 0.01
     assert found["flat field"].estimates["gain"].away(4000 / twin.full_well) < 4
+
+
+def test_the_steps_keep_what_the_main_figures_need(hidden: tuple[Scattering, dict[str, Step]]) -> None:
+    drawn = {figure.name: figure for figure in camera_figures(as_record(hidden[1]))}
+    assert list(drawn) == [
+        "camera-linearity", "photon-transfer", "read-noise", "phase-table", "point-spread", "transmission",
+    ]  # fmt: skip
+    signal, exposure = (drawn["camera-linearity"].columns[name] for name in (
+        "signal, mean of pixels (counts)", "exposure (share of the longest)",
+    ))  # fmt: skip
+    slopes = [float(y) / float(x) for x, y in zip(exposure, signal, strict=True)][:5]
+    assert max(slopes) < 1.01 * min(slopes)
 
 
 def test_the_phase_table_is_right(hidden: tuple[Scattering, dict[str, Step]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_calibration import as_record
 
 from calibration.mesh.clements import haar
 from calibration.mesh.crosstalk import hadamard, model_of
@@ -12,6 +13,7 @@ from calibration.mesh.sequence import mesh, voltages
 from calibration.sequence import Subject, calibrated
 from calibration.step import Step
 from hil.device import Device
+from hil.report.calibration.mesh import mesh as mesh_figures
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.mzi_mesh import MZIMesh
 from sim_devices.simulated import Simulated
@@ -31,6 +33,16 @@ def test_every_step_is_good(hidden: tuple[MZIMesh, dict[str, Step]]) -> None:
     _, found = hidden
     assert [name for name, step in found.items() if step.good] == ["photodiodes", "heaters", "crosstalk", "mesh"]
     assert 0.8 < found["crosstalk"].figures["chi2"] < 1.2
+
+
+def test_the_steps_keep_what_the_main_figures_need(hidden: tuple[MZIMesh, dict[str, Step]]) -> None:
+    _, found = hidden
+    raw = found["mesh"].raw
+    assert float(raw["fidelity"].min()) == found["mesh"].figures["fidelity_worst"]
+    off = (raw["powers"] - raw["predicted_powers"]) / raw["powers_sigma"]
+    assert float(off.square().mean()) == pytest.approx(found["mesh"].figures["chi2_unseen"])
+    drawn = [figure.name for figure in mesh_figures(as_record(found))]
+    assert drawn == ["fidelity", "prediction", "crosstalk", "heaters", "photodiodes"]
 
 
 def test_what_was_hidden_is_found_within_its_sigmas(hidden: tuple[MZIMesh, dict[str, Step]]) -> None:

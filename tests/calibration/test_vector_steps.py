@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from small_calibration import as_record
 from torch import Tensor
 
 from calibration.sequence import Subject, calibrated
 from calibration.step import Step
 from calibration.vector.sequence import vector
 from hil.device import Port, Spec
+from hil.report.calibration.vector import vector as vector_figures
 
 MATRIX = torch.tensor([[2.0, 0.5, 0.3], [0.1, 1.5, -0.7]])
 
@@ -62,6 +64,8 @@ def test_a_good_node_passes_and_its_figures_are_right() -> None:
         ends = 2 * (MATRIX[:, k, None] * torch.tensor([low, low + wide])).tanh()
         assert found["inputs"].estimates[f"swing {k + 1}"].value == pytest.approx(float(ends.diff().abs().max()), abs=5e-3)
     assert float(found["settling"].estimates["left"].value) < 0.01
+    drawn = [figure.name for figure in vector_figures(as_record(found))]
+    assert drawn == ["noise-at-rest", "settling", "inputs", "repeats"]
 
 
 DEFECTS: list[tuple[Callable[[], Node], str, str, str]] = [

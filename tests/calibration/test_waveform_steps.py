@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
+from small_calibration import as_record
 from torch import Tensor
 
 from calibration.grey_box import fitted
@@ -19,6 +20,7 @@ from calibration.waveform.noise import NOISE
 from calibration.waveform.sequence import waveform
 from calibration.waveform.transfer import sweeps
 from hil.device import Device, Spec
+from hil.report.calibration.waveform import waveform as waveform_figures
 from hil.seeding import generator
 from sim_devices.bench.specimen import node_specimen
 from sim_devices.mach_zehnder import MachZehnder
@@ -101,6 +103,18 @@ def test_the_twin_is_judged_beside_its_floors(good: tuple[Simulated, dict[str, S
     assert figures["max_lsb"] < 2 * figures["max_lsb_floor"]
     raw = good[1]["twin"].raw
     assert len(raw["drive_v"]) == len(raw["residual_v"]) == len(raw["fitted_v"])
+
+
+def test_the_steps_keep_what_the_main_figures_need(good: tuple[Simulated, dict[str, Step]]) -> None:
+    steps = good[1]
+    spread, noise = steps["twin"].raw["spread_v"], steps["noise"].estimates["noise"].value
+    assert float(spread.square().mean().sqrt()) == pytest.approx(noise, rel=0.2)
+    left = steps["bias"].raw["phase_rad"] / steps["bias"].raw["phase_sigma_rad"]
+    assert 0.5 < float(left.diff().std()) / 2**0.5 < 2.0  # the bars are as long as the points scatter
+    drawn = {figure.name: figure for figure in waveform_figures(as_record(steps))}
+    assert list(drawn) == ["transfer", "allan", "noise", "step-response", "hysteresis", "drift"]
+    assert str(steps["bias"].estimates["drift_rad_per_s"]) in drawn["drift"].told
+    assert "spread of one reading, 1 σ (mV)" in drawn["transfer"].columns
 
 
 def test_noise_is_that_of_the_node(good: tuple[Simulated, dict[str, Step]]) -> None:

@@ -1,0 +1,63 @@
+"""The page of a calibration in Chromium: nothing is wider than the window, no error, and everybody can read it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_calibration import Modulator, steps
+
+from calibration.certificate import Certificate, Instrument, TwinChoice
+from calibration.sequence import Subject, calibrated
+from hil.report.certificate import render
+from sim_devices.simulated import Simulated
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: install the package chromium")
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe: pip install axe-playwright-python")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module", params=["valid", "failed"])
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, drawing: object) -> Path:
+    twin = Modulator(v_pi_v=3.6, low_v=-4.0, high_v=4.0)
+    procedures = steps() if request.param == "valid" else steps()[1:]  # a step whose needs are not met
+    found = tuple(calibrated(procedures, Subject(Simulated(twin, 5), Modulator(v_pi_v=3.5, low_v=-4.0, high_v=4.0))))
+    who = {"scope": Instrument("Keysight", "DSOX3024T", "MY2", "07.50")}
+    nominal = TwinChoice("small_calibration:Modulator", {"v_pi_v": 3.5}, ("v_pi_v",), {"v_pi_v": 0.1})
+    settings = {"scope": {"use": "drivers.keysight_infiniivision:InfiniiVision", "range_v": 0.5}}
+    certificate = Certificate(
+        "table", "waveform", "2026-11-30T12:00:00+00:00", "twin", 0, {"hil": "0"}, who, settings, found, nominal,
+        max_age_s=86400.0,
+    )  # fmt: skip
+    assert certificate.good is (request.param == "valid")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", drawing)
+        return render(certificate.save(tmp_path_factory.mktemp("calibrations")))
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (1400, "dark"), (390, "light"), (390, "dark")])
+def test_the_page_fits_and_can_be_read(made: Path, chromium: Any, width: int, scheme: str) -> None:
+    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+    said: list[str] = []
+    shown = context.new_page()
+    shown.on("console", lambda message: said.append(message.text))
+    shown.on("pageerror", lambda error: said.append(str(error)))
+    shown.goto(made.as_uri())
+    shown.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
+    wrong = axe.Axe().run(shown).response["violations"]
+    assert [(one["id"], one["nodes"][0]["html"]) for one in wrong if one["impact"] in ("serious", "critical")] == []
+    assert said == []
+    context.close()
