@@ -10,10 +10,10 @@ unexport PYTHONDONTWRITEBYTECODE  # or each process that a test starts would com
 demo: .venv/ready
 	$(PY) -m hil train experiments/demo.toml
 
-test: .venv/ready
+test: .venv/docs
 	@$(MAKE) --no-print-directory --jobs 2 lint suite
 
-suite: .venv/ready
+suite: .venv/docs
 	$(PY) -m pytest tests -n 4 --dist loadfile --no-loadscope-reorder  # tests that wait leave a core to two more workers
 
 lint: .venv/ready
