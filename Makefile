@@ -1,18 +1,19 @@
 # make demo   installs once, then trains on real digits through a virtual bench over VISA
 # make test   lint and types beside the whole suite
 # make reference   writes the pages and schemas that are made from the code
+# make docs   builds the site of the pages of docs/ into site/
 PYTHON ?= python3
 PY := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE  # or each process that a test starts would compile everything anew
 
-.PHONY: demo test suite lint bench reference clean
+.PHONY: demo test suite lint bench reference docs clean
 demo: .venv/ready
 	$(PY) -m hil train experiments/demo.toml
 
-test: .venv/ready
+test: .venv/docs
 	@$(MAKE) --no-print-directory --jobs 2 lint suite
 
-suite: .venv/ready
+suite: .venv/docs
 	$(PY) -m pytest tests -n 4 --dist loadfile --no-loadscope-reorder  # tests that wait leave a core to two more workers
 
 lint: .venv/ready
@@ -36,5 +37,13 @@ bench: .venv/ready
 reference: .venv/ready
 	$(PY) docs/reference/generate.py
 
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo site/index.html
+
+.venv/docs: .venv/ready
+	.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build site *.egg-info

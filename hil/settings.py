@@ -191,7 +191,7 @@ def in_words(kind: Any, many: bool = False) -> str:
             return f"positive {in_words(args[0], many)}"
         return in_words(args[0], many) + (f", {bounds}" if bounds else "")
     if origin is Literal:
-        return ", ".join(map(str, args))
+        return ", ".join(str(one) or '""' for one in args)
     if origin in (Union, UnionType):
         return ", or ".join(in_words(each, many) for each in args if each is not NoneType)
     if origin in LISTS:

@@ -105,7 +105,7 @@ def test_every_page_is_reached_from_the_index() -> None:
         for link in re.findall(r"\]\(([^)#\s]+)\)", (DOCS / "decisions" / "README.md").read_text(encoding="utf-8"))
     }
     missing = set(DOCS.rglob("*.md")) - linked - decisions - {DOCS / "README.md"}
-    assert not missing
+    assert not missing, f"not linked in docs/README.md: {', '.join(sorted(map(title, missing)))}"
     for group, least in GROUPS.items():
         assert len(list((DOCS / group).glob("*.md"))) >= least, group
 

@@ -112,7 +112,7 @@ def keys(made: Any) -> Iterator[Key]:
     if isinstance(made, type) and issubclass(made, BaseModel):
         for name, field in made.model_fields.items():
             if not marked(field).spread:
-                yield Key(name, _kind(field), _default(field), told.get(name, ""))
+                yield Key(field.alias or name, _kind(field), _default(field), told.get(name, ""))
         return
     for name, one in settings(made).items():
         kind = f"quantity, {symbol(one.unit)}" if one.unit and symbol(one.unit) else plainly(one.kind)

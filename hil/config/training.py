@@ -107,7 +107,7 @@ class TrainTable(Section, strict=True):
         clip_norm: the gradient of all weights together is scaled down to this norm, if it is larger.
         accumulate: the optimiser moves once in so many batches, by the mean of their gradients.
         class_weights: of each class in the loss; "balanced": inversely to how often it occurs in the training split.
-        start_from: written `from`: a run whose best weights are the first ones of this run.
+        start_from: a run whose best weights are the first ones of this run.
         budget_passes: device passes after which training ends; None: no bound.
         checkpoint_every: steps between checkpoints, besides those of every epoch.
         checkpoint_every_s: a checkpoint after so long.

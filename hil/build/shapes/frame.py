@@ -22,7 +22,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field, PrivateAttr
@@ -47,7 +47,7 @@ from hil.build.bench import (
 from hil.build.own_device import hosted_recipe
 from hil.build.virtual import BenchTable, OnPlant, check_simulated, no_virtual, tell
 from hil.config.bench import BenchFile, InstrumentTable
-from hil.config.read import Section
+from hil.config.read import Holds, Section
 from hil.config.resolve import UNTOUCHED, blaming, choice, keeps, resolve
 from hil.device import Device, Provenance
 from hil.errors import ConfigError
@@ -107,9 +107,9 @@ class FrameBench(BenchFile):
     """A bench file of the frame shape."""
 
     node: Roles
-    frame: dict[str, Any] = Field(default_factory=dict)
-    show: dict[str, Any]
-    look: dict[str, Any]
+    frame: Annotated[dict[str, Any], Holds(FrameSettings)] = Field(default_factory=dict)
+    show: Annotated[dict[str, Any], Holds(Area)]
+    look: Annotated[dict[str, Any], Holds(Area)]
     optics: OpticsTable | None = None
     virtual: BenchTable | None = None
     _settings: FrameSettings | None = PrivateAttr(default=None)
