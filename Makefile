@@ -1,13 +1,14 @@
 # make demo   installs once, then trains on real digits through a virtual bench over VISA
 # make test   lint and types beside the whole suite
+# make dist   writes a wheel and an sdist to dist/
 # make reference   writes the pages and schemas that are made from the code
 PYTHON ?= python3
 PY := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE  # or each process that a test starts would compile everything anew
 
-.PHONY: demo test suite lint bench reference clean
+.PHONY: demo test suite lint bench reference dist clean
 demo: .venv/ready
-	$(PY) -m hil train experiments/demo.toml
+	$(PY) -m hil.demo
 
 test: .venv/ready
 	@$(MAKE) --no-print-directory --jobs 2 lint suite
@@ -36,5 +37,9 @@ bench: .venv/ready
 reference: .venv/ready
 	$(PY) docs/reference/generate.py
 
+dist: .venv/ready
+	rm -rf dist
+	$(PY) -m build --no-isolation  # with the setuptools of constraints.txt; the wheel is built from the sdist
+
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build dist *.egg-info

@@ -15,6 +15,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from hil.own_packages import check as _check
+
+__version__ = "0.2.0"
+
 if TYPE_CHECKING:
     from hil import nn as nn
     from hil.build.dense import dense as dense
@@ -97,6 +101,7 @@ if not TYPE_CHECKING:  # a type checker takes the names above, and no others
     def __getattr__(name: str) -> object:
         if name not in _PLACES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        _check()
         module, _, attribute = _PLACES[name].partition(":")
         found = import_module(f"hil.{attribute}") if module == "hil" else getattr(import_module(module), attribute)
         globals()[name] = found

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from calibration.drift.steering import Steered
-from hil import torch_device
+from hil import __version__, torch_device
 from hil.build import drift_sentinel
 from hil.build.network import Behind, closing, largest, on_chip, on_nodes, synapses
 from hil.build.node import Node, resilient_node
@@ -327,7 +326,7 @@ def _recorded(experiment: Experiment, node: Node, tape: Tape, fresh: bool) -> No
     """Return `node`, recorded outside of the ladder: what the learner really got, once."""
     from hil.tape.recorder import NODE, RecorderChip, node_name, recorded
 
-    versions = {"hil": version("hil"), "torch": torch.__version__}
+    versions = {"hil": __version__, "torch": torch.__version__}
     threads = torch.get_num_threads()
     measured = experiment.measures
     layers = [number for number, layer in enumerate(experiment.device.layers) if layer.decode is None and measured]

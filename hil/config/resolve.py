@@ -18,6 +18,7 @@ from hil.config.modules import imported
 from hil.errors import UNTOUCHED as UNTOUCHED
 from hil.errors import ConfigError, ForeignError, Refused, RunError, nearest
 from hil.foreign import foreign, said
+from hil.own_packages import confused
 from hil.settings import arguments, shortened
 
 # Our short names. Text alone: nothing is imported before it is named.
@@ -233,6 +234,9 @@ def resolve(use: str, where: str, short: Mapping[str, str] = {}) -> Any:
 def _not_imported(error: BaseException | None, module: str, name: str, where: str) -> tuple[str, str, str]:
     """What was found instead, what is allowed, and what to do: no such module, nothing of that name in it, or it fails."""
     got, allowed = f"{type(error).__name__}: {said(error)}", "module:Class"
+    taken = confused(error, modules.folders(where))
+    if taken:
+        return got, allowed, taken
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing and f"{module}.".startswith(f"{missing}."):
         folders = list(dict.fromkeys(modules.folders(where)))
