@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hil.device import Device as Device
     from hil.device import Port as Port
     from hil.device import Spec as Spec
+    from hil.devices.functions import Functions as Functions
     from hil.devices.functions import from_functions as from_functions
     from hil.encoding import Decode as Decode
     from hil.encoding import Encode as Encode
@@ -51,6 +52,7 @@ _PLACES = {
     "Device": "hil.device:Device",
     "Encode": "hil.encoding:Encode",
     "Feedback": "hil.feedback.feedback:Feedback",
+    "Functions": "hil.devices.functions:Functions",
     "HilError": "hil.errors:HilError",
     "Layer": "hil.network:Layer",
     "Learner": "hil.learner:Learner",
@@ -77,6 +79,7 @@ __all__ = [
     "Device",
     "Encode",
     "Feedback",
+    "Functions",
     "HilError",
     "Layer",
     "Learner",

@@ -115,8 +115,22 @@ class Choice:
         """
         found = construct(self.made, {**given, **self.settings}, self.place)
         if self.parts:
+            self._no_device(found)
             keeps(found, self.parts, self.kind, self.use, self.place)
         return found
+
+    def _no_device(self, found: Any) -> None:
+        """Close a device that came where a twin is built. Raises: ConfigError: the function did not say what it returns."""
+        of = type(found)
+        if self.parts == TWIN_PARTS and not _has(of, "respond") and all(_has(of, part) for part in DEVICE_PARTS[1:]):
+            with foreign(self.place):
+                found.close()
+            raise ConfigError(
+                f'"{self.use}" returns a device, and its first line does not say so', where=self.place,
+                got=f"a function without an annotation, which returned {of.__name__}",
+                outputs="as close() of the device left them",
+                todo="write what it returns: def rig() -> hil.Functions for hil.from_functions(...), or the name of your class",
+            )  # fmt: skip
 
     def changed(self, **settings: Any) -> Choice:
         """Return the same with other settings, as `build` takes them."""
