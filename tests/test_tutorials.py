@@ -22,6 +22,7 @@ INSTALLING = ("make demo", "source ")
 LONG = ("python -m pytest", "hil compare")  # test_docs.py runs the test of the page
 
 
+@pytest.mark.timeout(300)
 def test_own_device_and_own_data_from_an_empty_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
