@@ -1,14 +1,15 @@
 # make demo   installs once, then trains on real digits through a virtual bench over VISA
 # make test   lint and types beside the whole suite
+# make dist   writes a wheel and an sdist to dist/
 # make reference   writes the pages and schemas that are made from the code
 # make docs   builds the site of the pages of docs/ into site/
 PYTHON ?= python3
 PY := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE  # or each process that a test starts would compile everything anew
 
-.PHONY: demo test suite lint bench reference docs clean
+.PHONY: demo test suite lint bench reference docs dist clean
 demo: .venv/ready
-	$(PY) -m hil train experiments/demo.toml
+	$(PY) -m hil.demo
 
 test: .venv/docs
 	@$(MAKE) --no-print-directory --jobs 2 lint suite
@@ -45,5 +46,9 @@ docs: .venv/docs
 	.venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
 
+dist: .venv/ready
+	rm -rf dist
+	$(PY) -m build --no-isolation  # with the setuptools of constraints.txt; the wheel is built from the sdist
+
 clean:
-	rm -rf .venv build site *.egg-info
+	rm -rf .venv build site dist *.egg-info

@@ -15,6 +15,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from hil.own_packages import check as _check
+
+__version__ = "0.2.0"
+
 if TYPE_CHECKING:
     from hil import nn as nn
     from hil.build.dense import dense as dense
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from hil.device import Device as Device
     from hil.device import Port as Port
     from hil.device import Spec as Spec
+    from hil.devices.functions import Functions as Functions
     from hil.devices.functions import from_functions as from_functions
     from hil.encoding import Decode as Decode
     from hil.encoding import Encode as Encode
@@ -47,6 +52,7 @@ _PLACES = {
     "Device": "hil.device:Device",
     "Encode": "hil.encoding:Encode",
     "Feedback": "hil.feedback.feedback:Feedback",
+    "Functions": "hil.devices.functions:Functions",
     "HilError": "hil.errors:HilError",
     "Layer": "hil.network:Layer",
     "Learner": "hil.learner:Learner",
@@ -73,6 +79,7 @@ __all__ = [
     "Device",
     "Encode",
     "Feedback",
+    "Functions",
     "HilError",
     "Layer",
     "Learner",
@@ -97,6 +104,7 @@ if not TYPE_CHECKING:  # a type checker takes the names above, and no others
     def __getattr__(name: str) -> object:
         if name not in _PLACES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        _check()
         module, _, attribute = _PLACES[name].partition(":")
         found = import_module(f"hil.{attribute}") if module == "hil" else getattr(import_module(module), attribute)
         globals()[name] = found

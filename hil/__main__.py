@@ -5,17 +5,16 @@ Ctrl-C is heard before the command line is imported, which takes a moment.
 
 from __future__ import annotations
 
-import os
-import sys
+from hil.own_packages import check, leave_working_directory
 
-if __name__ == "__main__" and not sys.flags.safe_path:  # before anything else is imported: a json.py there is not Python's
-    begin, home = sys.path.pop(0), os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if os.path.realpath(begin) == os.path.realpath(home) and home not in sys.path:
-        sys.path.append(home)  # a checkout that is not installed
+if __name__ == "__main__":
+    leave_working_directory()  # before anything else is imported
 
 import contextlib
+import os
 import select
 import signal
+import sys
 from types import FrameType
 
 
@@ -23,9 +22,22 @@ def main() -> None:
     """Run the command and exit with its code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
+    from hil.errors import ConfigError
+
+    try:
+        check()
+    except ConfigError as error:
+        sys.exit(_refused(error))
     from hil.cli import main as command
 
     command()
+
+
+def _refused(error: Exception) -> int:
+    """Tell why no command can run, and return the exit code."""
+    with contextlib.suppress(OSError, ValueError):
+        print(error, file=sys.stderr)
+    return 2
 
 
 def leave(number: int, frame: FrameType | None) -> None:

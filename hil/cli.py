@@ -20,6 +20,7 @@ import cyclopts
 from cyclopts import Parameter, validators
 from rich.table import Table
 
+from hil import __version__
 from hil.commands.terminal import Terminal
 from hil.config import modules
 from hil.errors import ConfigError, ForeignError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
@@ -33,6 +34,7 @@ app = cyclopts.App(
     name="hil",
     help="Train physical neural networks with the hardware in the loop. With --traceback, anywhere on the line, or "
     "HIL_TRACEBACK=1 in the environment, an error shows its traceback.",
+    version=__version__,
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,  # `run` says what became of the outputs
 )

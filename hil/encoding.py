@@ -75,7 +75,7 @@ class Encode:
             )
         if self.overflow == "fold" and not 0 < period <= (high - low) * ROUNDED:
             raise ContractError(
-                "a folding encoding needs a period that fits into the port",
+                "folding needs a period that is not longer than the range of the port",
                 where=where,
                 got=f"period {None if self.period is None else period}",
                 allowed=f"above 0, up to {high - low:g}",

@@ -19,12 +19,13 @@ from types import TracebackType
 from typing import Any
 
 from hil.errors import ForeignError, HilError
+from hil.own_packages import NAMES, confused
 
 MADE_SAFE = "as after the last shot; they are made safe now"
 AGAIN = "correct that code or the setting that leads there, then hil resume; until then a resume meets the same error again"
 SMALLER = "make [train] batch or the network smaller, or free memory, then hil resume"
 HERE = Path(__file__).resolve().parents[1]
-OURS = tuple(str(HERE / name) + os.sep for name in ("hil", "drivers", "sim_devices", "calibration"))
+OURS = tuple(str(HERE / name) + os.sep for name in ("hil", *NAMES))
 PACKAGES = ("site-packages", "dist-packages")
 STANDARD = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib"))
 LIBRARIES = (
@@ -65,6 +66,7 @@ def mapped(
     got = said(error)
     if isinstance(error, MemoryError) or "out of memory" in got or "can't allocate memory" in got:
         todo = SMALLER
+    todo = confused(error) or todo
     return kind(f"it raised {type(error).__name__}", where=where, got=got, outputs=outputs, todo=todo, at=own_lines(error))
 
 

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMPOSITION = {
     "build",
     "commands",
+    "demo",
     "guardian",
     "nn",
 }  # folders of hil/ that put things together; cli.py and __main__.py besides

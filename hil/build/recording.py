@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from hil import __version__
 from hil.build.node import Node
 from hil.config.experiment import Experiment
 from hil.training.state import Training
@@ -30,7 +30,7 @@ def recorded_node(experiment: Experiment, node: Node, tape: Tape, fresh: bool) -
     """Return `node`, recorded outside of the ladder: what the learner really got, once."""
     from hil.tape.recorder import NODE, RecorderChip, node_name, recorded
 
-    versions = {"hil": version("hil"), "torch": torch.__version__}
+    versions = {"hil": __version__, "torch": torch.__version__}
     threads = torch.get_num_threads()
     measured = experiment.measures
     layers = [number for number, layer in enumerate(experiment.device.layers) if layer.decode is None and measured]

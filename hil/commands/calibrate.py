@@ -18,7 +18,6 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from calibration.step import Estimate, Step
 from calibration.twin_check import TwinCheck, compare_twin
 from calibration.validity import Difference, aged, instruments_differ, settings_differ
 from calibration.waveform.twin_fit import network_of
+from hil import __version__
 from hil.build.bench import Opened, open_bench, provenance_of
 from hil.build.calibration import age_of, settings_of
 from hil.build.node import Node, resilient_node
@@ -105,7 +105,7 @@ def calibrate(path: Path, out: Path, seed: int, console: Console) -> Path:
             if stopping.asked:
                 raise Interrupted(f"stopped by {stopping.asked} after step {len(found.steps)}, {step.name}; nothing was saved")
     made = Certificate(
-        bench.name, bench.shape, taken_at, found.provenance, seed, {"hil": version("hil"), "torch": torch.__version__},
+        bench.name, bench.shape, taken_at, found.provenance, seed, {"hil": __version__, "torch": torch.__version__},
         found.instruments, settings, tuple(found.steps), nominal, found.twin, most_s,
     )  # fmt: skip
     saved = made.save(out)

@@ -27,6 +27,7 @@ from torch import Tensor
 from drivers.spiking.session import LineTraffic
 from drivers.waveform.device import Stats, WaveformSettings
 from drivers.waveform.record import overhead
+from hil import __version__
 from hil.build.node import Node
 from hil.build.open_node import bench_node
 from hil.build.own_device import own_node
@@ -69,7 +70,7 @@ from sim_devices.simulated import Simulated
 OFF, SAFE = "off, read back", "safe, as its host has verified"
 NEURONS = 8  # of an array that is cut from a chip
 TRIPS = 8  # questions to a host, to see what a call costs without the device
-PACKAGES = ("hil", "torch", "numpy")
+PACKAGES = ("torch", "numpy")
 WIRES = ("pyvisa", "pyvisa-py", "pyserial")
 
 
@@ -167,7 +168,7 @@ def _device(node: Node) -> Device:
 
 def _versions(bench: BenchFile | None) -> dict[str, str]:
     wires = WIRES if bench is not None and bench.instruments else ()
-    return {"python": platform.python_version(), **{name: version(name) for name in (*PACKAGES, *wires)}}
+    return {"python": platform.python_version(), "hil": __version__, **{name: version(name) for name in (*PACKAGES, *wires)}}
 
 
 def _measured(device: Device, node: Node, bench: BenchFile | None) -> tuple[Figures, dict[str, float]]:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from hil import __version__
 from hil.build.calibration import bench_files, certified
 from hil.build.search import SearchBuilder, completed
 from hil.commands.train import display_noted
@@ -333,7 +334,7 @@ class SearchRun:
             self._judged: row.mean,
             "standard_error": row.error,
             "compared": [f"{claim.over}: {100 * claim.difference:+.2f} ± {100 * claim.error:.2f} points" for claim in made],
-            "versions": {"hil": version("hil"), "torch": torch.__version__, "deap": version("deap")},
+            "versions": {"hil": __version__, "torch": torch.__version__, "deap": version("deap")},
         }  # fmt: skip
 
     @torch.no_grad()
@@ -392,7 +393,7 @@ class SearchRun:
             **self._found,
             "wall_s": self._before + time.perf_counter() - self._begin,
             "versions": {
-                "hil": version("hil"), "torch": torch.__version__, "deap": version("deap"),
+                "hil": __version__, "torch": torch.__version__, "deap": version("deap"),
                 "python": platform.python_version(),
             },
         }  # fmt: skip

@@ -18,6 +18,7 @@ from hil.config.modules import imported
 from hil.errors import UNTOUCHED as UNTOUCHED
 from hil.errors import ConfigError, ForeignError, Refused, RunError, nearest
 from hil.foreign import foreign, said
+from hil.own_packages import confused
 from hil.settings import arguments, shortened
 
 # Our short names. Text alone: nothing is imported before it is named.
@@ -114,8 +115,22 @@ class Choice:
         """
         found = construct(self.made, {**given, **self.settings}, self.place)
         if self.parts:
+            self._no_device(found)
             keeps(found, self.parts, self.kind, self.use, self.place)
         return found
+
+    def _no_device(self, found: Any) -> None:
+        """Close a device that came where a twin is built. Raises: ConfigError: the function did not say what it returns."""
+        of = type(found)
+        if self.parts == TWIN_PARTS and not _has(of, "respond") and all(_has(of, part) for part in DEVICE_PARTS[1:]):
+            with foreign(self.place):
+                found.close()
+            raise ConfigError(
+                f'"{self.use}" returns a device, and its first line does not say so', where=self.place,
+                got=f"a function without an annotation, which returned {of.__name__}",
+                outputs="as close() of the device left them",
+                todo="write what it returns: def rig() -> hil.Functions for hil.from_functions(...), or the name of your class",
+            )  # fmt: skip
 
     def changed(self, **settings: Any) -> Choice:
         """Return the same with other settings, as `build` takes them."""
@@ -233,6 +248,9 @@ def resolve(use: str, where: str, short: Mapping[str, str] = {}) -> Any:
 def _not_imported(error: BaseException | None, module: str, name: str, where: str) -> tuple[str, str, str]:
     """What was found instead, what is allowed, and what to do: no such module, nothing of that name in it, or it fails."""
     got, allowed = f"{type(error).__name__}: {said(error)}", "module:Class"
+    taken = confused(error, modules.folders(where))
+    if taken:
+        return got, allowed, taken
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing and f"{module}.".startswith(f"{missing}."):
         folders = list(dict.fromkeys(modules.folders(where)))

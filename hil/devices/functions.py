@@ -98,7 +98,7 @@ def _wrong(name: str, value: object, allowed: str) -> ContractError:
 
 
 class Functions:
-    """See `from_functions`.
+    """The Device that `from_functions` returns: what a function that makes one for a file is annotated with.
 
     Args:
         write, read, safe: as there.

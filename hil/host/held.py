@@ -77,7 +77,8 @@ class HeldDevice:
         return ConfigError(
             "nobody could make this device safe", where=self._place, got=f"{self._recipe.use}: {got}, without safe()",
             allowed="a class with safe(), or with closes_safe = True if its close() leaves verified safe outputs",
-            outputs=outputs, todo="give it a safe() that reads back; or pass unguarded=True, and every result says so",
+            outputs=outputs, todo="give it a safe() that reads back; a function that returns hil.from_functions(...) says "
+            "-> hil.Functions. Or write unguarded = true, and every result says so",
         )  # fmt: skip
 
     @property

@@ -9,12 +9,11 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any
 
 import torch
 
-from hil import torch_device
+from hil import __version__, torch_device
 from hil.run.folder import RunFolder
 from hil.task import told
 from hil.training.state import Training
@@ -83,7 +82,7 @@ def conclude(training: Training, folder: RunFolder, labels: Labels, status: str,
         **({} if labels.twin_check is None else {"twin_honesty": dict(labels.twin_check)}),
         "resources": dict(labels.resources),
         "versions": {
-            "hil": version("hil"),
+            "hil": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),

@@ -125,7 +125,9 @@ def telling(kind: str, facts: Mapping[str, object]) -> Iterator[str]:
         yield f" ! {facts['frames']} lost or damaged frames sent again"
     elif kind == "lost":
         ways = ", ".join(_words(facts["tried"]))
-        yield f" ! {facts['what']}: " + (f"not recovered by {ways} in {facts['seconds']} s" if ways else "nothing helps")
+        yield f" ! {facts['what']}: " + (
+            f"not recovered by {ways} in {facts['seconds']} s" if ways else "trying again cannot help"
+        )
 
 
 def _words(value: object) -> list[str]:

@@ -20,7 +20,20 @@ from hil.errors import ConfigError
 ROOT = Path(__file__).resolve().parents[2]
 LAB = "class Thing:\n    where = {!r}\n"
 STRAY = "open(__file__ + '.ran', 'w').close()\nraise SystemExit('a module that lies about was imported')\n"
-HIDING = ("json", "random", "torch", "numpy", "pathlib", "drivers", "queue", "tomllib", "rich", "selectors", "socket")
+HIDING = (
+    "json",
+    "random",
+    "torch",
+    "numpy",
+    "pathlib",
+    "drivers",
+    "calibration",
+    "queue",
+    "tomllib",
+    "rich",
+    "selectors",
+    "socket",
+)
 EARLY = ("multiprocessing", "contextlib", "pkgutil")  # imported by `python -m` itself, before anything of ours
 
 

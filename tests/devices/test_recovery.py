@@ -166,7 +166,9 @@ def test_the_fault_that_lasts_is_the_one_that_is_told(faults: list[HilError], tr
     assert raised.value is last
     kind, facts = told[-1]
     assert (kind, facts["error"], facts["tried"]) == ("lost", type(last).__name__, tried)
-    assert next(telling(kind, facts)).startswith(f" ! {last.what}: {'not recovered by' if tried else 'nothing helps'}")
+    assert next(telling(kind, facts)).startswith(
+        f" ! {last.what}: {'not recovered by' if tried else 'trying again cannot help'}"
+    )
     stopped = Stopped("a fault ended the run")
     stopped.__cause__ = last
     assert story(stopped) == [stopped, last, *([faults[0]] if len(faults) > 1 else [])]

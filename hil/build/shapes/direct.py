@@ -18,7 +18,6 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -27,6 +26,7 @@ from rich.console import Console
 from calibration.camera.frames import is_camera
 from calibration.certificate import Instrument
 from calibration.mesh.light import layout_of
+from hil import __version__
 from hil.build.bench import SIMULATED, Opened, Opening, Unguarded
 from hil.config.bench import BenchFile, TwinTable
 from hil.config.read import Section
@@ -102,7 +102,7 @@ class _Direct(ABC):
             )  # fmt: skip
         named = {"use": table.use, **table.settings()}
         digest = hashlib.blake2b(json.dumps(named, sort_keys=True, default=str).encode(), digest_size=4).hexdigest()
-        who = Instrument("hil", type(twin).__name__, f"{SIMULATED}{digest}", version("hil"))
+        who = Instrument("hil", type(twin).__name__, f"{SIMULATED}{digest}", __version__)
         device = Simulated(twin, bench.virtual.seed)
         facts = {"bench": bench.name, **named}
         yield Opened(device, None, facts, {}, Unguarded(), bench.twin, instruments={NODE: who}, provenance="twin")
