@@ -251,7 +251,7 @@ def test_a_lone_config_still_makes_a_page(tmp_path: Path) -> None:
     text = opened(write(tmp_path / "run", summary=None, metrics=None, journal=None, diagnostics=None)).text
     assert "No result yet on digits" in text
     assert "No epoch has been finished" in text
-    assert "still going on, or was killed" in text
+    assert "no summary and no process is at work in it: it was killed" in text
     assert "origin unknown" in text
 
 
