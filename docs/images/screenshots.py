@@ -1,7 +1,9 @@
-"""Take the pictures of pages that the documentation shows: python docs/images/screenshots.py NAME=PAGE.html …
+"""Take the pictures of pages that the documentation shows.
 
-Each page becomes NAME_wide.png (1400 px, its upper part) and NAME_phone.png (390 px), with Chromium through playwright. Pictures
-have 64 colours, so that each stays below 150 kB.
+    python docs/images/screenshots.py report=runs/demo/report.html compare=compare/compare.html
+
+Each page becomes NAME_wide.png (1400 px, its upper part) and NAME_phone.png (390 px), with Chromium through playwright; the
+page called report becomes report.png besides, for the README. Pictures have 64 colours, so that each stays below 150 kB.
 """
 
 from __future__ import annotations
@@ -29,6 +31,10 @@ def main(pages: dict[str, Path]) -> None:
                 page.goto(path.resolve().as_uri())
                 save(page.screenshot(), HERE / f"{name}_{kind}.png")
                 page.close()
+            if name == "report":
+                page = browser.new_page(viewport={"width": 1100, "height": 1300})
+                page.goto(path.resolve().as_uri())
+                save(page.screenshot(), HERE / "report.png")
         browser.close()
 
 
