@@ -127,6 +127,10 @@ def test_a_cluster_that_nobody_joins() -> None:
     [
         (["optimizer.use=SGD", "optimizer.lr=1e30"], ["times that of a uniform guess", "lower [optimizer] lr"]),
         (["optimizer.lr=1e-30"], ["no better than chance", "train longer"]),
+        (
+            ["optimizer.lr=1e-30", "encode.gain=0.01"],
+            ["no better than chance", "the drives use little of the range of the node"],
+        ),
         (["encode.gain=30"], ["were folded", "lower [encode] gain"]),
     ],
 )

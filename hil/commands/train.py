@@ -53,6 +53,7 @@ from hil.run.summary import FILE, Labels, amend, test_said
 from hil.task import told as judged
 from hil.telling import Teller, ignore
 from hil.training import diagnostics, disk_space
+from hil.training.outcome import narrow
 from hil.training.progress import TrainingDisplay, telling
 from hil.training.session import Point, Points, Session, drained, replay_test
 from hil.training.stopping import exhausted
@@ -392,6 +393,12 @@ def _diagnose(folder: RunFolder, made: Built, summary: dict[str, Any]) -> None:
     try:
         with foreign("diagnostics"):
             diagnostics.write(folder, made.training, made.model, summary["wall_s"])
+            uses = [layer["range_use"] for layer in folder.read_json("diagnostics.json")["layers"]]
+        said = summary.get("warnings", [])
+        if (line := narrow(said, uses)) and line not in said:
+            summary["warnings"] = [*said, line]
+            amend(folder, warnings=summary["warnings"])
+            folder.note("warning", message=line)
     except HilError as error:
         made.node.rest(error)
         with contextlib.suppress(RunError):

@@ -14,11 +14,12 @@ from hil.files import write_atomic
 from hil.report.comparison_figures import race
 from hil.report.contents import curve, metric_of, number, wilson
 from hil.report.figure import Figure
-from hil.report.headline import PROVENANCE, UNKNOWN, duration
+from hil.report.headline import PROVENANCE, UNKNOWN, duration, score
 from hil.report.page import publish
 from hil.report.run_files import Facts, read
 from hil.report.significance import ComparisonRow, RunOutcome, Standings, ranking
 from hil.report.tables import TextTable
+from hil.task import Metric
 
 HEAD = (
     "learner", "seeds", "mean", "std", "worst", "validation", "device passes", "wall", "bits/example", "twin off by",
@@ -134,7 +135,9 @@ def contents(standings: Standings) -> dict[str, object]:
         {
             "name": found.device,
             "figure": _race(standings, found.device, number),
-            "table": table(standings.on(found.device)),
+            "table": _spaced(table(standings.on(found.device))),
+            "spread": _spread(standings.on(found.device), standings.metric),
+            "drawn": _drawn(standings.on(found.device)),
             "pairs": found.pairs,
         }
         for number, found in enumerate(standings.contests(), 1)
@@ -149,8 +152,42 @@ def contents(standings: Standings) -> dict[str, object]:
         "findings": standings.findings(),
         "devices": devices,
         "terms": (*standings.terms, fineness(standings)),
-        "rows": standings.rows,
+        "factor": 100 if standings.metric.share else 1,
+        "unit": " (percentage points)" if standings.metric.share else "",
+        "runs_head": ("learner", "device", "seed", "test", "validation", "device passes", "folder"),
+        "runs": [_run(row, run) for row in standings.rows for run in row.runs],
     }
+
+
+def _run(row: ComparisonRow, run: RunOutcome) -> tuple[str, ...]:
+    scores = (score(row.metric, value) for value in (run.test, run.validation))
+    return row.learner, row.device, str(run.seed), *scores, f"{run.passes:,.0f}", run.folder
+
+
+def _spaced(shown: TextTable) -> TextTable:
+    """Write per cent as pages have it, with a space that does not break."""
+    return TextTable(shown.head, tuple(tuple(cell.replace("%", "\u00a0%") for cell in row) for row in shown.rows))
+
+
+def _spread(rows: Sequence[ComparisonRow], metric: Metric) -> str:
+    seeds = _seeds(rows)
+    return (
+        f"Mean, standard deviation (std) and worst value of the test {metric.title} over {seeds} of each learner. "
+        f"Validation, device passes and wall time are means over the same runs."
+    )
+
+
+def _drawn(rows: Sequence[ComparisonRow]) -> str:
+    return (
+        f"Lines: mean over {_seeds(rows)}. Bands: ± one standard deviation over these seeds. Where lines lie on each other, "
+        f"the wider one is below."
+    )
+
+
+def _seeds(rows: Sequence[ComparisonRow]) -> str:
+    """Say over how many seeds: "3 seeds", "1 seed", "2 to 3 seeds"."""
+    counts = sorted({len(row.runs) for row in rows})
+    return f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} {'seed' if counts == [1] else 'seeds'}"
 
 
 def _race(standings: Standings, device: str, number: int) -> Figure:

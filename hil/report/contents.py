@@ -327,15 +327,16 @@ def _moment(text: object) -> datetime | None:
 
 
 def _said(line: Facts) -> str:
-    """Return what a journal line says besides its time and kind: the message first, then the facts."""
+    """Return what a journal line says besides its time and kind: the message, then the facts but those in tables."""
     told = [str(line[key]) for key in ("message", "what") if key in line]
-    rest = [f"{key} {_short(value)}" for key, value in line.items() if key not in {"t", "kind", "message", "what"}]
+    known = {"t", "kind", "message", "what", *(key for key, value in line.items() if isinstance(value, Mapping))}
+    rest = [f"{key.replace('_', ' ')} {_short(value)}" for key, value in line.items() if key not in known]
     return "\n".join([*told, ", ".join(rest)]).strip()
 
 
 def _short(value: object) -> str:
-    if isinstance(value, Mapping):
-        return "(" + ", ".join(f"{key} {_short(inner)}" for key, inner in value.items()) + ")"
+    if isinstance(value, list):
+        return " ".join(map(_short, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

@@ -82,7 +82,7 @@ PAGE = Look(
 )
 PRINT = Look(
     "#000000", "#262626", "#c8c8c8", "#ffffff", "#b3261e", "#1c7c4a",
-    ("#1f5fbf", "#d9730d", "#0f8577", "#7d4cc2", "#b3264f", "#6b7a10", "#8a5a2b", "#5b6470"), 87 / MM_PER_INCH, 8.0, 0.75,
+    ("#1f5fbf", "#b25605", "#0b7a6d", "#7d4cc2", "#b3264f", "#6b7a10", "#8a5a2b", "#5b6470"), 87 / MM_PER_INCH, 8.0, 0.75,
 )  # fmt: skip
 VARIABLES = {
     PAGE.ink: "--ink", PAGE.muted: "--muted", PAGE.grid: "--grid", PAGE.surface: "--surface", PAGE.bad: "--bad",

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hil.report.contents import Curve, DrawnFeedback, DrawnTransfer, Event, Histogram, Timeline, Watched
+from hil.report.contents import Curve, DrawnFeedback, DrawnTransfer, Histogram, Timeline, Watched
 from hil.report.figure import Columns, Figure, Sheet, heading
 from hil.task import Metric
 
@@ -143,9 +143,8 @@ def timeline(line: Timeline) -> Figure:
         keep = max(1, len(since) // 600)
         shown = [*since[::keep], *since[-1:]], [*line.steps[::keep], *line.steps[-1:]]
         axes.step(*shown, where="post", color=sheet.look.muted, lw=sheet.pt(1.4))
-        seen: set[str] = set()
-        for at, event in marked:
-            _event(sheet, axes, at, event, seen)
+        for kind in dict.fromkeys(event.kind for _, event in marked):
+            _events(sheet, axes, kind, [at for at, event in marked if event.kind == kind])
         axes.set_xlim(0, max(line.length_s / scale, 1e-9))
         axes.set_ylim(bottom=0)
         axes.set_xlabel(heading("time since the start", unit))
@@ -236,7 +235,9 @@ def _logarithmic(axes: Axes, curves: Mapping[str, Curve]) -> None:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     else:
-        axes.set_ylim(bottom=0 if finite and min(finite) >= 0 else None)
+        low, high = axes.get_ylim()
+        positive = bool(finite) and min(finite) >= 0
+        axes.set_ylim(0 if positive else low, 1.05 * max(finite) if positive and max(finite) > 0 else high)
 
 
 def _transfer(sheet: Sheet, axes: Axes, curve: DrawnTransfer) -> None:
@@ -263,13 +264,9 @@ def _used(sheet: Sheet, axes: Axes, used: Sequence[Histogram]) -> None:
     sheet.legend(axes)
 
 
-def _event(sheet: Sheet, axes: Axes, at: float, event: Event, seen: set[str]) -> None:
+def _events(sheet: Sheet, axes: Axes, kind: str, at: Sequence[float]) -> None:
     colours = {"fault": sheet.look.bad, "recovering": sheet.look.bad, "recovery": sheet.look.good,
                "interrupt": sheet.series(1), "resume": sheet.series(0)}  # fmt: skip
-    colour, label = colours.get(event.kind, sheet.series(3)), None if event.kind in seen else event.kind
-    seen.add(event.kind)
-    axes.axvline(at, color=colour, lw=sheet.pt(1.1))
-    axes.plot(
-        [at], [0.965], EVENT_MARKS[event.kind], color=colour, ms=sheet.pt(7), mew=0, transform=axes.get_xaxis_transform(),
-        label=label,
-    )  # fmt: skip
+    colour, across = colours.get(kind, sheet.series(3)), axes.get_xaxis_transform()
+    axes.vlines(at, 0, 1, color=colour, lw=sheet.pt(1.1), transform=across)
+    axes.plot(at, [0.965] * len(at), EVENT_MARKS[kind], color=colour, ms=sheet.pt(7), mew=0, transform=across, label=kind)

@@ -78,6 +78,16 @@ def _provenance(record: RunRecord) -> str:
     return str(said[-1]) if said else "unknown"
 
 
+def columns_of(tiles: int) -> int:
+    """Return how many of so many tiles stand in a row, so that no last row has only one.
+
+    >>> [columns_of(n) for n in (3, 6, 7, 8, 9)]
+    [3, 6, 4, 4, 5]
+    """
+    rows = math.ceil(tiles / 6)
+    return math.ceil(tiles / max(rows, 1))
+
+
 def percent(share: float) -> str:
     """0.9534 -> "95.3 %", with a space that does not break."""
     return f"{100 * share:.1f}\u00a0%"
@@ -132,14 +142,26 @@ def _state(record: RunRecord) -> str:
     status = record.summary.get("status")
     if status == "done":
         return ""
-    again = f"It goes on with: hil resume {quoted(record.place)}"
+    if record.owner:
+        return (
+            f"This run is still going on ({record.owner}). The page shows it until {_last_time(record)}; "
+            f"hil report {quoted(record.place)} makes it anew."
+        )
+    again = f"Continue it with: hil resume {quoted(record.place)}"
     if status == "interrupted":
         return f"This run was interrupted before its end. {again}"
     if status == "fault":
-        return f"This run stopped at a fault, told below. When that is put right: hil resume {quoted(record.place)}"
+        return f"This run stopped at a fault, listed under Faults and events. Remove its cause. {again}"
     if status is None:
-        return f"This run has no summary: it is still going on, or was killed. {again}"
-    return f"This run says of itself: {status}."
+        killed = "This run has no summary and no process is at work in it: it was killed."
+        return f"{killed} Its last record is from {_last_time(record)}. {again}"
+    return f"The summary gives the status: {status}."
+
+
+def _last_time(record: RunRecord) -> str:
+    """Return when the last line of the journal was written, to the second, in UTC as it is there."""
+    times = [line["t"] for line in record.journal if isinstance(line.get("t"), str)]
+    return f"{times[-1][:19].replace('T', ' ')} UTC" if times else "an unknown time"
 
 
 def _test(record: RunRecord, table: Confusion) -> Tile | None:

@@ -20,7 +20,7 @@ from hil.report import contents as findings
 from hil.report import figures, tables
 from hil.report.contents import Confusion, DrawnFeedback, DrawnTransfer, Histogram, Timeline, number
 from hil.report.figure import FOLDER, Figure, save
-from hil.report.headline import percent, quantity, verdict
+from hil.report.headline import columns_of, percent, quantity, verdict
 from hil.report.run_files import Facts, RunRecord, read
 from hil.task import Metric
 
@@ -113,14 +113,14 @@ def _plain(value: object) -> object:
 def contents(record: RunRecord) -> dict[str, object]:
     """Return what the template shows, by name: figures, and text to be escaped."""
     beware = record.summary.get("warnings")
-    notes = [*(str(line) for line in (beware if isinstance(beware, list) else ())), *record.notes]
+    notes = list(record.notes)
     made = record.diagnostics
     table: Confusion = _checked(findings.confusion, made, (), notes)
     curve: DrawnTransfer | None = _checked(findings.transfer, made, None, notes)
     used: tuple[Histogram, ...] = _checked(findings.histograms, made, (), notes)
     layers: tuple[DrawnFeedback, ...] = _checked(findings.feedback, made, (), notes)
     seconds: dict[str, float] = _checked(findings.seconds, made, {}, notes)
-    journal = findings.timeline(record.journal)
+    head, journal = verdict(record, table), findings.timeline(record.journal)
     looks = findings.watched(record.journal)
     names = tables.class_names(made, table)
     metric = findings.metric_of(record)
@@ -129,7 +129,9 @@ def contents(record: RunRecord) -> dict[str, object]:
         "name": record.name,
         "place": quoted(record.place),
         "notes": notes,
-        "verdict": verdict(record, table),
+        "verdict": head,
+        "tile_columns": columns_of(len(head.tiles)),
+        "warnings": [str(line) for line in beware] if isinstance(beware, list) else [],
         "learning": _learning(record, metric, pairs),
         "epochs": tables.epochs(record.metrics, metric),
         "node": figures.transfer(curve, used) if curve is not None or used else None,

@@ -14,6 +14,7 @@ from hil import toml
 from hil.errors import RunError
 from hil.files import MOST_TEXT_BYTES, loads, read_bytes, there
 from hil.run import journal
+from hil.run.lock import owner
 
 FILES = ("config.toml", "summary.json", "metrics.jsonl", "journal.jsonl", "diagnostics.json")
 NOTES_PER_FILE = 5
@@ -30,6 +31,7 @@ class RunRecord:
         place: the folder as the user named it.
         config, summary, diagnostics: empty if there is no such file.
         notes: what is missing or damaged, a sentence each.
+        owner: who is at work in it, or ""; not looked for where the run says that it is done.
     """
 
     name: str
@@ -41,6 +43,7 @@ class RunRecord:
     journal: tuple[Facts, ...]
     diagnostics: Facts
     notes: tuple[str, ...]
+    owner: str = ""
 
 
 def read(run: Path) -> RunRecord:
@@ -59,16 +62,19 @@ def read(run: Path) -> RunRecord:
         )
     notes: list[str] = []
     text = _text(run / "config.toml", notes)
+    summary = _object(run / "summary.json", notes)
+    held = None if summary.get("status") == "done" else owner(run)
     return RunRecord(
         name=run.resolve().name,
         place=str(run),
         config=_config(text, notes),
         config_text=text,
-        summary=_object(run / "summary.json", notes),
+        summary=summary,
         metrics=_lines(run / "metrics.jsonl", notes),
         journal=_journal(run / "journal.jsonl", notes),
         diagnostics=_object(run / "diagnostics.json", notes),
         notes=tuple(notes),
+        owner=str(held) if held is not None and held.alive else "",
     )
 
 

@@ -6,6 +6,7 @@ Every number comes from a file of the run folder; a stage that was not reached i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from hil.feedback.feedback import from_table
 from hil.files import read_text
 from hil.report.figure import FOLDER, Figure
 from hil.report.page import publish
-from hil.report.search_figures import bars, front, functions, generations, likeness
+from hil.report.search_figures import bars, covered, front, functions, generations, likeness
 from hil.run.folder import RunFolder
 from hil.search.genetic import fronts
 from hil.search.history import SEARCH, History
+from hil.search.hypervolume import hypervolume
+from hil.search.importance import LEAST, by_chance
 
 Facts = Mapping[str, Any]
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
@@ -52,13 +55,14 @@ def contents(folder: RunFolder) -> dict[str, object]:
     history = History(folder)
     summary, drawn = folder.read_json("summary.json"), folder.read_json("diagnostics.json")
     held, error, judged = summary.get("held_accuracy"), summary.get("held_error"), str(summary.get("judged_by", "accuracy"))
-    what = "" if judged == "accuracy" else f"{judged}, "
     last = _last_seen(history)
     return {
         "name": str(summary.get("name", folder.path.name)),
         "kind": str(summary.get("provenance", "unknown")),
-        "value": "" if held is None else f"{held:.2%}",
-        "what": "" if held is None else f"{what}± {100 * (error or 0):.2f} on held examples with the feedback that was found",
+        "value": "" if held is None else _percent(held),
+        "what": "" if held is None else f"mean {judged} on held examples with the feedback that was found",
+        "spread": "" if held is None or error is None else _standard_error(error, history),
+        "left_out": _left_out(history, last, drawn, _objectives(history, summary)),
         "state": _state(summary),
         "claims": [_claim(claim) for claim in summary.get("claims", [])],
         "file": str(folder.path / summary["feedback"]) if "feedback" in summary else "",
@@ -73,15 +77,26 @@ def _state(summary: Facts) -> str:
     if not summary:
         return "Not finished: no summary was written yet."
     return (
-        f"{summary.get('status')}: {summary.get('strategy')}, {summary.get('generations')} generations, "
+        f"{str(summary.get('status')).capitalize()}: {summary.get('strategy')}, {summary.get('generations')} generations, "
         f"{summary.get('evaluations'):,} trainings of which {summary.get('diverged')} diverged, "
         f"{summary.get('device_passes'):,} node evaluations, {summary.get('wall_s', 0):.0f} s. The test split was not touched."
     )
 
 
 def _claim(claim: Facts) -> str:
-    verdict = "" if claim["holds"] else " (not beyond two standard errors)"
-    return f"{100 * claim['difference']:+.2f} ± {100 * claim['error']:.2f} points over {claim['over']}{verdict}"
+    difference, error = 100 * claim["difference"], 100 * claim["error"]
+    verdict = "better" if claim["holds"] else "not better by more than two standard errors"
+    return (
+        f"{difference:+.2f} percentage points against {claim['over']}: {verdict}. Mean difference over the same seeds, "
+        f"standard error {error:.2f}."
+    )
+
+
+def _standard_error(error: float, history: History) -> str:
+    """Say how well the mean is known, and over how many seeds."""
+    rows = history.stages.get("confirmation", {}).get("rows", [])
+    seeds = f" over {len(rows[0]['accuracies'])} seeds" if rows else ""
+    return f"Standard error of this mean{seeds}: {100 * error:.2f} percentage points."
 
 
 def _last_seen(history: History) -> dict[str, Facts]:
@@ -99,17 +114,57 @@ def _figures(history: History, last: Mapping[str, Facts], summary: Facts, drawn:
         best, middle = ([factor * each[key] for each in history.generations] for key in ("best", "median"))
         found.append(generations(best, middle, rows, first, unit))
         if len(names) > 1:
-            points = [tuple(row["fitness"]) for row in last.values()]
-            flat = [(point[0], point[1]) for point in points]
-            found.append(front(flat, [flat[k] for k in fronts(points)], (names[0], names[1])))
+            found += _two(history, last, names)
     if drawn.get("layers"):
         found.append(_functions(history, summary, drawn["layers"][0]))
     if drawn.get("importance"):
-        found.append(bars(drawn["importance"]))
+        count = len(last)
+        found.append(bars(drawn["importance"], count, 2 * by_chance(count)))
     if drawn.get("likeness"):
         alike = [(value, 100 * last[name]["fitness"][0]) for name, value in drawn["likeness"].items() if name in last]
         found.append(likeness(alike, f"{_objectives(history, summary)[0]} (%)"))
     return found
+
+
+def _two(history: History, last: Mapping[str, Facts], names: tuple[str, ...]) -> list[Figure]:
+    """Draw the front of the first two objectives, and its hypervolume where there are two that differ between genomes."""
+    factors, titles = zip(*(_scale(name) for name in names[:2]), strict=True)
+    points = [tuple(row["fitness"]) for row in last.values()]
+    shown = [(factors[0] * point[0], factors[1] * point[1]) for point in points]
+    drawn = [front(shown, [shown[k] for k in fronts(points)], (titles[0], titles[1]))]
+    worst, best = ([end(column) for column in zip(*points, strict=True)] for end in (min, max))
+    box = math.prod(high - low for low, high in zip(worst, best, strict=True))
+    if len(names) == 2 and box > 0:
+        seen: dict[str, Facts] = {}
+        evaluations, shares = [], []
+        for generation in history.generations:
+            seen |= {row["name"]: row for row in generation["genomes"]}
+            evaluations.append(sum(row["evaluations"] for row in seen.values()))
+            now = [(row["fitness"][0], row["fitness"][1]) for row in seen.values()]
+            shares.append(hypervolume(now, (worst[0], worst[1])) / box)
+        drawn.append(covered(evaluations, shares, (names[0], names[1])))
+    return drawn
+
+
+def _scale(objective: str) -> tuple[float, str]:
+    """Return the factor and the title that an objective is shown with; costs are negative in a fitness."""
+    if objective in ("passes", "steps"):
+        return -1.0, f"{objective} until the target"
+    return 100.0, f"{objective} (%)"
+
+
+def _left_out(history: History, last: Mapping[str, Facts], drawn: Facts, names: tuple[str, ...]) -> list[str]:
+    """Say which figures are not on the page, and why."""
+    said: list[str] = []
+    if not history.generations or "importance" not in drawn:
+        return said
+    if not drawn["importance"]:
+        told = f"needs {LEAST} genomes of different fitness; this search has {len(last)}"
+        said.append(f"Which genes mattered is not shown: it {told}.")
+    for place, name in enumerate(names[:2]):
+        if len(names) == 2 and len({row["fitness"][place] for row in last.values()}) == 1:
+            said.append(f"The hypervolume is not shown: {name} is the same for all genomes.")
+    return said
 
 
 def _objectives(history: History, summary: Facts) -> tuple[str, ...]:
@@ -130,7 +185,7 @@ def _functions(history: History, summary: Facts, layer: Facts) -> Figure:
 
 def _stages(history: History) -> list[Table]:
     found: list[Table] = []
-    head = ("candidate", "mean", "std", "seeds")
+    head = ("candidate", "mean", "std over seeds", "standard error of the mean", "seeds")
     titles = {"confirmation": "Confirmation: held examples, fresh seeds", "choice": "Choice among the best, fresh seeds"}
     for name, record in reversed(history.stages.items()):
         title = titles.get(name, name.capitalize())
@@ -138,7 +193,10 @@ def _stages(history: History) -> list[Table]:
             value = record["rank_correlation"]
             title += ", rank correlation with the twin " + ("unknown" if value is None else f"{value:+.2f}")
         rows = sorted(record["rows"], key=lambda row: -row["mean"])
-        lines = [(row["name"], f"{row['mean']:.2%}", _percent(row["std"]), str(len(row["accuracies"]))) for row in rows]
+        lines = [
+            (row["name"], _percent(row["mean"]), _percent(row["std"]), _percent(row["error"]), str(len(row["accuracies"])))
+            for row in rows
+        ]
         found.append((title, head, lines))
     return found
 
@@ -178,4 +236,4 @@ def _generations(history: History) -> Table:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2%}"
+    return "-" if value is None else f"{100 * value:.2f}\u00a0%"

@@ -40,6 +40,22 @@ def generations(
     return Figure("generations", "Fitness over generations", told, draw, columns)
 
 
+def covered(evaluations: Sequence[int], shares: Sequence[float], names: tuple[str, str]) -> Figure:
+    """Hypervolume of all genomes so far, as a share of the box between the worst and the best of both objectives."""
+    percents = [100 * share for share in shares]
+
+    def draw(sheet: Sheet) -> None:
+        axes = sheet.axes()
+        sheet.line(axes, evaluations, percents, 0, "")
+        axes.set_ylim(0, 105)
+        axes.set_xlabel("trainings")
+        axes.set_ylabel("hypervolume (%)")
+
+    told = f"Hypervolume of {names[0]} and {names[1]} over {evaluations[-1]} trainings, ends at {percents[-1]:.0f} %."
+    columns: Columns = {"trainings": evaluations, "hypervolume, share of the box between worst and best (%)": percents}
+    return Figure("hypervolume", "Hypervolume", told, draw, columns, aside=f"of {names[0]} and {names[1]}")
+
+
 def front(points: Sequence[tuple[float, float]], chosen: Sequence[tuple[float, float]], names: tuple[str, str]) -> Figure:
     """Two objectives of every genome; those that nobody dominates joined by a line."""
     line = sorted(chosen)
@@ -57,7 +73,7 @@ def front(points: Sequence[tuple[float, float]], chosen: Sequence[tuple[float, f
         names[0]: [p[0] for p in points], names[1]: [p[1] for p in points],
         f"{names[0]}, on the front": [p[0] for p in line], f"{names[1]}, on the front": [p[1] for p in line],
     }  # fmt: skip
-    return Figure("front", "Pareto front", told, draw, columns)
+    return Figure("front", "Pareto front", told, draw, columns, aside="the line joins those that no other one beats in both")
 
 
 def functions(
@@ -92,14 +108,22 @@ def functions(
     return Figure("functions", "The best g over the true derivative, first layer", told, draw, columns, 3.9)
 
 
-def bars(values: Mapping[str, float]) -> Figure:
-    """Importance of the genes, the largest on top."""
+def bars(values: Mapping[str, float], count: int, chance: float) -> Figure:
+    """Importance of the genes, the largest on top, and what a gene that does not matter reaches by chance.
+
+    Args:
+        values: share of the variance of the fitness, by gene.
+        count: of genomes.
+        chance: two standard deviations of the importance of a gene that does not matter.
+    """
     shown = list(values.items())[:14][::-1]
 
     def draw(sheet: Sheet) -> None:
         axes = sheet.axes()
         axes.barh([name for name, _ in shown], [100 * value for _, value in shown], color=sheet.series(0), height=0.62)
+        axes.axvline(100 * chance, color=sheet.look.ink, lw=sheet.pt(1.1), ls=(0, (4, 3)), label="reached by chance")
         axes.set_xlabel("variance of the fitness explained (%)")
+        sheet.legend(axes)
         axes.grid(axis="y", visible=False)
 
     best = shown[-1] if shown else ("none", 0.0)
@@ -108,7 +132,9 @@ def bars(values: Mapping[str, float]) -> Figure:
         "gene": list(values),
         "variance of the fitness explained (%)": [100 * value for value in values.values()],
     }
-    return Figure("importance", "Which genes mattered", told, draw, columns, 0.8 + 0.24 * len(shown))
+    return Figure(
+        "importance", "Which genes mattered", told, draw, columns, 1.1 + 0.24 * len(shown), f"each alone, {count} genomes"
+    )
 
 
 def likeness(points: Sequence[tuple[float, float]], name: str) -> Figure:

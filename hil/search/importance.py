@@ -2,6 +2,8 @@
 
     eta^2 = sum_bins n_b ( mean_b - mean )^2 / sum_i ( f_i - mean )^2          bins of equal numbers along the gene
     shown = max(0, (eta^2 - e) / (1 - e)),  e = (bins - 1) / (n - 1)           e is what chance alone explains
+    s = sqrt( 2 (bins - 1) (n - bins) / (n + 1) ) / (n - 1) / (1 - e)          standard deviation of `shown` by chance alone:
+                                                                               6 % for the 60 genomes that are asked for
 
 A search does not sample evenly, so this describes the search, not the node.
 
@@ -10,6 +12,7 @@ Source: the correlation ratio, Pearson (1905).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,17 +20,28 @@ import numpy as np
 from hil.search.genome import Genome, Space
 
 BINS = 6
+LEAST = 10 * BINS  # genomes
 
 
 def importance(space: Space, genomes: Sequence[Genome], fitness: Sequence[float]) -> Mapping[str, float]:
-    """Gene -> 0 to 1, the largest first; empty for fewer than four bins of genomes, or if all are equally fit."""
+    """Gene -> 0 to 1, the largest first; empty for fewer than LEAST genomes, or if all are equally fit."""
     worth = np.array(fitness)
     good = np.isfinite(worth)
-    if good.sum() < 4 * BINS or np.ptp(worth[good]) == 0:
+    if good.sum() < LEAST or np.ptp(worth[good]) == 0:
         return {}
     columns = {gene.name: [genome.numbers[place] for genome in genomes] for place, gene in enumerate(space.genes)}
     found = {name: _explained(np.array(column)[good], worth[good]) for name, column in columns.items()}
     return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def by_chance(count: int) -> float:
+    """Return the standard deviation of the importance of a gene that does not matter, among `count` genomes.
+
+    >>> round(by_chance(60), 2), round(by_chance(200), 2)
+    (0.06, 0.02)
+    """
+    expected = (BINS - 1) / (count - 1)
+    return math.sqrt(2 * (BINS - 1) * (count - BINS) / (count + 1)) / (count - 1) / (1 - expected)
 
 
 def _explained(gene: np.ndarray, worth: np.ndarray) -> float:

@@ -4,13 +4,14 @@ loss       the mean loss of the last epoch is above 10 ln(classes), ten times th
            of numbers above ten times that of their mean
 chance     validation accuracy <= p + 3 sqrt(p (1 - p) / n), p the share of the most frequent class among the n examples;
            by another metric not better than the best constant answer
+range      at chance, and the drives of a layer use less than 30 % of the range of its node
 overflow   more than a fifth of the pre-activations were folded or clipped in the last epoch
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,7 +26,8 @@ from hil.task import Task, task_of
 from hil.training.state import Training
 
 DONE = {"fold": "folded", "clip": "clipped"}
-ABSURD, RISEN, ERRORS, OVERFLOW = 10.0, 1.05, 3.0, 0.2
+ABSURD, RISEN, ERRORS, OVERFLOW, NARROW = 10.0, 1.05, 3.0, 0.2, 0.3
+BLIND = "no better than "  # how a warning of a result at chance begins
 
 
 def warnings(training: Training, folder: RunFolder) -> list[str]:
@@ -69,20 +71,37 @@ def found(epochs: list[Mapping[str, Any]], data: Dataset, score: float, policy: 
 def _by_chance(target: Tensor, score: float, task: Task) -> Iterator[str]:
     """Say so if a constant answer does as well."""
     metric, size = task.metric, f"{len(target):,} validation examples"
-    todo = "train longer, raise [optimizer] lr, or look at the transfer curve and the range that [encode] uses of it"
+    todo = "train longer, raise [optimizer] lr, or change the drives: gain and offset of [encode]"
     if metric.name != "accuracy":
         blind = task.guess(target)[metric.name]
         if not metric.better(score, blind):
             seen = f"{metric.said(score)} on {size}, where that gives {metric.shown(blind)}"
-            yield f"no better than a constant answer: {seen}; {todo}"
+            yield f"{BLIND}a constant answer: {seen}; {todo}"
         return
     share = float(torch.bincount(target).max()) / len(target)
     error = math.sqrt(share * (1 - share) / len(target))
     if score <= share + ERRORS * error:
         yield (
-            f"no better than chance: {score:.1%} of {size}, where the most frequent class alone gives {share:.1%} "
+            f"{BLIND}chance: {score:.1%} of {size}, where the most frequent class alone gives {share:.1%} "
             f"(standard error {error:.1%}); {todo}"
         )
+
+
+def narrow(said: Sequence[str], uses: Sequence[float | None]) -> str:
+    """Return a warning of a result at chance whose nodes are hardly driven, or "".
+
+    >>> narrow(["no better than chance: 11 %"], [0.2, 0.31, None])
+    'the drives use little of the range of the node, 20 % in layer 1: raise [encode] gain, or move its offset'
+
+    Args:
+        said: warnings of `found`.
+        uses: of each layer, the share of the range of its node that its drives use, or None.
+    """
+    few = [(layer, use) for layer, use in enumerate(uses, 1) if use is not None and use < NARROW]
+    if not few or not any(line.startswith(BLIND) for line in said):
+        return ""
+    where = ", ".join(f"{100 * use:.0f} % in layer {layer}" for layer, use in few)
+    return f"the drives use little of the range of the node, {where}: raise [encode] gain, or move its offset"
 
 
 def _epochs(folder: RunFolder) -> list[Mapping[str, Any]]:

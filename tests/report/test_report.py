@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import time
 from html.parser import HTMLParser
@@ -17,6 +18,7 @@ from hil.report import render
 from hil.report.contents import by_epoch, feedback, timeline, wilson
 from hil.report.headline import duration, quantity
 from hil.report.run_files import read
+from hil.run.lock import owned
 
 CONFIG = 'seed = 3\n\n[data]\nuse = "digits"\n\n[learner]\nuse = "adfa"\nfeedback = "sine"\n'
 
@@ -251,7 +253,7 @@ def test_a_lone_config_still_makes_a_page(tmp_path: Path) -> None:
     text = opened(write(tmp_path / "run", summary=None, metrics=None, journal=None, diagnostics=None)).text
     assert "No result yet on digits" in text
     assert "No epoch has been finished" in text
-    assert "still going on, or was killed" in text
+    assert "no summary and no process is at work in it: it was killed" in text
     assert "origin unknown" in text
 
 
@@ -270,6 +272,27 @@ def test_an_interrupted_run_says_so_and_how_to_go_on(tmp_path: Path) -> None:
     assert "96.1 % validation accuracy on digits so far; the test split has not been read" in text
     assert f"hil resume {run}" in text
     assert "171 of 180" not in text
+
+
+def test_a_run_that_goes_on_is_told_from_one_that_was_killed(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", summary=summary(status="interrupted"))
+    with owned(run):  # resumed: the summary is that of the interruption
+        text = opened(run).text
+    assert f"This run is still going on (process {os.getpid()}" in text
+    assert "The page shows it until 2026-11-22 01:45:42 UTC" in text
+    assert "interrupted" not in text.split("Learning")[0]
+    text = opened(run).text
+    assert "This run was interrupted before its end" in text
+    assert "still going on" not in text
+
+
+def test_warnings_stand_beneath_the_headline_and_tables_of_facts_not_among_the_events(tmp_path: Path) -> None:
+    lines = [{**journal()[0], "node": {"use": "mach_zehnder"}, "epochs": 3}, *journal()[1:]]
+    text = opened(write(tmp_path / "run", summary=summary(warnings=["no better than chance: 9 %"]), journal=lines)).text
+    assert "Warning: no better than chance: 9 %." in text.split("Learning")[0]
+    assert "Not in this report" not in text
+    assert "start epochs 3" in text
+    assert "start node" not in text
 
 
 def test_a_damaged_line_is_reported_with_its_number_and_the_rest_used(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from hil.search.archive import Archive
 from hil.search.deap_random import keyed
 from hil.search.genetic import Genetic, fronts
 from hil.search.genome import Gene, Genome, Space, space
-from hil.search.importance import importance
+from hil.search.hypervolume import hypervolume
+from hil.search.importance import LEAST, by_chance, importance
 from hil.search.jobs import Objective, Outcome, Recipe
 from hil.search.random_and_cma import CMA, Random
 from hil.search.strategy import Operators, Strategy
@@ -176,6 +177,26 @@ def test_importance_finds_the_gene_that_mattered() -> None:
     assert next(iter(values)) == "phase"
     assert values["phase"] > 0.7
     assert values["frequency"] < 0.1
+
+
+def test_importance_needs_enough_genomes_and_chance_stays_below_what_is_drawn_for_it() -> None:
+    found, rng = made("sine"), np.random.default_rng(1)
+    few = [Genome(tuple(rng.random(2))) for _ in range(LEAST - 1)]
+    assert importance(found, few, list(rng.random(len(few)))) == {}
+    drawn = []
+    for _ in range(100):
+        genomes = [Genome(tuple(rng.random(2))) for _ in range(LEAST)]
+        drawn += importance(found, genomes, list(rng.random(LEAST))).values()
+    assert 0.02 < np.mean(np.array(drawn) > by_chance(LEAST)) < 0.25  # one standard deviation
+    assert np.mean(np.array(drawn) > 2 * by_chance(LEAST)) < 0.08
+
+
+def test_the_hypervolume_is_that_of_a_package_which_computes_it() -> None:
+    moocore = pytest.importorskip("moocore")
+    points = np.random.default_rng(0).random((40, 2))
+    expected = moocore.hypervolume(points, ref=np.array([0.2, 0.1]), maximise=True)
+    assert hypervolume([(a, b) for a, b in points], (0.2, 0.1)) == pytest.approx(expected)
+    assert hypervolume([(0.1, 0.9)], (0.2, 0.1)) == 0.0
 
 
 def test_cma_refuses_a_single_number() -> None:
