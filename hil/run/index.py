@@ -20,7 +20,7 @@ from typing import Any
 
 from hil import toml
 from hil.errors import RunError
-from hil.files import read_object, read_text
+from hil.files import opened, read_object, read_text
 from hil.plain import plain
 from hil.run import glance, notes
 from hil.run.folder import LOGS
@@ -350,9 +350,9 @@ def short_name(use: object) -> str:
 def _count(path: Path) -> int | None:
     """Lines of a file; None of one that cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
             return file.read(GENERATION_BYTES).count(b"\n")
-    except OSError:
+    except (RunError, OSError):
         return None
 
 
