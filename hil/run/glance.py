@@ -133,11 +133,12 @@ def outputs(path: Path, found: Told, summary: Mapping[str, Any], alive: bool) ->
         return "on" if found.last or found.commit else UNKNOWN  # else it is being opened
     if said:
         return said_plainly(said)
-    by_guardian, virtual = guarded(path)
-    known = {by_guardian, hosted(path)} - {""}
+    guardian = guarded(path)
+    known = {guardian.said, hosted(path)} - {""}
     if known == {"safe"}:
         return OFF
-    return "none (its virtual bench is gone)" if virtual and known <= {"unknown"} else UNKNOWN
+    gone = guardian.virtual and guardian.settled and known == {"unknown"}
+    return "none (its virtual bench is gone)" if gone else UNKNOWN
 
 
 def said_plainly(text: str) -> str:
