@@ -45,7 +45,7 @@ from hil.encoding import Decode
 from hil.errors import UNTOUCHED, ConfigError, UnsafeOutputs
 from hil.feedback.feedback import Feedback
 from hil.foreign import foreign, said
-from hil.hints import quoted
+from hil.hints import counted, quoted
 from hil.learner import Learner
 from hil.network import Layer, Network
 from hil.run.summary import Labels
@@ -216,8 +216,8 @@ def _tried(net: Network, data: Dataset) -> Chain:
     if wide != features or chain.widths[-1] < data.outputs:
         kind = "classes" if data.classes else "numbers"
         raise _wrong(
-            "network", f"{wide} inputs, {chain.widths[-1]} outputs",
-            f"{features} inputs, {data.outputs} outputs, as {data.name} has features and {kind}",
+            "network", f"{counted(wide, 'input')}, {counted(chain.widths[-1], 'output')}",
+            f"{counted(features, 'input')}, {counted(data.outputs, 'output')}, as {data.name} has features and {kind}",
             f"make it of widths [{features}, ..., {data.outputs}]",
         )  # fmt: skip
     return chain

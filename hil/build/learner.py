@@ -15,6 +15,7 @@ from hil.config.resolve import UNTOUCHED
 from hil.data.dataset import Dataset
 from hil.errors import ConfigError
 from hil.foreign import foreign
+from hil.hints import counted
 from hil.learner import Learner
 from hil.learners.parts.loss import Mixed
 from hil.network import Network
@@ -31,8 +32,8 @@ def fits_learner(experiment: Experiment, chain: Chain, data: Dataset, task: Task
     learner, outputs, wanted = experiment.learner, chain.widths[-1], task.outputs
     if outputs != wanted and not getattr(learner.rule, "any_outputs", False):
         raise ConfigError(
-            f"the network does not fit {data.name}", where=experiment.network.place, got=f"{outputs} outputs",
-            allowed=f"{wanted} outputs, one a {'class' if task.kind == 'classes' else 'number'}, for the learner "
+            f"the network does not fit {data.name}", where=experiment.network.place, got=counted(outputs, "output"),
+            allowed=f"{counted(wanted, 'output')}, one a {'class' if task.kind == 'classes' else 'number'}, for the learner "
             f"{learner.use}", outputs=UNTOUCHED, todo=f"make the last synapse {wanted} wide",
         )  # fmt: skip
     if not hasattr(learner.options, "time_steps"):  # with a time axis an example is many

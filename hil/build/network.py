@@ -28,6 +28,7 @@ from hil.device import ArraySpec, Chip, Device, Port
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
 from hil.foreign import foreign
+from hil.hints import counted
 from hil.network import Layer, Network
 from hil.seeding import key
 from hil.synapses import BesideLinear, flat_widths, reads
@@ -96,8 +97,8 @@ def chain_of(table: NetworkTable, seed: int, data: Dataset) -> Chain:
     if chain is None or chain.widths[-1] < outputs:
         raise ConfigError(
             f"the network does not fit {data.name}", where=table.place, outputs=UNTOUCHED,
-            got=f"widths {widths}" if chain is None else f"{chain.widths[-1]} outputs",
-            allowed=f"{features} inputs, {outputs} outputs", todo=f"write widths = [{features}, ..., {outputs}]",
+            got=f"widths {widths}" if chain is None else counted(chain.widths[-1], "output"),
+            allowed=f"{counted(features, 'input')}, {counted(outputs, 'output')}", todo=f"write widths = [{features}, ..., {outputs}]",
         )  # fmt: skip
     return chain if table.feedback is None else replace(chain, feedback=_feedback(table.feedback, chain, seed))
 

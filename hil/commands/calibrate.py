@@ -53,7 +53,7 @@ from hil.errors import (
     Stopped,
 )
 from hil.foreign import foreign
-from hil.hints import quoted
+from hil.hints import counted, quoted
 from hil.report.calibration.words import step_name
 from hil.report.certificate import render, sentence_of
 from hil.run.signals import Stopping
@@ -94,7 +94,7 @@ def calibrate(path: Path, out: Path, seed: int, console: Console) -> Path:
     taken_at, found = datetime.now().astimezone().isoformat(timespec="seconds"), Findings(provenance=provenance_of(bench))
     with (
         _ending(path, found),
-        Stopping() as stopping,
+        Stopping(attended=True) as stopping,
         closing(_steps(bench, procedures, seed, found, console)) as steps,
         stopping.working(),
     ):
@@ -384,6 +384,6 @@ def _ending(path: Path, found: Findings) -> Iterator[None]:
 
 def _stopped(path: Path, found: Findings, error: HilError) -> Stopped:
     return Stopped(
-        f"a fault ended the calibration after {len(found.steps)} steps; nothing was saved", where=str(path),
+        f"a fault ended the calibration after {counted(len(found.steps), 'step')}; nothing was saved", where=str(path),
         outputs=OFF, todo=f"remove the cause, then: hil calibrate {quoted(path)}",
     )  # fmt: skip

@@ -21,6 +21,7 @@ from rich.console import Console
 from hil import toml
 from hil.build.prepared import prepared
 from hil.build.training import Built, built
+from hil.commands.terminal import Terminal
 from hil.config.device import DecodeTable
 from hil.config.experiment import Experiment, read_experiment
 from hil.config.read import checked, dump
@@ -39,7 +40,7 @@ from hil.errors import (
 )
 from hil.files import remove_tree
 from hil.foreign import foreign, said
-from hil.hints import quoted
+from hil.hints import counted, quoted
 from hil.loggers import loggers
 from hil.report import render
 from hil.report.figure import FOLDER as FIGURES
@@ -47,8 +48,10 @@ from hil.run import checkpoint
 from hil.run import resume as condition
 from hil.run.alarms import Alarms, AlarmSettings, argv_of
 from hil.run.checkpoint import Checkpoint
+from hil.run.control import Listening, Paused
 from hil.run.folder import RunFolder
 from hil.run.signals import Stopping
+from hil.run.status import message
 from hil.run.summary import FILE, Labels, amend, test_said
 from hil.task import told as judged
 from hil.telling import Teller, ignore
@@ -98,63 +101,106 @@ def launched(
         Refused: nothing was trained. Stopped, Interrupted: the run is committed and resumable.
         UnsafeOutputs: outputs could not be verified safe, whatever else went wrong.
     """
+    with (
+        folder.owned(),
+        printed(console, folder),
+        display_noted(console, folder),
+        Stopping() as stopping,
+        Listening(folder.path, stopping, folder.note, pausable=building is None),
+    ):
+        while True:
+            try:
+                return (yield from _opened(folder, experiment, console, start, goes_on, building, show, stopping))
+            except Paused as error:
+                paused = error
+            start, goes_on = _waited(folder, paused, stopping, console), True
+            experiment = read_experiment(folder.config, bench=folder.path / "bench.toml")
+
+
+def _opened(
+    folder: RunFolder, experiment: Experiment, console: Console, start: Path | None, goes_on: bool, building: Building | None,
+    show: Callable[[Point], None], stopping: Stopping,
+) -> Points:  # fmt: skip
+    """Open the device, train, and close it. Arguments and errors as of `launched`; Paused: it may be opened again."""
     origin = experiment.near
-    with folder.owned(), display_noted(console, folder):
-        saved = checkpoint.load(start) if start else None  # read before anything is opened
-        complete = saved is not None and not experiment.measures  # config.toml says what was measured first
-        if saved is not None:
-            experiment = _with_decode(experiment, saved)
-        done = folder.read_json(FILE).get("status") == "done"
-        folder.sweep()
-        if saved is None:
-            remove_tree(folder.path / "tape")  # of a run that is made again from its beginning
+    stopping.again()
+    saved = checkpoint.load(start) if start else None  # read before anything is opened
+    complete = saved is not None and not experiment.measures  # config.toml says what was measured first
+    if saved is not None:
+        experiment = _with_decode(experiment, saved)
+    done = folder.read_json(FILE).get("status") == "done"
+    folder.sweep()
+    if saved is None:
+        remove_tree(folder.path / "tape")  # of a run that is made again from its beginning
 
-        told = _Told(folder, console)
-        if not goes_on:
-            loggers.check(experiment.log.to, f"{origin}: [log] to")
+    told = _Told(folder, console)
+    if not goes_on:
+        loggers.check(experiment.log.to, f"{origin}: [log] to")
+    with (
+        Alarms(_settings(experiment.alarm), str(folder.path), folder.note) as alarms,
+        loggers.Loggers(experiment.log.to, folder, partial(_left_behind, folder, console)) as logs,
+    ):
         with (
-            Alarms(_settings(experiment.alarm), str(folder.path), folder.note) as alarms,
-            loggers.Loggers(experiment.log.to, folder, partial(_left_behind, folder, console)) as logs,
-        ):
-            with (
-                _told(folder, origin, alarms) as ending,
+            _told(folder, origin, alarms) as ending,
+            told,
+            (building or built)(
+                experiment,
+                folder.path,
                 told,
-                Stopping() as stopping,
-                (building or built)(
-                    experiment,
-                    folder.path,
-                    told,
-                    record=experiment.train.record and not done,
-                    fresh=saved is None,
-                ) as made,
-                stopping.working(),
-            ):
-                known = made.first_diagnostics() if saved is None else folder.read_json("diagnostics.json")
-                labels = replace(made.labels, terms=_terms(made.experiment, folder), twin_check=known.get("honesty"))
-                ending.labels = labels
-                with foreign(f"{origin}: before the first step", ContractError, "safe; whatever was opened is closed again"):
-                    session = _begun(folder, made, labels, saved, start, goes_on, alarms, console, told)
-                if not complete:
-                    folder.write_config(dump(made.experiment))  # after the checkpoint: without one all is measured again
-                alarms.watch(lambda: (made.training.step, made.training.device_passes))
-                for line in made.introduction():
-                    console.print(line, markup=False, soft_wrap=True)
-                if done:
-                    replay_test(made.training)
-                    summary = folder.read_json(FILE)
-                else:
-                    config = toml.loads(dump(made.experiment))
-                    logs.begin(experiment.log.project, labels.name or folder.path.name, config, made.training.step)
-                    with TrainingDisplay(made.training, console) as live:
+                record=experiment.train.record and not done,
+                fresh=saved is None,
+            ) as made,
+            stopping.working(),
+        ):
+            known = made.first_diagnostics() if saved is None else folder.read_json("diagnostics.json")
+            labels = replace(made.labels, terms=_terms(made.experiment, folder), twin_check=known.get("honesty"))
+            ending.labels = labels
+            with foreign(f"{origin}: before the first step", ContractError, "safe; whatever was opened is closed again"):
+                session = _begun(folder, made, labels, saved, start, goes_on, alarms, console, told)
+            if not complete:
+                folder.write_config(dump(made.experiment))  # after the checkpoint: without one all is measured again
+            alarms.watch(lambda: (made.training.step, made.training.device_passes))
+            for line in made.introduction():
+                console.print(line, markup=False, soft_wrap=True)
+            if done:
+                replay_test(made.training)
+                summary = folder.read_json(FILE)
+            else:
+                config = toml.loads(dump(made.experiment))
+                logs.begin(experiment.log.project, labels.name or folder.path.name, config, made.training.step)
+                with TrainingDisplay(made.training, console) as live:
 
-                        def shown(point: Point) -> None:
-                            live(point)
-                            logs(point)
-                            show(point)
+                    def shown(point: Point) -> None:
+                        live(point)
+                        logs(point)
+                        show(point)
 
-                        summary = yield from session.points(stopping, shown)
-                _diagnose(folder, made, summary)
-            return summary
+                    summary = yield from session.points(stopping, shown)
+            _diagnose(folder, made, summary)
+        return summary
+
+
+def _waited(folder: RunFolder, paused: Paused, stopping: Stopping, console: Console) -> Path | None:
+    """Wait until somebody asks to go on, and return the checkpoint to go on from.
+
+    Raises:
+        Interrupted: asked to stop instead. Refused: the folder was changed meanwhile so that nobody can go on.
+    """
+    console.print(f"paused  {paused.what}; its outputs: {paused.outputs}", markup=False, soft_wrap=True)
+    console.print(
+        f"next    hil resume {quoted(folder.path)}   goes on; Ctrl-C, or hil stop, ends it", markup=False, soft_wrap=True
+    )
+    stopping.wait()
+    if stopping.asked:
+        folder.note("interrupt", signal=stopping.asked)
+        raise Interrupted(
+            f"stopped by {stopping.asked} while it was paused; everything is committed", where=str(folder.path),
+            outputs=paused.outputs, todo=f"hil resume {quoted(folder.path)}",
+        )  # fmt: skip
+    plan = condition.plan(condition.inspect(folder.path))
+    for line in plan.said:
+        console.print(f"resume  {line}", markup=False, soft_wrap=True)
+    return plan.start
 
 
 def _left_behind(folder: RunFolder, console: Console, message: str) -> None:
@@ -168,6 +214,20 @@ def resume(folder: RunFolder, start: Path | None, console: Console) -> dict[str,
     with folder.owned():
         experiment = read_experiment(folder.config, bench=folder.path / "bench.toml")
         return launch(folder, experiment, console, start, goes_on=True)
+
+
+@contextlib.contextmanager
+def printed(console: Console, folder: RunFolder) -> Iterator[None]:
+    """Keep what is printed in output.log; at the level "debug" every event of the journal is printed."""
+    if not isinstance(console, Terminal):
+        yield
+        return
+    if console.level == "debug":
+        folder.journal.heard = lambda kind, facts: console.print(
+            f" . {kind}: {message({'kind': kind, **facts})}", markup=False, soft_wrap=True
+        )
+    with console.kept(folder.path, f"training of {folder.path.name}"):
+        yield
 
 
 @contextlib.contextmanager
@@ -237,7 +297,8 @@ def set_anew(folder: RunFolder, sets: Sequence[str], changed: bool = False, chos
             more = quoted(f"train.patience={int(table.patience or 0) + 5}" if stale else f"train.epochs={trained + 5}")
             raise RunError(
                 "this run is finished, and nothing is left to train", where=str(folder.path), outputs=UNTOUCHED,
-                got=f"{trained} epochs, {passes:,} device passes" + (f", patience of {table.patience} over" if stale else ""),
+                got=f"{counted(trained, 'epoch')}, {passes:,} device passes"
+                + (f", patience of {table.patience} over" if stale else ""),
                 allowed="more epochs, and no budget of passes below that" + (", and more patience" if stale else ""),
                 todo=f"hil resume {quoted(folder.path)} --set " + more,
             )  # fmt: skip
@@ -254,27 +315,28 @@ def _scheduled(before: Experiment, wanted: Experiment, step: int, trained: int) 
     old, new = before.train.epochs, wanted.train.epochs
     if old == new or step == 0:
         return
+    run = counted(new, "epoch")
     if wanted.schedule.use not in ("constant", "cosine"):
-        yield f"{wanted.schedule.use} goes on: this is a run of {new} epochs from its beginning"
+        yield f"{wanted.schedule.use} goes on: this is a run of {run} from its beginning"
         return
     if wanted.schedule.use == "constant":
-        yield f"the learning rate is constant, so this is a run of {new} epochs from its beginning"
+        yield f"the learning rate is constant, so this is a run of {run} from its beginning"
         return
     at, then = (0.5 * (1 + math.cos(math.pi * min(1.0, trained / epochs))) for epochs in (old, new))
     yield (
-        f"the {wanted.schedule.use} schedule is stretched to {new} epochs: after epoch {trained} the learning rate goes on "
-        f"at {then:.0%} of [optimizer] lr instead of {at:.0%}; a run of {new} epochs from its beginning gives other numbers"
+        f"the {wanted.schedule.use} schedule is stretched to {run}: after epoch {trained} the learning rate goes on "
+        f"at {then:.0%} of [optimizer] lr instead of {at:.0%}; a run of {run} from its beginning gives other numbers"
     )
 
 
 def reopen(folder: RunFolder, trained: int, epochs: int) -> None:
     """Forget the end of a finished run: it belongs to fewer epochs, and is made again."""
-    folder.note("longer", message=f"to be trained for {epochs} epochs", trained=trained)
+    folder.note("longer", message=f"to be trained for {counted(epochs, 'epoch')}", trained=trained)
     kept = folder.read_json("diagnostics.json")
     folder.write_json("diagnostics.json", {key: kept[key] for key in ("transfer", "honesty") if key in kept})
     folder.report.unlink(missing_ok=True)
     remove_tree(folder.path / FIGURES)
-    amend(folder, status="interrupted", cause=f"finished after {trained} epochs, to be trained for {epochs}")
+    amend(folder, status="interrupted", cause=f"finished after {counted(trained, 'epoch')}, to be trained for {epochs}")
 
 
 def report(folder: RunFolder) -> Path:
@@ -298,7 +360,7 @@ def lines(folder: RunFolder, summary: Mapping[str, Any], page: Path | None) -> I
         page: its report, or None.
     """
     if "stopped_early" in summary:
-        yield f"stopped before the last epoch: no better validation accuracy for {summary['stopped_early']} epochs"
+        yield f"stopped before the last epoch: no better validation accuracy for {counted(summary['stopped_early'], 'epoch')}"
     yield (
         f"done in {summary['wall_s']:.0f} s. test {test_said(summary)} "
         f"({summary['provenance']}, seed {summary['seed']}, weights of epoch {summary['best_epoch']} by validation). "
@@ -505,7 +567,8 @@ def _record(folder: RunFolder, kind: str, outputs: str, **facts: object) -> None
 def _cut_short(folder: RunFolder, labels: Labels, error: BaseException) -> None:
     """Note a second Ctrl-C, or a fault that hil has no word for, when the session could not say it any more."""
     at_once = isinstance(error, KeyboardInterrupt)
-    cause = "stopped at once by a second SIGINT" if at_once else f"{type(error).__name__}: {said(error)}"
+    by = str(error) or "a second SIGINT"
+    cause = f"stopped at once by {by}" if at_once else f"{type(error).__name__}: {said(error)}"
     status = "interrupted" if at_once else "fault"
     with contextlib.suppress(RunError):
         folder.note("interrupt" if status == "interrupted" else "fault", message=cause)

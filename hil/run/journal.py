@@ -17,7 +17,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,7 @@ COUNTS = ("step", "epoch", "batch", "passes", "faults", "epochs", "batches_per_e
 NUMBERS = (*COUNTS, "device_s", "accuracy", "score")  # what is computed with, wherever it stands
 LARGEST = 10**18  # of a count
 TAIL_BYTES = 1 << 16
+HEAD_BYTES = 1 << 12
 MOST_BYTES = 1 << 33  # some fifty million steps
 RETURNS = ("resume", "roll_back")  # what brings a run back to the step that they name
 
@@ -52,6 +53,8 @@ def _now() -> str:
 class Journal:
     """Appends to the file at `path`, which is opened at the first line and ended properly if its last line is torn.
 
+    heard: called with the kind and the facts of every event that was written, from any thread; must neither block nor raise.
+
     Args:
         sync_s: how long a committed step may stay away from the disk.
         now: the time of a line, ISO 8601 with offset.
@@ -59,6 +62,7 @@ class Journal:
 
     def __init__(self, path: Path, sync_s: float = SYNC_S, now: Callable[[], str] = _now) -> None:
         self._path, self._sync_s, self._now = path, sync_s, now
+        self.heard: Callable[[str, Mapping[str, object]], None] | None = None
         self._lock = threading.Lock()
         self._file: int | None = None
         self._dirty = False
@@ -73,6 +77,8 @@ class Journal:
             RunError: it cannot be written, for example as the disk is full; the file is as before.
         """
         self._append((json.dumps({"t": self._now(), "kind": kind, **facts}, default=str) + "\n").encode())
+        if self.heard is not None:
+            self.heard(kind, facts)
 
     def commit(self, step: int, epoch: int, batch: int, loss: float, passes: int, device_s: float, faults: int = 0) -> None:
         """Note a step that counts.
@@ -265,6 +271,54 @@ def contents(path: Path, most: int | None = None) -> Contents:
     for number, why, torn in wrong:
         (found.torn if torn else found.damaged).append(f"line {number}: {why}")
     return found
+
+
+def ends(path: Path, first: int = HEAD_BYTES, last: int = TAIL_BYTES) -> tuple[list[Record], list[Record], int]:
+    """Read the first and the last lines of the journal at `path`, in a time that does not grow with its length.
+
+    Args:
+        path: of journal.jsonl; no file is an empty one.
+        first: bytes at its beginning.
+        last: bytes at its end.
+
+    Returns:
+        records of the first lines; of the last lines; how many whole lines among them cannot be read. Of commits that follow
+        each other the first and the last are kept. A torn last line is left out.
+
+    Raises:
+        RunError: it cannot be read at all.
+    """
+    if not there(path):
+        return [], [], 0
+    with opened(path, most=MOST_BYTES) as file:
+        try:
+            size = os.fstat(file.fileno()).st_size
+            head = b"" if size <= last else file.read(first)
+            file.seek(max(0, size - last))
+            tail = file.read(last)
+        except OSError as error:
+            raise RunError("cannot read this file", where=str(path), got=error.strerror or str(error)) from error
+    wrong: list[tuple[int, str, bool]] = []
+    pieces = head.split(b"\n")[:-1], tail.split(b"\n")[1 if size > last else 0 : -1]  # parts of lines are left out
+    found = [[record for raw in _outer(piece) if (record := _parsed(raw, 0, wrong)) is not None] for piece in pieces]
+    return found[0] or found[1][:1], found[1], len(wrong)
+
+
+def _outer(raws: Sequence[bytes]) -> Iterator[bytes]:
+    """Leave out of commits that follow each other all but the first and the last."""
+    inner = b""
+    before = False
+    for raw in raws:
+        commit = COMMIT_MARK in raw[:60] and COMMIT.fullmatch(raw) is not None
+        if commit and before:
+            inner = raw
+            continue
+        if inner:
+            yield inner
+        inner, before = b"", commit
+        yield raw
+    if inner:
+        yield inner
 
 
 def _stride(path: Path, most: int | None) -> int:
