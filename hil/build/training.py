@@ -46,6 +46,7 @@ from hil.synapses import channels_of, flat_widths, reads
 from hil.task import Task, asked_for
 from hil.torch_device import default_threads
 from hil.training import diagnostics
+from hil.training.outcome import misbelieved
 from hil.training.schedule import Constant
 from hil.training.state import Training
 from hil.training.transfer_curve import Transfer, measure, probed, twin_line
@@ -128,6 +129,8 @@ class Built:
             yield f"twin    {twin_line(self.twin_check)}"
         if self.tape:
             yield f"tape    {self.tape}"
+        for line in misbelieved(net, self.training.learner):
+            yield f"beware  {line}"
 
 
 def dataset(experiment: Experiment) -> Dataset:

@@ -50,7 +50,7 @@ from hil.host.keys import NAME, channel_credentials
 from hil.host.lane import Lane, LaneLost
 from hil.host.local import LocalHost
 from hil.host.server import loopback
-from hil.host.wire import CHUNK, OPTIONS, Stub, gathered, parts, port_settings
+from hil.host.wire import CHUNK, OPTIONS, Stub, gathered, neurons_of, parts, port_settings
 from hil.slew import NO_SLEW, Slew
 
 BEATS_A_SILENCE = 40
@@ -297,7 +297,7 @@ class Hosted:
             WrongInstrument: another class, or other ports, than when it was opened first.
         """
         self._describe()
-        for name in ("device", "inputs", "outputs", "params", "temporal", "provenance"):
+        for name in ("device", "inputs", "outputs", "params", "temporal", "provenance", "neurons"):
             was, now = getattr(self._first, name), getattr(self._facts, name)
             if was != now:
                 raise WrongInstrument(
@@ -548,7 +548,7 @@ def spec_of(facts: pb.Description) -> Spec:
     known = facts.provenance if facts.provenance in ("real", "twin", "replay") else "unknown"
     return Spec(
         Port(**port_settings(facts.inputs, Port)), Port(**port_settings(facts.outputs, Port)), params, facts.temporal,
-        cast(Provenance, known),
+        cast(Provenance, known), neurons_of(facts.neurons) if facts.HasField("neurons") else None,
     )  # fmt: skip
 
 

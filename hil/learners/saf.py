@@ -27,11 +27,12 @@ import torch
 from torch import Tensor
 
 from hil.learners.parts.loss import check_scores
-from hil.learners.parts.neuron_model import NeuronModel, bump
+from hil.learners.parts.neuron_model import bump
 from hil.learners.parts.rate_learner import OnlineLearner, OnlineSettings, RateLearner, Update
 from hil.learners.parts.spiking_pass import Overflow, chunks, dropout_masks, masked
 from hil.learners.parts.transport import carried
 from hil.network import Layer, Network, accumulate
+from hil.neuron import NeuronModel
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class SAFE(OnlineLearner):
     """SAF-E. Its metrics have the firing rates "rate_layer0", ..., too."""
 
     Settings: ClassVar[type[SAFESettings]] = SAFESettings
+    summing = True
 
     @torch.no_grad()
     def _run(
@@ -90,7 +92,7 @@ class SAFE(OnlineLearner):
 class SAFF(RateLearner):
     """SAF-F. It predicts from the weighted rates, as in training."""
 
-    weighted = True
+    weighted = summing = True
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:

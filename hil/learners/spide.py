@@ -31,8 +31,8 @@ from hil.errors import ConfigError, ContractError
 from hil.learners.adfa import Model
 from hil.learners.parts.equilibrium import Linearised, Settled, adjoint, mean_currents, measured_quantum, settle
 from hil.learners.parts.loss import check_scores
-from hil.learners.parts.neuron_model import Leak
 from hil.network import Layer, Network, Trace, accumulate
+from hil.neuron import Leak
 from hil.settings import Count, Positive, check
 from hil.task import Loss, LossName
 
