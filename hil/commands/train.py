@@ -388,7 +388,10 @@ def _diagnose(folder: RunFolder, made: Built, summary: dict[str, Any]) -> None:
     """The run is done by now: a fault here costs its report only."""
     try:
         with foreign("diagnostics"):
-            diagnostics.write(folder, made.training, made.model, summary["wall_s"])
+            found = diagnostics.write(folder, made.training, made.model, summary["wall_s"])
+            alike = [layer["correlation"] for layer in found["feedback"]]
+            if any(one is not None for one in alike):
+                amend(folder, feedback_correlation=alike)
     except HilError as error:
         made.node.rest(error)
         with contextlib.suppress(RunError):

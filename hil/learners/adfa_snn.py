@@ -145,6 +145,18 @@ class ADFASNN(nn.Module):
         net.eval()
         return traced(net, x, self.settings.time_steps, self.settings.chunk)
 
+    @torch.no_grad()
+    def visited(self, net: Network, x: Tensor) -> list[Tensor]:
+        """Return v - v_th of each hidden layer in one pass as `predict` makes it, (time, batch, n): where g is taken."""
+        net.eval()
+        hidden = [(Membrane(self.neuron), list[Tensor]()) for _ in net.stack[:-1]]
+        for part in chunks(net, x, self.settings.time_steps, self.settings.chunk):
+            for (followed, found), drives, spikes in zip(hidden, part.drives, part.spikes, strict=True):
+                found += [
+                    followed.advance(drive, fired) - self.neuron.v_th for drive, fired in zip(drives, spikes, strict=True)
+                ]
+        return [torch.stack(found) for _, found in hidden]
+
     def _masks(self, net: Network, x: Tensor, rng: torch.Generator) -> list[Tensor]:
         net.train()
         widths = [b.shape[0] for b in self.projection.buffers()]

@@ -213,3 +213,10 @@ def test_neurons_are_believed_as_the_chip_says_them_and_a_difference_is_said() -
     net.stack[1].device = TwinChip(Neuron()).array(ArraySpec(11))
     with pytest.raises(ContractError, match="the hidden layers have different neurons"):
         learner(net)
+
+
+def test_what_g_is_taken_of_is_the_membrane_above_threshold_in_layers_that_really_visit_it() -> None:
+    net = network()
+    one = learner(net, chunk=2)
+    for (_, membranes), visited in zip(recorded(net), one.visited(net, examples()), strict=True):
+        assert torch.equal(visited, membranes - 1.0)
