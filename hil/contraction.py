@@ -1,9 +1,10 @@
-"""Feedback synapses that contract: the loop of an equilibrium network settles because its gain is bounded.
+"""Feedback synapses of bounded weights: a dense loop contracts, so that an equilibrium network settles.
 
-    W x  ->  min( 1, limit / |W|_F ) W x        |W|_F^2 = E_z |W z|^2,  z standard normal
+    W x  ->  min( 1, limit / |w|_F ) W x        |w|_F the Frobenius norm of the weights: a matrix, or a kernel
 
-|W|_F bounds the gain of W from above. It is exact for a dense synapse; for any other linear one it is estimated with fixed
-probe vectors z, through the synapse alone. The bound is part of the synapse and of its gradient: no optimiser can break it.
+|w|_F bounds the gain of a dense synapse from above. A kernel is applied at every place of a map, so the gain of a convolution
+may be several times its |w|_F: as in the paper, the kernel is what is bounded, and whether the loop settles shows in the rates.
+The bound is part of the synapse and of its gradient: no optimiser can break it.
 
 Source: Xiao et al., SPIDE, arXiv:2302.00232 (2023), restriction of the feedback weight. Our reading: a factor in the synapse,
 not a projection after the optimiser's step.
@@ -20,37 +21,29 @@ from torch import Tensor, nn
 from hil.errors import ConfigError
 
 WHERE = "[network] feedback"
-PROBES = 64
-PROBES_SEED = 64  # the probes are fixed: the same synapse always has the same norm
 
 
 class Contracted(nn.Module):
-    """A linear synapse without bias, scaled down as far as its norm demands.
+    """A linear synapse without bias, scaled down as far as the norm of its weights demands.
 
     Args:
-        linear: (batch, n_in) -> (batch, n_out).
-        n_in: its inputs.
-        limit: the largest Frobenius norm.
+        linear: (batch, n_in) -> (batch, n_out); it has one parameter, its weights.
+        limit: the largest Frobenius norm of the weights.
+
+    Raises:
+        ConfigError: a limit that makes no sense.
     """
 
-    probes: Tensor
-
-    def __init__(self, linear: nn.Module, n_in: int, limit: float) -> None:
+    def __init__(self, linear: nn.Module, limit: float) -> None:
         super().__init__()
         if not 0 < limit < math.inf:
             raise ConfigError("norm makes no sense", where=WHERE, got=f"{limit}", allowed="above 0")
         self.linear, self.limit = linear, limit
-        rng = torch.Generator().manual_seed(PROBES_SEED)
-        count = 0 if isinstance(linear, nn.Linear) else PROBES
-        self.register_buffer("probes", torch.randn(count, n_in, generator=rng), persistent=False)
 
     def norm(self) -> Tensor:
-        """|W|_F before the bound; differentiable."""
-        if isinstance(self.linear, nn.Linear):
-            exact: Tensor = self.linear.weight.square().sum().sqrt()
-            return exact
-        answers: Tensor = self.linear(self.probes)
-        return answers.square().sum(1).mean().sqrt()
+        """|w|_F before the bound; differentiable."""
+        (weights,) = self.linear.parameters()
+        return weights.square().sum().sqrt()
 
     def factor(self) -> Tensor:
         """Return the factor on W, at most 1."""
@@ -68,7 +61,7 @@ class Contracted(nn.Module):
 
 def dense_feedback(n_in: int, n_out: int, limit: float, scale: float) -> Contracted:
     """Connect every neuron of the last hidden layer to every one of the first; weights as nn.Linear's, times `scale`."""
-    return Contracted(_scaled(nn.Linear(n_in, n_out, bias=False), scale), n_in, limit)
+    return Contracted(_scaled(nn.Linear(n_in, n_out, bias=False), scale), limit)
 
 
 def conv_feedback(shape_in: Sequence[int], shape_out: Sequence[int], kernel: int, limit: float, scale: float) -> Contracted:
@@ -91,7 +84,7 @@ def conv_feedback(shape_in: Sequence[int], shape_out: Sequence[int], kernel: int
         shape_in[0], shape_out[0], kernel, stride, padding, output_padding=(more[0], more[1]), bias=False
     )
     chain = nn.Sequential(nn.Unflatten(1, tuple(shape_in)), _scaled(spread, scale), nn.Flatten(1))
-    return Contracted(chain, math.prod(shape_in), limit)
+    return Contracted(chain, limit)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hil.errors import ContractError
+from hil.neuron import NeuronModel
 from hil.port import Limit as Limit
 from hil.port import Port as Port
 
@@ -41,6 +42,7 @@ class Spec:
         params: what can be programmed on the device; None for a fixed node.
         temporal: x is (time, batch, n), and state lives in the device until `reset()`.
         provenance: who answers. Every result carries it; "unknown" until whoever opened the device says so.
+        neurons: of an array of spiking neurons, how they are set up; None: no such array, or nobody knows.
     """
 
     inputs: Port
@@ -48,12 +50,14 @@ class Spec:
     params: Port | None = None
     temporal: bool = False
     provenance: Provenance = "unknown"
+    neurons: NeuronModel | None = None
 
     def table(self) -> dict[str, Any]:
         """Return the description as a file holds it: JSON values."""
         ports = {name: getattr(self, name) for name in ("inputs", "outputs", "params")}
         found = {name: None if port is None else port.table() for name, port in ports.items()}
-        return {**found, "temporal": self.temporal, "provenance": self.provenance}
+        neurons = {} if self.neurons is None else {"neurons": self.neurons.table()}
+        return {**found, "temporal": self.temporal, "provenance": self.provenance, **neurons}
 
 
 class Device(Protocol):

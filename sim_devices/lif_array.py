@@ -28,10 +28,10 @@ from torch import Tensor, nn
 
 from hil.device import Port, Spec
 from hil.errors import ConfigError, ContractError
+from hil.neuron import NeuronModel, Reset
 from hil.seeding import generator
 from sim_devices.twin import State
 
-Reset = Literal["soft", "hard"]
 Surrogate = Literal["arctan", "sigmoid"]
 SHARPNESS = {"arctan": 2.0, "sigmoid": 4.0}
 CUT = 3.0  # standard deviations; neurons further out do not leave the fab
@@ -124,7 +124,12 @@ class LifArray(nn.Module):
             params=self._threshold_port(),
             temporal=True,
             provenance="twin",
+            neurons=self._model(),
         )
+
+    def _model(self) -> NeuronModel:
+        one = self.neuron
+        return NeuronModel(one.leak, one.v_th, one.v_rest, one.reset, one.refractory)
 
     def _threshold_port(self) -> Port:
         """Return the port of the thresholds: every neuron's must stay above 0 and above v_rest."""

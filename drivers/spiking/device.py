@@ -33,8 +33,8 @@ from hil import frame_protocol as wire
 from hil.device import ArraySpec, Port, Provenance, Spec
 from hil.errors import ConfigError, ContractError, Desync, InstrumentError, UnsafeOutputs
 from hil.frame_protocol import Kind
+from hil.neuron import NeuronModel, Reset
 
-Reset = Literal["soft", "hard"]
 Numbers = Literal["float32", "int16"]
 RESETS = ("soft", "hard")
 NUMBERS = ("int16", "float32")
@@ -350,6 +350,7 @@ class BoardArray:
             params=self._thresholds_port,
             temporal=True,
             provenance=provenance,
+            neurons=NeuronModel(layout.leak, layout.v_th, layout.v_rest, layout.reset, layout.refractory),
         )
 
     @property

@@ -98,7 +98,8 @@ def chain_of(table: NetworkTable, seed: int, data: Dataset) -> Chain:
         raise ConfigError(
             f"the network does not fit {data.name}", where=table.place, outputs=UNTOUCHED,
             got=f"widths {widths}" if chain is None else counted(chain.widths[-1], "output"),
-            allowed=f"{counted(features, 'input')}, {counted(outputs, 'output')}", todo=f"write widths = [{features}, ..., {outputs}]",
+            allowed=f"{counted(features, 'input')}, {counted(outputs, 'output')}",
+            todo=f"write widths = [{features}, ..., {outputs}]",
         )  # fmt: skip
     return chain if table.feedback is None else replace(chain, feedback=_feedback(table.feedback, chain, seed))
 

@@ -38,6 +38,7 @@ from hil.synapses import channels_of
 from hil.task import Task
 from hil.torch_device import default_threads
 from hil.training import diagnostics
+from hil.training.outcome import misbelieved
 from hil.training.state import Training
 from hil.training.transfer_curve import Transfer, twin_line
 from sim_devices.twin import follow
@@ -100,6 +101,8 @@ class Built:
             yield f"twin    {twin_line(self.twin_check)}"
         if self.tape:
             yield f"tape    {self.tape}"
+        for line in misbelieved(net, self.training.learner):
+            yield f"beware  {line}"
 
 
 @contextmanager

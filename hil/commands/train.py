@@ -454,8 +454,11 @@ def _diagnose(folder: RunFolder, made: Built, summary: dict[str, Any]) -> None:
     """The run is done by now: a fault here costs its report only."""
     try:
         with foreign("diagnostics"):
-            diagnostics.write(folder, made.training, made.model, summary["wall_s"])
-            uses = [layer["range_use"] for layer in folder.read_json("diagnostics.json")["layers"]]
+            found = diagnostics.write(folder, made.training, made.model, summary["wall_s"])
+            uses = [layer["range_use"] for layer in found["layers"]]
+            alike = [layer["correlation"] for layer in found["feedback"]]
+        if any(one is not None for one in alike):
+            amend(folder, feedback_correlation=alike)
         said = summary.get("warnings", [])
         if (line := narrow(said, uses)) and line not in said:
             summary["warnings"] = [*said, line]

@@ -96,7 +96,7 @@ class FeedbackTable(Section, strict=True):
 
     Args:
         use: its kind.
-        norm: its largest Frobenius norm.
+        norm: largest Frobenius norm of its weights, of the kernel if it is "conv".
         scale: a factor on its first weights.
         kernel: side of its kernel, if it is "conv".
     """

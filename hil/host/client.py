@@ -235,7 +235,7 @@ class Hosted:
             WrongInstrument: another class, or other ports, than when it was opened first.
         """
         self._host.describe()
-        for name in ("device", "inputs", "outputs", "params", "temporal", "provenance"):
+        for name in ("device", "inputs", "outputs", "params", "temporal", "provenance", "neurons"):
             was, now = getattr(self._first, name), getattr(self._host.facts, name)
             if was != now:
                 raise WrongInstrument(

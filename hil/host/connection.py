@@ -33,7 +33,7 @@ from hil.host.faults import raise_from
 from hil.host.keys import NAME
 from hil.host.lane import Lane, LaneLost
 from hil.host.local import LocalHost
-from hil.host.wire import CHUNK, OPTIONS, Stub, gathered, parts, port_settings
+from hil.host.wire import CHUNK, OPTIONS, Stub, gathered, neurons_of, parts, port_settings
 
 BEATS_A_SILENCE = 40
 LOOK_S = 10.0  # how long a question may take that needs no device
@@ -292,7 +292,7 @@ def spec_of(facts: pb.Description) -> Spec:
     known = facts.provenance if facts.provenance in ("real", "twin", "replay") else "unknown"
     return Spec(
         Port(**port_settings(facts.inputs, Port)), Port(**port_settings(facts.outputs, Port)), params, facts.temporal,
-        cast(Provenance, known),
+        cast(Provenance, known), neurons_of(facts.neurons) if facts.HasField("neurons") else None,
     )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ class State(_message.Message):
     def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., json: _Optional[str] = ...) -> None: ...
 
 class Description(_message.Message):
-    __slots__ = ("call", "fault", "device", "inputs", "outputs", "params", "temporal", "provenance", "safe", "restorable", "opened", "deadline_s", "silence_s", "slew_by", "row_s")
+    __slots__ = ("call", "fault", "device", "inputs", "outputs", "params", "temporal", "provenance", "safe", "restorable", "opened", "deadline_s", "silence_s", "slew_by", "row_s", "neurons")
     CALL_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +66,7 @@ class Description(_message.Message):
     SILENCE_S_FIELD_NUMBER: _ClassVar[int]
     SLEW_BY_FIELD_NUMBER: _ClassVar[int]
     ROW_S_FIELD_NUMBER: _ClassVar[int]
+    NEURONS_FIELD_NUMBER: _ClassVar[int]
     call: Call
     fault: Fault
     device: str
@@ -81,7 +82,22 @@ class Description(_message.Message):
     silence_s: float
     slew_by: str
     row_s: float
-    def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., device: _Optional[str] = ..., inputs: _Optional[_Union[Port, _Mapping]] = ..., outputs: _Optional[_Union[Port, _Mapping]] = ..., params: _Optional[_Union[Port, _Mapping]] = ..., temporal: bool = ..., provenance: _Optional[str] = ..., safe: bool = ..., restorable: bool = ..., opened: _Optional[int] = ..., deadline_s: _Optional[float] = ..., silence_s: _Optional[float] = ..., slew_by: _Optional[str] = ..., row_s: _Optional[float] = ...) -> None: ...
+    neurons: Neurons
+    def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., device: _Optional[str] = ..., inputs: _Optional[_Union[Port, _Mapping]] = ..., outputs: _Optional[_Union[Port, _Mapping]] = ..., params: _Optional[_Union[Port, _Mapping]] = ..., temporal: bool = ..., provenance: _Optional[str] = ..., safe: bool = ..., restorable: bool = ..., opened: _Optional[int] = ..., deadline_s: _Optional[float] = ..., silence_s: _Optional[float] = ..., slew_by: _Optional[str] = ..., row_s: _Optional[float] = ..., neurons: _Optional[_Union[Neurons, _Mapping]] = ...) -> None: ...
+
+class Neurons(_message.Message):
+    __slots__ = ("leak", "v_th", "v_rest", "reset", "refractory")
+    LEAK_FIELD_NUMBER: _ClassVar[int]
+    V_TH_FIELD_NUMBER: _ClassVar[int]
+    V_REST_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    REFRACTORY_FIELD_NUMBER: _ClassVar[int]
+    leak: float
+    v_th: float
+    v_rest: float
+    reset: str
+    refractory: int
+    def __init__(self, leak: _Optional[float] = ..., v_th: _Optional[float] = ..., v_rest: _Optional[float] = ..., reset: _Optional[str] = ..., refractory: _Optional[int] = ...) -> None: ...
 
 class Port(_message.Message):
     __slots__ = ("name", "low", "high", "unit", "size", "max_step", "slew_per_s", "scale", "rest", "bits")

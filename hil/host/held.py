@@ -120,6 +120,7 @@ class HeldDevice:
             "params": None if spec.params is None else port_table(spec.params),
             "temporal": spec.temporal,
             "provenance": spec.provenance,
+            "neurons": None if spec.neurons is None else spec.neurons.table(),
             "safe": guards(device),
             "restorable": isinstance(device, Restorable),
             "beats": callable(getattr(device, "beat", None)),

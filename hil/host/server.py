@@ -49,6 +49,8 @@ class Service:
         facts = self._supervisor.facts
         ports = {name: port_message(facts[name]) for name in ("inputs", "outputs", "params") if facts[name] is not None}
         plain = {name: facts[name] for name in ("device", "temporal", "provenance", "safe", "restorable", "slew_by", "row_s")}
+        if facts["neurons"] is not None:
+            plain["neurons"] = pb.Neurons(**facts["neurons"])
         times = {"deadline_s": self._longest_s, "silence_s": self._silence_s}
         return {**ports, **plain, **times, "opened": self._supervisor.opened}
 

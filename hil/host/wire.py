@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
@@ -21,6 +21,7 @@ from hil.errors import Desync
 from hil.host import device_pb2 as pb
 from hil.host.faults import raise_from
 from hil.host.frames import Bytes, room
+from hil.neuron import NeuronModel, Reset
 
 SERVICE = "hil.host.v1.Device"
 CHUNK = 1 << 20
@@ -185,6 +186,12 @@ def torn(got: str, allowed: str) -> Desync:
 def port_message(table: Mapping[str, Any]) -> pb.Port:
     """A port from its table, see hil/host/held.py."""
     return pb.Port(**{name: value for name, value in table.items() if value is not None})
+
+
+def neurons_of(message: pb.Neurons) -> NeuronModel:
+    """How an array of neurons is set up, as received. Raises: ConfigError: that makes no neuron."""
+    reset = cast(Reset, message.reset)  # checked by the class
+    return NeuronModel(message.leak, message.v_th, message.v_rest, reset, message.refractory)
 
 
 def port_settings(message: pb.Port, port: type[Any]) -> dict[str, Any]:

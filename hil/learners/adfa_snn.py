@@ -28,11 +28,12 @@ from hil.errors import ConfigError
 from hil.feedback.feedback import Feedback
 from hil.learners.adfa import Model, read_feedback
 from hil.learners.parts.loss import check_scores
-from hil.learners.parts.neuron_model import Leak, NeuronModel
+from hil.learners.parts.neuron_model import Belief, Membrane, believed
 from hil.learners.parts.projection import Projection, hidden_shapes
 from hil.learners.parts.spiking_pass import Overflow, chunks, dropout_masks, masked, rates, traced
 from hil.network import Network, Trace, accumulate
-from hil.settings import Count, Positive, Share, check
+from hil.neuron import NeuronModel
+from hil.settings import Count, Share
 from hil.task import Loss, LossName
 
 Update = Literal["accumulated", "per_step"]
@@ -41,8 +42,8 @@ Presynaptic = Literal["spike", "trace"]
 
 
 @dataclass(frozen=True)
-class ADFASNNSettings:
-    """[learner] of an experiment.
+class ADFASNNSettings(Belief):
+    """[learner] of an experiment, with what is believed of the neurons.
 
     Args:
         feedback: a table as Feedback.from_table takes it, or the path of a file; g is a function of v - v_th.
@@ -50,7 +51,6 @@ class ADFASNNSettings:
         chunk: steps that a device is asked for at once.
         loss: "cross_entropy" or "mse".
         update, error, presynaptic: see the module.
-        leak, v_th, v_rest: of the model of the neurons.
         dropout: share of the hidden neurons left out, per example, in training.
         sample_shape: as in aDFA.
     """
@@ -62,26 +62,17 @@ class ADFASNNSettings:
     update: Update = "accumulated"
     error: Error = "mean"
     presynaptic: Presynaptic = "spike"
-    leak: Leak = 0.5
-    v_th: Positive = 1.0
-    v_rest: float = 0.0
     dropout: Share = 0.0
     sample_shape: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:
         read_feedback(self.feedback)
-        check(self, "[learner]")
+        super().__post_init__()
         if self.update == "per_step" and self.error == "mean":
             raise ConfigError(
                 "the mean error is known at the end only", where="[learner] error", got='"mean" with update = "per_step"',
                 allowed='"running"',
             )  # fmt: skip
-        NeuronModel(self.leak, self.v_th, self.v_rest)
-
-    @property
-    def neuron(self) -> NeuronModel:
-        """Model of the neurons."""
-        return NeuronModel(self.leak, self.v_th, self.v_rest)
 
 
 class ADFASNN(nn.Module):
@@ -92,6 +83,7 @@ class ADFASNN(nn.Module):
         shapes: of the hidden layers, one example.
         rng: draws B.
         settings: the rest.
+        neuron: what is believed of the neurons; None: the settings alone say it.
 
     The matrices are buffers of the state.
     """
@@ -105,20 +97,21 @@ class ADFASNN(nn.Module):
         classes: int,
         rng: torch.Generator,
         settings: ADFASNNSettings,
+        neuron: NeuronModel | None = None,
     ) -> None:
         super().__init__()
         self.feedback, self.settings, self.loss = feedback, settings, Loss(settings.loss)
-        self.neuron = settings.neuron
+        self.neuron = neuron or settings.over(NeuronModel())
         self.projection = Projection(feedback, shapes, classes, rng)
 
     @classmethod
     def build(
         cls, net: Network, settings: ADFASNNSettings, classes: int, rng: torch.Generator, model: Model | None = None
     ) -> ADFASNN:
-        """Build it for `net`, from settings; needs no model beyond leak, v_th and v_rest."""
+        """Build it for `net`, from settings; needs no model beyond what the chip says of its neurons."""
         del model
         shapes = hidden_shapes(net, settings.sample_shape)
-        return cls(read_feedback(settings.feedback), shapes.pre, classes, rng, settings)
+        return cls(read_feedback(settings.feedback), shapes.pre, classes, rng, settings, believed(net, settings))
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
@@ -151,6 +144,18 @@ class ADFASNN(nn.Module):
         """Make one pass as `predict` does: currents of all steps, spikes per step."""
         net.eval()
         return traced(net, x, self.settings.time_steps, self.settings.chunk)
+
+    @torch.no_grad()
+    def visited(self, net: Network, x: Tensor) -> list[Tensor]:
+        """Return v - v_th of each hidden layer in one pass as `predict` makes it, (time, batch, n): where g is taken."""
+        net.eval()
+        hidden = [(Membrane(self.neuron), list[Tensor]()) for _ in net.stack[:-1]]
+        for part in chunks(net, x, self.settings.time_steps, self.settings.chunk):
+            for (followed, found), drives, spikes in zip(hidden, part.drives, part.spikes, strict=True):
+                found += [
+                    followed.advance(drive, fired) - self.neuron.v_th for drive, fired in zip(drives, spikes, strict=True)
+                ]
+        return [torch.stack(found) for _, found in hidden]
 
     def _masks(self, net: Network, x: Tensor, rng: torch.Generator) -> list[Tensor]:
         net.train()
@@ -207,7 +212,7 @@ class ADFASNN(nn.Module):
         return masked(self.projection.onto(number, error).flatten(1).mul_(self._slope(one)), masks, number)
 
     def _slope(self, one: _Layer) -> Tensor:
-        return self.feedback.g(one.membrane - self.neuron.v_th)
+        return self.feedback.g(one.followed.v - self.neuron.v_th)
 
     def _judged(
         self, net: Network, hidden: Sequence[_Layer], label: Tensor, masks: Sequence[Tensor]
@@ -222,14 +227,15 @@ class _Layer:
 
     def __init__(self, neuron: NeuronModel, presynaptic: Presynaptic) -> None:
         self.neuron, self._leaky = neuron, presynaptic == "trace"
-        self.membrane = self.fired = self.count = self.leaky = self.slopes = self.traces = torch.zeros(())
+        self.followed = Membrane(neuron)
+        self.fired = self.count = self.leaky = self.slopes = self.traces = torch.zeros(())
         self.steps = 0
 
     def advance(self, drive: Tensor, fired: Tensor) -> None:
         """One step of time: what was sent, what was measured."""
         if not self.steps:
-            self.membrane = self.fired = self.count = torch.zeros_like(drive)
-        self.membrane = self.neuron.membrane(self.membrane, self.fired, drive)
+            self.count = torch.zeros_like(drive)
+        self.followed.advance(drive, fired)
         self.fired, self.count = fired, self.count + fired
         if self._leaky:
             self.leaky = self.leaky * self.neuron.leak + fired

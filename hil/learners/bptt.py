@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 
 from hil.learners.parts.loss import Mixed, check_scores
+from hil.learners.parts.neuron_model import modelled
 from hil.learners.parts.rate_learner import OnlineSettings, RateLearner
 from hil.learners.parts.spiking_pass import dropout_masks, masked, over_time
 from hil.network import Layer, Network
+from hil.neuron import NeuronModel
 from hil.task import Loss
 
 
@@ -32,6 +34,7 @@ class BPTT(RateLearner):
         settings: of the rule.
         classes: labels.
         widths: of the hidden layers, for dropout.
+        neuron: what is believed of the neurons; None: the settings alone say it.
         loss: another than the settings', to look at the gradient of another learner's loss.
     """
 
@@ -39,9 +42,14 @@ class BPTT(RateLearner):
     settings: OnlineSettings
 
     def __init__(
-        self, settings: OnlineSettings, classes: int, widths: Sequence[int] = (), loss: Loss | Mixed | None = None
+        self,
+        settings: OnlineSettings,
+        classes: int,
+        widths: Sequence[int] = (),
+        neuron: NeuronModel | None = None,
+        loss: Loss | Mixed | None = None,
     ) -> None:
-        super().__init__(settings, classes, widths)
+        super().__init__(settings, classes, widths, neuron)
         self.loss = loss or self.loss
 
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
@@ -60,7 +68,7 @@ class BPTT(RateLearner):
                     over + (0 if layer.encode is None else layer.encode.overflowing(pre.detach())),
                     total + pre.numel(),
                 )
-                spikes = self.neuron.spikes(drive, self.settings.sharpness)
+                spikes = modelled(self.neuron, drive, self.settings.sharpness)
                 metrics[f"rate_layer{number}"] = float(spikes.detach().mean())
                 sent = masked(spikes, masks, number)
                 if number + 2 < len(net.stack):

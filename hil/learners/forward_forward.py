@@ -1,15 +1,19 @@
 """Forward-forward: two forward passes, and every layer on its own loss; no gradient passes between layers, or a device.
 
     h_l    = out_{l-1} / rms(out_{l-1})                     so that the goodness of one layer does not leak into the next
-    y_l    = max(0, pre_l),   G_l = mean_j y_lj^2           pre_l = synapse_l(h_l), known exactly to the host
+    y_l    = out_l, or max(0, pre_l) if goodness = "host"   out_l = device(pre_l), measured, is never differentiated
+    G_l    = mean_j y_lj^2                                  pre_l = synapse_l(h_l), known exactly to the host
     logistic   L_l = mean softplus(-k (G_l - theta)) over positives + mean softplus(k (G_l - theta)) over negatives, / 2
     pairs      L_l = mean softplus(-k (G_l(positive) - G_l(negative)))
     peer       + p/2 mean_j (m_j - mean m)^2,   m_j = 0.9 m_j + 0.1 mean y_j of the positives
-    dG_l/dpre_l = 2/n y_l                                   out_l = device(pre_l), measured, is never differentiated
+    dG_l/dpre_l = 2/n y_l g(pre_l)                          g in place of the slope of the node, as in aDFA; 1 on the host
 
 A positive carries its label in the first features, a negative a wrong one: any other, or one drawn in proportion to what the
 head believes. The head is the last layer, softmax on the last hidden one, trained on inputs that claim no class.
 Predictions: the label of most goodness, summed over layers, one pass per class; or the head, one pass.
+
+With drive = "rectified" a unit of negative pre_l is silent: the node is sent 0, and only peer normalisation moves the unit.
+With goodness = "host" the node is a fixed transform between layers, and the last one is not asked at all.
 
 Sources: Hinton, arXiv:2212.13345 (2022); pairs: Lee & Song, arXiv:2303.08418 (2023). Peer normalisation
 and its straight-through gradient for silent units follow Hinton's published program; their scaling here is our reading.
@@ -18,7 +22,7 @@ and its straight-through gradient for silent units follow Hinton's published pro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -26,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hil.errors import ContractError
+from hil.feedback.functions import from_table
 from hil.learners.adfa import Model
 from hil.learners.parts.label_slot import candidates, check_slot, claiming, neutral, wrong_labels
 from hil.learners.parts.loss import check_scores
@@ -39,6 +44,7 @@ from hil.task import Loss
 LossKind = Literal["logistic", "pairs"]
 Negatives = Literal["uniform", "hard"]
 Drive = Literal["pre", "rectified"]
+Goodness = Literal["measured", "host"]
 MOMENTUM = 0.9
 
 
@@ -56,6 +62,8 @@ class ForwardForwardSettings:
         amplitude: of the label in the input.
         dropout: share of the features of every layer's input that are hidden in training, not of the label.
         drive: what the device is sent, the pre-activation or its positive part.
+        goodness: of what: "measured", the answer of the device, or "host", the positive part of the pre-activation.
+        g: in place of the slope of the node, for "measured": a table as g of aDFA's feedback.
         readout: "goodness", "upper" (goodness without the first layer), "head", "layer0", ...; "validated" chooses.
     """
 
@@ -67,11 +75,14 @@ class ForwardForwardSettings:
     negatives: Negatives = "hard"
     amplitude: float = 5.0
     dropout: Share = 0.0
-    drive: Drive = "rectified"
+    drive: Drive = "pre"
+    goodness: Goodness = "measured"
+    g: Mapping[str, object] = field(default_factory=lambda: {"family": "constant"})
     readout: str = VALIDATED
 
     def __post_init__(self) -> None:
         check(self, "[learner]")
+        from_table(self.g, "[learner] g")
 
 
 class Judged(NamedTuple):
@@ -98,6 +109,7 @@ class ForwardForward(nn.Module):
     def __init__(self, widths: Sequence[int], classes: int, settings: ForwardForwardSettings) -> None:
         super().__init__()
         self.classes, self.settings, self.depth = classes, settings, len(widths)
+        self.g = from_table(settings.g, "[learner] g")
         layers = [f"layer{number}" for number in range(self.depth)] if self.depth > 1 else []
         upper = ["upper"] if self.depth > 2 else []
         self.readouts = Readouts(["goodness", *upper, *layers, "head"], settings.readout)
@@ -138,14 +150,14 @@ class ForwardForward(nn.Module):
         losses = []
         for number, layer in enumerate(net.stack[:-1]):
             opened = OpenedSynapse(layer.synapse, h)
-            y = opened.pre.clamp(min=0)
+            y, onward = self._active(number, layer, opened.pre)
             judged = self._judge(y.square().mean(1))
-            delta = y * (judged.slope * (2 / y.shape[1])).unsqueeze(1)
+            delta = self._sloped(layer, y, opened.pre) * (judged.slope * (2 / y.shape[1])).unsqueeze(1)
             opened.pull(self._with_peers(number, opened.pre, y, delta))
             losses.append(judged.loss)
             metrics[f"gap_layer{number}"] = judged.gap
-            if number + 1 < self.depth:
-                h = self._hidden(self._onward(layer, opened.pre), rng)
+            if onward is not None:
+                h = self._hidden(onward, rng)
         return {"loss": sum(losses) / len(losses), **metrics}
 
     def _hidden(self, h: Tensor, rng: torch.Generator, spared: int = 0) -> Tensor:
@@ -209,8 +221,23 @@ class ForwardForward(nn.Module):
         """Into the next layer; a layer without a device answers with its rectified activity."""
         return length_normalised(answer.clamp(min=0) if layer.device is None else answer)
 
-    def _onward(self, layer: Layer, pre: Tensor) -> Tensor:
-        return self._read(layer, layer.measure(self._sent(pre)))
+    def _active(self, number: int, layer: Layer, pre: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return y, whose square is the goodness, and what the next layer is given; the device is asked if either needs it."""
+        measured, last = self._measured(layer), number + 1 == self.depth
+        if last and not measured:
+            return pre.clamp(min=0), None
+        answer = layer.measure(self._sent(pre))
+        return answer if measured else pre.clamp(min=0), None if last else self._read(layer, answer)
+
+    def _measured(self, layer: Layer) -> bool:
+        return self.settings.goodness == "measured" and layer.device is not None
+
+    def _sloped(self, layer: Layer, y: Tensor, pre: Tensor) -> Tensor:
+        """Return half the slope of y^2 over `pre`, as far as it is believed."""
+        if not self._measured(layer):
+            return y
+        slope = self.g(pre)
+        return y * (slope * (pre > 0) if self.settings.drive == "rectified" else slope)
 
     @torch.no_grad()
     def predict(self, net: Network, x: Tensor) -> Tensor:
@@ -246,10 +273,10 @@ class ForwardForward(nn.Module):
         """(batch,) of every hidden layer."""
         h = length_normalised(x)
         for number, layer in enumerate(net.stack[:-1]):
-            pre = layer.synapse(h)
-            yield pre.clamp(min=0).square().mean(1)
-            if number + 1 < self.depth:
-                h = self._onward(layer, pre)
+            y, onward = self._active(number, layer, layer.synapse(h))
+            yield y.square().mean(1)
+            if onward is not None:
+                h = onward
 
 
 def refuse_temporal(net: Network) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hil.learners.parts.loss import check_scores
-from hil.learners.parts.neuron_model import bump
+from hil.learners.parts.neuron_model import Membrane, bump
 from hil.learners.parts.rate_learner import OnlineLearner, OnlineSettings, Update
 from hil.learners.parts.spiking_pass import Overflow, chunks, dropout_masks, masked
 from hil.network import Network, statistics_kept
@@ -44,6 +44,7 @@ class OTTT(OnlineLearner):
         masks = dropout_masks(self.widths, len(x), self.settings.dropout, rng, x)
         depth, over = len(net.stack) - 1, Overflow(net)
         u, fired, ahat = ([torch.zeros(()) for _ in range(depth)] for _ in range(3))
+        membranes = [Membrane(self.neuron) for _ in range(depth)]
         losses, total, step = 0.0, torch.zeros(()), 0
         net.zero_grad(set_to_none=True)
         for part in chunks(net, x, self.settings.time_steps, 1, masks=masks, changing=changing):
@@ -51,7 +52,7 @@ class OTTT(OnlineLearner):
             if changing:
                 net.zero_grad(set_to_none=True)
             for n, (drives, spikes) in enumerate(zip(part.drives, part.spikes, strict=True)):
-                u[n] = self.neuron.leak * (u[n] - self.neuron.quantum * fired[n]) + drives[0]
+                u[n] = membranes[n].advance(drives[0], spikes[0])
                 fired[n], ahat[n] = spikes[0], self.neuron.leak * ahat[n] + spikes[0]
             loss, scores = self._differentiated(net, x, label, u, fired, ahat, masks)
             losses, total, step = losses + loss, total + scores, step + 1

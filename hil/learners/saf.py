@@ -20,20 +20,33 @@ Source: Saiin et al., arXiv:2310.02772 (TMLR 2024); Xiao et al., OTTT, NeurIPS 2
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hil.learners.parts.loss import check_scores
-from hil.learners.parts.neuron_model import NeuronModel, bump
-from hil.learners.parts.rate_learner import OnlineLearner, RateLearner
+from hil.learners.parts.neuron_model import bump
+from hil.learners.parts.rate_learner import OnlineLearner, OnlineSettings, RateLearner, Update
 from hil.learners.parts.spiking_pass import Overflow, chunks, dropout_masks, masked
 from hil.learners.parts.transport import carried
 from hil.network import Layer, Network, accumulate
+from hil.neuron import NeuronModel
+
+
+@dataclass(frozen=True)
+class SAFESettings(OnlineSettings):
+    """Settings of a rule that moves the weights at every step of time, as SAF-E does unless `update` says otherwise."""
+
+    update: Update = "per_step"
 
 
 class SAFE(OnlineLearner):
     """SAF-E. Its metrics have the firing rates "rate_layer0", ..., too."""
+
+    Settings: ClassVar[type[SAFESettings]] = SAFESettings
+    summing = True
 
     @torch.no_grad()
     def _run(
@@ -79,7 +92,7 @@ class SAFE(OnlineLearner):
 class SAFF(RateLearner):
     """SAF-F. It predicts from the weighted rates, as in training."""
 
-    weighted = True
+    weighted = summing = True
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:

@@ -31,8 +31,8 @@ from hil.errors import ConfigError, ContractError
 from hil.learners.adfa import Model
 from hil.learners.parts.equilibrium import Linearised, Settled, adjoint, mean_currents, measured_quantum, settle
 from hil.learners.parts.loss import check_scores
-from hil.learners.parts.neuron_model import Leak
 from hil.network import Layer, Network, Trace, accumulate
+from hil.neuron import Leak
 from hil.settings import Count, Positive, check
 from hil.task import Loss, LossName
 
@@ -124,7 +124,8 @@ class SPIDE(nn.Module):
         Returns:
             "loss", "accuracy", "overflow"; "rate_forward", "rate_backward" (spikes per neuron and step, over all layers), and
             for each layer "rate_forward_layer0", "rate_backward_layer0", "open_layer0" (share of m = 1), "scale_layer0";
-            "saturated": share of open couples that fired at every step, whose rate is too small for their current.
+            "saturated": share of open couples that fired at every step, whose rate is too small for their current;
+            "feedback_share": of a network with feedback, rms of the current that comes back over rms of all into layer 0.
         """
         del rng  # nothing random
         net.train()
@@ -157,7 +158,8 @@ class SPIDE(nn.Module):
         opened = [beta * mask for beta, mask in zip(found.rates, masks, strict=True)]
         if settings.scale == "auto":
             self._follow(opened)
-        return {**metrics, "overflow": settled.overflow, **_report(settled, found.firing, masks, opened, scales)}
+        told = _report(settled, found.firing, masks, opened, scales) | _feedback_share(net, x, settled)
+        return {**metrics, "overflow": settled.overflow, **told}
 
     def _settle(self, net: Network, x: Tensor) -> Settled:
         return settle(net, x, self.settings.forward_steps, self.settings.leak)
@@ -185,6 +187,15 @@ class SPIDE(nn.Module):
         settled = self._settle(net, x)
         scores = net.stack[-1].synapse(settled.rates[-1])
         return Trace((x, *settled.rates), (*mean_currents(net, x, settled.rates), scores), (*settled.rates, scores))
+
+
+def _feedback_share(net: Network, x: Tensor, settled: Settled) -> dict[str, float]:
+    """Return how much of the current into layer 0 comes from the last layer, at the rates of stage 1."""
+    if net.feedback is None:
+        return {}
+    back: Tensor = net.feedback(settled.rates[-1])
+    whole = back + net.stack[0].synapse(x)
+    return {"feedback_share": float(back.square().mean().sqrt() / whole.square().mean().sqrt().clamp(min=1e-12))}
 
 
 def _typical(values: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from hil.network import Network, statistics_kept
 class SpikeRepresentation(RateLearner):
     """The learner that predicts from the weighted rates, as in training."""
 
-    weighted = True
+    weighted = summing = True
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:

@@ -87,7 +87,10 @@ class Archive:
         return objective.value(seen[1], self._most_steps)
 
     def _seeds(self, objective: Objective) -> dict[int, float]:
-        """Seed -> how much larger values are under it."""
+        """Return seed -> how much larger values are under it.
+
+        The best f_i is mean(value - s_j) for any s, so the f are eliminated, and what is solved has a row a seed only.
+        """
         rows = [
             (genome, seed, self._value(objective, (seed, outcome)))
             for genome, found in self._found.items()
@@ -95,20 +98,20 @@ class Archive:
             for seed, outcome in found
             if outcome.died_at is None
         ]
-        genomes, seeds = list(dict.fromkeys(row[0] for row in rows)), sorted({row[1] for row in rows})
         if not rows:
             return {}
-        place = {genome: number for number, genome in enumerate(genomes)}
-        column = {seed: len(genomes) + number for number, seed in enumerate(seeds)}
-        design = np.zeros((len(rows) + len(seeds), len(genomes) + len(seeds)))
-        target = np.zeros(len(design))
-        for number, (genome, seed, value) in enumerate(rows):
-            design[number, place[genome]] = design[number, column[seed]] = 1.0
-            target[number] = value
-        for number, seed in enumerate(seeds, len(rows)):
-            design[number, column[seed]] = 1.0
-        solved = np.linalg.lstsq(design, target, rcond=None)[0]
-        return {seed: float(solved[column[seed]]) for seed in seeds}
+        places = {genome: number for number, genome in enumerate(dict.fromkeys(row[0] for row in rows))}
+        columns = {seed: number for number, seed in enumerate(sorted({row[1] for row in rows}))}
+        at = [places[row[0]] for row in rows], [columns[row[1]] for row in rows]
+        values = np.array([row[2] for row in rows])
+        times = np.zeros((len(places), len(columns)))  # how often each genome was evaluated under each seed
+        np.add.at(times, at, 1.0)
+        evaluations = times.sum(axis=1)
+        means = np.bincount(at[0], weights=values) / evaluations
+        left = np.diag(1.0 + times.sum(axis=0)) - times.T @ (times / evaluations[:, None])
+        right = np.bincount(at[1], weights=values - means[at[0]])
+        solved = np.linalg.solve(left, right)
+        return {seed: float(solved[column]) for seed, column in columns.items()}
 
 
 def _luck(luck: Mapping[int, float], seen: Seen) -> float:

@@ -36,6 +36,7 @@ from xxhash import xxh3_128
 from hil.device import Port, Spec
 from hil.errors import ContractError, RunError
 from hil.files import kind_of, read_bytes, read_object, remove_tree, there
+from hil.neuron import NeuronModel
 from hil.slew import NO_SLEW, Slew
 
 Floats = NDArray[np.float32]
@@ -133,7 +134,8 @@ def read_head(path: Path) -> ReelHead:
             )
         spec = table.pop("spec")
         ports = {name: None if spec[name] is None else Port(**spec[name]) for name in ("inputs", "outputs", "params")}
-        head = ReelHead(Spec(**{**spec, **ports}), **{**table, "slew": Slew(**table.get("slew", {}))})
+        neurons = {"neurons": NeuronModel(**spec["neurons"])} if spec.get("neurons") else {}
+        head = ReelHead(Spec(**{**spec, **ports, **neurons}), **{**table, "slew": Slew(**table.get("slew", {}))})
         _check_kinds(head)
         return head
     except RunError as error:

@@ -2,7 +2,9 @@
 
 transfer   the node's curve as measured at the start, its spread, and the twin's
 pre        per hidden layer, a histogram of the drive that the network really uses, over the node's port
-feedback   per hidden layer, g and the twin's slope over the visited pre-activations, and their correlation
+feedback   per hidden layer, g and f' over what was visited, and their correlation. Static nodes: over the pre-activation, f' is
+           the twin's slope. Spiking nodes: over the membrane above threshold, f' is the slope of a relaxed spike, sigma(4 u);
+           `feedback_over` and `feedback_slope` say which
 time       where the time went, in seconds
 layers     per layer: the angle between the learner's direction and the gradient (`angle_to`) in degrees, the firing rate of its
            neurons, and the share of the node's range between the 1st and the 99th hundredth of its drives
@@ -12,6 +14,7 @@ traffic    of one training step, and of one prediction: node evaluations and bit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +24,8 @@ from hil.devices.traffic import Traffic
 from hil.feedback.feedback import correlation
 from hil.learner import Tracing
 from hil.learners.adfa import ADFA, slope
+from hil.learners.adfa_snn import ADFASNN
+from hil.learners.parts.neuron_model import bump
 from hil.network import Layer
 from hil.port import each, limit_tensor
 from hil.run.folder import RunFolder
@@ -47,17 +52,21 @@ def transfer_table(transfer: Transfer, model: Model | None, drive_unit: str, rea
     }
 
 
-def write(folder: RunFolder, training: Training, model: Model | None, wall_s: float) -> None:
-    """Add the rest to the run's diagnostics.json; costs one more step and two more passes of EXAMPLES examples."""
+def write(folder: RunFolder, training: Training, model: Model | None, wall_s: float) -> dict[str, Any]:
+    """Add the rest to the run's diagnostics.json, and return it all.
+
+    It costs one more step, and two more passes of EXAMPLES examples; three where aDFA trains spiking neurons.
+    """
     some, learner = training.data.validation.x[:EXAMPLES].to(training.net.place), training.learner
     trace = learner.trace(training.net, some) if isinstance(learner, Tracing) else training.net(some)
     hidden = [(layer, pre) for layer, pre in zip(training.net.stack, trace.pre, strict=True) if layer.encode is not None]
     found = folder.read_json("diagnostics.json")
     found["pre"] = [_histogram(layer, pre) for layer, pre in hidden]
-    found["feedback"] = [_feedback(training, layer, pre, model) for layer, pre in hidden]
+    found |= _feedback(training, some, hidden, model)
     found["time"] = times(training, wall_s)
     found |= _looked(training, model, dict(zip((id(layer) for layer, _ in hidden), (pre for _, pre in hidden), strict=True)))
     folder.write_json("diagnostics.json", found)
+    return found
 
 
 def _looked(training: Training, model: Model | None, pre: Mapping[int, Tensor]) -> dict[str, Any]:
@@ -117,12 +126,23 @@ def _histogram(layer: Layer, pre: Tensor) -> dict[str, list[float]]:
     return {"edges": torch.linspace(low, high, BINS + 1).tolist(), "counts": counts.tolist()}
 
 
-def _feedback(training: Training, layer: Layer, pre: Tensor, model: Model | None) -> dict[str, Any]:
-    grid = torch.linspace(float(pre.min()), float(pre.max()), GRID, device=pre.device)
-    steep = None if model is None else slope(layer, model, grid).tolist()
+def _feedback(training: Training, some: Tensor, hidden: Sequence[tuple[Layer, Tensor]], model: Model | None) -> dict[str, Any]:
+    """Return feedback, and over what and of what its slopes are."""
     learner = training.learner
-    if not isinstance(learner, ADFA):
-        return {"pre": grid.tolist(), "g": None, "slope": steep, "correlation": None}
-    g = learner.feedback.g
-    corr = None if model is None else correlation(g(pre), slope(layer, model, pre))
-    return {"pre": grid.tolist(), "g": g(grid).tolist(), "slope": steep, "correlation": corr}
+    if isinstance(learner, ADFASNN):
+        visited = learner.visited(training.net, some)
+        layers = [_compared(learner.feedback.g, u, bump) for u in visited]
+        return {"feedback": layers, "feedback_over": "membrane above threshold", "feedback_slope": "a relaxed spike"}
+    g = learner.feedback.g if isinstance(learner, ADFA) else None
+    layers = [_compared(g, pre, None if model is None else partial(slope, layer, model)) for layer, pre in hidden]
+    return {"feedback": layers, "feedback_over": "pre-activation", "feedback_slope": "the twin"}
+
+
+def _compared(g: Model | None, visited: Tensor, steep: Model | None) -> dict[str, Any]:
+    grid = torch.linspace(float(visited.min()), float(visited.max()), GRID, device=visited.device)
+    return {
+        "pre": grid.tolist(),
+        "g": None if g is None else g(grid).tolist(),
+        "slope": None if steep is None else steep(grid).tolist(),
+        "correlation": None if g is None or steep is None else correlation(g(visited), steep(visited)),
+    }

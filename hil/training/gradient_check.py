@@ -28,9 +28,9 @@ from hil.learner import Learner, Tracing
 from hil.learners.backprop import Backprop
 from hil.learners.bptt import BPTT
 from hil.learners.parts.loss import Mixed
-from hil.learners.parts.neuron_model import NeuronModel
 from hil.learners.parts.rate_learner import OnlineSettings
 from hil.network import Network
+from hil.neuron import NeuronModel
 from hil.seeding import generator
 from hil.task import Loss
 from hil.training.state import Training
@@ -135,9 +135,9 @@ def surrogate_directions(
 ) -> list[Tensor | None]:
     """The surrogate gradient through time per layer, of the learner's loss and neurons; overwrites `.grad`."""
     neuron, asked = learner.neuron, learner.settings
-    settings = OnlineSettings(asked.time_steps, 1, neuron.leak, neuron.v_th, neuron.v_rest, dropout=asked.dropout)
+    settings = OnlineSettings(time_steps=asked.time_steps, chunk=1, dropout=asked.dropout)
     widths = [layer.device.spec.outputs.size or 1 for layer in net.stack[:-1] if layer.device is not None]
-    BPTT(settings, classes, widths, learner.loss).step(net, x, label, rng)
+    BPTT(settings, classes, widths, neuron, learner.loss).step(net, x, label, rng)
     return directions(net)
 
 

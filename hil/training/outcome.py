@@ -5,6 +5,7 @@ loss       the mean loss of the last epoch is above 10 ln(classes), ten times th
 chance     validation accuracy <= p + 3 sqrt(p (1 - p) / n), p the share of the most frequent class among the n examples;
            by another metric not better than the best constant answer
 range      at chance, and the drives of a layer use less than 30 % of the range of its node
+neurons    the learner follows the membranes of other neurons than the chip says it has
 overflow   more than a fifth of the pre-activations were folded or clipped in the last epoch
 """
 
@@ -21,10 +22,14 @@ from torch import Tensor
 from hil.data.dataset import Dataset
 from hil.errors import RunError
 from hil.files import loads, read_text, there
+from hil.learner import Learner
+from hil.network import Network
+from hil.neuron import NeuronModel
 from hil.run.folder import MOST_METRICS_BYTES, RunFolder
 from hil.task import Task, task_of
 from hil.training.state import Training
 
+BELIEVED = {"leak", "v_th", "v_rest"}  # what [learner] may say of the neurons
 DONE = {"fold": "folded", "clip": "clipped"}
 ABSURD, RISEN, ERRORS, OVERFLOW, NARROW = 10.0, 1.05, 3.0, 0.2, 0.3
 BLIND = "no better than "  # how a warning of a result at chance begins
@@ -32,8 +37,26 @@ BLIND = "no better than "  # how a warning of a result at chance begins
 
 def warnings(training: Training, folder: RunFolder) -> list[str]:
     """Sentences about a run that is done, "what; do this"; none if all is well."""
-    score = training.best.score
-    return [] if score is None else list(found(_epochs(folder), training.data, score, training.policy, training.task))
+    beware, score = list(misbelieved(training.net, training.learner)), training.best.score
+    if score is not None:
+        beware += found(_epochs(folder), training.data, score, training.policy, training.task)
+    return beware
+
+
+def misbelieved(net: Network, learner: Learner) -> Iterator[str]:
+    """Say what the learner believes of the neurons that their chip says otherwise; known before the first step."""
+    neuron = getattr(learner, "neuron", None)
+    if not isinstance(neuron, NeuronModel):
+        return
+    for number, layer in enumerate(net.stack[:-1]):
+        said = None if layer.device is None else layer.device.spec.neurons
+        wrong = [name for name in (said or neuron).table() if getattr(said or neuron, name) != getattr(neuron, name)]
+        if said is not None and wrong:
+            mine, chip = (", ".join(f"{name} {getattr(one, name)}" for name in wrong) for one in (neuron, said))
+            ours = {*wrong} <= BELIEVED
+            todo = f"take {', '.join(wrong)} out of [learner]" if ours else "choose a learner that follows these"
+            yield (f"the learner follows neurons with {mine} in layer {number}, and the chip says {chip}; {todo}")
+            return
 
 
 def found(epochs: list[Mapping[str, Any]], data: Dataset, score: float, policy: str, task: Task | None = None) -> Iterator[str]:

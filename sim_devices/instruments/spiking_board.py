@@ -23,8 +23,9 @@ from torch import Tensor
 from hil import frame_protocol as wire
 from hil.errors import ContractError, Refused
 from hil.frame_protocol import Code, Kind
+from hil.neuron import Reset
 from sim_devices.instruments.frame_protocol import Reassembly, Request, reply
-from sim_devices.lif_array import LifArray, Reset
+from sim_devices.lif_array import LifArray
 from sim_devices.spiking_array import TwinChip, run_keyed
 from sim_devices.switch_log import Switched, SwitchLog
 from sim_devices.twin import State

@@ -32,7 +32,7 @@ from hil.errors import (
     WrongInstrument,
 )
 from hil.guardian.client import guarded
-from hil.guardian.record import outputs_of
+from hil.run.outputs import outputs_of
 from sim_devices.bench.board import RunningBoard
 from sim_devices.bench.served import spawn
 

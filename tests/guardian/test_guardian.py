@@ -28,7 +28,8 @@ from hil.errors import (
 )
 from hil.guardian.__main__ import KEPT
 from hil.guardian.client import guarded
-from hil.guardian.record import left_by, outputs_of
+from hil.guardian.record import left_by
+from hil.run.outputs import outputs_of
 from sim_devices.bench.board import RunningBoard
 from sim_devices.bench.description import VirtualBench
 from sim_devices.bench.served import RunningBench, build

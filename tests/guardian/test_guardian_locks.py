@@ -19,7 +19,7 @@ from drivers.scpi_talk import OVER_VISA
 from hil.errors import (
     RunError,
 )
-from hil.guardian.record import outputs_of
+from hil.run.outputs import outputs_of
 from sim_devices.bench.served import RunningBench
 
 

@@ -15,7 +15,8 @@ from drivers.safe import OFF, SafeState, Step
 from drivers.scpi import Expect
 from drivers.scpi_talk import OVER_VISA
 from hil.guardian.client import guarded
-from hil.guardian.record import left_by, outputs_of
+from hil.guardian.record import left_by
+from hil.run.outputs import outputs_of
 from sim_devices.bench.served import RunningBench
 
 HOSTILE = SafeState("awg", "", OVER_VISA, Expect(), (Step(":OUTP1 0", ":OUTP1?", OFF),))

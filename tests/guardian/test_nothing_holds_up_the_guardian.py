@@ -26,7 +26,7 @@ from hil.errors import (
 from hil.guardian import record
 from hil.guardian.client import guarded
 from hil.guardian.process import TrainerProcess
-from hil.guardian.record import outputs_of
+from hil.run.outputs import outputs_of
 from sim_devices.bench.board import RunningBoard
 from sim_devices.bench.served import RunningBench
 

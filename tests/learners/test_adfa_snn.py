@@ -7,14 +7,17 @@ from torch import Tensor
 
 from hil.device import ArraySpec
 from hil.encoding import Encode
-from hil.errors import ConfigError, OutOfRange
+from hil.errors import ConfigError, ContractError, OutOfRange
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
-from hil.learners.parts.neuron_model import NeuronModel
+from hil.learners.parts.neuron_model import Belief, Membrane, believed
 from hil.learners.parts.spiking_pass import over_time
+from hil.learners.saf import SAFE
 from hil.network import Layer, Network
+from hil.neuron import NeuronModel
 from hil.seeding import generator
 from hil.synapses import conv, flat_widths
 from hil.task import Loss
+from hil.training.outcome import misbelieved
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_array import SpikingArray, TwinChip
 
@@ -39,24 +42,24 @@ def recorded(net: Network, x: Tensor | None = None) -> list[tuple[Tensor, Tensor
     return found
 
 
-def test_the_host_follows_the_membranes_of_the_device() -> None:
-    net = network()
+@pytest.mark.parametrize("neuron", [Neuron(), Neuron(v_rest=-0.5, reset="hard"), Neuron(leak=0.75, refractory=1)])
+def test_the_host_follows_the_membranes_of_the_device(neuron: Neuron) -> None:
+    net = network(neuron)
     with torch.no_grad():
         current = net.stack[0].synapse(examples())
     spikes, membranes = recorded(net)[0]
-    v, s = torch.zeros_like(current), torch.zeros_like(current)
+    followed = Membrane(believed(net, Belief()))
     for t in range(STEPS):
-        v, s = NeuronModel().membrane(v, s, current), spikes[t]
-        assert torch.equal(v, membranes[t])
+        assert torch.equal(followed.advance(current, spikes[t]), membranes[t])
 
 
 def test_what_is_misbelieved_of_a_neuron_does_not_grow_with_time() -> None:
     array = TwinChip(Neuron(threshold_mismatch=0.1, leak_mismatch=0.1)).array(ArraySpec(50))
     current = torch.rand(1, 3, 50, generator=rng()).expand(60, -1, -1) * 2
     spikes = array.forward(current)
-    v, s, wrong = torch.zeros(3, 50), torch.zeros(3, 50), []
+    followed, wrong = Membrane(NeuronModel()), []
     for t in range(60):
-        v, s = NeuronModel().membrane(v, s, current[t]), spikes[t]
+        v = followed.advance(current[t], spikes[t])
         wrong.append(float((v - array.monitor()[t]).abs().mean()))
     assert sum(wrong[50:]) / 10 < 0.3
     assert sum(wrong[50:]) < 1.3 * sum(wrong[10:20])
@@ -182,7 +185,7 @@ def test_prediction_and_report() -> None:
 def test_wrong_settings_are_refused() -> None:
     for bad in (
         {"update": "never"}, {"error": "none"}, {"presynaptic": "both"}, {"update": "per_step"}, {"time_steps": 0},
-        {"leak": 2.0}, {"dropout": -0.1}, {"v_rest": 2.0},
+        {"leak": 2.0}, {"dropout": -0.1}, {"v_rest": 2.0, "v_th": 1.5},
     ):  # fmt: skip
         with pytest.raises(ConfigError):
             ADFASNNSettings(**bad)  # type: ignore[arg-type]
@@ -194,3 +197,26 @@ def test_nan_is_refused_before_it_is_sent() -> None:
         net.stack[0].synapse.weight.fill_(float("nan"))  # type: ignore[operator, union-attr]
     with pytest.raises(OutOfRange):
         stepped(net, learner(net))
+
+
+def test_neurons_are_believed_as_the_chip_says_them_and_a_difference_is_said() -> None:
+    net = network(Neuron(leak=0.8, v_th=0.75, reset="hard", refractory=1))
+    assert learner(net).neuron == NeuronModel(0.8, 0.75, 0.0, "hard", 1)
+    assert not list(misbelieved(net, learner(net)))
+    (said,) = misbelieved(net, learner(net, leak=0.5))
+    assert said == (
+        "the learner follows neurons with leak 0.5 in layer 0, and the chip says leak 0.8; take leak out of [learner]"
+    )
+    (said,) = misbelieved(net, SAFE.build(net, SAFE.Settings(), 3, rng()))
+    assert "reset soft, refractory 0" in said
+    assert "reset hard, refractory 1; choose a learner that follows these" in said
+    net.stack[1].device = TwinChip(Neuron()).array(ArraySpec(11))
+    with pytest.raises(ContractError, match="the hidden layers have different neurons"):
+        learner(net)
+
+
+def test_what_g_is_taken_of_is_the_membrane_above_threshold_in_layers_that_really_visit_it() -> None:
+    net = network()
+    one = learner(net, chunk=2)
+    for (_, membranes), visited in zip(recorded(net), one.visited(net, examples()), strict=True):
+        assert torch.equal(visited, membranes - 1.0)

@@ -6,7 +6,7 @@ from spiking_net import LABEL, close, examples, gradients, network, rng, stepped
 
 from hil.errors import OutOfRange
 from hil.learners.bptt import BPTT
-from hil.learners.parts.neuron_model import NeuronModel, bump
+from hil.learners.parts.neuron_model import bump, modelled
 from hil.learners.parts.rate_learner import OnlineSettings
 from hil.seeding import generator
 from sim_devices.lif_array import LifArray, Neuron
@@ -14,13 +14,21 @@ from sim_devices.lif_array import LifArray, Neuron
 SETTINGS = OnlineSettings(time_steps=5, mse_share=0.0)
 
 
-@pytest.mark.parametrize("leak", [0.5, 1.0])
-def test_the_model_spikes_and_slopes_as_the_twin_does(leak: float) -> None:
+KINDS = [
+    Neuron(), Neuron(leak=1.0), Neuron(leak=0.8, v_th=0.7, v_rest=-0.2), Neuron(reset="hard"),
+    Neuron(leak=0.8, v_rest=0.3, reset="hard", refractory=2), Neuron(refractory=1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("neuron", KINDS)
+def test_the_model_spikes_and_slopes_as_the_twin_does(neuron: Neuron) -> None:
     currents = torch.randn(8, 4, 9, generator=rng())
     mine, theirs = currents.clone().requires_grad_(True), currents.clone().requires_grad_(True)
     weight = torch.randn(8, 4, 9, generator=rng(1))
-    spikes = NeuronModel(leak).spikes(mine)
-    wanted = LifArray(9, Neuron(leak=leak)).surrogate(theirs, "sigmoid")
+    twin = LifArray(9, neuron)
+    assert twin.spec.neurons is not None
+    spikes = modelled(twin.spec.neurons, mine)
+    wanted = twin.surrogate(theirs, "sigmoid")
     assert torch.equal(spikes, wanted)
     assert spikes.any()
     (spikes * weight).sum().backward()

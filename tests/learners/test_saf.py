@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from spiking_net import LABEL, close, examples, gradients, network, rng, stepped
+from torch.nn.utils import vector_to_parameters
 
 from hil.device import ArraySpec
 from hil.encoding import Encode
@@ -76,6 +77,28 @@ def test_gradient_of_saf_f_is_that_of_the_spike_representation(neuron: Neuron) -
     ours, theirs = (network(neuron, drive=0.8) for _ in range(2))
     assert close(stepped(ours, SAFF(settings, 3)), stepped(theirs, SpikeRepresentation(settings, 3)))
     assert all(grad.any() for grad in gradients(ours))
+
+
+def test_gradient_of_saf_f_is_the_slope_of_what_the_neurons_do() -> None:
+    """No formula on the other side: the loss of measured rates, with all weights moved by a little one way and the other."""
+    steps, amount = 2000, 0.01
+    net = network(Neuron(leak=1.0, v_th=0.75), gain=1.0)
+    settings = RateSettings(time_steps=steps, leak=1.0, v_th=0.75, chunk=200)
+    learner = SAFF(settings, 3)
+    learner.step(net, examples(), LABEL, rng())
+    gradient = torch.cat([grad.flatten() for grad in gradients(net)])
+    params, at = list(net.parameters()), torch.cat([param.detach().flatten() for param in net.parameters()])
+    found, wanted = [], []
+    for number in range(6):
+        towards = torch.randn(len(at), generator=rng(number)).sign() * (torch.rand(len(at), generator=rng(50 + number)) < 0.2)
+        losses = []
+        for sign in (1, -1):
+            vector_to_parameters(at + sign * amount * towards, params)
+            losses.append(learner.loss.judge(learner.predict(net, examples()), LABEL).metrics["loss"])
+        found.append((losses[0] - losses[1]) / (2 * amount))
+        wanted.append(float(gradient @ towards))
+    assert torch.corrcoef(torch.tensor([found, wanted]))[0, 1] > 0.99
+    assert found == pytest.approx(wanted, abs=0.1 * max(map(abs, wanted)))
 
 
 def test_the_same_with_a_convolution_and_dropout() -> None:

@@ -253,19 +253,33 @@ def test_the_norm_is_bounded_whatever_the_weights_are() -> None:
     assert float(matrix.norm().detach()) == pytest.approx(2.0, rel=1e-5)
     points = torch.randn(5, 30)
     assert torch.allclose(loop(points), points @ matrix.T, rtol=1e-4)
-    small = Contracted(nn.Linear(3, 3, bias=False), 3, 50.0)
+    small = Contracted(nn.Linear(3, 3, bias=False), 50.0)
     assert float(small.factor().detach()) == 1.0
 
 
-def test_the_norm_of_maps_is_estimated_with_probes() -> None:
+def test_of_maps_the_kernel_is_bounded() -> None:
     torch.manual_seed(0)
     loop = conv_feedback((4, 7, 7), (3, 14, 14), 3, 2.0, 1.0)
     assert tuple(loop(torch.zeros(2, 4 * 49)).shape) == (2, 3 * 196)
+    (kernel,) = loop.parameters()
     with torch.no_grad():
-        columns = loop.linear(torch.eye(4 * 49))
-        assert float(loop.norm()) == pytest.approx(float(columns.norm()), rel=0.05)
-        assert float((columns * loop.factor()).norm()) < 2.1
-    assert not loop.state_dict().keys() & {"probes"}
+        kernel.mul_(100)
+        image = torch.rand(1, 4 * 49)
+        bounded = loop(image)
+        kernel.mul_(2.0 / kernel.norm())
+        assert torch.allclose(bounded, loop.linear(image), rtol=1e-4)
+
+
+def test_the_share_of_the_feedback_in_the_current_is_told() -> None:
+    net = network()
+    one = learner(net)
+    told = one.step(net, x(), LABEL, rng())["feedback_share"]
+    assert net.feedback is not None
+    with torch.no_grad():
+        rates = settle(net, x(), one.settings.forward_steps).rates
+        back, first = net.feedback(rates[-1]), net.stack[0].synapse(x())
+    assert told == pytest.approx(float(back.norm() / (back + first).norm()), rel=1e-5)
+    assert 0.0 < told < 1.0
 
 
 def test_maps_that_do_not_fit_are_refused() -> None:

@@ -304,11 +304,8 @@ def test_a_run_goes_on_without_its_terminal(tmp_path: Path, monkeypatch: pytest.
         code = 70
         try:
             after_step(monkeypatch, 4, lambda: time.sleep(1.0))  # the terminal goes away in here
-            sys.stdin, sys.stdout, sys.stderr = (
-                open(0, encoding="utf-8"),
-                open(1, "w", encoding="utf-8"),
-                open(2, "w", encoding="utf-8"),
-            )
+            sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115, for as long as it lives
+            sys.stdout, sys.stderr = open(1, "w", encoding="utf-8"), open(2, "w", encoding="utf-8")  # noqa: SIM115
             code = cli.run(["train", path, "--run", str(run)])
         finally:
             os._exit(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 
 import numpy as np
 import pytest
@@ -225,6 +226,30 @@ def test_fitness_is_without_the_luck_of_the_seeds() -> None:
     lone = Archive([Objective("accuracy")], 10)
     lone.add(Genome((0.1,)), 0, Outcome(0.7))
     assert lone.fitness(Genome((0.1,))) == (0.7,)
+
+
+def test_the_luck_of_the_seeds_is_the_least_squares_solution_and_grows_with_the_seeds_only() -> None:
+    rng, genomes, seeds = np.random.default_rng(3), 2000, 60
+    archive, design, target = Archive([Objective("accuracy")], 10), [], []
+    for number in range(genomes):
+        for seed in rng.choice(seeds, 2 + number % 3, replace=False):
+            value = float(rng.uniform())
+            archive.add(Genome((number / genomes,)), int(seed), Outcome(value))
+            if number < 40:
+                design.append([*(float(k == number) for k in range(40)), *(float(k == seed) for k in range(seeds))])
+                target.append(value)
+    began = time.process_time()
+    archive.fitness(Genome((0.0,)))
+    assert time.process_time() - began < 1.0  # dense in the genomes it takes a minute
+    few = Archive([Objective("accuracy")], 10)
+    for number in range(40):
+        for seed, outcome in archive._found[Genome((number / genomes,))]:
+            few.add(Genome((number / genomes,)), seed, outcome)
+    design += [[0.0] * 40 + [float(k == seed) for k in range(seeds)] for seed in range(seeds)]
+    solved = np.linalg.lstsq(np.array(design), np.array([*target, *[0.0] * seeds]), rcond=None)[0][40:]
+    for genome in few.genomes:
+        wanted = np.mean([outcome.accuracy - solved[seed] for seed, outcome in few._found[genome]])
+        assert few.fitness(genome)[0] == pytest.approx(wanted, abs=2e-9)
 
 
 def test_one_lucky_evaluation_is_trusted_less_than_many_good_ones() -> None:

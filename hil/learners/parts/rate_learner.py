@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -18,24 +18,24 @@ from torch import Tensor, nn
 
 from hil.learners.adfa import Model
 from hil.learners.parts.loss import Mixed
-from hil.learners.parts.neuron_model import SHARPNESS, Leak, NeuronModel
+from hil.learners.parts.neuron_model import SHARPNESS, Belief, believed
 from hil.learners.parts.projection import hidden_shapes
 from hil.learners.parts.spiking_pass import rates, traced
 from hil.network import Network, Trace
-from hil.settings import Count, Positive, Share, check
+from hil.neuron import NeuronModel
+from hil.settings import Count, Positive, Share
 from hil.task import Loss
 
 Update = Literal["accumulated", "per_step"]
 
 
 @dataclass(frozen=True)
-class RateSettings:
-    """[learner] of an experiment.
+class RateSettings(Belief):
+    """[learner] of an experiment, with what is believed of the neurons.
 
     Args:
         time_steps: T.
         chunk: steps that a device is asked for at once.
-        leak, v_th, v_rest: of the model of the neurons.
         mse_share: of the loss, beside cross entropy.
         dropout: share of hidden neurons left out, per example, in training.
         sample_shape: of one example; needed for dropout if a hidden synapse is not an nn.Linear.
@@ -43,21 +43,9 @@ class RateSettings:
 
     time_steps: Count = 6
     chunk: Count = 2
-    leak: Leak = 0.5
-    v_th: Positive = 1.0
-    v_rest: float = 0.0
     mse_share: Annotated[float, Field(ge=0, le=1)] = 0.05
     dropout: Share = 0.0
     sample_shape: tuple[Count, ...] = ()
-
-    def __post_init__(self) -> None:
-        check(self, "[learner]")
-        NeuronModel(self.leak, self.v_th, self.v_rest)
-
-    @property
-    def neuron(self) -> NeuronModel:
-        """Model of the neurons."""
-        return NeuronModel(self.leak, self.v_th, self.v_rest)
 
 
 @dataclass(frozen=True)
@@ -77,28 +65,35 @@ class RateLearner(nn.Module):
     """A learner of spiking networks that predicts from firing rates. It has no state of its own.
 
     `weighted`: it predicts from rates in which a step weighs less, the longer ago it was.
+    `summing`: its equations are sums over time, which hold for a soft reset without refractory time; it believes in such.
 
     Args:
         settings: of the rule.
         classes: labels.
         widths: of the hidden layers, for dropout.
+        neuron: what is believed of the neurons; None: the settings alone say it.
     """
 
     Settings: ClassVar[type[Any]] = RateSettings
     weighted: ClassVar[bool] = False
+    summing: ClassVar[bool] = False
     settings: RateSettings
 
-    def __init__(self, settings: RateSettings, classes: int, widths: Sequence[int] = ()) -> None:
+    def __init__(
+        self, settings: RateSettings, classes: int, widths: Sequence[int] = (), neuron: NeuronModel | None = None
+    ) -> None:
         super().__init__()
         self.settings, self.classes, self.widths = settings, classes, tuple(widths)
-        self.neuron = settings.neuron
+        self.neuron = neuron or settings.over(NeuronModel())
+        if self.summing:
+            self.neuron = replace(self.neuron, reset="soft", refractory=0)
         self.loss: Loss | Mixed = Mixed(settings.mse_share)
 
     @classmethod
     def build(cls, net: Network, settings: Any, classes: int, rng: torch.Generator, model: Model | None = None) -> Self:
         """Build it for `net`, from settings."""
         del rng, model
-        return cls(settings, classes, dropped_widths(net, settings))
+        return cls(settings, classes, dropped_widths(net, settings), believed(net, settings))
 
     @torch.no_grad()
     def predict(self, net: Network, x: Tensor) -> Tensor:
@@ -114,7 +109,7 @@ class RateLearner(nn.Module):
 
     @property
     def _weight(self) -> float:
-        return self.settings.leak if self.weighted else 1.0
+        return self.neuron.leak if self.weighted else 1.0
 
 
 class OnlineLearner(RateLearner, ABC):
