@@ -50,11 +50,19 @@ def render(path: Path) -> Path:
     Raises:
         RunError: this is no calibration, or the page cannot be written.
     """
-    table, notes = _read(path)
-    sweeps = _sweeps(path, _mapping(table, "raw"), notes)
     target = path.with_suffix(".html")
-    write_atomic(target, page("certificate.html", contents(path.stem, table, sweeps, notes)).encode())
+    write_atomic(target, page("certificate.html", read(path)).encode())
     return target
+
+
+def read(path: Path) -> dict[str, object]:
+    """Return what the template shows of the calibration `path`, by name.
+
+    Raises:
+        RunError: this is no calibration.
+    """
+    table, notes = _read(path)
+    return contents(path.stem, table, _sweeps(path, _mapping(table, "raw"), notes), notes)
 
 
 def contents(name: str, table: Facts, sweeps: Mapping[str, Sweeps], notes: list[str]) -> dict[str, object]:

@@ -34,16 +34,24 @@ def render(run: Path) -> Path:
         RunError: this is no run folder, it is damaged, or it cannot be written.
     """
     folder = RunFolder.open(run)
+    write_atomic(folder.report, page("search.html", read(folder)).encode())
+    return folder.report
+
+
+def read(folder: RunFolder) -> dict[str, object]:
+    """Return what the template shows of a search, by name.
+
+    Raises:
+        RunError: it is damaged.
+    """
     try:
         with figures.style():
-            text = page("search.html", contents(folder))
+            return contents(folder)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
         raise RunError(
-            "a search whose files do not fit together", where=str(run), got=f"{type(error).__name__}: {error}",
+            "a search whose files do not fit together", where=str(folder.path), got=f"{type(error).__name__}: {error}",
             allowed="the files that hil search wrote", todo="restore them from a copy, or search again",
         ) from error  # fmt: skip
-    write_atomic(folder.report, text.encode())
-    return folder.report
 
 
 def contents(folder: RunFolder) -> dict[str, object]:
