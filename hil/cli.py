@@ -493,8 +493,8 @@ def status(run: Path | None = None, /, *, log: Annotated[bool, Parameter(name="-
     log
         Everything that happened, a line each: time, kind, message.
     """
-    from hil.guardian.record import outputs_of
     from hil.run import status as standing
+    from hil.run.outputs import outputs_of
 
     path = run or standing.newest(Path("runs"))
     found = None if log else standing.read(path)

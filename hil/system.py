@@ -52,6 +52,7 @@ STOPS = tuple(
     signal.Signals(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
 )
 """What asks a program to end: a user, a batch system, the end of the terminal (SIGBREAK on Windows)."""
+HANGUP = getattr(signal, "SIGHUP", None)  # the end of the terminal, of which a program may be independent
 PIPE_BYTES = 1 << 16
 PIECES = 1024  # that may wait for a thread that writes
 REPLACE_S = 1.0
@@ -271,6 +272,32 @@ def alive(pid: int) -> bool:
         return bool(psutil.pid_exists(pid))
     except OverflowError:  # no pid at all
         return False
+
+
+def started_s(pid: int) -> float | None:
+    """When the process with this pid was started, s since 1970; None: there is none, or it must not be looked at."""
+    import psutil
+
+    try:
+        return float(psutil.Process(pid).create_time())
+    except (psutil.Error, ValueError, OverflowError):
+        return None
+
+
+def host_name() -> str:
+    """The name of this computer."""
+    return socket.gethostname()
+
+
+def send_to_main(number: signal.Signals) -> None:
+    """Send a signal to the main thread of this process, from any thread; a system call that it waits in is interrupted."""
+    ident = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and ident is not None:
+        signal.pthread_kill(ident, number)
+        return
+    import _thread
+
+    _thread.interrupt_main(number)
 
 
 def apart(files: tuple[int, ...] = ()) -> dict[str, Any]:

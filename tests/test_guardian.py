@@ -48,7 +48,8 @@ from hil.guardian import record
 from hil.guardian.__main__ import KEPT
 from hil.guardian.client import guarded
 from hil.guardian.process import TrainerProcess
-from hil.guardian.record import left_by, outputs_of
+from hil.guardian.record import left_by
+from hil.run.outputs import outputs_of
 from sim_devices.bench.board import RunningBoard, VirtualBoard, board_server
 from sim_devices.bench.description import VirtualBench, VirtualBox
 from sim_devices.bench.served import RunningBench, ServedBench, build, spawn

@@ -22,7 +22,7 @@ from small import toml, until
 
 from drivers.lock import left_unsafe
 from hil import system
-from hil.guardian.record import outputs_of
+from hil.run.outputs import outputs_of
 from sim_devices.bench.description import VirtualBench, VirtualBox
 from sim_devices.bench.served import RunningBench, build
 from sim_devices.transports.listener import SMALL, receive, send

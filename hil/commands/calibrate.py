@@ -93,7 +93,7 @@ def calibrate(path: Path, out: Path, seed: int, console: Console) -> Path:
     taken_at, found = datetime.now().astimezone().isoformat(timespec="seconds"), Findings(provenance=provenance_of(bench))
     with (
         _ending(path, found),
-        Stopping() as stopping,
+        Stopping(attended=True) as stopping,
         closing(_steps(bench, procedures, seed, found, console)) as steps,
         stopping.working(),
     ):

@@ -154,7 +154,7 @@ def _same(recorded: Recorded, experiment: Experiment, folder: RunFolder, console
     node = _node(recorded, experiment, "strict")
     try:
         swept = bool(recorded.facts.get("swept", recorded.facts["measured"]))
-        with Stopping() as stopping, built(experiment, node=node, fresh=swept, begins=True) as made:
+        with Stopping(attended=True) as stopping, built(experiment, node=node, fresh=swept, begins=True) as made:
             training = made.training
             points = _points(recorded.folder)
             if made.transfer is not None:
@@ -184,7 +184,7 @@ def _same(recorded: Recorded, experiment: Experiment, folder: RunFolder, console
 
 def _another(recorded: Recorded, experiment: Experiment, folder: RunFolder, console: Console) -> str:
     node = _node(recorded, experiment, "any")
-    with Stopping() as stopping, built(experiment, node=node, begins=True) as made:
+    with Stopping(attended=True) as stopping, built(experiment, node=node, begins=True) as made:
         for line in made.introduction():
             console.print(line, markup=False, soft_wrap=True)
         with TrainingDisplay(made.training, console) as live:

@@ -35,6 +35,7 @@ from hil.files import there, write_atomic
 from hil.foreign import foreign
 from hil.hints import quoted
 from hil.learners.adfa import slope
+from hil.run.control import Listening
 from hil.run.folder import RunFolder
 from hil.run.signals import Stopping
 from hil.search.archive import Archive
@@ -116,7 +117,12 @@ def _carried(builder: SearchBuilder, folder: RunFolder, console: Console, cluste
     file = builder.file
     if cluster is not None:
         console.print(f"cluster {cluster}, for a worker of which {file.evaluate.join_s:g} s are waited", markup=False)
-    with display_noted(console, folder), Stopping() as stopping, ExitStack() as stack:
+    with (
+        display_noted(console, folder),
+        Stopping() as stopping,
+        Listening(folder.path, stopping, folder.note),
+        ExitStack() as stack,
+    ):
         running = SearchRun(builder, folder, History(folder), cluster, stack, lambda: stopping.asked)
         for line in running.introduction():
             console.print(line, markup=False, soft_wrap=True)

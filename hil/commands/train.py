@@ -45,6 +45,7 @@ from hil.run import checkpoint
 from hil.run import resume as condition
 from hil.run.alarms import Alarms, AlarmSettings, argv_of
 from hil.run.checkpoint import Checkpoint
+from hil.run.control import Listening, Paused
 from hil.run.folder import RunFolder
 from hil.run.signals import Stopping
 from hil.run.summary import FILE, Labels, amend, test_said
@@ -95,63 +96,105 @@ def launched(
         Refused: nothing was trained. Stopped, Interrupted: the run is committed and resumable.
         UnsafeOutputs: outputs could not be verified safe, whatever else went wrong.
     """
+    with (
+        folder.owned(),
+        display_noted(console, folder),
+        Stopping() as stopping,
+        Listening(folder.path, stopping, folder.note, pausable=building is None),
+    ):
+        while True:
+            try:
+                return (yield from _opened(folder, experiment, console, start, goes_on, building, show, stopping))
+            except Paused as error:
+                paused = error
+            start, goes_on = _waited(folder, paused, stopping, console), True
+            experiment = read_experiment(folder.config, bench=folder.path / "bench.toml")
+
+
+def _opened(
+    folder: RunFolder, experiment: Experiment, console: Console, start: Path | None, goes_on: bool, building: Building | None,
+    show: Callable[[Point], None], stopping: Stopping,
+) -> Points:  # fmt: skip
+    """Open the device, train, and close it. Arguments and errors as of `launched`; Paused: it may be opened again."""
     origin = experiment.near
-    with folder.owned(), display_noted(console, folder):
-        saved = checkpoint.load(start) if start else None  # read before anything is opened
-        complete = saved is not None and not experiment.measures  # config.toml says what was measured first
-        if saved is not None:
-            experiment = _with_decode(experiment, saved)
-        done = folder.read_json(FILE).get("status") == "done"
-        folder.sweep()
-        if saved is None:
-            remove_tree(folder.path / "tape")  # of a run that is made again from its beginning
+    stopping.again()
+    saved = checkpoint.load(start) if start else None  # read before anything is opened
+    complete = saved is not None and not experiment.measures  # config.toml says what was measured first
+    if saved is not None:
+        experiment = _with_decode(experiment, saved)
+    done = folder.read_json(FILE).get("status") == "done"
+    folder.sweep()
+    if saved is None:
+        remove_tree(folder.path / "tape")  # of a run that is made again from its beginning
 
-        told = _Told(folder, console)
-        if not goes_on:
-            loggers.check(experiment.log.to, f"{origin}: [log] to")
+    told = _Told(folder, console)
+    if not goes_on:
+        loggers.check(experiment.log.to, f"{origin}: [log] to")
+    with (
+        Alarms(_settings(experiment.alarm), str(folder.path), folder.note) as alarms,
+        loggers.Loggers(experiment.log.to, folder, partial(_left_behind, folder, console)) as logs,
+    ):
         with (
-            Alarms(_settings(experiment.alarm), str(folder.path), folder.note) as alarms,
-            loggers.Loggers(experiment.log.to, folder, partial(_left_behind, folder, console)) as logs,
-        ):
-            with (
-                _told(folder, origin, alarms) as ending,
+            _told(folder, origin, alarms) as ending,
+            told,
+            (building or built)(
+                experiment,
+                folder.path,
                 told,
-                Stopping() as stopping,
-                (building or built)(
-                    experiment,
-                    folder.path,
-                    told,
-                    record=experiment.train.record and not done,
-                    fresh=saved is None,
-                ) as made,
-                stopping.working(),
-            ):
-                known = made.first_diagnostics() if saved is None else folder.read_json("diagnostics.json")
-                labels = replace(made.labels, terms=_terms(made.experiment, folder), twin_check=known.get("honesty"))
-                ending.labels = labels
-                with foreign(f"{origin}: before the first step", ContractError, "safe; whatever was opened is closed again"):
-                    session = _begun(folder, made, labels, saved, start, goes_on, alarms, console, told)
-                if not complete:
-                    folder.write_config(dump(made.experiment))  # after the checkpoint: without one all is measured again
-                alarms.watch(lambda: (made.training.step, made.training.device_passes))
-                for line in made.introduction():
-                    console.print(line, markup=False, soft_wrap=True)
-                if done:
-                    replay_test(made.training)
-                    summary = folder.read_json(FILE)
-                else:
-                    config = toml.loads(dump(made.experiment))
-                    logs.begin(experiment.log.project, labels.name or folder.path.name, config, made.training.step)
-                    with TrainingDisplay(made.training, console) as live:
+                record=experiment.train.record and not done,
+                fresh=saved is None,
+            ) as made,
+            stopping.working(),
+        ):
+            known = made.first_diagnostics() if saved is None else folder.read_json("diagnostics.json")
+            labels = replace(made.labels, terms=_terms(made.experiment, folder), twin_check=known.get("honesty"))
+            ending.labels = labels
+            with foreign(f"{origin}: before the first step", ContractError, "safe; whatever was opened is closed again"):
+                session = _begun(folder, made, labels, saved, start, goes_on, alarms, console, told)
+            if not complete:
+                folder.write_config(dump(made.experiment))  # after the checkpoint: without one all is measured again
+            alarms.watch(lambda: (made.training.step, made.training.device_passes))
+            for line in made.introduction():
+                console.print(line, markup=False, soft_wrap=True)
+            if done:
+                replay_test(made.training)
+                summary = folder.read_json(FILE)
+            else:
+                config = toml.loads(dump(made.experiment))
+                logs.begin(experiment.log.project, labels.name or folder.path.name, config, made.training.step)
+                with TrainingDisplay(made.training, console) as live:
 
-                        def shown(point: Point) -> None:
-                            live(point)
-                            logs(point)
-                            show(point)
+                    def shown(point: Point) -> None:
+                        live(point)
+                        logs(point)
+                        show(point)
 
-                        summary = yield from session.points(stopping, shown)
-                _diagnose(folder, made, summary)
-            return summary
+                    summary = yield from session.points(stopping, shown)
+            _diagnose(folder, made, summary)
+        return summary
+
+
+def _waited(folder: RunFolder, paused: Paused, stopping: Stopping, console: Console) -> Path | None:
+    """Wait until somebody asks to go on, and return the checkpoint to go on from.
+
+    Raises:
+        Interrupted: asked to stop instead. Refused: the folder was changed meanwhile so that nobody can go on.
+    """
+    console.print(f"paused  {paused.what}; its outputs: {paused.outputs}", markup=False, soft_wrap=True)
+    console.print(
+        f"next    hil resume {quoted(folder.path)}   goes on; Ctrl-C, or hil stop, ends it", markup=False, soft_wrap=True
+    )
+    stopping.wait()
+    if stopping.asked:
+        folder.note("interrupt", signal=stopping.asked)
+        raise Interrupted(
+            f"stopped by {stopping.asked} while it was paused; everything is committed", where=str(folder.path),
+            outputs=paused.outputs, todo=f"hil resume {quoted(folder.path)}",
+        )  # fmt: skip
+    plan = condition.plan(condition.inspect(folder.path))
+    for line in plan.said:
+        console.print(f"resume  {line}", markup=False, soft_wrap=True)
+    return plan.start
 
 
 def _left_behind(folder: RunFolder, console: Console, message: str) -> None:
@@ -495,7 +538,8 @@ def _record(folder: RunFolder, kind: str, outputs: str, **facts: object) -> None
 def _cut_short(folder: RunFolder, labels: Labels, error: BaseException) -> None:
     """Note a second Ctrl-C, or a fault that hil has no word for, when the session could not say it any more."""
     at_once = isinstance(error, KeyboardInterrupt)
-    cause = "stopped at once by a second SIGINT" if at_once else f"{type(error).__name__}: {said(error)}"
+    by = str(error) or "a second SIGINT"
+    cause = f"stopped at once by {by}" if at_once else f"{type(error).__name__}: {said(error)}"
     status = "interrupted" if at_once else "fault"
     with contextlib.suppress(RunError):
         folder.note("interrupt" if status == "interrupted" else "fault", message=cause)

@@ -49,7 +49,7 @@ def in_use(path: Path, rounds: int, watched: bool, split: SplitName, console: Co
         for line in telling(kind, facts):
             console.print(line, markup=False, soft_wrap=True)
 
-    with Stopping() as stopping, built(experiment, told=told) as made, stopping.working():
+    with Stopping(attended=True) as stopping, built(experiment, told=told) as made, stopping.working():
         _load(made, saved, under("best_learner", newest.tensors) or under("learner", newest.tensors))
         for line in made.introduction():
             console.print(line, markup=False, soft_wrap=True)

@@ -14,21 +14,19 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from drivers.safe import SafeState
-from hil.errors import RunError
-from hil.files import loads, open_to_write, read_bytes
+from hil.files import open_to_write
+from hil.run import outputs
+from hil.run.outputs import outputs_of, read_lines
 from hil.telling import LEAVE_S, Background, Teller
 
-NAME = "guardian.jsonl"
-MOST_BYTES = 1 << 26
+NAME = outputs.GUARDIAN
 MOST_NAMES, MOST_LETTERS, MOST_SPOKEN = 16, 200, 2000
-Outputs = Literal["safe", "unknown", ""]
 
 
 class GuardianRecord:
@@ -85,18 +83,6 @@ class GuardianRecord:
             self.voice.write(spoken)
 
 
-def outputs_of(run: Path) -> Outputs:
-    """Say what is known of the outputs after `run`; "" if it never watched over any, or its bench was virtual and is gone."""
-    lines = _lines(run / NAME)
-    if lines is None:
-        return "unknown"
-    watched = [n for n, line in enumerate(lines) if line.get("event") == "watching"]
-    if not watched or lines[watched[-1]].get("virtual"):
-        return ""
-    said = [str(line["outputs"]) for line in lines[watched[-1] :] if line.get("outputs") in ("safe", "unknown")]
-    return "safe" if said[-1:] == ["safe"] else "unknown"
-
-
 def left_by(run: Path) -> tuple[str, ...]:
     """Name the instruments that `run` left without verifying that they are safe, as text for people.
 
@@ -105,7 +91,7 @@ def left_by(run: Path) -> tuple[str, ...]:
     """
     if outputs_of(run) != "unknown":
         return ()
-    watched = [line for line in _lines(run / NAME) or () if line.get("event") == "watching"]
+    watched = [line for line in read_lines(run / NAME) or () if line.get("event") == "watching"]
     states = watched[-1].get("states") if watched else None
     named = [state for state in states if isinstance(state, Mapping)] if isinstance(states, list) else []
     return tuple(f"{plain(state.get('name'))} at {plain(state.get('resource'))}" for state in named[:MOST_NAMES])
@@ -128,23 +114,6 @@ def _append(path: Path, line: bytes) -> None:
         os.write(file, line)
     finally:
         os.close(file)
-
-
-def _lines(path: Path) -> list[Mapping[str, Any]] | None:
-    """A torn or damaged line is left out; None: something is there that cannot be read."""
-    try:
-        if not os.path.lexists(path):
-            return []
-        payload = read_bytes(path, MOST_BYTES)
-    except (RunError, OSError, ValueError):
-        return None
-    found: list[Mapping[str, Any]] = []
-    for text in payload.splitlines():
-        with suppress(RunError):
-            line = loads(text, str(path))
-            if isinstance(line, Mapping):
-                found.append(line)
-    return found
 
 
 def _spoken(event: str, facts: Mapping[str, object]) -> str:

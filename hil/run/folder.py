@@ -1,7 +1,7 @@
 """A run is a folder on disk; this file knows its names and how to write them without ever leaving half a file.
 
     config.toml  bench.toml  calibration.toml  origins.json  metrics.jsonl  journal.jsonl  summary.json  diagnostics.json
-    checkpoints/  logs/  report.html  run.lock
+    checkpoints/  logs/  report.html  run.lock  control.json  notes.toml  output.log
 
 Whole files are written to a temporary name, fsynced, renamed, and their folder fsynced. Lines are appended in one write each,
 so a killed process leaves at most one torn last line, which readers report and skip. Every file is a regular one, and every
@@ -36,7 +36,7 @@ from hil.run.lock import NAME, UNTOUCHED, owned
 BEGUN = ("bench.toml", "calibration.toml", "origins.json", "search.toml", NAME)  # before config.toml: a run begins with that
 FILES = (
     "config.toml", "replayed.toml", "metrics.jsonl", "journal.jsonl", "guardian.jsonl", "summary.json",
-    "diagnostics.json", "bench.log", "report.html", *BEGUN, "asked.toml",
+    "diagnostics.json", "bench.log", "report.html", *BEGUN, "asked.toml", "control.json", "output.log", "notes.toml",
 )  # fmt: skip
 LOGS = "logs"  # what loggers write
 FOLDERS = ("checkpoints", "tape", "wire", "feedback", LOGS)

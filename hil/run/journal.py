@@ -39,6 +39,7 @@ COUNTS = ("step", "epoch", "batch", "passes", "faults", "epochs", "batches_per_e
 NUMBERS = (*COUNTS, "device_s", "accuracy", "score")  # what is computed with, wherever it stands
 LARGEST = 10**18  # of a count
 TAIL_BYTES = 1 << 16
+HEAD_BYTES = 1 << 12
 MOST_BYTES = 1 << 33  # some fifty million steps
 RETURNS = ("resume", "roll_back")  # what brings a run back to the step that they name
 
@@ -265,6 +266,37 @@ def contents(path: Path, most: int | None = None) -> Contents:
     for number, why, torn in wrong:
         (found.torn if torn else found.damaged).append(f"line {number}: {why}")
     return found
+
+
+def ends(path: Path, first: int = HEAD_BYTES, last: int = TAIL_BYTES) -> tuple[list[Record], list[Record], int]:
+    """Read the first and the last lines of the journal at `path`, in a time that does not grow with its length.
+
+    Args:
+        path: of journal.jsonl; no file is an empty one.
+        first: bytes at its beginning.
+        last: bytes at its end.
+
+    Returns:
+        records of the first lines; of the last lines, which are all of them if the file is not longer than `last`; how many
+        whole lines among them cannot be read. A torn last line is left out.
+
+    Raises:
+        RunError: it cannot be read at all.
+    """
+    if not there(path):
+        return [], [], 0
+    with opened(path, most=MOST_BYTES) as file:
+        try:
+            size = os.fstat(file.fileno()).st_size
+            head = b"" if size <= last else file.read(first)
+            file.seek(max(0, size - last))
+            tail = file.read(last)
+        except OSError as error:
+            raise RunError("cannot read this file", where=str(path), got=error.strerror or str(error)) from error
+    wrong: list[tuple[int, str, bool]] = []
+    pieces = head.split(b"\n")[:-1], tail.split(b"\n")[1 if size > last else 0 : -1]  # parts of lines are left out
+    found = [[record for raw in piece if (record := _parsed(raw, 0, wrong)) is not None] for piece in pieces]
+    return found[0] or found[1][:1], found[1], len(wrong)
 
 
 def _stride(path: Path, most: int | None) -> int:

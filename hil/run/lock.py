@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from hil.errors import UNTOUCHED as UNTOUCHED
 from hil.errors import HilError, RunError
 from hil.files import loads, open_to_write, opened
 from hil.hints import quoted
-from hil.system import LOCKED_BYTES, read_at, try_lock, write_at
+from hil.system import LOCKED_BYTES, host_name, read_at, try_lock, write_at
 
 NAME = "run.lock"
 DYING_S = 0.3  # a process that was killed while it started another leaves the lock to that one for a moment
@@ -88,15 +87,19 @@ def owned(folder: Path) -> Iterator[None]:
         os.close(file)  # and with it the lock
 
 
-def owner(folder: Path) -> RunOwner | None:
+def owner(folder: Path, patience_s: float = DYING_S) -> RunOwner | None:
     """Return who has `folder`, or had it last; None if nobody ever took it. Touches nothing.
 
     Nobody has it where a disk cannot lock.
+
+    Args:
+        folder: of the run.
+        patience_s: how long a lock must be held to count; 0 for those who look again soon.
     """
     try:
         with opened(folder / NAME) as file:
             try:
-                alive = not _locked(file.fileno(), True, DYING_S)
+                alive = not _locked(file.fileno(), True, patience_s)
             except OSError:
                 alive = False
             return RunOwner(*_read(file.fileno()), alive)
@@ -118,7 +121,7 @@ def _write(file: int) -> None:
     """Write who owns the folder, if the disk takes it: a full one must not keep a run from being resumed."""
     facts = {
         "pid": os.getpid(),
-        "host": socket.gethostname(),
+        "host": host_name(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["hil", *sys.argv[1:]])[:500],
     }

@@ -1,10 +1,12 @@
-"""How a run is asked to stop: the first Ctrl-C waits for the shot, the second does not.
+"""How a run is asked to stop: the first Ctrl-C waits for the shot, the second does not. Others ask by hil/run/control.py.
 
-first SIGINT, or SIGTERM, SIGHUP*    `asked` becomes the signal's name; the loop ends after the step, commits, makes safe
-second SIGINT                        KeyboardInterrupt here and now, once; the caller makes safe at once
-any more, or while closing           nothing: outputs are being made safe, and nothing may come between
+first SIGINT, or SIGTERM     `asked` becomes the signal's name; the loop ends after the step, commits, makes safe
+second SIGINT                KeyboardInterrupt here and now, once; the caller makes safe at once
+any more, or while closing   nothing: outputs are being made safe, and nothing may come between
+SIGHUP*                      the terminal was closed, or its connection was lost: `hung_up`, and the work goes on; a program
+                             that is of no use without its terminal takes it for a SIGTERM
 
-* on Windows SIGBREAK: Ctrl-Break, or the window is closed
+* on Windows SIGBREAK: Ctrl-Break, or the window is closed; the system ends the program a moment later, so it is a SIGTERM there
 
 A signal that was ignored before (nohup, a job in the background of a script) stays ignored. Python lets the main thread alone
 install handlers, so nothing is installed in any other, and a run there cannot be asked to stop by a signal.
@@ -20,9 +22,10 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from hil.system import STOPS
+from hil.system import HANGUP, STOPS, send_to_main
 
 BURST_S = 1.0
+LOOK_S = 0.25
 
 
 class Handling:
@@ -43,12 +46,27 @@ class Handling:
         while self._before:
             signal.signal(*self._before.popitem())
 
+    def raise_in_main(self, number: signal.Signals) -> None:
+        """Have the handler called in the main thread, from any thread; nothing happens where it was not installed."""
+        if number in self._before:
+            send_to_main(number)
+
 
 class Stopping:
-    """A context that catches the signals for a run."""
+    """A context that catches the signals for a run, and takes what other processes ask.
 
-    def __init__(self) -> None:
-        self.asked = ""
+    asked: by what or by whom it is to end after the step, or "". pausing: who asked to pause then, or "".
+    hung_up: the terminal is gone.
+
+    Args:
+        attended: of no use without its terminal: SIGHUP asks it to stop.
+    """
+
+    def __init__(self, attended: bool = False) -> None:
+        self.asked = self.pausing = self.at_once = ""
+        self.hung_up = False
+        self._attended = attended
+        self._changed = threading.Event()
         self._cut = False
         self._handling = Handling(STOPS, self._caught)
 
@@ -59,6 +77,33 @@ class Stopping:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._handling.__exit__(kind, error, trace)
 
+    @property
+    def due(self) -> bool:
+        """The loop is to be left after the step, for good or for a pause."""
+        return bool(self.asked or self.pausing)
+
+    def asks(self, what: str, by: str) -> None:
+        """Take what another process asks; any thread may call.
+
+        Args:
+            what: "stop", "off", "pause", "resume"; any other word asks nothing.
+            by: who asks.
+        """
+        if what in ("pause", "resume"):
+            self.pausing = by if what == "pause" else ""
+        elif what in ("stop", "off"):
+            self.asked = self.asked or by
+        if what == "off":
+            self.at_once = by
+            self._handling.raise_in_main(signal.SIGINT)
+        self._changed.set()
+
+    def wait(self) -> None:
+        """Wait while a pause is asked for, and no end."""
+        while self.pausing and not self.asked:
+            self._changed.wait(LOOK_S)  # a signal alone does not set it
+            self._changed.clear()
+
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
         """The innermost context of a run: when it is left, what was opened is closed, and no signal comes between."""
@@ -67,10 +112,17 @@ class Stopping:
         finally:
             self._cut = True
 
+    def again(self) -> None:
+        """What was closed for a pause is opened again: from here on a second Ctrl-C is obeyed."""
+        self._cut = False
+
     def _caught(self, number: int, frame: FrameType | None) -> None:
+        if number == HANGUP and not self._attended:
+            self.hung_up = True
+            return
         if self.asked and number == signal.SIGINT and not self._cut:
             self._cut = True
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(*([self.at_once] if self.at_once else []))
         self.asked = self.asked or signal.Signals(number).name
 
 

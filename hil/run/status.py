@@ -1,6 +1,6 @@
 """What a run is doing, from its files alone: lock, journal, summary, checkpoints. The instruments are never asked.
 
-locked       opening -> training <-> validating -> testing -> done        recovering: a fault is being put right
+locked       opening -> training <-> validating -> testing -> done        recovering: a fault is being put right; paused
 not locked   done · interrupted · fault (outputs made safe, resumable) · unsafe · dead: the process is gone without a word
 """
 
@@ -16,14 +16,13 @@ from typing import Any
 
 from hil.errors import RunError
 from hil.hints import quoted
-from hil.run import journal, resume
+from hil.run import glance, journal, resume
 from hil.run.lock import UNTOUCHED, RunOwner, owner
 from hil.task import Metric, named
 
 RECOVERING = ("recovering",)  # an event of this kind as the last one: a fault is being put right
 FAULTS = (*RECOVERING, "recovery", "retransmission", "fault", "recovered", "lost", "unsafe", "stalled", "alarm")
-ENDS = {"interrupt": "interrupted", "fault": "fault", "unsafe": "unsafe", "end": "done"}
-BEGINS = ("start", "resume")
+BEGINS, ENDS = glance.BEGINS, glance.ENDS
 LATEST_S = 60.0  # rates are taken over the last commits of so long
 SHOWN_FAULTS = 3
 COMMITS = 4000  # looked at, of a journal however long
@@ -134,7 +133,8 @@ def brief(path: Path) -> str:
         found = resume.inspect(path, verify=False)
     except RunError as error:
         return f"unreadable: {error.what}"
-    state = "at work" if alive else _ended(found.journal.records, found.status)
+    begun = next((r["kind"] for r in reversed(found.journal.records) if r["kind"] in (*BEGINS, *ENDS)), "")
+    state = ("paused" if begun == "pause" else "at work") if alive else _ended(found.journal.records, found.status)
     return state.partition(":")[0] + (f", {found.damages[0].file} damaged" if found.damages and not alive else "")
 
 
@@ -195,6 +195,8 @@ def _alive(records: Sequence[journal.Record], epochs: int | None, per_epoch: int
     last = since[-1]
     if last["kind"] in RECOVERING:
         return "recovering"
+    if _last(since, ("pause",)):
+        return "paused"
     if _last(since, ("end",)):
         return "done, writing its report"
     if _last(since, ("interrupt", "fault")):

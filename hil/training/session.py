@@ -1,7 +1,7 @@
 """From a built Training to a run folder: drives the loop, commits what it yields, and ends in one of three ways.
 
     done          test split read once with the best weights, summary.json, diagnostics.json, report.html
-    interrupted   checkpoint, summary.json with status "interrupted"; raises Interrupted
+    interrupted   checkpoint, summary.json with status "interrupted"; raises Interrupted, or Paused to go on later
     fault         the newest checkpoint from which a resume is exact; raises Stopped from the fault
 
 A sentinel that asks to go back gets the newest checkpoint that was made at a fixed step (every epoch, every so many steps) no
@@ -29,6 +29,7 @@ from hil.foreign import foreign
 from hil.hints import quoted
 from hil.learner import Online
 from hil.run import checkpoint, journal
+from hil.run.control import Paused
 from hil.run.folder import RunFolder
 from hil.run.signals import Stopping
 from hil.run.summary import Labels, conclude
@@ -139,7 +140,7 @@ class Session:
         for point in train(self.training):
             self._whole = True
             look = point.look if isinstance(point, TrainingStep) else None
-            if stopping.asked and not (look is not None and look.back):  # going back needs the node once more
+            if stopping.due and not (look is not None and look.back):  # going back needs the node once more
                 self._rest(None)
             self._journal(point)
             show(point)
@@ -152,16 +153,17 @@ class Session:
                 look, gone = self._go_back()
                 if gone and look.fault is None and not left:
                     return False
-            if self._due(point) and not stopping.asked and not left and not (look is not None and look.fault is not None):
+            if self._due(point) and not stopping.due and not left and not (look is not None and look.fault is not None):
                 self.commit()
             if look is not None and look.fault is not None:
                 self._rest(look.fault)
                 self.commit()
                 raise look.fault
-            if stopping.asked or left:
+            if stopping.due or left:
                 self._rest(None)
                 self.commit()
-                raise self._interrupted(stopping.asked or "the end of its loop")
+                paused = stopping.pausing and not stopping.asked and not left
+                raise self._paused(stopping.pausing) if paused else self._interrupted(stopping.asked or "the end of its loop")
             self._whole = False
         return True
 
@@ -340,6 +342,10 @@ class Session:
         except (RunError, ForeignError):
             return f"it could not be written, {instead}"
         return "which is committed"
+
+    def _paused(self, by: str) -> Paused:
+        self.folder.note("pause", step=self.training.step, by=by)
+        return Paused(f"paused by {by} after step {self.training.step:,}, which is committed", where=str(self.folder.path))
 
     def _interrupted(self, why: str) -> Interrupted:
         self.folder.note("interrupt", step=self.training.step, signal=why)

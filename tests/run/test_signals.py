@@ -91,7 +91,8 @@ def test_handlers_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num
     before = signal.signal(number, mine)
     try:
         after_step(monkeypatch, 3, lambda: os.kill(os.getpid(), number))
-        assert cli.run(["train", str(experiment(tmp_path)), "--run", str(tmp_path / "r")]) == 130
+        code = cli.run(["train", str(experiment(tmp_path)), "--run", str(tmp_path / "r")])
+        assert code == (0 if number == signal.SIGHUP else 130)  # without its terminal a run goes on
         assert signal.getsignal(number) is mine
     finally:
         signal.signal(number, before)

@@ -1,0 +1,69 @@
+"""What the files of a run say of its outputs: guardian.jsonl of a bench, host.jsonl of a device that a host owns.
+
+    {"t", "event": "watching", "virtual", "states": [...]}                 a guardian begins to watch
+    {"t", "event": "made safe" | "done" | ..., "outputs": "safe" | "unknown"}
+
+After a "watching" without a later "outputs" nothing is known: the guardian is still at work, or the machine itself went down.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from hil.errors import RunError
+from hil.files import loads, read_bytes
+
+GUARDIAN, HOSTS = "guardian.jsonl", "host*.jsonl"
+MOST_BYTES = 1 << 26
+SAID = ("safe", "unknown")
+Outputs = Literal["safe", "unknown", ""]
+
+
+def outputs_of(run: Path) -> Outputs:
+    """Say what is known of the outputs after `run`; "" if it never watched over any, or its bench was virtual and is gone."""
+    said, virtual = guarded(run)
+    return "" if virtual else said
+
+
+def guarded(run: Path) -> tuple[Outputs, bool]:
+    """What the guardian of `run` said of the outputs, and whether its bench was virtual; "" if none ever watched."""
+    lines = read_lines(run / GUARDIAN)
+    if lines is None:
+        return "unknown", False
+    watched = [n for n, line in enumerate(lines) if line.get("event") == "watching"]
+    if not watched:
+        return "", False
+    said = [line["outputs"] for line in lines[watched[-1] :] if line.get("outputs") in SAID]
+    return "safe" if said[-1:] == ["safe"] else "unknown", bool(lines[watched[-1]].get("virtual"))
+
+
+def hosted(run: Path) -> Outputs:
+    """What the hosts of `run` said last of the outputs of their devices; "" if it has none."""
+    found: list[Outputs] = []
+    for path in sorted(run.glob(HOSTS)):
+        lines = read_lines(path)
+        begun = [n for n, line in enumerate(lines or ()) if line.get("event") == "open"]
+        said = [line.get("outputs") for line in (lines or ())[begun[-1] if begun else 0 :] if line.get("outputs") in SAID]
+        found.append("safe" if said[-1:] == ["safe"] else "unknown")
+    return "" if not found else "safe" if set(found) == {"safe"} else "unknown"
+
+
+def read_lines(path: Path) -> list[Mapping[str, Any]] | None:
+    """Read the objects of a file, one a line; damaged lines are left out. None: something is there that cannot be read."""
+    try:
+        if not os.path.lexists(path):
+            return []
+        payload = read_bytes(path, MOST_BYTES)
+    except (RunError, OSError, ValueError):
+        return None
+    found: list[Mapping[str, Any]] = []
+    for text in payload.splitlines():
+        with suppress(RunError):
+            line = loads(text, str(path))
+            if isinstance(line, Mapping):
+                found.append(line)
+    return found
