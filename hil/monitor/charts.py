@@ -14,6 +14,7 @@ from nicegui import ui
 
 from hil.monitor.parts import Text, box
 
+FONT = 'system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 COLOURS = 8  # --series-1 to --series-8
 NUMBER = "(v) => v == null || v === '-' ? '–' : String(+(+v).toPrecision(4))"
 SHARE = "(v) => v == null || v === '-' ? '–' : (+v).toFixed(1) + ' %'"
@@ -59,35 +60,47 @@ def finite(points: Sequence[tuple[object, object]]) -> list[Point]:
 
 
 def options(
-    lines: Sequence[Line], x: str, y: str, share: bool = False, counts: bool = False, top: float | None = None
+    lines: Sequence[Line],
+    x: str,
+    y: str,
+    share: bool = False,
+    counts: bool = False,
+    bottom: float | None = None,
+    top: float | None = None,
+    legend: bool = True,
 ) -> dict[str, Any]:
     """Return the options of a chart.
 
     Args:
         lines: the curves; those without points are left out.
-        x, y: titles of the axes, with units.
+        x: title of that axis, with its unit.
+        y: title of that axis, with its unit.
         share: y is in per cent.
         counts: x are large counts.
-        top: where the y axis ends; None: as the values need it.
+        bottom: where the y axis begins; None: as the values need it.
+        top: where it ends; None: as the values need it.
+        legend: above the axes.
     """
     drawn = [line for line in lines if line.points]
     values = [value for line in drawn for _, value in line.points if line.width]
     log = not share and bool(values) and min(values) > 0 and max(values) > 20 * min(values)
     return {
         "animation": False,
-        "textStyle": {"fontFamily": "inherit", "fontSize": 12},
-        "grid": {"left": 8, "right": 18, "top": 40, "bottom": 24, "containLabel": True},
-        "legend": {"left": 0, "top": 0, "itemWidth": 16, "itemHeight": 8, "type": "scroll", "textStyle": _ink(),
-                   "inactiveColor": "var(--grid)", "data": [line.name for line in drawn]},
+        "textStyle": {"fontFamily": FONT, "fontSize": 12},
+        "grid": {"left": 8, "right": 18, "top": 52 if legend else 28, "bottom": 24, "containLabel": True},
+        "legend": {"show": legend, "left": 0, "top": 0, "itemWidth": 16, "itemHeight": 8, "itemGap": 16, "type": "scroll",
+                   "textStyle": _ink(), "inactiveColor": "var(--grid)", "data": [line.name for line in drawn]},
         "tooltip": {"trigger": "axis", "confine": True, "backgroundColor": "var(--card)", "borderColor": "var(--muted)",
                     "textStyle": _ink(), ":valueFormatter": SHARE if share else NUMBER,
                     "axisPointer": {"lineStyle": {"color": "var(--muted)"}, "label": {"show": False}}},
-        "xAxis": {"type": "value", "name": x, "nameLocation": "middle", "nameGap": 26, "scale": True, "minInterval": 0,
+        "xAxis": {"type": "value", "name": x, "nameLocation": "middle", "nameGap": 26, "scale": True, "max": "dataMax",
                   "splitLine": {"show": False}, **_axis(), "axisLabel": {**_muted(), "hideOverlap": True,
                   **({":formatter": COUNT} if counts else {})}},
         "yAxis": {"type": "log" if log else "value", "name": y, "nameLocation": "end", "nameGap": 10, "scale": True,
-                  "max": top, "splitLine": {"lineStyle": {"color": "var(--grid)"}}, **_axis(),
-                  "nameTextStyle": {**_muted(), "align": "left"}, "show": True},
+                  "min": bottom, "max": top,
+                  "splitLine": {"lineStyle": {"color": "var(--grid)"}}, **_axis(),
+                  "nameTextStyle": {**_muted(), "align": "left"},
+                  "axisLabel": {**_muted(), "showMaxLabel": top is None}},
         "series": [_series(line) for line in drawn],
     }  # fmt: skip
 

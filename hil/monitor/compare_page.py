@@ -14,7 +14,7 @@ from hil import toml
 from hil.errors import HilError
 from hil.files import read_text
 from hil.monitor import words
-from hil.monitor.charts import Chart, Line, finite, options, series_colour
+from hil.monitor.charts import COLOURS, Chart, Line, finite, options, series_colour
 from hil.monitor.frame import framed, missing
 from hil.monitor.gate import Role
 from hil.monitor.live import LiveRun, Record
@@ -39,13 +39,14 @@ class Compared:
         entry: of the index, as it was when the page was made.
         label: its name, made different from the other ones.
         live: its metrics.
-        colour: of its curve.
+        colour, dashed: its curve.
     """
 
     entry: Entry
     label: str
     live: LiveRun
     colour: str
+    dashed: bool
 
 
 async def build(watching: Watching, role: Role, runs: str) -> None:
@@ -71,10 +72,10 @@ class ComparePage:
 
     def __init__(self, watching: Watching, role: Role, entries: Sequence[Entry]) -> None:
         self._watching, self._role = watching, role
-        labels = distinct([words.short(entry.name, 60) for entry in entries], [entry.path for entry in entries])
+        labels = distinct(entries)
         self._runs = [
-            Compared(entry, label, LiveRun(entry.path), series_colour(n))
-            for n, (entry, label) in enumerate(zip(entries, labels))
+            Compared(entry, label, LiveRun(entry.path), series_colour(n), n >= COLOURS)
+            for n, (entry, label) in enumerate(zip(entries, labels, strict=True))
         ]
         self._over, self._split = "epoch", "validation"
         self._now: Sequence[Entry] = ()
@@ -87,10 +88,21 @@ class ComparePage:
             with box("section", "controls", aria_label="Curves"):
                 self._choice("Over", AXES, self._over, self._by)
                 self._choice("Examples", dict(zip(SPLITS, SPLITS, strict=True)), self._split, self._of)
+            with box("p", "legend-line"):
+                for run in self._runs:
+                    with box("span"):
+                        Text(
+                            "span",
+                            "",
+                            f"key{' dashed' if run.dashed else ''}",
+                            style=f"--own:var({run.colour})",
+                            aria_hidden="true",
+                        )
+                        Text("span", run.label)
             with box("div", "pair"):
                 self._score, self._loss = Chart("Score"), Chart("Loss")
             Text("h2", "Results")
-            self._table = box("div", "scroll")
+            self._table = box("div", "scroll", tabindex="0", role="region", aria_label="Results")
             Text("h2", "Settings that differ")
             differing(self._runs, configs)
         await self._show()
@@ -132,13 +144,12 @@ class ComparePage:
         self._loss.title(f"{self._split.capitalize()} loss")
         title = f"{metric.title} (%)" if metric.share else metric.title
         for chart, value, scale, y in ((self._score, metric.name, factor, title), (self._loss, "loss", 1, "loss")):
-            lines = [
-                Line(run.label, [(x, scale * v) for x, v in curve(run.live.metrics, self._split, value, self._over)], run.colour,
-                     dashed=number >= 8)
-                for number, run in enumerate(self._runs)
-            ]  # fmt: skip
+            lines = []
+            for run in self._runs:
+                points = curve(run.live.metrics, self._split, value, self._over)
+                lines.append(Line(run.label, [(x, scale * v) for x, v in points], run.colour, dashed=run.dashed))
             shares = metric.share and value == metric.name
-            chart.show(options(lines, TITLES[self._over], y, share=shares, counts=self._over != "epoch"))
+            chart.show(options(lines, TITLES[self._over], y, share=shares, counts=self._over != "epoch", legend=False))
 
     def _tell(self, entries: Sequence[Entry]) -> None:
         self._table.clear()
@@ -158,8 +169,8 @@ class ComparePage:
             words.count(entry.faults), words.count(entry.seed),
         )  # fmt: skip
         with box("tr"):
-            with box("td", "text"):
-                Text("span", "", "key", style=f"background:var({run.colour})", aria_hidden="true")
+            with box("td", "text label"):
+                Text("span", "", "key", style=f"--own:var({run.colour})", aria_hidden="true")
                 Text("a", run.label, href=f"/run/{key(entry.path)}")
             with box("td", "text"):
                 Text("span", words.state(entry), f"chip {words.tone(words.state(entry))}")
@@ -183,20 +194,19 @@ def curve(metrics: Sequence[Record], split: str, name: str, over: str) -> list[t
     return finite([(places.get(line.get("epoch")), line.get(name)) for line in metrics if line.get("split") == split])
 
 
-def distinct(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
-    """Return the names; one that is there twice with the folder above it, or a number."""
-    found: list[str] = []
-    for name, path in zip(names, paths, strict=True):
-        label = name if names.count(name) == 1 else words.short(f"{path.parent.name}/{path.name}", 80)
-        found.append(label if label not in found else f"{label} ({len(found) + 1})")
-    return found
+def distinct(entries: Sequence[Entry]) -> list[str]:
+    """Return a label of each entry: its name; where that is there twice, its folder, or the whole path."""
+    found = [entry.name for entry in entries]
+    for more in (lambda entry: entry.path.name, lambda entry: str(entry.path)):
+        found = [more(entry) if found.count(label) > 1 else label for label, entry in zip(found, entries, strict=True)]
+    return [words.short(label, 60) for label in found]
 
 
 def differing(runs: Sequence[Compared], configs: Sequence[Mapping[str, Any]]) -> None:
     """Show the settings that are not the same in all runs."""
     flat = [{f"{section}.{name}": value for section, rows in tables.settings(one) for name, value in rows} for one in configs]
     names = list(dict.fromkeys(name for one in flat for name in one))
-    rows = [(name, [one.get(name, words.NONE) for one in flat]) for name in names]
+    rows = [(name, [one.get(name, "-") for one in flat]) for name in names]
     rows = [(name, values) for name, values in rows if len(set(values)) > 1]
     if not rows:
         Text("p", "All settings are the same.", "note")
@@ -206,7 +216,7 @@ def differing(runs: Sequence[Compared], configs: Sequence[Mapping[str, Any]]) ->
             Text("th", "setting", "text", scope="col")
             for run in runs:
                 with box("th", "text", scope="col"):
-                    Text("span", "", "key", style=f"background:var({run.colour})", aria_hidden="true")
+                    Text("span", "", "key", style=f"--own:var({run.colour})", aria_hidden="true")
                     Text("span", run.label)
         with box("tbody"):
             for name, values in rows:

@@ -39,7 +39,7 @@ class Controls:
             self._said = Text("span", "", "note small")
             if may:
                 self._buttons["off"] = button("Outputs off now", self._off, "emergency")
-                with box("div", "acts"):
+                with box("div", "acts") as self._acts:
                     self._buttons["pause"] = button("Pause", self._pause)
                     self._buttons["resume"] = button("Go on", self._resume)
                     self._buttons["stop"] = button("Stop …", self._ask)
@@ -55,14 +55,12 @@ class Controls:
         self._lamp.say(word)
         self._lamp.look(f"lamp {word}")
         self._said.say("" if entry.outputs == word else words.short(entry.outputs, 120))
-        usable = {
-            "off": entry.state in ("at work", "paused"),
-            "pause": entry.state == "at work",
-            "resume": entry.state == "paused",
-            "stop": entry.state in ("at work", "paused"),
-        }
-        for name, made in self._buttons.items():
-            made.props.set_bool("disabled", not usable[name])
+        if self._may:
+            alive = entry.state in ("at work", "paused")
+            self._buttons["off"].set_visibility(alive)
+            self._acts.set_visibility(alive)
+            self._buttons["pause"].props.set_bool("disabled", entry.state != "at work")
+            self._buttons["resume"].props.set_bool("disabled", entry.state != "paused")
 
     def _question(self) -> Text:
         with box("dialog", "", aria_label="Stop this run?") as dialog:
@@ -96,11 +94,13 @@ class Controls:
     async def _off(self) -> None:
         await self._send("off")
 
-    async def _send(self, what: control.Request) -> None:
+    async def _send(self, what: control.What) -> None:
         if not self._may:
             return
+        self._answer.say(f"{time.strftime('%H:%M:%S')}: {ASKED[what]}.")
         try:
-            await asyncio.to_thread(control.ask, self._entry.path, what)
-            self._answer.say(f"{time.strftime('%H:%M:%S')}: {ASKED[what]}.")
+            known = await asyncio.to_thread(control.ask, self._entry.path, what)
+            if known:
+                self._answer.say(f"{time.strftime('%H:%M:%S')}: the run has ended; outputs {known}.")
         except HilError as error:
             self._answer.say(plain(str(error)))

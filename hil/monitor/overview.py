@@ -101,6 +101,7 @@ def row(entry: Entry, role: Role) -> dict[str, Any]:
     return {
         "id": key(entry.path),
         "name": words.short(entry.name, 80),
+        "folder": "" if entry.path.name == entry.name else words.short(entry.path.name, 80),
         "kind": entry.kind,
         "state": state,
         "tone": words.tone(state),

@@ -40,7 +40,7 @@ class Text(TextElement):
 
 
 def box(tag: str = "div", classes: str = "", **attributes: str) -> Text:
-    """Return an element for others: `with box("section"): ...`."""
+    """Return an element that holds others."""
     return Text(tag, "", classes, **attributes)
 
 

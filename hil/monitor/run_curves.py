@@ -71,13 +71,13 @@ def duty(commits: Sequence[Record], events: Sequence[Record], first_s: float | N
     )
     lines = [Line("device busy", _shares(commits, first_s, scale, length), "--series-3")]
     for name, kinds, colour, symbol, level in (
-        ("fault", FAULTS, "--bad", "triangle", 104), ("recovered", MENDED, "--good", "circle", 104),
-        ("pause, resume, stop", ("pause", "resume", "interrupt", "paused"), "--series-2", "rect", 104),
+        ("fault", FAULTS, "--bad", "triangle", 105), ("recovered", MENDED, "--good", "circle", 105),
+        ("pause, resume, stop", ("pause", "resume", "interrupt", "asked"), "--series-2", "rect", 105),
     ):  # fmt: skip
         noted = finite([(moment(event), level) for event in events if event["kind"] in kinds])
         points = [((when - first_s) / scale, y) for when, y in noted]
         lines.append(Line(name, points, colour, 0, symbol=symbol))
-    return options(lines, f"time since the start ({unit})", "device busy (%)", share=True, top=110)
+    return options(lines, f"time since the start ({unit})", "device busy (%)", share=True, bottom=0, top=110)
 
 
 def _shares(commits: Sequence[Record], first_s: float, scale: float, length: float) -> list[tuple[float, float]]:
@@ -102,8 +102,8 @@ def drift(looks: Sequence[Mapping[str, Any]]) -> Curves:
     seen = watched(looks)
     if seen is None:
         return options([], "", "")
-    marks = [(name, sign * level, colour) for name, level, colour in (("warn", seen.warn, "--waiting"), ("act", seen.act, "--bad"))
-             for sign in (1, -1)]  # fmt: skip
+    levels = (("warn", seen.warn, "--waiting"), ("act", seen.act, "--bad"))
+    marks = [(name, sign * level, colour) for name, level, colour in levels for sign in (1, -1)]
     total = [walk + walked for walk, walked in zip(seen.walk, seen.walked, strict=True)]
     lines = [
         Line("off the reference", list(zip(seen.steps, seen.walk, strict=True)), "--series-1", marks=marks),

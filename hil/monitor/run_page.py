@@ -26,10 +26,11 @@ from hil.run.index import Entry
 from hil.run.status import message
 from hil.task import named
 
-TILES = ("Result", "Epoch", "Step", "Loss", "Time left", "Duration", "Device passes", "Device busy", "Faults recovered")
+TILES = ("Result", "Epoch", "Loss", "Time left", "Duration", "Device passes", "Device busy", "Faults recovered")
 SHOWN_EVENTS = 25
+LONG = ("node", "resources", "versions")  # of an event
 LATEST_S = 60.0  # over which the share of the device is taken
-NO_NODE = "The transfer curve and the drives in use are recorded when the run ends."
+NO_NODE = "No transfer curve and no drives have been recorded yet."
 
 
 async def build(watching: Watching, role: Role, name: str) -> None:
@@ -58,20 +59,28 @@ async def build_report(watching: Watching, role: Role, name: str) -> None:
 
 async def reported(entry: Entry) -> None:
     """Show the report of an entry, or why there is none."""
+    with box("div") as place:
+        Text("p", "The report is being drawn …", "note", role="status")
+    await ui.context.client.connected()  # the page is there already: drawing may take seconds
     try:
         html = await reports.report(entry)
     except HilError as error:
-        Text("h1", words.short(entry.name, 80))
-        Text("p", f"There is no report yet: {error}", "note")
+        place.clear()
+        with place:
+            Text("h1", words.short(entry.name, 80))
+            Text("p", f"There is no report yet: {error}", "note")
         return
-    ui.html(html, sanitize=False).classes("reported")
+    place.clear()
+    with place:
+        ui.html(html, sanitize=False).classes("reported")
 
 
 def lead(entry: Entry) -> Text:
     """Show state, kind, provenance and tags in a line; return the element of the state."""
     with box("div", "lead"):
         state = Text("span", words.state(entry), f"chip {words.tone(words.state(entry))}")
-        Text("span", words.provenance(entry), f"badge {words.provenance(entry)}")
+        if entry.provenance:
+            Text("span", words.provenance(entry), f"badge {words.provenance(entry)}")
         parts = [entry.kind, entry.learner, entry.device]
         parts += [f"seed {entry.seed}"] * (entry.seed is not None) + [f"started {words.moment(entry.started)}"]
         Text("span", " · ".join(words.short(part, 60) for part in parts if part), "note")
@@ -118,8 +127,11 @@ class RunPage:
                 self._score, self._loss = Chart("Score of each epoch"), Chart("Loss")
             Text("h2", "Device and faults")
             with box("div", "pair"):
-                self._duty, self._drift = Chart("Device busy, and what happened"), Chart("Drift of the bias")
-            self._list = box("div", "scroll")
+                self._duty = Chart("Device busy, and what happened")
+                self._drift = Chart("Drift of the bias")
+                with box("section", "card"):
+                    Text("h3", "Latest events")
+                    self._list = box("div", "scroll latest", tabindex="0", role="region", aria_label="Latest events")
             Text("h2", "The node")
             self._node = box("div", "pair")
             with self._node:
@@ -128,7 +140,13 @@ class RunPage:
             with box("p"):
                 Text("a", "Report of this run", href=f"/report/{self._name}")
         await self._show()
-        ui.timer(REFRESH_S, self._show, immediate=False)
+        await ui.context.client.connected()  # drawing the node may take seconds
+        await self._show_node(self._entry)
+        ui.timer(REFRESH_S, self._again, immediate=False)
+
+    async def _again(self) -> None:
+        await self._show()
+        await self._show_node(self._entry)
 
     async def _show(self) -> None:
         entry = await self._watching.named(self._name)
@@ -146,7 +164,6 @@ class RunPage:
             self._curves(entry)
         self._entry = entry
         self._controls.show(entry)
-        await self._show_node(entry)
 
     def _facts(self, entry: Entry) -> None:
         state = words.state(entry)
@@ -172,8 +189,7 @@ class RunPage:
         committed = moment(last) if last else None
         return {
             "Result": (words.value(entry), f"{entry.split} {words.title(entry)}" if entry.value is not None else ""),
-            "Epoch": (words.count(last.get("epoch", entry.epoch)), f"of {words.count(entry.epochs)}"),
-            "Step": (words.count(step), f"of {words.count(entry.steps)}" if entry.steps else ""),
+            "Epoch": (words.count(last.get("epoch", entry.epoch), entry.epochs), f"step {words.count(step, entry.steps)}"),
             "Loss": (f"{last['loss']:.4g}" if last else words.NONE, "of the last step"),
             "Time left": (words.lasting(entry.left_s), "at this rate" if entry.left_s is not None else ""),
             "Duration": (words.lasting(entry.wall_s), _ago("last step", committed) if alive else ""),
@@ -208,7 +224,7 @@ class RunPage:
                     with box("tr"):
                         Text("td", "" if at is None else time.strftime("%H:%M:%S", time.localtime(at)))
                         Text("td", kind, f"text {'fault' if kind in run_curves.FAULTS else ''}".strip())
-                        Text("td", words.short(message(event), 500), "text told")
+                        Text("td", words.short(message(_told(event)), 500), "text told")
 
     async def _show_node(self, entry: Entry) -> None:
         try:
@@ -251,6 +267,11 @@ def _settings(config: dict[str, object]) -> None:
                         for name, value in rows:
                             Text("dt", name)
                             Text("dd", value)
+
+
+def _told(event: Record) -> Record:
+    """Return an event without what the settings and the report show in full."""
+    return {name: value for name, value in event.items() if name not in LONG}
 
 
 def _ago(what: str, at: float | None) -> str:

@@ -28,7 +28,7 @@ export default {
       <caption class="unseen">Runs, comparisons, searches and calibrations</caption>
       <thead><tr>
         <th scope="col" class="pick"><span class="unseen">Selected</span></th>
-        <th v-for="column in columns" :key="column.name" scope="col" :class="column.name" :aria-sort="sorted(column.name)">
+        <th v-for="column in columns" :key="column.name" scope="col" :class="'of-' + column.name" :aria-sort="sorted(column.name)">
           <button type="button" @click="sort(column.name)">{{ column.label }}<span class="arrow" aria-hidden="true">{{ arrow(column.name) }}</span></button>
         </th>
         <th scope="col" class="act"><span class="unseen">Change</span></th>
@@ -37,17 +37,17 @@ export default {
         <template v-for="row in rows" :key="row.id">
           <tr :class="{ picked: picked.includes(row.id) }" :data-id="row.id">
             <td class="pick"><label v-if="row.kind === 'run'"><input type="checkbox" :value="row.id" v-model="picked" :aria-label="'Select ' + row.name"></label></td>
-            <td class="state"><span :class="['chip', row.tone]">{{ row.state }}</span><small v-if="row.progress">{{ row.progress }}</small></td>
-            <td class="outputs"><span :class="['lamp', row.outputs]">{{ row.outputs }}</span></td>
-            <td class="name"><a :href="'/run/' + row.id">{{ row.name }}</a><small v-if="row.note" class="said">{{ row.note }}</small></td>
-            <td class="kind">{{ row.kind }}</td>
-            <td class="learner">{{ row.learner }}</td>
-            <td class="device">{{ row.device }}<small v-if="row.provenance" :class="row.provenance">{{ row.provenance }}</small></td>
-            <td class="value">{{ row.value }}<small v-if="row.split">{{ row.split }} {{ row.metric }}</small></td>
-            <td class="seed">{{ row.seed }}</td>
-            <td class="started">{{ row.started }}</td>
-            <td class="wall">{{ row.wall }}</td>
-            <td class="tags"><button v-for="tag in row.tags" :key="tag" type="button" class="tag" :title="'Show only ' + tag" @click="only(tag)">{{ tag }}</button></td>
+            <td class="of-state"><span :class="['chip', row.tone]">{{ row.state }}</span><small v-if="row.progress">{{ row.progress }}</small></td>
+            <td class="of-outputs"><span :class="['lamp', row.outputs]">{{ row.outputs }}</span></td>
+            <td class="of-name"><a :href="'/run/' + row.id">{{ row.name }}</a><small v-if="row.folder" class="run">{{ row.folder }}</small><small v-if="row.note" class="said">{{ row.note }}</small></td>
+            <td class="of-kind">{{ row.kind }}</td>
+            <td class="of-learner">{{ row.learner }}</td>
+            <td class="of-device">{{ row.device }}<small v-if="row.provenance" :class="row.provenance">{{ row.provenance }}</small></td>
+            <td class="of-value">{{ row.value }}<small v-if="row.split">{{ row.split }} {{ row.metric }}</small></td>
+            <td class="of-seed">{{ row.seed }}</td>
+            <td class="of-started">{{ row.started }}</td>
+            <td class="of-wall">{{ row.wall }}</td>
+            <td class="of-tags"><button v-for="tag in row.tags" :key="tag" type="button" class="tag" :title="'Show only ' + tag" @click="only(tag)">{{ tag }}</button></td>
             <td class="act"><button v-if="row.edit" type="button" class="button quiet" :aria-expanded="editing === row.id" :aria-label="'Edit tags and note of ' + row.name" @click="edit(row)">Edit</button></td>
           </tr>
           <tr v-if="editing === row.id" class="editing"><td :colspan="columns.length + 2">

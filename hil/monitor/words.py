@@ -68,8 +68,8 @@ def outputs(entry: Entry) -> str:
 
 
 def provenance(entry: Entry) -> str:
-    """Return who answered: real, twin, replay or unknown."""
-    return entry.provenance if entry.provenance in ("real", "twin", "replay") else "unknown"
+    """Return who answered: real, twin, replay or unknown; "" where nothing is recorded yet."""
+    return entry.provenance if entry.provenance in ("real", "twin", "replay", "") else "unknown"
 
 
 def progress(entry: Entry) -> str:

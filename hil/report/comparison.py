@@ -144,8 +144,8 @@ def read_standings(folder: Path) -> Standings:
         return Standings(str(table["name"]), rows, tuple(map(str, table["terms"])), int(table["test_examples"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
-            "a damaged file", where=str(path), got=f"{type(error).__name__}: {error}", allowed="the table that hil compare wrote",
-            todo="give the same hil compare again: finished runs are not repeated",
+            "a damaged file", where=str(path), got=f"{type(error).__name__}: {error}",
+            allowed="the table that hil compare wrote", todo="give the same hil compare again: finished runs are not repeated",
         ) from error  # fmt: skip
 
 
