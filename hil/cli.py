@@ -14,25 +14,27 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, TextIO, cast
+from typing import IO, Annotated, Any, Literal, TextIO, cast, get_args
 
 import cyclopts
 from cyclopts import Parameter, validators
 from rich.table import Table
 
-from hil.commands.terminal import Terminal
+from hil.commands.terminal import Level, Terminal
 from hil.config import modules
-from hil.errors import ConfigError, ForeignError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
+from hil.errors import UNTOUCHED, ConfigError, ForeignError, HilError, Interrupted, Refused, RunError, Stopped, UnsafeOutputs
 from hil.files import new_path
 from hil.foreign import own_lines, said
 from hil.hints import quoted
-from hil.run.signals import Interrupts
+from hil.run.signals import Handling, Interrupts
+from hil.system import HANGUP
 from hil.telling import Teller
 
 app = cyclopts.App(
     name="hil",
     help="Train physical neural networks with the hardware in the loop. With --traceback, anywhere on the line, or "
-    "HIL_TRACEBACK=1 in the environment, an error shows its traceback.",
+    "HIL_TRACEBACK=1 in the environment, an error shows its traceback. With --log-level quiet, or HIL_LOG=quiet, warnings and "
+    "errors alone are shown; with debug every event of a run as well.",
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,  # `run` says what became of the outputs
 )
@@ -41,16 +43,17 @@ NEXT = (
     ("hil compare experiments/compare_digits.toml", "which learner suits this node?"),
     ("hil serve benches/mzm_awg_scope.toml", "open the same bench from your own scripts"),
 )
-TRACEBACK = "--traceback"
+TRACEBACK, LEVEL = "--traceback", "--log-level"
+UNATTENDED = ("train", "resume", "search", "compare")  # commands that go on without their terminal
 WIDE = 120  # columns of a terminal that has room for everything
 PRINTING = ("status", "list", "describe", "report", "--help", "-h", "--version")  # commands that hold nothing while they wait
 
 
-def console(stream: TextIO | None) -> Terminal:
+def console(stream: TextIO | None, level: Level = "normal") -> Terminal:
     """A console that shows its text on `stream`, and neither blocks nor raises: a display may go away, a run goes on."""
     teller = stream if isinstance(stream, Teller) else Teller(stream)
     known = teller.isatty() or os.environ.get("COLUMNS", "").isdigit()
-    return Terminal(file=cast(IO[str], teller), width=None if known else 160, breaks=known)
+    return Terminal(file=cast(IO[str], teller), width=None if known else 160, breaks=known, level=level)
 
 
 out = console(sys.stdout)
@@ -87,25 +90,51 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; every error is printed, none is a traceback unless that is asked for."""
     global out
     whole = TRACEBACK in arguments or os.environ.get("HIL_TRACEBACK", "") not in ("", "0")
-    arguments = [word for word in arguments if word != TRACEBACK]
     out, errors = console(sys.stdout), console(sys.stderr)
-    shown, told = cast(Teller, out.file), cast(Teller, errors.file)
-    shown.patient = bool(set(arguments[:1]) & set(PRINTING)) or not set(arguments).isdisjoint(PRINTING[-3:]) or not arguments
     modules.begin()
     with Interrupts() as interrupts:
         try:
-            app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+            arguments, level = leveled([word for word in arguments if word != TRACEBACK])
+            out = console(sys.stdout, level)
+            shown = cast(Teller, out.file)
+            shown.patient = (
+                bool(set(arguments[:1]) & set(PRINTING)) or not arguments or bool(set(arguments) & set(PRINTING[-3:]))
+            )
+            with Handling((HANGUP,) if HANGUP and arguments[:1] in ([name] for name in UNATTENDED) else (), lambda *_: None):
+                app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
             shown.drain()
             code = 0
         except BaseException as error:  # noqa: BLE001 (whatever it is: it ends the command)
-            interrupts.deaf, shown.patient = True, False
-            shown.drain()  # before what is said about the error
+            interrupts.deaf, cast(Teller, out.file).patient = True, False
+            cast(Teller, out.file).drain()  # before what is said about the error
+            errors.copy = out.copy
             code = explain(error, errors, interrupts.heard)
-            if whole:
+            if whole or out.level == "debug":
                 errors.print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)
         interrupts.deaf = True
-        told.drain()
+        out.leave()
+        cast(Teller, errors.file).drain()
     return code
+
+
+def leveled(arguments: Sequence[str]) -> tuple[list[str], Level]:
+    """Take --log-level out of the arguments; what it says, or else HIL_LOG.
+
+    Raises:
+        ConfigError: another word than a level.
+    """
+    rest, said, where = list(arguments), os.environ.get("HIL_LOG", "") or "normal", "HIL_LOG"
+    for word in [word for word in rest if word == LEVEL or word.startswith(f"{LEVEL}=")]:
+        place, where = rest.index(word), LEVEL
+        said = word.partition("=")[2] or "".join(rest[place + 1 : place + 2])
+        del rest[place : place + (1 if "=" in word else 2)]
+    if said not in get_args(Level):
+        raise ConfigError(
+            "there is no such level", where=where, got=said or "nothing", allowed=", ".join(get_args(Level)),
+            outputs=UNTOUCHED, todo=f"write {LEVEL} quiet, normal or debug",
+        )  # fmt: skip
+    level: Level = said  # type: ignore[assignment]
+    return rest, level
 
 
 def explain(error: BaseException, errors: Terminal, interrupted: bool = False) -> int:
@@ -192,6 +221,8 @@ def train(
     run: Annotated[Path | None, Parameter(name="--run")] = None,
     record: Annotated[bool, Parameter(name="--record", negative=())] = False,
     wire: Annotated[bool, Parameter(name="--wire", negative=())] = False,
+    tag: Annotated[tuple[str, ...], Parameter(name="--tag", negative=())] = (),
+    note: Annotated[str, Parameter(name="--note")] = "",
 ) -> None:
     """Train what EXPERIMENT.toml describes.
 
@@ -207,13 +238,20 @@ def train(
         Keep every shot of every device on a tape in the run folder, for hil replay; the same as --set train.record=true.
     wire
         Keep what is said to every instrument in wire/ in the run folder; the same as --set train.wire=true.
+    tag
+        A tag of the run, for hil list runs; may be given several times. hil note changes it later.
+
+    Note:
+        A note on the run.
     """
     from hil.commands import train as training
     from hil.config.experiment import read_experiment
     from hil.config.read import dump
     from hil.files import write_atomic
+    from hil.run import notes
     from hil.run.folder import RunFolder
 
+    notes.checked(tag, note, "hil train --tag")
     chosen = read_experiment(experiment, (*set, *["train.record=true"] * record, *["train.wire=true"] * wire))
     kept = {}
     named = {"config.toml": [experiment]}
@@ -226,13 +264,17 @@ def train(
     folder = RunFolder.create(run or new_path(Path("runs"), chosen.name or experiment.stem))
     with folder.owned():
         try:
+            out.keep(folder.path, f"hil train {experiment}")
             for name, payload in kept.items():
                 write_atomic(folder.path / name, payload)
             folder.write_config(dump(chosen))
+            if tag or note:
+                notes.changed(folder.path, note or None, tag)
             _execute(folder, lambda: training.launch(folder, chosen, out))
         except (HilError, KeyboardInterrupt) as error:
             noted = (folder.path / "journal.jsonl").exists() and not isinstance(error, Refused)
             if not noted and not any(folder.checkpoints.glob("*")):
+                out.leave()
                 folder.discard()  # nothing ran: leave no empty folder behind
             raise
 
@@ -264,9 +306,11 @@ def search(
     folder = RunFolder.create(run or new_path(Path("runs"), file.name or search.stem))
     with folder.owned():
         try:
+            out.keep(folder.path, f"hil search {search}")
             summary = begin(file, folder, out, cluster)
         except Refused:
             if not (folder.path / "evaluations.jsonl").exists():
+                out.leave()
                 folder.discard()  # nothing ran: leave no empty folder behind
             raise
         _searched(folder, summary)
@@ -336,11 +380,16 @@ def resume(
                 todo=f"look at it: hil report {quoted(run)}",
             )  # fmt: skip
         with found.owned():
+            out.keep(run, f"hil resume {run}")
             _searched(found, carry_on(found, out, cluster))
         return
-    going_on.inspect(run, verify=False)  # it is a run folder
-    folder = RunFolder(run)
+    found_run = going_on.inspect(run, verify=False)  # it is a run folder
+    if status_word(run) == "paused":
+        _resume_paused(run, bool(set or from_ or changed))
+        return
+    folder = RunFolder(found_run.path)
     with folder.owned():
+        out.keep(run, f"hil resume {run}")
         anew = training.set_anew(folder, set, changed, from_) if set else []
         plan = going_on.plan(going_on.inspect(run), from_, changed)
         for line in [*anew, *plan.said]:
@@ -349,6 +398,26 @@ def resume(
             out.print(f"report  {training.report(folder)}", soft_wrap=True)
         else:
             _execute(folder, lambda: training.resume(folder, plan.start, out))
+
+
+def status_word(run: Path) -> str:
+    """The state of a run in a word, see hil/run/status.py."""
+    from hil.run import status as standing
+
+    return standing.brief(run)
+
+
+def _resume_paused(run: Path, otherwise: bool) -> None:
+    """Ask the process that waits to go on."""
+    from hil.run.control import ask
+
+    if otherwise:
+        raise ConfigError(
+            "a paused run goes on as it was", where="hil resume", got="--set, --from or --changed", allowed="none of them",
+            outputs=UNTOUCHED, todo=f"stop it first: hil stop {quoted(run)}",
+        )  # fmt: skip
+    ask(run, "resume", "hil resume")
+    out.print(f"resume  the process that was paused goes on; watch it: hil status --watch {quoted(run)}", soft_wrap=True)
 
 
 def _execute(folder: Any, trained: Callable[[], Mapping[str, Any]]) -> None:
@@ -483,7 +552,11 @@ def export(
 
 
 @app.command
-def status(run: Path | None = None, /, *, log: Annotated[bool, Parameter(name="--log", negative=())] = False) -> None:
+def status(
+    run: Path | None = None, /, *,
+    log: Annotated[bool, Parameter(name="--log", negative=())] = False,
+    watch: Annotated[bool, Parameter(name="--watch", negative=())] = False,
+) -> None:  # fmt: skip
     """Show what a run is doing, or how it ended and how to go on; read from its files alone.
 
     Parameters
@@ -492,17 +565,89 @@ def status(run: Path | None = None, /, *, log: Annotated[bool, Parameter(name="-
         The run folder; by default the newest one under runs/.
     log
         Everything that happened, a line each: time, kind, message.
+    watch
+        Show it again and again, with what the run prints, until it ends. Ctrl-C ends the watching alone.
     """
+    from hil.commands import watch as watching
     from hil.run import status as standing
-    from hil.run.outputs import outputs_of
 
     path = run or standing.newest(Path("runs"))
-    found = None if log else standing.read(path)
-    for line in standing.log(path) if found is None else standing.lines(found):
+    if watch:
+        watching.watch(path, out)
+        return
+    for line in standing.log(path) if log else watching.lines(path):
         out.print(line, markup=False, soft_wrap=True)
-    if found is not None and not (found.owner and found.owner.alive) and (outputs := outputs_of(path)):
-        todo = "; hil resume makes them safe first, or switch them off at the instrument" if outputs == "unknown" else ""
-        out.print(f"outputs {outputs}{todo}", soft_wrap=True)
+
+
+@app.command
+def pause(run: Path, /) -> None:
+    """Pause a run after its step: it is committed, its outputs are safe and its bench is closed; hil resume RUN goes on.
+
+    Parameters
+    ----------
+    run
+        The run folder; another process trains it.
+    """
+    from hil.commands import asking
+
+    asking.asked(run, "pause", out)
+
+
+@app.command
+def stop(run: Path, /) -> None:
+    """Stop a run after its step, as the first Ctrl-C does: committed, outputs safe, resumable.
+
+    Parameters
+    ----------
+    run
+        The run folder; another process trains it.
+    """
+    from hil.commands import asking
+
+    asking.asked(run, "stop", out)
+
+
+@app.command
+def off(run: Path, /) -> None:
+    """Switch the outputs of a run off now; a process that does not obey is killed, and its guardian or host does it.
+
+    Parameters
+    ----------
+    run
+        The run folder; another process trains it.
+    """
+    from hil.commands import asking
+
+    asking.asked(run, "off", out)
+
+
+@app.command
+def note(
+    run: Path,
+    text: str | None = None,
+    /,
+    *,
+    tag: Annotated[tuple[str, ...], Parameter(name="--tag", negative=())] = (),
+    untag: Annotated[tuple[str, ...], Parameter(name="--untag", negative=())] = (),
+) -> None:
+    """Write a note on a run, or tags; show them. They change nothing else of it.
+
+    Parameters
+    ----------
+    run
+        The folder of a run, a search or a comparison.
+    text
+        The note, in place of the one before; "" removes it.
+    tag
+        A tag to add; may be given several times.
+    untag
+        A tag to remove.
+    """
+    from hil.run import notes
+
+    kept = notes.changed(run, text, tag, untag) if text is not None or tag or untag else notes.read(run)
+    out.print(f"tags    {', '.join(kept.tags) or 'none'}", soft_wrap=True)
+    out.print(f"note    {kept.note or 'none'}", soft_wrap=True)
 
 
 @app.command
@@ -686,20 +831,58 @@ def new(kind: Literal["device", "bench", "twin", "learner", "data"], name: str, 
 
 
 @app.command(name="list")
-def list_(what: Literal["devices", "learners", "datasets", "resources", "runs"] | None = None, /) -> None:
-    """List what there is: devices, learners, data sets, VISA resources, runs."""
+def list_(
+    what: Literal["devices", "learners", "datasets", "resources", "runs"] | None = None,
+    folder: Path | None = None,
+    /,
+    *,
+    tag: Annotated[tuple[str, ...], Parameter(name="--tag", negative=())] = (),
+    sort: Literal["begun", "name", "state", "learner", "device", "value"] = "begun",
+    json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """List what there is: devices, learners, data sets, VISA resources, runs.
+
+    Parameters
+    ----------
+    what
+        Left out: all but resources.
+    folder
+        For runs: where they are, with all folders below; by default runs/ and compare/.
+    tag
+        For runs: those with this tag alone, with all of them if several are given.
+    sort
+        For runs: the newest, or the best value, first.
+    json
+        For runs: print a JSON list.
+    """
     from hil.commands import list as listing
 
-    kinds = [what] if what else ["devices", "learners", "datasets", "runs"]
-    for kind in kinds:
-        table = Table(title=kind, title_justify="left", box=None, header_style="dim")
-        rows = listing.rows(kind)
-        left_out = {"class"} if out.width < WIDE else set()  # hil describe NAME says it
-        shown = [k for k, column in enumerate(rows[0]) if column not in left_out]
-        for k in shown:
-            table.add_column(rows[0][k], no_wrap=rows[0][k] != "what")
-        for row in rows[1:]:
-            table.add_row(*(row[k] for k in shown))
+    if what == "runs":
+        found = listing.runs(folder, tag, sort)
+        if json:
+            out.file.write(listing.as_json(found))
+        else:
+            out.print(listing.table(found, out.width))
+        return
+    if folder or tag or json or sort != "begun":
+        raise ConfigError(
+            "this is for runs", where="hil list", got=f"hil list {what or ''}".strip(), outputs=UNTOUCHED,
+            allowed="hil list runs [FOLDER] [--tag T] [--sort S] [--json]", todo="write runs before it",
+        )  # fmt: skip
+    for kind in [what] if what else ["devices", "learners", "datasets", "runs"]:
+        if kind == "runs":
+            table = listing.table(listing.runs(), out.width)
+            table.title = kind
+        else:
+            rows = listing.rows(kind)
+            table = Table(box=None, header_style="dim", title=kind)
+            left_out = {"class"} if out.width < WIDE else set()  # hil describe NAME says it
+            shown = [k for k, column in enumerate(rows[0]) if column not in left_out]
+            for k in shown:
+                table.add_column(rows[0][k], no_wrap=rows[0][k] != "what")
+            for row in rows[1:]:
+                table.add_row(*(row[k] for k in shown))
+        table.title_justify = "left"
         out.print(table)
         out.print()
 

@@ -111,6 +111,16 @@ class Teller(io.TextIOBase):
                 self._changed.wait(left)
             return not self._pending
 
+    def shut(self) -> None:
+        """Write what waits, and close the stream; a stream that hangs is left to its thread. Nothing is taken any more."""
+        whole = self.drain()
+        with self._changed:
+            self.lost = self.lost or "closed"
+            self._changed.notify_all()
+        if whole and self._stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.close()
+
     def _queue(self, text: str) -> None:
         with self._changed:
             while self.patient and not self.lost and self._pending and self._size + len(text) > PENDING_CAP:
@@ -129,8 +139,10 @@ class Teller(io.TextIOBase):
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._pending:
+                while not self._pending and not self.lost:
                     self._changed.wait()
+                if not self._pending:
+                    return
                 text = self._pending[0]
             try:
                 if self._stream is not None:

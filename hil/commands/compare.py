@@ -36,6 +36,7 @@ from rich.table import Table
 from hil.build.calibration import bench_files
 from hil.build.training import prepared
 from hil.commands import trust
+from hil.commands.terminal import Terminal
 from hil.commands.train import launch, resume
 from hil.config import modules
 from hil.config.device import DeviceTable
@@ -285,7 +286,7 @@ def _unharmed(out: Path, listed: Sequence[Cell]) -> None:
 
 def _train(cell: Cell) -> None:
     """Start the run, or go on with it."""
-    quiet = Console(quiet=True)
+    quiet = Terminal(quiet=True)
     folder = RunFolder(cell.folder)
     if not any(folder.checkpoints.glob("step-*")):
         if there(cell.folder / ASKED):

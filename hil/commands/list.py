@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-from hil.config.read import read_toml
+from rich.table import Table
+
 from hil.config.resolve import CHIPS, DRIVERS, LEARNERS, TWINS, resolve
 from hil.data import kinds, objects, sources
-from hil.errors import ConfigError, RunError
-from hil.files import read_object
-from hil.run import status
-from hil.run.summary import test_said
+from hil.run.index import Entry, Index
+from hil.task import named
 
 Rows = list[tuple[str, ...]]
+WIDE = 120  # columns of a terminal that has room for everything
 
 
 def rows(kind: str) -> Rows:
-    """Return the table of a kind: header first, then a row each."""
-    tables = {"devices": _devices, "learners": _learners, "datasets": _datasets, "runs": _runs, "resources": _resources}
+    """Return the table of a kind but runs: header first, then a row each."""
+    tables = {"devices": _devices, "learners": _learners, "datasets": _datasets, "resources": _resources}
     return tables[kind]()
 
 
@@ -53,34 +56,52 @@ def _resources() -> Rows:
     return [("VISA resource",), *((name,) for name in list_resources())]
 
 
-def _runs() -> Rows:
-    found: Rows = []
-    for path in sorted(Path("runs").glob("*/config.toml")):
-        try:
-            summary = read_object(path.parent / "summary.json")
-        except RunError:
-            summary = {}
-        standing, origin = status.brief(path.parent), str(summary.get("provenance", "-"))
-        found.append((str(path.parent), *_asked(path), standing, test_said(summary), origin))
-    return [("run", "begun", "learner", "device", "seed", "status", "test", "from"), *found]
+def runs(folder: Path | None = None, tags: Sequence[str] = (), sort: str = "begun") -> list[Entry]:
+    """Return the runs, searches and comparisons in a folder; by default in runs/ and compare/.
+
+    Args:
+        folder: with all folders below it.
+        tags: that they must have.
+        sort: "begun", the newest first; "value", the best first; or the name of another field.
+    """
+    found = Index([folder] if folder else [Path("runs"), Path("compare")]).entries()
+    kept = [entry for entry in found if entry.kind != "calibration" and set(tags) <= set(entry.tags)]
+    if sort == "value":
+        return sorted(kept, key=lambda e: float("inf") if e.value is None else e.value if e.lower else -e.value)
+    return kept if sort == "begun" else sorted(kept, key=lambda entry: str(getattr(entry, sort)).lower())
 
 
-def _asked(config: Path) -> tuple[str, str, str, str]:
-    """When a run was begun, by which learner, through what, with which seed; "-" where that cannot be read."""
-    try:
-        begun = datetime.fromtimestamp(config.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
-        table = read_toml(config)
-    except (OSError, ConfigError):
-        return "-", "-", "-", "-"
-    learner, device = (table.get(key) for key in ("learner", "device"))
-    if isinstance(device, list):
-        through = f"{len(device)} devices"
-    else:
-        named = (device.get(key) for key in ("bench", "use", "chip", "host")) if isinstance(device, dict) else ()
-        through = next((_short(one) for one in named if one), "-")
-    return begun, _short(learner.get("use", "-")) if isinstance(learner, dict) else "-", through, str(table.get("seed", "-"))
+def as_json(entries: Sequence[Entry]) -> str:
+    """The entries as a JSON list, as in hil/run/index.py."""
+    return json.dumps([{**asdict(entry), "path": str(entry.path)} for entry in entries], indent=1) + "\n"
 
 
-def _short(use: object) -> str:
-    """The last part of a path of a file or of a class."""
-    return str(use).rpartition("/")[2].removesuffix(".toml").rpartition(":")[2] or str(use)
+def table(entries: Sequence[Entry], width: int) -> Table:
+    """A table of runs for a terminal of this width; what matters least is left out of a narrow one."""
+    narrow = width < WIDE
+    made = Table(box=None, header_style="dim", padding=(0, 2 if not narrow else 1, 0, 0))
+    heads = ["run", "begun", "state", "learner", "device", "score", "seed", "tags"]
+    heads += [] if narrow else ["epoch", "from", "outputs"]
+    for head in heads:
+        made.add_column(head, no_wrap=head in ("begun", "state", "score", "seed", "epoch"), overflow="fold",
+                        min_width=12 if head in ("run", "device") and entries else None)  # fmt: skip
+    for entry in entries:
+        begun = "-" if entry.started is None else f"{datetime.fromtimestamp(entry.started):%Y-%m-%d}"
+        if not narrow and entry.started is not None:
+            begun += f"{datetime.fromtimestamp(entry.started): %H:%M}"
+        damaged = f", {entry.remarks[0]}" if entry.remarks and not narrow else "!" if entry.remarks else ""
+        row = [
+            str(entry.path), begun, entry.state + damaged, entry.learner or "-", entry.device or "-", score(entry),
+            "-" if entry.seed is None else str(entry.seed), ", ".join(entry.tags),
+        ]  # fmt: skip
+        of = "-" if entry.epoch is None else f"{entry.epoch}/{entry.epochs or '-'}"
+        made.add_row(*row, *([] if narrow else [of, entry.provenance or "-", entry.outputs or "-"]))
+    return made
+
+
+def score(entry: Entry) -> str:
+    """The score of an entry for people; one of the validation split is marked."""
+    if entry.value is None:
+        return "-"
+    said = named(entry.metric, entry.lower).shown(entry.value)
+    return said + (" v" if entry.split == "validation" else "")

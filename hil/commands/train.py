@@ -20,6 +20,7 @@ from rich.console import Console
 
 from hil import toml
 from hil.build.training import Built, built, prepared
+from hil.commands.terminal import Terminal
 from hil.config.device import DecodeTable
 from hil.config.experiment import Experiment, read_experiment
 from hil.config.read import checked, dump
@@ -48,6 +49,7 @@ from hil.run.checkpoint import Checkpoint
 from hil.run.control import Listening, Paused
 from hil.run.folder import RunFolder
 from hil.run.signals import Stopping
+from hil.run.status import message
 from hil.run.summary import FILE, Labels, amend, test_said
 from hil.task import told as judged
 from hil.telling import Teller, ignore
@@ -98,6 +100,7 @@ def launched(
     """
     with (
         folder.owned(),
+        printed(console, folder),
         display_noted(console, folder),
         Stopping() as stopping,
         Listening(folder.path, stopping, folder.note, pausable=building is None),
@@ -208,6 +211,20 @@ def resume(folder: RunFolder, start: Path | None, console: Console) -> dict[str,
     with folder.owned():
         experiment = read_experiment(folder.config, bench=folder.path / "bench.toml")
         return launch(folder, experiment, console, start, goes_on=True)
+
+
+@contextlib.contextmanager
+def printed(console: Console, folder: RunFolder) -> Iterator[None]:
+    """Keep what is printed in output.log; at the level "debug" every event of the journal is printed."""
+    if not isinstance(console, Terminal):
+        yield
+        return
+    if console.level == "debug":
+        folder.journal.heard = lambda kind, facts: console.print(
+            f" . {kind}: {message({'kind': kind, **facts})}", markup=False, soft_wrap=True
+        )
+    with console.kept(folder.path, f"training of {folder.path.name}"):
+        yield
 
 
 @contextlib.contextmanager

@@ -180,11 +180,11 @@ def _off(path: Path, process: Process, off_s: float) -> str:
     return known
 
 
-def outputs_after(path: Path) -> str:
-    """What is known of the outputs of a run that no process is at work on, as in hil/run/index.py."""
+def outputs_after(path: Path, alive: bool = False) -> str:
+    """What is known of the outputs of a run that no process is at work on, or that is paused, as in hil/run/index.py."""
     try:
         summary = read_object(path / "summary.json") if there(path / "summary.json") else {}
-        return glance.outputs(path, glance.told(path), summary, alive=False)
+        return glance.outputs(path, glance.told(path), summary, alive)
     except RunError:
         return glance.UNKNOWN
 

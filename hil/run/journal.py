@@ -53,6 +53,8 @@ def _now() -> str:
 class Journal:
     """Appends to the file at `path`, which is opened at the first line and ended properly if its last line is torn.
 
+    heard: called with the kind and the facts of every event that was written, from any thread; must neither block nor raise.
+
     Args:
         sync_s: how long a committed step may stay away from the disk.
         now: the time of a line, ISO 8601 with offset.
@@ -60,6 +62,7 @@ class Journal:
 
     def __init__(self, path: Path, sync_s: float = SYNC_S, now: Callable[[], str] = _now) -> None:
         self._path, self._sync_s, self._now = path, sync_s, now
+        self.heard: Callable[[str, Mapping[str, object]], None] | None = None
         self._lock = threading.Lock()
         self._file: int | None = None
         self._dirty = False
@@ -74,6 +77,8 @@ class Journal:
             RunError: it cannot be written, for example as the disk is full; the file is as before.
         """
         self._append((json.dumps({"t": self._now(), "kind": kind, **facts}, default=str) + "\n").encode())
+        if self.heard is not None:
+            self.heard(kind, facts)
 
     def commit(self, step: int, epoch: int, batch: int, loss: float, passes: int, device_s: float, faults: int = 0) -> None:
         """Note a step that counts.

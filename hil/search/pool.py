@@ -20,6 +20,7 @@ from hil.child import SAFE, safely_spawning
 from hil.errors import Stopped
 from hil.search.evaluator import LOOK_S, Chunk, Stop, Work, interrupted, read_outcomes, written
 from hil.search.jobs import Outcome
+from hil.system import HANGUP
 
 TRIES = 2
 
@@ -89,8 +90,9 @@ class Pool:
 
 
 def _begin(owner: int) -> None:
-    """Set up a new worker: one thread, Ctrl-C is the owner's business, and nobody outlives the owner."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Set up a new worker: one thread; Ctrl-C and the terminal are the owner's business, and nobody outlives the owner."""
+    for number in (signal.SIGINT, *([HANGUP] if HANGUP is not None else [])):
+        signal.signal(number, signal.SIG_IGN)
     os.environ.pop(SAFE, None)  # it was for this start alone
     import torch
 

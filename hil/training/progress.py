@@ -7,7 +7,7 @@ test) one line an epoch is printed instead.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +16,24 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hil.training.loop import Epoch, TrainingStep
 from hil.training.state import Training
+
+WIDE = 120  # columns that have room for everything
+AROUND = 12  # columns of the bar's line for the time left, and the blanks between its parts
+Fact = tuple[int, str]
+"""How soon it is left out, 0: never; and its text."""
+
+
+def fitting(facts: Sequence[Fact], between: str, width: int) -> str:
+    """Join facts so that they fit into `width` columns; those with the highest number are left out first, the last before.
+
+    >>> fitting([(1, "device 80%"), (0, "loss 0.3"), (2, "faults 0")], " · ", 22)
+    'device 80% · loss 0.3'
+    """
+    kept = list(facts)
+    while len(between.join(text for _, text in kept)) > width and any(soon for soon, _ in kept):
+        first = max(soon for soon, _ in kept)
+        kept.remove(next(fact for fact in reversed(kept) if fact[0] == first))
+    return between.join(text for _, text in kept)
 
 
 class TrainingDisplay:
@@ -30,7 +48,7 @@ class TrainingDisplay:
         self._training, self._console = training, console
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(bar_width=28),
+            BarColumn(bar_width=28 if console.width >= WIDE else 12),
             TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(compact=True),
             console=console,
@@ -86,27 +104,40 @@ class TrainingDisplay:
         busy = (self._training.device_s - self._device_s) / wall_s if wall_s else 0.0
         best = self._training.best
         held = "-" if best.score is None else f"{self._metric.said(best.score)} (epoch {best.epoch})"
-        return (
-            f"{seen / wall_s:,.0f} samples/s · device {busy:.0%} · loss {loss:.3f} · validation {held} · "
-            f"{self._beyond} {overflow:.1%} · faults {self._training.faults_recovered}"
-        )
+        facts = [
+            (3, f"{seen / wall_s:,.0f} samples/s"), (2, f"device {busy:.0%}"), (0, f"loss {loss:.3f}"),
+            (1, f"validation {held}"), self._counted(overflow), self._faults(),
+        ]  # fmt: skip
+        taken = len(f"epoch {self._training.plan.epochs}/{self._training.plan.epochs}") + AROUND
+        return fitting(facts, " · ", self._console.width - taken - (28 if self._console.width >= WIDE else 12))
+
+    def _counted(self, overflow: float) -> Fact:
+        return 0 if overflow >= 0.0005 else 4, f"{self._beyond} {overflow:.1%}"
+
+    def _faults(self) -> Fact:
+        faults = self._training.faults_recovered
+        return 0 if faults else 4, f"faults {faults}"
 
     def _trained(self, point: Epoch) -> str:
         """The score on the training examples, of learners that say it."""
         if self._metric.name in point.train:
-            return f"train {self._metric.shown(point.train[self._metric.name])}   "
+            return f"train {self._metric.shown(point.train[self._metric.name])}"
         return ""
 
     def _epoch_done(self, point: Epoch) -> None:
         device = point.device_s / point.wall_s if point.wall_s else 0.0
-        self._console.print(
-            f" epoch {point.epoch:>2}/{self._training.plan.epochs}  {point.samples_per_s:>7,.0f} samples/s   "
-            f"device {device:>4.0%}   loss {point.train['loss']:.3f}   {self._trained(point)}"
-            f"validation {self._metric.said(point.validation[self._metric.name])}{' *' if point.best else '  '}   "
-            f"{self._beyond} {point.train.get('overflow', 0.0):.1%}   faults {self._training.faults_recovered}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        trained = self._trained(point)
+        facts = [
+            (2, f"{point.samples_per_s:>7,.0f} samples/s"),
+            (2, f"device {device:>4.0%}"),
+            (0, f"loss {point.train['loss']:.3f}"),
+            *([(3, trained)] if trained else []),
+            (0, f"validation {self._metric.said(point.validation[self._metric.name])}{' *' if point.best else '  '}"),
+            self._counted(point.train.get("overflow", 0.0)), self._faults(),
+        ]  # fmt: skip
+        begin = f" epoch {point.epoch:>2}/{self._training.plan.epochs}  "
+        line = begin + fitting(facts, "   ", self._console.width - len(begin))
+        self._console.print(line, highlight=False, soft_wrap=True)
         self._mark, self._device_s, self._seen = time.perf_counter(), self._training.device_s, 0
         self._bar.update(self._task, completed=0, epoch=min(point.epoch + 1, self._training.plan.epochs))
 
