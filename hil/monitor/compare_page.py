@@ -88,6 +88,7 @@ class ComparePage:
             with box("section", "controls", aria_label="Curves"):
                 self._choice("Over", AXES, self._over, self._by)
                 self._choice("Examples", dict(zip(SPLITS, SPLITS, strict=True)), self._split, self._of)
+            Text("h2", "Curves", "unseen")
             with box("p", "legend-line"):
                 for run in self._runs:
                     with box("span"):

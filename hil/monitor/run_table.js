@@ -3,7 +3,7 @@ const START = { text: "", kind: "", state: "", tag: "", sort: "started", descend
 const KEPT = "hil-query";
 
 export default {
-  template: `
+  template: `<div>
     <section class="controls" aria-label="Filter">
       <label class="wide">Search<input type="search" v-model="query.text" @input="typed" placeholder="name, learner, device, note …"></label>
       <label v-for="[name, label] in [['kind', 'Kind'], ['state', 'State'], ['tag', 'Tag']]" :key="name">{{ label }}
@@ -51,7 +51,7 @@ export default {
             <td class="act"><button v-if="row.edit" type="button" class="button quiet" :aria-expanded="editing === row.id" :aria-label="'Edit tags and note of ' + row.name" @click="edit(row)">Edit</button></td>
           </tr>
           <tr v-if="editing === row.id" class="editing"><td :colspan="columns.length + 2">
-            <div class="fields" @keydown.esc="leave(row)" @keydown.enter="save(row)">
+            <div class="fields" @keydown.esc="leave(row)" @keydown.enter.prevent="save(row)">
               <label>Tags, separated by commas<input ref="first" v-model="draft.tags" autocomplete="off"></label>
               <label class="wide">Note<input v-model="draft.note" autocomplete="off" maxlength="2000"></label>
               <button type="button" class="button strong" @click.stop="save(row)" @keydown.enter.stop>Save</button>
@@ -67,7 +67,7 @@ export default {
       <button type="button" class="button" :disabled="query.page === 0" @click="ask(query.page - 1)">Previous</button>
       <span role="status">{{ query.page * size + 1 }} to {{ Math.min(total, (query.page + 1) * size) }} of {{ total.toLocaleString("en") }}</span>
       <button type="button" class="button" :disabled="(query.page + 1) * size >= total" @click="ask(query.page + 1)">Next</button>
-    </nav>`,
+    </nav></div>`,
   props: { rows: Array, columns: Array, choices: Object, total: Number, size: Number, empty: String, said: String },
   emits: ["query", "notes"],
   data() {
@@ -121,7 +121,7 @@ export default {
     },
     leave(row) {
       this.editing = "";
-      this.$nextTick(() => this.$el.parentElement?.querySelector(`tr[data-id="${row.id}"] .act button`)?.focus());
+      this.$nextTick(() => this.$el.querySelector(`tr[data-id="${row.id}"] .act button`)?.focus());
     },
   },
 };
