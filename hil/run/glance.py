@@ -94,6 +94,7 @@ def told(path: Path) -> Told:
     last = tail[place]["kind"] if place >= 0 else ""
     said = [r["outputs"] for r in tail[place:] if isinstance(r.get("outputs"), str)] if last in ENDS else []
     commits = [r for r in tail if r["kind"] == "commit"]
+    since = [r for r in tail[place + 1 :] if r["kind"] == "commit"] if last in BEGINS else commits
     times = [when for r in (head[0], tail[-1]) if (when := moment(r)) is not None]
     provenance = begun.get("provenance")
     counts = {key: value if isinstance(value := begun.get(key), int) else None for key in ("epochs", "batches_per_epoch")}
@@ -101,7 +102,7 @@ def told(path: Path) -> Told:
         started=times[0] if times else None, epochs=counts["epochs"], per_epoch=counts["batches_per_epoch"],
         provenance=provenance[:40] if isinstance(provenance, str) else "",
         driven=not (provenance == "twin" and begun.get("resources") == {}),
-        commit=commits[-1] if commits else {}, per_s=_rate(commits), wall_s=times[1] - times[0] if len(times) == 2 else None,
+        commit=commits[-1] if commits else {}, per_s=_rate(since), wall_s=times[1] - times[0] if len(times) == 2 else None,
         last=last, outputs=said[-1] if said else "", newer=last not in ENDS, score=_scored(tail), damaged=damaged,
     )  # fmt: skip
 
@@ -128,7 +129,9 @@ def outputs(path: Path, found: Told, summary: Mapping[str, Any], alive: bool) ->
         return TWIN
     said = found.outputs or ("" if found.newer else _text(summary.get("outputs")))
     if alive:
-        return said_plainly(said) if found.last in ENDS and said else "on" if found.last in BEGINS or found.commit else UNKNOWN
+        if found.last in ENDS:
+            return said_plainly(said) if found.outputs else UNKNOWN  # not read back yet
+        return "on" if found.last or found.commit else UNKNOWN  # else it is being opened
     if said:
         return said_plainly(said)
     by_guardian, virtual = guarded(path)

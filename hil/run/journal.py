@@ -17,7 +17,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -282,8 +282,8 @@ def ends(path: Path, first: int = HEAD_BYTES, last: int = TAIL_BYTES) -> tuple[l
         last: bytes at its end.
 
     Returns:
-        records of the first lines; of the last lines, which are all of them if the file is not longer than `last`; how many
-        whole lines among them cannot be read. A torn last line is left out.
+        records of the first lines; of the last lines; how many whole lines among them cannot be read. Of commits that follow
+        each other the first and the last are kept. A torn last line is left out.
 
     Raises:
         RunError: it cannot be read at all.
@@ -300,8 +300,25 @@ def ends(path: Path, first: int = HEAD_BYTES, last: int = TAIL_BYTES) -> tuple[l
             raise RunError("cannot read this file", where=str(path), got=error.strerror or str(error)) from error
     wrong: list[tuple[int, str, bool]] = []
     pieces = head.split(b"\n")[:-1], tail.split(b"\n")[1 if size > last else 0 : -1]  # parts of lines are left out
-    found = [[record for raw in piece if (record := _parsed(raw, 0, wrong)) is not None] for piece in pieces]
+    found = [[record for raw in _outer(piece) if (record := _parsed(raw, 0, wrong)) is not None] for piece in pieces]
     return found[0] or found[1][:1], found[1], len(wrong)
+
+
+def _outer(raws: Sequence[bytes]) -> Iterator[bytes]:
+    """Leave out of commits that follow each other all but the first and the last."""
+    inner = b""
+    before = False
+    for raw in raws:
+        commit = COMMIT_MARK in raw[:60] and COMMIT.fullmatch(raw) is not None
+        if commit and before:
+            inner = raw
+            continue
+        if inner:
+            yield inner
+        inner, before = b"", commit
+        yield raw
+    if inner:
+        yield inner
 
 
 def _stride(path: Path, most: int | None) -> int:

@@ -1,0 +1,101 @@
+"""How long many run folders take to be listed: cold, and again when nothing or one of them has changed.
+
+    python benchmarks/monitor.py [--quick] [--runs N]
+
+Makes run folders as hil train leaves them (journals of some thousand steps, forty epochs, checkpoints), and reads them by
+hil/run/index.py. Times are processor times of this process, s. --quick: 1,000 runs, a few seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hil.run.folder import RunFolder
+from hil.run.index import Index
+from hil.run.journal import Journal
+
+RUNS, STEPS, PER_EPOCH, BEGIN = 1000, 1800, 45, 1795600000.0
+COLD_S, WARM_S = 2.0, 0.5  # what it may take
+CONFIG = Path(__file__).resolve().parents[1] / "experiments" / "demo.toml"
+
+
+def journal_of(path: Path, number: int) -> bytes:
+    """The journal of a run; made by the class that writes them."""
+    now = [0]
+    told = Journal(
+        path, now=lambda: datetime.fromtimestamp(BEGIN + number + 0.1 * now[0], UTC).isoformat(timespec="milliseconds")
+    )
+    told.note(
+        "start", provenance="twin", node={"bench": "mzm"}, resources={"awg": "SN 1"}, epochs=40, batches_per_epoch=PER_EPOCH
+    )
+    for step in range(1, STEPS + 1):
+        now[0], epoch = step, (step - 1) // PER_EPOCH + 1
+        told.commit(step, epoch, (step - 1) % PER_EPOCH + 1, 2.3 / step, 7000 * step, 0.07 * step)
+        if step % PER_EPOCH == 0:
+            told.note("epoch", epoch=epoch, step=step, loss=0.3, accuracy=0.9, best=True)
+            told.note("checkpoint", step=step, epoch=epoch, batch=0, file=f"step-{step:08}.json")
+    if number % 4:
+        told.note("end", step=STEPS, test_accuracy=0.91)
+        told.note("safe", outputs="off, read back")
+    told.close()
+    return path.read_bytes()
+
+
+def make(root: Path, count: int) -> None:
+    """Make so many run folders; every fourth of a process that was killed."""
+    kinds = [journal_of(root / f"journal-{kind}", kind) for kind in range(4)]
+    config = CONFIG.read_text(encoding="utf-8")
+    metrics = "".join(
+        json.dumps({"epoch": n, "step": 45 * n, "split": split, "loss": 0.3, "accuracy": 0.9, "wall_s": 0.4}) + "\n"
+        for n in range(1, 41) for split in ("train", "validation")
+    )  # fmt: skip
+    summary = {
+        "status": "done", "name": "demo", "provenance": "twin", "test_accuracy": 0.91, "metric": "accuracy", "better": "higher",
+        "validation_accuracy": 0.92, "seed": 0, "wall_s": 180.0, "device_s": 126.0, "device_passes": 12_600_000,
+        "outputs": "off, read back", "versions": {"hil": "0.1.0"},
+    }  # fmt: skip
+    for number in range(count):
+        folder = RunFolder.create(root / f"demo-{number:05}")
+        (folder.path / "config.toml").write_text(config, encoding="utf-8")
+        (folder.path / "journal.jsonl").write_bytes(kinds[number % 4])
+        (folder.path / "metrics.jsonl").write_text(metrics, encoding="utf-8")
+        (folder.path / "notes.toml").write_text('tags = ["good"]\nnote = "x"\n', encoding="utf-8")
+        (folder.path / "run.lock").write_text("", encoding="utf-8")
+        for step in (1710, 1755, 1800):
+            (folder.checkpoints / f"step-{step:08}.json").write_text("{}", encoding="utf-8")
+        if number % 4:
+            (folder.path / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+
+
+def listing(root: Path, count: int) -> bool:
+    """Measure the list; True: it takes no longer than it may."""
+    listed, took = Index([root]), []
+    for what in ("cold", "warm", "one changed"):
+        if what == "one changed":
+            (root / "demo-00001" / "notes.toml").write_text('tags = ["bad"]\n', encoding="utf-8")
+        begin = time.process_time()
+        found = listed.entries()
+        took.append(time.process_time() - begin)
+        print(f"{len(found):,} runs, {what:<12} {took[-1]:.2f} s")
+    assert len(found) == count
+    assert sorted({entry.state for entry in found}) == ["dead", "done"]
+    assert [entry.tags for entry in found].count(("bad",)) == 1
+    scale = max(1.0, count / RUNS)
+    return took[0] <= COLD_S * scale and max(took[1:]) <= WARM_S * scale
+
+
+def main() -> int:
+    """Return 1 if it takes too long."""
+    count = int(sys.argv[sys.argv.index("--runs") + 1]) if "--runs" in sys.argv else RUNS if "--quick" in sys.argv else 5 * RUNS
+    with tempfile.TemporaryDirectory() as folder:
+        make(Path(folder), count)
+        return 0 if listing(Path(folder), count) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
