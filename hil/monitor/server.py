@@ -35,6 +35,7 @@ def listening(port: int) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((HOST, port))
+        made.listen(128)  # a browser that comes before the server is up waits, and is not refused
     except OSError as error:
         made.close()
         raise OpenFailed(

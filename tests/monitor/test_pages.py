@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tomllib
 from axe_playwright_python.sync_playwright import Axe
-from browsing import Served, Visitor, chromium, served, visitor
+from browsing import CHROMIUM, NONE, Served, Visitor, chromium, served, visitor
 from monitor_folders import made
 from playwright.sync_api import Browser, expect
 
 from hil.monitor.watching import key
 
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason=NONE)
 HOSTILE = "</script><script>alert(1)</script>{{ 7*7 }}`${7*7}`\x1b[31m"
 NOTE = "<img src=x onerror=alert(1)> {{ constructor.constructor('alert(2)')() }}"
 TAG = "javascript:alert(3)"
@@ -181,8 +182,12 @@ def test_addresses_that_lead_nowhere_say_so(visit: Visitor) -> None:
 
 def test_every_page_fits_has_no_barrier_and_calls_nobody(browser: Browser, place: Served, folder: Path) -> None:
     alpha, broken = key(folder / "runs/alpha"), key(folder / "runs/broken")
-    pages = {"/": "td.of-name a", f"/run/{broken}": ".card svg[aria-label^='Reading']", f"/compare?runs={alpha},{broken}": ".differ",
-             f"/report/{alpha}": ".reported"}  # fmt: skip
+    pages = {
+        "/": "td.of-name a",
+        f"/run/{broken}": ".card svg[aria-label^='Reading']",
+        f"/compare?runs={alpha},{broken}": ".differ",
+        f"/report/{alpha}": ".reported",
+    }
     for width, scheme in ((WIDTHS[0], "light"), (WIDTHS[1], "dark"), (WIDTHS[0], "dark"), (WIDTHS[1], "light")):
         with browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme) as context:  # type: ignore[arg-type]
             visit = visitor(context, place)
@@ -212,8 +217,8 @@ def test_everything_is_reached_by_keyboard_with_a_visible_focus(visit: Visitor) 
     for _ in range(24):
         page.keyboard.press("Tab")
         here = page.evaluate(
-            "(() => { const e = document.activeElement, s = getComputedStyle(e);"
-            " return [e.closest('label, th, td, nav')?.innerText || e.innerText, s.outlineStyle, parseFloat(s.outlineWidth)]; })()"
+            "(() => { const e = document.activeElement, s = getComputedStyle(e), near = e.closest('label, th, td, nav');"
+            " return [near?.innerText || e.innerText, s.outlineStyle, parseFloat(s.outlineWidth)]; })()"
         )
         assert here[1] != "none", here
         assert here[2] >= 1, here
@@ -236,7 +241,8 @@ def test_the_read_only_link_shows_all_and_changes_nothing(browser: Browser, plac
         before = (folder / "runs/alpha/notes.toml").read_bytes()
         visit.page.evaluate(  # as if the button were there
             """([id]) => {
-                const own = [...document.querySelectorAll("[id^=c]")].find((e) => e.querySelector("table.runs") && !e.querySelector("[id^=c]"));
+                const all = [...document.querySelectorAll("[id^=c]")].filter((e) => e.querySelector("table.runs"));
+                const own = all.find((e) => !e.querySelector("[id^=c]"));
                 getElement(+own.id.slice(1)).$emit("notes", { id, tags: "stolen", note: "" });
             }""",
             [key(folder / "runs/alpha")],

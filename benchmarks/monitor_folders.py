@@ -47,10 +47,14 @@ def made(
                         "accuracy": right - 0.02})  # fmt: skip
         lines.append({"t": at, "kind": "epoch", "epoch": epoch, "step": epoch * STEPS, "accuracy": right - 0.02})
     end = {"done": "end", "interrupted": "interrupt"}.get(status, status)
-    lines.append({"t": _at(begun, 0.8 * epochs * STEPS + 1), "kind": end, "step": epochs * STEPS, "message": f"this is the {end}"})
+    lines.append(
+        {"t": _at(begun, 0.8 * epochs * STEPS + 1), "kind": end, "step": epochs * STEPS, "message": f"this is the {end}"}
+    )
     summary = {
         "status": status, "name": name or path.name, "provenance": "twin", "metric": "accuracy", "better": "higher",
-        "validation_accuracy": right - 0.02, "best_epoch": epochs, "seed": seed, "wall_s": 16.0 * epochs, "outputs": "off, read back",
+        "validation_accuracy": right - 0.02, "best_epoch": epochs, "seed": seed,
+        "wall_s": 16.0 * epochs,
+        "outputs": "off, read back",
         "device_s": 12.0 * epochs, "device_passes": 6000 * STEPS * epochs, "faults_recovered": epochs * STEPS // 33,
         **({"test_accuracy": right - 0.03} if status == "done" else {}),
     }  # fmt: skip
