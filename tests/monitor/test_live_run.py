@@ -16,8 +16,8 @@ from playwright.sync_api import Browser, expect
 
 from hil.monitor.watching import key
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.skipif(not CHROMIUM, reason=NONE)]
-expect.set_options(timeout=60_000)  # a bench is opened, on a machine that is busy
+pytestmark = [pytest.mark.timeout(400), pytest.mark.skipif(not CHROMIUM, reason=NONE)]
+expect.set_options(timeout=100_000)  # a bench is opened, on a machine that is busy
 EPOCHS = 400  # more than any test waits for
 
 
@@ -63,7 +63,7 @@ def test_a_run_is_watched_paused_continued_and_stopped(browser: Browser, place: 
     with training(folder, "one") as run, browser.new_context(viewport={"width": 1400, "height": 900}) as context:
         visit = visitor(context, served)
         page = visit.page
-        page.locator("td.of-name a").click(timeout=60_000)  # it appears by itself
+        page.locator("td.of-name a").click(timeout=100_000)  # it appears by itself
         state, outputs = page.locator(".lead .chip"), page.locator(".outputs-now .lamp")
         expect(outputs).to_have_text("on")
         expect(state).to_have_text("at work")
@@ -98,7 +98,7 @@ def test_outputs_go_off_at_once_without_any_question(browser: Browser, place: tu
     with training(folder, "two") as run, browser.new_context() as context:
         look = visitor(context, served, served.look)
         look.page.locator("td.of-name a", has_text="two").or_(look.page.locator("tr", has_text="two")).first.wait_for(
-            timeout=60_000
+            timeout=100_000
         )
         look.open(f"/run/{key(folder / 'runs/two')}")
         expect(look.page.locator(".outputs-now .lamp")).to_have_text("on")
