@@ -72,7 +72,7 @@ def main() -> None:
         lab(runs)
         live = runs / "mzm-live"
         training = subprocess.Popen(
-            [sys.executable, "-m", "hil", "train", str(ROOT / "experiments/demo.toml"), "--run", str(live), "--set", "name=mzm-live"],
+            [sys.executable, "-m", "hil", "train", "experiments/demo.toml", "--run", str(live), "--set", "name=mzm-live"],
             cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         try:
