@@ -26,7 +26,7 @@ from playwright.sync_api import Browser  # noqa: E402
 from hil.monitor.watching import key  # noqa: E402
 
 WIDTHS = {"wide": (1400, 900), "phone": (390, 844)}
-COLOURS = 96  # of a picture: text and lines need no more
+COLOURS = 160  # of a picture: text and lines need no more
 EPOCHS = 4  # of the training, before its picture is taken
 PICTURES = (  # name, address, what must be drawn; {NAME} is the key of a run
     ("monitor_overview", "/", "td.of-name a"),

@@ -191,7 +191,10 @@ class RunPage:
             "Result": (words.value(entry), f"{entry.split} {words.title(entry)}" if entry.value is not None else ""),
             "Epoch": (words.count(last.get("epoch", entry.epoch), entry.epochs), f"step {words.count(step, entry.steps)}"),
             "Loss": (f"{last['loss']:.4g}" if last else words.NONE, "of the last step"),
-            "Time left": (words.lasting(entry.left_s), "at this rate" if entry.left_s is not None else ""),
+            "Time left": (
+                words.lasting(None if entry.left_s is None else round(entry.left_s)),
+                "at this rate" if entry.left_s is not None else "",
+            ),
             "Duration": (words.lasting(entry.wall_s), _ago("last step", committed) if alive else ""),
             "Device passes": (words.count(passes, self._budget), spent),
             "Device busy": (words.NONE if share is None else percent(share), "of the time"),

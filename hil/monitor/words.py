@@ -80,5 +80,5 @@ def progress(entry: Entry) -> str:
         return f"{count(entry.step, entry.steps)} runs"
     if entry.epoch is None:
         return ""
-    left = "" if entry.left_s is None else f", {duration(entry.left_s)} left"
+    left = "" if entry.left_s is None else f", {duration(round(entry.left_s))} left"
     return f"{'generation' if entry.kind == 'search' else 'epoch'} {count(entry.epoch, entry.epochs)}{left}"
