@@ -5,7 +5,6 @@ A journal of a weekend has millions of commits; every k-th is kept, and k double
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections import deque
@@ -116,7 +115,7 @@ class LiveRun:
 
     def _committed(self, line: bytes) -> None:
         self._since += 1
-        self.last = record = json.loads(line)
+        self.last = record = loads(line, "journal.jsonl")
         if self._since >= self._stride:
             self._since = 0
             self.commits.append(record)

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, expect
 
 from hil.monitor.watching import key
 
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason=NONE)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.skipif(not CHROMIUM, reason=NONE)]
 HOSTILE = "</script><script>alert(1)</script>{{ 7*7 }}`${7*7}`\x1b[31m"
 NOTE = "<img src=x onerror=alert(1)> {{ constructor.constructor('alert(2)')() }}"
 TAG = "javascript:alert(3)"
