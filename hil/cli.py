@@ -863,6 +863,8 @@ def list_(
             out.file.write(listing.as_json(found))
         else:
             out.print(listing.table(found, out.width))
+            for line in listing.damages(found):
+                out.print(line, markup=False, soft_wrap=True)
         return
     if folder or tag or json or sort != "begun":
         raise ConfigError(

@@ -15,3 +15,8 @@ def quoted(word: object) -> str:
     """
     text = str(word)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 output", "2 outputs", "1,024 outputs"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -19,6 +19,7 @@ import os
 import socket
 import struct
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
@@ -286,7 +287,9 @@ def list_resources(backend: str = "") -> tuple[str, ...]:
         OpenFailed: no VISA library works here.
     """
     try:
-        return tuple(sorted(library(backend).list_resources()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyVISA-py warns of what it cannot discover, at every call
+            return tuple(sorted(library(backend).list_resources()))
     except FOREIGN as error:
         raise _not_opened("VISA", error) from error
 

@@ -43,7 +43,7 @@ from hil.encoding import Decode
 from hil.errors import UNTOUCHED, ConfigError, UnsafeOutputs
 from hil.feedback.feedback import Feedback
 from hil.foreign import foreign, said
-from hil.hints import quoted
+from hil.hints import counted, quoted
 from hil.learner import Learner
 from hil.network import Layer, Network
 from hil.run.summary import Labels
@@ -210,8 +210,8 @@ def _fits_data(synapses: list[nn.Module], data: Dataset) -> None:
     if wide != features or outputs < data.outputs:
         kind = "classes" if data.classes else "numbers"
         raise _wrong(
-            "network", f"{wide} inputs, {outputs} outputs",
-            f"{features} inputs, {data.outputs} outputs, as {data.name} has features and {kind}",
+            "network", f"{counted(wide, 'input')}, {counted(outputs, 'output')}",
+            f"{counted(features, 'input')}, {counted(data.outputs, 'output')}, as {data.name} has features and {kind}",
             f"make it of widths [{features}, ..., {data.outputs}]",
         )  # fmt: skip
 

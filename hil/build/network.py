@@ -27,6 +27,7 @@ from hil.data.dataset import Dataset
 from hil.device import ArraySpec, Chip, Device, Port
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
+from hil.hints import counted
 from hil.network import Layer, Network
 from hil.seeding import key
 from hil.synapses import BesideLinear, flat_widths, reads
@@ -77,12 +78,12 @@ def _fits(found: Sequence[nn.Module], settings: Mapping[str, Any], data: Dataset
     widths = settings.get("widths")
     wrong = isinstance(widths, list) and widths and widths[0] != features
     if wrong or flat_widths(found, features)[-1] < outputs:
-        got = f"widths {widths}" if wrong else f"{flat_widths(found, features)[-1]} outputs"
+        got = f"widths {widths}" if wrong else counted(flat_widths(found, features)[-1], "output")
         raise ConfigError(
             f"the network does not fit {data.name}",
             where=place,
             got=got,
-            allowed=f"{features} inputs, {outputs} outputs",
+            allowed=f"{counted(features, 'input')}, {counted(outputs, 'output')}",
             outputs=UNTOUCHED,
             todo=f"write widths = [{features}, ..., {outputs}]",
         )

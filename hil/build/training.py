@@ -38,6 +38,7 @@ from hil.devices.recovery import EventListener, ignore_event
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError, ContractError, DataError, ForeignError, Refused
 from hil.foreign import foreign
+from hil.hints import counted
 from hil.learner import Learner
 from hil.network import Network
 from hil.run.summary import Labels
@@ -445,8 +446,8 @@ def fits_learner(experiment: Experiment, chain: list[nn.Module], data: Dataset, 
     outputs, wanted = flat_widths(chain, data.train.x.shape[1])[-1], task.outputs
     if outputs != wanted and not getattr(experiment.learner.rule, "any_outputs", False):
         raise ConfigError(
-            f"the network does not fit {data.name}", where=experiment.network.place, got=f"{outputs} outputs",
-            allowed=f"{wanted} outputs, one a {'class' if task.kind == 'classes' else 'number'}, for the learner "
+            f"the network does not fit {data.name}", where=experiment.network.place, got=counted(outputs, "output"),
+            allowed=f"{counted(wanted, 'output')}, one a {'class' if task.kind == 'classes' else 'number'}, for the learner "
             f"{experiment.learner.use}", outputs=UNTOUCHED, todo=f"make the last synapse {wanted} wide",
         )  # fmt: skip
     if not hasattr(experiment.learner.options, "time_steps"):  # with a time axis an example is many

@@ -53,7 +53,7 @@ from hil.errors import (
     Stopped,
 )
 from hil.foreign import foreign
-from hil.hints import quoted
+from hil.hints import counted, quoted
 from hil.report.certificate import render
 from hil.run.signals import Stopping
 from hil.training.progress import telling
@@ -383,6 +383,6 @@ def _ending(path: Path, found: Findings) -> Iterator[None]:
 
 def _stopped(path: Path, found: Findings, error: HilError) -> Stopped:
     return Stopped(
-        f"a fault ended the calibration after {len(found.steps)} steps; nothing was saved", where=str(path),
+        f"a fault ended the calibration after {counted(len(found.steps), 'step')}; nothing was saved", where=str(path),
         outputs=OFF, todo=f"remove the cause, then: hil calibrate {quoted(path)}",
     )  # fmt: skip

@@ -89,14 +89,18 @@ def table(entries: Sequence[Entry], width: int) -> Table:
         begun = "-" if entry.started is None else f"{datetime.fromtimestamp(entry.started):%Y-%m-%d}"
         if not narrow and entry.started is not None:
             begun += f"{datetime.fromtimestamp(entry.started): %H:%M}"
-        damaged = f", {entry.remarks[0]}" if entry.remarks and not narrow else "!" if entry.remarks else ""
         row = [
-            str(entry.path), begun, entry.state + damaged, entry.learner or "-", entry.device or "-", score(entry),
-            "-" if entry.seed is None else str(entry.seed), ", ".join(entry.tags),
+            str(entry.path), begun, entry.state + "!" * bool(entry.remarks), entry.learner or "-", entry.device or "-",
+            score(entry), "-" if entry.seed is None else str(entry.seed), ", ".join(entry.tags),
         ]  # fmt: skip
         of = "-" if entry.epoch is None else f"{entry.epoch}/{entry.epochs or '-'}"
         made.add_row(*row, *([] if narrow else [of, entry.provenance or "-", entry.outputs or "-"]))
     return made
+
+
+def damages(entries: Sequence[Entry]) -> list[str]:
+    """What is damaged, a line a folder."""
+    return [f"beware  {entry.path}: {'; '.join(entry.remarks)}" for entry in entries if entry.remarks]
 
 
 def score(entry: Entry) -> str:

@@ -39,7 +39,7 @@ from hil.errors import (
 )
 from hil.files import remove_tree
 from hil.foreign import foreign, said
-from hil.hints import quoted
+from hil.hints import counted, quoted
 from hil.loggers import loggers
 from hil.report import render
 from hil.run import checkpoint
@@ -294,7 +294,8 @@ def set_anew(folder: RunFolder, sets: Sequence[str], changed: bool = False, chos
             more = quoted(f"train.patience={int(table.patience or 0) + 5}" if stale else f"train.epochs={trained + 5}")
             raise RunError(
                 "this run is finished, and nothing is left to train", where=str(folder.path), outputs=UNTOUCHED,
-                got=f"{trained} epochs, {passes:,} device passes" + (f", patience of {table.patience} over" if stale else ""),
+                got=f"{counted(trained, 'epoch')}, {passes:,} device passes"
+                + (f", patience of {table.patience} over" if stale else ""),
                 allowed="more epochs, and no budget of passes below that" + (", and more patience" if stale else ""),
                 todo=f"hil resume {quoted(folder.path)} --set " + more,
             )  # fmt: skip
@@ -311,26 +312,27 @@ def _scheduled(before: Experiment, wanted: Experiment, step: int, trained: int) 
     old, new = before.train.epochs, wanted.train.epochs
     if old == new or step == 0:
         return
+    run = counted(new, "epoch")
     if wanted.schedule.use not in ("constant", "cosine"):
-        yield f"{wanted.schedule.use} goes on: this is a run of {new} epochs from its beginning"
+        yield f"{wanted.schedule.use} goes on: this is a run of {run} from its beginning"
         return
     if wanted.schedule.use == "constant":
-        yield f"the learning rate is constant, so this is a run of {new} epochs from its beginning"
+        yield f"the learning rate is constant, so this is a run of {run} from its beginning"
         return
     at, then = (0.5 * (1 + math.cos(math.pi * min(1.0, trained / epochs))) for epochs in (old, new))
     yield (
-        f"the {wanted.schedule.use} schedule is stretched to {new} epochs: after epoch {trained} the learning rate goes on "
-        f"at {then:.0%} of [optimizer] lr instead of {at:.0%}; a run of {new} epochs from its beginning gives other numbers"
+        f"the {wanted.schedule.use} schedule is stretched to {run}: after epoch {trained} the learning rate goes on "
+        f"at {then:.0%} of [optimizer] lr instead of {at:.0%}; a run of {run} from its beginning gives other numbers"
     )
 
 
 def reopen(folder: RunFolder, trained: int, epochs: int) -> None:
     """What a finished run has made of its end is of another end, and is made again."""
-    folder.note("longer", message=f"to be trained for {epochs} epochs", trained=trained)
+    folder.note("longer", message=f"to be trained for {counted(epochs, 'epoch')}", trained=trained)
     kept = folder.read_json("diagnostics.json")
     folder.write_json("diagnostics.json", {key: kept[key] for key in ("transfer", "honesty") if key in kept})
     folder.report.unlink(missing_ok=True)
-    amend(folder, status="interrupted", cause=f"finished after {trained} epochs, to be trained for {epochs}")
+    amend(folder, status="interrupted", cause=f"finished after {counted(trained, 'epoch')}, to be trained for {epochs}")
 
 
 def report(folder: RunFolder) -> Path:
@@ -354,7 +356,7 @@ def lines(folder: RunFolder, summary: Mapping[str, Any], page: Path | None) -> I
         page: its report, or None.
     """
     if "stopped_early" in summary:
-        yield f"stopped before the last epoch: no better validation accuracy for {summary['stopped_early']} epochs"
+        yield f"stopped before the last epoch: no better validation accuracy for {counted(summary['stopped_early'], 'epoch')}"
     yield (
         f"done in {summary['wall_s']:.0f} s. test {test_said(summary)} "
         f"({summary['provenance']}, seed {summary['seed']}, weights of epoch {summary['best_epoch']} by validation). "

@@ -175,18 +175,19 @@ def _off(path: Path, process: Process, off_s: float) -> str:
         process.kill()
         process.gone(off_s)
     end = time.monotonic() + GUARD_S
-    while (known := outputs_after(path)) == glance.UNKNOWN and time.monotonic() < end:
+    while (known := standing(path)[1]) in (glance.UNKNOWN, "on") and time.monotonic() < end:
         time.sleep(0.1)
     return known
 
 
-def outputs_after(path: Path, alive: bool = False) -> str:
-    """What is known of the outputs of a run that no process is at work on, or that is paused, as in hil/run/index.py."""
+def standing(path: Path) -> tuple[str, str]:
+    """The state of the run in the folder `path`, and what is known of its outputs, in words as in hil/run/index.py."""
     try:
         summary = read_object(path / "summary.json") if there(path / "summary.json") else {}
-        return glance.outputs(path, glance.told(path), summary, alive)
+        alive, told = _holds(path), glance.told(path)
+        return glance.state(told, summary, alive), glance.outputs(path, told, summary, alive)
     except RunError:
-        return glance.UNKNOWN
+        return "unreadable", glance.UNKNOWN
 
 
 def _holds(path: Path) -> bool:
@@ -219,6 +220,9 @@ class Listening:
         self._thread = threading.Thread(target=self._listen, name="control", daemon=True)
 
     def __enter__(self) -> Self:
+        with suppress(OSError):
+            if read(self._path, os.getpid(), self._since)[0] is None:  # of an earlier process
+                self._path.unlink()
         self._thread.start()
         return self
 

@@ -19,7 +19,6 @@ from hil.files import loads, opened
 from hil.plain import plain
 from hil.run import journal
 from hil.run.outputs import guarded, hosted
-from hil.task import named
 
 TAIL_BYTES = 1 << 13
 METRIC_BYTES = 1 << 18  # some thousand epochs
@@ -134,11 +133,12 @@ def outputs(path: Path, found: Told, summary: Mapping[str, Any], alive: bool) ->
         return "on" if found.last or found.commit else UNKNOWN  # else it is being opened
     if said:
         return said_plainly(said)
-    by_guardian, virtual = guarded(path)
-    known = {by_guardian, hosted(path)} - {""}
+    guardian = guarded(path)
+    known = {guardian.said, hosted(path)} - {""}
     if known == {"safe"}:
         return OFF
-    return "none (its virtual bench is gone)" if virtual and known <= {"unknown"} else UNKNOWN
+    gone = guardian.virtual and guardian.settled and known == {"unknown"}
+    return "none (its virtual bench is gone)" if gone else UNKNOWN
 
 
 def said_plainly(text: str) -> str:
@@ -194,6 +194,8 @@ def best(epochs: Sequence[Mapping[str, Any]], found: Told, config: Mapping[str, 
     if metric not in epochs[-1]:
         rest = [key for key, value in epochs[-1].items() if key not in ("epoch", "step", "loss") and number(value) is not None]
         metric = "accuracy" if "accuracy" in rest else next(iter(rest), "loss")
+    from hil.task import named  # it imports torch, which whoever asks for outputs off does not wait for
+
     judged = named(metric, found.score.lower if found.score.metric == metric else metric == "loss")
     values = [value for epoch in epochs if (value := number(epoch.get(metric))) is not None]
     return Score(metric, judged.best(values) if values else None, "validation", judged.lower)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,20 +26,35 @@ Outputs = Literal["safe", "unknown", ""]
 
 def outputs_of(run: Path) -> Outputs:
     """Say what is known of the outputs after `run`; "" if it never watched over any, or its bench was virtual and is gone."""
-    said, virtual = guarded(run)
-    return "" if virtual else said
+    found = guarded(run)
+    return "" if found.virtual else found.said
 
 
-def guarded(run: Path) -> tuple[Outputs, bool]:
-    """What the guardian of `run` said of the outputs, and whether its bench was virtual; "" if none ever watched."""
+@dataclass(frozen=True)
+class Guarded:
+    """What the guardian of a run said.
+
+    Args:
+        said: of the outputs; "" if none ever watched.
+        virtual: the bench was virtual, and ends with its run.
+        settled: it said so; else it is at work still, or the machine itself went down.
+    """
+
+    said: Outputs = ""
+    virtual: bool = False
+    settled: bool = False
+
+
+def guarded(run: Path) -> Guarded:
+    """Read what the guardian of `run` said last."""
     lines = read_lines(run / GUARDIAN)
     if lines is None:
-        return "unknown", False
+        return Guarded("unknown")
     watched = [n for n, line in enumerate(lines) if line.get("event") == "watching"]
     if not watched:
-        return "", False
+        return Guarded()
     said = [line["outputs"] for line in lines[watched[-1] :] if line.get("outputs") in SAID]
-    return "safe" if said[-1:] == ["safe"] else "unknown", bool(lines[watched[-1]].get("virtual"))
+    return Guarded("safe" if said[-1:] == ["safe"] else "unknown", bool(lines[watched[-1]].get("virtual")), bool(said))
 
 
 def hosted(run: Path) -> Outputs:

@@ -94,6 +94,7 @@ def guardian(path: Path, *lines: Mapping[str, object]) -> None:
         ([{"event": "watching"}, {"event": "not made safe", "outputs": "unknown"}], "not known"),
         ([{"event": "watching"}], "not known"),
         ([{"event": "watching"}, {"event": "done", "outputs": "safe"}, {"event": "watching"}], "not known"),
+        ([{"event": "watching", "virtual": True}], "not known"),
         ([{"event": "watching", "virtual": True}, {"event": "x", "outputs": "unknown"}], "none (its virtual bench is gone)"),
         ([], "not known"),
     ],

@@ -291,3 +291,62 @@ def test_nothing_is_said_about_it_at_the_end_of_the_process() -> None:
             timeout=120,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# ---- without a terminal -----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_without_its_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost ssh: the terminal hangs up, every write to it fails, the kernel sends SIGHUP."""
+    path, run = str(experiment(tmp_path)), tmp_path / "r"
+    pid, master = pty.fork()
+    if pid == 0:
+        code = 70
+        try:
+            after_step(monkeypatch, 4, lambda: time.sleep(1.0))  # the terminal goes away in here
+            sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115, for as long as it lives
+            code = cli.run(["train", path, "--run", str(run)])
+        finally:
+            os._exit(code)
+    end = time.monotonic() + 60
+    while not (run / "journal.jsonl").exists() or b'"step":3,' not in (run / "journal.jsonl").read_bytes():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    os.close(master)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert json.loads((run / "summary.json").read_text(encoding="utf-8"))["status"] == "done"
+    assert "terminal" in {event["kind"] for event in told(run)}
+    log = (run / "output.log").read_text(encoding="utf-8")
+    assert log.count("\n epoch ") == 3
+    assert "done in" in log
+    assert "\x1b" not in log
+
+
+def test_what_ends_a_run_is_in_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    after_step(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert cli.run(["train", str(experiment(tmp_path)), "--run", str(tmp_path / "r")]) == 130
+    log = (tmp_path / "r" / "output.log").read_text(encoding="utf-8")
+    assert "stopped by SIGTERM after step 2" in log
+    assert log.startswith("--- ")
+    monkeypatch.undo()
+    assert cli.run(["--log-level", "quiet", "resume", str(tmp_path / "r")]) == 0
+    assert "done in" not in capsys.readouterr().out
+    log = (tmp_path / "r" / "output.log").read_text(encoding="utf-8")
+    assert log.count("--- ") == 2
+    assert "done in" in log
+
+
+def test_a_command_that_only_looks_ends_with_its_terminal() -> None:
+    heard = signal.getsignal(signal.SIGHUP)
+    seen: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        from hil.commands import list as listing
+
+        patch.setattr(listing, "rows", lambda kind: seen.append(signal.getsignal(signal.SIGHUP)) or [("name",)])
+        assert cli.run(["list", "devices"]) == 0
+    assert seen == [heard]
+    with Stopping(attended=True) as stopping:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stopping.asked == "SIGHUP"

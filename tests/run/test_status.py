@@ -138,4 +138,4 @@ def test_the_newest_run_and_the_log(
     assert "fault" in shown
     (tmp_path / "runs" / "new" / "summary.json").write_text(json.dumps([1]))
     assert run(["list", "runs"]) == 0
-    assert "summary.json damaged" in capsys.readouterr().out
+    assert "summary.json: a list" in capsys.readouterr().out
