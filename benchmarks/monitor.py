@@ -19,14 +19,16 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
-from browsing import Visitor, chromium, served, visitor
 
-from hil.monitor.watching import key
 from hil.run.folder import RunFolder
 from hil.run.index import Index
 from hil.run.journal import Journal
+
+if TYPE_CHECKING:
+    from browsing import Visitor
 
 RUNS, STEPS, PER_EPOCH, BEGIN = 1000, 1800, 45, 1795600000.0
 COLD_S, WARM_S = 2.0, 0.5  # what it may take
@@ -102,20 +104,26 @@ def listing(root: Path, count: int) -> bool:
 
 def page(root: Path, count: int) -> bool:
     """Measure the page of all runs; True: its table is drawn in time."""
+    from browsing import chromium, served, visitor
+
     took = []
     with served(root.parent, str(root)) as place, chromium() as browser, browser.new_context() as context:
-        visit = visitor(context, place)
+        begin = time.perf_counter()
+        visit = visitor(context, place)  # by the link, just after the server has started: the folders are read now
         for what in ("first", "again", "again"):
-            begin = time.perf_counter()
-            visit.page.goto(place.base + "/", wait_until="commit")
+            if what == "again":
+                begin = time.perf_counter()
+                visit.page.goto(place.base + "/", wait_until="commit")
             visit.page.wait_for_selector("td.of-name a")
             took.append(time.perf_counter() - begin)
             print(f"{count:,} runs, page {what:<6} {took[-1]:.2f} s from the request to the table drawn")
-    return min(took) <= PAGE_S
+    return max(took[1:]) <= PAGE_S
 
 
 def trained(root: Path, name: str, seen: Visitor | None) -> tuple[float, float]:
     """Steps per s of processor time, and per s, of a training that the page of a visitor watches, or nobody."""
+    from hil.monitor.watching import key
+
     path = root / name
     run = subprocess.Popen(
         [sys.executable, "-m", "hil", "train", str(CONFIG.with_name("digits_adfa_twin.toml")), "--run", str(path),
@@ -137,6 +145,8 @@ def trained(root: Path, name: str, seen: Visitor | None) -> tuple[float, float]:
 
 def training(root: Path, pairs: int) -> bool:
     """Measure what a watched training loses; True: no more than it may. Server and browser are there in both cases."""
+    from browsing import chromium, served, visitor
+
     found = []
     with served(root, str(root)) as place, chromium() as browser, browser.new_context() as context:
         visit = visitor(context, place)
