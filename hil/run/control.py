@@ -91,9 +91,7 @@ def ask(path: Path, what: What, by: str = "", off_s: float = OFF_S) -> str:
     process = Process(held.pid)
     try:
         if not _same(held):
-            raise _refused(
-                path, "the process that holds this run folder cannot be told from another one", f"process {held.pid}"
-            )
+            raise _refused(path, "the process of this run cannot be told from a later one", f"process {held.pid}")
         by = plain(by or f"{getpass.getuser()}, process {os.getpid()}")[:200]
         facts = {
             "id": uuid.uuid4().hex, "what": what, "by": by, "t": datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -194,11 +194,18 @@ def best(epochs: Sequence[Mapping[str, Any]], found: Told, config: Mapping[str, 
     if metric not in epochs[-1]:
         rest = [key for key, value in epochs[-1].items() if key not in ("epoch", "step", "loss") and number(value) is not None]
         metric = "accuracy" if "accuracy" in rest else next(iter(rest), "loss")
+    lower = found.score.lower if found.score.metric == metric else _lower(metric)
+    values = [value for epoch in epochs if (value := number(epoch.get(metric))) is not None]
+    return Score(metric, (min if lower else max)(values, default=None), "validation", lower)
+
+
+def _lower(metric: str) -> bool:
+    """Whether a lower value of this metric is better, of a run that has not said so."""
+    if metric in ("accuracy", "loss"):
+        return metric == "loss"
     from hil.task import named  # it imports torch, which whoever asks for outputs off does not wait for
 
-    judged = named(metric, found.score.lower if found.score.metric == metric else metric == "loss")
-    values = [value for epoch in epochs if (value := number(epoch.get(metric))) is not None]
-    return Score(metric, judged.best(values) if values else None, "validation", judged.lower)
+    return named(metric).lower
 
 
 def number(value: object) -> float | None:
