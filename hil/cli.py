@@ -657,6 +657,28 @@ def note(
 
 
 @app.command
+def monitor(
+    *runs: Path,
+    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 0,
+    read_only: Annotated[bool, Parameter(name="--read-only", negative=())] = False,
+) -> None:
+    """Serve a live web page about runs, searches, comparisons and calibrations, on this computer alone, until Ctrl-C.
+
+    Parameters
+    ----------
+    runs
+        Folders of runs; by default runs/, compare/ and calibrations/.
+    port
+        To listen at; by default a free one.
+    read_only
+        The page may look, and change nothing: no buttons, no tags, no notes.
+    """
+    from hil.commands.monitor import monitor as watch
+
+    watch(runs, port, read_only, out)
+
+
+@app.command
 def compare(comparison: Path, /, *, out_: Annotated[Path | None, Parameter(name="--out")] = None, trust: Trust = False) -> None:
     """Train several learners on several devices with several seeds, on equal terms, and say which is better, if any is.
 

@@ -63,10 +63,7 @@ def render(path: Path) -> Path:
     Raises:
         RunError: this is no calibration, or the page cannot be written.
     """
-    table, notes = _read(path)
-    sweeps = _sweeps(path, mapping(table, "raw"), notes)
-    shown = contents(path.stem, table, sweeps, notes)
-    return publish(path.with_suffix(".html"), "certificate.html", shown, f"{path.stem}.figures")
+    return publish(path.with_suffix(".html"), "certificate.html", read(path), f"{path.stem}.figures")
 
 
 def sentence_of(path: Path) -> str:
@@ -77,6 +74,16 @@ def sentence_of(path: Path) -> str:
     """
     table, _ = _read(path)
     return verdict(table, Record.of(table, {})).sentence
+
+
+def read(path: Path) -> dict[str, object]:
+    """Return what the template shows of the calibration `path`, by name.
+
+    Raises:
+        RunError: this is no calibration.
+    """
+    table, notes = _read(path)
+    return contents(path.stem, table, _sweeps(path, mapping(table, "raw"), notes), notes)
 
 
 def contents(name: str, table: Facts, sweeps: Mapping[str, Sweeps], notes: list[str]) -> dict[str, object]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hil.errors import RunError
-from hil.files import write_atomic
+from hil.files import read_object, write_atomic
 from hil.report.comparison_figures import race
 from hil.report.contents import curve, metric_of, number, wilson
 from hil.report.figure import Figure
@@ -124,6 +124,37 @@ def as_json(standings: Standings) -> dict[str, Any]:
         "rows": rows,
         "contests": contests,
     }
+
+
+def read_standings(folder: Path) -> Standings:
+    """Read the standings of a finished comparison from its table.json.
+
+    Raises:
+        RunError: there is no such file, or it is damaged.
+    """
+    path = folder / "table.json"
+    table = read_object(path)
+    try:
+        rows = tuple(
+            ComparisonRow(str(row["learner"]), str(row["device"]), tuple(_outcome(run) for run in row["runs"]))
+            for row in table["rows"]
+        )
+        if not rows or not all(row.runs for row in rows):
+            raise ValueError("no runs in it")
+        return Standings(str(table["name"]), rows, tuple(map(str, table["terms"])), int(table["test_examples"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            "a damaged file", where=str(path), got=f"{type(error).__name__}: {error}",
+            allowed="the table that hil compare wrote", todo="give the same hil compare again: finished runs are not repeated",
+        ) from error  # fmt: skip
+
+
+def _outcome(run: Facts) -> RunOutcome:
+    """A finished run, as `as_json` wrote it."""
+    curve = tuple((float(passes), float(score)) for passes, score in run["curve"])
+    angles = tuple(None if angle is None else float(angle) for angle in run["angles_deg"])
+    whole = {name: float(run[name]) for name in ("test", "validation", "passes", "wall_s")}
+    return RunOutcome(**{**run, **whole, "curve": curve, "angles_deg": angles, "warnings": tuple(map(str, run["warnings"]))})
 
 
 def contents(standings: Standings) -> dict[str, object]:

@@ -75,6 +75,12 @@ def page(template: str, shown: Mapping[str, object]) -> str:
     return _templates().get_template(template).render({"files": "", **shown})
 
 
+def body(template: str, shown: Mapping[str, object]) -> str:
+    """Return what `page` has between its frame, for another page that has the style sheet; escaped as there."""
+    made = _templates().get_template(template)
+    return "".join(made.blocks["content"](made.new_context({"files": "", **shown})))
+
+
 @cache
 def _templates() -> Environment:
     """The templates of this package, each compiled once."""

@@ -41,11 +41,20 @@ def render(run: Path, files: bool = True) -> Path:
         RunError: this is no run folder, it is damaged, or it cannot be written.
     """
     folder = RunFolder.open(run)
+    return publish(folder.report, "search.html", read(folder), FOLDER if files else "")
+
+
+def read(folder: RunFolder) -> dict[str, object]:
+    """Return what the template shows of a search, by name.
+
+    Raises:
+        RunError: it is damaged.
+    """
     try:
-        return publish(folder.report, "search.html", contents(folder), FOLDER if files else "")
+        return contents(folder)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
         raise RunError(
-            "a search whose files do not fit together", where=str(run), got=f"{type(error).__name__}: {error}",
+            "a search whose files do not fit together", where=str(folder.path), got=f"{type(error).__name__}: {error}",
             allowed="the files that hil search wrote", todo="restore them from a copy, or search again",
         ) from error  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""One live web page over many runs, searches, comparisons and calibrations; the only folder that imports nicegui."""
