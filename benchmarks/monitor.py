@@ -133,7 +133,7 @@ def trained(root: Path, name: str, seen: Visitor | None) -> tuple[float, float]:
     if seen is not None:
         while not (path / "journal.jsonl").exists():
             time.sleep(0.1)
-        seen.open(f"/run/{key(path)}")
+        seen.open(f"/view/{key(path)}")
     _, code, used = os.wait4(run.pid, 0)
     run.returncode = code
     assert code == 0

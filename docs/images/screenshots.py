@@ -32,7 +32,7 @@ COLOURS = 160  # of a picture: text and lines need no more
 EPOCHS = 4  # of the training, before its picture is taken
 PICTURES = (  # name, address, what must be drawn; {NAME} is the key of a run
     ("monitor_overview", "/", "td.of-name a"),
-    ("monitor_run", "/run/{mzm-live}", ".card svg[aria-label^='Reading']"),
+    ("monitor_run", "/view/{mzm-live}", ".card svg[aria-label^='Reading']"),
     ("monitor_compare", "/compare?runs={mzm-adfa},{mzm-dfa},{mzm-low-rate}", ".differ"),
 )
 

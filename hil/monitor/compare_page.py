@@ -172,7 +172,7 @@ class ComparePage:
         with box("tr"):
             with box("td", "text label"):
                 Text("span", "", "key", style=f"--own:var({run.colour})", aria_hidden="true")
-                Text("a", run.label, href=f"/run/{key(entry.path)}")
+                Text("a", run.label, href=f"/view/{key(entry.path)}")
             with box("td", "text"):
                 Text("span", words.state(entry), f"chip {words.tone(words.state(entry))}")
             for value in values:

@@ -53,7 +53,7 @@ async def build_report(watching: Watching, role: Role, name: str) -> None:
         missing(role)
         return
     with framed(entry.name, role, words.short(entry.name, 80)):
-        Text("a", "Back to the live page", href=f"/run/{name}")
+        Text("a", "Back to the live page", href=f"/view/{name}")
         await reported(entry)
 
 

@@ -39,7 +39,7 @@ export default {
             <td class="pick"><label v-if="row.kind === 'run'"><input type="checkbox" :value="row.id" v-model="picked" :aria-label="'Select ' + row.name"></label></td>
             <td class="of-state"><span :class="['chip', row.tone]">{{ row.state }}</span><small v-if="row.progress">{{ row.progress }}</small></td>
             <td class="of-outputs"><span :class="['lamp', row.outputs]">{{ row.outputs }}</span></td>
-            <td class="of-name"><a :href="'/run/' + row.id">{{ row.name }}</a><small v-if="row.folder" class="run">{{ row.folder }}</small><small v-if="row.note" class="said">{{ row.note }}</small></td>
+            <td class="of-name"><a :href="'/view/' + row.id">{{ row.name }}</a><small v-if="row.folder" class="run">{{ row.folder }}</small><small v-if="row.note" class="said">{{ row.note }}</small></td>
             <td class="of-kind">{{ row.kind }}</td>
             <td class="of-learner">{{ row.learner }}</td>
             <td class="of-device">{{ row.device }}<small v-if="row.provenance" :class="row.provenance">{{ row.provenance }}</small></td>

@@ -92,7 +92,7 @@ def _application(watching: Watching) -> Any:
     async def overview(request: Request) -> None:
         await Overview(watching, _role(request)).build()
 
-    @ui.page("/run/{name}", response_timeout=PATIENCE_S)
+    @ui.page("/view/{name}", response_timeout=PATIENCE_S)
     async def run(request: Request, name: str) -> None:
         await run_page.build(watching, _role(request), name)
 

@@ -33,10 +33,11 @@ from hil.hints import quoted
 from hil.run.journal import Journal
 from hil.run.lock import NAME, UNTOUCHED, owned
 
-BEGUN = ("bench.toml", "calibration.toml", "origins.json", "search.toml", NAME)  # before config.toml: a run begins with that
+# before config.toml: a run begins with that
+BEGUN = ("bench.toml", "calibration.toml", "origins.json", "search.toml", "output.log", "notes.toml", NAME)
 FILES = (
     "config.toml", "replayed.toml", "metrics.jsonl", "journal.jsonl", "guardian.jsonl", "summary.json",
-    "diagnostics.json", "bench.log", "report.html", *BEGUN, "asked.toml", "control.json", "output.log", "notes.toml",
+    "diagnostics.json", "bench.log", "report.html", *BEGUN, "asked.toml", "control.json",
 )  # fmt: skip
 LOGS = "logs"  # what loggers write
 FOLDERS = ("checkpoints", "tape", "wire", "feedback", "figures", LOGS)

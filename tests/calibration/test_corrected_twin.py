@@ -77,7 +77,7 @@ def test_a_good_node_gets_none() -> None:
     found = {s.name: s for s in calibrated(waveform(), Subject(Simulated(SHEET, seed=2), SHEET, 0, network=True))}
     assert found["twin"].good
     assert network_of(found["twin"]) is None
-    assert "adds nothing" in found["twin"].said
+    assert "a correction by a network is not needed" in found["twin"].said
 
 
 def test_it_is_a_twin() -> None:

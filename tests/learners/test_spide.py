@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from drivers.links.serial_link import SerialLink
 from drivers.spiking.device import SpikingBoard
-from hil.build.network import closing
+from hil.build.network import Chain, _feedback
 from hil.cli import run
 from hil.config.experiment import Experiment
 from hil.contraction import Contracted, conv_feedback, dense_feedback
@@ -289,6 +289,11 @@ def test_maps_that_do_not_fit_are_refused() -> None:
 
 def experiment(**network: object) -> Experiment:
     return Experiment.model_validate({"network": network, "device": {"chip": "lif"}, "learner": {"use": "spide"}})
+
+
+def closing(asked: Experiment, synapses: list[nn.Module], features: int) -> nn.Module | None:
+    table = asked.network.feedback
+    return None if table is None else _feedback(table, Chain.of(synapses, features), asked.seed)
 
 
 def test_feedback_is_described_in_the_file() -> None:

@@ -54,7 +54,7 @@ def ask(
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-@pytest.mark.parametrize("path", ["/", "/run/abc", "/_nicegui/3/static/nicegui.css", "/_nicegui_ws/socket.io"])
+@pytest.mark.parametrize("path", ["/", "/view/abc", "/_nicegui/3/static/nicegui.css", "/_nicegui_ws/socket.io"])
 def test_nothing_is_answered_without_a_key(kind: str, path: str) -> None:
     for cookie in ("", "wrong", KEYS.change, cookie_of("wrong")):  # the key itself is no cookie
         sent, inner = ask(path, kind=kind, cookie=cookie)
@@ -72,7 +72,7 @@ def test_a_key_in_the_address_becomes_a_cookie_and_the_cookie_a_role(key: str, r
     assert key not in cookie
     assert all(word in cookie for word in ("HttpOnly", "SameSite=Strict", "Path=/"))
     for kind in ("http", "websocket"):
-        assert ask("/run/x", kind=kind, cookie=cookie_of(key))[1].came == [role]
+        assert ask("/view/x", kind=kind, cookie=cookie_of(key))[1].came == [role]
 
 
 def test_a_wrong_key_is_refused_even_beside_a_good_cookie() -> None:

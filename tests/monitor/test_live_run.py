@@ -100,11 +100,11 @@ def test_outputs_go_off_at_once_without_any_question(browser: Browser, place: tu
         look.page.locator("td.of-name a", has_text="two").or_(look.page.locator("tr", has_text="two")).first.wait_for(
             timeout=100_000
         )
-        look.open(f"/run/{key(folder / 'runs/two')}")
+        look.open(f"/view/{key(folder / 'runs/two')}")
         expect(look.page.locator(".outputs-now .lamp")).to_have_text("on")
         assert look.page.get_by_role("button").count() == 0  # who may look has nothing to press
         visit = visitor(context, served)
-        visit.open(f"/run/{key(folder / 'runs/two')}")
+        visit.open(f"/view/{key(folder / 'runs/two')}")
         visit.page.get_by_role("button", name="Outputs off now").click()
         expect(visit.page.locator(".outputs-now .lamp")).to_have_text("off")
         expect(visit.page.locator(".answer")).to_contain_text("the run has ended; outputs off, read back")

@@ -137,7 +137,7 @@ def test_selected_runs_are_compared(visit: Visitor) -> None:
 
 
 def test_a_run_shows_its_curves_node_faults_and_settings(visit: Visitor, folder: Path) -> None:
-    page = visit.open(f"/run/{key(folder / 'runs/broken')}")
+    page = visit.open(f"/view/{key(folder / 'runs/broken')}")
     expect(page.locator(".lead .chip")).to_have_text("fault")
     expect(page.locator(".tiles")).to_contain_text("600,000")
     charts = page.locator(".chart:visible")
@@ -163,20 +163,20 @@ def test_hostile_texts_are_shown_as_texts(visit: Visitor, folder: Path) -> None:
     expect(row.locator("small.said")).to_have_text(NOTE)
     expect(row.locator(".tag")).to_have_text(TAG)
     hostile, alpha = key(folder / "runs/hostile"), key(folder / "runs/alpha")
-    for path in (f"/run/{hostile}", f"/report/{hostile}", f"/compare?runs={hostile},{alpha}"):
+    for path in (f"/view/{hostile}", f"/report/{hostile}", f"/compare?runs={hostile},{alpha}"):
         page = visit.open(path)
         if path.startswith("/report"):
             page.wait_for_selector(".reported")
         expect(page.locator(".page")).to_contain_text("<script>alert(1)</script>{{ 7*7 }}`${7*7}`\\x1b[31m")
     visit.page.locator(".chart svg").first.hover(position={"x": 200, "y": 120})  # what the chart tells of the nearest points
     expect(visit.page.locator(".chart").first).to_contain_text("{{ 7*7 }}")
-    for path in (f"/run/{hostile}", f"/report/{hostile}", f"/compare?runs={hostile},{alpha}"):
+    for path in (f"/view/{hostile}", f"/report/{hostile}", f"/compare?runs={hostile},{alpha}"):
         assert visit.open(path).locator("a:not([href^='/']), img, iframe, .page script").count() == 0
     visit.page.goto(visit.base + "/")
 
 
 def test_addresses_that_lead_nowhere_say_so(visit: Visitor) -> None:
-    for path in ("/run/0123456789abcdef", "/run/alpha", "/compare?runs=../../etc/passwd,x", "/report/x"):
+    for path in ("/view/0123456789abcdef", "/view/alpha", "/compare?runs=../../etc/passwd,x", "/report/x"):
         expect(visit.open(path).locator("h1")).to_have_text("Not found")
 
 
@@ -184,7 +184,7 @@ def test_every_page_fits_has_no_barrier_and_calls_nobody(browser: Browser, place
     alpha, broken = key(folder / "runs/alpha"), key(folder / "runs/broken")
     pages = {
         "/": "td.of-name a",
-        f"/run/{broken}": ".card svg[aria-label^='Reading']",
+        f"/view/{broken}": ".card svg[aria-label^='Reading']",
         f"/compare?runs={alpha},{broken}": ".differ",
         f"/report/{alpha}": ".reported",
     }
