@@ -266,7 +266,7 @@ def train(
     folder = RunFolder.create(run or new_path(Path("runs"), chosen.name or experiment.stem))
     with folder.owned():
         try:
-            out.keep(folder.path, f"hil train {experiment}")
+            out.keep(folder.path, f"hil train {quoted(experiment)}")
             for name, payload in kept.items():
                 write_atomic(folder.path / name, payload)
             folder.write_config(dump(chosen))
@@ -308,7 +308,7 @@ def search(
     folder = RunFolder.create(run or new_path(Path("runs"), file.name or search.stem))
     with folder.owned():
         try:
-            out.keep(folder.path, f"hil search {search}")
+            out.keep(folder.path, f"hil search {quoted(search)}")
             summary = begin(file, folder, out, cluster)
         except Refused:
             if not (folder.path / "evaluations.jsonl").exists():
@@ -382,7 +382,7 @@ def resume(
                 todo=f"look at it: hil report {quoted(run)}",
             )  # fmt: skip
         with found.owned():
-            out.keep(run, f"hil resume {run}")
+            out.keep(run, f"hil resume {quoted(run)}")
             _searched(found, carry_on(found, out, cluster))
         return
     found_run = going_on.inspect(run, verify=False)  # it is a run folder
@@ -391,7 +391,7 @@ def resume(
         return
     folder = RunFolder(found_run.path)
     with folder.owned():
-        out.keep(run, f"hil resume {run}")
+        out.keep(run, f"hil resume {quoted(run)}")
         anew = training.set_anew(folder, set, changed, from_) if set else []
         plan = going_on.plan(going_on.inspect(run), from_, changed)
         for line in [*anew, *plan.said]:

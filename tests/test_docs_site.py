@@ -20,7 +20,7 @@ import yaml
 from pages import DOCS, ROOT
 
 NOTEBOOKS = DOCS / "tutorials" / "notebooks"
-LARGEST = 60_000  # bytes of a picture
+LARGEST = 150_000
 LOADED = re.compile(r"<(?:script|img|iframe|source)\b[^>]*\ssrc=\"?([^\s\">]+)|<link\b[^>]*\shref=\"?([^\s\">]+)")
 GIVEN = re.compile(r"\shref=\"?([^\s\">]+)")
 

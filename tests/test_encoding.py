@@ -159,7 +159,7 @@ def test_the_gradient_of_an_encoding_is_the_gain_of_each_channel() -> None:
 
 
 def test_an_encoding_names_the_channel_that_makes_no_sense() -> None:
-    with pytest.raises(ContractError, match=r"encoding, channel 2: a folding encoding needs a period.*up to 1"):
+    with pytest.raises(ContractError, match=r"encoding, channel 2: folding needs a period.*up to 1"):
         Encode.onto(GATES, overflow="fold", period=1.5)
     with pytest.raises(ContractError, match="encoding, channel 3: gain and offset must be finite"):
         Encode.onto(GATES, gain=(1.0, 1.0, math.nan))

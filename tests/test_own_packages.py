@@ -100,8 +100,8 @@ def test_another_distribution_has_overwritten_it(monkeypatch: pytest.MonkeyPatch
 
 def test_a_package_beside_the_experiment(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (lab / "e.toml").write_text("")
-    (lab / "rig.py").write_text("from calibration import slope\n")
-    for use in ("drivers.my_awg:MyAwg", "calibration:Slope", "rig:Rig"):
+    (lab / "lone_rig.py").write_text("from calibration import slope\n")
+    for use in ("drivers.my_awg:MyAwg", "calibration:Slope", "lone_rig:Rig"):
         monkeypatch.setattr(sys, "path", [*sys.path])
         monkeypatch.setattr(modules, "_found", {})
         with pytest.raises(ConfigError, match="cannot import") as caught:

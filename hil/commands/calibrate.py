@@ -355,7 +355,8 @@ def _verdict(made: Certificate, saved: Path, page: Path, path: Path) -> Iterator
     yield f"report  {page}"
     if made.good:
         then = "uses the fitted model" if made.twin else "checks that the bench is the one that was calibrated"
-        yield f'next    write into {path}:  [calibration] use = "{saved}"   hil train then {then}'
+        yield f'next    write into {path}, under [calibration]:  use = "{saved}"'
+        yield f"        a training on this bench then {then}"
 
 
 def _not_good(made: Certificate, path: Path) -> NotCalibrated:

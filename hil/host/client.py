@@ -213,16 +213,16 @@ class Hosted:
         if self.local is not None and not self.local.running:
             self._host.ended_well()
             self.local.start()
-            self._host.open()
+            self._host.begin()
             return
         try:
-            self._host.open()
+            self._host.begin()
         except (LinkTimeout, OpenFailed):
             if self.local is None:
                 raise
             self.local.kill()
             self.local.start()
-            self._host.open()
+            self._host.begin()
             return
         if self._host.facts.opened == before:  # else a fresh process has opened it since the fault
             self._made_safe(True)

@@ -67,9 +67,9 @@ class Connection:
         self._whole = True  # False: the server has no Shot
         self.lane: Lane | None = None
         self._due_s = 0.0
-        self.open()
+        self.begin()
 
-    def open(self) -> None:
+    def begin(self) -> None:
         """Begin a session, or go on with it.
 
         Raises:

@@ -75,7 +75,7 @@ def test_what_is_refused_opens_nothing(
 
 
 def test_a_learner_that_moves_the_weights_once_a_batch_accumulates(tmp_path: Path) -> None:
-    experiment = read_experiment(written(tmp_path, SPIKING), ["train.accumulate=2"])
+    experiment = read_experiment(written(tmp_path, SPIKING), ["train.accumulate=2", 'learner.update="accumulated"'])
     with built(experiment) as made:
         before = made.training.net.state_dict()["layers.0.synapse.weight"].clone()
         points = train(made.training)

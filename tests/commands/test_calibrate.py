@@ -132,7 +132,12 @@ def test_a_good_bench(here: Path, table: Table, capsys: pytest.CaptureFixture[st
     assert [line.split()[1] for line in lines if re.match(r" \d ", line)] == ["floor", "transfer", "twin", "model"]
     assert all(line.endswith(" ok") for line in lines if re.match(r" \d ", line))
     assert "All 4 calibration steps passed; the model predicts a reading to " in out
-    for part in ("saved   calibrations/mzm_awg_scope-", "valid for awg MY1, scope MY2", "[calibration] use = ", "hil train"):
+    for part in (
+        "saved   calibrations/mzm_awg_scope-",
+        "valid for awg MY1, scope MY2",
+        "under [calibration]:  use = ",
+        "a training on this bench then",
+    ):
         assert part in out
     made = Certificate.load(saved(here))
     assert made.twin is not None

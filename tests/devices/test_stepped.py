@@ -332,7 +332,7 @@ def test_an_experiment_file_says_each_channel_with_its_unit(tmp_path: Path) -> N
         ('"700 mV", 0.7]', '"700 mA", 0.7]', "gain, number 6"),
         ('"700 mV", 0.7]', '"700 mV"]', "gain of 6 numbers; allowed: 7"),
         ("-1.1 V", "-1.3 V", "channel 1"),
-        ('overflow = "clip"', 'overflow = "fold"\nperiod = [1.8, 1.8, 1.8, 1.8, 1.8, 1, 1]', "encoding, channel 1: a folding"),
+        ('overflow = "clip"', 'overflow = "fold"\nperiod = [1.8, 1.8, 1.8, 1.8, 1.8, 1, 1]', "encoding, channel 1: folding"),
     ):
         path.write_text(FILE.replace(old, new), encoding="utf-8")
         with pytest.raises(hil.HilError) as refusal, built(read_experiment(path)):

@@ -20,7 +20,7 @@ from spiking_net import LABEL, examples, gradients, network, rng
 from torch import Tensor, nn
 
 from hil import torch_device
-from hil.build import training as experiment
+from hil.build import prepared as experiment
 from hil.build.training import built
 from hil.commands.train import resume
 from hil.config.experiment import read_experiment

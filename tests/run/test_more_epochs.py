@@ -16,6 +16,12 @@ TWIN = toml(device=MODULATOR + "\ndrift_rad_per_rts = 0.1")
 KEPT = ("test_accuracy", "test_loss", "validation_accuracy", "best_epoch", "device_passes", "steps")
 
 
+def contents(run: Path) -> dict[str, bytes]:
+    """The files of a run, but for its lock and what was printed."""
+    files = (path for path in run.iterdir() if path.is_file() and path.name not in ("run.lock", "output.log"))
+    return {path.name: path.read_bytes() for path in files}
+
+
 def hil(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     code = cli.run([str(each) for each in arguments])
     return code, *capsys.readouterr()
@@ -78,7 +84,9 @@ def test_with_a_scheduler_and_augmentation_it_is_the_longer_run_too(
 
 def test_a_schedule_that_does_not_last_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = trained(tmp_path, capsys, "r", "schedule.use=OneCycleLR", "schedule.max_lr=0.01", "schedule.total_steps=6")
-    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file() and path.name != "run.lock"}
+    before = {
+        path.name: path.read_bytes() for path in run.iterdir() if path.is_file() and path.name not in ("run.lock", "output.log")
+    }
     code, _, err = hil(capsys, "resume", run, "--set", "train.epochs=3")
     assert code == 2
     for part in ("OneCycleLR cannot be followed for 3 epochs of 3 batches", "total steps is 6", "Outputs: untouched"):
@@ -109,7 +117,9 @@ def test_patience_ends_a_run_and_more_of_it_goes_on(tmp_path: Path, capsys: pyte
     assert summary(run)["stopped_early"] == 2
     assert "stopped_early" not in summary(whole)
     assert summary(run)["best_epoch"] == max(range(3), key=lambda n: found["scores"][n]) + 1
-    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file() and path.name != "run.lock"}
+    before = {
+        path.name: path.read_bytes() for path in run.iterdir() if path.is_file() and path.name not in ("run.lock", "output.log")
+    }
     for sets in ("train.epochs=9", "train.patience=1"):
         code, _, err = hil(capsys, "resume", run, "--set", sets)
         assert code == 2
@@ -151,7 +161,11 @@ def test_a_schedule_is_stretched_and_that_is_said(tmp_path: Path, capsys: pytest
 def test_what_is_refused_changes_nothing(
     shared: Path, capsys: pytest.CaptureFixture[str], sets: list[str], more: list[str], parts: list[str]
 ) -> None:
-    before = {path.name: path.read_bytes() for path in shared.iterdir() if path.is_file() and path.name != "run.lock"}
+    before = {
+        path.name: path.read_bytes()
+        for path in shared.iterdir()
+        if path.is_file() and path.name not in ("run.lock", "output.log")
+    }
     code, _, err = hil(capsys, "resume", shared, *[word for each in sets for word in ("--set", each)], *more)
     assert code == 2, err
     for part in (*parts, "Outputs: untouched", "Next: "):
