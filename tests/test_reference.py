@@ -17,11 +17,12 @@ from hil import errors
 from hil.build.shapes import direct, frame, spiking, vector, waveform
 from hil.build.virtual import BenchTable
 from hil.cli import exit_code
+from hil.commands.compare import Comparison
 from hil.config import bench, experiment, search
 
 FILES = (
     experiment.Experiment, bench.BenchFile, waveform.WaveformBench,
-    vector.VectorBench, frame.FrameBench, spiking.SpikingBench, direct.DirectBench, search.SearchFile,
+    vector.VectorBench, frame.FrameBench, spiking.SpikingBench, direct.DirectBench, search.SearchFile, Comparison,
 )  # fmt: skip
 
 

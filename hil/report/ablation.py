@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -115,7 +115,7 @@ def ablation(standings: Standings) -> Iterator[Worth]:
         yield Worth(row, wire, dead, None if row.rule == LAST_LAYER or not lasts else lasts[0], standings.test_examples)
 
 
-def table(worths: list[Worth]) -> TextTable:
+def table(worths: Sequence[Worth]) -> TextTable:
     """A row a learner: mean and standard deviation over seeds, then differences and their standard errors."""
     rows = []
     for one in worths:

@@ -11,7 +11,7 @@ from typing import Any
 
 from hil.errors import RunError
 from hil.files import write_atomic
-from hil.report.ablation import ablation
+from hil.report.ablation import Worth, ablation
 from hil.report.ablation import table as worths
 from hil.report.comparison_figures import race
 from hil.report.contents import curve, metric_of, number, wilson
@@ -156,7 +156,7 @@ def contents(standings: Standings) -> dict[str, object]:
             "spread": _spread(standings.on(found.device), standings.metric),
             "drawn": _drawn(standings.on(found.device)),
             "pairs": found.pairs,
-            "worth": _spaced(worths(listed)) if (listed := [w for w in found_worth if w.node.device == found.device]) else None,
+            **_worth([one for one in found_worth if one.node.device == found.device]),
         }
         for number, found in enumerate(standings.contests(), 1)
     ]
@@ -168,7 +168,6 @@ def contents(standings: Standings) -> dict[str, object]:
         "origin": origin,
         "learners": len({row.learner for row in standings.rows}),
         "findings": standings.findings(),
-        "worths": [one.told for one in found_worth],
         "devices": devices,
         "terms": (*standings.terms, fineness(standings)),
         "factor": 100 if standings.metric.share else 1,
@@ -176,6 +175,11 @@ def contents(standings: Standings) -> dict[str, object]:
         "runs_head": ("learner", "device", "seed", "test", "validation", "device passes", "folder"),
         "runs": [_run(row, run) for row in standings.rows for run in row.runs],
     }
+
+
+def _worth(listed: Sequence[Worth]) -> dict[str, object]:
+    """What the node of a device adds: a table, and a sentence a learner; no table without an ablation."""
+    return {"worth": _spaced(worths(listed)) if listed else None, "told": [one.told for one in listed]}
 
 
 def _run(row: ComparisonRow, run: RunOutcome) -> tuple[str, ...]:
