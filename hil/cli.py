@@ -694,6 +694,7 @@ def compare(comparison: Path, /, *, out_: Annotated[Path | None, Parameter(name=
         As of hil resume, for runs that were begun in that folder.
     """
     from hil.commands import compare as comparing
+    from hil.report.ablation import ablation
 
     file = comparing.read(comparison)
     target = out_ or Path("compare") / (file.name or comparison.stem)
@@ -701,7 +702,7 @@ def compare(comparison: Path, /, *, out_: Annotated[Path | None, Parameter(name=
     for table in comparing.tables(standings, out.width):
         out.print(table)
         out.print()
-    for line in standings.findings():
+    for line in (*standings.findings(), *(worth.told for worth in ablation(standings))):
         out.print(line, soft_wrap=True, markup=False)
     out.print(f"results {target / 'table.json'}\nreport  {target / 'compare.html'}", soft_wrap=True)
 

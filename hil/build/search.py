@@ -20,6 +20,7 @@ from typing import Any, Literal, cast
 from torch import Tensor, nn
 
 from hil import toml
+from hil.build import stand_in
 from hil.build.network import chain_of
 from hil.build.optimizing import optimiser, plan_of, schedule_of
 from hil.build.prepared import dataset
@@ -111,6 +112,11 @@ class SearchBuilder:
             raise ConfigError(
                 "this learner has no feedback to be searched", where=learner.place, got=learner.use,
                 allowed="adfa, adfa_snn, or another with a setting feedback", outputs=UNTOUCHED,
+            )  # fmt: skip
+        if stand_in.asked(self.experiment):
+            raise ConfigError(
+                "a feedback is searched for a node, not for what takes its place", where=self.experiment.device.place,
+                got="instead", allowed="a base without it", outputs=UNTOUCHED, todo="remove instead from the base",
             )  # fmt: skip
         train = self.experiment.train
         own = {"patience": train.patience, "from": train.start_from, "budget_passes": train.budget_passes}

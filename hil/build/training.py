@@ -22,6 +22,7 @@ from hil.build.node import Node, resilient_node
 from hil.build.open_node import opened_node
 from hil.build.prepared import Prepared, building, prepared
 from hil.build.recording import needs, recorded_node, tape_of
+from hil.build.stand_in import stand_in
 from hil.build.task import task_table
 from hil.build.warm_start import Start
 from hil.build.wired import wired
@@ -144,7 +145,8 @@ def built(
             torch.set_num_threads(train.threads or default_threads(experiment.served, ready.chain.largest, train.batch))
             tape = stack.enter_context(tape_of(run)) if record and run is not None else None  # closed last: with the last shot
             opened = opened_node(experiment, run, stack) if node is None else node
-            made = _built(experiment, ready, resilient_node(opened, told), tape, fresh, allow, told)
+            experiment, used = stand_in(experiment, resilient_node(opened, told), ready.on)
+            made = _built(experiment, ready, used, tape, fresh, allow, told)
         yield made
 
 
@@ -180,6 +182,7 @@ def elsewhere(made: Built, experiment: Experiment, stack: ExitStack) -> Network:
     trained = made.training.net
     chain = Chain.of([layer.synapse for layer in trained.stack], made.training.data.train.x.shape[1], trained.feedback)
     node = resilient_node(opened_node(experiment, None, stack), ignore_event)
+    experiment, node = stand_in(experiment, node, trained.place)
     follow(node.twin, None, None, trained.place)
     return wired(experiment, node, chain, trained.place).net
 

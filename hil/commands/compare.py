@@ -6,6 +6,7 @@ base = "digits_adfa_twin.toml"          an experiment file; everything that is n
 seeds = [0, 1, 2]
 budget_passes = 4_000_000               each run ends with the step that spends them, validation and transfer curve included,
 epochs = 12                             or with this epoch, whichever comes first; left out: as in the base
+ablation = true                         each learner also with a wire and with a dead node, and the last layer trained alone
 [[learner]]                             name, set; the rest is the [learner] of the experiment
 use = "adfa"
 [[learner]]
@@ -16,6 +17,7 @@ set = ["optimizer.lr=0.01"]             section.key=value, for this learner only
 use = "mach_zehnder"
 
     compare/<name>/  table.json  compare.html  runs/<learner>/<device>/seed-<n>/        each a run folder, as of hil train
+                                                runs/<learner>/<device>/<wire, dead>/seed-<n>/
 
 A finished run is not repeated; an interrupted one goes on from its last checkpoint.
 """
@@ -47,14 +49,25 @@ from hil.errors import ConfigError, Interrupted, RunError, Stopped
 from hil.files import read_text, there, write_atomic
 from hil.hints import quoted
 from hil.report import render
+from hil.report.ablation import LAST_LAYER, ablation
+from hil.report.ablation import table as worths
 from hil.report.comparison import outcome, table, write
-from hil.report.significance import ComparisonRow, RunOutcome, Standings
+from hil.report.significance import ComparisonRow, RunOutcome, Standings, on_device
 from hil.report.tables import TextTable
 from hil.run.folder import RunFolder
 from hil.run.resume import inspect, plan
 from hil.task import named
 
 RESULTS = ("table.json", "compare.html")
+INSTEAD = ("wire", "dead")
+FIRST = (0, 2, 3, 4, 11, 1, 6, 7, 5, 8, 9, 10)  # learner, mean, std, worst, |r|, seeds, passes, wall, …
+FIRST_OF_WORTH = (0, 1, 2, 4, 5, 3)  # learner, node, wire, their difference, that to the last layer, dead node
+WORTH = (
+    "Wire: in the place of the node, linear from the range of its drive to the range of its reading (zero ± scale of [decode]) "
+    "without noise; drives out of range are clipped, never folded. Of many channels each reading follows one drive. The rest "
+    "of the experiment is unchanged, g of aDFA included. Dead node: one reading, whatever the drive.",
+    "Differences: of means over seeds, ± their standard error (Welch); one within two standard errors is not stated.",
+)
 ASKED = "asked.toml"  # beside config.toml, which the run completes with what it measured
 
 
@@ -89,6 +102,8 @@ class Comparison(Section):
         seeds: one run each.
         budget_passes: device passes after which a run ends; none: no bound.
         epochs: of each run; none: those of the base.
+        ablation: what the physics is worth: every learner also runs with a wire in the place of the node and with a dead node,
+            and one trains the last layer alone.
         learner: [[learner]], one each: as [learner] of an experiment, and name, set.
         device: [[device]], one each: as [device] of an experiment, and name, set; left out: that of the base.
     """
@@ -98,6 +113,7 @@ class Comparison(Section):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     budget_passes: Annotated[int, Field(gt=0)] | None = None
     epochs: Annotated[int, Field(gt=0)] | None = None
+    ablation: Annotated[bool, Field(strict=True)] = False
     learner: Annotated[tuple[Entry, ...], Field(min_length=1), Holds(LearnerTable)]
     device: Annotated[tuple[Entry, ...], Holds(DeviceTable)] = (Entry(),)
 
@@ -108,6 +124,7 @@ class Cell:
 
     Args:
         named: files beside which modules of the user's are found: the comparison and its base.
+        instead: what takes the place of the node, "" if nothing does.
     """
 
     learner: str
@@ -115,6 +132,7 @@ class Cell:
     experiment: Experiment
     folder: Path
     named: tuple[Path, ...] = ()
+    instead: str = ""
 
 
 def read(path: Path) -> Comparison:
@@ -146,7 +164,7 @@ def run(file: Comparison, path: Path, out: Path, console: Console, trusted: bool
         data = prepared(cell.experiment).data
         _fits(cell)
     out.mkdir(parents=True, exist_ok=True)
-    found: dict[tuple[str, str], list[RunOutcome]] = {}
+    found: dict[tuple[str, str, str], list[RunOutcome]] = {}
     for number, cell in enumerate(listed, 1):
         done = _finished(cell)
         try:
@@ -157,16 +175,16 @@ def run(file: Comparison, path: Path, out: Path, console: Console, trusted: bool
             raise
         result = outcome(cell.folder, str(cell.folder.relative_to(out)))
         metric = named(result.metric, result.lower)
-        found.setdefault((cell.learner, cell.device), []).append(result)
+        found.setdefault((cell.learner, cell.device, cell.instead), []).append(result)
         console.print(
-            f" {number:>3}/{len(listed)}  {cell.learner} · {cell.device} · seed {result.seed}   "
+            f" {number:>3}/{len(listed)}  {cell.learner} · {on_device(cell.device, cell.instead)} · seed {result.seed}   "
             f"test {metric.said(result.test)}   {result.passes:,.0f} passes   {result.wall_s:.1f} s"
             f"{'   (made before)' if done else ''}",
             soft_wrap=True, markup=False,
         )  # fmt: skip
-        for line in result.warnings:
+        for line in () if cell.instead == "dead" else result.warnings:  # of a dead node all learners are at chance
             console.print(f"         beware: {line}", soft_wrap=True, markup=False)
-    rows = tuple(ComparisonRow(learner, device, tuple(runs)) for (learner, device), runs in found.items())
+    rows = tuple(ComparisonRow(learner, device, tuple(runs), instead) for (learner, device, instead), runs in found.items())
     standings = Standings(file.name or path.stem, rows, _terms(file, listed[0].experiment), len(data.test))
     write(standings, out)
     return standings
@@ -180,52 +198,75 @@ def cells(file: Comparison, path: Path, out: Path) -> Iterator[Cell]:
     """
     base = find(file.base, path)
     table = read_toml(base)
-    learners = _named(file.learner, "learner", path)
+    learners = _named(_learners(file), "learner", path)
     devices = _named(file.device, "device", path, str(table.get("name") or base.stem))
     asked = {
-        (learner, device): experiment_of(_table(table, file, by, on), path, near=path if on.settings() else base)
+        (learner, device, instead): experiment_of(
+            _table(table, file, by, on, instead), path, near=path if on.settings() else base
+        )
         for device, on in devices.items()
         for learner, by in learners.items()
+        for instead in ("", *(INSTEAD if file.ablation else ()))
     }
     for seed in file.seeds:
-        for (learner, device), experiment in asked.items():
-            folder = out / "runs" / _slug(learner) / _slug(device) / f"seed-{seed}"
-            yield Cell(learner, device, experiment.model_copy(update={"seed": seed}), folder, (path, base))
+        for (learner, device, instead), experiment in asked.items():
+            folder = out / "runs" / _slug(learner) / _slug(device) / instead / f"seed-{seed}"
+            changed = experiment.model_copy(update={"seed": seed})
+            yield Cell(learner, device, changed, folder, (path, base), instead)
+
+
+def _learners(file: Comparison) -> tuple[Entry, ...]:
+    """The learners of the file, and of an ablation one that trains the last layer alone."""
+    if not file.ablation or any(entry.settings().get("use") == LAST_LAYER for entry in file.learner):
+        return file.learner
+    return (*file.learner, Entry.model_validate({"name": "last layer", "use": LAST_LAYER}))
 
 
 def tables(standings: Standings, width: int) -> Iterator[Table]:
-    """Make a table for each device, for the terminal.
+    """Make tables for each device, for the terminal: the learners, and what its node adds.
 
     Args:
         standings: the results.
         width: of the terminal; columns that have no room are left out, those that matter least first.
     """
+    metric, found = standings.metric.title, list(ablation(standings))
     for device in standings.devices:
-        shown = Table(
-            title=f"{device}: test {standings.metric.title} over seeds", title_justify="left", box=None, header_style="dim"
-        )
-        made = table(standings.on(device))
-        kept = _fitting(made, width)
-        for k in kept:
-            shown.add_column(made.head[k], justify="left" if made.head[k] == "learner" else "right", no_wrap=True)
-        for row in made.rows:
-            shown.add_row(*(row[k] for k in kept))
-        left_out = [head for k, head in enumerate(made.head) if k not in kept]
-        if left_out:
-            shown.caption, shown.caption_justify = f"in the report: {', '.join(left_out)}", "left"
-        yield shown
+        yield _shown(f"{device}: test {metric} over seeds", table(standings.on(device)), FIRST, width)
+        if listed := [worth for worth in found if worth.node.device == device]:
+            yield _shown(f"{device}: what the node adds, test {metric}", worths(listed), FIRST_OF_WORTH, width)
 
 
-def _fitting(made: TextTable, width: int) -> list[int]:
+def _shown(title: str, made: TextTable, order: Sequence[int], width: int) -> Table:
+    """Make `made` a table of the terminal.
+
+    Args:
+        title: of the table.
+        made: its text.
+        order: numbers of its columns, those that matter most first; one that it does not have is passed over.
+        width: of the terminal.
+    """
+    shown = Table(title=title, title_justify="left", box=None, header_style="dim")
+    kept = _fitting(made, order, width)
+    for k in kept:
+        shown.add_column(made.head[k], justify="left" if made.head[k] == "learner" else "right", no_wrap=True)
+    for row in made.rows:
+        shown.add_row(*(row[k] for k in kept))
+    left_out = [head for k, head in enumerate(made.head) if k not in kept]
+    if left_out:
+        shown.caption, shown.caption_justify = f"in the report: {', '.join(left_out)}", "left"
+    return shown
+
+
+def _fitting(made: TextTable, order: Sequence[int], width: int) -> list[int]:
     """The columns that there is room for, the later ones left out first; a column is as wide as its widest cell and two."""
     wide = [max(len(row[k]) for row in (made.head, *made.rows)) + 2 for k in range(len(made.head))]
-    order = [0, 2, 3, 4, 1, 6, 7, 5, 8, 9, 10][: len(wide)]  # learner, mean, std, worst, seeds, passes, wall, …
-    while len(order) > 1 and sum(wide[k] for k in order) > width:
-        order.pop()
-    return sorted(order)
+    kept = [k for k in order if k < len(wide)]
+    while len(kept) > 1 and sum(wide[k] for k in kept) > width:
+        kept.pop()
+    return sorted(kept)
 
 
-def _table(base: Mapping[str, Any], file: Comparison, by: Entry, on: Entry) -> dict[str, Any]:
+def _table(base: Mapping[str, Any], file: Comparison, by: Entry, on: Entry, instead: str) -> dict[str, Any]:
     """The experiment file of a learner on a device; its seed is set afterwards."""
     made = copy.deepcopy(dict(base))
     made["learner"] = by.settings()
@@ -235,6 +276,13 @@ def _table(base: Mapping[str, Any], file: Comparison, by: Entry, on: Entry) -> d
     made["train"] = {**made.get("train", {}), **{key: value for key, value in terms.items() if value is not None}}
     for text in (*on.set, *by.set):
         override(made, text)
+    if instead:
+        listed = made.get("device")
+        for one in listed if isinstance(listed, list) else [listed]:
+            if isinstance(one, dict):  # anything else is refused when the experiment is read
+                one["instead"] = instead
+        made.pop("sentinel", None)  # what takes the node's place does not drift, and nothing of it needs to be recorded
+        made["train"].pop("record", None)
     return made
 
 
@@ -313,7 +361,7 @@ def _train(cell: Cell) -> None:
 def _terms(file: Comparison, experiment: Experiment) -> tuple[str, ...]:
     train = experiment.train
     budget = "no budget of device passes" if file.budget_passes is None else f"{file.budget_passes:,} device passes"
-    return (
+    terms = (
         f"Every run ends with the step that spends its budget, or with its last epoch: {budget}, {file.epochs or train.epochs} "
         "epochs. The transfer curve and every validation count as passes, as training does.",
         f"Data {experiment.data.use}, batch {train.batch}; for one seed all learners have the same initial weights, the same "
@@ -322,4 +370,8 @@ def _terms(file: Comparison, experiment: Experiment) -> tuple[str, ...]:
         "Bits per example: of one training step, 16 for a value sent or read, 1 for a spike. Angles: between the learner's "
         "direction and the true gradient of the twin (for spikes the surrogate gradient through time), per layer, mean over "
         "seeds, at the end; 90° is no relation.",
+        "|r|: per hidden layer, magnitude of the correlation of the learner's g with the slope of the node, over what was "
+        "visited at the end, mean over seeds. Static nodes: the slope of the twin, over pre-activations. Spiking neurons: the "
+        "slope of a relaxed spike, over membranes. 1: g is the slope, up to a factor; 0: no relation.",
     )
+    return (*terms, *WORTH) if file.ablation else terms

@@ -82,6 +82,9 @@ class DeviceTable(Table):
         guardian: of a device of one's own, or on a host: when it is made safe; none: the defaults.
         recovery: of the same: how long a fault is worked on.
         twin: of the same: its model, for references and reports.
+        instead: what takes the place of the node once its transfer curve is known, which shows what the physics is worth. A
+            "wire" is linear from the range of the drive to that of the reading, a "dead" node gives one reading; drives are
+            clipped.
         encode: of one of several devices: as [encode], which is used if it is left out.
         decode: of one of several devices: as [decode]; none: measured.
         layers: several devices, one a hidden layer: [[device]] in a file.
@@ -98,6 +101,7 @@ class DeviceTable(Table):
     guardian: HostTable | None = None
     recovery: Annotated[dict[str, Any], Holds(Patience)] = Field(default_factory=dict)
     twin: TwinTable | None = None
+    instead: Literal["wire", "dead"] | None = None
     encode: EncodeTable | None = None
     decode: DecodeTable | None = None
     layers: list[DeviceTable] = Field(default_factory=list)

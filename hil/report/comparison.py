@@ -11,6 +11,8 @@ from typing import Any
 
 from hil.errors import RunError
 from hil.files import read_object, write_atomic
+from hil.report.ablation import Worth, ablation
+from hil.report.ablation import table as worths
 from hil.report.comparison_figures import race
 from hil.report.contents import curve, metric_of, number, wilson
 from hil.report.figure import Figure
@@ -25,6 +27,7 @@ HEAD = (
     "learner", "seeds", "mean", "std", "worst", "validation", "device passes", "wall", "bits/example", "twin off by",
     "angles, layer 1 …",
 )  # fmt: skip
+ALIKE = "|r|"  # of g and the slope of the node, where a learner has a g
 
 
 def outcome(folder: Path, shown: str) -> RunOutcome:
@@ -63,15 +66,24 @@ def outcome(folder: Path, shown: str) -> RunOutcome:
         metric=metric.name,
         lower=metric.lower,
         warnings=tuple(map(str, said)) if isinstance(said := record.summary.get("warnings"), list) else (),
+        rule=str(_mapping(record.config, "learner").get("use", "")),
+        overflow=next((v for v in reversed(curve(record.metrics, "train", "overflow").values) if math.isfinite(v)), None),
+        feedback_correlation=_correlations(record.summary),
     )
 
 
 def table(rows: Sequence[ComparisonRow]) -> TextTable:
     """A row a learner, the best first; scores on the test split."""
-    return TextTable(HEAD, tuple(_line(row) for row in ranking(rows)))
+    alike = any(row.alike for row in rows)
+    return TextTable((*HEAD, ALIKE) if alike else HEAD, tuple(_line(row, alike) for row in ranking(rows)))
 
 
-def _line(row: ComparisonRow) -> tuple[str, ...]:
+def _correlations(summary: Facts) -> tuple[float | None, ...]:
+    found = summary.get("feedback_correlation")
+    return tuple(number({"r": one}, "r") for one in found) if isinstance(found, list) else ()
+
+
+def _line(row: ComparisonRow, alike: bool) -> tuple[str, ...]:
     bits, metric = row.runs[0].step_bits, row.metric
     return (
         row.learner,
@@ -85,6 +97,7 @@ def _line(row: ComparisonRow) -> tuple[str, ...]:
         "-" if bits is None else f"{bits:,.0f}",
         f"{100 * max(off):.2g}%" if (off := [run.twin_nrmse for run in row.runs if run.twin_nrmse is not None]) else "-",
         " ".join("-" if a is None else f"{a:.0f}°" for a in row.angles_deg) or "-",
+        *([" ".join("-" if r is None else f"{r:.2f}" for r in row.alike) or "-"] if alike else []),
     )
 
 
@@ -104,6 +117,7 @@ def as_json(standings: Standings) -> dict[str, Any]:
         {
             "learner": row.learner,
             "device": row.device,
+            "instead": row.instead,
             "seeds": [run.seed for run in row.runs],
             "mean": row.mean,
             "std": row.std,
@@ -112,6 +126,7 @@ def as_json(standings: Standings) -> dict[str, Any]:
             "device_passes": row.passes,
             "wall_s": row.wall_s,
             "angles_deg": list(row.angles_deg),
+            "feedback_correlation": list(row.alike),
             "runs": [dataclasses.asdict(run) for run in row.runs],
         }
         for row in standings.rows
@@ -123,6 +138,7 @@ def as_json(standings: Standings) -> dict[str, Any]:
         "terms": list(standings.terms),
         "rows": rows,
         "contests": contests,
+        "ablation": [one.as_json() for one in ablation(standings)],
     }
 
 
@@ -159,9 +175,10 @@ def _outcome(run: Facts) -> RunOutcome:
 
 def contents(standings: Standings) -> dict[str, object]:
     """Return what the template shows, by name."""
-    kinds = {run.provenance for row in standings.rows for run in row.runs}
+    kinds = {run.provenance for row in standings.rows if not row.instead for run in row.runs}
     kind = kinds.pop() if len(kinds) == 1 else "mixed"
     badge, origin = PROVENANCE.get(kind, ("mixed", "Not every run had the same kind of node.") if kind == "mixed" else UNKNOWN)
+    found_worth = list(ablation(standings))
     devices = [
         {
             "name": found.device,
@@ -170,6 +187,7 @@ def contents(standings: Standings) -> dict[str, object]:
             "spread": _spread(standings.on(found.device), standings.metric),
             "drawn": _drawn(standings.on(found.device)),
             "pairs": found.pairs,
+            **_worth([one for one in found_worth if one.node.device == found.device]),
         }
         for number, found in enumerate(standings.contests(), 1)
     ]
@@ -190,9 +208,14 @@ def contents(standings: Standings) -> dict[str, object]:
     }
 
 
+def _worth(listed: Sequence[Worth]) -> dict[str, object]:
+    """What the node of a device adds: a table, and a sentence a learner; no table without an ablation."""
+    return {"worth": _spaced(worths(listed)) if listed else None, "told": [one.told for one in listed]}
+
+
 def _run(row: ComparisonRow, run: RunOutcome) -> tuple[str, ...]:
     scores = (score(row.metric, value) for value in (run.test, run.validation))
-    return row.learner, row.device, str(run.seed), *scores, f"{run.passes:,.0f}", run.folder
+    return row.learner, row.place, str(run.seed), *scores, f"{run.passes:,.0f}", run.folder
 
 
 def _spaced(shown: TextTable) -> TextTable:

@@ -20,6 +20,8 @@ from hil.task import Metric, named, told
 Numbers = tuple[float, ...]
 Confusion = tuple[tuple[int, ...], ...]
 PLACE = "diagnostics.json"
+OVER = {"pre-activation": "at the pre-activations", "membrane above threshold": "at the membranes, counted from the threshold,"}
+SLOPES = {"the twin": "true derivative (twin)", "a relaxed spike": "slope of a relaxed spike"}
 ROUTINE = ("step", "commit", "checkpoint", "epoch")  # of the journal: no events
 
 
@@ -66,13 +68,24 @@ class DrawnTransfer:
 
 @dataclass(frozen=True, slots=True)
 class DrawnFeedback:
-    """g and the twin's true derivative over the pre-activations of one layer, in ascending order; either may be empty."""
+    """g and the slope f' over what one layer visited, in ascending order; either may be empty.
+
+    Args:
+        layer: its number, from 1.
+        pre: the places.
+        g, slope: there.
+        correlation: of g and the slope.
+        over: what the places are, a key of OVER.
+        of: whose slope it is, a key of SLOPES.
+    """
 
     layer: int
     pre: Numbers
     g: Numbers
     slope: Numbers
     correlation: float | None
+    over: str = "pre-activation"
+    of: str = "the twin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +202,16 @@ def histograms(diagnostics: Facts) -> tuple[Histogram, ...]:
 
 
 def feedback(diagnostics: Facts) -> tuple[DrawnFeedback, ...]:
-    """Return g and the true derivative of every layer.
+    """Return g and the slope of every layer. Diagnostics that do not say over what are of static nodes.
 
     Raises:
         DataError: it is there, and does not make sense.
     """
     found = []
+    over, of = diagnostics.get("feedback_over", "pre-activation"), diagnostics.get("feedback_slope", "the twin")
+    for key, value, known in (("feedback_over", over, OVER), ("feedback_slope", of, SLOPES)):
+        if not isinstance(value, str) or value not in known:
+            raise _senseless(key, repr(value)[:60], " or ".join(map(repr, known)))
     for layer, facts in enumerate(_list(diagnostics, "feedback"), 1):
         pre = _numbers(facts, f"feedback[{layer}].pre")
         g, slope = _optional(facts, f"feedback[{layer}].g"), _optional(facts, f"feedback[{layer}].slope")
@@ -203,7 +220,7 @@ def feedback(diagnostics: Facts) -> tuple[DrawnFeedback, ...]:
         _same_length(f"feedback[{layer}]", pre, *(part for part in (g, slope) if part))
         order = sorted(range(len(pre)), key=pre.__getitem__)
         pre, g, slope = (_reordered(part, order) for part in (pre, g, slope))
-        found.append(DrawnFeedback(layer, pre, g, slope, number(facts, "correlation")))
+        found.append(DrawnFeedback(layer, pre, g, slope, number(facts, "correlation"), over, of))
     return tuple(found)
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hil.report.contents import Curve, DrawnFeedback, DrawnTransfer, Histogram, Timeline, Watched
+from hil.report.contents import SLOPES, Curve, DrawnFeedback, DrawnTransfer, Histogram, Timeline, Watched
 from hil.report.figure import Columns, Figure, Sheet, heading
 from hil.task import Metric
 
@@ -110,8 +110,9 @@ def transfer(curve: DrawnTransfer | None, used: Sequence[Histogram]) -> Figure:
 
 
 def feedback(part: DrawnFeedback) -> Figure:
-    """Draw g over the true derivative of one layer, each divided by its largest magnitude."""
-    curves = {"true derivative (twin)": scaled(part.slope), "g": scaled(part.g)}
+    """Draw g over the slope of one layer, each divided by its largest magnitude."""
+    slope = SLOPES[part.of]
+    curves = {slope: scaled(part.slope), "g": scaled(part.g)}
 
     def draw(sheet: Sheet) -> None:
         axes = sheet.axes()
@@ -119,15 +120,15 @@ def feedback(part: DrawnFeedback) -> Figure:
         for (name, values), number, width, dash in zip(curves.items(), (1, 0), (2.6, 1.6), ("-", (0, (4, 1.6))), strict=True):
             if values:
                 axes.plot(part.pre, values, color=sheet.series(number), lw=sheet.pt(width), ls=dash, label=name)
-        axes.set_xlabel("pre-activation")
+        axes.set_xlabel(part.over)
         axes.set_ylabel("relative to largest")
         sheet.legend(axes)
 
     r = "unknown" if part.correlation is None else f"{part.correlation:+.3f}"
     aside = "" if part.correlation is None else f"r = {r}"
     aside += ("" if part.slope else " no twin, so no true derivative") + ("" if part.g else " this learner uses no g")
-    columns = {"pre-activation": part.pre, **{f"{name}, relative to largest": v for name, v in curves.items() if v}}
-    told = f"Layer {part.layer}: g and the true derivative over the pre-activation; correlation {r}."
+    columns = {part.over: part.pre, **{f"{name}, relative to largest": v for name, v in curves.items() if v}}
+    told = f"Layer {part.layer}: g and the {slope} over the {part.over}; correlation {r}."
     return Figure(f"feedback-layer-{part.layer}", f"Layer {part.layer}", told, draw, columns, aside=aside)
 
 

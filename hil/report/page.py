@@ -144,6 +144,8 @@ def contents(record: RunRecord) -> dict[str, object]:
         "curve": curve,
         "used": used,
         "feedback": [figures.feedback(part) for part in layers],
+        "feedback_of": findings.SLOPES[layers[0].of] if layers else "",
+        "feedback_at": findings.OVER[layers[0].over] if layers else "",
         "layers": tables.layers(made),
         "no_angle": made.get("no_angle", ""),
         "angle_to": made.get("angle_to", "the true gradient of the twin"),

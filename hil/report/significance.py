@@ -46,6 +46,9 @@ class RunOutcome:
         twin_nrmse: by how much of the swing the twin was off, where it was measured.
         warnings: of its summary.
         metric, lower: what scores are of, and whether smaller is better.
+        rule: the learner, as its file names it.
+        overflow: share of the drives that were folded or clipped in the last epoch.
+        feedback_correlation: of g and the slope of the node, per hidden layer, or None; () of a learner without g.
     """
 
     seed: int
@@ -63,15 +66,33 @@ class RunOutcome:
     warnings: tuple[str, ...] = ()
     metric: str = "accuracy"
     lower: bool = False
+    rule: str = ""
+    overflow: float | None = None
+    feedback_correlation: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """A learner on a device, over its seeds."""
+    """A learner on a device, over its seeds.
+
+    Args:
+        instead: what took the place of the device's node, "wire" or "dead"; "": nothing did.
+    """
 
     learner: str
     device: str
     runs: tuple[RunOutcome, ...]
+    instead: str = ""
+
+    @property
+    def place(self) -> str:
+        """The device, and what took its place, for people."""
+        return on_device(self.device, self.instead)
+
+    @property
+    def rule(self) -> str:
+        """The learner, as its file names it."""
+        return self.runs[0].rule
 
     @property
     def metric(self) -> Metric:
@@ -116,9 +137,13 @@ class ComparisonRow:
     @property
     def angles_deg(self) -> tuple[float | None, ...]:
         """Mean over seeds, per layer."""
-        layers = list(zip(*(run.angles_deg for run in self.runs), strict=False))
-        known = [[a for a in layer if a is not None] for layer in layers]
-        return tuple(statistics.fmean(layer) if layer else None for layer in known)
+        return _by_layer([run.angles_deg for run in self.runs])
+
+    @property
+    def alike(self) -> tuple[float | None, ...]:
+        """|r| of g and the slope of the node, mean over seeds, per hidden layer; () of a learner without g."""
+        signed = [run.feedback_correlation for run in self.runs]
+        return _by_layer([tuple(None if r is None else abs(r) for r in layers) for layers in signed])
 
     def band(self) -> Band:
         """Band of the curves over the epochs that every seed has."""
@@ -181,8 +206,8 @@ class Standings:
         return tuple(dict.fromkeys(row.device for row in self.rows))
 
     def on(self, device: str) -> tuple[ComparisonRow, ...]:
-        """Return the rows of one device."""
-        return tuple(row for row in self.rows if row.device == device)
+        """Return the rows of one device, its node in place."""
+        return tuple(row for row in self.rows if row.device == device and not row.instead)
 
     def contests(self) -> tuple[Contest, ...]:
         """Return for each device which learner won, if one did."""
@@ -191,6 +216,17 @@ class Standings:
     def findings(self) -> tuple[str, ...]:
         """A sentence a device."""
         return tuple(found.told for found in self.contests())
+
+
+def on_device(device: str, instead: str) -> str:
+    """Name a device, and what took the place of its node."""
+    return f"{device}: {instead}" if instead else device
+
+
+def _by_layer(found: Sequence[Sequence[float | None]]) -> tuple[float | None, ...]:
+    """Mean over runs, per layer, of what is known."""
+    known = [[value for value in layer if value is not None] for layer in zip(*found, strict=False)]
+    return tuple(statistics.fmean(layer) if layer else None for layer in known)
 
 
 def ranking(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:

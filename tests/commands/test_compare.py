@@ -134,6 +134,50 @@ def test_devices_and_learners_are_crossed(tmp_path: Path) -> None:
         compare.read(tmp_path / "none.toml")
 
 
+ABLATION = """
+base = "base.toml"
+seeds = [0, 1]
+epochs = 1
+ablation = true
+[[learner]]
+use = "adfa"
+"""
+
+
+def test_an_ablation_adds_a_wire_a_dead_node_and_the_last_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = write(tmp_path, ABLATION), tmp_path / "out"
+    assert run(["compare", str(path), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "what the node adds" in said
+    assert "base, adfa: the node adds" in said
+    found = json.loads((out / "table.json").read_text(encoding="utf-8"))
+    rows = {(line["learner"], line["instead"]): line for line in found["rows"]}
+    assert rows.keys() == {(name, instead) for name in ("adfa", "last layer") for instead in ("", "wire", "dead")}
+    assert rows["adfa", "dead"]["mean"] < 0.2 < rows["adfa", ""]["mean"]  # nothing gets around a dead node
+    assert len({line["device_passes"] for line in rows.values()}) == 1  # on equal terms
+    assert len(rows["adfa", ""]["feedback_correlation"]) == 1
+    assert 0 < rows["adfa", ""]["feedback_correlation"][0] <= 1
+    assert rows["last layer", ""]["feedback_correlation"] == []
+    assert [one["learner"] for one in found["ablation"]] == ["adfa", "last layer"]
+    assert found["ablation"][0]["over_wire"]["error"] > 0
+    wire = (out / "runs" / "adfa" / "base" / "wire" / "seed-0" / "config.toml").read_text(encoding="utf-8")
+    assert 'instead = "wire"' in wire
+    assert 'overflow = "clip"' in wire
+    page = (out / "compare.html").read_text(encoding="utf-8")
+    assert "What the node adds" in page
+    assert "the node adds" in page
+    assert "|r|" in page
+    assert run(["compare", str(path), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.count("(made before)") == len(rows) * 2
+
+
+def test_an_ablation_of_spiking_neurons_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, ABLATION.replace("adfa", "adfa_snn") + '[[device]]\nchip = "lif"')
+    assert run(["compare", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "static node only" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_comparison_reads_its_files_once_and_nothing_that_it_wrote(tmp_path: Path, files_read: Counter[str]) -> None:
     assert run(["compare", str(write(tmp_path)), "--out", str(tmp_path / "out")]) == 0
     assert files_read == {"c.toml": 1, "base.toml": 1}

@@ -327,6 +327,8 @@ def test_a_damaged_json_file_and_a_damaged_config_are_reported(tmp_path: Path) -
         ("pre", [{"edges": [1, 0, 2], "counts": [1, 2]}], "rising edges"),
         ("pre", ["no"], "pre[1].edges does not make sense"),
         ("feedback", [{"pre": [0, 1], "g": "sine"}], "feedback[1].g does not make sense"),
+        ("feedback_over", "$\\frac{", "feedback_over does not make sense"),
+        ("feedback_slope", ["the twin"], "feedback_slope does not make sense"),
         ("time", 7, "time does not make sense"),
         ("confusion", [[1, 2], [3]], "a square table of whole numbers"),
         ("confusion", [["a"]], "a square table of whole numbers"),
@@ -376,6 +378,18 @@ def test_feedback_without_a_twin_or_without_g_is_still_drawn(tmp_path: Path) -> 
     assert "this learner uses no g" in text
     layers = feedback({"feedback": [{"pre": [0, 1], "g": None, "slope": None}, {"pre": [1, 0], "g": [5, 6]}]})
     assert [(part.layer, part.pre, part.g) for part in layers] == [(2, (0.0, 1.0), (6.0, 5.0))]
+
+
+@pytest.mark.drawn
+def test_feedback_of_spiking_neurons_names_its_axis_and_its_slope(tmp_path: Path) -> None:
+    spiking = {"feedback_over": "membrane above threshold", "feedback_slope": "a relaxed spike"}
+    text = opened(write(tmp_path / "run", diagnostics={**diagnostics(), **spiking})).text
+    assert "slope of a relaxed spike" in text
+    assert "membrane above threshold" in text
+    assert "true derivative" not in text
+    before = opened(write(tmp_path / "before")).text  # diagnostics that do not say it
+    assert "g, over the true derivative (twin), at the pre-activations really visited" in before
+    assert "relaxed spike" not in before
 
 
 def test_a_resumed_epoch_counts_once_with_its_last_line() -> None:
