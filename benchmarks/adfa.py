@@ -44,7 +44,7 @@ SPIKING = {
     "constant g": feedback(Constant()),
     "last layer": feedback(Constant(0.0)),  # every direction of a hidden layer is 0, so Adam leaves it as it was drawn
 }
-SHORT = ("train.epochs=1", "data.train_examples=1000")
+SHORT = ("train.epochs=1", "train.batch=20", "data.train_examples=1000")
 
 
 def correlations(chosen: argparse.Namespace, folder: Path) -> Iterator[Job]:

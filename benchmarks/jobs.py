@@ -187,18 +187,23 @@ class Study:
         return [*lines, self.left(found)]
 
     def left(self, found: Sequence[tuple[Job, Standing]] | None = None) -> str:
-        """A sentence: how many runs are left, and for how long with so many processes."""
+        """A sentence: how many runs are done, and how long the others take with so many processes."""
         found = found or [(job, standing(job)) for job in self.jobs]
         paces: dict[str, list[float]] = {}
         for job, one in found:
             if one.epoch_s:
                 paces.setdefault(job.row, []).append(one.epoch_s)
-        times = [one.left_s(statistics.median(paces[job.row]) if job.row in paces else None) for job, one in found]
-        known, unknown = sum(time for time in times if time is not None), sum(time is None for time in times)
+        usual = statistics.mean(map(statistics.median, paces.values())) if paces else None  # where a row has no epoch yet
+        times = [one.left_s(statistics.median(paces[job.row]) if job.row in paces else usual) for job, one in found]
         due = sum(one.state != "done" for _, one in found)
-        more = f", and {unknown} runs of rows with no epoch to go by" if unknown else ""
         side = f"{self.processes} processes" if self.processes > 1 else "1 process"
-        return f"{len(found) - due} of {len(found)} runs done; left: {said(known / self.processes)} with {side}{more}"
+        known = [time for time in times if time is not None]
+        long = (
+            f"about {said(sum(known) / self.processes)} with {side}"
+            if len(known) == len(times)
+            else "not known before the first epoch"
+        )
+        return f"{len(found) - due} of {len(found)} runs done; left: {long if due else 'nothing'}"
 
     def table(self, split: str = "test") -> dict[str, dict[str, float]]:
         """Statistics of the finished runs, a row each: mean, std, worst, seeds; accuracies on a split, as fractions."""

@@ -28,7 +28,7 @@ from hil.feedback.feedback import Constant, Gaussian, Sine
 
 SNN = ROOT / "experiments" / "mnist_adfa_snn.toml"
 BELL = Gaussian(0.5)  # correlation with the sigmoid surrogate's slope: about 0.99
-SHORT = ("train.epochs=1", "data.train_examples=1000", "network.widths=[784, 100, 10]")
+SHORT = ("train.epochs=1", "train.batch=20", "data.train_examples=1000", "network.widths=[784, 100, 10]")
 SWEEPS: dict[str, tuple[str, tuple[object, ...]]] = {
     "leak": ("device.leak", (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)),
     "threshold": ("device.v_th", (0.25, 0.5, 1.0, 2.0, 4.0)),
