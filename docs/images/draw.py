@@ -97,6 +97,12 @@ def bars(names: list[str], values: list[float], label: str) -> plt.Figure:
     return figure
 
 
+def by_rule(_: Mapping[str, Any], printed: str) -> plt.Figure:
+    """The test accuracy of every rule that was printed."""
+    rules = [name.replace("_", " ") for name in re.findall(r"^(\w+) +test", printed, re.M)]
+    return bars(rules, [value for (value,) in numbers(r"test accuracy ([\d.]+)%", printed)], "test accuracy (%)")
+
+
 def from_functions(names: Mapping[str, Any], printed: str) -> plt.Figure:
     """Readings of four channels, all channels driven alike."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2))
@@ -161,10 +167,7 @@ GALLERY = {
     "04": lambda names, printed: learned(names["run"]),
     "05": compared,
     "06": searched,
-    "07": lambda names, printed: bars(
-        [name.replace("_", " ") for name in re.findall(r"^(\w+) +test", printed, re.M)],
-        [value for (value,) in numbers(r"test accuracy ([\d.]+)%", printed)], "test accuracy (%)",
-    ),
+    "07": by_rule,
     "08": lambda names, printed: learned(names["run"]),
     "09": lambda names, printed: line(numbers(r"step +(\d+) +loss ([\d.]+)", printed), "step", "loss"),
     "10": lambda names, printed: line(numbers(r"step +(\d+) +root mean square error ([\d.]+)", printed), "step", "rms error"),
@@ -172,6 +175,7 @@ GALLERY = {
     "12": lambda names, printed: bars(
         ["with the node", "without any node"], [value for (value,) in numbers(r"test NRMSE ([\d.]+)", printed)], "test NRMSE"
     ),
+    "13": by_rule,
 }  # fmt: skip
 
 
