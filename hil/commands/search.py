@@ -190,10 +190,13 @@ class SearchRun:
         """Say in a few lines what is searched, by whom it is trained, and on what."""
         file, data = self._file, self.data
         free = [gene.name for gene in self.space.genes]
+        optimizer, names = self._builder.experiment.optimizer.use, ", ".join(self._builder.left_out)
+        left_out = [f"        {names}: left out, as the steps of {optimizer} do not depend on it"] if names else []
         return [
             f"search  {file.search.strategy}, {file.search.population} genomes, {file.search.generations} generations, for "
             + " and ".join(self._judged if name == "accuracy" else name for name in file.search.objectives),
             f"genome  {self.space.kind}: {', '.join(free)}",
+            *left_out,
             f"data    {data.name}: {len(data.train):,} to train · {len(data.validation):,} to score · {len(data.test):,} held; "
             "the test split is not touched",
         ]

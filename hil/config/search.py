@@ -3,7 +3,7 @@
 base = "digits_adfa_twin.toml"        the experiment that every candidate is trained by; set = ["section.key=value"] changes it
 seed = 0
 [search]     strategy = "genetic"     or "random", "cma"; population, generations, elites, operators and rates
-             objectives = ["accuracy"]        also "robustness", "passes", "steps"; several: NSGA-II and a Pareto front
+             objectives = ["accuracy"]        also "loss", "robustness", "passes", "steps"; several: NSGA-II and a Pareto front
              target = 0.9             the accuracy that "passes" and "steps" count to
 [genome]     family = "fourier"       sine, box, gaussian, spline; terms, knots, reach
 [genome.genes]                        gene = value (fixed), [low, high] (free), ["normal", "sign"] (free, one of these)
@@ -35,6 +35,7 @@ from hil.errors import ConfigError
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
+ObjectiveName = Literal["accuracy", "loss", "robustness", "passes", "steps"]
 
 
 class SearchTable(Section):
@@ -46,7 +47,8 @@ class SearchTable(Section):
         generations: how many.
         elites: the best that are kept as they are.
         objectives: what is maximised; several: NSGA-II. "accuracy" is the merit by the metric of the task, 0 to 1: accuracy of
-            classes, 1 - NRMSE of numbers and never below 0.
+            classes, 1 - NRMSE of numbers and never below 0. "loss" is the mean loss of the task over the scored examples, and
+            less is better: cross-entropy of classes, mse of numbers.
         target: the merit that "passes" and "steps" count to.
         tournament: contestants of a selection.
         crossover: how two parents make a child.
@@ -64,7 +66,7 @@ class SearchTable(Section):
     population: Annotated[int, Field(ge=4)] = 32
     generations: Count = 15
     elites: Annotated[int, Field(ge=0)] = 4
-    objectives: Annotated[tuple[Literal["accuracy", "robustness", "passes", "steps"], ...], Field(min_length=1)] = ("accuracy",)
+    objectives: Annotated[tuple[ObjectiveName, ...], Field(min_length=1)] = ("accuracy",)
     target: Share | None = None
     tournament: Count = 3
     crossover: Literal["sbx", "blend"] = "sbx"

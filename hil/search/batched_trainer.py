@@ -139,13 +139,14 @@ class Batch:
             for epoch in range(self.epochs):
                 self._epoch(epoch)
                 self.schedule.epoch_done(math.nan)
-                curve.append(self.merit(self.node, self.course.scored(self.split)))
+                merit, losses = self.score(self.node, self.course.scored(self.split))
+                curve.append(merit)
                 marks.append((self.step, self.passes))
             others = [self._elsewhere(other) for other in self.course.others]
         seconds = (time.perf_counter() - begin) / len(self.jobs)
         robust = torch.stack(others).mean(0).tolist() if others else [None] * len(self.jobs)
-        rows = zip(torch.stack(curve, 1).tolist(), self.died.tolist(), robust, strict=True)
-        return [outcome(line, died, value, marks, self.course.target, seconds, WHERE) for line, died, value in rows]
+        rows = zip(torch.stack(curve, 1).tolist(), self.died.tolist(), robust, losses.tolist(), strict=True)
+        return [outcome(line, died, value, marks, self.course.target, seconds, WHERE, loss) for line, died, value, loss in rows]
 
     @torch.no_grad()
     def _epoch(self, epoch: int) -> None:
@@ -215,24 +216,22 @@ class Batch:
         return loss, logp.exp_().scatter_add_(2, index, -one).mul_(share)
 
     @torch.no_grad()
-    def merit(self, node: BatchedTwin, split: Split) -> Tensor:
-        """(candidates,): of the metric, through `node`, in the pieces of hil/training/loop.py."""
-        metric = self.course.judged.metric
-        if metric.name != "accuracy":
-            pieces = [self._forward(node, x.to(self.place))[1][-1] for x, _ in split.parts(EVALUATION_BATCH)]
-            target = split.y.to(self.place)
-            values = [float(metric.of(outputs, target)) for outputs in torch.cat(pieces, 1)]
-            return torch.tensor([0.0 if math.isnan(value) else metric.merit(value) for value in values], device=self.place)
-        right = torch.zeros(len(self.jobs), device=self.place)
-        for x, label in split.parts(EVALUATION_BATCH):
-            _, pre = self._forward(node, x.to(self.place))
-            right += pre[-1].argmax(2).eq(label.to(self.place)).sum(1)
-        return right / len(split)
+    def score(self, node: BatchedTwin, split: Split) -> tuple[Tensor, Tensor]:
+        """Merit and loss of the task, (candidates,) each, through `node`, in the pieces of hil/training/loop.py."""
+        task = self.course.judged
+        pieces = [self._forward(node, x.to(self.place))[1][-1] for x, _ in split.parts(EVALUATION_BATCH)]
+        outputs, target = torch.cat(pieces, 1), split.y.to(self.place)
+        losses = torch.stack([task.loss.of(each, target) for each in outputs])
+        if task.metric.name == "accuracy":
+            return outputs.argmax(2).eq(target).float().mean(1), losses
+        values = [float(task.metric.of(each, target)) for each in outputs]
+        merits = [0.0 if math.isnan(value) else task.metric.merit(value) for value in values]
+        return torch.tensor(merits, device=self.place), losses
 
     def _elsewhere(self, other: Twin) -> Tensor:
         """Merit through another device; what dies there has not died at home."""
         died, passes = self.died, self.passes
-        found = self.merit(BatchedTwin(other, self.seed), self.course.scored(self.split))
+        found, _ = self.score(BatchedTwin(other, self.seed), self.course.scored(self.split))
         lost = (self.died >= 0) & (died < 0)
         self.died, self.passes = died, passes
         return found.masked_fill(lost, 0.0)
@@ -258,7 +257,7 @@ def _copies(values: Tensor, candidates: int, place: str) -> Tensor:
 
 def outcome(
     curve: Sequence[float], died: int, robustness: float | None, marks: Sequence[tuple[int, int]], target: float | None,
-    wall_s: float, where: str,
+    wall_s: float, where: str, loss: float | None = None,
 ) -> Outcome:  # fmt: skip
     """Sum up what a training came to.
 
@@ -270,9 +269,12 @@ def outcome(
         target: merit that passes and steps count to, or None.
         wall_s: its share of the time.
         where: who trained it.
+        loss: after the last epoch.
     """
     if died >= 0:
         return Outcome(0.0, tuple(curve), marks[-1][1] if marks else 0, None, None, died, wall_s, where)
     reached = next((mark for mark, value in zip(marks, curve, strict=True) if target is not None and value >= target), None)
     steps, passes = reached or (None, marks[-1][1])
-    return Outcome(curve[-1], tuple(curve), passes, steps, robustness, None, wall_s, where)
+    if loss is not None and not math.isfinite(loss):
+        loss = None
+    return Outcome(curve[-1], tuple(curve), passes, steps, robustness, None, wall_s, where, loss)

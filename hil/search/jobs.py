@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
@@ -16,6 +17,8 @@ from typing import Any, Literal, Protocol
 from hil.feedback.feedback import Feedback
 
 Scored = Literal["score", "held"]
+ObjectiveName = Literal["accuracy", "loss", "robustness", "passes", "steps"]
+COSTS = ("loss", "passes", "steps")  # less is better, so that their fitness is negative
 WORST = -1e15  # finite, as crowding distances divide by the width of a front
 
 
@@ -81,6 +84,7 @@ class Outcome:
         died_at: the step that was not finite, or out of limits.
         wall_s: its share of the time.
         where: who trained it.
+        loss: mean loss of the task over the scored examples after the last epoch; None if it is not known.
     """
 
     accuracy: float
@@ -91,6 +95,7 @@ class Outcome:
     died_at: int | None = None
     wall_s: float = 0.0
     where: str = ""
+    loss: float | None = None
 
     def table(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -114,17 +119,22 @@ class Objective:
     """An objective of the search: a number of an outcome, larger is better.
 
     Args:
-        name: "accuracy" (the merit, whatever the metric is); "robustness";
+        name: "accuracy" (the merit, whatever the metric is); "loss" (of the task, lower is better); "robustness";
             "passes" or "steps", fewer are better, all of them if the target was not reached.
+        worst: largest loss that counts. A candidate that diverged counts as one of this loss, and an outlier moves the
+            estimated luck of its seed no further.
     """
 
-    name: Literal["accuracy", "robustness", "passes", "steps"]
+    name: ObjectiveName
+    worst: float = math.inf
 
     def value(self, outcome: Outcome, most_steps: int) -> float:
         """Return its value, larger is better, never NaN; a candidate that diverged has the worst."""
         dead = outcome.died_at is not None
         if self.name == "accuracy":
             return 0.0 if dead else outcome.accuracy
+        if self.name == "loss":
+            return -self.worst if dead or outcome.loss is None or not outcome.loss <= self.worst else -outcome.loss
         if self.name == "robustness":
             return 0.0 if dead or outcome.robustness is None else outcome.robustness
         if self.name == "steps":

@@ -168,6 +168,7 @@ def _record(
             "fitness": list(fitness),
             "evaluations": len(archive.outcomes(genome)),
             "accuracy": [found.accuracy for found in outcomes[place :: len(genomes)]],
+            "loss": [found.loss for found in outcomes[place :: len(genomes)]],
             "died_at": [found.died_at for found in outcomes[place :: len(genomes)]],
             "wall_s": sum(found.wall_s for found in outcomes[place :: len(genomes)]),
             "where": outcomes[place].where,
@@ -198,6 +199,7 @@ def _same(recorded: dict[str, Any] | None, genomes: Sequence[Genome], history: H
     if recorded is not None and [row["genome"] for row in recorded["genomes"]] != [genome.table() for genome in genomes]:
         raise RunError(
             "this history belongs to another search", where=str(history.folder.path),
-            got=f"other genomes in generation {recorded['generation'] + 1}", allowed="the search.toml that it was made with",
-            outputs="untouched; nothing was opened", todo="undo the change in search.toml, or start a new run: hil search",
+            got=f"other genomes in generation {recorded['generation'] + 1}",
+            allowed="the search.toml and the version of hil that it was made with", outputs="untouched; nothing was opened",
+            todo="undo the change in search.toml, resume it with that version (summary.json), or start a new run: hil search",
         )  # fmt: skip

@@ -64,15 +64,17 @@ class OneByOne:
             training = made.training
             curve: list[float] = []
             marks: list[tuple[int, int]] = []
-            died, robustness = -1, None
+            died, robustness, loss = -1, None, None
             try:
                 for point in train(training):
                     if self._stop():
                         raise Interrupted(f"stopped by {self._stop()} in the middle of a candidate", where=job.key)
                     if isinstance(point, Epoch):
                         curve.append(_merit(training, point.validation))
+                        loss = point.validation["loss"]
                         marks.append((training.step, training.device_passes))
                 if training.refit:
+                    loss = None  # that of the readout before its fit
                     curve[-1] = max(curve[-1], training.task.metric.merit(refit(training)["fitted"]))
                     marks[-1] = (training.step, training.device_passes)
             except OutOfRange:  # refused before anything was sent
@@ -83,7 +85,7 @@ class OneByOne:
                 found = [_elsewhere(net, training) for net in made.others]
                 robustness = sum(found) / len(found)
             seconds = time.perf_counter() - begin
-            return outcome(curve, died, robustness, marks, self._target, seconds, made.where)
+            return outcome(curve, died, robustness, marks, self._target, seconds, made.where, loss)
 
 
 def _merit(training: Training, score: Mapping[str, float]) -> float:

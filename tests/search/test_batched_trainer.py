@@ -108,8 +108,28 @@ def test_outcomes_are_those_of_the_ordinary_loop(tmp_path: Path) -> None:
     for mine, theirs in zip(together, one_by_one, strict=True):
         assert mine.curve == pytest.approx(theirs.curve, abs=0.02)  # two of a hundred may lie on the edge
         assert mine.robustness == pytest.approx(theirs.robustness, abs=0.02)
+        assert mine.loss == pytest.approx(theirs.loss, rel=1e-3)
         if mine.curve == theirs.curve:
             assert (mine.passes, mine.steps) == (theirs.passes, theirs.steps)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "left_out"),
+    [("", True), ('use = "SGD"\n', False), ("weight_decay = 0.1\n", False), ('use = "AdamW"\n', True)],
+)
+def test_the_scale_is_searched_only_where_steps_depend_on_it(tmp_path: Path, optimizer: str, left_out: bool) -> None:
+    genes = "scale = [0.05, 0.5]\namplitude = [0.5, 2.0]\n"
+    text = FILE.replace("scale = [0.05, 0.5]\n", genes)
+    builder = search_builder(tmp_path, BASE.replace("[optimizer]\n", f"[optimizer]\n{optimizer}"), text)
+    assert builder.left_out == (("scale", "amplitude") if left_out else ())
+    assert ("scale" in {gene.name for gene in builder.space(builder.data()).genes}) is not left_out
+    clipped = search_builder(tmp_path, text=FILE.replace("scale = [0.05, 0.5]\n", f"{genes}clip = 1.0\n"))
+    assert clipped.left_out == ("scale",)
+    lr = 0.5 if "SGD" in optimizer else 0.01
+    small, large = (Job(f"j/{scale}", Recipe(Feedback(Sine(phase=1.2), scale=scale), lr), 3, 2) for scale in (0.1, 1.6))
+    batch = Batch(builder.course(builder.data()), [small, large], "cpu")
+    batch.train()
+    assert torch.allclose(*batch.weights[0], atol=2e-3) is left_out
 
 
 def test_one_that_diverges_does_not_touch_the_others(tmp_path: Path) -> None:

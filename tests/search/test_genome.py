@@ -159,7 +159,7 @@ def test_elites_come_again_and_a_lucky_one_is_found_out() -> None:
 
 
 def test_several_objectives_keep_a_front() -> None:
-    strategy = Genetic(made("sine"), 0, 16, 4, Operators())
+    strategy = Genetic(made("gaussian"), 0, 16, 4, Operators())
     for number in range(12):
         genomes = strategy.ask(number)
         strategy.tell(
@@ -169,6 +169,24 @@ def test_several_objectives_keep_a_front() -> None:
     assert max(y for _, y in last) < 0.05  # the front is where the second gene is 0
     assert max(x for x, _ in last) - min(x for x, _ in last) > 0.5  # and all along the first
     assert fronts([(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (0.4, 0.4)]) == [0, 1, 2]
+
+
+def test_a_function_and_its_negative_are_one_genome() -> None:
+    pre, rng = torch.linspace(-3, 3, 41), np.random.default_rng(0)
+    for kind, more in (("fourier", {}), ("spline", {"offset": [-0.5, 0.5]}), ("sine", {"offset": [-0.5, 0.5]})):
+        found = made(kind, **more)
+        for _ in range(20):
+            genome = Genome(tuple(rng.random(len(found.genes)).tolist()))
+            stands = found.canonical(genome)
+            assert found.canonical(stands) == stands
+            mine, other = found.recipe(genome).feedback.g(pre), found.recipe(stands).feedback.g(pre)
+            sign = 1.0 if stands == genome else -1.0
+            torch.testing.assert_close(other, sign * mine, atol=1e-5, rtol=1e-4)
+        asked = Genetic(found, 0, 12, 2, Operators()).ask(0)
+        assert all(found.canonical(genome) == genome for genome in asked)
+    for lone in (made("fourier", offset=[0.0, 1.0]), made("sine", phase=[0.0, 1.0]), made("spline", y3=0.5), made("gaussian")):
+        low = Genome((0.1,) * len(lone.genes))
+        assert lone.canonical(low) == low  # -g is not in the space
 
 
 def test_importance_finds_the_gene_that_mattered() -> None:
