@@ -45,9 +45,11 @@ from hil.search.families import FAMILIES
 from hil.search.genetic import Genetic
 from hil.search.genome import Space, Value, redundant, space
 from hil.search.jobs import Job, Objective, Recipe, Trainer
+from hil.search.loop import SearchPlan
 from hil.search.plain_trainer import Candidate, OneByOne
 from hil.search.pool import Pool
-from hil.search.random_and_cma import CMA, Random
+from hil.search.racing import Race
+from hil.search.random_and_cma import CMA, IPOP, Random
 from hil.search.splits import carved
 from hil.search.strategy import Operators, Strategy
 from hil.task import LossName, Task
@@ -172,7 +174,7 @@ class SearchBuilder:
         """
         data, target = self.data(), self.file.search.target
         if place == "bench" or self.file.evaluate.by == "one":
-            return OneByOne(lambda job: self.candidate(job, data, place, allow), target, stop)
+            return OneByOne(lambda job: self.candidate(job, data, place, allow), target, stop, self.race)
         return TwinPopulation(self.course(data), self.file.evaluate.device)
 
     def course(self, data: Dataset) -> Course:
@@ -223,7 +225,7 @@ class SearchBuilder:
             lambda optimizer, epochs: schedule_of(
                 experiment.schedule, optimizer, dataclasses.replace(plan, epochs=epochs), len(data.train), self.task.metric
             ), plan.batch,
-            cast(LossName, loss.name), plan.augment, tuple(twins[1:]), self.file.search.target, self.task,
+            cast(LossName, loss.name), plan.augment, tuple(twins[1:]), self.file.search.target, self.task, self.race,
         )  # fmt: skip
 
     def model(self) -> Callable[[Tensor], Tensor]:
@@ -292,6 +294,8 @@ class SearchBuilder:
         table, seed = self.file.search, self.file.seed
         if table.strategy == "random":
             return Random(found, seed, table.population)
+        if table.strategy == "ipop":
+            return IPOP(found, seed)
         if table.strategy == "cma":
             return CMA(found, seed, table.population)
         return Genetic(found, seed, table.population, table.elites, _operators(table))
@@ -312,6 +316,22 @@ class SearchBuilder:
                 allowed='"accuracy" with readout = "ridge"', outputs=UNTOUCHED,
             )  # fmt: skip
         return tuple(Objective(name, 2 * self.task.guess(self._data.train.y)["loss"]) for name in names)
+
+    @property
+    def race(self) -> Race:
+        """Who is stopped early: by the loss where that is the first objective, else by the merit."""
+        table, first = self.file.race, self.objectives[0]
+        by = first if first.name == "loss" else Objective("accuracy")
+        return Race() if table is None else Race(table.epochs, table.keep, by)
+
+    def plan(self) -> SearchPlan:
+        """Return the size of the search."""
+        file, table = self.file, self.file.search
+        genomes = table.population * table.generations
+        return SearchPlan(
+            file.seed, genomes, file.train.epochs, file.train.repeats, file.evaluate.chunk, table.budget_passes,
+            file.race is not None,
+        )  # fmt: skip
 
     def most_steps(self, data: Dataset) -> int:
         """Return the steps of a training of all epochs on `data`."""

@@ -51,6 +51,7 @@ class Job:
         key: unique in a search.
         seed: of weights, order, noise and B.
         split: what the merit is measured on.
+        races: it may be stopped early, see racing.py.
     """
 
     key: str
@@ -58,17 +59,19 @@ class Job:
     seed: int
     epochs: int
     split: Scored = "score"
+    races: bool = False
 
     def table(self) -> dict[str, Any]:
         """Return it as JSON values."""
         return {
-            "key": self.key, "recipe": self.recipe.table(), "seed": self.seed, "epochs": self.epochs, "split": self.split
+            "key": self.key, "recipe": self.recipe.table(), "seed": self.seed, "epochs": self.epochs, "split": self.split,
+            "races": self.races,
         }  # fmt: skip
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Job:
         """Make a job from JSON values."""
-        return cls(table["key"], Recipe.of(table["recipe"]), table["seed"], table["epochs"], table["split"])
+        return cls(table["key"], Recipe.of(table["recipe"]), table["seed"], table["epochs"], table["split"], table["races"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class Outcome:
         wall_s: its share of the time.
         where: who trained it.
         loss: mean loss of the task over the scored examples after the last epoch; None if it is not known.
+        stopped_at: the epochs after which a race ended the training, or None.
     """
 
     accuracy: float
@@ -96,6 +100,7 @@ class Outcome:
     wall_s: float = 0.0
     where: str = ""
     loss: float | None = None
+    stopped_at: int | None = None
 
     def table(self) -> dict[str, Any]:
         """Return it as JSON values."""

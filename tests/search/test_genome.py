@@ -19,7 +19,7 @@ from hil.search.genome import Gene, Genome, Space, space
 from hil.search.hypervolume import hypervolume
 from hil.search.importance import LEAST, by_chance, importance
 from hil.search.jobs import Objective, Outcome, Recipe
-from hil.search.random_and_cma import CMA, Random
+from hil.search.random_and_cma import CMA, IPOP, Random
 from hil.search.strategy import Operators, Strategy
 
 OTHERWISE = {"lr": 1e-3, "distribution": "uniform", "scale": 0.1, "sparsity": 0.0}
@@ -132,11 +132,13 @@ def test_both_climb_better_than_chance_and_always_the_same() -> None:
     makers = {
         "genetic": lambda seed: Genetic(found, seed, 20, 2, Operators()),
         "cma": lambda seed: CMA(found, seed, 20),
+        "ipop": lambda seed: IPOP(found, seed),
         "random": lambda seed: Random(found, seed, 20),
     }
     best = {name: [climb(make(seed))[0] for seed in range(3)] for name, make in makers.items()}
     assert min(best["genetic"]) > max(best["random"])
     assert min(best["cma"]) > max(best["random"])
+    assert min(best["ipop"]) > max(best["random"])  # with half the evaluations
     for make in makers.values():
         random.seed(1)
         first = climb(make(4))[1]
@@ -145,6 +147,24 @@ def test_both_climb_better_than_chance_and_always_the_same() -> None:
         assert climb(make(4))[1] == first
         assert climb(make(5))[1] != first
         assert all(0 <= x <= 1 for genomes in first for genome in genomes for x in genome.numbers)
+
+
+def test_cma_begins_anew_with_twice_as_many_where_it_has_nothing_more_to_learn() -> None:
+    found, rng = made("sine", offset=[-1.0, 1.0]), np.random.default_rng(0)
+    for worth in (lambda genome: -sum((x - 0.7) ** 2 for x in genome.numbers), lambda genome: float(rng.random())):
+        strategy, sizes = IPOP(found, 0), []
+        for number in range(120):
+            genomes = strategy.ask(number)
+            sizes.append(len(genomes))
+            strategy.tell(number, {genome: (worth(genome),) for genome in genomes})
+        assert list(dict.fromkeys(sizes))[:3] == [7, 14, 28]
+        assert strategy.restarts >= 2
+    strategy, centre = IPOP(found, 0), []
+    for number in range(2):  # a generation that the budget cut teaches nothing
+        genomes = strategy.ask(number)
+        strategy.tell(number, dict.fromkeys(genomes[:3], (0.0,)))
+        centre.append(strategy._strategy.centroid.tolist())
+    assert centre == [[0.5] * 3] * 2
 
 
 def test_elites_come_again_and_a_lucky_one_is_found_out() -> None:
