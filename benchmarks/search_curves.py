@@ -6,7 +6,7 @@ nodes        mzm         experiments/search_mzm_digits.toml: a modulator, two hi
              tabulated   experiments/search_tabulated.toml: a node of which only a curve is known
              deep        the modulator with four hidden layers of 60
 strategies   genetic, random, cma, ipop (CMA-ES with restarts), genetic+race (successive halving within a generation), all
-             by the loss, and genetic+accuracy (by the accuracy), at equal evaluations and on the same data
+             by the accuracy, and genetic+loss (by the loss), at equal evaluations and on the same data
 
 A curve has a point a generation: the best genome so far, as the search itself ranks it, trained anew with fresh seeds and
 judged by the accuracy on held examples that the search never saw. The seeds of a repeat are the same for every strategy.
@@ -57,7 +57,7 @@ STRATEGIES: Mapping[str, Mapping[str, Any]] = {
     "cma": {"strategy": "cma"},
     "ipop": {"strategy": "ipop"},
     "genetic+race": {},
-    "genetic+accuracy": {"objectives": ("accuracy",)},
+    "genetic+loss": {"objectives": ("loss",)},
 }
 Curve = list[dict[str, Any]]  # evaluations, passes, genome, accuracy
 
@@ -76,13 +76,13 @@ class Size:
 QUICK = Size(population=6, generations=3, epochs=2, examples=256, seeds=2)
 
 
-def builder_of(node: str, strategy: str, repeat: int, size: Size) -> SearchBuilder:
-    """Return what a search is built from."""
+def text_of(node: str, strategy: str, repeat: int, size: Size) -> str:
+    """Return the search file of a search."""
     path, changes = NODES[node]
     file = read_search(path)
     table = file.search.model_copy(update={
         "population": size.population, "generations": size.generations, "elites": min(3, size.population - 1),
-        "objectives": ("loss",), **STRATEGIES[strategy],
+        **STRATEGIES[strategy],
     })  # fmt: skip
     train = file.train.model_copy(update={"epochs": size.epochs, "repeats": 1, "examples": size.examples})
     evaluate = file.evaluate.model_copy(update={"workers": 1, "chunk": size.population})
@@ -90,11 +90,7 @@ def builder_of(node: str, strategy: str, repeat: int, size: Size) -> SearchBuild
     text = dump(file.model_copy(update=chosen))
     if strategy.endswith("+race"):
         text += f"\n[race]\nepochs = {[size.epochs // 2]}\nkeep = [0.5]\n"
-    target = FOLDER / "files" / f"{node}-{strategy}-{repeat}.toml"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text.replace(f'base = "{file.base}"', f'base = "{path.parent / file.base}"'), encoding="utf-8")
-    made = read_search(target)
-    return SearchBuilder(made, completed(made, base_experiment(made, target)))
+    return text.replace(f'base = "{file.base}"', f'base = "{(path.parent / file.base).as_posix()}"')
 
 
 def searched(builder: SearchBuilder, folder: Path) -> Iterator[tuple[int, int, str, Job]]:
@@ -114,12 +110,17 @@ def searched(builder: SearchBuilder, folder: Path) -> Iterator[tuple[int, int, s
 
 def curve_of(node: str, strategy: str, repeat: int, size: Size, folder: Path) -> Curve:
     """The curve of a search; read, gone on with, or made."""
-    target = folder / "curve.json"
+    asked = text_of(node, strategy, repeat, size)
+    target, kept = folder / "curve.json", folder / "search.toml"
+    if kept.exists() and kept.read_text(encoding="utf-8") != asked:
+        raise SystemExit(f"{folder} holds another search; move it away, or go on with the version that made it")
     if target.exists():
         found: Curve = json.loads(target.read_text(encoding="utf-8"))
         return found
     folder.mkdir(parents=True, exist_ok=True)
-    builder = builder_of(node, strategy, repeat, size)
+    write_atomic(kept, asked.encode())
+    file = read_search(kept)
+    builder = SearchBuilder(file, completed(file, base_experiment(file, kept)))
     points = list(searched(builder, folder))
     fresh = seeds(repeat, size.seeds, f"curves {node}")
     best = {name: job for _, _, name, job in points}
