@@ -38,22 +38,26 @@ from hil.errors import ConfigError
 from hil.files import loads
 from hil.foreign import foreign
 from hil.learners.adfa import ADFA, read_feedback
+from hil.learners.adfa_snn import ADFASNN
 from hil.search.batched_trainer import Course, TwinPopulation
 from hil.search.cluster import Cluster
 from hil.search.evaluator import Evaluator, Here, Stop, read_jobs, said
 from hil.search.families import FAMILIES
 from hil.search.genetic import Genetic
-from hil.search.genome import Space, Value, space
+from hil.search.genome import Space, Value, redundant, space
 from hil.search.jobs import Job, Objective, Recipe, Trainer
+from hil.search.loop import SearchPlan
 from hil.search.plain_trainer import Candidate, OneByOne
 from hil.search.pool import Pool
-from hil.search.random_and_cma import CMA, Random
+from hil.search.racing import Race
+from hil.search.random_and_cma import CMA, IPOP, Random
 from hil.search.splits import carved
 from hil.search.strategy import Operators, Strategy
 from hil.task import LossName, Task
 from sim_devices.twin import Twin
 
 Place = Literal["twin", "bench"]
+SCALE_FREE = ("Adam", "AdamW", "NAdam", "Adamax", "RMSprop", "Adagrad", "Rprop")
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,26 @@ class SearchBuilder:
             elif value is not None:
                 otherwise[name] = value
         where = self.file.genome.place
-        return space(table.family, table.genes, otherwise, layers, table.terms, table.knots, table.reach, where)
+        genes = {name: entry for name, entry in table.genes.items() if name not in self.left_out}
+        return space(table.family, genes, otherwise, layers, table.terms, table.knots, table.reach, where)
+
+    @cached_property
+    def left_out(self) -> tuple[str, ...]:
+        """The free genes that are not searched, because the steps of the optimiser do not depend on them.
+
+        Both learners of aDFA move a hidden layer by e B * g alone, so this holds for an optimiser whose steps do not change if
+        the gradient of a parameter is multiplied by a number. A weight decay that is added to the gradient, and a limit on the
+        norm of all gradients, do depend on it.
+        """
+        table = self.experiment.optimizer
+        options = table.choice.settings
+        coupled = options.get("weight_decay", 0) and table.use != "AdamW" and not options.get("decoupled_weight_decay", False)
+        if (
+            table.use not in SCALE_FREE or coupled or options.get("initial_accumulator_value", 0)
+            or self.experiment.train.clip_norm is not None or self.experiment.learner.rule not in (ADFA, ADFASNN)
+        ):  # fmt: skip
+            return ()
+        return tuple(redundant(self.file.genome.genes))
 
     def trainer(self, place: Place = "twin", stop: Stop = lambda: "", allow: Allow = no_budget) -> Trainer:
         """Return what trains the candidates at `place`.
@@ -157,7 +180,7 @@ class SearchBuilder:
         """
         data, target = self.data(), self.file.search.target
         if place == "bench" or self.file.evaluate.by == "one":
-            return OneByOne(lambda job: self.candidate(job, data, place, allow), target, stop)
+            return OneByOne(lambda job: self.candidate(job, data, place, allow), target, stop, self.race)
         return TwinPopulation(self.course(data), self.file.evaluate.device)
 
     def course(self, data: Dataset) -> Course:
@@ -208,7 +231,7 @@ class SearchBuilder:
             lambda optimizer, epochs: schedule_of(
                 experiment.schedule, optimizer, dataclasses.replace(plan, epochs=epochs), len(data.train), self.task.metric
             ), plan.batch,
-            cast(LossName, loss.name), plan.augment, tuple(twins[1:]), self.file.search.target, self.task,
+            cast(LossName, loss.name), plan.augment, tuple(twins[1:]), self.file.search.target, self.task, self.race,
         )  # fmt: skip
 
     def model(self) -> Callable[[Tensor], Tensor]:
@@ -277,14 +300,44 @@ class SearchBuilder:
         table, seed = self.file.search, self.file.seed
         if table.strategy == "random":
             return Random(found, seed, table.population)
+        if table.strategy == "ipop":
+            return IPOP(found, seed)
         if table.strategy == "cma":
             return CMA(found, seed, table.population)
         return Genetic(found, seed, table.population, table.elites, _operators(table))
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """Objectives of the search; the first decides where one must."""
-        return tuple(Objective(name) for name in self.file.search.objectives)
+        """Objectives of the search; the first decides where one must.
+
+        A loss beyond twice that of the best constant answer counts as that.
+
+        Raises:
+            ConfigError: "loss" of a readout that is fitted at the end.
+        """
+        names = self.file.search.objectives
+        if "loss" in names and self.experiment.learner.refit:
+            raise ConfigError(
+                "the loss is that of the readout before its fit", where=f"{self.file.search.place} objectives", got='"loss"',
+                allowed='"accuracy" with readout = "ridge"', outputs=UNTOUCHED,
+            )  # fmt: skip
+        return tuple(Objective(name, 2 * self.task.guess(self._data.train.y)["loss"]) for name in names)
+
+    @property
+    def race(self) -> Race:
+        """Who is stopped early: by the loss where that is the first objective, else by the merit."""
+        table, first = self.file.race, self.objectives[0]
+        by = first if first.name == "loss" else Objective("accuracy")
+        return Race() if table is None else Race(table.epochs, table.keep, by)
+
+    def plan(self) -> SearchPlan:
+        """Return the size of the search."""
+        file, table = self.file, self.file.search
+        genomes = table.population * table.generations
+        return SearchPlan(
+            file.seed, genomes, file.train.epochs, file.train.repeats, file.evaluate.chunk, table.budget_passes,
+            file.race is not None,
+        )  # fmt: skip
 
     def most_steps(self, data: Dataset) -> int:
         """Return the steps of a training of all epochs on `data`."""

@@ -49,7 +49,7 @@ from hil.search.hand_made import hand_made, random_fourier
 from hil.search.history import SEARCH, History
 from hil.search.importance import importance
 from hil.search.jobs import Job, Recipe
-from hil.search.loop import Notice, Point, SearchPlan, search
+from hil.search.loop import Notice, Point, search
 from hil.search.progress import SearchDisplay
 from hil.search.stages import (
     Budget,
@@ -190,19 +190,21 @@ class SearchRun:
         """Say in a few lines what is searched, by whom it is trained, and on what."""
         file, data = self._file, self.data
         free = [gene.name for gene in self.space.genes]
+        optimizer, names = self._builder.experiment.optimizer.use, ", ".join(self._builder.left_out)
+        left_out = [f"        {names}: left out, as the steps of {optimizer} do not depend on it"] if names else []
         return [
-            f"search  {file.search.strategy}, {file.search.population} genomes, {file.search.generations} generations, for "
+            f"search  {file.search.strategy}, {file.search.population * file.search.generations} genomes, for "
             + " and ".join(self._judged if name == "accuracy" else name for name in file.search.objectives),
             f"genome  {self.space.kind}: {', '.join(free)}",
+            *left_out,
             f"data    {data.name}: {len(data.train):,} to train · {len(data.validation):,} to score · {len(data.test):,} held; "
             "the test split is not touched",
         ]
 
     def points(self) -> Iterator[Point]:
         """Go through all stages, and yield what is to be shown."""
-        file, table = self._file, self._file.train
-        plan = SearchPlan(file.seed, file.search.generations, table.epochs, table.repeats, file.evaluate.chunk)
-        yield from search(plan, self.space, self._strategy, self._evaluator, self._archive, self._history)
+        file = self._file
+        yield from search(self._builder.plan(), self.space, self._strategy, self._evaluator, self._archive, self._history)
         names = yield from self._halved()
         names = yield from self._chosen(names)
         if file.bench is not None:

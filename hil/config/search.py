@@ -2,8 +2,9 @@
 
 base = "digits_adfa_twin.toml"        the experiment that every candidate is trained by; set = ["section.key=value"] changes it
 seed = 0
-[search]     strategy = "genetic"     or "random", "cma"; population, generations, elites, operators and rates
-             objectives = ["accuracy"]        also "robustness", "passes", "steps"; several: NSGA-II and a Pareto front
+[search]     strategy = "genetic"     or "random", "cma", "ipop" (CMA-ES with restarts);
+             population, generations, elites, operators and rates
+             objectives = ["accuracy"]        also "loss", "robustness", "passes", "steps"; several: NSGA-II and a Pareto front
              target = 0.9             the accuracy that "passes" and "steps" count to
 [genome]     family = "fourier"       sine, box, gaussian, spline; terms, knots, reach
 [genome.genes]                        gene = value (fixed), [low, high] (free), ["normal", "sign"] (free, one of these)
@@ -12,6 +13,7 @@ seed = 0
 [train]      epochs, repeats = 1      seeds a genome and generation; examples to train, score, and hold for the confirmation
 [evaluate]   by = "population"        or "one": the ordinary loop, for any learner; workers = 2, chunk = 16, device = "cpu"
              join_s = 600             so long a cluster without any worker is waited for
+[race]       epochs = [1], keep = [0.5]    the worst of a generation are trained no further: successive halving
 [[others]]                            settings of other devices of the same kind, for "robustness"
 [halving]    epochs = [8, 16], keep = [16, 4]         longer trainings for fewer
 [confirm]    seeds = 10, candidates = 4, random = 9   the winner on fresh seeds and held examples, beside rivals
@@ -21,6 +23,7 @@ seed = 0
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,18 +38,21 @@ from hil.errors import ConfigError
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
+ObjectiveName = Literal["accuracy", "loss", "robustness", "passes", "steps"]
 
 
 class SearchTable(Section):
     """[search]: how genomes are proposed; see the module for what counts.
 
     Args:
-        strategy: who proposes them.
-        population: genomes a generation.
-        generations: how many.
+        strategy: who proposes them; "ipop" is CMA-ES with restarts.
+        population: genomes a generation; "ipop" chooses its own.
+        generations: how many; population times generations is the number of genomes that are evaluated, with any strategy.
+        budget_passes: device passes of the twin after which no generation begins; None: no limit.
         elites: the best that are kept as they are.
         objectives: what is maximised; several: NSGA-II. "accuracy" is the merit by the metric of the task, 0 to 1: accuracy of
-            classes, 1 - NRMSE of numbers and never below 0.
+            classes, 1 - NRMSE of numbers and never below 0. "loss" is the mean loss of the task over the scored examples, and
+            less is better: cross-entropy of classes, mse of numbers.
         target: the merit that "passes" and "steps" count to.
         tournament: contestants of a selection.
         crossover: how two parents make a child.
@@ -60,11 +66,12 @@ class SearchTable(Section):
         gene_rate: share of genes moved by a mutation; None: one gene on average.
     """
 
-    strategy: Literal["genetic", "random", "cma"] = "genetic"
+    strategy: Literal["genetic", "random", "cma", "ipop"] = "genetic"
     population: Annotated[int, Field(ge=4)] = 32
     generations: Count = 15
+    budget_passes: Count | None = None
     elites: Annotated[int, Field(ge=0)] = 4
-    objectives: Annotated[tuple[Literal["accuracy", "robustness", "passes", "steps"], ...], Field(min_length=1)] = ("accuracy",)
+    objectives: Annotated[tuple[ObjectiveName, ...], Field(min_length=1)] = ("accuracy",)
     target: Share | None = None
     tournament: Count = 3
     crossover: Literal["sbx", "blend"] = "sbx"
@@ -130,6 +137,18 @@ class EvaluateTable(Section):
     chunk: Count = 16
     device: str = "cpu"
     join_s: Rate = 600.0
+
+
+class RaceTable(Section):
+    """[race]: the worst candidates of a generation are stopped early; rivals are those of a chunk.
+
+    Args:
+        epochs: after which each rung is judged, rising, fewer than [train] epochs.
+        keep: share of the rivals that go on after each rung.
+    """
+
+    epochs: Annotated[tuple[Count, ...], Field(min_length=1)]
+    keep: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (0.5,)
 
 
 class HalvingTable(Section):
@@ -201,6 +220,7 @@ class SearchFile(Section):
         train: how long a candidate is trained, and on what.
         evaluate: who trains the candidates.
         others: settings of other devices of the same kind, for "robustness".
+        race: the worst of a generation are stopped early; none: all are trained to the end.
         halving: longer trainings for fewer; none: none.
         confirm: the winner on fresh seeds.
         bench: the best candidates on a bench; none: on the twin alone.
@@ -216,6 +236,7 @@ class SearchFile(Section):
     train: LessonTable = Field(default_factory=LessonTable)
     evaluate: EvaluateTable = Field(default_factory=EvaluateTable)
     others: tuple[dict[str, Any], ...] = ()
+    race: RaceTable | None = None
     halving: HalvingTable | None = None
     confirm: ConfirmTable = Field(default_factory=ConfirmTable)
     bench: BenchStage | None = None
@@ -247,6 +268,18 @@ def read_search(path: Path) -> SearchFile:
             "as many as epochs, fewer and fewer",
         ),
         (
+            "[race] epochs, keep",
+            None if file.race is None else f"{list(file.race.epochs)}, {list(file.race.keep)}",
+            file.race is None or _rises(file.race, file.train.epochs),
+            f"rising epochs below {file.train.epochs}, the epochs of [train], and a share to keep for each",
+        ),
+        (
+            "[evaluate] chunk",
+            "1 with a [race]",
+            file.race is None or file.evaluate.chunk > 1,
+            "2 or more, as the rivals of a race are the candidates of a chunk",
+        ),
+        (
             "[search] objectives",
             "robustness without [[others]]",
             "robustness" not in file.search.objectives or bool(file.others),
@@ -268,6 +301,11 @@ def read_search(path: Path) -> SearchFile:
 def base_experiment(file: SearchFile, path: Path) -> Experiment:
     """The experiment that the search is based on. Raises: ConfigError."""
     return read_experiment(find(file.base, path), file.set)
+
+
+def _rises(table: RaceTable, most: int) -> bool:
+    rungs = (*table.epochs, most)
+    return len(table.keep) == len(table.epochs) and all(a < b for a, b in pairwise(rungs))
 
 
 def _falls(table: HalvingTable) -> bool:

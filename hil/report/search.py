@@ -25,6 +25,7 @@ from hil.search.genetic import fronts
 from hil.search.history import SEARCH, History
 from hil.search.hypervolume import hypervolume
 from hil.search.importance import LEAST, by_chance
+from hil.search.jobs import COSTS
 
 Facts = Mapping[str, Any]
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
@@ -118,10 +119,11 @@ def _figures(history: History, last: Mapping[str, Facts], summary: Facts, drawn:
     if history.generations:
         names = _objectives(history, summary)
         first = names[0]
-        factor, unit = (1.0, "") if first in ("passes", "steps") else (100.0, "%")
+        factor, title = _scale(first)
+        name, unit = (first, "%") if factor == 100 else (title, "")
         rows = [[factor * row["fitness"][0] for row in each["genomes"]] for each in history.generations]
         best, middle = ([factor * each[key] for each in history.generations] for key in ("best", "median"))
-        found.append(generations(best, middle, rows, first, unit))
+        found.append(generations(best, middle, rows, name, unit, lower=first in COSTS))
         if len(names) > 1:
             found += _two(history, last, names)
     if drawn.get("layers"):
@@ -130,8 +132,9 @@ def _figures(history: History, last: Mapping[str, Facts], summary: Facts, drawn:
         count = len(last)
         found.append(bars(drawn["importance"], count, 2 * by_chance(count)))
     if drawn.get("likeness"):
-        alike = [(value, 100 * last[name]["fitness"][0]) for name, value in drawn["likeness"].items() if name in last]
-        found.append(likeness(alike, f"{_objectives(history, summary)[0]} (%)"))
+        factor, title = _scale(_objectives(history, summary)[0])
+        alike = [(value, factor * last[name]["fitness"][0]) for name, value in drawn["likeness"].items() if name in last]
+        found.append(likeness(alike, title))
     return found
 
 
@@ -157,8 +160,8 @@ def _two(history: History, last: Mapping[str, Facts], names: tuple[str, ...]) ->
 
 def _scale(objective: str) -> tuple[float, str]:
     """Return the factor and the title that an objective is shown with; costs are negative in a fitness."""
-    if objective in ("passes", "steps"):
-        return -1.0, f"{objective} until the target"
+    if objective in COSTS:
+        return -1.0, "loss" if objective == "loss" else f"{objective} until the target"
     return 100.0, f"{objective} (%)"
 
 

@@ -15,9 +15,14 @@ Curve = tuple[str, Sequence[float]]
 
 
 def generations(
-    best: Sequence[float], middle: Sequence[float], evaluated: Sequence[Sequence[float]], name: str, unit: str
+    best: Sequence[float],
+    middle: Sequence[float],
+    evaluated: Sequence[Sequence[float]],
+    name: str,
+    unit: str,
+    lower: bool = False,
 ) -> Figure:
-    """Best and median fitness over the generations, and every genome as a dot."""
+    """Best and median fitness over the generations, and every genome as a dot; `lower`: less is better."""
     numbers = range(1, len(best) + 1)
     dots = [(number, value) for number, values in zip(numbers, evaluated, strict=True) for value in values]
 
@@ -26,8 +31,9 @@ def generations(
         _dots(sheet, axes, dots, "genome")
         sheet.line(axes, numbers, best, 0, "best")
         sheet.line(axes, numbers, middle, 1, "median")
-        low, high = min([*middle, *best]), max(best)
-        axes.set_ylim(low - 0.6 * (high - low) - 1e-9, high + 0.08 * (high - low) + 1e-9)  # a few far below would hide the rest
+        low, high = min([*middle, *best]), max([*middle, *best] if lower else best)
+        below, above = (0.08, 0.6) if lower else (0.6, 0.08)  # a few far off on the worse side would hide the rest
+        axes.set_ylim(low - below * (high - low) - 1e-9, high + above * (high - low) + 1e-9)
         whole_numbers(axes, "generation")
         axes.set_ylabel(heading(name, unit))
         sheet.legend(axes)

@@ -4,6 +4,7 @@
        genetic.py       genome.py                                        here.py pool.py cluster.py      archive.py
        baselines.py     families.py                                        on a trainer: population.py, one_by_one.py
 
+    racing.py      who of a chunk is stopped early
     loop.py        the generator that drives it: `for point in search(...)`
     stages.py      what follows the generations: halving, confirmation on fresh seeds, the bench
     history.py     the run folder; what stands in it is the whole state, so a resume replays it

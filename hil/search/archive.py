@@ -6,7 +6,7 @@
 
 All genomes of a generation share its seeds, so within it the luck is the same for all; elites, evaluated in every generation,
 tell how much luckier one generation's seeds were than another's. The second sum keeps s small where little is known of it. Who
-diverged says nothing about seeds.
+diverged, or was stopped early in a race, says nothing about seeds.
 """
 
 from __future__ import annotations
@@ -55,6 +55,10 @@ class Archive:
         """Return the outcomes of a genome, in order."""
         return [outcome for _, outcome in self._found[genome]]
 
+    def completed(self, genome: Genome) -> bool:
+        """Return True of a genome that was trained to the end at least once."""
+        return any(outcome.stopped_at is None for _, outcome in self._found.get(genome, ()))
+
     def fitness(self, genome: Genome) -> Fitness:
         """Estimate every objective without the luck of the seeds."""
         if self._luck is None:
@@ -96,7 +100,7 @@ class Archive:
             for genome, found in self._found.items()
             if len({seed for seed, _ in found}) > 1
             for seed, outcome in found
-            if outcome.died_at is None
+            if _whole(outcome)
         ]
         if not rows:
             return {}
@@ -115,4 +119,8 @@ class Archive:
 
 
 def _luck(luck: Mapping[int, float], seen: Seen) -> float:
-    return luck.get(seen[0], 0.0) if seen[1].died_at is None else 0.0
+    return luck.get(seen[0], 0.0) if _whole(seen[1]) else 0.0
+
+
+def _whole(outcome: Outcome) -> bool:
+    return outcome.died_at is None and outcome.stopped_at is None

@@ -30,6 +30,7 @@ from hil.encoding import Decode, Encode
 from hil.search.batched_functions import stacked
 from hil.search.batched_twin import BatchedTwin
 from hil.search.jobs import Job, Outcome
+from hil.search.racing import Race, stopped
 from hil.seeding import generator
 from hil.task import LossName, Task, task_of
 from hil.training.loop import EVALUATION_BATCH
@@ -53,6 +54,7 @@ class Course:
         schedule: (optimiser, epochs) -> the schedule of its rates; one that depends on no score.
         target: the merit that ends the count of steps and passes; None: none.
         task: what is learned; None: what the data ask for.
+        race: who is stopped early.
     """
 
     data: Dataset
@@ -68,6 +70,7 @@ class Course:
     others: tuple[Twin, ...] = ()
     target: float | None = None
     task: Task | None = None
+    race: Race = field(default_factory=Race)
 
     @property
     def judged(self) -> Task:
@@ -106,6 +109,7 @@ class Batch:
     """Candidates that share seed, epochs and split, while they are trained.
 
     weights, biases: per layer, (candidates, out, in) and (candidates, out).
+    going: the places in `jobs` of the candidates that are not stopped; the first axis of every tensor.
     """
 
     def __init__(self, course: Course, jobs: Sequence[Job], place: str) -> None:
@@ -115,7 +119,8 @@ class Batch:
         self.weights = [_copies(synapse.weight, candidates, place) for synapse in chain]
         self.biases = [_copies(synapse.bias, candidates, place) for synapse in chain]
         self.gradients = [(torch.empty_like(w), torch.empty_like(b)) for w, b in zip(self.weights, self.biases, strict=True)]
-        self.groups, self.optimizer = self._optimizer()
+        self.going, self.one_rate = list(range(candidates)), len({job.recipe.lr for job in jobs}) == 1
+        self.optimizer = course.optimizer(self._groups())
         self.schedule = course.schedule(self.optimizer, self.epochs)
         widths = [synapse.out_features for synapse in chain[:-1]]
         drawn = [
@@ -129,23 +134,65 @@ class Batch:
         self.died = torch.full((candidates,), -1, device=place)
 
     def train(self) -> list[Outcome]:
-        """Train to the end."""
-        begin = time.perf_counter()
-        curve, marks = [], []
+        """Train all to the end, or until a race stops them."""
+        spent_s, marks = 0.0, []
+        curves: list[list[float]] = [[] for _ in self.jobs]
+        done: dict[int, Outcome] = {}
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", "There is a performance drop", UserWarning
             )  # of some operations mapped over candidates
-            for epoch in range(self.epochs):
-                self._epoch(epoch)
+            for epoch in range(1, self.epochs + 1):
+                begin = time.perf_counter()
+                self._epoch(epoch - 1)
                 self.schedule.epoch_done(math.nan)
-                curve.append(self.merit(self.node, self.course.scored(self.split)))
+                merits, losses = (found.tolist() for found in self.score(self.node, self.course.scored(self.split)))
                 marks.append((self.step, self.passes))
-            others = [self._elsewhere(other) for other in self.course.others]
-        seconds = (time.perf_counter() - begin) / len(self.jobs)
-        robust = torch.stack(others).mean(0).tolist() if others else [None] * len(self.jobs)
-        rows = zip(torch.stack(curve, 1).tolist(), self.died.tolist(), robust, strict=True)
-        return [outcome(line, died, value, marks, self.course.target, seconds, WHERE) for line, died, value in rows]
+                others = [self._elsewhere(other) for other in self.course.others] if epoch == self.epochs else []
+                robust = torch.stack(others).mean(0).tolist() if others else [None] * len(self.going)
+                spent_s += (time.perf_counter() - begin) / len(self.going)
+                found = {}
+                for place, (number, died) in enumerate(zip(self.going, self.died.tolist(), strict=True)):
+                    curves[number].append(merits[place])
+                    found[number] = outcome(
+                        curves[number], died, robust[place], marks, self.course.target, spent_s, WHERE, losses[place]
+                    )
+                racing = [number for number in self.going if self.jobs[number].races] if epoch < self.epochs else []
+                lost = {racing[place] for place in self.course.race.stopped(epoch, [found[number] for number in racing])}
+                done |= {number: stopped(found[number], epoch) for number in lost}
+                if lost:
+                    self._keep([place for place, number in enumerate(self.going) if number not in lost])
+        return [done.get(number) or found[number] for number in range(len(self.jobs))]
+
+    def _keep(self, places: list[int]) -> None:
+        """Go on with the candidates at these places alone."""
+        index = torch.tensor(places, device=self.place)
+        self.going = [self.going[place] for place in places]
+        self.weights, self.biases = ([part[index] for part in parts] for parts in (self.weights, self.biases))
+        self.gradients = [(torch.empty_like(w), torch.empty_like(b)) for w, b in zip(self.weights, self.biases, strict=True)]
+        self.backward = [part[index] for part in self.backward]
+        self.g = stacked([self.jobs[number].recipe.feedback.g for number in self.going], self.place)
+        self.died = self.died[index]
+        self.node.keep(index)
+        groups, state = self._groups(), self.optimizer.state
+        old = self.optimizer.param_groups  # a schedule knows them by their places
+        if self.one_rate:
+            for before, after in zip(old[0]["params"], groups[0]["params"], strict=True):
+                kept = state.pop(before, {})
+                state[after] = {
+                    name: value[index] if isinstance(value, Tensor) and value.shape == before.shape else value
+                    for name, value in kept.items()
+                }
+            old[0]["params"] = groups[0]["params"]
+            return
+        fresh = dict(zip(self.going, groups, strict=True))
+        for number, group in enumerate(old):
+            params = fresh[number]["params"] if number in fresh else []
+            for place, before in enumerate(group["params"]):
+                kept = state.pop(before, {})
+                if params:
+                    state[params[place]] = kept
+            group["params"] = params
 
     @torch.no_grad()
     def _epoch(self, epoch: int) -> None:
@@ -215,41 +262,38 @@ class Batch:
         return loss, logp.exp_().scatter_add_(2, index, -one).mul_(share)
 
     @torch.no_grad()
-    def merit(self, node: BatchedTwin, split: Split) -> Tensor:
-        """(candidates,): of the metric, through `node`, in the pieces of hil/training/loop.py."""
-        metric = self.course.judged.metric
-        if metric.name != "accuracy":
-            pieces = [self._forward(node, x.to(self.place))[1][-1] for x, _ in split.parts(EVALUATION_BATCH)]
-            target = split.y.to(self.place)
-            values = [float(metric.of(outputs, target)) for outputs in torch.cat(pieces, 1)]
-            return torch.tensor([0.0 if math.isnan(value) else metric.merit(value) for value in values], device=self.place)
-        right = torch.zeros(len(self.jobs), device=self.place)
-        for x, label in split.parts(EVALUATION_BATCH):
-            _, pre = self._forward(node, x.to(self.place))
-            right += pre[-1].argmax(2).eq(label.to(self.place)).sum(1)
-        return right / len(split)
+    def score(self, node: BatchedTwin, split: Split) -> tuple[Tensor, Tensor]:
+        """Merit and loss of the task, (candidates,) each, through `node`, in the pieces of hil/training/loop.py."""
+        task = self.course.judged
+        pieces = [self._forward(node, x.to(self.place))[1][-1] for x, _ in split.parts(EVALUATION_BATCH)]
+        outputs, target = torch.cat(pieces, 1), split.y.to(self.place)
+        losses = torch.stack([task.loss.of(each, target) for each in outputs])
+        if task.metric.name == "accuracy":
+            return outputs.argmax(2).eq(target).float().mean(1), losses
+        values = [float(task.metric.of(each, target)) for each in outputs]
+        merits = [0.0 if math.isnan(value) else task.metric.merit(value) for value in values]
+        return torch.tensor(merits, device=self.place), losses
 
     def _elsewhere(self, other: Twin) -> Tensor:
         """Merit through another device; what dies there has not died at home."""
         died, passes = self.died, self.passes
-        found = self.merit(BatchedTwin(other, self.seed), self.course.scored(self.split))
+        found, _ = self.score(BatchedTwin(other, self.seed), self.course.scored(self.split))
         lost = (self.died >= 0) & (died < 0)
         self.died, self.passes = died, passes
         return found.masked_fill(lost, 0.0)
 
-    def _optimizer(self) -> tuple[Groups, Optimizer]:
+    def _groups(self) -> Groups:
         """Make one group for all if the rates are equal, or one a candidate, its parameters views of the stacked tensors."""
-        rates = [job.recipe.lr for job in self.jobs]
         stacks = [pair for both in zip(self.weights, self.biases, strict=True) for pair in both]
         slopes = [part for both in self.gradients for part in both]
         groups: Groups = []
-        for number, rate in [(None, rates[0])] if len(set(rates)) == 1 else list(enumerate(rates)):
+        for place, number in [(None, self.going[0])] if self.one_rate else list(enumerate(self.going)):
             params = []
             for stack, slope in zip(stacks, slopes, strict=True):
-                params.append(nn.Parameter(stack if number is None else stack[number]))
-                params[-1].grad = slope if number is None else slope[number]
-            groups.append({"params": params, "lr": rate})
-        return groups, self.course.optimizer(groups)
+                params.append(nn.Parameter(stack if place is None else stack[place]))
+                params[-1].grad = slope if place is None else slope[place]
+            groups.append({"params": params, "lr": self.jobs[number].recipe.lr})
+        return groups
 
 
 def _copies(values: Tensor, candidates: int, place: str) -> Tensor:
@@ -258,7 +302,7 @@ def _copies(values: Tensor, candidates: int, place: str) -> Tensor:
 
 def outcome(
     curve: Sequence[float], died: int, robustness: float | None, marks: Sequence[tuple[int, int]], target: float | None,
-    wall_s: float, where: str,
+    wall_s: float, where: str, loss: float | None = None,
 ) -> Outcome:  # fmt: skip
     """Sum up what a training came to.
 
@@ -270,9 +314,12 @@ def outcome(
         target: merit that passes and steps count to, or None.
         wall_s: its share of the time.
         where: who trained it.
+        loss: after the last epoch.
     """
     if died >= 0:
         return Outcome(0.0, tuple(curve), marks[-1][1] if marks else 0, None, None, died, wall_s, where)
     reached = next((mark for mark, value in zip(marks, curve, strict=True) if target is not None and value >= target), None)
     steps, passes = reached or (None, marks[-1][1])
-    return Outcome(curve[-1], tuple(curve), passes, steps, robustness, None, wall_s, where)
+    if loss is not None and not math.isfinite(loss):
+        loss = None
+    return Outcome(curve[-1], tuple(curve), passes, steps, robustness, None, wall_s, where, loss)

@@ -29,6 +29,11 @@ class BatchedTwin:
         self._calls = 0
         self._state: State | None = None
 
+    def keep(self, places: Tensor) -> None:
+        """Go on with these candidates alone."""
+        if self._state is not None:
+            self._state = tuple(part[places] if own else part for part, own in zip(self._state, self._own, strict=True))
+
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """(candidates, batch, n) -> (candidates, batch, n); nothing is checked against the limits.

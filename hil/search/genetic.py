@@ -4,6 +4,9 @@
     several           NSGA-II (Deb et al., IEEE Trans. Evol. Comput. 6, 182, 2002): of parents and children, fronts first, then
                       the least crowded; elites are of the first front
 
+g and -g are one function to a search, so all genomes are canonical (genome.py): a crossover of two good parents whose functions
+differ in the sign alone would otherwise give anything in between, down to g = 0.
+
 A generation is the elites and their children. Elites keep the mean over all their evaluations, so a lucky one is found out.
 """
 
@@ -63,8 +66,8 @@ class Genetic:
         """Breed the genomes of a generation from the parents; those of the first are drawn."""
         with keyed(self._seed, generation, "breeding"):
             if not self._parents:
-                rest = distinct(lambda: drawn(self._space), self._size - len(self._first), self._first)
-                return [*self._first, *rest]
+                first = [self._space.canonical(genome) for genome in self._first]
+                return [*first, *distinct(self._drawn, self._size - len(first), first)]
             elites = [parent.genome for parent in self._parents[: self._elites]]
             taken = [parent.genome for parent in self._parents]
             return [*elites, *distinct(self._child, self._size - len(elites), taken)]
@@ -79,6 +82,9 @@ class Genetic:
             return
         self._parents = sorted(candidates, key=lambda one: one.fitness.wvalues, reverse=True)
 
+    def _drawn(self) -> Genome:
+        return self._space.canonical(drawn(self._space))
+
     def _child(self) -> Genome:
         mother, father = self._selected(), self._selected()
         ops = self._operators
@@ -87,7 +93,7 @@ class Genetic:
             self._cross(numbers, other)
         if random.random() < ops.mutation_rate:
             self._mutate(numbers)
-        return Genome(tuple(min(max(float(number), 0.0), 1.0) for number in numbers))
+        return self._space.canonical(Genome(tuple(min(max(float(number), 0.0), 1.0) for number in numbers)))
 
     def _selected(self) -> Genome:
         if len(self._parents[0].fitness.wvalues) > 1:

@@ -5,6 +5,14 @@
                           a whole number, or one of the choices, each with an equal share of [0, 1]
 
 Free genes are numbers of the genome, in the order of `Space.genes`; fixed ones are the same for every genome.
+
+g and -g are the same to a search, as B and -B are equally likely. Of such a pair one genome is canonical:
+
+    fourier, spline     the coefficient, or the knot, of the largest magnitude is positive
+    sine                the phase is in [-pi/2, pi/2)
+
+Genes that change nothing are left out of a space (`redundant`): the steps of an optimiser that is scale-free (Adam) do not
+depend on the scale of B, nor on the amplitude of g unless an offset or a clip gives g a scale of its own.
 """
 
 from __future__ import annotations
@@ -25,6 +33,7 @@ from hil.settings import no_such
 Value = float | int | str
 OF_B = ("distribution", "scale", "rank", "sparsity")
 SHAPE = ("amplitude", "offset", "clip")
+SIGNED = {"fourier": ("sin", "cos"), "spline": ("y",), "sine": ("phase",)}  # genes that say the sign of g
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,38 @@ class Space:
         matrices = Feedback.from_table(table, "genome")
         return Recipe(Feedback(g, matrices.distribution, matrices.scale, matrices.rank, matrices.sparsity), float(values["lr"]))
 
+    def canonical(self, genome: Genome) -> Genome:
+        """Return the genome of g or of -g that stands for both; the same one where -g is not in the space."""
+        signed = [place for place, gene in enumerate(self.genes) if stem(gene.name) in SIGNED.get(self.kind, ())]
+        turned = [place for place, gene in enumerate(self.genes) if gene.name == "offset"]
+        if not signed or not self._has_both_signs:
+            return genome
+        numbers = list(genome.numbers)
+        if self.kind == "sine":
+            (place,) = signed
+            if 0.25 <= numbers[place] < 0.75:
+                return genome
+            numbers[place] = (numbers[place] + 0.5) % 1.0
+        else:
+            largest = max(signed, key=lambda place: abs(numbers[place] - 0.5))
+            if numbers[largest] >= 0.5:
+                return genome
+            turned += signed
+        for place in turned:
+            numbers[place] = 1.0 - numbers[place]
+        return Genome(tuple(numbers))
+
+    @property
+    def _has_both_signs(self) -> bool:
+        """True if every gene that a change of the sign moves has a range that allows it."""
+        for name, value in self.fixed.items():
+            if (stem(name) in SIGNED.get(self.kind, ()) or name == "offset") and value != 0.0:
+                return False
+        found = [gene for gene in self.genes if stem(gene.name) in (*SIGNED.get(self.kind, ()), "offset")]
+        if self.kind == "sine" and not any(gene.name == "phase" and gene.high == math.pi for gene in found):
+            return False
+        return all(gene.low == -gene.high for gene in found)
+
     def _per_layer(self, name: str, values: Mapping[str, Value]) -> Value | list[Value] | None:
         if f"{name}_1" in values:
             return [values[f"{name}_{layer}"] for layer in range(1, self.layers + 1)]
@@ -161,6 +202,16 @@ def space(
     if not free:
         raise ConfigError("no gene is free", where=where, todo="give at least one gene a range: lr = [1e-3, 1e-2]")
     return Space(kind, tuple(free), fixed, layers, terms, knots, reach)
+
+
+def redundant(written: Mapping[str, Any]) -> list[str]:
+    """Return the free genes among those of a search file that change no step of an optimiser that is scale-free."""
+    shaped_alone = written.get("offset", 0.0) == 0.0 and "clip" not in written
+    return [
+        name
+        for name, entry in written.items()
+        if isinstance(entry, list | tuple) and (stem(name) == "scale" or (name == "amplitude" and shaped_alone))
+    ]
 
 
 def _written(written: Mapping[str, Any], otherwise: Mapping[str, Value], layers: int) -> dict[str, Any]:

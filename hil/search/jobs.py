@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
@@ -16,6 +17,8 @@ from typing import Any, Literal, Protocol
 from hil.feedback.feedback import Feedback
 
 Scored = Literal["score", "held"]
+ObjectiveName = Literal["accuracy", "loss", "robustness", "passes", "steps"]
+COSTS = ("loss", "passes", "steps")  # less is better, so that their fitness is negative
 WORST = -1e15  # finite, as crowding distances divide by the width of a front
 
 
@@ -48,6 +51,7 @@ class Job:
         key: unique in a search.
         seed: of weights, order, noise and B.
         split: what the merit is measured on.
+        races: it may be stopped early, see racing.py.
     """
 
     key: str
@@ -55,17 +59,19 @@ class Job:
     seed: int
     epochs: int
     split: Scored = "score"
+    races: bool = False
 
     def table(self) -> dict[str, Any]:
         """Return it as JSON values."""
         return {
-            "key": self.key, "recipe": self.recipe.table(), "seed": self.seed, "epochs": self.epochs, "split": self.split
+            "key": self.key, "recipe": self.recipe.table(), "seed": self.seed, "epochs": self.epochs, "split": self.split,
+            "races": self.races,
         }  # fmt: skip
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Job:
         """Make a job from JSON values."""
-        return cls(table["key"], Recipe.of(table["recipe"]), table["seed"], table["epochs"], table["split"])
+        return cls(table["key"], Recipe.of(table["recipe"]), table["seed"], table["epochs"], table["split"], table["races"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,8 @@ class Outcome:
         died_at: the step that was not finite, or out of limits.
         wall_s: its share of the time.
         where: who trained it.
+        loss: mean loss of the task over the scored examples after the last epoch; None if it is not known.
+        stopped_at: the epochs after which a race ended the training, or None.
     """
 
     accuracy: float
@@ -91,6 +99,8 @@ class Outcome:
     died_at: int | None = None
     wall_s: float = 0.0
     where: str = ""
+    loss: float | None = None
+    stopped_at: int | None = None
 
     def table(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -114,17 +124,22 @@ class Objective:
     """An objective of the search: a number of an outcome, larger is better.
 
     Args:
-        name: "accuracy" (the merit, whatever the metric is); "robustness";
+        name: "accuracy" (the merit, whatever the metric is); "loss" (of the task, lower is better); "robustness";
             "passes" or "steps", fewer are better, all of them if the target was not reached.
+        worst: largest loss that counts. A candidate that diverged counts as one of this loss, and an outlier moves the
+            estimated luck of its seed no further.
     """
 
-    name: Literal["accuracy", "robustness", "passes", "steps"]
+    name: ObjectiveName
+    worst: float = math.inf
 
     def value(self, outcome: Outcome, most_steps: int) -> float:
         """Return its value, larger is better, never NaN; a candidate that diverged has the worst."""
         dead = outcome.died_at is not None
         if self.name == "accuracy":
             return 0.0 if dead else outcome.accuracy
+        if self.name == "loss":
+            return -self.worst if dead or outcome.loss is None or not outcome.loss <= self.worst else -outcome.loss
         if self.name == "robustness":
             return 0.0 if dead or outcome.robustness is None else outcome.robustness
         if self.name == "steps":

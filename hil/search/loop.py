@@ -2,6 +2,9 @@
 
     for each generation:  ask -> jobs under seeds that all its genomes share -> outcomes -> archive -> tell -> one record
 
+The last generation is cut to what the budget of trainings leaves, so strategies with populations of other sizes take the same
+number. No generation begins once the device passes are spent.
+
 A generation that is recorded already is told from the record, its jobs are not done again; one that was cut short goes on with
 the jobs that are missing. Seeds come from (seed, generation, repeat), so the history does not depend on when or where.
 """
@@ -33,16 +36,21 @@ class SearchPlan:
 
     Args:
         seed: of everything.
-        repeats: seeds a genome and generation.
+        genomes: evaluated in all, each with `repeats` seeds.
         epochs: of a training.
+        repeats: seeds a genome and generation.
         chunk: jobs that go out together.
+        passes: device passes after which no generation begins; None: no limit.
+        races: the worst of a generation are stopped early, as the trainer was told.
     """
 
     seed: int
-    generations: int
+    genomes: int
     epochs: int
     repeats: int = 1
     chunk: int = 16
+    passes: int | None = None
+    races: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,15 +119,19 @@ def search(
     Raises:
         RunError: the history is that of another search.
     """
-    for number in range(plan.generations):
+    left, passes, number = plan.genomes, 0, 0
+    while left > 0 and (plan.passes is None or passes < plan.passes):
         begin = time.perf_counter()
-        genomes = strategy.ask(number)
+        genomes = strategy.ask(number)[:left]
+        left -= len(genomes)
+        of = number + 1 + math.ceil(left / len(genomes))
         recorded = history.generations[number] if number < len(history.generations) else None
         _same(recorded, genomes, history)
         seeds = [seed_of(plan.seed, number, f"train {repeat}") for repeat in range(plan.repeats)]
-        jobs = _jobs(plan, space, genomes, number, seeds)
-        yield from answered(evaluator, chunked(jobs, plan.chunk), history, f"generation {number + 1}/{plan.generations}")
+        jobs = _jobs(plan, space, genomes, number, seeds, archive)
+        yield from answered(evaluator, chunked(jobs, plan.chunk), history, f"generation {number + 1}/{of}")
         outcomes = [history.outcomes[job.key] for job in jobs]
+        passes += sum(outcome.passes for outcome in outcomes)
         for job, outcome in zip(jobs, outcomes, strict=True):
             archive.add(genomes[_place(job)], job.seed, outcome)
         strategy.tell(number, {genome: archive.fitness(genome) for genome in genomes})
@@ -131,17 +143,21 @@ def search(
         else:
             fresh = False
         yield Generation(
-            number + 1, plan.generations, recorded["best"], recorded["median"], recorded["diversity"], len(jobs),
+            number + 1, of, recorded["best"], recorded["median"], recorded["diversity"], len(jobs),
             recorded["wall_s"], sum(outcome.died_at is not None for outcome in outcomes), fresh,
         )  # fmt: skip
+        number += 1
 
 
-def _jobs(plan: SearchPlan, space: Space, genomes: Sequence[Genome], number: int, seeds: Sequence[int]) -> list[Job]:
-    recipes = [space.recipe(genome) for genome in genomes]
+def _jobs(
+    plan: SearchPlan, space: Space, genomes: Sequence[Genome], number: int, seeds: Sequence[int], archive: Archive
+) -> list[Job]:
+    """Return the jobs of a generation. A genome that was trained to the end before is so again, as its mean is compared."""
+    recipes = [(space.recipe(genome), plan.races and not archive.completed(genome)) for genome in genomes]
     return [
-        Job(f"g{number}/{place}/{repeat}", recipe, seed, plan.epochs)
+        Job(f"g{number}/{place}/{repeat}", recipe, seed, plan.epochs, races=races)
         for repeat, seed in enumerate(seeds)
-        for place, recipe in enumerate(recipes)
+        for place, (recipe, races) in enumerate(recipes)
     ]
 
 
@@ -168,6 +184,8 @@ def _record(
             "fitness": list(fitness),
             "evaluations": len(archive.outcomes(genome)),
             "accuracy": [found.accuracy for found in outcomes[place :: len(genomes)]],
+            "loss": [found.loss for found in outcomes[place :: len(genomes)]],
+            "stopped_at": [found.stopped_at for found in outcomes[place :: len(genomes)]],
             "died_at": [found.died_at for found in outcomes[place :: len(genomes)]],
             "wall_s": sum(found.wall_s for found in outcomes[place :: len(genomes)]),
             "where": outcomes[place].where,
@@ -198,6 +216,7 @@ def _same(recorded: dict[str, Any] | None, genomes: Sequence[Genome], history: H
     if recorded is not None and [row["genome"] for row in recorded["genomes"]] != [genome.table() for genome in genomes]:
         raise RunError(
             "this history belongs to another search", where=str(history.folder.path),
-            got=f"other genomes in generation {recorded['generation'] + 1}", allowed="the search.toml that it was made with",
-            outputs="untouched; nothing was opened", todo="undo the change in search.toml, or start a new run: hil search",
+            got=f"other genomes in generation {recorded['generation'] + 1}",
+            allowed="the search.toml and the version of hil that it was made with", outputs="untouched; nothing was opened",
+            todo="undo the change in search.toml, resume it with that version (summary.json), or start a new run: hil search",
         )  # fmt: skip

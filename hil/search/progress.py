@@ -60,7 +60,8 @@ class SearchDisplay:
 
 
 def _shown(value: float) -> str:
-    return f"{value:.2%}" if 0 <= value <= 1 else f"{value:,.0f}"
+    """A fitness as people read it; a cost is negative in a fitness."""
+    return f"{value:.2%}" if value >= 0 else f"{-value:.4f}" if value > -100 else f"{-value:,.0f}"
 
 
 def _clock(seconds: float) -> str:

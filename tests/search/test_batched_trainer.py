@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,8 +109,52 @@ def test_outcomes_are_those_of_the_ordinary_loop(tmp_path: Path) -> None:
     for mine, theirs in zip(together, one_by_one, strict=True):
         assert mine.curve == pytest.approx(theirs.curve, abs=0.02)  # two of a hundred may lie on the edge
         assert mine.robustness == pytest.approx(theirs.robustness, abs=0.02)
+        assert mine.loss == pytest.approx(theirs.loss, rel=1e-3)
         if mine.curve == theirs.curve:
             assert (mine.passes, mine.steps) == (theirs.passes, theirs.steps)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "left_out"),
+    [("", True), ('use = "SGD"\n', False), ("weight_decay = 0.1\n", False), ('use = "AdamW"\n', True)],
+)
+def test_the_scale_is_searched_only_where_steps_depend_on_it(tmp_path: Path, optimizer: str, left_out: bool) -> None:
+    genes = "scale = [0.05, 0.5]\namplitude = [0.5, 2.0]\n"
+    text = FILE.replace("scale = [0.05, 0.5]\n", genes)
+    builder = search_builder(tmp_path, BASE.replace("[optimizer]\n", f"[optimizer]\n{optimizer}"), text)
+    assert builder.left_out == (("scale", "amplitude") if left_out else ())
+    assert ("scale" in {gene.name for gene in builder.space(builder.data()).genes}) is not left_out
+    clipped = search_builder(tmp_path, text=FILE.replace("scale = [0.05, 0.5]\n", f"{genes}clip = 1.0\n"))
+    assert clipped.left_out == ("scale",)
+    lr = 0.5 if "SGD" in optimizer else 0.01
+    small, large = (Job(f"j/{scale}", Recipe(Feedback(Sine(phase=1.2), scale=scale), lr), 3, 2) for scale in (0.1, 1.6))
+    batch = Batch(builder.course(builder.data()), [small, large], "cpu")
+    batch.train()
+    assert torch.allclose(*batch.weights[0], atol=2e-3) is left_out
+
+
+@pytest.mark.parametrize("rates", [(5e-3,) * 6, (1e-3, 2e-3, 4e-3, 6e-3, 8e-3, 1e-2)], ids=["one rate", "rates of their own"])
+def test_a_race_stops_the_worst_and_changes_nobody_else(tmp_path: Path, rates: tuple[float, ...]) -> None:
+    text = FILE.replace("epochs = 1", "epochs = 4").replace("[search]", '[search]\nobjectives = ["loss"]')
+    text += "[race]\nepochs = [1, 3]\nkeep = [0.5, 0.5]\n"
+    builder = search_builder(tmp_path, text=text)
+    plain = jobs(FUNCTIONS[:6], rates, epochs=4)
+    asked = [dataclasses.replace(job, races=number > 0) for number, job in enumerate(plain)]
+    free, raced = builder.trainer().train(plain), builder.trainer().train(asked)
+    assert raced[0].stopped_at is None  # it does not race, and of the other five 3 and then 2 go on
+    assert sorted(found.stopped_at or 4 for found in raced[1:]) == [1, 1, 3, 4, 4]
+    for one, whole in zip(raced, free, strict=True):
+        seen = len(one.curve)
+        assert seen == (one.stopped_at or 4)
+        assert one.curve == pytest.approx(whole.curve[:seen], abs=0.02)
+        assert one.passes == whole.passes // 4 * seen
+    for one, whole in zip(raced, free, strict=True):
+        if one.stopped_at is None:
+            assert one.loss == pytest.approx(whole.loss, rel=1e-3)
+    data = builder.data()
+    alone = OneByOne(lambda job: builder.candidate(job, data), race=builder.race).train(asked)
+    assert [found.stopped_at for found in alone] == [found.stopped_at for found in raced]
+    assert [found.loss for found in alone] == pytest.approx([found.loss for found in raced], rel=1e-3)
 
 
 def test_one_that_diverges_does_not_touch_the_others(tmp_path: Path) -> None:

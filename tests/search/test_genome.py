@@ -19,7 +19,7 @@ from hil.search.genome import Gene, Genome, Space, space
 from hil.search.hypervolume import hypervolume
 from hil.search.importance import LEAST, by_chance, importance
 from hil.search.jobs import Objective, Outcome, Recipe
-from hil.search.random_and_cma import CMA, Random
+from hil.search.random_and_cma import CMA, IPOP, Random
 from hil.search.strategy import Operators, Strategy
 
 OTHERWISE = {"lr": 1e-3, "distribution": "uniform", "scale": 0.1, "sparsity": 0.0}
@@ -132,11 +132,13 @@ def test_both_climb_better_than_chance_and_always_the_same() -> None:
     makers = {
         "genetic": lambda seed: Genetic(found, seed, 20, 2, Operators()),
         "cma": lambda seed: CMA(found, seed, 20),
+        "ipop": lambda seed: IPOP(found, seed),
         "random": lambda seed: Random(found, seed, 20),
     }
     best = {name: [climb(make(seed))[0] for seed in range(3)] for name, make in makers.items()}
     assert min(best["genetic"]) > max(best["random"])
     assert min(best["cma"]) > max(best["random"])
+    assert min(best["ipop"]) > max(best["random"])  # with half the evaluations
     for make in makers.values():
         random.seed(1)
         first = climb(make(4))[1]
@@ -145,6 +147,24 @@ def test_both_climb_better_than_chance_and_always_the_same() -> None:
         assert climb(make(4))[1] == first
         assert climb(make(5))[1] != first
         assert all(0 <= x <= 1 for genomes in first for genome in genomes for x in genome.numbers)
+
+
+def test_cma_begins_anew_with_twice_as_many_where_it_has_nothing_more_to_learn() -> None:
+    found, rng = made("sine", offset=[-1.0, 1.0]), np.random.default_rng(0)
+    for worth in (lambda genome: -sum((x - 0.7) ** 2 for x in genome.numbers), lambda genome: float(rng.random())):
+        strategy, sizes = IPOP(found, 0), []
+        for number in range(120):
+            genomes = strategy.ask(number)
+            sizes.append(len(genomes))
+            strategy.tell(number, {genome: (worth(genome),) for genome in genomes})
+        assert list(dict.fromkeys(sizes))[:3] == [7, 14, 28]
+        assert strategy.restarts >= 2
+    strategy, centre = IPOP(found, 0), []
+    for number in range(2):  # a generation that the budget cut teaches nothing
+        genomes = strategy.ask(number)
+        strategy.tell(number, dict.fromkeys(genomes[:3], (0.0,)))
+        centre.append(strategy._strategy.centroid.tolist())
+    assert centre == [[0.5] * 3] * 2
 
 
 def test_elites_come_again_and_a_lucky_one_is_found_out() -> None:
@@ -159,7 +179,7 @@ def test_elites_come_again_and_a_lucky_one_is_found_out() -> None:
 
 
 def test_several_objectives_keep_a_front() -> None:
-    strategy = Genetic(made("sine"), 0, 16, 4, Operators())
+    strategy = Genetic(made("gaussian"), 0, 16, 4, Operators())
     for number in range(12):
         genomes = strategy.ask(number)
         strategy.tell(
@@ -169,6 +189,24 @@ def test_several_objectives_keep_a_front() -> None:
     assert max(y for _, y in last) < 0.05  # the front is where the second gene is 0
     assert max(x for x, _ in last) - min(x for x, _ in last) > 0.5  # and all along the first
     assert fronts([(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (0.4, 0.4)]) == [0, 1, 2]
+
+
+def test_a_function_and_its_negative_are_one_genome() -> None:
+    pre, rng = torch.linspace(-3, 3, 41), np.random.default_rng(0)
+    for kind, more in (("fourier", {}), ("spline", {"offset": [-0.5, 0.5]}), ("sine", {"offset": [-0.5, 0.5]})):
+        found = made(kind, **more)
+        for _ in range(20):
+            genome = Genome(tuple(rng.random(len(found.genes)).tolist()))
+            stands = found.canonical(genome)
+            assert found.canonical(stands) == stands
+            mine, other = found.recipe(genome).feedback.g(pre), found.recipe(stands).feedback.g(pre)
+            sign = 1.0 if stands == genome else -1.0
+            torch.testing.assert_close(other, sign * mine, atol=1e-5, rtol=1e-4)
+        asked = Genetic(found, 0, 12, 2, Operators()).ask(0)
+        assert all(found.canonical(genome) == genome for genome in asked)
+    for lone in (made("fourier", offset=[0.0, 1.0]), made("sine", phase=[0.0, 1.0]), made("spline", y3=0.5), made("gaussian")):
+        low = Genome((0.1,) * len(lone.genes))
+        assert lone.canonical(low) == low  # -g is not in the space
 
 
 def test_importance_finds_the_gene_that_mattered() -> None:

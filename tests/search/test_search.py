@@ -28,6 +28,7 @@ from hil.config.search import read_search
 from hil.errors import ConfigError, Interrupted, RunError, Stopped
 from hil.feedback.feedback import Feedback
 from hil.run.folder import RunFolder
+from hil.search.archive import Archive
 from hil.search.evaluator import Chunk, Here, chunked, missing
 from hil.search.history import EVALUATIONS, GENERATIONS, SEARCH, STAGES, History, same
 from hil.search.jobs import Outcome
@@ -105,6 +106,21 @@ def test_a_search_goes_on_from_wherever_it_was_cut(
     folder = cut(whole, tmp_path / "run", evaluations, torn, generations, stages)
     carry_on(folder, QUIET)
     assert history(folder.path) == history(whole)
+
+
+def test_a_race_goes_on_from_wherever_it_was_cut_and_ends_with_its_budget(tmp_path: Path) -> None:
+    text = FILE.replace("epochs = 1\n", "epochs = 2\n").replace("random = 2", "random = 0\nhand_made = false")
+    text = text.replace("elites = 2", 'elites = 2\nobjectives = ["loss"]\nbudget_passes = 100_000')
+    path = write(tmp_path, text + "[race]\nepochs = [1]\n")
+    start(path, RunFolder.create(tmp_path / "whole"), QUIET)
+    first, *rest = lines(tmp_path / "whole", GENERATIONS)
+    assert len(rest) == 1  # of 3 generations, as a raced one takes 71,200 passes and a whole one 85,440
+    assert [row["stopped_at"] for row in first["genomes"]].count([1]) == 2  # of each chunk of 3 the worst
+    assert not any(row["stopped_at"] == [1] for row in rest[0]["genomes"][:2])  # the elites
+    assert first["best"] == pytest.approx(-min(row["loss"][0] for row in first["genomes"]))
+    folder = cut(tmp_path / "whole", tmp_path / "run", 4, 9, 0, 0)
+    carry_on(folder, QUIET)
+    assert history(folder.path) == history(tmp_path / "whole")
 
 
 def test_ctrl_c_commits_and_resume_goes_on(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +205,7 @@ def test_a_worker_that_dies_is_replaced_and_its_chunk_done_once_more(
     from hil.search.loop import SearchPlan, _jobs
 
     genomes = builder.strategy(space).ask(0)
-    chunks = chunked(_jobs(SearchPlan(0, 1, 1), space, genomes, 0, [1]), 2)
+    chunks = chunked(_jobs(SearchPlan(0, 6, 1), space, genomes, 0, [1], Archive([], 1)), 2)
     pool = Pool(lethal, str(tmp_path / "marker"), 1)
     found = list(pool.evaluate(chunks))
     pool.close()
@@ -219,6 +235,7 @@ def _experiment(whole: Path) -> Experiment:
         ("held = 100", "held = 2000", "not enough examples"),
         ("elites = 2", 'elites = 2\nobjectives = ["accuracy", "steps"]', "target"),
         ("elites = 2", 'elites = 2\nobjectives = ["robustness"]', "other devices"),
+        ("[confirm]", "[race]\nepochs = [1]\n[confirm]", "rising epochs below 1"),
         ("lr = [1e-3, 1e-2]", "rl = [1e-3, 1e-2]", "unknown gene"),
     ],
 )
