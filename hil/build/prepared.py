@@ -68,7 +68,7 @@ def prepared(experiment: Experiment, given: Dataset | None = None, begins: bool 
     with building(experiment.place), nothing_open():
         on = torch_device.named(experiment.train.on, experiment.place)
         whole = dataset(experiment.data) if given is None else given
-        data = as_examples(usable(whole))
+        data = as_examples(usable(whole), experiment.learner)
         task = task_for(experiment.task, experiment.learner, data)
         chain = chain_of(experiment.network, experiment.seed, data)
         fits_learner(experiment, chain, data, task)
