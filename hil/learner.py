@@ -11,6 +11,9 @@ classes: for other targets it is refused before anything is opened.
 
 A network has as many outputs as the task. A learner whose class says `any_outputs = True` takes more (a code of a population, a
 goodness), and makes one score a class of them in `predict`. One that fits weights in closed form is `Fitting` (hil/fitting.py).
+
+A learner whose class says `sequences = True` takes sequences as they are, x (batch, time, features), with one target each; one
+that says False refuses them. For all others hil makes flat examples of them (hil/build/task.py).
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ class Learner(Protocol):
 
         Args:
             net: the network that is trained.
-            x: (batch, features).
+            x: (batch, features); of sequences (batch, time, features), see above.
             label: (batch,), int64; of numbers (batch, outputs), float32.
             rng: for all that it draws.
 

@@ -176,7 +176,8 @@ def given(
             "network", "layers without any device", "a device behind each hidden layer",
             "make it with hil.dense(widths, device), or give hil.Layer(synapse, device, encode) a device",
         )  # fmt: skip
-    data = as_examples(usable(data))
+    rule = _learner_table(learner, settings)
+    data = as_examples(usable(data), rule)
     table = {
         "seed": seed,
         "name": name,
@@ -184,7 +185,7 @@ def given(
         "data": _data_table(data),
         "network": _network_table(net),
         "device": _device_table(net),
-        "learner": _learner_table(learner, settings),
+        "learner": rule,
         "optimizer": dict(optimizer),
         "schedule": dict(schedule),
         "augment": dict(augment),
@@ -210,7 +211,7 @@ def _tried(net: Network, data: Dataset) -> Chain:
     Raises:
         ConfigError: the first synapse does not take an example, or the last gives fewer outputs than are needed.
     """
-    features, first = data.train.x.shape[1], net.stack[0].synapse
+    features, first = data.train.x.shape[-1], net.stack[0].synapse
     wide = first.in_features if isinstance(first, nn.Linear) else features
     chain = Chain.of([deepcopy(layer.synapse).cpu() for layer in net.stack], wide)
     if wide != features or chain.widths[-1] < data.outputs:
@@ -238,7 +239,7 @@ def _wrong(section: str, got: str, allowed: str, todo: str) -> ConfigError:
 
 def _data_table(data: Dataset) -> dict[str, Any]:
     counts = {split: len(getattr(data, split)) for split in ("train", "validation", "test")}
-    shape = {"features": data.train.x.shape[1], "classes" if data.classes else "numbers": data.outputs}
+    shape = {"features": data.train.x.shape[-1], "classes" if data.classes else "numbers": data.outputs}
     return {"use": data.name, "checksum": data.checksum, **counts, **shape}
 
 

@@ -18,6 +18,7 @@ from hil.foreign import foreign
 from hil.hints import counted
 from hil.learner import Learner
 from hil.learners.parts.loss import Mixed
+from hil.learners.parts.shown import Shown
 from hil.network import Network
 from hil.seeding import generator
 from hil.task import Loss, LossName, Task, asked_for
@@ -36,7 +37,10 @@ def fits_learner(experiment: Experiment, chain: Chain, data: Dataset, task: Task
             allowed=f"{counted(wanted, 'output')}, one a {'class' if task.kind == 'classes' else 'number'}, for the learner "
             f"{learner.use}", outputs=UNTOUCHED, todo=f"make the last synapse {wanted} wide",
         )  # fmt: skip
-    if not hasattr(learner.options, "time_steps"):  # with a time axis an example is many
+    if data.train.x.ndim == 3:
+        steps = getattr(learner.options, "time_steps", None) or getattr(learner.options, "forward_steps", None)
+        Shown(data.train.x[:1], steps or data.train.x.shape[1])  # refused here if it would be later
+    elif not hasattr(learner.options, "time_steps"):  # with a time axis an example is many
         takes_batches(chain, experiment.train.batch, len(data.train), experiment.network.place)
 
 

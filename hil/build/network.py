@@ -91,7 +91,7 @@ def chain_of(table: NetworkTable, seed: int, data: Dataset) -> Chain:
     Raises:
         ConfigError: the network does not fit the data, or has no place for its feedback.
     """
-    features, outputs, widths = data.train.x.shape[1], data.outputs, table.choice.settings.get("widths")
+    features, outputs, widths = data.train.x.shape[-1], data.outputs, table.choice.settings.get("widths")
     wrong = isinstance(widths, list) and bool(widths) and widths[0] != features
     chain = None if wrong else Chain.of(_synapses(table.choice, seed, data.shape), features)
     if chain is None or chain.widths[-1] < outputs:

@@ -97,7 +97,7 @@ class SearchBuilder:
         table = self.file.train
         whole = self.experiment.data.model_copy(update={"train_examples": None})
         # Sequences are split as sequences: the steps of one are never both learned from and judged by.
-        return as_examples(carved(dataset(whole), table.examples, table.score, table.held))
+        return as_examples(carved(dataset(whole), table.examples, table.score, table.held), self.experiment.learner)
 
     @cached_property
     def task(self) -> Task:

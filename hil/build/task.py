@@ -12,15 +12,29 @@ from hil.errors import ConfigError
 from hil.task import Task, takes_task, task_of
 
 
-def as_examples(data: Dataset) -> Dataset:
-    """Sequences as a network without state in time learns them; other data as they are.
+def as_examples(data: Dataset, learner: LearnerTable) -> Dataset:
+    """Sequences as the learner takes them; other data as they are.
 
-    One target a sequence (many to one): all of it is one input, (n, time, features) -> (n, time x features). One target a step
+    A learner of spiking networks shows a sequence step by step: (n, time, features) stays. For a network without state in time:
+    one target a sequence (many to one): all of it is one input, (n, time, features) -> (n, time x features); one target a step
     (many to many): every step is an example, (n, time, features) -> (n x time, features).
+
+    Raises:
+        ConfigError: sequences, or a target a step, that the learner cannot take.
     """
     if data.train.x.ndim != 3:
         return data
     each_step = data.train.y.ndim == (2 if data.classes else 3)
+    taken = getattr(learner.rule, "sequences", None)
+    if taken is False or (taken and each_step):
+        raise ConfigError(
+            f"the learner {learner.use} does not take these sequences", where=learner.place, outputs=UNTOUCHED,
+            got=f"{data.name}, one target a {'step' if each_step else 'sequence'}",
+            allowed="one target a sequence" if taken else "examples without a time axis",
+            todo="give one target a sequence" if taken else "leave out sequence in [data]: all steps are one input then",
+        )  # fmt: skip
+    if taken:
+        return replace(data, shape=data.shape[1:])
     first = (0, 1) if each_step else (1, 2)
 
     def split(part: Split) -> Split:

@@ -94,7 +94,7 @@ class Built:
         shape = "-".join(str(channels_of(layer.synapse)) for layer in net.stack)
         yield (
             f"data    {data.name}: {len(data.train):,} train · {len(data.validation):,} validation · {len(data.test):,} test"
-            f"   network {data.train.x.shape[1]}-{shape}, {self.experiment.learner.use}"
+            f"   network {data.train.x.shape[-1]}-{shape}, {self.experiment.learner.use}"
         )
         if self.first is not None:
             yield f"start   {self.first.told}"
@@ -180,7 +180,7 @@ def elsewhere(made: Built, experiment: Experiment, stack: ExitStack) -> Network:
     Raises: as `built`.
     """
     trained = made.training.net
-    chain = Chain.of([layer.synapse for layer in trained.stack], made.training.data.train.x.shape[1], trained.feedback)
+    chain = Chain.of([layer.synapse for layer in trained.stack], made.training.data.train.x.shape[-1], trained.feedback)
     node = resilient_node(opened_node(experiment, None, stack), ignore_event)
     experiment, node = stand_in(experiment, node, trained.place)
     follow(node.twin, None, None, trained.place)

@@ -64,10 +64,10 @@ class Augment:
                 )  # fmt: skip
 
     def __call__(self, x: Tensor, shape: Sequence[int], seed: int, step: int) -> Tensor:
-        """Change each example of a batch for itself.
+        """Change each example of a batch for itself; all frames of a sequence of images alike.
 
         Args:
-            x: (batch, ...).
+            x: (batch, ...); of sequences (batch, time, features).
             shape: of an example: channels, rows, columns, if it is an image.
             seed: of the run.
             step: that the batch is for.
@@ -75,6 +75,8 @@ class Augment:
         Returns:
             of the shape of x; x itself if there is nothing to do.
         """
+        if x.ndim == 3 and len(shape) == 3:
+            shape = (x.shape[1] * shape[0], *shape[1:])
         if self.shift:
             x = shifted(x, shape, self.shift, generator(seed, step, "shift", x.device))
         if self.flip:

@@ -44,7 +44,8 @@ class Reading:
     Args:
         targets: what they are; "auto": text and whole numbers are classes.
         classes: their names in order; empty: those that occur, sorted.
-        shape: of an example, (channels, rows, columns) or (time, features); empty: as the source has it.
+        shape: of an example, (channels, rows, columns), (time, features) or (time, channels, rows, columns); empty: as the
+            source has it.
         sequence: the first axis of an example is time, and stays: x (n, time, features).
         standardise: every feature gets mean 0 and standard deviation 1 over the training split.
         stream: examples are read from the disk when they are wanted; None: if memory cannot hold them.
@@ -172,10 +173,11 @@ def dataset_of(examples: Examples, how: Reading) -> Dataset:
             allowed="at least one for every split", todo="give more examples",
         )  # fmt: skip
     examples = _shaped(examples, how.shape)
-    if how.sequence and len(examples.shape) != 2:
+    if how.sequence and len(examples.shape) < 2:
         raise ConfigError(
             "a sequence has time and features", where=f"{PLACE} sequence", got=f"{examples.name}: examples {examples.shape}",
-            allowed="(time, features)", outputs=UNTOUCHED, todo="leave out sequence, or give examples of that shape",
+            allowed="(time, features), or (time, channels, rows, columns)", outputs=UNTOUCHED,
+            todo="leave out sequence, or give examples of that shape",
         )  # fmt: skip
     read, stream = examples.read, _streams(examples, how)
     if not stream and examples.stored:
@@ -189,7 +191,7 @@ def dataset_of(examples: Examples, how: Reading) -> Dataset:
     if classes:
         trained(y, classes, orders, examples.where)
     digest = _digest(examples, read, y, classes, orders, how)
-    shape = examples.shape if how.sequence else (math.prod(examples.shape),)
+    shape = (*examples.shape[:1], math.prod(examples.shape[1:])) if how.sequence else (math.prod(examples.shape),)
     if how.standardise:
         read = _standardised(read, examples.shape, orders[0], how.sequence)
     splits = [

@@ -34,6 +34,7 @@ MADE = {
     "channel_equalisation": "hil.data.made.channel:ChannelEqualisation",
     "parity": "hil.data.made.parity:Parity",
     "vowels": "hil.data.made.vowels:Vowels",
+    "moving_dots": "hil.data.made.moving_dots:MovingDots",
 }
 FILES = {
     ".csv": "hil.data.csv_file:CsvFile",

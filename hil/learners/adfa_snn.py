@@ -6,7 +6,8 @@ accumulated      one direction a batch
     error = "mean"      dW_l = [ ( e B_l^T ) * mean_t g( v_l[t] - v_th ) ]^T mean_t x_{l-1}[t]
     error = "running"   dW_l = 1/T sum_t [ ( e[t] B_l^T ) * g( v_l[t] - v_th ) ]^T x_{l-1}[t]      e[t] of the spikes until t
 per_step         one direction a time step, e[t] and the summand of that step
-    x = s, or its leaky trace lam x[t-1] + s[t], in units of one spike (divided by the trace of incessant spikes)
+    x = s, or its leaky trace lam x[t-1] + s[t], in units of one spike (divided by the trace of incessant spikes); of a sequence
+    the frames are taken as s is
 
 The exact product of a global error known at the end with factors of every step would have to keep all of them. Both readings
 here hold a few tensors however long T is: "mean" takes the product of the means, which costs one product a layer and batch;
@@ -30,6 +31,7 @@ from hil.learners.adfa import Model, read_feedback
 from hil.learners.parts.loss import check_scores
 from hil.learners.parts.neuron_model import Belief, Membrane, believed
 from hil.learners.parts.projection import Projection, hidden_shapes
+from hil.learners.parts.shown import Shown
 from hil.learners.parts.spiking_pass import Overflow, chunks, dropout_masks, masked, rates, traced
 from hil.network import Network, Trace, accumulate
 from hil.neuron import NeuronModel
@@ -89,6 +91,7 @@ class ADFASNN(nn.Module):
     """
 
     Settings: ClassVar[type[ADFASNNSettings]] = ADFASNNSettings
+    sequences: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -177,7 +180,7 @@ class ADFASNN(nn.Module):
         error, metrics = self._judged(net, hidden, label, masks)
         net.zero_grad(set_to_none=True)
         accumulate(net.stack[-1].synapse, masked(hidden[-1].count * share, masks, -1), error)
-        inputs = [x, *(masked(one.traces * share, masks, n) for n, one in enumerate(hidden[:-1]))]
+        inputs = [self._mean_input(x), *(masked(one.traces * share, masks, n) for n, one in enumerate(hidden[:-1]))]
         for number, (layer, one) in enumerate(zip(net.stack[:-1], hidden, strict=True)):
             delta = self.projection.onto(number, error).flatten(1).mul_(one.slopes * share)
             accumulate(layer.synapse, inputs[number], masked(delta, masks, number))
@@ -189,6 +192,7 @@ class ADFASNN(nn.Module):
     ) -> Iterator[Mapping[str, float]]:
         hidden = [_Layer(self.neuron, self.settings.presynaptic) for _ in net.stack[:-1]]
         over, first = Overflow(net), torch.zeros(())
+        alone, inputs = changing or x.ndim == 3, self._inputs(x)
         share = 1.0 if changing else 1 / self.settings.time_steps
         net.zero_grad(set_to_none=True)
         for part in chunks(net, x, self.settings.time_steps, 1, masks=masks, changing=changing):
@@ -203,10 +207,24 @@ class ADFASNN(nn.Module):
             deltas = [self._delta(number, one, error, masks) for number, one in enumerate(hidden)]
             for number, delta in enumerate(deltas[1:]):
                 accumulate(net.stack[number + 1].synapse, masked(hidden[number].presynaptic, masks, number), delta)
-            first = deltas[0] if changing else first + deltas[0]  # x is constant, so the products of all steps are one
-            if changing or hidden[0].steps == self.settings.time_steps:
-                accumulate(net.stack[0].synapse, x, first)
+            first = deltas[0] if alone else first + deltas[0]  # an x that stays: the products of all steps are one
+            entered = next(inputs)
+            if alone or hidden[0].steps == self.settings.time_steps:
+                accumulate(net.stack[0].synapse, entered, first)
             yield {**metrics, "overflow": over.share, **_rates(hidden)}
+
+    def _inputs(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield what the first synapse's directions are taken at, step by step, (batch, features)."""
+        shown, steps = Shown(x, self.settings.time_steps), range(self.settings.time_steps)
+        if self.settings.presynaptic == "spike" or not shown.changes:
+            return (shown.at(step) for step in steps)
+        leaky = shown.traces(self.neuron.leak)
+        return (trace / self.neuron.memory(step + 1) for step, trace in zip(steps, leaky, strict=True))
+
+    def _mean_input(self, x: Tensor) -> Tensor:
+        if x.ndim == 2:
+            return x
+        return torch.stack(list(self._inputs(x))).mean(0)
 
     def _delta(self, number: int, one: _Layer, error: Tensor, masks: Sequence[Tensor]) -> Tensor:
         return masked(self.projection.onto(number, error).flatten(1).mul_(self._slope(one)), masks, number)

@@ -21,7 +21,8 @@ from torch import Tensor
 from hil.learners.parts.loss import Mixed, check_scores
 from hil.learners.parts.neuron_model import modelled
 from hil.learners.parts.rate_learner import OnlineSettings, RateLearner
-from hil.learners.parts.spiking_pass import dropout_masks, masked, over_time
+from hil.learners.parts.shown import Shown, over_time
+from hil.learners.parts.spiking_pass import dropout_masks, masked
 from hil.network import Layer, Network
 from hil.neuron import NeuronModel
 from hil.task import Loss
@@ -60,8 +61,8 @@ class BPTT(RateLearner):
         over = total = 0
         net.zero_grad(set_to_none=True)
         with torch.enable_grad():
-            first = net.stack[0].synapse(x)
-            pre = first.expand(self.settings.time_steps, *first.shape)
+            steps = self.settings.time_steps
+            pre = Shown(x, steps).currents(net.stack[0].synapse, 0, steps)
             for number, layer in enumerate(net.stack[:-1]):
                 drive = _checked(layer, pre)
                 over, total = (

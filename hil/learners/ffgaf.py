@@ -80,6 +80,7 @@ class FFGAF(nn.Module):
     """
 
     Settings: ClassVar[type[FFGAFSettings]] = FFGAFSettings
+    sequences: ClassVar[bool] = False  # a layer sees the sum over time alone
     any_outputs: ClassVar[bool] = True  # its scores are a goodness of every class, however wide the last layer is
     steps: Tensor
 

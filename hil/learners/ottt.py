@@ -5,7 +5,8 @@
     value of a synapse: of s_{l-1}[t];  gradient of a synapse: at ahat_{l-1}[t]           two products a layer and step
     dahat_l[t] / du_l[t] = sg( u_l[t] - v_th );  loss (1/T) L( o[t] )
 
-OTTT-A sums the directions of all steps, OTTT-O moves after each. Needs W^T on the host.
+The first synapse sees the input itself; of a sequence its trace xhat[t] = lam xhat[t-1] + x[t]. OTTT-A sums the directions of
+all steps, OTTT-O moves after each. Needs W^T on the host.
 
 Source: Xiao et al., NeurIPS 2022, arXiv:2210.04195.
 """
@@ -22,6 +23,7 @@ from torch import Tensor
 from hil.learners.parts.loss import check_scores
 from hil.learners.parts.neuron_model import Membrane, bump
 from hil.learners.parts.rate_learner import OnlineLearner, OnlineSettings, Update
+from hil.learners.parts.shown import Shown
 from hil.learners.parts.spiking_pass import Overflow, chunks, dropout_masks, masked
 from hil.network import Network, statistics_kept
 
@@ -46,6 +48,7 @@ class OTTT(OnlineLearner):
         u, fired, ahat = ([torch.zeros(()) for _ in range(depth)] for _ in range(3))
         membranes = [Membrane(self.neuron) for _ in range(depth)]
         losses, total, step = 0.0, torch.zeros(()), 0
+        inputs = Shown(x, self.settings.time_steps).traces(self.neuron.leak)
         net.zero_grad(set_to_none=True)
         for part in chunks(net, x, self.settings.time_steps, 1, masks=masks, changing=changing):
             over.add(part)
@@ -54,7 +57,7 @@ class OTTT(OnlineLearner):
             for n, (drives, spikes) in enumerate(zip(part.drives, part.spikes, strict=True)):
                 u[n] = membranes[n].advance(drives[0], spikes[0])
                 fired[n], ahat[n] = spikes[0], self.neuron.leak * ahat[n] + spikes[0]
-            loss, scores = self._differentiated(net, x, label, u, fired, ahat, masks)
+            loss, scores = self._differentiated(net, next(inputs), label, u, fired, ahat, masks)
             losses, total, step = losses + loss, total + scores, step + 1
             right = float(total.argmax(1).eq(label).float().mean())
             yield {"loss": losses * self.settings.time_steps / step, "accuracy": right, "overflow": over.share}

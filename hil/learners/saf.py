@@ -11,7 +11,8 @@ SAF-F  last step:   abar = ahat[T] / sum_k lam^k,  m_l = U_l[T] / sum_k lam^k
                     delta_l = ( W^T delta_{l+1} ) * 1[ 0 <= m_l <= V ] / V,  dW_l = delta_l abar_{l-1}^T
                     loss L( W_L abar + b )
 
-The first synapse sees the input itself. Both need the weights at the place of the error (W^T), on the host; of the devices the
+The first synapse sees the input itself; of a sequence its accumulation xhat[t] = lam xhat[t-1] + x[t] (SAF-E), and the mean of
+x[t] with the weights of abar (SAF-F). Both need the weights at the place of the error (W^T), on the host; of the devices the
 spikes alone. Our reading: the clip of SAF-F is that of the spike representation; b is updated with delta, as in OTTT.
 
 Source: Saiin et al., arXiv:2310.02772 (TMLR 2024); Xiao et al., OTTT, NeurIPS 2022 (sg, loss); Meng et al., CVPR 2022 (clip).
@@ -29,6 +30,7 @@ from torch import Tensor
 from hil.learners.parts.loss import check_scores
 from hil.learners.parts.neuron_model import bump
 from hil.learners.parts.rate_learner import OnlineLearner, OnlineSettings, RateLearner, Update
+from hil.learners.parts.shown import Shown
 from hil.learners.parts.spiking_pass import Overflow, chunks, dropout_masks, masked
 from hil.learners.parts.transport import carried
 from hil.network import Layer, Network, accumulate
@@ -57,6 +59,8 @@ class SAFE(OnlineLearner):
         hidden = [_Accumulated(self.neuron) for _ in net.stack[:-1]]
         over, share = Overflow(net), 1 / self.settings.time_steps
         loss, total, first = 0.0, torch.zeros(()), torch.zeros(())
+        shown = Shown(x, self.settings.time_steps)
+        inputs, alone = shown.traces(self.neuron.leak), changing or shown.changes
         net.zero_grad(set_to_none=True)
         for part in chunks(
             net, x, self.settings.time_steps, 1 if changing else self.settings.chunk, masks=masks, changing=changing
@@ -72,9 +76,10 @@ class SAFE(OnlineLearner):
                 error, metrics = self.loss.judge(scores, label)
                 loss, total = loss + metrics["loss"] * share, total + scores
                 delta = self._back(net, hidden, error.mul_(share), masks)
-                first = delta if changing else first + delta  # x is constant, so the products of all steps are one
-                if changing or hidden[0].steps == self.settings.time_steps:
-                    accumulate(net.stack[0].synapse, x, first)
+                first = delta if alone else first + delta  # an x that stays: the products of all steps are one
+                entered = next(inputs)
+                if alone or hidden[0].steps == self.settings.time_steps:
+                    accumulate(net.stack[0].synapse, entered, first)
                 right = float(total.argmax(1).eq(label).float().mean())
                 yield {"loss": loss / (share * hidden[0].steps), "accuracy": right, "overflow": over.share, **_rates(hidden)}
 
@@ -120,7 +125,7 @@ class SAFF(RateLearner):
             mean = totals.drives[number - 1] / weight
             inside = mean.ge(0) & mean.le(self.neuron.quantum)
             delta = scaled(masked(delta, masks, number - 1) * inside / self.neuron.quantum, net.stack[number - 1])
-        accumulate(net.stack[0].synapse, x, delta)
+        accumulate(net.stack[0].synapse, Shown(x, settings.time_steps).mean(self.neuron.leak), delta)
         return {**metrics, "overflow": over.share, **{f"rate_layer{n}": float(one.mean()) for n, one in enumerate(rate)}}
 
 

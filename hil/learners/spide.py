@@ -8,6 +8,9 @@
 Nothing is differentiated through time or through a device; a layer keeps two rates. The couples round instead of truncating
 (modified reset: threshold half of the quantum). F_N, the network's feedback, is left out in a feed-forward structure.
 
+Of a sequence, F_x sees x[t] at every step, and its update the mean of x[t]. Without leak the rates at equilibrium follow that
+mean, so sequences that differ in their order alone are not told apart.
+
 Scale: a couple counts at most one spike a step and resolves 1/T_B, so S_i lifts the rates of layer i into that range. "auto"
 keeps  sum beta^2 / sum |beta|,  the typical rate of what matters, near `target`, layer by layer; a number is one S for all.
 Our reading, where the paper sets S by hand for each data set; S_i are buffers of the state.
@@ -31,6 +34,7 @@ from hil.errors import ConfigError, ContractError
 from hil.learners.adfa import Model
 from hil.learners.parts.equilibrium import Linearised, Settled, adjoint, mean_currents, measured_quantum, settle
 from hil.learners.parts.loss import check_scores
+from hil.learners.parts.shown import Shown
 from hil.network import Layer, Network, Trace, accumulate
 from hil.neuron import Leak
 from hil.settings import Count, Positive, check
@@ -84,6 +88,7 @@ class SPIDE(nn.Module):
     """
 
     Settings: ClassVar[type[SPIDESettings]] = SPIDESettings
+    sequences: ClassVar[bool] = True
     quanta: Tensor
     scales: Tensor
 
@@ -150,7 +155,8 @@ class SPIDE(nn.Module):
             for slope, beta, scale in zip(slopes, found.rates, scales, strict=True)
         ]  # fmt: skip
         net.zero_grad(set_to_none=True)
-        accumulate(hidden[0].synapse, x, deltas[0])
+        entered = self._entered(x)
+        accumulate(hidden[0].synapse, entered, deltas[0])
         for link, delta in zip(links, deltas, strict=True):
             if link is not None:
                 link.pull(delta)
@@ -158,11 +164,15 @@ class SPIDE(nn.Module):
         opened = [beta * mask for beta, mask in zip(found.rates, masks, strict=True)]
         if settings.scale == "auto":
             self._follow(opened)
-        told = _report(settled, found.firing, masks, opened, scales) | _feedback_share(net, x, settled)
+        told = _report(settled, found.firing, masks, opened, scales) | _feedback_share(net, entered, settled)
         return {**metrics, "overflow": settled.overflow, **told}
 
     def _settle(self, net: Network, x: Tensor) -> Settled:
         return settle(net, x, self.settings.forward_steps, self.settings.leak)
+
+    def _entered(self, x: Tensor) -> Tensor:
+        """The mean input, (batch, features), its steps weighing as those of the rates."""
+        return Shown(x, self.settings.forward_steps).mean(self.settings.leak)
 
     def _first_scale(self, gradient: Tensor) -> None:
         if not bool(self.scales.any()):
@@ -186,7 +196,8 @@ class SPIDE(nn.Module):
         net.eval()
         settled = self._settle(net, x)
         scores = net.stack[-1].synapse(settled.rates[-1])
-        return Trace((x, *settled.rates), (*mean_currents(net, x, settled.rates), scores), (*settled.rates, scores))
+        entered = self._entered(x)
+        return Trace((entered, *settled.rates), (*mean_currents(net, entered, settled.rates), scores), (*settled.rates, scores))
 
 
 def _feedback_share(net: Network, x: Tensor, settled: Settled) -> dict[str, float]:

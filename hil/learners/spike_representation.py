@@ -1,7 +1,7 @@
 """Differentiation on spike representation: the reference of SAF-F. The rates are measured, the gradient is that of a clip.
 
     a_l = sum_t lam^(T-t) s_l[t] / sum_t lam^(T-t)         measured
-    a_l ~ clip( ( W a_{l-1} + b ) / V, 0, 1 )              differentiated, by automatic differentiation
+    a_l ~ clip( ( W a_{l-1} + b ) / V, 0, 1 )              differentiated, by automatic differentiation; a_0 the mean of x[t]
     loss L( W_L a + b )
 
 Needs W^T on the host.
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hil.learners.parts.loss import check_scores
 from hil.learners.parts.rate_learner import RateLearner
+from hil.learners.parts.shown import Shown
 from hil.learners.parts.spiking_pass import Overflow, chunks, dropout_masks, masked
 from hil.learners.saf import WeightedSums
 from hil.network import Network, statistics_kept
@@ -40,7 +41,7 @@ class SpikeRepresentation(RateLearner):
         rate = [total / self.neuron.memory(self.settings.time_steps) for total in totals.spikes]
         net.zero_grad(set_to_none=True)
         with torch.enable_grad(), statistics_kept(net):
-            h = x
+            h = Shown(x, self.settings.time_steps).mean(self.neuron.leak)
             for number, layer in enumerate(net.stack[:-1]):
                 pre = layer.synapse(h)
                 drive = pre if layer.encode is None else layer.encode(pre)

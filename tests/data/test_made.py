@@ -13,6 +13,7 @@ from hil.data.dataset import Dataset, load
 from hil.data.kinds import MADE, OWN
 from hil.data.made import mackey_glass, narma10
 from hil.data.made.channel import PATHS
+from hil.data.made.moving_dots import MovingDots
 from hil.data.made.vowels import FORMANTS_HZ, VOWELS
 from hil.data.sources import NAMES
 from hil.errors import ConfigError
@@ -23,6 +24,7 @@ CHECKSUMS = {
     "channel_equalisation": "d0de31304529",
     "parity": "a46b4acb30e9",
     "vowels": "bf2b26a408e7",
+    "moving_dots": "3bf01dfb1c3b",
 }
 
 
@@ -127,3 +129,32 @@ def test_all_sets_are_listed_and_described(capsys: pytest.CaptureFixture[str]) -
         assert f" {name} " in listed
         assert run(["describe", name]) == 0
         assert capsys.readouterr().out.strip()
+
+
+def test_dots_leave_events_that_a_sum_over_time_mixes_up() -> None:
+    """A dot to the right: "on" in front of it, "off" behind it, and for each pixel as many of both in a round."""
+    made = MovingDots(number=60, dots=1, noise=0.0, steps=20, side=10).examples()
+    x = torch.from_numpy(made.read(np.arange(60))).double()
+    assert x.shape == (60, 20, 2, 10, 10)
+    assert 0.5 < float(x[:, :, 0].sum() / x[:, :, 1].sum()) < 2
+    here = torch.arange(10.0)
+
+    def place(counts: torch.Tensor, axis: int) -> torch.Tensor:
+        """The angle of the mean place on the ring, from (n, time, side, side)."""
+        turn = torch.polar(torch.ones(10), here * (2 * np.pi / 10)).to(torch.complex128)
+        return (counts.sum(-axis).to(torch.complex128) @ turn).angle()
+
+    for name, axis, sign in (("right", 2, 1), ("left", 2, -1), ("down", 1, 1), ("up", 1, -1)):
+        some = x[torch.from_numpy(made.targets == name)]
+        ahead = place(some[:, :, 0], axis) - place(some[:, :, 1], axis)  # of "on" before "off"
+        assert bool((torch.sin(ahead) * sign > 0).all())
+    total = x.sum(1)
+    assert torch.equal(total[:, 0].sum((1, 2)), total[:, 1].sum((1, 2)))
+
+
+def test_events_keep_their_time_axis() -> None:
+    data = load("moving_dots", number=40, side=6, steps=5, sequence=True)
+    assert data.train.x.shape[1:] == (5, 2 * 6 * 6)
+    assert data.shape == (5, 2, 6, 6)
+    flat = load("moving_dots", number=40, side=6, steps=5)
+    assert torch.equal(data.train.x.flatten(1), flat.train.x)

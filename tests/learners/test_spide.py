@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from drivers.links.serial_link import SerialLink
 from drivers.spiking.device import SpikingBoard
-from hil.build.network import Chain, _feedback
+from hil.build.network import Chain, _feedback, chain_of
 from hil.cli import run
-from hil.config.experiment import Experiment
+from hil.config.experiment import experiment_of
 from hil.contraction import Contracted, conv_feedback, dense_feedback
-from hil.data.dataset import load
+from hil.data.dataset import Dataset, Split, load
 from hil.device import ArraySpec, Chip, Device
 from hil.devices.meter import MeteredChip
 from hil.encoding import Encode
@@ -287,8 +287,12 @@ def test_maps_that_do_not_fit_are_refused() -> None:
         conv_feedback((4, 14, 14), (3, 7, 7), 3, 2.0, 1.0)
 
 
-def experiment(**network: object) -> Experiment:
-    return Experiment.model_validate({"network": network, "device": {"chip": "lif"}, "learner": {"use": "spide"}})
+def closed_by(feedback: dict[str, object] | None, **network: object) -> nn.Module | None:
+    """The feedback of a network for images of 6 x 6 pixels and three classes."""
+    table = {**network, **({"feedback": feedback} if feedback else {})}
+    whole = experiment_of({"network": table, "device": {"chip": "lif"}, "learner": {"use": "spide"}}, Path("here.toml"))
+    split = Split(torch.zeros(3, 36), torch.arange(3))
+    return chain_of(whole.network, 0, Dataset("d", split, split, split, ("a", "b", "c"), (1, 6, 6), "", "")).feedback
 
 
 def closing(asked: Experiment, synapses: list[nn.Module], features: int) -> nn.Module | None:
@@ -297,20 +301,20 @@ def closing(asked: Experiment, synapses: list[nn.Module], features: int) -> nn.M
 
 
 def test_feedback_is_described_in_the_file() -> None:
-    chain = dense([36, 14, 12, 3])
-    loop = closing(experiment(feedback={"norm": 1.5}), chain, 36)
+    widths = [36, 14, 12, 3]
+    loop = closed_by({"norm": 1.5}, widths=widths)
     assert isinstance(loop, Contracted)
     assert tuple(loop(torch.zeros(1, 12)).shape) == (1, 14)
     assert loop.limit == 1.5
-    again = closing(experiment(feedback={"norm": 1.5}), chain, 36)
+    again = closed_by({"norm": 1.5}, widths=widths)
     assert again is not None
     assert all(torch.equal(a, b) for a, b in zip(loop.parameters(), again.parameters(), strict=True))
-    assert closing(experiment(), chain, 36) is None
-    maps = closing(experiment(feedback={"use": "conv"}), conv([1, 6, 6], [3, 4], strides=[1, 2], readout=3), 36)
+    assert closed_by(None, widths=widths) is None
+    maps = closed_by({"use": "conv"}, use="conv", channels=[3, 4], strides=[1, 2], readout=3)
     assert maps is not None
     assert tuple(maps(torch.zeros(1, 36)).shape) == (1, 108)
     with pytest.raises(ConfigError, match="convolutional layers"):
-        closing(experiment(feedback={"use": "conv"}), chain, 36)
+        closed_by({"use": "conv"}, widths=widths)
 
 
 def test_memory_does_not_grow_with_time() -> None:

@@ -243,13 +243,15 @@ def test_a_sequence_is_one_input_or_one_a_step() -> None:
     x = torch.arange(24.0).view(4, 3, 2)
 
     def shapes(y: Tensor, classes: tuple[str, ...] = ()) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        found = as_examples(hil.Dataset("s", *[hil.Split(x, y)] * 3, classes, (3, 2), "", "0"))
+        found = as_examples(hil.Dataset("s", *[hil.Split(x, y)] * 3, classes, (3, 2), "", "0"), experiment("adfa").learner)
         return tuple(found.train.x.shape), tuple(found.test.y.shape)
 
     assert shapes(torch.zeros(4, 5)) == ((4, 6), (4, 5))
     assert shapes(torch.zeros(4, 3, 5)) == ((12, 2), (12, 5))
     assert shapes(torch.zeros(4, dtype=torch.int64), ("a", "b")) == ((4, 6), (4,))
     assert shapes(torch.zeros(4, 3, dtype=torch.int64), ("a", "b")) == ((12, 2), (12,))
-    steps = as_examples(hil.Dataset("s", *[hil.Split(x, x.sum(2, keepdim=True))] * 3, (), (3, 2), "", "0"))
+    steps = as_examples(
+        hil.Dataset("s", *[hil.Split(x, x.sum(2, keepdim=True))] * 3, (), (3, 2), "", "0"), experiment("adfa").learner
+    )
     assert torch.equal(steps.train.x.sum(1, keepdim=True), steps.train.y)
     assert steps.shape == (2,)

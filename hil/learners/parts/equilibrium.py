@@ -1,6 +1,6 @@
 """The two stages of spikes around a loop of layers: rates that settle, and the rates of their adjoint.
 
-    forward     I_0[t] = F_x(x) + F_N( s_{N-1}[t-1] ),   I_i[t] = F_i( s_{i-1}[t] ),     a_i = mean_t s_i[t]
+    forward     I_0[t] = F_x(x[t]) + F_N( s_{N-1}[t-1] ),   I_i[t] = F_i( s_{i-1}[t] ),     a_i = mean_t s_i[t]
     settled     a_0 = clip( (F_x(x) + F_N(a_{N-1})) / V, 0, 1 ),   a_i = clip( F_i(a_{i-1}) / V, 0, 1 )
     backward    J_{N-1}[t] = g + F_N^T( c_0 q_0[t-1] ),  J_{i-1}[t] = F_i^T( c_i q_i[t] ),   beta_i = mean_t q_i[t]
 
@@ -23,6 +23,7 @@ from torch.nn import functional
 from hil.contraction import Contracted
 from hil.device import plain, reset
 from hil.errors import ContractError
+from hil.learners.parts.shown import Shown
 from hil.network import Layer, Network, accumulate
 
 FEW = 16  # a share of spikes below 1/16 is faster event by event
@@ -98,24 +99,26 @@ class Settled(NamedTuple):
 
 @torch.no_grad()
 def settle(net: Network, x: Tensor, steps: int, leak: float = 1.0) -> Settled:
-    """Stage 1: x (batch, features) as a constant current, `steps` steps from rest."""
+    """Stage 1: x (batch, features) as a constant current, or a sequence frame by frame, `steps` steps from rest."""
     hidden = net.stack[:-1]
     net.reset()
-    constant = hidden[0].synapse(x)
+    shown, outside = Shown(x, steps), torch.empty(0)
     laws = [law_of(layer.synapse) for layer in hidden[1:]]
     back = None if net.feedback is None else law_of(net.feedback)
     totals: list[Tensor] = []
+    spikes = torch.empty(0)
     over = sent = 0
-    current = constant
-    for _ in range(steps):
+    for step in range(steps):
+        if shown.begins(step):
+            (outside,) = shown.currents(hidden[0].synapse, step, 1)
+        current = outside if back is None or not step else back(spikes).add_(outside)
         for number, layer in enumerate(hidden):
             spikes = layer.measure(current.unsqueeze(0)).squeeze(0)
             _add(totals, number, spikes, leak)
             over, sent = over + _overflowing(layer, current), sent + current.numel()
             if number + 1 < len(hidden):
                 current = laws[number](spikes)
-        current = constant if back is None else back(spikes).add_(constant)
-    incessant = torch.zeros((), dtype=constant.dtype, device=constant.device)
+    incessant = torch.zeros((), dtype=outside.dtype, device=outside.device)
     for _ in range(steps):
         incessant.mul_(leak).add_(1)  # rounded as the totals are: a neuron that always fired has the rate 1, not a bit less
     return Settled(tuple(total.div_(incessant) for total in totals), over / sent)
@@ -137,7 +140,7 @@ def _overflowing(layer: Layer, current: Tensor) -> int:
 
 @torch.no_grad()
 def mean_currents(net: Network, x: Tensor, rates: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return the mean answers of the synapses at these rates, (batch, n_i) a layer: exact for affine ones."""
+    """Return the answers of the synapses to the mean input and these rates, (batch, n_i) a layer: exact for affine ones."""
     first: Tensor = net.stack[0].synapse(x)
     if net.feedback is not None:
         first = first + net.feedback(rates[-1])

@@ -75,6 +75,7 @@ class RateLearner(nn.Module):
     """
 
     Settings: ClassVar[type[Any]] = RateSettings
+    sequences: ClassVar[bool] = True
     weighted: ClassVar[bool] = False
     summing: ClassVar[bool] = False
     settings: RateSettings

@@ -1,6 +1,6 @@
-"""A static example shown to a spiking network: the same current into the first array for T steps, chunk after chunk.
+"""An example shown to a spiking network for T steps, chunk after chunk: one that stays, or a sequence of frames.
 
-    pre_1[t] = synapse_1( x )              evaluated once, as x does not change
+    pre_1[t] = synapse_1( x[t] )           evaluated once if x does not change
     pre_l[t] = synapse_l( s_{l-1}[t] )     l > 1
     I_l = encode_l( pre_l );  s_l = device_l( I_l ), measured
     rate     = 1/T sum_t s_{L-1}[t];  scores = synapse_L( rate )      for a linear readout: the mean of its outputs over time
@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hil.device import plain
 from hil.errors import ContractError
+from hil.learners.parts.shown import Shown, over_time
 from hil.network import Layer, Network, Trace
 
 
@@ -42,7 +43,7 @@ def chunks(
 
     Args:
         net: the network.
-        x: (batch, features).
+        x: (batch, features), or (batch, frames, features) of sequences.
         time_steps: T.
         chunk: steps held at a time.
         masks: per hidden layer a factor on what its spikes send on, (batch, n); empty: none.
@@ -52,11 +53,12 @@ def chunks(
         raise ContractError("a spiking learner needs spiking devices", where="network", allowed="temporal devices",
                             todo='give [device] a chip, for example chip = "lif"')  # fmt: skip
     net.reset()
-    first = net.stack[0].synapse(x)
+    shown, first = Shown(x, time_steps), torch.empty(0)
     for start in range(0, time_steps, chunk):
-        if changing and start:
-            first = net.stack[0].synapse(x)
-        pre = first.expand(min(chunk, time_steps - start), *first.shape)
+        count = min(chunk, time_steps - start)
+        if changing or shown.changes or not start:
+            first = shown.currents(net.stack[0].synapse, start, count)
+        pre = first[:count]
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for number, layer in enumerate(net.stack[:-1]):
             if number:
@@ -73,12 +75,6 @@ def _asked(layer: Layer, pre: Tensor) -> tuple[Tensor, Tensor]:
     return drive, layer.decode(plain(layer.device.forward(drive), layer.device.spec.outputs.name, pre.device))
 
 
-def over_time(synapse: nn.Module, sent: Tensor) -> Tensor:
-    """Apply the synapse to every step of (steps, batch, n), in one call."""
-    answer: Tensor = synapse(sent.flatten(0, 1))
-    return answer.view(*sent.shape[:2], -1)
-
-
 @torch.no_grad()
 def rates(net: Network, x: Tensor, time_steps: int, chunk: int, leak: float = 1.0) -> Tensor:
     """Return the rates of the last array, (batch, n): spikes per step, weighed down by `leak` a step into the past."""
@@ -91,7 +87,7 @@ def rates(net: Network, x: Tensor, time_steps: int, chunk: int, leak: float = 1.
 
 @torch.no_grad()
 def traced(net: Network, x: Tensor, time_steps: int, chunk: int, leak: float = 1.0) -> Trace:
-    """Make one pass as `predict` does; pre of the hidden layers for all steps, (time, batch, n), outputs as spikes per step."""
+    """Make one pass as `predict` does; pre of the hidden layers for all steps, (time, batch, n), x and outputs as means."""
     parts = list(chunks(net, x, time_steps, chunk))
     hidden = range(len(net.stack) - 1)
     pre = [torch.cat([part.pre[layer] for part in parts]) for layer in hidden]
@@ -99,7 +95,7 @@ def traced(net: Network, x: Tensor, time_steps: int, chunk: int, leak: float = 1
     share = (weights / weights.sum()).view(-1, 1, 1)
     spikes = [(torch.cat([part.spikes[layer] for part in parts]) * share).sum(0) for layer in hidden]
     scores = net.stack[-1].synapse(spikes[-1])
-    return Trace((x, *spikes), (*pre, scores), (*spikes, scores))
+    return Trace((Shown(x, time_steps).mean(leak), *spikes), (*pre, scores), (*spikes, scores))
 
 
 def dropout_masks(widths: Sequence[int], batch: int, share: float, rng: torch.Generator, like: Tensor) -> list[Tensor]:
