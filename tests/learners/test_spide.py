@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from drivers.links.serial_link import SerialLink
 from drivers.spiking.device import SpikingBoard
-from hil.build.network import Chain, _feedback, chain_of
+from hil.build.network import chain_of
 from hil.cli import run
 from hil.config.experiment import experiment_of
 from hil.contraction import Contracted, conv_feedback, dense_feedback
@@ -293,11 +293,6 @@ def closed_by(feedback: dict[str, object] | None, **network: object) -> nn.Modul
     whole = experiment_of({"network": table, "device": {"chip": "lif"}, "learner": {"use": "spide"}}, Path("here.toml"))
     split = Split(torch.zeros(3, 36), torch.arange(3))
     return chain_of(whole.network, 0, Dataset("d", split, split, split, ("a", "b", "c"), (1, 6, 6), "", "")).feedback
-
-
-def closing(asked: Experiment, synapses: list[nn.Module], features: int) -> nn.Module | None:
-    table = asked.network.feedback
-    return None if table is None else _feedback(table, Chain.of(synapses, features), asked.seed)
 
 
 def test_feedback_is_described_in_the_file() -> None:
