@@ -23,6 +23,8 @@ os.environ.pop("COLUMNS", None)  # what is printed does not depend on the termin
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a script: hil keeps that, tests send it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # by nohup: the same
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -62,6 +62,9 @@ def test_a_folder_in_pythonpath_is_refused_by_name(lab: Path) -> None:
 def test_a_script_beside_them_is_refused_when_it_first_uses_hil(lab: Path) -> None:
     (lab / "script.py").write_text(SCRIPT)
     done = python(lab, "script.py")
+    if done.returncode == 0:  # an editable installation finds its own packages before the folder of the script
+        assert done.stdout.split() == [str(ROOT / name / "__init__.py") for name in ("drivers", "calibration")]
+        return
     assert 'Python finds another "drivers" in the place of hil\'s own' in done.stderr
     assert f"Next: rename {lab / 'drivers'}, for example to my_drivers" in done.stderr
 

@@ -21,6 +21,8 @@ def kept(pid: int) -> dict[str, object]:
     """What the kernel says of a process that waits for its first line; its session by whether it has one of its own."""
     lines = (line.partition(":") for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines())
     said: dict[str, object] = {key: value.split() for key, _, value in lines if key in KEYS}
+    for key in ("SigBlk", "SigIgn", "SigCgt"):  # of the signals that have a name: the others belong to the C library
+        said[key] = int(str(said[key][0]), 16) & ((1 << 31) - 1)  # type: ignore[index]
     said["NSsid"] = os.getsid(pid) == pid
     return {**said, "files": sorted(os.listdir(f"/proc/{pid}/fd")), "folder": os.readlink(f"/proc/{pid}/cwd")}
 
@@ -32,7 +34,7 @@ def waiting(folder: Path, keep: int) -> subprocess.Popen[bytes]:
         env=child.environment({"HIL_MARK": "1"}), start_new_session=True,
     )  # fmt: skip
     term = 1 << (signal.SIGTERM - 1)
-    assert until(lambda: int(kept(process.pid)["SigCgt"][0], 16) & term != 0)  # type: ignore[index]
+    assert until(lambda: int(str(kept(process.pid)["SigCgt"])) & term != 0)
     return process
 
 

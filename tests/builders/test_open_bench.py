@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small import until
 
 from hil.build.bench import open_bench
 from hil.build.shapes.waveform import OnPlant, WaveformBench, description
@@ -106,6 +107,8 @@ def test_a_virtual_bench_that_does_not_answer_is_not_waited_for_until_that_looks
         if silence_s < 16:
             opened.device.control.timeout_s = 0.2
             os.kill(opened.device._served.pid, signal.SIGSTOP)
+            status = Path(f"/proc/{opened.device._served.pid}/status")
+            until(lambda: "State:\tT" in status.read_text(encoding="utf-8"))
             with pytest.raises(LinkTimeout, match=r"silence for 0\.2 s"):
                 opened.device.snapshot()
             os.kill(opened.device._served.pid, signal.SIGCONT)

@@ -80,7 +80,7 @@ SPIKING: dict[str, Callable[[], LifArray]] = {
     "spiking neurons as fabricated": lambda: LifArray(4, NEURON),
     "ternary couples": lambda: LifArray(4, couples=True),
 }
-SIGNED = ForwardForwardSettings(amplitude=1, negatives="uniform", peer=0.1, drive="pre")
+SIGNED = ForwardForwardSettings(amplitude=1, negatives="uniform", peer=0.1, drive="pre", goodness="host")
 TWO_STAGES = SPIDESettings(forward_steps=12, backward_steps=16)
 BY_HAND = SPIDESettings(forward_steps=12, backward_steps=16, scale=10.0, quantum=2.0, loss="mse")
 RUNNING = ADFASNNSettings(leak=1.0, v_rest=-1.0, error="running", presynaptic="trace")
