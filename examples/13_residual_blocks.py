@@ -10,7 +10,6 @@ import hil
 from sim_devices.mach_zehnder import MachZehnder
 
 data = hil.load("digits")
-g = {"family": "sine", "frequency": 1.3, "phase": 1.2}
 
 
 class Block(torch.nn.Module):
@@ -30,7 +29,7 @@ for rule in ("adfa", "dfa", "pat"):
     blocks += [Block(blocks[0].node, rule, 100) for _ in range(3)]  # the same device stands behind every block
     net = torch.nn.Sequential(*blocks, torch.nn.Linear(100, 10))
     if rule != "pat":
-        net = hil.nn.DirectFeedback(net, outputs=10, feedback={"g": g})
+        net = hil.nn.DirectFeedback(net, outputs=10, feedback={"g": {"family": "sine", "frequency": 1.3, "phase": 1.2}})
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     for rows in (rows for _ in range(8) for rows in torch.randperm(len(data.train)).split(32)):
         optimizer.zero_grad()

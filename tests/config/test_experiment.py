@@ -117,7 +117,7 @@ def test_the_shipped_files_are_valid() -> None:
     for path in (root / "benches").glob("*.toml"):
         read_bench(path)
     for path in (root / "experiments").glob("*.toml"):
-        if path.name.startswith("compare_"):
+        if path.name.startswith(("compare_", "ablation_")):
             assert list(compare.cells(compare.read(path), path, Path("unused")))
         elif path.name.startswith("search_"):
             base_experiment(read_search(path), path)
