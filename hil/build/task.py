@@ -75,7 +75,7 @@ def task_for(table: TaskTable | None, learner: LearnerTable, data: Dataset) -> T
         raise ConfigError(
             f"the learner {learner.use} needs classes, and the targets of {data.name} are numbers", where=learner.place,
             got=f"y float32, {task.outputs} an example", outputs=UNTOUCHED, todo="choose one of these, or data with classes",
-            allowed="adfa, dfa, pat, backprop, spsa, last_layer, ridge, or one whose build() takes a task (hil/learner.py)",
+            allowed="adfa, dfa, pat, backprop, spsa, pepg, cma_es, last_layer, ridge, or one whose build() takes a task",
         )  # fmt: skip
     if table is not None and table.loss is not None:
         raise ConfigError(
@@ -90,7 +90,8 @@ def _can_refit(learner: LearnerTable) -> None:
     if not takes_task(learner.rule.build) or hasattr(learner.rule, "fit"):
         raise ConfigError(
             f"the readout of the learner {learner.use} cannot be fitted after training", where=f"{learner.place} readout",
-            got='readout = "ridge"', allowed="adfa, dfa, pat, backprop, spsa, last_layer, or one whose build() takes a task",
+            got='readout = "ridge"',
+            allowed="adfa, dfa, pat, backprop, spsa, pepg, cma_es, last_layer, or one whose build() takes a task",
             outputs=UNTOUCHED, todo='remove readout, or write use = "ridge"',
         )  # fmt: skip
 

@@ -11,16 +11,15 @@ Source: Spall, IEEE Trans. Autom. Control 37, 332 (1992); for normal u, Dembo & 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hil.learners.parts.loss import check_scores
 from hil.learners.parts.one_pass import OnePass
+from hil.learners.parts.probe import Probe, normal
 from hil.network import Network
 from hil.settings import Count, Positive, check
 from hil.task import Loss, LossName, Task, as_loss, as_task
@@ -70,55 +69,20 @@ class SPSA(OnePass):
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
         """2 K passes, then every `.grad`, overwritten; "loss", "accuracy", "overflow", means over all passes."""
         net.train()
-        weights = [param for param in net.parameters() if param.requires_grad]
         size, count = self.settings.size, self.settings.directions
         net.zero_grad(set_to_none=True)
-        grads = [torch.zeros_like(weight) for weight in weights]
-        sums: dict[str, float] = {}
-        with _restored(weights) as centre:
+        with Probe(net, x, label, self.outputs, self.loss) as probe:
+            grads = [torch.zeros_like(weight) for weight in probe.weights]
             for _ in range(count):
-                direction = [self._draw(weight, rng) for weight in weights]
-                up = self._judged(net, x, label, weights, centre, direction, size, sums)
-                down = self._judged(net, x, label, weights, centre, direction, -size, sums)
+                direction = [self._draw(weight, rng) for weight in probe.weights]
+                up, down = probe.loss(direction, size), probe.loss(direction, -size)
                 torch._foreach_add_(grads, direction, alpha=(up - down) / (2 * size * count))
-        for weight, grad in zip(weights, grads, strict=True):
+        for weight, grad in zip(probe.weights, grads, strict=True):
             weight.grad = grad
-        return {name: total / (2 * count) for name, total in sums.items()}
-
-    def _judged(
-        self,
-        net: Network,
-        x: Tensor,
-        label: Tensor,
-        weights: list[nn.Parameter],
-        centre: list[Tensor],
-        direction: list[Tensor],
-        by: float,
-        sums: dict[str, float],
-    ) -> float:
-        """The loss at centre + by * direction; adds what was seen to `sums`."""
-        for weight, middle, u in zip(weights, centre, direction, strict=True):
-            torch.add(middle, u, alpha=by, out=weight.data)
-        trace = net.forward(x)
-        check_scores(trace.outputs[-1], self.outputs)
-        metrics = {**self.loss.judge(trace.outputs[-1], label).metrics, "overflow": net.overflow(trace)}
-        for name, value in metrics.items():
-            sums[name] = sums.get(name, 0.0) + value
-        return metrics["loss"]
+        return probe.metrics
 
     def _draw(self, weight: Tensor, rng: torch.Generator) -> Tensor:
         """A direction for `weight`, drawn where the generator is, so that the numbers do not depend on the host's device."""
         if self.settings.perturbation == "normal":
-            return torch.randn(weight.shape, generator=rng, device=rng.device).to(weight)
+            return normal(weight, rng)
         return torch.randint(0, 2, weight.shape, generator=rng, device=rng.device).to(weight).mul_(2).sub_(1)
-
-
-@contextmanager
-def _restored(weights: list[nn.Parameter]) -> Iterator[list[Tensor]]:
-    """Copies of the weights, which are put back whatever happens: a fault must not leave a perturbed network behind."""
-    centre = [weight.detach().clone() for weight in weights]
-    try:
-        yield centre
-    finally:
-        for weight, middle in zip(weights, centre, strict=True):
-            weight.data.copy_(middle)

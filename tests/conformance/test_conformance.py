@@ -19,14 +19,17 @@ from hil.learners.adfa import ADFA, ADFASettings
 from hil.learners.adfa_snn import ADFASNN, ADFASNNSettings
 from hil.learners.backprop import Backprop
 from hil.learners.bptt import BPTT
+from hil.learners.cma_es import CMAES, CMAESSettings
 from hil.learners.dfa import DFA, DFASettings
 from hil.learners.ffgaf import FFGAF, FFGAFSettings
 from hil.learners.forward_forward import ForwardForward, ForwardForwardSettings
 from hil.learners.last_layer import LastLayer
+from hil.learners.mono_forward import MonoForward, MonoForwardSettings
 from hil.learners.ottt import OTTT
 from hil.learners.parts.one_pass import LossSettings
 from hil.learners.parts.rate_learner import OnlineSettings, RateSettings
 from hil.learners.pat import PAT
+from hil.learners.pepg import PEPG, PEPGSettings
 from hil.learners.phyll import PhyLL, PhyLLSettings
 from hil.learners.saf import SAFE, SAFF
 from hil.learners.spide import SPIDE, SPIDESettings
@@ -98,6 +101,9 @@ LEARNERS: dict[str, Make] = {
     "weight perturbation": lambda net, task, rng, model: SPSA.build(
         net, SPSASettings("normal", directions=16), task, rng, model
     ),
+    "pepg": lambda net, task, rng, model: PEPG.build(net, PEPGSettings(size=0.05, directions=16), task, rng, model),
+    "cma-es": lambda net, task, rng, model: CMAES.build(net, CMAESSettings(size=0.1, population=32), task, rng, model),
+    "mono-forward": lambda net, n, rng, model: MonoForward.build(net, MonoForwardSettings(), n, rng, model),
     "last layer": lambda net, task, rng, model: LastLayer.build(net, LossSettings(), task, rng, model),
     "forward-forward": lambda net, n, rng, model: ForwardForward.build(net, ForwardForwardSettings(amplitude=3), n, rng, model),
     "forward-forward, signed drive, peers": lambda net, n, rng, model: ForwardForward.build(net, SIGNED, n, rng, model),

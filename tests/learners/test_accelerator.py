@@ -71,7 +71,7 @@ def learning(use: str, settings: str = "") -> str:
 CASES = {
     **{
         use: DENSE + MODULATOR + DECODED + learning(use)
-        for use in ("adfa", "dfa", "backprop", "pat", "spsa", "last_layer", "ridge")
+        for use in ("adfa", "dfa", "backprop", "pat", "spsa", "pepg", "cma_es", "mono_forward", "last_layer", "ridge")
     },
     "ff": DENSE + MODULATOR + DECODED + learning("ff", "dropout = 0.1\npeer = 0.1"),
     "phyll": '[network]\nuse = "behind_devices"\nwidths = [64, 20]\n' + MODULATOR + DECODED + learning("phyll"),

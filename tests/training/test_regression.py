@@ -24,7 +24,7 @@ from hil.report import render
 from hil.run import status
 from sim_devices.mach_zehnder import MachZehnder
 
-TAKE_NUMBERS = ("adfa", "dfa", "backprop", "pat", "spsa", "last_layer", "ridge")
+TAKE_NUMBERS = ("adfa", "dfa", "backprop", "pat", "spsa", "pepg", "cma_es", "last_layer", "ridge")
 
 
 def sine(examples: int = 600) -> hil.Dataset:
