@@ -46,6 +46,7 @@ for name in hil.__all__:
     getattr(hil, name)
 print(json.dumps([time.process_time() - begun, events]))
 """
+PRINTS_ONLY = {"13_residual_blocks.py"}
 
 
 def imported(home: Path) -> tuple[float, list[str]]:
@@ -99,7 +100,7 @@ def test_example_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "argv", [str(path)])
     runpy.run_path(str(path), run_name="__main__")
     assert capfd.readouterr().out
-    assert list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) or path.name in PRINTS_ONLY
 
 
 def test_there_are_examples() -> None:

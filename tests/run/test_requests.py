@@ -86,7 +86,7 @@ def same(run: Path, other: Path) -> bool:
 
 
 def test_a_pause_makes_safe_and_the_run_goes_on_bit_for_bit(tmp_path: Path, start: Start) -> None:
-    path, run, whole = experiment(tmp_path, epochs=6), tmp_path / "paused", tmp_path / "whole"
+    path, run, whole = experiment(tmp_path, epochs=20), tmp_path / "paused", tmp_path / "whole"
     trainer = start("train", path, "--run", run)
     soon(lambda: step(run) >= 15)  # in the middle of an epoch
     assert entry(run) == ("at work", "on")
