@@ -1,4 +1,4 @@
-"""What the monitor costs: to list many run folders, to open its page about them, and to watch a run that is trained.
+"""Measure what the monitor costs: to list many run folders, to open its page about them, and to watch a training.
 
     python benchmarks/monitor.py [--quick] [--runs N]       the list: cold, and again when nothing or one run has changed
     python benchmarks/monitor.py --page [--runs N]          from the request to the table drawn, in Chromium

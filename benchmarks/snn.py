@@ -41,7 +41,7 @@ PHASES = tuple(round(k * math.pi / 8, 4) for k in range(8))  # half a turn: the 
 
 
 def rules(steps: int = 5) -> dict[str, tuple[str, ...]]:
-    """What is set for each rule, with so many time steps."""
+    """Return the settings of each rule, for so many time steps."""
     own = f"learner.time_steps={steps}", f"learner.chunk={min(steps, 5)}"
     return {
         "BP, surrogate": (learner("bptt", time_steps=steps, chunk=min(steps, 5)),),

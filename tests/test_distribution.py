@@ -52,7 +52,7 @@ def built(source: Path) -> tuple[set[str], Path, Path]:
     there = files(source)
     for stray in STRAY:
         (source / stray).parent.mkdir(parents=True, exist_ok=True)
-        (source / stray).write_text("stray")
+        (source / stray).write_text("stray", encoding="utf-8")
     out = source.parent / "dist"
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out)]
     done = subprocess.run(
@@ -100,6 +100,6 @@ def test_the_demo_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_version_is_the_same_everywhere() -> None:
-    assert "version" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dynamic"]
-    assert re.search(r"^## \[(.+)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)[1] == hil.__version__  # type: ignore[index]
-    assert re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.M)[1] == hil.__version__  # type: ignore[index]
+    assert "version" in tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dynamic"]
+    assert re.search(r"^## \[(.+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)[1] == hil.__version__  # type: ignore[index]
+    assert re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)[1] == hil.__version__  # type: ignore[index]

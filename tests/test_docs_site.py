@@ -36,7 +36,7 @@ def nav(entries: Any) -> Iterator[str]:
 
 
 def test_every_page_is_in_the_nav_once() -> None:
-    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     listed = Counter(nav(config["nav"]))
     there = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
     there |= {str(path.relative_to(DOCS).with_suffix(".md")) for path in NOTEBOOKS.glob("*.py")}
@@ -48,7 +48,7 @@ def test_every_page_is_in_the_nav_once() -> None:
 
 
 def documented(page: str) -> list[str]:
-    return re.findall(r"^::: (\S+)$", (DOCS / "reference" / page).read_text(), re.M)
+    return re.findall(r"^::: (\S+)$", (DOCS / "reference" / page).read_text(encoding="utf-8"), re.M)
 
 
 def test_the_public_face_is_documented() -> None:
@@ -69,7 +69,7 @@ def test_protocols_are_documented() -> None:
 
 
 def test_each_example_is_in_the_gallery_with_its_picture() -> None:
-    page = (DOCS / "tutorials" / "gallery.md").read_text()
+    page = (DOCS / "tutorials" / "gallery.md").read_text(encoding="utf-8")
     for script in sorted((ROOT / "examples").glob("*.py")):
         picture = f"../images/gallery/{script.name[:2]}.png"
         link = f"[examples/{script.name}](../../examples/{script.name})"
@@ -77,11 +77,11 @@ def test_each_example_is_in_the_gallery_with_its_picture() -> None:
 
 
 def test_pictures_are_small_and_used() -> None:
-    texts = "".join(path.read_text() for path in [*DOCS.rglob("*.md"), ROOT / "README.md"])
+    texts = "".join(path.read_text(encoding="utf-8") for path in [*DOCS.rglob("*.md"), ROOT / "README.md"])
     wanted = {
         f"{path.stem}-{name}"
         for path in NOTEBOOKS.glob("*.py")
-        for name in re.findall(r'savefig\("(\w+\.png)"', path.read_text())
+        for name in re.findall(r'savefig\("(\w+\.png)"', path.read_text(encoding="utf-8"))
     }
     pictures = [path for path in (DOCS / "images").rglob("*") if path.suffix in (".png", ".svg")]
     assert wanted == {path.name for path in pictures if path.parent.name == "notebooks"}, "python docs/images/draw.py"
@@ -91,7 +91,10 @@ def test_pictures_are_small_and_used() -> None:
 
 
 def test_each_bench_and_each_learner_has_its_place() -> None:
-    benches, papers = (DOCS / "reference" / "benches.md").read_text(), (DOCS / "explanation" / "papers.md").read_text()
+    benches, papers = (
+        (DOCS / "reference" / "benches.md").read_text(encoding="utf-8"),
+        (DOCS / "explanation" / "papers.md").read_text(encoding="utf-8"),
+    )
     for path in sorted((ROOT / "benches").glob("*.toml")):
         assert f"\n[benches/{path.name}](../../benches/{path.name})\n" in benches, path.name
     for path in sorted((ROOT / "hil" / "learners").glob("[a-z]*.py")):
@@ -99,9 +102,9 @@ def test_each_bench_and_each_learner_has_its_place() -> None:
 
 
 def test_figures_of_the_explanation_are_those_that_were_measured() -> None:
-    measured = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    measured = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
     for name in ("papers.md", "twins.md"):
-        told = re.findall(r"\b0\.\d{4}\b", (DOCS / "explanation" / name).read_text())
+        told = re.findall(r"\b0\.\d{4}\b", (DOCS / "explanation" / name).read_text(encoding="utf-8"))
         assert len(told) > 10
         assert not [figure for figure in told if figure not in measured], f"{name}: not in benchmarks/RESULTS.md"
 
@@ -124,7 +127,7 @@ def test_the_site_loads_nothing_from_elsewhere_and_its_links_lead_somewhere(site
     pages = sorted(site.rglob("*.html"))
     assert len(pages) > 100
     for page in pages:
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         loaded = {one or other for one, other in LOADED.findall(text)}
         assert loaded or page.name == "404.html"
         assert not [url for url in loaded if re.match(r"(https?:)?//", url)], page
@@ -135,10 +138,10 @@ def test_the_site_loads_nothing_from_elsewhere_and_its_links_lead_somewhere(site
 
 
 def test_the_site_shows_files_notebooks_and_formulas(site: Path) -> None:
-    gallery = (site / "tutorials" / "gallery.html").read_text()
+    gallery = (site / "tutorials" / "gallery.html").read_text(encoding="utf-8")
     assert gallery.count("<details") == len(list((ROOT / "examples").glob("*.py")))
     assert 'href="../files/examples/02_train_on_a_twin.py.html"' in gallery
-    assert "<math" in (site / "explanation" / "adfa.html").read_text()
-    assert "arithmatex" not in (site / "explanation" / "adfa.html").read_text()
-    assert "adfa_and_g-what_g_does.png" in (site / "tutorials" / "notebooks" / "adfa_and_g.html").read_text()
-    assert "Two commands" in (site / "index.html").read_text()
+    assert "<math" in (site / "explanation" / "adfa.html").read_text(encoding="utf-8")
+    assert "arithmatex" not in (site / "explanation" / "adfa.html").read_text(encoding="utf-8")
+    assert "adfa_and_g-what_g_does.png" in (site / "tutorials" / "notebooks" / "adfa_and_g.html").read_text(encoding="utf-8")
+    assert "Two commands" in (site / "index.html").read_text(encoding="utf-8")

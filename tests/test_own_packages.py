@@ -30,7 +30,8 @@ def python(folder: Path, *arguments: str, **surroundings: str) -> subprocess.Com
         f"import sys\nfrom importlib.machinery import PathFinder\nsys.path[:] = [p for p in sys.path if p != {str(ROOT)!r}]\n"
         f"class Last(PathFinder):\n    @classmethod\n    def find_spec(cls, name, path=None, target=None):\n"
         f"        return PathFinder.find_spec(name, [{str(ROOT)!r}], target) if path is None else None\n"
-        "sys.meta_path.insert(sys.meta_path.index(PathFinder) + 1, Last)\n"
+        "sys.meta_path.insert(sys.meta_path.index(PathFinder) + 1, Last)\n",
+        encoding="utf-8",
     )
     path = os.pathsep.join([surroundings.pop("PYTHONPATH", ""), str(editable)]).strip(os.pathsep)
     return subprocess.run(
@@ -44,9 +45,9 @@ def lab(tmp_path: Path) -> Path:
     """The folder of somebody who has drivers, and a module calibration, of their own."""
     folder = tmp_path / "lab"
     (folder / "drivers").mkdir(parents=True)
-    (folder / "drivers" / "__init__.py").write_text("")
-    (folder / "drivers" / "my_awg.py").write_text("class MyAwg: pass\n")
-    (folder / "calibration.py").write_text("slope = 3\n")
+    (folder / "drivers" / "__init__.py").write_text("", encoding="utf-8")
+    (folder / "drivers" / "my_awg.py").write_text("class MyAwg: pass\n", encoding="utf-8")
+    (folder / "calibration.py").write_text("slope = 3\n", encoding="utf-8")
     return folder
 
 
@@ -60,7 +61,7 @@ def test_a_folder_in_pythonpath_is_refused_by_name(lab: Path) -> None:
 
 
 def test_a_script_beside_them_is_refused_when_it_first_uses_hil(lab: Path) -> None:
-    (lab / "script.py").write_text(SCRIPT)
+    (lab / "script.py").write_text(SCRIPT, encoding="utf-8")
     done = python(lab, "script.py")
     if done.returncode == 0:  # an editable installation finds its own packages before the folder of the script
         assert done.stdout.split() == [str(ROOT / name / "__init__.py") for name in ("drivers", "calibration")]
@@ -75,7 +76,7 @@ def test_folders_of_data_are_no_packages(tmp_path: Path) -> None:
         (folder / name).mkdir(parents=True)
     child = "import subprocess; from hil import child\n"
     child += "subprocess.run(child.command('drivers.safe'), env=child.environment(), check=True)\n"
-    (folder / "script.py").write_text(SCRIPT + child)
+    (folder / "script.py").write_text(SCRIPT + child, encoding="utf-8")
     done = python(folder, "script.py")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(ROOT / name / "__init__.py") for name in ("drivers", "calibration")]
@@ -92,7 +93,7 @@ def test_one_that_was_imported_before(monkeypatch: pytest.MonkeyPatch, lab: Path
 def test_another_distribution_has_overwritten_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Both are installed into one folder: what was installed last has its __init__.py there."""
     (tmp_path / "drivers").mkdir()
-    (tmp_path / "drivers" / "__init__.py").write_text("")
+    (tmp_path / "drivers" / "__init__.py").write_text("", encoding="utf-8")
     monkeypatch.setattr(own_packages, "HOME", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "modules", {name: one for name, one in sys.modules.items() if name != "drivers"})
@@ -102,8 +103,8 @@ def test_another_distribution_has_overwritten_it(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_package_beside_the_experiment(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (lab / "e.toml").write_text("")
-    (lab / "lone_rig.py").write_text("from calibration import slope\n")
+    (lab / "e.toml").write_text("", encoding="utf-8")
+    (lab / "lone_rig.py").write_text("from calibration import slope\n", encoding="utf-8")
     for use in ("drivers.my_awg:MyAwg", "calibration:Slope", "lone_rig:Rig"):
         monkeypatch.setattr(sys, "path", [*sys.path])
         monkeypatch.setattr(modules, "_found", {})

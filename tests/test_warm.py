@@ -60,7 +60,7 @@ def test_a_forked_process_has_what_a_started_one_has(tmp_path: Path, monkeypatch
 
 
 def test_a_forked_command_gets_its_arguments_and_says_how_it_ended(tmp_path: Path) -> None:
-    (tmp_path / "e.toml").write_text("[learner]\n")
+    (tmp_path / "e.toml").write_text("[learner]\n", encoding="utf-8")
     done = subprocess.run(
         [*child.command("hil"), "train", "e.toml", "--run", "r"], cwd=tmp_path, capture_output=True, text=True
     )

@@ -77,7 +77,7 @@ def led(markdown: str, path: str, uri: str) -> str:
 
 
 def address(path: str) -> str:
-    """Where the site has a file of the repository."""
+    """Return the path of the page by which the site shows a file of the repository."""
     if path.startswith(NOTEBOOKS) and path.endswith(".py"):
         return path.removeprefix("docs/").removesuffix(".py") + ".md"
     if path.startswith("docs/"):

@@ -134,8 +134,9 @@ def searched(names: Mapping[str, Any], printed: str) -> plt.Figure:
     """Every candidate of the search, coloured by its score."""
     points = []
     for folder in Path("runs/06_search").iterdir():
-        g = tomllib.loads((folder / "config.toml").read_text())["learner"]["feedback"]["g"]
-        points.append((g["frequency"], g["phase"], json.loads((folder / "summary.json").read_text())["validation_accuracy"]))
+        g = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))["learner"]["feedback"]["g"]
+        score = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["validation_accuracy"]
+        points.append((g["frequency"], g["phase"], score))
     figure, axes = plt.subplots()
     frequency, phase, score = zip(*points, strict=True)
     drawn = axes.scatter(frequency, phase, c=[100 * one for one in score], s=90, cmap="viridis")
@@ -260,7 +261,7 @@ def g_and_accuracy(_: str) -> None:
 
 
 def network(seed: int) -> hil.Network:
-    """Of the figures of g."""
+    """Return the network of the two figures of g, with weights drawn by `seed`."""
     modulator = MachZehnder(v_pi_v=PERIOD_V / 2)
     return hil.dense([64, 100, 100, 10], modulator, gain=GAIN_V, overflow="fold", period=PERIOD_V, seed=seed)
 

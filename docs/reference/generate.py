@@ -132,8 +132,8 @@ def _command(part: str) -> str:
 
 def main() -> None:
     """Write them."""
-    (HERE / "keys.md").write_text(page())
-    (HERE / "cli.md").write_text(commands())
+    (HERE / "keys.md").write_text(page(), encoding="utf-8")
+    (HERE / "cli.md").write_text(commands(), encoding="utf-8")
     schema.write(None, HERE / "schemas")
 
 

@@ -32,12 +32,13 @@ def plan_of(experiment: Experiment, shape: Sequence[int]) -> TrainingPlan:
         shape: of an example.
 
     Raises:
-        ConfigError: [augment] does not fit the examples, or the learner cannot accumulate.
+        ConfigError: [augment] does not fit the examples, the learner cannot accumulate, or it needs another optimiser.
     """
     table, learner = experiment.train, experiment.learner
     augment = Augment(**experiment.augment.model_dump())
     with blaming(experiment.place):
         augment.fits(shape)
+    _moved_by_its_own(experiment)
     online = hasattr(learner.rule, "updates") and getattr(learner.options, "update", "per_step") == "per_step"
     if table.accumulate > 1 and online:
         raise ConfigError(
@@ -48,6 +49,21 @@ def plan_of(experiment: Experiment, shape: Sequence[int]) -> TrainingPlan:
     return TrainingPlan(
         experiment.seed, table.epochs, table.batch, table.budget_passes, augment, table.accumulate, table.clip_norm,
         table.patience, table.min_delta,
+    )  # fmt: skip
+
+
+def _moved_by_its_own(experiment: Experiment) -> None:
+    """Refuse every optimiser but the one that a rule names in `moved_by`: its step is part of the rule."""
+    wanted, table = getattr(experiment.learner.rule, "moved_by", None), experiment.optimizer
+    found = {"use": table.use, "lr": table.lr, **table.settings()}
+    if wanted is None or (found == wanted and experiment.schedule.use == "constant"):
+        return
+    told = ", ".join(f"{name} = {value}" for name, value in found.items())
+    raise ConfigError(
+        f"{experiment.learner.use} says itself how far the weights move", where=table.place, outputs=UNTOUCHED,
+        got=told if found != wanted else f"a schedule, {experiment.schedule.use}",
+        allowed=", ".join(f"{name} = {value}" for name, value in wanted.items()) + ", without [schedule]",
+        todo='write [optimizer] with use = "SGD" and lr = 1.0, and take [schedule] out',
     )  # fmt: skip
 
 

@@ -325,7 +325,7 @@ class SearchBuilder:
 
     @property
     def race(self) -> Race:
-        """Who is stopped early: by the loss where that is the first objective, else by the merit."""
+        """Return how candidates are stopped early: by their loss where that is the first objective, else by their merit."""
         table, first = self.file.race, self.objectives[0]
         by = first if first.name == "loss" else Objective("accuracy")
         return Race() if table is None else Race(table.epochs, table.keep, by)

@@ -9,7 +9,7 @@
     sigma <- sigma exp( c_s / d ( |p_s| / E|N(0, 1)| - 1 ) )
 
 m are the weights of the network. The direction given to the optimiser is minus the move of m, so that [optimizer] use = "SGD",
-lr = 1 makes that move; the strategy takes it as made. Another optimiser uses the ranking, and is another rule.
+lr = 1 makes that move, and no other does: an experiment with another is refused.
 
 Source: Ros & Hansen, PPSN X, LNCS 5199, 296 (2008), with its constants: c of CMA-ES times (n + 2) / 3, for n weights.
 """
@@ -93,6 +93,7 @@ class CMAES(OnePass):
     """
 
     Settings: ClassVar[type[CMAESSettings]] = CMAESSettings
+    moved_by: ClassVar[Mapping[str, object]] = {"use": "SGD", "lr": 1.0}
     sigma: Tensor
     variance: Tensor
     path: Tensor

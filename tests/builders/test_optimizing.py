@@ -61,6 +61,11 @@ def written(folder: Path, text: str = toml()) -> Path:
         (toml(), ["train.clip_norm=0"], ["clip_norm = 0"]),
         (toml(), ["train.from=runs/none"], ['no run "runs/none"', "hil list runs"]),
         (SPIKING, ["train.accumulate=2", "learner.update=per_step"], ["at every time step", "accumulate", "saf_e"]),
+        (toml(learner="cma_es"), ["optimizer.use=Adam"], ["cma_es says itself how far", "use = Adam", "use = SGD, lr = 1.0"]),
+        (
+            toml(learner="cma_es"), ["optimizer.use=SGD", "optimizer.lr=1.0", "schedule.use=cosine"],
+            ["a schedule, cosine", "without [schedule]"],
+        ),
     ],
 )  # fmt: skip
 def test_what_is_refused_opens_nothing(

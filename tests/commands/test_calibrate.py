@@ -147,7 +147,7 @@ def test_a_good_bench(here: Path, table: Table, capsys: pytest.CaptureFixture[st
     assert made.twin.settings["phase_rad"] == pytest.approx(-1.2, abs=0.02)
     assert made.settings["awg"]["high_v"] == 4.0
     assert "virtual" not in made.settings
-    page = saved(here).with_suffix(".html").read_text()
+    page = saved(here).with_suffix(".html").read_text(encoding="utf-8")
     assert page.count("<svg") == 4  # the main one, and the sweeps of three steps
     (verdict,) = (line for line in lines if line.startswith("All 4"))
     assert verdict in page.replace("\xa0", " ")
@@ -170,7 +170,7 @@ def test_a_bad_bench_is_saved_under_another_name_and_refused(
     for part in ("the calibration is NOT VALID", "transfer", "Outputs: off, read back", "Next: choose a larger range"):
         assert part in err
     assert saved(here).stem.endswith("-failed")
-    page = saved(here).with_suffix(".html").read_text()
+    page = saved(here).with_suffix(".html").read_text(encoding="utf-8")
     assert "NOT VALID" in page
     assert "What to do: choose a larger range" in page
     used(here)

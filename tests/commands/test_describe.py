@@ -32,8 +32,8 @@ def test_the_pages_that_are_made_from_the_code_are_current(monkeypatch: pytest.M
     monkeypatch.syspath_prepend(DOCS / "reference")
     import generate
 
-    assert (DOCS / "reference" / "keys.md").read_text() == generate.page(), "not current: make reference"
-    assert (DOCS / "reference" / "cli.md").read_text() == generate.commands(), "not current: make reference"
+    assert (DOCS / "reference" / "keys.md").read_text(encoding="utf-8") == generate.page(), "not current: make reference"
+    assert (DOCS / "reference" / "cli.md").read_text(encoding="utf-8") == generate.commands(), "not current: make reference"
     assert "|  |\n" not in generate.page()  # a key without a meaning
 
 

@@ -60,6 +60,11 @@ ROUNDING = '[device]\nchip = "lif"\nleak = 1.0\nv_th = 0.5\nv_rest = -0.5\n'
 LOOP = 'feedback = { use = "conv", norm = 2.0 }\n'
 
 
+def trained_by(text: str) -> str:
+    """The case with how it is trained."""
+    return (TRAIN.replace("lr = 0.003", 'use = "SGD"\nlr = 1.0') if '"cma_es"' in text else TRAIN) + text
+
+
 def conv(more: str) -> str:
     return f'[network]\nuse = "conv"\nchannels = [10, 12]\nstrides = [2, 1]\n{more}\n'
 
@@ -111,7 +116,7 @@ def here(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> None:
 @contextmanager
 def training(text: str, on: torch.device, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Training]:
     path = folder / "experiment.toml"
-    path.write_text(TRAIN + text, encoding="utf-8")
+    path.write_text(trained_by(text), encoding="utf-8")
     monkeypatch.setattr(torch_device, "named", lambda name, where: on)
     with pretending() if on == ACCELERATOR else nullcontext(), built(read_experiment(path)) as made:
         assert made.training.net.place == on
@@ -161,7 +166,7 @@ def test_a_whole_run(text: str, room: int, tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(torch_device, "named", lambda name, where, on=on: on)
         monkeypatch.setattr(torch_device, "_free_bytes", lambda on: room)
         folder = RunFolder.create(tmp_path / on.type)
-        folder.config.write_text(TRAIN + text, encoding="utf-8")
+        folder.config.write_text(trained_by(text), encoding="utf-8")
         with pretending() if on == ACCELERATOR else nullcontext():
             summary = resume(folder, None, Console(quiet=True))
         assert summary["versions"]["on"] == str(on)

@@ -7,29 +7,23 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from zeroth_order_net import LABEL, network, x
 
-from hil.devices.meter import Metered
-from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
 from hil.learners.cma_es import CMAES, CMAESSettings, Constants
 from hil.network import Layer, Network
 from hil.seeding import generator
 from hil.task import task_of
-from sim_devices.mach_zehnder import MachZehnder
-from sim_devices.simulated import Simulated
 
 NUMBERS = task_of(torch.zeros(1, 1), ())
 CURVATURES = torch.logspace(0, 4, 10)
 
 
 def test_one_pass_a_member_is_counted_and_the_weights_are_put_back() -> None:
-    torch.manual_seed(0)
-    device = Metered(Simulated(MachZehnder()))
-    hidden = Layer(nn.Linear(6, 5), device, Encode.onto(device.spec.inputs, 0.5), Decode(0.18, 0.18))
-    net = Network([hidden, Layer(nn.Linear(5, 3))])
+    net, device = network()
     before = [p.detach().clone() for p in net.parameters()]
     rule = CMAES.build(net, CMAESSettings(population=7), 3, generator(0, 0, "learner"))
-    metrics = rule.step(net, torch.randn(4, 6), torch.tensor([0, 2, 1, 2]), generator(0, 0, "step"))
+    metrics = rule.step(net, x(), LABEL, generator(0, 0, "step"))
     assert (device.count.calls, device.count.passes) == (7, 7 * 4 * 5)
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
     assert metrics.keys() == {"loss", "accuracy", "overflow", "sigma"}

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from zeroth_order_net import LABEL, TWIN, flat, network, x
 
-from hil.devices.meter import Metered
-from hil.encoding import Decode, Encode
 from hil.errors import ConfigError
 from hil.learners.backprop import Backprop
 from hil.learners.parts.one_pass import LossSettings
@@ -17,26 +16,6 @@ from hil.learners.pepg import PEPG, PEPGSettings
 from hil.network import Layer, Network
 from hil.seeding import generator
 from hil.task import task_of
-from sim_devices.mach_zehnder import MachZehnder
-from sim_devices.simulated import Simulated
-
-LABEL = torch.tensor([0, 2, 1, 2])
-TWIN = MachZehnder(noise=0.0)
-
-
-def x() -> Tensor:
-    return torch.randn(4, 6, generator=generator(0, 0, "x"))
-
-
-def network() -> tuple[Network, Metered]:
-    torch.manual_seed(0)
-    device = Metered(Simulated(TWIN))
-    encode = Encode.onto(device.spec.inputs, 0.5)
-    return Network([Layer(nn.Linear(6, 5), device, encode, Decode(0.18, 0.18)), Layer(nn.Linear(5, 3))]), device
-
-
-def flat(net: Network) -> Tensor:
-    return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
 
 
 def test_two_passes_a_direction_are_counted_and_the_weights_are_put_back() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browsing import CHROMIUM, NONE, chromium
+from playwright.sync_api import Browser
 from small_calibration import Modulator, steps
 
 from calibration.certificate import Certificate, Instrument, TwinChoice
@@ -15,18 +16,13 @@ from calibration.sequence import Subject, calibrated
 from hil.report.certificate import render
 from sim_devices.simulated import Simulated
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: install the package chromium")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe: pip install axe-playwright-python")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason=NONE)
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture(scope="module", params=["valid", "failed"])
@@ -48,8 +44,8 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (1400, "dark"), (390, "light"), (390, "dark")])
-def test_the_page_fits_and_can_be_read(made: Path, chromium: Any, width: int, scheme: str) -> None:
-    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+def test_the_page_fits_and_can_be_read(made: Path, browser: Browser, width: int, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
     said: list[str] = []
     shown = context.new_page()
     shown.on("console", lambda message: said.append(message.text))
@@ -57,7 +53,7 @@ def test_the_page_fits_and_can_be_read(made: Path, chromium: Any, width: int, sc
     shown.goto(made.as_uri())
     shown.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
     assert shown.evaluate("document.documentElement.scrollWidth") <= width
-    wrong = axe.Axe().run(shown).response["violations"]
+    wrong = Axe().run(shown).response["violations"]
     assert [(one["id"], one["nodes"][0]["html"]) for one in wrong if one["impact"] in ("serious", "critical")] == []
     assert said == []
     context.close()

@@ -169,9 +169,11 @@ def test_sweeps_that_make_no_sense_are_left_out() -> None:
 
 def test_damaged_sweeps_give_a_page_that_says_so(tmp_path: Path) -> None:
     path = tmp_path / "old.toml"
-    path.write_text('taken_at = "yesterday"\ngood = true\n[[step]]\nname = "dark"\nsuccess = [true]\nraw = ["rest_v"]\n')
+    path.write_text(
+        'taken_at = "yesterday"\ngood = true\n[[step]]\nname = "dark"\nsuccess = [true]\nraw = ["rest_v"]\n', encoding="utf-8"
+    )
     (tmp_path / "old.safetensors").write_bytes(b"nothing")
-    text = render(path).read_text()
+    text = render(path).read_text(encoding="utf-8")
     assert "old.safetensors, which holds the sweeps, cannot be read" in text
     assert "the figures are left out" in text
     assert "at an unknown time" in text

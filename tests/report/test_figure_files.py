@@ -36,14 +36,14 @@ def rows(table: bytes) -> list[list[str]]:
 
 
 def test_each_figure_of_the_page_has_three_files_and_the_page_links_them(run: Path) -> None:
-    links = [target for target in Page((run / "report.html").read_text()).loads if not target.startswith("#")]
+    links = [target for target in Page((run / "report.html").read_text(encoding="utf-8")).loads if not target.startswith("#")]
     assert sorted(links) == sorted(f"figures/{name}.{end}" for name in NAMES for end in ("svg", "pdf", "csv"))
     assert {str(path.relative_to(run)) for path in (run / "figures").iterdir()} == set(links)
 
 
 def test_svg_and_pdf_have_the_width_of_a_column_their_own_colours_and_text_as_text(run: Path) -> None:
     for path in (run / "figures").glob("*.svg"):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         width = re.search(r'width="([\d.]+)pt"', text)
         assert width is not None
         assert float(width[1]) == pytest.approx(COLUMN_PT, abs=0.01), path.name
@@ -84,7 +84,7 @@ def test_the_same_run_gives_the_same_files(run: Path) -> None:
 
 def test_a_page_alone_names_the_command_that_writes_the_files(tmp_path: Path) -> None:
     run = write(tmp_path / "a run")
-    page = Page(render(run, files=False).read_text())
+    page = Page(render(run, files=False).read_text(encoding="utf-8"))
     assert f"hil report '{run}'" in page.text
     assert all(target.startswith("#") for target in page.loads)
     assert not (run / "figures").exists()

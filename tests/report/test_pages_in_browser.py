@@ -1,16 +1,14 @@
-"""Each page in Chromium at two widths, light and dark: nothing overflows, the console is empty, axe finds nothing serious.
-
-Skipped where there is no Chromium, or where playwright or axe-playwright-python is not installed.
-"""
+"""Each page in Chromium at two widths, light and dark: nothing overflows, the console is empty, axe finds nothing serious."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browsing import CHROMIUM, NONE, chromium
+from playwright.sync_api import Browser
 from test_report import diagnostics, journal, metrics, summary, write
 
 from hil.report import render
@@ -19,12 +17,9 @@ from hil.report.page import publish
 from hil.report.search_figures import bars, covered, front, generations, likeness
 from hil.report.significance import ComparisonRow, RunOutcome, Standings
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WHOLE = "[...document.querySelectorAll('.stacked')].every(t => t.offsetWidth <= t.parentNode.clientWidth)"
 PAGES = ("report", "compare", "search")
-pytestmark = [pytest.mark.drawn, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on the PATH")]
+pytestmark = [pytest.mark.drawn, pytest.mark.skipif(not CHROMIUM, reason=NONE)]
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +31,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory, drawing: object) -> dict[str
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root has no sandbox
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
         yield found
-        found.close()
 
 
 def _report(folder: Path) -> Path:
@@ -87,7 +80,7 @@ def _search(folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_page_fits_says_nothing_to_the_console_and_can_be_read_by_all(
-    pages: dict[str, Path], browser: Any, name: str
+    pages: dict[str, Path], browser: Browser, name: str
 ) -> None:
     for scheme in ("light", "dark"):
         said: list[str] = []
@@ -102,7 +95,7 @@ def test_the_page_fits_says_nothing_to_the_console_and_can_be_read_by_all(
             if width == 1400:  # every table is seen whole on a desktop
                 assert page.evaluate(WHOLE)
         assert said == []
-        found = axe.Axe().run(page).response["violations"]
+        found = Axe().run(page).response["violations"]
         serious = [
             (one["id"], [node["html"] for node in one["nodes"]]) for one in found if one["impact"] in ("serious", "critical")
         ]

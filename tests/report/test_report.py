@@ -365,7 +365,7 @@ def test_text_from_the_folder_cannot_become_part_of_the_page(tmp_path: Path) -> 
     )
     page = opened(run)
     assert all(target.startswith(("#", "figures/")) for target in page.loads)
-    assert "<script" not in (run / "report.html").read_text()
+    assert "<script" not in (run / "report.html").read_text(encoding="utf-8")
     assert "<script>alert(1)</script>" in page.text  # shown, not run
 
 

@@ -46,7 +46,8 @@ def trained(learner: object, folder: Path, width: int = 60, data: hil.Dataset | 
 
 def experiment(use: str, **tables: object) -> Experiment:
     chip = {"chip": "lif"} if use.startswith(("saf", "ottt", "adfa_snn", "spi", "bptt")) else {"use": "mach_zehnder"}
-    table = {"network": {"widths": [4, 20, 1]}, "device": chip, "learner": {"use": use}, **tables}
+    moved = {"optimizer": {"use": "SGD", "lr": 1.0}} if use == "cma_es" else {}
+    table = {"network": {"widths": [4, 20, 1]}, "device": chip, "learner": {"use": use}, **moved, **tables}
     return experiment_of(table, Path("here.toml"))
 
 
