@@ -12,6 +12,7 @@ import torch
 from small import toml
 
 from hil import cli
+from hil.commands import explain
 from hil.data.dataset import Dataset, Split, load, usable
 from hil.device import Port, Spec
 from hil.devices.meter import check_answer
@@ -174,7 +175,7 @@ def test_what_nobody_expected_is_a_fault_of_hil(
 def test_a_cause_that_is_its_own_cause_ends() -> None:
     error, other = ForeignError("a"), ValueError("b")
     error.__cause__, other.__context__ = other, error
-    assert cli.story(error) == [error]
+    assert explain.story(error) == [error]
 
 
 @pytest.mark.parametrize("default", [torch.float64, torch.float16, torch.bfloat16])
@@ -266,7 +267,7 @@ def test_places_and_lines() -> None:
 
 
 def test_an_exception_in_a_thread_is_a_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threading, "excepthook", cli.brief_thread)
+    monkeypatch.setattr(threading, "excepthook", explain.brief_thread)
     thread = threading.Thread(target=lambda: {}["x"], name="cooling")
     thread.start()
     thread.join()

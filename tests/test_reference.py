@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from hil import errors
 from hil.build.shapes import direct, frame, spiking, vector, waveform
 from hil.build.virtual import BenchTable
-from hil.cli import exit_code
 from hil.commands.compare import Comparison
+from hil.commands.explain import exit_code
 from hil.config import bench, experiment, search
 
 FILES = (

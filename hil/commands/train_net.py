@@ -339,7 +339,8 @@ def _begin(folder: RunFolder, made: Given, how: How) -> Generator[Point, None, N
 
 def _go_on(folder: RunFolder, made: Given, how: How) -> Generator[Point, None, None]:
     from hil import toml
-    from hil.commands.train import reopen, report
+    from hil.commands.anew import reopen
+    from hil.commands.train import report
     from hil.config.read import dump
     from hil.run import resume
     from hil.training.stopping import exhausted

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hil import errors
-from hil.cli import story
+from hil.commands.explain import story
 from hil.device import ArraySpec, Port, Spec
 from hil.devices.recovery import ROWS, Ladder, Patience, Rung, row_of
 from hil.devices.resilient import Resilient, ResilientChip, ResilientStream, resilient, whole_batch

@@ -19,7 +19,7 @@ from drivers.lock import Owner, left_unsafe, lock_file, take
 from drivers.safe import OFF, SafeState, Step
 from drivers.scpi import Expect
 from drivers.scpi_talk import OVER_VISA
-from hil.cli import story
+from hil.commands.explain import story
 from hil.errors import (
     Disconnected,
     RunError,
