@@ -121,6 +121,7 @@ class Warm(subprocess.Popen[Any]):
                     self.returncode = CODE.unpack(said)[0] if said else GONE
                     with suppress(OSError):
                         self._server.sendall(b"!")  # its pid may go to another process now
+                        self._server.recv(1)  # ends when the process has left the table, as one that was waited for has
         return self.returncode
 
     def _internal_poll(self, *more: Any, **named: Any) -> int | None:
@@ -185,8 +186,8 @@ def ended(pid: int, end: socket.socket, watched: selectors.BaseSelector, handle:
 def read(pid: int, watched: selectors.BaseSelector, end: socket.socket) -> None:
     """Its end was read, or nobody wants to know."""
     watched.unregister(end)
-    end.close()
     os.waitpid(pid, 0)
+    end.close()
 
 
 def imports() -> None:
