@@ -151,7 +151,7 @@ def test_off_of_a_trainer_that_hangs_is_done_by_its_guardian(tmp_path: Path, sta
 
 
 def test_killed_while_it_is_paused_it_is_resumed_as_any_other(tmp_path: Path, start: Start) -> None:
-    path, run, whole = experiment(tmp_path, TWIN, epochs=30), tmp_path / "r", tmp_path / "whole"
+    path, run, whole = experiment(tmp_path, TWIN, epochs=100), tmp_path / "r", tmp_path / "whole"
     trainer = start("train", path, "--run", run)
     soon(lambda: step(run) > 3)
     ask(run, "pause")
