@@ -126,8 +126,8 @@ def trained(root: Path, name: str, seen: Visitor | None) -> tuple[float, float]:
 
     path = root / name
     run = subprocess.Popen(
-        ["taskset", "--cpu-list", str(TRAINER_CPU), sys.executable, "-m", "hil", "train", str(CONFIG.with_name("digits_adfa_twin.toml")), "--run", str(path),
-         "--set", f"train.epochs={EPOCHS}"],
+        ["taskset", "--cpu-list", str(TRAINER_CPU), sys.executable, "-m", "hil", "train",
+         str(CONFIG.with_name("digits_adfa_twin.toml")), "--run", str(path), "--set", f"train.epochs={EPOCHS}"],
         cwd=root, env={**os.environ, "PYTHONPATH": str(CONFIG.parents[1]), "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     if seen is not None:

@@ -262,7 +262,9 @@ def _explained(model: type[BaseModel], fault: Any, where: str, count: int) -> Co
     path = [str(part) for part in fault["loc"]]
     if len(path) > 1 and path[-1] in ("bool", "int", "float", "str"):  # one of the kinds that the key before it may have
         path.pop()
-    allowed = "a section with keys of its own" if fault["type"] == "model_type" else fault["msg"].removeprefix("Input should be ")
+    allowed = (
+        "a section with keys of its own" if fault["type"] == "model_type" else fault["msg"].removeprefix("Input should be ")
+    )
     section = f"{where}: [{'.'.join(path[:-1])}]" if len(path) > 1 else where
     if fault["type"] == "extra_forbidden":
         return unknown(section, path[-1], fault["input"], _fields(model, path[:-1]))
