@@ -12,7 +12,7 @@ from hil.cli import app
 from hil.commands import keys, schema
 from hil.config.bench import InstrumentTable, TwinTable
 from hil.config.resolve import CHIPS, LEARNERS, SIMULATED, SYNAPSES, resolve
-from hil.data.kinds import FILES, FOLDER, MADE
+from hil.data.kinds import EVENTS, FILES, IMAGES, MADE
 
 HERE = Path(__file__).resolve().parent
 TITLES = {
@@ -25,7 +25,7 @@ CLASSES = {
     "Data": (
         "`[data] use = …` of an experiment, besides the keys of `[data]`.",
         {"a table: .csv, .tsv, .txt": FILES[".csv"], "a .npz file": FILES[".npz"], "a .npy file": FILES[".npy"]}
-        | {"a folder of images": FOLDER, **MADE},
+        | {"spikes in HDF5, .h5": FILES[".h5"], "a folder of images": IMAGES, "a folder of recordings": EVENTS, **MADE},
     ),
     "Learners": ("`[learner] use = …` of an experiment.", LEARNERS),
     "Synapses": ("`[network] use = …` of an experiment.", SYNAPSES),

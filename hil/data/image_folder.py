@@ -1,15 +1,11 @@
-"""Images in folders, a folder for each class; or folders of the splits with such folders in them.
-
-    pictures/cat/1.png   pictures/dog/2.png                        splits are drawn
-    pictures/train/cat/1.png   pictures/test/cat/9.png             validation, val and valid are one; what is not there is drawn
+"""Images in folders by class, as hil/data/class_folder.py lists them.
 
 An example is (1, rows, columns) if the images are grey, (3, rows, columns) if they are coloured, with values from 0 to 1. All
-have the size of the first one. The classes are in sorted order of their names, the images of a class in that of theirs.
+have the size of the first one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hil.data.array_file import NAMES
+from hil.data.class_folder import listed
 from hil.data.examples import Examples
 from hil.data.order import Order
 from hil.errors import UNTOUCHED, DataError
@@ -25,7 +21,6 @@ from hil.files import opened
 from hil.settings import check
 
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".pgm", ".ppm", ".pbm")
-IGNORED = ("thumbs.db", "desktop.ini")  # what systems leave behind; hidden files are too
 GREY = {"1": 1.0, "L": 255.0, "I;16": 65535.0, "I;16B": 65535.0, "I;16L": 65535.0}  # mode of Pillow -> the value of white
 
 
@@ -58,13 +53,7 @@ class ImageFolder:
                 "images have no column of groups", where=str(path), got=f'group = "{group}"', outputs=UNTOUCHED,
                 allowed="folders train, validation and test", todo="make these folders, or leave out group",
             )  # fmt: skip
-        found = list(_listed(path))
-        if not found:
-            raise DataError(
-                "no images", where=str(path), got="an empty folder, or files beside the folders of the classes alone",
-                allowed=f"a folder for each class, with {', '.join(SUFFIXES)} in it", outputs=UNTOUCHED,
-                todo="put the images there",
-            )  # fmt: skip
+        found = listed(path, SUFFIXES, "image")
         files = [file for file, _, _ in found]
         first = image_of(_opened(files[0]), self.colour, str(files[0]))
         colour = first.shape[0] == 3
@@ -137,47 +126,3 @@ def _damaged(where: str, got: str) -> DataError:
         "not an image, or a damaged one", where=where, got=got[:200], allowed=", ".join(SUFFIXES), outputs=UNTOUCHED,
         todo="replace it, or take it out",
     )  # fmt: skip
-
-
-def _listed(path: Path) -> Iterator[tuple[Path, str, int]]:
-    """Every image with its class and its split."""
-    folders = _inside(path)
-    names = {folder.name.lower() for folder in folders}
-    if names and names <= set(NAMES) and any(entry.is_dir() for folder in folders for entry in _inside(folder)):
-        numbers = [NAMES[folder.name.lower()] for folder in folders]
-        if 0 not in numbers or len(set(numbers)) < len(numbers):
-            raise DataError(
-                "splits that do not go together", where=str(path), got=", ".join(sorted(names)),
-                allowed="train, and validation or test, once each", outputs=UNTOUCHED, todo="rename the folders",
-            )  # fmt: skip
-        for folder, number in zip(folders, numbers, strict=True):
-            yield from ((file, label, number) for file, label in _classes(folder))
-    else:
-        yield from ((file, label, 0) for file, label in _classes(path))
-
-
-def _classes(path: Path) -> Iterator[tuple[Path, str]]:
-    for folder in _inside(path):
-        if not folder.is_dir():
-            raise DataError(
-                "a file beside the folders of the classes", where=str(folder), got=folder.name, allowed="folders",
-                outputs=UNTOUCHED, todo="move it away, or into the folder of its class",
-            )  # fmt: skip
-        for file in _inside(folder):
-            if file.suffix.lower() not in SUFFIXES:
-                raise DataError(
-                    "a file that is no image", where=str(file), got=file.suffix or "no suffix", allowed=", ".join(SUFFIXES),
-                    outputs=UNTOUCHED, todo="move it away",
-                )  # fmt: skip
-            yield file, folder.name
-
-
-def _inside(folder: Path) -> list[Path]:
-    try:
-        entries = sorted(folder.iterdir(), key=lambda path: path.name)
-    except OSError as error:
-        raise DataError(
-            "cannot read this folder", where=str(folder), got=error.strerror or str(error), outputs=UNTOUCHED,
-            allowed="a folder of images", todo="name another one",
-        ) from error  # fmt: skip
-    return [path for path in entries if not path.name.startswith(".") and path.name.lower() not in IGNORED]

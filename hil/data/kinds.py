@@ -4,7 +4,8 @@
     mackey_glass, ...          sets that are made from a formula, see hil/data/made/
     table.csv .tsv .txt        columns with names; target, inputs
     x.npz, x.npy               arrays of numpy
-    pictures/                  a folder of images by class
+    x.h5                       spikes in HDF5, as the Heidelberg sets are
+    pictures/                  a folder of images by class, or of recordings of an event camera
     "module:function"          of your own, called with the other keys: see hil/data/objects.py for what it may return
 
 A file and a module are looked for beside the file that names them, then in the working directory. The other keys of the table
@@ -20,6 +21,8 @@ from typing import Any
 
 from hil.config import modules
 from hil.config.resolve import Choice, blaming, choice
+from hil.data import event_files
+from hil.data.class_folder import first_suffix
 from hil.data.dataset import Dataset, usable
 from hil.data.examples import Examples, Reading, dataset_of, joined
 from hil.data.objects import examples_of
@@ -42,9 +45,14 @@ FILES = {
     ".txt": "hil.data.csv_file:CsvFile",
     ".npz": "hil.data.array_file:NpzFile",
     ".npy": "hil.data.array_file:NpyFile",
+    ".h5": "hil.data.spike_file:SpikeFile",
+    ".hdf5": "hil.data.spike_file:SpikeFile",
 }
-FOLDER = "hil.data.image_folder:ImageFolder"
-OWN = {"file.csv": FILES[".csv"], "file.npz": FILES[".npz"], "file.npy": FILES[".npy"], "folder/": FOLDER}
+IMAGES, EVENTS = "hil.data.image_folder:ImageFolder", "hil.data.event_folder:EventFolder"
+OWN = {
+    "file.csv": FILES[".csv"], "file.npz": FILES[".npz"], "file.npy": FILES[".npy"], "file.h5": FILES[".h5"],
+    "images/": IMAGES, "events/": EVENTS,
+}  # fmt: skip
 PARTS = ("validation", "test")
 PYTHON = "hil.load"
 COMMON = ("use", "train_examples", "dir", "checksum", *Reading.__dataclass_fields__)
@@ -151,15 +159,16 @@ def _kind(use: str, near: str, folder: Path | None) -> tuple[str, str]:
     suffix = Path(use).suffix.lower()
     if suffix in FILES:
         return "file", FILES[suffix]
-    if use.endswith(("/", "\\")) or _places(use, near, folder):
-        return "file", FOLDER
+    places = _places(use, near, folder)
+    if places or use.endswith(("/", "\\")):
+        return "file", EVENTS if places and first_suffix(places[0]) in event_files.SUFFIXES else IMAGES
     if ":" in use:
         return "python", use
     known = (*NAMES, *MADE)
     hint = nearest(use, known)
     raise ConfigError(
         "no such data set", where=f"{near} use" if near else "[data] use", got=repr(use), outputs=UNTOUCHED,
-        allowed=f"{', '.join(known)}; a file .csv .npz .npy; a folder of images; module:function",
+        allowed=f"{', '.join(known)}; a file {' '.join(FILES)}; a folder of images or events; module:function",
         todo=f'did you mean "{hint}"?' if hint else "choose one of these",
     )  # fmt: skip
 
