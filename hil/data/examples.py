@@ -202,6 +202,23 @@ def dataset_of(examples: Examples, how: Reading) -> Dataset:
     )  # fmt: skip
 
 
+def standardised(data: Dataset) -> Dataset:
+    """The same data in memory, every feature with mean 0 and standard deviation 1 over the training split.
+
+    Args:
+        data: x (n, features) of its splits.
+    """
+    splits = [split.x.numpy() for split in (data.train, data.validation, data.test)]
+    first, count = splits[0], len(splits[0])
+    low, scale = _scaling(lambda which: first[which], first.shape[1:], np.arange(count), False)
+    made = [
+        Split(torch.from_numpy((x - low) * scale), split.y)
+        for x, split in zip(splits, (data.train, data.validation, data.test), strict=True)
+    ]
+    digest = hashlib.sha256(f"{data.checksum} standardised".encode()).hexdigest()
+    return replace(data, train=made[0], validation=made[1], test=made[2], checksum=digest)
+
+
 def _shaped(examples: Examples, shape: tuple[int, ...]) -> Examples:
     """The same examples in another shape. Raises: ConfigError: it is of another size."""
     if not shape:
@@ -283,6 +300,12 @@ def _digest(
 
 
 def _standardised(read: Read, shape: tuple[int, ...], train: Order, sequence: bool) -> Read:
+    low, scale = _scaling(read, shape, train, sequence)
+    return lambda which: (read(which) - low) * scale
+
+
+def _scaling(read: Read, shape: tuple[int, ...], train: Order, sequence: bool) -> tuple[Values, Values]:
+    """Return m and 1 / s of every feature."""
     features = shape[1:] if sequence else shape
     first = read(train[:1]).reshape(-1, *features)[0]  # sums of differences from it lose no digits
     total, square, count = np.zeros(features), np.zeros(features), 0
@@ -294,8 +317,7 @@ def _standardised(read: Read, shape: tuple[int, ...], train: Order, sequence: bo
     centre = first + total / count
     spread = np.sqrt(np.maximum(square / count - np.square(total / count), 0.0))
     spread[spread <= np.finfo(np.float32).eps * np.abs(centre)] = 1.0  # it never changes
-    low, scale = centre.astype(np.float32), (1 / spread).astype(np.float32)
-    return lambda which: (read(which) - low) * scale
+    return centre.astype(np.float32), (1 / spread).astype(np.float32)
 
 
 def _x(read: Read, order: Order, examples: Examples, shape: tuple[int, ...], stream: bool) -> Tensor:

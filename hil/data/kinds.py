@@ -15,7 +15,7 @@ are the settings of what `use` names, and checked as such.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from hil.config.resolve import Choice, blaming, choice
 from hil.data import event_files
 from hil.data.class_folder import first_suffix
 from hil.data.dataset import Dataset, usable
-from hil.data.examples import Examples, Reading, dataset_of, joined
+from hil.data.examples import Examples, Reading, dataset_of, joined, standardised
 from hil.data.objects import examples_of
 from hil.data.published import published
 from hil.data.sources import NAMES, describe
@@ -82,15 +82,16 @@ class Named:
             DataError: a file is missing or damaged, or a row is bad. ConfigError: the settings do not fit.
         """
         if self.choice is None:
-            if how != Reading():
+            if replace(how, standardise=False) != Reading():
                 raise ConfigError(
                     "a published set comes with its splits and classes", where=self.near, got=_changed(how), outputs=UNTOUCHED,
-                    allowed="train_examples, dir", todo="take these keys out, or read a file of your own",
+                    allowed="train_examples, dir, standardise", todo="take these keys out, or read a file of your own",
                 )  # fmt: skip
-            return published(describe(self.use), self.folder)
+            found = published(describe(self.use), self.folder)
+            return standardised(found) if how.standardise else found
         with blaming(self.near):
-            found = self._given(how)
-            return usable(found) if isinstance(found, Dataset) else dataset_of(found, how)
+            given = self._given(how)
+            return usable(given) if isinstance(given, Dataset) else dataset_of(given, how)
 
     def _given(self, how: Reading) -> Dataset | Examples:
         assert self.choice is not None  # the caller has looked

@@ -80,6 +80,20 @@ def test_the_digits_are_stratified_and_every_example_is_used_once(digits: datase
     assert len(torch.unique(everything, dim=0)) == 1797  # no image appears twice
 
 
+def test_a_published_set_is_standardised_over_its_training_split(digits: dataset.Dataset) -> None:
+    found = dataset.load("digits", standardise=True)
+    x, made = digits.train.x.double(), found.train.x.double()
+    changes = x.std(0) > 0
+    assert torch.allclose(made[:, changes].mean(0), torch.zeros(int(changes.sum())).double(), atol=1e-5)
+    assert torch.allclose(made[:, changes].std(0, correction=0), torch.ones(int(changes.sum())).double(), atol=1e-5)
+    assert not made[:, ~changes].any()
+    expected = (digits.test.x.double() - x.mean(0)) / torch.where(changes, x.std(0, correction=0), 1.0)
+    assert torch.allclose(found.test.x.double(), expected, atol=1e-4)
+    assert found.checksum != digits.checksum
+    with pytest.raises(ConfigError, match="published set"):
+        dataset.load("digits", standardise=True, targets="numbers")
+
+
 def test_the_split_never_changes(digits: dataset.Dataset) -> None:
     pixels = torch.cat([s.x for s in (digits.train, digits.validation, digits.test)]).mul(16).byte().numpy()
     assert hashlib.sha256(pixels.tobytes()).hexdigest() == "721f2f18d5f7ee75bddd577b7c496a765836fc0f98533f13473167dc41b956d7"
