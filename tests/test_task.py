@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from hil.errors import ConfigError, ContractError, DataError
-from hil.task import METRICS, Loss, Metric, as_task, asked_for, named, takes_task, task_of, told
+from hil.metric import METRICS, Metric, named, told
+from hil.task import Loss, as_task, asked_for, takes_task, task_of
 
 RNG = torch.Generator().manual_seed(0)
 OUTPUTS = torch.randn(12, 3, generator=RNG)

@@ -17,7 +17,7 @@ from hil.config.training import OptimizerTable, ScheduleTable
 from hil.data.augment import Augment
 from hil.errors import ConfigError, ForeignError, RunError
 from hil.foreign import foreign
-from hil.task import Metric
+from hil.metric import Metric
 from hil.training.schedule import Constant, Stepped
 from hil.training.state import TrainingPlan
 

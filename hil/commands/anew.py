@@ -14,11 +14,11 @@ from hil.config.resolve import UNTOUCHED
 from hil.errors import ConfigError, RunError
 from hil.files import remove_tree
 from hil.hints import counted, quoted
+from hil.metric import told as judged
 from hil.report.figure import FOLDER as FIGURES
 from hil.run import resume as condition
 from hil.run.folder import RunFolder
 from hil.run.summary import FILE, amend
-from hil.task import told as judged
 from hil.training.stopping import exhausted
 
 

@@ -48,6 +48,7 @@ from hil.config.resolve import UNTOUCHED
 from hil.errors import ConfigError, Interrupted, RunError, Stopped
 from hil.files import read_text, there, write_atomic
 from hil.hints import quoted
+from hil.metric import named
 from hil.report import render
 from hil.report.ablation import LAST_LAYER, ablation
 from hil.report.ablation import table as worths
@@ -56,7 +57,6 @@ from hil.report.significance import ComparisonRow, RunOutcome, Standings, on_dev
 from hil.report.tables import TextTable
 from hil.run.folder import RunFolder
 from hil.run.resume import inspect, plan
-from hil.task import named
 
 RESULTS = ("table.json", "compare.html")
 INSTEAD = ("wire", "dead")

@@ -15,7 +15,7 @@ from hil.config.training import FUNCTIONS, OPTIMISER_GIVEN, OURS, optimisers, sc
 from hil.data import sources
 from hil.data.kinds import MADE, OWN
 from hil.errors import UNTOUCHED, ConfigError
-from hil.task import METRICS
+from hil.metric import METRICS
 
 GAP = re.compile(r" {3,}(?![ =])")
 MARKUP = re.compile(r":\w+:(?=`)|`+_?|\\[()]")

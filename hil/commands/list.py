@@ -14,8 +14,8 @@ from rich.table import Table
 
 from hil.config.resolve import CHIPS, DRIVERS, LEARNERS, TWINS, resolve
 from hil.data import kinds, objects, sources
+from hil.metric import named
 from hil.run.index import Entry, Index
-from hil.task import named
 
 Rows = list[tuple[str, ...]]
 WIDE = 120  # columns of a terminal that has room for everything

@@ -30,6 +30,7 @@ from hil.config.resolve import UNTOUCHED
 from hil.errors import ConfigError, HilError, Interrupted, ReplayDiffers, RunError, Stopped, TapeEnded
 from hil.files import loads, read_object, read_text, there, write_atomic
 from hil.hints import quoted
+from hil.metric import told
 from hil.run import checkpoint
 from hil.run.checkpoint import Checkpoint
 from hil.run.folder import RunFolder
@@ -38,7 +39,6 @@ from hil.run.summary import FILE, test_said
 from hil.tape.format import damaged
 from hil.tape.recorder import NODE
 from hil.tape.replay import Order, ReplayChip, reels, replay
-from hil.task import told
 from hil.training import diagnostics, session
 from hil.training.loop import Epoch, TrainingStep
 from hil.training.progress import TrainingDisplay

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+    from hil.metric import Metric
     from hil.network import Network
     from hil.report.run_files import RunRecord
-    from hil.task import Metric
 
 
 class Run:

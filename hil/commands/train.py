@@ -40,14 +40,13 @@ from hil.foreign import foreign, said
 from hil.hints import counted, quoted
 from hil.loggers import loggers
 from hil.report import render
-from hil.run import checkpoint
+from hil.run import checkpoint, journal
 from hil.run import resume as condition
 from hil.run.alarms import Alarms, AlarmSettings, argv_of
 from hil.run.checkpoint import Checkpoint
 from hil.run.control import Listening, Paused
 from hil.run.folder import RunFolder
 from hil.run.signals import Stopping
-from hil.run.status import message
 from hil.run.summary import FILE, Labels, amend, test_said
 from hil.telling import Teller, ignore
 from hil.training import diagnostics, disk_space
@@ -218,7 +217,7 @@ def printed(console: Console, folder: RunFolder) -> Iterator[None]:
         return
     if console.level == "debug":
         folder.journal.heard = lambda kind, facts: console.print(
-            f" . {kind}: {message({'kind': kind, **facts})}", markup=False, soft_wrap=True
+            f" . {kind}: {journal.message({'kind': kind, **facts})}", markup=False, soft_wrap=True
         )
     with console.kept(folder.path, f"training of {folder.path.name}"):
         yield

@@ -15,7 +15,8 @@ from torch import Tensor
 from hil.config.read import Section
 from hil.config.resolve import UNTOUCHED, resolve
 from hil.errors import ConfigError
-from hil.task import METRICS, Kind, Loss, LossName, Metric, Task, task_of
+from hil.metric import METRICS, Kind, Metric
+from hil.task import Loss, LossName, Task, task_of
 
 BESIDES = ("loss", "epoch", "step", "split")  # in a line of metrics.jsonl, beside the metrics
 

@@ -13,6 +13,7 @@ from nicegui import ui
 from hil import toml
 from hil.errors import HilError
 from hil.files import read_text
+from hil.metric import named
 from hil.monitor import words
 from hil.monitor.charts import COLOURS, Chart, Line, finite, options, series_colour
 from hil.monitor.frame import framed, missing
@@ -22,7 +23,6 @@ from hil.monitor.parts import Text, box
 from hil.monitor.watching import REFRESH_S, Watching, key
 from hil.report import tables
 from hil.run.index import Entry
-from hil.task import named
 
 MOST = 24  # runs on one page
 AXES = {"epoch": "epochs", "device_passes": "device passes", "elapsed": "time"}

@@ -25,6 +25,7 @@ COLUMNS = (
     ("state", "State"), ("outputs", "Outputs"), ("name", "Name"), ("kind", "Kind"), ("learner", "Learner"),
     ("device", "Device"), ("value", "Result"), ("seed", "Seed"), ("started", "Started"), ("wall", "Duration"), ("tags", "Tags"),
 )  # fmt: skip
+READING = "The folders are being read."
 EMPTY = "No entry fits the filter."
 NOTHING = "There is nothing here yet: hil train, compare, search and calibrate write what this page shows."
 
@@ -143,12 +144,14 @@ class Overview:
             self._table = RunTable()
             self._table.props.update(
                 rows=[], columns=[{"name": name, "label": label} for name, label in COLUMNS], total=0, size=SIZE, choices={},
-                empty=EMPTY, said="",
+                empty=READING, said="",
             )  # fmt: skip
             self._table.on("query", self._asked)
             self._table.on("notes", self._noted)
-        await self._show()
-        ui.timer(REFRESH_S, self._show, immediate=False)
+        ready = self._watching.ready
+        if ready:
+            await self._show()
+        ui.timer(REFRESH_S, self._show, immediate=not ready)
 
     async def _asked(self, event: GenericEventArguments) -> None:
         self._query = Query.read(event.args)

@@ -10,7 +10,7 @@ import threading
 
 from hil.files import read_object, there
 from hil.monitor.watching import key
-from hil.report import certificate, comparison, figures, page, run_files, search
+from hil.report import certificate, comparison, figures, page, run_files
 from hil.report import contents as findings
 from hil.run.folder import RunFolder
 from hil.run.index import Entry
@@ -53,6 +53,8 @@ def _drawn(entry: Entry) -> str:
     if entry.kind == "calibration":
         return page.body("certificate.html", certificate.read(entry.path))
     if entry.kind == "search":
+        from hil.report import search  # it imports torch, for which no other page waits
+
         return page.body("search.html", search.read(RunFolder.open(entry.path)))
     if entry.kind == "comparison":
         return page.body("comparison.html", comparison.contents(comparison.read_standings(entry.path)))

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hil.metric import Metric
 from hil.monitor.charts import Line, finite, options
 from hil.monitor.live import Record, moment
 from hil.report.contents import watched
-from hil.task import Metric
 
 FAULTS = ("fault", "recovering", "lost", "unsafe", "stalled")
 MENDED = ("recovered", "recovery", "retransmission", "calibration")

@@ -12,6 +12,7 @@ from hil import toml
 from hil.errors import HilError
 from hil.files import read_text
 from hil.hints import quoted
+from hil.metric import named
 from hil.monitor import reports, run_curves, words
 from hil.monitor.charts import Chart
 from hil.monitor.controls import Controls
@@ -22,9 +23,8 @@ from hil.monitor.parts import Text, Tiles, box, figure
 from hil.monitor.watching import REFRESH_S, Watching, may_change
 from hil.report import tables
 from hil.report.headline import duration, percent
+from hil.run import journal
 from hil.run.index import Entry
-from hil.run.status import message
-from hil.task import named
 
 TILES = ("Result", "Epoch", "Loss", "Time left", "Duration", "Device passes", "Device busy", "Faults recovered")
 SHOWN_EVENTS = 25
@@ -227,7 +227,7 @@ class RunPage:
                     with box("tr"):
                         Text("td", "" if at is None else time.strftime("%H:%M:%S", time.localtime(at)))
                         Text("td", kind, f"text {'fault' if kind in run_curves.FAULTS else ''}".strip())
-                        Text("td", words.short(message(_told(event)), 500), "text told")
+                        Text("td", words.short(journal.message(_told(event)), 500), "text told")
 
     async def _show_node(self, entry: Entry) -> None:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
-from nicegui import app, ui
+from nicegui import ui
 
 from hil.errors import OpenFailed
 from hil.foreign import said
@@ -86,7 +86,6 @@ def brief(record: logging.LogRecord) -> bool:
 def _application(watching: Watching) -> Any:
     """The pages, as an ASGI application."""
     frame.prepare()
-    app.on_startup(watching.entries)  # many folders are read once, before somebody asks
 
     @ui.page("/", response_timeout=PATIENCE_S)
     async def overview(request: Request) -> None:

@@ -1,4 +1,7 @@
-"""What the pages look at: the entries of the index, read in a thread, at most once a second, and only while somebody looks."""
+"""What the pages look at: the entries of the index, read in a thread, at most once a second, and only while somebody looks.
+
+They are read once at the start: many folders take about a second, which a browser needs for the page itself.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from hil.monitor.gate import Role
@@ -29,12 +33,20 @@ class Watching:
         self._entries: dict[str, Entry] = {}
         self._read_at = -refresh_s
         self._reading = asyncio.Lock()
+        self._first: Future[list[Entry]] | None = ThreadPoolExecutor(1).submit(index.entries)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the folders were read once."""
+        return self._first is None or self._first.done()
 
     async def entries(self) -> Sequence[Entry]:
         """Return all entries, as the files say now."""
         async with self._reading:
             if time.monotonic() - self._read_at >= self._refresh_s:
-                found = await asyncio.to_thread(self._index.entries)
+                first = self._first
+                found = await (asyncio.wrap_future(first) if first else asyncio.to_thread(self._index.entries))
+                self._first = None
                 self._entries = {key(entry.path): entry for entry in found}
                 self._read_at = time.monotonic()
         return list(self._entries.values())

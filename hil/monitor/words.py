@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
+from hil.metric import named
 from hil.plain import plain
 from hil.report.headline import duration, score
 from hil.run.index import Entry
-from hil.task import named
 
 NONE = "–"
 TONES = {  # state of an entry -> how it is coloured

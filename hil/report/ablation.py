@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hil.metric import Metric
 from hil.report.significance import SMALLEST, ComparisonRow, Standings
 from hil.report.tables import TextTable
-from hil.task import Metric
 
 LEVEL = 2.0  # standard errors
 LAST_LAYER = "last_layer"

@@ -11,6 +11,7 @@ from typing import Any
 
 from hil.errors import RunError
 from hil.files import read_object, write_atomic
+from hil.metric import Metric
 from hil.report.ablation import Worth, ablation
 from hil.report.ablation import table as worths
 from hil.report.comparison_figures import race
@@ -21,7 +22,6 @@ from hil.report.page import publish
 from hil.report.run_files import Facts, read
 from hil.report.significance import ComparisonRow, RunOutcome, Standings, ranking
 from hil.report.tables import TextTable
-from hil.task import Metric
 
 HEAD = (
     "learner", "seeds", "mean", "std", "worst", "validation", "device passes", "wall", "bits/example", "twin off by",

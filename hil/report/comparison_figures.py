@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from hil.metric import Metric
 from hil.report.figure import Figure, Sheet, heading
 from hil.report.figures import read
 from hil.report.significance import Band
-from hil.task import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import Any
 
 from hil.errors import DataError
+from hil.metric import Metric, named, told
 from hil.report.run_files import Facts, RunRecord
-from hil.task import Metric, named, told
 
 Numbers = tuple[float, ...]
 Confusion = tuple[tuple[int, ...], ...]

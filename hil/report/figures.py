@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hil.metric import Metric
 from hil.report.contents import SLOPES, Curve, DrawnFeedback, DrawnTransfer, Histogram, Timeline, Watched
 from hil.report.figure import Columns, Figure, Sheet, heading
-from hil.task import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

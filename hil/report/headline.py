@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hil.hints import quoted
+from hil.metric import Metric
 from hil.report.contents import Confusion, curve, metric_of, number, tested, wilson
 from hil.report.run_files import Facts, RunRecord
-from hil.task import Metric
 
 PROVENANCE = {
     "real": ("hardware", "Hardware answered: the node is a real one."),

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from hil.errors import DataError
 from hil.files import write_atomic
 from hil.hints import quoted
+from hil.metric import Metric
 from hil.plain import plain
 from hil.report import contents as findings
 from hil.report import figures, tables
@@ -22,7 +23,6 @@ from hil.report.contents import Confusion, DrawnFeedback, DrawnTransfer, Histogr
 from hil.report.figure import FOLDER, Figure, save
 from hil.report.headline import columns_of, percent, quantity, verdict
 from hil.report.run_files import Facts, RunRecord, read
-from hil.task import Metric
 
 if TYPE_CHECKING:
     from jinja2 import Environment

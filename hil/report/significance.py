@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from scipy.special import stdtr
 
-from hil.task import Metric, named
+from hil.metric import Metric, named
 
 ALPHA = 0.05
 SMALLEST = 1e-9  # difference of numbers that are not counts

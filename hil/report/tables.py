@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from hil.metric import Metric
 from hil.report.contents import Confusion, Event, by_epoch, number
 from hil.report.headline import duration
 from hil.report.run_files import Facts
-from hil.task import Metric
 
 TIMES = {
     "upload": ("sending to the bench", "bench"),

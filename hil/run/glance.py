@@ -16,6 +16,7 @@ from typing import Any
 
 from hil.errors import RunError
 from hil.files import loads, opened
+from hil.metric import named
 from hil.plain import plain
 from hil.run import journal
 from hil.run.outputs import guarded, hosted
@@ -201,11 +202,7 @@ def best(epochs: Sequence[Mapping[str, Any]], found: Told, config: Mapping[str, 
 
 def _lower(metric: str) -> bool:
     """Whether a lower value of this metric is better, of a run that has not said so."""
-    if metric in ("accuracy", "loss"):
-        return metric == "loss"
-    from hil.task import named  # it imports torch, which whoever asks for outputs off does not wait for
-
-    return named(metric).lower
+    return metric == "loss" or named(metric).lower
 
 
 def number(value: object) -> float | None:

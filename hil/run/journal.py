@@ -379,3 +379,16 @@ def missing(commits: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         if step != due:
             yield f"step {step} where {due} was due"
         due = step + 1
+
+
+def message(event: Mapping[str, Any]) -> str:
+    """Return what an event says besides its time and kind: its message, then its facts."""
+    said = [str(event[key]) for key in ("message", "what") if key in event]
+    rest = [f"{key} {_short(value)}" for key, value in event.items() if key not in ("t", "kind", "message", "what")]
+    return "; ".join([*said, *([", ".join(rest)] if rest else [])])
+
+
+def _short(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "(" + ", ".join(f"{key} {_short(inner)}" for key, inner in value.items()) + ")"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

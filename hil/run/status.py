@@ -16,9 +16,9 @@ from typing import Any
 
 from hil.errors import RunError
 from hil.hints import quoted
+from hil.metric import Metric, named
 from hil.run import glance, journal, resume
 from hil.run.lock import UNTOUCHED, RunOwner, owner
-from hil.task import Metric, named
 
 RECOVERING = ("recovering",)  # an event of this kind as the last one: a fault is being put right
 FAULTS = (*RECOVERING, "recovery", "retransmission", "fault", "recovered", "lost", "unsafe", "stalled", "alarm")
@@ -115,7 +115,7 @@ def read(path: Path, now: Callable[[], float] = time.time) -> Status:
         device_share=share,
         health=_health(state, faults, now()),
         recovered=max(recovered, _whole(at, "faults") or 0),
-        faults=tuple((_age(e, now()), e["kind"], message(e)) for e in faults[-SHOWN_FAULTS:]),
+        faults=tuple((_age(e, now()), e["kind"], journal.message(e)) for e in faults[-SHOWN_FAULTS:]),
         commit_age_s=_age(at, now()),
         left_s=left,
         checkpoint=newest_point.path.name if newest_point else "",
@@ -168,23 +168,10 @@ def log(path: Path) -> Iterator[str]:
     resume.inspect(path, verify=False)
     told = journal.contents(path / "journal.jsonl", most=0)
     for event in told.events():
-        yield f"{str(event.get('t', ''))[:23]:<23}  {event['kind']:<11} {' '.join(message(event).split())}"
+        yield f"{str(event.get('t', ''))[:23]:<23}  {event['kind']:<11} {' '.join(journal.message(event).split())}"
     if told.last:
         yield f"{str(told.last.get('t', ''))[:23]:<23}  {'commit':<11} step {told.last['step']:,}, loss {told.last['loss']:.4g}"
     yield from (f"{'':<23}  {'damaged':<11} {text}" for text in [*told.torn, *told.damaged])
-
-
-def message(event: Mapping[str, Any]) -> str:
-    """Return what an event says besides its time and kind: its message, then its facts."""
-    said = [str(event[key]) for key in ("message", "what") if key in event]
-    rest = [f"{key} {_short(value)}" for key, value in event.items() if key not in ("t", "kind", "message", "what")]
-    return "; ".join([*said, *([", ".join(rest)] if rest else [])])
-
-
-def _short(value: object) -> str:
-    if isinstance(value, Mapping):
-        return "(" + ", ".join(f"{key} {_short(inner)}" for key, inner in value.items()) + ")"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _alive(records: Sequence[journal.Record], epochs: int | None, per_epoch: int | None) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from hil import __version__, torch_device
+from hil.metric import told
 from hil.run.folder import RunFolder
-from hil.task import told
 from hil.training.state import Training
 
 FILE = "summary.json"

@@ -12,9 +12,10 @@ from hil.encoding import Encode
 from hil.errors import ContractError
 from hil.learners.parts.ridge_sums import RidgeSums, hidden
 from hil.learners.ridge import Ridge, RidgeSettings
+from hil.metric import METRICS
 from hil.network import Layer, Network
 from hil.seeding import generator
-from hil.task import METRICS, Task, task_of
+from hil.task import Task, task_of
 from sim_devices.mach_zehnder import MachZehnder
 from sim_devices.simulated import Simulated
 

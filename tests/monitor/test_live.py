@@ -10,12 +10,12 @@ import pytest
 from monitor_folders import made
 
 from hil.errors import RunError
+from hil.metric import named
 from hil.monitor import live, run_curves
 from hil.monitor.live import LiveRun
 from hil.monitor.overview import Query
 from hil.run.index import Entry
 from hil.run.journal import Journal
-from hil.task import named
 
 
 def commit(told: Journal, step: int) -> None:

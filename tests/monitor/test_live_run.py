@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from browsing import CHROMIUM, NONE, ROOT, Served, chromium, served, visitor
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, BrowserContext, expect
 
 from hil.monitor.watching import key
 
@@ -37,11 +37,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Pa
         yield found, folder
 
 
+@pytest.fixture(scope="module")
+def wide(browser: Browser, place: tuple[Served, Path]) -> Iterator[BrowserContext]:
+    """A wide screen of one who may change."""
+    with browser.new_context(viewport={"width": 1400, "height": 900}) as context:
+        visitor(context, place[0]).page.close()
+        yield context
+
+
 @contextmanager
 def training(folder: Path, name: str) -> Iterator[subprocess.Popen[bytes]]:
     """`hil train` of the demo for so long as the block lasts."""
     run = subprocess.Popen(
-        [sys.executable, "-m", "hil", "train", str(ROOT / "experiments/demo.toml"), "--run", f"runs/{name}", "--set",
+        [sys.executable, "-P", "-m", "hil", "train", str(ROOT / "experiments/demo.toml"), "--run", f"runs/{name}", "--set",
          f"train.epochs={EPOCHS}", f"device.bench={json.dumps(str(ROOT / 'benches/mzm_awg_scope.toml'))}"],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
@@ -58,11 +66,11 @@ def kinds(folder: Path, name: str) -> list[str]:
     return [json.loads(line)["kind"] for line in lines]
 
 
-def test_a_run_is_watched_paused_continued_and_stopped(browser: Browser, place: tuple[Served, Path]) -> None:
+def test_a_run_is_watched_paused_continued_and_stopped(wide: BrowserContext, place: tuple[Served, Path]) -> None:
     served, folder = place
-    with training(folder, "one") as run, browser.new_context(viewport={"width": 1400, "height": 900}) as context:
-        visit = visitor(context, served)
-        page = visit.page
+    visit = visitor(wide, served, served.base)
+    page = visit.page
+    with training(folder, "one") as run:
         page.locator("td.of-name a").click(timeout=100_000)  # it appears by itself
         state, outputs = page.locator(".lead .chip"), page.locator(".outputs-now .lamp")
         expect(outputs).to_have_text("on")
@@ -87,24 +95,22 @@ def test_a_run_is_watched_paused_continued_and_stopped(browser: Browser, place: 
         expect(outputs).to_have_text("off")
         expect(page.get_by_role("button", name="Outputs off now")).to_be_hidden()
         assert run.wait(60) == 130
-        assert not visit.wrong
+    assert not visit.wrong
     said = kinds(folder, "one")
     assert said.count("pause") == 1
     assert said.count("interrupt") == 1
 
 
-def test_outputs_go_off_at_once_without_any_question(browser: Browser, place: tuple[Served, Path]) -> None:
+def test_outputs_go_off_at_once_without_any_question(
+    browser: Browser, wide: BrowserContext, place: tuple[Served, Path]
+) -> None:
     served, folder = place
     with training(folder, "two") as run, browser.new_context() as context:
         look = visitor(context, served, served.look)
-        look.page.locator("td.of-name a", has_text="two").or_(look.page.locator("tr", has_text="two")).first.wait_for(
-            timeout=100_000
-        )
-        look.open(f"/view/{key(folder / 'runs/two')}")
+        look.page.locator("tr", has_text="two").locator("td.of-name a").click(timeout=100_000)
         expect(look.page.locator(".outputs-now .lamp")).to_have_text("on")
         assert look.page.get_by_role("button").count() == 0  # who may look has nothing to press
-        visit = visitor(context, served)
-        visit.open(f"/view/{key(folder / 'runs/two')}")
+        visit = visitor(wide, served, f"{served.base}/view/{key(folder / 'runs/two')}")
         visit.page.get_by_role("button", name="Outputs off now").click()
         expect(visit.page.locator(".outputs-now .lamp")).to_have_text("off")
         expect(visit.page.locator(".answer")).to_contain_text("the run has ended; outputs off, read back")

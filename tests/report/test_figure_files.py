@@ -11,11 +11,11 @@ import pytest
 from test_report import Page, diagnostics, journal, metrics, summary, write
 
 from hil.errors import RunError
+from hil.metric import named
 from hil.report import render
 from hil.report.comparison_figures import race
 from hil.report.figure import Figure, Sheet, save
 from hil.report.significance import Band
-from hil.task import named
 
 pytestmark = pytest.mark.drawn
 NAMES = {"score", "loss", "node", "feedback-layer-1", "feedback-layer-2", "timeline"}

@@ -15,7 +15,7 @@ from hil.build.optimizing import scheduler_of
 from hil.config.read import checked
 from hil.config.training import ScheduleTable
 from hil.errors import ConfigError, RunError
-from hil.task import METRICS
+from hil.metric import METRICS
 from hil.training.schedule import Cosine, Stepped
 
 EPOCHS, MOVES = 6, 4
