@@ -28,11 +28,12 @@ from playwright.sync_api import Browser  # noqa: E402
 from hil.monitor.watching import key  # noqa: E402
 
 WIDTHS = {"wide": (1400, 900), "phone": (390, 844)}
-COLOURS = 160  # of a picture: text and lines need no more
-EPOCHS = 4  # of the training, before its picture is taken
+COLOURS = 256  # of a picture: text and lines need no more
+EPOCHS, MORE = 10, 200  # of the training, before its picture is taken, and until its end
 PICTURES = (  # name, address, what must be drawn; {NAME} is the key of a run
     ("monitor_overview", "/", "td.of-name a"),
     ("monitor_run", "/view/{mzm-live}", ".card svg[aria-label^='Reading']"),
+    ("monitor_report", "/report/{mzm-adfa}", ".reported"),
     ("monitor_compare", "/compare?runs={mzm-adfa},{mzm-dfa},{mzm-low-rate}", ".differ"),
 )
 
@@ -79,7 +80,7 @@ def save(shot: bytes, name: str) -> None:
     """Write a picture with few colours beside this file."""
     target = Path(__file__).with_name(name)
     picture = Image.open(io.BytesIO(shot)).convert("RGB")
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
+    picture.quantize(COLOURS, kmeans=1, dither=Image.Dither.NONE).save(target, optimize=True)  # thin lines keep their colours
     print(f"{name}  {target.stat().st_size / 1000:.0f} kB")
 
 
@@ -91,7 +92,8 @@ def main() -> None:
         lab(runs)
         live = runs / "mzm-live"
         training = subprocess.Popen(
-            [sys.executable, "-m", "hil", "train", "experiments/demo.toml", "--run", str(live), "--set", "name=mzm-live"],
+            [sys.executable, "-m", "hil", "train", "experiments/demo.toml", "--run", str(live), "--set", "name=mzm-live",
+             f"train.epochs={MORE}"],
             cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         try:

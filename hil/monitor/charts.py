@@ -18,9 +18,11 @@ FONT = 'system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 COLOURS = 8  # --series-1 to --series-8
 NUMBER = "(v) => v == null || v === '-' ? '–' : String(+(+v).toPrecision(4))"
 SHARE = "(v) => v == null || v === '-' ? '–' : (+v).toFixed(1) + ' %'"
+WHOLE = "(v) => Number.isInteger(v) ? String(v) : ''"  # the last tick stands where the data end
 COUNT = (
     "(v) => v >= 1e9 ? v / 1e9 + ' G' : v >= 1e6 ? v / 1e6 + ' M' : v >= 1e4 ? v / 1e3 + ' k' : String(+(+v).toPrecision(6))"
 )
+NUMBERED = ("epoch", "step")  # an axis with ticks at whole numbers alone
 DOTTED = 40  # points of a line whose points are shown
 Point = tuple[float, float]
 
@@ -95,7 +97,7 @@ def options(
                     "axisPointer": {"lineStyle": {"color": "var(--muted)"}, "label": {"show": False}}},
         "xAxis": {"type": "value", "name": x, "nameLocation": "middle", "nameGap": 26, "scale": True, "max": "dataMax",
                   "splitLine": {"show": False}, **_axis(), "axisLabel": {**_muted(), "hideOverlap": True,
-                  **({":formatter": COUNT} if counts else {})}},
+                  **({":formatter": COUNT} if counts else {":formatter": WHOLE} if x in NUMBERED else {})}},
         "yAxis": {"type": "log" if log else "value", "name": y, "nameLocation": "end", "nameGap": 10, "scale": True,
                   "min": bottom, "max": top,
                   "splitLine": {"lineStyle": {"color": "var(--grid)"}}, **_axis(),

@@ -27,8 +27,9 @@ from hil.run.index import Entry
 MOST = 24  # runs on one page
 AXES = {"epoch": "epochs", "device_passes": "device passes", "elapsed": "time"}
 SPLITS = ("validation", "train")
+NAME = "run.name"  # a setting that stands above each column already
 TITLES = {"epoch": "epoch", "device_passes": "device passes", "elapsed": "time (s)"}
-HEAD = ("run", "state", "result", "of", "epoch", "device passes", "duration", "device busy", "faults recovered", "seed")
+HEAD = ("run", "state", "result", "metric", "epoch", "device passes", "duration", "device busy", "faults recovered", "seed")
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def differing(runs: Sequence[Compared], configs: Sequence[Mapping[str, Any]]) ->
     flat = [{f"{section}.{name}": value for section, rows in tables.settings(one) for name, value in rows} for one in configs]
     names = list(dict.fromkeys(name for one in flat for name in one))
     rows = [(name, [one.get(name, "-") for one in flat]) for name in names]
-    rows = [(name, values) for name, values in rows if len(set(values)) > 1]
+    rows = [(name, values) for name, values in rows if len(set(values)) > 1 and name != NAME]
     if not rows:
         Text("p", "All settings are the same.", "note")
         return

@@ -204,7 +204,6 @@ def counted(entries: Sequence[Entry]) -> str:
     tones = Counter(words.tone(words.state(entry)) for entry in entries)
     driven = sum(words.outputs(entry) in ("on", "unknown") for entry in entries)
     parts = [f"{len(entries):,} {'entry' if len(entries) == 1 else 'entries'}", f"{tones['working']:,} at work"]
-    parts += [f"{tones['waiting']:,} waiting"] * bool(tones["waiting"]) + [f"{tones['bad']:,} with a fault"] * bool(
-        tones["bad"]
-    )
-    return " · ".join([*parts, f"outputs on or unknown in {driven:,}"])
+    parts += [f"{tones['waiting']:,} paused or interrupted"] * bool(tones["waiting"])
+    parts += [f"{tones['bad']:,} with a fault"] * bool(tones["bad"])
+    return " · ".join([*parts, f"outputs on or unknown in {driven:,}" if driven else "no outputs on"])

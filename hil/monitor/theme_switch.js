@@ -2,7 +2,7 @@ export default {
   template: `
     <label class="theme"><span>Colours</span>
       <select aria-label="Colours" :value="theme" @change="choose($event.target.value)">
-        <option value="auto">as the system</option><option value="light">light</option><option value="dark">dark</option>
+        <option value="auto">system</option><option value="light">light</option><option value="dark">dark</option>
       </select>
     </label>`,
   data() {

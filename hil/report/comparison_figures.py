@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hil.metric import Metric
 from hil.report.figure import Figure, Sheet, heading
-from hil.report.figures import read
+from hil.report.figures import counted, read
 from hil.report.significance import Band
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def race(curves: Mapping[str, Band], name: str, title: str, metric: Metric) -> F
         last = max((band.passes[-1] for band in curves.values()), default=0.0)
         if first > 0 and last > 50 * first:
             axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: _counted(value))
+        axes.xaxis.set_major_formatter(lambda value, _: counted(value))
         axes.set_xlabel("device passes")
         axes.set_ylabel(heading(f"validation {metric.title}", unit))
         _ends(sheet, axes, {learner: (band.passes[-1], means[learner][-1]) for learner, band in curves.items()})
@@ -84,11 +84,3 @@ def _apart(heights: Sequence[float], least: float) -> list[float]:
 
 def _middle(group: Sequence[float]) -> float:
     return sum(group) / len(group)
-
-
-def _counted(value: float) -> str:
-    """A number of passes as an axis has room for: 200 k, 1.5 M."""
-    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"

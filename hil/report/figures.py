@@ -204,6 +204,14 @@ def scaled(values: Sequence[float]) -> list[float]:
     return [v / largest for v in values]
 
 
+def counted(value: float) -> str:
+    """Return a number of passes as an axis has room for: 200 k, 1.5 M."""
+    for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
 def whole_numbers(axes: Axes, name: str) -> None:
     """Name the horizontal axis, and put its ticks at whole numbers."""
     from matplotlib.ticker import MaxNLocator

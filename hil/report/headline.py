@@ -210,11 +210,11 @@ def _faults(summary: Facts) -> Tile | None:
 def _twin_check(summary: Facts) -> Tile | None:
     """Return the tile of the twin check, of the twin that a learner or this report uses."""
     found = _section(summary, "twin_honesty")
-    nrmse, correlation, bias = (number(found, key) for key in ("nrmse", "correlation", "bias"))
-    if nrmse is None or correlation is None or bias is None:
+    nrmse, bias = (number(found, key) for key in ("nrmse", "bias"))
+    if nrmse is None or bias is None:
         return None
     note = f"of the swing, against {found.get('points')} measured points; bias {quantity(bias, str(found.get('unit', '1')))}"
-    return Tile("the twin is off by", f"{100 * nrmse:.2g}\u00a0%", f"{note}, correlation {correlation:.5f}")
+    return Tile("the twin is off by", f"{100 * nrmse:.2g}\u00a0%", note)
 
 
 def _section(config: Facts, name: str) -> Facts:

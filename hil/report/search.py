@@ -248,4 +248,4 @@ def _generations(history: History) -> Table:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}\u00a0%"
+    return "-" if value is None else f"{100 * value:.1f}\u00a0%"

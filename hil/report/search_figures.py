@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from hil.report.figure import DASHES, Columns, Figure, Sheet, heading
-from hil.report.figures import scaled, whole_numbers
+from hil.report.figures import counted, scaled, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Curve = tuple[str, Sequence[float]]
+COUNTS = 1e4  # from here on ticks are written as 20 k
 
 
 def generations(
@@ -70,6 +71,8 @@ def front(points: Sequence[tuple[float, float]], chosen: Sequence[tuple[float, f
         axes = sheet.axes()
         _dots(sheet, axes, points, "evaluated")
         sheet.line(axes, [p[0] for p in line], [p[1] for p in line], 0, "front")
+        if max(value for _, value in points) >= COUNTS:
+            axes.yaxis.set_major_formatter(lambda value, _: counted(value))
         axes.set_xlabel(names[0])
         axes.set_ylabel(names[1])
         sheet.legend(axes)
