@@ -186,7 +186,7 @@ def test_addresses_that_lead_nowhere_say_so(visit: Visitor) -> None:
         expect(visit.open(path).locator("h1")).to_have_text("Not found")
 
 
-def test_every_page_fits_has_no_barrier_and_calls_nobody(browser: Browser, place: Served, folder: Path) -> None:
+def test_every_page_fits_has_no_barrier_and_calls_nobody(visit: Visitor, folder: Path) -> None:
     alpha, broken = key(folder / "runs/alpha"), key(folder / "runs/broken")
     pages = {
         "/": "td.of-name a",
@@ -194,18 +194,16 @@ def test_every_page_fits_has_no_barrier_and_calls_nobody(browser: Browser, place
         f"/compare?runs={alpha},{broken}": ".differ",
         f"/report/{alpha}": ".reported",
     }
-    for width, scheme in ((WIDTHS[0], "light"), (WIDTHS[1], "dark")):
-        with browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme) as context:  # type: ignore[arg-type]
-            visit = visitor(context, place)
-            for path, drawn in pages.items():
-                page = visit.open(path)
-                page.wait_for_selector(drawn)
-                for colours in ("light", "dark"):
-                    page.get_by_role("combobox", name="Colours").select_option(colours)
-                    assert page.evaluate("document.documentElement.scrollWidth") <= width, (path, width, colours)
-                page.get_by_role("combobox", name="Colours").select_option("auto")
-                assert not barriers(page, without=ALIKE), (path, width, scheme)
-            assert not visit.wrong
+    for path, drawn in pages.items():
+        for width, scheme in ((WIDTHS[1], "dark"), (WIDTHS[0], "light")):
+            visit.page.set_viewport_size({"width": width, "height": 900})
+            visit.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            if scheme == "dark":
+                visit.open(path).wait_for_selector(drawn)
+            for colours in ("light", "dark", "auto"):
+                visit.page.get_by_role("combobox", name="Colours").select_option(colours)
+                assert visit.page.evaluate("document.documentElement.scrollWidth") <= width, (path, width, colours)
+            assert not barriers(visit.page, without=ALIKE), (path, width, scheme)
 
 
 def test_light_and_dark_are_chosen_and_remembered(visit: Visitor) -> None:
@@ -259,6 +257,12 @@ def test_the_read_only_link_shows_all_and_changes_nothing(browser: Browser, plac
         expect(visit.page.locator("td.of-name a")).to_have_count(1)  # the server has read on since
         assert (folder / "runs/alpha/notes.toml").read_bytes() == before
         assert not visit.wrong
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no list of what a process has loaded here")
+def test_the_server_does_without_torch(place: Served) -> None:
+    """Two seconds of its start; only the report of a search needs it."""
+    assert "libtorch" not in Path(f"/proc/{place.process.pid}/maps").read_text(encoding="utf-8")
 
 
 def test_without_the_cookie_no_address_is_answered(place: Served) -> None:
