@@ -192,7 +192,7 @@ class RunPage:
             "Epoch": (words.count(last.get("epoch", entry.epoch), entry.epochs), f"step {words.count(step, entry.steps)}"),
             "Loss": (f"{last['loss']:.4g}" if last else words.NONE, "of the last step"),
             "Time left": (
-                words.lasting(None if entry.left_s is None else round(entry.left_s)),
+                words.NONE if entry.left_s is None else words.left(entry.left_s),
                 "at this rate" if entry.left_s is not None else "",
             ),
             "Duration": (words.lasting(entry.wall_s), _ago("last step", committed) if alive else ""),

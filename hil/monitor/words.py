@@ -42,6 +42,12 @@ def lasting(seconds: float | None) -> str:
     return NONE if seconds is None else duration(seconds)
 
 
+def left(seconds: float) -> str:
+    """Return the time that something will still take, no finer than it is known, in one piece."""
+    whole = round(seconds)
+    return (f"{whole / 60:.0f} min" if 120 <= whole < 7200 else duration(whole)).replace(" ", "\u00a0")
+
+
 def count(number: float | None, total: float | None = None) -> str:
     """Return a count, "of" its total where that is known."""
     shown = NONE if number is None else f"{number:,.0f}"
@@ -80,5 +86,5 @@ def progress(entry: Entry) -> str:
         return f"{count(entry.step, entry.steps)} runs"
     if entry.epoch is None:
         return ""
-    left = "" if entry.left_s is None else f", {duration(round(entry.left_s))} left"
-    return f"{'generation' if entry.kind == 'search' else 'epoch'} {count(entry.epoch, entry.epochs)}{left}"
+    rest = "" if entry.left_s is None else f", {left(entry.left_s)}\u00a0left"
+    return f"{'generation' if entry.kind == 'search' else 'epoch'} {count(entry.epoch, entry.epochs)}{rest}"

@@ -16,6 +16,7 @@ PROVENANCE = {
     "twin": ("twin", "A twin answered: the physics of the node was simulated; no hardware took part."),
     "replay": ("replay", "A recording answered: readings taken earlier were replayed; no hardware took part."),
 }
+DAYS_S = 96 * 3600.0  # from here on a time is written in days
 UNKNOWN = ("origin unknown", "It is not recorded what answered: do not take this for a result of hardware.")
 
 
@@ -120,7 +121,7 @@ def duration(seconds: float) -> str:
         return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:.0f} s"
     if seconds < 7200:
         return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s" if seconds % 60 < 59.5 else f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 3600:.1f} h" if seconds < DAYS_S else f"{seconds / 86400:.1f} days"
 
 
 def _score(record: RunRecord) -> tuple[str, str]:

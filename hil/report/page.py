@@ -163,6 +163,7 @@ def contents(record: RunRecord) -> dict[str, object]:
         "settings": tables.settings(record.config),
         "config_text": record.config_text,
         "origin": tables.origin(record.summary),
+        "rest": tables.rest(record.summary),
     }
 
 

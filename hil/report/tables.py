@@ -161,11 +161,17 @@ def settings(config: Facts) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ..
     return tuple(found)
 
 
+ORIGIN = ("provenance", "node", "resources", "versions")  # of a summary
+
+
 def origin(summary: Facts) -> tuple[tuple[str, str], ...]:
-    """Everything that the summary says, flat: node, instruments with serial numbers, versions, and the rest."""
-    first = ("provenance", "node", "resources", "versions")
-    ordered = {key: summary[key] for key in (*first, *(k for k in summary if k not in first)) if key in summary}
-    return tuple(_flat(ordered))
+    """Who answered, flat: node, instruments with serial numbers, versions."""
+    return tuple(_flat({key: summary[key] for key in ORIGIN if key in summary}))
+
+
+def rest(summary: Facts) -> tuple[tuple[str, str], ...]:
+    """Everything else that the summary says, flat."""
+    return tuple(_flat({key: value for key, value in summary.items() if key not in ORIGIN}))
 
 
 def plain(value: object) -> str:
