@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
@@ -9,10 +10,14 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from small import blank
 from warm import Warm, listen
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # before torch is imported, and for every process that a test starts
@@ -60,6 +65,26 @@ def drawing() -> Iterator[object]:
         inner = Figure.savefig
         patch.setattr(Figure, "savefig", blank)
         yield inner
+
+
+@pytest.fixture(scope="session")
+def one_browser() -> Iterator[tuple[Browser, asyncio.AbstractEventLoop]]:
+    """Chromium, which starts once, and the event loop of Playwright, which counts as running."""
+    from browsing import chromium
+
+    with chromium() as found:
+        loop = asyncio.get_running_loop()
+        yield found, loop
+        asyncio._set_running_loop(loop)
+
+
+@pytest.fixture(scope="module")
+def browser(one_browser: tuple[Browser, asyncio.AbstractEventLoop]) -> Iterator[Browser]:
+    """Chromium for the tests of a file; those of other files may have event loops of their own."""
+    found, loop = one_browser
+    asyncio._set_running_loop(loop)
+    yield found
+    asyncio._set_running_loop(None)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Take the pictures of pages that the docs show: NAME_wide.png at 1400 px and NAME_phone.png at 390 px.
+"""Take the pictures of pages that the docs show: NAME_wide.png at 1400 px or so and NAME_phone.png at 390 px.
 
     python docs/images/screenshots.py                                                        the pages of hil monitor
     python docs/images/screenshots.py report=runs/demo/report.html compare=compare/compare.html    pages that were written
@@ -28,6 +28,7 @@ from playwright.sync_api import Browser  # noqa: E402
 from hil.monitor.watching import key  # noqa: E402
 
 WIDTHS = {"wide": (1400, 900), "phone": (390, 844)}
+TALL = {"calibration": {"wide": (1200, 1720), "phone": (390, 1720)}}  # a page whose figures are looked at
 COLOURS = 256  # of a picture: text and lines need no more
 EPOCHS, MORE = 10, 200  # of the training, before its picture is taken, and until its end
 PICTURES = (  # name, address, what must be drawn; {NAME} is the key of a run
@@ -68,7 +69,7 @@ def take_written(pages: dict[str, Path]) -> None:
     """Take the pictures of pages that lie in files."""
     with chromium() as browser:
         for name, path in pages.items():
-            sizes = {f"{name}_{kind}.png": size for kind, size in WIDTHS.items()}
+            sizes = {f"{name}_{kind}.png": size for kind, size in TALL.get(name, WIDTHS).items()}
             for target, (width, height) in {**sizes, **({"report.png": (1100, 1300)} if name == "report" else {})}.items():
                 page = browser.new_page(viewport={"width": width, "height": height})
                 page.goto(path.resolve().as_uri())

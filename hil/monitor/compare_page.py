@@ -22,6 +22,7 @@ from hil.monitor.live import LiveRun, Record
 from hil.monitor.parts import Text, box
 from hil.monitor.watching import REFRESH_S, Watching, key
 from hil.report import tables
+from hil.report.headline import percent
 from hil.run.index import Entry
 
 MOST = 24  # runs on one page
@@ -167,7 +168,7 @@ class ComparePage:
         share = None if not entry.wall_s or entry.device_s is None else min(entry.device_s / entry.wall_s, 1.0)
         values = (
             words.value(entry), f"{entry.split} {words.title(entry)}", words.count(entry.epoch, entry.epochs),
-            words.count(entry.device_passes), words.lasting(entry.wall_s), words.NONE if share is None else f"{share:.0%}",
+            words.count(entry.device_passes), words.lasting(entry.wall_s), words.NONE if share is None else percent(share),
             words.count(entry.faults), words.count(entry.seed),
         )  # fmt: skip
         with box("tr"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from barriers import barriers
-from browsing import CHROMIUM, NONE, Served, Visitor, chromium, served, visitor
+from browsing import CHROMIUM, NONE, Served, Visitor, served, visitor
 from monitor_folders import made
 from playwright.sync_api import Browser, BrowserContext, expect
 
@@ -48,13 +48,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(folder: Path) -> Iterator[Served]:
     """The served pages."""
     with served(folder, "runs") as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The browser."""
-    with chromium() as found:
         yield found
 
 

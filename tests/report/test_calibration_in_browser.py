@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from barriers import barriers
-from browsing import CHROMIUM, NONE, chromium
+from browsing import CHROMIUM, NONE
 from playwright.sync_api import Browser
 from small_calibration import Modulator, steps
 
@@ -17,12 +16,6 @@ from hil.report.certificate import render
 from sim_devices.simulated import Simulated
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason=NONE)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module", params=["valid", "failed"])

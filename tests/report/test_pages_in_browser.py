@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from barriers import barriers
-from browsing import CHROMIUM, NONE, chromium
+from browsing import CHROMIUM, NONE
 from playwright.sync_api import Browser
 from test_report import diagnostics, journal, metrics, summary, write
 
@@ -28,12 +27,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory, drawing: object) -> dict[str
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("matplotlib.figure.Figure.savefig", drawing)
         return {name: globals()[f"_{name}"](folder) for name in PAGES}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 def _report(folder: Path) -> Path:
