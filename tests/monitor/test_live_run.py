@@ -46,7 +46,6 @@ def training(folder: Path, name: str) -> Iterator[subprocess.Popen[bytes]]:
          f"train.epochs={EPOCHS}", f"device.bench={json.dumps(str(ROOT / 'benches/mzm_awg_scope.toml'))}"],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    os.setpriority(os.PRIO_PROCESS, run.pid, 10)  # the browser comes first where there are two cores
     try:
         yield run
     finally:

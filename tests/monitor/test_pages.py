@@ -28,7 +28,7 @@ WHOLE = """[...document.querySelectorAll(".chart svg")].every((drawn) => {
     const { width, height } = drawn.getBoundingClientRect(), chart = drawn.closest(".chart");
     return !chart.clientWidth || Math.abs(width - chart.clientWidth) < 2 && Math.abs(height - chart.clientHeight) < 2
         && Math.abs(width - drawn.getAttribute("width")) < 2; })"""  # a chart that is shown is not cut, and fills its card
-ALIKE = "table.runs tbody tr:nth-child(n+9)"  # of "series": rows that differ in their texts alone, and axe takes its time
+ALIKE = "table.runs tbody tr:nth-child(n+6)"  # of "series": rows that differ in their texts alone, and axe takes its time
 
 
 @pytest.fixture(scope="module")
@@ -198,9 +198,7 @@ def test_every_page_fits_has_no_barrier_and_calls_nobody(visit: Visitor, folder:
             if scheme == "dark":
                 visit.open(path).wait_for_selector(drawn)
             visit.page.wait_for_function(WHOLE)
-            for colours in ("light", "dark", "auto"):
-                visit.page.get_by_role("combobox", name="Colours").select_option(colours)
-                assert visit.page.evaluate("document.documentElement.scrollWidth") <= width, (path, width, colours)
+            assert visit.page.evaluate("document.documentElement.scrollWidth") <= width, (path, width)
             assert not barriers(visit.page, without=ALIKE), (path, width, scheme)
 
 
