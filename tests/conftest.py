@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from forks import Forks
 from small import blank
 from warm import Warm, listen
 
@@ -99,6 +100,7 @@ def _cold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(Warm, "cold", True)
 
 
+IMPORTED = ("torch._dynamo", "scipy.signal", "hil.cli", "hil.commands.train", "matplotlib.figure")  # by most tests, sooner or later
 SLOW = (
     "test_guardian", "test_guarded_benches", "test_nothing_holds_up_the_guardian", "test_guardian_locks", "test_own_device",
     "test_kill", "test_sentinel", "test_search", "test_system", "test_cli",
@@ -127,7 +129,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "drawn: the figures of its pages are drawn")
     config.addinivalue_line("markers", "cold: every process that it starts is a program of its own; see warm.py")
     listen()
+    if count := config.getoption("--forks"):
+        config.pluginmanager.register(Forks(count, IMPORTED))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--forks", type=int, default=0, metavar="N", help="run the files of tests in N forks; see forks.py")
     parser.addoption("--bench", default=None, help="a bench file: run tests/hardware on it, outputs will be driven")
