@@ -100,7 +100,7 @@ def _cold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(Warm, "cold", True)
 
 
-IMPORTED = ("torch._dynamo", "scipy.signal", "hil.cli", "hil.commands.train", "matplotlib.figure")  # by most tests, sooner or later
+IMPORTED = ("torch._dynamo", "scipy.signal", "hil.cli", "hil.commands.train", "matplotlib.backends.backend_svg")
 SLOW = (
     "test_guardian", "test_guarded_benches", "test_nothing_holds_up_the_guardian", "test_guardian_locks", "test_own_device",
     "test_kill", "test_sentinel", "test_search", "test_system", "test_cli",

@@ -31,10 +31,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hil(lab: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """As a user types it, in the folder."""
+    """As a user types `hil`, in the folder."""
     surroundings = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     return subprocess.run(
-        [sys.executable, "-m", "hil", *arguments], cwd=lab, env=surroundings, capture_output=True, text=True, timeout=110
+        [sys.executable, "-P", "-m", "hil", *arguments], cwd=lab, env=surroundings, capture_output=True, text=True, timeout=110
     )
 
 

@@ -40,7 +40,7 @@ def test_a_killed_script_is_continued_by_hil_resume(tmp_path: Path, monkeypatch:
     folder, journal = tmp_path / "runs" / "08_bench", tmp_path / "runs" / "08_bench" / "journal.jsonl"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
-    with subprocess.Popen([sys.executable, str(SCRIPT)], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as script:
+    with subprocess.Popen([sys.executable, "-P", str(SCRIPT)], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as script:
         until = time.monotonic() + 100
         while not (journal.exists() and '"epoch"' in journal.read_text(encoding="utf-8")) and time.monotonic() < until:
             time.sleep(0.02)

@@ -170,7 +170,7 @@ hil.train(net, "adfa", subset(hil.load("digits"), 256), epochs=2, batch=32, lr=5
 def test_a_script_that_was_killed_goes_on_with_the_same_numbers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     script = tmp_path / "my script.py"
     script.write_text(KILLED, encoding="utf-8")
-    done = subprocess.run([sys.executable, str(script), str(tmp_path / "cut")], timeout=100)
+    done = subprocess.run([sys.executable, "-P", str(script), str(tmp_path / "cut")], timeout=100)
     assert done.returncode == -signal.SIGKILL
     assert cli.run(["status", str(tmp_path / "cut")]) == 0
     shown = " ".join(capfd.readouterr().out.split())

@@ -1,13 +1,14 @@
 """A process that has imported what hil's processes need, and forks them, so that a test need not wait for torch each time.
 
     listen()                  in the process that begins the tests: a server, which imports nothing before it is asked
-    Warm                      in place of subprocess.Popen: `python -P -m MODULE` of MODULES comes from that server
+    Warm                      in place of subprocess.Popen: `python -P -m MODULE` of MODULES, `python -P -c CODE` and
+                              `python -P FILE.py` come from that server
     python warm.py FILE PID   the server: the descriptor of its socket, and the process with which it ends
 
 A process that comes from here has what a started one would have: the arguments, environment, working directory, descriptors,
 ignored signals and session that the caller asks for, one thread, and a pid that can be killed. What it has not: imports of its
-own, a parent that is the caller, a command line in /proc. A test about these is marked `cold`, or starts a program of its own,
-as that one knows nothing of this.
+own, a parent that is the caller, a command line in /proc, an end of the interpreter. A test about these is marked `cold`, or
+starts python without -P, and what such a program starts knows nothing of this.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 MODULES = ("hil", "hil.guardian", "hil.host", "hil.host.forks", "sim_devices.bench.served", "sim_devices.bench.board")
@@ -82,7 +84,7 @@ class Warm(subprocess.Popen[Any]):
         self._asks_for = settings
         self._can = (
             bool(os.environ.get(VARIABLE)) and not self.cold
-            and not more and not isinstance(args, str) and list(args[:3]) == [PYTHON, "-P", "-m"] and args[3] in MODULES
+            and not more and not isinstance(args, str) and list(args[:2]) == [PYTHON, "-P"] and kind(args[2:]) is not None
             and SETTINGS.issuperset(settings) and limits() == LIMITS
         )  # fmt: skip
         super().__init__(args, *more, **settings)
@@ -96,12 +98,12 @@ class Warm(subprocess.Popen[Any]):
         asks, pass_fds = self._asks_for, self._asks_for.get("pass_fds", ())
         place = os.open(asks.get("cwd") or os.curdir, os.O_RDONLY | os.O_DIRECTORY)
         told = {
-            "module": args[3], "arguments": [str(word) for word in args[4:]], "env": dict(asks.get("env") or os.environ),
+            "words": [str(word) for word in args[2:]], "env": dict(asks.get("env") or os.environ),
             "session": asks.get("start_new_session", False), "files": [0, 1, 2, *pass_fds],
             "ignored": [n for n in signal.valid_signals() if signal.getsignal(n) is signal.SIG_IGN],
         }  # fmt: skip
+        self._server = socket.socket(socket.AF_UNIX)
         try:
-            self._server = socket.socket(socket.AF_UNIX)
             self._server.connect(os.environ[VARIABLE])
             body = json.dumps(told).encode()
             socket.send_fds(self._server, [HEAD.pack(len(body))], [place, *given, *pass_fds])
@@ -119,7 +121,7 @@ class Warm(subprocess.Popen[Any]):
                 if self.returncode is None:  # no other thread has taken it
                     said = self._server.recv(CODE.size)
                     self.returncode = CODE.unpack(said)[0] if said else GONE
-                    with suppress(OSError):
+                    with suppress(OSError), self._server:
                         self._server.sendall(b"!")  # its pid may go to another process now
                         self._server.recv(1)  # ends when the process has left the table, as one that was waited for has
         return self.returncode
@@ -135,6 +137,13 @@ class Warm(subprocess.Popen[Any]):
             assert timeout is not None
             raise subprocess.TimeoutExpired(self.args, timeout)
         return code
+
+
+def kind(words: Sequence[str]) -> str | None:
+    """What the words after `python -P` are, "-m", "-c" or "file", if a warm process can be that."""
+    if words[0] == "-c" or (words[0] == "-m" and words[1] in MODULES):
+        return words[0]
+    return "file" if str(words[0]).endswith(".py") else None
 
 
 def _read(end: socket.socket, count: int) -> bytes:
@@ -210,7 +219,7 @@ def begun(end: socket.socket) -> int:
         code = 70
         try:
             become(told, files)
-            code = run(told["module"])
+            code = run(told["words"])
         finally:
             os._exit(code)
     for file in files:
@@ -236,7 +245,7 @@ def become(told: Mapping[str, Any], files: Sequence[int]) -> None:
     os.environ.update(told["env"])
     named = [os.path.abspath(entry) for entry in told["env"].get("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[:] = [*named, *(entry for entry in sys.path if entry not in named)]
-    sys.argv[:] = ["", *told["arguments"]]
+    sys.argv[:] = told["words"] if kind(told["words"]) == "file" else [told["words"][0], *told["words"][2:]]
     sys.stdin = open(0, encoding="locale", closefd=False)  # noqa: SIM115, as long as it lives
     sys.stdout = open(1, "w", encoding="locale", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="locale", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
@@ -256,14 +265,21 @@ def only(wanted: Mapping[int, int]) -> None:
     os.closerange(above, max(moved.values()) + 1)
 
 
-def run(module: str) -> int:
-    """What `python -m module` does; the exit status."""
+def run(words: Sequence[str]) -> int:
+    """What `python` with these words does; the exit status."""
     import runpy
     import traceback
 
     code = 0
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        match kind(words):
+            case "-m":
+                runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+            case "file":
+                runpy.run_path(words[0], run_name="__main__")
+            case _:
+                main = sys.modules["__main__"] = ModuleType("__main__")
+                exec(compile(words[1], "<string>", "exec"), vars(main))
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:  # noqa: BLE001 (whatever it is: it is this process's end)

@@ -170,6 +170,7 @@ CHILDREN = {
 }
 
 
+@pytest.mark.cold
 def test_children_import_nothing_that_lies_about(tmp_path: Path) -> None:
     """The program itself is started with a safe path, as `hil` is; what it starts must have one too."""
     hide(tmp_path, (*HIDING, *EARLY))

@@ -49,7 +49,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, keys: Path) -> Iterator[tup
     log = tmp_path_factory.mktemp("rig") / "rig.log"
     words = ["host", "rig:Rig", "--set", f"log={log}", "--keys", str(keys), "--listen", "127.0.0.1:0"]
     child = subprocess.Popen(
-        [sys.executable, "-m", "hil", *words], stdout=subprocess.PIPE, text=True, cwd=HERE,
+        [sys.executable, "-P", "-m", "hil", *words], stdout=subprocess.PIPE, text=True, cwd=HERE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert child.stdout is not None

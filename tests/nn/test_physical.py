@@ -306,7 +306,7 @@ with hil.open({str(ROOT / "benches" / "mzm_awg_scope.toml")!r}) as bench:
 def test_a_loop_of_ones_own_that_is_killed_leaves_the_bench_safe(tmp_path: Path) -> None:
     """The guardian, which has the same stderr, outlives the script and says what it read back."""
     with subprocess.Popen(
-        [sys.executable, "-c", KILLED], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-P", "-c", KILLED], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as script:  # fmt: skip
         assert script.stdout is not None

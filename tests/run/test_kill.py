@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DRIFTS = MODULATOR + "\ndrift_rad_per_rts = 0.1"
 TWIN = toml(device=DRIFTS, train="epochs = 3\nbatch = 16\nthreads = 1")
 OFTEN = "checkpoint_every_s = 0.03\n"
+SAME = ("fsync", "fdatasync", "unlink .")  # leaves to a process that dies what was there: unlink of a part that is not there
 FIXED = "checkpoint_every = 4\n"  # by steps, so that every run does the same to its files
 
 
@@ -66,7 +67,7 @@ def killed_and_resumed(folder: Path, experiment: Path, kills: Callable[[Counter[
 def test_killed_at_every_kind_of_act_on_a_twin(tmp_path: Path, nth: int) -> None:
     def kills(found: Counter[str]) -> Iterable[Kill]:
         assert {"fsync metrics.jsonl", "half of a write journal.jsonl", "replace .step-N.json.N.part"} <= found.keys()
-        return [(kind, nth) for kind, times in found.items() if times > nth]
+        return [(kind, nth) for kind, times in found.items() if times > nth and not kind.startswith(SAME)]
 
     killed_and_resumed(tmp_path, written(tmp_path, TWIN + FIXED), kills)
 
