@@ -8,7 +8,8 @@ import runpy
 import shlex
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -59,8 +60,7 @@ def test_the_driver_of_the_how_to_is_the_template() -> None:
     assert shown == (ROOT / "drivers" / "template.py").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=title)
-def test_blocks_of_toml_are_toml(page: Path) -> None:
+def blocks_of_toml_are_toml(page: Path) -> None:
     for block in blocks(page):
         if block.language == "toml":
             tomllib.loads(block.text)
@@ -82,8 +82,7 @@ def test_whole_files_of_a_page_are_read(page: Path, folder: Path) -> None:
             read_experiment(folder / "EXPERIMENT.toml")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=title)
-def test_links_lead_somewhere(page: Path) -> None:
+def links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if not link.startswith("http"):
             path, _, anchor = link.partition("#")
@@ -110,21 +109,24 @@ def test_every_page_is_reached_from_the_index() -> None:
         assert len(list((DOCS / group).glob("*.md"))) >= least, group
 
 
-@pytest.mark.parametrize("page", PAGES, ids=title)
-def test_files_that_are_named_exist(page: Path) -> None:
+def files_that_are_named_exist(page: Path) -> None:
     for span in spans(page):
         path = span.split(":")[0].strip()
         if re.fullmatch(rf"(?:{'|'.join(FOLDERS)})/[\w./-]*", path):
             assert (ROOT / path).exists(), f"{title(page)}: `{span}`"
         elif re.fullmatch(r"(test_\w+|\w+\.py)", path):
             name = path.removesuffix(".py") + ".py"
-            told = {block.file for other in PAGES for block in blocks(other)}
-            found = any(p for top in (*OURS, "tests", "benchmarks") for p in (ROOT / top).rglob(name))
-            assert found or name in told or span in NO_FILES, f"{title(page)}: `{span}`"
+            assert name in known_files() or span in NO_FILES, f"{title(page)}: `{span}`"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=title)
-def test_scripts_exist(page: Path) -> None:
+@cache
+def known_files() -> set[str]:
+    """Names of files of Python that are there, and of those that a page has its reader write."""
+    there = {path.name for top in (*OURS, "tests", "benchmarks") for path in (ROOT / top).rglob("*.py")}
+    return there | {block.file for page in PAGES for block in blocks(page)}
+
+
+def scripts_exist(page: Path) -> None:
     for script in re.findall(r"(?:benchmarks|tests|examples)/[\w/]+\.py", page.read_text(encoding="utf-8")):
         assert (ROOT / script).is_file(), f"{title(page)}: {script}"
 
@@ -147,8 +149,7 @@ def test_files_that_the_code_names_exist() -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("page", PAGES, ids=title)
-def test_names_of_python_exist(page: Path) -> None:
+def names_of_python_exist(page: Path) -> None:
     for span in spans(page):
         named = re.match(rf"((?:{'|'.join(OURS)})(?:\.\w+)+)(?::(\w+))?(?=\(|$)", span)
         if named and not named[1].endswith((".py", ".toml", ".md")):
@@ -180,8 +181,7 @@ def command_lines(page: Path) -> Iterator[tuple[str, bool]]:
     yield from ((span, True) for span in spans(page) if re.match(r"hil( |$)", span))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=title)
-def test_command_lines_parse(page: Path) -> None:
+def command_lines_parse(page: Path) -> None:
     for line, mentioned in command_lines(page):
         words = shlex.split(line)[1:]
         if mentioned and len(words) == 1 and not words[0].startswith("-"):  # the name of a command, in a sentence
@@ -196,21 +196,38 @@ def test_command_lines_parse(page: Path) -> None:
                 assert (ROOT / word).is_file(), f"{title(page)}: {line}"
 
 
+CHECKS = (
+    blocks_of_toml_are_toml, links_lead_somewhere, files_that_are_named_exist, scripts_exist, names_of_python_exist,
+    command_lines_parse,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_every_page(check: Callable[[Path], None]) -> None:
+    wrong = []
+    for page in PAGES:
+        try:
+            check(page)
+        except (AssertionError, tomllib.TOMLDecodeError) as error:
+            wrong.append(f"{title(page)}: {error}")
+    assert not wrong, "\n".join(wrong)
+
+
 def test_the_checks_find_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pages.ROOT", tmp_path)
     page = tmp_path / "page.md"
     for text, check in (
-        ("`tests/run/test_disc_full.py`", test_files_that_are_named_exist),
-        ("`hil/build/shape.py: Shape`", test_files_that_are_named_exist),
-        ("`test_alinement`", test_files_that_are_named_exist),
-        ("`hil.conformance.check_instruments`", test_names_of_python_exist),
-        ("`drivers.links.visa.VisaLink(x)`", test_names_of_python_exist),
-        ("[x](nowhere.md)", test_links_lead_somewhere),
-        ("`hil trane`", test_command_lines_parse),
-        ("```\n$ hil train\n```", test_command_lines_parse),
-        ("`hil train experiments/mnist.toml`", test_command_lines_parse),
-        ("`hil status RUN --logs`", test_command_lines_parse),
-        ("```toml\nuse = digits\n```", test_blocks_of_toml_are_toml),
+        ("`tests/run/test_disc_full.py`", files_that_are_named_exist),
+        ("`hil/build/shape.py: Shape`", files_that_are_named_exist),
+        ("`test_alinement`", files_that_are_named_exist),
+        ("`hil.conformance.check_instruments`", names_of_python_exist),
+        ("`drivers.links.visa.VisaLink(x)`", names_of_python_exist),
+        ("[x](nowhere.md)", links_lead_somewhere),
+        ("`hil trane`", command_lines_parse),
+        ("```\n$ hil train\n```", command_lines_parse),
+        ("`hil train experiments/mnist.toml`", command_lines_parse),
+        ("`hil status RUN --logs`", command_lines_parse),
+        ("```toml\nuse = digits\n```", blocks_of_toml_are_toml),
     ):
         page.write_text(f"A page.\n\n{text}\n", encoding="utf-8")
         with pytest.raises((AssertionError, tomllib.TOMLDecodeError)):

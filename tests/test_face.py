@@ -46,6 +46,7 @@ for name in hil.__all__:
 print(json.dumps([time.process_time() - begun, events]))
 """
 PRINTS_ONLY = {"13_residual_blocks.py"}
+SHORTER = {"13_residual_blocks.py": ("range(8)", "range(1)")}  # epochs, of three trainings
 
 
 def imported(home: Path, first: str = "") -> tuple[float, list[str]]:
@@ -94,6 +95,11 @@ def test_example_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "Prints:" in (ast.get_docstring(ast.parse(text)) or "")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(path)])
+    if path.name in SHORTER:
+        whole, less = SHORTER[path.name]
+        assert text.count(whole) == 1
+        (tmp_path / path.name).write_text(text.replace(whole, less), encoding="utf-8")
+        path = tmp_path / path.name
     runpy.run_path(str(path), run_name="__main__")
     assert capfd.readouterr().out
     assert list(tmp_path.iterdir()) or path.name in PRINTS_ONLY

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSITION = {
@@ -45,17 +44,23 @@ def sources() -> list[Path]:
     return sorted(p for top in ("hil", *COLUMNS) for p in (ROOT / top).rglob("*.py"))
 
 
-def imports(path: Path) -> set[str]:
-    """Every module named by an import statement, inside functions too; relative ones are refused."""
-    found: set[str] = set()
+@cache
+def looked(path: Path) -> tuple[set[str], set[str]]:
+    """(every module named by an import statement, inside functions too; calls that open, read, write or parse a file)."""
+    named: set[str] = set()
+    opens: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            named |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             module = node.module or ""
-            found |= {f"{module}.{alias.name}" for alias in node.names} | {module}
-    return found
+            named |= {f"{module}.{alias.name}" for alias in node.names} | {module}
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
+            opens.add("open")
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in OPENERS:
+            opens.add(f"{ast.unparse(node.func.value)}.{node.func.attr}")
+    return named, opens
 
 
 def room(dotted: str) -> str:
@@ -73,24 +78,29 @@ def room(dotted: str) -> str:
     return "contracts" if (ROOT / "hil" / f"{parts[1]}.py").is_file() else "hil" if (ROOT / "hil" / parts[1]).is_dir() else ""
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_stay_in_their_column(path: Path) -> None:
-    own = room(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    allowed = {
-        "contracts": {"contracts"},
-        "composition": {"contracts", "composition", "hil", *COLUMNS},
-        "hil": {"contracts", "hil"},
-    }.get(own, {"contracts", own})
-    wrong = {name for name in imports(path) if room(name) and room(name) not in allowed}
-    assert not wrong, f"{path.relative_to(ROOT)} ({own or 'package'}) may not import {sorted(wrong)}"
+def test_imports_stay_in_their_column() -> None:
+    said = []
+    for path in sources():
+        own = room(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        allowed = {
+            "contracts": {"contracts"},
+            "composition": {"contracts", "composition", "hil", *COLUMNS},
+            "hil": {"contracts", "hil"},
+        }.get(own, {"contracts", own})
+        wrong = {name for name in looked(path)[0] if room(name) and room(name) not in allowed}
+        said += [f"{path.relative_to(ROOT)} ({own or 'package'}) may not import {sorted(wrong)}"] if wrong else []
+    assert not said, "\n".join(said)
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_foreign_packages_stay_in_their_place(path: Path) -> None:
-    relative = str(path.relative_to(ROOT))
-    for name in imports(path):
-        places = ONLY_IN.get(name.split(".")[0])
-        assert places is None or any(relative.startswith(p) for p in places), f"{relative} may not import {name}"
+def test_foreign_packages_stay_in_their_place() -> None:
+    said = []
+    for path in sources():
+        relative = str(path.relative_to(ROOT))
+        for name in looked(path)[0]:
+            places = ONLY_IN.get(name.split(".")[0])
+            if places is not None and not any(relative.startswith(place) for place in places):
+                said.append(f"{relative} may not import {name}")
+    assert not said, "\n".join(said)
 
 
 OPENERS = {
@@ -128,19 +138,6 @@ TEXTS = {
 }  # of text that this process made, or has checked
 
 
-def opens(path: Path) -> set[str]:
-    """Calls that open, read, write or parse a file without hil/files.py."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.Call):
-            continue
-        if isinstance(node.func, ast.Name) and node.func.id == "open":
-            found.add("open")
-        elif isinstance(node.func, ast.Attribute) and node.func.attr in OPENERS:
-            found.add(f"{ast.unparse(node.func.value)}.{node.func.attr}")
-    return found
-
-
 OURS = {  # calls of these names that open nothing by themselves
     "toml.loads", "RunFolder.open", "supervisor.open", "bench.how.open",
     "Recorded.open", "checkpoint.load", "Certificate.load", "safetensors.torch.load",
@@ -149,10 +146,11 @@ OURS = {  # calls of these names that open nothing by themselves
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_files_are_opened_in_one_place(path: Path) -> None:
-    relative = str(path.relative_to(ROOT))
-    if any(relative.startswith(place) for place in MAY_OPEN):
-        return
-    wrong = {call for call in opens(path) - OURS if relative not in TEXTS.get(call, set())}
-    assert not wrong, f"{relative} opens files by {sorted(wrong)}: hil/files.py does"
+def test_files_are_opened_in_one_place() -> None:
+    said = []
+    for path in sources():
+        relative = str(path.relative_to(ROOT))
+        if not any(relative.startswith(place) for place in MAY_OPEN):
+            wrong = {call for call in looked(path)[1] - OURS if relative not in TEXTS.get(call, set())}
+            said += [f"{relative} opens files by {sorted(wrong)}: hil/files.py does"] if wrong else []
+    assert not said, "\n".join(said)

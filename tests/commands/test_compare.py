@@ -32,7 +32,7 @@ batch = 64
 FILE = """
 base = "base.toml"
 seeds = [0, 1]
-budget_passes = 40_000
+budget_passes = 20_000
 [[learner]]
 use = "pat"
 [[learner]]
@@ -67,7 +67,7 @@ def test_compare_from_the_command_line_and_again(tmp_path: Path, capsys: pytest.
     assert rows["last_layer"]["angles_deg"][0] is None
     spent = {name: [one["curve"][-1][0] for one in line["runs"]] for name, line in rows.items()}
     for passes in spent.values():  # all ended with the step that spent the budget; then they were validated
-        assert all(0 <= p - 40_000 - 180 * 16 < 2 * 64 * 16 for p in passes)
+        assert all(0 <= p - 20_000 - 180 * 16 < 2 * 64 * 16 for p in passes)
     page = (out / "compare.html").read_text(encoding="utf-8")
     assert "<svg" in page
     assert not re.search(r"""(src|href)=["']https?://""", page)
@@ -82,7 +82,7 @@ def test_compare_from_the_command_line_and_again(tmp_path: Path, capsys: pytest.
     again = json.loads((out / "table.json").read_text(encoding="utf-8"))
     assert [line["mean"] for line in again["rows"]] == [line["mean"] for line in found["rows"]]
 
-    path.write_text(FILE.replace("40_000", "50_000"), encoding="utf-8")
+    path.write_text(FILE.replace("20_000", "50_000"), encoding="utf-8")
     assert run(["compare", str(path), "--out", str(out)]) == 2
     assert "other settings" in capsys.readouterr().err
 

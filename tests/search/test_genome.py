@@ -157,6 +157,8 @@ def test_cma_begins_anew_with_twice_as_many_where_it_has_nothing_more_to_learn()
             genomes = strategy.ask(number)
             sizes.append(len(genomes))
             strategy.tell(number, {genome: (worth(genome),) for genome in genomes})
+            if sizes[-1] == 28:
+                break
         assert list(dict.fromkeys(sizes))[:3] == [7, 14, 28]
         assert strategy.restarts >= 2
     strategy, centre = IPOP(found, 0), []
