@@ -199,7 +199,9 @@ def _alone() -> None:
     tasks = Path("/proc/self/task")
     count = len(list(tasks.iterdir())) if tasks.is_dir() else 1
     if count > 1:
-        raise pytest.UsageError(f"--forks: {count} threads run in the process that has collected; find what starts them at import")
+        raise pytest.UsageError(
+            f"--forks: {count} threads run in the process that has collected; find what starts them at import"
+        )
 
 
 def _report(session: pytest.Session, report: pytest.TestReport) -> None:

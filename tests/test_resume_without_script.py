@@ -38,7 +38,8 @@ def config_of(run: hil.Run) -> dict[str, Any]:
 def test_a_killed_script_is_continued_by_hil_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(SCRIPT.read_text(encoding="utf-8").splitlines()) <= 20
     text = SCRIPT.read_text(encoding="utf-8")
-    for whole, less in (("Path(__file__).resolve().parents[1]", f"Path({str(ROOT)!r})"), ("60, 10", "8, 10"), ("epochs=4", "epochs=2")):
+    there = ("Path(__file__).resolve().parents[1]", f"Path({str(ROOT)!r})")
+    for whole, less in (there, ("60, 10", "8, 10"), ("epochs=4", "epochs=2")):
         assert text.count(whole) == 1
         text = text.replace(whole, less)
     quick = tmp_path / SCRIPT.name  # tests/test_face.py runs the example as it is
@@ -46,7 +47,9 @@ def test_a_killed_script_is_continued_by_hil_resume(tmp_path: Path, monkeypatch:
     folder, journal = tmp_path / "runs" / "08_bench", tmp_path / "runs" / "08_bench" / "journal.jsonl"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
-    with subprocess.Popen([sys.executable, "-P", str(quick)], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as script:
+    with subprocess.Popen(
+        [sys.executable, "-P", str(quick)], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
+    ) as script:
         until = time.monotonic() + 100
         while not (journal.exists() and '"epoch"' in journal.read_text(encoding="utf-8")) and time.monotonic() < until:
             time.sleep(0.02)

@@ -192,7 +192,7 @@ def test_spide_moves_towards_what_the_clip_of_the_mean_input_says() -> None:
     x, net = sequences(4), rounding()
     x = (x.mean(1, keepdim=True) + 0.4 * (x - x.mean(1, keepdim=True))).repeat(1, 100, 1)
     made = learner(SPIDE, net, forward_steps=400, backward_steps=400)
-    for _ in range(12):  # the scales settle
+    for _ in range(3):  # the scales settle
         made.step(net, x, LABEL, rng())
     found = gradients(net)
     net.zero_grad(set_to_none=True)

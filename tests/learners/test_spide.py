@@ -416,7 +416,7 @@ def test_digits_are_learned() -> None:
     )
     rule = SPIDE.build(net, SPIDESettings(forward_steps=20, backward_steps=20), 10, generator(0, 0, "l"))
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
-    for epoch in range(6):
+    for epoch in range(3):
         order = torch.randperm(len(data.train), generator=generator(0, epoch, "order"))
         for rows in order.split(64):
             rule.step(net, data.train.x[rows], data.train.y[rows], rng())

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from small import Command, toml
 
 from hil.errors import RunError
+from hil.learners.adfa import ADFA
 from hil.run import control, glance
 from hil.run.control import ask, read
 from hil.run.folder import RunFolder
@@ -41,8 +43,8 @@ def start() -> Iterator[Callable[..., Command]]:
     """Commands that do not outlive the test."""
     begun: list[Command] = []
 
-    def starting(*arguments: object) -> Command:
-        begun.append(Command(*arguments))
+    def starting(*arguments: object, first: Callable[[], object] = lambda: None) -> Command:
+        begun.append(Command(*arguments, first=first))
         return begun[-1]
 
     yield starting
@@ -50,6 +52,17 @@ def start() -> Iterator[Callable[..., Command]]:
         if command.poll() is None:
             command.send(signal.SIGKILL)
             command.ended()
+
+
+def slowly() -> None:
+    """Steps of a command that take their time, so that it is asked before it is done."""
+    inner = ADFA.step
+
+    def step(*arguments: Any) -> object:
+        time.sleep(0.1)
+        return inner(*arguments)
+
+    ADFA.step = step  # type: ignore[method-assign, assignment]
 
 
 def soon(holds: Callable[[], object], within_s: float = WITHIN_S) -> None:
@@ -86,8 +99,8 @@ def same(run: Path, other: Path) -> bool:
 
 
 def test_a_pause_makes_safe_and_the_run_goes_on_bit_for_bit(tmp_path: Path, start: Start) -> None:
-    path, run, whole = experiment(tmp_path, epochs=20), tmp_path / "paused", tmp_path / "whole"
-    trainer = start("train", path, "--run", run)
+    path, run, whole = experiment(tmp_path, epochs=3), tmp_path / "paused", tmp_path / "whole"
+    trainer = start("train", path, "--run", run, first=slowly)
     soon(lambda: step(run) >= 15)  # in the middle of an epoch
     assert entry(run) == ("at work", "on")
     assert ask(run, "pause", "the test") == ""
@@ -151,8 +164,8 @@ def test_off_of_a_trainer_that_hangs_is_done_by_its_guardian(tmp_path: Path, sta
 
 
 def test_killed_while_it_is_paused_it_is_resumed_as_any_other(tmp_path: Path, start: Start) -> None:
-    path, run, whole = experiment(tmp_path, TWIN, epochs=100), tmp_path / "r", tmp_path / "whole"
-    trainer = start("train", path, "--run", run)
+    path, run, whole = experiment(tmp_path, TWIN, epochs=10), tmp_path / "r", tmp_path / "whole"
+    trainer = start("train", path, "--run", run, first=slowly)
     soon(lambda: step(run) > 3)
     ask(run, "pause")
     soon(lambda: entry(run)[0] == "paused")
