@@ -15,7 +15,7 @@ test: .venv/docs
 	@$(MAKE) --no-print-directory --jobs 2 lint suite
 
 suite: .venv/docs
-	$(PY) -m pytest tests -n 4 --dist loadfile --no-loadscope-reorder  # tests that wait leave a core to two more workers
+	$(PY) -m pytest tests --forks 4  # tests that wait leave a core to two more forks
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from forks import Forks
-from small import blank
-from warm import Warm, listen
+from warm import Warm, blank, listen
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -92,6 +91,7 @@ def browser(one_browser: tuple[Browser, asyncio.AbstractEventLoop]) -> Iterator[
 def _drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, drawing: object) -> None:
     if "drawn" in request.keywords:
         monkeypatch.setattr("matplotlib.figure.Figure.savefig", drawing)
+        monkeypatch.setattr(Warm, "drawn", True)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,8 @@
 
 What takes seconds in each process, importing torch and collecting thousands of tests, is done once. Files are handed out in
 their order, each as a whole, as tests of one file share fixtures; a fork asks for its next file before the last test of the
-one it has, so that pytest knows which fixtures are needed further. Reports and warnings come back as text.
+one it has, so that pytest knows which fixtures are needed further. Reports and warnings come back as text. Where a system has
+no forks, pytest-xdist does it: `-n 4 --dist loadfile`.
 """
 
 from __future__ import annotations

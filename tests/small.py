@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import os
 import signal
 import sys
@@ -12,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
 
 MODULATOR = 'use = "mach_zehnder"\nv_pi = "3.5 V"'
 FOLD = 'overflow = "fold"\nperiod = "7 V"'
@@ -28,15 +26,6 @@ def toml(
         f'seed = 1\n{data}[network]\nwidths = [{widths}]\n[device]\n{device}\n[encode]\n{encode}\n'
         f'[learner]\nuse = "{learner}"\n[train]\n{train}\n'
     )  # fmt: skip
-
-
-def blank(figure: object, to: IO[Any] | Path | str, **_: object) -> None:
-    """In place of Figure.savefig."""
-    page = '<svg viewBox="0 0 1 1"></svg>'
-    if isinstance(to, Path | str):
-        Path(to).write_text(page, encoding="utf-8")
-    else:
-        to.write(page.encode() if isinstance(to, io.BytesIO) else page)
 
 
 class Command:

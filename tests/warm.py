@@ -7,13 +7,14 @@
 
 A process that comes from here has what a started one would have: the arguments, environment, working directory, descriptors,
 ignored signals and session that the caller asks for, one thread, and a pid that can be killed. What it has not: imports of its
-own, a parent that is the caller, a command line in /proc, an end of the interpreter. A test about these is marked `cold`, or
+own, a parent that is the caller, a command line in /proc, an end of the interpreter, figures that are drawn. A test about these is marked `cold`, or
 starts python without -P, and what such a program starts knows nothing of this.
 """
 
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import select
@@ -30,12 +31,13 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 MODULES = ("hil", "hil.guardian", "hil.host", "hil.host.forks", "sim_devices.bench.served", "sim_devices.bench.board")
 IMPORTED = (
     "drivers.scpi_talk", "hil.guardian.process", "hil.host.process", "hil.host.worker", *MODULES[4:],
-    "scipy.signal", "hil.cli", "hil.commands.train", "torch._dynamo",
+    "scipy.signal", "hil.cli", "hil.commands.train", "torch._dynamo", "pint", "hil.build.bench", "hil.data.kinds",
+    "hil.report.page", "matplotlib.backends.backend_svg",
 )  # fmt: skip
 SETTINGS = {"stdin", "stdout", "stderr", "text", "encoding", "errors", "env", "cwd", "pass_fds", "start_new_session"}
 VARIABLE = "HIL_TESTS_WARM"  # where the server listens; set to nothing: every process is started
@@ -75,9 +77,12 @@ def listen() -> None:
 
 
 class Warm(subprocess.Popen[Any]):
-    """subprocess.Popen, whose processes come from the server if they can. cold: True while a test wants none of it."""
+    """subprocess.Popen, whose processes come from the server if they can.
 
-    cold = False
+    cold: True while a test wants none of it. drawn: True while a test wants their figures drawn.
+    """
+
+    cold = drawn = False
     _server: socket.socket | None = None
 
     def __init__(self, args: Any, *more: Any, **settings: Any) -> None:
@@ -99,7 +104,7 @@ class Warm(subprocess.Popen[Any]):
         place = os.open(asks.get("cwd") or os.curdir, os.O_RDONLY | os.O_DIRECTORY)
         told = {
             "words": [str(word) for word in args[2:]], "env": dict(asks.get("env") or os.environ),
-            "session": asks.get("start_new_session", False), "files": [0, 1, 2, *pass_fds],
+            "drawn": self.drawn, "session": asks.get("start_new_session", False), "files": [0, 1, 2, *pass_fds],
             "ignored": [n for n in signal.valid_signals() if signal.getsignal(n) is signal.SIG_IGN],
         }  # fmt: skip
         self._server = socket.socket(socket.AF_UNIX)
@@ -251,6 +256,19 @@ def become(told: Mapping[str, Any], files: Sequence[int]) -> None:
     sys.stderr = open(2, "w", encoding="locale", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     random.seed()
     np.random.seed()  # noqa: NPY002
+    if not told["drawn"]:
+        from matplotlib.figure import Figure
+
+        Figure.savefig = blank  # type: ignore[method-assign]
+
+
+def blank(figure: object, to: IO[Any] | Path | str, **_: object) -> None:
+    """In place of Figure.savefig."""
+    page = '<svg viewBox="0 0 1 1"></svg>'
+    if isinstance(to, Path | str):
+        Path(to).write_text(page, encoding="utf-8")
+    else:
+        to.write(page.encode() if isinstance(to, io.BytesIO) else page)
 
 
 def only(wanted: Mapping[int, int]) -> None:

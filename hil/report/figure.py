@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,9 +133,15 @@ class Sheet:
 
 
 def _widths(names: Sequence[str], columns: int) -> list[float]:
-    """Return the width of every column of a legend, in em; it is filled from top to bottom."""
-    rows = math.ceil(len(names) / columns)
-    return [0.58 * max(map(len, names[at : at + rows])) + 3.1 for at in range(0, len(names), rows)]
+    """Return the width of every column of a legend, in em; matplotlib fills as many, the first ones with one name more.
+
+    >>> len(_widths(["one", "two", "three", "four"], 3))
+    3
+    """
+    columns = min(columns, len(names))
+    rows, more = divmod(len(names), columns)
+    starts = [rows * column + min(column, more) for column in range(columns + 1)]
+    return [0.58 * max(map(len, names[start:end])) + 3.1 for start, end in pairwise(starts)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small import blank
+from warm import blank
 from torch import Tensor, nn
 
 import hil
