@@ -102,10 +102,11 @@ def _cold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 IMPORTED = ("torch._dynamo", "scipy.signal", "hil.cli", "hil.commands.train", "matplotlib.backends.backend_svg")
 SLOW = (
+    "test_live_run", "test_pages", "test_tutorials", "test_pages_in_browser", "test_requests", "test_cluster",
     "test_guardian", "test_guarded_benches", "test_nothing_holds_up_the_guardian", "test_guardian_locks", "test_own_device",
     "test_kill", "test_sentinel", "test_search", "test_system", "test_cli",
     "test_docs_recipes", "test_face", "test_notebooks", "test_resume_without_script", "test_spide", "test_frame_shape",
-    "test_many_channels", "test_compare", "test_cluster", "test_modules", "test_programmed_channels", "test_open_bench",
+    "test_many_channels", "test_compare", "test_modules", "test_programmed_channels", "test_open_bench",
     "test_targets", "test_auxiliaries", "test_physical", "test_corrected_twin", "test_replay", "test_stages",
     "test_conformance", "test_train_in_python", "test_spsa", "test_doctor", "test_signals", "test_faults_end_to_end",
     "test_lock", "test_board_faults_end_to_end", "test_waveform_steps", "test_board_faults", "test_board_training",

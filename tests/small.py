@@ -10,7 +10,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 MODULATOR = 'use = "mach_zehnder"\nv_pi = "3.5 V"'
 FOLD = 'overflow = "fold"\nperiod = "7 V"'

@@ -7,8 +7,8 @@
 
 A process that comes from here has what a started one would have: the arguments, environment, working directory, descriptors,
 ignored signals and session that the caller asks for, one thread, and a pid that can be killed. What it has not: imports of its
-own, a parent that is the caller, a command line in /proc, an end of the interpreter, figures that are drawn. A test about these is marked `cold`, or
-starts python without -P, and what such a program starts knows nothing of this.
+own, a parent that is the caller, a command line in /proc, an end of the interpreter, figures that are drawn (marked `drawn`). A
+test about these is marked `cold`, or starts python without -P, and what such a program starts knows nothing of this.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import threading
@@ -21,11 +22,16 @@ from hil.search import cluster
 from hil.search.cluster import Cluster
 from hil.search.history import EVALUATIONS
 
-pytest.importorskip("distributed")
+distributed = pytest.importorskip("distributed")
+dask = pytest.importorskip("dask")
 QUIET = Console(quiet=True)
 
 
 def test_a_lost_worker_costs_nothing_but_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed.utils, "_forkserver_preload_set", True)  # by the next line, with more than Dask's own
+    multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["distributed", "hil.search.batched_trainer", "torch._dynamo"]
+    )
     path = write(tmp_path, FILE)
     start(path, RunFolder.create(tmp_path / "here"), QUIET)
     made: list[Cluster] = []
@@ -48,7 +54,8 @@ def test_a_lost_worker_costs_nothing_but_time(tmp_path: Path, monkeypatch: pytes
         os.kill(killed[0], signal.SIGKILL)
 
     monkeypatch.setattr(Cluster, "__init__", kept)
-    start(path, RunFolder.create(tmp_path / "cluster"), QUIET, "local:2")
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):  # as workers begin at once so
+        start(path, RunFolder.create(tmp_path / "cluster"), QUIET, "local:2")
     assert killed
     assert history(tmp_path / "cluster") == history(tmp_path / "here")
     keys = [json.loads(line)["key"] for line in (tmp_path / "cluster" / EVALUATIONS).read_text(encoding="utf-8").splitlines()]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from warm import blank
 from torch import Tensor, nn
+from warm import blank
 
 import hil
 from hil.build.prepared import prepared
