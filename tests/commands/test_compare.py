@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from warm import blank
 
 from hil.cli import run
 from hil.commands import compare
@@ -52,7 +53,9 @@ def write(tmp_path: Path, text: str = FILE) -> Path:
 
 
 @pytest.mark.drawn
-def test_compare_from_the_command_line_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_from_the_command_line_and_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, out = write(tmp_path), tmp_path / "out"
     assert run(["compare", str(path), "--out", str(out)]) == 0
     said = capsys.readouterr().out
@@ -74,6 +77,7 @@ def test_compare_from_the_command_line_and_again(tmp_path: Path, capsys: pytest.
     asked = (out / "runs" / "spsa" / "base" / "seed-1" / "config.toml").read_text(encoding="utf-8")
     assert "lr = 0.002" in asked
 
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", blank)  # drawn once
     before = (out / "runs" / "pat" / "base" / "seed-0" / "journal.jsonl").read_text(encoding="utf-8")
     (out / "runs" / "spsa" / "base" / "seed-1" / "summary.json").unlink()
     assert run(["compare", str(path), "--out", str(out)]) == 0

@@ -19,6 +19,7 @@ from acts import Kill, counted, killed, survive
 from rich.console import Console
 from small import Command, until
 from small_search import BASE, FILE, lethal, write
+from warm import blank
 
 from hil.build.search import SearchBuilder
 from hil.cli import run
@@ -61,7 +62,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.drawn
-def test_a_search_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], whole: Path) -> None:
+def test_a_search_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[union-attr, call-overload, index]  # noqa: NPY002
     assert run(["search", str(write(tmp_path)), "--run", str(tmp_path / "r")]) == 0
     said = capsys.readouterr().out
@@ -75,6 +78,7 @@ def test_a_search_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
     for text in ("Fitness over generations", "true derivative", "Confirmation", "held examples"):
         assert text in page
     assert not re.search(r"(src|href)=\"http", page)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", blank)  # drawn once
     assert run(["resume", str(tmp_path / "r")]) == 2  # it is finished
     assert run(["report", str(tmp_path / "r")]) == 0
     found = tmp_path / "r" / summary["feedback"]
