@@ -6,9 +6,9 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
-from warm import blank
 
 from hil.cli import run
 from hil.commands import compare
@@ -52,10 +52,19 @@ def write(tmp_path: Path, text: str = FILE) -> Path:
     return path
 
 
-@pytest.mark.drawn
 def test_compare_from_the_command_line_and_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, drawing: object
 ) -> None:
+    """The page of the comparison is drawn once; those of its runs, and that of what is made again, are not."""
+    inner = compare.write
+
+    def drawn(*arguments: Any) -> object:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("matplotlib.figure.Figure.savefig", drawing)
+            monkeypatch.setattr(compare, "write", inner)
+            return inner(*arguments)
+
+    monkeypatch.setattr(compare, "write", drawn)
     path, out = write(tmp_path), tmp_path / "out"
     assert run(["compare", str(path), "--out", str(out)]) == 0
     said = capsys.readouterr().out
@@ -73,11 +82,11 @@ def test_compare_from_the_command_line_and_again(
         assert all(0 <= p - 20_000 - 180 * 16 < 2 * 64 * 16 for p in passes)
     page = (out / "compare.html").read_text(encoding="utf-8")
     assert "<svg" in page
+    assert "<path" in page  # it was drawn
     assert not re.search(r"""(src|href)=["']https?://""", page)
     asked = (out / "runs" / "spsa" / "base" / "seed-1" / "config.toml").read_text(encoding="utf-8")
     assert "lr = 0.002" in asked
 
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", blank)  # drawn once
     before = (out / "runs" / "pat" / "base" / "seed-0" / "journal.jsonl").read_text(encoding="utf-8")
     (out / "runs" / "spsa" / "base" / "seed-1" / "summary.json").unlink()
     assert run(["compare", str(path), "--out", str(out)]) == 0
