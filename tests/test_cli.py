@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from small import Command, toml, until
+from warm import Warm
 
 from hil.cli import run
 
@@ -271,7 +272,7 @@ def started(tmp_path: Path, text: str) -> Command:
     return command
 
 
-LONG = TWIN.replace("epochs = 2", "epochs = 500\ncheckpoint_every = 5")
+LONG = toml(128, "64, 20, 10", train="epochs = 500\nbatch = 64\ncheckpoint_every = 5")
 
 
 def children(pid: int, module: str = "sim_devices.bench.served") -> list[int]:
@@ -281,7 +282,9 @@ def children(pid: int, module: str = "sim_devices.bench.served") -> list[int]:
 
 
 @pytest.mark.cold
-def test_a_killed_bench_and_a_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_bench_and_a_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = started(tmp_path, LONG)
     (bench,) = children(command.pid)
     os.kill(bench, signal.SIGKILL)
@@ -293,6 +296,7 @@ def test_a_killed_bench_and_a_resume(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert summary(tmp_path / "r")["outputs"].startswith("unknown")
     config = tmp_path / "r" / "config.toml"
     config.write_text(config.read_text(encoding="utf-8").replace("epochs = 500", "epochs = 1"), encoding="utf-8")
+    monkeypatch.setattr(Warm, "cold", False)
     said = hil(capsys, "resume", tmp_path / "r")
     assert said.code == 0, said.err
 
