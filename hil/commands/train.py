@@ -363,6 +363,8 @@ def _diagnose(folder: RunFolder, made: Built, summary: dict[str, Any]) -> None:
             alike = [layer["correlation"] for layer in found["feedback"]]
         if any(one is not None for one in alike):
             amend(folder, feedback_correlation=alike)
+        if "operations" in found:
+            amend(folder, operations=found["operations"])
         said = summary.get("warnings", [])
         if (line := narrow(said, uses)) and line not in said:
             summary["warnings"] = [*said, line]

@@ -130,7 +130,7 @@ class SPIDE(nn.Module):
             "loss", "accuracy", "overflow"; "rate_forward", "rate_backward" (spikes per neuron and step, over all layers), and
             for each layer "rate_forward_layer0", "rate_backward_layer0", "open_layer0" (share of m = 1), "scale_layer0";
             "saturated": share of open couples that fired at every step, whose rate is too small for their current;
-            "feedback_share": of a network with feedback, rms of the current that comes back over rms of all into layer 0.
+            "feedback_share": of a network with feedback, rms of the mean current that comes back over rms of all into layer 0.
         """
         del rng  # nothing random
         net.train()
@@ -164,8 +164,9 @@ class SPIDE(nn.Module):
         opened = [beta * mask for beta, mask in zip(found.rates, masks, strict=True)]
         if settings.scale == "auto":
             self._follow(opened)
-        told = _report(settled, found.firing, masks, opened, scales) | _feedback_share(net, entered, settled)
-        return {**metrics, "overflow": settled.overflow, **told}
+        returned = {} if settled.feedback_share is None else {"feedback_share": settled.feedback_share}
+        told = _report(settled, found.firing, masks, opened, scales)
+        return {**metrics, "overflow": settled.overflow, **told, **returned}
 
     def _settle(self, net: Network, x: Tensor) -> Settled:
         return settle(net, x, self.settings.forward_steps, self.settings.leak)
@@ -198,15 +199,6 @@ class SPIDE(nn.Module):
         scores = net.stack[-1].synapse(settled.rates[-1])
         entered = self._entered(x)
         return Trace((entered, *settled.rates), (*mean_currents(net, entered, settled.rates), scores), (*settled.rates, scores))
-
-
-def _feedback_share(net: Network, x: Tensor, settled: Settled) -> dict[str, float]:
-    """Return how much of the current into layer 0 comes from the last layer, at the rates of stage 1."""
-    if net.feedback is None:
-        return {}
-    back: Tensor = net.feedback(settled.rates[-1])
-    whole = back + net.stack[0].synapse(x)
-    return {"feedback_share": float(back.square().mean().sqrt() / whole.square().mean().sqrt().clamp(min=1e-12))}
 
 
 def _typical(values: Tensor) -> Tensor:

@@ -150,6 +150,7 @@ def contents(record: RunRecord) -> dict[str, object]:
         "no_angle": made.get("no_angle", ""),
         "angle_to": made.get("angle_to", "the true gradient of the twin"),
         "traffic": tables.traffic(made),
+        "operations": tables.operations(made),
         "times": tables.shares(seconds),
         "timeline": _timeline(journal),
         "sentinel": None if looks is None else figures.watched(looks),

@@ -37,6 +37,13 @@ LAYER_COLUMNS = (
     ("firing rate", "firing_rate", "{:.2%}"),
     ("range in use", "range_use", "{:.0%}"),
 )
+OPERATION_COLUMNS = (
+    ("accumulations", "accumulations", "{:,.0f}"),
+    ("multiply-accumulations", "multiplications", "{:,.0f}"),
+    ("memory accesses", "memory_accesses", "{:,.0f}"),
+    ("energy, nJ", "energy_nj", "{:,.1f}"),
+    ("firing rate", "firing_rate", "{:.2%}"),
+)
 SHOWN_EVENTS = 100
 DEEPEST = 4
 
@@ -124,6 +131,18 @@ def traffic(diagnostics: Facts) -> TextTable | None:
     keys = ("passes_per_example", "bits_per_example")
     rows = tuple((part, *(_cell(line, key, "{:,.0f}") for key in keys)) for part, line in parts if isinstance(line, Mapping))
     return TextTable(("per example", "device passes", "bits moved"), rows) if rows else None
+
+
+def operations(diagnostics: Facts) -> TextTable | None:
+    """Return what the products of one training step cost, forward and backward, per example; None of static nodes."""
+    seen = diagnostics.get("operations")
+    rows = []
+    for part in ("forward", "backward"):
+        line = seen.get(part) if isinstance(seen, Mapping) else None
+        if isinstance(line, Mapping):
+            shown = {**line, "energy_nj": 1e9 * (number(line, "energy_j") or 0.0)}
+            rows.append((part, *(_cell(shown, key, form) for _, key, form in OPERATION_COLUMNS)))
+    return TextTable(("per example", *(name for name, *_ in OPERATION_COLUMNS)), tuple(rows)) if rows else None
 
 
 def events(listed: Sequence[Event]) -> tuple[tuple[str, str, str], ...]:

@@ -9,6 +9,8 @@ time       where the time went, in seconds
 layers     per layer: the angle between the learner's direction and the gradient (`angle_to`) in degrees, the firing rate of its
            neurons, and the share of the node's range between the 1st and the 99th hundredth of its drives
 traffic    of one training step, and of one prediction: node evaluations and bits per example, calls in all
+operations of one training step of a spiking network, forward and backward (hil/learners/parts/operations.py), per example, and
+           the spikes per neuron and step of the network's arrays (forward) and of those of the learner (backward)
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from hil.learner import Tracing
 from hil.learners.adfa import ADFA, slope
 from hil.learners.adfa_snn import ADFASNN
 from hil.learners.parts.neuron_model import bump
+from hil.learners.parts.operations import Counted
 from hil.network import Layer
 from hil.port import each, limit_tensor
 from hil.run.folder import RunFolder
@@ -95,7 +98,26 @@ def _looked(training: Training, model: Model | None, pre: Mapping[int, Tensor]) 
         return {"passes_per_example": passes / seen.examples, "bits_per_example": bits / seen.examples, "calls": calls}
 
     traffic = {"examples": seen.examples, "step": cost(seen.step), "prediction": cost(seen.prediction)}
-    return {"layers": layers, "no_angle": seen.why, "angle_to": seen.to, "traffic": traffic}
+    found = {"layers": layers, "no_angle": seen.why, "angle_to": seen.to, "traffic": traffic}
+    if seen.operations is not None:
+        found["operations"] = _operations(training, seen.step, seen.operations, seen.examples)
+    return found
+
+
+def _operations(training: Training, step: Sequence[Traffic], counted: Counted, examples: int) -> dict[str, dict[str, Any]]:
+    """The operations of both directions, with the firing rates of the arrays that work in each."""
+    own = {id(layer.device) for layer in training.net.stack}
+    pairs = list(zip(training.devices, step, strict=True))
+    parts = {
+        "forward": (counted.forward, [traffic for device, traffic in pairs if id(device) in own]),
+        "backward": (counted.backward, [traffic for device, traffic in pairs if id(device) not in own]),
+    }
+    return {name: {**one.table(examples), "firing_rate": _rate(some)} for name, (one, some) in parts.items()}
+
+
+def _rate(some: Sequence[Traffic]) -> float | None:
+    read = sum(traffic.read for traffic in some)
+    return sum(traffic.fired for traffic in some) / read if read else None
 
 
 def _range_use(layer: Layer, pre: Tensor) -> float:

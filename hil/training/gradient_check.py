@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -28,6 +28,7 @@ from hil.learner import Learner, Tracing
 from hil.learners.backprop import Backprop
 from hil.learners.bptt import BPTT
 from hil.learners.parts.loss import Mixed
+from hil.learners.parts.operations import Counted, counting
 from hil.learners.parts.rate_learner import OnlineSettings
 from hil.network import Network
 from hil.neuron import NeuronModel
@@ -78,6 +79,7 @@ class GradientLook:
         why: why there is none at all, or "".
         to: what the angles are measured from.
         step, prediction: traffic per device.
+        operations: of the step's products; None of static nodes.
     """
 
     examples: int
@@ -86,6 +88,7 @@ class GradientLook:
     to: str
     step: tuple[Traffic, ...]
     prediction: tuple[Traffic, ...]
+    operations: Counted | None
 
 
 def look(training: Training, model: Model | None, examples: int) -> GradientLook:
@@ -94,7 +97,7 @@ def look(training: Training, model: Model | None, examples: int) -> GradientLook
     x, label = training.sent(training.data.train.x[:examples], training.data.train.y[:examples])
     seen = len(x)
     with _untouched(net, learner):
-        with watched(training.devices) as step:
+        with watched(training.devices) as step, counting(x) if net.temporal else nullcontext() as operations:
             learner.step(net, x, label, generator(training.plan.seed, 0, "look", net.place))
         found = [None if grad is None else grad.clone() for grad in directions(net)]
         with watched(training.devices) as prediction:
@@ -106,7 +109,8 @@ def look(training: Training, model: Model | None, examples: int) -> GradientLook
             found = [None if grad is None else grad.clone() for grad in directions(net)]
         true = [None] * len(found) if why else _true(training, model, x, label, classes)
     angles = tuple(None if a is None or b is None else angle(a, b) for a, b in zip(found, true, strict=True))
-    return GradientLook(seen, angles, why, THROUGH_TIME if net.temporal else OF_THE_TWIN, tuple(step), tuple(prediction))
+    to = THROUGH_TIME if net.temporal else OF_THE_TWIN
+    return GradientLook(seen, angles, why, to, tuple(step), tuple(prediction), operations)
 
 
 def directions(net: Network) -> list[Tensor | None]:

@@ -91,10 +91,12 @@ class Settled(NamedTuple):
     Args:
         rates: a_i (batch, n_i).
         overflow: share of the currents beyond the range.
+        feedback_share: rms over rms of the mean currents into layer 0, that of the feedback and all; None: no feedback.
     """
 
     rates: tuple[Tensor, ...]
     overflow: float
+    feedback_share: float | None = None
 
 
 @torch.no_grad()
@@ -106,12 +108,18 @@ def settle(net: Network, x: Tensor, steps: int, leak: float = 1.0) -> Settled:
     laws = [law_of(layer.synapse) for layer in hidden[1:]]
     back = None if net.feedback is None else law_of(net.feedback)
     totals: list[Tensor] = []
+    entered: list[Tensor] = []  # of a network with feedback: all currents into layer 0, and those that come back
     spikes = torch.empty(0)
     over = sent = 0
     for step in range(steps):
         if shown.begins(step):
             (outside,) = shown.currents(hidden[0].synapse, step, 1)
-        current = outside if back is None or not step else back(spikes).add_(outside)
+        current = outside
+        if back is not None:
+            returned = back(spikes) if step else torch.zeros_like(outside)
+            current = returned + outside
+            _add(entered, 0, current, leak)
+            _add(entered, 1, returned, leak)
         for number, layer in enumerate(hidden):
             spikes = layer.measure(current.unsqueeze(0)).squeeze(0)
             _add(totals, number, spikes, leak)
@@ -121,7 +129,8 @@ def settle(net: Network, x: Tensor, steps: int, leak: float = 1.0) -> Settled:
     incessant = torch.zeros((), dtype=outside.dtype, device=outside.device)
     for _ in range(steps):
         incessant.mul_(leak).add_(1)  # rounded as the totals are: a neuron that always fired has the rate 1, not a bit less
-    return Settled(tuple(total.div_(incessant) for total in totals), over / sent)
+    share = float(entered[1].norm() / entered[0].norm().clamp(min=1e-12)) if entered else None
+    return Settled(tuple(total.div_(incessant) for total in totals), over / sent, share)
 
 
 def _add(totals: list[Tensor], number: int, values: Tensor, leak: float) -> None:
