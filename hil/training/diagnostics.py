@@ -15,8 +15,9 @@ operations of one training step of a spiking network, forward and backward (hil/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import compress
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ from hil.learners.parts.operations import Counted
 from hil.network import Layer
 from hil.port import each, limit_tensor
 from hil.run.folder import RunFolder
-from hil.training.gradient_check import look
+from hil.training.gradient_check import GradientLook, look
 from hil.training.state import Training
 from hil.training.transfer_curve import Transfer
 
@@ -100,24 +101,26 @@ def _looked(training: Training, model: Model | None, pre: Mapping[int, Tensor]) 
     traffic = {"examples": seen.examples, "step": cost(seen.step), "prediction": cost(seen.prediction)}
     found = {"layers": layers, "no_angle": seen.why, "angle_to": seen.to, "traffic": traffic}
     if seen.operations is not None:
-        found["operations"] = _operations(training, seen.step, seen.operations, seen.examples)
+        found["operations"] = _operations(training, seen, seen.operations)
     return found
 
 
-def _operations(training: Training, step: Sequence[Traffic], counted: Counted, examples: int) -> dict[str, dict[str, Any]]:
+def _operations(training: Training, seen: GradientLook, counted: Counted) -> dict[str, dict[str, Any]]:
     """The operations of both directions, with the firing rates of the arrays that work in each."""
-    own = {id(layer.device) for layer in training.net.stack}
-    pairs = list(zip(training.devices, step, strict=True))
-    parts = {
-        "forward": (counted.forward, [traffic for device, traffic in pairs if id(device) in own]),
-        "backward": (counted.backward, [traffic for device, traffic in pairs if id(device) not in own]),
+    own = [device in [layer.device for layer in training.net.stack] for device in training.devices]
+    forward = _rate(compress(seen.step, own)) or _rate(compress(seen.prediction, own))  # a step may ask no device
+    backward = _rate(traffic for traffic, mine in zip(seen.step, own, strict=True) if not mine)
+    return {
+        "forward": {**counted.forward.table(seen.examples), "firing_rate": forward},
+        "backward": {**counted.backward.table(seen.examples), "firing_rate": backward},
     }
-    return {name: {**one.table(examples), "firing_rate": _rate(some)} for name, (one, some) in parts.items()}
 
 
-def _rate(some: Sequence[Traffic]) -> float | None:
-    read = sum(traffic.read for traffic in some)
-    return sum(traffic.fired for traffic in some) / read if read else None
+def _rate(some: Iterable[Traffic]) -> float | None:
+    """Spikes per neuron and time step of several devices; None if none was asked."""
+    whole = list(some)
+    read = sum(traffic.read for traffic in whole)
+    return sum(traffic.fired for traffic in whole) / read if read else None
 
 
 def _range_use(layer: Layer, pre: Tensor) -> float:
