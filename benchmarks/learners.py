@@ -206,14 +206,14 @@ def measure_memory(what: str, steps: int) -> int:
         if what == "saf"
         else ADFASNN.build(net, ADFASNNSettings(**settings), 10, generator(0, 0, "learner"))
     )
-    before = _status_kb("VmRSS")
+    before = status_kb("VmRSS")
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak counts from here
     for number in range(3):
         learner.step(net, x, label, generator(0, number, "step"))
-    return (_status_kb("VmHWM") - before) * 1024
+    return (status_kb("VmHWM") - before) * 1024
 
 
-def _status_kb(name: str) -> int:
+def status_kb(name: str) -> int:
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     assert found is not None
     return int(found[1])
