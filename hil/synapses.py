@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from hil.settings import Count
 Weights = Literal["plain", "standardised"]
 Norm = Literal["none", "batch", "sample"]
 Pool = Literal["none", "average", "max"]
+T = TypeVar("T", bound=str | float)
 EPS = 1e-4
 WHERE = "[network]"
 
@@ -161,8 +162,9 @@ def dense(
 def conv(
     shape: Sequence[Count], channels: Sequence[Count], kernels: Sequence[Count] | Count = 3,
     strides: Sequence[Count] | Count = 1,
-    pool: Pool = "none", weights: Weights = "plain", norm: Norm = "none", levels: int = 0, threshold: float = 2.0,
-    bias: bool = True, units: Sequence[int] = (), readout: int = 0, gain: float = 1.0,
+    pool: Pool = "none", weights: Weights = "plain", norm: Sequence[Norm] | Norm = "none", levels: int = 0,
+    threshold: Sequence[float] | float = 2.0, bias: bool = True, units: Sequence[int] = (), readout: int = 0, gain: float = 1.0,
+    affine: bool = True,
 ) -> list[nn.Module]:  # fmt: skip
     """Convolutional synapses, one for each of `channels`; zero-padded by half a kernel. Then dense ones.
 
@@ -173,35 +175,39 @@ def conv(
         strides: one for all, or one for each.
         pool: "average" or "max" takes the stride over by pooling behind a convolution of stride 1; "none" strides.
         weights: as in `dense`.
-        norm: as in `dense`; "sample" normalises each map of each example by itself.
+        norm: as in `dense`; "sample" normalises each map of each example by itself. One for all layers, or one for each
+            convolution.
         levels: as in `dense`.
-        threshold: as in `dense`.
+        threshold: as in `dense`, one for all layers, or one for each convolution.
         bias: as in `dense`.
-        units: widths of fully connected layers behind.
+        units: widths of fully connected layers behind; they take norm and threshold of the last convolution.
         readout: width of a last, plain nn.Linear for scores; 0: none.
         gain: as in `dense`.
+        affine: a "batch" norm of maps trains a factor and an offset for each channel.
 
     Raises:
         ConfigError.
     """
     _sizes("shape", shape, 3, 3)
     _sizes("channels", channels, 1)
-    _choices(pool=(pool, Pool), weights=(weights, Weights), norm=(norm, Norm))
+    norms, thresholds = _one_each("norm", norm, len(channels)), _one_each("threshold", threshold, len(channels))
+    for one in norms:
+        _choices(pool=(pool, Pool), weights=(weights, Weights), norm=(one, Norm))
     sizes = (_each("kernels", kernels, len(channels)), _each("strides", strides, len(channels)))
     synapses: list[nn.Module] = []
     here = tuple(shape)
-    for n_out, kernel, stride in zip(channels, *sizes, strict=True):
+    for n_out, kernel, stride, one, most in zip(channels, *sizes, norms, thresholds, strict=True):
         step = stride if pool == "none" else 1
         filters = _filters(here[0], n_out, kernel, step, weights, bias, gain)
-        behind = [*_pooling(pool, stride), *_map_norm(norm, n_out), *_rectifier(levels, threshold)]
+        behind = [*_pooling(pool, stride), *_map_norm(one, n_out, affine), *_rectifier(levels, most)]
         parts = [nn.Unflatten(1, here), filters, *behind]
         synapses.append(_chain([*parts, nn.Flatten(1)]))
         here = (n_out, *(_reduced(side, kernel, step, pool, stride) for side in here[1:]))
         _sizes("the map behind a layer", here, 3, 3)
     behind_maps = [math.prod(here), *units]
     if units:
-        flat: Norm = "none" if norm == "none" else "batch"
-        synapses += dense(behind_maps, bias, weights, flat, levels, threshold, readout=False, gain=gain)
+        flat: Norm = "none" if norms[-1] == "none" else "batch"
+        synapses += dense(behind_maps, bias, weights, flat, levels, thresholds[-1], readout=False, gain=gain)
     if readout:
         synapses.append(nn.Linear(behind_maps[-1], readout, bias))
     return synapses
@@ -283,9 +289,9 @@ def _pooling(pool: Pool, stride: int) -> list[nn.Module]:
     return [made[pool]()]
 
 
-def _map_norm(norm: Norm, channels: int) -> list[nn.Module]:
+def _map_norm(norm: Norm, channels: int, affine: bool) -> list[nn.Module]:
     made: dict[str, Callable[[], nn.Module]] = {
-        "batch": lambda: nn.BatchNorm2d(channels),
+        "batch": lambda: nn.BatchNorm2d(channels, affine=affine),
         "sample": lambda: nn.InstanceNorm2d(channels),
     }
     return [] if norm == "none" else [made[norm]()]
@@ -308,6 +314,17 @@ def _each(name: str, value: Sequence[int] | int, count: int) -> list[int]:
     values = [value] * count if isinstance(value, int) else list(value)
     _sizes(name, values, count, count)
     return values
+
+
+def _one_each(name: str, value: Sequence[T] | T, count: int) -> list[T]:
+    """One value for all of `count` layers, or one for each."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return [value] * count
+    if len(value) != count:
+        raise ConfigError(
+            f"{name} makes no sense", where=WHERE, got=f"{len(value)} values", allowed=f"one, or {count}: one a convolution"
+        )
+    return list(value)
 
 
 def _sizes(name: str, values: Sequence[int], least: int, most: int | None = None) -> None:

@@ -96,6 +96,17 @@ def test_dense_layers_behind_the_maps() -> None:
     assert [type(part) for part in made[1].children()] == [nn.Linear, nn.BatchNorm1d, QuantisedReLU]
 
 
+def test_a_norm_and_a_threshold_for_each_convolution() -> None:
+    made = conv([1, 6, 6], [4, 5], norm=["batch", "sample"], affine=False, levels=3, threshold=[4.0, 2.5], units=[10])
+    norms = [
+        part for synapse in made for part in synapse if isinstance(part, nn.BatchNorm2d | nn.InstanceNorm2d | nn.BatchNorm1d)
+    ]
+    assert [type(norm) for norm in norms] == [nn.BatchNorm2d, nn.InstanceNorm2d, nn.BatchNorm1d]
+    assert not list(norms[0].parameters())
+    clips = [float(part.threshold.detach()) for synapse in made for part in synapse if isinstance(part, QuantisedReLU)]
+    assert clips == [4.0, 2.5, 2.5]
+
+
 def test_flat_widths_changes_nothing() -> None:
     made = conv([1, 6, 6], [4], norm="batch")
     before = {name: value.clone() for name, value in made[0].state_dict().items()}
@@ -134,6 +145,7 @@ def test_synapses_behind_a_device_that_answers_with_another_width() -> None:
         (lambda: dense([5, 4, 3], norm="sample"), "none, batch"),
         (lambda: conv([28, 28], [4]), "shape"),
         (lambda: conv([1, 28, 28], [4, 5], kernels=[3]), "kernels"),
+        (lambda: conv([1, 28, 28], [4, 5], threshold=[1.0, 2.0, 3.0]), "one, or 2"),
         (lambda: conv([1, 28, 28], [4], pool="mean"), "average"),  # type: ignore[arg-type]
         (lambda: conv([1, 3, 3], [4, 4], strides=4, pool="max"), "behind a layer"),
         (lambda: QuantisedReLU(threshold=0.0), "threshold must be positive"),

@@ -44,7 +44,7 @@ class FFGAFSettings:
 
     Args:
         time_steps: T.
-        temperature: s.
+        temperature: s, one for all layers, or one for each.
         dropout: share of the inputs of layers 1, 2, ... set to 0 in training.
         adaptation: what follows measured difficulty: the "weights" of the loss, the channel "shares", "both", or "none".
         strength, spread, momentum: as in Difficulty.
@@ -54,7 +54,7 @@ class FFGAFSettings:
     """
 
     time_steps: Count = 8
-    temperature: Positive = 32.0
+    temperature: Positive | tuple[Positive, ...] = 32.0
     dropout: Share = 0.0
     adaptation: Adaptation = "weights"
     strength: NotNegative = 0.5
@@ -100,14 +100,21 @@ class FFGAF(nn.Module):
         """Build it for `net`; needs no model of the nodes.
 
         Raises:
-            ConfigError: a layer has fewer channels than there are classes, or `shares` has another length.
+            ConfigError: a layer has fewer channels than there are classes, or `shares` or `temperature` has another length.
         """
         del rng, model
         shares = settings.shares or (1.0,) * classes
         if len(shares) != classes:
             raise ConfigError("one share a class", where="[learner] shares", got=f"{len(shares)}", allowed=f"{classes}")
+        depth, warm = len(net.stack), settings.temperature
+        warmth = warm if isinstance(warm, tuple) else (warm,) * depth
+        if len(warmth) != depth:
+            raise ConfigError(
+                "one temperature, or one a layer", where="[learner] temperature", got=f"{len(warmth)}", allowed=f"1 or {depth}"
+            )
         groups = [
-            ClassGroups(channels_of(layer.synapse), shares, settings.temperature, _levels(layer.synapse)) for layer in net.stack
+            ClassGroups(channels_of(layer.synapse), shares, one, _levels(layer.synapse))
+            for layer, one in zip(net.stack, warmth, strict=True)
         ]
         return cls(groups, classes, settings)
 

@@ -61,6 +61,11 @@ def test_goodness_is_the_mean_square_of_the_channels_of_a_class() -> None:
     assert torch.allclose(group.pulled(pre.detach(), slope), exact, atol=1e-6)
 
 
+def test_every_layer_may_have_a_temperature_of_its_own() -> None:
+    one = learner(network(), temperature=(1.0, 2.0, 3.0))
+    assert [group.factor * 16 for group in one.groups] == [1.0, 2.0, 3.0]  # 4 levels
+
+
 def test_channels_move_one_by_one_until_shares_hold() -> None:
     group = ClassGroups(12, [1, 1, 1])
     moves = 0
@@ -211,6 +216,7 @@ def test_a_nan_weight_sends_nothing() -> None:
         ({"shares": (1.0, 0.0, 1.0)}, "positive numbers"),
         ({"shares": (1.0, 2.0)}, "one share a class"),
         ({"temperature": -1.0}, "temperature"),
+        ({"temperature": (1.0, 2.0)}, "one a layer"),
         ({"readout": "head"}, "layer2"),
     ],
 )
