@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -474,7 +475,10 @@ def test_a_run_from_a_file_and_its_resume(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "spide.toml").write_text(FILE, encoding="utf-8")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(["train", str(tmp_path / "spide.toml"), "--run", str(whole)]) == 0
-    assert (whole / "report.html").exists()
+    told = json.loads((whole / "summary.json").read_text(encoding="utf-8"))["operations"]
+    assert 0 < told["backward"]["firing_rate"] < 1
+    assert told["backward"]["accumulations"] > 0
+    assert "multiply-accumulations" in (whole / "report.html").read_text(encoding="utf-8")
 
     def interrupted(training: Training) -> Iterator[TrainingStep | Epoch]:
         for point in train(training):
