@@ -97,6 +97,22 @@ def length_normalised(x: Tensor) -> Tensor:
     return x * (x.square().mean(-1, keepdim=True) + 1e-8).rsqrt()
 
 
+class Spread(nn.Module):
+    """A fixed factor: the standard deviation of what a norm gives.
+
+    Args:
+        factor: so much.
+    """
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply x (any shape)."""
+        return x * self.factor
+
+
 class QuantisedReLU(nn.Module):
     """Activity in whole quanta, 0 to `levels`: what a neuron that resets by one quantum can answer with as many spikes.
 
@@ -164,7 +180,7 @@ def conv(
     strides: Sequence[Count] | Count = 1,
     pool: Pool = "none", weights: Weights = "plain", norm: Sequence[Norm] | Norm = "none", levels: int = 0,
     threshold: Sequence[float] | float = 2.0, bias: bool = True, units: Sequence[int] = (), readout: int = 0, gain: float = 1.0,
-    affine: bool = True,
+    affine: bool = True, spread: Sequence[float] | float = 1.0,
 ) -> list[nn.Module]:  # fmt: skip
     """Convolutional synapses, one for each of `channels`; zero-padded by half a kernel. Then dense ones.
 
@@ -184,6 +200,7 @@ def conv(
         readout: width of a last, plain nn.Linear for scores; 0: none.
         gain: as in `dense`.
         affine: a "batch" norm of maps trains a factor and an offset for each channel.
+        spread: a fixed factor behind the norm of maps, one for all layers, or one for each convolution.
 
     Raises:
         ConfigError.
@@ -191,15 +208,17 @@ def conv(
     _sizes("shape", shape, 3, 3)
     _sizes("channels", channels, 1)
     norms, thresholds = _one_each("norm", norm, len(channels)), _one_each("threshold", threshold, len(channels))
+    spreads = _one_each("spread", spread, len(channels))
+    _positive(spread=min(spreads))
     for one in norms:
         _choices(pool=(pool, Pool), weights=(weights, Weights), norm=(one, Norm))
     sizes = (_each("kernels", kernels, len(channels)), _each("strides", strides, len(channels)))
     synapses: list[nn.Module] = []
     here = tuple(shape)
-    for n_out, kernel, stride, one, most in zip(channels, *sizes, norms, thresholds, strict=True):
+    for n_out, kernel, stride, one, most, wide in zip(channels, *sizes, norms, thresholds, spreads, strict=True):
         step = stride if pool == "none" else 1
         filters = _filters(here[0], n_out, kernel, step, weights, bias, gain)
-        behind = [*_pooling(pool, stride), *_map_norm(one, n_out, affine), *_rectifier(levels, most)]
+        behind = [*_pooling(pool, stride), *_map_norm(one, n_out, affine, wide), *_rectifier(levels, most)]
         parts = [nn.Unflatten(1, here), filters, *behind]
         synapses.append(_chain([*parts, nn.Flatten(1)]))
         here = (n_out, *(_reduced(side, kernel, step, pool, stride) for side in here[1:]))
@@ -289,12 +308,12 @@ def _pooling(pool: Pool, stride: int) -> list[nn.Module]:
     return [made[pool]()]
 
 
-def _map_norm(norm: Norm, channels: int, affine: bool) -> list[nn.Module]:
+def _map_norm(norm: Norm, channels: int, affine: bool, spread: float) -> list[nn.Module]:
     made: dict[str, Callable[[], nn.Module]] = {
         "batch": lambda: nn.BatchNorm2d(channels, affine=affine),
         "sample": lambda: nn.InstanceNorm2d(channels),
     }
-    return [] if norm == "none" else [made[norm]()]
+    return [] if norm == "none" else [made[norm](), *([Spread(spread)] if spread != 1 else [])]
 
 
 def _reduced(side: int, kernel: int, step: int, pool: Pool, stride: int) -> int:

@@ -97,7 +97,9 @@ def test_dense_layers_behind_the_maps() -> None:
 
 
 def test_a_norm_and_a_threshold_for_each_convolution() -> None:
-    made = conv([1, 6, 6], [4, 5], norm=["batch", "sample"], affine=False, levels=3, threshold=[4.0, 2.5], units=[10])
+    made = conv(
+        [1, 6, 6], [4, 5], norm=["batch", "sample"], affine=False, spread=2.0, levels=3, threshold=[4.0, 2.5], units=[10]
+    )
     norms = [
         part for synapse in made for part in synapse if isinstance(part, nn.BatchNorm2d | nn.InstanceNorm2d | nn.BatchNorm1d)
     ]
@@ -105,6 +107,7 @@ def test_a_norm_and_a_threshold_for_each_convolution() -> None:
     assert not list(norms[0].parameters())
     clips = [float(part.threshold.detach()) for synapse in made for part in synapse if isinstance(part, QuantisedReLU)]
     assert clips == [4.0, 2.5, 2.5]
+    assert float(made[1][:-2](x(9, 4 * 36)).detach().std()) == pytest.approx(2.0, rel=0.01)
 
 
 def test_flat_widths_changes_nothing() -> None:

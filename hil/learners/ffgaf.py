@@ -1,15 +1,16 @@
 """Forward-forward without gradient approximation at the spikes: every layer is a classifier, the spike generator a black box.
 
     h_l    = levels round-clipped norm( synapse_l( n_{l-1} ) )      in the synapse, on the host, in quanta of the neuron
-    G_lc   = s mean over the channels of class c of (h_l / levels)^2
+    G_lc   = s mean over the channels of class c of (h_l / levels)^2      or of (threshold_l h_l / levels)^2
     L_l    = - w_label log softmax(G_l)[label]                      of this layer alone; w: measured difficulty of the class
     I_l[t] = h_l at t = 1, else 0;   n_l = sum_t spikes_l[t]         the device, T steps from rest, never differentiated
 
 There are no negative examples: the groups of the other classes are the negative evidence. One pass per example.
 Our reading, where paper and program differ or are silent: the synapse acts on the spike count, which for a linear one is the
 sum of what it does step by step, so the statistics behind it are those of the sum; the learned threshold clips, and the scale
-s of the goodness is a setting; per-channel factors in front of a normalisation cancel, and are left out; statistics are frozen
-and dropout is off at test; the layer that decides is chosen on the validation split.
+s of the goodness is a setting; in the program, goodness is of the answer in the unit of the threshold (goodness = "threshold",
+which the threshold learns from too); per-channel factors in front of a normalisation cancel, and are left out; statistics are
+frozen and dropout is off at test; the layer that decides is chosen on the validation split.
 
 Source: Xu et al., arXiv:2507.23643 (2025). Static nodes are driven with h_l once.
 """
@@ -36,6 +37,7 @@ from hil.settings import Count, NotNegative, Positive, Share, check
 from hil.synapses import QuantisedReLU, channels_of
 
 Adaptation = Literal["none", "weights", "shares", "both"]
+Unit = Literal["levels", "threshold"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class FFGAFSettings:
     Args:
         time_steps: T.
         temperature: s, one for all layers, or one for each.
+        goodness: of the answer as a share of its "levels", or of that share times the learned "threshold".
         dropout: share of the inputs of layers 1, 2, ... set to 0 in training.
         adaptation: what follows measured difficulty: the "weights" of the loss, the channel "shares", "both", or "none".
         strength, spread, momentum: as in Difficulty.
@@ -55,6 +58,7 @@ class FFGAFSettings:
 
     time_steps: Count = 8
     temperature: Positive | tuple[Positive, ...] = 32.0
+    goodness: Unit = "levels"
     dropout: Share = 0.0
     adaptation: Adaptation = "weights"
     strength: NotNegative = 0.5
@@ -138,11 +142,15 @@ class FFGAF(nn.Module):
         h, total = x, torch.zeros(())
         for number, (layer, group) in enumerate(zip(net.stack, self.groups, strict=True)):
             opened = OpenedSynapse(layer.synapse, self._dropped(h, rng) if number else h)
-            logits = group.goodness(opened.pre)
+            height = self._height(layer)
+            logits = group.goodness(opened.pre) * height.square()
             logp = logits.log_softmax(1)
             error = logp.exp()
             error[torch.arange(len(label), device=label.device), label] -= 1
-            opened.pull(group.pulled(opened.pre, error * (weight / len(label)).unsqueeze(1)))
+            slope = error * (weight / len(label)).unsqueeze(1)
+            opened.pull(group.pulled(opened.pre, slope) * height.square())
+            if height.grad is not None:
+                height.grad += (slope * logits).sum() * 2 / height
             losses.append(float((-logp.gather(1, label.unsqueeze(1)).squeeze(1) * weight).mean()))
             metrics[f"accuracy_layer{number}"] = _accuracy(logits, label)
             total = total + logits
@@ -154,6 +162,11 @@ class FFGAF(nn.Module):
         self._adapt(total.argmax(1), label)
         means = {"loss": sum(losses) / self.depth, "accuracy": _accuracy(total, label)}
         return {**means, "overflow": sum(over) / max(1, len(over)), "hardest": float(self.difficulty.hardness.max()), **metrics}
+
+    def _height(self, layer: Layer) -> Tensor:
+        """Return what the answer is multiplied by for its goodness: the learned threshold, or 1."""
+        rectifier = _rectifier(layer.synapse) if self.settings.goodness == "threshold" else None
+        return torch.ones(()) if rectifier is None else rectifier.threshold
 
     def _weights(self) -> Tensor:
         follows = self.settings.adaptation in ("weights", "both")
@@ -208,15 +221,25 @@ class FFGAF(nn.Module):
 
     def _scores(self, net: Network, x: Tensor) -> dict[str, Tensor]:
         trace = self.trace(net, x)
-        layers = [group.goodness(pre) for group, pre in zip(self.groups, trace.pre, strict=True)]
+        layers = [
+            group.goodness(pre) * self._height(layer).square()
+            for layer, group, pre in zip(net.stack, self.groups, trace.pre, strict=True)
+        ]
         stacked = torch.stack(layers)
         found = {"sum": stacked.sum(0), "upper": stacked[1:].sum(0)}
         return {**found, **{f"layer{number}": one for number, one in enumerate(layers)}}
 
 
+def _rectifier(synapse: nn.Module) -> QuantisedReLU | None:
+    """What a synapse ends in that answers in quanta."""
+    found = [module for module in synapse.modules() if isinstance(module, QuantisedReLU)]
+    return found[-1] if found else None
+
+
 def _levels(synapse: nn.Module) -> float:
     """Largest pre-activation of a synapse that ends in a QuantisedReLU, else 1."""
-    return float(max((module.levels for module in synapse.modules() if isinstance(module, QuantisedReLU)), default=1))
+    rectifier = _rectifier(synapse)
+    return 1.0 if rectifier is None else float(rectifier.levels)
 
 
 def _accuracy(scores: Tensor, label: Tensor) -> float:

@@ -14,7 +14,7 @@ from hil.learners.parts.class_groups import ClassGroups
 from hil.learners.parts.difficulty import Difficulty, apportioned
 from hil.network import Layer, Network
 from hil.seeding import generator
-from hil.synapses import conv, dense, flat_widths
+from hil.synapses import QuantisedReLU, conv, dense, flat_widths
 from sim_devices.lif_array import Neuron
 from sim_devices.spiking_array import TwinChip
 
@@ -97,15 +97,17 @@ def test_difficulty_follows_what_is_confused() -> None:
     assert torch.allclose(Difficulty(3, strength=0.0).weights, torch.ones(3))
 
 
-@pytest.mark.parametrize("convolutional", [True, False])
-def test_step_is_the_gradient_of_every_layers_own_cross_entropy(convolutional: bool) -> None:
+@pytest.mark.parametrize(("convolutional", "goodness"), [(True, "levels"), (False, "levels"), (True, "threshold")])
+def test_step_is_the_gradient_of_every_layers_own_cross_entropy(convolutional: bool, goodness: str) -> None:
     net, twin = network(convolutional), network(convolutional)
-    rule = learner(net, adaptation="none", temperature=8.0)
+    rule = learner(net, adaptation="none", temperature=8.0, goodness=goodness)
     metrics = rule.step(net, x(), LABEL, rng())
     h, losses = x(), []
     for number, (layer, same) in enumerate(zip(net.stack, twin.stack, strict=True)):
         pre = same.synapse(h)
-        loss = nn.functional.cross_entropy(rule.groups[number].goodness(pre), LABEL)
+        height = next(part for part in same.synapse.modules() if isinstance(part, QuantisedReLU)).threshold
+        scores = rule.groups[number].goodness(pre) * (height.square() if goodness == "threshold" else 1.0)
+        loss = nn.functional.cross_entropy(scores, LABEL)
         exact = torch.autograd.grad(loss, list(same.synapse.parameters()))
         for param, grad in zip(layer.synapse.parameters(), exact, strict=True):
             assert torch.allclose(param.grad, grad, atol=1e-5)  # type: ignore[arg-type]
