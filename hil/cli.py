@@ -170,6 +170,7 @@ def train(
     Note:
         A note on the run.
     """
+    from hil.build.calibration import kept_files
     from hil.commands import train as training
     from hil.config.experiment import read_experiment
     from hil.config.read import dump
@@ -179,14 +180,7 @@ def train(
 
     notes.checked(tag, note, "hil train --tag")
     chosen = read_experiment(experiment, (*set, *["train.record=true"] * record, *["train.wire=true"] * wire))
-    kept = {}
-    named = {"config.toml": [experiment]}
-    if chosen.bench is not None:
-        from hil.build.calibration import bench_files
-
-        kept = bench_files(chosen.bench)
-        named["bench.toml"] = [chosen.bench.file, experiment]
-    kept[modules.ORIGINS] = modules.origins(named)
+    kept = kept_files(chosen, [experiment])
     folder = RunFolder.create(run or new_path(Path("runs"), chosen.name or experiment.stem))
     with folder.owned():
         try:

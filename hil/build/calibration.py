@@ -10,8 +10,8 @@ policy = "refuse"                            or "warn": what differs is said and
     other serial numbers         WrongInstrument                                outputs off, read back
     other firmware               is said
 
-A run keeps a copy, calibration.toml, beside its bench.toml. It was in order when the run began, so a resume refuses nothing for
-its age.
+A run keeps a copy, calibration.toml, beside its bench.toml, and projection_calibration.toml beside projection.toml. It was in
+order when the run began, so a resume refuses nothing for its age.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from typing import Any
 from calibration.certificate import Certificate, Instrument
 from calibration.validity import Difference, age_s, aged, instruments_differ, settings_differ, span
 from hil import toml
+from hil.config import modules
 from hil.config.bench import BenchFile
+from hil.config.experiment import COPIES, KEPT, Experiment
 from hil.config.read import find
 from hil.config.resolve import UNTOUCHED, Choice, twin_choice
 from hil.errors import ConfigError, WrongInstrument
 from hil.files import read_bytes
 from hil.hints import quoted
-
-FILE = "calibration.toml"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def certified(bench: BenchFile, kept: bool = False, now: datetime | None = None)
     table = bench.calibration
     if table.use is None:
         return None
-    path = bench.file.parent / FILE if kept else find(table.use, bench.file)
+    path = bench.file.with_name(KEPT[bench.file.name]) if kept else find(table.use, bench.file)
     certificate = Certificate.load_good(path)
     if certificate.shape != bench.shape:
         raise ConfigError(
@@ -130,15 +130,38 @@ def twin_choice_of(bench: BenchFile, kept: bool) -> Choice | None:
     return found or (None if bench.twin is None else bench.twin.choice)
 
 
-def bench_files(bench: BenchFile) -> dict[str, bytes]:
+def bench_files(bench: BenchFile, copy: str = "bench.toml") -> dict[str, bytes]:
     """Return the files that a run keeps of a bench: its own and its calibration's, by their names in the folder.
+
+    Args:
+        bench: its file, read.
+        copy: the name of the bench file there.
 
     Raises:
         ConfigError: one of them is missing.
     """
     use = bench.calibration.use
-    kept = {"bench.toml": read_bytes(bench.file, toml.MOST_BYTES, ConfigError)}
-    return kept if use is None else {**kept, FILE: read_bytes(find(use, bench.file), toml.MOST_BYTES, ConfigError)}
+    kept = {copy: read_bytes(bench.file, toml.MOST_BYTES, ConfigError)}
+    return kept if use is None else {**kept, KEPT[copy]: read_bytes(find(use, bench.file), toml.MOST_BYTES, ConfigError)}
+
+
+def kept_files(experiment: Experiment, named: Sequence[Path]) -> dict[str, bytes]:
+    """Return the files that a run keeps besides config.toml: of its benches, and the folders of their modules.
+
+    Args:
+        experiment: as it was read.
+        named: the files that name the benches.
+
+    Raises:
+        ConfigError: one of them is missing.
+    """
+    found: dict[str, bytes] = {}
+    origins = {"config.toml": [*named]}
+    for table, bench in (("device", experiment.bench), ("projection", experiment.projection_bench)):
+        if bench is not None:
+            found |= bench_files(bench, COPIES[table])
+            origins[COPIES[table]] = [bench.file, *named]
+    return {**found, modules.ORIGINS: modules.origins(origins)}
 
 
 def age_of(certificate: Certificate) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hil.build.network import Chain, takes_batches
+from hil.build.projection import Projector
 from hil.config.experiment import Experiment
 from hil.config.resolve import UNTOUCHED
 from hil.data.dataset import Dataset
@@ -76,7 +77,7 @@ def class_weights(experiment: Experiment, data: Dataset, task: Task) -> Tensor |
 
 def learner_of(
     experiment: Experiment, net: Network, task: Task, model: Callable[[Tensor], Tensor] | None, weights: Tensor | None,
-    ready: Learner | None = None,
+    ready: Learner | None = None, projector: Projector | None = None,
 ) -> Learner:  # fmt: skip
     """Make the learner of [learner] where the network is, its loss weighed.
 
@@ -87,9 +88,11 @@ def learner_of(
         model: of the node, drive -> reading, or None.
         weights: of the classes, as of `class_weights`.
         ready: one that a script made already; None: it is made.
+        projector: projects the error in place of its matrices; None: they do.
 
     Raises:
-        ForeignError: its class fails. ConfigError: it has no loss that could be weighed.
+        ForeignError: its class fails. ConfigError: it has no loss that could be weighed, or a projector does
+            not fit it.
     """
     table, learner = experiment.learner, ready
     if learner is None:
@@ -97,6 +100,8 @@ def learner_of(
             learner = table.rule.build(
                 net, table.options, asked_for(table.rule.build, task), generator(experiment.seed, 0, "learner"), model
             )
+    if projector is not None:
+        projector.given_to(learner)
     if isinstance(learner, nn.Module):  # any other finds its place by itself, where the network already is
         learner.to(net.place)
     if weights is not None:

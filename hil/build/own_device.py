@@ -26,7 +26,7 @@ from drivers import lock
 from drivers.lock import Owned, Owner
 from hil import system
 from hil.build.node import Node
-from hil.config.device import DeviceTable, HostTable
+from hil.config.device import HostTable, NodeTable
 from hil.errors import RunError
 from hil.host.charge import Limits, Recipe
 from hil.host.client import Hosted, connected, hosted
@@ -37,7 +37,7 @@ PAUSE_S = 0.2
 UNGUARDED = "nobody can make this device safe if the trainer ends: its file says unguarded = true"
 
 
-def own_node(table: DeviceTable, run: Path | None, stack: ExitStack, number: int = 0) -> Node:
+def own_node(table: NodeTable, run: Path | None, stack: ExitStack, number: int = 0) -> Node:
     """Open a device of one's own, or one that is served elsewhere.
 
     Args:
@@ -51,7 +51,7 @@ def own_node(table: DeviceTable, run: Path | None, stack: ExitStack, number: int
         OpenFailed: it does not open. UnsafeOutputs: on closing it.
     """
     device = _connected(table, stack) if table.kind == "host" else _hosted(table, run, stack, number)
-    twin = None if table.twin is None else table.twin.choice.build()
+    twin = None if table.model is None else table.model.build()
     facts: dict[str, Any] = {"host": table.host} if table.kind == "host" else {"use": table.use, **table.settings()}
     beware: tuple[str, ...] = ()
     if device.unguarded:
@@ -63,12 +63,12 @@ def own_node(table: DeviceTable, run: Path | None, stack: ExitStack, number: int
     )  # fmt: skip
 
 
-def _connected(table: DeviceTable, stack: ExitStack) -> Hosted:
+def _connected(table: NodeTable, stack: ExitStack) -> Hosted:
     keys = None if table.keys is None else Path(table.keys)
     return stack.enter_context(connected(str(table.host), keys, unguarded=table.unguarded))
 
 
-def _hosted(table: DeviceTable, run: Path | None, stack: ExitStack, number: int) -> Hosted:
+def _hosted(table: NodeTable, run: Path | None, stack: ExitStack, number: int) -> Hosted:
     assert table.choice is not None  # it names a class
     recipe = Recipe(table.choice.use, table.choice.settings, table.place)
     waits = table.guardian or HostTable()

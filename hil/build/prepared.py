@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hil import torch_device
-from hil.build import drift_sentinel, stand_in
+from hil.build import drift_sentinel, projection, stand_in
 from hil.build.learner import class_weights, fits_learner
 from hil.build.network import Chain, chain_of
 from hil.build.optimizing import optimiser, plan_of, schedule_of
@@ -68,6 +68,7 @@ def prepared(experiment: Experiment, given: Dataset | None = None, begins: bool 
     with building(experiment.place), nothing_open():
         on = torch_device.named(experiment.train.on, experiment.place)
         stand_in.check(experiment)
+        projection.check(experiment)
         whole = dataset(experiment.data) if given is None else given
         data = as_examples(usable(whole), experiment.learner)
         task = task_for(experiment.task, experiment.learner, data)

@@ -122,6 +122,11 @@ class SearchBuilder:
                 "a feedback is searched for a node, not for what takes its place", where=self.experiment.device.place,
                 got="instead", allowed="a base without it", outputs=UNTOUCHED, todo="remove instead from the base",
             )  # fmt: skip
+        if self.experiment.projection is not None:
+            raise ConfigError(
+                "a search draws the matrices B, and a device that projects has its own", where=self.experiment.projection.place,
+                got="[projection]", allowed="a base without it", outputs=UNTOUCHED, todo="remove [projection] from the base",
+            )  # fmt: skip
         train = self.experiment.train
         own = {"patience": train.patience, "from": train.start_from, "budget_passes": train.budget_passes}
         found = [f"{name} = {value}" for name, value in own.items() if value is not None]

@@ -21,6 +21,7 @@ from hil.build.network import Chain
 from hil.build.node import Node, resilient_node
 from hil.build.open_node import opened_node
 from hil.build.prepared import Prepared, building, prepared
+from hil.build.projection import Projector, beside
 from hil.build.recording import needs, recorded_node, tape_of
 from hil.build.stand_in import stand_in
 from hil.build.task import task_table
@@ -145,26 +146,29 @@ def built(
             torch.set_num_threads(train.threads or default_threads(experiment.served, ready.chain.largest, train.batch))
             tape = stack.enter_context(tape_of(run)) if record and run is not None else None  # closed last: with the last shot
             opened = opened_node(experiment, run, stack) if node is None else node
+            opened, projector, allow = beside(experiment, opened, run, stack, told, allow)
             experiment, used = stand_in(experiment, resilient_node(opened, told), ready.on)
-            made = _built(experiment, ready, used, tape, fresh, allow, told)
+            made = _built(experiment, ready, used, tape, fresh, allow, told, projector)
         yield made
 
 
 def _built(
-    experiment: Experiment, ready: Prepared, node: Node, tape: Tape | None, fresh: bool, allow: Allow, told: EventListener
+    experiment: Experiment, ready: Prepared, node: Node, tape: Tape | None, fresh: bool, allow: Allow, told: EventListener,
+    projector: Projector | None,
 ) -> Built:  # fmt: skip
-    """Put what is `ready` around the opened node; the other arguments as of `built`."""
+    """Put what is `ready` around the opened node, with what projects, if anything does; the other arguments as of `built`."""
     follow(node.twin, None, None, ready.on)
     if tape is not None:
         node = recorded_node(experiment, node, tape, fresh)
     around = wired(experiment, node, ready.chain, ready.on, fresh, allow, told)
     net = around.net.to(ready.on)
-    learner = learner_of(experiment, net, ready.task, None if node.twin is None else node.twin.ideal, ready.weights)
+    model = None if node.twin is None else node.twin.ideal
+    learner = learner_of(experiment, net, ready.task, model, ready.weights, projector=projector)
     if ready.first is not None:
         ready.first.into(net)
     training = Training(
         net, learner, ready.optimizer, moved(ready.data, ready.on), ready.plan, around.devices(), tape, around.sentinel,
-        ready.schedule, ready.task, experiment.learner.refit,
+        ready.schedule, ready.task, experiment.learner.refit, None if projector is None else projector.device,
     )  # fmt: skip
     provenance = answered(node.provenance, training.devices[0].spec.provenance)
     labels = Labels(experiment.name or experiment.near.stem, provenance, node.facts, node.resources)

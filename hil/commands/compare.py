@@ -35,7 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
-from hil.build.calibration import bench_files
+from hil.build.calibration import kept_files
 from hil.build.prepared import prepared
 from hil.commands import trust
 from hil.commands.terminal import Terminal
@@ -343,13 +343,8 @@ def _train(cell: Cell) -> None:
         folder = RunFolder.create(cell.folder)
         with folder.owned():
             write_atomic(folder.path / ASKED, dump(cell.experiment).encode())  # from here on the folder is known as this run's
-            bench, near = cell.experiment.bench, cell.experiment.near
-            named = {"config.toml": [near, *cell.named]}
-            for name, payload in {} if bench is None else bench_files(bench).items():
+            for name, payload in kept_files(cell.experiment, [cell.experiment.near, *cell.named]).items():
                 write_atomic(folder.path / name, payload)
-            if bench is not None:
-                named["bench.toml"] = [bench.file, near, *cell.named]
-            write_atomic(folder.path / modules.ORIGINS, modules.origins(named))
             folder.write_config(dump(cell.experiment))
             launch(folder, cell.experiment, quiet)
     else:

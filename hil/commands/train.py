@@ -342,11 +342,10 @@ def _decode(table: object, experiment: Experiment) -> DecodeTable | None:
 
 def _terms(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     """Return what a checkpoint remembers of the files that it was made under."""
-    terms: dict[str, Any] = {"experiment": toml.loads(dump(experiment))}
-    copy = folder.path / "bench.toml"
-    if experiment.device.bench is not None and copy.is_file():
-        terms["bench_sha256"] = condition.bench_sha256(folder.path)
-    return terms
+    table = toml.loads(dump(experiment))
+    if not all((folder.path / copy).is_file() for copy in condition.benches(table)):
+        return {"experiment": table}
+    return {"experiment": table, "bench_sha256": condition.bench_sha256(folder.path, table)}
 
 
 def _settings(table: AlarmTable) -> AlarmSettings:

@@ -15,7 +15,10 @@ from hil.errors import RunError
 from hil.system import open_to_others, own
 
 OPTION = "--trust"
-EXECUTED = ("config.toml", "bench.toml", "search.toml", "calibration.toml", "origins.json", "checkpoints", "tape")
+EXECUTED = (
+    "config.toml", "bench.toml", "search.toml", "calibration.toml", "projection.toml", "projection_calibration.toml",
+    "origins.json", "checkpoints", "tape",
+)  # fmt: skip
 UNTOUCHED = "untouched; nothing was opened"
 Ask = Callable[[str], bool]
 

@@ -40,6 +40,7 @@ def in_use(path: Path, rounds: int, watched: bool, split: SplitName, console: Co
             todo=f"finish it: hil resume {quoted(path)}",
         )  # fmt: skip
     experiment = read_experiment(folder.config, bench=path / "bench.toml")
+    experiment = experiment.model_copy(update={"projection": None})  # nothing is learned
     if not watched:
         experiment = experiment.model_copy(update={"sentinel": None})
     saved = checkpoint.load(best)

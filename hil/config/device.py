@@ -1,10 +1,11 @@
-"""[device], [[device]], [encode] and [decode]: what answers, and what stands between it and the network.
+"""[device], [[device]], [projection], [encode] and [decode]: what answers, and what stands between it and the network.
 
 [device]     bench = "b.toml"                   the instruments of a bench file
              use = "module:Class", settings     a Twin, called directly, or a Device, owned by a host
              chip = "module:Class", settings    neurons
              host = "lab-pc:50551"              a device that `hil host` serves there
 [[device]]   use or host, one a hidden layer, each with [device.encode] and [device.decode] of its own
+[projection] bench, use or host, as [device]    projects the error onto the hidden layers
 """
 
 from __future__ import annotations
@@ -66,54 +67,36 @@ class HostTable(GuardianTable):
 
 
 Kind = Literal["bench", "twin", "device", "chip", "host", "layers"]
-KINDS: tuple[Kind, ...] = ("bench", "chip", "host", "layers")  # besides `use`, which names a twin or a device
+ALLOWED = 'bench = "benches/….toml", use = "module:Class" for a node{}, or host = "computer:port"'
 
 
-class DeviceTable(Table):
-    """[device]: a bench file, a class, a chip that gives every layer an array of its own, or a host elsewhere.
+class NodeTable(Table):
+    """A table that names one node: a bench file, a class, or a host elsewhere.
 
     Args:
         bench: path of a bench file.
         use: a twin, by a short name or "module:Class", or a Device, "module:Class"; other keys are its settings.
-        chip: a source of neurons for a spiking network: "lif" or "module:Class"; other keys are its settings.
         host: "computer:port" of a device that `hil host` serves there.
         keys: the folder with this computer's keys, for a host on another one.
         unguarded: take a device that nobody can make safe; every result says so.
         guardian: of a device of one's own, or on a host: when it is made safe; none: the defaults.
         recovery: of the same: how long a fault is worked on.
-        twin: of the same: its model, for references and reports.
-        instead: what takes the place of the node once its transfer curve is known, which shows what the physics is worth. A
-            "wire" is linear from the range of the drive to that of the reading, a "dead" node gives one reading; drives are
-            clipped.
-        encode: of one of several devices: as [encode], which is used if it is left out.
-        decode: of one of several devices: as [decode]; none: measured.
-        layers: several devices, one a hidden layer: [[device]] in a file.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    known: ClassVar[Mapping[str, Mapping[str, str]]] = {"bench": {}, "use": TWINS, "chip": CHIPS, "host": {}}
+    known: ClassVar[Mapping[str, Mapping[str, str]]] = {"bench": {}, "use": TWINS, "host": {}}
+    kinds: ClassVar[tuple[Kind, ...]] = ("bench", "host")  # besides `use`, which names a twin or a device
+    allowed: ClassVar[str] = ALLOWED.format("")
     bench: str | None = None
     use: str | None = None
-    chip: str | None = None
     host: str | None = None
     keys: str | None = None
     unguarded: Annotated[bool, Field(strict=True)] = False
     guardian: HostTable | None = None
     recovery: Annotated[dict[str, Any], Holds(Patience)] = Field(default_factory=dict)
-    twin: TwinTable | None = None
-    instead: Literal["wire", "dead"] | None = None
-    encode: EncodeTable | None = None
-    decode: DecodeTable | None = None
-    layers: list[DeviceTable] = Field(default_factory=list)
     _choice: Choice | None = PrivateAttr(default=None)
     _patience: Choice | None = PrivateAttr(default=None)
     _kind: Kind = PrivateAttr(default="twin")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_a_layer(cls, table: Any) -> Any:
-        """[[device]] is one device a hidden layer."""
-        return {"layers": table} if isinstance(table, list) else table
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as they are written."""
@@ -132,7 +115,7 @@ class DeviceTable(Table):
     @property
     def model(self) -> Choice | None:
         """The twin that is the node, or that models it; None for a bench, whose file may name one, and for a chip."""
-        return self._choice if self._kind == "twin" else None if self.twin is None else self.twin.choice
+        return self._choice if self._kind == "twin" else None
 
     @property
     def patience(self) -> Patience:
@@ -145,28 +128,82 @@ class DeviceTable(Table):
         """Find the class of the node, unless a bench or a host names it.
 
         Raises:
-            ConfigError: not exactly one of bench, use, chip and host, or a class or setting that makes no sense.
+            ConfigError: not exactly one device is named, or by a class or setting that makes no sense.
         """
         super().settle(place)
-        given = [name for name in ("use", *KINDS) if getattr(self, name)]
+        given = [name for name in ("use", *self.kinds) if getattr(self, name)]
         if len(given) != 1:
             raise ConfigError(
-                "one device is needed", where=place, got=" and ".join(given) or "none", outputs=UNTOUCHED,
-                allowed='bench = "benches/….toml", use = "module:Class" for a node, chip = "module:Class" for neurons, or '
-                'host = "computer:port"',
-            )  # fmt: skip
+                "one device is needed", where=place, got=" and ".join(given) or "none", outputs=UNTOUCHED, allowed=self.allowed
+            )
         self._patience = choice("Patience", self.recovery, f"{place[:-1]}.recovery]", made=Patience)
         if self.use is not None:
             self._choice = node_choice(self.use, self.settings(), place)
             self._kind = "device" if self._choice.parts == DEVICE_PARTS else "twin"
-        elif self.chip is not None:
-            self._choice, self._kind = _chip_choice(self.chip, self.settings(), place), "chip"
-            self._guarded(place)
         else:
-            self._kind = next(kind for kind in KINDS if kind == given[0])
+            self._kind = next(kind for kind in self.kinds if kind == given[0])
+
+    @model_serializer(mode="wrap")
+    def _brief(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is as it would be without being written."""
+        known = type(self).model_fields
+        return {key: value for key, value in handler(self).items() if key not in known or value not in (None, False, {}, [])}
+
+    def _only_known(self, place: str) -> None:
+        """Refuse settings where there is no class that takes them."""
+        for key, value in self.settings().items():
+            raise unknown(place, key, value, type(self).model_fields)
+
+
+class DeviceTable(NodeTable):
+    """[device]: a bench file, a class, a chip that gives every layer an array of its own, or a host elsewhere.
+
+    Args:
+        chip: a source of neurons for a spiking network: "lif" or "module:Class"; other keys are its settings.
+        twin: of a device of one's own, or on a host: its model, for references and reports.
+        instead: what takes the place of the node once its transfer curve is known, which shows what the physics is worth. A
+            "wire" is linear from the range of the drive to that of the reading, a "dead" node gives one reading; drives are
+            clipped.
+        encode: of one of several devices: as [encode], which is used if it is left out.
+        decode: of one of several devices: as [decode]; none: measured.
+        layers: several devices, one a hidden layer: [[device]] in a file.
+    """
+
+    known: ClassVar[Mapping[str, Mapping[str, str]]] = {"bench": {}, "use": TWINS, "chip": CHIPS, "host": {}}
+    kinds: ClassVar[tuple[Kind, ...]] = ("bench", "chip", "host", "layers")
+    allowed: ClassVar[str] = ALLOWED.format(', chip = "module:Class" for neurons')
+    chip: str | None = None
+    twin: TwinTable | None = None
+    instead: Literal["wire", "dead"] | None = None
+    encode: EncodeTable | None = None
+    decode: DecodeTable | None = None
+    layers: list[DeviceTable] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_a_layer(cls, table: Any) -> Any:
+        """[[device]] is one device a hidden layer."""
+        return {"layers": table} if isinstance(table, list) else table
+
+    @property
+    def model(self) -> Choice | None:
+        """The twin that is the node, or that models it; None for a bench, whose file may name one, and for a chip."""
+        return super().model or (None if self.twin is None else self.twin.choice)
+
+    def settle(self, place: str) -> None:
+        """Find the class of the node or the chip, unless a bench or a host names it.
+
+        Raises:
+            ConfigError: not exactly one of bench, use, chip and host, or a class or setting that makes no sense.
+        """
+        super().settle(place)
+        if self.chip is not None:
+            self._choice = _chip_choice(self.chip, self.settings(), place)
+            self._guarded(place)
+        elif self.use is None:
             self._only_known(place)
         for layer in self.layers:
-            if wrong := [kind for kind in KINDS if kind != "host" and getattr(layer, kind)]:
+            if wrong := [kind for kind in self.kinds if kind != "host" and getattr(layer, kind)]:
                 raise ConfigError(
                     "a network with a device a layer takes single devices", where=place, got=wrong[0], outputs=UNTOUCHED,
                     allowed="use or host in each [[device]]", todo="serve a bench with hil host, and name its host",
@@ -183,16 +220,23 @@ class DeviceTable(Table):
                 todo="write a shape (docs/how-to/add_a_shape.md), or unguarded = true, which every result then carries",
             )  # fmt: skip
 
-    @model_serializer(mode="wrap")
-    def _brief(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what is as it would be without being written."""
-        known = type(self).model_fields
-        return {key: value for key, value in handler(self).items() if key not in known or value not in (None, False, {}, [])}
 
-    def _only_known(self, place: str) -> None:
-        """Refuse settings where there is no class that takes them."""
-        for key, value in self.settings().items():
-            raise unknown(place, key, value, type(self).model_fields)
+class ProjectionTable(NodeTable):
+    """[projection]: a node that projects the error onto the hidden layers in place of the matrices B.
+
+    Args:
+        levels: the two drives of a class, of the sign - and +; none: a quarter and three quarters of the range of the drive.
+        planes: of signs that the error is sent as, two shots each; 2: of three values, -1, 0 and 1, of the largest error.
+    """
+
+    levels: Annotated[tuple[float | str, float | str] | None, Holds(unit="unit of the drive")] = None
+    planes: Annotated[int, Field(ge=2, le=12, strict=True)] = 2
+
+    def settle(self, place: str) -> None:
+        """Find the class of the node, unless a bench or a host names it. Raises: ConfigError."""
+        super().settle(place)
+        if self.use is None:
+            self._only_known(place)
 
 
 def _chip_choice(use: str, settings: Mapping[str, Any], place: str) -> Choice:

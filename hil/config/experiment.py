@@ -7,6 +7,7 @@ seed = 0
              feedback = { norm = 2.0 }               closes the loop of a spiking network; left out: none
 [device]     bench = "benches/mzm_awg_scope.toml"      or  use, or chip = "module:Class" and its settings, or host = "lab:50551"
 [[device]]   several of them, one a hidden layer, each with [device.encode] and [device.decode] of its own
+[projection] bench, use or host: a node that projects the error onto the hidden layers; left out: the host does
 [encode]     gain = "1.1 V", overflow = "fold", period = "7 V"
 [decode]     zero, scale; left out: taken from the transfer curve that every run measures first
 [task]       metric = "r2"; left out: what the targets of the data ask for, see hil/config/task.py
@@ -31,7 +32,7 @@ from pydantic import Field, PrivateAttr
 
 from hil.config.bench import BenchFile, read_bench
 from hil.config.data import Data
-from hil.config.device import DecodeTable, DeviceTable, EncodeTable
+from hil.config.device import DecodeTable, DeviceTable, EncodeTable, ProjectionTable
 from hil.config.read import Section, Using, checked, find, of_kind, override, read_toml, value_text
 from hil.config.resolve import (
     LEARNERS,
@@ -48,6 +49,8 @@ from hil.config.watch import AlarmTable, SentinelTable
 from hil.errors import ConfigError, RunError
 from hil.loggers.logger import LoggerName
 
+COPIES = {"device": "bench.toml", "projection": "projection.toml"}  # in a run folder: of the bench files that tables name
+KEPT = {"bench.toml": "calibration.toml", "projection.toml": "projection_calibration.toml"}  # a calibration beside a copy
 MOVED = {("train", "schedule"): ("schedule", "use"), ("data", "shift"): ("augment", "shift")}
 
 
@@ -149,6 +152,7 @@ class Experiment(Section):
         data: what is learned from.
         network: the synapses.
         device: what answers.
+        projection: a node that projects the error onto the hidden layers; none: matrices on the host do.
         encode: from pre-activation to drive.
         decode: from reading to output; none: taken from the transfer curve that every run measures first.
         task: what the targets are; none: what the data ask for.
@@ -170,6 +174,7 @@ class Experiment(Section):
     augment: AugmentTable = Field(default_factory=AugmentTable)
     network: NetworkTable
     device: DeviceTable
+    projection: ProjectionTable | None = None
     encode: EncodeTable = Field(default_factory=EncodeTable)
     decode: DecodeTable | None = None
     task: TaskTable | None = None
@@ -183,6 +188,8 @@ class Experiment(Section):
     _near: Path = PrivateAttr(default=Path("experiment.toml"))
     _bench: BenchFile | None = PrivateAttr(default=None)
     _kept: bool = PrivateAttr(default=False)
+    _projection_bench: BenchFile | None = PrivateAttr(default=None)
+    _projection_kept: bool = PrivateAttr(default=False)
 
     @property
     def near(self) -> Path:
@@ -195,9 +202,20 @@ class Experiment(Section):
         return self._bench
 
     @property
+    def projection_bench(self) -> BenchFile | None:
+        """Bench file that [projection] bench names, read; None without one."""
+        return self._projection_bench
+
+    @property
+    def projection_kept(self) -> bool:
+        """The same as `kept`, of the bench of [projection]."""
+        return self._projection_kept
+
+    @property
     def served(self) -> bool:
         """A process beside this one answers, so that it wants a core for itself."""
-        return self._bench is not None or any(one.kind in ("device", "host") for one in (self.device, *self.device.layers))
+        nodes = [self.device, *self.device.layers, *([] if self.projection is None else [self.projection])]
+        return self._bench is not None or any(one.kind in ("bench", "device", "host") for one in nodes)
 
     @property
     def measures(self) -> bool:
@@ -288,7 +306,15 @@ def experiment_of(table: Mapping[str, Any], path: Path, near: Path | None = None
                 got=f"[device.{name}]",
                 allowed=f"[{name}], or [[device]] with a device a layer", outputs=UNTOUCHED, todo=f"write it as [{name}]",
             )  # fmt: skip
+    if found.projection is not None and found.projection.bench is not None:
+        copy = None if bench is None else bench.with_name(COPIES["projection"])
+        found._projection_bench = _bench_of(found.projection.bench, near, copy)
+        found._projection_kept = copy is not None and copy.is_file()
     if found.device.bench is not None:
-        kept = bench is not None and bench.is_file()
-        return found.on_bench(read_bench(bench if bench is not None and kept else find(found.device.bench, near)), kept)
+        return found.on_bench(_bench_of(found.device.bench, near, bench), bench is not None and bench.is_file())
     return found
+
+
+def _bench_of(name: str, near: Path, copy: Path | None) -> BenchFile:
+    """The bench file of this name, or a run folder's copy of it where there is one."""
+    return read_bench(copy if copy is not None and copy.is_file() else find(name, near))

@@ -24,7 +24,7 @@ from hil.feedback.feedback import Feedback
 from hil.learners.parts.one_pass import DirectFeedback
 from hil.learners.parts.projection import Projection, hidden_shapes
 from hil.learners.parts.transport import pulled
-from hil.network import Layer, Network, Trace
+from hil.network import Layer, Network
 from hil.settings import Count, check
 from hil.task import Loss, LossName, Task, as_loss, as_task
 
@@ -86,9 +86,8 @@ class ADFA(DirectFeedback):
         shapes, asked = hidden_shapes(net, settings.sample_shape), as_task(task)
         return cls(read_feedback(settings.feedback), shapes.pre, asked.outputs, rng, asked.lowered(settings.loss))
 
-    def _delta(self, number: int, layer: Layer, trace: Trace, error: Tensor) -> Tensor:
-        delta = self.projection.onto(number, error)
-        return delta if layer.device is None else delta.mul_(self.feedback.g(trace.pre[number]))
+    def _delta(self, layer: Layer, pre: Tensor, projected: Tensor) -> Tensor:
+        return projected if layer.device is None else projected.mul_(self.feedback.g(pre))
 
 
 def slope(layer: Layer, model: Model, pre: Tensor) -> Tensor:

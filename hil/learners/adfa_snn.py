@@ -23,14 +23,14 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hil.errors import ConfigError
 from hil.feedback.feedback import Feedback
 from hil.learners.adfa import Model, read_feedback
 from hil.learners.parts.loss import check_scores
 from hil.learners.parts.neuron_model import Belief, Membrane, believed
-from hil.learners.parts.projection import Projection, hidden_shapes
+from hil.learners.parts.projection import Projecting, Projection, hidden_shapes
 from hil.learners.parts.shown import Shown
 from hil.learners.parts.spiking_pass import Overflow, chunks, dropout_masks, masked, rates, traced
 from hil.network import Network, Trace, accumulate
@@ -77,7 +77,7 @@ class ADFASNNSettings(Belief):
             )  # fmt: skip
 
 
-class ADFASNN(nn.Module):
+class ADFASNN(Projecting):
     """Augmented direct feedback alignment for spiking networks, the error projected at every time step.
 
     Args:
@@ -162,8 +162,7 @@ class ADFASNN(nn.Module):
 
     def _masks(self, net: Network, x: Tensor, rng: torch.Generator) -> list[Tensor]:
         net.train()
-        widths = [b.shape[0] for b in self.projection.buffers()]
-        return dropout_masks(widths, len(x), self.settings.dropout, rng, x)
+        return dropout_masks(self.projection.widths, len(x), self.settings.dropout, rng, x)
 
     def _mean(self, net: Network, x: Tensor, label: Tensor, masks: Sequence[Tensor]) -> Mapping[str, float]:
         hidden = [_Layer(self.neuron, self.settings.presynaptic) for _ in net.stack[:-1]]
@@ -181,8 +180,9 @@ class ADFASNN(nn.Module):
         net.zero_grad(set_to_none=True)
         accumulate(net.stack[-1].synapse, masked(hidden[-1].count * share, masks, -1), error)
         inputs = [self._mean_input(x), *(masked(one.traces * share, masks, n) for n, one in enumerate(hidden[:-1]))]
+        projected = self.projection.onto(error)
         for number, (layer, one) in enumerate(zip(net.stack[:-1], hidden, strict=True)):
-            delta = self.projection.onto(number, error).flatten(1).mul_(one.slopes * share)
+            delta = projected[number].flatten(1).mul_(one.slopes * share)
             accumulate(layer.synapse, inputs[number], masked(delta, masks, number))
         return {**metrics, "overflow": over.share, **_rates(hidden)}
 
@@ -204,7 +204,11 @@ class ADFASNN(nn.Module):
             error, metrics = self._judged(net, hidden, label, masks)
             error.mul_(share)
             accumulate(net.stack[-1].synapse, masked(hidden[-1].rate, masks, -1), error)
-            deltas = [self._delta(number, one, error, masks) for number, one in enumerate(hidden)]
+            projected = self.projection.onto(error)
+            deltas = [
+                masked(sent.flatten(1).mul_(self._slope(one)), masks, number)
+                for number, (one, sent) in enumerate(zip(hidden, projected, strict=True))
+            ]
             for number, delta in enumerate(deltas[1:]):
                 accumulate(net.stack[number + 1].synapse, masked(hidden[number].presynaptic, masks, number), delta)
             first = deltas[0] if alone else first + deltas[0]  # an x that stays: the products of all steps are one
@@ -225,9 +229,6 @@ class ADFASNN(nn.Module):
         if x.ndim == 2:
             return x
         return torch.stack(list(self._inputs(x))).mean(0)
-
-    def _delta(self, number: int, one: _Layer, error: Tensor, masks: Sequence[Tensor]) -> Tensor:
-        return masked(self.projection.onto(number, error).flatten(1).mul_(self._slope(one)), masks, number)
 
     def _slope(self, one: _Layer) -> Tensor:
         return self.feedback.g(one.followed.v - self.neuron.v_th)

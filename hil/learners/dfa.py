@@ -23,7 +23,7 @@ from hil.feedback.feedback import Constant, Distribution, Feedback
 from hil.learners.parts.one_pass import DirectFeedback
 from hil.learners.parts.projection import Projection, hidden_shapes
 from hil.learners.parts.transport import pulled
-from hil.network import Layer, Network, Trace
+from hil.network import Layer, Network
 from hil.settings import Count, Positive, Share, check
 from hil.task import Loss, LossName, Task, as_loss, as_task
 
@@ -94,11 +94,8 @@ class DFA(DirectFeedback):
         shapes, asked = hidden_shapes(net, settings.sample_shape), as_task(task)
         return cls(needed(model, "dfa"), shapes.outputs, asked.outputs, rng, settings.feedback(), asked.lowered(settings.loss))
 
-    def _delta(self, number: int, layer: Layer, trace: Trace, error: Tensor) -> Tensor:
-        projected = self.projection.onto(number, error)
-        if layer.device is None:
-            return projected
-        return pulled(lambda pre: layer.through(self.model, pre), trace.pre[number], projected)
+    def _delta(self, layer: Layer, pre: Tensor, projected: Tensor) -> Tensor:
+        return projected if layer.device is None else pulled(lambda at: layer.through(self.model, at), pre, projected)
 
 
 def needed(model: Model | None, learner: str) -> Model:

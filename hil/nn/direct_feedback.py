@@ -116,7 +116,7 @@ class DirectFeedback(nn.Module):
                 "the loss does not come from the output of the network", where=WHERE, got="a gradient from within it",
                 allowed="a loss of what DirectFeedback returned", todo="compute the loss from its output",
             )  # fmt: skip
-        return self.projection.onto(number, caught.at.float())
+        return self.projection.onto_one(number, caught.at.float())
 
 
 @dataclass(slots=True)

@@ -34,13 +34,17 @@ from hil.run.journal import Journal
 from hil.run.lock import NAME, UNTOUCHED, owned
 
 # before config.toml: a run begins with that
-BEGUN = ("bench.toml", "calibration.toml", "origins.json", "search.toml", "output.log", "notes.toml", NAME)
+BEGUN = (
+    "bench.toml", "calibration.toml", "projection.toml", "projection_calibration.toml", "origins.json", "search.toml",
+    "output.log", "notes.toml", NAME,
+)  # fmt: skip
 FILES = (
     "config.toml", "replayed.toml", "metrics.jsonl", "journal.jsonl", "guardian.jsonl", "summary.json",
     "diagnostics.json", "bench.log", "report.html", *BEGUN, "asked.toml", "control.json",
 )  # fmt: skip
 LOGS = "logs"  # what loggers write
-FOLDERS = ("checkpoints", "tape", "wire", "feedback", "figures", LOGS)
+PROJECTION = "projection"  # what the node of [projection] writes: its guardian, its wires
+FOLDERS = ("checkpoints", "tape", "wire", "feedback", "figures", LOGS, PROJECTION)
 MOST_METRICS_BYTES = 1 << 28
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hil import toml
-from hil.config.experiment import made_in_python
+from hil.config.experiment import COPIES, KEPT, made_in_python
 from hil.errors import RunError
 from hil.files import read_bytes, read_object, read_text, there
 from hil.hints import quoted
@@ -245,7 +245,8 @@ def _changes(condition: Condition, start: Saved, changed: bool) -> Iterator[str]
     then = start.facts.get("experiment")
     files = [(f"config.toml: {text}", key in FREE) for key, text in differences(then, condition.config)]
     if start.facts.get("bench_sha256", condition.bench) != condition.bench:
-        files.append(("bench.toml: another text than when the run was made, or another calibration.toml", False))
+        copies = " and ".join(benches(condition.config)) or "bench.toml"
+        files.append((f"{copies}: another text than when the run was made, or another calibration", False))
     wrong = [text for text, free in files if not free]
     if wrong and not changed:
         name, _, rest = wrong[0].partition(": ")
@@ -309,23 +310,40 @@ def _config(path: Path, saved: tuple[Saved, ...], damages: list[Damage]) -> Mapp
 
 
 def _bench(path: Path, config: Mapping[str, Any], damages: list[Damage]) -> str:
-    """The SHA-256 of the run's own copy of its bench file, "" where it needs none."""
-    device = config.get("device")
-    if not isinstance(device, Mapping) or device.get("bench") is None:
-        return ""
+    """The SHA-256 of the run's own copies of its bench files, "" where it needs none."""
     try:
-        return bench_sha256(path)
+        return bench_sha256(path, config)
     except RunError as error:
-        todo = f"put the bench file of this run there; it was a copy of {str(device['bench'])[:200]}"
-        damages.append(Damage(Path(error.where).name or "bench.toml", error.got or error.what, todo))
+        name = Path(error.where).name or "bench.toml"
+        todo = f"put the bench file of this run there; it was a copy of {str(benches(config).get(name, 'it'))[:200]}"
+        damages.append(Damage(name, error.got or error.what, todo))
         return ""
 
 
-def bench_sha256(path: Path) -> str:
-    """Return the sum of a run's copy of its bench file and calibration. Raises: RunError: one cannot be read."""
-    calibration = path / "calibration.toml"
-    kept = read_bytes(calibration, toml.MOST_BYTES) if there(calibration) else b""
-    return hashlib.sha256(read_bytes(path / "bench.toml", toml.MOST_BYTES) + kept).hexdigest()
+def bench_sha256(path: Path, config: Mapping[str, Any]) -> str:
+    """Return the sum of a run's copies of its bench files and calibrations, "" where it needs none.
+
+    Args:
+        path: of the run folder.
+        config: the experiment, as TOML has it.
+
+    Raises:
+        RunError: one cannot be read.
+    """
+    content = b""
+    for copy in (copies := benches(config)):
+        calibration = path / KEPT[copy]
+        kept = read_bytes(calibration, toml.MOST_BYTES) if there(calibration) else b""
+        content += read_bytes(path / copy, toml.MOST_BYTES) + kept
+    return hashlib.sha256(content).hexdigest() if copies else ""
+
+
+def benches(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the bench files that an experiment names, by the names of the run's copies."""
+    tables = {copy: config.get(table) for table, copy in COPIES.items()}
+    return {
+        copy: table["bench"] for copy, table in tables.items() if isinstance(table, Mapping) and table.get("bench") is not None
+    }
 
 
 def _object(path: Path, name: str, todo: str, damages: list[Damage]) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from hil import __version__, torch_device
+from hil.devices.meter import Metered
 from hil.metric import told
 from hil.run.folder import RunFolder
 from hil.training.state import Training
@@ -89,12 +90,22 @@ def conclude(training: Training, folder: RunFolder, labels: Labels, status: str,
             "on": torch_device.title(training.net.place),
         },
     }
+    if training.projection is not None:
+        summary["projection"] = _projected(training, training.projection)
     if training.sentinel is not None:
         watched = training.sentinel.summary()
         summary["sentinel"] = {**watched, "share_of_calls": _share(watched.get("shots"), training.device_calls)}
         summary["sentinel"]["share_of_time"] = _share(watched.get("busy_s"), training.device_s)
     folder.write_json(FILE, summary)
     return summary
+
+
+def _projected(training: Training, device: Metered) -> dict[str, Any]:
+    """Shots of the device that projects, and how much of its answers no matrix explained, a number for each layer."""
+    count, unexplained = device.count, training.learner.state_dict().get("projection.unexplained")
+    shares = {} if unexplained is None else {"unexplained": unexplained.tolist()}
+    frames = count.passes // (device.spec.inputs.size or 1)
+    return {"frames": frames, "passes": count.passes, "busy_s": count.busy_s, **shares}
 
 
 def test_said(summary: Mapping[str, Any]) -> str:

@@ -108,6 +108,7 @@ class Training:
         schedule: of the optimiser's rates; None: constant.
         task: what is learned; None: what the targets of the data ask for.
         refit: the readout of the best weights is fitted at the end, see hil/training/refit.py.
+        projection: the device that projects the error, or None; counted and saved with the others, the last of `devices`.
 
     scores: on the validation split, of each epoch. wall_s: how long it has gone on, as the caller of the loop keeps it.
     """
@@ -125,9 +126,11 @@ class Training:
         schedule: Constant | None = None,
         task: Task | None = None,
         refit: bool = False,
+        projection: Metered | None = None,
     ) -> None:
         self.net, self.learner, self.optimizer = net, learner, optimizer
-        self.data, self.plan, self.devices = data, plan, devices
+        self.data, self.plan, self.projection = data, plan, projection
+        self.devices = devices if projection is None else (*devices, projection)
         self.schedule = schedule or Constant(optimizer)
         self.moves = Moves(optimizer, plan.accumulate, plan.clip_norm)
         self.scores: list[float] = []

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hil.learners.parts.loss import check_scores
-from hil.learners.parts.projection import Projection
-from hil.network import Layer, Network, Trace, fill
+from hil.learners.parts.projection import Projecting
+from hil.network import Layer, Network, fill
 from hil.settings import check
 from hil.task import Loss, LossName
 
@@ -40,11 +40,10 @@ class OnePass(nn.Module):
         return net.forward(x).outputs[-1]
 
 
-class DirectFeedback(OnePass, ABC):
-    """The error at the readout goes to every hidden layer through a fixed matrix; a subclass says by which slope there."""
+class DirectFeedback(OnePass, Projecting, ABC):
+    """The error at the readout goes to every hidden layer through a fixed projection; a subclass says by which slope there."""
 
     loss: Loss
-    projection: Projection
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
@@ -54,10 +53,12 @@ class DirectFeedback(OnePass, ABC):
         trace = net.forward(x)
         check_scores(trace.outputs[-1], self.projection.outputs)
         error, metrics = self.loss.judge(trace.outputs[-1], label)
-        fill(net, trace, [*(self._delta(number, layer, trace, error) for number, layer in enumerate(net.stack[:-1])), error])
+        projected = self.projection.onto(error)
+        hidden = zip(net.stack[:-1], trace.pre[:-1], projected, strict=True)
+        fill(net, trace, [*(self._delta(layer, pre, sent) for layer, pre, sent in hidden), error])
         metrics["overflow"] = net.overflow(trace)
         return metrics
 
     @abstractmethod
-    def _delta(self, number: int, layer: Layer, trace: Trace, error: Tensor) -> Tensor:
-        """dL/dpre of a hidden layer, from dL/do."""
+    def _delta(self, layer: Layer, pre: Tensor, projected: Tensor) -> Tensor:
+        """dL/dpre of a hidden layer, from its pre-activation and the error that was projected onto it, which may be changed."""

@@ -1,5 +1,7 @@
 """Fixed random projections of the error at the readout onto every hidden layer: e B_l^T, one B_l (units_l, outputs) each.
 
+The host computes them (Projection), or a device does (hil/learners/parts/device_projection.py).
+
 Source: Lillicrap et al., Nat. Commun. 7, 13276 (2016); Nokland, arXiv:1609.01596 (2016), direct feedback alignment.
 """
 
@@ -12,8 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hil.device import Device
 from hil.errors import ContractError
 from hil.feedback.feedback import Feedback
+from hil.learners.parts.device_projection import DeviceProjection
 from hil.network import Network
 
 
@@ -34,10 +38,41 @@ class Projection(nn.Module):
         for number, b in enumerate(feedback.matrices(rows, outputs, rng)):
             self.register_buffer(f"B{number}", b)
 
-    def onto(self, layer: int, error: Tensor) -> Tensor:
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Values of each hidden layer."""
+        return tuple(math.prod(shape) for shape in self.shapes)
+
+    def onto(self, error: Tensor) -> tuple[Tensor, ...]:
+        """Project the error (batch, outputs) onto every hidden layer: new tensors (batch, *shapes[layer])."""
+        return tuple(self.onto_one(layer, error) for layer in range(len(self.shapes)))
+
+    def onto_one(self, layer: int, error: Tensor) -> Tensor:
         """Project the error (batch, outputs) onto a layer: a new tensor (batch, *shapes[layer])."""
         projected = error @ self.get_buffer(f"B{layer}").t()
         return projected if len(self.shapes[layer]) == 1 else projected.view(len(error), *self.shapes[layer])
+
+
+class Projecting(nn.Module):
+    """A learner that projects the error, so that a device can do it."""
+
+    projection: Projection | DeviceProjection
+
+    def project_by(self, device: Device, levels: tuple[float, float] | None, planes: int) -> None:
+        """Let `device` project in place of the matrices; the entries of B keep their root mean square.
+
+        Args:
+            device: that projects.
+            levels: as of DeviceProjection.
+            planes: the same.
+
+        Raises:
+            ConfigError: the device is of another kind, or its sizes do not fit. OutOfRange: a level.
+        """
+        host = self.projection
+        assert isinstance(host, Projection)  # it was just built
+        scales = [float(b.square().mean().sqrt()) for b in host.buffers()]
+        self.projection = DeviceProjection(device, host.shapes, host.outputs, scales, levels, planes)
 
 
 class Shapes(NamedTuple):
