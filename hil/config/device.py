@@ -226,11 +226,12 @@ class ProjectionTable(NodeTable):
 
     Args:
         levels: the two drives of a class, of the sign - and +; none: a quarter and three quarters of the range of the drive.
-        planes: of signs that the error is sent as, two shots each; 2: of three values, -1, 0 and 1, of the largest error.
+        planes: of signs that the error is sent as, two shots each. 2: three values, -1, 0 and 1 times the largest one; every
+            further plane halves the distance of the values.
     """
 
     levels: Annotated[tuple[float | str, float | str] | None, Holds(unit="unit of the drive")] = None
-    planes: Annotated[int, Field(ge=2, le=12, strict=True)] = 2
+    planes: Annotated[int, Field(ge=2, le=12, strict=True)] = 5
 
     def settle(self, place: str) -> None:
         """Find the class of the node, unless a bench or a host names it. Raises: ConfigError."""

@@ -323,7 +323,7 @@ class BackThroughTheDevice(Rule):
             pre.append(layer.synapse(h))
             h = pre[-1] if layer.device is None else layer.device.forward(layer.encode(pre[-1]))  # type: ignore[misc]
         error, metrics = Loss().judge(h.detach(), label)
-        fill(net, Trace(tuple(inputs), tuple(pre), tuple(pre)), [*(self.projection.onto(n, error) for n in (0, 1)), error])
+        fill(net, Trace(tuple(inputs), tuple(pre), tuple(pre)), [*self.projection.onto(error), error])
         return metrics
 
     def predict(self, net: Network, x: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class DeviceProjection(nn.Module):
 
     def __init__(
         self, device: Device, shapes: Sequence[tuple[int, ...]], outputs: int, scales: Sequence[float],
-        levels: tuple[float, float] | None = None, planes: int = 2,
+        levels: tuple[float, float] | None = None, planes: int = 5,
     ) -> None:  # fmt: skip
         super().__init__()
         self.shapes, self.outputs = tuple(shapes), outputs
