@@ -3,9 +3,9 @@
     python benchmarks/projection.py [--data mnist|digits] [--seeds N] [--quick] [--list] [--record] [--runs FOLDER]
 
 aDFA trains the network of experiments/mnist_adfa_twin.toml with two hidden layers of 128 and 20,000 examples (digits: that of
-experiments/digits_adfa_optical.toml, 72), once with the matrices B of the host, and with the twin of a modulator, a scattering medium and a
-camera in their place, called directly with all its noise, for 2 and 5 planes of signs. A seed is also another medium. The
-number of planes is chosen on the validation split, and the test split of that row stands beside that of the host.
+experiments/digits_adfa_optical.toml, 72), once with the matrices B of the host, and with the twin of a modulator, a scattering
+medium and a camera in their place, called directly with all its noise, for 2 and 5 planes of signs. A seed is also another
+medium. The number of planes is chosen on the validation split, and the test split of that row stands beside that of the host.
 """
 
 from __future__ import annotations
