@@ -44,6 +44,12 @@ class Projector:
     device: Metered
     node: Node
 
+    @property
+    def said(self) -> str:
+        """A line about it for people."""
+        facts = ", ".join(f"{key} {value}" for key, value in self.node.facts.items())
+        return f"projected by {facts}: {2 * self.table.planes} shots an example   ({self.node.provenance})"
+
     def given_to(self, learner: Learner) -> None:
         """Let the learner project by it. Raises: ConfigError: its sizes do not fit. OutOfRange: a level."""
         table, unit = self.table, self.device.spec.inputs.unit
@@ -123,7 +129,7 @@ def beside(
     joined = replace(
         node, beat=beat, rest=rest, beware=(*node.beware, *other.beware),
         provenance=answered(node.provenance, other.provenance),
-        facts={**node.facts, "projection": other.facts},
+        facts={**node.facts, PROJECTION: other.facts},
         resources={**node.resources, **{f"{PROJECTION} {name}": line for name, line in other.resources.items()}},
         source=source if source is None or isinstance(source, Streaming) else Attended(source, together),
     )  # fmt: skip

@@ -35,6 +35,7 @@ from hil.devices.meter import Allow, no_budget
 from hil.devices.recovery import EventListener, ignore_event
 from hil.encoding import Decode
 from hil.network import Network
+from hil.run.folder import PROJECTION
 from hil.run.summary import Labels
 from hil.synapses import channels_of
 from hil.task import Task
@@ -58,6 +59,7 @@ class Built:
         twin_check: how well the twin predicts the node, see hil/training/transfer_curve.py; None if there is no twin, or
             nothing was measured.
         first: whose weights the run begins with; None: those that were drawn.
+        projector: projects the error; None: matrices on the host do.
     """
 
     training: Training
@@ -68,6 +70,7 @@ class Built:
     tape: str = ""
     twin_check: dict[str, Any] | None = None
     first: Start | None = None
+    projector: Projector | None = None
 
     @property
     def model(self) -> Callable[[Tensor], Tensor] | None:
@@ -87,8 +90,10 @@ class Built:
         """Say what is about to happen, a line each."""
         for name, line in self.node.resources.items():
             yield f"{name:<7} {line}"
-        facts = ", ".join(f"{k} {v}" for k, v in self.node.facts.items())
+        facts = ", ".join(f"{k} {v}" for k, v in self.node.facts.items() if k != PROJECTION)
         yield f"node    {facts}   ({self.labels.provenance})"
+        if self.projector is not None:
+            yield f"error   {self.projector.said}"
         data, net = self.training.data, self.training.net
         if net.place.type != "cpu":
             yield f"on      {torch_device.title(net.place)}"
@@ -175,7 +180,7 @@ def _built(
     steps = int(getattr(experiment.learner.options, "time_steps", 1))
     room = "" if tape is None else needs(training, ready.chain.hidden, steps, tape)
     resolved = _resolved(experiment, ready.data, ready.task, around.decodes)
-    return Built(training, node, labels, resolved, around.transfer, room, around.twin_check, ready.first)
+    return Built(training, node, labels, resolved, around.transfer, room, around.twin_check, ready.first, projector)
 
 
 def elsewhere(made: Built, experiment: Experiment, stack: ExitStack) -> Network:

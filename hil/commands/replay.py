@@ -280,9 +280,9 @@ def _experiment(recorded: Recorded, overrides: Sequence[str]) -> Experiment:
     if any(text.replace(" ", "").startswith("learner.use=") for text in overrides):
         table["learner"] = {}  # the settings are those of the other learner
     for text in overrides:
-        if text.partition("=")[0].strip().startswith("device"):
+        if text.partition("=")[0].strip().startswith(("device", "projection")):
             raise ConfigError(
-                "the device of a replay is on its tape", where=f"--set {text}", outputs=UNTOUCHED,
+                "the device of a replay is on its tape, and no other is opened", where=f"--set {text}", outputs=UNTOUCHED,
                 todo="change the learner, the optimiser or the loop, or train on the other device: hil train",
             )  # fmt: skip
         override(table, text)

@@ -40,7 +40,8 @@ def in_use(path: Path, rounds: int, watched: bool, split: SplitName, console: Co
             todo=f"finish it: hil resume {quoted(path)}",
         )  # fmt: skip
     experiment = read_experiment(folder.config, bench=path / "bench.toml")
-    experiment = experiment.model_copy(update={"projection": None})  # nothing is learned
+    projects = experiment.projection is not None
+    experiment = experiment.model_copy(update={"projection": None})  # nothing is learned, so it is not opened
     if not watched:
         experiment = experiment.model_copy(update={"sentinel": None})
     saved = checkpoint.load(best)
@@ -51,7 +52,11 @@ def in_use(path: Path, rounds: int, watched: bool, split: SplitName, console: Co
             console.print(line, markup=False, soft_wrap=True)
 
     with Stopping(attended=True) as stopping, built(experiment, told=told) as made, stopping.working():
-        _load(made, saved, under("best_learner", newest.tensors) or under("learner", newest.tensors))
+        learner = under("best_learner", newest.tensors) or under("learner", newest.tensors)
+        if projects:  # the state of the device is not that of the matrices which stand in its place here
+            own = {name: value for name, value in learner.items() if not name.startswith("projection.")}
+            learner = {**made.training.learner.state_dict(), **own}
+        _load(made, saved, learner)
         for line in made.introduction():
             console.print(line, markup=False, soft_wrap=True)
         examples = made.training.data.validation if split == "validation" else made.training.data.test

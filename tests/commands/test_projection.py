@@ -49,6 +49,7 @@ def test_the_shots_of_the_projection_are_counted_and_a_longer_run_goes_on_bit_fo
     assert whole["validation_accuracy"] == cut["validation_accuracy"]
     assert whole["test_accuracy"] == cut["test_accuracy"]
     assert whole["node"]["projection"]["use"] == "scattering"
+    assert hil_run(["use", str(tmp_path / "whole")]) == 0  # without the device that projects
     last = [contents(tmp_path / name / "journal.jsonl", most=0).last for name in ("whole", "cut")]
     assert last[0] is not None
     assert last[1] is not None

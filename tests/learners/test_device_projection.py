@@ -72,7 +72,7 @@ def test_only_the_two_levels_and_the_rest_are_sent_and_a_probe_once() -> None:
     made = DeviceProjection(device, SHAPES, OUTPUTS, SCALES, (20.0, 200.0), planes=2)
     for _ in range(2):
         made.onto(error(4))
-    assert [len(drive) for drive in device.drives] == [8 * OUTPUTS * 2, 4 * made.frames, 4 * made.frames]
+    assert [len(drive) for drive in device.drives] == [8 * OUTPUTS * 2, 16, 16]
     shots = device.drives[1].view(4, 2, 2, 25)
     assert shots.unique().tolist() == [0.0, 20.0, 200.0]
     assert ((shots == 0).all((0, 1, 2)) == (made._of < 0)).all()

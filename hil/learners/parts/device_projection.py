@@ -72,11 +72,6 @@ class DeviceProjection(nn.Module):
         self.register_buffer("gain", torch.zeros(len(shapes)))
         self.register_buffer("unexplained", torch.zeros(len(shapes)))
 
-    @property
-    def frames(self) -> int:
-        """Shots of the device for the error of one example."""
-        return 2 * self._planes
-
     def onto(self, error: Tensor) -> tuple[Tensor, ...]:
         """Project the error (batch, outputs) onto every hidden layer: new tensors (batch, *shapes[layer]).
 
