@@ -90,6 +90,8 @@ CASES = {
     + learning("ffgaf", 'dropout = 0.2\nadaptation = "both"\nshare_every = 1\nshares = [1, 1, 1, 1, 1, 1, 1, 1, 1, 5]'),
     "adfa, conv": conv('pool = "max"\nweights = "standardised"\nnorm = "batch"\nreadout = 10')
     + MODULATOR + DECODED + learning("adfa", "sample_shape = [64]"),
+    "adfa, projected by a device": DENSE + MODULATOR + DECODED + learning("adfa")
+    + '[projection]\nuse = "scattering"\nmacropixels = 25\npixels = 36\n',
     "adfa_snn, a move a step": DENSE + LEAKY
     + learning("adfa_snn", 'time_steps = 3\nupdate = "per_step"\nerror = "running"\npresynaptic = "trace"'),
 }  # fmt: skip
