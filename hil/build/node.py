@@ -8,7 +8,7 @@ from typing import Any
 
 from calibration.certificate import Instrument
 from calibration.drift.steering import Follow, unfollowed
-from hil.device import Chip, Device, Provenance, Recoverable
+from hil.device import Chip, Device, Provenance, Recoverable, Streaming
 from hil.devices.recovery import EventListener, Ladder, Patience
 from hil.devices.resilient import resilient, resilient_chip
 from hil.devices.together import Attended, Together
@@ -38,7 +38,7 @@ class Node:
             it.
         instruments: who answered, as values, by name in the bench file.
         parts: of a network with a device a layer, their nodes in the order of the layers; then source and chip are None.
-        together: beats for the parts while one of them is waited for.
+        together: beats for the nodes of a network while one of them is waited for.
     """
 
     source: Device | None
@@ -72,4 +72,6 @@ def resilient_node(node: Node, told: EventListener) -> Node:
             parts = [replace(p, source=None if p.source is None else Attended(p.source, together)) for p in parts]
         return replace(node, parts=tuple(parts))
     source = None if node.source is None else resilient(node.source, ladder)
+    if source is not None and node.together is not None and not isinstance(source, Streaming):  # whose calls do not wait
+        source = Attended(source, node.together)
     return replace(node, source=source, chip=None if node.chip is None else resilient_chip(node.chip, ladder))

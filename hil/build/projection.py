@@ -16,11 +16,11 @@ from hil.build.own_device import own_node
 from hil.config.device import ProjectionTable
 from hil.config.experiment import Experiment
 from hil.config.resolve import UNTOUCHED, blaming
-from hil.device import Streaming, answered
+from hil.device import answered
 from hil.devices.meter import Allow, Metered, metered
 from hil.devices.recovery import EventListener
 from hil.devices.stepped import stepped
-from hil.devices.together import Attended, Together
+from hil.devices.together import Together
 from hil.errors import ConfigError
 from hil.learner import Learner
 from hil.learners.parts.projection import Projecting
@@ -125,17 +125,16 @@ def beside(
         allow(passes)
         beat()
 
-    source = node.source
     joined = replace(
         node, beat=beat, rest=rest, beware=(*node.beware, *other.beware),
         provenance=answered(node.provenance, other.provenance),
         facts={**node.facts, PROJECTION: other.facts},
         resources={**node.resources, **{f"{PROJECTION} {name}": line for name, line in other.resources.items()}},
-        source=source if source is None or isinstance(source, Streaming) else Attended(source, together),
+        together=together,
     )  # fmt: skip
-    climbing = resilient_node(replace(other, beat=beat), told).source
+    climbing = resilient_node(replace(other, beat=beat, together=together), told).source
     assert climbing is not None  # looked at above
-    return joined, Projector(table, metered(Attended(climbing, together), allowed), other), allowed
+    return joined, Projector(table, metered(climbing, allowed), other), allowed
 
 
 def _opened(experiment: Experiment, table: ProjectionTable, run: Path | None, stack: ExitStack) -> Node:

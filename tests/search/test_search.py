@@ -268,6 +268,12 @@ def test_an_unknown_learner_of_feedback_is_refused(tmp_path: Path) -> None:
         start(path, RunFolder.create(tmp_path / "run"), QUIET)
 
 
+def test_the_matrices_of_a_device_are_not_searched(tmp_path: Path) -> None:
+    path = write(tmp_path, base=BASE + '[projection]\nuse = "scattering"\n')
+    with pytest.raises(ConfigError, match="a device that projects has its own"):
+        start(path, RunFolder.create(tmp_path / "run"), QUIET)
+
+
 def test_a_search_reads_its_files_once_and_nothing_that_it_wrote(tmp_path: Path, files_read: Counter[str]) -> None:
     assert run(["search", str(write(tmp_path)), "--run", str(tmp_path / "r")]) == 0
     assert files_read == {"search.toml": 1, "base.toml": 1}
