@@ -47,14 +47,15 @@ def trials(use: str, learner: Mapping[str, Sequence[object]], optimizers: Sequen
 
 
 PLAIN = [{"use": "SGD", "lr": 1.0}]  # the only optimiser of CMA-ES
-LEARNERS: dict[str, list[Trial]] = {  # six trials each
-    "SPSA": trials("spsa", {"directions": (1, 8)}, adam(2e-3, 6e-3, 2e-2)),
-    "weight perturbation": trials("spsa", {"directions": (1, 8)}, adam(2e-3, 6e-3, 2e-2), perturbation="normal"),
-    "PEPG": trials("pepg", {"directions": (2, 8)}, adam(2e-3, 6e-3, 2e-2)),
-    "CMA-ES": trials("cma_es", {"size": (0.02, 0.05, 0.1), "population": (24, 100)}, PLAIN),
-    "aDFA": trials("adfa", {"feedback": [{"g": {"family": "sine", "phase": p}} for p in (1.2, 0.6)]}, adam(2e-3, 6e-3, 2e-2)),
-    "DFA, slope of the twin": trials("dfa", {"scale": (0.1, 0.5)}, adam(2e-3, 6e-3, 2e-2)),
-    "Mono-Forward": trials("mono_forward", {"rate": (1e-3, 1e-2)}, adam(2e-3, 6e-3, 2e-2)),
+G = [{"g": {"family": "sine", "phase": phase}} for phase in (1.2, 0.9, 0.6)]
+LEARNERS: dict[str, list[Trial]] = {  # nine trials each
+    "SPSA": trials("spsa", {"directions": (1, 8, 32)}, adam(6e-3, 2e-2, 6e-2)),
+    "weight perturbation": trials("spsa", {"directions": (1, 8, 32)}, adam(6e-3, 2e-2, 6e-2), perturbation="normal"),
+    "PEPG": trials("pepg", {"directions": (2, 8, 32)}, adam(6e-3, 2e-2, 6e-2)),
+    "CMA-ES": trials("cma_es", {"size": (0.02, 0.05, 0.1), "population": (24, 50, 100)}, PLAIN),
+    "aDFA": trials("adfa", {"feedback": G}, adam(2e-3, 6e-3, 2e-2)),
+    "DFA, slope of the twin": trials("dfa", {"scale": (0.1, 0.3, 1.0)}, adam(2e-3, 6e-3, 2e-2)),
+    "Mono-Forward": trials("mono_forward", {"rate": (1e-3, 3e-3, 1e-2)}, adam(2e-3, 6e-3, 2e-2)),
 }
 ZEROTH = ("SPSA", "weight perturbation", "PEPG", "CMA-ES")
 
@@ -91,7 +92,7 @@ def run(trial: Trial, seed: int, passes: int, given: Dataset, tested: bool) -> t
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--passes", type=int, default=12_000_000, help="node evaluations of a run")
+    parser.add_argument("--passes", type=int, default=6_000_000, help="node evaluations of a run")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=LEARNERS, default=list(LEARNERS))
     parser.add_argument("--quick", action="store_true", help="two trials, a hundredth of the passes, one seed")

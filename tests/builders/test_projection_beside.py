@@ -1,4 +1,4 @@
-"""The node of [device] and the one of [projection] side by side: each keeps its ladder, and one guard hears of the other's work."""
+"""The nodes of [device] and [projection] side by side: each keeps its ladder, and one guard hears of the other's work."""
 
 from __future__ import annotations
 
