@@ -3,10 +3,11 @@
     python benchmarks/zeroth_order.py [--quick] [--record] [--only NAME ...]
 
 Skalli et al., arXiv:2503.16943 (2025), rank such learners on one laser network: PEPG is the most efficient of finite
-differences, SPSA, CMA-ES, PEPG and swarms. Here: digits through the Mach-Zehnder twin with its noise, a network of 64-16-10 (1,210
-weights), 1,000 examples for training, 400 for validation, 397 for the test. Every run may spend the same node evaluations, its
-validations counted. Every learner gets the same number of trials, on one seed of its own, for rates and sizes, and the best
-by validation runs on other seeds; the epoch is chosen on the validation split, and the test split is read once a run.
+differences, SPSA, CMA-ES, PEPG and swarms. Here: digits through the Mach-Zehnder twin with its noise, a network of 64-16-10
+(1,210 weights), 1,000 examples for training, 400 for validation, 397 for the test. Every run may spend the same node
+evaluations, its validations counted. Every learner gets the same number of trials, on one seed of its own, for rates and sizes,
+and the best by validation runs on other seeds; the epoch is chosen on the validation split, and the test split is read once a
+run.
 """
 
 from __future__ import annotations
