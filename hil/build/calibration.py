@@ -90,7 +90,7 @@ def certified(bench: BenchFile, kept: bool = False, now: datetime | None = None)
     table = bench.calibration
     if table.use is None:
         return None
-    path = bench.file.with_name(KEPT[bench.file.name]) if kept else find(table.use, bench.file)
+    path = bench.file.with_name(KEPT.get(bench.file.name, KEPT["bench.toml"])) if kept else find(table.use, bench.file)
     certificate = Certificate.load_good(path)
     if certificate.shape != bench.shape:
         raise ConfigError(
