@@ -53,10 +53,10 @@ LEARNERS: dict[str, list[Trial]] = {  # nine trials each
     "SPSA": trials("spsa", {"directions": (1, 8, 32)}, adam(6e-3, 2e-2, 6e-2)),
     "weight perturbation": trials("spsa", {"directions": (1, 8, 32)}, adam(6e-3, 2e-2, 6e-2), perturbation="normal"),
     "PEPG": trials("pepg", {"directions": (2, 8, 32)}, adam(6e-3, 2e-2, 6e-2)),
-    "CMA-ES": trials("cma_es", {"size": (0.02, 0.05, 0.1), "population": (24, 50, 100)}, PLAIN),
-    "aDFA": trials("adfa", {"feedback": G}, adam(2e-3, 6e-3, 2e-2)),
-    "DFA, slope of the twin": trials("dfa", {"scale": (0.1, 0.3, 1.0)}, adam(2e-3, 6e-3, 2e-2)),
-    "Mono-Forward": trials("mono_forward", {"rate": (1e-3, 3e-3, 1e-2)}, adam(2e-3, 6e-3, 2e-2)),
+    "CMA-ES": trials("cma_es", {"size": (0.05, 0.1, 0.2), "population": (10, 24, 50)}, PLAIN),
+    "aDFA": trials("adfa", {"feedback": G}, adam(6e-4, 2e-3, 6e-3)),
+    "DFA, slope of the twin": trials("dfa", {}, adam(6e-5, 2e-4, 4e-4, 6e-4, 1e-3, 2e-3, 4e-3, 6e-3, 2e-2)),
+    "Mono-Forward": trials("mono_forward", {}, adam(6e-5, 2e-4, 4e-4, 6e-4, 1e-3, 2e-3, 4e-3, 6e-3, 2e-2)),
 }
 ZEROTH = ("SPSA", "weight perturbation", "PEPG", "CMA-ES")
 
