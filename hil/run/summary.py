@@ -105,7 +105,7 @@ def _projected(training: Training, device: Metered) -> dict[str, Any]:
     count, unexplained = device.count, training.learner.state_dict().get("projection.unexplained")
     shares = {} if unexplained is None else {"unexplained": unexplained.tolist()}
     frames = count.passes // (device.spec.inputs.size or 1)
-    return {"frames": frames, "passes": count.passes, "busy_s": count.busy_s, **shares}
+    return {"frames": frames, "passes": count.passes, **shares}
 
 
 def test_said(summary: Mapping[str, Any]) -> str:

@@ -109,6 +109,14 @@ class Reaching(Protocol):
         """Return by channel the lowest and highest level while it was on, in its unit."""
 
 
+@runtime_checkable
+class Feeding(Protocol):
+    """A simulated instrument whose outputs set parameters of the plant."""
+
+    def tell(self) -> None:
+        """Set them again, by what stands at its terminals now."""
+
+
 class ControlServer:
     """Serves the control channel of a bench: turn its physics, save and restore it, inject faults, look at its outputs.
 
@@ -190,6 +198,9 @@ class ControlServer:
             self._boxes[name].restore(_mapping(boxes[name]))
         if "plant" in state:
             self._plant.restore(_mapping(state["plant"]))
+            for box in self._boxes.values():  # a laser may be on now that was off then: what it feeds is no state of the plant
+                if isinstance(box, Feeding):
+                    box.tell()
 
     def outputs(self) -> dict[str, object]:
         """Return by box what its outputs do now."""

@@ -82,6 +82,12 @@ class SourceBox(PanelBox):
         """Return the level at the terminals of a channel while it is on, else 0."""
         return self._now[channel]
 
+    def tell(self) -> None:
+        """Tell every listener again what stands at the terminals."""
+        for channel, value in self._now.items():
+            for listener in self._listeners:
+                listener.level(self, channel, value)
+
     def _moved(self, channel: int) -> None:
         """Tell of what has changed at the terminals of a channel."""
         s = self._channels[channel]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from killing.same import differences
 from small import Command, toml, until
 
 from hil.build.training import built
@@ -27,6 +29,10 @@ def written(folder: Path, text: str) -> Path:
     path = folder / "e.toml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def reached(run: Path, step: int) -> bool:
+    return any((checkpoint.place(one) or (0,))[0] >= step for one in checkpoint.listed(run / "checkpoints"))
 
 
 def summary(run: Path) -> dict[str, Any]:
@@ -63,19 +69,24 @@ def test_spiking_neurons_are_taught_through_a_device(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)  # a virtual bench in a process of its own, three times
-def test_a_bench_over_its_wires_is_kept_and_killed_and_goes_on(tmp_path: Path) -> None:
+def test_a_bench_over_its_wires_is_kept_stopped_and_killed_and_goes_on(tmp_path: Path) -> None:
     """The noise of the bench is in the checkpoint that the killed run goes on from, so the numbers are those of a whole run."""
     (tmp_path / "medium.toml").write_text(BENCH.read_text(encoding="utf-8"), encoding="utf-8")
-    text = toml(examples=24, train="epochs = 2\nbatch = 8\nthreads = 1\ncheckpoint_every = 2")
+    text = toml(examples=24, train="epochs = 3\nbatch = 8\nthreads = 1\ncheckpoint_every = 2")
     path = written(tmp_path, text + '[projection]\nbench = "medium.toml"\nplanes = 2\n')
     assert hil_run(["train", str(path), "--run", str(tmp_path / "whole")]) == 0
     cut = tmp_path / "cut"
     command = Command("train", path, "--run", cut)
-    assert until(lambda: any((checkpoint.place(one) or (0,))[0] >= 2 for one in checkpoint.listed(cut / "checkpoints")))
-    command.kill()
+    assert until(lambda: reached(cut, 2))
+    command.send(signal.SIGINT)  # the light is off when this checkpoint is written
+    assert command.ended() == 130, command.said()
     (tmp_path / "medium.toml").unlink()  # the run has its own copy
+    command = Command("resume", cut)
+    assert until(lambda: reached(cut, 6))
+    command.kill()
     assert hil_run(["resume", str(cut)]) == 0
     whole = summary(tmp_path / "whole")
+    assert list(differences(tmp_path / "whole", cut)) == []
     for name in ("validation_accuracy", "test_accuracy", "test_loss", "device_passes"):
         assert summary(cut)[name] == whole[name]
     assert summary(cut)["projection"]["frames"] == whole["projection"]["frames"]
