@@ -42,7 +42,7 @@ class Spec:
         params: what can be programmed on the device; None for a fixed node.
         temporal: x is (time, batch, n), and state lives in the device until `reset()`.
         provenance: who answers. Every result carries it; "unknown" until whoever opened the device says so.
-        neurons: of an array of spiking neurons, how they are set up; None: no such array, or nobody knows.
+        neurons: of an array of spiking neurons, how they are set up; None: no such array, or, of one from a chip, nobody knows.
     """
 
     inputs: Port
@@ -51,6 +51,11 @@ class Spec:
     temporal: bool = False
     provenance: Provenance = "unknown"
     neurons: NeuronModel | None = None
+
+    @property
+    def memory(self) -> bool:
+        """True of an analog node with a memory: its state lasts, and no spiking neurons are known behind it."""
+        return self.temporal and self.neurons is None
 
     def table(self) -> dict[str, Any]:
         """Return the description as a file holds it: JSON values."""

@@ -183,6 +183,11 @@ class Decode:
         if self.scale == 0 or self.scale != self.scale:
             raise ContractError("the scale of a reading cannot be 0 or NaN", where="decoding", got=str(self.scale))
 
+    @classmethod
+    def of(cls, port: Port) -> Decode:
+        """Fill -1 to 1 with the range of a port: of a node that has no transfer curve to be measured."""
+        return cls(0.5 * (port.shared_low + port.shared_high), 0.5 * (port.shared_high - port.shared_low))
+
     def __call__(self, reading: Tensor) -> Tensor:
         """Decode a reading of any shape; the output has the same shape."""
         if self.zero == 0.0 and self.scale == 1.0:

@@ -12,19 +12,34 @@ classes: for other targets it is refused before anything is opened.
 A network has as many outputs as the task. A learner whose class says `any_outputs = True` takes more (a code of a population, a
 goodness), and makes one score a class of them in `predict`. One that fits weights in closed form is `Fitting` (hil/fitting.py).
 
-A learner whose class says `sequences = True` takes sequences as they are, x (batch, time, features), with one target each; one
-that says False refuses them. For all others hil makes flat examples of them (hil/build/task.py).
+A learner whose class says `sequences = True` takes sequences as they are, x (batch, time, features), with one target each, and
+`sequences = "steps"` with a target a step; one that says False refuses them. For all others hil makes flat examples of them
+(hil/build/task.py). `nodes` says what it drives: "static", "spiking", or "memory" for analog nodes whose state lasts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from hil.network import Network, Trace
+
+Nodes = Literal["static", "spiking", "memory"]
+
+
+def drives(rule: Any, options: Any) -> Nodes:
+    """Return the kind of nodes that a rule drives: what its class says, or else what its settings show.
+
+    Args:
+        rule: its class.
+        options: its settings; a time axis among them is that of a spiking network.
+    """
+    timed = hasattr(options, "time_steps") or hasattr(options, "forward_steps")
+    found: Nodes = getattr(rule, "nodes", "spiking" if timed else "static")
+    return found
 
 
 class Learner(Protocol):

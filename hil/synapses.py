@@ -8,7 +8,7 @@ Sources: Brock et al., ICLR 2021, arXiv:2101.08692 (standardisation); Hinton, ar
 and Xu et al., arXiv:2507.23643 (rectifier: rounding has the derivative 1, clipping its own, the threshold is learned).
 
 Batch normalisation keeps running statistics, frozen whenever a module is in eval(); learners set train() and eval().
-`dense` and `conv` give the list of synapses of a whole network.
+`dense`, `conv` and `masks` give the list of synapses of a whole network.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ Weights = Literal["plain", "standardised"]
 Norm = Literal["none", "batch", "sample"]
 Pool = Literal["none", "average", "max"]
 T = TypeVar("T", bound=str | float)
+Levels = Literal["uniform", "binary"]
 EPS = 1e-4
 WHERE = "[network]"
 
@@ -173,6 +174,33 @@ def dense(
         more = [nn.BatchNorm1d(n_out)] if norm == "batch" else []
         synapses.append(_chain([linear, *more, *_rectifier(levels, threshold)]))
     return synapses
+
+
+def masks(widths: Sequence[Count], levels: Levels = "uniform", offset: float = 0.0, gain: float = 1.0) -> list[nn.Module]:
+    """Masks of nodes that are shared in time, and a readout: what each virtual node is sent of an input.
+
+        sent_k = gain ( sum_i m_ki u_i + offset b_k )         b_k uniform, -1 to 1
+
+    Args:
+        widths: features, virtual nodes of each layer, outputs.
+        levels: of m: "uniform" from -1 to 1, or "binary" -1 and 1.
+        offset: size of what is sent besides, whatever the input.
+        gain: of all.
+
+    Raises:
+        ConfigError.
+    """
+    _sizes("widths", widths, 2)
+    _choices(levels=(levels, Levels))
+    synapses: list[nn.Module] = []
+    for n_in, n_out in pairwise(widths[:-1]):
+        mask = nn.Linear(n_in, n_out)
+        with torch.no_grad():
+            drawn = torch.rand(n_out, n_in) * 2 - 1
+            mask.weight.copy_(gain * (torch.where(drawn < 0, -1.0, 1.0) if levels == "binary" else drawn))
+            mask.bias.copy_(gain * offset * (torch.rand(n_out) * 2 - 1))
+        synapses.append(mask)
+    return [*synapses, nn.Linear(widths[-2], widths[-1])]
 
 
 def conv(

@@ -2,7 +2,8 @@
 
     classes    y int64 (n,), the number of a class              cross_entropy, chosen by accuracy
     numbers    y float32 (n, k), k numbers an example           mse, chosen by nrmse
-    sequences  x float32 (n, time, features), with one target a sequence or one a step; hil/build/task.py makes examples of them
+    sequences  x float32 (n, time, features), with one target a sequence or a step; hil/build/task.py makes examples of them, or
+               they stay whole: outputs (n, time, k), of which the first `washout` steps are not scored
 
     cross_entropy    L = - mean_n w_n log softmax(o_n)[y_n]     dL/do = w_n ( softmax(o) - onehot(y) ) / batch
     mse              L = mean_n w_n 1/2 |o_n - y_n|^2           dL/do = w_n ( o - y ) / batch        y = onehot(y) for classes
@@ -160,12 +161,14 @@ class Task:
         outputs: classes, or numbers an example.
         loss: that training lowers.
         metrics: that are reported; the first one chooses the epoch.
+        washout: steps at the beginning of a sequence that are not scored.
     """
 
     kind: Kind
     outputs: int
     loss: Loss
     metrics: tuple[Metric, ...]
+    washout: int = 0
 
     @property
     def metric(self) -> Metric:
@@ -178,7 +181,8 @@ class Task:
 
     @torch.no_grad()
     def score(self, outputs: Tensor, target: Tensor) -> dict[str, float]:
-        """Judge outputs (n, k) by their targets: "loss", and every metric by its name."""
+        """Judge outputs (n, k), or (n, time, k), by their targets: "loss", and every metric by its name."""
+        outputs, target = self.scored(outputs, outputs.ndim == 3), self.targets(target)
         if outputs.shape[:1] != target.shape[:1] or outputs.shape[1:] != (self.outputs,):
             raise ContractError(
                 "these outputs do not fit the targets", where="task", got=f"shape {tuple(outputs.shape)}",
@@ -187,8 +191,22 @@ class Task:
         found = {metric.name: float(metric.of(outputs, target)) for metric in self.metrics}
         return {"loss": float(self.loss.of(outputs, target)), **found}
 
+    def scored(self, values: Tensor, steps: bool = True) -> Tensor:
+        """Return what counts of outputs or targets: of sequences (n, time, ...) the steps behind the washout, in a row.
+
+        Args:
+            values: (n, time, ...), or of examples without time (n, ...).
+            steps: there is an axis of time; values come back as they are otherwise.
+        """
+        return values[:, self.washout :].flatten(0, 1) if steps else values
+
+    def targets(self, target: Tensor) -> Tensor:
+        """Return the targets that are scored, (n,) of classes or (n, k) of numbers."""
+        return self.scored(target, target.ndim == (3 if self.kind == "numbers" else 2))
+
     def guess(self, target: Tensor) -> dict[str, float]:
         """Return the score of the best constant answer: the most frequent class, or the mean of the numbers."""
+        target = self.targets(target)
         if self.kind == "numbers":
             return self.score(target.mean(0).expand_as(target), target)
         scores = torch.zeros(len(target), self.outputs, device=target.device)
@@ -216,20 +234,21 @@ class Task:
 
 def task_of(
     target: Tensor, classes: Sequence[str], kind: str | None = None, loss: Loss | None = None, metrics: Sequence[Metric] = (),
-    where: str = "[task]",
+    where: str = "[task]", washout: int = 0,
 ) -> Task:  # fmt: skip
     """The task of these targets; what is left out follows from them.
 
     Args:
-        target: y of the training split: int64 (n,), or float32 (n, k).
+        target: y of the training split: int64 (n,), or float32 (n, k); of sequences (n, time), or (n, time, k).
         classes: the names of the classes, none for numbers.
         kind: "classes" or "numbers".
         loss: that training lowers.
         metrics: that are reported, the one that chooses first.
         where: for messages.
+        washout: steps at the beginning of a sequence that are not scored.
 
     Raises:
-        ConfigError: the targets are of another kind, or the loss or a metric is not for them.
+        ConfigError: the targets are of another kind, or the loss or a metric is not for them; or the washout leaves nothing.
     """
     found: Kind = "numbers" if target.is_floating_point() else "classes"
     if kind not in (None, found):
@@ -249,7 +268,15 @@ def task_of(
             f"{wrong[0]} is not for {found}", where=where, got=wrong[0], outputs=UNTOUCHED,
             allowed=f"metrics {known}; losses {losses}; module:function", todo="choose another, or leave it out",
         )  # fmt: skip
-    return Task(found, target.shape[1] if found == "numbers" else len(classes), loss or Loss(loss_name), chosen)
+    steps = target.shape[1] if target.ndim == (3 if found == "numbers" else 2) else None
+    if washout and (steps is None or washout >= steps):
+        raise ConfigError(
+            "this washout leaves nothing to score", where=f"{where} washout", got=str(washout), outputs=UNTOUCHED,
+            allowed="0, as these examples have no target a step" if steps is None else f"0 to {steps - 1}, below the length",
+            todo="make it smaller, or the sequences longer",
+        )  # fmt: skip
+    outputs = target.shape[-1] if found == "numbers" else len(classes)
+    return Task(found, outputs, loss or Loss(loss_name), chosen, washout)
 
 
 def as_task(task: Task | int) -> Task:

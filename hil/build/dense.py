@@ -48,7 +48,8 @@ def dense(
 
     The device is swept over its whole input range, 8 times 201 drives: the middle of what it answers becomes the zero, half of
     the swing the scale, so that outputs fill -1 to 1. One device is shared by all layers, one after the other; from a chip of
-    spiking neurons every layer gets an array of its own, which is not swept.
+    spiking neurons every layer gets an array of its own, which is not swept. Nor is a node with memory: the middle and half the
+    range of its port are its zero and scale.
 
     Args:
         widths: numbers of values, from the features of the data to the classes: [64, 16, 10].
@@ -96,6 +97,10 @@ def dense(
     encoding, known = encode(source.spec.inputs), decode or Decode()
     layers = on_nodes(chain, [Behind(source, encoding, known)], 1).stack  # refused before anything is driven
     if decode is not None or len(chain.synapses) == 1:
+        return Dense(layers)
+    if source.spec.memory:  # what it answers depends on the past: there is no curve to sweep
+        for layer in layers[:-1]:
+            layer.decode = Decode.of(source.spec.outputs)
         return Dense(layers)
     transfer = swept(source)
     found = transfer.decode()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hil import torch_device
 from hil.build.dense import Dense
-from hil.build.learner import class_weights, fits_learner, learner_of
+from hil.build.learner import class_weights, fits_learner, fits_node, kind_of, learner_of
 from hil.build.network import Chain, largest
 from hil.build.node import Node
 from hil.build.open_bench import Bench, outputs_after, rested, unwrapped
@@ -196,6 +196,8 @@ def given(
     experiment = checked(GivenExperiment, table, PLACE)
     experiment._near = Path(PLACE)
     with building(PLACE):
+        for device in net.devices:
+            fits_node(experiment.learner, kind_of(device.spec))
         asked = task_for(experiment.task, experiment.learner, data)
         fits_learner(experiment, _tried(net, data), data, asked)
         plan, weights = plan_of(experiment, data.shape), class_weights(experiment, data, asked)
@@ -289,6 +291,8 @@ def _learner_table(learner: Any, settings: Mapping[str, Any]) -> LearnerTable:
     table._kind, table._ready = kind, not isinstance(learner, type)
     if isinstance(learner, type):
         keeps(learner, ("Settings", "build", "step", "predict"), "a Learner that hil.train can make", learner.__name__, place)
+    table.settle(place)
+    if isinstance(learner, type):
         return table
     missing = [name for name in LEARNS if not callable(getattr(learner, name, None))]
     if missing:

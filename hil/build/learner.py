@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import get_args
 
@@ -11,18 +11,21 @@ from torch import Tensor, nn
 
 from hil.build.network import Chain, takes_batches
 from hil.build.projection import Projector
-from hil.config.experiment import Experiment
+from hil.config.device import DeviceTable
+from hil.config.experiment import Experiment, LearnerTable
 from hil.config.resolve import UNTOUCHED
 from hil.data.dataset import Dataset
+from hil.device import Spec
 from hil.errors import ConfigError
 from hil.foreign import foreign
 from hil.hints import counted
-from hil.learner import Learner
+from hil.learner import Learner, Nodes, drives
 from hil.learners.parts.loss import Mixed
 from hil.learners.parts.shown import Shown
 from hil.network import Network
 from hil.seeding import generator
 from hil.task import Loss, LossName, Task, asked_for
+from hil.twin import Twin
 
 
 def fits_learner(experiment: Experiment, chain: Chain, data: Dataset, task: Task) -> None:
@@ -38,11 +41,56 @@ def fits_learner(experiment: Experiment, chain: Chain, data: Dataset, task: Task
             allowed=f"{counted(wanted, 'output')}, one a {'class' if task.kind == 'classes' else 'number'}, for the learner "
             f"{learner.use}", outputs=UNTOUCHED, todo=f"make the last synapse {wanted} wide",
         )  # fmt: skip
-    if data.train.x.ndim == 3:
+    if data.train.x.ndim == 3 and drives(learner.rule, learner.options) == "spiking":
         steps = getattr(learner.options, "time_steps", None) or getattr(learner.options, "forward_steps", None)
         Shown(data.train.x[:1], steps or data.train.x.shape[1])  # refused here if it would be later
     elif not hasattr(learner.options, "time_steps"):  # with a time axis an example is many
         takes_batches(chain, experiment.train.batch, len(data.train), experiment.network.place)
+
+
+KINDS: Mapping[Nodes, tuple[str, str]] = {  # what they are, and what is wrong with others
+    "static": ("nodes without a state in time", "this node has a state in time, and this learner has no time axis"),
+    "spiking": ("spiking neurons", "this node is analog, and this learner drives spiking neurons"),
+    "memory": ("nodes with memory", "this node has no memory, and this learner drives nodes with memory"),
+}
+
+
+def fits_node(learner: LearnerTable, found: Nodes | None, outputs: str = UNTOUCHED) -> None:
+    """Refuse a node of another kind than the learner drives.
+
+    Args:
+        learner: [learner].
+        found: the kind of the node; None: not known yet.
+        outputs: their state, for the message.
+
+    Raises:
+        ConfigError.
+    """
+    asked = drives(learner.rule, learner.options)
+    if found in (None, asked) or (asked == "spiking" and found == "static"):  # such a rule judges by itself
+        return
+    assert found is not None
+    todo = 'choose another node, or use = "reservoir" in [learner]' if found == "memory" else "choose another learner, or node"
+    raise ConfigError(
+        KINDS[asked][1], where=learner.place, got=f"{learner.use}, on {KINDS[found][0]}", allowed=KINDS[asked][0],
+        outputs=outputs, todo=todo,
+    )  # fmt: skip
+
+
+def kind_of(spec: Spec) -> Nodes:
+    """Return the kind of a node that is open, or of a twin."""
+    return "memory" if spec.memory else "spiking" if spec.temporal else "static"
+
+
+def known_kind(table: DeviceTable) -> Nodes | None:
+    """Return the kind of the node of [device], or None where only the open device tells: of instruments, or on a host."""
+    if table.kind == "chip":
+        return "spiking"
+    if table.kind == "twin" and table.choice is not None:
+        twin: Twin = table.choice.build()
+        return kind_of(twin.spec)
+    said = None if table.choice is None else getattr(table.choice.made, "temporal", None)
+    return None if said is None else "memory" if said else "static"
 
 
 def class_weights(experiment: Experiment, data: Dataset, task: Task) -> Tensor | None:
@@ -62,7 +110,7 @@ def class_weights(experiment: Experiment, data: Dataset, task: Task) -> Tensor |
         raise ConfigError(
             "these targets are no classes", where=where, got=data.name, outputs=UNTOUCHED, todo="remove class_weights"
         )
-    counts = torch.bincount(data.train.y, minlength=classes).double()
+    counts = torch.bincount(data.train.y.flatten(), minlength=classes).double()
     if told == "balanced":
         weights = torch.where(counts > 0, 1 / counts, 0.0)
     elif len(told) != classes:

@@ -202,7 +202,8 @@ def on_nodes(chain: Chain, nodes: Sequence[Behind], pieces: int) -> Network:
             allowed=f"{len(widths)}, or one alone for all", todo="add or remove a [[device]], or a width in [network]",
         )  # fmt: skip
     sizes = [one.device.spec.inputs.size for one in every]
-    if any(size is not None and width % size for size, width in zip(sizes, widths, strict=True)):
+    memory = any(one.device.spec.memory for one in every)  # its rows are steps of time, so a layer cannot be cut into rows
+    if any(size is not None and (width != size if memory else width % size) for size, width in zip(sizes, widths, strict=True)):
         allowed = f"{sizes[0]} each" if len(nodes) == 1 else ", ".join("any" if size is None else str(size) for size in sizes)
         raise ConfigError(
             "hidden layers must be as wide as the device, or a multiple of it", where="[network]", got=str(list(widths)),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hil import torch_device
 from hil.build import drift_sentinel, projection, stand_in
-from hil.build.learner import class_weights, fits_learner
+from hil.build.learner import class_weights, fits_learner, fits_node, known_kind
 from hil.build.network import Chain, chain_of
 from hil.build.optimizing import optimiser, plan_of, schedule_of
 from hil.build.task import as_examples, task_for
@@ -69,6 +69,7 @@ def prepared(experiment: Experiment, given: Dataset | None = None, begins: bool 
         on = torch_device.named(experiment.train.on, experiment.place)
         stand_in.check(experiment)
         projection.check(experiment)
+        fits_node(experiment.learner, known_kind(experiment.device))
         whole = dataset(experiment.data) if given is None else given
         data = as_examples(usable(whole), experiment.learner)
         task = task_for(experiment.task, experiment.learner, data)

@@ -15,7 +15,8 @@ from hil.task import Task, takes_task, task_of
 def as_examples(data: Dataset, learner: LearnerTable) -> Dataset:
     """Sequences as the learner takes them; other data as they are.
 
-    A learner of spiking networks shows a sequence step by step: (n, time, features) stays. For a network without state in time:
+    A learner of spiking networks shows a sequence step by step, and one of nodes with memory plays it as a whole: (n, time,
+    features) stays. For a network without state in time:
     one target a sequence (many to one): all of it is one input, (n, time, features) -> (n, time x features); one target a step
     (many to many): every step is an example, (n, time, features) -> (n x time, features).
 
@@ -24,8 +25,10 @@ def as_examples(data: Dataset, learner: LearnerTable) -> Dataset:
     """
     if data.train.x.ndim != 3:
         return data
-    each_step = data.train.y.ndim == (2 if data.classes else 3)
     taken = getattr(learner.rule, "sequences", None)
+    each_step = data.train.y.ndim == (2 if data.classes else 3)
+    if taken == "steps":
+        return replace(data, shape=data.shape[1:])
     if taken is False or (taken and each_step):
         raise ConfigError(
             f"the learner {learner.use} does not take these sequences", where=learner.place, outputs=UNTOUCHED,
@@ -44,6 +47,18 @@ def as_examples(data: Dataset, learner: LearnerTable) -> Dataset:
     return replace(data, train=split(data.train), validation=split(data.validation), test=split(data.test), shape=shape)
 
 
+def _whole_sequences(data: Dataset, learner: LearnerTable) -> None:
+    """Raises: ConfigError: the data are no sequences with a target a step, and the learner takes nothing else."""
+    timed = data.train.x.ndim == 3
+    if getattr(learner.rule, "sequences", None) == "steps" and not (timed and data.train.y.ndim == (2 if data.classes else 3)):
+        raise ConfigError(
+            f"the learner {learner.use} takes sequences with a target a step", where=learner.place, outputs=UNTOUCHED,
+            got=f"{data.name}, {'one target a sequence' if timed else 'examples without time'}",
+            allowed="x (n, time, features), y (n, time, k) or, of classes, (n, time)",
+            todo="write sequence = true in [data], and give a target a step; sets made from a formula have steps for it",
+        )  # fmt: skip
+
+
 def task_for(table: TaskTable | None, learner: LearnerTable, data: Dataset) -> Task:
     """Return the task that the data, [task] and the learner ask for.
 
@@ -56,6 +71,7 @@ def task_for(table: TaskTable | None, learner: LearnerTable, data: Dataset) -> T
         ConfigError: [task] does not fit the data, or the learner is not for such a task.
         DataError: targets that its metrics cannot judge.
     """
+    _whole_sequences(data, learner)
     target = data.train.y
     task = task_of(target, data.classes) if table is None else table.of(target, data.classes)
     if task.kind == "numbers" or table is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hil.build import drift_sentinel
+from hil.build.learner import fits_node, kind_of
 from hil.build.network import Behind, Chain, on_chip, on_nodes
 from hil.build.node import Node
 from hil.config.device import DecodeTable, EncodeTable
@@ -82,12 +83,7 @@ def _shared(
     """A network whose layers share one node in time, watched by the sentinel if there is one."""
     source, watch, learner = node.source, experiment.sentinel, experiment.learner
     assert source is not None  # neither a chip nor parts
-    if source.spec.temporal and not hasattr(learner.options, "time_steps"):
-        raise ConfigError(
-            "this node has a state in time, and this learner has no time axis", where=learner.place,
-            got=f"{learner.use}, on a temporal node", allowed="a static node, or a learner with time_steps",
-            outputs="safe; whatever was opened is closed again", todo="choose another learner, or another node",
-        )  # fmt: skip
+    fits_node(learner, kind_of(source.spec), "safe; whatever was opened is closed again")
     steered = None
     if watch is not None:
         steered = drift_sentinel.steered_node(watch, experiment.encode, source, node.twin, node.follow)
@@ -143,7 +139,10 @@ def _encode(table: EncodeTable, port: Port) -> Encode:
 
 def _decode(table: DecodeTable | None, device: Device, on: torch.device, sweep: bool) -> tuple[Decode, Transfer | None]:
     unit = device.spec.outputs.unit
+    if table is None and device.spec.memory:
+        return Decode.of(device.spec.outputs), None
     if table is None:
         transfer = measure(device, place=on)
         return transfer.decode(), transfer
+    sweep = sweep and not device.spec.memory  # what it answers depends on the past: there is no curve
     return Decode(table.quantity("zero", unit), table.quantity("scale", unit)), measure(device, place=on) if sweep else None

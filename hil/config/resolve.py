@@ -33,6 +33,7 @@ LEARNERS = {
     "mono_forward": "hil.learners.mono_forward:MonoForward",
     "last_layer": "hil.learners.last_layer:LastLayer",
     "ridge": "hil.learners.ridge:Ridge",
+    "reservoir": "hil.learners.reservoir:Reservoir",
     "adfa_snn": "hil.learners.adfa_snn:ADFASNN",
     "saf_e": "hil.learners.saf:SAFE",
     "saf_f": "hil.learners.saf:SAFF",
@@ -51,12 +52,14 @@ TWINS = {
     "tabulated": "sim_devices.tabulated:Tabulated",
     "mzi_mesh": "sim_devices.mzi_mesh:MZIMesh",
     "scattering": "sim_devices.scattering:Scattering",
+    "delay_loop": "sim_devices.delay_loop:DelayLoop",
 }
 CHIPS = {"lif": "sim_devices.spiking_array:TwinChip"}
 SYNAPSES = {
     "dense": "hil.synapses:dense",
     "conv": "hil.synapses:conv",
     "behind_devices": "hil.synapses:behind_devices",
+    "masks": "hil.synapses:masks",
 }
 SHAPES = {
     "waveform": "hil.build.shapes.waveform:WaveformShape",

@@ -7,7 +7,7 @@ metric  a name, a list of names, or "module:function": (outputs, targets) -> a n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 from torch import Tensor
@@ -29,12 +29,14 @@ class TaskTable(Section, strict=True):
         loss: that training lowers; None: cross_entropy of classes, mse of numbers.
         metric: that outputs are judged by, the one that chooses the epoch first; None: accuracy of classes, nrmse of numbers.
         lower: of a metric of your own, smaller is better.
+        washout: steps at the beginning of each sequence that are neither learned from nor scored.
     """
 
     use: Kind | None = None
     loss: str | None = None
     metric: str | list[str] | None = Field(default=None, min_length=1)
     lower: bool = False
+    washout: Annotated[int, Field(ge=0)] = 0
 
     def settle(self, place: str) -> None:
         """Find the functions that it names, once."""
@@ -70,7 +72,7 @@ class TaskTable(Section, strict=True):
 
     def of(self, target: Tensor, classes: Sequence[str]) -> Task:
         """Return the task of targets, see `hil.task.task_of`. Raises: ConfigError."""
-        return task_of(target, classes, self.use, self.chosen_loss(), self.chosen_metrics(), self.place)
+        return task_of(target, classes, self.use, self.chosen_loss(), self.chosen_metrics(), self.place, self.washout)
 
     def _own(self, use: str) -> Metric:
         return Metric(use.rpartition(":")[2], self._function(use, "metric", tuple(METRICS)), self.lower)

@@ -1,6 +1,6 @@
 """Traffic to the devices: passes, bits, firing rates; counted from outside, whatever the learner does.
 
-    bits = 16 sent + 16 read          a static node: 16 bits a value, as the drivers send codes and read words
+    bits = 16 sent + 16 read          an analog node: 16 bits a value, as the drivers send codes and read words
     bits = 16 sent +  1 read          a spiking node: one bit a neuron and time step; 2 for ternary couples
 
 These are the bits that the experiment needs, not those of a wire: headers, retries and float32 currents are left out.
@@ -43,12 +43,12 @@ class Traffic:
 
     def firing_rate(self, spec: Spec) -> float | None:
         """Spikes per neuron and time step; None for a static node, or if it was not asked."""
-        return self.fired / self.read if spec.temporal and self.read else None
+        return self.fired / self.read if spec.temporal and not spec.memory and self.read else None
 
 
 def read_bits(spec: Spec) -> int:
     """Bits that one value read from such a device carries."""
-    if not spec.temporal:
+    if not spec.temporal or spec.memory:
         return CONVERTER_BITS
     return 2 if min(each(spec.outputs.low, None)) < 0 else 1
 

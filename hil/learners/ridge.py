@@ -4,7 +4,8 @@
     W, b     ridge regression of the targets on h, from running sums; the penalty is chosen on the validation split
 
 Each training and each validation example passes the device once. Another epoch measures all once more, and averages the noise
-of the readings. A network like this is an extreme learning machine, and with a temporal node a reservoir computer.
+of the readings. A network like this is an extreme learning machine. With a node that has a memory it is a reservoir computer:
+hil/learners/reservoir.py.
 
 Source: Huang, Zhu & Siew, Neurocomputing 70, 489 (2006); the penalty: Hoerl & Kennard, Technometrics 12, 55 (1970).
 """

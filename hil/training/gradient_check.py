@@ -156,6 +156,8 @@ def _reason(net: Network, learner: Learner, model: Model | None) -> str:
     """Say why there is no true gradient to compare with, or ""."""
     if net.temporal and isinstance(learner, Spiking) and isinstance(learner.neuron, NeuronModel):
         return ""
+    if any(device.spec.memory for device in net.devices):
+        return "this learner fits its readout, and gives no direction"
     if net.temporal:
         return "spikes have no gradient, and this learner lowers no loss through a model of its neurons"
     if isinstance(learner, Tracing) or not isinstance(learner, Descending) or not isinstance(learner.loss, Loss):

@@ -262,4 +262,4 @@ def evaluate(
     with foreign(f"learner {type(learner).__name__}, predicting {len(split)} examples"):
         parts = (sent(x, net.place) for x, _ in split.parts(EVALUATION_BATCH))
         scores = torch.cat([whole_batch(partial(learner.predict, net, x), _rewinding(tape)) for x in parts])
-        return (task or as_task(scores.shape[1])).score(scores, split.y.to(scores.device)), scores
+        return (task or as_task(scores.shape[-1])).score(scores, split.y.to(scores.device)), scores

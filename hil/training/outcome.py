@@ -93,6 +93,7 @@ def found(epochs: list[Mapping[str, Any]], data: Dataset, score: float, policy: 
 
 def _by_chance(target: Tensor, score: float, task: Task) -> Iterator[str]:
     """Say so if a constant answer does as well."""
+    target = task.targets(target)
     metric, size = task.metric, f"{len(target):,} validation examples"
     todo = "train longer, raise [optimizer] lr, or change the drives: gain and offset of [encode]"
     if metric.name != "accuracy":

@@ -37,6 +37,7 @@ from hil.learners.spike_representation import SpikeRepresentation
 from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Network
 from hil.task import takes_task
+from sim_devices.delay_loop import DelayLoop
 from sim_devices.iq_modulator import IqModulator
 from sim_devices.lif_array import LifArray, Neuron
 from sim_devices.mach_zehnder import MachZehnder
@@ -59,6 +60,7 @@ DEVICES: dict[str, Callable[[], Device]] = {
     "spiking array of couples": lambda: SpikingArray(LifArray(4, couples=True), seed=1),
     "simulated mesh": lambda: Simulated(MZIMesh(modes=3), seed=1),
     "simulated modulator and camera": lambda: Simulated(Scattering(macropixels=9, pixels=16), seed=1),
+    "simulated delay loop": lambda: Simulated(DelayLoop(nodes=4, noise=1e-3, lowpass_hz=2e6), seed=1),
     "all at once": lambda: metered(steered(Simulated(drifting(), seed=1), period=2.0)),
 }
 TWINS: dict[str, tuple[Callable[[], MachZehnder], bool]] = {
@@ -67,12 +69,18 @@ TWINS: dict[str, tuple[Callable[[], MachZehnder], bool]] = {
     "mach-zehnder with a slow receiver": (lambda: MachZehnder(noise=0.0, bandwidth_hz=2e7), False),
     "mach-zehnder that drifts": (drifting, False),
 }
-CHANNELS: dict[str, Callable[[], MZIMesh | Scattering | IqModulator]] = {
+CHANNELS: dict[str, Callable[[], MZIMesh | Scattering | IqModulator | DelayLoop]] = {
     "mesh": lambda: MZIMesh(modes=3, specimen=2),
     "mesh without noise": lambda: MZIMesh(modes=4, noise=0.0),
     "mesh as designed": lambda: MZIMesh(modes=5, specimen=-1, noise=0.0),
     "iq modulator": IqModulator,
     "iq modulator without noise": lambda: IqModulator(noise=0.0),
+    "delay loop": lambda: DelayLoop(nodes=4, delay_s=0.5e-6, noise=1e-3, loop_noise=1e-3, bits=8),
+    "delay loop without noise": lambda: DelayLoop(nodes=4),
+    "Mackey-Glass loop with filters": lambda: DelayLoop(
+        nodes=4, nonlinearity="mackey_glass", exponent=3.0, samples=2, sample_phase=0.4, lowpass_hz=2e6, highpass_hz=1e5
+    ),
+    "linear loop": lambda: DelayLoop(nodes=4, nonlinearity="linear", delay_s=0.2e-6),
     "modulator and camera": lambda: Scattering(macropixels=9, pixels=16, specimen=2),
     "modulator and camera without noise": lambda: Scattering(macropixels=9, pixels=16, noise=0.0, quantised=False),
 }
@@ -142,7 +150,7 @@ def test_twin(make: Callable[[], MachZehnder], rows_are_alone: bool) -> None:
 
 
 @pytest.mark.parametrize("make", CHANNELS.values(), ids=list(CHANNELS))
-def test_twin_of_many_channels(make: Callable[[], MZIMesh | Scattering | IqModulator]) -> None:
+def test_twin_of_many_channels(make: Callable[[], MZIMesh | Scattering | IqModulator | DelayLoop]) -> None:
     assert check_twin(make).passed
 
 

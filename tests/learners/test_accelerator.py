@@ -62,7 +62,8 @@ LOOP = 'feedback = { use = "conv", norm = 2.0 }\n'
 
 def trained_by(text: str) -> str:
     """The case with how it is trained."""
-    return (TRAIN.replace("lr = 0.003", 'use = "SGD"\nlr = 1.0') if '"cma_es"' in text else TRAIN) + text
+    how = TRAIN.replace("lr = 0.003", 'use = "SGD"\nlr = 1.0') if '"cma_es"' in text else TRAIN
+    return (how.replace("shift = 1", "noise = 0.1") if "sequence" in text else how) + text
 
 
 def conv(more: str) -> str:
@@ -88,6 +89,8 @@ CASES = {
     "ffgaf": conv('norm = "batch"\nlevels = 8')
     + ROUNDING
     + learning("ffgaf", 'dropout = 0.2\nadaptation = "both"\nshare_every = 1\nshares = [1, 1, 1, 1, 1, 1, 1, 1, 1, 5]'),
+    "reservoir": '[data]\nsequence = true\n[network]\nuse = "masks"\nwidths = [8, 12, 10]\n[task]\nwashout = 2\n'
+    + '[device]\nuse = "delay_loop"\nnodes = 12\nlowpass_hz = 3e6\nnoise = 0.01\n' + learning("reservoir", "forget = 0.9"),
     "adfa, conv": conv('pool = "max"\nweights = "standardised"\nnorm = "batch"\nreadout = 10')
     + MODULATOR + DECODED + learning("adfa", "sample_shape = [64]"),
     "adfa, projected by a device": DENSE + MODULATOR + DECODED + learning("adfa")
@@ -106,9 +109,16 @@ def digits() -> Dataset:
     return dataclasses.replace(whole, train=train, validation=validation, test=test)
 
 
+def timed(data: Dataset) -> Dataset:
+    """Row by row, each row with the digit as its target."""
+    parts = {name: getattr(data, name) for name in ("train", "validation", "test")}
+    rows = {name: Split(one.x.view(-1, 8, 8), one.y.unsqueeze(1).repeat(1, 8)) for name, one in parts.items()}
+    return dataclasses.replace(data, shape=(8, 8), **rows)
+
+
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> None:
-    monkeypatch.setattr(experiment, "dataset", lambda table: digits)
+    monkeypatch.setattr(experiment, "dataset", lambda table: timed(digits) if table.sequence else digits)
     monkeypatch.setattr(equilibrium, "FEW", 10**12)  # on the CPU, few spikes are summed one by one: rounded otherwise
     monkeypatch.setattr(torch_device, "settled", lambda on: None)
     monkeypatch.setattr(torch_device, "_free_bytes", lambda on: 1 << 30)

@@ -11,7 +11,7 @@ Source: Hoerl & Kennard, Technometrics 12, 55 (1970).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,13 +24,14 @@ from hil.task import Task
 
 PENALTIES = tuple(10.0 ** (-power / 2) for power in range(-2, 19))  # 10 to 1e-9
 SMALLEST = 1e-300
+Features = Callable[[Network, Tensor], Tensor]
 
 
 class Fitted(NamedTuple):
     """A readout that was fitted, and is in the network.
 
     Args:
-        outputs: of the validation examples, (examples, k), as the network gives them now.
+        outputs: of the validation examples, (examples, k) or (examples, time, k), as the network gives them now.
         penalty: lam, that the metric chose on them.
         loss: of the training examples, 1/2 mean squared distance.
     """
@@ -71,10 +72,17 @@ class RidgeSums:
         sums["hy"].addmm_(h.t(), y)
         sums["yy"] += y.square().sum(0)
 
+    def fade(self, factor: float) -> None:
+        """Let all sums count less: what was added before weighs `factor` of what comes now."""
+        if factor != 1:
+            for total in self.sums.values():
+                total *= factor
+
     @torch.no_grad()
     def fit(
-        self, net: Network, validation: Iterable[tuple[Tensor, Tensor]], task: Task, penalties: Sequence[float] = PENALTIES
-    ) -> Fitted:
+        self, net: Network, validation: Iterable[tuple[Tensor, Tensor]], task: Task, penalties: Sequence[float] = PENALTIES,
+        features: Features | None = None,
+    ) -> Fitted:  # fmt: skip
         """Fit the last synapse of `net`; the metric of the task on the validation examples chooses the penalty.
 
         Args:
@@ -82,6 +90,7 @@ class RidgeSums:
             validation: batches of x and targets, where the network is.
             task: what is learned.
             penalties: lam; of two that are as good, the larger is taken.
+            features: (network, x) -> what enters the readout, (batch, n) or (batch, time, n); None: by one plain pass.
 
         Raises:
             ContractError: fewer than two examples, or features that are not finite.
@@ -91,8 +100,8 @@ class RidgeSums:
         biases = torch.stack([bias for _, bias, _ in found]).float()
         outputs, targets = [], []
         for x, target in validation:
-            h = hidden(net, x).cpu()
-            outputs.append(torch.einsum("nf,pfk->pnk", h, weights) + biases.unsqueeze(1))
+            h = (features or hidden)(net, x).cpu()
+            outputs.append(torch.einsum("n...f,pfk->pn...k", h, weights) + biases.view(len(biases), *[1] * (h.ndim - 1), -1))
             targets.append(target.cpu())
         every, target = torch.cat(outputs, 1), torch.cat(targets)
         best, score = 0, None

@@ -1,0 +1,96 @@
+"""Sequences through nodes with memory: a layer plays all steps of its sequences, then the next layer does.
+
+    pre_l[t] = synapse_l( out_{l-1}[t] )        all steps at once
+    out_l    = decode_l( device_l( encode_l( pre_l ) ) )      one shot for all steps, never cut
+
+Between two sequences the state of a device is what `between` says:
+
+    "reset"    reset() before the batch, whose sequences are side by side in one shot
+    "rest"     one sequence a shot, behind `rest_steps` steps at the rest of the port, whose readings are thrown away
+    "carry"    one sequence a shot, which begins where the last one ended
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hil.device import Device, reset
+from hil.errors import UNTOUCHED, ConfigError, ContractError
+from hil.learners.parts.shown import over_time
+from hil.network import Layer, Network, Trace
+from hil.settings import Natural, check
+
+Policy = Literal["reset", "rest", "carry"]
+
+
+@dataclass(frozen=True)
+class Between:
+    """What happens to the state of a device between two sequences.
+
+    Args:
+        between: "reset", "rest" or "carry", as above.
+        rest_steps: steps at rest before a sequence, of "rest".
+    """
+
+    between: Policy = "reset"
+    rest_steps: Natural = 0
+
+    def __post_init__(self) -> None:
+        check(self, "[learner]")
+        if (self.between == "rest") != (self.rest_steps > 0):
+            raise ConfigError(
+                "rest_steps goes with rest", where="[learner] between", got=f'"{self.between}", rest_steps = {self.rest_steps}',
+                allowed='"rest" with rest_steps 1 or more; "reset" or "carry" without', outputs=UNTOUCHED,
+                todo='write between = "rest" and rest_steps as long as the memory of the node, or leave rest_steps out',
+            )  # fmt: skip
+
+
+@torch.no_grad()
+def played(net: Network, x: Tensor, how: Between) -> Trace:
+    """Make one pass of sequences x (batch, time, features): a Trace of (time, batch, n).
+
+    Raises:
+        ContractError: no axis of time, or a device without memory. Others: as the devices.
+    """
+    with_memory(net)
+    if x.ndim != 3:
+        raise ContractError(
+            "a node with memory is shown sequences", where="network", got=f"shape {tuple(x.shape)}",
+            allowed="(batch, time, features)", todo="write sequence = true in [data]",
+        )  # fmt: skip
+    inputs, pres, outputs = [], [], []
+    h = x.transpose(0, 1)
+    for layer in net.stack:
+        inputs.append(h)
+        pres.append(over_time(layer.synapse, h))
+        h = pres[-1] if layer.device is None else _measured(layer, layer.device, pres[-1], how)
+        outputs.append(h)
+    return Trace(tuple(inputs), tuple(pres), tuple(outputs))
+
+
+def with_memory(net: Network) -> None:
+    """Raises: ContractError: a device is no analog node with memory."""
+    wrong = [device.spec for device in net.devices if not device.spec.memory]
+    if wrong or not net.devices:
+        got = "no device" if not wrong else "spiking neurons" if wrong[0].temporal else "a node without a state in time"
+        raise ContractError(
+            "this learner drives nodes with memory", where="network", got=got,
+            allowed="devices whose spec says temporal=True, and no neurons", todo="choose another learner, or another node",
+        )  # fmt: skip
+
+
+def _measured(layer: Layer, device: Device, pre: Tensor, how: Between) -> Tensor:
+    """(time, batch, n) pre-activations -> outputs, the state of the device between sequences as it is asked for."""
+    if how.between == "reset":
+        reset(device)
+        return layer.measure(pre)
+    parts = []
+    for one in torch.split(pre, 1, 1):
+        if how.between == "rest":
+            device.forward(device.spec.inputs.resting().to(pre).expand(how.rest_steps, 1, pre.shape[-1]))
+        parts.append(layer.measure(one))
+    return torch.cat(parts, 1)

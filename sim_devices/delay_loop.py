@@ -1,0 +1,259 @@
+"""A delay loop: one nonlinear node and a delay line, read as many virtual nodes; a reservoir of the optoelectronic kind.
+
+    s(t)  = drive(t) / scale + gain r(t - delay)        what acts on the nonlinearity
+    f     = sin^2( pi/2 s + phase )                     "mach_zehnder": modulator and photodiode, an Ikeda loop
+          | s / ( 1 + |s|^exponent )                    "mackey_glass"
+          | s                                           "linear"
+    T du/dt = f - u,   T = 1 / (2 pi lowpass)           the slowest part of the receiver; lowpass 0: it follows at once
+    r     = u - its mean over 1 / (2 pi highpass)       an amplifier that passes no DC; highpass 0: r = u
+    reading = full_scale ( r + noise )                  noise of the detection; rounded to `bits` by the converter
+
+Time is cut into samples (hil/multiplexing.py). f is held over a sample, and both filters are integrated exactly then. The
+delay is at least as long as the samples that are computed at once, so all of these are one matrix product: only whole symbols
+follow one another, and the batch is computed side by side. A row of a batch is a loop of its own, from the same start.
+
+Everything but the rounding is differentiable in the drive, through time: the response serves as a reference for learners that
+need a model of the loop.
+
+Sources: Appeltant et al., Nat. Commun. 2, 468 (2011), Mackey-Glass with virtual nodes; Paquot et al., Sci. Rep. 2, 287 (2012),
+and Larger et al., Opt. Express 20, 3241 (2012), the optoelectronic loop; Ikeda, Opt. Commun. 30, 257 (1979).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from hil.device import Port, Spec
+from hil.errors import ConfigError, ContractError
+from hil.multiplexing import Multiplexing
+from hil.settings import Count, NotNegative, Positive
+from hil.twin import Unknown
+from sim_devices.twin import State
+
+Nonlinearity = Literal["mach_zehnder", "mackey_glass", "linear"]
+WHERE = "DelayLoop"
+MARGIN = 0.25  # of the full scale, that a converter takes beyond it
+TUNED = ("scale_v", "gain", "phase_rad", "exponent", "lowpass_hz", "highpass_hz", "noise", "loop_noise")
+
+
+class DelayLoop(nn.Module):
+    """A loop with virtual nodes. Inputs and outputs are (time, batch, nodes): a symbol a step of time.
+
+    Args:
+        nodes: virtual nodes.
+        nonlinearity: "mach_zehnder", "mackey_glass" or "linear".
+        gain: of the loop: what comes back for a reading of full scale, in units of scale_v.
+        phase_rad: bias of the modulator.
+        scale_v: half-wave voltage of the modulator, V; of the others the drive that counts as 1.
+        exponent: of "mackey_glass".
+        node_s: time that a virtual node is driven for, s.
+        delay_s: delay of the loop, s; 0: (nodes + 1) node_s, so that each node hears its neighbour.
+        samples: points of time in node_s.
+        sample_phase: when a node is read, as a share of node_s.
+        lowpass_hz, highpass_hz: of the receiver and the amplifier; 0: none.
+        noise: of the detection, standard deviation as a share of the full scale.
+        loop_noise: of the light and the receiver, which goes around, alike.
+        bits: of the converter; 0: it does not round.
+        full_scale_v: reading for r = 1, V.
+        low_v, high_v: limits of the drive.
+    """
+
+    _mixing: Tensor
+    _starting: Tensor
+
+    def __init__(
+        self,
+        *,
+        nodes: Count = 50,
+        nonlinearity: Nonlinearity = "mach_zehnder",
+        gain: float = 0.5,
+        phase_rad: float = 0.2 * math.pi,
+        scale_v: Positive = 3.5,
+        exponent: Annotated[float, Field(ge=1)] = 1.0,
+        node_s: Positive = 100e-9,
+        delay_s: NotNegative = 0.0,
+        samples: Count = 1,
+        sample_phase: Positive = 1.0,
+        lowpass_hz: NotNegative = 0.0,
+        highpass_hz: NotNegative = 0.0,
+        noise: NotNegative = 0.0,
+        loop_noise: NotNegative = 0.0,
+        bits: Annotated[int, Field(ge=0, le=24)] = 0,
+        full_scale_v: Positive = 1.0,
+        low_v: float = -7.0,
+        high_v: float = 7.0,
+    ) -> None:
+        super().__init__()
+        self._made: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        self.time = Multiplexing(nodes, node_s, delay_s or (nodes + 1) * node_s, samples, sample_phase)
+        self.nonlinearity, self.gain, self.phase_rad, self.exponent = nonlinearity, gain, phase_rad, exponent
+        self.scale_v, self.full_scale_v, self.low_v, self.high_v = scale_v, full_scale_v, low_v, high_v
+        self.noise, self.loop_noise, self.bits = noise, loop_noise, bits
+        self.lowpass_hz, self.highpass_hz = lowpass_hz, highpass_hz
+        self.filtered = lowpass_hz > 0 or highpass_hz > 0
+        at_once = min(self.time.delay, self.time.symbol)
+        mixing, starting = _filter(at_once, self.time.step_s, lowpass_hz, highpass_hz)
+        self.register_buffer("_mixing", mixing.float(), persistent=False)
+        self.register_buffer("_starting", starting.float(), persistent=False)
+        self._largest = self._bound()
+
+    def _bound(self) -> float:
+        """Full scale of r. Raises: ConfigError: a linear loop that runs away."""
+        most = 1.0
+        if self.nonlinearity == "linear":
+            if not abs(self.gain) < 1:
+                raise ConfigError(
+                    "a linear loop runs away", where=WHERE, got=f"gain = {self.gain:g}", allowed="between -1 and 1"
+                )
+            most = max(abs(self.low_v), abs(self.high_v)) / self.scale_v / (1 - abs(self.gain))
+        return most * (2 if self.highpass_hz else 1)
+
+    @property
+    def spec(self) -> Spec:
+        """The ports: a drive in V and a reading in V for each virtual node; no parameters."""
+        top = self.full_scale_v * self._largest
+        positive = self.nonlinearity == "mach_zehnder" and not self.highpass_hz
+        low = -MARGIN * top if positive else -(1 + MARGIN) * top
+        return Spec(
+            inputs=Port("loop drive", self.low_v, self.high_v, "V", size=self.time.nodes),
+            outputs=Port("loop reading", low, (1 + MARGIN) * top, "V", size=self.time.nodes),
+            temporal=True,
+            provenance="twin",
+        )
+
+    def settings(self) -> dict[str, float]:
+        """The keyword arguments that are numbers of the physics; those that say what it is made of stay as they are."""
+        return {name: float(self._made[name]) for name in TUNED}
+
+    def unknowns(self) -> dict[str, Unknown]:
+        """Return what a specimen has its own value of: the attenuator is set to 2 %, the bias to 0.1 rad, by hand."""
+        return {
+            "scale_v": Unknown(1.0, 12.0, 0.1, "V"),
+            "gain": Unknown(-4.0, 4.0, 0.02),
+            "phase_rad": Unknown(-math.pi, math.pi, 0.1, "rad", period=2 * math.pi),
+        }
+
+    def remade(self, settings: Mapping[str, float]) -> Self:
+        """The same kind with these settings instead of its own."""
+        return type(self)(**{**self._made, **settings})
+
+    def rest(self, batch: int, rng: torch.Generator) -> State:
+        """(r over the last delay (batch, samples), u and its slow mean (batch, 2)), float32: nothing was ever driven.
+
+        The loop has settled at the drive 0, if it settles at all there.
+        """
+        place = rng.device
+        level, slow = self._settled()
+        past = torch.full((batch, self.time.delay), level - slow, device=place)
+        return past, torch.tensor([[level, slow]], device=place).repeat(batch, 1)
+
+    def _settled(self) -> tuple[float, float]:
+        """Return u and its mean after a long time at the drive 0; a fixed point of the map, found by damped steps."""
+        level = torch.zeros((), dtype=torch.float64)
+        for _ in range(200):
+            back = torch.zeros_like(level) if self.highpass_hz else level
+            level = 0.5 * (level + self.bent(self.gain * back))
+        return float(level), float(level) if self.highpass_hz else 0.0
+
+    def bent(self, s: Tensor) -> Tensor:
+        """The nonlinearity f(s), same shape; differentiable."""
+        if self.nonlinearity == "mach_zehnder":
+            return torch.sin(s * (0.5 * math.pi) + self.phase_rad).square()
+        if self.nonlinearity == "linear":
+            return s
+        return s / (1 + (s.abs() if self.exponent == 1 else s.abs().pow(self.exponent)))
+
+    def ideal(self, x: Tensor) -> Tensor:
+        """Noiseless response from rest, before it is rounded: (time, batch, nodes) V -> V; differentiable through time."""
+        state = tuple(part.to(x) for part in self.rest(x.shape[1], torch.Generator(x.device)))
+        return self._run(state, x, None)[0] * self.full_scale_v
+
+    def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]:
+        """(time, batch, nodes) drive in V -> reading in V, and the loop as it is after the last symbol.
+
+        Raises:
+            ContractError: no time axis, or another batch than the state is of.
+        """
+        del params  # nothing can be programmed on a bare loop
+        if x.ndim != 3 or len(state[0]) != x.shape[1]:
+            raise ContractError(
+                "a loop goes on from the sequences it is in the middle of", where=WHERE, got=f"shape {tuple(x.shape)}",
+                allowed=f"(time, {len(state[0])}, {self.time.nodes})", outputs="unchanged; nothing was sent",
+                todo="reset the device before another batch of sequences",
+            )  # fmt: skip
+        r, after = self._run(state, x, rng if self.loop_noise else None)
+        if self.noise:
+            r = self._noisy(r, self.noise, rng)
+        return self._converted(r * self.full_scale_v), after
+
+    def _run(self, state: State, x: Tensor, rng: torch.Generator | None) -> tuple[Tensor, State]:
+        """Return r at the time of reading, (time, batch, nodes), and the state after it; loop noise is drawn from `rng`."""
+        time, at_once = self.time, self._mixing.shape[0]
+        s = x * (1 / self.scale_v)
+        if time.samples > 1:
+            s = s.repeat_interleave(time.samples, 2)
+        past, filters = state
+        symbols = []
+        for symbol in s:
+            parts = []
+            for start in range(0, time.symbol, at_once):
+                drive = symbol[:, start : start + at_once]
+                count = drive.shape[1]
+                r = self.bent(torch.add(drive, past[:, :count], alpha=self.gain))
+                if rng is not None:
+                    r = self._noisy(r, self.loop_noise, rng)
+                if self.filtered:
+                    r, filters = self._passed(r, filters)
+                past = r if count == past.shape[1] else torch.cat([past[:, count:], r], 1)
+                parts.append(r)
+            whole = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+            symbols.append(whole[:, time.read :: time.samples])
+        return torch.stack(symbols), (past, filters)
+
+    def _noisy(self, r: Tensor, noise: float, rng: torch.Generator) -> Tensor:
+        drawn = torch.randn(r.shape, generator=rng, device=r.device, dtype=r.dtype)
+        return torch.add(r, drawn, alpha=noise * self._largest)
+
+    def _passed(self, f: Tensor, filters: Tensor) -> tuple[Tensor, Tensor]:
+        """Both filters over consecutive samples f (batch, count): r (batch, count), and (u, mean) after the last."""
+        count = f.shape[1]
+        both = torch.addmm(filters @ self._starting[:, :, :count].flatten(1), f, self._mixing[:count, :, :count].flatten(1))
+        u, slow = both[:, :count], both[:, count:]
+        return u - slow, torch.stack([u[:, -1], slow[:, -1]], 1)
+
+    def _converted(self, reading: Tensor) -> Tensor:
+        """What the converter gives: inside its range, in whole steps of it."""
+        port = self.spec.outputs
+        low, high = float(port.bounds(reading)[0]), float(port.bounds(reading)[1])
+        if self.bits:
+            step = (high - low) / (2**self.bits - 1)
+            reading = ((reading - low) / step).round().mul(step).add(low)
+        return reading.clamp(low, high)
+
+
+def _filter(count: int, step_s: float, lowpass_hz: float, highpass_hz: float) -> tuple[Tensor, Tensor]:
+    """Answers of the two filters over `count` samples, exact for held values; float64.
+
+    Returns:
+        mixing (count, 2, count): of u and its mean, to a one in each sample; starting (2, 2, count): to a start of each.
+    """
+    keep = math.exp(-2 * math.pi * lowpass_hz * step_s) if lowpass_hz else 0.0
+    slow = math.exp(-2 * math.pi * highpass_hz * step_s) if highpass_hz else 1.0  # a mean that stays 0
+    step = torch.tensor([[keep, 0.0], [(1 - slow) * keep, slow]], dtype=torch.float64)
+    pushed = torch.tensor([1 - keep, (1 - slow) * (1 - keep)], dtype=torch.float64)
+    starting, pulse = torch.zeros(2, 2, count, dtype=torch.float64), torch.zeros(2, count, dtype=torch.float64)
+    power = torch.eye(2, dtype=torch.float64)
+    for k in range(count):
+        pulse[:, k] = power @ pushed
+        power = step @ power
+        starting[:, :, k] = power.t()
+    mixing = torch.zeros(count, 2, count, dtype=torch.float64)
+    for k in range(count):
+        mixing[k, :, k:] = pulse[:, : count - k]
+    return mixing, starting

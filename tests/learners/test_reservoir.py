@@ -1,0 +1,174 @@
+"""A node with memory is shown whole sequences, in order; a readout is fitted over its states behind the washout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hil
+from hil.build.prepared import prepared
+from hil.config.experiment import experiment_of
+from hil.conformance import check_device
+from hil.encoding import Decode, Encode
+from hil.errors import ConfigError, ContractError
+from hil.learners.parts.played import Between, played
+from hil.learners.reservoir import Reservoir, ReservoirSettings
+from hil.network import Layer, Network
+from hil.seeding import generator
+from hil.task import Task, task_of
+from sim_devices.delay_loop import DelayLoop
+from sim_devices.simulated import Simulated
+
+NODES, STEPS, WASHOUT = 12, 40, 10
+TASK = task_of(torch.rand(3, STEPS, 1), (), washout=WASHOUT)
+
+
+def network(layers: int = 1) -> Network:
+    torch.manual_seed(0)
+    device = Simulated(DelayLoop(nodes=NODES, gain=0.6))
+    widths = [1, *[NODES] * layers]
+    made = [
+        Layer(nn.Linear(a, b), device, Encode.onto(device.spec.inputs, 0.5), Decode(0.5, 0.5))
+        for a, b in zip(widths, widths[1:], strict=False)
+    ]
+    return Network([*made, Layer(nn.Linear(NODES, 1))])
+
+
+def sequences(count: int, stream: str = "train") -> tuple[Tensor, Tensor]:
+    u = torch.rand(count, STEPS, 1, generator=generator(0, 0, stream))
+    return u, u.roll(1, 1) * u.roll(2, 1)
+
+
+def rule(net: Network, task: Task = TASK, **settings: Any) -> Reservoir:
+    return Reservoir.build(net, ReservoirSettings(**settings), task, generator(0, 0, "learner"))
+
+
+def test_the_readout_is_that_of_all_steps_behind_the_washout() -> None:
+    net, (x, y) = network(), sequences(5)
+    learner = rule(net, penalties=(1e-6,))
+    for part in (slice(3, 5), slice(0, 3)):  # sequences in any order
+        learner.step(net, x[part], y[part], generator(0, 0, "step"))
+    fit = learner.fit(net, [sequences(2, "validation")])
+    states = learner.states(net, x)[:, WASHOUT:].flatten(0, 1).double().numpy()
+    wanted = y[:, WASHOUT:].flatten(0, 1).double().numpy()
+    h, t = states - states.mean(0), wanted - wanted.mean(0)
+    gram = h.T @ h / len(h)
+    exact = np.linalg.solve(gram + 1e-6 * np.trace(gram) / NODES * np.eye(NODES), h.T @ t / len(h))
+    readout = net.stack[-1].synapse
+    assert isinstance(readout, nn.Linear)
+    assert np.allclose(readout.weight.detach().numpy().T, exact, rtol=1e-3, atol=1e-4)
+    assert fit.outputs.shape == (2, STEPS, 1)
+    assert torch.allclose(learner.predict(net, sequences(2, "validation")[0]), fit.outputs, atol=1e-4)
+
+
+def test_the_washout_is_not_scored() -> None:
+    _, y = sequences(3)
+    wrong = y.clone()
+    wrong[:, :WASHOUT] += 100
+    assert TASK.score(wrong, y)["nrmse"] == 0.0
+    wrong[:, WASHOUT] += 1
+    assert TASK.score(wrong, y)["nrmse"] > 0.1
+    with pytest.raises(ConfigError, match="this washout leaves nothing to score"):
+        task_of(y, (), washout=STEPS)
+
+
+def test_the_state_between_sequences_is_as_asked() -> None:
+    x, _ = sequences(3)
+    alone = torch.cat([played(network(), one, Between()).outputs[0] for one in x.split(1)], 1)
+    assert torch.allclose(played(network(), x, Between()).outputs[0], alone, atol=1e-6)
+    rested = played(network(), x, Between("rest", 60)).outputs[0]
+    assert torch.allclose(rested, alone, atol=1e-4)
+    carried = played(network(), x, Between("carry")).outputs[0]
+    whole = played(network(), x.reshape(1, 3 * STEPS, 1), Between()).outputs[0]
+    assert torch.allclose(carried.transpose(0, 1).flatten(0, 1), whole[:, 0], atol=1e-6)
+    assert not torch.allclose(carried[0], alone[0], atol=1e-3)
+    with pytest.raises(ConfigError, match="rest_steps goes with rest"):
+        Between("rest")
+
+
+def test_one_loop_behind_two_layers_forgets_between_them() -> None:
+    net, (x, _) = network(2), sequences(2)
+    trace = played(net, x, Between())
+    second = Simulated(DelayLoop(nodes=NODES, gain=0.6))
+    alone = Layer(net.stack[1].synapse, second, net.stack[1].encode, net.stack[1].decode).measure(trace.pre[1])
+    assert torch.equal(trace.outputs[1], alone)
+
+
+def test_what_fades_is_forgotten() -> None:
+    net, (x, y) = network(), sequences(4)
+    learner = rule(net, forget=0.5)
+    for part in (slice(0, 2), slice(2, 4)):
+        learner.step(net, x[part], y[part], generator(0, 0, "step"))
+    assert float(learner.sums.sums["n"]) == 1.5 * 2 * (STEPS - WASHOUT)
+
+
+def experiment(device: str, learner: str, data: str = 'use = "narma10"\nsteps = 40\nwindow = 1\nsequence = true') -> Any:
+    widths = f"widths = [1, {NODES}, 1]"
+    text = f"[data]\nnumber = 10\n{data}\n[network]\n{widths}\n[device]\n{device}\n[learner]\n{learner}\n"
+    return experiment_of(hil.toml.loads(text), Path("here.toml"))
+
+
+LOOP = f'use = "delay_loop"\nnodes = {NODES}'
+
+
+@pytest.mark.parametrize(
+    ("device", "learner", "what"),
+    [
+        (LOOP, 'use = "adfa"', "this node has a state in time, and this learner has no time axis"),
+        (LOOP, 'use = "ridge"', "this node has a state in time, and this learner has no time axis"),
+        (LOOP, 'use = "saf_e"', "this node is analog, and this learner drives spiking neurons"),
+        (LOOP, 'use = "spide"', "this node is analog, and this learner drives spiking neurons"),
+        ('use = "mach_zehnder"', 'use = "reservoir"', "this node has no memory, and this learner drives nodes with memory"),
+        ('chip = "lif"', 'use = "reservoir"', "this node has no memory, and this learner drives nodes with memory"),
+        ('chip = "lif"', 'use = "adfa"', "this node has a state in time, and this learner has no time axis"),
+    ],
+)
+def test_a_node_of_another_kind_is_refused_before_anything_is_opened(device: str, learner: str, what: str) -> None:
+    with pytest.raises(ConfigError, match=what) as told:
+        prepared(experiment(device, learner))
+    assert told.value.outputs == "untouched; nothing was opened"
+
+
+def test_single_steps_are_refused() -> None:
+    with pytest.raises(ConfigError, match="takes sequences with a target a step") as told:
+        prepared(experiment(LOOP, 'use = "reservoir"', 'use = "narma10"\nwindow = 1'))
+    assert "sequence = true" in told.value.todo
+    with pytest.raises(ContractError, match="is shown sequences"):
+        played(network(), torch.zeros(3, 1), Between())
+
+
+class Echo:
+    """A user's own node with memory: all that it must have."""
+
+    def __init__(self) -> None:
+        self.last: Tensor | None = None
+        ports = hil.Port("drive", -5, 5, "V", size=NODES), hil.Port("reading", -5, 5, "V", size=NODES)
+        self.spec = hil.Spec(*ports, temporal=True, provenance="twin")
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = []
+        for step in self.spec.inputs.check(x).detach():
+            self.last = torch.tanh(step + (0 if self.last is None else 0.5 * self.last.roll(1, -1)))
+            found.append(self.last)
+        return torch.stack(found)
+
+    def reset(self) -> None:
+        self.last = None
+
+    def close(self) -> None:
+        self.reset()
+
+
+def test_a_node_of_ones_own_is_trained_from_python(tmp_path: Path) -> None:
+    data = hil.load("narma10", number=8, steps=200, window=1, sequence=True)
+    net = hil.dense([1, NODES, 1], Echo())
+    done = hil.train(net, "reservoir", data, epochs=1, task={"washout": 50}, run=tmp_path / "r")
+    assert done.summary["test_nrmse"] < 0.9
+    assert check_device(Echo).passed
+    with pytest.raises(ConfigError, match="no time axis"):
+        hil.train(hil.dense([1, NODES, 1], Echo()), "adfa", data, run=tmp_path / "other")
