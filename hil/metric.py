@@ -113,6 +113,13 @@ def _unexplained(outputs: Tensor, target: Tensor) -> float:
     return float((error / (wanted - wanted.mean(0)).square().mean(0)).mean())
 
 
+def memory_capacity(outputs: Tensor, target: Tensor) -> float:
+    """Sum over the outputs of the squared correlation with their targets: of delays of one input, the memory of a reservoir."""
+    given, wanted = (part.double() - part.double().mean(0) for part in (outputs, target))
+    spread = given.square().sum(0) * wanted.square().sum(0)
+    return float(((given * wanted).sum(0).square() / spread.clamp(min=1e-300)).sum())
+
+
 def symbol_error_rate(outputs: Tensor, target: Tensor) -> float:
     """Share of the symbols read wrong: classes, or the level of the targets that an output is nearest to."""
     if not target.is_floating_point():
@@ -150,6 +157,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("balanced_accuracy", balanced_accuracy, kinds=("classes",), share=True),
         Metric("nrmse", nrmse, lower=True, kinds=("numbers",)),
         Metric("r2", r2, kinds=("numbers",)),
+        Metric("memory_capacity", memory_capacity, kinds=("numbers",)),
         Metric("symbol_error_rate", symbol_error_rate, lower=True, share=True),
         Metric("bit_error_rate", bit_error_rate, lower=True, share=True),
     )

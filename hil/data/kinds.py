@@ -33,7 +33,11 @@ from hil.settings import unknown
 
 MADE = {
     "mackey_glass": "hil.data.made.mackey_glass:MackeyGlass",
-    "narma10": "hil.data.made.narma10:Narma10",
+    "lorenz": "hil.data.made.lorenz:Lorenz",
+    "narma5": "hil.data.made.narma:Narma5",
+    "narma10": "hil.data.made.narma:Narma10",
+    "narma20": "hil.data.made.narma:Narma20",
+    "memory_capacity": "hil.data.made.memory_capacity:MemoryCapacity",
     "channel_equalisation": "hil.data.made.channel:ChannelEqualisation",
     "parity": "hil.data.made.parity:Parity",
     "vowels": "hil.data.made.vowels:Vowels",

@@ -89,6 +89,22 @@ class DrawnFeedback:
 
 
 @dataclass(frozen=True, slots=True)
+class DrawnSeries:
+    """A test sequence, a value a step.
+
+    Args:
+        steps: since it began.
+        given: the first input.
+        target, output: what was wanted, and what came; of classes their numbers.
+    """
+
+    steps: Numbers
+    given: Numbers
+    target: Numbers
+    output: Numbers
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One line of the journal that is not a step: since_s after the first line."""
 
@@ -313,6 +329,24 @@ def predictions(diagnostics: Facts) -> tuple[tuple[float, float], ...]:
     if len(wanted) != len(given) or not all(isinstance(n, int | float) and math.isfinite(n) for pair in pairs for n in pair):
         raise _senseless("predictions", "something else", "as many numbers wanted as given")
     return tuple((float(a), float(b)) for a, b in pairs)
+
+
+def series(diagnostics: Facts) -> DrawnSeries | None:
+    """Return a test sequence over time, or None.
+
+    Raises:
+        DataError: its parts are no numbers, or not as long as each other.
+    """
+    found = diagnostics.get("series")
+    if not isinstance(found, Mapping):
+        return None
+    parts = [_list(found, key) for key in ("input", "target", "output")]
+    first = number(found, "first")
+    if first is None or len({len(part) for part in parts}) > 1 or not all(
+        isinstance(n, int | float) and math.isfinite(n) for part in parts for n in part
+    ):
+        raise _senseless("series", "something else", "as many inputs as targets and outputs, all numbers")
+    return DrawnSeries(tuple(first + k for k in range(len(parts[0]))), *(tuple(map(float, part)) for part in parts))
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hil.metric import Metric
-from hil.report.contents import SLOPES, Curve, DrawnFeedback, DrawnTransfer, Histogram, Timeline, Watched
+from hil.report.contents import SLOPES, Curve, DrawnFeedback, DrawnSeries, DrawnTransfer, Histogram, Timeline, Watched
 from hil.report.figure import Columns, Figure, Sheet, heading
 
 if TYPE_CHECKING:
@@ -77,6 +77,25 @@ def predictions(pairs: Sequence[tuple[float, float]]) -> Figure:
 
     told = f"Output over target of {len(pairs)} test values."
     return Figure("predictions", "Test examples", told, draw, {"target": wanted, "output": given})
+
+
+def series(seen: DrawnSeries) -> Figure:
+    """Above, the input over time; beneath, on the same axis, the target and what the network made of it."""
+
+    def draw(sheet: Sheet) -> None:
+        above, beneath = sheet.figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
+        above.step(seen.steps, seen.given, where="mid", color=sheet.look.muted, lw=sheet.pt(1.1))
+        above.set_ylabel("input")
+        beneath.plot(seen.steps, seen.target, color=sheet.series(1), lw=sheet.pt(2.4), label="target")
+        beneath.plot(seen.steps, seen.output, color=sheet.series(0), lw=sheet.pt(1.4), ls=(0, (4, 1.6)), label="output")
+        beneath.set_ylabel("target, output")
+        whole_numbers(beneath, "step of time")
+        sheet.legend(beneath)
+        sheet.figure.align_ylabels((above, beneath))
+
+    columns = {"step of time": seen.steps, "input": seen.given, "target": seen.target, "output": seen.output}
+    told = f"Input, target and output of a test sequence over {len(seen.steps)} steps of time, behind the washout."
+    return Figure("series", "A test sequence over time", told, draw, columns, 4.0)
 
 
 def transfer(curve: DrawnTransfer | None, used: Sequence[Histogram]) -> Figure:

@@ -19,7 +19,7 @@ from hil.metric import Metric
 from hil.plain import plain
 from hil.report import contents as findings
 from hil.report import figures, tables
-from hil.report.contents import Confusion, DrawnFeedback, DrawnTransfer, Histogram, Timeline, number
+from hil.report.contents import Confusion, DrawnFeedback, DrawnSeries, DrawnTransfer, Histogram, Timeline, number
 from hil.report.figure import FOLDER, Figure, save
 from hil.report.headline import columns_of, percent, quantity, verdict
 from hil.report.run_files import Facts, RunRecord, read
@@ -131,6 +131,7 @@ def contents(record: RunRecord) -> dict[str, object]:
     names = tables.class_names(made, table)
     metric = findings.metric_of(record)
     pairs: tuple[tuple[float, float], ...] = _checked(findings.predictions, made, (), notes)
+    sequence: DrawnSeries | None = _checked(findings.series, made, None, notes)
     return {
         "name": record.name,
         "place": quoted(record.place),
@@ -138,7 +139,7 @@ def contents(record: RunRecord) -> dict[str, object]:
         "verdict": head,
         "tile_columns": columns_of(len(head.tiles)),
         "warnings": [str(line) for line in beware] if isinstance(beware, list) else [],
-        "learning": _learning(record, metric, pairs),
+        "learning": [*_learning(record, metric, pairs), *([] if sequence is None else [figures.series(sequence)])],
         "epochs": tables.epochs(record.metrics, metric),
         "node": figures.transfer(curve, used) if curve is not None or used else None,
         "curve": curve,

@@ -45,6 +45,7 @@ T = TypeVar("T")
 KEPT_CHECKPOINTS = 3
 EVERY_S = 60.0
 SCATTERED = 500  # test examples whose outputs are kept for the report
+SHOWN_STEPS = 200  # of a test sequence, likewise
 Tell = Callable[[str, str], None]
 Rest = Callable[[BaseException | None], None]
 
@@ -250,10 +251,12 @@ class Session:
         score, outputs = evaluate(training.net, training.learner, training.data.test, training.tape, training.task)
         if training.tape is not None:
             training.tape.flush()  # a run that says that it is done can be replayed to its end
+        if outputs.ndim == 3:
+            _series(folder, training, outputs[0])
         if training.task.kind == "classes":
-            _confusion(folder, training, outputs.argmax(1))
+            _confusion(folder, training, training.task.scored(outputs, outputs.ndim == 3).argmax(1))
         else:
-            _scatter(folder, training, outputs)
+            _scatter(folder, training, training.task.scored(outputs, outputs.ndim == 3))
         training.wall_s = self._wall_s()
         reads = 1 + sum(event["kind"] == "end" for event in journal.contents(folder.path / "journal.jsonl", most=0).events())
         beware = warnings(training, folder)
@@ -406,7 +409,7 @@ def _record(folder: RunFolder, point: Epoch, training: Training) -> None:
 
 
 def _confusion(folder: RunFolder, training: Training, predicted: torch.Tensor) -> None:
-    classes, label = len(training.data.classes), training.data.test.y.to(predicted.device)
+    classes, label = len(training.data.classes), training.task.targets(training.data.test.y).to(predicted.device)
     names = list(training.data.classes)
     table = torch.bincount(label * classes + predicted, minlength=classes**2).view(classes, classes)
     folder.write_json(
@@ -414,8 +417,19 @@ def _confusion(folder: RunFolder, training: Training, predicted: torch.Tensor) -
     )
 
 
+def _series(folder: RunFolder, training: Training, outputs: torch.Tensor) -> None:
+    """The first test sequence behind the washout, step by step: first input, target, and what came; of classes their numbers."""
+    split, task = training.data.test, training.task
+    target = split.y[0] if task.kind == "classes" else split.y[0, :, 0]
+    output = outputs.argmax(1) if task.kind == "classes" else outputs[:, 0]
+    part = slice(task.washout, task.washout + SHOWN_STEPS)
+    values = {"input": split.x[0, :, 0], "target": target, "output": output}
+    found = {"first": task.washout, **{name: value[part].tolist() for name, value in values.items()}}
+    folder.write_json("diagnostics.json", {**folder.read_json("diagnostics.json"), "series": found})
+
+
 def _scatter(folder: RunFolder, training: Training, outputs: torch.Tensor) -> None:
     """Some test examples: what was wanted, and what came; for the figure of numbers."""
-    wanted = training.data.test.y[:SCATTERED]
+    wanted = training.task.targets(training.data.test.y)[:SCATTERED]
     found = {"target": wanted.tolist(), "output": outputs[:SCATTERED].tolist()}
     folder.write_json("diagnostics.json", {**folder.read_json("diagnostics.json"), "predictions": found})

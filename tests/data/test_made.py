@@ -11,16 +11,21 @@ import torch
 from hil.cli import run
 from hil.data.dataset import Dataset, load
 from hil.data.kinds import MADE, OWN
-from hil.data.made import mackey_glass, narma10
+from hil.data.made import lorenz, mackey_glass, narma
 from hil.data.made.channel import PATHS
 from hil.data.made.moving_dots import MovingDots
 from hil.data.made.vowels import FORMANTS_HZ, VOWELS
 from hil.data.sources import NAMES
 from hil.errors import ConfigError
+from hil.task import METRICS
 
 CHECKSUMS = {
     "mackey_glass": "2075328d8fdf",
+    "lorenz": "e5c4ca004b08",
+    "narma5": "854b9cc6b359",
     "narma10": "0003d3043f0b",
+    "narma20": "ce0ab6db6633",
+    "memory_capacity": "669d01198691",
     "channel_equalisation": "d0de31304529",
     "parity": "a46b4acb30e9",
     "vowels": "bf2b26a408e7",
@@ -59,13 +64,39 @@ def test_mackey_glass_keeps_its_equation_between_steps() -> None:
     assert calm[-1] == pytest.approx(1.0, abs=1e-6)
 
 
-def test_narma10_keeps_its_equation() -> None:
+@pytest.mark.parametrize("n", [5, 10, 20])
+def test_narma_keeps_its_equation(n: int) -> None:
     u = np.random.default_rng(0).uniform(0, 0.5, 60)
-    found = narma10.answer(u)
+    found = narma.answer(u, n)
     y = np.concatenate([[0.0], found])  # y(t) at place t
-    for t in range(12, 59):
-        due = 0.3 * y[t] + 0.05 * y[t] * y[t - 9 : t + 1].sum() + 1.5 * u[t - 9] * u[t] + 0.1
-        assert y[t + 1] == pytest.approx(due, rel=1e-12)
+    for t in range(22, 59):
+        due = 0.3 * y[t] + 0.05 * y[t] * y[t - n + 1 : t + 1].sum() + 1.5 * u[t - n + 1] * u[t]
+        assert y[t + 1] == pytest.approx(np.tanh(due + 0.01) + 0.2 if n == 20 else due + 0.1, rel=1e-11)
+
+
+def test_sequences_go_on_where_the_last_one_ended() -> None:
+    for name in ("narma10", "lorenz", "memory_capacity", "mackey_glass"):
+        whole, cut = (load(name, number=n, steps=s, window=1, sequence=True) for n, s in ((12, 20), (24, 10)))
+        pieces = [torch.cat([part for split in (d.train, d.validation, d.test) for part in split.x]) for d in (whole, cut)]
+        assert torch.equal(*pieces)
+        assert whole.train.y.shape[:2] == whole.train.x.shape[:2]
+
+
+def test_lorenz_keeps_its_equation_and_its_butterfly() -> None:
+    x = 20 * lorenz.series(5000, 0)
+    assert (17 < x.max() < 21) and (-21 < x.min() < -17)
+    assert all(value == pytest.approx(0, abs=1e-12) for value in lorenz.slope((72**0.5, 72**0.5, 27.0)))  # a fixed point
+
+
+def test_the_memory_is_asked_for_what_was() -> None:
+    data = load("memory_capacity", number=300, delays=4, window=6)
+    x, y = together(data)
+    assert torch.equal(y, x.flip(1)[:, 1:5])
+    assert METRICS["memory_capacity"].of(y, y) == pytest.approx(4)
+    assert METRICS["memory_capacity"].of(torch.rand(300, 4), y) < 0.2
+
+
+def test_narma10_is_in_its_range() -> None:
     x, target = together(load("narma10"))
     assert float(x.max()) < 0.5
     assert 0.1 < float(target.mean()) < 0.6

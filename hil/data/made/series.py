@@ -29,7 +29,7 @@ def windows(u: Series, y: NDArray[np.generic], examples: int, window: int, steps
 
     Args:
         u: (time,), at least examples + window - 1 of it, or examples * steps.
-        y: (time,), what belongs to each time.
+        y: (time,) or (time, k), what belongs to each time.
         examples: how many.
         window: values of u that an example has.
         steps: of a piece; 0: windows.
@@ -39,7 +39,7 @@ def windows(u: Series, y: NDArray[np.generic], examples: int, window: int, steps
     if steps:
         count = examples * steps
         x = u[-count:].reshape(examples, steps, 1)
-        targets = y[-count:].reshape(examples, steps, *([1] if y.dtype.kind == "f" else []))
+        targets = y[-count:].reshape(examples, steps, *(y.shape[1:] or ([1] if y.dtype.kind == "f" else [])))
     else:
         x = np.lib.stride_tricks.sliding_window_view(u, window)[-examples:]
         targets = y[-examples:]
