@@ -64,9 +64,6 @@ class DelayLoop(nn.Module):
         low_v, high_v: limits of the drive.
     """
 
-    _mixing: Tensor
-    _starting: Tensor
-
     def __init__(
         self,
         *,
@@ -97,10 +94,11 @@ class DelayLoop(nn.Module):
         self.noise, self.loop_noise, self.bits = noise, loop_noise, bits
         self.lowpass_hz, self.highpass_hz = lowpass_hz, highpass_hz
         self.filtered = lowpass_hz > 0 or highpass_hz > 0
-        at_once = min(self.time.delay, self.time.symbol)
-        mixing, starting = _filter(at_once, self.time.step_s, lowpass_hz, highpass_hz)
-        self.register_buffer("_mixing", mixing.float(), persistent=False)
-        self.register_buffer("_starting", starting.float(), persistent=False)
+        self.at_once = min(self.time.delay, self.time.symbol)  # samples that are known before any of them is computed
+        for count in {self.at_once, self.time.symbol % self.at_once} - {0} if self.filtered else ():
+            mixing, starting = _filter(count, self.time.step_s, lowpass_hz, highpass_hz)
+            self.register_buffer(f"mixing_{count}", mixing.float(), persistent=False)
+            self.register_buffer(f"starting_{count}", starting.float(), persistent=False)
         self._largest = self._bound()
 
     def _bound(self) -> float:
@@ -158,16 +156,25 @@ class DelayLoop(nn.Module):
         level = torch.zeros((), dtype=torch.float64)
         for _ in range(200):
             back = torch.zeros_like(level) if self.highpass_hz else level
-            level = 0.5 * (level + self.bent(self.gain * back))
+            level = 0.5 * (level + self.bent(self.gain * self._turn * back + self._bias))
         return float(level), float(level) if self.highpass_hz else 0.0
 
-    def bent(self, s: Tensor) -> Tensor:
-        """The nonlinearity f(s), same shape; differentiable."""
+    @property
+    def _turn(self) -> float:
+        """What s is multiplied with before it is bent."""
+        return 0.5 * math.pi if self.nonlinearity == "mach_zehnder" else 1.0
+
+    @property
+    def _bias(self) -> float:
+        return self.phase_rad if self.nonlinearity == "mach_zehnder" else 0.0
+
+    def bent(self, angle: Tensor) -> Tensor:
+        """The nonlinearity f, same shape, of s; of a modulator of its angle pi/2 s + phase. Differentiable."""
         if self.nonlinearity == "mach_zehnder":
-            return torch.sin(s * (0.5 * math.pi) + self.phase_rad).square()
+            return torch.sin(angle).square()
         if self.nonlinearity == "linear":
-            return s
-        return s / (1 + (s.abs() if self.exponent == 1 else s.abs().pow(self.exponent)))
+            return angle
+        return angle / (1 + (angle.abs() if self.exponent == 1 else angle.abs().pow(self.exponent)))
 
     def ideal(self, x: Tensor) -> Tensor:
         """Noiseless response from rest, before it is rounded: (time, batch, nodes) V -> V; differentiable through time."""
@@ -194,27 +201,25 @@ class DelayLoop(nn.Module):
 
     def _run(self, state: State, x: Tensor, rng: torch.Generator | None) -> tuple[Tensor, State]:
         """Return r at the time of reading, (time, batch, nodes), and the state after it; loop noise is drawn from `rng`."""
-        time, at_once = self.time, self._mixing.shape[0]
-        s = x * (1 / self.scale_v)
+        time, gain = self.time, self.gain * self._turn
+        angle = x * (self._turn / self.scale_v) + self._bias
         if time.samples > 1:
-            s = s.repeat_interleave(time.samples, 2)
+            angle = angle.repeat_interleave(time.samples, 2)
         past, filters = state
         symbols = []
-        for symbol in s:
+        for symbol in angle:
             parts = []
-            for start in range(0, time.symbol, at_once):
-                drive = symbol[:, start : start + at_once]
+            for drive in torch.split(symbol, self.at_once, 1):
                 count = drive.shape[1]
-                r = self.bent(torch.add(drive, past[:, :count], alpha=self.gain))
+                r = self.bent(torch.add(drive, past[:, :count], alpha=gain))
                 if rng is not None:
                     r = self._noisy(r, self.loop_noise, rng)
                 if self.filtered:
                     r, filters = self._passed(r, filters)
-                past = r if count == past.shape[1] else torch.cat([past[:, count:], r], 1)
+                past = r if count == time.delay else torch.cat((past[:, count:], r), 1)
                 parts.append(r)
-            whole = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-            symbols.append(whole[:, time.read :: time.samples])
-        return torch.stack(symbols), (past, filters)
+            symbols.append(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
+        return torch.stack(symbols)[:, :, time.read :: time.samples], (past, filters)
 
     def _noisy(self, r: Tensor, noise: float, rng: torch.Generator) -> Tensor:
         drawn = torch.randn(r.shape, generator=rng, device=r.device, dtype=r.dtype)
@@ -223,9 +228,9 @@ class DelayLoop(nn.Module):
     def _passed(self, f: Tensor, filters: Tensor) -> tuple[Tensor, Tensor]:
         """Both filters over consecutive samples f (batch, count): r (batch, count), and (u, mean) after the last."""
         count = f.shape[1]
-        both = torch.addmm(filters @ self._starting[:, :, :count].flatten(1), f, self._mixing[:count, :, :count].flatten(1))
-        u, slow = both[:, :count], both[:, count:]
-        return u - slow, torch.stack([u[:, -1], slow[:, -1]], 1)
+        mixing, starting = getattr(self, f"mixing_{count}"), getattr(self, f"starting_{count}")
+        both = torch.addmm(filters @ starting, f, mixing)
+        return both[:, :count], both[:, count:]
 
     def _converted(self, reading: Tensor) -> Tensor:
         """What the converter gives: inside its range, in whole steps of it."""
@@ -241,19 +246,21 @@ def _filter(count: int, step_s: float, lowpass_hz: float, highpass_hz: float) ->
     """Answers of the two filters over `count` samples, exact for held values; float64.
 
     Returns:
-        mixing (count, 2, count): of u and its mean, to a one in each sample; starting (2, 2, count): to a start of each.
+        mixing (count, count + 2) of a one in each sample, starting (2, count + 2) of u and the mean before: what each gives in r of
+        every sample, and in u and the mean after the last.
     """
     keep = math.exp(-2 * math.pi * lowpass_hz * step_s) if lowpass_hz else 0.0
     slow = math.exp(-2 * math.pi * highpass_hz * step_s) if highpass_hz else 1.0  # a mean that stays 0
     step = torch.tensor([[keep, 0.0], [(1 - slow) * keep, slow]], dtype=torch.float64)
     pushed = torch.tensor([1 - keep, (1 - slow) * (1 - keep)], dtype=torch.float64)
-    starting, pulse = torch.zeros(2, 2, count, dtype=torch.float64), torch.zeros(2, count, dtype=torch.float64)
-    power = torch.eye(2, dtype=torch.float64)
+    powers = [torch.eye(2, dtype=torch.float64)]
+    for _ in range(count):
+        powers.append(step @ powers[-1])
+    pulse = torch.stack([power @ pushed for power in powers[:count]])  # (count, 2), u and mean
+    mixing = torch.zeros(count, count + 2, dtype=torch.float64)
     for k in range(count):
-        pulse[:, k] = power @ pushed
-        power = step @ power
-        starting[:, :, k] = power.t()
-    mixing = torch.zeros(count, 2, count, dtype=torch.float64)
-    for k in range(count):
-        mixing[k, :, k:] = pulse[:, : count - k]
+        mixing[k, k:count] = (pulse[:, 0] - pulse[:, 1])[: count - k]
+    mixing[:, count:] = pulse.flip(0)
+    after = torch.stack(powers[1:])  # (count, 2, 2): u and mean, of either before
+    starting = torch.cat([(after[:, 0] - after[:, 1]).t(), after[-1].t()], 1)
     return mixing, starting

@@ -183,6 +183,8 @@ def dataset_of(examples: Examples, how: Reading) -> Dataset:
     if not stream and examples.stored:
         read = in_memory(_whole(examples))
     y, classes = targets_of(examples.targets, how.targets, how.classes, examples.where, examples.name)
+    if how.sequence and not classes and y.ndim == 2 and y.shape[1] == examples.shape[0]:
+        y = y[:, :, None]  # a number a step
     _fit_time(examples, y, classes, how)
     part = np.zeros(len(examples), np.int8) if examples.part is None else examples.part
     orders = divided(

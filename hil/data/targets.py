@@ -1,7 +1,7 @@
 """Targets of a source: classes, or numbers.
 
 text, whole numbers        classes: int64, their names in sorted order (whole numbers by value, text by its letters)
-numbers with a fraction    float32 (n, k); for a sequence (n, time, k)
+numbers with a fraction    float32 (n, k); for a sequence (n, time, k), or (n, time): a number a step
 [data] targets             "classes" or "numbers", where the user knows it better; classes = [...] says their names and order
 """
 

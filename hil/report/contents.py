@@ -342,8 +342,10 @@ def series(diagnostics: Facts) -> DrawnSeries | None:
         return None
     parts = [_list(found, key) for key in ("input", "target", "output")]
     first = number(found, "first")
-    if first is None or len({len(part) for part in parts}) > 1 or not all(
-        isinstance(n, int | float) and math.isfinite(n) for part in parts for n in part
+    if (
+        first is None
+        or len({len(part) for part in parts}) > 1
+        or not all(isinstance(n, int | float) and math.isfinite(n) for part in parts for n in part)
     ):
         raise _senseless("series", "something else", "as many inputs as targets and outputs, all numbers")
     return DrawnSeries(tuple(first + k for k in range(len(parts[0]))), *(tuple(map(float, part)) for part in parts))

@@ -82,6 +82,12 @@ def test_sequences_go_on_where_the_last_one_ended() -> None:
         assert whole.train.y.shape[:2] == whole.train.x.shape[:2]
 
 
+def test_symbols_may_be_numbers_a_step() -> None:
+    data = load("channel_equalisation", number=10, steps=20, window=1, sequence=True, targets="numbers")
+    assert data.train.y.shape == (8, 20, 1)
+    assert set(data.train.y.flatten().tolist()) == {-3.0, -1.0, 1.0, 3.0}
+
+
 def test_lorenz_keeps_its_equation_and_its_butterfly() -> None:
     x = 20 * lorenz.series(5000, 0)
     assert (17 < x.max() < 21) and (-21 < x.min() < -17)

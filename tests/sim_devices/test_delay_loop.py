@@ -30,6 +30,12 @@ def drive(loop: DelayLoop, steps: int = 6, batch: int = 2) -> Tensor:
     return loop.spec.inputs.within(torch.rand(steps, batch, loop.time.nodes, generator=generator(0, 0, "loop")))
 
 
+def bent(loop: DelayLoop, s: float) -> float:
+    if loop.nonlinearity == "mach_zehnder":
+        return math.sin(0.5 * math.pi * s + loop.phase_rad) ** 2
+    return s if loop.nonlinearity == "linear" else s / (1 + abs(s) ** loop.exponent)
+
+
 def plainly(loop: DelayLoop, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """The equations of the loop, one sample after the other, for (time, nodes)."""
     time = loop.time
@@ -41,8 +47,8 @@ def plainly(loop: DelayLoop, x: NDArray[np.float64]) -> NDArray[np.float64]:
     for symbol in x:
         for value in symbol:
             for sample in range(time.samples):
-                s = torch.tensor(value / loop.scale_v + loop.gain * past[-time.delay])
-                u = keep * u + (1 - keep) * float(loop.bent(s))
+                s = value / loop.scale_v + loop.gain * past[-time.delay]
+                u = keep * u + (1 - keep) * bent(loop, s)
                 mean = slow * mean + (1 - slow) * u
                 past.append(u - mean)
                 if sample == time.read:
