@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py [--quick] [--record] [--peer PYTHON]
 
-narma10_50, narma10_200    test NRMSE of experiments/narma10_delay_loop.toml with 50 and 200 virtual nodes; mask and series by seeds
+narma10_50, narma10_200    test NRMSE of experiments/narma10_delay_loop.toml, 50 and 200 virtual nodes; seeds of mask and series
 narma10_50_noisy           the same with a detection noise of 1e-3 of the full scale
 ser_28db                   share of the symbols read wrong behind a nonlinear channel, 28 dB, 50 nodes
 memory_over_theory         memory capacity of a linear loop over what its equations give, with a detection noise of 1e-4
@@ -45,8 +45,8 @@ FILE = HERE.parent / "experiments" / "narma10_delay_loop.toml"
 PEERS = HERE.parent / ".venv" / "memory_peers"
 PACKAGES = ("reservoirpy==0.4.2", "numpy", "scipy", "joblib")
 TWO_HUNDRED = (
-    "network.widths=[1, 200, 1]", 'network.levels="uniform"', "network.offset=0.5", "device.nodes=200", 'device.delay_s="21.7 us"',
-    "device.gain=0.533", 'device.phase="1.48 rad"', 'encode.gain="0.24 V"',
+    "network.widths=[1, 200, 1]", 'network.levels="uniform"', "network.offset=0.5", "device.nodes=200", "device.gain=0.533",
+    'device.delay_s="21.7 us"', 'device.phase="1.48 rad"', 'encode.gain="0.24 V"',
 )  # fmt: skip
 NOISY = (
     "device.noise=1e-3", 'network.levels="uniform"', "network.offset=0.16", 'device.delay_s="5.7 us"', "device.gain=0.564",
@@ -74,10 +74,10 @@ def score(seed: int, overrides: tuple[str, ...], metric: str) -> float:
 def memory(seed: int, nodes: int, steps: int, noise: float = 1e-4) -> float:
     """Memory capacity of a linear loop over what its equations give."""
     overrides = (
-        'data.use="memory_capacity"', f"data.delays={3 * nodes}", f"data.steps={steps}", f"network.widths=[1, {nodes}, {3 * nodes}]",
+        'data.use="memory_capacity"', f"data.delays={3 * nodes}", f"data.steps={steps}", 'task.metric="memory_capacity"',
+        f"network.widths=[1, {nodes}, {3 * nodes}]", 'network.levels="uniform"', "network.offset=0.0", 'encode.gain="3.5 V"',
         f"device.nodes={nodes}", 'device.nonlinearity="linear"', "device.gain=0.95", f'device.delay_s="{(nodes + 1) / 10} us"',
-        f"device.noise={noise}", "device.low=-350.0", "device.high=350.0", 'encode.gain="3.5 V"', 'task.metric="memory_capacity"',
-        'network.levels="uniform"', "network.offset=0.0",
+        f"device.noise={noise}", "device.low=-350.0", "device.high=350.0",
     )  # fmt: skip
     experiment = read_experiment(FILE, [f"seed={seed}", f"data.seed={seed}", *overrides])
     with built(experiment) as made:

@@ -246,8 +246,8 @@ def _filter(count: int, step_s: float, lowpass_hz: float, highpass_hz: float) ->
     """Answers of the two filters over `count` samples, exact for held values; float64.
 
     Returns:
-        mixing (count, count + 2) of a one in each sample, starting (2, count + 2) of u and the mean before: what each gives in r of
-        every sample, and in u and the mean after the last.
+        mixing (count, count + 2) of a one in each sample, starting (2, count + 2) of u and the mean before: what each gives in
+        r of every sample, and in u and the mean after the last.
     """
     keep = math.exp(-2 * math.pi * lowpass_hz * step_s) if lowpass_hz else 0.0
     slow = math.exp(-2 * math.pi * highpass_hz * step_s) if highpass_hz else 1.0  # a mean that stays 0

@@ -418,7 +418,7 @@ def _confusion(folder: RunFolder, training: Training, predicted: torch.Tensor) -
 
 
 def _series(folder: RunFolder, training: Training, outputs: torch.Tensor) -> None:
-    """The first test sequence behind the washout, step by step: first input, target, and what came; of classes their numbers."""
+    """The first test sequence behind the washout: first input, target, and what came, a number a step; classes by number."""
     split, task = training.data.test, training.task
     target = split.y[0] if task.kind == "classes" else split.y[0, :, 0]
     output = outputs.argmax(1) if task.kind == "classes" else outputs[:, 0]

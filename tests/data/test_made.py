@@ -90,7 +90,8 @@ def test_symbols_may_be_numbers_a_step() -> None:
 
 def test_lorenz_keeps_its_equation_and_its_butterfly() -> None:
     x = 20 * lorenz.series(5000, 0)
-    assert (17 < x.max() < 21) and (-21 < x.min() < -17)
+    assert 17 < x.max() < 21
+    assert -21 < x.min() < -17
     assert all(value == pytest.approx(0, abs=1e-12) for value in lorenz.slope((72**0.5, 72**0.5, 27.0)))  # a fixed point
 
 

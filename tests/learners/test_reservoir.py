@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,7 @@ def network(layers: int = 1) -> Network:
     torch.manual_seed(0)
     device = Simulated(DelayLoop(nodes=NODES, gain=0.6))
     widths = [1, *[NODES] * layers]
-    made = [
-        Layer(nn.Linear(a, b), device, Encode.onto(device.spec.inputs, 0.5), Decode(0.5, 0.5))
-        for a, b in zip(widths, widths[1:], strict=False)
-    ]
+    made = [Layer(nn.Linear(a, b), device, Encode.onto(device.spec.inputs, 0.5), Decode(0.5, 0.5)) for a, b in pairwise(widths)]
     return Network([*made, Layer(nn.Linear(NODES, 1))])
 
 

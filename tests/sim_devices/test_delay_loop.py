@@ -77,7 +77,7 @@ def test_a_sequence_in_two_calls_is_the_sequence_in_one(name: str) -> None:
 @pytest.mark.parametrize("name", ["at once", "filters", "Mackey-Glass"])
 def test_the_past_has_a_gradient(name: str) -> None:
     """What is read in the last step, differentiated by what was sent in the first: as by differences."""
-    loop = DelayLoop(**{**KINDS[name]._made}).double()
+    loop = KINDS[name].remade({}).double()
     x = 0.1 * drive(loop).double().requires_grad_(True)
     (slope,) = torch.autograd.grad(loop.ideal(x)[-1, 0].sum(), x)
     apart = torch.zeros_like(x)

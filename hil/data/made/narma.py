@@ -7,8 +7,8 @@
 The system runs away for some inputs, but for n = 20: another input is drawn then. The first 200 steps are left out. The values
 with tanh are rounded to twelve digits, so that every machine makes the same.
 
-Sources: A. F. Atiya and A. G. Parlos, New results on recurrent network training, IEEE Trans. Neural Networks 11, 697 (2000); with
-tanh, A. Rodan and P. Tino, Minimum complexity echo state network, IEEE Trans. Neural Networks 22, 131 (2011).
+Sources: A. F. Atiya and A. G. Parlos, New results on recurrent network training, IEEE Trans. Neural Networks 11, 697 (2000);
+with tanh, A. Rodan and P. Tino, Minimum complexity echo state network, IEEE Trans. Neural Networks 22, 131 (2011).
 """
 
 from __future__ import annotations
