@@ -177,6 +177,10 @@ GALLERY = {
         ["with the node", "without any node"], [value for (value,) in numbers(r"test NRMSE ([\d.]+)", printed)], "test NRMSE"
     ),
     "13": by_rule,
+    "14": lambda names, printed: bars(
+        ["loop of 50 virtual nodes", "the same without gain"],
+        [value for (value,) in numbers(r"test NRMSE ([\d.]+)", printed)], "test NRMSE",
+    ),
 }  # fmt: skip
 
 

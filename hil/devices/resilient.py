@@ -5,6 +5,7 @@
     temporal    every array of the chip is reset and driven again with all that it got since its last reset; if it then answers
                 otherwise than before (membrane noise), what was already handed out belongs to a state that is gone, and the
                 batch as a whole must be repeated: Unrepeatable
+    memory      an analog node is reset; a shot that broke off is no measurement of its sequence, so it is Unrepeatable at once
 
 Where there is nothing to recover (a twin in this process), there is no wrapper: `resilient` gives the device back.
 """
@@ -59,6 +60,22 @@ class Resilient(Wrapper):
             act()
         except HilError as fault:
             self._ladder.climb(fault, act)
+
+
+class ResilientMemory(Resilient):
+    """The same around an analog node with a memory: what a fault leaves behind in it must not be part of an answer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Ask the inner device. Raises: Unrepeatable: after a fault that it recovered from."""
+        try:
+            self._ladder.awake()
+            return self._inner.forward(x)
+        except HilError as fault:
+            self._ladder.climb(fault, lambda: reset(self._inner))
+            raise Unrepeatable(
+                "a node with memory lost its state in the middle of a sequence", where=self.spec.inputs.name, got=fault.what,
+                allowed="whole sequences", outputs="inside their limits", todo="repeat the batch from its beginning",
+            ) from fault  # fmt: skip
 
 
 class ResilientStream(Resilient):
@@ -239,6 +256,8 @@ def resilient(device: Device, ladder: Callable[[Recoverable], Ladder]) -> Device
     if not isinstance(device, Recoverable):
         return device
     found = ladder(device)
+    if device.spec.memory:
+        return ResilientMemory(device, found)
     whole: Device = device  # the protocols are checked one by one
     if isinstance(whole, TimedStream):
         return ResilientTimed(whole, found)

@@ -124,7 +124,7 @@ def _looked(training: Training, calls: int, passes: int) -> Look | None:
 
 def _learn_whole(training: Training, x: Tensor, label: Tensor) -> Mapping[str, float]:
     """The update of one batch, from its beginning again while a chip behind a wire loses its state in the middle of it."""
-    if not any(isinstance(device.inner, ResilientArray) for device in training.devices):
+    if not any(isinstance(device.inner, ResilientArray) or device.spec.memory for device in training.devices):
         return _learn(training, x, label)
     net, learner, optimizer, moves = training.net, training.learner, training.optimizer, training.moves
     states = net.state_dict(), learner.state_dict(), optimizer.state_dict(), moves.state()
@@ -239,7 +239,9 @@ def _fitted(training: Training) -> Fit | None:
     if not isinstance(learner, Fitting):
         return None
     with foreign(f"learner {type(learner).__name__}, fitting its readout"):
-        return learner.fit(training.net, parts(training, training.data.validation))
+        return whole_batch(
+            lambda: learner.fit(training.net, parts(training, training.data.validation)), _rewinding(training.tape)
+        )
 
 
 def parts(training: Training, split: Split) -> Iterator[tuple[Tensor, Tensor]]:

@@ -340,6 +340,21 @@ def test_a_temporal_device_repeats_from_its_last_reset() -> None:
     assert sequence(ResilientChip(chip, Ladder(chip))) == whole == [0.0, 1.0, 3.0, 6.0, 10.0]
 
 
+def test_a_node_with_memory_begins_its_sequence_again() -> None:
+    """Shot 3 breaks off: what it left behind is in no answer, and the batch is played once more from its beginning."""
+    inner = Membranes(LinkTimeout("silent"))
+    device = resilient(inner, lambda rungs: Ladder(rungs))
+    asked: list[float] = []
+
+    def batch() -> list[float]:
+        device.reset()  # type: ignore[attr-defined]
+        asked.append(0.0)
+        return [float(device.forward(torch.full((1, 1, 1), float(k)))[0, 0, 0]) for k in range(5)]
+
+    assert whole_batch(batch) == [0.0, 1.0, 3.0, 6.0, 10.0]
+    assert len(asked) == 2
+
+
 def test_a_noisy_array_makes_the_whole_batch_repeat() -> None:
     chip = Chip(Membranes(LinkTimeout("silent"), drift=0.5), Membranes())
     made = ResilientChip(chip, Ladder(chip))
