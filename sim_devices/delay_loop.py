@@ -8,9 +8,9 @@
     r     = u - its mean over 1 / (2 pi highpass)       an amplifier that passes no DC; highpass 0: r = u
     reading = full_scale ( r + noise )                  noise of the detection; rounded to `bits` by the converter
 
-Time is cut into samples (hil/multiplexing.py). f is held over a sample, and both filters are integrated exactly then. The
-delay is at least as long as the samples that are computed at once, so all of these are one matrix product: only whole symbols
-follow one another, and the batch is computed side by side. A row of a batch is a loop of its own, from the same start.
+Time is cut into samples (hil/multiplexing.py). f is held over a sample, and both filters are integrated exactly then. What acts
+on the samples of one delay is known before any of them is computed, so these are computed at once, the filters by a matrix
+product; only delays follow one another. A row of a batch is a loop of its own, from the same start.
 
 Everything but the rounding is differentiable in the drive, through time: the response serves as a reference for learners that
 need a model of the loop.
@@ -38,6 +38,7 @@ from sim_devices.twin import State
 
 Nonlinearity = Literal["mach_zehnder", "mackey_glass", "linear"]
 WHERE = "DelayLoop"
+MOST_FILTERED = 128  # samples at once: a matrix product that grows with their square
 MARGIN = 0.25  # of the full scale, that a converter takes beyond it
 TUNED = ("scale_v", "gain", "phase_rad", "exponent", "lowpass_hz", "highpass_hz", "noise", "loop_noise")
 
@@ -63,6 +64,9 @@ class DelayLoop(nn.Module):
         full_scale_v: reading for r = 1, V.
         low_v, high_v: limits of the drive.
     """
+
+    _pulse: Tensor
+    _after: Tensor
 
     def __init__(
         self,
@@ -94,11 +98,11 @@ class DelayLoop(nn.Module):
         self.noise, self.loop_noise, self.bits = noise, loop_noise, bits
         self.lowpass_hz, self.highpass_hz = lowpass_hz, highpass_hz
         self.filtered = lowpass_hz > 0 or highpass_hz > 0
-        self.at_once = min(self.time.delay, self.time.symbol)  # samples that are known before any of them is computed
-        for count in {self.at_once, self.time.symbol % self.at_once} - {0} if self.filtered else ():
-            mixing, starting = _filter(count, self.time.step_s, lowpass_hz, highpass_hz)
-            self.register_buffer(f"mixing_{count}", mixing.float(), persistent=False)
-            self.register_buffer(f"starting_{count}", starting.float(), persistent=False)
+        self.block = min(self.time.delay, MOST_FILTERED) if self.filtered else self.time.delay
+        if self.filtered:
+            pulse, after = _filter(self.block, self.time.step_s, lowpass_hz, highpass_hz)
+            self.register_buffer("_pulse", pulse.float(), persistent=False)
+            self.register_buffer("_after", after.float(), persistent=False)
         self._largest = self._bound()
 
     def _bound(self) -> float:
@@ -202,35 +206,42 @@ class DelayLoop(nn.Module):
     def _run(self, state: State, x: Tensor, rng: torch.Generator | None) -> tuple[Tensor, State]:
         """Return r at the time of reading, (time, batch, nodes), and the state after it; loop noise is drawn from `rng`."""
         time, gain = self.time, self.gain * self._turn
-        angle = x * (self._turn / self.scale_v) + self._bias
+        steps, batch = x.shape[:2]
+        angle = torch.add(x.new_tensor(self._bias), x, alpha=self._turn / self.scale_v).transpose(0, 1)
         if time.samples > 1:
             angle = angle.repeat_interleave(time.samples, 2)
-        past, filters = state
-        symbols = []
-        for symbol in angle:
-            parts = []
-            for drive in torch.split(symbol, self.at_once, 1):
-                count = drive.shape[1]
-                r = self.bent(torch.add(drive, past[:, :count], alpha=gain))
-                if rng is not None:
-                    r = self._noisy(r, self.loop_noise, rng)
-                if self.filtered:
-                    r, filters = self._passed(r, filters)
-                past = r if count == time.delay else torch.cat((past[:, count:], r), 1)
-                parts.append(r)
-            symbols.append(parts[0] if len(parts) == 1 else torch.cat(parts, 1))
-        return torch.stack(symbols)[:, :, time.read :: time.samples], (past, filters)
+        (past, filters), parts = state, []
+        mixed: tuple[Tensor, Tensor] | None = None
+        for drive in torch.split(angle.reshape(batch, -1), self.block, 1):
+            count = drive.shape[1]
+            r = self.bent(torch.add(drive, past[:, :count] if count < time.delay else past, alpha=gain))
+            if rng is not None:
+                r = self._noisy(r, self.loop_noise, rng)
+            if self.filtered:
+                mixed = self._matrices(count) if mixed is None or len(mixed[0]) != count else mixed
+                both = torch.addmm(filters @ mixed[1], r, mixed[0])
+                r, filters = both[:, :count], both[:, count:]
+            past = r if count == time.delay else torch.cat((past[:, count:], r), 1)
+            parts.append(r)
+        r = torch.cat(parts, 1).view(batch, steps, time.nodes, time.samples)[..., time.read]
+        return r.transpose(0, 1), (past, filters)
 
     def _noisy(self, r: Tensor, noise: float, rng: torch.Generator) -> Tensor:
         drawn = torch.randn(r.shape, generator=rng, device=r.device, dtype=r.dtype)
         return torch.add(r, drawn, alpha=noise * self._largest)
 
-    def _passed(self, f: Tensor, filters: Tensor) -> tuple[Tensor, Tensor]:
-        """Both filters over consecutive samples f (batch, count): r (batch, count), and (u, mean) after the last."""
-        count = f.shape[1]
-        mixing, starting = getattr(self, f"mixing_{count}"), getattr(self, f"starting_{count}")
-        both = torch.addmm(filters @ starting, f, mixing)
-        return both[:, :count], both[:, count:]
+    def _matrices(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return what the filters make of `count` samples of f, and of u and its mean before: r of each, u and mean at the end.
+
+        Returns:
+            (count, count + 2), of a one in each sample; (2, count + 2).
+        """
+        pulse, after = self._pulse[:count], self._after[:count]
+        passed = pulse[:, 0] - pulse[:, 1]
+        lag = torch.arange(count, device=pulse.device)
+        lag = lag - lag.unsqueeze(1)
+        mixing = torch.where(lag >= 0, passed[lag.clamp(min=0)], 0.0)
+        return torch.cat((mixing, pulse.flip(0)), 1), torch.cat(((after[:, 0] - after[:, 1]).t(), after[-1].t()), 1)
 
     def _converted(self, reading: Tensor) -> Tensor:
         """What the converter gives: inside its range, in whole steps of it."""
@@ -243,11 +254,10 @@ class DelayLoop(nn.Module):
 
 
 def _filter(count: int, step_s: float, lowpass_hz: float, highpass_hz: float) -> tuple[Tensor, Tensor]:
-    """Answers of the two filters over `count` samples, exact for held values; float64.
+    """Return u and its mean after 1, 2, ..., `count` samples, exact for held values; float64.
 
     Returns:
-        mixing (count, count + 2) of a one in each sample, starting (2, count + 2) of u and the mean before: what each gives in
-        r of every sample, and in u and the mean after the last.
+        (count, 2) after a one in the first sample; (count, 2, 2) after a one in either of them before.
     """
     keep = math.exp(-2 * math.pi * lowpass_hz * step_s) if lowpass_hz else 0.0
     slow = math.exp(-2 * math.pi * highpass_hz * step_s) if highpass_hz else 1.0  # a mean that stays 0
@@ -256,11 +266,4 @@ def _filter(count: int, step_s: float, lowpass_hz: float, highpass_hz: float) ->
     powers = [torch.eye(2, dtype=torch.float64)]
     for _ in range(count):
         powers.append(step @ powers[-1])
-    pulse = torch.stack([power @ pushed for power in powers[:count]])  # (count, 2), u and mean
-    mixing = torch.zeros(count, count + 2, dtype=torch.float64)
-    for k in range(count):
-        mixing[k, k:count] = (pulse[:, 0] - pulse[:, 1])[: count - k]
-    mixing[:, count:] = pulse.flip(0)
-    after = torch.stack(powers[1:])  # (count, 2, 2): u and mean, of either before
-    starting = torch.cat([(after[:, 0] - after[:, 1]).t(), after[-1].t()], 1)
-    return mixing, starting
+    return torch.stack([power @ pushed for power in powers[:count]]), torch.stack(powers[1:])

@@ -69,7 +69,8 @@ def test_it_answers_as_its_equations_one_after_the_other(name: str) -> None:
 def test_a_sequence_in_two_calls_is_the_sequence_in_one(name: str) -> None:
     device, parts = Simulated(KINDS[name]), Simulated(KINDS[name])
     x = drive(KINDS[name])
-    assert torch.equal(device.forward(x), torch.cat([parts.forward(x[:4]), parts.forward(x[4:])]))
+    in_two = torch.cat([parts.forward(x[:4]), parts.forward(x[4:])])
+    assert torch.allclose(device.forward(x), in_two, rtol=0, atol=1e-6)  # summed in other pieces, where there are filters
     device.reset()
     assert torch.equal(device.forward(x[:1]), Simulated(KINDS[name]).forward(x[:1]))
 
