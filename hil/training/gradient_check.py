@@ -109,7 +109,7 @@ def look(training: Training, model: Model | None, examples: int) -> GradientLook
             found = [None if grad is None else grad.clone() for grad in directions(net)]
         true = [None] * len(found) if why else _true(training, model, x, label, classes)
     angles = tuple(None if a is None or b is None else angle(a, b) for a, b in zip(found, true, strict=True))
-    to = THROUGH_TIME if net.temporal else OF_THE_TWIN
+    to = THROUGH_TIME if net.temporal and not _remembers(net) else OF_THE_TWIN
     return GradientLook(seen, angles, why, to, tuple(step), tuple(prediction), operations)
 
 
@@ -156,13 +156,17 @@ def _reason(net: Network, learner: Learner, model: Model | None) -> str:
     """Say why there is no true gradient to compare with, or ""."""
     if net.temporal and isinstance(learner, Spiking) and isinstance(learner.neuron, NeuronModel):
         return ""
-    if any(device.spec.memory for device in net.devices):
+    if _remembers(net):
         return "this learner fits its readout, and gives no direction"
     if net.temporal:
         return "spikes have no gradient, and this learner lowers no loss through a model of its neurons"
     if isinstance(learner, Tracing) or not isinstance(learner, Descending) or not isinstance(learner.loss, Loss):
         return "this learner lowers losses of its own, not one at the readout"
     return "no twin, so no true gradient" if model is None else ""
+
+
+def _remembers(net: Network) -> bool:
+    return any(device.spec.memory for device in net.devices)
 
 
 @contextmanager
