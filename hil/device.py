@@ -109,9 +109,18 @@ def program(device: Device, params: Tensor) -> None:
 
 
 def reset(device: Device) -> None:
-    """Let `device` forget its state in time; one without such a state has nothing to forget."""
+    """Let `device` forget its state in time; one without such a state has nothing to forget.
+
+    Raises:
+        ContractError: it has such a state, and no reset().
+    """
     if isinstance(device, Resettable):
         device.reset()
+    elif device.spec.temporal:
+        raise ContractError(
+            "this device has a state in time that it cannot forget", where=device.spec.inputs.name, got="no reset()",
+            allowed="a method reset(); for a real node an empty one", todo='add it; with an empty one write between = "rest"',
+        )  # fmt: skip
 
 
 @runtime_checkable

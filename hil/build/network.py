@@ -205,9 +205,10 @@ def on_nodes(chain: Chain, nodes: Sequence[Behind], pieces: int) -> Network:
     memory = any(one.device.spec.memory for one in every)  # its rows are steps of time, so a layer cannot be cut into rows
     if any(size is not None and (width != size if memory else width % size) for size, width in zip(sizes, widths, strict=True)):
         allowed = f"{sizes[0]} each" if len(nodes) == 1 else ", ".join("any" if size is None else str(size) for size in sizes)
+        more = ("", "") if memory else (", or a multiple of it", ", or multiples of it")
         raise ConfigError(
-            "hidden layers must be as wide as the device, or a multiple of it", where="[network]", got=str(list(widths)),
-            allowed=f"{allowed}, or multiples of it",
+            f"hidden layers must be as wide as the device{more[0]}", where="[network]", got=str(list(widths)),
+            allowed=f"{allowed}{more[1]}",
         )  # fmt: skip
     hidden = [Layer(synapse, one.device, one.encode, one.decode) for synapse, one in zip(found[:-1], every, strict=True)]
     for number, (synapse, sent, layer) in enumerate(zip(found[1:], widths, hidden, strict=True), 1):

@@ -162,6 +162,22 @@ class Echo:
         self.reset()
 
 
+def test_a_node_that_cannot_forget_must_say_so() -> None:
+    class Stuck:
+        spec = hil.Spec(hil.Port("drive", -1, 1), hil.Port("reading", -1, 1), temporal=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+        def close(self) -> None:
+            pass
+
+    net = Network([Layer(nn.Linear(1, 3), Stuck(), Encode(-1, 1, overflow="clip")), Layer(nn.Linear(3, 1))])
+    with pytest.raises(ContractError, match="a state in time that it cannot forget"):
+        played(net, torch.zeros(2, 5, 1), Between())
+    assert played(net, torch.zeros(2, 5, 1), Between("rest", 3)).outputs[0].shape == (5, 2, 3)
+
+
 def test_a_node_of_ones_own_is_trained_from_python(tmp_path: Path) -> None:
     data = hil.load("narma10", number=8, steps=200, window=1, sequence=True)
     net = hil.dense([1, NODES, 1], Echo())
