@@ -34,7 +34,7 @@ from hil.errors import ConfigError, ContractError
 from hil.multiplexing import Multiplexing
 from hil.settings import Count, NotNegative, Positive
 from hil.twin import Unknown
-from sim_devices.twin import State
+from sim_devices.twin import State, converted
 
 Nonlinearity = Literal["mach_zehnder", "mackey_glass", "linear"]
 WHERE = "DelayLoop"
@@ -201,7 +201,7 @@ class DelayLoop(nn.Module):
         r, after = self._run(state, x, rng if self.loop_noise else None)
         if self.noise:
             r = self._noisy(r, self.noise, rng)
-        return self._converted(r * self.full_scale_v), after
+        return converted(r * self.full_scale_v, self.spec.outputs, self.bits), after
 
     def _run(self, state: State, x: Tensor, rng: torch.Generator | None) -> tuple[Tensor, State]:
         """Return r at the time of reading, (time, batch, nodes), and the state after it; loop noise is drawn from `rng`."""
@@ -242,15 +242,6 @@ class DelayLoop(nn.Module):
         lag = lag - lag.unsqueeze(1)
         mixing = torch.where(lag >= 0, passed[lag.clamp(min=0)], 0.0)
         return torch.cat((mixing, pulse.flip(0)), 1), torch.cat(((after[:, 0] - after[:, 1]).t(), after[-1].t()), 1)
-
-    def _converted(self, reading: Tensor) -> Tensor:
-        """What the converter gives: inside its range, in whole steps of it."""
-        port = self.spec.outputs
-        low, high = float(port.bounds(reading)[0]), float(port.bounds(reading)[1])
-        if self.bits:
-            step = (high - low) / (2**self.bits - 1)
-            reading = ((reading - low) / step).round().mul(step).add(low)
-        return reading.clamp(low, high)
 
 
 def _filter(count: int, step_s: float, lowpass_hz: float, highpass_hz: float) -> tuple[Tensor, Tensor]:

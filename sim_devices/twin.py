@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hil.port import Port
 from hil.twin import State as State
 from hil.twin import Twin as Twin
 
@@ -24,3 +25,12 @@ def follow(twin: object, state: State | None, params: Tensor | None, place: torc
 def held(dtype: torch.dtype, place: torch.device) -> torch.dtype:
     """`dtype`, or what `place` has for it: Apple's GPUs have no float64."""
     return torch.float32 if dtype == torch.float64 and place.type == "mps" else dtype
+
+
+def converted(reading: Tensor, port: Port, bits: int) -> Tensor:
+    """What a converter whose range is that of `port` gives: inside of it, in 2^bits whole steps; 0: it does not round."""
+    low, high = port.shared_low, port.shared_high
+    if bits:
+        step = (high - low) / (2**bits - 1)
+        reading = ((reading - low) / step).round().mul(step).add(low)
+    return reading.clamp(low, high)

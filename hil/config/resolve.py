@@ -53,6 +53,7 @@ TWINS = {
     "mzi_mesh": "sim_devices.mzi_mesh:MZIMesh",
     "scattering": "sim_devices.scattering:Scattering",
     "delay_loop": "sim_devices.delay_loop:DelayLoop",
+    "coupled_nodes": "sim_devices.coupled_nodes:CoupledNodes",
 }
 CHIPS = {"lif": "sim_devices.spiking_array:TwinChip"}
 SYNAPSES = {

@@ -37,6 +37,7 @@ from hil.learners.spike_representation import SpikeRepresentation
 from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Network
 from hil.task import takes_task
+from sim_devices.coupled_nodes import CoupledNodes
 from sim_devices.delay_loop import DelayLoop
 from sim_devices.iq_modulator import IqModulator
 from sim_devices.lif_array import LifArray, Neuron
@@ -69,7 +70,7 @@ TWINS: dict[str, tuple[Callable[[], MachZehnder], bool]] = {
     "mach-zehnder with a slow receiver": (lambda: MachZehnder(noise=0.0, bandwidth_hz=2e7), False),
     "mach-zehnder that drifts": (drifting, False),
 }
-CHANNELS: dict[str, Callable[[], MZIMesh | Scattering | IqModulator | DelayLoop]] = {
+CHANNELS: dict[str, Callable[[], MZIMesh | Scattering | IqModulator | DelayLoop | CoupledNodes]] = {
     "mesh": lambda: MZIMesh(modes=3, specimen=2),
     "mesh without noise": lambda: MZIMesh(modes=4, noise=0.0),
     "mesh as designed": lambda: MZIMesh(modes=5, specimen=-1, noise=0.0),
@@ -81,6 +82,8 @@ CHANNELS: dict[str, Callable[[], MZIMesh | Scattering | IqModulator | DelayLoop]
         nodes=4, nonlinearity="mackey_glass", exponent=3.0, samples=2, sample_phase=0.4, lowpass_hz=2e6, highpass_hz=1e5
     ),
     "linear loop": lambda: DelayLoop(nodes=4, nonlinearity="linear", delay_s=0.2e-6),
+    "coupled nodes": lambda: CoupledNodes(nodes=6, coupled=0.5, noise=1e-2, bits=8, leak=0.3),
+    "coupled nodes that interfere, without noise": lambda: CoupledNodes(nodes=6, response="interference", coupled=0.5),
     "modulator and camera": lambda: Scattering(macropixels=9, pixels=16, specimen=2),
     "modulator and camera without noise": lambda: Scattering(macropixels=9, pixels=16, noise=0.0, quantised=False),
 }
@@ -150,7 +153,7 @@ def test_twin(make: Callable[[], MachZehnder], rows_are_alone: bool) -> None:
 
 
 @pytest.mark.parametrize("make", CHANNELS.values(), ids=list(CHANNELS))
-def test_twin_of_many_channels(make: Callable[[], MZIMesh | Scattering | IqModulator | DelayLoop]) -> None:
+def test_twin_of_many_channels(make: Callable[[], MZIMesh | Scattering | IqModulator | DelayLoop | CoupledNodes]) -> None:
     assert check_twin(make).passed
 
 
