@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from hil.build.network import Chain, takes_batches
 from hil.build.projection import Projector
-from hil.config.device import DeviceTable
 from hil.config.experiment import Experiment, LearnerTable
-from hil.config.resolve import UNTOUCHED
+from hil.config.resolve import SHAPES, UNTOUCHED
 from hil.data.dataset import Dataset
 from hil.device import Spec
 from hil.errors import ConfigError
@@ -82,10 +81,17 @@ def kind_of(spec: Spec) -> Nodes:
     return "memory" if spec.memory else "spiking" if spec.temporal else "static"
 
 
-def known_kind(table: DeviceTable) -> Nodes | None:
-    """Return the kind of the node of [device], or None where only the open device tells: of instruments, or on a host."""
+def known_kind(experiment: Experiment) -> Nodes | None:
+    """Return the kind of the node of [device], or None where only the open device tells: behind a shape of one's own or a host.
+
+    A class of one's own may say `temporal`: True of an analog node with memory.
+    """
+    table = experiment.device
     if table.kind == "chip":
         return "spiking"
+    if experiment.bench is not None:
+        shape = experiment.bench.shape
+        return None if shape not in SHAPES else "spiking" if shape == "spiking" else "static"
     if table.kind == "twin" and table.choice is not None:
         twin: Twin = table.choice.build()
         return kind_of(twin.spec)

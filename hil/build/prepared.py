@@ -69,7 +69,7 @@ def prepared(experiment: Experiment, given: Dataset | None = None, begins: bool 
         on = torch_device.named(experiment.train.on, experiment.place)
         stand_in.check(experiment)
         projection.check(experiment)
-        fits_node(experiment.learner, known_kind(experiment.device))
+        fits_node(experiment.learner, known_kind(experiment))
         whole = dataset(experiment.data) if given is None else given
         data = as_examples(usable(whole), experiment.learner)
         task = task_for(experiment.task, experiment.learner, data)

@@ -105,6 +105,9 @@ def test_what_fades_is_forgotten() -> None:
     assert float(learner.sums.sums["n"]) == 1.5 * 2 * (STEPS - WASHOUT)
 
 
+BENCHES = Path(__file__).resolve().parents[2].joinpath("benches").as_posix()
+
+
 def experiment(device: str, learner: str, data: str = 'use = "narma10"\nsteps = 40\nwindow = 1\nsequence = true') -> Any:
     widths = f"widths = [1, {NODES}, 1]"
     text = f"[data]\nnumber = 10\n{data}\n[network]\n{widths}\n[device]\n{device}\n[learner]\n{learner}\n"
@@ -124,6 +127,8 @@ LOOP = f'use = "delay_loop"\nnodes = {NODES}'
         ('use = "mach_zehnder"', 'use = "reservoir"', "this node has no memory, and this learner drives nodes with memory"),
         ('chip = "lif"', 'use = "reservoir"', "this node has no memory, and this learner drives nodes with memory"),
         ('chip = "lif"', 'use = "adfa"', "this node has a state in time, and this learner has no time axis"),
+        (f'bench = "{BENCHES}/mzm_awg_scope.toml"', 'use = "reservoir"', "this node has no memory"),
+        (f'bench = "{BENCHES}/spiking_board.toml"', 'use = "adfa"', "this learner has no time axis"),
     ],
 )
 def test_a_node_of_another_kind_is_refused_before_anything_is_opened(device: str, learner: str, what: str) -> None:
