@@ -17,7 +17,7 @@ from hil.data.made.moving_dots import MovingDots
 from hil.data.made.vowels import FORMANTS_HZ, VOWELS
 from hil.data.sources import NAMES
 from hil.errors import ConfigError
-from hil.task import METRICS
+from hil.metric import METRICS
 
 CHECKSUMS = {
     "mackey_glass": "2075328d8fdf",
