@@ -71,7 +71,8 @@ class ResilientMemory(Resilient):
             self._ladder.awake()
             return self._inner.forward(x)
         except HilError as fault:
-            self._ladder.climb(fault, lambda: reset(self._inner))
+            self._ladder.climb(fault, lambda: self._inner.forward(x))  # until it answers, though with a past that nobody knows
+            reset(self._inner)
             raise Unrepeatable(
                 "a node with memory lost its state in the middle of a sequence", where=self.spec.inputs.name, got=fault.what,
                 allowed="whole sequences", outputs="inside their limits", todo="repeat the batch from its beginning",

@@ -19,7 +19,7 @@ from torch import Tensor
 import hil
 from hil.device import Recoverable
 from hil.devices.recovery import Ladder, Patience
-from hil.devices.resilient import resilient
+from hil.devices.resilient import resilient, whole_batch
 from hil.errors import (
     ConfigError,
     ContractError,
@@ -242,14 +242,16 @@ def test_the_ladder_brings_worker_and_host_back(tmp_path: Path) -> None:
         with pytest.raises(DirtySession, match=r"program\(\) and reset\(\)"):
             device.forward(x)
         whole = resilient(device, lambda d: Ladder(d, Patience(5.0), lambda kind, **facts: told.append(kind)))
-        assert torch.equal(whole.forward(x), 6 * x), "programmed again, and reset"
-        assert torch.equal(whole.forward(x * rig.ABORT), 6 * x * rig.ABORT), "it aborts once"
+        assert torch.equal(whole_batch(lambda: whole.forward(x)), 6 * x), "programmed again, and reset"
+        assert torch.equal(whole_batch(lambda: whole.forward(x * rig.ABORT)), 6 * x * rig.ABORT), "it aborts once"
         assert told.count("recovery") == 2
         assert device.local is not None
         killer = threading.Thread(target=killed_inside, args=(log, device.local.pid))
         killer.start()
         (tmp_path / "once").unlink()
-        assert torch.equal(whole.forward(x * rig.HANG), 6 * x * rig.HANG), "its host is killed while it hangs, once"
+        assert torch.equal(whole_batch(lambda: whole.forward(x * rig.HANG)), 6 * x * rig.HANG), (
+            "its host is killed while it hangs, once"
+        )
         killer.join()
         assert told[-1] == "recovery"
     events = rig.events(log)
