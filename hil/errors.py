@@ -221,7 +221,7 @@ class Drifted(MeasurementError):
 
 
 class Unrepeatable(MeasurementError):
-    """A temporal device lost its state, and its noise is not what it was: repeat the batch."""
+    """A temporal device lost its state, and its noise is not what it was, or a sequence broke off: repeat the batch."""
 
 
 class ReplayDiffers(MeasurementError):
