@@ -44,7 +44,7 @@ from sim_devices.simulated import Simulated
 HERE = Path(__file__).resolve().parent
 FILE = HERE.parent / "experiments" / "narma10_delay_loop.toml"
 PEERS = HERE.parent / ".venv" / "memory_peers"
-PACKAGES = ("reservoirpy==0.4.2", "numpy", "scipy", "joblib")
+PACKAGES = ("reservoirpy==0.4.2", "numpy", "scipy", "joblib", "cloudpickle", "loky", "threadpoolctl")
 TWO_HUNDRED = (
     "network.widths=[1, 200, 1]", 'network.levels="uniform"', "network.offset=0.5", "device.nodes=200", "device.gain=0.533",
     'device.delay_s="21.7 us"', 'device.phase="1.48 rad"', 'encode.gain="0.24 V"',
