@@ -245,8 +245,9 @@ def _changes(condition: Condition, start: Saved, changed: bool) -> Iterator[str]
     then = start.facts.get("experiment")
     files = [(f"config.toml: {text}", key in FREE) for key, text in differences(then, condition.config)]
     if start.facts.get("bench_sha256", condition.bench) != condition.bench:
-        copies = " and ".join(benches(condition.config)) or "bench.toml"
-        files.append((f"{copies}: another text than when the run was made, or another calibration", False))
+        copies = list(benches(condition.config)) or ["bench.toml"]
+        kept = " or ".join(KEPT[copy] for copy in copies)
+        files.append((f"{' and '.join(copies)}: another text than when the run was made, or another {kept}", False))
     wrong = [text for text, free in files if not free]
     if wrong and not changed:
         name, _, rest = wrong[0].partition(": ")

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,12 @@ from hil.errors import RunError
 ROOT = Path(__file__).parents[2]
 AWG = "TCPIP::192.168.1.20::hislip0::INSTR"
 ME = Owner(os.getpid(), "runs/a", "2026-01-01T00:00:00+00:00", "hil train x.toml")
+
+
+@pytest.fixture(autouse=True)
+def me(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process, which may be a fork of the one that has imported this file."""
+    monkeypatch.setattr(f"{__name__}.ME", replace(ME, pid=os.getpid()))
 
 
 @pytest.fixture(autouse=True)
