@@ -193,3 +193,7 @@ class Decode:
         if self.zero == 0.0 and self.scale == 1.0:
             return reading
         return (reading - self.zero) * (1.0 / self.scale)
+
+    def inverse(self, output: Tensor) -> Tensor:
+        """Return the reading that an output comes from; same shape."""
+        return output * self.scale + self.zero

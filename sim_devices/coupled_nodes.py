@@ -103,9 +103,19 @@ class CoupledNodes(nn.Module):
         """Return r (batch, nodes): nothing was ever driven."""
         return (torch.zeros(batch, self.nodes, device=rng.device),)
 
-    def ideal(self, x: Tensor) -> Tensor:
-        """Noiseless response from rest, before it is rounded: (time, batch, nodes) V -> V; differentiable through time."""
-        return self._run(x.new_zeros(x.shape[1:]), x)[0] * self.full_scale_v
+    def ideal(self, x: Tensor, measured: Tensor | None = None) -> Tensor:
+        """Noiseless response from rest, before it is rounded; differentiable in x through time.
+
+        Args:
+            x: drive (time, batch, nodes), V.
+            measured: readings of such nodes, alike; a step goes on from these, with the slope of the model. None: from what the
+                model gives.
+
+        Returns:
+            readings (time, batch, nodes), V.
+        """
+        seen = None if measured is None else measured / self.full_scale_v
+        return self._run(x.new_zeros(x.shape[1:]), x, seen)[0] * self.full_scale_v
 
     def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]:
         """(time, batch, nodes) drive in V -> reading in V, and the nodes as they are after the last step.
@@ -125,11 +135,14 @@ class CoupledNodes(nn.Module):
             r = torch.add(r, torch.randn(r.shape, generator=rng, device=r.device, dtype=r.dtype), alpha=self.noise)
         return converted(r * self.full_scale_v, self.spec.outputs, self.bits), (last,)
 
-    def _run(self, r: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        found = []
+    def _run(self, r: Tensor, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return r of each step, (time, batch, nodes), and of the last; `seen` is measured, and goes on in its place."""
+        found: list[Tensor] = []
         for drive in x * (1 / self.scale_v):
             s = torch.addmm(drive, r, self.coupling, alpha=self.gain)
             f = torch.tanh(s) if self.response == "saturation" else torch.sin(s * (0.5 * math.pi) + self.phase).square()
             r = f if self.leak == 1 else torch.lerp(r, f, self.leak)
             found.append(r)
+            if seen is not None:
+                r = r + (seen[len(found) - 1] - r).detach()
         return torch.stack(found), r

@@ -180,10 +180,20 @@ class DelayLoop(nn.Module):
             return angle
         return angle / (1 + (angle.abs() if self.exponent == 1 else angle.abs().pow(self.exponent)))
 
-    def ideal(self, x: Tensor) -> Tensor:
-        """Noiseless response from rest, before it is rounded: (time, batch, nodes) V -> V; differentiable through time."""
+    def ideal(self, x: Tensor, measured: Tensor | None = None) -> Tensor:
+        """Noiseless response from rest, before it is rounded; differentiable in x through time.
+
+        Args:
+            x: drive (time, batch, nodes), V.
+            measured: readings of such a loop, alike; what comes back from the delay line is these, and its slope is the
+                model's. None, or more than one sample a node, most of which nobody reads: what the model gives.
+
+        Returns:
+            readings (time, batch, nodes), V.
+        """
         state = tuple(part.to(x) for part in self.rest(x.shape[1], torch.Generator(x.device)))
-        return self._run(state, x, None)[0] * self.full_scale_v
+        seen = None if measured is None or self.time.samples > 1 else measured / self.full_scale_v
+        return self._run(state, x, None, seen)[0] * self.full_scale_v
 
     def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]:
         """(time, batch, nodes) drive in V -> reading in V, and the loop as it is after the last symbol.
@@ -203,15 +213,20 @@ class DelayLoop(nn.Module):
             r = self._noisy(r, self.noise, rng)
         return converted(r * self.full_scale_v, self.spec.outputs, self.bits), after
 
-    def _run(self, state: State, x: Tensor, rng: torch.Generator | None) -> tuple[Tensor, State]:
-        """Return r at the time of reading, (time, batch, nodes), and the state after it; loop noise is drawn from `rng`."""
+    def _run(self, state: State, x: Tensor, rng: torch.Generator | None, seen: Tensor | None = None) -> tuple[Tensor, State]:
+        """Return r at the time of reading, (time, batch, nodes), and the state after it; loop noise is drawn from `rng`.
+
+        `seen` is the r that was measured, which goes around in the place of the computed one, with its slope.
+        """
         time, gain = self.time, self.gain * self._turn
         steps, batch = x.shape[:2]
         angle = torch.add(x.new_tensor(self._bias), x, alpha=self._turn / self.scale_v).transpose(0, 1)
         if time.samples > 1:
             angle = angle.repeat_interleave(time.samples, 2)
-        (past, filters), parts = state, []
+        past, filters = state
+        parts: list[Tensor] = []
         mixed: tuple[Tensor, Tensor] | None = None
+        known = None if seen is None else torch.split(seen.transpose(0, 1).reshape(batch, -1), self.block, 1)
         for drive in torch.split(angle.reshape(batch, -1), self.block, 1):
             count = drive.shape[1]
             r = self.bent(torch.add(drive, past[:, :count] if count < time.delay else past, alpha=gain))
@@ -221,7 +236,8 @@ class DelayLoop(nn.Module):
                 mixed = self._matrices(count) if mixed is None or len(mixed[0]) != count else mixed
                 both = torch.addmm(filters @ mixed[1], r, mixed[0])
                 r, filters = both[:, :count], both[:, count:]
-            past = r if count == time.delay else torch.cat((past[:, count:], r), 1)
+            around = r if known is None else r + (known[len(parts)] - r).detach()
+            past = around if count == time.delay else torch.cat((past[:, count:], around), 1)
             parts.append(r)
         r = torch.cat(parts, 1).view(batch, steps, time.nodes, time.samples)[..., time.read]
         return r.transpose(0, 1), (past, filters)

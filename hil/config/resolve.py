@@ -34,6 +34,8 @@ LEARNERS = {
     "last_layer": "hil.learners.last_layer:LastLayer",
     "ridge": "hil.learners.ridge:Ridge",
     "reservoir": "hil.learners.reservoir:Reservoir",
+    "bptt_memory": "hil.learners.through_memory:BPTTMemory",
+    "pat_memory": "hil.learners.through_memory:PATMemory",
     "adfa_snn": "hil.learners.adfa_snn:ADFASNN",
     "saf_e": "hil.learners.saf:SAFE",
     "saf_f": "hil.learners.saf:SAFF",

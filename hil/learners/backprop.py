@@ -76,12 +76,13 @@ class Backprop(OnePass):
         for layer in net.stack:
             inputs.append(h)
             pre.append(layer.synapse(h))
-            _refuse(layer, pre[-1])
+            refuse_beyond(layer, pre[-1])
             h = layer.through(self.model, pre[-1])
             outputs.append(h)
         return Trace(tuple(inputs), tuple(pre), tuple(outputs))
 
 
-def _refuse(layer: Layer, pre: Tensor) -> None:
+def refuse_beyond(layer: Layer, pre: Tensor) -> None:
+    """Refuse, for a model in the place of a device, what the device would refuse. Raises: OutOfRange."""
     if layer.device is not None and layer.encode is not None:
         layer.device.spec.inputs.check(layer.drive(pre.detach()))

@@ -30,6 +30,7 @@ from hil.learners.bptt import BPTT
 from hil.learners.parts.loss import Mixed
 from hil.learners.parts.operations import Counted, counting
 from hil.learners.parts.rate_learner import OnlineSettings
+from hil.learners.through_memory import BPTTMemory, ThroughMemorySettings
 from hil.network import Network
 from hil.neuron import NeuronModel
 from hil.seeding import generator
@@ -101,7 +102,7 @@ def look(training: Training, model: Model | None, examples: int) -> GradientLook
             learner.step(net, x, label, generator(training.plan.seed, 0, "look", net.place))
         found = [None if grad is None else grad.clone() for grad in directions(net)]
         with watched(training.devices) as prediction:
-            classes = learner.predict(net, x).shape[1]
+            classes = learner.predict(net, x).shape[-1]
         why = _reason(net, learner, model)
         if net.temporal and not why:  # through time, memory grows with it: few examples
             x, label = x[:FEW_EXAMPLES], label[:FEW_EXAMPLES]
@@ -125,6 +126,11 @@ def directions(net: Network) -> list[Tensor | None]:
 def _true(training: Training, model: Model | None, x: Tensor, label: Tensor, classes: int) -> list[Tensor | None]:
     net, learner = training.net, training.learner
     rng = generator(training.plan.seed, 0, "look", net.place)
+    if _remembers(net):
+        assert isinstance(learner, Descending)  # the reasons were looked at before
+        assert model is not None
+        BPTTMemory(model, training.task, ThroughMemorySettings(), learner.loss).step(net, x, label, rng)
+        return directions(net)
     if net.temporal:
         assert isinstance(learner, Spiking)  # the reasons were looked at before
         return surrogate_directions(net, learner, x, label, classes, rng)
@@ -156,8 +162,10 @@ def _reason(net: Network, learner: Learner, model: Model | None) -> str:
     """Say why there is no true gradient to compare with, or ""."""
     if net.temporal and isinstance(learner, Spiking) and isinstance(learner.neuron, NeuronModel):
         return ""
-    if _remembers(net):
+    if _remembers(net) and not isinstance(learner, Descending):
         return "this learner fits its readout, and gives no direction"
+    if _remembers(net):
+        return "no twin, so no true gradient" if model is None else ""
     if net.temporal:
         return "spikes have no gradient, and this learner lowers no loss through a model of its neurons"
     if isinstance(learner, Tracing) or not isinstance(learner, Descending) or not isinstance(learner.loss, Loss):

@@ -7,12 +7,23 @@ better than the readout that was trained.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
 
 from hil.foreign import foreign
 from hil.learners.parts.ridge_sums import RidgeSums, hidden, readout
+from hil.network import Network
 from hil.training.loop import parts
 from hil.training.state import Training
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A learner of nodes with memory."""
+
+    def states(self, net: Network, x: Tensor) -> Tensor:
+        """Return what enters the readout, (batch, time, n)."""
 
 
 def refit(training: Training) -> dict[str, Any]:
@@ -22,12 +33,14 @@ def refit(training: Training) -> dict[str, Any]:
         the penalty, both scores on the validation split, and whether the fitted readout was kept.
     """
     net, task, best = training.net, training.task, training.best
+    timed = isinstance(training.learner, Stateful)
+    features = training.learner.states if isinstance(training.learner, Stateful) else hidden
     net.load_state_dict(best.tensors)
     with foreign("fitting the readout"):
         sums = RidgeSums(readout(net).in_features, task.outputs)
         for x, target in parts(training, training.data.train):
-            sums.add(hidden(net, x), target)
-        found = sums.fit(net, parts(training, training.data.validation), task)
+            sums.add(*(task.scored(part, timed) for part in (features(net, x), target)))
+        found = sums.fit(net, parts(training, training.data.validation), task, features=features)
     score = task.score(found.outputs, training.data.validation.y.cpu())[task.metric.name]
     kept = task.metric.better(score, best.score)
     if kept:

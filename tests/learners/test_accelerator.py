@@ -91,6 +91,11 @@ CASES = {
     + learning("ffgaf", 'dropout = 0.2\nadaptation = "both"\nshare_every = 1\nshares = [1, 1, 1, 1, 1, 1, 1, 1, 1, 5]'),
     "reservoir": '[data]\nsequence = true\n[network]\nuse = "masks"\nwidths = [8, 12, 10]\n[task]\nwashout = 2\n'
     + '[device]\nuse = "delay_loop"\nnodes = 12\nlowpass_hz = 3e6\nnoise = 0.01\n' + learning("reservoir", "forget = 0.9"),
+    **{
+        use: '[data]\nsequence = true\n[network]\nuse = "masks"\nwidths = [8, 12, 10]\n[task]\nwashout = 2\n'
+        + '[device]\nuse = "delay_loop"\nnodes = 12\nlowpass_hz = 3e6\nnoise = 0.01\n' + learning(use, settings)
+        for use, settings in (("bptt_memory", ""), ("pat_memory", "penalty = 1e-3"))
+    },
     "adfa, conv": conv('pool = "max"\nweights = "standardised"\nnorm = "batch"\nreadout = 10')
     + MODULATOR + DECODED + learning("adfa", "sample_shape = [64]"),
     "adfa, projected by a device": DENSE + MODULATOR + DECODED + learning("adfa")

@@ -114,6 +114,15 @@ class RidgeSums:
             synapse.bias.copy_(biases[best])
         return Fitted(every[best], sorted(penalties, reverse=True)[best], found[best][2])
 
+    @torch.no_grad()
+    def solve(self, net: Network, penalty: float) -> None:
+        """Fit the last synapse of `net` for this penalty. Raises: ContractError: as `fit`."""
+        synapse = readout(net)
+        ((weight, bias, _),) = self._solved(synapse.bias is not None, [penalty])
+        synapse.weight.copy_(weight.t())
+        if synapse.bias is not None:
+            synapse.bias.copy_(bias)
+
     def _solved(self, centred: bool, penalties: Sequence[float]) -> list[tuple[Tensor, Tensor, float]]:
         """Weights (features, k), biases (k,) and the training loss, for every penalty."""
         n = float(self.sums["n"])
