@@ -30,7 +30,7 @@ from hil.learners.bptt import BPTT
 from hil.learners.parts.loss import Mixed
 from hil.learners.parts.operations import Counted, counting
 from hil.learners.parts.rate_learner import OnlineSettings
-from hil.learners.through_memory import BPTTMemory, ThroughMemorySettings
+from hil.learners.through_memory import BPTTMemory, ThroughMemory, ThroughMemorySettings
 from hil.network import Network
 from hil.neuron import NeuronModel
 from hil.seeding import generator
@@ -95,6 +95,7 @@ class GradientLook:
 def look(training: Training, model: Model | None, examples: int) -> GradientLook:
     """Make one more step and prediction with the first training examples; weights, learner and `.grad` are as before."""
     net, learner = training.net, training.learner
+    model = model or (learner.model if isinstance(learner, ThroughMemory) else None)
     x, label = training.sent(training.data.train.x[:examples], training.data.train.y[:examples])
     seen = len(x)
     with _untouched(net, learner):
