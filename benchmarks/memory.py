@@ -1,9 +1,10 @@
 """Nodes with memory: NARMA10, equalisation of a channel and memory of a simulated delay loop, and its speed beside reservoirpy.
 
-    python benchmarks/memory.py [--quick] [--record] [--peer PYTHON]
+    python benchmarks/memory.py [--quick] [--record] [--peer PYTHON] [--seeds N] [--only NAME ...]
 
 narma10_50, narma10_200    test NRMSE of experiments/narma10_delay_loop.toml, 50 and 200 virtual nodes; seeds of mask and series
 narma10_50_noisy           the same with a detection noise of 1e-3 of the full scale
+narma10_50_trained, narma10_50_noisy_trained    both with masks that were trained: by bptt_memory, by pat_memory
 ser_28db                   share of the symbols read wrong behind a nonlinear channel, 28 dB, 50 nodes
 memory_over_theory         memory capacity of a linear loop over what its equations give, with a detection noise of 1e-4
 loop_vs_reservoirpy        nodes times steps a second, 32 sequences in a loop of 50 nodes with a low-pass over a reservoir of
@@ -26,6 +27,7 @@ import sys
 import time
 import venv
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -53,12 +55,27 @@ NOISY = (
     "device.noise=1e-3", 'network.levels="uniform"', "network.offset=0.16", 'device.delay_s="5.7 us"', "device.gain=0.564",
     'device.phase="1.875 rad"', 'encode.gain="0.47 V"',
 )  # fmt: skip
+DESCENT = ("train.epochs=80", "train.batch=4", "optimizer.lr=0.1", "schedule.use=cosine")
+TRAINED = ("learner.use=bptt_memory", "learner.penalty=1e-6", *DESCENT)
+NOISY_TRAINED = (*NOISY, "learner.use=pat_memory", "learner.penalty=1e-4", *DESCENT)
 CHANNEL = (
     'data.use="channel_equalisation"', 'data.targets="numbers"', "data.number=60", "data.steps=2000", "data.split.test=0.8",
     "data.split.validation=0.1", "task.washout=100", 'task.metric=["symbol_error_rate", "nrmse"]',
     'network.levels="uniform"', "network.offset=1.0", 'device.delay_s="6.7 us"', "device.gain=0.1", 'device.phase="0.6 rad"',
     'encode.gain="0.15 V"',
 )  # fmt: skip
+
+
+SCORES: dict[str, tuple[tuple[str, ...], str]] = {
+    "narma10_50": ((), "nrmse"),
+    "narma10_200": (TWO_HUNDRED, "nrmse"),
+    "narma10_50_noisy": (NOISY, "nrmse"),
+    "narma10_50_trained": (TRAINED, "nrmse"),
+    "narma10_50_noisy_trained": (NOISY_TRAINED, "nrmse"),
+    "ser_28db": (CHANNEL, "symbol_error_rate"),
+}
+SPEED, THEORY = "loop_vs_reservoirpy", "memory_over_theory"
+NAMES = [*SCORES, THEORY, SPEED]
 
 
 def score(seed: int, overrides: tuple[str, ...], metric: str) -> float:
@@ -179,23 +196,24 @@ def main() -> None:
     asked.add_argument("--quick", action="store_true")
     asked.add_argument("--record", action="store_true")
     asked.add_argument("--peer", type=Path)
+    asked.add_argument("--seeds", type=int)
+    asked.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
     args = asked.parse_args()
     torch.set_num_threads(1)
-    seeds, rounds = (2, 3) if args.quick else (10, 11)
-    python = args.peer or peer_python()
-    speeds = speed(python, 50, rounds) | speed(python, 200, rounds)
-    found = {
-        "narma10_50": over(seeds, lambda seed: score(seed, (), "nrmse")),
-        "narma10_200": over(seeds, lambda seed: score(seed, TWO_HUNDRED, "nrmse")),
-        "narma10_50_noisy": over(seeds, lambda seed: score(seed, NOISY, "nrmse")),
-        "ser_28db": over(seeds, lambda seed: score(seed, CHANNEL, "symbol_error_rate")),
-        "memory_over_theory": over(
+    seeds, rounds = args.seeds or (2 if args.quick else 10), 3 if args.quick else 11
+    found: dict[str, object] = {}
+    if SPEED in args.only:
+        python = args.peer or peer_python()
+        speeds = speed(python, 50, rounds) | speed(python, 200, rounds)
+        found = {SPEED: speeds["50 nodes, batch 32, low-pass"], f"{SPEED}_by_case": speeds}
+    for name, (overrides, metric) in SCORES.items():
+        if name in args.only:
+            found[name] = over(seeds, partial(score, overrides=overrides, metric=metric))
+    if THEORY in args.only:
+        found[THEORY] = over(
             seeds, lambda seed: memory(seed, 20, 6000), lambda values: max(values, key=lambda value: abs(value - 1))
-        ),
-        "loop_vs_reservoirpy": speeds["50 nodes, batch 32, low-pass"],
-        "loop_vs_reservoirpy_by_case": speeds,
-        "quick": args.quick,
-    }
+        )
+    found["quick"] = args.quick
     for name, value in found.items():
         print(f"{name:<30}{value}")
     line = json.dumps(found)

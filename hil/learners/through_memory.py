@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,18 @@ class ThroughMemorySettings(Between):
 
     loss: LossName | None = None
     penalty: Positive | None = None
+
+
+@dataclass(frozen=True)
+class PATMemorySettings(ThroughMemorySettings):
+    """[learner] of an experiment.
+
+    Args:
+        between, rest_steps, loss, penalty: as in ThroughMemorySettings.
+        state: at which slopes are taken: "measured", where the model takes it, or "model", which it comes to alone.
+    """
+
+    state: Literal["measured", "model"] = "measured"
 
 
 class ThroughMemory(nn.Module, ABC):
@@ -170,6 +182,8 @@ class BPTTMemory(ThroughMemory):
 class PATMemory(ThroughMemory):
     """Physics-aware training through time: the node answers forwards, a model of it is differentiated backwards."""
 
+    Settings: ClassVar[type[PATMemorySettings]] = PATMemorySettings
+    settings: PATMemorySettings
     name: ClassVar[str] = "pat_memory"
 
     @torch.no_grad()
@@ -197,7 +211,8 @@ class PATMemory(ThroughMemory):
 
     def _pulled(self, layer: Layer, pre: Tensor, out: Tensor, delta: Tensor) -> Tensor:
         """dL/dpre of a layer with a device, (time, batch, n), from dL/dout."""
-        model = partial(self.model, measured=layer.decode.inverse(out)) if follows(self.model) else self.model
+        held = self.settings.state == "measured" and follows(self.model)
+        model = partial(self.model, measured=layer.decode.inverse(out)) if held else self.model
         return pulled(partial(layer.through, model), pre, delta)
 
 

@@ -15,7 +15,7 @@ from hil.build.training import built
 from hil.config.experiment import read_experiment
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError, OutOfRange
-from hil.learners.through_memory import BPTTMemory, PATMemory, ThroughMemory, ThroughMemorySettings
+from hil.learners.through_memory import BPTTMemory, PATMemory, PATMemorySettings, ThroughMemory, ThroughMemorySettings
 from hil.network import Layer, Network
 from hil.seeding import generator
 from hil.task import Task, task_of
@@ -57,7 +57,7 @@ def gradients(
     rule: type[ThroughMemory], net: Network, model: object, task: Task = TASK, label: Tensor | None = None
 ) -> list[Tensor]:
     x, y = sequences()
-    learner = rule.build(net, ThroughMemorySettings(), task, generator(0, 0, "learner"), model)  # type: ignore[arg-type]
+    learner = rule.build(net, rule.Settings(), task, generator(0, 0, "learner"), model)  # type: ignore[arg-type]
     learner.step(net, x.to(next(net.parameters())), y if label is None else label, generator(0, 0, "step"))
     return [param.grad.clone() for param in net.parameters() if param.grad is not None]
 
@@ -102,7 +102,7 @@ def test_slopes_are_the_models_at_the_measured_state() -> None:
     net = network(KINDS["coupled nodes"](), 2)  # type: ignore[arg-type]
     found = gradients(PATMemory, net, wrong.ideal)
     x, y = sequences()
-    trace = PATMemory(wrong.ideal, TASK, ThroughMemorySettings()).trace(net, x)
+    trace = PATMemory(wrong.ideal, TASK, PATMemorySettings()).trace(net, x)
     delta = torch.zeros(STEPS, 3, 2)
     delta[WASHOUT:] = (trace.outputs[-1].transpose(0, 1) - y)[:, WASHOUT:].transpose(0, 1) / (3 * (STEPS - WASHOUT))
     for number in (1, 0):
@@ -155,5 +155,7 @@ def test_refused_before_anything_is_driven() -> None:
     net.stack[0].encode = Encode.onto(net.devices[0].spec.inputs, 0.9, overflow="refuse")
     with pytest.raises(OutOfRange):
         gradients(BPTTMemory, net, KINDS["coupled nodes"]().ideal)
+    with pytest.raises(ConfigError, match="state"):
+        read_experiment(NARMA, [*SHORT, "learner.use=bptt_memory", "learner.state=model"])
     with pytest.raises(ConfigError, match="this node has no memory"):
         prepared(read_experiment(NARMA, [*SHORT, "learner.use=pat_memory", "device={use = 'mach_zehnder'}"]))
