@@ -24,6 +24,7 @@ from hil.report import render
 from hil.run import status
 from sim_devices.mach_zehnder import MachZehnder
 
+OF_SEQUENCES = ("reservoir", "bptt_memory", "pat_memory")
 TAKE_NUMBERS = ("adfa", "dfa", "backprop", "pat", "spsa", "pepg", "cma_es", "last_layer", "ridge")
 
 
@@ -72,7 +73,7 @@ def test_ridge_on_two_hundred_features_passes_every_example_once(tmp_path: Path)
     assert run.summary["device_passes"] == 200 * (len(data.train) + len(data.validation) + len(data.test))
 
 
-@pytest.mark.parametrize("learner", [name for name in LEARNERS if name not in (*TAKE_NUMBERS, "reservoir")])
+@pytest.mark.parametrize("learner", [name for name in LEARNERS if name not in (*TAKE_NUMBERS, *OF_SEQUENCES)])
 def test_a_learner_that_needs_classes_refuses_numbers_before_anything_is_opened(learner: str) -> None:
     with pytest.raises(ConfigError, match=f"the learner {learner} needs classes, and the targets of sine of a sum are") as told:
         prepared(experiment(learner), sine())
