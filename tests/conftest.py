@@ -125,6 +125,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+    gc.set_threshold(20_000, 20, 20)  # graphs of figures and of gradients come and go: each look at them costs
 
 
 def pytest_configure(config: pytest.Config) -> None:
