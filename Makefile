@@ -18,9 +18,9 @@ suite: .venv/docs
 	$(PY) -m pytest tests --forks 4  # tests that wait leave a core to two more forks
 
 lint: .venv/ready
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
-	.venv/bin/mypy
+	nice -n 19 .venv/bin/ruff check .
+	nice -n 19 .venv/bin/ruff format --check .
+	nice -n 19 .venv/bin/mypy
 
 bench: .venv/ready
 	$(PY) benchmarks/first_light.py --quick

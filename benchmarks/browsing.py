@@ -87,14 +87,20 @@ class Visitor:
     wrong: list[str] = field(default_factory=list)
 
     def open(self, path: str = "/") -> Page:
-        """Go to a page, and wait until it is drawn."""
-        self.page.goto(self.base + path)
+        """Go to a page, or by a link with its key, and wait until it is drawn."""
+        self.page.goto(path if path.startswith(self.base) else self.base + path)
         self.page.wait_for_selector("h1")
         return self.page
 
 
-def visitor(context: BrowserContext, served: Served, link: str = "") -> Visitor:
-    """Come in by a link, and listen."""
+def entered(context: BrowserContext, link: str) -> BrowserContext:
+    """Give `context` the cookie of a link; no page is loaded."""
+    assert context.request.get(link).ok
+    return context
+
+
+def visitor(context: BrowserContext, served: Served) -> Visitor:
+    """Listen to a new page, which is empty as yet."""
     page = context.new_page()
     found = Visitor(page, served.base)
     page.on("console", lambda said: found.wrong.append(said.text) if said.type in ("error", "warning") else None)
@@ -102,8 +108,6 @@ def visitor(context: BrowserContext, served: Served, link: str = "") -> Visitor:
     page.on("dialog", lambda dialog: (found.wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     page.on("request", lambda request: _elsewhere(found, request.url))
     page.set_default_timeout(20_000)
-    page.goto(link or served.link)
-    page.wait_for_selector("h1")
     return found
 
 

@@ -109,7 +109,8 @@ def page(root: Path, count: int) -> bool:
     took = []
     with served(root.parent, str(root)) as place, chromium() as browser, browser.new_context() as context:
         begin = time.perf_counter()
-        visit = visitor(context, place)  # by the link, just after the server has started: the folders are read now
+        visit = visitor(context, place)
+        visit.open(place.link)  # just after the server has started: the folders are read now
         for what in ("first", "again", "again"):
             if what == "again":
                 begin = time.perf_counter()
@@ -149,12 +150,12 @@ def training(root: Path, pairs: int) -> bool:
     Server and browser are there in both cases. The trainer has a processor to itself: a browser that computes its picture on
     the trainer's own would take what any other program takes.
     """
-    from browsing import chromium, served, visitor
+    from browsing import chromium, entered, served, visitor
 
     found = []
     os.sched_setaffinity(0, os.sched_getaffinity(0) - {TRAINER_CPU})  # of what is started from here too
     with served(root, str(root)) as place, chromium() as browser, browser.new_context() as context:
-        visit = visitor(context, place)
+        visit = visitor(entered(context, place.link), place)
         server, begun = psutil.Process(place.process.pid), time.perf_counter()
         before = sum(server.cpu_times()[:2])
         visit.page.goto("about:blank")

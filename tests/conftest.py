@@ -102,7 +102,8 @@ def _cold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 IMPORTED = ("torch._dynamo", "scipy.signal", "hil.cli", "hil.commands.train", "matplotlib.backends.backend_svg")
 SLOW = (
-    "test_live_run", "test_pages", "test_tutorials", "test_pages_in_browser", "test_requests", "test_cluster",
+    "test_pages", "test_live_run", "test_pages_in_browser", "test_calibration_in_browser", "test_tutorials", "test_requests",
+    "test_cluster",
     "test_guardian", "test_guarded_benches", "test_nothing_holds_up_the_guardian", "test_guardian_locks", "test_own_device",
     "test_kill", "test_sentinel", "test_search", "test_system", "test_cli",
     "test_docs_recipes", "test_face", "test_notebooks", "test_resume_without_script", "test_spide", "test_frame_shape",
@@ -124,10 +125,12 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+    gc.set_threshold(20_000, 20, 20)  # graphs of figures and of gradients come and go: each look at them costs
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "drawn: the figures of its pages are drawn")
+    config.addinivalue_line("markers", "xdist_group(name): files that one process runs, as they share what takes long to start")
     config.addinivalue_line("markers", "cold: every process that it starts is a program of its own; see warm.py")
     listen()
     if count := config.getoption("--forks"):

@@ -1,9 +1,9 @@
 """Run the tests in forks of the process that has collected them: `pytest tests --forks 4`.
 
 What takes seconds in each process, importing torch and collecting thousands of tests, is done once. Files are handed out in
-their order, each as a whole, as tests of one file share fixtures; a fork asks for its next file before the last test of the
-one it has, so that pytest knows which fixtures are needed further. Reports and warnings come back as text. Where a system has
-no forks, pytest-xdist does it: `-n 4 --dist loadfile`.
+their order, each as a whole, as tests of one file share fixtures, or those of one `xdist_group` together; a fork asks for its
+next file before the last test of the one it has, so that pytest knows which fixtures are needed further. Reports and warnings
+come back as text. Where a system has no forks, pytest-xdist does it: `-n 4 --dist loadfile`.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Forks:
         """Run all; None where nothing is to be run: pytest itself knows how to end then."""
         if session.config.option.collectonly or session.testsfailed or not session.items:
             return None
-        files: dict[Path, list[int]] = {}
+        files: dict[Path | str, list[int]] = {}
         for number, item in enumerate(session.items):
-            files.setdefault(item.path, []).append(number)
+            files.setdefault(_group(item), []).append(number)
         self._files.extend(files.values())
         _alone()
         session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # one for all forks
@@ -193,6 +193,11 @@ class Stderr:
     def __init__(self, config: pytest.Config) -> None:
         file = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115, for as long as the fork lives
         self._tw = create_terminal_writer(config, file)
+
+
+def _group(item: pytest.Item) -> Path | str:
+    mark = item.get_closest_marker("xdist_group")
+    return mark.args[0] if mark else item.path
 
 
 def _alone() -> None:

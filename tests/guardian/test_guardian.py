@@ -35,6 +35,7 @@ from sim_devices.bench.description import VirtualBench
 from sim_devices.bench.served import RunningBench, build
 
 
+@pytest.mark.cold
 @pytest.mark.parametrize(("then", "wire"), [("beats", "resources"), ("beats", "sockets"), ("forked", "resources")])
 def test_a_killed_trainer(table: RunningBench, start: Callable[..., Child], tmp_path: Path, then: str, wire: str) -> None:
     """Also one that left a forked process behind, which holds the other end of the pipe open."""

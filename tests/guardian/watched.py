@@ -33,7 +33,7 @@ class Child:
 
     def __init__(self, command: list[str], stderr: int = subprocess.PIPE) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, *command],
+            [sys.executable, "-P", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,

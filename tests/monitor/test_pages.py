@@ -6,22 +6,19 @@ import json
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from barriers import barriers
-from browsing import CHROMIUM, NONE, Served, Visitor, served, visitor
-from monitor_folders import made
-from playwright.sync_api import Browser, BrowserContext, expect
+from browsing import CHROMIUM, NONE, Served, Visitor, visitor
+from lab_folder import HOSTILE, MANY, NOTE, TAG
+from playwright.sync_api import Browser, expect
 
 from hil.monitor.watching import key
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.skipif(not CHROMIUM, reason=NONE)]
-HOSTILE = "</script><script>alert(1)</script>{{ 7*7 }}`${7*7}`\x1b[31m"
-NOTE = "<img src=x onerror=alert(1)> {{ constructor.constructor('alert(2)')() }}"
-TAG = "javascript:alert(3)"
-MANY = 60
+pytestmark = [
+    pytest.mark.timeout(400), pytest.mark.skipif(not CHROMIUM, reason=NONE), pytest.mark.xdist_group("browser"),
+]  # fmt: skip
 expect.set_options(timeout=20_000)  # a busy machine
 WIDTHS = (1400, 390)
 WHOLE = """[...document.querySelectorAll(".chart svg")].every((drawn) => {
@@ -31,49 +28,12 @@ WHOLE = """[...document.querySelectorAll(".chart svg")].every((drawn) => {
 ALIKE = "table.runs tbody tr:nth-child(n+6)"  # of "series": rows that differ in their texts alone, and axe takes its time
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs."""
-    root = tmp_path_factory.mktemp("lab")
-    made(root / "runs/alpha", "alpha", "adfa", tags=("good",), note="the first one", lr=1e-3)
-    made(root / "runs/beta", "beta", "dfa", seed=1, rate=0.3, days=1, device="benches/slm_camera.toml")
-    made(root / "runs/broken", "broken", "adfa", status="fault", days=2)
-    made(root / "runs/hostile", HOSTILE, HOSTILE, tags=(TAG,), note=NOTE, days=3)
-    for number in range(MANY):
-        made(root / f"runs/series/old-{number:02}", f"old-{number:02}", "ridge", seed=number, epochs=1, days=-number - 1)
-    return root
-
-
-@pytest.fixture(scope="module")
-def place(folder: Path) -> Iterator[Served]:
-    """The served pages."""
-    with served(folder, "runs") as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def wide(browser: Browser, place: Served) -> Iterator[BrowserContext]:
-    """A wide screen of one who may change, whose browser has loaded what all pages need."""
-    with browser.new_context(viewport={"width": WIDTHS[0], "height": 900}) as context:
-        visitor(context, place).page.close()
-        yield context
-
-
-@pytest.fixture
-def visit(wide: BrowserContext, place: Served) -> Iterator[Visitor]:
-    """A new page of one who may change."""
-    found = visitor(wide, place, place.base)
-    yield found
-    assert not found.wrong
-    found.page.close()
-
-
 def names(visit: Visitor) -> list[str]:
     return visit.page.locator("td.of-name a").all_inner_texts()
 
 
 def test_the_table_is_filtered_sorted_and_paged(visit: Visitor) -> None:
-    page = visit.page
+    page = visit.open()
     expect(page.locator("p.note").first).to_contain_text(f"{MANY + 4} entries")
     expect(page.locator("td.of-name a")).to_have_count(50)
     assert names(visit)[1:4] == ["broken", "beta", "alpha"]  # the newest first
@@ -99,7 +59,7 @@ def test_the_table_is_filtered_sorted_and_paged(visit: Visitor) -> None:
 
 
 def test_tags_and_a_note_are_edited_in_place_by_keyboard(visit: Visitor, folder: Path) -> None:
-    page = visit.page
+    page = visit.open()
     page.get_by_role("button", name="Edit tags and note of beta").press("Enter")
     expect(page.get_by_label("Tags, separated by commas")).to_be_focused()
     page.keyboard.type("for the paper, second")
@@ -124,7 +84,7 @@ def test_tags_and_a_note_are_edited_in_place_by_keyboard(visit: Visitor, folder:
 
 
 def test_selected_runs_are_compared(visit: Visitor) -> None:
-    page = visit.page
+    page = visit.open()
     page.get_by_label("Select alpha").check()
     expect(page.get_by_role("link", name="Compare")).to_have_count(0)
     page.get_by_label("Select beta").check()
@@ -164,7 +124,7 @@ def test_a_run_shows_its_curves_node_faults_and_settings(visit: Visitor, folder:
 
 def test_hostile_texts_are_shown_as_texts(visit: Visitor, folder: Path) -> None:
     shown = HOSTILE.replace("\x1b", "\\x1b")
-    row = visit.page.locator("tr", has_text="constructor")
+    row = visit.open().locator("tr", has_text="constructor")
     expect(row.locator("td.of-name a")).to_have_text(shown)
     expect(row.locator("small.said")).to_have_text(NOTE)
     expect(row.locator(".tag")).to_have_text(TAG)
@@ -204,7 +164,7 @@ def test_every_page_fits_has_no_barrier_and_calls_nobody(visit: Visitor, folder:
 
 def test_light_and_dark_are_chosen_and_remembered(visit: Visitor) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
-    light = visit.page.evaluate(ground)
+    light = visit.open().evaluate(ground)
     visit.page.get_by_role("combobox", name="Colours").select_option("dark")
     dark = visit.page.evaluate(ground)
     assert dark != light
@@ -215,7 +175,7 @@ def test_light_and_dark_are_chosen_and_remembered(visit: Visitor) -> None:
 
 
 def test_everything_is_reached_by_keyboard_with_a_visible_focus(visit: Visitor) -> None:
-    page, reached = visit.page, []
+    page, reached = visit.open(), []
     for _ in range(24):
         page.keyboard.press("Tab")
         here = page.evaluate(
@@ -236,7 +196,8 @@ def test_everything_is_reached_by_keyboard_with_a_visible_focus(visit: Visitor) 
 
 def test_the_read_only_link_shows_all_and_changes_nothing(browser: Browser, place: Served, folder: Path) -> None:
     with browser.new_context() as context:
-        visit = visitor(context, place, place.look)
+        visit = visitor(context, place)
+        visit.open(place.look)
         expect(visit.page.locator("td.of-name a", has_text="alpha")).to_be_visible()
         expect(visit.page.get_by_text("read-only")).to_be_visible()
         assert visit.page.get_by_role("button", name="Edit").count() == 0
