@@ -17,17 +17,23 @@ from hil.errors import UNTOUCHED, DataError
 IGNORED = ("thumbs.db", "desktop.ini")  # what systems leave behind; hidden files are too
 
 
-def listed(path: Path, suffixes: Sequence[str], what: str) -> list[tuple[Path, str, int]]:
+def listed(path: Path, suffixes: Sequence[str], what: str, group: str = "") -> list[tuple[Path, str, int]]:
     """Every file with its class and its split, see `Examples.part`.
 
     Args:
         path: of the folder.
         suffixes: that a file may have, in small letters.
         what: a file holds, for messages: "image".
+        group: refused, a file has none.
 
     Raises:
         DataError: there is none, a folder cannot be read, or holds something else; it names the place.
     """
+    if group:
+        raise DataError(
+            f"{what}s have no column of groups", where=str(path), got=f'group = "{group}"', outputs=UNTOUCHED,
+            allowed="folders train, validation and test", todo="make these folders, or leave out group",
+        )  # fmt: skip
     found = list(_listed(path, suffixes, what))
     if not found:
         raise DataError(

@@ -17,7 +17,7 @@ from hil.data.class_folder import listed
 from hil.data.event_files import FORMATS, SUFFIXES, frames, read_events
 from hil.data.examples import Examples
 from hil.data.order import Order
-from hil.errors import UNTOUCHED, ConfigError, DataError
+from hil.errors import UNTOUCHED, ConfigError
 from hil.settings import Count, check
 
 
@@ -56,12 +56,7 @@ class EventFolder:
         Raises:
             DataError: naming the file. ConfigError: the size is not known, or not a multiple of pool.
         """
-        if group:
-            raise DataError(
-                "recordings have no column of groups", where=str(path), got=f'group = "{group}"', outputs=UNTOUCHED,
-                allowed="folders train, validation and test", todo="make these folders, or leave out group",
-            )  # fmt: skip
-        found = listed(path, SUFFIXES, "recording")
+        found = listed(path, SUFFIXES, "recording", group)
         files = [file for file, _, _ in found]
         rows, columns = size = self._size(files[0])
         shape = (self.steps, 2, rows // self.pool, columns // self.pool)

@@ -48,12 +48,7 @@ class ImageFolder:
         Raises:
             DataError: naming the file.
         """
-        if group:
-            raise DataError(
-                "images have no column of groups", where=str(path), got=f'group = "{group}"', outputs=UNTOUCHED,
-                allowed="folders train, validation and test", todo="make these folders, or leave out group",
-            )  # fmt: skip
-        found = listed(path, SUFFIXES, "image")
+        found = listed(path, SUFFIXES, "image", group)
         files = [file for file, _, _ in found]
         first = image_of(_opened(files[0]), self.colour, str(files[0]))
         colour = first.shape[0] == 3

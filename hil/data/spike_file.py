@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hil.data.event_files import damaged
 from hil.data.examples import Examples
 from hil.data.order import Order
-from hil.errors import UNTOUCHED, DataError
+from hil.errors import UNTOUCHED, ConfigError, DataError
 from hil.settings import Count, Positive, check
 
 
@@ -43,7 +43,7 @@ class SpikeFile:
         """Check the settings."""
         check(self, "[data]")
         if self.units % self.pool:
-            raise DataError(
+            raise ConfigError(
                 "channels that cannot be divided so", where="[data] pool", got=f"{self.pool}, of {self.units} channels",
                 allowed="a divisor of units", outputs=UNTOUCHED, todo="choose another one",
             )  # fmt: skip

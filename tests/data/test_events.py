@@ -30,7 +30,7 @@ TALL = np.array([[0, 3, 1, 0], [9_000, 2, 7, 1]])  # t, x, y, p
 
 
 def events_of(counts: Counts) -> NDArray[np.int64]:
-    """(steps, 2, rows, columns) -> (n, 4): t, x, y, p; and one in the first and in the last microsecond, as frames have."""
+    """Counts (steps, 2, rows, columns) -> events (n, 4) in the order of time: t, x, y, p."""
     found = [
         (step * STEP_US + 1 + n, x, y, 1 - off)
         for step, off, y, x in np.argwhere(counts).tolist()
@@ -220,6 +220,14 @@ def test_spikes_become_counts_of_steps_and_channels(tmp_path: Path) -> None:
         assert x.tolist() == (np.eye(4)[::-1] if data.classes[int(y)] == "down" else np.eye(4)).tolist()
     pooled = read(tmp_path / "s.h5", steps=4, duration="1 s", units=4, pool=2)
     assert pooled.shape == (4, 2)
+    with pytest.raises(ConfigError, match="divisor"):
+        read(tmp_path / "s.h5", units=4, pool=3)
+
+
+def test_neither_recordings_nor_images_have_a_group(tmp_path: Path) -> None:
+    folder = written(tmp_path / "r", ".bin")
+    with pytest.raises(DataError, match="recordings have no column"):
+        read(folder, split={"group": "speaker"})
 
 
 @pytest.mark.parametrize(
