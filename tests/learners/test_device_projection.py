@@ -128,7 +128,7 @@ def test_a_device_in_time_a_dark_camera_a_level_out_of_range_and_an_infinite_err
         DeviceProjection(timed, SHAPES, OUTPUTS, SCALES)
     with pytest.raises(MeasurementError, match="is noise, or follows no matrix"):
         DeviceProjection(Noise(), SHAPES, OUTPUTS, SCALES).onto(error())
-    with pytest.raises(OutOfRange):
+    with pytest.raises(OutOfRange, match=r"(?s)\[projection\] levels.*within the limits"):
         DeviceProjection(Seen(), SHAPES, OUTPUTS, SCALES, (0.0, 256.0))
     device = Seen()
     made = DeviceProjection(device, SHAPES, OUTPUTS, SCALES)

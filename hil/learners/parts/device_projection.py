@@ -45,7 +45,7 @@ class DeviceProjection(nn.Module):
         planes: P.
 
     Raises:
-        ConfigError: the device is of another kind, or its sizes do not fit.
+        ConfigError: the device is of another kind, or its sizes do not fit. OutOfRange: a level.
 
     The state holds `gain`, (layers,), and `unexplained`, (layers,), the share of the power that no matrix explained; both are 0
     until the first projection has measured them.
@@ -66,7 +66,11 @@ class DeviceProjection(nn.Module):
         port = device.spec.inputs
         share = torch.tensor([[0.25], [0.75]]).expand(2, channels)
         wanted = port.within(share) if levels is None else torch.tensor(levels).unsqueeze(1).expand(2, channels).float()
-        port.check(wanted)
+        try:
+            port.check(wanted)
+        except OutOfRange as error:
+            error.where, error.todo = f"[projection] levels, {error.where}", "give two levels within the limits of the port"
+            raise
         self._levels, self._rest = wanted, port.resting().float().expand(channels)
         self._of = _places(channels, outputs)
         self.register_buffer("gain", torch.zeros(len(shapes)))
