@@ -9,9 +9,11 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import ahead
 import pytest
 from forks import Forks
 from warm import Warm, blank, listen
@@ -133,6 +135,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "xdist_group(name): files that one process runs, as they share what takes long to start")
     config.addinivalue_line("markers", "cold: every process that it starts is a program of its own; see warm.py")
     listen()
+    if config.getoption("--forks") and config.args == ["tests"] and find_spec("mkdocs"):
+        ahead.begin()
     if count := config.getoption("--forks"):
         config.pluginmanager.register(Forks(count, IMPORTED))
 

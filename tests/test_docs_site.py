@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from html import unescape
@@ -15,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
+import ahead
 import pytest
 import yaml
 from pages import DOCS, ROOT
@@ -114,13 +112,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site; warnings are errors."""
     for package in ("material", "mkdocstrings", "jupytext", "latex2mathml"):
         pytest.importorskip(package, reason="pip install hil[docs]")
-    folder = tmp_path_factory.mktemp("site")
-    built = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
-        cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, timeout=110,
-    )  # fmt: skip
-    assert built.returncode == 0, built.stdout + built.stderr
-    return folder
+    return ahead.site(tmp_path_factory.mktemp("site"))
 
 
 def test_the_site_loads_nothing_from_elsewhere_and_its_links_lead_somewhere(site: Path) -> None:

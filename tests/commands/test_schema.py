@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import tomllib
 from collections.abc import Iterator
@@ -24,7 +25,12 @@ def validator(path: Path) -> Draft202012Validator:
     """Of the schema that the first line of a file names, relative to it, as an editor finds it."""
     first = path.read_text(encoding="utf-8").partition("\n")[0]
     assert first.startswith("#:schema "), path
-    return Draft202012Validator(json.loads((path.parent / first.removeprefix("#:schema ")).read_text(encoding="utf-8")))
+    return named((path.parent / first.removeprefix("#:schema ")).resolve())
+
+
+@functools.cache
+def named(path: Path) -> Draft202012Validator:
+    return Draft202012Validator(json.loads(path.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
@@ -101,5 +107,5 @@ def test_the_command_writes_what_is_shipped(tmp_path: Path, capsys: pytest.Captu
     assert "#:schema" in capsys.readouterr().out
     assert run(["schema", "search", "--out", str(tmp_path / "one")]) == 0
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["search.schema.json"]
-    for text in written.values():
-        Draft202012Validator.check_schema(json.loads(text))
+    for name in ("experiment", "bench.spiking"):  # of whose parts the others are made
+        Draft202012Validator.check_schema(json.loads(written[f"{name}.schema.json"]))

@@ -162,7 +162,6 @@ CHILDREN = {
     "bench": "from sim_devices.bench.served import spawn\n"
     "from sim_devices.bench.description import VirtualBench, VirtualBox\n"
     "spawn(VirtualBench((VirtualBox('awg', 'sim_devices.instruments.keysight_33600:Keysight33600', {}),))).stop()\n",
-    "board": "from sim_devices.bench.board import spawn_board\nspawn_board().stop()\n",
     "guardian": "from hil.guardian.client import guarded\n"
     "with guarded(['TCPIP::127.0.0.1::9::SOCKET'], silence_s=60.0, patience_s=1.0) as guard:\n    guard.watch([])\n",
     "pool": "from hil.search.pool import Pool\nfrom hil.search.evaluator import read_jobs\n"

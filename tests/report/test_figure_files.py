@@ -75,11 +75,12 @@ def test_the_table_has_every_number_in_full_under_a_name_with_its_unit(run: Path
     assert len(journal()) == 5
 
 
-def test_the_same_run_gives_the_same_files(run: Path) -> None:
-    before = {path.name: path.read_bytes() for path in (run / "figures").iterdir()}
-    assert before
-    render(run)
-    assert {path.name: path.read_bytes() for path in (run / "figures").iterdir()} == before
+def test_the_same_run_gives_the_same_page_and_files(run: Path, tmp_path: Path) -> None:
+    again = write(tmp_path / run.name)
+    render(again)
+    one, other = ({str(p.relative_to(r)): p.read_bytes() for p in r.rglob("*") if p.is_file()} for r in (run, again))
+    assert "report.html" in one
+    assert one == other
 
 
 def test_a_page_alone_names_the_command_that_writes_the_files(tmp_path: Path) -> None:

@@ -416,10 +416,6 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.drawn
-def test_the_same_folder_gives_the_same_page(tmp_path: Path, whole: tuple[Page, str]) -> None:
-    assert render(write(tmp_path / "night-3")).read_text(encoding="utf-8") == whole[1]
-
-
 @pytest.mark.drawn
 def test_a_long_night_is_rendered_in_time_and_stays_small(tmp_path: Path) -> None:
     steps = [
