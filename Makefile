@@ -15,7 +15,7 @@ test: .venv/docs
 	@$(MAKE) --no-print-directory --jobs 2 lint suite
 
 suite: .venv/docs
-	$(PY) -m pytest tests --forks 4  # tests that wait leave a core to two more forks
+	$(PY) -m pytest tests --forks 6  # most of what a test takes is waiting
 
 lint: .venv/ready
 	nice -n 19 .venv/bin/ruff check .

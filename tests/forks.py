@@ -1,4 +1,4 @@
-"""Run the tests in forks of the process that has collected them: `pytest tests --forks 4`.
+"""Run the tests in forks of the process that has collected them: `pytest tests --forks 6`.
 
 What takes seconds in each process, importing torch and collecting thousands of tests, is done once. Files are handed out in
 their order, each as a whole, as tests of one file share fixtures, or those of one `xdist_group` together; a fork asks for its

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, expect
 from hil.monitor.watching import key
 
 pytestmark = [
-    pytest.mark.timeout(400), pytest.mark.skipif(not CHROMIUM, reason=NONE), pytest.mark.xdist_group("browser"),
+    pytest.mark.timeout(400), pytest.mark.skipif(not CHROMIUM, reason=NONE), pytest.mark.xdist_group("monitor in a browser"),
 ]  # fmt: skip
 expect.set_options(timeout=100_000)  # a bench is opened, on a machine that is busy
 EPOCHS = 400  # more than any test waits for

@@ -15,7 +15,7 @@ from calibration.sequence import Subject, calibrated
 from hil.report.certificate import render
 from sim_devices.simulated import Simulated
 
-pytestmark = [pytest.mark.skipif(not CHROMIUM, reason=NONE), pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.skipif(not CHROMIUM, reason=NONE), pytest.mark.xdist_group("reports in a browser")]
 
 
 @pytest.fixture(scope="module", params=["valid", "failed"])

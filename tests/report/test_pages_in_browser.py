@@ -18,7 +18,7 @@ from hil.report.significance import ComparisonRow, RunOutcome, Standings
 
 WHOLE = "[...document.querySelectorAll('.stacked')].every(t => t.offsetWidth <= t.parentNode.clientWidth)"
 PAGES = ("report", "compare", "search")
-pytestmark = [pytest.mark.drawn, pytest.mark.skipif(not CHROMIUM, reason=NONE), pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.drawn, pytest.mark.skipif(not CHROMIUM, reason=NONE), pytest.mark.xdist_group("reports in a browser")]
 
 
 @pytest.fixture(scope="module")
