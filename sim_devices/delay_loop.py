@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -116,7 +117,7 @@ class DelayLoop(nn.Module):
             most = max(abs(self.low_v), abs(self.high_v)) / self.scale_v / (1 - abs(self.gain))
         return most * (2 if self.highpass_hz else 1)
 
-    @property
+    @cached_property
     def spec(self) -> Spec:
         """The ports: a drive in V and a reading in V for each virtual node; no parameters."""
         top = self.full_scale_v * self._largest
@@ -151,12 +152,13 @@ class DelayLoop(nn.Module):
         The loop has settled at the drive 0, if it settles at all there.
         """
         place = rng.device
-        level, slow = self._settled()
+        level, slow = self._settled
         past = torch.full((batch, self.time.delay), level - slow, device=place)
         return past, torch.tensor([[level, slow]], device=place).repeat(batch, 1)
 
+    @cached_property
     def _settled(self) -> tuple[float, float]:
-        """Return u and its mean after a long time at the drive 0; a fixed point of the map, found by damped steps."""
+        """The u and its mean after a long time at the drive 0; a fixed point of the map, found by damped steps."""
         level = torch.zeros((), dtype=torch.float64)
         for _ in range(200):
             back = torch.zeros_like(level) if self.highpass_hz else level
@@ -211,7 +213,7 @@ class DelayLoop(nn.Module):
         r, after = self._run(state, x, rng if self.loop_noise else None)
         if self.noise:
             r = self._noisy(r, self.noise, rng)
-        return converted(r * self.full_scale_v, self.spec.outputs, self.bits), after
+        return converted(r if self.full_scale_v == 1 else r * self.full_scale_v, self.spec.outputs, self.bits), after
 
     def _run(self, state: State, x: Tensor, rng: torch.Generator | None, seen: Tensor | None = None) -> tuple[Tensor, State]:
         """Return r at the time of reading, (time, batch, nodes), and the state after it; loop noise is drawn from `rng`.
