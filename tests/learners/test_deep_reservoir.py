@@ -195,7 +195,10 @@ def test_wrong_combinations_are_refused_before_anything_is_opened() -> None:
     for sets, what in (
         (["device={use = 'mach_zehnder'}"], "this node has no memory, and this learner drives nodes with memory"),
         (["device={chip = 'lif'}"], "this node has no memory, and this learner drives nodes with memory"),
-        (['learner={use = "adfa"}'], "this node has a state in time, and this learner has no time axis"),
+        *(
+            ([f'learner={{use = "{use}"}}'], "this node has a state in time, and this learner has no time axis")
+            for use in ("adfa", "ff", "phyll", "mono_forward")
+        ),
         (["learner.hold=0"], "hold"),
         (["learner.rest_steps=3"], "rest_steps goes with rest"),
         (['learner.feedback={ g = "cosine" }'], "g is a table"),
