@@ -95,18 +95,11 @@ class DeepReservoir(Projecting):
         """Build it for `net`, from settings; needs no model of the node.
 
         Raises:
-            ContractError: a node without memory, a hidden layer without a node, or a hidden synapse that is not linear.
+            ContractError: a node without memory, a hidden layer without a node, or one whose width nobody says.
         """
         with_memory(net)
-        bare = [number for number, layer in enumerate(net.stack[:-1]) if layer.device is None]
-        if bare:
-            raise ContractError(
-                "a hidden layer has no node", where=f"network layer {bare[0]}", got="no device", allowed="the node with memory",
-                todo="give every layer but the last the device",
-            )  # fmt: skip
-        asked, widths = as_task(task), tuple(shape[0] for shape in hidden_shapes(net).pre)
-        feedback = read_feedback(settings.feedback)
-        return cls(feedback, widths, asked.outputs, rng, settings, asked.lowered(settings.loss), model)
+        asked, feedback = as_task(task), read_feedback(settings.feedback)
+        return cls(feedback, _widths(net), asked.outputs, rng, settings, asked.lowered(settings.loss), model)
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
@@ -129,7 +122,8 @@ class DeepReservoir(Projecting):
         projected = self.projection.onto(error)
         deltas = [self.feedback.g(pre) * sent for pre, sent in zip(trace.pre[:-1], projected, strict=True)]
         deltas[0].mul_(self.settings.hold)  # a mask computes a drive once, and the node gets it so often
-        fill(net, trace, [*deltas, error])
+        inputs = (*(part.flatten(0, 1) for part in trace.inputs[:-1]), trace.inputs[-1])
+        fill(net, trace._replace(inputs=inputs), [*(delta.flatten(0, 1) for delta in deltas), error])
         metrics["overflow"] = net.overflow(trace)
         return metrics
 
@@ -202,3 +196,17 @@ class DeepReservoir(Projecting):
             slopes = [torch.autograd.grad(step.sum(), point, retain_graph=True)[0][t] for t, step in enumerate(answer)]
             found.append(correlation(self.feedback.g(point.detach()), torch.stack(slopes)))
         return found
+
+
+def _widths(net: Network) -> tuple[int, ...]:
+    """Virtual nodes of each hidden layer, as its node says, or else its synapse."""
+    sizes = []
+    for number, layer in enumerate(net.stack[:-1]):
+        if layer.device is None:
+            raise ContractError(
+                "a hidden layer has no node", where=f"network layer {number}", got="no device", allowed="the node with memory",
+                todo="give every layer but the last the device",
+            )  # fmt: skip
+        sizes.append(layer.device.spec.inputs.size)
+    known = [size for size in sizes if size is not None]
+    return tuple(known) if len(known) == len(sizes) else tuple(shape[0] for shape in hidden_shapes(net).pre)

@@ -111,6 +111,24 @@ def test_the_update_is_that_of_a_plain_loop(time: int, hold: int, loss: str) -> 
             assert np.allclose(param.grad.numpy(), grad, rtol=1e-4, atol=1e-6)
 
 
+def test_a_mask_may_be_any_synapse() -> None:
+    """Filters here, whose flat maps are the virtual nodes: the exact product of the synapse with the same direction."""
+    net, x = network(), torch.randn(4, 2, 3, generator=generator(0, 0, "x"))
+    filters, plain = nn.Conv1d(1, NODES, 3), network()
+    net.stack[0].synapse = nn.Sequential(nn.Unflatten(1, (1, 3)), filters, nn.Flatten(1))
+    mask = next(plain.stack[0].synapse.parameters())
+    with torch.no_grad():
+        filters.weight.copy_(mask.view(NODES, 1, 3))
+        filters.bias.zero_()  # type: ignore[union-attr]
+        plain.stack[0].synapse.bias.zero_()  # type: ignore[operator,union-attr]
+    for one in (net, plain):
+        rule(one, hold=2).step(one, x, LABEL, generator(0, 0, "step"))
+    for found, wanted in zip(net.parameters(), plain.parameters(), strict=True):
+        assert found.grad is not None
+        assert wanted.grad is not None
+        assert torch.allclose(found.grad.reshape(wanted.grad.shape), wanted.grad, atol=1e-6)
+
+
 def test_one_shot_a_layer_and_the_last_step_is_read() -> None:
     net, x = network(), torch.randn(4, 6, 3, generator=generator(0, 0, "x"))
     learner, device = rule(net), net.devices[0]
