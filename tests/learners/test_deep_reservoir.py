@@ -120,7 +120,7 @@ def test_a_mask_may_be_any_synapse() -> None:
     with torch.no_grad():
         filters.weight.copy_(mask.view(NODES, 1, 3))
         filters.bias.zero_()  # type: ignore[union-attr]
-        plain.stack[0].synapse.bias.zero_()  # type: ignore[operator,union-attr]
+        plain.stack[0].synapse.bias.zero_()  # type: ignore[operator]
     for one in (net, plain):
         rule(one, hold=2).step(one, x, LABEL, generator(0, 0, "step"))
     for found, wanted in zip(net.parameters(), plain.parameters(), strict=True):
