@@ -16,7 +16,6 @@ Optica 5, 756 (2018), modulators and a camera.
 from __future__ import annotations
 
 import math
-from functools import cached_property
 from typing import Annotated, Literal
 
 import torch
@@ -88,7 +87,7 @@ class CoupledNodes(nn.Module):
         self.register_buffer("coupling", (raw / radius if radius else raw).t().float(), persistent=False)
         self.register_buffer("phase", (phase_rad + phase_spread_rad * drawn("phase", nodes)).float(), persistent=False)
 
-    @cached_property
+    @property
     def spec(self) -> Spec:
         """The ports: a drive in V and a reading in V for each node; no parameters."""
         top = self.full_scale_v * (1 + MARGIN)

@@ -117,7 +117,7 @@ class DelayLoop(nn.Module):
             most = max(abs(self.low_v), abs(self.high_v)) / self.scale_v / (1 - abs(self.gain))
         return most * (2 if self.highpass_hz else 1)
 
-    @cached_property
+    @property
     def spec(self) -> Spec:
         """The ports: a drive in V and a reading in V for each virtual node; no parameters."""
         top = self.full_scale_v * self._largest
@@ -213,7 +213,7 @@ class DelayLoop(nn.Module):
         r, after = self._run(state, x, rng if self.loop_noise else None)
         if self.noise:
             r = self._noisy(r, self.noise, rng)
-        return converted(r if self.full_scale_v == 1 else r * self.full_scale_v, self.spec.outputs, self.bits), after
+        return converted(r * self.full_scale_v, self.spec.outputs, self.bits), after
 
     def _run(self, state: State, x: Tensor, rng: torch.Generator | None, seen: Tensor | None = None) -> tuple[Tensor, State]:
         """Return r at the time of reading, (time, batch, nodes), and the state after it; loop noise is drawn from `rng`.
