@@ -7,6 +7,8 @@ narma10_50_noisy           the same with a detection noise of 1e-3 of the full s
 narma10_50_trained, narma10_50_noisy_trained    both with masks that were trained: by bptt_memory, by pat_memory
 ser_28db                   share of the symbols read wrong behind a nonlinear channel, 28 dB, 50 nodes
 memory_over_theory         memory capacity of a linear loop over what its equations give, with a detection noise of 1e-4
+deep_mnist_twin, ...       a deep reservoir by aDFA: the rows of benchmarks/deep_reservoir.py, whose long runs it goes on with;
+                           only if they are asked for, and without others
 loop_vs_reservoirpy        nodes times steps a second, 32 sequences in a loop of 50 nodes with a low-pass over a reservoir of
                            reservoirpy with as many nodes; by_case: other batches and nodes
 
@@ -30,6 +32,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import deep_reservoir
 import torch
 from learners import ONE_THREAD
 from recording import record
@@ -197,8 +200,15 @@ def main() -> None:
     asked.add_argument("--record", action="store_true")
     asked.add_argument("--peer", type=Path)
     asked.add_argument("--seeds", type=int)
-    asked.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME")
-    args = asked.parse_args()
+    asked.add_argument("--only", nargs="+", choices=(*NAMES, *deep_reservoir.NAMES), default=NAMES, metavar="NAME")
+    args, more = asked.parse_known_args()
+    deep = [name for name in args.only if name in deep_reservoir.NAMES]
+    if deep and len(deep) == len(args.only):
+        flags = [*["--quick"] * args.quick, *["--record"] * args.record, *(["--seeds", str(args.seeds)] if args.seeds else [])]
+        deep_reservoir.main([*deep, *flags, *more])
+        return
+    if deep or more:
+        asked.error(f"{' '.join(deep or more)}: rows of the deep reservoir, and their options, go without other rows")
     torch.set_num_threads(1)
     seeds, rounds = args.seeds or (2 if args.quick else 10), 3 if args.quick else 11
     found: dict[str, object] = {}

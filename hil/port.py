@@ -101,13 +101,14 @@ class Port:
 
     def _require(self, what: str, good: Callable[..., bool], **limits: Limit | None) -> None:
         """Raises: ContractError: of a channel `good` is not true (NaN never is); nothing if a limit is not given."""
-        given = [each(value, self.size) for value in limits.values() if value is not None]
-        if len(given) < len(limits):
+        if None in limits.values():
             return
+        split = self._split(*limits.values())
+        given = [each(value, self.size if split else None) for value in limits.values() if value is not None]
         for number, values in enumerate(zip(*given, strict=True), 1):
             if not good(*values):
                 got = ", ".join(f"{name} {value}" for name, value in zip(limits, values, strict=True))
-                raise ContractError(what, where=self._where([number] if self._split(*limits.values()) else []), got=got)
+                raise ContractError(what, where=self._where([number] if split else []), got=got)
 
     def _split(self, *limits: Limit | None) -> bool:
         return any(isinstance(limit, tuple) for limit in limits)

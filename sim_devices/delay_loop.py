@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -151,12 +152,13 @@ class DelayLoop(nn.Module):
         The loop has settled at the drive 0, if it settles at all there.
         """
         place = rng.device
-        level, slow = self._settled()
+        level, slow = self._settled
         past = torch.full((batch, self.time.delay), level - slow, device=place)
         return past, torch.tensor([[level, slow]], device=place).repeat(batch, 1)
 
+    @cached_property
     def _settled(self) -> tuple[float, float]:
-        """Return u and its mean after a long time at the drive 0; a fixed point of the map, found by damped steps."""
+        """The u and its mean after a long time at the drive 0; a fixed point of the map, found by damped steps."""
         level = torch.zeros((), dtype=torch.float64)
         for _ in range(200):
             back = torch.zeros_like(level) if self.highpass_hz else level

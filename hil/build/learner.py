@@ -69,7 +69,9 @@ def fits_node(learner: LearnerTable, found: Nodes | None, outputs: str = UNTOUCH
     if found in (None, asked) or (asked == "spiking" and found == "static"):  # such a rule judges by itself
         return
     assert found is not None
-    todo = 'choose another node, or use = "reservoir" in [learner]' if found == "memory" else "choose another learner, or node"
+    todo = "choose another learner, or node"
+    if found == "memory":
+        todo = 'choose another node, or use = "reservoir" or "deep_reservoir" in [learner]'
     raise ConfigError(
         KINDS[asked][1], where=learner.place, got=f"{learner.use}, on {KINDS[found][0]}", allowed=KINDS[asked][0],
         outputs=outputs, todo=todo,

@@ -177,8 +177,9 @@ def _built(
     )  # fmt: skip
     provenance = answered(node.provenance, training.devices[0].spec.provenance)
     labels = Labels(experiment.name or experiment.near.stem, provenance, node.facts, node.resources)
-    played = ready.data.train.x.shape[1] if any(device.spec.memory for device in net.devices) else 1
-    steps = int(getattr(experiment.learner.options, "time_steps", played))
+    options, sent = experiment.learner.options, ready.data.train.x
+    played = sent.shape[1] if sent.ndim == 3 and any(device.spec.memory for device in net.devices) else 1
+    steps = int(getattr(options, "time_steps", played * getattr(options, "hold", 1)))
     room = "" if tape is None else needs(training, ready.chain.hidden, steps, tape)
     resolved = _resolved(experiment, ready.data, ready.task, around.decodes)
     return Built(training, node, labels, resolved, around.transfer, room, around.twin_check, ready.first, projector)

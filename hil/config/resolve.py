@@ -34,6 +34,7 @@ LEARNERS = {
     "last_layer": "hil.learners.last_layer:LastLayer",
     "ridge": "hil.learners.ridge:Ridge",
     "reservoir": "hil.learners.reservoir:Reservoir",
+    "deep_reservoir": "hil.learners.deep_reservoir:DeepReservoir",
     "bptt_memory": "hil.learners.through_memory:BPTTMemory",
     "pat_memory": "hil.learners.through_memory:PATMemory",
     "adfa_snn": "hil.learners.adfa_snn:ADFASNN",

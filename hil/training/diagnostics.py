@@ -28,12 +28,13 @@ from hil.feedback.feedback import correlation
 from hil.learner import Tracing
 from hil.learners.adfa import ADFA, slope
 from hil.learners.adfa_snn import ADFASNN
+from hil.learners.deep_reservoir import DeepReservoir
 from hil.learners.parts.neuron_model import bump
 from hil.learners.parts.operations import Counted
 from hil.network import Layer
 from hil.port import each, limit_tensor
 from hil.run.folder import RunFolder
-from hil.training.gradient_check import GradientLook, look
+from hil.training.gradient_check import FEW_EXAMPLES, GradientLook, look
 from hil.training.state import Training
 from hil.training.transfer_curve import Transfer
 
@@ -158,8 +159,11 @@ def _feedback(training: Training, some: Tensor, hidden: Sequence[tuple[Layer, Te
         visited = learner.visited(training.net, some)
         layers = [_compared(learner.feedback.g, u, bump) for u in visited]
         return {"feedback": layers, "feedback_over": "membrane above threshold", "feedback_slope": "a relaxed spike"}
-    g = learner.feedback.g if isinstance(learner, ADFA) else None
+    g = learner.feedback.g if isinstance(learner, ADFA | DeepReservoir) else None
     layers = [_compared(g, pre, None if model is None else partial(slope, layer, model)) for layer, pre in hidden]
+    if isinstance(learner, DeepReservoir) and learner.model is not None:  # its slope depends on the past: it is no curve
+        for found, alike in zip(layers, learner.correlations(training.net, some[:FEW_EXAMPLES], learner.model), strict=True):
+            found["correlation"] = alike
     return {"feedback": layers, "feedback_over": "pre-activation", "feedback_slope": "the twin"}
 
 

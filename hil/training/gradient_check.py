@@ -27,6 +27,7 @@ from hil.devices.traffic import Traffic, watched
 from hil.learner import Learner, Tracing
 from hil.learners.backprop import Backprop
 from hil.learners.bptt import BPTT
+from hil.learners.deep_reservoir import DeepReservoir
 from hil.learners.parts.loss import Mixed
 from hil.learners.parts.operations import Counted, counting
 from hil.learners.parts.rate_learner import OnlineSettings
@@ -95,7 +96,7 @@ class GradientLook:
 def look(training: Training, model: Model | None, examples: int) -> GradientLook:
     """Make one more step and prediction with the first training examples; weights, learner and `.grad` are as before."""
     net, learner = training.net, training.learner
-    model = model or (learner.model if isinstance(learner, ThroughMemory) else None)
+    model = model or (learner.model if isinstance(learner, ThroughMemory | DeepReservoir) else None)
     x, label = training.sent(training.data.train.x[:examples], training.data.train.y[:examples])
     seen = len(x)
     with _untouched(net, learner):
@@ -127,6 +128,10 @@ def directions(net: Network) -> list[Tensor | None]:
 def _true(training: Training, model: Model | None, x: Tensor, label: Tensor, classes: int) -> list[Tensor | None]:
     net, learner = training.net, training.learner
     rng = generator(training.plan.seed, 0, "look", net.place)
+    if isinstance(learner, DeepReservoir):
+        assert model is not None  # the reasons were looked at before
+        learner.true_gradient(net, x, label, model)
+        return directions(net)
     if _remembers(net):
         assert isinstance(learner, Descending)  # the reasons were looked at before
         assert model is not None

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from hil.data.dataset import Split, batches
-from hil.devices.resilient import ResilientArray, whole_batch
+from hil.devices.meter import Metered, Wrapping
+from hil.devices.resilient import ResilientArray, ResilientMemory, whole_batch
 from hil.errors import ContractError, RunError
 from hil.fitting import Fit, Fitting
 from hil.foreign import MADE_SAFE, foreign
@@ -124,7 +125,7 @@ def _looked(training: Training, calls: int, passes: int) -> Look | None:
 
 def _learn_whole(training: Training, x: Tensor, label: Tensor) -> Mapping[str, float]:
     """The update of one batch, from its beginning again while a chip behind a wire loses its state in the middle of it."""
-    if not any(isinstance(device.inner, ResilientArray) or device.spec.memory for device in training.devices):
+    if not any(map(_breaks_off, training.devices)):
         return _learn(training, x, label)
     net, learner, optimizer, moves = training.net, training.learner, training.optimizer, training.moves
     states = net.state_dict(), learner.state_dict(), optimizer.state_dict(), moves.state()
@@ -139,6 +140,14 @@ def _learn_whole(training: Training, x: Tensor, label: Tensor) -> Mapping[str, f
         rewind()
 
     return whole_batch(lambda: _learn(training, x, label), back)
+
+
+def _breaks_off(device: Metered) -> bool:
+    """True of a device that may lose its state in the middle of a batch, and say so."""
+    inner = device.inner
+    while isinstance(inner, Wrapping):
+        inner = inner.inner
+    return isinstance(inner, ResilientArray | ResilientMemory)
 
 
 def _rewinding(tape: Recording | None) -> Callable[[], None]:

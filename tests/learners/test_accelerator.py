@@ -96,6 +96,8 @@ CASES = {
         + '[device]\nuse = "delay_loop"\nnodes = 12\nlowpass_hz = 3e6\nnoise = 0.01\n' + learning(use, settings)
         for use, settings in (("bptt_memory", ""), ("pat_memory", "penalty = 1e-3"))
     },
+    "deep_reservoir": '[network]\nuse = "masks"\nwidths = [64, 20, 20, 10]\ngain = 0.15\n[device]\nuse = "delay_loop"\n'
+    + "nodes = 20\nlowpass_hz = 3e6\nnoise = 0.01\n" + learning("deep_reservoir", "hold = 2"),
     "adfa, conv": conv('pool = "max"\nweights = "standardised"\nnorm = "batch"\nreadout = 10')
     + MODULATOR + DECODED + learning("adfa", "sample_shape = [64]"),
     "adfa, projected by a device": DENSE + MODULATOR + DECODED + learning("adfa")

@@ -67,7 +67,7 @@ def played(net: Network, x: Tensor, how: Between) -> Trace:
     for layer in net.stack:
         inputs.append(h)
         pres.append(over_time(layer.synapse, h))
-        h = pres[-1] if layer.device is None else _measured(layer, layer.device, pres[-1], how)
+        h = pres[-1] if layer.device is None else measured(layer, layer.device, pres[-1], how)
         outputs.append(h)
     return Trace(tuple(inputs), tuple(pres), tuple(outputs))
 
@@ -83,7 +83,7 @@ def with_memory(net: Network) -> None:
         )  # fmt: skip
 
 
-def _measured(layer: Layer, device: Device, pre: Tensor, how: Between) -> Tensor:
+def measured(layer: Layer, device: Device, pre: Tensor, how: Between) -> Tensor:
     """(time, batch, n) pre-activations -> outputs, the state of the device between sequences as it is asked for."""
     if how.between == "reset":
         reset(device)
