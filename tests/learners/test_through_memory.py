@@ -96,6 +96,23 @@ def test_with_a_true_model_and_no_noise_both_are_the_same(make: Callable[[], Kin
             assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("answer", ["last", "mean"])
+def test_one_target_a_sequence_has_a_gradient_through_time(answer: str) -> None:
+    label = torch.tensor([0, 2, 1])
+    task = task_of(label, ("a", "b", "c"), washout=WASHOUT if answer == "mean" else 0, length=STEPS)
+    net, model = network(KINDS["coupled nodes"](), 3), KINDS["coupled nodes"]().ideal
+    found = []
+    for rule in (PATMemory, BPTTMemory):
+        learner = rule.build(net, rule.Settings(answer=answer), task, generator(0, 0, "learner"), model)  # type: ignore[arg-type]
+        said = learner.step(net, sequences()[0], label, generator(0, 0, "step"))
+        assert 0 <= said["accuracy"] <= 1
+        found.append([param.grad.clone() for param in net.parameters() if param.grad is not None])
+        assert learner.predict(net, sequences()[0]).shape == (3, 3)
+    assert len(found[0]) == 6
+    assert all(torch.allclose(one, other, rtol=1e-4, atol=1e-6) for one, other in zip(*found, strict=True))
+    assert all(bool(grad.any()) for grad in found[0])
+
+
 def test_slopes_are_the_models_at_the_measured_state() -> None:
     """The sum over time, written out, with a model whose coupling and leak are wrong."""
     wrong = CoupledNodes(nodes=NODES, coupled=0.7, gain=0.5, leak=0.8)
