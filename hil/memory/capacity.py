@@ -6,9 +6,11 @@
     sum_d C_d <= N                           the rank of the states; equal if the past fades and nothing is noise
 
 Of T steps, states that have nothing to do with z give C[z] about N / T, and there are many z. By chance C[z] would be
-distributed as Beta( N/2, (T - 1 - N)/2 ) if z were normal; what is not above its quantile 1 - chance counts as 0.
+distributed as Beta( N/2, (T - 1 - N)/2 ) if z were normal; what is not above its quantile 1 - chance counts as 0. What is above is
+freed of what chance adds to it, as an adjusted R^2: C - (1 - C) N / (T - 1 - N).
 
-Source: Dambre, Verstraeten, Schrauwen and Massar, Sci. Rep. 2, 514 (2012); they take the quantile of chi squared over T, twice.
+Sources: Dambre, Verstraeten, Schrauwen and Massar, Sci. Rep. 2, 514 (2012), the capacity and a threshold; the adjusted R^2: M.
+Ezekiel, Methods of Correlation Analysis (1930).
 """
 
 from __future__ import annotations
@@ -102,13 +104,14 @@ def capacity(states: Tensor, u: Tensor, delays: Sequence[int] = (60, 20, 10), ch
             allowed=f"{2 * rank + 2} or more, better 100 for each state", todo="measure more steps",
         )  # fmt: skip
     threshold = float(beta.ppf(1 - chance, rank / 2, (n_steps - 1 - rank) / 2)) if rank else 1.0
+    added = rank / (n_steps - 1 - rank)
     powers = _legendre(u.double().to(basis.device), len(delays))
     found: list[tuple[Term, float]] = []
     sums: dict[int, float] = {}
     for degree, most in enumerate(delays, 1):
         every = list(terms(degree, most))
         values = [c for at in range(0, len(every), PIECE) for c in _shares(basis, powers, every[at : at + PIECE])]
-        kept = [(term, value if value > threshold else 0.0) for term, value in zip(every, values, strict=True)]
+        kept = [(term, value - (1 - value) * added if value > threshold else 0.0) for term, value in zip(every, values, strict=True)]
         sums[degree] = sum(value for _, value in kept)
         found += kept
     memory = tuple(value for _, value in found[: delays[0] + 1])
