@@ -9,15 +9,16 @@ ser_28db                   share of the symbols read wrong behind a nonlinear ch
 ser_28db_fibre             the same by a coherent fibre loop, experiments/channel_fibre_loop.toml
 vowels, digits_wires       test accuracy of experiments/vowels_delay_loop.toml, and of digits_memristive_network.toml
 mnist_rows                 test accuracy of experiments/mnist_rows_delay_loop.toml; needs MNIST, and is left out unless named
-capacity_over_rcbench      capacities of degree 1 and 2 of the loop of 50 nodes by hil memory over those that RCbench finds in the
-                           same 5,000 states, on the last fifth of them and without a threshold
+capacity_over_rcbench      capacities of degree 1 and 2 of the loop of 50 nodes by hil memory over those that RCbench finds in
+                           the same 5,000 states, on the last fifth of them and without a threshold
 memory_over_theory         memory capacity of a linear loop over what its equations give, with a detection noise of 1e-4
 loop_vs_reservoirpy        nodes times steps a second, 32 sequences in a loop of 50 nodes with a low-pass over a reservoir of
                            reservoirpy with as many nodes; by_case: other batches and nodes
 
-PYTHON has reservoirpy and RCbench: without --peer an environment of its own is made under .venv/ on first use. Every figure is a mean over
-seeds, with the standard deviation and the worst. The last line is one JSON object. Ratios of times: rounds of both in turn,
-median of the rounds' ratios, of processor time with one thread each, so that other work on the machine does not count.
+PYTHON has reservoirpy and RCbench: without --peer an environment of its own is made under .venv/ on first use. Every figure
+is a mean over seeds, with the standard deviation and the worst. The last line is one JSON object. Ratios of times: rounds of
+both in turn, median of the rounds' ratios, of processor time with one thread each, so that other work on the machine does not
+count.
 """
 
 from __future__ import annotations
@@ -268,7 +269,9 @@ def main() -> None:
     python = args.peer or (peer_python() if {SPEED, MEASURES} & set(args.only) else Path())
     if MEASURES in args.only:
         ratios = [measures(seed, python) for seed in range(min(seeds, 5))]
-        found[MEASURES] = {str(degree): round(statistics.mean(one), 4) for degree, one in enumerate(zip(*ratios, strict=True), 1)}
+        found[MEASURES] = {
+            str(degree): round(statistics.mean(one), 4) for degree, one in enumerate(zip(*ratios, strict=True), 1)
+        }
     if SPEED in args.only:
         speeds = speed(python, 50, rounds) | speed(python, 200, rounds)
         found = {SPEED: speeds["50 nodes, batch 32, low-pass"], f"{SPEED}_by_case": speeds}

@@ -1,4 +1,4 @@
-"""A passive fibre loop driven by coherent light: linear in the field, without a filter; the detector alone is nonlinear, or nothing.
+"""A passive fibre loop driven by coherent light: linear in the field, without a filter; its detector may be nonlinear.
 
     e(t) = sin( pi/2 drive(t) / scale )                    field behind a modulator that is biased to no light
     E(t) = sqrt(c) e(t) + rho exp( i ( phase + d ) ) E(t - delay)        rho = sqrt( ( 1 - c ) 10^(-loss/10) )
@@ -6,13 +6,13 @@
     "coherent"   reading = full_scale ( Re( E exp( i local ) ) / E_m + noise )          with a local oscillator
     E_m  = sqrt(c) / ( 1 - rho )                           the largest field: full drive, in resonance
 
-c is the power that the coupler lets in, loss that of a round, phase what the light has gained in it; d is normal, drawn once a
-symbol: what the lock of the cavity leaves. The fibre is so short, and its band so wide, that it keeps every node apart. A delay of
-several symbols holds several of them at once, which then do not hear each other but for the nodes that it is longer or shorter.
-Nodes are cut as in hil/multiplexing.py. Everything but the rounding is differentiable in the drive, through time.
+c is the power that the coupler lets in, loss that of a round, phase what the light has gained in it; d is normal, drawn once
+a symbol: what the lock of the cavity leaves. The fibre is so short, and its band so wide, that it keeps every node apart. A
+delay of several symbols holds several of them at once, which then do not hear each other but for the nodes that it is longer
+or shorter. Nodes are cut as in hil/multiplexing.py. Everything but the rounding is differentiable in the drive, through time.
 
-Sources: Vinckier, Duport, Smerieri, Vandoorne, Bienstman, Haelterman and Massar, Optica 2, 438 (2015), the cavity with a photodiode;
-the model here has the coupler at the input alone, and its modulator is driven in one quadrature.
+Sources: Vinckier, Duport, Smerieri, Vandoorne, Bienstman, Haelterman and Massar, Optica 2, 438 (2015), the cavity with a
+photodiode; the model here has the coupler at the input alone, and its modulator is driven in one quadrature.
 """
 
 from __future__ import annotations

@@ -1,22 +1,22 @@
 """A network of nanowires whose junctions are memristors with a conductance that fades: a reservoir with electrodes.
 
-    I = L(G) V               Kirchhoff over a grid with a diagonal in every cell; V given at the electrodes, no current elsewhere
+    I = L(G) V               Kirchhoff over a grid with a diagonal in every cell; V given at electrodes, no current elsewhere
     G_e = g_min ( 1 - g_e ) + g_max g_e                                  of a junction e
     dg_e/dt = kappa_P ( 1 - g_e ) - kappa_D g_e                          the voltage across it strengthens it, and else it fades
     kappa_P = potentiation exp( eta_P |V_e| ),   kappa_D = depression exp( -eta_D |V_e| )
-    reading = full_scale ( I / ( g_max high ) + noise )                  of every electrode: what it was sent, it is read by, too
+    reading = full_scale ( I / ( g_max high ) + noise )             of every electrode, which is driven and read
 
 A drive is held for a step, in which g is integrated exactly with the voltages at its beginning. Readings are those of its
 beginning as well: what a drive does to the junctions shows in the next step. Before anything was driven g has settled at 0 V.
 
-Hidden in a specimen: which diagonal each cell has, at which nodes of the grid the electrodes are, and by how much each junction's
-potentiation and depression stray. The past fades, whatever the network: 1 / kappa_D is its memory. The sizes of the constants
-are a reading, chosen so that junctions are strengthened from some 0.3 V on and forget in some ten steps. Everything but the rounding
-is differentiable in the drive, through time.
+Hidden in a specimen: which diagonal each cell has, at which nodes of the grid the electrodes are, and by how much each
+junction's potentiation and depression stray. The past fades, whatever the network: 1 / kappa_D is its memory. The sizes of
+the constants are a reading, chosen so that junctions are strengthened from some 0.3 V on and forget in some ten steps.
+Everything but the rounding is differentiable in the drive, through time.
 
 Sources: Miranda, Milano and Ricciardi, IEEE Trans. Nanotechnol. 19, 609 (2020), a junction; Montano, Milano and Ricciardi,
-Neuromorph. Comput. Eng. 2, 014007 (2022), the grid; Milano, Montano and Ricciardi, J. Phys. D 56, 084005 (2023), electrodes that
-are driven and read.
+Neuromorph. Comput. Eng. 2, 014007 (2022), the grid; Milano, Montano and Ricciardi, J. Phys. D 56, 084005 (2023), electrodes
+that are driven and read.
 """
 
 from __future__ import annotations

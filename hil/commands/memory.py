@@ -3,8 +3,8 @@
     capacity    hil/memory/capacity.py     one long input, the states behind the washout as the readout sees them
     ranks       hil/memory/ranks.py        many short ones, the states at their ends
 
-Inputs are as large as those of [data], from the least to the largest of the training split, and go through the mask, the encoding
-and the policy between sequences of the experiment.
+Inputs are as large as those of [data], from the least to the largest of the training split, and go through the mask, the
+encoding and the policy between sequences of the experiment.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from torch import Tensor
 from hil.build.training import Built, built
 from hil.commands.passport import check_free
 from hil.config.experiment import read_experiment
-from hil.errors import UNTOUCHED, ConfigError
+from hil.errors import UNTOUCHED, ConfigError, ContractError
 from hil.files import write_atomic
-from hil.learner import drives
+from hil.learner import Tracing, drives
 from hil.memory.capacity import Capacity, capacity
 from hil.memory.ranks import SHARE, rank, streams
 from hil.seeding import generator
@@ -120,13 +120,17 @@ def profile(made: Built, asked: Asked) -> Profile:
             outputs="safe; nothing was sent", todo="choose another [data], such as narma10, and a mask for it",
         )  # fmt: skip
     low, high = float(x.min()), float(x.max())
+    net, learner = made.training.net, made.training.learner
+    if not isinstance(learner, Tracing):
+        raise ContractError(
+            "this learner does not show what its readout sees", where=f"learner {type(learner).__name__}", got="no trace()",
+            allowed="trace(net, x) -> a Trace, as of hil.learner.Tracing", todo="add it, or use reservoir",
+        )  # fmt: skip
 
     def states(u: Tensor) -> Tensor:
         """(batch, time) from -1 to 1 -> what the readout sees, (batch, time, n)."""
         drive = low + (high - low) * (u + 1) / 2
-        trace = made.training.learner.trace(made.training.net, drive.unsqueeze(2).to(made.training.net.place))  # type: ignore[attr-defined]
-        seen: Tensor = trace.inputs[-1].transpose(0, 1).cpu()
-        return seen
+        return learner.trace(net, drive.unsqueeze(2).to(net.place)).inputs[-1].transpose(0, 1).cpu()
 
     before = asked.washout or max(asked.delays, default=0)
     u = torch.rand(before + asked.steps, generator=generator(asked.seed, 0, "capacity input")) * 2 - 1

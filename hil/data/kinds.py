@@ -1,7 +1,7 @@
 """Kinds of sources that [data] use may name, and how each becomes a data set.
 
-    digits, mnist, ...         published sets, see hil/data/sources.py; their splits are the publisher's; with sequence = true an
-                               image is the sequence of its rows
+    digits, mnist, ...         published sets, see hil/data/sources.py; their splits are the publisher's; with sequence = true
+                               an image is the sequence of its rows
     mackey_glass, ...          sets that are made from a formula, see hil/data/made/
     table.csv .tsv .txt        columns with names; target, inputs
     x.npz, x.npy               arrays of numpy
@@ -91,7 +91,8 @@ class Named:
             if replace(how, standardise=False, sequence=False) != Reading():
                 raise ConfigError(
                     "a published set comes with its splits and classes", where=self.near, got=_changed(how), outputs=UNTOUCHED,
-                    allowed="train_examples, dir, standardise, sequence", todo="take these keys out, or read a file of your own",
+                    allowed="train_examples, dir, standardise, sequence",
+                    todo="take these keys out, or read a file of your own",
                 )  # fmt: skip
             found = published(describe(self.use), self.folder)
             found = by_rows(found) if how.sequence else found

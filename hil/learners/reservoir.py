@@ -6,21 +6,22 @@
 
 The first synapse is the mask; the hidden layers are drawn once, and stay. All steps behind the washout count. The solver is
 
-    "ridge"        ridge regression from running sums; the penalty is chosen on the validation split. With `forget` below 1, sums
-                   fade from batch to batch: least squares in blocks, for a node that drifts.
-    "recursive"    recursive least squares: the readout moves with every step of time, in the order of time, and `forget` acts from
-                   step to step (hil/learners/parts/recursive.py)
+    "ridge"        ridge regression from running sums; the penalty is chosen on the validation split. With `forget` below 1,
+                   sums fade from batch to batch: least squares in blocks, for a node that drifts.
+    "recursive"    recursive least squares: the readout moves with every step of time, in the order of time, and `forget`
+                   acts from step to step (hil/learners/parts/recursive.py)
 
 Lags make a readout wider without more nodes, and give it a memory that the node has not; late nodes do so at the same width.
 
 Sources: Jaeger and Haas, Science 304, 78 (2004); Appeltant et al., Nat. Commun. 2, 468 (2011), one node with delay; Sakemi,
-Morino, Leleu and Aihara, Sci. Rep. 10, 21794 (2020), lags; Del Frate, Shirin and Sorrentino, Chaos 31, 121103 (2021), late nodes.
+Morino, Leleu and Aihara, Sci. Rep. 10, 21794 (2020), lags; Del Frate, Shirin and Sorrentino, Chaos 31, 121103 (2021), late
+nodes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -30,23 +31,23 @@ from hil.errors import UNTOUCHED, ConfigError
 from hil.learner import Nodes
 from hil.learners.parts.played import Playing, played, with_memory
 from hil.learners.parts.recursive import Recursive
-from hil.learners.parts.ridge_sums import PENALTIES, RidgeSums, readout
-from hil.learners.ridge import Ridge
+from hil.learners.parts.ridge_sums import RidgeSums, readout
+from hil.learners.ridge import Ridge, RidgeSettings
 from hil.network import Network, Trace
-from hil.settings import Natural, Positive
+from hil.settings import Natural
 from hil.synapses import LateLinear
 from hil.task import Task, as_task
 
 
 @dataclass(frozen=True)
-class ReservoirSettings(Playing):
+class ReservoirSettings(Playing, RidgeSettings):
     """[learner] of an experiment.
 
     Args:
         between: the state of the node between two sequences: "reset", "rest" or "carry".
         rest_steps: steps at rest before a sequence, of "rest".
-        answer: of data with one target a sequence: that of the "last" step, or the "mean" over the steps behind the washout; left
-            out: "last".
+        answer: of data with one target a sequence: that of the "last" step, or the "mean" over the steps behind the washout;
+            left out: "last".
         penalties: that are tried, in units of the mean variance of a state; of "recursive" the one that it begins with.
         forget: factor on what is known, before each batch; of "recursive" before each step. 1 forgets nothing.
         lags: steps back that the readout sees besides or in place of the present one, 0.
@@ -54,7 +55,6 @@ class ReservoirSettings(Playing):
         solver: "ridge" or "recursive".
     """
 
-    penalties: tuple[Positive, ...] = PENALTIES
     forget: Annotated[float, Field(gt=0, le=1)] = 1.0
     lags: Annotated[tuple[Natural, ...], Field(min_length=1)] = (0,)
     late: Natural = 0
@@ -91,7 +91,7 @@ class ReservoirSettings(Playing):
             )  # fmt: skip
 
 
-class Reservoir(Ridge):
+class Reservoir(Ridge[ReservoirSettings]):
     """A readout in closed form over the states of a node with memory. Its state are the sums, or what the recursion knows.
 
     Args:
@@ -101,8 +101,7 @@ class Reservoir(Ridge):
         bias: the readout has one.
     """
 
-    Settings: ClassVar[type[ReservoirSettings]] = ReservoirSettings  # type: ignore[assignment]
-    settings: ReservoirSettings  # type: ignore[assignment]
+    Settings: ClassVar[type[ReservoirSettings]] = ReservoirSettings
     nodes: ClassVar[Nodes] = "memory"
     sequences: ClassVar[str] = "whole"
 
@@ -114,7 +113,7 @@ class Reservoir(Ridge):
     @classmethod
     def build(
         cls, net: Network, settings: ReservoirSettings, task: Task | int, rng: torch.Generator, model: object | None = None
-    ) -> Reservoir:
+    ) -> Self:
         """Build it for `net`, all of whose synapses are frozen; needs no model of the node. With lags the readout gets wider.
 
         Raises:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -42,7 +42,10 @@ class RidgeSettings:
         check(self, "[learner]")
 
 
-class Ridge:
+S = TypeVar("S", bound=RidgeSettings)
+
+
+class Ridge(Generic[S]):
     """A readout in closed form. Its state are the sums.
 
     Args:
@@ -54,14 +57,12 @@ class Ridge:
     Settings: ClassVar[type[RidgeSettings]] = RidgeSettings
     epochs: ClassVar[int] = 1  # where nothing else is asked for
 
-    def __init__(self, features: int, task: Task, settings: RidgeSettings) -> None:
+    def __init__(self, features: int, task: Task, settings: S) -> None:
         self.task, self.settings = task, settings
         self.sums: RidgeSums | Recursive = RidgeSums(features, task.outputs)
 
     @classmethod
-    def build(
-        cls, net: Network, settings: RidgeSettings, task: Task | int, rng: torch.Generator, model: object | None = None
-    ) -> Ridge:
+    def build(cls, net: Network, settings: S, task: Task | int, rng: torch.Generator, model: object | None = None) -> Self:
         """Build it for `net`, all of whose synapses are frozen; needs no model of the node.
 
         Raises:

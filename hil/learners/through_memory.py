@@ -53,8 +53,8 @@ class ThroughMemorySettings(Playing):
     Args:
         between: the state of the node between two sequences: "reset", "rest" or "carry".
         rest_steps: steps at rest before a sequence, of "rest".
-        answer: of data with one target a sequence: that of the "last" step, or the "mean" over the steps behind the washout; left
-            out: "last".
+        answer: of data with one target a sequence: that of the "last" step, or the "mean" over the steps behind the washout;
+            left out: "last".
         loss: what is made small; left out: that of the task.
         penalty: the readout is no part of the descent: each step fits it to the states of its batch in closed form, with this
             penalty in units of the mean variance of a state. Left out: it descends.

@@ -6,8 +6,8 @@
     sum_d C_d <= N                           the rank of the states; equal if the past fades and nothing is noise
 
 Of T steps, states that have nothing to do with z give C[z] about N / T, and there are many z. By chance C[z] would be
-distributed as Beta( N/2, (T - 1 - N)/2 ) if z were normal; what is not above its quantile 1 - chance counts as 0. What is above is
-freed of what chance adds to it, as an adjusted R^2: C - (1 - C) N / (T - 1 - N).
+distributed as Beta( N/2, (T - 1 - N)/2 ) if z were normal; what is not above its quantile 1 - chance counts as 0. What is
+above is freed of what chance adds to it, as an adjusted R^2: C - (1 - C) N / (T - 1 - N).
 
 Sources: Dambre, Verstraeten, Schrauwen and Massar, Sci. Rep. 2, 514 (2012), the capacity and a threshold; the adjusted R^2: M.
 Ezekiel, Methods of Correlation Analysis (1930).
@@ -111,7 +111,9 @@ def capacity(states: Tensor, u: Tensor, delays: Sequence[int] = (60, 20, 10), ch
     for degree, most in enumerate(delays, 1):
         every = list(terms(degree, most))
         values = [c for at in range(0, len(every), PIECE) for c in _shares(basis, powers, every[at : at + PIECE])]
-        kept = [(term, value - (1 - value) * added if value > threshold else 0.0) for term, value in zip(every, values, strict=True)]
+        kept = [
+            (term, value - (1 - value) * added if value > threshold else 0.0) for term, value in zip(every, values, strict=True)
+        ]
         sums[degree] = sum(value for _, value in kept)
         found += kept
     memory = tuple(value for _, value in found[: delays[0] + 1])
@@ -128,7 +130,8 @@ def _basis(states: Tensor) -> Tensor:
             allowed="(steps, n), finite", todo="look at the readings",
         )  # fmt: skip
     u, s, _ = torch.linalg.svd(h - h.mean(0), full_matrices=False)
-    return u[:, s > max(SMALLEST * float(s[0]), math.sqrt(len(h)) * 1e-12)]
+    found: Tensor = u[:, s > max(SMALLEST * float(s[0]), math.sqrt(len(h)) * 1e-12)]
+    return found
 
 
 def _legendre(u: Tensor, degree: int) -> Tensor:

@@ -6,8 +6,8 @@
 A node that separates has a large one, a node that generalises a small other. Singular values below `share` of the largest do
 not count: noise has full rank.
 
-Source: Legenstein and Maass, Neural Networks 20, 323 (2007); in devices, e.g. Dale, Miller, Stepney and Trefzer, Proc. R. Soc. A
-475, 20180723 (2019).
+Source: Legenstein and Maass, Neural Networks 20, 323 (2007); in devices, e.g. Dale, Miller, Stepney and Trefzer, Proc. R.
+Soc. A 475, 20180723 (2019).
 """
 
 from __future__ import annotations

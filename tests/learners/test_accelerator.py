@@ -91,8 +91,9 @@ CASES = {
     + learning("ffgaf", 'dropout = 0.2\nadaptation = "both"\nshare_every = 1\nshares = [1, 1, 1, 1, 1, 1, 1, 1, 1, 5]'),
     "reservoir": '[data]\nsequence = true\n[network]\nuse = "masks"\nwidths = [8, 12, 10]\n[task]\nwashout = 2\n'
     + '[device]\nuse = "delay_loop"\nnodes = 12\nlowpass_hz = 3e6\nnoise = 0.01\n' + learning("reservoir", "forget = 0.9"),
-    "reservoir, lags and recursion": '[data]\nsequence = true\n[network]\nuse = "masks"\nwidths = [8, 12, 10]\n[task]\nwashout = 2\n'
-    + '[device]\nuse = "delay_loop"\nnodes = 12\n' + learning("reservoir", 'lags = [0, 1]\nlate = 1\nsolver = "recursive"\npenalties = [1e-4]'),
+    "reservoir, lags and recursion": '[data]\nsequence = true\n[network]\nuse = "masks"\nwidths = [8, 12, 10]\n'
+    + '[task]\nwashout = 2\n[device]\nuse = "delay_loop"\nnodes = 12\n'
+    + learning("reservoir", 'lags = [0, 1]\nlate = 1\nsolver = "recursive"\npenalties = [1e-4]'),
     **{
         use: '[data]\nsequence = true\n[network]\nuse = "masks"\nwidths = [8, 12, 10]\n[task]\nwashout = 2\n'
         + '[device]\nuse = "delay_loop"\nnodes = 12\nlowpass_hz = 3e6\nnoise = 0.01\n' + learning(use, settings)

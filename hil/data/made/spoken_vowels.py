@@ -7,14 +7,14 @@
     lips       the difference of two samples                  besides, white noise snr_db below the utterance
     x          ln of the energy in mel bands, in frames of 20 ms every 10 ms
 
-Formants of the vowels are the means that Peterson and Barney measured of men, women and children (hil/data/made/vowels.py), each
-speaker with a tract of a length of its own, each utterance strayed. The pitches are round numbers near theirs. Nobody has spoken
-these vowels: they stand in for recordings where there are none. A speaker says each vowel twice, and is a group: all that one
-says is in one split. The energies are rounded, so that every machine makes the same.
+Formants of the vowels are the means that Peterson and Barney measured of men, women and children (hil/data/made/vowels.py),
+each speaker with a tract of a length of its own, each utterance strayed. The pitches are round numbers near theirs. Nobody
+has spoken these vowels: they stand in for recordings where there are none. A speaker says each vowel twice, and is a group:
+all that one says is in one split. The energies are rounded, so that every machine makes the same.
 
-Sources: G. E. Peterson and H. L. Barney, J. Acoust. Soc. Am. 24, 175 (1952), Table II; D. H. Klatt, J. Acoust. Soc. Am. 67, 971
-(1980), the resonators; S. S. Stevens, J. Volkmann and E. B. Newman, J. Acoust. Soc. Am. 8, 185 (1937), the mel, by the formula of
-D. O'Shaughnessy, Speech Communication, Addison-Wesley (1987).
+Sources: G. E. Peterson and H. L. Barney, J. Acoust. Soc. Am. 24, 175 (1952), Table II; D. H. Klatt, J. Acoust. Soc. Am. 67,
+971 (1980), the resonators; S. S. Stevens, J. Volkmann and E. B. Newman, J. Acoust. Soc. Am. 8, 185 (1937), the mel, by the
+formula of D. O'Shaughnessy, Speech Communication, Addison-Wesley (1987).
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class SpokenVowels:
         return Examples(
             "spoken_vowels", (self.frames, self.bands), in_memory(x.astype(np.float32)), np.array(VOWELS)[vowel],
             lambda row: f"spoken_vowels: example {row}",
-            "G. E. Peterson and H. L. Barney, J. Acoust. Soc. Am. 24, 175 (1952), Table II; D. H. Klatt, J. Acoust. Soc. Am. 67, "
-            "971 (1980); made-up speakers", group=who,
+            "G. E. Peterson and H. L. Barney, J. Acoust. Soc. Am. 24, 175 (1952), Table II; D. H. Klatt, J. Acoust. Soc. Am. "
+            "67, 971 (1980); made-up speakers", group=who,
         )  # fmt: skip
 
     def _normal(self, count: int, stream: str) -> Array:
@@ -102,7 +102,8 @@ class SpokenVowels:
             aim: formants of the vowel, (n, 3), Hz.
             neutral: those at the beginning and the end, alike.
             pitch: f0 at the beginning, (n,), Hz.
-            begin, length: of the utterance, (n,), shares of the recording.
+            begin: of the utterance, (n,), share of the recording.
+            length: alike.
 
         Returns:
             (n, samples).
@@ -146,7 +147,8 @@ def energies(sound: Array, bands: int) -> Array:
     rise = (hertz - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     fall = (edges[2:, None] - hertz) / (edges[2:] - edges[1:-1])[:, None]
     weights = np.clip(np.minimum(rise, fall), 0.0, None)
-    return np.log(spectrum @ weights.T + SILENCE)
+    found: Array = np.log(spectrum @ weights.T + SILENCE)
+    return found
 
 
 def band_edges(bands: int) -> Array:

@@ -5,9 +5,9 @@
     k = P h / ( forget + h^T P h )
     W = W + k e^T                    P = ( P - k h^T P ) / forget
 
-Sequences that are side by side make one step together: h and e have a row each, and the quotient is a solution of equations. P
-begins as that of a ridge regression with the penalty of the settings, over as many steps as the first batch has; the bias has no
-penalty. Without forgetting, W after one batch is that of the ridge regression. All of it is float64 on the CPU.
+Sequences that are side by side make one step together: h and e have a row each, and the quotient is a solution of equations.
+P begins as that of a ridge regression with the penalty of the settings, over as many steps as the first batch has; the bias
+has no penalty. Without forgetting, W after one batch is that of the ridge regression. All of it is float64 on the CPU.
 
 Source: S. Haykin, Adaptive Filter Theory, chapter on recursive least squares; with a penalty as its beginning, H. Jaeger and
 H. Haas, Science 304, 78 (2004), supporting text.
@@ -103,7 +103,8 @@ class Recursive:
         Args:
             net: the network, whose hidden layers are asked once a validation example.
             validation: batches of x and targets, where the network is.
-            task, penalties: not used; nothing is chosen.
+            task: not used; nothing is chosen.
+            penalties: not used.
             features: (network, x) -> what enters the readout, (batch, n) or (batch, time, n).
 
         Returns:
