@@ -47,6 +47,15 @@ def fits_learner(experiment: Experiment, chain: Chain, data: Dataset, task: Task
         takes_batches(chain, experiment.train.batch, len(data.train), experiment.network.place)
 
 
+def read_out(experiment: Experiment, chain: Chain) -> Chain:
+    """Return the synapses with the readout that the learner asks for by `widened(last, settings, rng)`, if it does."""
+    asked = getattr(experiment.learner.rule, "widened", None)
+    if asked is None:
+        return chain
+    last = asked(chain.synapses[-1], experiment.learner.options, generator(experiment.seed, 0, "learner"))
+    return replace(chain, synapses=(*chain.synapses[:-1], last))
+
+
 KINDS: Mapping[Nodes, tuple[str, str]] = {  # what they are, and what is wrong with others
     "static": ("nodes without a state in time", "this node has a state in time, and this learner has no time axis"),
     "spiking": ("spiking neurons", "this node is analog, and this learner drives spiking neurons"),
@@ -69,7 +78,9 @@ def fits_node(learner: LearnerTable, found: Nodes | None, outputs: str = UNTOUCH
     if found in (None, asked) or (asked == "spiking" and found == "static"):  # such a rule judges by itself
         return
     assert found is not None
-    todo = 'choose another node, or use = "reservoir" in [learner]' if found == "memory" else "choose another learner, or node"
+    todo = "choose another learner, or node"
+    if found == "memory":
+        todo = 'choose another node; or write use = "reservoir" in [learner], or "pat_memory" to train the masks as well'
     raise ConfigError(
         KINDS[asked][1], where=learner.place, got=f"{learner.use}, on {KINDS[found][0]}", allowed=KINDS[asked][0],
         outputs=outputs, todo=todo,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hil import torch_device
 from hil.build import drift_sentinel, projection, stand_in
-from hil.build.learner import class_weights, fits_learner, fits_node, known_kind
+from hil.build.learner import class_weights, fits_learner, fits_node, known_kind, read_out
 from hil.build.network import Chain, chain_of
 from hil.build.optimizing import optimiser, plan_of, schedule_of
 from hil.build.task import as_examples, task_for
@@ -73,7 +73,7 @@ def prepared(experiment: Experiment, given: Dataset | None = None, begins: bool 
         whole = dataset(experiment.data) if given is None else given
         data = as_examples(usable(whole), experiment.learner)
         task = task_for(experiment.task, experiment.learner, data)
-        chain = chain_of(experiment.network, experiment.seed, data)
+        chain = read_out(experiment, chain_of(experiment.network, experiment.seed, data))
         fits_learner(experiment, chain, data, task)
         weights = class_weights(experiment, data, task)
         plan = plan_of(experiment, data.shape)

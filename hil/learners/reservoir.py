@@ -25,7 +25,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from hil.errors import UNTOUCHED, ConfigError
 from hil.learner import Nodes
@@ -121,14 +121,21 @@ class Reservoir(Ridge[ReservoirSettings]):
         """
         del model
         with_memory(net)
+        net.stack[-1].synapse = cls.widened(readout(net), settings, rng).to(net.place)
         last = readout(net)
-        if settings.oldest and not isinstance(last, LateLinear):
-            late = torch.randint(0, settings.late + 1, (last.in_features,), generator=rng)
-            wide = LateLinear(last.in_features, last.out_features, settings.lags, late, last.bias is not None)
-            torch.nn.init.zeros_(wide.weight)
-            last = net.stack[-1].synapse = wide.to(net.place)
         net.requires_grad_(False)
         return cls(last.in_features, as_task(task), settings, last.bias is not None)
+
+    @staticmethod
+    def widened(last: nn.Module, settings: ReservoirSettings, rng: torch.Generator) -> nn.Module:
+        """Return the readout that sees what the settings ask for: `last` itself, or a wider one in its place, of zeros."""
+        if not settings.oldest or isinstance(last, LateLinear) or not isinstance(last, nn.Linear):
+            return last
+        late = torch.randint(0, settings.late + 1, (last.in_features,), generator=rng)
+        wide = LateLinear(last.in_features, last.out_features, settings.lags, late, last.bias is not None)
+        for param in wide.parameters():
+            nn.init.zeros_(param)
+        return wide
 
     def learn(self, states: Tensor, label: Tensor) -> None:
         """Add states and targets behind the washout."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import hil
 from hil.build.prepared import prepared
+from hil.build.training import built
 from hil.config.experiment import experiment_of
 from hil.conformance import check_device
 from hil.encoding import Decode, Encode
@@ -20,9 +21,11 @@ from hil.errors import ConfigError, ContractError
 from hil.learners.parts.played import Between, played
 from hil.learners.reservoir import Reservoir, ReservoirSettings
 from hil.network import Layer, Network
+from hil.run import checkpoint
 from hil.seeding import generator
 from hil.synapses import LateLinear
 from hil.task import Task, task_of
+from hil.training.loop import train
 from sim_devices.delay_loop import DelayLoop
 from sim_devices.simulated import Simulated
 
@@ -218,6 +221,25 @@ def test_a_readout_that_makes_no_sense_is_refused(task: Task, settings: dict[str
     assert told.value.outputs == "untouched; nothing was opened"
 
 
+def test_a_run_begins_with_the_late_readout_of_another_one(tmp_path: Path) -> None:
+    """The readout is as wide as the learner asks for before any weights are held against it; another width is refused."""
+    lags = 'use = "reservoir"\nlags = [0, 2]\nlate = 1'
+    data = 'use = "narma5"\nsteps = 40\nwindow = 1\nsequence = true\n[task]\nwashout = 5'
+    with built(experiment(LOOP, lags, data)) as made:
+        first = made.training
+        for _ in train(first):
+            pass
+        checkpoint.save(tmp_path / "r" / "checkpoints", "best", checkpoint.Checkpoint(first.best.tensors, {"epoch": 1}))
+    begin = f'[train]\nfrom = "{(tmp_path / "r").as_posix()}"'
+    with built(experiment(LOOP, f"{lags}\n{begin}", data), begins=True) as made:
+        synapse = made.training.net.stack[-1].synapse
+        assert isinstance(synapse, LateLinear)
+        assert torch.equal(synapse.weight, first.best.tensors["layers.1.synapse.weight"])
+    with pytest.raises(ConfigError, match="those of another network") as told:
+        prepared(experiment(LOOP, f'use = "reservoir"\n{begin}', data), begins=True)
+    assert told.value.outputs == "untouched; nothing was opened"
+
+
 @pytest.mark.parametrize("learner", ["reservoir", "bptt_memory", "pat_memory"])
 def test_they_are_refused_before_anything_is_opened(learner: str) -> None:
     with pytest.raises(ConfigError, match="with a target a step every step is an answer"):
@@ -241,6 +263,8 @@ LOOP = f'use = "delay_loop"\nnodes = {NODES}'
     [
         (LOOP, 'use = "adfa"', "this node has a state in time, and this learner has no time axis"),
         (LOOP, 'use = "ridge"', "this node has a state in time, and this learner has no time axis"),
+        (LOOP, 'use = "ff"', "this node has a state in time, and this learner has no time axis"),
+        (LOOP, 'use = "phyll"', "this node has a state in time, and this learner has no time axis"),
         (LOOP, 'use = "saf_e"', "this node is analog, and this learner drives spiking neurons"),
         (LOOP, 'use = "spide"', "this node is analog, and this learner drives spiking neurons"),
         ('use = "mach_zehnder"', 'use = "reservoir"', "this node has no memory, and this learner drives nodes with memory"),
