@@ -25,18 +25,22 @@ from hil.training.refit import refit
 from hil.training.session import load_best
 from sim_devices.coupled_nodes import CoupledNodes
 from sim_devices.delay_loop import DelayLoop
+from sim_devices.fibre_loop import FibreLoop
+from sim_devices.memristive_network import MemristiveNetwork
 from sim_devices.simulated import Simulated
 
 NODES, STEPS, WASHOUT = 5, 12, 3
 TASK = task_of(torch.rand(3, STEPS, 2), (), washout=WASHOUT)
 CLASSES = task_of(torch.zeros(3, STEPS, dtype=torch.int64), ("a", "b", "c"), washout=WASHOUT)
-Kind = DelayLoop | CoupledNodes
+Kind = DelayLoop | CoupledNodes | FibreLoop | MemristiveNetwork
 KINDS: dict[str, Callable[[], Kind]] = {
     "a loop whose nodes couple": lambda: DelayLoop(nodes=NODES, gain=0.6, node_s=1.0, delay_s=7.0),
     "with filters, read early": lambda: DelayLoop(
         nodes=NODES, gain=0.6, node_s=1.0, samples=4, sample_phase=0.5, lowpass_hz=0.3, highpass_hz=0.01
     ),
     "coupled nodes": lambda: CoupledNodes(nodes=NODES, coupled=0.7, leak=0.6),
+    "a fibre loop": lambda: FibreLoop(nodes=NODES, coupling=0.4, phase_rad=0.5),
+    "a memristive network": lambda: MemristiveNetwork(electrodes=NODES, rows=3, columns=3),
 }
 
 
