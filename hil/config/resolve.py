@@ -46,6 +46,7 @@ LEARNERS = {
     "ff": "hil.learners.forward_forward:ForwardForward",
     "ffgaf": "hil.learners.ffgaf:FFGAF",
     "phyll": "hil.learners.phyll:PhyLL",
+    "phyll_memory": "hil.learners.phyll_memory:PhyLLMemory",
     "spide": "hil.learners.spide:SPIDE",
 }
 TWINS = {

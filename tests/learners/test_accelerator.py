@@ -99,6 +99,8 @@ CASES = {
         + '[device]\nuse = "delay_loop"\nnodes = 12\nlowpass_hz = 3e6\nnoise = 0.01\n' + learning(use, settings)
         for use, settings in (("bptt_memory", ""), ("pat_memory", "penalty = 1e-3"))
     },
+    "phyll_memory": '[data]\nsequence = true\nshape = [8, 8]\n[network]\nuse = "masks"\nwidths = [8, 12, 12]\n'
+    + '[device]\nuse = "delay_loop"\nnodes = 12\nnoise = 0.01\n' + learning("phyll_memory"),
     "adfa, conv": conv('pool = "max"\nweights = "standardised"\nnorm = "batch"\nreadout = 10')
     + MODULATOR + DECODED + learning("adfa", "sample_shape = [64]"),
     "adfa, projected by a device": DENSE + MODULATOR + DECODED + learning("adfa")
@@ -117,16 +119,18 @@ def digits() -> Dataset:
     return dataclasses.replace(whole, train=train, validation=validation, test=test)
 
 
-def timed(data: Dataset) -> Dataset:
-    """Row by row, each row with the digit as its target."""
+def timed(data: Dataset, whole: bool) -> Dataset:
+    """Row by row, each row with the digit as its target; `whole`: all rows together."""
     parts = {name: getattr(data, name) for name in ("train", "validation", "test")}
-    rows = {name: Split(one.x.view(-1, 8, 8), one.y.unsqueeze(1).repeat(1, 8)) for name, one in parts.items()}
+    rows = {
+        name: Split(one.x.view(-1, 8, 8), one.y if whole else one.y.unsqueeze(1).repeat(1, 8)) for name, one in parts.items()
+    }
     return dataclasses.replace(data, shape=(8, 8), **rows)
 
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> None:
-    monkeypatch.setattr(experiment, "dataset", lambda table: timed(digits) if table.sequence else digits)
+    monkeypatch.setattr(experiment, "dataset", lambda table: timed(digits, bool(table.shape)) if table.sequence else digits)
     monkeypatch.setattr(equilibrium, "FEW", 10**12)  # on the CPU, few spikes are summed one by one: rounded otherwise
     monkeypatch.setattr(torch_device, "settled", lambda on: None)
     monkeypatch.setattr(torch_device, "_free_bytes", lambda on: 1 << 30)
