@@ -8,6 +8,7 @@ narma10_50_trained, narma10_50_noisy_trained    both with masks that were traine
 ser_28db                   share of the symbols read wrong behind a nonlinear channel, 28 dB, 50 nodes
 ser_28db_fibre             the same by a coherent fibre loop, experiments/channel_fibre_loop.toml
 vowels, digits_wires       test accuracy of experiments/vowels_delay_loop.toml, and of digits_memristive_network.toml
+digits_phyll               test accuracy of experiments/digits_phyll_delay_loop.toml
 mnist_rows                 test accuracy of experiments/mnist_rows_delay_loop.toml; needs MNIST, and is left out unless named
 capacity_over_rcbench      capacities of degree 1 and 2 of the loop of 50 nodes by hil memory over those that RCbench finds in
                            the same 5,000 states, on the last fifth of them and without a threshold
@@ -117,6 +118,7 @@ SCORES = {
     "ser_28db_fibre": Score((), "symbol_error_rate", "channel_fibre_loop.toml"),
     "vowels": Score((), "accuracy", "vowels_delay_loop.toml"),
     "digits_wires": Score((), "accuracy", "digits_memristive_network.toml", False),
+    "digits_phyll": Score((), "accuracy", "digits_phyll_delay_loop.toml", False),
     "mnist_rows": Score((), "accuracy", "mnist_rows_delay_loop.toml", False),
 }
 SPEED, THEORY, MEASURES = "loop_vs_reservoirpy", "memory_over_theory", "capacity_over_rcbench"

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hil.errors import ContractError
+from hil.errors import UNTOUCHED, ConfigError, ContractError
 from hil.learner import Nodes
 from hil.learners.adfa import Model
 from hil.learners.parts.label_slot import wrong_labels
@@ -32,6 +32,7 @@ from hil.learners.phyll import Phi
 from hil.network import Network, Trace
 from hil.settings import Positive
 from hil.synapses import channels_of
+from hil.task import Task
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,24 @@ class PhyLLMemorySettings(Between):
     theta: Positive = 4.0
     phi: Phi = "abs"
     amplitude: float = 1.0
+
+    def fits(self, task: Task, length: int) -> None:
+        """Refuse targets a step, and a washout: the goodness of a sequence is a mean over all its steps.
+
+        Args:
+            task: what is learned.
+            length: of a sequence, steps.
+
+        Raises:
+            ConfigError.
+        """
+        if task.steps or task.washout:
+            raise ConfigError(
+                "this learner judges a sequence as a whole", where="[learner] phyll_memory", outputs=UNTOUCHED,
+                got="a target a step" if task.steps else f"washout = {task.washout}",
+                allowed=f"one class a sequence, all its {length} steps",
+                todo='write use = "reservoir" in [learner]' if task.steps else "leave washout out",
+            )  # fmt: skip
 
 
 class Labelled(nn.Linear):
@@ -87,7 +106,7 @@ class PhyLLMemory(nn.Module):
     Settings: ClassVar[type[PhyLLMemorySettings]] = PhyLLMemorySettings
     any_outputs: ClassVar[bool] = True  # its scores are a goodness of every class, however wide the last layer is
     nodes: ClassVar[Nodes] = "memory"
-    sequences: ClassVar[bool] = True
+    sequences: ClassVar[str] = "whole"
     label: Tensor
 
     def __init__(self, widths: Sequence[int], classes: int, rng: torch.Generator, settings: PhyLLMemorySettings) -> None:

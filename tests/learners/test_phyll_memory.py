@@ -115,8 +115,13 @@ def test_what_does_not_fit_is_refused() -> None:
     net.stack[1].synapse = nn.Sequential(nn.Linear(NODES, NODES))
     with pytest.raises(ContractError, match="trains linear synapses between nodes"):
         learner(net)
-    table = "[data]\nuse = 'narma5'\nwindow = 1\nsteps = 20\nnumber = 10\nsequence = true\n[network]\nuse = 'masks'\n"
-    table += "widths = [1, 6, 1]\n[device]\nuse = 'delay_loop'\nnodes = 6\n[learner]\nuse = 'phyll_memory'\n"
-    with pytest.raises(ConfigError, match="does not take these sequences") as told:
-        prepared(experiment_of(hil.toml.loads(table), Path("here.toml")))
-    assert told.value.outputs == "untouched; nothing was opened"
+    for data, what in (
+        ("use = 'narma5'\nwindow = 1\nsteps = 20\nnumber = 10\nsequence = true", "judges a sequence as a whole"),
+        ("use = 'digits'\nsequence = true\n[task]\nwashout = 2", "judges a sequence as a whole"),
+        ("use = 'digits'", "takes sequences; got digits, examples without time"),
+    ):
+        table = f"[data]\n{data}\n[network]\nuse = 'masks'\nwidths = [{1 if 'narma' in data else 8}, 6, 10]\n"
+        table += "[device]\nuse = 'delay_loop'\nnodes = 6\n[learner]\nuse = 'phyll_memory'\n"
+        with pytest.raises(ConfigError, match=what) as told:
+            prepared(experiment_of(hil.toml.loads(table), Path("here.toml")))
+        assert told.value.outputs == "untouched; nothing was opened"
