@@ -99,6 +99,12 @@ CASES = {
         + '[device]\nuse = "delay_loop"\nnodes = 12\nlowpass_hz = 3e6\nnoise = 0.01\n' + learning(use, settings)
         for use, settings in (("bptt_memory", ""), ("pat_memory", "penalty = 1e-3"))
     },
+    "reservoir, a fibre loop": '[data]\nsequence = true\nshape = [8, 8]\n[network]\nuse = "masks"\nwidths = [8, 12, 10]\n'
+    + '[device]\nuse = "fibre_loop"\nnodes = 12\nnoise = 0.01\nphase_noise_rad = 0.1\n[encode]\noverflow = "clip"\n'
+    + learning("reservoir"),
+    "pat_memory, a memristive network": '[data]\nsequence = true\nshape = [8, 8]\n[network]\nuse = "masks"\n'
+    + 'widths = [8, 6, 10]\n[device]\nuse = "memristive_network"\nelectrodes = 6\nrows = 3\ncolumns = 3\nnoise = 0.01\n'
+    + '[encode]\noverflow = "clip"\n' + learning("pat_memory", 'answer = "mean"'),
     "phyll_memory": '[data]\nsequence = true\nshape = [8, 8]\n[network]\nuse = "masks"\nwidths = [8, 12, 12]\n'
     + '[device]\nuse = "delay_loop"\nnodes = 12\nnoise = 0.01\n' + learning("phyll_memory"),
     "adfa, conv": conv('pool = "max"\nweights = "standardised"\nnorm = "batch"\nreadout = 10')
