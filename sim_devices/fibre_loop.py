@@ -33,8 +33,6 @@ from hil.twin import Unknown
 from sim_devices.detection import Detection
 from sim_devices.twin import State
 
-TUNED = ("scale_v", "coupling", "loss_db", "phase_rad", "local_rad", "phase_noise_rad", "noise")
-
 
 class FibreLoop(nn.Module):
     """A fibre cavity with virtual nodes. Inputs and outputs are (time, batch, nodes): a symbol a step of time.
@@ -91,9 +89,9 @@ class FibreLoop(nn.Module):
         """The ports: a drive in V and a reading in V for each virtual node; no parameters."""
         return self.detection.spec
 
-    def settings(self) -> dict[str, float]:
-        """The keyword arguments that are numbers of the physics; those that say what it is made of stay as they are."""
-        return {name: float(self._made[name]) for name in TUNED}
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments that make this twin again."""
+        return dict(self._made)
 
     def unknowns(self) -> dict[str, Unknown]:
         """Return what a specimen has its own value of: splices differ, and the lock sits where it was set by hand."""

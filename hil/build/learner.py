@@ -47,13 +47,13 @@ def fits_learner(experiment: Experiment, chain: Chain, data: Dataset, task: Task
         takes_batches(chain, experiment.train.batch, len(data.train), experiment.network.place)
 
 
-def read_out(experiment: Experiment, chain: Chain) -> Chain:
-    """Return the synapses with the readout that the learner asks for by `widened(last, settings, rng)`, if it does."""
+def read_out(experiment: Experiment, last: nn.Module) -> nn.Module:
+    """Return the readout that the learner asks for by `widened(last, settings, rng)`, or `last`, if it does not."""
     asked = getattr(experiment.learner.rule, "widened", None)
     if asked is None:
-        return chain
-    last = asked(chain.synapses[-1], experiment.learner.options, generator(experiment.seed, 0, "learner"))
-    return replace(chain, synapses=(*chain.synapses[:-1], last))
+        return last
+    found: nn.Module = asked(last, experiment.learner.options, generator(experiment.seed, 0, "learner"))
+    return found
 
 
 KINDS: Mapping[Nodes, tuple[str, str]] = {  # what they are, and what is wrong with others

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -73,7 +73,8 @@ def prepared(experiment: Experiment, given: Dataset | None = None, begins: bool 
         whole = dataset(experiment.data) if given is None else given
         data = as_examples(usable(whole), experiment.learner)
         task = task_for(experiment.task, experiment.learner, data)
-        chain = read_out(experiment, chain_of(experiment.network, experiment.seed, data))
+        chain = chain_of(experiment.network, experiment.seed, data)
+        chain = replace(chain, synapses=(*chain.synapses[:-1], read_out(experiment, chain.synapses[-1])))
         fits_learner(experiment, chain, data, task)
         weights = class_weights(experiment, data, task)
         plan = plan_of(experiment, data.shape)

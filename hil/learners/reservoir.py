@@ -27,7 +27,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from hil.errors import UNTOUCHED, ConfigError
+from hil.errors import UNTOUCHED, ConfigError, ContractError
 from hil.learner import Nodes
 from hil.learners.parts.played import Playing, played, with_memory
 from hil.learners.parts.recursive import Recursive
@@ -128,8 +128,19 @@ class Reservoir(Ridge[ReservoirSettings]):
 
     @staticmethod
     def widened(last: nn.Module, settings: ReservoirSettings, rng: torch.Generator) -> nn.Module:
-        """Return the readout that sees what the settings ask for: `last` itself, or a wider one in its place, of zeros."""
-        if not settings.oldest or isinstance(last, LateLinear) or not isinstance(last, nn.Linear):
+        """Return the readout that sees what the settings ask for: `last` itself, or a wider one in its place, of zeros.
+
+        Raises:
+            ContractError: it was made for other lags before.
+        """
+        if isinstance(last, LateLinear):
+            if last.lags == tuple(settings.lags) and int(last.late.max()) <= settings.late:
+                return last
+            raise ContractError(
+                "the readout of this network sees other steps", where="network, last layer", allowed="the lags it was made for",
+                got=f"lags {list(last.lags)}, late {int(last.late.max())}", todo="make a new network",
+            )  # fmt: skip
+        if not settings.oldest or not isinstance(last, nn.Linear):
             return last
         late = torch.randint(0, settings.late + 1, (last.in_features,), generator=rng)
         wide = LateLinear(last.in_features, last.out_features, settings.lags, late, last.bias is not None)

@@ -332,5 +332,10 @@ def test_a_node_of_ones_own_is_trained_from_python(tmp_path: Path) -> None:
     done = hil.train(net, "reservoir", data, epochs=1, task={"washout": 50}, run=tmp_path / "r")
     assert done.summary["test_nrmse"] < 0.9
     assert check_device(Echo).passed
+    for _ in range(2):
+        again = hil.train(net, "reservoir", data, epochs=1, task={"washout": 50}, lags=[0, 1, 5], run=tmp_path / f"late {_}")
+        assert again.summary["test_nrmse"] < done.summary["test_nrmse"]
+    with pytest.raises(ContractError, match="the readout of this network sees other steps"):
+        hil.train(net, "reservoir", data, epochs=1, task={"washout": 50}, run=tmp_path / "other lags")
     with pytest.raises(ConfigError, match="no time axis"):
         hil.train(hil.dense([1, NODES, 1], Echo()), "adfa", data, run=tmp_path / "other")
