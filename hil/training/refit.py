@@ -23,7 +23,7 @@ class Stateful(Protocol):
     """A learner of nodes with memory."""
 
     def states(self, net: Network, x: Tensor) -> Tensor:
-        """Return what enters the readout, (batch, time, n)."""
+        """Return what enters the readout, (batch, time, n); of one target a sequence (batch, n)."""
 
 
 def refit(training: Training) -> dict[str, Any]:
@@ -33,13 +33,13 @@ def refit(training: Training) -> dict[str, Any]:
         the penalty, both scores on the validation split, and whether the fitted readout was kept.
     """
     net, task, best = training.net, training.task, training.best
-    timed = isinstance(training.learner, Stateful)
     features = training.learner.states if isinstance(training.learner, Stateful) else hidden
     net.load_state_dict(best.tensors)
     with foreign("fitting the readout"):
         sums = RidgeSums(readout(net).in_features, task.outputs)
         for x, target in parts(training, training.data.train):
-            sums.add(*(task.scored(part, timed) for part in (features(net, x), target)))
+            states = features(net, x)
+            sums.add(task.scored(states, states.ndim == 3), task.targets(target))
         found = sums.fit(net, parts(training, training.data.validation), task, features=features)
     score = task.score(found.outputs, training.data.validation.y.cpu())[task.metric.name]
     kept = task.metric.better(score, best.score)

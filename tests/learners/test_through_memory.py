@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hil.build.prepared import prepared
 from hil.build.training import built
-from hil.config.experiment import read_experiment
+from hil.config.experiment import experiment_of, read_experiment
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError, OutOfRange
 from hil.learners.through_memory import BPTTMemory, PATMemory, PATMemorySettings, ThroughMemory, ThroughMemorySettings
@@ -165,6 +165,20 @@ def test_trained_masks_beat_random_ones(use: str) -> None:
             load_best(training)
             scores.append(evaluate(training.net, training.learner, training.data.test, task=training.task)[0]["nrmse"])
     assert scores[1] < 0.9 * scores[0]
+
+
+def test_a_readout_of_one_target_a_sequence_is_fitted_after_training() -> None:
+    table = {
+        "data": {"use": "digits", "sequence": True, "train_examples": 200}, "task": {"washout": 2},
+        "network": {"use": "masks", "widths": [8, 20, 10], "gain": 0.3}, "device": {"use": "coupled_nodes", "nodes": 20},
+        "learner": {"use": "pat_memory", "answer": "mean", "readout": "ridge"}, "train": {"epochs": 1, "batch": 100},
+    }  # fmt: skip
+    with built(experiment_of(table, Path("here.toml"))) as made:
+        for _ in train(made.training):
+            pass
+        found = refit(made.training)
+    assert found["kept"]
+    assert found["fitted"] > 0.7 > found["trained"]
 
 
 def test_refused_before_anything_is_driven() -> None:
