@@ -6,15 +6,22 @@ narma10_50, narma10_200    test NRMSE of experiments/narma10_delay_loop.toml, 50
 narma10_50_noisy           the same with a detection noise of 1e-3 of the full scale
 narma10_50_trained, narma10_50_noisy_trained    both with masks that were trained: by bptt_memory, by pat_memory
 ser_28db                   share of the symbols read wrong behind a nonlinear channel, 28 dB, 50 nodes
+ser_28db_fibre             the same by a coherent fibre loop, experiments/channel_fibre_loop.toml
+vowels, digits_wires       test accuracy of experiments/vowels_delay_loop.toml, and of digits_memristive_network.toml
+digits_phyll               test accuracy of experiments/digits_phyll_delay_loop.toml
+mnist_rows                 test accuracy of experiments/mnist_rows_delay_loop.toml; needs MNIST, and is left out unless named
+capacity_over_rcbench      capacities of degree 1 and 2 of the loop of 50 nodes by hil memory over those that RCbench finds in
+                           the same 5,000 states, on the last fifth of them and without a threshold
 memory_over_theory         memory capacity of a linear loop over what its equations give, with a detection noise of 1e-4
 deep_mnist_twin, ...       a deep reservoir by aDFA: the rows of benchmarks/deep_reservoir.py, whose long runs it goes on with;
                            only if they are asked for, and without others
 loop_vs_reservoirpy        nodes times steps a second, 32 sequences in a loop of 50 nodes with a low-pass over a reservoir of
                            reservoirpy with as many nodes; by_case: other batches and nodes
 
-PYTHON has reservoirpy: without --peer an environment of its own is made under .venv/ on first use. Every figure is a mean over
-seeds, with the standard deviation and the worst. The last line is one JSON object. Ratios of times: rounds of both in turn,
-median of the rounds' ratios, of processor time with one thread each, so that other work on the machine does not count.
+PYTHON has reservoirpy and RCbench: without --peer an environment of its own is made under .venv/ on first use. Every figure
+is a mean over seeds, with the standard deviation and the worst. The last line is one JSON object. Ratios of times: rounds of
+both in turn, median of the rounds' ratios, of processor time with one thread each, so that other work on the machine does not
+count.
 """
 
 from __future__ import annotations
@@ -26,13 +33,15 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import venv
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import deep_reservoir
+import numpy as np
 import torch
 from learners import ONE_THREAD
 from recording import record
@@ -40,6 +49,9 @@ from torch import Tensor
 
 from hil.build.training import built
 from hil.config.experiment import read_experiment
+from hil.learners.reservoir import Reservoir
+from hil.memory import capacity as capacities
+from hil.metric import METRICS
 from hil.seeding import generator
 from hil.training.loop import evaluate, train
 from hil.training.session import load_best
@@ -47,9 +59,14 @@ from sim_devices.delay_loop import DelayLoop
 from sim_devices.simulated import Simulated
 
 HERE = Path(__file__).resolve().parent
-FILE = HERE.parent / "experiments" / "narma10_delay_loop.toml"
+EXPERIMENTS = HERE.parent / "experiments"
+NARMA = "narma10_delay_loop.toml"
 PEERS = HERE.parent / ".venv" / "memory_peers"
-PACKAGES = ("reservoirpy==0.4.2", "numpy", "scipy", "joblib", "cloudpickle", "loky", "threadpoolctl")
+PACKAGES = (
+    "reservoirpy==0.4.2", "rcbench==1.0.10", "numpy", "scipy", "joblib", "cloudpickle", "loky", "threadpoolctl", "scikit-learn",
+    "pandas", "python-dateutil", "six", "tzdata", "pytz", "narwhals", "matplotlib", "contourpy", "cycler", "fonttools",
+    "kiwisolver", "packaging", "pillow", "pyparsing",
+)  # fmt: skip
 TWO_HUNDRED = (
     "network.widths=[1, 200, 1]", 'network.levels="uniform"', "network.offset=0.5", "device.nodes=200", "device.gain=0.533",
     'device.delay_s="21.7 us"', 'device.phase="1.48 rad"', 'encode.gain="0.24 V"',
@@ -69,23 +86,54 @@ CHANNEL = (
 )  # fmt: skip
 
 
-SCORES: dict[str, tuple[tuple[str, ...], str]] = {
-    "narma10_50": ((), "nrmse"),
-    "narma10_200": (TWO_HUNDRED, "nrmse"),
-    "narma10_50_noisy": (NOISY, "nrmse"),
-    "narma10_50_trained": (TRAINED, "nrmse"),
-    "narma10_50_noisy_trained": (NOISY_TRAINED, "nrmse"),
-    "ser_28db": (CHANNEL, "symbol_error_rate"),
+@dataclass(frozen=True)
+class Score:
+    """A score over seeds: of an experiment with other settings.
+
+    Args:
+        overrides: of the experiment.
+        metric: its name.
+        file: of the experiment.
+        made: the data have a seed.
+    """
+
+    overrides: tuple[str, ...] = ()
+    metric: str = "nrmse"
+    file: str = NARMA
+    made: bool = True
+
+    @property
+    def worst(self) -> Callable[[Sequence[float]], float]:
+        return METRICS[self.metric].worst
+
+    def of(self, seed: int) -> float:
+        """The test score: mask, series and noise of this seed."""
+        return score(seed, self.overrides, self.metric, self.file, self.made)
+
+
+SCORES = {
+    "narma10_50": Score(),
+    "narma10_200": Score(TWO_HUNDRED),
+    "narma10_50_noisy": Score(NOISY),
+    "narma10_50_trained": Score(TRAINED),
+    "narma10_50_noisy_trained": Score(NOISY_TRAINED),
+    "ser_28db": Score(CHANNEL, "symbol_error_rate"),
+    "ser_28db_fibre": Score((), "symbol_error_rate", "channel_fibre_loop.toml"),
+    "vowels": Score((), "accuracy", "vowels_delay_loop.toml"),
+    "digits_wires": Score((), "accuracy", "digits_memristive_network.toml", False),
+    "digits_phyll": Score((), "accuracy", "digits_phyll_delay_loop.toml", False),
+    "mnist_rows": Score((), "accuracy", "mnist_rows_delay_loop.toml", False),
 }
-SPEED, THEORY = "loop_vs_reservoirpy", "memory_over_theory"
-NAMES = [*SCORES, THEORY, SPEED]
+SPEED, THEORY, MEASURES = "loop_vs_reservoirpy", "memory_over_theory", "capacity_over_rcbench"
+NAMES = [*SCORES, THEORY, MEASURES, SPEED]
+USUAL = [name for name in NAMES if name != "mnist_rows"]
 
 
-def score(seed: int, overrides: tuple[str, ...], metric: str) -> float:
-    """The test score of the experiment with other settings: mask, series and noise of this seed."""
-    experiment = read_experiment(FILE, [f"seed={seed}", f"data.seed={seed}", *overrides])
-    with built(experiment) as made:
-        training = made.training
+def score(seed: int, overrides: tuple[str, ...], metric: str, file: str = NARMA, made: bool = True) -> float:
+    data = [f"data.seed={seed}"] if made else []
+    experiment = read_experiment(EXPERIMENTS / file, [f"seed={seed}", *data, *overrides])
+    with built(experiment) as found:
+        training = found.training
         for _ in train(training):
             pass
         load_best(training)
@@ -100,7 +148,7 @@ def memory(seed: int, nodes: int, steps: int, noise: float = 1e-4) -> float:
         f"device.nodes={nodes}", 'device.nonlinearity="linear"', "device.gain=0.95", f'device.delay_s="{(nodes + 1) / 10} us"',
         f"device.noise={noise}", "device.low=-350.0", "device.high=350.0",
     )  # fmt: skip
-    experiment = read_experiment(FILE, [f"seed={seed}", f"data.seed={seed}", *overrides])
+    experiment = read_experiment(EXPERIMENTS / NARMA, [f"seed={seed}", f"data.seed={seed}", *overrides])
     with built(experiment) as made:
         mask, device = made.training.net.stack[0].synapse, made.training.devices[0]
         spread = noise * float(device.spec.outputs.high) / 1.25
@@ -124,6 +172,24 @@ def capacity(mask: Tensor, gain: float, delay: int, noise: float, delays: int) -
     c = torch.stack(responses, 1) * (1 / 3) ** 0.5
     cov = c @ c.t() + noise**2 * torch.eye(nodes, dtype=torch.float64)
     return float((c * torch.linalg.solve(cov, c)).sum(0)[1 : delays + 1].sum())
+
+
+def measures(seed: int, python: Path, steps: int = 5000, delays: tuple[int, int] = (40, 15)) -> tuple[float, float]:
+    """Capacities of degree 1 and 2 over those of RCbench, whose delays begin at 1."""
+    u = torch.rand(steps + delays[0], generator=generator(seed, 0, "capacity input"), dtype=torch.float64) * 2 - 1
+    experiment = read_experiment(EXPERIMENTS / NARMA, [f"seed={seed}", "data.steps=250"])
+    with built(experiment) as made:
+        learner = made.training.learner
+        assert isinstance(learner, Reservoir)
+        states = learner.trace(made.training.net, (0.25 * (u + 1)).float().view(1, -1, 1)).inputs[-1][delays[0] :, 0]
+    ours = capacities.capacity(states, u[:-1], (delays[0] - 1, delays[1] - 1)).by_degree
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "states.npz"
+        np.savez(path, u=u[delays[0] :].numpy(), states=states.numpy())
+        command = [str(python), str(HERE / "memory_measures_peer.py"), str(path), *map(str, delays)]
+        told = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""})
+    one, two = json.loads(told.stdout.splitlines()[-1])
+    return ours[1] / one, ours[2] / two
 
 
 def peer_python() -> Path:
@@ -188,7 +254,7 @@ def speed(python: Path, nodes: int, rounds: int) -> dict[str, float]:
     return {name: round(statistics.median(found[1:]), 2) for name, found in ratios.items()}
 
 
-def over(seeds: int, one: Callable[[int], float], worst: Callable[[list[float]], float] = max) -> dict[str, float]:
+def over(seeds: int, one: Callable[[int], float], worst: Callable[[Sequence[float]], float] = max) -> dict[str, float]:
     found = [one(seed) for seed in range(seeds)]
     spread = statistics.stdev(found) if len(found) > 1 else 0.0
     return {"mean": round(statistics.mean(found), 5), "std": round(spread, 5), "worst": round(worst(found), 5)}
@@ -200,7 +266,7 @@ def main() -> None:
     asked.add_argument("--record", action="store_true")
     asked.add_argument("--peer", type=Path)
     asked.add_argument("--seeds", type=int)
-    asked.add_argument("--only", nargs="+", choices=(*NAMES, *deep_reservoir.NAMES), default=NAMES, metavar="NAME")
+    asked.add_argument("--only", nargs="+", choices=(*NAMES, *deep_reservoir.NAMES), default=USUAL, metavar="NAME")
     args, more = asked.parse_known_args()
     deep = [name for name in args.only if name in deep_reservoir.NAMES]
     if deep and len(deep) == len(args.only):
@@ -212,13 +278,18 @@ def main() -> None:
     torch.set_num_threads(1)
     seeds, rounds = args.seeds or (2 if args.quick else 10), 3 if args.quick else 11
     found: dict[str, object] = {}
+    python = args.peer or (peer_python() if {SPEED, MEASURES} & set(args.only) else Path())
+    if MEASURES in args.only:
+        ratios = [measures(seed, python) for seed in range(min(seeds, 5))]
+        found[MEASURES] = {
+            str(degree): round(statistics.mean(one), 4) for degree, one in enumerate(zip(*ratios, strict=True), 1)
+        }
     if SPEED in args.only:
-        python = args.peer or peer_python()
         speeds = speed(python, 50, rounds) | speed(python, 200, rounds)
         found = {SPEED: speeds["50 nodes, batch 32, low-pass"], f"{SPEED}_by_case": speeds}
-    for name, (overrides, metric) in SCORES.items():
+    for name, one in SCORES.items():
         if name in args.only:
-            found[name] = over(seeds, partial(score, overrides=overrides, metric=metric))
+            found[name] = over(seeds, one.of, one.worst)
     if THEORY in args.only:
         found[THEORY] = over(
             seeds, lambda seed: memory(seed, 20, 6000), lambda values: max(values, key=lambda value: abs(value - 1))

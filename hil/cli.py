@@ -686,6 +686,52 @@ def doctor(
 
 
 @app.command
+def memory(
+    experiment: Path,
+    /,
+    *,
+    set: Annotated[tuple[str, ...], Parameter(name="--set", consume_multiple=True, negative=())] = (),
+    steps: Annotated[int, Parameter(validator=validators.Number(gte=10))] = 5000,
+    washout: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    delays: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative=())] = (60, 20, 10),
+    streams: int = 500,
+    length: int = 50,
+    alike: int = 10,
+    seed: int = 0,
+    json: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> None:
+    """Say what a node with memory keeps of its inputs: information processing capacity, kernel and generalisation rank.
+
+    Parameters
+    ----------
+    experiment
+        An experiment with such a node. Its mask, encoding and policy between sequences are used; nothing is trained.
+    set
+        section.key=value, changes of the experiment.
+    steps
+        Steps of the input for the capacities.
+    washout
+        Steps before them; 0: as many as the largest delay.
+    delays
+        The largest delay of functions of degree 1, 2, 3, ...
+    streams
+        Inputs for the ranks.
+    length
+        Steps of each.
+    alike
+        Last steps that are the same in all of them, for the generalisation rank.
+    seed
+        Of all inputs.
+    json
+        Write what was found to this file, a new one.
+    """
+    from hil.commands.memory import Asked
+    from hil.commands.memory import memory as measured
+
+    measured(experiment, set, Asked(steps, washout, delays, streams, length, alike, seed=seed), json, out)
+
+
+@app.command
 def serve(bench: Path, /) -> None:
     """Serve the virtual bench of BENCH.toml until Ctrl-C; any VISA client can open the resources that it prints."""
     from hil.build.bench import serve_bench

@@ -12,9 +12,13 @@ classes: for other targets it is refused before anything is opened.
 A network has as many outputs as the task. A learner whose class says `any_outputs = True` takes more (a code of a population, a
 goodness), and makes one score a class of them in `predict`. One that fits weights in closed form is `Fitting` (hil/fitting.py).
 
-A learner whose class says `sequences = True` takes sequences as they are, x (batch, time, features), with one target each, and
-`sequences = "steps"` with a target a step; one that says False refuses them. For all others hil makes flat examples of them
-(hil/build/task.py). `nodes` says what it drives: "static", "spiking", or "memory" for analog nodes whose state lasts.
+A class may have `widened(last, settings, rng)`, which gives the last synapse in place of the one of [network].
+
+A learner whose class says `sequences = True` takes sequences as they are, x (batch, time, features), with one target each,
+and `sequences = "whole"` with one target each or a target a step, as its task says; one that says False refuses them. For all
+others hil makes flat examples of them (hil/build/task.py). Settings of a "whole" one may refuse a task before anything is
+opened: `fits(task, length)`, the length of a sequence in steps. `nodes` says what it drives: "static", "spiking", or "memory"
+for analog nodes whose state lasts.
 """
 
 from __future__ import annotations

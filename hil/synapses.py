@@ -93,6 +93,36 @@ class BesideLinear(nn.Linear):
         super().__init__((answers or width) + width, out_features, bias)
 
 
+class LateLinear(nn.Linear):
+    """An nn.Linear that reads what a node with memory answered in several steps of time: the present one and earlier ones.
+
+        seen[t] = [ h_j(t - lag - late_j) for all j and lags ]         0 before the sequence began
+
+    Args:
+        width: values that the node answers with, n.
+        out_features: of the answer.
+        lags: how many steps back; in_features is n times their number.
+        late: (n,), by how many steps more each value is read late; whole numbers.
+        bias: there is one.
+    """
+
+    late: Tensor
+
+    def __init__(self, width: int, out_features: int, lags: Sequence[int], late: Tensor, bias: bool = True) -> None:
+        super().__init__(width * len(lags), out_features, bias)
+        self.lags = tuple(lags)
+        self.register_buffer("late", late)
+
+    def seen(self, h: Tensor) -> Tensor:
+        """(time, batch, n) -> (time, batch, in_features)."""
+        steps, places = torch.arange(len(h), device=h.device), torch.arange(h.shape[-1], device=h.device)
+        found = []
+        for lag in self.lags:
+            when = steps.unsqueeze(1) - lag - self.late
+            found.append((h.transpose(1, 2)[when.clamp(min=0), places] * (when >= 0).unsqueeze(2)).transpose(1, 2))
+        return torch.cat(found, -1)
+
+
 def length_normalised(x: Tensor) -> Tensor:
     """(batch, n) -> (batch, n), root mean square 1; an example that is 0 stays 0."""
     return x * (x.square().mean(-1, keepdim=True) + 1e-8).rsqrt()
@@ -309,7 +339,7 @@ def flat_widths(synapses: Sequence[nn.Module], features: int) -> list[int]:
 def reads(synapse: nn.Module) -> int:
     """Return how many values a synapse reads that says so itself, as it stands behind a device; 0: as the one before gives."""
     first = next((module for module in synapse.modules() if isinstance(module, nn.Linear)), None)
-    return first.in_features if isinstance(first, AnswerLinear | BesideLinear) else 0
+    return first.in_features if isinstance(first, AnswerLinear | BesideLinear | LateLinear) else 0
 
 
 def channels_of(synapse: nn.Module) -> int:

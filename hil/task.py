@@ -162,6 +162,7 @@ class Task:
         loss: that training lowers.
         metrics: that are reported; the first one chooses the epoch.
         washout: steps at the beginning of a sequence that are not scored.
+        steps: of sequences, there is a target a step; False: one a sequence, or no axis of time.
     """
 
     kind: Kind
@@ -169,6 +170,7 @@ class Task:
     loss: Loss
     metrics: tuple[Metric, ...]
     washout: int = 0
+    steps: bool = False
 
     @property
     def metric(self) -> Metric:
@@ -234,7 +236,7 @@ class Task:
 
 def task_of(
     target: Tensor, classes: Sequence[str], kind: str | None = None, loss: Loss | None = None, metrics: Sequence[Metric] = (),
-    where: str = "[task]", washout: int = 0,
+    where: str = "[task]", washout: int = 0, length: int | None = None,
 ) -> Task:  # fmt: skip
     """The task of these targets; what is left out follows from them.
 
@@ -246,6 +248,7 @@ def task_of(
         metrics: that are reported, the one that chooses first.
         where: for messages.
         washout: steps at the beginning of a sequence that are not scored.
+        length: of the sequences, where one target a sequence may have a washout; None: it may not.
 
     Raises:
         ConfigError: the targets are of another kind, or the loss or a metric is not for them; or the washout leaves nothing.
@@ -268,7 +271,8 @@ def task_of(
             f"{wrong[0]} is not for {found}", where=where, got=wrong[0], outputs=UNTOUCHED,
             allowed=f"metrics {known}; losses {losses}; module:function", todo="choose another, or leave it out",
         )  # fmt: skip
-    steps = target.shape[1] if target.ndim == (3 if found == "numbers" else 2) else None
+    each = target.ndim == (3 if found == "numbers" else 2)
+    steps = target.shape[1] if each else length
     if washout and (steps is None or washout >= steps):
         raise ConfigError(
             "this washout leaves nothing to score", where=f"{where} washout", got=str(washout), outputs=UNTOUCHED,
@@ -276,7 +280,7 @@ def task_of(
             todo="make it smaller, or the sequences longer",
         )  # fmt: skip
     outputs = target.shape[-1] if found == "numbers" else len(classes)
-    return Task(found, outputs, loss or Loss(loss_name), chosen, washout)
+    return Task(found, outputs, loss or Loss(loss_name), chosen, washout, each)
 
 
 def as_task(task: Task | int) -> Task:

@@ -22,14 +22,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from hil.device import Port, Spec
-from hil.errors import ContractError
+from hil.device import Spec
 from hil.seeding import generator
 from hil.settings import Count, NotNegative, Positive
-from sim_devices.twin import State, converted
+from sim_devices.detection import Detection
+from sim_devices.twin import State
 
-WHERE = "CoupledNodes"
-MARGIN = 0.25  # of the full scale, that a converter takes beyond it
 Part = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -75,8 +73,10 @@ class CoupledNodes(nn.Module):
     ) -> None:
         super().__init__()
         self.nodes, self.response, self.gain, self.leak = nodes, response, gain, leak
-        self.scale_v, self.full_scale_v, self.low_v, self.high_v = scale_v, full_scale_v, low_v, high_v
-        self.noise, self.bits = noise, bits
+        self.scale_v, self.full_scale_v = scale_v, full_scale_v
+        least = 0.0 if response == "interference" else -full_scale_v
+        noise_v = noise * full_scale_v
+        self.detection = Detection("spatial reservoir", nodes, low_v, high_v, least, full_scale_v, noise_v, bits)
 
         def drawn(what: str, *shape: int) -> Tensor:
             return torch.randn(shape, generator=generator(specimen, 0, f"coupled nodes {what}"), dtype=torch.float64)
@@ -90,14 +90,7 @@ class CoupledNodes(nn.Module):
     @property
     def spec(self) -> Spec:
         """The ports: a drive in V and a reading in V for each node; no parameters."""
-        top = self.full_scale_v * (1 + MARGIN)
-        low = -MARGIN * self.full_scale_v if self.response == "interference" else -top
-        return Spec(
-            inputs=Port("node drives", self.low_v, self.high_v, "V", size=self.nodes),
-            outputs=Port("node readings", low, top, "V", size=self.nodes),
-            temporal=True,
-            provenance="twin",
-        )
+        return self.detection.spec
 
     def rest(self, batch: int, rng: torch.Generator) -> State:
         """Return r (batch, nodes): nothing was ever driven."""
@@ -124,16 +117,9 @@ class CoupledNodes(nn.Module):
             ContractError: no time axis, or another batch than the state is of.
         """
         del params  # nothing can be programmed
-        if x.ndim != 3 or len(state[0]) != x.shape[1]:
-            raise ContractError(
-                "the nodes go on from the sequences they are in the middle of", where=WHERE, got=f"shape {tuple(x.shape)}",
-                allowed=f"(time, {len(state[0])}, {self.nodes})", outputs="unchanged; nothing was sent",
-                todo="reset the device before another batch of sequences",
-            )  # fmt: skip
+        self.detection.goes_on(state, x)
         r, last = self._run(state[0], x)
-        if self.noise:
-            r = torch.add(r, torch.randn(r.shape, generator=rng, device=r.device, dtype=r.dtype), alpha=self.noise)
-        return converted(r * self.full_scale_v, self.spec.outputs, self.bits), (last,)
+        return self.detection.read(r * self.full_scale_v, rng), (last,)
 
     def _run(self, r: Tensor, x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return r of each step, (time, batch, nodes), and of the last; `seen` is measured, and goes on in its place."""

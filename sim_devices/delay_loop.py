@@ -30,17 +30,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from hil.device import Port, Spec
-from hil.errors import ConfigError, ContractError
+from hil.device import Spec
+from hil.errors import ConfigError
 from hil.multiplexing import Multiplexing
 from hil.settings import Count, NotNegative, Positive
 from hil.twin import Unknown
-from sim_devices.twin import State, converted
+from sim_devices.detection import Detection, noisy
+from sim_devices.twin import State
 
 Nonlinearity = Literal["mach_zehnder", "mackey_glass", "linear"]
 WHERE = "DelayLoop"
 MOST_FILTERED = 128  # samples at once: a matrix product that grows with their square
-MARGIN = 0.25  # of the full scale, that a converter takes beyond it
 TUNED = ("scale_v", "gain", "phase_rad", "exponent", "lowpass_hz", "highpass_hz", "noise", "loop_noise")
 
 
@@ -95,8 +95,7 @@ class DelayLoop(nn.Module):
         self._made: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self.time = Multiplexing(nodes, node_s, delay_s or (nodes + 1) * node_s, samples, sample_phase)
         self.nonlinearity, self.gain, self.phase_rad, self.exponent = nonlinearity, gain, phase_rad, exponent
-        self.scale_v, self.full_scale_v, self.low_v, self.high_v = scale_v, full_scale_v, low_v, high_v
-        self.noise, self.loop_noise, self.bits = noise, loop_noise, bits
+        self.scale_v, self.full_scale_v = scale_v, full_scale_v
         self.lowpass_hz, self.highpass_hz = lowpass_hz, highpass_hz
         self.filtered = lowpass_hz > 0 or highpass_hz > 0
         self.block = min(self.time.delay, MOST_FILTERED) if self.filtered else self.time.delay
@@ -104,31 +103,20 @@ class DelayLoop(nn.Module):
             pulse, after = _filter(self.block, self.time.step_s, lowpass_hz, highpass_hz)
             self.register_buffer("_pulse", pulse.float(), persistent=False)
             self.register_buffer("_after", after.float(), persistent=False)
-        self._largest = self._bound()
-
-    def _bound(self) -> float:
-        """Full scale of r. Raises: ConfigError: a linear loop that runs away."""
         most = 1.0
-        if self.nonlinearity == "linear":
-            if not abs(self.gain) < 1:
-                raise ConfigError(
-                    "a linear loop runs away", where=WHERE, got=f"gain = {self.gain:g}", allowed="between -1 and 1"
-                )
-            most = max(abs(self.low_v), abs(self.high_v)) / self.scale_v / (1 - abs(self.gain))
-        return most * (2 if self.highpass_hz else 1)
+        if nonlinearity == "linear":
+            if not abs(gain) < 1:
+                raise ConfigError("a linear loop runs away", where=WHERE, got=f"gain = {gain:g}", allowed="between -1 and 1")
+            most = max(abs(low_v), abs(high_v)) / scale_v / (1 - abs(gain))
+        most *= 2 if highpass_hz else 1
+        self.loop_noise, top = loop_noise * most, full_scale_v * most
+        least = 0.0 if nonlinearity == "mach_zehnder" and not highpass_hz else -top
+        self.detection = Detection("loop", nodes, low_v, high_v, least, top, noise * top, bits)
 
     @property
     def spec(self) -> Spec:
         """The ports: a drive in V and a reading in V for each virtual node; no parameters."""
-        top = self.full_scale_v * self._largest
-        positive = self.nonlinearity == "mach_zehnder" and not self.highpass_hz
-        low = -MARGIN * top if positive else -(1 + MARGIN) * top
-        return Spec(
-            inputs=Port("loop drive", self.low_v, self.high_v, "V", size=self.time.nodes),
-            outputs=Port("loop reading", low, (1 + MARGIN) * top, "V", size=self.time.nodes),
-            temporal=True,
-            provenance="twin",
-        )
+        return self.detection.spec
 
     def settings(self) -> dict[str, float]:
         """The keyword arguments that are numbers of the physics; those that say what it is made of stay as they are."""
@@ -204,16 +192,9 @@ class DelayLoop(nn.Module):
             ContractError: no time axis, or another batch than the state is of.
         """
         del params  # nothing can be programmed on a bare loop
-        if x.ndim != 3 or len(state[0]) != x.shape[1]:
-            raise ContractError(
-                "a loop goes on from the sequences it is in the middle of", where=WHERE, got=f"shape {tuple(x.shape)}",
-                allowed=f"(time, {len(state[0])}, {self.time.nodes})", outputs="unchanged; nothing was sent",
-                todo="reset the device before another batch of sequences",
-            )  # fmt: skip
+        self.detection.goes_on(state, x)
         r, after = self._run(state, x, rng if self.loop_noise else None)
-        if self.noise:
-            r = self._noisy(r, self.noise, rng)
-        return converted(r * self.full_scale_v, self.spec.outputs, self.bits), after
+        return self.detection.read(r * self.full_scale_v, rng), after
 
     def _run(self, state: State, x: Tensor, rng: torch.Generator | None, seen: Tensor | None = None) -> tuple[Tensor, State]:
         """Return r at the time of reading, (time, batch, nodes), and the state after it; loop noise is drawn from `rng`.
@@ -233,7 +214,7 @@ class DelayLoop(nn.Module):
             count = drive.shape[1]
             r = self.bent(torch.add(drive, past[:, :count] if count < time.delay else past, alpha=gain))
             if rng is not None:
-                r = self._noisy(r, self.loop_noise, rng)
+                r = noisy(r, self.loop_noise, rng)
             if self.filtered:
                 mixed = self._matrices(count) if mixed is None or len(mixed[0]) != count else mixed
                 both = torch.addmm(filters @ mixed[1], r, mixed[0])
@@ -243,10 +224,6 @@ class DelayLoop(nn.Module):
             parts.append(r)
         r = torch.cat(parts, 1).view(batch, steps, time.nodes, time.samples)[..., time.read]
         return r.transpose(0, 1), (past, filters)
-
-    def _noisy(self, r: Tensor, noise: float, rng: torch.Generator) -> Tensor:
-        drawn = torch.randn(r.shape, generator=rng, device=r.device, dtype=r.dtype)
-        return torch.add(r, drawn, alpha=noise * self._largest)
 
     def _matrices(self, count: int) -> tuple[Tensor, Tensor]:
         """Return what the filters make of `count` samples of f, and of u and its mean before: r of each, u and mean at the end.

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hil import torch_device
 from hil.build.dense import Dense
-from hil.build.learner import class_weights, fits_learner, fits_node, kind_of, learner_of
+from hil.build.learner import class_weights, fits_learner, fits_node, kind_of, learner_of, read_out
 from hil.build.network import Chain, largest
 from hil.build.node import Node
 from hil.build.open_bench import Bench, outputs_after, rested, unwrapped
@@ -400,6 +400,8 @@ def _built(
     fresh: bool,
 ) -> Built:
     experiment, net, on = found.experiment, found.net, found.net.place
+    if found.learner is None:
+        net.stack[-1].synapse = read_out(experiment, net.stack[-1].synapse).to(on)
     table, synapses = experiment.train, [layer.synapse for layer in net.stack]
     torch.set_num_threads(table.threads or default_threads(bool(benches), largest(synapses), table.batch))
 

@@ -47,6 +47,15 @@ def fits_learner(experiment: Experiment, chain: Chain, data: Dataset, task: Task
         takes_batches(chain, experiment.train.batch, len(data.train), experiment.network.place)
 
 
+def read_out(experiment: Experiment, last: nn.Module) -> nn.Module:
+    """Return the readout that the learner asks for by `widened(last, settings, rng)`, or `last`, if it does not."""
+    asked = getattr(experiment.learner.rule, "widened", None)
+    if asked is None:
+        return last
+    found: nn.Module = asked(last, experiment.learner.options, generator(experiment.seed, 0, "learner"))
+    return found
+
+
 KINDS: Mapping[Nodes, tuple[str, str]] = {  # what they are, and what is wrong with others
     "static": ("nodes without a state in time", "this node has a state in time, and this learner has no time axis"),
     "spiking": ("spiking neurons", "this node is analog, and this learner drives spiking neurons"),
@@ -71,7 +80,7 @@ def fits_node(learner: LearnerTable, found: Nodes | None, outputs: str = UNTOUCH
     assert found is not None
     todo = "choose another learner, or node"
     if found == "memory":
-        todo = 'choose another node, or use = "reservoir" or "deep_reservoir" in [learner]'
+        todo = 'choose another node; or use = "reservoir", or to train masks as well "deep_reservoir" or "pat_memory"'
     raise ConfigError(
         KINDS[asked][1], where=learner.place, got=f"{learner.use}, on {KINDS[found][0]}", allowed=KINDS[asked][0],
         outputs=outputs, todo=todo,

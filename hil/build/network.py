@@ -31,7 +31,7 @@ from hil.foreign import foreign
 from hil.hints import counted
 from hil.network import Layer, Network
 from hil.seeding import key
-from hil.synapses import BesideLinear, flat_widths, reads
+from hil.synapses import BesideLinear, LateLinear, flat_widths, reads
 
 CHANCY = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.FractionalMaxPool2d)
 
@@ -214,6 +214,7 @@ def on_nodes(chain: Chain, nodes: Sequence[Behind], pieces: int) -> Network:
     for number, (synapse, sent, layer) in enumerate(zip(found[1:], widths, hidden, strict=True), 1):
         answered = layer.answers(sent)
         wanted = answered + sent if isinstance(synapse, BesideLinear) else answered
+        wanted *= len(synapse.lags) if isinstance(synapse, LateLinear) else 1
         if (reads(synapse) or sent) != wanted:
             raise ConfigError(
                 f"synapse {number} does not read what the device answers", where="[network]",

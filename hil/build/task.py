@@ -27,7 +27,7 @@ def as_examples(data: Dataset, learner: LearnerTable) -> Dataset:
         return data
     taken = getattr(learner.rule, "sequences", None)
     each_step = data.train.y.ndim == (2 if data.classes else 3)
-    if taken == "steps":
+    if taken == "whole":
         return replace(data, shape=data.shape[1:])
     if taken is False or (taken and each_step):
         raise ConfigError(
@@ -48,14 +48,12 @@ def as_examples(data: Dataset, learner: LearnerTable) -> Dataset:
 
 
 def _whole_sequences(data: Dataset, learner: LearnerTable) -> None:
-    """Raises: ConfigError: the data are no sequences with a target a step, and the learner takes nothing else."""
-    timed = data.train.x.ndim == 3
-    if getattr(learner.rule, "sequences", None) == "steps" and not (timed and data.train.y.ndim == (2 if data.classes else 3)):
+    """Raises: ConfigError: the data are no sequences, and the learner takes nothing else."""
+    if getattr(learner.rule, "sequences", None) == "whole" and data.train.x.ndim != 3:
         raise ConfigError(
-            f"the learner {learner.use} takes sequences with a target a step", where=learner.place, outputs=UNTOUCHED,
-            got=f"{data.name}, {'one target a sequence' if timed else 'examples without time'}",
-            allowed="x (n, time, features), y (n, time, k) or, of classes, (n, time)",
-            todo="write sequence = true in [data], and give a target a step; sets made from a formula have steps for it",
+            f"the learner {learner.use} takes sequences", where=learner.place, outputs=UNTOUCHED,
+            got=f"{data.name}, examples without time", allowed="x (n, time, features), a target a step or a sequence",
+            todo="write sequence = true in [data]; sets made from a formula have steps for it, images rows",
         )  # fmt: skip
 
 
@@ -72,8 +70,11 @@ def task_for(table: TaskTable | None, learner: LearnerTable, data: Dataset) -> T
         DataError: targets that its metrics cannot judge.
     """
     _whole_sequences(data, learner)
-    target = data.train.y
-    task = task_of(target, data.classes) if table is None else table.of(target, data.classes)
+    target, rule = data.train.y, learner.rule
+    length = data.train.x.shape[1] if getattr(rule, "sequences", None) == "whole" else None
+    task = task_of(target, data.classes) if table is None else table.of(target, data.classes, length)
+    if length is not None and hasattr(learner.options, "fits"):
+        learner.options.fits(task, length)
     if task.kind == "numbers" or table is not None:
         for name in ("train", "validation", "test"):
             task.fits(name, getattr(data, name).y)

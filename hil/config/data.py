@@ -46,7 +46,7 @@ class Data(Using):
         targets: what they are; left out: text and whole numbers are classes, other numbers are numbers.
         classes: names of the classes, in order; left out: those that occur, sorted.
         shape: of an example, as [1, 28, 28], with time [10, 2, 28, 28]; left out: as the source has it.
-        sequence: the first axis of an example is time, and stays.
+        sequence: the first axis of an example is time, and stays; of an image of a published set, each row is a step.
         standardise: every input gets mean 0 and standard deviation 1 over the training split.
         stream: read examples when they are wanted; left out: if the memory cannot hold them.
         split: how the examples are split; a published set comes with its splits.

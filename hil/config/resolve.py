@@ -47,6 +47,7 @@ LEARNERS = {
     "ff": "hil.learners.forward_forward:ForwardForward",
     "ffgaf": "hil.learners.ffgaf:FFGAF",
     "phyll": "hil.learners.phyll:PhyLL",
+    "phyll_memory": "hil.learners.phyll_memory:PhyLLMemory",
     "spide": "hil.learners.spide:SPIDE",
 }
 TWINS = {
@@ -56,7 +57,9 @@ TWINS = {
     "mzi_mesh": "sim_devices.mzi_mesh:MZIMesh",
     "scattering": "sim_devices.scattering:Scattering",
     "delay_loop": "sim_devices.delay_loop:DelayLoop",
+    "fibre_loop": "sim_devices.fibre_loop:FibreLoop",
     "coupled_nodes": "sim_devices.coupled_nodes:CoupledNodes",
+    "memristive_network": "sim_devices.memristive_network:MemristiveNetwork",
 }
 CHIPS = {"lif": "sim_devices.spiking_array:TwinChip"}
 SYNAPSES = {

@@ -70,9 +70,10 @@ class TaskTable(Section, strict=True):
             )  # fmt: skip
         return found
 
-    def of(self, target: Tensor, classes: Sequence[str]) -> Task:
+    def of(self, target: Tensor, classes: Sequence[str], length: int | None = None) -> Task:
         """Return the task of targets, see `hil.task.task_of`. Raises: ConfigError."""
-        return task_of(target, classes, self.use, self.chosen_loss(), self.chosen_metrics(), self.place, self.washout)
+        found = self.chosen_loss(), self.chosen_metrics()
+        return task_of(target, classes, self.use, *found, self.place, self.washout, length)
 
     def _own(self, use: str) -> Metric:
         return Metric(use.rpartition(":")[2], self._function(use, "metric", tuple(METRICS)), self.lower)

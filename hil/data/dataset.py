@@ -103,7 +103,7 @@ def load(
         targets: what the targets are; "auto": text and whole numbers are classes, other numbers are numbers.
         classes: names of the classes, in order; empty: those that occur, sorted.
         shape: of an example, as (channels, rows, columns); empty: as the source has it.
-        sequence: the first axis of an example is time, and stays.
+        sequence: the first axis of an example is time, and stays; of an image of a published set, each row is a step.
         standardise: every feature gets mean 0 and standard deviation 1 over the training split.
         stream: read examples when they are wanted; None: if memory cannot hold them.
         split: validation and test as shares or files, group, order, seed; see hil/data/order.py.

@@ -208,17 +208,31 @@ def standardised(data: Dataset) -> Dataset:
     """The same data in memory, every feature with mean 0 and standard deviation 1 over the training split.
 
     Args:
-        data: x (n, features) of its splits.
+        data: x (n, features) of its splits, or (n, time, features).
     """
     splits = [split.x.numpy() for split in (data.train, data.validation, data.test)]
     first, count = splits[0], len(splits[0])
-    low, scale = _scaling(lambda which: first[which], first.shape[1:], np.arange(count), False)
+    low, scale = _scaling(lambda which: first[which], first.shape[1:], np.arange(count), first.ndim == 3)
     made = [
         Split(torch.from_numpy((x - low) * scale), split.y)
         for x, split in zip(splits, (data.train, data.validation, data.test), strict=True)
     ]
     digest = hashlib.sha256(f"{data.checksum} standardised".encode()).hexdigest()
     return replace(data, train=made[0], validation=made[1], test=made[2], checksum=digest)
+
+
+def by_rows(data: Dataset) -> Dataset:
+    """The same images in memory as sequences, row after row from the top: x (n, rows, channels times columns)."""
+    channels, rows, columns = data.shape
+
+    def split(part: Split) -> Split:
+        seen = part.x.view(-1, channels, rows, columns).transpose(1, 2)
+        return Split(seen.reshape(-1, rows, channels * columns), part.y)
+
+    digest = hashlib.sha256(f"{data.checksum} by rows".encode()).hexdigest()
+    train, validation, test = (split(part) for part in (data.train, data.validation, data.test))
+    shape = (rows, channels * columns)
+    return replace(data, train=train, validation=validation, test=test, shape=shape, checksum=digest)
 
 
 def _shaped(examples: Examples, shape: tuple[int, ...]) -> Examples:

@@ -1,6 +1,7 @@
 """Kinds of sources that [data] use may name, and how each becomes a data set.
 
-    digits, mnist, ...         published sets, see hil/data/sources.py; their splits are the publisher's
+    digits, mnist, ...         published sets, see hil/data/sources.py; their splits are the publisher's; with sequence = true
+                               an image is the sequence of its rows
     mackey_glass, ...          sets that are made from a formula, see hil/data/made/
     table.csv .tsv .txt        columns with names; target, inputs
     x.npz, x.npy               arrays of numpy
@@ -24,7 +25,7 @@ from hil.config.resolve import Choice, blaming, choice
 from hil.data import event_files
 from hil.data.class_folder import first_suffix
 from hil.data.dataset import Dataset, usable
-from hil.data.examples import Examples, Reading, dataset_of, joined, standardised
+from hil.data.examples import Examples, Reading, by_rows, dataset_of, joined, standardised
 from hil.data.objects import examples_of
 from hil.data.published import published
 from hil.data.sources import NAMES, describe
@@ -41,6 +42,7 @@ MADE = {
     "channel_equalisation": "hil.data.made.channel:ChannelEqualisation",
     "parity": "hil.data.made.parity:Parity",
     "vowels": "hil.data.made.vowels:Vowels",
+    "spoken_vowels": "hil.data.made.spoken_vowels:SpokenVowels",
     "moving_dots": "hil.data.made.moving_dots:MovingDots",
 }
 FILES = {
@@ -86,12 +88,14 @@ class Named:
             DataError: a file is missing or damaged, or a row is bad. ConfigError: the settings do not fit.
         """
         if self.choice is None:
-            if replace(how, standardise=False) != Reading():
+            if replace(how, standardise=False, sequence=False) != Reading():
                 raise ConfigError(
                     "a published set comes with its splits and classes", where=self.near, got=_changed(how), outputs=UNTOUCHED,
-                    allowed="train_examples, dir, standardise", todo="take these keys out, or read a file of your own",
+                    allowed="train_examples, dir, standardise, sequence",
+                    todo="take these keys out, or read a file of your own",
                 )  # fmt: skip
             found = published(describe(self.use), self.folder)
+            found = by_rows(found) if how.sequence else found
             return standardised(found) if how.standardise else found
         with blaming(self.near):
             given = self._given(how)

@@ -284,5 +284,5 @@ def refuse_temporal(net: Network) -> None:
     if net.temporal:
         raise ContractError(
             "this learner drives static nodes", where="network", got="temporal devices", allowed="static devices",
-            todo='take "ffgaf" for spiking nodes',
+            todo='take "ffgaf" for spiking nodes, "phyll_memory" or "reservoir" for nodes with memory',
         )  # fmt: skip

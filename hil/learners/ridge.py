@@ -14,15 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from hil.fitting import Fit
 from hil.learners.parts.loss import check_scores
+from hil.learners.parts.recursive import Recursive
 from hil.learners.parts.ridge_sums import PENALTIES, RidgeSums, readout
-from hil.network import Network
+from hil.network import Network, Trace
 from hil.settings import Positive, check
 from hil.task import Loss, Task, as_task
 
@@ -41,7 +42,10 @@ class RidgeSettings:
         check(self, "[learner]")
 
 
-class Ridge:
+S = TypeVar("S", bound=RidgeSettings)
+
+
+class Ridge(Generic[S]):
     """A readout in closed form. Its state are the sums.
 
     Args:
@@ -53,13 +57,12 @@ class Ridge:
     Settings: ClassVar[type[RidgeSettings]] = RidgeSettings
     epochs: ClassVar[int] = 1  # where nothing else is asked for
 
-    def __init__(self, features: int, task: Task, settings: RidgeSettings) -> None:
-        self.task, self.settings, self.sums = task, settings, RidgeSums(features, task.outputs)
+    def __init__(self, features: int, task: Task, settings: S) -> None:
+        self.task, self.settings = task, settings
+        self.sums: RidgeSums | Recursive = RidgeSums(features, task.outputs)
 
     @classmethod
-    def build(
-        cls, net: Network, settings: RidgeSettings, task: Task | int, rng: torch.Generator, model: object | None = None
-    ) -> Ridge:
+    def build(cls, net: Network, settings: S, task: Task | int, rng: torch.Generator, model: object | None = None) -> Self:
         """Build it for `net`, all of whose synapses are frozen; needs no model of the node.
 
         Raises:
@@ -73,22 +76,39 @@ class Ridge:
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
         """Make one pass and add to the sums; "loss" (squared, of the readout as it is now) and "overflow"."""
         del rng  # nothing random
-        net.eval()
-        trace = net.forward(x)
-        check_scores(trace.outputs[-1], self.task.outputs)
-        self.sums.add(trace.inputs[-1], label)
-        return {"loss": Loss("mse").judge(trace.outputs[-1], label).metrics["loss"], "overflow": net.overflow(trace)}
+        trace = self.trace(net, x)
+        outputs = self.answers(trace.outputs[-1])
+        scores, target = self.task.scored(outputs, outputs.ndim == 3), self.task.targets(label)
+        check_scores(scores, self.task.outputs)
+        self.learn(self.answers(trace.inputs[-1]), label)
+        return {"loss": Loss("mse").judge(scores, target).metrics["loss"], "overflow": net.overflow(trace)}
+
+    def learn(self, states: Tensor, label: Tensor) -> None:
+        """Add what enters the readout, and its targets, to the sums."""
+        self.sums.add(states, label)
 
     def fit(self, net: Network, validation: Iterable[tuple[Tensor, Tensor]]) -> Fit:
         """Fit the last synapse, see `hil.fitting.Fitting`."""
-        found = self.sums.fit(net, validation, self.task, self.settings.penalties)
+        found = self.sums.fit(net, validation, self.task, self.settings.penalties, self.states)
         return Fit(found.outputs, {"penalty": found.penalty}, {"loss": found.loss})
 
     @torch.no_grad()
     def predict(self, net: Network, x: Tensor) -> Tensor:
         """(batch, outputs): the readout."""
+        return self.answers(self.trace(net, x).outputs[-1])
+
+    def states(self, net: Network, x: Tensor) -> Tensor:
+        """Return what enters the readout, (batch, n)."""
+        return self.answers(self.trace(net, x).inputs[-1])
+
+    def trace(self, net: Network, x: Tensor) -> Trace:
+        """Make one pass of x (batch, features)."""
         net.eval()
-        return net.forward(x).outputs[-1]
+        return net.forward(x)
+
+    def answers(self, values: Tensor) -> Tensor:
+        """Return what of a pass answers the targets: a row an example."""
+        return values
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the sums."""

@@ -35,7 +35,7 @@ from hil.learner import Nodes
 from hil.learners.backprop import refuse_beyond
 from hil.learners.dfa import needed
 from hil.learners.parts.loss import check_scores
-from hil.learners.parts.played import Between, played, with_memory
+from hil.learners.parts.played import Playing, played, with_memory
 from hil.learners.parts.ridge_sums import RidgeSums, readout
 from hil.learners.parts.shown import over_time
 from hil.learners.parts.transport import carried, pulled
@@ -47,12 +47,14 @@ Model = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
-class ThroughMemorySettings(Between):
+class ThroughMemorySettings(Playing):
     """[learner] of an experiment.
 
     Args:
         between: the state of the node between two sequences: "reset", "rest" or "carry".
         rest_steps: steps at rest before a sequence, of "rest".
+        answer: of data with one target a sequence: that of the "last" step, or the "mean" over the steps behind the washout;
+            left out: "last".
         loss: what is made small; left out: that of the task.
         penalty: the readout is no part of the descent: each step fits it to the states of its batch in closed form, with this
             penalty in units of the mean variance of a state. Left out: it descends.
@@ -67,7 +69,7 @@ class PATMemorySettings(ThroughMemorySettings):
     """[learner] of an experiment.
 
     Args:
-        between, rest_steps, loss, penalty: as in ThroughMemorySettings.
+        between, rest_steps, answer, loss, penalty: as in ThroughMemorySettings.
         state: at which slopes are taken: "measured", where the model takes it, or "model", which it comes to alone.
     """
 
@@ -86,7 +88,7 @@ class ThroughMemory(nn.Module, ABC):
 
     Settings: ClassVar[type[ThroughMemorySettings]] = ThroughMemorySettings
     nodes: ClassVar[Nodes] = "memory"
-    sequences: ClassVar[str] = "steps"
+    sequences: ClassVar[str] = "whole"
     name: ClassVar[str]
 
     def __init__(self, model: Model, task: Task, settings: ThroughMemorySettings, loss: Loss | None = None) -> None:
@@ -111,7 +113,7 @@ class ThroughMemory(nn.Module, ABC):
 
     @abstractmethod
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """Overwrite every `.grad`, from sequences x (batch, time, features) and targets of each step."""
+        """Overwrite every `.grad`, from sequences x (batch, time, features) and their targets."""
 
     def trace(self, net: Network, x: Tensor) -> Trace:
         """Play sequences x (batch, time, features) through the devices: a Trace of (time, batch, n)."""
@@ -119,28 +121,32 @@ class ThroughMemory(nn.Module, ABC):
         return played(net, x, self.settings)
 
     def states(self, net: Network, x: Tensor) -> Tensor:
-        """Return what enters the readout, (batch, time, n)."""
-        return self.trace(net, x).inputs[-1].transpose(0, 1)
+        """Return what enters the readout, (batch, time, n), of one target a sequence (batch, n)."""
+        return self.settings.answers(self.trace(net, x).inputs[-1].transpose(0, 1), self.task)
 
     def predict(self, net: Network, x: Tensor) -> Tensor:
-        """(batch, time, features) -> (batch, time, outputs), through the devices, the washout included."""
-        return self.trace(net, x).outputs[-1].transpose(0, 1)
+        """(batch, time, features) -> (batch, time, outputs), through the devices, the washout included; or (batch, outputs)."""
+        return self.settings.answers(self.trace(net, x).outputs[-1].transpose(0, 1), self.task)
 
     @torch.no_grad()
     def fitted(self, net: Network, states: Tensor, label: Tensor) -> None:
         """Fit the readout to states (time, batch, n), if it is fitted."""
         if self.settings.penalty is not None:
             sums = RidgeSums(states.shape[-1], self.task.outputs)
-            sums.add(self.task.scored(states.transpose(0, 1)), self.task.targets(label))
+            sums.add(self._answers(states), self.task.targets(label))
             sums.solve(net, self.settings.penalty)
 
+    def _answers(self, values: Tensor) -> Tensor:
+        """(time, batch, n) -> what is scored, (steps or sequences, n)."""
+        return self.task.scored(self.settings.answers(values.transpose(0, 1), self.task), self.task.steps)
+
     def scored(self, outputs: Tensor) -> Tensor:
-        """(time, batch, k) -> (scored steps, k).
+        """(time, batch, k) -> what is scored, (steps or sequences, k).
 
         Raises:
             ContractError: the readout does not give what the targets need.
         """
-        scores = self.task.scored(outputs.transpose(0, 1))
+        scores = self._answers(outputs)
         check_scores(scores, self.task.outputs)
         return scores
 
@@ -195,8 +201,7 @@ class PATMemory(ThroughMemory):
         self.fitted(net, trace.inputs[-1], label)
         outputs = over_time(net.stack[-1].synapse, trace.inputs[-1])  # of the readout as it is now
         error, metrics = self.loss.judge(self.scored(outputs), self.task.targets(label))
-        delta = torch.zeros_like(outputs)
-        delta[self.task.washout :] = error.view(len(x), -1, error.shape[1]).transpose(0, 1)
+        delta = pulled(self._answers, outputs, error)
         net.zero_grad(set_to_none=True)
         for number in reversed(range(len(net.stack))):
             layer = net.stack[number]

@@ -39,9 +39,11 @@ from hil.network import Network
 from hil.task import takes_task
 from sim_devices.coupled_nodes import CoupledNodes
 from sim_devices.delay_loop import DelayLoop
+from sim_devices.fibre_loop import FibreLoop
 from sim_devices.iq_modulator import IqModulator
 from sim_devices.lif_array import LifArray, Neuron
 from sim_devices.mach_zehnder import MachZehnder
+from sim_devices.memristive_network import MemristiveNetwork
 from sim_devices.mzi_mesh import MZIMesh
 from sim_devices.scattering import Scattering
 from sim_devices.simulated import Simulated
@@ -62,6 +64,8 @@ DEVICES: dict[str, Callable[[], Device]] = {
     "simulated mesh": lambda: Simulated(MZIMesh(modes=3), seed=1),
     "simulated modulator and camera": lambda: Simulated(Scattering(macropixels=9, pixels=16), seed=1),
     "simulated delay loop": lambda: Simulated(DelayLoop(nodes=4, noise=1e-3, lowpass_hz=2e6), seed=1),
+    "simulated fibre loop": lambda: Simulated(FibreLoop(nodes=4, noise=1e-3, phase_noise_rad=0.1), seed=1),
+    "simulated memristive network": lambda: Simulated(MemristiveNetwork(electrodes=5, rows=3, columns=3, noise=1e-3), seed=1),
     "all at once": lambda: metered(steered(Simulated(drifting(), seed=1), period=2.0)),
 }
 TWINS: dict[str, tuple[Callable[[], MachZehnder], bool]] = {
@@ -70,7 +74,8 @@ TWINS: dict[str, tuple[Callable[[], MachZehnder], bool]] = {
     "mach-zehnder with a slow receiver": (lambda: MachZehnder(noise=0.0, bandwidth_hz=2e7), False),
     "mach-zehnder that drifts": (drifting, False),
 }
-CHANNELS: dict[str, Callable[[], MZIMesh | Scattering | IqModulator | DelayLoop | CoupledNodes]] = {
+Channels = MZIMesh | Scattering | IqModulator | DelayLoop | CoupledNodes | FibreLoop | MemristiveNetwork
+CHANNELS: dict[str, Callable[[], Channels]] = {
     "mesh": lambda: MZIMesh(modes=3, specimen=2),
     "mesh without noise": lambda: MZIMesh(modes=4, noise=0.0),
     "mesh as designed": lambda: MZIMesh(modes=5, specimen=-1, noise=0.0),
@@ -84,6 +89,12 @@ CHANNELS: dict[str, Callable[[], MZIMesh | Scattering | IqModulator | DelayLoop 
     "linear loop": lambda: DelayLoop(nodes=4, nonlinearity="linear", delay_s=0.2e-6),
     "coupled nodes": lambda: CoupledNodes(nodes=6, coupled=0.5, noise=1e-2, bits=8, leak=0.3),
     "coupled nodes that interfere, without noise": lambda: CoupledNodes(nodes=6, response="interference", coupled=0.5),
+    "fibre loop": lambda: FibreLoop(nodes=4, delay_s=20e-9, noise=1e-3, phase_noise_rad=0.1, bits=8),
+    "fibre loop without noise": lambda: FibreLoop(nodes=4, phase_rad=0.4),
+    "fibre loop, coherent, without noise": lambda: FibreLoop(nodes=4, detection="coherent", delay_s=90e-9, local_rad=0.3),
+    "memristive network": lambda: MemristiveNetwork(electrodes=5, rows=3, columns=3, noise=1e-3, bits=10, specimen=2),
+    "memristive network without noise": lambda: MemristiveNetwork(electrodes=5, rows=3, columns=3),
+    "memristive network, electrodes everywhere": lambda: MemristiveNetwork(electrodes=6, rows=3, columns=2),
     "modulator and camera": lambda: Scattering(macropixels=9, pixels=16, specimen=2),
     "modulator and camera without noise": lambda: Scattering(macropixels=9, pixels=16, noise=0.0, quantised=False),
 }

@@ -14,6 +14,7 @@ from hil.data.kinds import MADE, OWN
 from hil.data.made import lorenz, mackey_glass, narma
 from hil.data.made.channel import PATHS
 from hil.data.made.moving_dots import MovingDots
+from hil.data.made.spoken_vowels import SpokenVowels, band_edges
 from hil.data.made.vowels import FORMANTS_HZ, VOWELS
 from hil.data.sources import NAMES
 from hil.errors import ConfigError
@@ -29,6 +30,7 @@ CHECKSUMS = {
     "channel_equalisation": "d0de31304529",
     "parity": "a46b4acb30e9",
     "vowels": "bf2b26a408e7",
+    "spoken_vowels": "468430ba8977",
     "moving_dots": "3bf01dfb1c3b",
 }
 
@@ -144,6 +146,41 @@ def test_a_speaker_is_in_one_split_and_vowels_are_where_they_were_measured() -> 
     assert all(len(part) % 20 == 0 for part in (data.train, data.validation, data.test))
     mean = torch.exp(x[y == data.classes.index("IY")]).mean(0) * 1e3
     assert mean.numpy() == pytest.approx(FORMANTS_HZ[:, :, 0].mean(0), rel=0.03)
+
+
+def test_spoken_vowels_have_the_formants_of_their_vowels() -> None:
+    """In the middle of an utterance the loudest band above the voice is that of a formant; the same speaker in one split."""
+    made = SpokenVowels(speakers=6, frames=24, bands=30, snr_db=60.0).examples()
+    x = made.read(np.arange(len(made)))
+    assert x.shape == (120, 24, 30)
+    tops = band_edges(30)[1:-1]
+    for name in ("AA", "IY", "ER"):
+        formants = FORMANTS_HZ[:, :, VOWELS.index(name)]
+        for speaker in range(3):
+            one = x[(made.targets == name) & (made.group == speaker)][:, 10:13].mean((0, 1))
+            heard = np.interp(formants[speaker], tops, one)
+            between = np.interp(np.sqrt(formants[speaker, :1] * formants[speaker, 1:2]), tops, one)
+            assert heard[0] > between
+    data = load("spoken_vowels", speakers=20, frames=20, sequence=True)
+    assert data.train.x.shape[1:] == (20, 12)
+    assert all(len(part) % 20 == 0 for part in (data.train, data.validation, data.test))
+
+
+def test_an_utterance_begins_and_ends_in_the_noise() -> None:
+    loud = SpokenVowels(speakers=3, snr_db=40.0).examples()
+    energy = loud.read(np.arange(60)).max(2)
+    assert (energy[:, 12] > energy[:, -1] + 2).all()
+    assert len(set((energy > -4).argmax(1).tolist())) > 3  # at different times
+
+
+def test_a_published_image_is_a_sequence_of_its_rows() -> None:
+    flat, rows = load("digits"), load("digits", sequence=True)
+    assert rows.train.x.shape == (1437, 8, 8)
+    assert rows.shape == (8, 8)
+    assert torch.equal(rows.test.x.flatten(1), flat.test.x)
+    assert rows.checksum != flat.checksum
+    even = load("digits", sequence=True, standardise=True)
+    assert torch.allclose(even.train.x.mean((0, 1)), torch.zeros(8), atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,9 @@ CASES = {
     + learning("ffgaf", 'dropout = 0.2\nadaptation = "both"\nshare_every = 1\nshares = [1, 1, 1, 1, 1, 1, 1, 1, 1, 5]'),
     "reservoir": '[data]\nsequence = true\n[network]\nuse = "masks"\nwidths = [8, 12, 10]\n[task]\nwashout = 2\n'
     + '[device]\nuse = "delay_loop"\nnodes = 12\nlowpass_hz = 3e6\nnoise = 0.01\n' + learning("reservoir", "forget = 0.9"),
+    "reservoir, lags and recursion": '[data]\nsequence = true\n[network]\nuse = "masks"\nwidths = [8, 12, 10]\n'
+    + '[task]\nwashout = 2\n[device]\nuse = "delay_loop"\nnodes = 12\n'
+    + learning("reservoir", 'lags = [0, 1]\nlate = 1\nsolver = "recursive"\npenalties = [1e-4]'),
     **{
         use: '[data]\nsequence = true\n[network]\nuse = "masks"\nwidths = [8, 12, 10]\n[task]\nwashout = 2\n'
         + '[device]\nuse = "delay_loop"\nnodes = 12\nlowpass_hz = 3e6\nnoise = 0.01\n' + learning(use, settings)
@@ -98,6 +101,14 @@ CASES = {
     },
     "deep_reservoir": '[network]\nuse = "masks"\nwidths = [64, 20, 20, 10]\ngain = 0.15\n[device]\nuse = "delay_loop"\n'
     + "nodes = 20\nlowpass_hz = 3e6\nnoise = 0.01\n" + learning("deep_reservoir", "hold = 2"),
+    "reservoir, a fibre loop": '[data]\nsequence = true\nshape = [8, 8]\n[network]\nuse = "masks"\nwidths = [8, 12, 10]\n'
+    + '[device]\nuse = "fibre_loop"\nnodes = 12\nnoise = 0.01\nphase_noise_rad = 0.1\n[encode]\noverflow = "clip"\n'
+    + learning("reservoir"),
+    "pat_memory, a memristive network": '[data]\nsequence = true\nshape = [8, 8]\n[network]\nuse = "masks"\n'
+    + 'widths = [8, 6, 10]\n[device]\nuse = "memristive_network"\nelectrodes = 6\nrows = 3\ncolumns = 3\nnoise = 0.01\n'
+    + '[encode]\noverflow = "clip"\n' + learning("pat_memory", 'answer = "mean"'),
+    "phyll_memory": '[data]\nsequence = true\nshape = [8, 8]\n[network]\nuse = "masks"\nwidths = [8, 12, 12]\n'
+    + '[device]\nuse = "delay_loop"\nnodes = 12\nnoise = 0.01\n' + learning("phyll_memory"),
     "adfa, conv": conv('pool = "max"\nweights = "standardised"\nnorm = "batch"\nreadout = 10')
     + MODULATOR + DECODED + learning("adfa", "sample_shape = [64]"),
     "adfa, projected by a device": DENSE + MODULATOR + DECODED + learning("adfa")
@@ -116,16 +127,18 @@ def digits() -> Dataset:
     return dataclasses.replace(whole, train=train, validation=validation, test=test)
 
 
-def timed(data: Dataset) -> Dataset:
-    """Row by row, each row with the digit as its target."""
+def timed(data: Dataset, whole: bool) -> Dataset:
+    """Row by row, each row with the digit as its target; `whole`: all rows together."""
     parts = {name: getattr(data, name) for name in ("train", "validation", "test")}
-    rows = {name: Split(one.x.view(-1, 8, 8), one.y.unsqueeze(1).repeat(1, 8)) for name, one in parts.items()}
+    rows = {
+        name: Split(one.x.view(-1, 8, 8), one.y if whole else one.y.unsqueeze(1).repeat(1, 8)) for name, one in parts.items()
+    }
     return dataclasses.replace(data, shape=(8, 8), **rows)
 
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch, digits: Dataset) -> None:
-    monkeypatch.setattr(experiment, "dataset", lambda table: timed(digits) if table.sequence else digits)
+    monkeypatch.setattr(experiment, "dataset", lambda table: timed(digits, bool(table.shape)) if table.sequence else digits)
     monkeypatch.setattr(equilibrium, "FEW", 10**12)  # on the CPU, few spikes are summed one by one: rounded otherwise
     monkeypatch.setattr(torch_device, "settled", lambda on: None)
     monkeypatch.setattr(torch_device, "_free_bytes", lambda on: 1 << 30)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hil.build.prepared import prepared
 from hil.build.training import built
-from hil.config.experiment import read_experiment
+from hil.config.experiment import experiment_of, read_experiment
 from hil.encoding import Decode, Encode
 from hil.errors import ConfigError, OutOfRange
 from hil.learners.through_memory import BPTTMemory, PATMemory, PATMemorySettings, ThroughMemory, ThroughMemorySettings
@@ -25,18 +25,22 @@ from hil.training.refit import refit
 from hil.training.session import load_best
 from sim_devices.coupled_nodes import CoupledNodes
 from sim_devices.delay_loop import DelayLoop
+from sim_devices.fibre_loop import FibreLoop
+from sim_devices.memristive_network import MemristiveNetwork
 from sim_devices.simulated import Simulated
 
 NODES, STEPS, WASHOUT = 5, 12, 3
 TASK = task_of(torch.rand(3, STEPS, 2), (), washout=WASHOUT)
 CLASSES = task_of(torch.zeros(3, STEPS, dtype=torch.int64), ("a", "b", "c"), washout=WASHOUT)
-Kind = DelayLoop | CoupledNodes
+Kind = DelayLoop | CoupledNodes | FibreLoop | MemristiveNetwork
 KINDS: dict[str, Callable[[], Kind]] = {
     "a loop whose nodes couple": lambda: DelayLoop(nodes=NODES, gain=0.6, node_s=1.0, delay_s=7.0),
     "with filters, read early": lambda: DelayLoop(
         nodes=NODES, gain=0.6, node_s=1.0, samples=4, sample_phase=0.5, lowpass_hz=0.3, highpass_hz=0.01
     ),
     "coupled nodes": lambda: CoupledNodes(nodes=NODES, coupled=0.7, leak=0.6),
+    "a fibre loop": lambda: FibreLoop(nodes=NODES, coupling=0.4, phase_rad=0.5),
+    "a memristive network": lambda: MemristiveNetwork(electrodes=NODES, rows=3, columns=3),
 }
 
 
@@ -96,6 +100,23 @@ def test_with_a_true_model_and_no_noise_both_are_the_same(make: Callable[[], Kin
             assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("answer", ["last", "mean"])
+def test_one_target_a_sequence_has_a_gradient_through_time(answer: str) -> None:
+    label = torch.tensor([0, 2, 1])
+    task = task_of(label, ("a", "b", "c"), washout=WASHOUT if answer == "mean" else 0, length=STEPS)
+    net, model = network(KINDS["coupled nodes"](), 3), KINDS["coupled nodes"]().ideal
+    found = []
+    for rule in (PATMemory, BPTTMemory):
+        learner = rule.build(net, rule.Settings(answer=answer), task, generator(0, 0, "learner"), model)  # type: ignore[arg-type]
+        said = learner.step(net, sequences()[0], label, generator(0, 0, "step"))
+        assert 0 <= said["accuracy"] <= 1
+        found.append([param.grad.clone() for param in net.parameters() if param.grad is not None])
+        assert learner.predict(net, sequences()[0]).shape == (3, 3)
+    assert len(found[0]) == 6
+    assert all(torch.allclose(one, other, rtol=1e-4, atol=1e-6) for one, other in zip(*found, strict=True))
+    assert all(bool(grad.any()) for grad in found[0])
+
+
 def test_slopes_are_the_models_at_the_measured_state() -> None:
     """The sum over time, written out, with a model whose coupling and leak are wrong."""
     wrong = CoupledNodes(nodes=NODES, coupled=0.7, gain=0.5, leak=0.8)
@@ -144,6 +165,20 @@ def test_trained_masks_beat_random_ones(use: str) -> None:
             load_best(training)
             scores.append(evaluate(training.net, training.learner, training.data.test, task=training.task)[0]["nrmse"])
     assert scores[1] < 0.9 * scores[0]
+
+
+def test_a_readout_of_one_target_a_sequence_is_fitted_after_training() -> None:
+    table = {
+        "data": {"use": "digits", "sequence": True, "train_examples": 200}, "task": {"washout": 2},
+        "network": {"use": "masks", "widths": [8, 20, 10], "gain": 0.3}, "device": {"use": "coupled_nodes", "nodes": 20},
+        "learner": {"use": "pat_memory", "answer": "mean", "readout": "ridge"}, "train": {"epochs": 1, "batch": 100},
+    }  # fmt: skip
+    with built(experiment_of(table, Path("here.toml"))) as made:
+        for _ in train(made.training):
+            pass
+        found = refit(made.training)
+    assert found["kept"]
+    assert found["fitted"] > 0.7 > found["trained"]
 
 
 def test_refused_before_anything_is_driven() -> None:

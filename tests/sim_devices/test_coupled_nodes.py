@@ -44,5 +44,5 @@ def test_the_past_fades() -> None:
 def test_another_batch_in_the_middle_of_a_sequence_is_refused() -> None:
     device = Simulated(CoupledNodes(nodes=4, coupled=1.0))
     device.forward(torch.zeros(3, 2, 4))
-    with pytest.raises(ContractError, match="go on from the sequences"):
+    with pytest.raises(ContractError, match="goes on from the sequences"):
         device.forward(torch.zeros(3, 1, 4))

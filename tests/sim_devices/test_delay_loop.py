@@ -119,7 +119,7 @@ def test_specimens_are_drawn_by_their_seed() -> None:
     x = drive(loop)
     assert torch.equal(first.ideal(x), same.ideal(x))
     assert float((first.ideal(x) - other.ideal(x)).abs().max()) > 1e-3
-    assert first.noise == 1e-3
+    assert first.settings()["noise"] == 1e-3
     assert first.time == loop.time
 
 

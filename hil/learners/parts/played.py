@@ -8,6 +8,11 @@ Between two sequences the state of a device is what `between` says:
     "reset"    reset() before the batch, whose sequences are side by side in one shot
     "rest"     one sequence a shot, behind `rest_steps` steps at the rest of the port, whose readings are thrown away
     "carry"    one sequence a shot, which begins where the last one ended
+
+Targets are one a step, and every step behind the washout is an answer; or one a sequence, which is answered by
+
+    "last"     what the readout sees in the last step
+    "mean"     the mean of that over the steps behind the washout
 """
 
 from __future__ import annotations
@@ -23,8 +28,11 @@ from hil.errors import UNTOUCHED, ConfigError, ContractError
 from hil.learners.parts.shown import over_time
 from hil.network import Layer, Network, Trace
 from hil.settings import Natural, check
+from hil.synapses import LateLinear
+from hil.task import Task
 
 Policy = Literal["reset", "rest", "carry"]
+Answer = Literal["last", "mean"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,47 @@ class Between:
             )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Playing(Between):
+    """How sequences are played, and what answers them.
+
+    Args:
+        between, rest_steps: as in Between.
+        answer: of data with one target a sequence: "last" or "mean", as above; None: "last".
+    """
+
+    answer: Answer | None = None
+
+    def answers(self, values: Tensor, task: Task) -> Tensor:
+        """(batch, time, n) -> what answers the targets: (batch, time, n), or of one target a sequence (batch, n)."""
+        if task.steps:
+            return values
+        return values[:, task.washout :].mean(1) if self.answer == "mean" else values[:, -1]
+
+    def fits(self, task: Task, length: int) -> None:
+        """Refuse a way to answer that the targets have no use for.
+
+        Args:
+            task: what is learned.
+            length: of a sequence, steps.
+
+        Raises:
+            ConfigError.
+        """
+        del length
+        if task.steps and self.answer is not None:
+            raise ConfigError(
+                "with a target a step every step is an answer", where="[learner] answer", got=f'"{self.answer}"',
+                allowed="answer, of data with one target a sequence", outputs=UNTOUCHED, todo="leave answer out",
+            )  # fmt: skip
+        if not task.steps and task.washout and self.answer != "mean":
+            raise ConfigError(
+                "the last step alone is an answer, so there is nothing to leave out before it", where="[task] washout",
+                got=f'{task.washout}, answer = "last"', allowed='washout, with answer = "mean" or a target a step',
+                outputs=UNTOUCHED, todo='leave washout out, or write answer = "mean" in [learner]',
+            )  # fmt: skip
+
+
 @torch.no_grad()
 def played(net: Network, x: Tensor, how: Between) -> Trace:
     """Make one pass of sequences x (batch, time, features): a Trace of (time, batch, n).
@@ -65,6 +114,7 @@ def played(net: Network, x: Tensor, how: Between) -> Trace:
     inputs, pres, outputs = [], [], []
     h = x.transpose(0, 1)
     for layer in net.stack:
+        h = layer.synapse.seen(h) if isinstance(layer.synapse, LateLinear) else h
         inputs.append(h)
         pres.append(over_time(layer.synapse, h))
         h = pres[-1] if layer.device is None else measured(layer, layer.device, pres[-1], how)

@@ -62,9 +62,9 @@ class RidgeSums:
 
     @torch.no_grad()
     def add(self, features: Tensor, target: Tensor) -> None:
-        """Add a batch: features (batch, n), targets (batch,) of classes or (batch, k) of numbers."""
-        h, sums = features.cpu().double(), self.sums
-        y = wanted(target, len(sums["y"])).cpu().double()
+        """Add a batch: features (..., n), targets (...,) of classes or (..., k) of numbers."""
+        h, sums = features.cpu().double().flatten(0, -2), self.sums
+        y = wanted(target, len(sums["y"])).cpu().double().flatten(0, -2)
         sums["n"] += len(h)
         sums["h"] += h.sum(0)
         sums["y"] += y.sum(0)
@@ -109,9 +109,7 @@ class RidgeSums:
             value = task.score(answers, target)[task.metric.name]
             if task.metric.better(value, score):
                 best, score = place, value
-        synapse.weight.copy_(weights[best].t())
-        if synapse.bias is not None:
-            synapse.bias.copy_(biases[best])
+        put(synapse, weights[best], biases[best])
         return Fitted(every[best], sorted(penalties, reverse=True)[best], found[best][2])
 
     @torch.no_grad()
@@ -119,9 +117,7 @@ class RidgeSums:
         """Fit the last synapse of `net` for this penalty. Raises: ContractError: as `fit`."""
         synapse = readout(net)
         ((weight, bias, _),) = self._solved(synapse.bias is not None, [penalty])
-        synapse.weight.copy_(weight.t())
-        if synapse.bias is not None:
-            synapse.bias.copy_(bias)
+        put(synapse, weight, bias)
 
     def _solved(self, centred: bool, penalties: Sequence[float]) -> list[tuple[Tensor, Tensor, float]]:
         """Weights (features, k), biases (k,) and the training loss, for every penalty."""
@@ -151,14 +147,19 @@ class RidgeSums:
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take sums back. Raises: ValueError: they are of other features or outputs."""
-        shapes = {name: tuple(value.shape) for name, value in self.sums.items()}
-        if {name: tuple(value.shape) for name, value in state.items()} != shapes:
-            raise ValueError("sums of another network")
-        self.sums = {name: state[name].detach().cpu().double().clone() for name in shapes}
+        self.sums = taken_back(state, self.sums)
+
+
+def taken_back(state: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies of `state`, float64. Raises: ValueError: of other names or shapes than the present ones."""
+    shapes = {name: tuple(value.shape) for name, value in present.items()}
+    if {name: tuple(value.shape) for name, value in state.items()} != shapes:
+        raise ValueError("sums of another network")
+    return {name: state[name].detach().cpu().double().clone() for name in shapes}
 
 
 def wanted(target: Tensor, outputs: int) -> Tensor:
-    """The targets as numbers, (batch, outputs): of classes 1 for the right one."""
+    """The targets as numbers, (..., outputs): of classes 1 for the right one."""
     return target if target.is_floating_point() else functional.one_hot(target, outputs)
 
 
@@ -171,6 +172,14 @@ def readout(net: Network) -> nn.Linear:
             allowed="nn.Linear without a device behind it", todo="make the last synapse linear",
         )  # fmt: skip
     return found
+
+
+@torch.no_grad()
+def put(synapse: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
+    """Let a readout be W (features, k) and, if it has one, the bias (k,)."""
+    synapse.weight.copy_(weight.t())
+    if synapse.bias is not None and bias is not None:
+        synapse.bias.copy_(bias)
 
 
 @torch.no_grad()
