@@ -4,6 +4,8 @@
 
 narma10_50, narma10_200    test NRMSE of experiments/narma10_delay_loop.toml, 50 and 200 virtual nodes; seeds of mask and series
 narma10_50_noisy           the same with a detection noise of 1e-3 of the full scale
+narma10_bench_vs_twin      test NRMSE of experiments/narma10_bench.toml (10-bit oscilloscope, detection noise) over that of the same loop called
+                           directly with the same noise, mask and series; "bench" and "twin" by themselves
 narma10_50_trained, narma10_50_noisy_trained    both with masks that were trained: by bptt_memory, by pat_memory
 ser_28db                   share of the symbols read wrong behind a nonlinear channel, 28 dB, 50 nodes
 memory_over_theory         memory capacity of a linear loop over what its equations give, with a detection noise of 1e-4
@@ -35,6 +37,7 @@ from learners import ONE_THREAD
 from recording import record
 from torch import Tensor
 
+from hil.build.shapes.waveform import WaveformBench
 from hil.build.training import built
 from hil.config.experiment import read_experiment
 from hil.seeding import generator
@@ -44,7 +47,7 @@ from sim_devices.delay_loop import DelayLoop
 from sim_devices.simulated import Simulated
 
 HERE = Path(__file__).resolve().parent
-FILE = HERE.parent / "experiments" / "narma10_delay_loop.toml"
+FILE, ON_BENCH = (HERE.parent / "experiments" / name for name in ("narma10_delay_loop.toml", "narma10_bench.toml"))
 PEERS = HERE.parent / ".venv" / "memory_peers"
 PACKAGES = ("reservoirpy==0.4.2", "numpy", "scipy", "joblib", "cloudpickle", "loky", "threadpoolctl")
 TWO_HUNDRED = (
@@ -74,13 +77,13 @@ SCORES: dict[str, tuple[tuple[str, ...], str]] = {
     "narma10_50_noisy_trained": (NOISY_TRAINED, "nrmse"),
     "ser_28db": (CHANNEL, "symbol_error_rate"),
 }
-SPEED, THEORY = "loop_vs_reservoirpy", "memory_over_theory"
-NAMES = [*SCORES, THEORY, SPEED]
+SPEED, THEORY, BENCH = "loop_vs_reservoirpy", "memory_over_theory", "narma10_bench_vs_twin"
+NAMES = [*SCORES, THEORY, BENCH, SPEED]
 
 
-def score(seed: int, overrides: tuple[str, ...], metric: str) -> float:
+def score(seed: int, overrides: tuple[str, ...], metric: str, file: Path = FILE) -> float:
     """The test score of the experiment with other settings: mask, series and noise of this seed."""
-    experiment = read_experiment(FILE, [f"seed={seed}", f"data.seed={seed}", *overrides])
+    experiment = read_experiment(file, [f"seed={seed}", f"data.seed={seed}", *overrides])
     with built(experiment) as made:
         training = made.training
         for _ in train(training):
@@ -103,6 +106,20 @@ def memory(seed: int, nodes: int, steps: int, noise: float = 1e-4) -> float:
         spread = noise * float(device.spec.outputs.high) / 1.25
         theory = capacity(mask.weight.detach()[:, 0].double(), 0.95, nodes + 1, spread, 3 * nodes)
     return score(seed, overrides, "memory_capacity") / theory
+
+
+def bench_over_twin(seeds: int) -> dict[str, dict[str, float]]:
+    """Scores over the wire of the virtual bench, of its loop called directly, and the ratio of the two, seed by seed."""
+    bench = read_experiment(ON_BENCH).bench
+    assert isinstance(bench, WaveformBench)
+    assert bench.virtual is not None
+    node = bench.virtual.node.settings()
+    direct = [f"device.{key}={json.dumps(value)}" for key, value in node.items()]
+    same = ('network.levels="uniform"', "network.offset=0.16", 'encode.gain="0.47 V"', *direct)
+    wire = [score(seed, (), "nrmse", ON_BENCH) for seed in range(seeds)]
+    twin = [score(seed, same, "nrmse") for seed in range(seeds)]
+    ratio = [one / other for one, other in zip(wire, twin, strict=True)]
+    return {name: over(seeds, values.__getitem__) for name, values in (("bench", wire), ("twin", twin), ("ratio", ratio))}
 
 
 def capacity(mask: Tensor, gain: float, delay: int, noise: float, delays: int) -> float:
@@ -209,6 +226,9 @@ def main() -> None:
     for name, (overrides, metric) in SCORES.items():
         if name in args.only:
             found[name] = over(seeds, partial(score, overrides=overrides, metric=metric))
+    if BENCH in args.only:
+        rows = bench_over_twin(seeds)
+        found |= {BENCH: rows["ratio"], **{f"{BENCH}_{name}": rows[name] for name in ("bench", "twin")}}
     if THEORY in args.only:
         found[THEORY] = over(
             seeds, lambda seed: memory(seed, 20, 6000), lambda values: max(values, key=lambda value: abs(value - 1))
