@@ -130,7 +130,10 @@ class Waveform:
             self._watch = Watched(owned, auxiliaries, care, clock, self._drives.port.name, self._forget)
             self._layouts = Layouts(self._drives, self._reads, self._settings, memory)
             s = self._settings
-            self._timing = Timing(self._drives, self._reads, s.symbol_s, s.acceptance, s.trigger_timeout_s + s.longest_delay_s)
+            self._acceptance = replace(s.acceptance, echoes=memory is not None)
+            self._timing = Timing(
+                self._drives, self._reads, s.symbol_s, self._acceptance, s.trigger_timeout_s + s.longest_delay_s
+            )
             self._worker.submit(self._open).result()
         except BaseException:
             self.close()
@@ -168,6 +171,11 @@ class Waveform:
     def spec(self) -> Spec:
         """Ports, kind and provenance of the node."""
         return self._spec
+
+    @property
+    def from_rest(self) -> bool:
+        """True: see hil.device.Resting."""
+        return True
 
     @property
     def stats(self) -> Stats:
@@ -340,7 +348,7 @@ class Waveform:
             at = where if len(self._drives) == 1 else f"{where}, drive {k + 1}"
             early = 0 if delay_s == due_s else place.origin - window(measured.axis, symbol_s, delay_s, 0.0, at).origin
             opened, before = self._opened[which, k], self._contrasts[which, k]
-            found = markers_of(measured, plan, place, opened, s.acceptance, at, k, early)
+            found = markers_of(measured, plan, place, opened, self._acceptance, at, k, early)
             self._contrasts[which, k] = steady(found, before, s.marker_jump, at).contrast
             lags[k] = found.lag
         return place, together(lags, where)
@@ -462,6 +470,7 @@ class Waveform:
         self._layouts.settle(settled)
         if self._settings.align == "sync":
             self._pulse = self._timing.pulse()
+            self._layouts.pulse_s = self._pulse.edge_s
         self._measured_at = self._clock()
         self._watch.begin()
         return pairs

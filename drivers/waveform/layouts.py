@@ -53,7 +53,8 @@ class Layouts:
         settings: of the device.
         memory: of a node that remembers, or None.
 
-    arrival: with which records are laid out. longest: symbols in which the delay is looked for.
+    arrival: with which records are laid out. longest: symbols in which the delay is looked for. pulse_s: when the SYNC pulse
+    rises after the trigger, s.
 
     Raises:
         OutOfRange: rest or marker levels outside a generator's limits.
@@ -67,6 +68,7 @@ class Layouts:
         self._frame = framed(settings, memory, len(drives))
         self.longest = math.ceil(settings.longest_delay_s * settings.symbol_rate_hz) + 1
         self.arrival = Arrival((0,) * len(drives), {})
+        self.pulse_s = 0.0
         self._stretch = (0.0, 0)  # delay by which sampling begins, s, and symbols more, see Arrival.stretch
         self._check_memories()
 
@@ -140,8 +142,13 @@ class Layouts:
         return (plan.ends - self._begins(plan) + 2 * REACH + self._stretch[1]) * self._settings.reads_per_symbol
 
     def _begins(self, plan: RecordPlan) -> int:
-        """First symbol that is measured: the pulse comes with the first of all."""
-        return 0 if self._settings.align == "sync" else plan.begins
+        """First symbol that is measured: the pulse comes with the first of all, and has not the delay of the node."""
+        return -self._pulse_before if self._settings.align == "sync" else plan.begins
+
+    @property
+    def _pulse_before(self) -> int:
+        """Symbols by which the SYNC pulse comes before symbol 0 arrives."""
+        return max(0, math.ceil((self._stretch[0] - self.pulse_s) * self._settings.symbol_rate_hz))
 
     def axis(self) -> Axis:
         """Time axis of the samples of a record, as it is asked for."""
@@ -149,6 +156,7 @@ class Layouts:
 
     def _plan(self, values: int, frame: Frame, late: int, sequences: int = 0) -> RecordPlan:
         s, memory, more = self._settings, self._memory, self._stretch[1]
+        more += self._pulse_before if s.align == "sync" else 0
         drive, read = self._drives.memory, self._reads.memory
         kept = replace(read, most=read.most - more * s.reads_per_symbol) if more else read
         if sequences and memory is not None:

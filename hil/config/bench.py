@@ -266,7 +266,6 @@ class BenchFile(Section):
                     allowed=", ".join(self.instruments), todo="name instruments of this bench",
                 )  # fmt: skip
 
-
     def agree(self) -> None:
         """Check what relates tables to each other, once all of them were checked. Raises: ConfigError."""
 

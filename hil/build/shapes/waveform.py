@@ -204,6 +204,11 @@ class OnPlant(Wrapper, OnServed):
         return self._served.control
 
     @property
+    def from_rest(self) -> bool:
+        """See hil.device.Resting."""
+        return self._inner.from_rest
+
+    @property
     def stats(self) -> Stats:
         """Counts and times since the device opened."""
         return self._inner.stats
