@@ -44,7 +44,6 @@ WHERE = "DelayLoop"
 MOST_FILTERED = 128  # samples at once: a matrix product that grows with their square
 FINER, NEAR = 32, 1e-3  # refinements that are tried, and what is left of a point that counts as none
 MARGIN = 0.25  # of the full scale, that a converter takes beyond it
-TUNED = ("scale_v", "gain", "phase_rad", "exponent", "lowpass_hz", "highpass_hz", "noise", "loop_noise")
 
 
 class DelayLoop(nn.Module):
@@ -133,16 +132,16 @@ class DelayLoop(nn.Module):
             provenance="twin",
         )
 
-    def settings(self) -> dict[str, float]:
-        """The keyword arguments that are numbers of the physics; those that say what it is made of stay as they are."""
-        return {name: float(self._made[name]) for name in TUNED}
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments that make this twin again."""
+        return dict(self._made)
 
     def unknowns(self) -> dict[str, Unknown]:
         """Return what a specimen has its own value of: the attenuator is set to 2 %, the bias to 0.1 rad, by hand."""
         return {
             "scale_v": Unknown(1.0, 12.0, 0.1, "V"),
             "gain": Unknown(-4.0, 4.0, 0.02),
-            "phase_rad": Unknown(-math.pi, math.pi, 0.1, "rad", period=2 * math.pi),
+            "phase_rad": Unknown(-math.pi, math.pi, 0.1, "rad", period=math.pi),
         }
 
     def remade(self, settings: Mapping[str, float]) -> Self:
@@ -311,7 +310,7 @@ class LoopInTime:
         """The ports of one point."""
         return self._loop.spec
 
-    def settings(self) -> dict[str, float]:
+    def settings(self) -> dict[str, Any]:
         """The settings of the physics."""
         return self._loop.settings()
 

@@ -209,7 +209,8 @@ class Plant:
             what, name, i = self._parsed(path)
             wire = self._wires[i]
             if what == "node":
-                self._renew(i, {**wire.node.settings(), name: value})
+                settings = wire.node.settings()
+                self._renew(i, {**settings, name: type(settings[name])(value)})  # a count stays one
             elif what == "state":
                 parts = list(self._states[i] or ())
                 parts[int(name)] = torch.full_like(parts[int(name)], value)

@@ -15,6 +15,8 @@ import pytest
 import torch
 from builders.test_auxiliaries import on_the_table
 
+from calibration.loop.sequence import loop
+from calibration.sequence import Subject, calibrated
 from hil.build.bench import open_bench
 from hil.build.node import Node, resilient_node
 from hil.build.prepared import prepared
@@ -90,6 +92,17 @@ def test_a_loop_with_a_lowpass_is_simulated_in_its_own_points(folder: Path, stac
     answer = device.forward(x)
     assert (answer - the_loop(**node, sample_phase=0.8).ideal(x)).abs().max() < 2 * STEP_V
     assert (answer - the_loop(**node, sample_phase=0.7).ideal(x)).abs().max() > 20 * STEP_V
+
+
+def test_over_the_bench_the_pole_is_seen_and_the_check_is_of_sequences(folder: Path, stack: ExitStack) -> None:
+    on_table(folder, stack, small("trigger", samples=5, lowpass_hz=3e6))
+    opened = stack.enter_context(open_bench(read_bench(folder / "bench.toml")))
+    device = opened.device
+    assert device is not None
+    found = {step.name: step for step in calibrated(loop()[:3], Subject(device, the_loop(), seed=1))}
+    assert found["delay"].estimates["bandwidth_hz"].value == pytest.approx(3e6, rel=0.05)
+    assert 12.4e-9 < found["delay"].estimates["delay_s"].value < 30e-9  # a tenth of the way of a slow pole
+    assert found["loop"].estimates["loop_delay"].value == pytest.approx(1.3e-6, rel=0.1)
 
 
 def test_a_shot_is_repeated_after_a_fault(folder: Path, stack: ExitStack) -> None:

@@ -51,6 +51,8 @@ from sim_devices.bench.control import ControlClient
 from sim_devices.bench.description import VirtualBench
 from sim_devices.bench.served import ServedBench, build, spawn
 
+LOOP = "calibration.loop.sequence:loop"  # the procedures of a node with memory
+
 
 class Roles(Section):
     """[node]: which instrument does what.
@@ -185,7 +187,9 @@ class WaveformBench(BenchFile):
 
     @property
     def sequence(self) -> str:
-        """The procedures of the shape are for one input and one output."""
+        """The procedures of the shape are for one input and one output; a node with memory has its own."""
+        if self.remembers:
+            return self.calibration.procedures or LOOP
         return super().sequence if self.counts == (1, 1) else self.calibration.procedures or ""
 
 
