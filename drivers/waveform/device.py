@@ -4,7 +4,7 @@
       -> plan      one or more equal records that fit both memories            drivers/waveform/record.py
       -> encode    volts to codes, between two markers
       -> exchange  upload, arm, trigger, wait, read                            the two instruments, on one worker thread
-      -> align     find both markers in what came back
+      -> track     find both markers in what came back                         drivers/waveform/tracking.py
       -> decode    settled samples of each symbol, averaged, in V
     answer (batch, n) in V, or (batch, L)
 
@@ -46,16 +46,16 @@ from drivers.auxiliaries import Auxiliaries
 from drivers.closing import close_all
 from drivers.read_back import Care
 from drivers.watched import Watched
-from drivers.waveform.alignment import REACH, Found, Window, markers_of, steady, unfaded, window
-from drivers.waveform.arrival import Arrival, Pairs, arrival, together
+from drivers.waveform.alignment import REACH, Window
+from drivers.waveform.arrival import Arrival, Pairs, arrival
 from drivers.waveform.channels import Drive, Drives, Instruments, Read, Reads
 from drivers.waveform.layouts import Layouts
-from drivers.waveform.pulse import Pulse
 from drivers.waveform.record import Codes, Record, RecordPlan
 from drivers.waveform.roles import Digitizer, Generator
 from drivers.waveform.settings import MemorySettings as MemorySettings
 from drivers.waveform.settings import WaveformSettings as WaveformSettings
 from drivers.waveform.timing import Timing
+from drivers.waveform.tracking import Tracking
 from hil.device import Limit, Provenance, Spec
 from hil.errors import ConfigError, ContractError, Misaligned
 
@@ -117,11 +117,8 @@ class Waveform:
         owned = Instruments(named if order is None else order).all
         self._closes = [one.close for one in owned]
         self._clock, self._settings, self._memory = clock, settings or WaveformSettings(), memory
-        self._pulse: Pulse | None = None  # where SYNC is read
         self._measured_at = 0.0  # of the clock
         self._stats = Stats()
-        self._opened: dict[tuple[int, int], float] = {}  # (reading, drive) -> contrast of the markers, V
-        self._contrasts, self._trusted = self._opened, self._opened
         self._closed = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="waveform")
         try:
@@ -130,10 +127,9 @@ class Waveform:
             self._watch = Watched(owned, auxiliaries, care, clock, self._drives.port.name, self._forget)
             self._layouts = Layouts(self._drives, self._reads, self._settings, memory)
             s = self._settings
-            self._acceptance = replace(s.acceptance, echoes=memory is not None)
-            self._timing = Timing(
-                self._drives, self._reads, s.symbol_s, self._acceptance, s.trigger_timeout_s + s.longest_delay_s
-            )
+            accept = replace(s.acceptance, echoes=memory is not None)
+            self._timing = Timing(self._drives, self._reads, s.symbol_s, accept, s.trigger_timeout_s + s.longest_delay_s)
+            self._track = Tracking(self._layouts, self._reads.names, s, accept, len(drives))
             self._worker.submit(self._open).result()
         except BaseException:
             self.close()
@@ -261,11 +257,7 @@ class Waveform:
         before = self._arrival
         self._drives.prepare(s.symbol_rate_hz * s.samples_per_symbol)
         self._drives.upload(self._layouts.probe(0))
-        found = self._measure()
-        for (which, k), delay in found.items():
-            if (which, k) in self._contrasts:
-                seen = steady(Found(0, delay.contrast), self._contrasts[which, k], s.marker_jump, self._reads.names[which])
-                self._contrasts[which, k] = seen.contrast
+        self._track.follow(self._measure())
         if self._arrival.late != before.late:
             raise Misaligned(
                 "the drives do not arrive together as they did", where="waveform align", outputs="inside their limits",
@@ -299,7 +291,7 @@ class Waveform:
             t2 = self._clock()
             measured = self._reads.take()
             t3 = self._clock()
-            lag = self._lag(plan)
+            lag = self._track.lag(plan, None if self._track.pulse is None else self._reads.pulse())
             lags = [self._decoded(plan, which, record, answer[which], lag) for which, record in enumerate(measured)]
             tally = replace(
                 tally,
@@ -311,47 +303,14 @@ class Waveform:
                 host_s=tally.host_s + self._clock() - t3,
             )
             if self._watch.due():
-                self._trusted = dict(self._contrasts)
+                self._track.trust()
         return tally
-
-    def _lag(self, plan: RecordPlan) -> int | None:
-        """Return by how many samples the record that was just taken came late; None: its markers tell. Raises: Misaligned."""
-        if self._settings.align == "markers":
-            return None
-        if self._pulse is None:
-            return 0
-        s, record = self._settings, self._reads.pulse()
-        lag = self._pulse.lag(record, 0.5 * plan.sent * s.symbol_s / s.samples_per_symbol)
-        if abs(lag) <= REACH * s.reads_per_symbol:
-            return lag
-        raise Misaligned(
-            "the SYNC pulse comes at another time than when the device was opened", where="waveform align",
-            got=f"{lag:+d} samples", allowed=f"within {REACH * s.reads_per_symbol}", outputs="inside their limits",
-            todo="look at the trigger (SYNC of the generator to EXT TRIG) and its level",
-        )  # fmt: skip
 
     def _decoded(self, plan: RecordPlan, which: int, measured: Record, answer: NDArray[np.float32], lag: int | None) -> int:
         """Align and decode the record of a reading; return by how many samples it came late."""
-        place, late = self._align(plan, which, measured, lag)
+        place, late = self._track.place(plan, which, measured, lag)
         self._decode(plan, measured, place, late, answer)
         return late
-
-    def _align(self, plan: RecordPlan, which: int, measured: Record, lag: int | None) -> tuple[Window, int]:
-        """Find where the symbols of a reading lie, and by how many samples the whole record came late, if it is not known."""
-        s, where, symbol_s = self._settings, self._reads.names[which], self._settings.symbol_s
-        due_s, spread_s = self._arrival.delay_s(which), self._arrival.spread_s(which)
-        place = window(measured.axis, symbol_s, due_s, s.settle, where, spread_s)
-        if lag is not None:
-            return place, lag
-        lags = {}
-        for k, delay_s in self._arrival.of(which).items():
-            at = where if len(self._drives) == 1 else f"{where}, drive {k + 1}"
-            early = 0 if delay_s == due_s else place.origin - window(measured.axis, symbol_s, delay_s, 0.0, at).origin
-            opened, before = self._opened[which, k], self._contrasts[which, k]
-            found = markers_of(measured, plan, place, opened, self._acceptance, at, k, early)
-            self._contrasts[which, k] = steady(found, before, s.marker_jump, at).contrast
-            lags[k] = found.lag
-        return place, together(lags, where)
 
     def _decode(self, plan: RecordPlan, measured: Record, place: Window, lag: int, answer: NDArray[np.float32]) -> None:
         """Add the mean of the settled samples of each symbol, in V, divided by the number of averages."""
@@ -405,7 +364,7 @@ class Waveform:
         """The markers must come back, as high as they were; the delay is what they say now."""
         before = self._arrival.delay_s(0)
         self._worker.submit(self._measure).result()
-        self._contrasts = dict(self._trusted)  # records since then may have been measured under other settings
+        self._track.back()
         symbols = (self._arrival.delay_s(0) - before) * self._settings.symbol_rate_hz
         moved = f", moved by {symbols:.2f} symbols" if abs(symbols) > 0.01 else ""
         changed = f"; changed by another hand: {self._watch.changed}" if self._watch.changed else ""
@@ -414,19 +373,7 @@ class Waveform:
 
     def _open(self) -> None:
         self._reinstate()
-        found = self._measured()
-        self._check_phases()
-        self._opened = {pair: delay.contrast for pair, delay in found.items()}
-        self._contrasts, self._trusted = dict(self._opened), dict(self._opened)
-
-    def _check_phases(self) -> None:
-        """Raises: ConfigError: a reading would have no settled sample of a symbol."""
-        axis, arrival = self._layouts.axis(), self._arrival
-        for which, name in enumerate(self._reads.names):
-            due_s, spread_s = arrival.delay_s(which), arrival.spread_s(which)
-            window(axis, self._settings.symbol_s, due_s, self._settings.settle, name, spread_s)
-        if self._pulse is not None:
-            self._pulse.check(axis)
+        self._track.open(self._measured())
 
     @property
     def _arrival(self) -> Arrival:
@@ -441,15 +388,8 @@ class Waveform:
     def _measure(self) -> Pairs:
         """Find when the markers come back, with the signs that they had when the device was opened."""
         found = self._measured()
-        for (which, k), opened in self._opened.items():
-            where = f"{self._reads.names[which]}, measuring the delay{self._of(k)}"
-            seen = found.get((which, k))
-            unfaded(0.0 if seen is None else seen.contrast, opened, where)
+        self._track.check(found)
         return found
-
-    def _of(self, k: int) -> str:
-        """Name drive k in messages about the delay, where there are several."""
-        return f" of drive {k + 1}" if len(self._drives) > 1 else ""
 
     def _measured(self) -> Pairs:
         """Measure the delays; the probe of the first drive is in the generators already, unless another was measured since."""
@@ -459,18 +399,18 @@ class Waveform:
         for k in range(len(self._drives)):
             if several:
                 self._drives.upload(self._layouts.probe(k))
-            found.append(self._timing.delays(self._layouts.longest, self._of(k)))
+            found.append(self._timing.delays(self._layouts.longest, self._track.of(k)))
         rate_hz = self._settings.symbol_rate_hz * self._settings.samples_per_symbol
         settled, pairs, lost = arrival(found, rate_hz)
         for missing, which, k in lost:
             if several:
                 self._drives.upload(self._layouts.probe(k))
-            self._timing.explain(missing, self._layouts.longest, which, self._of(k))
+            self._timing.explain(missing, self._layouts.longest, which, self._track.of(k))
             raise missing
         self._layouts.settle(settled)
         if self._settings.align == "sync":
-            self._pulse = self._timing.pulse()
-            self._layouts.pulse_s = self._pulse.edge_s
+            self._track.pulse = self._timing.pulse()
+            self._layouts.pulse_s = self._track.pulse.edge_s
         self._measured_at = self._clock()
         self._watch.begin()
         return pairs
