@@ -4,8 +4,8 @@
 
 narma10_50, narma10_200    test NRMSE of experiments/narma10_delay_loop.toml, 50 and 200 virtual nodes; seeds of mask and series
 narma10_50_noisy           the same with a detection noise of 1e-3 of the full scale
-narma10_bench_vs_twin      test NRMSE of experiments/narma10_bench.toml (10-bit oscilloscope, detection noise) over that of the same loop called
-                           directly with the same noise, mask and series; "bench" and "twin" by themselves
+narma10_bench_vs_twin      test NRMSE of experiments/narma10_bench.toml (10-bit oscilloscope, detection noise) over that of the
+                           same loop called directly with the same noise, mask and series; "bench" and "twin" by themselves
 narma10_50_trained, narma10_50_noisy_trained    both with masks that were trained: by bptt_memory, by pat_memory
 ser_28db                   share of the symbols read wrong behind a nonlinear channel, 28 dB, 50 nodes
 memory_over_theory         memory capacity of a linear loop over what its equations give, with a detection noise of 1e-4

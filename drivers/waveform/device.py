@@ -373,7 +373,7 @@ class Waveform:
 
     def _open(self) -> None:
         self._reinstate()
-        self._track.open(self._measured())
+        self._track.begin(self._measured())
 
     @property
     def _arrival(self) -> Arrival:

@@ -41,7 +41,7 @@ class Tracking:
         self._opened: dict[tuple[int, int], float] = {}  # (reading, drive) -> contrast of the markers, V
         self._contrasts, self._trusted = self._opened, self._opened
 
-    def open(self, found: Pairs) -> None:
+    def begin(self, found: Pairs) -> None:
         """Begin with what was measured when the device was opened.
 
         Raises:
