@@ -166,6 +166,7 @@ def test_learners_and_benches_that_do_not_fit_are_refused_before_anything_is_ope
     for change, said in (
         (('use = "reservoir"', 'use = "adfa"'), "state in time"),
         (("delay_loop_awg_scope", "mzm_awg_scope"), "no memory"),
+        (("[learner]", "[sentinel]\nevery = 10\n[learner]"), "without a state in time"),
     ):
         (folder / "e.toml").write_text(text.replace(*change), encoding="utf-8")
         with pytest.raises(ConfigError, match=said) as refused:
