@@ -4,6 +4,8 @@
 
 narma10_50, narma10_200    test NRMSE of experiments/narma10_delay_loop.toml, 50 and 200 virtual nodes; seeds of mask and series
 narma10_50_noisy           the same with a detection noise of 1e-3 of the full scale
+narma10_bench_vs_twin      test NRMSE of experiments/narma10_bench.toml (10-bit oscilloscope, detection noise) over that of the
+                           same loop called directly with the same noise, mask and series; "bench" and "twin" by themselves
 narma10_50_trained, narma10_50_noisy_trained    both with masks that were trained: by bptt_memory, by pat_memory
 ser_28db                   share of the symbols read wrong behind a nonlinear channel, 28 dB, 50 nodes
 ser_28db_fibre             the same by a coherent fibre loop, experiments/channel_fibre_loop.toml
@@ -47,6 +49,7 @@ from learners import ONE_THREAD
 from recording import record
 from torch import Tensor
 
+from hil.build.shapes.waveform import WaveformBench
 from hil.build.training import built
 from hil.config.experiment import read_experiment
 from hil.learners.reservoir import Reservoir
@@ -60,7 +63,7 @@ from sim_devices.simulated import Simulated
 
 HERE = Path(__file__).resolve().parent
 EXPERIMENTS = HERE.parent / "experiments"
-NARMA = "narma10_delay_loop.toml"
+NARMA, ON_BENCH = "narma10_delay_loop.toml", "narma10_bench.toml"
 PEERS = HERE.parent / ".venv" / "memory_peers"
 PACKAGES = (
     "reservoirpy==0.4.2", "rcbench==1.0.10", "numpy", "scipy", "joblib", "cloudpickle", "loky", "threadpoolctl", "scikit-learn",
@@ -124,12 +127,13 @@ SCORES = {
     "digits_phyll": Score((), "accuracy", "digits_phyll_delay_loop.toml", False),
     "mnist_rows": Score((), "accuracy", "mnist_rows_delay_loop.toml", False),
 }
-SPEED, THEORY, MEASURES = "loop_vs_reservoirpy", "memory_over_theory", "capacity_over_rcbench"
-NAMES = [*SCORES, THEORY, MEASURES, SPEED]
+SPEED, THEORY, MEASURES, BENCH = "loop_vs_reservoirpy", "memory_over_theory", "capacity_over_rcbench", "narma10_bench_vs_twin"
+NAMES = [*SCORES, THEORY, MEASURES, BENCH, SPEED]
 USUAL = [name for name in NAMES if name != "mnist_rows"]
 
 
 def score(seed: int, overrides: tuple[str, ...], metric: str, file: str = NARMA, made: bool = True) -> float:
+    """The test score of the experiment with other settings: mask, series and noise of this seed."""
     data = [f"data.seed={seed}"] if made else []
     experiment = read_experiment(EXPERIMENTS / file, [f"seed={seed}", *data, *overrides])
     with built(experiment) as found:
@@ -154,6 +158,20 @@ def memory(seed: int, nodes: int, steps: int, noise: float = 1e-4) -> float:
         spread = noise * float(device.spec.outputs.high) / 1.25
         theory = capacity(mask.weight.detach()[:, 0].double(), 0.95, nodes + 1, spread, 3 * nodes)
     return score(seed, overrides, "memory_capacity") / theory
+
+
+def bench_over_twin(seeds: int) -> dict[str, dict[str, float]]:
+    """Scores over the wire of the virtual bench, of its loop called directly, and the ratio of the two, seed by seed."""
+    bench = read_experiment(EXPERIMENTS / ON_BENCH).bench
+    assert isinstance(bench, WaveformBench)
+    assert bench.virtual is not None
+    node = bench.virtual.node.settings()
+    direct = [f"device.{key}={json.dumps(value)}" for key, value in node.items()]
+    same = ('network.levels="uniform"', "network.offset=0.16", 'encode.gain="0.47 V"', *direct)
+    wire = [score(seed, (), "nrmse", ON_BENCH) for seed in range(seeds)]
+    twin = [score(seed, same, "nrmse") for seed in range(seeds)]
+    ratio = [one / other for one, other in zip(wire, twin, strict=True)]
+    return {name: over(seeds, values.__getitem__) for name, values in (("bench", wire), ("twin", twin), ("ratio", ratio))}
 
 
 def capacity(mask: Tensor, gain: float, delay: int, noise: float, delays: int) -> float:
@@ -290,6 +308,9 @@ def main() -> None:
     for name, one in SCORES.items():
         if name in args.only:
             found[name] = over(seeds, one.of, one.worst)
+    if BENCH in args.only:
+        rows = bench_over_twin(seeds)
+        found |= {BENCH: rows["ratio"], **{f"{BENCH}_{name}": rows[name] for name in ("bench", "twin")}}
     if THEORY in args.only:
         found[THEORY] = over(
             seeds, lambda seed: memory(seed, 20, 6000), lambda values: max(values, key=lambda value: abs(value - 1))

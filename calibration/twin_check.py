@@ -1,7 +1,8 @@
 """Error of a twin against its node on a fixed set of probes.
 
 r_k = mean over repeats of y_k - f(x_k)         f the twin's noiseless response
-x_k  evenly over the input port; of a node of many channels: drawn over it, the same ones every time
+x_k  evenly over the input port; of a node of many channels: drawn over it, the same ones every time; of a node with memory
+     a sequence from rest of such rows
 bias = mean r,  spread = sqrt( mean (r - bias)^2 ),  correlation of mean y with f
 noise = rms over k of the standard deviation of y_k over the repeats, of one reading
 """
@@ -15,10 +16,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hil.device import Device
+from hil.device import Device, reset
 from hil.seeding import generator
 
 POINTS, REPEATS = 101, 8
+STEPS = 20  # of the sequence for a node with memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,13 @@ def compare_twin(device: Device, twin: HasIdeal, points: int = POINTS, repeats: 
     """
     port = device.spec.inputs
     width = port.size or 1
+    if device.spec.memory:
+        reset(device)
+        sequence = port.within(torch.rand(STEPS, 1, width, generator=generator(0, 0, "probes")))
+        with torch.no_grad():
+            expected = twin.ideal(sequence).to("cpu", torch.float64).squeeze(1)
+        found = device.forward(sequence.repeat(1, repeats, 1)).to("cpu", torch.float64).transpose(0, 1)
+        return _judged(found, expected)
     if width == 1:
         probes = torch.linspace(port.shared_low, port.shared_high, points).unsqueeze(1)
     else:
@@ -67,6 +76,12 @@ def compare_twin(device: Device, twin: HasIdeal, points: int = POINTS, repeats: 
     answers = device.forward(drive).to("cpu", torch.float64).view(repeats, points, -1)
     with torch.no_grad():
         predicted = twin.ideal(drive[:points]).to("cpu", torch.float64)
+    return _judged(answers, predicted)
+
+
+def _judged(answers: Tensor, predicted: Tensor) -> TwinCheck:
+    """Hold readings (repeats, points, channels) against what a twin says (points, channels)."""
+    repeats, points = answers.shape[:2]
     mean = answers.mean(0)
     off = mean - predicted
     noise = float(answers.std(0).square().mean().sqrt()) if repeats > 1 else 0.0

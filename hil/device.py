@@ -172,6 +172,15 @@ class Attentive(Protocol):
 
 
 @runtime_checkable
+class Resting(Protocol):
+    """A device with memory that by itself rests before each sequence: a shot does not depend on those before it."""
+
+    @property
+    def from_rest(self) -> bool:
+        """True if each shot begins at rest, so that it may be repeated alone."""
+
+
+@runtime_checkable
 class Restorable(Protocol):
     """A plant whose hidden state (drift clock, noise counter, membrane) can be saved, so that a resume is exact.
 

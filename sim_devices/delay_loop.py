@@ -12,6 +12,9 @@ Time is cut into samples (hil/multiplexing.py). f is held over a sample, and bot
 on the samples of one delay is known before any of them is computed, so these are computed at once, the filters by a matrix
 product; only delays follow one another. A row of a batch is a loop of its own, from the same start.
 
+On a bench (`sampled`) the same loop is driven in time, whatever its instruments call a node: samples are then those of the
+instruments, or finer, at least as fine as those here, and so that the delay is a whole number of them.
+
 Everything but the rounding is differentiable in the drive, through time: the response serves as a reference for learners that
 need a model of the loop.
 
@@ -23,7 +26,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -41,7 +43,7 @@ from sim_devices.twin import State
 Nonlinearity = Literal["mach_zehnder", "mackey_glass", "linear"]
 WHERE = "DelayLoop"
 MOST_FILTERED = 128  # samples at once: a matrix product that grows with their square
-TUNED = ("scale_v", "gain", "phase_rad", "exponent", "lowpass_hz", "highpass_hz", "noise", "loop_noise")
+FINER, NEAR = 32, 1e-3  # refinements that are tried, and what is left of a point that counts as none
 
 
 class DelayLoop(nn.Module):
@@ -109,6 +111,7 @@ class DelayLoop(nn.Module):
                 raise ConfigError("a linear loop runs away", where=WHERE, got=f"gain = {gain:g}", allowed="between -1 and 1")
             most = max(abs(low_v), abs(high_v)) / scale_v / (1 - abs(gain))
         most *= 2 if highpass_hz else 1
+        self._at_rest: dict[float, tuple[float, float]] = {}  # by the drive
         self.loop_noise, top = loop_noise * most, full_scale_v * most
         least = 0.0 if nonlinearity == "mach_zehnder" and not highpass_hz else -top
         self.detection = Detection("loop", nodes, low_v, high_v, least, top, noise * top, bits)
@@ -118,39 +121,54 @@ class DelayLoop(nn.Module):
         """The ports: a drive in V and a reading in V for each virtual node; no parameters."""
         return self.detection.spec
 
-    def settings(self) -> dict[str, float]:
-        """The keyword arguments that are numbers of the physics; those that say what it is made of stay as they are."""
-        return {name: float(self._made[name]) for name in TUNED}
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments that make this twin again."""
+        return dict(self._made)
 
     def unknowns(self) -> dict[str, Unknown]:
         """Return what a specimen has its own value of: the attenuator is set to 2 %, the bias to 0.1 rad, by hand."""
         return {
             "scale_v": Unknown(1.0, 12.0, 0.1, "V"),
             "gain": Unknown(-4.0, 4.0, 0.02),
-            "phase_rad": Unknown(-math.pi, math.pi, 0.1, "rad", period=2 * math.pi),
+            "phase_rad": Unknown(-math.pi, math.pi, 0.1, "rad", period=math.pi),
         }
 
     def remade(self, settings: Mapping[str, float]) -> Self:
         """The same kind with these settings instead of its own."""
         return type(self)(**{**self._made, **settings})
 
+    def sampled(self, step_s: float) -> LoopInTime:
+        """The same loop driven in time, its values `step_s` apart.
+
+        Raises:
+            ConfigError: a step longer than the delay.
+        """
+        return LoopInTime(self, step_s)
+
     def rest(self, batch: int, rng: torch.Generator) -> State:
         """(r over the last delay (batch, samples), u and its slow mean (batch, 2)), float32: nothing was ever driven.
 
         The loop has settled at the drive 0, if it settles at all there.
         """
-        place = rng.device
-        level, slow = self._settled
+        return self.settled(batch, 0.0, rng.device)
+
+    def settled(self, batch: int, drive_v: float, place: torch.device | None = None) -> State:
+        """Return the state after a long time at a drive, alike."""
+        level, slow = self._settled(drive_v)
         past = torch.full((batch, self.time.delay), level - slow, device=place)
         return past, torch.tensor([[level, slow]], device=place).repeat(batch, 1)
 
-    @cached_property
-    def _settled(self) -> tuple[float, float]:
-        """The u and its mean after a long time at the drive 0; a fixed point of the map, found by damped steps."""
+    def _settled(self, drive_v: float = 0.0) -> tuple[float, float]:
+        """Return u and its mean after a long time at a drive; a fixed point of the map, found by damped steps, once."""
+        if drive_v not in self._at_rest:
+            self._at_rest[drive_v] = self._fixed_point(drive_v)
+        return self._at_rest[drive_v]
+
+    def _fixed_point(self, drive_v: float) -> tuple[float, float]:
         level = torch.zeros((), dtype=torch.float64)
         for _ in range(200):
             back = torch.zeros_like(level) if self.highpass_hz else level
-            level = 0.5 * (level + self.bent(self.gain * self._turn * back + self._bias))
+            level = 0.5 * (level + self.bent(self._turn * (drive_v / self.scale_v + self.gain * back) + self._bias))
         return float(level), float(level) if self.highpass_hz else 0.0
 
     @property
@@ -237,6 +255,58 @@ class DelayLoop(nn.Module):
         lag = lag - lag.unsqueeze(1)
         mixing = torch.where(lag >= 0, passed[lag.clamp(min=0)], 0.0)
         return torch.cat((mixing, pulse.flip(0)), 1), torch.cat(((after[:, 0] - after[:, 1]).t(), after[-1].t()), 1)
+
+
+class LoopInTime:
+    """A loop between instruments: each call is a record, before which the loop has settled at the first value of its drive.
+
+    Args:
+        loop: its physics.
+        step_s: between two samples of the instruments, s.
+
+    finer: points of the loop between two of these.
+
+    Raises:
+        ConfigError: a step longer than the delay.
+    """
+
+    def __init__(self, loop: DelayLoop, step_s: float) -> None:
+        delay_s, least = loop.time.delay_s, max(1, math.ceil(step_s / loop.time.step_s - NEAR))
+        if step_s > delay_s:
+            raise ConfigError(
+                "samples are farther apart than the loop is long", where=WHERE, got=f"{step_s:g} s",
+                allowed=f"up to {delay_s:g} s", todo="sample faster",
+            )  # fmt: skip
+
+        def apart(finer: int) -> float:
+            exact = delay_s * finer / step_s
+            return abs(exact - round(exact))
+
+        tried = range(least, least + FINER)
+        self.finer = next((finer for finer in tried if apart(finer) < NEAR), min(tried, key=apart))
+        own_s = step_s / self.finer
+        time_s = {"node_s": own_s, "delay_s": round(delay_s / own_s) * own_s}
+        self._loop = loop.remade({**time_s, "nodes": 1, "samples": 1, "sample_phase": 1.0})
+
+    @property
+    def spec(self) -> Spec:
+        """The ports of one point."""
+        return self._loop.spec
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of the physics."""
+        return self._loop.settings()
+
+    def rest(self, batch: int, rng: torch.Generator) -> State:
+        """Return no state: between two records a loop has forgotten all."""
+        del batch, rng
+        return ()
+
+    def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]:
+        """(1, n) drive in V -> (1, n) reading in V, each value held for a point of the loop."""
+        del state
+        before = self._loop.settled(1, float(x[0, 0]))
+        return self._loop.respond(before, params, x.t().unsqueeze(1), rng)[0].reshape(1, -1), ()
 
 
 def _filter(count: int, step_s: float, lowpass_hz: float, highpass_hz: float) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ whose the answer is, is all.
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -36,6 +37,13 @@ RESOLVED = 0.1  # of the sampling interval: no digitizer knows better when it sa
 BEGUN, CLEAR = 0.1, 6.0  # of the way, and in standard deviations
 
 
+class Drawing(Protocol):
+    """Something that draws: Shots, or Records of sequences."""
+
+    def uniform(self, count: int) -> Tensor:
+        """Draw `count` numbers in [0, 1), float64."""
+
+
 def delay(subject: Subject, found: Found) -> Step:
     """Check whose answer it is; measure the delay of a Timed device and its jitter, s."""
     shots = Shots(subject, NAME)
@@ -45,11 +53,11 @@ def delay(subject: Subject, found: Found) -> Step:
     if problems or not isinstance(subject.device, Timed):
         said = "answers belong to what was asked" if not problems else problems[0].what
         return Step(NAME, said, {}, (not problems,), problems, figures=figures, raw=raw)
-    times, readings, unseen = _looked_at(subject.device, shots)
+    times, readings, unseen = looked_at(subject.device, shots)
     raw |= {"edge_time_s": times, "edge_reading_v": readings}
     if unseen:
         return Step(NAME, unseen.what, {}, (False,), (unseen,), figures=figures, raw=raw)
-    estimates = _instant(times, readings)
+    estimates = instant(times, readings)
     said = f"delay {estimates['delay_s']}, jitter {estimates['jitter_s']}"
     return Step(NAME, said, estimates, figures={**figures, "shots": float(len(times))}, raw=raw)
 
@@ -86,7 +94,7 @@ def _mismatch(lags: Tensor, whose: Tensor, before: float) -> tuple[Problem, ...]
     return ()
 
 
-def _looked_at(device: Timed, shots: Shots) -> tuple[Tensor, Tensor, Problem | None]:
+def looked_at(device: Timed, shots: Drawing) -> tuple[Tensor, Tensor, Problem | None]:
     """(time (shots, n) in s, reading (shots, n)), and what is wrong if no edge is seen."""
     times, readings = (value.unsqueeze(0) for value in device.edge())
     readings = readings.double()
@@ -143,7 +151,8 @@ def interval(times: Tensor, readings: Tensor) -> tuple[float, float]:
     return low, high
 
 
-def _instant(times: Tensor, readings: Tensor) -> dict[str, Estimate]:
+def instant(times: Tensor, readings: Tensor) -> dict[str, Estimate]:
+    """Return delay_s and jitter_s of edges (shots, n)."""
     low, high = interval(times, readings)
     if low < high:
         width = (high - low) / math.sqrt(12)

@@ -42,7 +42,7 @@ def settling(subject: Subject, found: Found) -> Step:
         f"left, {max(SETTLED, 4 * sigma / swing):.2%} allowed", f"lower the symbol rate {wait + 1} times, or settle longer",
     ) if wait else None  # fmt: skip
     edges = found["delay"].raw
-    estimates = _pole(edges["edge_time_s"], edges["edge_reading_v"]) if "edge_time_s" in edges else {}
+    estimates = pole(edges["edge_time_s"], edges["edge_reading_v"]) if "edge_time_s" in edges else {}
     settle = f"settled to 0.1 % after {estimates['settle_s']}, " if estimates else ""
     said = settle + (f"needs {wait + 1} values" if wait else "settled within one value")
     problems = () if late is None else (late,)
@@ -64,7 +64,8 @@ def _in_values(shots: Shots) -> tuple[Tensor, int, float, float]:
     return deviation, wait, swing, noise
 
 
-def _pole(times: Tensor, readings: Tensor) -> dict[str, Estimate]:
+def pole(times: Tensor, readings: Tensor) -> dict[str, Estimate]:
+    """Return bandwidth_hz and settle_s from edges (shots, n); nothing where the pole is too fast or too slow to be seen."""
     step_s = float(times[0].diff().mean())
     first = [begun(reading) for reading in readings]
     length = min(readings.shape[1] - k for k in first)

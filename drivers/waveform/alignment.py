@@ -27,10 +27,17 @@ Samples = NDArray[np.uint16] | NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """Conditions for a marker: its least correlation, and the largest share of that which a second match may have."""
+    """Conditions for a marker.
+
+    Args:
+        threshold: its least correlation.
+        ambiguous: the largest share of that which a second match may have.
+        echoes: a node with memory gives the marker again and again; the first one counts, and later ones are no second match.
+    """
 
     threshold: float = 0.8
     ambiguous: float = 0.8
+    echoes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +125,23 @@ class Peak:
     contrast: float  # mean of the high chips minus mean of the low ones, in units of the samples
 
 
-def find(samples: Samples, expected: int, period: int, reach: int) -> Peak:
-    """Look for the marker around index `expected`, `reach` samples either way; `period` samples a chip."""
+def find(samples: Samples, expected: int, period: int, reach: int, echoes: float = 0.0) -> Peak:
+    """Look for the marker around index `expected`, `reach` samples either way; `period` samples a chip.
+
+    `echoes`: the first match with this correlation counts, whatever comes behind it; 0: the best one.
+    """
     low = max(0, expected - reach)
     high = min(len(samples), expected + reach + len(BARKER) * period)
     code = np.repeat(BARKER, period)
     if high - low < len(code):
         return Peak(0, 0.0, 0.0, 0.0, 0.0)
     score = correlation(samples[low:high], code)
-    best = int(np.argmax(np.abs(score)))
+    height = np.abs(score)
+    first = int(np.argmax(height >= echoes)) if echoes and height.max() >= echoes else -1
+    best = int(np.argmax(height)) if first < 0 else first + int(np.argmax(height[first : first + period]))
     apart = np.abs(np.arange(len(score)) - best) > period
+    if first >= 0:
+        apart[best:] = False
     second = float(np.abs(score[apart]).max()) if apart.any() else 0.0
     chips = samples[low + best : low + best + len(code)].astype(np.float64)
     contrast = float(chips[code > 0].mean() - chips[code < 0].mean())
@@ -181,7 +195,8 @@ def measured_delay(record: Record, symbol_s: float, longest: int, acceptance: Ac
     """
     undelayed = window(record.axis, symbol_s, 0.0, 0.0, where)
     expected, period = undelayed.first(LEAD), undelayed.period
-    peak = accepted(find(record.words, expected, period, longest * period), acceptance, where)
+    found = find(record.words, expected, period, longest * period, acceptance.threshold if acceptance.echoes else 0.0)
+    peak = accepted(found, acceptance, where)
     # the first sample of a symbol comes between 0 and 1 samples after its edge: half a sample on average
     late = expected + peak.lag + peak.fraction - 0.5
     contrast = peak.contrast * record.scale.volts_per_word
@@ -236,8 +251,9 @@ def markers_of(
         Misaligned: a marker is missing, faded, upside down, or in another place than the other.
     """
     reach, volts = REACH * place.period, record.scale.volts_per_word
+    echoes = acceptance.threshold if acceptance.echoes else 0.0
     head, tail = (
-        accepted(find(record.words, place.first(start + slot * SLOT) - early, place.period, reach), acceptance, at)
+        accepted(find(record.words, place.first(start + slot * SLOT) - early, place.period, reach, echoes), acceptance, at)
         for start, at in ((plan.head, f"{where}, head marker"), (plan.tail, f"{where}, tail marker"))
     )
     for peak, at in ((head, f"{where}, head marker"), (tail, f"{where}, tail marker")):

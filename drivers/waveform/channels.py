@@ -123,14 +123,19 @@ class Drives(Instruments):
 class Reads(Instruments):
     """The channels that read, in the order of the node's outputs. port: their ranges, V. names: for messages.
 
+    Args:
+        reads: these channels.
+        sync: the channel that reads the SYNC pulse of the generator; None: none does.
+
     Raises:
         ConfigError: a channel that is not there, or one twice.
     """
 
-    def __init__(self, reads: Sequence[Read]) -> None:
-        super().__init__(one.digitizer for one in reads)
-        self._reads = tuple(reads)
-        _check("read", [(id(one.digitizer), one.channel, one.digitizer.reading) for one in reads], every=False)
+    def __init__(self, reads: Sequence[Read], sync: Read | None = None) -> None:
+        every = (*reads, *(() if sync is None else (sync,)))
+        super().__init__(one.digitizer for one in every)
+        self._reads, self._sync = tuple(reads), sync
+        _check("read", [(id(one.digitizer), one.channel, one.digitizer.reading) for one in every], every=False)
         self.port = _joined("reading", [(one.digitizer.reading, one.channel) for one in reads])
         least, most = (max(one.memory.least for one in self.all), min(one.memory.most for one in self.all))
         self.memory = self.all[0].memory if len(self.all) == 1 else Memory(least, most)
@@ -167,9 +172,16 @@ class Reads(Instruments):
 
     def take(self) -> tuple[Record, ...]:
         """Return the record of each reading."""
-        return tuple(
-            one.digitizer.read(one.channel) if one.channel else one.digitizer.read() for one in self._reads
-        )  # fmt: skip
+        return tuple(_record(one) for one in self._reads)
+
+    def pulse(self) -> Record:
+        """Return the record of the SYNC pulse."""
+        assert self._sync is not None  # asked for by the bench file
+        return _record(self._sync)
+
+
+def _record(one: Read) -> Record:
+    return one.digitizer.read(one.channel) if one.channel else one.digitizer.read()
 
 
 def _joined(name: str, channels: Sequence[tuple[Port, int]]) -> Port:

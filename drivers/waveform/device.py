@@ -4,7 +4,7 @@
       -> plan      one or more equal records that fit both memories            drivers/waveform/record.py
       -> encode    volts to codes, between two markers
       -> exchange  upload, arm, trigger, wait, read                            the two instruments, on one worker thread
-      -> align     find both markers in what came back
+      -> track     find both markers in what came back                         drivers/waveform/tracking.py
       -> decode    settled samples of each symbol, averaged, in V
     answer (batch, n) in V, or (batch, L)
 
@@ -13,6 +13,13 @@ Nothing is sent before the whole batch was checked against the generator's limit
 The delay from trigger to record is measured once, when the device opens, with a finely sampled marker; from then on each
 symbol is sampled at a chosen phase, and each record must show its two markers where they are due, with the sign and no less
 than a quarter of the contrast that they had when the device was opened.
+
+Markers go through the node. Without them (`align`) the record is found by the delay from the trigger alone, or by the SYNC
+pulse of the generator on a channel of its own; a marker in a record without data measures the delay anew from time to time, so
+a delay that drifts and a node that fades are still seen.
+
+A node with memory (`memory`) gets sequences (time, batch, N): a step is a symbol for each of N virtual nodes, a sequence is one
+record, never cut, and begins after a rest in which the node forgets. So each shot is from rest, whatever was played before.
 
 With several drives, each plays its marker while the others rest, and the delay of each to each reading is measured. Drives
 that a reading sees are brought together by whole samples of their records; each reading has its delay, and shows the markers
@@ -28,31 +35,29 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 
 from drivers.auxiliaries import Auxiliaries
 from drivers.closing import close_all
 from drivers.read_back import Care
 from drivers.watched import Watched
-from drivers.waveform.alignment import REACH, Window, markers_of, steady, unfaded, window
-from drivers.waveform.arrival import Arrival, Pairs, arrival, together
+from drivers.waveform.alignment import REACH, Window
+from drivers.waveform.arrival import Arrival, Pairs, arrival
 from drivers.waveform.channels import Drive, Drives, Instruments, Read, Reads
 from drivers.waveform.layouts import Layouts
-from drivers.waveform.record import LEAD, Codes, Record, RecordPlan
+from drivers.waveform.record import Codes, Record, RecordPlan
 from drivers.waveform.roles import Digitizer, Generator
+from drivers.waveform.settings import MemorySettings as MemorySettings
 from drivers.waveform.settings import WaveformSettings as WaveformSettings
 from drivers.waveform.timing import Timing
+from drivers.waveform.tracking import Tracking
 from hil.device import Limit, Provenance, Spec
-from hil.errors import ConfigError, ContractError
-
-Match = Annotated[float, Field(gt=0, le=1)]  # at 0 a flat line would pass for a marker
-LAYOUTS = 8  # sizes of batches that are remembered
+from hil.errors import ConfigError, ContractError, Misaligned
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,8 @@ class Waveform:
         care: when the instruments are asked what they hold, and what a change by another hand leads to.
         auxiliaries: instruments beside these, started already; recovery starts them again.
         order: all instruments, in the order in which they are made safe; None: as they are named, drives first.
+        memory: of a node that remembers: it gets whole sequences. None: it has no memory.
+        sync: the channel that reads the SYNC pulse, for `align = "sync"`.
 
     Raises:
         OutOfRange: rest or marker levels outside a generator's limits; nothing was sent.
@@ -100,28 +107,29 @@ class Waveform:
         care: Care | None = None,
         auxiliaries: Auxiliaries | None = None,
         order: Sequence[Any] | None = None,
+        memory: MemorySettings | None = None,
+        sync: Read | None = None,
     ) -> None:
         drives, reads = (
             drive if isinstance(drive, Sequence) else [Drive(drive)], read if isinstance(read, Sequence) else [Read(read)]
         )  # fmt: skip
-        named = [*(one.generator for one in drives), *(one.digitizer for one in reads)]
+        named = [*(one.generator for one in drives), *(one.digitizer for one in (*reads, *([] if sync is None else [sync])))]
         owned = Instruments(named if order is None else order).all
         self._closes = [one.close for one in owned]
-        self._clock, self._settings = clock, settings or WaveformSettings()
+        self._clock, self._settings, self._memory = clock, settings or WaveformSettings(), memory
+        self._measured_at = 0.0  # of the clock
         self._stats = Stats()
-        self._opened: dict[tuple[int, int], float] = {}  # (reading, drive) -> contrast of the markers, V
-        self._contrasts, self._trusted = self._opened, self._opened
         self._closed = False
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="waveform")
         try:
-            self._drives, self._reads = Drives(drives), Reads(reads)
+            self._drives, self._reads = Drives(drives), Reads(reads, sync)
             self._spec = self._described(provenance)
             self._watch = Watched(owned, auxiliaries, care, clock, self._drives.port.name, self._forget)
-            self._layouts = Layouts(self._drives, self._reads, self._settings)
+            self._layouts = Layouts(self._drives, self._reads, self._settings, memory)
             s = self._settings
-            self._timing = Timing(
-                self._drives, self._reads, 1 / s.symbol_rate_hz, s.acceptance, s.trigger_timeout_s + s.longest_delay_s
-            )
+            accept = replace(s.acceptance, echoes=memory is not None)
+            self._timing = Timing(self._drives, self._reads, s.symbol_s, accept, s.trigger_timeout_s + s.longest_delay_s)
+            self._track = Tracking(self._layouts, self._reads.names, s, accept, len(drives))
             self._worker.submit(self._open).result()
         except BaseException:
             self.close()
@@ -130,6 +138,8 @@ class Waveform:
     def _described(self, provenance: Provenance) -> Spec:
         """Describe the node: one drive and one reading take any width; else a row is a symbol. Raises: ConfigError."""
         width, inputs, outputs = self._settings.width, self._drives.port, self._reads.port
+        if self._memory is not None:
+            return self._remembering(self._memory.nodes, provenance)
         if len(self._drives) == len(self._reads) == 1:
             return Spec(replace(inputs, size=width), replace(outputs, size=width), provenance=provenance)
         if width is not None:
@@ -141,10 +151,27 @@ class Waveform:
         inputs, outputs = replace(inputs, size=len(self._drives)), replace(outputs, size=len(self._reads))
         return Spec(inputs, outputs, provenance=provenance)
 
+    def _remembering(self, nodes: int, provenance: Provenance) -> Spec:
+        """Describe a node with memory. Raises: ConfigError: it has several drives or readings, or a width."""
+        if len(self._drives) > 1 or len(self._reads) > 1 or self._settings.width is not None:
+            raise ConfigError(
+                "a node with memory has one drive and one reading, and is as wide as it has virtual nodes", where="memory",
+                got=f"{len(self._drives)} drives, {len(self._reads)} readings, width {self._settings.width}",
+                allowed="one of each, and no width in [waveform]", outputs="off; nothing was set",
+                todo="correct [node], or remove width",
+            )  # fmt: skip
+        inputs, outputs = replace(self._drives.port, size=nodes), replace(self._reads.port, size=nodes)
+        return Spec(inputs, outputs, temporal=True, provenance=provenance)
+
     @property
     def spec(self) -> Spec:
         """Ports, kind and provenance of the node."""
         return self._spec
+
+    @property
+    def from_rest(self) -> bool:
+        """True: see hil.device.Resting."""
+        return True
 
     @property
     def stats(self) -> Stats:
@@ -164,21 +191,39 @@ class Waveform:
     # The way of the data, from here to `_decode`.
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, n) in V -> (batch, n) in V; with K drives and L readings (batch, K) -> (batch, L)."""
+        """(batch, n) in V -> (batch, n) in V; with K drives and L readings (batch, K) -> (batch, L).
+
+        A node with memory: (time, batch, N) -> (time, batch, N), each sequence of the batch from rest.
+        """
         return self.submit(x).result()
+
+    def reset(self) -> None:
+        """Do nothing: a node with memory rests before each sequence, and any other one has nothing to forget."""
 
     def submit(self, x: Tensor) -> Future[Tensor]:
         """Check and encode here, so that a refusal is raised at once; the exchange runs on the worker."""
         if self._closed:
             raise ContractError("the device is closed", where=self._spec.inputs.name, outputs="off")
-        values = _volts(self._spec.inputs.check(x), len(self._drives))
+        self._spec.inputs.check(x)
+        sequences = 0 if self._memory is None else self._sequences(x)
+        values = _volts(x.transpose(0, 1) if sequences else x, len(self._drives))
         shape = self._answered(x)
         if not values.shape[1]:
             return _done(torch.empty(shape))
         started = self._clock()
-        layout = self._layouts.of(values.shape[1])
+        layout = self._layouts.of(values.shape[1], sequences)
         records = [self._layouts.records(layout, k, row) for k, row in enumerate(values)]
         return self._worker.submit(self._shot, layout.plan, records, values.shape[1], shape, self._clock() - started)
+
+    def _sequences(self, x: Tensor) -> int:
+        """Return how many sequences there are in (time, batch, N). Raises: ContractError: there is no time axis."""
+        if x.ndim == 3:
+            return x.shape[1]
+        raise ContractError(
+            "a node with memory is driven with sequences", where=self._spec.inputs.name, got=f"shape {tuple(x.shape)}",
+            allowed=f"(time, batch, {self._spec.inputs.size})", outputs="unchanged; nothing was sent",
+            todo="write sequence = true in [data]",
+        )  # fmt: skip
 
     def _answered(self, x: Tensor) -> torch.Size:
         """Shape of the answer to `x`: as wide as there are readings, where there are several channels."""
@@ -189,13 +234,39 @@ class Waveform:
         answer = np.empty((len(self._reads), plan.records * plan.symbols), dtype=np.float32)
         tally = replace(self._stats, host_s=self._stats.host_s + encode_s)
         with self._watch.shot():
+            tally = self._remeasured(tally)
             self._ready(plan)
             for k, parts in enumerate(zip(*records, strict=True)):
                 part = answer[:, k * plan.symbols : (k + 1) * plan.symbols]
                 tally = self._exchange(plan, parts, part, tally)
         self._stats = replace(tally, shots=tally.shots + 1, symbols=tally.symbols + count)
         found = answer[0, :count] if len(answer) == 1 else np.ascontiguousarray(answer[:, :count].T)
+        if self._memory is not None:
+            return torch.from_numpy(found).view(shape[1], shape[0], shape[2]).transpose(0, 1).contiguous()
         return torch.from_numpy(found).view(shape)
+
+    def _remeasured(self, tally: Stats) -> Stats:
+        """Measure the delay again if it is time: records without markers say nothing of it.
+
+        Raises:
+            Misaligned, Jumped: the marker is gone, has faded, or is another one than before.
+        """
+        s = self._settings
+        if s.align == "markers" or self._clock() - self._measured_at < s.remeasure_s:
+            return tally
+        before = self._arrival
+        self._drives.prepare(s.symbol_rate_hz * s.samples_per_symbol)
+        self._drives.upload(self._layouts.probe(0))
+        self._track.follow(self._measure())
+        if self._arrival.late != before.late:
+            raise Misaligned(
+                "the drives do not arrive together as they did", where="waveform align", outputs="inside their limits",
+                got=f"shifts of {self._arrival.late} samples", allowed=f"{before.late}",
+                todo="look at the trigger of each generator",
+            )  # fmt: skip
+        step_s = s.symbol_s / s.reads_per_symbol
+        moved = any(abs(self._arrival.delay_s(k) - before.delay_s(k)) > 0.5 * step_s for k in range(len(self._reads)))
+        return replace(tally, realigned=tally.realigned + moved)
 
     def _ready(self, plan: RecordPlan) -> None:
         """Set all instruments for this plan; send nothing if they are set already."""
@@ -216,11 +287,12 @@ class Waveform:
             t1 = self._clock()
             self._reads.arm()
             self._drives.trigger()
-            self._reads.wait(self._timing.patience_s(LEAD + plan.span + REACH))
+            self._reads.wait(self._timing.patience_s(plan.ends + REACH))
             t2 = self._clock()
             measured = self._reads.take()
             t3 = self._clock()
-            lags = [self._decoded(plan, which, record, answer[which]) for which, record in enumerate(measured)]
+            lag = self._track.lag(plan, None if self._track.pulse is None else self._reads.pulse())
+            lags = [self._decoded(plan, which, record, answer[which], lag) for which, record in enumerate(measured)]
             tally = replace(
                 tally,
                 records=tally.records + 1,
@@ -231,29 +303,14 @@ class Waveform:
                 host_s=tally.host_s + self._clock() - t3,
             )
             if self._watch.due():
-                self._trusted = dict(self._contrasts)
+                self._track.trust()
         return tally
 
-    def _decoded(self, plan: RecordPlan, which: int, measured: Record, answer: NDArray[np.float32]) -> int:
+    def _decoded(self, plan: RecordPlan, which: int, measured: Record, answer: NDArray[np.float32], lag: int | None) -> int:
         """Align and decode the record of a reading; return by how many samples it came late."""
-        place, lag = self._align(plan, which, measured)
-        self._decode(plan, measured, place, lag, answer)
-        return lag
-
-    def _align(self, plan: RecordPlan, which: int, measured: Record) -> tuple[Window, int]:
-        """Find where the symbols of a reading lie, and by how many samples the whole record came late."""
-        s, where, symbol_s = self._settings, self._reads.names[which], 1 / self._settings.symbol_rate_hz
-        due_s, spread_s = self._arrival.delay_s(which), self._arrival.spread_s(which)
-        place = window(measured.axis, symbol_s, due_s, s.settle, where, spread_s)
-        lags = {}
-        for k, delay_s in self._arrival.of(which).items():
-            at = where if len(self._drives) == 1 else f"{where}, drive {k + 1}"
-            early = 0 if delay_s == due_s else place.origin - window(measured.axis, symbol_s, delay_s, 0.0, at).origin
-            opened, before = self._opened[which, k], self._contrasts[which, k]
-            found = markers_of(measured, plan, place, opened, s.acceptance, at, k, early)
-            self._contrasts[which, k] = steady(found, before, s.marker_jump, at).contrast
-            lags[k] = found.lag
-        return place, together(lags, where)
+        place, late = self._track.place(plan, which, measured, lag)
+        self._decode(plan, measured, place, late, answer)
+        return late
 
     def _decode(self, plan: RecordPlan, measured: Record, place: Window, lag: int, answer: NDArray[np.float32]) -> None:
         """Add the mean of the settled samples of each symbol, in V, divided by the number of averages."""
@@ -307,7 +364,7 @@ class Waveform:
         """The markers must come back, as high as they were; the delay is what they say now."""
         before = self._arrival.delay_s(0)
         self._worker.submit(self._measure).result()
-        self._contrasts = dict(self._trusted)  # records since then may have been measured under other settings
+        self._track.back()
         symbols = (self._arrival.delay_s(0) - before) * self._settings.symbol_rate_hz
         moved = f", moved by {symbols:.2f} symbols" if abs(symbols) > 0.01 else ""
         changed = f"; changed by another hand: {self._watch.changed}" if self._watch.changed else ""
@@ -316,17 +373,7 @@ class Waveform:
 
     def _open(self) -> None:
         self._reinstate()
-        found = self._measured()
-        self._check_phases()
-        self._opened = {pair: delay.contrast for pair, delay in found.items()}
-        self._contrasts, self._trusted = dict(self._opened), dict(self._opened)
-
-    def _check_phases(self) -> None:
-        """Raises: ConfigError: a reading would have no settled sample of a symbol."""
-        axis, arrival = self._layouts.axis(), self._arrival
-        for which, name in enumerate(self._reads.names):
-            due_s, spread_s = arrival.delay_s(which), arrival.spread_s(which)
-            window(axis, 1 / self._settings.symbol_rate_hz, due_s, self._settings.settle, name, spread_s)
+        self._track.begin(self._measured())
 
     @property
     def _arrival(self) -> Arrival:
@@ -338,17 +385,11 @@ class Waveform:
         self._drives.upload(self._layouts.probe(0))
         self._watch.lock_out()
 
-    def _measure(self) -> None:
+    def _measure(self) -> Pairs:
         """Find when the markers come back, with the signs that they had when the device was opened."""
         found = self._measured()
-        for (which, k), opened in self._opened.items():
-            where = f"{self._reads.names[which]}, measuring the delay{self._of(k)}"
-            seen = found.get((which, k))
-            unfaded(0.0 if seen is None else seen.contrast, opened, where)
-
-    def _of(self, k: int) -> str:
-        """Name drive k in messages about the delay, where there are several."""
-        return f" of drive {k + 1}" if len(self._drives) > 1 else ""
+        self._track.check(found)
+        return found
 
     def _measured(self) -> Pairs:
         """Measure the delays; the probe of the first drive is in the generators already, unless another was measured since."""
@@ -358,15 +399,19 @@ class Waveform:
         for k in range(len(self._drives)):
             if several:
                 self._drives.upload(self._layouts.probe(k))
-            found.append(self._timing.delays(self._layouts.longest, self._of(k)))
+            found.append(self._timing.delays(self._layouts.longest, self._track.of(k)))
         rate_hz = self._settings.symbol_rate_hz * self._settings.samples_per_symbol
         settled, pairs, lost = arrival(found, rate_hz)
         for missing, which, k in lost:
             if several:
                 self._drives.upload(self._layouts.probe(k))
-            self._timing.explain(missing, self._layouts.longest, which, self._of(k))
+            self._timing.explain(missing, self._layouts.longest, which, self._track.of(k))
             raise missing
         self._layouts.settle(settled)
+        if self._settings.align == "sync":
+            self._track.pulse = self._timing.pulse()
+            self._layouts.pulse_s = self._track.pulse.edge_s
+        self._measured_at = self._clock()
         self._watch.begin()
         return pairs
 
@@ -381,10 +426,11 @@ class Waveform:
     def _edge(self, shift_s: float) -> tuple[Tensor, Tensor]:
         with self._watch.shot():
             self._drives.prepare(self._settings.symbol_rate_hz * self._settings.samples_per_symbol)
-            self._drives.upload(self._layouts.of(1).empty)
+            self._drives.upload(self._layouts.probe(0))
             self._drives.output(True)
-            which = self._arrival.best(0)
-            time_s, volts = self._timing.edge(self._arrival.of(which)[0], shift_s, which)
+            which, s = self._arrival.best(0), self._settings
+            late_s = self._arrival.late[0] * s.symbol_s / s.samples_per_symbol
+            time_s, volts = self._timing.edge(self._arrival.of(which)[0] - late_s, shift_s, which)
             self._watch.due()
         return torch.from_numpy(time_s), torch.from_numpy(volts)
 

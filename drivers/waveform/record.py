@@ -5,7 +5,13 @@
 Where several channels drive a node, each has a head and a tail marker of its own, one after the other, and rests while the
 others play theirs: `markers` times "marker | guard" before the data, "guard | marker" behind it.
 
-Lead, guards, trail and padding stay at the rest level. A marker is the Barker code of length 13 (R. H. Barker, Group
+A node with memory would mix markers and data. Around its data the record rests, for as long as the node remembers, after a
+reset pulse where it takes one; with no markers at all the record begins with these (Frame):
+
+    | lead | head marker | guard, rest | reset, rest |  data  | guard, rest | tail marker | trail | padding |
+    | lead |                             reset, rest |  data  |                              trail | padding |
+
+Lead, guards, rests, trail and padding stay at the rest level. A marker is the Barker code of length 13 (R. H. Barker, Group
 Synchronizing of Binary Digital Systems, 1953), whose autocorrelation has side lobes of at most 1/13. How it is found again in
 what was measured: alignment.py.
 """
@@ -40,16 +46,47 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """What a record holds besides its data, in symbols.
+
+    Args:
+        markers: at either end, one for each channel that drives; 0: none.
+        rest: for which a node forgets; between markers and data, and before the data.
+        reset: of the reset pulse; 0: none.
+    """
+
+    markers: int = 1
+    rest: int = 0
+    reset: int = 0
+
+    @property
+    def lead(self) -> int:
+        """Symbols before the first marker, or before the reset and rest of a record without markers."""
+        return max(LEAD, self.rest) if self.markers else LEAD
+
+    @property
+    def before(self) -> int:
+        """Symbols between the head markers with their guards and the data."""
+        pulse = self.reset + self.rest if self.reset or not self.markers else 0
+        return (self.rest if self.markers else 0) + pulse
+
+    @property
+    def overhead(self) -> int:
+        """Symbols of a record besides its data."""
+        return self.lead + self.before + 2 * self.markers * SLOT + (self.rest if self.markers else 0) + TRAIL
+
+
+@dataclass(frozen=True, slots=True)
 class RecordPlan:
     """Layout of a batch in records, and of each record. All positions are in symbols.
 
     Args:
         symbols: values in each record.
         records: so many, all alike; the last is filled up with the rest level.
-        total: symbols of the record with markers and guards, before the padding of `sent`.
+        total: symbols of the record with its frame, before the padding of `sent`.
         sent: samples of the generator's record, padding included.
         per_symbol: samples of the generator per symbol.
-        markers: at either end, one for each channel that drives.
+        frame: what it holds besides its data.
     """
 
     symbols: int
@@ -57,41 +94,46 @@ class RecordPlan:
     total: int
     sent: int
     per_symbol: int
-    markers: int = 1
+    frame: Frame = Frame()
 
     @property
     def head(self) -> int:
         """Symbol at which the first head marker begins; the next begins SLOT later."""
-        return LEAD
+        return self.frame.lead
 
     @property
     def data(self) -> int:
         """Symbol at which the data begins."""
-        return LEAD + self.markers * SLOT
+        return self.frame.lead + self.frame.markers * SLOT + self.frame.before
+
+    @property
+    def reset(self) -> int:
+        """Symbol at which the reset pulse begins."""
+        return self.data - self.frame.rest - self.frame.reset
 
     @property
     def tail(self) -> int:
         """Symbol at which the first tail marker begins; the next begins SLOT later."""
-        return self.data + self.symbols + GUARD
+        return self.data + self.symbols + GUARD + self.frame.rest
 
     @property
-    def span(self) -> int:
-        """Symbols from the first chip of the first head marker to the last of the last tail marker."""
-        return self.tail + self.markers * SLOT - GUARD - self.head
+    def begins(self) -> int:
+        """First symbol that must be measured: of the first head marker, or of the data."""
+        return self.head if self.frame.markers else self.data
+
+    @property
+    def ends(self) -> int:
+        """Symbol behind the last that must be measured: the last of the last tail marker, or of the data."""
+        return self.tail + self.frame.markers * SLOT - GUARD if self.frame.markers else self.data + self.symbols
 
 
 SLOT = len(BARKER) + GUARD
-OVERHEAD = 2 * SLOT + LEAD + TRAIL
-
-
-def overhead(markers: int) -> int:
-    """Return the symbols of a record besides its data, for `markers` channels that drive."""
-    return OVERHEAD + 2 * SLOT * (markers - 1)
+OVERHEAD = Frame().overhead
 
 
 def cut(
-    values: int, drive: Memory, read: Memory, drive_per_symbol: int, read_per_symbol: int, markers: int = 1, late: int = 0
-) -> RecordPlan:
+    values: int, drive: Memory, read: Memory, drive_per_symbol: int, read_per_symbol: int, frame: Frame = Frame(), late: int = 0
+) -> RecordPlan:  # fmt: skip
     """Cut `values` symbols into as few equal records as fit both memories.
 
     Args:
@@ -100,30 +142,72 @@ def cut(
         read: memory of the digitizers.
         drive_per_symbol: samples of the generators for a symbol.
         read_per_symbol: samples of the digitizers for a symbol.
-        markers: channels that drive.
+        frame: of each record.
         late: samples by which a channel's record may be shifted.
 
     Raises:
-        ConfigError: not even one symbol fits beside the markers.
+        ConfigError: not even one symbol fits beside the frame.
     """
-    beside = overhead(markers)
-    room = min((drive.most // drive.step * drive.step - late) // drive_per_symbol, read.most // read_per_symbol) - beside
+    room = _room(drive, read, drive_per_symbol, read_per_symbol, frame, late)
     if room < 1:
         raise ConfigError(
-            "a record with its markers does not fit the instruments' memories",
+            f"a record with its {'markers' if frame.markers else 'rest'} does not fit the instruments' memories",
             where="waveform record",
-            got=f"{beside + 1} symbols of {drive_per_symbol} samples out, {read_per_symbol} in",
+            got=f"{frame.overhead + 1} symbols of {drive_per_symbol} samples out, {read_per_symbol} in",
             allowed=f"{drive.most} samples out, {read.most} in",
-            todo="use fewer samples per symbol, or more memory",
+            todo="use fewer samples per symbol, or more memory" + (", or a shorter rest in [memory]" if frame.rest else ""),
         )
     records = max(1, -(-values // room))
-    symbols = -(-values // records)
-    total = symbols + beside
-    return RecordPlan(symbols, records, total, drive.padded(total * drive_per_symbol + late), drive_per_symbol, markers)
+    return _planned(-(-values // records), records, drive, drive_per_symbol, frame, late)
 
 
-def blank(plan: RecordPlan, rest: int, low: int, high: int, marker_at: int | None = 0, late: int = 0) -> Codes:
-    """The record (sent,) with both markers and without data.
+def uncut(
+    steps: int, nodes: int, sequences: int, drive: Memory, read: Memory, drive_per_symbol: int, read_per_symbol: int,
+    frame: Frame, late: int = 0,
+) -> RecordPlan:  # fmt: skip
+    """Lay each of `sequences` into a record of its own, whole.
+
+    Args:
+        steps: of a sequence.
+        nodes: symbols of a step.
+        sequences: how many.
+        drive: memory of the generators.
+        read: memory of the digitizers.
+        drive_per_symbol: samples of the generators for a symbol.
+        read_per_symbol: samples of the digitizers for a symbol.
+        frame: of each record.
+        late: samples by which a channel's record may be shifted.
+
+    Raises:
+        ConfigError: a sequence does not fit.
+    """
+    room = max(0, _room(drive, read, drive_per_symbol, read_per_symbol, frame, late))
+    if steps * nodes > room:
+        raise ConfigError(
+            "a sequence does not fit one record, and a sequence is never cut",
+            where="waveform record",
+            got=f"{steps} steps of {nodes} symbols",
+            allowed=f"{room // nodes} steps: {drive.most} samples out, {read.most} in, {frame.overhead} symbols around",
+            outputs="at rest; nothing was sent",
+            todo=f"use shorter sequences (steps = {room // nodes} in [data]), fewer samples per symbol, a shorter rest in "
+            "[memory], or instruments with more memory",
+        )  # fmt: skip
+    return _planned(steps * nodes, sequences, drive, drive_per_symbol, frame, late)
+
+
+def _room(drive: Memory, read: Memory, drive_per_symbol: int, read_per_symbol: int, frame: Frame, late: int) -> int:
+    """Symbols of data that one record has room for."""
+    out = (drive.most // drive.step * drive.step - late) // drive_per_symbol
+    return min(out, read.most // read_per_symbol) - frame.overhead
+
+
+def _planned(symbols: int, records: int, drive: Memory, per_symbol: int, frame: Frame, late: int) -> RecordPlan:
+    total = symbols + frame.overhead
+    return RecordPlan(symbols, records, total, drive.padded(total * per_symbol + late), per_symbol, frame)
+
+
+def blank(plan: RecordPlan, rest: int, low: int, high: int, marker_at: int | None = 0, late: int = 0, reset: int = 0) -> Codes:
+    """The record (sent,) with both markers and the reset pulse, as far as its frame has them, and without data.
 
     Args:
         plan: of the record.
@@ -132,10 +216,13 @@ def blank(plan: RecordPlan, rest: int, low: int, high: int, marker_at: int | Non
         high: code of the high level.
         marker_at: place of the channel's markers among those of all channels; None: no marker.
         late: samples by which all of it is shifted.
+        reset: code of the level of the reset pulse.
     """
     marker = np.where(BARKER > 0, high, low).astype(np.int16)
     record = np.full(plan.sent, rest, dtype=np.int16)
-    for start in (plan.head, plan.tail) if marker_at is not None else ():
+    first = plan.reset * plan.per_symbol + late
+    record[first : first + plan.frame.reset * plan.per_symbol] = reset
+    for start in (plan.head, plan.tail) if marker_at is not None and plan.frame.markers else ():
         first = (start + (marker_at or 0) * SLOT) * plan.per_symbol + late
         record[first : first + len(marker) * plan.per_symbol] = np.repeat(marker, plan.per_symbol)
     return record

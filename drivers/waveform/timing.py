@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from drivers.waveform.alignment import Acceptance, Delay, correlation, measured_delay
 from drivers.waveform.channels import Drives, Reads
+from drivers.waveform.pulse import Pulse
 from drivers.waveform.record import BARKER, GUARD, LEAD, Record
 from hil.errors import Flat, Late, Misaligned
 
@@ -69,6 +70,18 @@ class Timing:
                 found.append(missing)
         return found
 
+    def pulse(self) -> Pulse:
+        """Measure when the SYNC pulse rises, in the record that is in the generators.
+
+        Raises:
+            Misaligned: it does not, within some symbols of the trigger.
+        """
+        fine = self.reads.finer(1 / self.symbol_s, FINEST)
+        before = LEAD * self.symbol_s
+        self._taken(-before, 2 * LEAD * fine, fine, 2 * LEAD)
+        record = self.reads.pulse()
+        return Pulse.seen(record, record.axis.start_s + 0.5 * len(record.words) * record.axis.step_s)
+
     def edge(self, delay_s: float, shift_s: float, read: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """(time since the edge left the generator in s, volts), both (n,); the record with the marker is in the generator.
 
@@ -86,11 +99,14 @@ class Timing:
 
     def _seen(self, start_s: float, samples: int, a_symbol: int, symbols: int) -> tuple[Record, ...]:
         """Take one shot of what is in the generators, so many samples from `start_s` on, of each reading."""
+        self._taken(start_s, samples, a_symbol, symbols)
+        return self.reads.take()
+
+    def _taken(self, start_s: float, samples: int, a_symbol: int, symbols: int) -> None:
         self.reads.configure(samples, a_symbol / self.symbol_s, start_s)
         self.reads.arm()
         self.drives.trigger()
         self.reads.wait(self.patience_s(symbols))
-        return self.reads.take()
 
     def explain(self, missing: Misaligned, longest: int, read: int = 0, drive: str = "") -> None:
         """Look farther, and raise what it is, if that can be said.

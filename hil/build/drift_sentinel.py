@@ -27,7 +27,8 @@ def static(table: SentinelTable | None) -> None:
     if table is not None:
         raise ConfigError(
             "the sentinel watches one node, without a state in time", where=table.place,
-            got="a chip of neurons, or a device a layer", outputs="untouched, or closed again", todo="remove [sentinel]",
+            got="a chip of neurons, a node with memory, or a device a layer",
+            outputs="untouched, or closed again", todo="remove [sentinel]",
         )  # fmt: skip
 
 

@@ -102,6 +102,8 @@ def known_kind(experiment: Experiment) -> Nodes | None:
         return "spiking"
     if experiment.bench is not None:
         shape = experiment.bench.shape
+        if experiment.bench.remembers:
+            return "memory"
         return None if shape not in SHAPES else "spiking" if shape == "spiking" else "static"
     if table.kind == "twin" and table.choice is not None:
         twin: Twin = table.choice.build()

@@ -69,7 +69,8 @@ def prepared(experiment: Experiment, given: Dataset | None = None, begins: bool 
         on = torch_device.named(experiment.train.on, experiment.place)
         stand_in.check(experiment)
         projection.check(experiment)
-        fits_node(experiment.learner, known_kind(experiment))
+        kind = known_kind(experiment)
+        fits_node(experiment.learner, kind)
         whole = dataset(experiment.data) if given is None else given
         data = as_examples(usable(whole), experiment.learner)
         task = task_for(experiment.task, experiment.learner, data)
@@ -78,7 +79,7 @@ def prepared(experiment: Experiment, given: Dataset | None = None, begins: bool 
         fits_learner(experiment, chain, data, task)
         weights = class_weights(experiment, data, task)
         plan = plan_of(experiment, data.shape)
-        if experiment.device.kind in ("chip", "layers"):
+        if experiment.device.kind in ("chip", "layers") or kind == "memory":
             drift_sentinel.static(experiment.sentinel)
         modules, table = chain.modules.to(on), experiment.optimizer  # moved before the optimiser makes its slots
         optimizer = optimiser(table, list(modules.parameters()))

@@ -6,7 +6,7 @@ One node has all drives and readings, if its twin has as many; a twin of one dri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr
@@ -31,11 +31,13 @@ class Cables:
         delay_s: from the generator's connector to the scope's, node included; a list: of each drive.
         load_ohm: what the generators really see.
         read_delay_s: what a reading comes later than the first; a list: of each reading.
+        sync_delay_s: of the cable from SYNC to the channel that reads it, less that of the one to EXT TRIG.
     """
 
     delay_s: float | tuple[float, ...] = 0.0
     load_ohm: Unbounded = 50.0
     read_delay_s: float | tuple[float, ...] = 0.0
+    sync_delay_s: float = 0.0
 
     def each(self, name: str, count: int, place: str) -> tuple[float, ...]:
         """Return one of the delays for each of `count` channels, s. Raises: ConfigError: of another number of channels."""
@@ -75,22 +77,23 @@ class VirtualTable(BenchTable):
         return found
 
 
-def wired(table: VirtualTable, drives: Sequence[Named], reads: Sequence[Named]) -> VirtualBench:
+def wired(table: VirtualTable, drives: Sequence[Named], reads: Sequence[Named], sync: Named | None = None) -> VirtualBench:
     """Describe the virtual bench.
 
     Args:
         table: [virtual].
         drives: channels of the inputs of the node.
         reads: channels of its outputs.
+        sync: the channel that reads SYNC; None: none does.
 
     Raises:
-        ConfigError: settings that are wrong, or a twin of other inputs or outputs.
+        ConfigError: settings that are wrong, a twin of other inputs or outputs, or SYNC at another scope than the readings.
     """
     settings, cable, where = dict(table.node.choice.settings), table.line, f"{table.place[:-1]}.cable]"
     delays = cable.each("delay_s", len(drives), where)
     later = cable.each("read_delay_s", len(reads), where)
     if table.specimen is not None:
-        settings = node_specimen(table.node.choice.build(), table.specimen, table.place)
+        settings |= node_specimen(table.node.choice.build(), table.specimen, table.place)
         first = specimen({"delay_s": delays[0]}, CABLE, table.specimen)["delay_s"]
         delays = tuple(delay + first - delays[0] for delay in delays)
     node, ways = Part(TWINS.get(table.node.use, table.node.use), settings), list(zip(drives, delays, strict=True))
@@ -106,7 +109,20 @@ def wired(table: VirtualTable, drives: Sequence[Named], reads: Sequence[Named]) 
         inputs = tuple(VirtualInput(name, k, way_s + later[0], cable.load_ohm) for (name, k), way_s in more)
         outputs = tuple(VirtualOutput(k, late - later[0]) for (_, k), late in zip(rest, later[1:], strict=True))
         wires = (VirtualWire(awg, scope, node, out, end, first_s, cable.load_ohm, inputs=inputs, outputs=outputs),)
+    if sync is not None:
+        wires = (replace(wires[0], sync=_at(sync, wires[0].scope, table), sync_delay_s=cable.sync_delay_s), *wires[1:])
     return table.bench(wires=wires)
+
+
+def _at(sync: Named, scope: str, table: VirtualTable) -> int:
+    """Return the channel of `scope` that reads SYNC. Raises: ConfigError: it is one of another scope."""
+    name, channel = sync
+    if name == scope:
+        return channel
+    raise ConfigError(
+        "SYNC of a simulated generator is read by the scope that reads the node", where=table.place, got=f"{name}.{channel}",
+        allowed=f"a channel of {scope}", outputs=UNTOUCHED, todo="name another channel in [node] sync",
+    )  # fmt: skip
 
 
 def _side_by_side(table: VirtualTable, drives: Sequence[Named], reads: Sequence[Named]) -> bool:

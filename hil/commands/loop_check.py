@@ -275,7 +275,7 @@ def quality(probe: Probe, ramp: Ramp, ideal: Callable[[Tensor], Tensor] | None) 
         "reading_low": Figure(unit, ramp.low, ramp.noise),
         "reading_high": Figure(unit, ramp.high, ramp.noise),
         "reading_range": Figure("%", 100 * used, 100 * used * ramp.noise / max(ramp.high - ramp.low, 1e-300), "of the port"),
-        "saturated": Figure("%", note="spikes have no rails") if probe.temporal
+        "saturated": Figure("%", note="of means over time nobody can tell") if probe.temporal
         else Figure("%", 100 * ramp.saturated, 100 * _of_share(ramp), "readings at a limit of their port"),
     }  # fmt: skip
     return found
@@ -291,7 +291,7 @@ def _of_share(ramp: Ramp) -> float:
 def _enob(probe: Probe, ramp: Ramp, span: float, note: str) -> Figure:
     nad = max(ramp.noise, ramp.step / SQRT12)
     if probe.temporal:
-        return Figure("bit", note="spikes are counted, nothing converts")
+        return Figure("bit", note="readings are means over time")
     if not nad:
         return Figure("bit", note="no noise is seen")
     if not 0 < span < math.inf:

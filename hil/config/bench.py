@@ -246,6 +246,11 @@ class BenchFile(Section):
         """True if its instruments are simulated; a shape that can be says so."""
         return getattr(self, "virtual", None) is not None
 
+    @property
+    def remembers(self) -> bool:
+        """True if its node is analog and its state lasts in time; a shape that has such nodes says so."""
+        return False
+
     def settle(self, place: str) -> None:
         """Check what holds for every shape.
 
@@ -260,6 +265,9 @@ class BenchFile(Section):
                     "no such instrument", where=f"{place}: [{key}] order", got=", ".join(wrong), outputs=UNTOUCHED,
                     allowed=", ".join(self.instruments), todo="name instruments of this bench",
                 )  # fmt: skip
+
+    def agree(self) -> None:
+        """Check what relates tables to each other, once all of them were checked. Raises: ConfigError."""
 
 
 def read_bench(path: Path) -> BenchFile:
@@ -283,6 +291,7 @@ def bench_of(table: Mapping[str, Any], path: Path) -> BenchFile:
     construct(made, {}, f"{path}: shape")  # refused here
     found: BenchFile = checked(made.Bench, table, str(path))
     found._file, found._how = path, made
+    found.agree()
     return found
 
 

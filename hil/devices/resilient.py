@@ -5,7 +5,8 @@
     temporal    every array of the chip is reset and driven again with all that it got since its last reset; if it then answers
                 otherwise than before (membrane noise), what was already handed out belongs to a state that is gone, and the
                 batch as a whole must be repeated: Unrepeatable
-    memory      an analog node is reset; a shot that broke off is no measurement of its sequence, so it is Unrepeatable at once
+    memory      an analog node is reset; a shot that broke off is no measurement of its sequence, so it is Unrepeatable at once;
+                one whose every shot begins at rest is repeated like a static one
 
 Where there is nothing to recover (a twin in this process), there is no wrapper: `resilient` gives the device back.
 """
@@ -18,7 +19,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from hil.device import ArraySpec, Chip, Device, Recoverable, Retransmitting, Streaming, Timed, program, reset
+from hil.device import ArraySpec, Chip, Device, Recoverable, Resting, Retransmitting, Streaming, Timed, program, reset
 from hil.devices.recovery import Ladder
 from hil.errors import HilError, LinkError, Unrepeatable
 from hil.wrapper import Wrapper
@@ -257,9 +258,9 @@ def resilient(device: Device, ladder: Callable[[Recoverable], Ladder]) -> Device
     if not isinstance(device, Recoverable):
         return device
     found = ladder(device)
-    if device.spec.memory:
-        return ResilientMemory(device, found)
     whole: Device = device  # the protocols are checked one by one
+    if device.spec.memory and not (isinstance(whole, Resting) and whole.from_rest):
+        return ResilientMemory(device, found)
     if isinstance(whole, TimedStream):
         return ResilientTimed(whole, found)
     return ResilientStream(whole, found) if isinstance(whole, Streaming) else Resilient(whole, found)

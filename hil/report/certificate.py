@@ -23,6 +23,7 @@ from hil.errors import RunError
 from hil.files import read_tensors, read_text
 from hil.report.calibration import words
 from hil.report.calibration.camera import camera
+from hil.report.calibration.loop import loop
 from hil.report.calibration.mesh import mesh
 from hil.report.calibration.record import Facts, Measured, Record, StepRecord, Sweeps, mapping
 from hil.report.calibration.vector import vector
@@ -34,7 +35,7 @@ from hil.report.page import publish
 from hil.report.sweep_figures import UNITS, drawn, label
 from hil.report.tables import settings
 
-MAIN = (waveform, mesh, camera, vector)
+MAIN = (waveform, mesh, camera, vector, loop)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,33 @@ class DrawnSeries:
 
 
 @dataclass(frozen=True, slots=True)
+class DrawnStates:
+    """The states of a node with memory on the test sequences.
+
+    Args:
+        nodes: numbers of those that are shown, from 1.
+        values: of each, over the steps of the sequence that is shown.
+        memory: share of the input k steps before that the states tell, k = 0, 1, ...; empty: not known.
+        spectrum: eigenvalues of their covariance, as shares of the sum, largest first; empty: not known.
+    """
+
+    nodes: Numbers
+    values: tuple[Numbers, ...]
+    memory: Numbers = ()
+    spectrum: Numbers = ()
+
+    @property
+    def capacity(self) -> float:
+        """Sum of the memory curve behind k = 0, in steps."""
+        return sum(self.memory[1:])
+
+    @property
+    def directions(self) -> float:
+        """Participation ratio of the spectrum."""
+        return sum(self.spectrum) ** 2 / sum(share**2 for share in self.spectrum)
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One line of the journal that is not a step: since_s after the first line."""
 
@@ -349,6 +376,25 @@ def series(diagnostics: Facts) -> DrawnSeries | None:
     ):
         raise _senseless("series", "something else", "as many inputs as targets and outputs, all numbers")
     return DrawnSeries(tuple(first + k for k in range(len(parts[0]))), *(tuple(map(float, part)) for part in parts))
+
+
+def states(diagnostics: Facts) -> DrawnStates | None:
+    """Return the states of a node with memory, or None.
+
+    Raises:
+        DataError: they are no numbers, or not as many values of each node.
+    """
+    found = diagnostics.get("states")
+    if not isinstance(found, Mapping):
+        return None
+    nodes, listed = _numbers(found, "states.nodes"), _list(found, "values")
+    rows = tuple(_numbers({"values": row}, "states.values") for row in listed)
+    if len(rows) != len(nodes) or len({len(row) for row in rows}) > 1:
+        raise _senseless("states", "something else", "as many values of each node")
+    memory, spectrum = _optional(found, "states.memory"), _optional(found, "states.spectrum")
+    if any(not 0 <= share <= 1 + 1e-9 for share in (*memory, *spectrum)) or (spectrum and not sum(spectrum) > 0):
+        raise _senseless("states", "something else", "shares from 0 to 1")
+    return DrawnStates(nodes, rows, memory, spectrum)
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

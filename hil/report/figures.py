@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hil.metric import Metric
-from hil.report.contents import SLOPES, Curve, DrawnFeedback, DrawnSeries, DrawnTransfer, Histogram, Timeline, Watched
+from hil.report.contents import (
+    SLOPES,
+    Curve,
+    DrawnFeedback,
+    DrawnSeries,
+    DrawnStates,
+    DrawnTransfer,
+    Histogram,
+    Timeline,
+    Watched,
+)
 from hil.report.figure import Columns, Figure, Sheet, heading
 
 if TYPE_CHECKING:
@@ -79,23 +89,73 @@ def predictions(pairs: Sequence[tuple[float, float]]) -> Figure:
     return Figure("predictions", "Test examples", told, draw, {"target": wanted, "output": given})
 
 
-def series(seen: DrawnSeries) -> Figure:
-    """Above, the input over time; beneath, on the same axis, the target and what the network made of it."""
+def series(seen: DrawnSeries, states: DrawnStates | None = None) -> Figure:
+    """Above, the input over time; on the same axis the states of a node with memory, the target, and what came of it."""
+    states = states if states is not None and states.values and len(states.values[0]) == len(seen.steps) else None
+    ratios = (1, 2) if states is None else (1, 1.6, 2)
 
     def draw(sheet: Sheet) -> None:
-        above, beneath = sheet.figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
+        above, *middle, beneath = sheet.figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
         above.step(seen.steps, seen.given, where="mid", color=sheet.look.muted, lw=sheet.pt(1.1))
         above.set_ylabel("input")
+        for axes in middle if states is not None else ():
+            for k, row in enumerate(states.values if states is not None else ()):
+                axes.plot(seen.steps, row, color=sheet.series(k), lw=sheet.pt(0.9))
+            axes.set_ylabel("states")
         beneath.plot(seen.steps, seen.target, color=sheet.series(1), lw=sheet.pt(2.4), label="target")
         beneath.plot(seen.steps, seen.output, color=sheet.series(0), lw=sheet.pt(1.4), ls=(0, (4, 1.6)), label="output")
         beneath.set_ylabel("target, output")
         whole_numbers(beneath, "step of time")
         sheet.legend(beneath)
-        sheet.figure.align_ylabels((above, beneath))
+        sheet.figure.align_ylabels((above, *middle, beneath))
 
     columns = {"step of time": seen.steps, "input": seen.given, "target": seen.target, "output": seen.output}
-    told = f"Input, target and output of a test sequence over {len(seen.steps)} steps of time, behind the washout."
-    return Figure("series", "A test sequence over time", told, draw, columns, 4.0)
+    shown = ""
+    if states is not None:
+        columns |= {f"state of node {node:.0f}": row for node, row in zip(states.nodes, states.values, strict=True)}
+        shown = f" The states are the readings of nodes {', '.join(f'{node:.0f}' for node in states.nodes)}."
+    told = f"Input, target and output of a test sequence over {len(seen.steps)} steps of time, behind the washout.{shown}"
+    return Figure("series", "A test sequence over time", told, draw, columns, 4.0 if states is None else 5.4)
+
+
+def memory(states: DrawnStates) -> Figure:
+    """Share of the input k steps before that a linear readout of the states tells."""
+    delays = tuple(float(k) for k in range(len(states.memory)))
+
+    def draw(sheet: Sheet) -> None:
+        axes = sheet.axes()
+        axes.plot(delays, [100 * share for share in states.memory], "o-", color=sheet.series(0), **sheet.dot(3.5, 0.4))
+        axes.set_ylim(0, 104)
+        axes.set_ylabel("input that is told (%)")
+        whole_numbers(axes, "steps before")
+
+    told = (
+        "Share of the input some steps before that a linear readout of the states tells, fitted on one half of the test "
+        f"steps, judged on the other: {states.capacity:.3g} steps in all. Where the input repeats itself, the curve shows that "
+        "too."
+    )
+    columns = {"steps before": delays, "input that is told (%)": [100 * share for share in states.memory]}
+    return Figure("memory", "Memory curve", told, draw, columns, 2.8)
+
+
+def spectrum(states: DrawnStates) -> Figure:
+    """Eigenvalues of the covariance of the states."""
+    number = tuple(float(k) for k in range(1, len(states.spectrum) + 1))
+    least = 1e-12 * states.spectrum[0]
+    shares = [max(share, least) for share in states.spectrum]
+
+    def draw(sheet: Sheet) -> None:
+        axes = sheet.axes()
+        axes.semilogy(number, shares, "o-", color=sheet.series(1), **sheet.dot(3.5, 0.4))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_ylabel("share of the variance")
+        whole_numbers(axes, "eigenvalue")
+
+    told = (
+        f"Eigenvalues of the covariance of the states, as shares of their sum, largest first: {states.directions:.3g} "
+        f"directions (participation ratio) of {len(number)}. A flat end is noise."
+    )
+    return Figure("spectrum", "Spectrum of the states", told, draw, {"eigenvalue": number, "share": shares}, 2.8)
 
 
 def transfer(curve: DrawnTransfer | None, used: Sequence[Histogram]) -> Figure:

@@ -19,7 +19,7 @@ from hil.metric import Metric
 from hil.plain import plain
 from hil.report import contents as findings
 from hil.report import figures, tables
-from hil.report.contents import Confusion, DrawnFeedback, DrawnSeries, DrawnTransfer, Histogram, Timeline, number
+from hil.report.contents import Confusion, DrawnFeedback, DrawnSeries, DrawnStates, DrawnTransfer, Histogram, Timeline, number
 from hil.report.figure import FOLDER, Figure, save
 from hil.report.headline import columns_of, percent, quantity, verdict
 from hil.report.run_files import Facts, RunRecord, read
@@ -132,6 +132,7 @@ def contents(record: RunRecord) -> dict[str, object]:
     metric = findings.metric_of(record)
     pairs: tuple[tuple[float, float], ...] = _checked(findings.predictions, made, (), notes)
     sequence: DrawnSeries | None = _checked(findings.series, made, None, notes)
+    states: DrawnStates | None = _checked(findings.states, made, None, notes)
     return {
         "name": record.name,
         "place": quoted(record.place),
@@ -139,7 +140,7 @@ def contents(record: RunRecord) -> dict[str, object]:
         "verdict": head,
         "tile_columns": columns_of(len(head.tiles)),
         "warnings": [str(line) for line in beware] if isinstance(beware, list) else [],
-        "learning": [*_learning(record, metric, pairs), *([] if sequence is None else [figures.series(sequence)])],
+        "learning": [*_learning(record, metric, pairs), *_over_time(sequence, states)],
         "epochs": tables.epochs(record.metrics, metric),
         "node": figures.transfer(curve, used) if curve is not None or used else None,
         "curve": curve,
@@ -192,6 +193,16 @@ def _learning(record: RunRecord, metric: Metric, pairs: tuple[tuple[float, float
     if pairs:
         drawn.append(figures.predictions(pairs))
     return drawn
+
+
+def _over_time(sequence: DrawnSeries | None, states: DrawnStates | None) -> Iterator[Figure]:
+    """Draw a test sequence, and what is known of the states of a node with memory."""
+    if sequence is not None:
+        yield figures.series(sequence, states)
+    if states is not None and states.memory:
+        yield figures.memory(states)
+    if states is not None and states.spectrum:
+        yield figures.spectrum(states)
 
 
 def _timeline(journal: Timeline) -> Figure | None:

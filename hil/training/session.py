@@ -38,6 +38,7 @@ from hil.training.loop import Epoch, TrainingStep, evaluate, settle, train
 from hil.training.outcome import warnings
 from hil.training.refit import refit
 from hil.training.state import Training
+from hil.training.states import looking_on, states_table
 from hil.training.stopping import since_better
 
 Point = TrainingStep | Epoch
@@ -248,11 +249,12 @@ class Session:
         checkpoint.save(folder.checkpoints, "best", checkpoint.Checkpoint(best, facts))
         load_best(training)
         settle(training)
-        score, outputs = evaluate(training.net, training.learner, training.data.test, training.tape, training.task)
+        with _states(training) as seen:
+            score, outputs = evaluate(training.net, training.learner, training.data.test, training.tape, training.task)
         if training.tape is not None:
             training.tape.flush()  # a run that says that it is done can be replayed to its end
         if outputs.ndim == 3:
-            _series(folder, training, outputs[0])
+            _series(folder, training, outputs[0], seen)
         if training.task.kind == "classes":
             _confusion(folder, training, training.task.scored(outputs, outputs.ndim == 3).argmax(1))
         else:
@@ -417,15 +419,30 @@ def _confusion(folder: RunFolder, training: Training, predicted: torch.Tensor) -
     )
 
 
-def _series(folder: RunFolder, training: Training, outputs: torch.Tensor) -> None:
-    """The first test sequence behind the washout: first input, target, and what came, a number a step; classes by number."""
+@contextlib.contextmanager
+def _states(training: Training) -> Iterator[list[torch.Tensor]]:
+    """Collect the states of a node with memory while the test split is scored; nothing of any other node."""
+    device, steps = training.devices[-1], training.data.test.x.shape[1]
+    if not device.spec.memory or training.data.test.x.ndim != 3:
+        yield []
+        return
+    with looking_on(device, steps) as seen:
+        yield seen
+
+
+def _series(folder: RunFolder, training: Training, outputs: torch.Tensor, seen: list[torch.Tensor]) -> None:
+    """The first test sequence behind the washout: first input, target, and what came, a number a step; classes by number.
+
+    Of a node with memory, also its states, as they were `seen`: with several layers those of the last one.
+    """
     split, task = training.data.test, training.task
     target = split.y[0] if task.kind == "classes" else split.y[0, :, 0]
     output = outputs.argmax(1) if task.kind == "classes" else outputs[:, 0]
     part = slice(task.washout, task.washout + SHOWN_STEPS)
     values = {"input": split.x[0, :, 0], "target": target, "output": output}
     found = {"first": task.washout, **{name: value[part].tolist() for name, value in values.items()}}
-    folder.write_json("diagnostics.json", {**folder.read_json("diagnostics.json"), "series": found})
+    states = {} if not seen else {"states": states_table(split.x[..., 0].cpu(), torch.cat(seen)[-len(split) :], task.washout)}
+    folder.write_json("diagnostics.json", {**folder.read_json("diagnostics.json"), "series": found, **states})
 
 
 def _scatter(folder: RunFolder, training: Training, outputs: torch.Tensor) -> None:

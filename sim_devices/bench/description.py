@@ -88,6 +88,7 @@ class VirtualWire:
         node: the twin.
         load_ohm: what the generator really sees, None for open.
         inputs, outputs: further ones of a node that has several.
+        sync: the scope channel that reads SYNC.
     """
 
     awg: str
@@ -100,6 +101,8 @@ class VirtualWire:
     noise_v: float = 0.0
     inputs: tuple[VirtualInput, ...] = ()
     outputs: tuple[VirtualOutput, ...] = ()
+    sync: int | None = None
+    sync_delay_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +316,8 @@ def _wired(bench: VirtualBench, boxes: Mapping[str, object], faults: FaultSchedu
             noise_v=w.noise_v,
             inputs=tuple(Input(_box(boxes, one.awg, Keysight33600), one.channel, cable(one)) for one in w.inputs),
             outputs=tuple(Output(one.channel, one.delay_s) for one in w.outputs),
+            sync=w.sync,
+            sync_delay_s=w.sync_delay_s,
         )
 
     wires = [wire(w) for w in bench.wires]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from hil.units import Unbounded
 from sim_devices.instruments.keysight_33600 import Keysight33600
@@ -19,7 +19,20 @@ class Node(Twin, Protocol):
         """The keyword arguments that make it again."""
 
     def sampled(self, step_s: float) -> Node:
-        """The same physics, its values `step_s` apart."""
+        """The same physics, its values `step_s` apart; of a node with memory one that is driven in time, see Continuing."""
+
+    def remade(self, settings: Mapping[str, float]) -> Node:
+        """A node of the same kind with these settings instead of its own."""
+
+
+@runtime_checkable
+class Continuing(Protocol):
+    """A sampled node with memory: it is driven from the beginning of a record, where it has rested for long.
+
+    finer: points of its own between two samples, that one included.
+    """
+
+    finer: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,8 @@ class Wire:
     Args:
         noise_v: front-end noise of the scope channels, rms.
         inputs, outputs: of a node that has more than one, the further ones.
+        sync: the scope channel that SYNC of the generator leads to, besides EXT TRIG; None: none.
+        sync_delay_s: of its cable, EXT TRIG's taken off.
     """
 
     awg: Keysight33600
@@ -70,6 +85,8 @@ class Wire:
     noise_v: float = 0.0
     inputs: tuple[Input, ...] = ()
     outputs: tuple[Output, ...] = ()
+    sync: int | None = None
+    sync_delay_s: float = 0.0
 
     @property
     def drives(self) -> tuple[Input, ...]:
@@ -80,6 +97,11 @@ class Wire:
     def reads(self) -> tuple[Output, ...]:
         """The outputs, in the order of the node."""
         return (Output(self.scope_channel), *self.outputs)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The scope channels that a cable of this wire ends at."""
+        return (*(read.channel for read in self.reads), *(() if self.sync is None else (self.sync,)))
 
     @property
     def many(self) -> bool:

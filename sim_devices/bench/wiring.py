@@ -2,12 +2,14 @@
 
     x_k = drive( t_k - delay )       t_k the instants of the scope, zero-order hold on the generator's samples
     y   = node.respond(x)            at the scope's sample interval, or `oversample` times finer, the last of each kept
+    SYNC = 3.3 V for the first half of a record, 0 V else; on a scope channel of its own where a cable leads there
     word = ADC( y + front-end noise )
 
 A node has one input and one output, or several: x is then (points, K), y (points, L). Output l is read d_l later than output 1.
 t = 0 is the SYNC edge, at which sample 0 of the record leaves the generator. The SYNC of the generator of the first wire
 leads to EXT TRIG of the scope and of all other generators; one that waits for it there plays at once (what it takes longer is
-part of its cable's delay). A sample of the scope reads what the node gives at the end of its interval, as the twin does. Noise
+part of its cable's delay). A sample of the scope reads what the node gives at the end of its interval, as the twin does. A node
+with memory has rested for long when a record begins; it is driven from there on, seen or not, in points of its own. Noise
 and drift of shot k come from the generator (seed, k, "plant"), so a snapshot is the shot number and the state of the twins.
 
 Source of the trigger rules: Keysight 33500B/33600A Operating and Service Guide, "SYNC Signal" (3.3 V, high for the first half
@@ -31,7 +33,7 @@ from torch import Tensor
 
 from hil.errors import ConfigError, ContractError, nearest
 from hil.seeding import generator
-from sim_devices.bench.wire import Cable, Node, Wire
+from sim_devices.bench.wire import Cable, Continuing, Node, Wire
 from sim_devices.instruments.drive import Drive
 from sim_devices.instruments.faults import Fault, Faults, Moment, Strike
 from sim_devices.instruments.keysight_33600 import Keysight33600
@@ -76,7 +78,7 @@ class Plant:
     ) -> None:
         if not wires or oversample < 1:
             raise ConfigError("a bench needs a wire", where="wiring", got=f"{len(wires)} wires, oversample {oversample}")
-        ends = [(id(w.scope), read.channel) for w in wires for read in w.reads]
+        ends = [(id(w.scope), channel) for w in wires for channel in w.ends]
         if len(set(ends)) < len(ends):
             raise ConfigError("two wires end at one scope channel", where="wiring", got=f"{[c for _, c in ends]}")
         self._lock = wires[0].awg.lock
@@ -207,7 +209,8 @@ class Plant:
             what, name, i = self._parsed(path)
             wire = self._wires[i]
             if what == "node":
-                self._renew(i, {**wire.node.settings(), name: value})
+                settings = wire.node.settings()
+                self._renew(i, {**settings, name: type(settings[name])(value)})  # a count stays one
             elif what == "state":
                 parts = list(self._states[i] or ())
                 parts[int(name)] = torch.full_like(parts[int(name)], value)
@@ -337,6 +340,8 @@ class Plant:
             if wire.scope is scope:
                 strikes = self._faults[i].strikes(Moment.SHOT) if self._faults[i].on_physics else ()
                 found |= self._answers(i, fine, playing, strikes)
+                if wire.sync is not None:
+                    found[wire.sync] = self._pulse(i, window, (i, 0) in playing)
         self._shot += 1
         return found
 
@@ -344,8 +349,10 @@ class Plant:
         """V at each scope channel, (n / oversample,). Outputs that are read later are asked for anew, from the same state."""
         wire = self._wires[i]
         if not wire.many:
-            x = torch.from_numpy(self._levels(i, 0, window, (i, 0) in playing))
-            return {wire.scope_channel: self._response(i, x.unsqueeze(0), window.rate_hz, strikes).reshape(-1)}
+            whole, finer = self._lived(i, window)
+            x = torch.from_numpy(self._levels(i, 0, whole, (i, 0) in playing))
+            y = self._response(i, x.unsqueeze(0), window.rate_hz, strikes, finer).reshape(-1)
+            return {wire.scope_channel: y[len(y) - window.points // self._oversample :]}
         before, after = self._states[i], None
         found: dict[int, Tensor] = {}
         for turn, delay_s in enumerate(dict.fromkeys(read.delay_s for read in wire.reads)):
@@ -358,19 +365,49 @@ class Plant:
         self._states[i] = after
         return found
 
-    def _response(self, i: int, x: Tensor, rate_hz: float, strikes: Sequence[Strike]) -> Tensor:
-        """(1, n) V at the node, or (n, K), -> (n / oversample, L) V at the scope."""
-        wire, rng = self._wires[i], generator(self._seed, self._shot, f"plant{_tail(i)}")
+    def _lived(self, i: int, window: Window) -> tuple[Window, int]:
+        """Return what node i lives through until the end of a window, and how many points it takes for one of them.
+
+        A node without memory: the window, 1. One with memory: all since the record began, in points of its own, so that the
+        last of each sample is at its instant.
+        """
+        node = self._at(i, window.rate_hz)
+        if not isinstance(node, Continuing):
+            return window, 1
+        finer = node.finer
+        before = max(0, math.ceil((window.start_s - self._wires[i].cable.delay_s) * window.rate_hz)) + 1
+        rate_hz, points = window.rate_hz * finer, before + window.points
+        return Window(window.start_s - before / window.rate_hz - (finer - 1) / rate_hz, rate_hz, points * finer), finer
+
+    def _at(self, i: int, rate_hz: float) -> Node:
+        """Node i, sampled at this rate."""
         known = self._sampled[i]
         if known is None or known[0] != rate_hz:
-            known = self._sampled[i] = (rate_hz, wire.node.sampled(1 / rate_hz))
-        state = self._states[i]
-        if state is None:
-            state = wire.node.rest(1, self._resting(i))
-        node, shift = self._hopped(i, rate_hz, strikes) if strikes else (known[1], None)
-        y, after = node.respond(state if shift is None else _moved(state, shift, 1), None, x, rng)
-        self._states[i] = after if shift is None else _moved(after, shift, -1)
-        y = y.reshape(-1, len(wire.reads))[self._oversample - 1 :: self._oversample]
+            known = self._sampled[i] = (rate_hz, self._wires[i].node.sampled(1 / rate_hz))
+        return known[1]
+
+    def _pulse(self, i: int, window: Window, playing: bool) -> Tensor:
+        """V at the scope channel that SYNC leads to, (points,)."""
+        drive, wire = self._drive(i, 0), self._wires[i]
+        t = window.start_s - wire.sync_delay_s + torch.arange(window.points, dtype=torch.float64) / window.rate_hz
+        high = (t >= 0) & (t < 0.5 * drive.duration_s)
+        return SYNC_V * (high & (playing and self._sync and wire.awg.sync(wire.awg_channel))).float()
+
+    def _response(self, i: int, x: Tensor, rate_hz: float, strikes: Sequence[Strike], finer: int = 1) -> Tensor:
+        """(1, n) V at the node, or (n, K), -> (n / oversample / finer, L) V at the scope."""
+        wire, rng = self._wires[i], generator(self._seed, self._shot, f"plant{_tail(i)}")
+        sampled = self._at(i, rate_hz)
+        node, shift = self._hopped(i, rate_hz, strikes) if strikes else (sampled, None)
+        if isinstance(sampled, Continuing):  # it has rested, so no state is kept
+            y, _ = node.respond((), None, x, rng)
+        else:
+            state = self._states[i]
+            if state is None:
+                state = wire.node.rest(1, self._resting(i))
+            y, after = node.respond(state if shift is None else _moved(state, shift, 1), None, x, rng)
+            self._states[i] = after if shift is None else _moved(after, shift, -1)
+        every = self._oversample * finer
+        y = y.reshape(-1, len(wire.reads))[every - 1 :: every]
         if wire.noise_v:
             y = y + wire.noise_v * torch.randn(y.shape, generator=rng)
         return y
@@ -464,8 +501,7 @@ def _moved(state: State, by: State, sign: int) -> State:
 
 def _made(node: Node, settings: Mapping[str, float]) -> Node:
     """A node of the same kind."""
-    make: Callable[..., Node] = type(node)
-    return make(**settings)
+    return node.remade(settings)
 
 
 def _numbered(name: str) -> tuple[int, str]:

@@ -19,7 +19,7 @@ from drivers.waveform.alignment import Delay
 from drivers.waveform.arrival import arrival, together
 from drivers.waveform.channels import Drive, Read
 from drivers.waveform.device import Waveform, WaveformSettings
-from drivers.waveform.record import GUARD, LEAD, OVERHEAD, SLOT, Memory, blank, cut, overhead
+from drivers.waveform.record import GUARD, LEAD, OVERHEAD, SLOT, Frame, Memory, blank, cut
 from hil.conformance import check_device
 from hil.errors import ConfigError, Misaligned, OutOfRange, SwitchedOff
 from sim_devices.bench.description import (
@@ -198,8 +198,8 @@ def test_both_channels_of_a_pair_share_a_converter() -> None:
 
 
 def test_each_drive_has_its_markers_and_is_shifted_by_itself() -> None:
-    plan = cut(10, Memory(8, 4096), Memory(1, 4096), 2, 1, markers=3, late=5)
-    assert plan.total == 10 + overhead(3) == 10 + OVERHEAD + 4 * SLOT
+    plan = cut(10, Memory(8, 4096), Memory(1, 4096), 2, 1, Frame(markers=3), late=5)
+    assert plan.total == 10 + Frame(markers=3).overhead == 10 + OVERHEAD + 4 * SLOT
     assert plan.sent >= 2 * plan.total + 5
     assert (plan.data, plan.tail) == (LEAD + 3 * SLOT, LEAD + 3 * SLOT + 10 + GUARD)
     record = blank(plan, 0, -1, 1, marker_at=2, late=5)

@@ -135,3 +135,41 @@ def test_what_makes_no_loop_is_refused() -> None:
     device.forward(torch.zeros(3, 2, 4))
     with pytest.raises(ContractError, match="goes on from the sequences"):
         device.forward(torch.zeros(3, 5, 4))
+
+
+@pytest.mark.parametrize(
+    ("kind", "faster"),
+    [(kind, 1) for kind in KINDS] + [("at once", 2), ("at once", 10), ("no coupling", 5), ("linear", 3)],
+)
+def test_in_time_the_loop_is_the_same_at_the_rate_of_the_instruments(kind: str, faster: int) -> None:
+    """Driven as a stream, `faster` samples of the instruments for one of the twin's own, it answers as with virtual nodes.
+
+    With filters what goes around is held for a sample, so that finer samples are another, better, loop.
+    """
+    loop = KINDS[kind]
+    x = drive(loop, batch=1)
+    held = x.flatten().repeat_interleave(loop.time.samples)
+    sampled = loop.sampled(loop.time.step_s / faster)
+    assert sampled.finer == 1
+    stream = torch.cat([torch.zeros(3), held]).repeat_interleave(faster)[None]  # it rests at 0 V before
+    y, state = sampled.respond((), None, stream, generator(0, 0, "noise"))
+    assert state == ()
+    every = y[0, 3 * faster :].view(-1, faster)[:, -1].view(len(x), loop.time.nodes, loop.time.samples)
+    torch.testing.assert_close(every[..., loop.time.read], loop.ideal(x)[:, 0], atol=2e-5, rtol=0)
+
+
+def test_in_time_it_is_as_fine_as_its_delay_asks_for() -> None:
+    loop = DelayLoop(nodes=10, delay_s=1.3e-6, samples=2)
+    assert loop.sampled(100e-9).finer == 2  # its own samples
+    assert DelayLoop(nodes=10, delay_s=1.3e-6).sampled(40e-9).finer == 2  # 32.5 of these
+    assert DelayLoop(nodes=10, delay_s=1.3e-6).sampled(30e-9).finer == 3  # 43 and a third
+    with pytest.raises(ConfigError, match="farther apart than the loop is long"):
+        loop.sampled(1.4e-6)
+
+
+def test_in_time_it_has_settled_at_the_level_that_it_rests_at() -> None:
+    loop = DelayLoop(nodes=10, gain=0.3).sampled(100e-9)
+    y, _ = loop.respond((), None, torch.full((1, 200), 0.7), generator(0, 0, "noise"))
+    assert float(y.std()) < 1e-6
+    other, _ = loop.respond((), None, torch.zeros(1, 200), generator(0, 0, "noise"))
+    assert abs(float(y.mean() - other.mean())) > 0.05

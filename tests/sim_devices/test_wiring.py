@@ -6,6 +6,7 @@ import json
 import math
 import threading
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -41,6 +42,9 @@ class Amplifier(nn.Module):
 
     def settings(self) -> dict[str, float]:
         return {"gain": self.gain, "offset": self.offset, "noise": self.noise, "walk": self.walk}
+
+    def remade(self, settings: Mapping[str, float]) -> Amplifier:
+        return Amplifier(**{**self.settings(), **settings})
 
     def sampled(self, step_s: float) -> Amplifier:
         same = Amplifier(gain=self.gain, offset=self.offset, noise=self.noise, walk=self.walk)

@@ -28,7 +28,9 @@ def test_numbers_and_their_report(tmp_path: Path) -> None:
     assert seen["first"] == 30
     assert len(seen["input"]) == len(seen["target"]) == len(seen["output"]) == 120
     page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
-    assert "A test sequence over time" in page
+    for title in ("A test sequence over time", "Memory curve", "Spectrum of the states"):
+        assert title in page
+    assert "The states are the readings of nodes 1, 11, " in page
     assert "gives no direction" in page
 
 

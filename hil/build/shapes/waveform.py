@@ -4,7 +4,9 @@
 [node]       drive = "awg", read = "scope"            names of instruments; several inputs and outputs of a node:
              drive = ["awg.1", "awg.2"], read = ["scope.2", "scope.1"]     in order, as "NAME.CHANNEL", or "NAME" for all of one
              drive = ["awg", "awg2"]                  the first generator gives the edge for all others and the scope
+             sync = "scope.3"                         the channel that reads SYNC, for align = "sync" in [waveform]
 [waveform]   symbol_rate = "100 MHz"                  how values become records: WaveformSettings
+[memory]     nodes = 50, rest = "40 us"               the node remembers, and gets whole sequences: MemorySettings
 [virtual]    seed, transport, linger_s, log_path, faults, specimen
 [virtual.awg] [virtual.scope]    simulated instruments, by the names of [instruments]
 Other instruments stand beside the node: hil/build/auxiliaries.py.
@@ -24,7 +26,7 @@ from rich.console import Console
 from torch import Tensor
 
 from drivers.waveform.channels import Drive, Read
-from drivers.waveform.device import Stats, Waveform, WaveformSettings
+from drivers.waveform.device import MemorySettings, Stats, Waveform, WaveformSettings
 from hil.build.auxiliaries import Table, auxiliary_names, ordered
 from hil.build.bench import (
     LINK_S,
@@ -41,12 +43,15 @@ from hil.build.virtual import check_simulated, no_virtual, tell
 from hil.build.virtual_waveform import VirtualTable, wired
 from hil.config.bench import BenchFile
 from hil.config.read import Holds, Section
-from hil.config.resolve import blaming, choice
+from hil.config.resolve import UNTOUCHED, blaming, choice
 from hil.device import Device, Limit
+from hil.errors import ConfigError
 from hil.wrapper import Wrapper
 from sim_devices.bench.control import ControlClient
 from sim_devices.bench.description import VirtualBench
 from sim_devices.bench.served import ServedBench, build, spawn
+
+LOOP = "calibration.loop.sequence:loop"  # the procedures of a node with memory
 
 
 class Roles(Section):
@@ -55,10 +60,12 @@ class Roles(Section):
     Args:
         drive: the instrument that drives the node; a list: the channel of each input, "NAME.CHANNEL" or "NAME".
         read: the one that reads it; a list: the channel of each output.
+        sync: the channel that reads the generator's SYNC pulse, "NAME.CHANNEL", for align = "sync" in [waveform].
     """
 
     drive: str | tuple[str, ...]
     read: str | tuple[str, ...]
+    sync: str | None = None
 
     @property
     def drives(self) -> tuple[str, ...]:
@@ -70,6 +77,11 @@ class Roles(Section):
         """The channels of the outputs."""
         return (self.read,) if isinstance(self.read, str) else self.read
 
+    @property
+    def syncs(self) -> tuple[str, ...]:
+        """The channel that reads SYNC, or none."""
+        return () if self.sync is None else (self.sync,)
+
 
 class WaveformBench(BenchFile):
     """A bench file of the waveform shape.
@@ -77,19 +89,32 @@ class WaveformBench(BenchFile):
     Args:
         node: what each instrument is for.
         waveform: how values become a record.
+        memory: of a node that remembers; left out, it has no memory.
         virtual: the simulated side; left out, the bench is real.
     """
 
     node: Roles
     waveform: Annotated[dict[str, Any], Holds(WaveformSettings)]
+    memory: Annotated[dict[str, Any], Holds(MemorySettings)] | None = None
     virtual: VirtualTable | None = None
     _settings: WaveformSettings | None = PrivateAttr(default=None)
+    _sequences: MemorySettings | None = PrivateAttr(default=None)
 
     @property
     def record(self) -> WaveformSettings:
         """[waveform], checked."""
         assert self._settings is not None  # it was read from a file
         return self._settings
+
+    @property
+    def sequences(self) -> MemorySettings | None:
+        """[memory], checked; None: there is none."""
+        return self._sequences
+
+    @property
+    def remembers(self) -> bool:
+        """True if there is a [memory]."""
+        return self.memory is not None
 
     def settle(self, place: str) -> None:
         """Check the tables and roles, and find drivers and virtual bench.
@@ -99,14 +124,61 @@ class WaveformBench(BenchFile):
         """
         super().settle(place)
         self._settings = choice("waveform", self.waveform, f"{place}: [waveform]", made=WaveformSettings).build()
-        for key, named in (("drive", self.node.drives), ("read", self.node.reads)):
+        if self.memory is not None:
+            self._sequences = choice("memory", self.memory, f"{place}: [memory]", made=MemorySettings).build()
+        for key, named in (("drive", self.node.drives), ("read", self.node.reads), ("sync", self.node.syncs)):
             check_named(self, named, key)
         check_simulated(self, self.virtual, (*self.roles, *auxiliary_names(self, self.roles)))
+
+    def agree(self) -> None:
+        """Check what relates tables to each other.
+
+        Raises:
+            ConfigError: SYNC, or a memory, of which one table speaks and another one does not.
+        """
+        super().agree()
+        self._check_sync()
+        self._check_memory()
+
+    def _check_sync(self) -> None:
+        """Raises: ConfigError: SYNC is to be read and nobody says where, or the other way around; or it is several channels."""
+        align, sync = self.record.align, self.node.sync
+        if (align == "sync") != (sync is not None) or (sync is not None and len(list(numbers([sync], self))) != 1):
+            raise ConfigError(
+                'align = "sync" and the channel that reads SYNC go together', where=f"{self.place}: [node] sync",
+                got=f"{'no sync' if sync is None else repr(sync)}, align = {align!r} in [waveform]", outputs=UNTOUCHED,
+                allowed='both, with one channel as "scope.3"; or neither', todo="correct one of them",
+            )  # fmt: skip
+
+    def _check_memory(self) -> None:
+        """Raises: ConfigError: [memory] for several channels, or for a twin without memory; or the other way around."""
+        told = self._sequences
+        if told is not None and self.counts != (1, 1):
+            raise ConfigError(
+                "a node with memory has one drive and one reading", where=f"{self.place}: [node]", outputs=UNTOUCHED,
+                got=f"{self.counts[0]} drives, {self.counts[1]} readings", allowed="one of each", todo="correct [node]",
+            )  # fmt: skip
+        for table in (self.twin, None if self.virtual is None else self.virtual.node):
+            spec = None if table is None else table.choice.build().spec
+            if table is None or spec is None:
+                continue
+            if spec.memory != (told is not None):
+                raise ConfigError(
+                    "this twin remembers, and the bench does not say so" if spec.memory else
+                    "the bench has a [memory], and this twin does not remember", where=table.place, got=table.use,
+                    allowed="a twin with memory and [memory], or neither", outputs=UNTOUCHED,
+                    todo="add [memory] with nodes and rest, or name another twin" if spec.memory else "name another twin",
+                )  # fmt: skip
+            if told is not None and spec.inputs.size != told.nodes:
+                raise ConfigError(
+                    "the twin has another number of virtual nodes", where=f"{table.place} nodes", got=f"{spec.inputs.size}",
+                    allowed=f"{told.nodes}, as in [memory]", outputs=UNTOUCHED, todo="correct one of them",
+                )  # fmt: skip
 
     @property
     def roles(self) -> tuple[str, ...]:
         """Names of the instruments that have a role, each once."""
-        return tuple(dict.fromkeys(name_of(one) for one in (*self.node.drives, *self.node.reads)))
+        return tuple(dict.fromkeys(name_of(one) for one in (*self.node.drives, *self.node.reads, *self.node.syncs)))
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -115,7 +187,9 @@ class WaveformBench(BenchFile):
 
     @property
     def sequence(self) -> str:
-        """The procedures of the shape are for one input and one output."""
+        """The procedures of the shape are for one input and one output; a node with memory has its own."""
+        if self.remembers:
+            return self.calibration.procedures or LOOP
         return super().sequence if self.counts == (1, 1) else self.calibration.procedures or ""
 
 
@@ -132,6 +206,11 @@ class OnPlant(Wrapper, OnServed):
     def control(self) -> ControlClient:
         """Control channel of the plant: it says what is true, for those who judge what was measured."""
         return self._served.control
+
+    @property
+    def from_rest(self) -> bool:
+        """See hil.device.Resting."""
+        return self._inner.from_rest
 
     @property
     def stats(self) -> Stats:
@@ -189,12 +268,16 @@ class WaveformShape:
         with blaming(f"{bench.place}: [node]"):
             drive = [Drive(table.drivers[name], k) for name, k in channels(roles.drives, table.drivers)]
             read = [Read(table.drivers[name], k) for name, k in channels(roles.reads, table.drivers)]
+            sync = next((Read(table.drivers[name], k) for name, k in channels(roles.syncs, table.drivers)), None)
         auxiliaries = table.watched([name_of(one) for one in roles.drives])
         auxiliaries.start()
         origin = provenance_of(bench, table.found)
         order = [table.drivers[name] for name in ordered(bench.roles, bench.safe.order)]
         with blaming(f"{bench.place}: [waveform]"):
-            waveform = Waveform(drive, read, settings, origin, care=care, auxiliaries=auxiliaries, order=order)
+            waveform = Waveform(
+                drive, read, settings, origin, care=care, auxiliaries=auxiliaries, order=order, memory=bench.sequences,
+                sync=sync,
+            )  # fmt: skip
         table.closed_by(waveform.close, bench.roles)
         device: Device = waveform if served is None else OnPlant(waveform, served)
         node = {} if bench.virtual is None else {"use": bench.virtual.node.use, **bench.virtual.node.settings()}
@@ -202,9 +285,10 @@ class WaveformShape:
         yield Opened(device, None, facts, table.lines, table.guard, bench.twin, patience, table.found, origin, waveform.notes)
 
     def settings(self, bench: WaveformBench) -> Mapping[str, Mapping[str, Any]]:
-        """Return [waveform], and [node] of several channels: they decide what is measured."""
+        """Return [waveform], [memory], and [node] of several channels: they decide what is measured."""
         node = {"node": {"drive": bench.node.drives, "read": bench.node.reads}} if bench.counts != (1, 1) else {}
-        return {**node, "waveform": asdict(bench.record)}
+        memory = {} if bench.sequences is None else {"memory": asdict(bench.sequences)}
+        return {**node, "waveform": asdict(bench.record), **memory}
 
     def serve(self, bench: WaveformBench, out: Console) -> None:
         """See hil.build.bench.Shape."""
@@ -221,4 +305,5 @@ def description(bench: WaveformBench) -> VirtualBench:
     """
     if bench.virtual is None:
         raise no_virtual(bench)
-    return wired(bench.virtual, list(numbers(bench.node.drives, bench)), list(numbers(bench.node.reads, bench)))
+    drives, reads, syncs = (list(numbers(named, bench)) for named in (bench.node.drives, bench.node.reads, bench.node.syncs))
+    return wired(bench.virtual, drives, reads, syncs[0] if syncs else None)

@@ -7,7 +7,7 @@ Between two sequences the state of a device is what `between` says:
 
     "reset"    reset() before the batch, whose sequences are side by side in one shot
     "rest"     one sequence a shot, behind `rest_steps` steps at the rest of the port, whose readings are thrown away
-    "carry"    one sequence a shot, which begins where the last one ended
+    "carry"    the sequences of a batch behind one another in one shot; each begins where the last one ended
 
 Targets are one a step, and every step behind the washout is an answer; or one a sequence, which is answered by
 
@@ -138,9 +138,12 @@ def measured(layer: Layer, device: Device, pre: Tensor, how: Between) -> Tensor:
     if how.between == "reset":
         reset(device)
         return layer.measure(pre)
+    if how.between == "carry":
+        time, batch, n = pre.shape
+        answer = layer.measure(pre.transpose(0, 1).reshape(time * batch, 1, n))
+        return answer.view(batch, time, -1).transpose(0, 1)
     parts = []
     for one in torch.split(pre, 1, 1):
-        if how.between == "rest":
-            device.forward(device.spec.inputs.resting().to(pre).expand(how.rest_steps, 1, pre.shape[-1]))
+        device.forward(device.spec.inputs.resting().to(pre).expand(how.rest_steps, 1, pre.shape[-1]))
         parts.append(layer.measure(one))
     return torch.cat(parts, 1)

@@ -19,6 +19,9 @@ PARAMETERS = {
     "carry_over": "share of a step that is carried over", "quadrature_v": "drive at quadrature", "peak_v": "drive at the peak",
     "null_v": "drive at the null", "lock_rad": "phase left after the lock", "combiner_rad": "phase of the combiner",
     "phase2_rad": "phase of the second arm", "rest": "reading at rest",
+    "scale_v": "half-wave voltage, or drive that counts as 1", "gain": "gain of the loop",
+    "loop_gain": "gain of the loop at rest", "loop_delay": "delay of the loop",
+    "fades": "time in which a thousandth of the past is left",
 }  # fmt: skip
 READING, DRIVE, SHARE, COUNT = "reading", "drive", "%", "1"  # units that the bench says; shares are shown in per cent
 FIGURES: Mapping[str, tuple[str, str]] = {
@@ -57,6 +60,10 @@ FIGURES: Mapping[str, tuple[str, str]] = {
     "max_lsb_floor": ("the same of a perfect model", COUNT),
     "cosine": ("cosine of measured and model slopes", COUNT),
     "cosine_floor": ("the same of a perfect model", COUNT),
+    "loop_symbols": ("delay of the loop, symbols", COUNT),
+    "coupled": ("virtual nodes before itself that one hears", COUNT),
+    "rest_sigma": ("what the sequence before leaves, standard deviations", COUNT),
+    "steps_seen": ("steps in which the past is seen above the noise", COUNT),
     "net_kept": ("correction by a network is worth it (1: yes)", COUNT),
     "net_z": ("gain by a network, z", COUNT),
     "net_chi2": ("reduced chi² with a network", COUNT),
