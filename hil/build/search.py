@@ -7,6 +7,7 @@ is searched is a feedback, or settings of the experiment and of its bench: see o
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -14,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -399,7 +400,12 @@ class SearchBuilder:
         made = resolve(table.strategy, place, STRATEGIES)
         keeps(made, ("suggest", "ingest"), "a generator", table.strategy, place)
         first = Random(problem, seed, table.random_first).suggest() if table.random_first else []
-        return Foreign(partial(made, **table.generator), problem, seed, table.population, first, place)
+
+        def make(**given: Any) -> Generator:  # whoever is made may keep its settings, or change them
+            found: Generator = made(**copy.deepcopy(table.generator), **given)
+            return found
+
+        return Foreign(make, problem, seed, table.population, first, place)
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -432,8 +438,9 @@ class SearchBuilder:
             (None, None) if self.experiment.served else (table.budget_passes, table.budget_h)
         )  # a bench has a ledger
         return SearchPlan(
-            file.seed, table.genomes, file.train.epochs, file.train.repeats, file.chunk, passes, hours, file.race is not None
-        )
+            file.seed, table.genomes, file.train.epochs, file.train.repeats, file.chunk, passes, hours, file.race is not None,
+            file.fresh_seeds,
+        )  # fmt: skip
 
     def most_steps(self, data: Dataset) -> int:
         """Return the steps of a training of all epochs on `data`."""

@@ -139,6 +139,7 @@ class LessonTable(Section):
     Args:
         epochs: of a training.
         repeats: seeds a genome and generation.
+        seeds: of each generation "fresh" ones, or the "same" for all; None: "fresh" for a feedback, "same" for settings.
         examples: to train on; None: all that are left.
         score: examples that the accuracy is measured on.
         held: examples that only the confirmation sees.
@@ -146,6 +147,7 @@ class LessonTable(Section):
 
     epochs: Count = 4
     repeats: Count = 1
+    seeds: Literal["fresh", "same"] | None = None
     examples: Count | None = None
     score: Count = 300
     held: Count = 300
@@ -283,6 +285,11 @@ class SearchFile(Section):
     def by_population(self) -> bool:
         """Many candidates are trained at once, on a twin."""
         return self.evaluate.by == "population" or (self.evaluate.by is None and not self.search.space)
+
+    @property
+    def fresh_seeds(self) -> bool:
+        """Each generation has seeds of its own."""
+        return self.train.seeds == "fresh" or (self.train.seeds is None and not self.search.space)
 
     @property
     def chunk(self) -> int:

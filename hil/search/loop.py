@@ -7,7 +7,8 @@ number. No generation begins once the device passes or the hours are spent; hour
 resume counts as the search did. A bench breaks a generation off where its budget ends: what was trained of it counts.
 
 A generation that is recorded already is told from the record, its jobs are not done again; one that was cut short goes on with
-the jobs that are missing. Seeds come from (seed, generation, repeat), so the history does not depend on when or where.
+the jobs that are missing. Seeds come from (seed, generation, repeat), or from (seed, repeat) where all trials have the same, so
+the history does not depend on when or where.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class SearchPlan:
         passes: device passes after which no generation begins; None: no limit.
         hours: of training, after which no generation begins; None: no limit.
         races: the worst of a generation are stopped early, as the trainer was told.
+        fresh: each generation has seeds of its own; else all have those of the first.
     """
 
     seed: int
@@ -54,6 +56,7 @@ class SearchPlan:
     passes: int | None = None
     hours: float | None = None
     races: bool = False
+    fresh: bool = True
 
     def spent(self, outcomes: Sequence[Outcome]) -> bool:
         """Return True if no other generation may begin after these outcomes."""
@@ -157,7 +160,7 @@ def search(
         if recorded is None:
             for place, genome in enumerate(genomes, first + 1):
                 check(genome, f"trial {place}")
-        seeds = [seed_of(plan.seed, number, f"train {repeat}") for repeat in range(plan.repeats)]
+        seeds = [seed_of(plan.seed, number if plan.fresh else 0, f"train {repeat}") for repeat in range(plan.repeats)]
         jobs = _jobs(plan, space, genomes, number, seeds, archive)
         short = ""
         try:
