@@ -3,8 +3,8 @@
     "device.gain"                [device] gain of the experiment
     "bench.virtual.awg.bits"     [virtual.awg] bits of the bench file that [device] names
 
-Each point is read by the checker that reads the files, then everything is made that needs no device: all that a run would refuse
-before it opens anything is refused before anything is trained.
+Each point is read by the checker that reads the files, then everything is made that needs no device: all that a run would
+refuse before it opens anything is refused before anything is trained.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     hil search SEARCH.toml     a new run folder: config.toml (the base, complete), search.toml, then `carry_on`
     hil resume RUN             `carry_on`: what the folder's history holds is not done again
 
-A search of a feedback ends with a file in feedback/, one of settings with found.toml, the base with the best ones, and beside it
-found_bench.toml if the base is on a bench. summary.json says what was found; diagnostics.json what the report draws over it: the node's true derivative, the
-pre-activations that the winner visits, and how alike every g is to the derivative there.
+A search of a feedback ends with a file in feedback/. One of settings ends with found.toml, the base with the best settings, and
+beside it found_bench.toml if the base is on a bench. summary.json says what was found; diagnostics.json what the report draws
+over it: the node's true derivative, the pre-activations that the winner visits, and how alike every g is to it there.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
 base = "digits_adfa_twin.toml"        the experiment that every candidate is trained by; set = ["section.key=value"] changes it
 seed = 0
-[search]     strategy = "genetic"     or "random", "cma", "ipop" (CMA-ES with restarts), or "module:Class", a generator of gest-api;
+[search]     strategy = "genetic"     or "random", "cma", "ipop" (CMA-ES with restarts), or "module:Class", of another package;
              population, generations or trials, elites, operators and rates
              budget_passes, budget_h
-[search.space]                        settings instead of a feedback: device.gain = [0.1, 1.2], see hil/search/operating_point.py
-[search.generator]                    settings of "module:Class"
              objectives = ["accuracy"]        also "loss", "robustness", "passes", "steps"; several: NSGA-II and a Pareto front
              target = 0.9             the accuracy that "passes" and "steps" count to
+[search.space]                        settings instead of a feedback: device.gain = [0.1, 1.2]; hil/search/operating_point.py
+[search.generator]                    settings of "module:Class"
 [genome]     family = "fourier"       sine, box, gaussian, spline; terms, knots, reach
 [genome.genes]                        gene = value (fixed), [low, high] (free), ["normal", "sign"] (free, one of these)
              lr, scale, rank, sparsity, distribution (of all layers, or scale_1, scale_2, ...), amplitude, offset, clip, and
@@ -76,7 +76,7 @@ class SearchTable(Section):
         gene_rate: share of genes moved by a mutation; None: one gene on average.
     """
 
-    strategy: Literal["genetic", "random", "cma", "ipop"] | str = "genetic"  # noqa: PYI051 (editors offer these)
+    strategy: Literal["genetic", "random", "cma", "ipop"] | str = "genetic"
     population: Count | None = None
     generations: Count = 15
     trials: Count | None = None

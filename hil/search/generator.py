@@ -1,8 +1,8 @@
 """The Generator contract: suggest points, have them evaluated, ingest what came of it. It is that of gest-api.
 
 A generator is a deterministic function of its seed and of what it was told, so it is never saved: a resume tells it everything
-again. Ours are told (vocs, settings), where `vocs` is a Problem or a VOCS of gest-api, so that programs which know that interface
-can drive them; see gest.py, which also lets generators of other packages drive our trials.
+again. Ours are made of a Problem or of a VOCS of gest-api, so that programs which know that interface can drive them; gest.py
+lets generators of other packages drive our trials.
 
     generator = Genetic(VOCS(variables={"x": [-5, 5]}, objectives={"f": "MINIMIZE"}), seed=3, population=12)
     points = generator.suggest(None)                                            [{"x": 1.3}, …]

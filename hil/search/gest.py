@@ -10,8 +10,8 @@
     choices                   a discrete variable, which not every generator takes
 
 Generators of others draw from the global generators of Python, numpy and torch. All three are keyed around every call and given
-back, so that a generator which draws from nothing else, or has a seed of its own, is a function of its seed, as ours are. One that
-is not is refused at its first points: two of its kind are asked for them.
+back, so that a generator which draws from nothing else, or has a seed of its own, is a function of its seed, as ours are. One
+that is not is refused at its first points: two of its kind are asked for them.
 
 Source: gest-api 0.2, https://github.com/campa-consortium/gest-api.
 """
@@ -108,7 +108,7 @@ class Foreign:
                 "this generator is no function of its seed, so that a search by it could not be resumed", where=self._place,
                 got="two of its kind, made and told alike, suggest different points",
                 allowed="one that draws from the global generators of Python, numpy or torch, or has a seed of its own",
-                outputs="untouched; nothing was opened" if not self._asked else "safe", todo="give it a seed in [search.generator]",
+                outputs="as after the last trial: safe", todo="give it a seed in [search.generator]",
             )  # fmt: skip
         self._second = None
         self._calls += 1

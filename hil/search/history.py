@@ -58,9 +58,11 @@ class History:
         for job in jobs:
             if self._recipes.get(job.key, "") not in ("", job.recipe.digest()):
                 raise RunError(
-                    "this history belongs to another search", where=str(self.folder.path), got=f"another recipe in job {job.key}",
+                    "this history belongs to another search", where=str(self.folder.path),
+                    got=f"another recipe in job {job.key}",
                     allowed="the search.toml and the version of hil that it was made with, and a generator that suggests the "
-                    "same again", outputs="untouched; nothing was opened", todo="undo the change, or start a new run: hil search",
+                    "same points again", outputs="untouched; nothing was opened",
+                    todo="undo the change, or start a new run: hil search",
                 )  # fmt: skip
 
     def add(self, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:

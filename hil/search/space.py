@@ -4,8 +4,8 @@
                          low (high / low)^u              logarithmic: scales, rates, widths
                          a whole number, or one of the choices, each with an equal share of [0, 1]
 
-A point is a mapping from the name of each dimension to its value, in its own unit. So it goes from a generator to the trials and
-back with what came of it; a generator may think in shares.
+A point is a mapping from the name of each dimension to its value, in its own unit. So it goes from a generator to the trials
+and back with what came of it; a generator may think in shares.
 """
 
 from __future__ import annotations

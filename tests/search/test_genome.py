@@ -236,9 +236,7 @@ def test_several_objectives_keep_a_front() -> None:
 
     for _ in range(12):
         points = generator.suggest()
-        generator.ingest(
-            [{**point, "f0": x, "f1": 1 - x - y**2} for point, (x, y) in zip(points, shares(points), strict=True)]
-        )
+        generator.ingest([{**point, "f0": x, "f1": 1 - x - y**2} for point, (x, y) in zip(points, shares(points), strict=True)])
     last = shares(generator.suggest()[:4])
     assert max(y for _, y in last) < 0.05  # the front is where the second gene is 0
     assert max(x for x, _ in last) - min(x for x, _ in last) > 0.5  # and all along the first
