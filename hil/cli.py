@@ -297,7 +297,8 @@ def resume(
                 outputs="untouched; nothing was opened", todo="start a new search, with another SEARCH.toml",
             )  # fmt: skip
         found = RunFolder.open(run)
-        if found.read_json("summary.json").get("status") == "done":
+        summary = found.read_json("summary.json")
+        if summary.get("status") == "done" and not summary.get("ended_early"):  # by its budget, which may be raised
             raise RunError(
                 "this search is finished", where=str(run), outputs="untouched; nothing was opened",
                 todo=f"look at it: hil report {quoted(run)}",

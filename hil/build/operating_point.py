@@ -18,7 +18,7 @@ from hil.build.calibration import certified
 from hil.build.prepared import prepared
 from hil.config.bench import bench_of
 from hil.config.experiment import Experiment, without_benches
-from hil.config.read import dump, put, value_text
+from hil.config.read import dump, put, read_toml, value_text
 from hil.config.resolve import UNTOUCHED
 from hil.data.dataset import Dataset
 from hil.errors import ConfigError, Refused
@@ -39,7 +39,9 @@ class Tables:
     def __init__(self, experiment: Experiment, place: str) -> None:
         self._base, self._place, self._bench = experiment, place, experiment.bench
         self._table = toml.loads(dump(experiment))
-        self._bench_table = None if self._bench is None else toml.loads(dump(self._bench))
+        if experiment.device.layers:
+            self._table["device"] = self._table["device"]["layers"]  # [[device]], as a file has it
+        self._bench_table = None if self._bench is None else read_toml(self._bench.file)  # as it is written
 
     def experiment(self, settings: Mapping[str, Any]) -> Experiment:
         """Return the experiment with other settings.
@@ -87,13 +89,18 @@ class Tables:
             so_far[key] = value
             if self._refusal(so_far, data) is not None:
                 break
+        raise self.named(error, name, settings, key) from error
+
+    def named(self, error: Refused, name: str, settings: Mapping[str, Any], key: str = "") -> ConfigError:
+        """Return the refusal of a run with these settings as one that names the point, and the key if it is known."""
         point = ", ".join(f"{name} = {value_text(value)}" for name, value in settings.items())
         found = f" ({error.got})" if error.got else ""
-        raise ConfigError(
-            f"{name} of the search is refused: {error.what}{found}", where=f"{self._place} {key}",
-            got=point, allowed=error.allowed, outputs=UNTOUCHED,
-            todo=f"narrow the range of {key}; of the key itself: {error.todo or 'correct it'}",
-        ) from error  # fmt: skip
+        return ConfigError(
+            f"{name} of the search is refused: {error.what}{found}", where=f"{self._place} {key}" if key else error.where,
+            got=point, allowed=error.allowed, outputs=error.outputs or UNTOUCHED,
+            todo=f"narrow {f'the range of {key}' if key else 'the ranges of [search.space]'}; of the key itself: "
+            + (error.todo or "correct it"),
+        )  # fmt: skip
 
     def _refusal(self, settings: Mapping[str, Any], data: Dataset | None) -> Refused | None:
         try:

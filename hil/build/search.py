@@ -323,7 +323,12 @@ class SearchBuilder:
             data = self._carved(experiment)
         scored = data if job.split == "score" else dataclasses.replace(data, validation=data.test)
         with ExitStack() as stack:
-            made = stack.enter_context(built(experiment, given=scored, allow=allow))
+            try:
+                made = stack.enter_context(built(experiment, given=scored, allow=allow))
+            except ConfigError as error:  # what only an instrument, simulated or real, knows to refuse
+                if isinstance(job.recipe, OperatingPoint):
+                    raise self._tables.named(error, f"job {job.key}", job.recipe.settings) from error
+                raise
             others = tuple(
                 elsewhere(made, experiment.model_copy(update={"device": experiment.device.changed(**other)}), stack)
                 for other in (self.file.others if place == "twin" else ())

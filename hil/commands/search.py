@@ -234,10 +234,13 @@ class SearchRun:
     def points(self) -> Iterator[Point]:
         """Go through all stages, and yield what is to be shown."""
         file, builder = self._file, self._builder
-        yield from search(
-            builder.plan(), self.space, builder.problem(self.space), self._generator, self._evaluator, self._archive,
-            self._history, partial(builder.check, self.space),
-        )  # fmt: skip
+        try:
+            yield from search(
+                builder.plan(), self.space, builder.problem(self.space), self._generator, self._evaluator, self._archive,
+                self._history, partial(builder.check, self.space),
+            )  # fmt: skip
+        except BudgetSpent as error:
+            yield self._ended_early("its last generation", error)
         end = getattr(self._generator, "finalize", None)
         if end is not None:
             end()
@@ -258,8 +261,13 @@ class SearchRun:
         try:
             return (yield from stage)
         except BudgetSpent as error:
-            yield Notice(f"left out   the rest of this stage: {error.what}")
+            yield self._ended_early("the rest of this stage", error)
             return names
+
+    def _ended_early(self, what: str, error: BudgetSpent) -> Notice:
+        """Note that the search may go on where its budget ended, once that is raised."""
+        self._found["ended_early"] = error.what
+        return Notice(f"left out   {what}: {error.what}")
 
     def _recipe(self, name: str) -> AnyRecipe:
         genome = next(genome for genome in self._archive.genomes if genome.digest() == name)
@@ -363,7 +371,7 @@ class SearchRun:
         try:
             rows = yield from tried(trial, self._evaluator, file.chunk, self._history)
         except BudgetSpent as error:
-            yield Notice(f"left out   the confirmation: {error.what}")
+            yield self._ended_early("the confirmation", error)
             yield from self._saved(recipe, {"genome": name})
             return
         winner = rows[0]

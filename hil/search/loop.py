@@ -145,7 +145,8 @@ def search(
         check: refuses a point, called by its name in messages, before any of its generation is trained.
 
     Raises:
-        RunError: the history is that of another search. ConfigError: a point is refused.
+        RunError: the history is that of another search. ConfigError: a point is refused. BudgetSpent: that of a bench; what was
+            trained of the generation is in the archive.
     """
     left, number, known = plan.genomes, 0, list[Outcome]()
     while left > 0 and not plan.spent(known):
@@ -162,19 +163,18 @@ def search(
                 check(genome, f"trial {place}")
         seeds = [seed_of(plan.seed, number if plan.fresh else 0, f"train {repeat}") for repeat in range(plan.repeats)]
         jobs = _jobs(plan, space, genomes, number, seeds, archive)
-        short = ""
+        spent: BudgetSpent | None = None
         try:
             yield from answered(evaluator, chunked(jobs, plan.chunk), history, f"generation {number + 1}/{of}")
         except BudgetSpent as error:
-            short = error.what
+            spent = error
         trained = [job for job in jobs if job.key in history.outcomes]
         outcomes = [history.outcomes[job.key] for job in trained]
         known += outcomes
         for job, outcome in zip(trained, outcomes, strict=True):
             archive.add(genomes[_place(job)], job.seed, outcome)
-        if short:
-            yield Notice(f"generation {number + 1} ends after {len(trained)} of {len(jobs)} trainings: {short}")
-            return
+        if spent is not None:
+            raise spent
         generator.ingest([
             {**point, **archive.results(genome)} for point, genome in zip(points, genomes, strict=True)
         ])  # fmt: skip
