@@ -243,7 +243,7 @@ def test_on_a_bench_no_shot_is_sent_beyond_the_budget_and_more_of_it_goes_on(
     (tmp_path / "mzm.toml").write_text(BENCH.read_text(encoding="utf-8"), encoding="utf-8")
     base = '[network]\nwidths = [64, 6, 10]\n[device]\nbench = "mzm.toml"\n[encode]\ngain = "1 V"\noverflow = "fold"\n'
     base += 'period = "7 V"\n[learner]\nuse = "ridge"\n[decode]\nzero = "0.18 V"\nscale = "0.18 V"\n'
-    text = FILE[: FILE.index("device.phase")].replace("trials = 10", 'trials = 2\nstrategy = "random"\nbudget_passes = 1000')
+    text = FILE[: FILE.index("device.phase")].replace("trials = 10", 'trials = 2\nstrategy = "random"\nbudget_passes = 300')
     text += 'encode.gain = ["0.5 V", "2 V"]\nbench.virtual.scope.adc_bits = { low = 8, high = 12, whole = true }\n'
     text += FILE[FILE.index("[train]") :].replace("score = 1", "score = 16\nexamples = 32").replace("held = 1", "held = 16")
     text = text.replace("random = 2", "random = 0\nhand_made = false").replace("candidates = 2", "candidates = 1")
@@ -259,14 +259,17 @@ def test_on_a_bench_no_shot_is_sent_beyond_the_budget_and_more_of_it_goes_on(
     summary = start(write(tmp_path, text, base), RunFolder.create(tmp_path / "short"), QUIET)
     lines = [json.loads(line) for line in (tmp_path / "short" / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()]
     one = sum(sent) // len(lines)
-    assert sum(sent) == one * len(lines) <= 1000 < one * (len(lines) + 1)
+    assert sum(sent) == one * len(lines) <= 300 < one * (len(lines) + 1)
     assert "the budget is spent" in summary["ended_early"]
     assert "held_accuracy" not in summary
     assert (tmp_path / "short" / "found_bench.toml").exists()
     copy = tmp_path / "short" / "search.toml"
-    copy.write_text(copy.read_text(encoding="utf-8").replace("1000", "1000000"), encoding="utf-8")
+    more = copy.read_text(encoding="utf-8").replace("= 300", f"= {one * (len(lines) + 1)}")
+    copy.write_text(more, encoding="utf-8")
     assert run(["resume", str(tmp_path / "short")]) == 0
-    assert sum(sent) == 6 * one == Ledger(tmp_path / "short").spent  # 2 trials, 2 to choose, 2 to confirm; nothing twice
+    assert sum(sent) == one * (len(lines) + 1) == Ledger(tmp_path / "short").spent  # nothing twice
+    assert run(["resume", str(tmp_path / "short")]) == 0  # its budget is spent again, so nothing is opened
+    assert sum(sent) == one * (len(lines) + 1)
     found = read_experiment(tmp_path / "short" / "found.toml")
     assert found.bench is not None
     assert found.bench.file.name == "found_bench.toml"
