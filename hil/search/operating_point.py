@@ -103,10 +103,16 @@ def operating_space(written: Mapping[str, Any], where: str) -> OperatingSpace:
 
 def _leaves(written: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in written.items():
-        if isinstance(value, Mapping) and not set(value) & {*RANGE, "choices"}:
+        if isinstance(value, Mapping) and not _is_dimension(value):
             yield from _leaves(value, f"{before}{key}.")
         else:
             yield f"{before}{key}", value
+
+
+def _is_dimension(table: Mapping[str, Any]) -> bool:
+    """True of a range or choices as a table; settings themselves may be called low and high, as the limits of a generator."""
+    whole = {"low", "high"} <= set(table) <= RANGE
+    return set(table) == {"choices"} or (whole and not any(isinstance(table[end], list | Mapping) for end in ("low", "high")))
 
 
 def _setting(key: str, value: Any, where: str) -> Setting:
@@ -114,7 +120,7 @@ def _setting(key: str, value: Any, where: str) -> Setting:
         return _range(key, {"low": value[0], "high": value[1]}, where)
     if isinstance(value, Mapping) and set(value) == {"choices"}:
         return _choices(key, value["choices"], where)
-    if isinstance(value, Mapping) and {"low", "high"} <= set(value) <= RANGE:
+    if isinstance(value, Mapping) and _is_dimension(value):
         return _range(key, value, where)
     raise _refused("not a dimension", where, shortened(value), FORMS)
 

@@ -20,6 +20,7 @@ from hil.search.genome import FeedbackSpace, space
 from hil.search.hypervolume import hypervolume
 from hil.search.importance import LEAST, by_chance, importance
 from hil.search.jobs import Objective, Outcome, Recipe
+from hil.search.loop import SearchPlan
 from hil.search.random_and_cma import CMA, IPOP, Random
 from hil.search.space import Dimension, Genome, Problem, Shares, shares_of
 
@@ -350,3 +351,19 @@ def test_one_lucky_evaluation_is_trusted_less_than_many_good_ones() -> None:
         for seed, value in enumerate(values):
             archive.add(Genome((place / 10,)), seed, Outcome(value))
     assert archive.best(2) == [Genome((0.3,)), Genome((0.2,))]
+
+
+def test_a_generator_is_told_each_objective_in_its_own_direction() -> None:
+    archive = Archive([Objective("loss", 2.0), Objective("accuracy"), Objective("passes")], 10)
+    archive.add(Genome((0.1,)), 0, Outcome(0.7, loss=0.3, passes=40))
+    assert archive.fitness(Genome((0.1,))) == (-0.3, 0.7, -40.0)
+    assert archive.results(Genome((0.1,))) == {"loss": 0.3, "accuracy": 0.7, "passes": 40.0}
+
+
+def test_no_generation_begins_beyond_the_hours_or_the_passes() -> None:
+    done = [Outcome(0.5, passes=100, wall_s=1800.0)] * 3
+    for plan, spent in (
+        (SearchPlan(0, 9, 1), False), (SearchPlan(0, 9, 1, hours=1.5), True), (SearchPlan(0, 9, 1, hours=1.6), False),
+        (SearchPlan(0, 9, 1, passes=300), True), (SearchPlan(0, 9, 1, passes=301), False),
+    ):  # fmt: skip
+        assert plan.spent(done) is spent

@@ -22,13 +22,14 @@ from hil.cli import run
 from hil.commands.search import carry_on, start
 from hil.config.experiment import read_experiment
 from hil.config.search import base_experiment, read_search
-from hil.errors import ConfigError
+from hil.errors import ConfigError, Disconnected, Stopped
 from hil.report.search import read
 from hil.run.folder import RunFolder
 from hil.search.budget import Ledger
 from hil.search.gest import Foreign, problem_of
-from hil.search.jobs import Job, OperatingPoint
+from hil.search.jobs import Job, OperatingPoint, Outcome
 from hil.search.operating_point import operating_space
+from hil.search.plain_trainer import OneByOne
 from hil.search.random_and_cma import CMA, Random
 from hil.search.space import Dimension, Genome, Problem
 
@@ -138,6 +139,23 @@ def test_it_goes_on_from_wherever_it_was_cut(
     carry_on(folder, QUIET)
     assert history(folder.path) == history(whole)
     assert (folder.path / "found.toml").read_bytes() == (whole / "found.toml").read_bytes()
+
+
+def test_a_fault_ends_it_and_a_resume_goes_on(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner, trained = OneByOne.train, []
+
+    def breaks(self: OneByOne, jobs: Sequence[Job]) -> list[Outcome]:
+        trained.extend(jobs)
+        if len(trained) == 6:
+            raise Disconnected("the wire is cut", where="bench")
+        return inner(self, jobs)
+
+    monkeypatch.setattr(OneByOne, "train", breaks)
+    with pytest.raises(Stopped, match="what was finished is committed"):
+        start(write(tmp_path), RunFolder.create(tmp_path / "run"), QUIET)
+    assert len((tmp_path / "run" / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()) == 5
+    carry_on(RunFolder.open(tmp_path / "run"), QUIET)
+    assert history(tmp_path / "run") == history(whole)
 
 
 def test_a_job_of_another_point_is_refused(tmp_path: Path, whole: Path) -> None:
@@ -435,3 +453,5 @@ def test_a_dimension_and_its_shares() -> None:
     assert space.recipe(Genome((1.5, 32, t.value(0.9)))).settings == {"a.b": "1.5 mV", "n": 32, "t": [2, 3]}
     with pytest.raises(ValueError, match="not between"):
         a.share(4.0)
+    limits = operating_space({"bench": {"instruments": {"awg": {"low": ["-4 V", "-1 V"], "high": ["1 V", "4 V"]}}}}, "here")
+    assert [one.name for one in limits.dimensions] == ["bench.instruments.awg.low", "bench.instruments.awg.high"]
