@@ -247,7 +247,7 @@ class SearchRun:
         if not len(self._archive):
             raise BudgetSpent(
                 "the budget ended before the first candidate was trained", where=str(self._folder.path),
-                outputs=CLOSED, todo="raise budget_passes or budget_h in the search.toml of the run, then hil resume",
+                outputs=CLOSED, todo="raise budget_passes or budget_h in [search]",
             )  # fmt: skip
         names = self._top(max(file.confirm.candidates, file.bench.top if file.bench else 1))
         names = yield from self._within_budget(self._halved(names), names)
