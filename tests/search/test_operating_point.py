@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import types
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from acts import Kill, counted, killed, survive
 from rich.console import Console
 from test_search import cut, history
 from torch import Tensor
@@ -139,6 +141,33 @@ def test_it_goes_on_from_wherever_it_was_cut(
     carry_on(folder, QUIET)
     assert history(folder.path) == history(whole)
     assert (folder.path / "found.toml").read_bytes() == (whole / "found.toml").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_at_every_write_it_ends_with_the_same_history(tmp_path: Path) -> None:
+    """Before it, half way through it, and before what was written takes its name; in turns at the first and far on."""
+    path = write(tmp_path, FILE.replace("trials = 10", "trials = 6").replace("random = 2", "random = 1"))
+    acts, unharmed = tmp_path / "acts", tmp_path / "unharmed"
+    found = counted(acts, "search", path, "--run", unharmed)
+    kinds = [kind for kind in found if kind.startswith(("write", "half", "replace"))]
+    kinds = [kind for kind in kinds if not re.search(r"setting-|\.pdf\.", kind)]  # one figure stands for all
+    assert {"half of a write evaluations.jsonl", "write stages.jsonl", "replace .found.toml.N.part"} <= set(kinds)
+
+    def begun(run: Path, kill_at: Kill | None) -> int:
+        there = (run / "config.toml").exists()
+        return killed(acts, kill_at, *(("resume", run) if there else ("search", path, "--run", run)))
+
+    def finished(run: Path) -> bool:
+        summary = run / "summary.json"
+        return summary.exists() and json.loads(summary.read_text(encoding="utf-8"))["status"] == "done"
+
+    def alike(run: Path) -> bool:
+        same = history(run) == history(unharmed)
+        return same and (run / "found.toml").read_bytes() == (unharmed / "found.toml").read_bytes()
+
+    kills = [(kind, found[kind] // 3 if number % 2 else 0) for number, kind in enumerate(kinds)]
+    survive(begun, finished, alike, tmp_path, kills)
 
 
 def test_a_fault_ends_it_and_a_resume_goes_on(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
