@@ -1,12 +1,18 @@
 """The search beside what it is to be compared with. The last line is one JSON object.
 
-    python benchmarks/search.py [--parts throughput node spikes] [--repeats 5] [--quick] [--record]
+    python benchmarks/search.py [--parts throughput node operating_point spikes] [--repeats 5] [--quick] [--record]
 
 throughput   population_vs_pool   time of 64 ordinary trainings in a process pool over that of the same 64 as populations, on
                                   as many processes, all cores, started and warm; rounds interleaved, median of their ratios
              same_accuracy        largest difference of an accuracy between the two, as a fraction of the scored examples
 node         a node of which only a curve is known (experiments/search_tabulated.toml): held accuracy after the genetic
              algorithm, CMA-ES and random search at equal evaluations, and backpropagation through the exact curve, same seeds
+
+operating_point   experiments/search_narma10_operating_point.toml, 40 trials of bias, gain and drive of a delay loop by each
+             strategy; seeds of the search 0 to repeats - 1
+             nrmse       of the point that was found, on held sequences and five fresh seeds of mask and noise
+             lowered     1 - that over the median of five points at random, on the same sequences and seeds
+             same_history   of a search that is killed (SIGKILL) at its 20th trial and resumed, as of one that is not; of all
 
 spikes       experiments/search_mnist_snn.toml, then the whole of MNIST with the feedback that was found, 5 seeds, test;
              hours; not among the default parts. HIL_DATA names the folder of the data
@@ -27,6 +33,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from killing.searches import history
 from recording import record
 from rich.console import Console
 
@@ -39,7 +46,7 @@ from hil.config.search import SearchFile, read_search
 from hil.run.folder import RunFolder
 from hil.search.evaluator import chunked
 from hil.search.hand_made import hand_made, random_fourier
-from hil.search.history import SEARCH
+from hil.search.history import EVALUATIONS, SEARCH
 from hil.search.jobs import Job
 from hil.search.pool import Pool
 from hil.training.loop import Epoch, train
@@ -48,6 +55,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "runs" / "search-benchmark"
 DIGITS = ROOT / "experiments" / "digits_adfa_twin.toml"
 TABULATED = ROOT / "experiments" / "search_tabulated.toml"
+OPERATING = ROOT / "experiments" / "search_narma10_operating_point.toml"
 SPIKES = ROOT / "experiments" / "search_mnist_snn.toml"
 SNN = ROOT / "experiments" / "mnist_adfa_snn.toml"
 STRATEGIES = ("genetic", "cma", "random")
@@ -159,6 +167,64 @@ def node(repeats: int, quick: bool) -> dict[str, Any]:
     }
 
 
+def operating_point(repeats: int, quick: bool) -> dict[str, Any]:
+    """Every strategy, `repeats` searches each; those of the genetic algorithm are made a second time, killed and resumed."""
+    found: dict[str, dict[str, list[float]]] = {name: {"nrmse": [], "lowered": []} for name in ("genetic", "cma", "random")}
+    same = True
+    for repeat in range(repeats):
+        for strategy, figures in found.items():
+            folder = FOLDER / ("quick" if quick else "full") / f"operating-{strategy}-{repeat}"
+            path = FOLDER / f"operating-{strategy}-{repeat}.toml"
+            FOLDER.mkdir(parents=True, exist_ok=True)
+            text = OPERATING.read_text(encoding="utf-8").replace("seed = 0", f"seed = {repeat}", 1)
+            text = text.replace('base = "', f'base = "{OPERATING.parent}/').replace(
+                "[search]\n", f'[search]\nstrategy = "{strategy}"\n'
+            )
+            path.write_text(text + "\n[evaluate]\nworkers = 1\n", encoding="utf-8")
+            if RunFolder(folder).read_json("summary.json").get("status") != "done":
+                again = (folder / SEARCH).exists()
+                carry_on(RunFolder(folder), Console(quiet=True)) if again else start(
+                    path, RunFolder.create(folder), Console(quiet=True)
+                )
+            rows = {row["name"]: 1 - row["mean"] for row in history(folder)[2][-1]["rows"]}
+            figures["nrmse"].append(rows["found"])
+            random = statistics.median(value for name, value in rows.items() if name.startswith("random"))
+            figures["lowered"].append(1 - rows["found"] / random)
+            print(f"{strategy} {repeat}: NRMSE {rows['found']:.4f}, median of random points {random:.4f}", flush=True)
+            if strategy == "genetic":
+                same = same and history(killed_at(path, folder, 20)) == history(folder)
+    return {"same_history": same, **{
+        name: {
+            "nrmse": round(statistics.mean(figures["nrmse"]), 4),
+            "std": round(statistics.stdev(figures["nrmse"]), 4) if repeats > 1 else None,
+            "worst": round(max(figures["nrmse"]), 4),
+            "lowered": round(statistics.mean(figures["lowered"]), 4),
+            "lowered_worst": round(min(figures["lowered"]), 4),
+            "searches": repeats,
+        }
+        for name, figures in found.items()
+    }}  # fmt: skip
+
+
+def killed_at(path: Path, whole: Path, trials: int) -> Path:
+    """The folder of a search that is killed once so many trials are on disk, and resumed to its end."""
+    run = whole.with_name(f"{whole.name}-killed")
+    if run.exists():
+        run.rename(run.with_name(f"{run.name}-{time.monotonic_ns()}"))
+    lines = trials * read_search(path).train.repeats
+    process = subprocess.Popen([sys.executable, "-m", "hil", "search", str(path), "--run", str(run)], cwd=ROOT)
+    log = run / EVALUATIONS
+    while process.poll() is None and (not log.exists() or log.read_bytes().count(b"\n") < lines):
+        time.sleep(0.02)
+    if process.poll() is not None:
+        raise SystemExit(f"the search ended with {process.returncode} before it was killed")
+    process.kill()
+    process.wait()
+    print(f"killed with {len(log.read_bytes().splitlines())} trainings on disk", flush=True)
+    subprocess.run([sys.executable, "-m", "hil", "resume", str(run)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return run
+
+
 def spikes(seeds: int, quick: bool) -> dict[str, Any]:
     """Search, then train with what was found; runs that are done are read."""
     folder = FOLDER / ("quick" if quick else "full") / "spikes"
@@ -185,7 +251,9 @@ def spikes(seeds: int, quick: bool) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=("throughput", "node", "spikes"), default=["throughput", "node"])
+    parser.add_argument(
+        "--parts", nargs="+", choices=("throughput", "node", "operating_point", "spikes"), default=["throughput", "node"]
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="short, honest searches that show that everything works")
     parser.add_argument("--record", action="store_true", help="append the figures to RESULTS.md")
@@ -195,6 +263,8 @@ def main() -> None:
         result |= throughput(1 if chosen.quick else 3, 1 if chosen.quick else 4)
     if "node" in chosen.parts:
         result["node"] = node(1 if chosen.quick else chosen.repeats, chosen.quick)
+    if "operating_point" in chosen.parts:
+        result["operating_point"] = operating_point(1 if chosen.quick else chosen.repeats, chosen.quick)
     if "spikes" in chosen.parts:
         result["spikes"] = spikes(1 if chosen.quick else chosen.repeats, chosen.quick)
     if chosen.record:

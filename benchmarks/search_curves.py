@@ -100,7 +100,8 @@ def searched(builder: SearchBuilder, folder: Path) -> Iterator[tuple[int, int, s
     archive = Archive(builder.objectives, builder.most_steps(data))
     evaluator = Here(builder.trainer())
     evaluations = 0
-    for point in search(builder.plan(), space, builder.strategy(space), evaluator, archive, history):
+    problem, generator = builder.problem(space), builder.generator(space)
+    for point in search(builder.plan(), space, problem, generator, evaluator, archive, history):
         if isinstance(point, Generation):
             evaluations += point.evaluations
             (best,) = archive.best(1)

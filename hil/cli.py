@@ -207,7 +207,7 @@ def search(
     run: Annotated[Path | None, Parameter(name="--run")] = None,
     cluster: Annotated[str | None, Parameter(name="--cluster")] = None,
 ) -> None:
-    """Search the feedback that a node learns best with, as SEARCH.toml describes.
+    """Search the feedback that a node learns best with, or its operating point, as SEARCH.toml describes.
 
     Parameters
     ----------
@@ -241,12 +241,14 @@ def _searched(folder: Any, summary: Mapping[str, Any]) -> None:
     from hil.report.search import render
 
     page = render(folder.path)
-    found = folder.path / summary["feedback"]
+    feedback = "feedback" in summary
+    found = folder.path / (summary["feedback"] if feedback else summary["found"])
     out.print(
         f"done in {summary['wall_s']:.0f} s, {summary['evaluations']:,} trainings, {summary['diverged']} of them diverged."
     )
     out.print(f"found   {found}\nrun     {folder.path}\nreport  {page}", soft_wrap=True)
-    out.print(f'next    [learner] feedback = "{found}"   in any experiment', soft_wrap=True, markup=False)
+    told = f'[learner] feedback = "{found}"   in any experiment' if feedback else f"hil train {quoted(found)}"
+    out.print(f"next    {told}", soft_wrap=True, markup=False)
 
 
 @app.command
@@ -295,7 +297,8 @@ def resume(
                 outputs="untouched; nothing was opened", todo="start a new search, with another SEARCH.toml",
             )  # fmt: skip
         found = RunFolder.open(run)
-        if found.read_json("summary.json").get("status") == "done":
+        summary = found.read_json("summary.json")
+        if summary.get("status") == "done" and not summary.get("ended_early"):  # by its budget, which may be raised
             raise RunError(
                 "this search is finished", where=str(run), outputs="untouched; nothing was opened",
                 todo=f"look at it: hil report {quoted(run)}",

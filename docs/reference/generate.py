@@ -18,7 +18,11 @@ HERE = Path(__file__).resolve().parent
 TITLES = {
     "experiment": ("The experiment file", "[What it says](experiment_file.md)."),
     "bench": ("The bench file", "[What it says](bench_file.md). `of waveform`: in a bench file of that shape."),
-    "search": ("The search file", "[What it says](../how-to/search_feedback.md)."),
+    "search": (
+        "The search file",
+        "What it says of [a feedback](../how-to/search_feedback.md) and of "
+        "[an operating point](../how-to/search_operating_point.md).",
+    ),
     "compare": ("The comparison file", "`hil compare` trains every learner on every device with every seed."),
 }
 CLASSES = {

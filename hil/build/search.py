@@ -1,16 +1,18 @@
 """Data, course, trainers, evaluators and strategy of a search, from its file.
 
 What every candidate is trained by stands in the run folder's config.toml, complete, with the decoding that was measured once.
-A worker builds its trainer from the texts of config.toml and search.toml, so it may be another process or another machine.
+A worker builds its trainer from the texts of config.toml and search.toml, so it may be another process or another machine. What
+is searched is a feedback, or settings of the experiment and of its bench: see operating_point.py.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 from hil import toml
 from hil.build import stand_in
 from hil.build.network import chain_of
+from hil.build.operating_point import Tables, check_ends
 from hil.build.optimizing import optimiser, plan_of, schedule_of
 from hil.build.prepared import dataset
 from hil.build.task import as_examples, task_for
@@ -30,7 +33,7 @@ from hil.config.bench import BenchFile
 from hil.config.device import DeviceTable
 from hil.config.experiment import Experiment, experiment_of
 from hil.config.read import checked, dump
-from hil.config.resolve import UNTOUCHED
+from hil.config.resolve import STRATEGIES, UNTOUCHED, keeps, resolve
 from hil.config.search import SearchFile, SearchTable
 from hil.data.dataset import Dataset
 from hil.devices.meter import Allow, no_budget
@@ -43,20 +46,24 @@ from hil.search.batched_trainer import Course, TwinPopulation
 from hil.search.cluster import Cluster
 from hil.search.evaluator import Evaluator, Here, Stop, read_jobs, said
 from hil.search.families import FAMILIES
+from hil.search.generator import Generator, Operators
 from hil.search.genetic import Genetic
-from hil.search.genome import Space, Value, redundant, space
-from hil.search.jobs import Job, Objective, Recipe, Trainer
+from hil.search.genome import redundant, space, stem
+from hil.search.gest import Foreign
+from hil.search.jobs import Job, Objective, OperatingPoint, Recipe, Trainer
 from hil.search.loop import SearchPlan
+from hil.search.operating_point import OperatingSpace, operating_space
 from hil.search.plain_trainer import Candidate, OneByOne
 from hil.search.pool import Pool
 from hil.search.racing import Race
 from hil.search.random_and_cma import CMA, IPOP, Random
+from hil.search.space import Genome, Problem, Space, Value
 from hil.search.splits import carved
-from hil.search.strategy import Operators, Strategy
 from hil.task import LossName, Task
 from sim_devices.twin import Twin
 
 Place = Literal["twin", "bench"]
+OF_HOST = ("distribution", "rank", "sparsity")  # of matrices that the host draws
 SCALE_FREE = ("Adam", "AdamW", "NAdam", "Adamax", "RMSprop", "Adagrad", "Rprop")
 
 
@@ -94,10 +101,13 @@ class SearchBuilder:
 
     @cached_property
     def _data(self) -> Dataset:
+        return self._carved(self.experiment)
+
+    def _carved(self, experiment: Experiment) -> Dataset:
         table = self.file.train
-        whole = self.experiment.data.model_copy(update={"train_examples": None})
+        whole = experiment.data.model_copy(update={"train_examples": None})
         # Sequences are split as sequences: the steps of one are never both learned from and judged by.
-        return as_examples(carved(dataset(whole), table.examples, table.score, table.held), self.experiment.learner)
+        return as_examples(carved(dataset(whole), table.examples, table.score, table.held), experiment.learner)
 
     @cached_property
     def task(self) -> Task:
@@ -122,11 +132,18 @@ class SearchBuilder:
                 "a feedback is searched for a node, not for what takes its place", where=self.experiment.device.place,
                 got="instead", allowed="a base without it", outputs=UNTOUCHED, todo="remove instead from the base",
             )  # fmt: skip
-        if self.experiment.projection is not None:
+        drawn = [name for name in self.file.genome.genes if stem(name) in OF_HOST]
+        if self.experiment.projection is not None and drawn:
             raise ConfigError(
-                "a search draws the matrices B, and a device that projects has its own", where=self.experiment.projection.place,
-                got="[projection]", allowed="a base without it", outputs=UNTOUCHED, todo="remove [projection] from the base",
+                "a device that projects has its own matrices B", where=f"{self.file.genome.place} genes",
+                got=", ".join(drawn), allowed="the other genes, with [projection]", outputs=UNTOUCHED,
+                todo="remove these genes, or [projection] from the base",
             )  # fmt: skip
+        self._check_trained_alike()
+        return Recipe(read_feedback(feedback), self.experiment.optimizer.lr)
+
+    def _check_trained_alike(self) -> None:
+        """Refuse what a base asks of a training that a search decides itself. Raises: ConfigError."""
         train = self.experiment.train
         own = {"patience": train.patience, "from": train.start_from, "budget_passes": train.budget_passes}
         found = [f"{name} = {value}" for name, value in own.items() if value is not None]
@@ -136,10 +153,45 @@ class SearchBuilder:
                 got=", ".join(found), allowed=f"a base without {', '.join(own)}", outputs=UNTOUCHED,
                 todo="remove them from the base",
             )  # fmt: skip
-        return Recipe(read_feedback(feedback), self.experiment.optimizer.lr)
 
     def space(self, data: Dataset) -> Space:
-        """Raises: ConfigError."""
+        """Return what is searched.
+
+        Raises:
+            ConfigError: a gene or a setting that makes no sense.
+        """
+        written = self.file.search.space
+        if written:
+            self._check_trained_alike()
+            found = operating_space(written, f"{self.file.search.place[:-1]}.space]")
+            check_ends(self._tables, found, data)
+            return found
+        return self._feedback_space(data)
+
+    @cached_property
+    def _tables(self) -> Tables:
+        return Tables(self.experiment, f"{self.file.search.place[:-1]}.space]")
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Experiment:
+        """Return the base with other settings. Raises: ConfigError: the checker of the files refuses it."""
+        return self._tables.experiment(settings)
+
+    def check(self, found: Space, genome: Genome, name: str) -> None:
+        """Refuse a point of [search.space] that the checker of the files refuses, before it is trained.
+
+        Args:
+            found: the space.
+            genome: the point.
+            name: what it is called in messages.
+
+        Raises:
+            ConfigError: names the point and the key.
+        """
+        if isinstance(found, OperatingSpace):
+            settings = found.recipe(genome).settings
+            self._tables.check(settings, name, None if _of_data(settings) else self._data)
+
+    def _feedback_space(self, data: Dataset) -> Space:
         table, base = self.file.genome, self.base()
         found = base.feedback.to_table()
         otherwise: dict[str, Value] = {"lr": base.lr}
@@ -184,7 +236,7 @@ class SearchBuilder:
             ConfigError: a population is not what this experiment can be trained as.
         """
         data, target = self.data(), self.file.search.target
-        if place == "bench" or self.file.evaluate.by == "one":
+        if place == "bench" or not self.file.by_population:
             return OneByOne(lambda job: self.candidate(job, data, place, allow), target, stop, self.race)
         return TwinPopulation(self.course(data), self.file.evaluate.device)
 
@@ -208,6 +260,7 @@ class SearchBuilder:
             "[train] class_weights": train.class_weights is not None,
             f"the loss {loss.name}": loss.function is not None,
             'readout = "ridge"': learner.refit,
+            "[projection]": experiment.projection is not None,
         }
         if any(more.values()):
             raise self._one_by_one(
@@ -266,9 +319,16 @@ class SearchBuilder:
     def candidate(self, job: Job, data: Dataset, place: Place = "twin", allow: Allow = no_budget) -> Iterator[Candidate]:
         """The ordinary built experiment for a job; closed at the end."""
         experiment = self.asked(job, place)
+        if isinstance(job.recipe, OperatingPoint) and _of_data(job.recipe.settings):
+            data = self._carved(experiment)
         scored = data if job.split == "score" else dataclasses.replace(data, validation=data.test)
         with ExitStack() as stack:
-            made = stack.enter_context(built(experiment, given=scored, allow=allow))
+            try:
+                made = stack.enter_context(built(experiment, given=scored, allow=allow))
+            except ConfigError as error:  # what only an instrument, simulated or real, knows to refuse
+                if isinstance(job.recipe, OperatingPoint):
+                    raise self._tables.named(error, f"job {job.key}", job.recipe.settings) from error
+                raise
             others = tuple(
                 elsewhere(made, experiment.model_copy(update={"device": experiment.device.changed(**other)}), stack)
                 for other in (self.file.others if place == "twin" else ())
@@ -276,8 +336,16 @@ class SearchBuilder:
             yield Candidate(made.training, others, made.labels.provenance)
 
     def asked(self, job: Job, place: Place = "twin") -> Experiment:
-        """The experiment of a job."""
+        """The experiment of a job. A setting that is searched stands over what the job says: its seed, its epochs."""
         base, stage = self.experiment, self.file.bench
+        if isinstance(job.recipe, OperatingPoint):
+            base = self._tables.experiment(job.recipe.settings)
+            own = {"seed": job.seed, "train.epochs": job.epochs}
+            given = {name: value for name, value in own.items() if name not in job.recipe.settings}
+            train = {"threads": 1, **({"epochs": given["train.epochs"]} if "train.epochs" in given else {})}
+            return base.model_copy(update={
+                "train": base.train.model_copy(update=train), **({"seed": given["seed"]} if "seed" in given else {}),
+            })  # fmt: skip
         changed: dict[str, Any] = {
             "seed": job.seed,
             "learner": base.learner.changed(feedback=job.recipe.feedback.to_table()),
@@ -291,25 +359,58 @@ class SearchBuilder:
         found = base.model_copy(update=changed)
         return found if self.bench is None else found.on_bench(self.bench, kept=True)
 
-    def evaluator(self, cluster: str | None = None, stop: Stop = lambda: "") -> Evaluator:
-        """Return who trains candidates on the twin: a cluster, processes of this machine, or this process."""
+    def evaluator(self, cluster: str | None = None, stop: Stop = lambda: "", allow: Allow = no_budget) -> Evaluator:
+        """Return who trains candidates: a cluster, processes of this machine, or this process, which alone has a bench.
+
+        Args:
+            cluster: as of `hil search`.
+            stop: as in OneByOne.
+            allow: of the bench, as in Metered.
+
+        Raises:
+            ConfigError: a cluster for a bench.
+        """
         workers = self.file.evaluate.workers or os.cpu_count() or 1
+        if cluster is not None and self.experiment.served:
+            raise ConfigError(
+                "a cluster has no bench", where=f"--cluster {cluster}", got="a base on a bench", allowed="no --cluster",
+                outputs=UNTOUCHED, todo="leave --cluster out",
+            )  # fmt: skip
         if cluster is not None:
             return Cluster(work, self.text(), cluster, self.file.slurm, stop, self.file.evaluate.join_s)
-        if workers > 1 and self.file.evaluate.device == "cpu":
+        if workers > 1 and self.file.evaluate.device == "cpu" and not self.experiment.served:
             return Pool(work, self.text(), workers, stop)
-        return Here(self.trainer(stop=stop))
+        return Here(self.trainer(stop=stop, allow=allow))
 
-    def strategy(self, found: Space) -> Strategy:
-        """Raises: ConfigError."""
-        table, seed = self.file.search, self.file.seed
+    def problem(self, found: Space) -> Problem:
+        """Return what a generator is told of the search."""
+        return Problem(found.dimensions, {one.name: "MINIMIZE" if one.sign < 0 else "MAXIMIZE" for one in self.objectives})
+
+    def generator(self, found: Space) -> Generator:
+        """Return who suggests the points.
+
+        Raises:
+            ConfigError: no such generator, or it does not take this search.
+        """
+        table, seed, problem = self.file.search, self.file.seed, self.problem(found)
         if table.strategy == "random":
-            return Random(found, seed, table.population)
+            return Random(problem, seed, table.size)
         if table.strategy == "ipop":
-            return IPOP(found, seed)
+            return IPOP(problem, seed)
         if table.strategy == "cma":
-            return CMA(found, seed, table.population)
-        return Genetic(found, seed, table.population, table.elites, _operators(table))
+            return CMA(problem, seed, table.size)
+        if table.strategy == "genetic":
+            return Genetic(problem, seed, table.size, table.elites, _operators(table), found.canonical)
+        place = f"{table.place} strategy"
+        made = resolve(table.strategy, place, STRATEGIES)
+        keeps(made, ("suggest", "ingest"), "a generator", table.strategy, place)
+        first = Random(problem, seed, table.random_first).suggest() if table.random_first else []
+
+        def make(**given: Any) -> Generator:  # whoever is made may keep its settings, or change them
+            found: Generator = made(**copy.deepcopy(table.generator), **given)
+            return found
+
+        return Foreign(make, problem, seed, table.population, first, place)
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
@@ -338,10 +439,12 @@ class SearchBuilder:
     def plan(self) -> SearchPlan:
         """Return the size of the search."""
         file, table = self.file, self.file.search
-        genomes = table.population * table.generations
+        passes, hours = (
+            (None, None) if self.experiment.served else (table.budget_passes, table.budget_h)
+        )  # a bench has a ledger
         return SearchPlan(
-            file.seed, genomes, file.train.epochs, file.train.repeats, file.evaluate.chunk, table.budget_passes,
-            file.race is not None,
+            file.seed, table.genomes, file.train.epochs, file.train.repeats, file.chunk, passes, hours, file.race is not None,
+            file.fresh_seeds,
         )  # fmt: skip
 
     def most_steps(self, data: Dataset) -> int:
@@ -351,8 +454,8 @@ class SearchBuilder:
 
 def completed(file: SearchFile, experiment: Experiment) -> Experiment:
     """The experiment with what is measured once for all candidates: the zero and scale of a reading."""
-    if file.genome.family not in FAMILIES or experiment.device.chip is not None:
-        return experiment
+    if file.search.space or file.genome.family not in FAMILIES or experiment.device.chip is not None:
+        return experiment  # of settings, each candidate measures its own
     with built(experiment, given=SearchBuilder(file, experiment).data()) as made:
         found: Built = made
         return found.experiment
@@ -368,6 +471,11 @@ def work(text: str, jobs: str) -> str:
 def _trainer(text: str) -> Trainer:
     """A worker trains many chunks of one search: files and data are read once."""
     return SearchBuilder.of(text).trainer()
+
+
+def _of_data(settings: Mapping[str, Any]) -> bool:
+    """True if settings change what is learned from."""
+    return any(name.partition(".")[0] == "data" for name in settings)
 
 
 def _twin(device: DeviceTable) -> Twin:

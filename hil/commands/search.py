@@ -3,8 +3,9 @@
     hil search SEARCH.toml     a new run folder: config.toml (the base, complete), search.toml, then `carry_on`
     hil resume RUN             `carry_on`: what the folder's history holds is not done again
 
-summary.json says what was found; diagnostics.json what the report draws over it: the node's true derivative, the
-pre-activations that the winner visits, and how alike every g is to the derivative there.
+A search of a feedback ends with a file in feedback/. One of settings ends with found.toml, the base with the best settings, and
+beside it found_bench.toml if the base is on a bench. summary.json says what was found; diagnostics.json what the report draws
+over it: the node's true derivative, the pre-activations that the winner visits, and how alike every g is to it there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import platform
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,14 @@ from hil.build.calibration import bench_files, certified
 from hil.build.search import SearchBuilder, completed
 from hil.commands.train import display_noted
 from hil.config import modules
-from hil.config.bench import BenchFile, read_bench
-from hil.config.experiment import read_experiment
-from hil.config.read import dump, find
+from hil.config.bench import read_bench
+from hil.config.experiment import COPIES, Experiment, read_experiment
+from hil.config.read import dump, find, value_text
+from hil.config.resolve import UNTOUCHED
 from hil.config.search import SearchFile, base_experiment, read_search
 from hil.data.dataset import Dataset
-from hil.errors import HilError, Interrupted, Refused, Stopped, UnsafeOutputs
-from hil.feedback.feedback import correlation, to_table
+from hil.errors import BudgetSpent, ConfigError, HilError, Interrupted, Refused, Stopped, UnsafeOutputs
+from hil.feedback.feedback import Function, correlation, to_table
 from hil.files import there, write_atomic
 from hil.foreign import foreign
 from hil.hints import quoted
@@ -41,18 +44,18 @@ from hil.run.folder import RunFolder
 from hil.run.signals import Stopping
 from hil.search.archive import Archive
 from hil.search.artefact import save
-from hil.search.budget import Ledger
+from hil.search.budget import Bounded, Budget, Ledger
 from hil.search.cluster import check_address
 from hil.search.evaluator import Evaluator, Here, Stop
-from hil.search.genome import Space
 from hil.search.hand_made import hand_made, random_fourier
 from hil.search.history import SEARCH, History
 from hil.search.importance import importance
-from hil.search.jobs import Job, Recipe
+from hil.search.jobs import AnyRecipe, Job, OperatingPoint, Recipe
 from hil.search.loop import Notice, Point, search
 from hil.search.progress import SearchDisplay
+from hil.search.random_and_cma import Random
+from hil.search.space import Dimension, Genome, Space
 from hil.search.stages import (
-    Budget,
     Claim,
     StageRow,
     Trial,
@@ -65,8 +68,10 @@ from hil.search.stages import (
     told,
     tried,
 )
+from hil.seeding import key
 
 CLOSED = "none in use: a bench is opened for one candidate, and closed after it, off and read back"
+FOUND, FOUND_BENCH = "found.toml", "found_bench.toml"
 DRAWN, GRID = 2000, 241  # pre-activations kept for the report; points of a drawn curve
 Names = Generator[Point, None, list[str]]
 
@@ -88,29 +93,45 @@ def begin(file: SearchFile, folder: RunFolder, console: Console, cluster: str | 
     base = find(file.base, path)
     modules.also(path, base)
     experiment = base_experiment(file, path)
-    named = {name: [base, path] for name in ("config.toml", SEARCH)}
-    bench: BenchFile | None = None
-    if file.bench is not None and file.bench.device.bench is not None:
-        bench = read_bench(find(file.bench.device.bench, path))
+    named = {name: [base, path] for name in ("config.toml", SEARCH, FOUND)}
+    stage = None if file.bench is None or file.bench.device.bench is None else read_bench(find(file.bench.device.bench, path))
+    if stage is not None and experiment.bench is not None:
+        raise ConfigError(
+            "a search on a bench needs no stage on a bench", where=file.bench.place if file.bench is not None else str(path),
+            got=f"[bench], and a base on {experiment.bench.file}", allowed="one of them", outputs=UNTOUCHED,
+            todo="remove [bench], or let [device] of the base be a twin",
+        )  # fmt: skip
+    benches = {COPIES["device"]: stage or experiment.bench, COPIES["projection"]: experiment.projection_bench}
+    for copy, bench in benches.items():
+        if bench is None:
+            continue
         certified(bench)  # in order now, or refused: the copy is used as one that was
-        for name, payload in bench_files(bench).items():
+        for name, payload in bench_files(bench, copy).items():
             write_atomic(folder.path / name, payload)
-        named["bench.toml"] = [bench.file, path]
+        named[copy] = [bench.file, base, path]
+    named[FOUND_BENCH] = named.get(COPIES["device"], [])
     write_atomic(folder.path / modules.ORIGINS, modules.origins(named))
     experiment = completed(file, experiment)
     write_atomic(folder.path / SEARCH, dump(file).encode())
     folder.write_config(dump(experiment))  # last: a run begins with it, so that a search killed before may be begun again
-    kept = None if bench is None else bench.kept_in(folder.path / "bench.toml")
-    return _carried(SearchBuilder(file, experiment.kept_in(folder.config), kept), folder, console, cluster)
+    kept = {copy: None if bench is None else bench.kept_in(folder.path / copy) for copy, bench in benches.items()}
+    projecting = kept[COPIES["projection"]]
+    found = experiment.kept_in(folder.config).projected_on(projecting, projecting is not None)
+    if stage is None and experiment.bench is not None:
+        copied = kept[COPIES["device"]]
+        assert copied is not None  # that of the experiment
+        found = found.on_bench(copied, kept=True)
+    return _carried(SearchBuilder(file, found, None if stage is None else kept[COPIES["device"]]), folder, console, cluster)
 
 
 def carry_on(folder: RunFolder, console: Console, cluster: str | None = None) -> dict[str, Any]:
     """Go on with the search in `folder` from whatever was committed. Raises: as `start`."""
     if cluster is not None:
         check_address(cluster)
-    copy = folder.path / "bench.toml"
+    copy = folder.path / COPIES["device"]
     file = read_search(folder.path / SEARCH)
-    builder = SearchBuilder(file, read_experiment(folder.config), read_bench(copy) if there(copy) else None)
+    stage = read_bench(copy) if file.bench is not None and there(copy) else None
+    builder = SearchBuilder(file, read_experiment(folder.config, bench=copy), stage)
     return _carried(builder, folder, console, cluster)
 
 
@@ -172,30 +193,39 @@ class SearchRun:
         stop: Stop,
     ) -> None:
         self._builder, self._folder, self._history, self._stop = builder, folder, history, stop
-        self._file = builder.file
+        self._file, self._served = builder.file, builder.experiment.served
         self.data: Dataset = builder.data()
         self.space: Space = builder.space(self.data)
         self._judged = builder.task.metric.merit_title
         self._archive = Archive(builder.objectives, builder.most_steps(self.data))
-        self._base = builder.base()
-        self._strategy = builder.strategy(self.space)
+        self._base = None if self._file.search.space else builder.base()
+        self._generator = builder.generator(self.space)
         builder.trainer()  # refused here, not in a worker
-        self._evaluator: Evaluator = builder.evaluator(cluster, stop)
+        self._evaluator = self._evaluating(cluster)
         stack.callback(self._evaluator.close)
         self._begin = time.perf_counter()
         self._before = float(folder.read_json("summary.json").get("wall_s", 0.0))
         self._found: dict[str, Any] = {}
 
+    def _evaluating(self, cluster: str | None) -> Evaluator:
+        """Who trains the candidates; on a bench, within the budget, shot by shot."""
+        table, history = self._file.search, self._history
+        if not self._served:
+            return self._builder.evaluator(cluster, self._stop)
+        ledger = Ledger(self._folder.path, table.budget_passes)
+        bench = self._builder.evaluator(cluster, self._stop, ledger.grant)
+        return Bounded(bench, Budget(ledger, table.budget_h), lambda: list(history.outcomes.values()))
+
     def introduction(self) -> list[str]:
         """Say in a few lines what is searched, by whom it is trained, and on what."""
         file, data = self._file, self.data
-        free = [gene.name for gene in self.space.genes]
         optimizer, names = self._builder.experiment.optimizer.use, ", ".join(self._builder.left_out)
         left_out = [f"        {names}: left out, as the steps of {optimizer} do not depend on it"] if names else []
+        free = ", ".join(one.name if self._base else _ranged(one) for one in self.space.dimensions)
         return [
-            f"search  {file.search.strategy}, {file.search.population * file.search.generations} genomes, for "
+            f"search  {file.search.strategy}, {file.search.genomes} {'genomes' if self._base else 'trials'}, for "
             + " and ".join(self._judged if name == "accuracy" else name for name in file.search.objectives),
-            f"genome  {self.space.kind}: {', '.join(free)}",
+            f"genome  {self.space.kind}: {free}" if self._base else f"space   {free}",
             *left_out,
             f"data    {data.name}: {len(data.train):,} to train · {len(data.validation):,} to score · {len(data.test):,} held; "
             "the test split is not touched",
@@ -203,15 +233,43 @@ class SearchRun:
 
     def points(self) -> Iterator[Point]:
         """Go through all stages, and yield what is to be shown."""
-        file = self._file
-        yield from search(self._builder.plan(), self.space, self._strategy, self._evaluator, self._archive, self._history)
-        names = yield from self._halved()
-        names = yield from self._chosen(names)
+        file, builder = self._file, self._builder
+        try:
+            yield from search(
+                builder.plan(), self.space, builder.problem(self.space), self._generator, self._evaluator, self._archive,
+                self._history, partial(builder.check, self.space),
+            )  # fmt: skip
+        except BudgetSpent as error:
+            yield self._ended_early("its last generation", error)
+        end = getattr(self._generator, "finalize", None)
+        if end is not None:
+            end()
+        if not len(self._archive):
+            raise BudgetSpent(
+                "the budget ended before the first candidate was trained", where=str(self._folder.path),
+                outputs=CLOSED, todo="raise budget_passes or budget_h in [search]",
+            )  # fmt: skip
+        names = self._top(max(file.confirm.candidates, file.bench.top if file.bench else 1))
+        names = yield from self._within_budget(self._halved(names), names)
+        names = yield from self._within_budget(self._chosen(names), names)
         if file.bench is not None:
             names = yield from self._benched(names)
         yield from self._confirmed(names[0])
 
-    def _recipe(self, name: str) -> Recipe:
+    def _within_budget(self, stage: Names, names: list[str]) -> Names:
+        """Go through a stage; where the budget of the bench ends within it, the names stay as they were."""
+        try:
+            return (yield from stage)
+        except BudgetSpent as error:
+            yield self._ended_early("the rest of this stage", error)
+            return names
+
+    def _ended_early(self, what: str, error: BudgetSpent) -> Notice:
+        """Note that the search may go on where its budget ended, once that is raised."""
+        self._found["ended_early"] = error.what
+        return Notice(f"left out   {what}: {error.what}")
+
+    def _recipe(self, name: str) -> AnyRecipe:
         genome = next(genome for genome in self._archive.genomes if genome.digest() == name)
         return self.space.recipe(genome)
 
@@ -221,14 +279,14 @@ class SearchRun:
         names = [genome.digest() for genome in (*front, *self._archive.best(count))]
         return list(dict.fromkeys(names))[:count]
 
-    def _halved(self) -> Names:
+    def _halved(self, names: list[str]) -> Names:
         table = self._file.halving
         if table is None:
-            return self._top(max(self._file.confirm.candidates, self._file.bench.top if self._file.bench else 1))
+            return names
         recipes = {name: self._recipe(name) for name in self._top(table.keep[0])}
         rungs = list(zip(table.epochs, table.keep, strict=True))
         names = yield from halving(
-            recipes, rungs, table.repeats, self._file.seed, self._evaluator, self._file.evaluate.chunk, self._history
+            recipes, rungs, table.repeats, self._file.seed, self._evaluator, self._file.chunk, self._history
         )
         return names
 
@@ -242,7 +300,7 @@ class SearchRun:
         table = self._file.confirm
         entering = {name: self._recipe(name) for name in names[: table.candidates]}
         trial = Trial("choice", entering, seeds(self._file.seed, table.seeds, "choice"), self._epochs)
-        rows = yield from tried(trial, self._evaluator, self._file.evaluate.chunk, self._history)
+        rows = yield from tried(trial, self._evaluator, self._file.chunk, self._history)
         noted(trial, rows, self._history)
         rows = sorted(rows, key=lambda row: -row.mean)
         yield Notice(f"choice     {rows[0].name} of {len(rows)}, mean {rows[0].mean:.2%} over {table.seeds} fresh seeds")
@@ -256,9 +314,7 @@ class SearchRun:
         entering = {name: self._recipe(name) for name in dict.fromkeys([*top, *self._spread(table.spread, top)])}
         epochs = table.epochs or self._file.train.epochs
         drawn = seeds(self._file.seed, table.seeds, "bench")
-        on_twin = yield from tried(
-            Trial("twin", entering, drawn, epochs), self._evaluator, self._file.evaluate.chunk, self._history
-        )
+        on_twin = yield from tried(Trial("twin", entering, drawn, epochs), self._evaluator, self._file.chunk, self._history)
         trial = Trial("bench", entering, drawn, epochs)
         ledger = Ledger(self._history.folder.path, table.budget_passes)
         bench = Here(self._builder.trainer("bench", self._stop, ledger.grant))
@@ -284,43 +340,80 @@ class SearchRun:
         ranked = [genome.digest() for genome in self._archive.best(len(self._archive)) if genome.digest() not in besides]
         return [ranked[(len(ranked) - 1) * (k + 1) // count] for k in range(count)] if ranked else []
 
+    def _rivals(self) -> tuple[tuple[str, Mapping[str, AnyRecipe]], tuple[str, Mapping[str, AnyRecipe]]]:
+        """Return rivals of which the best counts, and others of which the median does, each with what they are called."""
+        table, seed = self._file.confirm, self._file.seed
+        if self._base is not None:
+            by_hand = hand_made(self._base) if table.hand_made else {}
+            return ("the best hand-made g", by_hand), ("random Fourier series", random_fourier(self._base, seed, table.random))
+        problem = self._builder.problem(self.space)
+        drawn = Random(problem, key(seed, 0, "rivals")).suggest(table.random) if table.random else []
+        random = {f"random {number}": problem.genome(point) for number, point in enumerate(drawn, 1)}
+        for name, genome in random.items():
+            self._builder.check(self.space, genome, f"the rival {name}")
+        return (
+            ("the settings of the base", {"base": OperatingPoint({})} if table.hand_made else {}),
+            ("random point", {name: self.space.recipe(genome) for name, genome in random.items()}),
+        )
+
     def _confirmed(self, name: str) -> Iterator[Point]:
         """The winner and its rivals on fresh seeds and held examples; writes the artefact and what the report needs."""
         file, table = self._file, self._file.confirm
-        by_hand = hand_made(self._base) if table.hand_made else {}
-        random = random_fourier(self._base, file.seed, table.random)
         recipe = self._recipe(name)
+        (best_called, best), (median_called, middle) = self._rivals()
         trial = Trial(
-            "confirmation",
-            {"found": recipe, **by_hand, **random},
-            seeds(file.seed, table.seeds, "confirm"),
-            self._epochs,
-            "held",
+            "confirmation", {"found": recipe, **best, **middle}, seeds(file.seed, table.seeds, "confirm"), self._epochs, "held"
         )
-        rows = yield from tried(trial, self._evaluator, file.evaluate.chunk, self._history)
-        winner = rows[0]
-        made = claims(winner, [row for row in rows if row.name in by_hand], [row for row in rows if row.name in random])
-        beside = {row.name: to_table(trial.recipes[row.name].feedback.g) for row in _best_rivals(rows[1:])}
-        noted(trial, rows, self._history, winner=name, claims=[_claimed(claim) for claim in made], drawn=beside)
-        path = save(self._folder.path, file.name or "feedback", recipe, self._provenance(name, winner, made))
         self._found |= {
-            "winner": name,
-            "feedback": str(path.relative_to(self._folder.path)),
-            "recipe": recipe.table(),
-            "held_accuracy": winner.mean,
-            "judged_by": self._judged,
-            "held_error": winner.error,
-            "claims": [_claimed(claim) for claim in made],
+            "winner": name, "recipe": recipe.table(), "judged_by": self._judged,
             "front": [genome.digest() for genome in self._archive.front()],
-        }
-        self._diagnose(recipe)
-        error = 100 * (winner.error or 0.0)
+        }  # fmt: skip
+        try:
+            rows = yield from tried(trial, self._evaluator, file.chunk, self._history)
+        except BudgetSpent as error:
+            yield self._ended_early("the confirmation", error)
+            yield from self._saved(recipe, {"genome": name})
+            return
+        winner = rows[0]
+        made = claims(
+            winner, (best_called, [row for row in rows if row.name in best]),
+            (median_called, [row for row in rows if row.name in middle]),
+        )  # fmt: skip
+        beside = {row.name: trial.recipes[row.name] for row in _best_rivals(rows[1:])}
+        drawn = {name: to_table(one.feedback.g) for name, one in beside.items() if isinstance(one, Recipe)}
+        noted(trial, rows, self._history, winner=name, claims=[_claimed(claim) for claim in made], drawn=drawn)
+        self._found |= {
+            "held_accuracy": winner.mean, "held_error": winner.error, "claims": [_claimed(claim) for claim in made],
+        }  # fmt: skip
+        spread = 100 * (winner.error or 0.0)
         yield Notice(
-            f"found      {name}: {winner.mean:.2%} ± {error:.2f}, {table.seeds} seeds, {len(self.data.test)} held examples"
+            f"found      {name}: {winner.mean:.2%} ± {spread:.2f}, {table.seeds} seeds, {len(self.data.test)} held examples"
             f"{'' if self._judged == 'accuracy' else f' ({self._judged})'}"
         )
         for claim in made:
             yield Notice(f"           {told(claim)}")
+        yield from self._saved(recipe, self._provenance(name, winner, made))
+
+    def _saved(self, recipe: AnyRecipe, provenance: Mapping[str, object]) -> Iterator[Point]:
+        """Write what was found, as a file to use."""
+        if isinstance(recipe, Recipe):
+            path = save(self._folder.path, self._file.name or "feedback", recipe, provenance)
+            self._found["feedback"] = str(path.relative_to(self._folder.path))
+        else:
+            experiment = self._builder.with_settings(recipe.settings)
+            if experiment.bench is not None:
+                write_atomic(self._folder.path / FOUND_BENCH, dump(experiment.bench).encode())
+                experiment = _naming(experiment, FOUND_BENCH)
+            write_atomic(self._folder.path / FOUND, dump(experiment).encode())
+            self._found |= {"found": FOUND, "settings": {name: value_text(value) for name, value in recipe.settings.items()}}
+            for name, value in self._found["settings"].items():
+                yield Notice(f"           {name} = {value}")
+        self._diagnose(recipe)
+
+    def _answered_by(self) -> str:
+        """Who trained the candidates: a bench says so of itself."""
+        found = {outcome.where for outcome in self._history.outcomes.values()} if self._served else set()
+        return "twin" if not self._served else found.pop() if len(found) == 1 else "unknown"
 
     def _provenance(self, name: str, row: StageRow, made: list[Claim]) -> Mapping[str, object]:
         experiment, file = self._builder.experiment, self._file
@@ -346,13 +439,13 @@ class SearchRun:
         }  # fmt: skip
 
     @torch.no_grad()
-    def _diagnose(self, recipe: Recipe) -> None:
+    def _diagnose(self, recipe: AnyRecipe) -> None:
         """Train the winner once more and look: pre-activations, true derivative, likeness of every g."""
         job = Job("look", recipe, self._file.seed, self._file.train.epochs)
         genomes = self._archive.genomes
         fitness = [self._archive.fitness(genome)[0] for genome in genomes]
         found: dict[str, Any] = {"importance": dict(importance(self.space, genomes, fitness))}
-        if self._builder.experiment.device.chip is None and self._file.evaluate.by == "population":
+        if self._builder.experiment.device.chip is None and self._file.by_population:
             found |= self._looked(job)
         self._folder.write_json("diagnostics.json", found)
 
@@ -381,8 +474,13 @@ class SearchRun:
                 if number == 0:
                     true = slope(layer, model, kept)
                     for genome in self._archive.genomes:
-                        alike[genome.digest()] = correlation(self.space.recipe(genome).feedback.g(kept), true)
+                        alike[genome.digest()] = correlation(self._g(genome)(kept), true)
         return {"layers": layers, "likeness": alike}
+
+    def _g(self, genome: Genome) -> Function:
+        recipe = self.space.recipe(genome)
+        assert isinstance(recipe, Recipe)  # a population is of feedbacks
+        return recipe.feedback.g
 
     def conclude(self, status: str) -> dict[str, Any]:
         """Write summary.json and return it."""
@@ -392,7 +490,7 @@ class SearchRun:
             "kind": "search",
             "name": self._file.name or self._folder.path.name,
             "strategy": self._file.search.strategy,
-            "provenance": "twin",
+            "provenance": self._answered_by(),
             "seed": self._file.seed,
             "generations": len(generations),
             "evaluations": len(self._history.outcomes),
@@ -407,6 +505,19 @@ class SearchRun:
         }  # fmt: skip
         self._folder.write_json("summary.json", summary)
         return summary
+
+
+def _ranged(one: Dimension) -> str:
+    """A dimension for people."""
+    if one.choices:
+        return f"{one.name} one of {len(one.choices)}"
+    low, high = one.ends
+    return f"{one.name} {low:.4g} to {high:.4g}"
+
+
+def _naming(experiment: Experiment, bench: str) -> Experiment:
+    """The experiment with the name of another bench file in [device]."""
+    return experiment.model_copy(update={"device": experiment.device.model_copy(update={"bench": bench})})
 
 
 def _best_rivals(rows: list[StageRow]) -> list[StageRow]:

@@ -244,6 +244,12 @@ class Experiment(Section):
         made._bench, made._kept = bench, kept
         return made
 
+    def projected_on(self, bench: BenchFile | None, kept: bool = False) -> Self:
+        """The same, of the bench of [projection]; None: it names none."""
+        made = self.model_copy()
+        made._projection_bench, made._projection_kept = bench, kept
+        return made
+
 
 def read_experiment(
     path: Path, overrides: Sequence[str] = (), near: Path | None = None, bench: Path | None = None
@@ -280,9 +286,20 @@ def made_in_python(table: Mapping[str, Any], where: str) -> RunError | None:
 
 def experiment_of(table: Mapping[str, Any], path: Path, near: Path | None = None, bench: Path | None = None) -> Experiment:
     """The experiment that `table`, read from `path`, describes. Arguments and errors as of `read_experiment`."""
+    near = near or path
+    found = without_benches(table, path, near)
+    if found.projection is not None and found.projection.bench is not None:
+        copy = None if bench is None else bench.with_name(COPIES["projection"])
+        found = found.projected_on(_bench_of(found.projection.bench, near, copy), copy is not None and copy.is_file())
+    if found.device.bench is not None:
+        return found.on_bench(_bench_of(found.device.bench, near, bench), bench is not None and bench.is_file())
+    return found
+
+
+def without_benches(table: Mapping[str, Any], path: Path, near: Path) -> Experiment:
+    """The same, but for the bench files that it names, which are not read."""
     if error := made_in_python(table, str(path)):
         raise error
-    near = near or path
     for (section, key), to in MOVED.items():
         told = table.get(section)
         if isinstance(told, Mapping) and key in told:
@@ -306,12 +323,6 @@ def experiment_of(table: Mapping[str, Any], path: Path, near: Path | None = None
                 got=f"[device.{name}]",
                 allowed=f"[{name}], or [[device]] with a device a layer", outputs=UNTOUCHED, todo=f"write it as [{name}]",
             )  # fmt: skip
-    if found.projection is not None and found.projection.bench is not None:
-        copy = None if bench is None else bench.with_name(COPIES["projection"])
-        found._projection_bench = _bench_of(found.projection.bench, near, copy)
-        found._projection_kept = copy is not None and copy.is_file()
-    if found.device.bench is not None:
-        return found.on_bench(_bench_of(found.device.bench, near, bench), bench is not None and bench.is_file())
     return found
 
 

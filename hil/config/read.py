@@ -217,14 +217,31 @@ def override(table: dict[str, Any], text: str) -> None:
             "not a value", where=f"--set {shortened(text)}", got=str(error), allowed="section.key=value", outputs=UNTOUCHED,
             todo="write a shorter one",
         ) from error  # fmt: skip
-    for key in keys[:-1]:
-        table = table.setdefault(key, {})
-        if not isinstance(table, dict):
+    put(table, keys, parsed, f"--set {text}")
+
+
+def put(table: Any, keys: Sequence[str], value: object, where: str) -> None:
+    """Set the key that `keys` lead to from `table`; a number among them is a place in a list, counted from 0.
+
+    Raises:
+        ConfigError: one of them leads nowhere.
+    """
+    for number, key in enumerate(keys):
+        if isinstance(table, list) and (not key.isdecimal() or int(key) >= len(table)):
             raise ConfigError(
-                f"{key} is a value, not a section", where=f"--set {text}", allowed="section.key=value", outputs=UNTOUCHED,
+                f"{key} is no place in a list of {len(table)}", where=where, allowed=f"0 to {len(table) - 1}",
+                outputs=UNTOUCHED, todo="write a place that is there",
+            )  # fmt: skip
+        at: Any = int(key) if isinstance(table, list) else key
+        if number == len(keys) - 1:
+            table[at] = value
+            return
+        table = table[at] if isinstance(table, list) else table.setdefault(at, {})
+        if not isinstance(table, dict | list):
+            raise ConfigError(
+                f"{key} is a value, not a section", where=where, allowed="section.key=value", outputs=UNTOUCHED,
                 todo=f"write {key}=value",
             )  # fmt: skip
-    table[keys[-1]] = parsed
 
 
 def checked(model: type[M], table: Mapping[str, Any], where: str) -> M:

@@ -97,6 +97,12 @@ SIMULATED = {
         "sim_devices.instruments.keithley_2400:Keithley2400",
     )
 }
+STRATEGIES = {
+    "genetic": "hil.search.genetic:Genetic",
+    "random": "hil.search.random_and_cma:Random",
+    "cma": "hil.search.random_and_cma:CMA",
+    "ipop": "hil.search.random_and_cma:IPOP",
+}
 TWIN_PARTS = ("spec", "rest", "respond", "ideal")
 DEVICE_PARTS = ("spec", "forward", "close")
 

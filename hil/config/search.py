@@ -2,10 +2,13 @@
 
 base = "digits_adfa_twin.toml"        the experiment that every candidate is trained by; set = ["section.key=value"] changes it
 seed = 0
-[search]     strategy = "genetic"     or "random", "cma", "ipop" (CMA-ES with restarts);
-             population, generations, elites, operators and rates
+[search]     strategy = "genetic"     or "random", "cma", "ipop" (CMA-ES with restarts), or "module:Class", of another package;
+             population, generations or trials, elites, operators and rates
+             budget_passes, budget_h
              objectives = ["accuracy"]        also "loss", "robustness", "passes", "steps"; several: NSGA-II and a Pareto front
              target = 0.9             the accuracy that "passes" and "steps" count to
+[search.space]                        settings instead of a feedback: device.gain = [0.1, 1.2]; hil/search/operating_point.py
+[search.generator]                    settings of "module:Class"
 [genome]     family = "fourier"       sine, box, gaussian, spline; terms, knots, reach
 [genome.genes]                        gene = value (fixed), [low, high] (free), ["normal", "sign"] (free, one of these)
              lr, scale, rank, sparsity, distribution (of all layers, or scale_1, scale_2, ...), amplitude, offset, clip, and
@@ -32,7 +35,7 @@ from pydantic import Field, PrivateAttr
 from hil.config.device import DeviceTable, EncodeTable
 from hil.config.experiment import Experiment, read_experiment
 from hil.config.read import Section, checked, find, of_kind, read_toml
-from hil.config.resolve import UNTOUCHED
+from hil.config.resolve import STRATEGIES, UNTOUCHED
 from hil.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1)]
@@ -45,10 +48,17 @@ class SearchTable(Section):
     """[search]: how genomes are proposed; see the module for what counts.
 
     Args:
-        strategy: who proposes them; "ipop" is CMA-ES with restarts.
-        population: genomes a generation; "ipop" chooses its own.
+        strategy: who proposes them: "genetic", "random", "cma", "ipop", which is CMA-ES with restarts, or "module:Class", a
+            generator of another package by the interface of gest-api.
+        population: genomes a generation; None: 32, or as many as a generator of another package likes. "ipop" chooses its own.
         generations: how many; population times generations is the number of genomes that are evaluated, with any strategy.
-        budget_passes: device passes of the twin after which no generation begins; None: no limit.
+        trials: genomes that are evaluated, instead of population times generations.
+        space: what is searched instead of a feedback: settings of the experiment and its bench, "table.key" -> [low, high],
+            { low, high, log, whole } or { choices }.
+        generator: settings of a generator of another package.
+        random_first: points at random that such a generator is told of first, if it needs data to begin with.
+        budget_passes: device passes after which no generation begins; on a bench no shot beyond it is sent. None: no limit.
+        budget_h: hours of training after which no generation begins, on a bench no training; None: no limit.
         elites: the best that are kept as they are.
         objectives: what is maximised; several: NSGA-II. "accuracy" is the merit by the metric of the task, 0 to 1: accuracy of
             classes, 1 - NRMSE of numbers and never below 0. "loss" is the mean loss of the task over the scored examples, and
@@ -66,10 +76,15 @@ class SearchTable(Section):
         gene_rate: share of genes moved by a mutation; None: one gene on average.
     """
 
-    strategy: Literal["genetic", "random", "cma", "ipop"] = "genetic"
-    population: Annotated[int, Field(ge=4)] = 32
+    strategy: Literal["genetic", "random", "cma", "ipop"] | str = "genetic"
+    population: Count | None = None
     generations: Count = 15
+    trials: Count | None = None
+    space: dict[str, Any] = Field(default_factory=dict)
+    generator: dict[str, Any] = Field(default_factory=dict)
+    random_first: Annotated[int, Field(ge=0)] = 0
     budget_passes: Count | None = None
+    budget_h: Rate | None = None
     elites: Annotated[int, Field(ge=0)] = 4
     objectives: Annotated[tuple[ObjectiveName, ...], Field(min_length=1)] = ("accuracy",)
     target: Share | None = None
@@ -83,6 +98,21 @@ class SearchTable(Section):
     mutation_eta: Rate = 15.0
     sigma: Rate = 0.1
     gene_rate: Share | None = None
+
+    @property
+    def foreign(self) -> bool:
+        """Another package proposes them."""
+        return self.strategy not in STRATEGIES
+
+    @property
+    def size(self) -> int:
+        """Genomes of a generation of ours."""
+        return 32 if self.population is None else self.population
+
+    @property
+    def genomes(self) -> int:
+        """How many are evaluated."""
+        return self.trials or self.size * self.generations
 
 
 class GenomeTable(Section):
@@ -109,6 +139,7 @@ class LessonTable(Section):
     Args:
         epochs: of a training.
         repeats: seeds a genome and generation.
+        seeds: of each generation "fresh" ones, or the "same" for all; None: "fresh" for a feedback, "same" for settings.
         examples: to train on; None: all that are left.
         score: examples that the accuracy is measured on.
         held: examples that only the confirmation sees.
@@ -116,6 +147,7 @@ class LessonTable(Section):
 
     epochs: Count = 4
     repeats: Count = 1
+    seeds: Literal["fresh", "same"] | None = None
     examples: Count | None = None
     score: Count = 300
     held: Count = 300
@@ -125,16 +157,17 @@ class EvaluateTable(Section):
     """[evaluate]: who trains the candidates.
 
     Args:
-        by: "population", many at once on a twin, or "one", the ordinary loop.
-        workers: processes; 0: here.
-        chunk: candidates that go out together.
+        by: "population", many at once on a twin, or "one", the ordinary loop; None: "population" for a feedback, "one" for
+            settings.
+        workers: processes; 0: one a core.
+        chunk: candidates that go out together; None: 16 of a population or of a race, else 1.
         device: of torch.
         join_s: how long a cluster without any worker is waited for.
     """
 
-    by: Literal["population", "one"] = "population"
+    by: Literal["population", "one"] | None = None
     workers: Annotated[int, Field(ge=0)] = 0
-    chunk: Count = 16
+    chunk: Count | None = None
     device: str = "cpu"
     join_s: Rate = 600.0
 
@@ -171,8 +204,8 @@ class ConfirmTable(Section):
     Args:
         seeds: how many.
         candidates: best ones of the search.
-        random: genomes drawn at random.
-        hand_made: also those of hil/search/hand_made.py.
+        random: rivals drawn at random: Fourier series, or points of [search.space].
+        hand_made: also those of hil/search/hand_made.py; of settings, those of the base.
         epochs: of a training; None: as in [train].
     """
 
@@ -248,6 +281,21 @@ class SearchFile(Section):
         """Path that it was read from."""
         return self._file
 
+    @property
+    def by_population(self) -> bool:
+        """Many candidates are trained at once, on a twin."""
+        return self.evaluate.by == "population" or (self.evaluate.by is None and not self.search.space)
+
+    @property
+    def fresh_seeds(self) -> bool:
+        """Each generation has seeds of its own."""
+        return self.train.seeds == "fresh" or (self.train.seeds is None and not self.search.space)
+
+    @property
+    def chunk(self) -> int:
+        """Candidates that go out together."""
+        return self.evaluate.chunk or (16 if self.by_population or self.race is not None else 1)
+
 
 def read_search(path: Path) -> SearchFile:
     """The search in `path`.
@@ -260,7 +308,48 @@ def read_search(path: Path) -> SearchFile:
     file = checked(SearchFile, table, str(path))
     file._file = path
     rules = (
-        ("[search] elites", file.search.elites, file.search.elites < file.search.population, "fewer than the population"),
+        (
+            "[search] population",
+            file.search.population,
+            file.search.foreign or file.search.size >= 4,
+            "4 or more, of genetic, random and cma",
+        ),
+        (
+            "[search] elites",
+            file.search.elites,
+            file.search.strategy != "genetic" or file.search.elites < file.search.size,
+            "fewer than the population",
+        ),
+        (
+            "[search] generator, random_first",
+            f'strategy = "{file.search.strategy}" with settings of another generator',
+            file.search.foreign or not (file.search.generator or file.search.random_first),
+            'strategy = "module:Class" with them',
+        ),
+        (
+            "[search] trials",
+            f'strategy = "{file.search.strategy}" without a number of trials',
+            not file.search.foreign or file.search.trials is not None,
+            "trials = 40, or another number",
+        ),
+        (
+            "[search.space]",
+            "[genome] beside it",
+            not file.search.space or file.genome.model_dump() == GenomeTable().model_dump(),
+            "the settings of [search.space], or the genes of a feedback: two searches",
+        ),
+        (
+            "[search.space]",
+            "[bench] beside it",
+            not file.search.space or file.bench is None,
+            "a base whose [device] names the bench: its settings are searched there",
+        ),
+        (
+            "[evaluate] by",
+            '"population" with [search.space]',
+            not (file.search.space and file.by_population),
+            '"one", or nothing',
+        ),
         (
             "[halving] keep",
             None if file.halving is None else list(file.halving.keep),
@@ -276,7 +365,7 @@ def read_search(path: Path) -> SearchFile:
         (
             "[evaluate] chunk",
             "1 with a [race]",
-            file.race is None or file.evaluate.chunk > 1,
+            file.race is None or file.chunk > 1,
             "2 or more, as the rivals of a race are the candidates of a chunk",
         ),
         (

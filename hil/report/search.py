@@ -1,5 +1,7 @@
 """A search's run folder -> report.html: what was found, fitness, front, functions, importance, likeness, rivals, bench.
 
+Of settings: the best trial so far, and the score of every trial over each setting.
+
 Every number comes from a file of the run folder; a stage that was not reached is not on the page.
 """
 
@@ -17,16 +19,19 @@ from hil import toml
 from hil.errors import RunError
 from hil.feedback.feedback import from_table
 from hil.files import read_text
+from hil.hints import quoted
 from hil.report.figure import FOLDER, Figure
 from hil.report.page import publish
-from hil.report.search_figures import bars, covered, front, functions, generations, likeness
+from hil.report.search_figures import bars, covered, front, functions, generations, likeness, setting, trials
 from hil.run.folder import RunFolder
 from hil.search.genetic import fronts
 from hil.search.history import SEARCH, History
 from hil.search.hypervolume import hypervolume
 from hil.search.importance import LEAST, by_chance
 from hil.search.jobs import COSTS
+from hil.search.operating_point import OperatingSpace, Setting, operating_space
 
+MOST_SETTINGS = 12  # that are drawn
 Facts = Mapping[str, Any]
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
@@ -64,23 +69,56 @@ def contents(folder: RunFolder) -> dict[str, object]:
     """Return what the template shows, by name."""
     history = History(folder)
     summary, drawn = folder.read_json("summary.json"), folder.read_json("diagnostics.json")
+    space = _space(folder)
     held, error, judged = summary.get("held_accuracy"), summary.get("held_error"), str(summary.get("judged_by", "accuracy"))
     last = _last_seen(history)
+    found = "feedback that was" if space is None else "settings that were"
+    tables = (_settings(summary, space), *_stages(history), _genomes(history), _generations(history))
     return {
         "name": str(summary.get("name", folder.path.name)),
         "kind": str(summary.get("provenance", "unknown")),
         "value": "" if held is None else _percent(held),
-        "what": "" if held is None else f"mean {judged} on held examples with the feedback that was found",
+        "what": "" if held is None else f"mean {judged} on held examples with the {found} found",
         "spread": "" if held is None or error is None else _standard_error(error, history),
-        "left_out": _left_out(history, last, drawn, _objectives(history, summary)),
+        "left_out": _left_out(history, last, drawn, _objectives(history, summary), "genes" if space is None else "settings"),
         "state": _state(summary),
         "claims": [_claim(claim) for claim in summary.get("claims", [])],
-        "file": str(folder.path / summary["feedback"]) if "feedback" in summary else "",
-        "figures": _figures(history, last, summary, drawn),
-        "tables": [table for table in (*_stages(history), _genomes(history), _generations(history)) if table[2]],
+        "use": _use(folder, summary),
+        "figures": _figures(history, last, summary, drawn, space),
+        "tables": [table for table in tables if table[2]],
         "search_text": read_text(folder.path / SEARCH, toml.MOST_BYTES),
         "config_text": read_text(folder.config, toml.MOST_BYTES),
     }
+
+
+def _space(folder: RunFolder) -> OperatingSpace | None:
+    """The settings that were searched; None of a feedback."""
+    written = toml.loads(read_text(folder.path / SEARCH, toml.MOST_BYTES))["search"].get("space")
+    return operating_space(written, str(folder.path / SEARCH)) if written else None
+
+
+def _use(folder: RunFolder, summary: Facts) -> tuple[str, str] | None:
+    """Say how what was found is used: in words, and what to write."""
+    if "feedback" in summary:
+        return "In any experiment", f'[learner] feedback = "{folder.path / summary["feedback"]}"'
+    return ("To train with it", f"hil train {quoted(folder.path / summary['found'])}") if "found" in summary else None
+
+
+def _settings(summary: Facts, space: OperatingSpace | None) -> Table:
+    found = summary.get("settings", {})
+    lines = [] if space is None else [
+        (one.name, found[one.name], _range(setting))
+        for setting in space.settings if (one := setting.dimension).name in found
+    ]  # fmt: skip
+    return "Settings that were found", ("setting", "found", "searched"), lines
+
+
+def _range(setting: Setting) -> str:
+    one = setting.dimension
+    if one.choices:
+        return ", ".join(map(str, one.choices))
+    kinds = [word for word, is_so in (("whole numbers", one.whole), ("logarithmic", one.logarithmic)) if is_so]
+    return f"{one.low:.6g} to {one.high:.6g} {setting.unit}".strip() + (f", {', '.join(kinds)}" if kinds else "")
 
 
 def _state(summary: Facts) -> str:
@@ -114,7 +152,9 @@ def _last_seen(history: History) -> dict[str, Facts]:
     return {row["name"]: row for generation in history.generations for row in generation["genomes"]}
 
 
-def _figures(history: History, last: Mapping[str, Facts], summary: Facts, drawn: Facts) -> list[Figure]:
+def _figures(
+    history: History, last: Mapping[str, Facts], summary: Facts, drawn: Facts, space: OperatingSpace | None
+) -> list[Figure]:
     found = []
     if history.generations:
         names = _objectives(history, summary)
@@ -123,19 +163,36 @@ def _figures(history: History, last: Mapping[str, Facts], summary: Facts, drawn:
         name, unit = (first, "%") if factor == 100 else (title, "")
         rows = [[factor * row["fitness"][0] for row in each["genomes"]] for each in history.generations]
         best, middle = ([factor * each[key] for each in history.generations] for key in ("best", "median"))
-        found.append(generations(best, middle, rows, name, unit, lower=first in COSTS))
+        if space is None:
+            found.append(generations(best, middle, rows, name, unit, lower=first in COSTS))
+        else:
+            found += _trials(history, space, factor, (name, unit))
         if len(names) > 1:
             found += _two(history, last, names)
     if drawn.get("layers"):
         found.append(_functions(history, summary, drawn["layers"][0]))
     if drawn.get("importance"):
         count = len(last)
-        found.append(bars(drawn["importance"], count, 2 * by_chance(count)))
+        found.append(bars(drawn["importance"], count, 2 * by_chance(count), "gene" if space is None else "setting"))
     if drawn.get("likeness"):
         factor, title = _scale(_objectives(history, summary)[0])
         alike = [(value, factor * last[name]["fitness"][0]) for name, value in drawn["likeness"].items() if name in last]
         found.append(likeness(alike, title))
     return found
+
+
+def _trials(history: History, space: OperatingSpace, factor: float, named: tuple[str, str]) -> list[Figure]:
+    """Draw the best so far over the trials, and the score over each setting."""
+    rows = [row for generation in history.generations for row in generation["genomes"]]
+    scores = [factor * row["fitness"][0] for row in rows]
+    best = max(range(len(rows)), key=lambda place: rows[place]["fitness"][0])
+    drawn = [trials(scores, *named, lower=factor < 0)]
+    for number, one in enumerate(space.settings[:MOST_SETTINGS], 1):
+        dimension = one.dimension
+        values = [row["values"][dimension.name] for row in rows]
+        shown = [str(value) for value in values] if dimension.choices else values
+        drawn.append(setting(number, dimension.name, one.unit, shown, scores, named, best, dimension.logarithmic))
+    return drawn
 
 
 def _two(history: History, last: Mapping[str, Facts], names: tuple[str, ...]) -> list[Figure]:
@@ -165,14 +222,14 @@ def _scale(objective: str) -> tuple[float, str]:
     return 100.0, f"{objective} (%)"
 
 
-def _left_out(history: History, last: Mapping[str, Facts], drawn: Facts, names: tuple[str, ...]) -> list[str]:
+def _left_out(history: History, last: Mapping[str, Facts], drawn: Facts, names: tuple[str, ...], nouns: str) -> list[str]:
     """Say which figures are not on the page, and why."""
     said: list[str] = []
     if not history.generations or "importance" not in drawn:
         return said
     if not drawn["importance"]:
         told = f"needs {LEAST} genomes of different fitness; this search has {len(last)}"
-        said.append(f"Which genes mattered is not shown: it {told}.")
+        said.append(f"Which {nouns} mattered is not shown: it {told}.")
     for place, name in enumerate(names[:2]):
         if len(names) == 2 and len({row["fitness"][place] for row in last.values()}) == 1:
             said.append(f"The hypervolume is not shown: {name} is the same for all genomes.")

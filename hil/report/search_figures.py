@@ -1,11 +1,12 @@
-"""The figures of a search: fitness, front, hypervolume, functions, importance, likeness."""
+"""The figures of a search: fitness, trials, settings, front, hypervolume, functions, importance, likeness."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from hil.report.figure import DASHES, Columns, Figure, Sheet, heading
+from hil.report.figure import DASHES, Columns, Figure, Sheet, heading, slug
 from hil.report.figures import counted, scaled, whole_numbers
 
 if TYPE_CHECKING:
@@ -45,6 +46,60 @@ def generations(
         "generation of the genome": [at for at, _ in dots], heading(f"{name} of the genome", unit): [v for _, v in dots],
     }  # fmt: skip
     return Figure("generations", "Fitness over generations", told, draw, columns)
+
+
+def trials(scores: Sequence[float], name: str, unit: str, lower: bool = False) -> Figure:
+    """Every trial as a dot, and the best so far; `lower`: less is better."""
+    numbers, best = range(1, len(scores) + 1), list(accumulate(scores, min if lower else max))
+
+    def draw(sheet: Sheet) -> None:
+        axes = sheet.axes()
+        _dots(sheet, axes, list(zip(numbers, scores, strict=True)), "trial")
+        axes.step(numbers, best, where="post", color=sheet.series(0), lw=sheet.pt(1.8), label="best so far")
+        whole_numbers(axes, "trial")
+        axes.set_ylabel(heading(name, unit))
+        sheet.legend(axes)
+
+    told = f"Best {name} so far over {len(scores)} trials: begins at {best[0]:.4g}, ends at {best[-1]:.4g}."
+    columns = {"trial": numbers, heading(name, unit): scores, heading(f"best {name} so far", unit): best}
+    return Figure("trials", "Best so far", told, draw, columns)
+
+
+def setting(
+    number: int, key: str, unit: str, values: Sequence[float | str], scores: Sequence[float], named: tuple[str, str], best: int,
+    logarithmic: bool = False,
+) -> Figure:  # fmt: skip
+    """The score of every trial over one of its settings.
+
+    Args:
+        number: of the setting, from 1.
+        key: of the setting.
+        unit: of its values.
+        values: one a trial; texts are choices.
+        scores: one a trial.
+        named: name and unit of the score.
+        best: the place of the best trial.
+        logarithmic: equal ratios are equally long.
+    """
+    choices = list(dict.fromkeys(value for value in values if isinstance(value, str)))
+    at = [choices.index(value) if isinstance(value, str) else float(value) for value in values]
+
+    def draw(sheet: Sheet) -> None:
+        axes = sheet.axes()
+        _dots(sheet, axes, list(zip(at, scores, strict=True)), "trial")
+        axes.plot([at[best]], [scores[best]], "D", color=sheet.series(0), label="best", **sheet.dot(6))
+        if logarithmic:
+            axes.set_xscale("log")
+        if choices:
+            axes.set_xticks(range(len(choices)), [_shortened(choice) for choice in choices])
+            axes.set_xlim(-0.5, len(choices) - 0.5)
+        axes.set_xlabel(heading(key, unit))
+        axes.set_ylabel(heading(*named))
+        sheet.legend(axes)
+
+    told = f"{named[0]} over {key}, {len(scores)} trials: best at {values[best] if choices else f'{at[best]:.4g} {unit}'}."
+    columns = {heading(key, unit): list(values), heading(*named): scores}
+    return Figure(f"setting-{number}-{slug(key)}", key, told, draw, columns)
 
 
 def covered(evaluations: Sequence[int], shares: Sequence[float], names: tuple[str, str]) -> Figure:
@@ -117,13 +172,14 @@ def functions(
     return Figure("functions", "The best g over the true derivative, first layer", told, draw, columns, 3.9)
 
 
-def bars(values: Mapping[str, float], count: int, chance: float) -> Figure:
+def bars(values: Mapping[str, float], count: int, chance: float, noun: str = "gene") -> Figure:
     """Importance of the genes, the largest on top, and what a gene that does not matter reaches by chance.
 
     Args:
         values: share of the variance of the fitness, by gene.
         count: of genomes.
         chance: two standard deviations of the importance of a gene that does not matter.
+        noun: what they are called: "gene" or "setting".
     """
     shown = list(values.items())[:14][::-1]
 
@@ -136,13 +192,13 @@ def bars(values: Mapping[str, float], count: int, chance: float) -> Figure:
         axes.grid(axis="y", visible=False)
 
     best = shown[-1] if shown else ("none", 0.0)
-    told = f"Importance of genes: {best[0]} explains {best[1]:.0%} of the variance of the fitness."
+    told = f"Importance of {noun}s: {best[0]} explains {best[1]:.0%} of the variance of the fitness."
     columns: Columns = {
-        "gene": list(values),
+        noun: list(values),
         "variance of the fitness explained (%)": [100 * value for value in values.values()],
     }
     return Figure(
-        "importance", "Which genes mattered", told, draw, columns, 1.1 + 0.24 * len(shown), f"each alone, {count} genomes"
+        "importance", f"Which {noun}s mattered", told, draw, columns, 1.1 + 0.24 * len(shown), f"each alone, {count} genomes"
     )
 
 
@@ -171,3 +227,8 @@ def _dots(sheet: Sheet, axes: Axes, points: Sequence[tuple[float, float]], label
         [p[0] for p in points], [p[1] for p in points], "o", ms=sheet.pt(4), color=sheet.look.muted, alpha=0.55, mew=0,
         label=label or None,
     )  # fmt: skip
+
+
+def _shortened(choice: str, most: int = 18) -> str:
+    """A choice as a label of an axis."""
+    return choice if len(choice) <= most else choice[: most - 1] + "…"

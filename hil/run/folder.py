@@ -40,7 +40,7 @@ BEGUN = (
 )  # fmt: skip
 FILES = (
     "config.toml", "replayed.toml", "metrics.jsonl", "journal.jsonl", "guardian.jsonl", "summary.json",
-    "diagnostics.json", "bench.log", "report.html", *BEGUN, "asked.toml", "control.json",
+    "diagnostics.json", "bench.log", "report.html", "found.toml", "found_bench.toml", *BEGUN, "asked.toml", "control.json",
 )  # fmt: skip
 LOGS = "logs"  # what loggers write
 PROJECTION = "projection"  # what the node of [projection] writes: its guardian, its wires

@@ -233,7 +233,9 @@ def _search(path: Path, alive: bool) -> Entry:
     asked, _ = _config(path / "search.toml")
     tags, note, wrong = _notes(path)
     table = asked.get("search")
-    wanted = _whole(table.get("generations")) if isinstance(table, dict) else None
+    wanted = _whole(table.get("generations")) if isinstance(table, dict) and "trials" not in table else None
+    node = config.get("device")
+    benched = "bench" in asked or (isinstance(node, dict) and bool({"bench", "host"} & set(node)))
     state = "at work" if alive else _short(summary.get("status")) or "dead"
     seed = asked.get("seed", summary.get("seed"))
     return Entry(
@@ -244,7 +246,7 @@ def _search(path: Path, alive: bool) -> Entry:
         split="held" if "held_accuracy" in summary else "",
         epoch=_count(path / "generations.jsonl"), epochs=wanted, step=_whole(summary.get("evaluations")),
         wall_s=_number(summary.get("wall_s")), device_passes=_whole(summary.get("device_passes")),
-        outputs="not known" if alive and "bench" in asked else "none (twin)" if "bench" not in asked else "",
+        outputs="not known" if alive and benched else "none (twin)" if not benched else "",
         tags=tags, note=note, remarks=remarks + more + wrong,
     )  # fmt: skip
 

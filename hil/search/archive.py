@@ -16,10 +16,10 @@ from statistics import mean, median
 
 import numpy as np
 
+from hil.search.generator import Fitness
 from hil.search.genetic import fronts
-from hil.search.genome import Genome
 from hil.search.jobs import Objective, Outcome
-from hil.search.strategy import Fitness
+from hil.search.space import Genome
 
 Seen = tuple[int, Outcome]  # the seed, and what came of it
 DIGITS = 9  # so that rounding makes nobody dominate an equal
@@ -67,6 +67,11 @@ class Archive:
             round(mean(self._value(one, seen) - _luck(luck, seen) for seen in self._found[genome]), DIGITS)
             for one, luck in zip(self._objectives, self._luck, strict=True)
         )
+
+    def results(self, genome: Genome) -> dict[str, float]:
+        """The fitness by the names of the objectives, each in its own direction: what a generator is told."""
+        named = zip(self._objectives, self.fitness(genome), strict=True)
+        return {one.name: one.sign * value for one, value in named}
 
     def best(self, count: int) -> list[Genome]:
         """Return the best by the first objective, as far as it can be trusted: n evaluations count against one of the median.

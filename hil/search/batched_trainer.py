@@ -119,15 +119,15 @@ class Batch:
         self.weights = [_copies(synapse.weight, candidates, place) for synapse in chain]
         self.biases = [_copies(synapse.bias, candidates, place) for synapse in chain]
         self.gradients = [(torch.empty_like(w), torch.empty_like(b)) for w, b in zip(self.weights, self.biases, strict=True)]
-        self.going, self.one_rate = list(range(candidates)), len({job.recipe.lr for job in jobs}) == 1
+        self.going, self.one_rate = list(range(candidates)), len({job.learned.lr for job in jobs}) == 1
         self.optimizer = course.optimizer(self._groups())
         self.schedule = course.schedule(self.optimizer, self.epochs)
         widths = [synapse.out_features for synapse in chain[:-1]]
         drawn = [
-            job.recipe.feedback.matrices(widths, course.judged.outputs, generator(self.seed, 0, "learner")) for job in jobs
+            job.learned.feedback.matrices(widths, course.judged.outputs, generator(self.seed, 0, "learner")) for job in jobs
         ]
         self.backward = [torch.stack(layer).transpose(1, 2).contiguous().to(place) for layer in zip(*drawn, strict=True)]
-        self.g = stacked([job.recipe.feedback.g for job in jobs], place)
+        self.g = stacked([job.learned.feedback.g for job in jobs], place)
         self.node = BatchedTwin(course.twin, self.seed)
         self.limits = course.twin.spec.inputs
         self.step = self.passes = 0
@@ -171,7 +171,7 @@ class Batch:
         self.weights, self.biases = ([part[index] for part in parts] for parts in (self.weights, self.biases))
         self.gradients = [(torch.empty_like(w), torch.empty_like(b)) for w, b in zip(self.weights, self.biases, strict=True)]
         self.backward = [part[index] for part in self.backward]
-        self.g = stacked([self.jobs[number].recipe.feedback.g for number in self.going], self.place)
+        self.g = stacked([self.jobs[number].learned.feedback.g for number in self.going], self.place)
         self.died = self.died[index]
         self.node.keep(index)
         groups, state = self._groups(), self.optimizer.state
@@ -292,7 +292,7 @@ class Batch:
             for stack, slope in zip(stacks, slopes, strict=True):
                 params.append(nn.Parameter(stack if place is None else stack[place]))
                 params[-1].grad = slope if place is None else slope[place]
-            groups.append({"params": params, "lr": self.jobs[number].recipe.lr})
+            groups.append({"params": params, "lr": self.jobs[number].learned.lr})
         return groups
 
 

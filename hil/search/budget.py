@@ -9,10 +9,14 @@ recovery ladder repeats by itself is granted once.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from hil.errors import BudgetSpent, RunError
 from hil.files import append, loads, read_bytes, there, write_atomic
+from hil.search.evaluator import Chunk, Evaluator
+from hil.search.jobs import Outcome
 
 FILE = "bench_passes.jsonl"
 
@@ -50,7 +54,7 @@ class Ledger:
         """
         if self.budget is not None and self.spent + passes > self.budget:
             raise BudgetSpent(
-                "the budget of device passes is spent", where="[bench] budget_passes", got=f"{passes:,} more asked for",
+                "the budget of device passes is spent", where="budget_passes", got=f"{passes:,} more asked for",
                 allowed=f"{self.budget - self.spent:,} of {self.budget:,} are left", outputs="unchanged; nothing was sent",
                 todo="raise budget_passes in the search.toml of the run and hil resume it, or be content",
             )  # fmt: skip
@@ -95,3 +99,61 @@ class Ledger:
             self._count(key, passes)
         if torn:  # its shot was not sent before the line was whole
             write_atomic(self._path, (whole + "\n" if whole else "").encode())
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of what the bench may spend.
+
+    Args:
+        ledger: device passes, never more.
+        hours: after which no candidate begins; None: no limit.
+    """
+
+    ledger: Ledger
+    hours: float | None = None
+
+    def spent(self, outcomes: Sequence[Outcome]) -> str:
+        """Say why no other candidate may begin, or ""."""
+        hours = sum(found.wall_s for found in outcomes) / 3600
+        if self.hours is not None and hours >= self.hours:
+            return f"{hours:.2f} of {self.hours:g} h"
+        return self.ledger.short()
+
+
+class Bounded:
+    """An Evaluator that begins no chunk beyond a budget.
+
+    Args:
+        inner: has them trained, asking the ledger of the budget for every shot.
+        budget: of the bench.
+        done: the outcomes that count for its hours.
+    """
+
+    def __init__(self, inner: Evaluator, budget: Budget, done: Callable[[], Sequence[Outcome]]) -> None:
+        self._inner, self._budget, self._done = inner, budget, done
+
+    def evaluate(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, list[Outcome]]]:
+        """Train the chunks, one after another. Raises: BudgetSpent: another may not begin, or was broken off."""
+        for chunk in chunks:
+            why = self._budget.spent(self._done())
+            if why:
+                raise _spent(f"the budget is spent: {why}")
+            self._budget.ledger.begin(chunk[0].key)
+            try:
+                yield from self._inner.evaluate([chunk])
+            except BudgetSpent as error:
+                raise _spent(
+                    f"the budget is spent: {self._budget.ledger} device passes, the last candidate broken off"
+                ) from error
+
+    def close(self) -> None:
+        """Close what trains them."""
+        self._inner.close()
+
+
+def _spent(what: str) -> BudgetSpent:
+    return BudgetSpent(
+        what, where="the search", allowed="budget_passes and budget_h of its file", outputs="as after the last candidate: off",
+        todo="raise the budget in the search.toml of the run and hil resume it, or be content",
+    )  # fmt: skip

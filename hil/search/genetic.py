@@ -7,20 +7,22 @@
 g and -g are one function to a search, so all genomes are canonical (genome.py): a crossover of two good parents whose functions
 differ in the sign alone would otherwise give anything in between, down to g = 0.
 
-A generation is the elites and their children. Elites keep the mean over all their evaluations, so a lucky one is found out.
+A generation is the elites and their children. Elites keep the mean over all their evaluations, so a lucky one is found out. Who
+asks for a number of points gets children alone; what comes back in other pieces than it was suggested in is merged with the
+parents, of which the best stay.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from deap import base, tools
 
 from hil.search.deap_random import keyed
-from hil.search.genome import Genome, Space
-from hil.search.strategy import Fitness, Operators, distinct, drawn
+from hil.search.generator import Canonical, Cube, Fitness, Operators, distinct, drawn, sized, unchanged
+from hil.search.space import Points, Shares
 
 
 class Worth(base.Fitness):  # type: ignore[misc]
@@ -32,76 +34,89 @@ class Worth(base.Fitness):  # type: ignore[misc]
 
 
 class Individual:
-    """A genome with its fitness, as DEAP's selections want it."""
+    """Shares with their fitness, as DEAP's selections want it."""
 
-    def __init__(self, genome: Genome, values: Fitness) -> None:
-        self.genome, self.fitness = genome, Worth(values)
+    def __init__(self, shares: Shares, values: Fitness) -> None:
+        self.shares, self.fitness = shares, Worth(values)
 
 
 class Genetic:
-    """A Strategy.
+    """A Generator.
 
     Args:
-        space: of the genomes.
+        vocs: what is searched: a Problem, or a VOCS of gest-api.
         seed: of its chance.
-        population: genomes a generation.
+        population: points a generation.
         elites: of these, evaluated again.
-        first: genomes that the first generation begins with.
+        operators: how children are made.
+        canonical: of the shares that mean the same, those that stand for all.
     """
+
+    returns_id = False
 
     def __init__(
         self,
-        space: Space,
-        seed: int,
-        population: int,
-        elites: int,
-        operators: Operators,
-        first: Sequence[Genome] = (),
+        vocs: Any,
+        seed: int = 0,
+        population: int = 32,
+        elites: int = 4,
+        operators: Operators = Operators(),  # noqa: B008 (a value that does not change)
+        canonical: Canonical = unchanged,
     ) -> None:
-        self._space, self._seed, self._size, self._elites = space, seed, population, elites
-        self._operators, self._first = operators, tuple(first)[:population]
+        self._cube, self._seed, self._size, self._elites = Cube(vocs), seed, population, elites
+        self._operators, self._canonical = operators, canonical
         self._parents: list[Individual] = []
+        self._suggestions = 0
+        self._asked: set[Shares] = set()  # a whole generation that is on its way
 
-    def ask(self, generation: int) -> list[Genome]:
-        """Breed the genomes of a generation from the parents; those of the first are drawn."""
-        with keyed(self._seed, generation, "breeding"):
+    def suggest(self, num_points: int | None = None) -> Points:
+        """Breed points from the parents; those of the first generation are drawn."""
+        size = sized(num_points, self._size)
+        with keyed(self._seed, self._suggestions, "breeding"):
             if not self._parents:
-                first = [self._space.canonical(genome) for genome in self._first]
-                return [*first, *distinct(self._drawn, self._size - len(first), first)]
-            elites = [parent.genome for parent in self._parents[: self._elites]]
-            taken = [parent.genome for parent in self._parents]
-            return [*elites, *distinct(self._child, self._size - len(elites), taken)]
+                made = distinct(self._drawn, size, self._cube)
+            else:
+                elites = [] if num_points is not None else [parent.shares for parent in self._parents[: self._elites]]
+                taken = [parent.shares for parent in self._parents]
+                made = [*elites, *distinct(self._child, size - len(elites), self._cube, taken)]
+        self._suggestions += 1
+        self._asked = set(made) if num_points is None else set()
+        return [self._cube.suggested(shares) for shares in made]
 
-    def tell(self, generation: int, found: Mapping[Genome, Fitness]) -> None:
+    def ingest(self, results: Points) -> None:
         """Select the parents of the next generation: NSGA-II if there are several objectives."""
-        kept = [parent for parent in self._parents if parent.genome not in found]
-        candidates = [Individual(genome, values) for genome, values in found.items()]
-        several = any(len(values) > 1 for values in found.values())
-        if several:
+        found = self._cube.told(results)
+        kept = [parent for parent in self._parents if parent.shares not in found]
+        candidates = [Individual(shares, values) for shares, values in found.items()]
+        if len(self._cube.problem.objectives) > 1:
             self._parents = tools.selNSGA2([*kept, *candidates], min(self._size, len(kept) + len(candidates)))
             return
-        self._parents = sorted(candidates, key=lambda one: one.fitness.wvalues, reverse=True)
+        whole = self._asked and self._asked <= set(found)
+        self._parents = _ranked(candidates) if whole else _ranked([*kept, *candidates])[: self._size]
 
-    def _drawn(self) -> Genome:
-        return self._space.canonical(drawn(self._space))
+    def finalize(self) -> None:
+        """Do nothing: nothing is open."""
 
-    def _child(self) -> Genome:
+    def _drawn(self) -> Shares:
+        return self._canonical(drawn(self._cube.size))
+
+    def _child(self) -> Shares:
         mother, father = self._selected(), self._selected()
         ops = self._operators
-        numbers, other = list(mother.numbers), list(father.numbers)
+        numbers, other = list(mother), list(father)
         if random.random() < ops.crossover_rate:
             self._cross(numbers, other)
         if random.random() < ops.mutation_rate:
             self._mutate(numbers)
-        return self._space.canonical(Genome(tuple(min(max(float(number), 0.0), 1.0) for number in numbers)))
+        return self._canonical(tuple(min(max(float(number), 0.0), 1.0) for number in numbers))
 
-    def _selected(self) -> Genome:
+    def _selected(self) -> Shares:
         if len(self._parents[0].fitness.wvalues) > 1:
             pair = [random.choice(self._parents), random.choice(self._parents)]
             better = pair[1] if pair[1].fitness.dominates(pair[0].fitness) else pair[0]
-            return better.genome
+            return better.shares
         (winner,) = tools.selTournament(self._parents, 1, self._operators.tournament)
-        found: Genome = winner.genome
+        found: Shares = winner.shares
         return found
 
     def _cross(self, one: list[float], other: list[float]) -> None:
@@ -117,6 +132,10 @@ class Genetic:
             tools.mutGaussian(numbers, 0.0, ops.sigma, share)
         else:
             tools.mutPolynomialBounded(numbers, ops.mutation_eta, 0.0, 1.0, share)
+
+
+def _ranked(individuals: list[Individual]) -> list[Individual]:
+    return sorted(individuals, key=lambda one: one.fitness.wvalues, reverse=True)
 
 
 def fronts(values: Sequence[Fitness]) -> list[int]:

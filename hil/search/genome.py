@@ -1,10 +1,7 @@
-"""A genome, and the space that gives it a meaning.
+"""The space of feedbacks: genes of g, of the matrices B and of the learning rate.
 
-    number in [0, 1]  ->  low + (high - low) u            linear
-                          low (high / low)^u              logarithmic: scales, rates, widths
-                          a whole number, or one of the choices, each with an equal share of [0, 1]
-
-Free genes are numbers of the genome, in the order of `Space.genes`; fixed ones are the same for every genome.
+Free genes are the dimensions of the search; fixed ones are the same for every genome. A free gene is a range, logarithmic for
+scales, rates and widths, or one of several texts.
 
 g and -g are the same to a search, as B and -B are equally likely. Of such a pair one genome is canonical:
 
@@ -17,8 +14,6 @@ depend on the scale of B, nor on the amplitude of g unless an offset or a clip g
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,57 +23,12 @@ from hil.errors import ConfigError
 from hil.feedback.feedback import Feedback
 from hil.search.families import FAMILIES, LOGARITHMIC, WHOLE, family, shaped
 from hil.search.jobs import Recipe
+from hil.search.space import Dimension, Genome, Shares, Value
 from hil.settings import no_such
 
-Value = float | int | str
 OF_B = ("distribution", "scale", "rank", "sparsity")
 SHAPE = ("amplitude", "offset", "clip")
 SIGNED = {"fourier": ("sin", "cos"), "spline": ("y",), "sine": ("phase",)}  # genes that say the sign of g
-
-
-@dataclass(frozen=True, slots=True)
-class Genome:
-    """A point of the search.
-
-    Args:
-        numbers: in [0, 1], one per free gene.
-    """
-
-    numbers: tuple[float, ...]
-
-    def table(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return {"numbers": list(self.numbers)}
-
-    @classmethod
-    def of(cls, table: Mapping[str, Any]) -> Genome:
-        """Make a genome from JSON values."""
-        return cls(tuple(table["numbers"]))
-
-    def digest(self) -> str:
-        """Eight hexadecimal digits that stand for it."""
-        return hashlib.blake2b(json.dumps(self.table()).encode(), digest_size=4).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Gene:
-    """A free gene: a range, or choices."""
-
-    name: str
-    low: float = 0.0
-    high: float = 1.0
-    choices: tuple[str, ...] = ()
-
-    def value(self, share: float) -> Value:
-        """Return the value that `share` in [0, 1] stands for."""
-        if self.choices:
-            return self.choices[min(int(share * len(self.choices)), len(self.choices) - 1)]
-        kind = stem(self.name)
-        if kind in WHOLE:
-            return min(int(self.low) + int(share * (int(self.high) - int(self.low) + 1)), int(self.high))
-        if kind in LOGARITHMIC:
-            return float(min(max(self.low * (self.high / self.low) ** share, self.low), self.high))
-        return self.low + (self.high - self.low) * share
 
 
 def stem(name: str) -> str:
@@ -87,19 +37,19 @@ def stem(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
-    """The meaning of a genome's numbers.
+class FeedbackSpace:
+    """A Space: what the values of a genome mean for a feedback.
 
     Args:
         kind: of g, one of FAMILIES.
-        genes: the free ones.
+        dimensions: the free genes.
         fixed: the others.
         layers: hidden layers of the network.
         terms, knots, reach: of the family.
     """
 
     kind: str
-    genes: tuple[Gene, ...]
+    dimensions: tuple[Dimension, ...]
     fixed: Mapping[str, Value]
     layers: int
     terms: int = 4
@@ -108,7 +58,7 @@ class Space:
 
     def values(self, genome: Genome) -> dict[str, Value]:
         """Return every gene, free or fixed, in its own unit."""
-        free = {gene.name: gene.value(share) for gene, share in zip(self.genes, genome.numbers, strict=True)}
+        free = {gene.name: value for gene, value in zip(self.dimensions, genome.values, strict=True)}
         return {**self.fixed, **free}
 
     def recipe(self, genome: Genome) -> Recipe:
@@ -121,26 +71,26 @@ class Space:
         matrices = Feedback.from_table(table, "genome")
         return Recipe(Feedback(g, matrices.distribution, matrices.scale, matrices.rank, matrices.sparsity), float(values["lr"]))
 
-    def canonical(self, genome: Genome) -> Genome:
-        """Return the genome of g or of -g that stands for both; the same one where -g is not in the space."""
-        signed = [place for place, gene in enumerate(self.genes) if stem(gene.name) in SIGNED.get(self.kind, ())]
-        turned = [place for place, gene in enumerate(self.genes) if gene.name == "offset"]
+    def canonical(self, shares: Shares) -> Shares:
+        """Return the shares of g or of -g that stand for both; the same ones where -g is not in the space."""
+        signed = [place for place, gene in enumerate(self.dimensions) if stem(gene.name) in SIGNED.get(self.kind, ())]
+        turned = [place for place, gene in enumerate(self.dimensions) if gene.name == "offset"]
         if not signed or not self._has_both_signs:
-            return genome
-        numbers = list(genome.numbers)
+            return shares
+        numbers = list(shares)
         if self.kind == "sine":
             (place,) = signed
             if 0.25 <= numbers[place] < 0.75:
-                return genome
+                return shares
             numbers[place] = (numbers[place] + 0.5) % 1.0
         else:
             largest = max(signed, key=lambda place: abs(numbers[place] - 0.5))
             if numbers[largest] >= 0.5:
-                return genome
+                return shares
             turned += signed
         for place in turned:
             numbers[place] = 1.0 - numbers[place]
-        return Genome(tuple(numbers))
+        return tuple(numbers)
 
     @property
     def _has_both_signs(self) -> bool:
@@ -148,7 +98,7 @@ class Space:
         for name, value in self.fixed.items():
             if (stem(name) in SIGNED.get(self.kind, ()) or name == "offset") and value != 0.0:
                 return False
-        found = [gene for gene in self.genes if stem(gene.name) in (*SIGNED.get(self.kind, ()), "offset")]
+        found = [gene for gene in self.dimensions if stem(gene.name) in (*SIGNED.get(self.kind, ()), "offset")]
         if self.kind == "sine" and not any(gene.name == "phase" and gene.high == math.pi for gene in found):
             return False
         return all(gene.low == -gene.high for gene in found)
@@ -168,7 +118,7 @@ def space(
     knots: int = 9,
     reach: float = 3.0,
     where: str = "[genome]",
-) -> Space:
+) -> FeedbackSpace:
     """Make the space that a search file describes.
 
     Args:
@@ -201,7 +151,7 @@ def space(
             fixed[name] = entry
     if not free:
         raise ConfigError("no gene is free", where=where, todo="give at least one gene a range: lr = [1e-3, 1e-2]")
-    return Space(kind, tuple(free), fixed, layers, terms, knots, reach)
+    return FeedbackSpace(kind, tuple(free), fixed, layers, terms, knots, reach)
 
 
 def redundant(written: Mapping[str, Any]) -> list[str]:
@@ -228,13 +178,13 @@ def _written(written: Mapping[str, Any], otherwise: Mapping[str, Value], layers:
     return found
 
 
-def _free(name: str, entry: Sequence[Any], where: str) -> Gene:
+def _free(name: str, entry: Sequence[Any], where: str) -> Dimension:
     if entry and all(isinstance(item, str) for item in entry):
-        return Gene(name, choices=tuple(entry))
+        return Dimension(name, choices=tuple(entry))
     numbers = [float(item) for item in entry if isinstance(item, int | float) and not isinstance(item, bool)]
     logarithmic = stem(name) in LOGARITHMIC
     if len(numbers) != 2 or len(entry) != 2 or not -math.inf < numbers[0] < numbers[1] < math.inf:
         raise ConfigError("not a range", where=where, got=repr(list(entry)), allowed="[low, high], low below high")
     if logarithmic and numbers[0] <= 0:
         raise ConfigError("a logarithmic range begins above 0", where=where, got=repr(list(entry)))
-    return Gene(name, numbers[0], numbers[1])
+    return Dimension(name, numbers[0], numbers[1], logarithmic=logarithmic, whole=stem(name) in WHOLE)

@@ -40,8 +40,10 @@ class History:
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.outcomes: dict[str, Outcome] = {}
+        self._recipes: dict[str, str] = {}
         for line in self._mended(EVALUATIONS):
             try:
+                self._recipes[line["key"]] = line["recipe"]
                 self.outcomes[line["key"]] = Outcome.of(line["outcome"])
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise RunError(
@@ -50,6 +52,18 @@ class History:
                 ) from error  # fmt: skip
         self.generations = self._mended(GENERATIONS)
         self.stages = {str(line["stage"]): line for line in self._mended(STAGES)}
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Refuse jobs of which an outcome is here that is another recipe's. Raises: RunError."""
+        for job in jobs:
+            if self._recipes.get(job.key, "") not in ("", job.recipe.digest()):
+                raise RunError(
+                    "this history belongs to another search", where=str(self.folder.path),
+                    got=f"another recipe in job {job.key}",
+                    allowed="the search.toml and the version of hil that it was made with, and a generator that suggests the "
+                    "same points again", outputs="untouched; nothing was opened",
+                    todo="undo the change, or start a new run: hil search",
+                )  # fmt: skip
 
     def add(self, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
         """Finished jobs; what is known already is not written again."""

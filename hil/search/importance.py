@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hil.search.genome import Genome, Space
+from hil.search.space import Genome, Space, shares_of
 
 BINS = 6
 LEAST = 10 * BINS  # genomes
@@ -29,7 +29,8 @@ def importance(space: Space, genomes: Sequence[Genome], fitness: Sequence[float]
     good = np.isfinite(worth)
     if good.sum() < LEAST or np.ptp(worth[good]) == 0:
         return {}
-    columns = {gene.name: [genome.numbers[place] for genome in genomes] for place, gene in enumerate(space.genes)}
+    shares = [shares_of(space, genome) for genome in genomes]
+    columns = {gene.name: [one[place] for one in shares] for place, gene in enumerate(space.dimensions)}
     found = {name: _explained(np.array(column)[good], worth[good]) for name, column in columns.items()}
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 

@@ -1,8 +1,9 @@
 """Jobs of an evaluator and their outcomes; values that go through JSON.
 
-Recipe    a feedback and a learning rate
-Job       a recipe, trained with a seed for some epochs, scored on a split
-Outcome   what came of it; a candidate that diverged is an outcome too, the worst
+Recipe            a feedback and a learning rate
+OperatingPoint    settings of the experiment and of its bench
+Job               one of these, trained with a seed for some epochs, scored on a split
+Outcome           what came of it; a candidate that diverged is an outcome too, the worst
 """
 
 from __future__ import annotations
@@ -40,7 +41,38 @@ class Recipe:
 
     def digest(self) -> str:
         """Eight hexadecimal digits that stand for the recipe."""
-        return hashlib.blake2b(json.dumps(self.table(), sort_keys=True).encode(), digest_size=4).hexdigest()
+        return _digest(self.table())
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """The settings with which a candidate differs from the base.
+
+    Args:
+        settings: "table.key" -> value as a file has it; keys that begin with "bench." are of the bench file.
+    """
+
+    settings: Mapping[str, Any]
+
+    def table(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {"settings": dict(self.settings)}
+
+    def digest(self) -> str:
+        """Eight hexadecimal digits that stand for the settings."""
+        return _digest(self.table())
+
+
+AnyRecipe = Recipe | OperatingPoint
+
+
+def recipe_of(table: Mapping[str, Any]) -> AnyRecipe:
+    """Make a recipe of either kind from JSON values."""
+    return OperatingPoint(dict(table["settings"])) if "settings" in table else Recipe.of(table)
+
+
+def _digest(table: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(table, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +87,17 @@ class Job:
     """
 
     key: str
-    recipe: Recipe
+    recipe: AnyRecipe
     seed: int
     epochs: int
     split: Scored = "score"
     races: bool = False
+
+    @property
+    def learned(self) -> Recipe:
+        """The recipe, of a job that searches a feedback."""
+        assert isinstance(self.recipe, Recipe)  # a population is of such jobs
+        return self.recipe
 
     def table(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -71,7 +109,7 @@ class Job:
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> Job:
         """Make a job from JSON values."""
-        return cls(table["key"], Recipe.of(table["recipe"]), table["seed"], table["epochs"], table["split"], table["races"])
+        return cls(table["key"], recipe_of(table["recipe"]), table["seed"], table["epochs"], table["split"], table["races"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +170,11 @@ class Objective:
 
     name: ObjectiveName
     worst: float = math.inf
+
+    @property
+    def sign(self) -> int:
+        """-1 of a cost, whose value is negative; 1 of the others."""
+        return -1 if self.name in COSTS else 1
 
     def value(self, outcome: Outcome, most_steps: int) -> float:
         """Return its value, larger is better, never NaN; a candidate that diverged has the worst."""

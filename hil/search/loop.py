@@ -1,30 +1,32 @@
 """The search is a generator: `for point in search(...)`. The caller shows, plots, stops; between two points all is committed.
 
-    for each generation:  ask -> jobs under seeds that all its genomes share -> outcomes -> archive -> tell -> one record
+    for each generation:  suggest -> jobs under seeds that all its genomes share -> outcomes -> archive -> ingest -> one record
 
-The last generation is cut to what the budget of trainings leaves, so strategies with populations of other sizes take the same
-number. No generation begins once the device passes are spent.
+The last generation is cut to what the budget of trainings leaves, so generators with populations of other sizes take the same
+number. No generation begins once the device passes or the hours are spent; hours are those that the trainings took, so that a
+resume counts as the search did. A bench breaks a generation off where its budget ends: what was trained of it counts.
 
 A generation that is recorded already is told from the record, its jobs are not done again; one that was cut short goes on with
-the jobs that are missing. Seeds come from (seed, generation, repeat), so the history does not depend on when or where.
+the jobs that are missing. Seeds come from (seed, generation, repeat), or from (seed, repeat) where all trials have the same, so
+the history does not depend on when or where.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median, pstdev
 from typing import Any
 
-from hil.errors import RunError
+from hil.errors import BudgetSpent, RunError
 from hil.search.archive import Archive
 from hil.search.evaluator import Chunk, Evaluator, chunked, missing
-from hil.search.genome import Genome, Space
+from hil.search.generator import Generator
 from hil.search.history import History
 from hil.search.jobs import Job, Outcome
-from hil.search.strategy import Strategy
+from hil.search.space import Genome, Problem, Shares, Space, shares_of
 from hil.seeding import key
 
 SEED_BITS = 31
@@ -41,7 +43,9 @@ class SearchPlan:
         repeats: seeds a genome and generation.
         chunk: jobs that go out together.
         passes: device passes after which no generation begins; None: no limit.
+        hours: of training, after which no generation begins; None: no limit.
         races: the worst of a generation are stopped early, as the trainer was told.
+        fresh: each generation has seeds of its own; else all have those of the first.
     """
 
     seed: int
@@ -50,7 +54,15 @@ class SearchPlan:
     repeats: int = 1
     chunk: int = 16
     passes: int | None = None
+    hours: float | None = None
     races: bool = False
+    fresh: bool = True
+
+    def spent(self, outcomes: Sequence[Outcome]) -> bool:
+        """Return True if no other generation may begin after these outcomes."""
+        return (self.passes is not None and sum(found.passes for found in outcomes) >= self.passes) or (
+            self.hours is not None and sum(found.wall_s for found in outcomes) >= 3600 * self.hours
+        )
 
 
 @dataclass(frozen=True)
@@ -101,8 +113,13 @@ def seed_of(seed: int, step: int, stream: str) -> int:
 
 
 def answered(evaluator: Evaluator, chunks: Sequence[Chunk], history: History, task: str) -> Iterator[Progress]:
-    """Train what is missing of `chunks`; afterwards `history.outcomes` holds all of it."""
+    """Train what is missing of `chunks`; afterwards `history.outcomes` holds all of it.
+
+    Raises:
+        RunError: an outcome of the history is of something else.
+    """
     total = sum(map(len, chunks))
+    history.check([job for chunk in chunks for job in chunk])
     left = missing(chunks, history.outcomes)
     done = total - sum(map(len, left))
     for chunk, outcomes in evaluator.evaluate(left):
@@ -112,29 +129,55 @@ def answered(evaluator: Evaluator, chunks: Sequence[Chunk], history: History, ta
 
 
 def search(
-    plan: SearchPlan, space: Space, strategy: Strategy, evaluator: Evaluator, archive: Archive, history: History
-) -> Iterator[Point]:
+    plan: SearchPlan, space: Space, problem: Problem, generator: Generator, evaluator: Evaluator, archive: Archive,
+    history: History, check: Callable[[Genome, str], None] = lambda genome, name: None,
+) -> Iterator[Point]:  # fmt: skip
     """Go on from what `history` holds; fills `archive`.
 
+    Args:
+        plan: how much is trained.
+        space: what the points mean.
+        problem: what the generator was told at its beginning.
+        generator: suggests the points.
+        evaluator: has them trained.
+        archive: is filled.
+        history: of the run folder.
+        check: refuses a point, called by its name in messages, before any of its generation is trained.
+
     Raises:
-        RunError: the history is that of another search.
+        RunError: the history is that of another search. ConfigError: a point is refused. BudgetSpent: that of a bench; what was
+            trained of the generation is in the archive.
     """
-    left, passes, number = plan.genomes, 0, 0
-    while left > 0 and (plan.passes is None or passes < plan.passes):
+    left, number, known = plan.genomes, 0, list[Outcome]()
+    while left > 0 and not plan.spent(known):
         begin = time.perf_counter()
-        genomes = strategy.ask(number)[:left]
+        points = generator.suggest(None)[:left]
+        genomes = [problem.genome(point) for point in points]
+        first = plan.genomes - left
         left -= len(genomes)
         of = number + 1 + math.ceil(left / len(genomes))
         recorded = history.generations[number] if number < len(history.generations) else None
-        _same(recorded, genomes, history)
-        seeds = [seed_of(plan.seed, number, f"train {repeat}") for repeat in range(plan.repeats)]
+        _same(recorded, [space.values(genome) for genome in genomes], history)
+        if recorded is None:
+            for place, genome in enumerate(genomes, first + 1):
+                check(genome, f"trial {place}")
+        seeds = [seed_of(plan.seed, number if plan.fresh else 0, f"train {repeat}") for repeat in range(plan.repeats)]
         jobs = _jobs(plan, space, genomes, number, seeds, archive)
-        yield from answered(evaluator, chunked(jobs, plan.chunk), history, f"generation {number + 1}/{of}")
-        outcomes = [history.outcomes[job.key] for job in jobs]
-        passes += sum(outcome.passes for outcome in outcomes)
-        for job, outcome in zip(jobs, outcomes, strict=True):
+        spent: BudgetSpent | None = None
+        try:
+            yield from answered(evaluator, chunked(jobs, plan.chunk), history, f"generation {number + 1}/{of}")
+        except BudgetSpent as error:
+            spent = error
+        trained = [job for job in jobs if job.key in history.outcomes]
+        outcomes = [history.outcomes[job.key] for job in trained]
+        known += outcomes
+        for job, outcome in zip(trained, outcomes, strict=True):
             archive.add(genomes[_place(job)], job.seed, outcome)
-        strategy.tell(number, {genome: archive.fitness(genome) for genome in genomes})
+        if spent is not None:
+            raise spent
+        generator.ingest([
+            {**point, **archive.results(genome)} for point, genome in zip(points, genomes, strict=True)
+        ])  # fmt: skip
         wall_s = time.perf_counter() - begin
         if recorded is None:
             recorded = _record(space, archive, genomes, seeds, outcomes, number, wall_s)
@@ -179,7 +222,6 @@ def _record(
     rows = [
         {
             "name": genome.digest(),
-            "genome": genome.table(),
             "values": space.values(genome),
             "fitness": list(fitness),
             "evaluations": len(archive.outcomes(genome)),
@@ -198,22 +240,22 @@ def _record(
         "seeds": list(seeds),
         "best": max(first),
         "median": median(first),
-        "diversity": diversity(genomes),
+        "diversity": diversity([shares_of(space, genome) for genome in genomes]),
         "wall_s": wall_s,
         "evaluations_per_s": len(outcomes) / wall_s,
         "genomes": rows,
     }
 
 
-def diversity(genomes: Sequence[Genome]) -> float:
-    """0 to 1: spread of the genes over that of uniform ones."""
-    columns = zip(*(genome.numbers for genome in genomes), strict=True)
+def diversity(points: Sequence[Shares]) -> float:
+    """0 to 1: spread of the shares over that of uniform ones."""
+    columns = zip(*points, strict=True)
     spreads: list[float] = [pstdev(column) for column in columns]
     return min(1.0, sum(spreads) / len(spreads) * math.sqrt(12))
 
 
-def _same(recorded: dict[str, Any] | None, genomes: Sequence[Genome], history: History) -> None:
-    if recorded is not None and [row["genome"] for row in recorded["genomes"]] != [genome.table() for genome in genomes]:
+def _same(recorded: dict[str, Any] | None, values: Sequence[dict[str, Any]], history: History) -> None:
+    if recorded is not None and [row["values"] for row in recorded["genomes"]] != list(values):
         raise RunError(
             "this history belongs to another search", where=str(history.folder.path),
             got=f"other genomes in generation {recorded['generation'] + 1}",

@@ -20,13 +20,13 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from hil.errors import BudgetSpent
-from hil.search.budget import Ledger
+from hil.search.budget import Bounded, Budget
 from hil.search.evaluator import Evaluator, chunked
 from hil.search.history import History
-from hil.search.jobs import Job, Outcome, Recipe, Scored
-from hil.search.loop import Notice, Point, Progress, answered, seed_of
+from hil.search.jobs import AnyRecipe, Job, Outcome, Scored
+from hil.search.loop import Notice, Point, answered, seed_of
 
-Recipes = Mapping[str, Recipe]
+Recipes = Mapping[str, AnyRecipe]
 
 
 @dataclass(frozen=True)
@@ -153,15 +153,23 @@ class Claim:
         return self.difference > 2 * self.error
 
 
-def claims(winner: StageRow, hand_made: Sequence[StageRow], random: Sequence[StageRow]) -> list[Claim]:
-    """Compare seed by seed, so that what all share of a seed falls out."""
+def claims(winner: StageRow, best_of: tuple[str, Sequence[StageRow]], median_of: tuple[str, Sequence[StageRow]]) -> list[Claim]:
+    """Compare seed by seed, so that what all share of a seed falls out.
+
+    Args:
+        winner: what was found.
+        best_of: what they are called, and rivals of which the best counts.
+        median_of: the same, of which the median counts, seed by seed.
+    """
     found = []
-    if random:
-        middle = tuple(median(values) for values in zip(*(row.accuracies for row in random), strict=True))
-        found.append(_claim("the median random Fourier series", winner, middle))
-    if hand_made:
-        best = max(hand_made, key=lambda row: row.mean)
-        found.append(_claim(f"the best hand-made g ({best.name})", winner, best.accuracies))
+    called, rows = median_of
+    if rows:
+        middle = tuple(median(values) for values in zip(*(row.accuracies for row in rows), strict=True))
+        found.append(_claim(f"the median {called}", winner, middle))
+    called, rows = best_of
+    if rows:
+        best = max(rows, key=lambda row: row.mean)
+        found.append(_claim(f"{called} ({best.name})" if len(rows) > 1 else called, winner, best.accuracies))
     return found
 
 
@@ -178,44 +186,19 @@ def told(claim: Claim) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Budget:
-    """Limits of what the bench may spend.
-
-    Args:
-        ledger: device passes, never more.
-        hours: after which no candidate begins; None: no limit.
-    """
-
-    ledger: Ledger
-    hours: float | None = None
-
-    def spent(self, outcomes: Sequence[Outcome]) -> str:
-        """Say why no other candidate may begin, or ""."""
-        hours = sum(found.wall_s for found in outcomes) / 3600
-        if self.hours is not None and hours >= self.hours:
-            return f"{hours:.2f} of {self.hours:g} h"
-        return self.ledger.short()
-
-
 def on_bench(
     trial: Trial, bench: Evaluator, budget: Budget, history: History
 ) -> Generator[Point, None, tuple[list[StageRow], str]]:
     """Train one candidate after the other; return rows of those that were done, and why it ended early, or ""."""
     jobs = trial.jobs
-    for number, job in enumerate(jobs):
-        done = [history.outcomes[other.key] for other in jobs if other.key in history.outcomes]
-        if job.key not in history.outcomes:
-            why = budget.spent(done)
-            if why:
-                return _rows(trial, history), f"the budget is spent: {why}"
-            budget.ledger.begin(job.key)
-            try:
-                yield from answered(bench, [(job,)], history, trial.stage)
-            except BudgetSpent:
-                why = f"the budget is spent: {budget.ledger} device passes, the last candidate broken off"
-                return _rows(trial, history), why
-        yield Progress(trial.stage, number + 1, len(jobs))
+
+    def done() -> list[Outcome]:
+        return [history.outcomes[job.key] for job in jobs if job.key in history.outcomes]
+
+    try:
+        yield from answered(Bounded(bench, budget, done), chunked(jobs, 1), history, trial.stage)
+    except BudgetSpent as error:
+        return _rows(trial, history), error.what
     return _rows(trial, history), ""
 
 

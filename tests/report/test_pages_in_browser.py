@@ -13,7 +13,7 @@ from test_report import diagnostics, journal, metrics, summary, write
 from hil.report import render
 from hil.report.comparison import write as write_comparison
 from hil.report.page import publish
-from hil.report.search_figures import bars, covered, front, generations, likeness
+from hil.report.search_figures import bars, covered, front, generations, likeness, setting, trials
 from hil.report.significance import ComparisonRow, RunOutcome, Standings
 
 WHOLE = "[...document.querySelectorAll('.stacked')].every(t => t.offsetWidth <= t.parentNode.clientWidth)"
@@ -59,13 +59,16 @@ def _search(folder: Path) -> Path:
         generations(best, middle, [[80.0, 60.0], [82.5, 70.0]], "accuracy", "%"),
         front(points, points, ("accuracy (%)", "steps")),
         covered([16, 32], [0.4, 0.7], ("accuracy", "steps")), bars({"offset": 0.3, "cos1": 0.02}, 80, 0.1),
+        trials([80.0, 60.0, 82.5], "accuracy", "%"),
+        setting(1, "learner.use", "", ["ridge", "a long name of a class"], [80.0, 60.0], ("accuracy", "%"), 0),
         likeness([(0.1 * k, 50.0 + k) for k in range(10)], "accuracy (%)"),
     ]  # fmt: skip
     head = ("genome", "fitness", "evaluations", "wall s", "where", "values")
     row = ("6fe61813", "0.8 -4000", "1", "0.20", "local", ", ".join(f"cos{k} 0.{k}" for k in range(12)))
     shown = {
         "name": "small", "kind": "twin", "value": "69.2 %", "what": "mean accuracy", "spread": "", "state": "done",
-        "claims": ["+0.1 percentage points"], "file": "/a/" + "long" * 40, "figures": figures, "left_out": ["Nothing."],
+        "claims": ["+0.1 percentage points"],
+        "use": ("In any experiment", "/a/" + "long" * 40), "figures": figures, "left_out": ["Nothing."],
         "tables": [("Last generation", head, [row])], "search_text": "seed = 0", "config_text": "seed = 0",
     }  # fmt: skip
     return publish(folder / "search.html", "search.html", shown, "")

@@ -123,7 +123,7 @@ def test_the_scale_is_searched_only_where_steps_depend_on_it(tmp_path: Path, opt
     text = FILE.replace("scale = [0.05, 0.5]\n", genes)
     builder = search_builder(tmp_path, BASE.replace("[optimizer]\n", f"[optimizer]\n{optimizer}"), text)
     assert builder.left_out == (("scale", "amplitude") if left_out else ())
-    assert ("scale" in {gene.name for gene in builder.space(builder.data()).genes}) is not left_out
+    assert ("scale" in {gene.name for gene in builder.space(builder.data()).dimensions}) is not left_out
     clipped = search_builder(tmp_path, text=FILE.replace("scale = [0.05, 0.5]\n", f"{genes}clip = 1.0\n"))
     assert clipped.left_out == ("scale",)
     lr = 0.5 if "SGD" in optimizer else 0.01

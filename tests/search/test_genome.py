@@ -14,28 +14,38 @@ from hil.errors import ConfigError
 from hil.feedback.feedback import Feedback, Fourier, Shaped, Tabulated
 from hil.search.archive import Archive
 from hil.search.deap_random import keyed
+from hil.search.generator import Generator
 from hil.search.genetic import Genetic, fronts
-from hil.search.genome import Gene, Genome, Space, space
+from hil.search.genome import FeedbackSpace, space
 from hil.search.hypervolume import hypervolume
 from hil.search.importance import LEAST, by_chance, importance
 from hil.search.jobs import Objective, Outcome, Recipe
+from hil.search.loop import SearchPlan
 from hil.search.random_and_cma import CMA, IPOP, Random
-from hil.search.strategy import Operators, Strategy
+from hil.search.space import Dimension, Genome, Problem, Shares, shares_of
 
 OTHERWISE = {"lr": 1e-3, "distribution": "uniform", "scale": 0.1, "sparsity": 0.0}
 
 
-def made(kind: str = "fourier", **genes: object) -> Space:
+def made(kind: str = "fourier", **genes: object) -> FeedbackSpace:
     return space(kind, genes, OTHERWISE, layers=2)
+
+
+def at(found: FeedbackSpace, shares: Shares) -> Genome:
+    return Genome(tuple(gene.value(share) for gene, share in zip(found.dimensions, shares, strict=True)))
+
+
+def problem(found: FeedbackSpace, objectives: int = 1) -> Problem:
+    return Problem(found.dimensions, {f"f{number}": "MAXIMIZE" for number in range(objectives)})
 
 
 def test_a_genome_means_a_recipe() -> None:
     found = made(
         offset=[-1.0, 1.0], lr=[1e-4, 1e-2], rank=[1, 10], distribution=["normal", "sign"], sparsity=[0.0, 0.5], clip=2.0
     )
-    names = [gene.name for gene in found.genes]
+    names = [gene.name for gene in found.dimensions]
     shares = dict.fromkeys(names, 0.5) | {"sin1": 1.0, "offset": 0.75, "rank": 1.0, "distribution": 0.99}
-    recipe = found.recipe(Genome(tuple(shares[name] for name in names)))
+    recipe = found.recipe(at(found, tuple(shares[name] for name in names)))
     assert recipe.lr == pytest.approx(1e-3)
     assert recipe.feedback.rank == 10
     assert recipe.feedback.distribution == "sign"
@@ -50,7 +60,7 @@ def test_a_genome_means_a_recipe() -> None:
 
 def test_a_layer_may_have_genes_of_its_own() -> None:
     found = made(scale_2=[0.01, 1.0], rank_1=1, rank_2=[1, 4])
-    recipe = found.recipe(Genome((0.5,) * len(found.genes)))
+    recipe = found.recipe(at(found, (0.5,) * len(found.dimensions)))
     assert recipe.feedback.scale == pytest.approx((0.1, 0.1))
     assert recipe.feedback.rank == (1, 3)
     shapes = [b.shape for b in recipe.feedback.matrices([6, 5], 4, torch.Generator().manual_seed(0))]
@@ -61,7 +71,7 @@ def test_a_layer_may_have_genes_of_its_own() -> None:
 def test_every_corner_of_every_family_is_a_feedback(kind: str) -> None:
     found = made(kind, amplitude=[0.1, 10.0], clip=[0.2, 5.0])
     for share in (0.0, 0.5, 1.0):
-        feedback = found.recipe(Genome((share,) * len(found.genes))).feedback
+        feedback = found.recipe(at(found, (share,) * len(found.dimensions))).feedback
         assert Feedback.from_table(feedback.to_table()) == feedback
         assert torch.isfinite(feedback.g(torch.linspace(-5, 5, 50))).all()
 
@@ -69,14 +79,15 @@ def test_every_corner_of_every_family_is_a_feedback(kind: str) -> None:
 def test_a_spline_goes_through_its_knots() -> None:
     found = space("spline", {}, OTHERWISE, 1, knots=5, reach=2.0)
     shares = (0.0, 1.0, 0.5, 0.75, 0.25)
-    g = found.recipe(Genome(shares)).feedback.g
+    g = found.recipe(at(found, shares)).feedback.g
     assert isinstance(g, Tabulated)
     assert g(torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0])).tolist() == pytest.approx([2 * share - 1 for share in shares], abs=1e-6)
 
 
 def test_equal_shares_for_choices_and_whole_numbers() -> None:
     shares = np.linspace(0, 1, 1201)
-    for gene, count in ((Gene("distribution", choices=("normal", "sign", "uniform")), 3), (Gene("rank", 1, 4), 4)):
+    choices = Dimension("distribution", choices=("normal", "sign", "uniform"))
+    for gene, count in ((choices, 3), (Dimension("rank", 1, 4, whole=True), 4)):
         _, times = np.unique([gene.value(float(share)) for share in shares], return_counts=True)
         assert len(times) == count
         assert np.ptp(times) <= 2
@@ -115,79 +126,119 @@ def test_the_global_generators_are_given_back() -> None:
     assert random.getstate() == before
 
 
-def climb(strategy: Strategy, generations: int = 15) -> tuple[float, list[list[Genome]]]:
-    """The best of -|x - 0.7|^2, and everything asked."""
+def climb(generator: Generator, found: FeedbackSpace, generations: int = 15) -> tuple[float, list[list[Shares]]]:
+    """The best of -|x - 0.7|^2 over the shares, and everything suggested."""
     best, asked = -math.inf, []
-    for number in range(generations):
-        genomes = strategy.ask(number)
-        worth = {genome: (-sum((x - 0.7) ** 2 for x in genome.numbers),) for genome in genomes}
-        strategy.tell(number, worth)
-        best = max(best, *(value for (value,) in worth.values()))
-        asked.append(genomes)
+    for _ in range(generations):
+        points = generator.suggest(None)
+        shares = [shares_of(found, problem(found).genome(point)) for point in points]
+        worth = [-sum((x - 0.7) ** 2 for x in one) for one in shares]
+        generator.ingest([{**point, "f0": value} for point, value in zip(points, worth, strict=True)])
+        best = max(best, *worth)
+        asked.append(shares)
     return best, asked
 
 
 def test_both_climb_better_than_chance_and_always_the_same() -> None:
     found = made(offset=[-1.0, 1.0])
+    told = problem(found)
     makers = {
-        "genetic": lambda seed: Genetic(found, seed, 20, 2, Operators()),
-        "cma": lambda seed: CMA(found, seed, 20),
-        "ipop": lambda seed: IPOP(found, seed),
-        "random": lambda seed: Random(found, seed, 20),
+        "genetic": lambda seed: Genetic(told, seed, 20, 2),
+        "cma": lambda seed: CMA(told, seed, 20),
+        "ipop": lambda seed: IPOP(told, seed),
+        "random": lambda seed: Random(told, seed, 20),
     }
-    best = {name: [climb(make(seed))[0] for seed in range(3)] for name, make in makers.items()}
+    best = {name: [climb(make(seed), found)[0] for seed in range(3)] for name, make in makers.items()}
     assert min(best["genetic"]) > max(best["random"])
     assert min(best["cma"]) > max(best["random"])
     assert min(best["ipop"]) > max(best["random"])  # with half the evaluations
     for make in makers.values():
         random.seed(1)
-        first = climb(make(4))[1]
+        first = climb(make(4), found)[1]
         random.seed(2)
         np.random.seed(7)  # noqa: NPY002
-        assert climb(make(4))[1] == first
-        assert climb(make(5))[1] != first
-        assert all(0 <= x <= 1 for genomes in first for genome in genomes for x in genome.numbers)
+        assert climb(make(4), found)[1] == first
+        assert climb(make(5), found)[1] != first
+        assert all(0 <= x <= 1 for points in first for point in points for x in point)
 
 
 def test_cma_begins_anew_with_twice_as_many_where_it_has_nothing_more_to_learn() -> None:
     found, rng = made("sine", offset=[-1.0, 1.0]), np.random.default_rng(0)
-    for worth in (lambda genome: -sum((x - 0.7) ** 2 for x in genome.numbers), lambda genome: float(rng.random())):
-        strategy, sizes = IPOP(found, 0), []
-        for number in range(120):
-            genomes = strategy.ask(number)
-            sizes.append(len(genomes))
-            strategy.tell(number, {genome: (worth(genome),) for genome in genomes})
+    for worth in (lambda shares: -sum((x - 0.7) ** 2 for x in shares), lambda shares: float(rng.random())):
+        generator, sizes = IPOP(problem(found), 0), []
+        for _ in range(120):
+            points = generator.suggest(None)
+            sizes.append(len(points))
+            shares = [shares_of(found, problem(found).genome(point)) for point in points]
+            generator.ingest([{**point, "f0": worth(one)} for point, one in zip(points, shares, strict=True)])
             if sizes[-1] == 28:
                 break
         assert list(dict.fromkeys(sizes))[:3] == [7, 14, 28]
-        assert strategy.restarts >= 2
-    strategy, centre = IPOP(found, 0), []
-    for number in range(2):  # a generation that the budget cut teaches nothing
-        genomes = strategy.ask(number)
-        strategy.tell(number, dict.fromkeys(genomes[:3], (0.0,)))
-        centre.append(strategy._strategy.centroid.tolist())
-    assert centre == [[0.5] * 3] * 2
+        assert generator.restarts >= 2
+
+
+def test_cma_gives_a_generation_in_pieces_and_learns_once_all_of_it_has_come_back() -> None:
+    found = made("sine", offset=[-1.0, 1.0])
+    whole, pieces = CMA(problem(found), 0, 7), CMA(problem(found), 0, 7)
+    points = whole.suggest()
+    assert [*pieces.suggest(4), *pieces.suggest(3)] == points
+    with pytest.raises(ValueError, match="0 points are left"):
+        pieces.suggest(1)
+    results = [{**point, "f0": float(place)} for place, point in enumerate(points)]
+    whole.ingest(results)
+    pieces.ingest(results[3:])
+    assert pieces._strategy.centroid.tolist() == [0.5] * 3  # a part teaches nothing
+    pieces.ingest(results[:3])
+    assert pieces._strategy.centroid.tolist() == whole._strategy.centroid.tolist() != [0.5] * 3
+    with pytest.raises(ValueError, match="7 points are left"):
+        pieces.suggest(8)
+
+
+def told(points: list[dict[str, object]], *values: float) -> list[dict[str, object]]:
+    return [{**point, "f0": value} for point, value in zip(points, values, strict=True)]
 
 
 def test_elites_come_again_and_a_lucky_one_is_found_out() -> None:
-    strategy = Genetic(made(), 0, 8, 2, Operators())
-    first = strategy.ask(0)
-    worth = {genome: (float(place),) for place, genome in enumerate(first)}
-    strategy.tell(0, worth)
-    second = strategy.ask(1)
+    generator = Genetic(problem(made()), 0, 8, 2)
+    first = generator.suggest()
+    generator.ingest(told(first, *range(8)))
+    second = generator.suggest()
     assert second[:2] == [first[7], first[6]]
-    strategy.tell(1, {genome: (-5.0 if genome == first[7] else 1.0,) for genome in second})
-    assert first[7] not in strategy.ask(2)[:2]
+    generator.ingest(told(second, *(-5.0 if point == first[7] else 1.0 for point in second)))
+    assert first[7] not in generator.suggest()[:2]
+
+
+def test_who_asks_for_points_one_by_one_gets_children_of_the_best() -> None:
+    found = made("sine")
+    generator, best = Genetic(problem(found), 0, 8, 2), []
+    for _ in range(80):
+        (point,) = generator.suggest(1)
+        shares = shares_of(found, problem(found).genome(point))
+        best.append(-sum((x - 0.7) ** 2 for x in shares))
+        generator.ingest(told([point], best[-1]))
+    assert sum(best[-20:]) > 0.2 * sum(best[:20])  # both are negative
+    other = Genetic(problem(found), 1, 8, 2)
+    other.ingest(told([{"frequency": 1.0, "phase": 0.5}], 1.0))  # a point of somebody else's
+    assert other.suggest()[0] == {"frequency": 1.0, "phase": 0.5}
+    with pytest.raises(ValueError, match="a result without 'phase'"):
+        other.ingest([{"frequency": 1.0, "f0": 1.0}])
+    with pytest.raises(ValueError, match="between"):
+        other.ingest([{"frequency": 100.0, "phase": 0.0, "f0": 1.0}])
+    with pytest.raises(ValueError, match="num_points"):
+        other.suggest(0)
 
 
 def test_several_objectives_keep_a_front() -> None:
-    strategy = Genetic(made("gaussian"), 0, 16, 4, Operators())
-    for number in range(12):
-        genomes = strategy.ask(number)
-        strategy.tell(
-            number, {genome: (genome.numbers[0], 1 - genome.numbers[0] - genome.numbers[1] ** 2) for genome in genomes}
-        )
-    last = [genome.numbers for genome in strategy.ask(12)[:4]]
+    found = made("gaussian")
+    generator = Genetic(problem(found, 2), 0, 16, 4)
+
+    def shares(points: list[dict[str, object]]) -> list[Shares]:
+        return [shares_of(found, problem(found).genome(point)) for point in points]
+
+    for _ in range(12):
+        points = generator.suggest()
+        generator.ingest([{**point, "f0": x, "f1": 1 - x - y**2} for point, (x, y) in zip(points, shares(points), strict=True)])
+    last = shares(generator.suggest()[:4])
     assert max(y for _, y in last) < 0.05  # the front is where the second gene is 0
     assert max(x for x, _ in last) - min(x for x, _ in last) > 0.5  # and all along the first
     assert fronts([(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (0.4, 0.4)]) == [0, 1, 2]
@@ -198,23 +249,25 @@ def test_a_function_and_its_negative_are_one_genome() -> None:
     for kind, more in (("fourier", {}), ("spline", {"offset": [-0.5, 0.5]}), ("sine", {"offset": [-0.5, 0.5]})):
         found = made(kind, **more)
         for _ in range(20):
-            genome = Genome(tuple(rng.random(len(found.genes)).tolist()))
-            stands = found.canonical(genome)
+            shares = tuple(rng.random(len(found.dimensions)).tolist())
+            stands = found.canonical(shares)
             assert found.canonical(stands) == stands
-            mine, other = found.recipe(genome).feedback.g(pre), found.recipe(stands).feedback.g(pre)
-            sign = 1.0 if stands == genome else -1.0
+            mine, other = (found.recipe(at(found, one)).feedback.g(pre) for one in (shares, stands))
+            sign = 1.0 if stands == shares else -1.0
             torch.testing.assert_close(other, sign * mine, atol=1e-5, rtol=1e-4)
-        asked = Genetic(found, 0, 12, 2, Operators()).ask(0)
-        assert all(found.canonical(genome) == genome for genome in asked)
+        asked = Genetic(problem(found), 0, 12, 2, canonical=found.canonical).suggest()
+        for point in asked:
+            shares = shares_of(found, problem(found).genome(point))
+            assert found.canonical(shares) == pytest.approx(shares)
     for lone in (made("fourier", offset=[0.0, 1.0]), made("sine", phase=[0.0, 1.0]), made("spline", y3=0.5), made("gaussian")):
-        low = Genome((0.1,) * len(lone.genes))
+        low = (0.1,) * len(lone.dimensions)
         assert lone.canonical(low) == low  # -g is not in the space
 
 
 def test_importance_finds_the_gene_that_mattered() -> None:
     found, rng = made("sine"), np.random.default_rng(0)
-    genomes = [Genome(tuple(rng.random(2))) for _ in range(200)]
-    values = importance(found, genomes, [(genome.numbers[1] - 0.5) ** 2 for genome in genomes])
+    shares = [tuple(rng.random(2)) for _ in range(200)]
+    values = importance(found, [at(found, one) for one in shares], [(one[1] - 0.5) ** 2 for one in shares])
     assert next(iter(values)) == "phase"
     assert values["phase"] > 0.7
     assert values["frequency"] < 0.1
@@ -222,11 +275,11 @@ def test_importance_finds_the_gene_that_mattered() -> None:
 
 def test_importance_needs_enough_genomes_and_chance_stays_below_what_is_drawn_for_it() -> None:
     found, rng = made("sine"), np.random.default_rng(1)
-    few = [Genome(tuple(rng.random(2))) for _ in range(LEAST - 1)]
+    few = [at(found, tuple(rng.random(2))) for _ in range(LEAST - 1)]
     assert importance(found, few, list(rng.random(len(few)))) == {}
     drawn = []
     for _ in range(100):
-        genomes = [Genome(tuple(rng.random(2))) for _ in range(LEAST)]
+        genomes = [at(found, tuple(rng.random(2))) for _ in range(LEAST)]
         drawn += importance(found, genomes, list(rng.random(LEAST))).values()
     assert 0.02 < np.mean(np.array(drawn) > by_chance(LEAST)) < 0.25  # one standard deviation
     assert np.mean(np.array(drawn) > 2 * by_chance(LEAST)) < 0.08
@@ -242,7 +295,7 @@ def test_the_hypervolume_is_that_of_a_package_which_computes_it() -> None:
 
 def test_cma_refuses_a_single_number() -> None:
     with pytest.raises(ConfigError, match="CMA-ES"):
-        CMA(made("sine", phase=0.0), 0, 8)
+        CMA(problem(made("sine", phase=0.0)), 0, 8)
 
 
 def test_a_family_that_does_not_exist_is_refused_with_those_that_do() -> None:
@@ -298,3 +351,19 @@ def test_one_lucky_evaluation_is_trusted_less_than_many_good_ones() -> None:
         for seed, value in enumerate(values):
             archive.add(Genome((place / 10,)), seed, Outcome(value))
     assert archive.best(2) == [Genome((0.3,)), Genome((0.2,))]
+
+
+def test_a_generator_is_told_each_objective_in_its_own_direction() -> None:
+    archive = Archive([Objective("loss", 2.0), Objective("accuracy"), Objective("passes")], 10)
+    archive.add(Genome((0.1,)), 0, Outcome(0.7, loss=0.3, passes=40))
+    assert archive.fitness(Genome((0.1,))) == (-0.3, 0.7, -40.0)
+    assert archive.results(Genome((0.1,))) == {"loss": 0.3, "accuracy": 0.7, "passes": 40.0}
+
+
+def test_no_generation_begins_beyond_the_hours_or_the_passes() -> None:
+    done = [Outcome(0.5, passes=100, wall_s=1800.0)] * 3
+    for plan, spent in (
+        (SearchPlan(0, 9, 1), False), (SearchPlan(0, 9, 1, hours=1.5), True), (SearchPlan(0, 9, 1, hours=1.6), False),
+        (SearchPlan(0, 9, 1, passes=300), True), (SearchPlan(0, 9, 1, passes=301), False),
+    ):  # fmt: skip
+        assert plan.spent(done) is spent

@@ -219,7 +219,7 @@ def test_a_worker_that_dies_is_replaced_and_its_chunk_done_once_more(
     space = builder.space(builder.data())
     from hil.search.loop import SearchPlan, _jobs
 
-    genomes = builder.strategy(space).ask(0)
+    genomes = [builder.problem(space).genome(point) for point in builder.generator(space).suggest(None)]
     chunks = chunked(_jobs(SearchPlan(0, 6, 1), space, genomes, 0, [1], Archive([], 1)), 2)
     pool = Pool(lethal, str(tmp_path / "marker"), 1)
     found = list(pool.evaluate(chunks))
@@ -268,10 +268,19 @@ def test_an_unknown_learner_of_feedback_is_refused(tmp_path: Path) -> None:
         start(path, RunFolder.create(tmp_path / "run"), QUIET)
 
 
-def test_the_matrices_of_a_device_are_not_searched(tmp_path: Path) -> None:
-    path = write(tmp_path, base=BASE + '[projection]\nuse = "scattering"\n')
-    with pytest.raises(ConfigError, match="a device that projects has its own"):
-        start(path, RunFolder.create(tmp_path / "run"), QUIET)
+def test_a_base_with_a_device_that_projects_is_searched_but_for_its_matrices(tmp_path: Path) -> None:
+    base = BASE + '[projection]\nuse = "scattering"\nmacropixels = 36\npixels = 64\nplanes = 2\n'
+    path = write(tmp_path, FILE.replace("scale = ", 'distribution = ["normal", "sign"]\nscale = '), base)
+    with pytest.raises(ConfigError, match="has its own matrices B"):
+        start(path, RunFolder.create(tmp_path / "refused"), QUIET)
+    with pytest.raises(ConfigError, match=r"plain steps.*got \[projection\]"):
+        start(write(tmp_path, FILE, base), RunFolder.create(tmp_path / "population"), QUIET)
+    text = SMALLEST.replace("[evaluate]\n", '[evaluate]\nby = "one"\n').replace("generations = 2", "generations = 1")
+    text = text.replace("random = 1", "random = 0\nhand_made = false").replace("examples = 64", "examples = 16")
+    text = text.replace("score = 100", "score = 8").replace("held = 100", "held = 8")
+    start(write(tmp_path, text, base), RunFolder.create(tmp_path / "run"), QUIET)
+    forward = (16 + 8) * 20  # examples times neurons
+    assert all(line["outcome"]["passes"] > forward for line in lines(tmp_path / "run", EVALUATIONS))  # shots that project, too
 
 
 def test_a_search_reads_its_files_once_and_nothing_that_it_wrote(tmp_path: Path, files_read: Counter[str]) -> None:

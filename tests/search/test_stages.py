@@ -24,12 +24,12 @@ from hil.feedback.feedback import Feedback, Sine
 from hil.run.folder import RunFolder
 from hil.search import plain_trainer
 from hil.search.budget import FILE as LEDGER
-from hil.search.budget import Ledger
+from hil.search.budget import Budget, Ledger
 from hil.search.evaluator import Here
 from hil.search.history import History
 from hil.search.jobs import Job, Outcome, Recipe
 from hil.search.plain_trainer import OneByOne
-from hil.search.stages import Budget, StageRow, Trial, claims, halving, on_bench, rank_correlation, seeds, told
+from hil.search.stages import StageRow, Trial, claims, halving, on_bench, rank_correlation, seeds, told
 from hil.training.state import Training
 
 QUIET = Console(quiet=True)
@@ -97,7 +97,7 @@ def test_a_claim_is_one_beyond_two_standard_errors() -> None:
     winner = StageRow("found", (0.9, 0.92, 0.91, 0.93))
     random = [StageRow("a", (0.8, 0.82, 0.81, 0.83)), StageRow("b", (0.7, 0.7, 0.7, 0.7)), StageRow("c", (0.95, 0.9, 0.9, 0.9))]
     near = [StageRow("near", (0.91, 0.9, 0.92, 0.92)), StageRow("far", (0.1, 0.1, 0.1, 0.1))]
-    over_random, over_hand = claims(winner, near, random)
+    over_random, over_hand = claims(winner, ("the best hand-made g", near), ("random Fourier series", random))
     assert over_random.difference == pytest.approx(0.1)
     assert over_random.holds
     assert "near" in over_hand.over
