@@ -422,11 +422,11 @@ def _confusion(folder: RunFolder, training: Training, predicted: torch.Tensor) -
 @contextlib.contextmanager
 def _states(training: Training) -> Iterator[list[torch.Tensor]]:
     """Collect the states of a node with memory while the test split is scored; nothing of any other node."""
-    device, steps = training.devices[-1], training.data.test.x.shape[1]
-    if not device.spec.memory or training.data.test.x.ndim != 3:
+    remembering = [device for device in training.devices if device.spec.memory]
+    if not remembering or training.data.test.x.ndim != 3:
         yield []
         return
-    with looking_on(device, steps) as seen:
+    with looking_on(remembering[-1], training.data.test.x.shape[1]) as seen:
         yield seen
 
 
