@@ -6,7 +6,7 @@
           | s                                           "linear"
     T du/dt = f - u,   T = 1 / (2 pi lowpass)           the slowest part of the receiver; lowpass 0: it follows at once
     r     = u - its mean over 1 / (2 pi highpass)       an amplifier that passes no DC; highpass 0: r = u
-    reading = full_scale ( r + noise )                  noise of the detection; rounded to `bits` by the converter
+    reading = offset + full_scale ( r + noise )                  noise of the detection; rounded to `bits` by the converter
 
 Time is cut into samples (hil/multiplexing.py). f is held over a sample, and both filters are integrated exactly then. What acts
 on the samples of one delay is known before any of them is computed, so these are computed at once, the filters by a matrix
@@ -64,7 +64,8 @@ class DelayLoop(nn.Module):
         noise: of the detection, standard deviation as a share of the full scale.
         loop_noise: of the light and the receiver, which goes around, alike.
         bits: of the converter; 0: it does not round.
-        full_scale_v: reading for r = 1, V.
+        full_scale_v: by how much a reading rises from r = 0 to r = 1, V.
+        offset_v: reading for r = 0, V.
         low_v, high_v: limits of the drive.
     """
 
@@ -90,6 +91,7 @@ class DelayLoop(nn.Module):
         loop_noise: NotNegative = 0.0,
         bits: Annotated[int, Field(ge=0, le=24)] = 0,
         full_scale_v: Positive = 1.0,
+        offset_v: float = 0.0,
         low_v: float = -7.0,
         high_v: float = 7.0,
     ) -> None:
@@ -97,7 +99,7 @@ class DelayLoop(nn.Module):
         self._made: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self.time = Multiplexing(nodes, node_s, delay_s or (nodes + 1) * node_s, samples, sample_phase)
         self.nonlinearity, self.gain, self.phase_rad, self.exponent = nonlinearity, gain, phase_rad, exponent
-        self.scale_v, self.full_scale_v = scale_v, full_scale_v
+        self.scale_v, self.full_scale_v, self.offset_v = scale_v, full_scale_v, offset_v
         self.lowpass_hz, self.highpass_hz = lowpass_hz, highpass_hz
         self.filtered = lowpass_hz > 0 or highpass_hz > 0
         self.block = min(self.time.delay, MOST_FILTERED) if self.filtered else self.time.delay
@@ -114,7 +116,7 @@ class DelayLoop(nn.Module):
         self._at_rest: dict[float, tuple[float, float]] = {}  # by the drive
         self.loop_noise, top = loop_noise * most, full_scale_v * most
         least = 0.0 if nonlinearity == "mach_zehnder" and not highpass_hz else -top
-        self.detection = Detection("loop", nodes, low_v, high_v, least, top, noise * top, bits)
+        self.detection = Detection("loop", nodes, low_v, high_v, offset_v + least, offset_v + top, noise * top, bits)
 
     @property
     def spec(self) -> Spec:
@@ -126,11 +128,15 @@ class DelayLoop(nn.Module):
         return dict(self._made)
 
     def unknowns(self) -> dict[str, Unknown]:
-        """Return what a specimen has its own value of: the attenuator is set to 2 %, the bias to 0.1 rad, by hand."""
+        """Return what a specimen has its own value of: the attenuator is set to 2 %, the bias to 0.1 rad, by hand; the receiver is
+        what its data sheet says to 5 %.
+        """
         return {
             "scale_v": Unknown(1.0, 12.0, 0.1, "V"),
             "gain": Unknown(-4.0, 4.0, 0.02),
             "phase_rad": Unknown(-math.pi, math.pi, 0.1, "rad", period=math.pi),
+            "full_scale_v": Unknown(1e-3, 100.0, 0.05 * self.full_scale_v, "V"),
+            "offset_v": Unknown(-10.0, 10.0, 0.02 * self.full_scale_v, "V"),
         }
 
     def remade(self, settings: Mapping[str, float]) -> Self:
@@ -200,8 +206,8 @@ class DelayLoop(nn.Module):
             readings (time, batch, nodes), V.
         """
         state = tuple(part.to(x) for part in self.rest(x.shape[1], torch.Generator(x.device)))
-        seen = None if measured is None or self.time.samples > 1 else measured / self.full_scale_v
-        return self._run(state, x, None, seen)[0] * self.full_scale_v
+        seen = None if measured is None or self.time.samples > 1 else (measured - self.offset_v) / self.full_scale_v
+        return self._read(self._run(state, x, None, seen)[0])
 
     def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]:
         """(time, batch, nodes) drive in V -> reading in V, and the loop as it is after the last symbol.
@@ -212,7 +218,7 @@ class DelayLoop(nn.Module):
         del params  # nothing can be programmed on a bare loop
         self.detection.goes_on(state, x)
         r, after = self._run(state, x, rng if self.loop_noise else None)
-        return self.detection.read(r * self.full_scale_v, rng), after
+        return self.detection.read(self._read(r), rng), after
 
     def _run(self, state: State, x: Tensor, rng: torch.Generator | None, seen: Tensor | None = None) -> tuple[Tensor, State]:
         """Return r at the time of reading, (time, batch, nodes), and the state after it; loop noise is drawn from `rng`.
@@ -242,6 +248,10 @@ class DelayLoop(nn.Module):
             parts.append(r)
         r = torch.cat(parts, 1).view(batch, steps, time.nodes, time.samples)[..., time.read]
         return r.transpose(0, 1), (past, filters)
+
+    def _read(self, r: Tensor) -> Tensor:
+        """Return the readings of r, V, same shape."""
+        return self.full_scale_v * r + self.offset_v
 
     def _matrices(self, count: int) -> tuple[Tensor, Tensor]:
         """Return what the filters make of `count` samples of f, and of u and its mean before: r of each, u and mean at the end.
