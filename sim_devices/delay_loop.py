@@ -128,8 +128,9 @@ class DelayLoop(nn.Module):
         return dict(self._made)
 
     def unknowns(self) -> dict[str, Unknown]:
-        """Return what a specimen has its own value of: the attenuator is set to 2 %, the bias to 0.1 rad, by hand; the receiver is
-        what its data sheet says to 5 %.
+        """Return what a specimen has its own value of.
+
+        The attenuator is set to 2 %, the bias to 0.1 rad, by hand; the receiver's gain is what its data sheet says to 5 %.
         """
         return {
             "scale_v": Unknown(1.0, 12.0, 0.1, "V"),
