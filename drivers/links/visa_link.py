@@ -5,10 +5,11 @@
     TCPIP::host::5025::SOCKET              bytes and nothing else; some instruments speak nothing better
     USB::0x0957::0x2A07::MY123::INSTR      USBTMC
 
-Which bytes mark the end of a message depends on the wire, so each kind has its own file: stream.py, hislip.py, viread.py. This
-file opens, chooses, guards and translates: every exception of PyVISA, PyVISA-py and the sockets becomes one of hil.errors here.
-With PyVISA-py the session's own socket is used, because its SOCKET session (0.8.1) reports an end of file as silence, waits for
-ever in a write that nobody takes, cannot switch Nagle's algorithm off, and reads blocks a hundred times slower than the socket.
+Which bytes mark the end of a message depends on the wire, so each kind has its own file: stream.py, hislip.py, vxi11.py, and
+viread.py for what viRead has to read. This file opens, chooses, guards and translates: every exception of PyVISA, PyVISA-py and
+the sockets becomes one of hil.errors here. With PyVISA-py the session's own socket is used, because its SOCKET session (0.8.1)
+reports an end of file as silence, waits for ever in a write that nobody takes, cannot switch Nagle's algorithm off, and reads
+blocks a hundred times slower than the socket.
 
 Source: VPP-4.3 (VISA), VPP-4.3.3 (completion and error codes); pyvisa_py/tcpip.py, version 0.8.1.
 """
@@ -42,6 +43,7 @@ from drivers.links.hislip import LOCK_WAIT_S, Granted, HislipWire
 from drivers.links.link import Trusted, checked_timeout
 from drivers.links.stream import BenchSocket, SocketStream, gone, out_of_step, timed_out
 from drivers.links.viread import VisaBytes, VisaCalls, VisaMessages
+from drivers.links.vxi11 import Vxi11Wire
 from drivers.resource import standard
 from hil.errors import ConfigError, ContractError, LinkError, OpenFailed
 
@@ -156,7 +158,7 @@ class VisaLink(Trusted):
         """Clear the device where the wire can; a SOCKET is opened anew, so that a late reply dies with the old connection."""
         with self._trust.transaction():
             self._trust.lose("cleared")
-            if not isinstance(self._wire, HislipWire | VisaMessages):
+            if not isinstance(self._wire, HislipWire | Vxi11Wire | VisaMessages):
                 self.reopen()
                 return
             with self._translated("clear"):
@@ -192,7 +194,7 @@ class VisaLink(Trusted):
         try:
             resource.timeout = _milliseconds(self._timeout_s)
             wire = self._wire_of(resource)
-            self._lock = wire.lock() if isinstance(wire, HislipWire) else "none"
+            self._lock = wire.lock() if isinstance(wire, HislipWire | Vxi11Wire) else "none"
         except (*FOREIGN, LinkError) as error:
             with suppress(*FOREIGN):
                 resource.close()
@@ -217,6 +219,7 @@ class VisaLink(Trusted):
             return HislipWire(session.interface, self._name, self._timeout_s)
         if isinstance(session, TCPIPInstrVxi11) and isinstance(session.interface.sock, socket.socket):
             session.interface.sock = BenchSocket.adopt(session.interface.sock)
+            return Vxi11Wire(session, self._name, self._timeout_s)
         calls = _calls(resource)
         if standard(self._name).endswith("::SOCKET"):
             resource.set_visa_attribute(ResourceAttribute.termchar, self._terminator[-1])
@@ -281,17 +284,30 @@ class _Sockets:
 
 
 def list_resources(backend: str = "") -> tuple[str, ...]:
-    """List the instruments that VISA finds by itself: USB, and what answers to discovery on the network.
+    """List the instruments that VISA finds by itself: USB, serial ports, and what answers a VXI-11 broadcast on the network.
+
+    Instruments that announce themselves are those of drivers/links/discovery.py.
 
     Raises:
         OpenFailed: no VISA library works here.
     """
     try:
-        with warnings.catch_warnings():
+        with _without_zeroconf(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyVISA-py warns of what it cannot discover, at every call
             return tuple(sorted(library(backend).list_resources()))
     except FOREIGN as error:
         raise _not_opened("VISA", error) from error
+
+
+@contextmanager
+def _without_zeroconf() -> Iterator[None]:
+    """PyVISA-py asks for HiSLIP with it, one second more, and forgets the port that was announced."""
+    before = pyvisa_py.tcpip.zeroconf
+    pyvisa_py.tcpip.zeroconf = None
+    try:
+        yield
+    finally:
+        pyvisa_py.tcpip.zeroconf = before
 
 
 def _checked_resource(resource: str) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Annotated, Any, ClassVar
 
 from pydantic import PrivateAttr
@@ -34,10 +34,9 @@ from hil.build.bench import (
     check_address,
     lingering,
     provenance_of,
-    until_interrupted,
 )
 from hil.build.channels import channels, check_named, name_of, numbers
-from hil.build.virtual import check_simulated, no_virtual, tell
+from hil.build.virtual import check_simulated, no_virtual, serve_all
 from hil.build.virtual_waveform import VirtualTable, wired
 from hil.config.bench import BenchFile
 from hil.config.read import Holds, Section
@@ -46,7 +45,7 @@ from hil.device import Device, Limit
 from hil.wrapper import Wrapper
 from sim_devices.bench.control import ControlClient
 from sim_devices.bench.description import VirtualBench
-from sim_devices.bench.served import ServedBench, build, spawn
+from sim_devices.bench.served import ServedBench, spawn
 
 
 class Roles(Section):
@@ -208,9 +207,7 @@ class WaveformShape:
 
     def serve(self, bench: WaveformBench, out: Console) -> None:
         """See hil.build.bench.Shape."""
-        with build(replace(description(bench), transport="both")) as running:
-            tell(running.resources, running.sockets, running.control.address, out)
-            until_interrupted(out)
+        serve_all(description(bench), bench.virtual, out)
 
 
 def description(bench: WaveformBench) -> VirtualBench:
