@@ -102,6 +102,7 @@ class _Link:
     answered: bool = False  # the last message had a reply, and its end was not read
     aborted: bool = False
     failed: bool = False
+    cut: bool = False  # its connection is being dropped
     gone: bool = False
     thread: threading.Thread | None = None
     line: FaultyLine | None = None  # made when the first fault is scheduled
@@ -127,7 +128,7 @@ class Vxi11Server:
         self._box, self._faults = box, faults or Faults(box.name)
         self._listener = Listener(self._serve, host, port, f"vxi-11 {box.name}")
         self._aborts = Listener(self._serve_aborts, host, 0, f"vxi-11 abort {box.name}")
-        self._faults.doors += [self._listener, self._aborts]
+        self._faults.doors.append(self)
         self._mapper: PortMapper | None = None
         self._links: dict[int, _Link] = {}
         self._last_number = 0
@@ -161,12 +162,26 @@ class Vxi11Server:
         if self._mapper is not None:
             self._mapper.start()
 
+    def refuse(self, seconds: float, healed: threading.Event, reset: bool = False) -> None:
+        """See Door."""
+        for listener in (self._listener, self._aborts):
+            listener.refuse(seconds, healed, reset)
+        self._cut()
+
     def close(self) -> None:
         """Drop every client. May be called twice."""
         if self._mapper is not None:
             self._mapper.close()
+        self._cut()
         self._listener.close()
         self._aborts.close()
+
+    def _cut(self, link: _Link | None = None) -> None:
+        """End the calls that wait, of one link or of all."""
+        with self._state:
+            for one in self._links.values() if link is None else (link,):
+                one.cut = True
+            self._state.notify_all()
 
     # The abort channel
 
@@ -262,12 +277,18 @@ class Vxi11Server:
         return self._wait(link, lambda: self._holder in (None, link), timeout_ms, Error.LOCKED)
 
     def _wait(self, link: _Link, done: Callable[[], bool], timeout_ms: int, late: Error) -> Error:
-        """Wait until `done`; an error when something else comes first. With the state held."""
+        """Wait until `done`; an error when something else comes first. With the state held.
+
+        Raises:
+            ConnectionAbortedError: the client is being dropped.
+        """
         limit = None if timeout_ms == FOR_EVER else timeout_ms / 1000
-        self._state.wait_for(lambda: done() or link.aborted or link.failed or link.gone, limit)
+        self._state.wait_for(lambda: done() or link.aborted or link.failed or link.cut, limit)
+        if link.cut:
+            raise ConnectionAbortedError("the line is cut")
         if link.aborted:
             return Error.ABORTED
-        if link.failed or link.gone:
+        if link.failed:
             return Error.IO
         return Error.NONE if done() else late
 
@@ -382,6 +403,7 @@ class Vxi11Server:
                 self._execute(link, memoryview(whole), outlet)
             except ConnectionError:  # a fault cut the line
                 hang_up(link.channel)
+                self._cut(link)
                 return
             except BaseException:
                 with self._state:
