@@ -17,6 +17,7 @@ Source: VPP-4.3 (VISA), VPP-4.3.3 (completion and error codes); pyvisa_py/tcpip.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
 import threading
@@ -392,6 +393,14 @@ def _not_opened(name: str, error: Exception) -> OpenFailed:
             outputs="as they were; nothing was sent", allowed="TCPIP, USB and GPIB instruments",
             todo="correct the address, or install NI-VISA",
         )  # fmt: skip
+    if found := re.search(r"error creating link: (\d+)", said):
+        return _no_link(name, int(found[1]))
+    if said.startswith("ConnectionRefused") and re.fullmatch(r"TCPIP[0-9]*::[^,]*::inst[0-9]+::INSTR", _spelled(name)):
+        return OpenFailed(
+            "no VXI-11 port mapper answers at this address", where=name, got=said, allowed="port 111 of the host",
+            outputs="as they were; nothing was sent",
+            todo="check power, cable and address; where the port of VXI-11 is known, write it: TCPIP::host,PORT::inst0::INSTR",
+        )  # fmt: skip
     if said.startswith("gaierror"):
         return OpenFailed(
             "this host name is not known", where=name, got=said, outputs="as they were; nothing was sent",
@@ -403,6 +412,23 @@ def _not_opened(name: str, error: Exception) -> OpenFailed:
             todo="give the user access to the device, on Linux by a udev rule",
         )  # fmt: skip
     return _open_failed(name, said)
+
+
+def _spelled(name: str) -> str:
+    try:
+        return standard(name)
+    except ConfigError:
+        return name
+
+
+def _no_link(name: str, error: int) -> OpenFailed:
+    """Explain why VXI-11's create_link failed (its table of errors is in drivers/links/vxi11.py)."""
+    what, todo = {
+        3: ("the instrument has no device of this name", "write inst0, or the name that its manual gives, such as gpib0,5"),
+        9: ("the instrument takes no more connections", "end another program that has it open, or switch it off and on"),
+        11: ("another program has locked this instrument", "end that program, or unlock the instrument there"),
+    }.get(error, ("the instrument does not let itself be opened", "look at its network settings, or switch it off and on"))
+    return OpenFailed(what, where=name, got=f"VXI-11 error {error}", outputs="as they were; nothing was sent", todo=todo)
 
 
 def _package(said: str, first: str) -> str:

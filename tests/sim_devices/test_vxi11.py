@@ -278,8 +278,8 @@ def test_a_call_that_makes_no_sense_is_answered_so(
 ) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=3) as channel:
         call = struct.pack("!10I", 5, *head, 0, 0, 0, 0) + arguments
-        for part in (call[:7], call[7:]):  # in two fragments
-            channel.sendall(struct.pack("!I", len(part) | (0x8000_0000 if part is not call[:7] and part == call[7:] else 0)) + part)
+        fragments = struct.pack("!I", 7) + call[:7] + struct.pack("!I", 0x8000_0000 | len(call) - 7) + call[7:]
+        channel.sendall(fragments)
         expected = struct.pack(f"!{1 + len(reply)}I", 5, *reply)
         assert exactly(channel, 4 + len(expected)) == struct.pack("!I", 0x8000_0000 | len(expected)) + expected
 
