@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from hil.errors import OpenFailed
@@ -77,21 +78,20 @@ def discover(listen_s: float = LISTEN_S, interfaces: Sequence[str] | None = None
         responder = Zeroconf(interfaces=InterfaceChoice.All if interfaces is None else list(interfaces))
     except OSError as error:
         raise _not_asked(str(error), "look at the network of this computer: multicast to 224.0.0.251") from error
-    try:
+    found: list[Found] = []
+    with closing(responder):
         browser = ServiceBrowser(responder, list(SERVICES), Listener())
         time.sleep(listen_s)
         browser.cancel()
-        found: list[Found] = []
-        for kind, name in heard:
+        for kind, name in tuple(heard):
             info = responder.get_service_info(kind, name, ASK_MS)
             for host in info.parsed_scoped_addresses() if info is not None else ():
-                found.append(Found(_resource(kind, host, info.port or 0), _who(info.decoded_properties), host))
-    finally:
-        responder.close()
-    return _told(found)
+                found.append(Found(resource_of(kind, host, info.port or 0), _who(info.decoded_properties), host))
+    return told(found)
 
 
-def _resource(kind: str, host: str, port: int) -> str:
+def resource_of(kind: str, host: str, port: int) -> str:
+    """Return the VISA resource string of a service, "" for a web page."""
     host = f"[{host}]" if ":" in host else host
     if kind.startswith("_hislip"):
         return f"TCPIP::{host}::hislip0{'' if port == HISLIP else f',{port}'}::INSTR"
@@ -105,7 +105,7 @@ def _who(facts: Mapping[str, str | None]) -> str:
     return "".join(c for c in ", ".join(part for part in said if part) if c.isprintable())[:120]  # anybody may have said it
 
 
-def _told(found: Sequence[Found]) -> tuple[Found, ...]:
+def told(found: Sequence[Found]) -> tuple[Found, ...]:
     """Each once, sorted; a web page only where nothing else is known of the host."""
     hosts = {one.host for one in found if one.resource}
     kept = {one for one in found if one.resource or one.host not in hosts}

@@ -12,10 +12,13 @@ Source: LXI 1.5, 10.3 to 10.7 (services and TXT records); RFC 6762 (mDNS), RFC 6
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from typing import Any
 
 from hil.errors import ConfigError
 from sim_devices.instruments.box import Box
@@ -41,7 +44,7 @@ def announced(boxes: Mapping[str, Box], resources: Mapping[str, Sequence[str]]) 
         ConfigError: the package zeroconf is not installed, or this computer has no multicast.
     """
     try:
-        from zeroconf import Error, NonUniqueNameException, ServiceInfo, Zeroconf
+        from zeroconf import Error, ServiceInfo, Zeroconf
     except ImportError as error:
         raise ConfigError(
             "announcing needs the package zeroconf", where="virtual bench: announce", got=str(error),
@@ -51,21 +54,14 @@ def announced(boxes: Mapping[str, Box], resources: Mapping[str, Sequence[str]]) 
         responder = Zeroconf(interfaces=["127.0.0.1"])
     except OSError as error:
         raise _unheard(str(error)) from error
-    try:
-        for name, box in boxes.items():
-            facts = _facts(box)
-            for kind, host, port in _services(resources[name]):
-                label = f"{facts['Manufacturer']} {facts['Model']} {facts['SerialNumber']} ({name})"
-                label = label.replace(".", " ").encode()[:NAME_BYTES].decode(errors="ignore")
-                server = f"{re.sub('[^a-z0-9-]', '-', name.lower())}.local."
-                info = ServiceInfo(kind, f"{label}.{kind}", port, properties={"txtvers": "1", **facts}, server=server,
-                                   addresses=[socket.inet_aton(host)])  # fmt: skip
-                responder.register_service(info, allow_name_change=True, cooperating_responders=True)
+    services = [ServiceInfo(**one) for name, box in boxes.items() for one in _services(name, box, resources[name])]
+    with closing(responder):
+        try:
+            with ThreadPoolExecutor(len(services)) as all_at_once:  # each asks for a while whether its name is free
+                list(all_at_once.map(lambda one: responder.register_service(one, allow_name_change=True), services))
+        except Error as error:
+            raise _unheard(f"{type(error).__name__}: {error}") from error
         yield
-    except (Error, NonUniqueNameException) as error:
-        raise _unheard(f"{type(error).__name__}: {error}") from error
-    finally:
-        responder.close()
 
 
 def _unheard(got: str) -> ConfigError:
@@ -75,14 +71,16 @@ def _unheard(got: str) -> ConfigError:
     )  # fmt: skip
 
 
-def _facts(box: Box) -> dict[str, str]:
-    said = (box.execute(b"*IDN?") or b"").decode("latin-1").split(",")
-    return dict(zip(FACTS, [*(part.strip() for part in said), *[""] * len(FACTS)], strict=False))
-
-
-def _services(resources: Sequence[str]) -> Iterator[tuple[str, str, int]]:
-    """(service, host, port) of each resource, once."""
+def _services(name: str, box: Box, resources: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """What zeroconf has to know of each service of a box."""
+    said = [part.strip() for part in (box.execute(b"*IDN?") or b"").decode("latin-1").split(",")]
+    facts = dict(zip(FACTS, [*said, *[""] * len(FACTS)], strict=False))
+    label = f"{' '.join(said[:3])} ({name})".replace(".", " ").encode()[:NAME_BYTES].decode(errors="ignore")
+    server = f"hil-{os.getpid()}-{re.sub('[^a-z0-9-]', '-', name.lower())}.local."  # of its own: its address may be another
     for resource in dict.fromkeys(resources):
         for kind, pattern in SERVICES.items():
             if found := pattern.fullmatch(resource):
-                yield kind, found[1], int(found[2] or PORT_MAPPER)
+                yield {
+                    "type_": kind, "name": f"{label}.{kind}", "port": int(found[2] or PORT_MAPPER), "server": server,
+                    "addresses": [socket.inet_aton(found[1])], "properties": {"txtvers": "1", **facts},
+                }  # fmt: skip
