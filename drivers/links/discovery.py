@@ -62,17 +62,13 @@ def discover(listen_s: float = LISTEN_S, interfaces: Sequence[str] | None = None
     """
     if package := missing():
         raise _not_asked("zeroconf is not installed", f"install it: {package}")
-    from zeroconf import InterfaceChoice, ServiceBrowser, ServiceListener, Zeroconf
+    from zeroconf import InterfaceChoice, ServiceBrowser, ServiceStateChange, Zeroconf
 
     heard: list[tuple[str, str]] = []
 
-    class Listener(ServiceListener):
-        def add_service(self, zc: Zeroconf, type_: str, name: str) -> None:
-            heard.append((type_, name))
-
-        def update_service(self, zc: Zeroconf, type_: str, name: str) -> None: ...
-
-        def remove_service(self, zc: Zeroconf, type_: str, name: str) -> None: ...
+    def note(zeroconf: object, service_type: str, name: str, state_change: object) -> None:
+        if state_change is ServiceStateChange.Added:
+            heard.append((service_type, name))
 
     try:
         responder = Zeroconf(interfaces=InterfaceChoice.All if interfaces is None else list(interfaces))
@@ -80,7 +76,7 @@ def discover(listen_s: float = LISTEN_S, interfaces: Sequence[str] | None = None
         raise _not_asked(str(error), "look at the network of this computer: multicast to 224.0.0.251") from error
     found: list[Found] = []
     with closing(responder):
-        browser = ServiceBrowser(responder, list(SERVICES), Listener())
+        browser = ServiceBrowser(responder, list(SERVICES), [note])
         time.sleep(listen_s)
         browser.cancel()
         for kind, name in tuple(heard):
@@ -114,5 +110,6 @@ def told(found: Sequence[Found]) -> tuple[Found, ...]:
 
 def _not_asked(got: str, todo: str) -> OpenFailed:
     return OpenFailed(
-        "instruments cannot be asked for by mDNS", where="discovery", got=got, outputs="as they were; nothing was sent", todo=todo
-    )
+        "instruments cannot be asked for by mDNS", where="discovery", got=got, outputs="as they were; nothing was sent",
+        todo=todo,
+    )  # fmt: skip

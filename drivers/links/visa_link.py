@@ -195,7 +195,7 @@ class VisaLink(Trusted):
         try:
             resource.timeout = _milliseconds(self._timeout_s)
             wire = self._wire_of(resource)
-            self._lock = wire.lock() if isinstance(wire, HislipWire | Vxi11Wire) else "none"
+            self._lock = _lock(wire)
         except (*FOREIGN, LinkError) as error:
             with suppress(*FOREIGN):
                 resource.close()
@@ -240,6 +240,13 @@ class VisaLink(Trusted):
             yield
         except FOREIGN as error:
             raise _translation(error, self._name, doing, self._timeout_s) from error
+
+
+def _lock(wire: Wire) -> Granted:
+    if isinstance(wire, Vxi11Wire):
+        with suppress(TimeoutError, RPCError, EOFError, struct.error):  # not every instrument has a status byte to ask for
+            return wire.lock()
+    return wire.lock() if isinstance(wire, HislipWire) else "none"
 
 
 @cache

@@ -17,13 +17,10 @@ Source: VXI-11 (TCP/IP Instrument Protocol, revision 1.0, 1995), sections B.6.3 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
-from pyvisa_py.protocols.rpc import RPCError
 
 from drivers.links.hislip import LOCK_WAIT_S, Granted
 from drivers.links.link import Deadline
@@ -35,7 +32,8 @@ BY_END = 4
 LOCKED, TIMEOUT = 11, 15
 ERRORS = {
     1: "syntax error", 3: "device not accessible", 4: "invalid link", 5: "parameter error", 6: "channel not established",
-    8: "not supported", 9: "out of resources", LOCKED: "locked by another link", 12: "no lock held", 17: "I/O error", 23: "aborted",
+    8: "not supported", 9: "out of resources", LOCKED: "locked by another link", 12: "no lock held",
+    17: "I/O error", 23: "aborted",
 }  # fmt: skip
 ENDING_BYTES = 3  # one byte more than the longest ending: what arrives beyond is too much
 
@@ -82,11 +80,9 @@ class Vxi11Wire:
 
     def lock(self) -> Granted:
         """Ask whether another program has the lock; none is taken, see drivers/links/hislip.py."""
-        with suppress(TimeoutError, RPCError, EOFError, struct.error):  # not every instrument has a status byte
-            wait_ms = round(LOCK_WAIT_S * 1000)
-            if self._client.device_read_stb(self._link, WAIT_LOCK, wait_ms, wait_ms)[0] == LOCKED:
-                return "refused"
-        return "none"
+        wait_ms = round(LOCK_WAIT_S * 1000)
+        error, _ = self._client.device_read_stb(self._link, WAIT_LOCK, wait_ms, wait_ms)
+        return "refused" if error == LOCKED else "none"
 
     def clear(self) -> None:
         """Clear the device, and forget an unfinished reply."""

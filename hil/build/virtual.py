@@ -171,8 +171,9 @@ def not_simulated(bench: BenchFile, name: str) -> ConfigError:
 
 def serve_all(described: VirtualBench, table: BenchTable | None, out: Console) -> None:
     """Serve a virtual bench over every transport until Ctrl-C, and say where its instruments are."""
-    asked = {} if table is None else {"port_mapper": table.port_mapper, "announce": table.announce}
-    described = replace(described, transport="all", **asked)
+    described = replace(described, transport="all")
+    if table is not None:
+        described = replace(described, port_mapper=table.port_mapper, announce=table.announce)
     with build(described) as running:
         for name, resource in running.resources.items():
             out.print(f"{name:<8} {resource}      {running.vxi11[name]}      {running.sockets[name]}", soft_wrap=True)

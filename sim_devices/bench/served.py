@@ -1,7 +1,8 @@
 """A virtual bench: simulated instruments wired to the twin of a node, served over real transports.
 
 build(description)   in this process         -> RunningBench
-spawn(description)   in a process of its own -> ServedBench, {"resources": {box: VISA resource}, "sockets": {...}, "vxi11": {...}}
+spawn(description)   in a process of its own -> ServedBench, {"resources": {box: VISA resource},
+                                                         "sockets": {...}, "vxi11": {...}, "control": [host, port]}
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ class RunningBench(Running):
             if "hislip" in transports:
                 self.resources[part.name] = _started(HislipServer(box, host, part.hislip_port, faults), opened)
         if description.announce:
-            told = {name: [kind[name] for kind in (self.resources, self.vxi11, self.sockets) if name in kind] for name in self.boxes}
-            opened.enter_context(announced(self.boxes, told))
+            kinds = (self.resources, self.vxi11, self.sockets)
+            addresses = {name: [kind[name] for kind in kinds if name in kind] for name in self.boxes}
+            opened.enter_context(announced(self.boxes, addresses))
         self.control = ControlServer(self.plant, self.boxes, port=description.control_port, faults=self.faults)
         opened.callback(self.control.close)
         opened.callback(self.faults.heal)  # first of all: who waits because of a fault goes on, and can end

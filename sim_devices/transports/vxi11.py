@@ -204,7 +204,7 @@ class Vxi11Server:
     def _serve(self, channel: socket.socket) -> None:
         links: dict[int, _Link] = {}
         try:
-            serve_calls(channel, CORE, lambda procedure, arguments: self._call(channel, links, procedure, arguments), CALL_BYTES)
+            serve_calls(channel, CORE, lambda number, arguments: self._call(channel, links, number, arguments), CALL_BYTES)
         finally:
             for link in links.values():
                 self._leave(link)

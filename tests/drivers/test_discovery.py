@@ -73,7 +73,8 @@ def test_what_is_served_is_found() -> None:
     pytest.importorskip("zeroconf")
     with build(VirtualBench((VirtualBox("g1", MEMORY),), transport="all", announce=True)) as bench:
         found = discover(0.3, ["127.0.0.1"])
-        ours = {one.resource: one for one in found if one.resource in (bench.resources["g1"], bench.vxi11["g1"], bench.sockets["g1"])}
+        addresses = (bench.resources["g1"], bench.vxi11["g1"], bench.sockets["g1"])
+        ours = {one.resource: one for one in found if one.resource in addresses}
         assert len(ours) == 3
         assert {one.who.split(", ")[1] for one in ours.values()} == {"G1"}
     assert not set(ours) & {one.resource for one in discover(0.3, ["127.0.0.1"])}

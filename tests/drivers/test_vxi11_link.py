@@ -125,7 +125,7 @@ def test_blocks_and_texts_both_ways(size: int) -> None:
 
 
 def test_a_long_reply_in_many_pieces_has_one_deadline() -> None:
-    """PyVISA-py takes the time since the beginning off the timeout again at each piece: it gives up after 0.15 s of these 0.5."""
+    """PyVISA-py takes the time since the beginning off the timeout at each piece, and gives up after 0.15 s of these 0.5."""
     faults = Faults("answering")
     with session(Answering(), faults, timeout_s=0.5) as scpi:
         faults.add(Fault("throttle", match="BLOCK", bytes_per_s=5000))
@@ -199,9 +199,8 @@ def test_another_program_that_has_the_lock_is_named_at_once() -> None:
 
 
 def test_a_name_or_a_port_that_is_not_there_is_told() -> None:
-    with served(Answering()) as server:
-        with pytest.raises(OpenFailed, match="no device of this name"):
-            VisaLink(server.resource.replace("inst0", "inst7"), backend="@py")
+    with served(Answering()) as server, pytest.raises(OpenFailed, match="no device of this name"):
+        VisaLink(server.resource.replace("inst0", "inst7"), backend="@py")
     with pytest.raises(OpenFailed, match="nobody answers"):
         VisaLink(server.resource, backend="@py")
 
@@ -245,8 +244,8 @@ def test_an_instrument_takes_and_gives_as_much_as_it_likes() -> None:
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        ((15, 0, b""), LinkTimeout), ((17, "no answer", ""), LinkTimeout), ((17, 0, b""), Disconnected), ((4, 0, b""), Disconnected),
-        ((23, 0, b""), Disconnected), ((0, 0, b"123456789"), Desync),
+        ((15, 0, b""), LinkTimeout), ((17, "no answer", ""), LinkTimeout), ((17, 0, b""), Disconnected),
+        ((4, 0, b""), Disconnected), ((23, 0, b""), Disconnected), ((0, 0, b"123456789"), Desync),
     ],
 )  # fmt: skip
 def test_errors_of_a_read(answer: tuple[Any, ...], error: type[Exception]) -> None:

@@ -1,4 +1,4 @@
-"""python-vxi11, which knows nothing of this project, works the virtual bench: identify, upload a record, trigger, read the curve.
+"""python-vxi11, which knows nothing of this project, works the virtual bench: it uploads a record and reads the curve.
 
 pip install "hil[interop]"
 """

@@ -218,7 +218,9 @@ def test_a_lock_keeps_the_others_out(server: Vxi11Server, hand: Vxi11Client, box
     assert [locked(hand), locked(other), locked(other, 1, 30)] == [11, 11, 11]
     assert other.write(b"PUT 1") == 11
     assert other.read(30)[0] == 11
-    assert [number(other.call(procedure, struct.pack("!4I", other.link, 0, 0, 30))) for procedure in (13, 14, 15, 16)] == [11] * 4
+    assert [number(other.call(procedure, struct.pack("!4I", other.link, 0, 0, 30))) for procedure in (13, 14, 15, 16)] == [
+        11
+    ] * 4
     threading.Timer(0.05, hand.close).start()  # a client that goes gives its lock back
     assert locked(other, 1, 2000) == 0
     assert unlocked(other) == 0
