@@ -22,7 +22,7 @@ from hil.errors import OpenFailed
 
 SERVICES = ("_hislip._tcp.local.", "_vxi-11._tcp.local.", "_scpi-raw._tcp.local.", "_lxi._tcp.local.")
 LISTEN_S = 1.5
-ASK_MS = 300  # for the record of one service that came without its address
+ASK_S = 1.0  # for the records of services that came without their addresses, all together
 PORT_MAPPER, HISLIP = 111, 4880
 
 
@@ -79,8 +79,9 @@ def discover(listen_s: float = LISTEN_S, interfaces: Sequence[str] | None = None
         browser = ServiceBrowser(responder, list(SERVICES), [note])
         time.sleep(listen_s)
         browser.cancel()
+        end_s = time.monotonic() + ASK_S
         for kind, name in tuple(heard):
-            info = responder.get_service_info(kind, name, ASK_MS)
+            info = responder.get_service_info(kind, name, max(0.0, 1000 * (end_s - time.monotonic())))
             for host in info.parsed_scoped_addresses() if info is not None else ():
                 found.append(Found(resource_of(kind, host, info.port or 0), _who(info.decoded_properties), host))
     return told(found)
