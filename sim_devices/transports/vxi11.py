@@ -26,6 +26,7 @@ Source: VXI-11 (TCP/IP Instrument Protocol, VXIbus Consortium, revision 1.0, 199
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from collections import deque
@@ -271,10 +272,16 @@ class Vxi11Server:
         return [unsigned(Error.NONE)]
 
     def _turn(self, link: _Link, flags: int, timeout_ms: int) -> Error:
-        """May `link` go on, another one holding the lock? With the state held."""
-        if not flags & WAIT_LOCK:
-            timeout_ms = 0
-        return self._wait(link, lambda: self._holder in (None, link), timeout_ms, Error.LOCKED)
+        """May `link` go on, another one holding the lock? With the state held.
+
+        Raises:
+            ConnectionAbortedError: the client is being dropped, or went away while it waited.
+        """
+        waited = self._holder not in (None, link)
+        error = self._wait(link, lambda: self._holder in (None, link), timeout_ms if flags & WAIT_LOCK else 0, Error.LOCKED)
+        if waited and not error and _went(link.channel):
+            raise ConnectionAbortedError("the client went away while it waited for the lock")
+        return error
 
     def _wait(self, link: _Link, done: Callable[[], bool], timeout_ms: int, late: Error) -> Error:
         """Wait until `done`; an error when something else comes first. With the state held.
@@ -354,11 +361,10 @@ class Vxi11Server:
 
     def _trigger(self, link: _Link, arguments: Arguments) -> Pieces:
         flags, lock_timeout, timeout = arguments.unsigned(3)
-        error = self._turned(link, flags, lock_timeout)
-        if not error:
-            with self._state:  # in its place behind what was written before
-                idle = self._wait(link, lambda: not (link.busy or link.waiting), timeout, Error.TIMEOUT)
-            error = idle
+        with self._state:
+            error = self._turn(link, flags, lock_timeout)
+            if not error:  # in its place behind what was written before
+                error = self._wait(link, lambda: not (link.busy or link.waiting), timeout, Error.TIMEOUT)
         if not error:
             self._box.trigger()
         return [unsigned(error)]
@@ -393,8 +399,8 @@ class Vxi11Server:
             with self._state:
                 link.busy = False
                 self._state.notify_all()
-                self._state.wait_for(lambda: link.waiting or link.gone)
-                if link.gone:
+                self._state.wait_for(lambda: link.waiting or link.gone or link.cut)
+                if link.cut or not link.waiting:  # what a client said before it left is still done
                     return
                 outlet.turn, whole = link.waiting.popleft()
                 link.busy, link.answered = True, False
@@ -476,6 +482,10 @@ class _Queue:
                 self._link.output.append(_Reply(bytearray()))
             self._link.output[-1].cut = True
             self._state.notify_all()
+
+
+def _went(channel: socket.socket) -> bool:
+    return bool(select.select([channel], [], [], 0)[0]) and not channel.recv(1, socket.MSG_PEEK)
 
 
 def _readable(link: _Link) -> bool:

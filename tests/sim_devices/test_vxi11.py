@@ -228,6 +228,33 @@ def test_a_lock_keeps_the_others_out(server: Vxi11Server, hand: Vxi11Client, box
     other.close()
 
 
+def test_what_a_client_said_that_left_while_it_waited_for_a_lock_is_never_executed(
+    server: Vxi11Server, hand: Vxi11Client, box: MemoryBox
+) -> None:
+    other = Vxi11Client(server.port)
+    assert locked(hand) == 0
+    other.send(11, struct.pack("!4I", other.link, 1000, 2000, 1 | 8) + opaque(b"PUT 1"))
+    time.sleep(0.05)
+    other.close()
+    time.sleep(0.02)
+    assert unlocked(hand) == 0
+    until(lambda: len(server._links) == 1)
+    hand.put(b"GET?")
+    assert hand.message() == b"\n"
+
+
+def test_what_a_client_said_before_it_left_is_executed(server: Vxi11Server, hand: Vxi11Client, box: MemoryBox) -> None:
+    other = Vxi11Client(server.port)
+    other.put(b"WAIT?")
+    until(lambda: box.waits == 1)
+    other.put(b"PUT last")
+    other.close()
+    until(lambda: len(server._links) == 1)
+    assert box.held == b""
+    box.trigger()
+    until(lambda: box.held == b"last")
+
+
 def test_a_link_may_begin_with_the_lock(server: Vxi11Server, hand: Vxi11Client) -> None:
     reply = hand.call(10, struct.pack("!3I", 1, 1, 0) + opaque(b"INST0"))
     error, second, abort_port, largest = struct.unpack("!4I", reply)
