@@ -847,11 +847,12 @@ def list_(
             allowed="hil list runs [FOLDER] [--tag T] [--sort S] [--json]", todo="write runs before it",
         )  # fmt: skip
     for kind in [what] if what else ["devices", "learners", "datasets", "runs"]:
+        notes: list[str] = []
         if kind == "runs":
             table = listing.table(listing.runs(), out.width)
             table.title = kind
         else:
-            rows = listing.rows(kind)
+            rows, notes = listing.rows(kind)
             table = Table(box=None, header_style="dim", title=kind)
             left_out = {"class"} if out.width < WIDE else set()  # hil describe NAME says it
             shown = [k for k, column in enumerate(rows[0]) if column not in left_out]
@@ -861,6 +862,8 @@ def list_(
                 table.add_row(*(row[k] for k in shown))
         table.title_justify = "left"
         out.print(table)
+        for note in notes:
+            out.print(note, markup=False, soft_wrap=True)
         out.print()
 
 

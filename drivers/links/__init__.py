@@ -1,1 +1,1 @@
-"""Links: wires that carry whole messages of bytes (VISA, serial, HiSLIP, sockets), with their transcripts."""
+"""Links: wires that carry whole messages of bytes (VISA, serial, HiSLIP, VXI-11, sockets), with their transcripts."""

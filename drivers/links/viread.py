@@ -1,4 +1,4 @@
-"""A wire over any VISA backend, through viRead and viWrite alone: USB, VXI-11, GPIB, and every resource of NI-VISA.
+"""A wire over any VISA backend, through viRead and viWrite alone: USB, GPIB, and every resource of NI-VISA.
 
     viRead(session, count) -> bytes, status      status: END seen | termination character seen | count reached
 

@@ -5,10 +5,11 @@
     TCPIP::host::5025::SOCKET              bytes and nothing else; some instruments speak nothing better
     USB::0x0957::0x2A07::MY123::INSTR      USBTMC
 
-Which bytes mark the end of a message depends on the wire, so each kind has its own file: stream.py, hislip.py, viread.py. This
-file opens, chooses, guards and translates: every exception of PyVISA, PyVISA-py and the sockets becomes one of hil.errors here.
-With PyVISA-py the session's own socket is used, because its SOCKET session (0.8.1) reports an end of file as silence, waits for
-ever in a write that nobody takes, cannot switch Nagle's algorithm off, and reads blocks a hundred times slower than the socket.
+Which bytes mark the end of a message depends on the wire, so each kind has its own file: stream.py, hislip.py, vxi11.py, and
+viread.py for what viRead has to read. This file opens, chooses, guards and translates: every exception of PyVISA, PyVISA-py and
+the sockets becomes one of hil.errors here. With PyVISA-py the session's own socket is used, because its SOCKET session (0.8.1)
+reports an end of file as silence, waits for ever in a write that nobody takes, cannot switch Nagle's algorithm off, and reads
+blocks a hundred times slower than the socket.
 
 Source: VPP-4.3 (VISA), VPP-4.3.3 (completion and error codes); pyvisa_py/tcpip.py, version 0.8.1.
 """
@@ -16,6 +17,7 @@ Source: VPP-4.3 (VISA), VPP-4.3.3 (completion and error codes); pyvisa_py/tcpip.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
 import threading
@@ -42,6 +44,7 @@ from drivers.links.hislip import LOCK_WAIT_S, Granted, HislipWire
 from drivers.links.link import Trusted, checked_timeout
 from drivers.links.stream import BenchSocket, SocketStream, gone, out_of_step, timed_out
 from drivers.links.viread import VisaBytes, VisaCalls, VisaMessages
+from drivers.links.vxi11 import Vxi11Wire
 from drivers.resource import standard
 from hil.errors import ConfigError, ContractError, LinkError, OpenFailed
 
@@ -156,7 +159,7 @@ class VisaLink(Trusted):
         """Clear the device where the wire can; a SOCKET is opened anew, so that a late reply dies with the old connection."""
         with self._trust.transaction():
             self._trust.lose("cleared")
-            if not isinstance(self._wire, HislipWire | VisaMessages):
+            if not isinstance(self._wire, HislipWire | Vxi11Wire | VisaMessages):
                 self.reopen()
                 return
             with self._translated("clear"):
@@ -192,7 +195,7 @@ class VisaLink(Trusted):
         try:
             resource.timeout = _milliseconds(self._timeout_s)
             wire = self._wire_of(resource)
-            self._lock = wire.lock() if isinstance(wire, HislipWire) else "none"
+            self._lock = _lock(wire)
         except (*FOREIGN, LinkError) as error:
             with suppress(*FOREIGN):
                 resource.close()
@@ -217,6 +220,7 @@ class VisaLink(Trusted):
             return HislipWire(session.interface, self._name, self._timeout_s)
         if isinstance(session, TCPIPInstrVxi11) and isinstance(session.interface.sock, socket.socket):
             session.interface.sock = BenchSocket.adopt(session.interface.sock)
+            return Vxi11Wire(session, self._name, self._timeout_s)
         calls = _calls(resource)
         if standard(self._name).endswith("::SOCKET"):
             resource.set_visa_attribute(ResourceAttribute.termchar, self._terminator[-1])
@@ -236,6 +240,13 @@ class VisaLink(Trusted):
             yield
         except FOREIGN as error:
             raise _translation(error, self._name, doing, self._timeout_s) from error
+
+
+def _lock(wire: Wire) -> Granted:
+    if isinstance(wire, Vxi11Wire):
+        with suppress(TimeoutError, RPCError, EOFError, struct.error):  # not every instrument has a status byte to ask for
+            return wire.lock()
+    return wire.lock() if isinstance(wire, HislipWire) else "none"
 
 
 @cache
@@ -281,17 +292,30 @@ class _Sockets:
 
 
 def list_resources(backend: str = "") -> tuple[str, ...]:
-    """List the instruments that VISA finds by itself: USB, and what answers to discovery on the network.
+    """List the instruments that VISA finds by itself: USB, serial ports, and what answers a VXI-11 broadcast on the network.
+
+    Instruments that announce themselves are those of drivers/links/discovery.py.
 
     Raises:
         OpenFailed: no VISA library works here.
     """
     try:
-        with warnings.catch_warnings():
+        with _without_zeroconf(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyVISA-py warns of what it cannot discover, at every call
             return tuple(sorted(library(backend).list_resources()))
     except FOREIGN as error:
         raise _not_opened("VISA", error) from error
+
+
+@contextmanager
+def _without_zeroconf() -> Iterator[None]:
+    """PyVISA-py asks for HiSLIP with it, one second more, and forgets the port that was announced."""
+    before = pyvisa_py.tcpip.zeroconf
+    pyvisa_py.tcpip.zeroconf = None
+    try:
+        yield
+    finally:
+        pyvisa_py.tcpip.zeroconf = before
 
 
 def _checked_resource(resource: str) -> str:
@@ -376,6 +400,14 @@ def _not_opened(name: str, error: Exception) -> OpenFailed:
             outputs="as they were; nothing was sent", allowed="TCPIP, USB and GPIB instruments",
             todo="correct the address, or install NI-VISA",
         )  # fmt: skip
+    if found := re.search(r"error creating link: (\d+)", said):
+        return _no_link(name, int(found[1]))
+    if said.startswith("ConnectionRefused") and re.fullmatch(r"TCPIP[0-9]*::[^,]*::inst[0-9]+::INSTR", _spelled(name)):
+        return OpenFailed(
+            "no VXI-11 port mapper answers at this address", where=name, got=said, allowed="port 111 of the host",
+            outputs="as they were; nothing was sent",
+            todo="check power, cable and address; where the port of VXI-11 is known, write it: TCPIP::host,PORT::inst0::INSTR",
+        )  # fmt: skip
     if said.startswith("gaierror"):
         return OpenFailed(
             "this host name is not known", where=name, got=said, outputs="as they were; nothing was sent",
@@ -387,6 +419,23 @@ def _not_opened(name: str, error: Exception) -> OpenFailed:
             todo="give the user access to the device, on Linux by a udev rule",
         )  # fmt: skip
     return _open_failed(name, said)
+
+
+def _spelled(name: str) -> str:
+    try:
+        return standard(name)
+    except ConfigError:
+        return name
+
+
+def _no_link(name: str, error: int) -> OpenFailed:
+    """Explain why VXI-11's create_link failed (its table of errors is in drivers/links/vxi11.py)."""
+    what, todo = {
+        3: ("the instrument has no device of this name", "write inst0, or the name that its manual gives, such as gpib0,5"),
+        9: ("the instrument takes no more connections", "end another program that has it open, or switch it off and on"),
+        11: ("another program has locked this instrument", "end that program, or unlock the instrument there"),
+    }.get(error, ("the instrument does not let itself be opened", "look at its network settings, or switch it off and on"))
+    return OpenFailed(what, where=name, got=f"VXI-11 error {error}", outputs="as they were; nothing was sent", todo=todo)
 
 
 def _package(said: str, first: str) -> str:

@@ -1,6 +1,6 @@
 """The tables of a simulated bench that its shapes share: [virtual], and [virtual.NAME] for the instrument of that name.
 
-[virtual]            seed, transport, linger_s, log_path, faults
+[virtual]            seed, transport, linger_s, log_path, faults, port_mapper, announce
 [virtual.node]       the twin
 [virtual.NAME]       use, and the settings of a simulated instrument; feeds: a parameter of the twin that follows its output
 """
@@ -8,12 +8,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import Field, model_validator
 from rich.console import Console
 
-from hil.build.bench import OnServed
+from hil.build.bench import OnServed, until_interrupted
 from hil.config.bench import BenchFile, TwinTable
 from hil.config.read import Holds, Section, Using
 from hil.config.resolve import SIMULATED, UNTOUCHED, Choice, choice
@@ -22,7 +23,7 @@ from hil.errors import ConfigError
 from hil.wrapper import Wrapper
 from sim_devices.bench.description import VirtualBench, VirtualBox, VirtualGrid, VirtualScene, VirtualWire
 from sim_devices.bench.outputs import Feed
-from sim_devices.bench.served import ServedBench
+from sim_devices.bench.served import ServedBench, build
 
 
 class FeedTable(Section):
@@ -70,13 +71,18 @@ class BenchTable(Section):
         linger_s: how long it outlives its trainer, s.
         log_path: a file that gets a line when an output goes on or off.
         faults: see docs/reference/virtual_bench.md.
+        port_mapper: `hil serve` adds a VXI-11 port mapper to each instrument, for clients that cannot name a port. Port 111 is
+            root's.
+        announce: `hil serve` tells other programs of this computer by mDNS what it serves.
     """
 
     seed: Annotated[int, Field(strict=True)] = 0
-    transport: Literal["hislip", "socket"] = "hislip"
+    transport: Literal["hislip", "socket", "vxi11"] = "hislip"
     linger_s: Annotated[float, Field(ge=0, strict=True)] = 0.0
     log_path: str | None = None
     faults: list[dict[str, Any]] = Field(default_factory=list)
+    port_mapper: Annotated[bool, Field(strict=True)] = False
+    announce: Annotated[bool, Field(strict=True)] = False
     node: TwinTable
     boxes: Annotated[dict[str, BoxTable], Holds(spread=True)] = Field(default_factory=dict)
 
@@ -163,10 +169,15 @@ def not_simulated(bench: BenchFile, name: str) -> ConfigError:
     )  # fmt: skip
 
 
-def tell(resources: Mapping[str, str], sockets: Mapping[str, str], control: tuple[str, int], out: Console) -> None:
-    """Say where the instruments of a virtual bench are."""
-    for name, resource in resources.items():
-        out.print(f"{name:<8} {resource}      {sockets[name]}", soft_wrap=True)
-    told = "newline-separated JSON; see docs/reference/virtual_bench.md"
-    out.print("{:<8} {}:{}      {}".format("control", *control, told), soft_wrap=True)
-    out.print("open them with any VISA client; Ctrl-C ends the bench")
+def serve_all(described: VirtualBench, table: BenchTable | None, out: Console) -> None:
+    """Serve a virtual bench over every transport until Ctrl-C, and say where its instruments are."""
+    described = replace(described, transport="all")
+    if table is not None:
+        described = replace(described, port_mapper=table.port_mapper, announce=table.announce)
+    with build(described) as running:
+        for name, resource in running.resources.items():
+            out.print(f"{name:<8} {resource}      {running.vxi11[name]}      {running.sockets[name]}", soft_wrap=True)
+        told = "newline-separated JSON; see docs/reference/virtual_bench.md"
+        out.print("{:<8} {}:{}      {}".format("control", *running.control.address, told), soft_wrap=True)
+        out.print("open them with any VISA client; Ctrl-C ends the bench")
+        until_interrupted(out)

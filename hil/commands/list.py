@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from hil.config.resolve import CHIPS, DRIVERS, LEARNERS, TWINS, resolve
 from hil.data import kinds, objects, sources
+from hil.errors import ConfigError, OpenFailed
 from hil.metric import named
 from hil.run.index import Entry, Index
 
@@ -21,10 +23,12 @@ Rows = list[tuple[str, ...]]
 WIDE = 120  # columns of a terminal that has room for everything
 
 
-def rows(kind: str) -> Rows:
-    """Return the table of a kind but runs: header first, then a row each."""
-    tables = {"devices": _devices, "learners": _learners, "datasets": _datasets, "resources": _resources}
-    return tables[kind]()
+def rows(kind: str) -> tuple[Rows, list[str]]:
+    """Return the table of a kind but runs, header first and then a row each, and lines to be said below it."""
+    if kind == "resources":
+        return _resources()
+    tables = {"devices": _devices, "learners": _learners, "datasets": _datasets}
+    return tables[kind](), []
 
 
 def _first_line(target: object) -> str:
@@ -50,10 +54,37 @@ def _datasets() -> Rows:
     return [("name", "what"), *published, *made, *own, ('"module:name"', _first_line(objects))]
 
 
-def _resources() -> Rows:
+def _resources() -> tuple[Rows, list[str]]:
+    """What VISA finds, and what announces itself: both are asked at the same time."""
+    from drivers.links.discovery import discover, missing
     from drivers.links.visa_link import list_resources
 
-    return [("VISA resource",), *((name,) for name in list_resources())]
+    notes: list[str] = []
+    with ThreadPoolExecutor(1) as beside:
+        asked = None if missing() else beside.submit(discover)
+        found = {_spelled(name): (name, "") for name in list_resources()}
+        if asked is None:
+            notes.append(f"not asked for: LXI instruments that announce themselves by mDNS; {missing()}")
+        else:
+            try:
+                announced = asked.result()
+            except OpenFailed as error:
+                notes.append(f"not asked for: LXI instruments that announce themselves by mDNS; {error.got}")
+                announced = ()
+            named = [one for one in announced if one.resource]
+            found |= {_spelled(one.resource): (one.resource, one.who) for one in named}
+            notes += [f"{one.who} has a web page at {one.host}, and announces no address for commands" for one in announced
+                      if not one.resource]  # fmt: skip
+    return [("VISA resource", "what"), *sorted(found.values())], notes
+
+
+def _spelled(resource: str) -> str:
+    from drivers.resource import standard
+
+    try:
+        return standard(resource)
+    except ConfigError:  # a serial port, or what VISA alone understands
+        return resource
 
 
 def runs(folder: Path | None = None, tags: Sequence[str] = (), sort: str = "begun") -> list[Entry]:

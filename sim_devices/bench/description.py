@@ -31,7 +31,8 @@ from sim_devices.instruments.keithley_2400 import Keithley2400
 from sim_devices.instruments.source_box import SourceBox
 from sim_devices.switch_log import SwitchLog
 
-Transport = Literal["hislip", "socket", "both"]
+Transport = Literal["hislip", "socket", "vxi11", "both", "all"]
+"""both: HiSLIP and raw sockets."""
 B = TypeVar("B")
 
 
@@ -51,7 +52,7 @@ class VirtualBox:
         name: on this bench, "awg".
         use: "module:Class", a `Box` that takes a keyword `lock`.
         settings: its other keywords.
-        hislip_port, socket_port: 0 takes a free one.
+        hislip_port, socket_port, vxi11_port: 0 takes a free one.
     """
 
     name: str
@@ -59,6 +60,7 @@ class VirtualBox:
     settings: Mapping[str, object] = field(default_factory=dict)
     hislip_port: int = 0
     socket_port: int = 0
+    vxi11_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,8 @@ class VirtualBench:
         grids: a node of many inputs, instead of wires; one at most.
         scenes: a node between a display and a camera, instead of either; one at most.
         feeds: parameters of the plant that follow an output, see `outputs.Feed`.
+        port_mapper: a VXI-11 port mapper for each box, which gets a loopback address of its own: 127.0.0.1, 127.0.0.2, ...
+        announce: tell programs of this computer by mDNS what is served, see sim_devices/transports/announce.py.
     """
 
     boxes: tuple[VirtualBox, ...]
@@ -169,12 +173,19 @@ class VirtualBench:
     grids: tuple[VirtualGrid, ...] = ()
     feeds: tuple[Feed, ...] = ()
     scenes: tuple[VirtualScene, ...] = ()
+    port_mapper: bool = False
+    announce: bool = False
 
     def __post_init__(self) -> None:
         if self.transport not in get_args(Transport):
             raise ConfigError(
                 "no such transport", where="virtual bench", got=f"{self.transport!r}", allowed=", ".join(get_args(Transport))
             )
+        if self.port_mapper and self.transport not in ("vxi11", "all"):
+            raise ConfigError(
+                "a port mapper is for VXI-11 alone", where="virtual bench", got=f'transport "{self.transport}"',
+                allowed='transport = "vxi11"', todo="leave port_mapper out, or serve the bench over VXI-11",
+            )  # fmt: skip
         names = [box.name for box in self.boxes]
         if not names or len(set(names)) != len(names):
             raise ConfigError("boxes need distinct names", where="virtual bench", got=f"{names}", allowed="one or more")

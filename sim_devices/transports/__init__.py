@@ -1,1 +1,1 @@
-"""Transports of simulated instruments: HiSLIP, sockets and serial lines on which real drivers find them."""
+"""Transports of simulated instruments: HiSLIP, VXI-11, sockets and serial lines on which real drivers find them."""

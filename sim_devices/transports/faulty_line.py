@@ -3,9 +3,11 @@
     command   mangle, flood, hand, reboot                            before the box executes it
     reply     delay   then   reset | refuse   or   drop | stale | half_close | the damaged reply, once or twice   then   stall
 
-A transport gives its framing: the (header, payload) pairs that carry a reply. With HiSLIP a truncated reply is a message that
-ends as it should and holds less than its block promises, as a firmware with a fault would send it; a reply that is dropped has
-no DataEnd. On a raw socket the terminator of a truncated reply is missing too.
+A transport gives its framing: the (header, payload) pairs that carry a reply. With HiSLIP and VXI-11 a truncated reply is a
+message that ends as it should and holds less than its block promises, as a firmware with a fault would send it; a reply that is
+dropped has no end. On a raw socket the terminator of a truncated reply is missing too.
+
+What is sent goes through an outlet: the socket of the client, or the output queue from which a VXI-11 client reads.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from sim_devices.instruments.box import Box, Message
 from sim_devices.instruments.damage import block_head, by_kind, damaged, flip, kept
@@ -25,27 +28,62 @@ Frames = Sequence[tuple[bytes, bytes]]
 Framing = Callable[[bytes, bool], Frames]
 
 
+class Outlet(Protocol):
+    """The way of replies to one client."""
+
+    def put(self, *parts: tuple[bytes, bool]) -> None:
+        """Send (bytes, whether a message ends with them), one after another."""
+
+    def heard(self, seconds: float) -> bool:
+        """Wait; return at once when the client says something else, and then True."""
+
+    def reset(self) -> None:
+        """Drop the client with RST."""
+
+    def finish(self) -> None:
+        """Send FIN after what was put."""
+
+
+class SocketOutlet:
+    """A connection that carries replies as bytes, with its messages framed already.
+
+    Args:
+        client: the connection.
+        others: what else belongs to this client.
+    """
+
+    def __init__(self, client: socket.socket, others: Callable[[], Sequence[socket.socket]] = tuple) -> None:
+        self._client, self._others = client, others
+
+    def put(self, *parts: tuple[bytes, bool]) -> None:
+        """See Outlet."""
+        self._client.sendall(b"".join([data for data, _ in parts]))
+
+    def heard(self, seconds: float) -> bool:
+        """See Outlet."""
+        return bool(select.select([self._client], [], [], seconds)[0])
+
+    def reset(self) -> None:
+        """See Outlet."""
+        abort(self._client, *self._others())
+
+    def finish(self) -> None:
+        """See Outlet."""
+        self._client.shutdown(socket.SHUT_WR)
+
+
 class FaultyLine:
     """The replies of one box to one client, with faults on the way.
 
     Args:
         box: that answers.
         faults: of the box.
-        client: the connection that carries replies.
-        others: what else belongs to this client.
+        outlet: to the client.
         unwanted: a device clear came, so nobody waits for a reply.
     """
 
-    def __init__(
-        self,
-        box: Box,
-        faults: Faults,
-        client: socket.socket,
-        others: Callable[[], Sequence[socket.socket]] = tuple,
-        unwanted: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self._box, self._faults, self._client = box, faults, client
-        self._others, self._unwanted = others, unwanted
+    def __init__(self, box: Box, faults: Faults, outlet: Outlet, unwanted: Callable[[], bool] = lambda: False) -> None:
+        self._box, self._faults, self._outlet, self._unwanted = box, faults, outlet, unwanted
         self._held: list[tuple[Strike, bytes]] = []  # replies that are given in front of the next one
 
     def command(self, message: Message) -> Message:
@@ -78,7 +116,7 @@ class FaultyLine:
         if strike := struck.get("delay"):
             strike.wait(strike.fault.seconds, self._unwanted)
         if "reset" in struck:
-            abort(self._client, *self._others())
+            self._outlet.reset()
             raise ConnectionAbortedError("reset")
         if strike := struck.get("refuse"):
             self._shut(strike)
@@ -100,16 +138,18 @@ class FaultyLine:
         if strike := struck.get("half_close"):
             self._half_close(frames, kept(strike.fault, len(reply)))
             return False
-        if "duplicate" in struck:
-            whole += whole
+        wholes = [whole] * (2 if "duplicate" in struck else 1)
         if strike := struck.get("stale"):
-            self._held.append((strike, whole))
+            self._held += [(strike, one) for one in wholes]
             return self._late(strike)
-        whole = self._given() + whole
+        wholes = [*self._given(), *wholes]
         if strike := struck.get("throttle"):
-            return self._trickle(whole, strike)
-        self._client.sendall(whole)
+            return self._trickle(wholes, strike)
+        self._put(wholes)
         return True
+
+    def _put(self, wholes: Sequence[bytes]) -> None:
+        self._outlet.put(*((whole, True) for whole in wholes))
 
     def _reboot(self, strike: Strike) -> None:
         self._box.reboot()
@@ -123,14 +163,15 @@ class FaultyLine:
 
     def _half_close(self, frames: Frames, count: int) -> None:
         """The frames up to `count` bytes of payload, then FIN."""
-        begun = [self._given()]
+        self._put(self._given())
+        begun: list[bytes] = []
         for head, payload in frames:
             begun += [head, payload[:count]]
             count -= len(payload)
             if count < 0:
                 break
-        self._client.sendall(b"".join(begun))
-        self._client.shutdown(socket.SHUT_WR)
+        self._outlet.put((b"".join(begun), False))
+        self._outlet.finish()
 
     def _late(self, strike: Strike) -> bool:
         """Hold the reply back until the client says something else, or the time is over; 0 s: only until the former."""
@@ -138,26 +179,27 @@ class FaultyLine:
             return False
         left = strike.fault.seconds
         while left > 0 and not self._unwanted() and not strike.healed.is_set():
-            if select.select([self._client], [], [], min(left, SLICE_S))[0]:
+            if self._outlet.heard(min(left, SLICE_S)):
                 return False
             left -= SLICE_S
-        self._client.sendall(self._given())
+        self._put(self._given())
         return True
 
-    def _given(self) -> bytes:
-        """Return the bytes that were held back and are still wanted."""
-        given = b"".join([reply for strike, reply in self._held if not strike.healed.is_set()])
+    def _given(self) -> list[bytes]:
+        """Return the replies that were held back and are still wanted."""
+        given = [reply for strike, reply in self._held if not strike.healed.is_set()]
         self._held.clear()
         return given
 
-    def _trickle(self, whole: bytes, strike: Strike) -> bool:
+    def _trickle(self, wholes: Sequence[bytes], strike: Strike) -> bool:
         step = max(1, round(strike.fault.bytes_per_s * SLICE_S))
-        for at in range(0, len(whole), step):
-            if self._unwanted():
-                return False
-            piece = whole[at : at + step]
-            self._client.sendall(piece)
-            strike.wait(len(piece) / strike.fault.bytes_per_s, self._unwanted)
+        for whole in wholes:
+            for at in range(0, len(whole), step):
+                if self._unwanted():
+                    return False
+                piece = whole[at : at + step]
+                self._outlet.put((piece, at + step >= len(whole)))
+                strike.wait(len(piece) / strike.fault.bytes_per_s, self._unwanted)
         return True
 
 

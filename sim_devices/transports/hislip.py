@@ -32,7 +32,7 @@ from typing import NamedTuple
 
 from sim_devices.instruments.box import Box, Message
 from sim_devices.instruments.faults import Faults
-from sim_devices.transports.faulty_line import FaultyLine
+from sim_devices.transports.faulty_line import FaultyLine, SocketOutlet
 from sim_devices.transports.framing import messages
 from sim_devices.transports.listener import Listener, hang_up, receive, send
 
@@ -299,7 +299,8 @@ class HislipServer:
         if session.clearing:
             return
         if session.line is None:
-            session.line = FaultyLine(self._box, self._faults, session.sync, lambda: _others(session), lambda: session.clearing)
+            outlet = SocketOutlet(session.sync, lambda: _others(session))
+            session.line = FaultyLine(self._box, self._faults, outlet, lambda: session.clearing)
         reply = self._run(session, session.line.command(message))
         sent = session.line.reply(message, reply, lambda data, ends: _frames(session, data + b"\n" * ends, number))
         session.unread = session.unread or sent

@@ -12,7 +12,7 @@ import socket
 
 from sim_devices.instruments.box import Box
 from sim_devices.instruments.faults import Faults
-from sim_devices.transports.faulty_line import FaultyLine, raw
+from sim_devices.transports.faulty_line import FaultyLine, SocketOutlet, raw
 from sim_devices.transports.framing import Scanner
 from sim_devices.transports.listener import Listener, send
 
@@ -58,7 +58,7 @@ class SocketServer:
 
     def _serve(self, client: socket.socket) -> None:
         stream, faults = _Stream(client), self._faults
-        line, framing = FaultyLine(self._box, faults, client), raw(self._terminator)
+        line, framing = FaultyLine(self._box, faults, SocketOutlet(client)), raw(self._terminator)
         while True:
             message = stream.message().removesuffix(self._terminator[:-1])
             if not message:

@@ -250,6 +250,8 @@ class Vxi11Server(Served):
             data, self._reply = self._reply[:wanted], self._reply[wanted:]
             reason = (1 if len(data) == wanted else 0) | (0 if self._reply else 4)
             return struct.pack("!III", 0, reason, len(data)) + data + bytes(-len(data) % 4)
+        if procedure == 13:
+            return struct.pack("!II", 0, 16 if self._reply else 0)
         self._reply = b""
         return struct.pack("!I", 0)
 

@@ -31,7 +31,7 @@ DELAY_S = 12.4e-9
 NODE = {"v_pi_v": 3.52, "phase_rad": -1.2, "noise": 0.0}
 
 
-def description(transport: str = "both") -> VirtualBench:
+def description(transport: str = "all") -> VirtualBench:
     boxes = (
         VirtualBox("awg", "sim_devices.instruments.keysight_33600:Keysight33600", {"dac_bits": DAC_BITS}),
         VirtualBox("scope", "sim_devices.instruments.keysight_infiniivision:InfiniiVision", {"adc_bits": ADC_BITS}),
@@ -85,9 +85,9 @@ def agree(device: Waveform, x: torch.Tensor) -> None:
     assert float(error.mean()) <= 0.4 * STEP_V  # rounding alone gives a quarter
 
 
-@pytest.mark.parametrize("wire", ["hislip", "socket"])
+@pytest.mark.parametrize("wire", ["resources", "vxi11", "sockets"])
 def test_both_ways_agree_to_one_step(bench: ServedBench, wire: str) -> None:
-    with opened(bench.resources if wire == "hislip" else bench.sockets) as (device, _):
+    with opened(getattr(bench, wire)) as (device, _):
         assert device.spec.provenance == "twin"
         assert device.delay_s == pytest.approx(DELAY_S, abs=1e-9)
         agree(device, drive(128, 800))

@@ -76,7 +76,7 @@ def description() -> VirtualBench:
         VirtualBox("scope", "sim_devices.instruments.keysight_infiniivision:InfiniiVision", {"serial": "SN-SCOPE"}),
     )
     node = Part("sim_devices.mach_zehnder:MachZehnder", {"v_pi_v": 3.52, "phase_rad": -1.2, "noise": 0.0})
-    return VirtualBench(boxes, (VirtualWire("awg", "scope", node, delay_s=12.4e-9),), transport="both")
+    return VirtualBench(boxes, (VirtualWire("awg", "scope", node, delay_s=12.4e-9),), transport="all")
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ PHYSICS = {
 }
 
 
-@pytest.mark.parametrize("wire", ["resources", "sockets"])
+@pytest.mark.parametrize("wire", ["resources", "sockets", pytest.param("vxi11", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", WIRE)
 def test_a_fault_of_the_wire_leaves_no_trace(
     name: str, wire: str, bench: RunningBench, control: ControlClient, unharmed: Outcome

@@ -26,7 +26,7 @@ BENCH = VirtualBench(
         VirtualBox("scope", "sim_devices.instruments.keysight_infiniivision:InfiniiVision"),
     ),
     wires=(VirtualWire("awg", "scope", NODE),),
-    transport="both",
+    transport="all",
 )
 TERMINATED = {"read_termination": "\n", "write_termination": "\n"}
 RATE_HZ = 1e6
@@ -40,9 +40,9 @@ def bench() -> Iterator[ServedBench]:
         yield served
 
 
-@pytest.fixture(params=["hislip", "socket"])
+@pytest.fixture(params=["resources", "vxi11", "sockets"])
 def instruments(request: pytest.FixtureRequest, bench: ServedBench) -> Iterator[tuple[Any, Any]]:
-    addresses, terminated = (bench.resources, {}) if request.param == "hislip" else (bench.sockets, TERMINATED)
+    addresses, terminated = getattr(bench, request.param), TERMINATED if request.param == "sockets" else {}
     awg = agilent.Agilent33500(addresses["awg"], visa_library="@py", **terminated)
     scope = keysight.KeysightDSOX1102G(addresses["scope"], visa_library="@py", **terminated)
     for box in (awg, scope):

@@ -22,7 +22,7 @@ BENCH = VirtualBench(
         VirtualBox("supply", "sim_devices.instruments.keysight_e36300:KeysightE36312A"),
         VirtualBox("laser", "sim_devices.instruments.keysight_n7776c:KeysightN7776C"),
     ),
-    transport="both",
+    transport="all",
 )
 TERMINATED = {"read_termination": "\n", "write_termination": "\n"}
 
@@ -33,9 +33,9 @@ def bench() -> Iterator[RunningBench]:
         yield running
 
 
-@pytest.fixture(params=["hislip", "socket"])
+@pytest.fixture(params=["resources", "vxi11", "sockets"])
 def wire(request: pytest.FixtureRequest, bench: RunningBench) -> tuple[dict[str, str], dict[str, str]]:
-    return (bench.resources, {}) if request.param == "hislip" else (bench.sockets, TERMINATED)
+    return getattr(bench, request.param), TERMINATED if request.param == "sockets" else {}
 
 
 def test_the_source_meter(wire: tuple[dict[str, str], dict[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""Clients that see every byte that a faulty box sends, over HiSLIP and over a raw socket, and a box to see it from."""
+"""Clients that see every byte that a faulty box sends, over HiSLIP, VXI-11 and a raw socket, and a box to see it from."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from memory_box import MemoryBox
 from sim_devices.instruments.faults import FaultSchedule
 from sim_devices.transports.hislip import HislipServer
 from sim_devices.transports.socket import SocketServer
+from sim_devices.transports.vxi11 import Vxi11Server
 
 HEADER = struct.Struct("!2sBBIQ")
 BLOCK = b"#6000512" + bytes(range(256)) * 2
@@ -138,6 +139,77 @@ class HislipClient:
         self.other.close()
 
 
+class Vxi11Client:
+    """A client by hand; it reads what has come, until it has to wait."""
+
+    def __init__(self, port: int) -> None:
+        self.channel = socket.create_connection(("127.0.0.1", port), timeout=3)
+        self.ended = ""  # how the connection ended, when a write found that
+        self.link = struct.unpack("!4I", self.call(10, struct.pack("!3I", 1, 0, 0) + opaque(b"inst0")))[1]
+
+    def send(self, procedure: int, arguments: bytes) -> None:
+        record = struct.pack("!10I", 7, 0, 2, 0x0607AF, 1, procedure, 0, 0, 0, 0) + arguments
+        self.channel.sendall(struct.pack("!I", 0x8000_0000 | len(record)) + record)
+
+    def call(self, procedure: int, arguments: bytes) -> bytes:
+        """What follows the head of the reply."""
+        self.send(procedure, arguments)
+        mark = struct.unpack("!I", exactly(self.channel, 4))[0]
+        record = exactly(self.channel, mark & 0x7FFF_FFFF)
+        assert struct.unpack("!6I", record[:24]) == (7, 1, 0, 0, 0, 0)
+        return record[24:]
+
+    def put(self, message: bytes) -> None:
+        try:
+            assert self.write(message) == 0
+        except ConnectionError as error:
+            self.ended = "RST" if error.errno else "FIN"
+
+    def write(self, message: bytes, timeout_ms: int = 3000, flags: int = 8) -> int:
+        """The error."""
+        reply = self.call(11, struct.pack("!4I", self.link, timeout_ms, 0, flags) + opaque(message))
+        error, size = struct.unpack("!2I", reply)
+        assert size == (0 if error else len(message))
+        return int(error)
+
+    def read_call(self, timeout_ms: int, size: int = 1 << 20, flags: int = 0, char: int = 0) -> bytes:
+        return struct.pack("!6I", self.link, size, timeout_ms, 0, flags, char)
+
+    def read(self, timeout_ms: int = 3000, size: int = 1 << 20, flags: int = 0, char: int = 0) -> tuple[int, int, bytes]:
+        """Error, reason and data."""
+        reply = self.call(12, self.read_call(timeout_ms, size, flags, char))
+        error, reason, length = struct.unpack("!3I", reply[:12])
+        return error, reason, reply[12 : 12 + length]
+
+    def message(self) -> bytes:
+        got, reason = b"", 0
+        while not reason & 4:
+            error, reason, data = self.read()
+            assert error == 0
+            got += data
+        return got
+
+    def rest(self, quiet_s: float = 0.15) -> tuple[bytes, str]:
+        got = b""
+        while not self.ended:
+            try:
+                error, _, data = self.read(round(quiet_s * 1000))
+            except ConnectionError as error:
+                self.ended = "RST" if error.errno else "FIN"
+                break
+            if error:
+                return got, "open"
+            got += data
+        return got, self.ended
+
+    def close(self) -> None:
+        self.channel.close()
+
+
+def opaque(data: bytes) -> bytes:
+    return struct.pack("!I", len(data)) + data + bytes(-len(data) % 4)
+
+
 class Bench:
     """A memory box that holds BLOCK, its server, and a client of it."""
 
@@ -145,10 +217,13 @@ class Bench:
         self.box = MemoryBox()
         self.box.held = BLOCK
         self.schedule = FaultSchedule({"scope": "scope"}, seed=3)
-        self.server: SocketServer | HislipServer
+        self.transport = transport
+        self.server: SocketServer | HislipServer | Vxi11Server
         make: Callable[[int], Client]
         if transport == "socket":
             self.server, make = SocketServer(self.box, faults=self.schedule.of["scope"]), RawClient
+        elif transport == "vxi11":
+            self.server, make = Vxi11Server(self.box, faults=self.schedule.of["scope"]), Vxi11Client
         else:
             self.server, make = HislipServer(self.box, faults=self.schedule.of["scope"]), HislipClient
         self.server.start()

@@ -1,24 +1,24 @@
-"""What arrives at a client, byte for byte, while faults are scheduled for a box: over HiSLIP and over a raw socket."""
+"""What arrives at a client, byte for byte, while faults are scheduled for a box: over HiSLIP, VXI-11 and a raw socket."""
 
 from __future__ import annotations
 
 import random
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 import pyvisa
-from faulty_box import BLOCK, HEAD, HEADER, Bench, HislipClient, until_blocked, until_quiet
+from faulty_box import BLOCK, HEAD, HEADER, Bench, HislipClient, Vxi11Client, until_blocked, until_quiet
 
 from hil.errors import ConfigError
 from hil.seeding import key
 from sim_devices.instruments.faults import KINDS, Fault, Faults, FaultSchedule
-from sim_devices.transports.hislip import HislipServer
 
 
-@pytest.fixture(params=["socket", "hislip"])
+@pytest.fixture(params=["socket", "hislip", "vxi11"])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     bench = Bench(request.param)
     yield bench
@@ -32,11 +32,18 @@ def hislip() -> Iterator[Bench]:
     bench.close()
 
 
+@pytest.fixture(params=["socket", "hislip"])
+def stream(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    bench = Bench(request.param)
+    yield bench
+    bench.close()
+
+
 WHOLE = BLOCK + b"\n"
 
 
 def is_hislip(bench: Bench) -> bool:
-    return isinstance(bench.server, HislipServer)
+    return bench.transport == "hislip"
 
 
 # -- Damaged replies --------------------------------------------------------------------------------------------------
@@ -50,7 +57,7 @@ def test_a_dropped_reply_never_comes_and_the_next_one_does(bench: Bench) -> None
 
 def test_a_truncated_block_is_shorter_than_it_promises(bench: Bench) -> None:
     bench.fault("truncate", bytes=100)
-    if is_hislip(bench):
+    if bench.transport != "socket":
         assert bench.ask() == BLOCK[:100]  # a message with a correct end
         assert bench.ask() == WHOLE
     else:
@@ -149,11 +156,16 @@ def test_another_serial_number_until_healed(bench: Bench) -> None:
 def test_half_a_reply_and_then_the_end_of_the_stream(bench: Bench) -> None:
     bench.fault("half_close", bytes=50)
     bench.client.put(b"GET?")
+    if isinstance(bench.client, Vxi11Client):
+        bench.client.send(12, bench.client.read_call(3000))
     data, ended = until_quiet(bench.client.channel, 1.0)  # type: ignore[attr-defined]
     assert ended == "FIN"
     if is_hislip(bench):
         assert HEADER.unpack(data[:16])[4] == len(WHOLE)
         assert data[16:] == BLOCK[:50]
+    elif isinstance(bench.client, Vxi11Client):
+        assert struct.unpack("!I", data[:4])[0] & 0x7FFF_FFFF > len(data)
+        assert data[40:] == BLOCK[:50]
     else:
         assert data == BLOCK[:50]
 
@@ -186,22 +198,35 @@ def test_healing_opens_the_door_at_once(bench: Bench) -> None:
     assert bench.ask() == WHOLE
 
 
-def test_a_box_that_stalls_lets_writes_back_up(bench: Bench) -> None:
-    bench.fault("stall", seconds=60, match="GET?")
-    assert bench.ask() == WHOLE  # what was asked is still answered
-    channel: socket.socket = bench.client.channel  # type: ignore[attr-defined]
+def test_a_box_that_stalls_lets_writes_back_up(stream: Bench) -> None:
+    stream.fault("stall", seconds=60, match="GET?")
+    assert stream.ask() == WHOLE  # what was asked is still answered
+    channel: socket.socket = stream.client.channel  # type: ignore[attr-defined]
     channel.settimeout(0.2)
     payload = b"#9%09d" % (30 << 20) + bytes(30 << 20)
-    view = memoryview(HEADER.pack(b"HS", 7, 0, 8, len(payload) + 4) * is_hislip(bench) + b"PUT " + payload)
+    view = memoryview(HEADER.pack(b"HS", 7, 0, 8, len(payload) + 4) * is_hislip(stream) + b"PUT " + payload)
     sent = until_blocked(channel, view)
     assert sent < 20 << 20
-    bench.schedule.heal()
+    stream.schedule.heal()
     channel.settimeout(10)
     channel.sendall(view[sent:])
-    if not is_hislip(bench):
+    if not is_hislip(stream):
         channel.sendall(b"\n")
-    assert bench.ask(b"*IDN?") == b"Maker,memory,0,1.0\n"
-    assert bench.box.held == payload
+    assert stream.ask(b"*IDN?") == b"Maker,memory,0,1.0\n"
+    assert stream.box.held == payload
+
+
+def test_a_box_that_stalls_takes_one_message_over_vxi11_and_no_more() -> None:
+    bench = Bench("vxi11")
+    client = bench.client
+    assert isinstance(client, Vxi11Client)
+    bench.fault("stall", seconds=60, match="GET?")
+    assert bench.ask() == WHOLE  # what was asked is still answered
+    assert [client.write(b"PUT 1", 50), client.write(b"PUT 2", 50), client.write(b"PUT 3", 50)] == [0, 15, 15]
+    bench.schedule.heal()
+    assert client.write(b"PUT 4") == 0
+    assert bench.ask() == b"4\n"
+    bench.close()
 
 
 def test_a_reboot_loses_the_memory_and_every_connection(bench: Bench) -> None:
@@ -299,7 +324,7 @@ def test_a_strike_may_last() -> None:
 def test_the_same_wire_damage_again(bench: Bench) -> None:
     got = []
     for _ in range(2):
-        other = Bench("hislip" if is_hislip(bench) else "socket")
+        other = Bench(bench.transport)
         other.fault("flip", rate=0.3, bits=5)
         got.append([other.ask() for _ in range(20)])
         other.close()

@@ -31,7 +31,7 @@ BENCH = VirtualBench(
         VirtualBox("scope", "sim_devices.instruments.keysight_infiniivision:InfiniiVision", {"adc_bits": 12}),
     ),
     wires=(VirtualWire("awg", "scope", NODE),),
-    transport="both",
+    transport="all",
     seed=3,
 )
 RATE_HZ = 50e6
@@ -65,9 +65,9 @@ def bench() -> Iterator[ServedBench]:
         yield served
 
 
-@pytest.fixture(params=["hislip", "socket"])
+@pytest.fixture(params=["resources", "vxi11", "sockets"])
 def session(request: pytest.FixtureRequest, bench: ServedBench) -> Iterator[Session]:
-    addresses = bench.resources if request.param == "hislip" else bench.sockets
+    addresses = getattr(bench, request.param)
     session = Session(bench, opened(addresses["awg"]), opened(addresses["scope"]))
     for box in (session.awg, session.scope):
         box.write("*RST;*CLS")
@@ -133,15 +133,16 @@ def test_upload_trigger_read_gives_the_physics_to_one_converter_step(session: Se
     assert np.abs(shot(session) - expected()).max() <= STEP_V
 
 
-def test_both_transports_give_the_same_volts(bench: ServedBench) -> None:
+def test_all_transports_give_the_same_volts(bench: ServedBench) -> None:
     got = []
-    for addresses in (bench.resources, bench.sockets):
+    for addresses in (bench.resources, bench.vxi11, bench.sockets):
         session = Session(bench, opened(addresses["awg"]), opened(addresses["scope"]))
         set_up(session)
         got.append(shot(session))
         session.awg.close()
         session.scope.close()
     assert np.array_equal(got[0], got[1])
+    assert np.array_equal(got[0], got[2])
 
 
 def test_control_port_moves_the_phase_and_the_reading_follows(session: Session) -> None:

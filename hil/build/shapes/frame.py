@@ -21,7 +21,7 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -42,10 +42,9 @@ from hil.build.bench import (
     lingering,
     provenance_of,
     role,
-    until_interrupted,
 )
 from hil.build.own_device import hosted_recipe
-from hil.build.virtual import BenchTable, OnPlant, check_simulated, no_virtual, tell
+from hil.build.virtual import BenchTable, OnPlant, check_simulated, no_virtual, serve_all
 from hil.config.bench import BenchFile, InstrumentTable
 from hil.config.read import Holds, Section
 from hil.config.resolve import UNTOUCHED, blaming, choice, keeps, resolve
@@ -57,7 +56,7 @@ from hil.host.client import Hosted
 from hil.settings import no_such
 from hil.units import quantity
 from sim_devices.bench.description import Part, VirtualBench, VirtualScene
-from sim_devices.bench.served import build, spawn
+from sim_devices.bench.served import spawn
 
 FRAME = "hil.build.frame:frame"
 SHOWS, SEES = ("write", "close"), ("read", "close")
@@ -197,9 +196,7 @@ class FrameShape:
 
     def serve(self, bench: FrameBench, out: Console) -> None:
         """See hil.build.bench.Shape."""
-        with build(replace(description(bench), transport="both")) as running:
-            tell(running.resources, running.sockets, running.control.address, out)
-            until_interrupted(out)
+        serve_all(description(bench), bench.virtual, out)
 
 
 def _wired(bench: FrameBench, opening: Opening) -> Opened:

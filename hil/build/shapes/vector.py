@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PrivateAttr
@@ -30,16 +30,15 @@ from hil.build.bench import (
     check_address,
     lingering,
     provenance_of,
-    until_interrupted,
 )
 from hil.build.channels import channels, check_named, name_of, numbers
-from hil.build.virtual import BenchTable, OnPlant, check_simulated, no_virtual, tell
+from hil.build.virtual import BenchTable, OnPlant, check_simulated, no_virtual, serve_all
 from hil.config.bench import BenchFile
 from hil.config.read import Holds, Section
 from hil.config.resolve import blaming, choice
 from hil.device import Device
 from sim_devices.bench.description import Part, VirtualBench, VirtualGrid
-from sim_devices.bench.served import build, spawn
+from sim_devices.bench.served import spawn
 
 
 class Roles(Section):
@@ -146,9 +145,7 @@ class VectorShape:
 
     def serve(self, bench: VectorBench, out: Console) -> None:
         """See hil.build.bench.Shape."""
-        with build(replace(description(bench), transport="both")) as running:
-            tell(running.resources, running.sockets, running.control.address, out)
-            until_interrupted(out)
+        serve_all(description(bench), bench.virtual, out)
 
 
 def description(bench: VectorBench) -> VirtualBench:

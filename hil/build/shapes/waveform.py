@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Annotated, Any, ClassVar
 
 from pydantic import PrivateAttr
@@ -36,10 +36,9 @@ from hil.build.bench import (
     check_address,
     lingering,
     provenance_of,
-    until_interrupted,
 )
 from hil.build.channels import channels, check_named, name_of, numbers
-from hil.build.virtual import check_simulated, no_virtual, tell
+from hil.build.virtual import check_simulated, no_virtual, serve_all
 from hil.build.virtual_waveform import VirtualTable, wired
 from hil.config.bench import BenchFile
 from hil.config.read import Holds, Section
@@ -49,7 +48,7 @@ from hil.errors import ConfigError
 from hil.wrapper import Wrapper
 from sim_devices.bench.control import ControlClient
 from sim_devices.bench.description import VirtualBench
-from sim_devices.bench.served import ServedBench, build, spawn
+from sim_devices.bench.served import ServedBench, spawn
 
 LOOP = "calibration.loop.sequence:loop"  # the procedures of a node with memory
 
@@ -292,9 +291,7 @@ class WaveformShape:
 
     def serve(self, bench: WaveformBench, out: Console) -> None:
         """See hil.build.bench.Shape."""
-        with build(replace(description(bench), transport="both")) as running:
-            tell(running.resources, running.sockets, running.control.address, out)
-            until_interrupted(out)
+        serve_all(description(bench), bench.virtual, out)
 
 
 def description(bench: WaveformBench) -> VirtualBench:
