@@ -232,7 +232,6 @@ class ScpiGenerator(ScpiOutput):
     def _beyond_of(self, channel: Channel, held: Mapping[str, Value]) -> str:
         names = (f"{name}{channel.tail}" for name in ("load", "amplitude", "offset", "unit of the amplitude"))
         load, amplitude, offset, unit = (held.get(name, "VPP") for name in names)
-        load = math.inf if load == "HZ" else load
         if unit != "VPP" or isinstance(load, str) or isinstance(amplitude, str) or isinstance(offset, str):
             return f"how far the drive reaches cannot be told: amplitude {amplitude} {unit}, offset {offset}, load {load}"
         factor = limit_v(self._load_ohm) / limit_v(_load(load))
@@ -458,8 +457,8 @@ class ScpiGenerator(ScpiOutput):
             levels, ends = _full_scale(port, least), (port.shared_low, port.shared_high)
             ramp = None
             if slew_v_per_s is not None:
-                places = (header.format(number) for header in (h.output, h.amplitude, h.offset))
-                ramp = Ramp(*places, slew_v_per_s, least, *ends)
+                output, amplitude, offset = (header.format(number) for header in (h.output, h.amplitude, h.offset))
+                ramp = Ramp(output, amplitude, offset, slew_v_per_s, least, *ends)
             found.append(Channel(number, port, *levels, ramp, f" {number}" if found else "", h))
         return tuple(found)
 
