@@ -133,6 +133,7 @@ class ScpiDigitizer(ScpiDriver):
 
     inputs: ClassVar[Mapping[float, str]] = {1e6: ""}  # ohm -> how it is told
     rails: ClassVar[Rails]
+    timed: ClassVar[tuple[str, ...]] = (RANGE, POSITION)  # settings that each shape has of its own
     lock: ClassVar[tuple[str, str]] = ("", "")  # question that locks the front panel, command that unlocks it
 
     def __init__(
@@ -185,7 +186,7 @@ class ScpiDigitizer(ScpiDriver):
 
     @abstractmethod
     def _held_besides(self) -> tuple[Setting, ...]:
-        """Settings of the instrument as a whole; RANGE and POSITION among them, which each shape has of its own."""
+        """Settings of the instrument as a whole; those of `timed` among them."""
 
     @abstractmethod
     def _set_up(self) -> None:
@@ -280,7 +281,7 @@ class ScpiDigitizer(ScpiDriver):
         self._set_time(samples, rate_hz, start_s)
         self._scpi.check(f"setting up {self._name}")
         self._shape = (samples, rate_hz, start_s)
-        self._panel.renewed(self._shape, (RANGE, POSITION))
+        self._panel.renewed(self._shape, self.timed)
 
     def _armed(self, ready: bool, again: Callable[[], bool], got: str) -> None:
         """Ask until the scope is ready for a trigger. Raises: InstrumentError: it is not after ARMED_S."""

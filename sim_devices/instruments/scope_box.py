@@ -252,12 +252,12 @@ class ScopeBox(PanelBox):
         if s.flag("invert"):
             volts = -volts
         bits = max(self._bits, HIGH_RESOLUTION_BITS) if kind == "HRES" else self._bits
-        words = converter.words(volts, self._span_v(s), s.number("offset"), bits)
+        words = converter.words(volts, self._span_v(s), self._middle_v(s), bits)
         if kind == "AVER":
             total = self._sums.setdefault(n, np.zeros(len(words), dtype=np.int64))
             total += words
             words = np.rint(total / self._taken).astype(np.int16)
-        record = Record(words, window, self._span_v(s), s.number("offset"), kind, self._taken if kind == "AVER" else 1)
+        record = Record(words, window, self._span_v(s), self._middle_v(s), kind, self._taken if kind == "AVER" else 1)
         before, self._before[n] = self._before.get(n), record
         return in_memory(record, n, strikes, before) if strikes else record
 
@@ -299,6 +299,10 @@ class ScopeBox(PanelBox):
     def _span_v(self, s: Settings) -> float:
         """Volts from the lowest code of a channel's converter to the highest."""
         return s.number("range")
+
+    def _middle_v(self, s: Settings) -> float:
+        """Volts at the middle of the screen."""
+        return s.number("offset")
 
     def _reset(self) -> None:
         """``*RST``."""
