@@ -112,6 +112,7 @@ class RigolScope(ScpiDigitizer):
 
     timed: ClassVar[tuple[str, ...]] = (RANGE, POSITION, DEPTH)
     inputs: ClassVar[Mapping[float, str]] = {1e6: ""}
+    speaks: ClassVar[type[Scpi]] = OneByOne
     lock: ClassVar[tuple[str, str]] = (":SYST:LOCK 1;:SYST:LOCK?", ":SYST:LOCK 0")
 
     def __init__(
@@ -133,9 +134,6 @@ class RigolScope(ScpiDigitizer):
             scpi, channel=channel, channels=channels, range_v=range_v, offset_v=offset_v, trigger_v=trigger_v,
             memory_samples=memory_samples, clock=clock,
         )  # fmt: skip
-
-    def _conversation(self, link: Link) -> Scpi:
-        return OneByOne(link)
 
     def _limits(self, identity: Identity) -> Model:
         name = next((name for name in MODELS if identity.model.upper().startswith(name)), None)

@@ -126,6 +126,11 @@ class Scpi:
         return self._link
 
     @property
+    def expect(self) -> Expect:
+        """Who should answer."""
+        return self._expect
+
+    @property
     def identity(self) -> Identity | None:
         """The answer to the last `identify()`, None before it."""
         return self._identity
@@ -372,6 +377,13 @@ class Scpi:
             outputs="as they were before",
             todo="recover() the session: it may be the answer to an older question",
         )
+
+
+def spoken(scpi: Scpi | Link, kind: type[Scpi]) -> Scpi:
+    """The conversation over a link, or the one given, in the form that an instrument understands, with the same expectation."""
+    if not isinstance(scpi, Scpi):
+        return kind(scpi)
+    return scpi if isinstance(scpi, kind) else kind(scpi.link, expect=scpi.expect)
 
 
 def asks(part: str) -> bool:

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from drivers.links.link import Link
 from drivers.read_back import Panel, Setting
-from drivers.scpi import Identity, Scpi, reading
+from drivers.scpi import Identity, Scpi, reading, spoken
 from drivers.scpi_driver import ScpiDriver
 from drivers.waveform.record import Axis, Memory, Record, Scale, Words
 from hil.device import Port
@@ -134,6 +134,7 @@ class ScpiDigitizer(ScpiDriver):
     inputs: ClassVar[Mapping[float, str]] = {1e6: ""}  # ohm -> how it is told
     rails: ClassVar[Rails]
     timed: ClassVar[tuple[str, ...]] = (RANGE, POSITION)  # settings that each shape has of its own
+    speaks: ClassVar[type[Scpi]] = Scpi  # the form of conversation that the instrument understands
     lock: ClassVar[tuple[str, str]] = ("", "")  # question that locks the front panel, command that unlocks it
 
     def __init__(
@@ -149,7 +150,7 @@ class ScpiDigitizer(ScpiDriver):
         memory_samples: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._scpi = scpi if isinstance(scpi, Scpi) else self._conversation(scpi)
+        self._scpi = spoken(scpi, self.speaks)
         numbers = tuple(channels) or (channel,)
         self._name = f"scope channel{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
         self._trigger_v, self._clock = trigger_v, clock
@@ -171,10 +172,6 @@ class ScpiDigitizer(ScpiDriver):
         self.highest_rate_hz, self._most = model.rate_hz, model.memory.most
 
     # What an instrument says in its own words.
-
-    def _conversation(self, link: Link) -> Scpi:
-        """The conversation over a link, in the form that the instrument understands."""
-        return Scpi(link)
 
     @abstractmethod
     def _limits(self, identity: Identity) -> Model:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from drivers.links.link import Link
 from drivers.read_back import OUTPUT, Panel, Setting, Value
 from drivers.safe import OFF, Ramp, SafeState, Step, carry_out
-from drivers.scpi import Expect, Identity, Scpi
+from drivers.scpi import Expect, Identity, Scpi, spoken
 from drivers.scpi_driver import ScpiOutput
 from drivers.scpi_talk import OVER_VISA, ScpiTalk
 from drivers.waveform.record import Codes, Memory
@@ -124,6 +124,7 @@ class ScpiGenerator(ScpiOutput):
     loads_ohm: ClassVar[tuple[float, float]] = (1.0, 10_000.0)  # beyond it only INFinity
     switch: ClassVar[tuple[str, str]] = ("0", "1")  # how the relay is told
     talk: ClassVar[str] = OVER_VISA
+    speaks: ClassVar[type[Scpi]] = Scpi  # the form of conversation that the instrument understands
     lock: ClassVar[tuple[str, str]] = ("", "")  # question that locks the front panel, command that unlocks it
     beginning: ClassVar[tuple[str, ...]] = ("*RST", "*CLS")  # that bring it to a known state
 
@@ -140,7 +141,7 @@ class ScpiGenerator(ScpiOutput):
         memory_samples: int | None = None,
         slew_v_per_s: float | None = None,
     ) -> None:
-        self._scpi = scpi if isinstance(scpi, Scpi) else self._conversation(scpi)
+        self._scpi = spoken(scpi, self.speaks)
         numbers = tuple(channels) or (channel,)
         self._called = f"generator channel{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
         self._load_ohm = load_ohm
@@ -164,10 +165,6 @@ class ScpiGenerator(ScpiOutput):
         self.highest_rate_hz = model.rate_hz
 
     # What an instrument says in its own words.
-
-    def _conversation(self, link: Link) -> Scpi:
-        """The conversation over a link, in the form that the instrument understands."""
-        return Scpi(link)
 
     def _check_link(self) -> None:
         """Raises: ConfigError: a wire that the driver does not support. Nothing was sent."""

@@ -77,6 +77,7 @@ class SiglentSDG(ScpiGenerator):
     headers: ClassVar[Headers] = Headers("C{}:OUTP", "C{}", "C{}:BSWV:AMP", "C{}:BSWV:OFST")
     loads_ohm: ClassVar[tuple[float, float]] = (50.0, 100_000.0)
     switch: ClassVar[tuple[str, str]] = ("OFF", "ON")
+    speaks: ClassVar[type[Scpi]] = Fields
     talk: ClassVar[str] = FIELDS
     beginning: ClassVar[tuple[str, ...]] = ("*RST",)
 
@@ -96,9 +97,6 @@ class SiglentSDG(ScpiGenerator):
             scpi, channel=channel, load_ohm=load_ohm, low_v=low_v, high_v=high_v, dac_bits=dac_bits,
             memory_samples=memory_samples, slew_v_per_s=slew_v_per_s,
         )  # fmt: skip
-
-    def _conversation(self, link: Link) -> Scpi:
-        return Fields(link)
 
     def _check_link(self) -> None:
         name = self._scpi.link.name

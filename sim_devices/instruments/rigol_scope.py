@@ -205,8 +205,9 @@ class RigolScope(ScopeBox):
         for pattern, name in (
             ("TIMebase:MODE", "timebase"), ("TRIGger:MODE", "trigger"), ("TRIGger:EDGe:SOURce", "trigger_source"),
             ("TRIGger:EDGe:SLOPe", "slope"), ("TRIGger:SWEep", "sweep"), ("ACQuire:TYPE", "type"),
-            ("ACQuire:AVERages", "count"), ("WAVeform:SOURce", "source"), ("WAVeform:FORMat", "format"), ("WAVeform:MODE", "points_mode"),
-            ("WAVeform:STARt", "start"), ("WAVeform:STOP", "stop"), ("TIMebase[:MAIN]:OFFSet", "position"),
+            ("ACQuire:AVERages", "count"), ("WAVeform:SOURce", "source"), ("WAVeform:FORMat", "format"),
+            ("WAVeform:MODE", "points_mode"), ("WAVeform:STARt", "start"), ("WAVeform:STOP", "stop"),
+            ("TIMebase[:MAIN]:OFFSet", "position"),
         ):  # fmt: skip
             yield setting(pattern, name, the_box)
         for pattern, name in (
