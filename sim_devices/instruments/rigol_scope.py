@@ -189,6 +189,8 @@ class RigolScope(ScopeBox):
         if self._box.text("format") == "ASC":
             step, origin, reference = self._numbers(record)
             data = ",".join(f"{(int(w) - origin - reference) * step:{NR3}}" for w in words).encode()
+            if self._family is D:  # text without a header
+                return data
         else:
             data = words.astype(words.dtype.newbyteorder("<")).tobytes()
         return b"#9%09d" % len(data) + data

@@ -50,7 +50,8 @@ WORDS: dict[str, dict[str, str]] = {  # of a setting, by its word on the wire
 }
 FIELDS: dict[str, dict[str, str]] = {  # setting of each field, by header
     "OUTP": {"LOAD": "load", "PLRT": "polarity"},
-    "BSWV": {"WVTP": "function", "FRQ": "frequency", "AMP": "vpp", "OFST": "offset", "PHSE": "phase"},
+    "BSWV": {"WVTP": "function", "FRQ": "frequency", "AMP": "vpp", "OFST": "offset", "PHSE": "phase",
+             "HLEV": "high", "LLEV": "low"},
     "BTWV": {"STATE": "burst", "PRD": "burst_period", "STPS": "phase", "TRSR": "trigger", "TRMD": "out", "TIME": "cycles",
              "DLAY": "delay", "GATE_NCYC": "burst_mode", "EDGE": "slope"},
     "SRATE": {"MODE": "mode", "VALUE": "rate", "INTER": "inter"},
@@ -172,6 +173,8 @@ class SiglentSDG(GeneratorBox):
             self._word(s, name, WORDS[name].get(text.upper(), ""))
         elif name == "load":
             self._load(s, INFINITY if text.upper() == "HZ" else float(int(min(max(float(text), 50), 100_000))))
+        elif name in ("high", "low"):
+            self._end(s, name, float(text))
         elif name == "cycles":
             s.change(cycles=INFINITY if text.upper() == "INF" else float(min(max(int(float(text)), 1), 1_000_000)))
         else:
@@ -194,6 +197,15 @@ class SiglentSDG(GeneratorBox):
         """The levels at the connector stay: what is shown follows the load."""
         factor = divider(load) / divider(s.number("load"))
         s.change(load=load, vpp=s.number("vpp") * factor, offset=s.number("offset") * factor)
+
+    def _end(self, s: Settings, name: str, value: float) -> None:
+        """One end of the levels moves, the other stays."""
+        top, low, high = 10.0 * divider(s.number("load")), low_v(s), high_v(s)
+        if name == "high":
+            high = min(max(value, low + LEAST_VPP), top)
+        else:
+            low = max(min(value, high - LEAST_VPP), -top)
+        s.change(vpp=high - low, offset=0.5 * (high + low))
 
     def _clamped(self, s: Settings, name: str, value: float) -> float:
         top = 10.0 * divider(s.number("load"))
