@@ -19,7 +19,6 @@ Programming Guide p. 2-180 (windows); DHO800/DHO900 Programming Guide, April 202
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,15 +39,15 @@ from drivers.scpi_digitizer import (
     Rails,
     ScpiDigitizer,
     Shape,
+    TimeBases,
     numbers_of,
     unknown,
 )
 from drivers.waveform.record import Axis, Memory, Scale, Words
-from hil.errors import CommandRefused, ConfigError
+from hil.errors import ConfigError
 
 DIVISIONS = 8  # of the screen's height
 DEPTH = "memory depth"
-SCALES = tuple(float(f"{digit}e{power}") for power in range(-9, 2) for digit in (1, 2, 5))[2:]  # s a division, from 5 ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +149,9 @@ class RigolScope(ScpiDigitizer):
                 todo="lead the generator's edge into a free channel, and write its number as trigger_channel",
             )  # fmt: skip
         on = len(self.channels) + (self._edge > 0)
-        self._depths, rate_hz = self._family.depths[min(on, 3) - 1], self._family.rates_hz[min(on, 3) - 1]
-        return Model(rate_hz, Memory(1, self._depths[-1]))
+        depths, rate_hz = self._family.depths[min(on, 3) - 1], self._family.rates_hz[min(on, 3) - 1]
+        self._bases = TimeBases(depths, self._family.divisions, rate_hz)
+        return Model(rate_hz, Memory(1, depths[-1]))
 
     def _held_of(self, channel: Channel) -> tuple[Setting, ...]:
         header, tail = channel.header, channel.tail
@@ -204,39 +204,16 @@ class RigolScope(ScpiDigitizer):
 
     def finer(self, rate_hz: float, most: int) -> int:
         """The largest multiple of `rate_hz`, up to `most`, that the scope can sample at; 1 if there is none."""
-        rates = {rate for _, _, rate in self._time_bases()}
-        multiples = (round(rate / rate_hz) for rate in rates if _whole(rate / rate_hz))
-        return max((multiple for multiple in multiples if 1 <= multiple <= most), default=1)
-
-    def _time_bases(self) -> list[tuple[int, float, float]]:
-        """Depth, scale and rate of every time base."""
-        pairs = ((depth, scale, depth / (self._family.divisions * scale)) for depth in self._depths for scale in SCALES)
-        return [found for found in pairs if found[2] <= self.highest_rate_hz * (1 + 1e-9)]
+        return self._bases.finer(rate_hz, most)
 
     def _set_time(self, samples: int, rate_hz: float, start_s: float) -> None:
-        """Take the time base with the lowest multiple of the rate, and of these the shortest record that is long enough."""
-        across = self._family.divisions
-        fit = [
-            (round(rate / rate_hz), depth, scale)
-            for depth, scale, rate in self._time_bases()
-            if _whole(rate / rate_hz) and across * scale >= samples / rate_hz * (1 - 1e-9)
-        ]
-        if not fit:
-            raise ConfigError(
-                "no time base of the scope takes this record", where=self._name, got=f"{samples} samples at {rate_hz:g} Sa/s",
-                allowed=f"rates that divide depth / ({across} x scale), depth up to {self._depths[-1]}, scale 1, 2, 5 … s",
-                todo="choose a symbol rate of 1, 2 or 5 times a power of ten, or a smaller batch",
-            )  # fmt: skip
-        _, depth, scale = min(fit)
-        middle_s = start_s + 0.5 * across * scale
-        self._scpi.send(":RUN", f":TIM:MAIN:SCAL {scale:.9g}", f":TIM:MAIN:OFFS {middle_s:.12g}", f":ACQ:MDEP {depth}", ":STOP")
-        for question, wanted in ((":ACQ:MDEP?", depth), (":TIM:MAIN:SCAL?", scale)):
-            found = self._scpi.ask_float(question)
-            if not math.isclose(found, wanted, rel_tol=1e-3):
-                raise CommandRefused(
-                    f"the scope did not take a setting ({question})", where=self._name, got=f"{found:g}", allowed=f"{wanted:g}",
-                    outputs="inside their limits", todo="switch channels off that are not used: they share the memory",
-                )  # fmt: skip
+        base = self._bases.of(samples, rate_hz, self._name)
+        self._scpi.send(
+            ":RUN", f":TIM:MAIN:SCAL {base.scale_s:.9g}", f":TIM:MAIN:OFFS {start_s + 0.5 * base.span_s:.12g}",
+            f":ACQ:MDEP {base.depth}", ":STOP",
+        )  # fmt: skip
+        self._took(":ACQ:MDEP?", base.depth, "points")
+        self._took(":TIM:MAIN:SCAL?", base.scale_s, "s")
 
     def arm(self) -> None:
         """Wait for one trigger; see ScpiDigitizer.arm."""
@@ -256,13 +233,8 @@ class RigolScope(ScpiDigitizer):
         return self._scpi.ask(f"{self._source(one)}:WAV:PRE?")
 
     def _described(self, text: str, shape: Shape, one: Channel) -> Described:
-        samples, rate_hz, start_s = shape
         form, _, held, _, step_s, origin_s, reference, volts, origin, zero = numbers_of(text, 10, one.name)
-        begin_s = origin_s - reference * step_s
-        first = max(0, math.floor((start_s - begin_s) / step_s + 1e-6)) if step_s > 0 else 0
-        points = min(round(samples / (rate_hz * step_s)), round(held) - first) if step_s > 0 else 0
-        axis = Axis(begin_s + first * step_s, step_s)
-        found = Described(points, Scale(volts, -origin * volts, zero), axis, first)
+        found = self._part(shape, Axis(origin_s - reference * step_s, step_s), round(held), Scale(volts, -origin * volts, zero))
         return self._checked(found, shape, one, f"{form:g}", f"{self._family.code:g}")
 
     def _words(self, one: Channel) -> Words:
@@ -274,7 +246,3 @@ class RigolScope(ScpiDigitizer):
             parts.append(self._scpi.ask_block(ends, self._family.kind, stop - begin))
         words: Words = np.concatenate(parts).astype(np.uint16)
         return words
-
-
-def _whole(ratio: float) -> bool:
-    return ratio > 0.5 and math.isclose(ratio, round(ratio), rel_tol=1e-9)

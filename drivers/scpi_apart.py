@@ -2,6 +2,8 @@
 
 OneByOne    ":A 1;:B 2"      ->  ":A 1", ":B 2", "*OPC?"           ":A?;:B?"  ->  ":A?", ":B?"; answers joined by ";"
 
+Unregistered    the same; no event registers and no error queue are asked for, since the guide has none
+
 Fields      the same, and    "C1:BSWV:AMP 8"  ->  "C1:BSWV AMP,8"          "C1:BSWV:AMP?"  ->  "C1:BSWV?"
             a reply          C1:BSWV WVTP,ARB,FRQ,1000HZ,AMP,8V,...        of which AMP is taken, without its unit: "8"
                              C1:OUTP ON,LOAD,HZ,PLRT,NOR                   "C1:OUTP?" is the first, which has no name
@@ -62,12 +64,19 @@ class OneByOne(Scpi):
         return self._link.read_text().strip() if asks(part) else None
 
 
-class Fields(OneByOne):
-    """A conversation with an instrument that answers all fields at once. Arguments as of Scpi."""
+class Unregistered(OneByOne):
+    """A conversation with an instrument without event registers and error queue. Arguments as of Scpi."""
 
     def errors(self) -> tuple[str, ...]:
         """Return (): the instrument has no error queue."""
         return ()
+
+    def _one(self, part: str) -> str | None:
+        return "0" if part == EVENTS else super()._one(part)
+
+
+class Fields(Unregistered):
+    """A conversation with an instrument that answers all fields at once. Arguments as of Scpi."""
 
     def _said(self, text: str) -> list[str]:
         """Ask for each reply once, however many of its fields are wanted."""
@@ -79,8 +88,6 @@ class Fields(OneByOne):
             if not asks(part):
                 self._one(f"{header} {name}{',' if rest else ''}{rest.strip()}" if found else part)
                 heard.clear()
-            elif part == EVENTS:
-                answers.append("0")
             elif part.startswith("*"):
                 answers.append(self._one(part) or "")
             else:

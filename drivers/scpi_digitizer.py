@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -39,6 +39,7 @@ SENTINEL = 9.8e37  # anything at least this large stands for "no measurement"
 HIGHEST_V = 1e6  # beyond what any probe can divide
 RANGE, POSITION = "time range", "time position"
 VERIFY_EVERY = 256  # records between two looks at the preamble: somebody may turn a knob
+SCALES_S = tuple(float(f"{digit}e{power}") for power in range(-9, 2) for digit in (1, 2, 5))[2:]  # a division, from 5 ns
 ARMED_S = 1.0  # longest wait until a scope is ready for a trigger
 
 Shape = tuple[int, float, float]
@@ -113,6 +114,57 @@ class Described:
     first: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class TimeBase:
+    """A time base: points of memory, s a division, samples/s, s across the screen."""
+
+    depth: int
+    scale_s: float
+    rate_hz: float
+    span_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimeBases:
+    """The time bases of a scope that fills a memory of a chosen depth: rate = depth / (divisions x scale).
+
+    Args:
+        depths: points, rising.
+        divisions: across the screen.
+        highest_hz: samples/s at most.
+    """
+
+    depths: Sequence[int]
+    divisions: int
+    highest_hz: float
+
+    def all(self) -> list[TimeBase]:
+        """Every time base."""
+        spans = [(scale, self.divisions * scale) for scale in SCALES_S]
+        found = (TimeBase(depth, scale, depth / span, span) for depth in self.depths for scale, span in spans)
+        return [base for base in found if base.rate_hz <= self.highest_hz * (1 + 1e-9)]
+
+    def finer(self, rate_hz: float, most: int) -> int:
+        """The largest multiple of `rate_hz`, up to `most`, that one of them samples at; 1 if none does."""
+        multiples = (round(base.rate_hz / rate_hz) for base in self.all() if _whole(base.rate_hz / rate_hz))
+        return max((multiple for multiple in multiples if multiple <= most), default=1)
+
+    def of(self, samples: int, rate_hz: float, where: str) -> TimeBase:
+        """The time base with the lowest multiple of a rate, and of these the shortest that is long enough.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        fit = [base for base in self.all() if _whole(base.rate_hz / rate_hz) and base.span_s * (1 + 1e-9) >= samples / rate_hz]
+        if not fit:
+            raise ConfigError(
+                "no time base of the scope takes this record", where=where, got=f"{samples} samples at {rate_hz:g} Sa/s",
+                allowed=f"rates that divide depth / ({self.divisions} x scale); depth up to {self.depths[-1]}",
+                todo="choose a symbol rate of 1, 2 or 5 times a power of ten, or a smaller batch",
+            )  # fmt: skip
+        return min(fit, key=lambda base: (round(base.rate_hz / rate_hz), base.depth))
+
+
 class ScpiDigitizer(ScpiDriver):
     """A scope, with one channel in use, or several that one trigger records. The constructor resets it.
 
@@ -134,6 +186,8 @@ class ScpiDigitizer(ScpiDriver):
     inputs: ClassVar[Mapping[float, str]] = {1e6: ""}  # ohm -> how it is told
     rails: ClassVar[Rails]
     timed: ClassVar[tuple[str, ...]] = (RANGE, POSITION)  # settings that each shape has of its own
+    beginning: ClassVar[tuple[str, ...]] = ("*RST", "*CLS")  # that bring it to a known state
+    stop: ClassVar[str] = ":STOP"
     speaks: ClassVar[type[Scpi]] = Scpi  # the form of conversation that the instrument understands
     lock: ClassVar[tuple[str, str]] = ("", "")  # question that locks the front panel, command that unlocks it
 
@@ -162,7 +216,7 @@ class ScpiDigitizer(ScpiDriver):
             self._input = self._told_input(input_ohm)
             self.identity = self._scpi.identify()
             model = self._limits(self.identity)
-            self._scpi.send("*RST", "*CLS")
+            self._scpi.send(*self.beginning)
         except BaseException:
             self._scpi.close()
             raise
@@ -233,7 +287,7 @@ class ScpiDigitizer(ScpiDriver):
         """Send ``*RST``, whatever the instrument held. A scope drives nothing."""
         self.forget()
         self._panel.let_in()
-        self._scpi.send("*RST", "*CLS")
+        self._scpi.send(*self.beginning)
 
     def finer(self, rate_hz: float, most: int) -> int:
         """The largest multiple of `rate_hz`, up to `most`, that the sampling clock divides down to; 1 if there is none."""
@@ -297,7 +351,7 @@ class ScpiDigitizer(ScpiDriver):
         deadline = self._clock() + timeout_s
         while self._runs():
             if self._clock() > deadline:
-                self._scpi.send(":STOP")
+                self._scpi.send(self.stop)
                 raise MissedTrigger(
                     "no trigger arrived",
                     where=self._name,
@@ -376,7 +430,7 @@ class ScpiDigitizer(ScpiDriver):
             return
         self._closed = True
         try:
-            self._scpi.send(":STOP")
+            self._scpi.send(self.stop)
             self._panel.let_in()
         except HilError:
             self._shape = None
@@ -397,6 +451,32 @@ class ScpiDigitizer(ScpiDriver):
             outputs="inside their limits",
             todo="every sample would be another one: update the firmware, or use another scope",
         )  # fmt: skip
+
+    def _took(self, question: str, wanted: float, unit: str) -> None:
+        """Raises: CommandRefused: the scope holds another number than it was told."""
+        found = self._scpi.ask_float(question)
+        if not math.isclose(found, wanted, rel_tol=1e-3, abs_tol=1e-9):
+            raise CommandRefused(
+                f"the scope did not take a setting ({question})", where=self._name, got=f"{found:g} {unit}",
+                allowed=f"{wanted:g} {unit}", outputs="inside their limits",
+                todo="switch channels off that are not used, which share the memory, or choose a range that the scope has",
+            )  # fmt: skip
+
+    def _part(self, shape: Shape, whole: Axis, held: int, scale: Scale) -> Described:
+        """The part of a memory that holds what was asked for.
+
+        Args:
+            shape: what was asked for.
+            whole: axis of the memory.
+            held: its samples.
+            scale: of its words.
+        """
+        samples, rate_hz, start_s = shape
+        if not whole.step_s > 0:
+            return Described(0, scale, whole)
+        first = max(0, math.floor((start_s - whole.start_s) / whole.step_s + 1e-3))
+        points = min(round(samples / (rate_hz * whole.step_s)), held - first)
+        return Described(points, scale, Axis(whole.start_s + first * whole.step_s, whole.step_s), first)
 
     def _checked(self, found: Described, shape: Shape, one: Channel, told: str, form: str) -> Described:
         """Return what a preamble says, if the record holds what was asked for.
@@ -494,6 +574,10 @@ def _screen(called: str, channels: list[Channel]) -> Port:
         return channels[0].port
     lows, highs = zip(*((channel.port.shared_low, channel.port.shared_high) for channel in channels), strict=True)
     return Port(called, tuple(lows), tuple(highs), "V", len(channels))
+
+
+def _whole(ratio: float) -> bool:
+    return ratio > 0.5 and math.isclose(ratio, round(ratio), rel_tol=1e-9)
 
 
 def _turned(where: str, got: str, allowed: str) -> Changed:

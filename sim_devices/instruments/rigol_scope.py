@@ -35,7 +35,7 @@ from sim_devices.instruments.sampling import Sampling
 from sim_devices.instruments.scope_box import Mode, Model, ScopeBox
 from sim_devices.instruments.scope_record import Record
 from sim_devices.instruments.scpi import Call, Command, Scpi
-from sim_devices.instruments.settings import Settings, setting
+from sim_devices.instruments.settings import Settings, scaled, setting
 
 NR3 = ".6E"
 SCREEN_POINTS = {12: 1200, 10: 1000}
@@ -217,9 +217,9 @@ class RigolScope(ScopeBox):
             ("PROBe", "probe"), ("VERNier", "vernier"),
         ):  # fmt: skip
             yield setting(f"CHANnel<4>:{pattern}", name, of)
-        yield self._scaled("CHANnel<4>:SCALe", "range", of, 8)
-        yield self._scaled("CHANnel<4>:OFFSet", "offset", of, -1)
-        yield self._scaled("TIMebase[:MAIN]:SCALe", "range", the_box, self._family.divisions)
+        yield scaled("CHANnel<4>:SCALe", "range", of, 8, NR3)
+        yield scaled("CHANnel<4>:OFFSet", "offset", of, -1, NR3, "V")
+        yield scaled("TIMebase[:MAIN]:SCALe", "range", the_box, self._family.divisions, NR3)
         yield Command("TRIGger:EDGe:LEVel", self._put_level, lambda call: f"{self._box.number(self._level()):{NR3}}")
         yield Command("ACQuire:MDEPth", self._put_depth, self._depth)
         yield Command("ACQuire:SRATe", get=lambda call: f"{self._sampling().rate_hz:{NR3}}")
@@ -234,16 +234,6 @@ class RigolScope(ScopeBox):
         yield Command("SYSTem:LOCKed", self._put_lock, lambda call: f"{self._front.locks:d}")
         for at, name in enumerate(("XINCrement", "XORigin", "XREFerence", "YINCrement", "YORigin", "YREFerence"), start=4):
             yield Command(f"WAVeform:{name}", get=partial(self._field, at))
-
-    def _scaled(self, pattern: str, name: str, of: Callable[[Call], Settings], factor: float) -> Command:
-        """A number that is kept as `factor` times what is said."""
-
-        def put(call: Call) -> None:
-            s = of(call)
-            value = Number(-1e9, 1e9, 0, "V" if name == "offset" else "").read(call.only()) * factor
-            s.change(**{name: s.read(name, repr(value))})
-
-        return Command(pattern, put, lambda call: f"{of(call).number(name) / factor:{NR3}}")
 
     def _level(self) -> str:
         return f"level_{self._box.text('trigger_source')}"

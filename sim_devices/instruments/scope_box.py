@@ -30,6 +30,7 @@ from sim_devices.instruments.scpi import Call
 from sim_devices.instruments.settings import Settings
 
 HIGH_RESOLUTION_BITS = 12
+RISING = ("POS", "RIS")  # words for a rising edge
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,7 @@ class ScopeBox(PanelBox):
     def edge(self) -> Trigger:
         """The edge that it triggers on: source, level in V, direction."""
         source = self._box.text("trigger_source")
-        return Trigger(source, self._box.number(f"level_{source}"), self._box.text("slope") == "POS")
+        return Trigger(source, self._box.number(f"level_{source}"), self._box.text("slope") in RISING)
 
     def window(self) -> Window:
         """The instants of the next record."""
@@ -249,7 +250,7 @@ class ScopeBox(PanelBox):
             volts = at_input(volts, n, s.number("range"), strikes)
         if s.text("coupling") == "AC":
             volts = volts - volts.mean()
-        if s.flag("invert"):
+        if self._inverts(s):
             volts = -volts
         bits = max(self._bits, HIGH_RESOLUTION_BITS) if kind == "HRES" else self._bits
         words = converter.words(volts, self._span_v(s), self._middle_v(s), bits)
@@ -299,6 +300,9 @@ class ScopeBox(PanelBox):
     def _span_v(self, s: Settings) -> float:
         """Volts from the lowest code of a channel's converter to the highest."""
         return s.number("range")
+
+    def _inverts(self, s: Settings) -> bool:
+        return s.flag("invert")
 
     def _middle_v(self, s: Settings) -> float:
         """Volts at the middle of the screen."""

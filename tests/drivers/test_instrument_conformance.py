@@ -14,6 +14,7 @@ from drivers.keysight_infiniivision import InfiniiVision
 from drivers.links.visa_link import VisaLink
 from drivers.rigol_scope import RigolScope
 from drivers.siglent_sdg import SiglentSDG
+from drivers.siglent_sds import SiglentSDS
 from hil.conformance import Knob, check_instrument
 from hil.errors import ContractError
 from sim_devices.instruments.generator_box import GeneratorBox
@@ -22,6 +23,7 @@ from sim_devices.instruments.keysight_infiniivision import InfiniiVision as Simu
 from sim_devices.instruments.rigol_scope import RigolScope as SimulatedRigolScope
 from sim_devices.instruments.scope_box import ScopeBox
 from sim_devices.instruments.siglent_sdg import SiglentSDG as SimulatedSiglentSDG
+from sim_devices.instruments.siglent_sds import SiglentSDS as SimulatedSiglentSDS
 from sim_devices.transports.hislip import HislipServer
 from sim_devices.transports.socket import SocketServer
 
@@ -144,6 +146,10 @@ def infiniivision_3000(wire: str) -> Scope:
     return Scope(InfiniiVision, SimulatedInfiniiVision(), wire)
 
 
+def siglent_sds(wire: str) -> Scope:
+    return Scope(SiglentSDS, SimulatedSiglentSDS(), wire)
+
+
 def rigol(model: str, edge: int) -> Callable[[str], Scope]:
     def made(wire: str) -> Scope:
         box = SimulatedRigolScope(model=model, trigger_channel=edge)
@@ -163,6 +169,9 @@ PAIRS: list[tuple[str, Callable[[str], Any], str]] = [  # instrument, frame, wir
     ("Keysight DSO-X 3024T", infiniivision_3000, "memory"),
     ("Keysight DSO-X 3024T", infiniivision_3000, "hislip"),
     ("Keysight DSO-X 3024T", infiniivision_3000, "socket"),
+    ("Siglent SDS1104X HD", siglent_sds, "memory"),
+    ("Siglent SDS1104X HD", siglent_sds, "hislip"),
+    ("Siglent SDS1104X HD", siglent_sds, "socket"),
     ("Rigol DS1104Z", rigol("DS1104Z", 4), "memory"),
     ("Rigol DS1104Z", rigol("DS1104Z", 4), "hislip"),
     ("Rigol DS1104Z", rigol("DS1104Z", 4), "socket"),

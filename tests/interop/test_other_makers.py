@@ -15,6 +15,7 @@ import torch
 
 from sim_devices.instruments.rigol_scope import RigolScope
 from sim_devices.instruments.siglent_sdg import SiglentSDG
+from sim_devices.instruments.siglent_sds import SiglentSDS
 from sim_devices.transports.hislip import HislipServer
 from sim_devices.transports.socket import SocketServer
 
@@ -80,6 +81,40 @@ def test_qcodes_reads_a_rigol_ds1000z() -> None:
         assert len(measured) == len(instants) == 1200
         assert np.abs(measured - volts[:: window.points // 1200].numpy()).max() <= 0.1 / 25
         scope.close()
+
+
+def test_pymeasure_reads_a_siglent_sds1000x_hd() -> None:
+    siglent = pytest.importorskip("pymeasure.instruments.siglenttechnologies")
+    box = SiglentSDS()
+    with served(box) as resource:
+        scope = siglent.SDS1000XHD(resource, visa_library="@py")
+        scope.channel_1.scale, scope.channel_1.offset, scope.channel_1.coupling = 0.1, -0.2, "DC"
+        scope.channel_1.display_enabled, scope.channel_2.display_enabled = True, False
+        assert (scope.channel_1.scale, scope.channel_1.offset, scope.channel_1.coupling) == (0.1, -0.2, "DC")
+        scope.timebase.scale, scope.timebase.delay = 1e-4, 2e-4
+        assert (scope.timebase.scale, scope.timebase.delay) == (1e-4, 2e-4)
+        scope.acquisition.memory_depth = "10K"
+        scope.trigger.edge_source, scope.trigger.edge_slope = "EX", "RISing"
+        scope.trigger.edge_level = 0.5
+        assert scope.trigger.edge_level == 0.5
+        scope.trigger.mode = "SINGle"
+        assert [scope.trigger.status.strip() for _ in range(2)] == ["Arm", "Ready"]
+        window = box.window()
+        instants = window.start_s + torch.arange(window.points, dtype=torch.float64) / window.rate_hz
+        box.capture(window, {1: 0.2 + 0.3 * torch.sin(instants * 1e5)})
+        assert scope.trigger.status.strip() == "Stop"
+        waveform, visa = scope.wf_C1, scope.adapter.connection
+        waveform.source, waveform.width = "C1", "WORD"
+        assert waveform.max_point >= scope.acquisition.points == 10_000
+        # its own reading of blocks waits for ever over HiSLIP, so PyVISA reads them, and the driver says what they mean
+        block = visa.query_binary_values(":WAV:PRE?", "B", container=bytes)
+        told = waveform._parse_preamble_descriptor(b"#9%09d" % len(block) + block)
+        codes = np.array(visa.query_binary_values(":WAV:DATA?", "h"))
+        volts = codes / told["vcode_per"] * told["vdiv"] - told["voffset"]
+        seconds = -told["tdiv"] * 10 / 2 + np.arange(len(codes)) * told["interval"] + told["trdl"]
+        assert len(volts) == 10_000
+        assert np.abs(volts - (0.2 + 0.3 * np.sin(seconds * 1e5))).max() < 1e-3
+        scope.adapter.close()
 
 
 def test_pydho800_reads_a_rigol_dho804() -> None:
