@@ -12,6 +12,7 @@ from scripted_link import MessageLink
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
 from drivers.links.visa_link import VisaLink
+from drivers.rigol_dg import RigolDG
 from drivers.rigol_scope import RigolScope
 from drivers.siglent_sdg import SiglentSDG
 from drivers.siglent_sds import SiglentSDS
@@ -20,6 +21,7 @@ from hil.errors import ContractError
 from sim_devices.instruments.generator_box import GeneratorBox
 from sim_devices.instruments.keysight_33600 import Keysight33600 as SimulatedKeysight33600
 from sim_devices.instruments.keysight_infiniivision import InfiniiVision as SimulatedInfiniiVision
+from sim_devices.instruments.rigol_dg import RigolDG as SimulatedRigolDG
 from sim_devices.instruments.rigol_scope import RigolScope as SimulatedRigolScope
 from sim_devices.instruments.scope_box import ScopeBox
 from sim_devices.instruments.siglent_sdg import SiglentSDG as SimulatedSiglentSDG
@@ -146,6 +148,10 @@ def infiniivision_3000(wire: str) -> Scope:
     return Scope(InfiniiVision, SimulatedInfiniiVision(), wire)
 
 
+def rigol_dg800(wire: str) -> Generator:
+    return Generator(RigolDG, SimulatedRigolDG(), wire)
+
+
 def siglent_sds(wire: str) -> Scope:
     return Scope(SiglentSDS, SimulatedSiglentSDS(), wire)
 
@@ -166,6 +172,9 @@ PAIRS: list[tuple[str, Callable[[str], Any], str]] = [  # instrument, frame, wir
     ("Siglent SDG2042X", siglent_sdg2000x, "memory"),
     ("Siglent SDG2042X", siglent_sdg2000x, "hislip"),
     ("Siglent SDG1032X", siglent_sdg1000x, "hislip"),
+    ("Rigol DG832", rigol_dg800, "memory"),
+    ("Rigol DG832", rigol_dg800, "hislip"),
+    ("Rigol DG832", rigol_dg800, "socket"),
     ("Keysight DSO-X 3024T", infiniivision_3000, "memory"),
     ("Keysight DSO-X 3024T", infiniivision_3000, "hislip"),
     ("Keysight DSO-X 3024T", infiniivision_3000, "socket"),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from sim_devices.instruments.rigol_dg import RigolDG
 from sim_devices.instruments.rigol_scope import RigolScope
 from sim_devices.instruments.siglent_sdg import SiglentSDG
 from sim_devices.instruments.siglent_sds import SiglentSDS
@@ -115,6 +116,32 @@ def test_pymeasure_reads_a_siglent_sds1000x_hd() -> None:
         assert len(volts) == 10_000
         assert np.abs(volts - (0.2 + 0.3 * np.sin(seconds * 1e5))).max() < 1e-3
         scope.adapter.close()
+
+
+def test_pymeasure_drives_a_rigol_dg800() -> None:
+    rigol = pytest.importorskip("pymeasure.instruments.rigol")
+    box = RigolDG()
+    with served(box) as resource:
+        generator = rigol.DG800(resource, visa_library="@py")
+        channel = generator.channel_1
+        assert channel.load == pytest.approx(9.9e37)
+        channel.load = 50
+        assert channel.load == 50
+        channel.sine = (12_345.0, 2.5, 0.25, 10.0)
+        assert channel.shape == "SIN"
+        assert channel.frequency == 12_345
+        assert channel.waveform[0].strip('"') == "SIN"
+        channel.square = (1e3, 1.0, 0.0, 0.0)
+        assert (channel.shape, channel.frequency) == ("SQU", 1e3)
+        channel.sync_enabled = True
+        assert channel.sync_enabled is True
+        channel.output_enabled = True
+        assert channel.output_enabled is True
+        assert box.on(1)
+        channel.output_enabled = False
+        assert channel.output_enabled is False
+        assert not box.on(1)
+        generator.adapter.close()
 
 
 def test_pydho800_reads_a_rigol_dho804() -> None:
