@@ -175,7 +175,7 @@ class RigolScope(ScpiDigitizer):
             Setting("time mode", ":TIM:MODE?", "word"),
             Setting(RANGE, ":TIM:MAIN:SCAL?", unit="s"),
             Setting(POSITION, ":TIM:MAIN:OFFS?", unit="s", tolerance=1e-13),
-            Setting(DEPTH, ":ACQ:MDEP?"),
+            Setting(DEPTH, ":ACQ:MDEP?", "word"),  # a number, or AUTO
             Setting("reading mode", ":WAV:MODE?", "word"),
             Setting("format", ":WAV:FORM?", "word"),
         )
