@@ -326,7 +326,7 @@ class ScpiGenerator(ScpiOutput):
 
     def _number(self, query: str) -> float:
         """An infinite load is answered with 9.9E37, which is no reading anywhere else."""
-        if not query.endswith("LOAD?"):
+        if not query.endswith(("LOAD?", "IMP?")):
             return self._scpi.ask_float(query)
         reply = self._scpi.ask(query)
         try:

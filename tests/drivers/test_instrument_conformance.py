@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from scripted_link import MessageLink
 
@@ -16,6 +17,7 @@ from drivers.rigol_dg import RigolDG
 from drivers.rigol_scope import RigolScope
 from drivers.siglent_sdg import SiglentSDG
 from drivers.siglent_sds import SiglentSDS
+from drivers.tektronix_afg31000 import TektronixAFG31000
 from hil.conformance import Knob, check_instrument
 from hil.errors import ContractError
 from sim_devices.instruments.generator_box import GeneratorBox
@@ -26,6 +28,7 @@ from sim_devices.instruments.rigol_scope import RigolScope as SimulatedRigolScop
 from sim_devices.instruments.scope_box import ScopeBox
 from sim_devices.instruments.siglent_sdg import SiglentSDG as SimulatedSiglentSDG
 from sim_devices.instruments.siglent_sds import SiglentSDS as SimulatedSiglentSDS
+from sim_devices.instruments.tektronix_afg31000 import TektronixAFG31000 as SimulatedTektronixAFG31000
 from sim_devices.transports.hislip import HislipServer
 from sim_devices.transports.socket import SocketServer
 
@@ -62,7 +65,12 @@ class Generator:
 
     def knobs(self) -> Sequence[Knob]:
         allowed = (self.least_hz, 5e7)
-        return [Knob("sample rate", self.driver.prepare, self._rate_hz, allowed, (2e9, 0.0, math.nan))]
+        return [Knob("sample rate", self._prepare, self._rate_hz, allowed, (2e9, 0.0, math.nan))]
+
+    def _prepare(self, rate_hz: float) -> None:
+        """Some have a rate only with a record."""
+        self.driver.prepare(rate_hz)
+        self.driver.upload(np.zeros(self.driver.memory.least, np.int16))
 
     def _rate_hz(self) -> float:
         (number,) = self.driver.channels
@@ -152,6 +160,10 @@ def rigol_dg800(wire: str) -> Generator:
     return Generator(RigolDG, SimulatedRigolDG(), wire)
 
 
+def tektronix_afg31000(wire: str) -> Generator:
+    return Generator(TektronixAFG31000, SimulatedTektronixAFG31000(), wire)
+
+
 def siglent_sds(wire: str) -> Scope:
     return Scope(SiglentSDS, SimulatedSiglentSDS(), wire)
 
@@ -175,6 +187,9 @@ PAIRS: list[tuple[str, Callable[[str], Any], str]] = [  # instrument, frame, wir
     ("Rigol DG832", rigol_dg800, "memory"),
     ("Rigol DG832", rigol_dg800, "hislip"),
     ("Rigol DG832", rigol_dg800, "socket"),
+    ("Tektronix AFG31052", tektronix_afg31000, "memory"),
+    ("Tektronix AFG31052", tektronix_afg31000, "hislip"),
+    ("Tektronix AFG31052", tektronix_afg31000, "socket"),
     ("Keysight DSO-X 3024T", infiniivision_3000, "memory"),
     ("Keysight DSO-X 3024T", infiniivision_3000, "hislip"),
     ("Keysight DSO-X 3024T", infiniivision_3000, "socket"),

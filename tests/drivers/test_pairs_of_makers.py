@@ -14,6 +14,7 @@ from drivers.rigol_dg import RigolDG
 from drivers.rigol_scope import RigolScope
 from drivers.siglent_sdg import SiglentSDG
 from drivers.siglent_sds import SiglentSDS
+from drivers.tektronix_afg31000 import TektronixAFG31000
 from drivers.waveform.device import Waveform, WaveformSettings
 from hil.errors import InstrumentError, MeasurementError, SwitchedOff
 from sim_devices.bench.description import Part, VirtualBench, VirtualBox, VirtualWire, assemble
@@ -29,6 +30,7 @@ Side = tuple[str, dict[str, Any], Any, dict[str, Any]]  # box, its settings, dri
 SDG2: Side = (f"{SIM}siglent_sdg:SiglentSDG", {}, SiglentSDG, {})
 SDG1: Side = (f"{SIM}siglent_sdg:SiglentSDG", {"model": "SDG1032X"}, SiglentSDG, {})
 DG: Side = (f"{SIM}rigol_dg:RigolDG", {}, RigolDG, {})
+AFG: Side = (f"{SIM}tektronix_afg31000:TektronixAFG31000", {}, TektronixAFG31000, {})
 KEYSIGHT: Side = (f"{SIM}keysight_33600:Keysight33600", {}, Keysight33600, {})
 Z_E: Side = (f"{SIM}rigol_scope:RigolScope", {}, RigolScope, {})
 Z: Side = (f"{SIM}rigol_scope:RigolScope", {"model": "DS1104Z", "trigger_channel": 4}, RigolScope, {"trigger_channel": 4})
@@ -41,6 +43,7 @@ PAIRS = [  # generator, oscilloscope, step of its words in V
     ("SDG1032X, SDS1104X HD", SDG1, SDS, TWELVE_V),
     ("DG832, DHO802", DG, DHO, TWELVE_V),
     ("DG832, DSO-X 3024T", DG, SCOPE, TWELVE_V),
+    ("AFG31052, DHO802", AFG, DHO, TWELVE_V),
     ("33622A, DS1104Z triggered at channel 4", KEYSIGHT, Z, BYTE_V),
     ("33622A, SDS1104X HD", KEYSIGHT, SDS, TWELVE_V),
 ]

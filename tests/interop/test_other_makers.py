@@ -17,6 +17,7 @@ from sim_devices.instruments.rigol_dg import RigolDG
 from sim_devices.instruments.rigol_scope import RigolScope
 from sim_devices.instruments.siglent_sdg import SiglentSDG
 from sim_devices.instruments.siglent_sds import SiglentSDS
+from sim_devices.instruments.tektronix_afg31000 import TektronixAFG31000
 from sim_devices.transports.hislip import HislipServer
 from sim_devices.transports.socket import SocketServer
 
@@ -141,6 +142,25 @@ def test_pymeasure_drives_a_rigol_dg800() -> None:
         channel.output_enabled = False
         assert channel.output_enabled is False
         assert not box.on(1)
+        generator.adapter.close()
+
+
+def test_pymeasure_drives_a_tektronix_afg31000() -> None:
+    tektronix = pytest.importorskip("pymeasure.instruments.tektronix")
+    box = TektronixAFG31000()
+    with served(box) as resource:
+        generator = tektronix.AFG3152C(resource, visa_library="@py")
+        channel = generator.ch1
+        for name, value in {
+            "shape": "ramp", "unit": "VPP", "amp_vpp": 2.5, "offset": 0.25, "frequency": 12_345.0,
+        }.items():  # fmt: skip
+            setattr(channel, name, value)
+            assert getattr(channel, name) == value, name
+        channel.waveform("SIN", 1e4, "VPP", 1, 0.5)
+        assert (channel.shape, channel.amp_vpp, channel.offset) == ("sinusoidal", 1.0, 0.5)
+        generator.beep()
+        assert generator.opc() == 1
+        assert box.drive(1).sample_rate_hz == pytest.approx(1e4 * 1000)  # a thousand points of a sine
         generator.adapter.close()
 
 
