@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drivers.read_back import NO_ANSWER
 from drivers.scpi import Scpi, asks, message_of
 
-NO_ANSWER = "no answer"  # as drivers/read_back.py has it: a field that the reply does not have as the box is set now
 NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?:HZ|S|V|Vrms|dBm|Sa/s)?", re.IGNORECASE)
 FIELD = re.compile(r"(C\d:[A-Z]+):([A-Z_]+)(\?| .*)?")
 HIGH_IMPEDANCE, INFINITY = "HZ", "9.9E37"

@@ -43,6 +43,7 @@ WORDS: dict[str, dict[str, str]] = {  # of a setting, by its word on the wire
     "function": {"SINE": "SIN", "SQUARE": "SQU", "RAMP": "RAMP", "DC": "DC", "ARB": "ARB"},
     "polarity": {"NOR": "NORM", "INVT": "INV"},
     "trigger": {"INT": "IMM", "EXT": "EXT", "MAN": "BUS"},
+    "slope": {"RISE": "POS", "FALL": "NEG"},
     "burst_mode": {"NCYC": "TRIG", "GATE": "GAT"},
     "out": {word: word for word in ("OFF", "RISE", "FALL")},
     "mode": {word: word for word in ("DDS", "TARB")},
@@ -164,8 +165,8 @@ class SiglentSDG(GeneratorBox):
         self._report_switched(before)
 
     def _set(self, s: Settings, number: int, name: str, text: str) -> None:
-        if name in ("burst", "slope"):
-            s.change(**({"burst": text.upper() == "ON"} if name == "burst" else {"slope": text.upper()[:3]}))
+        if name == "burst":
+            s.change(burst=text.upper() == "ON")
         elif name == "arb":
             if text.upper() in self._memory[number]:
                 s.change(arb=text.upper())

@@ -15,6 +15,7 @@ from drivers.keysight_infiniivision import InfiniiVision
 from drivers.links.visa_link import VisaLink
 from drivers.rigol_dg import RigolDG
 from drivers.rigol_scope import RigolScope
+from drivers.safe import SafeState, carry_out, conversation
 from drivers.siglent_sdg import SiglentSDG
 from drivers.siglent_sds import SiglentSDS
 from drivers.tektronix_afg31000 import TektronixAFG31000
@@ -214,6 +215,24 @@ def pair(request: pytest.FixtureRequest) -> Callable[[], Any]:
 
 def test_instrument(pair: Callable[[], Any]) -> None:
     assert check_instrument(pair).passed
+
+
+GENERATORS = [keysight_33600, keysight_33500, siglent_sdg2000x, siglent_sdg1000x, rigol_dg800, tektronix_afg31000]
+
+
+@pytest.mark.parametrize("frame", GENERATORS)
+def test_a_wire_of_its_own_makes_the_output_safe(frame: Callable[[str], Generator]) -> None:
+    """As the guardian does when the program that switched it on is dead."""
+    generator = frame("hislip")
+    try:
+        generator.driver.prepare(generator.least_hz)
+        assert generator.energise()
+        state = SafeState.from_json(generator.driver.safe_state().to_json())
+        with conversation(state)(state) as talk:
+            assert carry_out(state, talk) == ""
+        assert generator.is_safe()
+    finally:
+        generator.close()
 
 
 def test_an_output_that_stays_on_is_found_behind_the_driver() -> None:

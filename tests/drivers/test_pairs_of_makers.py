@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
@@ -75,6 +76,20 @@ def test_both_ways_agree_to_one_step(generator: Side, scope: Side, step_v: float
     finally:
         device.close()
     assert not boxes["awg"].on(1)
+
+
+@pytest.mark.parametrize("generator", [SDG2, SDG1, DG, AFG, KEYSIGHT])
+def test_a_generator_that_follows_plays_at_an_edge(generator: Side) -> None:
+    use, given, driver, settings = generator
+    module, _, name = use.partition(":")
+    box = getattr(importlib.import_module(module), name)(**given)
+    follower = driver(MessageLink(box), low_v=-DRIVE_V, high_v=DRIVE_V, **settings)
+    follower.prepare(1e6, external=True)
+    assert box.external() == (1,)
+    again = type(box)(**given)
+    again.restore(box.snapshot())
+    assert again.external() == (1,)
+    follower.close()
 
 
 @pytest.mark.parametrize(
