@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +126,11 @@ class Scpi:
         return self._link
 
     @property
+    def expect(self) -> Expect:
+        """Who should answer."""
+        return self._expect
+
+    @property
     def identity(self) -> Identity | None:
         """The answer to the last `identify()`, None before it."""
         return self._identity
@@ -168,7 +174,7 @@ class Scpi:
     def ask(self, command: str) -> str:
         """The reply to one question, stripped of white space."""
         with self._link.transaction():
-            self._link.write(_message(command))
+            self._link.write(message_of(command))
             return self._link.read_text().strip()
 
     def ask_float(self, command: str) -> float:
@@ -222,9 +228,17 @@ class Scpi:
             ContractError: a question among the commands (its reply would shift all later ones), or an empty command. Nothing
                 was sent.
         """
+        self._only_commands(commands)
+        message = message_of(";".join(_from_root(command) for command in commands))
+        with self._link.transaction():
+            if message:
+                self._link.write(message)
+            self._wait()
+
+    def _only_commands(self, commands: Sequence[str]) -> None:
+        """Raises: ContractError: a question among them, or an empty one."""
         for command in commands:
-            heads = [part.strip().partition(" ")[0] for part in command.split(";")]
-            if not command.strip() or any(head.endswith("?") for head in heads):
+            if not command.strip() or any(asks(part) for part in command.split(";")):
                 raise ContractError(
                     "only commands can be sent; a question would leave its reply unread",
                     where=self._link.name,
@@ -232,11 +246,6 @@ class Scpi:
                     outputs="unchanged; nothing was sent",
                     todo="use ask() for questions",
                 )
-        message = _message(";".join(_from_root(command) for command in commands))
-        with self._link.transaction():
-            if message:
-                self._link.write(message)
-            self._wait()
 
     def ask_block(self, command: str, dtype: np.dtype[np.generic] | str, count: int) -> NDArray[Any]:
         """Ask for exactly `count` items of `dtype` (with its byte order, ``"<i2"``), writable, in the byte order of the wire.
@@ -246,7 +255,7 @@ class Scpi:
         """
         item = np.dtype(dtype)
         with self._link.transaction():
-            self._link.write(_message(command))
+            self._link.write(message_of(command))
             payload = self._link.read_block(item.itemsize, count * item.itemsize)
         items = np.frombuffer(payload, item)
         if len(items) != count:
@@ -370,6 +379,18 @@ class Scpi:
         )
 
 
+def spoken(scpi: Scpi | Link, kind: type[Scpi]) -> Scpi:
+    """The conversation over a link, or the one given, in the form that an instrument understands, with the same expectation."""
+    if not isinstance(scpi, Scpi):
+        return kind(scpi)
+    return scpi if isinstance(scpi, kind) else kind(scpi.link, expect=scpi.expect)
+
+
+def asks(part: str) -> bool:
+    """True if this part of a message is a question."""
+    return part.strip().partition(" ")[0].endswith("?")
+
+
 def reading(text: str) -> float:
     """The number in a reply; NaN where the instrument says in words that it has none. Raises: ValueError: neither."""
     return math.nan if NO_RESULT.fullmatch(text.strip()) else finite(text)
@@ -385,7 +406,8 @@ def _whole(reply: str) -> int:
     return int(value)
 
 
-def _message(text: str) -> bytes:
+def message_of(text: str) -> bytes:
+    """Encode a message. Raises: ContractError: more than one line, or not ASCII."""
     if "\n" in text or not text.isascii():
         raise ContractError("a command is one line of ASCII", got=repr(text), outputs="unchanged; nothing was sent")
     return text.encode("ascii")

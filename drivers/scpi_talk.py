@@ -1,5 +1,7 @@
 """The conversation that makes a SCPI instrument safe: command;question in one message, over a VISA wire of its own.
 
+Instruments that take no two in a message have the other two functions; drivers/scpi_apart.py says how they are spoken to.
+
 A new wire holds nothing old, so nobody waits for what another program left half said on its own.
 """
 
@@ -14,8 +16,11 @@ from functools import cache
 from drivers.links.visa_link import VisaLink, library
 from drivers.safe import SafeState, Talk
 from drivers.scpi import Scpi
+from drivers.scpi_apart import Fields, OneByOne
 
 OVER_VISA = "drivers.scpi_talk:over_visa"
+ONE_BY_ONE = "drivers.scpi_talk:one_by_one"
+FIELDS = "drivers.scpi_talk:fields"
 OPEN_S = 2.0
 ANSWER_S = 2.0
 CODECS = ("ascii", "latin-1", "utf-8", "idna")  # Python loads them when they are first asked for
@@ -39,9 +44,29 @@ def over_visa(state: SafeState) -> Iterator[Talk]:
     Raises:
         OpenFailed, LinkError: nobody answers. WrongInstrument: another one does.
     """
+    with _opened(state, Scpi) as talk:
+        yield talk
+
+
+@contextmanager
+def one_by_one(state: SafeState) -> Iterator[Talk]:
+    """Open a session with an instrument that takes one command a message. Raises: as over_visa."""
+    with _opened(state, OneByOne) as talk:
+        yield talk
+
+
+@contextmanager
+def fields(state: SafeState) -> Iterator[Talk]:
+    """Open a session with an instrument that answers all fields at once. Raises: as over_visa."""
+    with _opened(state, Fields) as talk:
+        yield talk
+
+
+@contextmanager
+def _opened(state: SafeState, kind: type[Scpi]) -> Iterator[Talk]:
     link = VisaLink(state.resource, timeout_s=ANSWER_S, open_timeout_s=OPEN_S)
     try:
-        scpi = Scpi(link, expect=state.expect)
+        scpi = kind(link, expect=state.expect)
         scpi.identify()
         yield ScpiTalk(scpi)
     finally:

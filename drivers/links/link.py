@@ -101,6 +101,17 @@ class Link(Spoken, Protocol):
         """
 
 
+class Messages(Link, Protocol):
+    """A Link whose wire marks the end of a message itself, so that a reply may hold any bytes without saying how many."""
+
+    def read_message(self) -> bytes:
+        """Read one reply of any bytes; newline and carriage return at its end are left out.
+
+        Raises:
+            LinkTimeout, Disconnected, DirtySession, Desync: see Link.
+        """
+
+
 class Trust:
     """The state of a wire, trusted or dirty, with the lock that keeps transactions whole; every wire holds one.
 

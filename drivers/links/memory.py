@@ -56,6 +56,10 @@ class MemoryLink:
         """Return the next answer. Raises: LinkTimeout: nothing was answered."""
         return self._read().decode("ascii")
 
+    def read_message(self) -> bytes:
+        """Return the next answer, of any bytes. Raises: LinkTimeout: nothing was answered."""
+        return self._read().removesuffix(b"\n").removesuffix(b"\r")
+
     def read_block(self, item_bytes: int, limit_bytes: int) -> memoryview:
         """Return the payload of the next answer. Raises: BadBlock: it is none, or too long. LinkTimeout."""
         reply = self._read()

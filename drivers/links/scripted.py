@@ -174,6 +174,11 @@ class ScriptedLink(_Script):
         with self._trust.use():
             return self._reply("text", "a text read").decode("ascii")
 
+    def read_message(self) -> bytes:
+        """Give the transcript's next reply, which must be a text, of any bytes."""
+        with self._trust.use():
+            return self._reply("text", "a text read")
+
     def read_block(self, item_bytes: int, limit_bytes: int) -> memoryview:
         """Give the transcript's next reply, which must be a block.
 

@@ -253,6 +253,14 @@ class Transcribed(_Wire):
         self._log.note("<", "text", reply.encode("latin-1", "replace"))
         return reply
 
+    def read_message(self) -> bytes:
+        """Read one reply of any bytes and note it, or the error."""
+        inner: Any = self._inner
+        with self._noting("text"):
+            reply: bytes = inner.read_message()
+        self._log.note("<", "text", reply)
+        return reply
+
     def read_block(self, item_bytes: int, limit_bytes: int) -> memoryview:
         """Read one block and note its payload, or the error."""
         with self._noting("block"):

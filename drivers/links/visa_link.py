@@ -150,6 +150,11 @@ class VisaLink(Trusted):
             except UnicodeDecodeError as error:
                 raise out_of_step("the reply is not ASCII text", self._name, line, "ASCII") from error
 
+    def read_message(self) -> bytes:
+        """Read one reply of any bytes; see Messages. Not over a SOCKET, where newlines in it would end it."""
+        with self._guarded("read") as wire:
+            return wire.line()
+
     def read_block(self, item_bytes: int, limit_bytes: int) -> memoryview:
         """Read one IEEE 488.2 block; see Link.read_block."""
         with self._guarded("read") as wire:

@@ -81,6 +81,11 @@ DRIVERS = {  # in a file by their paths; the values are where each is found
     for path in (
         "drivers.keysight_33600:Keysight33600",
         "drivers.keysight_infiniivision:InfiniiVision",
+        "drivers.siglent_sdg:SiglentSDG",
+        "drivers.rigol_dg:RigolDG",
+        "drivers.tektronix_afg31000:TektronixAFG31000",
+        "drivers.siglent_sds:SiglentSDS",
+        "drivers.rigol_scope:RigolScope",
         "drivers.keysight_e36300:KeysightE36312A",
         "drivers.keysight_n7776c:KeysightN7776C",
         "drivers.keithley_2400:Keithley2400",
@@ -92,6 +97,11 @@ SIMULATED = {
     for path in (
         "sim_devices.instruments.keysight_33600:Keysight33600",
         "sim_devices.instruments.keysight_infiniivision:InfiniiVision",
+        "sim_devices.instruments.siglent_sdg:SiglentSDG",
+        "sim_devices.instruments.rigol_dg:RigolDG",
+        "sim_devices.instruments.tektronix_afg31000:TektronixAFG31000",
+        "sim_devices.instruments.siglent_sds:SiglentSDS",
+        "sim_devices.instruments.rigol_scope:RigolScope",
         "sim_devices.instruments.keysight_e36300:KeysightE36312A",
         "sim_devices.instruments.keysight_n7776c:KeysightN7776C",
         "sim_devices.instruments.keithley_2400:Keithley2400",

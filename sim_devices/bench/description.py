@@ -310,22 +310,22 @@ def assemble(bench: VirtualBench) -> Assembly:
 def _wired(bench: VirtualBench, boxes: Mapping[str, object], faults: FaultSchedule, log: SwitchLog) -> Adjustable:
     from sim_devices.bench.wire import Cable, Input, Node, Output, Wire
     from sim_devices.bench.wiring import Plant
-    from sim_devices.instruments.keysight_33600 import Keysight33600  # here, because a bench without wires starts ten times
-    from sim_devices.instruments.keysight_infiniivision import InfiniiVision  # faster without torch
+    from sim_devices.instruments.generator_box import GeneratorBox  # here, because a bench without wires starts ten times
+    from sim_devices.instruments.scope_box import ScopeBox  # faster without torch
 
     def cable(one: VirtualWire | VirtualInput) -> Cable:
         return Cable(one.delay_s, math.inf if one.load_ohm is None else one.load_ohm)
 
     def wire(w: VirtualWire) -> Wire:
         return Wire(
-            awg=_box(boxes, w.awg, Keysight33600),
+            awg=_box(boxes, w.awg, GeneratorBox),
             node=cast(Node, made(w.node, "node")),
-            scope=_box(boxes, w.scope, InfiniiVision),
+            scope=_box(boxes, w.scope, ScopeBox),
             awg_channel=w.awg_channel,
             scope_channel=w.scope_channel,
             cable=cable(w),
             noise_v=w.noise_v,
-            inputs=tuple(Input(_box(boxes, one.awg, Keysight33600), one.channel, cable(one)) for one in w.inputs),
+            inputs=tuple(Input(_box(boxes, one.awg, GeneratorBox), one.channel, cable(one)) for one in w.inputs),
             outputs=tuple(Output(one.channel, one.delay_s) for one in w.outputs),
             sync=w.sync,
             sync_delay_s=w.sync_delay_s,

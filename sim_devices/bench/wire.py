@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from hil.units import Unbounded
-from sim_devices.instruments.keysight_33600 import Keysight33600
-from sim_devices.instruments.keysight_infiniivision import InfiniiVision
+from sim_devices.instruments.generator_box import GeneratorBox
+from sim_devices.instruments.scope_box import ScopeBox
 from sim_devices.twin import Twin
 
 
@@ -52,7 +52,7 @@ class Cable:
 class Input:
     """A channel of a generator that drives a node, and the way to it."""
 
-    awg: Keysight33600
+    awg: GeneratorBox
     channel: int = 1
     cable: Cable = Cable()
 
@@ -76,9 +76,9 @@ class Wire:
         sync_delay_s: of its cable, EXT TRIG's taken off.
     """
 
-    awg: Keysight33600
+    awg: GeneratorBox
     node: Node
-    scope: InfiniiVision
+    scope: ScopeBox
     awg_channel: int = 1
     scope_channel: int = 1
     cable: Cable = Cable()

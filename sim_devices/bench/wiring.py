@@ -7,10 +7,11 @@
 
 A node has one input and one output, or several: x is then (points, K), y (points, L). Output l is read d_l later than output 1.
 t = 0 is the SYNC edge, at which sample 0 of the record leaves the generator. The SYNC of the generator of the first wire
-leads to EXT TRIG of the scope and of all other generators; one that waits for it there plays at once (what it takes longer is
-part of its cable's delay). A sample of the scope reads what the node gives at the end of its interval, as the twin does. A node
-with memory has rested for long when a record begins; it is driven from there on, seen or not, in points of its own. Noise
-and drift of shot k come from the generator (seed, k, "plant"), so a snapshot is the shot number and the state of the twins.
+leads to the trigger input of the scope and of all other generators; one that waits for it there plays at once (what it takes
+longer is part of its cable's delay). A sample of the scope reads what the node gives at the end of its interval, as the twin
+does. A node with memory has rested for long when a record begins; it is driven from there on, seen or not, in points of its own.
+Noise and drift of shot k come from the generator (seed, k, "plant"), so a snapshot is the shot number and the state of the
+twins.
 
 Source of the trigger rules: Keysight 33500B/33600A Operating and Service Guide, "SYNC Signal" (3.3 V, high for the first half
 of an arbitrary record); InfiniiVision 3000 X-Series Programmer's Guide, ":TRIGger:EDGE".
@@ -36,9 +37,9 @@ from hil.seeding import generator
 from sim_devices.bench.wire import Cable, Continuing, Node, Wire
 from sim_devices.instruments.drive import Drive
 from sim_devices.instruments.faults import Fault, Faults, Moment, Strike
-from sim_devices.instruments.keysight_33600 import Keysight33600
-from sim_devices.instruments.keysight_infiniivision import InfiniiVision, Trigger
+from sim_devices.instruments.generator_box import GeneratorBox
 from sim_devices.instruments.sampling import Window
+from sim_devices.instruments.scope_box import ScopeBox, Trigger
 from sim_devices.mode_hop import hop
 from sim_devices.simulated import DTYPES
 from sim_devices.switch_log import Switched, SwitchLog
@@ -103,7 +104,7 @@ class Plant:
 
     # -- What the boxes call, with the lock held ----------------------------------------------------------------------
 
-    def fired(self, source: Keysight33600, channels: tuple[int, ...]) -> None:
+    def fired(self, source: GeneratorBox, channels: tuple[int, ...]) -> None:
         """A burst starts, and others with it that wait for its edge: every scope that waits for the edge records it."""
         led = self._sync and source is self._wires[0].awg and any(source.sync(channel) for channel in channels)
         others = [awg for awg in self._awgs() if awg is not source] if led else []
@@ -117,17 +118,17 @@ class Plant:
             if scope.waiting and any(self._wires[i].drives[k].awg is source for i, k in playing):
                 self._take(scope, playing)
 
-    def armed(self, scope: InfiniiVision) -> None:
+    def armed(self, scope: ScopeBox) -> None:
         """A generator that runs freely gives the next edge at once."""
         playing = self._playing(scope)
         while scope.waiting and playing and self._take(scope, playing) and scope.mode != "running":
             pass  # an average takes several
 
-    def forced(self, scope: InfiniiVision) -> None:
+    def forced(self, scope: ScopeBox) -> None:
         """Take a record without an edge: bursts are at rest, what runs freely is somewhere in its record."""
         self._record(scope, scope.window(), self._playing(scope))
 
-    def switched(self, source: Keysight33600, channel: int, on: bool) -> None:
+    def switched(self, source: GeneratorBox, channel: int, on: bool) -> None:
         """Log that an output relay moved; an output that comes on drives the node at once."""
         self._log.add(Switched(self._clock(), source.name, channel, on))
         if on:
@@ -135,7 +136,7 @@ class Plant:
             for scope in self._scopes():
                 self.armed(scope)
 
-    def moved(self, source: Keysight33600, channel: int) -> None:
+    def moved(self, source: GeneratorBox, channel: int) -> None:
         """Take note of what the output of `source` does now, after a change of its settings."""
         self._see(source, channel, whole=source.free_running(channel))
 
@@ -261,7 +262,7 @@ class Plant:
 
     # -- Inside -------------------------------------------------------------------------------------------------------
 
-    def _see(self, source: Keysight33600, channel: int, whole: bool) -> None:
+    def _see(self, source: GeneratorBox, channel: int, whole: bool) -> None:
         """Note what is at the connector now."""
         drives = (drive for wire in self._wires for drive in wire.drives)
         load = next((drive.cable.load_ohm for drive in drives if drive.awg is source and drive.channel == channel), math.inf)
@@ -270,13 +271,13 @@ class Plant:
         lowest, highest = seen.get(channel, (low, high))
         seen[channel] = min(low, lowest), max(high, highest)
 
-    def _scopes(self) -> list[InfiniiVision]:
+    def _scopes(self) -> list[ScopeBox]:
         return list({id(w.scope): w.scope for w in self._wires}.values())
 
-    def _awgs(self) -> list[Keysight33600]:
+    def _awgs(self) -> list[GeneratorBox]:
         return list({id(drive.awg): drive.awg for wire in self._wires for drive in wire.drives}.values())
 
-    def _playing(self, scope: InfiniiVision, started: Mapping[int, tuple[int, ...]] | None = None) -> Playing:
+    def _playing(self, scope: ScopeBox, started: Mapping[int, tuple[int, ...]] | None = None) -> Playing:
         """The inputs of wires into `scope` whose generator channel was triggered, or runs freely."""
         begun = started or {}
         return frozenset(
@@ -286,10 +287,10 @@ class Plant:
             if w.scope is scope and (drive.channel in begun.get(id(drive.awg), ()) or drive.awg.free_running(drive.channel))
         )
 
-    def _take(self, scope: InfiniiVision, playing: Playing) -> bool:
+    def _take(self, scope: ScopeBox, playing: Playing) -> bool:
         """Record, if the edge that the scope waits for comes."""
         edge, window = scope.edge(), scope.window()
-        if edge.source != "EXT":
+        if edge.source != scope.trigger_input:
             return self._take_level(scope, edge, window, playing)
         if not (self._sync and 0 <= edge.level_v < SYNC_V):
             return False
@@ -300,7 +301,7 @@ class Plant:
         self._record(scope, replace(window, start_s=window.start_s + late), playing, window)
         return True
 
-    def _take_level(self, scope: InfiniiVision, edge: Trigger, window: Window, playing: Playing) -> bool:
+    def _take_level(self, scope: ScopeBox, edge: Trigger, window: Window, playing: Playing) -> bool:
         """Trigger on a signal: drive the whole record, look for the first crossing, cut the window around it.
 
         A record of more than SEARCHED points never triggers: :TIM:POS 500 at 5 GSa/s would be 10 TB.
@@ -328,11 +329,11 @@ class Plant:
         scope.capture(window, {n: v[first : first + window.points] for n, v in volts.items()})
         return True
 
-    def _record(self, scope: InfiniiVision, instants: Window, playing: Playing, shown: Window | None = None) -> None:
+    def _record(self, scope: ScopeBox, instants: Window, playing: Playing, shown: Window | None = None) -> None:
         scope.capture(shown or instants, self._volts(scope, instants, playing))
 
     @torch.no_grad()
-    def _volts(self, scope: InfiniiVision, window: Window, playing: Playing) -> dict[int, Tensor]:
+    def _volts(self, scope: ScopeBox, window: Window, playing: Playing) -> dict[int, Tensor]:
         """Drive every node that leads to `scope` once; this is one shot."""
         fine = Window(window.start_s, window.rate_hz * self._oversample, window.points * self._oversample)
         found: dict[int, Tensor] = {}

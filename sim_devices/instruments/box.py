@@ -18,7 +18,7 @@ class Box(Protocol):
     """A simulated instrument; every method may be called from any thread.
 
     `execute` may block for as long as the instrument would (``*OPC?`` while a trigger is missing); `clear` and `trigger` from
-    another thread get through and end the wait.
+    another thread get through and end the wait. A box without blocks may have `raw`, a word behind which a message is bytes.
     """
 
     @property

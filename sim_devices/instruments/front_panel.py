@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from sim_devices.instruments.parameters import INFINITY, Choice, Flag, Name, Number, Parameter, number
+from sim_devices.instruments.parameters import INFINITY, Choice, Flag, Name, Number, Parameter
 from sim_devices.instruments.program_message import ScpiError
 from sim_devices.instruments.scpi import Call, Command
-from sim_devices.instruments.settings import Settings, setting
+from sim_devices.instruments.settings import Settings, scaled, setting
 
 VERTICAL, HORIZONTAL = 8, 10  # divisions
 NR3 = "+.8E"
@@ -91,23 +91,13 @@ def commands(box: Settings, of: Callable[[Call], Settings]) -> Iterator[Command]
         ("INVert", "invert"), ("LABel", "label"), ("UNITs", "unit"),
     ):  # fmt: skip
         yield setting(f"CHANnel<4>:{pattern}", name, of)
-    yield _scaled("CHANnel<4>:SCALe", "range", VERTICAL, of)
-    yield _scaled("TIMebase[:MAIN]:SCALe", "range", HORIZONTAL, the_box)
+    yield scaled("CHANnel<4>:SCALe", "range", of, VERTICAL, NR3, "V")
+    yield scaled("TIMebase[:MAIN]:SCALe", "range", the_box, HORIZONTAL, NR3, "S")
     yield Command("CHANnel<4>", get=lambda call: f":CHAN{call.channel}:" + _summary(of(call), call))
     yield Command("TIMebase", get=lambda call: _timebase(box))
     yield Command("CHANnel<4>:IMPedance", lambda call: _put_impedance(of(call), call), lambda c: of(c).shown("impedance", c))
     yield Command("CHANnel<4>:PROBe", lambda call: _put_probe(of(call), call), lambda c: of(c).shown("probe", c))
     yield Command("TRIGger[:EDGE]:LEVel", lambda call: _put_level(box, call), lambda call: _get_level(box, call))
-
-
-def _scaled(pattern: str, name: str, divisions: int, of: Callable[[Call], Settings]) -> Command:
-    """A range given per division."""
-
-    def put(call: Call) -> None:
-        value = number(call.only(), "S" if divisions == HORIZONTAL else "V") * divisions
-        of(call).change(**{name: of(call).read(name, repr(value))})
-
-    return Command(pattern, put, lambda call: f"{of(call).number(name) / divisions:{NR3}}")
 
 
 def _summary(s: Settings, call: Call) -> str:

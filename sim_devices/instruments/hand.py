@@ -9,22 +9,35 @@ Source: IEEE 488.2-1992, 11.5.1 (URQ); Keysight 33500B/33600A guide, "SYSTem:LOC
 from __future__ import annotations
 
 import threading
+from typing import Protocol
 
 from hil.errors import ConfigError, ContractError
-from sim_devices.instruments.scpi import Scpi, ScpiBox
+from sim_devices.instruments.scpi import ScpiBox
+from sim_devices.instruments.status import Status
 
 URQ = 0x40
+
+
+class Pressed(Protocol):
+    """What a panel works: registers, and messages."""
+
+    @property
+    def status(self) -> Status:
+        """The registers and the error queue."""
+
+    def execute(self, message: bytes) -> bytes | None:
+        """Run one message."""
 
 
 class FrontPanel:
     """The front panel of a box, with a person's hand on it.
 
     Args:
-        scpi: of the box.
+        scpi: of the box, or the box itself where its dialect is its own.
         name: of the box, for messages. locks: how many requests have locked it and not let go.
     """
 
-    def __init__(self, scpi: Scpi, name: str) -> None:
+    def __init__(self, scpi: Pressed, name: str) -> None:
         self._scpi, self._name = scpi, name
         self.locks = 0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from hil.errors import ContractError
-from sim_devices.instruments.parameters import Parameter, Value
+from sim_devices.instruments.parameters import Parameter, Value, number
 from sim_devices.instruments.program_message import Token
 from sim_devices.instruments.scpi import Call, Command
 
@@ -90,6 +90,16 @@ class Settings:
             if not self._parameters[name].holds(value):
                 raise ContractError("a setting that cannot be", where=f"simulated box, {name}", got=f"{value!r}"[:80])
         self._values = dict(state)
+
+
+def scaled(pattern: str, name: str, of: Callable[[Call], Settings], factor: float, style: str, unit: str = "") -> Command:
+    """``pattern <value>`` and ``pattern?`` for a number that is kept as `factor` times what is said."""
+
+    def put(call: Call) -> None:
+        settings = of(call)
+        settings.change(**{name: settings.read(name, repr(number(call.only(), unit) * factor))})
+
+    return Command(pattern, put, lambda call: f"{of(call).number(name) / factor:{style}}")
 
 
 def setting(pattern: str, name: str, of: Callable[[Call], Settings], after: Callable[[Call], None] | None = None) -> Command:

@@ -79,6 +79,11 @@ class VolatileMemory:
             raise ScpiError(NO_MEMORY, f"{len(record)} points; {self.free} free")
         self._records[name] = record
 
+    def replace(self, name: str, record: Record) -> None:
+        """Keep `record` (n,) under `name`, instead of another of that name; one that does not fit is cut."""
+        self._records.pop(name, None)
+        self._records[name] = record[: self.free]
+
     def snapshot(self) -> dict[str, object]:
         """Return all records by name, as base64 of little-endian 16-bit words."""
         return {name: base64.b64encode(r.astype("<i2").tobytes()).decode() for name, r in self._records.items()}

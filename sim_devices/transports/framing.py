@@ -80,11 +80,18 @@ class Scanner:
         self.position -= removed
 
 
-def messages(data: memoryview) -> Iterator[memoryview]:
-    """The program messages in what an END mark closed; newlines are taken off, empty messages skipped."""
+def messages(data: memoryview, raw: bytes = b"") -> Iterator[memoryview]:
+    """The program messages in what an END mark closed; newlines are taken off, empty messages skipped.
+
+    Args:
+        data: all bytes up to the mark.
+        raw: of an instrument without blocks: what follows this word is bytes, up to the mark.
+    """
     scanner, start, end = Scanner(has_end=True), 0, len(data)
     while start < end:
         stop = scanner.find(data, end)
+        if raw and raw in bytes(data[start : stop if stop >= 0 else end]):
+            stop = end
         if stop < 0:
             stop = end
         if stop > start:

@@ -277,7 +277,7 @@ class HislipServer:
     def _execute(self, session: _Session, whole: memoryview, number: int) -> None:
         """Execute what one END closed, and send the replies under the number of its DataEnd."""
         self._await_turn(session)
-        for message in messages(whole):
+        for message in messages(whole, getattr(self._box, "raw", b"")):
             if self._faults.on_wire:
                 self._disturbed(session, message, number)
                 continue

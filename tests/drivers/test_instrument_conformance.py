@@ -1,57 +1,98 @@
-"""The drivers' contract, over an explicit list: each frame looks at the simulated box behind the driver for the truth."""
+"""The drivers' contract, over an explicit list of model and wire: each frame looks at the box behind for the truth."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import pytest
 from scripted_link import MessageLink
 
 from drivers.keysight_33600 import Keysight33600
 from drivers.keysight_infiniivision import InfiniiVision
-from hil.conformance import InstrumentUnderTest, Knob, check_instrument
+from drivers.links.visa_link import VisaLink
+from drivers.rigol_dg import RigolDG
+from drivers.rigol_scope import RigolScope
+from drivers.safe import SafeState, carry_out, conversation
+from drivers.siglent_sdg import SiglentSDG
+from drivers.siglent_sds import SiglentSDS
+from drivers.tektronix_afg31000 import TektronixAFG31000
+from hil.conformance import Knob, check_instrument
 from hil.errors import ContractError
-from sim_devices.instruments.keysight_33600 import Keysight33600 as SimulatedGenerator
-from sim_devices.instruments.keysight_infiniivision import InfiniiVision as SimulatedScope
+from sim_devices.instruments.generator_box import GeneratorBox
+from sim_devices.instruments.keysight_33600 import Keysight33600 as SimulatedKeysight33600
+from sim_devices.instruments.keysight_infiniivision import InfiniiVision as SimulatedInfiniiVision
+from sim_devices.instruments.rigol_dg import RigolDG as SimulatedRigolDG
+from sim_devices.instruments.rigol_scope import RigolScope as SimulatedRigolScope
+from sim_devices.instruments.scope_box import ScopeBox
+from sim_devices.instruments.siglent_sdg import SiglentSDG as SimulatedSiglentSDG
+from sim_devices.instruments.siglent_sds import SiglentSDS as SimulatedSiglentSDS
+from sim_devices.instruments.tektronix_afg31000 import TektronixAFG31000 as SimulatedTektronixAFG31000
+from sim_devices.transports.hislip import HislipServer
+from sim_devices.transports.socket import SocketServer
+
+SERVERS: dict[str, Any] = {"hislip": HislipServer, "socket": SocketServer}
 
 
-def asked(box: SimulatedGenerator | SimulatedScope, query: str) -> float:
-    """What the box itself says, past driver and link."""
-    reply = box.execute(query.encode())
-    assert reply is not None
-    return float(reply)
+class Counting(MessageLink):
+    """Counts the messages that go to a box over a real wire, or in this process."""
+
+    def __init__(self, box: Any, wire: str) -> None:
+        super().__init__(box)
+        self._server = SERVERS[wire](box) if wire in SERVERS else None
+        self.link: Any = self
+        if self._server is not None:
+            self._server.start()
+            self.link = VisaLink(self._server.resource, backend="@py")
+            write = self.link.write
+            self.link.write = lambda *parts: (self.sent.append(b""), write(*parts))[1]
+
+    def done(self) -> None:
+        if self._server is not None:
+            self._server.close()
 
 
 class Generator:
-    """The arbitrary-waveform generator."""
+    """A generator: its sample rate, and its relays."""
 
-    def __init__(self) -> None:
-        self.box = SimulatedGenerator()
-        self.link = MessageLink(self.box)
-        self.driver = Keysight33600(self.link)
+    def __init__(self, driver: Callable[..., Any], box: GeneratorBox, wire: str, least_hz: float = 1e6) -> None:
+        self.box, self.wire, self.least_hz = box, Counting(box, wire), least_hz
+        self.driver = driver(self.wire.link)
 
     def identify(self) -> object:
         return self.driver.identity
 
     def knobs(self) -> Sequence[Knob]:
-        rate = Knob("sample rate", self.driver.prepare, lambda: asked(self.box, "SOUR1:FUNC:ARB:SRAT?"), (1e6, 5e7), (2e9, 0.0))
-        return [rate]
+        allowed = (self.least_hz, 5e7)
+        return [Knob("sample rate", self._prepare, self._rate_hz, allowed, (2e9, 0.0, math.nan))]
+
+    def _prepare(self, rate_hz: float) -> None:
+        """Some have a rate only with a record."""
+        self.driver.prepare(rate_hz)
+        self.driver.upload(np.zeros(self.driver.memory.least, np.int16))
+
+    def _rate_hz(self) -> float:
+        (number,) = self.driver.channels
+        return self.box._rate(self.box._channels[number], self.driver.memory.least)
 
     def energise(self) -> bool:
         self.driver.output(True)
-        return True
+        return any(self.box.on(n) for n in (1, 2))
 
     def safe(self) -> None:
         self.driver.safe()
 
     def is_safe(self) -> bool:
-        return asked(self.box, "OUTP1?") == 0 and asked(self.box, "OUTP2?") == 0
+        return not any(self.box.on(n) for n in (1, 2))
 
     def sent(self) -> int:
-        return len(self.link.sent)
+        return len(self.wire.sent)
 
     def close(self) -> None:
         self.driver.close()
+        self.wire.done()
 
 
 class Deaf(Generator):
@@ -61,12 +102,11 @@ class Deaf(Generator):
 
 
 class Scope:
-    """The oscilloscope: it drives nothing."""
+    """An oscilloscope drives nothing: its time axis."""
 
-    def __init__(self) -> None:
-        self.box = SimulatedScope()
-        self.link = MessageLink(self.box)
-        self.driver = InfiniiVision(self.link, range_v=0.8)
+    def __init__(self, driver: Callable[..., Any], box: ScopeBox, wire: str) -> None:
+        self.box, self.wire = box, Counting(box, wire)
+        self.driver = driver(self.wire.link, range_v=0.8)
 
     def identify(self) -> object:
         return self.driver.identity
@@ -75,7 +115,11 @@ class Scope:
         def write(span_s: float) -> None:
             self.driver.configure(1000, 1000 / span_s, 0.0)
 
-        return [Knob("time range", write, lambda: asked(self.box, ":TIM:RANG?"), (1e-5, 1e-3), (1e-9, -1e-3))]
+        def read() -> float:
+            window = self.box.window()
+            return min(window.points, 1000) / window.rate_hz
+
+        return [Knob("time range", write, read, (1e-5, 1e-3), (1e-9, -1e-3))]
 
     def energise(self) -> bool:
         return False
@@ -86,17 +130,111 @@ class Scope:
         return True
 
     def sent(self) -> int:
-        return len(self.link.sent)
+        return len(self.wire.sent)
 
     def close(self) -> None:
         self.driver.close()
+        self.wire.done()
 
 
-@pytest.mark.parametrize("make", [Generator, Scope])
-def test_instrument(make: Callable[[], InstrumentUnderTest]) -> None:
-    assert check_instrument(make).passed
+def keysight_33600(wire: str, kind: type[Generator] = Generator) -> Generator:
+    return kind(Keysight33600, SimulatedKeysight33600(), wire)
+
+
+def keysight_33500(wire: str) -> Generator:
+    return Generator(Keysight33600, SimulatedKeysight33600(model="33522B"), wire)
+
+
+def siglent_sdg2000x(wire: str) -> Generator:
+    return Generator(SiglentSDG, SimulatedSiglentSDG(), wire)
+
+
+def siglent_sdg1000x(wire: str) -> Generator:
+    return Generator(SiglentSDG, SimulatedSiglentSDG(model="SDG1032X"), wire)
+
+
+def infiniivision_3000(wire: str) -> Scope:
+    return Scope(InfiniiVision, SimulatedInfiniiVision(), wire)
+
+
+def rigol_dg800(wire: str) -> Generator:
+    return Generator(RigolDG, SimulatedRigolDG(), wire)
+
+
+def tektronix_afg31000(wire: str) -> Generator:
+    return Generator(TektronixAFG31000, SimulatedTektronixAFG31000(), wire)
+
+
+def siglent_sds(wire: str) -> Scope:
+    return Scope(SiglentSDS, SimulatedSiglentSDS(), wire)
+
+
+def rigol(model: str, edge: int) -> Callable[[str], Scope]:
+    def made(wire: str) -> Scope:
+        box = SimulatedRigolScope(model=model, trigger_channel=edge)
+        return Scope(lambda link, **given: RigolScope(link, trigger_channel=edge, **given), box, wire)
+
+    return made
+
+
+PAIRS: list[tuple[str, Callable[[str], Any], str]] = [  # instrument, frame, wire
+    ("Keysight 33622A", keysight_33600, "memory"),
+    ("Keysight 33622A", keysight_33600, "hislip"),
+    ("Keysight 33622A", keysight_33600, "socket"),
+    ("Keysight 33522B", keysight_33500, "hislip"),
+    ("Siglent SDG2042X", siglent_sdg2000x, "memory"),
+    ("Siglent SDG2042X", siglent_sdg2000x, "hislip"),
+    ("Siglent SDG1032X", siglent_sdg1000x, "hislip"),
+    ("Rigol DG832", rigol_dg800, "memory"),
+    ("Rigol DG832", rigol_dg800, "hislip"),
+    ("Rigol DG832", rigol_dg800, "socket"),
+    ("Tektronix AFG31052", tektronix_afg31000, "memory"),
+    ("Tektronix AFG31052", tektronix_afg31000, "hislip"),
+    ("Tektronix AFG31052", tektronix_afg31000, "socket"),
+    ("Keysight DSO-X 3024T", infiniivision_3000, "memory"),
+    ("Keysight DSO-X 3024T", infiniivision_3000, "hislip"),
+    ("Keysight DSO-X 3024T", infiniivision_3000, "socket"),
+    ("Siglent SDS1104X HD", siglent_sds, "memory"),
+    ("Siglent SDS1104X HD", siglent_sds, "hislip"),
+    ("Siglent SDS1104X HD", siglent_sds, "socket"),
+    ("Rigol DS1104Z", rigol("DS1104Z", 4), "memory"),
+    ("Rigol DS1104Z", rigol("DS1104Z", 4), "hislip"),
+    ("Rigol DS1104Z", rigol("DS1104Z", 4), "socket"),
+    ("Rigol DS1202Z-E", rigol("DS1202Z-E", 0), "hislip"),
+    ("Rigol DHO804", rigol("DHO804", 2), "hislip"),
+    ("Rigol DHO804", rigol("DHO804", 2), "socket"),
+    ("Rigol DHO802", rigol("DHO802", 0), "socket"),
+]
+
+
+@pytest.fixture(params=PAIRS, ids=[f"{name} over {wire}" for name, _, wire in PAIRS])
+def pair(request: pytest.FixtureRequest) -> Callable[[], Any]:
+    _, frame, wire = request.param
+    return lambda: frame(wire)
+
+
+def test_instrument(pair: Callable[[], Any]) -> None:
+    assert check_instrument(pair).passed
+
+
+GENERATORS = [keysight_33600, keysight_33500, siglent_sdg2000x, siglent_sdg1000x, rigol_dg800, tektronix_afg31000]
+
+
+@pytest.mark.parametrize("frame", GENERATORS)
+def test_a_wire_of_its_own_makes_the_output_safe(frame: Callable[[str], Generator]) -> None:
+    """As the guardian does when the program that switched it on is dead."""
+    generator = frame("hislip")
+    try:
+        generator.driver.prepare(generator.least_hz)
+        assert generator.energise()
+        state = SafeState.from_json(generator.driver.safe_state().to_json())
+        with conversation(state)(state) as talk:
+            assert carry_out(state, talk) == ""
+        assert generator.is_safe()
+    finally:
+        generator.close()
 
 
 def test_an_output_that_stays_on_is_found_behind_the_driver() -> None:
     with pytest.raises(ContractError, match="an output stayed on"):
-        check_instrument(Deaf)
+        check_instrument(lambda: keysight_33600("memory", Deaf))

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drivers.keysight_infiniivision import _parse
+from drivers.keysight_infiniivision import InfiniiVision as ScopeDriver
+from drivers.links.memory import MemoryLink
 from drivers.safe import Ramp, SafeState, Step, carry_out
 from drivers.scpi import Expect
+from drivers.scpi_digitizer import Described
 from drivers.scpi_talk import OVER_VISA
 from drivers.spiking.session import FrameSession
 from drivers.spiking.talk import FrameTalk, board
@@ -118,6 +120,11 @@ def test_a_board_without_a_limit_is_not_driven(limit: float) -> None:
         session.identify()
 
 
+def described(preamble: str) -> Described:
+    driver = ScopeDriver(MemoryLink(InfiniiVision()))
+    return driver._described(preamble, (100, 1e8, 0.0), driver._channels[0])
+
+
 @pytest.mark.parametrize(
     "preamble",
     [
@@ -130,7 +137,7 @@ def test_a_board_without_a_limit_is_not_driven(limit: float) -> None:
 )
 def test_a_preamble_beyond_reason_is_no_record(preamble: str) -> None:
     with pytest.raises((InstrumentError, MeasurementError)):
-        _parse(preamble, (100, 1e8, 0.0), 4_000_000, "scope")
+        described(preamble)
 
 
 # -- Files ----------------------------------------------------------------------------------------------------------------
@@ -370,4 +377,4 @@ def test_an_error_that_is_none_and_an_answer_to_something_else_are_out_of_step()
 
 
 def test_words_of_a_record_stay_numbers() -> None:
-    assert np.isfinite(_parse("1,0,100,1,1e-8,0,0,1e-5,0.1,32768", (100, 1e8, 0.0), 4_000_000, "scope")[1].zero_v)
+    assert np.isfinite(described("1,0,100,1,1e-8,0,0,1e-5,0.1,32768").scale.zero_v)

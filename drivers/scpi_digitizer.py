@@ -1,0 +1,595 @@
+"""Common parts of drivers of oscilloscopes: channels and their screens, what is configured, records and their checks.
+
+    configure   everything that stays (once), then the time axis         nothing is sent if it is set already
+    arm, wait   one trigger, recorded
+    read        preamble (now and then: somebody may turn a knob), words, words at a rail
+
+What an instrument says in its own words is in its own file: the settings that count (`_held_of`, `_held_besides`), how it is
+set (`_set_up`, `_set_time`), how it waits (`arm`, `_runs`), its preamble (`_described`) and its words (`_words`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from drivers.links.link import Link
+from drivers.read_back import Panel, Setting
+from drivers.scpi import Identity, Scpi, reading, spoken
+from drivers.scpi_driver import ScpiDriver
+from drivers.waveform.record import Axis, Memory, Record, Scale, Words
+from hil.device import Port
+from hil.errors import (
+    Changed,
+    CommandRefused,
+    ConfigError,
+    HilError,
+    InstrumentError,
+    MissedTrigger,
+    NotAReading,
+    Saturated,
+    WrongInstrument,
+)
+
+SENTINEL = 9.8e37  # anything at least this large stands for "no measurement"
+HIGHEST_V = 1e6  # beyond what any probe can divide
+RANGE, POSITION = "time range", "time position"
+VERIFY_EVERY = 256  # records between two looks at the preamble: somebody may turn a knob
+SCALES_S = tuple(float(f"{digit}e{power}") for power in range(-9, 2) for digit in (1, 2, 5))[2:]  # a division, from 5 ns
+ARMED_S = 1.0  # longest wait until a scope is ready for a trigger
+
+Shape = tuple[int, float, float]
+"""What a scope is configured for: samples, samples/s, first sample after the trigger in s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Samples/s with one channel on, and the longest record that can be read."""
+
+    rate_hz: float
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Rails:
+    """Words with a meaning of their own.
+
+    Args:
+        low, high: at and beyond them the input was clipped.
+        hole: nothing was acquired; None: the instrument has no such word.
+    """
+
+    low: int
+    high: int
+    hole: int | None = None
+
+
+@dataclass(slots=True)
+class Channel:
+    """A channel that is used, and what is known of its records.
+
+    Args:
+        number: 1 to 4.
+        port: its screen, V.
+        range_v, offset_v: of the screen.
+        name: for people.
+        tail: of the names of its settings; "" of the first.
+        preamble, scale, axis, points: of its records, when they are known.
+        first: place of the first sample in the memory of the instrument.
+        upright: scale of the first record since everything was set: no setting of a record moves it.
+        until_verified: records until the preamble is looked at again.
+    """
+
+    number: int
+    port: Port
+    range_v: float
+    offset_v: float
+    name: str
+    tail: str = ""
+    preamble: str | None = None
+    upright: Scale | None = None
+    points: int = 0
+    first: int = 0
+    scale: Scale = field(default_factory=lambda: Scale(1.0, 0.0, 0.0))
+    axis: Axis = field(default_factory=lambda: Axis(0.0, 1.0))
+    until_verified: int = 0
+
+    @property
+    def header(self) -> str:
+        """Header of its subsystem."""
+        return f":CHAN{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a preamble says of a record: samples, their scale and axis, and the place of the first in the memory."""
+
+    points: int
+    scale: Scale
+    axis: Axis
+    first: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TimeBase:
+    """A time base: points of memory, s a division, samples/s, s across the screen."""
+
+    depth: int
+    scale_s: float
+    rate_hz: float
+    span_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimeBases:
+    """The time bases of a scope that fills a memory of a chosen depth: rate = depth / (divisions x scale).
+
+    Args:
+        depths: points, rising.
+        divisions: across the screen.
+        highest_hz: samples/s at most.
+    """
+
+    depths: Sequence[int]
+    divisions: int
+    highest_hz: float
+
+    def all(self) -> list[TimeBase]:
+        """Every time base."""
+        spans = [(scale, self.divisions * scale) for scale in SCALES_S]
+        found = (TimeBase(depth, scale, depth / span, span) for depth in self.depths for scale, span in spans)
+        return [base for base in found if base.rate_hz <= self.highest_hz * (1 + 1e-9)]
+
+    def finer(self, rate_hz: float, most: int) -> int:
+        """The largest multiple of `rate_hz`, up to `most`, that one of them samples at; 1 if none does."""
+        multiples = (round(base.rate_hz / rate_hz) for base in self.all() if _whole(base.rate_hz / rate_hz))
+        return max((multiple for multiple in multiples if multiple <= most), default=1)
+
+    def of(self, samples: int, rate_hz: float, where: str) -> TimeBase:
+        """The time base with the lowest multiple of a rate, and of these the shortest that is long enough.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        fit = [base for base in self.all() if _whole(base.rate_hz / rate_hz) and base.span_s * (1 + 1e-9) >= samples / rate_hz]
+        if not fit:
+            raise ConfigError(
+                "no time base of the scope takes this record", where=where, got=f"{samples} samples at {rate_hz:g} Sa/s",
+                allowed=f"rates that divide depth / ({self.divisions} x scale); depth up to {self.depths[-1]}",
+                todo="choose a symbol rate of 1, 2 or 5 times a power of ten, or a smaller batch",
+            )  # fmt: skip
+        return min(fit, key=lambda base: (round(base.rate_hz / rate_hz), base.depth))
+
+
+class ScpiDigitizer(ScpiDriver):
+    """A scope, with one channel in use, or several that one trigger records. The constructor resets it.
+
+    Args:
+        scpi: an open conversation with the instrument, or a Link. This object owns and closes it, also when it raises.
+        channel: 1 to 4.
+        channels: several, in the order in which they are counted. Empty: `channel` alone.
+        range_v: full scale, all divisions; a list: of each channel.
+        offset_v: voltage at the middle of the screen; a list: of each channel.
+        input_ohm: what the inputs are terminated with.
+        trigger_v: level of the trigger.
+        memory_samples: another memory than the model's; none: the model's.
+        clock: seconds from any origin; deadlines are measured by it.
+
+    Raises:
+        WrongInstrument: not one of MODELS. ConfigError: an input that the scope does not have.
+    """
+
+    inputs: ClassVar[Mapping[float, str]] = {1e6: ""}  # ohm -> how it is told
+    rails: ClassVar[Rails]
+    timed: ClassVar[tuple[str, ...]] = (RANGE, POSITION)  # settings that each shape has of its own
+    beginning: ClassVar[tuple[str, ...]] = ("*RST", "*CLS")  # that bring it to a known state
+    stop: ClassVar[str] = ":STOP"
+    speaks: ClassVar[type[Scpi]] = Scpi  # the form of conversation that the instrument understands
+    lock: ClassVar[tuple[str, str]] = ("", "")  # question that locks the front panel, command that unlocks it
+
+    def __init__(
+        self,
+        scpi: Scpi | Link,
+        *,
+        channel: int = 1,
+        channels: tuple[int, ...] = (),
+        range_v: float | tuple[float, ...] = 1.0,
+        offset_v: float | tuple[float, ...] = 0.0,
+        input_ohm: float = 1e6,
+        trigger_v: float = 0.5,
+        memory_samples: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._scpi = spoken(scpi, self.speaks)
+        numbers = tuple(channels) or (channel,)
+        self._name = f"scope channel{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+        self._trigger_v, self._clock = trigger_v, clock
+        self._shape: Shape | None = None  # what the instrument is configured for, if that is known
+        self._closed = False
+        try:
+            self._channels = _channels(numbers, range_v, offset_v, self._name)
+            self._port = _screen(self._name, self._channels)
+            self._input = self._told_input(input_ohm)
+            self.identity = self._scpi.identify()
+            model = self._limits(self.identity)
+            self._scpi.send(*self.beginning)
+        except BaseException:
+            self._scpi.close()
+            raise
+        held = (*(setting for one in self._channels for setting in self._held_of(one)), *self._held_besides())
+        self._panel = Panel(self._scpi, self._name, held, lock=self.lock[0], unlock=self.lock[1])
+        self.memory = model.memory if memory_samples is None else Memory(model.memory.least, memory_samples)
+        self.highest_rate_hz, self._most = model.rate_hz, model.memory.most
+
+    # What an instrument says in its own words.
+
+    @abstractmethod
+    def _limits(self, identity: Identity) -> Model:
+        """Limits with the channels that are used. Raises: WrongInstrument, ConfigError."""
+
+    @abstractmethod
+    def _held_of(self, channel: Channel) -> tuple[Setting, ...]:
+        """All settings of a channel that volts and times of a record rest on."""
+
+    @abstractmethod
+    def _held_besides(self) -> tuple[Setting, ...]:
+        """Settings of the instrument as a whole; those of `timed` among them."""
+
+    @abstractmethod
+    def _set_up(self) -> None:
+        """Set everything that stays the same between records, and see that the form of the words was taken."""
+
+    @abstractmethod
+    def _set_time(self, samples: int, rate_hz: float, start_s: float) -> None:
+        """Set the time axis of the record."""
+
+    @abstractmethod
+    def arm(self) -> None:
+        """Wait for one trigger. Returns when the scope is ready for it, so that no trigger can come too early.
+
+        Raises:
+            InstrumentError: it does not get ready within a second.
+        """
+
+    @abstractmethod
+    def _runs(self) -> bool:
+        """True while the record is not complete."""
+
+    @abstractmethod
+    def _preamble(self, one: Channel) -> str:
+        """Ask for the preamble of a channel."""
+
+    @abstractmethod
+    def _described(self, text: str, shape: Shape, one: Channel) -> Described:
+        """Read a preamble. Raises: NotAReading, InstrumentError: the record does not hold what was asked for."""
+
+    @abstractmethod
+    def _words(self, one: Channel) -> Words:
+        """Ask for the words of a channel."""
+
+    # What all scopes do.
+
+    @property
+    def reading(self) -> Port:
+        """The screen: what can be read without clipping, V, of each channel where there are several."""
+        return self._port
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Numbers of the channels that are used."""
+        return tuple(channel.number for channel in self._channels)
+
+    def reset(self) -> None:
+        """Send ``*RST``, whatever the instrument held. A scope drives nothing."""
+        self.forget()
+        self._panel.let_in()
+        self._scpi.send(*self.beginning)
+
+    def finer(self, rate_hz: float, most: int) -> int:
+        """The largest multiple of `rate_hz`, up to `most`, that the sampling clock divides down to; 1 if there is none."""
+        ratios = ((multiple, self.highest_rate_hz / (rate_hz * multiple)) for multiple in range(most, 0, -1))
+        return next((multiple for multiple, ratio in ratios if ratio >= 1 and math.isclose(ratio, round(ratio))), 1)
+
+    def forget(self) -> None:
+        """Send all settings again next time: the instrument may have lost them (power, fault)."""
+        self._shape = None
+        self._unread()
+
+    def _unread(self) -> None:
+        """Forget the state of the records: nothing is known of them."""
+        for channel in self._channels:
+            channel.preamble = None
+
+    def configure(self, samples: int, rate_hz: float, start_s: float) -> None:
+        """Record `samples` at `rate_hz`, the first `start_s` after the trigger; sends nothing if it is set already.
+
+        A scope that has not this rate takes a higher one: the record's own axis says which.
+
+        Raises:
+            ConfigError: more samples, or faster ones, than the model has. CommandRefused: the instrument complains.
+        """
+        if self._shape == (samples, rate_hz, start_s):
+            return
+        if samples > self.memory.most or not 0 < rate_hz <= self.highest_rate_hz:
+            raise ConfigError(
+                "the scope cannot record this",
+                where=self._name,
+                got=f"{samples} samples at {rate_hz:g} Sa/s",
+                allowed=f"up to {self.memory.most} at up to {self.highest_rate_hz:g} Sa/s ({self.identity.model})",
+                todo="lower the symbol rate or the samples per symbol",
+            )
+        known, self._shape = self._shape is not None, None
+        self._unread()
+        if not known:
+            for channel in self._channels:
+                channel.upright = None
+            self._set_up()
+            self._panel.renewed()
+        self._set_time(samples, rate_hz, start_s)
+        self._scpi.check(f"setting up {self._name}")
+        self._shape = (samples, rate_hz, start_s)
+        self._panel.renewed(self._shape, self.timed)
+
+    def _armed(self, ready: bool, again: Callable[[], bool], got: str) -> None:
+        """Ask until the scope is ready for a trigger. Raises: InstrumentError: it is not after ARMED_S."""
+        deadline = self._clock() + ARMED_S
+        while not ready:
+            if self._clock() > deadline:
+                raise InstrumentError(f"the scope did not arm within {ARMED_S:g} s", where=self._name, got=got)
+            ready = again()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until the record is complete.
+
+        Raises:
+            MissedTrigger: it is not after `timeout_s`; the scope was stopped.
+        """
+        deadline = self._clock() + timeout_s
+        while self._runs():
+            if self._clock() > deadline:
+                self._scpi.send(self.stop)
+                raise MissedTrigger(
+                    "no trigger arrived",
+                    where=self._name,
+                    got=f"still waiting after {timeout_s:g} s",
+                    allowed=f"a rising edge at {self._edge_at}",
+                    outputs="inside their limits",
+                    todo=f"connect the generator's SYNC output to {self._edge_at}, or look at the trigger level",
+                )
+
+    _edge_at: str = "the scope's EXT TRIG"
+
+    def read(self, channel: int = 0) -> Record:
+        """The record that a channel has acquired, checked.
+
+        Args:
+            channel: which, counted from 0.
+
+        Raises:
+            NotAReading: holes, or 9.9E37 in the preamble. Saturated: words at a rail.
+            InstrumentError: the record has another shape than configured, or a setting was changed by somebody.
+        """
+        if self._shape is None:
+            raise InstrumentError("read before configure", where=self._name)
+        one = self._channels[channel]
+        if one.preamble is None or one.until_verified == 0:
+            self._read_preamble(self._shape, one)
+        one.until_verified -= 1
+        words = self._words(one)
+        self._check(words, one)
+        return Record(words, one.scale, one.axis)
+
+    def _read_preamble(self, shape: Shape, one: Channel) -> None:
+        text = self._preamble(one)
+        if one.preamble is not None and text != one.preamble:
+            before = one.preamble
+            self.forget()
+            raise _turned(one.name, text, before)
+        found = self._described(text, shape, one)
+        one.points, one.scale, one.axis, one.first = found.points, found.scale, found.axis, found.first
+        if one.upright is not None and not _same(one.upright, one.scale):
+            old, one.upright = one.upright, None
+            self.forget()
+            raise _turned(one.name, _scaled(one.scale), _scaled(old))
+        one.upright = one.scale
+        one.preamble, one.until_verified = text, VERIFY_EVERY
+
+    def _check(self, words: Words, one: Channel) -> None:
+        low, high, rails = int(words.min()), int(words.max()), self.rails
+        if rails.hole is not None and low == rails.hole:
+            raise NotAReading(
+                "the record has holes",
+                where=one.name,
+                got=f"{int((words == rails.hole).sum())} of {len(words)} samples not acquired",
+                allowed="none",
+                outputs="inside their limits",
+                todo="repeat the shot",
+            )
+        if low <= rails.low or high >= rails.high:
+            clipped = int((words <= rails.low).sum() + (words >= rails.high).sum())
+            raise Saturated(
+                "the input was beyond the screen",
+                where=one.name,
+                got=f"{clipped} of {len(words)} samples clipped",
+                allowed=f"{one.port.shared_low:g} to {one.port.shared_high:g} V",
+                outputs="inside their limits",
+                todo="increase range_v, or move offset_v",
+            )
+
+    def check(self, doing: str) -> None:
+        """Raise CommandRefused if the error queue holds errors."""
+        self._scpi.check(doing)
+
+    def close(self) -> None:
+        """Stop, and close the link; the second call does nothing. A scope drives nothing, so a dead link is no danger."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._scpi.send(self.stop)
+            self._panel.let_in()
+        except HilError:
+            self._shape = None
+        finally:
+            self._scpi.close()
+
+    def _told_input(self, ohm: float) -> str:
+        if ohm in self.inputs:
+            return self.inputs[ohm]
+        allowed = " or ".join("1 Mohm" if each == 1e6 else f"{each:g} ohm" for each in self.inputs)
+        raise ConfigError("the scope has no such input", where=self._name, got=f"{ohm:g} ohm", allowed=allowed,
+                          outputs="unchanged; nothing was sent", todo="correct input in the bench file")  # fmt: skip
+
+    def _refuse_form(self, got: str, allowed: str) -> CommandRefused:
+        """The error of a scope that sends words of another form than it was told to."""
+        return CommandRefused(
+            "the scope did not take the order or sign of its words", where=self._name, got=got, allowed=allowed,
+            outputs="inside their limits",
+            todo="every sample would be another one: update the firmware, or use another scope",
+        )  # fmt: skip
+
+    def _took(self, question: str, wanted: float, unit: str) -> None:
+        """Raises: CommandRefused: the scope holds another number than it was told."""
+        found = self._scpi.ask_float(question)
+        if not math.isclose(found, wanted, rel_tol=1e-3, abs_tol=1e-9):
+            raise CommandRefused(
+                f"the scope did not take a setting ({question})", where=self._name, got=f"{found:g} {unit}",
+                allowed=f"{wanted:g} {unit}", outputs="inside their limits",
+                todo="switch channels off that are not used, which share the memory, or choose a range that the scope has",
+            )  # fmt: skip
+
+    def _part(self, shape: Shape, whole: Axis, held: int, scale: Scale) -> Described:
+        """The part of a memory that holds what was asked for.
+
+        Args:
+            shape: what was asked for.
+            whole: axis of the memory.
+            held: its samples.
+            scale: of its words.
+        """
+        samples, rate_hz, start_s = shape
+        if not whole.step_s > 0:
+            return Described(0, scale, whole)
+        first = max(0, math.floor((start_s - whole.start_s) / whole.step_s + 1e-3))
+        points = min(round(samples / (rate_hz * whole.step_s)), held - first)
+        return Described(points, scale, Axis(whole.start_s + first * whole.step_s, whole.step_s), first)
+
+    def _checked(self, found: Described, shape: Shape, one: Channel, told: str, form: str) -> Described:
+        """Return what a preamble says, if the record holds what was asked for.
+
+        Args:
+            found: points that are read, and their axis.
+            shape: what was asked for.
+            one: the channel.
+            told: form of the words, as the instrument says it.
+            form: as it should be.
+
+        Raises:
+            InstrumentError: another record. NotAReading: a scale that cannot be.
+        """
+        samples, rate_hz, start_s = shape
+        axis, scale, points = found.axis, found.scale, found.points
+        late_s = axis.start_s - start_s
+        short_s = (samples - 1) / rate_hz - late_s - (points - 1) * axis.step_s
+        most = max(self.memory.most, self._most)
+        apart = 0 < axis.step_s * rate_hz < 1 + 1e-6
+        if told != form or points > most or not apart or late_s > axis.step_s or short_s > axis.step_s:
+            raise InstrumentError(
+                "the scope recorded something else than it was asked for",
+                where=one.name,
+                got=f"format {told}, {points:g} samples, {axis.step_s:g} s apart, from {axis.start_s:g} s",
+                allowed=f"format {form}, {samples} samples, {1 / rate_hz:g} s apart or closer, from {start_s:g} s",
+                todo="choose a symbol rate that divides the sampling clock, or a shorter record",
+            )
+        zero_v = scale.reference * scale.volts_per_word
+        if not 0 < scale.volts_per_word <= HIGHEST_V or max(abs(scale.origin_v), abs(zero_v)) > HIGHEST_V:
+            raise NotAReading(
+                "the preamble has no scale", where=one.name,
+                got=_scaled(scale), allowed=f"above 0, up to {HIGHEST_V:g} V",
+            )  # fmt: skip
+        return found
+
+
+def numbers_of(preamble: str, count: int, where: str) -> list[float]:
+    """The numbers of a preamble. Raises: InstrumentError: not so many. NotAReading: 9.9E37 or NaN where a number is due."""
+    try:
+        fields = [reading(field) for field in preamble.split(",")]
+    except ValueError:
+        fields = []
+    if len(fields) != count:
+        raise InstrumentError("not a waveform preamble", where=where, got=preamble[:120], allowed=f"{count} numbers")
+    if not all(math.isfinite(field) and abs(field) < SENTINEL for field in fields):
+        raise NotAReading("the preamble says that there is no measurement", where=where, got=preamble[:120])
+    return fields
+
+
+def unknown(identity: Identity, allowed: str) -> WrongInstrument:
+    """The error of an instrument that a driver of scopes does not know."""
+    return WrongInstrument(
+        "this is not a scope that the driver knows",
+        where="scope",
+        got=f"{identity.maker} {identity.model}",
+        allowed=allowed,
+        outputs="unchanged",
+        todo="correct the address in the bench file",
+    )
+
+
+def paired(model: Model, numbers: tuple[int, ...]) -> Model:
+    """Limits with these channels on: 1 and 2, and 3 and 4, share a converter and its memory; both of a pair have half of it."""
+    if len({(number - 1) // 2 for number in numbers}) == len(numbers):
+        return model
+    return Model(model.rate_hz / 2, replace(model.memory, most=model.memory.most // 2))
+
+
+def _channels(
+    numbers: tuple[int, ...], range_v: float | tuple[float, ...], offset_v: float | tuple[float, ...], called: str
+) -> list[Channel]:
+    """Raises: ConfigError: no such channels, or screens of others."""
+    if not set(numbers) <= {1, 2, 3, 4} or len(set(numbers)) < len(numbers):
+        raise ConfigError("the scope has no such channels", where=called, got=", ".join(map(str, numbers)),
+                          allowed="1 to 4, each once", outputs="unchanged; nothing was sent")  # fmt: skip
+    screens = []
+    for name, given in (("range_v", range_v), ("offset_v", offset_v)):
+        values = tuple(given) if isinstance(given, tuple | list) else (given,) * len(numbers)
+        if len(values) != len(numbers):
+            raise ConfigError("a number for each channel, or one for all", where=called, got=f"{name} of {len(values)} numbers",
+                              allowed=f"{len(numbers)}", outputs="unchanged; nothing was sent")  # fmt: skip
+        screens.append(values)
+    found = []
+    for k, (number, full, middle) in enumerate(zip(numbers, *screens, strict=True)):
+        name = f"scope channel {number}"
+        port = Port(name, middle - 0.5 * full, middle + 0.5 * full, "V")
+        found.append(Channel(number, port, full, middle, name, f" of channel {number}" if k else ""))
+    return found
+
+
+def _screen(called: str, channels: list[Channel]) -> Port:
+    """The port of all channels."""
+    if len(channels) == 1:
+        return channels[0].port
+    lows, highs = zip(*((channel.port.shared_low, channel.port.shared_high) for channel in channels), strict=True)
+    return Port(called, tuple(lows), tuple(highs), "V", len(channels))
+
+
+def _whole(ratio: float) -> bool:
+    return ratio > 0.5 and math.isclose(ratio, round(ratio), rel_tol=1e-9)
+
+
+def _turned(where: str, got: str, allowed: str) -> Changed:
+    return Changed(
+        "the settings of the scope changed during the measurement", where=where, got=got, allowed=allowed,
+        outputs="inside their limits", todo="leave the front panel alone, then repeat; the settings will be sent again",
+    )  # fmt: skip
+
+
+def _scaled(scale: Scale) -> str:
+    return f"{scale.volts_per_word:g} V a word, {scale.zero_v:g} V at word 0"
+
+
+def _same(a: Scale, b: Scale) -> bool:
+    return math.isclose(a.volts_per_word, b.volts_per_word, rel_tol=1e-6) and abs(a.zero_v - b.zero_v) < a.volts_per_word
