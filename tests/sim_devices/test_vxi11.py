@@ -203,6 +203,11 @@ def number(reply: bytes) -> int:
     return int(struct.unpack("!I", reply[:4])[0])
 
 
+def waiting(server: Vxi11Server) -> int:
+    """How many calls wait, while no link has executed all it was sent."""
+    return len(server._state._waiters)  # type: ignore[attr-defined]
+
+
 def locked(client: Vxi11Client, flags: int = 0, timeout_ms: int = 0) -> int:
     return number(client.call(18, struct.pack("!3I", client.link, flags, timeout_ms)))
 
@@ -234,7 +239,7 @@ def test_what_a_client_said_that_left_while_it_waited_for_a_lock_is_never_execut
     other = Vxi11Client(server.port)
     assert locked(hand) == 0
     other.send(11, struct.pack("!4I", other.link, 1000, 2000, 1 | 8) + opaque(b"PUT 1"))
-    time.sleep(0.05)
+    until(lambda: waiting(server) == 1)
     other.close()
     time.sleep(0.02)
     assert unlocked(hand) == 0
@@ -271,6 +276,7 @@ def test_a_waiting_read_is_aborted(server: Vxi11Server, hand: Vxi11Client) -> No
     abort_port = struct.unpack("!4I", hand.call(10, struct.pack("!3I", 1, 0, 0) + opaque(b"inst0")))[2]
     hand.put(b"WAIT?")
     hand.send(12, hand.read_call(60_000))
+    until(lambda: waiting(server) == 1)
     with socket.create_connection(("127.0.0.1", abort_port), timeout=3) as channel:
         for link, error in ((hand.link, 0), (999, 4)):
             call = struct.pack("!11I", 1, 0, 2, 0x0607B0, 1, 1, 0, 0, 0, 0, link)
