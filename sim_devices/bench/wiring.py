@@ -9,9 +9,9 @@ A node has one input and one output, or several: x is then (points, K), y (point
 t = 0 is the SYNC edge, at which sample 0 of the record leaves the generator. The SYNC of the generator of the first wire
 leads to the trigger input of the scope and of all other generators; one that waits for it there plays at once (what it takes
 longer is part of its cable's delay). A sample of the scope reads what the node gives at the end of its interval, as the twin
-does. A node with memory has rested for long when a record begins; it is driven from there on, seen or not, in points of its own.
-Noise and drift of shot k come from the generator (seed, k, "plant"), so a snapshot is the shot number and the state of the
-twins.
+does. A node with memory has rested for long when a record begins; it is driven from there on, seen or not, in points of its
+own. Noise and drift of shot k come from the generator (seed, k, "plant"), so a snapshot is the shot number and the state of
+the twins.
 
 Source of the trigger rules: Keysight 33500B/33600A Operating and Service Guide, "SYNC Signal" (3.3 V, high for the first half
 of an arbitrary record); InfiniiVision 3000 X-Series Programmer's Guide, ":TRIGger:EDGE".

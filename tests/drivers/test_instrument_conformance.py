@@ -32,8 +32,9 @@ from sim_devices.instruments.siglent_sds import SiglentSDS as SimulatedSiglentSD
 from sim_devices.instruments.tektronix_afg31000 import TektronixAFG31000 as SimulatedTektronixAFG31000
 from sim_devices.transports.hislip import HislipServer
 from sim_devices.transports.socket import SocketServer
+from sim_devices.transports.vxi11 import Vxi11Server
 
-SERVERS: dict[str, Any] = {"hislip": HislipServer, "socket": SocketServer}
+SERVERS: dict[str, Any] = {"hislip": HislipServer, "socket": SocketServer, "vxi11": Vxi11Server}
 
 
 class Counting(MessageLink):
@@ -182,27 +183,35 @@ PAIRS: list[tuple[str, Callable[[str], Any], str]] = [  # instrument, frame, wir
     ("Keysight 33622A", keysight_33600, "hislip"),
     ("Keysight 33622A", keysight_33600, "socket"),
     ("Keysight 33522B", keysight_33500, "hislip"),
+    ("Keysight 33522B", keysight_33500, "vxi11"),
     ("Siglent SDG2042X", siglent_sdg2000x, "memory"),
     ("Siglent SDG2042X", siglent_sdg2000x, "hislip"),
+    ("Siglent SDG2042X", siglent_sdg2000x, "vxi11"),
     ("Siglent SDG1032X", siglent_sdg1000x, "hislip"),
     ("Rigol DG832", rigol_dg800, "memory"),
     ("Rigol DG832", rigol_dg800, "hislip"),
     ("Rigol DG832", rigol_dg800, "socket"),
+    ("Rigol DG832", rigol_dg800, "vxi11"),
     ("Tektronix AFG31052", tektronix_afg31000, "memory"),
     ("Tektronix AFG31052", tektronix_afg31000, "hislip"),
     ("Tektronix AFG31052", tektronix_afg31000, "socket"),
+    ("Tektronix AFG31052", tektronix_afg31000, "vxi11"),
     ("Keysight DSO-X 3024T", infiniivision_3000, "memory"),
     ("Keysight DSO-X 3024T", infiniivision_3000, "hislip"),
     ("Keysight DSO-X 3024T", infiniivision_3000, "socket"),
+    ("Keysight DSO-X 3024T", infiniivision_3000, "vxi11"),
     ("Siglent SDS1104X HD", siglent_sds, "memory"),
     ("Siglent SDS1104X HD", siglent_sds, "hislip"),
     ("Siglent SDS1104X HD", siglent_sds, "socket"),
+    ("Siglent SDS1104X HD", siglent_sds, "vxi11"),
     ("Rigol DS1104Z", rigol("DS1104Z", 4), "memory"),
     ("Rigol DS1104Z", rigol("DS1104Z", 4), "hislip"),
     ("Rigol DS1104Z", rigol("DS1104Z", 4), "socket"),
+    ("Rigol DS1104Z", rigol("DS1104Z", 4), "vxi11"),
     ("Rigol DS1202Z-E", rigol("DS1202Z-E", 0), "hislip"),
     ("Rigol DHO804", rigol("DHO804", 2), "hislip"),
     ("Rigol DHO804", rigol("DHO804", 2), "socket"),
+    ("Rigol DHO804", rigol("DHO804", 2), "vxi11"),
     ("Rigol DHO802", rigol("DHO802", 0), "socket"),
 ]
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import test_instrument_conformance
 import test_sources
 import test_template
 from link_server import block, polite
@@ -97,13 +96,12 @@ def over_vxi11(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         def wire(box: Any) -> Counted:
             return Counted(opened.enter_context(served(getattr(box, "box", box))).resource)
 
-        monkeypatch.setattr(test_instrument_conformance, "MessageLink", wire)
         monkeypatch.setattr(test_sources, "MemoryLink", wire)
         monkeypatch.setattr(test_template, "MemoryLink", wire)
         yield
 
 
-DRIVERS = [test_instrument_conformance.Generator, test_instrument_conformance.Scope, *test_sources.EVERY, test_template.G1]
+DRIVERS = [*test_sources.EVERY, test_template.G1]  # those of a signal are in test_instrument_conformance.py
 
 
 @pytest.mark.usefixtures("over_vxi11")
