@@ -21,7 +21,6 @@ bursts of TrueArb records nor WVDT are in them: these are from the manual only.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import ClassVar, cast
@@ -199,7 +198,3 @@ class SiglentSDG(ScpiGenerator):
     def trigger(self) -> None:
         """Play the record once. Does not wait for its end."""
         self._scpi.link.write(f"{self._channels[0].source}:BTWV MTRIG".encode())
-
-    def _number(self, query: str) -> float:
-        value = super()._number(query)
-        return math.inf if value >= INFINITE else value

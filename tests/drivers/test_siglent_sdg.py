@@ -73,7 +73,9 @@ def test_levels_out_of_the_load_are_refused_before_anything_is_sent() -> None:
     with pytest.raises(ConfigError, match="no such load"):
         SiglentSDG(link, load_ohm=10.0)
     assert not link.sent
-    assert SiglentSDG(link, load_ohm=math.inf, low_v=-10.0, high_v=10.0).drive.shared_high == 10.0
+    driver = SiglentSDG(link, load_ohm=math.inf, low_v=-10.0, high_v=10.0)
+    driver.prepare(1e6)
+    assert driver.drive.shared_high == 10.0
 
 
 def test_a_raw_socket_is_refused_before_anything_is_sent() -> None:
