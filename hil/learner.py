@@ -15,6 +15,9 @@ goodness), and makes one score a class of them in `predict`. One that fits weigh
 A learner whose class says `sequences = True` takes sequences as they are, x (batch, time, features), with one target each, and
 `sequences = "steps"` with a target a step; one that says False refuses them. For all others hil makes flat examples of them
 (hil/build/task.py). `nodes` says what it drives: "static", "spiking", or "memory" for analog nodes whose state lasts.
+
+What is programmed on a device stands among the parameters of the network, as the weights of the synapses do. A learner whose
+class says `programs` trains it: "losses", from losses at other parameters; "model", by a model (drive, levels) -> reading.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from torch import Tensor
 from hil.network import Network, Trace
 
 Nodes = Literal["static", "spiking", "memory"]
+Programs = Literal["losses", "model"]
 
 
 def drives(rule: Any, options: Any) -> Nodes:
