@@ -5,7 +5,7 @@
     R(z) = 1 / (1 + z^2)        F(z) = 1 / (1 + e^-z)      p: a pair of dopants s, t in a row; u_p = (u_s + u_t) / 2
     G_pk = G ( t_sk t_to + t_tk t_so )                     t = e^(-2 r / xi) of the distance r to an electrode
     a_sk in proportion to 1 / r_sk,   sum_k a_sk + a_so = lever
-    y    = i + noise                                       hypot(noise_na, relative_noise i), times `noise`
+    y    = i + noise                                       hypot(noise_a, relative_noise i), times `noise`
 
 A current flows from k to the output where a pair of levels lies between the two voltages, and where the two levels are alike.
 Any electrode can move them apart, or out of this window: the current falls again while a voltage rises (negative differential
@@ -43,7 +43,7 @@ INNER = 0.85  # of the radius of the electrodes: where dopants lie
 
 
 class DopantNetwork(nn.Module):
-    """A node of data voltages, one current in nA, and the voltages of the other electrodes as parameters; at rest: 0 V each.
+    """A node of data voltages, one current, and the voltages of the other electrodes as parameters; at rest: 0 V each.
 
     Args:
         data: electrodes that the inputs drive, in order, from 1; the others are programmed.
@@ -57,8 +57,8 @@ class DopantNetwork(nn.Module):
         spread_v: standard deviation of e_s.
         lever: share of the electrodes' voltages that reaches a site in all.
         reach: xi, as a share of the radius of the electrodes.
-        scale_na: largest current that the device is scaled to, for any voltages.
-        noise_na, relative_noise: standard deviation of a reading, in nA and as a share of it.
+        scale_a: largest current that the device is scaled to, for any voltages.
+        noise_a, relative_noise: standard deviation of a reading, in A and as a share of it.
         noise: factor on both; 0 is none.
         drift_v_per_rt: random walk of each d_s, in V for the root of one reading.
     """
@@ -82,8 +82,8 @@ class DopantNetwork(nn.Module):
         spread_v: NotNegative = 0.3,
         lever: Annotated[float, Field(ge=0, lt=1)] = 0.8,
         reach: Positive = 0.8,
-        scale_na: Positive = 1000.0,
-        noise_na: NotNegative = 0.3,
+        scale_a: Positive = 1e-6,
+        noise_a: NotNegative = 3e-10,
         relative_noise: NotNegative = 2e-3,
         noise: NotNegative = 1.0,
         drift_v_per_rt: NotNegative = 0.0,
@@ -102,8 +102,8 @@ class DopantNetwork(nn.Module):
         self.data = tuple(k - 1 for k in data)
         self.controls = tuple(k for k in range(ELECTRODES) if k not in self.data)
         self.specimen, self.low_v, self.high_v, self.max_step_v = specimen, tuple(low_v), tuple(high_v), max_step_v
-        self.width_v, self.noise_na, self.relative_noise, self.noise = width_v, noise_na, relative_noise, noise
-        self.drift_v_per_rt, self.scale_na = drift_v_per_rt, scale_na
+        self.width_v, self.noise_a, self.relative_noise, self.noise = width_v, noise_a, relative_noise, noise
+        self.drift_v_per_rt, self.scale_a = drift_v_per_rt, scale_a
         self.coupling_v = coupling_v
         self._fabricate(pairs, spread_v, lever, reach, apart)
 
@@ -121,17 +121,17 @@ class DopantNetwork(nn.Module):
         levers = lever * (1 / far) / (1 / far).sum(-1, keepdim=True)
         energies = spread_v * torch.randn(2, pairs, generator=rng, dtype=torch.float64)
         for name, values in (
-            ("energies", energies), ("levers", levers[..., :-1]), ("currents", self.scale_na * paths / paths.sum()),
+            ("energies", energies), ("levers", levers[..., :-1]), ("currents", self.scale_a * paths / paths.sum()),
         ):  # fmt: skip
             self.register_buffer(name, values.float(), persistent=False)
 
     @property
     def spec(self) -> Spec:
-        """Voltages of the data electrodes, the current of the output in nA, voltages of the other electrodes as parameters."""
-        most = self.scale_na + 8 * self.noise * math.hypot(self.noise_na, self.relative_noise * self.scale_na)
+        """Voltages of the data electrodes, the current of the output in A, voltages of the other electrodes as parameters."""
+        most = self.scale_a + 8 * self.noise * math.hypot(self.noise_a, self.relative_noise * self.scale_a)
         return Spec(
             inputs=self._port("data electrodes", self.data, None),
-            outputs=Port("current of the dopant network", -most, most, "nA", 1),
+            outputs=Port("current of the dopant network", -most, most, "A", 1),
             params=self._port("control electrodes", self.controls, self.max_step_v or None),
             provenance="twin",
         )
@@ -141,7 +141,7 @@ class DopantNetwork(nn.Module):
         return Port(name, low, high, "V", len(electrodes), max_step=max_step, rest=0.0)
 
     def settled(self, x: Tensor, params: Tensor) -> Tensor:
-        """Noiseless current in nA, (batch, 1), without drift; differentiable in both.
+        """Noiseless current in A, (batch, 1), without drift; differentiable in both.
 
         Args:
             x: (batch, data electrodes) in V.
@@ -163,7 +163,7 @@ class DopantNetwork(nn.Module):
         return ((window * self.currents.to(x)).sum(-1) * alike).sum(-1, keepdim=True)
 
     def ideal(self, x: Tensor) -> Tensor:
-        """Noiseless current in nA with the control electrodes at 0 V; differentiable in x."""
+        """Noiseless current in A with the control electrodes at 0 V; differentiable in x."""
         return self.settled(x, x.new_zeros(len(self.controls)))
 
     def rest(self, batch: int, rng: torch.Generator) -> State:
@@ -171,12 +171,12 @@ class DopantNetwork(nn.Module):
         return (torch.zeros_like(self.energies),)
 
     def respond(self, state: State, params: Tensor | None, x: Tensor, rng: torch.Generator) -> tuple[Tensor, State]:
-        """(batch, data electrodes) in V -> (batch, 1) in nA; the drift goes on after the readings."""
+        """(batch, data electrodes) in V -> (batch, 1) in A; the drift goes on after the readings."""
         (drift,) = state
         current = self._current(x, x.new_zeros(len(self.controls)) if params is None else params, drift.to(x))
         if self.noise:
             normal = torch.randn(current.shape, generator=rng, device=x.device, dtype=x.dtype)
-            spread = torch.hypot(torch.full_like(current, self.noise_na), self.relative_noise * current)
+            spread = torch.hypot(torch.full_like(current, self.noise_a), self.relative_noise * current)
             most = self.spec.outputs.shared_high
             current = (current + self.noise * spread * normal).clamp(-most, most)
         if self.drift_v_per_rt:
