@@ -108,7 +108,7 @@ class Layer(nn.Module):
             return pre
         rows = self._rows(pre.shape[-1])
         sent = self._sent(pre, rows)
-        answer = model(sent) if self.levels is None else model(sent, self.levels(self.params))
+        answer = model(sent) if self.levels is None or self.params is None else model(sent, self.levels(self.params))
         return self.decode(answer if rows == 1 else answer.reshape(*pre.shape[:-1], -1))
 
     def answers(self, width: int) -> int:

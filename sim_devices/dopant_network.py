@@ -106,6 +106,7 @@ class DopantNetwork(nn.Module):
         self.drift_v_per_rt, self.scale_a = drift_v_per_rt, scale_a
         self.coupling_v = coupling_v
         self._fabricate(pairs, spread_v, lever, reach, apart)
+        self._spec = self._ports()
 
     def _fabricate(self, pairs: int, spread_v: float, lever: float, reach: float, apart: float) -> None:
         rng = generator(self.specimen, 0, "dopants")
@@ -128,6 +129,9 @@ class DopantNetwork(nn.Module):
     @property
     def spec(self) -> Spec:
         """Voltages of the data electrodes, the current of the output in A, voltages of the other electrodes as parameters."""
+        return self._spec
+
+    def _ports(self) -> Spec:
         most = self.scale_a + 8 * self.noise * math.hypot(self.noise_a, self.relative_noise * self.scale_a)
         return Spec(
             inputs=self._port("data electrodes", self.data, None),
@@ -160,7 +164,8 @@ class DopantNetwork(nn.Module):
         pair = ((one + other) / 2).unsqueeze(-1)  # (batch, pairs, 1)
         window = torch.sigmoid((at.unsqueeze(-2) - pair) / self.width_v) - torch.sigmoid(-pair / self.width_v)
         alike = 1 / (1 + ((one - other) / self.coupling_v).square())
-        return ((window * self.currents.to(x)).sum(-1) * alike).sum(-1, keepdim=True)
+        current: Tensor = ((window * self.currents.to(x)).sum(-1) * alike).sum(-1, keepdim=True)
+        return current
 
     def ideal(self, x: Tensor) -> Tensor:
         """Noiseless current in A with the control electrodes at 0 V; differentiable in x."""
@@ -177,7 +182,7 @@ class DopantNetwork(nn.Module):
         if self.noise:
             normal = torch.randn(current.shape, generator=rng, device=x.device, dtype=x.dtype)
             spread = torch.hypot(torch.full_like(current, self.noise_a), self.relative_noise * current)
-            most = self.spec.outputs.shared_high
+            most = self._spec.outputs.shared_high
             current = (current + self.noise * spread * normal).clamp(-most, most)
         if self.drift_v_per_rt:
             walk = torch.randn(drift.shape, generator=rng, device=drift.device, dtype=drift.dtype)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from acts import killed
+from builders.test_auxiliaries import on_the_table
 from killing.same import differences
 from torch import Tensor
 
@@ -19,13 +22,20 @@ from hil.build.training import Built, built
 from hil.config.experiment import Experiment, read_experiment
 from hil.encoding import Encode, Levels
 from hil.errors import ConfigError, OutOfRange
+from hil.learner import Learner
+from hil.learners.parts.one_pass import LossSettings
+from hil.learners.pat import PAT
+from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Layer, Network
 from hil.run import checkpoint
+from hil.synapses import AnswerLinear
 from hil.training.loop import TrainingStep, train
 from sim_devices.dopant_network import DopantNetwork
 from sim_devices.mzi_mesh import MZIMesh
 from sim_devices.simulated import Simulated
 
+BENCH = Path(__file__).parents[2] / "benches" / "dopant_network.toml"
+CONTROLS = {**dict.fromkeys(("e1", "e2", "e5"), (-1.2, 0.6)), **dict.fromkeys(("e6", "e7"), (-0.7, 0.3))}
 DOPANTS = 'use = "dopant_network"\nspecimen = 1\n'
 ENCODE = '[encode]\ngain = "400 mV"\noffset = "-300 mV"\noverflow = "clip"\n[decode]\nzero = "0 nA"\nscale = "10 nA"\n'
 TRAIN = "[train]\nepochs = 2\nbatch = 16\nthreads = 1\n"
@@ -58,7 +68,10 @@ def steps(made: Built) -> list[TrainingStep]:
     return [point for point in train(made.training) if isinstance(point, TrainingStep)]
 
 
-@pytest.mark.parametrize("learner", ['"pat"', '"spsa"', '"pepg"', '"spsa"\nperturbation = "each"'], ids=["pat", "spsa", "pepg", "each"])
+EACH = '"spsa"\nperturbation = "each"'
+
+
+@pytest.mark.parametrize("learner", ['"pat"', '"spsa"', '"pepg"', EACH], ids=["pat", "spsa", "pepg", "each"])
 def test_host_and_device_are_trained_together(tmp_path: Path, learner: str) -> None:
     with built(read(tmp_path, learner=learner)) as made:
         net, (device,) = made.training.net, made.training.devices
@@ -71,7 +84,7 @@ def test_host_and_device_are_trained_together(tmp_path: Path, learner: str) -> N
         layer = net.stack[0]
         assert layer.params is not None
         assert layer.levels is not None
-        assert float(layer.params.abs().max()) <= 1
+        assert float(layer.params.detach().abs().max()) <= 1
         port = device.spec.params
         assert port is not None
         port.check(torch.tensor(device.programmed))
@@ -121,6 +134,11 @@ def test_two_layers_on_one_device_are_programmed_in_turn(tmp_path: Path) -> None
         assert made.training.device_programs >= 2 * len(found)
 
 
+def gradients(rule: Learner, net: Network, x: Tensor, label: Tensor) -> list[Tensor]:
+    rule.step(net, x, label, torch.Generator().manual_seed(0))
+    return [one.grad.clone() for one in net.parameters() if one.grad is not None]
+
+
 def test_pat_has_the_gradient_of_the_twin_at_what_was_measured() -> None:
     twin = DopantNetwork(specimen=1, noise=0.0)
     port = twin.spec.params
@@ -135,24 +153,14 @@ def test_pat_has_the_gradient_of_the_twin_at_what_was_measured() -> None:
         ]
     )
     x, label = torch.randn(6, 2), torch.tensor([0, 1, 1, 0, 1, 0])
-    for use, size in (("pat", 0.0), ("spsa", 1e-3)):
-        from hil.learners.parts.one_pass import LossSettings
-        from hil.learners.pat import PAT
-        from hil.learners.spsa import SPSA, SPSASettings
-
-        rng = torch.Generator().manual_seed(0)
-        rule = PAT.build(net, LossSettings(), 2, rng, twin.settled) if use == "pat" else SPSA.build(
-            net, SPSASettings("each", size=size), 2, rng
-        )  # fmt: skip
-        rule.step(net, x, label, rng)
-        found = [one.grad.clone() for one in net.parameters() if one.grad is not None]
-        if use == "pat":
-            exact: list[Tensor] = found
+    rng = torch.Generator().manual_seed(0)
+    exact = gradients(PAT.build(net, LossSettings(), 2, rng, twin.settled), net, x, label)
+    found = gradients(SPSA.build(net, SPSASettings("each", size=1e-3), 2, rng), net, x, label)
     assert len(found) == len(exact) == 5
     for one, other in zip(found, exact, strict=True):
         assert torch.allclose(one, other, rtol=2e-2, atol=2e-3 * float(exact[0].abs().max()))
-    # and the levels that the model was asked at are those of autograd through the whole
-    whole = torch.nn.functional.cross_entropy(net.stack[1].synapse(net.stack[0].through(twin.settled, net.stack[0].synapse(x))), label)
+    first, last = net.stack
+    whole = torch.nn.functional.cross_entropy(last.synapse(first.through(twin.settled, first.synapse(x))), label)
     (grad,) = torch.autograd.grad(whole, params)
     assert torch.allclose(grad, exact[0], rtol=1e-4, atol=1e-6)
 
@@ -160,9 +168,9 @@ def test_pat_has_the_gradient_of_the_twin_at_what_was_measured() -> None:
 def test_heaters_of_a_mesh_are_trained_by_pat(tmp_path: Path) -> None:
     device = 'use = "mzi_mesh"\nmodes = 2\n'
     encode = '[encode]\ngain = 0.3\noverflow = "clip"\n[decode]\nzero = "20 uW"\nscale = "20 uW"\n'
-    text = written(tmp_path, device=device, encode=encode, widths="[2, 4, 2]").read_text(encoding="utf-8").replace("answers = 1", "answers = 2")
-    (tmp_path / "e.toml").write_text(text, encoding="utf-8")
-    with built(read_experiment(tmp_path / "e.toml")) as made:
+    path = written(tmp_path, device=device, encode=encode, widths="[2, 4, 2]")
+    path.write_text(path.read_text(encoding="utf-8").replace("answers = 1", "answers = 2"), encoding="utf-8")
+    with built(read_experiment(path)) as made:
         first = made.training.net.state_dict()["layers.0.params"].clone()
         steps(made)
         assert not torch.equal(made.training.net.state_dict()["layers.0.params"], first)
@@ -214,10 +222,9 @@ def test_a_bench_that_programs_nothing_and_several_devices_are_told_where_it_bel
 def test_a_device_a_layer_is_programmed_where_it_says_so(tmp_path: Path) -> None:
     path = written(tmp_path, learner='"spsa"', widths="[2, 2, 2, 2]")
     text = path.read_text(encoding="utf-8")
-    device, encode = text[text.index("[device]") : text.index("[encode]")], text[text.index("[encode]") : text.index("[params]")]
-    params, rest = text[text.index("[params]") : text.index("[learner]")], text[text.index("[learner]") :]
-    twice = device.replace("[device]", "[[device]]") + params.replace("[params]", "[device.params]") + device.replace("[device]", "[[device]]")
-    path.write_text(text[: text.index("[device]")] + twice + encode + rest, encoding="utf-8")
+    device, params, rest = "[[device]]\n" + DOPANTS, 'start = "uniform"\nlr = 0.05\n', text[text.index("[learner]") :]
+    begin = text[: text.index("[device]")]
+    path.write_text(f"{begin}{device}[device.params]\n{params}{device}{ENCODE}{rest}", encoding="utf-8")
     with built(read_experiment(path)) as made:
         steps(made)
         assert [device.count.programs > 0 for device in made.training.devices] == [True, False]
@@ -254,7 +261,7 @@ def test_a_run_begins_with_what_another_one_programmed(tmp_path: Path) -> None:
         assert torch.equal(made.training.net.state_dict()["layers.0.params"], best.tensors["layers.0.params"])
 
 
-def test_a_network_made_in_python_is_trained_alike() -> None:
+def test_a_network_made_in_python_is_trained_alike(tmp_path: Path) -> None:
     twin = DopantNetwork(specimen=1)
     port = twin.spec.params
     assert port is not None
@@ -263,13 +270,33 @@ def test_a_network_made_in_python_is_trained_alike() -> None:
 
     def net() -> Network:
         layer = Layer(torch.nn.Linear(2, 2), Simulated(twin), encode, decode, params, Levels.onto(port))
-        return Network([layer, Layer(torch.nn.Linear(1, 2))])
+        return Network([layer, Layer(AnswerLinear(1, 2))])
 
-    x = np.random.default_rng(0).uniform(-1, 1, (40, 2)).astype(np.float32)
-    data = hil.dataset(x, (x[:, 0] > 0).astype(np.int64)) if hasattr(hil, "dataset") else hil.load("digits")
-    if not hasattr(hil, "dataset"):
-        pytest.skip("no data from arrays here")
-    hil.train(net(), "pat", data, epochs=1, show=False)
+    x = np.random.default_rng(0).uniform(-1, 1, (60, 2)).astype(np.float32)
+    data = x, (x[:, 0] > 0).astype(np.int64)
+    run = hil.train(net(), "pat", data, epochs=1, run=tmp_path / "r", show=False, report=False)
     assert bool(params.detach().any())
+    assert run.summary["device_programs"] > 1
     with pytest.raises(ConfigError, match="does not train what is programmed"):
-        hil.train(net(), "adfa", data, epochs=1, show=False)
+        hil.train(net(), "adfa", data, epochs=1, run=tmp_path / "s", show=False)
+
+
+def test_control_voltages_of_a_bench_stay_in_their_ranges_and_steps_and_go_off(folder: Path, stack: ExitStack) -> None:
+    running = stack.enter_context(on_the_table(BENCH, folder))
+    rate = "[optimizer]\nlr = 0.3\n"  # far enough to meet the edges
+    path = written(folder, device='bench = "bench.toml"\n', params='start = "uniform"\n', more=rate, train=TRAIN)
+    with built(read_experiment(path)) as made:
+        found = steps(made)
+        assert made.training.device_programs >= len(found)
+        assert made.training.devices[0].programmed is not None
+        held = [running.boxes[name].stands(1) for name in CONTROLS]  # type: ignore[attr-defined]
+        assert held == pytest.approx(made.training.devices[0].programmed, abs=2e-4)
+    for name, (low, high) in CONTROLS.items():
+        box: Any = running.boxes[name]
+        levels = [0.0, *(level for _, _, level in box.history)]
+        assert low - 1e-6 <= min(levels)
+        assert max(levels) <= high + 1e-6
+        assert max(abs(b - a) for a, b in pairwise(levels)) <= 0.25 + 1e-6
+        assert box.outputs()["1"]["on"] is False
+        assert box.stands(1) == 0.0
+    assert max(abs(level) for name in CONTROLS for _, _, level in running.boxes[name].history) > 0.5  # type: ignore[attr-defined]

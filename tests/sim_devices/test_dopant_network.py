@@ -92,7 +92,8 @@ def test_slopes_in_what_is_programmed_are_those_of_differences(twin: DopantNetwo
 
 
 @pytest.mark.parametrize(
-    ("settings", "place"), [({"data": (3, 3)}, "data"), ({"low_v": (0.1,) * 7}, "low, high"), ({"high_v": (0.6,) * 6}, "low, high")]
+    ("settings", "place"),
+    [({"data": (3, 3)}, "data"), ({"low_v": (0.1,) * 7}, "low, high"), ({"high_v": (0.6,) * 6}, "low, high")],
 )
 def test_electrodes_that_make_no_sense_are_refused(settings: dict[str, tuple[float, ...]], place: str) -> None:
     with pytest.raises(ConfigError, match=place):
