@@ -222,7 +222,8 @@ class Levels:
 
         Args:
             port: `spec.params` of a device.
-            low, high: narrower limits, in its unit; None: its own.
+            low: a narrower limit, in its unit; None: its own.
+            high: likewise.
             bits: as of the class.
 
         Raises:

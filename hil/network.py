@@ -3,8 +3,8 @@
     pre_l    = synapse_l( out_{l-1} )                    the host knows it exactly, and may differentiate it
     out_l    = decode_l( device_l( encode_l( pre_l ) ) )  measured; nothing differentiates it
 
-What a device has programmed on it may be trained too: parameters of the layer, from -1 to 1 in the range of each channel (Levels),
-which the device is given before it is asked.
+What a device has programmed on it may be trained too: parameters of the layer, from -1 to 1 in the range of each channel
+(Levels), which the device is given before it is asked.
 
 The last layer has no device: it is the digital readout, and its output is its pre-activation. A layer of m K values shares
 a device of K channels in time: value j of an example goes to channel j mod K of row j div K, and what the m rows answer stands

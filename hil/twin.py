@@ -39,7 +39,7 @@ class Twin(Protocol):
 
 @runtime_checkable
 class Parametric(Protocol):
-    """A twin that says what it answers with anything programmed on it, so that what is programmed can be trained by its slope."""
+    """A twin that says what it answers with anything programmed on it, so that this can be trained by its slope."""
 
     def settled(self, x: Tensor, params: Tensor) -> Tensor:
         """Noiseless, settled response, differentiable in both.

@@ -12,8 +12,8 @@ Any electrode can move them apart, or out of this window: the current falls agai
 resistance), without which no device of monotone parts could tell XOR.
 
 As published: eight electrodes, the current of one as the answer, voltages as inputs and controls, ranges of 1.8 V on five
-electrodes and of 1 V on two, currents of some ten nA, and that the current falls where a voltage rises. Made, and measured by
-nobody: where the dopants of a specimen lie, the size of each number below, and what stands between electrodes: each pair
+electrodes and of 1 V on two, currents of some ten nA, and that the current falls where a voltage rises. Made, and not
+measured: where the dopants of a specimen lie, the size of each number below, and what stands between electrodes: each pair
 conducts by itself, coherent between its two levels, without longer paths and without repulsion between charges. A neural network
 fitted to a real device can take this place: a twin with the same ports.
 
@@ -91,8 +91,8 @@ class DopantNetwork(nn.Module):
         super().__init__()
         if len(set(data)) != len(data) or not 0 < len(data) < ELECTRODES:
             raise ConfigError(
-                "data electrodes are named once each, and leave one to be programmed", where=f"{WHERE} data", got=f"{list(data)}",
-                allowed=f"1 to {ELECTRODES - 1} numbers from 1 to {ELECTRODES}",
+                "data electrodes are named once each, and leave one to be programmed", where=f"{WHERE} data",
+                got=f"{list(data)}", allowed=f"1 to {ELECTRODES - 1} numbers from 1 to {ELECTRODES}",
             )  # fmt: skip
         if not len(low_v) == len(high_v) == ELECTRODES or any(not lo <= 0 <= hi for lo, hi in zip(low_v, high_v, strict=True)):
             raise ConfigError(
@@ -160,7 +160,9 @@ class DopantNetwork(nn.Module):
         for place, k in enumerate(self.controls):
             volts[k] = params[place].to(x).expand(x.shape[:-1])
         at = torch.stack(volts, -1)
-        one, other = (at @ lever.T + energy for lever, energy in zip(self.levers.to(x), (self.energies + drift).to(x), strict=True))
+        one, other = (
+            at @ lever.T + energy for lever, energy in zip(self.levers.to(x), (self.energies + drift).to(x), strict=True)
+        )
         pair = ((one + other) / 2).unsqueeze(-1)  # (batch, pairs, 1)
         window = torch.sigmoid((at.unsqueeze(-2) - pair) / self.width_v) - torch.sigmoid(-pair / self.width_v)
         alike = 1 / (1 + ((one - other) / self.coupling_v).square())

@@ -419,9 +419,13 @@ def _built(
         devices = lambda: tuple(chip.devices)  # noqa: E731
     layers = [
         Layer(
-            layer.synapse, None if layer.device is None else counted[id(layer.device)], layer.encode, layer.decode, layer.params,
+            layer.synapse,
+            None if layer.device is None else counted[id(layer.device)],
+            layer.encode,
+            layer.decode,
+            layer.params,
             layer.levels,
-        )  # fmt: skip
+        )
         for layer in net.stack
     ]
     twin_net = Network(layers, net.feedback, net.pieces, chip)

@@ -38,7 +38,9 @@ def with_params(chain: Chain, experiment: Experiment) -> Chain:
     device = experiment.device
     if device.layers:
         if experiment.params is not None:
-            raise _wrong(experiment.params, "each of several devices has its own", "[params]", "[device.params]", "write it there")
+            raise _wrong(
+                experiment.params, "each of several devices has its own", "[params]", "[device.params]", "write it there"
+            )
         pairs = [(layer.params, layer) for layer in device.layers]
     else:
         pairs = [(experiment.params, device)] * len(chain.hidden)
@@ -117,7 +119,9 @@ def _size(table: ParamsTable, node: DeviceTable, experiment: Experiment) -> int:
     learner = experiment.learner
     check_rule(learner.rule, learner.use, learner.place)
     if node.kind == "chip":
-        raise _wrong(table, "the parameters of neurons are set by their design", f'chip = "{node.chip}"', "one node, or [[device]]")
+        raise _wrong(
+            table, "the parameters of neurons are set by their design", f'chip = "{node.chip}"', "one node, or [[device]]"
+        )
     if node.instead is not None:
         raise _wrong(table, "nothing is programmed on a wire", f'instead = "{node.instead}"', "one of them")
     if experiment.sentinel is not None:
@@ -131,18 +135,21 @@ def _size(table: ParamsTable, node: DeviceTable, experiment: Experiment) -> int:
     by: Programs = learner.rule.programs
     if by == "model" and twin is not None and not isinstance(twin, Parametric):
         raise _wrong(
-            table, f"{learner.use} needs the slope of the twin in what is programmed", f"{type(twin).__name__} without settled()",
-            "a twin with settled(x, params)", "choose spsa, or give the twin a method settled",
+            table, f"{learner.use} needs the slope of the twin in what is programmed",
+            f"{type(twin).__name__} without settled()", "a twin with settled(x, params)",
+            "choose spsa, or give the twin a method settled",
         )  # fmt: skip
     step = getattr(learner.options, "params_size", None) or getattr(learner.options, "size", None)
     if by == "losses" and table.bits and step is not None and step < 1 / (2**table.bits - 1):
         raise _wrong(
-            table, "the learner moves a parameter by less than half a step of its converter", f"size = {step:g}, bits = {table.bits}",
-            f"{1 / (2**table.bits - 1):.3g} or more", "make size in [learner] larger",
+            table, "the learner moves a parameter by less than half a step of its converter",
+            f"size = {step:g}, bits = {table.bits}", f"{1 / (2**table.bits - 1):.3g} or more", "make size in [learner] larger",
         )  # fmt: skip
     known = _known(table, twin, experiment)
     if known is None and table.size is None:
-        raise _wrong(table, "nobody says how many parameters this device has", "no size", "size, a whole number", "add size = …")
+        raise _wrong(
+            table, "nobody says how many parameters this device has", "no size", "size, a whole number", "add size = …"
+        )
     if None not in (known, table.size) and known != table.size:
         raise _wrong(table, "the device has another number of parameters", f"size = {table.size}", f"{known}", "remove size")
     size = known or table.size

@@ -1,4 +1,4 @@
-"""[device], [[device]], [projection], [encode], [decode] and [params]: what answers, and what stands between it and the network.
+"""[device], [[device]], [projection], [encode], [decode], [params]: what answers, and what is between it and the network.
 
 [device]     bench = "b.toml"                   the instruments of a bench file
              use = "module:Class", settings     a Twin, called directly, or a Device, owned by a host

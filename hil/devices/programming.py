@@ -1,6 +1,6 @@
 """What a device has programmed on it: sent when it changes, in steps that its channels may make, and counted.
 
-    to p from what is held:    p_n = held + n / N (p - held),  n = 1 .. N      N: the fewest steps with |p_n - p_(n-1)| <= max_step
+    p_n = held + n / N (p - held),  n = 1 .. N       N: the fewest steps with |p_n - p_(n-1)| <= max_step
 
 All channels move together, so each stays between two settings that were asked for, and inside its limits. A device that ramps by
 itself (hil/slew.py) is asked once. Before the first time the channels hold the rest of their port; after a fault nobody knows
@@ -67,7 +67,10 @@ class Programming:
         if self._at is None:
             self._at = Held(port)
         port.check(wanted)
-        start, most = self._at.rows[-1].double(), torch.tensor(each(port.step_limit() or math.inf, port.size), dtype=torch.float64)
+        start, most = (
+            self._at.rows[-1].double(),
+            torch.tensor(each(port.step_limit() or math.inf, port.size), dtype=torch.float64),
+        )
         way = wanted.detach().cpu().double() - start
         count = max(1, math.ceil(float((way.abs() / most).max()) * (1 - 1e-6)))
         shares = torch.arange(1, count + 1, dtype=torch.float64).unsqueeze(1) / count

@@ -4,7 +4,7 @@
     e        = dL/do                                        at the measured readout
     delta_l  = J_l^T ( W_{l+1}^T delta_{l+1} )              J_l = d out_l / d pre_l of the MODEL, at the MEASURED pre_l
     dW_l     = delta_l^T input_l                            exact, at the measured input of the synapse
-    dp_l     = (d out_l / d p_l)^T dL/dout_l                of the MODEL, at the measured pre_l: what is programmed on the device
+    dp_l     = (d out_l / d p_l)^T dL/dout_l                of the MODEL, at the measured pre_l: what is programmed
 
 Only the slopes come from the model (normally the Twin's `ideal`); an error of its values never reaches the next layer. The
 device is asked once per layer and step.

@@ -2,8 +2,8 @@
 
     g = 1/K sum_k [ L(theta + c u_k) - L(theta - c u_k) ] / (2 c)  u_k          k = 1 .. K directions
 
-"each" takes one weight after the other instead, u_k a unit vector and the sum over all: two-sided differences, exact to order c^2,
-for two passes a weight.
+"each" takes one weight after the other instead, u_k a unit vector, and the sum over all: two-sided differences, exact to order
+c^2, for two passes a weight.
 
 What is programmed on a device is moved with the weights. At the edge of its range it goes only inwards, so the slope there is
 half as steep as it is.
@@ -77,7 +77,11 @@ class SPSA(OnePass):
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """2 K passes, of "each" two a weight, then every `.grad`, overwritten; "loss", "accuracy", "overflow", means over all passes."""
+        """2 K passes, of "each" two a weight, then every `.grad`, overwritten.
+
+        Returns:
+            "loss", "accuracy", "overflow": means over all passes.
+        """
         net.train()
         net.zero_grad(set_to_none=True)
         with Probe(net, x, label, self.outputs, self.loss) as probe:
