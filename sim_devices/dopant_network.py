@@ -14,8 +14,8 @@ resistance), without which no device of monotone parts could tell XOR.
 As published: eight electrodes, the current of one as the answer, voltages as inputs and controls, ranges of 1.8 V on five
 electrodes and of 1 V on two, currents of some ten nA, and that the current falls where a voltage rises. Made, and not
 measured: where the dopants of a specimen lie, the size of each number below, and what stands between electrodes: each pair
-conducts by itself, coherent between its two levels, without longer paths and without repulsion between charges. A neural network
-fitted to a real device can take this place: a twin with the same ports.
+conducts by itself, coherent between its two levels, without longer paths and without repulsion between charges. A neural
+network fitted to a real device can take this place: a twin with the same ports.
 
 Sources: Chen et al., Nature 577, 341 (2020), the device, XOR, rings; Ruiz Euler et al., Nat. Nanotechnol. 15, 992 (2020), the
 surrogate and its ranges; Ruiz Euler et al., Neuromorph. Comput. Eng. 1, 024002 (2021), networks of them; Stoof & Nazarov,

@@ -2,9 +2,9 @@
 
     p_n = held + n / N (p - held),  n = 1 .. N       N: the fewest steps with |p_n - p_(n-1)| <= max_step
 
-All channels move together, so each stays between two settings that were asked for, and inside its limits. A device that ramps by
-itself (hil/slew.py) is asked once. Before the first time the channels hold the rest of their port; after a fault nobody knows
-what they hold, so it is programmed again, and a step that may be too large is refused.
+All channels move together, so each stays between two settings that were asked for, and inside its limits. A device that ramps
+by itself (hil/slew.py) is asked once. Before the first time the channels hold the rest of their port; after a fault nobody
+knows what they hold, so it is programmed again, and a step that may be too large is refused.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Programming:
             ContractError: nothing can be programmed, or a rate is limited that the device does not keep.
         """
         wanted = params.detach()
-        if self.held is not None and torch.equal(wanted, self.held):
+        if self.held is not None and torch.equal(wanted, self.held.to(wanted)):
             return 0
         before, self.held = self.held, None
         for levels in self._steps(wanted):

@@ -281,6 +281,60 @@ def test_a_network_made_in_python_is_trained_alike(tmp_path: Path) -> None:
         hil.train(net(), "adfa", data, epochs=1, run=tmp_path / "s", show=False)
 
 
+RIG = """import os
+import torch
+import hil
+
+class Rig:
+    def __init__(self, log: str) -> None:
+        gates = hil.Port("gates", (-1.0, -0.5), (1.0, 0.5), "V", 2, max_step=0.2)
+        self.spec = hil.Spec(hil.Port("dac", -2, 2, "V", 2), hil.Port("adc", -9, 9, "V", 1), gates, provenance="real")
+        self.log, self.gates = log, torch.zeros(2)
+
+    def note(self, *values):
+        with open(self.log, "a") as file:
+            file.write(" ".join(f"{value:.9g}" for value in values) + "\\n")
+
+    def program(self, params):
+        self.gates = params.clone()
+        self.note(*params.tolist())
+
+    def forward(self, x):
+        return torch.tanh(x @ torch.ones(2, 1) * self.gates[0] + self.gates[1])
+
+    def safe(self):
+        self.note(0.0, 0.0)
+
+    def close(self):
+        self.safe()
+"""
+
+
+def test_a_device_of_ones_own_in_its_host_is_programmed_in_steps_and_made_safe(folder: Path) -> None:
+    (folder / "rig.py").write_text(RIG, encoding="utf-8")
+    log = folder / "log.txt"
+    device, params = f'use = "rig:Rig"\nlog = "{log}"\n', 'start = "uniform"\n'
+    more = "[optimizer]\nlr = 0.2\n"
+    encode = '[encode]\noverflow = "clip"\n[decode]\nzero = 0.0\nscale = 1.0\n'
+    changes = {"learner": '"spsa"', "device": device, "encode": encode, "more": more}
+    with pytest.raises(ConfigError, match="nobody says how many"), built(read(folder, params=params, **changes)):
+        pass
+    with pytest.raises(ConfigError, match="2 parameters"), built(read(folder, params="size = 3\n", **changes)):
+        pass
+    assert not any(any(map(float, line.split())) for line in log.read_text(encoding="utf-8").splitlines())
+    with built(read(folder, params="size = 2\n" + params, **changes)) as made:
+        first = made.training.net.state_dict()["layers.0.params"].clone()
+        steps(made)
+        assert not torch.equal(made.training.net.state_dict()["layers.0.params"], first)
+    rows = [tuple(map(float, line.split())) for line in log.read_text(encoding="utf-8").splitlines()]
+    assert rows[-1] == (0.0, 0.0)
+    assert len(rows) > 20
+    assert all(abs(a) <= 1 and abs(b) <= 0.5 for a, b in rows)
+    last = max(k for k, row in enumerate(rows) if any(row)) + 1
+    held = [row for k, row in enumerate(rows[:last])]
+    assert max(abs(one - other) for a, b in pairwise(held) for one, other in zip(a, b, strict=True)) <= 0.2 + 1e-6
+
+
 def test_control_voltages_of_a_bench_stay_in_their_ranges_and_steps_and_go_off(folder: Path, stack: ExitStack) -> None:
     running = stack.enter_context(on_the_table(BENCH, folder))
     rate = "[optimizer]\nlr = 0.3\n"  # far enough to meet the edges
