@@ -1,11 +1,11 @@
-"""What is programmed on a device and trained: control voltages of a dopant network, by PAT and by SPSA, beside voltages that stay.
+"""What is programmed on a device and trained: control voltages of a dopant network, by PAT and SPSA, beside some that stay.
 
     python benchmarks/programmed.py [--quick] [--record] [--only ARM ...]
 
-XOR (experiments/dopant_xor.toml) and a ring (experiments/dopant_ring.toml), on several specimens of the twin, each with a seed of
-its own; of every run the epoch is chosen on the validation split, and the test split is read once. "pat, voltages stay" trains
-the host's weights alone, with the voltages that the others begin with. Passes are node evaluations, writes are channels that
-were programmed.
+XOR (experiments/dopant_xor.toml) and a ring (experiments/dopant_ring.toml), on several specimens of the twin, each with a
+seed of its own; of every run the epoch is chosen on the validation split, and the test split is read once. "pat, voltages
+stay" trains the host's weights alone, with the voltages that the others begin with. Passes are node evaluations, writes are
+channels that were programmed.
 """
 
 from __future__ import annotations
