@@ -54,11 +54,42 @@ checkpoint_every_s = 0.5
 """
 
 
+PROGRAMMED = """
+seed = 1
+[data]
+use = "dopant_network:xor"
+count = 80
+[network]
+widths = [2, 2, 2]
+answers = 1
+[device]
+bench = "bench.toml"
+[encode]
+gain = "400 mV"
+offset = "-300 mV"
+overflow = "clip"
+[decode]
+zero = "0 A"
+scale = "10 nA"
+[params]
+start = "uniform"
+lr = 0.05
+[learner]
+use = "spsa"
+[train]
+epochs = 10
+batch = 8
+threads = 1
+checkpoint_every_s = 0.5
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--times", type=int, default=100, help="how many kills")
     parser.add_argument("--seed", type=int, default=None, help="of the moments; by default others every time")
     parser.add_argument("--quick", action="store_true", help="three kills")
+    parser.add_argument("--programmed", action="store_true", help="a bench whose control voltages are trained")
     parser.add_argument("--without-log", action="store_true", help="a bench that does not log its outputs: identity alone")
     parser.add_argument("--grid", action="store_true", help="not at random, but at every rung of the recovery ladder")
     parser.add_argument("--search", action="store_true", help="kill `hil search` in place of `hil train`; it needs no bench")
@@ -73,7 +104,7 @@ def main() -> None:
         if asked.search:
             print(json.dumps(searches.measure(Path(folder), draw, left)))
             return
-        trials = Trials(Path(folder), draw, logged=not asked.without_log)
+        trials = Trials(Path(folder), draw, not asked.without_log, asked.programmed)
         while left > 0:
             left -= trials.run(min(left, KILLS_PER_RUN))
     print(json.dumps(trials.result()))
@@ -89,16 +120,21 @@ def on_grid(quick: bool, jobs: int) -> None:
 
 
 class Trials:
-    """Runs that are killed, and what became of them. logged: the bench writes down when its outputs are switched."""
+    """Runs that are killed, and what became of them. logged: the bench writes down when its outputs are switched.
 
-    def __init__(self, folder: Path, draw: random.Random, logged: bool) -> None:
+    programmed: the bench is that of experiments/dopant_xor_bench.toml, whose control voltages are trained.
+    """
+
+    def __init__(self, folder: Path, draw: random.Random, logged: bool, programmed: bool = False) -> None:
         self._folder, self._draw, self._logged = folder, draw, logged
         self._log = folder / "outputs.jsonl"
-        bench = (ROOT / "benches" / "mzm_awg_scope.toml").read_text(encoding="utf-8")
+        bench = (ROOT / "benches" / f"{'dopant_network' if programmed else 'mzm_awg_scope'}.toml").read_text(encoding="utf-8")
         if logged:
             bench = bench.replace("[virtual]\n", f'[virtual]\nlinger_s = {LINGER_S}\nlog_path = "{self._log}"\n')
         (folder / "bench.toml").write_text(bench, encoding="utf-8")
-        (folder / "e.toml").write_text(EXPERIMENT, encoding="utf-8")
+        (folder / "e.toml").write_text(PROGRAMMED if programmed else EXPERIMENT, encoding="utf-8")
+        if programmed:
+            (folder / "dopant_network.py").write_bytes((ROOT / "experiments" / "dopant_network.py").read_bytes())
         self._tried = self._identical = self._count = 0
         self._off_s: list[float] = []
         begin = time.monotonic()

@@ -3,6 +3,8 @@
     drive   = offset + gain * pre          Encode, then the policy for what lies outside [low, high]
     output  = (reading - zero) / scale     Decode
 
+    level   = low + (high - low) (1 + param) / 2     Levels: a parameter from -1 to 1 -> what is programmed
+
 Policies: "refuse" raises, "clip" saturates (and is counted), "fold" maps into one period of a periodic node, which changes
 nothing physically: a Mach-Zehnder modulator has the period 2 V_pi. gain, offset, period and limits may be one for each channel.
 """
@@ -197,3 +199,44 @@ class Decode:
     def inverse(self, output: Tensor) -> Tensor:
         """Return the reading that an output comes from; same shape."""
         return output * self.scale + self.zero
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Parameters (-1 to 1) -> what is programmed (unit of `spec.params`): the range of each channel, in equal steps.
+
+    The slope is that of the line, whatever the steps; a parameter beyond -1 or 1 counts as these, with the slope 0.
+
+    Args:
+        low, high: of each channel, (P,), as a tuple.
+        bits: of the converter that sets them: 2^bits levels from low to high; 0: any level.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    bits: int = 0
+
+    @classmethod
+    def onto(cls, port: Port, low: Limit | None = None, high: Limit | None = None, bits: int = 0) -> Levels:
+        """Levels that fill the range of `port`, or a narrower one.
+
+        Args:
+            port: `spec.params` of a device.
+            low: a narrower limit, in its unit; None: its own.
+            high: likewise.
+            bits: as of the class.
+
+        Raises:
+            OutOfRange: they would widen those of the port. ContractError: not as many as there are channels.
+        """
+        kept = port.narrowed(port.low if low is None else low, port.high if high is None else high)
+        return cls(each(kept.low, port.size), each(kept.high, port.size), bits)
+
+    def __call__(self, params: Tensor) -> Tensor:
+        """(P,) parameters -> (P,) levels. NaN passes unchanged, to be refused by the port."""
+        low, high = limit_tensor(self.low, params), limit_tensor(self.high, params)
+        share = (params.clamp(-1, 1) + 1) / 2
+        if self.bits:
+            most = 2**self.bits - 1
+            share = share + ((share * most).round() / most - share).detach()
+        return torch.lerp(low, high, share).clamp(low, high)

@@ -19,6 +19,9 @@ and `sequences = "whole"` with one target each or a target a step, as its task s
 others hil makes flat examples of them (hil/build/task.py). Settings of a "whole" one may refuse a task before anything is
 opened: `fits(task, length)`, the length of a sequence in steps. `nodes` says what it drives: "static", "spiking", or "memory"
 for analog nodes whose state lasts.
+
+What is programmed on a device stands among the parameters of the network, as the weights of the synapses do. A learner whose
+class says `programs` trains it: "losses", from losses at other parameters; "model", by a model (drive, levels) -> reading.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from torch import Tensor
 from hil.network import Network, Trace
 
 Nodes = Literal["static", "spiking", "memory"]
+Programs = Literal["losses", "model"]
 
 
 def drives(rule: Any, options: Any) -> Nodes:

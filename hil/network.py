@@ -3,6 +3,9 @@
     pre_l    = synapse_l( out_{l-1} )                    the host knows it exactly, and may differentiate it
     out_l    = decode_l( device_l( encode_l( pre_l ) ) )  measured; nothing differentiates it
 
+What a device has programmed on it may be trained too: parameters of the layer, from -1 to 1 in the range of each channel
+(Levels), which the device is given before it is asked.
+
 The last layer has no device: it is the digital readout, and its output is its pre-activation. A layer of m K values shares
 a device of K channels in time: value j of an example goes to channel j mod K of row j div K, and what the m rows answer stands
 side by side in the same way.
@@ -17,8 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hil.device import Chip, Device, Streaming, plain, reset
-from hil.encoding import Decode, Encode
+from hil.device import Chip, Device, Streaming, plain, program, reset
+from hil.encoding import Decode, Encode, Levels
 from hil.errors import ContractError
 
 
@@ -43,21 +46,36 @@ class Layer(nn.Module):
         synapse: any differentiable module on the host, (batch, n_in) -> (batch, n_out).
         device: the black box, or None for a digital readout.
         encode, decode: between the host's numbers and the device's units; needed exactly if there is a device.
+        params: what is programmed on the device and trained, (P,), from -1 to 1; None: nothing is.
+        levels: from these to `spec.params` of the device; needed exactly if there are both.
     """
 
     def __init__(
-        self, synapse: nn.Module, device: Device | None = None, encode: Encode | None = None, decode: Decode | None = None
-    ) -> None:
+        self, synapse: nn.Module, device: Device | None = None, encode: Encode | None = None, decode: Decode | None = None,
+        params: nn.Parameter | None = None, levels: Levels | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         if device is not None and encode is None:
             raise ContractError("a layer with a device needs an encoding", where="network", todo="give Encode.onto(port)")
+        if (levels is None) != (device is None or params is None):
+            raise ContractError(
+                "parameters of a device, and the levels that they become, come together", where="network",
+                got="levels alone" if params is None else "parameters alone", todo="give Levels.onto(device.spec.params)",
+            )  # fmt: skip
         self.synapse = synapse
         self.device, self.encode, self.decode = device, encode, decode or Decode()
+        self.params, self.levels = params, levels
+
+    def program(self) -> None:
+        """Program what is trained on the device; without such parameters nothing is done."""
+        if self.device is not None and self.params is not None and self.levels is not None:
+            program(self.device, self.levels(self.params.detach()))
 
     def measure(self, pre: Tensor) -> Tensor:
         """(…, n) pre-activations -> (…, n) outputs, through the device; or `pre` itself without one."""
         if self.device is None or self.encode is None:
             return pre
+        self.program()
         rows = self._rows(pre.shape[-1])
         return self._read(self.device.forward(self._sent(pre, rows)), pre, rows)
 
@@ -79,12 +97,18 @@ class Layer(nn.Module):
         whole = plain(answer, self.device.spec.outputs.name, pre.device)
         return self.decode(whole if rows == 1 else whole.reshape(*pre.shape[:-1], -1))
 
-    def through(self, model: Callable[[Tensor], Tensor], pre: Tensor) -> Tensor:
-        """Return what a differentiable `model` of the device (drive -> reading) would give in the device's place."""
+    def through(self, model: Callable[..., Tensor], pre: Tensor) -> Tensor:
+        """Return what a differentiable `model` of the device would give in the device's place.
+
+        Args:
+            model: drive -> reading; of a layer with parameters (drive, levels) -> reading.
+            pre: (…, n).
+        """
         if self.encode is None:
             return pre
         rows = self._rows(pre.shape[-1])
-        answer = model(self._sent(pre, rows))
+        sent = self._sent(pre, rows)
+        answer = model(sent) if self.levels is None or self.params is None else model(sent, self.levels(self.params))
         return self.decode(answer if rows == 1 else answer.reshape(*pre.shape[:-1], -1))
 
     def answers(self, width: int) -> int:
@@ -140,6 +164,13 @@ class Network(nn.Module):
         seen: dict[int, Device] = {id(la.device): la.device for la in self.stack if la.device is not None}
         return tuple(seen.values())
 
+    @torch.no_grad()
+    def bound(self) -> None:
+        """Bring parameters that were moved beyond the range of their device back to its edge."""
+        for layer in self.stack:
+            if layer.params is not None:
+                layer.params.clamp_(-1, 1)
+
     def reset(self) -> None:
         """Forget the temporal state of every device."""
         for device in self.devices:
@@ -178,6 +209,7 @@ class Network(nn.Module):
                 pre.append(torch.cat(hs))
                 outputs.append(pre[-1])
                 continue
+            layer.program()
             a, waiting = [], []
             for h in hs:
                 a.append(layer.synapse(h))

@@ -38,6 +38,19 @@ class Twin(Protocol):
 
 
 @runtime_checkable
+class Parametric(Protocol):
+    """A twin that says what it answers with anything programmed on it, so that this can be trained by its slope."""
+
+    def settled(self, x: Tensor, params: Tensor) -> Tensor:
+        """Noiseless, settled response, differentiable in both.
+
+        Args:
+            x: as of `respond`.
+            params: (P,) in the unit of `spec.params`.
+        """
+
+
+@runtime_checkable
 class Periodic(Protocol):
     """A twin that answers alike to drives one period apart."""
 

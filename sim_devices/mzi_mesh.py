@@ -178,9 +178,8 @@ class MZIMesh(nn.Module):
         return field
 
     def _reading(self, x: Tensor, volts: Tensor | None) -> Tensor:
-        with torch.no_grad():
-            unitary = self.unitary(volts).T
-            real, imaginary = unitary.real.to(x), unitary.imag.to(x)
+        unitary = self.unitary(volts).T
+        real, imaginary = unitary.real.to(x), unitary.imag.to(x)
         i, q = x.chunk(2, -1)
         power = (i @ real - q @ imaginary).square() + (i @ imaginary + q @ real).square()
         return power * (self.gains * self._throughput).to(x) + self.dark_w
@@ -188,6 +187,10 @@ class MZIMesh(nn.Module):
     def ideal(self, x: Tensor) -> Tensor:
         """Noiseless reading in W with nothing programmed; differentiable in x."""
         return self._reading(x, None)
+
+    def settled(self, x: Tensor, params: Tensor) -> Tensor:
+        """Noiseless reading in W, heaters at `params` (N (N - 1),) V; differentiable in both."""
+        return self._reading(x, params)
 
     def rest(self, batch: int, rng: torch.Generator) -> State:
         """Return no state: heat has settled before light is read, so nothing is remembered."""

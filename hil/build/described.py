@@ -86,7 +86,7 @@ def _table(found: Given, asked: str | None) -> tuple[str, dict[str, Any]]:
 def _widths(net: Network) -> list[int] | None:
     """Widths of plain linear layers, a device behind each but the last; None: it is another network."""
     layers: tuple[Layer, ...] = net.stack
-    linear = [layer.synapse for layer in layers if type(layer.synapse) is nn.Linear]
+    linear = [layer.synapse for layer in layers if type(layer.synapse) is nn.Linear and layer.params is None]
     devices = [layer.device is not None for layer in layers]
     if len(linear) != len(layers) or devices != [True] * (len(layers) - 1) + [False]:
         return None

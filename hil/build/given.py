@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 from hil import torch_device
 from hil.build.dense import Dense
-from hil.build.learner import class_weights, fits_learner, fits_node, kind_of, learner_of, read_out
+from hil.build.learner import class_weights, fits_learner, fits_node, kind_of, learner_of, model_of, read_out
 from hil.build.network import Chain, largest
 from hil.build.node import Node
 from hil.build.open_bench import Bench, outputs_after, rested, unwrapped
 from hil.build.optimizing import optimiser, plan_of, schedule_of
 from hil.build.prepared import building
 from hil.build.task import as_examples, task_for, task_table
+from hil.build.trained_params import check_rule
 from hil.build.training import Built
 from hil.build.warm_start import start_of
 from hil.build.wired import checked_twin
@@ -198,6 +199,8 @@ def given(
     with building(PLACE):
         for device in net.devices:
             fits_node(experiment.learner, kind_of(device.spec))
+        if any(layer.levels is not None for layer in net.stack):
+            check_rule(experiment.learner.rule, experiment.learner.use, experiment.learner.place)
         asked = task_for(experiment.task, experiment.learner, data)
         fits_learner(experiment, _tried(net, data), data, asked)
         plan, weights = plan_of(experiment, data.shape), class_weights(experiment, data, asked)
@@ -336,9 +339,10 @@ def _seen(net: Network) -> list[tuple[Device, list[Layer]]]:
 
 
 def _parameters(net: Network) -> list[nn.Parameter]:
-    """Return the parameters of the synapses alone: a device may be a module too."""
+    """Return the parameters of the synapses, and those that are programmed, alone: a device may be a module too."""
     parts = [layer.synapse for layer in net.stack]
-    return list(nn.ModuleList(parts if net.feedback is None else [*parts, net.feedback]).parameters())
+    found = nn.ModuleList(parts if net.feedback is None else [*parts, net.feedback]).parameters()
+    return [*found, *(layer.params for layer in net.stack if layer.params is not None)]
 
 
 class _Ends:
@@ -416,15 +420,21 @@ def _built(
         chip.devices.extend(counted.values())
         devices = lambda: tuple(chip.devices)  # noqa: E731
     layers = [
-        Layer(layer.synapse, None if layer.device is None else counted[id(layer.device)], layer.encode, layer.decode)
+        Layer(
+            layer.synapse,
+            None if layer.device is None else counted[id(layer.device)],
+            layer.encode,
+            layer.decode,
+            layer.params,
+            layer.levels,
+        )
         for layer in net.stack
     ]
     twin_net = Network(layers, net.feedback, net.pieces, chip)
     node = _node(found, owned, benches, rest)
     follow(node.twin, None, None, on)
-    model = None if node.twin is None else node.twin.ideal
-    learner = learner_of(experiment, twin_net, found.task, model, found.weights, found.learner)
-    first = start_of(experiment, synapses, net.feedback) if fresh else None
+    learner = learner_of(experiment, twin_net, found.task, model_of(node.twin, twin_net), found.weights, found.learner)
+    first = start_of(experiment, synapses, net.feedback, [layer.params for layer in net.stack[:-1]]) if fresh else None
     if first is not None:
         first.into(twin_net)
     optimizer = optimiser(experiment.optimizer, _parameters(net))

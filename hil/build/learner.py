@@ -24,7 +24,7 @@ from hil.learners.parts.shown import Shown
 from hil.network import Network
 from hil.seeding import generator
 from hil.task import Loss, LossName, Task, asked_for
-from hil.twin import Twin
+from hil.twin import Parametric, Twin
 
 
 def fits_learner(experiment: Experiment, chain: Chain, data: Dataset, task: Task) -> None:
@@ -142,8 +142,18 @@ def class_weights(experiment: Experiment, data: Dataset, task: Task) -> Tensor |
     return (weights * counts.sum() / (weights * counts).sum()).float()
 
 
+def model_of(twin: Twin | None, net: Network) -> Callable[..., Tensor] | None:
+    """The model of the node that learners differentiate: drive -> reading, or (drive, levels) where something is programmed.
+
+    None: there is no twin, or one that does not say what it answers then.
+    """
+    if any(layer.levels is not None for layer in net.stack):
+        return twin.settled if isinstance(twin, Parametric) else None
+    return None if twin is None else twin.ideal
+
+
 def learner_of(
-    experiment: Experiment, net: Network, task: Task, model: Callable[[Tensor], Tensor] | None, weights: Tensor | None,
+    experiment: Experiment, net: Network, task: Task, model: Callable[..., Tensor] | None, weights: Tensor | None,
     ready: Learner | None = None, projector: Projector | None = None,
 ) -> Learner:  # fmt: skip
     """Make the learner of [learner] where the network is, its loss weighed.

@@ -25,7 +25,7 @@ from hil.config.resolve import UNTOUCHED, Choice
 from hil.contraction import conv_feedback, dense_feedback
 from hil.data.dataset import Dataset
 from hil.device import ArraySpec, Chip, Device, Port
-from hil.encoding import Decode, Encode
+from hil.encoding import Decode, Encode, Levels
 from hil.errors import ConfigError
 from hil.foreign import foreign
 from hil.hints import counted
@@ -44,20 +44,25 @@ class Chain:
         synapses: the last one is the readout.
         widths: values of an example before, between and behind the synapses.
         feedback: closes the loop of a spiking network, or None.
+        params: what is programmed on the device of each hidden layer and trained, (P,), or None; empty: nothing is.
     """
 
     synapses: tuple[nn.Module, ...]
     widths: tuple[int, ...]
     feedback: nn.Module | None = None
+    params: tuple[nn.Parameter | None, ...] = ()
 
     @classmethod
-    def of(cls, synapses: Sequence[nn.Module], features: int, feedback: nn.Module | None = None) -> Chain:
+    def of(
+        cls, synapses: Sequence[nn.Module], features: int, feedback: nn.Module | None = None,
+        params: Sequence[nn.Parameter | None] = (),
+    ) -> Chain:  # fmt: skip
         """Measure the widths behind `features` inputs.
 
         Raises:
             ConfigError: a synapse does not take what the one before gives.
         """
-        return cls(tuple(synapses), tuple(flat_widths(synapses, features)), feedback)
+        return cls(tuple(synapses), tuple(flat_widths(synapses, features)), feedback, tuple(params))
 
     @property
     def hidden(self) -> tuple[int, ...]:
@@ -71,8 +76,14 @@ class Chain:
 
     @property
     def modules(self) -> nn.ModuleList:
-        """The synapses and the feedback, as one module of torch."""
-        return nn.ModuleList(self.synapses if self.feedback is None else (*self.synapses, self.feedback))
+        """The synapses, the feedback and what is programmed on devices, as one module of torch."""
+        programmed = nn.ParameterList([one for one in self.params if one is not None])
+        return nn.ModuleList([*self.synapses, *([] if self.feedback is None else [self.feedback]), programmed])
+
+    @property
+    def programmed(self) -> tuple[nn.Parameter | None, ...]:
+        """What is programmed and trained of each hidden layer, or None."""
+        return self.params or (None,) * len(self.hidden)
 
 
 def largest(synapses: Sequence[nn.Module]) -> int:
@@ -180,6 +191,7 @@ class Behind:
     device: Device
     encode: Encode
     decode: Decode
+    levels: Levels | None = None
 
 
 def on_nodes(chain: Chain, nodes: Sequence[Behind], pieces: int) -> Network:
@@ -210,7 +222,10 @@ def on_nodes(chain: Chain, nodes: Sequence[Behind], pieces: int) -> Network:
             f"hidden layers must be as wide as the device{more[0]}", where="[network]", got=str(list(widths)),
             allowed=f"{allowed}{more[1]}",
         )  # fmt: skip
-    hidden = [Layer(synapse, one.device, one.encode, one.decode) for synapse, one in zip(found[:-1], every, strict=True)]
+    hidden = [
+        Layer(synapse, one.device, one.encode, one.decode, params, one.levels)
+        for synapse, one, params in zip(found[:-1], every, chain.programmed, strict=True)
+    ]
     for number, (synapse, sent, layer) in enumerate(zip(found[1:], widths, hidden, strict=True), 1):
         answered = layer.answers(sent)
         wanted = answered + sent if isinstance(synapse, BesideLinear) else answered

@@ -48,7 +48,7 @@ def plan_of(experiment: Experiment, shape: Sequence[int]) -> TrainingPlan:
         )  # fmt: skip
     return TrainingPlan(
         experiment.seed, table.epochs, table.batch, table.budget_passes, augment, table.accumulate, table.clip_norm,
-        table.patience, table.min_delta,
+        table.patience, table.min_delta, table.budget_writes,
     )  # fmt: skip
 
 

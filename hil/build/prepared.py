@@ -15,6 +15,7 @@ from hil.build.learner import class_weights, fits_learner, fits_node, known_kind
 from hil.build.network import Chain, chain_of
 from hil.build.optimizing import optimiser, plan_of, schedule_of
 from hil.build.task import as_examples, task_for
+from hil.build.trained_params import groups, with_params
 from hil.build.warm_start import Start, start_of
 from hil.config.data import Data
 from hil.config.experiment import Experiment
@@ -76,16 +77,17 @@ def prepared(experiment: Experiment, given: Dataset | None = None, begins: bool 
         task = task_for(experiment.task, experiment.learner, data)
         chain = chain_of(experiment.network, experiment.seed, data)
         chain = replace(chain, synapses=(*chain.synapses[:-1], read_out(experiment, chain.synapses[-1])))
+        chain = with_params(chain, experiment)
         fits_learner(experiment, chain, data, task)
         weights = class_weights(experiment, data, task)
         plan = plan_of(experiment, data.shape)
         if experiment.device.kind in ("chip", "layers") or kind == "memory":
             drift_sentinel.static(experiment.sentinel)
         modules, table = chain.modules.to(on), experiment.optimizer  # moved before the optimiser makes its slots
-        optimizer = optimiser(table, list(modules.parameters()))
+        optimizer = optimiser(table, groups(modules, chain, experiment))
         construct(optimizer.step, {}, f"{table.place} {table.use}")  # no gradients yet: it moves nothing without a closure
         schedule = schedule_of(experiment.schedule, optimizer, plan, len(data.train), task.metric)
-        first = start_of(experiment, chain.synapses, chain.feedback) if begins else None
+        first = start_of(experiment, chain.synapses, chain.feedback, chain.programmed) if begins else None
         return Prepared(data, task, chain, plan, weights, optimizer, schedule, first, on)
 
 

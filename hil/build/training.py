@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hil import torch_device
-from hil.build.learner import learner_of
+from hil.build.learner import learner_of, model_of
 from hil.build.network import Chain
 from hil.build.node import Node, resilient_node
 from hil.build.open_node import opened_node
@@ -167,8 +167,7 @@ def _built(
         node = recorded_node(experiment, node, tape, fresh)
     around = wired(experiment, node, ready.chain, ready.on, fresh, allow, told)
     net = around.net.to(ready.on)
-    model = None if node.twin is None else node.twin.ideal
-    learner = learner_of(experiment, net, ready.task, model, ready.weights, projector=projector)
+    learner = learner_of(experiment, net, ready.task, model_of(node.twin, net), ready.weights, projector=projector)
     if ready.first is not None:
         ready.first.into(net)
     training = Training(
@@ -191,7 +190,8 @@ def elsewhere(made: Built, experiment: Experiment, stack: ExitStack) -> Network:
     Raises: as `built`.
     """
     trained = made.training.net
-    chain = Chain.of([layer.synapse for layer in trained.stack], made.training.data.train.x.shape[-1], trained.feedback)
+    features, params = made.training.data.train.x.shape[-1], [layer.params for layer in trained.stack[:-1]]
+    chain = Chain.of([layer.synapse for layer in trained.stack], features, trained.feedback, params)
     node = resilient_node(opened_node(experiment, None, stack), ignore_event)
     experiment, node = stand_in(experiment, node, trained.place)
     follow(node.twin, None, None, trained.place)

@@ -46,13 +46,16 @@ class Start:
         net.load_state_dict(dict(self.tensors))
 
 
-def start_of(experiment: Experiment, chain: Sequence[nn.Module], feedback: nn.Module | None) -> Start | None:
+def start_of(
+    experiment: Experiment, chain: Sequence[nn.Module], feedback: nn.Module | None, params: Sequence[nn.Parameter | None],
+) -> Start | None:  # fmt: skip
     """The weights that [train] from names; None: it names none.
 
     Args:
         experiment: as it was read.
         chain: the synapses of the new network.
         feedback: closes its loop, or None.
+        params: what is programmed on the device of each hidden layer and trained, or None.
 
     Raises:
         ConfigError: there is no such run, it has no best weights yet, or they are not those of such a network.
@@ -61,7 +64,8 @@ def start_of(experiment: Experiment, chain: Sequence[nn.Module], feedback: nn.Mo
     if name is None:
         return None
     where = f"{experiment.train.place} from"
-    due = Network([Layer(synapse) for synapse in chain], feedback).state_dict()
+    layers = [Layer(synapse, params=one) for synapse, one in zip(chain, [*params, None], strict=True)]
+    due = Network(layers, feedback).state_dict()
     kept = experiment.near.parent / "checkpoints" / f"{KEPT}.json"
     if kept.is_file():
         saved = checkpoint.load(kept)

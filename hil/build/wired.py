@@ -13,6 +13,7 @@ from hil.build import drift_sentinel
 from hil.build.learner import fits_node, kind_of
 from hil.build.network import Behind, Chain, on_chip, on_nodes
 from hil.build.node import Node
+from hil.build.trained_params import levels_of
 from hil.config.device import DecodeTable, EncodeTable
 from hil.config.experiment import Experiment
 from hil.device import Device, Port
@@ -89,11 +90,15 @@ def _shared(
         steered = drift_sentinel.steered_node(watch, experiment.encode, source, node.twin, node.follow)
     device = metered(source if steered is None else steered, allow)
     encode = _encode(experiment.encode, device.spec.inputs)
+    first = next(iter(chain.programmed), None)
+    levels = levels_of(experiment.params, device, None if first is None else first.numel())
+    if levels is not None and first is not None:
+        device.program(levels(first.detach()))  # what is measured is the node that training begins with
     decode, transfer = _decode(experiment.decode, device, on, fresh and node.twin is not None)
     sentinel = None
     if watch is not None and steered is not None:
         sentinel = drift_sentinel.sentinel(watch, device, steered, told, on, node.attend)
-    net = on_nodes(chain, [Behind(device, encode, decode)], experiment.network.pieces)
+    net = on_nodes(chain, [Behind(device, encode, decode, levels)], experiment.network.pieces)
     return Wired(net, lambda: (device,), (decode,), transfer, sentinel, checked_twin(node, device, transfer, on))
 
 
@@ -101,7 +106,7 @@ def _a_layer_each(experiment: Experiment, node: Node, chain: Chain, on: torch.de
     """A network with a device a layer, each with its own encoding, and its own transfer curve unless the file has it."""
     behind: list[Behind] = []
     devices: list[Metered] = []
-    for table, part in zip(experiment.device.layers, node.parts, strict=True):
+    for table, part, params in zip(experiment.device.layers, node.parts, chain.programmed, strict=True):
         assert part.source is not None  # a part is a single node
         device = metered(part.source, allow)
         if device.spec.temporal:
@@ -110,8 +115,11 @@ def _a_layer_each(experiment: Experiment, node: Node, chain: Chain, on: torch.de
                 allowed="static ones", outputs="safe; whatever was opened is closed again", todo="name another device",
             )  # fmt: skip
         encode = _encode(table.encode or experiment.encode, device.spec.inputs)
+        levels = levels_of(table.params, device, None if params is None else params.numel())
+        if levels is not None and params is not None:
+            device.program(levels(params.detach()))
         decode, _ = _decode(table.decode or experiment.decode, device, on, False)
-        behind.append(Behind(device, encode, decode))
+        behind.append(Behind(device, encode, decode, levels))
         devices.append(device)
     net = on_nodes(chain, behind, experiment.network.pieces)
     return Wired(net, lambda: tuple(devices), tuple(one.decode for one in behind))

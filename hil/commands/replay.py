@@ -45,7 +45,7 @@ from hil.training.progress import TrainingDisplay
 from hil.training.state import Training
 from sim_devices.twin import Twin
 
-TIMES = frozenset({"wall_s", "device_s", "host_s", "samples_per_s", "device_passes"})
+TIMES = frozenset({"wall_s", "device_s", "host_s", "samples_per_s", "device_passes", "device_programs", "device_writes"})
 FACTS: Mapping[str, type] = {"facts": dict, "measured": bool, "threads": int, "versions": dict}  # of tape.json
 Lines = dict[tuple[int, str], dict[str, Any]]
 RESULTS = ("test_loss", "best_epoch", "steps")  # and the scores by the metric

@@ -269,6 +269,7 @@ def lines(folder: RunFolder, summary: Mapping[str, Any], page: Path | None) -> I
         f"done in {summary['wall_s']:.0f} s. test {test_said(summary)} "
         f"({summary['provenance']}, seed {summary['seed']}, weights of epoch {summary['best_epoch']} by validation). "
         f"{summary['device_passes']:,} node evaluations."
+        + (f" {summary['device_writes']:,} channels programmed." if "device_writes" in summary else "")
     )
     yield from (f"beware  {line}" for line in summary.get("warnings", ()))
     yield f"run     {folder.path}"

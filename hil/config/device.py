@@ -1,10 +1,11 @@
-"""[device], [[device]], [projection], [encode] and [decode]: what answers, and what stands between it and the network.
+"""[device], [[device]], [projection], [encode], [decode], [params]: what answers, and what is between it and the network.
 
 [device]     bench = "b.toml"                   the instruments of a bench file
              use = "module:Class", settings     a Twin, called directly, or a Device, owned by a host
              chip = "module:Class", settings    neurons
              host = "lab-pc:50551"              a device that `hil host` serves there
 [[device]]   use or host, one a hidden layer, each with [device.encode] and [device.decode] of its own
+[params]     start, bits, lr                    what is programmed on the device is trained; [device.params] of one of several
 [projection] bench, use or host, as [device]    projects the error onto the hidden layers
 """
 
@@ -22,6 +23,7 @@ from hil.devices.recovery import Patience
 from hil.errors import ConfigError
 from hil.settings import unknown
 
+Inside = Annotated[float, Field(ge=-1, le=1)]
 Quantities = float | str | list[float | str]
 """One for all channels, or one for each."""
 
@@ -52,6 +54,26 @@ class DecodeTable(Section, strict=True):
 
     zero: Annotated[float | str, Holds(unit="unit of the reading")]
     scale: Annotated[float | str, Holds(unit="unit of the reading")]
+
+
+class ParamsTable(Section, strict=True):
+    """[params]: what is programmed on the device is trained, as parameters from -1 to 1 over the range of each channel.
+
+    Args:
+        size: how many; none: as many as the twin or the bench file says.
+        low: where -1 is, not below the limits of the device; a list has one for each channel; none: these limits.
+        high: where 1 is, likewise.
+        bits: of the converter that sets them, so of 2^bits levels from low to high; 0: any level.
+        start: the first value, -1 to 1; a list has one for each channel; "uniform": drawn.
+        lr: learning rate of these parameters; none: that of [optimizer].
+    """
+
+    size: Annotated[int, Field(ge=1)] | None = None
+    low: Annotated[Quantities | None, Holds(unit="unit of what is programmed")] = None
+    high: Annotated[Quantities | None, Holds(unit="unit of what is programmed")] = None
+    bits: Annotated[int, Field(ge=0, le=20)] = 0
+    start: Literal["uniform"] | Inside | list[Inside] = 0.0
+    lr: Annotated[float, Field(gt=0)] | None = None
 
 
 class HostTable(GuardianTable):
@@ -166,6 +188,7 @@ class DeviceTable(NodeTable):
             clipped.
         encode: of one of several devices: as [encode], which is used if it is left out.
         decode: of one of several devices: as [decode]; none: measured.
+        params: of one of several devices: as [params]; none: nothing is trained on it.
         layers: several devices, one a hidden layer: [[device]] in a file.
     """
 
@@ -177,6 +200,7 @@ class DeviceTable(NodeTable):
     instead: Literal["wire", "dead"] | None = None
     encode: EncodeTable | None = None
     decode: DecodeTable | None = None
+    params: ParamsTable | None = None
     layers: list[DeviceTable] = Field(default_factory=list)
 
     @model_validator(mode="before")

@@ -10,6 +10,7 @@ seed = 0
 [projection] bench, use or host: a node that projects the error onto the hidden layers; left out: the host does
 [encode]     gain = "1.1 V", overflow = "fold", period = "7 V"
 [decode]     zero, scale; left out: taken from the transfer curve that every run measures first
+[params]     start = "uniform", lr = 0.05     what is programmed on the device is trained; left out: nothing is
 [task]       metric = "r2"; left out: what the targets of the data ask for, see hil/config/task.py
 [learner]    use = "adfa" or "module:Class", and its settings
 [optimizer]  use = "Adam", lr = 1e-3
@@ -32,7 +33,7 @@ from pydantic import Field, PrivateAttr
 
 from hil.config.bench import BenchFile, read_bench
 from hil.config.data import Data
-from hil.config.device import DecodeTable, DeviceTable, EncodeTable, ProjectionTable
+from hil.config.device import DecodeTable, DeviceTable, EncodeTable, ParamsTable, ProjectionTable
 from hil.config.read import Section, Using, checked, find, of_kind, override, read_toml, value_text
 from hil.config.resolve import (
     LEARNERS,
@@ -155,6 +156,7 @@ class Experiment(Section):
         projection: a node that projects the error onto the hidden layers; none: matrices on the host do.
         encode: from pre-activation to drive.
         decode: from reading to output; none: taken from the transfer curve that every run measures first.
+        params: what is programmed on the device and trained; none: nothing is.
         task: what the targets are; none: what the data ask for.
         learner: the rule.
         optimizer: of the synapses.
@@ -177,6 +179,7 @@ class Experiment(Section):
     projection: ProjectionTable | None = None
     encode: EncodeTable = Field(default_factory=EncodeTable)
     decode: DecodeTable | None = None
+    params: ParamsTable | None = None
     task: TaskTable | None = None
     learner: LearnerTable
     optimizer: OptimizerTable = Field(default_factory=OptimizerTable)
@@ -316,7 +319,7 @@ def without_benches(table: Mapping[str, Any], path: Path, near: Path) -> Experim
     epochs = getattr(found.learner.rule, "epochs", None)
     if epochs is not None and "epochs" not in found.train.model_fields_set:  # a readout in closed form asks for one
         found = found.model_copy(update={"train": found.train.model_copy(update={"epochs": epochs})})
-    for name in () if found.device.layers else ("encode", "decode"):
+    for name in () if found.device.layers else ("encode", "decode", "params"):
         if getattr(found.device, name) is not None:
             raise ConfigError(
                 f"one device for all layers has its {name} in a section of its own", where=found.device.place,

@@ -54,6 +54,7 @@ TWINS = {
     "mach_zehnder": "sim_devices.mach_zehnder:MachZehnder",
     "iq_modulator": "sim_devices.iq_modulator:IqModulator",
     "tabulated": "sim_devices.tabulated:Tabulated",
+    "dopant_network": "sim_devices.dopant_network:DopantNetwork",
     "mzi_mesh": "sim_devices.mzi_mesh:MZIMesh",
     "scattering": "sim_devices.scattering:Scattering",
     "delay_loop": "sim_devices.delay_loop:DelayLoop",

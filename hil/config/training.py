@@ -109,6 +109,7 @@ class TrainTable(Section, strict=True):
         class_weights: of each class in the loss; "balanced": inversely to how often it occurs in the training split.
         start_from: a run whose best weights are the first ones of this run.
         budget_passes: device passes after which training ends; None: no bound.
+        budget_writes: channels programmed on a device, each change counted, after which training ends; None: no bound.
         checkpoint_every: steps between checkpoints, besides those of every epoch.
         checkpoint_every_s: a checkpoint after so long.
         threads: of torch on the host; None: by the size of the network.
@@ -127,6 +128,7 @@ class TrainTable(Section, strict=True):
     class_weights: Literal["balanced"] | list[Annotated[float, Field(gt=0)]] | None = None
     start_from: str | None = Field(default=None, alias="from")
     budget_passes: Annotated[int, Field(gt=0)] | None = None
+    budget_writes: Annotated[int, Field(gt=0)] | None = None
     checkpoint_every: Annotated[int, Field(gt=0)] | None = None
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0
     threads: Annotated[int, Field(gt=0, le=1024)] | None = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from hil.device import ArraySpec, Chip, Device, Recovering, Spec, Streaming
+from hil.devices.programming import Programming
 from hil.errors import ContractError
 from hil.foreign import MADE_SAFE, foreign
 from hil.wrapper import Wrapper
@@ -50,12 +51,16 @@ class Count:
         passes: node evaluations (values sent).
         busy_s: time with at least one call in progress.
         faults: those that the device recovered from.
+        programs: times that something else was programmed.
+        writes: channels that changed by that.
     """
 
     calls: int = 0
     passes: int = 0
     busy_s: float = 0.0
     faults: int = 0
+    programs: int = 0
+    writes: int = 0
 
 
 class Metered(Wrapper):
@@ -69,6 +74,7 @@ class Metered(Wrapper):
         super().__init__(inner)
         self._recovering = inner if isinstance(inner, Recovering) else None  # once: asking a protocol at every shot is slow
         self._allow, self._recovered = allow, self.recovered
+        self._programming = Programming(inner)
         self.count = Count()
         self.watch: Callable[[Tensor, Tensor], None] | None = None
         with foreign("node"):
@@ -86,10 +92,29 @@ class Metered(Wrapper):
         return self._inner.inner if isinstance(self._inner, Wrapping) else self._inner
 
     def program(self, params: Tensor) -> None:
-        """Program the inner device; its own exceptions become ForeignError."""
-        with foreign(self._called):
-            super().program(params)
-        self._count_faults()
+        """Program the inner device, unless that is what it holds; its own exceptions become ForeignError."""
+        begin = time.perf_counter()
+        try:
+            with foreign(self._called):
+                changed = self._programming.to(params)
+        finally:
+            self._count_faults()
+        if changed:
+            self.count.busy_s += time.perf_counter() - begin
+            self.count.programs += 1
+            self.count.writes += changed
+
+    @property
+    def programmed(self) -> list[float] | None:
+        """What is programmed, (P,) as JSON values; None: nothing, or nobody knows."""
+        held = self._programming.held
+        return None if held is None else held.tolist()
+
+    def reprogram(self, params: Sequence[float] | None) -> None:
+        """Program again what was programmed when the device was left, uncounted: a resume does so. None: nothing was."""
+        if params is not None:
+            with foreign(self._called):
+                self._programming.to(torch.tensor(params))
 
     def reset(self) -> None:
         """Reset the inner device; its own exceptions become ForeignError."""
@@ -135,6 +160,11 @@ class Metered(Wrapper):
         """Return the inner device's snapshot."""
         with foreign(self._called):
             return super().snapshot()
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Return the inner device to the state of a snapshot; what it has programmed then is for `reprogram` to say."""
+        self._programming.lost()
+        super().restore(state)
 
 
 class MeteredStream(Metered):

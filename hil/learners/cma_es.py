@@ -25,6 +25,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from hil.learner import Programs
 from hil.learners.parts.one_pass import OnePass
 from hil.learners.parts.probe import Probe, normal, trained
 from hil.network import Network
@@ -93,6 +94,7 @@ class CMAES(OnePass):
     """
 
     Settings: ClassVar[type[CMAESSettings]] = CMAESSettings
+    programs: ClassVar[Programs] = "losses"
     moved_by: ClassVar[Mapping[str, object]] = {"use": "SGD", "lr": 1.0}
     sigma: Tensor
     variance: Tensor

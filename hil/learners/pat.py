@@ -4,6 +4,7 @@
     e        = dL/do                                        at the measured readout
     delta_l  = J_l^T ( W_{l+1}^T delta_{l+1} )              J_l = d out_l / d pre_l of the MODEL, at the MEASURED pre_l
     dW_l     = delta_l^T input_l                            exact, at the measured input of the synapse
+    dp_l     = (d out_l / d p_l)^T dL/dout_l                of the MODEL, at the measured pre_l: what is programmed
 
 Only the slopes come from the model (normally the Twin's `ideal`); an error of its values never reaches the next layer. The
 device is asked once per layer and step.
@@ -16,30 +17,32 @@ Source: Wright et al., Nature 601, 549 (2022).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from hil.learner import Programs
 from hil.learners.dfa import needed
 from hil.learners.parts.loss import check_scores
 from hil.learners.parts.one_pass import LossSettings, OnePass
-from hil.learners.parts.transport import carried, pulled
+from hil.learners.parts.transport import carried, pulled_through
 from hil.network import Network, accumulate
 from hil.task import Loss, LossName, Task, as_loss, as_task
 
-Model = Callable[[Tensor], Tensor]
+Model = Callable[..., Tensor]
 
 
 class PAT(OnePass):
     """Physics-aware training: the node answers forwards, a model of it is differentiated backwards.
 
     Args:
-        model: drive -> reading of the node, differentiable. It has no state of its own.
+        model: drive -> reading of the node, differentiable, or (drive, levels) -> reading where something is programmed on it.
+            It has no state of its own.
     """
 
     Settings: ClassVar[type[LossSettings]] = LossSettings
+    programs: ClassVar[Programs] = "model"
 
     def __init__(self, model: Model, outputs: int, loss: Loss | LossName = "cross_entropy") -> None:
         super().__init__()
@@ -70,7 +73,7 @@ class PAT(OnePass):
         for number in reversed(range(len(net.stack))):
             layer = net.stack[number]
             if layer.device is not None:
-                delta = pulled(partial(layer.through, self.model), trace.pre[number], delta)
+                delta = pulled_through(layer, self.model, trace.pre[number], delta)
             if number == 0:
                 accumulate(layer.synapse, trace.inputs[0], delta)
             else:

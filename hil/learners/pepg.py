@@ -22,6 +22,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from hil.learner import Programs
 from hil.learners.parts.one_pass import OnePass
 from hil.learners.parts.probe import Probe, normal, trained
 from hil.network import Network
@@ -64,6 +65,7 @@ class PEPG(OnePass):
     """
 
     Settings: ClassVar[type[PEPGSettings]] = PEPGSettings
+    programs: ClassVar[Programs] = "losses"
 
     def __init__(self, weights: Sequence[Tensor], settings: PEPGSettings, outputs: int, loss: Loss) -> None:
         super().__init__()

@@ -2,6 +2,12 @@
 
     g = 1/K sum_k [ L(theta + c u_k) - L(theta - c u_k) ] / (2 c)  u_k          k = 1 .. K directions
 
+"each" takes one weight after the other instead, u_k a unit vector, and the sum over all: two-sided differences, exact to order
+c^2, for two passes a weight.
+
+What is programmed on a device is moved with the weights. At the edge of its range it goes only inwards, so the slope there is
+half as steep as it is.
+
 u_k is +-1 for every weight alike (SPSA; then 1/u = u) or standard normal (weight perturbation). Two passes of the device per
 direction, antithetic: the even terms of L cancel. The expectation is the gradient to order c^2; the variance grows with the
 number of weights, and falls with K.
@@ -11,20 +17,21 @@ Source: Spall, IEEE Trans. Autom. Control 37, 332 (1992); for normal u, Dembo & 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from hil.learner import Programs
 from hil.learners.parts.one_pass import OnePass
 from hil.learners.parts.probe import Probe, normal
 from hil.network import Network
 from hil.settings import Count, Positive, check
 from hil.task import Loss, LossName, Task, as_loss, as_task
 
-Perturbation = Literal["sign", "normal"]
+Perturbation = Literal["sign", "normal", "each"]
 
 
 @dataclass(frozen=True)
@@ -32,14 +39,16 @@ class SPSASettings:
     """[learner] of an experiment.
 
     Args:
-        perturbation: "sign" (SPSA) or "normal" (weight perturbation).
+        perturbation: "sign" (SPSA), "normal" (weight perturbation), or "each" (two-sided differences of each weight by itself).
         size: c, in units of the weights.
-        directions: K, averaged in every step; each costs two passes.
+        params_size: c of what is programmed on a device, -1 to 1 its range; left out: size.
+        directions: K, averaged in every step; each costs two passes. Of "each" there are as many as weights.
         loss: "cross_entropy" or "mse"; left out: that of the task.
     """
 
     perturbation: Perturbation = "sign"
     size: Positive = 0.01
+    params_size: Positive | None = None
     directions: Count = 1
     loss: LossName | None = None
 
@@ -51,6 +60,7 @@ class SPSA(OnePass):
     """The SPSA learner. It has no state of its own: each step draws its directions anew, from the step's generator."""
 
     Settings: ClassVar[type[SPSASettings]] = SPSASettings
+    programs: ClassVar[Programs] = "losses"
 
     def __init__(self, settings: SPSASettings, outputs: int, loss: Loss | None = None) -> None:
         super().__init__()
@@ -67,19 +77,41 @@ class SPSA(OnePass):
 
     @torch.no_grad()
     def step(self, net: Network, x: Tensor, label: Tensor, rng: torch.Generator) -> Mapping[str, float]:
-        """2 K passes, then every `.grad`, overwritten; "loss", "accuracy", "overflow", means over all passes."""
+        """2 K passes, of "each" two a weight, then every `.grad`, overwritten.
+
+        Returns:
+            "loss", "accuracy", "overflow": means over all passes.
+        """
         net.train()
-        size, count = self.settings.size, self.settings.directions
         net.zero_grad(set_to_none=True)
         with Probe(net, x, label, self.outputs, self.loss) as probe:
+            sizes = self._sizes(net, probe.weights)
             grads = [torch.zeros_like(weight) for weight in probe.weights]
-            for _ in range(count):
-                direction = [self._draw(weight, rng) for weight in probe.weights]
-                up, down = probe.loss(direction, size), probe.loss(direction, -size)
-                torch._foreach_add_(grads, direction, alpha=(up - down) / (2 * size * count))
+            share = 1 if self.settings.perturbation == "each" else self.settings.directions
+            for direction in self._directions(probe.weights, rng):
+                moved = torch._foreach_mul(direction, sizes)
+                slope = (probe.loss(moved) - probe.loss(moved, -1.0)) / (2 * share)
+                torch._foreach_add_(grads, torch._foreach_mul(direction, [slope / size for size in sizes]))
         for weight, grad in zip(probe.weights, grads, strict=True):
             weight.grad = grad
         return probe.metrics
+
+    def _sizes(self, net: Network, weights: Sequence[Tensor]) -> list[float]:
+        """Return c of each parameter."""
+        own, programmed = self.settings, {id(layer.params) for layer in net.stack}
+        return [(own.params_size or own.size) if id(weight) in programmed else own.size for weight in weights]
+
+    def _directions(self, weights: Sequence[Tensor], rng: torch.Generator) -> Iterator[list[Tensor]]:
+        """Yield u_k, a tensor for each parameter."""
+        if self.settings.perturbation != "each":
+            for _ in range(self.settings.directions):
+                yield [self._draw(weight, rng) for weight in weights]
+            return
+        for number, weight in enumerate(weights):
+            for place in range(weight.numel()):
+                direction = [torch.zeros_like(one) for one in weights]
+                direction[number].view(-1)[place] = 1.0
+                yield direction
 
     def _draw(self, weight: Tensor, rng: torch.Generator) -> Tensor:
         """A direction for `weight`, drawn where the generator is, so that the numbers do not depend on the host's device."""

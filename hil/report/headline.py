@@ -192,7 +192,9 @@ def _seeds(summary: Facts) -> Tile | None:
 
 def _passes(summary: Facts) -> Tile | None:
     passes = number(summary, "device_passes")
-    return None if passes is None else Tile("device passes", f"{passes:,.0f}", "evaluations of the node, all counted")
+    writes = number(summary, "device_writes")
+    more = "" if writes is None else f"; {writes:,.0f} channels programmed"
+    return None if passes is None else Tile("device passes", f"{passes:,.0f}", f"evaluations of the node, all counted{more}")
 
 
 def _time(summary: Facts) -> Tile | None:

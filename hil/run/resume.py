@@ -29,8 +29,8 @@ from hil.run.lock import UNTOUCHED
 from hil.run.summary import STATUSES
 
 FREE = (  # settings that may change without a word: they change no number, or only where the run ends
-    "name", "script", "alarm", "log", "train.epochs", "train.budget_passes", "train.patience", "train.min_delta",
-    "train.checkpoint_every", "train.checkpoint_every_s", "train.threads",
+    "name", "script", "alarm", "log", "train.epochs", "train.budget_passes", "train.budget_writes", "train.patience",
+    "train.min_delta", "train.checkpoint_every", "train.checkpoint_every_s", "train.threads",
 )  # fmt: skip
 MEASURED = "decode"  # absent from a config that was written before the node was measured
 

@@ -77,6 +77,7 @@ def conclude(training: Training, folder: RunFolder, labels: Labels, status: str,
         "wall_s": training.wall_s,
         "device_s": training.device_s,
         "device_passes": training.device_passes,
+        **_programmed(training),
         "faults_recovered": training.faults_recovered,
         "steps": training.step,
         "node": dict(labels.node),
@@ -98,6 +99,20 @@ def conclude(training: Training, folder: RunFolder, labels: Labels, status: str,
         summary["sentinel"]["share_of_time"] = _share(watched.get("busy_s"), training.device_s)
     folder.write_json(FILE, summary)
     return summary
+
+
+def _programmed(training: Training) -> dict[str, Any]:
+    """How often something was programmed, and the levels of the best weights by layer, in the unit of the port; or nothing."""
+    trained = {f"layers.{number}": layer for number, layer in enumerate(training.net.stack) if layer.levels is not None}
+    if not trained:
+        return {}
+    levels = {}
+    for name, layer in trained.items():
+        kept = training.best.tensors.get(f"{name}.params", layer.params)
+        assert layer.levels is not None
+        assert kept is not None
+        levels[name] = layer.levels(kept.detach()).tolist()
+    return {"device_programs": training.device_programs, "device_writes": training.device_writes, "programmed": levels}
 
 
 def _projected(training: Training, device: Metered) -> dict[str, Any]:

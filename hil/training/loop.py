@@ -171,6 +171,7 @@ def _learn(training: Training, x: Tensor, label: Tensor) -> Mapping[str, float]:
         if not math.isfinite(metrics["loss"]):
             raise _diverged(training.step, metrics["loss"])
         training.moves.add(len(label), last=training.batch + 1 == training.batches_per_epoch or training.spent)
+        training.net.bound()
         mark = _spent(seconds, "optimizer_s", mark)
     return metrics
 

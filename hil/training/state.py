@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from hil.data.augment import Augment
 from hil.data.dataset import Dataset
-from hil.devices.meter import Metered
+from hil.devices.meter import Count, Metered
 from hil.errors import HilError, RunError
 from hil.fitting import Fitting
 from hil.foreign import said
@@ -50,6 +50,7 @@ class TrainingPlan:
         augment: what is done to training examples.
         accumulate, clip_norm: see hil/training/moves.py.
         patience, min_delta: see hil/training/stopping.py; epochs, and in units of the metric.
+        budget_writes: training ends with the step that changes so many channels of what is programmed, all counted; None: any.
     """
 
     seed: int
@@ -61,6 +62,7 @@ class TrainingPlan:
     clip_norm: float | None = None
     patience: int | None = None
     min_delta: float = 0.0
+    budget_writes: int | None = None
 
 
 class Recording(Protocol):
@@ -169,6 +171,16 @@ class Training:
         return sum(device.count.calls for device in self.devices)
 
     @property
+    def device_writes(self) -> int:
+        """Channels that changed, each time something else was programmed on a device, so far."""
+        return sum(device.count.writes for device in self.devices)
+
+    @property
+    def device_programs(self) -> int:
+        """Times that something else was programmed on a device so far."""
+        return sum(device.count.programs for device in self.devices)
+
+    @property
     def faults_recovered(self) -> int:
         """Faults that the devices have recovered from so far."""
         return sum(device.count.faults for device in self.devices)
@@ -180,8 +192,9 @@ class Training:
 
     @property
     def spent(self) -> bool:
-        """The budget of device passes is used up."""
-        return self.plan.budget_passes is not None and self.device_passes >= self.plan.budget_passes
+        """The budget of device passes, or that of writes, is used up."""
+        budgets = (self.plan.budget_passes, self.device_passes), (self.plan.budget_writes, self.device_writes)
+        return any(most is not None and used >= most for most, used in budgets)
 
     @property
     def stale(self) -> bool:
@@ -226,6 +239,7 @@ class Training:
                     "passes": d.count.passes,
                     "busy_s": d.count.busy_s,
                     "faults": d.count.faults,
+                    **({} if d.programmed is None else {"programmed": d.programmed, **_writes(d.count)}),
                 }
                 for d in self.devices
             ],
@@ -253,6 +267,8 @@ class Training:
                 device.restore(saved["snapshot"])
                 device.count.calls, device.count.passes = saved["calls"], saved["passes"]
                 device.count.busy_s, device.count.faults = saved["busy_s"], saved.get("faults", 0)
+                device.count.programs, device.count.writes = saved.get("programs", 0), saved.get("writes", 0)
+                device.reprogram(saved.get("programmed"))
             self.wall_s = float(facts.get("wall_s", 0.0))
             if self.tape is not None:
                 self.tape.cut(facts.get("tape"))
@@ -307,8 +323,8 @@ class Training:
         _finite({"wall_s": 0.0, **facts}, "wall_s")
         for saved in facts["devices"]:
             _finite(saved, "busy_s")
-            for name in ("calls", "passes", "faults"):
-                _whole({"faults": 0, **saved}, name)
+            for name in ("calls", "passes", "faults", "programs", "writes"):
+                _whole({"faults": 0, "programs": 0, "writes": 0, **saved}, name)
             if not isinstance(saved["snapshot"], dict):
                 raise ValueError("a device without its snapshot")
         if len(facts["devices"]) != len(self.devices):
@@ -327,6 +343,10 @@ class Training:
         held, state, best = under("best", point.tensors), under("best_learner", point.tensors), facts["best"]
         score = best[self.task.metric.name] if best["epoch"] else None
         self.best = Best(score, best["epoch"], held, state, best.get("sentinel", {}))
+
+
+def _writes(count: Count) -> dict[str, int]:
+    return {"programs": count.programs, "writes": count.writes}
 
 
 def _whole(facts: Mapping[str, Any], name: str) -> int:

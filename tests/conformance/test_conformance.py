@@ -37,8 +37,10 @@ from hil.learners.spike_representation import SpikeRepresentation
 from hil.learners.spsa import SPSA, SPSASettings
 from hil.network import Network
 from hil.task import takes_task
+from hil.twin import Twin
 from sim_devices.coupled_nodes import CoupledNodes
 from sim_devices.delay_loop import DelayLoop
+from sim_devices.dopant_network import DopantNetwork
 from sim_devices.fibre_loop import FibreLoop
 from sim_devices.iq_modulator import IqModulator
 from sim_devices.lif_array import LifArray, Neuron
@@ -62,6 +64,8 @@ DEVICES: dict[str, Callable[[], Device]] = {
     "spiking array": lambda: SpikingArray(LifArray(4, NEURON), seed=1),
     "spiking array of couples": lambda: SpikingArray(LifArray(4, couples=True), seed=1),
     "simulated mesh": lambda: Simulated(MZIMesh(modes=3), seed=1),
+    "simulated dopant network": lambda: Simulated(DopantNetwork(drift_v_per_rt=1e-3), seed=1),
+    "metered dopant network in small steps": lambda: metered(Simulated(DopantNetwork(max_step_v=0.1), seed=1)),
     "simulated modulator and camera": lambda: Simulated(Scattering(macropixels=9, pixels=16), seed=1),
     "simulated delay loop": lambda: Simulated(DelayLoop(nodes=4, noise=1e-3, lowpass_hz=2e6), seed=1),
     "simulated fibre loop": lambda: Simulated(FibreLoop(nodes=4, noise=1e-3, phase_noise_rad=0.1), seed=1),
@@ -74,8 +78,7 @@ TWINS: dict[str, tuple[Callable[[], MachZehnder], bool]] = {
     "mach-zehnder with a slow receiver": (lambda: MachZehnder(noise=0.0, bandwidth_hz=2e7), False),
     "mach-zehnder that drifts": (drifting, False),
 }
-Channels = MZIMesh | Scattering | IqModulator | DelayLoop | CoupledNodes | FibreLoop | MemristiveNetwork
-CHANNELS: dict[str, Callable[[], Channels]] = {
+CHANNELS: dict[str, Callable[[], Twin]] = {
     "mesh": lambda: MZIMesh(modes=3, specimen=2),
     "mesh without noise": lambda: MZIMesh(modes=4, noise=0.0),
     "mesh as designed": lambda: MZIMesh(modes=5, specimen=-1, noise=0.0),
@@ -95,6 +98,8 @@ CHANNELS: dict[str, Callable[[], Channels]] = {
     "memristive network": lambda: MemristiveNetwork(electrodes=5, rows=3, columns=3, noise=1e-3, bits=10, specimen=2),
     "memristive network without noise": lambda: MemristiveNetwork(electrodes=5, rows=3, columns=3),
     "memristive network, electrodes everywhere": lambda: MemristiveNetwork(electrodes=6, rows=3, columns=2),
+    "dopant network": lambda: DopantNetwork(specimen=2, drift_v_per_rt=1e-3),
+    "dopant network without noise": lambda: DopantNetwork(data=(1, 2, 7), noise=0.0),
     "modulator and camera": lambda: Scattering(macropixels=9, pixels=16, specimen=2),
     "modulator and camera without noise": lambda: Scattering(macropixels=9, pixels=16, noise=0.0, quantised=False),
 }
@@ -164,7 +169,7 @@ def test_twin(make: Callable[[], MachZehnder], rows_are_alone: bool) -> None:
 
 
 @pytest.mark.parametrize("make", CHANNELS.values(), ids=list(CHANNELS))
-def test_twin_of_many_channels(make: Callable[[], MZIMesh | Scattering | IqModulator | DelayLoop | CoupledNodes]) -> None:
+def test_twin_of_many_channels(make: Callable[[], Twin]) -> None:
     assert check_twin(make).passed
 
 

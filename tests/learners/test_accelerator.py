@@ -19,7 +19,7 @@ from rich.console import Console
 from spiking_net import LABEL, examples, gradients, network, rng
 from torch import Tensor, nn
 
-from hil import torch_device
+from hil import port, torch_device
 from hil.build import prepared as experiment
 from hil.build.training import built
 from hil.commands.train import resume
@@ -113,6 +113,11 @@ CASES = {
     + MODULATOR + DECODED + learning("adfa", "sample_shape = [64]"),
     "adfa, projected by a device": DENSE + MODULATOR + DECODED + learning("adfa")
     + '[projection]\nuse = "scattering"\nmacropixels = 25\npixels = 36\n',
+    **{
+        f"{use}, programmed": "[network]\nwidths = [64, 4, 10]\nanswers = 2\n" + '[device]\nuse = "dopant_network"\n'
+        + '[encode]\ngain = 0.1\noverflow = "clip"\n[decode]\nzero = 0.0\nscale = 1e-8\n[params]\nlr = 0.1\n' + learning(use)
+        for use in ("pat", "spsa")
+    },
     "adfa_snn, a move a step": DENSE + LEAKY
     + learning("adfa_snn", 'time_steps = 3\nupdate = "per_step"\nerror = "running"\npresynaptic = "trace"'),
 }  # fmt: skip
@@ -150,6 +155,7 @@ def training(text: str, on: torch.device, folder: Path, monkeypatch: pytest.Monk
     path = folder / "experiment.toml"
     path.write_text(trained_by(text), encoding="utf-8")
     monkeypatch.setattr(torch_device, "named", lambda name, where: on)
+    port._kept.cache_clear()  # what is kept there was marked by another pretence
     with pretending() if on == ACCELERATOR else nullcontext(), built(read_experiment(path)) as made:
         assert made.training.net.place == on
         yield made.training

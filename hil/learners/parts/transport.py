@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hil.network import accumulate, statistics_kept
+from hil.network import Layer, accumulate, statistics_kept
 
 
 def carried(synapse: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
@@ -31,6 +31,26 @@ def carried(synapse: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
         if grad is not None:
             param.grad = grad if param.grad is None else param.grad.add_(grad)
     return torch.zeros_like(inputs) if found[0] is None else found[0]
+
+
+def pulled_through(layer: Layer, model: Callable[..., Tensor], pre: Tensor, delta: Tensor) -> Tensor:
+    """dL/dpre by a model of the device of a layer, from dL/doutput; the gradient of what is programmed is added to `.grad`.
+
+    Args:
+        layer: with a device.
+        model: as of Layer.through.
+        pre: (batch, n), as it was measured at.
+        delta: dL/doutput.
+    """
+    point, params = pre.detach().requires_grad_(True), layer.params
+    wanted = [point] if params is None or not params.requires_grad else [point, params]
+    with torch.enable_grad():
+        answer = layer.through(model, point)
+    found, *more = torch.autograd.grad(answer, wanted, delta)
+    for grad in more:
+        assert params is not None
+        params.grad = grad if params.grad is None else params.grad.add_(grad)
+    return found
 
 
 def pulled(act: Callable[[Tensor], Tensor], at: Tensor, delta: Tensor) -> Tensor:

@@ -1,0 +1,85 @@
+"""What is programmed on a device and trained: control voltages of a dopant network, by PAT and SPSA, beside some that stay.
+
+    python benchmarks/programmed.py [--quick] [--record] [--only ARM ...]
+
+XOR (experiments/dopant_xor.toml) and a ring (experiments/dopant_ring.toml), on several specimens of the twin, each with a
+seed of its own; of every run the epoch is chosen on the validation split, and the test split is read once. "pat, voltages
+stay" trains the host's weights alone, with the voltages that the others begin with. Passes are node evaluations, writes are
+channels that were programmed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from recording import record
+
+from hil.build.training import built
+from hil.config.experiment import read_experiment
+from hil.training.loop import evaluate, train
+from hil.training.session import load_best
+
+FOLDER = Path(__file__).resolve().parent.parent / "experiments"
+TASKS = {"xor": FOLDER / "dopant_xor.toml", "ring": FOLDER / "dopant_ring.toml"}
+STAYS = ("params.lr=1e-12",)  # of the optimiser's group: the voltages it begins with
+LOSSES = ("learner={use='spsa',directions=8,size=0.1}",)
+SLOPES = ("learner={use='pat'}",)
+ARMS: dict[str, Sequence[str]] = {
+    "pat": SLOPES, "pat, voltages stay": (*SLOPES, *STAYS), "spsa": LOSSES,
+}  # fmt: skip
+
+
+class Found(NamedTuple):
+    """Of a run: accuracy on the test split, node evaluations, writes."""
+
+    accuracy: float
+    passes: int
+    writes: int
+
+
+def run(task: str, arm: str, specimen: int, epochs: int) -> Found:
+    more = (f"device.specimen={specimen}", f"seed={specimen}", f"train.epochs={epochs}", "train.threads=1")
+    with built(read_experiment(TASKS[task], [*ARMS[arm], *more])) as made:
+        training = made.training
+        for _ in train(training):
+            pass
+        passes, writes = training.device_passes, training.device_writes
+        load_best(training)
+        score, _ = evaluate(training.net, training.learner, training.data.test, None, training.task)
+    return Found(score["accuracy"], passes, writes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one specimen, few epochs")
+    parser.add_argument("--record", action="store_true", help="write the table into RESULTS.md")
+    parser.add_argument("--only", nargs="*", default=list(ARMS), choices=list(ARMS), help="these arms")
+    parser.add_argument("--specimens", type=int, default=3, help="how many")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    specimens, epochs = (1, 3) if given.quick else (given.specimens, 60)
+    lines = ["| task | voltages | accuracy, mean ± std; worst | passes | writes |", "|---|---|---|---|---|"]
+    for task in TASKS:
+        for arm in given.only:
+            found = []
+            for specimen in range(specimens):
+                found.append(run(task, arm, specimen, epochs))
+                print(f"{task}, {arm}, specimen {specimen}: {found[-1]}", flush=True)
+            scores = [one.accuracy for one in found]
+            spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
+            lines.append(
+                f"| {task} | {arm} | {statistics.mean(scores):.4f} ± {spread:.4f}; {min(scores):.4f} | "
+                f"{found[0].passes:,} | {statistics.mean(one.writes for one in found):,.0f} |"
+            )
+    print("\n".join(lines))
+    if given.record:
+        record("What is programmed is trained: control voltages of a dopant network", lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""What is programmed on a device goes out when it changes, in steps that are allowed, and is counted."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from hil.device import Port, Spec
+from hil.devices.meter import metered
+from hil.errors import ContractError, OutOfRange
+from hil.slew import Slew
+
+
+class Heaters:
+    """Two heaters; sent: all that was programmed, in order."""
+
+    def __init__(self, slew: Slew | None = None, **limits: float) -> None:
+        params = Port("heaters", (0.0, 0.0), (8.0, 5.0), "V", 2, **limits)
+        self.spec = Spec(Port("drive", -1, 1), Port("light", -10, 10), params, provenance="twin")
+        self.sent: list[Tensor] = []
+        self.fails = 0
+        if slew is not None:
+            self.slew = slew
+
+    def program(self, params: Tensor) -> None:
+        port = self.spec.params
+        assert port is not None
+        port.check(params)
+        self.sent.append(params.clone())
+        if self.fails:
+            self.fails -= 1
+            raise ContractError("the heaters did not answer", where="heaters")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_only_a_change_is_sent_and_every_change_is_counted() -> None:
+    inner = Heaters()
+    device = metered(inner)
+    for levels in ([1.0, 2.0], [1.0, 2.0], [1.0, 3.0]):
+        device.program(torch.tensor(levels))
+    assert [one.tolist() for one in inner.sent] == [[1.0, 2.0], [1.0, 3.0]]
+    assert (device.count.programs, device.count.writes) == (2, 3)
+    assert device.programmed == [1.0, 3.0]
+
+
+@pytest.mark.parametrize("slew", [None, Slew("refuses")])
+def test_a_step_is_kept_from_rest_and_in_between(slew: Slew | None) -> None:
+    inner = Heaters(slew, max_step=0.5)
+    device = metered(inner)
+    device.program(torch.tensor([4.0, 1.0]))
+    device.program(torch.tensor([0.0, 5.0]))
+    whole = torch.stack([torch.zeros(2), *inner.sent])
+    assert float(max((b - a).abs().max() for a, b in pairwise(whole))) <= 0.5 + 1e-6
+    assert len(inner.sent) == 16
+    assert inner.sent[7].tolist() == [4.0, 1.0]
+    assert inner.sent[-1].tolist() == [0.0, 5.0]
+    assert device.count.programs == 2
+
+
+def test_a_device_that_ramps_is_asked_once() -> None:
+    inner = Heaters(Slew("ramps", 1e-3), slew_per_s=1.0)
+    metered(inner).program(torch.tensor([4.0, 1.0]))
+    assert len(inner.sent) == 1
+
+
+def test_a_rate_that_nobody_keeps_is_refused_before_anything_is_sent() -> None:
+    inner = Heaters(slew_per_s=1.0)
+    with pytest.raises(ContractError, match="nobody keeps it"):
+        metered(inner).program(torch.tensor([4.0, 1.0]))
+    assert inner.sent == []
+
+
+def test_nothing_out_of_range_is_sent_and_what_is_held_is_not_believed_after_it() -> None:
+    inner = Heaters(max_step=0.5)
+    device = metered(inner)
+    for wrong in ([8.5, 1.0], [float("nan"), 1.0]):
+        with pytest.raises(OutOfRange):
+            device.program(torch.tensor(wrong))
+    assert inner.sent == []
+    assert device.count.writes == 0
+
+
+def test_after_a_fault_it_is_programmed_again_and_no_step_is_too_large() -> None:
+    inner = Heaters()
+    device = metered(inner)
+    device.program(torch.tensor([1.0, 1.0]))
+    inner.fails = 1
+    with pytest.raises(ContractError, match="did not answer"):
+        device.program(torch.tensor([2.0, 1.0]))
+    assert device.programmed is None
+    device.program(torch.tensor([1.0, 1.0]))  # nobody knows what they hold
+    assert [one.tolist() for one in inner.sent] == [[1.0, 1.0], [2.0, 1.0], [1.0, 1.0]]
+    stepping = Heaters(max_step=0.5)
+    device, stepping.fails = metered(stepping), 1
+    with pytest.raises(ContractError, match="did not answer"):
+        device.program(torch.tensor([1.0, 1.0]))
+    with pytest.raises(OutOfRange, match="too large"):  # from 0.5 V, or from rest: this is allowed from one of them alone
+        device.program(torch.tensor([1.0, 1.0]))
+    assert len(stepping.sent) == 1
+
+
+def test_a_resume_programs_what_was_held_and_does_not_count_it() -> None:
+    inner = Heaters()
+    device = metered(inner)
+    device.program(torch.tensor([1.0, 2.0]))
+    held, counted = device.programmed, device.count.writes
+    device.restore({})
+    assert device.programmed is None
+    device.reprogram(held)
+    assert [one.tolist() for one in inner.sent] == [[1.0, 2.0], [1.0, 2.0]]
+    assert device.count.writes == counted
+    device.program(torch.tensor([1.0, 2.0]))
+    assert len(inner.sent) == 2
