@@ -3,9 +3,9 @@
     python benchmarks/programmed.py [--quick] [--record] [--only ARM ...]
 
 XOR (experiments/dopant_xor.toml) and a ring (experiments/dopant_ring.toml), on several specimens of the twin, each with a
-seed of its own; of every run the epoch is chosen on the validation split, and the test split is read once. "pat, voltages
-stay" trains the host's weights alone, with the voltages that the others begin with. Passes are node evaluations, writes are
-channels that were programmed.
+seed of its own; of every run the epoch is chosen on the validation split, and the test split is read once. "differences" is
+SPSA with perturbation = "each". "pat, voltages stay" trains the host's weights alone, with the voltages that the others begin
+with. Passes are node evaluations, writes are channels that were programmed.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 TASKS = {"xor": FOLDER / "dopant_xor.toml", "ring": FOLDER / "dopant_ring.toml"}
 STAYS = ("params.lr=1e-12",)  # of the optimiser's group: the voltages it begins with
 LOSSES = ("learner={use='spsa',directions=8,size=0.1}",)
+DIFFERENCES = ("learner={use='spsa',perturbation='each',size=0.05}",)
 SLOPES = ("learner={use='pat'}",)
 ARMS: dict[str, Sequence[str]] = {
-    "pat": SLOPES, "pat, voltages stay": (*SLOPES, *STAYS), "spsa": LOSSES,
+    "pat": SLOPES, "pat, voltages stay": (*SLOPES, *STAYS), "spsa": LOSSES, "differences": DIFFERENCES,
 }  # fmt: skip
 
 

@@ -194,6 +194,15 @@ class Behind:
     levels: Levels | None = None
 
 
+def one_each(devices: int, chain: Chain) -> None:
+    """Raises: ConfigError: so many devices are not one for each hidden layer."""
+    if devices != len(chain.hidden):
+        raise ConfigError(
+            "a device a layer is one for each hidden layer", where="[[device]]", got=f"{devices} devices",
+            allowed=f"{len(chain.hidden)}, or one alone for all", todo="add or remove a [[device]], or a width in [network]",
+        )  # fmt: skip
+
+
 def on_nodes(chain: Chain, nodes: Sequence[Behind], pieces: int) -> Network:
     """Put a node behind every synapse but the last.
 
@@ -208,11 +217,7 @@ def on_nodes(chain: Chain, nodes: Sequence[Behind], pieces: int) -> Network:
     """
     found, widths = chain.synapses, chain.hidden
     every = [nodes[0]] * len(widths) if len(nodes) == 1 else list(nodes)
-    if len(every) != len(widths):
-        raise ConfigError(
-            "a device a layer is one for each hidden layer", where="[[device]]", got=f"{len(every)} devices",
-            allowed=f"{len(widths)}, or one alone for all", todo="add or remove a [[device]], or a width in [network]",
-        )  # fmt: skip
+    one_each(len(every), chain)
     sizes = [one.device.spec.inputs.size for one in every]
     memory = any(one.device.spec.memory for one in every)  # its rows are steps of time, so a layer cannot be cut into rows
     if any(size is not None and (width != size if memory else width % size) for size, width in zip(sizes, widths, strict=True)):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from hil.build.channels import numbers
-from hil.build.network import Chain
+from hil.build.network import Chain, one_each
 from hil.config.device import DeviceTable, ParamsTable
 from hil.config.experiment import Experiment
 from hil.config.resolve import LEARNERS, UNTOUCHED, resolve
@@ -41,6 +41,7 @@ def with_params(chain: Chain, experiment: Experiment) -> Chain:
             raise _wrong(
                 experiment.params, "each of several devices has its own", "[params]", "[device.params]", "write it there"
             )
+        one_each(len(device.layers), chain)
         pairs = [(layer.params, layer) for layer in device.layers]
     else:
         pairs = [(experiment.params, device)] * len(chain.hidden)
@@ -85,6 +86,8 @@ def groups(modules: nn.Module, chain: Chain, experiment: Experiment) -> list[dic
         chain: with its parameters.
         experiment: as it was read.
     """
+    if not chain.params:
+        return [{"params": list(modules.parameters())}]
     tables = [layer.params for layer in experiment.device.layers] or [experiment.params] * len(chain.params)
     own: dict[float, list[nn.Parameter]] = {}
     for table, params in zip(tables, chain.params, strict=True):
