@@ -198,8 +198,8 @@ def one_each(devices: int, chain: Chain) -> None:
     """Raises: ConfigError: so many devices are not one for each hidden layer."""
     if devices != len(chain.hidden):
         raise ConfigError(
-            "a device a layer is one for each hidden layer", where="[[device]]", got=f"{devices} devices",
-            allowed=f"{len(chain.hidden)}, or one alone for all", todo="add or remove a [[device]], or a width in [network]",
+            "a device a layer is one for each hidden layer", where="[[device]]", got=counted(devices, "device"),
+            allowed=f"{len(chain.hidden)}; one as [device] is behind all", todo="add or remove a [[device]], or a width in [network]",
         )  # fmt: skip
 
 
