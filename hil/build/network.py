@@ -199,7 +199,7 @@ def one_each(devices: int, chain: Chain) -> None:
     if devices != len(chain.hidden):
         raise ConfigError(
             "a device a layer is one for each hidden layer", where="[[device]]", got=counted(devices, "device"),
-            allowed=f"{len(chain.hidden)}; one [device] is behind all", todo="add or remove a [[device]], or a width in [network]",
+            allowed=f"{len(chain.hidden)}; one [device] is behind all", todo="add or remove one, or a width in [network]",
         )  # fmt: skip
 
 
