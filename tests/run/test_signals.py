@@ -345,7 +345,7 @@ def test_a_command_that_only_looks_ends_with_its_terminal() -> None:
     with pytest.MonkeyPatch.context() as patch:
         from hil.commands import list as listing
 
-        patch.setattr(listing, "rows", lambda kind: seen.append(signal.getsignal(signal.SIGHUP)) or [("name",)])
+        patch.setattr(listing, "rows", lambda kind: seen.append(signal.getsignal(signal.SIGHUP)) or ([("name",)], []))
         assert cli.run(["list", "devices"]) == 0
     assert seen == [heard]
     with Stopping(attended=True) as stopping:
