@@ -88,7 +88,7 @@ def test_all_is_reported(tmp_path: Path) -> None:
         ("test_good", []), ("test_bad", ["failure"]), ("test_not_here", ["skipped"]), ("test_dies", ["failure"]),
         ("test_after", []), ("test_takes_long", ["failure"]),
     ] * 2)  # fmt: skip
-    assert (tmp_path / "ended").read_text(encoding="utf-8") in ("x", "xx")  # one fork, or two, ran what was left, and was not killed
+    assert (tmp_path / "ended").read_text(encoding="utf-8") in ("x", "xx")  # of one fork, or of two
 
 
 def test_the_first_failure_may_end_it_and_threads_are_refused(tmp_path: Path) -> None:
