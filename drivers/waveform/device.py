@@ -63,11 +63,15 @@ from hil.errors import ConfigError, ContractError, Misaligned
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counts and times (s) since the device opened; host_s is encoding and decoding, the rest is the bench."""
+    """Counts and times (s) since the device opened; host_s is encoding and decoding, the rest is the bench.
+
+    `symbols` are values that were answered, `played` the symbols of all records, with markers, guards and rests.
+    """
 
     shots: int = 0
     records: int = 0
     symbols: int = 0
+    played: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
     realigned: int = 0
@@ -297,6 +301,7 @@ class Waveform:
             tally = replace(
                 tally,
                 records=tally.records + 1,
+                played=tally.played + plan.total,
                 bytes_down=tally.bytes_down + sum(record.words.nbytes for record in measured),
                 realigned=tally.realigned + any(lags),
                 wait_s=tally.wait_s + t2 - t1,
